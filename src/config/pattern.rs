@@ -1,0 +1,255 @@
+//! Small languages inside the file, parsed where they are read: paths, hosts, endpoints, cohort keys.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A path to match: `/exact`, `/prefix/*`, `/rounds/{id}/settle`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PathPattern {
+    /// The parts between slashes. `/` alone has one empty literal; a trailing slash adds an empty one.
+    pub segments: Vec<Segment>,
+    /// Ended in `/*`: everything below matches too, and the prefix itself without the slash.
+    pub prefix: bool,
+}
+
+/// A part of a [`PathPattern`] between two slashes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// Equal byte for byte.
+    Literal(String),
+    /// `{name}`: any one non-empty segment.
+    Param(String),
+}
+
+/// A host to match: `api.example.com`, or `*.example.com` for every name below it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// The whole name, lower case, without a port.
+    Exact(String),
+    /// What follows `*.`, lower case.
+    Suffix(String),
+}
+
+/// Where a version is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EndpointAddress {
+    /// Address or name.
+    pub host: EndpointHost,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Host of an [`EndpointAddress`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndpointHost {
+    /// A literal address.
+    Address(IpAddr),
+    /// A name to resolve, lower case.
+    Name(String),
+}
+
+/// Where a player's key is found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum KeySource {
+    /// `header:NAME`, lower case.
+    Header(String),
+    /// `cookie:NAME`.
+    Cookie(String),
+    /// `query:NAME`.
+    Query(String),
+    /// `path:NAME`, a parameter of the route's path.
+    Path(String),
+    /// `client-ip`.
+    ClientIp,
+}
+
+impl FromStr for PathPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = |why: &str| {
+            format!(
+                "`{text}` is not a path: {why}; write /exact, /prefix/* or /rounds/{{id}}/settle"
+            )
+        };
+        let rest = text.strip_prefix('/').ok_or_else(|| fault("it does not begin with /"))?;
+        let (rest, prefix) = match rest.strip_suffix('*') {
+            Some("") => return Ok(Self { segments: Vec::new(), prefix: true }),
+            Some(head) => (
+                head.strip_suffix('/').ok_or_else(|| fault("* stands alone in the last place"))?,
+                true,
+            ),
+            None => (rest, false),
+        };
+        let mut segments = Vec::new();
+        let mut names = Vec::new();
+        for part in rest.split('/') {
+            if let Some(name) = part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+                if name.is_empty()
+                    || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+                {
+                    return Err(fault("a parameter's name has letters, digits, _ and -"));
+                }
+                if names.contains(&name) {
+                    return Err(fault("a parameter's name is used once"));
+                }
+                names.push(name);
+                segments.push(Segment::Param(name.to_owned()));
+            } else if part.contains(['*', '{', '}', '?', '#'])
+                || !part.bytes().all(|b| b.is_ascii_graphic())
+            {
+                return Err(fault("a segment holds visible ASCII without * { } ? #"));
+            } else {
+                segments.push(Segment::Literal(part.to_owned()));
+            }
+        }
+        Ok(Self { segments, prefix })
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Param(name) => write!(f, "/{{{name}}}")?,
+            }
+        }
+        if self.prefix { f.write_str("/*") } else { Ok(()) }
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, suffix) = match text.strip_prefix("*.") {
+            Some(rest) => (rest, true),
+            None => (text, false),
+        };
+        if !is_host_name(name) {
+            return Err(format!(
+                "`{text}` is not a host; write a name without a port, such as api.example.com or *.example.com"
+            ));
+        }
+        let name = name.to_ascii_lowercase();
+        Ok(if suffix { Self::Suffix(name) } else { Self::Exact(name) })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+impl FromStr for EndpointAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || {
+            format!(
+                "`{text}` is not an endpoint; write address and port, such as 127.0.0.1:9001, [::1]:9001 or game.internal:9001"
+            )
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
+        let port: u16 = port.parse().ok().filter(|p| *p > 0).ok_or_else(fault)?;
+        let host = if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            EndpointHost::Address(IpAddr::V6(inner.parse().map_err(|_| fault())?))
+        } else if let Ok(address) = host.parse() {
+            EndpointHost::Address(IpAddr::V4(address))
+        } else if is_host_name(host) && !host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            EndpointHost::Name(host.to_ascii_lowercase())
+        } else {
+            return Err(fault());
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            EndpointHost::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
+            EndpointHost::Address(address) => write!(f, "{address}:{}", self.port),
+            EndpointHost::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+impl FromStr for KeySource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || {
+            format!(
+                "`{text}` is not a cohort key; write header:NAME, cookie:NAME, query:NAME, path:NAME or client-ip"
+            )
+        };
+        if text == "client-ip" {
+            return Ok(Self::ClientIp);
+        }
+        let (kind, name) = text.split_once(':').ok_or_else(fault)?;
+        if name.is_empty() || !name.bytes().all(is_token_byte) {
+            return Err(fault());
+        }
+        match kind {
+            "header" => Ok(Self::Header(name.to_ascii_lowercase())),
+            "cookie" => Ok(Self::Cookie(name.to_owned())),
+            "query" => Ok(Self::Query(name.to_owned())),
+            "path" => Ok(Self::Path(name.to_owned())),
+            _ => Err(fault()),
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Path(name) => write!(f, "path:{name}"),
+            Self::ClientIp => f.write_str("client-ip"),
+        }
+    }
+}
+
+/// Whether `byte` may stand in a token (RFC 9110 section 5.6.2).
+pub fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Letters, digits, hyphens and underscores between dots, none of the labels empty.
+fn is_host_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 253
+        && text.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+}
+
+/// Text forms through serde, with the pattern's own error.
+macro_rules! as_text {
+    ($($name:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(de::Error::custom)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+    )*};
+}
+
+as_text!(PathPattern, HostPattern, EndpointAddress, KeySource);

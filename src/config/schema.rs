@@ -1,0 +1,417 @@
+//! The configuration file as types: what may be written, with meaning, unit, default and range.
+//!
+//! The same types give the parser, the JSON Schema (`tidegate schema`) and the documentation of the
+//! fields, so the three cannot disagree. A value of these types is well formed; whether it is
+//! *consistent* (a weight names a version that exists) is the question of `check`.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use indexmap::IndexMap;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    pattern::{EndpointAddress, HostPattern, KeySource, PathPattern},
+    units::{self, ByteSize, OneOrMany, Share, Weight},
+};
+
+/// A whole configuration file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Worker threads, each with its own runtime and upstream pools. Default: the cores this
+    /// process may use (affinity and cgroup quota), read at start; a reload does not change it.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
+    pub workers: Option<u16>,
+    /// Where clients are accepted.
+    pub listen: Vec<Listen>,
+    /// The admin endpoint. Default: none.
+    #[serde(default)]
+    pub admin: Option<Admin>,
+    /// Services by name. Metrics and the admin API use the name.
+    pub services: IndexMap<String, Service>,
+    /// Routes. Their order does not matter: the most specific match wins.
+    pub routes: Vec<Route>,
+    /// Bounds on what clients may send and hold.
+    #[serde(default)]
+    pub limits: Limits,
+    /// One JSON line per request. Default: off.
+    #[serde(default)]
+    pub access_log: Option<AccessLog>,
+    /// The process's own log, on standard error.
+    #[serde(default)]
+    pub log: Log,
+    /// How names of endpoints are resolved.
+    #[serde(default)]
+    pub resolver: Resolver,
+    /// How the process ends.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+}
+
+/// One listening socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Address and port, `127.0.0.1:8080` or `[::]:8080`. Port 0 takes a free one.
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+}
+
+/// The admin endpoint: JSON API, `/metrics`, `/healthz`, `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port. Beyond loopback at least one token is required.
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+    /// Bearer tokens that may call the API. Default: none, which only loopback allows.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
+}
+
+/// A bearer token of the admin endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Who holds it; written to the log with each change made by it.
+    pub name: String,
+    /// The file that holds the token, read at start and at each reload; surrounding white space is
+    /// dropped; at least 16 bytes.
+    pub file: PathBuf,
+}
+
+/// A service: what routes lead to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The version that others are compared with and that serves when nothing else is said.
+    pub baseline: String,
+    /// Versions by name.
+    pub versions: IndexMap<String, Version>,
+    /// Relative share of players per version, on any scale, decimals allowed. A version not named
+    /// has weight 0. Default: everything to the baseline.
+    #[serde(default)]
+    pub weights: Option<IndexMap<String, Weight>>,
+    /// How players are told apart.
+    #[serde(default)]
+    pub cohort: Cohort,
+    /// Rules that send chosen players to a chosen version ahead of the split; the first that
+    /// matches wins.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// Limits of the automatic comparison of each canary with the baseline.
+    #[serde(default)]
+    pub eject: Option<Eject>,
+    /// Longest time for a TCP connection to an endpoint. Default `1s`.
+    #[serde(default = "default::connect_timeout", with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub connect_timeout: Duration,
+    /// Keep-alive connections to the endpoints.
+    #[serde(default)]
+    pub pool: Pool,
+}
+
+/// One release of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Version {
+    /// Addresses, `127.0.0.1:9001` or `game-v41.internal:9001`. A name stands for all its
+    /// addresses and is resolved again as its records age.
+    #[schemars(with = "Vec<String>")]
+    pub endpoints: Vec<EndpointAddress>,
+    /// What this release is; shown by the API and by `tidegate_version_info`.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// Labels of a version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Labels {
+    /// Semantic version of the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semver: Option<String>,
+    /// Build identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// Version of the API contract.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<String>,
+    /// Version of the calculation rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calc: Option<String>,
+}
+
+/// How players are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cohort {
+    /// Where the player's key is found; the first source that is present decides:
+    /// `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME` (a parameter of the route's path),
+    /// `client-ip`. Default `[ client-ip ]`, which also ends every list.
+    #[schemars(with = "Vec<String>")]
+    pub key: Vec<KeySource>,
+    /// Mixed into the hash, so that releases draw independent cohorts. Default empty.
+    pub salt: String,
+}
+
+impl Default for Cohort {
+    fn default() -> Self {
+        Self { key: vec![KeySource::ClientIp], salt: String::new() }
+    }
+}
+
+/// Sends the requests that match to one version, ahead of the split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// All conditions named must hold.
+    #[serde(rename = "match")]
+    pub when: RuleMatch,
+    /// The version that serves them, whatever its weight.
+    pub version: String,
+}
+
+/// Conditions of a [`Rule`]; of each list one value must be equal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleMatch {
+    /// Header fields by name.
+    pub headers: BTreeMap<String, OneOrMany<String>>,
+    /// Cookies by name.
+    pub cookies: BTreeMap<String, OneOrMany<String>>,
+    /// Query parameters by name.
+    pub query: BTreeMap<String, OneOrMany<String>>,
+    /// Parameters of the route's path by name.
+    pub params: BTreeMap<String, OneOrMany<String>>,
+    /// Client addresses, `10.0.0.0/8`.
+    #[schemars(with = "Vec<String>")]
+    pub clients: Vec<IpNet>,
+    /// Players by the value of their cohort key.
+    pub players: Vec<String>,
+}
+
+/// Limits of the automatic comparison.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Eject {
+    /// Tolerated excess of the error rate.
+    pub errors: Option<EjectErrors>,
+    /// Tolerated excess of latency quantiles.
+    pub latency: Option<EjectLatency>,
+}
+
+/// Tolerated excess of a canary's error rate over the baseline's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EjectErrors {
+    /// Relative to the baseline's rate. Default `10%`.
+    pub relative: Option<Share>,
+    /// Added to it. Default `0.01%`.
+    pub absolute: Option<Share>,
+}
+
+/// Tolerated excess of a canary's latency over the baseline's, relative, per quantile.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EjectLatency {
+    /// At the 95th percentile.
+    pub p95: Option<Share>,
+    /// At the 99th percentile.
+    pub p99: Option<Share>,
+}
+
+/// Keep-alive connections to endpoints, per worker and endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Idle connections kept; more are closed after use. Default 256; 0 closes every one.
+    pub idle_connections: u32,
+    /// An idle connection is closed after this time, or sooner if the endpoint says so in its
+    /// `Keep-Alive` field. Default `55s`, below the 60 s after which common servers close.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub idle_timeout: Duration,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { idle_connections: 256, idle_timeout: Duration::from_secs(55) }
+    }
+}
+
+/// A route: which requests lead to which service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Label of its metrics and log lines. Default: the path of its match, or `default`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Which requests. Default: all.
+    #[serde(default, rename = "match")]
+    pub matches: RouteMatch,
+    /// The service that answers.
+    pub service: String,
+    /// A version that serves all requests of this route, ahead of rules and split.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Longest time from the request's head to the head of the answer; later the client reads 504.
+    /// Default `30s`.
+    #[serde(default = "default::route_timeout", with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub timeout: Duration,
+}
+
+/// Conditions of a [`Route`]; all that are named must hold.
+///
+/// Precedence: exact host, then longest `*.` host; exact path, then longest prefix; then a named
+/// method; then the number of header and query conditions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteMatch {
+    /// `api.example.com`, or `*.example.com` for every name below it; one or a list.
+    #[schemars(with = "Option<OneOrMany<String>>")]
+    pub host: Option<OneOrMany<HostPattern>>,
+    /// `/exact`, `/prefix/*`, `/rounds/{id}/settle`.
+    #[schemars(with = "Option<String>")]
+    pub path: Option<PathPattern>,
+    /// Methods, upper case.
+    pub methods: Vec<String>,
+    /// Header fields by name; one value, or several of which one must be equal.
+    pub headers: BTreeMap<String, OneOrMany<String>>,
+    /// Query parameters by name; likewise.
+    pub query: BTreeMap<String, OneOrMany<String>>,
+}
+
+/// Bounds on what clients may send and hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Client connections at once; one more is answered 503 and closed. Default 16384.
+    #[schemars(range(min = 1))]
+    pub connections: u32,
+    /// Size of a request's head; above it 431, or 414 if the target alone is larger.
+    /// Default `32KiB`, range `1KiB` to `1MiB`.
+    pub header_bytes: ByteSize,
+    /// Header fields of a request; above it 431. Default 100, at most 256.
+    #[schemars(range(min = 1, max = 256))]
+    pub header_count: u16,
+    /// Longest time from a head's first byte to its last; later 408. Default `10s`.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub header_timeout: Duration,
+    /// A connection without a request is closed after this time. Default `60s`.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub idle_timeout: Duration,
+    /// Longest time without a byte moving while a body is sent or received. Default `60s`.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub body_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            header_bytes: ByteSize(32 * 1024),
+            header_count: 100,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// One JSON line per request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessLog {
+    /// A file to append to, or `stdout`.
+    pub path: String,
+    /// Share of requests written. Default `100%`.
+    #[serde(default = "default::whole")]
+    pub sample: Share,
+}
+
+/// The process's own log, on standard error.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Least severity written. Default `info`.
+    pub level: LogLevel,
+    /// Form of a line. Default `json`.
+    pub format: LogFormat,
+}
+
+/// Severity of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Faults that need a person.
+    Error,
+    /// What may become a fault.
+    Warn,
+    /// Changes of state.
+    #[default]
+    Info,
+    /// Everything.
+    Debug,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    #[default]
+    Json,
+    /// For reading in a terminal.
+    Text,
+}
+
+/// How names of endpoints are resolved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resolver {
+    /// DNS servers, `10.0.0.2:53`. Default: those of `/etc/resolv.conf`. Read at start.
+    #[schemars(with = "Vec<String>")]
+    pub servers: Vec<SocketAddr>,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// Longest wait for answers in flight after SIGTERM; what is left then is cut. Default `30s`.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub deadline: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30) }
+    }
+}
+
+mod default {
+    use std::time::Duration;
+
+    use super::Share;
+
+    pub(super) fn connect_timeout() -> Duration {
+        Duration::from_secs(1)
+    }
+
+    pub(super) fn route_timeout() -> Duration {
+        Duration::from_secs(30)
+    }
+
+    pub(super) fn whole() -> Share {
+        Share(1.0)
+    }
+}

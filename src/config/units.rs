@@ -1,0 +1,280 @@
+//! Values with a unit as people write them: `250ms`, `64KiB`, `0.3%`.
+
+use std::{borrow::Cow, fmt, marker::PhantomData, time::Duration};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, IntoDeserializer},
+};
+
+/// Schema of a duration as text.
+#[derive(Debug)]
+pub struct DurationText;
+
+impl JsonSchema for DurationText {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A number with its unit: 250ms, 2s, 10m, 1h.",
+            "pattern": "^[0-9]+(ns|us|ms|s|sec|m|min|h|d)( ?[0-9]+(ns|us|ms|s|sec|m|min|h|d))*$"
+        })
+    }
+}
+
+/// Durations as `250ms`, `2s`, `10m`; for `#[serde(with = …)]`.
+pub mod duration {
+    use super::*;
+
+    /// Reads a duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        let text = text(d, "a duration with its unit, such as 250ms, 2s or 10m")?;
+        let value = humantime::parse_duration(&text).map_err(|e| {
+            de::Error::custom(format!(
+                "`{text}` is not a duration ({e}); write a number with its unit, such as 250ms, 2s or 10m"
+            ))
+        })?;
+        if value.is_zero() || value > Duration::from_secs(366 * 24 * 3600) {
+            return Err(de::Error::custom(format!(
+                "`{text}` is out of range; a duration is more than zero and at most a year"
+            )));
+        }
+        Ok(value)
+    }
+
+    /// Writes a duration.
+    pub fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&humantime::format_duration(*value))
+    }
+}
+
+/// A number of bytes, written `512B`, `64KiB`, `1MiB`, `2GiB` or without a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(
+    /// Bytes.
+    pub u64,
+);
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, name) in [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+            if self.0 >= unit && self.0.is_multiple_of(unit) {
+                return write!(f, "{}{name}", self.0 / unit);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = text(d, "a size with its unit, such as 64KiB")?;
+        let (number, unit) =
+            text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let factor: u64 = match unit.trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            _ => 0,
+        };
+        match number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)) {
+            Some(bytes) if factor > 0 => Ok(Self(bytes)),
+            _ => Err(de::Error::custom(format!(
+                "`{text}` is not a size; write a whole number with its unit, such as 512B, 64KiB or 1MiB"
+            ))),
+        }
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl JsonSchema for ByteSize {
+    fn schema_name() -> Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "description": "A number of bytes with its unit: 512B, 64KiB, 1MiB.",
+            "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB|kB|KB|MB|GB)?$",
+            "minimum": 0
+        })
+    }
+}
+
+/// A share, written `10%` or `0.3%`; held as a fraction of one.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Share(
+    /// Fraction of one: `10%` is 0.1.
+    pub f64,
+);
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = text(d, "a share in percent, such as 10% or 0.3%")?;
+        match text.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()) {
+            Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Self(percent / 100.0)),
+            _ => Err(de::Error::custom(format!(
+                "`{text}` is not a share; write a number from 0 to 100 and a percent sign, such as 10% or 0.3%"
+            ))),
+        }
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&format_args!("{}%", self.0 * 100.0))
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A share in percent: 10%, 0.3%.",
+            "pattern": "^[0-9]+(\\.[0-9]+)? ?%$"
+        })
+    }
+}
+
+/// A version's relative share of players: finite, zero or more, on any scale.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Weight(f64);
+
+impl Weight {
+    /// No players.
+    pub const ZERO: Self = Self(0.0);
+
+    /// A weight, or nothing if `value` is negative, infinite, not a number or above 1e12.
+    pub fn new(value: f64) -> Option<Self> {
+        // The upper bound keeps sums and quotients of weights finite.
+        (0.0..=1e12).contains(&value).then_some(Self(value))
+    }
+
+    /// The number.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let value = f64::deserialize(d)?;
+        Self::new(value).ok_or_else(|| {
+            de::Error::custom(format!(
+                "{value} is not a weight; write a number from 0 to 1e12, such as 95 or 0.5"
+            ))
+        })
+    }
+}
+
+impl JsonSchema for Weight {
+    fn schema_name() -> Cow<'static, str> {
+        "Weight".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "number",
+            "description": "A relative share: zero or more, on any scale.",
+            "minimum": 0,
+            "maximum": 1e12
+        })
+    }
+}
+
+/// One value or a list of values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany<T> {
+    /// A single value.
+    One(T),
+    /// Several values.
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    /// The values.
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<OneOrMany<T>, E> {
+                T::deserialize(value.into_deserializer()).map(OneOrMany::One)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<OneOrMany<T>, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = seq.next_element()? {
+                    values.push(value);
+                }
+                Ok(OneOrMany::Many(values))
+            }
+        }
+        d.deserialize_any(Visitor(PhantomData))
+    }
+}
+
+/// A scalar as the text it was written as.
+fn text<'de, D: Deserializer<'de>>(d: D, expecting: &'static str) -> Result<String, D::Error> {
+    struct Visitor(&'static str);
+    impl de::Visitor<'_> for Visitor {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: de::Error>(self, value: &str) -> Result<String, E> {
+            Ok(value.to_owned())
+        }
+
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<String, E> {
+            Ok(value.to_string())
+        }
+
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<String, E> {
+            Ok(value.to_string())
+        }
+
+        fn visit_f64<E: de::Error>(self, value: f64) -> Result<String, E> {
+            Ok(value.to_string())
+        }
+    }
+    d.deserialize_any(Visitor(expecting))
+}

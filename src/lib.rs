@@ -1,0 +1,3 @@
+//! Tidegate: a Layer-7 traffic-splitting reverse proxy.
+
+pub mod config;
