@@ -1,0 +1,209 @@
+//! Conditions on a request's head, and the view of the head that they read.
+
+use std::net::IpAddr;
+
+use httparse::Header;
+use ipnet::IpNet;
+
+use crate::config::schema::RuleMatch;
+
+/// What routing reads of a request. Borrowed from the connection's buffer; nothing is copied.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestView<'a> {
+    /// The method as sent; methods are case-sensitive (RFC 9110 section 9.1).
+    pub method: &'a str,
+    /// The host without its port, as sent; compared without regard to case.
+    pub host: &'a str,
+    /// The path of the target, beginning with `/`, without the query.
+    pub path: &'a str,
+    /// The query without its `?`; empty if there is none.
+    pub query: &'a str,
+    /// Header fields in the order sent.
+    pub headers: &'a [Header<'a>],
+    /// The client's address.
+    pub client: IpAddr,
+    /// The client's address as text.
+    pub client_text: &'a str,
+}
+
+impl<'a> RequestView<'a> {
+    /// The value of the first field called `name` (lower case).
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers
+            .iter()
+            .find(|h| h.name.len() == name.len() && h.name.eq_ignore_ascii_case(name))
+            .map(|h| h.value)
+    }
+
+    /// The value of the cookie `name` (RFC 6265 section 4.2), quotes included.
+    pub fn cookie(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers
+            .iter()
+            .filter(|h| h.name.len() == 6 && h.name.eq_ignore_ascii_case("cookie"))
+            .find_map(|h| cookie_in(h.value, name.as_bytes()))
+    }
+
+    /// The value of the query parameter `name`, as sent (percent-encoding kept).
+    pub fn query_param(&self, name: &str) -> Option<&'a str> {
+        self.query.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (key == name).then_some(value)
+        })
+    }
+
+    /// The path's segment number `index`, counted from 0.
+    pub fn segment(&self, index: usize) -> Option<&'a str> {
+        self.path.strip_prefix('/')?.split('/').nth(index)
+    }
+}
+
+fn cookie_in<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = field;
+    loop {
+        while let [b' ' | b'\t' | b';', tail @ ..] = rest {
+            rest = tail;
+        }
+        let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+        let pair = &rest[..end];
+        if pair.len() > name.len() && pair[name.len()] == b'=' && pair.starts_with(name) {
+            return Some(pair[name.len() + 1..].trim_ascii_end());
+        }
+        if end == rest.len() {
+            return None;
+        }
+        rest = &rest[end + 1..];
+    }
+}
+
+/// A named value that must equal one of a list.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// Lower case for header fields, as written for all else.
+    name: Box<str>,
+    values: Box<[Box<str>]>,
+}
+
+impl Condition {
+    /// A condition on a header field, a query parameter, a cookie or a path parameter.
+    pub fn new(name: &str, values: &[String]) -> Self {
+        Self { name: name.into(), values: values.iter().map(|v| v.as_str().into()).collect() }
+    }
+
+    /// A condition on a header field.
+    pub fn on_header(name: &str, values: &[String]) -> Self {
+        Self::new(&name.to_ascii_lowercase(), values)
+    }
+
+    /// Whether a field of that name has one of the values.
+    pub fn holds_in_header(&self, request: &RequestView<'_>) -> bool {
+        self.accepts(request.header(&self.name))
+    }
+
+    /// Whether the query has a parameter of that name with one of the values.
+    pub fn holds_in_query(&self, request: &RequestView<'_>) -> bool {
+        self.accepts(request.query_param(&self.name).map(str::as_bytes))
+    }
+
+    fn accepts(&self, found: Option<&[u8]>) -> bool {
+        found.is_some_and(|found| self.values.iter().any(|v| v.as_bytes() == found))
+    }
+}
+
+/// Parameters of a route's path: name and segment number.
+pub type Params = [(Box<str>, u16)];
+
+/// Sends the requests that match to one version, ahead of the split.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Index of the version in its service.
+    pub version: u16,
+    headers: Box<[Condition]>,
+    cookies: Box<[Condition]>,
+    query: Box<[Condition]>,
+    params: Box<[Condition]>,
+    clients: Box<[IpNet]>,
+    players: std::collections::HashSet<Box<[u8]>>,
+}
+
+impl Rule {
+    /// Compiles the conditions of the file.
+    pub fn new(when: &RuleMatch, version: u16) -> Self {
+        let conditions = |map: &std::collections::BTreeMap<String, _>| -> Box<[Condition]> {
+            map.iter()
+                .map(|(name, values): (_, &crate::config::units::OneOrMany<String>)| {
+                    Condition::new(name, values.as_slice())
+                })
+                .collect()
+        };
+        Self {
+            version,
+            headers: when
+                .headers
+                .iter()
+                .map(|(name, values)| Condition::on_header(name, values.as_slice()))
+                .collect(),
+            cookies: conditions(&when.cookies),
+            query: conditions(&when.query),
+            params: conditions(&when.params),
+            clients: when.clients.clone().into(),
+            players: when.players.iter().map(|p| p.as_bytes().into()).collect(),
+        }
+    }
+
+    /// Whether all conditions hold for a request of a route with `params` and a player with `key`.
+    pub fn holds(&self, request: &RequestView<'_>, params: &Params, key: &[u8]) -> bool {
+        let param = |c: &Condition| {
+            let found = params.iter().find(|(name, _)| *name == c.name);
+            c.accepts(
+                found.and_then(|(_, at)| request.segment(usize::from(*at))).map(str::as_bytes),
+            )
+        };
+        self.headers.iter().all(|c| c.holds_in_header(request))
+            && self.cookies.iter().all(|c| c.accepts(request.cookie(&c.name)))
+            && self.query.iter().all(|c| c.holds_in_query(request))
+            && self.params.iter().all(param)
+            && (self.clients.is_empty() || self.clients.iter().any(|n| n.contains(&request.client)))
+            && (self.players.is_empty() || self.players.contains(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookie<'a>(field: &'a str, name: &str) -> Option<&'a str> {
+        cookie_in(field.as_bytes(), name.as_bytes()).and_then(|v| std::str::from_utf8(v).ok())
+    }
+
+    #[test]
+    fn finds_a_cookie_among_others() {
+        assert_eq!(cookie("uid=7", "uid"), Some("7"));
+        assert_eq!(cookie("a=1; uid=7; b=2", "uid"), Some("7"));
+        assert_eq!(cookie("xuid=1;uid=7", "uid"), Some("7"));
+        assert_eq!(cookie("uid=", "uid"), Some(""));
+        assert_eq!(cookie("uid=a=b ; x=1", "uid"), Some("a=b"));
+        assert_eq!(cookie("uidx=1; a=uid=7", "uid"), None);
+        assert_eq!(cookie("uid", "uid"), None);
+        assert_eq!(cookie("", "uid"), None);
+    }
+
+    #[test]
+    fn finds_a_query_parameter() {
+        let view = RequestView {
+            method: "GET",
+            host: "h",
+            path: "/a/b/",
+            query: "x=1&game=slots&y",
+            headers: &[],
+            client: [127, 0, 0, 1].into(),
+            client_text: "127.0.0.1",
+        };
+        assert_eq!(view.query_param("game"), Some("slots"));
+        assert_eq!(view.query_param("y"), Some(""));
+        assert_eq!(view.query_param("z"), None);
+        assert_eq!(
+            (view.segment(1), view.segment(2), view.segment(3)),
+            (Some("b"), Some(""), None)
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! Which route, which version: decisions about a request's head, as functions of their arguments.
+//!
+//! Nothing here holds a socket, a clock or a log. The tables are built when a snapshot is compiled and
+//! are read by every worker at once.
+
+pub mod cohort;
+pub mod matcher;
+pub mod split;
+pub mod table;
+
+pub use cohort::{Cohort, CohortKey};
+pub use matcher::{RequestView, Rule};
+pub use split::Split;
+pub use table::Table;

@@ -1,0 +1,223 @@
+//! The split: which version a player gets, by weighted rendezvous hashing.
+//!
+//! For each version of weight `w > 0`: `h = XXH3-64(salt ‖ 0x1F ‖ version name ‖ 0x1F ‖ key)`,
+//! `u = (⌊h / 2^12⌋ + ½) / 2^52`, which lies in (0, 1) and is exact in a double; the version with the
+//! smallest `-ln(u) / w` wins, the first by name order of the file on a tie. `-ln(u) / w` is an
+//! exponential variable of rate `w`, so each version is the minimum with probability `w / Σw`, and
+//! changing one weight changes only that version's own score: players move to it or from it, never
+//! between others (Efraimidis and Spirakis 2006; Thaler and Ravishankar 1998 for the unweighted form).
+//!
+//! Rejected: a hash modulo a table of slots. It is faster for many versions, but a change of one weight
+//! moves players between the others, and shares are rounded to slots.
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::config::units::Weight;
+
+/// Separates the parts of what is hashed; cannot occur in names, and keys are last.
+const SEPARATOR: u8 = 0x1F;
+
+/// Longest text hashed from the stack; longer keys are streamed.
+const INLINE_BYTES: usize = 256;
+
+/// The weights of a service's versions, ready to assign players.
+#[derive(Debug, Clone, Default)]
+pub struct Split {
+    arms: Box<[Arm]>,
+}
+
+/// A version that takes players.
+#[derive(Debug, Clone)]
+struct Arm {
+    version: u16,
+    weight: f64,
+    /// `salt ‖ 0x1F ‖ version name ‖ 0x1F`.
+    prefix: Box<[u8]>,
+}
+
+impl Split {
+    /// A split over `versions`, each a name and its weight; the index in the slice is what
+    /// [`Split::assign`] answers.
+    pub fn new<'a>(salt: &str, versions: impl IntoIterator<Item = (&'a str, Weight)>) -> Self {
+        let arms = versions
+            .into_iter()
+            .zip(0u16..)
+            .filter(|((_, weight), _)| weight.value() > 0.0)
+            .map(|((name, weight), version)| {
+                let mut prefix = Vec::with_capacity(salt.len() + name.len() + 2);
+                prefix.extend_from_slice(salt.as_bytes());
+                prefix.push(SEPARATOR);
+                prefix.extend_from_slice(name.as_bytes());
+                prefix.push(SEPARATOR);
+                Arm { version, weight: weight.value(), prefix: prefix.into() }
+            })
+            .collect();
+        Self { arms }
+    }
+
+    /// The version of the player with `key`; nothing if no version has weight.
+    pub fn assign(&self, key: &[u8]) -> Option<u16> {
+        match &*self.arms {
+            [] => None,
+            [only] => Some(only.version),
+            arms => {
+                let mut best = (f64::INFINITY, arms[0].version);
+                for arm in arms {
+                    let score = -unit(hash(&arm.prefix, key)).ln() / arm.weight;
+                    if score < best.0 {
+                        best = (score, arm.version);
+                    }
+                }
+                Some(best.1)
+            }
+        }
+    }
+
+    /// Whether the key decides, that is, more than one version has weight.
+    pub fn needs_key(&self) -> bool {
+        self.arms.len() > 1
+    }
+}
+
+fn hash(prefix: &[u8], key: &[u8]) -> u64 {
+    let total = prefix.len() + key.len();
+    if total <= INLINE_BYTES {
+        let mut text = [0u8; INLINE_BYTES];
+        text[..prefix.len()].copy_from_slice(prefix);
+        text[prefix.len()..total].copy_from_slice(key);
+        xxh3_64(&text[..total])
+    } else {
+        let mut state = Xxh3::new();
+        state.update(prefix);
+        state.update(key);
+        state.digest()
+    }
+}
+
+/// A hash as a number in (0, 1).
+fn unit(hash: u64) -> f64 {
+    const STEPS: f64 = (1u64 << 52) as f64;
+    ((hash >> 12) as f64 + 0.5) / STEPS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn split(salt: &str, weights: &[(&'static str, f64)]) -> Split {
+        Split::new(salt, weights.iter().map(|(n, w)| (*n, Weight::new(*w).expect("a weight"))))
+    }
+
+    /// Computed by `tests/reference/cohorts.py`, which shares no code with this file.
+    const REFERENCE: &str = include_str!("../../tests/reference/cohorts.json");
+
+    #[test]
+    fn agrees_with_the_independent_reference() {
+        let cases: Vec<serde_json::Value> = serde_json::from_str(REFERENCE).expect("JSON");
+        assert!(cases.len() >= 500, "the reference holds {} cases", cases.len());
+        for case in cases {
+            let versions = case["versions"].as_array().expect("versions");
+            let split = Split::new(
+                case["salt"].as_str().expect("salt"),
+                versions.iter().map(|v| {
+                    let weight = Weight::new(v[1].as_f64().expect("weight")).expect("in range");
+                    (v[0].as_str().expect("name"), weight)
+                }),
+            );
+            let got = split.assign(case["key"].as_str().expect("key").as_bytes());
+            let name = got.map(|v| versions[usize::from(v)][0].clone());
+            assert_eq!(name.as_ref(), Some(&case["assigned"]), "{case}");
+        }
+    }
+
+    #[test]
+    fn shares_follow_weights_over_a_million_keys() {
+        let weights = [("v1", 60.0), ("v2", 25.0), ("v3", 12.5), ("v4", 2.5)];
+        let split = split("release-42", &weights);
+        let mut counts = [0u64; 4];
+        for player in 0..1_000_000u32 {
+            let key = format!("player-{player}");
+            counts[usize::from(split.assign(key.as_bytes()).expect("a version"))] += 1;
+        }
+        let chi2: f64 = weights
+            .iter()
+            .zip(counts)
+            .map(|((_, w), n)| {
+                let expected = w / 100.0 * 1e6;
+                (n as f64 - expected).powi(2) / expected
+            })
+            .sum();
+        // The 99.9 % point of chi-squared with three degrees of freedom.
+        assert!(chi2 < 16.27, "chi-squared {chi2}, counts {counts:?}");
+    }
+
+    #[test]
+    fn players_of_an_emptied_version_spread_by_weight() {
+        let before = split("s", &[("a", 50.0), ("b", 30.0), ("c", 20.0)]);
+        let after = split("s", &[("a", 0.0), ("b", 30.0), ("c", 20.0)]);
+        let mut moved = HashMap::new();
+        for player in 0..200_000u32 {
+            let key = player.to_le_bytes();
+            let (old, new) = (before.assign(&key), after.assign(&key));
+            if old == Some(0) {
+                *moved.entry(new).or_insert(0u32) += 1;
+            } else {
+                assert_eq!(old, new, "a player of another version moved");
+            }
+        }
+        let total: u32 = moved.values().sum();
+        let share = f64::from(moved[&Some(1)]) / f64::from(total);
+        // Five standard deviations of a binomial share.
+        let slack = 5.0 * (0.6 * 0.4 / f64::from(total)).sqrt();
+        assert!((share - 0.6).abs() < slack, "b took {share} of the emptied version's players");
+    }
+
+    #[test]
+    fn one_version_of_weight_skips_the_hash() {
+        let split = split("", &[("a", 0.0), ("b", 0.001)]);
+        assert!(!split.needs_key());
+        assert_eq!(split.assign(b"anyone"), Some(1));
+        assert_eq!(Split::default().assign(b"anyone"), None);
+    }
+
+    #[test]
+    fn a_fraction_never_reaches_its_bounds() {
+        for hash in [0, 1, u64::MAX, u64::MAX - 1, 1 << 63] {
+            let u = unit(hash);
+            assert!(u > 0.0 && u < 1.0 && u.ln().is_finite(), "{hash} gave {u}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn growing_one_weight_moves_players_only_to_that_version(
+            key in ".{0,400}", salt in "[a-z]{0,8}", weights in prop::collection::vec(0.0f64..100.0, 2..6),
+            grown in 0usize..6, by in 0.001f64..1000.0,
+        ) {
+            const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+            let grown = grown % weights.len();
+            let make = |w: &[f64]| {
+                Split::new(&salt, w.iter().zip(NAMES).map(|(w, n)| (n, Weight::new(*w).expect("weight"))))
+            };
+            let mut larger = weights.clone();
+            larger[grown] += by;
+            let (old, new) = (make(&weights).assign(key.as_bytes()), make(&larger).assign(key.as_bytes()));
+            prop_assert!(old == new || new == Some(grown as u16), "moved from {old:?} to {new:?}");
+            // Every restart agrees: nothing but the arguments decides.
+            prop_assert_eq!(new, make(&larger).assign(key.as_bytes()));
+        }
+
+        #[test]
+        fn scale_of_weights_does_not_matter(key in "[a-z0-9]{1,40}", a in 1u32..1000, b in 1u32..1000) {
+            let (a, b) = (f64::from(a), f64::from(b));
+            let one = split("s", &[("a", a), ("b", b)]).assign(key.as_bytes());
+            // Powers of two scale a double without rounding.
+            let two = split("s", &[("a", a * 1024.0), ("b", b * 1024.0)]).assign(key.as_bytes());
+            prop_assert_eq!(one, two);
+        }
+    }
+}
