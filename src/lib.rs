@@ -1,4 +1,6 @@
 //! Tidegate: a Layer-7 traffic-splitting reverse proxy.
 
 pub mod config;
+pub mod registry;
 pub mod routing;
+pub mod snapshot;

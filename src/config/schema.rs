@@ -265,6 +265,17 @@ pub struct Route {
     pub timeout: Duration,
 }
 
+impl Route {
+    /// Its name in metrics and log: as written, else the path of its match, else `default`.
+    pub fn label(&self) -> String {
+        match (&self.name, &self.matches.path) {
+            (Some(name), _) => name.clone(),
+            (None, Some(path)) => path.to_string(),
+            (None, None) => "default".to_owned(),
+        }
+    }
+}
+
 /// Conditions of a [`Route`]; all that are named must hold.
 ///
 /// Precedence: exact host, then longest `*.` host; exact path, then longest prefix; then a named

@@ -162,6 +162,8 @@ pub struct Weight(f64);
 impl Weight {
     /// No players.
     pub const ZERO: Self = Self(0.0);
+    /// All players, where no other version has weight.
+    pub const ONE: Self = Self(1.0);
 
     /// A weight, or nothing if `value` is negative, infinite, not a number or above 1e12.
     pub fn new(value: f64) -> Option<Self> {

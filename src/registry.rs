@@ -1,0 +1,277 @@
+//! Live state by identity: counters of versions, endpoints and series.
+//!
+//! A reload builds a new snapshot, but a version that stays keeps its counters, because the snapshot
+//! holds an `Arc` to what the registry knows under the same identity. Each counter exists once per
+//! worker, on cache lines of its own, and only that worker writes it: plain relaxed stores, no
+//! read-modify-write. Readers add the workers up.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// A count that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Called by the owning worker only: two writers would lose counts.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The count so far.
+    pub fn read(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One `T` per worker, each on cache lines of its own (128 bytes: adjacent lines are fetched in pairs).
+#[derive(Debug)]
+pub struct PerWorker<T>(Box<[Padded<T>]>);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+impl<T: Default> PerWorker<T> {
+    /// A default `T` for each of `workers`.
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Padded::default()).collect())
+    }
+}
+
+impl<T> PerWorker<T> {
+    /// The cell of worker number `worker`.
+    pub fn of(&self, worker: usize) -> &T {
+        &self.0[worker].0
+    }
+
+    /// The sum over all workers of what `count` reads.
+    pub fn sum(&self, count: impl Fn(&T) -> u64) -> u64 {
+        self.0.iter().map(|cell| count(&cell.0)).fold(0, u64::wrapping_add)
+    }
+}
+
+/// Why an upstream attempt failed; the `kind` label of `tidegate_upstream_errors_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No connection.
+    Connect,
+    /// No answer in time.
+    Timeout,
+    /// The connection broke.
+    Reset,
+    /// The answer was not HTTP.
+    Protocol,
+    /// The answer was a 5xx.
+    Status,
+}
+
+impl ErrorKind {
+    /// All kinds, in the order of [`EndpointCells::errors`].
+    pub const ALL: [Self; 5] =
+        [Self::Connect, Self::Timeout, Self::Reset, Self::Protocol, Self::Status];
+
+    /// The label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// Why an attempt was made again; the `reason` label of `tidegate_retries_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryReason {
+    /// The endpoint could not be connected, so nothing had been sent.
+    Connect,
+    /// A kept connection turned out to be closed before any byte of an answer.
+    StaleConnection,
+}
+
+impl RetryReason {
+    /// All reasons, in the order of [`VersionCells::retries`].
+    pub const ALL: [Self; 2] = [Self::Connect, Self::StaleConnection];
+
+    /// The label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::StaleConnection => "stale_connection",
+        }
+    }
+}
+
+/// Counts of a version, by worker.
+#[derive(Debug, Default)]
+pub struct VersionCells {
+    /// Requests assigned.
+    pub started: Counter,
+    /// Of those, ended in any way.
+    pub finished: Counter,
+    /// Of those, answered 5xx, by the version or on its behalf.
+    pub errors: Counter,
+    /// Attempts made again, by [`RetryReason`].
+    pub retries: [Counter; 2],
+}
+
+/// Counts of an endpoint, by worker.
+#[derive(Debug, Default)]
+pub struct EndpointCells {
+    /// Attempts begun.
+    pub started: Counter,
+    /// Of those, ended in any way.
+    pub finished: Counter,
+    /// Failures by [`ErrorKind`].
+    pub errors: [Counter; 5],
+}
+
+/// Answers of a series by class: 1xx (never final), 2xx, 3xx, 4xx, 5xx; the sixth counts requests whose
+/// client left before an answer.
+#[derive(Debug, Default)]
+pub struct SeriesCells {
+    /// Counts by class of the status.
+    pub classes: [Counter; 6],
+}
+
+/// A version's live state.
+#[derive(Debug)]
+pub struct VersionState {
+    /// Dense number, never used twice in a process.
+    pub id: u32,
+    /// Its counts.
+    pub cells: PerWorker<VersionCells>,
+}
+
+/// An endpoint's live state.
+#[derive(Debug)]
+pub struct EndpointState {
+    /// Dense number, never used twice in a process; indexes the workers' pools.
+    pub id: u32,
+    /// The version it belongs to.
+    pub version: u32,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// Its counts.
+    pub cells: PerWorker<EndpointCells>,
+}
+
+/// State of one (service, version, route).
+#[derive(Debug)]
+pub struct SeriesState {
+    /// Dense number, never used twice in a process.
+    pub id: u32,
+    /// Its counts.
+    pub cells: PerWorker<SeriesCells>,
+}
+
+/// All live state. Owned by the controller; workers reach what they need through the snapshot.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    versions: HashMap<(String, String), Arc<VersionState>>,
+    endpoints: HashMap<(u32, SocketAddr), Arc<EndpointState>>,
+    series: HashMap<(u32, String), Arc<SeriesState>>,
+    next_id: [u32; 3],
+}
+
+impl Registry {
+    /// An empty registry for `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            versions: HashMap::new(),
+            endpoints: HashMap::new(),
+            series: HashMap::new(),
+            next_id: [0; 3],
+        }
+    }
+
+    /// How many workers count.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The state of `version` of `service`, new if unknown.
+    pub fn version(&mut self, service: &str, version: &str) -> Arc<VersionState> {
+        let (workers, next) = (self.workers, &mut self.next_id[0]);
+        let state = self.versions.entry((service.to_owned(), version.to_owned()));
+        Arc::clone(state.or_insert_with(|| {
+            Arc::new(VersionState { id: take(next), cells: PerWorker::new(workers) })
+        }))
+    }
+
+    /// The state of the endpoint at `address` of the version numbered `version`, new if unknown.
+    pub fn endpoint(&mut self, version: u32, address: SocketAddr) -> Arc<EndpointState> {
+        let (workers, next) = (self.workers, &mut self.next_id[1]);
+        let state = self.endpoints.entry((version, address));
+        Arc::clone(state.or_insert_with(|| {
+            Arc::new(EndpointState {
+                id: take(next),
+                version,
+                address,
+                cells: PerWorker::new(workers),
+            })
+        }))
+    }
+
+    /// The state of `route` on the version numbered `version`, new if unknown.
+    pub fn series(&mut self, version: u32, route: &str) -> Arc<SeriesState> {
+        let (workers, next) = (self.workers, &mut self.next_id[2]);
+        let state = self.series.entry((version, route.to_owned()));
+        Arc::clone(state.or_insert_with(|| {
+            Arc::new(SeriesState { id: take(next), cells: PerWorker::new(workers) })
+        }))
+    }
+
+    /// Forgets what no snapshot holds any more; answers the endpoints forgotten.
+    pub fn forget_unused(&mut self) -> Vec<u32> {
+        let mut forgotten = Vec::new();
+        self.versions.retain(|_, state| Arc::strong_count(state) > 1);
+        self.series.retain(|_, state| Arc::strong_count(state) > 1);
+        self.endpoints.retain(|_, state| {
+            let used = Arc::strong_count(state) > 1;
+            if !used {
+                forgotten.push(state.id);
+            }
+            used
+        });
+        forgotten
+    }
+}
+
+fn take(next: &mut u32) -> u32 {
+    *next += 1;
+    *next - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_keeps_its_counts_and_what_left_is_forgotten() {
+        let mut registry = Registry::new(2);
+        let version = registry.version("game-api", "v1");
+        version.cells.of(0).started.add(2);
+        version.cells.of(1).started.add(3);
+        let address = SocketAddr::from(([127, 0, 0, 1], 9001));
+        let endpoint = registry.endpoint(version.id, address);
+        assert!(registry.forget_unused().is_empty());
+        assert_eq!(registry.version("game-api", "v1").cells.sum(|c| c.started.read()), 5);
+        let id = endpoint.id;
+        drop((version, endpoint));
+        assert_eq!(registry.forget_unused(), [id]);
+        let again = registry.version("game-api", "v1");
+        assert_eq!((again.id, again.cells.sum(|c| c.started.read())), (1, 0));
+    }
+}

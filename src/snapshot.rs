@@ -1,0 +1,255 @@
+//! All that a request needs, compiled and immutable; swapped whole.
+//!
+//! Built by [`Snapshot::compile`] from a valid configuration, the weights in force and the addresses
+//! that names stand for. Names are turned into indices here, so that the path of a request compares
+//! and hashes as little as possible. Its number is the *generation*; a larger one is newer.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+
+use indexmap::IndexMap;
+
+use crate::{
+    config::{
+        Config,
+        pattern::{EndpointAddress, EndpointHost, Segment},
+        schema,
+        units::Weight,
+    },
+    registry::{EndpointState, Registry, SeriesState, VersionState},
+    routing::{Cohort, Rule, Split, Table},
+};
+
+/// Addresses by name, as last resolved; a name without an entry is not known yet.
+pub type Resolved = HashMap<String, Vec<IpAddr>>;
+
+/// Weights by service and version, ahead of those in the file.
+pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
+
+/// What a snapshot is compiled from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// The file; must have passed the check.
+    pub config: &'a Config,
+    /// Changes made through the admin endpoint.
+    pub overrides: &'a Overrides,
+    /// Addresses of names.
+    pub resolved: &'a Resolved,
+}
+
+/// All that a request needs.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows with every change.
+    pub generation: u64,
+    /// From a request to an index into `routes`.
+    pub table: Table,
+    /// Routes, in the order of the file.
+    pub routes: Vec<Route>,
+    /// Services, in the order of the file.
+    pub services: Vec<Service>,
+    /// Bounds on clients.
+    pub limits: schema::Limits,
+    /// Share of requests in the access log, a fraction of one; nothing if it is off.
+    pub access_log: Option<f64>,
+}
+
+/// A route, compiled.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name in metrics and log.
+    pub label: Box<str>,
+    /// Index of its service.
+    pub service: u32,
+    /// The version that serves all its requests, ahead of rules and split.
+    pub version: Option<u16>,
+    /// Longest time to the head of the answer.
+    pub timeout: Duration,
+    /// Parameters of its path: name and segment number.
+    pub params: Box<[(Box<str>, u16)]>,
+    /// Live state by version of the service.
+    pub series: Box<[Arc<SeriesState>]>,
+}
+
+/// A service, compiled.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: Box<str>,
+    /// Index of the baseline version.
+    pub baseline: u16,
+    /// How players are told apart.
+    pub cohort: Cohort,
+    /// Ahead of the split.
+    pub rules: Box<[Rule]>,
+    /// Which version a player gets.
+    pub split: Split,
+    /// Versions, in the order of the file.
+    pub versions: Box<[Version]>,
+    /// Longest time for a connection to an endpoint.
+    pub connect_timeout: Duration,
+    /// Bounds of the keep-alive pools.
+    pub pool: schema::Pool,
+}
+
+/// A version, compiled.
+#[derive(Debug)]
+pub struct Version {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its weight in force.
+    pub weight: Weight,
+    /// What release it is.
+    pub labels: schema::Labels,
+    /// Where it is reached now.
+    pub endpoints: Box<[Arc<EndpointState>]>,
+    /// Live state.
+    pub state: Arc<VersionState>,
+}
+
+impl Snapshot {
+    /// Compiles a snapshot. Live state comes from, and new identities go into, `registry`.
+    pub fn compile(generation: u64, sources: Sources<'_>, registry: &mut Registry) -> Self {
+        let config = sources.config;
+        let services: Vec<Service> = config
+            .services
+            .iter()
+            .map(|(name, service)| Service::compile(name, service, sources, registry))
+            .collect();
+        let routes = config
+            .routes
+            .iter()
+            .filter_map(|route| Route::compile(route, config, &services, registry))
+            .collect();
+        Self {
+            generation,
+            table: Table::new(config.routes.iter().map(|r| &r.matches)),
+            routes,
+            services,
+            limits: config.limits.clone(),
+            access_log: config.access_log.as_ref().map(|log| log.sample.0),
+        }
+    }
+
+    /// The service called `name`.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|s| *s.name == *name)
+    }
+}
+
+impl Service {
+    fn compile(
+        name: &str,
+        service: &schema::Service,
+        sources: Sources<'_>,
+        registry: &mut Registry,
+    ) -> Self {
+        let weights = weights_in_force(name, service, sources.overrides);
+        let versions: Box<[Version]> = service
+            .versions
+            .iter()
+            .zip(&weights)
+            .map(|((version, written), (_, weight))| {
+                let state = registry.version(name, version);
+                let endpoints = addresses(&written.endpoints, sources.resolved)
+                    .map(|address| registry.endpoint(state.id, address))
+                    .collect();
+                Version {
+                    name: version.as_str().into(),
+                    weight: *weight,
+                    labels: written.labels.clone(),
+                    endpoints,
+                    state,
+                }
+            })
+            .collect();
+        let index = |wanted: &str| service.versions.get_index_of(wanted).unwrap_or(0) as u16;
+        Self {
+            name: name.into(),
+            baseline: index(&service.baseline),
+            cohort: Cohort::new(&service.cohort.key),
+            rules: service.rules.iter().map(|r| Rule::new(&r.when, index(&r.version))).collect(),
+            split: Split::new(
+                &service.cohort.salt,
+                weights.iter().map(|(name, weight)| (name.as_str(), *weight)),
+            ),
+            versions,
+            connect_timeout: service.connect_timeout,
+            pool: service.pool.clone(),
+        }
+    }
+
+    /// The version called `name`.
+    pub fn version(&self, name: &str) -> Option<&Version> {
+        self.versions.iter().find(|v| *v.name == *name)
+    }
+}
+
+impl Route {
+    fn compile(
+        route: &schema::Route,
+        config: &Config,
+        services: &[Service],
+        registry: &mut Registry,
+    ) -> Option<Self> {
+        let number = config.services.get_index_of(&route.service)?;
+        let service = &services[number];
+        let label = route.label();
+        let params = route.matches.path.iter().flat_map(|path| {
+            path.segments.iter().zip(0u16..).filter_map(|(segment, at)| match segment {
+                Segment::Param(name) => Some((name.as_str().into(), at)),
+                Segment::Literal(_) => None,
+            })
+        });
+        let version = route.version.as_deref();
+        Some(Self {
+            service: number as u32,
+            version: version
+                .and_then(|v| service.versions.iter().position(|known| *known.name == *v))
+                .map(|v| v as u16),
+            timeout: route.timeout,
+            params: params.collect(),
+            series: service.versions.iter().map(|v| registry.series(v.state.id, &label)).collect(),
+            label: label.into(),
+        })
+    }
+}
+
+/// The weights that a service serves by, one per version in the order of the file: those set while it
+/// runs if there are any, else the file's, else everything to the baseline.
+pub fn weights_in_force<'a>(
+    name: &str,
+    service: &'a schema::Service,
+    overrides: &Overrides,
+) -> Vec<(&'a String, Weight)> {
+    let written = overrides.get(name).or(service.weights.as_ref());
+    service
+        .versions
+        .keys()
+        .map(|version| {
+            let weight = match written {
+                Some(weights) => weights.get(version).copied().unwrap_or(Weight::ZERO),
+                None if *version == service.baseline => Weight::ONE,
+                None => Weight::ZERO,
+            };
+            (version, weight)
+        })
+        .collect()
+}
+
+/// The socket addresses that `endpoints` stand for, each once.
+fn addresses<'a>(
+    endpoints: &'a [EndpointAddress],
+    resolved: &'a Resolved,
+) -> impl Iterator<Item = std::net::SocketAddr> + 'a {
+    let mut seen = std::collections::HashSet::new();
+    endpoints
+        .iter()
+        .flat_map(move |endpoint| {
+            let known: &[IpAddr] = match &endpoint.host {
+                EndpointHost::Address(address) => std::slice::from_ref(address),
+                EndpointHost::Name(name) => resolved.get(name).map_or(&[], Vec::as_slice),
+            };
+            known.iter().map(|ip| (*ip, endpoint.port).into())
+        })
+        .filter(move |address| seen.insert(*address))
+}
