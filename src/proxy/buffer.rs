@@ -1,0 +1,166 @@
+//! Byte buffers of a worker: 16 KiB blocks that connections borrow while they need them.
+//!
+//! An idle connection holds none, which is why ten thousand of them are cheap. Blocks are zeroed once,
+//! when they are made, and stay initialized, so reading into them needs neither zeroing nor `unsafe`.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes of a block: a read of this size empties most sockets at once.
+const BLOCK_BYTES: usize = 16 * 1024;
+
+/// Free blocks a worker keeps, 4 MiB; more are given back to the allocator.
+const FREE_BLOCKS: usize = 256;
+
+/// Bytes that came in and have not gone out: `bytes[start..end]`.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    pub(super) fn data(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.consume(self.len());
+    }
+
+    /// Drops the first `n` bytes.
+    pub(super) fn consume(&mut self, n: usize) {
+        debug_assert!(n <= self.len());
+        self.start += n;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Appends `data`, growing if need be.
+    pub(super) fn put(&mut self, data: &[u8]) {
+        let end = self.end + data.len();
+        if end > self.bytes.len() {
+            return self.put_slow(data);
+        }
+        self.bytes[self.end..end].copy_from_slice(data);
+        self.end = end;
+    }
+
+    #[cold]
+    fn put_slow(&mut self, data: &[u8]) {
+        self.make_space();
+        let end = self.end + data.len();
+        if end > self.bytes.len() {
+            self.bytes.resize(end.next_power_of_two(), 0);
+        }
+        self.bytes[self.end..end].copy_from_slice(data);
+        self.end = end;
+    }
+
+    /// Bytes that can be appended without growing.
+    pub(super) fn space(&self) -> usize {
+        self.bytes.len() - self.len()
+    }
+
+    /// Doubles the buffer, for a head larger than a block.
+    pub(super) fn grow(&mut self) {
+        self.make_space();
+        self.bytes.resize(self.bytes.len() * 2, 0);
+    }
+
+    fn make_space(&mut self) {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
+    /// Appends what can be read at once; 0 is the end of the stream. The buffer must have space.
+    pub(super) fn poll_fill<S>(&mut self, cx: &mut Context<'_>, from: &mut S) -> Poll<io::Result<usize>>
+    where
+        S: AsyncRead + Unpin,
+    {
+        if self.end == self.bytes.len() {
+            self.make_space();
+        }
+        debug_assert!(self.end < self.bytes.len());
+        let mut into = ReadBuf::new(&mut self.bytes[self.end..]);
+        ready!(Pin::new(from).poll_read(cx, &mut into))?;
+        let n = into.filled().len();
+        self.end += n;
+        Poll::Ready(Ok(n))
+    }
+
+    /// Writes until nothing is left.
+    pub(super) fn poll_flush<S>(&mut self, cx: &mut Context<'_>, to: &mut S) -> Poll<io::Result<()>>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        while !self.is_empty() {
+            let n = ready!(Pin::new(&mut *to).poll_write(cx, self.data()))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.consume(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Free blocks of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Blocks(RefCell<Vec<Vec<u8>>>);
+
+impl Blocks {
+    pub(super) fn take(&self) -> Buffer {
+        let block = self.0.borrow_mut().pop();
+        Buffer { bytes: block.unwrap_or_else(|| vec![0; BLOCK_BYTES]), start: 0, end: 0 }
+    }
+
+    pub(super) fn give(&self, buffer: Buffer) {
+        let mut free = self.0.borrow_mut();
+        if buffer.bytes.len() == BLOCK_BYTES && free.len() < FREE_BLOCKS {
+            free.push(buffer.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_and_keeps_its_bytes_in_order() {
+        let blocks = Blocks::default();
+        let mut buffer = blocks.take();
+        let text: Vec<u8> = (0..40_000u32).map(|n| n as u8).collect();
+        buffer.put(&text[..10_000]);
+        buffer.consume(9_000);
+        buffer.put(&text[10_000..]);
+        assert_eq!(buffer.data(), &text[9_000..]);
+        buffer.grow();
+        assert_eq!(buffer.data(), &text[9_000..]);
+        blocks.give(buffer);
+        assert!(blocks.0.borrow().is_empty(), "a grown buffer is not kept");
+        let fresh = blocks.take();
+        assert_eq!((fresh.space(), fresh.is_empty()), (BLOCK_BYTES, true));
+        blocks.give(fresh);
+        assert_eq!(blocks.0.borrow().len(), 1);
+    }
+}

@@ -1,0 +1,524 @@
+//! Heads of HTTP/1 messages: one reading of each, or none.
+//!
+//! `httparse` finds the lines (it refuses obs-fold, white space before a colon, control bytes and bare
+//! CR). What a head *means* is decided here, once, for every later stage: where the body ends, which
+//! host was asked, whether the connection stays. What two readers could understand in two ways is
+//! refused, never repaired by guessing (RFC 9112 sections 3.2, 6.1 and 6.3; RFC 9110 section 5.3).
+
+use std::mem::MaybeUninit;
+
+use httparse::Header;
+
+use super::body::Framing;
+
+/// Most header fields that a head may have, whatever is configured.
+pub(super) const MAX_FIELDS: usize = 256;
+
+/// Space for the fields of one head; costs nothing until it is filled.
+pub(super) type Fields<'b> = [MaybeUninit<Header<'b>>; MAX_FIELDS];
+
+/// A field that the proxy reads or writes itself, or another one that it passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1).
+    HopByHop,
+    KeepAlive,
+    Expect,
+    Forwarded,
+    RequestId,
+    Date,
+    Other,
+}
+
+/// Which field `name` is.
+pub(super) fn known(name: &str) -> Known {
+    let is = |text: &str| name.eq_ignore_ascii_case(text);
+    match name.len() {
+        2 if is("te") => Known::HopByHop,
+        4 if is("host") => Known::Host,
+        4 if is("date") => Known::Date,
+        6 if is("expect") => Known::Expect,
+        7 if is("upgrade") || is("trailer") => Known::HopByHop,
+        10 if is("connection") => Known::Connection,
+        10 if is("keep-alive") => Known::KeepAlive,
+        12 if is("x-request-id") => Known::RequestId,
+        14 if is("content-length") => Known::ContentLength,
+        15 if is("x-forwarded-for") => Known::Forwarded,
+        16 if is("proxy-connection") => Known::HopByHop,
+        16 if is("x-forwarded-host") => Known::Forwarded,
+        17 if is("transfer-encoding") => Known::TransferEncoding,
+        17 if is("x-forwarded-proto") => Known::Forwarded,
+        18 if is("proxy-authenticate") => Known::HopByHop,
+        19 if is("proxy-authorization") => Known::HopByHop,
+        _ => Known::Other,
+    }
+}
+
+/// A request's head, borrowed from the bytes that came in.
+#[derive(Debug)]
+pub(super) struct RequestHead<'h, 'b> {
+    pub(super) method: &'b str,
+    /// The path of the target, or `*`.
+    pub(super) path: &'b str,
+    /// The query without its `?`.
+    pub(super) query: Option<&'b str>,
+    /// Host and port as asked; empty for an HTTP/1.0 request without one.
+    pub(super) authority: &'b str,
+    pub(super) http10: bool,
+    pub(super) headers: &'h [Header<'b>],
+    pub(super) framing: Framing,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(super) expects_continue: bool,
+    /// The client keeps the connection.
+    pub(super) keep_alive: bool,
+    /// `Connection` names fields beside the usual ones, which must be dropped too.
+    pub(super) names_fields: bool,
+}
+
+impl<'b> RequestHead<'_, 'b> {
+    /// The host without its port.
+    pub(super) fn host(&self) -> &'b str {
+        if self.authority.starts_with('[') {
+            return self.authority.split_inclusive(']').next().unwrap_or("");
+        }
+        self.authority.split(':').next().unwrap_or("")
+    }
+}
+
+/// Why a head is refused, with what the client reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) detail: &'static str,
+}
+
+const fn bad(detail: &'static str) -> Refusal {
+    Refusal { status: 400, detail }
+}
+
+/// Reads the request head at the start of `bytes`: the head and its length, nothing if more bytes are
+/// needed, or why it is refused.
+pub(super) fn parse_request<'h, 'b>(
+    bytes: &'b [u8],
+    fields: &'h mut [MaybeUninit<Header<'b>>],
+) -> Result<Option<(RequestHead<'h, 'b>, usize)>, Refusal> {
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(bytes, fields) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(refuse(error)),
+    };
+    let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
+    let http10 = request.version == Some(0);
+    let headers: &'h [Header<'b>] = request.headers;
+    let mut head = RequestHead {
+        method,
+        path: target,
+        query: None,
+        authority: "",
+        http10,
+        headers,
+        framing: Framing::Length(0),
+        expects_continue: false,
+        keep_alive: !http10,
+        names_fields: false,
+    };
+    let mut framing = FramingFields::default();
+    let mut host = None;
+    for field in headers {
+        match known(field.name) {
+            Known::Host => {
+                if host.replace(parse_authority(field.value)?).is_some() {
+                    return Err(bad("more than one Host field"));
+                }
+            }
+            Known::ContentLength => framing.length(field.value)?,
+            Known::TransferEncoding => framing.coding(field.value)?,
+            Known::Connection => {
+                for option in tokens(field.value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        head.keep_alive = false;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        // Close wins where both are named.
+                        head.keep_alive |= http10 && !names(headers, b"close");
+                    } else {
+                        head.names_fields = true;
+                    }
+                }
+            }
+            Known::Expect => {
+                if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal { status: 417, detail: "only 100-continue can be expected" });
+                }
+                head.expects_continue = !http10;
+            }
+            _ => {}
+        }
+    }
+    if http10 && framing.chunked {
+        return Err(bad("Transfer-Encoding in an HTTP/1.0 request"));
+    }
+    head.framing = framing.resolve()?.unwrap_or(Framing::Length(0));
+    if host.is_none() && !http10 {
+        return Err(bad("no Host field"));
+    }
+    head.authority = host.unwrap_or("");
+    head.split_target(target)?;
+    Ok(Some((head, length)))
+}
+
+/// Whether any `Connection` field of `headers` names `option`.
+pub(super) fn names(headers: &[Header<'_>], option: &[u8]) -> bool {
+    headers
+        .iter()
+        .filter(|h| known(h.name) == Known::Connection)
+        .flat_map(|h| tokens(h.value))
+        .any(|t| t.eq_ignore_ascii_case(option))
+}
+
+impl<'b> RequestHead<'_, 'b> {
+    /// Takes the target apart (RFC 9112 section 3.2).
+    fn split_target(&mut self, target: &'b str) -> Result<(), Refusal> {
+        if self.method == "CONNECT" {
+            return Err(Refusal { status: 501, detail: "CONNECT is not offered" });
+        }
+        if target.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
+            return Err(bad("the target has a fragment or bytes that are not visible ASCII"));
+        }
+        let path = match target.strip_prefix('/') {
+            Some(_) => target,
+            None if target == "*" && self.method == "OPTIONS" => target,
+            None => self.absolute(target)?,
+        };
+        (self.path, self.query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        Ok(())
+    }
+
+    /// The path of an absolute-form target, whose authority must be the Host field's.
+    fn absolute(&mut self, target: &'b str) -> Result<&'b str, Refusal> {
+        let rest = strip_prefix_ignore_case(target, "http://")
+            .or_else(|| strip_prefix_ignore_case(target, "https://"))
+            .ok_or(bad("the target is neither a path nor an http address"))?;
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let authority = parse_authority(authority.as_bytes())?;
+        if authority.is_empty() {
+            return Err(bad("the target names no host"));
+        }
+        if !self.authority.is_empty() && !authority.eq_ignore_ascii_case(self.authority) {
+            return Err(bad("the target's host is not the Host field's"));
+        }
+        self.authority = authority;
+        match path {
+            "" => Ok("/"),
+            path if path.starts_with('/') => Ok(path),
+            _ => Err(bad("the target has a query without a path")),
+        }
+    }
+}
+
+fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// A host with an optional port (RFC 9110 section 7.2).
+fn parse_authority(value: &[u8]) -> Result<&str, Refusal> {
+    let fault = bad("the host is not a name or an address with an optional port");
+    let text = std::str::from_utf8(value).map_err(|_| fault)?;
+    let (host, port) = match text.strip_prefix('[').and_then(|t| t.split_once(']')) {
+        Some((inside, port)) => {
+            if !inside.bytes().all(|b| b.is_ascii_hexdigit() || b == b':' || b == b'.') {
+                return Err(fault);
+            }
+            (inside, port.strip_prefix(':').or(port.is_empty().then_some("")).ok_or(fault)?)
+        }
+        None => text.split_once(':').unwrap_or((text, "")),
+    };
+    let host_ok = host.bytes().all(|b| {
+        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'%' | b'!' | b'$')
+    });
+    let port_ok = port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+    if host_ok && port_ok && (!host.is_empty() || text.is_empty()) { Ok(text) } else { Err(fault) }
+}
+
+fn refuse(error: httparse::Error) -> Refusal {
+    match error {
+        httparse::Error::TooManyHeaders => {
+            Refusal { status: 431, detail: "too many header fields" }
+        }
+        httparse::Error::Version => Refusal { status: 505, detail: "only HTTP/1.0 and HTTP/1.1 are spoken" },
+        httparse::Error::HeaderName => bad("a header field's name is malformed"),
+        httparse::Error::HeaderValue => bad("a header field's value is malformed"),
+        httparse::Error::NewLine => bad("a line does not end as it should"),
+        httparse::Error::Token => bad("the request line is malformed"),
+        httparse::Error::Status => bad("the status line is malformed"),
+    }
+}
+
+/// An answer's head, borrowed from the bytes that came in.
+#[derive(Debug)]
+pub(super) struct ResponseHead<'h, 'b> {
+    pub(super) status: u16,
+    pub(super) reason: &'b str,
+    pub(super) headers: &'h [Header<'b>],
+    pub(super) framing: Framing,
+    /// The endpoint keeps the connection.
+    pub(super) keep_alive: bool,
+    /// Seconds that it keeps it, by its `Keep-Alive` field.
+    pub(super) keep_alive_seconds: Option<u32>,
+    pub(super) names_fields: bool,
+    pub(super) has_date: bool,
+}
+
+/// Reads the answer head at the start of `bytes`, as [`parse_request`] does; `head_only` tells that the
+/// request was HEAD. Any fault is the endpoint's, and the text says which.
+pub(super) fn parse_response<'h, 'b>(
+    bytes: &'b [u8],
+    fields: &'h mut [MaybeUninit<Header<'b>>],
+    head_only: bool,
+) -> Result<Option<(ResponseHead<'h, 'b>, usize)>, &'static str> {
+    let mut response = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let length = match config.parse_response_with_uninit_headers(&mut response, bytes, fields) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err("the head of the answer is malformed"),
+    };
+    let status = response.code.unwrap_or(0);
+    if !(100..=999).contains(&status) {
+        return Err("the status of the answer is out of range");
+    }
+    let headers: &'h [Header<'b>] = response.headers;
+    let mut head = ResponseHead {
+        status,
+        reason: response.reason.unwrap_or(""),
+        headers,
+        framing: Framing::UntilClose,
+        keep_alive: response.version == Some(1),
+        keep_alive_seconds: None,
+        names_fields: false,
+        has_date: false,
+    };
+    let mut framing = FramingFields::default();
+    for field in headers {
+        match known(field.name) {
+            Known::ContentLength => framing.length(field.value).map_err(|r| r.detail)?,
+            Known::TransferEncoding => framing.coding(field.value).map_err(|r| r.detail)?,
+            Known::Connection => {
+                for option in tokens(field.value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        head.keep_alive = false;
+                    } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+                        head.names_fields = true;
+                    }
+                }
+            }
+            Known::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
+            Known::Date => head.has_date = true,
+            _ => {}
+        }
+    }
+    let framing = framing.resolve().map_err(|r| r.detail)?;
+    // RFC 9112 section 6.3: these have no body, whatever their fields say.
+    let bodiless = head_only || status < 200 || status == 204 || status == 304;
+    head.framing = if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
+    head.keep_alive &= head.framing != Framing::UntilClose;
+    Ok(Some((head, length)))
+}
+
+/// `timeout=5, max=100` (RFC 2068 section 19.7.1.1, still sent by common servers).
+fn keep_alive_seconds(value: &[u8]) -> Option<u32> {
+    tokens(value).find_map(|parameter| {
+        let text = std::str::from_utf8(parameter).ok()?;
+        let seconds = strip_prefix_ignore_case(text, "timeout=")?;
+        seconds.trim().parse().ok()
+    })
+}
+
+/// The parts of a comma-separated list, trimmed, none empty.
+pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
+}
+
+/// What the fields say of a body's end, while they are read.
+#[derive(Default)]
+struct FramingFields {
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl FramingFields {
+    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        // Digits only: a sign, a list or white space inside is read differently by different servers.
+        if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+            return Err(bad("Content-Length is not a number of bytes"));
+        }
+        let length = value.iter().fold(0u64, |n, d| n * 10 + u64::from(d - b'0'));
+        if self.length.replace(length).is_some() {
+            return Err(bad("more than one Content-Length field"));
+        }
+        Ok(())
+    }
+
+    fn coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(Refusal { status: 501, detail: "the only transfer coding understood is a single chunked" });
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    fn resolve(self) -> Result<Option<Framing>, Refusal> {
+        match (self.length, self.chunked) {
+            (Some(_), true) => Err(bad("both Content-Length and Transfer-Encoding")),
+            (Some(length), false) => Ok(Some(Framing::Length(length))),
+            (None, true) => Ok(Some(Framing::Chunked)),
+            (None, false) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields<'b>() -> Fields<'b> {
+        [const { MaybeUninit::uninit() }; MAX_FIELDS]
+    }
+
+    fn refused(text: &str) -> u16 {
+        match parse_request(text.as_bytes(), &mut fields()) {
+            Err(refusal) => refusal.status,
+            Ok(head) => panic!("{text:?} gave {head:?}"),
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let get = |rest: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{rest}\r\n\r\n");
+        for (status, text) in [
+            (400, "GET / HTTP/1.1\r\n\r\n".into()),
+            (400, get("Host: b")),
+            (400, get("Host: a")),
+            (400, get("Content-Length: 1\r\nContent-Length: 1")),
+            (400, get("Content-Length: 1\r\nContent-Length: 2")),
+            (400, get("Content-Length: 1, 1")),
+            (400, get("Content-Length: +1")),
+            (400, get("Content-Length: 0x1")),
+            (400, get("Content-Length:")),
+            (400, get("Content-Length: 99999999999999999999")),
+            (400, get("Content-Length: 1\r\nTransfer-Encoding: chunked")),
+            (501, get("Transfer-Encoding: gzip, chunked")),
+            (501, get("Transfer-Encoding: chunked, chunked")),
+            (501, get("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked")),
+            (501, get("Transfer-Encoding: xchunked")),
+            (400, get("X : y")),
+            (400, get("X: y\r\n z")),
+            (400, get("X: a\rb")),
+            (400, get("X: a\0b")),
+            (400, get("X\0: a")),
+            (417, get("Expect: more")),
+            (400, "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".into()),
+            (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n".into()),
+            (400, "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET /é HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET a HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET * HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n".into()),
+            (400, "GET / HTTP/1.1\r\nHost: a:b\r\n\r\n".into()),
+            (400, "GET / HTTP/1.1\r\nHost: :80\r\n\r\n".into()),
+            (400, "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n".into()),
+            (501, "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n".into()),
+            (400, "\x16\x03\x01\x02\0".into()),
+        ] {
+            assert_eq!(refused(&text), status, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_read_once_for_all() {
+        let text = b"POST http://API.example.com:8080/v1/bets?x=1 HTTP/1.1\r\nHost: api.example.com:8080\r\n\
+            Content-Length: 12\r\nConnection: close, X-Secret\r\nExpect: 100-Continue\r\n\r\nrest";
+        let mut fields = fields();
+        let (head, length) =
+            parse_request(text, &mut fields).expect("well formed").expect("complete");
+        assert_eq!((head.path, head.query), ("/v1/bets", Some("x=1")));
+        assert_eq!((head.authority, head.host()), ("API.example.com:8080", "API.example.com"));
+        assert_eq!(head.framing, Framing::Length(12));
+        assert!(head.expects_continue && !head.keep_alive && head.names_fields && !head.http10);
+        assert_eq!(&text[length..], b"rest");
+        assert!(names(head.headers, b"x-secret") && !names(head.headers, b"host"));
+    }
+
+    #[test]
+    fn older_clients_keep_the_connection_only_if_they_say_so() {
+        let keeps = |text: &str| {
+            let mut fields = fields();
+            let head = parse_request(text.as_bytes(), &mut fields).expect("well formed");
+            head.expect("complete").0.keep_alive
+        };
+        assert!(!keeps("GET / HTTP/1.0\r\n\r\n"));
+        assert!(keeps("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"));
+        assert!(!keeps("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n"));
+        assert!(!keeps("GET / HTTP/1.0\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n"));
+        assert!(keeps("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n"));
+        assert!(!keeps("GET / HTTP/1.1\r\nHost: a\r\nConnection: CLOSE\r\n\r\n"));
+    }
+
+    #[test]
+    fn an_answer_ends_where_the_standard_says() {
+        let framing = |text: &str, head_only| {
+            let mut fields = fields();
+            parse_response(text.as_bytes(), &mut fields, head_only)
+                .map(|head| head.map(|(h, _)| (h.status, h.framing, h.keep_alive)))
+        };
+        let ok = |status, framing, keep| Ok(Some((status, framing, keep)));
+        for (text, expected) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", ok(200, Framing::Length(5), true)),
+            ("HTTP/1.1 200\r\nContent-Length: 5\r\nConnection: close\r\n\r\n", ok(200, Framing::Length(5), false)),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", ok(200, Framing::Length(5), false)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", ok(200, Framing::Chunked, true)),
+            ("HTTP/1.1 200 OK\r\n\r\n", ok(200, Framing::UntilClose, false)),
+            ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", ok(204, Framing::Length(0), true)),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", ok(304, Framing::Length(0), true)),
+            ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", ok(103, Framing::Length(0), true)),
+            ("HTTP/1.1 200 OK\r\nContent-Le", Ok(None)),
+        ] {
+            assert_eq!(framing(text, false), expected, "{text:?}");
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(framing(head, true), ok(200, Framing::Length(0), true));
+        for text in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "SSH-2.0-OpenSSH_9.2\r\n",
+            "HTTP/1.1 020 No\r\n\r\n",
+        ] {
+            assert!(framing(text, false).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_says_how_long_it_keeps_a_connection() {
+        for (value, expected) in [
+            ("timeout=5", Some(5)),
+            ("max=100, Timeout=5", Some(5)),
+            ("timeout=x", None),
+            ("max=100", None),
+        ] {
+            assert_eq!(keep_alive_seconds(value.as_bytes()), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! From a fault to what the client reads: one table of status, kind and text.
+//!
+//! Answers made here are RFC 9457 problem documents with the kind of the fault and the id of the
+//! request. They never carry an address or a name from behind the proxy; those stand in the log.
+
+use super::{
+    buffer::Buffer,
+    head::Refusal,
+    rewrite::{Persistence, RequestId, put_field, put_status},
+};
+use crate::registry::ErrorKind;
+
+/// Why a request got no answer from a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// No route matches.
+    NoRoute,
+    /// No version of the service has weight.
+    NoVersion,
+    /// The version has no endpoint.
+    NoEndpoint,
+    /// The endpoint refused the connection.
+    Connect,
+    /// The endpoint did not take the connection in time.
+    ConnectTimeout,
+    /// The endpoint did not answer in time.
+    Timeout,
+    /// The connection broke before the answer was whole.
+    Reset,
+    /// The answer was not HTTP.
+    Protocol,
+}
+
+impl Fault {
+    /// The kind in `tidegate_upstream_errors_total`; nothing where no endpoint was to blame.
+    pub(super) fn upstream_kind(self) -> Option<ErrorKind> {
+        match self {
+            Self::NoRoute | Self::NoVersion | Self::NoEndpoint => None,
+            Self::Connect | Self::ConnectTimeout => Some(ErrorKind::Connect),
+            Self::Timeout => Some(ErrorKind::Timeout),
+            Self::Reset => Some(ErrorKind::Reset),
+            Self::Protocol => Some(ErrorKind::Protocol),
+        }
+    }
+
+    /// The problem as the client reads it.
+    pub(super) fn problem(self) -> Problem {
+        let (status, kind, detail) = match self {
+            Self::NoRoute => (404, "no_route", "no route leads anywhere from this request"),
+            Self::NoVersion => (503, "no_version", "no version of the service takes requests"),
+            Self::NoEndpoint => (503, "no_endpoint", "the version has no endpoint"),
+            Self::Connect => (502, "connect", "the service could not be reached"),
+            Self::ConnectTimeout => (504, "connect_timeout", "the service could not be reached in time"),
+            Self::Timeout => (504, "timeout", "the service did not answer in time"),
+            Self::Reset => (502, "reset", "the service ended the connection before it answered"),
+            Self::Protocol => (502, "protocol", "the service's answer could not be understood"),
+        };
+        Problem { status, kind, detail }
+    }
+}
+
+/// An answer made by the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) status: u16,
+    pub(super) kind: &'static str,
+    pub(super) detail: &'static str,
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal.status {
+            408 => "request_timeout",
+            414 => "target_too_long",
+            417 => "expectation",
+            431 => "header_too_large",
+            501 => "not_implemented",
+            505 => "http_version",
+            _ => "bad_request",
+        };
+        Self { status: refusal.status, kind, detail: refusal.detail }
+    }
+}
+
+impl Problem {
+    /// Writes the answer; `head_only` leaves out the body but not its length.
+    pub(super) fn write(
+        &self,
+        out: &mut Buffer,
+        id: Option<&RequestId>,
+        head_only: bool,
+        persistence: Persistence,
+        date: &str,
+    ) {
+        let title = reason(self.status);
+        let id = id.map_or("", RequestId::as_str);
+        // Titles, kinds and details are ours and ids are checked: nothing needs escaping.
+        let body = format!(
+            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"kind\":\"{}\",\"detail\":\"{}\",\"request_id\":\"{id}\"}}\n",
+            self.status, self.kind, self.detail,
+        );
+        put_status(out, self.status, title);
+        put_field(out, "Content-Type", b"application/problem+json");
+        put_field(out, "Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
+        put_field(out, "Cache-Control", b"no-store");
+        if self.status == 503 {
+            put_field(out, "Retry-After", b"1");
+        }
+        put_field(out, "Date", date.as_bytes());
+        out.put(persistence.line());
+        out.put(b"\r\n");
+        if !head_only {
+            out.put(body.as_bytes());
+        }
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::buffer::Blocks, *};
+
+    #[test]
+    fn a_problem_names_kind_and_request_and_nothing_behind_the_proxy() {
+        let mut out = Blocks::default().take();
+        let id = RequestId::from_random(7);
+        Fault::Timeout.problem().write(&mut out, Some(&id), false, Persistence::Close, "now");
+        let text = std::str::from_utf8(out.data()).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{head}");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        let document: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(document["status"], 504);
+        assert_eq!(document["kind"], "timeout");
+        assert_eq!(document["request_id"], id.as_str());
+    }
+}

@@ -1,0 +1,256 @@
+//! Moves one body from one connection to another, a block at a time.
+//!
+//! Nothing is read while something waits to be written, so a slow receiver slows the sender
+//! (back-pressure) and a body of any size costs two blocks. Bytes are copied only where that saves a
+//! system call: a small body leaves in the same write as the head before it.
+
+use std::{
+    io::Write,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    body::{Decoder, Framing},
+    buffer::Buffer,
+};
+
+/// Room for a chunk's size line and its end.
+const CHUNK_FRAMING_BYTES: usize = 24;
+
+/// The state of a body on its way.
+#[derive(Debug)]
+pub(super) struct Relay {
+    decoder: Decoder,
+    /// Whether the receiver gets chunks.
+    chunked: bool,
+    /// Bytes at the front of the inbox that are written as they are.
+    direct: usize,
+    finished: bool,
+    /// Bytes of body found so far.
+    pub(super) moved: u64,
+    progressed: bool,
+}
+
+/// Why a body did not arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The sender failed or left before the end.
+    Sender,
+    /// The receiver failed or left.
+    Receiver,
+    /// The sender's chunks are malformed.
+    Malformed,
+}
+
+impl Relay {
+    pub(super) fn new(framing: Framing, chunked: bool) -> Self {
+        let decoder = Decoder::new(framing);
+        // No body at all has no last chunk either.
+        let (finished, chunked) = match framing {
+            Framing::Length(0) => (true, false),
+            _ => (false, chunked),
+        };
+        Self { decoder, chunked, direct: 0, finished, moved: 0, progressed: false }
+    }
+
+    /// Whether any byte moved since this was last asked.
+    pub(super) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progressed)
+    }
+
+    /// Moves what can be moved now; ready when all of `outbox` and the body are written.
+    pub(super) fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        inbox: &mut Buffer,
+        outbox: &mut Buffer,
+        to: &mut W,
+    ) -> Poll<Result<(), Cut>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            self.take_in(inbox, outbox)?;
+            ready!(self.write_out(cx, inbox, outbox, to)).map_err(|_| Cut::Receiver)?;
+            if self.finished && outbox.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if !inbox.is_empty() || self.decoder.is_done() || !outbox.is_empty() {
+                continue;
+            }
+            match ready!(inbox.poll_fill(cx, from)) {
+                Ok(0) if self.decoder.ends_with_connection() => {
+                    self.decoder = Decoder::new(Framing::Length(0));
+                }
+                Ok(n) if n > 0 => self.progressed = true,
+                _ => return Poll::Ready(Err(Cut::Sender)),
+            }
+        }
+    }
+
+    /// Turns what is in the inbox into what will be written.
+    fn take_in(&mut self, inbox: &mut Buffer, outbox: &mut Buffer) -> Result<(), Cut> {
+        while self.direct == 0 && !self.finished && outbox.space() > CHUNK_FRAMING_BYTES {
+            let found = self.decoder.decode(inbox.data()).map_err(|_| Cut::Malformed)?;
+            inbox.consume(found.skip);
+            self.moved += found.data as u64;
+            if found.data > 0 {
+                self.place(found.data, inbox, outbox);
+            } else if self.decoder.is_done() {
+                if self.chunked {
+                    outbox.put(b"0\r\n\r\n");
+                }
+                self.finished = true;
+            } else {
+                break;
+            }
+        }
+        if self.direct == 0 && !self.chunked && self.decoder.is_done() {
+            self.finished = true;
+        }
+        Ok(())
+    }
+
+    /// Puts `data` bytes of the inbox into the outbox if that joins them with others, else marks them
+    /// to be written from where they are.
+    fn place(&mut self, data: usize, inbox: &mut Buffer, outbox: &mut Buffer) {
+        if self.chunked {
+            let mut line = [0u8; CHUNK_FRAMING_BYTES];
+            let mut rest = &mut line[..];
+            // A size has at most 16 digits.
+            let _ = write!(rest, "{data:x}\r\n");
+            let unused = rest.len();
+            outbox.put(&line[..CHUNK_FRAMING_BYTES - unused]);
+        }
+        let fits = data + 2 <= outbox.space();
+        if fits && (self.chunked || !outbox.is_empty()) {
+            outbox.put(&inbox.data()[..data]);
+            inbox.consume(data);
+            if self.chunked {
+                outbox.put(b"\r\n");
+            }
+        } else {
+            self.direct = data;
+        }
+    }
+
+    fn write_out<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbox: &mut Buffer,
+        outbox: &mut Buffer,
+        to: &mut W,
+    ) -> Poll<std::io::Result<()>> {
+        if !outbox.is_empty() {
+            let before = outbox.len();
+            let flushed = outbox.poll_flush(cx, to);
+            self.progressed |= outbox.len() < before;
+            ready!(flushed)?;
+        }
+        while self.direct > 0 {
+            let n = ready!(Pin::new(&mut *to).poll_write(cx, &inbox.data()[..self.direct]))?;
+            if n == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            self.progressed = true;
+            inbox.consume(n);
+            self.direct -= n;
+            if self.direct == 0 && self.chunked {
+                outbox.put(b"\r\n");
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::{super::buffer::Blocks, *};
+
+    async fn relay(framing: Framing, chunked: bool, wire: Vec<u8>, pipe: usize, head: &[u8]) -> (Result<(), Cut>, Vec<u8>) {
+        let (mut sender, mut from) = duplex(pipe);
+        let (mut to, mut receiver): (DuplexStream, DuplexStream) = duplex(pipe);
+        let blocks = Blocks::default();
+        let (mut inbox, mut outbox) = (blocks.take(), blocks.take());
+        outbox.put(head);
+        let sending = async move {
+            let _ = sender.write_all(&wire).await;
+        };
+        let moving = async move {
+            let mut relay = Relay::new(framing, chunked);
+            poll_fn(|cx| relay.poll(cx, &mut from, &mut inbox, &mut outbox, &mut to)).await
+        };
+        let receiving = async move {
+            let mut got = Vec::new();
+            receiver.read_to_end(&mut got).await.expect("read");
+            got
+        };
+        let (_, result, got) = tokio::join!(sending, moving, receiving);
+        (result, got)
+    }
+
+    fn chunks_of(body: &[u8], size: usize) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for chunk in body.chunks(size) {
+            wire.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            wire.extend_from_slice(chunk);
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(b"0\r\n\r\n");
+        wire
+    }
+
+    fn joined(wire: &[u8]) -> Vec<u8> {
+        let (mut decoder, mut at, mut body) = (Decoder::new(Framing::Chunked), 0, Vec::new());
+        while !decoder.is_done() && at < wire.len() {
+            let found = decoder.decode(&wire[at..]).expect("well formed");
+            body.extend_from_slice(&wire[at + found.skip..at + found.skip + found.data]);
+            at += found.skip + found.data;
+        }
+        assert!(decoder.is_done() && at == wire.len(), "ends with its last chunk");
+        body
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn every_framing_arrives_whole_through_any_pipe(
+            length in 0usize..70_000, size in 1usize..40_000, pipe in 1usize..50_000,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let body: Vec<u8> = (0..length).map(|n| (n * 7) as u8).collect();
+            let pipe = pipe.max(length / 1000 + 1);
+            let size = size.max(length / 1000 + 1);
+            runtime.block_on(async {
+                let (result, got) = relay(Framing::Length(length as u64), false, body.clone(), pipe, b"head").await;
+                assert_eq!((result, &got[..4], &got[4..]), (Ok(()), &b"head"[..], &body[..]));
+                let (result, got) = relay(Framing::Chunked, true, chunks_of(&body, size), pipe, b"").await;
+                assert_eq!((result, joined(&got)), (Ok(()), body.clone()));
+                let (result, got) = relay(Framing::Chunked, false, chunks_of(&body, size), pipe, b"").await;
+                assert_eq!((result, got), (Ok(()), body.clone()));
+                let (result, got) = relay(Framing::UntilClose, true, body.clone(), pipe, b"").await;
+                assert_eq!((result, joined(&got)), (Ok(()), body.clone()));
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_cut_short_is_not_passed_for_whole() {
+        let (result, got) = relay(Framing::Length(10), false, b"short".to_vec(), 64, b"").await;
+        assert_eq!((result, &got[..]), (Err(Cut::Sender), &b"short"[..]));
+        let (result, got) = relay(Framing::Chunked, true, b"5\r\nshort\r\n".to_vec(), 64, b"").await;
+        assert_eq!((result, &got[..]), (Err(Cut::Sender), &b"5\r\nshort\r\n"[..]));
+        let (result, _) = relay(Framing::Chunked, true, b"5\r\nshortX".to_vec(), 64, b"").await;
+        assert_eq!(result, Err(Cut::Malformed));
+    }
+}

@@ -1,0 +1,216 @@
+//! Heads as they are sent on: canonical, hop-by-hop fields dropped, forwarding fields added.
+//!
+//! Heads are written anew from what was read, never copied as bytes, so a form that two servers could
+//! read in two ways does not survive the proxy. Fields that belong to one connection, and those that
+//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). `X-Forwarded-*` of strangers are
+//! replaced.
+
+use super::{
+    body::Framing,
+    buffer::Buffer,
+    head::{Known, RequestHead, ResponseHead, known, names},
+};
+
+/// Bytes of a request id kept at most; longer ones are replaced.
+const REQUEST_ID_BYTES: usize = 64;
+
+/// The id of a request, as the client gave it or made here.
+#[derive(Clone, Copy)]
+pub(super) struct RequestId {
+    text: [u8; REQUEST_ID_BYTES],
+    length: u8,
+}
+
+impl RequestId {
+    /// The client's id, if it has a form that is safe in logs and headers.
+    pub(super) fn from_client(value: &[u8]) -> Option<Self> {
+        let safe = |b: &u8| b.is_ascii_alphanumeric() || b"-._:+/=@".contains(b);
+        if value.is_empty() || value.len() > REQUEST_ID_BYTES || !value.iter().all(safe) {
+            return None;
+        }
+        let mut text = [0; REQUEST_ID_BYTES];
+        text[..value.len()].copy_from_slice(value);
+        Some(Self { text, length: value.len() as u8 })
+    }
+
+    /// An id of 128 random bits, in hexadecimal.
+    pub(super) fn from_random(bits: u128) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; REQUEST_ID_BYTES];
+        for (place, byte) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+            place[0] = DIGITS[usize::from(byte >> 4)];
+            place[1] = DIGITS[usize::from(byte & 15)];
+        }
+        Self { text, length: 32 }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or("")
+    }
+}
+
+/// Writes `request` as it goes to an endpoint.
+pub(super) fn write_request(
+    out: &mut Buffer,
+    request: &RequestHead<'_, '_>,
+    client: &str,
+    authority: &str,
+    id: &RequestId,
+) {
+    out.put(request.method.as_bytes());
+    out.put(b" ");
+    out.put(request.path.as_bytes());
+    if let Some(query) = request.query {
+        out.put(b"?");
+        out.put(query.as_bytes());
+    }
+    out.put(b" HTTP/1.1\r\nHost: ");
+    out.put(authority.as_bytes());
+    out.put(b"\r\n");
+    for field in request.headers {
+        match known(field.name) {
+            Known::Other | Known::Date => {
+                if request.names_fields && names(request.headers, field.name.as_bytes()) {
+                    continue;
+                }
+            }
+            Known::ContentLength => {}
+            Known::Expect if request.expects_continue && request.framing != Framing::Length(0) => {}
+            _ => continue,
+        }
+        put_field(out, field.name, field.value);
+    }
+    if request.framing == Framing::Chunked {
+        out.put(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.put(b"X-Forwarded-For: ");
+    out.put(client.as_bytes());
+    out.put(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ");
+    out.put(authority.as_bytes());
+    out.put(b"\r\nX-Request-Id: ");
+    out.put(id.as_str().as_bytes());
+    out.put(b"\r\n\r\n");
+}
+
+/// What `Connection` says to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Persistence {
+    /// An HTTP/1.1 client whose connection stays; nothing need be said.
+    Implied,
+    /// An HTTP/1.0 client whose connection stays.
+    KeepAlive,
+    /// The connection ends with the answer.
+    Close,
+}
+
+impl Persistence {
+    pub(super) fn line(self) -> &'static [u8] {
+        match self {
+            Self::Implied => b"",
+            Self::KeepAlive => b"Connection: keep-alive\r\n",
+            Self::Close => b"Connection: close\r\n",
+        }
+    }
+}
+
+/// Writes `response` as it goes to the client, in chunks if `chunked`; `date` is the current HTTP date.
+pub(super) fn write_response(
+    out: &mut Buffer,
+    response: &ResponseHead<'_, '_>,
+    chunked: bool,
+    persistence: Persistence,
+    date: &str,
+) {
+    put_status(out, response.status, response.reason);
+    for field in response.headers {
+        match known(field.name) {
+            // These are an end-to-end matter in answers.
+            Known::Other | Known::Date | Known::Expect | Known::Host | Known::Forwarded | Known::RequestId => {
+                if response.names_fields && names(response.headers, field.name.as_bytes()) {
+                    continue;
+                }
+            }
+            // 1xx and 204 must not have one (RFC 9110 section 8.6).
+            Known::ContentLength if response.status >= 200 && response.status != 204 => {}
+            _ => continue,
+        }
+        put_field(out, field.name, field.value);
+    }
+    if !response.has_date && response.status >= 200 {
+        put_field(out, "Date", date.as_bytes());
+    }
+    if chunked {
+        out.put(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.put(persistence.line());
+    out.put(b"\r\n");
+}
+
+pub(super) fn put_status(out: &mut Buffer, status: u16, reason: &str) {
+    out.put(b"HTTP/1.1 ");
+    out.put(itoa::Buffer::new().format(status).as_bytes());
+    out.put(b" ");
+    out.put(reason.as_bytes());
+    out.put(b"\r\n");
+}
+
+pub(super) fn put_field(out: &mut Buffer, name: &str, value: &[u8]) {
+    out.put(name.as_bytes());
+    out.put(b": ");
+    out.put(value);
+    out.put(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use super::{
+        super::{
+            buffer::Blocks,
+            head::{Fields, MAX_FIELDS, parse_request, parse_response},
+        },
+        *,
+    };
+
+    #[test]
+    fn a_request_goes_on_without_what_belonged_to_its_connection() {
+        let text = b"POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\nX-Forwarded-For: 6.6.6.6\r\n\
+            Connection: keep-alive, X-Secret\r\nX-Secret: 1\r\nTE: trailers\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n\
+            Proxy-Authorization: x\r\ntraceparent: 00-1-2-01\r\nTransfer-Encoding: chunked\r\nX-Request-Id: bad id\r\n\
+            x-forwarded-PROTO: https\r\nCookie: uid=7\r\n\r\n";
+        let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
+        let mut out = Blocks::default().take();
+        write_request(&mut out, &head, "10.0.0.9", head.authority, &RequestId::from_random(0xabc));
+        assert_eq!(
+            std::str::from_utf8(out.data()).expect("text"),
+            "POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\ntraceparent: 00-1-2-01\r\nCookie: uid=7\r\n\
+             Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\n\
+             X-Forwarded-Host: api:80\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_goes_on_in_the_clients_framing() {
+        let text = b"HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: X-Inner\r\nX-Inner: 1\r\nKeep-Alive: timeout=5\r\n\
+            Transfer-Encoding: chunked\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\r\n";
+        let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let (head, _) = parse_response(text, &mut fields, false).expect("well formed").expect("complete");
+        let mut out = Blocks::default().take();
+        write_response(&mut out, &head, true, Persistence::Close, "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(
+            std::str::from_utf8(out.data()).expect("text"),
+            "HTTP/1.1 200 Fine\r\nServer: x\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\
+             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn ids_that_could_forge_a_line_are_replaced() {
+        assert_eq!(RequestId::from_client(b"a-1.b:c").map(|id| id.as_str().to_owned()), Some("a-1.b:c".into()));
+        for unsafe_id in [&b""[..], b"a b", b"a\"b", &[b'x'; 65], b"\xff"] {
+            assert!(RequestId::from_client(unsafe_id).is_none());
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Least in flight of two random choices (Mitzenmacher 2001).
+//!
+//! Two random endpoints are compared rather than all of them: the maximum load stays within a constant
+//! of the best possible, no worker herds onto the one endpoint that looks idle, and the cost does not
+//! grow with the number of endpoints. Counts are the worker's own: sharing them would write a shared
+//! cache line per request, and each worker alone sees a fair sample of its endpoints' speed.
+
+/// The number of the endpoint to use among `endpoints`, or nothing if there is none.
+///
+/// `in_flight` tells the load of an endpoint by its number, `random` supplies 64 random bits, `avoid`
+/// is an endpoint that has just failed and is chosen only if it is alone.
+pub fn choose(
+    endpoints: usize,
+    in_flight: impl Fn(usize) -> u64,
+    random: impl FnOnce() -> u64,
+    avoid: Option<usize>,
+) -> Option<usize> {
+    let usable = match avoid {
+        Some(failed) if endpoints > 1 && failed < endpoints => endpoints - 1,
+        _ => endpoints,
+    };
+    // Numbers below are of the usable endpoints; the avoided one is stepped over.
+    let actual = |n: usize| match avoid {
+        Some(failed) if usable < endpoints && n >= failed => n + 1,
+        _ => n,
+    };
+    match usable {
+        0 => None,
+        1 => Some(actual(0)),
+        n => {
+            let bits = random();
+            let first = scale(bits as u32, n);
+            let second = (first + 1 + scale((bits >> 32) as u32, n - 1)) % n;
+            let (first, second) = (actual(first), actual(second));
+            Some(if in_flight(second) < in_flight(first) { second } else { first })
+        }
+    }
+}
+
+/// A number below `n` from 32 random bits, without division (Lemire 2019; the bias is below n / 2^32).
+fn scale(bits: u32, n: usize) -> usize {
+    ((u64::from(bits) * n as u64) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn none_and_one() {
+        assert_eq!(choose(0, |_| 0, || 7, None), None);
+        assert_eq!(choose(1, |_| 9, || 7, None), Some(0));
+        assert_eq!(choose(1, |_| 9, || 7, Some(0)), Some(0));
+        assert_eq!(choose(2, |_| 0, || 7, Some(0)), Some(1));
+    }
+
+    #[test]
+    fn load_evens_out() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut load = [0u64; 10];
+        for _ in 0..100_000 {
+            let at = choose(10, |n| load[n], || rng.u64(..), None).expect("an endpoint");
+            load[at] += 1;
+        }
+        let (min, max) = (load.iter().min().expect("ten"), load.iter().max().expect("ten"));
+        assert!(max - min <= 8, "two choices keep ten endpoints within a few: {load:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_choice_exists_avoids_the_failed_and_is_no_worse_than_both(
+            loads in prop::collection::vec(0u64..5, 1..20), bits: u64, avoid in prop::option::of(0usize..20),
+        ) {
+            let at = choose(loads.len(), |n| loads[n], || bits, avoid).expect("an endpoint");
+            prop_assert!(at < loads.len());
+            if loads.len() > 1 {
+                prop_assert_ne!(Some(at), avoid);
+            }
+            // With two usable endpoints both are compared, so the busier one never wins.
+            if loads.len() == 2 && avoid.is_none_or(|a| a > 1) {
+                prop_assert_eq!(loads[at], loads[0].min(loads[1]));
+            }
+        }
+    }
+}

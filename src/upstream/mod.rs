@@ -1,0 +1,4 @@
+//! Endpoints of a version: which one, and the connections kept to it.
+
+pub mod balance;
+pub mod pool;

@@ -1,0 +1,167 @@
+//! Keep-alive connections to endpoints, kept by each worker for itself.
+//!
+//! The most recently used connection is taken first: its congestion window is warm, and the surplus of
+//! a past peak ages out. A connection that died while idle must not be given a request it could lose,
+//! so before reuse the socket is asked: cheaply by what the runtime already knows, and with a system
+//! call where losing the request would matter (methods that are not idempotent).
+
+use std::io;
+
+use tokio::{
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use crate::config::schema::Pool as Bounds;
+
+/// Idle connections of one worker, by endpoint number.
+#[derive(Debug, Default)]
+pub struct Pools(Vec<Vec<Idle>>);
+
+#[derive(Debug)]
+struct Idle {
+    stream: TcpStream,
+    expires: Instant,
+}
+
+impl Pools {
+    /// A live connection to endpoint number `endpoint`; dead and expired ones met on the way are
+    /// closed. With `thorough`, the kernel is asked too.
+    pub fn take(&mut self, endpoint: u32, thorough: bool, now: Instant) -> Option<TcpStream> {
+        let idle = self.0.get_mut(endpoint as usize)?;
+        while let Some(Idle { stream, expires }) = idle.pop() {
+            if now < expires && is_quiet(&stream, thorough) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps `stream` for reuse; `offered` is how long the endpoint said that it keeps it.
+    pub fn put(
+        &mut self,
+        endpoint: u32,
+        stream: TcpStream,
+        bounds: &Bounds,
+        offered: Option<Duration>,
+        now: Instant,
+    ) {
+        // A second before the endpoint's own end, so that the two do not cross on the wire.
+        let offered = offered.map(|d| d.saturating_sub(Duration::from_secs(1)));
+        let keep = offered.map_or(bounds.idle_timeout, |d| d.min(bounds.idle_timeout));
+        let at = endpoint as usize;
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, Vec::new);
+        }
+        if self.0[at].len() < bounds.idle_connections as usize && !keep.is_zero() {
+            self.0[at].push(Idle { stream, expires: now + keep });
+        }
+    }
+
+    /// Closes what has expired or died, and all connections of endpoints that `serves` denies.
+    pub fn sweep(&mut self, now: Instant, serves: impl Fn(u32) -> bool) {
+        for (idle, endpoint) in self.0.iter_mut().zip(0u32..) {
+            if idle.is_empty() {
+                continue;
+            }
+            let keep = serves(endpoint);
+            idle.retain(|i| keep && now < i.expires && is_quiet(&i.stream, false));
+            if idle.is_empty() {
+                idle.shrink_to_fit();
+            }
+        }
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Vec::is_empty)
+    }
+}
+
+/// Whether nothing has arrived on an idle connection: neither its end nor bytes nobody asked for.
+fn is_quiet(stream: &TcpStream, thorough: bool) -> bool {
+    // Answers from the runtime's notes without a system call if no event has come in.
+    if !would_block(stream.try_read(&mut [0u8; 1])) {
+        return false;
+    }
+    if !thorough {
+        return true;
+    }
+    use rustix::net::{RecvFlags, recv};
+    matches!(
+        recv(stream, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT),
+        Err(rustix::io::Errno::AGAIN)
+    )
+}
+
+fn would_block(result: io::Result<usize>) -> bool {
+    matches!(result, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    async fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let address = listener.local_addr().expect("bound");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.expect("connected"), far.expect("accepted").0)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_died_while_idle_is_not_reused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let (bounds, now) = (Bounds::default(), Instant::now());
+        for spoil in [false, true] {
+            let mut pools = Pools::default();
+            let (near, mut far) = pair(&listener).await;
+            if spoil {
+                far.write_all(b"x").await.expect("written");
+            } else {
+                drop(far);
+            }
+            // The kernel knows at once on loopback; the runtime has not looked yet.
+            pools.put(3, near, &bounds, None, now);
+            assert!(pools.take(3, true, now).is_none());
+            assert!(pools.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_is_taken_first_and_bounds_hold() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let bounds = Bounds { idle_connections: 2, idle_timeout: Duration::from_secs(10) };
+        let now = Instant::now();
+        let mut pools = Pools::default();
+        let mut far_ends = Vec::new();
+        let mut ports = Vec::new();
+        for _ in 0..3 {
+            let (near, far) = pair(&listener).await;
+            ports.push(near.local_addr().expect("open").port());
+            far_ends.push(far);
+            pools.put(0, near, &bounds, None, now);
+        }
+        let newest = pools.take(0, false, now).expect("kept");
+        assert_eq!(newest.local_addr().expect("open").port(), ports[1], "the third was one too many");
+        let later = now + Duration::from_secs(11);
+        assert!(pools.take(0, false, later).is_none(), "expired");
+        pools.put(0, newest, &bounds, Some(Duration::from_secs(5)), now);
+        assert!(pools.take(0, false, now + Duration::from_millis(4500)).is_none(), "as offered");
+        assert!(pools.take(9, false, now).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_sweep_closes_connections_of_endpoints_that_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let (now, mut pools) = (Instant::now(), Pools::default());
+        let (a, _far_a) = pair(&listener).await;
+        let (b, _far_b) = pair(&listener).await;
+        pools.put(0, a, &Bounds::default(), None, now);
+        pools.put(1, b, &Bounds::default(), None, now);
+        pools.sweep(now, |endpoint| endpoint == 1);
+        assert!(pools.take(0, false, now).is_none());
+        assert!(pools.take(1, false, now).is_some());
+    }
+}
