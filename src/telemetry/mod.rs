@@ -6,3 +6,4 @@
 
 pub mod collector;
 pub mod histogram;
+pub mod log;
