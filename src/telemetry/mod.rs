@@ -4,6 +4,7 @@
 //! both gathered in buffers that belong to the worker and passed on whole. All that costs more than
 //! appending to a buffer happens on the control thread or on the log's writer thread.
 
+pub mod access_log;
 pub mod collector;
 pub mod histogram;
 pub mod log;
