@@ -8,3 +8,4 @@ pub mod access_log;
 pub mod collector;
 pub mod histogram;
 pub mod log;
+pub mod metrics;

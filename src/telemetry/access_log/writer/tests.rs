@@ -81,7 +81,7 @@ fn a_pipe_nobody_reads_costs_lines_and_no_time() {
     }
     // The writer holds one batch and the queue the rest; what it may not have taken yet is one more.
     let lost = log.lost();
-    assert!(lost.queue_full >= 4000 && lost.queue_full % 1000 == 0, "{lost:?}");
+    assert!(lost.queue_full >= 4000 && lost.queue_full.is_multiple_of(1000), "{lost:?}");
     log.reopen();
     let since = Instant::now();
     assert!(!log.shutdown(Duration::from_millis(50)));
