@@ -7,6 +7,7 @@
 //! Paths are logged without their query, which may carry what nobody should keep; the caller sees
 //! to it.
 
+mod json;
 mod line;
 mod writer;
 
