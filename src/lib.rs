@@ -4,3 +4,6 @@ pub mod config;
 pub mod registry;
 pub mod routing;
 pub mod snapshot;
+pub mod telemetry;
+pub mod upstream;
+mod proxy;

@@ -1,0 +1,175 @@
+//! The Prometheus text of a scrape.
+//!
+//! Nothing here is registered or updated: the controller gathers what it knows into a [`Scrape`],
+//! plain data, and [`render`] writes it. So there is one truth for a number, metrics of what left
+//! the configuration vanish by themselves, and the page can be tested as text.
+//!
+//! Names and labels are part of the public contract. Labels carry names from the configuration, and
+//! never what a client chose. Counters begin at zero with the process.
+//!
+//! Quantiles are of the last minute, `_sum` and `_count` since start, as summaries are; quantiles
+//! cannot be added up over instances, the duration histogram can.
+
+mod families;
+mod process;
+mod text;
+
+use std::time::SystemTime;
+
+pub use process::Process;
+
+use super::{access_log::Lost, collector::Durations, histogram::Quantiles};
+
+/// Media type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// All that one scrape tells.
+#[derive(Debug, Clone)]
+pub struct Scrape {
+    /// Services of the snapshot, in the file's order.
+    pub services: Vec<Service>,
+    /// Requests by service, version and route.
+    pub series: Vec<Series>,
+    /// Answers given where no route matched, or none could be assigned, by status.
+    pub unrouted: Vec<(u16, u64)>,
+    /// Listening sockets.
+    pub listeners: Vec<Listener>,
+    /// Generation of the snapshot.
+    pub generation: u64,
+    /// Reloads that changed the snapshot or found nothing to change.
+    pub reloads_applied: u64,
+    /// Reloads of a bad file, which changed nothing.
+    pub reloads_rejected: u64,
+    /// Access-log lines lost.
+    pub access_log: Lost,
+    /// Panics in workers; each cost one connection.
+    pub worker_panics: u64,
+    /// Version of Tidegate.
+    pub build: &'static str,
+    /// When the process started.
+    pub started: SystemTime,
+    /// What the kernel says of the process; absent where it does not.
+    pub process: Option<Process>,
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Name.
+    pub name: String,
+    /// Its versions, in the file's order.
+    pub versions: Vec<Version>,
+}
+
+/// A version of a service.
+#[derive(Debug, Clone, Default)]
+pub struct Version {
+    /// Name.
+    pub name: String,
+    /// Relative weight.
+    pub weight: f64,
+    /// State.
+    pub state: State,
+    /// Semantic version of the release; empty if not given, as the other labels.
+    pub semver: String,
+    /// Build identifier.
+    pub build: String,
+    /// Version of the API contract.
+    pub contract: String,
+    /// Version of the calculation rules.
+    pub calc: String,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Times the whole version was taken out, by reason.
+    pub ejections: Vec<(&'static str, u64)>,
+    /// Attempts beyond the first, by reason.
+    pub retries: Vec<(&'static str, u64)>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// State of a version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum State {
+    /// Gets new players.
+    Serving,
+    /// Has weight 0.
+    #[default]
+    Idle,
+    /// Finishes what is in flight.
+    Draining,
+    /// Taken out by a verdict or by word.
+    Ejected,
+}
+
+/// An endpoint of a version.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoint {
+    /// Address as in the configuration.
+    pub address: String,
+    /// Until the head of the answer: the last minute.
+    pub minute: Quantiles,
+    /// Until the head of the answer: since start.
+    pub total: Quantiles,
+    /// Faults of this endpoint.
+    pub errors: Errors,
+    /// Times this endpoint alone was taken out, by reason.
+    pub ejections: Vec<(&'static str, u64)>,
+}
+
+/// Faults by kind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Errors {
+    /// No connection.
+    pub connect: u64,
+    /// No answer in time.
+    pub timeout: u64,
+    /// Connection closed or reset before the answer ended.
+    pub reset: u64,
+    /// An answer that is not HTTP.
+    pub protocol: u64,
+    /// An answer with a status of 500 or more.
+    pub status: u64,
+}
+
+/// Requests of one (service, version, route).
+#[derive(Debug, Clone, Default)]
+pub struct Series {
+    /// Service.
+    pub service: String,
+    /// Version.
+    pub version: String,
+    /// Route.
+    pub route: String,
+    /// Answers 1xx, 2xx, 3xx, 4xx and 5xx.
+    pub by_class: [u64; 5],
+    /// Time to the last byte.
+    pub durations: Durations,
+}
+
+/// A listening socket.
+#[derive(Debug, Clone, Default)]
+pub struct Listener {
+    /// Address as in the configuration.
+    pub name: String,
+    /// Open client connections.
+    pub open: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections closed at once, since there were too many.
+    pub shed: u64,
+}
+
+/// The text of a scrape, in the exposition format 0.0.4.
+pub fn render(scrape: &Scrape) -> String {
+    let mut page = text::Page::default();
+    families::traffic(scrape, &mut page);
+    families::versions(scrape, &mut page);
+    families::endpoints(scrape, &mut page);
+    families::proxy(scrape, &mut page);
+    families::process(scrape, &mut page);
+    page.into_text()
+}
+
+#[cfg(test)]
+mod tests;

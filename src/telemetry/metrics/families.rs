@@ -1,0 +1,217 @@
+//! Which metrics there are: names, labels and their help.
+
+use std::time::UNIX_EPOCH;
+
+use super::{
+    Scrape, Service, State, Version,
+    text::{Labels, Page},
+};
+
+/// Requests of clients.
+pub(super) fn traffic(scrape: &Scrape, page: &mut Page) {
+    let mut requests = page.counter(
+        "tidegate_requests_total",
+        "Requests answered, by service, version, route and class of the status sent to the client.",
+    );
+    for series in &scrape.series {
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(series.by_class) {
+            let [service, version, route] = labels(series);
+            requests.count([service, version, route, ("code_class", class)], count);
+        }
+    }
+    let mut durations = page.histogram(
+        "tidegate_request_duration_seconds",
+        "Time from the head of a request to the last byte of its answer.",
+    );
+    for series in &scrape.series {
+        durations.durations(labels(series), &series.durations);
+    }
+    let mut unrouted = page.counter(
+        "tidegate_requests_unrouted_total",
+        "Requests that Tidegate answered itself before a version was chosen, by status: no route \
+         matched, a malformed or oversized request, or a refusal.",
+    );
+    for (code, count) in &scrape.unrouted {
+        unrouted.count([("code", &code.to_string())], *count);
+    }
+}
+
+fn labels(series: &super::Series) -> Labels<'_, 3> {
+    [("service", &series.service), ("version", &series.version), ("route", &series.route)]
+}
+
+/// State of the versions.
+pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
+    let mut in_flight =
+        page.gauge("tidegate_requests_in_flight", "Requests a version is working on.");
+    for (labels, version) in each(scrape) {
+        in_flight.value(labels, version.in_flight as f64);
+    }
+    let mut weight = page.gauge(
+        "tidegate_version_weight",
+        "Relative share of new players a version gets; 0 means none.",
+    );
+    for (labels, version) in each(scrape) {
+        weight.value(labels, version.weight);
+    }
+    let mut state = page.gauge(
+        "tidegate_version_state",
+        "State of a version: 1 for the current of serving, idle, draining and ejected, else 0.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for (value, text) in [
+            (State::Serving, "serving"),
+            (State::Idle, "idle"),
+            (State::Draining, "draining"),
+            (State::Ejected, "ejected"),
+        ] {
+            let current = f64::from(u8::from(version.state == value));
+            state.value([service, name, ("state", text)], current);
+        }
+    }
+    let mut info = page.gauge(
+        "tidegate_version_info",
+        "Labels of a version's release; the value is always 1. Join on service and version.",
+    );
+    for ([service, name], version) in each(scrape) {
+        let labels = [
+            service,
+            name,
+            ("semver", &version.semver),
+            ("build", &version.build),
+            ("contract", &version.contract),
+            ("calc", &version.calc),
+        ];
+        info.value(labels, 1.0);
+    }
+    let mut retries = page.counter(
+        "tidegate_retries_total",
+        "Attempts beyond the first, by the version whose failure caused them and the reason.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for (reason, count) in &version.retries {
+            retries.count([service, name, ("reason", reason)], *count);
+        }
+    }
+}
+
+/// State of the endpoints.
+pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
+    let mut latency = page.summary(
+        "tidegate_upstream_latency_seconds",
+        "Time until an endpoint's answer began: quantiles over the last minute, sum and count \
+         since start.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for endpoint in &version.endpoints {
+            let labels = [service, name, ("endpoint", &endpoint.address)];
+            latency.quantiles(labels, &endpoint.minute, &endpoint.total);
+        }
+    }
+    let mut errors = page.counter(
+        "tidegate_upstream_errors_total",
+        "Faults of an endpoint by kind: connect (no connection), timeout (no answer in time), reset \
+         (closed before the answer ended), protocol (not HTTP), status (500 or above).",
+    );
+    for ([service, name], version) in each(scrape) {
+        for endpoint in &version.endpoints {
+            for (kind, count) in [
+                ("connect", endpoint.errors.connect),
+                ("timeout", endpoint.errors.timeout),
+                ("reset", endpoint.errors.reset),
+                ("protocol", endpoint.errors.protocol),
+                ("status", endpoint.errors.status),
+            ] {
+                let labels = [service, name, ("endpoint", &*endpoint.address), ("kind", kind)];
+                errors.count(labels, count);
+            }
+        }
+    }
+    let mut ejections = page.counter(
+        "tidegate_ejections_total",
+        "Times a version, or one endpoint of it, was taken out, by reason; endpoint is empty where \
+         it was the whole version.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for (reason, count) in &version.ejections {
+            ejections.count([service, name, ("endpoint", ""), ("reason", reason)], *count);
+        }
+        for endpoint in &version.endpoints {
+            for (reason, count) in &endpoint.ejections {
+                let endpoint = ("endpoint", &*endpoint.address);
+                ejections.count([service, name, endpoint, ("reason", reason)], *count);
+            }
+        }
+    }
+}
+
+/// Every version with the labels that name it.
+fn each(scrape: &Scrape) -> impl Iterator<Item = (Labels<'_, 2>, &Version)> {
+    scrape.services.iter().flat_map(|Service { name: service, versions }| {
+        versions.iter().map(|version| {
+            ([("service", service.as_str()), ("version", version.name.as_str())], version)
+        })
+    })
+}
+
+/// Tidegate itself.
+pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
+    let mut open = page.gauge("tidegate_connections", "Open connections of clients, by listener.");
+    for listener in &scrape.listeners {
+        open.value([("listener", &listener.name)], listener.open as f64);
+    }
+    let mut accepted =
+        page.counter("tidegate_connections_accepted_total", "Connections of clients, by listener.");
+    for listener in &scrape.listeners {
+        accepted.count([("listener", &listener.name)], listener.accepted);
+    }
+    let mut shed = page.counter(
+        "tidegate_connections_shed_total",
+        "Connections closed as soon as accepted, since the limit of open ones was reached.",
+    );
+    for listener in &scrape.listeners {
+        shed.count([("listener", &listener.name)], listener.shed);
+    }
+    let mut reloads = page.counter(
+        "tidegate_config_reloads_total",
+        "Reloads of the configuration: applied, or rejected, which changed nothing.",
+    );
+    reloads.count([("result", "applied")], scrape.reloads_applied);
+    reloads.count([("result", "rejected")], scrape.reloads_rejected);
+    page.gauge(
+        "tidegate_config_generation",
+        "Number of the snapshot in force; it grows with every change of file or override.",
+    )
+    .value([], scrape.generation as f64);
+    let mut dropped = page.counter(
+        "tidegate_access_log_dropped_total",
+        "Lines of the access log that were lost: queue_full (the writer did not keep up), \
+         write_error (the disk refused).",
+    );
+    dropped.count([("reason", "queue_full")], scrape.access_log.queue_full);
+    dropped.count([("reason", "write_error")], scrape.access_log.write_error);
+    page.counter(
+        "tidegate_worker_panics_total",
+        "Panics caught in workers; any is a bug of Tidegate and cost one connection.",
+    )
+    .count([], scrape.worker_panics);
+    page.gauge("tidegate_build_info", "Version of Tidegate; the value is always 1.")
+        .value([("version", scrape.build)], 1.0);
+}
+
+/// The process, under the names every Prometheus client uses.
+pub(super) fn process(scrape: &Scrape, page: &mut Page) {
+    let started = scrape.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    page.gauge("process_start_time_seconds", "When the process started, in seconds since 1970.")
+        .value([], started.as_secs_f64());
+    let Some(process) = scrape.process else { return };
+    page.counter("process_cpu_seconds_total", "Time on a processor, in user and kernel mode.")
+        .total([], process.cpu.as_secs_f64());
+    page.gauge("process_resident_memory_bytes", "Memory in RAM.")
+        .value([], process.resident_bytes as f64);
+    page.gauge("process_open_fds", "Open file descriptors.").value([], process.open_fds as f64);
+    if let Some(max_fds) = process.max_fds {
+        page.gauge("process_max_fds", "Limit of open file descriptors.").value([], max_fds as f64);
+    }
+    page.gauge("process_threads", "Threads of the process.").value([], process.threads as f64);
+}

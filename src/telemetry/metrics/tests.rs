@@ -1,0 +1,115 @@
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+
+use super::*;
+use crate::telemetry::collector::{Collector, Sample};
+
+/// A service with a version that served, and one that has not.
+fn scrape() -> Scrape {
+    let now = Instant::now();
+    let mut collector = Collector::default();
+    collector.register_endpoint(0, 0);
+    let sample = Sample { endpoint: 0, series: 0, duration_us: 900, upstream_us: 500 };
+    let slow = Sample { duration_us: 31_000_000, upstream_us: Sample::NONE, ..sample };
+    collector.absorb(&[sample, sample, slow], now);
+    let latency = collector.endpoint(0, now);
+    let v41 = Version {
+        name: "v41".into(),
+        weight: 97.5,
+        state: State::Serving,
+        semver: "4.1.0".into(),
+        build: "a1b2c3".into(),
+        contract: "2".into(),
+        in_flight: 12,
+        retries: vec![("connect", 3)],
+        endpoints: vec![Endpoint {
+            address: "127.0.0.1:9001".into(),
+            minute: latency.minute,
+            total: latency.total,
+            errors: Errors { connect: 1, status: 7, ..Errors::default() },
+            ejections: vec![("consecutive_errors", 1)],
+        }],
+        ..Version::default()
+    };
+    let v42 = Version {
+        name: "v42".into(),
+        ejections: vec![("errors", 2)],
+        endpoints: vec![Endpoint { address: "127.0.0.1:9002".into(), ..Endpoint::default() }],
+        ..Version::default()
+    };
+    Scrape {
+        services: vec![Service { name: "game-api".into(), versions: vec![v41, v42] }],
+        series: vec![Series {
+            service: "game-api".into(),
+            version: "v41".into(),
+            route: "bet \"place\"\\\n".into(),
+            by_class: [0, 2, 0, 0, 1],
+            durations: collector.series(0),
+        }],
+        unrouted: vec![(404, 5)],
+        listeners: vec![Listener { name: "0.0.0.0:8080".into(), open: 64, accepted: 80, shed: 2 }],
+        generation: 42,
+        reloads_applied: 3,
+        reloads_rejected: 1,
+        access_log: Lost { queue_full: 9, write_error: 0 },
+        worker_panics: 0,
+        build: "0.1.0",
+        started: UNIX_EPOCH + Duration::from_millis(1_795_332_031_500),
+        process: Some(Process {
+            resident_bytes: 20 << 20,
+            cpu: Duration::from_millis(1230),
+            open_fds: 77,
+            max_fds: Some(65_536),
+            threads: 3,
+        }),
+    }
+}
+
+#[test]
+fn the_page_reads_like_this() {
+    let page = render(&scrape());
+    let golden = include_str!("golden.txt");
+    if page != golden && std::env::var_os("BLESS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/telemetry/metrics/golden.txt");
+        std::fs::write(path, &page).expect("the golden text is written");
+        return;
+    }
+    for (line, (told, golden)) in page.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(told, golden, "line {}; set BLESS=1 to accept", line + 1);
+    }
+    assert_eq!(page.len(), golden.len(), "one is longer; set BLESS=1 to accept");
+}
+
+#[test]
+fn an_empty_scrape_is_a_page_too() {
+    let page = render(&Scrape {
+        services: Vec::new(),
+        series: Vec::new(),
+        unrouted: Vec::new(),
+        listeners: Vec::new(),
+        process: None,
+        ..scrape()
+    });
+    assert!(page.contains("tidegate_config_generation 42\n"));
+    assert!(!page.contains("tidegate_requests_total"));
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs; it comes with Prometheus (Debian: apt-get install prometheus)");
+    let mut stdin = promtool.stdin.take().expect("a pipe was asked for");
+    stdin.write_all(render(&scrape()).as_bytes()).expect("promtool reads");
+    drop(stdin);
+    let output = promtool.wait_with_output().expect("promtool ends");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
