@@ -49,30 +49,13 @@ pub(super) struct Field {
 }
 
 impl Node {
-    /// The value without places. Scalars directly below a field `labels` are texts as written:
-    /// there people write `contract: 2` and `semver: 4.10`, and mean what they wrote.
-    pub(super) fn to_value(&self) -> Value {
-        self.value_as(false)
-    }
-
-    fn value_as(&self, labels: bool) -> Value {
-        match &self.tree {
-            Tree::Scalar { value, written } if labels && !value.is_null() => written.clone().into(),
-            Tree::Scalar { value, .. } => value.clone(),
-            Tree::List(items) => items.iter().map(|(_, node)| node.value_as(false)).collect(),
-            Tree::Map(fields) => {
-                let is_map = |node: &Node| matches!(node.tree, Tree::Map(_));
-                let value = |(name, field): (&String, &Field)| {
-                    let node = &field.node;
-                    let labels = match &node.tree {
-                        Tree::Scalar { .. } => labels,
-                        _ => name == "labels" && is_map(node),
-                    };
-                    (name.clone(), node.value_as(labels))
-                };
-                Value::Object(fields.iter().map(value).collect())
-            }
-        }
+    /// The value at `path`, if it is there; indices count what is left after pruning.
+    pub(super) fn child(&self, path: &FieldPath) -> Option<&Node> {
+        path.steps.iter().try_fold(self, |node, step| match (&node.tree, step) {
+            (Tree::List(items), Step::Index(index)) => items.get(*index).map(|(_, n)| n),
+            (Tree::Map(fields), Step::Key(name)) => fields.get(name).map(|f| &f.node),
+            _ => None,
+        })
     }
 
     /// The child one step down; indices count what is left after pruning.
@@ -351,12 +334,13 @@ fn fault(at: Position, message: impl Into<String>) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
 
     fn value(text: &str) -> Value {
-        parse(text, &mut Vec::new()).unwrap().to_value()
+        Value::deserialize(&parse(text, &mut Vec::new()).unwrap()).unwrap()
     }
 
     fn error(text: &str) -> String {
@@ -380,16 +364,6 @@ mod tests {
         );
         assert_eq!(value("a: !!str 1\nb: &x [1]\nc: *x"), json!({"a": "1", "b": [1], "c": [1]}));
         assert_eq!(value("\u{feff}1: x"), json!({"1": "x"}));
-    }
-
-    #[test]
-    fn labels_keep_what_was_written() {
-        let text = "labels: { semver: 4.10, build: 0x1F, calc: ~ }";
-        assert_eq!(
-            value(text),
-            json!({"labels": {"semver": "4.10", "build": "0x1F", "calc": null}})
-        );
-        assert_eq!(value("labels: 4.10"), json!({"labels": 4.1}));
     }
 
     #[test]
@@ -429,7 +403,7 @@ mod tests {
         let mut problems = Vec::new();
         let text = "a: 1\na: 2\nb: [ { c: 1, c: 2 } ]";
         let node = parse(text, &mut problems).unwrap();
-        assert_eq!(node.to_value(), json!({"a": 1, "b": [{"c": 1}]}));
+        assert_eq!(Value::deserialize(&node).unwrap(), json!({"a": 1, "b": [{"c": 1}]}));
         let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
