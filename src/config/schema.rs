@@ -4,7 +4,7 @@
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
 //! *consistent* (a weight names a version that exists) is the question of `check`.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use indexmap::IndexMap;
 use ipnet::IpNet;
@@ -132,16 +132,20 @@ pub struct Version {
 #[serde(deny_unknown_fields)]
 pub struct Labels {
     /// Semantic version of the release.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "units::as_written", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "units::LabelText")]
     pub semver: Option<String>,
     /// Build identifier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "units::as_written", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "units::LabelText")]
     pub build: Option<String>,
     /// Version of the API contract.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "units::as_written", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "units::LabelText")]
     pub contract: Option<String>,
     /// Version of the calculation rules.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "units::as_written", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "units::LabelText")]
     pub calc: Option<String>,
 }
 
@@ -266,12 +270,13 @@ pub struct Route {
 }
 
 impl Route {
-    /// Its name in metrics and log: as written, else the path of its match, else `default`.
-    pub fn label(&self) -> String {
+    /// The label of its metrics and log lines: its name, else the path of its match, else
+    /// `default`. In a checked configuration no two routes share one.
+    pub fn label(&self) -> Cow<'_, str> {
         match (&self.name, &self.matches.path) {
-            (Some(name), _) => name.clone(),
-            (None, Some(path)) => path.to_string(),
-            (None, None) => "default".to_owned(),
+            (Some(name), _) => Cow::Borrowed(name),
+            (None, Some(path)) => Cow::Owned(path.to_string()),
+            (None, None) => Cow::Borrowed("default"),
         }
     }
 }

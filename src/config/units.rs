@@ -52,6 +52,45 @@ pub mod duration {
     }
 }
 
+/// Texts that look like numbers, as written: in labels people write `contract: 2` and
+/// `semver: 4.10`, and mean what they wrote; for `#[serde(with = …)]`.
+pub mod as_written {
+    use super::*;
+
+    /// What the deserializer of the file is asked for by name.
+    pub(in crate::config) const NAME: &str = "AsWritten";
+
+    #[derive(Deserialize)]
+    struct AsWritten(String);
+
+    /// Reads a text, or the text of a number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+        Ok(Option::<AsWritten>::deserialize(d)?.map(|text| text.0))
+    }
+
+    /// Writes a text.
+    pub fn serialize<S: Serializer>(value: &Option<String>, s: S) -> Result<S::Ok, S::Error> {
+        value.serialize(s)
+    }
+}
+
+/// Schema of a text that may be written as a number.
+#[derive(Debug)]
+pub struct LabelText;
+
+impl JsonSchema for LabelText {
+    fn schema_name() -> Cow<'static, str> {
+        "LabelText".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "number", "boolean", "null"],
+            "description": "A text; a number counts as the text it is written as."
+        })
+    }
+}
+
 /// A number of bytes, written `512B`, `64KiB`, `1MiB`, `2GiB` or without a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(

@@ -1,0 +1,166 @@
+//! Routes: each leads somewhere, has a label of its own, and matches what no other matches.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt::Write,
+};
+
+use super::{
+    Finding, label,
+    matching::{self, Kind, canonical},
+    no_such,
+};
+use crate::config::{
+    pattern::{HostPattern, Segment, is_token_byte},
+    problem::FieldPath,
+    schema::{Config, Route, RouteMatch},
+    units::OneOrMany,
+};
+
+/// Checks all routes of `config`.
+pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
+    let routes = FieldPath::default().key("routes");
+    if config.routes.is_empty() {
+        let message = "no route, so every request would be answered 404; write at least one";
+        found.push(Finding::new(routes.clone(), message));
+    }
+    let mut labels: HashMap<_, usize> = HashMap::new();
+    let mut matches: HashMap<Match, usize> = HashMap::new();
+    for (index, route) in config.routes.iter().enumerate() {
+        let path = routes.index(index);
+        target(route, config, &path, found);
+        conditions(&route.matches, &path.key("match"), found);
+        let twin = Match::all(&route.matches)
+            .into_iter()
+            .filter_map(|m| {
+                Some(*matches.entry(m).or_insert(index)).filter(|first| *first != index)
+            })
+            .next();
+        if let Some(first) = twin {
+            let other = routes.index(first);
+            let message = format!(
+                "`{other}` ({}) matches the same requests; write another condition, or drop one of them",
+                config.routes[first].label()
+            );
+            found.push(Finding::new(path.key("match"), message).and(other.key("match")));
+        }
+        let first = *labels.entry(route.label()).or_insert(index);
+        if first != index && (twin.is_none() || route.name.is_some()) {
+            let other = routes.index(first);
+            let (at, right) = match route.name {
+                Some(_) => (path.key("name"), "write another name"),
+                None => (path, "write a name, such as name: bet.place"),
+            };
+            let message = format!("`{}` is the label of `{other}` already; {right}", route.label());
+            let (name, path) = (other.key("name"), other.key("match").key("path"));
+            found.push(Finding::new(at, message).and(name).and(path));
+        }
+    }
+}
+
+fn target(route: &Route, config: &Config, path: &FieldPath, found: &mut Vec<Finding>) {
+    if let Some(Err(message)) = route.name.as_ref().map(|name| label(name, "/{}*:")) {
+        found.push(Finding::new(path.key("name"), message));
+    }
+    if let Some(message) = no_such("service", &route.service, &config.services) {
+        found.push(Finding::new(path.key("service"), message));
+    }
+    let Some(service) = config.services.get(&route.service) else { return };
+    if let Some(version) = &route.version
+        && let Some(message) = no_such("version", version, &service.versions)
+    {
+        found.push(Finding::new(path.key("version"), message).and(path.key("service")));
+    }
+}
+
+fn conditions(matches: &RouteMatch, path: &FieldPath, found: &mut Vec<Finding>) {
+    if let Some(OneOrMany::Many(hosts)) = &matches.host {
+        let path = path.key("host");
+        if hosts.is_empty() {
+            found.push(Finding::new(path.clone(), "an empty list; write a host, or leave it out"));
+        }
+        for (index, host) in hosts.iter().enumerate() {
+            if hosts[..index].contains(host) {
+                let message = format!("`{host}` twice, since case does not count; write it once");
+                found.push(Finding::new(path.index(index), message));
+            }
+        }
+    }
+    for (index, method) in matches.methods.iter().enumerate() {
+        let path = path.key("methods").index(index);
+        if method == "CONNECT" {
+            let message = "CONNECT asks for a tunnel, which is not offered; leave it out";
+            found.push(Finding::new(path.clone(), message));
+        } else if !is_method(method) {
+            let upper = method.to_ascii_uppercase();
+            let right = if is_method(&upper) { &upper } else { "GET" };
+            let message = format!("`{method}` is not a method in upper case; write {right}");
+            found.push(Finding::new(path.clone(), message));
+        }
+        if matches.methods[..index].contains(method) {
+            found.push(Finding::new(path, format!("`{method}` twice; write it once")));
+        }
+    }
+    if let Some(name) = matches.headers.keys().find(|name| name.eq_ignore_ascii_case("host")) {
+        let message =
+            "the host is no header in HTTP/2; write `host: api.example.com` beside `path`";
+        found.push(Finding::of_name(path.key("headers").key(name), message));
+    }
+    matching::check(Kind::Headers, &matches.headers, &path.key("headers"), found);
+    matching::check(Kind::Query, &matches.query, &path.key("query"), found);
+}
+
+fn is_method(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| is_token_byte(b) && !b.is_ascii_lowercase())
+}
+
+/// One host and one method of a route's conditions in a form that is equal if and only if the
+/// same requests match with the same precedence. Names of path parameters do not count.
+#[derive(PartialEq, Eq, Hash)]
+struct Match {
+    host: Option<HostPattern>,
+    path: String,
+    method: Option<String>,
+    headers: BTreeMap<String, BTreeSet<String>>,
+    query: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Match {
+    fn all(matches: &RouteMatch) -> Vec<Self> {
+        let hosts: Vec<Option<HostPattern>> = match &matches.host {
+            Some(hosts) => hosts.as_slice().iter().cloned().map(Some).collect(),
+            None => vec![None],
+        };
+        let methods: Vec<Option<String>> = match matches.methods.as_slice() {
+            [] => vec![None],
+            methods => methods.iter().cloned().map(Some).collect(),
+        };
+        let path = shape(matches);
+        let one = |host: &Option<HostPattern>, method: &Option<String>| Self {
+            host: host.clone(),
+            path: path.clone(),
+            method: method.clone(),
+            headers: canonical(Kind::Headers, &matches.headers),
+            query: canonical(Kind::Query, &matches.query),
+        };
+        hosts
+            .iter()
+            .flat_map(|host| methods.iter().map(move |m| (host, m)))
+            .map(|(host, method)| one(host, method))
+            .collect()
+    }
+}
+
+/// The path without the names of its parameters; no path is `/*`, which matches everything too.
+fn shape(matches: &RouteMatch) -> String {
+    let Some(path) = &matches.path else { return "/*".to_owned() };
+    let mut shape = String::new();
+    for segment in &path.segments {
+        // Writing to a string cannot fail.
+        let _ = match segment {
+            Segment::Literal(text) => write!(shape, "/{text}"),
+            Segment::Param(_) => write!(shape, "/{{}}"),
+        };
+    }
+    if path.prefix { shape + "/*" } else { shape }
+}

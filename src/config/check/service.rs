@@ -1,0 +1,199 @@
+//! Services: versions, weights, cohorts and rules.
+
+use std::net::SocketAddr;
+
+use super::{
+    Finding, label,
+    matching::{self, Kind, canonical, has_param},
+    no_such, reaches,
+};
+use crate::config::{
+    pattern::{EndpointHost, KeySource},
+    problem::FieldPath,
+    schema::{Cohort, Config, Rule, Service, Version},
+};
+
+/// Longest salt, in bytes: it is hashed with every key.
+const MAX_SALT_BYTES: usize = 256;
+
+/// Checks the service `name` of `config`.
+pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut Vec<Finding>) {
+    let path = FieldPath::default().key("services").key(name);
+    if let Err(message) = label(name, "") {
+        found.push(Finding::of_name(path.clone(), message));
+    }
+    if service.versions.is_empty() {
+        found.push(Finding::new(path.key("versions"), "no version; write at least the baseline"));
+    }
+    if let Some(message) = no_such("version", &service.baseline, &service.versions) {
+        found.push(Finding::new(path.key("baseline"), message));
+    }
+    for (name, version) in &service.versions {
+        let path = path.key("versions").key(name);
+        if let Err(message) = label(name, "") {
+            found.push(Finding::of_name(path.clone(), message));
+        }
+        endpoints(version, config, &path.key("endpoints"), found);
+    }
+    weights(service, &path, found);
+    cohort(name, &service.cohort, config, &path.key("cohort"), found);
+    for index in 0..service.rules.len() {
+        rule(name, index, service, config, &path, found);
+    }
+}
+
+fn endpoints(version: &Version, config: &Config, path: &FieldPath, found: &mut Vec<Finding>) {
+    if version.endpoints.is_empty() {
+        found.push(Finding::new(path.clone(), "no endpoint; write at least one"));
+    }
+    for (index, endpoint) in version.endpoints.iter().enumerate() {
+        let here = path.index(index);
+        if version.endpoints[..index].contains(endpoint) {
+            found.push(Finding::new(here.clone(), format!("`{endpoint}` twice; write it once")));
+        }
+        let EndpointHost::Address(ip) = endpoint.host else { continue };
+        if ip.is_unspecified() {
+            let message = format!("`{ip}` is every address and no endpoint; write 127.0.0.1");
+            found.push(Finding::new(here.clone(), message));
+        }
+        let address = SocketAddr::new(ip, endpoint.port);
+        for (index, listen) in config.listen.iter().enumerate() {
+            if reaches(address, listen.address) {
+                let other = FieldPath::default().key("listen").index(index).key("address");
+                let message = format!(
+                    "`{other}` listens there, so requests would run in a circle; write the version's own port"
+                );
+                found.push(Finding::new(here.clone(), message).and(other));
+            }
+        }
+        if config.admin.as_ref().is_some_and(|admin| reaches(address, admin.address)) {
+            let other = FieldPath::default().key("admin").key("address");
+            let message = format!(
+                "`{other}` is there, so clients would reach the admin API; write the version's own port"
+            );
+            found.push(Finding::new(here, message).and(other));
+        }
+    }
+}
+
+fn weights(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
+    let Some(weights) = &service.weights else { return };
+    for name in weights.keys() {
+        if let Some(message) = no_such("version", name, &service.versions) {
+            found.push(Finding::of_name(path.key("weights").key(name), message));
+        }
+    }
+    if weights.values().all(|weight| weight.value() == 0.0) {
+        let message = "the sum is zero, so no version gets players; write a weight above zero";
+        found.push(Finding::new(path.key("weights"), message));
+    }
+}
+
+fn cohort(
+    service: &str,
+    cohort: &Cohort,
+    config: &Config,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
+    let keys = path.key("key");
+    if cohort.key.is_empty() {
+        let message = "no source; write one, such as header:x-player-id, or leave the field out";
+        found.push(Finding::new(keys.clone(), message));
+    }
+    for (index, source) in cohort.key.iter().enumerate() {
+        let here = keys.index(index);
+        let earlier = &cohort.key[..index];
+        if earlier.contains(source) {
+            found.push(Finding::new(here.clone(), format!("`{source}` twice; write it once")));
+        } else if earlier.contains(&KeySource::ClientIp) {
+            let message = format!(
+                "`{source}` is never asked, since client-ip is always there; write client-ip last"
+            );
+            found.push(Finding::new(here.clone(), message));
+        }
+        if let KeySource::Path(name) = source {
+            param(service, name, config, Finding::new(here, ""), found);
+        }
+    }
+    if cohort.salt.len() > MAX_SALT_BYTES || cohort.salt.chars().any(char::is_control) {
+        let message = "not a salt; write at most 256 bytes without control characters";
+        found.push(Finding::new(path.key("salt"), message));
+    }
+}
+
+fn rule(
+    name: &str,
+    index: usize,
+    service: &Service,
+    config: &Config,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
+    let rule = &service.rules[index];
+    let rules = path.key("rules");
+    let here = rules.index(index);
+    if let Some(message) = no_such("version", &rule.version, &service.versions) {
+        found.push(Finding::new(here.key("version"), message));
+    }
+    let when = &rule.when;
+    let path = here.key("match");
+    matching::check(Kind::Headers, &when.headers, &path.key("headers"), found);
+    matching::check(Kind::Cookies, &when.cookies, &path.key("cookies"), found);
+    matching::check(Kind::Query, &when.query, &path.key("query"), found);
+    matching::check(Kind::Params, &when.params, &path.key("params"), found);
+    for param_name in when.params.keys() {
+        let at = path.key("params").key(param_name);
+        param(name, param_name, config, Finding::of_name(at, ""), found);
+    }
+    for (index, player) in when.players.iter().enumerate() {
+        let path = path.key("players").index(index);
+        if player.is_empty() {
+            found.push(Finding::new(path, "empty; write the player's cohort key"));
+        } else if when.players[..index].contains(player) {
+            found.push(Finding::new(path, format!("`{player}` twice; write it once")));
+        }
+    }
+    if is_empty(rule) {
+        let message =
+            "no condition, so every request would match; write at least one, or use weights";
+        found.push(Finding::new(path, message));
+    } else if let Some(earlier) =
+        service.rules[..index].iter().position(|other| same_match(other, rule))
+    {
+        let other = rules.index(earlier).key("match");
+        let message = format!("the same as `{other}`, which comes first; write it once");
+        found.push(Finding::new(path, message).and(other));
+    }
+}
+
+/// A parameter that no route of the service has is never there.
+fn param(service: &str, name: &str, config: &Config, at: Finding, found: &mut Vec<Finding>) {
+    let mut routes = config.routes.iter().filter(|route| route.service == service).peekable();
+    if routes.peek().is_some() && !routes.any(|route| has_param(route, name)) {
+        let message = format!(
+            "no route to `{service}` has `{{{name}}}` in its path; write it there, such as /rounds/{{{name}}}"
+        );
+        found.push(Finding { message, ..at.and(FieldPath::default().key("routes")) });
+    }
+}
+
+fn is_empty(rule: &Rule) -> bool {
+    let when = &rule.when;
+    when.headers.is_empty()
+        && when.cookies.is_empty()
+        && when.query.is_empty()
+        && when.params.is_empty()
+        && when.clients.is_empty()
+        && when.players.is_empty()
+}
+
+fn same_match(a: &Rule, b: &Rule) -> bool {
+    let (a, b) = (&a.when, &b.when);
+    canonical(Kind::Headers, &a.headers) == canonical(Kind::Headers, &b.headers)
+        && canonical(Kind::Cookies, &a.cookies) == canonical(Kind::Cookies, &b.cookies)
+        && canonical(Kind::Query, &a.query) == canonical(Kind::Query, &b.query)
+        && canonical(Kind::Params, &a.params) == canonical(Kind::Params, &b.params)
+        && a.clients == b.clients
+        && a.players == b.players
+}

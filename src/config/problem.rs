@@ -1,0 +1,221 @@
+//! What is wrong with a file: where it is, and what would be right.
+//!
+//! Every message has the form `what is wrong; what would be right`, since the person who reads it
+//! is about to edit that line.
+
+use std::{fmt, path::Path};
+
+use serde::{Serialize, Serializer};
+
+/// A place in the text. Both numbers begin at 1; a column is a character, not a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column.
+    pub column: usize,
+}
+
+impl Position {
+    /// The first character.
+    pub const START: Self = Self { line: 1, column: 1 };
+}
+
+/// One step down from a value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// To a field of a map.
+    Key(String),
+    /// To an element of a list, counted from 0.
+    Index(usize),
+}
+
+/// The way from the top of the file to a value: `services.game-api.weights.v43`,
+/// `listen[0].address`. A name with other characters than letters, digits, `_`, `-` and `/` is
+/// quoted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FieldPath {
+    /// The steps, outermost first. None: the whole file.
+    pub steps: Vec<Step>,
+}
+
+impl FieldPath {
+    /// The way to a field below `self`.
+    pub fn key(&self, name: impl Into<String>) -> Self {
+        self.step(Step::Key(name.into()))
+    }
+
+    /// The way to an element below `self`.
+    pub fn index(&self, index: usize) -> Self {
+        self.step(Step::Index(index))
+    }
+
+    /// Whether one of the two lies on the way to the other, or both are the same.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.steps.iter().zip(&other.steps).all(|(a, b)| a == b)
+    }
+
+    fn step(&self, step: Step) -> Self {
+        let mut steps = self.steps.clone();
+        steps.push(step);
+        Self { steps }
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-/".contains(&b);
+        for (nth, step) in self.steps.iter().enumerate() {
+            match step {
+                Step::Index(index) => write!(f, "[{index}]")?,
+                Step::Key(name) => {
+                    if nth > 0 {
+                        f.write_str(".")?;
+                    }
+                    if !name.is_empty() && name.bytes().all(plain) {
+                        f.write_str(name)?;
+                    } else {
+                        write!(f, "{name:?}")?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for FieldPath {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+/// One thing that is wrong. Shown as `LINE:COLUMN: FIELD.PATH: what is wrong; what would be right`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// Where it is; for a missing field, where its map begins.
+    #[serde(flatten)]
+    pub at: Position,
+    /// Which value. Empty: the text as a whole.
+    pub path: FieldPath,
+    /// What is wrong, a semicolon, what would be right.
+    pub message: String,
+}
+
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut map = s.serialize_struct("Position", 2)?;
+        map.serialize_field("line", &self.line)?;
+        map.serialize_field("column", &self.column)?;
+        map.end()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.at.line, self.at.column)?;
+        if !self.path.steps.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// All that is wrong with a file, in the order of the text; never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(transparent)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// The problems, in the order of the text; nothing if there is none.
+    pub(super) fn sorted(mut problems: Vec<Problem>) -> Option<Self> {
+        problems.sort();
+        problems.dedup();
+        (!problems.is_empty()).then_some(Self(problems))
+    }
+
+    /// The problems, in the order of the text.
+    pub fn as_slice(&self) -> &[Problem] {
+        &self.0
+    }
+
+    /// One line each, `FILE:` in front.
+    pub fn in_file(&self, file: &Path) -> String {
+        let lines: Vec<_> = self.0.iter().map(|p| format!("{}:{p}", file.display())).collect();
+        lines.join("\n")
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, problem) in self.0.iter().enumerate() {
+            if nth > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// The known name that `written` was probably meant to be: at most two edits away, and fewer
+/// edits than it has letters, so that `v1` is not taken for `v42`.
+pub(super) fn closest<'a>(
+    written: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (edit_distance(written, name), name))
+        .filter(|(edits, name)| *edits <= 2 && edits * 2 < name.chars().count().max(3))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Letters to insert, drop, replace or swap with their neighbour (optimal string alignment).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replace.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_read_as_people_write_them() {
+        let root = FieldPath::default();
+        assert_eq!(root.key("listen").index(0).key("address").to_string(), "listen[0].address");
+        assert_eq!(root.key("versions").key("v4.2").to_string(), r#"versions."v4.2""#);
+        assert!(root.key("a").overlaps(&root.key("a").key("b")));
+        assert!(!root.key("a").overlaps(&root.key("b")));
+    }
+
+    #[test]
+    fn a_typing_error_finds_its_word() {
+        assert_eq!(closest("weihgts", ["weights", "versions"]), Some("weights"));
+        assert_eq!(closest("v43", ["v41", "v42"]), Some("v41"));
+        assert_eq!(closest("retry", ["timeout", "name"]), None);
+        assert_eq!(closest("tls", ["address"]), None);
+    }
+}

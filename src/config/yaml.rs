@@ -1,0 +1,416 @@
+//! YAML as a tree in which every value knows its place.
+//!
+//! Built from the parser's events rather than its own tree: that one is built by recursion, which
+//! a file of nested lists could drive through the stack, and it forgets how a number was written,
+//! so that a label `4.10` would become `4.1`. Scalars follow the core schema of YAML 1.2: `yes`,
+//! `no` and `on` are texts. Aliases are expanded, within bounds; merge keys (`<<`) are not part of
+//! YAML 1.2 and are refused rather than half understood.
+
+use std::collections::HashMap;
+
+use indexmap::{IndexMap, map::Entry};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use serde_json::{Number, Value};
+
+use super::problem::{FieldPath, Position, Problem, Step};
+
+/// Levels of lists and maps; the configuration needs eight.
+const MAX_DEPTH: usize = 64;
+/// Values of a file, aliases expanded: bounds what a few nested aliases can grow to.
+const MAX_NODES: usize = 200_000;
+/// Bytes of a file.
+const MAX_BYTES: usize = 8 << 20;
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Where it begins.
+    pub(super) at: Position,
+    pub(super) tree: Tree,
+}
+
+/// What a [`Node`] is.
+#[derive(Debug, Clone)]
+pub(super) enum Tree {
+    /// A single value, and the text it was written as.
+    Scalar { value: Value, written: String },
+    /// Elements, each with its index in the file, which stays when a neighbor is pruned.
+    List(Vec<(usize, Node)>),
+    /// Fields by name, in the order of the file.
+    Map(IndexMap<String, Field>),
+}
+
+/// A field of a map.
+#[derive(Debug, Clone)]
+pub(super) struct Field {
+    /// Where the name begins.
+    pub(super) at: Position,
+    pub(super) node: Node,
+}
+
+impl Node {
+    /// The value at `path`, if it is there; indices count what is left after pruning.
+    pub(super) fn child(&self, path: &FieldPath) -> Option<&Node> {
+        path.steps.iter().try_fold(self, |node, step| match (&node.tree, step) {
+            (Tree::List(items), Step::Index(index)) => items.get(*index).map(|(_, n)| n),
+            (Tree::Map(fields), Step::Key(name)) => fields.get(name).map(|f| &f.node),
+            _ => None,
+        })
+    }
+
+    /// The child one step down; indices count what is left after pruning.
+    pub(super) fn child_mut(&mut self, step: &Step) -> Option<&mut Node> {
+        match (&mut self.tree, step) {
+            (Tree::List(items), Step::Index(index)) => items.get_mut(*index).map(|(_, n)| n),
+            (Tree::Map(fields), Step::Key(name)) => fields.get_mut(name).map(|f| &mut f.node),
+            _ => None,
+        }
+    }
+
+    /// The way to `path` in the file, and its place; of a field that is not there, its map's. A
+    /// problem of a name is at the name, of a value at the value.
+    pub(super) fn locate(&self, path: &FieldPath, of_name: bool) -> (FieldPath, Position) {
+        let (mut node, mut at, mut way) = (self, self.at, FieldPath::default());
+        for (nth, step) in path.steps.iter().enumerate() {
+            let last = nth + 1 == path.steps.len();
+            let below = match (&node.tree, step) {
+                (Tree::List(items), Step::Index(index)) => {
+                    items.get(*index).map(|(index, n)| (Step::Index(*index), n.at, n))
+                }
+                (Tree::Map(fields), Step::Key(name)) => fields.get(name).map(|f| {
+                    let place = if last && of_name { f.at } else { f.node.at };
+                    (step.clone(), place, &f.node)
+                }),
+                _ => None,
+            };
+            let Some((step, place, child)) = below else {
+                way.steps.extend_from_slice(&path.steps[nth..]);
+                return (way, at);
+            };
+            way.steps.push(step);
+            (node, at) = (child, place);
+        }
+        (way, at)
+    }
+}
+
+/// Reads the one document of `text`. Duplicate fields are all noted in `problems` (the first of
+/// them stands); what keeps the text from being understood is the error.
+pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
+    if text.len() > MAX_BYTES {
+        let message = format!("{} bytes are too many; a file has at most 8 MiB", text.len());
+        return Err(fault(Position::START, message));
+    }
+    refuse_control_characters(text)?;
+    let mut builder =
+        Builder { open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, problems };
+    // The parser leaves a byte order mark in the text of the first value.
+    for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
+        let (event, span) = event.map_err(|e| {
+            let at = e.marker();
+            let at = Position { line: at.line().max(1), column: at.col() + 1 };
+            fault(at, format!("not YAML: {}; see the indentation, quotes and brackets", e.info()))
+        })?;
+        builder.event(event, span)?;
+    }
+    match builder.root {
+        Some(Node { tree: Tree::Scalar { value: Value::Null, .. }, .. }) | None => {
+            Err(fault(Position::START, "the file is empty; write listen, services and routes"))
+        }
+        Some(root) => Ok(root),
+    }
+}
+
+/// A list or map whose end has not come yet.
+struct Open {
+    node: Node,
+    anchor: usize,
+    /// Levels below it.
+    height: usize,
+    /// The field whose value comes next. Nothing: a name comes next.
+    name: Option<(String, Position)>,
+}
+
+struct Builder<'a> {
+    open: Vec<Open>,
+    /// Anchored values by the parser's number, each with its levels.
+    anchors: HashMap<usize, (Node, usize)>,
+    nodes: usize,
+    root: Option<Node>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Builder<'_> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
+        let at = Position { line: span.start.line().max(1), column: span.start.col() + 1 };
+        match event {
+            Event::DocumentStart(_) if self.root.is_some() => {
+                Err(fault(at, "a second document begins; a file is one document, without ---"))
+            }
+            Event::Scalar(written, style, anchor, tag) => {
+                let value = resolve(&written, style, tag.as_deref()).map_err(|e| fault(at, e))?;
+                let tree = Tree::Scalar { value, written: written.into_owned() };
+                self.add(Node { at, tree }, anchor, 0)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                refuse_tag(tag.as_deref(), "seq").map_err(|e| fault(at, e))?;
+                self.enter(Node { at, tree: Tree::List(Vec::new()) }, anchor)
+            }
+            Event::MappingStart(anchor, tag) => {
+                refuse_tag(tag.as_deref(), "map").map_err(|e| fault(at, e))?;
+                self.enter(Node { at, tree: Tree::Map(IndexMap::new()) }, anchor)
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(done) => self.add(done.node, done.anchor, done.height),
+                None => Ok(()),
+            },
+            Event::Alias(anchor) => {
+                let Some((node, height)) = self.anchors.get(&anchor).cloned() else {
+                    return Err(fault(at, "an alias within its own anchor; write the value out"));
+                };
+                self.nodes += count(&node);
+                self.add(node, 0, height)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn enter(&mut self, node: Node, anchor: usize) -> Result<(), Problem> {
+        if let Some(Open { node: Node { tree: Tree::Map(_), .. }, name: None, .. }) =
+            self.open.last()
+        {
+            return Err(fault(node.at, "a list or map as a field's name; a name is a text"));
+        }
+        self.open.push(Open { node, anchor, height: 0, name: None });
+        self.bound(0)
+    }
+
+    /// Puts a finished value into the innermost open list or map.
+    fn add(&mut self, node: Node, anchor: usize, height: usize) -> Result<(), Problem> {
+        self.nodes += 1;
+        self.bound(height)?;
+        if anchor > 0 {
+            self.anchors.insert(anchor, (node.clone(), height));
+        }
+        let Some(open) = self.open.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        open.height = open.height.max(height + 1);
+        match (&mut open.node.tree, open.name.take()) {
+            (Tree::List(items), _) => items.push((items.len(), node)),
+            (Tree::Map(_), None) => match node.tree {
+                Tree::Scalar { written, .. } if written == "<<" => {
+                    return Err(fault(node.at, "merge keys are not YAML 1.2; repeat the fields"));
+                }
+                Tree::Scalar { written, .. } => open.name = Some((written, node.at)),
+                _ => return Err(fault(node.at, "a list or map as a field's name; write a text")),
+            },
+            (Tree::Map(fields), Some((name, at))) => match fields.entry(name) {
+                Entry::Vacant(free) => {
+                    free.insert(Field { at, node });
+                }
+                Entry::Occupied(first) => {
+                    let (name, line) = (first.key().clone(), first.get().at.line);
+                    let message = format!(
+                        "`{name}` stands twice in this map, first in line {line}; keep one of them"
+                    );
+                    let path = way(&self.open, &name);
+                    self.problems.push(Problem { path, ..fault(at, message) });
+                }
+            },
+            (Tree::Scalar { .. }, _) => {}
+        }
+        Ok(())
+    }
+
+    fn bound(&self, height: usize) -> Result<(), Problem> {
+        let at = self.open.last().map_or(Position::START, |open| open.node.at);
+        if self.open.len() + height > MAX_DEPTH {
+            return Err(fault(at, format!("nested too deeply; at most {MAX_DEPTH} levels")));
+        }
+        if self.nodes > MAX_NODES {
+            return Err(fault(
+                at,
+                format!("too many values; at most {MAX_NODES}, aliases expanded"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The way to field `name` of the innermost open map.
+fn way(open: &[Open], name: &str) -> FieldPath {
+    let mut path = FieldPath::default();
+    for outer in &open[..open.len() - 1] {
+        path = match (&outer.node.tree, &outer.name) {
+            (Tree::List(items), _) => path.index(items.len()),
+            (_, Some((name, _))) => path.key(name),
+            _ => path,
+        };
+    }
+    path.key(name)
+}
+
+fn count(node: &Node) -> usize {
+    1 + match &node.tree {
+        Tree::Scalar { .. } => 0,
+        Tree::List(items) => items.iter().map(|(_, n)| count(n)).sum(),
+        Tree::Map(fields) => fields.values().map(|f| count(&f.node)).sum::<usize>(),
+    }
+}
+
+/// The value of a scalar in the core schema. Numbers that no `f64` holds stay texts.
+fn resolve(written: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
+    if tag.is_some_and(|t| t.is_yaml_core_schema() && t.suffix == "str") {
+        return Ok(written.into());
+    }
+    refuse_tag(tag, "str")?;
+    Ok(if style == ScalarStyle::Plain { plain(written) } else { written.into() })
+}
+
+fn plain(written: &str) -> Value {
+    match written {
+        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "true" | "True" | "TRUE" => return Value::Bool(true),
+        "false" | "False" | "FALSE" => return Value::Bool(false),
+        _ => {}
+    }
+    let radix = |prefix, radix| {
+        let digits: &str = written.strip_prefix(prefix)?;
+        let digits = Some(digits).filter(|d| d.bytes().all(|b| b.is_ascii_alphanumeric()))?;
+        u64::from_str_radix(digits, radix).ok().map(Number::from)
+    };
+    let decimal = || {
+        let digits = written.strip_prefix(['-', '+']).unwrap_or(written);
+        let is_number = digits.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b))
+            && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+            && digits.contains(|c: char| c.is_ascii_digit());
+        if !is_number {
+            return None;
+        }
+        let whole = written.strip_prefix('+').unwrap_or(written);
+        let integer = whole.parse::<u64>().map(Number::from);
+        let integer = integer.or_else(|_| whole.parse::<i64>().map(Number::from));
+        integer.ok().or_else(|| Number::from_f64(whole.parse().ok()?))
+    };
+    let number = radix("0x", 16).or_else(|| radix("0o", 8)).or_else(decimal);
+    number.map_or_else(|| written.into(), Value::Number)
+}
+
+fn refuse_tag(tag: Option<&Tag>, allowed: &str) -> Result<(), String> {
+    match tag {
+        Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == allowed) => {
+            Err(format!("the tag `{tag}` is not understood; leave it out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// YAML forbids them; and the parser takes NUL for the end of the text.
+fn refuse_control_characters(text: &str) -> Result<(), Problem> {
+    let bad = |c: char| c.is_control() && !"\t\n\r\u{85}".contains(c);
+    let Some(index) = text.find(bad) else { return Ok(()) };
+    let (before, after) = text.split_at(index);
+    let code = after.chars().next().map_or(0, u32::from);
+    Err(fault(
+        end_of(before),
+        format!("control character U+{code:04X}; write it as an escape in double quotes"),
+    ))
+}
+
+/// The place just after `text`.
+pub(super) fn end_of(text: &str) -> Position {
+    let line = text.rsplit('\n').next().unwrap_or(text);
+    Position {
+        line: text.bytes().filter(|b| *b == b'\n').count() + 1,
+        column: line.chars().count() + 1,
+    }
+}
+
+fn fault(at: Position, message: impl Into<String>) -> Problem {
+    Problem { at, path: FieldPath::default(), message: message.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    fn value(text: &str) -> Value {
+        Value::deserialize(&parse(text, &mut Vec::new()).unwrap()).unwrap()
+    }
+
+    fn error(text: &str) -> String {
+        parse(text, &mut Vec::new()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn scalars_follow_the_core_schema() {
+        assert_eq!(
+            value(
+                "[1, -2, 0o17, 0x1F, 1.5, +3, .5, 1e3, yes, 'no', ~, True, 1.2.3, 0o9, .inf, --1]"
+            ),
+            json!([
+                1, -2, 15, 31, 1.5, 3, 0.5, 1000.0, "yes", "no", null, true, "1.2.3", "0o9",
+                ".inf", "--1"
+            ])
+        );
+        assert_eq!(
+            value("[18446744073709551615, 99999999999999999999, 1e999]"),
+            json!([u64::MAX, 1e20, "1e999"])
+        );
+        assert_eq!(value("a: !!str 1\nb: &x [1]\nc: *x"), json!({"a": "1", "b": [1], "c": [1]}));
+        assert_eq!(value("\u{feff}1: x"), json!({"1": "x"}));
+    }
+
+    #[test]
+    fn what_is_not_one_document_is_refused_with_its_place() {
+        assert!(error("").starts_with("1:1: the file is empty"));
+        assert!(error("# only a comment\n").starts_with("1:1: the file is empty"));
+        assert!(error("a: 1\n---\nb: 2").starts_with("2:1: a second document"));
+        assert!(error("a: [1\nb: 2").contains("not YAML"));
+        assert!(error("a: 1\nb: \0").starts_with("2:4: control character U+0000"));
+        assert!(error("<<: { a: 1 }").starts_with("1:1: merge keys"));
+        assert!(error("? [a]\n: b").contains("a field's name"));
+        assert!(error("a: !secret x").contains("`!secret`"));
+        assert!(error("a: &x [ *x ]").contains("within its own anchor"));
+    }
+
+    #[test]
+    fn depth_and_growth_are_bounded() {
+        for open in ["[", "- ", "{a: ", "? "] {
+            let text = open.repeat(100_000);
+            assert!(parse(&text, &mut Vec::new()).is_err(), "{open}");
+        }
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for n in 1..30 {
+            let below = format!("*a{}, ", n - 1).repeat(9);
+            bomb.push_str(&format!("a{n}: &a{n} [{below}]\n"));
+        }
+        assert!(error(&bomb).contains("too many values"));
+        let mut tower = String::from("a0: &a0 [x]\n");
+        for n in 1..100 {
+            tower.push_str(&format!("a{n}: &a{n} [*a{}]\n", n - 1));
+        }
+        assert!(error(&tower).contains("nested too deeply"));
+    }
+
+    #[test]
+    fn duplicate_fields_are_all_noted() {
+        let mut problems = Vec::new();
+        let text = "a: 1\na: 2\nb: [ { c: 1, c: 2 } ]";
+        let node = parse(text, &mut problems).unwrap();
+        assert_eq!(Value::deserialize(&node).unwrap(), json!({"a": 1, "b": [{"c": 1}]}));
+        let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "2:1: a: `a` stands twice in this map, first in line 1; keep one of them",
+                "3:14: b[0].c: `c` stands twice in this map, first in line 3; keep one of them",
+            ]
+        );
+    }
+}
