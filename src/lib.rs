@@ -1,9 +1,9 @@
 //! Tidegate: a Layer-7 traffic-splitting reverse proxy.
 
 pub mod config;
+pub mod proxy;
 pub mod registry;
 pub mod routing;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
-mod proxy;

@@ -51,9 +51,14 @@ impl<T> PerWorker<T> {
         &self.0[worker].0
     }
 
+    /// The cells of all workers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|cell| &cell.0)
+    }
+
     /// The sum over all workers of what `count` reads.
     pub fn sum(&self, count: impl Fn(&T) -> u64) -> u64 {
-        self.0.iter().map(|cell| count(&cell.0)).fold(0, u64::wrapping_add)
+        self.iter().map(count).fold(0, u64::wrapping_add)
     }
 }
 
@@ -161,6 +166,8 @@ pub struct EndpointState {
     pub version: u32,
     /// Where it is reached.
     pub address: SocketAddr,
+    /// The same as text.
+    pub label: Box<str>,
     /// Its counts.
     pub cells: PerWorker<EndpointCells>,
 }
@@ -219,6 +226,7 @@ impl Registry {
                 id: take(next),
                 version,
                 address,
+                label: address.to_string().into(),
                 cells: PerWorker::new(workers),
             })
         }))

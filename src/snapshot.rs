@@ -13,10 +13,11 @@ use crate::{
         Config,
         pattern::{EndpointAddress, EndpointHost, Segment},
         schema,
-        units::Weight,
+        units::{Share, Weight},
     },
     registry::{EndpointState, Registry, SeriesState, VersionState},
-    routing::{Cohort, Rule, Split, Table},
+    routing::{Cohort, RequestView, Rule, Split, Table},
+    telemetry::access_log::Sender,
 };
 
 /// Addresses by name, as last resolved; a name without an entry is not known yet.
@@ -34,6 +35,8 @@ pub struct Sources<'a> {
     pub overrides: &'a Overrides,
     /// Addresses of names.
     pub resolved: &'a Resolved,
+    /// The access log that was opened for `config`, if it has one.
+    pub access_log: Option<&'a AccessLog>,
 }
 
 /// All that a request needs.
@@ -49,8 +52,52 @@ pub struct Snapshot {
     pub services: Vec<Service>,
     /// Bounds on clients.
     pub limits: schema::Limits,
-    /// Share of requests in the access log, a fraction of one; nothing if it is off.
-    pub access_log: Option<f64>,
+    /// Where lines of the access log go; nothing if it is off.
+    pub access_log: Option<AccessLog>,
+}
+
+/// Where a request goes: indices into the snapshot, and what decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Into [`Snapshot::routes`].
+    pub route: u32,
+    /// Into [`Snapshot::services`].
+    pub service: u32,
+    /// Into [`Service::versions`].
+    pub version: u16,
+    /// What decided the version.
+    pub by: AssignedBy,
+}
+
+/// Why a request goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undecided {
+    /// No route matches.
+    NoRoute,
+    /// The route's service (its index in [`Snapshot::routes`] is told) has no version of weight.
+    NoVersion(u32),
+}
+
+/// What decided a request's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssignedBy {
+    /// The route names a version.
+    Route,
+    /// A rule of the service.
+    Rule,
+    /// The split, by the source of that number in the service's cohort key.
+    Cohort(u16),
+    /// No other version has weight.
+    Only,
+}
+
+/// Where lines of the access log go, and which.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    /// Share of requests written.
+    pub sample: Share,
+    /// Takes the lines.
+    pub sender: Sender,
 }
 
 /// A route, compiled.
@@ -126,8 +173,17 @@ impl Snapshot {
             routes,
             services,
             limits: config.limits.clone(),
-            access_log: config.access_log.as_ref().map(|log| log.sample.0),
+            access_log: sources.access_log.cloned(),
         }
+    }
+
+    /// Which route, service and version `request` goes to, at `self`'s weights.
+    pub fn decide(&self, request: &RequestView<'_>) -> Result<Decision, Undecided> {
+        let number = self.table.find(request).ok_or(Undecided::NoRoute)?;
+        let route = &self.routes[number as usize];
+        let service = &self.services[route.service as usize];
+        let (version, by) = service.assign(request, route).ok_or(Undecided::NoVersion(number))?;
+        Ok(Decision { route: number, service: route.service, version, by })
     }
 
     /// The service called `name`.
@@ -178,6 +234,23 @@ impl Service {
         }
     }
 
+    /// The version that serves `request`: the route's own, else the first rule's that holds, else the
+    /// split's. Nothing if no version has weight.
+    fn assign(&self, request: &RequestView<'_>, route: &Route) -> Option<(u16, AssignedBy)> {
+        if let Some(version) = route.version {
+            return Some((version, AssignedBy::Route));
+        }
+        if self.rules.is_empty() && !self.split.needs_key() {
+            return self.split.assign(&[]).map(|version| (version, AssignedBy::Only));
+        }
+        let key = self.cohort.key(request, &route.params);
+        let rule = self.rules.iter().find(|r| r.holds(request, &route.params, key.value));
+        match rule {
+            Some(rule) => Some((rule.version, AssignedBy::Rule)),
+            None => self.split.assign(key.value).map(|v| (v, AssignedBy::Cohort(key.source))),
+        }
+    }
+
     /// The version called `name`.
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|v| *v.name == *name)
@@ -209,7 +282,7 @@ impl Route {
             timeout: route.timeout,
             params: params.collect(),
             series: service.versions.iter().map(|v| registry.series(v.state.id, &label)).collect(),
-            label: label.into(),
+            label: label.as_ref().into(),
         })
     }
 }

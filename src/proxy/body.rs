@@ -29,9 +29,16 @@ pub(super) struct Decoder {
 enum State {
     Left(u64),
     UntilClose,
-    Size { size: u64, digits: u8 },
-    Extension { size: u64 },
-    SizeEnd { size: u64 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    Extension {
+        size: u64,
+    },
+    SizeEnd {
+        size: u64,
+    },
     Chunk(u64),
     ChunkEnd,
     ChunkEndLf,
@@ -117,7 +124,9 @@ impl Decoder {
                 State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
             }
             (State::Size { digits: 0, .. }, _) => return Err(Malformed),
-            (State::Size { size, .. } | State::Extension { size }, b'\r') => State::SizeEnd { size },
+            (State::Size { size, .. } | State::Extension { size }, b'\r') => {
+                State::SizeEnd { size }
+            }
             (State::Size { size, .. }, b';') => State::Extension { size },
             (State::Extension { .. } | State::Trailer, b'\n' | 0) => return Err(Malformed),
             (State::Extension { size }, _) => {
@@ -153,7 +162,11 @@ mod tests {
     use super::*;
 
     /// The body in `input`, handed over in pieces of `step` bytes, and what is left after its end.
-    fn decode(framing: Framing, input: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), Malformed> {
+    fn decode(
+        framing: Framing,
+        input: &[u8],
+        step: usize,
+    ) -> Result<(Vec<u8>, usize, bool), Malformed> {
         let (mut decoder, mut body, mut at, mut end) = (Decoder::new(framing), Vec::new(), 0, 0);
         while !decoder.is_done() {
             let found = decoder.decode(&input[at..end])?;
@@ -176,7 +189,10 @@ mod tests {
             let got = decode(Framing::Chunked, text, step).expect("well formed");
             assert_eq!(got, (b"Wikipedia in \r\n\r\nchunks.".to_vec(), got.1, true));
         }
-        assert_eq!(decode(Framing::Chunked, text, 1), Ok((b"Wikipedia in \r\n\r\nchunks.".to_vec(), 3, true)));
+        assert_eq!(
+            decode(Framing::Chunked, text, 1),
+            Ok((b"Wikipedia in \r\n\r\nchunks.".to_vec(), 3, true))
+        );
         assert_eq!(decode(Framing::Length(3), b"abcdef", 2), Ok((b"abc".to_vec(), 3, true)));
         assert_eq!(decode(Framing::Length(9), b"abc", 2), Ok((b"abc".to_vec(), 0, false)));
         assert_eq!(decode(Framing::UntilClose, b"abc", 2), Ok((b"abc".to_vec(), 0, false)));
@@ -186,9 +202,23 @@ mod tests {
     fn framing_that_others_could_read_differently_is_malformed() {
         let long = format!("1;{}\r\n", "x".repeat(9000));
         for text in [
-            "\r\n", " 4\r\nWiki\r\n", "4 \r\nWiki\r\n", "+4\r\nWiki\r\n", "0x4\r\nWiki\r\n", "4\nWiki\r\n",
-            "4\r\nWiki\n0\r\n\r\n", "4\r\nWikiX\r\n", "4\rWiki", "-1\r\n", "fffffffffffffffff\r\n",
-            "0\r\n\n", "0\r\nX: 1\n\r\n", "4;a\nb\r\nWiki", "0\r\n\rX", "g\r\n", &long,
+            "\r\n",
+            " 4\r\nWiki\r\n",
+            "4 \r\nWiki\r\n",
+            "+4\r\nWiki\r\n",
+            "0x4\r\nWiki\r\n",
+            "4\nWiki\r\n",
+            "4\r\nWiki\n0\r\n\r\n",
+            "4\r\nWikiX\r\n",
+            "4\rWiki",
+            "-1\r\n",
+            "fffffffffffffffff\r\n",
+            "0\r\n\n",
+            "0\r\nX: 1\n\r\n",
+            "4;a\nb\r\nWiki",
+            "0\r\n\rX",
+            "g\r\n",
+            &long,
         ] {
             assert_eq!(decode(Framing::Chunked, text.as_bytes(), 1), Err(Malformed), "{text:?}");
         }

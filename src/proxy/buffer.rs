@@ -27,6 +27,11 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
+    /// A buffer without space, to stand where none is needed yet.
+    pub(super) fn hollow() -> Self {
+        Self { bytes: Vec::new(), start: 0, end: 0 }
+    }
+
     pub(super) fn data(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
@@ -92,7 +97,11 @@ impl Buffer {
     }
 
     /// Appends what can be read at once; 0 is the end of the stream. The buffer must have space.
-    pub(super) fn poll_fill<S>(&mut self, cx: &mut Context<'_>, from: &mut S) -> Poll<io::Result<usize>>
+    pub(super) fn poll_fill<S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut S,
+    ) -> Poll<io::Result<usize>>
     where
         S: AsyncRead + Unpin,
     {

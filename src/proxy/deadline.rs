@@ -68,7 +68,10 @@ mod tests {
             deadline.set(after(seconds));
             let waited = passed(&mut deadline).await;
             let expected = Duration::from_secs(seconds);
-            assert!(waited >= expected && waited < expected + Duration::from_millis(5), "{waited:?}");
+            assert!(
+                waited >= expected && waited < expected + Duration::from_millis(5),
+                "{waited:?}"
+            );
         }
         assert!(passed(&mut deadline).await.is_zero(), "a passed deadline stays passed");
     }

@@ -152,7 +152,10 @@ pub(super) fn parse_request<'h, 'b>(
             }
             Known::Expect => {
                 if !field.value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal { status: 417, detail: "only 100-continue can be expected" });
+                    return Err(Refusal {
+                        status: 417,
+                        detail: "only 100-continue can be expected",
+                    });
                 }
                 head.expects_continue = !http10;
             }
@@ -243,7 +246,8 @@ fn parse_authority(value: &[u8]) -> Result<&str, Refusal> {
         None => text.split_once(':').unwrap_or((text, "")),
     };
     let host_ok = host.bytes().all(|b| {
-        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'%' | b'!' | b'$')
+        b.is_ascii_alphanumeric()
+            || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'%' | b'!' | b'$')
     });
     let port_ok = port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
     if host_ok && port_ok && (!host.is_empty() || text.is_empty()) { Ok(text) } else { Err(fault) }
@@ -254,7 +258,9 @@ fn refuse(error: httparse::Error) -> Refusal {
         httparse::Error::TooManyHeaders => {
             Refusal { status: 431, detail: "too many header fields" }
         }
-        httparse::Error::Version => Refusal { status: 505, detail: "only HTTP/1.0 and HTTP/1.1 are spoken" },
+        httparse::Error::Version => {
+            Refusal { status: 505, detail: "only HTTP/1.0 and HTTP/1.1 are spoken" }
+        }
         httparse::Error::HeaderName => bad("a header field's name is malformed"),
         httparse::Error::HeaderValue => bad("a header field's value is malformed"),
         httparse::Error::NewLine => bad("a line does not end as it should"),
@@ -329,7 +335,8 @@ pub(super) fn parse_response<'h, 'b>(
     let framing = framing.resolve().map_err(|r| r.detail)?;
     // RFC 9112 section 6.3: these have no body, whatever their fields say.
     let bodiless = head_only || status < 200 || status == 204 || status == 304;
-    head.framing = if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
+    head.framing =
+        if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
     head.keep_alive &= head.framing != Framing::UntilClose;
     Ok(Some((head, length)))
 }
@@ -370,7 +377,10 @@ impl FramingFields {
 
     fn coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
         if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(Refusal { status: 501, detail: "the only transfer coding understood is a single chunked" });
+            return Err(Refusal {
+                status: 501,
+                detail: "the only transfer coding understood is a single chunked",
+            });
         }
         self.chunked = true;
         Ok(())
@@ -486,12 +496,24 @@ mod tests {
         let ok = |status, framing, keep| Ok(Some((status, framing, keep)));
         for (text, expected) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", ok(200, Framing::Length(5), true)),
-            ("HTTP/1.1 200\r\nContent-Length: 5\r\nConnection: close\r\n\r\n", ok(200, Framing::Length(5), false)),
+            (
+                "HTTP/1.1 200\r\nContent-Length: 5\r\nConnection: close\r\n\r\n",
+                ok(200, Framing::Length(5), false),
+            ),
             ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", ok(200, Framing::Length(5), false)),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", ok(200, Framing::Chunked, true)),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                ok(200, Framing::Chunked, true),
+            ),
             ("HTTP/1.1 200 OK\r\n\r\n", ok(200, Framing::UntilClose, false)),
-            ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", ok(204, Framing::Length(0), true)),
-            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", ok(304, Framing::Length(0), true)),
+            (
+                "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+                ok(204, Framing::Length(0), true),
+            ),
+            (
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+                ok(304, Framing::Length(0), true),
+            ),
             ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", ok(103, Framing::Length(0), true)),
             ("HTTP/1.1 200 OK\r\nContent-Le", Ok(None)),
         ] {

@@ -50,7 +50,9 @@ impl Fault {
             Self::NoVersion => (503, "no_version", "no version of the service takes requests"),
             Self::NoEndpoint => (503, "no_endpoint", "the version has no endpoint"),
             Self::Connect => (502, "connect", "the service could not be reached"),
-            Self::ConnectTimeout => (504, "connect_timeout", "the service could not be reached in time"),
+            Self::ConnectTimeout => {
+                (504, "connect_timeout", "the service could not be reached in time")
+            }
             Self::Timeout => (504, "timeout", "the service did not answer in time"),
             Self::Reset => (502, "reset", "the service ended the connection before it answered"),
             Self::Protocol => (502, "protocol", "the service's answer could not be understood"),

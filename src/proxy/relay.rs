@@ -177,7 +177,13 @@ mod tests {
 
     use super::{super::buffer::Blocks, *};
 
-    async fn relay(framing: Framing, chunked: bool, wire: Vec<u8>, pipe: usize, head: &[u8]) -> (Result<(), Cut>, Vec<u8>) {
+    async fn relay(
+        framing: Framing,
+        chunked: bool,
+        wire: Vec<u8>,
+        pipe: usize,
+        head: &[u8],
+    ) -> (Result<(), Cut>, Vec<u8>) {
         let (mut sender, mut from) = duplex(pipe);
         let (mut to, mut receiver): (DuplexStream, DuplexStream) = duplex(pipe);
         let blocks = Blocks::default();
@@ -248,7 +254,8 @@ mod tests {
     async fn a_body_cut_short_is_not_passed_for_whole() {
         let (result, got) = relay(Framing::Length(10), false, b"short".to_vec(), 64, b"").await;
         assert_eq!((result, &got[..]), (Err(Cut::Sender), &b"short"[..]));
-        let (result, got) = relay(Framing::Chunked, true, b"5\r\nshort\r\n".to_vec(), 64, b"").await;
+        let (result, got) =
+            relay(Framing::Chunked, true, b"5\r\nshort\r\n".to_vec(), 64, b"").await;
         assert_eq!((result, &got[..]), (Err(Cut::Sender), &b"5\r\nshort\r\n"[..]));
         let (result, _) = relay(Framing::Chunked, true, b"5\r\nshortX".to_vec(), 64, b"").await;
         assert_eq!(result, Err(Cut::Malformed));

@@ -113,19 +113,25 @@ impl Persistence {
     }
 }
 
-/// Writes `response` as it goes to the client, in chunks if `chunked`; `date` is the current HTTP date.
+/// Writes `response` as it goes to the client, in chunks if `chunked`. `date` is added: whoever passes
+/// on an answer without one must tell when it came (RFC 9110 section 6.6.1).
 pub(super) fn write_response(
     out: &mut Buffer,
     response: &ResponseHead<'_, '_>,
     chunked: bool,
     persistence: Persistence,
-    date: &str,
+    date: Option<&str>,
 ) {
     put_status(out, response.status, response.reason);
     for field in response.headers {
         match known(field.name) {
             // These are an end-to-end matter in answers.
-            Known::Other | Known::Date | Known::Expect | Known::Host | Known::Forwarded | Known::RequestId => {
+            Known::Other
+            | Known::Date
+            | Known::Expect
+            | Known::Host
+            | Known::Forwarded
+            | Known::RequestId => {
                 if response.names_fields && names(response.headers, field.name.as_bytes()) {
                     continue;
                 }
@@ -136,7 +142,7 @@ pub(super) fn write_response(
         }
         put_field(out, field.name, field.value);
     }
-    if !response.has_date && response.status >= 200 {
+    if let Some(date) = date {
         put_field(out, "Date", date.as_bytes());
     }
     if chunked {
@@ -196,9 +202,16 @@ mod tests {
         let text = b"HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: X-Inner\r\nX-Inner: 1\r\nKeep-Alive: timeout=5\r\n\
             Transfer-Encoding: chunked\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (head, _) = parse_response(text, &mut fields, false).expect("well formed").expect("complete");
+        let (head, _) =
+            parse_response(text, &mut fields, false).expect("well formed").expect("complete");
         let mut out = Blocks::default().take();
-        write_response(&mut out, &head, true, Persistence::Close, "Thu, 01 Jan 1970 00:00:00 GMT");
+        write_response(
+            &mut out,
+            &head,
+            true,
+            Persistence::Close,
+            Some("Thu, 01 Jan 1970 00:00:00 GMT"),
+        );
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
             "HTTP/1.1 200 Fine\r\nServer: x\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\
@@ -208,7 +221,10 @@ mod tests {
 
     #[test]
     fn ids_that_could_forge_a_line_are_replaced() {
-        assert_eq!(RequestId::from_client(b"a-1.b:c").map(|id| id.as_str().to_owned()), Some("a-1.b:c".into()));
+        assert_eq!(
+            RequestId::from_client(b"a-1.b:c").map(|id| id.as_str().to_owned()),
+            Some("a-1.b:c".into())
+        );
         for unsafe_id in [&b""[..], b"a b", b"a\"b", &[b'x'; 65], b"\xff"] {
             assert!(RequestId::from_client(unsafe_id).is_none());
         }

@@ -144,7 +144,11 @@ mod tests {
             pools.put(0, near, &bounds, None, now);
         }
         let newest = pools.take(0, false, now).expect("kept");
-        assert_eq!(newest.local_addr().expect("open").port(), ports[1], "the third was one too many");
+        assert_eq!(
+            newest.local_addr().expect("open").port(),
+            ports[1],
+            "the third was one too many"
+        );
         let later = now + Duration::from_secs(11);
         assert!(pools.take(0, false, later).is_none(), "expired");
         pools.put(0, newest, &bounds, Some(Duration::from_secs(5)), now);

@@ -1,0 +1,187 @@
+//! Accepts clients and hands each to the least loaded worker.
+//!
+//! One thread accepts for all workers, rather than each worker from a socket of its own
+//! (`SO_REUSEPORT`): connections live long and differ in load, and the kernel's hash would give one
+//! worker twice the clients of another.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc, watch},
+    task::LocalSet,
+    time::{Instant, timeout},
+};
+
+use super::{
+    buffer::Buffer,
+    problem::Problem,
+    rewrite::Persistence,
+    shared::{ListenerState, Shared},
+    worker::Command,
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Pause after an accept that failed for want of a resource (file descriptors, memory).
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Connections told at once that there are too many; further ones are closed without a word.
+const SHED_AT_ONCE: usize = 256;
+
+/// A client that is told that there are too many may take this long to read it.
+const SHED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A bound listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: StdListener,
+    /// Its counts.
+    pub state: Arc<ListenerState>,
+    /// Where it is bound; the port is known even if 0 was asked.
+    pub address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds `address`.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // A restart must not wait for the connections of the last process to fade.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let socket = StdListener::from(socket);
+        let address = socket.local_addr()?;
+        let state = Arc::new(ListenerState { name: address.to_string(), ..Default::default() });
+        Ok(Self { socket, state, address })
+    }
+}
+
+/// The running acceptor.
+#[derive(Debug)]
+pub struct Acceptor {
+    stop: watch::Sender<bool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Acceptor {
+    /// Accepts from `listeners` for the workers behind `workers`.
+    pub fn spawn(
+        listeners: Vec<Listener>,
+        shared: Arc<Shared>,
+        workers: Vec<mpsc::UnboundedSender<Command>>,
+    ) -> io::Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let (stop, stopped) = watch::channel(false);
+        let thread = thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
+            let hand_out =
+                Rc::new(HandOut { shared, workers, shedding: Semaphore::new(SHED_AT_ONCE) });
+            let local = LocalSet::new();
+            for listener in listeners {
+                local.spawn_local(accept(listener, Rc::clone(&hand_out), stopped.clone()));
+            }
+            // Ends when every listener has stopped; clients still being told to go are cut off.
+            let mut stopped = stopped;
+            local.block_on(&runtime, async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            });
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Closes the listening sockets and waits until they are closed.
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        if self.thread.join().is_err() {
+            tracing::error!("the acceptor panicked");
+        }
+    }
+}
+
+struct HandOut {
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    shedding: Semaphore,
+}
+
+async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut stopped: watch::Receiver<bool>) {
+    let state = listener.state;
+    let socket = match TcpListener::from_std(listener.socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(listener = state.name, %error, "a listening socket is unusable");
+            return;
+        }
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = stopped.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => hand_out.give(stream, peer, &state),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(listener = state.name, %error, "clients cannot be accepted");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because its client had already left, rather than for want of a resource.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+impl HandOut {
+    fn give(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, state: &Arc<ListenerState>) {
+        state.accepted.fetch_add(1, Relaxed);
+        let limit = self.shared.snapshot.load().limits.connections as usize;
+        if self.shared.connections() >= limit {
+            state.shed.fetch_add(1, Relaxed);
+            tokio::task::spawn_local(Rc::clone(self).shed(stream));
+            return;
+        }
+        let loads = self.shared.loads.iter().enumerate();
+        let least = loads.min_by_key(|(_, load)| load.load(Relaxed)).map_or(0, |(n, _)| n);
+        let Ok(stream) = stream.into_std() else { return };
+        self.shared.loads.of(least).fetch_add(1, Relaxed);
+        state.open.fetch_add(1, Relaxed);
+        // Fails only when the worker has ended, and then so does the connection.
+        let _ = self.workers[least].send(Command::Connection(stream, peer, Arc::clone(state)));
+    }
+
+    /// Answers 503 at once, so that a client or a balancer in front knows to go elsewhere.
+    async fn shed(self: Rc<Self>, mut stream: TcpStream) {
+        let Ok(_permit) = self.shedding.try_acquire() else { return };
+        let mut out = Buffer::hollow();
+        let detail = "there are more connections than the limit";
+        let problem = Problem { status: 503, kind: "connections", detail };
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        problem.write(&mut out, None, false, Persistence::Close, &date);
+        let telling = async {
+            stream.write_all(out.data()).await?;
+            stream.shutdown().await?;
+            // Read until the client ends: closing with unread bytes would reset the answer away.
+            let mut sink = [0u8; 1024];
+            let until = Instant::now() + SHED_PATIENCE;
+            while Instant::now() < until && stream.read(&mut sink).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = timeout(SHED_PATIENCE, telling).await;
+    }
+}

@@ -1,0 +1,170 @@
+//! A client's connection: waits for requests, hands each to [`handle`], and ends in order.
+
+use std::{
+    fmt::Write,
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
+
+use super::{
+    buffer::Buffer,
+    deadline::Deadline,
+    handle::{After, handle},
+    worker::{Open, Worker},
+};
+
+/// A client that is told to go may take this long to read what it was told.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes of a client that is told to go which are read and dropped at most.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A client's connection and what has been read of it.
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    /// Bytes read that belong to this request or to later ones; hollow while the client is idle.
+    pub(super) inbox: Buffer,
+    pub(super) deadline: Deadline,
+    pub(super) address: IpAddr,
+    pub(super) address_text: AddressText,
+    open: Open,
+    /// No request was read yet.
+    fresh: bool,
+}
+
+/// An address as text, without allocation.
+#[derive(Clone, Copy)]
+pub(super) struct AddressText {
+    text: [u8; 46],
+    length: u8,
+}
+
+impl AddressText {
+    fn new(address: IpAddr) -> Self {
+        let mut this = Self { text: [0; 46], length: 0 };
+        // The longest form of an address is 45 bytes.
+        let _ = write!(this, "{address}");
+        this
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or("")
+    }
+}
+
+impl Write for AddressText {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        let (from, to) = (usize::from(self.length), usize::from(self.length) + part.len());
+        self.text.get_mut(from..to).ok_or(std::fmt::Error)?.copy_from_slice(part.as_bytes());
+        self.length = to as u8;
+        Ok(())
+    }
+}
+
+/// Serves one client until its connection ends.
+pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Open) {
+    // Fails only if the connection is already gone, which the first read will tell.
+    let _ = stream.set_nodelay(true);
+    poll_fn(|cx| Poll::Ready(open.wake_by(cx.waker()))).await;
+    // An IPv4 client of an IPv6 socket is still an IPv4 client.
+    let address = peer.ip().to_canonical();
+    let mut client = Client {
+        stream,
+        inbox: Buffer::hollow(),
+        deadline: Deadline::new(Instant::now() + worker.snapshot().limits.header_timeout),
+        address,
+        address_text: AddressText::new(address),
+        open,
+        fresh: true,
+    };
+    while client.next_request(&worker).await {
+        match handle(&mut client, &worker).await {
+            After::Keep if !worker.draining.get() => {}
+            After::Keep | After::Close => break,
+            After::Linger => {
+                client.linger().await;
+                break;
+            }
+        }
+    }
+    worker.blocks.give(std::mem::replace(&mut client.inbox, Buffer::hollow()));
+}
+
+impl Client {
+    /// The address of the socket that the client connected to.
+    pub(super) fn listener(&self) -> &str {
+        self.open.listener()
+    }
+
+    /// Waits until there is something to read; false if the client left, stayed idle too long, or the
+    /// worker drains. Holds no buffer while it waits.
+    async fn next_request(&mut self, worker: &Worker) -> bool {
+        if !self.inbox.is_empty() {
+            return true;
+        }
+        worker.blocks.give(std::mem::replace(&mut self.inbox, Buffer::hollow()));
+        if !std::mem::take(&mut self.fresh) {
+            self.deadline.set(Instant::now() + worker.snapshot().limits.idle_timeout);
+        }
+        let ready = poll_fn(|cx| {
+            if let Poll::Ready(ready) = self.stream.poll_read_ready(cx) {
+                return Poll::Ready(ready.is_ok());
+            }
+            if worker.draining.get() {
+                return Poll::Ready(false);
+            }
+            self.deadline.poll_passed(cx).map(|()| false)
+        })
+        .await;
+        if ready {
+            self.inbox = worker.blocks.take();
+        }
+        ready
+    }
+
+    /// Ends the connection so that the client can read its last answer: closing a socket with unread
+    /// bytes would reset it (RFC 9112 section 9.6).
+    async fn linger(&mut self) {
+        let end = async {
+            let mut dropped = 0;
+            self.stream.shutdown().await?;
+            let mut sink = [0u8; 1024];
+            while dropped < LINGER_BYTES {
+                match self.stream.read(&mut sink).await? {
+                    0 => break,
+                    n => dropped += n,
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // A client that does not end in time, or broke off, has nothing more to be told.
+        let _ = tokio::time::timeout(LINGER, end).await;
+    }
+
+    /// Ends the connection so that the client cannot take a cut answer for a whole one.
+    pub(super) fn abort(&self) {
+        // Fails only on a socket that is already gone.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_addresses_fit() {
+        for text in ["127.0.0.1", "::1", "2001:db8:1111:2222:3333:4444:5555:6666"] {
+            assert_eq!(AddressText::new(text.parse().expect("an address")).as_str(), text);
+        }
+    }
+}

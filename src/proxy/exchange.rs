@@ -1,0 +1,337 @@
+//! One attempt at one endpoint: the request goes out while the answer may already come in.
+//!
+//! Both directions are polled from one task, so an endpoint may answer before it has read the whole
+//! body (a 413, a `100 Continue`), and a client that leaves is noticed while the endpoint is silent.
+
+use std::{
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{io::AsyncWrite as _, net::TcpStream, time::Instant};
+
+use super::{
+    body::Framing,
+    buffer::Buffer,
+    connection::Client,
+    head::{Fields, MAX_FIELDS, parse_response},
+    plan::Plan,
+    problem::Fault,
+    relay::{Cut, Relay},
+    rewrite::{put_status, write_response},
+    worker::Worker,
+};
+
+/// Largest head of an answer.
+const ANSWER_HEAD_BYTES: usize = 256 * 1024;
+
+/// An attempt in progress.
+pub(super) struct Exchange {
+    upstream: TcpStream,
+    /// The connection had served before.
+    pub(super) reused: bool,
+    /// What came in from the endpoint.
+    answer: Buffer,
+    /// Bytes of `out` that were sent. They stay in `out`, so that they can be sent again.
+    sent: usize,
+    upload: Option<Upload>,
+    /// The request did not go out whole.
+    cut: bool,
+    /// Interim answers on their way to the client.
+    interim: Buffer,
+    /// Any byte of an answer came in.
+    pub(super) answered: bool,
+    /// Bytes of the request's body sent.
+    pub(super) body_bytes: u64,
+}
+
+/// A body that did not fit behind the head.
+struct Upload {
+    relay: Relay,
+    outbox: Buffer,
+}
+
+/// An answer whose head has been written for the client.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    relay: Relay,
+    /// The endpoint keeps the connection, for that long if it says so.
+    keep_upstream: Option<Option<Duration>>,
+    /// The client's connection can stay.
+    pub(super) keep_client: bool,
+}
+
+impl Answer {
+    /// Bytes of the answer's body found so far.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.relay.moved
+    }
+}
+
+/// Why an attempt ended without a whole answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The client left.
+    ClientGone,
+    /// The client's chunks are malformed.
+    ClientBody,
+    /// The endpoint's fault.
+    Fault(Fault),
+}
+
+impl Exchange {
+    /// An attempt over `upstream`. What of the body did not fit behind the head in `out` is taken from
+    /// the client as it comes.
+    pub(super) fn new(
+        upstream: TcpStream,
+        reused: bool,
+        rest: Option<Framing>,
+        worker: &Worker,
+    ) -> Self {
+        let upload = rest.map(|framing| Upload {
+            relay: Relay::new(framing, framing == Framing::Chunked),
+            outbox: worker.blocks.take(),
+        });
+        Self {
+            upstream,
+            reused,
+            answer: worker.blocks.take(),
+            sent: 0,
+            upload,
+            cut: false,
+            interim: Buffer::hollow(),
+            answered: false,
+            body_bytes: 0,
+        }
+    }
+
+    /// Gives the buffers back.
+    pub(super) fn discard(self, worker: &Worker) {
+        worker.blocks.give(self.answer);
+        if let Some(upload) = self.upload {
+            worker.blocks.give(upload.outbox);
+        }
+    }
+
+    /// Whether the request's body has been read from the client to its end.
+    pub(super) fn request_is_read(&self) -> bool {
+        self.upload.is_none() && !self.cut
+    }
+
+    /// Whether not one byte of the request was taken by the connection.
+    pub(super) fn nothing_sent(&self) -> bool {
+        self.sent == 0
+    }
+
+    /// Sends `out`, then the rest of the body, until the head of the final answer is in; writes it for
+    /// the client into `out`.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        worker: &Worker,
+        plan: &Plan,
+        out: &mut Buffer,
+    ) -> Poll<Result<Answer, Broken>> {
+        self.poll_send(cx, out);
+        if !self.interim.is_empty()
+            && let Poll::Ready(Err(_)) = self.interim.poll_flush(cx, &mut client.stream)
+        {
+            return Poll::Ready(Err(Broken::ClientGone));
+        }
+        while let Poll::Ready(filled) = self.answer.poll_fill(cx, &mut self.upstream) {
+            if !filled.is_ok_and(|n| n > 0) {
+                return Poll::Ready(Err(Broken::Fault(Fault::Reset)));
+            }
+            self.answered = true;
+            match self.read_heads(worker, plan, out) {
+                Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(Broken::Fault(fault))),
+            }
+            if !self.interim.is_empty()
+                && let Poll::Ready(Err(_)) = self.interim.poll_flush(cx, &mut client.stream)
+            {
+                return Poll::Ready(Err(Broken::ClientGone));
+            }
+        }
+        if self.sent == out.len()
+            && let Some(moved) = self.poll_upload(cx, client)?
+        {
+            let limits = &plan.snapshot.limits;
+            let patience = if moved { limits.body_timeout } else { plan.route().timeout };
+            client.deadline.set(Instant::now() + patience);
+        }
+        self.poll_client(cx, client)?;
+        client.deadline.poll_passed(cx).map(|()| Err(Broken::Fault(Fault::Timeout)))
+    }
+
+    /// Relays the answer's body after the head in `out`, and what is left of the request's.
+    pub(super) fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        plan: &Plan,
+        out: &mut Buffer,
+        answer: &mut Answer,
+    ) -> Poll<Result<(), Broken>> {
+        let (from, to) = (&mut self.upstream, &mut client.stream);
+        let relayed = answer.relay.poll(cx, from, &mut self.answer, out, to);
+        if let Poll::Ready(result) = relayed {
+            return Poll::Ready(result.map_err(|cut| match cut {
+                Cut::Sender => Broken::Fault(Fault::Reset),
+                Cut::Malformed => Broken::Fault(Fault::Protocol),
+                Cut::Receiver => Broken::ClientGone,
+            }));
+        }
+        let uploaded = self.poll_upload(cx, client)?.is_some();
+        if answer.relay.take_progress() || uploaded {
+            client.deadline.set(Instant::now() + plan.snapshot.limits.body_timeout);
+        }
+        self.poll_client(cx, client)?;
+        client.deadline.poll_passed(cx).map(|()| Err(Broken::Fault(Fault::Timeout)))
+    }
+
+    /// The connection, if it can serve again after `answer`, and how long the endpoint keeps it.
+    pub(super) fn into_reusable(
+        self,
+        answer: &Answer,
+        worker: &Worker,
+    ) -> Option<(TcpStream, Option<Duration>)> {
+        // Bytes after the answer's end were never asked for.
+        let clean = self.request_is_read() && self.answer.is_empty();
+        worker.blocks.give(self.answer);
+        let offered = answer.keep_upstream?;
+        clean.then_some((self.upstream, offered))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, out: &Buffer) {
+        while !self.cut && self.sent < out.len() {
+            let rest = &out.data()[self.sent..];
+            match Pin::new(&mut self.upstream).poll_write(cx, rest) {
+                Poll::Ready(Ok(n)) if n > 0 => self.sent += n,
+                Poll::Pending => return,
+                // The endpoint may have answered before it closed; reading will tell.
+                Poll::Ready(_) => self.stop_upload(),
+            }
+        }
+    }
+
+    fn stop_upload(&mut self) {
+        self.cut = true;
+        self.upload = None;
+    }
+
+    /// Moves the body on: tells whether it moved (true) or has just ended (false).
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+    ) -> Result<Option<bool>, Broken> {
+        let Some(Upload { relay, outbox }) = &mut self.upload else { return Ok(None) };
+        let (from, to) = (&mut client.stream, &mut self.upstream);
+        let polled = relay.poll(cx, from, &mut client.inbox, outbox, to);
+        self.body_bytes = relay.moved;
+        match polled {
+            Poll::Pending => Ok(relay.take_progress().then_some(true)),
+            Poll::Ready(Ok(())) => {
+                self.upload = None;
+                Ok(Some(false))
+            }
+            Poll::Ready(Err(Cut::Receiver)) => {
+                self.stop_upload();
+                Ok(None)
+            }
+            Poll::Ready(Err(Cut::Sender)) => Err(Broken::ClientGone),
+            Poll::Ready(Err(Cut::Malformed)) => Err(Broken::ClientBody),
+        }
+    }
+
+    /// Notices a client that leaves; what it sends ahead is kept for the next request.
+    fn poll_client(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), Broken> {
+        while self.upload.is_none() && client.inbox.space() > 0 {
+            match client.inbox.poll_fill(cx, &mut client.stream) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Err(Broken::ClientGone),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads heads from what came in: interim ones are passed on, the final one is written into `out`.
+    fn read_heads(
+        &mut self,
+        worker: &Worker,
+        plan: &Plan,
+        out: &mut Buffer,
+    ) -> Result<Option<Answer>, Fault> {
+        loop {
+            let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+            let parsed = parse_response(self.answer.data(), &mut fields, plan.manner.head_only);
+            let (head, head_bytes) = match parsed {
+                Ok(Some(found)) => found,
+                Ok(None) if self.answer.len() >= ANSWER_HEAD_BYTES => return Err(Fault::Protocol),
+                Ok(None) => {
+                    if self.answer.space() == 0 {
+                        self.answer.grow();
+                    }
+                    return Ok(None);
+                }
+                Err(why) => {
+                    let id = plan.id.as_str();
+                    tracing::debug!(request_id = id, why, "an endpoint's answer is malformed");
+                    return Err(Fault::Protocol);
+                }
+            };
+            if head.status == 101 {
+                // No upgrade was asked for.
+                return Err(Fault::Protocol);
+            }
+            if head.status < 200 {
+                let wanted = !plan.manner.http10 && (head.status != 100 || plan.expects_continue);
+                if wanted {
+                    put_interim(&mut self.interim, &head);
+                }
+                self.answer.consume(head_bytes);
+                continue;
+            }
+            self.cut |= self.sent < out.len();
+            out.clear();
+            out.put(self.interim.data());
+            self.interim.clear();
+            // Without a length the client gets chunks, or the end of the connection if it is old.
+            let chunked = !plan.manner.http10
+                && matches!(head.framing, Framing::Chunked | Framing::UntilClose);
+            let delimited = chunked || matches!(head.framing, Framing::Length(_));
+            let keep_client =
+                plan.manner.keep_alive && delimited && !self.cut && !worker.draining.get();
+            let persistence = plan.manner.persistence(keep_client);
+            let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
+            write_response(out, &head, chunked, persistence, date.as_deref());
+            let seconds = head.keep_alive_seconds;
+            let answer = Answer {
+                status: head.status,
+                relay: Relay::new(head.framing, chunked),
+                keep_upstream: head
+                    .keep_alive
+                    .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
+                keep_client,
+            };
+            self.answer.consume(head_bytes);
+            return Ok(Some(answer));
+        }
+    }
+}
+
+fn put_interim(out: &mut Buffer, head: &super::head::ResponseHead<'_, '_>) {
+    if head.status == 100 {
+        // Fields of a 100 tell a client nothing.
+        put_status(out, 100, "Continue");
+        out.put(b"\r\n");
+    } else {
+        write_response(out, head, false, super::rewrite::Persistence::Implied, None);
+    }
+}

@@ -1,0 +1,229 @@
+//! What is remembered of a request: counts, a latency sample, a line of the access log.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use super::{
+    connection::Client,
+    plan::{Plan, Refused},
+    problem::Fault,
+    worker::Worker,
+};
+use crate::{
+    registry::{EndpointState, ErrorKind, RetryReason},
+    snapshot::AssignedBy,
+    telemetry::{access_log::Entry, collector::Sample},
+};
+
+/// The account of one request, kept while it lives; dropped, it counts as finished.
+pub(super) struct Tally<'a> {
+    worker: &'a Worker,
+    plan: &'a Plan,
+    /// The endpoint asked last, and when.
+    endpoint: Option<(&'a EndpointState, Instant)>,
+    upstream_us: u32,
+    retries: u32,
+    /// Status that the client was sent; 0 while there is none.
+    pub(super) status: u16,
+    pub(super) fault: Option<&'static str>,
+    /// The client left before its answer was whole.
+    pub(super) gone: bool,
+    /// Part of the request's body was not read.
+    pub(super) unread_body: bool,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(worker: &'a Worker, plan: &'a Plan) -> Self {
+        plan.version().state.cells.of(worker.id).started.add(1);
+        Self {
+            worker,
+            plan,
+            endpoint: None,
+            upstream_us: Sample::NONE,
+            retries: 0,
+            status: 0,
+            fault: None,
+            gone: false,
+            unread_body: false,
+            bytes_in: match plan.framing {
+                super::body::Framing::Length(n) => n,
+                _ => 0,
+            },
+            bytes_out: 0,
+        }
+    }
+
+    /// An attempt at endpoint number `endpoint` of the version begins.
+    pub(super) fn attempt(&mut self, endpoint: usize) {
+        self.end_attempt();
+        let endpoint = &*self.plan.version().endpoints[endpoint];
+        endpoint.cells.of(self.worker.id).started.add(1);
+        self.endpoint = Some((endpoint, Instant::now()));
+    }
+
+    fn end_attempt(&mut self) {
+        if let Some((endpoint, _)) = self.endpoint.take() {
+            endpoint.cells.of(self.worker.id).finished.add(1);
+        }
+    }
+
+    /// The attempt is made again.
+    pub(super) fn retry(&mut self, reason: RetryReason) {
+        self.retries += 1;
+        let cells = self.plan.version().state.cells.of(self.worker.id);
+        cells.retries[reason as usize].add(1);
+    }
+
+    /// The endpoint's answer began.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.status = status;
+        if let Some((endpoint, began)) = self.endpoint {
+            self.upstream_us = micros(began);
+            if status >= 500 {
+                endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
+            }
+        }
+    }
+
+    /// The attempt failed.
+    pub(super) fn failed(&mut self, fault: Fault) {
+        self.fault = Some(fault.problem().kind);
+        if let (Some(kind), Some((endpoint, _))) = (fault.upstream_kind(), self.endpoint) {
+            endpoint.cells.of(self.worker.id).errors[kind as usize].add(1);
+        }
+    }
+
+    /// Number of the endpoint asked last.
+    pub(super) fn endpoint_id(&self) -> u32 {
+        self.endpoint.map_or(u32::MAX, |(endpoint, _)| endpoint.id)
+    }
+
+    /// The request ended: counts it, and hands its latency and its line on.
+    pub(super) fn record(mut self, client: &Client) {
+        let (plan, worker) = (self.plan, self.worker);
+        let series = &plan.route().series[usize::from(plan.decision.version)];
+        let class = match self.status {
+            0 => 5,
+            status => usize::from(status / 100).clamp(1, 5) - 1,
+        };
+        series.cells.of(worker.id).classes[class].add(1);
+        if self.status >= 500 {
+            plan.version().state.cells.of(worker.id).errors.add(1);
+        }
+        let duration_us = micros(plan.began);
+        worker.record(Sample {
+            endpoint: self.endpoint_id(),
+            series: series.id,
+            duration_us,
+            upstream_us: self.upstream_us,
+        });
+        if plan.log.is_some() {
+            self.log(client, duration_us);
+        }
+        self.end_attempt();
+    }
+
+    fn log(&mut self, client: &Client, duration_us: u32) {
+        let plan = self.plan;
+        let Some(text) = &plan.log else { return };
+        let cohort = match plan.decision.by {
+            AssignedBy::Route => "route",
+            AssignedBy::Rule => "rule",
+            AssignedBy::Only => "only",
+            AssignedBy::Cohort(source) => plan.service().cohort.label(source),
+        };
+        let address = self.endpoint.map(|(endpoint, _)| endpoint.label.as_ref());
+        push_line(
+            self.worker,
+            &Entry {
+                unix_us: began_unix_us(duration_us),
+                request_id: plan.id.as_str().as_bytes(),
+                client: client.address,
+                method: text.method.as_bytes(),
+                host: text.host.as_bytes(),
+                path: text.path.as_bytes(),
+                protocol: if plan.manner.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+                status: self.status,
+                service: Some(&plan.service().name),
+                version: Some(&plan.version().name),
+                endpoint: address,
+                route: Some(&plan.route().label),
+                cohort: Some(cohort),
+                bytes_in: self.bytes_in,
+                bytes_out: self.bytes_out,
+                duration_us: duration_us.into(),
+                upstream_us: (self.upstream_us != Sample::NONE).then_some(self.upstream_us.into()),
+                fault: if self.gone { Some("client_gone") } else { self.fault },
+                retries: self.retries,
+            },
+        );
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        self.end_attempt();
+        self.plan.version().state.cells.of(self.worker.id).finished.add(1);
+    }
+}
+
+/// Remembers a request that went nowhere.
+pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Refused) {
+    worker.shared.cells.of(worker.id).count_unrouted(refused.problem.status);
+    if worker.snapshot().access_log.is_none() {
+        return;
+    }
+    let text = refused.log.as_deref();
+    // A head that could not be read was not sampled either; it is always worth a line.
+    if text.is_none() && refused.id.is_some() {
+        return;
+    }
+    push_line(
+        worker,
+        &Entry {
+            unix_us: began_unix_us(0),
+            request_id: refused.id.as_ref().map_or(&[][..], |id| id.as_str().as_bytes()),
+            client: client.address,
+            method: text.map_or(&[], |t| t.method.as_bytes()),
+            host: text.map_or(&[], |t| t.host.as_bytes()),
+            path: text.map_or(&[], |t| t.path.as_bytes()),
+            protocol: if refused.manner.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            status: refused.problem.status,
+            service: None,
+            version: None,
+            endpoint: None,
+            route: None,
+            cohort: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration_us: 0,
+            upstream_us: None,
+            fault: Some(refused.problem.kind),
+            retries: 0,
+        },
+    );
+}
+
+fn push_line(worker: &Worker, entry: &Entry<'_>) {
+    let mut lines = worker.lines.borrow_mut();
+    lines.push(entry);
+    if lines.is_full()
+        && let Some(log) = &worker.snapshot().access_log
+    {
+        log.sender.try_send(&mut lines);
+    }
+    worker.keep_ticking();
+}
+
+/// Microseconds since `began`, short of the value that stands for none.
+fn micros(began: Instant) -> u32 {
+    u32::try_from(began.elapsed().as_micros()).unwrap_or(Sample::NONE - 1).min(Sample::NONE - 1)
+}
+
+fn began_unix_us(duration_us: u32) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros() as u64 - u64::from(duration_us)
+}

@@ -1,0 +1,89 @@
+//! What acceptor, workers and controller share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::{
+    registry::{Counter, PerWorker},
+    snapshot::Snapshot,
+    telemetry::collector::Sample,
+};
+
+/// Statuses of answers that no version gave; the last place is for all others.
+const UNROUTED: [u16; 10] = [400, 404, 408, 414, 417, 431, 501, 503, 505, 0];
+
+/// Shared by acceptor, workers and controller.
+#[derive(Debug)]
+pub struct Shared {
+    /// The snapshot in force. The controller swaps it; workers look at it once per request.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Open client connections of each worker, by which the acceptor chooses.
+    pub loads: PerWorker<AtomicUsize>,
+    /// Counts of each worker that belong to no version.
+    pub cells: PerWorker<WorkerCells>,
+    /// Where workers hand over their samples.
+    pub samples: mpsc::Sender<Vec<Sample>>,
+}
+
+/// Counts of one worker that belong to no version.
+#[derive(Debug, Default)]
+pub struct WorkerCells {
+    unrouted: [Counter; UNROUTED.len()],
+    /// Panics survived.
+    pub panics: Counter,
+    /// Samples dropped because the collector did not keep up.
+    pub samples_lost: Counter,
+}
+
+impl WorkerCells {
+    /// Counts an answer with `status` that no version gave.
+    pub(super) fn count_unrouted(&self, status: u16) {
+        let known = UNROUTED.iter().position(|s| *s == status);
+        self.unrouted[known.unwrap_or(UNROUTED.len() - 1)].add(1);
+    }
+}
+
+impl Shared {
+    /// Shared state of `workers` workers.
+    pub fn new(workers: usize, snapshot: Snapshot, samples: mpsc::Sender<Vec<Sample>>) -> Self {
+        Self {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            loads: PerWorker::new(workers),
+            cells: PerWorker::new(workers),
+            samples,
+        }
+    }
+
+    /// Open client connections.
+    pub fn connections(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Relaxed)).sum()
+    }
+
+    /// Answers that no version gave, by status; 0 stands for statuses without a place of their own.
+    pub fn unrouted(&self) -> Vec<(u16, u64)> {
+        UNROUTED
+            .iter()
+            .enumerate()
+            .map(|(place, status)| (*status, self.cells.sum(|c| c.unrouted[place].read())))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+/// Counts of a listening socket.
+#[derive(Debug, Default)]
+pub struct ListenerState {
+    /// Address as bound.
+    pub name: String,
+    /// Open client connections.
+    pub open: AtomicU64,
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections answered 503 and closed, since there were too many.
+    pub shed: AtomicU64,
+}

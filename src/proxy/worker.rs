@@ -1,0 +1,327 @@
+//! A worker: one thread, one single-threaded runtime, its own connections and upstream pools.
+
+use std::{
+    cell::{Cell, Ref, RefCell},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Waker,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, mpsc, oneshot},
+    task::LocalSet,
+    time::Instant,
+};
+
+use super::{
+    buffer::Blocks,
+    connection,
+    shared::{ListenerState, Shared},
+};
+use crate::{
+    snapshot::Snapshot,
+    telemetry::{
+        access_log::Lines,
+        collector::{BATCH, Sample},
+    },
+    upstream::pool::Pools,
+};
+
+/// How long samples and log lines wait for more of their kind before they are handed over.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How often idle upstream connections are looked over.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this client.
+    Connection(std::net::TcpStream, std::net::SocketAddr, Arc<ListenerState>),
+    /// Let go of the old snapshot; a new one was published.
+    Refresh,
+    /// Hand over samples and log lines now, then answer.
+    Flush(oneshot::Sender<()>),
+    /// Close idle connections, and the others after their answer; answer when all are closed.
+    Drain(oneshot::Sender<()>),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    /// Takes commands.
+    pub commands: mpsc::UnboundedSender<Command>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Ends the worker at once, with whatever it still serves, and waits for its thread.
+    pub fn stop(self) {
+        drop(self.commands);
+        if self.thread.join().is_err() {
+            tracing::error!("a worker panicked");
+        }
+    }
+}
+
+/// Starts worker number `id`.
+pub fn spawn(id: usize, shared: Arc<Shared>) -> std::io::Result<WorkerHandle> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let thread = thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+        let worker = Rc::new(Worker::new(id, shared));
+        let local = LocalSet::new();
+        local.block_on(&runtime, worker.run(inbox));
+    })?;
+    Ok(WorkerHandle { commands, thread })
+}
+
+/// State of a worker; only its own thread sees it.
+pub(super) struct Worker {
+    pub(super) id: usize,
+    pub(super) shared: Arc<Shared>,
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    /// The same snapshot behind a count that no other core touches.
+    current: RefCell<Rc<Arc<Snapshot>>>,
+    pub(super) blocks: Blocks,
+    pub(super) pools: RefCell<Pools>,
+    samples: RefCell<Vec<Sample>>,
+    pub(super) lines: RefCell<Lines>,
+    /// Wakes the tick when there is something to hand over or to look after.
+    busy: Notify,
+    date: RefCell<Date>,
+    pub(super) draining: Cell<bool>,
+    /// Wakers of client connections, so that idle ones notice a drain.
+    clients: RefCell<Vec<Option<Waker>>>,
+    open: Cell<usize>,
+    drained: RefCell<Vec<oneshot::Sender<()>>>,
+}
+
+impl Worker {
+    fn new(id: usize, shared: Arc<Shared>) -> Self {
+        let mut snapshot = Cache::new(Arc::clone(&shared.snapshot));
+        let current = Rc::new(Arc::clone(snapshot.load()));
+        Self {
+            id,
+            shared,
+            snapshot: RefCell::new(snapshot),
+            current: RefCell::new(current),
+            blocks: Blocks::default(),
+            pools: RefCell::default(),
+            samples: RefCell::default(),
+            lines: RefCell::default(),
+            busy: Notify::new(),
+            date: RefCell::new(Date::new()),
+            draining: Cell::new(false),
+            clients: RefCell::default(),
+            open: Cell::new(0),
+            drained: RefCell::default(),
+        }
+    }
+
+    async fn run(self: Rc<Self>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        tokio::task::spawn_local(Rc::clone(&self).tick());
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Connection(stream, peer, listener) => self.serve(stream, peer, listener),
+                Command::Refresh => drop(self.snapshot()),
+                Command::Flush(done) => {
+                    self.hand_over();
+                    // The receiver may have stopped waiting.
+                    let _ = done.send(());
+                }
+                Command::Drain(done) => {
+                    self.draining.set(true);
+                    self.drained.borrow_mut().push(done);
+                    self.clients.borrow().iter().flatten().for_each(Waker::wake_by_ref);
+                    self.answer_drained();
+                }
+            }
+        }
+        self.hand_over();
+    }
+
+    fn serve(
+        self: &Rc<Self>,
+        stream: std::net::TcpStream,
+        peer: std::net::SocketAddr,
+        listener: Arc<ListenerState>,
+    ) {
+        let open = Open::new(self, listener);
+        match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                let serving = connection::serve(Rc::clone(self), stream, peer, open);
+                tokio::task::spawn_local(serving);
+            }
+            Err(error) => tracing::warn!(%error, "a client connection could not be taken over"),
+        }
+    }
+
+    /// The snapshot in force. Looked at once per request, when its head is complete.
+    pub(super) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        let mut cache = self.snapshot.borrow_mut();
+        let latest = cache.load();
+        let mut current = self.current.borrow_mut();
+        if !Arc::ptr_eq(latest, &current) {
+            *current = Rc::new(Arc::clone(latest));
+        }
+        Rc::clone(&current)
+    }
+
+    /// Notes a finished request.
+    pub(super) fn record(&self, sample: Sample) {
+        let mut samples = self.samples.borrow_mut();
+        if samples.is_empty() {
+            self.busy.notify_one();
+        }
+        samples.push(sample);
+        if samples.len() >= BATCH {
+            drop(samples);
+            self.hand_over_samples();
+        }
+    }
+
+    /// Asks for a tick: something waits to be handed over or looked after.
+    pub(super) fn keep_ticking(&self) {
+        self.busy.notify_one();
+    }
+
+    fn hand_over_samples(&self) {
+        let batch = std::mem::take(&mut *self.samples.borrow_mut());
+        if batch.is_empty() {
+            return;
+        }
+        let lost = batch.len() as u64;
+        if self.shared.samples.try_send(batch).is_err() {
+            self.shared.cells.of(self.id).samples_lost.add(lost);
+        }
+    }
+
+    fn hand_over(&self) {
+        self.hand_over_samples();
+        if let Some(log) = &self.snapshot().access_log {
+            log.sender.try_send(&mut self.lines.borrow_mut());
+        }
+    }
+
+    /// Hands over and sweeps while there is something to do, then sleeps until there is again.
+    async fn tick(self: Rc<Self>) {
+        let (mut swept, mut generation) = (Instant::now(), 0);
+        loop {
+            self.busy.notified().await;
+            loop {
+                tokio::time::sleep(TICK).await;
+                let served = !self.samples.borrow().is_empty();
+                self.hand_over();
+                let now = Instant::now();
+                if now - swept >= SWEEP_EVERY {
+                    swept = now;
+                    self.sweep(now, &mut generation);
+                }
+                if !served && self.pools.borrow().is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn sweep(&self, now: Instant, generation: &mut u64) {
+        let snapshot = self.snapshot();
+        if *generation == snapshot.generation {
+            return self.pools.borrow_mut().sweep(now, |_| true);
+        }
+        *generation = snapshot.generation;
+        let versions = snapshot.services.iter().flat_map(|s| &s.versions);
+        let serving: std::collections::HashSet<u32> =
+            versions.flat_map(|v| v.endpoints.iter().map(|e| e.id)).collect();
+        self.pools.borrow_mut().sweep(now, |endpoint| serving.contains(&endpoint));
+    }
+
+    /// The current date as HTTP writes it (RFC 9110 section 5.6.7), made once a second.
+    pub(super) fn date(&self, now: Instant) -> Ref<'_, str> {
+        self.date.borrow_mut().renew(now);
+        Ref::map(self.date.borrow(), |date| date.text.as_str())
+    }
+
+    fn answer_drained(&self) {
+        if self.open.get() == 0 {
+            for done in self.drained.borrow_mut().drain(..) {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Counts an open client connection for as long as it lives.
+pub(super) struct Open {
+    worker: Rc<Worker>,
+    listener: Arc<ListenerState>,
+    place: usize,
+}
+
+impl Open {
+    fn new(worker: &Rc<Worker>, listener: Arc<ListenerState>) -> Self {
+        worker.open.set(worker.open.get() + 1);
+        let mut clients = worker.clients.borrow_mut();
+        // A free place is found by looking: connections are few against requests.
+        let place = clients.iter().rposition(Option::is_none).unwrap_or_else(|| {
+            clients.push(None);
+            clients.len() - 1
+        });
+        // Held from now on, though its task has not been polled yet.
+        clients[place] = Some(Waker::noop().clone());
+        Self { worker: Rc::clone(worker), listener, place }
+    }
+
+    /// The listening socket's address.
+    pub(super) fn listener(&self) -> &str {
+        &self.listener.name
+    }
+
+    /// Lets a drain wake the connection's task.
+    pub(super) fn wake_by(&self, waker: &Waker) {
+        self.worker.clients.borrow_mut()[self.place] = Some(waker.clone());
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.clients.borrow_mut()[self.place] = None;
+        self.worker.open.set(self.worker.open.get() - 1);
+        self.worker.shared.loads.of(self.worker.id).fetch_sub(1, Relaxed);
+        self.listener.open.fetch_sub(1, Relaxed);
+        if std::thread::panicking() {
+            self.worker.shared.cells.of(self.worker.id).panics.add(1);
+        }
+        if self.worker.draining.get() {
+            self.worker.answer_drained();
+        }
+    }
+}
+
+/// The HTTP date, formatted at most once a second.
+struct Date {
+    text: String,
+    until: Instant,
+}
+
+impl Date {
+    fn new() -> Self {
+        Self { text: String::new(), until: Instant::now() }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        if now >= self.until {
+            let date = SystemTime::now();
+            let into = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.text = httpdate::fmt_http_date(date);
+            self.until =
+                now + Duration::from_secs(1) - Duration::from_nanos(into.subsec_nanos().into());
+        }
+    }
+}
