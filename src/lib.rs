@@ -3,6 +3,7 @@
 pub mod config;
 pub mod proxy;
 pub mod registry;
+pub mod rollout;
 pub mod routing;
 pub mod snapshot;
 pub mod telemetry;

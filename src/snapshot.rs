@@ -45,9 +45,9 @@ pub struct Snapshot {
     /// Grows with every change.
     pub generation: u64,
     /// From a request to an index into `routes`.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// Routes, in the order of the file.
-    pub routes: Vec<Route>,
+    pub routes: Arc<[Route]>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
     /// Bounds on clients.
@@ -155,21 +155,32 @@ pub struct Version {
 
 impl Snapshot {
     /// Compiles a snapshot. Live state comes from, and new identities go into, `registry`.
-    pub fn compile(generation: u64, sources: Sources<'_>, registry: &mut Registry) -> Self {
+    ///
+    /// `previous` is a snapshot of the same configuration, if there is one: its routes are shared, so
+    /// that a change of weights costs the same with ten routes and ten thousand.
+    pub fn compile(
+        generation: u64,
+        sources: Sources<'_>,
+        previous: Option<&Self>,
+        registry: &mut Registry,
+    ) -> Self {
         let config = sources.config;
         let services: Vec<Service> = config
             .services
             .iter()
             .map(|(name, service)| Service::compile(name, service, sources, registry))
             .collect();
-        let routes = config
-            .routes
-            .iter()
-            .filter_map(|route| Route::compile(route, config, &services, registry))
-            .collect();
+        let (table, routes) = match previous {
+            Some(previous) => (Arc::clone(&previous.table), Arc::clone(&previous.routes)),
+            None => {
+                let compile = |route| Route::compile(route, config, &services, registry);
+                let routes = config.routes.iter().filter_map(compile).collect();
+                (Arc::new(Table::new(config.routes.iter().map(|r| &r.matches))), routes)
+            }
+        };
         Self {
             generation,
-            table: Table::new(config.routes.iter().map(|r| &r.matches)),
+            table,
             routes,
             services,
             limits: config.limits.clone(),

@@ -47,7 +47,7 @@ pub enum Command {
     /// Hand over samples and log lines now, then answer.
     Flush(oneshot::Sender<()>),
     /// Close idle connections, and the others after their answer; answer when all are closed.
-    Drain(oneshot::Sender<()>),
+    Drain(std::sync::mpsc::Sender<()>),
 }
 
 /// A running worker.
@@ -99,7 +99,7 @@ pub(super) struct Worker {
     /// Wakers of client connections, so that idle ones notice a drain.
     clients: RefCell<Vec<Option<Waker>>>,
     open: Cell<usize>,
-    drained: RefCell<Vec<oneshot::Sender<()>>>,
+    drained: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
 }
 
 impl Worker {

@@ -1,0 +1,246 @@
+//! The whole process, wired: workers, acceptor, control plane; started, and ended in order.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    admin,
+    config::{Loaded, WatchGuard, watch},
+    proxy::{Acceptor, Command, Listener, Shared, WorkerHandle, spawn},
+    registry::Registry,
+    rollout::{Controller, controller::Start, view::Observatory},
+    snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources},
+    telemetry::{access_log, log},
+};
+
+/// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
+const SAMPLE_BATCHES: usize = 256;
+
+/// How often the control plane looks whether old snapshots can be dropped.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the access log may take to write its last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listening socket cannot be bound.
+    #[error("cannot listen on {address}: {source}; is another process using it?")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("cannot write the access log to {path}: {source}")]
+    AccessLog {
+        /// Where.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A thread or a runtime cannot be had.
+    #[error("cannot start: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct App {
+    /// Where clients are accepted, in the order of the file.
+    pub listeners: Vec<SocketAddr>,
+    /// Where the admin endpoint is, if there is one.
+    pub admin: Option<SocketAddr>,
+    observatory: Observatory,
+    acceptor: Acceptor,
+    workers: Vec<WorkerHandle>,
+    control: Control,
+    _watch: Option<WatchGuard>,
+}
+
+#[derive(Debug)]
+struct Control {
+    stop: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+/// How the process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All answers were finished.
+    Drained,
+    /// The deadline passed; what was left was cut.
+    Cut,
+}
+
+impl App {
+    /// Starts to serve `loaded`. `file` is read again when it changes and at [`App::reload`].
+    pub fn start(
+        loaded: Loaded,
+        file: Option<PathBuf>,
+        log: Option<log::Handle>,
+    ) -> Result<Self, StartError> {
+        let config = loaded.config.clone();
+        let workers = worker_count(&config);
+        let bind = |address| Listener::bind(address).map_err(|source| StartError::Bind { address, source });
+        let listeners: Vec<Listener> =
+            config.listen.iter().map(|l| bind(l.address)).collect::<Result<_, _>>()?;
+        let admin = config.admin.as_ref().map(|a| admin::bind(a.address)).transpose()?;
+        let access_log = config.access_log.as_ref().map(|log| {
+            let fault = |source| StartError::AccessLog { path: log.path.clone(), source };
+            access_log::AccessLog::start(&log.path).map_err(fault)
+        });
+        let access_log = access_log.transpose()?;
+
+        let mut registry = Registry::new(workers);
+        let target = config.access_log.as_ref().zip(access_log.as_ref());
+        let target = target.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
+        let sources = Sources {
+            config: &config,
+            overrides: &Overrides::new(),
+            resolved: &Resolved::new(),
+            access_log: target.as_ref(),
+        };
+        let snapshot = Snapshot::compile(1, sources, None, &mut registry);
+        drop(target);
+        let (samples, collected) = mpsc::channel(SAMPLE_BATCHES);
+        let shared = Arc::new(Shared::new(workers, snapshot, samples));
+        let workers: Vec<WorkerHandle> =
+            (0..workers).map(|id| spawn(id, Arc::clone(&shared))).collect::<Result<_, _>>()?;
+        let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
+        let addresses = listeners.iter().map(|l| l.address).collect();
+        let states = listeners.iter().map(|l| Arc::clone(&l.state)).collect();
+        let controller = Controller::new(Start {
+            loaded,
+            file: file.clone(),
+            log,
+            access_log,
+            registry,
+            shared: Arc::clone(&shared),
+            workers: commands.clone(),
+            listeners: states,
+        });
+        let observatory = Observatory::new(controller, collected);
+        let admin_address = admin.as_ref().map(|(_, address)| *address);
+        let control = Control::spawn(observatory.clone(), admin.map(|(socket, _)| socket))?;
+        let watch = file.and_then(|file| follow(&file, observatory.clone()));
+        let acceptor = Acceptor::spawn(listeners, shared, commands)?;
+        Ok(Self {
+            listeners: addresses,
+            admin: admin_address,
+            observatory,
+            acceptor,
+            workers,
+            control,
+            _watch: watch,
+        })
+    }
+
+    /// The control plane, for those who look and those who change.
+    pub fn observatory(&self) -> &Observatory {
+        &self.observatory
+    }
+
+    /// Reads the file again, and opens logs anew.
+    pub fn reload(&self) {
+        let mut controller = self.observatory.controller();
+        controller.reopen_logs();
+        // A bad file was logged and counted, and is shown in the status.
+        let _ = controller.reload();
+    }
+
+    /// Ends in order: no new connections, answers finished, idle connections closed; what is left at
+    /// the configured deadline is cut.
+    pub fn shutdown(self) -> Ended {
+        let deadline = {
+            let mut controller = self.observatory.controller();
+            controller.drain();
+            Instant::now() + controller.config().shutdown.deadline
+        };
+        self.acceptor.stop();
+        let (drained, all) = std_mpsc::channel();
+        for worker in &self.workers {
+            // A worker that has ended holds nothing.
+            let _ = worker.commands.send(Command::Drain(drained.clone()));
+        }
+        drop(drained);
+        let mut ended = Ended::Drained;
+        for _ in &self.workers {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Err(std_mpsc::RecvTimeoutError::Timeout) = all.recv_timeout(left) {
+                ended = Ended::Cut;
+                break;
+            }
+        }
+        // The controller holds ends of the workers' channels too.
+        self.observatory.controller().forget_workers();
+        self.workers.into_iter().for_each(WorkerHandle::stop);
+        let access_log = self.observatory.controller().take_access_log();
+        if !access_log.is_none_or(|log| log.shutdown(LAST_LINES)) {
+            tracing::warn!("the access log did not take its last lines in time");
+        }
+        let _ = self.control.stop.send(());
+        if self.control.thread.join().is_err() {
+            tracing::error!("the control plane panicked");
+        }
+        ended
+    }
+}
+
+/// Reloads when the file changes.
+fn follow(file: &std::path::Path, observatory: Observatory) -> Option<WatchGuard> {
+    let changed = move || {
+        let _ = observatory.controller().reload();
+    };
+    watch(file, changed)
+        .inspect_err(|error| {
+            let file = file.display();
+            tracing::warn!(%file, %error, "the file is not watched; send SIGHUP after a change");
+        })
+        .ok()
+}
+
+/// The worker threads that `config` asks for: by default one for each core that affinity and cgroup
+/// grant this process.
+fn worker_count(config: &crate::config::Config) -> usize {
+    let granted = || thread::available_parallelism().map_or(1, usize::from);
+    config.workers.map_or_else(granted, usize::from)
+}
+
+impl Control {
+    fn spawn(
+        observatory: Observatory,
+        admin: Option<std::net::TcpListener>,
+    ) -> Result<Self, StartError> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::spawn(observatory.clone().absorb());
+                tokio::spawn(tidy(observatory.clone()));
+                if let Some(socket) = admin {
+                    tokio::spawn(admin::serve(socket, observatory));
+                }
+                let _ = stopped.await;
+            });
+        })?;
+        Ok(Self { stop, thread })
+    }
+}
+
+async fn tidy(observatory: Observatory) {
+    loop {
+        tokio::time::sleep(TIDY_EVERY).await;
+        observatory.tidy();
+    }
+}

@@ -1,0 +1,447 @@
+//! The controller: holds the configuration and what was changed while running, and publishes snapshots.
+//!
+//! Every change goes through one `&mut self`, so changes have an order; the generation counts them. A
+//! change is compiled and published before its caller is answered: a request that begins after the
+//! answer is assigned by the new snapshot, on every worker.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use indexmap::IndexMap;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{
+    config::{
+        AdminToken, Config, LoadError, Loaded, read, schema,
+        units::Weight,
+    },
+    proxy::{Command, ListenerState, Shared},
+    registry::Registry,
+    snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, weights_in_force},
+    telemetry::{access_log, log},
+};
+
+/// The one writer of snapshots.
+#[derive(Debug)]
+pub struct Controller {
+    config: Arc<Config>,
+    hash: String,
+    tokens: Vec<AdminToken>,
+    /// The file that a reload reads; nothing if the configuration did not come from one.
+    file: Option<PathBuf>,
+    overrides: Overrides,
+    resolved: Resolved,
+    registry: Registry,
+    shared: Arc<Shared>,
+    workers: Vec<UnboundedSender<Command>>,
+    listeners: Vec<Arc<ListenerState>>,
+    log: Option<log::Handle>,
+    access_log: Option<access_log::AccessLog>,
+    /// Snapshots that a request or a worker may still hold. Dropped here, not on a worker's core.
+    retired: Vec<Arc<Snapshot>>,
+    started: (Instant, SystemTime),
+    reloads: Reloads,
+    /// Set once the process is to end.
+    draining: bool,
+}
+
+/// How reloads went.
+#[derive(Debug, Clone, Default)]
+pub struct Reloads {
+    /// Files taken over, or found unchanged.
+    pub applied: u64,
+    /// Bad files, which changed nothing.
+    pub rejected: u64,
+    /// What was wrong with the last file, if it was bad.
+    pub error: Option<Arc<LoadError>>,
+}
+
+/// A change of weights as asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The service.
+    pub service: String,
+    /// Weights by version; a version not named gets 0.
+    pub weights: IndexMap<String, Weight>,
+    /// The generation that the caller saw; another one in force refuses the change.
+    pub if_generation: Option<u64>,
+    /// Who asks, for the log.
+    pub by: String,
+    /// Why, for the log.
+    pub reason: Option<String>,
+    /// Only tell what would change.
+    pub dry_run: bool,
+}
+
+/// Why a change was refused; nothing changed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Rejected {
+    /// The service does not exist.
+    #[error("there is no service `{service}`; there are: {known}")]
+    NoService {
+        /// As asked for.
+        service: String,
+        /// Names of services.
+        known: String,
+    },
+    /// A version does not exist.
+    #[error("service `{service}` has no version `{version}`; it has: {known}")]
+    NoVersion {
+        /// As asked for.
+        service: String,
+        /// As asked for.
+        version: String,
+        /// Names of versions.
+        known: String,
+    },
+    /// All weights are 0.
+    #[error("all weights are 0, so nobody could be served; give at least one version a weight")]
+    NoWeight,
+    /// Somebody else made a change first.
+    #[error("the generation is {actual}, not {expected}: somebody else made a change; look again")]
+    Outdated {
+        /// As the caller saw it.
+        expected: u64,
+        /// In force.
+        actual: u64,
+    },
+}
+
+/// What a change did, or would do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// Generation in force afterwards; of a dry run the one that is in force now.
+    pub generation: u64,
+    /// Weights before, by version.
+    pub before: IndexMap<String, Weight>,
+    /// Weights after, by version.
+    pub after: IndexMap<String, Weight>,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The file is as before.
+    Unchanged,
+    /// The file is in force, as this generation.
+    Applied(u64),
+}
+
+/// What a controller starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// The configuration.
+    pub loaded: Loaded,
+    /// The file that a reload reads.
+    pub file: Option<PathBuf>,
+    /// Changes the level of the process's log.
+    pub log: Option<log::Handle>,
+    /// The access log, if the configuration has one.
+    pub access_log: Option<access_log::AccessLog>,
+    /// Live state, as the first snapshot was compiled with it.
+    pub registry: Registry,
+    /// Holds the first snapshot.
+    pub shared: Arc<Shared>,
+    /// Running workers.
+    pub workers: Vec<UnboundedSender<Command>>,
+    /// Bound listening sockets.
+    pub listeners: Vec<Arc<ListenerState>>,
+}
+
+impl Controller {
+    /// A controller of running workers.
+    pub fn new(start: Start) -> Self {
+        Self {
+            config: Arc::new(start.loaded.config),
+            hash: start.loaded.hash,
+            tokens: start.loaded.tokens,
+            file: start.file,
+            overrides: Overrides::new(),
+            resolved: Resolved::new(),
+            registry: start.registry,
+            shared: start.shared,
+            workers: start.workers,
+            listeners: start.listeners,
+            log: start.log,
+            access_log: start.access_log,
+            retired: Vec::new(),
+            started: (Instant::now(), SystemTime::now()),
+            reloads: Reloads::default(),
+            draining: false,
+        }
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Hash of the configuration's text, 16 hexadecimal digits.
+    pub fn config_hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The file that a reload reads.
+    pub fn file(&self) -> Option<&std::path::Path> {
+        self.file.as_deref()
+    }
+
+    /// Tokens that may call the admin API; none lets everybody on loopback in.
+    pub fn tokens(&self) -> &[AdminToken] {
+        &self.tokens
+    }
+
+    /// How reloads went.
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// When the process started.
+    pub fn started(&self) -> (Instant, SystemTime) {
+        self.started
+    }
+
+    /// What acceptor and workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Listening sockets.
+    pub fn listeners(&self) -> &[Arc<ListenerState>] {
+        &self.listeners
+    }
+
+    /// Running workers.
+    pub fn workers(&self) -> &[UnboundedSender<Command>] {
+        &self.workers
+    }
+
+    /// Lines that the access log lost.
+    pub fn access_log_lost(&self) -> access_log::Lost {
+        self.access_log.as_ref().map(access_log::AccessLog::lost).unwrap_or_default()
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    /// Whether the process is to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Notes that the process is to end: it is no longer ready.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Changes the weights of a service. When this returns, they are in force on every worker.
+    pub fn set_weights(&mut self, change: Change) -> Result<Applied, Rejected> {
+        let generation = self.snapshot().generation;
+        if let Some(expected) = change.if_generation.filter(|g| *g != generation) {
+            return Err(Rejected::Outdated { expected, actual: generation });
+        }
+        let service = self.config.services.get(&change.service).ok_or_else(|| {
+            let known = list(self.config.services.keys());
+            Rejected::NoService { service: change.service.clone(), known }
+        })?;
+        if let Some(version) = change.weights.keys().find(|v| !service.versions.contains_key(*v)) {
+            return Err(Rejected::NoVersion {
+                service: change.service.clone(),
+                version: version.clone(),
+                known: list(service.versions.keys()),
+            });
+        }
+        if change.weights.values().all(|w| *w == Weight::ZERO) {
+            return Err(Rejected::NoWeight);
+        }
+        let in_force = |overrides: &Overrides| -> IndexMap<String, Weight> {
+            let weights = weights_in_force(&change.service, service, overrides);
+            weights.into_iter().map(|(version, weight)| (version.clone(), weight)).collect()
+        };
+        let before = in_force(&self.overrides);
+        let asked = Overrides::from([(change.service.clone(), change.weights.clone())]);
+        let after = in_force(&asked);
+        if change.dry_run {
+            return Ok(Applied { generation, before, after });
+        }
+        self.overrides.extend(asked);
+        let generation = self.publish(true);
+        let (from, to) = (show(&before), show(&after));
+        let reason = change.reason.as_deref().unwrap_or("");
+        tracing::info!(
+            service = change.service,
+            from,
+            to,
+            generation,
+            by = change.by,
+            reason,
+            "weights changed"
+        );
+        Ok(Applied { generation, before, after })
+    }
+
+    /// Reads the file again. A bad file changes nothing; it is logged and counted, and
+    /// [`Controller::reloads`] shows what was wrong with it.
+    pub fn reload(&mut self) -> Result<Reloaded, Arc<LoadError>> {
+        let Some(file) = self.file.clone() else { return Ok(Reloaded::Unchanged) };
+        match read(&file) {
+            Ok(loaded) => {
+                self.reloads.applied += 1;
+                self.reloads.error = None;
+                Ok(self.take_over(loaded))
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                tracing::error!(file = %file.display(), %error, "the file was not taken over; the old configuration stays");
+                self.reloads.rejected += 1;
+                self.reloads.error = Some(Arc::clone(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn take_over(&mut self, loaded: Loaded) -> Reloaded {
+        self.tokens = loaded.tokens;
+        if loaded.hash == self.hash {
+            return Reloaded::Unchanged;
+        }
+        let new = loaded.config;
+        for field in needs_restart(&self.config, &new) {
+            tracing::warn!(field, "a change of this field takes effect at the next start");
+        }
+        self.replace_access_log(&new);
+        if let Some(log) = &self.log {
+            log.set_level(new.log.level);
+        }
+        let old = std::mem::replace(&mut self.config, Arc::new(new));
+        let config = &self.config;
+        self.overrides.retain(|name, weights| keeps_override(name, weights, &old, config));
+        self.hash = loaded.hash;
+        let generation = self.publish(false);
+        tracing::info!(generation, hash = self.hash, "configuration taken over");
+        Reloaded::Applied(generation)
+    }
+
+    /// Opens the access log that `new` asks for, if it is another one than is open.
+    fn replace_access_log(&mut self, new: &Config) {
+        let path = |config: &Config| config.access_log.as_ref().map(|log| log.path.clone());
+        if path(new) == path(&self.config) {
+            return;
+        }
+        match path(new).map(|path| access_log::AccessLog::start(&path)).transpose() {
+            // The old writer ends when the last worker has let go of the old snapshot.
+            Ok(log) => self.access_log = log,
+            Err(error) => {
+                tracing::error!(%error, "the access log cannot be opened; the old one stays")
+            }
+        }
+    }
+
+    /// Lets go of the workers, so that they end.
+    pub fn forget_workers(&mut self) {
+        self.workers.clear();
+    }
+
+    /// The access log, to end it.
+    pub fn take_access_log(&mut self) -> Option<access_log::AccessLog> {
+        self.access_log.take()
+    }
+
+    /// Opens the access log's file anew, after it was renamed.
+    pub fn reopen_logs(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Takes over the addresses that names stand for, if they changed.
+    pub fn set_resolved(&mut self, resolved: Resolved) {
+        if resolved != self.resolved {
+            self.resolved = resolved;
+            let generation = self.publish(true);
+            tracing::info!(generation, "addresses of endpoints changed");
+        }
+    }
+
+    /// Compiles and publishes a snapshot of what is in force now; answers its generation.
+    fn publish(&mut self, same_routes: bool) -> u64 {
+        let old = self.snapshot();
+        let generation = old.generation + 1;
+        let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
+        let access_log =
+            access_log.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
+        let sources = Sources {
+            config: &self.config,
+            overrides: &self.overrides,
+            resolved: &self.resolved,
+            access_log: access_log.as_ref(),
+        };
+        let previous = same_routes.then_some(&*old);
+        let snapshot = Snapshot::compile(generation, sources, previous, &mut self.registry);
+        self.shared.snapshot.store(Arc::new(snapshot));
+        for worker in &self.workers {
+            // A worker that has ended needs no snapshot.
+            let _ = worker.send(Command::Refresh);
+        }
+        self.retired.push(old);
+        generation
+    }
+
+    /// Drops snapshots that nobody holds any more, and live state that no snapshot names; answers the
+    /// endpoints forgotten. Called now and then.
+    pub fn tidy(&mut self) -> Vec<u32> {
+        let before = self.retired.len();
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        if self.retired.len() == before { Vec::new() } else { self.registry.forget_unused() }
+    }
+}
+
+/// Whether weights set while running outlive a reload: only while the file's own weights for the
+/// service are as before and somebody would still be served.
+fn keeps_override(
+    name: &str,
+    weights: &IndexMap<String, Weight>,
+    old: &Config,
+    new: &Config,
+) -> bool {
+    let written = |config: &Config| config.services.get(name).map(|s| s.weights.clone());
+    let Some(service) = new.services.get(name) else { return false };
+    let serves = weights.iter().any(|(v, w)| service.versions.contains_key(v) && *w > Weight::ZERO);
+    if !serves {
+        tracing::warn!(
+            service = name,
+            "the weights set while running name no version of the file; the file's apply"
+        );
+    }
+    serves && written(old) == written(new)
+}
+
+/// Fields that differ and are only read at start.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let admin = |c: &Config| c.admin.as_ref().map(|a| a.address);
+    let format = |c: &Config| -> schema::LogFormat { c.log.format };
+    [
+        ("workers", old.workers != new.workers),
+        ("listen", old.listen != new.listen),
+        ("admin.address", admin(old) != admin(new)),
+        ("resolver", old.resolver != new.resolver),
+        ("log.format", format(old) != format(new)),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+    .collect()
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn show(weights: &IndexMap<String, Weight>) -> String {
+    let each = weights.iter().map(|(version, weight)| format!("{version}={}", weight.value()));
+    each.collect::<Vec<_>>().join(" ")
+}

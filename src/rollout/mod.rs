@@ -1,0 +1,6 @@
+//! The control plane: the one writer of what the data plane reads.
+
+pub mod controller;
+pub mod view;
+
+pub use controller::{Change, Controller, Rejected, Reloaded};

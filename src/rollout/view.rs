@@ -1,0 +1,253 @@
+//! What is shown of the running process, gathered for metrics and the admin API.
+//!
+//! Counts are read from the workers' cells as they are; latency is asked of the collector, after the
+//! workers handed over what they hold. So a page never shows less than what was answered before it
+//! was asked for.
+
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Controller;
+use crate::{
+    proxy::Command,
+    registry::{EndpointState, ErrorKind, RetryReason},
+    snapshot::{Snapshot, Version},
+    telemetry::{
+        collector::{Collector, Latency, Sample},
+        metrics::{self, Errors, Scrape, State},
+    },
+};
+
+/// A worker that does not hand over within this time is shown without its latest samples.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The controller and what the workers told, for those who look and those who change.
+#[derive(Debug, Clone)]
+pub struct Observatory {
+    controller: Arc<Mutex<Controller>>,
+    latencies: Arc<Mutex<Latencies>>,
+}
+
+#[derive(Debug)]
+struct Latencies {
+    collector: Collector,
+    samples: mpsc::Receiver<Vec<Sample>>,
+    /// Endpoints that the collector knows.
+    endpoints: std::collections::HashSet<u32>,
+}
+
+impl Observatory {
+    /// Gathers from `controller` and from the samples that its workers send.
+    pub fn new(controller: Controller, samples: mpsc::Receiver<Vec<Sample>>) -> Self {
+        let collector = Collector::default();
+        let latencies = Latencies { collector, samples, endpoints: Default::default() };
+        Self {
+            controller: Arc::new(Mutex::new(controller)),
+            latencies: Arc::new(Mutex::new(latencies)),
+        }
+    }
+
+    /// The controller, locked: for a moment only, never across an await.
+    pub fn controller(&self) -> MutexGuard<'_, Controller> {
+        // A panic in one request of the admin API must not end all later ones; the controller's state
+        // is replaced whole, so it is never half changed.
+        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn latencies(&self) -> MutexGuard<'_, Latencies> {
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in samples as they come, for as long as there are workers.
+    pub async fn absorb(self) {
+        loop {
+            let batch = poll_fn(|cx| self.latencies().samples.poll_recv(cx)).await;
+            let Some(batch) = batch else { return };
+            let snapshot = self.controller().snapshot();
+            self.latencies().absorb(&snapshot, &batch);
+        }
+    }
+
+    /// Forgets what no snapshot names any more.
+    pub fn tidy(&self) {
+        let forgotten = self.controller().tidy();
+        let mut latencies = self.latencies();
+        for endpoint in forgotten {
+            latencies.collector.forget_endpoint(endpoint);
+            latencies.endpoints.remove(&endpoint);
+        }
+    }
+
+    /// Has every worker hand over what it holds, and takes it in.
+    async fn flush(&self) -> Arc<Snapshot> {
+        let workers = self.controller().workers().to_vec();
+        let flushed = workers.iter().filter_map(|worker| {
+            let (done, flushed) = oneshot::channel();
+            worker.send(Command::Flush(done)).ok().map(|()| flushed)
+        });
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        for worker in flushed.collect::<Vec<_>>() {
+            let _ = tokio::time::timeout_at(deadline, worker).await;
+        }
+        let snapshot = self.controller().snapshot();
+        let mut latencies = self.latencies();
+        while let Ok(batch) = latencies.samples.try_recv() {
+            latencies.absorb(&snapshot, &batch);
+        }
+        snapshot
+    }
+
+    /// All that `/metrics` tells.
+    pub async fn scrape(&self) -> Scrape {
+        let snapshot = self.flush().await;
+        let mut latencies = self.latencies();
+        let now = Instant::now();
+        let services = snapshot.services.iter().map(|service| metrics::Service {
+            name: service.name.to_string(),
+            versions: service.versions.iter().map(|v| version(v, &mut latencies.collector, now)).collect(),
+        });
+        let services = services.collect();
+        let series = series(&snapshot, &latencies.collector);
+        drop(latencies);
+        let controller = self.controller();
+        let shared = controller.shared();
+        let listeners = controller.listeners().iter().map(|l| metrics::Listener {
+            name: l.name.clone(),
+            open: l.open.load(Relaxed),
+            accepted: l.accepted.load(Relaxed),
+            shed: l.shed.load(Relaxed),
+        });
+        Scrape {
+            services,
+            series,
+            unrouted: shared.unrouted(),
+            listeners: listeners.collect(),
+            generation: snapshot.generation,
+            reloads_applied: controller.reloads().applied,
+            reloads_rejected: controller.reloads().rejected,
+            access_log: controller.access_log_lost(),
+            worker_panics: shared.cells.sum(|c| c.panics.read()),
+            build: env!("CARGO_PKG_VERSION"),
+            started: controller.started().1,
+            process: metrics::Process::read(),
+        }
+    }
+
+    /// Latency of every version of the snapshot in force, with that snapshot, in its order.
+    pub async fn latencies_by_version(&self) -> (Arc<Snapshot>, Vec<Vec<Latency>>) {
+        let snapshot = self.flush().await;
+        let mut latencies = self.latencies();
+        let now = Instant::now();
+        let by_version = snapshot.services.iter().map(|service| {
+            let of = |v: &Version| latencies.collector.version(v.state.id, now);
+            service.versions.iter().map(of).collect()
+        });
+        let by_version = by_version.collect();
+        drop(latencies);
+        (snapshot, by_version)
+    }
+}
+
+impl Latencies {
+    fn absorb(&mut self, snapshot: &Snapshot, batch: &[Sample]) {
+        // An endpoint is new to the collector at its first sample after a change, which is rare.
+        if batch.iter().any(|s| !self.endpoints.contains(&s.endpoint)) {
+            let versions = snapshot.services.iter().flat_map(|s| &s.versions);
+            for endpoint in versions.flat_map(|v| &v.endpoints) {
+                if self.endpoints.insert(endpoint.id) {
+                    self.collector.register_endpoint(endpoint.id, endpoint.version);
+                }
+            }
+        }
+        self.collector.absorb(batch, Instant::now());
+    }
+}
+
+/// Requests in flight on `version`.
+pub fn in_flight(version: &Version) -> u64 {
+    let cells = &version.state.cells;
+    // Finished first: read the other way around, a request that ends in between would count below 0.
+    let finished = cells.sum(|c| c.finished.read());
+    cells.sum(|c| c.started.read()).saturating_sub(finished)
+}
+
+/// Requests in flight on `endpoint`.
+pub fn endpoint_in_flight(endpoint: &EndpointState) -> u64 {
+    let finished = endpoint.cells.sum(|c| c.finished.read());
+    endpoint.cells.sum(|c| c.started.read()).saturating_sub(finished)
+}
+
+/// The state of `version`.
+pub fn state(version: &Version) -> State {
+    if version.weight.value() > 0.0 {
+        State::Serving
+    } else if in_flight(version) > 0 {
+        State::Draining
+    } else {
+        State::Idle
+    }
+}
+
+fn version(version: &Version, collector: &mut Collector, now: Instant) -> metrics::Version {
+    let text = |label: &Option<String>| label.clone().unwrap_or_default();
+    let cells = &version.state.cells;
+    let retries = RetryReason::ALL
+        .map(|reason| (reason.label(), cells.sum(|c| c.retries[reason as usize].read())));
+    metrics::Version {
+        name: version.name.to_string(),
+        weight: version.weight.value(),
+        state: state(version),
+        semver: text(&version.labels.semver),
+        build: text(&version.labels.build),
+        contract: text(&version.labels.contract),
+        calc: text(&version.labels.calc),
+        in_flight: in_flight(version),
+        ejections: Vec::new(),
+        retries: retries.to_vec(),
+        endpoints: version.endpoints.iter().map(|e| endpoint(e, collector, now)).collect(),
+    }
+}
+
+fn endpoint(state: &EndpointState, collector: &mut Collector, now: Instant) -> metrics::Endpoint {
+    let errors = |kind: ErrorKind| state.cells.sum(|c| c.errors[kind as usize].read());
+    let latency = collector.endpoint(state.id, now);
+    metrics::Endpoint {
+        address: state.label.to_string(),
+        minute: latency.minute,
+        total: latency.total,
+        errors: Errors {
+            connect: errors(ErrorKind::Connect),
+            timeout: errors(ErrorKind::Timeout),
+            reset: errors(ErrorKind::Reset),
+            protocol: errors(ErrorKind::Protocol),
+            status: errors(ErrorKind::Status),
+        },
+        ejections: Vec::new(),
+    }
+}
+
+fn series(snapshot: &Snapshot, collector: &Collector) -> Vec<metrics::Series> {
+    let mut all = Vec::new();
+    for route in snapshot.routes.iter() {
+        let service = &snapshot.services[route.service as usize];
+        for (version, state) in service.versions.iter().zip(&route.series) {
+            let by_class = std::array::from_fn(|class| state.cells.sum(|c| c.classes[class].read()));
+            // A series appears with its first request: routes times versions may be very many.
+            if by_class.iter().any(|n| *n > 0) {
+                all.push(metrics::Series {
+                    service: service.name.to_string(),
+                    version: version.name.to_string(),
+                    route: route.label.to_string(),
+                    by_class,
+                    durations: collector.series(state.id),
+                });
+            }
+        }
+    }
+    all
+}
