@@ -165,8 +165,8 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The known name that `written` was probably meant to be: at most two edits away, and fewer
-/// edits than it has letters, so that `v1` is not taken for `v42`.
+/// The known name that `written` was probably meant to be: at most two edits away, and at most
+/// half of its letters, so that `tls` is not taken for `log`.
 pub(super) fn closest<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -174,7 +174,7 @@ pub(super) fn closest<'a>(
     known
         .into_iter()
         .map(|name| (edit_distance(written, name), name))
-        .filter(|(edits, name)| *edits <= 2 && edits * 2 < name.chars().count().max(3))
+        .filter(|(edits, name)| *edits <= 2 && edits * 2 <= name.len())
         .min()
         .map(|(_, name)| name)
 }
