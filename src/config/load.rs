@@ -80,8 +80,10 @@ pub fn read(path: &Path) -> Result<Loaded, LoadError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde::Deserialize;
 
     use super::*;
+    use crate::config::json_schema;
 
     const GOOD: &str = "\
 workers: 1
@@ -102,6 +104,33 @@ routes: [ { service: game-api } ]
         let config = parse(GOOD).unwrap();
         assert!(config.services["game-api"].versions.keys().eq(["v1", "v2"]));
         assert_eq!(config.routes[0].label(), "default");
+    }
+
+    #[test]
+    fn the_examples_are_valid_and_fit_the_schema() {
+        let schema = jsonschema::validator_for(&json_schema()).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            if let Err(problems) = parse(&text) {
+                panic!("{}", problems.in_file(&path));
+            }
+            let tree = yaml::parse(&text, &mut Vec::new()).unwrap();
+            let value = serde_json::Value::deserialize(&tree).unwrap();
+            let errors: Vec<_> = schema.iter_errors(&value).map(|e| e.to_string()).collect();
+            assert!(errors.is_empty(), "{}: {errors:?}", path.display());
+            count += 1;
+        }
+        assert!(count >= 4);
+    }
+
+    #[test]
+    fn a_written_config_reads_as_the_same() {
+        let config = parse(include_str!("../../config/example.yaml")).unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(parse(&json).unwrap(), config);
     }
 
     #[test]
