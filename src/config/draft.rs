@@ -14,13 +14,10 @@ use super::{
     check::{Finding, check},
     decode::{Fault, decode},
     node::{Field, Node, Tree},
-    problem::{FieldPath, Position, Problem, Problems, Step},
+    problem::{FieldPath, MAX_PROBLEMS, Position, Problem, Problems, Step},
     schema::Config,
     yaml,
 };
-
-/// Problems after which no more are looked for: nobody reads on, and each costs a few readings.
-const MAX_PROBLEMS: usize = 100;
 
 /// A reading in progress.
 pub(super) struct Draft {
@@ -51,7 +48,7 @@ impl Draft {
 
     fn decode_with_repairs(&mut self) {
         let mut repairs: HashMap<FieldPath, usize> = HashMap::new();
-        while self.problems.len() < MAX_PROBLEMS {
+        while self.problems.len() <= MAX_PROBLEMS {
             let (mut path, fault) = match decode(&self.tree) {
                 Ok(config) => {
                     self.config = Some(config);
@@ -323,6 +320,7 @@ routes: [ { service: a, match: { pth: /x } }, { service: a } ]
     fn looking_for_problems_ends() {
         let listen = "{ address: x, y: z }, ".repeat(5000);
         let problems = parse(&format!("listen: [ {listen} ]")).unwrap_err();
-        assert_eq!(problems.as_slice().len(), super::MAX_PROBLEMS);
+        assert_eq!(problems.as_slice().len(), super::MAX_PROBLEMS + 1);
+        assert!(problems.to_string().ends_with("there are more problems; mend these first"));
     }
 }

@@ -121,7 +121,7 @@ pub struct Service {
     /// matches wins.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Limits of the automatic comparison of each canary with the baseline.
+    /// Limits of the automatic comparison of each canary with the baseline. Default: no comparison.
     #[serde(default)]
     pub eject: Option<Eject>,
     /// Longest time for a TCP connection to an endpoint. Default `1s`.
@@ -223,9 +223,9 @@ pub struct RuleMatch {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Eject {
-    /// Tolerated excess of the error rate.
+    /// Tolerated excess of the error rate. Default: not compared.
     pub errors: Option<EjectErrors>,
-    /// Tolerated excess of latency quantiles.
+    /// Tolerated excess of latency quantiles. Default: not compared.
     pub latency: Option<EjectLatency>,
 }
 
@@ -243,9 +243,9 @@ pub struct EjectErrors {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EjectLatency {
-    /// At the 95th percentile.
+    /// At the 95th percentile. Default: not compared.
     pub p95: Option<Share>,
-    /// At the 99th percentile.
+    /// At the 99th percentile. Default: not compared.
     pub p99: Option<Share>,
 }
 
@@ -473,6 +473,17 @@ mod tests {
             def["properties"].is_object() && def["additionalProperties"] != json!(false)
         });
         assert_eq!(loose.count(), 0);
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let page = include_str!("../../docs/configuration.md");
+        let schema = json_schema();
+        let defs = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+        for name in defs.filter_map(|def| def["properties"].as_object()).flat_map(|p| p.keys()) {
+            let row = |line: &str| line.starts_with('|') && line.contains(&format!("`{name}`"));
+            assert!(page.lines().any(row), "`{name}` has no row in docs/configuration.md");
+        }
     }
 
     #[test]

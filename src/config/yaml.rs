@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     node::{Field, Node, Tree},
-    problem::{FieldPath, Position, Problem},
+    problem::{FieldPath, MAX_PROBLEMS, Position, Problem},
     scalar::{refuse_tag, resolve},
 };
 
@@ -140,6 +140,7 @@ impl Builder<'_> {
                 Entry::Vacant(free) => {
                     free.insert(Field { at, node });
                 }
+                Entry::Occupied(_) if self.problems.len() > MAX_PROBLEMS => {}
                 Entry::Occupied(first) => {
                     let (name, line) = (first.key().clone(), first.get().at.line);
                     let message = format!(
