@@ -189,12 +189,22 @@ routes: [ { service: game-api } ]
         assert_eq!(json[2]["message"], "the number `1` stands here; write a list");
     }
 
+    /// Pieces of YAML, parted by a character that is none.
+    const TOKENS: &str = "%YAML 1.2\n¦%TAG ! x:\n¦---¦...¦- ¦a¦: ¦a: ¦? ¦|-\n¦>2\n¦!!str ¦!x ¦!<a> ¦&a ¦\
+        *a¦\"¦'¦[¦]¦{¦}¦, ¦\n¦\n  ¦ ¦\t¦# ¦\r¦é¦<<: ¦~¦\\¦\\x41¦\u{feff}¦\u{2028}¦1e999¦-¦:¦listen: ¦\
+        services: ¦routes: ¦labels: ¦match: ¦versions: ";
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
         fn no_text_panics(text in "\\PC{0,200}|[-a: \\[\\]{}\\n&*!|>'\"%@`#?,\\\\]{0,80}") {
             let _ = parse(&text);
+        }
+
+        #[test]
+        fn no_heap_of_yaml_panics(tokens in proptest::collection::vec(proptest::sample::select(TOKENS.split('¦').collect::<Vec<_>>()), 0..40)) {
+            let _ = parse(&tokens.concat());
         }
 
         #[test]
