@@ -14,9 +14,9 @@ use serde::{
 use serde_json::Value;
 
 use super::{
+    node::{Node, Tree},
     problem::{FieldPath, Step, closest},
     units::as_written,
-    yaml::{Node, Tree},
 };
 
 /// Why a value was refused.
@@ -55,7 +55,9 @@ impl Fault {
                 )
             }
             Self::MissingField(name) => format!("missing; add `{}`", example(name)),
-            Self::Range(wanted) => format!("`{written}` is out of range; write {}", plain(wanted)),
+            Self::Range(wanted) => {
+                format!("`{written}` is out of range; write {}", plain(wanted, name))
+            }
             Self::Choice(known) => {
                 let close = closest(&written, known.iter().copied())
                     .map(|name| format!("did you mean `{name}`? "))
@@ -64,7 +66,7 @@ impl Fault {
             }
             Self::Other(message) => message.clone(),
             Self::Kind(wanted) => {
-                let wanted = plain(wanted);
+                let wanted = plain(wanted, name);
                 let found = match node.map(|n| &n.tree) {
                     Some(Tree::List(_)) => "a list".to_owned(),
                     Some(Tree::Map(_)) => "a map".to_owned(),
@@ -90,15 +92,15 @@ impl Fault {
     }
 }
 
-/// What serde expects, in plain words.
-fn plain(wanted: &str) -> &str {
+/// What serde expects of the field `name`, in plain words.
+fn plain<'a>(wanted: &'a str, name: &str) -> &'a str {
     match wanted {
+        "u16" if name == "workers" => "a whole number from 1 to 1024",
+        "u16" if name == "header_count" => "a whole number from 1 to 256",
         "a string" | "string" | "path string" | "a formatted path string" => "a text",
         "a sequence" => "a list",
-        "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "f64" => "a number",
-        _ if wanted.starts_with("struct ") => "a map of fields",
         _ => wanted,
     }
 }
@@ -237,6 +239,19 @@ impl<'de> Deserializer<'de> for &'de Node {
         }
     }
 
+    /// Fields have names: a list in their order is not a map of them, as serde would have it.
+    fn deserialize_struct<V: de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        match &self.tree {
+            Tree::Map(_) => self.deserialize_any(visitor),
+            _ => Err(Fault::Kind("a map of fields".to_owned())),
+        }
+    }
+
     fn deserialize_newtype_struct<V: de::Visitor<'de>>(
         self,
         name: &'static str,
@@ -252,7 +267,7 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit_struct seq tuple tuple_struct map identifier ignored_any
     }
 }
 

@@ -4,16 +4,24 @@
 //! is asked whether it agrees with itself (`check`). All problems come back together, each with
 //! its line, column and field path.
 
+pub mod address;
 mod check;
 mod decode;
+mod draft;
 mod load;
+mod node;
 pub mod pattern;
 pub mod problem;
+mod scalar;
 pub mod schema;
+mod token;
 pub mod units;
+mod watch;
 mod yaml;
 
 pub use check::{Finding, check};
-pub use load::{AdminToken, LoadError, Loaded, parse, read};
+pub use load::{LoadError, Loaded, parse, read};
 pub use problem::{Problem, Problems};
-pub use schema::Config;
+pub use schema::{Config, json_schema};
+pub use token::AdminToken;
+pub use watch::{WatchError, WatchGuard, watch};

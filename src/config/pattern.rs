@@ -1,7 +1,8 @@
 //! Small languages inside the file, parsed where they are read: paths, hosts, endpoints, cohort keys.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A path to match: `/exact`, `/prefix/*`, `/rounds/{id}/settle`.
@@ -235,9 +236,10 @@ fn is_host_name(text: &str) -> bool {
         })
 }
 
-/// Text forms through serde, with the pattern's own error.
+/// Text forms through serde, with the pattern's own error; their schema is a regular expression
+/// that an editor can apply, a little wider than the parser.
 macro_rules! as_text {
-    ($($name:ty),*) => {$(
+    ($($name:ident: $description:literal, $regex:literal;)*) => {$(
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
                 String::deserialize(d)?.parse().map_err(de::Error::custom)
@@ -249,7 +251,26 @@ macro_rules! as_text {
                 s.collect_str(self)
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "description": $description, "pattern": $regex })
+            }
+        }
     )*};
 }
 
-as_text!(PathPattern, HostPattern, EndpointAddress, KeySource);
+as_text! {
+    PathPattern: "A path: /exact, /prefix/* or /rounds/{id}/settle.",
+        r#"^/(\*|([!"$-)+-.0->@-z|~]*|\{[A-Za-z0-9_-]+\})(/([!"$-)+-.0->@-z|~]*|\{[A-Za-z0-9_-]+\}))*(/\*)?)$"#;
+    HostPattern: "A host name without a port, or *. and a name: api.example.com, *.example.com.",
+        r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$";
+    EndpointAddress: "Address or name, and port: 127.0.0.1:9001, [::1]:9001, game.internal:9001.",
+        r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$";
+    KeySource: "Where a player's key is found: header:NAME, cookie:NAME, query:NAME, path:NAME or client-ip.",
+        r"^(client-ip|(header|cookie|query|path):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$";
+}

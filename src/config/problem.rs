@@ -122,7 +122,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a file, in the order of the text; never empty.
+/// Problems after which no more are looked for: nobody reads on, and each costs a few readings.
+pub(super) const MAX_PROBLEMS: usize = 100;
+
+/// All that is wrong with a file, in the order of the text; never empty. After a hundred problems
+/// the last one says that there are more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(transparent)]
 pub struct Problems(Vec<Problem>);
@@ -132,6 +136,12 @@ impl Problems {
     pub(super) fn sorted(mut problems: Vec<Problem>) -> Option<Self> {
         problems.sort();
         problems.dedup();
+        if problems.len() > MAX_PROBLEMS {
+            problems.truncate(MAX_PROBLEMS);
+            let at = problems[MAX_PROBLEMS - 1].at;
+            let message = "there are more problems; mend these first".to_owned();
+            problems.push(Problem { at, path: FieldPath::default(), message });
+        }
         (!problems.is_empty()).then_some(Self(problems))
     }
 
@@ -165,8 +175,8 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The known name that `written` was probably meant to be: at most two edits away, and fewer
-/// edits than it has letters, so that `v1` is not taken for `v42`.
+/// The known name that `written` was probably meant to be: at most two edits away, and at most
+/// half of its letters, so that `tls` is not taken for `log`.
 pub(super) fn closest<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -174,7 +184,7 @@ pub(super) fn closest<'a>(
     known
         .into_iter()
         .map(|name| (edit_distance(written, name), name))
-        .filter(|(edits, name)| *edits <= 2 && edits * 2 < name.chars().count().max(3))
+        .filter(|(edits, name)| *edits <= 2 && edits * 2 <= name.len())
         .min()
         .map(|(_, name)| name)
 }

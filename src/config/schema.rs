@@ -8,13 +8,24 @@ use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, ti
 
 use indexmap::IndexMap;
 use ipnet::IpNet;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    address,
     pattern::{EndpointAddress, HostPattern, KeySource, PathPattern},
     units::{self, ByteSize, OneOrMany, Share, Weight},
 };
+
+/// What names of services, versions and tokens look like.
+const NAME: &str = "^[A-Za-z0-9._-]{1,64}$";
+
+/// The JSON Schema of a configuration file, draft 2020-12.
+pub fn json_schema() -> serde_json::Value {
+    let mut schema = schema_for!(Config);
+    schema.insert("title".to_owned(), "Tidegate configuration".into());
+    schema.to_value()
+}
 
 /// A whole configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,14 +36,17 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<u16>,
-    /// Where clients are accepted.
+    /// Where clients are accepted; at least one address. Read at start.
+    #[schemars(length(min = 1))]
     pub listen: Vec<Listen>,
     /// The admin endpoint. Default: none.
     #[serde(default)]
     pub admin: Option<Admin>,
-    /// Services by name. Metrics and the admin API use the name.
+    /// Services by name, at least one. Metrics and the admin API use the name.
+    #[schemars(extend("minProperties" = 1, "propertyNames" = { "pattern": NAME }))]
     pub services: IndexMap<String, Service>,
-    /// Routes. Their order does not matter: the most specific match wins.
+    /// Routes, at least one. Their order does not matter: the most specific match wins.
+    #[schemars(length(min = 1))]
     pub routes: Vec<Route>,
     /// Bounds on what clients may send and hold.
     #[serde(default)]
@@ -56,7 +70,8 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// Address and port, `127.0.0.1:8080` or `[::]:8080`. Port 0 takes a free one.
-    #[schemars(with = "String")]
+    #[serde(with = "address::socket")]
+    #[schemars(with = "address::SocketText")]
     pub address: SocketAddr,
 }
 
@@ -65,7 +80,8 @@ pub struct Listen {
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// Address and port. Beyond loopback at least one token is required.
-    #[schemars(with = "String")]
+    #[serde(with = "address::socket")]
+    #[schemars(with = "address::SocketText")]
     pub address: SocketAddr,
     /// Bearer tokens that may call the API. Default: none, which only loopback allows.
     #[serde(default)]
@@ -76,9 +92,11 @@ pub struct Admin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Who holds it; written to the log with each change made by it.
+    /// Who holds it, 1 to 64 letters, digits, `.`, `_` and `-`; written to the log with each change made by it.
+    #[schemars(regex(pattern = NAME))]
     pub name: String,
-    /// The file that holds the token, read at start and at each reload; surrounding white space is
+    /// The file that holds the token, relative to the folder of this file,
+    /// read at start and at each reload; surrounding white space is
     /// dropped; at least 16 bytes.
     pub file: PathBuf,
 }
@@ -89,7 +107,8 @@ pub struct Token {
 pub struct Service {
     /// The version that others are compared with and that serves when nothing else is said.
     pub baseline: String,
-    /// Versions by name.
+    /// Versions by name, at least one.
+    #[schemars(extend("minProperties" = 1, "propertyNames" = { "pattern": NAME }))]
     pub versions: IndexMap<String, Version>,
     /// Relative share of players per version, on any scale, decimals allowed. A version not named
     /// has weight 0. Default: everything to the baseline.
@@ -102,7 +121,7 @@ pub struct Service {
     /// matches wins.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Limits of the automatic comparison of each canary with the baseline.
+    /// Limits of the automatic comparison of each canary with the baseline. Default: no comparison.
     #[serde(default)]
     pub eject: Option<Eject>,
     /// Longest time for a TCP connection to an endpoint. Default `1s`.
@@ -120,7 +139,7 @@ pub struct Service {
 pub struct Version {
     /// Addresses, `127.0.0.1:9001` or `game-v41.internal:9001`. A name stands for all its
     /// addresses and is resolved again as its records age.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(length(min = 1))]
     pub endpoints: Vec<EndpointAddress>,
     /// What this release is; shown by the API and by `tidegate_version_info`.
     #[serde(default)]
@@ -156,9 +175,10 @@ pub struct Cohort {
     /// Where the player's key is found; the first source that is present decides:
     /// `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME` (a parameter of the route's path),
     /// `client-ip`. Default `[ client-ip ]`, which also ends every list.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(length(min = 1))]
     pub key: Vec<KeySource>,
-    /// Mixed into the hash, so that releases draw independent cohorts. Default empty.
+    /// Mixed into the hash, so that releases draw independent cohorts. Default empty; at most
+    /// 256 bytes.
     pub salt: String,
 }
 
@@ -179,7 +199,7 @@ pub struct Rule {
     pub version: String,
 }
 
-/// Conditions of a [`Rule`]; of each list one value must be equal.
+/// Conditions of a rule; of each list one value must be equal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleMatch {
@@ -191,8 +211,9 @@ pub struct RuleMatch {
     pub query: BTreeMap<String, OneOrMany<String>>,
     /// Parameters of the route's path by name.
     pub params: BTreeMap<String, OneOrMany<String>>,
-    /// Client addresses, `10.0.0.0/8`.
-    #[schemars(with = "Vec<String>")]
+    /// Client addresses: ranges such as `10.0.0.0/8`, or single ones.
+    #[serde(with = "address::networks")]
+    #[schemars(with = "Vec<address::NetworkText>")]
     pub clients: Vec<IpNet>,
     /// Players by the value of their cohort key.
     pub players: Vec<String>,
@@ -202,9 +223,9 @@ pub struct RuleMatch {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Eject {
-    /// Tolerated excess of the error rate.
+    /// Tolerated excess of the error rate. Default: not compared.
     pub errors: Option<EjectErrors>,
-    /// Tolerated excess of latency quantiles.
+    /// Tolerated excess of latency quantiles. Default: not compared.
     pub latency: Option<EjectLatency>,
 }
 
@@ -222,9 +243,9 @@ pub struct EjectErrors {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EjectLatency {
-    /// At the 95th percentile.
+    /// At the 95th percentile. Default: not compared.
     pub p95: Option<Share>,
-    /// At the 99th percentile.
+    /// At the 99th percentile. Default: not compared.
     pub p99: Option<Share>,
 }
 
@@ -251,8 +272,10 @@ impl Default for Pool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Label of its metrics and log lines. Default: the path of its match, or `default`.
+    /// Label of its metrics and log lines, different for every route. Default: the path of its
+    /// match, or `default`.
     #[serde(default)]
+    #[schemars(regex(pattern = "^[A-Za-z0-9._/{}*:-]{1,64}$"))]
     pub name: Option<String>,
     /// Which requests. Default: all.
     #[serde(default, rename = "match")]
@@ -281,7 +304,7 @@ impl Route {
     }
 }
 
-/// Conditions of a [`Route`]; all that are named must hold.
+/// Conditions of a route; all that are named must hold.
 ///
 /// Precedence: exact host, then longest `*.` host; exact path, then longest prefix; then a named
 /// method; then the number of header and query conditions.
@@ -289,12 +312,11 @@ impl Route {
 #[serde(deny_unknown_fields, default)]
 pub struct RouteMatch {
     /// `api.example.com`, or `*.example.com` for every name below it; one or a list.
-    #[schemars(with = "Option<OneOrMany<String>>")]
     pub host: Option<OneOrMany<HostPattern>>,
     /// `/exact`, `/prefix/*`, `/rounds/{id}/settle`.
-    #[schemars(with = "Option<String>")]
     pub path: Option<PathPattern>,
-    /// Methods, upper case.
+    /// Methods, upper case. Default: all.
+    #[schemars(inner(regex(pattern = "^[!#$%&'*+.^_`|~0-9A-Z-]+$")))]
     pub methods: Vec<String>,
     /// Header fields by name; one value, or several of which one must be equal.
     pub headers: BTreeMap<String, OneOrMany<String>>,
@@ -394,7 +416,8 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 pub struct Resolver {
     /// DNS servers, `10.0.0.2:53`. Default: those of `/etc/resolv.conf`. Read at start.
-    #[schemars(with = "Vec<String>")]
+    #[serde(with = "address::sockets")]
+    #[schemars(with = "Vec<address::SocketText>")]
     pub servers: Vec<SocketAddr>,
 }
 
@@ -429,5 +452,80 @@ mod default {
 
     pub(super) fn whole() -> Share {
         Share(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_is_valid_and_refuses_unknown_fields() {
+        let schema = json_schema();
+        jsonschema::draft202012::meta::validate(&schema).unwrap();
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        assert_eq!(schema["title"], "Tidegate configuration");
+        assert_eq!(schema["additionalProperties"], false);
+        assert_eq!(schema["$defs"]["Pool"]["properties"]["idle_timeout"]["default"], "55s");
+        let loose = schema["$defs"].as_object().unwrap().iter().filter(|(_, def)| {
+            def["properties"].is_object() && def["additionalProperties"] != json!(false)
+        });
+        assert_eq!(loose.count(), 0);
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let page = include_str!("../../docs/configuration.md");
+        let schema = json_schema();
+        let defs = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+        for name in defs.filter_map(|def| def["properties"].as_object()).flat_map(|p| p.keys()) {
+            let row = |line: &str| line.starts_with('|') && line.contains(&format!("`{name}`"));
+            assert!(page.lines().any(row), "`{name}` has no row in docs/configuration.md");
+        }
+    }
+
+    #[test]
+    fn the_schema_knows_the_small_languages() {
+        let schema = json_schema();
+        let accepts = |def: &str, value: serde_json::Value| {
+            let schema = json!({ "$ref": format!("#/$defs/{def}"), "$defs": schema["$defs"] });
+            jsonschema::validator_for(&schema).unwrap().is_valid(&value)
+        };
+        for good in ["/", "/*", "/a", "/a/", "/a/*", "/rounds/{id}/settle", "/v1/{a}/*"] {
+            assert!(
+                good.parse::<PathPattern>().is_ok() && accepts("PathPattern", good.into()),
+                "{good}"
+            );
+        }
+        for bad in ["", "a", "/a*", "/*/a", "/{a", "/{}", "/a b", "/a?b", "/{a}{b}"] {
+            assert!(
+                bad.parse::<PathPattern>().is_err() && !accepts("PathPattern", bad.into()),
+                "{bad}"
+            );
+        }
+        for good in ["127.0.0.1:9001", "[::1]:9001", "game-v41.internal:9001"] {
+            assert!(good.parse::<EndpointAddress>().is_ok(), "{good}");
+            assert!(accepts("EndpointAddress", good.into()), "{good}");
+        }
+        for bad in ["127.0.0.1", "http://a:80", ":80", "a:"] {
+            assert!(bad.parse::<EndpointAddress>().is_err(), "{bad}");
+            assert!(!accepts("EndpointAddress", bad.into()), "{bad}");
+        }
+        for good in ["client-ip", "header:x-player-id", "cookie:uid", "path:id", "query:p"] {
+            assert!(
+                good.parse::<KeySource>().is_ok() && accepts("KeySource", good.into()),
+                "{good}"
+            );
+        }
+        for bad in ["ip", "claim:sub", "header:", "header:a b"] {
+            assert!(
+                bad.parse::<KeySource>().is_err() && !accepts("KeySource", bad.into()),
+                "{bad}"
+            );
+        }
+        assert!(accepts("Labels", json!({ "contract": 2 })));
+        assert!(!accepts("Labels", json!({ "kontract": "2" })));
     }
 }

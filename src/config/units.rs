@@ -221,7 +221,7 @@ impl<'de> Deserialize<'de> for Weight {
         let value = f64::deserialize(d)?;
         Self::new(value).ok_or_else(|| {
             de::Error::custom(format!(
-                "{value} is not a weight; write a number from 0 to 1e12, such as 95 or 0.5"
+                "`{value}` is not a weight; write a number from 0 to 1e12, such as 95 or 0.5"
             ))
         })
     }
@@ -245,6 +245,7 @@ impl JsonSchema for Weight {
 /// One value or a list of values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "OneOrMany_{T}")]
 pub enum OneOrMany<T> {
     /// A single value.
     One(T),

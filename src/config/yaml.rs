@@ -2,17 +2,20 @@
 //!
 //! Built from the parser's events rather than its own tree: that one is built by recursion, which
 //! a file of nested lists could drive through the stack, and it forgets how a number was written,
-//! so that a label `4.10` would become `4.1`. Scalars follow the core schema of YAML 1.2: `yes`,
-//! `no` and `on` are texts. Aliases are expanded, within bounds; merge keys (`<<`) are not part of
+//! so that a label `4.10` would become `4.1`. Aliases are expanded, within bounds; merge keys (`<<`) are not part of
 //! YAML 1.2 and are refused rather than half understood.
 
 use std::collections::HashMap;
 
 use indexmap::{IndexMap, map::Entry};
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
-use serde_json::{Number, Value};
+use saphyr_parser::{Event, Parser, Span};
+use serde_json::Value;
 
-use super::problem::{FieldPath, Position, Problem, Step};
+use super::{
+    node::{Field, Node, Tree},
+    problem::{FieldPath, MAX_PROBLEMS, Position, Problem},
+    scalar::{refuse_tag, resolve},
+};
 
 /// Levels of lists and maps; the configuration needs eight.
 const MAX_DEPTH: usize = 64;
@@ -20,79 +23,6 @@ const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 200_000;
 /// Bytes of a file.
 const MAX_BYTES: usize = 8 << 20;
-
-/// A value and its place.
-#[derive(Debug, Clone)]
-pub(super) struct Node {
-    /// Where it begins.
-    pub(super) at: Position,
-    pub(super) tree: Tree,
-}
-
-/// What a [`Node`] is.
-#[derive(Debug, Clone)]
-pub(super) enum Tree {
-    /// A single value, and the text it was written as.
-    Scalar { value: Value, written: String },
-    /// Elements, each with its index in the file, which stays when a neighbor is pruned.
-    List(Vec<(usize, Node)>),
-    /// Fields by name, in the order of the file.
-    Map(IndexMap<String, Field>),
-}
-
-/// A field of a map.
-#[derive(Debug, Clone)]
-pub(super) struct Field {
-    /// Where the name begins.
-    pub(super) at: Position,
-    pub(super) node: Node,
-}
-
-impl Node {
-    /// The value at `path`, if it is there; indices count what is left after pruning.
-    pub(super) fn child(&self, path: &FieldPath) -> Option<&Node> {
-        path.steps.iter().try_fold(self, |node, step| match (&node.tree, step) {
-            (Tree::List(items), Step::Index(index)) => items.get(*index).map(|(_, n)| n),
-            (Tree::Map(fields), Step::Key(name)) => fields.get(name).map(|f| &f.node),
-            _ => None,
-        })
-    }
-
-    /// The child one step down; indices count what is left after pruning.
-    pub(super) fn child_mut(&mut self, step: &Step) -> Option<&mut Node> {
-        match (&mut self.tree, step) {
-            (Tree::List(items), Step::Index(index)) => items.get_mut(*index).map(|(_, n)| n),
-            (Tree::Map(fields), Step::Key(name)) => fields.get_mut(name).map(|f| &mut f.node),
-            _ => None,
-        }
-    }
-
-    /// The way to `path` in the file, and its place; of a field that is not there, its map's. A
-    /// problem of a name is at the name, of a value at the value.
-    pub(super) fn locate(&self, path: &FieldPath, of_name: bool) -> (FieldPath, Position) {
-        let (mut node, mut at, mut way) = (self, self.at, FieldPath::default());
-        for (nth, step) in path.steps.iter().enumerate() {
-            let last = nth + 1 == path.steps.len();
-            let below = match (&node.tree, step) {
-                (Tree::List(items), Step::Index(index)) => {
-                    items.get(*index).map(|(index, n)| (Step::Index(*index), n.at, n))
-                }
-                (Tree::Map(fields), Step::Key(name)) => fields.get(name).map(|f| {
-                    let place = if last && of_name { f.at } else { f.node.at };
-                    (step.clone(), place, &f.node)
-                }),
-                _ => None,
-            };
-            let Some((step, place, child)) = below else {
-                way.steps.extend_from_slice(&path.steps[nth..]);
-                return (way, at);
-            };
-            way.steps.push(step);
-            (node, at) = (child, place);
-        }
-        (way, at)
-    }
-}
 
 /// Reads the one document of `text`. Duplicate fields are all noted in `problems` (the first of
 /// them stands); what keeps the text from being understood is the error.
@@ -210,6 +140,7 @@ impl Builder<'_> {
                 Entry::Vacant(free) => {
                     free.insert(Field { at, node });
                 }
+                Entry::Occupied(_) if self.problems.len() > MAX_PROBLEMS => {}
                 Entry::Occupied(first) => {
                     let (name, line) = (first.key().clone(), first.get().at.line);
                     let message = format!(
@@ -260,53 +191,6 @@ fn count(node: &Node) -> usize {
     }
 }
 
-/// The value of a scalar in the core schema. Numbers that no `f64` holds stay texts.
-fn resolve(written: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
-    if tag.is_some_and(|t| t.is_yaml_core_schema() && t.suffix == "str") {
-        return Ok(written.into());
-    }
-    refuse_tag(tag, "str")?;
-    Ok(if style == ScalarStyle::Plain { plain(written) } else { written.into() })
-}
-
-fn plain(written: &str) -> Value {
-    match written {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
-        _ => {}
-    }
-    let radix = |prefix, radix| {
-        let digits: &str = written.strip_prefix(prefix)?;
-        let digits = Some(digits).filter(|d| d.bytes().all(|b| b.is_ascii_alphanumeric()))?;
-        u64::from_str_radix(digits, radix).ok().map(Number::from)
-    };
-    let decimal = || {
-        let digits = written.strip_prefix(['-', '+']).unwrap_or(written);
-        let is_number = digits.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b))
-            && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-            && digits.contains(|c: char| c.is_ascii_digit());
-        if !is_number {
-            return None;
-        }
-        let whole = written.strip_prefix('+').unwrap_or(written);
-        let integer = whole.parse::<u64>().map(Number::from);
-        let integer = integer.or_else(|_| whole.parse::<i64>().map(Number::from));
-        integer.ok().or_else(|| Number::from_f64(whole.parse().ok()?))
-    };
-    let number = radix("0x", 16).or_else(|| radix("0o", 8)).or_else(decimal);
-    number.map_or_else(|| written.into(), Value::Number)
-}
-
-fn refuse_tag(tag: Option<&Tag>, allowed: &str) -> Result<(), String> {
-    match tag {
-        Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == allowed) => {
-            Err(format!("the tag `{tag}` is not understood; leave it out"))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// YAML forbids them; and the parser takes NUL for the end of the text.
 fn refuse_control_characters(text: &str) -> Result<(), Problem> {
     let bad = |c: char| c.is_control() && !"\t\n\r\u{85}".contains(c);
@@ -339,31 +223,8 @@ mod tests {
 
     use super::*;
 
-    fn value(text: &str) -> Value {
-        Value::deserialize(&parse(text, &mut Vec::new()).unwrap()).unwrap()
-    }
-
     fn error(text: &str) -> String {
         parse(text, &mut Vec::new()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn scalars_follow_the_core_schema() {
-        assert_eq!(
-            value(
-                "[1, -2, 0o17, 0x1F, 1.5, +3, .5, 1e3, yes, 'no', ~, True, 1.2.3, 0o9, .inf, --1]"
-            ),
-            json!([
-                1, -2, 15, 31, 1.5, 3, 0.5, 1000.0, "yes", "no", null, true, "1.2.3", "0o9",
-                ".inf", "--1"
-            ])
-        );
-        assert_eq!(
-            value("[18446744073709551615, 99999999999999999999, 1e999]"),
-            json!([u64::MAX, 1e20, "1e999"])
-        );
-        assert_eq!(value("a: !!str 1\nb: &x [1]\nc: *x"), json!({"a": "1", "b": [1], "c": [1]}));
-        assert_eq!(value("\u{feff}1: x"), json!({"1": "x"}));
     }
 
     #[test]

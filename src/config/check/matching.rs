@@ -1,6 +1,6 @@
 //! Conditions on requests, which routes and rules share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Finding;
 use crate::config::{
@@ -80,6 +80,7 @@ pub(super) fn check(
         if values.as_slice().is_empty() {
             found.push(Finding::new(path.clone(), "an empty list; write the values that match"));
         }
+        let mut seen = HashSet::new();
         for (index, value) in values.as_slice().iter().enumerate() {
             let path = match values {
                 OneOrMany::One(_) => path.clone(),
@@ -91,7 +92,7 @@ pub(super) fn check(
                     format!("`{value}` never matches; {message}"),
                 ));
             }
-            if values.as_slice()[..index].contains(value) {
+            if !seen.insert(value) {
                 found.push(Finding::new(path, format!("`{value}` twice; write it once")));
             }
         }

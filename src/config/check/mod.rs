@@ -100,12 +100,10 @@ fn listen(config: &Config, found: &mut Vec<Finding>) {
 
 fn admin(admin: &Admin, config: &Config, path: &FieldPath, found: &mut Vec<Finding>) {
     let address = path.key("address");
-    for (index, listen) in config.listen.iter().enumerate() {
-        if clash(listen.address, admin.address) {
-            let other = FieldPath::default().key("listen").index(index).key("address");
-            let message = format!("taken by `{other}` already; write another port");
-            found.push(Finding::new(address.clone(), message).and(other));
-        }
+    if let Some(index) = config.listen.iter().position(|l| clash(l.address, admin.address)) {
+        let other = FieldPath::default().key("listen").index(index).key("address");
+        let message = format!("taken by `{other}` already; write another port");
+        found.push(Finding::new(address.clone(), message).and(other));
     }
     if !admin.address.ip().to_canonical().is_loopback() && admin.tokens.is_empty() {
         let message = "reachable from other hosts without a token; write admin.tokens, or an \
@@ -185,7 +183,160 @@ fn no_such<V>(kind: &str, name: &str, known: &IndexMap<String, V>) -> Option<Str
     let names = known.keys().map(String::as_str);
     let right = match closest(name, names.clone()) {
         Some(close) => format!("did you mean `{close}`?"),
-        None => format!("there are {}", names.take(20).collect::<Vec<_>>().join(", ")),
+        None => format!("known: {}", names.take(20).collect::<Vec<_>>().join(", ")),
     };
     Some(format!("no {kind} `{name}`; {right}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    const SERVICES: &str = "services: { a: { baseline: v1, versions: { v1: { endpoints: [ 10.0.0.1:1 ] }, v2: { endpoints: [ 10.0.0.2:1 ] } } } }\n";
+    const LISTEN: &str = "listen: [ { address: 127.0.0.1:8080 } ]\n";
+    const ROUTES: &str = "routes: [ { service: a } ]\n";
+
+    #[track_caller]
+    fn assert_problems(text: &str, expected: &str) {
+        let problems = parse(text).map_or_else(|p| p.to_string(), |_| String::new());
+        assert_eq!(problems, expected.trim_end(), "\n{problems}\n");
+    }
+
+    #[test]
+    fn addresses_must_not_clash() {
+        assert_problems(
+            &format!(
+                "{SERVICES}{ROUTES}listen:
+- address: 127.0.0.1:8080
+- address: 127.0.0.1:8080
+- address: 0.0.0.0:8080
+- address: 127.0.0.1:0
+- address: 127.0.0.1:0
+admin: {{ address: 0.0.0.0:8080 }}
+"
+            ),
+            "\
+5:12: listen[1].address: taken by `listen[0].address` already; write another port
+6:12: listen[2].address: taken by `listen[0].address` already; write another port
+9:19: admin.address: reachable from other hosts without a token; write admin.tokens, or an address of this host only, such as 127.0.0.1:9090
+9:19: admin.address: taken by `listen[0].address` already; write another port",
+        );
+    }
+
+    #[test]
+    fn process_wide_values_are_in_range() {
+        assert_problems(
+            &format!(
+                "{SERVICES}{ROUTES}{LISTEN}workers: 0
+admin:
+  address: 0.0.0.0:9090
+  tokens: [ {{ name: ci, file: '' }}, {{ name: ci, file: b }}, {{ name: 'c i', file: c }} ]
+limits: {{ connections: 0, header_bytes: 512B, header_count: 257 }}
+access_log: {{ path: '' }}
+resolver: {{ servers: [ 10.0.0.2:53, 10.0.0.2:53, 10.0.0.2:0 ] }}
+"
+            ),
+            "\
+4:10: workers: out of range; write 1 to 1024
+7:31: admin.tokens[0].file: names no file; write its path
+7:45: admin.tokens[1].name: `ci` names another token already; give each its own name
+7:68: admin.tokens[2].name: `c i` cannot be a name; write 1 to 64 of the letters a-z A-Z, the digits 0-9 and . _ -
+8:24: limits.connections: out of range; write 1 or more
+8:41: limits.header_bytes: `512B` is out of range; write 1KiB to 1MiB
+8:61: limits.header_count: out of range; write 1 to 256
+9:21: access_log.path: names no file; write its path
+10:37: resolver.servers[1]: `10.0.0.2:53` twice; write it once
+10:50: resolver.servers[2]: port 0; a DNS server listens at port 53",
+        );
+        assert_problems(
+            &format!("{SERVICES}{ROUTES}{LISTEN}admin: {{ address: 0.0.0.0:9090 }}\n"),
+            "4:19: admin.address: reachable from other hosts without a token; write admin.tokens, or an address of this host only, such as 127.0.0.1:9090",
+        );
+    }
+
+    #[test]
+    fn services_agree_with_themselves() {
+        assert_problems(
+            &format!(
+                "{LISTEN}{ROUTES}services:
+  a/b: {{ baseline: v1, versions: {{}} }}
+  a:
+    baseline: v3
+    versions:
+      v1: {{ endpoints: [] }}
+      v 2: {{ endpoints: [ a:1, A:1, 0.0.0.0:1, 127.0.0.1:8080 ] }}
+    weights: {{ v1: 0, v9: 0 }}
+    cohort: {{ key: [ client-ip, cookie:uid, cookie:uid, path:round ], salt: \"a\\n\" }}
+    rules:
+      - {{ match: {{}}, version: v1 }}
+      - {{ match: {{ headers: {{ X-A: [ a, a ], x-a: b, 'x y': [] }} }}, version: beta }}
+      - {{ match: {{ cookies: {{ uid: 'a;b' }}, query: {{ '': x }}, params: {{ round: a/b }}, players: [ '', p, p ] }}, version: v1 }}
+      - {{ match: {{ clients: [ 10.0.0.0/8 ] }}, version: v1 }}
+      - {{ match: {{ clients: [ 10.1.2.3/8 ] }}, version: v1 }}
+"
+            ),
+            "\
+4:3: services.a/b: `a/b` cannot be a name; write 1 to 64 of the letters a-z A-Z, the digits 0-9 and . _ -
+4:34: services.a/b.versions: no version; write at least the baseline
+6:15: services.a.baseline: no version `v3`; did you mean `v1`?
+8:24: services.a.versions.v1.endpoints: no endpoint; write at least one
+9:7: services.a.versions.\"v 2\": `v 2` cannot be a name; write 1 to 64 of the letters a-z A-Z, the digits 0-9 and . _ -
+9:32: services.a.versions.\"v 2\".endpoints[1]: `a:1` twice; write it once
+9:37: services.a.versions.\"v 2\".endpoints[2]: `0.0.0.0` is every address and no endpoint; write 127.0.0.1
+9:48: services.a.versions.\"v 2\".endpoints[3]: `listen[0].address` listens there, so requests would run in a circle; write the version's own port
+10:14: services.a.weights: the sum is zero, so no version gets players; write a weight above zero
+10:23: services.a.weights.v9: no version `v9`; did you mean `v1`?
+11:33: services.a.cohort.key[1]: `cookie:uid` is never asked, since client-ip is always there; write client-ip last
+11:45: services.a.cohort.key[2]: `cookie:uid` twice; write it once
+11:57: services.a.cohort.key[3]: `path:round` is never asked, since client-ip is always there; write client-ip last
+11:57: services.a.cohort.key[3]: no route to `a` has `{round}` in its path; write it there, such as /rounds/{round}
+11:77: services.a.cohort.salt: not a salt; write at most 256 bytes without control characters
+13:18: services.a.rules[0].match: no condition, so every request would match; write at least one, or use weights
+14:41: services.a.rules[1].match.headers.X-A[1]: `a` twice; write it once
+14:46: services.a.rules[1].match.headers.x-a: `x-a` twice, since case does not count; write one list
+14:54: services.a.rules[1].match.headers.\"x y\": `x y` is not a header's name; write letters, digits and -
+14:61: services.a.rules[1].match.headers.\"x y\": an empty list; write the values that match
+14:78: services.a.rules[1].version: no version `beta`; known: v1, v 2
+15:36: services.a.rules[2].match.cookies.uid: `a;b` never matches; a cookie's value has no white space, comma or semicolon; leave it out
+15:54: services.a.rules[2].match.query.\"\": an empty name; write the parameter's name
+15:73: services.a.rules[2].match.params.round: no route to `a` has `{round}` in its path; write it there, such as /rounds/{round}
+15:80: services.a.rules[2].match.params.round: `a/b` never matches; a path parameter is one segment; write a text without /
+15:98: services.a.rules[2].match.players[0]: empty; write the player's cohort key
+15:105: services.a.rules[2].match.players[2]: `p` twice; write it once
+17:18: services.a.rules[4].match: the same as `services.a.rules[3].match`, which comes first; write it once",
+        );
+    }
+
+    #[test]
+    fn routes_are_distinct_and_lead_somewhere() {
+        assert_problems(
+            &format!(
+                "{LISTEN}{SERVICES}routes:
+- {{ service: b, version: v1 }}
+- {{ service: a, version: v3, match: {{ path: '/*' }} }}
+- {{ service: a, match: {{ path: '/rounds/{{id}}', methods: [ GET, PUT ] }} }}
+- {{ service: a, match: {{ path: '/rounds/{{round}}', methods: [ PUT ] }} }}
+- {{ service: a, match: {{ path: '/rounds/{{id}}', methods: [ POST ] }} }}
+- {{ service: a, name: bet.place, match: {{ path: /v1/bets, host: [] }} }}
+- {{ service: a, name: bet.place, match: {{ path: /v2/bets, methods: [ get, CONNECT, get ], headers: {{ host: x }} }} }}
+- {{ service: a, name: 'bet place', match: {{ path: /v3/bets, host: [ A.example, a.example ] }} }}
+"
+            ),
+            "\
+4:14: routes[0].service: no service `b`; known: a
+5:26: routes[1].version: no version `v3`; did you mean `v1`?
+5:37: routes[1].match: `routes[0]` (default) matches the same requests; write another condition, or drop one of them
+7:24: routes[3].match: `routes[2]` (/rounds/{id}) matches the same requests; write another condition, or drop one of them
+8:3: routes[4]: `/rounds/{id}` is the label of `routes[2]` already; write a name, such as name: bet.place
+9:65: routes[5].match.host: an empty list; write a host, or leave it out
+10:23: routes[6].name: `bet.place` is the label of `routes[5]` already; write another name
+10:70: routes[6].match.methods[0]: `get` is not a method in upper case; write GET
+10:75: routes[6].match.methods[1]: CONNECT asks for a tunnel, which is not offered; leave it out
+10:84: routes[6].match.methods[2]: `get` is not a method in upper case; write GET
+10:84: routes[6].match.methods[2]: `get` twice; write it once
+10:102: routes[6].match.headers.host: the host is no header in HTTP/2; write `host: api.example.com` beside `path`
+11:23: routes[7].name: `bet place` cannot be a name; write 1 to 64 of the letters a-z A-Z, the digits 0-9 and . _ - / { } * :
+11:80: routes[7].match.host[1]: `a.example` twice, since case does not count; write it once",
+        );
+    }
 }

@@ -1,6 +1,10 @@
 //! Services: versions, weights, cohorts and rules.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::Hash,
+    net::SocketAddr,
+};
 
 use super::{
     Finding, label,
@@ -37,8 +41,17 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
     }
     weights(service, &path, found);
     cohort(name, &service.cohort, config, &path.key("cohort"), found);
-    for index in 0..service.rules.len() {
-        rule(name, index, service, config, &path, found);
+    eject(service, &path.key("eject"), found);
+    let mut matches = HashMap::new();
+    for (index, value) in service.rules.iter().enumerate() {
+        let here = path.key("rules").index(index);
+        rule(name, value, service, config, &here, found);
+        let first = *matches.entry(form(value)).or_insert(index);
+        if first != index && !is_empty(value) {
+            let other = path.key("rules").index(first).key("match");
+            let message = format!("the same as `{other}`, which comes first; write it once");
+            found.push(Finding::new(here.key("match"), message).and(other));
+        }
     }
 }
 
@@ -122,17 +135,26 @@ fn cohort(
     }
 }
 
+fn eject(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
+    let Some(eject) = &service.eject else { return };
+    if eject.errors.is_none() && eject.latency.is_none() {
+        let message = "compares nothing; write errors or latency, or leave the field out";
+        found.push(Finding::new(path.clone(), message));
+    }
+    if eject.latency.as_ref().is_some_and(|l| l.p95.is_none() && l.p99.is_none()) {
+        let message = "compares nothing; write p95 or p99, or leave the field out";
+        found.push(Finding::new(path.key("latency"), message));
+    }
+}
+
 fn rule(
-    name: &str,
-    index: usize,
+    service_name: &str,
+    rule: &Rule,
     service: &Service,
     config: &Config,
-    path: &FieldPath,
+    here: &FieldPath,
     found: &mut Vec<Finding>,
 ) {
-    let rule = &service.rules[index];
-    let rules = path.key("rules");
-    let here = rules.index(index);
     if let Some(message) = no_such("version", &rule.version, &service.versions) {
         found.push(Finding::new(here.key("version"), message));
     }
@@ -142,15 +164,16 @@ fn rule(
     matching::check(Kind::Cookies, &when.cookies, &path.key("cookies"), found);
     matching::check(Kind::Query, &when.query, &path.key("query"), found);
     matching::check(Kind::Params, &when.params, &path.key("params"), found);
-    for param_name in when.params.keys() {
-        let at = path.key("params").key(param_name);
-        param(name, param_name, config, Finding::of_name(at, ""), found);
+    for name in when.params.keys() {
+        let at = path.key("params").key(name);
+        param(service_name, name, config, Finding::of_name(at, ""), found);
     }
+    let mut players = HashSet::new();
     for (index, player) in when.players.iter().enumerate() {
         let path = path.key("players").index(index);
         if player.is_empty() {
             found.push(Finding::new(path, "empty; write the player's cohort key"));
-        } else if when.players[..index].contains(player) {
+        } else if !players.insert(player) {
             found.push(Finding::new(path, format!("`{player}` twice; write it once")));
         }
     }
@@ -158,12 +181,6 @@ fn rule(
         let message =
             "no condition, so every request would match; write at least one, or use weights";
         found.push(Finding::new(path, message));
-    } else if let Some(earlier) =
-        service.rules[..index].iter().position(|other| same_match(other, rule))
-    {
-        let other = rules.index(earlier).key("match");
-        let message = format!("the same as `{other}`, which comes first; write it once");
-        found.push(Finding::new(path, message).and(other));
     }
 }
 
@@ -188,12 +205,15 @@ fn is_empty(rule: &Rule) -> bool {
         && when.players.is_empty()
 }
 
-fn same_match(a: &Rule, b: &Rule) -> bool {
-    let (a, b) = (&a.when, &b.when);
-    canonical(Kind::Headers, &a.headers) == canonical(Kind::Headers, &b.headers)
-        && canonical(Kind::Cookies, &a.cookies) == canonical(Kind::Cookies, &b.cookies)
-        && canonical(Kind::Query, &a.query) == canonical(Kind::Query, &b.query)
-        && canonical(Kind::Params, &a.params) == canonical(Kind::Params, &b.params)
-        && a.clients == b.clients
-        && a.players == b.players
+/// A rule's conditions in a form that is equal if the same requests match.
+fn form(rule: &Rule) -> impl Eq + Hash {
+    let when = &rule.when;
+    (
+        canonical(Kind::Headers, &when.headers),
+        canonical(Kind::Cookies, &when.cookies),
+        canonical(Kind::Query, &when.query),
+        canonical(Kind::Params, &when.params),
+        when.clients.iter().copied().collect::<BTreeSet<_>>(),
+        when.players.iter().cloned().collect::<BTreeSet<_>>(),
+    )
 }

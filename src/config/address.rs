@@ -1,0 +1,118 @@
+//! Addresses of the standard library and of `ipnet`, read with errors that say what to write.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Schema of an address with a port.
+#[derive(Debug)]
+pub struct SocketText;
+
+impl JsonSchema for SocketText {
+    fn schema_name() -> Cow<'static, str> {
+        "SocketAddress".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "Address and port: 127.0.0.1:8080, [::]:8080.",
+            "pattern": "^(\\[[0-9A-Fa-f:.%]+\\]|[0-9.]+):[0-9]{1,5}$"
+        })
+    }
+}
+
+/// Schema of a range of addresses.
+#[derive(Debug)]
+pub struct NetworkText;
+
+impl JsonSchema for NetworkText {
+    fn schema_name() -> Cow<'static, str> {
+        "Network".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A range of addresses, or one address: 10.0.0.0/8, 192.0.2.7, 2001:db8::/32.",
+            "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"
+        })
+    }
+}
+
+/// One address with a port; for `#[serde(with = …)]`.
+pub mod socket {
+    use super::*;
+
+    /// Reads `127.0.0.1:8080`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
+        Socket::deserialize(d).map(|socket| socket.0)
+    }
+
+    /// Writes `127.0.0.1:8080`.
+    pub fn serialize<S: Serializer>(value: &SocketAddr, s: S) -> Result<S::Ok, S::Error> {
+        value.serialize(s)
+    }
+}
+
+/// A list of addresses with ports; for `#[serde(with = …)]`.
+pub mod sockets {
+    use super::*;
+
+    /// Reads `[ 10.0.0.2:53 ]`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SocketAddr>, D::Error> {
+        Ok(Vec::<Socket>::deserialize(d)?.into_iter().map(|socket| socket.0).collect())
+    }
+
+    /// Writes `[ 10.0.0.2:53 ]`.
+    pub fn serialize<S: Serializer>(value: &[SocketAddr], s: S) -> Result<S::Ok, S::Error> {
+        value.serialize(s)
+    }
+}
+
+/// A list of address ranges, a single address being the range of itself; for `#[serde(with = …)]`.
+pub mod networks {
+    use super::*;
+
+    /// Reads `[ 10.0.0.0/8, 192.0.2.7 ]`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<IpNet>, D::Error> {
+        Ok(Vec::<Network>::deserialize(d)?.into_iter().map(|network| network.0).collect())
+    }
+
+    /// Writes `[ 10.0.0.0/8, 192.0.2.7/32 ]`.
+    pub fn serialize<S: Serializer>(value: &[IpNet], s: S) -> Result<S::Ok, S::Error> {
+        value.serialize(s)
+    }
+}
+
+struct Socket(SocketAddr);
+
+impl<'de> Deserialize<'de> for Socket {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map(Self).map_err(|_| {
+            de::Error::custom(format!(
+                "`{text}` is not an address with a port; write it in digits, such as 127.0.0.1:8080 or [::1]:8080"
+            ))
+        })
+    }
+}
+
+struct Network(IpNet);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        address.or_else(|_| text.parse()).map(|network| Self(network.trunc())).map_err(|_| {
+            de::Error::custom(format!(
+                "`{text}` is not a range of addresses; write 10.0.0.0/8, 2001:db8::/32 or one address"
+            ))
+        })
+    }
+}

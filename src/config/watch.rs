@@ -1,0 +1,402 @@
+//! Tells when the file's content may have changed.
+//!
+//! The file itself is not watched but the folders it is found through: an editor renames a new file
+//! over the old one, and Kubernetes swaps a symbolic link (`..data`) in the folder of a mounted
+//! ConfigMap, so the watched inode would be a dead one. Every folder that holds a link on the way
+//! to the file is watched, and the way is walked anew after every event.
+//!
+//! Events come in bursts (truncate, write, rename), so they are collected until it has been quiet
+//! for a moment. Then the content is hashed: only another content counts, so that our own reading,
+//! other files of the folder and a mere `touch` cause no reload.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs, io,
+    path::{Component, Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// An editor's save is over after this time without an event.
+const QUIET: Duration = Duration::from_millis(100);
+/// A file that never comes to rest is looked at nevertheless.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// A folder that is gone cannot be watched; it is looked for at this interval.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// As many links as Linux follows in one path.
+const MAX_LINKS: usize = 40;
+
+/// Why a file cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The way to the file cannot be walked.
+    #[error("{}: cannot be watched: {source}", path.display())]
+    Path {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system gives no events, or no more of them.
+    #[error("{}: cannot be watched: {source}", path.display())]
+    Events {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: notify::Error,
+    },
+    /// No thread for it.
+    #[error("no thread to watch the configuration: {0}")]
+    Thread(io::Error),
+}
+
+/// Keeps a watch alive. Once it is dropped, no call is made any more.
+#[derive(Debug)]
+pub struct WatchGuard {
+    stop: Arc<AtomicBool>,
+    wake: SyncSender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for WatchGuard {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // Fails if a wake-up is in the channel already, which does as well.
+        let _ = self.wake.try_send(());
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Calls `changed` from a thread of its own whenever the content of `path` may have changed: at
+/// the latest about a second after the change, once for a burst of writes. A file that vanishes
+/// causes no call; one that comes back with other content does.
+pub fn watch(path: &Path, changed: impl Fn() + Send + 'static) -> Result<WatchGuard, WatchError> {
+    let path = std::path::absolute(path)
+        .map_err(|source| WatchError::Path { path: path.to_owned(), source })?;
+    let (wake, woken) = sync_channel(1);
+    let way = Arc::new(Mutex::new(BTreeSet::new()));
+    let events = notify::recommended_watcher(forward(Arc::clone(&way), wake.clone()))
+        .map_err(|source| WatchError::Events { path: path.clone(), source })?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut watched = Watched {
+        path: path.clone(),
+        way,
+        events,
+        folders: BTreeSet::new(),
+        content: None,
+        stop: Arc::clone(&stop),
+    };
+    watched.follow().map_err(|source| WatchError::Events { path, source })?;
+    watched.content = watched.hash();
+    let thread = thread::Builder::new()
+        .name("config-watch".to_owned())
+        .spawn(move || watched.run(&woken, changed))
+        .map_err(WatchError::Thread)?;
+    Ok(WatchGuard { stop, wake, thread: Some(thread) })
+}
+
+/// Passes on what concerns the way to the file. The channel holds one wake-up: more say no more.
+fn forward(
+    way: Arc<Mutex<BTreeSet<PathBuf>>>,
+    wake: SyncSender<()>,
+) -> impl Fn(notify::Result<notify::Event>) {
+    move |event| {
+        let concerns = match event {
+            Ok(event) => {
+                let way = way.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_reading = matches!(event.kind, EventKind::Access(access)
+                    if !matches!(access, AccessKind::Close(notify::event::AccessMode::Write)));
+                let on_the_way = |path: &PathBuf| way.iter().any(|step| step.starts_with(path));
+                !is_reading
+                    && (event.paths.is_empty()
+                        || event.need_rescan()
+                        || event.paths.iter().any(on_the_way))
+            }
+            // Events were lost.
+            Err(_) => true,
+        };
+        if concerns {
+            // Fails if a wake-up is in the channel already, or if the watch has ended.
+            let _ = wake.try_send(());
+        }
+    }
+}
+
+struct Watched {
+    path: PathBuf,
+    /// Links on the way to the file, and the file.
+    way: Arc<Mutex<BTreeSet<PathBuf>>>,
+    events: RecommendedWatcher,
+    /// Folders watched now.
+    folders: BTreeSet<PathBuf>,
+    /// Hash of the content last seen.
+    content: Option<u64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watched {
+    fn run(mut self, woken: &Receiver<()>, changed: impl Fn()) {
+        loop {
+            let complete = self.path.exists() && self.follow().is_ok();
+            // The content may have changed before its folder was watched.
+            self.tell(&changed);
+            let wake = match complete {
+                true => woken.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => woken.recv_timeout(LOOK_AGAIN),
+            };
+            if wake.is_ok() && !self.stopped() {
+                settle(woken);
+            }
+            if self.stopped() || wake == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn tell(&mut self, changed: &impl Fn()) {
+        let content = self.hash();
+        if content.is_some() && content != self.content {
+            self.content = content;
+            changed();
+        }
+    }
+
+    /// Hash of the content; nothing if the file is not there. A file that cannot be read counts as
+    /// content of its own: the reload will say why.
+    fn hash(&self) -> Option<u64> {
+        match fs::read(&self.path) {
+            Ok(bytes) => Some(xxh3_64(&bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => Some(0),
+        }
+    }
+
+    /// Watches the folders on the way to the file as it is now. All of them each time: one that
+    /// was deleted and made anew has the old name and no watch. A link that changes between the
+    /// walk and the watch would be missed, so this is done until the way stays the same.
+    fn follow(&mut self) -> notify::Result<()> {
+        for _ in 0..MAX_LINKS {
+            let way = walk(&self.path);
+            let folders: BTreeSet<_> =
+                way.iter().filter_map(|step| step.parent().map(Path::to_owned)).collect();
+            *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way.clone();
+            for old in self.folders.difference(&folders) {
+                // Fails if the folder is gone, and its watch with it.
+                let _ = self.events.unwatch(old);
+            }
+            self.folders.clear();
+            for folder in folders {
+                self.events.watch(&folder, RecursiveMode::NonRecursive)?;
+                self.folders.insert(folder);
+            }
+            if walk(&self.path) == way {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the burst of events is over.
+fn settle(woken: &Receiver<()>) {
+    let begun = Instant::now();
+    loop {
+        let left = LONGEST_WAIT.saturating_sub(begun.elapsed());
+        if left.is_zero() || woken.recv_timeout(QUIET.min(left)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Every symbolic link passed on the way to `path`, which is absolute, and the file in the end.
+fn walk(path: &Path) -> BTreeSet<PathBuf> {
+    let parts = |path: &Path| -> Vec<OsString> {
+        path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let (mut left, mut here, mut way, mut links) =
+        (parts(path), PathBuf::new(), BTreeSet::new(), 0);
+    while let Some(part) = left.pop() {
+        match Path::new(&part).components().next() {
+            Some(Component::ParentDir) => {
+                here.pop();
+                continue;
+            }
+            Some(Component::CurDir) | None => continue,
+            _ => here.push(&part),
+        }
+        if links < MAX_LINKS
+            && let Ok(target) = fs::read_link(&here)
+        {
+            links += 1;
+            way.insert(here.clone());
+            here.pop();
+            // An absolute target begins with the root, which replaces `here` when it is pushed.
+            left.extend(parts(&target));
+        }
+    }
+    way.insert(here);
+    way
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::symlink, sync::mpsc};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+    /// Longer than a burst may last.
+    const NOTHING: Duration = Duration::from_millis(400);
+
+    fn start(path: &Path) -> (WatchGuard, mpsc::Receiver<String>) {
+        let (tell, told) = mpsc::channel();
+        let read = path.to_owned();
+        let guard = watch(path, move || {
+            let _ = tell.send(fs::read_to_string(&read).unwrap_or_default());
+        });
+        (guard.unwrap(), told)
+    }
+
+    /// Waits until the content is `text`; calls for content between are allowed.
+    fn wait_for(told: &mpsc::Receiver<String>, text: &str) {
+        while told.recv_timeout(DEADLINE).unwrap() != text {}
+    }
+
+    #[test]
+    fn a_write_and_a_rename_over_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        fs::write(&file, "1").unwrap();
+        let (_guard, told) = start(&file);
+        fs::write(&file, "2").unwrap();
+        wait_for(&told, "2");
+        for text in ["3", "4"] {
+            let new = folder.path().join("new");
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, &file).unwrap();
+            wait_for(&told, text);
+        }
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "5").unwrap();
+        wait_for(&told, "5");
+    }
+
+    #[test]
+    fn what_changes_no_content_is_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        fs::write(&file, "1").unwrap();
+        let (_guard, told) = start(&file);
+        fs::write(folder.path().join("other"), "x").unwrap();
+        fs::write(&file, "1").unwrap();
+        fs::read(&file).unwrap();
+        assert!(told.recv_timeout(NOTHING).is_err());
+    }
+
+    #[test]
+    fn a_burst_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        fs::write(&file, "0").unwrap();
+        let (_guard, told) = start(&file);
+        for n in 1..=50 {
+            fs::write(&file, n.to_string()).unwrap();
+        }
+        wait_for(&told, "50");
+        assert!(told.recv_timeout(NOTHING).is_err());
+    }
+
+    #[test]
+    fn swaps_of_a_mounted_config_map_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let publish = |name: &str, text: &str| {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("config.yaml"), text).unwrap();
+            symlink(name, at("..data_tmp")).unwrap();
+            fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        };
+        publish("..1", "1");
+        symlink("..data/config.yaml", at("config.yaml")).unwrap();
+        let (_guard, told) = start(&at("config.yaml"));
+        publish("..2", "2");
+        fs::remove_dir_all(at("..1")).unwrap();
+        wait_for(&told, "2");
+        publish("..3", "3");
+        fs::remove_dir_all(at("..2")).unwrap();
+        wait_for(&told, "3");
+        // The new folder is watched as well.
+        fs::write(at("..3").join("config.yaml"), "3b").unwrap();
+        wait_for(&told, "3b");
+    }
+
+    #[test]
+    fn a_swapped_folder_and_one_made_anew_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["r1", "r2"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("config.yaml"), name).unwrap();
+        }
+        symlink(at("r1"), at("current")).unwrap();
+        let (_guard, told) = start(&at("current/config.yaml"));
+        symlink(at("r2"), at("tmp")).unwrap();
+        fs::rename(at("tmp"), at("current")).unwrap();
+        wait_for(&told, "r2");
+        fs::remove_dir_all(at("r2")).unwrap();
+        fs::create_dir(at("r2")).unwrap();
+        fs::write(at("r2").join("config.yaml"), "again").unwrap();
+        wait_for(&told, "again");
+        fs::write(at("r2").join("config.yaml"), "and again").unwrap();
+        wait_for(&told, "and again");
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_for_a_while_is_found_again() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join("etc");
+        let file = folder.join("config.yaml");
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "1").unwrap();
+        let (_guard, told) = start(&file);
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(told.recv_timeout(NOTHING).is_err());
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "2").unwrap();
+        wait_for(&told, "2");
+        fs::write(&file, "3").unwrap();
+        wait_for(&told, "3");
+    }
+
+    #[test]
+    fn nothing_is_told_after_the_guard() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        fs::write(&file, "1").unwrap();
+        let (guard, told) = start(&file);
+        fs::write(&file, "2").unwrap();
+        drop(guard);
+        while told.try_recv().is_ok() {}
+        fs::write(&file, "3").unwrap();
+        assert!(
+            told.recv_timeout(DEADLINE).is_err_and(|e| e == mpsc::RecvTimeoutError::Disconnected)
+        );
+    }
+}
