@@ -23,9 +23,6 @@ use crate::{
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
 const SAMPLE_BATCHES: usize = 256;
 
-/// How often the control plane looks whether old snapshots can be dropped.
-const TIDY_EVERY: Duration = Duration::from_secs(1);
-
 /// How long the access log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -91,7 +88,9 @@ impl App {
     ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let workers = worker_count(&config);
-        let bind = |address| Listener::bind(address).map_err(|source| StartError::Bind { address, source });
+        let bind = |address| {
+            Listener::bind(address).map_err(|source| StartError::Bind { address, source })
+        };
         let listeners: Vec<Listener> =
             config.listen.iter().map(|l| bind(l.address)).collect::<Result<_, _>>()?;
         let admin = config.admin.as_ref().map(|a| admin::bind(a.address)).transpose()?;
@@ -227,7 +226,7 @@ impl Control {
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 tokio::spawn(observatory.clone().absorb());
-                tokio::spawn(tidy(observatory.clone()));
+                tokio::spawn(observatory.clone().tidy());
                 if let Some(socket) = admin {
                     tokio::spawn(admin::serve(socket, observatory));
                 }
@@ -235,12 +234,5 @@ impl Control {
             });
         })?;
         Ok(Self { stop, thread })
-    }
-}
-
-async fn tidy(observatory: Observatory) {
-    loop {
-        tokio::time::sleep(TIDY_EVERY).await;
-        observatory.tidy();
     }
 }

@@ -1,5 +1,7 @@
 //! Tidegate: a Layer-7 traffic-splitting reverse proxy.
 
+pub mod admin;
+pub mod app;
 pub mod config;
 pub mod proxy;
 pub mod registry;

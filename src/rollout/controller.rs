@@ -11,13 +11,10 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use crate::{
-    config::{
-        AdminToken, Config, LoadError, Loaded, read, schema,
-        units::Weight,
-    },
+    config::{AdminToken, Config, LoadError, Loaded, read, schema, units::Weight},
     proxy::{Command, ListenerState, Shared},
     registry::Registry,
     snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, weights_in_force},
@@ -42,6 +39,8 @@ pub struct Controller {
     access_log: Option<access_log::AccessLog>,
     /// Snapshots that a request or a worker may still hold. Dropped here, not on a worker's core.
     retired: Vec<Arc<Snapshot>>,
+    /// Tells that a snapshot was published.
+    published: Arc<Notify>,
     started: (Instant, SystemTime),
     reloads: Reloads,
     /// Set once the process is to end.
@@ -168,6 +167,7 @@ impl Controller {
             log: start.log,
             access_log: start.access_log,
             retired: Vec::new(),
+            published: Arc::default(),
             started: (Instant::now(), SystemTime::now()),
             reloads: Reloads::default(),
             draining: false,
@@ -389,15 +389,20 @@ impl Controller {
             let _ = worker.send(Command::Refresh);
         }
         self.retired.push(old);
+        self.published.notify_one();
         generation
     }
 
-    /// Drops snapshots that nobody holds any more, and live state that no snapshot names; answers the
-    /// endpoints forgotten. Called now and then.
-    pub fn tidy(&mut self) -> Vec<u32> {
-        let before = self.retired.len();
+    /// Tells one waiter of each publication, so that it tidies up after it.
+    pub fn published(&self) -> Arc<Notify> {
+        Arc::clone(&self.published)
+    }
+
+    /// Drops snapshots that nobody holds any more, and live state that no snapshot names. Answers the
+    /// endpoints forgotten, and whether snapshots are left to be dropped later.
+    pub fn tidy(&mut self) -> (Vec<u32>, bool) {
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
-        if self.retired.len() == before { Vec::new() } else { self.registry.forget_unused() }
+        (self.registry.forget_unused(), !self.retired.is_empty())
     }
 }
 

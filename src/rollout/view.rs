@@ -26,6 +26,9 @@ use crate::{
 /// A worker that does not hand over within this time is shown without its latest samples.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether old snapshots can be dropped, while there are any.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
 /// The controller and what the workers told, for those who look and those who change.
 #[derive(Debug, Clone)]
 pub struct Observatory {
@@ -73,14 +76,29 @@ impl Observatory {
         }
     }
 
-    /// Forgets what no snapshot names any more.
-    pub fn tidy(&self) {
-        let forgotten = self.controller().tidy();
+    /// After each publication, forgets what no snapshot names any more as soon as nobody holds it.
+    pub async fn tidy(self) {
+        let published = self.controller().published();
+        loop {
+            published.notified().await;
+            loop {
+                tokio::time::sleep(TIDY_EVERY).await;
+                if !self.tidy_now() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Answers whether something is left to be forgotten later.
+    fn tidy_now(&self) -> bool {
+        let (forgotten, left) = self.controller().tidy();
         let mut latencies = self.latencies();
         for endpoint in forgotten {
             latencies.collector.forget_endpoint(endpoint);
             latencies.endpoints.remove(&endpoint);
         }
+        left
     }
 
     /// Has every worker hand over what it holds, and takes it in.
@@ -109,7 +127,11 @@ impl Observatory {
         let now = Instant::now();
         let services = snapshot.services.iter().map(|service| metrics::Service {
             name: service.name.to_string(),
-            versions: service.versions.iter().map(|v| version(v, &mut latencies.collector, now)).collect(),
+            versions: service
+                .versions
+                .iter()
+                .map(|v| version(v, &mut latencies.collector, now))
+                .collect(),
         });
         let services = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -236,7 +258,8 @@ fn series(snapshot: &Snapshot, collector: &Collector) -> Vec<metrics::Series> {
     for route in snapshot.routes.iter() {
         let service = &snapshot.services[route.service as usize];
         for (version, state) in service.versions.iter().zip(&route.series) {
-            let by_class = std::array::from_fn(|class| state.cells.sum(|c| c.classes[class].read()));
+            let by_class =
+                std::array::from_fn(|class| state.cells.sum(|c| c.classes[class].read()));
             // A series appears with its first request: routes times versions may be very many.
             if by_class.iter().any(|n| *n > 0) {
                 all.push(metrics::Series {
