@@ -74,7 +74,11 @@ impl Write for AddressText {
 pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Open) {
     // Fails only if the connection is already gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
-    poll_fn(|cx| Poll::Ready(open.wake_by(cx.waker()))).await;
+    poll_fn(|cx| {
+        open.wake_by(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     // An IPv4 client of an IPv6 socket is still an IPv4 client.
     let address = peer.ip().to_canonical();
     let mut client = Client {

@@ -131,11 +131,8 @@ pub(super) fn parse_request<'h, 'b>(
     let mut host = None;
     for field in headers {
         match known(field.name) {
-            Known::Host => {
-                if host.replace(parse_authority(field.value)?).is_some() {
-                    return Err(bad("more than one Host field"));
-                }
-            }
+            Known::Host if host.is_some() => return Err(bad("more than one Host field")),
+            Known::Host => host = Some(parse_authority(field.value)?),
             Known::ContentLength => framing.length(field.value)?,
             Known::TransferEncoding => framing.coding(field.value)?,
             Known::Connection => {

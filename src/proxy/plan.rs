@@ -1,6 +1,6 @@
 //! What is decided about a request once its head is complete: admit, route, assign.
 
-use std::{mem::MaybeUninit, rc::Rc, sync::Arc};
+use std::{mem::MaybeUninit, rc::Rc};
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use super::{
     head::{Fields, MAX_FIELDS, RequestHead, parse_request},
     problem::{Fault, Problem},
     rewrite::{Persistence, RequestId, write_request},
-    worker::Worker,
+    worker::{Held, Worker},
 };
 use crate::{
     routing::RequestView,
@@ -21,7 +21,7 @@ use crate::{
 
 /// All that later stages need of a request; the head itself is no longer needed.
 pub(super) struct Plan {
-    pub(super) snapshot: Rc<Arc<Snapshot>>,
+    pub(super) snapshot: Rc<Held>,
     pub(super) decision: Decision,
     /// When the head was complete.
     pub(super) began: Instant,

@@ -81,13 +81,25 @@ pub fn spawn(id: usize, shared: Arc<Shared>) -> std::io::Result<WorkerHandle> {
     Ok(WorkerHandle { commands, thread })
 }
 
+/// A snapshot as a worker holds it: requests count their use of it by an `Rc` around this, so that the
+/// count of the `Arc`, which all workers share, is written once per snapshot and not once per request.
+pub(super) struct Held(Arc<Snapshot>);
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
 /// State of a worker; only its own thread sees it.
 pub(super) struct Worker {
     pub(super) id: usize,
     pub(super) shared: Arc<Shared>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     /// The same snapshot behind a count that no other core touches.
-    current: RefCell<Rc<Arc<Snapshot>>>,
+    current: RefCell<Rc<Held>>,
     pub(super) blocks: Blocks,
     pub(super) pools: RefCell<Pools>,
     samples: RefCell<Vec<Sample>>,
@@ -105,7 +117,7 @@ pub(super) struct Worker {
 impl Worker {
     fn new(id: usize, shared: Arc<Shared>) -> Self {
         let mut snapshot = Cache::new(Arc::clone(&shared.snapshot));
-        let current = Rc::new(Arc::clone(snapshot.load()));
+        let current = Rc::new(Held(Arc::clone(snapshot.load())));
         Self {
             id,
             shared,
@@ -163,12 +175,12 @@ impl Worker {
     }
 
     /// The snapshot in force. Looked at once per request, when its head is complete.
-    pub(super) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub(super) fn snapshot(&self) -> Rc<Held> {
         let mut cache = self.snapshot.borrow_mut();
         let latest = cache.load();
         let mut current = self.current.borrow_mut();
-        if !Arc::ptr_eq(latest, &current) {
-            *current = Rc::new(Arc::clone(latest));
+        if !Arc::ptr_eq(latest, &current.0) {
+            *current = Rc::new(Held(Arc::clone(latest)));
         }
         Rc::clone(&current)
     }
