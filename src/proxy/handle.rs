@@ -46,7 +46,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
                 }
                 Err(broken) => fail(client, worker, &plan, &mut out, broken, &mut tally).await,
             };
-            tally.record(client);
+            client.idle_since = tally.record(client);
             after
         }
     };
@@ -120,7 +120,7 @@ async fn forward(
     let (version, service) = (plan.version(), plan.service());
     client.inbox.consume(plan.head_bytes);
     let rest = take_body(client, plan, out);
-    let (mut avoid, mut fresh) = (None, false);
+    let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
     loop {
         let endpoints = &version.endpoints;
         let load = |n: usize| {
@@ -130,9 +130,7 @@ async fn forward(
         let chosen = balance::choose(endpoints.len(), load, || fastrand::u64(..), avoid);
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
-        tally.attempt(chosen);
-
-        let now = Instant::now();
+        tally.attempt(chosen, now);
         client.deadline.set(now + plan.route().timeout);
         let kept = if fresh {
             None
@@ -149,6 +147,7 @@ async fn forward(
                     if endpoints.len() > 1 && avoid.is_none() {
                         avoid = Some(chosen);
                         tally.retry(RetryReason::Connect);
+                        now = Instant::now();
                         continue;
                     }
                     return Err(Broken::Fault(fault));
@@ -160,7 +159,9 @@ async fn forward(
         tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
         match head {
             Ok(answer) => {
-                tally.answered(answer.status);
+                let now = Instant::now();
+                tally.answered(answer.status, now);
+                client.deadline.set(now + plan.snapshot.limits.body_timeout);
                 return Ok((exchange, answer));
             }
             Err(broken) => {
@@ -175,6 +176,7 @@ async fn forward(
                 if stale && safe && !fresh {
                     fresh = true;
                     tally.retry(RetryReason::StaleConnection);
+                    now = Instant::now();
                     continue;
                 }
                 if let Broken::Fault(fault) = broken {
@@ -230,7 +232,6 @@ async fn answer(
     mut answer: Answer,
     tally: &mut Tally<'_>,
 ) -> After {
-    client.deadline.set(Instant::now() + plan.snapshot.limits.body_timeout);
     let relayed = poll_fn(|cx| exchange.poll_answer(cx, client, plan, out, &mut answer)).await;
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
     tally.bytes_out = answer.body_bytes();
@@ -244,12 +245,12 @@ async fn answer(
         client.abort();
         return After::Close;
     }
+    let now = tally.end();
     let read = exchange.request_is_read();
     let keep = answer.keep_client && read;
     if let Some((upstream, offered)) = exchange.into_reusable(&answer, worker) {
-        let bounds = &plan.service().pool;
-        let endpoint = tally.endpoint_id();
-        worker.pools.borrow_mut().put(endpoint, upstream, bounds, offered, Instant::now());
+        let (bounds, endpoint) = (&plan.service().pool, tally.endpoint_id());
+        worker.pools.borrow_mut().put(endpoint, upstream, bounds, offered, now);
     }
     match (keep, read) {
         (true, _) => After::Keep,
@@ -312,6 +313,7 @@ async fn refuse(
     match (flushed, refused.whole) {
         (Ok(()), Some(bytes)) if keep => {
             client.inbox.consume(bytes);
+            client.idle_since = Instant::now();
             After::Keep
         }
         (Ok(()), _) => After::Linger,
