@@ -285,7 +285,7 @@ pub struct Route {
     /// A version that serves all requests of this route, ahead of rules and split.
     #[serde(default)]
     pub version: Option<String>,
-    /// Longest time from the request's head to the head of the answer; later the client reads 504.
+    /// Longest wait for the head of the answer once the request was sent; later the client reads 504.
     /// Default `30s`.
     #[serde(default = "default::route_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]
