@@ -153,6 +153,7 @@ pub struct Start {
 impl Controller {
     /// A controller of running workers.
     pub fn new(start: Start) -> Self {
+        tell_what_is_not_done(&start.loaded.config);
         Self {
             config: Arc::new(start.loaded.config),
             hash: start.loaded.hash,
@@ -322,6 +323,7 @@ impl Controller {
         let config = &self.config;
         self.overrides.retain(|name, weights| keeps_override(name, weights, &old, config));
         self.hash = loaded.hash;
+        tell_what_is_not_done(config);
         let generation = self.publish(false);
         tracing::info!(generation, hash = self.hash, "configuration taken over");
         Reloaded::Applied(generation)
@@ -424,6 +426,16 @@ fn keeps_override(
         );
     }
     serves && written(old) == written(new)
+}
+
+/// Says which fields of a valid file have no effect yet.
+fn tell_what_is_not_done(config: &Config) {
+    for (service, _) in config.services.iter().filter(|(_, service)| service.eject.is_some()) {
+        tracing::warn!(
+            service,
+            "`eject` is read and checked, but this release does not compare versions yet"
+        );
+    }
 }
 
 /// Fields that differ and are only read at start.
