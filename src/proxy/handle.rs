@@ -120,6 +120,8 @@ async fn forward(
     let (version, service) = (plan.version(), plan.service());
     client.inbox.consume(plan.head_bytes);
     let rest = take_body(client, plan, out);
+    // Until an endpoint has taken it.
+    tally.unread_body = rest.is_some();
     let (mut avoid, mut fresh) = (None, false);
     loop {
         let endpoints = &version.endpoints;
