@@ -123,6 +123,7 @@ async fn forward(
     // Until an endpoint has taken it.
     tally.unread_body = rest.is_some();
     let (mut avoid, mut fresh) = (None, false);
+    let due = plan.began + plan.route().timeout;
     loop {
         let endpoints = &version.endpoints;
         let load = |n: usize| {
@@ -135,7 +136,8 @@ async fn forward(
         tally.attempt(chosen);
 
         let now = Instant::now();
-        client.deadline.set(now + plan.route().timeout);
+        client.deadline.set(due);
+        let patience = service.connect_timeout.min(due.saturating_duration_since(now));
         let kept = if fresh {
             None
         } else {
@@ -143,7 +145,7 @@ async fn forward(
         };
         let (upstream, reused) = match kept {
             Some(stream) => (stream, true),
-            None => match connect(endpoint.address, service.connect_timeout).await {
+            None => match connect(endpoint.address, patience).await {
                 Ok(stream) => (stream, false),
                 Err(fault) => {
                     tally.failed(fault);
