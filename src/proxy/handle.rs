@@ -242,7 +242,7 @@ async fn answer(
         exchange.discard(worker);
         match broken {
             Broken::Fault(fault) => tally.failed(fault),
-            Broken::ClientGone | Broken::ClientBody => tally.gone = true,
+            Broken::ClientGone | Broken::ClientBody | Broken::ClientSlow => tally.gone = true,
         }
         // The head is out: only a broken connection can tell that the rest will not come.
         client.abort();
@@ -279,6 +279,10 @@ async fn fail(
         Broken::ClientBody => {
             let detail = "the chunks of the body are malformed";
             Problem::from(Refusal { status: 400, detail })
+        }
+        Broken::ClientSlow => {
+            let detail = "the body did not arrive in time";
+            Problem::from(Refusal { status: 408, detail })
         }
         Broken::Fault(fault) => fault.problem(),
     };
