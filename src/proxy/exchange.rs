@@ -80,6 +80,8 @@ pub(super) enum Broken {
     ClientGone,
     /// The client's chunks are malformed.
     ClientBody,
+    /// The client neither sent its body nor read its answer for too long.
+    ClientSlow,
     /// The endpoint's fault.
     Fault(Fault),
 }
@@ -168,7 +170,11 @@ impl Exchange {
             client.deadline.set(Instant::now() + patience);
         }
         self.poll_client(cx, client)?;
-        client.deadline.poll_passed(cx).map(|()| Err(Broken::Fault(Fault::Timeout)))
+        let uncalled = plan.expects_continue && !self.answered;
+        client.deadline.poll_passed(cx).map(|()| match self.waits_for_body(client) {
+            true if !uncalled => Err(Broken::ClientSlow),
+            _ => Err(Broken::Fault(Fault::Timeout)),
+        })
     }
 
     /// Relays the answer's body after the head in `out`, and what is left of the request's.
@@ -194,7 +200,12 @@ impl Exchange {
             client.deadline.set(Instant::now() + plan.snapshot.limits.body_timeout);
         }
         self.poll_client(cx, client)?;
-        client.deadline.poll_passed(cx).map(|()| Err(Broken::Fault(Fault::Timeout)))
+        client.deadline.poll_passed(cx).map(|()| {
+            if answer.relay.waits_for_receiver(out) || self.waits_for_body(client) {
+                return Err(Broken::ClientSlow);
+            }
+            Err(Broken::Fault(Fault::Timeout))
+        })
     }
 
     /// The connection, if it can serve again after `answer`, and how long the endpoint keeps it.
@@ -250,6 +261,12 @@ impl Exchange {
             Poll::Ready(Err(Cut::Sender)) => Err(Broken::ClientGone),
             Poll::Ready(Err(Cut::Malformed)) => Err(Broken::ClientBody),
         }
+    }
+
+    /// Whether it is the client that keeps its body from moving on.
+    fn waits_for_body(&self, client: &Client) -> bool {
+        let waits = |u: &Upload| client.inbox.is_empty() && !u.relay.waits_for_receiver(&u.outbox);
+        self.upload.as_ref().is_some_and(waits)
     }
 
     /// Notices a client that leaves; what it sends ahead is kept for the next request.
@@ -312,8 +329,10 @@ impl Exchange {
             let chunked = !plan.manner.http10
                 && matches!(head.framing, Framing::Chunked | Framing::UntilClose);
             let delimited = chunked || matches!(head.framing, Framing::Length(_));
+            // A body that is still to come will not be read past the answer's end.
+            let whole = self.request_is_read();
             let keep_client =
-                plan.manner.keep_alive && delimited && !self.cut && !worker.draining.get();
+                plan.manner.keep_alive && delimited && whole && !worker.draining.get();
             let persistence = plan.manner.persistence(keep_client);
             let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
             write_response(out, &head, chunked, persistence, date.as_deref());

@@ -120,7 +120,10 @@ async fn forward(
     let (version, service) = (plan.version(), plan.service());
     client.inbox.consume(plan.head_bytes);
     let rest = take_body(client, plan, out);
+    // Until an endpoint has taken it.
+    tally.unread_body = rest.is_some();
     let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
+    let due = plan.began + plan.route().timeout;
     loop {
         let endpoints = &version.endpoints;
         let load = |n: usize| {
@@ -131,7 +134,8 @@ async fn forward(
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
         tally.attempt(chosen, now);
-        client.deadline.set(now + plan.route().timeout);
+        client.deadline.set(due);
+        let patience = service.connect_timeout.min(due.saturating_duration_since(now));
         let kept = if fresh {
             None
         } else {
@@ -139,7 +143,7 @@ async fn forward(
         };
         let (upstream, reused) = match kept {
             Some(stream) => (stream, true),
-            None => match connect(endpoint.address, service.connect_timeout).await {
+            None => match connect(endpoint.address, patience).await {
                 Ok(stream) => (stream, false),
                 Err(fault) => {
                     tally.failed(fault);
@@ -239,7 +243,7 @@ async fn answer(
         exchange.discard(worker);
         match broken {
             Broken::Fault(fault) => tally.failed(fault),
-            Broken::ClientGone | Broken::ClientBody => tally.gone = true,
+            Broken::ClientGone | Broken::ClientBody | Broken::ClientSlow => tally.gone = true,
         }
         // The head is out: only a broken connection can tell that the rest will not come.
         client.abort();
@@ -276,6 +280,10 @@ async fn fail(
         Broken::ClientBody => {
             let detail = "the chunks of the body are malformed";
             Problem::from(Refusal { status: 400, detail })
+        }
+        Broken::ClientSlow => {
+            let detail = "the body did not arrive in time";
+            Problem::from(Refusal { status: 408, detail })
         }
         Broken::Fault(fault) => fault.problem(),
     };

@@ -61,6 +61,11 @@ impl Relay {
         std::mem::take(&mut self.progressed)
     }
 
+    /// Whether what was taken in has yet to be written.
+    pub(super) fn waits_for_receiver(&self, outbox: &Buffer) -> bool {
+        self.direct > 0 || !outbox.is_empty()
+    }
+
     /// Moves what can be moved now; ready when all of `outbox` and the body are written.
     pub(super) fn poll<R, W>(
         &mut self,

@@ -1,0 +1,154 @@
+//! How long connections live: keep-alive, pipelining, HTTP/1.0, and clients that leave.
+
+use std::io;
+
+use crate::support::{Client, Origin, Proxy};
+
+#[test]
+fn one_connection_serves_many_requests_over_one_upstream_connection() {
+    let origin = Origin::answering("hello");
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    for _ in 0..50 {
+        let answer = client.get("/").send();
+        assert_eq!((answer.status, answer.text()), (200, "hello"));
+        assert_eq!(answer.field("connection"), None);
+    }
+    assert_eq!((origin.requests(), origin.connections()), (50, 1));
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let origin = Origin::start(|call| {
+        let target = call.target().to_owned();
+        let body = call.read_body()?;
+        call.answer(200, &[target.as_bytes(), &body].concat())
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    let mut wire = String::new();
+    for n in 0..40 {
+        match n % 3 {
+            0 => wire += &format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            1 => wire += &format!("POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"),
+            _ => {
+                wire +=
+                    &format!("PUT /{n} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+                wire += "2\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
+            }
+        }
+    }
+    client.send(wire);
+    for n in 0..40 {
+        let body = if n % 3 == 0 { "" } else { "abc" };
+        assert_eq!(client.answer().text(), format!("/{n}{body}"));
+    }
+}
+
+#[test]
+fn a_client_that_asks_to_close_is_closed_after_its_answer() {
+    let origin = Origin::answering("bye");
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    let answer = client.get("/").header("Connection", "close").send();
+    assert_eq!((answer.text(), answer.field("connection")), ("bye", Some("close")));
+    client.expect_end();
+    let mut other = proxy.connect();
+    other.get("/").send();
+    assert_eq!(origin.connections(), 1, "the endpoint's connection was not the client's");
+}
+
+#[test]
+fn an_http10_client_is_closed_unless_it_asks_to_stay() {
+    let origin = Origin::answering("old");
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.text(), answer.field("connection")), ("old", Some("close")));
+    client.expect_end();
+
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!((answer.text(), answer.field("connection")), ("old", Some("keep-alive")));
+    }
+    // Without a Host field the endpoint is told the address that was asked.
+    let seen = origin.last();
+    assert_eq!(seen.head.field("host"), Some(proxy.address.to_string().as_str()));
+}
+
+#[test]
+fn an_http10_client_reads_chunks_as_plain_bytes_to_the_end() {
+    let origin = Origin::start(|call| call.answer_chunked([&b"one"[..], b"two"]));
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.text(), answer.field("connection")), ("onetwo", Some("close")));
+    assert_eq!(answer.field("transfer-encoding"), None);
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_upstream_connection_along() {
+    let origin = Origin::start(|call| call.await_end());
+    let proxy = Proxy::to(&origin);
+    for reset in [false, true] {
+        let mut client = proxy.connect();
+        client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+        origin.await_requests(1 + usize::from(reset));
+        origin.await_open(1);
+        if reset {
+            client.reset()
+        } else {
+            drop(client)
+        }
+        origin.await_open(0);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_amid_its_answer_takes_its_upstream_connection_along() {
+    let origin = Origin::start(|call| {
+        call.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegun")?;
+        call.await_end()
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.wire.head().expect("an answer").is_some());
+    drop(client);
+    origin.await_open(0);
+}
+
+#[test]
+fn a_client_that_leaves_amid_its_body_takes_its_upstream_connection_along() {
+    let origin = Origin::start(|call| {
+        let read = call.read_body();
+        assert!(read.is_err(), "a body cut short was passed for whole");
+        Err(io::ErrorKind::UnexpectedEof.into())
+    });
+    let proxy = Proxy::to(&origin);
+    for framing in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
+        let mut client = Client::connect(proxy.address);
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n5\r\nbegun\r\n"));
+        origin.await_open(1);
+        drop(client);
+        origin.await_open(0);
+    }
+}
+
+#[test]
+fn an_endpoint_that_closes_after_each_answer_is_connected_anew() {
+    let origin = Origin::start(|call| {
+        call.close();
+        call.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    for _ in 0..10 {
+        assert_eq!(client.get("/").send().text(), "ok");
+    }
+    assert_eq!((origin.requests(), origin.connections()), (10, 10));
+}

@@ -1,0 +1,10 @@
+//! Tidegate as its clients and endpoints see it: over real sockets, on loopback.
+//!
+//! A test starts an origin, starts a proxy, asks, and asserts. Nothing here sleeps and hopes: every
+//! wait is for an event and has a deadline.
+
+mod support;
+
+mod bodies;
+mod faults;
+mod keep_alive;

@@ -1,0 +1,209 @@
+//! The proxy under test: the library's `App` in this process, started from the text of a file.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tidegate::{
+    app::{App, Ended},
+    config::{Loaded, parse, units::Weight},
+    registry::{ErrorKind, RetryReason},
+    rollout::Change,
+    snapshot::Snapshot,
+};
+
+use super::{Answer, Client, Origin, process::Process};
+
+/// The name of the service of a [`Builder`].
+pub(crate) const SERVICE: &str = "game-api";
+
+/// A running proxy; dropped, it shuts down.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    app: Option<App>,
+}
+
+/// What a proxy's file says.
+#[derive(Clone)]
+pub(crate) struct Builder {
+    listen: SocketAddr,
+    workers: u16,
+    versions: Vec<(String, String)>,
+    service: Vec<String>,
+    routes: Vec<String>,
+    top: Vec<String>,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 0).into(),
+            workers: 1,
+            versions: Vec::new(),
+            service: Vec::new(),
+            routes: Vec::new(),
+            top: vec!["shutdown: { deadline: 2s }".to_owned()],
+        }
+    }
+
+    pub(crate) fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    pub(crate) fn workers(mut self, workers: u16) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    pub(crate) fn version(self, name: &str, origin: &Origin) -> Self {
+        self.version_at(name, &[origin.address])
+    }
+
+    pub(crate) fn version_at(self, name: &str, endpoints: &[SocketAddr]) -> Self {
+        let endpoints: Vec<String> = endpoints.iter().map(|e| format!("\"{e}\"")).collect();
+        self.version_named(name, &endpoints.join(", "))
+    }
+
+    /// A version with `endpoints` as the file writes them.
+    pub(crate) fn version_named(mut self, name: &str, endpoints: &str) -> Self {
+        self.versions.push((name.to_owned(), endpoints.to_owned()));
+        self
+    }
+
+    /// A field of the service, `weights: { v1: 1 }`.
+    pub(crate) fn service(mut self, field: &str) -> Self {
+        self.service.push(field.to_owned());
+        self
+    }
+
+    /// A route's fields beside its service, `timeout: 1s, name: slow`. Without any, one route leads all.
+    pub(crate) fn route(mut self, fields: &str) -> Self {
+        self.routes.push(fields.to_owned());
+        self
+    }
+
+    /// A field of the file, `limits: { connections: 1 }`.
+    pub(crate) fn top(mut self, field: &str) -> Self {
+        let name = field.split(':').next().unwrap_or(field);
+        self.top.retain(|other| other.split(':').next() != Some(name));
+        self.top.push(field.to_owned());
+        self
+    }
+
+    /// The file.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |line: String| text.push_str(&(line + "\n"));
+        line(format!("workers: {}", self.workers));
+        line(format!("listen: [ {{ address: \"{}\" }} ]", self.listen));
+        self.top.iter().for_each(|field| line(field.clone()));
+        line(format!("services:\n  {SERVICE}:"));
+        let baseline = self.versions.first().map_or("none", |(name, _)| name);
+        line(format!("    baseline: {baseline}"));
+        self.service.iter().for_each(|field| line(format!("    {field}")));
+        line("    versions:".to_owned());
+        for (name, endpoints) in &self.versions {
+            line(format!("      {name}: {{ endpoints: [ {endpoints} ] }}"));
+        }
+        line("routes:".to_owned());
+        if self.routes.is_empty() {
+            line(format!("  - service: {SERVICE}"));
+        }
+        for fields in &self.routes {
+            line(format!("  - {{ service: {SERVICE}, {fields} }}"));
+        }
+        text
+    }
+
+    pub(crate) fn start(&self) -> Proxy {
+        Proxy::start(&self.text())
+    }
+
+    /// Starts the real program.
+    pub(crate) fn spawn(&self) -> Process {
+        Process::spawn(|address| self.clone().listen(address).text())
+    }
+}
+
+impl Proxy {
+    pub(crate) fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// One version behind one route.
+    pub(crate) fn to(origin: &Origin) -> Self {
+        Self::builder().version("v1", origin).start()
+    }
+
+    /// Starts with the file `text`, which must be good.
+    #[track_caller]
+    pub(crate) fn start(text: &str) -> Self {
+        let config = parse(text).unwrap_or_else(|problems| panic!("{problems:?} in:\n{text}"));
+        let loaded = Loaded { config, hash: String::new(), tokens: Vec::new() };
+        let app = App::start(loaded, None, None).expect("the proxy starts");
+        Self { address: app.listeners[0], app: Some(app) }
+    }
+
+    pub(crate) fn app(&self) -> &App {
+        self.app.as_ref().expect("held until it is shut down")
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// The answer to a GET on a connection of its own.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.connect().get(path).send()
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.app().observatory().controller().snapshot()
+    }
+
+    /// Changes the weights of the service; they are in force when this returns.
+    pub(crate) fn set_weights(&self, weights: &[(&str, f64)]) {
+        let weight = |w| Weight::new(w).expect("a weight");
+        let change = Change {
+            service: SERVICE.to_owned(),
+            weights: weights.iter().map(|(v, w)| ((*v).to_owned(), weight(*w))).collect(),
+            if_generation: None,
+            by: "test".to_owned(),
+            reason: None,
+            dry_run: false,
+        };
+        self.app().observatory().controller().set_weights(change).expect("good weights");
+    }
+
+    /// Attempts made again on `version`.
+    pub(crate) fn retries(&self, version: &str, reason: RetryReason) -> u64 {
+        let snapshot = self.snapshot();
+        let version = snapshot.services[0].version(version).expect("a version");
+        version.state.cells.sum(|c| c.retries[reason as usize].read())
+    }
+
+    /// Failed attempts at the endpoints of `version`.
+    pub(crate) fn errors(&self, version: &str, kind: ErrorKind) -> u64 {
+        let snapshot = self.snapshot();
+        let version = snapshot.services[0].version(version).expect("a version");
+        version.endpoints.iter().map(|e| e.cells.sum(|c| c.errors[kind as usize].read())).sum()
+    }
+
+    /// Failed attempts of any kind at the endpoints of `version`.
+    pub(crate) fn all_errors(&self, version: &str) -> u64 {
+        ErrorKind::ALL.iter().map(|kind| self.errors(version, *kind)).sum()
+    }
+
+    /// Ends the process in order.
+    pub(crate) fn shutdown(mut self) -> Ended {
+        self.app.take().expect("not shut down yet").shutdown()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(app) = self.app.take() {
+            app.shutdown();
+        }
+    }
+}
