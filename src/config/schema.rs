@@ -415,7 +415,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resolver {
-    /// DNS servers, `10.0.0.2:53`. Default: those of `/etc/resolv.conf`. Read at start.
+    /// DNS servers, `10.0.0.2:53`; they are asked for names as written, without search domains.
+    /// Default: those of `/etc/resolv.conf`. Read at start.
     #[serde(with = "address::sockets")]
     #[schemars(with = "Vec<address::SocketText>")]
     pub servers: Vec<SocketAddr>,
