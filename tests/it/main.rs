@@ -5,5 +5,6 @@
 
 mod support;
 
+mod bodies;
 mod faults;
 mod keep_alive;

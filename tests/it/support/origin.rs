@@ -306,6 +306,27 @@ impl Call<'_> {
         self.send("0\r\n\r\n")
     }
 
+    /// Sends every chunk of the request's body back as a chunk of the answer's.
+    pub(crate) fn echo_chunks(&mut self) -> io::Result<()> {
+        self.unread = None;
+        loop {
+            let chunk = self.wire.chunk()?;
+            self.send(format!("{:x}\r\n", chunk.len()))?;
+            self.send(&chunk)?;
+            self.send("\r\n")?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The connection's sending side ends now; what still comes in is not read until the proxy ends
+    /// its own.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.keep = None;
+        self.wire.stream.shutdown(Shutdown::Write)
+    }
+
     /// The connection ends after this request.
     pub(crate) fn close(&mut self) {
         self.keep = None;

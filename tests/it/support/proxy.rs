@@ -10,7 +10,7 @@ use tidegate::{
     snapshot::Snapshot,
 };
 
-use super::{Answer, Client, Origin};
+use super::{Answer, Client, Origin, process::Process};
 
 /// The name of the service of a [`Builder`].
 pub(crate) const SERVICE: &str = "game-api";
@@ -117,6 +117,11 @@ impl Builder {
     pub(crate) fn start(&self) -> Proxy {
         Proxy::start(&self.text())
     }
+
+    /// Starts the real program.
+    pub(crate) fn spawn(&self) -> Process {
+        Process::spawn(|address| self.clone().listen(address).text())
+    }
 }
 
 impl Proxy {
@@ -182,6 +187,11 @@ impl Proxy {
         let snapshot = self.snapshot();
         let version = snapshot.services[0].version(version).expect("a version");
         version.endpoints.iter().map(|e| e.cells.sum(|c| c.errors[kind as usize].read())).sum()
+    }
+
+    /// Failed attempts of any kind at the endpoints of `version`.
+    pub(crate) fn all_errors(&self, version: &str) -> u64 {
+        ErrorKind::ALL.iter().map(|kind| self.errors(version, *kind)).sum()
     }
 
     /// Ends the process in order.

@@ -120,6 +120,15 @@ impl Wire {
         }
     }
 
+    /// The next chunk of a chunked body; empty at its end.
+    pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let size = u64::from_str_radix(&self.line()?, 16).map_err(io::Error::other)?;
+        let mut chunk = Vec::new();
+        self.exactly(size, &mut |bytes| chunk.extend_from_slice(bytes))?;
+        self.line()?;
+        Ok(chunk)
+    }
+
     /// Waits for the end of the connection; bytes that come instead are an error.
     pub(crate) fn end(&mut self) -> io::Result<()> {
         if self.inbox.is_empty() && self.fill()? == 0 {

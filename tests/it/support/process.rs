@@ -1,0 +1,134 @@
+//! The real program, with a file of its own.
+
+use std::{
+    fs::{self, File},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{Client, PATIENCE, eventually};
+
+/// Ports to try: below those that the system gives to outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A running program; dropped, it is killed.
+pub(crate) struct Process {
+    pub(crate) address: SocketAddr,
+    /// The configuration file.
+    pub(crate) file: PathBuf,
+    child: Child,
+    folder: TempDir,
+}
+
+/// An address of loopback at which nobody listens now.
+pub(crate) fn free_address() -> SocketAddr {
+    let address = || SocketAddr::from(([127, 0, 0, 1], fastrand::u16(PORTS)));
+    std::iter::repeat_with(address)
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("some port is free")
+}
+
+/// The program, to be run with arguments.
+pub(crate) fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_tidegate"))
+}
+
+impl Process {
+    /// Starts the program with the file that `text` writes for an address to listen at, and waits until
+    /// it listens.
+    #[track_caller]
+    pub(crate) fn spawn(text: impl Fn(SocketAddr) -> String) -> Self {
+        for _ in 0..10 {
+            let mut process = Self::begin(&text);
+            if process.listens() {
+                return process;
+            }
+        }
+        panic!("the program does not start");
+    }
+
+    fn begin(text: &impl Fn(SocketAddr) -> String) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let file = folder.path().join("tidegate.yaml");
+        let address = free_address();
+        fs::write(&file, text(address)).expect("a file");
+        let log = File::create(folder.path().join("log")).expect("a file");
+        let child = program()
+            .args(["run", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        Self { address, file, child, folder }
+    }
+
+    /// Waits until the program listens; false if it ended, since somebody else took the port first.
+    fn listens(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                assert_eq!(status.code(), Some(69), "{}", self.log());
+                return false;
+            }
+            assert!(Instant::now() < deadline, "the program does not listen: {}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// What the program wrote to standard error.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("a file")
+    }
+
+    /// Replaces the configuration file as editors do, by renaming.
+    pub(crate) fn write(&self, text: &str) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, text).expect("a file");
+        fs::rename(new, &self.file).expect("a file");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the program runs");
+    }
+
+    /// Waits until the program has ended.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the program ends", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
+    /// The most memory that the program has held so far.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the program runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
