@@ -7,4 +7,6 @@ mod support;
 
 mod bodies;
 mod faults;
+mod heads;
 mod keep_alive;
+mod kept;
