@@ -10,3 +10,6 @@ mod faults;
 mod heads;
 mod keep_alive;
 mod kept;
+mod limits;
+mod routing;
+mod split;
