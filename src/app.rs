@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     admin,
-    config::{Loaded, WatchGuard, watch},
+    config::{Loaded, WatchGuard, read, watch},
     proxy::{Acceptor, Command, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     rollout::{Controller, controller::Start, view::Observatory},
     snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources},
     telemetry::{access_log, log},
+    upstream::resolve::{Names, Resolving, resolving},
 };
 
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
@@ -58,6 +59,7 @@ pub struct App {
     /// Where the admin endpoint is, if there is one.
     pub admin: Option<SocketAddr>,
     observatory: Observatory,
+    names: Names,
     acceptor: Acceptor,
     workers: Vec<WorkerHandle>,
     control: Control,
@@ -130,13 +132,17 @@ impl App {
         });
         let observatory = Observatory::new(controller, collected);
         let admin_address = admin.as_ref().map(|(_, address)| *address);
-        let control = Control::spawn(observatory.clone(), admin.map(|(socket, _)| socket))?;
-        let watch = file.and_then(|file| follow(&file, observatory.clone()));
+        let (names, resolving) = resolving(&config.resolver);
+        let socket = admin.map(|(socket, _)| socket);
+        let control = Control::spawn(observatory.clone(), resolving, socket)?;
+        names.prepare(&config);
+        let watch = file.and_then(|file| follow(&file, observatory.clone(), names.clone()));
         let acceptor = Acceptor::spawn(listeners, shared, commands)?;
         Ok(Self {
             listeners: addresses,
             admin: admin_address,
             observatory,
+            names,
             acceptor,
             workers,
             control,
@@ -151,10 +157,8 @@ impl App {
 
     /// Reads the file again, and opens logs anew.
     pub fn reload(&self) {
-        let mut controller = self.observatory.controller();
-        controller.reopen_logs();
-        // A bad file was logged and counted, and is shown in the status.
-        let _ = controller.reload();
+        self.observatory.controller().reopen_logs();
+        reload(&self.observatory, &self.names);
     }
 
     /// Ends in order: no new connections, answers finished, idle connections closed; what is left at
@@ -196,16 +200,25 @@ impl App {
 }
 
 /// Reloads when the file changes.
-fn follow(file: &std::path::Path, observatory: Observatory) -> Option<WatchGuard> {
-    let changed = move || {
-        let _ = observatory.controller().reload();
-    };
+fn follow(file: &std::path::Path, observatory: Observatory, names: Names) -> Option<WatchGuard> {
+    let changed = move || reload(&observatory, &names);
     watch(file, changed)
         .inspect_err(|error| {
             let file = file.display();
             tracing::warn!(%file, %error, "the file is not watched; send SIGHUP after a change");
         })
         .ok()
+}
+
+/// Takes over the file. Its names are asked for first and without holding the controller, so that a
+/// version whose endpoints got another name is never without any.
+fn reload(observatory: &Observatory, names: &Names) {
+    let file = observatory.controller().file().map(std::path::Path::to_owned);
+    if let Some(loaded) = file.and_then(|file| read(&file).ok()) {
+        names.prepare(&loaded.config);
+    }
+    // A bad file was logged and counted, and is shown in the status.
+    let _ = observatory.controller().reload();
 }
 
 /// The worker threads that `config` asks for: by default one for each core that affinity and cgroup
@@ -218,6 +231,7 @@ fn worker_count(config: &crate::config::Config) -> usize {
 impl Control {
     fn spawn(
         observatory: Observatory,
+        resolving: Resolving,
         admin: Option<std::net::TcpListener>,
     ) -> Result<Self, StartError> {
         let runtime =
@@ -227,6 +241,10 @@ impl Control {
             runtime.block_on(async move {
                 tokio::spawn(observatory.clone().absorb());
                 tokio::spawn(observatory.clone().tidy());
+                let in_force = observatory.controller().in_force();
+                let controller = observatory.clone();
+                let tell = move |resolved| controller.controller().set_resolved(resolved);
+                tokio::spawn(resolving.run(in_force, tell));
                 if let Some(socket) = admin {
                     tokio::spawn(admin::serve(socket, observatory));
                 }

@@ -11,3 +11,6 @@ pub mod routing;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
+
+#[cfg(test)]
+mod layering;

@@ -8,6 +8,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 
+pub use crate::upstream::resolve::Resolved;
 use crate::{
     config::{
         Config,
@@ -19,9 +20,6 @@ use crate::{
     routing::{Cohort, RequestView, Rule, Split, Table},
     telemetry::access_log::Sender,
 };
-
-/// Addresses by name, as last resolved; a name without an entry is not known yet.
-pub type Resolved = HashMap<String, Vec<IpAddr>>;
 
 /// Weights by service and version, ahead of those in the file.
 pub type Overrides = HashMap<String, IndexMap<String, Weight>>;

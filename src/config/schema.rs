@@ -285,7 +285,7 @@ pub struct Route {
     /// A version that serves all requests of this route, ahead of rules and split.
     #[serde(default)]
     pub version: Option<String>,
-    /// Longest time from the request's head to the head of the answer; later the client reads 504.
+    /// Longest wait for the head of the answer once the request was sent; later the client reads 504.
     /// Default `30s`.
     #[serde(default = "default::route_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]
@@ -415,7 +415,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resolver {
-    /// DNS servers, `10.0.0.2:53`. Default: those of `/etc/resolv.conf`. Read at start.
+    /// DNS servers, `10.0.0.2:53`; they are asked for names as written, without search domains.
+    /// Default: those of `/etc/resolv.conf`. Read at start.
     #[serde(with = "address::sockets")]
     #[schemars(with = "Vec<address::SocketText>")]
     pub servers: Vec<SocketAddr>,

@@ -37,6 +37,8 @@ pub(super) struct Client {
     pub(super) address: IpAddr,
     pub(super) address_text: AddressText,
     open: Open,
+    /// When the last request ended.
+    pub(super) idle_since: Instant,
     /// No request was read yet.
     fresh: bool,
 }
@@ -88,6 +90,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         address,
         address_text: AddressText::new(address),
         open,
+        idle_since: Instant::now(),
         fresh: true,
     };
     while client.next_request(&worker).await {
@@ -117,7 +120,7 @@ impl Client {
         }
         worker.blocks.give(std::mem::replace(&mut self.inbox, Buffer::hollow()));
         if !std::mem::take(&mut self.fresh) {
-            self.deadline.set(Instant::now() + worker.snapshot().limits.idle_timeout);
+            self.deadline.set(self.idle_since + worker.snapshot().limits.idle_timeout);
         }
         let ready = poll_fn(|cx| {
             if let Poll::Ready(ready) = self.stream.poll_read_ready(cx) {

@@ -27,6 +27,9 @@ use super::{
 /// Largest head of an answer.
 const ANSWER_HEAD_BYTES: usize = 256 * 1024;
 
+/// Bytes of interim answers that may wait for a client to read them.
+const INTERIM_BYTES: usize = 64 * 1024;
+
 /// An attempt in progress.
 pub(super) struct Exchange {
     upstream: TcpStream,
@@ -311,6 +314,9 @@ impl Exchange {
                 let wanted = !plan.manner.http10 && (head.status != 100 || plan.expects_continue);
                 if wanted {
                     put_interim(&mut self.interim, &head);
+                }
+                if self.interim.len() > INTERIM_BYTES {
+                    return Err(Fault::Protocol);
                 }
                 self.answer.consume(head_bytes);
                 continue;

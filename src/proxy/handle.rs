@@ -46,7 +46,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
                 }
                 Err(broken) => fail(client, worker, &plan, &mut out, broken, &mut tally).await,
             };
-            tally.record(client);
+            client.idle_since = tally.record(client);
             after
         }
     };
@@ -122,7 +122,7 @@ async fn forward(
     let rest = take_body(client, plan, out);
     // Until an endpoint has taken it.
     tally.unread_body = rest.is_some();
-    let (mut avoid, mut fresh) = (None, false);
+    let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
     let due = plan.began + plan.route().timeout;
     loop {
         let endpoints = &version.endpoints;
@@ -133,9 +133,7 @@ async fn forward(
         let chosen = balance::choose(endpoints.len(), load, || fastrand::u64(..), avoid);
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
-        tally.attempt(chosen);
-
-        let now = Instant::now();
+        tally.attempt(chosen, now);
         client.deadline.set(due);
         let patience = service.connect_timeout.min(due.saturating_duration_since(now));
         let kept = if fresh {
@@ -155,6 +153,7 @@ async fn forward(
                     if endpoints.len() > 1 && avoid.is_none() {
                         avoid = Some(chosen);
                         tally.retry(RetryReason::Connect);
+                        now = Instant::now();
                         continue;
                     }
                     return Err(Broken::Fault(fault));
@@ -166,7 +165,9 @@ async fn forward(
         tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
         match head {
             Ok(answer) => {
-                tally.answered(answer.status);
+                let now = Instant::now();
+                tally.answered(answer.status, now);
+                client.deadline.set(now + plan.snapshot.limits.body_timeout);
                 return Ok((exchange, answer));
             }
             Err(broken) => {
@@ -181,6 +182,7 @@ async fn forward(
                 if stale && safe && !fresh {
                     fresh = true;
                     tally.retry(RetryReason::StaleConnection);
+                    now = Instant::now();
                     continue;
                 }
                 if let Broken::Fault(fault) = broken {
@@ -236,7 +238,6 @@ async fn answer(
     mut answer: Answer,
     tally: &mut Tally<'_>,
 ) -> After {
-    client.deadline.set(Instant::now() + plan.snapshot.limits.body_timeout);
     let relayed = poll_fn(|cx| exchange.poll_answer(cx, client, plan, out, &mut answer)).await;
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
     tally.bytes_out = answer.body_bytes();
@@ -250,12 +251,12 @@ async fn answer(
         client.abort();
         return After::Close;
     }
+    let now = tally.end();
     let read = exchange.request_is_read();
     let keep = answer.keep_client && read;
     if let Some((upstream, offered)) = exchange.into_reusable(&answer, worker) {
-        let bounds = &plan.service().pool;
-        let endpoint = tally.endpoint_id();
-        worker.pools.borrow_mut().put(endpoint, upstream, bounds, offered, Instant::now());
+        let (bounds, endpoint) = (&plan.service().pool, tally.endpoint_id());
+        worker.pools.borrow_mut().put(endpoint, upstream, bounds, offered, now);
     }
     match (keep, read) {
         (true, _) => After::Keep,
@@ -322,6 +323,7 @@ async fn refuse(
     match (flushed, refused.whole) {
         (Ok(()), Some(bytes)) if keep => {
             client.inbox.consume(bytes);
+            client.idle_since = Instant::now();
             After::Keep
         }
         (Ok(()), _) => After::Linger,

@@ -23,6 +23,7 @@ pub(super) struct Tally<'a> {
     /// The endpoint asked last, and when.
     endpoint: Option<(&'a EndpointState, Instant)>,
     upstream_us: u32,
+    ended: Option<Instant>,
     retries: u32,
     /// Status that the client was sent; 0 while there is none.
     pub(super) status: u16,
@@ -43,6 +44,7 @@ impl<'a> Tally<'a> {
             plan,
             endpoint: None,
             upstream_us: Sample::NONE,
+            ended: None,
             retries: 0,
             status: 0,
             fault: None,
@@ -57,11 +59,11 @@ impl<'a> Tally<'a> {
     }
 
     /// An attempt at endpoint number `endpoint` of the version begins.
-    pub(super) fn attempt(&mut self, endpoint: usize) {
+    pub(super) fn attempt(&mut self, endpoint: usize, now: Instant) {
         self.end_attempt();
         let endpoint = &*self.plan.version().endpoints[endpoint];
         endpoint.cells.of(self.worker.id).started.add(1);
-        self.endpoint = Some((endpoint, Instant::now()));
+        self.endpoint = Some((endpoint, now));
     }
 
     fn end_attempt(&mut self) {
@@ -78,10 +80,10 @@ impl<'a> Tally<'a> {
     }
 
     /// The endpoint's answer began.
-    pub(super) fn answered(&mut self, status: u16) {
+    pub(super) fn answered(&mut self, status: u16, now: Instant) {
         self.status = status;
         if let Some((endpoint, began)) = self.endpoint {
-            self.upstream_us = micros(began);
+            self.upstream_us = micros(began, now);
             if status >= 500 {
                 endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
             }
@@ -101,8 +103,14 @@ impl<'a> Tally<'a> {
         self.endpoint.map_or(u32::MAX, |(endpoint, _)| endpoint.id)
     }
 
-    /// The request ended: counts it, and hands its latency and its line on.
-    pub(super) fn record(mut self, client: &Client) {
+    /// The last byte of the answer was written, now.
+    pub(super) fn end(&mut self) -> Instant {
+        *self.ended.insert(Instant::now())
+    }
+
+    /// The request ended: counts it, hands its latency and its line on, and answers when it ended.
+    pub(super) fn record(mut self, client: &Client) -> Instant {
+        let ended = self.ended.unwrap_or_else(Instant::now);
         let (plan, worker) = (self.plan, self.worker);
         let series = &plan.route().series[usize::from(plan.decision.version)];
         let class = match self.status {
@@ -113,7 +121,7 @@ impl<'a> Tally<'a> {
         if self.status >= 500 {
             plan.version().state.cells.of(worker.id).errors.add(1);
         }
-        let duration_us = micros(plan.began);
+        let duration_us = micros(plan.began, ended);
         worker.record(Sample {
             endpoint: self.endpoint_id(),
             series: series.id,
@@ -123,7 +131,7 @@ impl<'a> Tally<'a> {
         if plan.log.is_some() {
             self.log(client, duration_us);
         }
-        self.end_attempt();
+        ended
     }
 
     fn log(&mut self, client: &Client, duration_us: u32) {
@@ -218,9 +226,11 @@ fn push_line(worker: &Worker, entry: &Entry<'_>) {
     worker.keep_ticking();
 }
 
-/// Microseconds since `began`, short of the value that stands for none.
-fn micros(began: Instant) -> u32 {
-    u32::try_from(began.elapsed().as_micros()).unwrap_or(Sample::NONE - 1).min(Sample::NONE - 1)
+/// Microseconds from `began` to `ended`, short of the value that stands for none.
+fn micros(began: Instant, ended: Instant) -> u32 {
+    u32::try_from(ended.saturating_duration_since(began).as_micros())
+        .unwrap_or(Sample::NONE - 1)
+        .min(Sample::NONE - 1)
 }
 
 fn began_unix_us(duration_us: u32) -> u64 {

@@ -108,9 +108,7 @@ pub(super) struct Worker {
     busy: Notify,
     date: RefCell<Date>,
     pub(super) draining: Cell<bool>,
-    /// Wakers of client connections, so that idle ones notice a drain.
-    clients: RefCell<Vec<Option<Waker>>>,
-    open: Cell<usize>,
+    clients: RefCell<Clients>,
     drained: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
 }
 
@@ -131,7 +129,6 @@ impl Worker {
             date: RefCell::new(Date::new()),
             draining: Cell::new(false),
             clients: RefCell::default(),
-            open: Cell::new(0),
             drained: RefCell::default(),
         }
     }
@@ -150,7 +147,7 @@ impl Worker {
                 Command::Drain(done) => {
                     self.draining.set(true);
                     self.drained.borrow_mut().push(done);
-                    self.clients.borrow().iter().flatten().for_each(Waker::wake_by_ref);
+                    self.clients.borrow().wakers.iter().flatten().for_each(Waker::wake_by_ref);
                     self.answer_drained();
                 }
             }
@@ -261,12 +258,21 @@ impl Worker {
     }
 
     fn answer_drained(&self) {
-        if self.open.get() == 0 {
+        let clients = self.clients.borrow();
+        if clients.free.len() == clients.wakers.len() {
             for done in self.drained.borrow_mut().drain(..) {
                 let _ = done.send(());
             }
         }
     }
+}
+
+/// Open client connections: a place each, with the waker of its task once that was polled, so that idle
+/// connections notice a drain.
+#[derive(Default)]
+struct Clients {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
 }
 
 /// Counts an open client connection for as long as it lives.
@@ -278,15 +284,11 @@ pub(super) struct Open {
 
 impl Open {
     fn new(worker: &Rc<Worker>, listener: Arc<ListenerState>) -> Self {
-        worker.open.set(worker.open.get() + 1);
         let mut clients = worker.clients.borrow_mut();
-        // A free place is found by looking: connections are few against requests.
-        let place = clients.iter().rposition(Option::is_none).unwrap_or_else(|| {
-            clients.push(None);
-            clients.len() - 1
+        let place = clients.free.pop().unwrap_or_else(|| {
+            clients.wakers.push(None);
+            clients.wakers.len() - 1
         });
-        // Held from now on, though its task has not been polled yet.
-        clients[place] = Some(Waker::noop().clone());
         Self { worker: Rc::clone(worker), listener, place }
     }
 
@@ -297,14 +299,16 @@ impl Open {
 
     /// Lets a drain wake the connection's task.
     pub(super) fn wake_by(&self, waker: &Waker) {
-        self.worker.clients.borrow_mut()[self.place] = Some(waker.clone());
+        self.worker.clients.borrow_mut().wakers[self.place] = Some(waker.clone());
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.worker.clients.borrow_mut()[self.place] = None;
-        self.worker.open.set(self.worker.open.get() - 1);
+        let mut clients = self.worker.clients.borrow_mut();
+        clients.wakers[self.place] = None;
+        clients.free.push(self.place);
+        drop(clients);
         self.worker.shared.loads.of(self.worker.id).fetch_sub(1, Relaxed);
         self.listener.open.fetch_sub(1, Relaxed);
         if std::thread::panicking() {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use tokio::sync::{Notify, mpsc::UnboundedSender};
+use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 use crate::{
     config::{AdminToken, Config, LoadError, Loaded, read, schema, units::Weight},
@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Controller {
     config: Arc<Config>,
+    /// Tells of each configuration that came into force.
+    in_force: watch::Sender<Arc<Config>>,
     hash: String,
     tokens: Vec<AdminToken>,
     /// The file that a reload reads; nothing if the configuration did not come from one.
@@ -153,8 +155,11 @@ pub struct Start {
 impl Controller {
     /// A controller of running workers.
     pub fn new(start: Start) -> Self {
+        tell_what_is_not_done(&start.loaded.config);
+        let config = Arc::new(start.loaded.config);
         Self {
-            config: Arc::new(start.loaded.config),
+            in_force: watch::Sender::new(Arc::clone(&config)),
+            config,
             hash: start.loaded.hash,
             tokens: start.loaded.tokens,
             file: start.file,
@@ -177,6 +182,11 @@ impl Controller {
     /// The configuration in force.
     pub fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// The configuration in force, and word of each one that follows it.
+    pub fn in_force(&self) -> watch::Receiver<Arc<Config>> {
+        self.in_force.subscribe()
     }
 
     /// Hash of the configuration's text, 16 hexadecimal digits.
@@ -322,7 +332,9 @@ impl Controller {
         let config = &self.config;
         self.overrides.retain(|name, weights| keeps_override(name, weights, &old, config));
         self.hash = loaded.hash;
+        tell_what_is_not_done(config);
         let generation = self.publish(false);
+        self.in_force.send_replace(Arc::clone(&self.config));
         tracing::info!(generation, hash = self.hash, "configuration taken over");
         Reloaded::Applied(generation)
     }
@@ -424,6 +436,16 @@ fn keeps_override(
         );
     }
     serves && written(old) == written(new)
+}
+
+/// Says which fields of a valid file have no effect yet.
+fn tell_what_is_not_done(config: &Config) {
+    for (service, _) in config.services.iter().filter(|(_, service)| service.eject.is_some()) {
+        tracing::warn!(
+            service,
+            "`eject` is read and checked, but this release does not compare versions yet"
+        );
+    }
 }
 
 /// Fields that differ and are only read at start.

@@ -1,0 +1,125 @@
+//! The order of the rooms: each uses only those of ranks before its own, and itself.
+//!
+//! Reads the `crate::` paths of every source file, tests included. A room that is not in the list
+//! fails, so that a new one gets its rank.
+
+use std::{fs, path::Path};
+
+/// Rooms of one rank do not use each other, unless `FRIENDS` says so.
+const RANKS: &[&[&str]] = &[
+    &["config", "telemetry"],
+    &["routing", "policy", "analysis"],
+    &["tls", "upstream"],
+    &["shadow", "registry", "snapshot"],
+    &["proxy"],
+    &["rollout", "store", "fleet"],
+    &["admin"],
+    &["app"],
+    &["cli"],
+];
+
+/// Rooms of one rank of which the first uses the second.
+const FRIENDS: &[(&str, &str)] = &[
+    // The log's level and form are written in the configuration.
+    ("telemetry", "config"),
+    // Connections to endpoints may be encrypted.
+    ("upstream", "tls"),
+    // A snapshot holds live state that the registry knows.
+    ("snapshot", "registry"),
+    ("shadow", "registry"),
+    // Changes are kept before they are published, and shared with the fleet.
+    ("rollout", "store"),
+    ("rollout", "fleet"),
+    ("fleet", "store"),
+];
+
+#[test]
+fn rooms_use_only_rooms_before_them() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for (file, text) in files(&source) {
+        let path = file.strip_prefix(&source).expect("below src").to_string_lossy();
+        let room = path.split(['/', '.']).next().unwrap_or_default();
+        if ["lib", "main", "layering"].contains(&room) {
+            continue;
+        }
+        assert!(rank(room).is_some(), "give the room `{room}` a rank in src/layering.rs");
+        for used in used(&text) {
+            if !may_use(room, &used) {
+                wrong.push(format!("src/{path}: {room} uses {used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "against the order of the rooms:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn paths_are_found_in_any_form() {
+    let text = "use crate::{\n    config::{a, b::{c, d}},\n    proxy, // telemetry\n};\n\
+                use crate::registry::X;\nfn f() { crate::admin::g() }\n// crate::cli\n";
+    assert_eq!(used(text), ["config", "proxy", "registry", "admin"]);
+    assert!(may_use("cli", "config") && !may_use("config", "cli"));
+    assert!(may_use("snapshot", "registry") && !may_use("registry", "snapshot"));
+}
+
+fn rank(room: &str) -> Option<usize> {
+    RANKS.iter().position(|rooms| rooms.contains(&room))
+}
+
+fn may_use(room: &str, used: &str) -> bool {
+    room == used || rank(used) < rank(room) || FRIENDS.contains(&(room, used))
+}
+
+/// The rooms that `text` names after `crate::`, comments left out.
+fn used(text: &str) -> Vec<String> {
+    let code: Vec<&str> = text.lines().map(|l| l.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n");
+    let mut rooms = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            Some(group) => rooms.extend(first_names(group)),
+            None => rooms.push(name(rest)),
+        }
+    }
+    // Macros of the crate's root and `$crate` have no room; neither occurs here.
+    rooms.retain(|room| !room.is_empty());
+    rooms
+}
+
+/// The first name of each member of a `{...}` group whose opening brace was read.
+fn first_names(group: &str) -> Vec<String> {
+    let (mut depth, mut names, mut at_start) = (0, Vec::new(), true);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => at_start = true,
+            c if at_start && !c.is_whitespace() => {
+                names.push(name(&group[at..]));
+                at_start = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn name(text: &str) -> String {
+    text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+}
+
+fn files(folder: &Path) -> Vec<(std::path::PathBuf, String)> {
+    let entries =
+        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let mut all = Vec::new();
+    for path in entries {
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            all.push((path, text));
+        }
+    }
+    all
+}

@@ -1,0 +1,171 @@
+//! Names of endpoints, resolved again as their records age.
+//!
+//! A task of the control plane asks for every name of the configuration in force, tells the addresses
+//! when they changed, and sleeps until the next record has aged. What it asks and keeps is decided by
+//! the [book](book), without IO; questions go out through [dns].
+//!
+//! A configuration that is about to come into force is announced with [`Names::prepare`], so that no
+//! version stands without endpoints between its start and the first answer.
+
+mod book;
+mod dns;
+
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::{Arc, mpsc as std_mpsc},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+pub use self::book::Resolved;
+use self::{
+    book::{Answer, Book, Noted},
+    dns::Dns,
+};
+use crate::config::{Config, pattern::EndpointHost, schema};
+
+/// How long a configuration waits for the first answers to its names. Twice the time that a healthy
+/// name server takes at worst; a silent one must not hold up a start.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Questions under way at once; a name server drops what comes in too large a burst.
+const AT_ONCE: usize = 32;
+
+/// Asks for names ahead of time.
+#[derive(Debug, Clone)]
+pub struct Names {
+    announce: mpsc::UnboundedSender<Announcement>,
+}
+
+/// The task that resolves; see [`Resolving::run`].
+#[derive(Debug)]
+pub struct Resolving {
+    dns: Dns,
+    announced: mpsc::UnboundedReceiver<Announcement>,
+}
+
+/// Names that will be needed.
+#[derive(Debug)]
+struct Announcement {
+    names: BTreeSet<String>,
+    /// Told once each of them was answered or failed.
+    done: std_mpsc::SyncSender<()>,
+}
+
+/// A task that resolves as `config` says, and what it is talked to with.
+pub fn resolving(config: &schema::Resolver) -> (Names, Resolving) {
+    let (announce, announced) = mpsc::unbounded_channel();
+    (Names { announce }, Resolving { dns: Dns::new(config.servers.clone()), announced })
+}
+
+/// The names of `config`'s endpoints.
+fn names(config: &Config) -> BTreeSet<String> {
+    let versions = config.services.values().flat_map(|service| service.versions.values());
+    let endpoints = versions.flat_map(|version| &version.endpoints);
+    let name = endpoints.filter_map(|endpoint| match &endpoint.host {
+        EndpointHost::Name(name) => Some(name.clone()),
+        EndpointHost::Address(_) => None,
+    });
+    name.collect()
+}
+
+impl Names {
+    /// Waits until each name of `config` was asked for once, for at most a second; not at all if it
+    /// has none or all are known. Blocks the thread.
+    pub fn prepare(&self, config: &Config) {
+        let names = names(config);
+        if names.is_empty() {
+            return;
+        }
+        let (done, all) = std_mpsc::sync_channel(1);
+        if self.announce.send(Announcement { names, done }).is_ok() {
+            // Late answers come by the usual way.
+            let _ = all.recv_timeout(FIRST_ANSWERS);
+        }
+    }
+}
+
+impl Resolving {
+    /// Resolves the names of the configuration `in_force` for as long as it has a sender, and `tell`s
+    /// what all of them stand for whenever that changed.
+    pub async fn run(
+        mut self,
+        mut in_force: watch::Receiver<Arc<Config>>,
+        mut tell: impl FnMut(Resolved),
+    ) {
+        let mut book = Book::default();
+        book.keep(&names(&in_force.borrow_and_update()), Instant::now());
+        let mut under_way: JoinSet<(String, Result<Answer, String>)> = JoinSet::new();
+        let mut waiting: Vec<Announcement> = Vec::new();
+        loop {
+            for name in book.take_due(Instant::now(), AT_ONCE - under_way.len()) {
+                let asked = self.dns.ask(&name);
+                under_way.spawn(async move { (name, asked.await) });
+            }
+            // Names that are due wait for a free place, not for a time.
+            let next = book.next_due().filter(|_| under_way.len() < AT_ONCE);
+            let mut aged = pin!(sleep_until(next));
+            tokio::select! {
+                Some(answered) = under_way.join_next() => {
+                    // Those that came together are published together.
+                    let mut changed = false;
+                    let mut answered = Some(answered);
+                    while let Some(one) = answered {
+                        if let Ok((name, answer)) = one {
+                            changed |= self.note(&mut book, &name, answer);
+                        }
+                        answered = under_way.try_join_next();
+                    }
+                    if changed {
+                        tell(book.resolved());
+                    }
+                }
+                Some(announcement) = self.announced.recv() => {
+                    book.add(&announcement.names, Instant::now());
+                    waiting.push(announcement);
+                }
+                changed = in_force.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    book.keep(&names(&in_force.borrow_and_update()), Instant::now());
+                }
+                () = &mut aged => {}
+            }
+            waiting.retain(|announcement| {
+                let known = book.knows(&announcement.names);
+                if known {
+                    let _ = announcement.done.try_send(());
+                }
+                !known
+            });
+        }
+    }
+
+    /// Answers whether the name stands for other addresses now.
+    fn note(&mut self, book: &mut Book, name: &str, answer: Result<Answer, String>) -> bool {
+        let error = answer.as_ref().err().cloned().unwrap_or_default();
+        match book.note(name, answer.ok(), Instant::now(), fastrand::f64()) {
+            Noted::Changed => return true,
+            Noted::Failing => {
+                self.dns.forget_servers();
+                tracing::warn!(name, error, "the name is not resolved; its last addresses stay");
+            }
+            Noted::StillFailing => self.dns.forget_servers(),
+            Noted::Same | Noted::Unwanted => {}
+        }
+        false
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

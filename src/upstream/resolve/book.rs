@@ -1,0 +1,279 @@
+//! The book of names: which one to ask for next, and what each stands for meanwhile.
+//!
+//! A function of answers, time and randomness; it asks nobody. Three rules:
+//!
+//! - **A name is asked for again when its answer has aged**, not before a second (a record of 0 s would
+//!   keep the control plane busy) and not after five minutes (a record of a day would hold traffic on
+//!   an address that was given up).
+//! - **No answer changes nothing.** A failed or empty answer keeps the old addresses: an endpoint that
+//!   is really gone is found out by its connections, a name server that is down must not take a
+//!   version with it. The next question waits longer with each failure of a streak.
+//! - **Half an answer is doubted once.** A and AAAA records are two questions, and one that got lost
+//!   looks like a name without that family. So a family that disappears while the other one answers
+//!   is kept until a second answer, a second later, agrees.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+/// Addresses by name, as last resolved; a name without an entry is not known yet.
+pub type Resolved = HashMap<String, Vec<IpAddr>>;
+
+/// Soonest and latest that an answer is asked for again.
+const AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// Wait after the first failure; doubled by each further one.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest wait after a failure, before jitter of up to a quarter takes it to 30 s.
+const RETRY_LAST: Duration = Duration::from_secs(24);
+
+/// A question of which nothing was heard for this time is asked again. Questions end sooner by
+/// themselves, so that only a defect comes to this.
+const LOST: Duration = Duration::from_secs(30);
+
+/// Most addresses kept of a name, the lowest ones: a bound on what a name server can make of us.
+const ADDRESSES: usize = 1024;
+
+/// What a name server said of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// In any order.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The least time to live of its records.
+    pub(super) age: Duration,
+}
+
+/// What an answer meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// As before.
+    Same,
+    /// The name stands for other addresses now.
+    Changed,
+    /// The first failure after an answer, or at all.
+    Failing,
+    /// One more failure.
+    StillFailing,
+    /// Nobody wants to know any more.
+    Unwanted,
+}
+
+/// All names wanted.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    names: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Sorted, so that the order of records, which servers rotate, does not count as a change.
+    addresses: Vec<IpAddr>,
+    /// When to ask again. While a question is under way, when to give it up for lost.
+    next: Instant,
+    /// Failures since the last answer.
+    failures: u32,
+    /// Whether any answer or failure came yet.
+    known: bool,
+    /// A family of `addresses` was missing in the last answer.
+    doubted: bool,
+}
+
+impl Book {
+    /// Wants `names`, new ones at once, and forgets all others.
+    pub(super) fn keep(&mut self, names: &BTreeSet<String>, now: Instant) {
+        self.names.retain(|name, _| names.contains(name));
+        self.add(names, now);
+    }
+
+    /// Wants `names` too.
+    pub(super) fn add(&mut self, names: &BTreeSet<String>, now: Instant) {
+        for name in names {
+            self.names.entry(name.clone()).or_insert_with(|| Entry {
+                addresses: Vec::new(),
+                next: now,
+                failures: 0,
+                known: false,
+                doubted: false,
+            });
+        }
+    }
+
+    /// At most `most` names to ask for now; each is under way until [`Book::note`].
+    pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<String> {
+        let due = self.names.iter_mut().filter(|(_, entry)| entry.next <= now).take(most);
+        due.map(|(name, entry)| {
+            entry.next = now + LOST;
+            name.clone()
+        })
+        .collect()
+    }
+
+    /// When the next name is due; nothing if none is wanted.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.names.values().map(|entry| entry.next).min()
+    }
+
+    /// Whether each of `names` was answered or failed at least once, or is not wanted.
+    pub(super) fn knows(&self, names: &BTreeSet<String>) -> bool {
+        names.iter().all(|name| self.names.get(name).is_none_or(|entry| entry.known))
+    }
+
+    /// Takes down what came of asking for `name`. `random` lies in 0..1.
+    pub(super) fn note(
+        &mut self,
+        name: &str,
+        answer: Option<Answer>,
+        now: Instant,
+        random: f64,
+    ) -> Noted {
+        let Some(entry) = self.names.get_mut(name) else { return Noted::Unwanted };
+        entry.known = true;
+        match answer.filter(|answer| !answer.addresses.is_empty()) {
+            Some(answer) => {
+                entry.failures = 0;
+                let changed = entry.take_over(answer.addresses);
+                let age = if entry.doubted { AGE.0 } else { answer.age.clamp(AGE.0, AGE.1) };
+                entry.next = now + age;
+                if changed { Noted::Changed } else { Noted::Same }
+            }
+            None => {
+                entry.failures = entry.failures.saturating_add(1);
+                entry.next = now + back_off(entry.failures, random);
+                if entry.failures == 1 { Noted::Failing } else { Noted::StillFailing }
+            }
+        }
+    }
+
+    /// What the names stand for.
+    pub(super) fn resolved(&self) -> Resolved {
+        let known = self.names.iter().filter(|(_, entry)| !entry.addresses.is_empty());
+        known.map(|(name, entry)| (name.clone(), entry.addresses.clone())).collect()
+    }
+}
+
+impl Entry {
+    /// Answers whether the addresses are others than before.
+    fn take_over(&mut self, mut addresses: Vec<IpAddr>) -> bool {
+        let lost = |v4: bool| !addresses.iter().any(|a| a.is_ipv4() == v4);
+        let lost = [true, false].map(lost);
+        let missing = self.addresses.iter().filter(|a| lost[usize::from(!a.is_ipv4())]);
+        let missing: Vec<IpAddr> = missing.copied().collect();
+        self.doubted = !self.doubted && !missing.is_empty();
+        if self.doubted {
+            addresses.extend(missing);
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(ADDRESSES);
+        let changed = addresses != self.addresses;
+        self.addresses = addresses;
+        changed
+    }
+}
+
+/// How long to wait after that many failures in a row: doubling, with up to a quarter more, so that the
+/// sidecars of a fleet do not ask a recovering server all at once.
+fn back_off(failures: u32, random: f64) -> Duration {
+    let doubled = RETRY_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(RETRY_LAST).mul_f64(1.0 + random / 4.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn answer(addresses: &[&str], seconds: u64) -> Option<Answer> {
+        let addresses = addresses.iter().map(|a| a.parse().expect("an address")).collect();
+        Some(Answer { addresses, age: Duration::from_secs(seconds) })
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn asked(book: &mut Book, at: Instant) {
+        assert_eq!(book.take_due(at, 9), ["a"]);
+        assert_eq!((book.take_due(at, 9).len(), book.next_due()), (0, Some(at + LOST)));
+    }
+
+    #[test]
+    fn a_name_is_asked_for_again_when_its_answer_has_aged() {
+        let (start, mut book) = (Instant::now(), Book::default());
+        book.keep(&names(&["a"]), start);
+        for (age, wait) in [(30, 30), (0, 1), (86_400, 300)] {
+            let now = book.next_due().expect("a is due");
+            asked(&mut book, now);
+            book.note("a", answer(&["10.0.0.1"], age), now, 0.5);
+            assert_eq!(book.next_due(), Some(now + seconds(wait)));
+        }
+    }
+
+    #[test]
+    fn the_order_of_records_is_no_change() {
+        let (now, mut book) = (Instant::now(), Book::default());
+        book.keep(&names(&["a"]), now);
+        assert!(!book.knows(&names(&["a"])));
+        let rotations = [["10.0.0.2", "10.0.0.1"], ["10.0.0.1", "10.0.0.2"]];
+        let noted = rotations.map(|r| book.note("a", answer(&r, 1), now, 0.5));
+        assert_eq!(noted, [Noted::Changed, Noted::Same]);
+        assert!(book.knows(&names(&["a", "unwanted"])));
+        assert_eq!(book.resolved()["a"].len(), 2);
+    }
+
+    #[test]
+    fn no_answer_keeps_the_addresses_and_waits_longer_each_time() {
+        let (mut now, mut book) = (Instant::now(), Book::default());
+        book.keep(&names(&["a"]), now);
+        book.note("a", answer(&["10.0.0.1"], 1), now, 0.5);
+        let mut noted = Vec::new();
+        for wait in [1, 2, 4, 8, 16, 24, 24] {
+            let nothing = if wait == 2 { answer(&[], 60) } else { None };
+            noted.push(book.note("a", nothing, now, 0.0));
+            assert_eq!(book.next_due(), Some(now + seconds(wait)));
+            now += seconds(wait);
+        }
+        assert_eq!((noted[0], noted[1]), (Noted::Failing, Noted::StillFailing));
+        assert_eq!(book.resolved()["a"].len(), 1);
+        assert_eq!(book.note("a", answer(&["10.0.0.1"], 1), now, 0.5), Noted::Same);
+        assert_eq!(book.note("a", None, now, 1.0), Noted::Failing);
+        assert_eq!(book.next_due(), Some(now + RETRY_FIRST.mul_f64(1.25)));
+        assert!((1..2_000).all(|n| back_off(n, 1.0) <= seconds(30)));
+    }
+
+    #[test]
+    fn half_an_answer_is_doubted_once() {
+        let (now, mut book) = (Instant::now(), Book::default());
+        book.keep(&names(&["a"]), now);
+        book.note("a", answer(&["10.0.0.1", "fd00::1"], 60), now, 0.5);
+        // The A record is lost, and a new AAAA record came.
+        assert_eq!(book.note("a", answer(&["fd00::2"], 60), now, 0.5), Noted::Changed);
+        assert_eq!(
+            book.resolved()["a"],
+            answer(&["10.0.0.1", "fd00::2"], 1).expect("two").addresses
+        );
+        assert_eq!(book.next_due(), Some(now + seconds(1)));
+        assert_eq!(book.note("a", answer(&["fd00::2"], 60), now, 0.5), Noted::Changed);
+        assert_eq!(book.resolved()["a"], answer(&["fd00::2"], 1).expect("one").addresses);
+        assert_eq!(book.next_due(), Some(now + seconds(60)));
+    }
+
+    #[test]
+    fn names_come_and_go_with_the_configuration() {
+        let (now, mut book) = (Instant::now(), Book::default());
+        book.keep(&names(&["a", "b", "c"]), now);
+        assert_eq!(book.take_due(now, 2), ["a", "b"]);
+        assert_eq!(book.take_due(now, 2), ["c"]);
+        book.note("b", answer(&["10.0.0.1"], 60), now, 0.5);
+        book.keep(&names(&["b", "d"]), now + seconds(1));
+        assert_eq!(book.take_due(now + seconds(1), 9), ["d"]);
+        assert_eq!(book.note("a", answer(&["10.0.0.1"], 60), now, 0.5), Noted::Unwanted);
+        assert_eq!(book.resolved().into_keys().collect::<Vec<_>>(), ["b"]);
+    }
+}
