@@ -139,7 +139,9 @@ async fn forward(
         let kept = if fresh {
             None
         } else {
-            worker.pools.borrow_mut().take(endpoint.id, !plan.idempotent, now)
+            // A request that cannot be sent again must not meet a dead connection.
+            let thorough = !plan.idempotent || rest.is_some();
+            worker.pools.borrow_mut().take(endpoint.id, thorough, now)
         };
         let (upstream, reused) = match kept {
             Some(stream) => (stream, true),

@@ -274,7 +274,7 @@ fn a_body_left_unread_is_not_the_next_request() {
             let mut client = proxy.connect();
             client.send(format!("POST /first HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
             let answer = client.answer();
-            assert!(answer.status >= 502, "{answer:?}");
+            assert!(answer.status >= 400, "{answer:?}");
             assert_eq!(answer.field("connection"), Some("close"), "{framing}: {answer:?}");
             // The proxy may have ended the connection already.
             let _ = client.wire.send(smuggled.as_bytes());

@@ -7,4 +7,9 @@ mod support;
 
 mod bodies;
 mod faults;
+mod heads;
 mod keep_alive;
+mod kept;
+mod limits;
+mod routing;
+mod split;
