@@ -95,7 +95,9 @@ impl App {
         };
         let listeners: Vec<Listener> =
             config.listen.iter().map(|l| bind(l.address)).collect::<Result<_, _>>()?;
-        let admin = config.admin.as_ref().map(|a| admin::bind(a.address)).transpose()?;
+        let bind =
+            |address| admin::bind(address).map_err(|source| StartError::Bind { address, source });
+        let admin = config.admin.as_ref().map(|a| bind(a.address)).transpose()?;
         let access_log = config.access_log.as_ref().map(|log| {
             let fault = |source| StartError::AccessLog { path: log.path.clone(), source };
             access_log::AccessLog::start(&log.path).map_err(fault)
@@ -246,6 +248,10 @@ impl Control {
                 let tell = move |resolved| controller.controller().set_resolved(resolved);
                 tokio::spawn(resolving.run(in_force, tell));
                 if let Some(socket) = admin {
+                    tracing::warn!(
+                        "no `state`: weights set through the admin endpoint live as long as this \
+                         process"
+                    );
                     tokio::spawn(admin::serve(socket, observatory));
                 }
                 let _ = stopped.await;

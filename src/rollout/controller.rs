@@ -204,6 +204,11 @@ impl Controller {
         &self.tokens
     }
 
+    /// Weights set while running that are in force.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
     /// How reloads went.
     pub fn reloads(&self) -> &Reloads {
         &self.reloads
