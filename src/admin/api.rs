@@ -20,16 +20,10 @@ use serde::Deserialize;
 
 use super::{
     Problem, body,
-    model::{
-        Listener, Reload, ReloadError, Service, Services, Status, WeightsAnswer, WeightsRequest,
-    },
+    model::{Listener, Service, Services, Status, WeightsAnswer, WeightsRequest},
 };
 use crate::{
-    config::LoadError,
-    rollout::{
-        controller::{Change, Reloads},
-        view::Observatory,
-    },
+    rollout::{controller::Change, view::Observatory},
     telemetry::metrics,
 };
 
@@ -104,22 +98,9 @@ async fn status(
         connections: controller.shared().connections(),
         listeners: listeners.collect(),
         overrides: in_force,
-        reload: reload(controller.reloads()),
+        reload: controller.reloads().into(),
     };
     Ok((fresh(snapshot.generation), Json(status)))
-}
-
-fn reload(reloads: &Reloads) -> Reload {
-    let error = reloads.error.as_deref().map(|error| match error {
-        LoadError::Read { .. } => ReloadError { message: error.to_string(), problems: Vec::new() },
-        LoadError::Invalid { path, problems } => {
-            let problems = problems.as_slice().to_vec();
-            let (path, count) = (path.display(), problems.len());
-            let message = format!("{path}: not taken over, {count} problem(s)");
-            ReloadError { message, problems }
-        }
-    });
-    Reload { applied: reloads.applied, rejected: reloads.rejected, error }
 }
 
 async fn services(

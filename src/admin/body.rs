@@ -41,7 +41,7 @@ pub(super) async fn json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    // A missing media type is taken for JSON: curl users forget it, and nothing else is understood.
+    // A missing media type is taken for JSON: nothing else is understood.
     if headers.get(CONTENT_TYPE).is_some_and(|value| !is_json(value.as_bytes())) {
         let detail = "the body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).at("Content-Type"));

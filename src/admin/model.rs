@@ -3,13 +3,17 @@
 //! A rate or a quantile of nothing is `null`, not 0: nobody should take a version that was not asked
 //! for one that answers at once and without errors.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+mod change;
+mod status;
 
-use indexmap::{IndexMap, map::Entry};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use std::time::Duration;
+
+pub use change::{WeightsAnswer, WeightsRequest};
+use serde::{Deserialize, Serialize};
+pub use status::{Listener, Reload, ReloadError, Status};
 
 use crate::{
-    config::{Problem, schema::Labels, units::Weight},
+    config::schema::Labels,
     rollout::view,
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
@@ -112,98 +116,6 @@ pub enum EndpointState {
     Serving,
 }
 
-/// `GET /v1/status`: the process.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Status {
-    /// Version of Tidegate.
-    pub version: &'static str,
-    /// Generation of the snapshot in force.
-    pub generation: u64,
-    /// XXH3-64 of the file's bytes, 16 hex digits.
-    pub config_hash: String,
-    /// The file; null if the configuration did not come from one.
-    pub config_file: Option<String>,
-    /// Time since start, in seconds.
-    pub uptime_seconds: f64,
-    /// Worker threads.
-    pub workers: usize,
-    /// Whether the process is to end.
-    pub draining: bool,
-    /// Open client connections.
-    pub connections: usize,
-    /// Listening sockets, in the order of the file.
-    pub listeners: Vec<Listener>,
-    /// Weights set while running that are in force, by service and version.
-    pub overrides: BTreeMap<String, IndexMap<String, Weight>>,
-    /// How reloads went.
-    pub reload: Reload,
-}
-
-/// A listening socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Listener {
-    /// Where it is bound.
-    pub address: String,
-    /// Open client connections.
-    pub open: u64,
-    /// Connections accepted since start.
-    pub accepted: u64,
-    /// Of those, closed at once since there were too many.
-    pub shed: u64,
-}
-
-/// How reloads went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reload {
-    /// Files taken over, or found unchanged.
-    pub applied: u64,
-    /// Bad files, which changed nothing.
-    pub rejected: u64,
-    /// What was wrong with the last file; null if nothing was.
-    pub error: Option<ReloadError>,
-}
-
-/// Why a file was not taken over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ReloadError {
-    /// One line.
-    pub message: String,
-    /// Each place in the file that is wrong; empty if the file could not be read.
-    pub problems: Vec<Problem>,
-}
-
-/// Body of `PUT /v1/services/{s}/weights`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WeightsRequest {
-    /// Weights by version; a version not named gets 0.
-    #[serde(deserialize_with = "each_once")]
-    pub weights: IndexMap<String, Weight>,
-    /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-impl WeightsRequest {
-    /// Longest reason: it becomes part of one line of the log.
-    pub const REASON_CHARS: usize = 1000;
-}
-
-/// Answer to `PUT /v1/services/{s}/weights`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WeightsAnswer {
-    /// Generation that the weights are in force from; of a dry run the one in force now.
-    pub generation: u64,
-    /// The service.
-    pub service: String,
-    /// Weights before, by version.
-    pub before: IndexMap<String, Weight>,
-    /// Weights after, by version.
-    pub after: IndexMap<String, Weight>,
-    /// Whether nothing was changed.
-    pub dry_run: bool,
-}
-
 impl Service {
     /// What is shown of `service`; `latencies` are those of its versions, in their order.
     pub fn new(service: &snapshot::Service, generation: u64, latencies: &[Latency]) -> Self {
@@ -275,33 +187,6 @@ fn rate(errors: u64, requests: u64) -> Option<f64> {
     (requests > 0).then(|| (errors as f64 / requests as f64 * 1e6).round() / 1e6)
 }
 
-/// A map in which a name that stands twice is an error: which of the two was meant?
-fn each_once<'de, D: Deserializer<'de>>(d: D) -> Result<IndexMap<String, Weight>, D::Error> {
-    struct Visitor;
-    impl<'de> de::Visitor<'de> for Visitor {
-        type Value = IndexMap<String, Weight>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object of weights by version")
-        }
-
-        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut weights = IndexMap::new();
-            while let Some((version, weight)) = map.next_entry::<String, Weight>()? {
-                match weights.entry(version) {
-                    Entry::Vacant(entry) => entry.insert(weight),
-                    Entry::Occupied(entry) => {
-                        let twice = format_args!("`{}` stands twice; name it once", entry.key());
-                        return Err(de::Error::custom(twice));
-                    }
-                };
-            }
-            Ok(weights)
-        }
-    }
-    d.deserialize_map(Visitor)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,15 +204,5 @@ mod tests {
         let quantiles =
             Quantiles { count: 1, p50: Duration::from_micros(3_100), ..Default::default() };
         assert_eq!(LatencyMs::new(&quantiles).unwrap().p50, 3.1);
-    }
-
-    #[test]
-    fn weights_keep_their_order_and_stand_once() {
-        let parse = serde_json::from_str::<WeightsRequest>;
-        let request = parse(r#"{"weights": {"v42": 10, "v41": 90.5}}"#).unwrap();
-        assert!(request.weights.keys().eq(["v42", "v41"]));
-        assert_eq!(request.reason, None);
-        let twice = parse(r#"{"weights": {"v42": 10, "v42": 90}}"#).unwrap_err();
-        assert!(twice.to_string().starts_with("`v42` stands twice"), "{twice}");
     }
 }

@@ -90,7 +90,7 @@ mod tests {
             latency_ms,
             endpoints: Vec::new(),
         };
-        let latency = LatencyMs { p50: 3.14, p95: 9.8, p99: 14.2, p999: 31.0 };
+        let latency = LatencyMs { p50: 3.12, p95: 9.8, p99: 14.2, p999: 31.0 };
         let service = Service {
             name: "game-api".to_owned(),
             generation: 1,
