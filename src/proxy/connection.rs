@@ -37,6 +37,8 @@ pub(super) struct Client {
     pub(super) address: IpAddr,
     pub(super) address_text: AddressText,
     open: Open,
+    /// The head of an answer is out and its end is not.
+    pub(super) answering: bool,
     /// When the last request ended.
     pub(super) idle_since: Instant,
     /// No request was read yet.
@@ -90,6 +92,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         address,
         address_text: AddressText::new(address),
         open,
+        answering: false,
         idle_since: Instant::now(),
         fresh: true,
     };
@@ -156,11 +159,16 @@ impl Client {
         // A client that does not end in time, or broke off, has nothing more to be told.
         let _ = tokio::time::timeout(LINGER, end).await;
     }
+}
 
-    /// Ends the connection so that the client cannot take a cut answer for a whole one.
-    pub(super) fn abort(&self) {
-        // Fails only on a socket that is already gone.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+impl Drop for Client {
+    /// Ends the connection so that the client cannot take a cut answer for a whole one: without a
+    /// length, an answer to an old client ends where its connection ends in order.
+    fn drop(&mut self) {
+        if self.answering {
+            // Fails only on a socket that is already gone.
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 

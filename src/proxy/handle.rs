@@ -238,6 +238,7 @@ async fn answer(
     mut answer: Answer,
     tally: &mut Tally<'_>,
 ) -> After {
+    client.answering = true;
     let relayed = poll_fn(|cx| exchange.poll_answer(cx, client, plan, out, &mut answer)).await;
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
     tally.bytes_out = answer.body_bytes();
@@ -248,9 +249,9 @@ async fn answer(
             Broken::ClientGone | Broken::ClientBody | Broken::ClientSlow => tally.gone = true,
         }
         // The head is out: only a broken connection can tell that the rest will not come.
-        client.abort();
         return After::Close;
     }
+    client.answering = false;
     let now = tally.end();
     let read = exchange.request_is_read();
     let keep = answer.keep_client && read;
