@@ -31,7 +31,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listening socket cannot be bound.
-    #[error("cannot listen on {address}: {source}; is another process using it?")]
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
     Bind {
         /// Where.
         address: SocketAddr,
@@ -49,6 +49,16 @@ pub enum StartError {
     /// A thread or a runtime cannot be had.
     #[error("cannot start: {0}")]
     Threads(#[from] std::io::Error),
+}
+
+/// What would be right, where the system's own words do not say.
+fn hint(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => "; another process listens there",
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "; no interface of this machine has the address",
+        _ => "",
+    }
 }
 
 /// A running process.
