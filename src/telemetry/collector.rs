@@ -24,7 +24,7 @@ pub struct Sample {
     pub series: u32,
     /// From the request's head to the last byte of the answer, in microseconds, saturating.
     pub duration_us: u32,
-    /// From the request's first byte sent upstream to the answer's head, in microseconds;
+    /// From the choice of the endpoint to the head of its answer, in microseconds;
     /// [`Sample::NONE`] if no answer came.
     pub upstream_us: u32,
 }

@@ -142,7 +142,8 @@ async fn play(
     introduce(out, &text, proxy, arguments)?;
 
     let ledger = SharedLedger::new(arguments.players as usize);
-    let hint = app.admin.map(|admin| format!("curl http://{admin}/metrics")).unwrap_or_default();
+    let hint =
+        app.admin.map(|admin| format!("curl http://{admin}/v1/services")).unwrap_or_default();
     let mut stage = Stage::new(app.observatory(), &ledger, hint);
     let script = Script::new(Duration::from_secs(arguments.seconds_per_step.into()));
     stage.enter(0)?;

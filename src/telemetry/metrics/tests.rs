@@ -99,13 +99,21 @@ fn an_empty_scrape_is_a_page_too() {
 
 #[test]
 fn promtool_finds_nothing_to_complain_about() {
-    let mut promtool = Command::new("promtool")
+    let promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool runs; it comes with Prometheus (Debian: apt-get install prometheus)");
+        .spawn();
+    let mut promtool = match promtool {
+        Ok(promtool) => promtool,
+        // A fresh machine has no promtool; the checks of a change install it and insist.
+        Err(error) if std::env::var_os("CI").is_none() => {
+            eprintln!("skipped: promtool ({error}); it comes with Prometheus");
+            return;
+        }
+        Err(error) => panic!("promtool: {error}; it comes with Debian's package prometheus"),
+    };
     let mut stdin = promtool.stdin.take().expect("a pipe was asked for");
     stdin.write_all(render(&scrape()).as_bytes()).expect("promtool reads");
     drop(stdin);
