@@ -31,7 +31,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listening socket cannot be bound.
-    #[error("cannot listen on {address}: {source}; is another process using it?")]
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
     Bind {
         /// Where.
         address: SocketAddr,
@@ -49,6 +49,16 @@ pub enum StartError {
     /// A thread or a runtime cannot be had.
     #[error("cannot start: {0}")]
     Threads(#[from] std::io::Error),
+}
+
+/// What would be right, where the system's own words do not say.
+fn hint(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => "; another process listens there",
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "; no interface of this machine has the address",
+        _ => "",
+    }
 }
 
 /// A running process.
@@ -95,7 +105,9 @@ impl App {
         };
         let listeners: Vec<Listener> =
             config.listen.iter().map(|l| bind(l.address)).collect::<Result<_, _>>()?;
-        let admin = config.admin.as_ref().map(|a| admin::bind(a.address)).transpose()?;
+        let bind =
+            |address| admin::bind(address).map_err(|source| StartError::Bind { address, source });
+        let admin = config.admin.as_ref().map(|a| bind(a.address)).transpose()?;
         let access_log = config.access_log.as_ref().map(|log| {
             let fault = |source| StartError::AccessLog { path: log.path.clone(), source };
             access_log::AccessLog::start(&log.path).map_err(fault)
@@ -247,6 +259,10 @@ impl Control {
                 let tell = move |resolved| controller.controller().set_resolved(resolved);
                 tokio::spawn(resolving.run(in_force, tell));
                 if let Some(socket) = admin {
+                    tracing::warn!(
+                        "no `state`: weights set through the admin endpoint live as long as this \
+                         process"
+                    );
                     tokio::spawn(admin::serve(socket, observatory));
                 }
                 let _ = stopped.await;

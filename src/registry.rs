@@ -241,20 +241,29 @@ impl Registry {
         }))
     }
 
-    /// Forgets what no snapshot holds any more; answers the endpoints forgotten.
-    pub fn forget_unused(&mut self) -> Vec<u32> {
-        let mut forgotten = Vec::new();
-        self.versions.retain(|_, state| Arc::strong_count(state) > 1);
-        self.series.retain(|_, state| Arc::strong_count(state) > 1);
-        self.endpoints.retain(|_, state| {
-            let used = Arc::strong_count(state) > 1;
-            if !used {
-                forgotten.push(state.id);
-            }
-            used
-        });
-        forgotten
+    /// Forgets what no snapshot holds any more; answers the numbers forgotten.
+    pub fn forget_unused(&mut self) -> Forgotten {
+        fn drop_unused<K, S>(map: &mut HashMap<K, Arc<S>>, id: impl Fn(&S) -> u32) -> Vec<u32> {
+            let unused = map.extract_if(|_, state| Arc::strong_count(state) == 1);
+            unused.map(|(_, state)| id(&state)).collect()
+        }
+        Forgotten {
+            versions: drop_unused(&mut self.versions, |state| state.id),
+            endpoints: drop_unused(&mut self.endpoints, |state| state.id),
+            series: drop_unused(&mut self.series, |state| state.id),
+        }
     }
+}
+
+/// Numbers of what left, for those who keep something by number.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Of versions.
+    pub versions: Vec<u32>,
+    /// Of endpoints.
+    pub endpoints: Vec<u32>,
+    /// Of series.
+    pub series: Vec<u32>,
 }
 
 fn take(next: &mut u32) -> u32 {
@@ -274,11 +283,11 @@ mod tests {
         version.cells.of(1).started.add(3);
         let address = SocketAddr::from(([127, 0, 0, 1], 9001));
         let endpoint = registry.endpoint(version.id, address);
-        assert!(registry.forget_unused().is_empty());
+        assert_eq!(registry.forget_unused(), Forgotten::default());
         assert_eq!(registry.version("game-api", "v1").cells.sum(|c| c.started.read()), 5);
-        let id = endpoint.id;
+        let (versions, endpoints) = (vec![version.id], vec![endpoint.id]);
         drop((version, endpoint));
-        assert_eq!(registry.forget_unused(), [id]);
+        assert_eq!(registry.forget_unused(), Forgotten { versions, endpoints, series: vec![] });
         let again = registry.version("game-api", "v1");
         assert_eq!((again.id, again.cells.sum(|c| c.started.read())), (1, 0));
     }

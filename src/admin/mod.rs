@@ -1,12 +1,42 @@
 //! The admin endpoint: what people and scripts see and change while the process runs.
+//!
+//! It shares a thread with the rest of the control plane, so whoever calls it is bounded: requests at
+//! once, time per request, connections at once, time for a head, life of a connection. Nothing here
+//! is on the path of a request to a service.
 
-use std::net::{SocketAddr, TcpListener};
+mod api;
+pub mod auth;
+mod body;
+pub mod model;
+pub mod problem;
+mod server;
+#[cfg(test)]
+mod tests;
 
-use axum::{
-    Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
 };
 
-use crate::{rollout::view::Observatory, telemetry::metrics};
+use axum::{
+    BoxError, Router,
+    error_handling::HandleErrorLayer,
+    extract::{ConnectInfo, Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::Response,
+};
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, timeout::error::Elapsed};
+
+pub use problem::Problem;
+
+use crate::rollout::view::Observatory;
+
+/// Requests at once; one more is answered 503. A scrape, a console and a few scripts need a handful.
+const REQUESTS: usize = 64;
+
+/// Longest time from a request's head to the head of its answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Binds the admin endpoint's socket.
 pub fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
@@ -18,17 +48,47 @@ pub fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
 
 /// Serves the admin endpoint for as long as the runtime lives.
 pub async fn serve(socket: TcpListener, observatory: Observatory) {
-    let router = Router::new().route("/metrics", get(scrape)).with_state(observatory);
     match tokio::net::TcpListener::from_std(socket) {
-        Ok(socket) => {
-            if let Err(error) = axum::serve(socket, router).await {
-                tracing::error!(%error, "the admin endpoint ended");
-            }
-        }
+        Ok(socket) => server::accept(socket, router(observatory)).await,
         Err(error) => tracing::error!(%error, "the admin endpoint's socket is unusable"),
     }
 }
 
-async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&observatory.scrape().await))
+fn router(observatory: Observatory) -> Router {
+    let bounds = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(out_of_bounds))
+        .load_shed()
+        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
+        .timeout(REQUEST_TIMEOUT);
+    api::guarded(observatory.clone())
+        .layer(middleware::from_fn_with_state(observatory.clone(), guard))
+        .layer(bounds)
+        .merge(api::probes(observatory))
+}
+
+/// Lets in who may call, and notes the name.
+async fn guard(
+    State(observatory): State<Observatory>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let caller = auth::Caller {
+        peer,
+        method: request.method(),
+        uri: request.uri(),
+        headers: request.headers(),
+    };
+    let by = auth::admit(&caller, observatory.controller().tokens())?;
+    request.extensions_mut().insert(api::By(by));
+    Ok(next.run(request).await)
+}
+
+async fn out_of_bounds(error: BoxError) -> Problem {
+    let detail = if error.is::<Elapsed>() {
+        format!("the request took more than {} s", REQUEST_TIMEOUT.as_secs())
+    } else {
+        format!("more than {REQUESTS} requests at once; try again")
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }

@@ -1,14 +1,46 @@
-//! The command line.
+//! The command line: what was typed, and the command that it becomes.
+//!
+//! Exit codes follow `sysexits.h`, so that a script can tell a typing error from a refusal.
 
+mod check;
+mod client;
 pub mod demo;
+mod run;
+mod status;
+mod table;
+mod weights;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done; of `run`: ended, and every answer was finished
+  64   wrong arguments, or a bad configuration file
+  65   the server refused: unknown name, bad weight, outdated generation
+  69   cannot listen, or the admin endpoint cannot be reached
+  70   a fault of Tidegate itself
+  75   of `run`: ended, but the deadline cut answers short
+  77   the admin endpoint wants a token, or another one
+  130  of `run`: a second SIGINT ended the drain; 143: a second SIGTERM
+
+Signals of `run`:
+  SIGHUP            read the configuration file again, open the access log anew
+  SIGTERM, SIGINT   no new connections, finish what is in flight, end; twice: end now
+
+Environment:
+  TIDEGATE_ADMIN        default of --admin
+  TIDEGATE_TOKEN_FILE   default of --token-file";
+
 /// A Layer-7 traffic-splitting reverse proxy.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -18,37 +50,114 @@ struct Arguments {
 enum Command {
     /// Serve.
     Run {
-        /// The configuration file.
+        /// The configuration file; watched, and read again when it changes or at SIGHUP.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Tell everything that is wrong with a configuration file; start nothing.
+    Check(check::CheckArguments),
+    /// Print the JSON Schema of the configuration file.
+    Schema,
     /// Watch two versions of a small game API being split, all embedded.
     Demo(demo::DemoArguments),
+    /// Show a running instance: its services, versions and weights.
+    Status(status::StatusArguments),
+    /// Show the weights of a service, or change them.
+    Weights(weights::WeightsArguments),
+}
+
+/// How a command ends that could not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+/// Exit codes other than 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Exit {
+    /// `EX_USAGE`: wrong arguments, or a bad file.
+    Usage = 64,
+    /// `EX_DATAERR`: the server refused.
+    Refused = 65,
+    /// `EX_UNAVAILABLE`: cannot listen, or cannot reach.
+    Unavailable = 69,
+    /// `EX_SOFTWARE`: ours.
+    Fault = 70,
+    /// `EX_TEMPFAIL`: the drain was cut.
+    Cut = 75,
+    /// `EX_NOPERM`: no token, or another one is wanted.
+    Unauthorized = 77,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
 }
 
 /// Runs the program with the arguments it was given.
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Run { config } => run(config),
-        Command::Demo(arguments) => demo::run(&arguments),
-    }
-}
-
-fn run(file: PathBuf) -> ExitCode {
-    let loaded = match crate::config::read(&file) {
-        Ok(loaded) => loaded,
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(64);
+            // Help and version come this way too.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
-    match crate::app::App::start(loaded, Some(file), None) {
-        Ok(_app) => loop {
-            std::thread::park();
-        },
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(69)
+    let result = match arguments.command {
+        Command::Run { config } => run::run(config),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Schema => {
+            say(&format!("{:#}", crate::config::json_schema()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|failure| {
+        eprintln!("{}", failure.message);
+        failure.exit.into()
+    })
+}
+
+/// Writes lines on standard output. A reader that has gone, such as `head`, is no fault.
+fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_tells_every_exit_code() {
+        let all = [
+            Exit::Usage,
+            Exit::Refused,
+            Exit::Unavailable,
+            Exit::Fault,
+            Exit::Cut,
+            Exit::Unauthorized,
+        ];
+        for exit in all {
+            assert!(AFTER_HELP.contains(&format!("\n  {}   ", exit as u8)), "{exit:?}");
         }
     }
 }

@@ -5,11 +5,12 @@
 //! host was asked, whether the connection stays. What two readers could understand in two ways is
 //! refused, never repaired by guessing (RFC 9112 sections 3.2, 6.1 and 6.3; RFC 9110 section 5.3).
 
-use std::mem::MaybeUninit;
+use std::{borrow::Cow, mem::MaybeUninit};
 
 use httparse::Header;
 
 use super::body::Framing;
+use crate::routing::path;
 
 /// Most header fields that a head may have, whatever is configured.
 pub(super) const MAX_FIELDS: usize = 256;
@@ -63,8 +64,8 @@ pub(super) fn known(name: &str) -> Known {
 #[derive(Debug)]
 pub(super) struct RequestHead<'h, 'b> {
     pub(super) method: &'b str,
-    /// The path of the target, or `*`.
-    pub(super) path: &'b str,
+    /// The path of the target in its one form, or `*`.
+    pub(super) path: Cow<'b, str>,
     /// The query without its `?`.
     pub(super) query: Option<&'b str>,
     /// Host and port as asked; empty for an HTTP/1.0 request without one.
@@ -118,7 +119,7 @@ pub(super) fn parse_request<'h, 'b>(
     let headers: &'h [Header<'b>] = request.headers;
     let mut head = RequestHead {
         method,
-        path: target,
+        path: Cow::Borrowed(target),
         query: None,
         authority: "",
         http10,
@@ -195,7 +196,12 @@ impl<'b> RequestHead<'_, 'b> {
             None if target == "*" && self.method == "OPTIONS" => target,
             None => self.absolute(target)?,
         };
-        (self.path, self.query) = split_at_byte(path, b'?');
+        let (path, query) = split_at_byte(path, b'?');
+        self.query = query;
+        self.path = match path {
+            "*" => Cow::Borrowed(path),
+            path => path::normalize(path).map_err(|why| bad(why.detail()))?,
+        };
         Ok(())
     }
 
@@ -457,6 +463,8 @@ mod tests {
             (400, "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".into()),
             (400, "GET /é HTTP/1.1\r\nHost: a\r\n\r\n".into()),
             (400, "GET a HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET /a/..%2fb HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+            (400, "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n".into()),
             (400, "GET * HTTP/1.1\r\nHost: a\r\n\r\n".into()),
             (400, "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n".into()),
             (400, "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n".into()),
@@ -479,7 +487,7 @@ mod tests {
         let mut fields = fields();
         let (head, length) =
             parse_request(text, &mut fields).expect("well formed").expect("complete");
-        assert_eq!((head.path, head.query), ("/v1/bets", Some("x=1")));
+        assert_eq!((&*head.path, head.query), ("/v1/bets", Some("x=1")));
         assert_eq!((head.authority, head.host()), ("API.example.com:8080", "API.example.com"));
         assert_eq!(head.framing, Framing::Length(12));
         assert!(head.expects_continue && !head.keep_alive && head.names_fields && !head.http10);

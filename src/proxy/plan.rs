@@ -124,7 +124,7 @@ pub(super) fn plan(
     let view = RequestView {
         method: head.method,
         host: head.host(),
-        path: head.path,
+        path: &head.path,
         query: head.query.unwrap_or(""),
         headers: head.headers,
         client: client.address,
@@ -188,7 +188,7 @@ fn log_text(head: &RequestHead<'_, '_>, snapshot: &Snapshot) -> Option<Box<LogTe
         Box::new(LogText {
             method: head.method.into(),
             host: head.authority.into(),
-            path: head.path.into(),
+            path: (&*head.path).into(),
         })
     })
 }

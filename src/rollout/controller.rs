@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 use crate::{
     config::{AdminToken, Config, LoadError, Loaded, read, schema, units::Weight},
     proxy::{Command, ListenerState, Shared},
-    registry::Registry,
+    registry::{Forgotten, Registry},
     snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, weights_in_force},
     telemetry::{access_log, log},
 };
@@ -202,6 +202,11 @@ impl Controller {
     /// Tokens that may call the admin API; none lets everybody on loopback in.
     pub fn tokens(&self) -> &[AdminToken] {
         &self.tokens
+    }
+
+    /// Weights set while running that are in force.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
     }
 
     /// How reloads went.
@@ -410,9 +415,9 @@ impl Controller {
         Arc::clone(&self.published)
     }
 
-    /// Drops snapshots that nobody holds any more, and live state that no snapshot names. Answers the
-    /// endpoints forgotten, and whether snapshots are left to be dropped later.
-    pub fn tidy(&mut self) -> (Vec<u32>, bool) {
+    /// Drops snapshots that nobody holds any more, and live state that no snapshot names. Answers what
+    /// was forgotten, and whether snapshots are left to be dropped later.
+    pub fn tidy(&mut self) -> (Forgotten, bool) {
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
         (self.registry.forget_unused(), !self.retired.is_empty())
     }

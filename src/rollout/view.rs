@@ -94,10 +94,12 @@ impl Observatory {
     fn tidy_now(&self) -> bool {
         let (forgotten, left) = self.controller().tidy();
         let mut latencies = self.latencies();
-        for endpoint in forgotten {
+        for endpoint in forgotten.endpoints {
             latencies.collector.forget_endpoint(endpoint);
             latencies.endpoints.remove(&endpoint);
         }
+        forgotten.versions.into_iter().for_each(|v| latencies.collector.forget_version(v));
+        forgotten.series.into_iter().for_each(|s| latencies.collector.forget_series(s));
         left
     }
 

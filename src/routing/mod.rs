@@ -5,6 +5,7 @@
 
 pub mod cohort;
 pub mod matcher;
+pub mod path;
 pub mod split;
 pub mod table;
 

@@ -1,0 +1,192 @@
+//! The endpoints.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{
+        Extension, Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG},
+    },
+    response::IntoResponse,
+    routing::{get, put},
+};
+use serde::Deserialize;
+
+use super::{
+    Problem, body,
+    model::{Listener, Service, Services, Status, WeightsAnswer, WeightsRequest},
+};
+use crate::{
+    rollout::{controller::Change, view::Observatory},
+    telemetry::metrics,
+};
+
+/// Name of the token that a request was sent with.
+#[derive(Debug, Clone)]
+pub(super) struct By(pub(super) String);
+
+/// Query of an endpoint that takes no parameters: an unknown one may be a typing error of one that
+/// would have changed the meaning, so it is refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
+
+/// Query of a change.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeParameters {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+type Parameters<T> = Result<Query<T>, QueryRejection>;
+type Name = Result<Path<String>, PathRejection>;
+
+/// Endpoints that need to know who calls.
+pub(super) fn guarded(observatory: Observatory) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/services", get(services))
+        .route("/v1/services/{service}", get(service))
+        .route("/v1/services/{service}/weights", put(set_weights))
+        .route("/metrics", get(scrape))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(observatory)
+}
+
+/// Endpoints for whoever keeps the process alive, who has no token and must not wait in a queue.
+pub(super) fn probes(observatory: Observatory) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(observatory)
+}
+
+async fn status(
+    State(observatory): State<Observatory>,
+    parameters: Parameters<NoParameters>,
+) -> Result<impl IntoResponse, Problem> {
+    parameters?;
+    let controller = observatory.controller();
+    let snapshot = controller.snapshot();
+    let in_force: BTreeMap<_, _> = controller.overrides().clone().into_iter().collect();
+    let listeners = controller.listeners().iter().map(|listener| {
+        use std::sync::atomic::Ordering::Relaxed;
+        Listener {
+            address: listener.name.clone(),
+            open: listener.open.load(Relaxed),
+            accepted: listener.accepted.load(Relaxed),
+            shed: listener.shed.load(Relaxed),
+        }
+    });
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        generation: snapshot.generation,
+        config_hash: controller.config_hash().to_owned(),
+        config_file: controller.file().map(|file| file.display().to_string()),
+        uptime_seconds: controller.started().0.elapsed().as_millis() as f64 / 1e3,
+        workers: controller.workers().len(),
+        draining: controller.is_draining(),
+        connections: controller.shared().connections(),
+        listeners: listeners.collect(),
+        overrides: in_force,
+        reload: controller.reloads().into(),
+    };
+    Ok((fresh(snapshot.generation), Json(status)))
+}
+
+async fn services(
+    State(observatory): State<Observatory>,
+    parameters: Parameters<NoParameters>,
+) -> Result<impl IntoResponse, Problem> {
+    parameters?;
+    let (snapshot, latencies) = observatory.latencies_by_version().await;
+    let generation = snapshot.generation;
+    let each = snapshot.services.iter().zip(&latencies);
+    let services = each.map(|(s, latencies)| Service::new(s, generation, latencies)).collect();
+    Ok((fresh(generation), Json(Services { generation, services })))
+}
+
+async fn service(
+    State(observatory): State<Observatory>,
+    name: Name,
+    parameters: Parameters<NoParameters>,
+) -> Result<impl IntoResponse, Problem> {
+    let Path(name) = name?;
+    parameters?;
+    let (snapshot, latencies) = observatory.latencies_by_version().await;
+    let mut each = snapshot.services.iter().zip(&latencies);
+    let Some((service, latencies)) = each.find(|(service, _)| *service.name == *name) else {
+        let known: Vec<_> = snapshot.services.iter().map(|s| &*s.name).collect();
+        let detail = format!("there is no service `{name}`; there are: {}", known.join(", "));
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    };
+    let generation = snapshot.generation;
+    Ok((fresh(generation), Json(Service::new(service, generation, latencies))))
+}
+
+async fn set_weights(
+    State(observatory): State<Observatory>,
+    Extension(By(by)): Extension<By>,
+    name: Name,
+    parameters: Parameters<ChangeParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let Path(service) = name?;
+    let Query(ChangeParameters { dry_run }) = parameters?;
+    let if_generation = body::if_match(&headers)?;
+    let WeightsRequest { weights, reason } = body::json(&headers, body).await?;
+    if reason.as_ref().is_some_and(|r| r.chars().count() > WeightsRequest::REASON_CHARS) {
+        let detail =
+            format!("the reason is longer than {} characters", WeightsRequest::REASON_CHARS);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("reason"));
+    }
+    let change = Change { service: service.clone(), weights, if_generation, by, reason, dry_run };
+    let applied = observatory.controller().set_weights(change)?;
+    let answer = WeightsAnswer {
+        generation: applied.generation,
+        service,
+        before: applied.before,
+        after: applied.after,
+        dry_run,
+    };
+    Ok((fresh(applied.generation), Json(answer)))
+}
+
+async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&observatory.scrape().await))
+}
+
+async fn ready(State(observatory): State<Observatory>) -> (StatusCode, &'static str) {
+    if observatory.controller().is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+async fn unknown_path() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no such path; see docs/admin-api.md")
+}
+
+async fn wrong_method() -> Problem {
+    let detail = "the path exists, but not with this method; `Allow` tells which it has";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+/// Header fields of an answer that is true now, and names the generation for a later `If-Match`.
+fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
+    // Digits in quotes are always a valid value.
+    let tag = HeaderValue::try_from(format!("\"{generation}\""));
+    let tag = tag.unwrap_or_else(|_| HeaderValue::from_static("\"\""));
+    [(ETAG, tag), (CACHE_CONTROL, HeaderValue::from_static("no-store"))]
+}

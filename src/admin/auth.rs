@@ -1,0 +1,199 @@
+//! Who may call the admin API.
+//!
+//! With tokens, whoever sends one of them. Without, whoever is on this host, which the address of
+//! the connection tells; but a browser on this host runs pages from everywhere. Two doors are
+//! closed to them. A page may point a name of its own at 127.0.0.1 (DNS rebinding) and then read
+//! answers as its own: so the host that a request names must be a loopback name or an address. And
+//! a page may send a request without reading the answer (cross-site request forgery): so a change
+//! must not come from another origin. A page cannot know a token, so with tokens neither matters.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{
+    HeaderMap, Method, StatusCode, Uri,
+    header::{AUTHORIZATION, HOST, ORIGIN},
+    uri::Authority,
+};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::Problem;
+use crate::config::AdminToken;
+
+/// Who calls, in the log, where no token tells.
+const ANONYMOUS: &str = "anonymous";
+
+/// The head of a request, as far as it tells who calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's target.
+    pub uri: &'a Uri,
+    /// The request's header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// The name of the one who calls, or why the call is refused.
+pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<String, Problem> {
+    if !tokens.is_empty() {
+        return holder(caller.headers, tokens).map(str::to_owned).ok_or_else(|| {
+            let detail = "send a token of admin.tokens: `Authorization: Bearer TOKEN`";
+            Problem::new(StatusCode::UNAUTHORIZED, detail)
+        });
+    }
+    // A reload may take the tokens away while the socket stays bound beyond loopback.
+    if !caller.peer.ip().to_canonical().is_loopback() {
+        let detail = "there are no tokens, so only callers on this host are let in";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    if !names_this_host(caller) {
+        let detail = "the request names a host that is neither an address nor localhost; a page of \
+                      another site may have sent it";
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).at("Host"));
+    }
+    if !caller.method.is_safe() && !of_same_origin(caller.headers) {
+        let detail = "a page of another origin sent this change; without tokens that is refused";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail).at("Origin"));
+    }
+    Ok(ANONYMOUS.to_owned())
+}
+
+/// The name of the token that `headers` carry. Every token is compared, in a time that tells at most
+/// the length of the secrets.
+fn holder<'a>(headers: &HeaderMap, tokens: &'a [AdminToken]) -> Option<&'a str> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    let (scheme, sent) = field.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let sent = sent.trim().as_bytes();
+    let matches = |token: &AdminToken| -> Choice { token.secret.as_bytes().ct_eq(sent) };
+    let all: Vec<Choice> = tokens.iter().map(matches).collect();
+    let found = all.into_iter().position(bool::from)?;
+    Some(&tokens[found].name)
+}
+
+fn names_this_host(caller: &Caller<'_>) -> bool {
+    let in_target = caller.uri.authority().is_none_or(|a| is_this_host(a.host()));
+    let in_fields = caller.headers.get_all(HOST).iter().all(|field| {
+        let authority = field.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+        authority.is_some_and(|a| is_this_host(a.host()))
+    });
+    in_target && in_fields
+}
+
+/// An address cannot be rebound, and `localhost` is loopback by RFC 6761.
+fn is_this_host(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+/// Whether a change comes from no page, or from a page of this endpoint itself. `same-site` is not
+/// enough: every port of localhost is of one site.
+fn of_same_origin(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let own = format!("http://{host}");
+    matches!(site, None | Some(b"same-origin" | b"none"))
+        && headers.get_all(ORIGIN).iter().all(|o| o.as_bytes().eq_ignore_ascii_case(own.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(method: Method, fields: &[(&'static str, &str)], tokens: &[AdminToken]) -> Answer {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let peer = ([127, 0, 0, 1], 40_000).into();
+        let uri = Uri::from_static("/v1/status");
+        let caller = Caller { peer, method: &method, uri: &uri, headers: &headers };
+        admit(&caller, tokens).map_err(|problem| problem.status.as_u16())
+    }
+
+    type Answer = Result<String, u16>;
+
+    fn tokens() -> Vec<AdminToken> {
+        let token = |name: &str, secret: &str| AdminToken {
+            name: name.to_owned(),
+            secret: secret.to_owned(),
+        };
+        vec![token("ci", "0123456789abcdef"), token("ops", "fedcba9876543210")]
+    }
+
+    #[test]
+    fn a_token_names_its_holder() {
+        let with = |value: &str| call(Method::PUT, &[("authorization", value)], &tokens());
+        assert_eq!(with("Bearer fedcba9876543210").unwrap(), "ops");
+        assert_eq!(with("bearer  0123456789abcdef").unwrap(), "ci");
+        for wrong in ["Bearer fedcba987654321", "Bearer ", "Bearer", "Basic fedcba9876543210", ""] {
+            assert_eq!(with(wrong), Err(401), "{wrong}");
+        }
+        assert_eq!(call(Method::GET, &[], &tokens()), Err(401));
+        let token = ("authorization", "Bearer fedcba9876543210");
+        assert_eq!(call(Method::GET, &[token, token], &tokens()), Err(401));
+    }
+
+    #[test]
+    fn a_rebound_name_is_refused_without_tokens_only() {
+        let host = |host: &str| call(Method::GET, &[("host", host)], &[]);
+        for own in [
+            "127.0.0.1:9090",
+            "[::1]:9090",
+            "localhost",
+            "LOCALHOST:9090",
+            "a.localhost",
+            "10.0.0.1",
+        ] {
+            assert_eq!(host(own).as_deref(), Ok(ANONYMOUS), "{own}");
+        }
+        for other in ["evil.example:9090", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
+            assert_eq!(host(other), Err(421), "{other}");
+        }
+        assert_eq!(
+            call(Method::GET, &[("host", "localhost"), ("host", "evil.example")], &[]),
+            Err(421)
+        );
+        let fields =
+            [("host", "edge-1.internal:9090"), ("authorization", "Bearer fedcba9876543210")];
+        assert_eq!(call(Method::GET, &fields, &tokens()).unwrap(), "ops");
+    }
+
+    #[test]
+    fn a_page_of_another_origin_changes_nothing() {
+        let put = |more: &[(&'static str, &str)]| {
+            let fields = [&[("host", "localhost:9090")], more].concat();
+            call(Method::PUT, &fields, &[])
+        };
+        assert!(put(&[]).is_ok());
+        assert!(put(&[("origin", "http://localhost:9090")]).is_ok());
+        assert!(put(&[("sec-fetch-site", "none")]).is_ok());
+        for origin in ["http://evil.example", "http://localhost:3000", "null"] {
+            assert_eq!(put(&[("origin", origin)]), Err(403), "{origin}");
+        }
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(put(&[("sec-fetch-site", site)]), Err(403), "{site}");
+        }
+        let read = [("host", "localhost:9090"), ("sec-fetch-site", "cross-site")];
+        assert!(call(Method::GET, &read, &[]).is_ok());
+    }
+
+    #[test]
+    fn without_tokens_only_this_host_is_let_in() {
+        let headers = HeaderMap::new();
+        let uri = Uri::from_static("/v1/status");
+        let status = |peer: &str| {
+            let peer = peer.parse().unwrap();
+            let caller = Caller { peer, method: &Method::GET, uri: &uri, headers: &headers };
+            admit(&caller, &[]).map_err(|problem| problem.status.as_u16())
+        };
+        assert_eq!(status("10.0.0.7:40000"), Err(403));
+        assert!(status("[::1]:40000").is_ok() && status("[::ffff:127.0.0.1]:40000").is_ok());
+    }
+}

@@ -1,0 +1,208 @@
+//! What the admin API reads and writes, as JSON. Names of fields are part of the public contract.
+//!
+//! A rate or a quantile of nothing is `null`, not 0: nobody should take a version that was not asked
+//! for one that answers at once and without errors.
+
+mod change;
+mod status;
+
+use std::time::Duration;
+
+pub use change::{WeightsAnswer, WeightsRequest};
+use serde::{Deserialize, Serialize};
+pub use status::{Listener, Reload, ReloadError, Status};
+
+use crate::{
+    config::schema::Labels,
+    rollout::view,
+    snapshot,
+    telemetry::{collector::Latency, histogram::Quantiles, metrics},
+};
+
+/// `GET /v1/services`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Services {
+    /// Generation of the snapshot in force.
+    pub generation: u64,
+    /// All services, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+/// `GET /v1/services/{s}`: a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Generation of the snapshot in force.
+    pub generation: u64,
+    /// The version that others are compared with.
+    pub baseline: String,
+    /// Its versions, in the order of the file.
+    pub versions: Vec<Version>,
+    /// Answers of gates; there are no gates in this release.
+    pub verdicts: [(); 0],
+}
+
+/// A version of a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its name.
+    pub name: String,
+    /// Its relative weight.
+    pub weight: f64,
+    /// Its share of players: the weight over the sum of weights.
+    pub share: f64,
+    /// Its state.
+    pub state: State,
+    /// Requests begun and not ended.
+    pub in_flight: u64,
+    /// What release it is.
+    pub labels: Labels,
+    /// Requests ended since start.
+    pub requests: u64,
+    /// Of those, answered with 500 or above, by the version or on its behalf.
+    pub errors: u64,
+    /// `errors` over `requests`, to six digits; null before the first request ended.
+    pub error_rate: Option<f64>,
+    /// Time to the head of an answer over the last minute; null if there was none.
+    pub latency_ms: Option<LatencyMs>,
+    /// Where it is reached now; empty while its name is not resolved.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// State of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Gets new players.
+    Serving,
+    /// Has weight 0.
+    Idle,
+    /// Has weight 0 and finishes what is in flight.
+    Draining,
+    /// Taken out by a verdict or by word.
+    Ejected,
+}
+
+/// Quantiles of latency, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LatencyMs {
+    /// The median.
+    pub p50: f64,
+    /// 95 of 100 are at most this.
+    pub p95: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1000.
+    pub p999: f64,
+}
+
+/// An endpoint of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its address and port.
+    pub address: String,
+    /// Its state.
+    pub state: EndpointState,
+    /// Attempts begun and not ended.
+    pub in_flight: u64,
+}
+
+/// State of an endpoint. Without health checks, as in this release, each one is serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointState {
+    /// Gets requests.
+    Serving,
+}
+
+impl Service {
+    /// What is shown of `service`; `latencies` are those of its versions, in their order.
+    pub fn new(service: &snapshot::Service, generation: u64, latencies: &[Latency]) -> Self {
+        let sum: f64 = service.versions.iter().map(|v| v.weight.value()).sum();
+        let each = service.versions.iter().zip(latencies);
+        Self {
+            name: service.name.to_string(),
+            generation,
+            baseline: service.versions[usize::from(service.baseline)].name.to_string(),
+            versions: each.map(|(version, latency)| Version::new(version, sum, latency)).collect(),
+            verdicts: [],
+        }
+    }
+}
+
+impl Version {
+    fn new(version: &snapshot::Version, sum_of_weights: f64, latency: &Latency) -> Self {
+        let cells = &version.state.cells;
+        // Errors first: read the other way around, a request that ends in between could be an error
+        // more than there were requests.
+        let errors = cells.sum(|c| c.errors.read());
+        let requests = cells.sum(|c| c.finished.read());
+        let weight = version.weight.value();
+        let endpoints = version.endpoints.iter().map(|endpoint| Endpoint {
+            address: endpoint.label.to_string(),
+            state: EndpointState::Serving,
+            in_flight: view::endpoint_in_flight(endpoint),
+        });
+        Self {
+            name: version.name.to_string(),
+            weight,
+            share: if sum_of_weights > 0.0 { weight / sum_of_weights } else { 0.0 },
+            state: view::state(version).into(),
+            in_flight: view::in_flight(version),
+            labels: version.labels.clone(),
+            requests,
+            errors,
+            error_rate: rate(errors, requests),
+            latency_ms: LatencyMs::new(&latency.minute),
+            endpoints: endpoints.collect(),
+        }
+    }
+}
+
+impl LatencyMs {
+    fn new(quantiles: &Quantiles) -> Option<Self> {
+        let ms = |time: Duration| time.as_micros() as f64 / 1e3;
+        (quantiles.count > 0).then(|| Self {
+            p50: ms(quantiles.p50),
+            p95: ms(quantiles.p95),
+            p99: ms(quantiles.p99),
+            p999: ms(quantiles.p999),
+        })
+    }
+}
+
+impl From<metrics::State> for State {
+    fn from(state: metrics::State) -> Self {
+        match state {
+            metrics::State::Serving => Self::Serving,
+            metrics::State::Idle => Self::Idle,
+            metrics::State::Draining => Self::Draining,
+            metrics::State::Ejected => Self::Ejected,
+        }
+    }
+}
+
+fn rate(errors: u64, requests: u64) -> Option<f64> {
+    (requests > 0).then(|| (errors as f64 / requests as f64 * 1e6).round() / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_of_nothing_is_null_and_others_are_short() {
+        assert_eq!(rate(0, 0), None);
+        assert_eq!(rate(31, 91_022), Some(0.000341));
+        assert_eq!(rate(1, 1), Some(1.0));
+    }
+
+    #[test]
+    fn quantiles_of_nothing_are_null() {
+        assert_eq!(LatencyMs::new(&Quantiles::default()), None);
+        let quantiles =
+            Quantiles { count: 1, p50: Duration::from_micros(3_100), ..Default::default() };
+        assert_eq!(LatencyMs::new(&quantiles).unwrap().p50, 3.1);
+    }
+}

@@ -1,0 +1,91 @@
+//! The process as the admin API shows it.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::{
+    config::{LoadError, Problem, units::Weight},
+    rollout::controller::Reloads,
+};
+
+/// `GET /v1/status`: the process.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// Version of Tidegate.
+    pub version: &'static str,
+    /// Generation of the snapshot in force.
+    pub generation: u64,
+    /// XXH3-64 of the file's bytes, 16 hex digits.
+    pub config_hash: String,
+    /// The file; null if the configuration did not come from one.
+    pub config_file: Option<String>,
+    /// Time since start, in seconds.
+    pub uptime_seconds: f64,
+    /// Worker threads.
+    pub workers: usize,
+    /// Whether the process is to end.
+    pub draining: bool,
+    /// Open client connections.
+    pub connections: usize,
+    /// Listening sockets, in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// Weights set while running that are in force, by service and version.
+    pub overrides: BTreeMap<String, IndexMap<String, Weight>>,
+    /// How reloads went.
+    pub reload: Reload,
+}
+
+/// A listening socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// Where it is bound.
+    pub address: String,
+    /// Open client connections.
+    pub open: u64,
+    /// Connections accepted since start.
+    pub accepted: u64,
+    /// Of those, closed at once since there were too many.
+    pub shed: u64,
+}
+
+/// How reloads went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reload {
+    /// Files taken over, or found unchanged.
+    pub applied: u64,
+    /// Bad files, which changed nothing.
+    pub rejected: u64,
+    /// What was wrong with the last file; null if nothing was.
+    pub error: Option<ReloadError>,
+}
+
+/// Why a file was not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReloadError {
+    /// One line.
+    pub message: String,
+    /// Each place in the file that is wrong; empty if the file could not be read.
+    pub problems: Vec<Problem>,
+}
+
+impl From<&Reloads> for Reload {
+    fn from(reloads: &Reloads) -> Self {
+        let error = reloads.error.as_deref().map(ReloadError::from);
+        Self { applied: reloads.applied, rejected: reloads.rejected, error }
+    }
+}
+
+impl From<&LoadError> for ReloadError {
+    fn from(error: &LoadError) -> Self {
+        match error {
+            LoadError::Read { .. } => Self { message: error.to_string(), problems: Vec::new() },
+            LoadError::Invalid { path, problems } => {
+                let problems = problems.as_slice().to_vec();
+                let (path, count) = (path.display(), problems.len());
+                Self { message: format!("{path}: not taken over, {count} problem(s)"), problems }
+            }
+        }
+    }
+}

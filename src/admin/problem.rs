@@ -1,0 +1,155 @@
+//! Errors of the admin API as RFC 9457 problem documents.
+//!
+//! The status carries the class of an error, so `type` is always `about:blank` and `title` the
+//! status's own phrase. What helps is in `detail`, and in `field` where one value of the request is
+//! at fault: `weights.v43` in the body, `dry_run` in the query, `If-Match` in the head.
+
+use std::borrow::Cow;
+
+use axum::{
+    extract::rejection::{PathRejection, QueryRejection},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::rollout::controller::Rejected;
+
+/// Media type of a [`Document`].
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// A request that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The answer's status.
+    pub status: StatusCode,
+    /// What is wrong, for a person.
+    pub detail: String,
+    /// Which value of the request is at fault.
+    pub field: Option<String>,
+}
+
+/// A problem as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// Always `about:blank`: the status tells the class.
+    #[serde(rename = "type", default)]
+    pub kind: Cow<'static, str>,
+    /// The status's phrase.
+    #[serde(default)]
+    pub title: String,
+    /// The answer's status.
+    pub status: u16,
+    /// What is wrong.
+    #[serde(default)]
+    pub detail: String,
+    /// Which value of the request is at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+impl Problem {
+    /// A request refused with `status`.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), field: None }
+    }
+
+    /// The same, and the fault is the value of `field`.
+    pub fn at(self, field: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..self }
+    }
+
+    /// The problem as it is sent.
+    pub fn document(self) -> Document {
+        Document {
+            kind: Cow::Borrowed("about:blank"),
+            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail,
+            field: self.field,
+        }
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        let detail = rejected.to_string();
+        match rejected {
+            Rejected::NoService { .. } => Self::new(StatusCode::NOT_FOUND, detail),
+            Rejected::NoVersion { version, .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(format!("weights.{version}"))
+            }
+            Rejected::NoWeight => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights"),
+            Rejected::Outdated { .. } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")
+            }
+        }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        // A name that is not UTF-8 cannot be the name of anything.
+        Self::new(StatusCode::NOT_FOUND, rejection.body_text())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        let body = serde_json::to_string(&self.document()).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_names_status_and_field() {
+        let version = Rejected::NoVersion {
+            service: "game-api".to_owned(),
+            version: "v43".to_owned(),
+            known: "v41, v42".to_owned(),
+        };
+        let problem = Problem::from(version);
+        assert_eq!(
+            serde_json::to_value(problem.document()).unwrap(),
+            serde_json::json!({
+                "type": "about:blank",
+                "title": "Unprocessable Entity",
+                "status": 422,
+                "detail": "service `game-api` has no version `v43`; it has: v41, v42",
+                "field": "weights.v43",
+            })
+        );
+        let outdated = Problem::from(Rejected::Outdated { expected: 1, actual: 2 });
+        assert_eq!(outdated.status, StatusCode::PRECONDITION_FAILED);
+    }
+
+    #[test]
+    fn only_401_asks_for_a_token() {
+        let unauthorized = Problem::new(StatusCode::UNAUTHORIZED, "no").into_response();
+        assert_eq!(unauthorized.headers()[WWW_AUTHENTICATE], "Bearer");
+        assert_eq!(unauthorized.headers()[CONTENT_TYPE], MEDIA_TYPE);
+        let missing = Problem::new(StatusCode::NOT_FOUND, "no").into_response();
+        assert!(!missing.headers().contains_key(WWW_AUTHENTICATE));
+    }
+}

@@ -1,0 +1,97 @@
+//! `tidegate check`: whether a file would be served.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use serde_json::json;
+
+use super::{Exit, Failure, say};
+use crate::{
+    config::{LoadError, Loaded, read},
+    registry::Registry,
+    snapshot::{Overrides, Resolved, Snapshot, Sources},
+};
+
+/// Arguments of `tidegate check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArguments {
+    /// The configuration file. Token files that it names are read as well.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print the result as one JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads, checks and compiles the file; starts nothing and opens no socket.
+pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
+    let result = read(&arguments.file);
+    if let Ok(loaded) = &result {
+        compile(loaded);
+    }
+    if arguments.json {
+        say(&format!("{:#}", as_json(arguments, &result)));
+        return Ok(result.map_or(Exit::Usage.into(), |_| ExitCode::SUCCESS));
+    }
+    let config = result.map_err(|error| Failure::new(Exit::Usage, error))?.config;
+    let services = count(config.services.len(), "service");
+    let routes = count(config.routes.len(), "route");
+    say(&format!("{}: ok ({services}, {routes})", arguments.file.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds what `run` would serve by. It cannot fail for a valid file; a panic here is better than one
+/// in production.
+fn compile(loaded: &Loaded) {
+    let sources = Sources {
+        config: &loaded.config,
+        overrides: &Overrides::new(),
+        resolved: &Resolved::new(),
+        access_log: None,
+    };
+    let _ = Snapshot::compile(1, sources, None, &mut Registry::new(1));
+}
+
+fn as_json(arguments: &CheckArguments, result: &Result<Loaded, LoadError>) -> serde_json::Value {
+    let file = arguments.file.display().to_string();
+    match result {
+        Ok(loaded) => json!({
+            "file": file,
+            "ok": true,
+            "hash": loaded.hash,
+            "services": loaded.config.services.len(),
+            "routes": loaded.config.routes.len(),
+            "problems": [],
+        }),
+        Err(LoadError::Invalid { problems, .. }) => {
+            json!({ "file": file, "ok": false, "problems": problems })
+        }
+        Err(error @ LoadError::Read { .. }) => {
+            json!({ "file": file, "ok": false, "problems": [], "error": error.to_string() })
+        }
+    }
+}
+
+fn count(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_told_as_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("edge.yaml");
+        let arguments = CheckArguments { file, json: true };
+        let check = || as_json(&arguments, &read(&arguments.file));
+        assert!(check()["error"].as_str().unwrap().contains("cannot be read"));
+        std::fs::write(&arguments.file, "listen: 1").unwrap();
+        let bad = check();
+        assert_eq!((&bad["ok"], &bad["problems"][2]["path"]), (&json!(false), &json!("listen")));
+        std::fs::write(&arguments.file, include_str!("../../config/minimal.yaml")).unwrap();
+        let good = check();
+        assert_eq!((&good["ok"], &good["services"]), (&json!(true), &json!(1)));
+        assert_eq!((count(1, "route"), count(2, "route")), ("1 route".into(), "2 routes".into()));
+    }
+}

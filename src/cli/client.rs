@@ -1,0 +1,197 @@
+//! Talks to the admin endpoint of a running instance: one request, one connection.
+//!
+//! Plain HTTP only, as the endpoint speaks it: it stands on loopback or on a network of operators.
+
+use std::{path::PathBuf, time::Duration};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    body::Bytes,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, IF_MATCH},
+    http::uri::Authority,
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+
+use super::{Exit, Failure};
+use crate::admin::problem::Document;
+
+/// Longest wait for an answer: more than the endpoint gives itself.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Largest answer: tens of thousands of versions.
+const ANSWER_BYTES: usize = 64 << 20;
+
+/// Where the admin endpoint is and who calls.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ClientArguments {
+    /// The admin endpoint.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIDEGATE_ADMIN",
+        default_value = "http://127.0.0.1:9090",
+        value_parser = authority
+    )]
+    admin: Authority,
+    /// A file that holds the token, if the endpoint wants one.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// A request to the admin endpoint.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Method.
+    pub(super) method: Method,
+    /// Path and query.
+    pub(super) target: String,
+    /// Body, as JSON.
+    pub(super) body: Option<String>,
+    /// Generation that must be in force.
+    pub(super) if_generation: Option<u64>,
+}
+
+impl Call {
+    /// Reads `target`.
+    pub(super) fn get(target: impl Into<String>) -> Self {
+        Self { method: Method::GET, target: target.into(), body: None, if_generation: None }
+    }
+}
+
+impl ClientArguments {
+    /// The endpoint's host and port.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.admin
+    }
+
+    /// Makes `call` and answers the JSON that came back.
+    pub(super) fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
+        let request = self.request(call)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(Exit::Fault, error))?;
+        let unreachable = |why: &dyn std::fmt::Display| {
+            let message = format!("the admin endpoint at {} cannot be reached: {why}", self.admin);
+            Failure::new(Exit::Unavailable, message)
+        };
+        let exchange = async { tokio::time::timeout(PATIENCE, self.exchange(request)).await };
+        let (status, body) = runtime
+            .block_on(exchange)
+            .map_err(|_| unreachable(&format_args!("no answer in {} s", PATIENCE.as_secs())))?
+            .map_err(|error| unreachable(&error))?;
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|error| {
+            let message =
+                format!("{} does not answer as an admin endpoint does: {error}", self.admin);
+            Failure::new(Exit::Unavailable, message)
+        })
+    }
+
+    fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, Failure> {
+        let usage = |message: String| Failure::new(Exit::Usage, message);
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(&call.target)
+            .header(HOST, self.admin.as_str());
+        if let Some(file) = &self.token_file {
+            let shown = file.display();
+            let text = std::fs::read_to_string(file).map_err(|e| usage(format!("{shown}: {e}")))?;
+            let value = HeaderValue::try_from(format!("Bearer {}", text.trim()));
+            let mut value = value.map_err(|_| usage(format!("{shown} holds no token")))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if call.body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(generation) = call.if_generation {
+            request = request.header(IF_MATCH, format!("\"{generation}\""));
+        }
+        let body = Full::new(Bytes::from(call.body.unwrap_or_default()));
+        request.body(body).map_err(|error| usage(format!("{}: {error}", call.target)))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+        let host = self.admin.host().trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, self.admin.port_u16().unwrap_or(80))).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Its end is that of the request; what goes wrong is told there too.
+        tokio::spawn(connection);
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body =
+            Limited::new(body, ANSWER_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?;
+        Ok((head.status, body.to_bytes()))
+    }
+}
+
+/// Host and port of the URL of an admin endpoint.
+fn authority(url: &str) -> Result<Authority, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("{error}; write http://HOST:PORT"))?;
+    let parts = uri.into_parts();
+    let scheme = parts.scheme.as_ref().map(|scheme| scheme.as_str());
+    let bare = parts.path_and_query.is_none_or(|path| path == "/");
+    match parts.authority {
+        Some(authority) if scheme == Some("http") && bare && !authority.as_str().contains('@') => {
+            Ok(authority)
+        }
+        _ => Err("write http://HOST:PORT, and nothing behind it".to_owned()),
+    }
+}
+
+/// What the server's refusal means for the caller.
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    let exit = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
+            Exit::Unauthorized
+        }
+        status if status.is_client_error() => Exit::Refused,
+        _ => Exit::Unavailable,
+    };
+    let message = match serde_json::from_slice::<Document>(body) {
+        Ok(Document { detail, field: Some(field), .. }) => format!("{status}: {field}: {detail}"),
+        Ok(Document { detail, .. }) => format!("{status}: {detail}"),
+        Err(_) => format!("{status}; is this the admin endpoint?"),
+    };
+    Failure::new(exit, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::Problem;
+
+    #[test]
+    fn a_url_is_host_and_port() {
+        assert_eq!(authority("http://127.0.0.1:9090").unwrap(), "127.0.0.1:9090");
+        assert_eq!(authority("http://[::1]:9090/").unwrap().host(), "[::1]");
+        for wrong in [
+            "127.0.0.1:9090",
+            "https://edge:9090",
+            "http://edge/v1",
+            "http://a:b@edge",
+            "",
+            "http://",
+        ] {
+            assert!(authority(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_code_detail_and_field() {
+        let refused = |status: StatusCode| {
+            let problem = Problem::new(status, "no such version").at("weights.v43");
+            refusal(status, &serde_json::to_vec(&problem.document()).unwrap())
+        };
+        let failure = refused(StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(failure.exit, Exit::Refused);
+        assert_eq!(failure.message, "422 Unprocessable Entity: weights.v43: no such version");
+        assert_eq!(refused(StatusCode::UNAUTHORIZED).exit, Exit::Unauthorized);
+        assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE).exit, Exit::Unavailable);
+        assert!(refusal(StatusCode::NOT_FOUND, b"<html>").message.contains("admin endpoint?"));
+    }
+}

@@ -1,0 +1,210 @@
+//! A small game API in two versions, each an origin of its own on loopback.
+//!
+//! Every answer names its version and the player it is for, so that players can tell where they are
+//! and whether an answer was theirs. Waiting times are log-normal, as those of services mostly are;
+//! they are drawn per version from a seed, so two runs draw the same.
+
+use std::{
+    cell::RefCell, convert::Infallible, f64::consts::TAU, io, net::SocketAddr, rc::Rc, thread,
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, COOKIE, HeaderMap},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{LocalSet, spawn_local},
+};
+
+/// Pause after an accept that failed, which is for want of file descriptors.
+const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// A release of the game.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// The baseline.
+    V41,
+    /// The canary.
+    V42,
+}
+
+impl Version {
+    /// Both, in the order of the configuration.
+    pub(super) const ALL: [Self; 2] = [Self::V41, Self::V42];
+
+    /// Its name in configuration and answers.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::V41 => "v41",
+            Self::V42 => "v42",
+        }
+    }
+
+    /// How long it takes to answer: v42 was made a little faster.
+    fn work(self) -> LogNormal {
+        match self {
+            Self::V41 => LogNormal { median: Duration::from_micros(4_000), sigma: 0.40 },
+            Self::V42 => LogNormal { median: Duration::from_micros(3_000), sigma: 0.35 },
+        }
+    }
+}
+
+/// A log-normal distribution of durations.
+#[derive(Debug, Clone, Copy)]
+struct LogNormal {
+    median: Duration,
+    /// Standard deviation of the logarithm.
+    sigma: f64,
+}
+
+impl LogNormal {
+    fn draw(self, rng: &mut fastrand::Rng) -> Duration {
+        // Box and Muller; 1 - u is never 0, of which there is no logarithm.
+        let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
+        let normal = radius * (TAU * rng.f64()).cos();
+        self.median.mul_f64((self.sigma * normal).exp())
+    }
+}
+
+/// The running game: both versions on one thread of their own.
+#[derive(Debug)]
+pub(super) struct Game {
+    /// Where v41 and v42 are reached.
+    pub(super) addresses: [SocketAddr; 2],
+    stop: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Game {
+    /// Starts both versions on free ports of loopback.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let sockets = [bind()?, bind()?];
+        let addresses = [sockets[0].local_addr()?, sockets[1].local_addr()?];
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("game".to_owned()).spawn(move || {
+            let local = LocalSet::new();
+            for (socket, version) in sockets.into_iter().zip(Version::ALL) {
+                local.spawn_local(serve(socket, version));
+            }
+            // Open connections end with the runtime.
+            let _ = local.block_on(&runtime, stopped);
+        })?;
+        Ok(Self { addresses, stop, thread })
+    }
+
+    /// Ends both versions.
+    pub(super) fn stop(self) {
+        // Fails only if the thread has ended.
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+    }
+}
+
+fn bind() -> io::Result<std::net::TcpListener> {
+    let socket = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+async fn serve(socket: std::net::TcpListener, version: Version) {
+    // Fails only without a runtime; then players are told, by the proxy.
+    let Ok(socket) = TcpListener::from_std(socket) else { return };
+    let rng = Rc::new(RefCell::new(fastrand::Rng::with_seed(version as u64)));
+    loop {
+        let Ok((stream, _)) = socket.accept().await else {
+            tokio::time::sleep(BACK_OFF).await;
+            continue;
+        };
+        // An answer is one small write; waiting for more of it would only delay it.
+        let _ = stream.set_nodelay(true);
+        let rng = Rc::clone(&rng);
+        spawn_local(async move {
+            let play = service_fn(|request| answer(request, version, &rng));
+            // A connection that breaks is the proxy's to notice.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), play).await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    version: Version,
+    rng: &RefCell<fastrand::Rng>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let asked: Value = match body.collect().await {
+        Ok(body) => serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+        Err(_) => Value::Null,
+    };
+    let work = version.work().draw(&mut rng.borrow_mut());
+    tokio::time::sleep(work).await;
+    let amount = asked["amount"].as_u64().unwrap_or_default();
+    let result = match (&head.method, head.uri.path()) {
+        (&Method::POST, "/v1/login") => json!({ "session": rng.borrow_mut().u32(..) }),
+        (&Method::POST, "/v1/spins") => json!({ "win": rng.borrow_mut().u64(..=2 * amount) }),
+        (&Method::POST, "/v1/deposits") => json!({ "deposited": amount }),
+        (&Method::POST, "/v1/withdrawals") => json!({ "withdrawn": amount }),
+        _ => Value::Null,
+    };
+    let known = if result.is_null() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+    let body =
+        json!({ "version": version.name(), "player": player(&head.headers), "result": result });
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = known;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// Who asks: the header, else the cookie, as the configuration's cohort key.
+fn player(headers: &HeaderMap) -> Option<&str> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let cookie = || text(COOKIE.as_str())?.split("; ").find_map(|pair| pair.strip_prefix("uid="));
+    text("x-player-id").or_else(cookie)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_times_are_log_normal_and_the_same_for_the_same_seed() {
+        let work = Version::V41.work();
+        let draws = |seed| {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut draws: Vec<_> = (0..20_001).map(|_| work.draw(&mut rng)).collect();
+            draws.sort();
+            draws
+        };
+        let sorted = draws(1);
+        let ratio = |at: usize| sorted[at].as_secs_f64() / work.median.as_secs_f64();
+        assert!((ratio(10_000) - 1.0).abs() < 0.02, "median is {} of the intended", ratio(10_000));
+        // The 99 % point of a normal distribution is 2.326.
+        let p99 = (2.326 * work.sigma).exp();
+        assert!((ratio(19_800) / p99 - 1.0).abs() < 0.06, "p99 is {} medians", ratio(19_800));
+        assert_eq!(sorted, draws(1));
+        assert_ne!(sorted, draws(2));
+    }
+
+    #[test]
+    fn a_player_is_known_by_header_or_cookie() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(player(&headers), None);
+        headers.insert("cookie", "theme=dark; uid=p-2".parse().unwrap());
+        assert_eq!(player(&headers), Some("p-2"));
+        headers.insert("x-player-id", "p-1".parse().unwrap());
+        assert_eq!(player(&headers), Some("p-1"));
+    }
+}

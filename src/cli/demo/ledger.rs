@@ -1,0 +1,204 @@
+//! The ledger: who was answered by which version, and who moved. Pure.
+//!
+//! A player is asked once per sweep, so his latest answer is that of the last sweep: the players of a
+//! version are those whose latest answer it gave. A player whose answer names another version than
+//! the one before has *moved*; while v42 grows, every move must be to v42.
+
+use super::game::Version;
+
+/// All players and steps.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    seats: Vec<Seat>,
+    steps: Vec<Step>,
+    answers: u64,
+    failures: u64,
+    first_failure: Option<String>,
+}
+
+/// A player.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Seat {
+    /// The version of the latest answer.
+    pub(super) version: Option<Version>,
+    /// How he came to it, if in this step.
+    pub(super) moved: Option<Move>,
+}
+
+/// A change of version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Move {
+    /// To the version that grows.
+    ToGrowing,
+    /// To another one, which must not be.
+    Elsewhere,
+}
+
+/// What happened in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Weight of v42, of 100.
+    pub(super) weight: u8,
+    /// The version whose weight grew.
+    growing: Option<Version>,
+    /// Players on v42 when the step ended, or now.
+    pub(super) on_v42: usize,
+    /// Moves to the growing version.
+    pub(super) to_growing: usize,
+    /// Other moves.
+    pub(super) elsewhere: usize,
+}
+
+impl Ledger {
+    /// A ledger of `players` of whom nothing is known.
+    pub(super) fn new(players: usize) -> Self {
+        Self {
+            seats: vec![Seat::default(); players],
+            steps: Vec::new(),
+            answers: 0,
+            failures: 0,
+            first_failure: None,
+        }
+    }
+
+    /// A step begins, in which v42 has `weight` of 100. To be told before the weights change, so
+    /// that the first move already counts for it.
+    pub(super) fn begin_step(&mut self, weight: u8) {
+        let growing = self.steps.last().and_then(|before| match weight.cmp(&before.weight) {
+            std::cmp::Ordering::Greater => Some(Version::V42),
+            std::cmp::Ordering::Less => Some(Version::V41),
+            std::cmp::Ordering::Equal => None,
+        });
+        self.seats.iter_mut().for_each(|seat| seat.moved = None);
+        let on_v42 = self.on(Version::V42);
+        self.steps.push(Step { weight, growing, on_v42, to_growing: 0, elsewhere: 0 });
+    }
+
+    /// `version` answered player number `player`.
+    pub(super) fn answered(&mut self, player: usize, version: Version) {
+        self.answers += 1;
+        let before = self.seats[player].version.replace(version);
+        let Some(step) = self.steps.last_mut() else { return };
+        if before.is_some_and(|before| before != version) {
+            let moved = if step.growing == Some(version) {
+                step.to_growing += 1;
+                Move::ToGrowing
+            } else {
+                step.elsewhere += 1;
+                Move::Elsewhere
+            };
+            self.seats[player].moved = Some(moved);
+        }
+        if before != Some(version) {
+            step.on_v42 = self.seats.iter().filter(|s| s.version == Some(Version::V42)).count();
+        }
+    }
+
+    /// A request was not answered, or not as it should be.
+    pub(super) fn failed(&mut self, why: String) {
+        self.failures += 1;
+        self.first_failure.get_or_insert(why);
+    }
+
+    /// The players, by number.
+    pub(super) fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    /// Steps so far, the present one last.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Players of `version`.
+    pub(super) fn on(&self, version: Version) -> usize {
+        self.seats.iter().filter(|seat| seat.version == Some(version)).count()
+    }
+
+    /// Requests that ended, well or not.
+    pub(super) fn requests(&self) -> u64 {
+        self.answers + self.failures
+    }
+
+    /// Requests that were not answered as they should be.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// What was wrong with the first of them.
+    pub(super) fn first_failure(&self) -> Option<&str> {
+        self.first_failure.as_deref()
+    }
+
+    /// Moves in all steps to a version that did not grow.
+    pub(super) fn elsewhere(&self) -> usize {
+        self.steps.iter().map(|step| step.elsewhere).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Version::{V41, V42},
+        *,
+    };
+
+    fn step(ledger: &Ledger) -> (usize, usize, usize) {
+        let step = ledger.steps().last().unwrap();
+        (step.on_v42, step.to_growing, step.elsewhere)
+    }
+
+    #[test]
+    fn a_first_answer_is_no_move() {
+        let mut ledger = Ledger::new(2);
+        ledger.begin_step(0);
+        ledger.answered(0, V41);
+        ledger.answered(1, V42);
+        assert_eq!(step(&ledger), (1, 0, 0));
+        assert_eq!((ledger.on(V41), ledger.requests()), (1, 2));
+    }
+
+    #[test]
+    fn moves_are_judged_by_what_grows() {
+        let mut ledger = Ledger::new(3);
+        ledger.begin_step(0);
+        (0..3).for_each(|player| ledger.answered(player, V41));
+        ledger.begin_step(5);
+        ledger.answered(0, V42);
+        ledger.answered(0, V42);
+        assert_eq!(step(&ledger), (1, 1, 0));
+        assert_eq!(ledger.seats()[0].moved, Some(Move::ToGrowing));
+        // Back and forth: one wrong move and one right one, although he is where he was.
+        ledger.answered(0, V41);
+        assert_eq!(ledger.seats()[0].moved, Some(Move::Elsewhere));
+        ledger.answered(0, V42);
+        assert_eq!(step(&ledger), (1, 2, 1));
+        ledger.begin_step(1);
+        assert_eq!(ledger.seats()[0].moved, None);
+        ledger.answered(0, V41);
+        ledger.answered(1, V42);
+        assert_eq!(step(&ledger), (1, 1, 1));
+        assert_eq!(ledger.elsewhere(), 2);
+    }
+
+    #[test]
+    fn nobody_may_move_while_nothing_grows() {
+        let mut ledger = Ledger::new(1);
+        ledger.begin_step(0);
+        ledger.answered(0, V41);
+        ledger.answered(0, V42);
+        assert_eq!(step(&ledger), (1, 0, 1));
+    }
+
+    #[test]
+    fn a_failure_leaves_the_player_where_he_was() {
+        let mut ledger = Ledger::new(1);
+        ledger.begin_step(0);
+        ledger.answered(0, V41);
+        ledger.failed("first".to_owned());
+        ledger.failed("second".to_owned());
+        assert_eq!((ledger.requests(), ledger.failures()), (3, 2));
+        assert_eq!(ledger.first_failure(), Some("first"));
+        assert_eq!(ledger.seats()[0].version, Some(V41));
+    }
+}

@@ -1,0 +1,204 @@
+//! `tidegate demo`: two versions of a small game API, players, and a growing weight, in one process.
+//!
+//! What serves is the real thing, [`App`], started from a configuration like anybody's, and weights
+//! change through the controller as the admin API changes them. Only the game and its players are
+//! made up. Everything listens on loopback, on ports that happen to be free; no file is written.
+
+mod game;
+mod ledger;
+mod observe;
+mod players;
+mod screen;
+mod script;
+mod stage;
+mod summary;
+mod view;
+
+use std::{
+    future::Future,
+    io::{self, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
+
+use self::{
+    game::Game,
+    players::{Players, SharedLedger},
+    script::{Script, WEIGHTS},
+    stage::Stage,
+    summary::Summary,
+};
+use crate::{
+    app::App,
+    config::{self, Loaded},
+};
+
+/// The service of the configuration.
+const SERVICE: &str = "game-api";
+
+/// Arguments of `tidegate demo`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct DemoArguments {
+    /// Players.
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub players: u32,
+    /// Requests per second, of all players together.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Length of each of the four steps, in seconds.
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub seconds_per_step: u32,
+}
+
+/// Runs the demonstration. Exits 0 if every request was answered and nobody moved but to the growing
+/// version, 1 if not, 64 if the arguments do not go together, 69 if it cannot start.
+pub fn run(arguments: &DemoArguments) -> ExitCode {
+    if let Err(problem) = check(arguments) {
+        eprintln!("{problem}");
+        return ExitCode::from(64);
+    }
+    let played = runtime().and_then(|runtime| {
+        let _guard = runtime.enter();
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let interrupted = async {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        };
+        runtime.block_on(play(arguments, screen::is_wanted(), &mut io::stdout(), interrupted))
+    });
+    match played {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(69)
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Whether whoever read our output, such as `head`, had seen enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The share of a version is known after everybody was asked once in the step; twice leaves room.
+fn check(arguments: &DemoArguments) -> Result<(), String> {
+    let DemoArguments { players, rate, seconds_per_step } = *arguments;
+    if u64::from(rate) * u64::from(seconds_per_step) < 2 * u64::from(players) {
+        return Err(format!(
+            "{rate} requests a second ask {players} players less than twice in a step of \
+             {seconds_per_step} s; raise --rate or --seconds-per-step, or lower --players"
+        ));
+    }
+    Ok(())
+}
+
+/// The configuration, for a game at these addresses.
+fn configuration([v41, v42]: [SocketAddr; 2]) -> String {
+    format!(
+        r#"workers: 2
+listen: [ {{ address: 127.0.0.1:0 }} ]    # port 0: any free one
+admin: {{ address: 127.0.0.1:0 }}
+services:
+  {SERVICE}:
+    baseline: v41
+    versions:
+      v41: {{ endpoints: [ {v41} ], labels: {{ semver: 4.1.0 }} }}
+      v42: {{ endpoints: [ {v42} ], labels: {{ semver: 4.2.0 }} }}
+    weights: {{ v41: 100, v42: 0 }}
+    cohort: {{ key: [ "header:x-player-id", "cookie:uid" ], salt: release-42 }}
+routes:
+  - service: {SERVICE}
+"#
+    )
+}
+
+/// Plays the whole plan, or until `interrupted`; answers whether all was as promised.
+async fn play(
+    arguments: &DemoArguments,
+    live: bool,
+    out: &mut dyn Write,
+    interrupted: impl Future<Output = ()>,
+) -> anyhow::Result<bool> {
+    make_room(arguments.players)?;
+    let game = Game::start().context("the game cannot start")?;
+    let text = configuration(game.addresses);
+    let config = config::parse(&text).context("the demo's own configuration is wrong")?;
+    let app =
+        App::start(Loaded { config, hash: "demo".to_owned(), tokens: Vec::new() }, None, None)?;
+    let proxy = *app.listeners.first().context("the proxy listens nowhere")?;
+    introduce(out, &text, proxy, arguments)?;
+
+    let ledger = SharedLedger::new(arguments.players as usize);
+    let hint = app.admin.map(|admin| format!("curl http://{admin}/metrics")).unwrap_or_default();
+    let mut stage = Stage::new(app.observatory(), &ledger, hint);
+    let script = Script::new(Duration::from_secs(arguments.seconds_per_step.into()));
+    stage.enter(0)?;
+    let started = Instant::now();
+    let players = Players::start(proxy, arguments.players, arguments.rate, &ledger)?;
+    let shown = tokio::select! {
+        shown = stage.show(script, started, live, out) => shown,
+        () = interrupted => Ok(()),
+    };
+    let lasted = started.elapsed();
+    let well = players.stop();
+    let observed = stage.look().await;
+    let own_time = stage.observer.own_time().await;
+    app.shutdown();
+    game.stop();
+    shown?;
+    anyhow::ensure!(well, "the players crashed");
+    let ledger = ledger.lock();
+    let summary = Summary { ledger: &ledger, observed, lasted, own_time, meddled: stage.meddled };
+    out.write_all(summary.text().as_bytes())?;
+    out.flush()?;
+    Ok(summary.is_as_promised())
+}
+
+/// Every player takes two file descriptors of this process: his end, and the proxy's.
+fn make_room(players: u32) -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = 2 * u64::from(players) + 512;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < needed) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum }).with_context(|| {
+            format!("{players} players need {needed} open files; see `ulimit -n`, or lower --players")
+        })?;
+    }
+    Ok(())
+}
+
+fn introduce(
+    out: &mut dyn Write,
+    config: &str,
+    proxy: SocketAddr,
+    arguments: &DemoArguments,
+) -> io::Result<()> {
+    let DemoArguments { players, rate, seconds_per_step } = arguments;
+    let seconds = *seconds_per_step as usize * WEIGHTS.len();
+    writeln!(
+        out,
+        "Two versions of a game API run in this process, and Tidegate in front of them:\n"
+    )?;
+    config.lines().try_for_each(|line| writeln!(out, "  {line}"))?;
+    let rate = view::thousands(rate);
+    writeln!(
+        out,
+        "\n{players} players at http://{proxy}, {rate} requests a second, for {seconds} s.\n"
+    )
+}
+
+#[cfg(test)]
+mod tests;

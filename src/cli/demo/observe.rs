@@ -1,0 +1,117 @@
+//! What the proxy says of the versions, as the metrics and the admin API would say it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{SERVICE, game::Version};
+use crate::{
+    rollout::view::Observatory,
+    snapshot,
+    telemetry::{collector::Latency, histogram::Quantiles},
+};
+
+/// Rates are of this much time.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// What is known of both versions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Observed {
+    /// Of the snapshot in force.
+    pub(super) generation: u64,
+    /// v41 and v42.
+    pub(super) versions: [VersionSeen; 2],
+}
+
+/// What is known of a version.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct VersionSeen {
+    /// Its weight.
+    pub(super) weight: f64,
+    /// Its weight over the sum of weights, 0 to 1.
+    pub(super) share: f64,
+    /// Requests answered per second, over the last two seconds.
+    pub(super) requests_per_second: f64,
+    /// Requests that were answered 5xx, since start.
+    pub(super) errors: u64,
+    /// How long it took to answer.
+    pub(super) latency: Latency,
+}
+
+/// Looks at the versions again and again.
+#[derive(Debug)]
+pub(super) struct Observer {
+    observatory: Observatory,
+    /// Requests finished by version, as of a time; oldest first.
+    recent: VecDeque<(Instant, [u64; 2])>,
+}
+
+impl Observer {
+    pub(super) fn new(observatory: Observatory) -> Self {
+        Self { observatory, recent: VecDeque::new() }
+    }
+
+    /// What is known now.
+    pub(super) async fn look(&mut self) -> Observed {
+        let (snapshot, latencies) = self.observatory.latencies_by_version().await;
+        let services = snapshot.services.iter().zip(latencies);
+        let service = services.into_iter().find(|(service, _)| *service.name == *SERVICE);
+        let Some((service, latencies)) = service else { return Observed::default() };
+        let of = |version: Version| {
+            let known = service.versions.iter().position(|v| *v.name == *version.name());
+            known.map(|at| (&service.versions[at], latencies[at]))
+        };
+        let versions = Version::ALL.map(of);
+        let now = Instant::now();
+        let count = |v: &snapshot::Version| v.state.cells.sum(|cells| cells.finished.read());
+        let finished = versions.map(|known| known.map_or(0, |(v, _)| count(v)));
+        let rates = self.rates(now, finished);
+        let weights: f64 = service.versions.iter().map(|v| v.weight.value()).sum();
+        let seen = |(known, requests_per_second): (Option<(&snapshot::Version, _)>, _)| {
+            known.map_or_else(VersionSeen::default, |(version, latency)| VersionSeen {
+                weight: version.weight.value(),
+                share: version.weight.value() / weights,
+                requests_per_second,
+                errors: version.state.cells.sum(|cells| cells.errors.read()),
+                latency,
+            })
+        };
+        let [v41, v42] = versions;
+        let versions = [seen((v41, rates[0])), seen((v42, rates[1]))];
+        Observed { generation: snapshot.generation, versions }
+    }
+
+    fn rates(&mut self, now: Instant, finished: [u64; 2]) -> [f64; 2] {
+        self.recent.push_back((now, finished));
+        while self.recent.len() > 2 && now - self.recent[1].0 >= RECENT {
+            self.recent.pop_front();
+        }
+        let (then, before) = self.recent[0];
+        let seconds = (now - then).as_secs_f64();
+        let rate = |at: usize| match finished[at] - before[at] {
+            _ if seconds == 0.0 => 0.0,
+            requests => requests as f64 / seconds,
+        };
+        [rate(0), rate(1)]
+    }
+
+    /// Mean time that a request spends in the proxy apart from waiting for the version: from its head
+    /// to the last byte of its answer, less from asking the version to the head of its answer.
+    /// Nothing unless both were measured for the same requests.
+    ///
+    /// Means, because means of the same requests may be subtracted; quantiles may not.
+    pub(super) async fn own_time(&self) -> Option<Duration> {
+        let scrape = self.observatory.scrape().await;
+        let whole = scrape.series.iter().filter(|series| series.service == SERVICE);
+        let (whole, requests) = whole.fold((Duration::ZERO, 0), |(sum, n), series| {
+            (sum + series.durations.sum(), n + series.durations.count())
+        });
+        let service = scrape.services.iter().find(|service| service.name == SERVICE)?;
+        let endpoints = service.versions.iter().flat_map(|version| &version.endpoints);
+        let waits: Vec<Quantiles> = endpoints.map(|endpoint| endpoint.total).collect();
+        let waited: Duration = waits.iter().map(|wait| wait.sum).sum();
+        let answers: u64 = waits.iter().map(|wait| wait.count).sum();
+        let own = whole.checked_sub(waited).filter(|_| requests == answers && requests > 0)?;
+        Some(own.div_f64(requests as f64))
+    }
+}

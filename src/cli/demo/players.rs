@@ -1,0 +1,204 @@
+//! The players: each logs in, spins, pays in, pays out, and begins again, over one kept connection.
+//!
+//! Requests are due at fixed times, whatever becomes of earlier ones, so a slow version does not
+//! quieten those who would notice it. One *sweep* asks every player once; the players take turns in
+//! it, evenly spread, so the total is steady.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request,
+    body::Bytes,
+    client::conn::http1::{SendRequest, handshake},
+    header::{CONTENT_TYPE, COOKIE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{game::Version, ledger::Ledger};
+
+/// What a player does in turn: path and body.
+const ROUND: [(&str, &str); 8] = [
+    ("/v1/login", "{}"),
+    ("/v1/spins", r#"{"amount":10}"#),
+    ("/v1/spins", r#"{"amount":10}"#),
+    ("/v1/spins", r#"{"amount":25}"#),
+    ("/v1/spins", r#"{"amount":25}"#),
+    ("/v1/spins", r#"{"amount":50}"#),
+    ("/v1/deposits", r#"{"amount":200}"#),
+    ("/v1/withdrawals", r#"{"amount":50}"#),
+];
+
+/// A player waits this long for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The ledger, as players write it and others read it.
+#[derive(Debug, Clone)]
+pub(super) struct SharedLedger(Arc<Mutex<Ledger>>);
+
+impl SharedLedger {
+    pub(super) fn new(players: usize) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(players))))
+    }
+
+    /// Locked: for a moment only.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When requests are due.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    start: Instant,
+    players: u32,
+    requests_per_second: u32,
+}
+
+impl Pace {
+    /// When `player` makes request number `turn`.
+    fn due(self, player: u32, turn: u64) -> Instant {
+        let before = turn * u64::from(self.players) + u64::from(player);
+        self.start + Duration::from_secs_f64(before as f64 / f64::from(self.requests_per_second))
+    }
+}
+
+/// The running players, on a thread of their own.
+#[derive(Debug)]
+pub(super) struct Players {
+    stop: watch::Sender<bool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Players {
+    /// Lets `players` play at `proxy`, `requests_per_second` in total.
+    pub(super) fn start(
+        proxy: SocketAddr,
+        players: u32,
+        requests_per_second: u32,
+        ledger: &SharedLedger,
+    ) -> io::Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let (stop, stopped) = watch::channel(false);
+        let ledger = ledger.clone();
+        let thread = thread::Builder::new().name("players".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                let pace = Pace { start: Instant::now(), players, requests_per_second };
+                let player = |number| {
+                    let player = Player { number, proxy, ledger: ledger.clone(), connection: None };
+                    player.play(pace, stopped.clone())
+                };
+                let all: JoinSet<()> = (0..players).map(player).collect();
+                all.join_all().await;
+            });
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the game; answers under way are awaited. Tells whether all players ended well.
+    pub(super) fn stop(self) -> bool {
+        self.stop.send_replace(true);
+        self.thread.join().is_ok()
+    }
+}
+
+/// A player; even ones are known by the header, odd ones by the cookie.
+struct Player {
+    number: u32,
+    proxy: SocketAddr,
+    ledger: SharedLedger,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+/// What every answer tells.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    version: String,
+    player: String,
+}
+
+impl Player {
+    async fn play(mut self, pace: Pace, mut stopped: watch::Receiver<bool>) {
+        for turn in 0.. {
+            tokio::select! {
+                () = sleep_until(pace.due(self.number, turn)) => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            let (path, body) = ROUND[turn as usize % ROUND.len()];
+            let late = |_| Err(anyhow::anyhow!("no answer within {PATIENCE:?}"));
+            match timeout(PATIENCE, self.ask(path, body)).await.unwrap_or_else(late) {
+                Ok(version) => self.ledger.lock().answered(self.number as usize, version),
+                Err(error) => {
+                    // It may still carry the late answer.
+                    self.connection = None;
+                    self.ledger.lock().failed(format!("{path}: {error:#}"));
+                }
+            }
+        }
+    }
+
+    /// Makes one request; the version that answered it.
+    async fn ask(&mut self, path: &str, body: &'static str) -> anyhow::Result<Version> {
+        let connection = match &mut self.connection {
+            Some(open) if !open.is_closed() => open,
+            none => none.insert(connect(self.proxy).await?),
+        };
+        connection.ready().await?;
+        let id = format!("p-{:04}", self.number);
+        let request =
+            Request::builder().method(Method::POST).uri(path).header(HOST, "game.example");
+        let request = match self.number % 2 {
+            0 => request.header("x-player-id", &id),
+            _ => request.header(COOKIE, format!("theme=dark; uid={id}")),
+        };
+        let request = request.header(CONTENT_TYPE, "application/json").body(body.into())?;
+        let response = connection.send_request(request).await?;
+        let status = response.status();
+        let text = response.into_body().collect().await?.to_bytes();
+        anyhow::ensure!(status == 200, "answered {status}: {}", String::from_utf8_lossy(&text));
+        let answer: Answer = serde_json::from_slice(&text)?;
+        anyhow::ensure!(answer.player == id, "{id} got the answer of {}", answer.player);
+        let version = Version::ALL.into_iter().find(|version| version.name() == answer.version);
+        version
+            .ok_or_else(|| anyhow::anyhow!("answered by `{}`, which is no version", answer.version))
+    }
+}
+
+async fn connect(proxy: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(proxy).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // A fault of the connection is told to the request on it.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_evenly_spread() {
+        let start = Instant::now();
+        let pace = Pace { start, players: 400, requests_per_second: 1_000 };
+        assert_eq!(pace.due(0, 0), start);
+        assert_eq!(pace.due(1, 0) - start, Duration::from_millis(1));
+        assert_eq!(pace.due(399, 0) - start, Duration::from_millis(399));
+        assert_eq!(pace.due(0, 1) - start, Duration::from_millis(400));
+        assert_eq!(pace.due(7, 10) - start, Duration::from_millis(4_007));
+    }
+}

@@ -1,0 +1,65 @@
+use std::future::{pending, ready};
+
+use super::*;
+
+const SMALL: DemoArguments = DemoArguments { players: 60, rate: 300, seconds_per_step: 1 };
+
+fn played(live: bool, interrupted: impl Future<Output = ()>) -> (bool, String) {
+    let mut out = Vec::new();
+    let well = runtime().unwrap().block_on(play(&SMALL, live, &mut out, interrupted)).unwrap();
+    (well, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn a_small_demo_loses_nothing_and_moves_nobody_astray() {
+    let (well, text) = played(false, pending());
+    assert!(well, "{text}");
+    assert!(text.contains("baseline: v41") && text.contains("step 4/4"), "{text}");
+    let (_, summary) = text.split_once("\n\n  weight of v42").unwrap();
+    // Four steps of 300 requests, and nobody asked much slower than that.
+    let requests = text.lines().find(|line| line.contains(" requests of 60 players")).unwrap();
+    let count: u32 = requests.split_once(' ').unwrap().0.replace(',', "").parse().unwrap();
+    assert!((900..=1_210).contains(&count) && requests.ends_with(", 0 failures"), "{requests}");
+
+    let steps: Vec<Vec<usize>> = summary
+        .lines()
+        .skip(1)
+        .take(WEIGHTS.len())
+        .map(|line| line.replace('±', "").split_whitespace().map(|n| n.parse().unwrap()).collect())
+        .collect();
+    let mut before = 0;
+    for (step, weight) in steps.iter().zip(WEIGHTS) {
+        let [shown, _, _, seen, moved, elsewhere] = step[..] else { panic!("{text}") };
+        assert_eq!((shown, elsewhere), (usize::from(weight), 0), "{text}");
+        assert_eq!(seen, before + moved, "{text}");
+        before = seen;
+    }
+    assert!(before > 0, "{text}");
+    assert!(text.contains("nobody moved but to the growing version."), "{text}");
+}
+
+#[test]
+fn an_interrupt_ends_it_with_a_summary_and_gives_the_cursor_back() {
+    let soon = async { tokio::time::sleep(Duration::from_millis(700)).await };
+    let (well, text) = played(true, soon);
+    assert!(well, "{text}");
+    let (hidden, shown) = (text.find("\u{1b}[?25l").unwrap(), text.rfind("\u{1b}[?25h").unwrap());
+    assert!(hidden < shown && text[shown..].contains(", 0 failures"), "{text}");
+
+    let (well, text) = played(false, ready(()));
+    assert!(well && text.contains("0 failures"), "{text}");
+}
+
+#[test]
+fn arguments_that_ask_nobody_twice_are_refused() {
+    assert_eq!(check(&SMALL), Ok(()));
+    let problem = check(&DemoArguments { players: 151, ..SMALL }).unwrap_err();
+    assert!(problem.contains("--players"), "{problem}");
+}
+
+#[test]
+fn the_configuration_is_valid_and_short() {
+    let text = configuration([([127, 0, 0, 1], 9001).into(), ([127, 0, 0, 1], 9002).into()]);
+    config::parse(&text).unwrap();
+    assert!(text.lines().count() <= 15 && text.lines().all(|line| line.len() <= 78), "{text}");
+}

@@ -1,0 +1,241 @@
+//! The live view as text: a frame for a terminal, a line for anything else. Pure.
+//!
+//! A frame is at most [`COLUMNS`] wide and always as high, so that it can be drawn over the last one.
+//! Versions are told apart by sign as well as by color.
+
+use std::fmt::Display;
+
+use crossterm::style::{Color, Stylize};
+
+use super::{
+    game::Version,
+    ledger::{Ledger, Move, Seat},
+    observe::{Observed, VersionSeen},
+    script::{Moment, WEIGHTS, expected, title},
+};
+use crate::telemetry::histogram::Quantiles;
+
+/// Widest line.
+pub(super) const COLUMNS: usize = 80;
+/// Lines of a frame.
+pub(super) const LINES: usize = MAP_ROWS + 13;
+/// Width of what stands between the margins.
+const INNER: usize = COLUMNS - 4;
+/// Rows of the map of players.
+const MAP_ROWS: usize = 6;
+/// Cells of the bar that shows a version's share.
+const BAR: usize = 10;
+
+const V41: Color = Color::Blue;
+const V42: Color = Color::Green;
+const ARRIVED: Color = Color::Yellow;
+const WRONG: Color = Color::Red;
+
+/// All that is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scene<'a> {
+    /// Where the plan is.
+    pub(super) moment: Moment,
+    /// What the proxy says.
+    pub(super) observed: &'a Observed,
+    /// What the players saw.
+    pub(super) ledger: &'a Ledger,
+    /// What to type to look for oneself.
+    pub(super) hint: &'a str,
+}
+
+/// The frame of a terminal, [`LINES`] lines.
+pub(super) fn frame(scene: &Scene<'_>) -> Vec<String> {
+    let mut lines = vec![heading(scene), timeline(scene.moment), String::new(), table_head()];
+    lines.extend(Version::ALL.map(|version| row(version, scene)));
+    lines.push(String::new());
+    lines.extend(map(scene.ledger.seats()));
+    lines.extend([
+        legend(scene.ledger),
+        String::new(),
+        moves(scene.ledger),
+        requests(scene.ledger),
+    ]);
+    let end = "Ctrl-C ends it";
+    let hint = scene.hint;
+    lines
+        .extend([String::new(), format!("  {hint:<0$}{end}", INNER - end.len()).dim().to_string()]);
+    lines
+}
+
+/// One line that says the same in short.
+pub(super) fn line(scene: &Scene<'_>) -> String {
+    let Moment { step, left, .. } = scene.moment;
+    let [v41, v42] = &scene.observed.versions;
+    let (players, steps) = (scene.ledger.on(Version::V42), scene.ledger.steps());
+    let (moved, elsewhere) = steps.last().map_or((0, 0), |s| (s.to_growing, s.elsewhere));
+    format!(
+        "step {}/{} {:>3.0} s left: v42 weight {:>2}, {players} of {} players; {:.0} + {:.0} req/s, \
+         p99 {} and {} ms; {moved} moved to v42, {elsewhere} elsewhere; {} failures",
+        step + 1,
+        WEIGHTS.len(),
+        left.as_secs_f64(),
+        v42.weight,
+        scene.ledger.seats().len(),
+        v41.requests_per_second,
+        v42.requests_per_second,
+        millis(&v41.latency.minute, |q| q.p99).trim(),
+        millis(&v42.latency.minute, |q| q.p99).trim(),
+        scene.ledger.failures(),
+    )
+}
+
+fn heading(scene: &Scene<'_>) -> String {
+    let Moment { step, left, .. } = scene.moment;
+    let at = format!("step {} of {}, {:4.1} s left", step + 1, WEIGHTS.len(), left.as_secs_f64());
+    let text = title(step);
+    let gap = INNER.saturating_sub("tidegate".len() + 3 + text.chars().count() + at.len());
+    format!("  {}   {}{:gap$}{}", "tidegate".bold().with(V42), text.bold(), "", at.dim())
+}
+
+/// The steps as one bar each, filled as far as they are.
+fn timeline(moment: Moment) -> String {
+    let labels = WEIGHTS.map(|weight| format!("{weight} % "));
+    let texts: usize = labels.iter().map(String::len).sum();
+    let width = (INNER - texts - (WEIGHTS.len() - 1)) / WEIGHTS.len();
+    let each = labels.into_iter().enumerate().map(|(step, label)| {
+        let full = match step.cmp(&moment.step) {
+            std::cmp::Ordering::Less => width,
+            std::cmp::Ordering::Equal => width * usize::from(moment.permille) / 1000,
+            std::cmp::Ordering::Greater => 0,
+        };
+        let label = if step <= moment.step { label.bold() } else { label.dim() };
+        format!("{label}{}{}", "━".repeat(full).with(V42), "─".repeat(width - full).dim())
+    });
+    format!("  {}", each.collect::<Vec<_>>().join(" "))
+}
+
+fn table_head() -> String {
+    let text = format!(
+        "  version  weight    share  {:BAR$}     seen   req/s errors  p50 ms  p99 ms",
+        "players"
+    );
+    text.dim().to_string()
+}
+
+fn row(version: Version, scene: &Scene<'_>) -> String {
+    let seen = &scene.observed.versions[version as usize];
+    let VersionSeen { weight, share, requests_per_second, errors, latency } = seen;
+    let players = scene.ledger.on(version) as f64 / scene.ledger.seats().len() as f64;
+    let errors = format!("{errors:>6}");
+    let errors = if seen.errors > 0 { errors.with(WRONG).bold() } else { errors.reset() };
+    let (filled, rest) = bar(players);
+    format!(
+        "  {}  {weight:>6} {:>6.1} %  {}{} {:>6.1} % {requests_per_second:>7.0} {errors} {} {}",
+        format!("{:<7}", version.name()).with(color(version)).bold(),
+        share * 100.0,
+        filled.with(color(version)),
+        rest.dim(),
+        players * 100.0,
+        millis(&latency.minute, |q| q.p50),
+        millis(&latency.minute, |q| q.p99),
+    )
+}
+
+fn color(version: Version) -> Color {
+    match version {
+        Version::V41 => V41,
+        Version::V42 => V42,
+    }
+}
+
+/// A bar of [`BAR`] cells, filled to an eighth of a cell, and what is left of it.
+fn bar(share: f64) -> (String, String) {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    // What is there at all shows as an eighth at least.
+    let eighths = (share * (BAR * 8) as f64).round().max(f64::from(u8::from(share > 0.0)));
+    let eighths = (eighths as usize).min(BAR * 8);
+    let filled = "█".repeat(eighths / 8) + EIGHTHS[eighths % 8];
+    (filled, "·".repeat(BAR - eighths.div_ceil(8)))
+}
+
+/// Every player as a sign, in order of number; of very many, the first.
+fn map(seats: &[Seat]) -> Vec<String> {
+    let columns = seats.len().div_ceil(MAP_ROWS).clamp(1, INNER);
+    let mut rows: Vec<String> = seats
+        .chunks(columns)
+        .take(MAP_ROWS)
+        .map(|seats| format!("  {}", seats.iter().map(sign).collect::<String>()))
+        .collect();
+    rows.resize(MAP_ROWS, String::new());
+    rows
+}
+
+fn sign(seat: &Seat) -> String {
+    let sign = match (seat.moved, seat.version) {
+        (Some(Move::Elsewhere), _) => "!".with(WRONG).bold(),
+        (Some(Move::ToGrowing), _) => "◆".with(ARRIVED),
+        (None, Some(Version::V42)) => "■".with(V42),
+        (None, Some(Version::V41)) => "·".with(V41),
+        (None, None) => " ".reset(),
+    };
+    sign.to_string()
+}
+
+fn legend(ledger: &Ledger) -> String {
+    let players = ledger.seats().len();
+    let (mean, spread) = expected(ledger.steps().last().map_or(0, |step| step.weight), players);
+    format!(
+        "  {} {} on v41   {}{} {} on v42 ({mean:.0} ± {spread:.0} expected)   {} new in this step",
+        "·".with(V41).bold(),
+        ledger.on(Version::V41),
+        "■".with(V42),
+        "◆".with(ARRIVED),
+        ledger.on(Version::V42),
+        "◆".with(ARRIVED),
+    )
+}
+
+fn moves(ledger: &Ledger) -> String {
+    let (moved, elsewhere) = ledger.steps().last().map_or((0, 0), |s| (s.to_growing, s.elsewhere));
+    let elsewhere = match elsewhere {
+        0 => "0 elsewhere".to_owned().with(V42),
+        n => format!("{n} ELSEWHERE").with(WRONG).bold(),
+    };
+    format!(
+        "  moved in this step: {} to the growing version, {elsewhere}; {} stayed",
+        moved.to_string().bold(),
+        ledger.seats().iter().filter(|seat| seat.moved.is_none()).count(),
+    )
+}
+
+fn requests(ledger: &Ledger) -> String {
+    let failures = match ledger.failures() {
+        0 => "0 failures".to_owned().with(V42),
+        n => format!("{n} failures").with(WRONG).bold(),
+    };
+    let shown = MAP_ROWS * INNER;
+    let of = match ledger.seats().len() {
+        players if players > shown => format!("   (above: the first {shown} players)"),
+        _ => String::new(),
+    };
+    format!("  {} requests so far, {failures}{of}", thousands(ledger.requests()).bold())
+}
+
+/// A number with its thousands apart.
+pub(super) fn thousands(number: impl Display) -> String {
+    let digits = number.to_string();
+    let parts: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|part| std::str::from_utf8(part).unwrap_or_default())
+        .collect();
+    parts.join(",")
+}
+
+/// A quantile in milliseconds, 7 columns; a dash if there is none.
+pub(super) fn millis(of: &Quantiles, quantile: fn(&Quantiles) -> std::time::Duration) -> String {
+    match of.count {
+        0 => format!("{:>7}", "-"),
+        _ => format!("{:>7.1}", quantile(of).as_secs_f64() * 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests;

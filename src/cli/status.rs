@@ -1,0 +1,99 @@
+//! `tidegate status`: a running instance, as its admin endpoint tells.
+
+use std::{fmt::Write, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    Exit, Failure,
+    client::{Call, ClientArguments},
+    say, table,
+};
+use crate::admin::model::Services;
+
+/// Arguments of `tidegate status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    client: ClientArguments,
+    /// Print what the endpoint answers, as one JSON object: `status` and `services`.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows the instance.
+pub(super) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
+    let status: Value = arguments.client.call(Call::get("/v1/status"))?;
+    let services: Value = arguments.client.call(Call::get("/v1/services"))?;
+    if arguments.json {
+        let services = &services["services"];
+        say(&format!("{:#}", json!({ "status": status, "services": services })));
+        return Ok(());
+    }
+    let services: Services = serde_json::from_value(services)
+        .map_err(|error| Failure::new(Exit::Unavailable, format!("another API: {error}")))?;
+    let heading = heading(arguments.client.authority().as_str(), &status);
+    say(&format!("{heading}\n{}", table::render(&services.services).trim_end()));
+    Ok(())
+}
+
+/// Lines on the process itself.
+fn heading(admin: &str, status: &Value) -> String {
+    let text = |field: &str| status[field].as_str().unwrap_or("-").to_owned();
+    let number = |field: &str| status[field].as_u64().unwrap_or_default();
+    let up = Duration::from_secs(status["uptime_seconds"].as_f64().unwrap_or_default() as u64);
+    let mut lines = format!(
+        "tidegate {} at {admin}: {}, generation {}, up {}, {} worker(s), {} connection(s)\n",
+        text("version"),
+        if status["draining"] == true { "draining" } else { "serving" },
+        number("generation"),
+        humantime::format_duration(up),
+        number("workers"),
+        number("connections"),
+    );
+    // Writing to a string does not fail.
+    let _ = writeln!(lines, "config {} ({})", text("config_file"), text("config_hash"));
+    let set: Vec<_> = status["overrides"].as_object().into_iter().flat_map(|o| o.keys()).collect();
+    for service in set {
+        let _ = writeln!(lines, "{service}: weights were set while running, ahead of the file's");
+    }
+    let error = &status["reload"]["error"];
+    if let Some(message) = error["message"].as_str() {
+        let _ = writeln!(lines, "the last reload failed: {message}");
+        for problem in error["problems"].as_array().into_iter().flatten() {
+            let (line, column) = (&problem["line"], &problem["column"]);
+            let path = problem["path"].as_str().unwrap_or_default();
+            let message = problem["message"].as_str().unwrap_or_default();
+            let _ = writeln!(lines, "  {line}:{column}: {path}: {message}");
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heading_tells_what_is_unusual() {
+        let status = json!({
+            "version": "0.1.0", "generation": 3, "config_file": "edge.yaml", "config_hash": "00ff",
+            "uptime_seconds": 62.5, "workers": 2, "draining": false, "connections": 7,
+            "overrides": { "game-api": { "v41": 1.0 } },
+            "reload": { "applied": 0, "rejected": 1, "error": {
+                "message": "edge.yaml: not taken over, 1 problem(s)",
+                "problems": [ { "line": 1, "column": 9, "path": "listen", "message": "bad" } ],
+            } },
+        });
+        assert_eq!(
+            heading("127.0.0.1:9090", &status),
+            "\
+tidegate 0.1.0 at 127.0.0.1:9090: serving, generation 3, up 1m 2s, 2 worker(s), 7 connection(s)
+config edge.yaml (00ff)
+game-api: weights were set while running, ahead of the file's
+the last reload failed: edge.yaml: not taken over, 1 problem(s)
+  1:9: listen: bad
+"
+        );
+    }
+}

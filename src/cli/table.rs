@@ -1,0 +1,110 @@
+//! Services as a table for a terminal.
+
+use std::fmt::Write;
+
+use crate::admin::model::{Service, State, Version};
+
+const HEADINGS: [&str; 10] = [
+    "SERVICE",
+    "VERSION",
+    "WEIGHT",
+    "SHARE",
+    "STATE",
+    "IN FLIGHT",
+    "REQUESTS",
+    "ERRORS",
+    "P50 MS",
+    "P99 MS",
+];
+
+/// Columns of words; the others hold numbers, which are read from the right.
+const WORDS: [usize; 3] = [0, 1, 4];
+
+/// One line per version, the baseline marked with `*`; quantiles are of the last minute.
+pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> String {
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    for service in services {
+        rows.extend(service.versions.iter().map(|version| row(service, version)));
+    }
+    let widths: [usize; HEADINGS.len()] = std::array::from_fn(|column| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let gap = if column > 0 { "  " } else { "" };
+            // Writing to a string does not fail.
+            let _ = if WORDS.contains(&column) {
+                write!(line, "{gap}{cell:<width$}")
+            } else {
+                write!(line, "{gap}{cell:>width$}")
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(service: &Service, version: &Version) -> [String; HEADINGS.len()] {
+    let mark = if version.name == service.baseline { "*" } else { "" };
+    let ms = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.1}"));
+    let state = match version.state {
+        State::Serving => "serving",
+        State::Idle => "idle",
+        State::Draining => "draining",
+        State::Ejected => "ejected",
+    };
+    [
+        service.name.clone(),
+        format!("{}{mark}", version.name),
+        version.weight.to_string(),
+        format!("{:.2}%", version.share * 100.0),
+        state.to_owned(),
+        version.in_flight.to_string(),
+        version.requests.to_string(),
+        version.errors.to_string(),
+        ms(version.latency_ms.map(|l| l.p50)),
+        ms(version.latency_ms.map(|l| l.p99)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::model::LatencyMs;
+
+    #[test]
+    fn columns_stand_under_their_headings() {
+        let version = |name: &str, weight: f64, latency_ms| Version {
+            name: name.to_owned(),
+            weight,
+            share: weight / 100.0,
+            state: State::Serving,
+            in_flight: 0,
+            labels: Default::default(),
+            requests: 91_022,
+            errors: 31,
+            error_rate: None,
+            latency_ms,
+            endpoints: Vec::new(),
+        };
+        let latency = LatencyMs { p50: 3.12, p95: 9.8, p99: 14.2, p999: 31.0 };
+        let service = Service {
+            name: "game-api".to_owned(),
+            generation: 1,
+            baseline: "v41".to_owned(),
+            versions: vec![version("v41", 99.5, Some(latency)), version("v42", 0.5, None)],
+            verdicts: [],
+        };
+        assert_eq!(
+            render([&service]),
+            "\
+SERVICE   VERSION  WEIGHT   SHARE  STATE    IN FLIGHT  REQUESTS  ERRORS  P50 MS  P99 MS
+game-api  v41*       99.5  99.50%  serving          0     91022      31     3.1    14.2
+game-api  v42         0.5   0.50%  serving          0     91022      31       -       -
+"
+        );
+    }
+}
