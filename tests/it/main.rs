@@ -11,6 +11,7 @@ mod heads;
 mod keep_alive;
 mod kept;
 mod limits;
+mod process;
 mod reload;
 mod routing;
 mod shutdown;

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use crate::support::{Origin, Proxy, SetOnDrop, eventually};
+use crate::support::{Client, Origin, Proxy, SetOnDrop, eventually};
 
 /// Workers, each on a core of its own where there are so many.
 const WORKERS: u16 = 4;
@@ -70,6 +70,22 @@ fn weights_are_in_force_everywhere_once_the_controller_has_returned() {
     let proxy = two_versions(&origins).start();
     assert_in_force_once_acknowledged(&proxy, |proxy, version| {
         proxy.set_weights(&[(version, 1.0)]);
+    });
+}
+
+#[test]
+fn weights_are_in_force_everywhere_once_the_admin_api_has_answered() {
+    let origins = [Origin::answering("v1"), Origin::answering("v2")];
+    let proxy = two_versions(&origins).top("admin: { address: \"127.0.0.1:0\" }").start();
+    let admin = Client::connect(proxy.app().admin.expect("an admin endpoint"));
+    let admin = std::sync::Mutex::new(admin);
+    assert_in_force_once_acknowledged(&proxy, |_, version| {
+        let body = serde_json::json!({ "weights": { version: 1 }, "reason": "test" }).to_string();
+        let mut admin = admin.lock().expect("no panic");
+        let request = admin.request("PUT", "/v1/services/game-api/weights").host("127.0.0.1");
+        let request = request.header("Content-Type", "application/json").body(body.as_bytes());
+        let answer = request.send();
+        assert_eq!(answer.status, 200, "{}", answer.text());
     });
 }
 

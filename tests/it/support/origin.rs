@@ -46,18 +46,12 @@ struct State {
 /// A request that an origin saw.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
-    /// Number of its connection, counted from 0.
-    pub(crate) connection: usize,
     pub(crate) head: Head,
     /// What the script read of the body.
     pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
-    pub(crate) fn method(&self) -> &str {
-        self.head.start_line().split(' ').next().unwrap_or("")
-    }
-
     pub(crate) fn target(&self) -> &str {
         self.head.start_line().split(' ').nth(1).unwrap_or("")
     }
@@ -67,8 +61,6 @@ impl Seen {
 pub(crate) struct Call<'a> {
     pub(crate) wire: &'a mut Wire,
     pub(crate) head: Head,
-    /// Number of the connection, counted from 0.
-    pub(crate) connection: usize,
     /// Number of the request on its connection, counted from 0.
     pub(crate) nth: usize,
     ledger: &'a Ledger,
@@ -109,7 +101,7 @@ impl Origin {
                 };
                 ledger.changed.notify_all();
                 thread::spawn(move || {
-                    converse(stream, number, &ledger, &*script);
+                    converse(stream, &ledger, &*script);
                     ledger.state().open.retain(|(n, _)| *n != number);
                     ledger.changed.notify_all();
                 });
@@ -126,19 +118,6 @@ impl Origin {
         })
     }
 
-    /// Answers every request with what it saw, as JSON.
-    pub(crate) fn echo() -> Self {
-        Self::start(|call| {
-            let body = call.read_body()?;
-            let seen = serde_json::json!({
-                "raw": call.head.raw,
-                "body": String::from_utf8_lossy(&body),
-                "connection": call.connection,
-            });
-            call.answer(200, seen.to_string().as_bytes())
-        })
-    }
-
     /// Sends `bytes` to every request, whatever they are, and ends the connection.
     pub(crate) fn sending(bytes: &'static [u8]) -> Self {
         Self::start(move |call| {
@@ -152,11 +131,6 @@ impl Origin {
     /// Connections accepted.
     pub(crate) fn connections(&self) -> usize {
         self.ledger.state().accepted
-    }
-
-    /// Connections that neither side has ended.
-    pub(crate) fn open(&self) -> usize {
-        self.ledger.state().open.len()
     }
 
     /// Requests whose head came in, in that order.
@@ -222,12 +196,7 @@ impl Ledger {
     }
 }
 
-fn converse(
-    stream: TcpStream,
-    connection: usize,
-    ledger: &Ledger,
-    script: &dyn Fn(&mut Call<'_>) -> io::Result<()>,
-) {
+fn converse(stream: TcpStream, ledger: &Ledger, script: &dyn Fn(&mut Call<'_>) -> io::Result<()>) {
     let mut wire = Wire::new(stream);
     let mut keep = IDLE;
     for nth in 0.. {
@@ -237,7 +206,7 @@ fn converse(
         let index = {
             let mut state = ledger.state();
             if state.seen.len() < REMEMBERED {
-                state.seen.push(Seen { connection, head: head.clone(), body: Vec::new() });
+                state.seen.push(Seen { head: head.clone(), body: Vec::new() });
             }
             state.requests += 1;
             state.requests - 1
@@ -245,8 +214,7 @@ fn converse(
         ledger.changed.notify_all();
         let unread = head.framing();
         let wire = &mut wire;
-        let mut call =
-            Call { wire, head, connection, nth, ledger, index, unread, keep: Some(IDLE) };
+        let mut call = Call { wire, head, nth, ledger, index, unread, keep: Some(IDLE) };
         if script(&mut call).is_err() {
             return;
         }
