@@ -213,8 +213,9 @@ impl App {
 
 /// Reloads when the file changes.
 fn follow(file: &std::path::Path, observatory: Observatory, names: Names) -> Option<WatchGuard> {
+    let hash = observatory.controller().config_hash().to_owned();
     let changed = move || reload(&observatory, &names);
-    watch(file, changed)
+    watch(file, &hash, changed)
         .inspect_err(|error| {
             let file = file.display();
             tracing::warn!(%file, %error, "the file is not watched; send SIGHUP after a change");

@@ -80,10 +80,15 @@ impl Drop for WatchGuard {
     }
 }
 
-/// Calls `changed` from a thread of its own whenever the content of `path` may have changed: at
-/// the latest about a second after the change, once for a burst of writes. A file that vanishes
-/// causes no call; one that comes back with other content does.
-pub fn watch(path: &Path, changed: impl Fn() + Send + 'static) -> Result<WatchGuard, WatchError> {
+/// Calls `changed` from a thread of its own whenever the content of `path` may have changed since it
+/// had the hash `seen` (see [`Loaded::hash`](super::Loaded)): at the latest about a second after the
+/// change, once for a burst of writes. A file that vanishes causes no call; one that comes back with
+/// other content does.
+pub fn watch(
+    path: &Path,
+    seen: &str,
+    changed: impl Fn() + Send + 'static,
+) -> Result<WatchGuard, WatchError> {
     let path = std::path::absolute(path)
         .map_err(|source| WatchError::Path { path: path.to_owned(), source })?;
     let (wake, woken) = sync_channel(1);
@@ -96,11 +101,10 @@ pub fn watch(path: &Path, changed: impl Fn() + Send + 'static) -> Result<WatchGu
         way,
         events,
         folders: BTreeSet::new(),
-        content: None,
+        content: u64::from_str_radix(seen, 16).ok(),
         stop: Arc::clone(&stop),
     };
     watched.follow().map_err(|source| WatchError::Events { path, source })?;
-    watched.content = watched.hash();
     let thread = thread::Builder::new()
         .name("config-watch".to_owned())
         .spawn(move || watched.run(&woken, changed))
@@ -151,7 +155,7 @@ impl Watched {
     fn run(mut self, woken: &Receiver<()>, changed: impl Fn()) {
         loop {
             let complete = self.path.exists() && self.follow().is_ok();
-            // The content may have changed before its folder was watched.
+            // The content may have changed since it was read and before its folder was watched.
             self.tell(&changed);
             let wake = match complete {
                 true => woken.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -266,9 +270,13 @@ mod tests {
     const NOTHING: Duration = Duration::from_millis(400);
 
     fn start(path: &Path) -> (WatchGuard, mpsc::Receiver<String>) {
+        start_after(path, &fs::read(path).unwrap())
+    }
+
+    fn start_after(path: &Path, seen: &[u8]) -> (WatchGuard, mpsc::Receiver<String>) {
         let (tell, told) = mpsc::channel();
         let read = path.to_owned();
-        let guard = watch(path, move || {
+        let guard = watch(path, &format!("{:016x}", xxh3_64(seen)), move || {
             let _ = tell.send(fs::read_to_string(&read).unwrap_or_default());
         });
         (guard.unwrap(), told)
@@ -296,6 +304,15 @@ mod tests {
         fs::remove_file(&file).unwrap();
         fs::write(&file, "5").unwrap();
         wait_for(&told, "5");
+    }
+
+    #[test]
+    fn a_change_between_reading_and_watching_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        fs::write(&file, "2").unwrap();
+        let (_guard, told) = start_after(&file, b"1");
+        wait_for(&told, "2");
     }
 
     #[test]

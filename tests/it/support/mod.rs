@@ -7,6 +7,7 @@ pub(crate) mod proxy;
 pub(crate) mod wire;
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ pub(crate) use proxy::Proxy;
 
 /// Longest wait for anything that must happen: far above what a busy machine needs, so that only a
 /// fault reaches it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `holds`, which nothing announces, and fails the test if it never does.
 #[track_caller]
@@ -26,6 +27,16 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sets its flag when dropped. A scope waits for its threads, so they must learn that the test has
+/// failed, too.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
 

@@ -17,6 +17,9 @@ use super::{
 /// any test, so that only the proxy ends it.
 const IDLE: Duration = Duration::from_secs(120);
 
+/// Requests that an origin remembers: what a loop of a few seconds does not reach.
+const REMEMBERED: usize = 100_000;
+
 /// A running origin.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
@@ -34,6 +37,8 @@ struct Ledger {
 struct State {
     accepted: usize,
     open: Vec<(usize, TcpStream)>,
+    requests: usize,
+    /// The first [`REMEMBERED`] requests.
     seen: Vec<Seen>,
     stopped: bool,
 }
@@ -41,18 +46,12 @@ struct State {
 /// A request that an origin saw.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
-    /// Number of its connection, counted from 0.
-    pub(crate) connection: usize,
     pub(crate) head: Head,
     /// What the script read of the body.
     pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
-    pub(crate) fn method(&self) -> &str {
-        self.head.start_line().split(' ').next().unwrap_or("")
-    }
-
     pub(crate) fn target(&self) -> &str {
         self.head.start_line().split(' ').nth(1).unwrap_or("")
     }
@@ -62,8 +61,6 @@ impl Seen {
 pub(crate) struct Call<'a> {
     pub(crate) wire: &'a mut Wire,
     pub(crate) head: Head,
-    /// Number of the connection, counted from 0.
-    pub(crate) connection: usize,
     /// Number of the request on its connection, counted from 0.
     pub(crate) nth: usize,
     ledger: &'a Ledger,
@@ -104,7 +101,7 @@ impl Origin {
                 };
                 ledger.changed.notify_all();
                 thread::spawn(move || {
-                    converse(stream, number, &ledger, &*script);
+                    converse(stream, &ledger, &*script);
                     ledger.state().open.retain(|(n, _)| *n != number);
                     ledger.changed.notify_all();
                 });
@@ -118,19 +115,6 @@ impl Origin {
         Self::start(move |call| {
             call.skip_body()?;
             call.answer(200, body.as_bytes())
-        })
-    }
-
-    /// Answers every request with what it saw, as JSON.
-    pub(crate) fn echo() -> Self {
-        Self::start(|call| {
-            let body = call.read_body()?;
-            let seen = serde_json::json!({
-                "raw": call.head.raw,
-                "body": String::from_utf8_lossy(&body),
-                "connection": call.connection,
-            });
-            call.answer(200, seen.to_string().as_bytes())
         })
     }
 
@@ -149,11 +133,6 @@ impl Origin {
         self.ledger.state().accepted
     }
 
-    /// Connections that neither side has ended.
-    pub(crate) fn open(&self) -> usize {
-        self.ledger.state().open.len()
-    }
-
     /// Requests whose head came in, in that order.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.ledger.state().seen.clone()
@@ -161,7 +140,7 @@ impl Origin {
 
     /// Requests whose head came in.
     pub(crate) fn requests(&self) -> usize {
-        self.ledger.state().seen.len()
+        self.ledger.state().requests
     }
 
     /// The last request.
@@ -173,7 +152,7 @@ impl Origin {
     /// Waits until `count` requests came in.
     #[track_caller]
     pub(crate) fn await_requests(&self, count: usize) {
-        self.ledger.wait("requests", |state| state.seen.len() >= count);
+        self.ledger.wait("requests", |state| state.requests >= count);
     }
 
     /// Waits until `count` connections are open.
@@ -209,7 +188,7 @@ impl Ledger {
     fn wait(&self, what: &str, holds: impl Fn(&State) -> bool) {
         let waited = self.changed.wait_timeout_while(self.state(), PATIENCE, |s| !holds(s));
         let (state, result) = waited.unwrap_or_else(PoisonError::into_inner);
-        let (accepted, open, seen) = (state.accepted, state.open.len(), state.seen.len());
+        let (accepted, open, seen) = (state.accepted, state.open.len(), state.requests);
         assert!(
             !result.timed_out(),
             "{what}: not within {PATIENCE:?}; {accepted} accepted, {open} open, {seen} requests"
@@ -217,12 +196,7 @@ impl Ledger {
     }
 }
 
-fn converse(
-    stream: TcpStream,
-    connection: usize,
-    ledger: &Ledger,
-    script: &dyn Fn(&mut Call<'_>) -> io::Result<()>,
-) {
+fn converse(stream: TcpStream, ledger: &Ledger, script: &dyn Fn(&mut Call<'_>) -> io::Result<()>) {
     let mut wire = Wire::new(stream);
     let mut keep = IDLE;
     for nth in 0.. {
@@ -231,14 +205,16 @@ fn converse(
         wire.wait_for_bytes(PATIENCE);
         let index = {
             let mut state = ledger.state();
-            state.seen.push(Seen { connection, head: head.clone(), body: Vec::new() });
-            state.seen.len() - 1
+            if state.seen.len() < REMEMBERED {
+                state.seen.push(Seen { head: head.clone(), body: Vec::new() });
+            }
+            state.requests += 1;
+            state.requests - 1
         };
         ledger.changed.notify_all();
         let unread = head.framing();
         let wire = &mut wire;
-        let mut call =
-            Call { wire, head, connection, nth, ledger, index, unread, keep: Some(IDLE) };
+        let mut call = Call { wire, head, nth, ledger, index, unread, keep: Some(IDLE) };
         if script(&mut call).is_err() {
             return;
         }
@@ -265,7 +241,9 @@ impl Call<'_> {
         if let Some(framing) = self.unread.take() {
             self.wire.body(framing, &mut |bytes| body.extend_from_slice(bytes))?;
         }
-        self.ledger.state().seen[self.index].body.clone_from(&body);
+        if let Some(seen) = self.ledger.state().seen.get_mut(self.index) {
+            seen.body.clone_from(&body);
+        }
         Ok(body)
     }
 

@@ -45,7 +45,8 @@ impl Process {
     #[track_caller]
     pub(crate) fn spawn(text: impl Fn(SocketAddr) -> String) -> Self {
         for _ in 0..10 {
-            let mut process = Self::begin(&text);
+            let address = free_address();
+            let mut process = Self::begin(address, &text(address));
             if process.listens() {
                 return process;
             }
@@ -53,11 +54,18 @@ impl Process {
         panic!("the program does not start");
     }
 
-    fn begin(text: &impl Fn(SocketAddr) -> String) -> Self {
+    /// Starts the program with the file `text`, which has it listen at `address`.
+    #[track_caller]
+    pub(crate) fn spawn_at(address: SocketAddr, text: &str) -> Self {
+        let mut process = Self::begin(address, text);
+        assert!(process.listens(), "{}", process.log());
+        process
+    }
+
+    fn begin(address: SocketAddr, text: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         let file = folder.path().join("tidegate.yaml");
-        let address = free_address();
-        fs::write(&file, text(address)).expect("a file");
+        fs::write(&file, text).expect("a file");
         let log = File::create(folder.path().join("log")).expect("a file");
         let child = program()
             .args(["run", "--config"])

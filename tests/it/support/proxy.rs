@@ -1,10 +1,11 @@
 //! The proxy under test: the library's `App` in this process, started from the text of a file.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fs, net::SocketAddr, sync::Arc};
 
+use tempfile::TempDir;
 use tidegate::{
     app::{App, Ended},
-    config::{Loaded, parse, units::Weight},
+    config::{Loaded, parse, read, units::Weight},
     registry::{ErrorKind, RetryReason},
     rollout::Change,
     snapshot::Snapshot,
@@ -19,6 +20,8 @@ pub(crate) const SERVICE: &str = "game-api";
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     app: Option<App>,
+    /// Holds the file, if there is one.
+    folder: Option<TempDir>,
 }
 
 /// What a proxy's file says.
@@ -118,6 +121,11 @@ impl Builder {
         Proxy::start(&self.text())
     }
 
+    /// Starts with a real file, which is watched.
+    pub(crate) fn start_with_file(&self) -> Proxy {
+        Proxy::start_with_file(&self.text())
+    }
+
     /// Starts the real program.
     pub(crate) fn spawn(&self) -> Process {
         Process::spawn(|address| self.clone().listen(address).text())
@@ -140,7 +148,31 @@ impl Proxy {
         let config = parse(text).unwrap_or_else(|problems| panic!("{problems:?} in:\n{text}"));
         let loaded = Loaded { config, hash: String::new(), tokens: Vec::new() };
         let app = App::start(loaded, None, None).expect("the proxy starts");
-        Self { address: app.listeners[0], app: Some(app) }
+        Self { address: app.listeners[0], app: Some(app), folder: None }
+    }
+
+    /// Starts with a file that holds `text` and is watched.
+    #[track_caller]
+    pub(crate) fn start_with_file(text: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let file = folder.path().join("tidegate.yaml");
+        fs::write(&file, text).expect("a file");
+        let loaded = read(&file).unwrap_or_else(|error| panic!("{error}"));
+        let app = App::start(loaded, Some(file), None).expect("the proxy starts");
+        Self { address: app.listeners[0], app: Some(app), folder: Some(folder) }
+    }
+
+    /// Replaces the file as editors do, by renaming; it is read again soon.
+    pub(crate) fn write(&self, text: &str) {
+        let folder = self.folder.as_ref().expect("started with a file").path();
+        fs::write(folder.join("new"), text).expect("a file");
+        fs::rename(folder.join("new"), folder.join("tidegate.yaml")).expect("a file");
+    }
+
+    /// How often files were taken over, and refused.
+    pub(crate) fn reloads(&self) -> (u64, u64) {
+        let controller = self.app().observatory().controller();
+        (controller.reloads().applied, controller.reloads().rejected)
     }
 
     pub(crate) fn app(&self) -> &App {

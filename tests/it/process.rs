@@ -1,0 +1,153 @@
+//! The real program: signals and exit codes, which scripts and service managers rely on.
+
+use std::{
+    fs,
+    io::Write,
+    net::TcpListener,
+    process::Output,
+    sync::{Mutex, mpsc},
+};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    Client, Origin, Proxy, eventually,
+    process::{Process, free_address, program},
+};
+
+/// An origin that answers when it is told to, and what tells it.
+fn patient() -> (Origin, mpsc::Sender<()>) {
+    let (signal, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |call| {
+        // Fails if the test is over, and then nobody reads the answer.
+        let _ = wait.lock().expect("no panic").recv();
+        call.answer(200, b"at last")
+    });
+    (origin, signal)
+}
+
+/// Runs the program with a file that holds `text`, until it ends.
+fn run(command: &[&str], text: &str) -> Output {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("a file");
+    program().args(command).arg(file.path()).output().expect("the program runs")
+}
+
+#[test]
+fn a_signal_lets_answers_in_flight_finish_and_ends_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (origin, go_on) = patient();
+        let builder = Proxy::builder().version("v1", &origin);
+        let mut process = builder.top("shutdown: { deadline: 30s }").spawn();
+        let (mut busy, mut idle) = (process.connect(), process.connect());
+        go_on.send(()).expect("the origin waits");
+        idle.get("/").send();
+        busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        origin.await_requests(2);
+        process.signal(signal);
+        idle.expect_end();
+        go_on.send(()).expect("the origin waits");
+        let answer = busy.answer();
+        assert_eq!((answer.text(), answer.field("connection")), ("at last", Some("close")));
+        assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+    }
+}
+
+#[test]
+fn what_is_not_done_at_the_deadline_is_cut_and_the_exit_code_is_75() {
+    let (origin, _go_on) = patient();
+    let builder = Proxy::builder().version("v1", &origin);
+    let mut process = builder.top("shutdown: { deadline: 200ms }").spawn();
+    let mut client = process.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.await_requests(1);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(75), "{}", process.log());
+    assert!(client.try_answer_to("GET").is_err());
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let (origin, _go_on) = patient();
+    let builder = Proxy::builder().version("v1", &origin);
+    let mut process = builder.top("shutdown: { deadline: 10m }").spawn();
+    let (mut busy, mut idle) = (process.connect(), process.connect());
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.await_requests(1);
+    process.signal(Signal::TERM);
+    idle.expect_end();
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(143), "{}", process.log());
+}
+
+#[test]
+fn a_hangup_reads_the_file_again() {
+    let origins = [Origin::answering("v1"), Origin::answering("v2")];
+    let builder = Proxy::builder().version("v1", &origins[0]).version("v2", &origins[1]);
+    let with = |weights: &str, address| {
+        let builder = builder.clone().service(&format!("weights: {{ {weights} }}"));
+        builder.listen(address).text()
+    };
+    let process = Process::spawn(|address| with("v1: 1", address));
+    let mut client = process.connect();
+    assert_eq!(client.get("/").send().text(), "v1");
+    // In place, as a shell does it.
+    fs::write(&process.file, with("v2: 1", process.address)).expect("a file");
+    process.signal(Signal::HUP);
+    eventually("the file applies", || client.get("/").send().text() == "v2");
+    process.write("nonsense: true\n");
+    process.signal(Signal::HUP);
+    eventually("the log says why not", || process.log().contains("nonsense"));
+    assert_eq!(client.get("/").send().text(), "v2");
+}
+
+#[test]
+fn a_bad_file_is_exit_code_64_with_every_problem() {
+    let text = "listen: [ { address: nowhere } ]\nservices: {}\nrutes: []\n";
+    for command in [&["run", "--config"][..], &["check"]] {
+        let output = run(command, text);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        for part in ["listen[0].address", ":3:", "rutes", "routes"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    let missing = program().args(["check", "/nonexistent"]).output().expect("the program runs");
+    assert_eq!(missing.status.code(), Some(64));
+}
+
+#[test]
+fn a_good_file_is_checked_without_starting_anything() {
+    let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = held.local_addr().expect("bound");
+    let builder = Proxy::builder().version_named("v1", "\"127.0.0.1:1\"").listen(address);
+    let output = run(&["check"], &builder.text());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_address_in_use_is_exit_code_69() {
+    let held = TcpListener::bind(free_address()).expect("a free port");
+    let address = held.local_addr().expect("bound");
+    let builder = Proxy::builder().version_named("v1", "\"127.0.0.1:1\"").listen(address);
+    let output = run(&["run", "--config"], &builder.text());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains(&address.to_string()), "{said}");
+}
+
+#[test]
+fn a_restart_takes_over_the_address_at_once() {
+    let origin = Origin::answering("ok");
+    let builder = Proxy::builder().version("v1", &origin);
+    let mut process = builder.spawn();
+    let address = process.address;
+    let mut client = Client::connect(address);
+    client.get("/").send();
+    process.signal(Signal::TERM);
+    // The process ends the connection first, so that its end of it lingers in the system.
+    assert_eq!(process.wait().code(), Some(0));
+    let again = Process::spawn_at(address, &builder.listen(address).text());
+    assert_eq!(again.connect().get("/").send().text(), "ok");
+}

@@ -1,0 +1,150 @@
+//! The file while the process runs: what it changes, and what it leaves alone.
+
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    thread,
+    time::Duration,
+};
+
+use crate::support::{Origin, Proxy, SetOnDrop, eventually, process::Process, proxy::Builder};
+
+fn two_versions(origins: &[Origin; 2]) -> Builder {
+    Proxy::builder().version("v1", &origins[0]).version("v2", &origins[1])
+}
+
+fn origins() -> [Origin; 2] {
+    [Origin::answering("v1"), Origin::answering("v2")]
+}
+
+#[test]
+fn a_changed_file_takes_effect_and_connections_survive() {
+    let origins = origins();
+    let file = two_versions(&origins);
+    let proxy = file.clone().service("weights: { v1: 1 }").start_with_file();
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/").send().text(), "v1");
+    proxy.write(&file.clone().service("weights: { v2: 1 }").text());
+    eventually("the new weights apply", || client.get("/").send().text() == "v2");
+    let routed =
+        file.route("match: { path: /old/* }, version: v1").route("name: rest, version: v2");
+    proxy.write(&routed.text());
+    eventually("the new route applies", || client.get("/old/x").send().text() == "v1");
+    assert_eq!(client.get("/x").send().text(), "v2");
+    // One client connection lived through it all, and so did the endpoints'.
+    assert_eq!((origins[0].connections(), origins[1].connections()), (1, 1));
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_counted() {
+    let origins = origins();
+    let file = two_versions(&origins);
+    let proxy = file.clone().service("weights: { v1: 1 }").start_with_file();
+    let mut client = proxy.connect();
+    let generation = proxy.snapshot().generation;
+    let good = file.clone().service("weights: { v2: 1 }").text();
+    for (number, bad) in [
+        file.clone().service("weights: { v3: 1 }").text(),
+        good.replace("routes:", "roots:"),
+        good.replace("v2: 1 }", "v2: 1"),
+        String::new(),
+    ]
+    .iter()
+    .enumerate()
+    {
+        proxy.write(bad);
+        eventually("refused", || proxy.reloads() == (0, number as u64 + 1));
+        assert_eq!(client.get("/").send().text(), "v1");
+        assert_eq!(proxy.snapshot().generation, generation);
+    }
+    assert!(proxy.app().observatory().controller().reloads().error.is_some());
+    proxy.write(&good);
+    eventually("a good file applies again", || client.get("/").send().text() == "v2");
+    assert!(proxy.app().observatory().controller().reloads().error.is_none());
+}
+
+#[test]
+fn weights_set_while_running_stay_until_the_files_own_change() {
+    let origins = origins();
+    let file = two_versions(&origins);
+    let with = |weights: &str, more: &str| {
+        let file = file.clone().service(&format!("weights: {{ {weights} }}"));
+        file.route("name: rest").route(more).text()
+    };
+    let proxy = Proxy::start_with_file(&with("v1: 1", "match: { path: /a }"));
+    let mut client = proxy.connect();
+    proxy.set_weights(&[("v2", 1.0)]);
+    assert_eq!(client.get("/").send().text(), "v2");
+    proxy.write(&with("v1: 1", "match: { path: /b }, version: v1"));
+    eventually("the new route applies", || client.get("/b").send().text() == "v1");
+    assert_eq!(client.get("/").send().text(), "v2", "the file's weights are as before");
+    proxy.write(&with("v1: 2", "match: { path: /b }, version: v1"));
+    eventually("the file's new weights apply", || client.get("/").send().text() == "v1");
+}
+
+#[test]
+fn counters_survive_a_reload() {
+    let origins = origins();
+    let file = two_versions(&origins);
+    let proxy = file.start_with_file();
+    let mut client = proxy.connect();
+    let started = || {
+        let version = &proxy.snapshot().services[0].versions[0];
+        version.state.cells.sum(|c| c.started.read())
+    };
+    for _ in 0..5 {
+        client.get("/").send();
+    }
+    proxy.write(&file.route("name: renamed").text());
+    eventually("taken over", || proxy.reloads().0 == 1);
+    client.get("/").send();
+    assert_eq!(started(), 6);
+}
+
+/// As many routes as a large platform has, in the real program, replaced while clients ask.
+#[test]
+fn ten_thousand_routes_are_replaced_under_load_without_a_failed_request() {
+    const ROUTES: usize = 10_000;
+    const RELOADS: usize = 2;
+    let origins = origins();
+    let text = |marker: usize, address| {
+        let mut text = two_versions(&origins).workers(2).listen(address).text();
+        let version = marker % 2 + 1;
+        for n in 0..ROUTES {
+            let path = format!("/game-{n}/{{id}}/bets-{}", n % (marker + 7));
+            writeln!(
+                text,
+                "  - {{ service: game-api, name: r{n}, match: {{ path: \"{path}\" }} }}"
+            )
+            .expect("memory");
+        }
+        let route = format!("name: marker, match: {{ path: /marker }}, version: v{version}");
+        writeln!(text, "  - {{ service: game-api, {route} }}").expect("memory");
+        text
+    };
+    let process = Process::spawn(|address| text(0, address));
+    let (ended, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let _end = SetOnDrop(&ended);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = process.connect();
+                while !ended.load(SeqCst) {
+                    let n = fastrand::usize(..ROUTES);
+                    let answer = client.get(&format!("/game-{n}/7/other")).send();
+                    assert_eq!(answer.text(), "v1");
+                    asked.fetch_add(1, SeqCst);
+                    // Leaves the machine time to read the file.
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        let mut client = process.connect();
+        for marker in 1..=RELOADS {
+            process.write(&text(marker, process.address));
+            let version = ["v1", "v2"][marker % 2];
+            eventually("the new routes apply", || client.get("/marker").send().text() == version);
+        }
+    });
+    assert!(asked.load(SeqCst) > 100);
+}

@@ -1,0 +1,98 @@
+//! The end of the process: answers in flight are finished, idle connections closed, nothing accepted.
+
+use std::{
+    net::TcpStream,
+    sync::{Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tidegate::app::Ended;
+
+use crate::support::{Client, Origin, Proxy, wire::Framing};
+
+/// An origin that answers when it is told to, and what tells it.
+fn patient(answer: &'static str) -> (Origin, mpsc::Sender<()>) {
+    let (signal, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |call| {
+        // Fails if the test has failed first, and then nobody reads the answer.
+        let _ = wait.lock().expect("no panic").recv();
+        call.answer(200, answer.as_bytes())
+    });
+    (origin, signal)
+}
+
+#[test]
+fn answers_in_flight_are_finished_and_idle_connections_closed() {
+    let (origin, signal) = patient("at last");
+    let proxy = Proxy::builder().version("v1", &origin).top("shutdown: { deadline: 10s }").start();
+    let address = proxy.address;
+    let mut idle: Vec<Client> = (0..20).map(|_| proxy.connect()).collect();
+    signal.send(()).expect("the origin waits");
+    idle[0].get("/").send();
+    let mut busy = proxy.connect();
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.await_requests(2);
+    let ending = thread::spawn(move || proxy.shutdown());
+    idle.iter_mut().for_each(Client::expect_end);
+    assert!(TcpStream::connect(address).is_err(), "nothing is accepted any more");
+    signal.send(()).expect("the origin waits");
+    let answer = busy.answer();
+    assert_eq!((answer.text(), answer.field("connection")), ("at last", Some("close")));
+    busy.expect_end();
+    assert_eq!(ending.join().expect("ended"), Ended::Drained);
+}
+
+#[test]
+fn a_request_that_comes_as_the_process_ends_is_served_or_never_begun() {
+    for _ in 0..10 {
+        let origin = Origin::answering("ok");
+        let proxy = Proxy::builder().version("v1", &origin).workers(2).start();
+        let mut clients: Vec<Client> = (0..4).map(|_| proxy.connect()).collect();
+        for client in &mut clients {
+            client.get("/").send();
+        }
+        thread::scope(|scope| {
+            for client in &mut clients {
+                let origin = &origin;
+                scope.spawn(move || {
+                    let mut served = 0;
+                    while let Ok(answer) = client.get("/").try_send() {
+                        assert_eq!(answer.text(), "ok");
+                        served += 1;
+                    }
+                    assert!(origin.requests() >= served);
+                });
+            }
+            assert_eq!(proxy.shutdown(), Ended::Drained);
+        });
+    }
+}
+
+#[test]
+fn the_deadline_cuts_what_is_left_and_no_cut_answer_looks_whole() {
+    for (framing, version) in [
+        ("Content-Length: 100", "HTTP/1.1"),
+        ("Transfer-Encoding: chunked", "HTTP/1.1"),
+        ("Transfer-Encoding: chunked", "HTTP/1.0"),
+        ("X-Framing: none", "HTTP/1.0"),
+    ] {
+        let origin = Origin::start(move |call| {
+            call.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nhello\r\n"))?;
+            call.await_end()
+        });
+        let builder = Proxy::builder().version("v1", &origin);
+        let proxy = builder.top("shutdown: { deadline: 100ms }").start();
+        let mut client = proxy.connect();
+        client.send(format!("GET / {version}\r\nHost: a\r\n\r\n"));
+        let head = client.wire.head().expect("a head").expect("a head");
+        let began = Instant::now();
+        assert_eq!(proxy.shutdown(), Ended::Cut);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let framing = head.framing().unwrap_or(Framing::UntilClose);
+        let cut = client.wire.body(framing, &mut |_| {});
+        assert!(cut.is_err(), "{framing:?} for {version}: a cut answer looks whole");
+        origin.await_open(0);
+    }
+}
