@@ -10,8 +10,6 @@ mod body;
 pub mod model;
 pub mod problem;
 mod server;
-#[cfg(test)]
-mod tests;
 
 use std::{
     net::{SocketAddr, TcpListener},

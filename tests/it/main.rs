@@ -5,6 +5,7 @@
 
 mod support;
 
+mod admin;
 mod bodies;
 mod faults;
 mod heads;

@@ -1,4 +1,8 @@
 //! The admin API over a socket: a whole process, with an origin behind it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test ends it; what failed is on the line"
+)]
 
 use std::{
     collections::HashMap,
@@ -11,10 +15,13 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{
+use tidegate::{
     app::App,
     config::{AdminToken, Loaded, parse, read},
 };
+
+/// Requests of the admin API served at once; one more is told to come again.
+const REQUESTS: usize = 64;
 
 /// Answers every request of a connection with 200 and nothing.
 fn origin() -> SocketAddr {
@@ -313,7 +320,7 @@ fn slow_clients_hold_a_bounded_number_of_places() {
         stream.write_all(head.as_bytes()).unwrap();
         stream
     };
-    let held: Vec<TcpStream> = (0..super::REQUESTS).map(|_| slow()).collect();
+    let held: Vec<TcpStream> = (0..REQUESTS).map(|_| slow()).collect();
     // It takes a moment until all of them were read.
     let mut tries = (0..1000).map(|_| get(admin, "/v1/status"));
     let refused = tries.find(|answer| answer.status != 200).unwrap();
