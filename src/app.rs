@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -23,6 +23,9 @@ use crate::{
 
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
 const SAMPLE_BATCHES: usize = 256;
+
+/// Niceness of the thread that reads a changed file: a tenth of a worker's share where cores are short.
+const LOW_PRIORITY: i32 = 10;
 
 /// How long the access log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -223,15 +226,32 @@ fn follow(file: &std::path::Path, observatory: Observatory, names: Names) -> Opt
         .ok()
 }
 
-/// Takes over the file. Its names are asked for first and without holding the controller, so that a
-/// version whose endpoints got another name is never without any.
+/// Takes over the file.
+///
+/// It is read and understood without holding the controller, and at low priority: with ten thousand
+/// routes that is most of the work, and the workers are not to wait for it. Its names are asked for
+/// before it is in force, so that a version whose endpoints got another name is never without any.
 fn reload(observatory: &Observatory, names: &Names) {
+    // One at a time: of two files read at once, the older must not come into force last.
+    static RELOADING: Mutex<()> = Mutex::new(());
+    let _reloading = RELOADING.lock().unwrap_or_else(PoisonError::into_inner);
     let file = observatory.controller().file().map(std::path::Path::to_owned);
-    if let Some(loaded) = file.and_then(|file| read(&file).ok()) {
-        names.prepare(&loaded.config);
-    }
+    let Some(file) = file else { return };
+    let reading = || {
+        // Without the right to it the priority stays, and the file is read all the same.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOW_PRIORITY);
+        let read = read(&file);
+        if let Ok(loaded) = &read {
+            names.prepare(&loaded.config);
+        }
+        read
+    };
+    let Ok(read) = thread::scope(|scope| scope.spawn(reading).join()) else {
+        tracing::error!("reading the file panicked; the old configuration stays");
+        return;
+    };
     // A bad file was logged and counted, and is shown in the status.
-    let _ = observatory.controller().reload();
+    let _ = observatory.controller().reload(read);
 }
 
 /// The worker threads that `config` asks for: by default one for each core that affinity and cgroup

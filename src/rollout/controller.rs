@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 use crate::{
-    config::{AdminToken, Config, LoadError, Loaded, read, schema, units::Weight},
+    config::{AdminToken, Config, LoadError, Loaded, schema, units::Weight},
     proxy::{Command, ListenerState, Shared},
     registry::{Forgotten, Registry},
     snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, weights_in_force},
@@ -300,11 +300,10 @@ impl Controller {
         Ok(Applied { generation, before, after })
     }
 
-    /// Reads the file again. A bad file changes nothing; it is logged and counted, and
-    /// [`Controller::reloads`] shows what was wrong with it.
-    pub fn reload(&mut self) -> Result<Reloaded, Arc<LoadError>> {
-        let Some(file) = self.file.clone() else { return Ok(Reloaded::Unchanged) };
-        match read(&file) {
+    /// Takes over the file as it was `read` again. A bad file changes nothing; it is logged and counted,
+    /// and [`Controller::reloads`] shows what was wrong with it.
+    pub fn reload(&mut self, read: Result<Loaded, LoadError>) -> Result<Reloaded, Arc<LoadError>> {
+        match read {
             Ok(loaded) => {
                 self.reloads.applied += 1;
                 self.reloads.error = None;
@@ -312,7 +311,7 @@ impl Controller {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                tracing::error!(file = %file.display(), %error, "the file was not taken over; the old configuration stays");
+                tracing::error!(%error, "the file was not taken over; the old configuration stays");
                 self.reloads.rejected += 1;
                 self.reloads.error = Some(Arc::clone(&error));
                 Err(error)
