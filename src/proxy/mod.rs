@@ -1,6 +1,6 @@
 //! The data plane: an acceptor, and workers that each own a core, a runtime and upstream pools.
 //!
-//! A request's life is [`handle::handle`], read from top to bottom: admit, route, assign, forward,
+//! A request's life is `handle::handle`, read from top to bottom: admit, route, assign, forward,
 //! answer, record. It takes no lock and writes no cache line that another core writes.
 
 mod acceptor;

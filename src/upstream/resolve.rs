@@ -2,7 +2,7 @@
 //!
 //! A task of the control plane asks for every name of the configuration in force, tells the addresses
 //! when they changed, and sleeps until the next record has aged. What it asks and keeps is decided by
-//! the [book](book), without IO; questions go out through [dns].
+//! the `book`, without IO; questions go out through `dns`.
 //!
 //! A configuration that is about to come into force is announced with [`Names::prepare`], so that no
 //! version stands without endpoints between its start and the first answer.
