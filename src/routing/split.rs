@@ -17,6 +17,12 @@ use crate::config::units::Weight;
 /// Separates the parts of what is hashed; cannot occur in names, and keys are last.
 const SEPARATOR: u8 = 0x1F;
 
+/// More than the errors of rounding in a score add up to, so that a bound decides as the score would.
+const ROUNDING: f64 = 1.0 + 1e-9;
+
+/// Longest text hashed in a copy of [`Arm::start`]: nearly all.
+const SHORT_BYTES: usize = 64;
+
 /// Longest text hashed from the stack; longer keys are streamed.
 const INLINE_BYTES: usize = 256;
 
@@ -33,6 +39,8 @@ struct Arm {
     weight: f64,
     /// `salt ‖ 0x1F ‖ version name ‖ 0x1F`.
     prefix: Box<[u8]>,
+    /// The beginning of the prefix, zeros after its end: space that needs no clearing.
+    start: [u8; SHORT_BYTES],
 }
 
 impl Split {
@@ -49,7 +57,10 @@ impl Split {
                 prefix.push(SEPARATOR);
                 prefix.extend_from_slice(name.as_bytes());
                 prefix.push(SEPARATOR);
-                Arm { version, weight: weight.value(), prefix: prefix.into() }
+                let mut start = [0; SHORT_BYTES];
+                let fits = prefix.len().min(SHORT_BYTES);
+                start[..fits].copy_from_slice(&prefix[..fits]);
+                Arm { version, weight: weight.value(), prefix: prefix.into(), start }
             })
             .collect();
         Self { arms }
@@ -63,7 +74,12 @@ impl Split {
             arms => {
                 let mut best = (f64::INFINITY, arms[0].version);
                 for arm in arms {
-                    let score = -unit(hash(&arm.prefix, key)).ln() / arm.weight;
+                    let unit = unit(arm.hash(key));
+                    // Since -ln(u) >= 1 - u, most lighter versions have lost before the logarithm.
+                    if 1.0 - unit > best.0 * arm.weight * ROUNDING {
+                        continue;
+                    }
+                    let score = -unit.ln() / arm.weight;
                     if score < best.0 {
                         best = (score, arm.version);
                     }
@@ -79,18 +95,24 @@ impl Split {
     }
 }
 
-fn hash(prefix: &[u8], key: &[u8]) -> u64 {
-    let total = prefix.len() + key.len();
-    if total <= INLINE_BYTES {
-        let mut text = [0u8; INLINE_BYTES];
-        text[..prefix.len()].copy_from_slice(prefix);
-        text[prefix.len()..total].copy_from_slice(key);
-        xxh3_64(&text[..total])
-    } else {
-        let mut state = Xxh3::new();
-        state.update(prefix);
-        state.update(key);
-        state.digest()
+impl Arm {
+    fn hash(&self, key: &[u8]) -> u64 {
+        let total = self.prefix.len() + key.len();
+        if total <= SHORT_BYTES {
+            let mut text = self.start;
+            text[self.prefix.len()..total].copy_from_slice(key);
+            xxh3_64(&text[..total])
+        } else if total <= INLINE_BYTES {
+            let mut text = [0u8; INLINE_BYTES];
+            text[..self.prefix.len()].copy_from_slice(&self.prefix);
+            text[self.prefix.len()..total].copy_from_slice(key);
+            xxh3_64(&text[..total])
+        } else {
+            let mut state = Xxh3::new();
+            state.update(&self.prefix);
+            state.update(key);
+            state.digest()
+        }
     }
 }
 
@@ -193,6 +215,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn agrees_with_the_definition(
+            key in ".{0,300}", weights in prop::collection::vec(0.001f64..1000.0, 2..6),
+        ) {
+            const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+            let named: Vec<(&str, f64)> = NAMES.into_iter().zip(weights).collect();
+            let score = |(name, weight): &(&str, f64)| {
+                let text = format!("salt\u{1F}{name}\u{1F}{key}");
+                -unit(xxh3_64(text.as_bytes())).ln() / weight
+            };
+            let best = (0..named.len()).min_by(|a, b| score(&named[*a]).total_cmp(&score(&named[*b])));
+            prop_assert_eq!(split("salt", &named).assign(key.as_bytes()).map(usize::from), best);
+        }
+
         #[test]
         fn growing_one_weight_moves_players_only_to_that_version(
             key in ".{0,400}", salt in "[a-z]{0,8}", weights in prop::collection::vec(0.0f64..100.0, 2..6),

@@ -1,10 +1,10 @@
 //! The route table: from a request's head to a route, in time that grows with the path's length.
 //!
-//! Each host pattern has a tree of path segments; all trees share one flat array of nodes and one
-//! open-addressed hash of edges `(parent, segment) → child`, so a step is one probe whatever the
-//! number of routes, and a table of 10,000 routes is a handful of allocations. At a node stand the
-//! routes that end there, the most specific first; only routes of the same host and path are ever
-//! compared one by one.
+//! Hosts and path segments form one tree: a host pattern leads to a root, a segment from a node to a
+//! child. All nodes stand in one flat array and all edges in one open-addressed hash, so a
+//! step is one probe whatever the number of routes, and a table of 10,000 routes is a handful of
+//! allocations. At a node stand the routes that end there, the most specific first; only routes of the
+//! same host and path are ever compared one by one.
 //!
 //! Precedence (Kubernetes Gateway API): host (exact, then longest suffix, then any); exact path, then
 //! longest prefix; then a named method; then the number of header and query conditions; then the order
@@ -13,10 +13,11 @@
 //! `matchit` was considered: it answers the single best path, without the next best that a route with
 //! a failed condition must fall back to.
 
+mod edges;
+
 use std::collections::HashMap;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
+use self::edges::{Edges, Way};
 use super::matcher::{Condition, RequestView};
 use crate::config::{
     pattern::{HostPattern, PathPattern, Segment},
@@ -28,22 +29,32 @@ const NONE: u32 = u32::MAX;
 /// Most prefix routes remembered on the way down; deeper ones win, so the shallowest are lost first.
 const PREFIXES: usize = 24;
 
+/// Parents of the roots that exact host names and suffixes of host names lead to. No nodes.
+const EXACT_HOSTS: Place = Place { node: u32::MAX - 1, way: Way::root(1) };
+const HOST_SUFFIXES: Place = Place { node: u32::MAX - 2, way: Way::root(2) };
+
+/// The way to the root for requests of any host.
+const ANY_HOST: Way = Way::root(3);
+
 /// Routes, ready to be found. Built once per snapshot, read by all workers.
 #[derive(Debug, Default)]
 pub struct Table {
-    exact_hosts: HashMap<Box<str>, u32>,
-    suffix_hosts: HashMap<Box<str>, u32>,
-    any_host: Option<u32>,
     nodes: Vec<Node>,
-    edges: Vec<Edge>,
+    edges: Edges,
     text: Vec<u8>,
     candidates: Vec<Candidate>,
+    /// The root for requests of any host.
+    any_host: Option<u32>,
+    /// Whether hosts need to be looked at.
+    has_exact_hosts: bool,
+    has_host_suffixes: bool,
 }
 
-/// A place in a path tree.
+/// A place in the tree.
 #[derive(Debug)]
 struct Node {
-    /// Where in `text` the literal segment stands that leads here.
+    parent: u32,
+    /// Where in `text` the host or the literal segment stands that leads here.
     segment: (u32, u32),
     param_child: u32,
     /// Ranges in `candidates`.
@@ -51,12 +62,11 @@ struct Node {
     prefix: (u32, u32),
 }
 
-/// A slot of the edge hash; `child == NONE` is empty.
+/// A node and the way that led to it.
 #[derive(Debug, Clone, Copy)]
-struct Edge {
-    parent: u32,
-    tag: u32,
-    child: u32,
+struct Place {
+    node: u32,
+    way: Way,
 }
 
 /// A route that ends at a node.
@@ -78,34 +88,68 @@ impl Table {
 
     /// The most specific route that accepts `request`.
     pub fn find(&self, request: &RequestView<'_>) -> Option<u32> {
-        let mut lower = [0u8; 256];
-        let host = lower_case(request.host, &mut lower);
-        self.roots(host).find_map(|root| self.find_below(root, request))
+        let exact = self.has_exact_hosts.then(|| self.root(EXACT_HOSTS, request.host)).flatten();
+        match exact {
+            Some(root) => self
+                .find_below(root, request)
+                .or_else(|| self.find_for_host(None, request.host, request)),
+            // Patterns are in lower case, so a name with a capital has not met one yet.
+            None if request.host.bytes().any(|b| b.is_ascii_uppercase()) => {
+                self.find_in_lower_case(request)
+            }
+            None => self.find_for_host(None, request.host, request),
+        }
     }
 
-    /// The roots of the host patterns that match, the most specific first.
-    fn roots<'t>(&'t self, host: &'t str) -> impl Iterator<Item = u32> + 't {
-        let exact = if self.exact_hosts.is_empty() { None } else { self.exact_hosts.get(host) };
-        let mut rest = if self.suffix_hosts.is_empty() { "" } else { host };
-        let suffixes = std::iter::from_fn(move || {
+    /// Apart from the usual path, which has no need of the space.
+    #[cold]
+    fn find_in_lower_case(&self, request: &RequestView<'_>) -> Option<u32> {
+        let mut space = [0u8; 256];
+        let host = request.host.as_bytes();
+        // What is longer than any host name matches none.
+        let lower = space.get_mut(..host.len()).and_then(|lower| {
+            lower.copy_from_slice(host);
+            lower.make_ascii_lowercase();
+            std::str::from_utf8(lower).ok()
+        });
+        let host = lower.unwrap_or(request.host);
+        self.find_for_host(self.root(EXACT_HOSTS, host), host, request)
+    }
+
+    /// Tries the roots that `host`, in lower case, leads to, the most specific first.
+    fn find_for_host(
+        &self,
+        exact: Option<Place>,
+        host: &str,
+        request: &RequestView<'_>,
+    ) -> Option<u32> {
+        let mut rest = if self.has_host_suffixes { host } else { "" };
+        let suffixes = std::iter::from_fn(|| {
             while let Some((_, tail)) = rest.split_once('.') {
                 rest = tail;
-                if let Some(root) = self.suffix_hosts.get(tail) {
-                    return Some(*root);
+                if let Some(root) = self.root(HOST_SUFFIXES, tail) {
+                    return Some(root);
                 }
             }
             None
         });
-        exact.copied().into_iter().chain(suffixes).chain(self.any_host)
+        let any = self.any_host.map(|node| Place { node, way: ANY_HOST });
+        exact.into_iter().chain(suffixes).chain(any).find_map(|root| self.find_below(root, request))
     }
 
-    fn find_below(&self, root: u32, request: &RequestView<'_>) -> Option<u32> {
-        let mut prefixes = Prefixes::default();
+    fn root(&self, kind: Place, host: &str) -> Option<Place> {
+        let (way, length) = kind.way.through(host.as_bytes());
+        // A host with a slash in it is none; its beginning must not pass for one.
+        if length < host.len() { None } else { self.child(kind.node, way, host.as_bytes()) }
+    }
+
+    fn find_below(&self, root: Place, request: &RequestView<'_>) -> Option<u32> {
+        let mut prefixes = Prefixes { met: [(0, 0); PREFIXES], len: 0 };
         // A target without a leading slash (`*` of OPTIONS) is met by `/*` alone.
-        let found = match request.path.strip_prefix('/') {
+        let found = match request.path.as_bytes().strip_prefix(b"/") {
             Some(path) => self.descend(root, Some(path), 0, request, &mut prefixes),
             None => {
-                prefixes.push(0, root);
+                prefixes.push(0, root.node);
                 None
             }
         };
@@ -116,55 +160,54 @@ impl Table {
         })
     }
 
-    /// Walks `path` (what is left of it) below `node`, literals before parameters, and answers an exact
+    /// Walks `path` (what is left of it) below `at`, literals before parameters, and answers an exact
     /// match; prefixes met on the way are noted.
     fn descend(
         &self,
-        node: u32,
-        path: Option<&str>,
-        depth: u16,
+        mut at: Place,
+        mut path: Option<&[u8]>,
+        mut depth: u16,
         request: &RequestView<'_>,
         prefixes: &mut Prefixes,
     ) -> Option<u32> {
-        let here = &self.nodes[node as usize];
-        if here.prefix.1 > here.prefix.0 {
-            prefixes.push(depth, node);
+        loop {
+            let here = &self.nodes[at.node as usize];
+            if here.prefix.1 > here.prefix.0 {
+                prefixes.push(depth, at.node);
+            }
+            let Some(left) = path else {
+                return self.accept(here.exact, request);
+            };
+            let (way, length) = at.way.through(left);
+            let segment = &left[..length];
+            let literal = self.child(at.node, way, segment);
+            let parameter = (here.param_child != NONE && length > 0)
+                .then(|| Place { node: here.param_child, way: at.way.through_parameter() });
+            path = left.get(length + 1..);
+            depth += 1;
+            at = match (literal, parameter) {
+                (Some(literal), Some(parameter)) => {
+                    // Only here is there a second way to try.
+                    let found = self.descend(literal, path, depth, request, prefixes);
+                    if found.is_some() {
+                        return found;
+                    }
+                    parameter
+                }
+                (Some(only), None) | (None, Some(only)) => only,
+                (None, None) => return None,
+            };
         }
-        let Some(path) = path else {
-            return self.accept(here.exact, request);
-        };
-        let (segment, rest) = match memchr::memchr(b'/', path.as_bytes()) {
-            Some(at) => (&path[..at], Some(&path[at + 1..])),
-            None => (path, None),
-        };
-        if let Some(child) = self.child(node, segment.as_bytes())
-            && let Some(route) = self.descend(child, rest, depth + 1, request, prefixes)
-        {
-            return Some(route);
-        }
-        if here.param_child != NONE && !segment.is_empty() {
-            return self.descend(here.param_child, rest, depth + 1, request, prefixes);
-        }
-        None
     }
 
-    fn child(&self, parent: u32, segment: &[u8]) -> Option<u32> {
-        let mask = self.edges.len() - 1;
-        let hash = edge_hash(parent, segment);
-        let (mut at, tag) = (hash as usize & mask, (hash >> 32) as u32);
-        loop {
-            let edge = &self.edges[at];
-            if edge.child == NONE {
-                return None;
-            }
-            if edge.tag == tag && edge.parent == parent {
-                let (from, to) = self.nodes[edge.child as usize].segment;
-                if &self.text[from as usize..to as usize] == segment {
-                    return Some(edge.child);
-                }
-            }
-            at = (at + 1) & mask;
-        }
+    #[inline]
+    fn child(&self, parent: u32, way: Way, segment: &[u8]) -> Option<Place> {
+        let leads_here = |node: u32| {
+            let node = &self.nodes[node as usize];
+            let (from, to) = node.segment;
+            node.parent == parent && &self.text[from as usize..to as usize] == segment
+        };
+        self.edges.find(way, leads_here).map(|node| Place { node, way })
     }
 
     fn accept(&self, range: (u32, u32), request: &RequestView<'_>) -> Option<u32> {
@@ -211,7 +254,6 @@ impl Candidate {
 }
 
 /// Nodes with prefix routes met on the way down.
-#[derive(Default)]
 struct Prefixes {
     met: [(u16, u32); PREFIXES],
     len: usize,
@@ -243,6 +285,8 @@ struct Builder {
     table: Table,
     /// Children by parent and segment while building; `None` is the parameter.
     children: HashMap<(u32, Option<String>), u32>,
+    /// The way to each node.
+    ways: Vec<Way>,
     /// Routes that end at a node, exact and prefix.
     ends: Vec<(Vec<Candidate>, Vec<Candidate>)>,
 }
@@ -259,7 +303,10 @@ impl Builder {
             };
             let path = matches.path.as_ref().unwrap_or(&everything);
             for root in roots {
-                let end = path.segments.iter().fold(root, |at, segment| self.step(at, segment));
+                let end = path.segments.iter().fold(root, |at, segment| match segment {
+                    Segment::Literal(text) => self.step(self.place(at), Some(text)),
+                    Segment::Param(_) => self.step(self.place(at), None),
+                });
                 let (exact, prefix) = &mut self.ends[end as usize];
                 (if path.prefix { prefix } else { exact }).push(Candidate::new(number, matches));
             }
@@ -268,51 +315,55 @@ impl Builder {
     }
 
     fn root(&mut self, host: Option<&HostPattern>) -> u32 {
-        let known = match host {
-            None => self.table.any_host,
-            Some(HostPattern::Exact(name)) => self.table.exact_hosts.get(name.as_str()).copied(),
-            Some(HostPattern::Suffix(name)) => self.table.suffix_hosts.get(name.as_str()).copied(),
-        };
-        known.unwrap_or_else(|| {
-            let root = self.node("");
-            match host {
-                None => self.table.any_host = Some(root),
-                Some(HostPattern::Exact(name)) => {
-                    self.table.exact_hosts.insert(name.as_str().into(), root);
-                }
-                Some(HostPattern::Suffix(name)) => {
-                    self.table.suffix_hosts.insert(name.as_str().into(), root);
-                }
+        match host {
+            Some(HostPattern::Exact(name)) => {
+                self.table.has_exact_hosts = true;
+                self.step(EXACT_HOSTS, Some(name))
             }
-            root
-        })
+            Some(HostPattern::Suffix(name)) => {
+                self.table.has_host_suffixes = true;
+                self.step(HOST_SUFFIXES, Some(name))
+            }
+            None => self.table.any_host.unwrap_or_else(|| {
+                let root = self.node(NONE, "", ANY_HOST);
+                self.table.any_host = Some(root);
+                root
+            }),
+        }
     }
 
-    fn step(&mut self, parent: u32, segment: &Segment) -> u32 {
-        let (key, text) = match segment {
-            Segment::Literal(text) => (Some(text.clone()), text.as_str()),
-            Segment::Param(_) => (None, ""),
-        };
-        if let Some(child) = self.children.get(&(parent, key.clone())) {
+    fn place(&self, node: u32) -> Place {
+        Place { node, way: self.ways[node as usize] }
+    }
+
+    /// The child that `segment` leads to; nothing is the parameter.
+    fn step(&mut self, parent: Place, segment: Option<&str>) -> u32 {
+        let key = (parent.node, segment.map(str::to_owned));
+        if let Some(child) = self.children.get(&key) {
             return *child;
         }
-        let child = self.node(text);
-        if key.is_none() {
-            self.table.nodes[parent as usize].param_child = child;
+        let child = match segment {
+            Some(text) => self.node(parent.node, text, parent.way.through(text.as_bytes()).0),
+            None => self.node(parent.node, "", parent.way.through_parameter()),
+        };
+        if segment.is_none() {
+            self.table.nodes[parent.node as usize].param_child = child;
         }
-        self.children.insert((parent, key), child);
+        self.children.insert(key, child);
         child
     }
 
-    fn node(&mut self, segment: &str) -> u32 {
+    fn node(&mut self, parent: u32, segment: &str, way: Way) -> u32 {
         let from = self.table.text.len() as u32;
         self.table.text.extend_from_slice(segment.as_bytes());
         self.table.nodes.push(Node {
+            parent,
             segment: (from, self.table.text.len() as u32),
             param_child: NONE,
             exact: (0, 0),
             prefix: (0, 0),
         });
+        self.ways.push(way);
         self.ends.push(Default::default());
         self.table.nodes.len() as u32 - 1
     }
@@ -331,36 +382,10 @@ impl Builder {
             node.exact = place(exact);
             node.prefix = place(prefix);
         }
-        // At most half full, so that a miss ends after a probe or two.
-        let size = (self.children.len() * 2).next_power_of_two().max(2);
-        table.edges = vec![Edge { parent: 0, tag: 0, child: NONE }; size];
-        for ((parent, segment), child) in &self.children {
-            let Some(segment) = segment else { continue };
-            let hash = edge_hash(*parent, segment.as_bytes());
-            let mut at = hash as usize & (size - 1);
-            while table.edges[at].child != NONE {
-                at = (at + 1) & (size - 1);
-            }
-            table.edges[at] = Edge { parent: *parent, tag: (hash >> 32) as u32, child: *child };
-        }
+        let literal = self.children.iter().filter(|((_, segment), _)| segment.is_some());
+        table.edges = Edges::new(literal.map(|(_, child)| (self.ways[*child as usize], *child)));
         self.table
     }
-}
-
-fn edge_hash(parent: u32, segment: &[u8]) -> u64 {
-    // Up to 240 bytes the seeded hash is as fast as the plain one; longer segments pay, and are rare.
-    xxh3_64_with_seed(segment, u64::from(parent))
-}
-
-/// `host` in lower case; itself if it is too long to be a host name or has no upper case.
-fn lower_case<'a>(host: &'a str, space: &'a mut [u8; 256]) -> &'a str {
-    if host.len() > space.len() || !host.bytes().any(|b| b.is_ascii_uppercase()) {
-        return host;
-    }
-    let lower = &mut space[..host.len()];
-    lower.copy_from_slice(host.as_bytes());
-    lower.make_ascii_lowercase();
-    std::str::from_utf8(lower).unwrap_or(host)
 }
 
 /// The bit of a standard method (RFC 9110 section 9.3, RFC 5789); 0 for others.
