@@ -116,7 +116,7 @@ impl Buffer {
         Poll::Ready(Ok(n))
     }
 
-    /// Writes until nothing is left.
+    /// Writes until nothing is left, here and in the session below.
     pub(super) fn poll_flush<S>(&mut self, cx: &mut Context<'_>, to: &mut S) -> Poll<io::Result<()>>
     where
         S: AsyncWrite + Unpin,
@@ -128,7 +128,7 @@ impl Buffer {
             }
             self.consume(n);
         }
-        Poll::Ready(Ok(()))
+        Pin::new(to).poll_flush(cx)
     }
 }
 

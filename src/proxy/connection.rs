@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use super::{
     handle::{After, handle},
     worker::{Open, Worker},
 };
+use crate::tls::Transport;
 
 /// A client that is told to go may take this long to read what it was told.
 const LINGER: Duration = Duration::from_secs(2);
@@ -30,7 +31,7 @@ const LINGER_BYTES: usize = 1 << 20;
 
 /// A client's connection and what has been read of it.
 pub(super) struct Client {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Transport,
     /// Bytes read that belong to this request or to later ones; hollow while the client is idle.
     pub(super) inbox: Buffer,
     pub(super) deadline: Deadline,
@@ -86,7 +87,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     // An IPv4 client of an IPv6 socket is still an IPv4 client.
     let address = peer.ip().to_canonical();
     let mut client = Client {
-        stream,
+        stream: stream.into(),
         inbox: Buffer::hollow(),
         deadline: Deadline::new(Instant::now() + worker.snapshot().limits.header_timeout),
         address,
@@ -125,20 +126,44 @@ impl Client {
         if !std::mem::take(&mut self.fresh) {
             self.deadline.set(self.idle_since + worker.snapshot().limits.idle_timeout);
         }
-        let ready = poll_fn(|cx| {
-            if let Poll::Ready(ready) = self.stream.poll_read_ready(cx) {
-                return Poll::Ready(ready.is_ok());
+        poll_fn(|cx| {
+            if let Poll::Ready(ready) = self.poll_something(cx, worker) {
+                return Poll::Ready(ready);
             }
             if worker.draining.get() {
                 return Poll::Ready(false);
             }
             self.deadline.poll_passed(cx).map(|()| false)
         })
-        .await;
-        if ready {
-            self.inbox = worker.blocks.take();
+        .await
+    }
+
+    /// Ready with true when there is something to read, with false when there never will be; takes a
+    /// buffer only then.
+    fn poll_something(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<bool> {
+        if let Transport::Plain(stream) = &self.stream {
+            let ready = ready!(stream.poll_read_ready(cx)).is_ok();
+            if ready {
+                self.inbox = worker.blocks.take();
+            }
+            return Poll::Ready(ready);
         }
-        ready
+        // That bytes came in tells nothing of a session: they may be its own. Only reading shows.
+        let mut inbox = worker.blocks.take();
+        match inbox.poll_fill(cx, &mut self.stream) {
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.inbox = inbox;
+                Poll::Ready(true)
+            }
+            Poll::Ready(_) => {
+                worker.blocks.give(inbox);
+                Poll::Ready(false)
+            }
+            Poll::Pending => {
+                worker.blocks.give(inbox);
+                Poll::Pending
+            }
+        }
     }
 
     /// Ends the connection so that the client can read its last answer: closing a socket with unread
@@ -167,7 +192,7 @@ impl Drop for Client {
     fn drop(&mut self) {
         if self.answering {
             // Fails only on a socket that is already gone.
-            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            let _ = socket2::SockRef::from(self.stream.socket()).set_linger(Some(Duration::ZERO));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{io::AsyncWrite as _, net::TcpStream, time::Instant};
+use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
     body::Framing,
@@ -23,6 +23,7 @@ use super::{
     rewrite::{put_status, write_response},
     worker::Worker,
 };
+use crate::tls::Transport;
 
 /// Largest head of an answer.
 const ANSWER_HEAD_BYTES: usize = 256 * 1024;
@@ -32,7 +33,7 @@ const INTERIM_BYTES: usize = 64 * 1024;
 
 /// An attempt in progress.
 pub(super) struct Exchange {
-    upstream: TcpStream,
+    upstream: Transport,
     /// The connection had served before.
     pub(super) reused: bool,
     /// What came in from the endpoint.
@@ -40,6 +41,8 @@ pub(super) struct Exchange {
     /// Bytes of `out` that were sent. They stay in `out`, so that they can be sent again.
     sent: usize,
     upload: Option<Upload>,
+    /// All of `out` has left, as far as the session below is concerned.
+    flushed: bool,
     /// The request did not go out whole.
     cut: bool,
     /// Interim answers on their way to the client.
@@ -90,7 +93,7 @@ impl Exchange {
     /// An attempt over `upstream`. What of the body did not fit behind the head in `out` is taken from
     /// the client as it comes.
     pub(super) fn new(
-        upstream: TcpStream,
+        upstream: Transport,
         reused: bool,
         rest: Option<Framing>,
         worker: &Worker,
@@ -104,6 +107,7 @@ impl Exchange {
             reused,
             answer: worker.blocks.take(),
             sent: 0,
+            flushed: false,
             upload,
             cut: false,
             interim: Buffer::hollow(),
@@ -213,7 +217,7 @@ impl Exchange {
         self,
         answer: &Answer,
         worker: &Worker,
-    ) -> Option<(TcpStream, Option<Duration>)> {
+    ) -> Option<(Transport, Option<Duration>)> {
         // Bytes after the answer's end were never asked for.
         let clean = self.request_is_read() && self.answer.is_empty();
         worker.blocks.give(self.answer);
@@ -229,6 +233,13 @@ impl Exchange {
                 Poll::Pending => return,
                 // The endpoint may have answered before it closed; reading will tell.
                 Poll::Ready(_) => self.stop_upload(),
+            }
+        }
+        if !self.flushed && !self.cut {
+            match Pin::new(&mut self.upstream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.flushed = true,
+                Poll::Pending => {}
+                Poll::Ready(Err(_)) => self.stop_upload(),
             }
         }
     }

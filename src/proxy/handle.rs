@@ -18,7 +18,7 @@ use super::{
     record::{Tally, record_refused},
     worker::Worker,
 };
-use crate::{registry::RetryReason, upstream::balance};
+use crate::{registry::RetryReason, tls::Transport, upstream::balance};
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,12 +210,12 @@ fn take_body(client: &mut Client, plan: &Plan, out: &mut Buffer) -> Option<Frami
     }
 }
 
-async fn connect(address: std::net::SocketAddr, patience: Duration) -> Result<TcpStream, Fault> {
+async fn connect(address: std::net::SocketAddr, patience: Duration) -> Result<Transport, Fault> {
     match timeout(patience, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
             // Fails only on a connection that is already gone, which the first write will tell.
             let _ = stream.set_nodelay(true);
-            Ok(stream)
+            Ok(stream.into())
         }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "an endpoint could not be connected");

@@ -36,7 +36,7 @@ pub(super) enum Known {
 }
 
 /// Which field `name` is.
-pub(super) fn known(name: &str) -> Known {
+fn known(name: &str) -> Known {
     // A constant text per arm lets the compiler compare whole words; a table of texts costs twice.
     let is = |text: &str| name.eq_ignore_ascii_case(text);
     match name.len() {
@@ -60,6 +60,9 @@ pub(super) fn known(name: &str) -> Known {
     }
 }
 
+/// Which field each field of a head is, found once and used when the head is written anew.
+type Kinds = [Known; MAX_FIELDS];
+
 /// A request's head, borrowed from the bytes that came in.
 #[derive(Debug)]
 pub(super) struct RequestHead<'h, 'b> {
@@ -72,6 +75,7 @@ pub(super) struct RequestHead<'h, 'b> {
     pub(super) authority: &'b str,
     pub(super) http10: bool,
     pub(super) headers: &'h [Header<'b>],
+    kinds: Kinds,
     pub(super) framing: Framing,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
@@ -82,6 +86,11 @@ pub(super) struct RequestHead<'h, 'b> {
 }
 
 impl<'b> RequestHead<'_, 'b> {
+    /// The fields, each with which it is.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
+        self.headers.iter().zip(self.kinds)
+    }
+
     /// The host without its port.
     pub(super) fn host(&self) -> &'b str {
         if self.authority.starts_with('[') {
@@ -124,6 +133,7 @@ pub(super) fn parse_request<'h, 'b>(
         authority: "",
         http10,
         headers,
+        kinds: [Known::Other; MAX_FIELDS],
         framing: Framing::Length(0),
         expects_continue: false,
         keep_alive: !http10,
@@ -131,8 +141,9 @@ pub(super) fn parse_request<'h, 'b>(
     };
     let mut framing = FramingFields::default();
     let mut host = None;
-    for field in headers {
-        match known(field.name) {
+    for (field, kind) in headers.iter().zip(&mut head.kinds) {
+        *kind = known(field.name);
+        match *kind {
             Known::Host if host.is_some() => return Err(bad("more than one Host field")),
             Known::Host => host = Some(parse_authority(field.value)?),
             Known::ContentLength => framing.length(field.value)?,
@@ -297,6 +308,7 @@ pub(super) struct ResponseHead<'h, 'b> {
     pub(super) status: u16,
     pub(super) reason: &'b str,
     pub(super) headers: &'h [Header<'b>],
+    kinds: Kinds,
     pub(super) framing: Framing,
     /// The endpoint keeps the connection.
     pub(super) keep_alive: bool,
@@ -304,6 +316,13 @@ pub(super) struct ResponseHead<'h, 'b> {
     pub(super) keep_alive_seconds: Option<u32>,
     pub(super) names_fields: bool,
     pub(super) has_date: bool,
+}
+
+impl<'b> ResponseHead<'_, 'b> {
+    /// The fields, each with which it is.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
+        self.headers.iter().zip(self.kinds)
+    }
 }
 
 /// Reads the answer head at the start of `bytes`, as [`parse_request`] does; `head_only` tells that the
@@ -329,6 +348,7 @@ pub(super) fn parse_response<'h, 'b>(
         status,
         reason: response.reason.unwrap_or(""),
         headers,
+        kinds: [Known::Other; MAX_FIELDS],
         framing: Framing::UntilClose,
         keep_alive: response.version == Some(1),
         keep_alive_seconds: None,
@@ -336,8 +356,9 @@ pub(super) fn parse_response<'h, 'b>(
         has_date: false,
     };
     let mut framing = FramingFields::default();
-    for field in headers {
-        match known(field.name) {
+    for (field, kind) in headers.iter().zip(&mut head.kinds) {
+        *kind = known(field.name);
+        match *kind {
             Known::ContentLength => framing.length(field.value).map_err(|r| r.detail)?,
             Known::TransferEncoding => framing.coding(field.value).map_err(|r| r.detail)?,
             Known::Connection => {

@@ -155,7 +155,8 @@ pub(super) fn plan(
 
     // An HTTP/1.0 client may leave the host out; the endpoint needs one.
     let authority = if head.authority.is_empty() { client.listener() } else { head.authority };
-    write_request(out, &head, client.address_text.as_str(), authority, &id);
+    let encrypted = client.stream.is_encrypted();
+    write_request(out, &head, client.address_text.as_str(), encrypted, authority, &id);
     let plan = Plan {
         decision,
         began: Instant::now(),

@@ -169,7 +169,8 @@ impl Relay {
                 outbox.put(b"\r\n");
             }
         }
-        Poll::Ready(Ok(()))
+        // A session may hold back the end of what was written until its socket takes it.
+        Pin::new(to).poll_flush(cx)
     }
 }
 

@@ -8,7 +8,7 @@
 use super::{
     body::Framing,
     buffer::Buffer,
-    head::{Known, RequestHead, ResponseHead, known, names},
+    head::{Known, RequestHead, ResponseHead, names},
 };
 
 /// Bytes of a request id kept at most; longer ones are replaced.
@@ -54,6 +54,7 @@ pub(super) fn write_request(
     out: &mut Buffer,
     request: &RequestHead<'_, '_>,
     client: &str,
+    encrypted: bool,
     authority: &str,
     id: &RequestId,
 ) {
@@ -67,8 +68,8 @@ pub(super) fn write_request(
     out.put(b" HTTP/1.1\r\nHost: ");
     out.put(authority.as_bytes());
     out.put(b"\r\n");
-    for field in request.headers {
-        match known(field.name) {
+    for (field, kind) in request.fields() {
+        match kind {
             Known::Other | Known::Date => {
                 if request.names_fields && names(request.headers, field.name.as_bytes()) {
                     continue;
@@ -85,7 +86,9 @@ pub(super) fn write_request(
     }
     out.put(b"X-Forwarded-For: ");
     out.put(client.as_bytes());
-    out.put(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ");
+    out.put(b"\r\nX-Forwarded-Proto: ");
+    out.put(if encrypted { b"https" } else { b"http" });
+    out.put(b"\r\nX-Forwarded-Host: ");
     out.put(authority.as_bytes());
     out.put(b"\r\nX-Request-Id: ");
     out.put(id.as_str().as_bytes());
@@ -123,8 +126,8 @@ pub(super) fn write_response(
     date: Option<&str>,
 ) {
     put_status(out, response.status, response.reason);
-    for field in response.headers {
-        match known(field.name) {
+    for (field, kind) in response.fields() {
+        match kind {
             // These are an end-to-end matter in answers.
             Known::Other
             | Known::Date
@@ -188,7 +191,14 @@ mod tests {
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
         let mut out = Blocks::default().take();
-        write_request(&mut out, &head, "10.0.0.9", head.authority, &RequestId::from_random(0xabc));
+        write_request(
+            &mut out,
+            &head,
+            "10.0.0.9",
+            false,
+            head.authority,
+            &RequestId::from_random(0xabc),
+        );
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
             "POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\ntraceparent: 00-1-2-01\r\nCookie: uid=7\r\n\

@@ -5,14 +5,9 @@
 //! so before reuse the socket is asked: cheaply by what the runtime already knows, and with a system
 //! call where losing the request would matter (methods that are not idempotent).
 
-use std::io;
+use tokio::time::{Duration, Instant};
 
-use tokio::{
-    net::TcpStream,
-    time::{Duration, Instant},
-};
-
-use crate::config::schema::Pool as Bounds;
+use crate::{config::schema::Pool as Bounds, tls::Transport};
 
 /// Idle connections of one worker, by endpoint number.
 #[derive(Debug, Default)]
@@ -20,17 +15,17 @@ pub struct Pools(Vec<Vec<Idle>>);
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    stream: Transport,
     expires: Instant,
 }
 
 impl Pools {
     /// A live connection to endpoint number `endpoint`; dead and expired ones met on the way are
     /// closed. With `thorough`, the kernel is asked too.
-    pub fn take(&mut self, endpoint: u32, thorough: bool, now: Instant) -> Option<TcpStream> {
+    pub fn take(&mut self, endpoint: u32, thorough: bool, now: Instant) -> Option<Transport> {
         let idle = self.0.get_mut(endpoint as usize)?;
-        while let Some(Idle { stream, expires }) = idle.pop() {
-            if now < expires && is_quiet(&stream, thorough) {
+        while let Some(Idle { mut stream, expires }) = idle.pop() {
+            if now < expires && stream.is_quiet(thorough) {
                 return Some(stream);
             }
         }
@@ -41,7 +36,7 @@ impl Pools {
     pub fn put(
         &mut self,
         endpoint: u32,
-        stream: TcpStream,
+        stream: Transport,
         bounds: &Bounds,
         offered: Option<Duration>,
         now: Instant,
@@ -65,7 +60,7 @@ impl Pools {
                 continue;
             }
             let keep = serves(endpoint);
-            idle.retain(|i| keep && now < i.expires && is_quiet(&i.stream, false));
+            idle.retain_mut(|i| keep && now < i.expires && i.stream.is_quiet(false));
             if idle.is_empty() {
                 idle.shrink_to_fit();
             }
@@ -78,36 +73,19 @@ impl Pools {
     }
 }
 
-/// Whether nothing has arrived on an idle connection: neither its end nor bytes nobody asked for.
-fn is_quiet(stream: &TcpStream, thorough: bool) -> bool {
-    // Answers from the runtime's notes without a system call if no event has come in.
-    if !would_block(stream.try_read(&mut [0u8; 1])) {
-        return false;
-    }
-    if !thorough {
-        return true;
-    }
-    use rustix::net::{RecvFlags, recv};
-    matches!(
-        recv(stream, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT),
-        Err(rustix::io::Errno::AGAIN)
-    )
-}
-
-fn would_block(result: io::Result<usize>) -> bool {
-    matches!(result, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncWriteExt, net::TcpListener};
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 
-    async fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    async fn pair(listener: &TcpListener) -> (Transport, TcpStream) {
         let address = listener.local_addr().expect("bound");
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (near.expect("connected"), far.expect("accepted").0)
+        (near.expect("connected").into(), far.expect("accepted").0)
     }
 
     #[tokio::test]
@@ -139,13 +117,13 @@ mod tests {
         let mut ports = Vec::new();
         for _ in 0..3 {
             let (near, far) = pair(&listener).await;
-            ports.push(near.local_addr().expect("open").port());
+            ports.push(near.socket().local_addr().expect("open").port());
             far_ends.push(far);
             pools.put(0, near, &bounds, None, now);
         }
         let newest = pools.take(0, false, now).expect("kept");
         assert_eq!(
-            newest.local_addr().expect("open").port(),
+            newest.socket().local_addr().expect("open").port(),
             ports[1],
             "the third was one too many"
         );
