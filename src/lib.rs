@@ -10,6 +10,7 @@ pub mod rollout;
 pub mod routing;
 pub mod snapshot;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 
 #[cfg(test)]
