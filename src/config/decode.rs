@@ -115,7 +115,8 @@ fn example(name: &str) -> String {
         "endpoints" => "[ 127.0.0.1:9001 ]",
         "address" => "127.0.0.1:8080",
         "match" => "{ headers: { x-tester: yes } }",
-        "file" | "path" => "FILE",
+        "file" | "path" | "cert" | "key" | "ca" => "FILE",
+        "certificates" => "[ { cert: edge.pem, key: edge.key } ]",
         _ => "NAME",
     };
     format!("{name}: {value}")

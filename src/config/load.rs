@@ -48,14 +48,16 @@ pub enum LoadError {
     },
 }
 
-/// Reads and checks a configuration. Looks at nothing but `text`; token files are not opened.
+/// Reads and checks a configuration. Looks at nothing but `text`; token files are not opened, and
+/// paths of TLS files stay as they are written.
 pub fn parse(text: &str) -> Result<Config, Problems> {
     let mut draft = Draft::read(text)?;
     draft.check();
     draft.finish()
 }
 
-/// Reads and checks a configuration file and the token files it names, relative to its folder.
+/// Reads and checks a configuration file and the token files it names, relative to its folder. Paths
+/// of TLS files begin at that folder too; they are opened by the room `tls`.
 pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     let bytes =
         std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
@@ -73,7 +75,8 @@ pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let tokens = token::read(admin.map_or(&[], |a| &a.tokens), folder, &mut found);
     found.into_iter().for_each(|finding| draft.note(finding));
-    let config = draft.finish().map_err(invalid)?;
+    let mut config = draft.finish().map_err(invalid)?;
+    config.place_tls_files(folder);
     Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(&bytes)), tokens })
 }
 
@@ -178,6 +181,25 @@ routes: [ { service: game-api } ]
         assert_eq!(loaded.hash, format!("{:016x}", xxh3_64(text.as_bytes())));
         assert_eq!(loaded.tokens[0].secret, "0123456789abcdef");
         assert!(!format!("{loaded:?}").contains("fedcba9876543210"));
+    }
+
+    #[test]
+    fn tls_files_are_found_beside_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("edge.yaml");
+        let text = GOOD
+            .replace(
+                "address: 127.0.0.1:8080",
+                "address: 127.0.0.1:8080, tls: { certificates: [ { cert: tls/edge.pem, key: /k } ] }",
+            )
+            .replace("[ 127.0.0.1:9001 ]", "[ 127.0.0.1:9001 ], tls: { ca: ca.pem }");
+        std::fs::write(&file, &text).unwrap();
+        let config = read(&file).unwrap().config;
+        let certificate = &config.listen[0].tls.as_ref().unwrap().certificates[0];
+        assert_eq!(certificate.cert, folder.path().join("tls/edge.pem"));
+        assert_eq!(certificate.key, Path::new("/k"));
+        let tls = config.services["game-api"].versions["v1"].tls.as_ref().unwrap();
+        assert_eq!(tls.ca, Some(folder.path().join("ca.pem")));
     }
 
     #[test]

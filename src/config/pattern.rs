@@ -161,14 +161,37 @@ impl FromStr for EndpointAddress {
         let port: u16 = port.parse().ok().filter(|p| *p > 0).ok_or_else(fault)?;
         let host = if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
             EndpointHost::Address(IpAddr::V6(inner.parse().map_err(|_| fault())?))
-        } else if let Ok(address) = host.parse() {
-            EndpointHost::Address(IpAddr::V4(address))
-        } else if is_host_name(host) && !host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-            EndpointHost::Name(host.to_ascii_lowercase())
-        } else {
+        } else if host.contains(':') {
             return Err(fault());
+        } else {
+            host.parse().map_err(|_| fault())?
         };
         Ok(Self { host, port })
+    }
+}
+
+impl FromStr for EndpointHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            Ok(Self::Address(address))
+        } else if is_host_name(text) && !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            Ok(Self::Name(text.to_ascii_lowercase()))
+        } else {
+            Err(format!(
+                "`{text}` is not a host; write a name or an address, such as game.internal"
+            ))
+        }
+    }
+}
+
+impl fmt::Display for EndpointHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
     }
 }
 
@@ -271,6 +294,8 @@ as_text! {
         r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$";
     EndpointAddress: "Address or name, and port: 127.0.0.1:9001, [::1]:9001, game.internal:9001.",
         r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$";
+    EndpointHost: "A name or an address: game.internal, 127.0.0.1, ::1.",
+        r"^[0-9A-Fa-f:.]+$|^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$";
     KeySource: "Where a player's key is found: header:NAME, cookie:NAME, query:NAME, path:NAME or client-ip.",
         r"^(client-ip|(header|cookie|query|path):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$";
 }

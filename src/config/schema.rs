@@ -4,6 +4,8 @@
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
 //! *consistent* (a weight names a version that exists) is the question of `check`.
 
+mod tls;
+
 use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use indexmap::IndexMap;
@@ -15,6 +17,11 @@ use super::{
     address,
     pattern::{EndpointAddress, HostPattern, KeySource, PathPattern},
     units::{self, ByteSize, OneOrMany, Share, Weight},
+};
+
+pub use tls::{
+    CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
+    VersionTls,
 };
 
 /// What names of services, versions and tokens look like.
@@ -73,6 +80,9 @@ pub struct Listen {
     #[serde(with = "address::socket")]
     #[schemars(with = "address::SocketText")]
     pub address: SocketAddr,
+    /// Certificates. Default: clients speak without TLS.
+    #[serde(default)]
+    pub tls: Option<ListenTls>,
 }
 
 /// The admin endpoint: JSON API, `/metrics`, `/healthz`, `/readyz`.
@@ -144,6 +154,9 @@ pub struct Version {
     /// What this release is; shown by the API and by `tidegate_version_info`.
     #[serde(default)]
     pub labels: Labels,
+    /// TLS towards the endpoints; `{}` takes the defaults. Default: none.
+    #[serde(default)]
+    pub tls: Option<VersionTls>,
 }
 
 /// Labels of a version.

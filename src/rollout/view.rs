@@ -151,6 +151,8 @@ impl Observatory {
             series,
             unrouted: shared.unrouted(),
             listeners: listeners.collect(),
+            // Listeners do not speak TLS yet.
+            certificates: Vec::new(),
             generation: snapshot.generation,
             reloads_applied: controller.reloads().applied,
             reloads_rejected: controller.reloads().rejected,

@@ -34,6 +34,8 @@ pub struct Scrape {
     pub unrouted: Vec<(u16, u64)>,
     /// Listening sockets.
     pub listeners: Vec<Listener>,
+    /// Certificates in force.
+    pub certificates: Vec<Certificate>,
     /// Generation of the snapshot.
     pub generation: u64,
     /// Reloads that changed the snapshot or found nothing to change.
@@ -160,6 +162,17 @@ pub struct Listener {
     pub shed: u64,
 }
 
+/// A certificate in force at a listener.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// The listener's address as in the configuration.
+    pub listener: String,
+    /// The certificate's file.
+    pub file: String,
+    /// Its last moment.
+    pub not_after: SystemTime,
+}
+
 /// The text of a scrape, in the exposition format 0.0.4.
 pub fn render(scrape: &Scrape) -> String {
     let mut page = text::Page::default();
@@ -167,6 +180,7 @@ pub fn render(scrape: &Scrape) -> String {
     families::versions(scrape, &mut page);
     families::endpoints(scrape, &mut page);
     families::proxy(scrape, &mut page);
+    families::certificates(scrape, &mut page);
     families::process(scrape, &mut page);
     page.into_text()
 }

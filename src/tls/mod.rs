@@ -1,5 +1,30 @@
-//! Encrypted connections: certificates by name, and streams that may be under TLS.
+//! TLS by rustls with the provider aws-lc-rs, towards clients and towards endpoints.
+//!
+//! Files are read whole ([`Material`]), then everything is a function of their bytes: certificates
+//! with their names ([`certificates`]), the choice among them ([`sni`]), the settings of rustls
+//! ([`server`], [`client`]). [`TlsListener`] holds the settings in force and takes over changed files
+//! without touching a connection; what is broken changes nothing and is reported.
+//!
+//! Deliberately absent: early data (0-RTT), which anybody can send twice; TLS 1.1 and older, and
+//! suites without forward secrecy or authenticated encryption, which rustls does not have; fetching
+//! OCSP responses and checking revocation lists.
 
-pub mod transport;
+pub mod certificates;
+pub mod client;
+mod error;
+mod listener;
+mod material;
+pub mod server;
+pub mod sni;
+mod subject;
+mod transport;
 
+pub use certificates::Certificate;
+pub use client::{Client, Clients};
+pub use error::{HandshakeError, TlsError};
+pub use listener::{EXPIRY_WARNING, Expiry, Fault, Refreshed, TlsListener, expiring};
+pub use material::Material;
 pub use transport::Transport;
+
+#[cfg(test)]
+mod tests;

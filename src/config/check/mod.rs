@@ -6,6 +6,7 @@
 mod matching;
 mod route;
 mod service;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -94,6 +95,9 @@ fn listen(config: &Config, found: &mut Vec<Finding>) {
             let message = format!("taken by `{other}` already; write another port");
             let finding = Finding::new(path.index(index).key("address"), message).and(other);
             found.push(finding);
+        }
+        if let Some(value) = &here.tls {
+            tls::listen(value, &path.index(index).key("tls"), found);
         }
     }
 }
@@ -251,6 +255,42 @@ resolver: {{ servers: [ 10.0.0.2:53, 10.0.0.2:53, 10.0.0.2:0 ] }}
         assert_problems(
             &format!("{SERVICES}{ROUTES}{LISTEN}admin: {{ address: 0.0.0.0:9090 }}\n"),
             "4:19: admin.address: reachable from other hosts without a token; write admin.tokens, or an address of this host only, such as 127.0.0.1:9090",
+        );
+    }
+
+    #[test]
+    fn tls_names_its_files() {
+        assert_problems(
+            &format!(
+                "{ROUTES}listen:
+- {{ address: 127.0.0.1:1, tls: {{ certificates: [] }} }}
+- address: 127.0.0.1:2
+  tls:
+    certificates: [ {{ cert: a.pem, key: '', ocsp: '' }}, {{ cert: a.pem, key: a.pem }} ]
+    min_version: 1.1
+    client: {{ ca: '', mode: always }}
+- {{ address: 127.0.0.1:3, tls: {{ certificates: [ {{ cert: a.pem, key: a.key }} ], min_version: 1.3, client: {{ ca: c.pem }} }} }}
+services:
+  a:
+    baseline: v1
+    versions:
+      v1: {{ endpoints: [ 10.0.0.1:1 ], tls: {{ ca: '', server_name: 'a:1', client: {{ cert: '', key: k }} }} }}
+      v2: {{ endpoints: [ 10.0.0.2:1 ], tls: {{}} }}
+      v3: {{ endpoints: [ 10.0.0.2:1 ], tls: {{ server_name: A.internal, client: {{ cert: c }} }} }}
+"
+            ),
+            "\
+3:48: listen[0].tls.certificates: no certificate; write at least one, such as { cert: edge.pem, key: edge.key }
+6:41: listen[1].tls.certificates[0].key: names no file; write its path
+6:51: listen[1].tls.certificates[0].ocsp: names no file; write its path
+6:65: listen[1].tls.certificates[1].cert: `a.pem` twice; write it once
+7:18: listen[1].tls.min_version: `1.1` is not a version of TLS that is spoken here; write \"1.2\" or \"1.3\"
+8:19: listen[1].tls.client.ca: names no file; write its path
+8:29: listen[1].tls.client.mode: `always` is not known; write one of required, optional
+14:51: services.a.versions.v1.tls.ca: names no file; write its path
+14:68: services.a.versions.v1.tls.server_name: `a:1` is not a host; write a name or an address, such as game.internal
+14:91: services.a.versions.v1.tls.client.cert: names no file; write its path
+16:80: services.a.versions.v3.tls.client.key: missing; add `key: FILE`",
         );
     }
 

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Finding, label,
     matching::{self, Kind, canonical, has_param},
-    no_such, reaches,
+    no_such, reaches, tls,
 };
 use crate::config::{
     pattern::{EndpointHost, KeySource},
@@ -38,6 +38,9 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
             found.push(Finding::of_name(path.clone(), message));
         }
         endpoints(version, config, &path.key("endpoints"), found);
+        if let Some(value) = &version.tls {
+            tls::version(value, &path.key("tls"), found);
+        }
     }
     weights(service, &path, found);
     cohort(name, &service.cohort, config, &path.key("cohort"), found);

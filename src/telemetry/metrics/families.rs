@@ -199,6 +199,20 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
         .value([("version", scrape.build)], 1.0);
 }
 
+/// Certificates of the listeners.
+pub(super) fn certificates(scrape: &Scrape, page: &mut Page) {
+    let mut expiry = page.gauge(
+        "tidegate_tls_certificate_expiry_timestamp_seconds",
+        "When a certificate in force ends, in seconds since 1970, by listener and file.",
+    );
+    for certificate in &scrape.certificates {
+        let labels =
+            [("listener", certificate.listener.as_str()), ("certificate", &certificate.file)];
+        let seconds = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+        expiry.value(labels, seconds.as_secs_f64());
+    }
+}
+
 /// The process, under the names every Prometheus client uses.
 pub(super) fn process(scrape: &Scrape, page: &mut Page) {
     let started = scrape.started.duration_since(UNIX_EPOCH).unwrap_or_default();

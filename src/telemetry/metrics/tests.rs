@@ -51,6 +51,11 @@ fn scrape() -> Scrape {
         }],
         unrouted: vec![(404, 5)],
         listeners: vec![Listener { name: "0.0.0.0:8080".into(), open: 64, accepted: 80, shed: 2 }],
+        certificates: vec![Certificate {
+            listener: "0.0.0.0:8443".into(),
+            file: "/etc/tidegate/edge.pem".into(),
+            not_after: UNIX_EPOCH + Duration::from_secs(1_803_168_000),
+        }],
         generation: 42,
         reloads_applied: 3,
         reloads_rejected: 1,
@@ -90,6 +95,7 @@ fn an_empty_scrape_is_a_page_too() {
         series: Vec::new(),
         unrouted: Vec::new(),
         listeners: Vec::new(),
+        certificates: Vec::new(),
         process: None,
         ..scrape()
     });

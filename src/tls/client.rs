@@ -1,0 +1,187 @@
+//! TLS towards endpoints.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::Resumption,
+    crypto::aws_lc_rs,
+    pki_types::{DnsName, ServerName},
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    HandshakeError, Material, TlsError, certificates::certified_key, material::version_files,
+};
+use crate::config::{pattern::EndpointHost, schema::VersionTls};
+
+/// Endpoints whose sessions are kept for resumption, per version.
+const SESSIONS: usize = 256;
+
+/// What connections to the endpoints of a version share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    name: Option<ServerName<'static>>,
+}
+
+impl Client {
+    /// The client of `tls`, read from its files. `alpn` are the protocols offered, the preferred first.
+    pub fn open(tls: &VersionTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
+        Self::build(tls, &Material::of_version(tls)?, alpn)
+    }
+
+    fn build(tls: &VersionTls, material: &Material, alpn: &[&[u8]]) -> Result<Self, TlsError> {
+        let config = build(tls, material, alpn)?;
+        Ok(Self { config, name: tls.server_name.as_ref().and_then(server_name) })
+    }
+
+    /// Settings of rustls.
+    pub fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// Speaks TLS with the endpoint `host` at the other end of `socket`, within `timeout`.
+    pub async fn connect(
+        &self,
+        host: &EndpointHost,
+        socket: TcpStream,
+        timeout: Duration,
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
+        let name = self.name.clone().or_else(|| server_name(host));
+        let name = name.ok_or_else(|| {
+            let why = format!("`{host}` is not a name that a certificate can hold");
+            HandshakeError::Failed(rustls::Error::General(why))
+        })?;
+        let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, socket);
+        match tokio::time::timeout(timeout, handshake).await {
+            Ok(spoken) => Ok(spoken?),
+            Err(_) => Err(HandshakeError::TimedOut(timeout)),
+        }
+    }
+}
+
+/// What endpoints' certificates are compared with; a name, not an address, is also sent to them.
+fn server_name(host: &EndpointHost) -> Option<ServerName<'static>> {
+    match host {
+        EndpointHost::Address(address) => Some(ServerName::IpAddress((*address).into())),
+        EndpointHost::Name(name) => DnsName::try_from(name.clone()).ok().map(ServerName::DnsName),
+    }
+}
+
+/// The settings of a version, read from its files.
+pub fn client_config(tls: &VersionTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    build(tls, &Material::of_version(tls)?, alpn)
+}
+
+fn build(
+    tls: &VersionTls,
+    material: &Material,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match &tls.ca {
+        Some(file) => material.authorities(file)?,
+        None => system_roots()?,
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_root_certificates(roots);
+    let mut config = match &tls.client {
+        Some(client) => {
+            let key: CertifiedKey = certified_key(&client.cert, &client.key, material)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(Arc::new(config))
+}
+
+/// The authorities that the system trusts. Some systems carry one that rustls does not understand;
+/// the others count.
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or("none found".to_owned(), ToString::to_string);
+        return Err(TlsError::NoSystemRoots(why));
+    }
+    Ok(roots)
+}
+
+/// The clients of all versions, kept over reloads, and with them the sessions they can resume.
+#[derive(Debug)]
+pub struct Clients {
+    alpn: Vec<Vec<u8>>,
+    open: HashMap<VersionTls, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    client: Client,
+    fingerprint: u64,
+    fault: Option<TlsError>,
+}
+
+impl Clients {
+    /// No clients yet; `alpn` are the protocols they will offer.
+    pub fn new(alpn: &[&[u8]]) -> Self {
+        let alpn = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        Self { alpn, open: HashMap::new() }
+    }
+
+    /// The client of `tls`. The same one as before, unless its files have changed since; a broken file
+    /// keeps the one before it, and is told by [`Clients::faults`].
+    pub fn open(&mut self, tls: &VersionTls) -> Result<Client, TlsError> {
+        let known = self.open.get_mut(tls);
+        let material = Material::of_version(tls);
+        if let (Some(known), Ok(material)) = (&known, &material)
+            && known.fault.is_none()
+            && known.fingerprint == material.fingerprint()
+        {
+            return Ok(known.client.clone());
+        }
+        let alpn: Vec<&[u8]> = self.alpn.iter().map(Vec::as_slice).collect();
+        let opened = material.and_then(|material| {
+            let client = Client::build(tls, &material, &alpn)?;
+            Ok(Kept { client, fingerprint: material.fingerprint(), fault: None })
+        });
+        match (opened, known) {
+            (Ok(kept), _) => {
+                let client = kept.client.clone();
+                self.open.insert(tls.clone(), kept);
+                Ok(client)
+            }
+            (Err(error), Some(known)) => {
+                known.fault = Some(error);
+                Ok(known.client.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Forgets the clients that are not among `used`.
+    pub fn retain(&mut self, used: &HashSet<&VersionTls>) {
+        self.open.retain(|tls, _| used.contains(tls));
+    }
+
+    /// What is wrong with files whose older content is in use.
+    pub fn faults(&self) -> impl Iterator<Item = &TlsError> {
+        self.open.values().filter_map(|kept| kept.fault.as_ref())
+    }
+
+    /// The files to watch.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.open.keys().flat_map(version_files)
+    }
+}

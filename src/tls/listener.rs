@@ -1,0 +1,249 @@
+//! The certificates in force at a listener.
+//!
+//! A connection takes the settings once, when it is accepted, and keeps them; a change concerns those
+//! that come later. Files are compared by their content, so it costs little to ask often. While a
+//! certificate and its key are replaced one after the other they do not match for a moment: what is
+//! broken changes nothing, and the next call tries again.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    Certificate, Material, TlsError,
+    material::listener_files,
+    server::{Resumption, build, certificates},
+};
+use crate::config::schema::{ClientCertificates, ClientMode, ListenTls};
+
+/// What a listener demands of clients: nothing, or a certificate by some authorities.
+#[derive(Debug, PartialEq, Eq)]
+struct Demands(Option<(ClientMode, u64)>);
+
+/// A certificate that is valid for less than this is worth a warning.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// TLS of a listener, for as long as the process lives.
+#[derive(Debug)]
+pub struct TlsListener {
+    name: String,
+    alpn: Vec<Vec<u8>>,
+    config: ArcSwap<ServerConfig>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// As configured; in force unless there is a fault.
+    wanted: ListenTls,
+    /// Of the files last tried; nothing if they could not be read.
+    fingerprint: Option<u64>,
+    /// What those who resume were held to.
+    demands: Demands,
+    resumption: Resumption,
+    certificates: Vec<Certificate>,
+    fault: Option<Fault>,
+}
+
+/// Settings made from files.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    certificates: Vec<Certificate>,
+    demands: Demands,
+    resumption: Resumption,
+}
+
+/// What became of a look at the files.
+#[derive(Debug, Clone)]
+pub enum Refreshed {
+    /// The files are the same as at the last look.
+    Unchanged,
+    /// New connections get what the files say now.
+    Renewed,
+    /// The files cannot be used; what was in force stays.
+    Kept(Fault),
+}
+
+/// Files of a listener that cannot be used.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// The listener's name.
+    pub listener: String,
+    /// What is wrong, with the file.
+    pub error: TlsError,
+}
+
+/// When a certificate in force ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// The listener's name.
+    pub listener: String,
+    /// Names and addresses that the certificate is for.
+    pub names: Vec<String>,
+    /// The certificate's file.
+    pub file: PathBuf,
+    /// Its last moment.
+    pub not_after: SystemTime,
+}
+
+impl TlsListener {
+    /// Reads the files of `tls`. `name` is the listener's in metrics and logs; `alpn` as in
+    /// [`server_config`](super::server::server_config).
+    pub fn open(name: &str, tls: &ListenTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
+        let material = Material::of_listener(tls)?;
+        let loaded = load(tls, &material, alpn, None)?;
+        Ok(Self {
+            name: name.to_owned(),
+            alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+            config: ArcSwap::new(loaded.config),
+            state: Mutex::new(State {
+                wanted: tls.clone(),
+                fingerprint: Some(material.fingerprint()),
+                demands: loaded.demands,
+                resumption: loaded.resumption,
+                certificates: loaded.certificates,
+                fault: None,
+            }),
+        })
+    }
+
+    /// The listener's name in metrics and logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The settings for a connection that begins now. No lock.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.load_full()
+    }
+
+    /// Looks at the files again.
+    pub fn refresh(&self, now: SystemTime) -> Refreshed {
+        self.look(self.state(), now)
+    }
+
+    /// Takes over another configuration, and looks at its files.
+    pub fn replace(&self, tls: &ListenTls, now: SystemTime) -> Refreshed {
+        let mut state = self.state();
+        if state.wanted != *tls {
+            state.wanted = tls.clone();
+            state.fingerprint = None;
+        }
+        self.look(state, now)
+    }
+
+    fn look(&self, mut state: MutexGuard<'_, State>, now: SystemTime) -> Refreshed {
+        let alpn: Vec<&[u8]> = self.alpn.iter().map(Vec::as_slice).collect();
+        let material = Material::of_listener(&state.wanted);
+        let fingerprint = material.as_ref().ok().map(Material::fingerprint);
+        if fingerprint.is_some() && fingerprint == state.fingerprint {
+            return Refreshed::Unchanged;
+        }
+        state.fingerprint = fingerprint;
+        let loaded = material
+            .and_then(|material| load(&state.wanted, &material, &alpn, Some(&state)))
+            .and_then(|loaded| loaded.not_worse_than(&state.certificates, now));
+        match loaded {
+            Ok(Loaded { config, certificates, demands, resumption }) => {
+                self.config.store(config);
+                (state.demands, state.resumption) = (demands, resumption);
+                state.certificates = certificates;
+                state.fault = None;
+                Refreshed::Renewed
+            }
+            Err(error) => {
+                let fault = Fault { listener: self.name.clone(), error };
+                state.fault = Some(fault.clone());
+                Refreshed::Kept(fault)
+            }
+        }
+    }
+
+    /// What is wrong with the files, while what was in force before them stays so.
+    pub fn fault(&self) -> Option<Fault> {
+        self.state().fault.clone()
+    }
+
+    /// When the certificates in force end.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let expiry = |certificate: &Certificate| {
+            let addresses = certificate.addresses.iter().map(ToString::to_string);
+            Expiry {
+                listener: self.name.clone(),
+                names: certificate.names.iter().cloned().chain(addresses).collect(),
+                file: certificate.file.clone(),
+                not_after: certificate.not_after,
+            }
+        };
+        self.state().certificates.iter().map(expiry).collect()
+    }
+
+    /// The files to watch.
+    pub fn files(&self) -> Vec<PathBuf> {
+        listener_files(&self.state().wanted).cloned().collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The certificates that end within [`EXPIRY_WARNING`] of `now`, or have ended, with what is left.
+pub fn expiring(expiries: &[Expiry], now: SystemTime) -> impl Iterator<Item = (&Expiry, Duration)> {
+    expiries.iter().filter_map(move |expiry| {
+        let left = expiry.not_after.duration_since(now).unwrap_or_default();
+        (left < EXPIRY_WARNING).then_some((expiry, left))
+    })
+}
+
+/// Makes settings of `material`. Sessions of `before` go on if nothing else is demanded of clients.
+fn load(
+    tls: &ListenTls,
+    material: &Material,
+    alpn: &[&[u8]],
+    before: Option<&State>,
+) -> Result<Loaded, TlsError> {
+    let certificates = certificates(tls, material)?;
+    let demands = demands(tls, material);
+    let resumption = match before.filter(|before| before.demands == demands) {
+        Some(before) => before.resumption.clone(),
+        None => Resumption::new()?,
+    };
+    let config = build(tls, material, &certificates, alpn, &resumption)?;
+    Ok(Loaded { config, certificates, demands, resumption })
+}
+
+/// The mode and the authorities, as a hash.
+fn demands(tls: &ListenTls, material: &Material) -> Demands {
+    let hash = |client: &ClientCertificates| xxh3_64(material.bytes(&client.ca));
+    Demands(tls.client.as_ref().map(|client| (client.mode, hash(client))))
+}
+
+impl Loaded {
+    /// Refuses a certificate that is out of date in the place of one that is not.
+    fn not_worse_than(self, before: &[Certificate], now: SystemTime) -> Result<Self, TlsError> {
+        let good_before = |new: &Certificate| {
+            before.iter().any(|old| old.file == new.file && !old.is_outdated(now))
+        };
+        let worse = self.certificates.iter().find(|new| new.is_outdated(now) && good_before(new));
+        match worse {
+            Some(new) if new.not_after < now => {
+                let date = humantime::format_rfc3339_seconds(new.not_after);
+                let why = format!("expired on {date}, and the one in use is still good; renew it");
+                Err(TlsError::content(&new.file, why))
+            }
+            Some(new) => {
+                let date = humantime::format_rfc3339_seconds(new.not_before);
+                let why = format!("valid only from {date}, and the one in use is still good");
+                Err(TlsError::content(&new.file, why))
+            }
+            None => Ok(self),
+        }
+    }
+}

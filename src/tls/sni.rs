@@ -1,0 +1,72 @@
+//! Which certificate a client gets (server name indication, RFC 6066 section 3): the exact name, then
+//! a wildcard for it, then the listener's first certificate, also for a client that names no host.
+//!
+//! A wildcard stands for exactly one label (RFC 9525 section 6.3). Of several certificates for one
+//! name the client gets the first whose algorithm it speaks, and elliptic curves come before RSA,
+//! whose signature costs the server some twenty times as much; otherwise the file's order decides.
+
+use std::{collections::HashMap, sync::Arc};
+
+use rustls::{
+    SignatureScheme,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use super::Certificate;
+
+/// The certificates of a listener by name, those of one name with the best first. A look-up allocates
+/// nothing.
+#[derive(Debug)]
+pub struct Sni {
+    exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// By the name without its `*.`.
+    wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    default: Vec<Arc<CertifiedKey>>,
+}
+
+impl Sni {
+    /// Sorts `certificates` by their names.
+    pub fn new(certificates: &[Certificate]) -> Self {
+        let mut best_first: Vec<&Certificate> = certificates.iter().collect();
+        best_first.sort_by_key(|certificate| certificate.is_rsa());
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        for certificate in &best_first {
+            for name in &certificate.names {
+                let (names, name) = match name.strip_prefix("*.") {
+                    Some(suffix) => (&mut wildcard, suffix),
+                    None => (&mut exact, name.as_str()),
+                };
+                let choice: &mut Vec<_> = names.entry(name.to_owned()).or_default();
+                choice.push(Arc::clone(&certificate.key));
+            }
+        }
+        // The first certificate may have a sibling of another algorithm.
+        let siblings = best_first.iter().filter(|c| c.names == certificates[0].names);
+        let default = siblings.map(|certificate| Arc::clone(&certificate.key)).collect();
+        Self { exact, wildcard, default }
+    }
+
+    /// The certificate for `name`, in lower case, and a client that verifies `schemes`.
+    pub fn choose(
+        &self,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<&Arc<CertifiedKey>> {
+        let named = name.and_then(|name| {
+            let wildcard = || self.wildcard.get(name.split_once('.')?.1);
+            self.exact.get(name).or_else(wildcard)
+        });
+        let choice = named.unwrap_or(&self.default);
+        let spoken = choice.iter().find(|key| key.key.choose_scheme(schemes).is_some());
+        // A client that speaks none of them is told so by rustls.
+        spoken.or_else(|| choice.first())
+    }
+}
+
+impl ResolvesServerCert for Sni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // rustls hands the name over in lower case.
+        self.choose(hello.server_name(), hello.signature_schemes()).cloned()
+    }
+}

@@ -1,0 +1,96 @@
+//! The subject of a certificate as text (RFC 4514), fit for a header field.
+//!
+//! Everything but visible ASCII and the space is written as `\XX` per byte of UTF-8, which RFC 4514
+//! section 2.4 allows: no name can break out of the field, and readers decode it all the same.
+
+use std::fmt::Write;
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::{
+    asn1_rs::{FromDer, Oid, ToDer},
+    certificate::X509Certificate,
+    x509::{AttributeTypeAndValue, X509Name},
+};
+
+/// Attributes with a short name (RFC 4514 section 3); others are written by their number.
+const SHORT_NAMES: &[(&str, &str)] = &[
+    ("2.5.4.3", "CN"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
+    ("2.5.4.10", "O"),
+    ("2.5.4.11", "OU"),
+    ("2.5.4.6", "C"),
+    ("2.5.4.9", "STREET"),
+    ("0.9.2342.19200300.100.1.25", "DC"),
+    ("0.9.2342.19200300.100.1.1", "UID"),
+];
+
+/// The subject of `certificate`; nothing if it cannot be understood.
+pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(text(parsed.subject()))
+}
+
+/// The most specific part first, as RFC 4514 section 2.1 wants.
+fn text(name: &X509Name<'_>) -> String {
+    let parts: Vec<String> = name
+        .iter_rdn()
+        .map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"))
+        .collect();
+    parts.into_iter().rev().collect::<Vec<_>>().join(",")
+}
+
+fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
+    let id = number(attribute.attr_type());
+    let short = SHORT_NAMES.iter().find(|(known, _)| *known == id);
+    match (short, attribute.attr_value().as_any_str()) {
+        (Some((_, name)), Ok(value)) => format!("{name}={}", escaped(&value)),
+        // RFC 4514 section 2.4: the value's DER in hexadecimal digits.
+        _ => {
+            let der = attribute.attr_value().to_der_vec().unwrap_or_default();
+            let digits = der.iter().fold(String::new(), |mut digits, byte| {
+                // Writing to a string cannot fail.
+                let _ = write!(digits, "{byte:02x}");
+                digits
+            });
+            let name = short.map_or(id.as_str(), |(_, name)| name);
+            format!("{name}=#{digits}")
+        }
+    }
+}
+
+fn number(id: &Oid<'_>) -> String {
+    id.to_id_string()
+}
+
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let last = value.len().saturating_sub(1);
+    for (at, byte) in value.bytes().enumerate() {
+        let special = matches!(byte, b'"' | b'+' | b',' | b';' | b'<' | b'>' | b'\\' | b'=')
+            || byte == b' ' && (at == 0 || at == last)
+            || byte == b'#' && at == 0;
+        if special {
+            text.extend(['\\', char::from(byte)]);
+        } else if byte == b' ' || byte.is_ascii_graphic() {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\\{byte:02X}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_escaped() {
+        assert_eq!(escaped("Acme, \"Inc.\""), r#"Acme\, \"Inc.\""#);
+        assert_eq!(escaped(" #a "), r"\ #a\ ");
+        assert_eq!(escaped("#a"), r"\#a");
+        assert_eq!(escaped("Lučić\r\nX: 1"), r"Lu\C4\8Di\C4\87\0D\0AX: 1");
+    }
+}
