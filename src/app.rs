@@ -1,31 +1,33 @@
 //! The whole process, wired: workers, acceptor, control plane; started, and ended in order.
 
+mod reload;
+
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    sync::{Arc, mpsc as std_mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, oneshot};
 
+use reload::Reloader;
+
 use crate::{
     admin,
-    config::{Loaded, WatchGuard, read, watch},
+    config::{Loaded, WatchGuard, schema},
     proxy::{Acceptor, Command, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     rollout::{Controller, controller::Start, view::Observatory},
-    snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources},
+    snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, open_clients},
     telemetry::{access_log, log},
-    upstream::resolve::{Names, Resolving, resolving},
+    tls::{Clients, TlsError},
+    upstream::resolve::{Resolving, resolving},
 };
 
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
 const SAMPLE_BATCHES: usize = 256;
-
-/// Niceness of the thread that reads a changed file: a tenth of a worker's share where cores are short.
-const LOW_PRIORITY: i32 = 10;
 
 /// How long the access log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -49,6 +51,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// Certificates or keys cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// A thread or a runtime cannot be had.
     #[error("cannot start: {0}")]
     Threads(#[from] std::io::Error),
@@ -72,7 +77,7 @@ pub struct App {
     /// Where the admin endpoint is, if there is one.
     pub admin: Option<SocketAddr>,
     observatory: Observatory,
-    names: Names,
+    reloader: Reloader,
     acceptor: Acceptor,
     workers: Vec<WorkerHandle>,
     control: Control,
@@ -108,6 +113,14 @@ impl App {
         };
         let listeners: Vec<Listener> =
             config.listen.iter().map(|l| bind(l.address)).collect::<Result<_, _>>()?;
+        let encrypt = |(listener, listen): (Listener, &schema::Listen)| match &listen.tls {
+            Some(tls) => listener.encrypt(tls),
+            None => Ok(listener),
+        };
+        let listeners: Vec<Listener> =
+            listeners.into_iter().zip(&config.listen).map(encrypt).collect::<Result<_, _>>()?;
+        let mut clients = Clients::new(&[b"http/1.1"]);
+        let tls = open_clients(&config, &mut clients)?;
         let bind =
             |address| admin::bind(address).map_err(|source| StartError::Bind { address, source });
         let admin = config.admin.as_ref().map(|a| bind(a.address)).transpose()?;
@@ -124,6 +137,7 @@ impl App {
             config: &config,
             overrides: &Overrides::new(),
             resolved: &Resolved::new(),
+            tls: &tls,
             access_log: target.as_ref(),
         };
         let snapshot = Snapshot::compile(1, sources, None, &mut registry);
@@ -140,6 +154,8 @@ impl App {
             file: file.clone(),
             log,
             access_log,
+            clients,
+            tls,
             registry,
             shared: Arc::clone(&shared),
             workers: commands.clone(),
@@ -151,13 +167,14 @@ impl App {
         let socket = admin.map(|(socket, _)| socket);
         let control = Control::spawn(observatory.clone(), resolving, socket)?;
         names.prepare(&config);
-        let watch = file.and_then(|file| follow(&file, observatory.clone(), names.clone()));
+        let reloader = Reloader::new(observatory.clone(), names);
+        let watch = file.and_then(|file| reloader.follow(&file));
         let acceptor = Acceptor::spawn(listeners, shared, commands)?;
         Ok(Self {
             listeners: addresses,
             admin: admin_address,
             observatory,
-            names,
+            reloader,
             acceptor,
             workers,
             control,
@@ -173,7 +190,7 @@ impl App {
     /// Reads the file again, and opens logs anew.
     pub fn reload(&self) {
         self.observatory.controller().reopen_logs();
-        reload(&self.observatory, &self.names);
+        self.reloader.reload();
     }
 
     /// Ends in order: no new connections, answers finished, idle connections closed; what is left at
@@ -184,6 +201,7 @@ impl App {
             controller.drain();
             Instant::now() + controller.config().shutdown.deadline
         };
+        self.reloader.stop();
         self.acceptor.stop();
         let (drained, all) = std_mpsc::channel();
         for worker in &self.workers {
@@ -212,46 +230,6 @@ impl App {
         }
         ended
     }
-}
-
-/// Reloads when the file changes.
-fn follow(file: &std::path::Path, observatory: Observatory, names: Names) -> Option<WatchGuard> {
-    let hash = observatory.controller().config_hash().to_owned();
-    let changed = move || reload(&observatory, &names);
-    watch(file, &hash, changed)
-        .inspect_err(|error| {
-            let file = file.display();
-            tracing::warn!(%file, %error, "the file is not watched; send SIGHUP after a change");
-        })
-        .ok()
-}
-
-/// Takes over the file.
-///
-/// It is read and understood without holding the controller, and at low priority: with ten thousand
-/// routes that is most of the work, and the workers are not to wait for it. Its names are asked for
-/// before it is in force, so that a version whose endpoints got another name is never without any.
-fn reload(observatory: &Observatory, names: &Names) {
-    // One at a time: of two files read at once, the older must not come into force last.
-    static RELOADING: Mutex<()> = Mutex::new(());
-    let _reloading = RELOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = observatory.controller().file().map(std::path::Path::to_owned);
-    let Some(file) = file else { return };
-    let reading = || {
-        // Without the right to it the priority stays, and the file is read all the same.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOW_PRIORITY);
-        let read = read(&file);
-        if let Ok(loaded) = &read {
-            names.prepare(&loaded.config);
-        }
-        read
-    };
-    let Ok(read) = thread::scope(|scope| scope.spawn(reading).join()) else {
-        tracing::error!("reading the file panicked; the old configuration stays");
-        return;
-    };
-    // A bad file was logged and counted, and is shown in the status.
-    let _ = observatory.controller().reload(read);
 }
 
 /// The worker threads that `config` asks for: by default one for each core that affinity and cgroup

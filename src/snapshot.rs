@@ -4,7 +4,12 @@
 //! that names stand for. Names are turned into indices here, so that the path of a request compares
 //! and hashes as little as possible. Its number is the *generation*; a larger one is newer.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use indexmap::IndexMap;
 
@@ -19,10 +24,24 @@ use crate::{
     registry::{EndpointState, Registry, SeriesState, VersionState},
     routing::{Cohort, RequestView, Rule, Split, Table},
     telemetry::access_log::Sender,
+    tls::{self, Clients, TlsError},
 };
 
 /// Weights by service and version, ahead of those in the file.
 pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
+
+/// Clients of versions by their settings.
+pub type TlsClients = HashMap<schema::VersionTls, tls::Client>;
+
+/// Opens the clients of all versions of `config` that are spoken to under TLS. A file that was changed
+/// for a broken one keeps its last good content; a broken new one is an error.
+pub fn open_clients(config: &Config, clients: &mut Clients) -> Result<TlsClients, TlsError> {
+    let versions = config.services.values().flat_map(|service| service.versions.values());
+    let wanted: HashSet<&schema::VersionTls> = versions.filter_map(|v| v.tls.as_ref()).collect();
+    let opened = wanted.iter().map(|tls| Ok(((*tls).clone(), clients.open(tls)?))).collect();
+    clients.retain(&wanted);
+    opened
+}
 
 /// What a snapshot is compiled from.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +52,8 @@ pub struct Sources<'a> {
     pub overrides: &'a Overrides,
     /// Addresses of names.
     pub resolved: &'a Resolved,
+    /// Clients of the versions that are spoken to under TLS, by their settings.
+    pub tls: &'a TlsClients,
     /// The access log that was opened for `config`, if it has one.
     pub access_log: Option<&'a AccessLog>,
 }
@@ -147,6 +168,8 @@ pub struct Version {
     pub labels: schema::Labels,
     /// Where it is reached now.
     pub endpoints: Box<[Arc<EndpointState>]>,
+    /// How its endpoints are spoken to under TLS, and what each is called there; nothing in clear.
+    pub tls: Option<(tls::Client, Box<[EndpointHost]>)>,
     /// Live state.
     pub state: Arc<VersionState>,
 }
@@ -215,14 +238,17 @@ impl Service {
             .zip(&weights)
             .map(|((version, written), (_, weight))| {
                 let state = registry.version(name, version);
-                let endpoints = addresses(&written.endpoints, sources.resolved)
-                    .map(|address| registry.endpoint(state.id, address))
-                    .collect();
+                let (hosts, endpoints): (Vec<_>, Vec<_>) =
+                    addresses(&written.endpoints, sources.resolved)
+                        .map(|(host, at)| (host.clone(), registry.endpoint(state.id, at)))
+                        .unzip();
+                let tls = written.tls.as_ref().and_then(|tls| sources.tls.get(tls).cloned());
                 Version {
                     name: version.as_str().into(),
                     weight: *weight,
                     labels: written.labels.clone(),
-                    endpoints,
+                    endpoints: endpoints.into(),
+                    tls: tls.map(|client| (client, hosts.into())),
                     state,
                 }
             })
@@ -318,12 +344,12 @@ pub fn weights_in_force<'a>(
         .collect()
 }
 
-/// The socket addresses that `endpoints` stand for, each once.
+/// The socket addresses that `endpoints` stand for, each once, with what stood for it.
 fn addresses<'a>(
     endpoints: &'a [EndpointAddress],
     resolved: &'a Resolved,
-) -> impl Iterator<Item = std::net::SocketAddr> + 'a {
-    let mut seen = std::collections::HashSet::new();
+) -> impl Iterator<Item = (&'a EndpointHost, std::net::SocketAddr)> + 'a {
+    let mut seen = HashSet::new();
     endpoints
         .iter()
         .flat_map(move |endpoint| {
@@ -331,7 +357,7 @@ fn addresses<'a>(
                 EndpointHost::Address(address) => std::slice::from_ref(address),
                 EndpointHost::Name(name) => resolved.get(name).map_or(&[], Vec::as_slice),
             };
-            known.iter().map(|ip| (*ip, endpoint.port).into())
+            known.iter().map(|ip| (&endpoint.host, (*ip, endpoint.port).into()))
         })
-        .filter(move |address| seen.insert(*address))
+        .filter(move |(_, address)| seen.insert(*address))
 }

@@ -8,7 +8,8 @@ use super::{Exit, Failure, say};
 use crate::{
     config::{LoadError, Loaded, read},
     registry::Registry,
-    snapshot::{Overrides, Resolved, Snapshot, Sources},
+    snapshot::{Overrides, Resolved, Snapshot, Sources, open_clients},
+    tls::{Clients, TlsError, TlsListener},
 };
 
 /// Arguments of `tidegate check`.
@@ -24,10 +25,10 @@ pub(super) struct CheckArguments {
 
 /// Reads, checks and compiles the file; starts nothing and opens no socket.
 pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
-    let result = read(&arguments.file);
-    if let Ok(loaded) = &result {
-        compile(loaded);
-    }
+    let result = read(&arguments.file).and_then(|loaded| match compile(&loaded) {
+        Ok(()) => Ok(loaded),
+        Err(error) => Err(LoadError::Named { why: error.to_string() }),
+    });
     if arguments.json {
         say(&format!("{:#}", as_json(arguments, &result)));
         return Ok(result.map_or(Exit::Usage.into(), |_| ExitCode::SUCCESS));
@@ -39,16 +40,23 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds what `run` would serve by. It cannot fail for a valid file; a panic here is better than one
-/// in production.
-fn compile(loaded: &Loaded) {
+/// Builds what `run` would serve by, certificates included.
+fn compile(loaded: &Loaded) -> Result<(), TlsError> {
+    for listen in &loaded.config.listen {
+        if let Some(tls) = &listen.tls {
+            TlsListener::open(&listen.address.to_string(), tls, &[])?;
+        }
+    }
+    let tls = open_clients(&loaded.config, &mut Clients::new(&[]))?;
     let sources = Sources {
         config: &loaded.config,
         overrides: &Overrides::new(),
         resolved: &Resolved::new(),
+        tls: &tls,
         access_log: None,
     };
     let _ = Snapshot::compile(1, sources, None, &mut Registry::new(1));
+    Ok(())
 }
 
 fn as_json(arguments: &CheckArguments, result: &Result<Loaded, LoadError>) -> serde_json::Value {
@@ -65,7 +73,7 @@ fn as_json(arguments: &CheckArguments, result: &Result<Loaded, LoadError>) -> se
         Err(LoadError::Invalid { problems, .. }) => {
             json!({ "file": file, "ok": false, "problems": problems })
         }
-        Err(error @ LoadError::Read { .. }) => {
+        Err(error @ (LoadError::Read { .. } | LoadError::Named { .. })) => {
             json!({ "file": file, "ok": false, "problems": [], "error": error.to_string() })
         }
     }

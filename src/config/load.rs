@@ -46,6 +46,17 @@ pub enum LoadError {
         /// All that is wrong with it.
         problems: Problems,
     },
+    /// A file that it names cannot be used.
+    #[error("{why}")]
+    Named {
+        /// Which file, what is wrong and what would be right.
+        why: String,
+    },
+}
+
+/// XXH3-64 of a file's content, as 16 hexadecimal digits.
+pub fn content_hash(content: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(content))
 }
 
 /// Reads and checks a configuration. Looks at nothing but `text`; token files are not opened, and
@@ -77,7 +88,7 @@ pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     found.into_iter().for_each(|finding| draft.note(finding));
     let mut config = draft.finish().map_err(invalid)?;
     config.place_tls_files(folder);
-    Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(&bytes)), tokens })
+    Ok(Loaded { config, hash: content_hash(&bytes), tokens })
 }
 
 #[cfg(test)]

@@ -28,9 +28,16 @@ use super::{
     shared::{ListenerState, Shared},
     worker::Command,
 };
+use crate::{
+    config::schema::ListenTls,
+    tls::{TlsError, TlsListener},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// Protocols offered to clients that speak TLS.
+const ALPN: &[&[u8]] = &[b"http/1.1"];
 
 /// Pause after an accept that failed for want of a resource (file descriptors, memory).
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -65,6 +72,14 @@ impl Listener {
         let address = socket.local_addr()?;
         let state = Arc::new(ListenerState { name: address.to_string(), ..Default::default() });
         Ok(Self { socket, state, address })
+    }
+
+    /// The same socket, whose clients speak TLS.
+    pub fn encrypt(self, tls: &ListenTls) -> Result<Self, TlsError> {
+        let name = self.state.name.clone();
+        let tls = Some(TlsListener::open(&name, tls, ALPN)?);
+        let state = Arc::new(ListenerState { name, tls, ..Default::default() });
+        Ok(Self { state, ..self })
     }
 }
 

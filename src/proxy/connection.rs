@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     net::{IpAddr, SocketAddr},
     rc::Rc,
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,9 +20,10 @@ use super::{
     buffer::Buffer,
     deadline::Deadline,
     handle::{After, handle},
+    shared::ListenerState,
     worker::{Open, Worker},
 };
-use crate::tls::Transport;
+use crate::tls::{self, Transport};
 
 /// A client that is told to go may take this long to read what it was told.
 const LINGER: Duration = Duration::from_secs(2);
@@ -37,6 +39,8 @@ pub(super) struct Client {
     pub(super) deadline: Deadline,
     pub(super) address: IpAddr,
     pub(super) address_text: AddressText,
+    /// Subject of the client's verified certificate.
+    pub(super) subject: Option<Box<str>>,
     open: Open,
     /// The head of an answer is out and its end is not.
     pub(super) answering: bool,
@@ -86,10 +90,13 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     .await;
     // An IPv4 client of an IPv6 socket is still an IPv4 client.
     let address = peer.ip().to_canonical();
+    let patience = worker.snapshot().limits.header_timeout;
+    let Some((stream, subject)) = speak(stream, open.listener(), patience).await else { return };
     let mut client = Client {
-        stream: stream.into(),
+        stream,
+        subject,
         inbox: Buffer::hollow(),
-        deadline: Deadline::new(Instant::now() + worker.snapshot().limits.header_timeout),
+        deadline: Deadline::new(Instant::now() + patience),
         address,
         address_text: AddressText::new(address),
         open,
@@ -110,10 +117,31 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     worker.blocks.give(std::mem::replace(&mut client.inbox, Buffer::hollow()));
 }
 
+/// The connection as the listener has it, in clear or under TLS, and the subject of the client's
+/// certificate. Nothing if the handshake failed, which is the client's affair.
+async fn speak(
+    stream: TcpStream,
+    listener: &ListenerState,
+    patience: Duration,
+) -> Option<(Transport, Option<Box<str>>)> {
+    let Some(tls) = &listener.tls else { return Some((stream.into(), None)) };
+    match tls::server::accept(tls.config(), stream, patience).await {
+        Ok(stream) => {
+            let subject = tls::server::client_subject(stream.get_ref().1).map(Into::into);
+            Some((Transport::Tls(Box::new(stream.into())), subject))
+        }
+        Err(error) => {
+            listener.handshakes_failed.fetch_add(1, Relaxed);
+            tracing::debug!(listener = listener.name, %error, "a client did not come to speak TLS");
+            None
+        }
+    }
+}
+
 impl Client {
     /// The address of the socket that the client connected to.
     pub(super) fn listener(&self) -> &str {
-        self.open.listener()
+        &self.open.listener().name
     }
 
     /// Waits until there is something to read; false if the client left, stayed idle too long, or the

@@ -18,7 +18,12 @@ use super::{
     record::{Tally, record_refused},
     worker::Worker,
 };
-use crate::{registry::RetryReason, tls::Transport, upstream::balance};
+use crate::{
+    registry::RetryReason,
+    snapshot::Version,
+    tls::{HandshakeError, Transport},
+    upstream::balance,
+};
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +150,7 @@ async fn forward(
         };
         let (upstream, reused) = match kept {
             Some(stream) => (stream, true),
-            None => match connect(endpoint.address, patience).await {
+            None => match connect(version, chosen, patience).await {
                 Ok(stream) => (stream, false),
                 Err(fault) => {
                     tally.failed(fault);
@@ -210,12 +215,37 @@ fn take_body(client: &mut Client, plan: &Plan, out: &mut Buffer) -> Option<Frami
     }
 }
 
-async fn connect(address: std::net::SocketAddr, patience: Duration) -> Result<Transport, Fault> {
+/// A new connection to endpoint number `endpoint` of `version`, under TLS if the version is spoken to so.
+async fn connect(
+    version: &Version,
+    endpoint: usize,
+    patience: Duration,
+) -> Result<Transport, Fault> {
+    let (address, began) = (version.endpoints[endpoint].address, Instant::now());
+    let stream = connect_in_clear(address, patience).await?;
+    let Some((client, hosts)) = &version.tls else { return Ok(stream.into()) };
+    let patience = patience.saturating_sub(began.elapsed());
+    match client.connect(&hosts[endpoint], stream, patience).await {
+        Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
+        Err(error) => {
+            tracing::warn!(%address, %error, "an endpoint does not speak TLS as it should");
+            Err(match error {
+                HandshakeError::TimedOut(_) => Fault::ConnectTimeout,
+                _ => Fault::Tls,
+            })
+        }
+    }
+}
+
+async fn connect_in_clear(
+    address: std::net::SocketAddr,
+    patience: Duration,
+) -> Result<TcpStream, Fault> {
     match timeout(patience, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
             // Fails only on a connection that is already gone, which the first write will tell.
             let _ = stream.set_nodelay(true);
-            Ok(stream.into())
+            Ok(stream)
         }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "an endpoint could not be connected");

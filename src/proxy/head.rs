@@ -56,6 +56,7 @@ fn known(name: &str) -> Known {
         17 if is("x-forwarded-proto") => Known::Forwarded,
         18 if is("proxy-authenticate") => Known::HopByHop,
         19 if is("proxy-authorization") => Known::HopByHop,
+        21 if is("x-client-cert-subject") => Known::Forwarded,
         _ => Known::Other,
     }
 }

@@ -10,7 +10,7 @@ use super::{
     connection::Client,
     head::{Fields, MAX_FIELDS, RequestHead, parse_request},
     problem::{Fault, Problem},
-    rewrite::{Persistence, RequestId, write_request},
+    rewrite::{Origin, Persistence, RequestId, write_request},
     worker::{Held, Worker},
 };
 use crate::{
@@ -155,8 +155,14 @@ pub(super) fn plan(
 
     // An HTTP/1.0 client may leave the host out; the endpoint needs one.
     let authority = if head.authority.is_empty() { client.listener() } else { head.authority };
-    let encrypted = client.stream.is_encrypted();
-    write_request(out, &head, client.address_text.as_str(), encrypted, authority, &id);
+    let origin = Origin {
+        client: client.address_text.as_str(),
+        encrypted: client.stream.is_encrypted(),
+        subject: client.subject.as_deref(),
+        authority,
+        id: &id,
+    };
+    write_request(out, &head, &origin);
     let plan = Plan {
         decision,
         began: Instant::now(),

@@ -23,6 +23,8 @@ pub(super) enum Fault {
     Connect,
     /// The endpoint did not take the connection in time.
     ConnectTimeout,
+    /// The endpoint did not come to speak TLS, or not as the one it should be.
+    Tls,
     /// The endpoint did not answer in time.
     Timeout,
     /// The connection broke before the answer was whole.
@@ -36,7 +38,7 @@ impl Fault {
     pub(super) fn upstream_kind(self) -> Option<ErrorKind> {
         match self {
             Self::NoRoute | Self::NoVersion | Self::NoEndpoint => None,
-            Self::Connect | Self::ConnectTimeout => Some(ErrorKind::Connect),
+            Self::Connect | Self::ConnectTimeout | Self::Tls => Some(ErrorKind::Connect),
             Self::Timeout => Some(ErrorKind::Timeout),
             Self::Reset => Some(ErrorKind::Reset),
             Self::Protocol => Some(ErrorKind::Protocol),
@@ -53,6 +55,7 @@ impl Fault {
             Self::ConnectTimeout => {
                 (504, "connect_timeout", "the service could not be reached in time")
             }
+            Self::Tls => (502, "tls", "no encrypted connection to the service could be had"),
             Self::Timeout => (504, "timeout", "the service did not answer in time"),
             Self::Reset => (502, "reset", "the service ended the connection before it answered"),
             Self::Protocol => (502, "protocol", "the service's answer could not be understood"),

@@ -49,15 +49,22 @@ impl RequestId {
     }
 }
 
+/// What is told to an endpoint about the client's side.
+pub(super) struct Origin<'a> {
+    /// The client's address.
+    pub(super) client: &'a str,
+    /// The client speaks TLS.
+    pub(super) encrypted: bool,
+    /// Subject of the client's verified certificate.
+    pub(super) subject: Option<&'a str>,
+    /// Host and port that the client asked.
+    pub(super) authority: &'a str,
+    /// The request's id.
+    pub(super) id: &'a RequestId,
+}
+
 /// Writes `request` as it goes to an endpoint.
-pub(super) fn write_request(
-    out: &mut Buffer,
-    request: &RequestHead<'_, '_>,
-    client: &str,
-    encrypted: bool,
-    authority: &str,
-    id: &RequestId,
-) {
+pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, origin: &Origin<'_>) {
     out.put(request.method.as_bytes());
     out.put(b" ");
     out.put(request.path.as_bytes());
@@ -66,7 +73,7 @@ pub(super) fn write_request(
         out.put(query.as_bytes());
     }
     out.put(b" HTTP/1.1\r\nHost: ");
-    out.put(authority.as_bytes());
+    out.put(origin.authority.as_bytes());
     out.put(b"\r\n");
     for (field, kind) in request.fields() {
         match kind {
@@ -85,13 +92,17 @@ pub(super) fn write_request(
         out.put(b"Transfer-Encoding: chunked\r\n");
     }
     out.put(b"X-Forwarded-For: ");
-    out.put(client.as_bytes());
+    out.put(origin.client.as_bytes());
     out.put(b"\r\nX-Forwarded-Proto: ");
-    out.put(if encrypted { b"https" } else { b"http" });
+    out.put(if origin.encrypted { b"https" } else { b"http" });
     out.put(b"\r\nX-Forwarded-Host: ");
-    out.put(authority.as_bytes());
+    out.put(origin.authority.as_bytes());
+    if let Some(subject) = origin.subject {
+        out.put(b"\r\nX-Client-Cert-Subject: ");
+        out.put(subject.as_bytes());
+    }
     out.put(b"\r\nX-Request-Id: ");
-    out.put(id.as_str().as_bytes());
+    out.put(origin.id.as_str().as_bytes());
     out.put(b"\r\n\r\n");
 }
 
@@ -187,23 +198,23 @@ mod tests {
         let text = b"POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\nX-Forwarded-For: 6.6.6.6\r\n\
             Connection: keep-alive, X-Secret\r\nX-Secret: 1\r\nTE: trailers\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n\
             Proxy-Authorization: x\r\ntraceparent: 00-1-2-01\r\nTransfer-Encoding: chunked\r\nX-Request-Id: bad id\r\n\
-            x-forwarded-PROTO: https\r\nCookie: uid=7\r\n\r\n";
+            x-forwarded-PROTO: gopher\r\nx-client-cert-SUBJECT: CN=admin\r\nCookie: uid=7\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
         let mut out = Blocks::default().take();
-        write_request(
-            &mut out,
-            &head,
-            "10.0.0.9",
-            false,
-            head.authority,
-            &RequestId::from_random(0xabc),
-        );
+        let origin = Origin {
+            client: "10.0.0.9",
+            encrypted: true,
+            subject: Some("CN=partner-7"),
+            authority: head.authority,
+            id: &RequestId::from_random(0xabc),
+        };
+        write_request(&mut out, &head, &origin);
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
             "POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\ntraceparent: 00-1-2-01\r\nCookie: uid=7\r\n\
-             Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\n\
-             X-Forwarded-Host: api:80\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
+             Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
+             X-Forwarded-Host: api:80\r\nX-Client-Cert-Subject: CN=partner-7\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
         );
     }
 

@@ -12,6 +12,7 @@ use crate::{
     registry::{Counter, PerWorker},
     snapshot::Snapshot,
     telemetry::collector::Sample,
+    tls::TlsListener,
 };
 
 /// Statuses of answers that no version gave; the last place is for all others.
@@ -86,4 +87,8 @@ pub struct ListenerState {
     pub accepted: AtomicU64,
     /// Connections answered 503 and closed, since there were too many.
     pub shed: AtomicU64,
+    /// Handshakes that failed.
+    pub handshakes_failed: AtomicU64,
+    /// Its certificates, if clients speak TLS.
+    pub tls: Option<TlsListener>,
 }

@@ -292,9 +292,9 @@ impl Open {
         Self { worker: Rc::clone(worker), listener, place }
     }
 
-    /// The listening socket's address.
-    pub(super) fn listener(&self) -> &str {
-        &self.listener.name
+    /// The listening socket.
+    pub(super) fn listener(&self) -> &ListenerState {
+        &self.listener
     }
 
     /// Lets a drain wake the connection's task.

@@ -17,8 +17,12 @@ use crate::{
     config::{AdminToken, Config, LoadError, Loaded, schema, units::Weight},
     proxy::{Command, ListenerState, Shared},
     registry::{Forgotten, Registry},
-    snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, weights_in_force},
+    snapshot::{
+        AccessLog, Overrides, Resolved, Snapshot, Sources, TlsClients, open_clients,
+        weights_in_force,
+    },
     telemetry::{access_log, log},
+    tls::{Client, Clients, Refreshed, expiring},
 };
 
 /// The one writer of snapshots.
@@ -39,6 +43,8 @@ pub struct Controller {
     listeners: Vec<Arc<ListenerState>>,
     log: Option<log::Handle>,
     access_log: Option<access_log::AccessLog>,
+    clients: Clients,
+    tls: TlsClients,
     /// Snapshots that a request or a worker may still hold. Dropped here, not on a worker's core.
     retired: Vec<Arc<Snapshot>>,
     /// Tells that a snapshot was published.
@@ -142,6 +148,10 @@ pub struct Start {
     pub log: Option<log::Handle>,
     /// The access log, if the configuration has one.
     pub access_log: Option<access_log::AccessLog>,
+    /// Keeps the TLS sessions of versions.
+    pub clients: Clients,
+    /// Those of the configuration, opened.
+    pub tls: TlsClients,
     /// Live state, as the first snapshot was compiled with it.
     pub registry: Registry,
     /// Holds the first snapshot.
@@ -171,6 +181,8 @@ impl Controller {
             listeners: start.listeners,
             log: start.log,
             access_log: start.access_log,
+            clients: start.clients,
+            tls: start.tls,
             retired: Vec::new(),
             published: Arc::default(),
             started: (Instant::now(), SystemTime::now()),
@@ -303,11 +315,16 @@ impl Controller {
     /// Takes over the file as it was `read` again. A bad file changes nothing; it is logged and counted,
     /// and [`Controller::reloads`] shows what was wrong with it.
     pub fn reload(&mut self, read: Result<Loaded, LoadError>) -> Result<Reloaded, Arc<LoadError>> {
-        match read {
-            Ok(loaded) => {
+        let opened = read.and_then(|loaded| {
+            open_clients(&loaded.config, &mut self.clients)
+                .map(|tls| (loaded, tls))
+                .map_err(|error| LoadError::Named { why: error.to_string() })
+        });
+        match opened {
+            Ok((loaded, tls)) => {
                 self.reloads.applied += 1;
                 self.reloads.error = None;
-                Ok(self.take_over(loaded))
+                Ok(self.take_over(loaded, tls))
             }
             Err(error) => {
                 let error = Arc::new(error);
@@ -319,10 +336,21 @@ impl Controller {
         }
     }
 
-    fn take_over(&mut self, loaded: Loaded) -> Reloaded {
+    fn take_over(&mut self, loaded: Loaded, tls: TlsClients) -> Reloaded {
         self.tokens = loaded.tokens;
+        self.refresh_certificates(&loaded.config);
+        let same = |(key, client): (&schema::VersionTls, &Client)| {
+            self.tls.get(key).is_some_and(|known| Arc::ptr_eq(known.config(), client.config()))
+        };
+        let renewed = !tls.iter().all(same);
+        self.tls = tls;
         if loaded.hash == self.hash {
-            return Reloaded::Unchanged;
+            if !renewed {
+                return Reloaded::Unchanged;
+            }
+            let generation = self.publish(true);
+            tracing::info!(generation, "certificates towards endpoints taken over");
+            return Reloaded::Applied(generation);
         }
         let new = loaded.config;
         for field in needs_restart(&self.config, &new) {
@@ -341,6 +369,47 @@ impl Controller {
         self.in_force.send_replace(Arc::clone(&self.config));
         tracing::info!(generation, hash = self.hash, "configuration taken over");
         Reloaded::Applied(generation)
+    }
+
+    /// Has every listener look at its certificates, as `config` names them.
+    fn refresh_certificates(&self, config: &Config) {
+        let now = SystemTime::now();
+        for (listener, listen) in self.listeners.iter().zip(&config.listen) {
+            let (Some(tls), Some(wanted)) = (&listener.tls, &listen.tls) else { continue };
+            match tls.replace(wanted, now) {
+                Refreshed::Unchanged => {}
+                Refreshed::Renewed => {
+                    tracing::info!(listener = listener.name, "certificates taken over");
+                }
+                Refreshed::Kept(fault) => {
+                    let (listener, error) = (&fault.listener, &fault.error);
+                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay");
+                }
+            }
+        }
+        self.warn_of_expiries(now);
+    }
+
+    /// Logs each certificate that ends soon.
+    pub fn warn_of_expiries(&self, now: SystemTime) {
+        for expiry in
+            self.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(|t| t.expiries())
+        {
+            for (expiry, left) in expiring(std::slice::from_ref(&expiry), now) {
+                let (file, hours) = (expiry.file.display(), left.as_secs() / 3600);
+                tracing::warn!(listener = expiry.listener, %file, hours_left = hours, "a certificate ends soon");
+            }
+        }
+    }
+
+    /// Files of certificates and keys that are in use: a change of one is worth a reload.
+    pub fn tls_files(&self) -> Vec<PathBuf> {
+        let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
+        let mut files: Vec<PathBuf> = listeners.flat_map(|tls| tls.files()).collect();
+        files.extend(self.clients.files().cloned());
+        files.sort();
+        files.dedup();
+        files
     }
 
     /// Opens the access log that `new` asks for, if it is another one than is open.
@@ -395,6 +464,7 @@ impl Controller {
             config: &self.config,
             overrides: &self.overrides,
             resolved: &self.resolved,
+            tls: &self.tls,
             access_log: access_log.as_ref(),
         };
         let previous = same_routes.then_some(&*old);

@@ -146,13 +146,19 @@ impl Observatory {
             accepted: l.accepted.load(Relaxed),
             shed: l.shed.load(Relaxed),
         });
+        let tls = controller.listeners().iter().filter_map(|l| l.tls.as_ref());
+        let certificates = tls.flat_map(|tls| tls.expiries()).map(|e| metrics::Certificate {
+            listener: e.listener,
+            file: e.file.display().to_string(),
+            not_after: e.not_after,
+        });
         Scrape {
             services,
             series,
             unrouted: shared.unrouted(),
             listeners: listeners.collect(),
             // Listeners do not speak TLS yet.
-            certificates: Vec::new(),
+            certificates: certificates.collect(),
             generation: snapshot.generation,
             reloads_applied: controller.reloads().applied,
             reloads_rejected: controller.reloads().rejected,

@@ -80,7 +80,9 @@ impl From<&Reloads> for Reload {
 impl From<&LoadError> for ReloadError {
     fn from(error: &LoadError) -> Self {
         match error {
-            LoadError::Read { .. } => Self { message: error.to_string(), problems: Vec::new() },
+            LoadError::Read { .. } | LoadError::Named { .. } => {
+                Self { message: error.to_string(), problems: Vec::new() }
+            }
             LoadError::Invalid { path, problems } => {
                 let problems = problems.as_slice().to_vec();
                 let (path, count) = (path.display(), problems.len());
