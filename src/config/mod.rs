@@ -24,4 +24,4 @@ pub use load::{LoadError, Loaded, content_hash, parse, read};
 pub use problem::{Problem, Problems};
 pub use schema::{Config, json_schema};
 pub use token::AdminToken;
-pub use watch::{WatchError, WatchGuard, watch};
+pub use watch::{WatchError, WatchGuard, watch, watch_files};

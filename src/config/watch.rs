@@ -1,4 +1,4 @@
-//! Tells when the file's content may have changed.
+//! Tells when the content of a file, or of one of several, may have changed.
 //!
 //! The file itself is not watched but the folders it is found through: an editor renames a new file
 //! over the old one, and Kubernetes swaps a symbolic link (`..data`) in the folder of a mounted
@@ -89,21 +89,36 @@ pub fn watch(
     seen: &str,
     changed: impl Fn() + Send + 'static,
 ) -> Result<WatchGuard, WatchError> {
-    let path = std::path::absolute(path)
-        .map_err(|source| WatchError::Path { path: path.to_owned(), source })?;
+    let seen = u64::from_str_radix(seen, 16).ok();
+    watch_all(vec![File { path: path.to_owned(), content: seen }], changed)
+}
+
+/// Calls `changed` as [`watch`] does, whenever the content of one of `paths` may have changed, and once
+/// at the beginning: what changed before the watch began is not missed.
+pub fn watch_files(
+    paths: impl IntoIterator<Item = PathBuf>,
+    changed: impl Fn() + Send + 'static,
+) -> Result<WatchGuard, WatchError> {
+    let paths: BTreeSet<PathBuf> = paths.into_iter().collect();
+    watch_all(paths.into_iter().map(|path| File { path, content: None }).collect(), changed)
+}
+
+fn watch_all(
+    mut files: Vec<File>,
+    changed: impl Fn() + Send + 'static,
+) -> Result<WatchGuard, WatchError> {
+    for File { path, .. } in &mut files {
+        *path = std::path::absolute(&*path)
+            .map_err(|source| WatchError::Path { path: path.clone(), source })?;
+    }
+    let path = files.first().map(|file| file.path.clone()).unwrap_or_default();
     let (wake, woken) = sync_channel(1);
     let way = Arc::new(Mutex::new(BTreeSet::new()));
     let events = notify::recommended_watcher(forward(Arc::clone(&way), wake.clone()))
         .map_err(|source| WatchError::Events { path: path.clone(), source })?;
     let stop = Arc::new(AtomicBool::new(false));
-    let mut watched = Watched {
-        path: path.clone(),
-        way,
-        events,
-        folders: BTreeSet::new(),
-        content: u64::from_str_radix(seen, 16).ok(),
-        stop: Arc::clone(&stop),
-    };
+    let folders = BTreeSet::new();
+    let mut watched = Watched { files, way, events, folders, stop: Arc::clone(&stop) };
     watched.follow().map_err(|source| WatchError::Events { path, source })?;
     let thread = thread::Builder::new()
         .name("config-watch".to_owned())
@@ -139,22 +154,27 @@ fn forward(
     }
 }
 
-struct Watched {
+struct File {
     path: PathBuf,
-    /// Links on the way to the file, and the file.
+    /// Hash of the content last seen.
+    content: Option<u64>,
+}
+
+struct Watched {
+    files: Vec<File>,
+    /// Links on the way to the files, and the files.
     way: Arc<Mutex<BTreeSet<PathBuf>>>,
     events: RecommendedWatcher,
     /// Folders watched now.
     folders: BTreeSet<PathBuf>,
-    /// Hash of the content last seen.
-    content: Option<u64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Watched {
     fn run(mut self, woken: &Receiver<()>, changed: impl Fn()) {
         loop {
-            let complete = self.path.exists() && self.follow().is_ok();
+            let complete =
+                self.files.iter().all(|file| file.path.exists()) && self.follow().is_ok();
             // The content may have changed since it was read and before its folder was watched.
             self.tell(&changed);
             let wake = match complete {
@@ -175,29 +195,25 @@ impl Watched {
     }
 
     fn tell(&mut self, changed: &impl Fn()) {
-        let content = self.hash();
-        if content.is_some() && content != self.content {
-            self.content = content;
+        let mut is_new = false;
+        for file in &mut self.files {
+            let content = hash(&file.path);
+            if content.is_some() && content != file.content {
+                file.content = content;
+                is_new = true;
+            }
+        }
+        if is_new {
             changed();
         }
     }
 
-    /// Hash of the content; nothing if the file is not there. A file that cannot be read counts as
-    /// content of its own: the reload will say why.
-    fn hash(&self) -> Option<u64> {
-        match fs::read(&self.path) {
-            Ok(bytes) => Some(xxh3_64(&bytes)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(_) => Some(0),
-        }
-    }
-
-    /// Watches the folders on the way to the file as it is now. All of them each time: one that
+    /// Watches the folders on the way to the files as it is now. All of them each time: one that
     /// was deleted and made anew has the old name and no watch. A link that changes between the
     /// walk and the watch would be missed, so this is done until the way stays the same.
     fn follow(&mut self) -> notify::Result<()> {
         for _ in 0..MAX_LINKS {
-            let way = walk(&self.path);
+            let way = self.walk();
             let folders: BTreeSet<_> =
                 way.iter().filter_map(|step| step.parent().map(Path::to_owned)).collect();
             *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way.clone();
@@ -210,11 +226,25 @@ impl Watched {
                 self.events.watch(&folder, RecursiveMode::NonRecursive)?;
                 self.folders.insert(folder);
             }
-            if walk(&self.path) == way {
+            if self.walk() == way {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn walk(&self) -> BTreeSet<PathBuf> {
+        self.files.iter().flat_map(|file| walk(&file.path)).collect()
+    }
+}
+
+/// Hash of the content; nothing if the file is not there. A file that cannot be read counts as
+/// content of its own: the reload will say why.
+fn hash(path: &Path) -> Option<u64> {
+    match fs::read(path) {
+        Ok(bytes) => Some(xxh3_64(&bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(0),
     }
 }
 
@@ -325,6 +355,24 @@ mod tests {
         fs::write(&file, "1").unwrap();
         fs::read(&file).unwrap();
         assert!(told.recv_timeout(NOTHING).is_err());
+    }
+
+    #[test]
+    fn each_of_several_files_is_told_of() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let files = ["a", "b"].map(|name| folders[usize::from(name == "b")].path().join(name));
+        fs::write(&files[0], "1").unwrap();
+        let (tell, told) = mpsc::channel();
+        let read = files.clone();
+        let _guard = watch_files(files.clone(), move || {
+            let text = read.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
+            let _ = tell.send(text.collect::<Vec<_>>().join(" "));
+        });
+        wait_for(&told, "1 ");
+        fs::write(&files[1], "2").unwrap();
+        wait_for(&told, "1 2");
+        fs::write(&files[0], "3").unwrap();
+        wait_for(&told, "3 2");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
     client::Resumption,
     crypto::aws_lc_rs,
     pki_types::{DnsName, ServerName},
@@ -26,6 +26,9 @@ use crate::config::{pattern::EndpointHost, schema::VersionTls};
 /// Endpoints whose sessions are kept for resumption, per version.
 const SESSIONS: usize = 256;
 
+/// Versions of TLS that are offered.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
 /// What connections to the endpoints of a version share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -36,11 +39,16 @@ pub struct Client {
 impl Client {
     /// The client of `tls`, read from its files. `alpn` are the protocols offered, the preferred first.
     pub fn open(tls: &VersionTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
-        Self::build(tls, &Material::of_version(tls)?, alpn)
+        Self::build(tls, &Material::of_version(tls)?, alpn, VERSIONS)
     }
 
-    fn build(tls: &VersionTls, material: &Material, alpn: &[&[u8]]) -> Result<Self, TlsError> {
-        let config = build(tls, material, alpn)?;
+    pub(super) fn build(
+        tls: &VersionTls,
+        material: &Material,
+        alpn: &[&[u8]],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<Self, TlsError> {
+        let config = build(tls, material, alpn, versions)?;
         Ok(Self { config, name: tls.server_name.as_ref().and_then(server_name) })
     }
 
@@ -79,20 +87,21 @@ fn server_name(host: &EndpointHost) -> Option<ServerName<'static>> {
 
 /// The settings of a version, read from its files.
 pub fn client_config(tls: &VersionTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    build(tls, &Material::of_version(tls)?, alpn)
+    build(tls, &Material::of_version(tls)?, alpn, VERSIONS)
 }
 
 fn build(
     tls: &VersionTls,
     material: &Material,
     alpn: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match &tls.ca {
         Some(file) => material.authorities(file)?,
         None => system_roots()?,
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_protocol_versions(versions)?
         .with_root_certificates(roots);
     let mut config = match &tls.client {
         Some(client) => {
@@ -145,15 +154,16 @@ impl Clients {
     pub fn open(&mut self, tls: &VersionTls) -> Result<Client, TlsError> {
         let known = self.open.get_mut(tls);
         let material = Material::of_version(tls);
-        if let (Some(known), Ok(material)) = (&known, &material)
-            && known.fault.is_none()
-            && known.fingerprint == material.fingerprint()
-        {
-            return Ok(known.client.clone());
-        }
+        let known = match (known, &material) {
+            (Some(known), Ok(material)) if known.fingerprint == material.fingerprint() => {
+                known.fault = None;
+                return Ok(known.client.clone());
+            }
+            (known, _) => known,
+        };
         let alpn: Vec<&[u8]> = self.alpn.iter().map(Vec::as_slice).collect();
         let opened = material.and_then(|material| {
-            let client = Client::build(tls, &material, &alpn)?;
+            let client = Client::build(tls, &material, &alpn, VERSIONS)?;
             Ok(Kept { client, fingerprint: material.fingerprint(), fault: None })
         });
         match (opened, known) {

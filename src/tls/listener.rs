@@ -8,7 +8,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
@@ -16,18 +16,11 @@ use rustls::ServerConfig;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    Certificate, Material, TlsError,
+    Certificate, Expiry, Material, TlsError,
     material::listener_files,
     server::{Resumption, build, certificates},
 };
 use crate::config::schema::{ClientCertificates, ClientMode, ListenTls};
-
-/// What a listener demands of clients: nothing, or a certificate by some authorities.
-#[derive(Debug, PartialEq, Eq)]
-struct Demands(Option<(ClientMode, u64)>);
-
-/// A certificate that is valid for less than this is worth a warning.
-pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// TLS of a listener, for as long as the process lives.
 #[derive(Debug)]
@@ -51,6 +44,11 @@ struct State {
     fault: Option<Fault>,
 }
 
+/// What a listener demands of clients: nothing, or a certificate by the authorities whose file has
+/// this hash.
+#[derive(Debug, PartialEq, Eq)]
+struct Demands(Option<(ClientMode, u64)>);
+
 /// Settings made from files.
 struct Loaded {
     config: Arc<ServerConfig>,
@@ -71,25 +69,14 @@ pub enum Refreshed {
 }
 
 /// Files of a listener that cannot be used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("listener {listener}: the certificates before stay in force: {error}")]
 pub struct Fault {
     /// The listener's name.
     pub listener: String,
     /// What is wrong, with the file.
+    #[source]
     pub error: TlsError,
-}
-
-/// When a certificate in force ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expiry {
-    /// The listener's name.
-    pub listener: String,
-    /// Names and addresses that the certificate is for.
-    pub names: Vec<String>,
-    /// The certificate's file.
-    pub file: PathBuf,
-    /// Its last moment.
-    pub not_after: SystemTime,
 }
 
 impl TlsListener {
@@ -172,16 +159,8 @@ impl TlsListener {
 
     /// When the certificates in force end.
     pub fn expiries(&self) -> Vec<Expiry> {
-        let expiry = |certificate: &Certificate| {
-            let addresses = certificate.addresses.iter().map(ToString::to_string);
-            Expiry {
-                listener: self.name.clone(),
-                names: certificate.names.iter().cloned().chain(addresses).collect(),
-                file: certificate.file.clone(),
-                not_after: certificate.not_after,
-            }
-        };
-        self.state().certificates.iter().map(expiry).collect()
+        let state = self.state();
+        state.certificates.iter().map(|certificate| Expiry::of(&self.name, certificate)).collect()
     }
 
     /// The files to watch.
@@ -192,14 +171,6 @@ impl TlsListener {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The certificates that end within [`EXPIRY_WARNING`] of `now`, or have ended, with what is left.
-pub fn expiring(expiries: &[Expiry], now: SystemTime) -> impl Iterator<Item = (&Expiry, Duration)> {
-    expiries.iter().filter_map(move |expiry| {
-        let left = expiry.not_after.duration_since(now).unwrap_or_default();
-        (left < EXPIRY_WARNING).then_some((expiry, left))
-    })
 }
 
 /// Makes settings of `material`. Sessions of `before` go on if nothing else is demanded of clients.
@@ -219,7 +190,6 @@ fn load(
     Ok(Loaded { config, certificates, demands, resumption })
 }
 
-/// The mode and the authorities, as a hash.
 fn demands(tls: &ListenTls, material: &Material) -> Demands {
     let hash = |client: &ClientCertificates| xxh3_64(material.bytes(&client.ca));
     Demands(tls.client.as_ref().map(|client| (client.mode, hash(client))))

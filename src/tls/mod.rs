@@ -12,6 +12,7 @@
 pub mod certificates;
 pub mod client;
 mod error;
+mod expiry;
 mod listener;
 mod material;
 pub mod server;
@@ -22,7 +23,8 @@ mod transport;
 pub use certificates::Certificate;
 pub use client::{Client, Clients};
 pub use error::{HandshakeError, TlsError};
-pub use listener::{EXPIRY_WARNING, Expiry, Fault, Refreshed, TlsListener, expiring};
+pub use expiry::{EXPIRY_WARNING, Expiry, expiring, warn_expiring};
+pub use listener::{Fault, Refreshed, TlsListener};
 pub use material::Material;
 pub use transport::Transport;
 

@@ -16,7 +16,7 @@ use rustls::{
 use super::Certificate;
 
 /// The certificates of a listener by name, those of one name with the best first. A look-up allocates
-/// nothing.
+/// nothing where a name has one certificate; to ask which of several a client verifies, rustls does.
 #[derive(Debug)]
 pub struct Sni {
     exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
@@ -26,7 +26,7 @@ pub struct Sni {
 }
 
 impl Sni {
-    /// Sorts `certificates` by their names.
+    /// Sorts `certificates`, at least one, by their names.
     pub fn new(certificates: &[Certificate]) -> Self {
         let mut best_first: Vec<&Certificate> = certificates.iter().collect();
         best_first.sort_by_key(|certificate| certificate.is_rsa());
@@ -42,7 +42,8 @@ impl Sni {
             }
         }
         // The first certificate may have a sibling of another algorithm.
-        let siblings = best_first.iter().filter(|c| c.names == certificates[0].names);
+        let of_first = |c: &&&Certificate| certificates.first().is_some_and(|f| f.names == c.names);
+        let siblings = best_first.iter().filter(of_first);
         let default = siblings.map(|certificate| Arc::clone(&certificate.key)).collect();
         Self { exact, wildcard, default }
     }
@@ -58,6 +59,9 @@ impl Sni {
             self.exact.get(name).or_else(wildcard)
         });
         let choice = named.unwrap_or(&self.default);
+        if let [only] = choice.as_slice() {
+            return Some(only);
+        }
         let spoken = choice.iter().find(|key| key.key.choose_scheme(schemes).is_some());
         // A client that speaks none of them is told so by rustls.
         spoken.or_else(|| choice.first())

@@ -1,0 +1,59 @@
+//! When certificates end, and who must be told.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use super::Certificate;
+
+/// A certificate that is valid for less than this is worth a warning.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// When a certificate in force ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// The listener's name.
+    pub listener: String,
+    /// Names and addresses that the certificate is for.
+    pub names: Vec<String>,
+    /// The certificate's file.
+    pub file: PathBuf,
+    /// Its last moment.
+    pub not_after: SystemTime,
+}
+
+impl Expiry {
+    pub(super) fn of(listener: &str, certificate: &Certificate) -> Self {
+        let addresses = certificate.addresses.iter().map(ToString::to_string);
+        Self {
+            listener: listener.to_owned(),
+            names: certificate.names.iter().cloned().chain(addresses).collect(),
+            file: certificate.file.clone(),
+            not_after: certificate.not_after,
+        }
+    }
+}
+
+/// The certificates that end within [`EXPIRY_WARNING`] of `now`, or have ended, with what is left.
+pub fn expiring(expiries: &[Expiry], now: SystemTime) -> impl Iterator<Item = (&Expiry, Duration)> {
+    expiries.iter().filter_map(move |expiry| {
+        let left = expiry.not_after.duration_since(now).unwrap_or_default();
+        (left < EXPIRY_WARNING).then_some((expiry, left))
+    })
+}
+
+/// Logs a warning for each of [`expiring`]; once a day is often enough.
+pub fn warn_expiring(expiries: &[Expiry], now: SystemTime) {
+    for (expiry, left) in expiring(expiries, now) {
+        let Expiry { listener, names, file, not_after } = expiry;
+        let (file, ends) = (file.display(), humantime::format_rfc3339_seconds(*not_after));
+        let names = names.join(", ");
+        if left.is_zero() {
+            tracing::warn!(%listener, %file, %names, %ends, "a certificate has expired; renew it");
+        } else {
+            let days = left.as_secs() / (24 * 3600);
+            tracing::warn!(%listener, %file, %names, %ends, days, "a certificate expires soon; renew it");
+        }
+    }
+}
