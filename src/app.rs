@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     admin,
-    config::{Loaded, WatchGuard, read, watch},
+    config::{Loaded, WatchGuard, read, schema::Listen, watch},
     proxy::{Acceptor, Command, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     rollout::{Controller, controller::Start, view::Observatory},
@@ -103,11 +103,11 @@ impl App {
     ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let workers = worker_count(&config);
-        let bind = |address| {
-            Listener::bind(address).map_err(|source| StartError::Bind { address, source })
+        let bind = |listen: &Listen| {
+            let address = listen.address;
+            Listener::bind(listen).map_err(|source| StartError::Bind { address, source })
         };
-        let listeners: Vec<Listener> =
-            config.listen.iter().map(|l| bind(l.address)).collect::<Result<_, _>>()?;
+        let listeners: Vec<Listener> = config.listen.iter().map(bind).collect::<Result<_, _>>()?;
         let bind =
             |address| admin::bind(address).map_err(|source| StartError::Bind { address, source });
         let admin = config.admin.as_ref().map(|a| bind(a.address)).transpose()?;

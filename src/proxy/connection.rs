@@ -1,13 +1,6 @@
 //! A client's connection: waits for requests, hands each to [`handle`], and ends in order.
 
-use std::{
-    fmt::Write,
-    future::poll_fn,
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-    task::Poll,
-    time::Duration,
-};
+use std::{fmt::Write, future::poll_fn, net::IpAddr, rc::Rc, task::Poll, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,6 +12,7 @@ use super::{
     buffer::Buffer,
     deadline::Deadline,
     handle::{After, handle},
+    introduction::introduce,
     worker::{Open, Worker},
 };
 
@@ -34,6 +28,8 @@ pub(super) struct Client {
     /// Bytes read that belong to this request or to later ones; hollow while the client is idle.
     pub(super) inbox: Buffer,
     pub(super) deadline: Deadline,
+    /// The address that the connection comes from, by the PROXY protocol where that is spoken. A
+    /// request behind a trusted proxy may be of another client.
     pub(super) address: IpAddr,
     pub(super) address_text: AddressText,
     open: Open,
@@ -53,7 +49,7 @@ pub(super) struct AddressText {
 }
 
 impl AddressText {
-    fn new(address: IpAddr) -> Self {
+    pub(super) fn new(address: IpAddr) -> Self {
         let mut this = Self { text: [0; 46], length: 0 };
         // The longest form of an address is 45 bytes.
         let _ = write!(this, "{address}");
@@ -75,7 +71,7 @@ impl Write for AddressText {
 }
 
 /// Serves one client until its connection ends.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Open) {
+pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAddr, mut open: Open) {
     // Fails only if the connection is already gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
     poll_fn(|cx| {
@@ -83,12 +79,13 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         Poll::Ready(())
     })
     .await;
-    // An IPv4 client of an IPv6 socket is still an IPv4 client.
-    let address = peer.ip().to_canonical();
+    let mut deadline = Deadline::new(Instant::now() + worker.snapshot().limits.header_timeout);
+    let introduced = introduce(&worker, &mut open, &mut stream, peer, &mut deadline).await;
+    let Some(address) = introduced else { return };
     let mut client = Client {
         stream,
         inbox: Buffer::hollow(),
-        deadline: Deadline::new(Instant::now() + worker.snapshot().limits.header_timeout),
+        deadline,
         address,
         address_text: AddressText::new(address),
         open,
@@ -112,7 +109,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
 impl Client {
     /// The address of the socket that the client connected to.
     pub(super) fn listener(&self) -> &str {
-        self.open.listener()
+        &self.open.listener().name
     }
 
     /// Waits until there is something to read; false if the client left, stayed idle too long, or the

@@ -46,7 +46,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
                 }
                 Err(broken) => fail(client, worker, &plan, &mut out, broken, &mut tally).await,
             };
-            client.idle_since = tally.record(client);
+            client.idle_since = tally.record();
             after
         }
     };

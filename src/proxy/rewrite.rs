@@ -2,12 +2,13 @@
 //!
 //! Heads are written anew from what was read, never copied as bytes, so a form that two servers could
 //! read in two ways does not survive the proxy. Fields that belong to one connection, and those that
-//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). `X-Forwarded-*` of strangers are
-//! replaced.
+//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). `X-Forwarded-*` and `Forwarded` of
+//! strangers are replaced; those of trusted proxies are carried on.
 
 use super::{
     body::Framing,
     buffer::Buffer,
+    forwarded::{Forwarded, chain},
     head::{Known, RequestHead, ResponseHead, known, names},
 };
 
@@ -49,11 +50,13 @@ impl RequestId {
     }
 }
 
-/// Writes `request` as it goes to an endpoint.
+/// Writes `request`, which came from `peer`, as it goes to an endpoint; `forwarded` is what the peer said
+/// of its client, if it is trusted.
 pub(super) fn write_request(
     out: &mut Buffer,
     request: &RequestHead<'_, '_>,
-    client: &str,
+    peer: &str,
+    forwarded: Option<&Forwarded<'_>>,
     authority: &str,
     id: &RequestId,
 ) {
@@ -69,7 +72,8 @@ pub(super) fn write_request(
     out.put(b"\r\n");
     for field in request.headers {
         match known(field.name) {
-            Known::Other | Known::Date => {
+            Known::Forwarded if forwarded.is_none() => continue,
+            Known::Other | Known::Date | Known::Forwarded => {
                 if request.names_fields && names(request.headers, field.name.as_bytes()) {
                     continue;
                 }
@@ -84,9 +88,17 @@ pub(super) fn write_request(
         out.put(b"Transfer-Encoding: chunked\r\n");
     }
     out.put(b"X-Forwarded-For: ");
-    out.put(client.as_bytes());
-    out.put(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ");
-    out.put(authority.as_bytes());
+    if forwarded.is_some() {
+        for value in chain(request.headers) {
+            out.put(value);
+            out.put(b", ");
+        }
+    }
+    out.put(peer.as_bytes());
+    out.put(b"\r\nX-Forwarded-Proto: ");
+    out.put(forwarded.and_then(|f| f.proto).unwrap_or("http").as_bytes());
+    out.put(b"\r\nX-Forwarded-Host: ");
+    out.put(forwarded.and_then(|f| f.host).unwrap_or(authority).as_bytes());
     out.put(b"\r\nX-Request-Id: ");
     out.put(id.as_str().as_bytes());
     out.put(b"\r\n\r\n");
@@ -130,6 +142,7 @@ pub(super) fn write_response(
             | Known::Date
             | Known::Expect
             | Known::Host
+            | Known::XForwarded
             | Known::Forwarded
             | Known::RequestId => {
                 if response.names_fields && names(response.headers, field.name.as_bytes()) {
@@ -174,6 +187,7 @@ mod tests {
     use super::{
         super::{
             buffer::Blocks,
+            forwarded::read,
             head::{Fields, MAX_FIELDS, parse_request, parse_response},
         },
         *,
@@ -182,18 +196,40 @@ mod tests {
     #[test]
     fn a_request_goes_on_without_what_belonged_to_its_connection() {
         let text = b"POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\nX-Forwarded-For: 6.6.6.6\r\n\
+            Forwarded: for=6.6.6.6\r\nX-Forwarded-Host: evil\r\n\
             Connection: keep-alive, X-Secret\r\nX-Secret: 1\r\nTE: trailers\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n\
             Proxy-Authorization: x\r\ntraceparent: 00-1-2-01\r\nTransfer-Encoding: chunked\r\nX-Request-Id: bad id\r\n\
             x-forwarded-PROTO: https\r\nCookie: uid=7\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
         let mut out = Blocks::default().take();
-        write_request(&mut out, &head, "10.0.0.9", head.authority, &RequestId::from_random(0xabc));
+        let id = RequestId::from_random(0xabc);
+        write_request(&mut out, &head, "10.0.0.9", None, head.authority, &id);
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
             "POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\ntraceparent: 00-1-2-01\r\nCookie: uid=7\r\n\
              Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\n\
              X-Forwarded-Host: api:80\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_goes_on_with_the_proxy_appended() {
+        let text = b"GET / HTTP/1.1\r\nHost: inner\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.7\r\n\
+            x-forwarded-for: 10.0.0.8\r\nForwarded: for=192.0.2.7\r\nX-Forwarded-Proto: HTTPS\r\n\
+            X-Forwarded-Host: api.example.com\r\n\r\n";
+        let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
+        let trusted = ["10.0.0.0/8".parse().expect("a network")];
+        let forwarded = read(head.headers, [10, 0, 0, 9].into(), &trusted).expect("trusted");
+        let mut out = Blocks::default().take();
+        let id = RequestId::from_random(0xabc);
+        write_request(&mut out, &head, "10.0.0.9", Some(&forwarded), head.authority, &id);
+        assert_eq!(
+            std::str::from_utf8(out.data()).expect("text"),
+            "GET / HTTP/1.1\r\nHost: inner\r\nForwarded: for=192.0.2.7\r\n\
+             X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.0.0.8, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
+             X-Forwarded-Host: api.example.com\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
         );
     }
 
