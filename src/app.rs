@@ -16,7 +16,7 @@ use reload::Reloader;
 
 use crate::{
     admin,
-    config::{Loaded, WatchGuard, schema},
+    config::{Loaded, WatchGuard, schema::Listen},
     proxy::{Acceptor, Command, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     rollout::{Controller, controller::Start, view::Observatory},
@@ -108,12 +108,12 @@ impl App {
     ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let workers = worker_count(&config);
-        let bind = |address| {
-            Listener::bind(address).map_err(|source| StartError::Bind { address, source })
+        let bind = |listen: &Listen| {
+            let address = listen.address;
+            Listener::bind(listen).map_err(|source| StartError::Bind { address, source })
         };
-        let listeners: Vec<Listener> =
-            config.listen.iter().map(|l| bind(l.address)).collect::<Result<_, _>>()?;
-        let encrypt = |(listener, listen): (Listener, &schema::Listen)| match &listen.tls {
+        let listeners: Vec<Listener> = config.listen.iter().map(bind).collect::<Result<_, _>>()?;
+        let encrypt = |(listener, listen): (Listener, &Listen)| match &listen.tls {
             Some(tls) => listener.encrypt(tls),
             None => Ok(listener),
         };

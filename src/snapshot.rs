@@ -12,6 +12,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use ipnet::IpNet;
 
 pub use crate::upstream::resolve::Resolved;
 use crate::{
@@ -71,6 +72,8 @@ pub struct Snapshot {
     pub services: Vec<Service>,
     /// Bounds on clients.
     pub limits: schema::Limits,
+    /// Peers that are believed when they say whose request it is.
+    pub trusted_proxies: Box<[IpNet]>,
     /// Where lines of the access log go; nothing if it is off.
     pub access_log: Option<AccessLog>,
 }
@@ -205,6 +208,7 @@ impl Snapshot {
             routes,
             services,
             limits: config.limits.clone(),
+            trusted_proxies: config.trusted_proxies.clone().into(),
             access_log: sources.access_log.cloned(),
         }
     }

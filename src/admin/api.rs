@@ -84,7 +84,7 @@ async fn status(
             address: listener.name.clone(),
             open: listener.open.load(Relaxed),
             accepted: listener.accepted.load(Relaxed),
-            shed: listener.shed.load(Relaxed),
+            shed: listener.shed.load(Relaxed) + listener.shed_per_client.load(Relaxed),
         }
     });
     let status = Status {

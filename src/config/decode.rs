@@ -114,6 +114,7 @@ fn example(name: &str) -> String {
         "versions" => "{ NAME: { endpoints: [ 127.0.0.1:9001 ] } }",
         "endpoints" => "[ 127.0.0.1:9001 ]",
         "address" => "127.0.0.1:8080",
+        "from" => "[ 10.0.0.0/8 ]",
         "match" => "{ headers: { x-tester: yes } }",
         "file" | "path" | "cert" | "key" | "ca" => "FILE",
         "certificates" => "[ { cert: edge.pem, key: edge.key } ]",

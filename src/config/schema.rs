@@ -46,6 +46,12 @@ pub struct Config {
     /// Where clients are accepted; at least one address. Read at start.
     #[schemars(length(min = 1))]
     pub listen: Vec<Listen>,
+    /// Proxies in front that are believed when they say in `X-Forwarded-For`, `-Proto` and `-Host`
+    /// whose request it is: ranges such as `10.0.0.0/8`, or single addresses. What others say there
+    /// is replaced. Default: none.
+    #[serde(default, with = "address::networks")]
+    #[schemars(with = "Vec<address::NetworkText>")]
+    pub trusted_proxies: Vec<IpNet>,
     /// The admin endpoint. Default: none.
     #[serde(default)]
     pub admin: Option<Admin>,
@@ -83,6 +89,20 @@ pub struct Listen {
     /// Certificates. Default: clients speak without TLS.
     #[serde(default)]
     pub tls: Option<ListenTls>,
+    /// Balancers whose connections begin with a head of the PROXY protocol. Default: none.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Which connections begin with a head of the PROXY protocol, version 1 or 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Those from these addresses, all of them: ranges such as `10.0.0.0/8`, or single ones. A
+    /// connection without a good head is closed; one from elsewhere has none.
+    #[serde(with = "address::networks")]
+    #[schemars(with = "Vec<address::NetworkText>", length(min = 1))]
+    pub from: Vec<IpNet>,
 }
 
 /// The admin endpoint: JSON API, `/metrics`, `/healthz`, `/readyz`.
@@ -344,6 +364,10 @@ pub struct Limits {
     /// Client connections at once; one more is answered 503 and closed. Default 16384.
     #[schemars(range(min = 1))]
     pub connections: u32,
+    /// Of those, connections of one client address at once, an IPv6 address with its /64; one more is
+    /// answered 503 and closed. Trusted proxies are not counted. Default 8192.
+    #[schemars(range(min = 1))]
+    pub connections_per_client: u32,
     /// Size of a request's head; above it 431, or 414 if the target alone is larger.
     /// Default `32KiB`, range `1KiB` to `1MiB`.
     pub header_bytes: ByteSize,
@@ -368,6 +392,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            connections_per_client: 8192,
             header_bytes: ByteSize(32 * 1024),
             header_count: 100,
             header_timeout: Duration::from_secs(10),

@@ -10,26 +10,22 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::LocalSet,
-    time::{Instant, timeout},
 };
 
 use super::{
-    buffer::Buffer,
-    problem::Problem,
-    rewrite::Persistence,
     shared::{ListenerState, Shared},
-    worker::Command,
+    shed::{Surplus, shed},
+    worker::{Accepted, Command},
 };
 use crate::{
-    config::schema::ListenTls,
+    config::schema::{Listen, ListenTls},
     tls::{TlsError, TlsListener},
 };
 
@@ -42,12 +38,6 @@ const ALPN: &[&[u8]] = &[b"http/1.1"];
 /// Pause after an accept that failed for want of a resource (file descriptors, memory).
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Connections told at once that there are too many; further ones are closed without a word.
-const SHED_AT_ONCE: usize = 256;
-
-/// A client that is told that there are too many may take this long to read it.
-const SHED_PATIENCE: Duration = Duration::from_secs(1);
-
 /// A bound listening socket.
 #[derive(Debug)]
 pub struct Listener {
@@ -59,9 +49,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds `address`.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// Binds the address of `listen`.
+    pub fn bind(listen: &Listen) -> io::Result<Self> {
         use socket2::{Domain, Socket, Type};
+        let address = listen.address;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         // A restart must not wait for the connections of the last process to fade.
         socket.set_reuse_address(true)?;
@@ -70,16 +61,20 @@ impl Listener {
         socket.listen(BACKLOG)?;
         let socket = StdListener::from(socket);
         let address = socket.local_addr()?;
-        let state = Arc::new(ListenerState { name: address.to_string(), ..Default::default() });
-        Ok(Self { socket, state, address })
+        let state = ListenerState {
+            name: address.to_string(),
+            proxy_protocol_from: listen.proxy_protocol.as_ref().map_or(vec![], |p| p.from.clone()),
+            ..Default::default()
+        };
+        Ok(Self { socket, state: Arc::new(state), address })
     }
 
-    /// The same socket, whose clients speak TLS.
-    pub fn encrypt(self, tls: &ListenTls) -> Result<Self, TlsError> {
-        let name = self.state.name.clone();
-        let tls = Some(TlsListener::open(&name, tls, ALPN)?);
-        let state = Arc::new(ListenerState { name, tls, ..Default::default() });
-        Ok(Self { state, ..self })
+    /// The same socket, whose clients speak TLS. Called before the socket is handed out.
+    pub fn encrypt(mut self, tls: &ListenTls) -> Result<Self, TlsError> {
+        let tls = TlsListener::open(&self.state.name, tls, ALPN)?;
+        let state = Arc::get_mut(&mut self.state).expect("nobody else has the socket yet");
+        state.tls = Some(tls);
+        Ok(self)
     }
 }
 
@@ -101,8 +96,7 @@ impl Acceptor {
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, stopped) = watch::channel(false);
         let thread = thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
-            let hand_out =
-                Rc::new(HandOut { shared, workers, shedding: Semaphore::new(SHED_AT_ONCE) });
+            let hand_out = Rc::new(HandOut { shared, workers });
             let local = LocalSet::new();
             for listener in listeners {
                 local.spawn_local(accept(listener, Rc::clone(&hand_out), stopped.clone()));
@@ -128,7 +122,6 @@ impl Acceptor {
 struct HandOut {
     shared: Arc<Shared>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    shedding: Semaphore,
 }
 
 async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut stopped: watch::Receiver<bool>) {
@@ -167,36 +160,32 @@ impl HandOut {
         state.accepted.fetch_add(1, Relaxed);
         let limit = self.shared.snapshot.load().limits.connections as usize;
         if self.shared.connections() >= limit {
-            state.shed.fetch_add(1, Relaxed);
-            tokio::task::spawn_local(Rc::clone(self).shed(stream));
-            return;
+            return self.shed(stream, Surplus::OfAll, state);
         }
+        // An IPv4 client of an IPv6 socket is still an IPv4 client.
+        let peer = peer.ip().to_canonical();
+        // Whose connection it is that a balancer passes on, the worker will read.
+        let seat = match state.is_introduced_by(peer) {
+            true => Ok(None),
+            false => self.shared.seat(peer),
+        };
+        let seat = match seat {
+            Ok(seat) => seat,
+            Err(surplus) => return self.shed(stream, surplus, state),
+        };
         let loads = self.shared.loads.iter().enumerate();
         let least = loads.min_by_key(|(_, load)| load.load(Relaxed)).map_or(0, |(n, _)| n);
         let Ok(stream) = stream.into_std() else { return };
         self.shared.loads.of(least).fetch_add(1, Relaxed);
         state.open.fetch_add(1, Relaxed);
+        let accepted = Accepted { stream, peer, listener: Arc::clone(state), seat };
         // Fails only when the worker has ended, and then so does the connection.
-        let _ = self.workers[least].send(Command::Connection(stream, peer, Arc::clone(state)));
+        let _ = self.workers[least].send(Command::Connection(accepted));
     }
 
-    /// Answers 503 at once, so that a client or a balancer in front knows to go elsewhere.
-    async fn shed(self: Rc<Self>, mut stream: TcpStream) {
-        let Ok(_permit) = self.shedding.try_acquire() else { return };
-        let mut out = Buffer::hollow();
-        let detail = "there are more connections than the limit";
-        let problem = Problem { status: 503, kind: "connections", detail };
-        let date = httpdate::fmt_http_date(SystemTime::now());
-        problem.write(&mut out, None, false, Persistence::Close, &date);
-        let telling = async {
-            stream.write_all(out.data()).await?;
-            stream.shutdown().await?;
-            // Read until the client ends: closing with unread bytes would reset the answer away.
-            let mut sink = [0u8; 1024];
-            let until = Instant::now() + SHED_PATIENCE;
-            while Instant::now() < until && stream.read(&mut sink).await? > 0 {}
-            io::Result::Ok(())
-        };
-        let _ = timeout(SHED_PATIENCE, telling).await;
+    fn shed(self: &Rc<Self>, mut stream: TcpStream, surplus: Surplus, state: &ListenerState) {
+        state.count_shed(surplus);
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move { shed(&this.shared, &mut stream, surplus).await });
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt::Write,
     future::poll_fn,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
@@ -20,6 +20,7 @@ use super::{
     buffer::Buffer,
     deadline::Deadline,
     handle::{After, handle},
+    introduction::introduce,
     shared::ListenerState,
     worker::{Open, Worker},
 };
@@ -37,6 +38,8 @@ pub(super) struct Client {
     /// Bytes read that belong to this request or to later ones; hollow while the client is idle.
     pub(super) inbox: Buffer,
     pub(super) deadline: Deadline,
+    /// The address that the connection comes from, by the PROXY protocol where that is spoken. A
+    /// request behind a trusted proxy may be of another client.
     pub(super) address: IpAddr,
     pub(super) address_text: AddressText,
     /// Subject of the client's verified certificate.
@@ -58,7 +61,7 @@ pub(super) struct AddressText {
 }
 
 impl AddressText {
-    fn new(address: IpAddr) -> Self {
+    pub(super) fn new(address: IpAddr) -> Self {
         let mut this = Self { text: [0; 46], length: 0 };
         // The longest form of an address is 45 bytes.
         let _ = write!(this, "{address}");
@@ -80,7 +83,7 @@ impl Write for AddressText {
 }
 
 /// Serves one client until its connection ends.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Open) {
+pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAddr, mut open: Open) {
     // Fails only if the connection is already gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
     poll_fn(|cx| {
@@ -88,15 +91,16 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         Poll::Ready(())
     })
     .await;
-    // An IPv4 client of an IPv6 socket is still an IPv4 client.
-    let address = peer.ip().to_canonical();
     let patience = worker.snapshot().limits.header_timeout;
+    let mut deadline = Deadline::new(Instant::now() + patience);
+    let introduced = introduce(&worker, &mut open, &mut stream, peer, &mut deadline).await;
+    let Some(address) = introduced else { return };
     let Some((stream, subject)) = speak(stream, open.listener(), patience).await else { return };
     let mut client = Client {
         stream,
         subject,
         inbox: Buffer::hollow(),
-        deadline: Deadline::new(Instant::now() + patience),
+        deadline,
         address,
         address_text: AddressText::new(address),
         open,
@@ -125,7 +129,8 @@ async fn speak(
     patience: Duration,
 ) -> Option<(Transport, Option<Box<str>>)> {
     let Some(tls) = &listener.tls else { return Some((stream.into(), None)) };
-    match tls::server::accept(tls.config(), stream, patience).await {
+    // On the heap, so that a connection does not hold its handshake's space for as long as it lives.
+    match Box::pin(tls::server::accept(tls.config(), stream, patience)).await {
         Ok(stream) => {
             let subject = tls::server::client_subject(stream.get_ref().1).map(Into::into);
             Some((Transport::Tls(Box::new(stream.into())), subject))

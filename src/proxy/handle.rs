@@ -51,7 +51,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
                 }
                 Err(broken) => fail(client, worker, &plan, &mut out, broken, &mut tally).await,
             };
-            client.idle_since = tally.record(client);
+            client.idle_since = tally.record();
             after
         }
     };
@@ -225,7 +225,8 @@ async fn connect(
     let stream = connect_in_clear(address, patience).await?;
     let Some((client, hosts)) = &version.tls else { return Ok(stream.into()) };
     let patience = patience.saturating_sub(began.elapsed());
-    match client.connect(&hosts[endpoint], stream, patience).await {
+    // On the heap: the handshake's space is not to be part of every connection's.
+    match Box::pin(client.connect(&hosts[endpoint], stream, patience)).await {
         Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
         Err(error) => {
             tracing::warn!(%address, %error, "an endpoint does not speak TLS as it should");

@@ -29,6 +29,9 @@ pub(super) enum Known {
     HopByHop,
     KeepAlive,
     Expect,
+    /// `X-Forwarded-For`, `-Proto` or `-Host`.
+    XForwarded,
+    /// RFC 7239.
     Forwarded,
     RequestId,
     Date,
@@ -45,18 +48,19 @@ fn known(name: &str) -> Known {
         4 if is("date") => Known::Date,
         6 if is("expect") => Known::Expect,
         7 if is("upgrade") || is("trailer") => Known::HopByHop,
+        9 if is("forwarded") => Known::Forwarded,
         10 if is("connection") => Known::Connection,
         10 if is("keep-alive") => Known::KeepAlive,
         12 if is("x-request-id") => Known::RequestId,
         14 if is("content-length") => Known::ContentLength,
-        15 if is("x-forwarded-for") => Known::Forwarded,
+        15 if is("x-forwarded-for") => Known::XForwarded,
         16 if is("proxy-connection") => Known::HopByHop,
-        16 if is("x-forwarded-host") => Known::Forwarded,
+        16 if is("x-forwarded-host") => Known::XForwarded,
         17 if is("transfer-encoding") => Known::TransferEncoding,
-        17 if is("x-forwarded-proto") => Known::Forwarded,
+        17 if is("x-forwarded-proto") => Known::XForwarded,
         18 if is("proxy-authenticate") => Known::HopByHop,
         19 if is("proxy-authorization") => Known::HopByHop,
-        21 if is("x-client-cert-subject") => Known::Forwarded,
+        21 if is("x-client-cert-subject") => Known::XForwarded,
         _ => Known::Other,
     }
 }
@@ -267,7 +271,7 @@ const HOST_BYTE: [bool; 256] = {
 };
 
 /// A host with an optional port (RFC 9110 section 7.2).
-fn parse_authority(value: &[u8]) -> Result<&str, Refusal> {
+pub(super) fn parse_authority(value: &[u8]) -> Result<&str, Refusal> {
     let fault = bad("the host is not a name or an address with an optional port");
     let text = std::str::from_utf8(value).map_err(|_| fault)?;
     let (host, port) = match text.strip_prefix('[').and_then(|t| t.split_once(']')) {
@@ -395,7 +399,7 @@ fn keep_alive_seconds(value: &[u8]) -> Option<u32> {
 }
 
 /// The parts of a comma-separated list, trimmed, none empty.
-pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn tokens(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
 }
 

@@ -1,6 +1,6 @@
 //! What is decided about a request once its head is complete: admit, route, assign.
 
-use std::{mem::MaybeUninit, rc::Rc};
+use std::{mem::MaybeUninit, net::IpAddr, rc::Rc};
 
 use tokio::time::Instant;
 
@@ -8,6 +8,7 @@ use super::{
     body::Framing,
     buffer::Buffer,
     connection::Client,
+    forwarded,
     head::{Fields, MAX_FIELDS, RequestHead, parse_request},
     problem::{Fault, Problem},
     rewrite::{Origin, Persistence, RequestId, write_request},
@@ -59,6 +60,8 @@ impl Manner {
 /// What the access log says of a head.
 #[derive(Debug)]
 pub(super) struct LogText {
+    /// The client's address, which behind a trusted proxy is not the connection's.
+    pub(super) client: IpAddr,
     pub(super) method: Box<str>,
     pub(super) host: Box<str>,
     pub(super) path: Box<str>,
@@ -121,14 +124,23 @@ pub(super) fn plan(
     if head_bytes as u64 > snapshot.limits.header_bytes.0 {
         return Err(Box::new(too_large(client.inbox.data(), snapshot.limits.header_bytes.0)));
     }
+    // Behind a trusted proxy each request has a client of its own.
+    let forwarded = match &*snapshot.trusted_proxies {
+        [] => None,
+        trusted => forwarded::read(head.headers, client.address, trusted),
+    };
+    let (address, address_text) = match &forwarded {
+        Some(forwarded) => (forwarded.client, &forwarded.client_text),
+        None => (client.address, &client.address_text),
+    };
     let view = RequestView {
         method: head.method,
         host: head.host(),
         path: &head.path,
         query: head.query.unwrap_or(""),
         headers: head.headers,
-        client: client.address,
-        client_text: client.address_text.as_str(),
+        client: address,
+        client_text: address_text.as_str(),
     };
     let id = view.header("x-request-id").and_then(RequestId::from_client);
     let id = id.unwrap_or_else(|| RequestId::from_random(fastrand::u128(..)));
@@ -137,7 +149,7 @@ pub(super) fn plan(
         keep_alive: head.keep_alive,
         head_only: head.method == "HEAD",
     };
-    let log = log_text(&head, &snapshot);
+    let log = log_text(&head, address, &snapshot);
 
     // route, assign
     let decision = match snapshot.decide(&view) {
@@ -156,7 +168,8 @@ pub(super) fn plan(
     // An HTTP/1.0 client may leave the host out; the endpoint needs one.
     let authority = if head.authority.is_empty() { client.listener() } else { head.authority };
     let origin = Origin {
-        client: client.address_text.as_str(),
+        peer: client.address_text.as_str(),
+        forwarded: forwarded.as_ref(),
         encrypted: client.stream.is_encrypted(),
         subject: client.subject.as_deref(),
         authority,
@@ -189,10 +202,15 @@ pub(super) fn too_large(bytes: &[u8], limit: u64) -> Refused {
     Refused::unread(refusal)
 }
 
-fn log_text(head: &RequestHead<'_, '_>, snapshot: &Snapshot) -> Option<Box<LogText>> {
+fn log_text(
+    head: &RequestHead<'_, '_>,
+    client: IpAddr,
+    snapshot: &Snapshot,
+) -> Option<Box<LogText>> {
     let log = snapshot.access_log.as_ref()?;
     sampled(log.sample, fastrand::u64(..)).then(|| {
         Box::new(LogText {
+            client,
             method: head.method.into(),
             host: head.authority.into(),
             path: (&*head.path).into(),

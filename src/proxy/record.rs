@@ -109,7 +109,7 @@ impl<'a> Tally<'a> {
     }
 
     /// The request ended: counts it, hands its latency and its line on, and answers when it ended.
-    pub(super) fn record(mut self, client: &Client) -> Instant {
+    pub(super) fn record(mut self) -> Instant {
         let ended = self.ended.unwrap_or_else(Instant::now);
         let (plan, worker) = (self.plan, self.worker);
         let series = &plan.route().series[usize::from(plan.decision.version)];
@@ -129,12 +129,12 @@ impl<'a> Tally<'a> {
             upstream_us: self.upstream_us,
         });
         if plan.log.is_some() {
-            self.log(client, duration_us);
+            self.log(duration_us);
         }
         ended
     }
 
-    fn log(&mut self, client: &Client, duration_us: u32) {
+    fn log(&mut self, duration_us: u32) {
         let plan = self.plan;
         let Some(text) = &plan.log else { return };
         let cohort = match plan.decision.by {
@@ -149,7 +149,7 @@ impl<'a> Tally<'a> {
             &Entry {
                 unix_us: began_unix_us(duration_us),
                 request_id: plan.id.as_str().as_bytes(),
-                client: client.address,
+                client: text.client,
                 method: text.method.as_bytes(),
                 host: text.host.as_bytes(),
                 path: text.path.as_bytes(),
@@ -194,7 +194,7 @@ pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Refused
         &Entry {
             unix_us: began_unix_us(0),
             request_id: refused.id.as_ref().map_or(&[][..], |id| id.as_str().as_bytes()),
-            client: client.address,
+            client: text.map_or(client.address, |t| t.client),
             method: text.map_or(&[], |t| t.method.as_bytes()),
             host: text.map_or(&[], |t| t.host.as_bytes()),
             path: text.map_or(&[], |t| t.path.as_bytes()),

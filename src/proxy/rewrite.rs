@@ -2,12 +2,13 @@
 //!
 //! Heads are written anew from what was read, never copied as bytes, so a form that two servers could
 //! read in two ways does not survive the proxy. Fields that belong to one connection, and those that
-//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). `X-Forwarded-*` of strangers are
-//! replaced.
+//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). `X-Forwarded-*` and `Forwarded` of
+//! strangers are replaced; those of trusted proxies are carried on.
 
 use super::{
     body::Framing,
     buffer::Buffer,
+    forwarded::{Forwarded, chain},
     head::{Known, RequestHead, ResponseHead, names},
 };
 
@@ -51,13 +52,15 @@ impl RequestId {
 
 /// What is told to an endpoint about the client's side.
 pub(super) struct Origin<'a> {
-    /// The client's address.
-    pub(super) client: &'a str,
-    /// The client speaks TLS.
+    /// Address of who sent the request: the client, or a trusted proxy.
+    pub(super) peer: &'a str,
+    /// What a trusted peer said of its client.
+    pub(super) forwarded: Option<&'a Forwarded<'a>>,
+    /// The peer speaks TLS.
     pub(super) encrypted: bool,
-    /// Subject of the client's verified certificate.
+    /// Subject of the peer's verified certificate.
     pub(super) subject: Option<&'a str>,
-    /// Host and port that the client asked.
+    /// Host and port that were asked.
     pub(super) authority: &'a str,
     /// The request's id.
     pub(super) id: &'a RequestId,
@@ -77,7 +80,8 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
     out.put(b"\r\n");
     for (field, kind) in request.fields() {
         match kind {
-            Known::Other | Known::Date => {
+            Known::Forwarded if origin.forwarded.is_none() => continue,
+            Known::Other | Known::Date | Known::Forwarded => {
                 if request.names_fields && names(request.headers, field.name.as_bytes()) {
                     continue;
                 }
@@ -92,11 +96,19 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
         out.put(b"Transfer-Encoding: chunked\r\n");
     }
     out.put(b"X-Forwarded-For: ");
-    out.put(origin.client.as_bytes());
+    let forwarded = origin.forwarded;
+    if forwarded.is_some() {
+        for value in chain(request.headers) {
+            out.put(value);
+            out.put(b", ");
+        }
+    }
+    out.put(origin.peer.as_bytes());
     out.put(b"\r\nX-Forwarded-Proto: ");
-    out.put(if origin.encrypted { b"https" } else { b"http" });
+    let scheme = if origin.encrypted { "https" } else { "http" };
+    out.put(forwarded.and_then(|f| f.proto).unwrap_or(scheme).as_bytes());
     out.put(b"\r\nX-Forwarded-Host: ");
-    out.put(origin.authority.as_bytes());
+    out.put(forwarded.and_then(|f| f.host).unwrap_or(origin.authority).as_bytes());
     if let Some(subject) = origin.subject {
         out.put(b"\r\nX-Client-Cert-Subject: ");
         out.put(subject.as_bytes());
@@ -144,6 +156,7 @@ pub(super) fn write_response(
             | Known::Date
             | Known::Expect
             | Known::Host
+            | Known::XForwarded
             | Known::Forwarded
             | Known::RequestId => {
                 if response.names_fields && names(response.headers, field.name.as_bytes()) {
@@ -188,6 +201,7 @@ mod tests {
     use super::{
         super::{
             buffer::Blocks,
+            forwarded::read,
             head::{Fields, MAX_FIELDS, parse_request, parse_response},
         },
         *,
@@ -196,6 +210,7 @@ mod tests {
     #[test]
     fn a_request_goes_on_without_what_belonged_to_its_connection() {
         let text = b"POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\nX-Forwarded-For: 6.6.6.6\r\n\
+            Forwarded: for=6.6.6.6\r\nX-Forwarded-Host: evil\r\n\
             Connection: keep-alive, X-Secret\r\nX-Secret: 1\r\nTE: trailers\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n\
             Proxy-Authorization: x\r\ntraceparent: 00-1-2-01\r\nTransfer-Encoding: chunked\r\nX-Request-Id: bad id\r\n\
             x-forwarded-PROTO: gopher\r\nx-client-cert-SUBJECT: CN=admin\r\nCookie: uid=7\r\n\r\n";
@@ -203,7 +218,8 @@ mod tests {
         let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
         let mut out = Blocks::default().take();
         let origin = Origin {
-            client: "10.0.0.9",
+            peer: "10.0.0.9",
+            forwarded: None,
             encrypted: true,
             subject: Some("CN=partner-7"),
             authority: head.authority,
@@ -215,6 +231,33 @@ mod tests {
             "POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\ntraceparent: 00-1-2-01\r\nCookie: uid=7\r\n\
              Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-Host: api:80\r\nX-Client-Cert-Subject: CN=partner-7\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_goes_on_with_the_proxy_appended() {
+        let text = b"GET / HTTP/1.1\r\nHost: inner\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.7\r\n\
+            x-forwarded-for: 10.0.0.8\r\nForwarded: for=192.0.2.7\r\nX-Forwarded-Proto: HTTPS\r\n\
+            X-Forwarded-Host: api.example.com\r\n\r\n";
+        let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
+        let trusted = ["10.0.0.0/8".parse().expect("a network")];
+        let forwarded = read(head.headers, [10, 0, 0, 9].into(), &trusted).expect("trusted");
+        let mut out = Blocks::default().take();
+        let origin = Origin {
+            peer: "10.0.0.9",
+            forwarded: Some(&forwarded),
+            encrypted: false,
+            subject: None,
+            authority: head.authority,
+            id: &RequestId::from_random(0xabc),
+        };
+        write_request(&mut out, &head, &origin);
+        assert_eq!(
+            std::str::from_utf8(out.data()).expect("text"),
+            "GET / HTTP/1.1\r\nHost: inner\r\nForwarded: for=192.0.2.7\r\n\
+             X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.0.0.8, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
+             X-Forwarded-Host: api.example.com\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
         );
     }
 

@@ -1,13 +1,22 @@
 //! What acceptor, workers and controller share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use ipnet::IpNet;
+use tokio::sync::{Semaphore, mpsc};
 
+use super::{
+    crowd::{Crowd, Seat},
+    forwarded::contains,
+    shed::{SHED_AT_ONCE, Surplus},
+};
 use crate::{
     registry::{Counter, PerWorker},
     snapshot::Snapshot,
@@ -29,6 +38,9 @@ pub struct Shared {
     pub cells: PerWorker<WorkerCells>,
     /// Where workers hand over their samples.
     pub samples: mpsc::Sender<Vec<Sample>>,
+    crowd: Crowd,
+    /// Connections that may be told at the same time that there are too many.
+    pub(super) shedding: Semaphore,
 }
 
 /// Counts of one worker that belong to no version.
@@ -57,12 +69,25 @@ impl Shared {
             loads: PerWorker::new(workers),
             cells: PerWorker::new(workers),
             samples,
+            crowd: Crowd::default(),
+            shedding: Semaphore::new(SHED_AT_ONCE),
         }
     }
 
     /// Open client connections.
     pub fn connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Relaxed)).sum()
+    }
+
+    /// A seat for one more connection of `client`. A trusted proxy stands for many clients and needs
+    /// none.
+    pub(super) fn seat(&self, client: IpAddr) -> Result<Option<Seat>, Surplus> {
+        let snapshot = self.snapshot.load();
+        if contains(&snapshot.trusted_proxies, client) {
+            return Ok(None);
+        }
+        let limit = snapshot.limits.connections_per_client;
+        self.crowd.enter(client, limit).map(Some).ok_or(Surplus::OfClient)
     }
 
     /// Answers that no version gave, by status; 0 stands for statuses without a place of their own.
@@ -76,11 +101,13 @@ impl Shared {
     }
 }
 
-/// Counts of a listening socket.
+/// What is known of a listening socket while it runs.
 #[derive(Debug, Default)]
 pub struct ListenerState {
     /// Address as bound.
     pub name: String,
+    /// Peers whose connections begin with a PROXY protocol head.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Open client connections.
     pub open: AtomicU64,
     /// Connections accepted.
@@ -91,4 +118,24 @@ pub struct ListenerState {
     pub handshakes_failed: AtomicU64,
     /// Its certificates, if clients speak TLS.
     pub tls: Option<TlsListener>,
+    /// Likewise, since there were too many of their address.
+    pub shed_per_client: AtomicU64,
+    /// Connections closed since they did not begin with the PROXY protocol head that they had to have.
+    pub proxy_protocol_errors: AtomicU64,
+}
+
+impl ListenerState {
+    /// Whether a connection of `peer` begins with a PROXY protocol head.
+    pub(super) fn is_introduced_by(&self, peer: IpAddr) -> bool {
+        contains(&self.proxy_protocol_from, peer)
+    }
+
+    /// Counts a connection above a limit.
+    pub(super) fn count_shed(&self, surplus: Surplus) {
+        let count = match surplus {
+            Surplus::OfAll => &self.shed,
+            Surplus::OfClient => &self.shed_per_client,
+        };
+        count.fetch_add(1, Relaxed);
+    }
 }

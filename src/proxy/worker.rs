@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, Ref, RefCell},
+    net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
@@ -20,6 +21,7 @@ use tokio::{
 use super::{
     buffer::Blocks,
     connection,
+    crowd::Seat,
     shared::{ListenerState, Shared},
 };
 use crate::{
@@ -41,13 +43,26 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub enum Command {
     /// Serve this client.
-    Connection(std::net::TcpStream, std::net::SocketAddr, Arc<ListenerState>),
+    Connection(Accepted),
     /// Let go of the old snapshot; a new one was published.
     Refresh,
     /// Hand over samples and log lines now, then answer.
     Flush(oneshot::Sender<()>),
     /// Close idle connections, and the others after their answer; answer when all are closed.
     Drain(std::sync::mpsc::Sender<()>),
+}
+
+/// A connection as the acceptor hands it to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: std::net::TcpStream,
+    /// The address at its other end, an IPv4 address as such.
+    pub peer: IpAddr,
+    /// Where it was accepted.
+    pub listener: Arc<ListenerState>,
+    /// Its seat among those of its address; none yet if a balancer has still to say whose it is.
+    pub seat: Option<Seat>,
 }
 
 /// A running worker.
@@ -137,7 +152,7 @@ impl Worker {
         tokio::task::spawn_local(Rc::clone(&self).tick());
         while let Some(command) = inbox.recv().await {
             match command {
-                Command::Connection(stream, peer, listener) => self.serve(stream, peer, listener),
+                Command::Connection(accepted) => self.serve(accepted),
                 Command::Refresh => drop(self.snapshot()),
                 Command::Flush(done) => {
                     self.hand_over();
@@ -155,13 +170,9 @@ impl Worker {
         self.hand_over();
     }
 
-    fn serve(
-        self: &Rc<Self>,
-        stream: std::net::TcpStream,
-        peer: std::net::SocketAddr,
-        listener: Arc<ListenerState>,
-    ) {
-        let open = Open::new(self, listener);
+    fn serve(self: &Rc<Self>, accepted: Accepted) {
+        let Accepted { stream, peer, listener, seat } = accepted;
+        let open = Open::new(self, listener, seat);
         match TcpStream::from_std(stream) {
             Ok(stream) => {
                 let serving = connection::serve(Rc::clone(self), stream, peer, open);
@@ -280,21 +291,27 @@ pub(super) struct Open {
     worker: Rc<Worker>,
     listener: Arc<ListenerState>,
     place: usize,
+    seat: Option<Seat>,
 }
 
 impl Open {
-    fn new(worker: &Rc<Worker>, listener: Arc<ListenerState>) -> Self {
+    fn new(worker: &Rc<Worker>, listener: Arc<ListenerState>, seat: Option<Seat>) -> Self {
         let mut clients = worker.clients.borrow_mut();
         let place = clients.free.pop().unwrap_or_else(|| {
             clients.wakers.push(None);
             clients.wakers.len() - 1
         });
-        Self { worker: Rc::clone(worker), listener, place }
+        Self { worker: Rc::clone(worker), listener, place, seat }
     }
 
     /// The listening socket.
     pub(super) fn listener(&self) -> &ListenerState {
         &self.listener
+    }
+
+    /// Holds the seat that the client got once it was known.
+    pub(super) fn take_seat(&mut self, seat: Option<Seat>) {
+        self.seat = seat;
     }
 
     /// Lets a drain wake the connection's task.

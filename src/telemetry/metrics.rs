@@ -160,6 +160,10 @@ pub struct Listener {
     pub accepted: u64,
     /// Connections closed at once, since there were too many.
     pub shed: u64,
+    /// Likewise, since there were too many of their address.
+    pub shed_per_client: u64,
+    /// Connections closed for want of a good PROXY protocol head.
+    pub proxy_protocol_errors: u64,
 }
 
 /// A certificate in force at a listener.

@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod bodies;
+mod client_address;
 mod faults;
 mod heads;
 mod keep_alive;

@@ -46,7 +46,7 @@ pub struct Listener {
     pub open: u64,
     /// Connections accepted since start.
     pub accepted: u64,
-    /// Of those, closed at once since there were too many.
+    /// Of those, closed at once since there were too many, of all or of their address.
     pub shed: u64,
 }
 

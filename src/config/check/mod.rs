@@ -11,6 +11,7 @@ mod tls;
 use std::net::{IpAddr, SocketAddr};
 
 use indexmap::IndexMap;
+use ipnet::IpNet;
 
 use super::{
     problem::{FieldPath, closest},
@@ -57,6 +58,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
         found.push(Finding::new(root.key("workers"), "out of range; write 1 to 1024"));
     }
     listen(config, &mut found);
+    trusted_proxies(config, &mut found);
     if let Some(value) = &config.admin {
         admin(value, config, &root.key("admin"), &mut found);
     }
@@ -99,6 +101,37 @@ fn listen(config: &Config, found: &mut Vec<Finding>) {
         if let Some(value) = &here.tls {
             tls::listen(value, &path.index(index).key("tls"), found);
         }
+        if let Some(protocol) = &here.proxy_protocol {
+            let from = path.index(index).key("proxy_protocol").key("from");
+            if protocol.from.is_empty() {
+                let message = "no balancer; write the addresses that send the heads";
+                found.push(Finding::new(from.clone(), message));
+            }
+            twice(&protocol.from, &from, found);
+        }
+    }
+}
+
+/// Who trusts everybody has the leftmost entry for the client, which anybody can write.
+fn trusted_proxies(config: &Config, found: &mut Vec<Finding>) {
+    let path = FieldPath::default().key("trusted_proxies");
+    for (index, network) in config.trusted_proxies.iter().enumerate() {
+        if network.prefix_len() == 0 {
+            let message = format!(
+                "`{network}` is everybody, so a client could claim any address; write the addresses of the proxies"
+            );
+            found.push(Finding::new(path.index(index), message));
+        }
+    }
+    twice(&config.trusted_proxies, &path, found);
+}
+
+fn twice(networks: &[IpNet], path: &FieldPath, found: &mut Vec<Finding>) {
+    for (index, network) in networks.iter().enumerate() {
+        if networks[..index].contains(network) {
+            let message = format!("`{network}` twice; write it once");
+            found.push(Finding::new(path.index(index), message));
+        }
     }
 }
 
@@ -131,6 +164,10 @@ fn admin(admin: &Admin, config: &Config, path: &FieldPath, found: &mut Vec<Findi
 fn limits(limits: &Limits, path: &FieldPath, found: &mut Vec<Finding>) {
     if limits.connections == 0 {
         found.push(Finding::new(path.key("connections"), "out of range; write 1 or more"));
+    }
+    if limits.connections_per_client == 0 {
+        let path = path.key("connections_per_client");
+        found.push(Finding::new(path, "out of range; write 1 or more"));
     }
     if !(ByteSize(1 << 10)..=ByteSize(1 << 20)).contains(&limits.header_bytes) {
         let message = format!("`{}` is out of range; write 1KiB to 1MiB", limits.header_bytes);
@@ -228,6 +265,33 @@ admin: {{ address: 0.0.0.0:8080 }}
     }
 
     #[test]
+    fn those_in_front_are_named() {
+        assert_problems(
+            &format!(
+                "{SERVICES}{ROUTES}listen:
+- address: 127.0.0.1:8080
+  proxy_protocol: {{ from: [] }}
+- address: 127.0.0.1:8081
+  proxy_protocol: {{ from: [ 10.1.2.3/8, 192.0.2.7, 10.0.0.0/8, 0.0.0.0/0 ] }}
+- address: 127.0.0.1:8082
+  proxy_protocol: {{ }}
+- address: 127.0.0.1:8083
+  proxy_protocol: {{ from: [ balancer, 10.0.0.0/33 ] }}
+trusted_proxies: [ 10.0.0.0/8, 10.0.0.0/8, ::1, ::/0 ]
+"
+            ),
+            "\
+5:27: listen[0].proxy_protocol.from: no balancer; write the addresses that send the heads
+7:52: listen[1].proxy_protocol.from[2]: `10.0.0.0/8` twice; write it once
+9:19: listen[2].proxy_protocol.from: missing; add `from: [ 10.0.0.0/8 ]`
+11:29: listen[3].proxy_protocol.from[0]: `balancer` is not a range of addresses; write 10.0.0.0/8, 2001:db8::/32 or one address
+11:39: listen[3].proxy_protocol.from[1]: `10.0.0.0/33` is not a range of addresses; write 10.0.0.0/8, 2001:db8::/32 or one address
+12:32: trusted_proxies[1]: `10.0.0.0/8` twice; write it once
+12:49: trusted_proxies[3]: `::/0` is everybody, so a client could claim any address; write the addresses of the proxies",
+        );
+    }
+
+    #[test]
     fn process_wide_values_are_in_range() {
         assert_problems(
             &format!(
@@ -235,7 +299,7 @@ admin: {{ address: 0.0.0.0:8080 }}
 admin:
   address: 0.0.0.0:9090
   tokens: [ {{ name: ci, file: '' }}, {{ name: ci, file: b }}, {{ name: 'c i', file: c }} ]
-limits: {{ connections: 0, header_bytes: 512B, header_count: 257 }}
+limits: {{ connections: 0, connections_per_client: 0, header_bytes: 512B, header_count: 257 }}
 access_log: {{ path: '' }}
 resolver: {{ servers: [ 10.0.0.2:53, 10.0.0.2:53, 10.0.0.2:0 ] }}
 "
@@ -246,8 +310,9 @@ resolver: {{ servers: [ 10.0.0.2:53, 10.0.0.2:53, 10.0.0.2:0 ] }}
 7:45: admin.tokens[1].name: `ci` names another token already; give each its own name
 7:68: admin.tokens[2].name: `c i` cannot be a name; write 1 to 64 of the letters a-z A-Z, the digits 0-9 and . _ -
 8:24: limits.connections: out of range; write 1 or more
-8:41: limits.header_bytes: `512B` is out of range; write 1KiB to 1MiB
-8:61: limits.header_count: out of range; write 1 to 256
+8:51: limits.connections_per_client: out of range; write 1 or more
+8:68: limits.header_bytes: `512B` is out of range; write 1KiB to 1MiB
+8:88: limits.header_count: out of range; write 1 to 256
 9:21: access_log.path: names no file; write its path
 10:37: resolver.servers[1]: `10.0.0.2:53` twice; write it once
 10:50: resolver.servers[2]: port 0; a DNS server listens at port 53",

@@ -167,10 +167,21 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     }
     let mut shed = page.counter(
         "tidegate_connections_shed_total",
-        "Connections closed as soon as accepted, since the limit of open ones was reached.",
+        "Connections closed as soon as accepted, since the limit of open ones was reached: of all \
+         (total) or of one address (per_client).",
     );
     for listener in &scrape.listeners {
-        shed.count([("listener", &listener.name)], listener.shed);
+        let name = ("listener", listener.name.as_str());
+        shed.count([name, ("limit", "total")], listener.shed);
+        shed.count([name, ("limit", "per_client")], listener.shed_per_client);
+    }
+    let mut heads = page.counter(
+        "tidegate_proxy_protocol_errors_total",
+        "Connections of listed balancers that were closed, since their PROXY protocol head was \
+         missing, malformed or late.",
+    );
+    for listener in &scrape.listeners {
+        heads.count([("listener", &listener.name)], listener.proxy_protocol_errors);
     }
     let mut reloads = page.counter(
         "tidegate_config_reloads_total",

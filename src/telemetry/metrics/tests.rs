@@ -50,7 +50,14 @@ fn scrape() -> Scrape {
             durations: collector.series(0),
         }],
         unrouted: vec![(404, 5)],
-        listeners: vec![Listener { name: "0.0.0.0:8080".into(), open: 64, accepted: 80, shed: 2 }],
+        listeners: vec![Listener {
+            name: "0.0.0.0:8080".into(),
+            open: 64,
+            accepted: 80,
+            shed: 2,
+            shed_per_client: 3,
+            proxy_protocol_errors: 1,
+        }],
         certificates: vec![Certificate {
             listener: "0.0.0.0:8443".into(),
             file: "/etc/tidegate/edge.pem".into(),

@@ -28,6 +28,8 @@ pub(crate) struct Proxy {
 #[derive(Clone)]
 pub(crate) struct Builder {
     listen: SocketAddr,
+    /// Fields of the listener beside its address.
+    listener: Vec<String>,
     workers: u16,
     versions: Vec<(String, String)>,
     service: Vec<String>,
@@ -39,6 +41,7 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 0).into(),
+            listener: Vec::new(),
             workers: 1,
             versions: Vec::new(),
             service: Vec::new(),
@@ -49,6 +52,12 @@ impl Builder {
 
     pub(crate) fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
+        self
+    }
+
+    /// A field of the listener, `proxy_protocol: { from: [ 127.0.0.1 ] }`.
+    pub(crate) fn listener(mut self, field: &str) -> Self {
+        self.listener.push(field.to_owned());
         self
     }
 
@@ -97,7 +106,8 @@ impl Builder {
         let mut text = String::new();
         let mut line = |line: String| text.push_str(&(line + "\n"));
         line(format!("workers: {}", self.workers));
-        line(format!("listen: [ {{ address: \"{}\" }} ]", self.listen));
+        line(format!("listen:\n  - address: \"{}\"", self.listen));
+        self.listener.iter().for_each(|field| line(format!("    {field}")));
         self.top.iter().for_each(|field| line(field.clone()));
         line(format!("services:\n  {SERVICE}:"));
         let baseline = self.versions.first().map_or("none", |(name, _)| name);

@@ -1,0 +1,112 @@
+//! Who has come: what happens on a new connection before anything of its protocol is read.
+//!
+//! A peer that the listener knows for a balancer must begin with a head of the PROXY protocol; the
+//! address in it is the client's from then on, and the connection gets its seat by it. The head is
+//! looked at in the kernel's buffer and only its own bytes are taken out, so what follows, TLS or HTTP,
+//! begins with the next read. It has `limits.header_timeout`, as any head.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::IpAddr,
+    sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{io::ReadBuf, net::TcpStream};
+
+use super::{
+    deadline::Deadline,
+    proxy_protocol::{MAX_HEAD_BYTES, Malformed, Source, parse},
+    shed::{Surplus, shed},
+    worker::{Open, Worker},
+};
+
+/// Answers the address of the client behind the new connection of `peer`; nothing if the connection is
+/// not to be served.
+pub(super) async fn introduce(
+    worker: &Worker,
+    open: &mut Open,
+    stream: &mut TcpStream,
+    peer: IpAddr,
+    deadline: &mut Deadline,
+) -> Option<IpAddr> {
+    if !open.listener().is_introduced_by(peer) {
+        return Some(peer);
+    }
+    let client = match await_head(worker, stream, deadline).await {
+        Ok(Source::Address(client)) => client,
+        // The balancer's own connection; nobody else is to be counted for it.
+        Ok(Source::Unknown) => return Some(peer),
+        Err(None) => return None,
+        Err(Some(Malformed(why))) => {
+            open.listener().proxy_protocol_errors.fetch_add(1, Relaxed);
+            tracing::debug!(%peer, why, "a connection without a good PROXY head was closed");
+            return None;
+        }
+    };
+    match worker.shared.seat(client) {
+        Ok(seat) => {
+            open.take_seat(seat);
+            Some(client)
+        }
+        Err(surplus) => {
+            open.listener().count_shed(surplus);
+            // Rare, and not to make the task of every connection larger.
+            Box::pin(shed(&worker.shared, stream, Surplus::OfClient)).await;
+            None
+        }
+    }
+}
+
+/// The head at the start of the connection; why there is none, or nothing if the peer left without a
+/// byte (as a probe of the port does) or the worker drains.
+async fn await_head(
+    worker: &Worker,
+    stream: &TcpStream,
+    deadline: &mut Deadline,
+) -> Result<Source, Option<Malformed>> {
+    let mut held = Vec::new();
+    poll_fn(|cx| {
+        while let Poll::Ready(taken) = poll_take(cx, stream, &mut held) {
+            match taken {
+                Ok(Some(Ok(source))) => return Poll::Ready(Ok(source)),
+                Ok(Some(Err(malformed))) => return Poll::Ready(Err(Some(malformed))),
+                Ok(None) => {}
+                Err(_) if held.is_empty() => return Poll::Ready(Err(None)),
+                Err(_) => return Poll::Ready(Err(Some(Malformed("the head is cut short")))),
+            }
+        }
+        if worker.draining.get() {
+            return Poll::Ready(Err(None));
+        }
+        deadline.poll_passed(cx).map(|()| Err(Some(Malformed("the head did not arrive in time"))))
+    })
+    .await
+}
+
+/// Takes bytes that belong to the head off the connection, after those `held` already; answers the head
+/// once it is whole.
+fn poll_take(
+    cx: &mut Context<'_>,
+    stream: &TcpStream,
+    held: &mut Vec<u8>,
+) -> Poll<io::Result<Option<Result<Source, Malformed>>>> {
+    let mut bytes = [0; MAX_HEAD_BYTES];
+    bytes[..held.len()].copy_from_slice(held);
+    let mut ahead = ReadBuf::new(&mut bytes[held.len()..]);
+    if ready!(stream.poll_peek(cx, &mut ahead))? == 0 {
+        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let seen = held.len() + ahead.filled().len();
+    let (end, source) = match parse(&bytes[..seen]) {
+        Ok(Some((source, length))) => (length, Some(source)),
+        // The beginning of a head, all of it.
+        Ok(None) => (seen, None),
+        Err(malformed) => return Poll::Ready(Ok(Some(Err(malformed)))),
+    };
+    let taken = stream.try_read(&mut bytes[held.len()..end])?;
+    let from = held.len();
+    held.extend_from_slice(&bytes[from..from + taken]);
+    Poll::Ready(Ok(source.filter(|_| held.len() == end).map(Ok)))
+}

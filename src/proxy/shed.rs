@@ -1,0 +1,56 @@
+//! Tells a client at once that there are too many, so that it, or a balancer in front, knows to go
+//! elsewhere.
+
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use super::{buffer::Buffer, problem::Problem, rewrite::Persistence, shared::Shared};
+
+/// Connections told at once that there are too many; further ones are closed without a word.
+pub(super) const SHED_AT_ONCE: usize = 256;
+
+/// A client that is told that there are too many may take this long to read it.
+const SHED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Which limit a connection is above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surplus {
+    /// `limits.connections`.
+    OfAll,
+    /// `limits.connections_per_client`.
+    OfClient,
+}
+
+/// Answers 503, and reads on until the client ends.
+pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, surplus: Surplus) {
+    let Ok(_permit) = shared.shedding.try_acquire() else { return };
+    let (kind, detail) = match surplus {
+        Surplus::OfAll => ("connections", "there are more connections than the limit"),
+        Surplus::OfClient => (
+            "connections_per_client",
+            "there are more connections from this address than the limit",
+        ),
+    };
+    let mut out = Buffer::hollow();
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let problem = Problem { status: 503, kind, detail };
+    problem.write(&mut out, None, false, Persistence::Close, &date);
+    let telling = async {
+        stream.write_all(out.data()).await?;
+        stream.shutdown().await?;
+        // Read until the client ends: closing with unread bytes would reset the answer away.
+        let mut sink = [0u8; 1024];
+        let until = Instant::now() + SHED_PATIENCE;
+        while Instant::now() < until && stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = timeout(SHED_PATIENCE, telling).await;
+}
