@@ -12,7 +12,8 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, X509Name},
 };
 
-/// Attributes with a short name (RFC 4514 section 3); others are written by their number.
+/// Attributes with a short name: those of RFC 4514 section 3, and three that certificates of partners
+/// often hold, as OpenSSL writes them. Others are written by their number.
 const SHORT_NAMES: &[(&str, &str)] = &[
     ("2.5.4.3", "CN"),
     ("2.5.4.7", "L"),
@@ -23,6 +24,9 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("2.5.4.9", "STREET"),
     ("0.9.2342.19200300.100.1.25", "DC"),
     ("0.9.2342.19200300.100.1.1", "UID"),
+    ("2.5.4.5", "serialNumber"),
+    ("2.5.4.97", "organizationIdentifier"),
+    ("1.2.840.113549.1.9.1", "emailAddress"),
 ];
 
 /// The subject of `certificate`; nothing if it cannot be understood.
@@ -84,7 +88,29 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
     use super::*;
+
+    #[test]
+    fn the_most_specific_part_comes_first() {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        let of = |params: &CertificateParams| {
+            of(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der()).unwrap()
+        };
+        assert_eq!(of(&params), "");
+        for (number, value) in [
+            (&[2, 5, 4, 6][..], "DE"),
+            (&[2, 5, 4, 97], "PSDDE-1"),
+            (&[2, 5, 4, 12], "Dr"),
+            (&[2, 5, 4, 3], "partner 7"),
+        ] {
+            params.distinguished_name.push(DnType::from_oid(number), value);
+        }
+        let expected = "CN=partner 7,2.5.4.12=#0c024472,organizationIdentifier=PSDDE-1,C=DE";
+        assert_eq!(of(&params), expected);
+    }
 
     #[test]
     fn values_are_escaped() {
