@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    config::{WatchGuard, content_hash, read, watch},
+    config::{WatchGuard, read, watch, watch_files},
     rollout::view::Observatory,
     upstream::resolve::Names,
 };
@@ -28,7 +28,7 @@ pub(super) struct Reloader {
 #[derive(Debug, Default)]
 struct Watched {
     files: Vec<PathBuf>,
-    guards: Vec<WatchGuard>,
+    guard: Option<WatchGuard>,
 }
 
 impl Reloader {
@@ -70,12 +70,8 @@ impl Reloader {
         let hash = self.observatory.controller().config_hash().to_owned();
         let mut watched = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
         self.watch_certificates(&mut watched);
-        self.watch(file, &hash)
-    }
-
-    fn watch(&self, file: &Path, seen: &str) -> Option<WatchGuard> {
         let reloader = self.clone();
-        watch(file, seen, move || reloader.reload())
+        watch(file, &hash, move || reloader.reload())
             .inspect_err(|error| {
                 let file = file.display();
                 tracing::warn!(%file, %error, "the file is not watched; send SIGHUP after a change");
@@ -83,12 +79,12 @@ impl Reloader {
             .ok()
     }
 
-    /// Ends the watching of certificates. Guards wait for their threads, which may want the lock.
+    /// Ends the watching of certificates.
     pub(super) fn stop(&self) {
         let mut watched = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        let guards = std::mem::take(&mut watched.guards);
+        let guard = watched.guard.take();
         drop(watched);
-        drop(guards);
+        drop(guard);
     }
 
     /// Watches the files that are in use now.
@@ -97,13 +93,14 @@ impl Reloader {
         if files == watched.files {
             return;
         }
-        watched.guards = files.iter().filter_map(|file| self.watch(file, &hash(file))).collect();
+        let observatory = self.observatory.clone();
+        let changed = move || observatory.controller().refresh_tls();
+        let guard = watch_files(files.iter().cloned(), changed);
+        watched.guard = guard
+            .inspect_err(|error| {
+                tracing::warn!(%error, "certificates are not watched; send SIGHUP after a change");
+            })
+            .ok();
         watched.files = files;
     }
-}
-
-/// The hash of a file's content as [`watch`] takes it; empty if it cannot be read, so that it is looked
-/// at when it can.
-fn hash(file: &Path) -> String {
-    std::fs::read(file).map(|content| content_hash(&content)).unwrap_or_default()
 }

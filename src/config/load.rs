@@ -54,11 +54,6 @@ pub enum LoadError {
     },
 }
 
-/// XXH3-64 of a file's content, as 16 hexadecimal digits.
-pub fn content_hash(content: &[u8]) -> String {
-    format!("{:016x}", xxh3_64(content))
-}
-
 /// Reads and checks a configuration. Looks at nothing but `text`; token files are not opened, and
 /// paths of TLS files stay as they are written.
 pub fn parse(text: &str) -> Result<Config, Problems> {
@@ -88,7 +83,7 @@ pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     found.into_iter().for_each(|finding| draft.note(finding));
     let mut config = draft.finish().map_err(invalid)?;
     config.place_tls_files(folder);
-    Ok(Loaded { config, hash: content_hash(&bytes), tokens })
+    Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(&bytes)), tokens })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod watch;
 mod yaml;
 
 pub use check::{Finding, check};
-pub use load::{LoadError, Loaded, content_hash, parse, read};
+pub use load::{LoadError, Loaded, parse, read};
 pub use problem::{Problem, Problems};
 pub use schema::{Config, json_schema};
 pub use token::AdminToken;

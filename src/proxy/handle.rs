@@ -146,7 +146,8 @@ async fn forward(
         } else {
             // A request that cannot be sent again must not meet a dead connection.
             let thorough = !plan.idempotent || rest.is_some();
-            worker.pools.borrow_mut().take(endpoint.id, thorough, now)
+            let encrypted = version.tls.is_some();
+            worker.pools.borrow_mut().take(endpoint.id, encrypted, thorough, now)
         };
         let (upstream, reused) = match kept {
             Some(stream) => (stream, true),

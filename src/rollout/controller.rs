@@ -22,7 +22,7 @@ use crate::{
         weights_in_force,
     },
     telemetry::{access_log, log},
-    tls::{Client, Clients, Refreshed, expiring},
+    tls::{Client, Clients, Refreshed, warn_expiring},
 };
 
 /// The one writer of snapshots.
@@ -339,10 +339,7 @@ impl Controller {
     fn take_over(&mut self, loaded: Loaded, tls: TlsClients) -> Reloaded {
         self.tokens = loaded.tokens;
         self.refresh_certificates(&loaded.config);
-        let same = |(key, client): (&schema::VersionTls, &Client)| {
-            self.tls.get(key).is_some_and(|known| Arc::ptr_eq(known.config(), client.config()))
-        };
-        let renewed = !tls.iter().all(same);
+        let renewed = self.renews(&tls);
         self.tls = tls;
         if loaded.hash == self.hash {
             if !renewed {
@@ -371,6 +368,33 @@ impl Controller {
         Reloaded::Applied(generation)
     }
 
+    /// Looks at certificates and keys again, whatever the file says. A client of endpoints whose files
+    /// are broken keeps what it had.
+    pub fn refresh_tls(&mut self) {
+        let config = Arc::clone(&self.config);
+        self.refresh_certificates(&config);
+        match open_clients(&config, &mut self.clients) {
+            Ok(tls) if self.renews(&tls) => {
+                self.tls = tls;
+                let generation = self.publish(true);
+                tracing::info!(generation, "certificates towards endpoints taken over");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "certificates towards endpoints cannot be used"),
+        }
+        for error in self.clients.faults() {
+            tracing::error!(%error, "certificates towards endpoints cannot be used; the old ones stay");
+        }
+    }
+
+    /// Whether one of `tls` is another client than is in force.
+    fn renews(&self, tls: &TlsClients) -> bool {
+        let same = |(key, client): (&schema::VersionTls, &Client)| {
+            self.tls.get(key).is_some_and(|known| Arc::ptr_eq(known.config(), client.config()))
+        };
+        !tls.iter().all(same)
+    }
+
     /// Has every listener look at its certificates, as `config` names them.
     fn refresh_certificates(&self, config: &Config) {
         let now = SystemTime::now();
@@ -387,19 +411,8 @@ impl Controller {
                 }
             }
         }
-        self.warn_of_expiries(now);
-    }
-
-    /// Logs each certificate that ends soon.
-    pub fn warn_of_expiries(&self, now: SystemTime) {
-        for expiry in
-            self.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(|t| t.expiries())
-        {
-            for (expiry, left) in expiring(std::slice::from_ref(&expiry), now) {
-                let (file, hours) = (expiry.file.display(), left.as_secs() / 3600);
-                tracing::warn!(listener = expiry.listener, %file, hours_left = hours, "a certificate ends soon");
-            }
-        }
+        let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
+        warn_expiring(&listeners.flat_map(|tls| tls.expiries()).collect::<Vec<_>>(), now);
     }
 
     /// Files of certificates and keys that are in use: a change of one is worth a reload.

@@ -21,11 +21,18 @@ struct Idle {
 
 impl Pools {
     /// A live connection to endpoint number `endpoint`; dead and expired ones met on the way are
-    /// closed. With `thorough`, the kernel is asked too.
-    pub fn take(&mut self, endpoint: u32, thorough: bool, now: Instant) -> Option<Transport> {
+    /// closed, and those not `encrypted` as they should be now. With `thorough`, the kernel is asked too.
+    pub fn take(
+        &mut self,
+        endpoint: u32,
+        encrypted: bool,
+        thorough: bool,
+        now: Instant,
+    ) -> Option<Transport> {
         let idle = self.0.get_mut(endpoint as usize)?;
         while let Some(Idle { mut stream, expires }) = idle.pop() {
-            if now < expires && stream.is_quiet(thorough) {
+            let fits = stream.is_encrypted() == encrypted;
+            if fits && now < expires && stream.is_quiet(thorough) {
                 return Some(stream);
             }
         }
@@ -102,7 +109,7 @@ mod tests {
             }
             // The kernel knows at once on loopback; the runtime has not looked yet.
             pools.put(3, near, &bounds, None, now);
-            assert!(pools.take(3, true, now).is_none());
+            assert!(pools.take(3, false, true, now).is_none());
             assert!(pools.is_empty());
         }
     }
@@ -121,17 +128,20 @@ mod tests {
             far_ends.push(far);
             pools.put(0, near, &bounds, None, now);
         }
-        let newest = pools.take(0, false, now).expect("kept");
+        let newest = pools.take(0, false, false, now).expect("kept");
         assert_eq!(
             newest.socket().local_addr().expect("open").port(),
             ports[1],
             "the third was one too many"
         );
         let later = now + Duration::from_secs(11);
-        assert!(pools.take(0, false, later).is_none(), "expired");
+        assert!(pools.take(0, false, false, later).is_none(), "expired");
         pools.put(0, newest, &bounds, Some(Duration::from_secs(5)), now);
-        assert!(pools.take(0, false, now + Duration::from_millis(4500)).is_none(), "as offered");
-        assert!(pools.take(9, false, now).is_none());
+        assert!(
+            pools.take(0, false, false, now + Duration::from_millis(4500)).is_none(),
+            "as offered"
+        );
+        assert!(pools.take(9, false, false, now).is_none());
     }
 
     #[tokio::test]
@@ -143,7 +153,7 @@ mod tests {
         pools.put(0, a, &Bounds::default(), None, now);
         pools.put(1, b, &Bounds::default(), None, now);
         pools.sweep(now, |endpoint| endpoint == 1);
-        assert!(pools.take(0, false, now).is_none());
-        assert!(pools.take(1, false, now).is_some());
+        assert!(pools.take(0, false, false, now).is_none());
+        assert!(pools.take(1, false, false, now).is_some());
     }
 }
