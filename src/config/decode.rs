@@ -116,6 +116,7 @@ fn example(name: &str) -> String {
         "address" => "127.0.0.1:8080",
         "match" => "{ headers: { x-tester: yes } }",
         "file" | "path" => "FILE",
+        "socket" => "/run/tidegate/takeover.sock",
         _ => "NAME",
     };
     format!("{name}: {value}")

@@ -18,4 +18,5 @@ mod routing;
 mod shutdown;
 mod soak;
 mod split;
+mod takeover;
 mod weights;
