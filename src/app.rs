@@ -3,24 +3,26 @@
 mod reload;
 
 use std::{
-    net::SocketAddr,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
     path::PathBuf,
     sync::{Arc, mpsc as std_mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use reload::Reloader;
 
 use crate::{
     admin,
-    config::{Loaded, WatchGuard, schema::Listen},
+    config::{Loaded, WatchGuard},
     proxy::{Acceptor, Command, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
-    rollout::{Controller, controller::Start, view::Observatory},
+    rollout::{Controller, carried::Carried, controller::Start, view::Observatory},
     snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, open_clients},
+    takeover::{Found, Offer},
     telemetry::{access_log, log},
     tls::{Clients, TlsError},
     upstream::resolve::{Resolving, resolving},
@@ -28,6 +30,11 @@ use crate::{
 
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
 const SAMPLE_BATCHES: usize = 256;
+
+/// How long a drain leaves an idle connection open for a request that may be on its way; at most half
+/// of the deadline. Long enough for any client that is busy to be told by an answer, short enough
+/// not to hold up a restart.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the access log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -76,9 +83,12 @@ pub struct App {
     pub listeners: Vec<SocketAddr>,
     /// Where the admin endpoint is, if there is one.
     pub admin: Option<SocketAddr>,
+    /// What is handed over when another process takes over: the addresses as the file writes them.
+    sockets: Vec<(SocketAddr, StdListener)>,
     observatory: Observatory,
     reloader: Reloader,
     acceptor: Acceptor,
+    admin_is_open: watch::Sender<bool>,
     workers: Vec<WorkerHandle>,
     control: Control,
     _watch: Option<WatchGuard>,
@@ -106,24 +116,47 @@ impl App {
         file: Option<PathBuf>,
         log: Option<log::Handle>,
     ) -> Result<Self, StartError> {
+        let app = Self::prepare(loaded, file, log, &mut Found::default())?;
+        app.open();
+        Ok(app)
+    }
+
+    /// As [`App::start`], with the sockets of `found` where they have the right address, and without
+    /// accepting anybody before [`App::open`].
+    pub fn prepare(
+        loaded: Loaded,
+        file: Option<PathBuf>,
+        log: Option<log::Handle>,
+        found: &mut Found,
+    ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let workers = worker_count(&config);
-        let bind = |listen: &Listen| {
+        let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
+        for listen in &config.listen {
             let address = listen.address;
-            Listener::bind(listen).map_err(|source| StartError::Bind { address, source })
-        };
-        let listeners: Vec<Listener> = config.listen.iter().map(bind).collect::<Result<_, _>>()?;
-        let encrypt = |(listener, listen): (Listener, &Listen)| match &listen.tls {
-            Some(tls) => listener.encrypt(tls),
-            None => Ok(listener),
-        };
-        let listeners: Vec<Listener> =
-            listeners.into_iter().zip(&config.listen).map(encrypt).collect::<Result<_, _>>()?;
+            let listener = match found.claim(address) {
+                Some(socket) => Listener::adopt(socket, listen),
+                None => Listener::bind(listen),
+            };
+            let listener = listener.map_err(|source| StartError::Bind { address, source })?;
+            sockets.push((address, listener.socket()?));
+            listeners.push(match &listen.tls {
+                Some(tls) => listener.encrypt(tls)?,
+                None => listener,
+            });
+        }
         let mut clients = Clients::new(&[b"http/1.1"]);
         let tls = open_clients(&config, &mut clients)?;
-        let bind =
-            |address| admin::bind(address).map_err(|source| StartError::Bind { address, source });
-        let admin = config.admin.as_ref().map(|a| bind(a.address)).transpose()?;
+        let admin = config.admin.as_ref().map(|a| a.address).map(|address| {
+            let socket = match found.claim(address) {
+                Some(socket) => admin::adopt(socket),
+                None => admin::bind(address),
+            };
+            let socket = socket.map_err(|source| StartError::Bind { address, source })?;
+            sockets.push((address, socket.0.try_clone()?));
+            Ok::<_, StartError>(socket)
+        });
+        let admin = admin.transpose()?;
         let access_log = config.access_log.as_ref().map(|log| {
             let fault = |source| StartError::AccessLog { path: log.path.clone(), source };
             access_log::AccessLog::start(&log.path).map_err(fault)
@@ -165,6 +198,8 @@ impl App {
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let (names, resolving) = resolving(&config.resolver);
         let socket = admin.map(|(socket, _)| socket);
+        let admin_is_open = watch::Sender::new(false);
+        let socket = socket.map(|socket| (socket, admin_is_open.subscribe()));
         let control = Control::spawn(observatory.clone(), resolving, socket)?;
         names.prepare(&config);
         let reloader = Reloader::new(observatory.clone(), names);
@@ -173,9 +208,11 @@ impl App {
         Ok(Self {
             listeners: addresses,
             admin: admin_address,
+            sockets,
             observatory,
             reloader,
             acceptor,
+            admin_is_open,
             workers,
             control,
             _watch: watch,
@@ -193,20 +230,65 @@ impl App {
         self.reloader.reload();
     }
 
-    /// Ends in order: no new connections, answers finished, idle connections closed; what is left at
-    /// the configured deadline is cut.
+    /// Accepts clients and callers of the admin endpoint.
+    pub fn open(&self) {
+        self.acceptor.set_open(true);
+        self.admin_is_open.send_replace(true);
+    }
+
+    /// What another process needs to take over. It changes until [`App::hand_over`].
+    pub fn offer(&self) -> io::Result<Offer> {
+        let sockets = self.sockets.iter().map(|(asked, socket)| Ok((*asked, socket.try_clone()?)));
+        let sockets = sockets.collect::<io::Result<_>>()?;
+        Ok(Offer { sockets, carried: self.observatory.controller().carried() })
+    }
+
+    /// Accepts nobody more and changes no weights, for another process to do so. When this returns, it
+    /// is so. Clients that connect wait in the queues of the sockets.
+    pub fn hand_over(&self) -> Carried {
+        self.acceptor.set_open(false);
+        self.admin_is_open.send_replace(false);
+        self.observatory.controller().hand_over()
+    }
+
+    /// Goes on, since the other process failed.
+    pub fn take_back(&self) {
+        self.observatory.controller().take_back();
+        self.open();
+    }
+
+    /// Ends in order: after the configured delay no new connections, answers finished, idle
+    /// connections closed; what is left at the configured deadline is cut.
     pub fn shutdown(self) -> Ended {
-        let deadline = {
+        let delay = {
             let mut controller = self.observatory.controller();
             controller.drain();
-            Instant::now() + controller.config().shutdown.deadline
+            controller.config().shutdown.delay
+        };
+        if !delay.is_zero() {
+            for worker in &self.workers {
+                let _ = worker.commands.send(Command::Part);
+            }
+            thread::sleep(delay);
+        }
+        self.drain()
+    }
+
+    /// As [`App::shutdown`], at once.
+    pub fn drain(self) -> Ended {
+        let (deadline, grace) = {
+            let mut controller = self.observatory.controller();
+            controller.drain();
+            let deadline = controller.config().shutdown.deadline;
+            (Instant::now() + deadline, IDLE_GRACE.min(deadline / 2))
         };
         self.reloader.stop();
         self.acceptor.stop();
+        drop(self.sockets);
         let (drained, all) = std_mpsc::channel();
         for worker in &self.workers {
             // A worker that has ended holds nothing.
-            let _ = worker.commands.send(Command::Drain(drained.clone()));
+            let _ = worker.commands.send(Command::Drain(grace, drained.clone()));
         }
         drop(drained);
         let mut ended = Ended::Drained;
@@ -243,7 +325,7 @@ impl Control {
     fn spawn(
         observatory: Observatory,
         resolving: Resolving,
-        admin: Option<std::net::TcpListener>,
+        admin: Option<(StdListener, watch::Receiver<bool>)>,
     ) -> Result<Self, StartError> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -256,12 +338,12 @@ impl Control {
                 let controller = observatory.clone();
                 let tell = move |resolved| controller.controller().set_resolved(resolved);
                 tokio::spawn(resolving.run(in_force, tell));
-                if let Some(socket) = admin {
+                if let Some((socket, is_open)) = admin {
                     tracing::warn!(
                         "no `state`: weights set through the admin endpoint live as long as this \
                          process"
                     );
-                    tokio::spawn(admin::serve(socket, observatory));
+                    tokio::spawn(admin::serve(socket, observatory, is_open));
                 }
                 let _ = stopped.await;
             });

@@ -13,7 +13,7 @@ const RANKS: &[&[&str]] = &[
     &["shadow", "registry", "snapshot"],
     &["proxy"],
     &["rollout", "store", "fleet"],
-    &["admin"],
+    &["admin", "takeover"],
     &["app"],
     &["cli"],
 ];

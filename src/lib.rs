@@ -9,6 +9,7 @@ pub mod registry;
 pub mod rollout;
 pub mod routing;
 pub mod snapshot;
+pub mod takeover;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -89,6 +89,7 @@ async fn status(
     });
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
         generation: snapshot.generation,
         config_hash: controller.config_hash().to_owned(),
         config_file: controller.file().map(|file| file.display().to_string()),
@@ -99,6 +100,7 @@ async fn status(
         listeners: listeners.collect(),
         overrides: in_force,
         reload: controller.reloads().into(),
+        takeover: controller.replacement().into(),
     };
     Ok((fresh(snapshot.generation), Json(status)))
 }

@@ -38,16 +38,24 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Binds the admin endpoint's socket.
 pub fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
-    let socket = TcpListener::bind(address)?;
+    adopt(TcpListener::bind(address)?)
+}
+
+/// Takes over a socket that listens already.
+pub fn adopt(socket: TcpListener) -> std::io::Result<(TcpListener, SocketAddr)> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     Ok((socket, address))
 }
 
-/// Serves the admin endpoint for as long as the runtime lives.
-pub async fn serve(socket: TcpListener, observatory: Observatory) {
+/// Serves the admin endpoint for as long as the runtime lives and while it `is_open`.
+pub async fn serve(
+    socket: TcpListener,
+    observatory: Observatory,
+    is_open: tokio::sync::watch::Receiver<bool>,
+) {
     match tokio::net::TcpListener::from_std(socket) {
-        Ok(socket) => server::accept(socket, router(observatory)).await,
+        Ok(socket) => server::accept(socket, router(observatory), is_open).await,
         Err(error) => tracing::error!(%error, "the admin endpoint's socket is unusable"),
     }
 }

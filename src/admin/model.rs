@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use change::{WeightsAnswer, WeightsRequest};
 use serde::{Deserialize, Serialize};
-pub use status::{Listener, Reload, ReloadError, Status};
+pub use status::{Listener, Reload, ReloadError, Status, Takeover, TakeoverError};
 
 use crate::{
     config::schema::Labels,

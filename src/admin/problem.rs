@@ -83,6 +83,7 @@ impl From<Rejected> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(format!("weights.{version}"))
             }
             Rejected::NoWeight => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights"),
+            Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")
             }

@@ -10,7 +10,8 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    select,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tower::Service;
@@ -32,17 +33,33 @@ const LAST_ANSWER: Duration = Duration::from_secs(15);
 /// Pause after an accept that failed for want of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Accepts for as long as the runtime lives.
-pub(super) async fn accept(socket: TcpListener, router: Router) {
+/// Accepts for as long as the runtime lives, while it `is_open`; when it closes, connections end after
+/// their answer, so that their clients come to the process that has taken over.
+pub(super) async fn accept(
+    socket: TcpListener,
+    router: Router,
+    mut is_open: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match socket.accept().await {
+        let accepted = select! {
+            biased;
+            _ = is_open.wait_for(|open| !open) => None,
+            accepted = socket.accept() => Some(accepted),
+        };
+        let Some(accepted) = accepted else {
+            if is_open.has_changed().is_err() || is_open.wait_for(|open| *open).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        match accepted {
             Ok((stream, peer)) => {
-                let router = router.clone();
+                let (router, is_open) = (router.clone(), is_open.clone());
                 tokio::spawn(async move {
-                    converse(stream, peer, router).await;
+                    converse(stream, peer, router, is_open).await;
                     drop(place);
                 });
             }
@@ -54,7 +71,12 @@ pub(super) async fn accept(socket: TcpListener, router: Router) {
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router) {
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    mut is_open: watch::Receiver<bool>,
+) {
     // Answers are written whole, so delaying their last segment gains nothing.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -68,7 +90,11 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router) {
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     // What goes wrong here concerns one client, and the client knows.
-    if timeout(CONNECTION_LIFE, connection.as_mut()).await.is_err() {
+    let ended = select! {
+        ended = timeout(CONNECTION_LIFE, connection.as_mut()) => ended.is_ok(),
+        _ = is_open.wait_for(|open| !open) => false,
+    };
+    if !ended {
         connection.as_mut().graceful_shutdown();
         let _ = timeout(LAST_ANSWER, connection).await;
     }

@@ -5,6 +5,7 @@
 mod check;
 mod client;
 pub mod demo;
+mod replace;
 mod run;
 mod status;
 mod table;
@@ -32,6 +33,7 @@ Exit codes:
 
 Signals of `run`:
   SIGHUP            read the configuration file again, open the access log anew
+  SIGUSR2           start the program again and hand the listening sockets over to it
   SIGTERM, SIGINT   no new connections, finish what is in flight, end; twice: end now
 
 Environment:
@@ -53,6 +55,10 @@ enum Command {
         /// The configuration file; watched, and read again when it changes or at SIGHUP.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Take the listening sockets over from the process that listens at this Unix socket
+        /// (`takeover.socket` of its configuration), if there is one.
+        #[arg(long, value_name = "PATH")]
+        takeover: Option<PathBuf>,
     },
     /// Tell everything that is wrong with a configuration file; start nothing.
     Check(check::CheckArguments),
@@ -114,7 +120,7 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match arguments.command {
-        Command::Run { config } => run::run(config),
+        Command::Run { config, takeover } => run::run(config, takeover.as_deref()),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => {
             say(&format!("{:#}", crate::config::json_schema()));

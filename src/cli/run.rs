@@ -1,70 +1,192 @@
-//! `tidegate run`: load, start, announce, wait for a signal, drain.
+//! `tidegate run`: load, start, take over, announce, wait for a signal or a successor, drain.
 //!
 //! The main thread only waits for signals. So a reload or a drain that takes its time never keeps a
 //! second signal from being heard: the drain runs on a thread of its own.
 
-use std::{io, path::PathBuf, process::ExitCode, thread, time::Instant};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Instant,
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::{
+    runtime::Runtime,
     select,
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
-use super::{Exit, Failure};
+use super::{
+    Exit, Failure,
+    replace::{Origin, Replacing},
+};
 use crate::{
     app::{App, Ended},
     config::read,
+    takeover::{self, Door, Found, Handed, Predecessor},
     telemetry::log,
 };
 
-/// Serves by `file` until a signal.
-pub(super) fn run(file: PathBuf) -> Result<ExitCode, Failure> {
-    let loaded = read(&file).map_err(|error| Failure::new(Exit::Usage, error))?;
-    // It fails only if the process logs already.
-    let log = log::init(&loaded.config.log).ok();
-    let open_files = raise_open_files();
-    let fault = |error: io::Error| Failure::new(Exit::Fault, error);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let runtime = runtime.map_err(fault)?;
-    // Before the start, so that a signal during it is not lost.
-    let (mut hangup, mut ends) = runtime.block_on(async { listen() }).map_err(fault)?;
-    let begun = Instant::now();
-    let app = App::start(loaded, Some(file), log)
-        .map_err(|error| Failure::new(Exit::Unavailable, error))?;
-    announce(&app, open_files);
-
-    let first = runtime.block_on(reload_until_end(&app, &mut hangup, &mut ends));
-    tracing::info!(signal = first.name(), "draining; another signal ends at once");
-    notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-    let (done, ended) = oneshot::channel();
-    let drain = move || {
-        // Nobody waits any more after a second signal.
-        let _ = done.send(app.shutdown());
-    };
-    thread::Builder::new().name("drain".to_owned()).spawn(drain).map_err(fault)?;
-    let code = runtime.block_on(async {
-        select! {
-            ended = ended => match ended {
-                Ok(Ended::Drained) => 0,
-                Ok(Ended::Cut) => Exit::Cut as u8,
-                Err(_) => Exit::Fault as u8,
-            },
-            second = ends.next() => second.exit_code(),
+/// Serves by `file` until a signal, or until another process takes over; takes over itself from the
+/// process that started it, or from the one that listens at `takeover`.
+pub(super) fn run(file: PathBuf, takeover: Option<&Path>) -> Result<ExitCode, Failure> {
+    let found = Found::from_systemd().map_err(|error| {
+        let message = format!("a socket from the service manager is unusable: {error}");
+        Failure::new(Exit::Unavailable, message)
+    })?;
+    let unavailable = |error| Failure::new(Exit::Unavailable, error);
+    let mut predecessor = Predecessor::find(takeover).map_err(unavailable)?;
+    let mut process = match Process::start(file, found, predecessor.as_mut()) {
+        Ok(process) => process,
+        Err(failure) => {
+            if let Some(predecessor) = predecessor {
+                predecessor.fail(&failure.message);
+            }
+            return Err(failure);
         }
-    });
-    tracing::info!(uptime_seconds = begun.elapsed().as_secs(), exit_code = code, "ended");
-    Ok(code.into())
+    };
+    match predecessor {
+        Some(predecessor) => process.follow(predecessor).map_err(unavailable)?,
+        None => process.open(),
+    }
+    process.serve()
 }
 
-/// Reloads at each SIGHUP; answers the signal that ends the process.
-async fn reload_until_end(app: &App, hangup: &mut Signal, ends: &mut Ends) -> End {
+/// The process, ready to serve or serving.
+struct Process {
+    app: App,
+    runtime: Runtime,
+    signals: Signals,
+    door: Option<Door>,
+    begun: Instant,
+    open_files: Option<u64>,
+}
+
+impl Process {
+    /// All that can fail, without accepting anybody: sockets come from `predecessor`, else from `found`,
+    /// else they are bound.
+    fn start(
+        file: PathBuf,
+        mut found: Found,
+        predecessor: Option<&mut Predecessor>,
+    ) -> Result<Self, Failure> {
+        let loaded = read(&file).map_err(|error| Failure::new(Exit::Usage, error))?;
+        // It fails only if the process logs already.
+        let log = log::init(&loaded.config.log).ok();
+        let open_files = raise_open_files();
+        let fault = |error: io::Error| Failure::new(Exit::Fault, error);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_io().enable_time().build().map_err(fault)?;
+        // Before the start, so that a signal during it is not lost.
+        let signals = runtime.block_on(async { Signals::listen() }).map_err(fault)?;
+        let begun = Instant::now();
+        let unavailable = |error: &dyn fmt::Display| Failure::new(Exit::Unavailable, error);
+        let mut carried = None;
+        if let Some(predecessor) = predecessor {
+            let (sockets, state) = predecessor.offer().map_err(|error| unavailable(&error))?;
+            found = sockets;
+            carried = Some((predecessor.pid(), state));
+        }
+        let door = loaded.config.takeover.as_ref().map(|takeover| {
+            let path = takeover.socket.display();
+            Door::make(&takeover.socket)
+                .map_err(|error| unavailable(&format!("cannot listen at {path}: {error}")))
+        });
+        let door = door.transpose()?;
+        let app = App::prepare(loaded, Some(file), log, &mut found)
+            .map_err(|error| unavailable(&error))?;
+        if let Some((pid, state)) = carried {
+            let mut controller = app.observatory().controller();
+            controller.replacement_mut().from_pid = Some(pid);
+            controller.inherit(state);
+        }
+        found.unclaimed().for_each(|address| {
+            tracing::warn!(%address, "no listener wants this socket that was passed on; closed");
+        });
+        Ok(Self { app, runtime, signals, door, begun, open_files })
+    }
+
+    /// Takes over from `predecessor`. After an error nothing was accepted.
+    fn follow(&mut self, mut predecessor: Predecessor) -> Result<(), takeover::Error> {
+        let carried = predecessor.ready()?;
+        self.app.observatory().controller().inherit(carried);
+        predecessor.serving()?;
+        self.open();
+        predecessor.await_release();
+        Ok(())
+    }
+
+    fn open(&mut self) {
+        self.app.open();
+        if let Some(Err(error)) = self.door.as_mut().map(Door::open) {
+            tracing::error!(%error, "nobody can ask for a takeover");
+        }
+    }
+
+    /// Serves, then drains.
+    fn serve(mut self) -> Result<ExitCode, Failure> {
+        let fault = |error: io::Error| Failure::new(Exit::Fault, error);
+        announce(&self.app, self.open_files);
+        let replacing = self.runtime.block_on(async { Replacing::new(self.door.as_ref()) });
+        let attended = attend(&self.app, replacing.map_err(fault)?, &mut self.signals);
+        let leave = self.runtime.block_on(attended);
+        let app = self.app;
+        let drain: fn(App) -> Ended = match leave {
+            Leave::Signal(first) => {
+                tracing::info!(signal = first.name(), "draining; another signal ends at once");
+                notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+                App::shutdown
+            }
+            Leave::HandedOver(handed) => {
+                tracing::info!(pid = handed.pid, "another process has taken over; draining");
+                notify(&[match handed.is_child {
+                    true => NotifyState::MainPid(handed.pid),
+                    false => NotifyState::Stopping,
+                }]);
+                self.door.take().into_iter().for_each(Door::leave);
+                App::drain
+            }
+        };
+        let (done, ended) = oneshot::channel();
+        let drain = move || {
+            // Nobody waits any more after a second signal.
+            let _ = done.send(drain(app));
+        };
+        thread::Builder::new().name("drain".to_owned()).spawn(drain).map_err(fault)?;
+        let code = self.runtime.block_on(async {
+            select! {
+                ended = ended => match ended {
+                    Ok(Ended::Drained) => 0,
+                    Ok(Ended::Cut) => Exit::Cut as u8,
+                    Err(_) => Exit::Fault as u8,
+                },
+                second = self.signals.end() => second.exit_code(),
+            }
+        });
+        let uptime_seconds = self.begun.elapsed().as_secs();
+        tracing::info!(uptime_seconds, exit_code = code, "ended");
+        Ok(code.into())
+    }
+}
+
+/// Why the process stops to serve.
+enum Leave {
+    Signal(End),
+    HandedOver(Handed),
+}
+
+/// Reloads at each SIGHUP and lets other processes take over, until one has, or a signal ends this one.
+async fn attend(app: &App, mut replacing: Replacing, signals: &mut Signals) -> Leave {
     loop {
-        select! {
-            end = ends.next() => return end,
-            _ = hangup.recv() => {
+        match replacing.attend(app, signals.next()).await {
+            Ok(handed) => return Leave::HandedOver(handed),
+            Err(Wanted::End(end)) => return Leave::Signal(end),
+            Err(Wanted::Upgrade) => replacing.begin(app, Origin::Start),
+            Err(Wanted::Reload) => {
                 let mut reloading = vec![NotifyState::Reloading];
                 // systemd matches the reload that it asked for by this time.
                 reloading.extend(NotifyState::monotonic_usec_now());
@@ -81,6 +203,7 @@ fn announce(app: &App, open_files: Option<u64>) {
     let controller = app.observatory().controller();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
         listen = addresses(app),
         admin = app.admin.map(|address| address.to_string()),
         workers = controller.workers().len(),
@@ -129,10 +252,20 @@ fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// Signals that end the process.
-struct Ends {
+/// Signals that the process listens to.
+struct Signals {
+    hangup: Signal,
+    upgrade: Signal,
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// What a signal wants.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Reload,
+    Upgrade,
+    End(End),
 }
 
 /// A signal that ends the process.
@@ -142,17 +275,30 @@ enum End {
     Interrupt,
 }
 
-fn listen() -> io::Result<(Signal, Ends)> {
-    let terminate = signal(SignalKind::terminate())?;
-    let interrupt = signal(SignalKind::interrupt())?;
-    Ok((signal(SignalKind::hangup())?, Ends { terminate, interrupt }))
-}
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
 
-impl Ends {
-    async fn next(&mut self) -> End {
+    async fn next(&mut self) -> Wanted {
         select! {
-            _ = self.terminate.recv() => End::Terminate,
-            _ = self.interrupt.recv() => End::Interrupt,
+            _ = self.hangup.recv() => Wanted::Reload,
+            _ = self.upgrade.recv() => Wanted::Upgrade,
+            _ = self.terminate.recv() => Wanted::End(End::Terminate),
+            _ = self.interrupt.recv() => Wanted::End(End::Interrupt),
+        }
+    }
+
+    async fn end(&mut self) -> End {
+        loop {
+            if let Wanted::End(end) = self.next().await {
+                return end;
+            }
         }
     }
 }

@@ -67,6 +67,10 @@ fn heading(admin: &str, status: &Value) -> String {
             let _ = writeln!(lines, "  {line}:{column}: {path}: {message}");
         }
     }
+    let error = &status["takeover"]["last_error"];
+    if let (Some(message), Some(at)) = (error["message"].as_str(), error["at"].as_str()) {
+        let _ = writeln!(lines, "a process that was to take over failed at {at}: {message}");
+    }
     lines
 }
 

@@ -118,6 +118,7 @@ fn example(name: &str) -> String {
         "match" => "{ headers: { x-tester: yes } }",
         "file" | "path" | "cert" | "key" | "ca" => "FILE",
         "certificates" => "[ { cert: edge.pem, key: edge.key } ]",
+        "socket" => "/run/tidegate/takeover.sock",
         _ => "NAME",
     };
     format!("{name}: {value}")

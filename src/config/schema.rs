@@ -76,6 +76,10 @@ pub struct Config {
     /// How the process ends.
     #[serde(default)]
     pub shutdown: Shutdown,
+    /// Where another process may ask for the listening sockets. Default: nowhere; SIGUSR2 works
+    /// without it.
+    #[serde(default)]
+    pub takeover: Option<Takeover>,
 }
 
 /// One listening socket.
@@ -464,7 +468,13 @@ pub struct Resolver {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// Longest wait for answers in flight after SIGTERM; what is left then is cut. Default `30s`.
+    /// Time between the signal, at which `/readyz` turns 503, and the drain. Until then everything
+    /// is served, each answer with `Connection: close`. Default `0s`.
+    #[serde(with = "units::pause")]
+    #[schemars(with = "units::DurationText")]
+    pub delay: Duration,
+    /// Longest wait for answers in flight once the drain begins; what is left then is cut. Default
+    /// `30s`.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub deadline: Duration,
@@ -472,8 +482,17 @@ pub struct Shutdown {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30) }
+        Self { delay: Duration::ZERO, deadline: Duration::from_secs(30) }
     }
+}
+
+/// Where another process may ask for the listening sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Takeover {
+    /// A Unix socket, made with mode 0600. A relative path begins at the process's working folder.
+    /// Read at start.
+    pub socket: PathBuf,
 }
 
 mod default {

@@ -32,15 +32,23 @@ pub mod duration {
 
     /// Reads a duration.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        read(d, Duration::from_nanos(1), "more than zero")
+    }
+
+    pub(super) fn read<'de, D: Deserializer<'de>>(
+        d: D,
+        least: Duration,
+        least_in_words: &str,
+    ) -> Result<Duration, D::Error> {
         let text = text(d, "a duration with its unit, such as 250ms, 2s or 10m")?;
         let value = humantime::parse_duration(&text).map_err(|e| {
             de::Error::custom(format!(
                 "`{text}` is not a duration ({e}); write a number with its unit, such as 250ms, 2s or 10m"
             ))
         })?;
-        if value.is_zero() || value > Duration::from_secs(366 * 24 * 3600) {
+        if value < least || value > Duration::from_secs(366 * 24 * 3600) {
             return Err(de::Error::custom(format!(
-                "`{text}` is out of range; a duration is more than zero and at most a year"
+                "`{text}` is out of range; a duration is {least_in_words} and at most a year"
             )));
         }
         Ok(value)
@@ -49,6 +57,18 @@ pub mod duration {
     /// Writes a duration.
     pub fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(&humantime::format_duration(*value))
+    }
+}
+
+/// Durations that may also be `0s`; for `#[serde(with = …)]`.
+pub mod pause {
+    use super::*;
+
+    pub use super::duration::serialize;
+
+    /// Reads a duration or zero.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        duration::read(d, Duration::ZERO, "zero or more")
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc as std_mpsc},
     thread,
     time::Duration,
 };
@@ -49,17 +49,9 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the address of `listen`.
-    pub fn bind(listen: &Listen) -> io::Result<Self> {
-        use socket2::{Domain, Socket, Type};
-        let address = listen.address;
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        // A restart must not wait for the connections of the last process to fade.
-        socket.set_reuse_address(true)?;
+    /// Takes over a socket that listens already, as `listen` says.
+    pub fn adopt(socket: StdListener, listen: &Listen) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let socket = StdListener::from(socket);
         let address = socket.local_addr()?;
         let state = ListenerState {
             name: address.to_string(),
@@ -69,6 +61,11 @@ impl Listener {
         Ok(Self { socket, state: Arc::new(state), address })
     }
 
+    /// Another handle of the same socket.
+    pub fn socket(&self) -> io::Result<StdListener> {
+        self.socket.try_clone()
+    }
+
     /// The same socket, whose clients speak TLS. Called before the socket is handed out.
     pub fn encrypt(mut self, tls: &ListenTls) -> Result<Self, TlsError> {
         let tls = TlsListener::open(&self.state.name, tls, ALPN)?;
@@ -76,17 +73,30 @@ impl Listener {
         state.tls = Some(tls);
         Ok(self)
     }
+
+    /// Binds the address of `listen`.
+    pub fn bind(listen: &Listen) -> io::Result<Self> {
+        use socket2::{Domain, Socket, Type};
+        let address = listen.address;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // A restart must not wait for the connections of the last process to fade.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Self::adopt(socket.into(), listen)
+    }
 }
 
 /// The running acceptor.
 #[derive(Debug)]
 pub struct Acceptor {
-    stop: watch::Sender<bool>,
+    /// Whether to accept, and who waits for it to be so.
+    doors: mpsc::UnboundedSender<(bool, std_mpsc::Sender<()>)>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Acceptor {
-    /// Accepts from `listeners` for the workers behind `workers`.
+    /// Will accept from `listeners` for the workers behind `workers`, once it is set open.
     pub fn spawn(
         listeners: Vec<Listener>,
         shared: Arc<Shared>,
@@ -94,25 +104,40 @@ impl Acceptor {
     ) -> io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let (stop, stopped) = watch::channel(false);
+        let (doors, mut moves) = mpsc::unbounded_channel::<(bool, std_mpsc::Sender<()>)>();
         let thread = thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
             let hand_out = Rc::new(HandOut { shared, workers });
             let local = LocalSet::new();
+            let is_open = watch::Sender::new(false);
             for listener in listeners {
-                local.spawn_local(accept(listener, Rc::clone(&hand_out), stopped.clone()));
+                local.spawn_local(accept(listener, Rc::clone(&hand_out), is_open.subscribe()));
             }
-            // Ends when every listener has stopped; clients still being told to go are cut off.
-            let mut stopped = stopped;
+            // Ends when it is stopped; clients still being told to go are cut off.
             local.block_on(&runtime, async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
+                while let Some((open, done)) = moves.recv().await {
+                    // The listeners look here before they accept, and on this thread: nothing is
+                    // accepted from the next line on.
+                    is_open.send_replace(open);
+                    // Who asked may have stopped waiting.
+                    let _ = done.send(());
+                }
             });
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self { doors, thread })
+    }
+
+    /// Accepts, or leaves clients waiting in the sockets' queues. When this returns, it is so.
+    pub fn set_open(&self, open: bool) {
+        let (done, is_done) = std_mpsc::channel();
+        // An acceptor that has ended accepts nothing.
+        if self.doors.send((open, done)).is_ok() {
+            let _ = is_done.recv();
+        }
     }
 
     /// Closes the listening sockets and waits until they are closed.
     pub fn stop(self) {
-        self.stop.send_replace(true);
+        drop(self.doors);
         if self.thread.join().is_err() {
             tracing::error!("the acceptor panicked");
         }
@@ -124,7 +149,7 @@ struct HandOut {
     workers: Vec<mpsc::UnboundedSender<Command>>,
 }
 
-async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut stopped: watch::Receiver<bool>) {
+async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut is_open: watch::Receiver<bool>) {
     let state = listener.state;
     let socket = match TcpListener::from_std(listener.socket) {
         Ok(socket) => socket,
@@ -135,8 +160,15 @@ async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut stopped: watch::R
     };
     loop {
         let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            _ = stopped.wait_for(|stop| *stop) => return,
+            biased;
+            _ = is_open.wait_for(|open| !open) => None,
+            accepted = socket.accept() => Some(accepted),
+        };
+        let Some(accepted) = accepted else {
+            if is_open.has_changed().is_err() || is_open.wait_for(|open| *open).await.is_err() {
+                return;
+            }
+            continue;
         };
         match accepted {
             Ok((stream, peer)) => hand_out.give(stream, peer, &state),

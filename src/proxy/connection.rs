@@ -110,8 +110,9 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
     };
     while client.next_request(&worker).await {
         match handle(&mut client, &worker).await {
-            After::Keep if !worker.draining.get() => {}
-            After::Keep | After::Close => break,
+            // Also while the worker drains: the answer had left before it could say that it is the last.
+            After::Keep => {}
+            After::Close => break,
             After::Linger => {
                 client.linger().await;
                 break;
@@ -149,8 +150,14 @@ impl Client {
         &self.open.listener().name
     }
 
-    /// Waits until there is something to read; false if the client left, stayed idle too long, or the
-    /// worker drains. Holds no buffer while it waits.
+    /// Waits until there is something to read; false if the client left or stayed idle too long.
+    /// Holds no buffer while it waits.
+    ///
+    /// A worker that drains does not close an idle connection at once: the client may be sending a
+    /// request on it, which would be lost, and most clients do not send a POST again. For a short
+    /// grace the next request is still served, and its answer ends the connection in a way that
+    /// cannot be missed. Whoever is busy ends that way; only a client that was silent for all of the
+    /// grace is closed without an answer.
     async fn next_request(&mut self, worker: &Worker) -> bool {
         if !self.inbox.is_empty() {
             return true;
@@ -163,8 +170,8 @@ impl Client {
             if let Poll::Ready(ready) = self.poll_something(cx, worker) {
                 return Poll::Ready(ready);
             }
-            if worker.draining.get() {
-                return Poll::Ready(false);
+            if let Some(until) = worker.idle_until.get() {
+                self.deadline.sooner(until);
             }
             self.deadline.poll_passed(cx).map(|()| false)
         })

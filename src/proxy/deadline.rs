@@ -29,6 +29,11 @@ impl Deadline {
         self.due = due;
     }
 
+    /// Moves it to `due` if that is sooner.
+    pub(super) fn sooner(&mut self, due: Instant) {
+        self.due = self.due.min(due);
+    }
+
     /// Ready once the deadline has passed.
     pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.due < self.armed {

@@ -342,8 +342,7 @@ impl Exchange {
             let delimited = chunked || matches!(head.framing, Framing::Length(_));
             // A body that is still to come will not be read past the answer's end.
             let whole = self.request_is_read();
-            let keep_client =
-                plan.manner.keep_alive && delimited && whole && !worker.draining.get();
+            let keep_client = plan.manner.keep_alive && delimited && whole && !worker.parting.get();
             let persistence = plan.manner.persistence(keep_client);
             let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
             write_response(out, &head, chunked, persistence, date.as_deref());

@@ -325,7 +325,7 @@ async fn fail(
     tally.status = problem.status;
     tally.fault = Some(problem.kind);
     let read = !tally.unread_body && broken != Broken::ClientBody;
-    let keep = plan.manner.keep_alive && read && !worker.draining.get();
+    let keep = plan.manner.keep_alive && read && !worker.parting.get();
     let (id, manner) = (Some(&plan.id), plan.manner);
     out.clear();
     let persistence = manner.persistence(keep);
@@ -345,7 +345,7 @@ async fn refuse(
     out: &mut Buffer,
 ) -> After {
     let manner = refused.manner;
-    let keep = refused.whole.is_some() && manner.keep_alive && !worker.draining.get();
+    let keep = refused.whole.is_some() && manner.keep_alive && !worker.parting.get();
     out.clear();
     let (id, persistence) = (refused.id.as_ref(), manner.persistence(keep));
     let date = worker.date(Instant::now()).to_owned();

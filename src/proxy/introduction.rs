@@ -77,10 +77,13 @@ async fn await_head(
                 Err(_) => return Poll::Ready(Err(Some(Malformed("the head is cut short")))),
             }
         }
-        if worker.draining.get() {
-            return Poll::Ready(Err(None));
+        if let Some(until) = worker.idle_until.get() {
+            deadline.sooner(until);
         }
-        deadline.poll_passed(cx).map(|()| Err(Some(Malformed("the head did not arrive in time"))))
+        ready!(deadline.poll_passed(cx));
+        let drained = worker.idle_until.get().is_some() && held.is_empty();
+        let late = Malformed("the head did not arrive in time");
+        Poll::Ready(Err((!drained).then_some(late)))
     })
     .await
 }

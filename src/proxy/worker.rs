@@ -48,8 +48,11 @@ pub enum Command {
     Refresh,
     /// Hand over samples and log lines now, then answer.
     Flush(oneshot::Sender<()>),
-    /// Close idle connections, and the others after their answer; answer when all are closed.
-    Drain(std::sync::mpsc::Sender<()>),
+    /// From now on, end every connection with its next answer.
+    Part,
+    /// End every connection with its next answer, and those that stay idle for the time told; answer
+    /// when all are closed.
+    Drain(Duration, std::sync::mpsc::Sender<()>),
 }
 
 /// A connection as the acceptor hands it to a worker.
@@ -122,7 +125,10 @@ pub(super) struct Worker {
     /// Wakes the tick when there is something to hand over or to look after.
     busy: Notify,
     date: RefCell<Date>,
-    pub(super) draining: Cell<bool>,
+    /// Answers end their connections.
+    pub(super) parting: Cell<bool>,
+    /// When idle connections are closed, once the worker drains.
+    pub(super) idle_until: Cell<Option<Instant>>,
     clients: RefCell<Clients>,
     drained: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
 }
@@ -142,7 +148,8 @@ impl Worker {
             lines: RefCell::default(),
             busy: Notify::new(),
             date: RefCell::new(Date::new()),
-            draining: Cell::new(false),
+            parting: Cell::new(false),
+            idle_until: Cell::new(None),
             clients: RefCell::default(),
             drained: RefCell::default(),
         }
@@ -159,8 +166,10 @@ impl Worker {
                     // The receiver may have stopped waiting.
                     let _ = done.send(());
                 }
-                Command::Drain(done) => {
-                    self.draining.set(true);
+                Command::Part => self.parting.set(true),
+                Command::Drain(idle, done) => {
+                    self.parting.set(true);
+                    self.idle_until.set(Some(Instant::now() + idle));
                     self.drained.borrow_mut().push(done);
                     self.clients.borrow().wakers.iter().flatten().for_each(Waker::wake_by_ref);
                     self.answer_drained();
@@ -331,7 +340,7 @@ impl Drop for Open {
         if std::thread::panicking() {
             self.worker.shared.cells.of(self.worker.id).panics.add(1);
         }
-        if self.worker.draining.get() {
+        if self.worker.idle_until.get().is_some() {
             self.worker.answer_drained();
         }
     }

@@ -13,6 +13,7 @@ use std::{
 use indexmap::IndexMap;
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
+use super::carried::{Carried, Replacement, SetWeights};
 use crate::{
     config::{AdminToken, Config, LoadError, Loaded, schema, units::Weight},
     proxy::{Command, ListenerState, Shared},
@@ -53,6 +54,11 @@ pub struct Controller {
     reloads: Reloads,
     /// Set once the process is to end.
     draining: bool,
+    /// The generation of a process before this one, which this one's are above.
+    floor: u64,
+    /// Set once another process decides the weights.
+    handed_over: bool,
+    replacement: Replacement,
 }
 
 /// How reloads went.
@@ -107,6 +113,9 @@ pub enum Rejected {
     /// All weights are 0.
     #[error("all weights are 0, so nobody could be served; give at least one version a weight")]
     NoWeight,
+    /// Another process has taken over.
+    #[error("another process has taken over; ask again on a new connection")]
+    HandedOver,
     /// Somebody else made a change first.
     #[error("the generation is {actual}, not {expected}: somebody else made a change; look again")]
     Outdated {
@@ -188,6 +197,9 @@ impl Controller {
             started: (Instant::now(), SystemTime::now()),
             reloads: Reloads::default(),
             draining: false,
+            floor: 0,
+            handed_over: false,
+            replacement: Replacement::default(),
         }
     }
 
@@ -266,8 +278,58 @@ impl Controller {
         self.draining = true;
     }
 
+    /// How this process came from another one, and what came of those that were to follow it.
+    pub fn replacement(&self) -> &Replacement {
+        &self.replacement
+    }
+
+    /// Notes how the process came from another one, or why none follows it.
+    pub fn replacement_mut(&mut self) -> &mut Replacement {
+        &mut self.replacement
+    }
+
+    /// What another process needs, to go on where this one is.
+    pub fn carried(&self) -> Carried {
+        let weights = self.overrides.iter().map(|(service, set)| {
+            let file = self.config.services.get(service).and_then(|s| s.weights.clone());
+            (service.clone(), SetWeights { set: set.clone(), file })
+        });
+        Carried { generation: self.snapshot().generation, weights: weights.collect() }
+    }
+
+    /// As [`Controller::carried`]; from now on another process decides the weights.
+    pub fn hand_over(&mut self) -> Carried {
+        self.handed_over = true;
+        self.carried()
+    }
+
+    /// Decides the weights again, since the other process failed.
+    pub fn take_back(&mut self) {
+        self.handed_over = false;
+    }
+
+    /// Goes on where another process was: weights that were set on it stay under the rule of a
+    /// reload, and generations go on above its own.
+    pub fn inherit(&mut self, carried: Carried) {
+        let kept = carried.weights.into_iter().filter_map(|(name, weights)| {
+            let service = self.config.services.get(&name);
+            let as_before = service.is_some_and(|s| weights.is_of_file(s.weights.as_ref()));
+            let kept = keeps_override(&name, &weights.set, as_before, &self.config);
+            kept.then_some((name, weights.set))
+        });
+        let kept: Overrides = kept.collect();
+        self.floor = carried.generation;
+        if kept != self.overrides || self.snapshot().generation <= self.floor {
+            self.overrides = kept;
+            self.publish(true);
+        }
+    }
+
     /// Changes the weights of a service. When this returns, they are in force on every worker.
     pub fn set_weights(&mut self, change: Change) -> Result<Applied, Rejected> {
+        if self.handed_over {
+            return Err(Rejected::HandedOver);
+        }
         let generation = self.snapshot().generation;
         if let Some(expected) = change.if_generation.filter(|g| *g != generation) {
             return Err(Rejected::Outdated { expected, actual: generation });
@@ -359,7 +421,10 @@ impl Controller {
         }
         let old = std::mem::replace(&mut self.config, Arc::new(new));
         let config = &self.config;
-        self.overrides.retain(|name, weights| keeps_override(name, weights, &old, config));
+        self.overrides.retain(|name, weights| {
+            let written = |config: &Config| config.services.get(name).map(|s| s.weights.clone());
+            keeps_override(name, weights, written(&old) == written(config), config)
+        });
         self.hash = loaded.hash;
         tell_what_is_not_done(config);
         let generation = self.publish(false);
@@ -469,7 +534,7 @@ impl Controller {
     /// Compiles and publishes a snapshot of what is in force now; answers its generation.
     fn publish(&mut self, same_routes: bool) -> u64 {
         let old = self.snapshot();
-        let generation = old.generation + 1;
+        let generation = old.generation.max(self.floor) + 1;
         let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
         let access_log =
             access_log.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
@@ -510,10 +575,9 @@ impl Controller {
 fn keeps_override(
     name: &str,
     weights: &IndexMap<String, Weight>,
-    old: &Config,
+    file_as_before: bool,
     new: &Config,
 ) -> bool {
-    let written = |config: &Config| config.services.get(name).map(|s| s.weights.clone());
     let Some(service) = new.services.get(name) else { return false };
     let serves = weights.iter().any(|(v, w)| service.versions.contains_key(v) && *w > Weight::ZERO);
     if !serves {
@@ -522,7 +586,7 @@ fn keeps_override(
             "the weights set while running name no version of the file; the file's apply"
         );
     }
-    serves && written(old) == written(new)
+    serves && file_as_before
 }
 
 /// Says which fields of a valid file have no effect yet.
@@ -545,6 +609,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("admin.address", admin(old) != admin(new)),
         ("resolver", old.resolver != new.resolver),
         ("log.format", format(old) != format(new)),
+        ("takeover", old.takeover != new.takeover),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))

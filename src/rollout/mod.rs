@@ -1,5 +1,6 @@
 //! The control plane: the one writer of what the data plane reads.
 
+pub mod carried;
 pub mod controller;
 pub mod view;
 

@@ -19,4 +19,5 @@ mod routing;
 mod shutdown;
 mod soak;
 mod split;
+mod takeover;
 mod weights;

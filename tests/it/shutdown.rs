@@ -9,7 +9,7 @@ use std::{
 
 use tidegate::app::Ended;
 
-use crate::support::{Client, Origin, Proxy, wire::Framing};
+use crate::support::{Client, Origin, Proxy, eventually, wire::Framing};
 
 /// An origin that answers when it is told to, and what tells it.
 fn patient(answer: &'static str) -> (Origin, mpsc::Sender<()>) {
@@ -41,6 +41,23 @@ fn answers_in_flight_are_finished_and_idle_connections_closed() {
     let answer = busy.answer();
     assert_eq!((answer.text(), answer.field("connection")), ("at last", Some("close")));
     busy.expect_end();
+    assert_eq!(ending.join().expect("ended"), Ended::Drained);
+}
+
+#[test]
+fn an_idle_connection_may_ask_once_more_while_the_process_drains() {
+    let origin = Origin::answering("ok");
+    let proxy = Proxy::builder().version("v1", &origin).top("shutdown: { deadline: 10s }").start();
+    let address = proxy.address;
+    let (mut used, mut fresh) = (proxy.connect(), proxy.connect());
+    used.get("/").send();
+    let ending = thread::spawn(move || proxy.shutdown());
+    eventually("nothing is accepted any more", || TcpStream::connect(address).is_err());
+    for client in [&mut used, &mut fresh] {
+        let answer = client.post("/", b"a bet").send();
+        assert_eq!((answer.text(), answer.field("connection")), ("ok", Some("close")));
+        client.expect_end();
+    }
     assert_eq!(ending.join().expect("ended"), Ended::Drained);
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     config::{LoadError, Problem, units::Weight},
-    rollout::controller::Reloads,
+    rollout::{carried::Replacement, controller::Reloads},
 };
 
 /// `GET /v1/status`: the process.
@@ -15,6 +15,8 @@ use crate::{
 pub struct Status {
     /// Version of Tidegate.
     pub version: &'static str,
+    /// Number of the process.
+    pub pid: u32,
     /// Generation of the snapshot in force.
     pub generation: u64,
     /// XXH3-64 of the file's bytes, 16 hex digits.
@@ -35,6 +37,36 @@ pub struct Status {
     pub overrides: BTreeMap<String, IndexMap<String, Weight>>,
     /// How reloads went.
     pub reload: Reload,
+    /// How the process was, or was not, replaced.
+    pub takeover: Takeover,
+}
+
+/// How the process was, or was not, replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Takeover {
+    /// The process whose sockets this one took over; null if it bound its own.
+    pub from_pid: Option<u32>,
+    /// Why the last process that was to follow this one did not; null if none failed.
+    pub last_error: Option<TakeoverError>,
+}
+
+/// Why another process did not take over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TakeoverError {
+    /// When, as RFC 3339 in UTC.
+    pub at: String,
+    /// One line.
+    pub message: String,
+}
+
+impl From<&Replacement> for Takeover {
+    fn from(replacement: &Replacement) -> Self {
+        let last_error = replacement.last_error.as_ref().map(|(at, message)| TakeoverError {
+            at: humantime::format_rfc3339_seconds(*at).to_string(),
+            message: message.clone(),
+        });
+        Self { from_pid: replacement.from_pid, last_error }
+    }
 }
 
 /// A listening socket.

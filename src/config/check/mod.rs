@@ -50,6 +50,9 @@ impl Finding {
     }
 }
 
+/// Longest path of a Unix socket, less what is appended to it while it is made.
+const SOCKET_PATH_BYTES: usize = 90;
+
 /// Everything in `config` that contradicts something else in it.
 pub fn check(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -65,6 +68,16 @@ pub fn check(config: &Config) -> Vec<Finding> {
     limits(&config.limits, &root.key("limits"), &mut found);
     if let Some(log) = &config.access_log {
         file_name(&log.path, root.key("access_log").key("path"), &mut found);
+    }
+    if let Some(takeover) = &config.takeover {
+        let path = root.key("takeover").key("socket");
+        let socket = takeover.socket.to_string_lossy();
+        if socket.len() > SOCKET_PATH_BYTES {
+            let message = format!("longer than the {SOCKET_PATH_BYTES} bytes of a socket's path");
+            found.push(Finding::new(path, message));
+        } else {
+            file_name(&socket, path, &mut found);
+        }
     }
     for (index, server) in config.resolver.servers.iter().enumerate() {
         let path = root.key("resolver").key("servers").index(index);

@@ -62,19 +62,31 @@ impl Process {
         process
     }
 
+    /// Starts the program with the file `text` at an address where somebody listens already; `change`
+    /// may add arguments and the like to the command.
+    #[track_caller]
+    pub(crate) fn spawn_beside(
+        address: SocketAddr,
+        text: &str,
+        change: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        Self::begin_as(address, text, change)
+    }
+
     fn begin(address: SocketAddr, text: &str) -> Self {
+        Self::begin_as(address, text, |command| command)
+    }
+
+    fn begin_as(address: SocketAddr, text: &str, change: impl FnOnce(Command) -> Command) -> Self {
         let folder = TempDir::new().expect("a folder");
         let file = folder.path().join("tidegate.yaml");
         fs::write(&file, text).expect("a file");
         let log = File::create(folder.path().join("log")).expect("a file");
-        let child = program()
-            .args(["run", "--config"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the program starts");
+        let mut command = program();
+        command.args(["run", "--config"]).arg(&file).stdin(Stdio::null());
+        let mut command = change(command);
+        command.stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().expect("the program starts");
         Self { address, file, child, folder }
     }
 
@@ -113,6 +125,14 @@ impl Process {
         kill_process(pid, signal).expect("the program runs");
     }
 
+    /// Numbers of the processes that served, in their order: the program, and those that took over.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let serving = lines.filter(|line: &serde_json::Value| line["message"] == "serving");
+        serving.filter_map(|line| line["pid"].as_i64()?.try_into().ok()).collect()
+    }
+
     /// Waits until the program has ended.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
@@ -138,5 +158,13 @@ impl Drop for Process {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for pid in self.pids() {
+            // A number may have been given to another program since.
+            let program = fs::read_link(format!("/proc/{pid}/exe"));
+            let ours = program.is_ok_and(|p| p.to_string_lossy().contains("tidegate"));
+            if let Some(pid) = Pid::from_raw(pid).filter(|_| ours) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
 }

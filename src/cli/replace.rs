@@ -1,0 +1,160 @@
+//! Lets another process take over while this one serves: at SIGUSR2 one that is started here, else one
+//! that asks at the takeover socket.
+
+use std::{io, sync::mpsc as std_mpsc, thread, time::Duration};
+
+use tokio::{net::UnixListener, select, sync::mpsc};
+
+use crate::{
+    app::App,
+    rollout::carried::Carried,
+    takeover::{Door, Error, Handed, Program, Successor},
+};
+
+/// Pause after an accept that failed for want of file descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Replacements of this process, of which one at a time is under way.
+pub(super) struct Replacing {
+    program: Program,
+    door: Option<UnixListener>,
+    events: mpsc::UnboundedReceiver<Event>,
+    report: mpsc::UnboundedSender<Event>,
+    stage: Stage,
+}
+
+#[derive(PartialEq, Eq)]
+enum Stage {
+    /// Nobody is to take over.
+    None,
+    /// Another process starts.
+    Begun,
+    /// Another process is ready, and this one accepts no more.
+    LetGo,
+}
+
+/// Where the other process comes from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// It is to be started.
+    Start,
+    /// It has connected.
+    Asked(std::os::unix::net::UnixStream),
+}
+
+/// What the thread that speaks with the other process has to say.
+enum Event {
+    LetGo(std_mpsc::Sender<Carried>),
+    Ended(Result<Handed, Error>),
+}
+
+impl Replacing {
+    /// Replacements by the same program, and by those who ask at `door`. To be made in a runtime.
+    pub(super) fn new(door: Option<&Door>) -> io::Result<Self> {
+        let door = door.map(|door| UnixListener::from_std(door.socket()?)).transpose()?;
+        let (report, events) = mpsc::unbounded_channel();
+        let program = Program::of_this_process();
+        Ok(Self { program, door, events, report, stage: Stage::None })
+    }
+
+    /// Begins replacements as they are asked for at the door, and does what they ask for, until one has
+    /// succeeded or `wanted` is ready.
+    pub(super) async fn attend<T>(
+        &mut self,
+        app: &App,
+        wanted: impl Future<Output = T>,
+    ) -> Result<Handed, T> {
+        let mut wanted = std::pin::pin!(wanted);
+        loop {
+            let asked = select! {
+                wanted = &mut wanted => return Err(wanted),
+                origin = asked(self.door.as_ref()) => origin,
+                event = self.events.recv() => {
+                    let Some(event) = event else { continue };
+                    match self.settle(app, event) {
+                        Some(handed) => return Ok(handed),
+                        None => continue,
+                    }
+                }
+            };
+            self.begin(app, asked);
+        }
+    }
+
+    /// Begins a replacement of `app`.
+    pub(super) fn begin(&mut self, app: &App, origin: Origin) {
+        if self.stage != Stage::None {
+            tracing::warn!("another process is taking over already");
+            return;
+        }
+        if matches!(origin, Origin::Start) && std::process::id() == 1 {
+            let problem = "this is the first process of a container, which ends with it; replace \
+                           the container";
+            return note(app, problem.to_owned());
+        }
+        let offer = match app.offer() {
+            Ok(offer) => offer,
+            Err(error) => return note(app, format!("the sockets cannot be shared: {error}")),
+        };
+        let (program, report) = (self.program.clone(), self.report.clone());
+        let replace = move || {
+            let successor = match origin {
+                Origin::Start => Successor::start(&program),
+                Origin::Asked(stream) => Successor::asked(stream),
+            };
+            let let_go = || {
+                let (reply, carried) = std_mpsc::channel();
+                report.send(Event::LetGo(reply)).ok()?;
+                carried.recv().ok()
+            };
+            let ended = successor.and_then(|successor| successor.take(offer, let_go));
+            // Nobody waits any more if the process is ending.
+            let _ = report.send(Event::Ended(ended));
+        };
+        match thread::Builder::new().name("takeover".to_owned()).spawn(replace) {
+            Ok(_) => self.stage = Stage::Begun,
+            Err(error) => note(app, format!("no thread for it: {error}")),
+        }
+    }
+
+    /// Does what a replacement asks for; answers the process that has taken over.
+    fn settle(&mut self, app: &App, event: Event) -> Option<Handed> {
+        match event {
+            Event::LetGo(reply) => {
+                self.stage = Stage::LetGo;
+                // The other thread waits for it.
+                let _ = reply.send(app.hand_over());
+                None
+            }
+            Event::Ended(Ok(handed)) => Some(handed),
+            Event::Ended(Err(error)) => {
+                if std::mem::replace(&mut self.stage, Stage::None) == Stage::LetGo {
+                    app.take_back();
+                }
+                note(app, error.to_string());
+                None
+            }
+        }
+    }
+}
+
+/// Waits for a process that asks at `door`.
+async fn asked(door: Option<&UnixListener>) -> Origin {
+    let Some(door) = door else { return std::future::pending().await };
+    loop {
+        match door.accept().await.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => return Origin::Asked(stream),
+            Err(error) => {
+                tracing::warn!(%error, "the takeover socket cannot accept");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Logs why no process took over, and shows it in the status.
+fn note(app: &App, problem: String) {
+    tracing::error!(problem, "no other process took over; this one goes on");
+    let now = std::time::SystemTime::now();
+    app.observatory().controller().replacement_mut().last_error = Some((now, problem));
+}

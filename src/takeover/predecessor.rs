@@ -1,0 +1,106 @@
+//! The new process's side: asks the one that runs for its sockets.
+
+use std::{
+    env, io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixStream},
+    },
+    path::Path,
+};
+
+use super::{
+    Error, Found, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
+    message::{Channel, FromNew, FromOld, PROTOCOL},
+};
+use crate::rollout::carried::Carried;
+
+/// The process that serves until this one does.
+#[derive(Debug)]
+pub struct Predecessor {
+    channel: Channel,
+}
+
+impl Predecessor {
+    /// Connects to the process that started this one for the purpose, else to the one that listens at
+    /// `path`. Nothing if there is neither: a service manager starts the first process as it starts
+    /// all others.
+    pub fn find(path: Option<&Path>) -> Result<Option<Self>, Error> {
+        let stream = if let Some(name) = env::var_os(SOCKET_VARIABLE) {
+            let name = name.to_string_lossy();
+            let address = SocketAddr::from_abstract_name(name.trim_start_matches('@'))?;
+            UnixStream::connect_addr(&address)?
+        } else if let Some(path) = path {
+            match UnixStream::connect(path) {
+                Ok(stream) => stream,
+                Err(error) if is_nobody(&error) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            return Ok(None);
+        };
+        let mut channel = Channel::new(stream)?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        channel.send(&FromNew::Hello { protocol: PROTOCOL, version })?;
+        Ok(Some(Self { channel }))
+    }
+
+    /// Number of the process.
+    pub fn pid(&self) -> u32 {
+        self.channel.pid.unsigned_abs()
+    }
+
+    /// Its sockets, and what it carries for now.
+    pub fn offer(&mut self) -> Result<(Found, Carried), Error> {
+        match self.channel.receive(STEP_WITHIN)? {
+            FromOld::Offer { sockets, carried } => {
+                let mut found = Found::default();
+                for asked in sockets {
+                    found.add(asked, self.channel.receive_socket()?);
+                }
+                Ok((found, carried))
+            }
+            FromOld::Refused { reason } => Err(Error::Refused(reason)),
+            FromOld::Yours { .. } => Err(out_of_turn()),
+        }
+    }
+
+    /// Says that this process could serve at once; answers when the other one accepts no more, with
+    /// what it carries for good.
+    pub fn ready(&mut self) -> Result<Carried, Error> {
+        self.channel.send(&FromNew::Ready)?;
+        match self.channel.receive(READY_WITHIN)? {
+            FromOld::Yours { carried } => Ok(carried),
+            FromOld::Refused { reason } => Err(Error::Refused(reason)),
+            FromOld::Offer { .. } => Err(out_of_turn()),
+        }
+    }
+
+    /// Says that this process serves. After an error it must not: the other one has gone on.
+    pub fn serving(&mut self) -> Result<(), Error> {
+        self.channel.send(&FromNew::Serving)
+    }
+
+    /// Waits until the other process has told the service manager which process to follow.
+    pub fn await_release(mut self) {
+        self.channel.await_end();
+    }
+
+    /// Says why this process cannot start.
+    pub fn fail(mut self, reason: &str) {
+        // Not being told, the other process sees this one end. Ending with its offer unread would
+        // break the connection before it has read why.
+        if self.channel.send(&FromNew::Failed { reason: reason.to_owned() }).is_ok() {
+            self.channel.await_end();
+        }
+    }
+}
+
+/// Whether `error` means that nobody listens.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+fn out_of_turn() -> Error {
+    io::Error::other("a message out of turn").into()
+}

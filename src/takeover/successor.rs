@@ -1,0 +1,243 @@
+//! The old process's side: starts its successor, or is asked by one, and hands over.
+//!
+//! All of this waits, so it runs on a thread of its own; what the process has to do in between, it is
+//! asked for.
+
+use std::{
+    env,
+    ffi::OsString,
+    net::{SocketAddr, TcpListener},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream},
+    },
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Error, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
+    message::{Channel, FromNew, FromOld, PROTOCOL},
+};
+use crate::rollout::carried::Carried;
+
+/// How often it is looked whether a new process has connected, or ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How long a new process that broke off may take to end, so that its exit code can be told.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
+/// The program as it was started: its path, not its file, so that a file that was replaced since, or a
+/// link that leads elsewhere now, is what starts next.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: OsString,
+    arguments: Vec<OsString>,
+}
+
+/// What is handed over.
+#[derive(Debug)]
+pub struct Offer {
+    /// Listening sockets, with their addresses as the file writes them.
+    pub sockets: Vec<(SocketAddr, TcpListener)>,
+    /// As of now.
+    pub carried: Carried,
+}
+
+/// The process that is to take over.
+#[derive(Debug)]
+pub struct Successor {
+    channel: Channel,
+    /// If it was started here.
+    child: Option<Running>,
+    /// When it must be ready.
+    until: Instant,
+}
+
+/// The process that has taken over; dropped, it is released.
+#[derive(Debug)]
+pub struct Handed {
+    /// Its number.
+    pub pid: u32,
+    /// Whether this process started it.
+    pub is_child: bool,
+    _channel: Channel,
+}
+
+/// A started process, ended when dropped.
+#[derive(Debug)]
+struct Running(Option<Child>);
+
+impl Program {
+    /// This process's own.
+    pub fn of_this_process() -> Self {
+        let mut arguments = env::args_os();
+        let path = arguments.next().filter(|path| !path.is_empty());
+        let path = path.or_else(|| env::current_exe().ok().map(OsString::from));
+        Self { path: path.unwrap_or_else(|| "tidegate".into()), arguments: arguments.collect() }
+    }
+}
+
+impl Successor {
+    /// Starts `program` and waits until it asks for the sockets.
+    pub fn start(program: &Program) -> Result<Self, Error> {
+        let name = format!("tidegate-{}-{:016x}", std::process::id(), fastrand::u64(..));
+        let listener = UnixListener::bind_addr(&UnixAddress::from_abstract_name(&name)?)?;
+        listener.set_nonblocking(true)?;
+        let child = Command::new(&program.path)
+            .args(&program.arguments)
+            .env(SOCKET_VARIABLE, format!("@{name}"))
+            // They tell of sockets that systemd gave to this process.
+            .env_remove("LISTEN_FDS")
+            .env_remove("LISTEN_PID")
+            .env_remove("LISTEN_FDNAMES")
+            .spawn();
+        let child = child.map_err(|source| Error::Spawn {
+            program: program.path.to_string_lossy().into_owned(),
+            source,
+        })?;
+        let pid = child.id();
+        let mut child = Running(Some(child));
+        let until = Instant::now() + READY_WITHIN;
+        while Instant::now() < until {
+            if let Ok((stream, _)) = listener.accept() {
+                match Channel::new(stream) {
+                    Ok(channel) if channel.pid.unsigned_abs() == pid => {
+                        return Ok(Self { channel, child: Some(child), until });
+                    }
+                    Ok(Channel { pid, .. }) | Err(Error::Stranger(pid)) => {
+                        tracing::warn!(pid, "a stranger asked for the sockets and got nothing");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if let Some(status) = child.ended() {
+                return Err(Error::Ended(status));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Err(Error::Late(READY_WITHIN))
+    }
+
+    /// A process that connected by itself.
+    pub fn asked(stream: UnixStream) -> Result<Self, Error> {
+        let until = Instant::now() + READY_WITHIN;
+        Ok(Self { channel: Channel::new(stream)?, child: None, until })
+    }
+
+    /// Hands over. `let_go` is called once the new process is ready: it has this one accept no more and
+    /// answers what is carried for good, or nothing if this process ends in another way. After an
+    /// error this process is to go on.
+    pub fn take(
+        mut self,
+        offer: Offer,
+        let_go: impl FnOnce() -> Option<Carried>,
+    ) -> Result<Handed, Error> {
+        match self.converse(offer, let_go) {
+            Ok(()) => {
+                let is_child = self.child.is_some();
+                self.child.into_iter().for_each(Running::release);
+                let pid = self.channel.pid.unsigned_abs();
+                Ok(Handed { pid, is_child, _channel: self.channel })
+            }
+            Err(error @ (Error::Broken(_) | Error::Failed(_))) => {
+                // It ends once it is heard.
+                drop(self.channel);
+                let status = self.child.and_then(Running::last_words);
+                match (error, status) {
+                    (Error::Broken(_), Some(status)) => Err(Error::Ended(status)),
+                    (error, _) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn converse(
+        &mut self,
+        offer: Offer,
+        let_go: impl FnOnce() -> Option<Carried>,
+    ) -> Result<(), Error> {
+        match self.channel.receive(STEP_WITHIN)? {
+            FromNew::Hello { protocol: PROTOCOL, version } => {
+                tracing::info!(pid = self.channel.pid, version, "a process asks for the sockets");
+            }
+            FromNew::Hello { protocol, version } => {
+                let reason = format!(
+                    "it speaks protocol {PROTOCOL}, and release {version} protocol {protocol}"
+                );
+                self.channel.send(&FromOld::Refused { reason: reason.clone() })?;
+                return Err(Error::Refused(reason));
+            }
+            other => return Err(unexpected(other)),
+        }
+        let Offer { sockets, carried } = offer;
+        let addresses = sockets.iter().map(|(asked, _)| *asked).collect();
+        self.channel.send(&FromOld::Offer { sockets: addresses, carried })?;
+        for (_, socket) in &sockets {
+            self.channel.send_socket(socket)?;
+        }
+        drop(sockets);
+        let left = self.until.saturating_duration_since(Instant::now());
+        let ready = self.channel.receive(left).map_err(|error| match error {
+            Error::Late(_) => Error::Late(READY_WITHIN),
+            error => error,
+        });
+        match ready? {
+            FromNew::Ready => {}
+            other => return Err(unexpected(other)),
+        }
+        let carried = let_go().ok_or(Error::Ending)?;
+        self.channel.send(&FromOld::Yours { carried })?;
+        match self.channel.receive(STEP_WITHIN)? {
+            FromNew::Serving => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+fn unexpected(message: FromNew) -> Error {
+    match message {
+        FromNew::Failed { reason } => Error::Failed(reason),
+        other => std::io::Error::other(format!("{other:?} out of turn")).into(),
+    }
+}
+
+impl Running {
+    /// How it ended, if it has.
+    fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let status = self.0.as_mut()?.try_wait().ok().flatten();
+        if status.is_some() {
+            self.0 = None;
+        }
+        status
+    }
+
+    /// How it ended, if it does soon.
+    fn last_words(mut self) -> Option<std::process::ExitStatus> {
+        let until = Instant::now() + LAST_BREATH;
+        while Instant::now() < until {
+            if let Some(status) = self.ended() {
+                return Some(status);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        None
+    }
+
+    /// Lets it live on.
+    fn release(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
