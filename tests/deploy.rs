@@ -29,10 +29,33 @@ fn the_config_map_holds_a_configuration_that_fits_the_pod() {
     let declared = scalars.windows(2).filter(|pair| pair[0] == "containerPort");
     let declared: Vec<u16> = declared.map(|pair| pair[1].parse().expect("a port")).collect();
     assert_eq!(declared, ports);
-    // The end in order: preStop waits, then answers in flight end, then the process is killed.
+    // The end in order: not ready, then answers in flight end, then the process is killed. Between the
+    // first two at least one probe fails.
     let seconds = |key| after(&scalars, key).parse::<u64>().expect("seconds");
-    let ends_after = seconds("seconds") + config.shutdown.deadline.as_secs();
-    assert!(ends_after < seconds("terminationGracePeriodSeconds"), "{ends_after} s");
+    let (delay, deadline) = (config.shutdown.delay.as_secs(), config.shutdown.deadline.as_secs());
+    assert!(delay + deadline < seconds("terminationGracePeriodSeconds"), "{delay} s, {deadline} s");
+    let at = scalars.iter().position(|scalar| scalar == "readinessProbe").expect("a probe");
+    assert_eq!(after(&scalars[at..], "failureThreshold"), "1");
+    assert!(delay > after(&scalars[at..], "periodSeconds").parse().expect("seconds"), "{delay} s");
+    assert!(!scalars.iter().any(|scalar| scalar == "preStop"), "the delay takes its place");
+}
+
+#[test]
+fn the_units_of_systemd_fit_each_other() {
+    let service = include_str!("../deploy/systemd/tidegate.service");
+    let socket = include_str!("../deploy/systemd/tidegate.socket");
+    let value = |unit: &'static str, key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("there is no `{key}`"))
+    };
+    // A bare port would listen at [::], which `0.0.0.0` in a configuration is not.
+    for address in socket.lines().filter_map(|line| line.strip_prefix("ListenStream=")) {
+        address.parse::<std::net::SocketAddr>().expect("an address as the configuration has it");
+    }
+    assert_eq!(value(socket, "Service"), "tidegate.service");
+    let stop: u64 =
+        value(service, "TimeoutStopSec").trim_end_matches('s').parse().expect("seconds");
+    assert!(stop > config::schema::Shutdown::default().deadline.as_secs());
 }
 
 #[test]

@@ -25,7 +25,7 @@ Exit codes:
   0    done; of `run`: ended, and every answer was finished
   64   wrong arguments, or a bad configuration file
   65   the server refused: unknown name, bad weight, outdated generation
-  69   cannot listen, or the admin endpoint cannot be reached
+  69   cannot listen or take over, or the admin endpoint cannot be reached
   70   a fault of Tidegate itself
   75   of `run`: ended, but the deadline cut answers short
   77   the admin endpoint wants a token, or another one

@@ -16,7 +16,7 @@
 //!
 //! Nothing belongs to the new process until it reads `yours`, and the old one gives nothing up until it
 //! reads `serving`: whichever of them fails on the way, exactly one goes on. Between `ready` and
-//! `serving`, less than a millisecond, clients wait in the sockets' queues; none is refused. That
+//! `serving`, for the time of two messages, clients wait in the sockets' queues; none is refused. That
 //! only one of them accepts and changes weights at any moment is what lets weights set while running
 //! move without a gap: `yours` carries them as they are at the end, not as they were at the beginning.
 //!
