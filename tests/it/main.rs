@@ -20,4 +20,5 @@ mod shutdown;
 mod soak;
 mod split;
 mod takeover;
+mod tls;
 mod weights;

@@ -161,7 +161,8 @@ fn a_new_process_that_fails_leaves_the_old_one_serving() {
     prefer_v2(admin);
     let held = TcpListener::bind(free_address()).expect("a free port");
     let held = held.local_addr().map(|address| (held, address)).expect("bound");
-    let elsewhere = good.replace("listen: [", &format!("listen: [ {{ address: \"{}\" }},", held.1));
+    let elsewhere = good.replace("listen:\n", &format!("listen:\n  - address: \"{}\"\n", held.1));
+    assert_ne!(elsewhere, good);
     for (text, reason) in [("nonsense: true\n", "nonsense"), (&*elsewhere, "cannot listen")] {
         process.write(text);
         signal(old, Signal::USR2);

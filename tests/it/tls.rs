@@ -1,0 +1,204 @@
+//! TLS over real sockets: towards clients, towards endpoints, and certificates that change.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+};
+use tempfile::TempDir;
+
+use crate::support::{eventually, origin::Origin, proxy::Proxy};
+
+/// An authority whose certificates stand as files in a folder.
+struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("written");
+        Self { folder, issuer }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Signs a certificate for `name` and writes it as `file.pem` and `file.key`.
+    fn sign(&self, file: &str, name: &str) -> (CertificateDer<'static>, KeyPair) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        fs::write(self.path().join(format!("{file}.key")), key.serialize_pem()).expect("written");
+        fs::write(self.path().join(format!("{file}.pem")), certificate.pem()).expect("written");
+        (certificate.der().clone(), key)
+    }
+
+    /// The fields of a listener with the certificate `file`.
+    fn listener(&self, file: &str, client: &str) -> String {
+        let at = self.path().display();
+        format!(
+            "tls: {{ certificates: [ {{ cert: {at}/{file}.pem, key: {at}/{file}.key }} ]{client} }}"
+        )
+    }
+
+    /// A client that trusts the authority, with a certificate of its own if given.
+    fn client(&self, identity: Option<(CertificateDer<'static>, KeyPair)>) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("an authority");
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        match identity {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+                builder.with_client_auth_cert(vec![certificate], key).expect("a pair")
+            }
+        }
+    }
+}
+
+type Secure = StreamOwned<ClientConnection, TcpStream>;
+
+fn connect(address: SocketAddr, name: &str, config: ClientConfig) -> Secure {
+    let socket = TcpStream::connect(address).expect("connected");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).expect("a client"), socket)
+}
+
+/// Sends `request` and reads the answer, which must have a length.
+fn ask(stream: &mut Secure, request: &str) -> std::io::Result<String> {
+    stream.write_all(request.as_bytes())?;
+    let mut got = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&got).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.to_ascii_lowercase().lines().find_map(|line| {
+                line.strip_prefix("content-length: ").and_then(|n| n.trim().parse::<usize>().ok())
+            });
+            if body.len() >= length.expect("a length") {
+                return Ok(text);
+            }
+        }
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => got.extend_from_slice(&piece[..n]),
+        }
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: edge.test\r\nX-Client-Cert-Subject: CN=admin\r\n\r\n";
+
+#[test]
+fn a_client_speaks_tls_and_keeps_its_connection() {
+    let authority = Authority::new();
+    authority.sign("edge", "edge.test");
+    let origin = Origin::answering("inside");
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.listener(&authority.listener("edge", "")).start();
+    let mut client = connect(proxy.app().listeners[0], "edge.test", authority.client(None));
+    for _ in 0..3 {
+        assert!(ask(&mut client, GET).expect("an answer").ends_with("inside"));
+    }
+    assert_eq!(client.conn.alpn_protocol(), None);
+    let seen = origin.last();
+    assert_eq!(seen.head.field("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.head.field("x-client-cert-subject"), None, "a stranger forged it");
+    // Large bodies are split over records both ways.
+    let body = "x".repeat(200_000);
+    let post =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    assert!(ask(&mut client, &post).expect("an answer").ends_with("inside"));
+    assert_eq!(origin.connections(), 1, "kept");
+    // Plain HTTP on the port is not answered, and harms nobody.
+    assert!(proxy.connect().get("/").try_send().is_err());
+    assert!(ask(&mut client, GET).expect("an answer").ends_with("inside"));
+}
+
+#[test]
+fn a_clients_certificate_is_demanded_and_told() {
+    let authority = Authority::new();
+    authority.sign("edge", "edge.test");
+    let origin = Origin::answering("inside");
+    let ca = authority.path().join("ca.pem");
+    let demand = format!(", client: {{ ca: {}, mode: required }}", ca.display());
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.listener(&authority.listener("edge", &demand)).start();
+    let address = proxy.app().listeners[0];
+    let mut stranger = connect(address, "edge.test", authority.client(None));
+    assert!(ask(&mut stranger, GET).is_err(), "a client without a certificate was served");
+    let identity = authority.sign("partner", "partner-7.test");
+    let mut partner = connect(address, "edge.test", authority.client(Some(identity)));
+    ask(&mut partner, GET).expect("an answer");
+    assert_eq!(origin.last().head.field("x-client-cert-subject"), Some("CN=partner-7.test"));
+}
+
+#[test]
+fn a_certificate_that_changes_is_taken_over_without_dropping_a_connection() {
+    let authority = Authority::new();
+    authority.sign("edge", "edge.test");
+    let origin = Origin::answering("inside");
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.listener(&authority.listener("edge", "")).start_with_file();
+    let address = proxy.app().listeners[0];
+    let mut before = connect(address, "edge.test", authority.client(None));
+    ask(&mut before, GET).expect("an answer");
+    fs::write(authority.path().join("edge.pem"), "no certificate").expect("written");
+    let mut meanwhile = connect(address, "edge.test", authority.client(None));
+    ask(&mut meanwhile, GET).expect("the old certificate stays");
+    authority.sign("edge", "renewed.test");
+    eventually("the new certificate is shown", || {
+        let mut client = connect(address, "renewed.test", authority.client(None));
+        ask(&mut client, GET).is_ok()
+    });
+    ask(&mut before, GET).expect("the connection stayed");
+}
+
+#[test]
+fn an_endpoint_is_spoken_to_under_tls_and_must_be_who_it_is() {
+    let authority = Authority::new();
+    authority.sign("inner", "inner.test");
+    let origin = Origin::answering("inside");
+    // A second proxy is the endpoint that speaks TLS.
+    let inner = Proxy::builder().version("v1", &origin);
+    let inner = inner.listener(&authority.listener("inner", "")).start();
+    let ca = authority.path().join("ca.pem");
+    let endpoint = inner.app().listeners[0];
+    let start = |name: &str| {
+        Proxy::start(&format!(
+            "workers: 1\nlisten: [ {{ address: 127.0.0.1:0 }} ]\nservices:\n  game-api:\n    baseline: v1\n    \
+             versions:\n      v1: {{ endpoints: [ \"{endpoint}\" ], tls: {{ ca: {}, server_name: {name} }} }}\n\
+             routes: [ {{ service: game-api }} ]\n",
+            ca.display()
+        ))
+    };
+    let outer = start("inner.test");
+    let mut client = outer.connect();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").send().text(), "inside");
+    }
+    let stranger = start("other.test");
+    let answer = stranger.get("/");
+    assert_eq!((answer.status, answer.kind().as_str()), (502, "tls"));
+}
