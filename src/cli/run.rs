@@ -147,6 +147,7 @@ impl Process {
                     true => NotifyState::MainPid(handed.pid),
                     false => NotifyState::Stopping,
                 }]);
+                handed.release();
                 self.door.take().into_iter().for_each(Door::leave);
                 App::drain
             }

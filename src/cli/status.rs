@@ -88,6 +88,9 @@ mod tests {
                 "message": "edge.yaml: not taken over, 1 problem(s)",
                 "problems": [ { "line": 1, "column": 9, "path": "listen", "message": "bad" } ],
             } },
+            "takeover": { "from_pid": null, "last_error": {
+                "at": "2026-11-22T09:17:10Z", "message": "the new process cannot start: bad",
+            } },
         });
         assert_eq!(
             heading("127.0.0.1:9090", &status),
@@ -97,6 +100,7 @@ config edge.yaml (00ff)
 game-api: weights were set while running, ahead of the file's
 the last reload failed: edge.yaml: not taken over, 1 problem(s)
   1:9: listen: bad
+a process that was to take over failed at 2026-11-22T09:17:10Z: the new process cannot start: bad
 "
         );
     }

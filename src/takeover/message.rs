@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
-    net::{SocketAddr, TcpListener},
+    net::{Shutdown, SocketAddr, TcpListener},
     os::{fd::AsFd, unix::net::UnixStream},
     time::{Duration, Instant},
 };
@@ -146,6 +146,12 @@ impl Channel {
             return Err(io::Error::other("a descriptor that is no listening socket").into());
         }
         Ok(descriptor.into())
+    }
+
+    /// Says nothing more.
+    pub(super) fn end(&mut self) {
+        // Whatever happens to the connection, it has ended.
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Waits until the other process ends the connection; drops what it still says.

@@ -11,7 +11,8 @@
 //!                                                  accepts nothing more, changes no weights
 //!     ◀─ yours (carried) ─────────────────────────
 //!     ── serving ────────────────────────────────▶
-//!        accepts                                   tells systemd, closes the sockets, drains
+//!        accepts, at the takeover socket too       tells systemd
+//!     ◀─ end of the connection, both ways ────────▶ closes the sockets, drains
 //! ```
 //!
 //! Nothing belongs to the new process until it reads `yours`, and the old one gives nothing up until it

@@ -81,7 +81,8 @@ impl Predecessor {
         self.channel.send(&FromNew::Serving)
     }
 
-    /// Waits until the other process has told the service manager which process to follow.
+    /// Waits until the other process has told the service manager which process to follow, then tells
+    /// it that this one has settled: it is found where the other one was.
     pub fn await_release(mut self) {
         self.channel.await_end();
     }

@@ -55,14 +55,14 @@ pub struct Successor {
     until: Instant,
 }
 
-/// The process that has taken over; dropped, it is released.
+/// The process that has taken over, and waits to be released.
 #[derive(Debug)]
 pub struct Handed {
     /// Its number.
     pub pid: u32,
     /// Whether this process started it.
     pub is_child: bool,
-    _channel: Channel,
+    channel: Channel,
 }
 
 /// A started process, ended when dropped.
@@ -139,7 +139,7 @@ impl Successor {
                 let is_child = self.child.is_some();
                 self.child.into_iter().for_each(Running::release);
                 let pid = self.channel.pid.unsigned_abs();
-                Ok(Handed { pid, is_child, _channel: self.channel })
+                Ok(Handed { pid, is_child, channel: self.channel })
             }
             Err(error @ (Error::Broken(_) | Error::Failed(_))) => {
                 // It ends once it is heard.
@@ -201,6 +201,14 @@ fn unexpected(message: FromNew) -> Error {
     match message {
         FromNew::Failed { reason } => Error::Failed(reason),
         other => std::io::Error::other(format!("{other:?} out of turn")).into(),
+    }
+}
+
+impl Handed {
+    /// Releases the process, and waits until whoever looks for this one finds that one.
+    pub fn release(mut self) {
+        self.channel.end();
+        self.channel.await_end();
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{self, ErrorKind, Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
         unix::{
@@ -39,6 +39,14 @@ fn builder(origins: &[Origin; 2]) -> (Builder, SocketAddr) {
         .service("weights: { v1: 1 }")
         .top(&format!("admin: {{ address: \"{admin}\" }}"));
     (builder, admin)
+}
+
+/// Starts the program; answers once its admin endpoint, which is bound last, is there too.
+#[track_caller]
+fn spawn(builder: &Builder, admin: SocketAddr) -> Process {
+    let process = builder.spawn();
+    eventually("the admin endpoint is there", || TcpStream::connect(admin).is_ok());
+    process
 }
 
 fn origins() -> [Origin; 2] {
@@ -117,7 +125,7 @@ impl Player {
 fn ten_upgrades_in_a_row_under_load_lose_no_request() {
     let origins = origins();
     let (builder, admin) = builder(&origins);
-    let mut process = builder.workers(2).spawn();
+    let mut process = spawn(&builder.workers(2), admin);
     let generation = prefer_v2(admin).json()["generation"].as_u64().expect("a number");
     let (stop, asked) = (AtomicBool::new(false), AtomicU64::new(0));
     // Busy ones, some that think for less than the grace of a drain, and one that thinks for longer.
@@ -146,14 +154,14 @@ fn ten_upgrades_in_a_row_under_load_lose_no_request() {
     let status = status(admin).expect("a process");
     assert_eq!(status["overrides"], json!({ SERVICE: { "v2": 1.0 } }));
     assert!(status["generation"].as_u64() >= Some(generation + 10), "{status}");
-    assert_eq!(process.pids().len(), 11);
+    eventually("the log tells each", || process.pids().len() == 11);
 }
 
 #[test]
 fn a_new_process_that_fails_leaves_the_old_one_serving() {
     let origins = origins();
     let (builder, admin) = builder(&origins);
-    let process = builder.spawn();
+    let process = spawn(&builder, admin);
     let good = fs::read_to_string(&process.file).expect("a file");
     let old = pid(admin).expect("a process");
     let mut client = process.connect();
@@ -181,7 +189,9 @@ fn a_new_process_that_fails_leaves_the_old_one_serving() {
     let new = upgrade(admin);
     let takeover = status(admin).expect("a process")["takeover"].take();
     assert_eq!(takeover, json!({ "from_pid": old, "last_error": null }));
-    assert_eq!(process.pids().last().copied().map(i64::from), Some(new));
+    eventually("the log tells it", || {
+        process.pids().last().map(|pid| i64::from(*pid)) == Some(new)
+    });
 }
 
 #[test]
@@ -194,7 +204,7 @@ fn an_answer_in_flight_is_finished_by_the_old_process() {
     });
     let origins = [origin, Origin::answering("v2")];
     let (builder, admin) = builder(&origins);
-    let mut process = builder.spawn();
+    let mut process = spawn(&builder, admin);
     let mut busy = process.connect();
     busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     origins[0].await_requests(1);
@@ -211,7 +221,7 @@ fn who_asks_at_the_takeover_socket_takes_over() {
     let origins = origins();
     let (builder, admin) = builder(&origins);
     let builder = builder.top(&format!("takeover: {{ socket: \"{}\" }}", path.display()));
-    let mut first = builder.spawn();
+    let mut first = spawn(&builder, admin);
     let address = first.address;
     let text = builder.listen(address).text();
     prefer_v2(admin);
@@ -222,10 +232,12 @@ fn who_asks_at_the_takeover_socket_takes_over() {
         command.arg("--takeover").arg(&path);
         command
     };
-    for _ in 0..2 {
-        let second = Process::spawn_beside(address, &text, with_takeover);
+    // What was set stays, as over a reload, until the file's own weights are others.
+    let changed = text.replace("weights: { v1: 1 }", "weights: { v1: 2 }");
+    for (text, served) in [(&text, "v2"), (&text, "v2"), (&changed, "v1")] {
+        let second = Process::spawn_beside(address, text, with_takeover);
         assert_eq!(first.wait().code(), Some(0), "{}{}", first.log(), second.log());
-        assert_eq!(second.connect().get("/").send().text(), "v2", "{}", second.log());
+        assert_eq!(second.connect().get("/").send().text(), served, "{}", second.log());
         first = second;
     }
     first.signal(Signal::TERM);
@@ -255,7 +267,8 @@ fn a_process_that_breaks_off_gets_nothing() {
     let path = folder.path().join("takeover.sock");
     let origins = origins();
     let (builder, admin) = builder(&origins);
-    let process = builder.top(&format!("takeover: {{ socket: \"{}\" }}", path.display())).spawn();
+    let builder = builder.top(&format!("takeover: {{ socket: \"{}\" }}", path.display()));
+    let process = spawn(&builder, admin);
     prefer_v2(admin);
     let connect = || UnixStream::connect(&path).expect("the process listens");
     eventually("the socket is there", || path.exists());
@@ -350,7 +363,8 @@ fn before_a_drain_everything_is_served_for_the_delay() {
     let delay = Duration::from_millis(800);
     let origins = origins();
     let (builder, admin) = builder(&origins);
-    let mut process = builder.top("shutdown: { delay: 800ms, deadline: 10s }").spawn();
+    let builder = builder.top("shutdown: { delay: 800ms, deadline: 10s }");
+    let mut process = spawn(&builder, admin);
     let mut kept = process.connect();
     assert_eq!(kept.get("/").send().field("connection"), None);
     let began = Instant::now();

@@ -127,10 +127,14 @@ impl Process {
 
     /// Numbers of the processes that served, in their order: the program, and those that took over.
     pub(crate) fn pids(&self) -> Vec<i32> {
+        self.pids_in_log(|line| line["message"] == "serving")
+    }
+
+    fn pids_in_log(&self, which: impl Fn(&serde_json::Value) -> bool) -> Vec<i32> {
         let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let serving = lines.filter(|line: &serde_json::Value| line["message"] == "serving");
-        serving.filter_map(|line| line["pid"].as_i64()?.try_into().ok()).collect()
+        let chosen = lines.filter(|line| which(line));
+        chosen.filter_map(|line| line["pid"].as_i64()?.try_into().ok()).collect()
     }
 
     /// Waits until the program has ended.
@@ -158,10 +162,11 @@ impl Drop for Process {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        for pid in self.pids() {
-            // A number may have been given to another program since.
-            let program = fs::read_link(format!("/proc/{pid}/exe"));
-            let ours = program.is_ok_and(|p| p.to_string_lossy().contains("tidegate"));
+        // Those that it started to take over write to the same log. Others have tests of their own, or
+        // the number by now.
+        for pid in self.pids_in_log(|_| true) {
+            let log = fs::read_link(format!("/proc/{pid}/fd/2"));
+            let ours = log.is_ok_and(|log| log == self.folder.path().join("log"));
             if let Some(pid) = Pid::from_raw(pid).filter(|_| ours) {
                 let _ = kill_process(pid, Signal::KILL);
             }
