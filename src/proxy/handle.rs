@@ -66,27 +66,28 @@ async fn admit(
     worker: &Worker,
     out: &mut Buffer,
 ) -> Result<Plan, Option<Box<Refused>>> {
-    let limits = worker.snapshot().limits.clone();
-    let began = Instant::now();
     let (mut tried, mut scanned) = (false, 0);
     loop {
-        // A head that comes in small pieces is looked at in whole only when its end has come, so that
-        // sending it byte by byte costs no more than sending it at once.
-        if !client.inbox.is_empty() && (!tried || ends_in(client.inbox.data(), &mut scanned)) {
-            tried = true;
-            if let Some(plan) = plan(client, worker, out).map_err(Some)? {
+        if !client.inbox.is_empty() {
+            // A head that comes in small pieces is looked at in whole only when its end has come, so
+            // that sending it byte by byte costs no more than sending it at once.
+            if (!tried || ends_in(client.inbox.data(), &mut scanned))
+                && let Some(plan) = plan(client, worker, out).map_err(Some)?
+            {
                 return Ok(plan);
             }
-        }
-        if client.inbox.len() as u64 >= limits.header_bytes.0 {
-            let refused = too_large(client.inbox.data(), limits.header_bytes.0);
-            return Err(Some(Box::new(refused)));
-        }
-        if client.inbox.space() == 0 {
-            client.inbox.grow();
-        }
-        if tried {
-            client.deadline.set(began + limits.header_timeout);
+            let snapshot = worker.snapshot();
+            let limits = &snapshot.limits;
+            if client.inbox.len() as u64 >= limits.header_bytes.0 {
+                let refused = too_large(client.inbox.data(), limits.header_bytes.0);
+                return Err(Some(Box::new(refused)));
+            }
+            if !std::mem::replace(&mut tried, true) {
+                client.deadline.set(Instant::now() + limits.header_timeout);
+            }
+            if client.inbox.space() == 0 {
+                client.inbox.grow();
+            }
         }
         let read = poll_fn(|cx| {
             if let Poll::Ready(filled) = client.inbox.poll_fill(cx, &mut client.stream) {
