@@ -1,7 +1,7 @@
 //! What a decision costs, from a request's head to an endpoint, and its parts.
 //!
 //! `cargo bench --bench decision`; with `-- --test` each runs once. The budget: 200 ns with 1,000 routes,
-//! and no more than a fifth above that with 10,000. That it allocates nothing is `tests/allocation.rs`.
+//! and no more than a fifth above that with 10,000. That it allocates nothing is `tests/it/allocation.rs`.
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 

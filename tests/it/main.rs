@@ -6,8 +6,10 @@
 mod support;
 
 mod admin;
+mod allocation;
 mod bodies;
 mod client_address;
+mod deploy;
 mod faults;
 mod heads;
 mod keep_alive;

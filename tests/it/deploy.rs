@@ -3,7 +3,7 @@
 use saphyr_parser::{Event, Parser};
 use tidegate::config;
 
-const SIDECAR: &str = include_str!("../deploy/kubernetes/sidecar.yaml");
+const SIDECAR: &str = include_str!("../../deploy/kubernetes/sidecar.yaml");
 
 /// The scalars of all documents of `text`, in order.
 fn scalars(text: &str) -> Vec<String> {
@@ -42,8 +42,8 @@ fn the_config_map_holds_a_configuration_that_fits_the_pod() {
 
 #[test]
 fn the_units_of_systemd_fit_each_other() {
-    let service = include_str!("../deploy/systemd/tidegate.service");
-    let socket = include_str!("../deploy/systemd/tidegate.socket");
+    let service = include_str!("../../deploy/systemd/tidegate.service");
+    let socket = include_str!("../../deploy/systemd/tidegate.socket");
     let value = |unit: &'static str, key: &str| {
         let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         line.unwrap_or_else(|| panic!("there is no `{key}`"))
@@ -61,8 +61,8 @@ fn the_units_of_systemd_fit_each_other() {
 #[test]
 fn the_scrape_configurations_are_well_formed_and_agree_with_the_pod() {
     for text in [
-        include_str!("../deploy/prometheus/scrape.yaml"),
-        include_str!("../deploy/kubernetes/scrape.yaml"),
+        include_str!("../../deploy/prometheus/scrape.yaml"),
+        include_str!("../../deploy/kubernetes/scrape.yaml"),
     ] {
         assert_eq!(scalars(text).iter().filter(|s| *s == "job_name").count(), 1);
     }
