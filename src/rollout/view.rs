@@ -147,6 +147,7 @@ impl Observatory {
             shed: l.shed.load(Relaxed),
             shed_per_client: l.shed_per_client.load(Relaxed),
             proxy_protocol_errors: l.proxy_protocol_errors.load(Relaxed),
+            tls_handshakes_failed: l.handshakes_failed.load(Relaxed),
         });
         let tls = controller.listeners().iter().filter_map(|l| l.tls.as_ref());
         let certificates = tls.flat_map(|tls| tls.expiries()).map(|e| metrics::Certificate {

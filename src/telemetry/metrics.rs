@@ -164,6 +164,8 @@ pub struct Listener {
     pub shed_per_client: u64,
     /// Connections closed for want of a good PROXY protocol head.
     pub proxy_protocol_errors: u64,
+    /// Connections closed, since their client did not come to speak TLS.
+    pub tls_handshakes_failed: u64,
 }
 
 /// A certificate in force at a listener.

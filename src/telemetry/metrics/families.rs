@@ -183,6 +183,13 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     for listener in &scrape.listeners {
         heads.count([("listener", &listener.name)], listener.proxy_protocol_errors);
     }
+    let mut handshakes = page.counter(
+        "tidegate_tls_handshakes_failed_total",
+        "Connections closed, since their client did not come to speak TLS.",
+    );
+    for listener in &scrape.listeners {
+        handshakes.count([("listener", &listener.name)], listener.tls_handshakes_failed);
+    }
     let mut reloads = page.counter(
         "tidegate_config_reloads_total",
         "Reloads of the configuration: applied, or rejected, which changed nothing.",

@@ -57,6 +57,7 @@ fn scrape() -> Scrape {
             shed: 2,
             shed_per_client: 3,
             proxy_protocol_errors: 1,
+            tls_handshakes_failed: 4,
         }],
         certificates: vec![Certificate {
             listener: "0.0.0.0:8443".into(),
