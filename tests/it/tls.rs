@@ -133,9 +133,10 @@ fn a_client_speaks_tls_and_keeps_its_connection() {
     assert_eq!(origin.connections(), 1, "kept");
     // Plain HTTP on the port is not answered, and harms nobody.
     assert!(proxy.connect().get("/").try_send().is_err());
-    let controller = proxy.app().observatory().controller();
-    assert_eq!(controller.listeners()[0].handshakes_failed.load(Relaxed), 1);
-    drop(controller);
+    eventually("counted", || {
+        let controller = proxy.app().observatory().controller();
+        controller.listeners()[0].handshakes_failed.load(Relaxed) == 1
+    });
     assert!(ask(&mut client, GET).expect("an answer").ends_with("inside"));
 }
 
