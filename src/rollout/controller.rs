@@ -463,8 +463,10 @@ impl Controller {
     /// Has every listener look at its certificates, as `config` names them.
     fn refresh_certificates(&self, config: &Config) {
         let now = SystemTime::now();
-        for (listener, listen) in self.listeners.iter().zip(&config.listen) {
-            let (Some(tls), Some(wanted)) = (&listener.tls, &listen.tls) else { continue };
+        for (place, listener) in self.listeners.iter().enumerate() {
+            let listen = listen_of(&listener.name, place, &config.listen);
+            let wanted = listen.and_then(|listen| listen.tls.as_ref());
+            let (Some(tls), Some(wanted)) = (&listener.tls, wanted) else { continue };
             match tls.replace(wanted, now) {
                 Refreshed::Unchanged => {}
                 Refreshed::Renewed => {
@@ -599,6 +601,17 @@ fn tell_what_is_not_done(config: &Config) {
     }
 }
 
+/// What a file says of the socket bound to `bound`, which stood at `place` when the process started: the
+/// entry with its address, wherever it stands now; one with port 0 is known by its place alone.
+fn listen_of<'a>(
+    bound: &str,
+    place: usize,
+    listen: &'a [schema::Listen],
+) -> Option<&'a schema::Listen> {
+    let same = listen.iter().find(|l| l.address.to_string() == bound);
+    same.or_else(|| listen.get(place).filter(|l| l.address.port() == 0))
+}
+
 /// Fields that differ and are only read at start.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let admin = |c: &Config| c.admin.as_ref().map(|a| a.address);
@@ -623,4 +636,28 @@ fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
 fn show(weights: &IndexMap<String, Weight>) -> String {
     let each = weights.iter().map(|(version, weight)| format!("{version}={}", weight.value()));
     each.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Certificates were taken by place, so listeners that changed places in the file got each other's.
+    #[test]
+    fn a_listener_is_known_by_its_address_and_not_by_its_place() {
+        let listen = |addresses: &[&str]| -> Vec<schema::Listen> {
+            let entries: Vec<_> =
+                addresses.iter().map(|a| serde_json::json!({ "address": a })).collect();
+            serde_json::from_value(entries.into()).expect("listeners")
+        };
+        let found = |bound, place, addresses: &[&str]| {
+            let listen = listen(addresses);
+            listen_of(bound, place, &listen).map(|l| l.address.to_string())
+        };
+        let (a, b, any) = ("127.0.0.1:8443", "127.0.0.1:9443", "127.0.0.1:0");
+        assert_eq!(found(a, 0, &[a, b]).as_deref(), Some(a));
+        assert_eq!(found(a, 0, &[b, a]).as_deref(), Some(a));
+        assert_eq!(found(a, 0, &[b]), None);
+        assert_eq!(found("127.0.0.1:40001", 1, &[a, any]).as_deref(), Some(any));
+    }
 }
