@@ -85,11 +85,6 @@ fn server_name(host: &EndpointHost) -> Option<ServerName<'static>> {
     }
 }
 
-/// The settings of a version, read from its files.
-pub fn client_config(tls: &VersionTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    build(tls, &Material::of_version(tls)?, alpn, VERSIONS)
-}
-
 fn build(
     tls: &VersionTls,
     material: &Material,
