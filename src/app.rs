@@ -18,7 +18,7 @@ use reload::Reloader;
 use crate::{
     admin,
     config::{Loaded, WatchGuard},
-    proxy::{Acceptor, Command, Listener, Shared, WorkerHandle, spawn},
+    proxy::{Acceptor, Command, Drain, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     rollout::{Controller, carried::Carried, controller::Start, view::Observatory},
     snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, open_clients},
@@ -145,7 +145,7 @@ impl App {
                 None => listener,
             });
         }
-        let mut clients = Clients::new(&[b"http/1.1"]);
+        let mut clients = Clients::default();
         let tls = open_clients(&config, &mut clients)?;
         let admin = config.admin.as_ref().map(|a| a.address).map(|address| {
             let socket = match found.claim(address) {
@@ -276,11 +276,12 @@ impl App {
 
     /// As [`App::shutdown`], at once.
     pub fn drain(self) -> Ended {
-        let (deadline, grace) = {
+        let (deadline, idle, upgraded) = {
             let mut controller = self.observatory.controller();
             controller.drain();
             let deadline = controller.config().shutdown.deadline;
-            (Instant::now() + deadline, IDLE_GRACE.min(deadline / 2))
+            let last_words = LAST_WORDS.min(deadline / 2);
+            (Instant::now() + deadline, IDLE_GRACE.min(deadline / 2), deadline - last_words)
         };
         self.reloader.stop();
         self.acceptor.stop();
@@ -288,7 +289,8 @@ impl App {
         let (drained, all) = std_mpsc::channel();
         for worker in &self.workers {
             // A worker that has ended holds nothing.
-            let _ = worker.commands.send(Command::Drain(grace, drained.clone()));
+            let drain = Drain { idle, upgraded, done: drained.clone() };
+            let _ = worker.commands.send(Command::Drain(drain));
         }
         drop(drained);
         let mut ended = Ended::Drained;

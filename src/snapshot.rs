@@ -31,15 +31,19 @@ use crate::{
 /// Weights by service and version, ahead of those in the file.
 pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
 
-/// Clients of versions by their settings.
-pub type TlsClients = HashMap<schema::VersionTls, tls::Client>;
+/// Clients of versions by their settings and what they speak.
+pub type TlsClients = HashMap<(schema::VersionTls, schema::Protocol), tls::Client>;
 
 /// Opens the clients of all versions of `config` that are spoken to under TLS. A file that was changed
 /// for a broken one keeps its last good content; a broken new one is an error.
 pub fn open_clients(config: &Config, clients: &mut Clients) -> Result<TlsClients, TlsError> {
     let versions = config.services.values().flat_map(|service| service.versions.values());
-    let wanted: HashSet<&schema::VersionTls> = versions.filter_map(|v| v.tls.as_ref()).collect();
-    let opened = wanted.iter().map(|tls| Ok(((*tls).clone(), clients.open(tls)?))).collect();
+    let wanted: HashSet<(&schema::VersionTls, schema::Protocol)> =
+        versions.filter_map(|v| Some((v.tls.as_ref()?, v.protocol))).collect();
+    let open = |(tls, protocol): &(&schema::VersionTls, schema::Protocol)| {
+        Ok((((*tls).clone(), *protocol), clients.open(tls, *protocol)?))
+    };
+    let opened = wanted.iter().map(open).collect();
     clients.retain(&wanted);
     opened
 }
@@ -133,6 +137,8 @@ pub struct Route {
     pub version: Option<u16>,
     /// Longest time to the head of the answer.
     pub timeout: Duration,
+    /// Protocols that a client may go on in.
+    pub upgrades: Box<[Box<str>]>,
     /// Parameters of its path: name and segment number.
     pub params: Box<[(Box<str>, u16)]>,
     /// Live state by version of the service.
@@ -173,6 +179,8 @@ pub struct Version {
     pub endpoints: Box<[Arc<EndpointState>]>,
     /// How its endpoints are spoken to under TLS, and what each is called there; nothing in clear.
     pub tls: Option<(tls::Client, Box<[EndpointHost]>)>,
+    /// What its endpoints speak.
+    pub protocol: schema::Protocol,
     /// Live state.
     pub state: Arc<VersionState>,
 }
@@ -246,13 +254,15 @@ impl Service {
                     addresses(&written.endpoints, sources.resolved)
                         .map(|(host, at)| (host.clone(), registry.endpoint(state.id, at)))
                         .unzip();
-                let tls = written.tls.as_ref().and_then(|tls| sources.tls.get(tls).cloned());
+                let key = written.tls.as_ref().map(|tls| (tls.clone(), written.protocol));
+                let tls = key.and_then(|key| sources.tls.get(&key).cloned());
                 Version {
                     name: version.as_str().into(),
                     weight: *weight,
                     labels: written.labels.clone(),
                     endpoints: endpoints.into(),
                     tls: tls.map(|client| (client, hosts.into())),
+                    protocol: written.protocol,
                     state,
                 }
             })
@@ -319,6 +329,7 @@ impl Route {
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))
                 .map(|v| v as u16),
             timeout: route.timeout,
+            upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
             params: params.collect(),
             series: service.versions.iter().map(|v| registry.series(v.state.id, &label)).collect(),
             label: label.as_ref().into(),

@@ -47,7 +47,7 @@ fn compile(loaded: &Loaded) -> Result<(), TlsError> {
             TlsListener::open(&listen.address.to_string(), tls, &[])?;
         }
     }
-    let tls = open_clients(&loaded.config, &mut Clients::new(&[]))?;
+    let tls = open_clients(&loaded.config, &mut Clients::default())?;
     let sources = Sources {
         config: &loaded.config,
         overrides: &Overrides::new(),

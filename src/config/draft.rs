@@ -203,7 +203,7 @@ admin: { address: 127.0.0.1:80a, tokens: { name: ci } }
 5:7: listen[1].port: unknown field `port`; known fields: address, tls, proxy_protocol
 8:15: services.game-api.baseline: no version `v43`; did you mean `v41`?
 10:27: services.game-api.versions.v41.endpoints[0]: `127.0.0.1` is not an endpoint; write address and port, such as 127.0.0.1:9001, [::1]:9001 or game.internal:9001
-10:40: services.game-api.versions.v41.lables: unknown field `lables`; did you mean `labels`? known fields: endpoints, labels, tls
+10:40: services.game-api.versions.v41.lables: unknown field `lables`; did you mean `labels`? known fields: endpoints, labels, tls, protocol
 11:12: services.game-api.versions.v42.endpoints: missing; add `endpoints: [ 127.0.0.1:9001 ]`
 11:36: services.game-api.versions.v42.labels.sem: unknown field `sem`; known fields: semver, build, contract, calc
 12:30: services.game-api.weights.v43: `-5` is not a weight; write a number from 0 to 1e12, such as 95 or 0.5
@@ -255,7 +255,7 @@ routes:
 ",
             "\
 8:1: state: unknown field `state`; known fields: workers, listen, trusted_proxies, admin, services, routes, limits, access_log, log, resolver, shutdown, takeover
-25:5: routes[0].retry: unknown field `retry`; known fields: name, match, service, version, timeout",
+25:5: routes[0].retry: unknown field `retry`; known fields: name, match, service, version, timeout, upgrades",
         );
     }
 

@@ -181,6 +181,22 @@ pub struct Version {
     /// TLS towards the endpoints; `{}` takes the defaults. Default: none.
     #[serde(default)]
     pub tls: Option<VersionTls>,
+    /// What the endpoints speak. Default `h1`.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A version of HTTP towards endpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1, one request at a time on a connection.
+    #[default]
+    H1,
+    /// HTTP/2, in clear with prior knowledge; what gRPC needs.
+    H2,
+    /// Under TLS what the endpoint prefers of the two; in clear HTTP/1.1.
+    Auto,
 }
 
 /// Labels of a version.
@@ -327,6 +343,10 @@ pub struct Route {
     #[serde(default = "default::route_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub timeout: Duration,
+    /// Protocols that a client may go on in by `Upgrade`; an empty list forbids it. Never `h2c` or
+    /// another form of HTTP or TLS. Default `[ websocket ]`.
+    #[serde(default = "default::upgrades")]
+    pub upgrades: Vec<String>,
 }
 
 impl Route {
@@ -390,6 +410,15 @@ pub struct Limits {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub body_timeout: Duration,
+    /// Longest time without a byte either way on a connection that went on in another protocol, such
+    /// as a WebSocket. Default `5m`.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub upgrade_timeout: Duration,
+    /// Requests at once on a client's connection of HTTP/2; it is told, and one more is refused.
+    /// Default 128, range 1 to 1000.
+    #[schemars(range(min = 1, max = 1000))]
+    pub streams: u32,
 }
 
 impl Default for Limits {
@@ -402,6 +431,8 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
+            upgrade_timeout: Duration::from_secs(300),
+            streams: 128,
         }
     }
 }
@@ -506,6 +537,10 @@ mod default {
 
     pub(super) fn route_timeout() -> Duration {
         Duration::from_secs(30)
+    }
+
+    pub(super) fn upgrades() -> Vec<String> {
+        vec!["websocket".to_owned()]
     }
 
     pub(super) fn whole() -> Share {

@@ -26,14 +26,14 @@ use super::{
 };
 use crate::{
     config::schema::{Listen, ListenTls},
-    tls::{TlsError, TlsListener},
+    tls::{H2, HTTP_1_1, TlsError, TlsListener},
 };
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
 /// Protocols offered to clients that speak TLS.
-const ALPN: &[&[u8]] = &[b"http/1.1"];
+const ALPN: &[&[u8]] = &[H2, HTTP_1_1];
 
 /// Pause after an accept that failed for want of a resource (file descriptors, memory).
 const BACK_OFF: Duration = Duration::from_millis(50);

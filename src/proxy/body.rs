@@ -11,6 +11,13 @@ pub(super) enum Framing {
     UntilClose,
 }
 
+impl Framing {
+    /// Whether only the end itself tells where the body ends.
+    pub(super) fn is_open(self) -> bool {
+        !matches!(self, Self::Length(_))
+    }
+}
+
 /// Digits of a chunk size: 60 bits are enough and cannot overflow.
 const SIZE_DIGITS: u8 = 15;
 

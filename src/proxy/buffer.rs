@@ -116,8 +116,8 @@ impl Buffer {
         Poll::Ready(Ok(n))
     }
 
-    /// Writes until nothing is left, here and in the session below.
-    pub(super) fn poll_flush<S>(&mut self, cx: &mut Context<'_>, to: &mut S) -> Poll<io::Result<()>>
+    /// Writes until nothing is left here.
+    pub(super) fn poll_drain<S>(&mut self, cx: &mut Context<'_>, to: &mut S) -> Poll<io::Result<()>>
     where
         S: AsyncWrite + Unpin,
     {
@@ -128,6 +128,15 @@ impl Buffer {
             }
             self.consume(n);
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes until nothing is left, here and in the session below.
+    pub(super) fn poll_flush<S>(&mut self, cx: &mut Context<'_>, to: &mut S) -> Poll<io::Result<()>>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        ready!(self.poll_drain(cx, to))?;
         Pin::new(to).poll_flush(cx)
     }
 }

@@ -19,8 +19,10 @@ use tokio::{
 use super::{
     buffer::Buffer,
     deadline::Deadline,
+    h2,
     handle::{After, handle},
     introduction::introduce,
+    link::Link,
     shared::ListenerState,
     worker::{Open, Worker},
 };
@@ -32,25 +34,40 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of a client that is told to go which are read and dropped at most.
 const LINGER_BYTES: usize = 1 << 20;
 
-/// A client's connection and what has been read of it.
-pub(super) struct Client {
-    pub(super) stream: Transport,
-    /// Bytes read that belong to this request or to later ones; hollow while the client is idle.
-    pub(super) inbox: Buffer,
-    pub(super) deadline: Deadline,
+/// What is known of a client from its connection, which its requests share.
+pub(super) struct Connected {
     /// The address that the connection comes from, by the PROXY protocol where that is spoken. A
     /// request behind a trusted proxy may be of another client.
     pub(super) address: IpAddr,
     pub(super) address_text: AddressText,
     /// Subject of the client's verified certificate.
     pub(super) subject: Option<Box<str>>,
+    pub(super) encrypted: bool,
     open: Open,
+}
+
+impl Connected {
+    /// The address of the socket that the client connected to.
+    pub(super) fn listener(&self) -> &str {
+        &self.open.listener().name
+    }
+}
+
+/// A client's connection, or a stream of it, and what has been read of it.
+pub(super) struct Client {
+    pub(super) stream: Link,
+    /// Bytes read that belong to this request or to later ones; hollow while the client is idle.
+    pub(super) inbox: Buffer,
+    pub(super) deadline: Deadline,
+    pub(super) connected: Rc<Connected>,
     /// The head of an answer is out and its end is not.
     pub(super) answering: bool,
     /// When the last request ended.
     pub(super) idle_since: Instant,
-    /// No request was read yet.
+    /// No request was waited for yet.
     fresh: bool,
+    /// No request was answered yet.
+    first: bool,
 }
 
 /// An address as text, without allocation.
@@ -96,30 +113,34 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
     let introduced = introduce(&worker, &mut open, &mut stream, peer, &mut deadline).await;
     let Some(address) = introduced else { return };
     let Some((stream, subject)) = speak(stream, open.listener(), patience).await else { return };
-    let mut client = Client {
-        stream,
-        subject,
-        inbox: Buffer::hollow(),
-        deadline,
+    let chose_h2 = match &stream {
+        Transport::Plain(_) => false,
+        Transport::Tls(session) => session.get_ref().1.alpn_protocol() == Some(tls::H2),
+    };
+    let connected = Rc::new(Connected {
         address,
         address_text: AddressText::new(address),
+        subject,
+        encrypted: stream.is_encrypted(),
         open,
-        answering: false,
-        idle_since: Instant::now(),
-        fresh: true,
-    };
+    });
+    let mut client = Client::new(Link::Wire(stream), deadline, connected);
+    if chose_h2 {
+        return Box::pin(h2::serve(worker, client)).await;
+    }
     while client.next_request(&worker).await {
         match handle(&mut client, &worker).await {
             // Also while the worker drains: the answer had left before it could say that it is the last.
-            After::Keep => {}
+            After::Keep => client.first = false,
             After::Close => break,
             After::Linger => {
                 client.linger().await;
                 break;
             }
+            After::Http2 => return Box::pin(h2::serve(worker, client)).await,
         }
     }
-    worker.blocks.give(std::mem::replace(&mut client.inbox, Buffer::hollow()));
+    client.leave(&worker);
 }
 
 /// The connection as the listener has it, in clear or under TLS, and the subject of the client's
@@ -145,9 +166,27 @@ async fn speak(
 }
 
 impl Client {
-    /// The address of the socket that the client connected to.
-    pub(super) fn listener(&self) -> &str {
-        &self.open.listener().name
+    pub(super) fn new(stream: Link, deadline: Deadline, connected: Rc<Connected>) -> Self {
+        Self {
+            stream,
+            inbox: Buffer::hollow(),
+            deadline,
+            connected,
+            answering: false,
+            idle_since: Instant::now(),
+            fresh: true,
+            first: true,
+        }
+    }
+
+    /// Gives back what the worker lent.
+    pub(super) fn leave(mut self, worker: &Worker) {
+        worker.blocks.give(std::mem::replace(&mut self.inbox, Buffer::hollow()));
+    }
+
+    /// Whether a head that was answered `status` begins a connection of HTTP/2 (RFC 9113 section 3.3).
+    pub(super) fn begins_http2(&self, status: u16) -> bool {
+        status == 505 && self.first && self.inbox.data().starts_with(h2::PREFACE_START)
     }
 
     /// Waits until there is something to read; false if the client left or stayed idle too long.
@@ -181,7 +220,7 @@ impl Client {
     /// Ready with true when there is something to read, with false when there never will be; takes a
     /// buffer only then.
     fn poll_something(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<bool> {
-        if let Transport::Plain(stream) = &self.stream {
+        if let Link::Wire(Transport::Plain(stream)) = &self.stream {
             let ready = ready!(stream.poll_read_ready(cx)).is_ok();
             if ready {
                 self.inbox = worker.blocks.take();
@@ -231,8 +270,7 @@ impl Drop for Client {
     /// length, an answer to an old client ends where its connection ends in order.
     fn drop(&mut self) {
         if self.answering {
-            // Fails only on a socket that is already gone.
-            let _ = socket2::SockRef::from(self.stream.socket()).set_linger(Some(Duration::ZERO));
+            self.stream.break_off();
         }
     }
 }

@@ -16,11 +16,12 @@ use super::{
     body::Framing,
     buffer::Buffer,
     connection::Client,
-    head::{Fields, MAX_FIELDS, parse_response},
+    head::{Fields, MAX_FIELDS, ResponseHead, parse_response},
+    link::{Link, Peer as _},
     plan::Plan,
     problem::Fault,
     relay::{Cut, Relay},
-    rewrite::{put_status, write_response},
+    rewrite::{Delimiter, Persistence, put_status, write_response},
     worker::Worker,
 };
 use crate::tls::Transport;
@@ -33,7 +34,7 @@ const INTERIM_BYTES: usize = 64 * 1024;
 
 /// An attempt in progress.
 pub(super) struct Exchange {
-    upstream: Transport,
+    upstream: Link,
     /// The connection had served before.
     pub(super) reused: bool,
     /// What came in from the endpoint.
@@ -93,13 +94,13 @@ impl Exchange {
     /// An attempt over `upstream`. What of the body did not fit behind the head in `out` is taken from
     /// the client as it comes.
     pub(super) fn new(
-        upstream: Transport,
+        upstream: Link,
         reused: bool,
         rest: Option<Framing>,
         worker: &Worker,
     ) -> Self {
         let upload = rest.map(|framing| Upload {
-            relay: Relay::new(framing, framing == Framing::Chunked),
+            relay: Relay::new(framing, framing.is_open() && !upstream.is_stream()),
             outbox: worker.blocks.take(),
         });
         Self {
@@ -129,9 +130,27 @@ impl Exchange {
         self.upload.is_none() && !self.cut
     }
 
-    /// Whether not one byte of the request was taken by the connection.
-    pub(super) fn nothing_sent(&self) -> bool {
-        self.sent == 0
+    /// Whether the endpoint cannot have had anything of the request, or says that it did nothing.
+    pub(super) fn is_unprocessed(&self) -> bool {
+        match &self.upstream {
+            Link::Asking(stream) => stream.is_unprocessed(),
+            _ => self.sent == 0,
+        }
+    }
+
+    /// The endpoint did not answer in time.
+    pub(super) fn suspect(&self) {
+        if let Link::Asking(stream) = &self.upstream {
+            stream.suspect();
+        }
+    }
+
+    /// The status by which an answer of gRPC counts, once it came.
+    pub(super) fn grpc_status(&self) -> Option<u16> {
+        match &self.upstream {
+            Link::Asking(stream) => stream.grpc_status(),
+            _ => None,
+        }
     }
 
     /// Sends `out`, then the rest of the body, until the head of the final answer is in; writes it for
@@ -155,7 +174,7 @@ impl Exchange {
                 return Poll::Ready(Err(Broken::Fault(Fault::Reset)));
             }
             self.answered = true;
-            match self.read_heads(worker, plan, out) {
+            match self.read_heads(worker, plan, client.stream.is_stream(), out) {
                 Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(Broken::Fault(fault))),
@@ -171,7 +190,7 @@ impl Exchange {
         {
             let limits = &plan.snapshot.limits;
             let patience = if moved { limits.body_timeout } else { plan.route().timeout };
-            client.deadline.set(Instant::now() + patience);
+            client.deadline.set(plan.until(Instant::now(), patience));
         }
         self.poll_client(cx, client)?;
         let uncalled = plan.expects_continue && !self.answered;
@@ -201,7 +220,8 @@ impl Exchange {
         }
         let uploaded = self.poll_upload(cx, client)?.is_some();
         if answer.relay.take_progress() || uploaded {
-            client.deadline.set(Instant::now() + plan.snapshot.limits.body_timeout);
+            let patience = plan.snapshot.limits.body_timeout;
+            client.deadline.set(plan.until(Instant::now(), patience));
         }
         self.poll_client(cx, client)?;
         client.deadline.poll_passed(cx).map(|()| {
@@ -222,7 +242,16 @@ impl Exchange {
         let clean = self.request_is_read() && self.answer.is_empty();
         worker.blocks.give(self.answer);
         let offered = answer.keep_upstream?;
-        clean.then_some((self.upstream, offered))
+        match self.upstream {
+            Link::Wire(upstream) if clean => Some((upstream, offered)),
+            _ => None,
+        }
+    }
+
+    /// The endpoint's side, and what came in from there and was not read, once another protocol is
+    /// spoken.
+    pub(super) fn into_parts(self) -> (Link, Buffer) {
+        (self.upstream, self.answer)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, out: &Buffer) {
@@ -236,7 +265,12 @@ impl Exchange {
             }
         }
         if !self.flushed && !self.cut {
-            match Pin::new(&mut self.upstream).poll_flush(cx) {
+            // A body that is still to come ends the message itself.
+            let flushed = match self.upload {
+                None => self.upstream.poll_end(cx),
+                Some(_) => Pin::new(&mut self.upstream).poll_flush(cx),
+            };
+            match flushed {
                 Poll::Ready(Ok(())) => self.flushed = true,
                 Poll::Pending => {}
                 Poll::Ready(Err(_)) => self.stop_upload(),
@@ -292,11 +326,22 @@ impl Exchange {
         Ok(())
     }
 
+    /// How the body of an answer with `head` is found. On a stream it ends with the stream, so that what
+    /// follows it is seen.
+    fn body_of(&self, head: &ResponseHead<'_, '_>) -> Framing {
+        match (&self.upstream, head.framing) {
+            (Link::Asking(stream), _) if stream.is_ended() => Framing::Length(0),
+            (Link::Wire(_), framing) | (_, framing @ Framing::Length(0)) => framing,
+            _ => Framing::UntilClose,
+        }
+    }
+
     /// Reads heads from what came in: interim ones are passed on, the final one is written into `out`.
     fn read_heads(
         &mut self,
         worker: &Worker,
         plan: &Plan,
+        client_is_stream: bool,
         out: &mut Buffer,
     ) -> Result<Option<Answer>, Fault> {
         loop {
@@ -317,12 +362,12 @@ impl Exchange {
                     return Err(Fault::Protocol);
                 }
             };
-            if head.status == 101 {
-                // No upgrade was asked for.
+            if head.status == 101 && !plan.asked_for(head.upgrade) {
                 return Err(Fault::Protocol);
             }
-            if head.status < 200 {
-                let wanted = !plan.manner.http10 && (head.status != 100 || plan.expects_continue);
+            if head.status < 200 && head.status != 101 {
+                let wanted =
+                    !plan.manner.is_http10() && (head.status != 100 || plan.expects_continue);
                 if wanted {
                     put_interim(&mut self.interim, &head);
                 }
@@ -336,20 +381,31 @@ impl Exchange {
             out.clear();
             out.put(self.interim.data());
             self.interim.clear();
-            // Without a length the client gets chunks, or the end of the connection if it is old.
-            let chunked = !plan.manner.http10
-                && matches!(head.framing, Framing::Chunked | Framing::UntilClose);
-            let delimited = chunked || matches!(head.framing, Framing::Length(_));
+            let switched = head.status == 101;
+            let body = self.body_of(&head);
+            let delimiter = match head.framing {
+                Framing::Length(_) => Delimiter::None,
+                // Streams end by themselves, and so do answers to old clients, with the connection.
+                _ if client_is_stream || plan.manner.is_http10() => Delimiter::None,
+                _ if body == Framing::Length(0) => Delimiter::Empty,
+                _ => Delimiter::Chunks,
+            };
+            let delimited =
+                delimiter != Delimiter::None || matches!(head.framing, Framing::Length(_));
             // A body that is still to come will not be read past the answer's end.
             let whole = self.request_is_read();
-            let keep_client = plan.manner.keep_alive && delimited && whole && !worker.parting.get();
-            let persistence = plan.manner.persistence(keep_client);
+            let keep_client =
+                plan.manner.keep_alive && delimited && whole && !switched && !worker.parting.get();
+            let persistence = match switched {
+                true => Persistence::Upgrade,
+                false => plan.manner.persistence(keep_client),
+            };
             let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
-            write_response(out, &head, chunked, persistence, date.as_deref());
+            write_response(out, &head, delimiter, persistence, date.as_deref());
             let seconds = head.keep_alive_seconds;
             let answer = Answer {
                 status: head.status,
-                relay: Relay::new(head.framing, chunked),
+                relay: Relay::new(body, delimiter == Delimiter::Chunks),
                 keep_upstream: head
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
@@ -361,12 +417,12 @@ impl Exchange {
     }
 }
 
-fn put_interim(out: &mut Buffer, head: &super::head::ResponseHead<'_, '_>) {
+fn put_interim(out: &mut Buffer, head: &ResponseHead<'_, '_>) {
     if head.status == 100 {
         // Fields of a 100 tell a client nothing.
         put_status(out, 100, "Continue");
         out.put(b"\r\n");
     } else {
-        write_response(out, head, false, super::rewrite::Persistence::Implied, None);
+        write_response(out, head, Delimiter::None, Persistence::Implied, None);
     }
 }

@@ -1,29 +1,31 @@
 //! The life of a request: admit → route → assign → forward → answer → record.
 
-use std::{future::poll_fn, io, rc::Rc, task::Poll, time::Duration};
-
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Poll, ready},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{
     body::Framing,
     buffer::Buffer,
+    connect::{kept, link},
     connection::Client,
     exchange::{Answer, Broken, Exchange},
+    grpc,
     head::Refusal,
+    link::{Link, Peer as _},
     plan::{Plan, Refused, plan, too_large},
     problem::{Fault, Problem},
     record::{Tally, record_refused},
+    tunnel::tunnel,
     worker::Worker,
 };
-use crate::{
-    registry::RetryReason,
-    snapshot::Version,
-    tls::{HandshakeError, Transport},
-    upstream::balance,
-};
+use crate::{config::schema::Protocol, registry::RetryReason, upstream::balance};
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(super) enum After {
     Close,
     /// It ends once the client had time to read its answer.
     Linger,
+    /// It begins as one of HTTP/2 does.
+    Http2,
 }
 
 /// Serves the next request of `client`, of which at least one byte can be read.
@@ -42,10 +46,16 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
     let after = match admit(client, worker, &mut out).await {
         // The client left before it had asked anything.
         Err(None) => After::Close,
+        Err(Some(refused)) if client.begins_http2(refused.problem.status) => After::Http2,
         Err(Some(refused)) => refuse(client, worker, &refused, &mut out).await,
         Ok(plan) => {
             let mut tally = Tally::new(worker, &plan);
             let after = match forward(client, worker, &plan, &mut out, &mut tally).await {
+                Ok((exchange, head)) if head.status == 101 => {
+                    // On the heap: what it needs is not to be part of every connection's task.
+                    let passing = tunnel(client, worker, &plan, &mut out, exchange, &mut tally);
+                    Box::pin(passing).await
+                }
                 Ok((exchange, head)) => {
                     answer(client, worker, &plan, &mut out, exchange, head, &mut tally).await
                 }
@@ -129,7 +139,6 @@ async fn forward(
     // Until an endpoint has taken it.
     tally.unread_body = rest.is_some();
     let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
-    let due = plan.began + plan.route().timeout;
     loop {
         let endpoints = &version.endpoints;
         let load = |n: usize| {
@@ -140,20 +149,24 @@ async fn forward(
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
         tally.attempt(chosen, now);
-        client.deadline.set(due);
-        let patience = service.connect_timeout.min(due.saturating_duration_since(now));
-        let kept = if fresh {
-            None
-        } else {
-            // A request that cannot be sent again must not meet a dead connection.
-            let thorough = !plan.idempotent || rest.is_some();
-            let encrypted = version.tls.is_some();
-            worker.pools.borrow_mut().take(endpoint.id, encrypted, thorough, now)
+        client.deadline.set(plan.due);
+        let patience = service.connect_timeout.min(plan.due.saturating_duration_since(now));
+        // A request that cannot be sent again must not meet a dead connection.
+        let thorough = !plan.idempotent || rest.is_some();
+        let encrypted = version.tls.is_some();
+        let kept = match (fresh, version.protocol) {
+            (true, _) => None,
+            (false, Protocol::H1) => {
+                let mut pools = worker.pools.borrow_mut();
+                pools.take(endpoint.id, encrypted, thorough, now).map(Link::Wire)
+            }
+            (false, _) => kept(worker, endpoint.id, encrypted, thorough, now),
         };
         let (upstream, reused) = match kept {
-            Some(stream) => (stream, true),
-            None => match connect(version, chosen, patience).await {
-                Ok(stream) => (stream, false),
+            Some(link) => (link, true),
+            // On the heap: what it needs is not to be part of every connection's task.
+            None => match Box::pin(link(worker, service, version, chosen, fresh, patience)).await {
+                Ok(made) => made,
                 Err(fault) => {
                     tally.failed(fault);
                     // Nothing was sent, so another endpoint may be asked, once.
@@ -174,7 +187,7 @@ async fn forward(
             Ok(answer) => {
                 let now = Instant::now();
                 tally.answered(answer.status, now);
-                client.deadline.set(now + plan.snapshot.limits.body_timeout);
+                client.deadline.set(plan.until(now, plan.snapshot.limits.body_timeout));
                 return Ok((exchange, answer));
             }
             Err(broken) => {
@@ -183,8 +196,11 @@ async fn forward(
                 // it is asked again on a connection of its own.
                 let stale =
                     broken == Broken::Fault(Fault::Reset) && exchange.reused && !exchange.answered;
-                let safe = rest.is_none() && (plan.idempotent || exchange.nothing_sent());
+                let safe = rest.is_none() && (plan.idempotent || exchange.is_unprocessed());
                 let read = exchange.request_is_read();
+                if broken == Broken::Fault(Fault::Timeout) {
+                    exchange.suspect();
+                }
                 exchange.discard(worker);
                 if stale && safe && !fresh {
                     fresh = true;
@@ -217,50 +233,6 @@ fn take_body(client: &mut Client, plan: &Plan, out: &mut Buffer) -> Option<Frami
     }
 }
 
-/// A new connection to endpoint number `endpoint` of `version`, under TLS if the version is spoken to so.
-async fn connect(
-    version: &Version,
-    endpoint: usize,
-    patience: Duration,
-) -> Result<Transport, Fault> {
-    let (address, began) = (version.endpoints[endpoint].address, Instant::now());
-    let stream = connect_in_clear(address, patience).await?;
-    let Some((client, hosts)) = &version.tls else { return Ok(stream.into()) };
-    let patience = patience.saturating_sub(began.elapsed());
-    // On the heap: the handshake's space is not to be part of every connection's.
-    match Box::pin(client.connect(&hosts[endpoint], stream, patience)).await {
-        Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
-        Err(error) => {
-            tracing::warn!(%address, %error, "an endpoint does not speak TLS as it should");
-            Err(match error {
-                HandshakeError::TimedOut(_) => Fault::ConnectTimeout,
-                _ => Fault::Tls,
-            })
-        }
-    }
-}
-
-async fn connect_in_clear(
-    address: std::net::SocketAddr,
-    patience: Duration,
-) -> Result<TcpStream, Fault> {
-    match timeout(patience, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => {
-            // Fails only on a connection that is already gone, which the first write will tell.
-            let _ = stream.set_nodelay(true);
-            Ok(stream)
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%address, %error, "an endpoint could not be connected");
-            Err(Fault::Connect)
-        }
-        Err(_) => {
-            tracing::debug!(%address, ?patience, "an endpoint could not be connected in time");
-            Err(Fault::ConnectTimeout)
-        }
-    }
-}
-
 /// Relays the answer, and gives the endpoint's connection back if it can serve again.
 async fn answer(
     client: &mut Client,
@@ -275,10 +247,18 @@ async fn answer(
     let relayed = poll_fn(|cx| exchange.poll_answer(cx, client, plan, out, &mut answer)).await;
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
     tally.bytes_out = answer.body_bytes();
+    if let Some(status) = exchange.grpc_status().filter(|_| plan.manner.grpc) {
+        tally.grpc_ended(status);
+    }
     if let Err(broken) = relayed {
         exchange.discard(worker);
         match broken {
-            Broken::Fault(fault) => tally.failed(fault),
+            Broken::Fault(fault) => {
+                tally.failed(fault);
+                if plan.manner.grpc {
+                    return cut_call(client, fault, tally);
+                }
+            }
             Broken::ClientGone | Broken::ClientBody | Broken::ClientSlow => tally.gone = true,
         }
         // The head is out: only a broken connection can tell that the rest will not come.
@@ -297,6 +277,17 @@ async fn answer(
         (false, true) => After::Close,
         (false, false) => After::Linger,
     }
+}
+
+/// Ends a call of gRPC whose answer has begun and will not go on: its status says why.
+fn cut_call(client: &mut Client, fault: Fault, tally: &mut Tally<'_>) -> After {
+    let problem = fault.problem();
+    tally.outcome = Some(problem.status);
+    client.stream.put_trailers(grpc::trailers(problem.status, problem.detail));
+    // A stream takes its end at once; the client's own is broken off if it does not.
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    client.answering = !matches!(client.stream.poll_end(&mut cx), Poll::Ready(Ok(())));
+    After::Close
 }
 
 /// Answers a request that no version answered.
@@ -330,7 +321,11 @@ async fn fail(
     let (id, manner) = (Some(&plan.id), plan.manner);
     out.clear();
     let persistence = manner.persistence(keep);
-    problem.write(out, id, manner.head_only, persistence, &worker.date(Instant::now()));
+    let date = worker.date(Instant::now()).to_owned();
+    match manner.grpc {
+        true => problem.write_to_grpc(out, &date),
+        false => problem.write(out, id, manner.head_only, persistence, &date),
+    }
     match (flush(client, plan.snapshot.limits.body_timeout, out).await, keep) {
         (Err(_), _) => After::Close,
         (Ok(()), true) => After::Keep,
@@ -350,7 +345,10 @@ async fn refuse(
     out.clear();
     let (id, persistence) = (refused.id.as_ref(), manner.persistence(keep));
     let date = worker.date(Instant::now()).to_owned();
-    refused.problem.write(out, id, manner.head_only, persistence, &date);
+    match manner.grpc {
+        true => refused.problem.write_to_grpc(out, &date),
+        false => refused.problem.write(out, id, manner.head_only, persistence, &date),
+    }
     let patience = worker.snapshot().limits.body_timeout;
     let flushed = flush(client, patience, out).await;
     record_refused(worker, client, refused);
@@ -365,10 +363,15 @@ async fn refuse(
     }
 }
 
+/// Writes an answer that is all in `out`.
 async fn flush(client: &mut Client, patience: Duration, out: &mut Buffer) -> io::Result<()> {
     client.deadline.set(Instant::now() + patience);
     poll_fn(|cx| {
-        if let Poll::Ready(flushed) = out.poll_flush(cx, &mut client.stream) {
+        let ended = (|| {
+            ready!(out.poll_drain(cx, &mut client.stream))?;
+            client.stream.poll_end(cx)
+        })();
+        if let Poll::Ready(flushed) = ended {
             return Poll::Ready(flushed);
         }
         client.deadline.poll_passed(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))

@@ -28,6 +28,7 @@ pub(super) enum Known {
     /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1).
     HopByHop,
     KeepAlive,
+    Upgrade,
     Expect,
     /// `X-Forwarded-For`, `-Proto` or `-Host`.
     XForwarded,
@@ -47,7 +48,8 @@ fn known(name: &str) -> Known {
         4 if is("host") => Known::Host,
         4 if is("date") => Known::Date,
         6 if is("expect") => Known::Expect,
-        7 if is("upgrade") || is("trailer") => Known::HopByHop,
+        7 if is("upgrade") => Known::Upgrade,
+        7 if is("trailer") => Known::HopByHop,
         9 if is("forwarded") => Known::Forwarded,
         10 if is("connection") => Known::Connection,
         10 if is("keep-alive") => Known::KeepAlive,
@@ -88,6 +90,8 @@ pub(super) struct RequestHead<'h, 'b> {
     pub(super) keep_alive: bool,
     /// `Connection` names fields beside the usual ones, which must be dropped too.
     pub(super) names_fields: bool,
+    /// The protocols that the client would go on in, where it may ask so (RFC 9110 section 7.8).
+    pub(super) upgrade: Option<&'b [u8]>,
 }
 
 impl<'b> RequestHead<'_, 'b> {
@@ -143,9 +147,10 @@ pub(super) fn parse_request<'h, 'b>(
         expects_continue: false,
         keep_alive: !http10,
         names_fields: false,
+        upgrade: None,
     };
     let mut framing = FramingFields::default();
-    let mut host = None;
+    let (mut host, mut names_upgrade) = (None, false);
     for (field, kind) in headers.iter().zip(&mut head.kinds) {
         *kind = known(field.name);
         match *kind {
@@ -160,11 +165,15 @@ pub(super) fn parse_request<'h, 'b>(
                     } else if option.eq_ignore_ascii_case(b"keep-alive") {
                         // Close wins where both are named.
                         head.keep_alive |= http10 && !names(headers, b"close");
+                    } else if option.eq_ignore_ascii_case(b"upgrade") {
+                        names_upgrade = true;
                     } else {
                         head.names_fields = true;
                     }
                 }
             }
+            // Several fields are one list; the protocols that pass are those of a single one.
+            Known::Upgrade => head.upgrade = Some(field.value),
             Known::Expect => {
                 if !field.value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refusal {
@@ -181,6 +190,9 @@ pub(super) fn parse_request<'h, 'b>(
         return Err(bad("Transfer-Encoding in an HTTP/1.0 request"));
     }
     head.framing = framing.resolve()?.unwrap_or(Framing::Length(0));
+    if !names_upgrade || http10 || head.framing != Framing::Length(0) {
+        head.upgrade = None;
+    }
     if host.is_none() && !http10 {
         return Err(bad("no Host field"));
     }
@@ -321,6 +333,8 @@ pub(super) struct ResponseHead<'h, 'b> {
     pub(super) keep_alive_seconds: Option<u32>,
     pub(super) names_fields: bool,
     pub(super) has_date: bool,
+    /// The protocol that a 101 goes on in.
+    pub(super) upgrade: Option<&'b [u8]>,
 }
 
 impl<'b> ResponseHead<'_, 'b> {
@@ -359,6 +373,7 @@ pub(super) fn parse_response<'h, 'b>(
         keep_alive_seconds: None,
         names_fields: false,
         has_date: false,
+        upgrade: None,
     };
     let mut framing = FramingFields::default();
     for (field, kind) in headers.iter().zip(&mut head.kinds) {
@@ -370,13 +385,16 @@ pub(super) fn parse_response<'h, 'b>(
                 for option in tokens(field.value) {
                     if option.eq_ignore_ascii_case(b"close") {
                         head.keep_alive = false;
-                    } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+                    } else if !option.eq_ignore_ascii_case(b"keep-alive")
+                        && !option.eq_ignore_ascii_case(b"upgrade")
+                    {
                         head.names_fields = true;
                     }
                 }
             }
             Known::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
             Known::Date => head.has_date = true,
+            Known::Upgrade => head.upgrade = Some(field.value),
             _ => {}
         }
     }

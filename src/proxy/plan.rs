@@ -1,6 +1,6 @@
 //! What is decided about a request once its head is complete: admit, route, assign.
 
-use std::{mem::MaybeUninit, net::IpAddr, rc::Rc};
+use std::{mem::MaybeUninit, net::IpAddr, rc::Rc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,8 +8,8 @@ use super::{
     body::Framing,
     buffer::Buffer,
     connection::Client,
-    forwarded,
-    head::{Fields, MAX_FIELDS, RequestHead, parse_request},
+    forwarded, grpc,
+    head::{Fields, MAX_FIELDS, RequestHead, parse_request, tokens},
     problem::{Fault, Problem},
     rewrite::{Origin, Persistence, RequestId, write_request},
     worker::{Held, Worker},
@@ -30,6 +30,12 @@ pub(super) struct Plan {
     pub(super) head_bytes: usize,
     pub(super) framing: Framing,
     pub(super) expects_continue: bool,
+    /// When the head of the answer is due.
+    pub(super) due: Instant,
+    /// When the whole call is due, if the client said so.
+    pub(super) ends_by: Option<Instant>,
+    /// The protocol that the client would go on in, and may.
+    upgrade: Option<Box<str>>,
     pub(super) id: RequestId,
     pub(super) manner: Manner,
     /// Sending it twice does what sending it once does (RFC 9110 section 9.2.2).
@@ -40,16 +46,41 @@ pub(super) struct Plan {
 /// How the client wants its answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
-    pub(super) http10: bool,
+    pub(super) protocol: Protocol,
+    /// It is a call of gRPC, which fails in a way of its own.
+    pub(super) grpc: bool,
     pub(super) keep_alive: bool,
     /// HEAD: an answer without its body.
     pub(super) head_only: bool,
 }
 
+/// What the client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http10,
+    Http11,
+    Http2,
+}
+
+impl Protocol {
+    /// As the access log writes it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
 impl Manner {
+    pub(super) fn is_http10(self) -> bool {
+        self.protocol == Protocol::Http10
+    }
+
     /// What the answer says of the connection, if it stays (`keep`) or not.
     pub(super) fn persistence(self, keep: bool) -> Persistence {
-        match (keep, self.http10) {
+        match (keep, self.is_http10()) {
             (false, _) => Persistence::Close,
             (true, true) => Persistence::KeepAlive,
             (true, false) => Persistence::Implied,
@@ -80,10 +111,11 @@ pub(super) struct Refused {
 impl Refused {
     /// A request whose head is not understood, so that nothing after it can be.
     pub(super) fn unread(problem: impl Into<Problem>) -> Self {
+        let protocol = Protocol::Http11;
         Self {
             problem: problem.into(),
             id: None,
-            manner: Manner { http10: false, keep_alive: false, head_only: false },
+            manner: Manner { protocol, grpc: false, keep_alive: false, head_only: false },
             whole: None,
             log: None,
         }
@@ -91,6 +123,20 @@ impl Refused {
 }
 
 impl Plan {
+    /// `patience` from `now` on, or until the whole call is due.
+    pub(super) fn until(&self, now: Instant, patience: Duration) -> Instant {
+        let until = now + patience;
+        self.ends_by.map_or(until, |end| end.min(until))
+    }
+
+    /// Whether the client asked to go on in `protocol`.
+    pub(super) fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
+        match (&self.upgrade, protocol) {
+            (Some(asked), Some(protocol)) => asked.as_bytes().eq_ignore_ascii_case(protocol),
+            _ => false,
+        }
+    }
+
     pub(super) fn route(&self) -> &Route {
         &self.snapshot.routes[self.decision.route as usize]
     }
@@ -127,11 +173,11 @@ pub(super) fn plan(
     // Behind a trusted proxy each request has a client of its own.
     let forwarded = match &*snapshot.trusted_proxies {
         [] => None,
-        trusted => forwarded::read(head.headers, client.address, trusted),
+        trusted => forwarded::read(head.headers, client.connected.address, trusted),
     };
     let (address, address_text) = match &forwarded {
         Some(forwarded) => (forwarded.client, &forwarded.client_text),
-        None => (client.address, &client.address_text),
+        None => (client.connected.address, &client.connected.address_text),
     };
     let view = RequestView {
         method: head.method,
@@ -144,8 +190,14 @@ pub(super) fn plan(
     };
     let id = view.header("x-request-id").and_then(RequestId::from_client);
     let id = id.unwrap_or_else(|| RequestId::from_random(fastrand::u128(..)));
+    let is_stream = client.stream.is_stream();
     let manner = Manner {
-        http10: head.http10,
+        protocol: match (is_stream, head.http10) {
+            (true, _) => Protocol::Http2,
+            (false, true) => Protocol::Http10,
+            (false, false) => Protocol::Http11,
+        },
+        grpc: is_stream && view.header("content-type").is_some_and(grpc::is_content_type),
         keep_alive: head.keep_alive,
         head_only: head.method == "HEAD",
     };
@@ -166,21 +218,39 @@ pub(super) fn plan(
     };
 
     // An HTTP/1.0 client may leave the host out; the endpoint needs one.
-    let authority = if head.authority.is_empty() { client.listener() } else { head.authority };
+    let connected = &*client.connected;
+    let authority = if head.authority.is_empty() { connected.listener() } else { head.authority };
+    let route = &snapshot.routes[decision.route as usize];
+    let upgrade = head.upgrade.and_then(|asked| allowed(asked, &route.upgrades));
     let origin = Origin {
-        peer: client.address_text.as_str(),
+        peer: connected.address_text.as_str(),
         forwarded: forwarded.as_ref(),
-        encrypted: client.stream.is_encrypted(),
-        subject: client.subject.as_deref(),
+        encrypted: connected.encrypted,
+        subject: connected.subject.as_deref(),
         authority,
         id: &id,
+        upgrade,
     };
     write_request(out, &head, &origin);
+    let began = Instant::now();
+    let timeout = match manner.grpc {
+        true => view.header("grpc-timeout").and_then(grpc::timeout),
+        false => None,
+    };
+    let ends_by = timeout.and_then(|timeout| began.checked_add(timeout));
+    let due = began + route.timeout;
     let plan = Plan {
         decision,
-        began: Instant::now(),
+        began,
+        due: ends_by.map_or(due, |end| end.min(due)),
+        ends_by,
+        upgrade: upgrade.map(Into::into),
         head_bytes,
-        framing: head.framing,
+        framing: match head.framing {
+            // On a stream there are no chunks: the body ends with it.
+            Framing::Chunked if is_stream => Framing::UntilClose,
+            framing => framing,
+        },
         expects_continue: head.expects_continue,
         id,
         manner,
@@ -189,6 +259,13 @@ pub(super) fn plan(
         snapshot: Rc::clone(&snapshot),
     };
     Ok(Some(plan))
+}
+
+/// The first of the protocols `asked` for that is among those that `may` be gone on in.
+fn allowed<'b>(asked: &'b [u8], may: &[Box<str>]) -> Option<&'b str> {
+    tokens(asked)
+        .filter_map(|token| std::str::from_utf8(token).ok())
+        .find(|asked| may.iter().any(|allowed| allowed.eq_ignore_ascii_case(asked)))
 }
 
 /// The answer to a head above the limit: the target may be what is too long.

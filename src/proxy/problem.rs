@@ -5,6 +5,7 @@
 
 use super::{
     buffer::Buffer,
+    grpc,
     head::Refusal,
     rewrite::{Persistence, RequestId, put_field, put_status},
 };
@@ -88,6 +89,17 @@ impl From<Refusal> for Problem {
 }
 
 impl Problem {
+    /// Writes the answer to a call of gRPC: a status, and no body.
+    pub(super) fn write_to_grpc(&self, out: &mut Buffer, date: &str) {
+        put_status(out, 200, "OK");
+        put_field(out, "Content-Type", b"application/grpc");
+        let status = grpc::from_http(self.status);
+        put_field(out, "Grpc-Status", itoa::Buffer::new().format(status).as_bytes());
+        put_field(out, "Grpc-Message", self.detail.as_bytes());
+        put_field(out, "Date", date.as_bytes());
+        out.put(b"\r\n");
+    }
+
     /// Writes the answer; `head_only` leaves out the body but not its length.
     pub(super) fn write(
         &self,

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     connection::Client,
+    grpc,
     plan::{Plan, Refused},
     problem::Fault,
     worker::Worker,
@@ -27,6 +28,8 @@ pub(super) struct Tally<'a> {
     retries: u32,
     /// Status that the client was sent; 0 while there is none.
     pub(super) status: u16,
+    /// Status that it counts as, if another: a call of gRPC fails below a 200.
+    pub(super) outcome: Option<u16>,
     pub(super) fault: Option<&'static str>,
     /// The client left before its answer was whole.
     pub(super) gone: bool,
@@ -47,6 +50,7 @@ impl<'a> Tally<'a> {
             ended: None,
             retries: 0,
             status: 0,
+            outcome: None,
             fault: None,
             gone: false,
             unread_body: false,
@@ -90,6 +94,15 @@ impl<'a> Tally<'a> {
         }
     }
 
+    /// The answer was one of gRPC that ended with `status`.
+    pub(super) fn grpc_ended(&mut self, status: u16) {
+        let outcome = grpc::to_http(status);
+        self.outcome = Some(outcome);
+        if let (true, Some((endpoint, _))) = (outcome >= 500 && self.status < 500, self.endpoint) {
+            endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
+        }
+    }
+
     /// The attempt failed.
     pub(super) fn failed(&mut self, fault: Fault) {
         self.fault = Some(fault.problem().kind);
@@ -113,12 +126,13 @@ impl<'a> Tally<'a> {
         let ended = self.ended.unwrap_or_else(Instant::now);
         let (plan, worker) = (self.plan, self.worker);
         let series = &plan.route().series[usize::from(plan.decision.version)];
-        let class = match self.status {
+        let outcome = self.outcome.unwrap_or(self.status);
+        let class = match outcome {
             0 => 5,
             status => usize::from(status / 100).clamp(1, 5) - 1,
         };
         series.cells.of(worker.id).classes[class].add(1);
-        if self.status >= 500 {
+        if outcome >= 500 {
             plan.version().state.cells.of(worker.id).errors.add(1);
         }
         let duration_us = micros(plan.began, ended);
@@ -153,7 +167,7 @@ impl<'a> Tally<'a> {
                 method: text.method.as_bytes(),
                 host: text.host.as_bytes(),
                 path: text.path.as_bytes(),
-                protocol: if plan.manner.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+                protocol: plan.manner.protocol.name(),
                 status: self.status,
                 service: Some(&plan.service().name),
                 version: Some(&plan.version().name),
@@ -194,11 +208,11 @@ pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Refused
         &Entry {
             unix_us: began_unix_us(0),
             request_id: refused.id.as_ref().map_or(&[][..], |id| id.as_str().as_bytes()),
-            client: text.map_or(client.address, |t| t.client),
+            client: text.map_or(client.connected.address, |t| t.client),
             method: text.map_or(&[], |t| t.method.as_bytes()),
             host: text.map_or(&[], |t| t.host.as_bytes()),
             path: text.map_or(&[], |t| t.path.as_bytes()),
-            protocol: if refused.manner.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: refused.manner.protocol.name(),
             status: refused.problem.status,
             service: None,
             version: None,

@@ -10,11 +10,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use super::{
     body::{Decoder, Framing},
     buffer::Buffer,
+    link::Peer,
 };
 
 /// Room for a chunk's size line and its end.
@@ -76,8 +75,8 @@ impl Relay {
         to: &mut W,
     ) -> Poll<Result<(), Cut>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Peer,
+        W: Peer,
     {
         loop {
             self.take_in(inbox, outbox)?;
@@ -91,6 +90,9 @@ impl Relay {
             match ready!(inbox.poll_fill(cx, from)) {
                 Ok(0) if self.decoder.ends_with_connection() => {
                     self.decoder = Decoder::new(Framing::Length(0));
+                    if let Some(trailers) = from.take_trailers() {
+                        to.put_trailers(trailers);
+                    }
                 }
                 Ok(n) if n > 0 => self.progressed = true,
                 _ => return Poll::Ready(Err(Cut::Sender)),
@@ -144,7 +146,7 @@ impl Relay {
         }
     }
 
-    fn write_out<W: AsyncWrite + Unpin>(
+    fn write_out<W: Peer>(
         &mut self,
         cx: &mut Context<'_>,
         inbox: &mut Buffer,
@@ -153,9 +155,9 @@ impl Relay {
     ) -> Poll<std::io::Result<()>> {
         if !outbox.is_empty() {
             let before = outbox.len();
-            let flushed = outbox.poll_flush(cx, to);
+            let drained = outbox.poll_drain(cx, to);
             self.progressed |= outbox.len() < before;
-            ready!(flushed)?;
+            ready!(drained)?;
         }
         while self.direct > 0 {
             let n = ready!(Pin::new(&mut *to).poll_write(cx, &inbox.data()[..self.direct]))?;
@@ -169,8 +171,14 @@ impl Relay {
                 outbox.put(b"\r\n");
             }
         }
-        // A session may hold back the end of what was written until its socket takes it.
-        Pin::new(to).poll_flush(cx)
+        // A session may hold back the end of what was written until its socket takes it, and a stream
+        // until it knows that this was the end.
+        let framed = self.chunked && !self.finished;
+        if self.decoder.is_done() && outbox.is_empty() && !framed {
+            to.poll_end(cx)
+        } else {
+            Pin::new(to).poll_flush(cx)
+        }
     }
 }
 
@@ -182,6 +190,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::{super::buffer::Blocks, *};
+
+    impl Peer for DuplexStream {}
 
     async fn relay(
         framing: Framing,

@@ -64,6 +64,8 @@ pub(super) struct Origin<'a> {
     pub(super) authority: &'a str,
     /// The request's id.
     pub(super) id: &'a RequestId,
+    /// The protocol that the connection is to go on in.
+    pub(super) upgrade: Option<&'a str>,
 }
 
 /// Writes `request` as it goes to an endpoint.
@@ -92,8 +94,12 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
         }
         put_field(out, field.name, field.value);
     }
-    if request.framing == Framing::Chunked {
+    if request.framing.is_open() {
         out.put(b"Transfer-Encoding: chunked\r\n");
+    }
+    if let Some(protocol) = origin.upgrade {
+        out.put(b"Connection: Upgrade\r\n");
+        put_field(out, "Upgrade", protocol.as_bytes());
     }
     out.put(b"X-Forwarded-For: ");
     let forwarded = origin.forwarded;
@@ -127,6 +133,19 @@ pub(super) enum Persistence {
     KeepAlive,
     /// The connection ends with the answer.
     Close,
+    /// The connection goes on in another protocol.
+    Upgrade,
+}
+
+/// What tells where the body of an answer ends, beside a length that is among its fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delimiter {
+    /// Nothing: there is such a length, or the stream or the connection ends.
+    None,
+    /// It is sent in chunks.
+    Chunks,
+    /// A length of 0.
+    Empty,
 }
 
 impl Persistence {
@@ -135,16 +154,17 @@ impl Persistence {
             Self::Implied => b"",
             Self::KeepAlive => b"Connection: keep-alive\r\n",
             Self::Close => b"Connection: close\r\n",
+            Self::Upgrade => b"Connection: Upgrade\r\n",
         }
     }
 }
 
-/// Writes `response` as it goes to the client, in chunks if `chunked`. `date` is added: whoever passes
+/// Writes `response` as it goes to the client. `date` is added: whoever passes
 /// on an answer without one must tell when it came (RFC 9110 section 6.6.1).
 pub(super) fn write_response(
     out: &mut Buffer,
     response: &ResponseHead<'_, '_>,
-    chunked: bool,
+    delimiter: Delimiter,
     persistence: Persistence,
     date: Option<&str>,
 ) {
@@ -163,6 +183,7 @@ pub(super) fn write_response(
                     continue;
                 }
             }
+            Known::Upgrade if persistence == Persistence::Upgrade => {}
             // 1xx and 204 must not have one (RFC 9110 section 8.6).
             Known::ContentLength if response.status >= 200 && response.status != 204 => {}
             _ => continue,
@@ -172,8 +193,10 @@ pub(super) fn write_response(
     if let Some(date) = date {
         put_field(out, "Date", date.as_bytes());
     }
-    if chunked {
-        out.put(b"Transfer-Encoding: chunked\r\n");
+    match delimiter {
+        Delimiter::None => {}
+        Delimiter::Chunks => out.put(b"Transfer-Encoding: chunked\r\n"),
+        Delimiter::Empty => out.put(b"Content-Length: 0\r\n"),
     }
     out.put(persistence.line());
     out.put(b"\r\n");
@@ -224,6 +247,7 @@ mod tests {
             subject: Some("CN=partner-7"),
             authority: head.authority,
             id: &RequestId::from_random(0xabc),
+            upgrade: None,
         };
         write_request(&mut out, &head, &origin);
         assert_eq!(
@@ -251,6 +275,7 @@ mod tests {
             subject: None,
             authority: head.authority,
             id: &RequestId::from_random(0xabc),
+            upgrade: None,
         };
         write_request(&mut out, &head, &origin);
         assert_eq!(
@@ -272,7 +297,7 @@ mod tests {
         write_response(
             &mut out,
             &head,
-            true,
+            Delimiter::Chunks,
             Persistence::Close,
             Some("Thu, 01 Jan 1970 00:00:00 GMT"),
         );

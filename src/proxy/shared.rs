@@ -47,6 +47,8 @@ pub struct Shared {
 #[derive(Debug, Default)]
 pub struct WorkerCells {
     unrouted: [Counter; UNROUTED.len()],
+    /// Connections of HTTP/2 ended for a flood of frames.
+    pub floods: Counter,
     /// Panics survived.
     pub panics: Counter,
     /// Samples dropped because the collector did not keep up.

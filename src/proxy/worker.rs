@@ -13,7 +13,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use tokio::{
     net::TcpStream,
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::LocalSet,
     time::Instant,
 };
@@ -22,6 +22,7 @@ use super::{
     buffer::Blocks,
     connection,
     crowd::Seat,
+    h2::Streams,
     shared::{ListenerState, Shared},
 };
 use crate::{
@@ -50,9 +51,19 @@ pub enum Command {
     Flush(oneshot::Sender<()>),
     /// From now on, end every connection with its next answer.
     Part,
-    /// End every connection with its next answer, and those that stay idle for the time told; answer
-    /// when all are closed.
-    Drain(Duration, std::sync::mpsc::Sender<()>),
+    /// End every connection in order, and answer when all are closed.
+    Drain(Drain),
+}
+
+/// How connections end: each with its next answer.
+#[derive(Debug)]
+pub struct Drain {
+    /// Those that stay idle for this time are closed.
+    pub idle: Duration,
+    /// Those that went on in another protocol may do so for this time, and are then closed in order.
+    pub upgraded: Duration,
+    /// Is told when all are closed.
+    pub done: std::sync::mpsc::Sender<()>,
 }
 
 /// A connection as the acceptor hands it to a worker.
@@ -120,6 +131,7 @@ pub(super) struct Worker {
     current: RefCell<Rc<Held>>,
     pub(super) blocks: Blocks,
     pub(super) pools: RefCell<Pools>,
+    pub(super) streams: RefCell<Streams>,
     samples: RefCell<Vec<Sample>>,
     pub(super) lines: RefCell<Lines>,
     /// Wakes the tick when there is something to hand over or to look after.
@@ -129,6 +141,8 @@ pub(super) struct Worker {
     pub(super) parting: Cell<bool>,
     /// When idle connections are closed, once the worker drains.
     pub(super) idle_until: Cell<Option<Instant>>,
+    /// When connections that went on in another protocol are, once the worker drains.
+    pub(super) upgraded_until: watch::Sender<Option<Instant>>,
     clients: RefCell<Clients>,
     drained: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
 }
@@ -144,12 +158,14 @@ impl Worker {
             current: RefCell::new(current),
             blocks: Blocks::default(),
             pools: RefCell::default(),
+            streams: RefCell::default(),
             samples: RefCell::default(),
             lines: RefCell::default(),
             busy: Notify::new(),
             date: RefCell::new(Date::new()),
             parting: Cell::new(false),
             idle_until: Cell::new(None),
+            upgraded_until: watch::Sender::new(None),
             clients: RefCell::default(),
             drained: RefCell::default(),
         }
@@ -167,9 +183,11 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Part => self.parting.set(true),
-                Command::Drain(idle, done) => {
+                Command::Drain(Drain { idle, upgraded, done }) => {
+                    let now = Instant::now();
                     self.parting.set(true);
-                    self.idle_until.set(Some(Instant::now() + idle));
+                    self.idle_until.set(Some(now + idle));
+                    self.upgraded_until.send_replace(Some(now + upgraded));
                     self.drained.borrow_mut().push(done);
                     self.clients.borrow().wakers.iter().flatten().for_each(Waker::wake_by_ref);
                     self.answer_drained();
@@ -252,7 +270,8 @@ impl Worker {
                     swept = now;
                     self.sweep(now, &mut generation);
                 }
-                if !served && self.pools.borrow().is_empty() {
+                let idle = self.pools.borrow().is_empty() && self.streams.borrow().is_empty();
+                if !served && idle {
                     break;
                 }
             }
@@ -262,12 +281,14 @@ impl Worker {
     fn sweep(&self, now: Instant, generation: &mut u64) {
         let snapshot = self.snapshot();
         if *generation == snapshot.generation {
+            self.streams.borrow_mut().sweep(now, |_| true);
             return self.pools.borrow_mut().sweep(now, |_| true);
         }
         *generation = snapshot.generation;
         let versions = snapshot.services.iter().flat_map(|s| &s.versions);
         let serving: std::collections::HashSet<u32> =
             versions.flat_map(|v| v.endpoints.iter().map(|e| e.id)).collect();
+        self.streams.borrow_mut().sweep(now, |endpoint| serving.contains(&endpoint));
         self.pools.borrow_mut().sweep(now, |endpoint| serving.contains(&endpoint));
     }
 

@@ -454,7 +454,7 @@ impl Controller {
 
     /// Whether one of `tls` is another client than is in force.
     fn renews(&self, tls: &TlsClients) -> bool {
-        let same = |(key, client): (&schema::VersionTls, &Client)| {
+        let same = |(key, client): (&(schema::VersionTls, schema::Protocol), &Client)| {
             self.tls.get(key).is_some_and(|known| Arc::ptr_eq(known.config(), client.config()))
         };
         !tls.iter().all(same)

@@ -19,9 +19,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    HandshakeError, Material, TlsError, certificates::certified_key, material::version_files,
+    H2, HTTP_1_1, HandshakeError, Material, TlsError, certificates::certified_key,
+    material::version_files,
 };
-use crate::config::{pattern::EndpointHost, schema::VersionTls};
+use crate::config::{
+    pattern::EndpointHost,
+    schema::{Protocol, VersionTls},
+};
 
 /// Endpoints whose sessions are kept for resumption, per version.
 const SESSIONS: usize = 256;
@@ -110,6 +114,15 @@ fn build(
     Ok(Arc::new(config))
 }
 
+/// What is offered, the preferred first.
+fn alpn(protocol: Protocol) -> &'static [&'static [u8]] {
+    match protocol {
+        Protocol::H1 => &[HTTP_1_1],
+        Protocol::H2 => &[H2],
+        Protocol::Auto => &[H2, HTTP_1_1],
+    }
+}
+
 /// The authorities that the system trusts. Some systems carry one that rustls does not understand;
 /// the others count.
 fn system_roots() -> Result<RootCertStore, TlsError> {
@@ -124,10 +137,9 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
 }
 
 /// The clients of all versions, kept over reloads, and with them the sessions they can resume.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Clients {
-    alpn: Vec<Vec<u8>>,
-    open: HashMap<VersionTls, Kept>,
+    open: HashMap<(VersionTls, Protocol), Kept>,
 }
 
 #[derive(Debug)]
@@ -138,16 +150,11 @@ struct Kept {
 }
 
 impl Clients {
-    /// No clients yet; `alpn` are the protocols they will offer.
-    pub fn new(alpn: &[&[u8]]) -> Self {
-        let alpn = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        Self { alpn, open: HashMap::new() }
-    }
-
-    /// The client of `tls`. The same one as before, unless its files have changed since; a broken file
-    /// keeps the one before it, and is told by [`Clients::faults`].
-    pub fn open(&mut self, tls: &VersionTls) -> Result<Client, TlsError> {
-        let known = self.open.get_mut(tls);
+    /// The client of `tls` that offers to speak `protocol`. The same one as before, unless its files have
+    /// changed since; a broken file keeps the one before it, and is told by [`Clients::faults`].
+    pub fn open(&mut self, tls: &VersionTls, protocol: Protocol) -> Result<Client, TlsError> {
+        let key = (tls.clone(), protocol);
+        let known = self.open.get_mut(&key);
         let material = Material::of_version(tls);
         let known = match (known, &material) {
             (Some(known), Ok(material)) if known.fingerprint == material.fingerprint() => {
@@ -156,15 +163,15 @@ impl Clients {
             }
             (known, _) => known,
         };
-        let alpn: Vec<&[u8]> = self.alpn.iter().map(Vec::as_slice).collect();
+        let alpn = alpn(protocol);
         let opened = material.and_then(|material| {
-            let client = Client::build(tls, &material, &alpn, VERSIONS)?;
+            let client = Client::build(tls, &material, alpn, VERSIONS)?;
             Ok(Kept { client, fingerprint: material.fingerprint(), fault: None })
         });
         match (opened, known) {
             (Ok(kept), _) => {
                 let client = kept.client.clone();
-                self.open.insert(tls.clone(), kept);
+                self.open.insert(key, kept);
                 Ok(client)
             }
             (Err(error), Some(known)) => {
@@ -176,8 +183,8 @@ impl Clients {
     }
 
     /// Forgets the clients that are not among `used`.
-    pub fn retain(&mut self, used: &HashSet<&VersionTls>) {
-        self.open.retain(|tls, _| used.contains(tls));
+    pub fn retain(&mut self, used: &HashSet<(&VersionTls, Protocol)>) {
+        self.open.retain(|(tls, protocol), _| used.contains(&(tls, *protocol)));
     }
 
     /// What is wrong with files whose older content is in use.
@@ -187,6 +194,6 @@ impl Clients {
 
     /// The files to watch.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.open.keys().flat_map(version_files)
+        self.open.keys().flat_map(|(tls, _)| version_files(tls))
     }
 }

@@ -25,8 +25,8 @@ use super::{server::accept, sni::Sni, *};
 use crate::config::{
     pattern::EndpointHost,
     schema::{
-        CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
-        VersionTls,
+        CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, Protocol,
+        TlsVersion, VersionTls,
     },
 };
 
@@ -442,21 +442,25 @@ fn clients_are_kept_while_their_files_are_the_same() {
     let identity = office.issue("tidegate", &["tidegate.test"]);
     let (cert, key) = (identity.cert, identity.key);
     let tls = VersionTls { client: Some(ClientIdentity { cert, key }), ..office.version() };
-    let mut clients = Clients::new(&[b"http/1.1"]);
-    let first = clients.open(&tls).unwrap();
+    let mut clients = Clients::default();
+    let first = clients.open(&tls, Protocol::H1).unwrap();
     let same = |a: &Client, b: &Client| Arc::ptr_eq(a.config(), b.config());
-    assert!(same(&first, &clients.open(&tls).unwrap()));
+    assert!(same(&first, &clients.open(&tls, Protocol::H1).unwrap()));
     let ca = fs::read(office.path("ca.pem")).unwrap();
     fs::write(office.path("ca.pem"), "").unwrap();
-    assert!(same(&first, &clients.open(&tls).unwrap()));
+    assert!(same(&first, &clients.open(&tls, Protocol::H1).unwrap()));
     assert_eq!(clients.faults().count(), 1);
     fs::write(office.path("ca.pem"), &ca).unwrap();
-    assert!(same(&first, &clients.open(&tls).unwrap()));
+    assert!(same(&first, &clients.open(&tls, Protocol::H1).unwrap()));
     assert_eq!(clients.faults().count(), 0);
     office.issue("tidegate", &["tidegate.test"]);
-    assert!(!same(&first, &clients.open(&tls).unwrap()));
+    assert!(!same(&first, &clients.open(&tls, Protocol::H1).unwrap()));
     assert_eq!(clients.files().count(), 3);
     clients.retain(&[].into());
     assert_eq!(clients.files().count(), 0);
-    assert!(Clients::new(&[]).open(&VersionTls { ca: Some("none".into()), ..tls }).is_err());
+    assert!(
+        Clients::default()
+            .open(&VersionTls { ca: Some("none".into()), ..tls }, Protocol::H1)
+            .is_err()
+    );
 }

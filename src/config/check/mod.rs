@@ -186,6 +186,9 @@ fn limits(limits: &Limits, path: &FieldPath, found: &mut Vec<Finding>) {
         let message = format!("`{}` is out of range; write 1KiB to 1MiB", limits.header_bytes);
         found.push(Finding::new(path.key("header_bytes"), message));
     }
+    if !(1..=1000).contains(&limits.streams) {
+        found.push(Finding::new(path.key("streams"), "out of range; write 1 to 1000"));
+    }
     if !(1..=256).contains(&limits.header_count) {
         found.push(Finding::new(path.key("header_count"), "out of range; write 1 to 256"));
     }

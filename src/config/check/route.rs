@@ -17,6 +17,26 @@ use crate::config::{
     units::OneOrMany,
 };
 
+/// Protocols that would let a client speak past what is read here: HTTP itself, and TLS.
+const NEVER: [&str; 4] = ["h2c", "h2", "http", "tls"];
+
+/// Checks that `protocols` can be gone on in.
+fn upgrades(protocols: &[String], path: &FieldPath, found: &mut Vec<Finding>) {
+    for (index, protocol) in protocols.iter().enumerate() {
+        let path = path.index(index);
+        let name = protocol.split('/').next().unwrap_or_default().to_ascii_lowercase();
+        if NEVER.contains(&name.as_str()) {
+            let message = format!(
+                "`{protocol}` would let requests pass unread; list other protocols, such as websocket"
+            );
+            found.push(Finding::new(path, message));
+        } else if protocol.is_empty() || !protocol.bytes().all(|b| is_token_byte(b) || b == b'/') {
+            let message = format!("`{protocol}` is no protocol; write one such as websocket");
+            found.push(Finding::new(path, message));
+        }
+    }
+}
+
 /// Checks all routes of `config`.
 pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
     let routes = FieldPath::default().key("routes");
@@ -30,6 +50,7 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         let path = routes.index(index);
         target(route, config, &path, found);
         conditions(&route.matches, &path.key("match"), found);
+        upgrades(&route.upgrades, &path.key("upgrades"), found);
         let twin = Match::all(&route.matches)
             .into_iter()
             .filter_map(|m| {

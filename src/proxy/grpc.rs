@@ -1,0 +1,125 @@
+//! What the proxy needs of gRPC: its deadlines, its statuses, and its way to fail.
+//!
+//! A call fails with a status in trailers, below an HTTP 200; an HTTP error is read as one by clients,
+//! but not with its reason (grpc/grpc `doc/PROTOCOL-HTTP2.md`, `doc/http-grpc-status-mapping.md`).
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Whether a message of this `content_type` is one of gRPC.
+pub(super) fn is_content_type(content_type: &[u8]) -> bool {
+    content_type.strip_prefix(b"application/grpc").is_some_and(|rest| {
+        // `application/grpc-web` is another protocol.
+        matches!(rest, [] | [b'+' | b';', ..])
+    })
+}
+
+/// The time that a call may take, by its `grpc-timeout`: up to eight digits and a unit.
+pub(super) fn timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let n = digits.iter().fold(0u64, |n, digit| n * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(n * 3600),
+        b'M' => Duration::from_secs(n * 60),
+        b'S' => Duration::from_secs(n),
+        b'm' => Duration::from_millis(n),
+        b'u' => Duration::from_micros(n),
+        b'n' => Duration::from_nanos(n),
+        _ => return None,
+    })
+}
+
+/// The status that `fields` of an answer hold.
+pub(super) fn status_in(fields: &HeaderMap) -> Option<u16> {
+    fields.get(STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// The status that a call fails with where HTTP says `status`.
+pub(super) fn from_http(status: u16) -> u16 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        408 | 504 => 4,
+        429 | 502 | 503 => 14,
+        _ => 2,
+    }
+}
+
+/// The HTTP status by which a call that ended with `status` is counted (google/rpc/code.proto).
+pub(super) fn to_http(status: u16) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
+/// Trailers of a call that was cut short where HTTP would have said `status`.
+pub(super) fn trailers(status: u16, message: &'static str) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(2);
+    fields.insert(STATUS, from_http(status).into());
+    fields.insert(MESSAGE, HeaderValue::from_static(message));
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_have_up_to_eight_digits_and_a_unit() {
+        for (text, time) in [
+            ("1S", Some(Duration::from_secs(1))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("0n", Some(Duration::ZERO)),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("1s", None),
+            ("-1S", None),
+            ("1 S", None),
+            ("100000000S", None),
+        ] {
+            assert_eq!(timeout(text.as_bytes()), time, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_grpc_is_grpc() {
+        for yes in ["application/grpc", "application/grpc+proto", "application/grpc;v=1"] {
+            assert!(is_content_type(yes.as_bytes()), "{yes}");
+        }
+        for no in ["application/grpc-web", "application/grpc-web+proto", "application/json", ""] {
+            assert!(!is_content_type(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn a_status_in_trailers_says_how_the_call_is_counted() {
+        let fields = trailers(504, "late");
+        assert_eq!(status_in(&fields), Some(4));
+        assert_eq!((to_http(4), to_http(0), to_http(99)), (504, 200, 500));
+        assert_eq!(status_in(&HeaderMap::new()), None);
+    }
+}

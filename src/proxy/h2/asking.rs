@@ -1,0 +1,208 @@
+//! A stream on which an endpoint is asked: what is written to it is the request, and it reads as the
+//! endpoint's answer.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, client::ResponseFuture};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::io::ReadBuf;
+
+use super::{
+    flow::{Incoming, Outgoing, broken},
+    lease::Lease,
+    text,
+};
+use crate::proxy::{grpc, websocket};
+
+/// An endpoint's side of a stream.
+pub(in crate::proxy) struct Asking {
+    lease: Lease,
+    scheme: &'static str,
+    request: Ask,
+    answer: Answer,
+    /// Heads of the answer as text, as far as they were not read.
+    heads: Bytes,
+    trailers: Option<HeaderMap>,
+    key: Option<HeaderValue>,
+    grpc_status: Option<u16>,
+    unprocessed: bool,
+}
+
+enum Ask {
+    /// No head was written yet.
+    Awaited,
+    /// A head that was not sent, since it may be all there is.
+    Held(Request<()>),
+    /// The head was sent.
+    Begun(Outgoing),
+}
+
+enum Answer {
+    /// The request was not sent.
+    Unasked,
+    /// The endpoint has the request.
+    Asked(ResponseFuture),
+    /// Its head came.
+    Begun(Incoming),
+}
+
+impl Asking {
+    pub(in crate::proxy) fn new(lease: Lease, encrypted: bool) -> Self {
+        Self {
+            lease,
+            scheme: if encrypted { "https" } else { "http" },
+            request: Ask::Awaited,
+            answer: Answer::Unasked,
+            heads: Bytes::new(),
+            trailers: None,
+            key: None,
+            grpc_status: None,
+            unprocessed: true,
+        }
+    }
+
+    /// Whether the endpoint has said, or cannot but say, that it did nothing of what was asked.
+    pub(in crate::proxy) fn is_unprocessed(&self) -> bool {
+        self.unprocessed
+    }
+
+    /// Whether the answer came with its end: no byte of a body follows its head.
+    pub(in crate::proxy) fn is_ended(&self) -> bool {
+        matches!(&self.answer, Answer::Begun(body) if body.is_ended())
+    }
+
+    /// The `grpc-status` of the answer, once it came.
+    pub(in crate::proxy) fn grpc_status(&self) -> Option<u16> {
+        self.grpc_status
+    }
+
+    /// Sends no further request on the connection below: it did not answer this one in time, and may be
+    /// one whose other end is gone.
+    pub(in crate::proxy) fn suspect(&self) {
+        self.lease.retire();
+    }
+
+    pub(in crate::proxy) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        let Answer::Begun(body) = &mut self.answer else { return None };
+        let trailers = body.take_trailers()?;
+        self.grpc_status = grpc::status_in(&trailers).or(self.grpc_status);
+        Some(trailers)
+    }
+
+    pub(in crate::proxy) fn put_trailers(&mut self, trailers: HeaderMap) {
+        self.trailers = Some(trailers);
+    }
+
+    pub(in crate::proxy) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if !self.heads.is_empty() {
+                let n = self.heads.len().min(into.remaining());
+                into.put_slice(&self.heads.split_to(n));
+                return Poll::Ready(Ok(()));
+            }
+            match &mut self.answer {
+                Answer::Unasked => return Poll::Pending,
+                Answer::Asked(response) => {
+                    if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
+                        let (head, ()) = interim.map_err(broken)?.into_parts();
+                        self.heads = text::from_response(&head, None).into();
+                        continue;
+                    }
+                    let answered = ready!(Pin::new(response).poll(cx));
+                    let answered = answered.map_err(|error| self.blame(error))?;
+                    self.take_answer(answered);
+                }
+                Answer::Begun(body) => return body.poll_read(cx, into).map_err(broken),
+            }
+        }
+    }
+
+    fn take_answer(&mut self, answered: Response<h2::RecvStream>) {
+        let (head, body) = answered.into_parts();
+        self.unprocessed = false;
+        self.grpc_status = grpc::status_in(&head.headers);
+        let accept = match &self.key {
+            Some(key) if head.status.is_success() => Some(websocket::accept(key.as_bytes())),
+            _ => None,
+        };
+        self.heads = text::from_response(&head, accept.as_deref()).into();
+        self.answer = Answer::Begun(Incoming::new(body));
+    }
+
+    /// Takes the head of a request, whole, then its body.
+    pub(in crate::proxy) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Ask::Awaited = self.request {
+            let unsendable = |_| io::Error::from(io::ErrorKind::InvalidData);
+            let (found, length) = text::to_request(data, self.scheme).map_err(unsendable)?;
+            self.request = Ask::Held(found.request);
+            self.key = found.key;
+            return Poll::Ready(Ok(length));
+        }
+        ready!(self.poll_begin(cx, false))?;
+        match &mut self.request {
+            Ask::Begun(outgoing) => outgoing.poll_write(cx, data),
+            _ => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
+    pub(in crate::proxy) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_begin(cx, false))?;
+        Poll::Ready(match &mut self.request {
+            Ask::Begun(outgoing) => outgoing.flush(),
+            _ => Ok(()),
+        })
+    }
+
+    pub(in crate::proxy) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.key.is_some() && !matches!(self.answer, Answer::Begun(_)) {
+            // What asks for another protocol goes on in it.
+            return self.poll_flush(cx);
+        }
+        ready!(self.poll_begin(cx, self.trailers.is_none()))?;
+        Poll::Ready(match &mut self.request {
+            Ask::Begun(outgoing) => outgoing.end(self.trailers.take()),
+            _ => Ok(()),
+        })
+    }
+
+    fn poll_begin(&mut self, cx: &mut Context<'_>, ended: bool) -> Poll<io::Result<()>> {
+        let Ask::Held(request) = &mut self.request else { return Poll::Ready(Ok(())) };
+        ready!(self.lease.send.poll_ready(cx)).map_err(broken)?;
+        if self.key.is_some() && !self.lease.send.is_extended_connect_protocol_enabled() {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        }
+        let request = std::mem::take(request);
+        match self.lease.send.send_request(request, ended) {
+            Ok((response, stream)) => {
+                self.request = Ask::Begun(Outgoing::new(stream, ended));
+                self.answer = Answer::Asked(response);
+                self.unprocessed = false;
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(broken(error))),
+        }
+    }
+
+    /// What a stream ended for, and whether the endpoint thereby says that it did nothing (RFC 9113
+    /// section 8.7).
+    fn blame(&mut self, error: h2::Error) -> io::Error {
+        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        let too_late =
+            error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+        self.unprocessed = refused || too_late;
+        broken(error)
+    }
+}

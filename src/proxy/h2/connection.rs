@@ -1,0 +1,252 @@
+//! A client's connection of HTTP/2: accepts its streams, each of which is a request of its own task.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, server};
+use http::Request;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use super::{Answering, meter::Meter};
+use crate::{
+    config::schema::Limits,
+    proxy::{
+        buffer::Buffer,
+        connection::{Client, Connected},
+        deadline::Deadline,
+        handle::handle,
+        link::Link,
+        worker::Worker,
+    },
+};
+
+/// How a connection of HTTP/2 begins, as far as an HTTP/1.1 parser can tell.
+pub(in crate::proxy) const PREFACE_START: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// Bytes that a client may send ahead on a stream, and on all streams of a connection.
+const WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+
+/// Bytes of an answer that wait on a stream for the client to read them.
+const SEND_BUFFER: usize = 32 * 1024;
+
+/// Time for a connection that was told to go to be closed by the client.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection below the frames, and their meter.
+struct Metered {
+    client: Client,
+    meter: Meter,
+    /// The client has used up its allowance.
+    exhausted: Rc<Cell<bool>>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.exhausted.get() {
+            // Whoever floods is not read any more, while it is told so.
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let ahead = &mut this.client.inbox;
+        if ahead.is_empty() {
+            ready!(Pin::new(&mut this.client.stream).poll_read(cx, into))?;
+        } else {
+            let n = ahead.len().min(into.remaining());
+            into.put_slice(&ahead.data()[..n]);
+            ahead.consume(n);
+            if ahead.is_empty() {
+                *ahead = Buffer::hollow();
+            }
+        }
+        let calm = this.meter.follow(&into.filled()[before..], Instant::now);
+        this.exhausted.set(!calm);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.client.stream).poll_write(cx, data);
+        if let Poll::Ready(Ok(n)) = written {
+            this.meter.sent(n);
+        }
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().client.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().client.stream).poll_shutdown(cx)
+    }
+}
+
+/// What the tasks of streams and that of their connection share.
+struct Crew {
+    streams: Cell<usize>,
+    idle_since: Cell<Instant>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A stream's task is under way.
+struct Member {
+    crew: Rc<Crew>,
+    worker: Rc<Worker>,
+}
+
+impl Member {
+    fn join(crew: &Rc<Crew>, worker: &Rc<Worker>) -> Self {
+        crew.streams.set(crew.streams.get() + 1);
+        Self { crew: Rc::clone(crew), worker: Rc::clone(worker) }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let left = self.crew.streams.get() - 1;
+        self.crew.streams.set(left);
+        if left == 0 {
+            self.crew.idle_since.set(Instant::now());
+            if let Some(waker) = &*self.crew.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+        if std::thread::panicking() {
+            self.worker.shared.cells.of(self.worker.id).panics.add(1);
+        }
+    }
+}
+
+/// Serves a client from the preface on, until its connection ends.
+pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
+    let now = Instant::now();
+    let connected = Rc::clone(&client.connected);
+    let exhausted = Rc::new(Cell::new(false));
+    let io = Metered { client, meter: Meter::new(now), exhausted: Rc::clone(&exhausted) };
+    let limits = worker.snapshot().limits.clone();
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX))
+        .enable_connect_protocol();
+    let greeting = tokio::time::timeout(limits.header_timeout, builder.handshake(io));
+    let Ok(Ok(connection)) = greeting.await else { return };
+    let crew = Rc::new(Crew {
+        streams: Cell::new(0),
+        idle_since: Cell::new(now),
+        waker: RefCell::default(),
+    });
+    let deadline = Deadline::new(now + limits.idle_timeout);
+    let mut serving =
+        Serving { worker, connection, connected, limits, crew, exhausted, deadline, told: None };
+    std::future::poll_fn(|cx| serving.poll(cx)).await;
+}
+
+struct Serving {
+    worker: Rc<Worker>,
+    connection: server::Connection<Metered, Bytes>,
+    connected: Rc<Connected>,
+    limits: Limits,
+    crew: Rc<Crew>,
+    exhausted: Rc<Cell<bool>>,
+    deadline: Deadline,
+    /// When the client was told to go, if it was.
+    told: Option<Instant>,
+}
+
+impl Serving {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.poll_streams(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.told.is_none() && self.exhausted.get() {
+                tracing::debug!(client = %self.connected.address, "a flood of frames was ended");
+                self.worker.shared.cells.of(self.worker.id).floods.add(1);
+                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            } else if self.told.is_none() && (self.worker.parting.get() || self.is_idle(cx)) {
+                self.connection.graceful_shutdown();
+            } else if self.told.is_some() && self.is_idle(cx) {
+                return Poll::Ready(());
+            } else {
+                return Poll::Pending;
+            }
+            // What that made is sent by the next round.
+            self.told.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Accepts streams, and moves all of them on; ready when the connection has ended.
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let accepted = {
+                let accept = std::pin::pin!(self.connection.accept());
+                ready!(accept.poll(cx))
+            };
+            match accepted {
+                Some(Ok((request, respond))) => self.start(request, respond),
+                Some(Err(error)) => {
+                    tracing::debug!(client = %self.connected.address, %error, "a connection of HTTP/2 broke");
+                    return Poll::Ready(());
+                }
+                None => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Whether nothing was asked for too long, or the client did not go though it was told.
+    fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut waker = self.crew.waker.borrow_mut();
+        if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        if self.crew.streams.get() > 0 && !self.exhausted.get() {
+            return false;
+        }
+        let since = self.crew.idle_since.get();
+        self.deadline.set(match self.told {
+            Some(told) => since.max(told) + LINGER,
+            None => since + self.limits.idle_timeout,
+        });
+        self.deadline.poll_passed(cx).is_ready()
+    }
+
+    fn start(&self, request: Request<RecvStream>, respond: server::SendResponse<Bytes>) {
+        let member = Member::join(&self.crew, &self.worker);
+        let stream = Link::Answering(Box::new(Answering::new(request, respond)));
+        let patience = Instant::now() + self.limits.header_timeout;
+        let client = Client::new(stream, Deadline::new(patience), Rc::clone(&self.connected));
+        tokio::task::spawn_local(async move {
+            let mut client = client;
+            client.inbox = member.worker.blocks.take();
+            // What became of the client's connection is the connection's own affair.
+            handle(&mut client, &member.worker).await;
+            client.leave(&member.worker);
+        });
+    }
+}

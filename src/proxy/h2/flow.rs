@@ -1,0 +1,136 @@
+//! The two halves of a stream: bytes in and bytes out, within the windows of RFC 9113 section 5.2.
+//!
+//! A window opens again as bytes are taken out here, not as they arrive, so a slow reader at one end
+//! slows the writer at the other. The last bytes written are held back until it is known whether more
+//! follow: then a small message and its end leave in one frame.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+use tokio::io::ReadBuf;
+
+/// Bytes that come in.
+pub(super) struct Incoming {
+    stream: RecvStream,
+    chunk: Bytes,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        let ended = stream.is_end_stream();
+        Self { stream, chunk: Bytes::new(), trailers: None, ended }
+    }
+
+    /// Whether all has been read.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
+    }
+
+    /// Reads what is there; nothing is the end, and trailers are known then.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<Result<(), h2::Error>> {
+        while self.chunk.is_empty() && !self.ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(chunk) => self.chunk = chunk?,
+                None => {
+                    self.trailers = ready!(self.stream.poll_trailers(cx))?;
+                    self.ended = true;
+                }
+            }
+        }
+        let n = self.chunk.len().min(into.remaining());
+        if n > 0 {
+            into.put_slice(&self.chunk[..n]);
+            self.chunk.advance(n);
+            self.stream.flow_control().release_capacity(n)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Bytes that go out.
+pub(super) struct Outgoing {
+    stream: SendStream<Bytes>,
+    held: Bytes,
+    ended: bool,
+}
+
+impl Outgoing {
+    /// A stream whose head was sent, and with it the end of the message if `ended`.
+    pub(super) fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
+        Self { stream, held: Bytes::new(), ended }
+    }
+
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.flush()?;
+        self.stream.reserve_capacity(data.len());
+        let mut room = self.stream.capacity();
+        while room == 0 {
+            room = match ready!(self.stream.poll_capacity(cx)) {
+                Some(room) => room.map_err(broken)?,
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+        }
+        let n = room.min(data.len());
+        self.held = Bytes::copy_from_slice(&data[..n]);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Lets go of what is held back.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        self.stream.send_data(std::mem::take(&mut self.held), false).map_err(broken)
+    }
+
+    /// Ends the message, with `trailers` if there are any.
+    pub(super) fn end(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        match trailers {
+            Some(trailers) => {
+                self.flush()?;
+                self.stream.send_trailers(trailers).map_err(broken)
+            }
+            None => self.stream.send_data(std::mem::take(&mut self.held), true).map_err(broken),
+        }
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn reset(&mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+
+    /// Ready once the peer has reset the stream, or left.
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(cx).map(drop)
+    }
+}
+
+/// An error of the connection or the stream, as reading or writing tells it.
+pub(super) fn broken(error: h2::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}

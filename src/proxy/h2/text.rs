@@ -1,0 +1,211 @@
+//! Heads of HTTP/2 as HTTP/1.1 writes them, and back.
+//!
+//! The translation is one of form only; what a head means is read in `head.rs`, as of any other. It
+//! cannot forge a line: the `h2` crate takes no field name that is not a lower-case token and no value
+//! with CR, LF or NUL, and refuses pseudo-fields out of order, unknown or twice, and fields that belong
+//! to one connection (RFC 9113 sections 8.2 and 8.3).
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request, response,
+};
+
+/// Fields of a text that a stream has its own means for, or none.
+fn stays_behind(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+            | header::TE
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+/// The head of a request as text. `ended` tells that no body follows; `key` stands for an opening
+/// handshake of WebSocket, which a stream does without (RFC 8441 section 5).
+pub(super) fn from_request(head: &request::Parts, ended: bool, key: Option<&str>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(512);
+    let method = if key.is_some() { "GET" } else { head.method.as_str() };
+    text.extend_from_slice(method.as_bytes());
+    text.push(b' ');
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    match head.uri.path_and_query() {
+        Some(path) => text.extend_from_slice(path.as_str().as_bytes()),
+        // CONNECT without a protocol.
+        None => text.extend_from_slice(authority.unwrap_or("*").as_bytes()),
+    }
+    text.extend_from_slice(b" HTTP/1.1\r\n");
+    if let Some(authority) = authority {
+        put(&mut text, b"host", authority.as_bytes());
+    }
+    let same_host = |value: &HeaderValue| {
+        authority.is_some_and(|a| a.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
+    };
+    let mut cookies = false;
+    for (name, value) in &head.headers {
+        match *name {
+            // What it says twice it says once; what contradicts is refused as a second host.
+            header::HOST if same_host(value) => {}
+            header::COOKIE => cookies = true,
+            _ if stays_behind(name) => {}
+            _ => put(&mut text, name.as_str().as_bytes(), value.as_bytes()),
+        }
+    }
+    if cookies {
+        // Clients may send each cookie in a field of its own (RFC 9113 section 8.2.3).
+        text.extend_from_slice(b"cookie: ");
+        for (n, value) in head.headers.get_all(header::COOKIE).iter().enumerate() {
+            if n > 0 {
+                text.extend_from_slice(b"; ");
+            }
+            text.extend_from_slice(value.as_bytes());
+        }
+        text.extend_from_slice(b"\r\n");
+    }
+    if let Some(key) = key {
+        text.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        put(&mut text, b"sec-websocket-key", key.as_bytes());
+    } else if !head.headers.contains_key(header::CONTENT_LENGTH) {
+        if !ended {
+            text.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        } else if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+            // RFC 9110 section 8.6: a request that could have had a body says that it has none.
+            text.extend_from_slice(b"content-length: 0\r\n");
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    text
+}
+
+/// The head of an answer as text. `accept` answers an opening handshake of WebSocket.
+pub(super) fn from_response(head: &response::Parts, accept: Option<&str>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(512);
+    text.extend_from_slice(b"HTTP/1.1 ");
+    match accept {
+        Some(_) => text.extend_from_slice(b"101 Switching Protocols"),
+        None => {
+            text.extend_from_slice(head.status.as_str().as_bytes());
+            text.push(b' ');
+            let reason = head.status.canonical_reason().unwrap_or("");
+            text.extend_from_slice(reason.as_bytes());
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    for (name, value) in &head.headers {
+        if !stays_behind(name) {
+            put(&mut text, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    if let Some(accept) = accept {
+        text.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        put(&mut text, b"sec-websocket-accept", accept.as_bytes());
+    }
+    text.extend_from_slice(b"\r\n");
+    text
+}
+
+fn put(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    text.extend_from_slice(name);
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(value);
+    text.extend_from_slice(b"\r\n");
+}
+
+/// Most fields of a head that is read here; it was written by the proxy, from one of no more.
+const FIELDS: usize = super::super::head::MAX_FIELDS + 16;
+
+/// Why a text is no head: it was cut, or holds what HTTP/2 has no form for.
+#[derive(Debug)]
+pub(super) struct Unsendable;
+
+/// A request for a stream.
+pub(super) struct Outbound {
+    pub(super) request: Request<()>,
+    /// The key of an opening handshake of WebSocket, whose answer will be made from it.
+    pub(super) key: Option<HeaderValue>,
+}
+
+/// The request whose head stands at the start of `text`, and its length. `scheme` is what the
+/// connection speaks.
+pub(super) fn to_request(
+    text: &[u8],
+    scheme: &'static str,
+) -> Result<(Outbound, usize), Unsendable> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut head = httparse::Request::new(&mut fields);
+    let Ok(httparse::Status::Complete(length)) = head.parse(text) else { return Err(Unsendable) };
+    let mut headers = HeaderMap::with_capacity(head.headers.len() + 1);
+    let (mut authority, mut protocol) = ("", None);
+    for field in &*head.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Unsendable)?;
+        if name == header::HOST {
+            authority = std::str::from_utf8(field.value).map_err(|_| Unsendable)?;
+        } else if name == header::UPGRADE {
+            // Of the protocols that HTTP/1.1 is left for, this is the one that streams know.
+            let websocket = field.value.eq_ignore_ascii_case(b"websocket");
+            protocol = Some(if websocket { "websocket" } else { return Err(Unsendable) });
+        } else if !stays_behind(&name) {
+            let value = HeaderValue::from_bytes(field.value).map_err(|_| Unsendable)?;
+            headers.append(name, value);
+        }
+    }
+    let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+    if headers.get(header::CONTENT_TYPE).is_some_and(grpc) {
+        // Servers of gRPC look for it to know that nothing between drops trailers.
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    let uri = match head.path.unwrap_or("/") {
+        // `*` has no form with scheme and authority.
+        "*" => {
+            let host = HeaderValue::from_str(authority).map_err(|_| Unsendable)?;
+            headers.insert(header::HOST, host);
+            Uri::from_static("*")
+        }
+        target => Uri::builder()
+            .scheme(scheme)
+            .authority(authority)
+            .path_and_query(target)
+            .build()
+            .map_err(|_| Unsendable)?,
+    };
+    let mut request = Request::new(());
+    *request.uri_mut() = uri;
+    *request.method_mut() =
+        Method::from_bytes(head.method.unwrap_or("").as_bytes()).map_err(|_| Unsendable)?;
+    let mut key = None;
+    if let Some(protocol) = protocol {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from(protocol));
+        key = headers.remove("sec-websocket-key");
+    }
+    *request.headers_mut() = headers;
+    Ok((Outbound { request, key }, length))
+}
+
+/// The answer whose head stands at the start of `text`, and its length; nothing if it is not whole.
+pub(super) fn to_response(text: &[u8]) -> Result<Option<(Response<()>, usize)>, Unsendable> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    let length = match head.parse(text) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(Unsendable),
+    };
+    let mut response = Response::new(());
+    *response.status_mut() =
+        http::StatusCode::from_u16(head.code.unwrap_or(0)).map_err(|_| Unsendable)?;
+    let mut headers = HeaderMap::with_capacity(head.headers.len());
+    for field in &*head.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Unsendable)?;
+        if !stays_behind(&name) {
+            let value = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(field.value))
+                .map_err(|_| Unsendable)?;
+            headers.append(name, value);
+        }
+    }
+    *response.headers_mut() = headers;
+    Ok(Some((response, length)))
+}

@@ -1,0 +1,236 @@
+//! A connection that went on in another protocol: bytes pass both ways until either side ends.
+//!
+//! Nothing is read while something waits to be written, as with bodies. A WebSocket is followed from
+//! frame to frame, so that a worker that drains can close it as RFC 6455 section 7.1 has it: both sides
+//! are told `1001 Going Away` between two frames, and reconnect, rather than find a torn connection.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWrite as _,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    buffer::Buffer,
+    connection::Client,
+    exchange::Exchange,
+    handle::After,
+    link::Link,
+    plan::Plan,
+    record::Tally,
+    websocket::{self, Frames},
+    worker::Worker,
+};
+
+/// Once one side has ended, the other may go on without a byte for this long.
+const HALF_CLOSED: Duration = Duration::from_secs(10);
+
+/// Time for both sides of a WebSocket to be told that the worker goes, and for the client to end; taken
+/// from the end of the drain.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// One direction.
+struct Pipe {
+    buffer: Buffer,
+    /// Where frames end, if they are those of a WebSocket.
+    frames: Option<Frames>,
+    /// The sender has ended.
+    ended: bool,
+    /// And the receiver was told.
+    done: bool,
+    bytes: u64,
+    progressed: bool,
+}
+
+/// Passes bytes between the client and the endpoint of `exchange`; `out` holds the answer that switched.
+pub(super) async fn tunnel(
+    client: &mut Client,
+    worker: &Worker,
+    plan: &Plan,
+    out: &mut Buffer,
+    exchange: Exchange,
+    tally: &mut Tally<'_>,
+) -> After {
+    // How long the switch took; what follows is no request.
+    tally.end();
+    let is_websocket = plan.asked_for(Some(b"websocket"));
+    let (mut upstream, ahead) = exchange.into_parts();
+    let mut down = Pipe::new(std::mem::replace(out, Buffer::hollow()), is_websocket);
+    down.put(ahead.data());
+    worker.blocks.give(ahead);
+    let mut up = Pipe::new(worker.blocks.take(), is_websocket);
+    up.put(client.inbox.data());
+    client.inbox.clear();
+
+    let mut drained = worker.upgraded_until.subscribe();
+    let mut goes = pin!(async move {
+        let until = drained.wait_for(Option::is_some).await.ok().and_then(|until| *until);
+        // A worker that has ended ends its tasks.
+        sleep_until(until.unwrap_or_else(Instant::now)).await;
+    });
+    let limit = plan.snapshot.limits.upgrade_timeout;
+    client.deadline.set(Instant::now() + limit);
+    let told_to_go = poll_fn(|cx| {
+        let Client { stream, deadline, .. } = &mut *client;
+        let passed = down.poll(cx, &mut upstream, stream)?;
+        let passed = (passed, up.poll(cx, stream, &mut upstream)?);
+        if let (Poll::Ready(()), Poll::Ready(())) = passed {
+            return Poll::Ready(io::Result::Ok(false));
+        }
+        if down.take_progress() | up.take_progress() {
+            let half = down.done || up.done;
+            deadline.set(Instant::now() + if half { limit.min(HALF_CLOSED) } else { limit });
+        }
+        if goes.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(true));
+        }
+        deadline.poll_passed(cx).map(|()| Ok(false))
+    });
+    if let Ok(true) = told_to_go.await {
+        let last_words = poll_fn(|cx| {
+            let stream = &mut client.stream;
+            let told = down.poll_close(cx, &mut upstream, stream, &websocket::close_from_server());
+            let mask = fastrand::u32(..).to_ne_bytes();
+            let close = websocket::close_from_client(mask);
+            let told = (told?, up.poll_close(cx, stream, &mut upstream, &close)?);
+            match told {
+                (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(io::Result::Ok(())),
+                _ => Poll::Pending,
+            }
+        });
+        // Whoever does not take it in time finds a torn connection after all.
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+    }
+    tally.bytes_in = up.bytes;
+    tally.bytes_out = down.bytes;
+    *out = down.buffer;
+    out.clear();
+    worker.blocks.give(up.buffer);
+    After::Close
+}
+
+impl Pipe {
+    fn new(buffer: Buffer, is_websocket: bool) -> Self {
+        let frames = is_websocket.then(Frames::default);
+        Self { buffer, frames, ended: false, done: false, bytes: 0, progressed: false }
+    }
+
+    /// Appends what came ahead.
+    fn put(&mut self, data: &[u8]) {
+        self.buffer.put(data);
+        self.follow(data.len());
+    }
+
+    /// Counts the last `n` bytes of the buffer.
+    fn follow(&mut self, n: usize) {
+        self.bytes += n as u64;
+        if let Some(frames) = &mut self.frames {
+            frames.follow(&self.buffer.data()[self.buffer.len() - n..]);
+        }
+    }
+
+    fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progressed)
+    }
+
+    /// Moves what can be moved now; ready when the sender has ended and the receiver was told. The
+    /// outer result tells that the connection broke.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Link,
+        to: &mut Link,
+    ) -> io::Result<Poll<()>> {
+        let moved = self.poll_moved(cx, from, to);
+        match moved {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    fn poll_moved(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Link,
+        to: &mut Link,
+    ) -> Poll<io::Result<()>> {
+        while !self.done {
+            ready!(self.poll_out(cx, to))?;
+            if self.ended {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                self.done = true;
+                break;
+            }
+            let n = ready!(self.buffer.poll_fill(cx, from))?;
+            self.progressed = true;
+            self.ended = n == 0;
+            self.follow(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_out(&mut self, cx: &mut Context<'_>, to: &mut Link) -> Poll<io::Result<()>> {
+        let before = self.buffer.len();
+        let flushed = self.buffer.poll_flush(cx, to);
+        self.progressed |= self.buffer.len() < before;
+        flushed
+    }
+
+    /// Ends the direction with `close` after the frame under way; without frames, where it is.
+    fn poll_close(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Link,
+        to: &mut Link,
+        close: &[u8],
+    ) -> io::Result<Poll<()>> {
+        while !self.ended {
+            match &self.frames {
+                Some(frames) if !frames.is_between() => {
+                    // What is under way is let through to its end, and what follows it too: a few
+                    // frames may come in one read.
+                    match self.poll_one(cx, from, to)? {
+                        Poll::Ready(()) => {}
+                        Poll::Pending => return Ok(Poll::Pending),
+                    }
+                }
+                frames => {
+                    if frames.is_some() {
+                        self.buffer.put(close);
+                    }
+                    self.ended = true;
+                }
+            }
+        }
+        self.poll(cx, from, to)
+    }
+
+    /// Writes what there is and reads once more.
+    fn poll_one(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Link,
+        to: &mut Link,
+    ) -> io::Result<Poll<()>> {
+        if self.poll_out(cx, to)?.is_pending() {
+            return Ok(Poll::Pending);
+        }
+        match self.buffer.poll_fill(cx, from) {
+            Poll::Ready(n) => {
+                let n = n?;
+                self.ended = n == 0;
+                self.follow(n);
+                Ok(Poll::Ready(()))
+            }
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+}
