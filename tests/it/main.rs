@@ -12,6 +12,7 @@ mod client_address;
 mod deploy;
 mod faults;
 mod heads;
+mod http2;
 mod keep_alive;
 mod kept;
 mod limits;

@@ -113,7 +113,8 @@ impl Asking {
                 Answer::Unasked => return Poll::Pending,
                 Answer::Asked(response) => {
                     if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
-                        let (head, ()) = interim.map_err(broken)?.into_parts();
+                        let interim = interim.map_err(|error| self.blame(error))?;
+                        let (head, ()) = interim.into_parts();
                         self.heads = text::from_response(&head, None).into();
                         continue;
                     }

@@ -1,6 +1,7 @@
 //! Origin, proxy and client of a test.
 
 pub(crate) mod client;
+pub(crate) mod http2;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;

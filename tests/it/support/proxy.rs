@@ -31,6 +31,7 @@ pub(crate) struct Builder {
     /// Fields of the listener beside its address.
     listener: Vec<String>,
     workers: u16,
+    /// Names, and the fields of each.
     versions: Vec<(String, String)>,
     service: Vec<String>,
     routes: Vec<String>,
@@ -77,7 +78,20 @@ impl Builder {
 
     /// A version with `endpoints` as the file writes them.
     pub(crate) fn version_named(mut self, name: &str, endpoints: &str) -> Self {
-        self.versions.push((name.to_owned(), endpoints.to_owned()));
+        self.versions.push((name.to_owned(), format!("endpoints: [ {endpoints} ]")));
+        self
+    }
+
+    /// A version whose endpoints speak `protocol`.
+    pub(crate) fn version_speaking(
+        mut self,
+        name: &str,
+        endpoints: &[SocketAddr],
+        protocol: &str,
+    ) -> Self {
+        self = self.version_at(name, endpoints);
+        let (_, fields) = self.versions.last_mut().expect("just pushed");
+        fields.push_str(&format!(", protocol: {protocol}"));
         self
     }
 
@@ -114,8 +128,8 @@ impl Builder {
         line(format!("    baseline: {baseline}"));
         self.service.iter().for_each(|field| line(format!("    {field}")));
         line("    versions:".to_owned());
-        for (name, endpoints) in &self.versions {
-            line(format!("      {name}: {{ endpoints: [ {endpoints} ] }}"));
+        for (name, fields) in &self.versions {
+            line(format!("      {name}: {{ {fields} }}"));
         }
         line("routes:".to_owned());
         if self.routes.is_empty() {
