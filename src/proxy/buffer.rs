@@ -15,8 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes of a block: a read of this size empties most sockets at once.
 const BLOCK_BYTES: usize = 16 * 1024;
 
-/// Free blocks a worker keeps, 4 MiB; more are given back to the allocator.
-const FREE_BLOCKS: usize = 256;
+/// Free blocks a worker keeps, 16 MiB; more are given back to the allocator.
+const FREE_BLOCKS: usize = 1024;
+
+/// Bytes of the space for what a stream's client sends: most requests are a head.
+const SMALL_BYTES: usize = 2 * 1024;
 
 /// Bytes that came in and have not gone out: `bytes[start..end]`.
 #[derive(Debug)]
@@ -89,6 +92,14 @@ impl Buffer {
         self.bytes.resize(self.bytes.len() * 2, 0);
     }
 
+    /// Makes room for a body on its way, where there was room for a head.
+    pub(super) fn widen(&mut self) {
+        if self.bytes.len() < BLOCK_BYTES {
+            self.make_space();
+            self.bytes.resize(BLOCK_BYTES, 0);
+        }
+    }
+
     fn make_space(&mut self) {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
@@ -149,6 +160,11 @@ impl Blocks {
     pub(super) fn take(&self) -> Buffer {
         let block = self.0.borrow_mut().pop();
         Buffer { bytes: block.unwrap_or_else(|| vec![0; BLOCK_BYTES]), start: 0, end: 0 }
+    }
+
+    /// A buffer of less space, which grows as need be.
+    pub(super) fn take_small(&self) -> Buffer {
+        Buffer { bytes: vec![0; SMALL_BYTES], start: 0, end: 0 }
     }
 
     pub(super) fn give(&self, buffer: Buffer) {

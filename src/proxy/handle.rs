@@ -138,7 +138,11 @@ async fn forward(
     let rest = take_body(client, plan, out);
     // Until an endpoint has taken it.
     tally.unread_body = rest.is_some();
+    if rest.is_some() {
+        client.inbox.widen();
+    }
     let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
+    let due = plan.until(plan.began, plan.route().timeout);
     loop {
         let endpoints = &version.endpoints;
         let load = |n: usize| {
@@ -149,8 +153,8 @@ async fn forward(
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
         tally.attempt(chosen, now);
-        client.deadline.set(plan.due);
-        let patience = service.connect_timeout.min(plan.due.saturating_duration_since(now));
+        client.deadline.set(due);
+        let patience = service.connect_timeout.min(due.saturating_duration_since(now));
         // A request that cannot be sent again must not meet a dead connection.
         let thorough = !plan.idempotent || rest.is_some();
         let encrypted = version.tls.is_some();

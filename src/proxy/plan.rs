@@ -30,17 +30,21 @@ pub(super) struct Plan {
     pub(super) head_bytes: usize,
     pub(super) framing: Framing,
     pub(super) expects_continue: bool,
-    /// When the head of the answer is due.
-    pub(super) due: Instant,
-    /// When the whole call is due, if the client said so.
-    pub(super) ends_by: Option<Instant>,
-    /// The protocol that the client would go on in, and may.
-    upgrade: Option<Box<str>>,
+    /// What few requests ask for.
+    special: Option<Box<Special>>,
     pub(super) id: RequestId,
     pub(super) manner: Manner,
     /// Sending it twice does what sending it once does (RFC 9110 section 9.2.2).
     pub(super) idempotent: bool,
     pub(super) log: Option<Box<LogText>>,
+}
+
+/// What few requests ask for, out of the way of the others.
+struct Special {
+    /// When the whole call is due, if the client said so.
+    ends_by: Option<Instant>,
+    /// The protocol that the client would go on in, and may.
+    upgrade: Option<Box<str>>,
 }
 
 /// How the client wants its answer.
@@ -126,12 +130,16 @@ impl Plan {
     /// `patience` from `now` on, or until the whole call is due.
     pub(super) fn until(&self, now: Instant, patience: Duration) -> Instant {
         let until = now + patience;
-        self.ends_by.map_or(until, |end| end.min(until))
+        match self.special.as_ref().and_then(|special| special.ends_by) {
+            Some(end) => end.min(until),
+            None => until,
+        }
     }
 
     /// Whether the client asked to go on in `protocol`.
     pub(super) fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
-        match (&self.upgrade, protocol) {
+        let asked = self.special.as_ref().and_then(|special| special.upgrade.as_ref());
+        match (asked, protocol) {
             (Some(asked), Some(protocol)) => asked.as_bytes().eq_ignore_ascii_case(protocol),
             _ => false,
         }
@@ -223,7 +231,7 @@ pub(super) fn plan(
     let route = &snapshot.routes[decision.route as usize];
     let upgrade = head.upgrade.and_then(|asked| allowed(asked, &route.upgrades));
     let origin = Origin {
-        peer: connected.address_text.as_str(),
+        peer: connected.address_text.as_bytes(),
         forwarded: forwarded.as_ref(),
         encrypted: connected.encrypted,
         subject: connected.subject.as_deref(),
@@ -237,14 +245,17 @@ pub(super) fn plan(
         true => view.header("grpc-timeout").and_then(grpc::timeout),
         false => None,
     };
-    let ends_by = timeout.and_then(|timeout| began.checked_add(timeout));
-    let due = began + route.timeout;
+    let special = match (timeout, upgrade) {
+        (None, None) => None,
+        _ => Some(Box::new(Special {
+            ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
+            upgrade: upgrade.map(Into::into),
+        })),
+    };
     let plan = Plan {
         decision,
         began,
-        due: ends_by.map_or(due, |end| end.min(due)),
-        ends_by,
-        upgrade: upgrade.map(Into::into),
+        special,
         head_bytes,
         framing: match head.framing {
             // On a stream there are no chunks: the body ends with it.

@@ -45,15 +45,19 @@ impl RequestId {
         Self { text, length: 32 }
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
+    }
+
     pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or("")
+        std::str::from_utf8(self.as_bytes()).unwrap_or("")
     }
 }
 
 /// What is told to an endpoint about the client's side.
 pub(super) struct Origin<'a> {
     /// Address of who sent the request: the client, or a trusted proxy.
-    pub(super) peer: &'a str,
+    pub(super) peer: &'a [u8],
     /// What a trusted peer said of its client.
     pub(super) forwarded: Option<&'a Forwarded<'a>>,
     /// The peer speaks TLS.
@@ -109,7 +113,7 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
             out.put(b", ");
         }
     }
-    out.put(origin.peer.as_bytes());
+    out.put(origin.peer);
     out.put(b"\r\nX-Forwarded-Proto: ");
     let scheme = if origin.encrypted { "https" } else { "http" };
     out.put(forwarded.and_then(|f| f.proto).unwrap_or(scheme).as_bytes());
@@ -120,7 +124,7 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
         out.put(subject.as_bytes());
     }
     out.put(b"\r\nX-Request-Id: ");
-    out.put(origin.id.as_str().as_bytes());
+    out.put(origin.id.as_bytes());
     out.put(b"\r\n\r\n");
 }
 
@@ -241,7 +245,7 @@ mod tests {
         let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
         let mut out = Blocks::default().take();
         let origin = Origin {
-            peer: "10.0.0.9",
+            peer: b"10.0.0.9",
             forwarded: None,
             encrypted: true,
             subject: Some("CN=partner-7"),
@@ -269,7 +273,7 @@ mod tests {
         let forwarded = read(head.headers, [10, 0, 0, 9].into(), &trusted).expect("trusted");
         let mut out = Blocks::default().take();
         let origin = Origin {
-            peer: "10.0.0.9",
+            peer: b"10.0.0.9",
             forwarded: Some(&forwarded),
             encrypted: false,
             subject: None,

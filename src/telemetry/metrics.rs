@@ -46,6 +46,8 @@ pub struct Scrape {
     pub access_log: Lost,
     /// Panics in workers; each cost one connection.
     pub worker_panics: u64,
+    /// Connections of HTTP/2 ended for a flood of frames.
+    pub http2_floods: u64,
     /// Version of Tidegate.
     pub build: &'static str,
     /// When the process started.

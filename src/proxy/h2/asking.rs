@@ -31,6 +31,8 @@ pub(in crate::proxy) struct Asking {
     key: Option<HeaderValue>,
     grpc_status: Option<u16>,
     unprocessed: bool,
+    /// The request could not be sent.
+    failed: bool,
 }
 
 enum Ask {
@@ -63,6 +65,7 @@ impl Asking {
             key: None,
             grpc_status: None,
             unprocessed: true,
+            failed: false,
         }
     }
 
@@ -110,6 +113,9 @@ impl Asking {
                 return Poll::Ready(Ok(()));
             }
             match &mut self.answer {
+                Answer::Unasked if self.failed => {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
                 Answer::Unasked => return Poll::Pending,
                 Answer::Asked(response) => {
                     if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
@@ -146,8 +152,10 @@ impl Asking {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         if let Ask::Awaited = self.request {
+            self.failed = true;
             let unsendable = |_| io::Error::from(io::ErrorKind::InvalidData);
             let (found, length) = text::to_request(data, self.scheme).map_err(unsendable)?;
+            self.failed = false;
             self.request = Ask::Held(found.request);
             self.key = found.key;
             return Poll::Ready(Ok(length));
@@ -181,20 +189,19 @@ impl Asking {
 
     fn poll_begin(&mut self, cx: &mut Context<'_>, ended: bool) -> Poll<io::Result<()>> {
         let Ask::Held(request) = &mut self.request else { return Poll::Ready(Ok(())) };
-        ready!(self.lease.send.poll_ready(cx)).map_err(broken)?;
+        let ready = ready!(self.lease.send.poll_ready(cx));
+        let request = std::mem::take(request);
+        // Read by whoever waits for the answer, unless it is sent.
+        self.failed = true;
+        ready.map_err(broken)?;
         if self.key.is_some() && !self.lease.send.is_extended_connect_protocol_enabled() {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         }
-        let request = std::mem::take(request);
-        match self.lease.send.send_request(request, ended) {
-            Ok((response, stream)) => {
-                self.request = Ask::Begun(Outgoing::new(stream, ended));
-                self.answer = Answer::Asked(response);
-                self.unprocessed = false;
-                Poll::Ready(Ok(()))
-            }
-            Err(error) => Poll::Ready(Err(broken(error))),
-        }
+        let (response, stream) = self.lease.send.send_request(request, ended).map_err(broken)?;
+        self.request = Ask::Begun(Outgoing::new(stream, ended));
+        self.answer = Answer::Asked(response);
+        (self.unprocessed, self.failed) = (false, false);
+        Poll::Ready(Ok(()))
     }
 
     /// What a stream ended for, and whether the endpoint thereby says that it did nothing (RFC 9113

@@ -47,8 +47,8 @@ const LINGER: Duration = Duration::from_secs(2);
 struct Metered {
     client: Client,
     meter: Meter,
-    /// The client has used up its allowance.
-    exhausted: Rc<Cell<bool>>,
+    /// Why the client is read no more.
+    fault: Rc<Cell<Option<Reason>>>,
 }
 
 impl AsyncRead for Metered {
@@ -58,8 +58,7 @@ impl AsyncRead for Metered {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.exhausted.get() {
-            // Whoever floods is not read any more, while it is told so.
+        if this.fault.get().is_some() {
             return Poll::Pending;
         }
         let before = into.filled().len();
@@ -74,8 +73,12 @@ impl AsyncRead for Metered {
                 *ahead = Buffer::hollow();
             }
         }
-        let calm = this.meter.follow(&into.filled()[before..], Instant::now);
-        this.exhausted.set(!calm);
+        if let Err(fault) = this.meter.follow(&into.filled()[before..], Instant::now) {
+            // Nothing of this goes on; who shares the waker asks for the fault.
+            into.set_filled(before);
+            this.fault.set(Some(fault));
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -143,8 +146,8 @@ impl Drop for Member {
 pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     let now = Instant::now();
     let connected = Rc::clone(&client.connected);
-    let exhausted = Rc::new(Cell::new(false));
-    let io = Metered { client, meter: Meter::new(now), exhausted: Rc::clone(&exhausted) };
+    let fault = Rc::new(Cell::new(None));
+    let io = Metered { client, meter: Meter::new(now), fault: Rc::clone(&fault) };
     let limits = worker.snapshot().limits.clone();
     let mut builder = server::Builder::new();
     builder
@@ -162,8 +165,17 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
         waker: RefCell::default(),
     });
     let deadline = Deadline::new(now + limits.idle_timeout);
-    let mut serving =
-        Serving { worker, connection, connected, limits, crew, exhausted, deadline, told: None };
+    let mut serving = Serving {
+        worker,
+        connection,
+        connected,
+        limits,
+        crew,
+        fault,
+        deadline,
+        told: None,
+        broken: false,
+    };
     std::future::poll_fn(|cx| serving.poll(cx)).await;
 }
 
@@ -173,10 +185,12 @@ struct Serving {
     connected: Rc<Connected>,
     limits: Limits,
     crew: Rc<Crew>,
-    exhausted: Rc<Cell<bool>>,
+    fault: Rc<Cell<Option<Reason>>>,
     deadline: Deadline,
     /// When the client was told to go, if it was.
     told: Option<Instant>,
+    /// And that it was for a fault of its own.
+    broken: bool,
 }
 
 impl Serving {
@@ -185,10 +199,11 @@ impl Serving {
             if self.poll_streams(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if self.told.is_none() && self.exhausted.get() {
-                tracing::debug!(client = %self.connected.address, "a flood of frames was ended");
-                self.worker.shared.cells.of(self.worker.id).floods.add(1);
-                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            if let Some(fault) = self.fault.get().filter(|_| !self.broken) {
+                self.broken = true;
+                self.blame(fault);
+                self.connection.abrupt_shutdown(fault);
+                self.told = None;
             } else if self.told.is_none() && (self.worker.parting.get() || self.is_idle(cx)) {
                 self.connection.graceful_shutdown();
             } else if self.told.is_some() && self.is_idle(cx) {
@@ -211,11 +226,20 @@ impl Serving {
             match accepted {
                 Some(Ok((request, respond))) => self.start(request, respond),
                 Some(Err(error)) => {
+                    error.reason().into_iter().for_each(|reason| self.blame(reason));
                     tracing::debug!(client = %self.connected.address, %error, "a connection of HTTP/2 broke");
                     return Poll::Ready(());
                 }
                 None => return Poll::Ready(()),
             }
+        }
+    }
+
+    /// Counts a flood of frames that ended the connection.
+    fn blame(&self, reason: Reason) {
+        if reason == Reason::ENHANCE_YOUR_CALM {
+            self.worker.shared.cells.of(self.worker.id).floods.add(1);
+            tracing::debug!(client = %self.connected.address, "a flood of frames was ended");
         }
     }
 
@@ -225,7 +249,7 @@ impl Serving {
         if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        if self.crew.streams.get() > 0 && !self.exhausted.get() {
+        if self.crew.streams.get() > 0 && !self.broken {
             return false;
         }
         let since = self.crew.idle_since.get();
@@ -243,7 +267,7 @@ impl Serving {
         let client = Client::new(stream, Deadline::new(patience), Rc::clone(&self.connected));
         tokio::task::spawn_local(async move {
             let mut client = client;
-            client.inbox = member.worker.blocks.take();
+            client.inbox = member.worker.blocks.take_small();
             // What became of the client's connection is the connection's own affair.
             handle(&mut client, &member.worker).await;
             client.leave(&member.worker);

@@ -7,7 +7,10 @@
 use std::{cell::Cell, collections::HashMap, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
+use h2::{
+    Ping,
+    client::{Builder, SendRequest},
+};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::tls::Transport;
@@ -95,22 +98,6 @@ impl Streams {
         Rc::clone(&self.0.entry(endpoint).or_default().opening)
     }
 
-    /// Shares `send`, and answers its first lease. `retired` is set when the connection has ended.
-    fn put(
-        &mut self,
-        endpoint: u32,
-        send: SendRequest<Bytes>,
-        encrypted: bool,
-        idle_timeout: Duration,
-    ) -> (Lease, Rc<State>) {
-        let state = Rc::new(State::default());
-        let lease = Lease::new(&send, &state);
-        let shared =
-            Shared { send, state: Rc::clone(&state), encrypted, idle_timeout, idle_since: None };
-        self.0.entry(endpoint).or_default().open.push(shared);
-        (lease, state)
-    }
-
     /// Closes what ended, what was idle for too long, and what leads to endpoints that `serves` denies.
     /// Requests on their way finish.
     pub(in crate::proxy) fn sweep(&mut self, now: Instant, serves: impl Fn(u32) -> bool) {
@@ -138,7 +125,7 @@ pub(in crate::proxy) async fn share(
     idle_timeout: Duration,
 ) -> Result<Lease, h2::Error> {
     let encrypted = transport.is_encrypted();
-    let (send, connection) = Builder::new()
+    let (send, mut connection) = Builder::new()
         .initial_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
@@ -146,13 +133,23 @@ pub(in crate::proxy) async fn share(
         .enable_push(false)
         .handshake(transport)
         .await?;
-    let (lease, state) = streams.borrow_mut().put(endpoint, send, encrypted, idle_timeout);
+    let pings = connection.ping_pong();
+    let state = Rc::new(State::default());
+    let ended = Rc::clone(&state);
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
         }
-        state.retired.set(true);
+        ended.retired.set(true);
     });
+    if let Some(mut pings) = pings {
+        // The endpoint's settings come ahead of its answer, so from then on it is known how many streams
+        // it takes, and of which kinds.
+        pings.ping(Ping::opaque()).await?;
+    }
+    let lease = Lease::new(&send, &state);
+    let shared = Shared { send, state, encrypted, idle_timeout, idle_since: None };
+    streams.borrow_mut().0.entry(endpoint).or_default().open.push(shared);
     Ok(lease)
 }
 
@@ -187,12 +184,6 @@ mod tests {
                 let (transport, _serving) = connection(2).await;
                 let first =
                     share(&streams, 7, transport, Duration::from_secs(5)).await.expect("shared");
-                // The endpoint's settings are known once it answered.
-                let mut send = first.send.clone();
-                while send.current_max_send_streams() != 2 {
-                    std::future::poll_fn(|cx| send.poll_ready(cx)).await.expect("open");
-                    tokio::task::yield_now().await;
-                }
                 let second = streams.borrow_mut().take(7, false).expect("one to spare");
                 assert!(streams.borrow_mut().take(7, false).is_none(), "full");
                 drop(second);

@@ -6,9 +6,10 @@
 //! rather than a rate of each kind: a browser that cancels a page full of images resets a hundred streams
 //! at once and then none for a minute, and floods mix kinds.
 //!
-//! The meter reads heads of frames as bytes pass. What they hold, and floods of CONTINUATION and of
-//! small DATA, is the `h2` crate's affair.
+//! The meter reads heads of frames as bytes pass, and says of those whose size cannot be that it cannot
+//! (section 4.2). What they hold, and floods of CONTINUATION and of small DATA, is the `h2` crate's affair.
 
+use h2::Reason;
 use tokio::time::{Duration, Instant};
 
 /// What a new connection may use at once, and the most that can be saved up.
@@ -21,6 +22,9 @@ const PER_SECOND: i64 = 100;
 const PREFACE_BYTES: usize = 24;
 
 const HEAD_BYTES: usize = 9;
+
+/// Largest payload, as it is without a setting that says otherwise.
+const LARGEST: usize = 16_384;
 
 /// Counts a connection's frames.
 #[derive(Debug)]
@@ -45,8 +49,12 @@ impl Meter {
         }
     }
 
-    /// Follows `bytes` that came in; false once the allowance is used up.
-    pub(super) fn follow(&mut self, mut bytes: &[u8], now: impl FnOnce() -> Instant) -> bool {
+    /// Follows `bytes` that came in, or tells why the connection must end.
+    pub(super) fn follow(
+        &mut self,
+        mut bytes: &[u8],
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(), Reason> {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -60,24 +68,44 @@ impl Meter {
             bytes = &bytes[n..];
             if self.filled == HEAD_BYTES {
                 self.filled = 0;
-                let [a, b, c, kind, ..] = self.head;
+                let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+                if !can_be(kind, flags, self.skip) {
+                    return Err(Reason::FRAME_SIZE_ERROR);
+                }
                 self.left = (self.left + price(kind, self.skip)).min(ALLOWANCE);
             }
         }
         if self.left >= 0 {
-            return true;
+            return Ok(());
         }
         let now = now();
         let since = now.saturating_duration_since(self.refilled).min(Duration::from_secs(60));
         self.refilled = now;
         self.left = (self.left + since.as_millis() as i64 * PER_SECOND / 1000).min(ALLOWANCE);
-        self.left >= 0
+        if self.left >= 0 { Ok(()) } else { Err(Reason::ENHANCE_YOUR_CALM) }
     }
 
     /// `bytes` went out in one write: whoever reads opens windows.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.left = (self.left + (bytes / 4096) as i64).min(ALLOWANCE);
+    }
+}
+
+/// Whether a frame of `kind` can have `length` bytes (RFC 9113 sections 4.2 and 6).
+fn can_be(kind: u8, flags: u8, length: usize) -> bool {
+    const ACK: u8 = 1;
+    match kind {
+        // PRIORITY.
+        2 => length == 5,
+        // RST_STREAM and WINDOW_UPDATE.
+        3 | 8 => length == 4,
+        // SETTINGS.
+        4 if flags & ACK != 0 => length == 0,
+        4 => length.is_multiple_of(6) && length <= LARGEST,
+        // PING.
+        6 => length == 8,
+        _ => length <= LARGEST,
     }
 }
 
@@ -118,9 +146,9 @@ mod tests {
     fn frames_until_calm(kinds: &[u8], length: usize, limit: usize) -> usize {
         let now = Instant::now();
         let mut meter = Meter::new(now);
-        assert!(meter.follow(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", || now));
+        meter.follow(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", || now).expect("calm");
         (0..limit)
-            .find(|n| !meter.follow(&frame(kinds[n % kinds.len()], length), || now))
+            .find(|n| meter.follow(&frame(kinds[n % kinds.len()], length), || now).is_err())
             .unwrap_or(limit)
     }
 
@@ -149,16 +177,39 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_a_size_that_cannot_be_end_the_connection() {
+        let now = Instant::now();
+        for (kind, length) in [
+            (2, 4),
+            (3, 5),
+            (4, 5),
+            (4, 16_386),
+            (6, 7),
+            (8, 0),
+            (0, 16_385),
+            (1, 1 << 20),
+            (99, 1 << 23),
+        ] {
+            let mut meter = Meter::new(now);
+            meter.follow(&[0; PREFACE_BYTES], || now).expect("calm");
+            let fault = meter.follow(&frame(kind, length)[..HEAD_BYTES], || now);
+            assert_eq!(fault, Err(Reason::FRAME_SIZE_ERROR), "{kind} of {length}");
+        }
+        let mut meter = Meter::new(now);
+        meter.follow(&[0; PREFACE_BYTES], || now).expect("calm");
+        let acknowledged = [0, 0, 6, 4, 1, 0, 0, 0, 0];
+        assert_eq!(meter.follow(&acknowledged, || now), Err(Reason::FRAME_SIZE_ERROR));
+    }
+
+    #[test]
     fn a_long_download_may_open_its_windows() {
         let now = Instant::now();
         let mut meter = Meter::new(now);
-        meter.follow(&[0; PREFACE_BYTES], || now);
+        meter.follow(&[0; PREFACE_BYTES], || now).expect("calm");
         for n in 0..100_000 {
             meter.sent(16_384);
-            assert!(
-                meter.follow(&frame(8, 4), || now) && meter.follow(&frame(8, 4), || now),
-                "{n}"
-            );
+            let windows = [frame(8, 4), frame(8, 4)].concat();
+            assert_eq!(meter.follow(&windows, || now), Ok(()), "{n}");
         }
     }
 
@@ -166,11 +217,11 @@ mod tests {
     fn time_gives_back() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
-        meter.follow(&[0; PREFACE_BYTES], || start);
+        meter.follow(&[0; PREFACE_BYTES], || start).expect("calm");
         for n in 0..100_000 {
             // Ten pings a second are no flood.
             let now = start + Duration::from_millis(100 * n);
-            assert!(meter.follow(&frame(6, 8), || now), "ping {n}");
+            assert_eq!(meter.follow(&frame(6, 8), || now), Ok(()), "ping {n}");
         }
     }
 
@@ -178,16 +229,16 @@ mod tests {
     fn how_bytes_arrive_makes_no_difference() {
         let now = Instant::now();
         let mut wire = vec![0; PREFACE_BYTES];
-        for kind in [4, 1, 0, 8, 3, 6] {
-            wire.extend_from_slice(&frame(kind, usize::from(kind) * 100));
+        for (kind, length) in [(4, 600), (1, 100), (0, 9000), (8, 4), (3, 4), (6, 8), (99, 7)] {
+            wire.extend_from_slice(&frame(kind, length));
         }
         let mut whole = Meter::new(now);
-        whole.follow(&wire, || now);
+        whole.follow(&wire, || now).expect("calm");
         for step in [1, 2, 7, 10, 100] {
             let mut pieces = Meter::new(now);
-            wire.chunks(step).for_each(|piece| {
-                pieces.follow(piece, || now);
-            });
+            for piece in wire.chunks(step) {
+                pieces.follow(piece, || now).expect("calm");
+            }
             assert_eq!((pieces.left, pieces.skip, pieces.filled), (whole.left, 0, 0), "{step}");
         }
     }

@@ -5,6 +5,8 @@
 //! with CR, LF or NUL, and refuses pseudo-fields out of order, unknown or twice, and fields that belong
 //! to one connection (RFC 9113 sections 8.2 and 8.3).
 
+use std::mem::MaybeUninit;
+
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{
@@ -134,9 +136,10 @@ pub(super) fn to_request(
     text: &[u8],
     scheme: &'static str,
 ) -> Result<(Outbound, usize), Unsendable> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut head = httparse::Request::new(&mut fields);
-    let Ok(httparse::Status::Complete(length)) = head.parse(text) else { return Err(Unsendable) };
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut head = httparse::Request::new(&mut []);
+    let parsed = head.parse_with_uninit_headers(text, &mut fields);
+    let Ok(httparse::Status::Complete(length)) = parsed else { return Err(Unsendable) };
     let mut headers = HeaderMap::with_capacity(head.headers.len() + 1);
     let (mut authority, mut protocol) = ("", None);
     for field in &*head.headers {
@@ -187,9 +190,10 @@ pub(super) fn to_request(
 
 /// The answer whose head stands at the start of `text`, and its length; nothing if it is not whole.
 pub(super) fn to_response(text: &[u8]) -> Result<Option<(Response<()>, usize)>, Unsendable> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut head = httparse::Response::new(&mut fields);
-    let length = match head.parse(text) {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut head = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let length = match config.parse_response_with_uninit_headers(&mut head, text, &mut fields) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(Unsendable),
@@ -197,12 +201,15 @@ pub(super) fn to_response(text: &[u8]) -> Result<Option<(Response<()>, usize)>, 
     let mut response = Response::new(());
     *response.status_mut() =
         http::StatusCode::from_u16(head.code.unwrap_or(0)).map_err(|_| Unsendable)?;
+    // One piece of memory for all values.
+    let shared = Bytes::copy_from_slice(&text[..length]);
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for field in &*head.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Unsendable)?;
         if !stays_behind(&name) {
-            let value = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(field.value))
-                .map_err(|_| Unsendable)?;
+            let start = field.value.as_ptr().addr() - text.as_ptr().addr();
+            let value = shared.slice(start..start + field.value.len());
+            let value = HeaderValue::from_maybe_shared(value).map_err(|_| Unsendable)?;
             headers.append(name, value);
         }
     }

@@ -213,6 +213,11 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
         "Panics caught in workers; any is a bug of Tidegate and cost one connection.",
     )
     .count([], scrape.worker_panics);
+    page.counter(
+        "tidegate_http2_floods_total",
+        "Connections of HTTP/2 that were ended for frames that bring no request on.",
+    )
+    .count([], scrape.http2_floods);
     page.gauge("tidegate_build_info", "Version of Tidegate; the value is always 1.")
         .value([("version", scrape.build)], 1.0);
 }

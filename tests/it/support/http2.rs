@@ -245,7 +245,6 @@ pub(crate) struct Raw {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -292,10 +291,10 @@ impl Raw {
     pub(crate) fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).ok()?;
-        let [a, b, c, kind, flags, s0, s1, s2, s3] = head;
+        let [a, b, c, kind, _, s0, s1, s2, s3] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.stream.read_exact(&mut payload).ok()?;
-        Some(Frame { kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload })
+        Some(Frame { kind, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload })
     }
 
     /// The code of the RST_STREAM or GOAWAY that comes next among other frames; nothing if the
@@ -328,7 +327,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 /// `fields` as HPACK literals without indexing or Huffman codes (RFC 7541 section 6.2.2).
 pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut text = |text: &str| match text.len() {
+    let text = |text: &str| match text.len() {
         short @ 0..127 => {
             let mut piece = vec![short as u8];
             piece.extend_from_slice(text.as_bytes());

@@ -231,6 +231,20 @@ impl Proxy {
         self.app().observatory().controller().set_weights(change).expect("good weights");
     }
 
+    /// Requests of the service that have not ended.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let snapshot = self.snapshot();
+        let versions = snapshot.services[0].versions.iter();
+        versions
+            .map(|v| v.state.cells.sum(|c| c.started.read().wrapping_sub(c.finished.read())))
+            .sum()
+    }
+
+    /// Connections ended for a flood of frames.
+    pub(crate) fn floods(&self) -> u64 {
+        self.app().observatory().controller().shared().cells.sum(|c| c.floods.read())
+    }
+
     /// Attempts made again on `version`.
     pub(crate) fn retries(&self, version: &str, reason: RetryReason) -> u64 {
         let snapshot = self.snapshot();

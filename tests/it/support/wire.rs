@@ -93,6 +93,22 @@ impl Wire {
         }
     }
 
+    /// What comes next, as it comes; nothing at the end.
+    pub(crate) fn some(&mut self) -> io::Result<Vec<u8>> {
+        if self.inbox.is_empty() {
+            self.fill()?;
+        }
+        Ok(std::mem::take(&mut self.inbox))
+    }
+
+    /// The next `length` bytes, which must come.
+    #[track_caller]
+    pub(crate) fn exactly_bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.exactly(length as u64, &mut |piece| bytes.extend_from_slice(piece)).expect("bytes");
+        bytes
+    }
+
     /// Hands the body to `sink` as it comes; fails if it is cut short.
     pub(crate) fn body(&mut self, framing: Framing, sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         match framing {
