@@ -211,7 +211,7 @@ pub(super) fn plan(
                 Undecided::NoRoute => Fault::NoRoute,
                 Undecided::NoVersion(_) => Fault::NoVersion,
             };
-            let whole = (head.framing == Framing::Length(0)).then_some(head_bytes);
+            let whole = whole(&head, head_bytes, client.inbox.len());
             let problem = fault.problem();
             return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
         }
@@ -293,6 +293,13 @@ fn log_text(
             path: (&*head.path).into(),
         })
     })
+}
+
+/// Bytes of the request, if all of it is among the `read` ones, so that the next one can follow.
+fn whole(head: &RequestHead<'_, '_>, head_bytes: usize, read: usize) -> Option<usize> {
+    let Framing::Length(body) = head.framing else { return None };
+    let bytes = head_bytes.checked_add(usize::try_from(body).ok()?)?;
+    (bytes <= read).then_some(bytes)
 }
 
 fn is_idempotent(method: &str) -> bool {
