@@ -43,7 +43,7 @@ pub(super) struct Connected {
     /// Subject of the client's verified certificate.
     pub(super) subject: Option<Box<str>>,
     pub(super) encrypted: bool,
-    open: Open,
+    pub(super) open: Open,
 }
 
 impl Connected {

@@ -10,6 +10,7 @@ use super::{
     connection::Client,
     forwarded, grpc,
     head::{Fields, MAX_FIELDS, RequestHead, parse_request, tokens},
+    in_flight::InFlight,
     problem::{Fault, Problem},
     rewrite::{Origin, Persistence, RequestId, write_request},
     worker::{Held, Worker},
@@ -41,6 +42,8 @@ pub(super) struct Plan {
     /// Sending it twice does what sending it once does (RFC 9110 section 9.2.2).
     pub(super) idempotent: bool,
     pub(super) log: Option<Box<LogText>>,
+    /// Counts the request until it has ended.
+    _in_flight: InFlight,
 }
 
 /// How the client wants its answer.
@@ -202,6 +205,14 @@ pub(super) fn plan(
         head_only: head.method == "HEAD",
     };
     let log = log_text(&head, address, &snapshot);
+    let named = forwarded.as_ref().map(|forwarded| forwarded.client);
+    let in_flight = match InFlight::begin(&client.connected, named, &snapshot) {
+        Ok(in_flight) => in_flight,
+        Err(problem) => {
+            let whole = whole(&head, head_bytes, client.inbox.len());
+            return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
+        }
+    };
 
     // route, assign
     let decision = match snapshot.decide(&view) {
@@ -256,6 +267,7 @@ pub(super) fn plan(
         manner,
         idempotent: is_idempotent(head.method),
         log,
+        _in_flight: in_flight,
         snapshot: Rc::clone(&snapshot),
     };
     Ok(Some(plan))

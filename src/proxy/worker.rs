@@ -112,14 +112,30 @@ pub fn spawn(id: usize, shared: Arc<Shared>) -> std::io::Result<WorkerHandle> {
 
 /// A snapshot as a worker holds it: requests count their use of it by an `Rc` around this, so that the
 /// count of the `Arc`, which all workers share, is written once per snapshot and not once per request.
-pub(super) struct Held(Arc<Snapshot>);
+pub(super) struct Held {
+    snapshot: Arc<Snapshot>,
+    /// This worker's part of `limits.requests`.
+    pub(super) requests: u32,
+}
+
+impl Held {
+    fn new(snapshot: &Arc<Snapshot>, shared: &Shared) -> Self {
+        let requests = part(snapshot.limits.requests, shared.workers());
+        Self { snapshot: Arc::clone(snapshot), requests }
+    }
+}
 
 impl std::ops::Deref for Held {
     type Target = Snapshot;
 
     fn deref(&self) -> &Snapshot {
-        &self.0
+        &self.snapshot
     }
+}
+
+/// One worker's part of a limit, rounded up so that nobody's is 0.
+fn part(limit: u32, workers: usize) -> u32 {
+    limit.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX).max(1))
 }
 
 /// State of a worker; only its own thread sees it.
@@ -143,6 +159,8 @@ pub(super) struct Worker {
     pub(super) idle_until: Cell<Option<Instant>>,
     /// When connections that went on in another protocol are, once the worker drains.
     pub(super) upgraded_until: watch::Sender<Option<Instant>>,
+    /// Requests in flight.
+    pub(super) requests: Cell<u32>,
     clients: RefCell<Clients>,
     drained: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
 }
@@ -150,7 +168,7 @@ pub(super) struct Worker {
 impl Worker {
     fn new(id: usize, shared: Arc<Shared>) -> Self {
         let mut snapshot = Cache::new(Arc::clone(&shared.snapshot));
-        let current = Rc::new(Held(Arc::clone(snapshot.load())));
+        let current = Rc::new(Held::new(snapshot.load(), &shared));
         Self {
             id,
             shared,
@@ -166,6 +184,7 @@ impl Worker {
             parting: Cell::new(false),
             idle_until: Cell::new(None),
             upgraded_until: watch::Sender::new(None),
+            requests: Cell::new(0),
             clients: RefCell::default(),
             drained: RefCell::default(),
         }
@@ -214,8 +233,8 @@ impl Worker {
         let mut cache = self.snapshot.borrow_mut();
         let latest = cache.load();
         let mut current = self.current.borrow_mut();
-        if !Arc::ptr_eq(latest, &current.0) {
-            *current = Rc::new(Held(Arc::clone(latest)));
+        if !Arc::ptr_eq(latest, &current.snapshot) {
+            *current = Rc::new(Held::new(latest, &self.shared));
         }
         Rc::clone(&current)
     }
@@ -334,6 +353,16 @@ impl Open {
         Self { worker: Rc::clone(worker), listener, place, seat }
     }
 
+    /// Who serves it.
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Its seat; none if it stands for many clients.
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
     /// The listening socket.
     pub(super) fn listener(&self) -> &ListenerState {
         &self.listener
@@ -385,6 +414,20 @@ impl Date {
             self.text = httpdate::fmt_http_date(date);
             self.until =
                 now + Duration::from_secs(1) - Duration::from_nanos(into.subsec_nanos().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_limit_make_up_at_least_the_limit() {
+        for (limit, workers, expected) in
+            [(65_536, 1, 65_536), (65_536, 3, 21_846), (1, 64, 1), (u32::MAX, 2, 1 << 31)]
+        {
+            assert_eq!(part(limit, workers), expected, "{limit} among {workers}");
         }
     }
 }

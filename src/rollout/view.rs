@@ -159,8 +159,9 @@ impl Observatory {
             services,
             series,
             unrouted: shared.unrouted(),
+            requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
+            requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
             listeners: listeners.collect(),
-            // Listeners do not speak TLS yet.
             certificates: certificates.collect(),
             generation: snapshot.generation,
             reloads_applied: controller.reloads().applied,

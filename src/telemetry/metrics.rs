@@ -32,6 +32,10 @@ pub struct Scrape {
     pub series: Vec<Series>,
     /// Answers given where no route matched, or none could be assigned, by status.
     pub unrouted: Vec<(u16, u64)>,
+    /// Requests answered 503, since there were too many in flight.
+    pub requests_shed: u64,
+    /// Likewise, since there were too many of their client.
+    pub requests_shed_per_client: u64,
     /// Listening sockets.
     pub listeners: Vec<Listener>,
     /// Certificates in force.

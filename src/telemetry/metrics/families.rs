@@ -34,6 +34,13 @@ pub(super) fn traffic(scrape: &Scrape, page: &mut Page) {
     for (code, count) in &scrape.unrouted {
         unrouted.count([("code", &code.to_string())], *count);
     }
+    let mut shed = page.counter(
+        "tidegate_requests_shed_total",
+        "Requests answered 503, since the limit of those in flight was reached: of all (total) or of \
+         one client (per_client).",
+    );
+    shed.count([("limit", "total")], scrape.requests_shed);
+    shed.count([("limit", "per_client")], scrape.requests_shed_per_client);
 }
 
 fn labels(series: &super::Series) -> Labels<'_, 3> {

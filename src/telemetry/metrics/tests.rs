@@ -50,6 +50,8 @@ fn scrape() -> Scrape {
             durations: collector.series(0),
         }],
         unrouted: vec![(404, 5)],
+        requests_shed: 6,
+        requests_shed_per_client: 8,
         listeners: vec![Listener {
             name: "0.0.0.0:8080".into(),
             open: 64,
