@@ -23,7 +23,7 @@ use crate::{
         weights_in_force,
     },
     telemetry::{access_log, log},
-    tls::{Client, Clients, Refreshed, warn_expiring},
+    tls::{Client, Clients, Refreshed, TlsError, warn_expiring},
 };
 
 /// The one writer of snapshots.
@@ -480,6 +480,17 @@ impl Controller {
         }
         let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
         warn_expiring(&listeners.flat_map(|tls| tls.expiries()).collect::<Vec<_>>(), now);
+    }
+
+    /// What is wrong with files of a version's `tls`, while their older content is in use, by service and
+    /// version.
+    pub fn tls_faults(&self) -> impl Iterator<Item = (&str, &str, &TlsError)> {
+        self.config.services.iter().flat_map(|(name, service)| {
+            service.versions.iter().filter_map(|(version, settings)| {
+                let fault = self.clients.fault(settings.tls.as_ref()?, settings.protocol)?;
+                Some((name.as_str(), version.as_str(), fault))
+            })
+        })
     }
 
     /// Files of certificates and keys that are in use: a change of one is worth a reload.
