@@ -267,6 +267,9 @@ fn the_status_tells_what_is_wrong_with_files_of_versions() {
     let proxy = Proxy::start_with_file(&text(&ca));
     let faults = || status(&proxy)["tls_faults"].take();
     assert_eq!(faults(), json!([]));
+    // A file that is refused lets go of nothing that is in force.
+    proxy.write(&text(Path::new("none.pem")));
+    eventually("the file is refused", || proxy.reloads().1 > 0);
     fs::write(&ca, "no authority").expect("written");
     eventually("the fault is told", || faults() != json!([]));
     let fault = &faults()[0];
