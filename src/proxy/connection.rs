@@ -103,6 +103,7 @@ impl Write for AddressText {
 pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAddr, mut open: Open) {
     // Fails only if the connection is already gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
+    let _witness = worker.witness();
     poll_fn(|cx| {
         open.wake_by(cx.waker());
         Poll::Ready(())
