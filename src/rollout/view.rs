@@ -168,6 +168,8 @@ impl Observatory {
             reloads_rejected: controller.reloads().rejected,
             access_log: controller.access_log_lost(),
             worker_panics: shared.cells.sum(|c| c.panics.read()),
+            samples_lost: shared.cells.sum(|c| c.samples_lost.read()),
+            http2_floods: shared.cells.sum(|c| c.floods.read()),
             build: env!("CARGO_PKG_VERSION"),
             started: controller.started().1,
             process: metrics::Process::read(),

@@ -48,8 +48,12 @@ pub struct Scrape {
     pub reloads_rejected: u64,
     /// Access-log lines lost.
     pub access_log: Lost,
-    /// Panics in workers; each cost one connection.
+    /// Panics in workers; each cost one connection or request.
     pub worker_panics: u64,
+    /// Latency samples that workers dropped.
+    pub samples_lost: u64,
+    /// Connections of HTTP/2 ended for a flood of frames.
+    pub http2_floods: u64,
     /// Version of Tidegate.
     pub build: &'static str,
     /// When the process started.

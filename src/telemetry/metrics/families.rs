@@ -197,6 +197,12 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     for listener in &scrape.listeners {
         handshakes.count([("listener", &listener.name)], listener.tls_handshakes_failed);
     }
+    page.counter(
+        "tidegate_http2_floods_total",
+        "Connections of HTTP/2 ended, since their client sent more frames that ask for nothing than a \
+         client has use for.",
+    )
+    .count([], scrape.http2_floods);
     let mut reloads = page.counter(
         "tidegate_config_reloads_total",
         "Reloads of the configuration: applied, or rejected, which changed nothing.",
@@ -217,9 +223,15 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     dropped.count([("reason", "write_error")], scrape.access_log.write_error);
     page.counter(
         "tidegate_worker_panics_total",
-        "Panics caught in workers; any is a bug of Tidegate and cost one connection.",
+        "Panics caught in workers; any is a bug of Tidegate and cost one connection or request.",
     )
     .count([], scrape.worker_panics);
+    page.counter(
+        "tidegate_latency_samples_lost_total",
+        "Requests that are missing in the histograms of latency and duration, since the collector did \
+         not keep up; the counts of requests have them.",
+    )
+    .count([], scrape.samples_lost);
     page.gauge("tidegate_build_info", "Version of Tidegate; the value is always 1.")
         .value([("version", scrape.build)], 1.0);
 }

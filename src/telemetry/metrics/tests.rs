@@ -71,6 +71,8 @@ fn scrape() -> Scrape {
         reloads_rejected: 1,
         access_log: Lost { queue_full: 9, write_error: 0 },
         worker_panics: 0,
+        samples_lost: 1024,
+        http2_floods: 2,
         build: "0.1.0",
         started: UNIX_EPOCH + Duration::from_millis(1_795_332_031_500),
         process: Some(Process {
