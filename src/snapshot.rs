@@ -35,7 +35,8 @@ pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
 pub type TlsClients = HashMap<(schema::VersionTls, schema::Protocol), tls::Client>;
 
 /// Opens the clients of all versions of `config` that are spoken to under TLS. A file that was changed
-/// for a broken one keeps its last good content; a broken new one is an error.
+/// for a broken one keeps its last good content; a broken new one is an error, and then no client is let
+/// go of, since `config` will not be in force.
 pub fn open_clients(config: &Config, clients: &mut Clients) -> Result<TlsClients, TlsError> {
     let versions = config.services.values().flat_map(|service| service.versions.values());
     let wanted: HashSet<(&schema::VersionTls, schema::Protocol)> =
@@ -43,9 +44,9 @@ pub fn open_clients(config: &Config, clients: &mut Clients) -> Result<TlsClients
     let open = |(tls, protocol): &(&schema::VersionTls, schema::Protocol)| {
         Ok((((*tls).clone(), *protocol), clients.open(tls, *protocol)?))
     };
-    let opened = wanted.iter().map(open).collect();
+    let opened = wanted.iter().map(open).collect::<Result<TlsClients, TlsError>>()?;
     clients.retain(&wanted);
-    opened
+    Ok(opened)
 }
 
 /// What a snapshot is compiled from.

@@ -1,6 +1,6 @@
 //! The endpoints.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use super::{
     Problem, body,
-    model::{Listener, Service, Services, Status, WeightsAnswer, WeightsRequest},
+    model::{Listener, Service, Services, Status, VersionFault, WeightsAnswer, WeightsRequest},
 };
 use crate::{
     rollout::{controller::Change, view::Observatory},
@@ -78,14 +78,12 @@ async fn status(
     let controller = observatory.controller();
     let snapshot = controller.snapshot();
     let in_force: BTreeMap<_, _> = controller.overrides().clone().into_iter().collect();
-    let listeners = controller.listeners().iter().map(|listener| {
-        use std::sync::atomic::Ordering::Relaxed;
-        Listener {
-            address: listener.name.clone(),
-            open: listener.open.load(Relaxed),
-            accepted: listener.accepted.load(Relaxed),
-            shed: listener.shed.load(Relaxed) + listener.shed_per_client.load(Relaxed),
-        }
+    let now = SystemTime::now();
+    let listeners = controller.listeners().iter().map(|listener| Listener::new(listener, now));
+    let tls_faults = controller.tls_faults().map(|(service, version, fault)| VersionFault {
+        service: service.to_owned(),
+        version: version.to_owned(),
+        message: fault.to_string(),
     });
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -100,6 +98,7 @@ async fn status(
         listeners: listeners.collect(),
         overrides: in_force,
         reload: controller.reloads().into(),
+        tls_faults: tls_faults.collect(),
         takeover: controller.replacement().into(),
     };
     Ok((fresh(snapshot.generation), Json(status)))

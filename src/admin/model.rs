@@ -10,7 +10,10 @@ use std::time::Duration;
 
 pub use change::{WeightsAnswer, WeightsRequest};
 use serde::{Deserialize, Serialize};
-pub use status::{Listener, Reload, ReloadError, Status, Takeover, TakeoverError};
+pub use status::{
+    Certificate, Listener, ListenerTls, Reload, ReloadError, Status, Takeover, TakeoverError,
+    VersionFault,
+};
 
 use crate::{
     config::schema::Labels,

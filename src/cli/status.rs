@@ -11,6 +11,9 @@ use super::{
 };
 use crate::admin::model::Services;
 
+/// What becomes of certificates whose files have turned bad.
+const KEPT: &str = "the certificates before stay in use";
+
 /// Arguments of `tidegate status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArguments {
@@ -53,6 +56,14 @@ fn heading(admin: &str, status: &Value) -> String {
     );
     // Writing to a string does not fail.
     let _ = writeln!(lines, "config {} ({})", text("config_file"), text("config_hash"));
+    for listener in status["listeners"].as_array().into_iter().flatten() {
+        certificates(listener, &mut lines);
+    }
+    for fault in status["tls_faults"].as_array().into_iter().flatten() {
+        let text = |field: &str| fault[field].as_str().unwrap_or("-");
+        let (service, version, message) = (text("service"), text("version"), text("message"));
+        let _ = writeln!(lines, "{service} {version}: {KEPT}: {message}");
+    }
     let set: Vec<_> = status["overrides"].as_object().into_iter().flat_map(|o| o.keys()).collect();
     for service in set {
         let _ = writeln!(lines, "{service}: weights were set while running, ahead of the file's");
@@ -74,6 +85,27 @@ fn heading(admin: &str, status: &Value) -> String {
     lines
 }
 
+/// Lines on the certificates of a listener.
+fn certificates(listener: &Value, lines: &mut String) {
+    let address = listener["address"].as_str().unwrap_or("-");
+    let tls = &listener["tls"];
+    for certificate in tls["certificates"].as_array().into_iter().flatten() {
+        let text = |field: &str| certificate[field].as_str().unwrap_or("-");
+        let names = certificate["names"].as_array().into_iter().flatten();
+        let names: Vec<_> = names.filter_map(Value::as_str).collect();
+        let ends = match certificate["days_left"].as_i64() {
+            Some(days) if days < 0 => "EXPIRED".to_owned(),
+            Some(days) => format!("{days} day(s) left"),
+            None => "-".to_owned(),
+        };
+        let (file, names, not_after) = (text("file"), names.join(", "), text("not_after"));
+        let _ = writeln!(lines, "{address}: {file} for {names} until {not_after}: {ends}");
+    }
+    if let Some(fault) = tls["fault"].as_str() {
+        let _ = writeln!(lines, "{address}: {KEPT}: {fault}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +120,19 @@ mod tests {
                 "message": "edge.yaml: not taken over, 1 problem(s)",
                 "problems": [ { "line": 1, "column": 9, "path": "listen", "message": "bad" } ],
             } },
+            "listeners": [ { "address": "127.0.0.1:8080", "tls": null }, {
+                "address": "127.0.0.1:8443",
+                "tls": {
+                    "fault": "new.pem: holds no certificate",
+                    "certificates": [
+                        { "file": "edge.pem", "names": [ "a.test", "10.0.0.1" ],
+                          "not_after": "2031-01-15T00:00:00Z", "days_left": 41 },
+                        { "file": "old.pem", "names": [ "b.test" ],
+                          "not_after": "2030-01-15T00:00:00Z", "days_left": -1 },
+                    ],
+                },
+            } ],
+            "tls_faults": [ { "service": "game-api", "version": "v41", "message": "ca.pem: bad" } ],
             "takeover": { "from_pid": null, "last_error": {
                 "at": "2026-11-22T09:17:10Z", "message": "the new process cannot start: bad",
             } },
@@ -97,6 +142,10 @@ mod tests {
             "\
 tidegate 0.1.0 at 127.0.0.1:9090: serving, generation 3, up 1m 2s, 2 worker(s), 7 connection(s)
 config edge.yaml (00ff)
+127.0.0.1:8443: edge.pem for a.test, 10.0.0.1 until 2031-01-15T00:00:00Z: 41 day(s) left
+127.0.0.1:8443: old.pem for b.test until 2030-01-15T00:00:00Z: EXPIRED
+127.0.0.1:8443: the certificates before stay in use: new.pem: holds no certificate
+game-api v41: the certificates before stay in use: ca.pem: bad
 game-api: weights were set while running, ahead of the file's
 the last reload failed: edge.yaml: not taken over, 1 problem(s)
   1:9: listen: bad

@@ -392,6 +392,14 @@ pub struct Limits {
     /// answered 503 and closed. Trusted proxies are not counted. Default 8192.
     #[schemars(range(min = 1))]
     pub connections_per_client: u32,
+    /// Requests in flight at once, of all clients together; one more is answered 503. Each worker takes
+    /// an equal part, rounded up. Default 65536.
+    #[schemars(range(min = 1))]
+    pub requests: u32,
+    /// Of those, requests of one client address at once, an IPv6 address with its /64; one more is
+    /// answered 503. Trusted proxies are not counted, the clients that they name are. Default 8192.
+    #[schemars(range(min = 1))]
+    pub requests_per_client: u32,
     /// Size of a request's head; above it 431, or 414 if the target alone is larger.
     /// Default `32KiB`, range `1KiB` to `1MiB`.
     pub header_bytes: ByteSize,
@@ -426,6 +434,8 @@ impl Default for Limits {
         Self {
             connections: 16_384,
             connections_per_client: 8192,
+            requests: 65_536,
+            requests_per_client: 8192,
             header_bytes: ByteSize(32 * 1024),
             header_count: 100,
             header_timeout: Duration::from_secs(10),

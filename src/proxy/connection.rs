@@ -43,7 +43,7 @@ pub(super) struct Connected {
     /// Subject of the client's verified certificate.
     pub(super) subject: Option<Box<str>>,
     pub(super) encrypted: bool,
-    open: Open,
+    pub(super) open: Open,
 }
 
 impl Connected {
@@ -107,6 +107,7 @@ impl Write for AddressText {
 pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAddr, mut open: Open) {
     // Fails only if the connection is already gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
+    let _witness = worker.witness();
     poll_fn(|cx| {
         open.wake_by(cx.waker());
         Poll::Ready(())

@@ -1,54 +1,140 @@
-//! Open connections by client address, so that one address cannot take all of them.
+//! Connections and requests by client address, so that one address cannot take all of them.
 //!
-//! Counted when a connection begins and when it ends, never per request, so the lock is taken twice in
-//! the life of a connection. An address without an open connection has no entry: the memory is bounded
-//! by `limits.connections`. An IPv6 client is counted by its /64, the least that a provider hands out:
-//! whoever has one has 2^64 addresses.
+//! A connection looks its client up once, when it begins, and holds the client's count of requests from
+//! then on (a [`Seat`]). A request of it counts there without a lock, on a cache line that only
+//! connections of this client write. Behind a trusted proxy every request has a client of its own, so
+//! there each one looks its client up: it locks that client's shard of the map as it begins and as it
+//! ends, and allocates if the client has nothing else open.
+//!
+//! An address with neither a connection nor a request has no entry: the memory is bounded by
+//! `limits.connections` and `limits.requests`. An IPv6 client is counted by its /64, the least that a
+//! provider hands out: whoever has one has 2^64 addresses.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
-/// Open connections by client address. Clones count together.
+/// Parts of the map that are locked apart, so that workers seldom meet.
+const SHARDS: usize = 32;
+
+/// What each client address has open. Clones count together.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crowd(Arc<Mutex<HashMap<IpAddr, u32>>>);
+pub(super) struct Crowd(Arc<Shards>);
+
+#[derive(Debug, Default)]
+struct Shards {
+    hasher: RandomState,
+    shards: [Shard; SHARDS],
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard(Mutex<HashMap<IpAddr, Member>>);
+
+/// What one client address has open.
+#[derive(Debug, Default)]
+struct Member {
+    connections: u32,
+    requests: Arc<Requests>,
+}
+
+/// Requests in flight of one client, on a cache line of their own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Requests(AtomicU32);
 
 /// A connection's seat among those of its address; dropped, it is free again.
 #[derive(Debug)]
 pub struct Seat {
     crowd: Crowd,
     whose: IpAddr,
+    requests: Arc<Requests>,
 }
 
 impl Crowd {
-    /// A seat for one more connection of `client`, unless it has `limit` already.
+    /// A seat for one more connection of `client`, unless it has `limit` (at least 1) already.
     pub(super) fn enter(&self, client: IpAddr, limit: u32) -> Option<Seat> {
         let whose = subscriber(client);
-        let mut open = self.lock();
-        let count = open.entry(whose).or_default();
-        if *count >= limit {
+        let mut shard = self.shard(whose);
+        let member = shard.entry(whose).or_default();
+        if member.connections >= limit {
             return None;
         }
-        *count += 1;
-        drop(open);
-        Some(Seat { crowd: self.clone(), whose })
+        member.connections += 1;
+        let requests = Arc::clone(&member.requests);
+        drop(shard);
+        Some(Seat { crowd: self.clone(), whose, requests })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Counts a request of `client`, which has no seat, unless it has `limit` (at least 1) in flight
+    /// already; [`Crowd::end`] takes it back.
+    #[must_use]
+    pub(super) fn begin(&self, client: IpAddr, limit: u32) -> bool {
+        let whose = subscriber(client);
+        self.shard(whose).entry(whose).or_default().requests.begin(limit)
+    }
+
+    /// A request that [`Crowd::begin`] counted has ended.
+    pub(super) fn end(&self, client: IpAddr) {
+        self.leave(subscriber(client), |member| member.requests.end());
+    }
+
+    /// Takes something back of what is counted, and forgets who has nothing left.
+    ///
+    /// Requests are counted without the lock only by those who have a seat: without connections the
+    /// count stands still.
+    fn leave(&self, whose: IpAddr, take_back: impl FnOnce(&mut Member)) {
+        if let Entry::Occupied(mut member) = self.shard(whose).entry(whose) {
+            take_back(member.get_mut());
+            if member.get().connections == 0 && member.get().requests.0.load(Relaxed) == 0 {
+                member.remove();
+            }
+        }
+    }
+
+    fn shard(&self, whose: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, Member>> {
+        let number = self.0.hasher.hash_one(whose) as usize % SHARDS;
+        self.0.shards[number].0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Counts a request of this client, unless it has `limit` in flight already; [`Seat::end`] takes it
+    /// back.
+    #[must_use]
+    pub(super) fn begin(&self, limit: u32) -> bool {
+        self.requests.begin(limit)
+    }
+
+    /// A request that [`Seat::begin`] counted has ended.
+    pub(super) fn end(&self) {
+        self.requests.end();
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut open) = self.crowd.lock().entry(self.whose) {
-            *open.get_mut() -= 1;
-            if *open.get() == 0 {
-                open.remove();
-            }
+        self.crowd.leave(self.whose, |member| member.connections -= 1);
+    }
+}
+
+impl Requests {
+    fn begin(&self, limit: u32) -> bool {
+        let fits = self.0.fetch_add(1, Relaxed) < limit;
+        if !fits {
+            self.end();
         }
+        fits
+    }
+
+    fn end(&self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -64,6 +150,12 @@ fn subscriber(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    impl Crowd {
+        fn is_empty(&self) -> bool {
+            self.0.shards.iter().all(|shard| shard.0.lock().expect("whole").is_empty())
+        }
+    }
+
     #[test]
     fn each_address_has_its_own_seats_and_leaves_nothing_behind() {
         let crowd = Crowd::default();
@@ -77,7 +169,31 @@ mod tests {
         // A limit that was lowered lets nobody in, and throws nobody out.
         assert!(crowd.enter(one, 1).is_none());
         drop(seats);
-        assert!(crowd.lock().is_empty());
+        assert!(crowd.is_empty());
+    }
+
+    #[test]
+    fn requests_of_an_address_are_counted_together_however_they_come() {
+        let crowd = Crowd::default();
+        let (one, other): (IpAddr, IpAddr) = ([192, 0, 2, 7].into(), [192, 0, 2, 8].into());
+        let seats: Vec<_> = (0..2).filter_map(|_| crowd.enter(one, 2)).collect();
+        assert!(seats[0].begin(3) && seats[1].begin(3) && crowd.begin(one, 3));
+        assert!(!seats[0].begin(3) && !seats[1].begin(3) && !crowd.begin(one, 3));
+        assert!(crowd.begin(other, 3));
+        crowd.end(other);
+        seats[1].end();
+        assert!(seats[0].begin(3) && !crowd.begin(one, 3));
+        seats[0].end();
+        seats[0].end();
+        // What is forwarded outlives the client's own connections, and the other way around.
+        drop(seats);
+        assert!(!crowd.is_empty() && !crowd.begin(one, 1));
+        let seat = crowd.enter(one, 1).expect("a seat");
+        crowd.end(one);
+        assert!(!crowd.is_empty() && seat.begin(1) && !crowd.begin(one, 1));
+        seat.end();
+        drop(seat);
+        assert!(crowd.is_empty());
     }
 
     #[test]
@@ -87,5 +203,7 @@ mod tests {
         let _seat = crowd.enter(address("2001:db8:0:1::1"), 1).expect("a seat");
         assert!(crowd.enter(address("2001:db8:0:1:ffff::2"), 1).is_none());
         assert!(crowd.enter(address("2001:db8:0:2::1"), 1).is_some());
+        assert!(crowd.begin(address("2001:db8:0:1::3"), 1));
+        assert!(!crowd.begin(address("2001:db8:0:1:ffff::4"), 1));
     }
 }

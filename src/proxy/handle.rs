@@ -43,23 +43,27 @@ pub(super) enum After {
 /// Serves the next request of `client`, of which at least one byte can be read.
 pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
     let mut out = worker.blocks.take();
-    let after = match admit(client, worker, &mut out).await {
+    // What is large is made where it stays: moving it costs more than most of what is done with it.
+    let (mut planned, mut begun) = (None, None);
+    let admitted = admit(client, worker, &mut out, &mut planned).await;
+    let after = match admitted.map(|()| planned.as_ref()) {
         // The client left before it had asked anything.
-        Err(None) => After::Close,
+        Ok(None) | Err(None) => After::Close,
         Err(Some(refused)) if client.begins_http2(refused.problem.status) => After::Http2,
         Err(Some(refused)) => refuse(client, worker, &refused, &mut out).await,
-        Ok(plan) => {
-            let mut tally = Tally::new(worker, &plan);
-            let after = match forward(client, worker, &plan, &mut out, &mut tally).await {
-                Ok((exchange, head)) if head.status == 101 => {
+        Ok(Some(plan)) => {
+            let mut tally = Tally::new(worker, plan);
+            let forwarded = forward(client, worker, plan, &mut out, &mut begun, &mut tally).await;
+            let after = match forwarded {
+                Ok(head) if head.status == 101 => {
                     // On the heap: what it needs is not to be part of every connection's task.
-                    let passing = tunnel(client, worker, &plan, &mut out, exchange, &mut tally);
+                    let passing = tunnel(client, worker, plan, &mut out, begun.take(), &mut tally);
                     Box::pin(passing).await
                 }
-                Ok((exchange, head)) => {
-                    answer(client, worker, &plan, &mut out, exchange, head, &mut tally).await
+                Ok(head) => {
+                    answer(client, worker, plan, &mut out, &mut begun, head, &mut tally).await
                 }
-                Err(broken) => fail(client, worker, &plan, &mut out, broken, &mut tally).await,
+                Err(broken) => fail(client, worker, plan, &mut out, broken, &mut tally).await,
             };
             client.idle_since = tally.record();
             after
@@ -75,16 +79,18 @@ async fn admit(
     client: &mut Client,
     worker: &Worker,
     out: &mut Buffer,
-) -> Result<Plan, Option<Box<Refused>>> {
+    planned: &mut Option<Plan>,
+) -> Result<(), Option<Box<Refused>>> {
     let (mut tried, mut scanned) = (false, 0);
     loop {
         if !client.inbox.is_empty() {
             // A head that comes in small pieces is looked at in whole only when its end has come, so
             // that sending it byte by byte costs no more than sending it at once.
-            if (!tried || ends_in(client.inbox.data(), &mut scanned))
-                && let Some(plan) = plan(client, worker, out).map_err(Some)?
-            {
-                return Ok(plan);
+            if !tried || ends_in(client.inbox.data(), &mut scanned) {
+                plan(client, worker, out, planned).map_err(Some)?;
+                if planned.is_some() {
+                    return Ok(());
+                }
             }
             let snapshot = worker.snapshot();
             let limits = &snapshot.limits;
@@ -125,14 +131,16 @@ fn ends_in(bytes: &[u8], scanned: &mut usize) -> bool {
         .any(|at| matches!(&bytes[from + at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
-/// Sends the request to an endpoint of its version until one begins to answer.
+/// Sends the request to an endpoint of its version until one begins to answer; the attempt that does is
+/// then in `begun`.
 async fn forward(
     client: &mut Client,
     worker: &Worker,
     plan: &Plan,
     out: &mut Buffer,
+    begun: &mut Option<Exchange>,
     tally: &mut Tally<'_>,
-) -> Result<(Exchange, Answer), Broken> {
+) -> Result<Answer, Broken> {
     let (version, service) = (plan.version(), plan.service());
     client.inbox.consume(plan.head_bytes);
     let rest = take_body(client, plan, out);
@@ -184,7 +192,7 @@ async fn forward(
                 }
             },
         };
-        let mut exchange = Exchange::new(upstream, reused, rest, worker);
+        let exchange = begun.insert(Exchange::new(upstream, reused, rest, worker));
         let head = poll_fn(|cx| exchange.poll_head(cx, client, worker, plan, out)).await;
         tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
         match head {
@@ -192,7 +200,7 @@ async fn forward(
                 let now = Instant::now();
                 tally.answered(answer.status, now);
                 client.deadline.set(plan.until(now, plan.snapshot.limits.body_timeout));
-                return Ok((exchange, answer));
+                return Ok(answer);
             }
             Err(broken) => {
                 // The endpoint closed a kept connection as the request was on its way. If it took
@@ -205,7 +213,7 @@ async fn forward(
                 if broken == Broken::Fault(Fault::Timeout) {
                     exchange.suspect();
                 }
-                exchange.discard(worker);
+                begun.take().into_iter().for_each(|attempt| attempt.discard(worker));
                 if stale && safe && !fresh {
                     fresh = true;
                     tally.retry(RetryReason::StaleConnection);
@@ -243,10 +251,11 @@ async fn answer(
     worker: &Worker,
     plan: &Plan,
     out: &mut Buffer,
-    mut exchange: Exchange,
+    begun: &mut Option<Exchange>,
     mut answer: Answer,
     tally: &mut Tally<'_>,
 ) -> After {
+    let Some(exchange) = begun else { return After::Close };
     client.answering = true;
     let relayed = poll_fn(|cx| exchange.poll_answer(cx, client, plan, out, &mut answer)).await;
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
@@ -255,7 +264,7 @@ async fn answer(
         tally.grpc_ended(status);
     }
     if let Err(broken) = relayed {
-        exchange.discard(worker);
+        begun.take().into_iter().for_each(|attempt| attempt.discard(worker));
         match broken {
             Broken::Fault(fault) => {
                 tally.failed(fault);
@@ -272,7 +281,8 @@ async fn answer(
     let now = tally.end();
     let read = exchange.request_is_read();
     let keep = answer.keep_client && read;
-    if let Some((upstream, offered)) = exchange.into_reusable(&answer, worker) {
+    let reusable = begun.take().and_then(|attempt| attempt.into_reusable(&answer, worker));
+    if let Some((upstream, offered)) = reusable {
         let (bounds, endpoint) = (&plan.service().pool, tally.endpoint_id());
         worker.pools.borrow_mut().put(endpoint, upstream, bounds, offered, now);
     }

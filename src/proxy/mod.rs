@@ -1,7 +1,8 @@
 //! The data plane: an acceptor, and workers that each own a core, a runtime and upstream pools.
 //!
 //! A request's life is `handle.rs`, read from top to bottom: admit, route, assign, forward,
-//! answer, record. It takes no lock and writes no cache line that another core writes.
+//! answer, record. It takes no lock and writes no cache line that another core writes, except where
+//! requests are counted by client: `crowd.rs` says when.
 
 mod acceptor;
 mod body;
@@ -16,6 +17,7 @@ mod grpc;
 mod h2;
 mod handle;
 mod head;
+mod in_flight;
 mod introduction;
 mod link;
 mod plan;

@@ -10,6 +10,7 @@ use super::{
     connection::Client,
     forwarded, grpc,
     head::{Fields, MAX_FIELDS, RequestHead, parse_request, tokens},
+    in_flight::InFlight,
     problem::{Fault, Problem},
     rewrite::{Origin, Persistence, RequestId, write_request},
     worker::{Held, Worker},
@@ -37,6 +38,8 @@ pub(super) struct Plan {
     /// Sending it twice does what sending it once does (RFC 9110 section 9.2.2).
     pub(super) idempotent: bool,
     pub(super) log: Option<Box<LogText>>,
+    /// Counts the request until it has ended.
+    _in_flight: InFlight,
 }
 
 /// What few requests ask for, out of the way of the others.
@@ -159,12 +162,13 @@ impl Plan {
 }
 
 /// Plans the request whose head stands in the client's inbox, and writes it as it goes on into `out`.
-/// Nothing if more of the head must be read.
+/// Nothing is planned if more of the head must be read. Plans are large: each is made where it stays.
 pub(super) fn plan(
     client: &Client,
     worker: &Worker,
     out: &mut Buffer,
-) -> Result<Option<Plan>, Box<Refused>> {
+    planned: &mut Option<Plan>,
+) -> Result<(), Box<Refused>> {
     let snapshot = worker.snapshot();
     let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let count = usize::from(snapshot.limits.header_count).min(MAX_FIELDS);
@@ -173,7 +177,7 @@ pub(super) fn plan(
     let parsed = parse_request(client.inbox.data(), &mut fields[..count]);
     let Some((head, head_bytes)) = parsed.map_err(|refusal| Box::new(Refused::unread(refusal)))?
     else {
-        return Ok(None);
+        return Ok(());
     };
     if head_bytes as u64 > snapshot.limits.header_bytes.0 {
         return Err(Box::new(too_large(client.inbox.data(), snapshot.limits.header_bytes.0)));
@@ -210,6 +214,14 @@ pub(super) fn plan(
         head_only: head.method == "HEAD",
     };
     let log = log_text(&head, address, &snapshot);
+    let named = forwarded.as_ref().map(|forwarded| forwarded.client);
+    let in_flight = match InFlight::begin(&client.connected, named, &snapshot) {
+        Ok(in_flight) => in_flight,
+        Err(problem) => {
+            let whole = whole(&head, head_bytes, client.inbox.len());
+            return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
+        }
+    };
 
     // route, assign
     let decision = match snapshot.decide(&view) {
@@ -219,7 +231,7 @@ pub(super) fn plan(
                 Undecided::NoRoute => Fault::NoRoute,
                 Undecided::NoVersion(_) => Fault::NoVersion,
             };
-            let whole = (head.framing == Framing::Length(0)).then_some(head_bytes);
+            let whole = whole(&head, head_bytes, client.inbox.len());
             let problem = fault.problem();
             return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
         }
@@ -252,7 +264,7 @@ pub(super) fn plan(
             upgrade: upgrade.map(Into::into),
         })),
     };
-    let plan = Plan {
+    *planned = Some(Plan {
         decision,
         began,
         special,
@@ -267,9 +279,10 @@ pub(super) fn plan(
         manner,
         idempotent: is_idempotent(head.method),
         log,
+        _in_flight: in_flight,
         snapshot: Rc::clone(&snapshot),
-    };
-    Ok(Some(plan))
+    });
+    Ok(())
 }
 
 /// The first of the protocols `asked` for that is among those that `may` be gone on in.
@@ -304,6 +317,13 @@ fn log_text(
             path: (&*head.path).into(),
         })
     })
+}
+
+/// Bytes of the request, if all of it is among the `read` ones, so that the next one can follow.
+fn whole(head: &RequestHead<'_, '_>, head_bytes: usize, read: usize) -> Option<usize> {
+    let Framing::Length(body) = head.framing else { return None };
+    let bytes = head_bytes.checked_add(usize::try_from(body).ok()?)?;
+    (bytes <= read).then_some(bytes)
 }
 
 fn is_idempotent(method: &str) -> bool {

@@ -38,7 +38,7 @@ pub struct Shared {
     pub cells: PerWorker<WorkerCells>,
     /// Where workers hand over their samples.
     pub samples: mpsc::Sender<Vec<Sample>>,
-    crowd: Crowd,
+    pub(super) crowd: Crowd,
     /// Connections that may be told at the same time that there are too many.
     pub(super) shedding: Semaphore,
 }
@@ -53,6 +53,10 @@ pub struct WorkerCells {
     pub panics: Counter,
     /// Samples dropped because the collector did not keep up.
     pub samples_lost: Counter,
+    /// Requests answered 503, since there were too many in flight.
+    pub requests_shed: Counter,
+    /// Likewise, since there were too many of their client.
+    pub requests_shed_per_client: Counter,
 }
 
 impl WorkerCells {
@@ -60,6 +64,14 @@ impl WorkerCells {
     pub(super) fn count_unrouted(&self, status: u16) {
         let known = UNROUTED.iter().position(|s| *s == status);
         self.unrouted[known.unwrap_or(UNROUTED.len() - 1)].add(1);
+    }
+
+    /// Counts a request above a limit.
+    pub(super) fn count_shed(&self, surplus: Surplus) {
+        match surplus {
+            Surplus::OfAll => self.requests_shed.add(1),
+            Surplus::OfClient => self.requests_shed_per_client.add(1),
+        }
     }
 }
 
@@ -74,6 +86,11 @@ impl Shared {
             crowd: Crowd::default(),
             shedding: Semaphore::new(SHED_AT_ONCE),
         }
+    }
+
+    /// How many workers there are.
+    pub(super) fn workers(&self) -> usize {
+        self.loads.iter().count()
     }
 
     /// Open client connections.

@@ -20,12 +20,12 @@ pub(super) const SHED_AT_ONCE: usize = 256;
 /// A client that is told that there are too many may take this long to read it.
 const SHED_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Which limit a connection is above.
+/// Which limit a connection, or a request, is above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Surplus {
-    /// `limits.connections`.
+    /// `limits.connections`, or `limits.requests`.
     OfAll,
-    /// `limits.connections_per_client`.
+    /// `limits.connections_per_client`, or `limits.requests_per_client`.
     OfClient,
 }
 

@@ -49,15 +49,16 @@ struct Pipe {
     progressed: bool,
 }
 
-/// Passes bytes between the client and the endpoint of `exchange`; `out` holds the answer that switched.
+/// Passes bytes between the client and the endpoint of the attempt `begun`; `out` holds the answer that switched.
 pub(super) async fn tunnel(
     client: &mut Client,
     worker: &Worker,
     plan: &Plan,
     out: &mut Buffer,
-    exchange: Exchange,
+    begun: Option<Exchange>,
     tally: &mut Tally<'_>,
 ) -> After {
+    let Some(exchange) = begun else { return After::Close };
     // How long the switch took; what follows is no request.
     tally.end();
     let is_websocket = plan.asked_for(Some(b"websocket"));

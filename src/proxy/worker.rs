@@ -1,4 +1,8 @@
 //! A worker: one thread, one single-threaded runtime, its own connections and upstream pools.
+//!
+//! Every connection is a task, and so is every request of HTTP/2. The runtime catches a panic of a task
+//! and drops what the task held: it ends that connection or request alone, and all that it counted as
+//! open or in flight is taken back. A [`Witness`] in the task counts it.
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -112,14 +116,30 @@ pub fn spawn(id: usize, shared: Arc<Shared>) -> std::io::Result<WorkerHandle> {
 
 /// A snapshot as a worker holds it: requests count their use of it by an `Rc` around this, so that the
 /// count of the `Arc`, which all workers share, is written once per snapshot and not once per request.
-pub(super) struct Held(Arc<Snapshot>);
+pub(super) struct Held {
+    snapshot: Arc<Snapshot>,
+    /// This worker's part of `limits.requests`.
+    pub(super) requests: u32,
+}
+
+impl Held {
+    fn new(snapshot: &Arc<Snapshot>, shared: &Shared) -> Self {
+        let requests = part(snapshot.limits.requests, shared.workers());
+        Self { snapshot: Arc::clone(snapshot), requests }
+    }
+}
 
 impl std::ops::Deref for Held {
     type Target = Snapshot;
 
     fn deref(&self) -> &Snapshot {
-        &self.0
+        &self.snapshot
     }
+}
+
+/// One worker's part of a limit, rounded up so that nobody's is 0.
+fn part(limit: u32, workers: usize) -> u32 {
+    limit.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX).max(1))
 }
 
 /// State of a worker; only its own thread sees it.
@@ -143,6 +163,8 @@ pub(super) struct Worker {
     pub(super) idle_until: Cell<Option<Instant>>,
     /// When connections that went on in another protocol are, once the worker drains.
     pub(super) upgraded_until: watch::Sender<Option<Instant>>,
+    /// Requests in flight.
+    pub(super) requests: Cell<u32>,
     clients: RefCell<Clients>,
     drained: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
 }
@@ -150,7 +172,7 @@ pub(super) struct Worker {
 impl Worker {
     fn new(id: usize, shared: Arc<Shared>) -> Self {
         let mut snapshot = Cache::new(Arc::clone(&shared.snapshot));
-        let current = Rc::new(Held(Arc::clone(snapshot.load())));
+        let current = Rc::new(Held::new(snapshot.load(), &shared));
         Self {
             id,
             shared,
@@ -166,6 +188,7 @@ impl Worker {
             parting: Cell::new(false),
             idle_until: Cell::new(None),
             upgraded_until: watch::Sender::new(None),
+            requests: Cell::new(0),
             clients: RefCell::default(),
             drained: RefCell::default(),
         }
@@ -209,13 +232,18 @@ impl Worker {
         }
     }
 
+    /// Counts it if the task that holds this panics.
+    pub(super) fn witness(self: &Rc<Self>) -> Witness {
+        Witness(Rc::clone(self))
+    }
+
     /// The snapshot in force. Looked at once per request, when its head is complete.
     pub(super) fn snapshot(&self) -> Rc<Held> {
         let mut cache = self.snapshot.borrow_mut();
         let latest = cache.load();
         let mut current = self.current.borrow_mut();
-        if !Arc::ptr_eq(latest, &current.0) {
-            *current = Rc::new(Held(Arc::clone(latest)));
+        if !Arc::ptr_eq(latest, &current.snapshot) {
+            *current = Rc::new(Held::new(latest, &self.shared));
         }
         Rc::clone(&current)
     }
@@ -258,6 +286,7 @@ impl Worker {
 
     /// Hands over and sweeps while there is something to do, then sleeps until there is again.
     async fn tick(self: Rc<Self>) {
+        let _witness = self.witness();
         let (mut swept, mut generation) = (Instant::now(), 0);
         loop {
             self.busy.notified().await;
@@ -334,6 +363,16 @@ impl Open {
         Self { worker: Rc::clone(worker), listener, place, seat }
     }
 
+    /// Who serves it.
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Its seat; none if it stands for many clients.
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
     /// The listening socket.
     pub(super) fn listener(&self) -> &ListenerState {
         &self.listener
@@ -358,11 +397,19 @@ impl Drop for Open {
         drop(clients);
         self.worker.shared.loads.of(self.worker.id).fetch_sub(1, Relaxed);
         self.listener.open.fetch_sub(1, Relaxed);
-        if std::thread::panicking() {
-            self.worker.shared.cells.of(self.worker.id).panics.add(1);
-        }
         if self.worker.idle_until.get().is_some() {
             self.worker.answer_drained();
+        }
+    }
+}
+
+/// Counts a panic of the task that holds it.
+pub(super) struct Witness(Rc<Worker>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.shared.cells.of(self.0.id).panics.add(1);
         }
     }
 }
@@ -385,6 +432,102 @@ impl Date {
             self.text = httpdate::fmt_http_date(date);
             self.until =
                 now + Duration::from_secs(1) - Duration::from_nanos(into.subsec_nanos().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            connection::{AddressText, Connected},
+            in_flight::InFlight,
+        },
+        *,
+    };
+    use crate::{
+        config::parse,
+        registry::Registry,
+        snapshot::{Overrides, Resolved, Sources, TlsClients},
+    };
+
+    fn worker(limits: &str) -> Rc<Worker> {
+        let config = parse(&format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nlimits: {{ {limits} }}\nroutes: [ {{ service: a }} ]\n\
+             services: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n"
+        ));
+        let sources = Sources {
+            config: &config.expect("a good file"),
+            overrides: &Overrides::new(),
+            resolved: &Resolved::new(),
+            tls: &TlsClients::new(),
+            access_log: None,
+        };
+        let snapshot = Snapshot::compile(1, sources, None, &mut Registry::new(1));
+        let shared = Arc::new(Shared::new(1, snapshot, mpsc::channel(1).0));
+        Rc::new(Worker::new(0, shared))
+    }
+
+    /// A connection as the acceptor hands it over.
+    fn connected(worker: &Rc<Worker>, listener: &Arc<ListenerState>) -> Rc<Connected> {
+        let address = [192, 0, 2, 7].into();
+        let seat = worker.shared.seat(address).expect("a seat");
+        worker.shared.loads.of(worker.id).fetch_add(1, Relaxed);
+        listener.open.fetch_add(1, Relaxed);
+        Rc::new(Connected {
+            address,
+            address_text: AddressText::new(address),
+            subject: None,
+            encrypted: false,
+            open: Open::new(worker, Arc::clone(listener), seat),
+        })
+    }
+
+    #[test]
+    fn a_panic_ends_its_task_alone_and_is_counted() {
+        let worker = worker("requests_per_client: 1");
+        let listener = Arc::new(ListenerState::default());
+        let panics = || worker.shared.cells.of(0).panics.read();
+        let open = || (worker.shared.connections(), listener.open.load(Relaxed));
+        let begin =
+            |connected: &Rc<Connected>| InFlight::begin(connected, None, &worker.snapshot());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let (go_on, told) = oneshot::channel::<()>();
+            let bystander = (worker.witness(), connected(&worker, &listener));
+            let bystander = tokio::task::spawn_local(async move {
+                let _held = bystander;
+                told.await
+            });
+            let held = (worker.witness(), connected(&worker, &listener));
+            let in_flight = begin(&held.1).expect("the first");
+            assert_eq!(
+                begin(&held.1).map(drop).expect_err("the second").kind,
+                "requests_per_client"
+            );
+            assert_eq!((panics(), open(), worker.requests.get()), (0, (2, 2), 1));
+            let panicking = tokio::task::spawn_local(async move {
+                let _held = (held, in_flight);
+                tokio::task::yield_now().await;
+                panic!("a bug");
+            });
+            assert!(panicking.await.is_err_and(|error| error.is_panic()));
+            assert_eq!((panics(), open(), worker.requests.get()), (1, (1, 1), 0));
+            // The same client is served on.
+            let next = connected(&worker, &listener);
+            drop(begin(&next).expect("a place"));
+            go_on.send(()).expect("the bystander waits");
+            bystander.await.expect("no panic").expect("told");
+        });
+        assert_eq!((panics(), open()), (1, (0, 0)));
+    }
+
+    #[test]
+    fn the_parts_of_a_limit_make_up_at_least_the_limit() {
+        for (limit, workers, expected) in
+            [(65_536, 1, 65_536), (65_536, 3, 21_846), (1, 64, 1), (u32::MAX, 2, 1 << 31)]
+        {
+            assert_eq!(part(limit, workers), expected, "{limit} among {workers}");
         }
     }
 }

@@ -3,6 +3,16 @@
 //! Lines are JSON objects or text for a terminal; the level can be changed while the process runs,
 //! the form cannot. Libraries speak in their own words and too often, so at `info` they are heard
 //! from `warn` on; `debug` lets everything through.
+//!
+//! A panic is a line as well, with its place and, if `RUST_BACKTRACE` asks for it, how it came there:
+//! whoever collects the log should not find text of another form in it.
+
+use std::{
+    any::Any,
+    backtrace::{Backtrace, BacktraceStatus},
+    panic::{self, PanicHookInfo},
+    thread,
+};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
@@ -28,11 +38,28 @@ impl Handle {
     }
 }
 
-/// Begins to log on standard error. Fails if the process logs already.
+/// Begins to log on standard error, panics too. Fails if the process logs already.
 pub fn init(log: &Log) -> Result<Handle, TryInitError> {
     let (subscriber, handle) = subscriber(log, std::io::stderr);
     subscriber.try_init()?;
+    panic::set_hook(Box::new(tell));
     Ok(handle)
+}
+
+fn tell(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("?");
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(thread, place, backtrace, "panicked: {}", why(panic.payload()));
+}
+
+/// What `panic!` was given, which is a text unless somebody went out of the way.
+fn why(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
 }
 
 fn subscriber<W>(log: &Log, writer: W) -> (impl tracing::Subscriber + Send + Sync, Handle)
@@ -113,6 +140,14 @@ mod tests {
             assert_eq!(line["generation"], 42);
             assert!(line["timestamp"].is_string() && line["target"].is_string());
         });
+    }
+
+    #[test]
+    fn a_panic_tells_its_text() {
+        let caught = |run: fn()| panic::catch_unwind(run).expect_err("a panic");
+        assert_eq!(why(&*caught(|| panic!("whole"))), "whole");
+        assert_eq!(why(&*caught(|| panic!("{} parts", 2))), "2 parts");
+        assert_eq!(why(&*caught(|| panic::panic_any(7))), "not a text");
     }
 
     #[test]

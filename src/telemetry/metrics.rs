@@ -32,6 +32,10 @@ pub struct Scrape {
     pub series: Vec<Series>,
     /// Answers given where no route matched, or none could be assigned, by status.
     pub unrouted: Vec<(u16, u64)>,
+    /// Requests answered 503, since there were too many in flight.
+    pub requests_shed: u64,
+    /// Likewise, since there were too many of their client.
+    pub requests_shed_per_client: u64,
     /// Listening sockets.
     pub listeners: Vec<Listener>,
     /// Certificates in force.
@@ -44,8 +48,10 @@ pub struct Scrape {
     pub reloads_rejected: u64,
     /// Access-log lines lost.
     pub access_log: Lost,
-    /// Panics in workers; each cost one connection.
+    /// Panics in workers; each cost one connection or request.
     pub worker_panics: u64,
+    /// Latency samples that workers dropped.
+    pub samples_lost: u64,
     /// Connections of HTTP/2 ended for a flood of frames.
     pub http2_floods: u64,
     /// Version of Tidegate.

@@ -187,6 +187,11 @@ impl Clients {
         self.open.retain(|(tls, protocol), _| used.contains(&(tls, *protocol)));
     }
 
+    /// What is wrong with the files of such a client, if their older content is in use.
+    pub fn fault(&self, tls: &VersionTls, protocol: Protocol) -> Option<&TlsError> {
+        self.open.get(&(tls.clone(), protocol))?.fault.as_ref()
+    }
+
     /// What is wrong with files whose older content is in use.
     pub fn faults(&self) -> impl Iterator<Item = &TlsError> {
         self.open.values().filter_map(|kept| kept.fault.as_ref())

@@ -8,7 +8,9 @@ use std::{
 use super::Certificate;
 
 /// A certificate that is valid for less than this is worth a warning.
-pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * DAY_SECONDS);
+
+const DAY_SECONDS: u64 = 24 * 3600;
 
 /// When a certificate in force ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,15 @@ impl Expiry {
             not_after: certificate.not_after,
         }
     }
+
+    /// Whole days from `now` until the certificate ends: 0 on its last day, below 0 afterwards.
+    pub fn days_left(&self, now: SystemTime) -> i64 {
+        let days = |time: Duration| i64::try_from(time.as_secs() / DAY_SECONDS).unwrap_or(i64::MAX);
+        match self.not_after.duration_since(now) {
+            Ok(left) => days(left),
+            Err(past) => -1 - days(past.duration()),
+        }
+    }
 }
 
 /// The certificates that end within [`EXPIRY_WARNING`] of `now`, or have ended, with what is left.
@@ -52,7 +63,7 @@ pub fn warn_expiring(expiries: &[Expiry], now: SystemTime) {
         if left.is_zero() {
             tracing::warn!(%listener, %file, %names, %ends, "a certificate has expired; renew it");
         } else {
-            let days = left.as_secs() / (24 * 3600);
+            let days = expiry.days_left(now);
             tracing::warn!(%listener, %file, %names, %ends, days, "a certificate expires soon; renew it");
         }
     }

@@ -427,10 +427,21 @@ fn the_end_of_a_certificate_is_known() {
         humantime::format_rfc3339(expiries[1].not_after).to_string(),
         "2030-01-15T00:00:00Z"
     );
+    let end = expiries[1].not_after;
+    let second = Duration::from_secs(1);
+    for (now, days) in [
+        (end - 13 * DAY, 13),
+        (end - 13 * DAY + second, 12),
+        (end - second, 0),
+        (end, 0),
+        (end + second, -1),
+        (end + 2 * DAY, -3),
+    ] {
+        assert_eq!(expiries[1].days_left(now), days);
+    }
     let soon = |now| -> Vec<_> {
         expiring(&expiries, now).map(|(e, left)| (e.names[0].clone(), left)).collect()
     };
-    let end = expiries[1].not_after;
     assert_eq!(soon(end - 14 * DAY), []);
     assert_eq!(soon(end - 13 * DAY), [("b.test".to_owned(), 13 * DAY)]);
     assert_eq!(soon(end + DAY), [("b.test".to_owned(), Duration::ZERO)]);

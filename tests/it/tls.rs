@@ -15,9 +15,10 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{eventually, origin::Origin, proxy::Proxy};
+use crate::support::{Client, eventually, origin::Origin, proxy::Proxy};
 
 /// An authority whose certificates stand as files in a folder.
 struct Authority {
@@ -205,4 +206,76 @@ fn an_endpoint_is_spoken_to_under_tls_and_must_be_who_it_is() {
     let stranger = start("other.test");
     let answer = stranger.get("/");
     assert_eq!((answer.status, answer.kind().as_str()), (502, "tls"));
+}
+
+/// What the admin endpoint of `proxy` says of the process.
+fn status(proxy: &Proxy) -> serde_json::Value {
+    let mut client = Client::connect(proxy.app().admin.expect("an admin endpoint"));
+    client.get("/v1/status").host("localhost").send().json()
+}
+
+#[test]
+fn the_status_tells_the_certificates_and_what_is_wrong_with_their_files() {
+    let authority = Authority::new();
+    authority.sign("edge", "edge.test");
+    let origin = Origin::answering("inside");
+    let builder = Proxy::builder().version("v1", &origin).top("admin: { address: 127.0.0.1:0 }");
+    let clear = builder.start();
+    assert_eq!(status(&clear)["listeners"][0]["tls"], Value::Null);
+
+    let proxy = builder.listener(&authority.listener("edge", "")).start_with_file();
+    let tls = || status(&proxy)["listeners"][0]["tls"].take();
+    let file = authority.path().join("edge.pem");
+    let before = tls();
+    let certificate = &before["certificates"][0];
+    assert_eq!(certificate["file"], file.display().to_string());
+    assert_eq!(certificate["names"], json!(["edge.test"]));
+    assert_eq!(certificate["not_after"], "4096-01-01T00:00:00Z");
+    assert!(certificate["days_left"].as_i64().is_some_and(|days| days > 365), "{certificate}");
+    assert_eq!(
+        (before["certificates"].as_array().map(Vec::len), &before["fault"]),
+        (Some(1), &Value::Null)
+    );
+
+    fs::write(&file, "no certificate").expect("written");
+    let begins = format!("{}: ", file.display());
+    let is_told = |fault: &Value| fault.as_str().is_some_and(|text| text.starts_with(&begins));
+    eventually("the fault is told", || is_told(&tls()["fault"]));
+    assert_eq!(tls()["certificates"], before["certificates"], "the old one stays");
+    authority.sign("edge", "renewed.test");
+    eventually("the new one is told", || {
+        let tls = tls();
+        tls["certificates"][0]["names"] == json!(["renewed.test"]) && tls["fault"].is_null()
+    });
+}
+
+#[test]
+fn the_status_tells_what_is_wrong_with_files_of_versions() {
+    let authority = Authority::new();
+    let ca = authority.path().join("ca.pem");
+    let good = fs::read(&ca).expect("read");
+    let text = |ca: &Path| {
+        format!(
+            "workers: 1\nlisten: [ {{ address: 127.0.0.1:0 }} ]\nadmin: {{ address: 127.0.0.1:0 }}\n\
+             services:\n  game-api:\n    baseline: v1\n    versions:\n      \
+             v1: {{ endpoints: [ 127.0.0.1:1 ] }}\n      \
+             v2: {{ endpoints: [ 127.0.0.1:2 ], tls: {{ ca: {} }} }}\n\
+             routes: [ {{ service: game-api }} ]\n",
+            ca.display()
+        )
+    };
+    let proxy = Proxy::start_with_file(&text(&ca));
+    let faults = || status(&proxy)["tls_faults"].take();
+    assert_eq!(faults(), json!([]));
+    // A file that is refused lets go of nothing that is in force.
+    proxy.write(&text(Path::new("none.pem")));
+    eventually("the file is refused", || proxy.reloads().1 > 0);
+    fs::write(&ca, "no authority").expect("written");
+    eventually("the fault is told", || faults() != json!([]));
+    let fault = &faults()[0];
+    assert_eq!((&fault["service"], &fault["version"]), (&json!("game-api"), &json!("v2")));
+    let message = fault["message"].as_str().expect("a text");
+    assert!(message.starts_with(&format!("{}: ", ca.display())), "{message}");
+    fs::write(&ca, good).expect("written");
+    eventually("it is well again", || faults() == json!([]));
 }

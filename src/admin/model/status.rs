@@ -1,13 +1,15 @@
 //! The process as the admin API shows it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::SystemTime};
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::{
     config::{LoadError, Problem, units::Weight},
+    proxy::ListenerState,
     rollout::{carried::Replacement, controller::Reloads},
+    tls::{Expiry, TlsListener},
 };
 
 /// `GET /v1/status`: the process.
@@ -37,6 +39,8 @@ pub struct Status {
     pub overrides: BTreeMap<String, IndexMap<String, Weight>>,
     /// How reloads went.
     pub reload: Reload,
+    /// Versions whose certificates or authorities cannot be used as their files are now.
+    pub tls_faults: Vec<VersionFault>,
     /// How the process was, or was not, replaced.
     pub takeover: Takeover,
 }
@@ -80,6 +84,74 @@ pub struct Listener {
     pub accepted: u64,
     /// Of those, closed at once since there were too many, of all or of their address.
     pub shed: u64,
+    /// Its certificates; null if clients speak without TLS.
+    pub tls: Option<ListenerTls>,
+}
+
+/// Certificates of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListenerTls {
+    /// Those in force, in the order of the file.
+    pub certificates: Vec<Certificate>,
+    /// Why their files cannot be used as they are now, so that those before them stay in force; null if
+    /// the files are in force.
+    pub fault: Option<String>,
+}
+
+/// A certificate in force at a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// Its file.
+    pub file: String,
+    /// Names and addresses that it is for.
+    pub names: Vec<String>,
+    /// When it ends, as RFC 3339 in UTC.
+    pub not_after: String,
+    /// Whole days until then: 0 on its last day, below 0 afterwards.
+    pub days_left: i64,
+}
+
+/// Why the TLS of a version is as its files were before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionFault {
+    /// The service.
+    pub service: String,
+    /// Its version.
+    pub version: String,
+    /// What is wrong, with the file.
+    pub message: String,
+}
+
+impl Listener {
+    /// What is shown of `listener` at the time `now`.
+    pub fn new(listener: &ListenerState, now: SystemTime) -> Self {
+        Self {
+            address: listener.name.clone(),
+            open: listener.open.load(Relaxed),
+            accepted: listener.accepted.load(Relaxed),
+            shed: listener.shed.load(Relaxed) + listener.shed_per_client.load(Relaxed),
+            tls: listener.tls.as_ref().map(|tls| ListenerTls::new(tls, now)),
+        }
+    }
+}
+
+impl ListenerTls {
+    fn new(tls: &TlsListener, now: SystemTime) -> Self {
+        let certificates = tls.expiries().into_iter().map(|expiry| Certificate::new(expiry, now));
+        let fault = tls.fault().map(|fault| fault.error.to_string());
+        Self { certificates: certificates.collect(), fault }
+    }
+}
+
+impl Certificate {
+    fn new(expiry: Expiry, now: SystemTime) -> Self {
+        Self {
+            file: expiry.file.display().to_string(),
+            not_after: humantime::format_rfc3339_seconds(expiry.not_after).to_string(),
+            days_left: expiry.days_left(now),
+            names: expiry.names,
+        }
+    }
 }
 
 /// How reloads went.

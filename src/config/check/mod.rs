@@ -175,12 +175,15 @@ fn admin(admin: &Admin, config: &Config, path: &FieldPath, found: &mut Vec<Findi
 }
 
 fn limits(limits: &Limits, path: &FieldPath, found: &mut Vec<Finding>) {
-    if limits.connections == 0 {
-        found.push(Finding::new(path.key("connections"), "out of range; write 1 or more"));
-    }
-    if limits.connections_per_client == 0 {
-        let path = path.key("connections_per_client");
-        found.push(Finding::new(path, "out of range; write 1 or more"));
+    for (field, limit) in [
+        ("connections", limits.connections),
+        ("connections_per_client", limits.connections_per_client),
+        ("requests", limits.requests),
+        ("requests_per_client", limits.requests_per_client),
+    ] {
+        if limit == 0 {
+            found.push(Finding::new(path.key(field), "out of range; write 1 or more"));
+        }
     }
     if !(ByteSize(1 << 10)..=ByteSize(1 << 20)).contains(&limits.header_bytes) {
         let message = format!("`{}` is out of range; write 1KiB to 1MiB", limits.header_bytes);
@@ -315,7 +318,8 @@ trusted_proxies: [ 10.0.0.0/8, 10.0.0.0/8, ::1, ::/0 ]
 admin:
   address: 0.0.0.0:9090
   tokens: [ {{ name: ci, file: '' }}, {{ name: ci, file: b }}, {{ name: 'c i', file: c }} ]
-limits: {{ connections: 0, connections_per_client: 0, header_bytes: 512B, header_count: 257 }}
+limits:
+  {{ connections: 0, connections_per_client: 0, requests: 0, requests_per_client: 0, header_bytes: 512B, header_count: 257 }}
 access_log: {{ path: '' }}
 resolver: {{ servers: [ 10.0.0.2:53, 10.0.0.2:53, 10.0.0.2:0 ] }}
 "
@@ -325,13 +329,15 @@ resolver: {{ servers: [ 10.0.0.2:53, 10.0.0.2:53, 10.0.0.2:0 ] }}
 7:31: admin.tokens[0].file: names no file; write its path
 7:45: admin.tokens[1].name: `ci` names another token already; give each its own name
 7:68: admin.tokens[2].name: `c i` cannot be a name; write 1 to 64 of the letters a-z A-Z, the digits 0-9 and . _ -
-8:24: limits.connections: out of range; write 1 or more
-8:51: limits.connections_per_client: out of range; write 1 or more
-8:68: limits.header_bytes: `512B` is out of range; write 1KiB to 1MiB
-8:88: limits.header_count: out of range; write 1 to 256
-9:21: access_log.path: names no file; write its path
-10:37: resolver.servers[1]: `10.0.0.2:53` twice; write it once
-10:50: resolver.servers[2]: port 0; a DNS server listens at port 53",
+9:18: limits.connections: out of range; write 1 or more
+9:45: limits.connections_per_client: out of range; write 1 or more
+9:58: limits.requests: out of range; write 1 or more
+9:82: limits.requests_per_client: out of range; write 1 or more
+9:99: limits.header_bytes: `512B` is out of range; write 1KiB to 1MiB
+9:119: limits.header_count: out of range; write 1 to 256
+10:21: access_log.path: names no file; write its path
+11:37: resolver.servers[1]: `10.0.0.2:53` twice; write it once
+11:50: resolver.servers[2]: port 0; a DNS server listens at port 53",
         );
         assert_problems(
             &format!("{SERVICES}{ROUTES}{LISTEN}admin: {{ address: 0.0.0.0:9090 }}\n"),

@@ -136,9 +136,6 @@ impl Drop for Member {
                 waker.wake_by_ref();
             }
         }
-        if std::thread::panicking() {
-            self.worker.shared.cells.of(self.worker.id).panics.add(1);
-        }
     }
 }
 
@@ -266,6 +263,7 @@ impl Serving {
         let patience = Instant::now() + self.limits.header_timeout;
         let client = Client::new(stream, Deadline::new(patience), Rc::clone(&self.connected));
         tokio::task::spawn_local(async move {
+            let _witness = member.worker.witness();
             let mut client = client;
             client.inbox = member.worker.blocks.take_small();
             // What became of the client's connection is the connection's own affair.

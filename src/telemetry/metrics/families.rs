@@ -34,6 +34,13 @@ pub(super) fn traffic(scrape: &Scrape, page: &mut Page) {
     for (code, count) in &scrape.unrouted {
         unrouted.count([("code", &code.to_string())], *count);
     }
+    let mut shed = page.counter(
+        "tidegate_requests_shed_total",
+        "Requests answered 503, since the limit of those in flight was reached: of all (total) or of \
+         one client (per_client).",
+    );
+    shed.count([("limit", "total")], scrape.requests_shed);
+    shed.count([("limit", "per_client")], scrape.requests_shed_per_client);
 }
 
 fn labels(series: &super::Series) -> Labels<'_, 3> {
@@ -190,6 +197,12 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     for listener in &scrape.listeners {
         handshakes.count([("listener", &listener.name)], listener.tls_handshakes_failed);
     }
+    page.counter(
+        "tidegate_http2_floods_total",
+        "Connections of HTTP/2 ended, since their client sent more frames that ask for nothing than a \
+         client has use for.",
+    )
+    .count([], scrape.http2_floods);
     let mut reloads = page.counter(
         "tidegate_config_reloads_total",
         "Reloads of the configuration: applied, or rejected, which changed nothing.",
@@ -210,14 +223,15 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     dropped.count([("reason", "write_error")], scrape.access_log.write_error);
     page.counter(
         "tidegate_worker_panics_total",
-        "Panics caught in workers; any is a bug of Tidegate and cost one connection.",
+        "Panics caught in workers; any is a bug of Tidegate and cost one connection or request.",
     )
     .count([], scrape.worker_panics);
     page.counter(
-        "tidegate_http2_floods_total",
-        "Connections of HTTP/2 that were ended for frames that bring no request on.",
+        "tidegate_latency_samples_lost_total",
+        "Requests that are missing in the histograms of latency and duration, since the collector did \
+         not keep up; the counts of requests have them.",
     )
-    .count([], scrape.http2_floods);
+    .count([], scrape.samples_lost);
     page.gauge("tidegate_build_info", "Version of Tidegate; the value is always 1.")
         .value([("version", scrape.build)], 1.0);
 }

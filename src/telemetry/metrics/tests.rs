@@ -50,6 +50,8 @@ fn scrape() -> Scrape {
             durations: collector.series(0),
         }],
         unrouted: vec![(404, 5)],
+        requests_shed: 6,
+        requests_shed_per_client: 8,
         listeners: vec![Listener {
             name: "0.0.0.0:8080".into(),
             open: 64,
@@ -69,7 +71,8 @@ fn scrape() -> Scrape {
         reloads_rejected: 1,
         access_log: Lost { queue_full: 9, write_error: 0 },
         worker_panics: 0,
-        http2_floods: 0,
+        samples_lost: 1024,
+        http2_floods: 2,
         build: "0.1.0",
         started: UNIX_EPOCH + Duration::from_millis(1_795_332_031_500),
         process: Some(Process {

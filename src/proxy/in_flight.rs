@@ -1,0 +1,87 @@
+//! Requests in flight, bounded: of all clients, and of each.
+//!
+//! Requests are counted and not connections, since many can share one. The bound on all of them is
+//! divided among the workers, and each counts for itself: nothing is shared, at the price that one
+//! worker may refuse while another has room. A client's own count is shared by its connections, on
+//! whichever workers they are (`crowd.rs`). Trusted proxies stand for many clients and are not counted;
+//! the clients that they name are.
+
+use std::{net::IpAddr, rc::Rc};
+
+use super::{
+    connection::Connected,
+    crowd::Seat,
+    forwarded::contains,
+    problem::Problem,
+    shed::Surplus,
+    worker::{Held, Worker},
+};
+
+/// A request in flight, counted until this is dropped.
+pub(super) struct InFlight {
+    connected: Rc<Connected>,
+    whose: Whose,
+}
+
+enum Whose {
+    /// The connection's client's, if that has a seat; a trusted proxy or a balancer that asks for itself
+    /// has none.
+    Seats,
+    /// Of the client that a trusted proxy named.
+    Named(IpAddr),
+    /// Of a trusted proxy behind a trusted proxy.
+    Nobodys,
+}
+
+impl InFlight {
+    /// Counts a request of the client `connected`, or of the one that it named if it is a trusted proxy.
+    /// What to answer if that is one too many.
+    pub(super) fn begin(
+        connected: &Rc<Connected>,
+        named: Option<IpAddr>,
+        snapshot: &Held,
+    ) -> Result<Self, Problem> {
+        let worker = connected.open.worker();
+        let requests = worker.requests.get();
+        if requests >= snapshot.requests {
+            return Err(refuse(worker, Surplus::OfAll));
+        }
+        let limit = snapshot.limits.requests_per_client;
+        let (whose, fits) = match named {
+            None => (Whose::Seats, connected.open.seat().is_none_or(|seat| seat.begin(limit))),
+            Some(client) if contains(&snapshot.trusted_proxies, client) => (Whose::Nobodys, true),
+            Some(client) => (Whose::Named(client), worker.shared.crowd.begin(client, limit)),
+        };
+        if !fits {
+            return Err(refuse(worker, Surplus::OfClient));
+        }
+        worker.requests.set(requests + 1);
+        Ok(Self { connected: Rc::clone(connected), whose })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let open = &self.connected.open;
+        let worker = open.worker();
+        worker.requests.set(worker.requests.get() - 1);
+        match self.whose {
+            Whose::Seats => open.seat().into_iter().for_each(Seat::end),
+            Whose::Named(client) => worker.shared.crowd.end(client),
+            Whose::Nobodys => {}
+        }
+    }
+}
+
+#[cold]
+fn refuse(worker: &Worker, surplus: Surplus) -> Problem {
+    worker.shared.cells.of(worker.id).count_shed(surplus);
+    let (kind, detail) = match surplus {
+        Surplus::OfAll => ("requests", "there are more requests in flight than the limit"),
+        Surplus::OfClient => (
+            "requests_per_client",
+            "there are more requests from this address in flight than the limit",
+        ),
+    };
+    Problem { status: 503, kind, detail }
+}

@@ -1,0 +1,117 @@
+//! Looks at certificates and keys: of listeners, and of clients of endpoints.
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use super::Controller;
+use crate::{
+    config::{Config, schema},
+    snapshot::{TlsClients, open_clients},
+    tls::{Client, Refreshed, TlsError, warn_expiring},
+};
+
+impl Controller {
+    /// Looks at certificates and keys again, whatever the file says. A client of endpoints whose files
+    /// are broken keeps what it had.
+    pub fn refresh_tls(&mut self) {
+        let config = Arc::clone(&self.config);
+        self.refresh_certificates(&config);
+        match open_clients(&config, &mut self.clients) {
+            Ok(tls) if self.renews(&tls) => {
+                self.tls = tls;
+                let generation = self.publish(true);
+                tracing::info!(generation, "certificates towards endpoints taken over");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "certificates towards endpoints cannot be used"),
+        }
+        for error in self.clients.faults() {
+            tracing::error!(%error, "certificates towards endpoints cannot be used; the old ones stay");
+        }
+    }
+
+    /// Whether one of `tls` is another client than is in force.
+    pub(super) fn renews(&self, tls: &TlsClients) -> bool {
+        let same = |(key, client): (&(schema::VersionTls, schema::Protocol), &Client)| {
+            self.tls.get(key).is_some_and(|known| Arc::ptr_eq(known.config(), client.config()))
+        };
+        !tls.iter().all(same)
+    }
+
+    /// Has every listener look at its certificates, as `config` names them.
+    pub(super) fn refresh_certificates(&self, config: &Config) {
+        let now = SystemTime::now();
+        for (place, listener) in self.listeners.iter().enumerate() {
+            let listen = listen_of(&listener.name, place, &config.listen);
+            let wanted = listen.and_then(|listen| listen.tls.as_ref());
+            let (Some(tls), Some(wanted)) = (&listener.tls, wanted) else { continue };
+            match tls.replace(wanted, now) {
+                Refreshed::Unchanged => {}
+                Refreshed::Renewed => {
+                    tracing::info!(listener = listener.name, "certificates taken over");
+                }
+                Refreshed::Kept(fault) => {
+                    let (listener, error) = (&fault.listener, &fault.error);
+                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay");
+                }
+            }
+        }
+        let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
+        warn_expiring(&listeners.flat_map(|tls| tls.expiries()).collect::<Vec<_>>(), now);
+    }
+
+    /// What is wrong with files of a version's `tls`, while their older content is in use, by service and
+    /// version.
+    pub fn tls_faults(&self) -> impl Iterator<Item = (&str, &str, &TlsError)> {
+        self.config.services.iter().flat_map(|(name, service)| {
+            service.versions.iter().filter_map(|(version, settings)| {
+                let fault = self.clients.fault(settings.tls.as_ref()?, settings.protocol)?;
+                Some((name.as_str(), version.as_str(), fault))
+            })
+        })
+    }
+
+    /// Files of certificates and keys that are in use: a change of one is worth a reload.
+    pub fn tls_files(&self) -> Vec<PathBuf> {
+        let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
+        let mut files: Vec<PathBuf> = listeners.flat_map(|tls| tls.files()).collect();
+        files.extend(self.clients.files().cloned());
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+/// What a file says of the socket bound to `bound`, which stood at `place` when the process started: the
+/// entry with its address, wherever it stands now; one with port 0 is known by its place alone.
+fn listen_of<'a>(
+    bound: &str,
+    place: usize,
+    listen: &'a [schema::Listen],
+) -> Option<&'a schema::Listen> {
+    let same = listen.iter().find(|l| l.address.to_string() == bound);
+    same.or_else(|| listen.get(place).filter(|l| l.address.port() == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Certificates were taken by place, so listeners that changed places in the file got each other's.
+    #[test]
+    fn a_listener_is_known_by_its_address_and_not_by_its_place() {
+        let listen = |addresses: &[&str]| -> Vec<schema::Listen> {
+            let entries: Vec<_> =
+                addresses.iter().map(|a| serde_json::json!({ "address": a })).collect();
+            serde_json::from_value(entries.into()).expect("listeners")
+        };
+        let found = |bound, place, addresses: &[&str]| {
+            let listen = listen(addresses);
+            listen_of(bound, place, &listen).map(|l| l.address.to_string())
+        };
+        let (a, b, any) = ("127.0.0.1:8443", "127.0.0.1:9443", "127.0.0.1:0");
+        assert_eq!(found(a, 0, &[a, b]).as_deref(), Some(a));
+        assert_eq!(found(a, 0, &[b, a]).as_deref(), Some(a));
+        assert_eq!(found(a, 0, &[b]), None);
+        assert_eq!(found("127.0.0.1:40001", 1, &[a, any]).as_deref(), Some(any));
+    }
+}

@@ -1,0 +1,38 @@
+//! The access log, which reloads replace.
+
+use super::Controller;
+use crate::{config::Config, telemetry::access_log};
+
+impl Controller {
+    /// Lines that the access log lost.
+    pub fn access_log_lost(&self) -> access_log::Lost {
+        self.access_log.as_ref().map(access_log::AccessLog::lost).unwrap_or_default()
+    }
+
+    /// Opens the access log that `new` asks for, if it is another one than is open.
+    pub(super) fn replace_access_log(&mut self, new: &Config) {
+        let path = |config: &Config| config.access_log.as_ref().map(|log| log.path.clone());
+        if path(new) == path(&self.config) {
+            return;
+        }
+        match path(new).map(|path| access_log::AccessLog::start(&path)).transpose() {
+            // The old writer ends when the last worker has let go of the old snapshot.
+            Ok(log) => self.access_log = log,
+            Err(error) => {
+                tracing::error!(%error, "the access log cannot be opened; the old one stays")
+            }
+        }
+    }
+
+    /// The access log, to end it.
+    pub fn take_access_log(&mut self) -> Option<access_log::AccessLog> {
+        self.access_log.take()
+    }
+
+    /// Opens the access log's file anew, after it was renamed.
+    pub fn reopen_logs(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Takes over the file when it has changed.
+
+use std::sync::Arc;
+
+use super::{Controller, weights::keeps_override};
+use crate::{
+    config::{Config, LoadError, Loaded, schema},
+    snapshot::{TlsClients, open_clients},
+};
+
+/// How reloads went.
+#[derive(Debug, Clone, Default)]
+pub struct Reloads {
+    /// Files taken over, or found unchanged.
+    pub applied: u64,
+    /// Bad files, which changed nothing.
+    pub rejected: u64,
+    /// What was wrong with the last file, if it was bad.
+    pub error: Option<Arc<LoadError>>,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The file is as before.
+    Unchanged,
+    /// The file is in force, as this generation.
+    Applied(u64),
+}
+
+impl Controller {
+    /// How reloads went.
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// Takes over the file as it was `read` again. A bad file changes nothing; it is logged and counted,
+    /// and [`Controller::reloads`] shows what was wrong with it.
+    pub fn reload(&mut self, read: Result<Loaded, LoadError>) -> Result<Reloaded, Arc<LoadError>> {
+        let opened = read.and_then(|loaded| {
+            open_clients(&loaded.config, &mut self.clients)
+                .map(|tls| (loaded, tls))
+                .map_err(|error| LoadError::Named { why: error.to_string() })
+        });
+        match opened {
+            Ok((loaded, tls)) => {
+                self.reloads.applied += 1;
+                self.reloads.error = None;
+                Ok(self.take_over(loaded, tls))
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                tracing::error!(%error, "the file was not taken over; the old configuration stays");
+                self.reloads.rejected += 1;
+                self.reloads.error = Some(Arc::clone(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn take_over(&mut self, loaded: Loaded, tls: TlsClients) -> Reloaded {
+        self.tokens = loaded.tokens;
+        self.refresh_certificates(&loaded.config);
+        let renewed = self.renews(&tls);
+        self.tls = tls;
+        if loaded.hash == self.hash {
+            if !renewed {
+                return Reloaded::Unchanged;
+            }
+            let generation = self.publish(true);
+            tracing::info!(generation, "certificates towards endpoints taken over");
+            return Reloaded::Applied(generation);
+        }
+        let new = loaded.config;
+        for field in needs_restart(&self.config, &new) {
+            tracing::warn!(field, "a change of this field takes effect at the next start");
+        }
+        self.replace_access_log(&new);
+        if let Some(log) = &self.log {
+            log.set_level(new.log.level);
+        }
+        let old = std::mem::replace(&mut self.config, Arc::new(new));
+        let config = &self.config;
+        self.overrides.retain(|name, weights| {
+            let written = |config: &Config| config.services.get(name).map(|s| s.weights.clone());
+            keeps_override(name, weights, written(&old) == written(config), config)
+        });
+        self.hash = loaded.hash;
+        tell_what_is_not_done(config);
+        let generation = self.publish(false);
+        self.in_force.send_replace(Arc::clone(&self.config));
+        tracing::info!(generation, hash = self.hash, "configuration taken over");
+        Reloaded::Applied(generation)
+    }
+}
+
+/// Says which fields of a valid file have no effect yet.
+pub(super) fn tell_what_is_not_done(config: &Config) {
+    for (service, _) in config.services.iter().filter(|(_, service)| service.eject.is_some()) {
+        tracing::warn!(
+            service,
+            "`eject` is read and checked, but this release does not compare versions yet"
+        );
+    }
+}
+
+/// Fields that differ and are only read at start.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let admin = |c: &Config| c.admin.as_ref().map(|a| a.address);
+    let format = |c: &Config| -> schema::LogFormat { c.log.format };
+    [
+        ("workers", old.workers != new.workers),
+        ("listen", old.listen != new.listen),
+        ("admin.address", admin(old) != admin(new)),
+        ("resolver", old.resolver != new.resolver),
+        ("log.format", format(old) != format(new)),
+        ("takeover", old.takeover != new.takeover),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+    .collect()
+}
