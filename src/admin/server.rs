@@ -12,9 +12,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
     select,
     sync::{Semaphore, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tower::Service;
+
+use crate::proxy::next_client;
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 256;
@@ -30,9 +32,6 @@ const CONNECTION_LIFE: Duration = Duration::from_secs(300);
 /// Time for the last answer of a connection.
 const LAST_ANSWER: Duration = Duration::from_secs(15);
 
-/// Pause after an accept that failed for want of file descriptors or memory.
-const BACK_OFF: Duration = Duration::from_millis(50);
-
 /// Accepts for as long as the runtime lives, while it `is_open`; when it closes, connections end after
 /// their answer, so that their clients come to the process that has taken over.
 pub(super) async fn accept(
@@ -44,30 +43,14 @@ pub(super) async fn accept(
     loop {
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let accepted = select! {
-            biased;
-            _ = is_open.wait_for(|open| !open) => None,
-            accepted = socket.accept() => Some(accepted),
+        let Some((stream, peer)) = next_client(&socket, &mut is_open, "admin").await else {
+            return;
         };
-        let Some(accepted) = accepted else {
-            if is_open.has_changed().is_err() || is_open.wait_for(|open| *open).await.is_err() {
-                return;
-            }
-            continue;
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let (router, is_open) = (router.clone(), is_open.clone());
-                tokio::spawn(async move {
-                    converse(stream, peer, router, is_open).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the admin endpoint cannot accept");
-                sleep(BACK_OFF).await;
-            }
-        }
+        let (router, is_open) = (router.clone(), is_open.clone());
+        tokio::spawn(async move {
+            converse(stream, peer, router, is_open).await;
+            drop(place);
+        });
     }
 }
 

@@ -10,7 +10,6 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc as std_mpsc},
     thread,
-    time::Duration,
 };
 
 use tokio::{
@@ -20,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    entrance::next_client,
     shared::{ListenerState, Shared},
     shed::{Surplus, shed},
     worker::{Accepted, Command},
@@ -34,9 +34,6 @@ const BACKLOG: i32 = 4096;
 
 /// Protocols offered to clients that speak TLS.
 const ALPN: &[&[u8]] = &[H2, HTTP_1_1];
-
-/// Pause after an accept that failed for want of a resource (file descriptors, memory).
-const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// A bound listening socket.
 #[derive(Debug)]
@@ -158,33 +155,9 @@ async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut is_open: watch::R
             return;
         }
     };
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = is_open.wait_for(|open| !open) => None,
-            accepted = socket.accept() => Some(accepted),
-        };
-        let Some(accepted) = accepted else {
-            if is_open.has_changed().is_err() || is_open.wait_for(|open| *open).await.is_err() {
-                return;
-            }
-            continue;
-        };
-        match accepted {
-            Ok((stream, peer)) => hand_out.give(stream, peer, &state),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::error!(listener = state.name, %error, "clients cannot be accepted");
-                tokio::time::sleep(BACK_OFF).await;
-            }
-        }
+    while let Some((stream, peer)) = next_client(&socket, &mut is_open, &state.name).await {
+        hand_out.give(stream, peer, &state);
     }
-}
-
-/// Whether an accept failed because its client had already left, rather than for want of a resource.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 impl HandOut {

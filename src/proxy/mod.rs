@@ -11,6 +11,7 @@ mod connect;
 mod connection;
 mod crowd;
 mod deadline;
+mod entrance;
 mod exchange;
 mod forwarded;
 mod grpc;
@@ -34,6 +35,7 @@ mod worker;
 
 pub use acceptor::{Acceptor, Listener};
 pub use crowd::Seat;
+pub use entrance::next_client;
 pub use shared::{ListenerState, Shared, WorkerCells};
 pub use tunnel::LAST_WORDS;
 pub use worker::{Accepted, Command, Drain, WorkerHandle, spawn};

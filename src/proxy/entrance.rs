@@ -1,0 +1,104 @@
+//! Waits for the next client at a listening socket, for as long as somebody may be accepted there.
+//!
+//! An accept can fail for two reasons. Its client had already left: that is the client's affair, and the
+//! next one is looked at. Or a resource is missing, such as a file descriptor: then the next accept would
+//! fail as well, so there is a pause before it, in which others may give theirs back.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    select,
+    sync::watch,
+    time::sleep,
+};
+
+/// Pause after an accept that failed for want of a resource.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// The next client of `socket`, once it `is_open`; nothing if nobody is left to open it. The log knows
+/// the socket as `listener`.
+pub async fn next_client(
+    socket: &TcpListener,
+    is_open: &mut watch::Receiver<bool>,
+    listener: &str,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = select! {
+            biased;
+            _ = is_open.wait_for(|open| !open) => None,
+            accepted = socket.accept() => Some(accepted),
+        };
+        match accepted {
+            Some(Ok(client)) => return Some(client),
+            Some(Err(error)) if is_of_one_client(&error) => {}
+            Some(Err(error)) => {
+                tracing::error!(listener, %error, "clients cannot be accepted");
+                sleep(BACK_OFF).await;
+            }
+            None => {
+                let opened =
+                    is_open.has_changed().is_ok() && is_open.wait_for(|open| *open).await.is_ok();
+                if !opened {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because its client had already left.
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{Future, poll_fn},
+        pin::pin,
+        task::Poll,
+    };
+
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn a_client_that_left_is_told_from_a_resource_that_is_missing() {
+        for (error, of_one_client) in [
+            (Errno::CONNABORTED, true),
+            (Errno::CONNRESET, true),
+            (Errno::INTR, true),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::NOBUFS, false),
+            (Errno::NOMEM, false),
+        ] {
+            assert_eq!(is_of_one_client(&error.into()), of_one_client, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_are_taken_in_while_it_is_open_and_wait_while_it_is_not() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = socket.local_addr().expect("bound");
+        let (door, mut is_open) = watch::channel(true);
+        for open in [true, false, true] {
+            door.send_replace(open);
+            let waiting = TcpStream::connect(address).await.expect("a queue");
+            let mut next = pin!(next_client(&socket, &mut is_open, "test"));
+            if !open {
+                // The client is in the queue already, so an accept would be ready.
+                let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+                assert!(polled.is_pending());
+                door.send_replace(true);
+            }
+            let (_, peer) = next.await.expect("a client");
+            assert_eq!(peer, waiting.local_addr().expect("connected"));
+        }
+        door.send_replace(false);
+        drop(door);
+        assert!(next_client(&socket, &mut is_open, "test").await.is_none());
+    }
+}
