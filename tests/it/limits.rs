@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Answer, Client, Origin, PATIENCE, Proxy, eventually};
+use crate::support::{
+    Answer, Client, Origin, PATIENCE, Proxy, eventually,
+    http2::{GET, HEADERS, WHOLE, block, frame},
+};
 
 fn limited(origin: &Origin, limits: &str) -> Proxy {
     Proxy::builder().version("v1", origin).top(&format!("limits: {{ {limits} }}")).start()
@@ -56,6 +59,53 @@ fn more_fields_than_the_limit_are_a_431() {
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: 1\r\n".repeat(count)));
         assert_eq!(client.answer().status, status, "{count} beside Host");
     }
+}
+
+#[test]
+fn two_thousand_slow_clients_leave_others_untouched_and_are_cut_off() {
+    const EACH: usize = 500;
+    let origin = Origin::start(|call| {
+        call.skip_body()?;
+        if call.target() != "/large" {
+            return call.answer(200, b"ok");
+        }
+        // More than what all buffers on the way hold.
+        call.send("HTTP/1.1 200 OK\r\nContent-Length: 16777216\r\n\r\n")?;
+        (0..256).try_for_each(|_| call.send([b'x'; 65_536]))
+    });
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy =
+        builder.top("limits: { header_timeout: 3s, body_timeout: 3s, idle_timeout: 3s }").start();
+    let get = frame(HEADERS, WHOLE, 1, &block(&GET));
+    let mut slow = Vec::with_capacity(4 * EACH);
+    for _ in 0..EACH {
+        // Heads that never end, bodies that never come, answers that nobody reads, streams that stop.
+        let mut client = proxy.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Pad: ");
+        slow.push(client);
+        let mut client = proxy.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx");
+        slow.push(client);
+        let mut client = Client::connect_narrow(proxy.address);
+        client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+        slow.push(client);
+        let mut client = proxy.connect();
+        client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        client.send(&get[..get.len() - 1]);
+        slow.push(client);
+    }
+    assert_eq!(slow.len(), 2000);
+    let mut times: Vec<Duration> = (0..200)
+        .map(|_| {
+            let began = Instant::now();
+            assert_eq!(proxy.get("/").status, 200);
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[100] < Duration::from_millis(500), "the median took {:?}", times[100]);
+    eventually("all are cut off", || proxy.open_connections() == 0);
+    assert_eq!(proxy.in_flight(), 0);
 }
 
 #[test]

@@ -13,9 +13,13 @@ use std::{
         },
     },
     process::Command,
-    sync::atomic::{
-        AtomicBool, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
+    sync::{
+        Mutex,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -26,6 +30,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Answer, Client, Origin, PATIENCE, Proxy, SetOnDrop, eventually,
+    http2::{Http2, Reply, request},
     process::{Process, free_address, program},
     proxy::{Builder, SERVICE},
 };
@@ -49,8 +54,82 @@ fn spawn(builder: &Builder, admin: SocketAddr) -> Process {
     process
 }
 
+/// Origins that answer with their name, and echo once they are asked to go on as a WebSocket.
 fn origins() -> [Origin; 2] {
-    ["v1", "v2"].map(Origin::answering)
+    ["v1", "v2"].map(|name| {
+        Origin::start(move |call| {
+            if call.head.field("upgrade").is_none() {
+                call.skip_body()?;
+                return call.answer(200, name.as_bytes());
+            }
+            call.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n")?;
+            call.send("Connection: Upgrade\r\n\r\n")?;
+            call.close();
+            loop {
+                match call.wire.some()? {
+                    end if end.is_empty() => return Ok(()),
+                    bytes => call.send(bytes)?,
+                }
+            }
+        })
+    })
+}
+
+/// A WebSocket, opened.
+fn websocket(address: SocketAddr) -> Client {
+    let mut client = Client::connect(address);
+    client
+        .send("GET /live HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    let head = client.wire.head().expect("open").expect("a head");
+    assert_eq!(head.start_line(), "HTTP/1.1 101 Switching Protocols");
+    client
+}
+
+/// A masked frame of two bytes, and the close frame that a drain ends a WebSocket with.
+const FRAME: &[u8] = b"\x82\x82\0\0\0\0hi";
+const GOING_AWAY: &[u8] = b"\x88\x02\x03\xe9";
+
+/// Sends a frame and gets it back; false if the WebSocket was closed in order instead.
+#[track_caller]
+fn echo(client: &mut Client) -> bool {
+    if client.wire.send(FRAME).is_err() {
+        return false;
+    }
+    let mut got = Vec::new();
+    while got.len() < FRAME.len() {
+        match client.wire.some() {
+            Ok(bytes) if !bytes.is_empty() => got.extend(bytes),
+            _ => break,
+        }
+        if got == GOING_AWAY {
+            return false;
+        }
+    }
+    assert_eq!(got, FRAME);
+    true
+}
+
+/// A client of HTTP/2 that opens another connection when it is told that one ends.
+struct Streamer {
+    address: SocketAddr,
+    connection: Option<Http2>,
+}
+
+impl Streamer {
+    fn ask(&mut self) -> Result<Reply, h2::Error> {
+        loop {
+            let client = self.connection.get_or_insert_with(|| Http2::connect(self.address));
+            match client.run(client.asked(request("POST", "/bets"), Some(b"a bet"))) {
+                // What was told to go took nothing of this one: so says GOAWAY (RFC 9113 section 6.8).
+                Err(error)
+                    if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) =>
+                {
+                    self.connection = None;
+                }
+                done => return done,
+            }
+        }
+    }
 }
 
 /// What the process that serves the admin endpoint says of itself; nothing if it went away meanwhile.
@@ -132,9 +211,30 @@ fn ten_upgrades_in_a_row_under_load_lose_no_request() {
     let thinking_ms = [0, 0, 0, 3, 40, 300, 1_300];
     thread::scope(|scope| {
         let _stop = SetOnDrop(&stop);
+        let (stop, asked) = (&stop, &asked);
+        for thinking in [0, 3, 300] {
+            let mut streamer = Streamer { address: process.address, connection: None };
+            scope.spawn(move || {
+                while !stop.load(SeqCst) {
+                    let answer = streamer.ask().expect("an answer");
+                    assert_eq!((answer.status, &answer.body[..]), (200, &b"v2"[..]), "streams");
+                    asked.fetch_add(1, Relaxed);
+                    thread::sleep(Duration::from_millis(thinking));
+                }
+            });
+        }
+        let address = process.address;
+        scope.spawn(move || {
+            while !stop.load(SeqCst) {
+                let mut client = websocket(address);
+                // It lives on while its process drains, or is closed in order.
+                while !stop.load(SeqCst) && echo(&mut client) {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+        });
         for (n, thinking) in thinking_ms.into_iter().enumerate() {
             let mut player = Player { address: process.address, connection: None };
-            let (stop, asked) = (&stop, &asked);
             scope.spawn(move || {
                 while !stop.load(SeqCst) {
                     let post = (n as u64 + asked.fetch_add(1, Relaxed)).is_multiple_of(2);
@@ -155,6 +255,24 @@ fn ten_upgrades_in_a_row_under_load_lose_no_request() {
     assert_eq!(status["overrides"], json!({ SERVICE: { "v2": 1.0 } }));
     assert!(status["generation"].as_u64() >= Some(generation + 10), "{status}");
     eventually("the log tells each", || process.pids().len() == 11);
+}
+
+#[test]
+fn a_websocket_finishes_on_the_process_that_it_began_on() {
+    let origins = origins();
+    let (builder, admin) = builder(&origins);
+    let mut process = spawn(&builder.top("shutdown: { deadline: 60s }"), admin);
+    let mut before = websocket(process.address);
+    assert!(echo(&mut before));
+    upgrade(admin);
+    let mut after = websocket(process.address);
+    for _ in 0..20 {
+        assert!(echo(&mut before) && echo(&mut after));
+    }
+    assert!(!process.has_ended(), "it waits for its WebSocket");
+    drop(before);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+    assert!(echo(&mut after));
 }
 
 #[test]
@@ -196,19 +314,23 @@ fn a_new_process_that_fails_leaves_the_old_one_serving() {
 
 #[test]
 fn an_answer_in_flight_is_finished_by_the_old_process() {
-    let origin = Origin::start(|call| {
-        if call.nth == 0 {
-            thread::sleep(Duration::from_millis(700));
-        }
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let origin = Origin::start(move |call| {
+        // Fails if the test has failed first, and then nobody reads the answer.
+        let _ = held.lock().expect("no panic").recv();
         call.answer(200, b"at last")
     });
     let origins = [origin, Origin::answering("v2")];
     let (builder, admin) = builder(&origins);
     let mut process = spawn(&builder, admin);
-    let mut busy = process.connect();
+    let (mut busy, mut idle) = (process.connect(), process.connect());
     busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     origins[0].await_requests(1);
     upgrade(admin);
+    // Its worker drains once it has closed what was idle.
+    idle.expect_end();
+    release.send(()).expect("the origin waits");
     let answer = busy.answer();
     assert_eq!((answer.text(), answer.field("connection")), ("at last", Some("close")));
     assert_eq!(process.wait().code(), Some(0), "{}", process.log());

@@ -68,6 +68,15 @@ impl Lease {
     }
 }
 
+/// Dropped with the task of a connection, however that ends.
+struct Retired(Rc<State>);
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        self.0.retired.set(true);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.state.leases.set(self.state.leases.get() - 1);
@@ -135,12 +144,12 @@ pub(in crate::proxy) async fn share(
         .await?;
     let pings = connection.ping_pong();
     let state = Rc::new(State::default());
-    let ended = Rc::clone(&state);
+    let ended = Retired(Rc::clone(&state));
     tokio::task::spawn_local(async move {
+        let _ended = ended;
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
         }
-        ended.retired.set(true);
     });
     if let Some(mut pings) = pings {
         // The endpoint's settings come ahead of its answer, so from then on it is known how many streams

@@ -240,6 +240,11 @@ impl Proxy {
             .sum()
     }
 
+    /// Open connections of clients.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.app().observatory().controller().shared().connections()
+    }
+
     /// Connections ended for a flood of frames.
     pub(crate) fn floods(&self) -> u64 {
         self.app().observatory().controller().shared().cells.sum(|c| c.floods.read())
