@@ -11,6 +11,8 @@ mod crowd;
 mod deadline;
 mod exchange;
 mod forwarded;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod handle;
 mod head;
 mod introduction;
