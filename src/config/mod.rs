@@ -8,6 +8,8 @@ pub mod address;
 mod check;
 mod decode;
 mod draft;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod load;
 mod node;
 pub mod pattern;

@@ -3,7 +3,10 @@
 //! Every message has the form `what is wrong; what would be right`, since the person who reads it
 //! is about to edit that line.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt::{self, Write},
+    path::Path,
+};
 
 use serde::{Serialize, Serializer};
 
@@ -90,7 +93,8 @@ impl Serialize for FieldPath {
     }
 }
 
-/// One thing that is wrong. Shown as `LINE:COLUMN: FIELD.PATH: what is wrong; what would be right`.
+/// One thing that is wrong. Shown as `LINE:COLUMN: FIELD.PATH: what is wrong; what would be right`,
+/// in one line: control characters of what it quotes are escaped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
     /// Where it is; for a missing field, where its map begins.
@@ -118,7 +122,10 @@ impl fmt::Display for Problem {
         if !self.path.steps.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        f.write_str(&self.message)
+        self.message.chars().try_for_each(|c| match c {
+            c if c.is_control() => write!(f, "{}", c.escape_default()),
+            c => f.write_char(c),
+        })
     }
 }
 
@@ -219,6 +226,16 @@ mod tests {
         assert_eq!(root.key("versions").key("v4.2").to_string(), r#"versions."v4.2""#);
         assert!(root.key("a").overlaps(&root.key("a").key("b")));
         assert!(!root.key("a").overlaps(&root.key("b")));
+    }
+
+    #[test]
+    fn a_quoted_text_of_two_lines_is_shown_in_one() {
+        let message = "the text `a\n\u{1b}[2J\u{85}é` stands here; write a list".to_owned();
+        let problem = Problem { at: Position::START, path: FieldPath::default(), message };
+        assert_eq!(
+            problem.to_string(),
+            "1:1: the text `a\\n\\u{1b}[2J\\u{85}é` stands here; write a list"
+        );
     }
 
     #[test]

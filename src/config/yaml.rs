@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use indexmap::{IndexMap, map::Entry};
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::{Event, Marker, Parser};
 use serde_json::Value;
 
 use super::{
@@ -35,13 +35,17 @@ pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Pro
     let mut builder =
         Builder { open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, problems };
     // The parser leaves a byte order mark in the text of the first value.
-    for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let end = end_of(text);
+    // The parser takes the end of the text for one more line.
+    let place = |at: &Marker| Position { line: at.line().max(1), column: at.col() + 1 }.min(end);
+    for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| {
-            let at = e.marker();
-            let at = Position { line: at.line().max(1), column: at.col() + 1 };
-            fault(at, format!("not YAML: {}; see the indentation, quotes and brackets", e.info()))
+            let message =
+                format!("not YAML: {}; see the indentation, quotes and brackets", e.info());
+            fault(place(e.marker()), message)
         })?;
-        builder.event(event, span)?;
+        builder.event(event, place(&span.start))?;
     }
     match builder.root {
         Some(Node { tree: Tree::Scalar { value: Value::Null, .. }, .. }) | None => {
@@ -71,8 +75,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
-        let at = Position { line: span.start.line().max(1), column: span.start.col() + 1 };
+    fn event(&mut self, event: Event<'_>, at: Position) -> Result<(), Problem> {
         match event {
             Event::DocumentStart(_) if self.root.is_some() => {
                 Err(fault(at, "a second document begins; a file is one document, without ---"))
@@ -203,13 +206,12 @@ fn refuse_control_characters(text: &str) -> Result<(), Problem> {
     ))
 }
 
-/// The place just after `text`.
+/// The place just after `text`, whose lines end with LF, CR or both (YAML 1.2.2 section 5.4).
 pub(super) fn end_of(text: &str) -> Position {
-    let line = text.rsplit('\n').next().unwrap_or(text);
-    Position {
-        line: text.bytes().filter(|b| *b == b'\n').count() + 1,
-        column: line.chars().count() + 1,
-    }
+    let line = text.rsplit(['\n', '\r']).next().unwrap_or(text);
+    let breaks = text.bytes().filter(|b| b"\n\r".contains(b)).count();
+    let line_number = breaks - text.matches("\r\n").count() + 1;
+    Position { line: line_number, column: line.chars().count() + 1 }
 }
 
 fn fault(at: Position, message: impl Into<String>) -> Problem {
@@ -238,6 +240,23 @@ mod tests {
         assert!(error("? [a]\n: b").contains("a field's name"));
         assert!(error("a: !secret x").contains("`!secret`"));
         assert!(error("a: &x [ *x ]").contains("within its own anchor"));
+    }
+
+    #[test]
+    fn a_fault_at_the_end_is_within_the_text() {
+        assert!(error("a: [").starts_with("1:5: not YAML"));
+        assert!(error("a: [1rs: { ").starts_with("1:12: not YAML"));
+        assert!(error("a: [\n").starts_with("2:1: not YAML"));
+        let node = parse("?\n # x", &mut Vec::new()).unwrap();
+        let unnamed = FieldPath::default().key("");
+        assert_eq!(node.locate(&unnamed, true).1, Position { line: 2, column: 5 });
+    }
+
+    #[test]
+    fn a_line_that_ends_with_a_carriage_return_alone_is_counted() {
+        assert!(error("a: 1\rb: \0").starts_with("2:4: control character"));
+        assert!(error("a: 1\r\n\rb: \0").starts_with("3:4: control character"));
+        assert!(error("a: 1\rb: 1\rc: [").starts_with("3:5: not YAML"));
     }
 
     #[test]

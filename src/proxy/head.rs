@@ -332,6 +332,7 @@ pub(super) struct ResponseHead<'h, 'b> {
     /// Seconds that it keeps it, by its `Keep-Alive` field.
     pub(super) keep_alive_seconds: Option<u32>,
     pub(super) names_fields: bool,
+    /// There is a `Date`, and `Connection` does not name it: it goes on.
     pub(super) has_date: bool,
     /// The protocol that a 101 goes on in.
     pub(super) upgrade: Option<&'b [u8]>,
@@ -398,6 +399,7 @@ pub(super) fn parse_response<'h, 'b>(
             _ => {}
         }
     }
+    head.has_date &= !(head.names_fields && names(headers, b"date"));
     let framing = framing.resolve().map_err(|r| r.detail)?;
     // RFC 9112 section 6.3: these have no body, whatever their fields say.
     let bodiless = head_only || status < 200 || status == 204 || status == 304;
@@ -597,6 +599,21 @@ mod tests {
             "HTTP/1.1 020 No\r\n\r\n",
         ] {
             assert!(framing(text, false).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_date_that_is_dropped_with_its_connection_does_not_count() {
+        for (fields, expected) in [
+            ("Date: x\r\n", true),
+            ("Date: x\r\nConnection: X-Inner\r\n", true),
+            ("Connection: close, date\r\nDate: x\r\n", false),
+            ("", false),
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            let mut space = self::fields();
+            let head = parse_response(text.as_bytes(), &mut space, false).expect("well formed");
+            assert_eq!(head.expect("complete").0.has_date, expected, "{fields:?}");
         }
     }
 

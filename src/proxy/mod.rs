@@ -14,6 +14,8 @@ mod deadline;
 mod entrance;
 mod exchange;
 mod forwarded;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod grpc;
 mod h2;
 mod handle;
