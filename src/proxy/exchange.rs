@@ -94,11 +94,17 @@ impl Exchange {
     /// An attempt over `upstream`. What of the body did not fit behind the head in `out` is taken from
     /// the client as it comes.
     pub(super) fn new(
-        upstream: Link,
+        mut upstream: Link,
         reused: bool,
+        client_is_stream: bool,
         rest: Option<Framing>,
         worker: &Worker,
     ) -> Self {
+        if let Link::Asking(stream) = &mut upstream
+            && client_is_stream
+        {
+            stream.keep_trailers();
+        }
         let upload = rest.map(|framing| Upload {
             relay: Relay::new(framing, framing.is_open() && !upstream.is_stream()),
             outbox: worker.blocks.take(),

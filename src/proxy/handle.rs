@@ -149,6 +149,7 @@ async fn forward(
     if rest.is_some() {
         client.inbox.widen();
     }
+    let is_stream = client.stream.is_stream();
     let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
     let due = plan.until(plan.began, plan.route().timeout);
     loop {
@@ -192,7 +193,7 @@ async fn forward(
                 }
             },
         };
-        let exchange = begun.insert(Exchange::new(upstream, reused, rest, worker));
+        let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
         let head = poll_fn(|cx| exchange.poll_head(cx, client, worker, plan, out)).await;
         tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
         match head {

@@ -23,6 +23,8 @@ use crate::proxy::{grpc, websocket};
 pub(in crate::proxy) struct Asking {
     lease: Lease,
     scheme: &'static str,
+    /// Who asks gets the trailers of the answer.
+    keeps_trailers: bool,
     request: Ask,
     answer: Answer,
     /// Heads of the answer as text, as far as they were not read.
@@ -58,6 +60,7 @@ impl Asking {
         Self {
             lease,
             scheme: if encrypted { "https" } else { "http" },
+            keeps_trailers: false,
             request: Ask::Awaited,
             answer: Answer::Unasked,
             heads: Bytes::new(),
@@ -67,6 +70,12 @@ impl Asking {
             unprocessed: true,
             failed: false,
         }
+    }
+
+    /// Tells the endpoint, with the request, that trailers of its answer are not lost. Servers of gRPC
+    /// look for that.
+    pub(in crate::proxy) fn keep_trailers(&mut self) {
+        self.keeps_trailers = true;
     }
 
     /// Whether the endpoint has said, or cannot but say, that it did nothing of what was asked.
@@ -154,7 +163,8 @@ impl Asking {
         if let Ask::Awaited = self.request {
             self.failed = true;
             let unsendable = |_| io::Error::from(io::ErrorKind::InvalidData);
-            let (found, length) = text::to_request(data, self.scheme).map_err(unsendable)?;
+            let (found, length) =
+                text::to_request(data, self.scheme, self.keeps_trailers).map_err(unsendable)?;
             self.failed = false;
             self.request = Ask::Held(found.request);
             self.key = found.key;

@@ -131,10 +131,11 @@ pub(super) struct Outbound {
 }
 
 /// The request whose head stands at the start of `text`, and its length. `scheme` is what the
-/// connection speaks.
+/// connection speaks; with `trailers` the client gets those of the answer (RFC 9110 section 10.1.4).
 pub(super) fn to_request(
     text: &[u8],
     scheme: &'static str,
+    trailers: bool,
 ) -> Result<(Outbound, usize), Unsendable> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut head = httparse::Request::new(&mut []);
@@ -155,9 +156,7 @@ pub(super) fn to_request(
             headers.append(name, value);
         }
     }
-    let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
-    if headers.get(header::CONTENT_TYPE).is_some_and(grpc) {
-        // Servers of gRPC look for it to know that nothing between drops trailers.
+    if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     let uri = match head.path.unwrap_or("/") {
