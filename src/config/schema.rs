@@ -306,7 +306,7 @@ pub struct EjectLatency {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pool {
-    /// Idle connections kept; more are closed after use. Default 256; 0 closes every one.
+    /// Idle connections kept; more are closed after use. Default 1024; 0 closes every one.
     pub idle_connections: u32,
     /// An idle connection is closed after this time, or sooner if the endpoint says so in its
     /// `Keep-Alive` field. Default `55s`, below the 60 s after which common servers close.
@@ -317,7 +317,7 @@ pub struct Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { idle_connections: 256, idle_timeout: Duration::from_secs(55) }
+        Self { idle_connections: 1024, idle_timeout: Duration::from_secs(55) }
     }
 }
 
