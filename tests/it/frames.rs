@@ -187,6 +187,31 @@ fn floods_are_told_to_calm_down_and_leave_others_untouched() {
 }
 
 #[test]
+fn a_request_whose_end_comes_after_its_answer_is_not_reset() {
+    let origin = Origin::start(|call| {
+        call.skip_body()?;
+        call.answer(200, b"ok")
+    });
+    let proxy = Proxy::to(&origin);
+    let mut raw = Raw::connect(proxy.address);
+    let post = [(":method", "POST"), GET[1], GET[2], GET[3], ("content-length", "5")];
+    raw.frame(HEADERS, 4, 1, &block(&post));
+    raw.frame(DATA, 0, 1, b"hello");
+    // By its length the request is whole, so it is answered.
+    while raw.next().expect("an answer").kind != DATA {}
+    raw.frame(PING, 0, 0, &[1; 8]);
+    raw.frame(DATA, 1, 1, b"");
+    raw.frame(PING, 0, 0, &[2; 8]);
+    loop {
+        let frame = raw.next().expect("a pong");
+        assert_ne!(frame.kind, RST_STREAM);
+        if frame.kind == PING && frame.payload == [2; 8] {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_header_block_without_end_is_cut_off() {
     let origin = Origin::answering("ok");
     let proxy = Proxy::to(&origin);

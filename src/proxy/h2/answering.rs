@@ -70,6 +70,18 @@ impl Answering {
         }
     }
 
+    /// Ready once the client has ended its request, or the stream. What it still sends is dropped.
+    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut sink = [0; 256];
+        while !self.incoming.is_ended() {
+            let mut sink = ReadBuf::new(&mut sink);
+            if ready!(self.incoming.poll_read(cx, &mut sink)).is_err() {
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+
     pub(in crate::proxy) fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.incoming.take_trailers()
     }

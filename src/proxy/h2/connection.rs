@@ -24,7 +24,7 @@ use crate::{
         buffer::Buffer,
         connection::{Client, Connected},
         deadline::Deadline,
-        handle::handle,
+        handle::{After, handle},
         link::Link,
         worker::Worker,
     },
@@ -176,6 +176,15 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     std::future::poll_fn(|cx| serving.poll(cx)).await;
 }
 
+/// Waits until a request that was read and answered has ended. By its length it has, but a client may say
+/// so in a frame of its own, and must not find its stream reset when it does.
+async fn await_end(client: &mut Client) {
+    let Link::Answering(stream) = &mut client.stream else { return };
+    let ended = std::future::poll_fn(|cx| stream.poll_ended(cx));
+    // Dropped sooner, the stream is reset without an error (RFC 9113 section 8.1).
+    let _ = tokio::time::timeout(LINGER, ended).await;
+}
+
 struct Serving {
     worker: Rc<Worker>,
     connection: server::Connection<Metered, Bytes>,
@@ -267,7 +276,10 @@ impl Serving {
             let mut client = client;
             client.inbox = member.worker.blocks.take_small();
             // What became of the client's connection is the connection's own affair.
-            handle(&mut client, &member.worker).await;
+            let after = handle(&mut client, &member.worker).await;
+            if after != After::Linger && !client.answering {
+                await_end(&mut client).await;
+            }
             client.leave(&member.worker);
         });
     }
