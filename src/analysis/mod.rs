@@ -1,0 +1,36 @@
+//! Is the canary worse than the baseline? The statistics of the automatic comparison; pure.
+//!
+//! The room is told counts and times and answers with evidence. It reads no clock, opens no
+//! socket and logs nothing. Times are [`std::time::Duration`]s since an origin that the caller
+//! chooses, the same one for all calls of an object; evidence and thresholds are natural logarithms.
+//!
+//! One method serves every question: bets that would be fair if the canary were no worse than is
+//! tolerated, placed block by block on what both arms did over the same stretch of time. Their wealth
+//! reaches `1 / alpha` with probability at most `alpha`, over any number of looks, whatever the
+//! baseline's rate does meanwhile.
+//!
+//! | file | question |
+//! | --- | --- |
+//! | `bet`, `grid`, `wealth`, `engine` | does the canary fail more often? the method itself |
+//! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
+//!
+//! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
+//! players to the canary break that; their requests must not be counted.
+
+mod bet;
+mod counts;
+mod engine;
+mod estimate;
+mod grid;
+mod onset;
+mod wealth;
+
+pub use bet::{Bet, Factors, Tolerance};
+pub use counts::{Arms, Counter, Tally};
+pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
+pub use estimate::Estimate;
+pub use grid::{BaseRate, Component, Grid};
+pub use wealth::{Guarantee, Wealth};
+
+#[cfg(test)]
+mod simulation;
