@@ -12,12 +12,14 @@
 //! | file | question |
 //! | --- | --- |
 //! | `bet`, `grid`, `wealth`, `engine` | does the canary fail more often? the method itself |
+//! | `block` | which requests are compared with which |
 //! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
 //! players to the canary break that; their requests must not be counted.
 
 mod bet;
+mod block;
 mod counts;
 mod engine;
 mod estimate;
@@ -26,6 +28,7 @@ mod onset;
 mod wealth;
 
 pub use bet::{Bet, Factors, Tolerance};
+pub use block::{Block, Blocks, Pace, poll_interval};
 pub use counts::{Arms, Counter, Tally};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
