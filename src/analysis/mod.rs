@@ -1,6 +1,6 @@
 //! Is the canary worse than the baseline? The statistics of the automatic comparison; pure.
 //!
-//! The room is told counts and times and answers with evidence. It reads no clock, opens no
+//! The room is told counts and times and answers with a verdicts. It reads no clock, opens no
 //! socket and logs nothing. Times are [`std::time::Duration`]s since an origin that the caller
 //! chooses, the same one for all calls of an object; evidence and thresholds are natural logarithms.
 //!
@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `bet`, `grid`, `wealth`, `engine` | does the canary fail more often? the method itself |
 //! | `block` | which requests are compared with which |
+//! | `dispersion` | do failures come in clusters, which are fewer than they look? |
 //! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
@@ -21,6 +22,7 @@
 mod bet;
 mod block;
 mod counts;
+mod dispersion;
 mod engine;
 mod estimate;
 mod grid;
@@ -30,6 +32,7 @@ mod wealth;
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Blocks, Pace, poll_interval};
 pub use counts::{Arms, Counter, Tally};
+pub use dispersion::{DISPERSION_WINDOW, Dispersion};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};

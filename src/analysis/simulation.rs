@@ -54,6 +54,15 @@ impl Traffic {
         k
     }
 
+    /// Trials up to and with the first success.
+    pub(super) fn geometric(&mut self, p: f64) -> u64 {
+        let mut trials = 1;
+        while self.0.f64() >= p {
+            trials += 1;
+        }
+        trials
+    }
+
     /// A block of about `trials` requests that fail at `rates`.
     pub(super) fn block(&mut self, trials: Arms<f64>, rates: Arms<f64>) -> Arms<Tally> {
         let mut arm = |mean: f64, p: f64| {
