@@ -28,8 +28,8 @@ const MOST_STAKED_ON_SUCCESS: f64 = 0.9;
 /// How much worse the canary may be: `p_c <= ratio * p_b + excess`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerance {
-    ratio: f64,
-    excess: f64,
+    pub(super) ratio: f64,
+    pub(super) excess: f64,
 }
 
 impl Tolerance {

@@ -14,6 +14,7 @@
 //! | `bet`, `grid`, `wealth`, `engine` | does the canary fail more often? the method itself |
 //! | `block` | which requests are compared with which |
 //! | `dispersion` | do failures come in clusters, which are fewer than they look? |
+//! | `latency` | is the canary slower at a quantile? |
 //! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
@@ -26,6 +27,7 @@ mod dispersion;
 mod engine;
 mod estimate;
 mod grid;
+mod latency;
 mod onset;
 mod wealth;
 
@@ -36,6 +38,7 @@ pub use dispersion::{DISPERSION_WINDOW, Dispersion};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
+pub use latency::{Latencies, LatencyTest, Quantile, Reference};
 pub use wealth::{Guarantee, Wealth};
 
 #[cfg(test)]
