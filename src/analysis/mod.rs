@@ -15,11 +15,13 @@
 //! | `block` | which requests are compared with which |
 //! | `dispersion` | do failures come in clusters, which are fewer than they look? |
 //! | `latency` | is the canary slower at a quantile? |
+//! | `amount` | does it earn less or pay more? |
 //! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
 //! players to the canary break that; their requests must not be counted.
 
+mod amount;
 mod bet;
 mod block;
 mod counts;
@@ -31,6 +33,7 @@ mod latency;
 mod onset;
 mod wealth;
 
+pub use amount::{AmountTest, Amounts, Clip, Side, Total};
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Blocks, Pace, poll_interval};
 pub use counts::{Arms, Counter, Tally};
