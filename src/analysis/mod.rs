@@ -16,6 +16,7 @@
 //! | `dispersion` | do failures come in clusters, which are fewer than they look? |
 //! | `latency` | is the canary slower at a quantile? |
 //! | `amount` | does it earn less or pay more? |
+//! | `certificate` | is the canary certainly no worse than so many times? |
 //! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
@@ -24,6 +25,7 @@
 mod amount;
 mod bet;
 mod block;
+mod certificate;
 mod counts;
 mod dispersion;
 mod engine;
@@ -36,6 +38,7 @@ mod wealth;
 pub use amount::{AmountTest, Amounts, Clip, Side, Total};
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Blocks, Pace, poll_interval};
+pub use certificate::{Certificate, Health};
 pub use counts::{Arms, Counter, Tally};
 pub use dispersion::{DISPERSION_WINDOW, Dispersion};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
