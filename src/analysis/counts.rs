@@ -93,6 +93,22 @@ impl Counter {
             self.failures.wrapping_sub(earlier.failures),
         )
     }
+
+    /// The counter of this and `other` together.
+    pub(super) fn with(self, other: Self) -> Self {
+        Self {
+            trials: self.trials.wrapping_add(other.trials),
+            failures: self.failures.wrapping_add(other.failures),
+        }
+    }
+
+    /// The counter of the rest, if this is the counter of `part` and the rest together.
+    pub(super) fn without(self, part: Self) -> Self {
+        Self {
+            trials: self.trials.wrapping_sub(part.trials),
+            failures: self.failures.wrapping_sub(part.failures),
+        }
+    }
 }
 
 impl Arms<Counter> {

@@ -16,6 +16,7 @@
 //! | `dispersion` | do failures come in clusters, which are fewer than they look? |
 //! | `latency` | is the canary slower at a quantile? |
 //! | `amount` | does it earn less or pay more? |
+//! | `endpoint` | is one endpoint worse than its peers? |
 //! | `certificate` | is the canary certainly no worse than so many times? |
 //! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
 //!
@@ -28,6 +29,7 @@ mod block;
 mod certificate;
 mod counts;
 mod dispersion;
+mod endpoint;
 mod engine;
 mod estimate;
 mod grid;
@@ -41,6 +43,7 @@ pub use block::{Block, Blocks, Pace, poll_interval};
 pub use certificate::{Certificate, Health};
 pub use counts::{Arms, Counter, Tally};
 pub use dispersion::{DISPERSION_WINDOW, Dispersion};
+pub use endpoint::{Change, Endpoints};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
