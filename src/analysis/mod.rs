@@ -1,6 +1,6 @@
 //! Is the canary worse than the baseline? The statistics of the automatic comparison; pure.
 //!
-//! The room is told counts and times and answers with a verdicts. It reads no clock, opens no
+//! The room is told counts and times and answers with evidence. It reads no clock, opens no
 //! socket and logs nothing. Times are [`std::time::Duration`]s since an origin that the caller
 //! chooses, the same one for all calls of an object; evidence and thresholds are natural logarithms.
 //!
@@ -11,7 +11,7 @@
 //!
 //! | file | question |
 //! | --- | --- |
-//! | `bet`, `grid`, `wealth`, `engine` | does the canary fail more often? the method itself |
+//! | `bet`, `grid`, `temper`, `wealth`, `engine` | does the canary fail more often? the method itself |
 //! | `block` | which requests are compared with which |
 //! | `dispersion` | do failures come in clusters, which are fewer than they look? |
 //! | `latency` | is the canary slower at a quantile? |
@@ -35,6 +35,7 @@ mod estimate;
 mod grid;
 mod latency;
 mod onset;
+mod temper;
 mod wealth;
 
 pub use amount::{AmountTest, Amounts, Clip, Side, Total};

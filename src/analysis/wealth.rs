@@ -20,6 +20,8 @@
 //! Wealth is held as logarithms, in nats. Minus infinity means never staked. Nothing is cut off below:
 //! that would give wealth away.
 
+use super::temper::Temper;
+
 /// Share of the cash staked before the first block: a canary that is broken is mostly so from the
 /// beginning.
 const STAKED_AT_START: f64 = 0.5;
@@ -140,7 +142,7 @@ impl Wealth {
         }
     }
 
-    /// How growth is damped from the block after the next on.
+    /// How growth is damped.
     pub(super) fn temper(&mut self) -> &mut Temper {
         &mut self.temper
     }
@@ -165,51 +167,6 @@ impl Wealth {
     #[cfg(test)]
     pub(super) fn state(&self) -> (&[f64], f64, u64) {
         (&self.logs, self.cash, self.failing_blocks)
-    }
-}
-
-/// Damping of what a block adds.
-///
-/// Failures that come in clusters of up to `phi` are not as many as they look. The `phi`-th root of an
-/// e-value is one for them: the mean over a cluster of the logarithms is at most the logarithm of the
-/// mean. A cap lowers an e-value, which is always allowed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Temper {
-    phi: f64,
-    /// For blocks that begin later: the one that is open must not know what came in it.
-    next_phi: f64,
-    cap: f64,
-}
-
-impl Default for Temper {
-    fn default() -> Self {
-        Self { phi: 1.0, next_phi: 1.0, cap: f64::INFINITY }
-    }
-}
-
-impl Temper {
-    /// Sets the size of clusters, at least 1, for all blocks; only before the first one.
-    pub(super) fn begin_with(&mut self, phi: f64) {
-        self.expect(phi);
-        self.phi = self.next_phi;
-    }
-
-    /// Sets the size of clusters, at least 1, for blocks after the one that is open.
-    pub(super) fn expect(&mut self, phi: f64) {
-        self.next_phi = phi.max(1.0);
-    }
-
-    /// Sets the most that a block may add, in nats.
-    pub(super) fn cap(&mut self, cap: f64) {
-        self.cap = cap;
-    }
-
-    fn apply(&self, log_e: f64) -> f64 {
-        (log_e / self.phi).min(self.cap)
-    }
-
-    fn next_block(&mut self) {
-        self.phi = self.next_phi;
     }
 }
 
@@ -264,21 +221,6 @@ mod tests {
         wealth.stake();
         assert!((wealth.log_evidence() - 2.0f64.ln()).abs() < 1e-12);
         assert!((wealth.log_threshold() - 1e6f64.ln()).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_new_size_of_clusters_waits_for_the_open_block() {
-        let mut wealth = Wealth::new([1.0], Guarantee::Alpha(0.01));
-        wealth.temper().expect(4.0);
-        assert_eq!(wealth.grow(0, 8.0), 8.0);
-        wealth.end_block(false);
-        assert_eq!(wealth.grow(0, 8.0), 2.0);
-        wealth.temper().cap(1.5);
-        assert_eq!(wealth.grow(0, 8.0), 1.5);
-        assert_eq!(wealth.grow(0, -80.0), -20.0);
-        wealth.temper().expect(0.1);
-        wealth.end_block(false);
-        assert_eq!(wealth.grow(0, 1.0), 1.0);
     }
 
     #[test]
