@@ -1,6 +1,6 @@
 //! Is the canary worse than the baseline? The statistics of the automatic comparison; pure.
 //!
-//! The room is told counts and times and answers with evidence. It reads no clock, opens no
+//! The room is told counts and times and answers with a [`Verdict`]. It reads no clock, opens no
 //! socket and logs nothing. Times are [`std::time::Duration`]s since an origin that the caller
 //! chooses, the same one for all calls of an object; evidence and thresholds are natural logarithms.
 //!
@@ -18,6 +18,7 @@
 //! | `amount` | does it earn less or pay more? |
 //! | `endpoint` | is one endpoint worse than its peers? |
 //! | `certificate` | is the canary certainly no worse than so many times? |
+//! | `limits`, `comparison`, `verdict` | all of it together, and how it is said |
 //! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
@@ -27,6 +28,7 @@ mod amount;
 mod bet;
 mod block;
 mod certificate;
+mod comparison;
 mod counts;
 mod dispersion;
 mod endpoint;
@@ -34,14 +36,17 @@ mod engine;
 mod estimate;
 mod grid;
 mod latency;
+mod limits;
 mod onset;
 mod temper;
+mod verdict;
 mod wealth;
 
 pub use amount::{AmountTest, Amounts, Clip, Side, Total};
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Blocks, Pace, poll_interval};
 pub use certificate::{Certificate, Health};
+pub use comparison::Comparison;
 pub use counts::{Arms, Counter, Tally};
 pub use dispersion::{DISPERSION_WINDOW, Dispersion};
 pub use endpoint::{Change, Endpoints};
@@ -49,6 +54,8 @@ pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
 pub use latency::{Latencies, LatencyTest, Quantile, Reference};
+pub use limits::Limits;
+pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};
 
 #[cfg(test)]
