@@ -1,6 +1,7 @@
 //! Tidegate: a Layer-7 traffic-splitting reverse proxy.
 
 pub mod admin;
+pub mod analysis;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,235 @@
+//! Whether the canary earns less, or pays more, than the baseline.
+//!
+//! An amount is not negative and belongs to one request: a stake, a payout. The two are compared apart,
+//! since their difference has no lower end. Amounts are clipped at `B`, a high quantile of the
+//! baseline from before the canary, and divided by it; the hypothesis is about means of clipped
+//! amounts, with `rho` tolerated:
+//!
+//! ```text
+//! low side:  mu_baseline <= mu_canary / (1 - rho)          high side:  mu_canary <= (1 + rho) * mu_baseline
+//! ```
+//!
+//! The arm that must not be higher takes the canary's place in the bet of [`super::Bet`], with centers
+//! of 0. That is exact for any values between 0 and 1, and grows with the amounts' second moment rather
+//! than with `B`, so heavy tails cost little. Rejected: a normal approximation, which is 15 to 30 %
+//! faster but ejected 11 % of small canaries at an alpha of 5 %; two sums alone, which need twice as
+//! many requests.
+
+use std::time::Duration;
+
+use super::{
+    bet::{Bet, Tolerance},
+    counts::{Arms, Tally},
+    onset::Onset,
+    wealth::{Guarantee, Wealth},
+};
+
+/// Buckets of amounts: from `1.1^-80` of the clip, a two-thousandth, up to it. Below, all is 0.
+const BUCKETS: usize = 82;
+/// Ratio of the edges of a bucket: a lower edge is at most 9 % off, in both arms alike.
+const GROWTH: f64 = 1.1;
+/// Ratios of means that are bet on, in equal parts. Amounts differ by less than rates of errors do.
+const FACTORS: [f64; 7] = [1.02, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0];
+
+/// The amount at which others are clipped, in the caller's money.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clip(f64);
+
+impl Clip {
+    /// A clip at `amount`, more than 0 and finite; nothing if it is not. The 99th percentile of the
+    /// baseline is a good one. It must be known before the block, and changes between blocks only.
+    pub fn new(amount: f64) -> Option<Self> {
+        (amount > 0.0 && amount.is_finite()).then_some(Self(amount))
+    }
+
+    /// The amount.
+    pub fn amount(self) -> f64 {
+        self.0
+    }
+
+    fn bucket(self, amount: f64) -> usize {
+        let steps = (amount / self.0).ln() / GROWTH.ln();
+        // What is not a number, or negative, becomes 0, as does the logarithm of 0.
+        (steps.floor() + (BUCKETS - 1) as f64).clamp(0.0, (BUCKETS - 1) as f64) as usize
+    }
+}
+
+/// The lower edge of a bucket as a share of the clip.
+fn value(bucket: usize) -> f64 {
+    if bucket == 0 { 0.0 } else { GROWTH.powi(bucket as i32 - (BUCKETS as i32 - 1)) }
+}
+
+/// Amounts of one arm in one block.
+#[derive(Debug, Clone)]
+pub struct Amounts {
+    clip: Clip,
+    counts: [u64; BUCKETS],
+    requests: u64,
+    /// Of the clipped amounts.
+    sum: f64,
+}
+
+impl Amounts {
+    /// No amounts yet.
+    pub fn new(clip: Clip) -> Self {
+        Self { clip, counts: [0; BUCKETS], requests: 0, sum: 0.0 }
+    }
+
+    /// Counts a request and its amount, 0 if it had none.
+    pub fn record(&mut self, amount: f64) {
+        self.counts[self.clip.bucket(amount)] += 1;
+        self.requests += 1;
+        if amount > 0.0 {
+            self.sum += amount.min(self.clip.0);
+        }
+    }
+
+    /// Empties it for the next block.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.clip);
+    }
+
+    /// Requests counted.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    fn values(&self) -> impl Iterator<Item = (f64, u64)> {
+        let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        counts.map(|(bucket, count)| (value(bucket), *count))
+    }
+}
+
+/// Which way the canary may be worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It earns too little.
+    Low,
+    /// It pays too much.
+    High,
+}
+
+/// Requests and clipped amounts over all blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Total {
+    /// Requests counted.
+    pub requests: u64,
+    /// Sum of the clipped amounts, in the caller's money.
+    pub sum: f64,
+}
+
+impl Total {
+    /// Mean clipped amount of a request; nothing without requests.
+    pub fn mean(self) -> Option<f64> {
+        (self.requests > 0).then(|| self.sum / self.requests as f64)
+    }
+}
+
+/// The test of one side.
+#[derive(Debug, Clone)]
+pub struct AmountTest {
+    side: Side,
+    tolerance: Tolerance,
+    wealth: Wealth,
+    total: Arms<Total>,
+    onsets: [Onset; FACTORS.len()],
+    rejected_at: Option<Duration>,
+}
+
+impl AmountTest {
+    /// A test of `side` that tolerates a difference of `rho`, from 0 to below 1. No block adds more
+    /// than `burst_cap` nats to a bet, if there is one.
+    pub fn new(side: Side, rho: f64, guarantee: Guarantee, burst_cap: Option<f64>) -> Self {
+        let rho = rho.clamp(0.0, 0.99);
+        let ratio = match side {
+            Side::Low => 1.0 / (1.0 - rho),
+            Side::High => 1.0 + rho,
+        };
+        let mut wealth = Wealth::new(FACTORS.map(|_| 1.0), guarantee);
+        if let Some(cap) = burst_cap {
+            wealth.temper().cap(cap);
+        }
+        Self {
+            side,
+            tolerance: Tolerance { ratio, excess: 0.0 },
+            wealth,
+            total: Arms::default(),
+            onsets: [Onset::default(); FACTORS.len()],
+            rejected_at: None,
+        }
+    }
+
+    /// Takes in a block that ended at `at`. Both arms must have the same clip.
+    pub fn observe(&mut self, block: Arms<&Amounts>, at: Duration) {
+        debug_assert_eq!(block.canary.clip, block.baseline.clip, "clips of both arms");
+        if block.canary.requests == 0 || block.baseline.requests == 0 {
+            return;
+        }
+        for (total, new) in
+            [(&mut self.total.canary, block.canary), (&mut self.total.baseline, block.baseline)]
+        {
+            total.requests += new.requests;
+            total.sum += new.sum;
+        }
+        let Arms { canary: up, baseline: down } = match self.side {
+            Side::High => block,
+            Side::Low => block.swapped(),
+        };
+        let trials = Arms::new(up.requests as f64, down.requests as f64);
+        self.wealth.stake();
+        for (number, (factor, onset)) in FACTORS.into_iter().zip(&mut self.onsets).enumerate() {
+            let bet = Bet::ratio(factor, trials, self.tolerance);
+            let growth = self.wealth.grow(number, bet.log_e_of_values(up.values(), down.values()));
+            onset.note(growth, at, Arms::<Tally>::default());
+        }
+        // Every block has amounts, as every failing block has failures.
+        self.wealth.end_block(true);
+        if self.rejected_at.is_none() && self.log_evidence() >= self.wealth.log_threshold() {
+            self.rejected_at = Some(at);
+        }
+    }
+
+    /// Says that the weights changed, as [`super::Engine::weight_step`].
+    pub fn weight_step(&mut self) {
+        self.wealth.weight_step();
+    }
+
+    /// Says that requests come in clusters of `phi`, as [`super::Engine::set_dispersion`].
+    pub fn set_dispersion(&mut self, phi: f64) {
+        self.wealth.temper().expect(phi);
+    }
+
+    /// Which way the canary may be worse.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Tolerated ratio of the means, more than 1: of the arm that must not be higher to the other.
+    pub fn tolerated_ratio(&self) -> f64 {
+        self.tolerance.ratio
+    }
+
+    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first block.
+    pub fn log_evidence(&self) -> f64 {
+        self.wealth.log_evidence()
+    }
+
+    /// The end of the block that decided, if one did. Does not go back.
+    pub fn rejected_at(&self) -> Option<Duration> {
+        self.rejected_at
+    }
+
+    /// Requests and amounts of all blocks together.
+    pub fn total(&self) -> Arms<Total> {
+        self.total
+    }
+
+    /// The bet that earned most, as a ratio of means beyond the tolerance, and since when.
+    pub fn strongest(&self) -> Option<(f64, Duration)> {
+        let richest = self.wealth.richest()?;
+        Some((FACTORS[richest], self.onsets[richest].since()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use super::{super::simulation::Traffic, *};
+
+const ALPHA: Guarantee = Guarantee::Alpha(1e-3);
+
+/// Log-normal of sigma 1.5 and mean 1, clipped at its 99th percentile.
+const SIGMA: f64 = 1.5;
+
+fn clip() -> Clip {
+    Clip::new((-SIGMA * SIGMA / 2.0 + 2.3263 * SIGMA).exp()).expect("a clip")
+}
+
+fn amounts(traffic: &mut Traffic, requests: u32, factor: f64) -> Amounts {
+    let mut amounts = Amounts::new(clip());
+    for _ in 0..requests {
+        amounts.record(factor * (SIGMA * traffic.normal() - SIGMA * SIGMA / 2.0).exp());
+    }
+    amounts
+}
+
+/// Canary requests until the test rejects, in `seconds` at most; 100 of the canary per second.
+fn requests(side: Side, factor: f64, seconds: u32, traffic: &mut Traffic) -> Option<u32> {
+    let mut test = AmountTest::new(side, 0.05, ALPHA, None);
+    (1..=seconds).find_map(|second| {
+        let (canary, baseline) = (amounts(traffic, 100, factor), amounts(traffic, 900, 1.0));
+        test.observe(Arms::new(&canary, &baseline), Duration::from_secs(second.into()));
+        test.rejected_at().map(|_| second * 100)
+    })
+}
+
+#[test]
+fn agrees_with_the_reference() {
+    let tolerance = Tolerance { ratio: 1.0 / 0.95, excess: 0.0 };
+    let bet = Bet::ratio(1.2, Arms::new(100.0, 900.0), tolerance);
+    let log_e = bet.log_e_of_values([(0.5, 10), (0.1, 90)], [(0.4, 100), (0.05, 800)]);
+    for (got, expected) in [
+        (bet.stake.canary, 0.175384615384615),
+        (bet.stake.baseline, 0.0205128205128205),
+        (log_e, 0.760530980584819),
+    ] {
+        assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
+    }
+}
+
+#[test]
+fn differences_are_found_as_fast_as_by_the_reference() {
+    let mut traffic = Traffic::new(41);
+    // Medians of the reference: 500 at half the mean, 200 if nothing is earned, 5,600 at 0.8.
+    for (side, factor, seconds, expected) in [
+        (Side::Low, 0.5, 30, 300..=700),
+        (Side::Low, 0.0, 10, 100..=300),
+        (Side::Low, 0.8, 150, 3_000..=8_500),
+        (Side::High, 2.0, 30, 200..=900),
+    ] {
+        let mut runs =
+            [(); 7].map(|()| requests(side, factor, seconds, &mut traffic).unwrap_or(u32::MAX));
+        runs.sort_unstable();
+        assert!(expected.contains(&runs[3]), "{side:?} at {factor}: {runs:?}");
+    }
+}
+
+#[test]
+fn what_is_tolerated_or_better_is_not_rejected() {
+    let mut traffic = Traffic::new(42);
+    for (side, factor) in [
+        (Side::Low, 1.0),
+        (Side::Low, 0.95),
+        (Side::Low, 1.5),
+        (Side::High, 1.05),
+        (Side::High, 0.5),
+    ] {
+        assert_eq!(requests(side, factor, 60, &mut traffic), None, "{side:?} at {factor}");
+    }
+}
+
+#[test]
+fn buckets_hold_what_they_should() {
+    let clip = Clip::new(100.0).expect("a clip");
+    assert_eq!([0.0, -5.0, f64::NAN, 0.04].map(|amount| clip.bucket(amount)), [0; 4]);
+    assert_eq!([100.0, 1e9, f64::INFINITY].map(|amount| clip.bucket(amount)), [81; 3]);
+    assert_eq!((value(0), value(81)), (0.0, 1.0));
+    for bucket in 1..BUCKETS {
+        // In the middle of the bucket, where rounding decides nothing.
+        assert_eq!(clip.bucket(100.0 * value(bucket) * 1.05), bucket);
+    }
+    assert!(Clip::new(0.0).is_none() && Clip::new(f64::NAN).is_none());
+}
+
+#[test]
+fn means_are_of_clipped_amounts() {
+    let clip = Clip::new(100.0).expect("a clip");
+    let (mut canary, mut baseline) = (Amounts::new(clip), Amounts::new(clip));
+    [50.0, 1000.0, f64::NAN].into_iter().for_each(|amount| canary.record(amount));
+    baseline.record(10.0);
+    let mut test = AmountTest::new(Side::Low, 0.05, ALPHA, None);
+    test.observe(Arms::new(&canary, &baseline), Duration::ZERO);
+    canary.clear();
+    test.observe(Arms::new(&canary, &baseline), Duration::ZERO);
+    let total = test.total();
+    assert_eq!(total.canary, Total { requests: 3, sum: 150.0 });
+    assert_eq!(total.baseline.mean(), Some(10.0));
+    assert_eq!(Total::default().mean(), None);
+}

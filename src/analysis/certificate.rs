@@ -1,0 +1,131 @@
+//! Whether the canary is certainly no worse than so many times, so that it may grow.
+//!
+//! That nothing was found does not say that nothing is there. This is the opposite question, with the
+//! arms in each other's place: the hypothesis is `p_b <= p_c / ratio`, that the canary fails at least
+//! `ratio` times as often. Once it is rejected, the canary is better than that, with an error of at
+//! most `beta` over any number of looks. A healthy canary at a weight of 10 % and a base rate of 0.3 %
+//! needs 5,700 requests of its own for a ratio of 2, 2,100 for a ratio of 3.
+
+use std::time::Duration;
+
+use super::{
+    bet::Tolerance,
+    counts::{Arms, Tally},
+    engine::{Engine, Settings},
+    grid::Grid,
+    wealth::Guarantee,
+};
+
+/// What a certificate asks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Health {
+    ratio: f64,
+    beta: f64,
+}
+
+impl Health {
+    /// That the canary fails less than `ratio` (more than 1, finite) times as often as the baseline,
+    /// with an error of at most `beta`, more than 0 and below 1; nothing if they are not.
+    pub fn new(ratio: f64, beta: f64) -> Option<Self> {
+        let possible = ratio > 1.0 && ratio.is_finite() && beta > 0.0 && beta < 1.0;
+        possible.then_some(Self { ratio, beta })
+    }
+
+    /// Multiple of the baseline's rate that is excluded.
+    pub fn ratio(self) -> f64 {
+        self.ratio
+    }
+
+    /// Probability of a wrong certificate.
+    pub fn beta(self) -> f64 {
+        self.beta
+    }
+}
+
+/// A certificate in the making.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    health: Health,
+    /// Sees the baseline where other tests see the canary.
+    engine: Engine,
+}
+
+impl Certificate {
+    /// A certificate of `health`, for failures that come in clusters of `phi`.
+    pub fn new(health: Health, phi: f64) -> Self {
+        let tolerance = Tolerance { ratio: 1.0 / health.ratio, excess: 0.0 };
+        let settings = Settings::new(tolerance, Guarantee::Alpha(health.beta));
+        // Failures of the baseline are what it waits for; the odds alone say how many.
+        let settings = Settings { least_failures: 0, grid: Grid::Ratios, ..settings };
+        Self { health, engine: Engine::new(settings).with_dispersion(phi) }
+    }
+
+    /// Takes in a closed block that ended at `at`.
+    pub fn observe(&mut self, block: Arms<Tally>, at: Duration) {
+        self.engine.observe(block.swapped(), at);
+    }
+
+    /// Sets the size of clusters, as [`Engine::set_dispersion`].
+    pub fn set_dispersion(&mut self, phi: f64) {
+        self.engine.set_dispersion(phi);
+    }
+
+    /// When it was reached, if it was. Does not go back.
+    pub fn reached_at(&self) -> Option<Duration> {
+        self.engine.rejected_at()
+    }
+
+    /// What it asks.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// Logarithm of the evidence for health, in nats, and what is needed.
+    pub fn log_evidence(&self) -> (f64, f64) {
+        (self.engine.log_evidence(), self.engine.log_threshold())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::simulation::Traffic, *};
+
+    /// Mean canary requests until the certificate, and how many of `runs` never got it.
+    fn requests(ratio: f64, canary: f64, runs: u64, most: u64) -> (f64, u64) {
+        let mut traffic = Traffic::new(31);
+        let health = Health::new(ratio, 0.05).expect("a question");
+        let (mut requests, mut without) = (0, 0);
+        for _ in 0..runs {
+            let mut certificate = Certificate::new(health, 1.0);
+            let before = requests;
+            while certificate.reached_at().is_none() && requests - before < most {
+                let block = traffic.block(Arms::new(20.0, 180.0), Arms::new(canary, 0.003));
+                requests += block.canary.trials();
+                certificate.observe(block, Duration::ZERO);
+            }
+            without += u64::from(certificate.reached_at().is_none());
+        }
+        (requests as f64 / runs as f64, without)
+    }
+
+    #[test]
+    fn a_healthy_canary_gets_it_as_fast_as_the_reference() {
+        let (three, without) = requests(3.0, 0.003, 100, 100_000);
+        assert!((three - 2_066.0).abs() < 500.0 && without == 0, "{three}");
+        let (two, without) = requests(2.0, 0.003, 60, 100_000);
+        assert!((two - 5_688.0).abs() < 1_700.0 && without == 0, "{two}");
+    }
+
+    #[test]
+    fn a_canary_at_the_limit_rarely_gets_it() {
+        let (_, without) = requests(3.0, 0.009, 100, 10_000);
+        // 5 % and three standard deviations.
+        assert!(without >= 88, "{without} of 100 without");
+    }
+
+    #[test]
+    fn impossible_questions_are_refused() {
+        assert!(Health::new(1.0, 0.05).is_none() && Health::new(2.0, 0.0).is_none());
+        assert!(Health::new(f64::INFINITY, 0.05).is_none() && Health::new(2.0, 1.0).is_none());
+    }
+}

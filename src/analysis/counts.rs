@@ -1,0 +1,169 @@
+//! Counts of two arms over one stretch of traffic.
+//!
+//! A trial is the first attempt of one request; what counts as its failure is the test's own matter:
+//! an error, a slow answer. An endpoint that is compared with its peers stands where the canary
+//! stands, its peers where the baseline does.
+
+use std::ops::AddAssign;
+
+/// Something that both sides of a comparison have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arms<T> {
+    /// The side that may be worse.
+    pub canary: T,
+    /// The side it is measured against.
+    pub baseline: T,
+}
+
+impl<T> Arms<T> {
+    /// The same of both sides, canary first.
+    pub fn new(canary: T, baseline: T) -> Self {
+        Self { canary, baseline }
+    }
+
+    /// Each side in the place of the other, for the opposite question.
+    pub fn swapped(self) -> Self {
+        Self { canary: self.baseline, baseline: self.canary }
+    }
+}
+
+/// Trials and failures of one arm over a block; never more failures than trials.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    trials: u64,
+    failures: u64,
+}
+
+impl Tally {
+    /// Failures beyond the trials are dropped: the two counters are not read at the same instant.
+    pub fn new(trials: u64, failures: u64) -> Self {
+        Self { trials, failures: failures.min(trials) }
+    }
+
+    /// Requests that count.
+    pub fn trials(self) -> u64 {
+        self.trials
+    }
+
+    /// Those of them that failed.
+    pub fn failures(self) -> u64 {
+        self.failures
+    }
+
+    /// Those of them that did not.
+    pub fn successes(self) -> u64 {
+        self.trials - self.failures
+    }
+
+    /// Failures per trial, 0 to 1; nothing without trials.
+    pub fn rate(self) -> Option<f64> {
+        (self.trials > 0).then(|| self.failures as f64 / self.trials as f64)
+    }
+
+    /// What came after `earlier`, a tally of the beginning of the same stretch.
+    pub(super) fn after(self, earlier: Self) -> Self {
+        Self::new(
+            self.trials.saturating_sub(earlier.trials),
+            self.failures.saturating_sub(earlier.failures),
+        )
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, more: Self) {
+        self.trials = self.trials.saturating_add(more.trials);
+        self.failures = self.failures.saturating_add(more.failures);
+    }
+}
+
+/// Cumulative counters of one arm as read: they only grow, and wrap.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Completed trials.
+    pub trials: u64,
+    /// Those of them that failed.
+    pub failures: u64,
+}
+
+impl Counter {
+    /// What was counted since the reading `earlier`.
+    pub fn since(self, earlier: Self) -> Tally {
+        Tally::new(
+            self.trials.wrapping_sub(earlier.trials),
+            self.failures.wrapping_sub(earlier.failures),
+        )
+    }
+
+    /// The counter of this and `other` together.
+    pub(super) fn with(self, other: Self) -> Self {
+        Self {
+            trials: self.trials.wrapping_add(other.trials),
+            failures: self.failures.wrapping_add(other.failures),
+        }
+    }
+
+    /// The counter of the rest, if this is the counter of `part` and the rest together.
+    pub(super) fn without(self, part: Self) -> Self {
+        Self {
+            trials: self.trials.wrapping_sub(part.trials),
+            failures: self.failures.wrapping_sub(part.failures),
+        }
+    }
+}
+
+impl Arms<Counter> {
+    /// What both arms counted since the reading `earlier`.
+    pub fn since(self, earlier: Self) -> Arms<Tally> {
+        Arms::new(self.canary.since(earlier.canary), self.baseline.since(earlier.baseline))
+    }
+}
+
+impl Arms<Tally> {
+    /// Whether the block says anything: both arms had trials at the same time.
+    pub fn comparable(self) -> bool {
+        self.canary.trials > 0 && self.baseline.trials > 0
+    }
+
+    /// Whether either arm failed at least once.
+    pub fn any_failure(self) -> bool {
+        self.canary.failures > 0 || self.baseline.failures > 0
+    }
+
+    /// Trials of both arms.
+    pub(super) fn trials(self) -> Arms<f64> {
+        Arms::new(self.canary.trials as f64, self.baseline.trials as f64)
+    }
+
+    pub(super) fn after(self, earlier: Self) -> Self {
+        Self::new(self.canary.after(earlier.canary), self.baseline.after(earlier.baseline))
+    }
+}
+
+impl AddAssign for Arms<Tally> {
+    fn add_assign(&mut self, more: Self) {
+        self.canary += more.canary;
+        self.baseline += more.baseline;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_wrap_and_failures_never_exceed_trials() {
+        let before = Counter { trials: u64::MAX - 1, failures: 7 };
+        let after = Counter { trials: 3, failures: 9 };
+        assert_eq!(after.since(before), Tally::new(5, 2));
+        assert_eq!(Tally::new(2, 5), Tally::new(2, 2));
+    }
+
+    #[test]
+    fn a_block_of_one_arm_says_nothing() {
+        assert!(!Arms::new(Tally::new(5, 5), Tally::default()).comparable());
+        assert!(!Arms::new(Tally::default(), Tally::new(5, 5)).comparable());
+        assert!(Arms::new(Tally::new(1, 0), Tally::new(1, 0)).comparable());
+        assert_eq!(Tally::default().rate(), None);
+        assert_eq!(Tally::new(8, 2).rate(), Some(0.25));
+    }
+}

@@ -1,0 +1,133 @@
+//! Whether the canary is slower at a quantile.
+//!
+//! The hypothesis is `P(canary > (1 + tolerance) * u) <= P(baseline > u)`, where `u` is the baseline's
+//! quantile as earlier blocks tell it. It holds for a canary no slower than a baseline slowed down by
+//! the tolerance. Requests above the thresholds are counted as failures and given to the same test as
+//! errors, without tolerance: that is in the threshold. A slowdown of both arms moves both counts, and a
+//! `u` that lags makes it a test at, say, the 94.6th percentile, not a wrong one.
+//!
+//! Confidence sequences of quantiles (Howard, Ramdas 2022) were rejected. They are as fast, but compare
+//! all that was ever seen: a slowdown of both arms while the weight grows ejected every equal canary.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bet::Tolerance,
+    counts::{Arms, Tally},
+    engine::{Engine, Settings},
+    grid::Grid,
+};
+
+mod buckets;
+mod reference;
+
+pub use buckets::Latencies;
+pub use reference::Reference;
+
+/// A quantile of latency that is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantile {
+    /// 95 % of the requests are faster.
+    P95,
+    /// 99 % of the requests are faster.
+    P99,
+}
+
+impl Quantile {
+    /// The share of requests that are faster.
+    pub fn level(self) -> f64 {
+        match self {
+            Self::P95 => 0.95,
+            Self::P99 => 0.99,
+        }
+    }
+
+    /// Baseline requests needed before the quantile is used: about twenty are above it then.
+    fn warm_up_requests(self) -> u64 {
+        match self {
+            Self::P95 => 500,
+            Self::P99 => 2_000,
+        }
+    }
+}
+
+/// The test of one quantile.
+#[derive(Debug, Clone)]
+pub struct LatencyTest {
+    quantile: Quantile,
+    /// Tolerated multiple of the baseline's latency, in millionths.
+    factor_ppm: u64,
+    engine: Engine,
+    /// First buckets that counted as slow in the last block.
+    thresholds: Option<Arms<usize>>,
+}
+
+impl LatencyTest {
+    /// A test whether latency at `quantile` is more than `tolerance` (0.2: a fifth) above the
+    /// baseline's. `settings` say what it promises; its tolerance and bets are replaced.
+    pub fn new(quantile: Quantile, tolerance: f64, settings: Settings) -> Self {
+        let settings = Settings { tolerance: Tolerance::NONE, grid: Grid::Ratios, ..settings };
+        let factor_ppm = ((1.0 + tolerance.max(0.0)) * 1e6).round() as u64;
+        Self { quantile, factor_ppm, engine: Engine::new(settings), thresholds: None }
+    }
+
+    /// Takes in a block that ended at `at`. `reference` must not yet know it: a threshold that depends
+    /// on the block's own latencies would favor one arm.
+    pub fn observe(&mut self, block: Arms<&Latencies>, reference: &Reference, at: Duration) {
+        let Some(baseline) = self.baseline_threshold(reference) else { return };
+        let canary = buckets::canary_threshold(baseline, self.factor_ppm);
+        self.thresholds = Some(Arms::new(canary, baseline));
+        let count = |latencies: &Latencies, bucket| {
+            Tally::new(latencies.requests(), latencies.at_or_above(bucket))
+        };
+        let counts = Arms::new(count(block.canary, canary), count(block.baseline, baseline));
+        self.engine.observe(counts, at);
+    }
+
+    /// The first bucket that is slow in the baseline, once enough is known.
+    fn baseline_threshold(&self, reference: &Reference) -> Option<usize> {
+        if reference.requests() < self.quantile.warm_up_requests() {
+            return None;
+        }
+        // The bucket of the quantile holds both sides of it; above it, all are slower.
+        reference.bucket_of(self.quantile.level()).map(|bucket| bucket + 1)
+    }
+
+    /// Latencies from which on a request counted as slow in the last block; the canary's is larger by
+    /// the tolerance, rounded up to a bucket.
+    pub fn thresholds(&self) -> Option<Arms<Duration>> {
+        let edge = |bucket| Duration::from_micros(buckets::lower_us(bucket));
+        self.thresholds.map(|t| Arms::new(edge(t.canary), edge(t.baseline)))
+    }
+
+    /// The quantile.
+    pub fn quantile(&self) -> Quantile {
+        self.quantile
+    }
+
+    /// Tolerated multiple of the baseline's latency.
+    pub fn tolerated_factor(&self) -> f64 {
+        self.factor_ppm as f64 / 1e6
+    }
+
+    /// The test of the counts.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Says that the weights changed, as [`Engine::weight_step`].
+    pub fn weight_step(&mut self) {
+        self.engine.weight_step();
+    }
+
+    /// Says that slow requests come in clusters of `phi`, as [`Engine::set_dispersion`].
+    pub fn set_dispersion(&mut self, phi: f64) {
+        self.engine.set_dispersion(phi);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Latencies of a block in log-linear buckets.
+//!
+//! Whole microseconds below 64, then 32 buckets for each power of two, so a bucket is at most 1/32 of
+//! its value wide. 704 of them reach beyond 60 s; the last one holds all that is longer, and timeouts.
+//! Their edges are the same for both arms and for ever, which is why they, and not the histograms of
+//! the telemetry, are compared.
+
+/// Number of buckets.
+pub(super) const BUCKETS: usize = 704;
+/// What is longer than all others, and what never ended.
+const LAST: usize = BUCKETS - 1;
+/// Bits of a value that tell buckets apart; the first of them is always set.
+const BITS: u32 = 6;
+/// Buckets per power of two.
+const PER_OCTAVE: u64 = 1 << (BITS - 1);
+
+/// The bucket of a latency in microseconds, were there no last one.
+fn index(value_us: u64) -> u64 {
+    let shift = (u64::BITS - value_us.leading_zeros()).saturating_sub(BITS);
+    u64::from(shift) * PER_OCTAVE + (value_us >> shift)
+}
+
+/// The least latency of a bucket, in microseconds.
+pub(super) fn lower_us(bucket: usize) -> u64 {
+    let bucket = bucket as u64;
+    if bucket < 2 * PER_OCTAVE {
+        bucket
+    } else {
+        (bucket % PER_OCTAVE + PER_OCTAVE) << (bucket / PER_OCTAVE - 1)
+    }
+}
+
+/// The first bucket that is slow in the canary if `baseline` is the first in the baseline, for a
+/// tolerated multiple in millionths. Rounded up, so the tolerance is never less than asked for, and at
+/// most 1/32 more. It may lie beyond the last bucket; then nothing counts as slow.
+pub(super) fn canary_threshold(baseline: usize, factor_ppm: u64) -> usize {
+    let scaled = u128::from(lower_us(baseline)) * u128::from(factor_ppm);
+    let edge_us = u64::try_from(scaled.div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    let bucket = index(edge_us) as usize;
+    if lower_us(bucket) >= edge_us { bucket } else { bucket + 1 }
+}
+
+/// How many requests of one arm took how long.
+#[derive(Debug, Clone)]
+pub struct Latencies {
+    counts: Box<[u64; BUCKETS]>,
+    requests: u64,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self { counts: Box::new([0; BUCKETS]), requests: 0 }
+    }
+}
+
+impl Latencies {
+    /// Counts a successful answer that took `latency_us` microseconds. Failures that come fast belong
+    /// to the test of errors.
+    pub fn record(&mut self, latency_us: u64) {
+        self.counts[(index(latency_us) as usize).min(LAST)] += 1;
+        self.requests += 1;
+    }
+
+    /// Counts a request that was given up.
+    pub fn record_timeout(&mut self) {
+        self.counts[LAST] += 1;
+        self.requests += 1;
+    }
+
+    /// Empties it for the next block.
+    pub fn clear(&mut self) {
+        self.counts.fill(0);
+        self.requests = 0;
+    }
+
+    /// Requests counted.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Requests in bucket `first` or above.
+    pub(super) fn at_or_above(&self, first: usize) -> u64 {
+        self.counts.get(first..).map_or(0, |slow| slow.iter().sum())
+    }
+
+    pub(super) fn counts(&self) -> &[u64; BUCKETS] {
+        &self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_agree_with_the_reference() {
+        let values = [0, 1, 63, 64, 65, 1000, 1024, 65_535, 1_000_000, 10_000_000];
+        assert_eq!(values.map(index), [0, 1, 63, 64, 64, 190, 192, 383, 509, 614]);
+        let buckets = [63, 64, 65, 190, 191, 192, 352, 511];
+        let edges = [63, 64, 66, 992, 1008, 1024, 32_768, 1_032_192];
+        assert_eq!(buckets.map(lower_us), edges);
+        let thresholds = [40, 64, 190, 352, 500].map(|bucket| canary_threshold(bucket, 1_200_000));
+        assert_eq!(thresholds, [48, 71, 198, 359, 511]);
+        assert_eq!(index(60_000_000), 697);
+    }
+
+    #[test]
+    fn edges_and_buckets_are_inverse() {
+        for bucket in 0..BUCKETS {
+            let lower = lower_us(bucket);
+            assert_eq!(index(lower) as usize, bucket);
+            assert!(lower == 0 || index(lower - 1) as usize == bucket - 1);
+        }
+    }
+
+    #[test]
+    fn the_tolerance_is_rounded_up_by_a_bucket_at_most() {
+        for factor_ppm in [1_000_000, 1_050_000, 1_200_000, 2_000_000] {
+            for baseline in 64..600 {
+                let edges = lower_us(canary_threshold(baseline, factor_ppm)) as f64;
+                let asked = lower_us(baseline) as f64 * factor_ppm as f64 / 1e6;
+                assert!(edges >= asked && edges <= asked * (1.0 + 1.0 / 32.0) + 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_all_counts_as_a_timeout() {
+        let mut latencies = Latencies::default();
+        latencies.record(u64::MAX);
+        latencies.record(100);
+        latencies.record_timeout();
+        assert_eq!((latencies.requests(), latencies.at_or_above(LAST)), (3, 2));
+        assert_eq!((latencies.at_or_above(0), latencies.at_or_above(BUCKETS + 9)), (3, 0));
+        latencies.clear();
+        assert_eq!((latencies.requests(), latencies.at_or_above(0)), (0, 0));
+    }
+}

@@ -1,0 +1,80 @@
+//! The baseline's latency as the last minutes tell it.
+//!
+//! Counts halve in a minute: long enough that a 99th percentile rests on many requests, short enough
+//! that it follows the load. It should run before a canary starts, so that nothing has to warm up.
+
+use std::time::Duration;
+
+use super::buckets::{BUCKETS, Latencies};
+
+/// Age at which a request counts half.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+/// Requests left, after halving, that still make a quantile. Fewer remain only after long silence.
+const LEAST_LEFT: f64 = 20.0;
+
+/// A histogram of a baseline that forgets. Outlives any one canary.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    counts: Box<[f64; BUCKETS]>,
+    /// Ever seen.
+    requests: u64,
+}
+
+impl Default for Reference {
+    fn default() -> Self {
+        Self { counts: Box::new([0.0; BUCKETS]), requests: 0 }
+    }
+}
+
+impl Reference {
+    /// Takes in a block of the baseline that was `length` long. Comes after the tests of that block.
+    pub fn absorb(&mut self, baseline: &Latencies, length: Duration) {
+        let kept = (-length.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
+        for (count, new) in self.counts.iter_mut().zip(baseline.counts()) {
+            *count = *count * kept + *new as f64;
+        }
+        self.requests = self.requests.saturating_add(baseline.requests());
+    }
+
+    /// Requests ever taken in.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// The bucket of the quantile `level`, 0 to 1; nothing if too little is left.
+    pub(super) fn bucket_of(&self, level: f64) -> Option<usize> {
+        let total: f64 = self.counts.iter().sum();
+        if total < LEAST_LEFT {
+            return None;
+        }
+        let mut below = 0.0;
+        self.counts.iter().position(|count| {
+            below += count;
+            below >= level * total
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_past_fades_and_silence_ends_the_quantile() {
+        let of = |latency_us| {
+            let mut latencies = Latencies::default();
+            (0..1000).for_each(|_| latencies.record(latency_us));
+            latencies
+        };
+        let mut reference = Reference::default();
+        assert_eq!(reference.bucket_of(0.5), None);
+        reference.absorb(&of(10), Duration::from_secs(1));
+        assert_eq!(reference.bucket_of(0.95), Some(10));
+        reference.absorb(&of(20), Duration::from_secs(60));
+        // A third of the weight is at 10, two thirds at 20.
+        assert_eq!(reference.bucket_of(0.3), Some(10));
+        assert_eq!(reference.bucket_of(0.4), Some(20));
+        reference.absorb(&Latencies::default(), Duration::from_secs(600));
+        assert_eq!((reference.bucket_of(0.95), reference.requests()), (None, 2000));
+    }
+}

@@ -1,0 +1,62 @@
+//! Is the canary worse than the baseline? The statistics of the automatic comparison; pure.
+//!
+//! The room is told counts and times and answers with a [`Verdict`]. It reads no clock, opens no
+//! socket and logs nothing. Times are [`std::time::Duration`]s since an origin that the caller
+//! chooses, the same one for all calls of an object; evidence and thresholds are natural logarithms.
+//!
+//! One method serves every question: bets that would be fair if the canary were no worse than is
+//! tolerated, placed block by block on what both arms did over the same stretch of time. Their wealth
+//! reaches `1 / alpha` with probability at most `alpha`, over any number of looks, whatever the
+//! baseline's rate does meanwhile.
+//!
+//! | file | question |
+//! | --- | --- |
+//! | `bet`, `grid`, `temper`, `wealth`, `engine` | does the canary fail more often? the method itself |
+//! | `block` | which requests are compared with which |
+//! | `dispersion` | do failures come in clusters, which are fewer than they look? |
+//! | `latency` | is the canary slower at a quantile? |
+//! | `amount` | does it earn less or pay more? |
+//! | `endpoint` | is one endpoint worse than its peers? |
+//! | `certificate` | is the canary certainly no worse than so many times? |
+//! | `limits`, `comparison`, `verdict` | all of it together, and how it is said |
+//! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
+//!
+//! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
+//! players to the canary break that; their requests must not be counted.
+
+mod amount;
+mod bet;
+mod block;
+mod certificate;
+mod comparison;
+mod counts;
+mod dispersion;
+mod endpoint;
+mod engine;
+mod estimate;
+mod grid;
+mod latency;
+mod limits;
+mod onset;
+mod temper;
+mod verdict;
+mod wealth;
+
+pub use amount::{AmountTest, Amounts, Clip, Side, Total};
+pub use bet::{Bet, Factors, Tolerance};
+pub use block::{Block, Blocks, Pace, poll_interval};
+pub use certificate::{Certificate, Health};
+pub use comparison::Comparison;
+pub use counts::{Arms, Counter, Tally};
+pub use dispersion::{DISPERSION_WINDOW, Dispersion};
+pub use endpoint::{Change, Endpoints};
+pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
+pub use estimate::Estimate;
+pub use grid::{BaseRate, Component, Grid};
+pub use latency::{Latencies, LatencyTest, Quantile, Reference};
+pub use limits::Limits;
+pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
+pub use wealth::{Guarantee, Wealth};
+
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,56 @@
+//! When a fault began, for people to read. Never used to decide.
+//!
+//! The likeliest beginning is where the logarithms of a bet's e-values, summed from the start, were
+//! lowest (Page 1954): what came before spoke against the fault, all that came after speaks for it.
+//! Counts since then show the fault undiluted by the hours before it.
+
+use std::time::Duration;
+
+use super::counts::{Arms, Tally};
+
+/// The likeliest beginning of the fault that one bet looks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Onset {
+    /// Sum of log e-values above its lowest point, in nats.
+    rise: f64,
+    since: Duration,
+    before: Arms<Tally>,
+}
+
+impl Onset {
+    /// Takes note of a block that ended at `at` and added `growth` nats; `total` are all counts with
+    /// the block.
+    pub(super) fn note(&mut self, growth: f64, at: Duration, total: Arms<Tally>) {
+        self.rise += growth;
+        if self.rise <= 0.0 {
+            *self = Self { rise: 0.0, since: at, before: total };
+        }
+    }
+
+    /// The end of the last block before the fault.
+    pub(super) fn since(&self) -> Duration {
+        self.since
+    }
+
+    /// The part of `total` that came since.
+    pub(super) fn counts(&self, total: Arms<Tally>) -> Arms<Tally> {
+        total.after(self.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_point_is_the_beginning() {
+        let mut onset = Onset::default();
+        let mut total = Arms::default();
+        for (second, growth) in [-0.1, 0.5, -0.2, -0.9, 0.4, -0.1, 2.0].into_iter().enumerate() {
+            total += Arms::new(Tally::new(10, u64::from(growth > 0.0)), Tally::new(90, 0));
+            onset.note(growth, Duration::from_secs(second as u64), total);
+        }
+        assert_eq!(onset.since(), Duration::from_secs(3));
+        assert_eq!(onset.counts(total), Arms::new(Tally::new(30, 2), Tally::new(270, 0)));
+    }
+}

@@ -1,0 +1,70 @@
+//! Damping of what a block adds to a wealth.
+//!
+//! Failures that come in clusters of up to `phi` are not as many as they look. The `phi`-th root of an
+//! e-value is one for them: the geometric mean over a cluster is at most the arithmetic one. A cap
+//! lowers an e-value, which is always allowed; it holds after the root, so that clusters and caps do
+//! not slow evidence down twice.
+
+/// How log e-values are damped.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Temper {
+    phi: f64,
+    /// For blocks that begin later: the one that is open must not know what came in it.
+    next_phi: f64,
+    cap: f64,
+}
+
+impl Default for Temper {
+    fn default() -> Self {
+        Self { phi: 1.0, next_phi: 1.0, cap: f64::INFINITY }
+    }
+}
+
+impl Temper {
+    /// Sets the size of clusters, at least 1, for all blocks; only before the first one.
+    pub(super) fn begin_with(&mut self, phi: f64) {
+        self.expect(phi);
+        self.phi = self.next_phi;
+    }
+
+    /// Sets the size of clusters, at least 1, for blocks after the one that is open.
+    pub(super) fn expect(&mut self, phi: f64) {
+        self.next_phi = phi.max(1.0);
+    }
+
+    /// Sets the most that a block may add, in nats.
+    pub(super) fn cap(&mut self, cap: f64) {
+        self.cap = cap;
+    }
+
+    /// What a block with `log_e`, in nats, adds.
+    pub(super) fn apply(&self, log_e: f64) -> f64 {
+        (log_e / self.phi).min(self.cap)
+    }
+
+    /// Ends the open block.
+    pub(super) fn next_block(&mut self) {
+        self.phi = self.next_phi;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_size_of_clusters_waits_for_the_open_block() {
+        let mut temper = Temper::default();
+        temper.expect(4.0);
+        assert_eq!(temper.apply(8.0), 8.0);
+        temper.next_block();
+        assert_eq!(temper.apply(8.0), 2.0);
+        temper.cap(1.5);
+        assert_eq!((temper.apply(8.0), temper.apply(-80.0)), (1.5, -20.0));
+        temper.expect(0.1);
+        temper.next_block();
+        assert_eq!(temper.apply(1.0), 1.0);
+        temper.begin_with(5.0);
+        assert_eq!(temper.apply(5.0), 1.0);
+    }
+}

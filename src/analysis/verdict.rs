@@ -1,0 +1,268 @@
+//! A verdict and the numbers that caused it, for people and for the record.
+//!
+//! Times are seconds since the comparison began, evidence is in nats. A number that does not exist yet,
+//! such as a rate without requests, is absent; a verdict can always be written as JSON.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    amount::{AmountTest, Side, Total},
+    bet::Tolerance,
+    counts::{Arms, Tally},
+    engine::Engine,
+    grid::Component,
+    latency::{LatencyTest, Quantile},
+};
+
+mod sentence;
+
+/// What a comparison has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The canary is certainly healthy enough to grow.
+    Pass,
+    /// The canary is worse than is tolerated.
+    Fail,
+    /// Nothing is certain yet.
+    Undecided,
+}
+
+/// What was compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Failed requests.
+    Errors,
+    /// The 95th percentile of latency.
+    LatencyP95,
+    /// The 99th percentile of latency.
+    LatencyP99,
+    /// Amounts that are too low.
+    AmountLow,
+    /// Amounts that are too high.
+    AmountHigh,
+}
+
+/// A verdict on a canary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The answer.
+    pub answer: Answer,
+    /// Since when it stands, in seconds since the comparison began.
+    pub since_s: f64,
+    /// How long the arms have been compared, in seconds; of a failure, until it was decided.
+    pub compared_s: f64,
+    /// Evidence of all metrics together against the canary, in nats; absent before the first block.
+    pub log_evidence: Option<f64>,
+    /// Evidence that fails it, in nats.
+    pub log_threshold: f64,
+    /// What a certificate of health has come to, if one is asked for.
+    pub health: Option<HealthFinding>,
+    /// By metric, the one that weighs most first.
+    pub findings: Vec<Finding>,
+    /// The verdict as a sentence that quotes these numbers.
+    pub reason: String,
+}
+
+/// Evidence for the canary.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct HealthFinding {
+    /// The canary fails less than this many times as often as the baseline, once it is certain.
+    pub ratio: f64,
+    /// Evidence for that, in nats; absent before the first block.
+    pub log_evidence: Option<f64>,
+    /// Evidence that makes it certain, in nats.
+    pub log_threshold: f64,
+}
+
+/// What one metric says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The metric.
+    pub metric: Metric,
+    /// Evidence of this metric alone, in nats; absent before its first block.
+    pub log_evidence: Option<f64>,
+    /// How large the difference is, roughly, beyond what is tolerated: the bet that earned most.
+    pub component: Option<Component>,
+    /// Since when there is a difference, most likely, in seconds since the comparison began.
+    pub onset_s: Option<f64>,
+    /// The numbers of both arms.
+    pub numbers: Numbers,
+}
+
+/// Numbers of a metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Numbers {
+    /// Requests that failed.
+    Errors {
+        /// What was counted.
+        counts: Counts,
+        /// Tolerated multiple of the baseline's rate.
+        tolerated_ratio: f64,
+        /// Tolerated share of failures on top, 0 to 1.
+        tolerated_excess: f64,
+    },
+    /// Requests that were slow; `failures` are those.
+    Latency {
+        /// What was counted.
+        counts: Counts,
+        /// From which latency on a request of the canary counted as slow, in milliseconds.
+        canary_slow_ms: Option<f64>,
+        /// The same of the baseline: its quantile.
+        baseline_slow_ms: Option<f64>,
+        /// Tolerated multiple of the baseline's latency.
+        tolerated_factor: f64,
+    },
+    /// Amounts of money.
+    Amount {
+        /// The canary.
+        canary: Mean,
+        /// The baseline.
+        baseline: Mean,
+        /// The canary's mean as a multiple of the baseline's.
+        ratio: Option<f64>,
+        /// Tolerated ratio of the means, of the one that must not be higher to the other.
+        tolerated_ratio: f64,
+    },
+}
+
+/// Requests and failures of both arms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// The canary, since the comparison began.
+    pub canary: Rate,
+    /// The baseline, since the comparison began.
+    pub baseline: Rate,
+    /// The canary's rate as a multiple of the baseline's, by Mantel and Haenszel.
+    pub ratio: Option<f64>,
+    /// The canary since the difference began, most likely.
+    pub canary_since_onset: Rate,
+    /// The baseline since then.
+    pub baseline_since_onset: Rate,
+}
+
+/// Failures of an arm.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Requests.
+    pub requests: u64,
+    /// Those of them that failed.
+    pub failures: u64,
+    /// Failures per request, 0 to 1.
+    pub rate: Option<f64>,
+}
+
+/// Amounts of an arm.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    /// Requests.
+    pub requests: u64,
+    /// Mean clipped amount per request.
+    pub mean: Option<f64>,
+}
+
+impl From<Tally> for Rate {
+    fn from(tally: Tally) -> Self {
+        Self { requests: tally.trials(), failures: tally.failures(), rate: tally.rate() }
+    }
+}
+
+impl From<Total> for Mean {
+    fn from(total: Total) -> Self {
+        Self { requests: total.requests, mean: total.mean() }
+    }
+}
+
+impl Counts {
+    fn of(test: &Engine) -> Self {
+        let Arms { canary, baseline } = test.estimate().total();
+        let recent = test.onset().map_or(Arms::default(), |(_, counts)| counts);
+        Self {
+            canary: canary.into(),
+            baseline: baseline.into(),
+            ratio: test.estimate().ratio(),
+            canary_since_onset: recent.canary.into(),
+            baseline_since_onset: recent.baseline.into(),
+        }
+    }
+}
+
+impl Finding {
+    /// What a test of errors says; `began` is when the comparison did, in the caller's time. Also for
+    /// an endpoint, whose baseline are its peers.
+    pub fn of_errors(test: &Engine, began: Duration) -> Self {
+        let Tolerance { ratio, excess } = test.settings().tolerance;
+        Self::of(Metric::Errors, test, began, |counts| Numbers::Errors {
+            counts,
+            tolerated_ratio: ratio,
+            tolerated_excess: excess,
+        })
+    }
+
+    /// What a test of latency says.
+    pub fn of_latency(test: &LatencyTest, began: Duration) -> Self {
+        let metric = match test.quantile() {
+            Quantile::P95 => Metric::LatencyP95,
+            Quantile::P99 => Metric::LatencyP99,
+        };
+        let slow_ms = test.thresholds().map(|t| (ms(t.canary), ms(t.baseline)));
+        Self::of(metric, test.engine(), began, |counts| Numbers::Latency {
+            counts,
+            canary_slow_ms: slow_ms.map(|(canary, _)| canary),
+            baseline_slow_ms: slow_ms.map(|(_, baseline)| baseline),
+            tolerated_factor: test.tolerated_factor(),
+        })
+    }
+
+    /// What a test of amounts says.
+    pub fn of_amount(test: &AmountTest, began: Duration) -> Self {
+        let Arms { canary, baseline } = test.total();
+        let ratio = canary.mean().zip(baseline.mean().filter(|mean| *mean > 0.0));
+        Self {
+            metric: match test.side() {
+                Side::Low => Metric::AmountLow,
+                Side::High => Metric::AmountHigh,
+            },
+            log_evidence: known(test.log_evidence()),
+            component: test.strongest().map(|(factor, _)| Component::Ratio(factor)),
+            onset_s: test.strongest().map(|(_, at)| at.saturating_sub(began).as_secs_f64()),
+            numbers: Numbers::Amount {
+                canary: canary.into(),
+                baseline: baseline.into(),
+                ratio: ratio.map(|(canary, baseline)| canary / baseline),
+                tolerated_ratio: test.tolerated_ratio(),
+            },
+        }
+    }
+
+    fn of(
+        metric: Metric,
+        test: &Engine,
+        began: Duration,
+        numbers: impl FnOnce(Counts) -> Numbers,
+    ) -> Self {
+        Self {
+            metric,
+            log_evidence: known(test.log_evidence()),
+            component: test.component(),
+            onset_s: test.onset().map(|(at, _)| at.saturating_sub(began).as_secs_f64()),
+            numbers: numbers(Counts::of(test)),
+        }
+    }
+}
+
+/// Evidence as it is written: minus infinity is no number of JSON.
+pub(super) fn known(log_evidence: f64) -> Option<f64> {
+    log_evidence.is_finite().then_some(log_evidence)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests;

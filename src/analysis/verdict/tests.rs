@@ -1,0 +1,62 @@
+use super::{
+    super::{comparison::Comparison, limits::Limits, wealth::Guarantee},
+    *,
+};
+use crate::config::schema::{Eject, EjectErrors};
+
+/// 150 good seconds, then 5 % of the canary's requests fail.
+fn late_fault() -> Verdict {
+    let eject = Eject { errors: Some(EjectErrors::default()), latency: None };
+    let mut comparison = Comparison::new(Limits::from(&eject), 1.0, Duration::ZERO);
+    for second in 1..=200 {
+        let failures = if second > 150 { 5 } else { u64::from(second % 10 == 5) };
+        let block = Arms::new(Tally::new(100, failures), Tally::new(900, 1));
+        comparison.observe_errors(block, Duration::from_secs(second));
+    }
+    comparison.verdict(Duration::from_secs(200))
+}
+
+#[test]
+fn the_sentence_quotes_what_decided() {
+    let verdict = late_fault();
+    assert_eq!(
+        verdict.reason,
+        "fail after 153.0 s: the canary fails more often than is tolerated; since 150.0 s 15 of 300 \
+         requests (5 %) of the canary failed, 3 of 2700 requests (0.111 %) of the baseline, over all \
+         1.76 times; tolerated 1.1 times and 0.01 %; about 50 times what is tolerated; log evidence 14.40 of \
+         6.91"
+    );
+    assert_eq!(verdict.to_string(), verdict.reason);
+}
+
+#[test]
+fn a_verdict_survives_being_written() {
+    let eject = Eject { errors: Some(EjectErrors::default()), latency: None };
+    let empty = Comparison::new(Limits::from(&eject), 1.0, Duration::ZERO).verdict(Duration::ZERO);
+    assert_eq!(
+        empty.reason,
+        "undecided after 0.0 s; most evidence: 0 of 0 requests of the canary failed, 0 of 0 requests \
+         of the baseline; tolerated 1.1 times and 0.01 %; nothing to compare yet"
+    );
+    for verdict in [late_fault(), empty] {
+        let text = serde_json::to_string(&verdict).expect("JSON");
+        let read: Verdict = serde_json::from_str(&text).expect("a verdict");
+        assert_eq!(read, verdict, "{text}");
+    }
+    let json = serde_json::to_value(late_fault()).expect("JSON");
+    let counts = &json["findings"][0]["numbers"]["errors"]["counts"];
+    assert_eq!(json["answer"], "fail");
+    assert_eq!(counts["canary_since_onset"]["failures"], 15);
+    assert_eq!(json["findings"][0]["component"]["ratio"], 50.0);
+}
+
+#[test]
+fn an_endpoint_is_described_like_a_canary() {
+    let settings = super::super::Settings::new(Tolerance::NONE, Guarantee::RunLength(1e7));
+    let mut test = Engine::new(settings);
+    let block = Arms::new(Tally::new(10, 10), Tally::new(90, 0));
+    test.observe(block, Duration::from_secs(61));
+    let finding = Finding::of_errors(&test, Duration::from_secs(60));
+    assert_eq!(finding.log_evidence, known(test.log_evidence()));
+    assert!(finding.to_string().starts_with("since 0.0 s 10 of 10 requests (100 %)"), "{finding}");
+}
