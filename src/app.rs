@@ -21,7 +21,7 @@ use crate::{
     proxy::{Acceptor, Command, Drain, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     rollout::{Controller, carried::Carried, controller::Start, view::Observatory},
-    snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, open_clients},
+    snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
     takeover::{Found, Offer},
     telemetry::{access_log, log},
     tls::{Clients, TlsError},
@@ -169,6 +169,7 @@ impl App {
         let sources = Sources {
             config: &config,
             overrides: &Overrides::new(),
+            decided: &Decided::default(),
             resolved: &Resolved::new(),
             tls: &tls,
             access_log: target.as_ref(),

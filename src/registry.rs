@@ -5,6 +5,8 @@
 //! worker, on cache lines of its own, and only that worker writes it: plain relaxed stores, no
 //! read-modify-write. Readers add the workers up.
 
+mod evidence;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -13,6 +15,8 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+
+pub use evidence::{EpochCells, EvidenceCells, Outcome};
 
 /// A count that one thread writes and others read.
 #[derive(Debug, Default)]
@@ -138,6 +142,10 @@ pub struct EndpointCells {
     pub finished: Counter,
     /// Failures by [`ErrorKind`].
     pub errors: [Counter; 5],
+    /// First attempts that ended, of those that are compared.
+    pub trials: Counter,
+    /// Of those, failed.
+    pub failures: Counter,
 }
 
 /// Answers of a series by class: 1xx (never final), 2xx, 3xx, 4xx, 5xx; the sixth counts requests whose
@@ -181,6 +189,13 @@ pub struct SeriesState {
     pub cells: PerWorker<SeriesCells>,
 }
 
+/// Evidence of one version over some routes of its service.
+#[derive(Debug)]
+pub struct EvidenceState {
+    /// Its counts.
+    pub cells: PerWorker<EvidenceCells>,
+}
+
 /// All live state. Owned by the controller; workers reach what they need through the snapshot.
 #[derive(Debug)]
 pub struct Registry {
@@ -188,6 +203,7 @@ pub struct Registry {
     versions: HashMap<(String, String), Arc<VersionState>>,
     endpoints: HashMap<(u32, SocketAddr), Arc<EndpointState>>,
     series: HashMap<(u32, String), Arc<SeriesState>>,
+    evidence: HashMap<(u32, Option<String>), Arc<EvidenceState>>,
     next_id: [u32; 3],
 }
 
@@ -199,6 +215,7 @@ impl Registry {
             versions: HashMap::new(),
             endpoints: HashMap::new(),
             series: HashMap::new(),
+            evidence: HashMap::new(),
             next_id: [0; 3],
         }
     }
@@ -241,12 +258,23 @@ impl Registry {
         }))
     }
 
+    /// The evidence of the version numbered `version` over `route`, or over all routes of its service
+    /// without limits of their own; new if unknown.
+    pub fn evidence(&mut self, version: u32, route: Option<&str>) -> Arc<EvidenceState> {
+        let workers = self.workers;
+        let state = self.evidence.entry((version, route.map(str::to_owned)));
+        Arc::clone(
+            state.or_insert_with(|| Arc::new(EvidenceState { cells: PerWorker::new(workers) })),
+        )
+    }
+
     /// Forgets what no snapshot holds any more; answers the numbers forgotten.
     pub fn forget_unused(&mut self) -> Forgotten {
         fn drop_unused<K, S>(map: &mut HashMap<K, Arc<S>>, id: impl Fn(&S) -> u32) -> Vec<u32> {
             let unused = map.extract_if(|_, state| Arc::strong_count(state) == 1);
             unused.map(|(_, state)| id(&state)).collect()
         }
+        self.evidence.retain(|_, state| Arc::strong_count(state) > 1);
         Forgotten {
             versions: drop_unused(&mut self.versions, |state| state.id),
             endpoints: drop_unused(&mut self.endpoints, |state| state.id),

@@ -4,6 +4,8 @@
 //! that names stand for. Names are turned into indices here, so that the path of a request compares
 //! and hashes as little as possible. Its number is the *generation*; a larger one is newer.
 
+mod comparison;
+
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
@@ -14,6 +16,7 @@ use std::{
 use indexmap::IndexMap;
 use ipnet::IpNet;
 
+pub use self::comparison::{Compared, FailureSet, Stratum};
 pub use crate::upstream::resolve::Resolved;
 use crate::{
     config::{
@@ -22,7 +25,7 @@ use crate::{
         schema,
         units::{Share, Weight},
     },
-    registry::{EndpointState, Registry, SeriesState, VersionState},
+    registry::{EndpointState, EvidenceState, Registry, SeriesState, VersionState},
     routing::{Cohort, RequestView, Rule, Split, Table},
     telemetry::access_log::Sender,
     tls::{self, Clients, TlsError},
@@ -30,6 +33,39 @@ use crate::{
 
 /// Weights by service and version, ahead of those in the file.
 pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
+
+/// What was decided while running, beside weights.
+#[derive(Debug, Clone, Default)]
+pub struct Decided {
+    /// Versions that get nobody whatever their weight, by service.
+    pub ejected: HashMap<String, HashSet<String>>,
+    /// Number of changes of shares, by service.
+    pub epochs: HashMap<String, u64>,
+}
+
+impl Decided {
+    /// Whether `version` of `service` is ejected.
+    pub fn is_ejected(&self, service: &str, version: &str) -> bool {
+        self.ejected.get(service).is_some_and(|versions| versions.contains(version))
+    }
+
+    /// Begins an epoch of each service whose versions will not get the shares that they have in
+    /// `current`.
+    pub fn begin_epochs(&mut self, current: &Snapshot, config: &Config, overrides: &Overrides) {
+        for (name, service) in &config.services {
+            let Some(before) = current.service(name) else { continue };
+            let weights = weights_in_force(name, service, overrides);
+            let after = weights.iter().map(|(version, weight)| {
+                let ejected = self.is_ejected(name, version);
+                (version.as_str(), if ejected { Weight::ZERO } else { *weight })
+            });
+            let before = before.versions.iter().map(|v| (&*v.name, v.share_weight()));
+            if !before.eq(after) {
+                *self.epochs.entry(name.clone()).or_default() += 1;
+            }
+        }
+    }
+}
 
 /// Clients of versions by their settings and what they speak.
 pub type TlsClients = HashMap<(schema::VersionTls, schema::Protocol), tls::Client>;
@@ -56,6 +92,8 @@ pub struct Sources<'a> {
     pub config: &'a Config,
     /// Changes made through the admin endpoint.
     pub overrides: &'a Overrides,
+    /// Ejections, and the epochs that they and changes of weights begin.
+    pub decided: &'a Decided,
     /// Addresses of names.
     pub resolved: &'a Resolved,
     /// Clients of the versions that are spoken to under TLS, by their settings.
@@ -144,6 +182,12 @@ pub struct Route {
     pub params: Box<[(Box<str>, u16)]>,
     /// Live state by version of the service.
     pub series: Box<[Arc<SeriesState>]>,
+    /// Where first attempts count, by version of the service; empty if they are not compared.
+    pub evidence: Box<[Arc<EvidenceState>]>,
+    /// Which answers are failures of the version.
+    pub failures: FailureSet,
+    /// When a request without an answer counts as failed, if before its `timeout`.
+    pub judged_after: Option<Duration>,
 }
 
 /// A service, compiled.
@@ -165,6 +209,10 @@ pub struct Service {
     pub connect_timeout: Duration,
     /// Bounds of the keep-alive pools.
     pub pool: schema::Pool,
+    /// Turns at every change of shares.
+    pub parity: u8,
+    /// How its versions are compared; nothing if they are not.
+    pub compared: Option<Compared>,
 }
 
 /// A version, compiled.
@@ -174,6 +222,8 @@ pub struct Version {
     pub name: Box<str>,
     /// Its weight in force.
     pub weight: Weight,
+    /// Gets nobody, whatever its weight.
+    pub ejected: bool,
     /// What release it is.
     pub labels: schema::Labels,
     /// Where it is reached now.
@@ -260,6 +310,7 @@ impl Service {
                 Version {
                     name: version.as_str().into(),
                     weight: *weight,
+                    ejected: sources.decided.is_ejected(name, version),
                     labels: written.labels.clone(),
                     endpoints: endpoints.into(),
                     tls: tls.map(|client| (client, hosts.into())),
@@ -276,8 +327,10 @@ impl Service {
             rules: service.rules.iter().map(|r| Rule::new(&r.when, index(&r.version))).collect(),
             split: Split::new(
                 &service.cohort.salt,
-                weights.iter().map(|(name, weight)| (name.as_str(), *weight)),
+                versions.iter().map(|version| (&*version.name, version.share_weight())),
             ),
+            parity: sources.decided.epochs.get(name).map_or(0, |epoch| (epoch & 1) as u8),
+            compared: Compared::compile(name, service, sources.config, &versions, registry),
             versions,
             connect_timeout: service.connect_timeout,
             pool: service.pool.clone(),
@@ -307,6 +360,13 @@ impl Service {
     }
 }
 
+impl Version {
+    /// The weight that counts: none while it is ejected.
+    pub fn share_weight(&self) -> Weight {
+        if self.ejected { Weight::ZERO } else { self.weight }
+    }
+}
+
 impl Route {
     fn compile(
         route: &schema::Route,
@@ -324,7 +384,14 @@ impl Route {
             })
         });
         let version = route.version.as_deref();
+        let written = &config.services[number];
+        let compared = service.compared.as_ref();
+        let stratum = compared.and_then(|compared| compared.stratum_of(route, &label));
+        let deadline = stratum.and_then(|stratum| stratum.deadline);
         Some(Self {
+            evidence: stratum.map(|stratum| stratum.arms.clone()).unwrap_or_default(),
+            failures: FailureSet::new(route.failures.as_ref().or(written.failures.as_ref())),
+            judged_after: deadline.filter(|deadline| *deadline < route.timeout),
             service: number as u32,
             version: version
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))

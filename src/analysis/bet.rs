@@ -19,6 +19,8 @@
 //! Two-arm e-variables: Turner, Ly, Grünwald, arXiv 2106.02693; that only the arm of the next failure
 //! is asked about when `tau` is 0: Lindon, Malek, arXiv 2011.03567.
 
+use serde::{Deserialize, Serialize};
+
 use super::counts::{Arms, Tally};
 
 /// Largest `eta_c * tau` of a ratio bet: keeps the factor of a canary success well above zero. Not
@@ -26,7 +28,8 @@ use super::counts::{Arms, Tally};
 const MOST_STAKED_ON_SUCCESS: f64 = 0.9;
 
 /// How much worse the canary may be: `p_c <= ratio * p_b + excess`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tolerance {
     pub(super) ratio: f64,
     pub(super) excess: f64,

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     bet::Tolerance,
     counts::{Arms, Tally},
@@ -17,7 +19,7 @@ use super::{
 };
 
 /// What a certificate asks.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     ratio: f64,
     beta: f64,

@@ -12,17 +12,13 @@ use super::{
     bet::Tolerance,
     certificate::Certificate,
     counts::{Arms, Tally},
-    engine::{Engine, LEAST_FAILURES, Settings},
+    engine::{Engine, Settings},
     grid::Grid,
     latency::{Latencies, LatencyTest, Quantile, Reference},
     limits::Limits,
     verdict::{Answer, Finding, HealthFinding, Metric, Verdict, known},
     wealth::{Guarantee, log_sum},
 };
-
-/// How long latency and amounts of a new canary are ignored: caches and pools fill. Errors count from
-/// the first request, since a version that is dead on arrival must not cost half a minute.
-const WARM_UP: Duration = Duration::from_secs(30);
 
 /// A running comparison. It begins with a canary's first weight and ends with the canary; a new one
 /// has its own alpha.
@@ -55,7 +51,7 @@ impl Comparison {
             tolerance,
             guarantee,
             grid: Grid::Full,
-            least_failures: LEAST_FAILURES,
+            least_failures: limits.least_failures,
             burst_cap: limits.burst_cap,
         };
         let latency = [(Quantile::P95, limits.p95), (Quantile::P99, limits.p99)];
@@ -157,7 +153,7 @@ impl Comparison {
     }
 
     fn is_warm(&self, now: Duration) -> bool {
-        now.saturating_sub(self.began) >= WARM_UP
+        now.saturating_sub(self.began) >= self.limits.warm_up
     }
 
     fn judge(&mut self, now: Duration) {

@@ -23,7 +23,7 @@ use super::{
 mod buckets;
 mod reference;
 
-pub use buckets::Latencies;
+pub use buckets::{BUCKETS as LATENCY_BUCKETS, Latencies, bucket as latency_bucket};
 pub use reference::Reference;
 
 /// A quantile of latency that is compared.

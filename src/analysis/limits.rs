@@ -1,17 +1,23 @@
 //! What a comparison tolerates, with the defaults of what the file leaves out.
 
-use super::{bet::Tolerance, certificate::Health};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{bet::Tolerance, certificate::Health, engine::LEAST_FAILURES};
 use crate::config::schema::Eject;
 
-/// Probability of ever ejecting a canary within all its tolerances: one rollout in a thousand.
-const ALPHA: f64 = 1e-3;
 /// Tolerated excess of errors, relative: what a person would call the same rate.
 const ERRORS_RELATIVE: f64 = 0.10;
 /// And absolute: one failure in ten thousand requests is nobody's reason to go back.
 const ERRORS_ABSOLUTE: f64 = 1e-4;
+/// How long latency and amounts of a new canary are ignored: caches and pools fill. Errors count from
+/// the first request, since a version that is dead on arrival must not cost half a minute.
+const WARM_UP: Duration = Duration::from_secs(30);
 
 /// What is compared and tolerated.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Tolerated excess of errors. Nothing: not compared.
     pub errors: Option<Tolerance>,
@@ -23,6 +29,10 @@ pub struct Limits {
     pub amount: Option<f64>,
     /// Probability of ever ejecting a canary within all of them.
     pub alpha: f64,
+    /// Failures of a canary below which it is not ejected for them.
+    pub least_failures: u64,
+    /// How long latency and amounts of a new canary are not judged.
+    pub warm_up: Duration,
     /// The most nats that one block may add to one bet, such as [`super::BURST_CAP`]. Nothing: no
     /// limit.
     pub burst_cap: Option<f64>,
@@ -30,24 +40,38 @@ pub struct Limits {
     pub health: Option<Health>,
 }
 
-impl From<&Eject> for Limits {
-    /// What the file asks for, with the defaults it leaves out.
-    fn from(eject: &Eject) -> Self {
-        let errors = eject.errors.as_ref().map(|errors| Tolerance {
+impl Limits {
+    /// What the service's `eject` asks for and a route's `own` replaces, with the defaults that both
+    /// leave out, at the probability `alpha`.
+    pub fn of(eject: &Eject, own: &Eject, alpha: f64) -> Self {
+        let errors = own.errors.as_ref().or(eject.errors.as_ref()).map(|errors| Tolerance {
             ratio: 1.0 + errors.relative.map_or(ERRORS_RELATIVE, |share| share.0),
             excess: errors.absolute.map_or(ERRORS_ABSOLUTE, |share| share.0),
         });
-        let latency = eject.latency.as_ref();
+        let latency = own.latency.as_ref().or(eject.latency.as_ref());
+        let least_failures = own.minimum_failures.or(eject.minimum_failures);
         Self {
             errors,
             p95: latency.and_then(|latency| latency.p95).map(|share| share.0),
             p99: latency.and_then(|latency| latency.p99).map(|share| share.0),
             amount: None,
-            alpha: ALPHA,
+            alpha,
+            least_failures: least_failures.map_or(LEAST_FAILURES, u64::from),
+            warm_up: own.warm_up.or(eject.warm_up).unwrap_or(WARM_UP),
             burst_cap: None,
             health: None,
         }
     }
+}
+
+/// How `whole`, the probability of ejecting a canary within all tolerances, is divided: what the routes
+/// with limits of their own asked for goes to them; those that asked for nothing, and the rest of the
+/// service, share equally what is left. The rest is first.
+pub fn parts_of_alpha(whole: f64, asked: &[Option<f64>]) -> Vec<f64> {
+    let taken: f64 = asked.iter().flatten().sum();
+    let sharing = 1 + asked.iter().filter(|part| part.is_none()).count();
+    let equal = (whole - taken).max(0.0) / sharing as f64;
+    std::iter::once(equal).chain(asked.iter().map(|part| part.unwrap_or(equal))).collect()
 }
 
 #[cfg(test)]
@@ -61,12 +85,24 @@ mod tests {
     #[test]
     fn the_file_becomes_limits() {
         let latency = Some(EjectLatency { p95: None, p99: Some(Share(0.2)) });
-        let all = Limits::from(&Eject { errors: Some(EjectErrors::default()), latency });
+        let service = Eject { errors: Some(EjectErrors::default()), latency, ..Eject::default() };
+        let all = Limits::of(&service, &Eject::default(), 1e-3);
         assert_eq!(all.errors, Tolerance::new(1.1, 1e-4));
         assert_eq!((all.p95, all.p99, all.alpha), (None, Some(0.2), 1e-3));
+        assert_eq!((all.least_failures, all.warm_up), (3, Duration::from_secs(30)));
         let errors = EjectErrors { relative: Some(Share(0.5)), absolute: Some(Share(0.0)) };
-        let only_errors = Limits::from(&Eject { errors: Some(errors), latency: None });
-        assert_eq!((only_errors.errors, only_errors.p99), (Tolerance::new(1.5, 0.0), None));
-        assert_eq!(Limits::from(&Eject::default()).errors, None);
+        let warm_up = Some(Duration::ZERO);
+        let own = Eject { errors: Some(errors), warm_up, ..Eject::default() };
+        let both = Limits::of(&service, &own, 1e-4);
+        assert_eq!((both.errors, both.p99), (Tolerance::new(1.5, 0.0), Some(0.2)));
+        assert_eq!((both.warm_up, both.alpha), (Duration::ZERO, 1e-4));
+        assert_eq!(Limits::of(&Eject::default(), &Eject::default(), 1e-3).errors, None);
+    }
+
+    #[test]
+    fn alpha_is_divided_and_never_more_than_the_whole() {
+        assert_eq!(parts_of_alpha(0.001, &[]), [0.001]);
+        assert_eq!(parts_of_alpha(0.004, &[Some(0.001), None, None]), [0.001, 0.001, 0.001, 0.001]);
+        assert_eq!(parts_of_alpha(0.001, &[Some(0.002)]), [0.0, 0.002]);
     }
 }

@@ -53,8 +53,8 @@ pub use endpoint::{Change, Endpoints};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
-pub use latency::{Latencies, LatencyTest, Quantile, Reference};
-pub use limits::Limits;
+pub use latency::{LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, latency_bucket};
+pub use limits::{Limits, parts_of_alpha};
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};
 

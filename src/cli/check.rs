@@ -8,7 +8,7 @@ use super::{Exit, Failure, say};
 use crate::{
     config::{LoadError, Loaded, read},
     registry::Registry,
-    snapshot::{Overrides, Resolved, Snapshot, Sources, open_clients},
+    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
     tls::{Clients, TlsError, TlsListener},
 };
 
@@ -51,6 +51,7 @@ fn compile(loaded: &Loaded) -> Result<(), TlsError> {
     let sources = Sources {
         config: &loaded.config,
         overrides: &Overrides::new(),
+        decided: &Decided::default(),
         resolved: &Resolved::new(),
         tls: &tls,
         access_log: None,

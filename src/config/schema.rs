@@ -4,6 +4,7 @@
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
 //! *consistent* (a weight names a version that exists) is the question of `check`.
 
+mod eject;
 mod tls;
 
 use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -19,6 +20,7 @@ use super::{
     units::{self, ByteSize, OneOrMany, Share, Weight},
 };
 
+pub use eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, Probability, Statuses};
 pub use tls::{
     CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
     VersionTls,
@@ -155,9 +157,13 @@ pub struct Service {
     /// matches wins.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Limits of the automatic comparison of each canary with the baseline. Default: no comparison.
+    /// How each canary is compared with the baseline, and ejected when it is worse. Default: no
+    /// comparison.
     #[serde(default)]
     pub eject: Option<Eject>,
+    /// Which answers count as failures of the version. Default: 500 and above.
+    #[serde(default)]
+    pub failures: Option<Failures>,
     /// Longest time for a TCP connection to an endpoint. Default `1s`.
     #[serde(default = "default::connect_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]
@@ -272,36 +278,6 @@ pub struct RuleMatch {
     pub players: Vec<String>,
 }
 
-/// Limits of the automatic comparison.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Eject {
-    /// Tolerated excess of the error rate. Default: not compared.
-    pub errors: Option<EjectErrors>,
-    /// Tolerated excess of latency quantiles. Default: not compared.
-    pub latency: Option<EjectLatency>,
-}
-
-/// Tolerated excess of a canary's error rate over the baseline's.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EjectErrors {
-    /// Relative to the baseline's rate. Default `10%`.
-    pub relative: Option<Share>,
-    /// Added to it. Default `0.01%`.
-    pub absolute: Option<Share>,
-}
-
-/// Tolerated excess of a canary's latency over the baseline's, relative, per quantile.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EjectLatency {
-    /// At the 95th percentile. Default: not compared.
-    pub p95: Option<Share>,
-    /// At the 99th percentile. Default: not compared.
-    pub p99: Option<Share>,
-}
-
 /// Keep-alive connections to endpoints, per worker and endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -347,6 +323,14 @@ pub struct Route {
     /// another form of HTTP or TLS. Default `[ websocket ]`.
     #[serde(default = "default::upgrades")]
     pub upgrades: Vec<String>,
+    /// Limits of the comparison for the requests of this route, which are then compared by
+    /// themselves. What is left out is as the service has it; its `mode` can only be `off`, which
+    /// keeps the requests out of the comparison. Default: compared with all others of the service.
+    #[serde(default)]
+    pub eject: Option<Eject>,
+    /// Which answers count as failures of the version. Default: as the service has it.
+    #[serde(default)]
+    pub failures: Option<Failures>,
 }
 
 impl Route {

@@ -72,6 +72,42 @@ pub mod pause {
     }
 }
 
+/// Durations that may be left out; for `#[serde(with = …)]`.
+pub mod optional_duration {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Written(#[serde(with = "duration")] Duration);
+
+    /// Reads a duration, if there is one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Written>::deserialize(d)?.map(|written| written.0))
+    }
+
+    /// Writes a duration, if there is one.
+    pub fn serialize<S: Serializer>(value: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => duration::serialize(value, s),
+            None => s.serialize_none(),
+        }
+    }
+}
+
+/// Durations that may be left out or be `0s`; for `#[serde(with = …)]`.
+pub mod optional_pause {
+    use super::*;
+
+    pub use super::optional_duration::serialize;
+
+    #[derive(Deserialize)]
+    struct Written(#[serde(with = "pause")] Duration);
+
+    /// Reads a duration or zero, if there is one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Written>::deserialize(d)?.map(|written| written.0))
+    }
+}
+
 /// Texts that look like numbers, as written: in labels people write `contract: 2` and
 /// `semver: 4.10`, and mean what they wrote; for `#[serde(with = …)]`.
 pub mod as_written {
@@ -313,7 +349,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
 }
 
 /// A scalar as the text it was written as.
-fn text<'de, D: Deserializer<'de>>(d: D, expecting: &'static str) -> Result<String, D::Error> {
+pub(super) fn text<'de, D: Deserializer<'de>>(
+    d: D,
+    expecting: &'static str,
+) -> Result<String, D::Error> {
     struct Visitor(&'static str);
     impl de::Visitor<'_> for Visitor {
         type Value = String;

@@ -18,11 +18,14 @@ pub(super) struct Deadline {
     /// When the timer fires; never after `due`, unless it has yet to be moved there.
     armed: Instant,
     due: Instant,
+    /// A moment before, at which the task is woken once.
+    notice: Option<Instant>,
+    noticed: bool,
 }
 
 impl Deadline {
     pub(super) fn new(due: Instant) -> Self {
-        Self { timer: Box::pin(sleep_until(due)), armed: due, due }
+        Self { timer: Box::pin(sleep_until(due)), armed: due, due, notice: None, noticed: false }
     }
 
     pub(super) fn set(&mut self, due: Instant) {
@@ -34,20 +37,45 @@ impl Deadline {
         self.due = self.due.min(due);
     }
 
+    /// Has [`Deadline::take_notice`] tell once that `at` has passed, however the deadline moves; or
+    /// takes that back.
+    pub(super) fn notice_at(&mut self, at: Option<Instant>) {
+        self.notice = at;
+        self.noticed = false;
+    }
+
+    /// Whether the moment to notice has passed since it was last asked.
+    pub(super) fn take_notice(&mut self) -> bool {
+        std::mem::take(&mut self.noticed)
+    }
+
     /// Ready once the deadline has passed.
     pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.due < self.armed {
-            self.timer.as_mut().reset(self.due);
-            self.armed = self.due;
+        let next = self.next();
+        if next < self.armed {
+            self.arm(next);
         }
         loop {
             ready!(self.timer.as_mut().poll(cx));
+            if self.notice.is_some_and(|notice| notice <= self.armed) {
+                self.notice = None;
+                self.noticed = true;
+            }
             if self.armed >= self.due {
                 return Poll::Ready(());
             }
-            self.timer.as_mut().reset(self.due);
-            self.armed = self.due;
+            self.arm(self.next());
         }
+    }
+
+    /// The moment that comes first.
+    fn next(&self) -> Instant {
+        self.notice.map_or(self.due, |notice| notice.min(self.due))
+    }
+
+    fn arm(&mut self, at: Instant) {
+        self.timer.as_mut().reset(at);
+        self.armed = at;
     }
 }
 
@@ -78,6 +106,31 @@ mod tests {
                 "{waited:?}"
             );
         }
+        assert!(!deadline.take_notice());
         assert!(passed(&mut deadline).await.is_zero(), "a passed deadline stays passed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_moment_before_is_noticed_once_however_the_deadline_moves() {
+        let now = Instant::now();
+        let after = |s| now + Duration::from_secs(s);
+        let mut deadline = Deadline::new(after(60));
+        deadline.notice_at(Some(after(5)));
+        deadline.set(after(20));
+        let mut noticed = Vec::new();
+        poll_fn(|cx| {
+            let polled = deadline.poll_passed(cx);
+            if deadline.take_notice() {
+                noticed.push(now.elapsed().as_secs());
+                deadline.set(after(40));
+            }
+            polled
+        })
+        .await;
+        assert_eq!((noticed, now.elapsed().as_secs()), (vec![5], 40));
+        deadline.set(after(50));
+        deadline.notice_at(Some(after(45)));
+        deadline.notice_at(None);
+        assert_eq!((passed(&mut deadline).await.as_secs(), deadline.take_notice()), (10, false));
     }
 }

@@ -56,6 +56,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
             let forwarded = forward(client, worker, plan, &mut out, &mut begun, &mut tally).await;
             let after = match forwarded {
                 Ok(head) if head.status == 101 => {
+                    tally.switched();
                     // On the heap: what it needs is not to be part of every connection's task.
                     let passing = tunnel(client, worker, plan, &mut out, begun.take(), &mut tally);
                     Box::pin(passing).await
@@ -152,6 +153,7 @@ async fn forward(
     let is_stream = client.stream.is_stream();
     let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
     let due = plan.until(plan.began, plan.route().timeout);
+    let judged = plan.route().judged_after.map(|after| plan.began + after);
     loop {
         let endpoints = &version.endpoints;
         let load = |n: usize| {
@@ -194,7 +196,16 @@ async fn forward(
             },
         };
         let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
-        let head = poll_fn(|cx| exchange.poll_head(cx, client, worker, plan, out)).await;
+        client.deadline.notice_at(judged);
+        let head = poll_fn(|cx| {
+            let polled = exchange.poll_head(cx, client, worker, plan, out);
+            if client.deadline.take_notice() {
+                tally.late();
+            }
+            polled
+        });
+        let head = head.await;
+        client.deadline.notice_at(None);
         tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
         match head {
             Ok(answer) => {
@@ -314,6 +325,9 @@ async fn fail(
     broken: Broken,
     tally: &mut Tally<'_>,
 ) -> After {
+    if !matches!(broken, Broken::Fault(_)) {
+        tally.acquit();
+    }
     let problem = match broken {
         Broken::ClientGone => {
             tally.gone = true;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     routing::RequestView,
-    snapshot::{Decision, Route, Service, Snapshot, Undecided, Version},
+    snapshot::{AssignedBy, Decision, Route, Service, Snapshot, Undecided, Version},
     telemetry::access_log::sampled,
 };
 
@@ -146,6 +146,13 @@ impl Plan {
             (Some(asked), Some(protocol)) => asked.as_bytes().eq_ignore_ascii_case(protocol),
             _ => false,
         }
+    }
+
+    /// Whether its first attempt is compared. Rules and routes that name a version choose players, so
+    /// that versions would differ by who asks.
+    pub(super) fn is_on_trial(&self) -> bool {
+        let by_chance = matches!(self.decision.by, AssignedBy::Cohort(_) | AssignedBy::Only);
+        by_chance && !self.route().evidence.is_empty()
     }
 
     pub(super) fn route(&self) -> &Route {

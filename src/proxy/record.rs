@@ -12,7 +12,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    registry::{EndpointState, ErrorKind, RetryReason},
+    registry::{EndpointState, ErrorKind, Outcome, RetryReason},
     snapshot::AssignedBy,
     telemetry::{access_log::Entry, collector::Sample},
 };
@@ -24,6 +24,8 @@ pub(super) struct Tally<'a> {
     /// The endpoint asked last, and when.
     endpoint: Option<(&'a EndpointState, Instant)>,
     upstream_us: u32,
+    /// The first attempt is not counted yet.
+    on_trial: bool,
     ended: Option<Instant>,
     retries: u32,
     /// Status that the client was sent; 0 while there is none.
@@ -47,6 +49,7 @@ impl<'a> Tally<'a> {
             plan,
             endpoint: None,
             upstream_us: Sample::NONE,
+            on_trial: plan.is_on_trial(),
             ended: None,
             retries: 0,
             status: 0,
@@ -92,6 +95,45 @@ impl<'a> Tally<'a> {
                 endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
             }
         }
+        // A failure is known by its head; what is well until here may still break.
+        if self.on_trial && self.plan.route().failures.contains(status) {
+            self.judge(Outcome::Failed);
+        }
+    }
+
+    /// The connection goes on in another protocol: what is judged is over.
+    pub(super) fn switched(&mut self) {
+        if self.on_trial {
+            self.judge(Outcome::Served(self.upstream_us));
+        }
+    }
+
+    /// No answer came in the time after which none is waited for in the comparison.
+    pub(super) fn late(&mut self) {
+        if self.on_trial {
+            self.judge(Outcome::TimedOut);
+        }
+    }
+
+    /// What happened is the client's doing, and says nothing of the version.
+    pub(super) fn acquit(&mut self) {
+        self.on_trial = false;
+    }
+
+    /// Counts the first attempt. What comes later of the request does not.
+    fn judge(&mut self, outcome: Outcome) {
+        self.on_trial = false;
+        let (plan, worker) = (self.plan, self.worker.id);
+        if let Some(evidence) = plan.route().evidence.get(usize::from(plan.decision.version)) {
+            evidence.cells.of(worker).record(plan.service().parity, outcome);
+        }
+        if let Some((endpoint, _)) = self.endpoint {
+            let cells = endpoint.cells.of(worker);
+            cells.trials.add(1);
+            if !matches!(outcome, Outcome::Served(_)) {
+                cells.failures.add(1);
+            }
+        }
     }
 
     /// The answer was one of gRPC that ended with `status`.
@@ -106,6 +148,10 @@ impl<'a> Tally<'a> {
     /// The attempt failed.
     pub(super) fn failed(&mut self, fault: Fault) {
         self.fault = Some(fault.problem().kind);
+        if self.on_trial && fault.upstream_kind().is_some() {
+            let timed_out = fault == Fault::Timeout;
+            self.judge(if timed_out { Outcome::TimedOut } else { Outcome::Failed });
+        }
         if let (Some(kind), Some((endpoint, _))) = (fault.upstream_kind(), self.endpoint) {
             endpoint.cells.of(self.worker.id).errors[kind as usize].add(1);
         }
@@ -134,6 +180,12 @@ impl<'a> Tally<'a> {
         series.cells.of(worker.id).classes[class].add(1);
         if outcome >= 500 {
             plan.version().state.cells.of(worker.id).errors.add(1);
+        }
+        if self.on_trial && !self.gone && outcome != 0 {
+            let failed =
+                self.upstream_us == Sample::NONE || plan.route().failures.contains(outcome);
+            let us = self.upstream_us;
+            self.judge(if failed { Outcome::Failed } else { Outcome::Served(us) });
         }
         let duration_us = micros(plan.began, ended);
         worker.record(Sample {

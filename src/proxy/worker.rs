@@ -448,7 +448,7 @@ mod tests {
     use crate::{
         config::parse,
         registry::Registry,
-        snapshot::{Overrides, Resolved, Sources, TlsClients},
+        snapshot::{Decided, Overrides, Resolved, Sources, TlsClients},
     };
 
     fn worker(limits: &str) -> Rc<Worker> {
@@ -459,6 +459,7 @@ mod tests {
         let sources = Sources {
             config: &config.expect("a good file"),
             overrides: &Overrides::new(),
+            decided: &Decided::default(),
             resolved: &Resolved::new(),
             tls: &TlsClients::new(),
             access_log: None,

@@ -27,7 +27,7 @@ use crate::{
     config::{AdminToken, Config, Loaded},
     proxy::{Command, ListenerState, Shared},
     registry::{Forgotten, Registry},
-    snapshot::{AccessLog, Overrides, Resolved, Snapshot, Sources, TlsClients},
+    snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, TlsClients},
     telemetry::{access_log, log},
     tls::Clients,
 };
@@ -43,6 +43,7 @@ pub struct Controller {
     /// The file that a reload reads; nothing if the configuration did not come from one.
     file: Option<PathBuf>,
     overrides: Overrides,
+    decided: Decided,
     resolved: Resolved,
     registry: Registry,
     shared: Arc<Shared>,
@@ -104,6 +105,7 @@ impl Controller {
             tokens: start.loaded.tokens,
             file: start.file,
             overrides: Overrides::new(),
+            decided: Decided::default(),
             resolved: Resolved::new(),
             registry: start.registry,
             shared: start.shared,
@@ -207,12 +209,14 @@ impl Controller {
     fn publish(&mut self, same_routes: bool) -> u64 {
         let old = self.snapshot();
         let generation = old.generation.max(self.floor) + 1;
+        self.decided.begin_epochs(&old, &self.config, &self.overrides);
         let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
         let access_log =
             access_log.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
         let sources = Sources {
             config: &self.config,
             overrides: &self.overrides,
+            decided: &self.decided,
             resolved: &self.resolved,
             tls: &self.tls,
             access_log: access_log.as_ref(),

@@ -6,7 +6,7 @@
 //! the telemetry, are compared.
 
 /// Number of buckets.
-pub(super) const BUCKETS: usize = 704;
+pub const BUCKETS: usize = 704;
 /// What is longer than all others, and what never ended.
 const LAST: usize = BUCKETS - 1;
 /// Bits of a value that tell buckets apart; the first of them is always set.
@@ -18,6 +18,11 @@ const PER_OCTAVE: u64 = 1 << (BITS - 1);
 fn index(value_us: u64) -> u64 {
     let shift = (u64::BITS - value_us.leading_zeros()).saturating_sub(BITS);
     u64::from(shift) * PER_OCTAVE + (value_us >> shift)
+}
+
+/// The bucket of a latency in microseconds.
+pub fn bucket(latency_us: u64) -> usize {
+    (index(latency_us) as usize).min(LAST)
 }
 
 /// The least latency of a bucket, in microseconds.
@@ -57,7 +62,7 @@ impl Latencies {
     /// Counts a successful answer that took `latency_us` microseconds. Failures that come fast belong
     /// to the test of errors.
     pub fn record(&mut self, latency_us: u64) {
-        self.counts[(index(latency_us) as usize).min(LAST)] += 1;
+        self.counts[bucket(latency_us)] += 1;
         self.requests += 1;
     }
 

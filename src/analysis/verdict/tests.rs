@@ -6,8 +6,9 @@ use crate::config::schema::{Eject, EjectErrors};
 
 /// 150 good seconds, then 5 % of the canary's requests fail.
 fn late_fault() -> Verdict {
-    let eject = Eject { errors: Some(EjectErrors::default()), latency: None };
-    let mut comparison = Comparison::new(Limits::from(&eject), 1.0, Duration::ZERO);
+    let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };
+    let mut comparison =
+        Comparison::new(Limits::of(&eject, &Eject::default(), 1e-3), 1.0, Duration::ZERO);
     for second in 1..=200 {
         let failures = if second > 150 { 5 } else { u64::from(second % 10 == 5) };
         let block = Arms::new(Tally::new(100, failures), Tally::new(900, 1));
@@ -31,8 +32,9 @@ fn the_sentence_quotes_what_decided() {
 
 #[test]
 fn a_verdict_survives_being_written() {
-    let eject = Eject { errors: Some(EjectErrors::default()), latency: None };
-    let empty = Comparison::new(Limits::from(&eject), 1.0, Duration::ZERO).verdict(Duration::ZERO);
+    let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };
+    let empty = Comparison::new(Limits::of(&eject, &Eject::default(), 1e-3), 1.0, Duration::ZERO)
+        .verdict(Duration::ZERO);
     assert_eq!(
         empty.reason,
         "undecided after 0.0 s; most evidence: 0 of 0 requests of the canary failed, 0 of 0 requests \

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Finding, label,
+    Finding, comparison, label,
     matching::{self, Kind, canonical},
     no_such,
 };
@@ -51,6 +51,10 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         target(route, config, &path, found);
         conditions(&route.matches, &path.key("match"), found);
         upgrades(&route.upgrades, &path.key("upgrades"), found);
+        if let Some(eject) = &route.eject {
+            comparison::route(eject, route, config, &path.key("eject"), found);
+        }
+        comparison::failures(route.failures.as_ref(), &path.key("failures"), found);
         let twin = Match::all(&route.matches)
             .into_iter()
             .filter_map(|m| {

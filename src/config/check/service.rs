@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Finding, label,
+    Finding, comparison, label,
     matching::{self, Kind, canonical, has_param},
     no_such, reaches, tls,
 };
@@ -44,7 +44,10 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
     }
     weights(service, &path, found);
     cohort(name, &service.cohort, config, &path.key("cohort"), found);
-    eject(service, &path.key("eject"), found);
+    if let Some(eject) = &service.eject {
+        comparison::service(eject, name, config, &path.key("eject"), found);
+    }
+    comparison::failures(service.failures.as_ref(), &path.key("failures"), found);
     let mut matches = HashMap::new();
     for (index, value) in service.rules.iter().enumerate() {
         let here = path.key("rules").index(index);
@@ -135,18 +138,6 @@ fn cohort(
     if cohort.salt.len() > MAX_SALT_BYTES || cohort.salt.chars().any(char::is_control) {
         let message = "not a salt; write at most 256 bytes without control characters";
         found.push(Finding::new(path.key("salt"), message));
-    }
-}
-
-fn eject(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
-    let Some(eject) = &service.eject else { return };
-    if eject.errors.is_none() && eject.latency.is_none() {
-        let message = "compares nothing; write errors or latency, or leave the field out";
-        found.push(Finding::new(path.clone(), message));
-    }
-    if eject.latency.as_ref().is_some_and(|l| l.p95.is_none() && l.p99.is_none()) {
-        let message = "compares nothing; write p95 or p99, or leave the field out";
-        found.push(Finding::new(path.key("latency"), message));
     }
 }
 

@@ -1,0 +1,102 @@
+//! How versions are compared.
+
+use super::Finding;
+use crate::config::{
+    problem::FieldPath,
+    schema::{Config, Eject, Failures, Mode, Route},
+};
+
+/// Checks what the service `name` says.
+pub(super) fn service(
+    eject: &Eject,
+    name: &str,
+    config: &Config,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
+    let off = eject.mode == Some(Mode::Off);
+    if eject.errors.is_none() && eject.latency.is_none() && !off {
+        let message = "compares nothing; write errors or latency, or leave the field out";
+        found.push(Finding::new(path.clone(), message));
+    }
+    limits(eject, path, found);
+    let parts = config.routes.iter().zip(0..).filter(|(route, _)| route.service == name);
+    let parts: Vec<_> =
+        parts.filter_map(|(r, at)| Some((r.eject.as_ref()?.alpha?.0, at))).collect();
+    let (sum, whole) = (parts.iter().map(|(part, _)| part).sum::<f64>(), eject.alpha_or_default());
+    if let Some((_, last)) = parts.last()
+        && sum >= whole
+    {
+        let message = format!(
+            "the parts of routes add up to {sum}, which leaves nothing of the service's {whole}; write a larger alpha here, or smaller ones there"
+        );
+        let other = FieldPath::default().key("routes").index(*last).key("eject").key("alpha");
+        found.push(Finding::new(path.key("alpha"), message).and(other));
+    }
+}
+
+/// Checks what `route` says for itself.
+pub(super) fn route(
+    eject: &Eject,
+    route: &Route,
+    config: &Config,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
+    let service = config.services.get(&route.service);
+    if service.is_some_and(|service| service.eject.is_none()) {
+        let message = format!(
+            "`{}` is not compared, so its routes are not; write eject there too",
+            route.service
+        );
+        found.push(Finding::new(path.clone(), message));
+    }
+    match eject.mode {
+        Some(Mode::Act | Mode::Advise) => {
+            let message = "what a verdict does is the service's to say; write off, or leave it out";
+            found.push(Finding::new(path.key("mode"), message));
+        }
+        Some(Mode::Off) if *eject != (Eject { mode: eject.mode, ..Eject::default() }) => {
+            let message = "off, so no other field has an effect; leave them out, or leave mode out";
+            found.push(Finding::new(path.key("mode"), message));
+        }
+        _ => {}
+    }
+    if route.version.is_some() {
+        let message = "one version serves all requests of the route, so there is nothing to compare; leave it out";
+        found.push(Finding::new(path.clone(), message));
+    }
+    limits(eject, path, found);
+}
+
+fn limits(eject: &Eject, path: &FieldPath, found: &mut Vec<Finding>) {
+    if eject.latency.as_ref().is_some_and(|l| l.p95.is_none() && l.p99.is_none()) {
+        let message = "compares nothing; write p95 or p99, or leave the field out";
+        found.push(Finding::new(path.key("latency"), message));
+    }
+    if eject.minimum_failures == Some(0) {
+        let message = "nobody is ejected without a failure; write 1 or more";
+        found.push(Finding::new(path.key("minimum_failures"), message));
+    }
+}
+
+/// Checks which answers are failures.
+pub(super) fn failures(failures: Option<&Failures>, path: &FieldPath, found: &mut Vec<Finding>) {
+    let Some(failures) = failures else { return };
+    if failures.also.is_empty() && failures.except.is_empty() {
+        let message = "says nothing; write also or except, or leave the field out";
+        found.push(Finding::new(path.clone(), message));
+    }
+    for (key, list) in [("also", &failures.also), ("except", &failures.except)] {
+        for (index, statuses) in list.iter().enumerate() {
+            if list[..index].contains(statuses) {
+                let message = format!("`{statuses}` twice; write it once");
+                found.push(Finding::new(path.key(key).index(index), message));
+            }
+            if key == "also" && statuses.first >= 500 {
+                let message = format!("`{statuses}` is a failure anyway; leave it out");
+                found.push(Finding::new(path.key(key).index(index), message));
+            }
+        }
+    }
+}

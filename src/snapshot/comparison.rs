@@ -1,0 +1,132 @@
+//! What of a service is compared, and what counts as a failure.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Version;
+use crate::{
+    analysis::{Limits, parts_of_alpha},
+    config::{
+        Config,
+        schema::{self, Mode},
+    },
+    registry::{EvidenceState, Registry},
+};
+
+/// How the versions of a service are compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    /// What a bad verdict does.
+    pub mode: Mode,
+    /// Probability of ever ejecting a canary within all tolerances, over all strata.
+    pub alpha: f64,
+    /// Requests that are compared among themselves: first those of all routes without limits of their
+    /// own, then those of each route that has some, in the order of the file.
+    pub strata: Box<[Stratum]>,
+}
+
+/// Requests that are compared among themselves.
+#[derive(Debug, Clone)]
+pub struct Stratum {
+    /// The route with limits of its own; nothing for all others together.
+    pub route: Option<Box<str>>,
+    /// What is tolerated.
+    pub limits: Limits,
+    /// When a request without an answer counts as failed; nothing: when it times out.
+    pub deadline: Option<Duration>,
+    /// Evidence by version of the service.
+    pub arms: Box<[Arc<EvidenceState>]>,
+}
+
+impl PartialEq for Stratum {
+    /// Whether the same is asked of the same versions.
+    fn eq(&self, other: &Self) -> bool {
+        let same_arms = self.arms.len() == other.arms.len()
+            && self.arms.iter().zip(&other.arms).all(|(a, b)| Arc::ptr_eq(a, b));
+        self.route == other.route && self.limits == other.limits && same_arms
+    }
+}
+
+impl Compared {
+    pub(super) fn compile(
+        name: &str,
+        service: &schema::Service,
+        config: &Config,
+        versions: &[Version],
+        registry: &mut Registry,
+    ) -> Option<Self> {
+        let eject = service.eject.as_ref()?;
+        let mode = eject.mode.unwrap_or_default();
+        if mode == Mode::Off {
+            return None;
+        }
+        let own = config.routes.iter().filter(|route| route.service == name);
+        let own = own.filter_map(|route| Some((Some(route.label()), route.eject.as_ref()?)));
+        let own = own.filter(|(_, eject)| eject.mode != Some(Mode::Off));
+        let own: Vec<_> = own.collect();
+        let asked: Vec<Option<f64>> = own.iter().map(|(_, e)| e.alpha.map(|a| a.0)).collect();
+        let alpha = eject.alpha_or_default();
+        let all = [(None, eject)].into_iter().chain(own);
+        let strata = all.zip(parts_of_alpha(alpha, &asked)).map(|((route, own), part)| Stratum {
+            limits: Limits::of(eject, own, part),
+            deadline: own.deadline.or(eject.deadline),
+            arms: versions
+                .iter()
+                .map(|version| registry.evidence(version.state.id, route.as_deref()))
+                .collect(),
+            route: route.as_deref().map(Into::into),
+        });
+        Some(Self { mode, alpha, strata: strata.collect() })
+    }
+
+    /// Where the requests of `route` with its `label` count; nothing if they are not compared.
+    pub(super) fn stratum_of(&self, route: &schema::Route, label: &str) -> Option<&Stratum> {
+        match &route.eject {
+            None => self.strata.first(),
+            Some(_) => self.strata.iter().find(|stratum| stratum.route.as_deref() == Some(label)),
+        }
+    }
+}
+
+/// Statuses that are failures of a version, of 600.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureSet([u64; 10]);
+
+impl FailureSet {
+    /// What the file says, on top of 500 and above.
+    pub fn new(failures: Option<&schema::Failures>) -> Self {
+        let mut set = Self([0; 10]);
+        let also = failures.into_iter().flat_map(|f| &f.also);
+        for status in (500..600).chain(also.flat_map(|s| s.first..=s.last)) {
+            set.0[usize::from(status / 64)] |= 1 << (status % 64);
+        }
+        let except = failures.into_iter().flat_map(|f| &f.except);
+        for status in except.flat_map(|s| s.first..=s.last) {
+            set.0[usize::from(status / 64)] &= !(1 << (status % 64));
+        }
+        set
+    }
+
+    /// Whether an answer with `status` is a failure. What is no status of HTTP is.
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.get(usize::from(status / 64)).is_none_or(|word| word >> (status % 64) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::schema::{Failures, Statuses};
+
+    #[test]
+    fn failures_are_what_the_file_says() {
+        let default = FailureSet::new(None);
+        let failing = |set: &FailureSet| (100..=700).filter(|s| set.contains(*s)).count();
+        assert!(default.contains(500) && default.contains(599) && !default.contains(499));
+        let one = |status| Statuses { first: status, last: status };
+        let also = vec![one(429), Statuses { first: 300, last: 399 }];
+        let set = FailureSet::new(Some(&Failures { also, except: vec![one(501), one(304)] }));
+        assert!(set.contains(429) && set.contains(302) && set.contains(500));
+        assert!(!set.contains(501) && !set.contains(304) && !set.contains(404));
+        assert_eq!(failing(&set), failing(&default) + 1 + 100 - 2);
+    }
+}
