@@ -40,8 +40,12 @@ impl Deadline {
     /// Has [`Deadline::take_notice`] tell once that `at` has passed, however the deadline moves; or
     /// takes that back.
     pub(super) fn notice_at(&mut self, at: Option<Instant>) {
-        self.notice = at;
         self.noticed = false;
+        self.notice = at;
+        // The timer is never armed for later than this, so polling need not look at it.
+        if let Some(at) = at.filter(|at| *at < self.armed) {
+            self.arm(at);
+        }
     }
 
     /// Whether the moment to notice has passed since it was last asked.
@@ -51,21 +55,29 @@ impl Deadline {
 
     /// Ready once the deadline has passed.
     pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let next = self.next();
-        if next < self.armed {
-            self.arm(next);
+        if self.due < self.armed {
+            self.arm(self.due);
         }
         loop {
             ready!(self.timer.as_mut().poll(cx));
-            if self.notice.is_some_and(|notice| notice <= self.armed) {
-                self.notice = None;
-                self.noticed = true;
-            }
-            if self.armed >= self.due {
+            if self.fired() {
                 return Poll::Ready(());
             }
-            self.arm(self.next());
         }
+    }
+
+    /// The timer fired: whether that was the deadline. Else it is armed for what comes next.
+    #[cold]
+    fn fired(&mut self) -> bool {
+        if self.notice.is_some_and(|notice| notice <= self.armed) {
+            self.notice = None;
+            self.noticed = true;
+        }
+        if self.armed >= self.due {
+            return true;
+        }
+        self.arm(self.next());
+        false
     }
 
     /// The moment that comes first.
