@@ -337,6 +337,7 @@ impl Control {
             runtime.block_on(async move {
                 tokio::spawn(observatory.clone().absorb());
                 tokio::spawn(observatory.clone().tidy());
+                tokio::spawn(observatory.clone().evaluate());
                 let in_force = observatory.controller().in_force();
                 let controller = observatory.clone();
                 let tell = move |resolved| controller.controller().set_resolved(resolved);

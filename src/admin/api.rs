@@ -14,16 +14,22 @@ use axum::{
         header::{CACHE_CONTROL, CONTENT_TYPE, ETAG},
     },
     response::IntoResponse,
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use serde::Deserialize;
 
 use super::{
     Problem, body,
-    model::{Listener, Service, Services, Status, VersionFault, WeightsAnswer, WeightsRequest},
+    model::{
+        Listener, Service, Services, Status, SubjectAnswer, SubjectRequest, VersionFault,
+        WeightsAnswer, WeightsRequest,
+    },
 };
 use crate::{
-    rollout::{controller::Change, view::Observatory},
+    rollout::{
+        controller::{Change, Subject},
+        view::Observatory,
+    },
     telemetry::metrics,
 };
 
@@ -55,6 +61,8 @@ pub(super) fn guarded(observatory: Observatory) -> Router {
         .route("/v1/services", get(services))
         .route("/v1/services/{service}", get(service))
         .route("/v1/services/{service}/weights", put(set_weights))
+        .route("/v1/services/{service}/eject", post(eject))
+        .route("/v1/services/{service}/reinstate", post(reinstate))
         .route("/metrics", get(scrape))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -111,8 +119,13 @@ async fn services(
     parameters?;
     let (snapshot, latencies) = observatory.latencies_by_version().await;
     let generation = snapshot.generation;
+    let controller = observatory.controller();
     let each = snapshot.services.iter().zip(&latencies);
-    let services = each.map(|(s, latencies)| Service::new(s, generation, latencies)).collect();
+    let services = each.map(|(s, latencies)| {
+        let verdicts = controller.verdicts(&s.name).into_iter().map(Into::into).collect();
+        Service::new(s, generation, latencies, verdicts)
+    });
+    let services = services.collect();
     Ok((fresh(generation), Json(Services { generation, services })))
 }
 
@@ -131,7 +144,8 @@ async fn service(
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     let generation = snapshot.generation;
-    Ok((fresh(generation), Json(Service::new(service, generation, latencies))))
+    let verdicts = observatory.controller().verdicts(&name).into_iter().map(Into::into).collect();
+    Ok((fresh(generation), Json(Service::new(service, generation, latencies, verdicts))))
 }
 
 async fn set_weights(
@@ -146,11 +160,7 @@ async fn set_weights(
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
     let WeightsRequest { weights, reason } = body::json(&headers, body).await?;
-    if reason.as_ref().is_some_and(|r| r.chars().count() > WeightsRequest::REASON_CHARS) {
-        let detail =
-            format!("the reason is longer than {} characters", WeightsRequest::REASON_CHARS);
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("reason"));
-    }
+    bounded(reason.as_deref())?;
     let change = Change { service: service.clone(), weights, if_generation, by, reason, dry_run };
     let applied = observatory.controller().set_weights(change)?;
     let answer = WeightsAnswer {
@@ -161,6 +171,62 @@ async fn set_weights(
         dry_run,
     };
     Ok((fresh(applied.generation), Json(answer)))
+}
+
+/// A reason becomes part of one line of the log.
+fn bounded(reason: Option<&str>) -> Result<(), Problem> {
+    let most = WeightsRequest::REASON_CHARS;
+    if reason.is_some_and(|reason| reason.chars().count() > most) {
+        let detail = format!("the reason is longer than {most} characters");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("reason"));
+    }
+    Ok(())
+}
+
+async fn eject(
+    State(observatory): State<Observatory>,
+    Extension(By(by)): Extension<By>,
+    name: Name,
+    parameters: Parameters<ChangeParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let subject = subject(by, name, parameters, &headers, body).await?;
+    let generation = observatory.controller().eject(subject.clone())?;
+    Ok(moved(generation, subject))
+}
+
+async fn reinstate(
+    State(observatory): State<Observatory>,
+    Extension(By(by)): Extension<By>,
+    name: Name,
+    parameters: Parameters<ChangeParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let subject = subject(by, name, parameters, &headers, body).await?;
+    let generation = observatory.controller().reinstate(subject.clone())?;
+    Ok(moved(generation, subject))
+}
+
+async fn subject(
+    by: String,
+    name: Name,
+    parameters: Parameters<ChangeParameters>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Subject, Problem> {
+    let Path(service) = name?;
+    let Query(ChangeParameters { dry_run }) = parameters?;
+    let if_generation = body::if_match(headers)?;
+    let SubjectRequest { version, reason } = body::json(headers, body).await?;
+    bounded(reason.as_deref())?;
+    Ok(Subject { service, version, if_generation, by, reason, dry_run })
+}
+
+fn moved(generation: u64, subject: Subject) -> impl IntoResponse {
+    let Subject { service, version, dry_run, .. } = subject;
+    (fresh(generation), Json(SubjectAnswer { generation, service, version, dry_run }))
 }
 
 async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {

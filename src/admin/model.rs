@@ -8,7 +8,7 @@ mod status;
 
 use std::time::Duration;
 
-pub use change::{WeightsAnswer, WeightsRequest};
+pub use change::{SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
 use serde::{Deserialize, Serialize};
 pub use status::{
     Certificate, Listener, ListenerTls, Reload, ReloadError, Status, Takeover, TakeoverError,
@@ -16,6 +16,7 @@ pub use status::{
 };
 
 use crate::{
+    analysis::Verdict,
     config::schema::Labels,
     rollout::view,
     snapshot,
@@ -42,8 +43,26 @@ pub struct Service {
     pub baseline: String,
     /// Its versions, in the order of the file.
     pub versions: Vec<Version>,
-    /// Answers of gates; there are no gates in this release.
-    pub verdicts: [(); 0],
+    /// How canaries compare with the baseline, and the verdicts that ejected versions, these first.
+    pub verdicts: Vec<VersionVerdict>,
+}
+
+/// A verdict on a version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionVerdict {
+    /// The version.
+    pub version: String,
+    /// The route with limits of its own that it is about; null for all others together.
+    pub route: Option<String>,
+    /// The answer and its numbers.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+impl From<(String, Option<String>, Verdict)> for VersionVerdict {
+    fn from((version, route, verdict): (String, Option<String>, Verdict)) -> Self {
+        Self { version, route, verdict }
+    }
 }
 
 /// A version of a service.
@@ -53,7 +72,7 @@ pub struct Version {
     pub name: String,
     /// Its relative weight.
     pub weight: f64,
-    /// Its share of players: the weight over the sum of weights.
+    /// Its share of players: the weight over the sum of weights, of which an ejected one has none.
     pub share: f64,
     /// Its state.
     pub state: State,
@@ -121,15 +140,20 @@ pub enum EndpointState {
 
 impl Service {
     /// What is shown of `service`; `latencies` are those of its versions, in their order.
-    pub fn new(service: &snapshot::Service, generation: u64, latencies: &[Latency]) -> Self {
-        let sum: f64 = service.versions.iter().map(|v| v.weight.value()).sum();
+    pub fn new(
+        service: &snapshot::Service,
+        generation: u64,
+        latencies: &[Latency],
+        verdicts: Vec<VersionVerdict>,
+    ) -> Self {
+        let sum: f64 = service.versions.iter().map(|v| v.share_weight().value()).sum();
         let each = service.versions.iter().zip(latencies);
         Self {
             name: service.name.to_string(),
             generation,
             baseline: service.versions[usize::from(service.baseline)].name.to_string(),
             versions: each.map(|(version, latency)| Version::new(version, sum, latency)).collect(),
-            verdicts: [],
+            verdicts,
         }
     }
 }
@@ -150,7 +174,11 @@ impl Version {
         Self {
             name: version.name.to_string(),
             weight,
-            share: if sum_of_weights > 0.0 { weight / sum_of_weights } else { 0.0 },
+            share: if sum_of_weights > 0.0 {
+                version.share_weight().value() / sum_of_weights
+            } else {
+                0.0
+            },
             state: view::state(version).into(),
             in_flight: view::in_flight(version),
             labels: version.labels.clone(),

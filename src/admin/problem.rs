@@ -82,6 +82,9 @@ impl From<Rejected> for Problem {
             Rejected::NoVersion { version, .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(format!("weights.{version}"))
             }
+            Rejected::LastVersion { .. } | Rejected::NotEjected { .. } => {
+                Self::new(StatusCode::CONFLICT, detail).at("version")
+            }
             Rejected::NoWeight => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights"),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {

@@ -95,7 +95,7 @@ impl Counter {
     }
 
     /// The counter of this and `other` together.
-    pub(super) fn with(self, other: Self) -> Self {
+    pub fn with(self, other: Self) -> Self {
         Self {
             trials: self.trials.wrapping_add(other.trials),
             failures: self.failures.wrapping_add(other.failures),

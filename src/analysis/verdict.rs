@@ -46,6 +46,19 @@ pub enum Metric {
     AmountHigh,
 }
 
+impl Metric {
+    /// As metrics and the API write it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Errors => "errors",
+            Self::LatencyP95 => "latency_p95",
+            Self::LatencyP99 => "latency_p99",
+            Self::AmountLow => "amount_low",
+            Self::AmountHigh => "amount_high",
+        }
+    }
+}
+
 /// A verdict on a canary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {

@@ -96,7 +96,7 @@ mod tests {
             generation: 1,
             baseline: "v41".to_owned(),
             versions: vec![version("v41", 99.5, Some(latency)), version("v42", 0.5, None)],
-            verdicts: [],
+            verdicts: Vec::new(),
         };
         assert_eq!(
             render([&service]),

@@ -5,12 +5,14 @@
 //! answer is assigned by the new snapshot, on every worker.
 
 mod certificates;
+mod ejection;
 mod handover;
 mod logs;
 mod reload;
 mod weights;
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime},
@@ -19,10 +21,11 @@ use std::{
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
+    ejection::{Ejection, Ejections, Subject},
     reload::{Reloaded, Reloads},
     weights::{Applied, Change, Rejected},
 };
-use super::carried::Replacement;
+use super::{carried::Replacement, evaluator::Evaluator};
 use crate::{
     config::{AdminToken, Config, Loaded},
     proxy::{Command, ListenerState, Shared},
@@ -44,6 +47,9 @@ pub struct Controller {
     file: Option<PathBuf>,
     overrides: Overrides,
     decided: Decided,
+    evaluator: Evaluator,
+    ejections: Ejections,
+    ejected_by_verdict: HashMap<(String, String), u64>,
     resolved: Resolved,
     registry: Registry,
     shared: Arc<Shared>,
@@ -57,6 +63,8 @@ pub struct Controller {
     retired: Vec<Arc<Snapshot>>,
     /// Tells that a snapshot was published.
     published: Arc<Notify>,
+    /// Likewise, for who compares.
+    changed: Arc<Notify>,
     started: (Instant, SystemTime),
     reloads: Reloads,
     /// Set once the process is to end.
@@ -96,7 +104,6 @@ pub struct Start {
 impl Controller {
     /// A controller of running workers.
     pub fn new(start: Start) -> Self {
-        reload::tell_what_is_not_done(&start.loaded.config);
         let config = Arc::new(start.loaded.config);
         Self {
             in_force: watch::Sender::new(Arc::clone(&config)),
@@ -106,6 +113,9 @@ impl Controller {
             file: start.file,
             overrides: Overrides::new(),
             decided: Decided::default(),
+            evaluator: Evaluator::default(),
+            ejections: Ejections::new(),
+            ejected_by_verdict: HashMap::new(),
             resolved: Resolved::new(),
             registry: start.registry,
             shared: start.shared,
@@ -117,6 +127,7 @@ impl Controller {
             tls: start.tls,
             retired: Vec::new(),
             published: Arc::default(),
+            changed: Arc::default(),
             started: (Instant::now(), SystemTime::now()),
             reloads: Reloads::default(),
             draining: false,
@@ -230,7 +241,13 @@ impl Controller {
         }
         self.retired.push(old);
         self.published.notify_one();
+        self.changed.notify_one();
         generation
+    }
+
+    /// Tells the evaluation of each publication.
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
     }
 
     /// Tells one waiter of each publication, so that it tidies up after it.

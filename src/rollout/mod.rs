@@ -2,6 +2,7 @@
 
 pub mod carried;
 pub mod controller;
+pub mod evaluator;
 pub mod view;
 
 pub use controller::{Change, Controller, Rejected, Reloaded};

@@ -76,6 +76,20 @@ impl Observatory {
         }
     }
 
+    /// Compares versions while any are to be compared, and acts on what is found.
+    pub async fn evaluate(self) {
+        let changed = self.controller().changed();
+        loop {
+            let next = self.controller().evaluate();
+            match next {
+                Some(pause) => {
+                    let _ = tokio::time::timeout(pause, changed.notified()).await;
+                }
+                None => changed.notified().await,
+            }
+        }
+    }
+
     /// After each publication, forgets what no snapshot names any more as soon as nobody holds it.
     pub async fn tidy(self) {
         let published = self.controller().published();
@@ -135,10 +149,11 @@ impl Observatory {
                 .map(|v| version(v, &mut latencies.collector, now))
                 .collect(),
         });
-        let services = services.collect();
+        let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
         drop(latencies);
         let controller = self.controller();
+        services.iter_mut().for_each(|service| judged(service, &controller));
         let shared = controller.shared();
         let listeners = controller.listeners().iter().map(|l| metrics::Listener {
             name: l.name.clone(),
@@ -222,12 +237,37 @@ pub fn endpoint_in_flight(endpoint: &EndpointState) -> u64 {
 
 /// The state of `version`.
 pub fn state(version: &Version) -> State {
-    if version.weight.value() > 0.0 {
+    if version.ejected {
+        State::Ejected
+    } else if version.weight.value() > 0.0 {
         State::Serving
     } else if in_flight(version) > 0 {
         State::Draining
     } else {
         State::Idle
+    }
+}
+
+/// Adds what the comparison says.
+fn judged(service: &mut metrics::Service, controller: &Controller) {
+    let verdicts = controller.verdicts(&service.name);
+    for version in &mut service.versions {
+        version.ejections = match controller.ejected_by_verdict(&service.name, &version.name) {
+            0 => Vec::new(),
+            times => vec![("verdict", times)],
+        };
+        let own = verdicts.iter().filter(|(name, _, _)| *name == version.name);
+        version.evidence_log = own
+            .flat_map(|(_, route, verdict)| {
+                verdict.findings.iter().filter_map(move |finding| {
+                    let gate = match route {
+                        Some(route) => format!("{}:{route}", finding.metric.label()),
+                        None => finding.metric.label().to_owned(),
+                    };
+                    Some((gate, finding.log_evidence?))
+                })
+            })
+            .collect();
     }
 }
 
@@ -245,6 +285,7 @@ fn version(version: &Version, collector: &mut Collector, now: Instant) -> metric
         contract: text(&version.labels.contract),
         calc: text(&version.labels.calc),
         in_flight: in_flight(version),
+        evidence_log: Vec::new(),
         ejections: Vec::new(),
         retries: retries.to_vec(),
         endpoints: version.endpoints.iter().map(|e| endpoint(e, collector, now)).collect(),

@@ -90,6 +90,8 @@ pub struct Version {
     pub calc: String,
     /// Requests in flight.
     pub in_flight: u64,
+    /// Log evidence against it, in nats, by what is compared.
+    pub evidence_log: Vec<(String, f64)>,
     /// Times the whole version was taken out, by reason.
     pub ejections: Vec<(&'static str, u64)>,
     /// Attempts beyond the first, by reason.
@@ -192,6 +194,7 @@ pub fn render(scrape: &Scrape) -> String {
     let mut page = text::Page::default();
     families::traffic(scrape, &mut page);
     families::versions(scrape, &mut page);
+    families::evidence(scrape, &mut page);
     families::endpoints(scrape, &mut page);
     families::proxy(scrape, &mut page);
     families::certificates(scrape, &mut page);

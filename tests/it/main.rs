@@ -10,6 +10,7 @@ mod allocation;
 mod bodies;
 mod client_address;
 mod deploy;
+mod ejection;
 mod faults;
 mod frames;
 mod grpc;

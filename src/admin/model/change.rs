@@ -24,6 +24,30 @@ impl WeightsRequest {
     pub const REASON_CHARS: usize = 1000;
 }
 
+/// Body of `POST /v1/services/{s}/eject` and `/reinstate`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectRequest {
+    /// The version.
+    pub version: String,
+    /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer to `POST /v1/services/{s}/eject` and `/reinstate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubjectAnswer {
+    /// Generation that it is in force from; of a dry run the one in force now.
+    pub generation: u64,
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+}
+
 /// Answer to `PUT /v1/services/{s}/weights`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightsAnswer {

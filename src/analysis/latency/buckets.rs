@@ -59,6 +59,16 @@ impl Default for Latencies {
 }
 
 impl Latencies {
+    /// What was counted between two readings of counts that only grow, and wrap.
+    pub fn between(before: &[u32; BUCKETS], after: &[u32; BUCKETS]) -> Self {
+        let mut between = Self::default();
+        for ((count, before), after) in between.counts.iter_mut().zip(before).zip(after) {
+            *count = after.wrapping_sub(*before).into();
+            between.requests += *count;
+        }
+        between
+    }
+
     /// Counts a successful answer that took `latency_us` microseconds. Failures that come fast belong
     /// to the test of errors.
     pub fn record(&mut self, latency_us: u64) {

@@ -86,21 +86,11 @@ impl Controller {
             keeps_override(name, weights, written(&old) == written(config), config)
         });
         self.hash = loaded.hash;
-        tell_what_is_not_done(config);
+        self.forget_ejections();
         let generation = self.publish(false);
         self.in_force.send_replace(Arc::clone(&self.config));
         tracing::info!(generation, hash = self.hash, "configuration taken over");
         Reloaded::Applied(generation)
-    }
-}
-
-/// Says which fields of a valid file have no effect yet.
-pub(super) fn tell_what_is_not_done(config: &Config) {
-    for (service, _) in config.services.iter().filter(|(_, service)| service.eject.is_some()) {
-        tracing::warn!(
-            service,
-            "`eject` is read and checked, but this release does not compare versions yet"
-        );
     }
 }
 

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use super::Controller;
 use crate::{
-    config::{Config, units::Weight},
+    config::{Config, schema, units::Weight},
     snapshot::{Overrides, weights_in_force},
 };
 
@@ -49,6 +49,24 @@ pub enum Rejected {
     /// All weights are 0.
     #[error("all weights are 0, so nobody could be served; give at least one version a weight")]
     NoWeight,
+    /// Nobody would be served.
+    #[error(
+        "`{version}` is the last version of `{service}` that serves; give another one weight first"
+    )]
+    LastVersion {
+        /// The service.
+        service: String,
+        /// Its version.
+        version: String,
+    },
+    /// There is nothing to take back.
+    #[error("version `{version}` of `{service}` is not ejected")]
+    NotEjected {
+        /// The service.
+        service: String,
+        /// Its version.
+        version: String,
+    },
     /// Another process has taken over.
     #[error("another process has taken over; ask again on a new connection")]
     HandedOver,
@@ -74,19 +92,30 @@ pub struct Applied {
 }
 
 impl Controller {
-    /// Changes the weights of a service. When this returns, they are in force on every worker.
-    pub fn set_weights(&mut self, change: Change) -> Result<Applied, Rejected> {
+    /// Whether a change may be made now, by a caller who saw the generation `expected`; answers the one
+    /// in force.
+    pub(super) fn admit_change(&self, expected: Option<u64>) -> Result<u64, Rejected> {
         if self.handed_over {
             return Err(Rejected::HandedOver);
         }
-        let generation = self.snapshot().generation;
-        if let Some(expected) = change.if_generation.filter(|g| *g != generation) {
-            return Err(Rejected::Outdated { expected, actual: generation });
+        let actual = self.snapshot().generation;
+        match expected.filter(|expected| *expected != actual) {
+            Some(expected) => Err(Rejected::Outdated { expected, actual }),
+            None => Ok(actual),
         }
-        let service = self.config.services.get(&change.service).ok_or_else(|| {
+    }
+
+    pub(super) fn known_service(&self, service: &str) -> Result<&schema::Service, Rejected> {
+        self.config.services.get(service).ok_or_else(|| {
             let known = list(self.config.services.keys());
-            Rejected::NoService { service: change.service.clone(), known }
-        })?;
+            Rejected::NoService { service: service.to_owned(), known }
+        })
+    }
+
+    /// Changes the weights of a service. When this returns, they are in force on every worker.
+    pub fn set_weights(&mut self, change: Change) -> Result<Applied, Rejected> {
+        let generation = self.admit_change(change.if_generation)?;
+        let service = self.known_service(&change.service)?;
         if let Some(version) = change.weights.keys().find(|v| !service.versions.contains_key(*v)) {
             return Err(Rejected::NoVersion {
                 service: change.service.clone(),
@@ -143,7 +172,7 @@ pub(super) fn keeps_override(
     serves && file_as_before
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+pub(super) fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 

@@ -102,6 +102,19 @@ pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
     }
 }
 
+/// How canaries compare with their baseline.
+pub(super) fn evidence(scrape: &Scrape, page: &mut Page) {
+    let mut evidence = page.gauge(
+        "tidegate_evidence_log",
+        "Log evidence against a canary in nats, by what is compared; 6.9 is 1 in 1000.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for (gate, log) in &version.evidence_log {
+            evidence.value([service, name, ("gate", gate)], *log);
+        }
+    }
+}
+
 /// State of the endpoints.
 pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
     let mut latency = page.summary(

@@ -1,13 +1,17 @@
 //! The proxy under test: the library's `App` in this process, started from the text of a file.
 
-use std::{fs, net::SocketAddr, sync::Arc};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{Arc, MutexGuard},
+};
 
 use tempfile::TempDir;
 use tidegate::{
     app::{App, Ended},
     config::{Loaded, parse, read, units::Weight},
     registry::{ErrorKind, RetryReason},
-    rollout::Change,
+    rollout::{Change, Controller},
     snapshot::Snapshot,
 };
 
@@ -191,6 +195,16 @@ impl Proxy {
         let folder = self.folder.as_ref().expect("started with a file").path();
         fs::write(folder.join("new"), text).expect("a file");
         fs::rename(folder.join("new"), folder.join("tidegate.yaml")).expect("a file");
+    }
+
+    /// Who decides.
+    pub(crate) fn controller(&self) -> MutexGuard<'_, Controller> {
+        self.app().observatory().controller()
+    }
+
+    /// A connection to the admin endpoint.
+    pub(crate) fn admin(&self) -> Client {
+        Client::connect(self.app().admin.expect("an admin endpoint"))
     }
 
     /// How often files were taken over, and refused.

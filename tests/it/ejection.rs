@@ -1,0 +1,132 @@
+//! A canary that is worse than its baseline is out before many notice, and comes back only by word.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Origin, Proxy, eventually};
+
+/// Requests that a test sends at most.
+const REQUESTS: u32 = 40_000;
+
+/// An origin that answers its name, and 500 to one request of `one_of` once `failing` is set.
+fn origin(name: &'static str, failing: &Arc<AtomicBool>, one_of: usize) -> Origin {
+    let failing = Arc::clone(failing);
+    Origin::start(move |call| {
+        call.skip_body()?;
+        let fails = failing.load(SeqCst) && call.nth.is_multiple_of(one_of);
+        call.answer(if fails { 500 } else { 200 }, name.as_bytes())
+    })
+}
+
+fn proxy(baseline: &Origin, canary: &Origin, eject: &str) -> Proxy {
+    Proxy::builder()
+        .version("v1", baseline)
+        .version("v2", canary)
+        .service("weights: { v1: 95, v2: 5 }")
+        .service("cohort: { key: [ 'header:x-player-id' ] }")
+        .service(&format!("eject: {eject}"))
+        .top("admin: { address: 127.0.0.1:0 }")
+        .start()
+}
+
+/// One request of a player; the version that answered, and whether it failed.
+fn ask(client: &mut Client, player: u32) -> (String, bool) {
+    let answer = client.get("/").header("x-player-id", &player.to_string()).send();
+    (answer.text().to_owned(), answer.status >= 500)
+}
+
+fn get(proxy: &Proxy) -> Value {
+    proxy.admin().get("/v1/services/game-api").host("localhost").send().json()
+}
+
+fn post(proxy: &Proxy, what: &str, version: &str) -> (u16, Value) {
+    let body = json!({ "version": version, "reason": "a test" }).to_string();
+    let mut admin = proxy.admin();
+    let request = admin.post(what, body.as_bytes()).host("localhost");
+    let request = request.header("Content-Type", "application/json");
+    let answer = request.send();
+    (answer.status, answer.json())
+}
+
+#[test]
+fn a_failing_canary_is_out_within_a_handful_of_failures_and_back_by_word() {
+    let (never, failing) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let (v1, v2) = (origin("v1", &never, 1), origin("v2", &failing, 2));
+    let proxy = proxy(&v1, &v2, "{ errors: {} }");
+    let mut client = proxy.connect();
+    let mut failed = 0;
+    for player in 0..REQUESTS {
+        if player == 4_000 {
+            failing.store(true, SeqCst);
+        }
+        failed += u32::from(ask(&mut client, player).1);
+        if failed > 0 && proxy.controller().ejections().len() == 1 {
+            break;
+        }
+    }
+    assert!((3..=60).contains(&failed), "{failed} answers failed before the canary was out");
+    let shown = get(&proxy);
+    let version = &shown["versions"][1];
+    assert_eq!((&version["state"], &version["weight"]), (&json!("ejected"), &json!(5.0)));
+    assert_eq!((&version["share"], &shown["versions"][0]["share"]), (&json!(0.0), &json!(1.0)));
+    let verdict = &shown["verdicts"][0];
+    assert_eq!((&verdict["version"], &verdict["answer"]), (&json!("v2"), &json!("fail")));
+    assert_eq!(verdict["findings"][0]["metric"], "errors");
+    for player in 0..1_000 {
+        assert_eq!(ask(&mut client, player), ("v1".to_owned(), false));
+    }
+    let mut admin = proxy.admin();
+    let page = admin.get("/metrics").host("localhost").send();
+    let ejections = "tidegate_ejections_total{service=\"game-api\",version=\"v2\",endpoint=\"\",reason=\"verdict\"} 1\n";
+    assert!(page.text().contains(ejections), "{}", page.text());
+
+    failing.store(false, SeqCst);
+    assert_eq!(post(&proxy, "/v1/services/game-api/reinstate", "v2").0, 200);
+    let served: Vec<_> = (0..2_000).map(|player| ask(&mut client, player).0).collect();
+    assert!(served.iter().any(|version| version == "v2"));
+    assert_eq!(get(&proxy)["versions"][1]["state"], "serving");
+}
+
+#[test]
+fn what_fails_on_both_versions_ejects_nobody() {
+    let failing = Arc::new(AtomicBool::new(true));
+    let (v1, v2) = (origin("v1", &failing, 3), origin("v2", &failing, 3));
+    let proxy = proxy(&v1, &v2, "{ errors: {} }");
+    let mut client = proxy.connect();
+    (0..10_000).for_each(|player| drop(ask(&mut client, player)));
+    assert!(proxy.controller().ejections().is_empty());
+    assert_eq!(get(&proxy)["verdicts"][0]["answer"], "undecided");
+}
+
+#[test]
+fn advice_moves_nobody() {
+    let (never, failing) = (Arc::default(), Arc::new(AtomicBool::new(true)));
+    let (v1, v2) = (origin("v1", &never, 1), origin("v2", &failing, 1));
+    let proxy = proxy(&v1, &v2, "{ errors: {}, mode: advise }");
+    let mut client = proxy.connect();
+    (0..4_000).for_each(|player| drop(ask(&mut client, player)));
+    eventually("the verdict is there", || get(&proxy)["verdicts"][0]["answer"] == "fail");
+    assert!(proxy.controller().ejections().is_empty());
+    assert_eq!(get(&proxy)["versions"][1]["state"], "serving");
+}
+
+#[test]
+fn by_word_any_version_goes_but_the_last() {
+    let never = Arc::default();
+    let (v1, v2) = (origin("v1", &never, 1), origin("v2", &never, 1));
+    let proxy = proxy(&v1, &v2, "{ errors: {} }");
+    let eject = "/v1/services/game-api/eject";
+    assert_eq!(post(&proxy, "/v1/services/game-api/reinstate", "v2").0, 409);
+    assert_eq!(post(&proxy, eject, "v1").0, 200);
+    let mut client = proxy.connect();
+    assert!((0..500).all(|player| ask(&mut client, player).0 == "v2"));
+    let (status, problem) = post(&proxy, eject, "v2");
+    assert_eq!((status, &problem["field"]), (409, &json!("version")), "{problem}");
+    assert_eq!(post(&proxy, eject, "v3").0, 422);
+    assert_eq!(post(&proxy, "/v1/services/game-api/reinstate", "v1").0, 200);
+    assert!((0..500).any(|player| ask(&mut client, player).0 == "v1"));
+}
