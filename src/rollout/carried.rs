@@ -3,7 +3,10 @@
 //! The file is read by each process for itself; only what no file says is carried. A field that a
 //! later release adds must be one that a process can do without: the two are of different releases.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::SystemTime,
+};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,9 @@ pub struct Carried {
     pub generation: u64,
     /// Weights set while running, by service.
     pub weights: BTreeMap<String, SetWeights>,
+    /// Versions that get nobody, by service.
+    #[serde(default)]
+    pub ejected: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Weights of a service that were set while running.

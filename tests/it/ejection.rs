@@ -130,3 +130,18 @@ fn by_word_any_version_goes_but_the_last() {
     assert_eq!(post(&proxy, "/v1/services/game-api/reinstate", "v1").0, 200);
     assert!((0..500).any(|player| ask(&mut client, player).0 == "v1"));
 }
+
+/// A bad version came back with every upgrade of the proxy, until it was found out again.
+#[test]
+fn what_is_ejected_stays_so_when_another_process_takes_over() {
+    let never = Arc::default();
+    let (v1, v2) = (origin("v1", &never, 1), origin("v2", &never, 1));
+    let (old, new) = (proxy(&v1, &v2, "{ errors: {} }"), proxy(&v1, &v2, "{ errors: {} }"));
+    assert_eq!(post(&old, "/v1/services/game-api/eject", "v2").0, 200);
+    let carried = old.controller().carried();
+    new.controller().inherit(carried);
+    let mut client = new.connect();
+    assert!((0..1_000).all(|player| ask(&mut client, player).0 == "v1"));
+    assert_eq!(get(&new)["versions"][1]["state"], "ejected");
+    assert_eq!(post(&new, "/v1/services/game-api/reinstate", "v2").0, 200);
+}

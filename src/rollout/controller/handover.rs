@@ -1,6 +1,6 @@
 //! What passes between this process and one before or after it.
 
-use super::{Controller, weights::keeps_override};
+use super::{Controller, Ejection, weights::keeps_override};
 use crate::{
     rollout::carried::{Carried, Replacement, SetWeights},
     snapshot::Overrides,
@@ -23,7 +23,16 @@ impl Controller {
             let file = self.config.services.get(service).and_then(|s| s.weights.clone());
             (service.clone(), SetWeights { set: set.clone(), file })
         });
-        Carried { generation: self.snapshot().generation, weights: weights.collect() }
+        let ejected = self
+            .decided
+            .ejected
+            .iter()
+            .map(|(service, versions)| (service.clone(), versions.iter().cloned().collect()));
+        Carried {
+            generation: self.snapshot().generation,
+            weights: weights.collect(),
+            ejected: ejected.collect(),
+        }
     }
 
     /// As [`Controller::carried`]; from now on another process decides the weights.
@@ -48,7 +57,20 @@ impl Controller {
         });
         let kept: Overrides = kept.collect();
         self.floor = carried.generation;
-        if kept != self.overrides || self.snapshot().generation <= self.floor {
+        let at = self.started.0.elapsed();
+        let pairs = carried.ejected.into_iter().flat_map(|(service, versions)| {
+            versions.into_iter().map(move |version| (service.clone(), version))
+        });
+        for (service, version) in pairs {
+            self.decided.ejected.entry(service.clone()).or_default().insert(version.clone());
+            let (by, reason) = ("another process".to_owned(), "ejected before this one".to_owned());
+            self.ejections.insert((service, version), Ejection { at, by, reason, verdict: None });
+        }
+        self.forget_ejections();
+        if !self.ejections.is_empty()
+            || kept != self.overrides
+            || self.snapshot().generation <= self.floor
+        {
             self.overrides = kept;
             self.publish(true);
         }
