@@ -20,7 +20,7 @@ pub struct Eject {
     /// Failures (slow answers) that a canary must have before it is ejected for them. Default 3.
     #[schemars(range(min = 1))]
     pub minimum_failures: Option<u32>,
-    /// How long latency and amounts of a new canary are not judged: caches and pools fill. Errors
+    /// How long latency of a new canary is not judged: caches and pools fill. Errors
     /// are judged from the first request. Default `30s`.
     #[serde(with = "units::optional_pause")]
     #[schemars(with = "Option<units::DurationText>")]
@@ -50,7 +50,7 @@ pub enum Mode {
     /// The version is ejected.
     #[default]
     Act,
-    /// It is told: by log, event and metric.
+    /// It is told: by log, API and metric.
     Advise,
     /// Nothing is compared.
     Off,
