@@ -7,7 +7,7 @@
 mod comparison;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -38,7 +38,7 @@ pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
 #[derive(Debug, Clone, Default)]
 pub struct Decided {
     /// Versions that get nobody whatever their weight, by service.
-    pub ejected: HashMap<String, HashSet<String>>,
+    pub ejected: BTreeMap<String, BTreeSet<String>>,
     /// Number of changes of shares, by service.
     pub epochs: HashMap<String, u64>,
 }
@@ -212,7 +212,7 @@ pub struct Service {
     /// Turns at every change of shares.
     pub parity: u8,
     /// How its versions are compared; nothing if they are not.
-    pub compared: Option<Compared>,
+    pub compared: Option<Arc<Compared>>,
 }
 
 /// A version, compiled.
@@ -239,8 +239,8 @@ pub struct Version {
 impl Snapshot {
     /// Compiles a snapshot. Live state comes from, and new identities go into, `registry`.
     ///
-    /// `previous` is a snapshot of the same configuration, if there is one: its routes are shared, so
-    /// that a change of weights costs the same with ten routes and ten thousand.
+    /// `previous` is a snapshot of the same configuration, if there is one: its routes and what is
+    /// compared of them are shared, so that a change of weights costs the same with ten routes and ten thousand.
     pub fn compile(
         generation: u64,
         sources: Sources<'_>,
@@ -251,7 +251,7 @@ impl Snapshot {
         let services: Vec<Service> = config
             .services
             .iter()
-            .map(|(name, service)| Service::compile(name, service, sources, registry))
+            .map(|(name, service)| Service::compile(name, service, sources, previous, registry))
             .collect();
         let (table, routes) = match previous {
             Some(previous) => (Arc::clone(&previous.table), Arc::clone(&previous.routes)),
@@ -292,6 +292,7 @@ impl Service {
         name: &str,
         service: &schema::Service,
         sources: Sources<'_>,
+        previous: Option<&Snapshot>,
         registry: &mut Registry,
     ) -> Self {
         let weights = weights_in_force(name, service, sources.overrides);
@@ -319,6 +320,10 @@ impl Service {
                 }
             })
             .collect();
+        let compared = match previous.and_then(|previous| previous.service(name)) {
+            Some(previous) => previous.compared.clone(),
+            None => Compared::compile(name, service, sources.config, &versions, registry),
+        };
         let index = |wanted: &str| service.versions.get_index_of(wanted).unwrap_or(0) as u16;
         Self {
             name: name.into(),
@@ -330,7 +335,7 @@ impl Service {
                 versions.iter().map(|version| (&*version.name, version.share_weight())),
             ),
             parity: sources.decided.epochs.get(name).map_or(0, |epoch| (epoch & 1) as u8),
-            compared: Compared::compile(name, service, sources.config, &versions, registry),
+            compared,
             versions,
             connect_timeout: service.connect_timeout,
             pool: service.pool.clone(),

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     rollout::{
+        Controller, Rejected,
         controller::{Change, Subject},
         view::Observatory,
     },
@@ -61,8 +62,14 @@ pub(super) fn guarded(observatory: Observatory) -> Router {
         .route("/v1/services", get(services))
         .route("/v1/services/{service}", get(service))
         .route("/v1/services/{service}/weights", put(set_weights))
-        .route("/v1/services/{service}/eject", post(eject))
-        .route("/v1/services/{service}/reinstate", post(reinstate))
+        .route(
+            "/v1/services/{service}/eject",
+            post(|a, b, c, d, e, f| move_version(a, b, c, d, e, f, Controller::eject)),
+        )
+        .route(
+            "/v1/services/{service}/reinstate",
+            post(|a, b, c, d, e, f| move_version(a, b, c, d, e, f, Controller::reinstate)),
+        )
         .route("/metrics", get(scrape))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -183,50 +190,31 @@ fn bounded(reason: Option<&str>) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn eject(
+/// Takes a version out or back in, as `change` has it.
+async fn move_version(
     State(observatory): State<Observatory>,
     Extension(By(by)): Extension<By>,
     name: Name,
     parameters: Parameters<ChangeParameters>,
     headers: HeaderMap,
     body: Body,
+    change: fn(&mut Controller, Subject) -> Result<u64, Rejected>,
 ) -> Result<impl IntoResponse, Problem> {
-    let subject = subject(by, name, parameters, &headers, body).await?;
-    let generation = observatory.controller().eject(subject.clone())?;
-    Ok(moved(generation, subject))
-}
-
-async fn reinstate(
-    State(observatory): State<Observatory>,
-    Extension(By(by)): Extension<By>,
-    name: Name,
-    parameters: Parameters<ChangeParameters>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<impl IntoResponse, Problem> {
-    let subject = subject(by, name, parameters, &headers, body).await?;
-    let generation = observatory.controller().reinstate(subject.clone())?;
-    Ok(moved(generation, subject))
-}
-
-async fn subject(
-    by: String,
-    name: Name,
-    parameters: Parameters<ChangeParameters>,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Subject, Problem> {
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
-    let if_generation = body::if_match(headers)?;
-    let SubjectRequest { version, reason } = body::json(headers, body).await?;
+    let if_generation = body::if_match(&headers)?;
+    let SubjectRequest { version, reason } = body::json(&headers, body).await?;
     bounded(reason.as_deref())?;
-    Ok(Subject { service, version, if_generation, by, reason, dry_run })
-}
-
-fn moved(generation: u64, subject: Subject) -> impl IntoResponse {
-    let Subject { service, version, dry_run, .. } = subject;
-    (fresh(generation), Json(SubjectAnswer { generation, service, version, dry_run }))
+    let subject = Subject {
+        service: service.clone(),
+        version: version.clone(),
+        if_generation,
+        by,
+        reason,
+        dry_run,
+    };
+    let generation = change(&mut observatory.controller(), subject)?;
+    Ok((fresh(generation), Json(SubjectAnswer { generation, service, version, dry_run })))
 }
 
 async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {

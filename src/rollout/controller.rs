@@ -18,7 +18,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 pub use self::{
     ejection::{Ejection, Ejections, Subject},
@@ -61,10 +61,8 @@ pub struct Controller {
     tls: TlsClients,
     /// Snapshots that a request or a worker may still hold. Dropped here, not on a worker's core.
     retired: Vec<Arc<Snapshot>>,
-    /// Tells that a snapshot was published.
-    published: Arc<Notify>,
-    /// Likewise, for who compares.
-    changed: Arc<Notify>,
+    /// Tells the generation of each snapshot that is published.
+    published: watch::Sender<u64>,
     started: (Instant, SystemTime),
     reloads: Reloads,
     /// Set once the process is to end.
@@ -126,8 +124,7 @@ impl Controller {
             clients: start.clients,
             tls: start.tls,
             retired: Vec::new(),
-            published: Arc::default(),
-            changed: Arc::default(),
+            published: watch::Sender::default(),
             started: (Instant::now(), SystemTime::now()),
             reloads: Reloads::default(),
             draining: false,
@@ -220,6 +217,7 @@ impl Controller {
     fn publish(&mut self, same_routes: bool) -> u64 {
         let old = self.snapshot();
         let generation = old.generation.max(self.floor) + 1;
+        self.decided.ejected = ejection::by_service(&self.ejections);
         self.decided.begin_epochs(&old, &self.config, &self.overrides);
         let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
         let access_log =
@@ -240,19 +238,15 @@ impl Controller {
             let _ = worker.send(Command::Refresh);
         }
         self.retired.push(old);
-        self.published.notify_one();
-        self.changed.notify_one();
+        self.published.send_replace(generation);
         generation
     }
 
-    /// Tells the evaluation of each publication.
-    pub fn changed(&self) -> Arc<Notify> {
-        Arc::clone(&self.changed)
-    }
-
-    /// Tells one waiter of each publication, so that it tidies up after it.
-    pub fn published(&self) -> Arc<Notify> {
-        Arc::clone(&self.published)
+    /// Word of each publication, those before included, for those who have something to do after it.
+    pub fn published(&self) -> watch::Receiver<u64> {
+        let mut published = self.published.subscribe();
+        published.mark_changed();
+        published
     }
 
     /// Drops snapshots that nobody holds any more, and live state that no snapshot names. Answers what

@@ -7,7 +7,7 @@
 mod arms;
 mod spread;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use self::{arms::Line, spread::Spread};
 use crate::{
@@ -47,7 +47,7 @@ pub struct Found {
 /// The comparisons of one service.
 #[derive(Debug)]
 struct Watch {
-    compared: Compared,
+    compared: Arc<Compared>,
     baseline: u16,
     parity: u8,
     spread: Spread,
@@ -114,9 +114,9 @@ impl Evaluator {
 }
 
 impl Watch {
-    fn new(service: &Service, compared: &Compared, now: Duration) -> Self {
+    fn new(service: &Service, compared: &Arc<Compared>, now: Duration) -> Self {
         Self {
-            compared: compared.clone(),
+            compared: Arc::clone(compared),
             baseline: service.baseline,
             parity: service.parity,
             spread: Spread::new(now),
@@ -125,14 +125,13 @@ impl Watch {
     }
 
     /// Takes over what a new snapshot asks.
-    fn follow(&mut self, service: &Service, compared: &Compared, now: Duration) {
+    fn follow(&mut self, service: &Service, compared: &Arc<Compared>, now: Duration) {
         if self.compared != *compared || self.baseline != service.baseline {
             // Other questions, or other arms: what was found so far answers none of them.
             self.cases.clear();
-            self.compared = compared.clone();
+            self.compared = Arc::clone(compared);
             self.baseline = service.baseline;
         }
-        self.compared.mode = compared.mode;
         if self.parity != service.parity {
             self.parity = service.parity;
             let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);

@@ -78,23 +78,23 @@ impl Observatory {
 
     /// Compares versions while any are to be compared, and acts on what is found.
     pub async fn evaluate(self) {
-        let changed = self.controller().changed();
+        let mut published = self.controller().published();
         loop {
             let next = self.controller().evaluate();
+            let changed = published.changed();
             match next {
-                Some(pause) => {
-                    let _ = tokio::time::timeout(pause, changed.notified()).await;
-                }
-                None => changed.notified().await,
+                // Whichever comes first, it is time to look again.
+                Some(pause) => drop(tokio::time::timeout(pause, changed).await),
+                None if changed.await.is_err() => return,
+                None => {}
             }
         }
     }
 
     /// After each publication, forgets what no snapshot names any more as soon as nobody holds it.
     pub async fn tidy(self) {
-        let published = self.controller().published();
-        loop {
-            published.notified().await;
+        let mut published = self.controller().published();
+        while published.changed().await.is_ok() {
             loop {
                 tokio::time::sleep(TIDY_EVERY).await;
                 if !self.tidy_now() {

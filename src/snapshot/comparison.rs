@@ -53,7 +53,7 @@ impl Compared {
         config: &Config,
         versions: &[Version],
         registry: &mut Registry,
-    ) -> Option<Self> {
+    ) -> Option<Arc<Self>> {
         let eject = service.eject.as_ref()?;
         let mode = eject.mode.unwrap_or_default();
         if mode == Mode::Off {
@@ -75,7 +75,7 @@ impl Compared {
                 .collect(),
             route: route.as_deref().map(Into::into),
         });
-        Some(Self { mode, alpha, strata: strata.collect() })
+        Some(Arc::new(Self { mode, alpha, strata: strata.collect() }))
     }
 
     /// Where the requests of `route` with its `label` count; nothing if they are not compared.

@@ -1,6 +1,9 @@
 //! Takes versions out, by a verdict or by word, and back in, by word.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Controller, Rejected, weights::list};
 use crate::{
@@ -24,6 +27,15 @@ pub struct Ejection {
 
 /// Ejections in force, by service and version.
 pub type Ejections = BTreeMap<(String, String), Ejection>;
+
+/// The versions of `ejections`, by service.
+pub(super) fn by_service(ejections: &Ejections) -> BTreeMap<String, BTreeSet<String>> {
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (service, version) in ejections.keys() {
+        versions.entry(service.clone()).or_default().insert(version.clone());
+    }
+    versions
+}
 
 /// A version to take out or back in.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,13 +77,13 @@ impl Controller {
         }
         // Not the last one: a comparison needs a baseline with a share of players.
         let key = (service.to_string(), version.to_string());
-        let ejected = self.decided.ejected.entry(key.0.clone()).or_default();
-        ejected.insert(key.1.clone());
-        let generation = self.publish(true);
         let (by, verdict) = ("verdict".to_owned(), Some((route, verdict)));
+        let ejection = Ejection { at: now, by, reason, verdict };
+        let reason = ejection.reason.clone();
+        self.ejections.insert(key.clone(), ejection);
+        let generation = self.publish(true);
         let (service, version) = (&*service, &*version);
         tracing::error!(service, version, generation, reason, "version ejected");
-        self.ejections.insert(key.clone(), Ejection { at: now, by, reason, verdict });
         *self.ejected_by_verdict.entry(key).or_default() += 1;
     }
 
@@ -85,16 +97,16 @@ impl Controller {
         if !others.any(|v| v.share_weight() > Weight::ZERO) {
             return Err(Rejected::LastVersion { service, version });
         }
-        if subject.dry_run || self.decided.is_ejected(&service, &version) {
+        let key = (service, version);
+        if subject.dry_run || self.ejections.contains_key(&key) {
             return Ok(generation);
         }
-        self.decided.ejected.entry(service.clone()).or_default().insert(version.clone());
+        let (at, reason) = (self.started.0.elapsed(), reason.unwrap_or_default());
+        let ejection = Ejection { at, by: by.clone(), reason: reason.clone(), verdict: None };
+        self.ejections.insert(key.clone(), ejection);
         let generation = self.publish(true);
-        let reason = reason.unwrap_or_default();
+        let (service, version) = key;
         tracing::warn!(service, version, generation, by, reason, "version ejected");
-        let at = self.started.0.elapsed();
-        let ejection = Ejection { at, by, reason, verdict: None };
-        self.ejections.insert((service, version), ejection);
         Ok(generation)
     }
 
@@ -102,19 +114,19 @@ impl Controller {
     pub fn reinstate(&mut self, subject: Subject) -> Result<u64, Rejected> {
         let generation = self.admit(&subject)?;
         let Subject { service, version, by, reason, .. } = subject;
-        if !self.decided.is_ejected(&service, &version) {
+        let key = (service, version);
+        if !self.ejections.contains_key(&key) {
+            let (service, version) = key;
             return Err(Rejected::NotEjected { service, version });
         }
         if subject.dry_run {
             return Ok(generation);
         }
-        if let Some(versions) = self.decided.ejected.get_mut(&service) {
-            versions.remove(&version);
-        }
+        self.ejections.remove(&key);
+        let (service, version) = key;
         let generation = self.publish(true);
         let reason = reason.unwrap_or_default();
         tracing::info!(service, version, generation, by, reason, "version reinstated");
-        self.ejections.remove(&(service, version));
         Ok(generation)
     }
 
@@ -163,8 +175,5 @@ impl Controller {
             config.services.get(service).is_some_and(|s| s.versions.contains_key(version))
         };
         self.ejections.retain(|(service, version), _| has(service, version));
-        for (service, versions) in &mut self.decided.ejected {
-            versions.retain(|version| has(service, version));
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! What passes between this process and one before or after it.
 
-use super::{Controller, Ejection, weights::keeps_override};
+use super::{Controller, Ejection, ejection::by_service, weights::keeps_override};
 use crate::{
     rollout::carried::{Carried, Replacement, SetWeights},
     snapshot::Overrides,
@@ -23,15 +23,10 @@ impl Controller {
             let file = self.config.services.get(service).and_then(|s| s.weights.clone());
             (service.clone(), SetWeights { set: set.clone(), file })
         });
-        let ejected = self
-            .decided
-            .ejected
-            .iter()
-            .map(|(service, versions)| (service.clone(), versions.iter().cloned().collect()));
         Carried {
             generation: self.snapshot().generation,
             weights: weights.collect(),
-            ejected: ejected.collect(),
+            ejected: by_service(&self.ejections),
         }
     }
 
@@ -62,7 +57,6 @@ impl Controller {
             versions.into_iter().map(move |version| (service.clone(), version))
         });
         for (service, version) in pairs {
-            self.decided.ejected.entry(service.clone()).or_default().insert(version.clone());
             let (by, reason) = ("another process".to_owned(), "ejected before this one".to_owned());
             self.ejections.insert((service, version), Ejection { at, by, reason, verdict: None });
         }
