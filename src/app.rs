@@ -338,6 +338,7 @@ impl Control {
                 tokio::spawn(observatory.clone().absorb());
                 tokio::spawn(observatory.clone().tidy());
                 tokio::spawn(observatory.clone().evaluate());
+                tokio::spawn(observatory.clone().attend());
                 let in_force = observatory.controller().in_force();
                 let controller = observatory.clone();
                 let tell = move |resolved| controller.controller().set_resolved(resolved);

@@ -6,6 +6,7 @@
 //! read-modify-write. Readers add the workers up.
 
 mod evidence;
+mod standing;
 
 use std::{
     collections::HashMap,
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub use evidence::{EpochCells, EvidenceCells, Outcome};
+pub use standing::Standing;
 
 /// A count that one thread writes and others read.
 #[derive(Debug, Default)]
@@ -131,6 +133,12 @@ pub struct VersionCells {
     pub errors: Counter,
     /// Attempts made again, by [`RetryReason`].
     pub retries: [Counter; 2],
+    /// Requests that began to wait for a connection.
+    pub pending: Counter,
+    /// Of those, that wait no more.
+    pub connected: Counter,
+    /// Requests answered by the circuit breaker: since too many were in flight, or waited.
+    pub shed: [Counter; 2],
 }
 
 /// Counts of an endpoint, by worker.
@@ -142,10 +150,19 @@ pub struct EndpointCells {
     pub finished: Counter,
     /// Failures by [`ErrorKind`].
     pub errors: [Counter; 5],
+    /// New connections made.
+    pub connected: Counter,
     /// First attempts that ended, of those that are compared.
     pub trials: Counter,
     /// Of those, failed.
     pub failures: Counter,
+}
+
+impl EndpointCells {
+    /// Attempts that got no connection.
+    pub fn connect_faults(&self) -> u64 {
+        self.errors[ErrorKind::Connect as usize].read()
+    }
 }
 
 /// Answers of a series by class: 1xx (never final), 2xx, 3xx, 4xx, 5xx; the sixth counts requests whose
@@ -178,6 +195,8 @@ pub struct EndpointState {
     pub label: Box<str>,
     /// Its counts.
     pub cells: PerWorker<EndpointCells>,
+    /// Whether it serves.
+    pub standing: Standing,
 }
 
 /// State of one (service, version, route).
@@ -245,6 +264,7 @@ impl Registry {
                 address,
                 label: address.to_string().into(),
                 cells: PerWorker::new(workers),
+                standing: Standing::default(),
             })
         }))
     }

@@ -5,10 +5,10 @@
 //! and hashes as little as possible. Its number is the *generation*; a larger one is newer.
 
 mod comparison;
+mod endpoints;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -16,12 +16,15 @@ use std::{
 use indexmap::IndexMap;
 use ipnet::IpNet;
 
-pub use self::comparison::{Compared, FailureSet, Stratum};
+pub use self::{
+    comparison::{Compared, FailureSet, Stratum},
+    endpoints::{Breaker, Candidate, Endpoint, unserved, usable},
+};
 pub use crate::upstream::resolve::Resolved;
 use crate::{
     config::{
         Config,
-        pattern::{EndpointAddress, EndpointHost, Segment},
+        pattern::{EndpointHost, Segment},
         schema,
         units::{Share, Weight},
     },
@@ -39,6 +42,8 @@ pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
 pub struct Decided {
     /// Versions that get nobody whatever their weight, by service.
     pub ejected: BTreeMap<String, BTreeSet<String>>,
+    /// Versions that get nobody, since none of their endpoints serves, by service.
+    pub unserved: BTreeMap<String, BTreeSet<String>>,
     /// Number of changes of shares, by service.
     pub epochs: HashMap<String, u64>,
 }
@@ -49,6 +54,11 @@ impl Decided {
         self.ejected.get(service).is_some_and(|versions| versions.contains(version))
     }
 
+    /// Whether `version` of `service` leaves its players to others, since none of its endpoints serves.
+    pub fn is_unserved(&self, service: &str, version: &str) -> bool {
+        self.unserved.get(service).is_some_and(|versions| versions.contains(version))
+    }
+
     /// Begins an epoch of each service whose versions will not get the shares that they have in
     /// `current`.
     pub fn begin_epochs(&mut self, current: &Snapshot, config: &Config, overrides: &Overrides) {
@@ -56,8 +66,8 @@ impl Decided {
             let Some(before) = current.service(name) else { continue };
             let weights = weights_in_force(name, service, overrides);
             let after = weights.iter().map(|(version, weight)| {
-                let ejected = self.is_ejected(name, version);
-                (version.as_str(), if ejected { Weight::ZERO } else { *weight })
+                let nobody = self.is_ejected(name, version) || self.is_unserved(name, version);
+                (version.as_str(), if nobody { Weight::ZERO } else { *weight })
             });
             let before = before.versions.iter().map(|v| (&*v.name, v.share_weight()));
             if !before.eq(after) {
@@ -209,6 +219,10 @@ pub struct Service {
     pub connect_timeout: Duration,
     /// Bounds of the keep-alive pools.
     pub pool: schema::Pool,
+    /// How it is known which endpoints serve.
+    pub health: schema::Health,
+    /// How much each version takes at once; nothing if that is not limited.
+    pub breaker: Option<Breaker>,
     /// Turns at every change of shares.
     pub parity: u8,
     /// How its versions are compared; nothing if they are not.
@@ -224,10 +238,14 @@ pub struct Version {
     pub weight: Weight,
     /// Gets nobody, whatever its weight.
     pub ejected: bool,
+    /// Gets nobody, whatever its weight, since none of its endpoints serves.
+    pub unserved: bool,
     /// What release it is.
     pub labels: schema::Labels,
-    /// Where it is reached now.
+    /// Where it is reached now: what a request chooses from.
     pub endpoints: Box<[Arc<EndpointState>]>,
+    /// All its endpoints, in the order of the file: those, and the ones that do not serve.
+    pub known: Box<[Endpoint]>,
     /// How its endpoints are spoken to under TLS, and what each is called there; nothing in clear.
     pub tls: Option<(tls::Client, Box<[EndpointHost]>)>,
     /// What its endpoints speak.
@@ -302,18 +320,20 @@ impl Service {
             .zip(&weights)
             .map(|((version, written), (_, weight))| {
                 let state = registry.version(name, version);
+                let known =
+                    endpoints::endpoints(&written.endpoints, sources.resolved, state.id, registry);
                 let (hosts, endpoints): (Vec<_>, Vec<_>) =
-                    addresses(&written.endpoints, sources.resolved)
-                        .map(|(host, at)| (host.clone(), registry.endpoint(state.id, at)))
-                        .unzip();
+                    usable(&known).map(|e| (e.host.clone(), Arc::clone(&e.state))).unzip();
                 let key = written.tls.as_ref().map(|tls| (tls.clone(), written.protocol));
                 let tls = key.and_then(|key| sources.tls.get(&key).cloned());
                 Version {
                     name: version.as_str().into(),
                     weight: *weight,
                     ejected: sources.decided.is_ejected(name, version),
+                    unserved: sources.decided.is_unserved(name, version),
                     labels: written.labels.clone(),
                     endpoints: endpoints.into(),
+                    known,
                     tls: tls.map(|client| (client, hosts.into())),
                     protocol: written.protocol,
                     state,
@@ -339,6 +359,8 @@ impl Service {
             versions,
             connect_timeout: service.connect_timeout,
             pool: service.pool.clone(),
+            health: service.health.clone().unwrap_or_default(),
+            breaker: service.breaker.as_ref().map(|b| Breaker::new(b, registry.workers())),
         }
     }
 
@@ -366,9 +388,9 @@ impl Service {
 }
 
 impl Version {
-    /// The weight that counts: none while it is ejected.
+    /// The weight that counts: none while it is ejected, or none of its endpoints serves.
     pub fn share_weight(&self) -> Weight {
-        if self.ejected { Weight::ZERO } else { self.weight }
+        if self.ejected || self.unserved { Weight::ZERO } else { self.weight }
     }
 }
 
@@ -430,22 +452,4 @@ pub fn weights_in_force<'a>(
             (version, weight)
         })
         .collect()
-}
-
-/// The socket addresses that `endpoints` stand for, each once, with what stood for it.
-fn addresses<'a>(
-    endpoints: &'a [EndpointAddress],
-    resolved: &'a Resolved,
-) -> impl Iterator<Item = (&'a EndpointHost, std::net::SocketAddr)> + 'a {
-    let mut seen = HashSet::new();
-    endpoints
-        .iter()
-        .flat_map(move |endpoint| {
-            let known: &[IpAddr] = match &endpoint.host {
-                EndpointHost::Address(address) => std::slice::from_ref(address),
-                EndpointHost::Name(name) => resolved.get(name).map_or(&[], Vec::as_slice),
-            };
-            known.iter().map(|ip| (&endpoint.host, (*ip, endpoint.port).into()))
-        })
-        .filter(move |(_, address)| seen.insert(*address))
 }

@@ -203,18 +203,20 @@ async fn move_version(
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
-    let SubjectRequest { version, reason } = body::json(&headers, body).await?;
+    let SubjectRequest { version, endpoint, reason } = body::json(&headers, body).await?;
     bounded(reason.as_deref())?;
     let subject = Subject {
         service: service.clone(),
         version: version.clone(),
+        endpoint: endpoint.clone(),
         if_generation,
         by,
         reason,
         dry_run,
     };
     let generation = change(&mut observatory.controller(), subject)?;
-    Ok((fresh(generation), Json(SubjectAnswer { generation, service, version, dry_run })))
+    let answer = SubjectAnswer { generation, service, version, endpoint, dry_run };
+    Ok((fresh(generation), Json(answer)))
 }
 
 async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {

@@ -21,6 +21,7 @@ use crate::{
     rollout::view,
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
+    upstream::health,
 };
 
 /// `GET /v1/services`.
@@ -72,10 +73,14 @@ pub struct Version {
     pub name: String,
     /// Its relative weight.
     pub weight: f64,
-    /// Its share of players: the weight over the sum of weights, of which an ejected one has none.
+    /// Its share of players: the weight over the sum of weights, of which an ejected one has none,
+    /// nor a canary that is not available.
     pub share: f64,
     /// Its state.
     pub state: State,
+    /// Whether any of its endpoints serves. If not, a canary's share is 0 until one does; the baseline,
+    /// or the last version that has a share, is asked nevertheless.
+    pub available: bool,
     /// Requests begun and not ended.
     pub in_flight: u64,
     /// What release it is.
@@ -126,16 +131,35 @@ pub struct Endpoint {
     pub address: String,
     /// Its state.
     pub state: EndpointState,
+    /// Why it is ejected or probed: `connect`, `peers` or `word`; null otherwise.
+    pub reason: Option<String>,
     /// Attempts begun and not ended.
     pub in_flight: u64,
 }
 
-/// State of an endpoint. Without health checks, as in this release, each one is serving.
+/// State of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndpointState {
     /// Gets requests.
     Serving,
+    /// Was taken out for a while, or by word.
+    Ejected,
+    /// Is asked whether it could serve again.
+    Probing,
+    /// Its checks fail.
+    Down,
+}
+
+impl From<health::State> for EndpointState {
+    fn from(state: health::State) -> Self {
+        match state {
+            health::State::Serving => Self::Serving,
+            health::State::Ejected => Self::Ejected,
+            health::State::Probing => Self::Probing,
+            health::State::Down => Self::Down,
+        }
+    }
 }
 
 impl Service {
@@ -166,10 +190,11 @@ impl Version {
         let errors = cells.sum(|c| c.errors.read());
         let requests = cells.sum(|c| c.finished.read());
         let weight = version.weight.value();
-        let endpoints = version.endpoints.iter().map(|endpoint| Endpoint {
-            address: endpoint.label.to_string(),
-            state: EndpointState::Serving,
-            in_flight: view::endpoint_in_flight(endpoint),
+        let endpoints = version.known.iter().map(|known| Endpoint {
+            address: known.state.label.to_string(),
+            state: known.state.standing.state().into(),
+            reason: known.state.standing.cause().map(|cause| cause.label().to_owned()),
+            in_flight: view::endpoint_in_flight(&known.state),
         });
         Self {
             name: version.name.to_string(),
@@ -180,6 +205,7 @@ impl Version {
                 0.0
             },
             state: view::state(version).into(),
+            available: version.known.iter().any(|known| known.state.standing.serves()),
             in_flight: view::in_flight(version),
             labels: version.labels.clone(),
             requests,

@@ -85,6 +85,12 @@ impl From<Rejected> for Problem {
             Rejected::LastVersion { .. } | Rejected::NotEjected { .. } => {
                 Self::new(StatusCode::CONFLICT, detail).at("version")
             }
+            Rejected::NoEndpoint { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("endpoint")
+            }
+            Rejected::LastEndpoint { .. } | Rejected::EndpointNotEjected { .. } => {
+                Self::new(StatusCode::CONFLICT, detail).at("endpoint")
+            }
             Rejected::NoWeight => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights"),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {

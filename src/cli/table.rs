@@ -82,6 +82,7 @@ mod tests {
             weight,
             share: weight / 100.0,
             state: State::Serving,
+            available: true,
             in_flight: 0,
             labels: Default::default(),
             requests: 91_022,

@@ -5,6 +5,7 @@
 //! *consistent* (a weight names a version that exists) is the question of `check`.
 
 mod eject;
+mod health;
 mod tls;
 
 use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ use super::{
 };
 
 pub use eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, Probability, Statuses};
+pub use health::{Breaker, Health, HttpCheck, TcpCheck};
 pub use tls::{
     CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
     VersionTls,
@@ -164,6 +166,13 @@ pub struct Service {
     /// Which answers count as failures of the version. Default: 500 and above.
     #[serde(default)]
     pub failures: Option<Failures>,
+    /// Which endpoints get requests: checks of them, and what a fault does. Default: no checks; an
+    /// endpoint that cannot be connected three times in a row is ejected.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// How much each version takes at once. Default: no such limit.
+    #[serde(default)]
+    pub breaker: Option<Breaker>,
     /// Longest time for a TCP connection to an endpoint. Default `1s`.
     #[serde(default = "default::connect_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]

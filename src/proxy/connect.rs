@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::{
+    breaker::Pending,
     h2::{Asking, share},
     link::Link,
     problem::Fault,
@@ -40,6 +41,22 @@ fn shared(worker: &Worker, endpoint: u32, encrypted: bool) -> Option<Link> {
 /// A link to endpoint number `chosen` of `version`, made within `patience`, and whether its connection
 /// had served before. With `fresh`, it has not.
 pub(super) async fn link(
+    worker: &Worker,
+    service: &Service,
+    version: &Version,
+    chosen: usize,
+    fresh: bool,
+    patience: Duration,
+) -> Result<(Link, bool), Fault> {
+    let _pending = Pending::begin(worker, service, version)?;
+    let made = make(worker, service, version, chosen, fresh, patience).await?;
+    if let (_, false) = made {
+        version.endpoints[chosen].cells.of(worker.id).connected.add(1);
+    }
+    Ok(made)
+}
+
+async fn make(
     worker: &Worker,
     service: &Service,
     version: &Version,

@@ -160,7 +160,8 @@ async fn forward(
             let cells = endpoints[n].cells.of(worker.id);
             cells.started.read().wrapping_sub(cells.finished.read())
         };
-        let chosen = balance::choose(endpoints.len(), load, || fastrand::u64(..), avoid);
+        let share = |n: usize| endpoints[n].standing.share();
+        let chosen = balance::choose(endpoints.len(), load, share, || fastrand::u64(..), avoid);
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
         tally.attempt(chosen, now);
@@ -185,7 +186,8 @@ async fn forward(
                 Err(fault) => {
                     tally.failed(fault);
                     // Nothing was sent, so another endpoint may be asked, once.
-                    if endpoints.len() > 1 && avoid.is_none() {
+                    let to_blame = fault.upstream_kind().is_some();
+                    if to_blame && endpoints.len() > 1 && avoid.is_none() {
                         avoid = Some(chosen);
                         tally.retry(RetryReason::Connect);
                         now = Instant::now();

@@ -12,7 +12,7 @@ use super::{
     connection::Connected,
     crowd::Seat,
     forwarded::contains,
-    problem::Problem,
+    problem::{Problem, RETRY_AFTER},
     shed::Surplus,
     worker::{Held, Worker},
 };
@@ -83,5 +83,5 @@ fn refuse(worker: &Worker, surplus: Surplus) -> Problem {
             "there are more requests from this address in flight than the limit",
         ),
     };
-    Problem { status: 503, kind, detail }
+    Problem { status: 503, kind, detail, retry_after: RETRY_AFTER }
 }

@@ -6,6 +6,7 @@
 
 mod acceptor;
 mod body;
+mod breaker;
 mod buffer;
 mod connect;
 mod connection;

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     body::Framing,
+    breaker,
     buffer::Buffer,
     connection::Client,
     forwarded, grpc,
@@ -243,6 +244,13 @@ pub(super) fn plan(
             return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
         }
     };
+
+    let service = &snapshot.services[decision.service as usize];
+    let version = &service.versions[usize::from(decision.version)];
+    if let Err(problem) = breaker::admit(worker, service, version) {
+        let whole = whole(&head, head_bytes, client.inbox.len());
+        return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
+    }
 
     // An HTTP/1.0 client may leave the host out; the endpoint needs one.
     let connected = &*client.connected;

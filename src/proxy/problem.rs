@@ -32,18 +32,37 @@ pub(super) enum Fault {
     Reset,
     /// The answer was not HTTP.
     Protocol,
+    /// The version has as many requests in flight as it takes.
+    TooManyRequests {
+        /// When the client may come again, in seconds.
+        retry_after: u32,
+    },
+    /// As many requests as may wait for a connection do.
+    TooManyPending {
+        /// When the client may come again, in seconds.
+        retry_after: u32,
+    },
 }
+
+/// When a client may come again, in seconds, where nobody said so.
+pub(super) const RETRY_AFTER: u32 = 1;
 
 impl Fault {
     /// The kind in `tidegate_upstream_errors_total`; nothing where no endpoint was to blame.
     pub(super) fn upstream_kind(self) -> Option<ErrorKind> {
         match self {
             Self::NoRoute | Self::NoVersion | Self::NoEndpoint => None,
+            Self::TooManyRequests { .. } | Self::TooManyPending { .. } => None,
             Self::Connect | Self::ConnectTimeout | Self::Tls => Some(ErrorKind::Connect),
             Self::Timeout => Some(ErrorKind::Timeout),
             Self::Reset => Some(ErrorKind::Reset),
             Self::Protocol => Some(ErrorKind::Protocol),
         }
+    }
+
+    /// Whether the request was kept from the version, so that this says nothing of it.
+    pub(super) fn is_shed(self) -> bool {
+        matches!(self, Self::TooManyRequests { .. } | Self::TooManyPending { .. })
     }
 
     /// The problem as the client reads it.
@@ -60,8 +79,20 @@ impl Fault {
             Self::Timeout => (504, "timeout", "the service did not answer in time"),
             Self::Reset => (502, "reset", "the service ended the connection before it answered"),
             Self::Protocol => (502, "protocol", "the service's answer could not be understood"),
+            Self::TooManyRequests { .. } => {
+                (503, "breaker", "the service has as many requests in flight as it takes")
+            }
+            Self::TooManyPending { .. } => {
+                (503, "breaker", "too many requests wait for a connection to the service")
+            }
         };
-        Problem { status, kind, detail }
+        let retry_after = match self {
+            Self::TooManyRequests { retry_after } | Self::TooManyPending { retry_after } => {
+                retry_after
+            }
+            _ => RETRY_AFTER,
+        };
+        Problem { status, kind, detail, retry_after }
     }
 }
 
@@ -71,6 +102,8 @@ pub(super) struct Problem {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     pub(super) detail: &'static str,
+    /// When the client may come again, in seconds; said with a 503.
+    pub(super) retry_after: u32,
 }
 
 impl From<Refusal> for Problem {
@@ -84,7 +117,8 @@ impl From<Refusal> for Problem {
             505 => "http_version",
             _ => "bad_request",
         };
-        Self { status: refusal.status, kind, detail: refusal.detail }
+        let Refusal { status, detail } = refusal;
+        Self { status, kind, detail, retry_after: RETRY_AFTER }
     }
 }
 
@@ -121,7 +155,8 @@ impl Problem {
         put_field(out, "Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
         put_field(out, "Cache-Control", b"no-store");
         if self.status == 503 {
-            put_field(out, "Retry-After", b"1");
+            let seconds = itoa::Buffer::new().format(self.retry_after).to_owned();
+            put_field(out, "Retry-After", seconds.as_bytes());
         }
         put_field(out, "Date", date.as_bytes());
         out.put(persistence.line());

@@ -115,7 +115,7 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// What happened is the client's doing, and says nothing of the version.
+    /// What happened is the client's doing or ours, and says nothing of the version.
     pub(super) fn acquit(&mut self) {
         self.on_trial = false;
     }
@@ -148,6 +148,9 @@ impl<'a> Tally<'a> {
     /// The attempt failed.
     pub(super) fn failed(&mut self, fault: Fault) {
         self.fault = Some(fault.problem().kind);
+        if fault.is_shed() {
+            self.acquit();
+        }
         if self.on_trial && fault.upstream_kind().is_some() {
             let timed_out = fault == Fault::Timeout;
             self.judge(if timed_out { Outcome::TimedOut } else { Outcome::Failed });

@@ -12,7 +12,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{buffer::Buffer, problem::Problem, rewrite::Persistence, shared::Shared};
+use super::{
+    buffer::Buffer,
+    problem::{Problem, RETRY_AFTER},
+    rewrite::Persistence,
+    shared::Shared,
+};
 
 /// Connections told at once that there are too many; further ones are closed without a word.
 pub(super) const SHED_AT_ONCE: usize = 256;
@@ -41,7 +46,7 @@ pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, surplus: Surpl
     };
     let mut out = Buffer::hollow();
     let date = httpdate::fmt_http_date(SystemTime::now());
-    let problem = Problem { status: 503, kind, detail };
+    let problem = Problem { status: 503, kind, detail, retry_after: RETRY_AFTER };
     problem.write(&mut out, None, false, Persistence::Close, &date);
     let telling = async {
         stream.write_all(out.data()).await?;

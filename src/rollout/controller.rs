@@ -6,6 +6,7 @@
 
 mod certificates;
 mod ejection;
+mod endpoints;
 mod handover;
 mod logs;
 mod reload;
@@ -18,14 +19,14 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use tokio::sync::{mpsc::UnboundedSender, watch};
+use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     ejection::{Ejection, Ejections, Subject},
     reload::{Reloaded, Reloads},
     weights::{Applied, Change, Rejected},
 };
-use super::{carried::Replacement, evaluator::Evaluator};
+use super::{carried::Replacement, endpoints::Watch, evaluator::Evaluator};
 use crate::{
     config::{AdminToken, Config, Loaded},
     proxy::{Command, ListenerState, Shared},
@@ -63,6 +64,10 @@ pub struct Controller {
     retired: Vec<Arc<Snapshot>>,
     /// Tells the generation of each snapshot that is published.
     published: watch::Sender<u64>,
+    /// Which endpoints serve, and what is known of them.
+    endpoints: Watch,
+    /// Tells who attends to them of each publication, and of traffic.
+    stirred: Arc<Notify>,
     started: (Instant, SystemTime),
     reloads: Reloads,
     /// Set once the process is to end.
@@ -125,6 +130,8 @@ impl Controller {
             tls: start.tls,
             retired: Vec::new(),
             published: watch::Sender::default(),
+            endpoints: Watch::default(),
+            stirred: Arc::default(),
             started: (Instant::now(), SystemTime::now()),
             reloads: Reloads::default(),
             draining: false,
@@ -218,6 +225,8 @@ impl Controller {
         let old = self.snapshot();
         let generation = old.generation.max(self.floor) + 1;
         self.decided.ejected = ejection::by_service(&self.ejections);
+        self.decided.unserved =
+            endpoints::who_is_unserved(&old, &self.config, &self.overrides, &self.decided);
         self.decided.begin_epochs(&old, &self.config, &self.overrides);
         let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
         let access_log =
@@ -239,6 +248,7 @@ impl Controller {
         }
         self.retired.push(old);
         self.published.send_replace(generation);
+        self.stirred.notify_one();
         generation
     }
 

@@ -137,9 +137,10 @@ impl Watch {
             let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);
             lines.for_each(Line::weight_step);
         }
+        // A version that nobody gets until one of its endpoints serves is still in its rollout.
         let has_share = |version: u16| {
             let version = service.versions.get(usize::from(version));
-            version.is_some_and(|version| version.share_weight() > Weight::ZERO)
+            version.is_some_and(|version| version.weight > Weight::ZERO && !version.ejected)
         };
         if !has_share(self.baseline) {
             return self.cases.clear();

@@ -2,6 +2,7 @@
 
 pub mod carried;
 pub mod controller;
+pub mod endpoints;
 pub mod evaluator;
 pub mod view;
 

@@ -21,6 +21,7 @@ use crate::{
         collector::{Collector, Latency, Sample},
         metrics::{self, Errors, Scrape, State},
     },
+    upstream::health::Cause,
 };
 
 /// A worker that does not hand over within this time is shown without its latest samples.
@@ -71,7 +72,11 @@ impl Observatory {
         loop {
             let batch = poll_fn(|cx| self.latencies().samples.poll_recv(cx)).await;
             let Some(batch) = batch else { return };
-            let snapshot = self.controller().snapshot();
+            let snapshot = {
+                let mut controller = self.controller();
+                controller.note_traffic();
+                controller.snapshot()
+            };
             self.latencies().absorb(&snapshot, &batch);
         }
     }
@@ -211,7 +216,7 @@ impl Latencies {
         // An endpoint is new to the collector at its first sample after a change, which is rare.
         if batch.iter().any(|s| !self.endpoints.contains(&s.endpoint)) {
             let versions = snapshot.services.iter().flat_map(|s| &s.versions);
-            for endpoint in versions.flat_map(|v| &v.endpoints) {
+            for endpoint in versions.flat_map(|v| &v.known).map(|known| &known.state) {
                 if self.endpoints.insert(endpoint.id) {
                     self.collector.register_endpoint(endpoint.id, endpoint.version);
                 }
@@ -287,8 +292,12 @@ fn version(version: &Version, collector: &mut Collector, now: Instant) -> metric
         in_flight: in_flight(version),
         evidence_log: Vec::new(),
         ejections: Vec::new(),
+        shed: ["requests", "pending"]
+            .into_iter()
+            .zip([0, 1].map(|limit| cells.sum(|c| c.shed[limit].read())))
+            .collect(),
         retries: retries.to_vec(),
-        endpoints: version.endpoints.iter().map(|e| endpoint(e, collector, now)).collect(),
+        endpoints: version.known.iter().map(|e| endpoint(&e.state, collector, now)).collect(),
     }
 }
 
@@ -306,7 +315,13 @@ fn endpoint(state: &EndpointState, collector: &mut Collector, now: Instant) -> m
             protocol: errors(ErrorKind::Protocol),
             status: errors(ErrorKind::Status),
         },
-        ejections: Vec::new(),
+        serves: state.standing.serves(),
+        checks: [0, 1].map(|result| state.standing.checks[result].read()),
+        ejections: Cause::ALL
+            .map(|cause| (cause.label(), state.standing.ejections[cause as usize].read()))
+            .into_iter()
+            .filter(|(_, times)| *times > 0)
+            .collect(),
     }
 }
 

@@ -94,6 +94,8 @@ pub struct Version {
     pub evidence_log: Vec<(String, f64)>,
     /// Times the whole version was taken out, by reason.
     pub ejections: Vec<(&'static str, u64)>,
+    /// Requests that its circuit breaker answered, by the limit reached.
+    pub shed: Vec<(&'static str, u64)>,
     /// Attempts beyond the first, by reason.
     pub retries: Vec<(&'static str, u64)>,
     /// Its endpoints.
@@ -125,6 +127,10 @@ pub struct Endpoint {
     pub total: Quantiles,
     /// Faults of this endpoint.
     pub errors: Errors,
+    /// Whether it gets requests.
+    pub serves: bool,
+    /// Good and bad checks of it.
+    pub checks: [u64; 2],
     /// Times this endpoint alone was taken out, by reason.
     pub ejections: Vec<(&'static str, u64)>,
 }
@@ -194,6 +200,7 @@ pub fn render(scrape: &Scrape) -> String {
     let mut page = text::Page::default();
     families::traffic(scrape, &mut page);
     families::versions(scrape, &mut page);
+    families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);
     families::endpoints(scrape, &mut page);
     families::proxy(scrape, &mut page);

@@ -7,11 +7,13 @@
 
 /// The number of the endpoint to use among `endpoints`, or nothing if there is none.
 ///
-/// `in_flight` tells the load of an endpoint by its number, `random` supplies 64 random bits, `avoid`
-/// is an endpoint that has just failed and is chosen only if it is alone.
+/// `in_flight` tells the load of an endpoint by its number, `share` how much it may get beside others,
+/// from 0 to 256, `random` supplies 64 random bits, `avoid` is an endpoint that has just failed and is
+/// chosen only if it is alone.
 pub fn choose(
     endpoints: usize,
     in_flight: impl Fn(usize) -> u64,
+    share: impl Fn(usize) -> u32,
     random: impl FnOnce() -> u64,
     avoid: Option<usize>,
 ) -> Option<usize> {
@@ -32,9 +34,21 @@ pub fn choose(
             let first = scale(bits as u32, n);
             let second = (first + 1 + scale((bits >> 32) as u32, n - 1)) % n;
             let (first, second) = (actual(first), actual(second));
-            Some(if in_flight(second) < in_flight(first) { second } else { first })
+            let (chosen, other) = match in_flight(second) < in_flight(first) {
+                true => (second, first),
+                false => (first, second),
+            };
+            let (own, others) = (share(chosen), share(other));
+            Some(if own < others && passes_on(own, others, bits) { other } else { chosen })
         }
     }
+}
+
+/// Whether a choice that fell on the smaller share is passed on: with probability `1 - own / others`.
+/// The lowest bits are those that the numbers of the endpoints depend on least.
+#[cold]
+fn passes_on(own: u32, others: u32, bits: u64) -> bool {
+    (bits as u32 & 0xFF) * others >= own * 256
 }
 
 /// A number below `n` from 32 random bits, without division (Lemire 2019; the bias is below n / 2^32).
@@ -50,10 +64,10 @@ mod tests {
 
     #[test]
     fn none_and_one() {
-        assert_eq!(choose(0, |_| 0, || 7, None), None);
-        assert_eq!(choose(1, |_| 9, || 7, None), Some(0));
-        assert_eq!(choose(1, |_| 9, || 7, Some(0)), Some(0));
-        assert_eq!(choose(2, |_| 0, || 7, Some(0)), Some(1));
+        assert_eq!(choose(0, |_| 0, |_| 256, || 7, None), None);
+        assert_eq!(choose(1, |_| 9, |_| 256, || 7, None), Some(0));
+        assert_eq!(choose(1, |_| 9, |_| 256, || 7, Some(0)), Some(0));
+        assert_eq!(choose(2, |_| 0, |_| 256, || 7, Some(0)), Some(1));
     }
 
     #[test]
@@ -61,11 +75,31 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut load = [0u64; 10];
         for _ in 0..100_000 {
-            let at = choose(10, |n| load[n], || rng.u64(..), None).expect("an endpoint");
+            let at = choose(10, |n| load[n], |_| 256, || rng.u64(..), None).expect("an endpoint");
             load[at] += 1;
         }
         let (min, max) = (load.iter().min().expect("ten"), load.iter().max().expect("ten"));
         assert!(max - min <= 8, "two choices keep ten endpoints within a few: {load:?}");
+    }
+
+    #[test]
+    fn a_smaller_share_gets_as_much_less() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        for share in [0, 26, 64, 128, 192, 256] {
+            let shares = [256, share, 256, 256];
+            let mut got = [0u32; 4];
+            for _ in 0..100_000 {
+                got[choose(4, |_| 0, |n| shares[n], || rng.u64(..), None).expect("one")] += 1;
+            }
+            let (part, whole) = (f64::from(got[1]), f64::from(share) / 256.0 * 25_000.0);
+            assert!((part - whole).abs() < 500.0, "{share}: {got:?}");
+        }
+        // Among those that begin alike nobody is behind.
+        let mut got = [0u32; 3];
+        for _ in 0..30_000 {
+            got[choose(3, |_| 0, |_| 26, || rng.u64(..), None).expect("one")] += 1;
+        }
+        assert!(got.iter().all(|n| n.abs_diff(10_000) < 400), "{got:?}");
     }
 
     proptest! {
@@ -73,7 +107,7 @@ mod tests {
         fn the_choice_exists_avoids_the_failed_and_is_no_worse_than_both(
             loads in prop::collection::vec(0u64..5, 1..20), bits: u64, avoid in prop::option::of(0usize..20),
         ) {
-            let at = choose(loads.len(), |n| loads[n], || bits, avoid).expect("an endpoint");
+            let at = choose(loads.len(), |n| loads[n], |_| 256, || bits, avoid).expect("an endpoint");
             prop_assert!(at < loads.len());
             if loads.len() > 1 {
                 prop_assert_ne!(Some(at), avoid);

@@ -30,6 +30,9 @@ impl WeightsRequest {
 pub struct SubjectRequest {
     /// The version.
     pub version: String,
+    /// The address of one of its endpoints; null for the whole version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -44,6 +47,8 @@ pub struct SubjectAnswer {
     pub service: String,
     /// The version.
     pub version: String,
+    /// The endpoint; null if it was the whole version.
+    pub endpoint: Option<String>,
     /// Whether nothing was changed.
     pub dry_run: bool,
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Finding, comparison, label,
+    Finding, comparison, health, label,
     matching::{self, Kind, canonical, has_param},
     no_such, reaches, tls,
 };
@@ -48,6 +48,12 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
         comparison::service(eject, name, config, &path.key("eject"), found);
     }
     comparison::failures(service.failures.as_ref(), &path.key("failures"), found);
+    if let Some(value) = &service.health {
+        health::health(value, &path.key("health"), found);
+    }
+    if let Some(value) = &service.breaker {
+        health::breaker(value, &path.key("breaker"), found);
+    }
     let mut matches = HashMap::new();
     for (index, value) in service.rules.iter().enumerate() {
         let here = path.key("rules").index(index);

@@ -37,13 +37,15 @@ pub(super) fn by_service(ejections: &Ejections) -> BTreeMap<String, BTreeSet<Str
     versions
 }
 
-/// A version to take out or back in.
+/// A version, or one of its endpoints, to take out or back in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
     /// The service.
     pub service: String,
     /// Its version.
     pub version: String,
+    /// The endpoint's address; nothing for the whole version.
+    pub endpoint: Option<String>,
     /// The generation that the caller saw; another one in force refuses the change.
     pub if_generation: Option<u64>,
     /// Who asks.
@@ -87,8 +89,11 @@ impl Controller {
         *self.ejected_by_verdict.entry(key).or_default() += 1;
     }
 
-    /// Takes a version out by word. When this returns, nobody new gets it.
+    /// Takes a version, or one of its endpoints, out by word. When this returns, nobody new gets it.
     pub fn eject(&mut self, subject: Subject) -> Result<u64, Rejected> {
+        if let Some(endpoint) = subject.endpoint.clone() {
+            return self.eject_endpoint(subject, &endpoint);
+        }
         let generation = self.admit(&subject)?;
         let Subject { service, version, by, reason, .. } = subject;
         let snapshot = self.snapshot();
@@ -110,8 +115,12 @@ impl Controller {
         Ok(generation)
     }
 
-    /// Takes a version back in: it gets players by its weight again, as a new rollout.
+    /// Takes a version back in: it gets players by its weight again, as a new rollout. Or one of its
+    /// endpoints.
     pub fn reinstate(&mut self, subject: Subject) -> Result<u64, Rejected> {
+        if let Some(endpoint) = subject.endpoint.clone() {
+            return self.reinstate_endpoint(subject, &endpoint);
+        }
         let generation = self.admit(&subject)?;
         let Subject { service, version, by, reason, .. } = subject;
         let key = (service, version);
@@ -130,7 +139,7 @@ impl Controller {
         Ok(generation)
     }
 
-    fn admit(&self, subject: &Subject) -> Result<u64, Rejected> {
+    pub(super) fn admit(&self, subject: &Subject) -> Result<u64, Rejected> {
         let Subject { service, version, if_generation, .. } = subject;
         let generation = self.admit_change(*if_generation)?;
         let known = self.known_service(service)?;

@@ -67,6 +67,44 @@ pub enum Rejected {
         /// Its version.
         version: String,
     },
+    /// A version has no such endpoint.
+    #[error("version `{version}` of `{service}` has no endpoint `{endpoint}`; it has: {known}")]
+    NoEndpoint {
+        /// The service.
+        service: String,
+        /// Its version.
+        version: String,
+        /// As asked for.
+        endpoint: String,
+        /// Addresses of endpoints.
+        known: String,
+    },
+    /// No other endpoint of the version serves.
+    #[error(
+        "no endpoint of version `{version}` of `{service}` serves beside `{endpoint}`; eject the version instead"
+    )]
+    LastEndpoint {
+        /// The service.
+        service: String,
+        /// Its version.
+        version: String,
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// There is no endpoint to take back.
+    #[error(
+        "endpoint `{endpoint}` of version `{version}` of `{service}` is not ejected; it is {state}"
+    )]
+    EndpointNotEjected {
+        /// The service.
+        service: String,
+        /// Its version.
+        version: String,
+        /// The endpoint.
+        endpoint: String,
+        /// Its state.
+        state: &'static str,
+    },
     /// Another process has taken over.
     #[error("another process has taken over; ask again on a new connection")]
     HandedOver,

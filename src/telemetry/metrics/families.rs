@@ -102,6 +102,20 @@ pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
     }
 }
 
+/// What circuit breakers answered.
+pub(super) fn breakers(scrape: &Scrape, page: &mut Page) {
+    let mut shed = page.counter(
+        "tidegate_breaker_shed_total",
+        "Requests answered 503 by a version's circuit breaker: requests (too many in flight), pending \
+         (too many wait for a connection).",
+    );
+    for ([service, name], version) in each(scrape) {
+        for (limit, count) in &version.shed {
+            shed.count([service, name, ("limit", limit)], *count);
+        }
+    }
+}
+
 /// How canaries compare with their baseline.
 pub(super) fn evidence(scrape: &Scrape, page: &mut Page) {
     let mut evidence = page.gauge(
@@ -144,6 +158,28 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
             ] {
                 let labels = [service, name, ("endpoint", &*endpoint.address), ("kind", kind)];
                 errors.count(labels, count);
+            }
+        }
+    }
+    let mut up = page.gauge(
+        "tidegate_endpoint_up",
+        "Whether an endpoint gets requests: 1 while it serves, 0 while it is ejected, probed or down.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for endpoint in &version.endpoints {
+            let labels = [service, name, ("endpoint", &*endpoint.address)];
+            up.value(labels, f64::from(u8::from(endpoint.serves)));
+        }
+    }
+    let mut checks = page.counter(
+        "tidegate_health_checks_total",
+        "Checks of an endpoint, and probes after an ejection, by result: good or bad.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for endpoint in version.endpoints.iter().filter(|e| e.checks != [0, 0]) {
+            for (result, count) in ["good", "bad"].into_iter().zip(endpoint.checks) {
+                let labels = [service, name, ("endpoint", &*endpoint.address), ("result", result)];
+                checks.count(labels, count);
             }
         }
     }

@@ -25,18 +25,21 @@ fn scrape() -> Scrape {
         contract: "2".into(),
         in_flight: 12,
         retries: vec![("connect", 3)],
+        shed: vec![("requests", 5), ("pending", 0)],
         endpoints: vec![Endpoint {
             address: "127.0.0.1:9001".into(),
             minute: latency.minute,
             total: latency.total,
             errors: Errors { connect: 1, status: 7, ..Errors::default() },
-            ejections: vec![("consecutive_errors", 1)],
+            serves: true,
+            checks: [30, 2],
+            ejections: vec![("connect", 1)],
         }],
         ..Version::default()
     };
     let v42 = Version {
         name: "v42".into(),
-        ejections: vec![("errors", 2)],
+        ejections: vec![("verdict", 2)],
         endpoints: vec![Endpoint { address: "127.0.0.1:9002".into(), ..Endpoint::default() }],
         ..Version::default()
     };

@@ -275,7 +275,8 @@ impl Proxy {
     pub(crate) fn errors(&self, version: &str, kind: ErrorKind) -> u64 {
         let snapshot = self.snapshot();
         let version = snapshot.services[0].version(version).expect("a version");
-        version.endpoints.iter().map(|e| e.cells.sum(|c| c.errors[kind as usize].read())).sum()
+        let each = version.known.iter().map(|known| &known.state);
+        each.map(|e| e.cells.sum(|c| c.errors[kind as usize].read())).sum()
     }
 
     /// Failed attempts of any kind at the endpoints of `version`.

@@ -1,0 +1,147 @@
+//! Checks of endpoints, and the circuit breaker.
+
+use std::time::Duration;
+
+use super::Finding;
+use crate::config::{
+    problem::FieldPath,
+    schema::{Breaker, Health, HttpCheck},
+};
+
+/// Shortest interval: a shorter one is an attack on the endpoints.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Longest `retry_after`: who is told more will not come back.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Checks what a service says of its endpoints' health.
+pub(super) fn health(health: &Health, path: &FieldPath, found: &mut Vec<Finding>) {
+    if *health == Health::default() {
+        let message = "says nothing; write http or tcp, or leave the field out";
+        found.push(Finding::new(path.clone(), message));
+    }
+    if health.http.is_some() && health.tcp.is_some() {
+        let message = "a check by HTTP connects anyway; leave it out";
+        found.push(Finding::new(path.key("tcp"), message).and(path.key("http")));
+    }
+    if let Some(check) = &health.http {
+        http(check, &path.key("http"), found);
+    }
+    if health.interval < LEAST_INTERVAL {
+        found.push(Finding::new(path.key("interval"), "too short; write 10ms or more"));
+    }
+    for (key, count) in [("healthy", health.healthy), ("unhealthy", health.unhealthy)] {
+        if count == 0 {
+            found.push(Finding::new(path.key(key), "no check decides nothing; write 1 or more"));
+        }
+    }
+}
+
+fn http(check: &HttpCheck, path: &FieldPath, found: &mut Vec<Finding>) {
+    let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !check.path.starts_with('/') || !visible(&check.path) || check.path.contains('#') {
+        let message = format!("`{}` is not a path; write one such as /healthz", check.path);
+        found.push(Finding::new(path.key("path"), message));
+    }
+    if let Some(host) = &check.host
+        && (host.is_empty() || host.parse::<http::uri::Authority>().is_err())
+    {
+        let message = format!("`{host}` is not a host; write one such as game.internal");
+        found.push(Finding::new(path.key("host"), message));
+    }
+    if check.expect.is_empty() {
+        let message = "no answer would be good; write statuses, such as 2xx";
+        found.push(Finding::new(path.key("expect"), message));
+    }
+    for (index, statuses) in check.expect.iter().enumerate() {
+        if check.expect[..index].contains(statuses) {
+            let message = format!("`{statuses}` twice; write it once");
+            found.push(Finding::new(path.key("expect").index(index), message));
+        }
+    }
+}
+
+/// Checks the circuit breaker.
+pub(super) fn breaker(breaker: &Breaker, path: &FieldPath, found: &mut Vec<Finding>) {
+    for (key, limit) in [("requests", breaker.requests), ("pending", breaker.pending)] {
+        if limit == 0 {
+            let message = "nobody would be served; write 1 or more, or leave the field out";
+            found.push(Finding::new(path.key(key), message));
+        }
+    }
+    if breaker.retry_after > MOST_RETRY_AFTER {
+        found.push(Finding::new(path.key("retry_after"), "too long; write at most 1h"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    /// What is wrong with a service that has these fields.
+    fn problems(fields: &str) -> String {
+        let text = format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices:\n  a:\n    \
+             baseline: v1\n    versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }} }}\n    {fields}\n"
+        );
+        parse(&text).map_or_else(|problems| problems.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn checks_check_something_and_decide_something() {
+        for good in [
+            "health: { http: {} }",
+            "health: { tcp: {}, slow_start: 0s, connect_faults: 0 }",
+            "health: { connect_faults: 5 }",
+            "health: { http: { path: /ready?full=1, host: 'a.b:80', expect: [ 204, 2xx ] } }",
+            "breaker: {}",
+            "breaker: { requests: 1, pending: 1, retry_after: 1500ms }",
+        ] {
+            assert_eq!(problems(good), "", "{good}");
+        }
+        for (bad, expected) in [
+            (
+                "health: {}",
+                "7:13: services.a.health: says nothing; write http or tcp, or leave the field out",
+            ),
+            (
+                "health: { http: {}, tcp: {} }",
+                "7:30: services.a.health.tcp: a check by HTTP connects anyway; leave it out",
+            ),
+            (
+                "health: { tcp: {}, interval: 1ms }",
+                "7:34: services.a.health.interval: too short; write 10ms or more",
+            ),
+            (
+                "health: { tcp: {}, healthy: 0 }",
+                "7:33: services.a.health.healthy: no check decides nothing; write 1 or more",
+            ),
+            (
+                "health: { http: { path: x } }",
+                "7:29: services.a.health.http.path: `x` is not a path; write one such as /healthz",
+            ),
+            (
+                "health: { http: { host: 'a b' } }",
+                "7:29: services.a.health.http.host: `a b` is not a host; write one such as game.internal",
+            ),
+            (
+                "health: { http: { expect: [] } }",
+                "7:31: services.a.health.http.expect: no answer would be good; write statuses, such as 2xx",
+            ),
+            (
+                "health: { http: { expect: [ 200, 200 ] } }",
+                "7:38: services.a.health.http.expect[1]: `200` twice; write it once",
+            ),
+            (
+                "breaker: { requests: 0 }",
+                "7:26: services.a.breaker.requests: nobody would be served; write 1 or more, or leave the field out",
+            ),
+            (
+                "breaker: { retry_after: 2h }",
+                "7:29: services.a.breaker.retry_after: too long; write at most 1h",
+            ),
+        ] {
+            assert_eq!(problems(bad), expected, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The circuit breaker of a version: answers at once what the version could not take.
+//!
+//! As with the bound on all requests (`in_flight.rs`), each worker takes its part of a limit and counts
+//! for itself, in cells that it alone writes. A request that is shed is no fault of the version: it is
+//! in nobody's evidence.
+
+use super::{
+    problem::{Fault, Problem},
+    worker::Worker,
+};
+use crate::{
+    registry::VersionCells,
+    snapshot::{Service, Version},
+};
+
+/// Which limit a request is above; index of [`VersionCells::shed`].
+#[derive(Clone, Copy)]
+enum Limit {
+    Requests,
+    Pending,
+}
+
+/// What to answer if the worker's part of the version's requests in flight is used up.
+pub(super) fn admit(worker: &Worker, service: &Service, version: &Version) -> Result<(), Problem> {
+    let Some(breaker) = &service.breaker else { return Ok(()) };
+    let cells = version.state.cells.of(worker.id);
+    if cells.started.read().wrapping_sub(cells.finished.read()) < breaker.requests {
+        return Ok(());
+    }
+    Err(shed(cells, Limit::Requests, breaker.retry_after).problem())
+}
+
+/// A request that waits for a connection, counted until this is dropped.
+pub(super) struct Pending<'a>(&'a VersionCells);
+
+impl<'a> Pending<'a> {
+    /// Counts one more; the fault if the worker's part of those that may wait is used up.
+    pub(super) fn begin(
+        worker: &Worker,
+        service: &Service,
+        version: &'a Version,
+    ) -> Result<Self, Fault> {
+        let cells = version.state.cells.of(worker.id);
+        let pending = cells.pending.read().wrapping_sub(cells.connected.read());
+        match &service.breaker {
+            Some(breaker) if pending >= breaker.pending => {
+                Err(shed(cells, Limit::Pending, breaker.retry_after))
+            }
+            _ => {
+                cells.pending.add(1);
+                Ok(Self(cells))
+            }
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.connected.add(1);
+    }
+}
+
+#[cold]
+fn shed(cells: &VersionCells, limit: Limit, retry_after: u32) -> Fault {
+    cells.shed[limit as usize].add(1);
+    match limit {
+        Limit::Requests => Fault::TooManyRequests { retry_after },
+        Limit::Pending => Fault::TooManyPending { retry_after },
+    }
+}

@@ -1,0 +1,394 @@
+//! Watches the endpoints of all versions: when to ask them, what their counts say, which ones serve.
+//!
+//! It is told the snapshot in force, the time and how probes ended, reads the workers' cells and says
+//! what moved; it writes only where an endpoint stands. What happens to one endpoint is decided by its
+//! machine (`upstream/health.rs`), which of several is worse by `analysis/endpoint.rs`.
+
+mod attend;
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::{
+    analysis::{self, Change, Counter},
+    config::schema::{self, Mode},
+    registry::EndpointState,
+    snapshot::{Endpoint, Service, Snapshot, Version},
+    upstream::{
+        health::{Cause, Health, State, WHOLE},
+        probe::Probe,
+    },
+};
+
+/// Between two looks at the counts while there is traffic and endpoints are compared: what fails
+/// meanwhile is what waiting costs.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The same where only connections that fail are counted.
+const SLOW_LOOK: Duration = Duration::from_millis(50);
+
+/// Counts that stood still for so long are looked at again when there is traffic.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Fewer endpoints are not compared with each other.
+const LEAST_COMPARED: usize = 3;
+
+/// All endpoints of the process.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// The generation that `endpoints` are of.
+    generation: u64,
+    /// By their number.
+    endpoints: HashMap<u32, Watched>,
+    /// Comparisons, by number of the version.
+    crowds: HashMap<u32, analysis::Endpoints>,
+    /// The pause between two looks at the counts; nothing if nobody's matter.
+    pace: Option<Duration>,
+    /// Until when counts are looked at without word of traffic.
+    busy_until: Duration,
+    moves: Vec<Move>,
+}
+
+/// One endpoint.
+#[derive(Debug)]
+struct Watched {
+    place: Place,
+    health: Health,
+    counts: Counts,
+    /// A probe is under way.
+    asked: bool,
+}
+
+/// Where in the snapshot it is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    service: usize,
+    version: usize,
+    endpoint: usize,
+}
+
+/// What the workers counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
+    started: u64,
+    faults: u64,
+    connected: u64,
+}
+
+/// An endpoint whose state changed, or would have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Its service.
+    pub service: Box<str>,
+    /// Its version.
+    pub version: Box<str>,
+    /// Its address.
+    pub endpoint: Box<str>,
+    /// Its state now.
+    pub to: State,
+    /// Why, if it was ejected.
+    pub cause: Option<Cause>,
+    /// How long it is out at least, if that is known.
+    pub pause: Option<Duration>,
+    /// It is only said, not done.
+    pub advice: bool,
+    /// What led to it, in a few words.
+    pub reason: String,
+}
+
+/// What a look found out.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// What moved since the last look.
+    pub moves: Vec<Move>,
+    /// Whom to ask now, by number of the endpoint.
+    pub probes: Vec<(u32, Probe)>,
+    /// When to look next, unless something is told before; nothing if never.
+    pub next: Option<Duration>,
+}
+
+impl Watch {
+    /// Looks at every endpoint of `snapshot` at the time `now` since any fixed moment. At most `room`
+    /// probes are asked for; `chance` supplies numbers from 0 to 1.
+    pub fn look(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        room: usize,
+        chance: impl FnMut() -> f64,
+    ) -> Look {
+        self.follow(snapshot, now, chance);
+        let (mut due, mut next) = (Vec::new(), None);
+        let mut sooner = |at: Duration| next = Some(next.map_or(at, |next: Duration| next.min(at)));
+        for service in &snapshot.services {
+            let settings = &service.health;
+            for version in &service.versions {
+                self.compare(service, version, now);
+                for endpoint in &version.known {
+                    let state = &*endpoint.state;
+                    let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
+                    let before = watched.health.state();
+                    watched.health.advance(settings, now);
+                    let counts = Counts::read(state);
+                    let new = counts.since(watched.counts);
+                    watched.counts = counts;
+                    if new.started > 0 {
+                        self.busy_until = now + LINGER;
+                    }
+                    let (faults, only) = (new.faults, version.known.len() < 2);
+                    watched.health.connected(faults, new.connected, only, settings, now);
+                    let reason = || "it could not be connected".to_owned();
+                    self.moves.extend(watched.moved(before, service, version, state, now, reason));
+                    watched.tell(state, settings, now);
+                    watched.health.next_change(settings, now).into_iter().for_each(&mut sooner);
+                    match watched.health.next_probe().filter(|_| !watched.asked) {
+                        Some(at) if at <= now => due.push((at, state.id)),
+                        Some(at) => sooner(at),
+                        None => {}
+                    }
+                }
+            }
+        }
+        if let Some(pace) = self.pace.filter(|_| now < self.busy_until) {
+            sooner(now + pace);
+        }
+        // Whoever has waited longest goes first; the others are asked when a place is free.
+        due.sort_unstable();
+        due.truncate(room);
+        let probes = due.into_iter().filter_map(|(_, id)| Some((id, self.ask(id, snapshot)?)));
+        let probes = probes.collect();
+        Look { moves: std::mem::take(&mut self.moves), probes, next }
+    }
+
+    /// Takes in how a probe of endpoint number `id` ended.
+    pub fn probed(
+        &mut self,
+        snapshot: &Snapshot,
+        id: u32,
+        answer: Result<(), String>,
+        now: Duration,
+        chance: f64,
+    ) {
+        self.follow(snapshot, now, || chance);
+        let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
+        watched.asked = false;
+        let (before, state) = (watched.health.state(), &*endpoint.state);
+        watched.health.probed(answer.is_ok(), &service.health, now, chance);
+        state.standing.checks[usize::from(answer.is_err())].add(1);
+        let reason = || match answer {
+            Ok(()) => "it answers as it should".to_owned(),
+            Err(why) => why,
+        };
+        let moved = watched.moved(before, service, version, state, now, reason);
+        watched.tell(state, &service.health, now);
+        self.moves.extend(moved);
+    }
+
+    /// Whether word of traffic is wanted: counts matter, and are not looked at now.
+    pub fn waits_for_traffic(&self, now: Duration) -> bool {
+        self.pace.is_some() && now >= self.busy_until
+    }
+
+    /// Notes that there is traffic.
+    pub fn traffic(&mut self, now: Duration) {
+        self.busy_until = now + LINGER;
+    }
+
+    /// Takes endpoint number `id` out by word.
+    pub(super) fn eject(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
+        let Some((watched, service, _, endpoint)) = self.find(snapshot, id) else { return };
+        if watched.health.cause() != Some(Cause::Word) {
+            watched.health.eject(Cause::Word, None, now);
+            endpoint.state.standing.ejections[Cause::Word as usize].add(1);
+            watched.tell(&endpoint.state, &service.health, now);
+        }
+    }
+
+    /// Takes endpoint number `id` back in by word.
+    pub(super) fn reinstate(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
+        let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
+        watched.health.reinstate(&service.health, now);
+        watched.tell(&endpoint.state, &service.health, now);
+        // Its test was at rest while it was out, and begins anew with those of its peers.
+        let version = version.state.id;
+        self.crowds.remove(&version);
+    }
+
+    /// Takes over the endpoints of a new snapshot; `chance` supplies numbers from 0 to 1.
+    pub(super) fn follow(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        mut chance: impl FnMut() -> f64,
+    ) {
+        if self.generation == snapshot.generation {
+            return;
+        }
+        self.generation = snapshot.generation;
+        let mut before = std::mem::take(&mut self.endpoints);
+        let (mut versions, mut faults_count, mut compared) = (Vec::new(), false, false);
+        for (at, service) in snapshot.services.iter().enumerate() {
+            for (number, version) in service.versions.iter().enumerate() {
+                versions.push(version.state.id);
+                faults_count |= service.health.connect_faults > 0 && version.known.len() > 1;
+                compared |= is_compared(service, version);
+                for (endpoint, Endpoint { state, .. }) in version.known.iter().enumerate() {
+                    let place = Place { service: at, version: number, endpoint };
+                    let watched = before.remove(&state.id).unwrap_or_else(|| Watched {
+                        place,
+                        health: Health::new(&service.health, now, chance()),
+                        counts: Counts::read(state),
+                        asked: false,
+                    });
+                    self.endpoints.insert(state.id, Watched { place, ..watched });
+                }
+            }
+        }
+        self.crowds.retain(|version, _| versions.contains(version));
+        self.pace = match (compared, faults_count) {
+            (true, _) => Some(LOOK),
+            (false, true) => Some(SLOW_LOOK),
+            (false, false) => None,
+        };
+    }
+
+    /// Compares the endpoints of a version with each other.
+    fn compare(&mut self, service: &Service, version: &Version, now: Duration) {
+        if !is_compared(service, version) {
+            self.crowds.remove(&version.state.id);
+            return;
+        }
+        let counters: Vec<_> =
+            version.known.iter().map(|e| (&*e.state.label, counter(&e.state))).collect();
+        let crowd = self.crowds.entry(version.state.id).or_default();
+        for change in crowd.poll(&counters, now) {
+            // Who was out by comparison comes back by a probe, which its machine knows of.
+            let Change::Eject { endpoint, until, test } = change else { continue };
+            let known = version.known.iter().find(|e| e.state.label == endpoint);
+            let Some(state) = known.map(|known| &*known.state) else { continue };
+            let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
+            let total = test.estimate().total();
+            let reason = || {
+                let (own, peers) = (total.canary, total.baseline);
+                let (failed, of) = (own.failures(), own.trials());
+                let (others, of_others) = (peers.failures(), peers.trials());
+                format!("{failed} of {of} failed, of its peers' {others} of {of_others}")
+            };
+            if service.compared.as_ref().is_some_and(|compared| compared.mode == Mode::Act) {
+                let before = watched.health.state();
+                watched.health.eject(Cause::Peers, Some(until), now);
+                self.moves.extend(watched.moved(before, service, version, state, now, reason));
+            } else {
+                self.moves.push(Move {
+                    service: service.name.clone(),
+                    version: version.name.clone(),
+                    endpoint,
+                    to: State::Ejected,
+                    cause: Some(Cause::Peers),
+                    pause: Some(until.saturating_sub(now)),
+                    advice: true,
+                    reason: reason(),
+                });
+            }
+        }
+    }
+
+    /// What endpoint number `id` is asked; notes that it is.
+    fn ask(&mut self, id: u32, snapshot: &Snapshot) -> Option<Probe> {
+        let (watched, service, version, endpoint) = self.find(snapshot, id)?;
+        watched.asked = true;
+        Some(Probe {
+            address: endpoint.state.address,
+            host: endpoint.host.clone(),
+            tls: version.tls.as_ref().map(|(client, _)| client.clone()),
+            protocol: version.protocol,
+            http: service.health.http.clone(),
+            timeout: service.health.timeout,
+        })
+    }
+
+    fn find<'s>(
+        &mut self,
+        snapshot: &'s Snapshot,
+        id: u32,
+    ) -> Option<(&mut Watched, &'s Service, &'s Version, &'s Endpoint)> {
+        let watched = self.endpoints.get_mut(&id)?;
+        let Place { service, version, endpoint } = watched.place;
+        let service = snapshot.services.get(service)?;
+        let version = service.versions.get(version)?;
+        let endpoint = version.known.get(endpoint)?;
+        // The snapshot may be newer than the places.
+        (endpoint.state.id == id).then_some((watched, service, version, endpoint))
+    }
+}
+
+impl Watched {
+    /// What to say if it is in another state than `before`; an ejection is counted.
+    fn moved(
+        &self,
+        before: State,
+        service: &Service,
+        version: &Version,
+        state: &EndpointState,
+        now: Duration,
+        reason: impl FnOnce() -> String,
+    ) -> Option<Move> {
+        let to = self.health.state();
+        if to == before {
+            return None;
+        }
+        let cause = self.health.cause().filter(|_| to == State::Ejected);
+        if let Some(cause) = cause {
+            state.standing.ejections[cause as usize].add(1);
+        }
+        Some(Move {
+            service: service.name.clone(),
+            version: version.name.clone(),
+            endpoint: state.label.clone(),
+            to,
+            cause,
+            pause: self.health.until().map(|until| until.saturating_sub(now)),
+            advice: false,
+            reason: if to == State::Probing { "its pause is over".to_owned() } else { reason() },
+        })
+    }
+
+    /// Writes where the endpoint stands.
+    fn tell(&self, state: &EndpointState, settings: &schema::Health, now: Duration) {
+        state.standing.set(self.health.state(), self.health.cause());
+        // Where nobody serves all are asked, and alike.
+        let share = self.health.share(settings, now);
+        state.standing.set_share(if share == 0 { WHOLE } else { share });
+    }
+}
+
+impl Counts {
+    fn read(state: &EndpointState) -> Self {
+        Self {
+            started: state.cells.sum(|c| c.started.read()),
+            faults: state.cells.sum(|c| c.connect_faults()),
+            connected: state.cells.sum(|c| c.connected.read()),
+        }
+    }
+
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            started: self.started.wrapping_sub(earlier.started),
+            faults: self.faults.wrapping_sub(earlier.faults),
+            connected: self.connected.wrapping_sub(earlier.connected),
+        }
+    }
+}
+
+/// Whether the endpoints of `version` are compared with each other.
+fn is_compared(service: &Service, version: &Version) -> bool {
+    service.compared.is_some() && version.known.len() >= LEAST_COMPARED
+}
+
+fn counter(endpoint: &EndpointState) -> Counter {
+    // Failures first: read the other way around, there could be one more than trials.
+    let failures = endpoint.cells.sum(|cells| cells.failures.read());
+    Counter { trials: endpoint.cells.sum(|cells| cells.trials.read()), failures }
+}
+
+#[cfg(test)]
+mod tests;

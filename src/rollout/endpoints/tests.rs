@@ -1,0 +1,163 @@
+use std::collections::HashMap;
+
+use super::*;
+use crate::{
+    config::parse,
+    registry::{ErrorKind, Registry},
+    snapshot::{Decided, Overrides, Resolved, Sources},
+};
+
+/// A service `a` with versions v1 of three endpoints and v2 of one, the registry and the watch of it.
+struct Bench {
+    snapshot: Snapshot,
+    watch: Watch,
+    now: Duration,
+}
+
+impl Bench {
+    fn new(fields: &str) -> Self {
+        let text = format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices:\n  a:\n    \
+             baseline: v1\n    versions:\n      v1: {{ endpoints: [ 10.0.0.1:1, 10.0.0.1:2, 10.0.0.1:3 ] }}\n      \
+             v2: {{ endpoints: [ 10.0.0.2:1 ] }}\n    {fields}\n"
+        );
+        let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        let (overrides, decided, resolved) =
+            (Overrides::new(), Decided::default(), Resolved::new());
+        let sources = Sources {
+            config: &config,
+            overrides: &overrides,
+            decided: &decided,
+            resolved: &resolved,
+            tls: &HashMap::new(),
+            access_log: None,
+        };
+        let snapshot = Snapshot::compile(1, sources, None, &mut Registry::new(2));
+        let mut bench = Self { snapshot, watch: Watch::default(), now: Duration::from_secs(1) };
+        bench.look();
+        bench
+    }
+
+    fn state(&self, endpoint: usize) -> &EndpointState {
+        &self.snapshot.services[0].versions[0].known[endpoint].state
+    }
+
+    fn standing(&self, endpoint: usize) -> State {
+        self.state(endpoint).standing.state()
+    }
+
+    fn look(&mut self) -> Look {
+        self.watch.look(&self.snapshot, self.now, 64, || 0.5)
+    }
+
+    fn pass(&mut self, time: Duration) -> Look {
+        self.now += time;
+        self.look()
+    }
+
+    /// Attempts at an endpoint on a worker, of which `faults` got no connection.
+    fn attempts(&self, endpoint: usize, worker: usize, all: u64, faults: u64) {
+        let cells = self.state(endpoint).cells.of(worker);
+        cells.started.add(all);
+        cells.errors[ErrorKind::Connect as usize].add(faults);
+        cells.connected.add(all - faults);
+    }
+}
+
+#[test]
+fn faults_of_all_workers_in_a_row_eject_and_a_probe_brings_back() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    bench.attempts(1, 0, 2, 2);
+    assert!(bench.pass(SLOW_LOOK).moves.is_empty());
+    bench.attempts(1, 1, 1, 1);
+    let look = bench.pass(SLOW_LOOK);
+    let [moved] = &*look.moves else { panic!("{look:?}") };
+    assert_eq!((moved.to, moved.cause), (State::Ejected, Some(Cause::Connect)));
+    assert_eq!(moved.pause, Some(Duration::from_secs(30)));
+    assert_eq!(bench.standing(1), State::Ejected);
+    assert_eq!(bench.state(1).standing.ejections[Cause::Connect as usize].read(), 1);
+    let look = bench.pass(Duration::from_secs(30));
+    let [(id, probe)] = &*look.probes else { panic!("{look:?}") };
+    assert_eq!((bench.standing(1), probe.address), (State::Probing, bench.state(1).address));
+    assert!(bench.look().probes.is_empty(), "it is asked already");
+    bench.watch.probed(&bench.snapshot, *id, Err("no".to_owned()), bench.now, 0.5);
+    let look = bench.look();
+    assert_eq!(
+        (bench.standing(1), look.next),
+        (State::Probing, Some(bench.now + Duration::from_secs(2)))
+    );
+    let look = bench.pass(Duration::from_secs(2));
+    bench.watch.probed(&bench.snapshot, look.probes[0].0, Ok(()), bench.now, 0.5);
+    assert_eq!(bench.look().moves[0].to, State::Serving);
+    assert_eq!(bench.state(1).standing.checks.each_ref().map(|c| c.read()), [1, 1]);
+    assert!(bench.state(1).standing.share() < WHOLE, "it starts slowly");
+}
+
+#[test]
+fn it_sleeps_while_there_is_no_traffic() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    assert_eq!(bench.look().next, None);
+    assert!(bench.watch.waits_for_traffic(bench.now));
+    bench.watch.traffic(bench.now);
+    assert_eq!(bench.look().next, Some(bench.now + SLOW_LOOK));
+    bench.attempts(0, 0, 1, 0);
+    let look = bench.pass(SLOW_LOOK);
+    assert_eq!(look.next, Some(bench.now + SLOW_LOOK));
+    assert_eq!(bench.pass(LINGER).next, None, "nothing was counted since");
+    // Where nobody's counts matter, word of traffic is not wanted either.
+    let bench = Bench::new("health: { connect_faults: 0 }");
+    assert!(!bench.watch.waits_for_traffic(bench.now));
+}
+
+#[test]
+fn as_many_are_asked_as_there_is_room_for_the_longest_due_first() {
+    let mut bench = Bench::new("health: { tcp: {} }");
+    bench.now += Duration::from_secs(9);
+    let look = bench.watch.look(&bench.snapshot, bench.now, 3, || 0.5);
+    assert_eq!((look.probes.len(), look.next), (3, None), "a free place wakes it");
+    let look = bench.watch.look(&bench.snapshot, bench.now, 64, || 0.5);
+    assert_eq!(look.probes.len(), 1);
+}
+
+#[test]
+fn an_endpoint_that_is_worse_than_its_peers_is_out_and_only_told_where_that_is_asked() {
+    for (mode, out) in [("act", State::Ejected), ("advise", State::Serving)] {
+        let mut bench = Bench::new(&format!("eject: {{ errors: {{}}, mode: {mode} }}"));
+        let mut moves = Vec::new();
+        for _ in 0..200 {
+            for endpoint in 0..3 {
+                let cells = bench.state(endpoint).cells.of(0);
+                cells.started.add(2);
+                cells.trials.add(2);
+                cells.failures.add(if endpoint == 2 { 1 } else { 0 });
+            }
+            let look = bench.pass(LOOK);
+            assert_eq!(look.next, Some(bench.now + LOOK));
+            moves.extend(look.moves);
+            if !moves.is_empty() {
+                break;
+            }
+        }
+        let [moved] = &*moves else { panic!("{moves:?}") };
+        assert_eq!((&*moved.endpoint, moved.cause), ("10.0.0.1:3", Some(Cause::Peers)));
+        assert_eq!(moved.advice, mode == "advise");
+        assert!(moved.reason.contains(" failed, of its peers' 0 of "), "{}", moved.reason);
+        assert_eq!(bench.standing(2), out, "{mode}");
+    }
+}
+
+#[test]
+fn by_word_it_goes_for_good_and_comes_back_with_a_clean_sheet() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    let id = bench.state(0).id;
+    bench.watch.eject(&bench.snapshot, id, bench.now);
+    bench.watch.eject(&bench.snapshot, id, bench.now);
+    assert_eq!(bench.state(0).standing.ejections[Cause::Word as usize].read(), 1, "once");
+    assert_eq!(bench.pass(Duration::from_secs(100_000)).next, None);
+    assert_eq!(
+        (bench.standing(0), bench.state(0).standing.cause()),
+        (State::Ejected, Some(Cause::Word))
+    );
+    bench.watch.reinstate(&bench.snapshot, id, bench.now);
+    assert_eq!((bench.standing(0), bench.state(0).standing.cause()), (State::Serving, None));
+}

@@ -1,0 +1,135 @@
+//! Asks an endpoint whether it could serve: by a request, or by a connection alone.
+//!
+//! A probe goes the way of a request: to the same address, under the same TLS, in the same protocol. It
+//! has a connection of its own, since one that was kept says nothing about new ones.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Uri, header};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    config::{
+        pattern::EndpointHost,
+        schema::{HttpCheck, Protocol},
+    },
+    tls::{self, H2, Transport},
+};
+
+/// Largest head of an answer that is read.
+const HEAD_BYTES: usize = 64 * 1024;
+
+/// What is asked, of whom.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Where the endpoint is reached.
+    pub address: SocketAddr,
+    /// The same as the file has it, without its port.
+    pub host: EndpointHost,
+    /// How it is spoken to under TLS; nothing in clear.
+    pub tls: Option<tls::Client>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The request; nothing if a connection is enough.
+    pub http: Option<HttpCheck>,
+    /// Longest time for all of it.
+    pub timeout: Duration,
+}
+
+impl Probe {
+    /// Asks. An error says in a few words what was not as it should be.
+    pub async fn ask(self) -> Result<(), String> {
+        let patience = self.timeout;
+        match timeout(patience, self.answer()).await {
+            Ok(answered) => answered,
+            Err(_) => Err(format!("no answer within {}", humantime::format_duration(patience))),
+        }
+    }
+
+    async fn answer(self) -> Result<(), String> {
+        let socket = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
+        let transport = match &self.tls {
+            None => Transport::from(socket),
+            Some(client) => {
+                let session = client.connect(&self.host, socket, self.timeout).await;
+                let session = session.map_err(|error| error.to_string())?;
+                Transport::Tls(Box::new(session.into()))
+            }
+        };
+        let Some(check) = &self.http else { return Ok(()) };
+        let status = match self.speaks_h2(&transport) {
+            true => ask_h2(transport, self.request(check, true)?).await?,
+            false => ask_h1(transport, self.request(check, false)?).await?,
+        };
+        match check.expect.iter().any(|good| (good.first..=good.last).contains(&status)) {
+            true => Ok(()),
+            false => Err(format!("it answered {status}")),
+        }
+    }
+
+    fn speaks_h2(&self, transport: &Transport) -> bool {
+        match transport {
+            Transport::Plain(_) => self.protocol == Protocol::H2,
+            Transport::Tls(session) => session.get_ref().1.alpn_protocol() == Some(H2),
+        }
+    }
+
+    /// The request; in HTTP/2 its target names the host, in HTTP/1.1 a field does.
+    fn request(&self, check: &HttpCheck, h2: bool) -> Result<Request<Empty<Bytes>>, String> {
+        let authority = match (&check.host, &self.host) {
+            (Some(host), _) => host.clone(),
+            (None, EndpointHost::Address(_)) => self.address.to_string(),
+            (None, EndpointHost::Name(name)) => format!("{name}:{}", self.address.port()),
+        };
+        let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+        let request = Request::get(&check.path).header(header::USER_AGENT, agent);
+        let request = match h2 {
+            false => request.header(header::HOST, authority).header(header::CONNECTION, "close"),
+            true => {
+                let scheme = if self.tls.is_some() { "https" } else { "http" };
+                let target = Uri::builder().scheme(scheme).authority(authority);
+                let target = target.path_and_query(check.path.as_str()).build();
+                request.uri(target.map_err(|error| error.to_string())?)
+            }
+        };
+        request.body(Empty::new()).map_err(|error| error.to_string())
+    }
+}
+
+/// The status of the answer; what follows its head is not waited for.
+async fn ask_h1(transport: Transport, request: Request<Empty<Bytes>>) -> Result<u16, String> {
+    let words = |error: hyper::Error| error.to_string();
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.max_buf_size(HEAD_BYTES);
+    let spoken = builder.handshake::<_, Empty<Bytes>>(TokioIo::new(transport)).await;
+    let (mut send, connection) = spoken.map_err(words)?;
+    let answer = async { send.send_request(request).await.map(|answer| answer.status().as_u16()) };
+    tokio::pin!(answer, connection);
+    tokio::select! {
+        biased;
+        answered = &mut answer => answered.map_err(words),
+        // It ends with the answer, or ahead of it with an error that the answer tells too.
+        _ = &mut connection => answer.await.map_err(words),
+    }
+}
+
+async fn ask_h2(transport: Transport, request: Request<Empty<Bytes>>) -> Result<u16, String> {
+    let words = |error: h2::Error| error.to_string();
+    let mut builder = h2::client::Builder::new();
+    builder.max_header_list_size(HEAD_BYTES as u32).enable_push(false);
+    let (send, connection) = builder.handshake::<_, Bytes>(transport).await.map_err(words)?;
+    let answer = async {
+        let mut send = send.ready().await?;
+        let (answer, _) = send.send_request(request.map(drop), true)?;
+        answer.await.map(|answer| answer.status().as_u16())
+    };
+    tokio::pin!(answer, connection);
+    tokio::select! {
+        biased;
+        answered = &mut answer => answered.map_err(words),
+        _ = &mut connection => answer.await.map_err(words),
+    }
+}
