@@ -339,6 +339,7 @@ impl Control {
                 tokio::spawn(observatory.clone().tidy());
                 tokio::spawn(observatory.clone().evaluate());
                 tokio::spawn(observatory.clone().attend());
+                tokio::spawn(observatory.clone().alert());
                 let in_force = observatory.controller().in_force();
                 let controller = observatory.clone();
                 let tell = move |resolved| controller.controller().set_resolved(resolved);

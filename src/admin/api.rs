@@ -19,7 +19,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Problem, body,
+    Problem, body, events,
     model::{
         Listener, Service, Services, Status, SubjectAnswer, SubjectRequest, VersionFault,
         WeightsAnswer, WeightsRequest,
@@ -71,6 +71,11 @@ pub(super) fn guarded(observatory: Observatory) -> Router {
             post(|a, b, c, d, e, f| move_version(a, b, c, d, e, f, Controller::reinstate)),
         )
         .route("/metrics", get(scrape))
+        .merge(
+            Router::new()
+                .route("/v1/events", get(events::events))
+                .with_state((observatory.clone(), events::Places::default())),
+        )
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(observatory)

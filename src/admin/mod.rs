@@ -7,6 +7,7 @@
 mod api;
 pub mod auth;
 mod body;
+mod events;
 pub mod model;
 pub mod problem;
 mod server;

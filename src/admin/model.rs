@@ -6,7 +6,7 @@
 mod change;
 mod status;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use change::{SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub use status::{
 use crate::{
     analysis::Verdict,
     config::schema::Labels,
-    rollout::view,
+    rollout::{events::Event, view},
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
     upstream::health,
@@ -46,6 +46,15 @@ pub struct Service {
     pub versions: Vec<Version>,
     /// How canaries compare with the baseline, and the verdicts that ejected versions, these first.
     pub verdicts: Vec<VersionVerdict>,
+}
+
+/// `GET /v1/events` for who accepts JSON: what happened, the oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventList {
+    /// Number of the newest event, whether it is listed or not.
+    pub newest: u64,
+    /// Those that are kept.
+    pub events: Vec<Arc<Event>>,
 }
 
 /// A verdict on a version.

@@ -147,6 +147,11 @@ impl Comparison {
         log_sum(terms.iter().copied())
     }
 
+    /// Evidence as a part of what fails the canary, in nats both; 0 while there is none.
+    pub fn part_of_threshold(&self) -> f64 {
+        (self.log_evidence() / self.log_threshold()).max(0.0)
+    }
+
     /// Evidence of each metric that is compared, in nats.
     pub fn log_evidence_by_metric(&self) -> impl Iterator<Item = (Metric, f64)> {
         self.terms().into_iter().map(|term| (term.metric, term.log_evidence))

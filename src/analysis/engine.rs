@@ -97,6 +97,11 @@ impl Engine {
         self.wealth.temper().expect(phi);
     }
 
+    /// The size of the clusters that failures are taken to come in.
+    pub fn dispersion(&self) -> f64 {
+        self.wealth.phi()
+    }
+
     /// Says that the weights changed: the likeliest time for a fault to begin.
     pub fn weight_step(&mut self) {
         self.wealth.weight_step();

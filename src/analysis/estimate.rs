@@ -6,6 +6,8 @@
 //! ```text
 //! ratio = sum(k_c * n_b / (n_c + n_b)) / sum(k_b * n_c / (n_c + n_b))
 //! ```
+//!
+//! Its interval is that of Greenland and Robins (1985), whose variance holds for many small strata too.
 
 use super::counts::{Arms, Tally};
 
@@ -14,15 +16,22 @@ use super::counts::{Arms, Tally};
 pub struct Estimate {
     total: Arms<Tally>,
     weighted: Arms<f64>,
+    /// Sum over blocks of `((k_c + k_b) n_c n_b - k_c k_b (n_c + n_b)) / (n_c + n_b)^2`.
+    spread: f64,
 }
+
+/// Half the width of a normal interval that holds the truth in 95 of 100 cases, in deviations.
+const DEVIATIONS: f64 = 1.96;
 
 impl Estimate {
     /// Adds a block that has trials in both arms.
     pub(super) fn add(&mut self, block: Arms<Tally>) {
         let trials = block.trials();
         let both = trials.canary + trials.baseline;
-        self.weighted.canary += block.canary.failures() as f64 * trials.baseline / both;
-        self.weighted.baseline += block.baseline.failures() as f64 * trials.canary / both;
+        let (k_c, k_b) = (block.canary.failures() as f64, block.baseline.failures() as f64);
+        self.weighted.canary += k_c * trials.baseline / both;
+        self.weighted.baseline += k_b * trials.canary / both;
+        self.spread += ((k_c + k_b) * trials.canary * trials.baseline / both - k_c * k_b) / both;
         self.total += block;
     }
 
@@ -35,6 +44,23 @@ impl Estimate {
     /// not failed.
     pub fn ratio(&self) -> Option<f64> {
         (self.weighted.baseline > 0.0).then(|| self.weighted.canary / self.weighted.baseline)
+    }
+}
+
+impl Estimate {
+    /// Where the ratio lies with 95 % confidence, of failures that come in clusters of `phi`; nothing
+    /// while either arm has not failed.
+    pub fn ratio_interval(&self, phi: f64) -> Option<[f64; 2]> {
+        let Arms { canary, baseline } = self.weighted;
+        if canary <= 0.0 || baseline <= 0.0 {
+            return None;
+        }
+        let ratio = canary / baseline;
+        let deviation = (phi * self.spread / (canary * baseline)).sqrt();
+        let factor = (DEVIATIONS * deviation).exp();
+        // Beyond what a number of JSON can hold it says nothing.
+        let interval = [ratio / factor, ratio * factor];
+        interval.iter().all(|end| end.is_finite()).then_some(interval)
     }
 }
 
@@ -54,5 +80,41 @@ mod tests {
         let total = estimate.total();
         let naive = total.canary.rate().expect("trials") / total.baseline.rate().expect("trials");
         assert!(naive > 2.0, "sums alone would say {naive}");
+    }
+
+    /// Worked by hand for one stratum: the variance of Greenland and Robins is then
+    /// `1/k_c - 1/n_c + 1/k_b - 1/n_b`, the one of every textbook.
+    #[test]
+    fn the_interval_of_one_block_is_that_of_a_ratio_of_two_rates() {
+        let mut estimate = Estimate::default();
+        assert_eq!(estimate.ratio_interval(1.0), None);
+        estimate.add(Arms::new(Tally::new(200, 20), Tally::new(1_000, 40)));
+        let deviation = (1.0 / 20.0 - 1.0 / 200.0 + 1.0 / 40.0 - 1.0 / 1_000.0_f64).sqrt();
+        let [low, high] = estimate.ratio_interval(1.0).expect("both failed");
+        assert!((low - 2.5 * (-1.96 * deviation).exp()).abs() < 1e-12, "{low}");
+        assert!((high - 2.5 * (1.96 * deviation).exp()).abs() < 1e-12, "{high}");
+        let [wider, _] = estimate.ratio_interval(4.0).expect("both failed");
+        assert!((wider - 2.5 * (-1.96 * 2.0 * deviation).exp()).abs() < 1e-12, "{wider}");
+    }
+
+    #[test]
+    fn an_interval_holds_the_truth_as_often_as_it_says() {
+        let (mut held, mut rng) = (0, fastrand::Rng::with_seed(11));
+        for _ in 0..1_000 {
+            let mut estimate = Estimate::default();
+            for block in 0..400 {
+                // A rate that moves, seen at two weights.
+                let rate = 0.02 + 0.02 * f64::from(block % 7) / 7.0;
+                let canary = if block < 200 { 5 } else { 20 };
+                let mut drawn = |n: u64, rate: f64| {
+                    Tally::new(n, (0..n).filter(|_| rng.f64() < rate).count() as u64)
+                };
+                let block = Arms::new(drawn(canary, 2.0 * rate), drawn(40 - canary, rate));
+                estimate.add(block);
+            }
+            let [low, high] = estimate.ratio_interval(1.0).expect("both failed");
+            held += u32::from((low..high).contains(&2.0));
+        }
+        assert!((930..=968).contains(&held), "{held} of 1,000 intervals hold the truth");
     }
 }

@@ -19,7 +19,7 @@
 //! | `endpoint` | is one endpoint worse than its peers? |
 //! | `certificate` | is the canary certainly no worse than so many times? |
 //! | `limits`, `comparison`, `verdict` | all of it together, and how it is said |
-//! | `estimate`, `onset` | how much worse, and since when: for people, never to decide |
+//! | `estimate`, `onset`, `outage` | how much worse, since when, or are both bad: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
 //! players to the canary break that; their requests must not be counted.
@@ -38,6 +38,7 @@ mod grid;
 mod latency;
 mod limits;
 mod onset;
+mod outage;
 mod temper;
 mod verdict;
 mod wealth;
@@ -55,6 +56,7 @@ pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
 pub use latency::{LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, latency_bucket};
 pub use limits::{Limits, parts_of_alpha};
+pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};
 

@@ -32,6 +32,11 @@ impl Temper {
         self.next_phi = phi.max(1.0);
     }
 
+    /// The size of clusters in the open block.
+    pub(super) fn phi(&self) -> f64 {
+        self.phi
+    }
+
     /// Sets the most that a block may add, in nats.
     pub(super) fn cap(&mut self, cap: f64) {
         self.cap = cap;

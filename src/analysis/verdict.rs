@@ -152,6 +152,9 @@ pub struct Counts {
     pub baseline: Rate,
     /// The canary's rate as a multiple of the baseline's, by Mantel and Haenszel.
     pub ratio: Option<f64>,
+    /// Where that lies with 95 % confidence, by Greenland and Robins: low and high end.
+    #[serde(default)]
+    pub ratio_interval: Option<[f64; 2]>,
     /// The canary since the difference began, most likely.
     pub canary_since_onset: Rate,
     /// The baseline since then.
@@ -198,6 +201,7 @@ impl Counts {
             canary: canary.into(),
             baseline: baseline.into(),
             ratio: test.estimate().ratio(),
+            ratio_interval: test.estimate().ratio_interval(test.dispersion()),
             canary_since_onset: recent.canary.into(),
             baseline_since_onset: recent.baseline.into(),
         }

@@ -142,6 +142,11 @@ impl Wealth {
         }
     }
 
+    /// The size of clusters in the open block.
+    pub(super) fn phi(&self) -> f64 {
+        self.temper.phi()
+    }
+
     /// How growth is damped.
     pub(super) fn temper(&mut self) -> &mut Temper {
         &mut self.temper

@@ -8,7 +8,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, StatusCode, Uri,
     body::Bytes,
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, IF_MATCH},
+    client::conn::http1,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, IF_MATCH},
     http::uri::Authority,
 };
 use hyper_util::rt::TokioIo;
@@ -23,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Largest answer: tens of thousands of versions.
 const ANSWER_BYTES: usize = 64 << 20;
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+type Spoken = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
 /// Where the admin endpoint is and who calls.
 #[derive(Debug, Clone, clap::Args)]
@@ -91,12 +95,62 @@ impl ClientArguments {
         })
     }
 
+    /// Reads the lines of `target` as they come, while `takes` says yes to each; returns at its end.
+    pub(super) fn stream(
+        &self,
+        target: &str,
+        mut takes: impl FnMut(&str) -> bool,
+    ) -> Result<(), Failure> {
+        let mut request = self.request(Call::get(target))?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(Exit::Fault, error))?;
+        let unreachable = |why: &dyn std::fmt::Display| {
+            let message = format!("the admin endpoint at {} cannot be reached: {why}", self.admin);
+            Failure::new(Exit::Unavailable, message)
+        };
+        runtime.block_on(async {
+            let (mut sender, connection) =
+                self.connect().await.map_err(|error| unreachable(&error))?;
+            tokio::spawn(connection);
+            let answer = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+            let (head, mut body) = answer.into_parts();
+            if !head.status.is_success() {
+                let text = Limited::new(body, ANSWER_BYTES).collect().await;
+                let text = text.map(|text| text.to_bytes()).unwrap_or_default();
+                return Err(refusal(head.status, &text));
+            }
+            let mut held = Vec::new();
+            // A stream that breaks off has ended; whoever wants more comes again.
+            while let Some(Ok(frame)) = body.frame().await {
+                held.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+                while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = held.drain(..=end).collect();
+                    if !takes(String::from_utf8_lossy(&line).trim_end()) {
+                        return Ok(());
+                    }
+                }
+                if held.len() > ANSWER_BYTES {
+                    return Err(unreachable(&"a line without an end"));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn connect(&self) -> anyhow::Result<(Sender, Spoken)> {
+        let host = self.admin.host().trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, self.admin.port_u16().unwrap_or(80))).await?;
+        Ok(http1::handshake(TokioIo::new(stream)).await?)
+    }
+
     fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, Failure> {
         let usage = |message: String| Failure::new(Exit::Usage, message);
         let mut request = Request::builder()
             .method(call.method)
             .uri(&call.target)
-            .header(HOST, self.admin.as_str());
+            .header(HOST, self.admin.as_str())
+            .header(ACCEPT, "application/json");
         if let Some(file) = &self.token_file {
             let shown = file.display();
             let text = std::fs::read_to_string(file).map_err(|e| usage(format!("{shown}: {e}")))?;
@@ -116,10 +170,7 @@ impl ClientArguments {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let host = self.admin.host().trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, self.admin.port_u16().unwrap_or(80))).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) = self.connect().await?;
         // Its end is that of the request; what goes wrong is told there too.
         tokio::spawn(connection);
         let (head, body) = sender.send_request(request).await?.into_parts();

@@ -5,6 +5,7 @@
 mod check;
 mod client;
 pub mod demo;
+mod events;
 mod replace;
 mod run;
 mod status;
@@ -70,6 +71,8 @@ enum Command {
     Status(status::StatusArguments),
     /// Show the weights of a service, or change them.
     Weights(weights::WeightsArguments),
+    /// Show what happened on a running instance: changes, ejections, near-misses, outages.
+    Events(events::EventsArguments),
 }
 
 /// How a command ends that could not do what was asked.
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         }
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|failure| {

@@ -82,7 +82,7 @@ pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     let tokens = token::read(admin.map_or(&[], |a| &a.tokens), folder, &mut found);
     found.into_iter().for_each(|finding| draft.note(finding));
     let mut config = draft.finish().map_err(invalid)?;
-    config.place_tls_files(folder);
+    config.place_files(folder);
     Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(&bytes)), tokens })
 }
 

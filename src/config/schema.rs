@@ -4,6 +4,7 @@
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
 //! *consistent* (a weight names a version that exists) is the question of `check`.
 
+mod alerts;
 mod eject;
 mod health;
 mod tls;
@@ -21,6 +22,7 @@ use super::{
     units::{self, ByteSize, OneOrMany, Share, Weight},
 };
 
+pub use alerts::{Alerts, Webhook};
 pub use eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, Probability, Statuses};
 pub use health::{Breaker, Health, HttpCheck, TcpCheck};
 pub use tls::{
@@ -80,6 +82,9 @@ pub struct Config {
     /// How the process ends.
     #[serde(default)]
     pub shutdown: Shutdown,
+    /// Who is told of ejections, near-misses and outages. Default: nobody.
+    #[serde(default)]
+    pub alerts: Option<Alerts>,
     /// Where another process may ask for the listening sockets. Default: nowhere; SIGUSR2 works
     /// without it.
     #[serde(default)]

@@ -7,6 +7,7 @@
 mod certificates;
 mod ejection;
 mod endpoints;
+mod events;
 mod handover;
 mod logs;
 mod reload;
@@ -23,10 +24,11 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     ejection::{Ejection, Ejections, Subject},
+    events::Webhooks,
     reload::{Reloaded, Reloads},
     weights::{Applied, Change, Rejected},
 };
-use super::{carried::Replacement, endpoints::Watch, evaluator::Evaluator};
+use super::{carried::Replacement, endpoints::Watch, evaluator::Evaluator, events::Events};
 use crate::{
     config::{AdminToken, Config, Loaded},
     proxy::{Command, ListenerState, Shared},
@@ -51,6 +53,8 @@ pub struct Controller {
     evaluator: Evaluator,
     ejections: Ejections,
     ejected_by_verdict: HashMap<(String, String), u64>,
+    events: Events,
+    webhooks: Webhooks,
     resolved: Resolved,
     registry: Registry,
     shared: Arc<Shared>,
@@ -119,6 +123,8 @@ impl Controller {
             evaluator: Evaluator::default(),
             ejections: Ejections::new(),
             ejected_by_verdict: HashMap::new(),
+            events: Events::new(SystemTime::now()),
+            webhooks: Webhooks::new(),
             resolved: Resolved::new(),
             registry: start.registry,
             shared: start.shared,
@@ -247,6 +253,7 @@ impl Controller {
             let _ = worker.send(Command::Refresh);
         }
         self.retired.push(old);
+        self.forget_alerts();
         self.published.send_replace(generation);
         self.stirred.notify_one();
         generation

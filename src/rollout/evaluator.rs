@@ -5,13 +5,14 @@
 //! ends when it has none: a version that comes back is a new rollout with an alpha of its own.
 
 mod arms;
+mod shared;
 mod spread;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use self::{arms::Line, spread::Spread};
+use self::{arms::Line, shared::SharedOutage, spread::Spread};
 use crate::{
-    analysis::{Answer, Verdict},
+    analysis::{Answer, OutageChange, Verdict},
     config::{schema::Mode, units::Weight},
     snapshot::{Compared, Service, Snapshot},
 };
@@ -29,16 +30,45 @@ pub struct Evaluator {
     services: HashMap<Box<str>, Watch>,
 }
 
-/// What a look found out.
+/// Part of the threshold from which on evidence is a near-miss, and under which it no longer is.
+const NEAR: f64 = 0.5;
+const NO_LONGER_NEAR: f64 = 0.25;
+
+/// What a look found out about a service.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Found {
+pub enum Found {
+    /// A version is worse than the baseline.
+    Worse(Box<Suspect>),
+    /// Evidence against a version is above half of its threshold.
+    NearMiss(Box<Suspect>),
+    /// It is far from it again.
+    NearMissOver(Box<Suspect>),
+    /// A version that was near or worse has no share any more, or is asked other questions.
+    NoLongerCompared {
+        /// The service.
+        service: Box<str>,
+        /// Its version.
+        version: Box<str>,
+    },
+    /// Baseline and canaries both fail, or do no longer.
+    SharedOutage {
+        /// The service.
+        service: Box<str>,
+        /// Which of the two, with counts of all canaries together and the baseline.
+        change: OutageChange,
+    },
+}
+
+/// A version that does not look good.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Suspect {
     /// The service.
     pub service: Box<str>,
-    /// The version that is worse than the baseline.
+    /// The version.
     pub version: Box<str>,
-    /// The route with limits of its own that it was found on; nothing for all others together.
+    /// The route with limits of its own that it shows on; nothing for all others together.
     pub route: Option<Box<str>>,
-    /// What is to be done about it.
+    /// What is to be done about a bad verdict.
     pub mode: Mode,
     /// The numbers.
     pub verdict: Verdict,
@@ -51,6 +81,7 @@ struct Watch {
     baseline: u16,
     parity: u8,
     spread: Spread,
+    outage: SharedOutage,
     /// By number of the version.
     cases: HashMap<u16, Case>,
 }
@@ -58,8 +89,12 @@ struct Watch {
 /// One canary.
 #[derive(Debug)]
 struct Case {
+    version: Box<str>,
     /// By stratum.
     lines: Vec<Line>,
+    /// It was said that it is near its threshold.
+    near: bool,
+    /// It was said that it is worse.
     told: bool,
 }
 
@@ -74,7 +109,7 @@ impl Evaluator {
             let Some(compared) = &service.compared else { continue };
             let watch = self.services.entry(service.name.clone());
             let watch = watch.or_insert_with(|| Watch::new(service, compared, now));
-            watch.follow(service, compared, now);
+            watch.follow(service, compared, now, &mut found);
             watch.poll(service, now, &mut found);
         }
         found
@@ -88,6 +123,11 @@ impl Evaluator {
             (false, false) => Some(IDLE_LOOK),
             (false, true) => None,
         }
+    }
+
+    /// Whether baseline and canaries of `service` fail alike; nothing if they are not compared.
+    pub fn has_shared_outage(&self, service: &str) -> Option<bool> {
+        self.services.get(service).map(|watch| watch.outage.is_on())
     }
 
     /// The verdicts as they stand, of the service called `name`: version, route with limits of its own,
@@ -120,17 +160,27 @@ impl Watch {
             baseline: service.baseline,
             parity: service.parity,
             spread: Spread::new(now),
+            outage: SharedOutage::new(compared, service.baseline, now),
             cases: HashMap::new(),
         }
     }
 
     /// Takes over what a new snapshot asks.
-    fn follow(&mut self, service: &Service, compared: &Arc<Compared>, now: Duration) {
+    fn follow(
+        &mut self,
+        service: &Service,
+        compared: &Arc<Compared>,
+        now: Duration,
+        found: &mut Vec<Found>,
+    ) {
         if self.compared != *compared || self.baseline != service.baseline {
-            // Other questions, or other arms: what was found so far answers none of them.
-            self.cases.clear();
+            // Other questions, or other arms: what was found so far answers none of them. Numbers of
+            // versions are those of the arms before.
+            let cases = std::mem::take(&mut self.cases);
+            found.extend(cases.into_values().filter_map(|case| case.end(service)));
             self.compared = Arc::clone(compared);
             self.baseline = service.baseline;
+            self.outage = SharedOutage::new(compared, service.baseline, now);
         }
         if self.parity != service.parity {
             self.parity = service.parity;
@@ -142,16 +192,20 @@ impl Watch {
             let version = service.versions.get(usize::from(version));
             version.is_some_and(|version| version.weight > Weight::ZERO && !version.ejected)
         };
+        let stays = |version: u16| has_share(version) && has_share(self.baseline);
+        let gone = self.cases.extract_if(|version, _| !stays(*version));
+        found.extend(gone.filter_map(|(_, case)| case.end(service)));
         if !has_share(self.baseline) {
-            return self.cases.clear();
+            return;
         }
-        self.cases.retain(|version, _| has_share(*version));
         let canaries = (0..service.versions.len() as u16).filter(|v| *v != self.baseline);
         for version in canaries.filter(|v| has_share(*v)) {
             self.cases.entry(version).or_insert_with(|| Case {
+                version: service.versions[usize::from(version)].name.clone(),
                 lines: (compared.strata.iter())
                     .map(|s| Line::new(s, version, self.baseline, self.spread.phi(), now))
                     .collect(),
+                near: false,
                 told: false,
             });
         }
@@ -164,21 +218,69 @@ impl Watch {
             let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);
             lines.for_each(|line| line.set_dispersion(phi));
         }
-        for (version, case) in &mut self.cases {
+        if let Some(change) = self.outage.poll(&self.compared, self.baseline, now) {
+            found.push(Found::SharedOutage { service: service.name.clone(), change });
+        }
+        for case in self.cases.values_mut() {
             for (line, stratum) in case.lines.iter_mut().zip(&self.compared.strata) {
                 line.poll(stratum, now);
-                if case.told || line.comparison().answer() != Answer::Fail {
-                    continue;
-                }
-                case.told = true;
-                found.push(Found {
-                    service: service.name.clone(),
-                    version: service.versions[usize::from(*version)].name.clone(),
-                    route: stratum.route.clone(),
-                    mode: self.compared.mode,
-                    verdict: line.comparison().verdict(now),
-                });
             }
+            found.extend(case.judge(service, &self.compared, now));
         }
     }
 }
+
+impl Case {
+    /// What is new about it.
+    fn judge(&mut self, service: &Service, compared: &Compared, now: Duration) -> Option<Found> {
+        if self.told {
+            return None;
+        }
+        let part = |line: &Line| line.comparison().part_of_threshold();
+        let lines = self.lines.iter().zip(&compared.strata);
+        // One that failed stays so though its evidence sinks.
+        let failed = |line: &Line| line.comparison().answer() == Answer::Fail;
+        let key = |line: &Line| (failed(line), part(line));
+        let (line, stratum) = lines.max_by(|(a, _), (b, _)| {
+            let ((a_failed, a), (b_failed, b)) = (key(a), key(b));
+            a_failed.cmp(&b_failed).then(a.total_cmp(&b))
+        })?;
+        let suspect = || {
+            Box::new(Suspect {
+                service: service.name.clone(),
+                version: self.version.clone(),
+                route: stratum.route.clone(),
+                mode: compared.mode,
+                verdict: line.comparison().verdict(now),
+            })
+        };
+        if failed(line) {
+            let found = Found::Worse(suspect());
+            self.told = true;
+            return Some(found);
+        }
+        let (near, part) = (self.near, part(line));
+        if !near && part >= NEAR {
+            let found = Found::NearMiss(suspect());
+            self.near = true;
+            return Some(found);
+        }
+        if near && part < NO_LONGER_NEAR {
+            let found = Found::NearMissOver(suspect());
+            self.near = false;
+            return Some(found);
+        }
+        None
+    }
+
+    /// What is to be said when it ends.
+    fn end(self, service: &Service) -> Option<Found> {
+        (self.near || self.told).then(|| Found::NoLongerCompared {
+            service: service.name.clone(),
+            version: self.version,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! The control plane: the one writer of what the data plane reads.
 
+pub mod alerts;
 pub mod carried;
 pub mod controller;
 pub mod endpoints;
 pub mod evaluator;
+pub mod events;
 pub mod view;
 
 pub use controller::{Change, Controller, Rejected, Reloaded};

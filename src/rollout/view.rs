@@ -153,6 +153,7 @@ impl Observatory {
                 .iter()
                 .map(|v| version(v, &mut latencies.collector, now))
                 .collect(),
+            shared_outage: None,
         });
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -190,6 +191,7 @@ impl Observatory {
             worker_panics: shared.cells.sum(|c| c.panics.read()),
             samples_lost: shared.cells.sum(|c| c.samples_lost.read()),
             http2_floods: shared.cells.sum(|c| c.floods.read()),
+            alert_posts: controller.webhooks().clone().into_iter().collect(),
             build: env!("CARGO_PKG_VERSION"),
             started: controller.started().1,
             process: metrics::Process::read(),
@@ -262,18 +264,19 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
             times => vec![("verdict", times)],
         };
         let own = verdicts.iter().filter(|(name, _, _)| *name == version.name);
-        version.evidence_log = own
-            .flat_map(|(_, route, verdict)| {
-                verdict.findings.iter().filter_map(move |finding| {
-                    let gate = match route {
-                        Some(route) => format!("{}:{route}", finding.metric.label()),
-                        None => finding.metric.label().to_owned(),
-                    };
-                    Some((gate, finding.log_evidence?))
-                })
-            })
-            .collect();
+        for (_, route, verdict) in own {
+            let gate = |what: &str| match route {
+                Some(route) => format!("{what}:{route}"),
+                None => what.to_owned(),
+            };
+            let each = verdict.findings.iter();
+            let each = each.filter_map(|f| Some((gate(f.metric.label()), f.log_evidence?)));
+            version.evidence_log.extend(each);
+            version.evidence_log.extend(verdict.log_evidence.map(|all| (gate("all"), all)));
+            version.evidence_threshold.push((gate("all"), verdict.log_threshold));
+        }
     }
+    service.shared_outage = controller.has_shared_outage(&service.name);
 }
 
 fn version(version: &Version, collector: &mut Collector, now: Instant) -> metrics::Version {
@@ -291,6 +294,7 @@ fn version(version: &Version, collector: &mut Collector, now: Instant) -> metric
         calc: text(&version.labels.calc),
         in_flight: in_flight(version),
         evidence_log: Vec::new(),
+        evidence_threshold: Vec::new(),
         ejections: Vec::new(),
         shed: ["requests", "pending"]
             .into_iter()

@@ -58,6 +58,8 @@ pub struct Scrape {
     pub build: &'static str,
     /// When the process started.
     pub started: SystemTime,
+    /// Messages to receivers of alerts by URL: those that were taken, and the others.
+    pub alert_posts: Vec<(String, [u64; 2])>,
     /// What the kernel says of the process; absent where it does not.
     pub process: Option<Process>,
 }
@@ -69,6 +71,8 @@ pub struct Service {
     pub name: String,
     /// Its versions, in the file's order.
     pub versions: Vec<Version>,
+    /// Whether baseline and canaries fail alike; nothing if they are not compared.
+    pub shared_outage: Option<bool>,
 }
 
 /// A version of a service.
@@ -92,6 +96,8 @@ pub struct Version {
     pub in_flight: u64,
     /// Log evidence against it, in nats, by what is compared.
     pub evidence_log: Vec<(String, f64)>,
+    /// Log evidence of all that is compared together at which it is ejected, likewise.
+    pub evidence_threshold: Vec<(String, f64)>,
     /// Times the whole version was taken out, by reason.
     pub ejections: Vec<(&'static str, u64)>,
     /// Requests that its circuit breaker answered, by the limit reached.

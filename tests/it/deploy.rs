@@ -1,5 +1,7 @@
 //! What `deploy/` says is what the program understands.
 
+use std::process::Command;
+
 use saphyr_parser::{Event, Parser};
 use tidegate::config;
 
@@ -69,4 +71,39 @@ fn the_scrape_configurations_are_well_formed_and_agree_with_the_pod() {
     let pod = scalars(SIDECAR);
     assert_eq!(after(&pod, "prometheus.io/path"), "/metrics");
     assert_eq!(after(&pod, "prometheus.io/port"), "9090");
+}
+
+const RULES: &str = include_str!("../../deploy/prometheus/rules.yaml");
+
+#[test]
+fn the_rules_of_prometheus_fire_when_they_should() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
+    for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "rules.test.yaml"]] {
+        let output = Command::new("promtool").args(arguments).current_dir(folder).output();
+        match output {
+            Ok(output) => assert!(output.status.success(), "{arguments:?}: {output:?}"),
+            // A fresh machine has no promtool; the checks of a change install it and insist.
+            Err(error) if std::env::var_os("CI").is_none() => {
+                eprintln!("skipped: promtool ({error}); it comes with Prometheus");
+                return;
+            }
+            Err(error) => panic!("promtool: {error}; it comes with Debian's package prometheus"),
+        }
+    }
+}
+
+#[test]
+fn the_rules_of_prometheus_ask_for_metrics_that_exist_and_are_all_tested() {
+    let page = include_str!("../../src/telemetry/metrics/golden.txt");
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    let named: Vec<_> = RULES.split(word).filter(|word| word.starts_with("tidegate_")).collect();
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        assert!(page.contains(&format!("# TYPE {name} ")), "there is no metric {name}");
+    }
+    let tests = include_str!("../../deploy/prometheus/rules.test.yaml");
+    let alerts = RULES.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
+    }
 }

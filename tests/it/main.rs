@@ -11,6 +11,7 @@ mod bodies;
 mod client_address;
 mod deploy;
 mod ejection;
+mod events;
 mod faults;
 mod frames;
 mod grpc;

@@ -99,8 +99,10 @@ impl Finding {
             let Counts { canary, baseline, .. } = counts;
             write!(f, "{canary} of the canary {what}, {baseline} of the baseline")?;
         }
-        match counts.ratio {
-            Some(ratio) => write!(f, ", over all {ratio:.2} times"),
+        let Some(ratio) = counts.ratio else { return Ok(()) };
+        write!(f, ", over all {ratio:.2} times")?;
+        match counts.ratio_interval {
+            Some([low, high]) => write!(f, " ({low:.2} to {high:.2} at 95 %)"),
             None => Ok(()),
         }
     }

@@ -24,8 +24,8 @@ fn the_sentence_quotes_what_decided() {
         verdict.reason,
         "fail after 153.0 s: the canary fails more often than is tolerated; since 150.0 s 15 of 300 \
          requests (5 %) of the canary failed, 3 of 2700 requests (0.111 %) of the baseline, over all \
-         1.76 times; tolerated 1.1 times and 0.01 %; about 50 times what is tolerated; log evidence 14.40 of \
-         6.91"
+         1.76 times (1.19 to 2.61 at 95 %); tolerated 1.1 times and 0.01 %; about 50 times what is \
+         tolerated; log evidence 14.40 of 6.91"
     );
     assert_eq!(verdict.to_string(), verdict.reason);
 }

@@ -3,6 +3,7 @@
 //! Pure: it looks at nothing but the [`Config`], and returns everything it finds. There are no
 //! warnings. What would certainly not do what its writer meant is an error; the rest is allowed.
 
+mod alerts;
 mod comparison;
 mod health;
 mod matching;
@@ -70,6 +71,9 @@ pub fn check(config: &Config) -> Vec<Finding> {
     limits(&config.limits, &root.key("limits"), &mut found);
     if let Some(log) = &config.access_log {
         file_name(&log.path, root.key("access_log").key("path"), &mut found);
+    }
+    if let Some(value) = &config.alerts {
+        alerts::check(value, &root.key("alerts"), &mut found);
     }
     if let Some(takeover) = &config.takeover {
         let path = root.key("takeover").key("socket");

@@ -7,9 +7,12 @@ use std::{
 
 use super::{Controller, Rejected, weights::list};
 use crate::{
-    analysis::Verdict,
+    analysis::{Arms, OutageChange, Tally, Verdict},
     config::{schema::Mode, units::Weight},
-    rollout::evaluator::Found,
+    rollout::{
+        evaluator::{Found, Suspect},
+        events::{Kind, Matter},
+    },
 };
 
 /// Why and since when a version is ejected.
@@ -70,23 +73,68 @@ impl Controller {
     }
 
     fn act(&mut self, found: Found, now: Duration) {
-        let Found { service, version, route, mode, verdict } = found;
-        let reason = verdict.reason.clone();
-        if mode != Mode::Act {
-            let (service, version) = (&*service, &*version);
-            tracing::warn!(service, version, reason, "a version would be ejected");
-            return;
+        match found {
+            Found::Worse(suspect) if suspect.mode == Mode::Act => self.eject_suspect(*suspect, now),
+            Found::Worse(suspect) => {
+                let Suspect { service, version, verdict, .. } = &*suspect;
+                let reason = &verdict.reason;
+                tracing::warn!(service, version, reason, "a version would be ejected");
+                self.record(Kind::WouldEject, Matter::of_suspect(*suspect));
+            }
+            Found::NearMiss(suspect) => {
+                let Suspect { service, version, verdict, .. } = &*suspect;
+                let reason = &verdict.reason;
+                tracing::warn!(service, version, reason, "a version is near its ejection");
+                self.record(Kind::NearMiss, Matter::of_suspect(*suspect));
+            }
+            Found::NearMissOver(suspect) => {
+                let Suspect { service, version, .. } = &*suspect;
+                tracing::info!(service, version, "a version is no longer near its ejection");
+                self.record(Kind::NearMissOver, Matter::of_suspect(*suspect));
+            }
+            Found::NoLongerCompared { service, version } => {
+                let matter = Matter {
+                    service: Some(service.into()),
+                    version: Some(version.into()),
+                    reason: "it has no share, or is compared anew".to_owned(),
+                    ..Matter::default()
+                };
+                self.record(Kind::ComparisonEnded, matter);
+            }
+            Found::SharedOutage { service, change } => {
+                let (kind, reason) = match change {
+                    OutageChange::Begins(counts) => (Kind::SharedOutage, shared("fail", counts)),
+                    OutageChange::Ends(counts) => {
+                        (Kind::SharedOutageOver, shared("failed", counts))
+                    }
+                };
+                match kind {
+                    Kind::SharedOutage => tracing::error!(service, reason, "shared outage"),
+                    _ => tracing::info!(service, reason, "the shared outage is over"),
+                }
+                let service = Some(service.into());
+                self.record(kind, Matter { service, reason, ..Matter::default() });
+            }
         }
+    }
+
+    fn eject_suspect(&mut self, suspect: Suspect, now: Duration) {
         // Not the last one: a comparison needs a baseline with a share of players.
-        let key = (service.to_string(), version.to_string());
-        let (by, verdict) = ("verdict".to_owned(), Some((route, verdict)));
-        let ejection = Ejection { at: now, by, reason, verdict };
-        let reason = ejection.reason.clone();
+        let key = (suspect.service.to_string(), suspect.version.to_string());
+        let ejection = Ejection {
+            at: now,
+            by: "verdict".to_owned(),
+            reason: suspect.verdict.reason.clone(),
+            verdict: Some((suspect.route.clone(), suspect.verdict.clone())),
+        };
         self.ejections.insert(key.clone(), ejection);
         let generation = self.publish(true);
-        let (service, version) = (&*service, &*version);
+        let Suspect { service, version, verdict, .. } = &suspect;
+        let reason = &verdict.reason;
         tracing::error!(service, version, generation, reason, "version ejected");
         *self.ejected_by_verdict.entry(key).or_default() += 1;
+        let by = Some("verdict".to_owned());
+        self.record(Kind::Ejected, Matter { by, ..Matter::of_suspect(suspect) });
     }
 
     /// Takes a version, or one of its endpoints, out by word. When this returns, nobody new gets it.
@@ -112,6 +160,7 @@ impl Controller {
         let generation = self.publish(true);
         let (service, version) = key;
         tracing::warn!(service, version, generation, by, reason, "version ejected");
+        self.record(Kind::Ejected, Matter::of_version(service, version, by, reason));
         Ok(generation)
     }
 
@@ -136,6 +185,7 @@ impl Controller {
         let generation = self.publish(true);
         let reason = reason.unwrap_or_default();
         tracing::info!(service, version, generation, by, reason, "version reinstated");
+        self.record(Kind::Reinstated, Matter::of_version(service, version, by, reason));
         Ok(generation)
     }
 
@@ -162,6 +212,11 @@ impl Controller {
         self.ejected_by_verdict.get(&key).copied().unwrap_or_default()
     }
 
+    /// Whether baseline and canaries of `service` fail alike; nothing if they are not compared.
+    pub fn has_shared_outage(&self, service: &str) -> Option<bool> {
+        self.evaluator.has_shared_outage(service)
+    }
+
     /// Verdicts of `service` as they stand, the ones that ejected first: version, route with limits of
     /// its own, verdict.
     pub fn verdicts(&self, service: &str) -> Vec<(String, Option<String>, Verdict)> {
@@ -185,4 +240,16 @@ impl Controller {
         };
         self.ejections.retain(|(service, version), _| has(service, version));
     }
+}
+
+/// That both arms `fail` or `failed`, with their counts.
+fn shared(verb: &str, counts: Arms<Tally>) -> String {
+    let Arms { canary, baseline } = counts;
+    format!(
+        "both {verb}: {} of {} requests of canaries and {} of {} of the baseline",
+        canary.failures(),
+        canary.trials(),
+        baseline.failures(),
+        baseline.trials(),
+    )
 }

@@ -11,7 +11,10 @@ use tokio::sync::Notify;
 use super::{Controller, Rejected, Subject};
 use crate::{
     config::{Config, units::Weight},
-    rollout::endpoints::Move,
+    rollout::{
+        endpoints::Move,
+        events::{Kind, Matter},
+    },
     snapshot::{
         Candidate, Decided, Overrides, Snapshot, Version, unserved, usable, weights_in_force,
     },
@@ -29,7 +32,10 @@ impl Controller {
         let look = self.endpoints.look(&snapshot, now, room, fastrand::f64);
         // Whoever went must not wait for a line of the log.
         let generation = self.publish_endpoints(&snapshot).unwrap_or(snapshot.generation);
-        look.moves.iter().for_each(|moved| tell(moved, generation));
+        for moved in look.moves {
+            tell(&moved, generation);
+            self.record_move(moved);
+        }
         (look.probes, look.next.map(|next| self.started.0 + next))
     }
 
@@ -74,10 +80,9 @@ impl Controller {
         self.endpoints.follow(&snapshot, now, fastrand::f64);
         self.endpoints.eject(&snapshot, id, now);
         let generation = self.publish_endpoints(&snapshot).unwrap_or(generation);
-        let Subject { service, version, by, reason, .. } = subject;
-        let reason = reason.unwrap_or_default();
-        let endpoint = address;
+        let Subject { service, version, endpoint, by, reason, .. } = &subject;
         tracing::warn!(service, version, endpoint, generation, by, reason, "endpoint ejected");
+        self.record_word(Kind::EndpointEjected, subject);
         Ok(generation)
     }
 
@@ -104,11 +109,33 @@ impl Controller {
         self.endpoints.reinstate(&snapshot, id, now);
         let generation = self.publish_endpoints(&snapshot).unwrap_or(generation);
         self.stirred.notify_one();
-        let Subject { service, version, by, reason, .. } = subject;
-        let reason = reason.unwrap_or_default();
-        let endpoint = address;
+        let Subject { service, version, endpoint, by, reason, .. } = &subject;
         tracing::info!(service, version, endpoint, generation, by, reason, "endpoint reinstated");
+        self.record_word(Kind::EndpointServing, subject);
         Ok(generation)
+    }
+
+    fn record_move(&mut self, moved: Move) {
+        let kind = match moved.to {
+            State::Ejected if moved.advice => Kind::EndpointWouldEject,
+            State::Ejected => Kind::EndpointEjected,
+            State::Probing => Kind::EndpointProbing,
+            State::Down => Kind::EndpointDown,
+            State::Serving => Kind::EndpointServing,
+        };
+        let matter = Matter {
+            endpoint: Some(moved.endpoint.into()),
+            by: moved.cause.map(|cause| cause.label().to_owned()),
+            ..Matter::of_place(moved.service.into(), moved.version.into(), moved.reason)
+        };
+        self.record(kind, matter);
+    }
+
+    /// Notes that somebody took an endpoint out or back in.
+    fn record_word(&mut self, kind: Kind, subject: Subject) {
+        let Subject { service, version, endpoint, by, reason, .. } = subject;
+        let place = Matter::of_place(service, version, reason.unwrap_or_default());
+        self.record(kind, Matter { endpoint, by: Some(by), ..place });
     }
 
     /// Publishes which endpoints serve, if they are others than in `snapshot`, the one in force.

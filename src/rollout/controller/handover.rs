@@ -2,7 +2,10 @@
 
 use super::{Controller, Ejection, ejection::by_service, weights::keeps_override};
 use crate::{
-    rollout::carried::{Carried, Replacement, SetWeights},
+    rollout::{
+        carried::{Carried, Replacement, SetWeights},
+        events::{Kind, Matter},
+    },
     snapshot::Overrides,
 };
 
@@ -58,7 +61,10 @@ impl Controller {
         });
         for (service, version) in pairs {
             let (by, reason) = ("another process".to_owned(), "ejected before this one".to_owned());
+            let matter =
+                Matter::of_version(service.clone(), version.clone(), by.clone(), reason.clone());
             self.ejections.insert((service, version), Ejection { at, by, reason, verdict: None });
+            self.record(Kind::Ejected, matter);
         }
         self.forget_ejections();
         if !self.ejections.is_empty()

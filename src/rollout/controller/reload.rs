@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Controller, weights::keeps_override};
 use crate::{
     config::{Config, LoadError, Loaded, schema},
+    rollout::events::{Kind, Matter},
     snapshot::{TlsClients, open_clients},
 };
 
@@ -53,6 +54,8 @@ impl Controller {
                 tracing::error!(%error, "the file was not taken over; the old configuration stays");
                 self.reloads.rejected += 1;
                 self.reloads.error = Some(Arc::clone(&error));
+                let reason = error.to_string();
+                self.record(Kind::ConfigurationRejected, Matter { reason, ..Matter::default() });
                 Err(error)
             }
         }
@@ -90,6 +93,8 @@ impl Controller {
         let generation = self.publish(false);
         self.in_force.send_replace(Arc::clone(&self.config));
         tracing::info!(generation, hash = self.hash, "configuration taken over");
+        let reason = format!("hash {}", self.hash);
+        self.record(Kind::Configuration, Matter { reason, ..Matter::default() });
         Reloaded::Applied(generation)
     }
 }

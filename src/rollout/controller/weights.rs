@@ -5,6 +5,7 @@ use indexmap::IndexMap;
 use super::Controller;
 use crate::{
     config::{Config, schema, units::Weight},
+    rollout::events::{Kind, Matter},
     snapshot::{Overrides, weights_in_force},
 };
 
@@ -187,6 +188,13 @@ impl Controller {
             reason,
             "weights changed"
         );
+        let reason = if reason.is_empty() {
+            format!("{from} -> {to}")
+        } else {
+            format!("{from} -> {to}: {reason}")
+        };
+        let (service, by) = (Some(change.service), Some(change.by));
+        self.record(Kind::Weights, Matter { service, by, reason, ..Matter::default() });
         Ok(Applied { generation, before, after })
     }
 }

@@ -35,7 +35,7 @@ impl Line {
         now: Duration,
     ) -> Self {
         let arms = Arms::new(canary, baseline);
-        let counters = counters(stratum, arms);
+        let counters = both(stratum, arms);
         Self {
             arms,
             comparison: Comparison::new(stratum.limits.clone(), phi, now),
@@ -49,7 +49,7 @@ impl Line {
 
     /// Closes the blocks that are full.
     pub(super) fn poll(&mut self, stratum: &Stratum, now: Duration) {
-        let counters = counters(stratum, self.arms);
+        let counters = both(stratum, self.arms);
         for block in self.blocks.poll(counters, now) {
             self.comparison.observe_errors(block, now);
         }
@@ -90,12 +90,18 @@ fn state(stratum: &Stratum, version: u16) -> &EvidenceState {
     &stratum.arms[usize::from(version)]
 }
 
-fn counters(stratum: &Stratum, arms: Arms<u16>) -> [Arms<Counter>; 2] {
-    let of = |version, parity| {
-        let cells = state(stratum, version).cells.iter();
-        cells.map(|cells| cells.of(parity).counter()).fold(Counter::default(), Counter::with)
-    };
-    [0, 1].map(|parity| Arms::new(of(arms.canary, parity), of(arms.baseline, parity)))
+/// What `version` counted, by parity.
+pub(super) fn counters(stratum: &Stratum, version: u16) -> [Counter; 2] {
+    let cells = &state(stratum, version).cells;
+    [0, 1].map(|parity| {
+        let counters = cells.iter().map(|cells| cells.of(parity).counter());
+        counters.fold(Counter::default(), Counter::with)
+    })
+}
+
+fn both(stratum: &Stratum, arms: Arms<u16>) -> [Arms<Counter>; 2] {
+    let (canary, baseline) = (counters(stratum, arms.canary), counters(stratum, arms.baseline));
+    [0, 1].map(|parity| Arms::new(canary[parity], baseline[parity]))
 }
 
 fn trials(counters: &[Arms<Counter>; 2]) -> u64 {

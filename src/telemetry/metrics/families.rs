@@ -120,11 +120,29 @@ pub(super) fn breakers(scrape: &Scrape, page: &mut Page) {
 pub(super) fn evidence(scrape: &Scrape, page: &mut Page) {
     let mut evidence = page.gauge(
         "tidegate_evidence_log",
-        "Log evidence against a canary in nats, by what is compared; 6.9 is 1 in 1000.",
+        "Log evidence against a canary in nats, by what is compared, and of all together.",
     );
     for ([service, name], version) in each(scrape) {
         for (gate, log) in &version.evidence_log {
             evidence.value([service, name, ("gate", gate)], *log);
+        }
+    }
+    let mut threshold = page.gauge(
+        "tidegate_evidence_threshold_log",
+        "Log evidence of all that is compared together at which a canary is ejected, in nats.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for (gate, log) in &version.evidence_threshold {
+            threshold.value([service, name, ("gate", gate)], *log);
+        }
+    }
+    let mut outage = page.gauge(
+        "tidegate_shared_outage",
+        "Whether the baseline and the canaries of a service fail alike: 1 while they do.",
+    );
+    for service in &scrape.services {
+        if let Some(is_on) = service.shared_outage {
+            outage.value([("service", &*service.name)], f64::from(u8::from(is_on)));
         }
     }
 }
@@ -203,7 +221,7 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
 
 /// Every version with the labels that name it.
 fn each(scrape: &Scrape) -> impl Iterator<Item = (Labels<'_, 2>, &Version)> {
-    scrape.services.iter().flat_map(|Service { name: service, versions }| {
+    scrape.services.iter().flat_map(|Service { name: service, versions, .. }| {
         versions.iter().map(|version| {
             ([("service", service.as_str()), ("version", version.name.as_str())], version)
         })
@@ -270,6 +288,15 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     );
     dropped.count([("reason", "queue_full")], scrape.access_log.queue_full);
     dropped.count([("reason", "write_error")], scrape.access_log.write_error);
+    let mut posts = page.counter(
+        "tidegate_alert_posts_total",
+        "Messages to receivers of alerts, by result: taken or failed.",
+    );
+    for (url, counts) in &scrape.alert_posts {
+        for (result, count) in ["taken", "failed"].into_iter().zip(counts) {
+            posts.count([("url", &**url), ("result", result)], *count);
+        }
+    }
     page.counter(
         "tidegate_worker_panics_total",
         "Panics caught in workers; any is a bug of Tidegate and cost one connection or request.",

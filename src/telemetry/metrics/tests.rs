@@ -40,11 +40,17 @@ fn scrape() -> Scrape {
     let v42 = Version {
         name: "v42".into(),
         ejections: vec![("verdict", 2)],
+        evidence_log: vec![("errors".into(), 3.25), ("all".into(), 2.5)],
+        evidence_threshold: vec![("all".into(), 6.907755278982137)],
         endpoints: vec![Endpoint { address: "127.0.0.1:9002".into(), ..Endpoint::default() }],
         ..Version::default()
     };
     Scrape {
-        services: vec![Service { name: "game-api".into(), versions: vec![v41, v42] }],
+        services: vec![Service {
+            name: "game-api".into(),
+            versions: vec![v41, v42],
+            shared_outage: Some(false),
+        }],
         series: vec![Series {
             service: "game-api".into(),
             version: "v41".into(),
@@ -76,6 +82,7 @@ fn scrape() -> Scrape {
         worker_panics: 0,
         samples_lost: 1024,
         http2_floods: 2,
+        alert_posts: vec![("http://alertmanager:9093/api/v2/alerts".into(), [4, 1])],
         build: "0.1.0",
         started: UNIX_EPOCH + Duration::from_millis(1_795_332_031_500),
         process: Some(Process {

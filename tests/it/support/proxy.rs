@@ -202,9 +202,14 @@ impl Proxy {
         self.app().observatory().controller()
     }
 
+    /// Where the admin endpoint listens.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.app().admin.expect("an admin endpoint")
+    }
+
     /// A connection to the admin endpoint.
     pub(crate) fn admin(&self) -> Client {
-        Client::connect(self.app().admin.expect("an admin endpoint"))
+        Client::connect(self.admin_address())
     }
 
     /// How often files were taken over, and refused.

@@ -1,0 +1,154 @@
+//! `GET /v1/events`: what happened, as a list or as it happens.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode, header::ACCEPT},
+    response::{
+        IntoResponse, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+};
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::{Problem, model::EventList};
+use crate::rollout::{events::Event, view::Observatory};
+
+/// Streams at once. One holds a connection, of which others need some.
+const STREAMS: usize = 64;
+
+/// Between two signs of life of a stream on which nothing happens.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+
+/// Where a stream that breaks off goes on, as browsers say it.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Query of `GET /v1/events`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventParameters {
+    /// Only events with larger numbers.
+    since: Option<u64>,
+    /// Only events of this service.
+    service: Option<String>,
+}
+
+/// The places of streams.
+#[derive(Debug, Clone)]
+pub(super) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(STREAMS)))
+    }
+}
+
+/// What a stream has yet to tell.
+struct Reading {
+    observatory: Observatory,
+    news: watch::Receiver<u64>,
+    service: Option<String>,
+    /// Number of the last event that was told, or passed over.
+    last: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Those that are kept, as JSON for who accepts that alone; else as they happen.
+pub(super) async fn events(
+    State((observatory, places)): State<(Observatory, Places)>,
+    parameters: Result<Query<EventParameters>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Query(EventParameters { since, service }) = parameters?;
+    if wants_list(&headers) {
+        let controller = observatory.controller();
+        let events = controller.events();
+        let of_service = |event: &&Arc<Event>| is_of(event, service.as_deref());
+        let list = events.since(since.unwrap_or(0)).filter(of_service);
+        let list = EventList { newest: events.newest(), events: list.cloned().collect() };
+        return Ok(Json(list).into_response());
+    }
+    let Ok(place) = places.0.try_acquire_owned() else {
+        let detail = format!("more than {STREAMS} readers of events at once; try again");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    };
+    let (news, newest) = {
+        let controller = observatory.controller();
+        (controller.events().news(), controller.events().newest())
+    };
+    // Who comes back says what was seen last; who is new hears what is new.
+    let last = match headers.get(LAST_EVENT_ID) {
+        Some(id) => {
+            Some(id.to_str().ok().and_then(|id| id.trim().parse().ok()).ok_or_else(|| {
+                let detail = "`Last-Event-ID` is not the number of an event".to_owned();
+                Problem::new(StatusCode::BAD_REQUEST, detail).at("Last-Event-ID")
+            })?)
+        }
+        None => since,
+    };
+    let last = last.unwrap_or(newest);
+    let reading = Reading { observatory, news, service, last, _place: place };
+    let keep_alive = KeepAlive::new().interval(SIGN_OF_LIFE);
+    Ok(Sse::new(told(reading)).keep_alive(keep_alive).into_response())
+}
+
+fn told(reading: Reading) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    stream::unfold(reading, async |mut reading| {
+        loop {
+            reading.news.borrow_and_update();
+            if let Some(event) = reading.next() {
+                let text = serde_json::to_string(&*event).unwrap_or_default();
+                let told = sse::Event::default().id(event.id.to_string());
+                let told = told.event(event.kind.label()).data(text);
+                return Some((Ok(told), reading));
+            }
+            reading.news.changed().await.ok()?;
+        }
+    })
+}
+
+impl Reading {
+    fn next(&mut self) -> Option<Arc<Event>> {
+        let controller = self.observatory.controller();
+        let mut new = controller.events().since(self.last);
+        let event = new.find(|event| is_of(event, self.service.as_deref())).cloned();
+        self.last = event.as_ref().map_or(controller.events().newest().max(self.last), |e| e.id);
+        event
+    }
+}
+
+/// Whether an event belongs to `service`; what is of no service belongs to each.
+fn is_of(event: &Event, service: Option<&str>) -> bool {
+    let of = event.matter.service.as_deref();
+    service.is_none() || of.is_none() || of == service
+}
+
+fn wants_list(headers: &HeaderMap) -> bool {
+    let names = |kind: &str| {
+        let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut each = accepted.flat_map(|value| value.split(','));
+        each.any(|one| one.split(';').next().is_some_and(|n| n.trim().eq_ignore_ascii_case(kind)))
+    };
+    names("application/json") && !names("text/event-stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_accepts_only_json_gets_a_list() {
+        let wants = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().expect("a value"));
+            wants_list(&headers)
+        };
+        assert!(wants("application/json") && wants("text/html, Application/JSON;q=0.9"));
+        assert!(!wants("*/*") && !wants("text/event-stream, application/json"));
+        assert!(!wants_list(&HeaderMap::new()));
+    }
+}

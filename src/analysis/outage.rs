@@ -1,0 +1,167 @@
+//! Do both arms fail at once? For people to read, never used to decide: what both arms share moves no
+//! comparison, but whoever waits for a verdict should know why there is none.
+//!
+//! Windows of a second. An outage begins when both arms failed far more often than the baseline mostly
+//! does, for several windows in a row, and ends when the baseline has been itself again for as long.
+
+use std::time::Duration;
+
+use super::counts::{Arms, Tally};
+
+/// Length of a window.
+pub const OUTAGE_WINDOW: Duration = Duration::from_secs(1);
+
+/// A rate of failures that nobody takes for an ordinary one.
+const BAD_RATE: f64 = 0.05;
+/// The same as a multiple of the baseline's usual rate, where that is high.
+const BAD_RATIO: f64 = 3.0;
+/// Failures of the baseline without which a window shows no outage.
+const LEAST_FAILURES: u64 = 3;
+/// Windows from which it is learnt what is usual, before any of them can be an outage.
+const TO_LEARN: u32 = 20;
+/// Windows in a row that begin an outage.
+const TO_BEGIN: u32 = 2;
+/// Windows in a row that end it.
+const TO_END: u32 = 5;
+/// Windows after which half of what was usual is forgotten.
+const MEMORY: f64 = 600.0;
+
+/// A watch over both arms.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outage {
+    /// Trials and failures of the baseline in ordinary windows, fading.
+    usual: (f64, f64),
+    /// Windows that told what is usual, up to enough.
+    learnt: u32,
+    /// Counts since it began, if one is on.
+    since_begin: Option<Arms<Tally>>,
+    /// Windows in a row that spoke for a change.
+    in_a_row: u32,
+    /// Counts of those.
+    pending: Arms<Tally>,
+}
+
+/// A change of the watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutageChange {
+    /// Both arms fail; the counts that show it.
+    Begins(Arms<Tally>),
+    /// The baseline is itself again; counts of the whole outage.
+    Ends(Arms<Tally>),
+}
+
+impl Outage {
+    /// Takes in the counts of a window.
+    pub fn observe(&mut self, window: Arms<Tally>) -> Option<OutageChange> {
+        let baseline_bad =
+            self.is_bad(window.baseline) && window.baseline.failures() >= LEAST_FAILURES;
+        match self.since_begin {
+            None if !baseline_bad || self.learnt < TO_LEARN => {
+                self.note_usual(window.baseline);
+                (self.in_a_row, self.pending) = (0, Arms::default());
+                None
+            }
+            None => {
+                // A canary with a small share has windows of a few requests, so that it is asked of all
+                // the windows in a row together.
+                self.in_a_row += 1;
+                self.pending += window;
+                let begins = self.in_a_row >= TO_BEGIN && self.is_bad(self.pending.canary);
+                begins.then(|| {
+                    self.in_a_row = 0;
+                    let counts = std::mem::take(&mut self.pending);
+                    self.since_begin = Some(counts);
+                    OutageChange::Begins(counts)
+                })
+            }
+            Some(mut counts) => {
+                counts += window;
+                self.in_a_row = if baseline_bad { 0 } else { self.in_a_row + 1 };
+                let is_over = self.in_a_row >= TO_END;
+                if is_over {
+                    self.in_a_row = 0;
+                }
+                self.since_begin = (!is_over).then_some(counts);
+                is_over.then_some(OutageChange::Ends(counts))
+            }
+        }
+    }
+
+    /// Whether an outage is on.
+    pub fn is_on(&self) -> bool {
+        self.since_begin.is_some()
+    }
+
+    fn is_bad(&self, tally: Tally) -> bool {
+        let (trials, failures) = self.usual;
+        let usual = if trials > 0.0 { failures / trials } else { 0.0 };
+        tally.rate().is_some_and(|rate| rate >= BAD_RATE.max(BAD_RATIO * usual))
+    }
+
+    fn note_usual(&mut self, baseline: Tally) {
+        let keep = 0.5_f64.powf(1.0 / MEMORY);
+        self.learnt = (self.learnt + 1).min(TO_LEARN);
+        let (trials, failures) = self.usual;
+        self.usual = (
+            trials * keep + baseline.trials() as f64,
+            failures * keep + baseline.failures() as f64,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(n_c: u64, k_c: u64, n_b: u64, k_b: u64) -> Arms<Tally> {
+        Arms::new(Tally::new(n_c, k_c), Tally::new(n_b, k_b))
+    }
+
+    #[test]
+    fn an_outage_begins_when_both_arms_fail_and_ends_when_the_baseline_does_not() {
+        let mut outage = Outage::default();
+        for _ in 0..100 {
+            assert_eq!(outage.observe(window(50, 0, 950, 1)), None);
+        }
+        let bad = window(50, 15, 950, 285);
+        assert_eq!(outage.observe(bad), None);
+        assert_eq!(outage.observe(bad), Some(OutageChange::Begins(window(100, 30, 1_900, 570))));
+        assert!(outage.is_on());
+        assert_eq!(outage.observe(bad), None);
+        for _ in 0..4 {
+            assert_eq!(outage.observe(window(50, 0, 950, 1)), None);
+        }
+        assert_eq!(
+            outage.observe(window(50, 0, 950, 1)),
+            Some(OutageChange::Ends(window(400, 45, 7_600, 860)))
+        );
+        assert!(!outage.is_on());
+    }
+
+    #[test]
+    fn a_canary_that_fails_alone_is_no_outage_and_neither_is_a_baseline() {
+        let mut outage = Outage::default();
+        for _ in 0..1_000 {
+            assert_eq!(outage.observe(window(50, 25, 950, 1)), None);
+            assert_eq!(outage.observe(window(50, 0, 950, 400)), None);
+            assert_eq!(outage.observe(window(50, 0, 950, 400)), None);
+        }
+    }
+
+    #[test]
+    fn what_is_usual_is_no_outage_and_neither_is_one_request_of_two() {
+        let mut outage = Outage::default();
+        // A service whose failures are mostly the players' own.
+        for _ in 0..100 {
+            assert_eq!(outage.observe(window(100, 8, 1_000, 80)), None);
+        }
+        assert_eq!(outage.observe(window(100, 20, 1_000, 200)), None);
+        assert_eq!(outage.observe(window(100, 20, 1_000, 200)), None);
+        assert_eq!(outage.observe(window(100, 30, 1_000, 300)), None);
+        assert!(outage.observe(window(100, 30, 1_000, 300)).is_some());
+        let mut idle = Outage::default();
+        for _ in 0..100 {
+            assert_eq!(idle.observe(window(1, 1, 2, 1)), None);
+        }
+    }
+}

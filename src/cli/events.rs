@@ -1,0 +1,125 @@
+//! `tidegate events`: what happened on a running instance.
+
+use std::{fmt::Write, thread, time::Duration};
+
+use super::{
+    Exit, Failure,
+    client::{Call, ClientArguments},
+    say,
+    weights::service_name,
+};
+use crate::{admin::model::EventList, rollout::events::Event};
+
+/// Between the end of a stream and the next one. The endpoint ends each after some minutes.
+const RETURN: Duration = Duration::from_secs(1);
+
+/// Arguments of `tidegate events`.
+#[derive(Debug, clap::Args)]
+pub(super) struct EventsArguments {
+    /// Only events of this service.
+    #[arg(value_parser = service_name)]
+    service: Option<String>,
+    /// Go on as they happen, until interrupted.
+    #[arg(long, short)]
+    follow: bool,
+    /// Only events with larger numbers.
+    #[arg(long, value_name = "ID")]
+    since: Option<u64>,
+    /// Print each as a JSON object on a line of its own.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+/// Lists events, and goes on with those that happen.
+pub(super) fn run(arguments: &EventsArguments) -> Result<(), Failure> {
+    let target = |since: u64| {
+        let service = arguments.service.as_deref();
+        let service = service.map_or(String::new(), |service| format!("&service={service}"));
+        format!("/v1/events?since={since}{service}")
+    };
+    let since = arguments.since.unwrap_or(0);
+    let list: EventList = arguments.client.call(Call::get(target(since)))?;
+    for event in &list.events {
+        show(event, arguments.json)?;
+    }
+    if !arguments.follow {
+        if list.events.is_empty() && !arguments.json {
+            say("no events");
+        }
+        return Ok(());
+    }
+    let mut last = list.newest.max(since);
+    loop {
+        let mut shown = Ok(());
+        arguments.client.stream(&target(last), |line| {
+            let Some(data) = line.strip_prefix("data:") else { return shown.is_ok() };
+            shown = serde_json::from_str(data.trim_start())
+                .map_err(|error| {
+                    let why = format!("this is no event: {error}");
+                    Failure::new(Exit::Unavailable, why)
+                })
+                .and_then(|event: Event| {
+                    last = event.id;
+                    show(&event, arguments.json)
+                });
+            shown.is_ok()
+        })?;
+        shown?;
+        thread::sleep(RETURN);
+    }
+}
+
+fn show(event: &Event, json: bool) -> Result<(), Failure> {
+    let text = match json {
+        true => serde_json::to_string(event).map_err(|error| Failure::new(Exit::Fault, error))?,
+        false => line(event),
+    };
+    say(&text);
+    Ok(())
+}
+
+/// An event for people.
+fn line(event: &Event) -> String {
+    let matter = &event.matter;
+    let mut line = format!("{}  {:<22}", event.at, event.kind.label());
+    let mut put = |text: &Option<String>| {
+        if let Some(text) = text {
+            // Writing to a string does not fail.
+            let _ = write!(line, "  {text}");
+        }
+    };
+    put(&matter.service);
+    put(&matter.version);
+    put(&matter.endpoint);
+    put(&matter.route.as_ref().map(|route| format!("on {route}")));
+    put(&matter.by.as_ref().map(|by| format!("by {by}")));
+    if !matter.reason.is_empty() {
+        let _ = write!(line, ": {}", matter.reason);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::events::{Kind, Matter};
+
+    #[test]
+    fn an_event_is_a_line() {
+        let matter = Matter {
+            service: Some("game-api".to_owned()),
+            version: Some("v42".to_owned()),
+            by: Some("verdict".to_owned()),
+            reason: "it fails".to_owned(),
+            ..Matter::default()
+        };
+        let at = "2026-11-25T13:00:00.250Z".to_owned();
+        let event = Event { id: 1, at, kind: Kind::Ejected, generation: 7, matter };
+        assert_eq!(
+            line(&event),
+            "2026-11-25T13:00:00.250Z  ejected                 game-api  v42  by verdict: it fails"
+        );
+    }
+}

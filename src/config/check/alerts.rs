@@ -1,0 +1,119 @@
+//! Receivers of alerts.
+
+use std::collections::HashSet;
+
+use http::Uri;
+
+use super::Finding;
+use crate::config::{
+    problem::FieldPath,
+    schema::{Alerts, Webhook},
+};
+
+/// Labels that alerts have themselves.
+const OWN: [&str; 5] = ["alertname", "severity", "service", "version", "endpoint"];
+
+/// Checks who is told what is wrong.
+pub(super) fn check(alerts: &Alerts, path: &FieldPath, found: &mut Vec<Finding>) {
+    let receivers = path.key("webhooks");
+    if alerts.webhooks.is_empty() {
+        found.push(Finding::new(receivers.clone(), "nobody to tell; write at least one"));
+    }
+    let mut urls = HashSet::new();
+    for (index, webhook) in alerts.webhooks.iter().enumerate() {
+        let here = receivers.index(index);
+        if let Err(message) = receiver(webhook) {
+            found.push(Finding::new(here.key("url"), message));
+        }
+        if !urls.insert(&webhook.url) {
+            let message = format!("`{}` twice; write it once", webhook.url);
+            found.push(Finding::new(here.key("url"), message));
+        }
+        if webhook.ca.is_some() && webhook.url.starts_with("http://") {
+            let message = "not used by http://; write https:// or leave it out";
+            found.push(Finding::new(here.key("ca"), message).and(here.key("url")));
+        }
+    }
+    for name in alerts.labels.keys() {
+        let here = path.key("labels").key(name);
+        let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+        let good = name.bytes().next().is_some_and(letter)
+            && name.bytes().all(|b| letter(b) || b.is_ascii_digit());
+        if !good {
+            let message =
+                format!("`{name}` is not a label of Prometheus; write letters, digits and `_`");
+            found.push(Finding::of_name(here, message));
+        } else if OWN.contains(&name.as_str()) {
+            let message = format!("alerts have a `{name}` of their own; write another name");
+            found.push(Finding::of_name(here, message));
+        }
+    }
+}
+
+fn receiver(webhook: &Webhook) -> Result<(), String> {
+    let url: Option<Uri> = webhook.url.parse().ok();
+    let is_good = url.as_ref().is_some_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
+    });
+    if is_good {
+        return Ok(());
+    }
+    Err(format!(
+        "`{}` is not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts",
+        webhook.url
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    /// What is wrong with a file that has this as its `alerts`.
+    fn problems(alerts: &str) -> String {
+        let text = format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices: {{ a: {{ \
+             baseline: v1, versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }} }} }} }}\nalerts: {alerts}\n"
+        );
+        parse(&text).map_or_else(|problems| problems.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn receivers_can_be_reached_and_labels_are_those_of_prometheus() {
+        for good in [
+            "{ webhooks: [ { url: 'http://am:9093/api/v2/alerts' } ] }",
+            "{ webhooks: [ { url: 'https://[::1]/x?y=1', ca: ca.pem, token_file: t } ], labels: { cluster: eu }, repeat: 30s, timeout: 1s }",
+        ] {
+            assert_eq!(problems(good), "", "{good}");
+        }
+        for (bad, expected) in [
+            ("{ webhooks: [] }", "4:21: alerts.webhooks: nobody to tell; write at least one"),
+            (
+                "{ webhooks: [ { url: 'am:9093' } ] }",
+                "4:30: alerts.webhooks[0].url: `am:9093` is not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts",
+            ),
+            (
+                "{ webhooks: [ { url: 'http://u:p@am/' } ] }",
+                "4:30: alerts.webhooks[0].url: `http://u:p@am/` is not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts",
+            ),
+            (
+                "{ webhooks: [ { url: 'http://a/' }, { url: 'http://a/' } ] }",
+                "4:52: alerts.webhooks[1].url: `http://a/` twice; write it once",
+            ),
+            (
+                "{ webhooks: [ { url: 'http://a/', ca: ca.pem } ] }",
+                "4:47: alerts.webhooks[0].ca: not used by http://; write https:// or leave it out",
+            ),
+            (
+                "{ webhooks: [ { url: 'http://a/' } ], labels: { a-b: x } }",
+                "4:57: alerts.labels.a-b: `a-b` is not a label of Prometheus; write letters, digits and `_`",
+            ),
+            (
+                "{ webhooks: [ { url: 'http://a/' } ], labels: { service: x } }",
+                "4:57: alerts.labels.service: alerts have a `service` of their own; write another name",
+            ),
+        ] {
+            assert_eq!(problems(bad), expected, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Who is told what is wrong.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::units;
+
+/// Alerts of ejections, near-misses, shared outages and endpoints that are out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Alerts {
+    /// Receivers, at least one. Each is told everything.
+    #[schemars(length(min = 1))]
+    pub webhooks: Vec<Webhook>,
+    /// Labels added to each alert, such as the cluster. Default: none.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// How often alerts that fire are told again; a receiver that hears nothing for four times as long
+    /// takes them for ended. Default `1m`.
+    #[serde(default = "default_repeat", with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub repeat: Duration,
+    /// Longest time of a message, from the connection to the answer. Default `5s`.
+    #[serde(default = "default_timeout", with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub timeout: Duration,
+}
+
+/// A receiver that reads what Alertmanager reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Where alerts are posted, such as `http://alertmanager:9093/api/v2/alerts`.
+    #[schemars(regex(pattern = "^https?://[!-~]+$"))]
+    pub url: String,
+    /// A file that holds a bearer token, relative to the folder of this file, read with each message.
+    /// Default: none is sent.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// PEM file of the authorities that sign the receiver's certificate, likewise. Default: those of the
+    /// system.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+fn default_repeat() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(5)
+}

@@ -1,0 +1,232 @@
+//! What is wrong now, told as Prometheus would tell its Alertmanager.
+//!
+//! Events begin and end alerts. A receiver is sent all alerts that fire, again and again, each with a
+//! time at which it may forget it if nothing more is heard, and those that have ended for a while. So a
+//! message that is lost, or a receiver that was restarted, mends itself with the next one.
+
+mod webhook;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+
+use super::events::{Kind, Matter};
+
+/// How long an alert that has ended is still told.
+const TOLD_AFTER_END: Duration = Duration::from_secs(15 * 60);
+
+/// Repetitions that a receiver may miss before it takes an alert for ended.
+const MISSED: u32 = 4;
+
+/// What an alert is about: its labels, but for those that the file adds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject {
+    /// The name of the alert.
+    pub name: Name,
+    /// The service.
+    pub service: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// An endpoint of that.
+    pub endpoint: Option<String>,
+}
+
+/// Name of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    /// A version is out.
+    VersionEjected,
+    /// A version is worse, and the comparison only advises.
+    VersionWorse,
+    /// A version nearly is.
+    NearMiss,
+    /// Baseline and canaries both fail.
+    SharedOutage,
+    /// An endpoint is out.
+    EndpointOut,
+}
+
+impl Name {
+    /// The label `alertname`.
+    fn label(self) -> &'static str {
+        match self {
+            Self::VersionEjected => "TidegateVersionEjected",
+            Self::VersionWorse => "TidegateVersionWorse",
+            Self::NearMiss => "TidegateNearMiss",
+            Self::SharedOutage => "TidegateSharedOutage",
+            Self::EndpointOut => "TidegateEndpointOut",
+        }
+    }
+
+    fn severity(self) -> &'static str {
+        match self {
+            Self::VersionEjected | Self::SharedOutage => "critical",
+            Self::VersionWorse | Self::NearMiss | Self::EndpointOut => "warning",
+        }
+    }
+
+    fn summary(self) -> &'static str {
+        match self {
+            Self::VersionEjected => "Tidegate took a version out",
+            Self::VersionWorse => {
+                "A version is worse than its baseline, and nothing is done about it"
+            }
+            Self::NearMiss => "Evidence against a version is above half of what takes it out",
+            Self::SharedOutage => "Baseline and canaries fail alike",
+            Self::EndpointOut => "An endpoint gets no requests",
+        }
+    }
+}
+
+/// Since when, until when and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    began: SystemTime,
+    ended: Option<SystemTime>,
+    reason: String,
+}
+
+/// All alerts that fire, and those that ended lately.
+#[derive(Debug, Default)]
+pub struct Alerts {
+    states: BTreeMap<Subject, State>,
+}
+
+/// An alert of Alertmanager's API, version 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Posted {
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<&'static str, String>,
+    starts_at: String,
+    ends_at: String,
+}
+
+impl Alerts {
+    /// Takes in an event that happened at `now`.
+    pub(super) fn follow(&mut self, kind: Kind, matter: &Matter, now: SystemTime) {
+        let Some(service) = &matter.service else { return };
+        let subject = |name, version: bool, endpoint: bool| Subject {
+            name,
+            service: service.clone(),
+            version: matter.version.clone().filter(|_| version),
+            endpoint: matter.endpoint.clone().filter(|_| endpoint),
+        };
+        let version = |name| subject(name, true, false);
+        let endpoint = || subject(Name::EndpointOut, true, true);
+        match kind {
+            Kind::Ejected => {
+                for name in [Name::NearMiss, Name::VersionWorse] {
+                    self.end(&version(name), now);
+                }
+                self.begin(version(Name::VersionEjected), &matter.reason, now);
+            }
+            Kind::Reinstated => self.end(&version(Name::VersionEjected), now),
+            Kind::WouldEject => {
+                self.end(&version(Name::NearMiss), now);
+                self.begin(version(Name::VersionWorse), &matter.reason, now);
+            }
+            Kind::NearMiss => self.begin(version(Name::NearMiss), &matter.reason, now),
+            Kind::NearMissOver => self.end(&version(Name::NearMiss), now),
+            Kind::ComparisonEnded => {
+                for name in [Name::NearMiss, Name::VersionWorse] {
+                    self.end(&version(name), now);
+                }
+            }
+            Kind::SharedOutage => {
+                self.begin(subject(Name::SharedOutage, false, false), &matter.reason, now);
+            }
+            Kind::SharedOutageOver => self.end(&subject(Name::SharedOutage, false, false), now),
+            Kind::EndpointEjected | Kind::EndpointDown => {
+                self.begin(endpoint(), &matter.reason, now);
+            }
+            Kind::EndpointServing => self.end(&endpoint(), now),
+            // A probed endpoint is out as before. Advice about one of several asks for no one's sleep.
+            Kind::EndpointProbing | Kind::EndpointWouldEject => {}
+            Kind::Weights | Kind::Configuration | Kind::ConfigurationRejected => {}
+        }
+    }
+
+    /// Ends, at `now`, those about what `exists` no longer, and forgets the ones that ended long ago.
+    pub(super) fn retain(&mut self, now: SystemTime, exists: impl Fn(&Subject) -> bool) {
+        for (subject, state) in &mut self.states {
+            if state.ended.is_none() && !exists(subject) {
+                state.ended = Some(now);
+            }
+        }
+        self.forget(now);
+    }
+
+    fn begin(&mut self, subject: Subject, reason: &str, now: SystemTime) {
+        let state = State { began: now, ended: None, reason: reason.to_owned() };
+        match self.states.get_mut(&subject) {
+            // It fires already: since then, for what is known now.
+            Some(known) if known.ended.is_none() => known.reason = state.reason,
+            _ => drop(self.states.insert(subject, state)),
+        }
+    }
+
+    fn end(&mut self, subject: &Subject, now: SystemTime) {
+        if let Some(state) = self.states.get_mut(subject) {
+            state.ended.get_or_insert(now);
+        }
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: SystemTime) {
+        self.states.retain(|_, state| state.is_told(now));
+    }
+
+    /// Whether any fires.
+    pub fn any(&self) -> bool {
+        self.states.values().any(|state| state.ended.is_none())
+    }
+
+    /// Whether there is anything to tell.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// All as they are sent at `now`, to be sent again after `repeat`. `labels` are added to each.
+    pub fn posted(
+        &self,
+        now: SystemTime,
+        repeat: Duration,
+        labels: &BTreeMap<String, String>,
+    ) -> Vec<Posted> {
+        let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
+        let told = self.states.iter().filter(|(_, state)| state.is_told(now));
+        let each = told.map(|(subject, state)| {
+            let Subject { name, service, version, endpoint } = subject;
+            let mut all = labels.clone();
+            let mut put = |key: &str, value: &str| all.insert(key.to_owned(), value.to_owned());
+            put("alertname", name.label());
+            put("severity", name.severity());
+            put("service", service);
+            version.iter().for_each(|version| drop(put("version", version)));
+            endpoint.iter().for_each(|endpoint| drop(put("endpoint", endpoint)));
+            let annotations =
+                [("summary", name.summary().to_owned()), ("description", state.reason.clone())];
+            Posted {
+                labels: all,
+                annotations: annotations.into(),
+                starts_at: time(state.began),
+                ends_at: time(state.ended.unwrap_or(now + repeat * MISSED)),
+            }
+        });
+        each.collect()
+    }
+}
+
+impl State {
+    fn is_told(&self, now: SystemTime) -> bool {
+        let since = |ended: SystemTime| now.duration_since(ended).unwrap_or(Duration::ZERO);
+        self.ended.is_none_or(|ended| since(ended) < TOLD_AFTER_END)
+    }
+}
+
+#[cfg(test)]
+mod tests;

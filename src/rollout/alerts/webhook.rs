@@ -1,0 +1,205 @@
+//! Tells receivers what is wrong.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    config::{
+        Config,
+        pattern::EndpointHost,
+        schema::{Alerts, VersionTls, Webhook},
+    },
+    rollout::view::Observatory,
+    tls::{self, HTTP_1_1, Transport},
+};
+
+/// Between two messages to a receiver at least: what happens meanwhile is told together.
+const SPACING: Duration = Duration::from_secs(1);
+
+/// Between a message that failed and the next one: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Largest answer that is read: it is only there to say what was wrong.
+const ANSWER_BYTES: usize = 1024;
+
+impl Observatory {
+    /// Tells each receiver of the configuration in force what is wrong, for as long as the process lives.
+    pub async fn alert(self) {
+        let mut in_force = self.controller().in_force();
+        loop {
+            let config = Arc::clone(&in_force.borrow_and_update());
+            let mut told = JoinSet::new();
+            for number in 0..config.alerts.as_ref().map_or(0, |alerts| alerts.webhooks.len()) {
+                told.spawn(self.clone().tell(Arc::clone(&config), number));
+            }
+            // Those of the configuration before end with the set.
+            if in_force.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells receiver `number` of `config`.
+    async fn tell(self, config: Arc<Config>, number: usize) {
+        let Some(alerts) = &config.alerts else { return };
+        let webhook = &alerts.webhooks[number];
+        let (mut news, mut failed) = (self.controller().events().news(), 0);
+        news.mark_changed();
+        loop {
+            let body = {
+                let controller = self.controller();
+                let now = SystemTime::now();
+                let firing = controller.events().alerts();
+                let posted = firing.posted(now, alerts.repeat, &alerts.labels);
+                (!posted.is_empty()).then(|| serde_json::to_string(&posted).unwrap_or_default())
+            };
+            news.borrow_and_update();
+            let Some(body) = body else {
+                // Nothing is wrong: there is nothing to repeat.
+                match news.changed().await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            };
+            let answered = timeout(alerts.timeout, post(webhook, alerts, body)).await;
+            let answered = answered.unwrap_or_else(|_| {
+                Err(format!("no answer within {}", humantime::format_duration(alerts.timeout)))
+            });
+            self.controller().note_webhook(&webhook.url, answered.is_ok());
+            let url = &webhook.url;
+            match answered {
+                Ok(()) => {
+                    if failed > 0 {
+                        tracing::info!(url, failed, "the receiver of alerts takes them again");
+                    }
+                    failed = 0;
+                    sleep(SPACING).await;
+                    // Whichever comes first, it is time to tell again.
+                    let _ = timeout(alerts.repeat, news.changed()).await;
+                }
+                Err(reason) => {
+                    if failed == 0 {
+                        tracing::warn!(url, reason, "the receiver of alerts did not take them");
+                    }
+                    sleep(pause(failed)).await;
+                    failed += 1;
+                }
+            }
+        }
+    }
+}
+
+/// How long to wait after a message failed, if `before` of it did.
+fn pause(before: u32) -> Duration {
+    let (first, most) = RETRY;
+    first.saturating_mul(2_u32.saturating_pow(before)).min(most)
+}
+
+/// Sends `body` to `webhook`. An error says in a few words what went wrong.
+async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), String> {
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let url: Uri = webhook.url.parse().map_err(|e: http::uri::InvalidUri| words(&e))?;
+    let authority = url.authority().ok_or("the URL names no host")?.clone();
+    let encrypted = url.scheme_str() == Some("https");
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let port = authority.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
+    let socket = TcpStream::connect((host, port)).await.map_err(|e| words(&e))?;
+    let transport = if encrypted {
+        let tls = VersionTls { ca: webhook.ca.clone(), ..VersionTls::default() };
+        let client = tls::Client::open(&tls, &[HTTP_1_1]).map_err(|e| words(&e))?;
+        let host: EndpointHost = match host.parse() {
+            Ok(address) => EndpointHost::Address(address),
+            Err(_) => EndpointHost::Name(host.to_owned()),
+        };
+        let session = client.connect(&host, socket, alerts.timeout).await.map_err(|e| words(&e))?;
+        Transport::Tls(Box::new(session.into()))
+    } else {
+        Transport::from(socket)
+    };
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
+    let mut request = Request::post(target)
+        .header(header::HOST, authority.as_str())
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")));
+    if let Some(file) = &webhook.token_file {
+        request = request.header(header::AUTHORIZATION, bearer(file).map_err(|e| words(&e))?);
+    }
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|e| words(&e))?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(transport))
+        .await
+        .map_err(|e| words(&e))?;
+    let exchange = async {
+        let (head, body) = send.send_request(request).await?.into_parts();
+        // What is wrong stands at the beginning.
+        let text = http_body_util::Limited::new(body, ANSWER_BYTES).collect().await;
+        Ok::<_, hyper::Error>((head.status, text.map(|text| text.to_bytes()).unwrap_or_default()))
+    };
+    tokio::pin!(exchange, connection);
+    let answered = tokio::select! {
+        biased;
+        answered = &mut exchange => answered,
+        // It ends with the answer, or ahead of it with an error that the answer tells too.
+        _ = &mut connection => exchange.await,
+    };
+    let (status, text) = answered.map_err(|e| words(&e))?;
+    judge(status, &text)
+}
+
+/// What an answer with `status` and the beginning of `text` means.
+fn judge(status: StatusCode, text: &[u8]) -> Result<(), String> {
+    if status.is_success() {
+        return Ok(());
+    }
+    let text: String = String::from_utf8_lossy(text)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(200)
+        .collect();
+    let text = text.trim();
+    Err(if text.is_empty() { status.to_string() } else { format!("{status}: {text}") })
+}
+
+/// The value of `Authorization`. The file is read each time, as tokens are renewed in place.
+fn bearer(file: &std::path::Path) -> io::Result<HeaderValue> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
+    let value = HeaderValue::try_from(format!("Bearer {}", text.trim()));
+    let mut value = value.map_err(|_| {
+        let why = format!("{} holds no token", file.display());
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_failed_is_sent_again_ever_later_but_not_too_late() {
+        let pauses: Vec<_> = [0, 1, 2, 4, 5, 40].map(|n| pause(n).as_secs()).into();
+        assert_eq!(pauses, [1, 2, 4, 16, 30, 30]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_one_line() {
+        assert_eq!(judge(StatusCode::OK, b"{}"), Ok(()));
+        let refused = judge(StatusCode::BAD_REQUEST, b"no\nstart time\n");
+        assert_eq!(refused, Err("400 Bad Request: no start time".to_owned()));
+        assert_eq!(judge(StatusCode::FOUND, b""), Err("302 Found".to_owned()));
+    }
+}

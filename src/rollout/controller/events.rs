@@ -1,0 +1,82 @@
+//! What the controller tells: events, and alerts that end with what they are about.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use super::Controller;
+use crate::rollout::{
+    alerts::Name,
+    evaluator::Suspect,
+    events::{Events, Kind, Matter},
+};
+
+/// Messages to each receiver of alerts since start, by URL: those it took, and the others.
+pub type Webhooks = BTreeMap<String, [u64; 2]>;
+
+impl Controller {
+    /// The last events, and what is wrong now.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Notes what happened.
+    pub(super) fn record(&mut self, kind: Kind, matter: Matter) {
+        let generation = self.snapshot().generation;
+        self.events.record(kind, generation, matter, SystemTime::now());
+    }
+
+    /// Ends alerts of what is no longer there, or no longer compared.
+    pub(super) fn forget_alerts(&mut self) {
+        let (snapshot, ejections) = (self.snapshot(), &self.ejections);
+        self.events.alerts_mut().retain(SystemTime::now(), |subject| {
+            let service = snapshot.service(&subject.service);
+            let Some(service) = service else { return false };
+            let version = subject.version.as_deref();
+            match subject.name {
+                Name::SharedOutage => service.compared.is_some(),
+                Name::VersionWorse | Name::NearMiss => {
+                    service.compared.is_some()
+                        && version.is_some_and(|v| service.version(v).is_some())
+                }
+                Name::VersionEjected => version.is_some_and(|version| {
+                    ejections.contains_key(&(subject.service.clone(), version.to_owned()))
+                }),
+                Name::EndpointOut => {
+                    let known = version.and_then(|version| service.version(version));
+                    let mut known = known.into_iter().flat_map(|version| &version.known);
+                    known.any(|known| Some(&*known.state.label) == subject.endpoint.as_deref())
+                }
+            }
+        });
+    }
+
+    /// Messages to receivers of alerts since start, by URL.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
+    }
+
+    /// Notes whether the receiver at `url` took a message.
+    pub fn note_webhook(&mut self, url: &str, taken: bool) {
+        self.webhooks.entry(url.to_owned()).or_default()[usize::from(!taken)] += 1;
+    }
+}
+
+impl Matter {
+    pub(super) fn of_suspect(suspect: Suspect) -> Self {
+        Self {
+            service: Some(suspect.service.into()),
+            version: Some(suspect.version.into()),
+            route: suspect.route.map(String::from),
+            reason: suspect.verdict.reason.clone(),
+            verdict: Some(suspect.verdict),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn of_place(service: String, version: String, reason: String) -> Self {
+        Self { service: Some(service), version: Some(version), reason, ..Self::default() }
+    }
+
+    pub(super) fn of_version(service: String, version: String, by: String, reason: String) -> Self {
+        Self { by: Some(by), ..Self::of_place(service, version, reason) }
+    }
+}

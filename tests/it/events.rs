@@ -1,0 +1,228 @@
+//! What happens is told: as a list, as it happens, and to whoever is to be woken.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{Origin, PATIENCE, Proxy, eventually, process};
+
+/// A service with two versions, of which `v2` answers 500 once `failing` is set.
+struct Stage {
+    proxy: Proxy,
+    failing: Arc<AtomicBool>,
+    _origins: [Origin; 2],
+}
+
+fn stage(eject: &str, top: &str) -> Stage {
+    let failing = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&failing);
+    let v1 = Origin::start(|call| {
+        call.skip_body()?;
+        call.answer(200, b"v1")
+    });
+    let v2 = Origin::start(move |call| {
+        call.skip_body()?;
+        call.answer(if fails.load(SeqCst) { 500 } else { 200 }, b"v2")
+    });
+    let proxy = Proxy::builder()
+        .version("v1", &v1)
+        .version("v2", &v2)
+        .service("weights: { v1: 50, v2: 50 }")
+        .service("cohort: { key: [ 'header:x-player-id' ] }")
+        .service(&format!("eject: {eject}"))
+        .top("admin: { address: 127.0.0.1:0 }")
+        .top(top)
+        .start();
+    Stage { proxy, failing, _origins: [v1, v2] }
+}
+
+impl Stage {
+    fn ask(&self, players: std::ops::Range<u32>) {
+        let mut client = self.proxy.connect();
+        for player in players {
+            client.get("/").header("x-player-id", &player.to_string()).send();
+        }
+    }
+
+    fn list(&self, query: &str) -> Value {
+        let mut admin = self.proxy.admin();
+        let target = format!("/v1/events{query}");
+        let request = admin.get(&target).host("localhost");
+        request.header("Accept", "application/json").send().json()
+    }
+
+    fn word(&self, what: &str) {
+        let body = json!({ "version": "v2", "reason": "a test" }).to_string();
+        let target = format!("/v1/services/game-api/{what}");
+        let mut admin = self.proxy.admin();
+        let request = admin.post(&target, body.as_bytes()).host("localhost");
+        assert_eq!(request.header("Content-Type", "application/json").send().status, 200);
+    }
+}
+
+fn kinds(list: &Value) -> Vec<&str> {
+    let events = list["events"].as_array().expect("a list");
+    events.iter().map(|event| event["kind"].as_str().expect("a kind")).collect()
+}
+
+#[test]
+fn a_list_tells_what_happened_and_what_is_new_since() {
+    let stage = stage("{ errors: {} }", "");
+    assert_eq!(stage.list("")["events"], json!([]));
+    stage.failing.store(true, SeqCst);
+    stage.ask(0..400);
+    eventually("v2 is out", || !stage.proxy.controller().ejections().is_empty());
+    stage.word("reinstate");
+    let list = stage.list("");
+    let kinds = kinds(&list);
+    let of = |kind| list["events"].as_array().expect("a list").iter().find(|e| e["kind"] == kind);
+    assert!(kinds.ends_with(&["reinstated"]) && kinds.contains(&"ejected"), "{kinds:?}");
+    let ejected = of("ejected").expect("told");
+    assert_eq!(
+        (&ejected["service"], &ejected["version"], &ejected["by"]),
+        (&json!("game-api"), &json!("v2"), &json!("verdict"))
+    );
+    assert_eq!(ejected["verdict"]["answer"], "fail");
+    let reinstated = of("reinstated").expect("told");
+    assert_eq!(reinstated["reason"], "a test");
+    let since = format!("?since={}", ejected["id"]);
+    assert_eq!(self::kinds(&stage.list(&since)).last(), Some(&"reinstated"));
+    assert_eq!(stage.list("?service=other")["events"], json!([]));
+    assert_eq!(stage.list("?services=other")["status"], 400);
+}
+
+#[test]
+fn a_stream_tells_events_as_they_happen_and_goes_on_after_the_last_one_seen() {
+    let stage = stage("{ errors: {} }", "");
+    let open = |fields: &str| {
+        let mut socket = TcpStream::connect(stage.proxy.admin_address()).expect("connected");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let head = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        socket.write_all(head.as_bytes()).expect("sent");
+        let mut lines = BufReader::new(socket).lines().map(|line| line.expect("a line"));
+        let status = lines.next().expect("a status");
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        assert!(lines.by_ref().any(|l| l.to_lowercase() == "content-type: text/event-stream"));
+        lines
+    };
+    let mut lines = open("");
+    stage.word("eject");
+    let mut next = |prefix: &str| {
+        let line = lines.find(|line| line.starts_with(prefix)).expect("the stream goes on");
+        line[prefix.len()..].trim().to_owned()
+    };
+    let id = next("id:");
+    assert_eq!(next("event:"), "ejected");
+    let event: Value = serde_json::from_str(&next("data:")).expect("JSON");
+    assert_eq!((&event["kind"], &event["version"]), (&json!("ejected"), &json!("v2")));
+    assert_eq!(event["id"].to_string(), id);
+    stage.word("reinstate");
+    assert_eq!(next("event:"), "reinstated");
+    // A browser whose connection broke says what it saw last.
+    let mut later = open(&format!("Last-Event-ID: {id}\r\n"));
+    let event = later.find(|line| line.starts_with("event:")).expect("told");
+    assert_eq!(event, "event: reinstated");
+}
+
+#[test]
+fn the_command_line_shows_events() {
+    let stage = stage("{ errors: {} }", "");
+    stage.word("eject");
+    let admin = format!("http://{}", stage.proxy.admin_address());
+    let shown = |more: &[&str]| {
+        let arguments = [&["events", "--admin", &admin], more].concat();
+        let output = process::program().args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let line = shown(&[]);
+    assert!(line.contains("  ejected ") && line.contains("game-api  v2  by "), "{line}");
+    assert!(line.trim_end().ends_with(": a test"), "{line}");
+    assert_eq!(shown(&["other"]).trim(), "no events");
+    let mut child = process::program()
+        .args(["events", "--follow", "--json", "--admin", &admin])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut next = || -> Value {
+        let line = lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert_eq!(next()["kind"], "ejected");
+    stage.word("reinstate");
+    let told = next()["kind"].clone();
+    child.kill().and_then(|()| child.wait()).expect("it ends");
+    assert_eq!(told, "reinstated");
+}
+
+/// What a receiver was sent: head and alerts of each message.
+type Received = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// A receiver that answers `status` to each message.
+fn receiver(status: u16) -> (Origin, Received) {
+    let received = Received::default();
+    let kept = Arc::clone(&received);
+    let origin = Origin::start(move |call| {
+        let token = call.head.field("authorization").unwrap_or_default();
+        let head = format!("{} {} {token}", call.method(), call.target());
+        let alerts = serde_json::from_slice(&call.read_body()?).expect("JSON");
+        kept.lock().expect("whole").push((head, alerts));
+        call.answer(status, b"")
+    });
+    (origin, received)
+}
+
+#[test]
+fn a_receiver_is_told_of_an_ejection_and_of_its_end() {
+    let (good, received) = receiver(200);
+    let (bad, refused) = receiver(500);
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a-secret\n").expect("written");
+    let top = format!(
+        "alerts: {{ webhooks: [ {{ url: 'http://{}/api/v2/alerts', token_file: '{}' }}, {{ url: \
+         'http://{}/' }} ], labels: {{ cluster: eu }}, repeat: 2s }}",
+        good.address,
+        token.display(),
+        bad.address,
+    );
+    let stage = stage("{ errors: {} }", &top);
+    stage.ask(0..50);
+    assert!(received.lock().expect("whole").is_empty(), "nothing is wrong yet");
+    stage.word("eject");
+    let named = |alerts: &Value| {
+        alerts.as_array().is_some_and(|all| {
+            all.iter().any(|alert| alert["labels"]["alertname"] == "TidegateVersionEjected")
+        })
+    };
+    eventually("it is told", || received.lock().expect("whole").iter().any(|(_, a)| named(a)));
+    let (head, alerts) = received.lock().expect("whole")[0].clone();
+    assert_eq!(head, "POST /api/v2/alerts Bearer a-secret");
+    let labels = &alerts[0]["labels"];
+    assert_eq!((&labels["cluster"], &labels["version"]), (&json!("eu"), &json!("v2")));
+    assert_eq!(alerts[0]["annotations"]["description"], "a test");
+    let told = received.lock().expect("whole").len();
+    eventually("it is told again", || received.lock().expect("whole").len() > told);
+    stage.word("reinstate");
+    eventually("its end is told", || {
+        let received = received.lock().expect("whole");
+        let (_, alerts) = received.last().expect("some");
+        let ends = alerts[0]["endsAt"].as_str().expect("a time");
+        ends < humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string().as_str()
+    });
+    eventually("the other one is asked again", || refused.lock().expect("whole").len() > 1);
+    let page = stage.proxy.admin().get("/metrics").host("localhost").send().text().to_owned();
+    let taken = format!(
+        "tidegate_alert_posts_total{{url=\"http://{}/api/v2/alerts\",result=\"failed\"}} 0",
+        good.address
+    );
+    assert!(page.contains(&taken), "{page}");
+}
