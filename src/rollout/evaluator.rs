@@ -5,19 +5,19 @@
 //! ends when it has none: a version that comes back is a new rollout with an alpha of its own.
 
 mod arms;
+mod speed;
 mod spread;
+mod traffic;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use self::{arms::Line, spread::Spread};
+use self::{arms::Line, speed::Speed, spread::Spread, traffic::Traffic};
 use crate::{
-    analysis::{Answer, Verdict},
+    analysis::{Answer, Verdict, poll_interval},
     config::{schema::Mode, units::Weight},
-    snapshot::{Compared, Service, Snapshot},
+    registry::EvidenceCells,
+    snapshot::{Compared, Service, Snapshot, Stratum},
 };
-
-/// Between two looks while a canary is compared: what fails meanwhile is what waiting costs.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// Between two looks while nothing is compared that needs to be acted on soon: the baseline's latency
 /// and its clusters of failures are learnt meanwhile.
@@ -51,6 +51,9 @@ struct Watch {
     baseline: u16,
     parity: u8,
     spread: Spread,
+    traffic: Traffic,
+    /// The baseline's latency by stratum; nothing where it is not compared.
+    speeds: Vec<Option<Speed>>,
     /// By number of the version.
     cases: HashMap<u16, Case>,
 }
@@ -82,12 +85,7 @@ impl Evaluator {
 
     /// When to look next; nothing if no service is compared.
     pub fn next_look(&self) -> Option<Duration> {
-        let open = self.services.values().any(|watch| watch.cases.values().any(|case| !case.told));
-        match (open, self.services.is_empty()) {
-            (true, _) => Some(LOOK),
-            (false, false) => Some(IDLE_LOOK),
-            (false, true) => None,
-        }
+        self.services.values().map(Watch::next_look).min()
     }
 
     /// The verdicts as they stand, of the service called `name`: version, route with limits of its own,
@@ -115,11 +113,19 @@ impl Evaluator {
 
 impl Watch {
     fn new(service: &Service, compared: &Arc<Compared>, now: Duration) -> Self {
+        Self::asking(service, compared, Spread::new(now), now)
+    }
+
+    fn asking(service: &Service, compared: &Arc<Compared>, spread: Spread, now: Duration) -> Self {
+        let baseline = service.baseline;
+        let strata = compared.strata.iter();
         Self {
             compared: Arc::clone(compared),
-            baseline: service.baseline,
+            baseline,
             parity: service.parity,
-            spread: Spread::new(now),
+            spread,
+            traffic: Traffic::new(strata.clone().map(requests), now),
+            speeds: strata.map(|stratum| Speed::new(stratum, baseline, now)).collect(),
             cases: HashMap::new(),
         }
     }
@@ -128,9 +134,8 @@ impl Watch {
     fn follow(&mut self, service: &Service, compared: &Arc<Compared>, now: Duration) {
         if self.compared != *compared || self.baseline != service.baseline {
             // Other questions, or other arms: what was found so far answers none of them.
-            self.cases.clear();
-            self.compared = Arc::clone(compared);
-            self.baseline = service.baseline;
+            let spread = std::mem::replace(&mut self.spread, Spread::new(now));
+            *self = Self::asking(service, compared, spread, now);
         }
         if self.parity != service.parity {
             self.parity = service.parity;
@@ -157,6 +162,14 @@ impl Watch {
         }
     }
 
+    fn next_look(&self) -> Duration {
+        match self.cases.values().any(|case| !case.told) {
+            // What fails meanwhile is what waiting costs.
+            true => poll_interval(self.traffic.per_s()),
+            false => IDLE_LOOK,
+        }
+    }
+
     fn poll(&mut self, service: &Service, now: Duration, found: &mut Vec<Found>) {
         let baseline = &service.versions[usize::from(self.baseline)];
         if self.spread.poll(&baseline.endpoints, now) {
@@ -164,8 +177,18 @@ impl Watch {
             let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);
             lines.for_each(|line| line.set_dispersion(phi));
         }
+        let strata = &self.compared.strata;
+        self.traffic.look(strata.iter().map(requests), now);
+        for (number, (speed, stratum)) in self.speeds.iter_mut().zip(strata).enumerate() {
+            let Some(speed) = speed else { continue };
+            let Some(block) = speed.poll(stratum, now) else { continue };
+            for case in self.cases.values_mut() {
+                case.lines[number].compare_latency(stratum, &block, speed.reference(), now);
+            }
+            speed.absorb(&block);
+        }
         for (version, case) in &mut self.cases {
-            for (line, stratum) in case.lines.iter_mut().zip(&self.compared.strata) {
+            for (line, stratum) in case.lines.iter_mut().zip(strata) {
                 line.poll(stratum, now);
                 if case.told || line.comparison().answer() != Answer::Fail {
                     continue;
@@ -182,3 +205,16 @@ impl Watch {
         }
     }
 }
+
+/// Requests so far of all versions.
+fn requests(stratum: &Stratum) -> u64 {
+    let of = |cells: &EvidenceCells| {
+        [0, 1].map(|parity| cells.of(parity).trials.read()).into_iter().fold(0, u64::wrapping_add)
+    };
+    stratum.arms.iter().map(|arm| arm.cells.sum(of)).fold(0, u64::wrapping_add)
+}
+
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;
