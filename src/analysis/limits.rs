@@ -41,6 +41,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether latency is compared at any quantile.
+    pub fn compares_latency(&self) -> bool {
+        self.p95.is_some() || self.p99.is_some()
+    }
+
     /// What the service's `eject` asks for and a route's `own` replaces, with the defaults that both
     /// leave out, at the probability `alpha`.
     pub fn of(eject: &Eject, own: &Eject, alpha: f64) -> Self {

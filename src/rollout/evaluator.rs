@@ -6,19 +6,19 @@
 
 mod arms;
 mod shared;
+mod speed;
 mod spread;
+mod traffic;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use self::{arms::Line, shared::SharedOutage, spread::Spread};
+use self::{arms::Line, shared::SharedOutage, speed::Speed, spread::Spread, traffic::Traffic};
 use crate::{
-    analysis::{Answer, OutageChange, Verdict},
+    analysis::{Answer, OutageChange, Verdict, poll_interval},
     config::{schema::Mode, units::Weight},
-    snapshot::{Compared, Service, Snapshot},
+    registry::EvidenceCells,
+    snapshot::{Compared, Service, Snapshot, Stratum},
 };
-
-/// Between two looks while a canary is compared: what fails meanwhile is what waiting costs.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// Between two looks while nothing is compared that needs to be acted on soon: the baseline's latency
 /// and its clusters of failures are learnt meanwhile.
@@ -82,6 +82,9 @@ struct Watch {
     parity: u8,
     spread: Spread,
     outage: SharedOutage,
+    traffic: Traffic,
+    /// The baseline's latency by stratum; nothing where it is not compared.
+    speeds: Vec<Option<Speed>>,
     /// By number of the version.
     cases: HashMap<u16, Case>,
 }
@@ -117,12 +120,7 @@ impl Evaluator {
 
     /// When to look next; nothing if no service is compared.
     pub fn next_look(&self) -> Option<Duration> {
-        let open = self.services.values().any(|watch| watch.cases.values().any(|case| !case.told));
-        match (open, self.services.is_empty()) {
-            (true, _) => Some(LOOK),
-            (false, false) => Some(IDLE_LOOK),
-            (false, true) => None,
-        }
+        self.services.values().map(Watch::next_look).min()
     }
 
     /// Whether baseline and canaries of `service` fail alike; nothing if they are not compared.
@@ -155,12 +153,20 @@ impl Evaluator {
 
 impl Watch {
     fn new(service: &Service, compared: &Arc<Compared>, now: Duration) -> Self {
+        Self::asking(service, compared, Spread::new(now), now)
+    }
+
+    fn asking(service: &Service, compared: &Arc<Compared>, spread: Spread, now: Duration) -> Self {
+        let baseline = service.baseline;
+        let strata = compared.strata.iter();
         Self {
             compared: Arc::clone(compared),
-            baseline: service.baseline,
+            baseline,
             parity: service.parity,
-            spread: Spread::new(now),
-            outage: SharedOutage::new(compared, service.baseline, now),
+            spread,
+            outage: SharedOutage::new(compared, baseline, now),
+            traffic: Traffic::new(strata.clone().map(requests), now),
+            speeds: strata.map(|stratum| Speed::new(stratum, baseline, now)).collect(),
             cases: HashMap::new(),
         }
     }
@@ -174,13 +180,10 @@ impl Watch {
         found: &mut Vec<Found>,
     ) {
         if self.compared != *compared || self.baseline != service.baseline {
-            // Other questions, or other arms: what was found so far answers none of them. Numbers of
-            // versions are those of the arms before.
-            let cases = std::mem::take(&mut self.cases);
-            found.extend(cases.into_values().filter_map(|case| case.end(service)));
-            self.compared = Arc::clone(compared);
-            self.baseline = service.baseline;
-            self.outage = SharedOutage::new(compared, service.baseline, now);
+            // Other questions, or other arms: what was found so far answers none of them.
+            let spread = std::mem::replace(&mut self.spread, Spread::new(now));
+            let before = std::mem::replace(self, Self::asking(service, compared, spread, now));
+            found.extend(before.cases.into_values().filter_map(|case| case.end(service)));
         }
         if self.parity != service.parity {
             self.parity = service.parity;
@@ -211,6 +214,14 @@ impl Watch {
         }
     }
 
+    fn next_look(&self) -> Duration {
+        match self.cases.values().any(|case| !case.told) {
+            // What fails meanwhile is what waiting costs.
+            true => poll_interval(self.traffic.per_s()),
+            false => IDLE_LOOK,
+        }
+    }
+
     fn poll(&mut self, service: &Service, now: Duration, found: &mut Vec<Found>) {
         let baseline = &service.versions[usize::from(self.baseline)];
         if self.spread.poll(&baseline.endpoints, now) {
@@ -221,8 +232,18 @@ impl Watch {
         if let Some(change) = self.outage.poll(&self.compared, self.baseline, now) {
             found.push(Found::SharedOutage { service: service.name.clone(), change });
         }
+        let strata = &self.compared.strata;
+        self.traffic.look(strata.iter().map(requests), now);
+        for (number, (speed, stratum)) in self.speeds.iter_mut().zip(strata).enumerate() {
+            let Some(speed) = speed else { continue };
+            let Some(block) = speed.poll(stratum, now) else { continue };
+            for case in self.cases.values_mut() {
+                case.lines[number].compare_latency(stratum, &block, speed.reference(), now);
+            }
+            speed.absorb(&block);
+        }
         for case in self.cases.values_mut() {
-            for (line, stratum) in case.lines.iter_mut().zip(&self.compared.strata) {
+            for (line, stratum) in case.lines.iter_mut().zip(strata) {
                 line.poll(stratum, now);
             }
             found.extend(case.judge(service, &self.compared, now));
@@ -282,5 +303,15 @@ impl Case {
     }
 }
 
+/// Requests so far of all versions.
+fn requests(stratum: &Stratum) -> u64 {
+    let of = |cells: &EvidenceCells| {
+        [0, 1].map(|parity| cells.of(parity).trials.read()).into_iter().fold(0, u64::wrapping_add)
+    };
+    stratum.arms.iter().map(|arm| arm.cells.sum(of)).fold(0, u64::wrapping_add)
+}
+
+#[cfg(test)]
+mod simulated;
 #[cfg(test)]
 mod tests;

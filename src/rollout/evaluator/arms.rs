@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use super::speed::Closed;
 use crate::{
-    analysis::{Arms, Blocks, Comparison, Counter, LATENCY_BUCKETS, Latencies, Pace, Reference},
+    analysis::{Arms, Blocks, Comparison, Counter, LATENCY_BUCKETS, Latencies, Reference},
     registry::EvidenceState,
     snapshot::Stratum,
 };
 
 /// Latencies so far of one version, over all workers.
-type Sums = [u32; LATENCY_BUCKETS];
+pub(super) type Sums = [u32; LATENCY_BUCKETS];
 
 /// The blocks that are open, and the comparison that takes the closed ones.
 #[derive(Debug)]
@@ -17,12 +18,9 @@ pub(super) struct Line {
     arms: Arms<u16>,
     comparison: Comparison,
     blocks: Blocks,
-    pace: Pace,
-    /// What was seen of latencies when the open block began, by parity.
-    latencies: [Arms<Box<Sums>>; 2],
-    /// Trials then.
-    trials: u64,
-    reference: Reference,
+    /// What was seen of the canary's latencies when the open block began, by parity; nothing before the
+    /// first one that it is in from the beginning.
+    latencies: Option<[Box<Sums>; 2]>,
 }
 
 impl Line {
@@ -35,39 +33,38 @@ impl Line {
         now: Duration,
     ) -> Self {
         let arms = Arms::new(canary, baseline);
-        let counters = both(stratum, arms);
         Self {
             arms,
             comparison: Comparison::new(stratum.limits.clone(), phi, now),
-            blocks: Blocks::open(counters, now),
-            pace: Pace::new(now),
-            latencies: [0, 1].map(|parity| latencies(stratum, arms, parity)),
-            trials: trials(&counters),
-            reference: Reference::default(),
+            blocks: Blocks::open(both(stratum, arms), now),
+            latencies: None,
         }
     }
 
     /// Closes the blocks that are full.
     pub(super) fn poll(&mut self, stratum: &Stratum, now: Duration) {
-        let counters = both(stratum, self.arms);
-        for block in self.blocks.poll(counters, now) {
+        for block in self.blocks.poll(both(stratum, self.arms), now) {
             self.comparison.observe_errors(block, now);
         }
-        let new = trials(&counters).wrapping_sub(self.trials);
-        let Some(length) = self.pace.due(new, now) else { return };
-        self.trials = trials(&counters);
-        for parity in [0, 1] {
-            let sums = latencies(stratum, self.arms, parity);
-            let before = std::mem::replace(&mut self.latencies[usize::from(parity)], sums);
-            let sums = &self.latencies[usize::from(parity)];
-            let canary = Latencies::between(&before.canary, &sums.canary);
-            let baseline = Latencies::between(&before.baseline, &sums.baseline);
-            let block = Arms::new(&canary, &baseline);
-            self.comparison.observe_latency(block, &self.reference, now);
-            // Both parities are of the same time, which passes once.
-            let passed = if parity == 0 { length } else { Duration::ZERO };
-            self.reference.absorb(&baseline, passed);
+    }
+
+    /// Compares latencies with those of the `baseline` in the block that closes now.
+    pub(super) fn compare_latency(
+        &mut self,
+        stratum: &Stratum,
+        baseline: &Closed,
+        reference: &Reference,
+        now: Duration,
+    ) {
+        let after = latencies(stratum, self.arms.canary);
+        if let Some(before) = &self.latencies {
+            for (parity, baseline) in baseline.latencies.iter().enumerate() {
+                let canary = Latencies::between(&before[parity], &after[parity]);
+                let block = Arms::new(&canary, baseline);
+                self.comparison.observe_latency(block, reference, now);
+            }
         }
+        self.latencies = Some(after);
     }
 
     /// What it has come to.
@@ -104,17 +101,12 @@ fn both(stratum: &Stratum, arms: Arms<u16>) -> [Arms<Counter>; 2] {
     [0, 1].map(|parity| Arms::new(canary[parity], baseline[parity]))
 }
 
-fn trials(counters: &[Arms<Counter>; 2]) -> u64 {
-    let both = |arms: &Arms<Counter>| arms.canary.trials.wrapping_add(arms.baseline.trials);
-    both(&counters[0]).wrapping_add(both(&counters[1]))
-}
-
-fn latencies(stratum: &Stratum, arms: Arms<u16>, parity: u8) -> Arms<Box<Sums>> {
-    let of = |version| {
+/// Latencies so far of version number `version`, by parity.
+pub(super) fn latencies(stratum: &Stratum, version: u16) -> [Box<Sums>; 2] {
+    [0, 1].map(|parity| {
         let mut sums = Box::new([0; LATENCY_BUCKETS]);
         let cells = state(stratum, version).cells.iter();
         cells.for_each(|cells| cells.of(parity).add_latencies(&mut sums));
         sums
-    };
-    Arms::new(of(arms.canary), of(arms.baseline))
+    })
 }

@@ -1,71 +1,167 @@
+//! The pace of looks, and what is known before a canary begins.
+
+use std::collections::HashMap;
+
 use super::*;
 use crate::{
-    config::parse,
+    config::{Config, parse},
     registry::{Outcome, Registry},
     snapshot::{Decided, Overrides, Resolved, Sources},
 };
 
-/// A service with a canary that has a fifth of the players, and a clock.
-struct Stage {
-    snapshot: Snapshot,
-    evaluator: Evaluator,
-    now: Duration,
-    /// Requests of each version so far, by which it is said which of them fail.
-    asked: [u64; 2],
-}
+/// Numbers of the versions.
+pub(super) const BASELINE: usize = 0;
+pub(super) const CANARY: usize = 1;
 
-fn snapshot(eject: &str, weights: &str, registry: &mut Registry) -> Snapshot {
-    let text = format!(
-        "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices:\n  a:\n    \
-         baseline: v1\n    versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }}, v2: {{ endpoints: [ \
-         10.0.0.1:2 ] }} }}\n    weights: {weights}\n    eject: {eject}\n"
-    );
-    let config = parse(&text).expect("a good file");
-    let sources = Sources {
-        config: &config,
-        overrides: &Overrides::new(),
-        decided: &Decided::default(),
-        resolved: &Resolved::new(),
-        tls: &Default::default(),
-        access_log: None,
-    };
-    Snapshot::compile(1, sources, None, registry)
+/// A service of two versions, the first of which is the baseline, whose counts a test makes.
+pub(super) struct Stage {
+    config: Config,
+    overrides: Overrides,
+    decided: Decided,
+    registry: Registry,
+    pub(super) snapshot: Snapshot,
+    pub(super) evaluator: Evaluator,
+    pub(super) now: Duration,
 }
 
 impl Stage {
-    fn new(eject: &str) -> Self {
-        let snapshot = snapshot(eject, "{ v1: 80, v2: 20 }", &mut Registry::new(1));
-        let (evaluator, now) = (Evaluator::default(), Duration::ZERO);
-        let mut stage = Self { snapshot, evaluator, now, asked: [0; 2] };
-        assert_eq!(stage.look(), []);
+    /// A service with this `eject`, whose canary has no share.
+    pub(super) fn new(eject: &str) -> Self {
+        let config = parse(&format!(
+            "listen: [ {{ address: '127.0.0.1:0' }} ]\n\
+            services:\n  game-api:\n    baseline: v41\n    weights: {{ v41: 100, v42: 0 }}\n\
+            \x20   cohort: {{ key: [ client-ip ] }}\n    eject: {eject}\n    versions:\n\
+            \x20     v41: {{ endpoints: [ '127.0.0.1:9001' ] }}\n\
+            \x20     v42: {{ endpoints: [ '127.0.0.1:9002' ] }}\n\
+            routes: [ {{ service: game-api }} ]\n"
+        ));
+        let config = config.unwrap_or_else(|problems| panic!("{problems:?}"));
+        let mut registry = Registry::new(1);
+        let (overrides, decided) = (Overrides::new(), Decided::default());
+        let snapshot = compile(&config, &overrides, &decided, &mut registry);
+        let evaluator = Evaluator::default();
+        let mut stage =
+            Self { config, overrides, decided, registry, snapshot, evaluator, now: Duration::ZERO };
+        assert_eq!(stage.look_after(Duration::ZERO), []);
         stage
     }
 
-    fn look(&mut self) -> Vec<Found> {
+    /// Gives the canary this share of players.
+    pub(super) fn set_share(&mut self, share: f64) {
+        let weight = |w| Weight::new(w).expect("a weight");
+        let weights = [("v41".to_owned(), 1.0 - share), ("v42".to_owned(), share)];
+        let weights = weights.map(|(version, share)| (version, weight(share)));
+        self.overrides.insert("game-api".to_owned(), weights.into_iter().collect());
+        self.decided.begin_epochs(&self.snapshot, &self.config, &self.overrides);
+        self.snapshot = compile(&self.config, &self.overrides, &self.decided, &mut self.registry);
+    }
+
+    /// Counts a request as a worker does.
+    pub(super) fn count(&self, version: usize, outcome: Outcome) {
+        let cells = self.snapshot.routes[0].evidence[version].cells.of(0);
+        cells.record(self.snapshot.services[0].parity, outcome);
+    }
+
+    /// Looks when `pause` has passed.
+    pub(super) fn look_after(&mut self, pause: Duration) -> Vec<Found> {
+        self.now += pause;
         self.evaluator.poll(&self.snapshot, self.now)
     }
 
     /// So many seconds of 800 requests of the baseline and 200 of the canary each, of which one of so
     /// many fails (0: none); what was found meanwhile.
     fn pass(&mut self, seconds: u64, one_of: [u64; 2]) -> Vec<Found> {
-        let mut found = Vec::new();
+        let (mut found, mut asked) = (Vec::new(), [0_u64; 2]);
         for _ in 0..seconds * 50 {
-            self.now += Duration::from_millis(20);
-            for (version, requests) in [(0, 16), (1, 4)] {
+            for (version, requests) in [(BASELINE, 16), (CANARY, 4)] {
                 for _ in 0..requests {
-                    self.asked[version] += 1;
-                    let (nth, one_of) = (self.asked[version], one_of[version]);
+                    asked[version] += 1;
+                    let (nth, one_of) = (asked[version], one_of[version]);
                     let failed = one_of > 0 && nth.is_multiple_of(one_of);
                     let outcome = if failed { Outcome::Failed } else { Outcome::Served(1_000) };
-                    let service = &self.snapshot.services[0];
-                    let compared = service.compared.as_ref().expect("compared");
-                    let cells = compared.strata[0].arms[version].cells.of(0);
-                    cells.record(service.parity, outcome);
+                    self.count(version, outcome);
                 }
             }
-            found.extend(self.look());
+            found.extend(self.look_after(Duration::from_millis(20)));
         }
         found
+    }
+
+    /// A second in which the baseline answers `requests` within 10 ms, all but 2 % within 1.
+    fn serve(&mut self, requests: u32) -> Vec<Found> {
+        for n in 0..requests {
+            let latency_us = if n % 50 == 0 { 10_000 } else { 1_000 };
+            self.count(BASELINE, Outcome::Served(latency_us));
+        }
+        self.look_after(Duration::from_secs(1))
+    }
+}
+
+fn compile(
+    config: &Config,
+    overrides: &Overrides,
+    decided: &Decided,
+    registry: &mut Registry,
+) -> Snapshot {
+    let (resolved, tls) = (Resolved::new(), HashMap::new());
+    let sources =
+        Sources { config, overrides, decided, resolved: &resolved, tls: &tls, access_log: None };
+    Snapshot::compile(1, sources, None, registry)
+}
+
+#[test]
+fn looks_are_rare_without_a_canary_and_sooner_with_traffic() {
+    let mut stage = Stage::new("{ errors: {} }");
+    assert_eq!(stage.evaluator.next_look(), Some(IDLE_LOOK));
+    stage.set_share(0.05);
+    assert_eq!(stage.serve(4_900), []);
+    assert_eq!(stage.evaluator.next_look(), Some(Duration::from_millis(10)));
+    assert_eq!(stage.serve(5_000), []);
+    assert_eq!(stage.evaluator.next_look(), Some(Duration::from_millis(5)));
+    assert_eq!(stage.serve(10), []);
+    assert_eq!(stage.evaluator.next_look(), Some(Duration::from_millis(10)));
+    stage.set_share(0.0);
+    assert_eq!(stage.look_after(IDLE_LOOK), []);
+    assert_eq!(stage.evaluator.next_look(), Some(IDLE_LOOK));
+    assert_eq!(Evaluator::default().next_look(), None);
+}
+
+/// A second of `requests` to the baseline and fifty slow ones to the canary: the versions found.
+fn compare_slow(stage: &mut Stage, requests: u32) -> Vec<Box<str>> {
+    (0..50).for_each(|_| stage.count(CANARY, Outcome::Served(30_000)));
+    let found = stage.serve(requests).into_iter();
+    let worse = found.filter_map(|found| match found {
+        Found::Worse(suspect) => Some(suspect.version),
+        _ => None,
+    });
+    worse.collect()
+}
+
+#[test]
+fn the_baselines_latency_is_known_before_a_rollout_and_after_it() {
+    let mut stage = Stage::new("{ latency: { p99: 20% }, warm_up: 0s }");
+    (0..3).for_each(|_| assert_eq!(stage.serve(1_000), []));
+    for _rollout in 0..2 {
+        stage.set_share(0.05);
+        assert_eq!(stage.look_after(Duration::from_millis(10)), []);
+        // The canary came amid the first block.
+        assert_eq!(compare_slow(&mut stage, 100), [] as [Box<str>; 0]);
+        assert_eq!(compare_slow(&mut stage, 100), ["v42".into()]);
+        stage.set_share(0.0);
+        assert_eq!(words(&stage.serve(100)), ["no longer compared"]);
+    }
+}
+
+#[test]
+fn other_questions_begin_anew() {
+    let mut stage = Stage::new("{ latency: { p99: 20% }, warm_up: 0s }");
+    (0..3).for_each(|_| assert_eq!(stage.serve(1_000), []));
+    let mut other = Stage::new("{ latency: { p99: 30% }, warm_up: 0s }");
+    std::mem::swap(&mut stage.evaluator, &mut other.evaluator);
+    other.now = stage.now;
+    other.set_share(0.05);
+    for _ in 0..3 {
+        assert_eq!(compare_slow(&mut other, 100), [] as [Box<str>; 0]);
     }
 }
 
@@ -85,24 +181,28 @@ fn words(found: &[Found]) -> Vec<&'static str> {
 #[test]
 fn a_canary_that_fails_is_near_before_it_is_worse_and_told_once() {
     let mut stage = Stage::new("{ errors: {} }");
+    stage.set_share(0.2);
     assert_eq!(words(&stage.pass(10, [1_000, 1_000])), [""; 0]);
     let found = stage.pass(10, [1_000, 10]);
     assert_eq!(words(&found), ["near", "worse"]);
     let Found::NearMiss(suspect) = &found[0] else { panic!("{found:?}") };
-    assert_eq!((&*suspect.service, &*suspect.version, suspect.mode), ("a", "v2", Mode::Act));
+    assert_eq!(
+        (&*suspect.service, &*suspect.version, suspect.mode),
+        ("game-api", "v42", Mode::Act)
+    );
     let verdict = &suspect.verdict;
     let evidence = verdict.log_evidence.expect("some");
     assert!(evidence >= 0.5 * verdict.log_threshold && evidence < verdict.log_threshold);
     // Weights were not changed, as a controller would: nothing more is to be said, until they are.
     assert_eq!(words(&stage.pass(5, [1_000, 10])), [""; 0]);
-    stage.snapshot = snapshot("{ errors: {} }", "{ v1: 100, v2: 0 }", &mut Registry::new(1));
-    assert_eq!(words(&stage.look()), ["no longer compared"]);
-    assert_eq!(words(&stage.look()), [""; 0]);
+    stage.set_share(0.0);
+    assert_eq!(words(&stage.pass(1, [0, 0])), ["no longer compared"]);
 }
 
 #[test]
 fn a_near_miss_that_passes_is_told_as_over() {
     let mut stage = Stage::new("{ errors: {} }");
+    stage.set_share(0.2);
     stage.pass(5, [1_000, 1_000]);
     let mut found = Vec::new();
     for _ in 0..500 {
@@ -119,15 +219,16 @@ fn a_near_miss_that_passes_is_told_as_over() {
 #[test]
 fn what_both_arms_share_is_an_outage_and_no_verdict() {
     let mut stage = Stage::new("{ errors: {} }");
+    stage.set_share(0.2);
     assert_eq!(words(&stage.pass(30, [1_000, 1_000])), [""; 0]);
     let found = stage.pass(30, [3, 3]);
     assert_eq!(words(&found), ["outage"]);
-    assert_eq!(stage.evaluator.has_shared_outage("a"), Some(true));
+    assert_eq!(stage.evaluator.has_shared_outage("game-api"), Some(true));
     let Found::SharedOutage { change: OutageChange::Begins(counts), .. } = &found[0] else {
         panic!("{found:?}")
     };
     assert!(counts.canary.failures() > 50 && counts.baseline.failures() > 200, "{counts:?}");
     assert_eq!(words(&stage.pass(30, [1_000, 1_000])), ["outage over"]);
-    assert_eq!(stage.evaluator.has_shared_outage("a"), Some(false));
-    assert_eq!(stage.evaluator.has_shared_outage("b"), None);
+    assert_eq!(stage.evaluator.has_shared_outage("game-api"), Some(false));
+    assert_eq!(stage.evaluator.has_shared_outage("other"), None);
 }

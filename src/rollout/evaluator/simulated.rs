@@ -1,0 +1,133 @@
+//! What alpha promises, through all that stands between a worker's cells and an ejection.
+//!
+//! Days of an equal canary in seconds: requests are counted in the cells as a worker counts them, the
+//! evaluator looks, and the weights grow in steps, each with an epoch of its own. What is simpler than
+//! life: one worker; a request ends in the instant it begins; forty requests a second, looked at every
+//! 200 ms instead of 10, since one in a hundred such looks would find something new.
+//!
+//! `TIDEGATE_AA_RUNS=500 cargo test --release --lib equal_canary -- --nocapture` runs whole days, in
+//! half an hour of one core; without it the runs are few and short.
+
+use std::{f64::consts::TAU, thread};
+
+use fastrand::Rng;
+
+use super::{
+    tests::{BASELINE, CANARY, Stage},
+    *,
+};
+use crate::registry::Outcome;
+
+const LOOK: Duration = Duration::from_millis(200);
+const REQUESTS_PER_S: f64 = 40.0;
+/// Shares of the canary, each for an equal part of the run.
+const RAMP: [f64; 4] = [0.01, 0.05, 0.25, 0.5];
+/// Length of the outage in each step but the first, which both versions share; it spans a step's end.
+const OUTAGE: Duration = Duration::from_secs(120);
+
+/// How requests of both versions fare at an instant.
+struct Weather {
+    failing: f64,
+    /// Median latency in microseconds.
+    latency_us: f64,
+}
+
+impl Weather {
+    /// Rates and latencies drift by the hour; around the end of each step both versions break down.
+    fn at(now: Duration, length: Duration) -> Self {
+        let turn = |period_s: f64| (TAU * now.as_secs_f64() / period_s).sin();
+        let step = length / RAMP.len() as u32;
+        let into = now.as_secs_f64() % step.as_secs_f64();
+        let outage = now > step / 2
+            && (into < OUTAGE.as_secs_f64() / 2.0
+                || into > step.as_secs_f64() - OUTAGE.as_secs_f64() / 2.0);
+        Self {
+            failing: if outage { 0.3 } else { 0.003 * 3f64.powf(turn(5.0 * 3600.0)) },
+            latency_us: if outage { 60_000.0 } else { 20_000.0 * 1.5f64.powf(turn(3.0 * 3600.0)) },
+        }
+    }
+
+    /// Lognormal latencies, of which one in a hundred is more than six times the median.
+    fn outcome(&self, rng: &mut Rng) -> Outcome {
+        if rng.f64() < self.failing {
+            return Outcome::Failed;
+        }
+        let normal = (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (TAU * rng.f64()).cos();
+        Outcome::Served((self.latency_us * (0.8 * normal).exp()) as u32)
+    }
+}
+
+/// When a canary that fails and lasts `times` as much as the baseline is ejected, if ever.
+fn ejected_at(eject: &str, length: Duration, times: f64, seed: u64) -> Option<Duration> {
+    let mut rng = Rng::with_seed(seed);
+    let mut stage = Stage::new(eject);
+    let (mut step, mut due) = (None, rng.f64());
+    while stage.now < length {
+        let weather = Weather::at(stage.now, length);
+        let now_at = (stage.now.as_secs_f64() / length.as_secs_f64() * RAMP.len() as f64) as usize;
+        if step != Some(now_at) {
+            stage.set_share(RAMP[now_at]);
+            step = Some(now_at);
+        }
+        let worse =
+            Weather { failing: weather.failing * times, latency_us: weather.latency_us * times };
+        // Nobody knows how many come between two looks.
+        due += 2.0 * rng.f64() * REQUESTS_PER_S * LOOK.as_secs_f64();
+        while due >= 1.0 {
+            due -= 1.0;
+            match rng.f64() < RAMP[now_at] {
+                true => stage.count(CANARY, worse.outcome(&mut rng)),
+                false => stage.count(BASELINE, weather.outcome(&mut rng)),
+            }
+        }
+        if stage.look_after(LOOK).iter().any(|found| matches!(found, Found::Worse(_))) {
+            return Some(stage.now);
+        }
+    }
+    None
+}
+
+/// How many of `runs` canaries are ejected.
+fn ejected(eject: &str, runs: u64, length: Duration, times: f64) -> usize {
+    let half = |odd: u64| {
+        let seeds = (0..runs).filter(|seed| seed % 2 == odd);
+        seeds.filter(|seed| ejected_at(eject, length, times, *seed).is_some()).count()
+    };
+    thread::scope(|scope| {
+        let odd = scope.spawn(|| half(1));
+        half(0) + odd.join().expect("no panic")
+    })
+}
+
+/// What the file asks for by default, p95 and p99 compared.
+const DEFAULT: &str = "{ errors: {}, latency: { p95: 20%, p99: 20% } }";
+/// Nothing is tolerated, so an equal canary is at the very boundary of what may be ejected.
+const STRICT: &str = "{ errors: { relative: 0%, absolute: 0% }, latency: { p95: 0%, p99: 0% }, \
+                      alpha: 5%, warm_up: 0s }";
+
+#[test]
+fn an_equal_canary_is_ejected_no_more_often_than_alpha_allows() {
+    let runs = std::env::var("TIDEGATE_AA_RUNS").ok().and_then(|text| text.parse().ok());
+    let (runs, length) = match runs {
+        Some(runs) => (runs, Duration::from_secs(24 * 3600)),
+        None => (4, Duration::from_secs(1200)),
+    };
+    let (default, strict) =
+        (ejected(DEFAULT, runs, length, 1.0), ejected(STRICT, runs, length, 1.0));
+    println!(
+        "of {runs} equal canaries over {length:?}, {default} ejected at alpha 0.1 %, {strict} at 5 % \
+         with nothing tolerated"
+    );
+    // Three and a half standard deviations above the mean that alpha allows.
+    let most = |alpha: f64| {
+        let mean = runs as f64 * alpha;
+        mean + 3.5 * (mean * (1.0 - alpha)).sqrt()
+    };
+    assert!(default as f64 <= most(0.001) && strict as f64 <= most(0.05));
+}
+
+/// Else what never ejects would pass.
+#[test]
+fn a_worse_canary_is_ejected_in_the_same_weather() {
+    assert_eq!(ejected(DEFAULT, 4, Duration::from_secs(1200), 2.0), 4);
+}
