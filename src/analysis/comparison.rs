@@ -180,10 +180,7 @@ impl Comparison {
 
     fn terms(&self) -> Vec<Term> {
         let errors = self.errors.iter().map(|test| (Metric::Errors, test));
-        let latency = self.latency.iter().map(|test| match test.quantile() {
-            Quantile::P95 => (Metric::LatencyP95, test.engine()),
-            Quantile::P99 => (Metric::LatencyP99, test.engine()),
-        });
+        let latency = self.latency.iter().map(|test| (test.quantile().into(), test.engine()));
         let counted = errors.chain(latency).map(|(metric, test)| Term {
             metric,
             log_evidence: test.log_evidence(),
@@ -216,6 +213,7 @@ impl Comparison {
         };
         let mut verdict = Verdict {
             answer,
+            alone: false,
             since_s,
             compared_s: s(now),
             log_evidence: known(self.log_evidence()),

@@ -23,6 +23,7 @@ use super::{
 mod buckets;
 mod reference;
 
+pub(super) use buckets::first_at_or_above;
 pub use buckets::{BUCKETS as LATENCY_BUCKETS, Latencies, bucket as latency_bucket};
 pub use reference::Reference;
 

@@ -18,12 +18,14 @@
 //! | `amount` | does it earn less or pay more? |
 //! | `endpoint` | is one endpoint worse than its peers? |
 //! | `certificate` | is the canary certainly no worse than so many times? |
+//! | `alone`, `usual` | is a version with nothing beside it worse than a limit, or than what was before? |
 //! | `limits`, `comparison`, `verdict` | all of it together, and how it is said |
 //! | `estimate`, `onset`, `outage` | how much worse, since when, or are both bad: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
 //! players to the canary break that; their requests must not be counted.
 
+mod alone;
 mod amount;
 mod bet;
 mod block;
@@ -40,9 +42,11 @@ mod limits;
 mod onset;
 mod outage;
 mod temper;
+mod usual;
 mod verdict;
 mod wealth;
 
+pub use alone::{Alone, Bound, Source};
 pub use amount::{AmountTest, Amounts, Clip, Side, Total};
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Blocks, Pace, poll_interval};
@@ -57,6 +61,7 @@ pub use grid::{BaseRate, Component, Grid};
 pub use latency::{LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, latency_bucket};
 pub use limits::{Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
+pub use usual::Usual;
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    alone::Source,
     amount::{AmountTest, Side, Total},
     bet::Tolerance,
     counts::{Arms, Tally},
@@ -64,6 +65,10 @@ impl Metric {
 pub struct Verdict {
     /// The answer.
     pub answer: Answer,
+    /// Whether no baseline served beside the version, so that an outage that every version would share
+    /// looks the same.
+    #[serde(default)]
+    pub alone: bool,
     /// Since when it stands, in seconds since the comparison began.
     pub since_s: f64,
     /// How long the arms have been compared, in seconds; of a failure, until it was decided.
@@ -130,6 +135,18 @@ pub enum Numbers {
         /// Tolerated multiple of the baseline's latency.
         tolerated_factor: f64,
     },
+    /// Requests of a version that serves alone, against a fixed bound.
+    Bound {
+        /// What was counted; `failures` are failed or slow requests.
+        counts: Rate,
+        /// Where the bound comes from.
+        source: Source,
+        /// Share of requests that may be bad, 0 to 1.
+        tolerated_share: f64,
+        /// From which latency on a request counted as slow, in milliseconds; absent where failures are
+        /// counted.
+        slow_ms: Option<f64>,
+    },
     /// Amounts of money.
     Amount {
         /// The canary.
@@ -181,6 +198,15 @@ pub struct Mean {
     pub mean: Option<f64>,
 }
 
+impl From<Quantile> for Metric {
+    fn from(quantile: Quantile) -> Self {
+        match quantile {
+            Quantile::P95 => Self::LatencyP95,
+            Quantile::P99 => Self::LatencyP99,
+        }
+    }
+}
+
 impl From<Tally> for Rate {
     fn from(tally: Tally) -> Self {
         Self { requests: tally.trials(), failures: tally.failures(), rate: tally.rate() }
@@ -209,6 +235,15 @@ impl Counts {
 }
 
 impl Finding {
+    /// What it is about, as the label `gate` of the metrics has it.
+    pub fn gate(&self) -> String {
+        let metric = self.metric.label();
+        match self.numbers {
+            Numbers::Bound { source, .. } => format!("{metric}_{}", source.label()),
+            _ => metric.to_owned(),
+        }
+    }
+
     /// What a test of errors says; `began` is when the comparison did, in the caller's time. Also for
     /// an endpoint, whose baseline are its peers.
     pub fn of_errors(test: &Engine, began: Duration) -> Self {
@@ -222,10 +257,7 @@ impl Finding {
 
     /// What a test of latency says.
     pub fn of_latency(test: &LatencyTest, began: Duration) -> Self {
-        let metric = match test.quantile() {
-            Quantile::P95 => Metric::LatencyP95,
-            Quantile::P99 => Metric::LatencyP99,
-        };
+        let metric = test.quantile().into();
         let slow_ms = test.thresholds().map(|t| (ms(t.canary), ms(t.baseline)));
         Self::of(metric, test.engine(), began, |counts| Numbers::Latency {
             counts,

@@ -7,6 +7,7 @@
 mod alerts;
 mod eject;
 mod health;
+mod slo;
 mod tls;
 
 use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -25,6 +26,7 @@ use super::{
 pub use alerts::{Alerts, Webhook};
 pub use eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, Probability, Statuses};
 pub use health::{Breaker, Health, HttpCheck, TcpCheck};
+pub use slo::Slo;
 pub use tls::{
     CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
     VersionTls,
@@ -168,6 +170,10 @@ pub struct Service {
     /// comparison.
     #[serde(default)]
     pub eject: Option<Eject>,
+    /// Absolute limits, by which a version is judged that has no baseline beside it, such as straight
+    /// after a cutover; with `eject` only. Default: none.
+    #[serde(default)]
+    pub slo: Option<Slo>,
     /// Which answers count as failures of the version. Default: 500 and above.
     #[serde(default)]
     pub failures: Option<Failures>,
@@ -342,6 +348,10 @@ pub struct Route {
     /// keeps the requests out of the comparison. Default: compared with all others of the service.
     #[serde(default)]
     pub eject: Option<Eject>,
+    /// Absolute limits of this route, ahead of the service's. A route that has some is compared by
+    /// itself. Default: the service's.
+    #[serde(default)]
+    pub slo: Option<Slo>,
     /// Which answers count as failures of the version. Default: as the service has it.
     #[serde(default)]
     pub failures: Option<Failures>,

@@ -39,7 +39,7 @@ pub struct Subject {
 pub enum Name {
     /// A version is out.
     VersionEjected,
-    /// A version is worse, and the comparison only advises.
+    /// A version is worse, and stays: the comparison only advises, or nothing serves beside it.
     VersionWorse,
     /// A version nearly is.
     NearMiss,
@@ -71,9 +71,7 @@ impl Name {
     fn summary(self) -> &'static str {
         match self {
             Self::VersionEjected => "Tidegate took a version out",
-            Self::VersionWorse => {
-                "A version is worse than its baseline, and nothing is done about it"
-            }
+            Self::VersionWorse => "A version is worse than it may be, and nothing is done about it",
             Self::NearMiss => "Evidence against a version is above half of what takes it out",
             Self::SharedOutage => "Baseline and canaries fail alike",
             Self::EndpointOut => "An endpoint gets no requests",
@@ -125,7 +123,7 @@ impl Alerts {
                 self.begin(version(Name::VersionEjected), &matter.reason, now);
             }
             Kind::Reinstated => self.end(&version(Name::VersionEjected), now),
-            Kind::WouldEject => {
+            Kind::WouldEject | Kind::WorseAlone => {
                 self.end(&version(Name::NearMiss), now);
                 self.begin(version(Name::VersionWorse), &matter.reason, now);
             }

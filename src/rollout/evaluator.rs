@@ -4,6 +4,7 @@
 //! changes nothing. A comparison begins when a version beside the baseline gets a share of players and
 //! ends when it has none: a version that comes back is a new rollout with an alpha of its own.
 
+mod alone;
 mod arms;
 mod shared;
 mod speed;
@@ -12,7 +13,14 @@ mod traffic;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use self::{arms::Line, shared::SharedOutage, speed::Speed, spread::Spread, traffic::Traffic};
+use self::{
+    alone::{Memory, Solo},
+    arms::Line,
+    shared::SharedOutage,
+    speed::Speed,
+    spread::Spread,
+    traffic::Traffic,
+};
 use crate::{
     analysis::{Answer, OutageChange, Verdict, poll_interval},
     config::{schema::Mode, units::Weight},
@@ -85,8 +93,13 @@ struct Watch {
     traffic: Traffic,
     /// The baseline's latency by stratum; nothing where it is not compared.
     speeds: Vec<Option<Speed>>,
+    memory: Memory,
     /// By number of the version.
     cases: HashMap<u16, Case>,
+    /// Versions that serve without a baseline beside them.
+    solos: Vec<Solo>,
+    /// When it was looked last.
+    looked: Duration,
 }
 
 /// One canary.
@@ -137,7 +150,7 @@ impl Evaluator {
         now: Duration,
     ) -> impl Iterator<Item = (&'a str, Option<&'a str>, Verdict)> {
         let watch = self.services.get(name).zip(snapshot.service(name));
-        watch.into_iter().flat_map(move |(watch, service)| {
+        let compared = watch.into_iter().flat_map(move |(watch, service)| {
             watch.cases.iter().flat_map(move |(version, case)| {
                 let version = service.versions.get(usize::from(*version));
                 version.into_iter().flat_map(move |version| {
@@ -147,7 +160,16 @@ impl Evaluator {
                     })
                 })
             })
-        })
+        });
+        let alone = watch.into_iter().flat_map(move |(watch, _)| {
+            watch.solos.iter().flat_map(move |solo| {
+                let strata = solo.verdicts(now).zip(&watch.compared.strata);
+                strata.filter_map(move |(verdict, stratum)| {
+                    Some((&*solo.version, stratum.route.as_deref(), verdict?))
+                })
+            })
+        });
+        compared.chain(alone)
     }
 }
 
@@ -167,7 +189,10 @@ impl Watch {
             outage: SharedOutage::new(compared, baseline, now),
             traffic: Traffic::new(strata.clone().map(requests), now),
             speeds: strata.map(|stratum| Speed::new(stratum, baseline, now)).collect(),
+            memory: Memory::default(),
             cases: HashMap::new(),
+            solos: Vec::new(),
+            looked: now,
         }
     }
 
@@ -183,7 +208,9 @@ impl Watch {
             // Other questions, or other arms: what was found so far answers none of them.
             let spread = std::mem::replace(&mut self.spread, Spread::new(now));
             let before = std::mem::replace(self, Self::asking(service, compared, spread, now));
+            self.memory = before.memory;
             found.extend(before.cases.into_values().filter_map(|case| case.end(service)));
+            found.extend(before.solos.into_iter().filter_map(|solo| solo.end(service)));
         }
         if self.parity != service.parity {
             self.parity = service.parity;
@@ -198,11 +225,24 @@ impl Watch {
         let stays = |version: u16| has_share(version) && has_share(self.baseline);
         let gone = self.cases.extract_if(|version, _| !stays(*version));
         found.extend(gone.filter_map(|(_, case)| case.end(service)));
-        if !has_share(self.baseline) {
+        let with_share = (0..service.versions.len() as u16).filter(|v| has_share(*v));
+        let (baseline, canaries): (Vec<_>, Vec<_>) = with_share.partition(|v| *v == self.baseline);
+        let alone = match (baseline.is_empty(), canaries.is_empty()) {
+            (true, _) => &canaries,
+            (false, true) => &baseline,
+            (false, false) => &Vec::new(),
+        };
+        let gone = self.solos.extract_if(.., |solo| !alone.contains(&solo.number));
+        found.extend(gone.filter_map(|solo| solo.end(service)));
+        for version in alone {
+            if !self.solos.iter().any(|solo| solo.number == *version) {
+                self.solos.push(Solo::new(service, compared, *version, &self.memory, now));
+            }
+        }
+        if baseline.is_empty() {
             return;
         }
-        let canaries = (0..service.versions.len() as u16).filter(|v| *v != self.baseline);
-        for version in canaries.filter(|v| has_share(*v)) {
+        for version in canaries {
             self.cases.entry(version).or_insert_with(|| Case {
                 version: service.versions[usize::from(version)].name.clone(),
                 lines: (compared.strata.iter())
@@ -247,6 +287,14 @@ impl Watch {
                 line.poll(stratum, now);
             }
             found.extend(case.judge(service, &self.compared, now));
+        }
+        for solo in &mut self.solos {
+            found.extend(solo.poll(service, &self.compared, now));
+        }
+        if now.saturating_sub(self.looked) >= IDLE_LOOK {
+            self.looked = now;
+            let references = self.speeds.iter().map(|speed| speed.as_ref().map(Speed::reference));
+            self.memory.learn(service, &self.compared, references, self.spread.phi(), now);
         }
     }
 }

@@ -35,6 +35,8 @@ pub enum Kind {
     Ejected,
     /// A version would have been, if the comparison acted.
     WouldEject,
+    /// A version that has no baseline beside it is worse than it may be; it stays.
+    WorseAlone,
     /// A version was taken back in.
     Reinstated,
     /// Evidence against a version is above half of its threshold.
@@ -68,6 +70,7 @@ impl Kind {
             Self::ConfigurationRejected => "configuration_rejected",
             Self::Ejected => "ejected",
             Self::WouldEject => "would_eject",
+            Self::WorseAlone => "worse_alone",
             Self::Reinstated => "reinstated",
             Self::NearMiss => "near_miss",
             Self::NearMissOver => "near_miss_over",

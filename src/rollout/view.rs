@@ -270,7 +270,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
                 None => what.to_owned(),
             };
             let each = verdict.findings.iter();
-            let each = each.filter_map(|f| Some((gate(f.metric.label()), f.log_evidence?)));
+            let each = each.filter_map(|f| Some((gate(&f.gate()), f.log_evidence?)));
             version.evidence_log.extend(each);
             version.evidence_log.extend(verdict.log_evidence.map(|all| (gate("all"), all)));
             version.evidence_threshold.push((gate("all"), verdict.log_threshold));

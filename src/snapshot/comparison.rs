@@ -7,7 +7,7 @@ use crate::{
     analysis::{Limits, parts_of_alpha},
     config::{
         Config,
-        schema::{self, Mode},
+        schema::{self, Mode, Slo},
     },
     registry::{EvidenceState, Registry},
 };
@@ -31,6 +31,8 @@ pub struct Stratum {
     pub route: Option<Box<str>>,
     /// What is tolerated.
     pub limits: Limits,
+    /// What a version without a baseline beside it is judged by.
+    pub slo: Slo,
     /// When a request without an answer counts as failed; nothing: when it times out.
     pub deadline: Option<Duration>,
     /// Evidence by version of the service.
@@ -42,7 +44,8 @@ impl PartialEq for Stratum {
     fn eq(&self, other: &Self) -> bool {
         let same_arms = self.arms.len() == other.arms.len()
             && self.arms.iter().zip(&other.arms).all(|(a, b)| Arc::ptr_eq(a, b));
-        self.route == other.route && self.limits == other.limits && same_arms
+        let same_limits = self.limits == other.limits && self.slo == other.slo;
+        self.route == other.route && same_limits && same_arms
     }
 }
 
@@ -60,13 +63,20 @@ impl Compared {
             return None;
         }
         let own = config.routes.iter().filter(|route| route.service == name);
-        let own = own.filter_map(|route| Some((Some(route.label()), route.eject.as_ref()?)));
-        let own = own.filter(|(_, eject)| eject.mode != Some(Mode::Off));
+        let own = own.filter(|route| has_limits(route));
+        let nothing = schema::Eject::default();
+        let own = own.map(|route| {
+            let eject = route.eject.as_ref().unwrap_or(&nothing);
+            (Some(route.label()), eject, route.slo.or(service.slo))
+        });
+        let own = own.filter(|(_, eject, _)| eject.mode != Some(Mode::Off));
         let own: Vec<_> = own.collect();
-        let asked: Vec<Option<f64>> = own.iter().map(|(_, e)| e.alpha.map(|a| a.0)).collect();
+        let asked: Vec<Option<f64>> = own.iter().map(|(_, e, _)| e.alpha.map(|a| a.0)).collect();
         let alpha = eject.alpha_or_default();
-        let all = [(None, eject)].into_iter().chain(own);
-        let strata = all.zip(parts_of_alpha(alpha, &asked)).map(|((route, own), part)| Stratum {
+        let all = [(None, eject, service.slo)].into_iter().chain(own);
+        let parts = all.zip(parts_of_alpha(alpha, &asked));
+        let strata = parts.map(|((route, own, slo), part)| Stratum {
+            slo: slo.unwrap_or_default(),
             limits: Limits::of(eject, own, part),
             deadline: own.deadline.or(eject.deadline),
             arms: versions
@@ -80,11 +90,16 @@ impl Compared {
 
     /// Where the requests of `route` with its `label` count; nothing if they are not compared.
     pub(super) fn stratum_of(&self, route: &schema::Route, label: &str) -> Option<&Stratum> {
-        match &route.eject {
-            None => self.strata.first(),
-            Some(_) => self.strata.iter().find(|stratum| stratum.route.as_deref() == Some(label)),
+        match has_limits(route) {
+            false => self.strata.first(),
+            true => self.strata.iter().find(|stratum| stratum.route.as_deref() == Some(label)),
         }
     }
+}
+
+/// Whether `route` has limits of its own.
+fn has_limits(route: &schema::Route) -> bool {
+    route.eject.is_some() || route.slo.is_some()
 }
 
 /// Statuses that are failures of a version, of 600.

@@ -131,6 +131,36 @@ fn by_word_any_version_goes_but_the_last() {
     assert!((0..500).any(|player| ask(&mut client, player).0 == "v1"));
 }
 
+/// There is nowhere for its players to go.
+#[test]
+fn the_only_version_that_serves_is_reported_and_stays() {
+    let (never, failing) = (Arc::default(), Arc::new(AtomicBool::new(true)));
+    let (v1, v2) = (origin("v1", &never, 1), origin("v2", &failing, 5));
+    let proxy = Proxy::builder()
+        .version("v1", &v1)
+        .version("v2", &v2)
+        .service("weights: { v1: 0, v2: 100 }")
+        .service("eject: { errors: {} }")
+        .service("slo: { errors: 1% }")
+        .top("admin: { address: 127.0.0.1:0 }")
+        .start();
+    let mut client = proxy.connect();
+    let told = || {
+        let controller = proxy.controller();
+        controller.events().since(0).any(|event| event.kind.label() == "worse_alone")
+    };
+    eventually("it is told", || {
+        (0..50).for_each(|player| drop(ask(&mut client, player)));
+        told()
+    });
+    let shown = get(&proxy);
+    assert_eq!(shown["versions"][1]["state"], "serving");
+    let verdict = &shown["verdicts"][0];
+    assert_eq!((&verdict["answer"], &verdict["alone"]), (&json!("fail"), &json!(true)));
+    assert_eq!(verdict["findings"][0]["numbers"]["bound"]["source"], "slo");
+    assert!(proxy.controller().ejections().is_empty());
+}
+
 /// A bad version came back with every upgrade of the proxy, until it was found out again.
 #[test]
 fn what_is_ejected_stays_so_when_another_process_takes_over() {

@@ -41,8 +41,14 @@ pub(super) fn lower_us(bucket: usize) -> u64 {
 pub(super) fn canary_threshold(baseline: usize, factor_ppm: u64) -> usize {
     let scaled = u128::from(lower_us(baseline)) * u128::from(factor_ppm);
     let edge_us = u64::try_from(scaled.div_ceil(1_000_000)).unwrap_or(u64::MAX);
-    let bucket = index(edge_us) as usize;
-    if lower_us(bucket) >= edge_us { bucket } else { bucket + 1 }
+    first_at_or_above(edge_us)
+}
+
+/// The first bucket in which all take `latency_us` microseconds or longer; it may lie beyond the last
+/// one.
+pub(in crate::analysis) fn first_at_or_above(latency_us: u64) -> usize {
+    let bucket = index(latency_us) as usize;
+    if lower_us(bucket) >= latency_us { bucket } else { bucket + 1 }
 }
 
 /// How many requests of one arm took how long.
@@ -67,6 +73,13 @@ impl Latencies {
             between.requests += *count;
         }
         between
+    }
+
+    /// These and `others` together.
+    pub fn with(mut self, others: &Self) -> Self {
+        self.counts.iter_mut().zip(others.counts.iter()).for_each(|(count, other)| *count += other);
+        self.requests += others.requests;
+        self
     }
 
     /// Counts a successful answer that took `latency_us` microseconds. Failures that come fast belong
@@ -94,7 +107,7 @@ impl Latencies {
     }
 
     /// Requests in bucket `first` or above.
-    pub(super) fn at_or_above(&self, first: usize) -> u64 {
+    pub(in crate::analysis) fn at_or_above(&self, first: usize) -> u64 {
         self.counts.get(first..).map_or(0, |slow| slow.iter().sum())
     }
 

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use super::buckets::{BUCKETS, Latencies};
+use super::{
+    Quantile,
+    buckets::{BUCKETS, Latencies, lower_us},
+};
 
 /// Age at which a request counts half.
 const HALF_LIFE: Duration = Duration::from_secs(60);
@@ -39,6 +42,15 @@ impl Reference {
     /// Requests ever taken in.
     pub fn requests(&self) -> u64 {
         self.requests
+    }
+
+    /// The latency that all of a quantile's bucket are below; nothing until enough requests tell it.
+    pub fn latency_of(&self, quantile: Quantile) -> Option<Duration> {
+        if self.requests < quantile.warm_up_requests() {
+            return None;
+        }
+        let above = self.bucket_of(quantile.level())? + 1;
+        Some(Duration::from_micros(lower_us(above)))
     }
 
     /// The bucket of the quantile `level`, 0 to 1; nothing if too little is left.

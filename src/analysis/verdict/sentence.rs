@@ -4,14 +4,17 @@
 use std::fmt;
 
 use super::{
-    Answer, Component, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict,
+    Answer, Component, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Source, Verdict,
 };
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let after = self.compared_s;
         match self.answer {
-            Answer::Fail => write!(f, "fail after {after:.1} s: the canary {}", self.difference())?,
+            Answer::Fail => {
+                let who = if self.alone { "it" } else { "the canary" };
+                write!(f, "fail after {after:.1} s: {who} {}", self.difference())?;
+            }
             Answer::Pass => match self.health {
                 Some(health) => write!(f, "pass after {:.1} s: {health}", self.since_s)?,
                 None => write!(f, "pass after {:.1} s", self.since_s)?,
@@ -27,7 +30,15 @@ impl fmt::Display for Verdict {
                 write!(f, "; log evidence {evidence:.2} of {:.2}", self.log_threshold)
             }
             None => write!(f, "; nothing to compare yet"),
+        }?;
+        if self.alone && self.answer == Answer::Fail {
+            write!(
+                f,
+                "; no baseline serves beside it, so this cannot be told from an outage that every \
+                 version would share"
+            )?;
         }
+        Ok(())
     }
 }
 
@@ -66,6 +77,18 @@ impl fmt::Display for Finding {
                     write!(f, "; slow from {canary:.1} ms on, the baseline from {baseline:.1} ms")?;
                 }
                 write!(f, "; tolerated {tolerated_factor} times the latency")?;
+            }
+            Numbers::Bound { counts, source, tolerated_share, slow_ms } => {
+                write!(f, "{counts} ")?;
+                match slow_ms {
+                    Some(slow_ms) => write!(f, "took {slow_ms:.1} ms or longer")?,
+                    None => write!(f, "failed")?,
+                }
+                write!(f, ", {} tolerated by ", Percent(*tolerated_share))?;
+                match source {
+                    Source::Slo => write!(f, "slo")?,
+                    Source::Before => write!(f, "the rate of the baseline before")?,
+                }
             }
             Numbers::Amount { canary, baseline, ratio, tolerated_ratio } => {
                 write!(f, "{canary} of the canary against {baseline}")?;

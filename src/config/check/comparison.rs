@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::config::{
     problem::FieldPath,
-    schema::{Config, Eject, Failures, Mode, Route},
+    schema::{Config, Eject, Failures, Mode, Route, Slo},
 };
 
 /// Checks what the service `name` says.
@@ -15,7 +15,8 @@ pub(super) fn service(
     found: &mut Vec<Finding>,
 ) {
     let off = eject.mode == Some(Mode::Off);
-    if eject.errors.is_none() && eject.latency.is_none() && !off {
+    let slo = config.services.get(name).is_some_and(|service| service.slo.is_some());
+    if eject.errors.is_none() && eject.latency.is_none() && !off && !slo {
         let message = "compares nothing; write errors or latency, or leave the field out";
         found.push(Finding::new(path.clone(), message));
     }
@@ -77,6 +78,35 @@ fn limits(eject: &Eject, path: &FieldPath, found: &mut Vec<Finding>) {
     if eject.minimum_failures == Some(0) {
         let message = "nobody is ejected without a failure; write 1 or more";
         found.push(Finding::new(path.key("minimum_failures"), message));
+    }
+}
+
+/// Checks absolute limits beside `eject`, which the service or the route has.
+pub(super) fn slo(slo: &Slo, eject: Option<&Eject>, path: &FieldPath, found: &mut Vec<Finding>) {
+    if *slo == Slo::default() {
+        let message = "says nothing; write errors, p95 or p99, or leave the field out";
+        found.push(Finding::new(path.clone(), message));
+    }
+    match eject.map(|eject| eject.mode) {
+        None => {
+            let message =
+                "nobody judges by it without the service's eject; write that too, or leave it out";
+            found.push(Finding::new(path.clone(), message));
+        }
+        Some(Some(Mode::Off)) => {
+            let message =
+                "nobody judges by it while eject is off; leave it out, or set another mode";
+            found.push(Finding::new(path.clone(), message));
+        }
+        Some(_) => {}
+    }
+    if slo.errors.is_some_and(|share| share.0 >= 1.0) {
+        let message = "all requests may fail; write less than 100%, or leave it out";
+        found.push(Finding::new(path.key("errors"), message));
+    }
+    if slo.p95.zip(slo.p99).is_some_and(|(p95, p99)| p95 > p99) {
+        let message = "shorter than p95, which is among them; write a longer one";
+        found.push(Finding::new(path.key("p99"), message).and(path.key("p95")));
     }
 }
 

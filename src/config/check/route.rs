@@ -13,7 +13,7 @@ use super::{
 use crate::config::{
     pattern::{HostPattern, Segment, is_token_byte},
     problem::FieldPath,
-    schema::{Config, Route, RouteMatch},
+    schema::{Config, Eject, Mode, Route, RouteMatch},
     units::OneOrMany,
 };
 
@@ -51,6 +51,13 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         target(route, config, &path, found);
         conditions(&route.matches, &path.key("match"), found);
         upgrades(&route.upgrades, &path.key("upgrades"), found);
+        if let Some(slo) = &route.slo {
+            let service = config.services.get(&route.service).and_then(|s| s.eject.as_ref());
+            // A route of a service that is off is off whatever it says.
+            let is_off = |eject: &&Eject| eject.mode == Some(Mode::Off);
+            let own = route.eject.as_ref().filter(is_off);
+            comparison::slo(slo, own.and(service).and(own).or(service), &path.key("slo"), found);
+        }
         if let Some(eject) = &route.eject {
             comparison::route(eject, route, config, &path.key("eject"), found);
         }

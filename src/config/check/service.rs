@@ -47,6 +47,9 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
     if let Some(eject) = &service.eject {
         comparison::service(eject, name, config, &path.key("eject"), found);
     }
+    if let Some(slo) = &service.slo {
+        comparison::slo(slo, service.eject.as_ref(), &path.key("slo"), found);
+    }
     comparison::failures(service.failures.as_ref(), &path.key("failures"), found);
     if let Some(value) = &service.health {
         health::health(value, &path.key("health"), found);

@@ -78,8 +78,19 @@ impl Controller {
             Found::Worse(suspect) => {
                 let Suspect { service, version, verdict, .. } = &*suspect;
                 let reason = &verdict.reason;
-                tracing::warn!(service, version, reason, "a version would be ejected");
-                self.record(Kind::WouldEject, Matter::of_suspect(*suspect));
+                let kind = if verdict.alone { Kind::WorseAlone } else { Kind::WouldEject };
+                match kind {
+                    Kind::WorseAlone => {
+                        tracing::error!(
+                            service,
+                            version,
+                            reason,
+                            "the only version is worse, and stays"
+                        );
+                    }
+                    _ => tracing::warn!(service, version, reason, "a version would be ejected"),
+                }
+                self.record(kind, Matter::of_suspect(*suspect));
             }
             Found::NearMiss(suspect) => {
                 let Suspect { service, version, verdict, .. } = &*suspect;

@@ -232,3 +232,70 @@ fn what_both_arms_share_is_an_outage_and_no_verdict() {
     assert_eq!(stage.evaluator.has_shared_outage("game-api"), Some(false));
     assert_eq!(stage.evaluator.has_shared_outage("other"), None);
 }
+
+/// The verdict of the only thing that was found: a version that is worse.
+fn worse(found: &[Found]) -> &Suspect {
+    match found {
+        [Found::Worse(suspect)] => suspect,
+        other => panic!("{:?}", words(other)),
+    }
+}
+
+#[test]
+fn after_a_cutover_a_version_is_judged_by_what_was_before() {
+    let mut stage = Stage::new("{ errors: {}, latency: { p99: 20% } }");
+    assert_eq!(words(&stage.pass(60, [200, 0])), [""; 0]);
+    stage.set_share(1.0);
+    // The canary's 200 requests a second fail at 1 % now, where the baseline failed at 0.5 %.
+    let mut only = |seconds, one_of| {
+        let mut found = Vec::new();
+        for second in 0..seconds {
+            for nth in 0..200 {
+                let failed = (second * 200 + nth) % one_of == 0;
+                let outcome = if failed { Outcome::Failed } else { Outcome::Served(1_000) };
+                stage.count(CANARY, outcome);
+            }
+            found.extend(stage.look_after(Duration::from_secs(1)));
+        }
+        found
+    };
+    assert_eq!(words(&only(120, 200)), [""; 0], "as good as the one before");
+    let found = only(120, 20);
+    let suspect = worse(&found);
+    assert_eq!((&*suspect.version, suspect.mode), ("v42", Mode::Advise));
+    assert!(suspect.verdict.alone);
+    assert!(suspect.verdict.reason.contains("the baseline before"), "{}", suspect.verdict.reason);
+    // It is judged for an hour, and no longer.
+    let told =
+        |stage: &Stage| stage.evaluator.verdicts(&stage.snapshot, "game-api", stage.now).count();
+    assert_eq!(told(&stage), 1);
+    stage.look_after(Duration::from_secs(3_600));
+    assert_eq!(told(&stage), 0);
+    stage.set_share(0.5);
+    assert_eq!(words(&stage.look_after(IDLE_LOOK)), ["no longer compared"]);
+}
+
+#[test]
+fn a_version_alone_is_judged_by_the_limits_of_the_file() {
+    let mut stage = Stage::new("{ errors: {} }\n    slo: { errors: 1%, p95: 50ms }");
+    let pass = |stage: &mut Stage, slow: u32| {
+        let mut found = Vec::new();
+        for _ in 0..30 {
+            for nth in 0..200 {
+                let latency_us = if nth < slow { 80_000 } else { 5_000 };
+                stage.count(BASELINE, Outcome::Served(latency_us));
+            }
+            found.extend(stage.look_after(Duration::from_secs(1)));
+        }
+        found
+    };
+    assert_eq!(words(&pass(&mut stage, 8)), [""; 0]);
+    let found = pass(&mut stage, 24);
+    let suspect = worse(&found);
+    assert_eq!((&*suspect.version, suspect.mode), ("v41", Mode::Advise));
+    assert!(
+        suspect.verdict.reason.contains("took 50.0 ms or longer"),
+        "{}",
+        suspect.verdict.reason
+    );
+}
