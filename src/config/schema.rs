@@ -4,6 +4,7 @@
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
 //! *consistent* (a weight names a version that exists) is the question of `check`.
 
+mod amount;
 mod eject;
 mod health;
 mod tls;
@@ -21,6 +22,7 @@ use super::{
     units::{self, ByteSize, OneOrMany, Share, Weight},
 };
 
+pub use amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS};
 pub use eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, Probability, Statuses};
 pub use health::{Breaker, Health, HttpCheck, TcpCheck};
 pub use tls::{
@@ -159,6 +161,11 @@ pub struct Service {
     /// matches wins.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// Business amounts in the answers, by name, at most 8: shown by the API and by metrics, and
+    /// compared if `eject` says so. Default: none.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 8, "propertyNames" = { "pattern": NAME }))]
+    pub amounts: IndexMap<String, Amount>,
     /// How each canary is compared with the baseline, and ejected when it is worse. Default: no
     /// comparison.
     #[serde(default)]

@@ -13,6 +13,7 @@ use std::{
 use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
+    amounts,
     body::Framing,
     buffer::Buffer,
     connection::Client,
@@ -68,6 +69,8 @@ pub(super) struct Answer {
     keep_upstream: Option<Option<Duration>>,
     /// The client's connection can stay.
     pub(super) keep_client: bool,
+    /// What it carries of the service's amounts.
+    pub(super) amounts: amounts::Buckets,
 }
 
 impl Answer {
@@ -353,7 +356,7 @@ impl Exchange {
         loop {
             let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
             let parsed = parse_response(self.answer.data(), &mut fields, plan.manner.head_only);
-            let (head, head_bytes) = match parsed {
+            let (mut head, head_bytes) = match parsed {
                 Ok(Some(found)) => found,
                 Ok(None) if self.answer.len() >= ANSWER_HEAD_BYTES => return Err(Fault::Protocol),
                 Ok(None) => {
@@ -371,6 +374,10 @@ impl Exchange {
             if head.status == 101 && !plan.asked_for(head.upgrade) {
                 return Err(Fault::Protocol);
             }
+            let amounts = match &*plan.service().amounts {
+                [] => amounts::NONE,
+                configured => amounts::take(configured, &mut head, plan, worker),
+            };
             if head.status < 200 && head.status != 101 {
                 let wanted =
                     !plan.manner.is_http10() && (head.status != 100 || plan.expects_continue);
@@ -416,6 +423,7 @@ impl Exchange {
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
                 keep_client,
+                amounts,
             };
             self.answer.consume(head_bytes);
             return Ok(Some(answer));

@@ -212,6 +212,7 @@ async fn forward(
         match head {
             Ok(answer) => {
                 let now = Instant::now();
+                tally.amounts = answer.amounts;
                 tally.answered(answer.status, now);
                 client.deadline.set(plan.until(now, plan.snapshot.limits.body_timeout));
                 return Ok(answer);

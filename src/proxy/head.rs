@@ -36,6 +36,8 @@ pub(super) enum Known {
     Forwarded,
     RequestId,
     Date,
+    /// Meant for the proxy, and not passed on; found by the configuration, not by name.
+    Withheld,
     Other,
 }
 
@@ -342,6 +344,12 @@ impl<'b> ResponseHead<'_, 'b> {
     /// The fields, each with which it is.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
         self.headers.iter().zip(self.kinds)
+    }
+
+    /// The fields that mean nothing to the proxy itself, to be withheld or not.
+    pub(super) fn others(&mut self) -> impl Iterator<Item = (&Header<'b>, &mut Known)> {
+        let all = self.headers.iter().zip(&mut self.kinds);
+        all.filter(|(_, kind)| **kind == Known::Other)
     }
 }
 

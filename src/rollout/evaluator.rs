@@ -4,6 +4,7 @@
 //! changes nothing. A comparison begins when a version beside the baseline gets a share of players and
 //! ends when it has none: a version that comes back is a new rollout with an alpha of its own.
 
+mod amounts;
 mod arms;
 mod spread;
 

@@ -3,6 +3,7 @@
 //! Pure: it looks at nothing but the [`Config`], and returns everything it finds. There are no
 //! warnings. What would certainly not do what its writer meant is an error; the rest is allowed.
 
+mod amounts;
 mod comparison;
 mod health;
 mod matching;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::amounts::Seen;
 use crate::{
     analysis::{Arms, Blocks, Comparison, Counter, LATENCY_BUCKETS, Latencies, Pace, Reference},
     registry::EvidenceState,
@@ -23,6 +24,8 @@ pub(super) struct Line {
     /// Trials then.
     trials: u64,
     reference: Reference,
+    /// Of amounts, in the order of the limits.
+    amounts: Vec<Seen>,
 }
 
 impl Line {
@@ -44,6 +47,9 @@ impl Line {
             latencies: [0, 1].map(|parity| latencies(stratum, arms, parity)),
             trials: trials(&counters),
             reference: Reference::default(),
+            amounts: (0..stratum.limits.amounts.len())
+                .map(|number| Seen::new(stratum, arms, number))
+                .collect(),
         }
     }
 
@@ -68,6 +74,11 @@ impl Line {
             let passed = if parity == 0 { length } else { Duration::ZERO };
             self.reference.absorb(&baseline, passed);
         }
+        for (number, seen) in self.amounts.iter_mut().enumerate() {
+            for Arms { canary, baseline } in seen.close(stratum, self.arms) {
+                self.comparison.observe_amounts(number, Arms::new(&canary, &baseline), now);
+            }
+        }
     }
 
     /// What it has come to.
@@ -87,7 +98,7 @@ impl Line {
 }
 
 fn state(stratum: &Stratum, version: u16) -> &EvidenceState {
-    &stratum.arms[usize::from(version)]
+    &stratum.arms[usize::from(version)].attempts
 }
 
 fn counters(stratum: &Stratum, arms: Arms<u16>) -> [Arms<Counter>; 2] {
