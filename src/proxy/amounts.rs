@@ -80,7 +80,8 @@ pub(super) fn take(
     buckets
 }
 
-/// Finds the amounts among the fields of `head`, and withholds those that are to be removed.
+/// Finds the amounts among the fields of `head`, and keeps those that are to be removed from
+/// going on.
 fn read<'b>(configured: &[Amount], head: &mut ResponseHead<'_, 'b>) -> [Found<'b>; MAX_AMOUNTS] {
     let mut found = [Found::Nothing; MAX_AMOUNTS];
     for (field, kind) in head.others() {
@@ -94,7 +95,7 @@ fn read<'b>(configured: &[Amount], head: &mut ResponseHead<'_, 'b>) -> [Found<'b
                 _ => Found::Malformed(field.value),
             };
             if *remove {
-                *kind = Known::Withheld;
+                *kind = Known::HopByHop;
             }
         }
     }

@@ -69,8 +69,6 @@ pub(super) struct Answer {
     keep_upstream: Option<Option<Duration>>,
     /// The client's connection can stay.
     pub(super) keep_client: bool,
-    /// What it carries of the service's amounts.
-    pub(super) amounts: amounts::Buckets,
 }
 
 impl Answer {
@@ -163,7 +161,7 @@ impl Exchange {
     }
 
     /// Sends `out`, then the rest of the body, until the head of the final answer is in; writes it for
-    /// the client into `out`.
+    /// the client into `out`, and what it carries of the service's amounts into `carried`.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -171,6 +169,7 @@ impl Exchange {
         worker: &Worker,
         plan: &Plan,
         out: &mut Buffer,
+        carried: &mut amounts::Buckets,
     ) -> Poll<Result<Answer, Broken>> {
         self.poll_send(cx, out);
         if !self.interim.is_empty()
@@ -183,7 +182,7 @@ impl Exchange {
                 return Poll::Ready(Err(Broken::Fault(Fault::Reset)));
             }
             self.answered = true;
-            match self.read_heads(worker, plan, client.stream.is_stream(), out) {
+            match self.read_heads(worker, plan, client.stream.is_stream(), out, carried) {
                 Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(Broken::Fault(fault))),
@@ -352,6 +351,7 @@ impl Exchange {
         plan: &Plan,
         client_is_stream: bool,
         out: &mut Buffer,
+        carried: &mut amounts::Buckets,
     ) -> Result<Option<Answer>, Fault> {
         loop {
             let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -374,10 +374,10 @@ impl Exchange {
             if head.status == 101 && !plan.asked_for(head.upgrade) {
                 return Err(Fault::Protocol);
             }
-            let amounts = match &*plan.service().amounts {
-                [] => amounts::NONE,
-                configured => amounts::take(configured, &mut head, plan, worker),
-            };
+            let configured = &plan.service().amounts;
+            if !configured.is_empty() {
+                *carried = amounts::take(configured, &mut head, plan, worker);
+            }
             if head.status < 200 && head.status != 101 {
                 let wanted =
                     !plan.manner.is_http10() && (head.status != 100 || plan.expects_continue);
@@ -423,7 +423,6 @@ impl Exchange {
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
                 keep_client,
-                amounts,
             };
             self.answer.consume(head_bytes);
             return Ok(Some(answer));

@@ -200,7 +200,7 @@ async fn forward(
         let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
         client.deadline.notice_at(judged);
         let head = poll_fn(|cx| {
-            let polled = exchange.poll_head(cx, client, worker, plan, out);
+            let polled = exchange.poll_head(cx, client, worker, plan, out, &mut tally.amounts);
             if client.deadline.take_notice() {
                 tally.late();
             }
@@ -212,7 +212,6 @@ async fn forward(
         match head {
             Ok(answer) => {
                 let now = Instant::now();
-                tally.amounts = answer.amounts;
                 tally.answered(answer.status, now);
                 client.deadline.set(plan.until(now, plan.snapshot.limits.body_timeout));
                 return Ok(answer);

@@ -25,7 +25,8 @@ pub(super) enum Known {
     ContentLength,
     TransferEncoding,
     Connection,
-    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1).
+    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1). By configuration also
+    /// what an endpoint tells the proxy alone.
     HopByHop,
     KeepAlive,
     Upgrade,
@@ -36,8 +37,6 @@ pub(super) enum Known {
     Forwarded,
     RequestId,
     Date,
-    /// Meant for the proxy, and not passed on; found by the configuration, not by name.
-    Withheld,
     Other,
 }
 
@@ -346,7 +345,8 @@ impl<'b> ResponseHead<'_, 'b> {
         self.headers.iter().zip(self.kinds)
     }
 
-    /// The fields that mean nothing to the proxy itself, to be withheld or not.
+    /// The fields that mean nothing to the proxy itself, to be read, and made such that are not
+    /// passed on.
     pub(super) fn others(&mut self) -> impl Iterator<Item = (&Header<'b>, &mut Known)> {
         let all = self.headers.iter().zip(&mut self.kinds);
         all.filter(|(_, kind)| **kind == Known::Other)
