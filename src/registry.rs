@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-pub use evidence::{EpochCells, EvidenceCells, Outcome};
+pub use evidence::{AmountEvidenceCells, EpochCells, EvidenceCells, Outcome};
 pub use standing::Standing;
 
 /// A count that one thread writes and others read.
@@ -33,6 +33,23 @@ impl Counter {
     /// The count so far.
     pub fn read(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// A sum that one thread writes and others read: an `f64`, since amounts of money may be large and have
+/// decimals.
+#[derive(Debug, Default)]
+pub struct Sum(AtomicU64);
+
+impl Sum {
+    /// Adds `amount`. Called by the owning worker only.
+    pub fn add(&self, amount: f64) {
+        self.0.store((self.read() + amount).to_bits(), Relaxed);
+    }
+
+    /// The sum so far.
+    pub fn read(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
     }
 }
 
@@ -208,6 +225,31 @@ pub struct SeriesState {
     pub cells: PerWorker<SeriesCells>,
 }
 
+/// An amount of a version, by worker: that of all its answers.
+#[derive(Debug, Default)]
+pub struct AmountCells {
+    /// Answers that carried it; of a derived one, any of those that it is made of.
+    pub count: Counter,
+    /// What they carried.
+    pub sum: Sum,
+    /// Answers in which it could not be read.
+    pub malformed: Counter,
+}
+
+/// State of an amount of a version.
+#[derive(Debug)]
+pub struct AmountState {
+    /// Its counts.
+    pub cells: PerWorker<AmountCells>,
+}
+
+/// Evidence of an amount of one version over some routes of its service.
+#[derive(Debug)]
+pub struct AmountEvidenceState {
+    /// Its counts.
+    pub cells: PerWorker<AmountEvidenceCells>,
+}
+
 /// Evidence of one version over some routes of its service.
 #[derive(Debug)]
 pub struct EvidenceState {
@@ -223,6 +265,8 @@ pub struct Registry {
     endpoints: HashMap<(u32, SocketAddr), Arc<EndpointState>>,
     series: HashMap<(u32, String), Arc<SeriesState>>,
     evidence: HashMap<(u32, Option<String>), Arc<EvidenceState>>,
+    amounts: HashMap<(u32, String), Arc<AmountState>>,
+    amount_evidence: HashMap<(u32, Option<String>, String), Arc<AmountEvidenceState>>,
     next_id: [u32; 3],
 }
 
@@ -235,6 +279,8 @@ impl Registry {
             endpoints: HashMap::new(),
             series: HashMap::new(),
             evidence: HashMap::new(),
+            amounts: HashMap::new(),
+            amount_evidence: HashMap::new(),
             next_id: [0; 3],
         }
     }
@@ -288,6 +334,33 @@ impl Registry {
         )
     }
 
+    /// The state of the amount called `name` of the version numbered `version`, new if unknown.
+    pub fn amount(&mut self, version: u32, name: &str) -> Arc<AmountState> {
+        let workers = self.workers;
+        let state = self.amounts.entry((version, name.to_owned()));
+        Arc::clone(
+            state.or_insert_with(|| Arc::new(AmountState { cells: PerWorker::new(workers) })),
+        )
+    }
+
+    /// The evidence of the amount in the field `header`, lower case, as [`Self::evidence`] has that of
+    /// failures.
+    pub fn amount_evidence(
+        &mut self,
+        version: u32,
+        route: Option<&str>,
+        header: &str,
+    ) -> Arc<AmountEvidenceState> {
+        let workers = self.workers;
+        let key = (version, route.map(str::to_owned), header.to_owned());
+        let state = self.amount_evidence.entry(key);
+        Arc::clone(
+            state.or_insert_with(|| {
+                Arc::new(AmountEvidenceState { cells: PerWorker::new(workers) })
+            }),
+        )
+    }
+
     /// Forgets what no snapshot holds any more; answers the numbers forgotten.
     pub fn forget_unused(&mut self) -> Forgotten {
         fn drop_unused<K, S>(map: &mut HashMap<K, Arc<S>>, id: impl Fn(&S) -> u32) -> Vec<u32> {
@@ -295,6 +368,8 @@ impl Registry {
             unused.map(|(_, state)| id(&state)).collect()
         }
         self.evidence.retain(|_, state| Arc::strong_count(state) > 1);
+        self.amounts.retain(|_, state| Arc::strong_count(state) > 1);
+        self.amount_evidence.retain(|_, state| Arc::strong_count(state) > 1);
         Forgotten {
             versions: drop_unused(&mut self.versions, |state| state.id),
             endpoints: drop_unused(&mut self.endpoints, |state| state.id),

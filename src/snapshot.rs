@@ -4,6 +4,7 @@
 //! that names stand for. Names are turned into indices here, so that the path of a request compares
 //! and hashes as little as possible. Its number is the *generation*; a larger one is newer.
 
+mod amounts;
 mod comparison;
 mod endpoints;
 
@@ -17,7 +18,8 @@ use indexmap::IndexMap;
 use ipnet::IpNet;
 
 pub use self::{
-    comparison::{Compared, FailureSet, Stratum},
+    amounts::{Amount, AmountSource},
+    comparison::{AmountArm, Arm, Compared, FailureSet, Stratum},
     endpoints::{Breaker, Candidate, Endpoint, unserved, usable},
 };
 pub use crate::upstream::resolve::Resolved;
@@ -28,7 +30,7 @@ use crate::{
         schema,
         units::{Share, Weight},
     },
-    registry::{EndpointState, EvidenceState, Registry, SeriesState, VersionState},
+    registry::{AmountState, EndpointState, Registry, SeriesState, VersionState},
     routing::{Cohort, RequestView, Rule, Split, Table},
     telemetry::access_log::Sender,
     tls::{self, Clients, TlsError},
@@ -193,7 +195,7 @@ pub struct Route {
     /// Live state by version of the service.
     pub series: Box<[Arc<SeriesState>]>,
     /// Where first attempts count, by version of the service; empty if they are not compared.
-    pub evidence: Box<[Arc<EvidenceState>]>,
+    pub evidence: Box<[Arm]>,
     /// Which answers are failures of the version.
     pub failures: FailureSet,
     /// When a request without an answer counts as failed, if before its `timeout`.
@@ -227,6 +229,8 @@ pub struct Service {
     pub parity: u8,
     /// How its versions are compared; nothing if they are not.
     pub compared: Option<Arc<Compared>>,
+    /// What amounts its answers carry.
+    pub amounts: Box<[Amount]>,
 }
 
 /// A version, compiled.
@@ -252,6 +256,8 @@ pub struct Version {
     pub protocol: schema::Protocol,
     /// Live state.
     pub state: Arc<VersionState>,
+    /// The same of its amounts, as [`Service::amounts`] has them.
+    pub amounts: Box<[Arc<AmountState>]>,
 }
 
 impl Snapshot {
@@ -336,6 +342,9 @@ impl Service {
                     known,
                     tls: tls.map(|client| (client, hosts.into())),
                     protocol: written.protocol,
+                    amounts: (service.amounts.keys())
+                        .map(|amount| registry.amount(state.id, amount))
+                        .collect(),
                     state,
                 }
             })
@@ -356,6 +365,7 @@ impl Service {
             ),
             parity: sources.decided.epochs.get(name).map_or(0, |epoch| (epoch & 1) as u8),
             compared,
+            amounts: Amount::compile(service),
             versions,
             connect_timeout: service.connect_timeout,
             pool: service.pool.clone(),

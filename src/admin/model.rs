@@ -8,6 +8,8 @@ mod status;
 
 use std::{sync::Arc, time::Duration};
 
+use indexmap::IndexMap;
+
 pub use change::{SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
 use serde::{Deserialize, Serialize};
 pub use status::{
@@ -18,6 +20,7 @@ pub use status::{
 use crate::{
     analysis::Verdict,
     config::schema::Labels,
+    registry::AmountState,
     rollout::{events::Event, view},
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
@@ -102,8 +105,21 @@ pub struct Version {
     pub error_rate: Option<f64>,
     /// Time to the head of an answer over the last minute; null if there was none.
     pub latency_ms: Option<LatencyMs>,
+    /// What its answers carried since start, in the order of the file.
+    pub amounts: IndexMap<String, Amount>,
     /// Where it is reached now; empty while its name is not resolved.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// An amount in the answers of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Answers that carried it; of a derived one, any of those that it is made of.
+    pub count: u64,
+    /// What they carried together, to six decimals.
+    pub sum: f64,
+    /// `sum` over `count`, to six decimals; null before the first.
+    pub mean: Option<f64>,
 }
 
 /// State of a version.
@@ -185,14 +201,21 @@ impl Service {
             name: service.name.to_string(),
             generation,
             baseline: service.versions[usize::from(service.baseline)].name.to_string(),
-            versions: each.map(|(version, latency)| Version::new(version, sum, latency)).collect(),
+            versions: each
+                .map(|(version, latency)| Version::new(service, version, sum, latency))
+                .collect(),
             verdicts,
         }
     }
 }
 
 impl Version {
-    fn new(version: &snapshot::Version, sum_of_weights: f64, latency: &Latency) -> Self {
+    fn new(
+        service: &snapshot::Service,
+        version: &snapshot::Version,
+        sum_of_weights: f64,
+        latency: &Latency,
+    ) -> Self {
         let cells = &version.state.cells;
         // Errors first: read the other way around, a request that ends in between could be an error
         // more than there were requests.
@@ -205,6 +228,7 @@ impl Version {
             reason: known.state.standing.cause().map(|cause| cause.label().to_owned()),
             in_flight: view::endpoint_in_flight(&known.state),
         });
+        let amounts = service.amounts.iter().zip(&version.amounts);
         Self {
             name: version.name.to_string(),
             weight,
@@ -221,8 +245,17 @@ impl Version {
             errors,
             error_rate: rate(errors, requests),
             latency_ms: LatencyMs::new(&latency.minute),
+            amounts: amounts.map(|(a, state)| (a.name.to_string(), Amount::of(state))).collect(),
             endpoints: endpoints.collect(),
         }
+    }
+}
+
+impl Amount {
+    fn of(state: &AmountState) -> Self {
+        let (count, sum) = (state.cells.sum(|c| c.count.read()), view::amount_sum(state));
+        let short = |amount: f64| (amount * 1e6).round() / 1e6;
+        Self { count, sum: short(sum), mean: (count > 0).then(|| short(sum / count as f64)) }
     }
 }
 

@@ -202,6 +202,7 @@ impl Test {
     fn finding(&self) -> Finding {
         Finding {
             metric: self.bound.metric,
+            amount: None,
             log_evidence: known(self.log()),
             component: None,
             onset_s: None,

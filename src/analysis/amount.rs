@@ -1,7 +1,7 @@
 //! Whether the canary earns less, or pays more, than the baseline.
 //!
 //! An amount is not negative and belongs to one request: a stake, a payout. The two are compared apart,
-//! since their difference has no lower end. Amounts are clipped at `B`, a high quantile of the
+//! since their difference has no lower end. Amounts are clipped at `B`, about twice a high quantile of the
 //! baseline from before the canary, and divided by it; the hypothesis is about means of clipped
 //! amounts, with `rho` tolerated:
 //!
@@ -15,8 +15,11 @@
 //! faster but ejected 11 % of small canaries at an alpha of 5 %; two sums alone, which need twice as
 //! many requests.
 
+mod clipped;
+
 use std::time::Duration;
 
+pub use self::clipped::{AMOUNT_BUCKETS, Amounts, Clip, amount_bucket};
 use super::{
     bet::{Bet, Tolerance},
     counts::{Arms, Tally},
@@ -24,81 +27,8 @@ use super::{
     wealth::{Guarantee, Wealth},
 };
 
-/// Buckets of amounts: from `1.1^-80` of the clip, a two-thousandth, up to it. Below, all is 0.
-const BUCKETS: usize = 82;
-/// Ratio of the edges of a bucket: a lower edge is at most 9 % off, in both arms alike.
-const GROWTH: f64 = 1.1;
 /// Ratios of means that are bet on, in equal parts. Amounts differ by less than rates of errors do.
 const FACTORS: [f64; 7] = [1.02, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0];
-
-/// The amount at which others are clipped, in the caller's money.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Clip(f64);
-
-impl Clip {
-    /// A clip at `amount`, more than 0 and finite; nothing if it is not. The 99th percentile of the
-    /// baseline is a good one. It must be known before the block, and changes between blocks only.
-    pub fn new(amount: f64) -> Option<Self> {
-        (amount > 0.0 && amount.is_finite()).then_some(Self(amount))
-    }
-
-    /// The amount.
-    pub fn amount(self) -> f64 {
-        self.0
-    }
-
-    fn bucket(self, amount: f64) -> usize {
-        let steps = (amount / self.0).ln() / GROWTH.ln();
-        // What is not a number, or negative, becomes 0, as does the logarithm of 0.
-        (steps.floor() + (BUCKETS - 1) as f64).clamp(0.0, (BUCKETS - 1) as f64) as usize
-    }
-}
-
-/// The lower edge of a bucket as a share of the clip.
-fn value(bucket: usize) -> f64 {
-    if bucket == 0 { 0.0 } else { GROWTH.powi(bucket as i32 - (BUCKETS as i32 - 1)) }
-}
-
-/// Amounts of one arm in one block.
-#[derive(Debug, Clone)]
-pub struct Amounts {
-    clip: Clip,
-    counts: [u64; BUCKETS],
-    requests: u64,
-    /// Of the clipped amounts.
-    sum: f64,
-}
-
-impl Amounts {
-    /// No amounts yet.
-    pub fn new(clip: Clip) -> Self {
-        Self { clip, counts: [0; BUCKETS], requests: 0, sum: 0.0 }
-    }
-
-    /// Counts a request and its amount, 0 if it had none.
-    pub fn record(&mut self, amount: f64) {
-        self.counts[self.clip.bucket(amount)] += 1;
-        self.requests += 1;
-        if amount > 0.0 {
-            self.sum += amount.min(self.clip.0);
-        }
-    }
-
-    /// Empties it for the next block.
-    pub fn clear(&mut self) {
-        *self = Self::new(self.clip);
-    }
-
-    /// Requests counted.
-    pub fn requests(&self) -> u64 {
-        self.requests
-    }
-
-    fn values(&self) -> impl Iterator<Item = (f64, u64)> {
-        let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        counts.map(|(bucket, count)| (value(bucket), *count))
-    }
-}
 
 /// Which way the canary may be worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +39,8 @@ pub enum Side {
     High,
 }
 
-/// Requests and clipped amounts over all blocks.
+/// Requests and clipped amounts over all blocks; of amounts read in buckets to a few percent, in both
+/// arms alike.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Total {
     /// Requests counted.
@@ -131,6 +62,8 @@ pub struct AmountTest {
     side: Side,
     tolerance: Tolerance,
     wealth: Wealth,
+    /// Of the last block.
+    clip: Option<Clip>,
     total: Arms<Total>,
     onsets: [Onset; FACTORS.len()],
     rejected_at: Option<Duration>,
@@ -153,6 +86,7 @@ impl AmountTest {
             side,
             tolerance: Tolerance { ratio, excess: 0.0 },
             wealth,
+            clip: None,
             total: Arms::default(),
             onsets: [Onset::default(); FACTORS.len()],
             rejected_at: None,
@@ -165,6 +99,7 @@ impl AmountTest {
         if block.canary.requests == 0 || block.baseline.requests == 0 {
             return;
         }
+        self.clip = Some(block.canary.clip);
         for (total, new) in
             [(&mut self.total.canary, block.canary), (&mut self.total.baseline, block.baseline)]
         {
@@ -207,6 +142,11 @@ impl AmountTest {
     /// Tolerated ratio of the means, more than 1: of the arm that must not be higher to the other.
     pub fn tolerated_ratio(&self) -> f64 {
         self.tolerance.ratio
+    }
+
+    /// Where amounts are clipped; nothing before the first block.
+    pub fn clip(&self) -> Option<Clip> {
+        self.clip
     }
 
     /// Logarithm of the evidence against the canary, in nats; minus infinity before the first block.

@@ -28,6 +28,7 @@ pub struct Comparison {
     began: Duration,
     errors: Option<Engine>,
     latency: Vec<LatencyTest>,
+    /// Two of each amount, in the order of the limits: too low, too high.
     amounts: Vec<AmountTest>,
     certificate: Option<Certificate>,
     phi: f64,
@@ -38,6 +39,8 @@ pub struct Comparison {
 /// The evidence of a metric.
 struct Term {
     metric: Metric,
+    /// Relative to those of the others.
+    weight: f64,
     log_evidence: f64,
     /// Whether the canary was bad often enough to be judged.
     enough: bool,
@@ -55,9 +58,9 @@ impl Comparison {
             burst_cap: limits.burst_cap,
         };
         let latency = [(Quantile::P95, limits.p95), (Quantile::P99, limits.p99)];
-        let amounts = limits.amount.map(|rho| {
+        let amounts = limits.amounts.iter().flat_map(|limit| {
             [Side::Low, Side::High]
-                .map(|side| AmountTest::new(side, rho, guarantee, limits.burst_cap))
+                .map(|side| AmountTest::new(side, limit.tolerance, guarantee, limits.burst_cap))
         });
         Self {
             began: now,
@@ -69,7 +72,7 @@ impl Comparison {
                     tolerance.map(|tolerance| LatencyTest::new(quantile, tolerance, settings))
                 })
                 .collect(),
-            amounts: amounts.into_iter().flatten().collect(),
+            amounts: amounts.collect(),
             certificate: limits.health.map(|health| Certificate::new(health, phi)),
             phi,
             failed: None,
@@ -101,10 +104,11 @@ impl Comparison {
         }
     }
 
-    /// Takes in a block of amounts that ended at `now`.
-    pub fn observe_amounts(&mut self, block: Arms<&Amounts>, now: Duration) {
+    /// Takes in a block of the amount of that `number` in the limits. It ended at `now`.
+    pub fn observe_amounts(&mut self, number: usize, block: Arms<&Amounts>, now: Duration) {
         if self.is_warm(now) {
-            self.amounts.iter_mut().for_each(|test| test.observe(block, now));
+            let sides = self.amounts.chunks_exact_mut(2).nth(number).into_iter().flatten();
+            sides.for_each(|test| test.observe(block, now));
             self.judge(now);
         }
     }
@@ -152,7 +156,7 @@ impl Comparison {
         (self.log_evidence() / self.log_threshold()).max(0.0)
     }
 
-    /// Evidence of each metric that is compared, in nats.
+    /// Evidence of each metric that is compared, in nats; of amounts one after the other.
     pub fn log_evidence_by_metric(&self) -> impl Iterator<Item = (Metric, f64)> {
         self.terms().into_iter().map(|term| (term.metric, term.log_evidence))
     }
@@ -183,25 +187,26 @@ impl Comparison {
         let latency = self.latency.iter().map(|test| (test.quantile().into(), test.engine()));
         let counted = errors.chain(latency).map(|(metric, test)| Term {
             metric,
+            weight: metric.weight(),
             log_evidence: test.log_evidence(),
             enough: test.has_enough_failures(),
         });
-        let amounts = self.amounts.iter().map(|test| Term {
-            metric: match test.side() {
-                Side::Low => Metric::AmountLow,
-                Side::High => Metric::AmountHigh,
-            },
-            log_evidence: test.log_evidence(),
-            enough: true,
+        let kinds = self.limits.amounts.len() as f64;
+        let amounts = self.amounts.iter().map(|test| {
+            let metric = test.side().metric();
+            let log_evidence = test.log_evidence();
+            Term { metric, weight: metric.weight() / kinds, log_evidence, enough: true }
         });
         counted.chain(amounts).collect()
     }
 
     fn describe(&self, answer: Answer, now: Duration) -> Verdict {
         let s = |at: Duration| at.saturating_sub(self.began).as_secs_f64();
+        let names = self.limits.amounts.iter().flat_map(|limit| [&limit.name; 2]);
+        let amounts = self.amounts.iter().zip(names);
         let findings = (self.errors.iter().map(|test| Finding::of_errors(test, self.began)))
             .chain(self.latency.iter().map(|test| Finding::of_latency(test, self.began)))
-            .chain(self.amounts.iter().map(|test| Finding::of_amount(test, self.began)));
+            .chain(amounts.map(|(test, name)| Finding::of_amount(name, test, self.began)));
         // Findings and terms are in the same order.
         let mut ranked: Vec<_> = weighted(&self.terms()).into_iter().zip(findings).collect();
         ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
@@ -232,8 +237,8 @@ impl Comparison {
 }
 
 impl Metric {
-    /// Weight of its evidence. Errors are certain to be harm; of the two quantiles and the two sides
-    /// of amounts, one mostly speaks for both.
+    /// Weight of its evidence; of amounts, of all together. Errors are certain to be harm; of the two
+    /// quantiles and the two sides of amounts, one mostly speaks for both.
     fn weight(self) -> f64 {
         match self {
             Self::Errors => 0.5,
@@ -245,8 +250,8 @@ impl Metric {
 
 /// Logarithms of the terms' wealths with their weights, which are made to add up to 1.
 fn weighted(terms: &[Term]) -> Vec<f64> {
-    let sum: f64 = terms.iter().map(|term| term.metric.weight()).sum();
-    terms.iter().map(|term| (term.metric.weight() / sum).ln() + term.log_evidence).collect()
+    let sum: f64 = terms.iter().map(|term| term.weight).sum();
+    terms.iter().map(|term| (term.weight / sum).ln() + term.log_evidence).collect()
 }
 
 fn largest(logs: &[f64]) -> Option<usize> {

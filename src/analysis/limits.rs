@@ -25,8 +25,8 @@ pub struct Limits {
     pub p95: Option<f64>,
     /// The same at p99.
     pub p99: Option<f64>,
-    /// Tolerated difference of amounts, a fraction of the baseline's. Nothing: not compared.
-    pub amount: Option<f64>,
+    /// Amounts that are compared.
+    pub amounts: Vec<AmountLimit>,
     /// Probability of ever ejecting a canary within all of them.
     pub alpha: f64,
     /// Failures of a canary below which it is not ejected for them.
@@ -38,6 +38,16 @@ pub struct Limits {
     pub burst_cap: Option<f64>,
     /// The health that lets a canary pass. Nothing: it never does.
     pub health: Option<Health>,
+}
+
+/// What is tolerated of an amount.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AmountLimit {
+    /// Its name.
+    pub name: String,
+    /// Tolerated difference of its mean, less or more, a fraction of the baseline's, below 1.
+    pub tolerance: f64,
 }
 
 impl Limits {
@@ -54,12 +64,15 @@ impl Limits {
             excess: errors.absolute.map_or(ERRORS_ABSOLUTE, |share| share.0),
         });
         let latency = own.latency.as_ref().or(eject.latency.as_ref());
+        let amounts = own.amounts.as_ref().or(eject.amounts.as_ref()).into_iter().flatten();
         let least_failures = own.minimum_failures.or(eject.minimum_failures);
         Self {
             errors,
             p95: latency.and_then(|latency| latency.p95).map(|share| share.0),
             p99: latency.and_then(|latency| latency.p99).map(|share| share.0),
-            amount: None,
+            amounts: amounts
+                .map(|(name, share)| AmountLimit { name: name.clone(), tolerance: share.0 })
+                .collect(),
             alpha,
             least_failures: least_failures.map_or(LEAST_FAILURES, u64::from),
             warm_up: own.warm_up.or(eject.warm_up).unwrap_or(WARM_UP),
@@ -81,6 +94,8 @@ pub fn parts_of_alpha(whole: f64, asked: &[Option<f64>]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use indexmap::IndexMap;
+
     use super::*;
     use crate::config::{
         schema::{EjectErrors, EjectLatency},
@@ -90,16 +105,21 @@ mod tests {
     #[test]
     fn the_file_becomes_limits() {
         let latency = Some(EjectLatency { p95: None, p99: Some(Share(0.2)) });
-        let service = Eject { errors: Some(EjectErrors::default()), latency, ..Eject::default() };
+        let amounts = Some(IndexMap::from([("payout".to_owned(), Share(0.05))]));
+        let errors = Some(EjectErrors::default());
+        let service = Eject { errors, latency, amounts, ..Eject::default() };
         let all = Limits::of(&service, &Eject::default(), 1e-3);
         assert_eq!(all.errors, Tolerance::new(1.1, 1e-4));
         assert_eq!((all.p95, all.p99, all.alpha), (None, Some(0.2), 1e-3));
         assert_eq!((all.least_failures, all.warm_up), (3, Duration::from_secs(30)));
+        let payout = AmountLimit { name: "payout".to_owned(), tolerance: 0.05 };
+        assert_eq!(all.amounts, [payout.clone()]);
         let errors = EjectErrors { relative: Some(Share(0.5)), absolute: Some(Share(0.0)) };
         let warm_up = Some(Duration::ZERO);
         let own = Eject { errors: Some(errors), warm_up, ..Eject::default() };
         let both = Limits::of(&service, &own, 1e-4);
         assert_eq!((both.errors, both.p99), (Tolerance::new(1.5, 0.0), Some(0.2)));
+        assert_eq!(both.amounts, [payout]);
         assert_eq!((both.warm_up, both.alpha), (Duration::ZERO, 1e-4));
         assert_eq!(Limits::of(&Eject::default(), &Eject::default(), 1e-3).errors, None);
     }

@@ -47,7 +47,7 @@ mod verdict;
 mod wealth;
 
 pub use alone::{Alone, Bound, Source};
-pub use amount::{AmountTest, Amounts, Clip, Side, Total};
+pub use amount::{AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Total, amount_bucket};
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Blocks, Pace, poll_interval};
 pub use certificate::{Certificate, Health};
@@ -59,7 +59,7 @@ pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
 pub use latency::{LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, latency_bucket};
-pub use limits::{Limits, parts_of_alpha};
+pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
 pub use usual::Usual;
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     alone::Source,
-    amount::{AmountTest, Side, Total},
+    amount::{AmountTest, Clip, Side, Total},
     bet::Tolerance,
     counts::{Arms, Tally},
     engine::Engine,
@@ -45,6 +45,16 @@ pub enum Metric {
     AmountLow,
     /// Amounts that are too high.
     AmountHigh,
+}
+
+impl Side {
+    /// The metric of amounts that differ this way.
+    pub(super) fn metric(self) -> Metric {
+        match self {
+            Self::Low => Metric::AmountLow,
+            Self::High => Metric::AmountHigh,
+        }
+    }
 }
 
 impl Metric {
@@ -101,6 +111,9 @@ pub struct HealthFinding {
 pub struct Finding {
     /// The metric.
     pub metric: Metric,
+    /// The name of the amount, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
     /// Evidence of this metric alone, in nats; absent before its first block.
     pub log_evidence: Option<f64>,
     /// How large the difference is, roughly, beyond what is tolerated: the bet that earned most.
@@ -155,7 +168,9 @@ pub enum Numbers {
         baseline: Mean,
         /// The canary's mean as a multiple of the baseline's.
         ratio: Option<f64>,
-        /// Tolerated ratio of the means, of the one that must not be higher to the other.
+        /// What is above counts as this.
+        clipped_at: Option<f64>,
+        /// Tolerated ratio of the means: of the one that must not be higher to the other.
         tolerated_ratio: f64,
     },
 }
@@ -235,12 +250,13 @@ impl Counts {
 }
 
 impl Finding {
-    /// What it is about, as the label `gate` of the metrics has it.
+    /// What is compared, as metrics write it: `errors`, `amount_high.payout`, `errors_slo`.
     pub fn gate(&self) -> String {
         let metric = self.metric.label();
-        match self.numbers {
-            Numbers::Bound { source, .. } => format!("{metric}_{}", source.label()),
-            _ => metric.to_owned(),
+        match (&self.amount, &self.numbers) {
+            (Some(amount), _) => format!("{metric}.{amount}"),
+            (None, Numbers::Bound { source, .. }) => format!("{metric}_{}", source.label()),
+            (None, _) => metric.to_owned(),
         }
     }
 
@@ -267,15 +283,13 @@ impl Finding {
         })
     }
 
-    /// What a test of amounts says.
-    pub fn of_amount(test: &AmountTest, began: Duration) -> Self {
+    /// What a test of the amount called `name` says.
+    pub fn of_amount(name: &str, test: &AmountTest, began: Duration) -> Self {
         let Arms { canary, baseline } = test.total();
         let ratio = canary.mean().zip(baseline.mean().filter(|mean| *mean > 0.0));
         Self {
-            metric: match test.side() {
-                Side::Low => Metric::AmountLow,
-                Side::High => Metric::AmountHigh,
-            },
+            metric: test.side().metric(),
+            amount: Some(name.to_owned()),
             log_evidence: known(test.log_evidence()),
             component: test.strongest().map(|(factor, _)| Component::Ratio(factor)),
             onset_s: test.strongest().map(|(_, at)| at.saturating_sub(began).as_secs_f64()),
@@ -283,6 +297,7 @@ impl Finding {
                 canary: canary.into(),
                 baseline: baseline.into(),
                 ratio: ratio.map(|(canary, baseline)| canary / baseline),
+                clipped_at: test.clip().map(Clip::amount),
                 tolerated_ratio: test.tolerated_ratio(),
             },
         }
@@ -296,6 +311,7 @@ impl Finding {
     ) -> Self {
         Self {
             metric,
+            amount: None,
             log_evidence: known(test.log_evidence()),
             component: test.component(),
             onset_s: test.onset().map(|(at, _)| at.saturating_sub(began).as_secs_f64()),

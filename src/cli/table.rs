@@ -89,6 +89,7 @@ mod tests {
             errors: 31,
             error_rate: None,
             latency_ms,
+            amounts: Default::default(),
             endpoints: Vec::new(),
         };
         let latency = LatencyMs { p50: 3.12, p95: 9.8, p99: 14.2, p999: 31.0 };

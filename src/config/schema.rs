@@ -5,6 +5,7 @@
 //! *consistent* (a weight names a version that exists) is the question of `check`.
 
 mod alerts;
+mod amount;
 mod eject;
 mod health;
 mod slo;
@@ -24,6 +25,7 @@ use super::{
 };
 
 pub use alerts::{Alerts, Webhook};
+pub use amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS};
 pub use eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, Probability, Statuses};
 pub use health::{Breaker, Health, HttpCheck, TcpCheck};
 pub use slo::Slo;
@@ -166,6 +168,11 @@ pub struct Service {
     /// matches wins.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// Business amounts in the answers, by name, at most 8: shown by the API and by metrics, and
+    /// compared if `eject` says so. Default: none.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 8, "propertyNames" = { "pattern": NAME }))]
+    pub amounts: IndexMap<String, Amount>,
     /// How each canary is compared with the baseline, and ejected when it is worse. Default: no
     /// comparison.
     #[serde(default)]

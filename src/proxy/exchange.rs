@@ -13,6 +13,7 @@ use std::{
 use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
+    amounts,
     body::Framing,
     buffer::Buffer,
     connection::Client,
@@ -160,7 +161,7 @@ impl Exchange {
     }
 
     /// Sends `out`, then the rest of the body, until the head of the final answer is in; writes it for
-    /// the client into `out`.
+    /// the client into `out`, and what it carries of the service's amounts into `carried`.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -168,6 +169,7 @@ impl Exchange {
         worker: &Worker,
         plan: &Plan,
         out: &mut Buffer,
+        carried: &mut amounts::Buckets,
     ) -> Poll<Result<Answer, Broken>> {
         self.poll_send(cx, out);
         if !self.interim.is_empty()
@@ -180,7 +182,7 @@ impl Exchange {
                 return Poll::Ready(Err(Broken::Fault(Fault::Reset)));
             }
             self.answered = true;
-            match self.read_heads(worker, plan, client.stream.is_stream(), out) {
+            match self.read_heads(worker, plan, client.stream.is_stream(), out, carried) {
                 Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(Broken::Fault(fault))),
@@ -349,11 +351,12 @@ impl Exchange {
         plan: &Plan,
         client_is_stream: bool,
         out: &mut Buffer,
+        carried: &mut amounts::Buckets,
     ) -> Result<Option<Answer>, Fault> {
         loop {
             let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
             let parsed = parse_response(self.answer.data(), &mut fields, plan.manner.head_only);
-            let (head, head_bytes) = match parsed {
+            let (mut head, head_bytes) = match parsed {
                 Ok(Some(found)) => found,
                 Ok(None) if self.answer.len() >= ANSWER_HEAD_BYTES => return Err(Fault::Protocol),
                 Ok(None) => {
@@ -370,6 +373,10 @@ impl Exchange {
             };
             if head.status == 101 && !plan.asked_for(head.upgrade) {
                 return Err(Fault::Protocol);
+            }
+            let configured = &plan.service().amounts;
+            if !configured.is_empty() {
+                *carried = amounts::take(configured, &mut head, plan, worker);
             }
             if head.status < 200 && head.status != 101 {
                 let wanted =

@@ -200,7 +200,7 @@ async fn forward(
         let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
         client.deadline.notice_at(judged);
         let head = poll_fn(|cx| {
-            let polled = exchange.poll_head(cx, client, worker, plan, out);
+            let polled = exchange.poll_head(cx, client, worker, plan, out, &mut tally.amounts);
             if client.deadline.take_notice() {
                 tally.late();
             }

@@ -25,7 +25,8 @@ pub(super) enum Known {
     ContentLength,
     TransferEncoding,
     Connection,
-    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1).
+    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1). By configuration also
+    /// what an endpoint tells the proxy alone.
     HopByHop,
     KeepAlive,
     Upgrade,
@@ -342,6 +343,13 @@ impl<'b> ResponseHead<'_, 'b> {
     /// The fields, each with which it is.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
         self.headers.iter().zip(self.kinds)
+    }
+
+    /// The fields that mean nothing to the proxy itself, to be read, and made such that are not
+    /// passed on.
+    pub(super) fn others(&mut self) -> impl Iterator<Item = (&Header<'b>, &mut Known)> {
+        let all = self.headers.iter().zip(&mut self.kinds);
+        all.filter(|(_, kind)| **kind == Known::Other)
     }
 }
 

@@ -5,6 +5,7 @@
 //! requests are counted by client: `crowd.rs` says when.
 
 mod acceptor;
+mod amounts;
 mod body;
 mod breaker;
 mod buffer;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use super::{
+    amounts,
     connection::Client,
     grpc,
     plan::{Plan, Refused},
@@ -30,6 +31,8 @@ pub(super) struct Tally<'a> {
     retries: u32,
     /// Status that the client was sent; 0 while there is none.
     pub(super) status: u16,
+    /// What the answer carries of the service's amounts.
+    pub(super) amounts: amounts::Buckets,
     /// Status that it counts as, if another: a call of gRPC fails below a 200.
     pub(super) outcome: Option<u16>,
     pub(super) fault: Option<&'static str>,
@@ -53,6 +56,7 @@ impl<'a> Tally<'a> {
             ended: None,
             retries: 0,
             status: 0,
+            amounts: amounts::NONE,
             outcome: None,
             fault: None,
             gone: false,
@@ -124,8 +128,17 @@ impl<'a> Tally<'a> {
     fn judge(&mut self, outcome: Outcome) {
         self.on_trial = false;
         let (plan, worker) = (self.plan, self.worker.id);
-        if let Some(evidence) = plan.route().evidence.get(usize::from(plan.decision.version)) {
-            evidence.cells.of(worker).record(plan.service().parity, outcome);
+        if let Some(arm) = plan.route().evidence.get(usize::from(plan.decision.version)) {
+            let parity = plan.service().parity;
+            arm.attempts.cells.of(worker).record(parity, outcome);
+            // What failed is the errors' affair. What carries no amount carries 0: a version that no
+            // longer says what it takes would look like one that nobody plays otherwise.
+            if let Outcome::Served(_) = outcome {
+                for amount in &arm.amounts {
+                    let bucket = self.amounts[usize::from(amount.number)];
+                    amount.evidence.cells.of(worker).record(parity, bucket);
+                }
+            }
         }
         if let Some((endpoint, _)) = self.endpoint {
             let cells = endpoint.cells.of(worker);

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::Counter;
-use crate::analysis::{self, LATENCY_BUCKETS, latency_bucket};
+use crate::analysis::{self, AMOUNT_BUCKETS, LATENCY_BUCKETS, latency_bucket};
 
 /// Evidence of one version over some routes, by worker.
 #[derive(Debug, Default)]
@@ -20,15 +20,34 @@ pub struct EpochCells {
     pub trials: Counter,
     /// Of those, failed.
     pub failures: Counter,
-    latencies: LatencyCells,
+    latencies: Buckets<LATENCY_BUCKETS>,
 }
 
-#[derive(Debug)]
-struct LatencyCells(Box<[AtomicU32; LATENCY_BUCKETS]>);
+/// Evidence of an amount of one version over some routes, by worker: first attempts that were served, by
+/// what they carried.
+#[derive(Debug, Default)]
+pub struct AmountEvidenceCells([Buckets<AMOUNT_BUCKETS>; 2]);
 
-impl Default for LatencyCells {
+/// How often what was counted fell into which bucket.
+#[derive(Debug)]
+struct Buckets<const N: usize>(Box<[AtomicU32; N]>);
+
+impl<const N: usize> Default for Buckets<N> {
     fn default() -> Self {
-        Self(Box::new([const { AtomicU32::new(0) }; LATENCY_BUCKETS]))
+        Self(Box::new([const { AtomicU32::new(0) }; N]))
+    }
+}
+
+impl<const N: usize> Buckets<N> {
+    fn add(&self, bucket: usize) {
+        let count = &self.0[bucket];
+        count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    fn add_to(&self, sums: &mut [u32; N]) {
+        for (sum, count) in sums.iter_mut().zip(self.0.iter()) {
+            *sum = sum.wrapping_add(count.load(Relaxed));
+        }
     }
 }
 
@@ -75,16 +94,20 @@ impl EpochCells {
 
     /// Adds the latencies so far to `sums`, bucket by bucket.
     pub fn add_latencies(&self, sums: &mut [u32; LATENCY_BUCKETS]) {
-        for (sum, count) in sums.iter_mut().zip(self.latencies.0.iter()) {
-            *sum = sum.wrapping_add(count.load(Relaxed));
-        }
+        self.latencies.add_to(sums);
     }
 }
 
-impl LatencyCells {
-    fn add(&self, bucket: usize) {
-        let count = &self.0[bucket];
-        count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+impl AmountEvidenceCells {
+    /// Counts an amount in its [`analysis::amount_bucket`], of a request that began in an epoch of
+    /// `parity`. Called by the owning worker only.
+    pub fn record(&self, parity: u8, bucket: u16) {
+        self.0[usize::from(parity & 1)].add(usize::from(bucket));
+    }
+
+    /// Adds the amounts so far of the epochs of `parity` to `sums`, bucket by bucket.
+    pub fn add_to(&self, parity: u8, sums: &mut [u32; AMOUNT_BUCKETS]) {
+        self.0[usize::from(parity & 1)].add_to(sums);
     }
 }
 
@@ -106,5 +129,16 @@ mod tests {
         };
         assert_eq!(count(0), (2, 1, 1, 0));
         assert_eq!(count(1), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn an_amount_counts_in_its_epoch() {
+        let cells = AmountEvidenceCells::default();
+        let amounts = [(0, 7), (0, 7), (1, 0)];
+        amounts.into_iter().for_each(|(parity, bucket)| cells.record(parity, bucket));
+        let mut sums = [[0; AMOUNT_BUCKETS]; 2];
+        (0..2).for_each(|parity| cells.add_to(parity, &mut sums[usize::from(parity)]));
+        assert_eq!((sums[0][7], sums[0].iter().sum::<u32>()), (2, 2));
+        assert_eq!((sums[1][0], sums[1].iter().sum::<u32>()), (1, 1));
     }
 }

@@ -5,6 +5,7 @@
 //! ends when it has none: a version that comes back is a new rollout with an alpha of its own.
 
 mod alone;
+mod amounts;
 mod arms;
 mod shared;
 mod speed;
@@ -356,7 +357,7 @@ fn requests(stratum: &Stratum) -> u64 {
     let of = |cells: &EvidenceCells| {
         [0, 1].map(|parity| cells.of(parity).trials.read()).into_iter().fold(0, u64::wrapping_add)
     };
-    stratum.arms.iter().map(|arm| arm.cells.sum(of)).fold(0, u64::wrapping_add)
+    stratum.arms.iter().map(|arm| arm.attempts.cells.sum(of)).fold(0, u64::wrapping_add)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::Controller;
 use crate::{
     proxy::Command,
-    registry::{EndpointState, ErrorKind, RetryReason},
-    snapshot::{Snapshot, Version},
+    registry::{AmountState, EndpointState, ErrorKind, RetryReason},
+    snapshot::{AmountSource, Service, Snapshot, Version},
     telemetry::{
         collector::{Collector, Latency, Sample},
         metrics::{self, Errors, Scrape, State},
@@ -151,7 +151,7 @@ impl Observatory {
             versions: service
                 .versions
                 .iter()
-                .map(|v| version(v, &mut latencies.collector, now))
+                .map(|v| version(service, v, &mut latencies.collector, now))
                 .collect(),
             shared_outage: None,
         });
@@ -242,6 +242,11 @@ pub fn endpoint_in_flight(endpoint: &EndpointState) -> u64 {
     endpoint.cells.sum(|c| c.started.read()).saturating_sub(finished)
 }
 
+/// What answers of a version carried of an amount.
+pub fn amount_sum(amount: &AmountState) -> f64 {
+    amount.cells.iter().map(|cells| cells.sum.read()).sum()
+}
+
 /// The state of `version`.
 pub fn state(version: &Version) -> State {
     if version.ejected {
@@ -279,7 +284,12 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
     service.shared_outage = controller.has_shared_outage(&service.name);
 }
 
-fn version(version: &Version, collector: &mut Collector, now: Instant) -> metrics::Version {
+fn version(
+    service: &Service,
+    version: &Version,
+    collector: &mut Collector,
+    now: Instant,
+) -> metrics::Version {
     let text = |label: &Option<String>| label.clone().unwrap_or_default();
     let cells = &version.state.cells;
     let retries = RetryReason::ALL
@@ -301,6 +311,15 @@ fn version(version: &Version, collector: &mut Collector, now: Instant) -> metric
             .zip([0, 1].map(|limit| cells.sum(|c| c.shed[limit].read())))
             .collect(),
         retries: retries.to_vec(),
+        amounts: (service.amounts.iter().zip(&version.amounts))
+            .filter(|(amount, _)| matches!(amount.source, AmountSource::Field { .. }))
+            .map(|(amount, state)| metrics::Amount {
+                name: amount.name.to_string(),
+                count: state.cells.sum(|c| c.count.read()),
+                sum: amount_sum(state),
+                malformed: state.cells.sum(|c| c.malformed.read()),
+            })
+            .collect(),
         endpoints: version.known.iter().map(|e| endpoint(&e.state, collector, now)).collect(),
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Version;
+use super::{Version, amounts::header};
 use crate::{
     analysis::{Limits, parts_of_alpha},
     config::{
         Config,
         schema::{self, Mode, Slo},
     },
-    registry::{EvidenceState, Registry},
+    registry::{AmountEvidenceState, EvidenceState, Registry},
 };
 
 /// How the versions of a service are compared.
@@ -36,16 +36,42 @@ pub struct Stratum {
     /// When a request without an answer counts as failed; nothing: when it times out.
     pub deadline: Option<Duration>,
     /// Evidence by version of the service.
-    pub arms: Box<[Arc<EvidenceState>]>,
+    pub arms: Box<[Arm]>,
+}
+
+/// Where first attempts of a version count.
+#[derive(Debug, Clone)]
+pub struct Arm {
+    /// All of them.
+    pub attempts: Arc<EvidenceState>,
+    /// What they carry of the amounts that are compared, in the order of [`Limits::amounts`].
+    pub amounts: Box<[AmountArm]>,
+}
+
+/// Where an amount of a version counts.
+#[derive(Debug, Clone)]
+pub struct AmountArm {
+    /// Number of the amount among those of the service.
+    pub number: u8,
+    /// Its evidence.
+    pub evidence: Arc<AmountEvidenceState>,
+}
+
+impl PartialEq for Arm {
+    /// Whether the same is counted in the same cells.
+    fn eq(&self, other: &Self) -> bool {
+        let amounts = || self.amounts.iter().zip(&other.amounts);
+        Arc::ptr_eq(&self.attempts, &other.attempts)
+            && self.amounts.len() == other.amounts.len()
+            && amounts().all(|(a, b)| Arc::ptr_eq(&a.evidence, &b.evidence))
+    }
 }
 
 impl PartialEq for Stratum {
     /// Whether the same is asked of the same versions.
     fn eq(&self, other: &Self) -> bool {
-        let same_arms = self.arms.len() == other.arms.len()
-            && self.arms.iter().zip(&other.arms).all(|(a, b)| Arc::ptr_eq(a, b));
         let same_limits = self.limits == other.limits && self.slo == other.slo;
-        self.route == other.route && same_limits && same_arms
+        self.route == other.route && same_limits && self.arms == other.arms
     }
 }
 
@@ -75,15 +101,26 @@ impl Compared {
         let alpha = eject.alpha_or_default();
         let all = [(None, eject, service.slo)].into_iter().chain(own);
         let parts = all.zip(parts_of_alpha(alpha, &asked));
-        let strata = parts.map(|((route, own, slo), part)| Stratum {
-            slo: slo.unwrap_or_default(),
-            limits: Limits::of(eject, own, part),
-            deadline: own.deadline.or(eject.deadline),
-            arms: versions
-                .iter()
-                .map(|version| registry.evidence(version.state.id, route.as_deref()))
-                .collect(),
-            route: route.as_deref().map(Into::into),
+        let strata = parts.map(|((route, own, slo), part)| {
+            let limits = Limits::of(eject, own, part);
+            let mut arm = |version: &Version| Arm {
+                attempts: registry.evidence(version.state.id, route.as_deref()),
+                amounts: (limits.amounts.iter())
+                    .filter_map(|limit| {
+                        let (number, _, amount) = service.amounts.get_full(&limit.name)?;
+                        let (id, route) = (version.state.id, route.as_deref());
+                        let evidence = registry.amount_evidence(id, route, &header(amount));
+                        Some(AmountArm { number: number as u8, evidence })
+                    })
+                    .collect(),
+            };
+            Stratum {
+                arms: versions.iter().map(&mut arm).collect(),
+                slo: slo.unwrap_or_default(),
+                deadline: own.deadline.or(eject.deadline),
+                route: route.as_deref().map(Into::into),
+                limits,
+            }
         });
         Some(Arc::new(Self { mode, alpha, strata: strata.collect() }))
     }

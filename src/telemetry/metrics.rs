@@ -104,8 +104,23 @@ pub struct Version {
     pub shed: Vec<(&'static str, u64)>,
     /// Attempts beyond the first, by reason.
     pub retries: Vec<(&'static str, u64)>,
+    /// What its answers carried.
+    pub amounts: Vec<Amount>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// A measured amount of a version.
+#[derive(Debug, Clone, Default)]
+pub struct Amount {
+    /// Name.
+    pub name: String,
+    /// Answers that carried it.
+    pub count: u64,
+    /// What they carried together.
+    pub sum: f64,
+    /// Answers in which it could not be read.
+    pub malformed: u64,
 }
 
 /// State of a version.
@@ -208,6 +223,7 @@ pub fn render(scrape: &Scrape) -> String {
     families::versions(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);
+    families::amounts(scrape, &mut page);
     families::endpoints(scrape, &mut page);
     families::proxy(scrape, &mut page);
     families::certificates(scrape, &mut page);

@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod allocation;
+mod amounts;
 mod bodies;
 mod client_address;
 mod deploy;

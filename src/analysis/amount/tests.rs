@@ -72,17 +72,23 @@ fn what_is_tolerated_or_better_is_not_rejected() {
     }
 }
 
+/// Clipped at the percentile itself, payouts of one size would look the same however much more is paid.
 #[test]
-fn buckets_hold_what_they_should() {
-    let clip = Clip::new(100.0).expect("a clip");
-    assert_eq!([0.0, -5.0, f64::NAN, 0.04].map(|amount| clip.bucket(amount)), [0; 4]);
-    assert_eq!([100.0, 1e9, f64::INFINITY].map(|amount| clip.bucket(amount)), [81; 3]);
-    assert_eq!((value(0), value(81)), (0.0, 1.0));
-    for bucket in 1..BUCKETS {
-        // In the middle of the bucket, where rounding decides nothing.
-        assert_eq!(clip.bucket(100.0 * value(bucket) * 1.05), bucket);
-    }
-    assert!(Clip::new(0.0).is_none() && Clip::new(f64::NAN).is_none());
+fn amounts_of_one_size_may_be_too_high() {
+    let mut counts = [0; AMOUNT_BUCKETS];
+    counts[amount_bucket(10.0)] = 1_000;
+    let clip = Clip::of_baseline(&counts).expect("enough of them");
+    assert!((19.0..22.0).contains(&clip.amount()), "{}", clip.amount());
+    let arm = |paid: u32, of: u32, amount| {
+        let mut amounts = Amounts::new(clip);
+        (0..of).for_each(|n| amounts.record(if n < paid { amount } else { 0.0 }));
+        amounts
+    };
+    let (canary, baseline) = (arm(50, 100, 15.0), arm(450, 900, 10.0));
+    let mut test = AmountTest::new(Side::High, 0.05, ALPHA, None);
+    let seconds = (1..=20).map(Duration::from_secs);
+    seconds.for_each(|at| test.observe(Arms::new(&canary, &baseline), at));
+    assert!(test.rejected_at().is_some_and(|at| at <= Duration::from_secs(10)));
 }
 
 #[test]
@@ -96,7 +102,7 @@ fn means_are_of_clipped_amounts() {
     canary.clear();
     test.observe(Arms::new(&canary, &baseline), Duration::ZERO);
     let total = test.total();
-    assert_eq!(total.canary, Total { requests: 3, sum: 150.0 });
+    assert_eq!(total.canary, Total { requests: 3, sum: 50.0 + clip.amount() });
     assert_eq!(total.baseline.mean(), Some(10.0));
     assert_eq!(Total::default().mean(), None);
 }

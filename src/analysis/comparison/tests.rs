@@ -1,5 +1,5 @@
 use super::{
-    super::{amount::Clip, certificate::Health},
+    super::{AmountLimit, amount::Clip, certificate::Health},
     *,
 };
 use crate::config::{
@@ -21,7 +21,12 @@ fn limits() -> Limits {
 
 #[test]
 fn evidence_is_averaged() {
-    let of = |metric, log_evidence| Term { metric, log_evidence, enough: true };
+    let of = |metric: Metric, log_evidence| Term {
+        metric,
+        weight: metric.weight(),
+        log_evidence,
+        enough: true,
+    };
     let terms = [
         of(Metric::Errors, 3.0),
         of(Metric::LatencyP95, -2.0),
@@ -89,18 +94,68 @@ fn a_slow_canary_fails_after_its_warm_up() {
     assert!(verdict.reason.contains("100 of 100 requests (100 %)"), "{}", verdict.reason);
 }
 
+/// Limits of `names` alone, each with 5 % tolerated.
+fn amounts(names: &[&str]) -> Limits {
+    let limit = |name: &&str| AmountLimit { name: (*name).to_owned(), tolerance: 0.05 };
+    let amounts = names.iter().map(limit).collect();
+    Limits { errors: None, p95: None, p99: None, amounts, ..limits() }
+}
+
+/// A second of 100 and 900 requests that carry 0 to 9, `factor` times that in the canary.
+fn second(factor: f64) -> Arms<Amounts> {
+    let mut block = [(); 2].map(|()| Amounts::new(Clip::new(100.0).expect("a clip")));
+    (0..100).for_each(|n| block[0].record(f64::from(n % 10) * factor));
+    (0..900).for_each(|n| block[1].record(f64::from(n % 10)));
+    let [canary, baseline] = block;
+    Arms::new(canary, baseline)
+}
+
 #[test]
-fn a_canary_that_earns_nothing_fails() {
-    let limits = Limits { errors: None, p95: None, p99: None, amount: Some(0.05), ..limits() };
-    let clip = Clip::new(100.0).expect("a clip");
-    let (mut canary, mut baseline) = (Amounts::new(clip), Amounts::new(clip));
-    (0..100).for_each(|_| canary.record(0.0));
-    (0..900).for_each(|n| baseline.record(f64::from(n % 10)));
-    let mut comparison = Comparison::new(limits, 1.0, S(0));
-    (30..60).for_each(|n| comparison.observe_amounts(Arms::new(&canary, &baseline), S(n)));
+fn a_canary_that_earns_nothing_fails_after_its_warm_up() {
+    let mut comparison = Comparison::new(amounts(&["stake"]), 1.0, S(0));
+    let Arms { canary, baseline } = second(0.0);
+    (1..30).for_each(|n| comparison.observe_amounts(0, Arms::new(&canary, &baseline), S(n)));
+    assert_eq!(comparison.log_evidence(), f64::NEG_INFINITY, "caches are filling");
+    (30..60).for_each(|n| comparison.observe_amounts(0, Arms::new(&canary, &baseline), S(n)));
     let verdict = comparison.verdict(S(60));
     assert_eq!((verdict.answer, verdict.findings[0].metric), (Answer::Fail, Metric::AmountLow));
+    assert!(verdict.reason.contains("has a lower `stake` than is tolerated"), "{}", verdict.reason);
     assert!(verdict.reason.contains("a mean of 0.0000 over"), "{}", verdict.reason);
+}
+
+#[test]
+fn the_amount_that_differs_is_named() {
+    let mut comparison = Comparison::new(amounts(&["stake", "payout", "void"]), 1.0, S(0));
+    let (equal, high) = (second(1.0), second(1.5));
+    for n in 30..90 {
+        for (number, block) in [&equal, &high, &equal].into_iter().enumerate() {
+            comparison.observe_amounts(number, Arms::new(&block.canary, &block.baseline), S(n));
+        }
+        comparison.observe_amounts(3, Arms::new(&high.canary, &high.baseline), S(n));
+    }
+    let verdict = comparison.verdict(S(90));
+    assert_eq!((verdict.answer, verdict.findings.len()), (Answer::Fail, 6));
+    assert_eq!(verdict.findings[0].gate(), "amount_high.payout");
+    assert!(
+        verdict.reason.contains("has a higher `payout` than is tolerated"),
+        "{}",
+        verdict.reason
+    );
+    let json = serde_json::to_value(&verdict).expect("JSON");
+    assert_eq!(json["findings"][0]["amount"], "payout");
+}
+
+#[test]
+fn amounts_share_the_weight_of_one() {
+    let of = |names: &[&str]| {
+        let terms =
+            Comparison::new(Limits { errors: limits().errors, ..amounts(names) }, 1.0, S(0))
+                .terms()
+                .into_iter();
+        terms.map(|term| term.weight).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&["stake"]), [0.5, 0.1, 0.1]);
+    assert_eq!(of(&["stake", "payout"]), [0.5, 0.05, 0.05, 0.05, 0.05]);
 }
 
 #[test]

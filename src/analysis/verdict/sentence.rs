@@ -13,7 +13,8 @@ impl fmt::Display for Verdict {
         match self.answer {
             Answer::Fail => {
                 let who = if self.alone { "it" } else { "the canary" };
-                write!(f, "fail after {after:.1} s: {who} {}", self.difference())?;
+                write!(f, "fail after {after:.1} s: {who} ")?;
+                self.difference(f)?;
             }
             Answer::Pass => match self.health {
                 Some(health) => write!(f, "pass after {:.1} s: {health}", self.since_s)?,
@@ -44,13 +45,16 @@ impl fmt::Display for Verdict {
 
 impl Verdict {
     /// What is wrong with a failed canary.
-    fn difference(&self) -> &'static str {
-        match self.findings.first().map(|finding| finding.metric) {
-            Some(Metric::Errors) => "fails more often than is tolerated",
-            Some(Metric::LatencyP95 | Metric::LatencyP99) => "is slower than is tolerated",
-            Some(Metric::AmountLow) => "takes less than is tolerated",
-            Some(Metric::AmountHigh) => "pays more than is tolerated",
-            None => "is worse than is tolerated",
+    fn difference(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(finding) = self.findings.first() else {
+            return write!(f, "is worse than is tolerated");
+        };
+        let amount = finding.amount.as_deref().unwrap_or("amount");
+        match finding.metric {
+            Metric::Errors => write!(f, "fails more often than is tolerated"),
+            Metric::LatencyP95 | Metric::LatencyP99 => write!(f, "is slower than is tolerated"),
+            Metric::AmountLow => write!(f, "has a lower `{amount}` than is tolerated"),
+            Metric::AmountHigh => write!(f, "has a higher `{amount}` than is tolerated"),
         }
     }
 }
@@ -90,10 +94,16 @@ impl fmt::Display for Finding {
                     Source::Before => write!(f, "the rate of the baseline before")?,
                 }
             }
-            Numbers::Amount { canary, baseline, ratio, tolerated_ratio } => {
+            Numbers::Amount { canary, baseline, ratio, clipped_at, tolerated_ratio } => {
+                if let Some(amount) = &self.amount {
+                    write!(f, "`{amount}` has ")?;
+                }
                 write!(f, "{canary} of the canary against {baseline}")?;
                 if let Some(ratio) = ratio {
                     write!(f, ", {ratio:.3} times")?;
+                }
+                if let Some(clip) = clipped_at {
+                    write!(f, ", clipped at {clip:.2}")?;
                 }
                 write!(f, "; tolerated a ratio of {tolerated_ratio:.3}")?;
             }

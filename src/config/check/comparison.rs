@@ -1,9 +1,9 @@
 //! How versions are compared.
 
-use super::Finding;
+use super::{Finding, amounts};
 use crate::config::{
     problem::FieldPath,
-    schema::{Config, Eject, Failures, Mode, Route, Slo},
+    schema::{Config, Eject, Failures, Mode, Route, Service, Slo},
 };
 
 /// Checks what the service `name` says.
@@ -16,11 +16,12 @@ pub(super) fn service(
 ) {
     let off = eject.mode == Some(Mode::Off);
     let slo = config.services.get(name).is_some_and(|service| service.slo.is_some());
-    if eject.errors.is_none() && eject.latency.is_none() && !off && !slo {
-        let message = "compares nothing; write errors or latency, or leave the field out";
+    let nothing = eject.errors.is_none() && eject.latency.is_none() && eject.amounts.is_none();
+    if nothing && !off && !slo {
+        let message = "compares nothing; write errors, latency or amounts, or leave the field out";
         found.push(Finding::new(path.clone(), message));
     }
-    limits(eject, path, found);
+    limits(eject, config.services.get(name), path, found);
     let parts = config.routes.iter().zip(0..).filter(|(route, _)| route.service == name);
     let parts: Vec<_> =
         parts.filter_map(|(r, at)| Some((r.eject.as_ref()?.alpha?.0, at))).collect();
@@ -67,10 +68,13 @@ pub(super) fn route(
         let message = "one version serves all requests of the route, so there is nothing to compare; leave it out";
         found.push(Finding::new(path.clone(), message));
     }
-    limits(eject, path, found);
+    limits(eject, service, path, found);
 }
 
-fn limits(eject: &Eject, path: &FieldPath, found: &mut Vec<Finding>) {
+fn limits(eject: &Eject, service: Option<&Service>, path: &FieldPath, found: &mut Vec<Finding>) {
+    if let (Some(compared), Some(service)) = (&eject.amounts, service) {
+        amounts::compared(compared, service, &path.key("amounts"), found);
+    }
     if eject.latency.as_ref().is_some_and(|l| l.p95.is_none() && l.p99.is_none()) {
         let message = "compares nothing; write p95 or p99, or leave the field out";
         found.push(Finding::new(path.key("latency"), message));

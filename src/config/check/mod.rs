@@ -4,6 +4,7 @@
 //! warnings. What would certainly not do what its writer meant is an error; the rest is allowed.
 
 mod alerts;
+mod amounts;
 mod comparison;
 mod health;
 mod matching;

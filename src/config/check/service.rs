@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Finding, comparison, health, label,
+    Finding, amounts, comparison, health, label,
     matching::{self, Kind, canonical, has_param},
     no_such, reaches, tls,
 };
@@ -44,6 +44,7 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
     }
     weights(service, &path, found);
     cohort(name, &service.cohort, config, &path.key("cohort"), found);
+    amounts::amounts(service, &path.key("amounts"), found);
     if let Some(eject) = &service.eject {
         comparison::service(eject, name, config, &path.key("eject"), found);
     }

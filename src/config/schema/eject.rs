@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -20,7 +21,7 @@ pub struct Eject {
     /// Failures (slow answers) that a canary must have before it is ejected for them. Default 3.
     #[schemars(range(min = 1))]
     pub minimum_failures: Option<u32>,
-    /// How long latency of a new canary is not judged: caches and pools fill. Errors
+    /// How long latency and amounts of a new canary are not judged: caches and pools fill. Errors
     /// are judged from the first request. Default `30s`.
     #[serde(with = "units::optional_pause")]
     #[schemars(with = "Option<units::DurationText>")]
@@ -34,6 +35,9 @@ pub struct Eject {
     pub errors: Option<EjectErrors>,
     /// Tolerated excess of latency quantiles. Default: not compared.
     pub latency: Option<EjectLatency>,
+    /// Tolerated difference of the mean of each amount named, less or more, relative to the
+    /// baseline's; below `100%`. Default: not compared.
+    pub amounts: Option<IndexMap<String, Share>>,
 }
 
 impl Eject {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::speed::Closed;
+use super::{amounts::Seen, speed::Closed};
 use crate::{
-    analysis::{Arms, Blocks, Comparison, Counter, LATENCY_BUCKETS, Latencies, Reference},
+    analysis::{Arms, Blocks, Comparison, Counter, LATENCY_BUCKETS, Latencies, Pace, Reference},
     registry::EvidenceState,
     snapshot::Stratum,
 };
@@ -21,6 +21,12 @@ pub(super) struct Line {
     /// What was seen of the canary's latencies when the open block began, by parity; nothing before the
     /// first one that it is in from the beginning.
     latencies: Option<[Box<Sums>; 2]>,
+    /// Of amounts, in the order of the limits.
+    amounts: Vec<Seen>,
+    /// When blocks of amounts close.
+    pace: Pace,
+    /// Requests of all versions when the open ones began.
+    requests: u64,
 }
 
 impl Line {
@@ -38,6 +44,11 @@ impl Line {
             comparison: Comparison::new(stratum.limits.clone(), phi, now),
             blocks: Blocks::open(both(stratum, arms), now),
             latencies: None,
+            amounts: (0..stratum.limits.amounts.len())
+                .map(|number| Seen::new(stratum, arms, number))
+                .collect(),
+            pace: Pace::new(now),
+            requests: super::requests(stratum),
         }
     }
 
@@ -45,6 +56,19 @@ impl Line {
     pub(super) fn poll(&mut self, stratum: &Stratum, now: Duration) {
         for block in self.blocks.poll(both(stratum, self.arms), now) {
             self.comparison.observe_errors(block, now);
+        }
+        if self.amounts.is_empty() {
+            return;
+        }
+        let requests = super::requests(stratum);
+        if self.pace.due(requests.wrapping_sub(self.requests), now).is_none() {
+            return;
+        }
+        self.requests = requests;
+        for (number, seen) in self.amounts.iter_mut().enumerate() {
+            for Arms { canary, baseline } in seen.close(stratum, self.arms) {
+                self.comparison.observe_amounts(number, Arms::new(&canary, &baseline), now);
+            }
         }
     }
 
@@ -84,7 +108,7 @@ impl Line {
 }
 
 fn state(stratum: &Stratum, version: u16) -> &EvidenceState {
-    &stratum.arms[usize::from(version)]
+    &stratum.arms[usize::from(version)].attempts
 }
 
 /// What `version` counted, by parity.

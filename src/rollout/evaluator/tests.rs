@@ -58,7 +58,7 @@ impl Stage {
 
     /// Counts a request as a worker does.
     pub(super) fn count(&self, version: usize, outcome: Outcome) {
-        let cells = self.snapshot.routes[0].evidence[version].cells.of(0);
+        let cells = self.snapshot.routes[0].evidence[version].attempts.cells.of(0);
         cells.record(self.snapshot.services[0].parity, outcome);
     }
 

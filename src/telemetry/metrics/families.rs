@@ -147,6 +147,31 @@ pub(super) fn evidence(scrape: &Scrape, page: &mut Page) {
     }
 }
 
+/// What answers carried.
+pub(super) fn amounts(scrape: &Scrape, page: &mut Page) {
+    let each = || {
+        each(scrape).flat_map(|([service, name], version)| {
+            let labels = move |amount| [service, name, ("amount", amount)];
+            version.amounts.iter().map(move |amount| (labels(amount.name.as_str()), amount))
+        })
+    };
+    let mut carried = page.summary(
+        "tidegate_amount",
+        "Business amounts in the answers of a version: their sum, and the number of answers that carried \
+         one.",
+    );
+    for (labels, amount) in each() {
+        carried.sum(labels, amount.count, amount.sum);
+    }
+    let mut malformed = page.counter(
+        "tidegate_amounts_malformed_total",
+        "Answers of a version whose amount was not one decimal number, and counted as 0.",
+    );
+    for (labels, amount) in each() {
+        malformed.count(labels, amount.malformed);
+    }
+}
+
 /// State of the endpoints.
 pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
     let mut latency = page.summary(

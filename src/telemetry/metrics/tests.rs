@@ -26,6 +26,7 @@ fn scrape() -> Scrape {
         in_flight: 12,
         retries: vec![("connect", 3)],
         shed: vec![("requests", 5), ("pending", 0)],
+        amounts: vec![Amount { name: "stake".into(), count: 40, sum: 812.5, malformed: 2 }],
         endpoints: vec![Endpoint {
             address: "127.0.0.1:9001".into(),
             minute: latency.minute,

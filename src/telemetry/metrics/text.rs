@@ -118,6 +118,14 @@ impl Family<'_> {
         self.sample(labels).set_summary(summary);
     }
 
+    /// Appends a sum and a count without quantiles to a summary.
+    pub(super) fn sum<const N: usize>(&mut self, labels: Labels<'_, N>, count: u64, sum: f64) {
+        let mut summary = Summary::default();
+        summary.set_sample_count(count);
+        summary.set_sample_sum(sum);
+        self.sample(labels).set_summary(summary);
+    }
+
     fn sample<const N: usize>(&mut self, labels: Labels<'_, N>) -> &mut Metric {
         let pairs = labels.map(|(name, value)| {
             let mut pair = LabelPair::default();

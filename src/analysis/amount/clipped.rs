@@ -1,0 +1,200 @@
+//! Amounts in buckets, and those of a block clipped.
+//!
+//! Edges are powers of 1.1, the same for all amounts and for ever, so that workers can count before a
+//! clip is known; the clip is one of the edges.
+
+/// Number of buckets. The first holds 0 and what is below `1.1^-200`, 5e-9 of any money; the last one
+/// begins at 7e12.
+pub const AMOUNT_BUCKETS: usize = 512;
+/// Ratio of the edges of a bucket: a lower edge is at most 9 % off, in both arms alike.
+const GROWTH: f64 = 1.1;
+/// Power of [`GROWTH`] at the lower edge of the second bucket.
+const FIRST_POWER: i32 = -200;
+/// Buckets that are bet on: from `1.1^-80` of the clip, a two-thousandth, up to it. Below, all is 0.
+pub(super) const BUCKETS: usize = 82;
+/// Amounts above 0 of a baseline that tell its 99th percentile.
+const LEAST_KNOWN: u64 = 500;
+/// The percentile above which amounts are clipped.
+const CLIPPED_AT: f64 = 0.99;
+/// How many buckets above it, which is 2.1 times as much. Where amounts are of one size, the percentile
+/// is that size, and a canary that pays more would look the same. For that, amounts that spread are found
+/// later: log-normal ones of sigma 1.5 that are lost altogether after 400 requests of the canary instead
+/// of 200, half of them after 700 instead of 500, those half as high again after 1,000 either way.
+const HEADROOM: usize = 8;
+
+/// The bucket of an amount in the caller's money. What is not a number, or negative, counts as 0.
+pub fn amount_bucket(amount: f64) -> usize {
+    let power = (amount.ln() / GROWTH.ln()).floor();
+    (power - f64::from(FIRST_POWER - 1)).clamp(0.0, (AMOUNT_BUCKETS - 1) as f64) as usize
+}
+
+/// The least amount of a bucket.
+fn lower(bucket: usize) -> f64 {
+    if bucket == 0 { 0.0 } else { GROWTH.powi(bucket as i32 - 1 + FIRST_POWER) }
+}
+
+/// The amount at which others are clipped: the lower edge of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clip(usize);
+
+impl Clip {
+    /// A clip at the edge below `amount`; nothing if it is not above 0. It must be known before the
+    /// block, and changes between blocks only.
+    pub fn new(amount: f64) -> Option<Self> {
+        Some(amount_bucket(amount)).filter(|bucket| *bucket > 0).map(Self)
+    }
+
+    /// A clip at 2.1 times the 99th percentile of what a baseline paid where it paid anything, by how
+    /// often each bucket was met; nothing before 500 amounts above 0.
+    pub fn of_baseline(counts: &[u64; AMOUNT_BUCKETS]) -> Option<Self> {
+        let total: u64 = counts[1..].iter().sum();
+        if total < LEAST_KNOWN {
+            return None;
+        }
+        let mut below = 0;
+        let reached = counts[1..].iter().position(|count| {
+            below += count;
+            below as f64 >= CLIPPED_AT * total as f64
+        });
+        reached.map(|bucket| Self((bucket + 1 + HEADROOM).min(AMOUNT_BUCKETS - 1)))
+    }
+
+    /// The amount.
+    pub fn amount(self) -> f64 {
+        lower(self.0)
+    }
+
+    /// Which of the buckets that are bet on an amount's bucket is.
+    pub(super) fn relative(self, bucket: usize) -> usize {
+        match bucket {
+            0 => 0,
+            _ => (bucket + BUCKETS - 1).saturating_sub(self.0).min(BUCKETS - 1),
+        }
+    }
+}
+
+/// The lower edge of a bucket that is bet on, as a share of the clip.
+pub(super) fn value(bucket: usize) -> f64 {
+    if bucket == 0 { 0.0 } else { GROWTH.powi(bucket as i32 - (BUCKETS as i32 - 1)) }
+}
+
+/// Amounts of one arm in one block.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Amounts {
+    pub(super) clip: Clip,
+    counts: [u64; BUCKETS],
+    pub(super) requests: u64,
+    /// Of the clipped amounts.
+    pub(super) sum: f64,
+}
+
+impl Amounts {
+    /// No amounts yet.
+    pub fn new(clip: Clip) -> Self {
+        Self { clip, counts: [0; BUCKETS], requests: 0, sum: 0.0 }
+    }
+
+    /// What was counted between two readings of counts that only grow, and wrap. The sum is that of
+    /// the buckets' middles.
+    pub fn between(
+        before: &[u32; AMOUNT_BUCKETS],
+        after: &[u32; AMOUNT_BUCKETS],
+        clip: Clip,
+    ) -> Self {
+        let mut between = Self::new(clip);
+        for (bucket, (before, after)) in before.iter().zip(after).enumerate() {
+            let count = u64::from(after.wrapping_sub(*before));
+            between.counts[clip.relative(bucket)] += count;
+            between.requests += count;
+            let middle = lower(bucket) * GROWTH.sqrt();
+            between.sum += count as f64 * middle.min(clip.amount());
+        }
+        between
+    }
+
+    /// Counts a request and its amount, 0 if it had none.
+    pub fn record(&mut self, amount: f64) {
+        self.counts[self.clip.relative(amount_bucket(amount))] += 1;
+        self.requests += 1;
+        if amount > 0.0 {
+            self.sum += amount.min(self.clip.amount());
+        }
+    }
+
+    /// Empties it for the next block.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.clip);
+    }
+
+    /// Requests counted.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = (f64, u64)> {
+        let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        counts.map(|(bucket, count)| (value(bucket), *count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_hold_what_they_should() {
+        assert_eq!([0.0, -5.0, f64::NAN, f64::NEG_INFINITY, 1e-9].map(amount_bucket), [0; 5]);
+        assert_eq!([1e13, f64::MAX, f64::INFINITY].map(amount_bucket), [AMOUNT_BUCKETS - 1; 3]);
+        for bucket in 1..AMOUNT_BUCKETS {
+            // In the middle of the bucket, where rounding decides nothing.
+            assert_eq!(amount_bucket(lower(bucket) * 1.05), bucket);
+        }
+    }
+
+    #[test]
+    fn a_clip_cuts_them_into_those_that_are_bet_on() {
+        let clip = Clip::new(100.0).expect("a clip");
+        assert!((90.0..=100.0).contains(&clip.amount()), "{}", clip.amount());
+        let relative = |amount| clip.relative(amount_bucket(amount));
+        assert_eq!([0.0, -5.0, f64::NAN, 0.04].map(relative), [0; 4]);
+        assert_eq!([100.0, 1e9, f64::INFINITY].map(relative), [81; 3]);
+        assert_eq!((value(0), value(81)), (0.0, 1.0));
+        for bucket in 1..BUCKETS {
+            assert_eq!(relative(clip.amount() * value(bucket) * 1.05), bucket);
+        }
+        assert!(Clip::new(0.0).is_none() && Clip::new(f64::NAN).is_none());
+    }
+
+    #[test]
+    fn a_clip_stands_above_the_99th_percentile_of_what_was_paid() {
+        let above = |amount| Some(Clip(amount_bucket(amount) + HEADROOM));
+        let mut counts = [0; AMOUNT_BUCKETS];
+        // Most requests pay nothing, which says nothing of how much is paid.
+        counts[0] = 1_000_000;
+        counts[amount_bucket(2.0)] = 499;
+        assert_eq!(Clip::of_baseline(&counts), None);
+        counts[amount_bucket(50.0)] = 1;
+        assert_eq!(Clip::of_baseline(&counts), above(2.0));
+        counts[amount_bucket(50.0)] = 10;
+        assert_eq!(Clip::of_baseline(&counts), above(50.0));
+        counts[AMOUNT_BUCKETS - 1] = 1_000;
+        assert_eq!(Clip::of_baseline(&counts), Some(Clip(AMOUNT_BUCKETS - 1)));
+    }
+
+    #[test]
+    fn readings_and_single_amounts_say_the_same() {
+        let clip = Clip::new(100.0).expect("a clip");
+        let (before, mut after) = ([u32::MAX; AMOUNT_BUCKETS], [u32::MAX; AMOUNT_BUCKETS]);
+        let mut single = Amounts::new(clip);
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..10_000 {
+            let amount = if rng.bool() { 0.0 } else { rng.f64() * 200.0 };
+            single.record(amount);
+            let count = &mut after[amount_bucket(amount)];
+            *count = count.wrapping_add(1);
+        }
+        let between = Amounts::between(&before, &after, clip);
+        assert_eq!((between.counts, between.requests), (single.counts, 10_000));
+        assert!((between.sum / single.sum - 1.0).abs() < 0.01, "{} {}", between.sum, single.sum);
+    }
+}

@@ -1,0 +1,218 @@
+//! Business amounts in the heads of answers: read, counted, and kept from the client if so configured.
+//!
+//! An amount is a decimal number without sign or exponent. What is not, or comes twice, is counted and
+//! told, and harms no request. An answer that is a failure of its version has no amounts; interim
+//! ones have none either. The client gets of neither what is to be removed.
+
+use super::{
+    head::{Known, ResponseHead},
+    plan::Plan,
+    worker::Worker,
+};
+use crate::{
+    analysis::amount_bucket,
+    config::schema::MAX_AMOUNTS,
+    snapshot::{Amount, AmountSource},
+};
+
+/// The bucket of each amount of the service, by its number.
+pub(super) type Buckets = [u16; MAX_AMOUNTS];
+
+/// Nothing is carried.
+pub(super) const NONE: Buckets = [0; MAX_AMOUNTS];
+
+/// Longest text of an amount.
+const LONGEST: usize = 32;
+
+/// What an answer has of an amount.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Found<'b> {
+    Nothing,
+    Amount(f64),
+    /// A text that is none, or the second one.
+    Malformed(&'b [u8]),
+}
+
+/// Takes the amounts out of an answer's head, counts them for the version, and tells their buckets.
+#[inline(never)]
+pub(super) fn take(
+    configured: &[Amount],
+    head: &mut ResponseHead<'_, '_>,
+    plan: &Plan,
+    worker: &Worker,
+) -> Buckets {
+    let status = head.status;
+    let found = read(configured, head);
+    if (status < 200 && status != 101) || plan.route().failures.contains(status) {
+        return NONE;
+    }
+    let mut buckets = NONE;
+    let version = plan.version();
+    for (number, (amount, state)) in configured.iter().zip(&version.amounts).enumerate() {
+        let cells = state.cells.of(worker.id);
+        let carried = match &amount.source {
+            AmountSource::Sum(terms) => sum(terms, &found),
+            AmountSource::Field { header, .. } => match found[number] {
+                Found::Nothing => None,
+                Found::Amount(amount) => Some(amount),
+                Found::Malformed(text) => {
+                    cells.malformed.add(1);
+                    let times = cells.malformed.read();
+                    // Who says it once says it always: more and more rarely is enough.
+                    if times.is_power_of_two() {
+                        let (service, version) = (&*plan.service().name, &*version.name);
+                        let text = text[..text.len().min(LONGEST)].escape_ascii();
+                        tracing::warn!(
+                            service, version, header, %text, times,
+                            "an amount is not one decimal number such as 12.50; it counts as 0"
+                        );
+                    }
+                    None
+                }
+            },
+        };
+        if let Some(amount) = carried {
+            cells.count.add(1);
+            cells.sum.add(amount);
+            buckets[number] = amount_bucket(amount) as u16;
+        }
+    }
+    buckets
+}
+
+/// Finds the amounts among the fields of `head`, and keeps those that are to be removed from
+/// going on.
+fn read<'b>(configured: &[Amount], head: &mut ResponseHead<'_, 'b>) -> [Found<'b>; MAX_AMOUNTS] {
+    let mut found = [Found::Nothing; MAX_AMOUNTS];
+    for (field, kind) in head.others() {
+        for (amount, found) in configured.iter().zip(&mut found) {
+            let AmountSource::Field { header, remove } = &amount.source else { continue };
+            if !field.name.eq_ignore_ascii_case(header) {
+                continue;
+            }
+            *found = match (*found, parse(field.value)) {
+                (Found::Nothing, Some(amount)) => Found::Amount(amount),
+                _ => Found::Malformed(field.value),
+            };
+            if *remove {
+                *kind = Known::HopByHop;
+            }
+        }
+    }
+    found
+}
+
+/// A derived amount; nothing if none of those that it is made of is there.
+fn sum(terms: &[(u8, bool)], found: &[Found<'_>; MAX_AMOUNTS]) -> Option<f64> {
+    terms.iter().fold(None, |sum, (number, minus)| match found[usize::from(*number)] {
+        Found::Amount(amount) => Some(sum.unwrap_or(0.0) + if *minus { -amount } else { amount }),
+        _ => sum,
+    })
+}
+
+/// An amount: digits, and perhaps a point with more digits after it.
+fn parse(text: &[u8]) -> Option<f64> {
+    let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    let is_decimal = match memchr::memchr(b'.', text) {
+        Some(at) => digits(&text[..at]) && digits(&text[at + 1..]),
+        None => digits(text),
+    };
+    if !is_decimal || text.len() > LONGEST {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::{
+            buffer::Blocks,
+            head::{Fields, MAX_FIELDS, parse_response},
+            rewrite::{Delimiter, Persistence, write_response},
+        },
+        *,
+    };
+
+    /// Stake, which is removed, payout, which is not, and what is left of them.
+    fn configured() -> Vec<Amount> {
+        let field = |name: &str, header: &str, remove| Amount {
+            name: name.into(),
+            source: AmountSource::Field { header: header.into(), remove },
+        };
+        let ggr = AmountSource::Sum([(1, false), (2, true)].into());
+        vec![
+            Amount { name: "ggr".into(), source: ggr },
+            field("stake", "x-bet-stake", true),
+            field("payout", "x-bet-payout", false),
+        ]
+    }
+
+    /// What an answer with `fields` carries, and what the client gets of it.
+    fn through(fields: &str) -> ([Option<f64>; 3], String) {
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
+        let mut space: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let parsed = parse_response(text.as_bytes(), &mut space, false);
+        let (mut head, _) = parsed.expect("well formed").expect("complete");
+        let configured = configured();
+        let found = read(&configured, &mut head);
+        let amount = |number: usize| match &configured[number].source {
+            AmountSource::Sum(terms) => sum(terms, &found),
+            AmountSource::Field { .. } => match found[number] {
+                Found::Amount(amount) => Some(amount),
+                _ => None,
+            },
+        };
+        let mut out = Blocks::default().take();
+        write_response(&mut out, &head, Delimiter::None, Persistence::Implied, None);
+        let sent = std::str::from_utf8(out.data()).expect("text");
+        let sent = sent.strip_prefix("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n").expect("the head");
+        ([0, 1, 2].map(amount), sent.to_owned())
+    }
+
+    #[test]
+    fn amounts_are_read_and_those_to_be_removed_are_not_sent() {
+        let both = "X-Bet-Stake: 12.50\r\nServer: x\r\nx-bet-payout: 20\r\n";
+        let sent = "Server: x\r\nx-bet-payout: 20\r\n\r\n";
+        assert_eq!(through(both), ([Some(-7.5), Some(12.5), Some(20.0)], sent.to_owned()));
+        let one = ([Some(5.0), Some(5.0), None], "\r\n".to_owned());
+        assert_eq!(through("x-bet-stake: 5\r\n"), one);
+        assert_eq!(through("X-Other: 1\r\n"), ([None; 3], "X-Other: 1\r\n\r\n".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_one_number_is_no_amount_and_not_sent_either() {
+        for bad in
+            ["", "-1", "+1", "1,5", "1e3", ".5", "5.", "1.2.3", "0x1", "NaN", "1 2", "\u{0661}"]
+        {
+            let (carried, sent) = through(&format!("x-bet-stake: {bad}\r\n"));
+            assert_eq!((carried, &*sent), ([None; 3], "\r\n"), "{bad:?}");
+        }
+        let (carried, sent) = through("x-bet-stake: 1\r\nX-BET-STAKE: 2\r\nx-bet-stake: 3\r\n");
+        assert_eq!((carried, &*sent), ([None; 3], "\r\n"), "thrice");
+        assert_eq!(parse(&[b'1'; LONGEST + 1]), None);
+        assert!(parse(&[b'9'; LONGEST]).is_some_and(f64::is_finite));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_number_or_none(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Some(amount) = parse(&bytes) {
+                prop_assert!(amount.is_finite() && amount >= 0.0);
+                prop_assert!(bytes.iter().all(|b| b.is_ascii_digit() || *b == b'.'));
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(units in 0u64..1 << 50, digits in 0usize..9) {
+            let amount = units as f64 / 10f64.powi(digits as i32);
+            prop_assert_eq!(parse(amount.to_string().as_bytes()), Some(amount));
+            let fixed = format!("{amount:.digits$}");
+            prop_assert_eq!(parse(fixed.as_bytes()), Some(amount));
+        }
+    }
+}

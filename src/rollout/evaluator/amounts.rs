@@ -1,0 +1,169 @@
+//! Blocks of one amount of a canary and its baseline.
+
+use crate::{
+    analysis::{AMOUNT_BUCKETS, Amounts, Arms, Clip},
+    snapshot::Stratum,
+};
+
+/// Amounts so far of one version, over all workers.
+type Sums = [u32; AMOUNT_BUCKETS];
+
+/// What was seen when the open blocks began.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// Number of the amount in the limits.
+    number: usize,
+    /// By parity.
+    sums: [Arms<Box<Sums>>; 2],
+    /// What the baseline has shown before the canary began, else, where that is too little, before the
+    /// first block that is compared. It stays: means of amounts clipped elsewhere are other means.
+    clip: Option<Clip>,
+}
+
+impl Seen {
+    pub(super) fn new(stratum: &Stratum, arms: Arms<u16>, number: usize) -> Self {
+        let sums = read(stratum, arms, number);
+        Self { number, clip: clip(&sums), sums }
+    }
+
+    /// Closes the open blocks, which begins the next ones: one of each parity, none before it is known
+    /// where to clip.
+    pub(super) fn close(
+        &mut self,
+        stratum: &Stratum,
+        arms: Arms<u16>,
+    ) -> impl Iterator<Item = Arms<Amounts>> + use<> {
+        let sums = read(stratum, arms, self.number);
+        let before = std::mem::replace(&mut self.sums, sums);
+        let between = |clip| {
+            let both = before.iter().zip(&self.sums);
+            let blocks = both.map(|(before, after)| {
+                let of = |before: &Sums, after: &Sums| Amounts::between(before, after, clip);
+                Arms::new(of(&before.canary, &after.canary), of(&before.baseline, &after.baseline))
+            });
+            blocks.collect::<Vec<_>>()
+        };
+        let blocks = self.clip.map(between);
+        self.clip = self.clip.or_else(|| clip(&self.sums));
+        blocks.into_iter().flatten()
+    }
+}
+
+fn clip(sums: &[Arms<Box<Sums>>; 2]) -> Option<Clip> {
+    let mut counts = [0; AMOUNT_BUCKETS];
+    for sums in sums {
+        for (count, sum) in counts.iter_mut().zip(sums.baseline.iter()) {
+            *count += u64::from(*sum);
+        }
+    }
+    Clip::of_baseline(&counts)
+}
+
+fn read(stratum: &Stratum, arms: Arms<u16>, number: usize) -> [Arms<Box<Sums>>; 2] {
+    let of = |version: u16, parity| {
+        let mut sums = Box::new([0; AMOUNT_BUCKETS]);
+        let evidence = &stratum.arms[usize::from(version)].amounts[number].evidence;
+        evidence.cells.iter().for_each(|cells| cells.add_to(parity, &mut sums));
+        sums
+    };
+    [0, 1].map(|parity| Arms::new(of(arms.canary, parity), of(arms.baseline, parity)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        analysis::{Answer, Comparison, Limits, amount_bucket},
+        config::{schema::Eject, units::Share},
+        registry::Registry,
+        snapshot::{AmountArm, Arm},
+    };
+
+    const ARMS: Arms<u16> = Arms { canary: 1, baseline: 0 };
+
+    fn stratum() -> Stratum {
+        let mut registry = Registry::new(2);
+        let amounts = Some([("payout".to_owned(), Share(0.05))].into_iter().collect());
+        let eject = Eject { amounts, warm_up: Some(Duration::ZERO), ..Eject::default() };
+        let arms = [0, 1].map(|version| Arm {
+            attempts: registry.evidence(version, None),
+            amounts: Box::new([AmountArm {
+                number: 0,
+                evidence: registry.amount_evidence(version, None, "x-payout"),
+            }]),
+        });
+        let limits = Limits::of(&eject, &Eject::default(), 1e-3);
+        let slo = Default::default();
+        Stratum { route: None, limits, slo, deadline: None, arms: arms.into() }
+    }
+
+    /// Has `version` answer `requests`, half of which pay `factor` times 10 in the mean.
+    fn serve(stratum: &Stratum, version: u16, requests: u32, factor: f64, rng: &mut fastrand::Rng) {
+        let cells = &stratum.arms[usize::from(version)].amounts[0].evidence.cells;
+        for _ in 0..requests {
+            let paid = if rng.bool() { -10.0 * factor * (1.0 - rng.f64()).ln() } else { 0.0 };
+            let bucket = amount_bucket(paid) as u16;
+            cells.of(rng.usize(..2)).record(rng.u8(..2), bucket);
+        }
+    }
+
+    /// What a canary has come to that pays `factor` times as much: the seconds until it failed, and its
+    /// comparison.
+    fn run(factor: f64, seconds: u64, rng: &mut fastrand::Rng) -> (Option<u64>, Comparison) {
+        let stratum = stratum();
+        let mut comparison = Comparison::new(stratum.limits.clone(), 1.0, Duration::ZERO);
+        let mut seen = Seen::new(&stratum, ARMS, 0);
+        for second in 1..=seconds {
+            serve(&stratum, 0, 900, 1.0, rng);
+            serve(&stratum, 1, 100, factor, rng);
+            for Arms { canary, baseline } in seen.close(&stratum, ARMS) {
+                let now = Duration::from_secs(second);
+                comparison.observe_amounts(0, Arms::new(&canary, &baseline), now);
+            }
+            if comparison.answer() == Answer::Fail {
+                return (Some(second), comparison);
+            }
+        }
+        (None, comparison)
+    }
+
+    #[test]
+    fn a_canary_that_pays_too_much_or_nothing_is_found_by_what_the_cells_hold() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for (factor, gate) in [(1.5, "amount_high.payout"), (0.0, "amount_low.payout")] {
+            let (second, comparison) = run(factor, 60, &mut rng);
+            assert!(second.is_some_and(|second| second <= 30), "{factor}: {second:?}");
+            let verdict = comparison.verdict(Duration::from_secs(60));
+            assert_eq!(verdict.findings[0].gate(), gate, "{}", verdict.reason);
+        }
+    }
+
+    #[test]
+    fn equal_canaries_are_not_ejected() {
+        let mut rng = fastrand::Rng::with_seed(4);
+        for _ in 0..10 {
+            let (second, comparison) = run(1.0, 120, &mut rng);
+            assert_eq!(second, None, "{}", comparison.verdict(Duration::from_secs(120)).reason);
+            assert!(comparison.log_evidence().is_finite(), "it was compared");
+        }
+    }
+
+    #[test]
+    fn the_first_block_only_tells_where_to_clip() {
+        let (stratum, mut rng) = (stratum(), fastrand::Rng::with_seed(5));
+        let mut seen = Seen::new(&stratum, ARMS, 0);
+        serve(&stratum, 0, 100, 1.0, &mut rng);
+        assert_eq!(seen.close(&stratum, ARMS).count(), 0, "too few to tell");
+        serve(&stratum, 0, 2_000, 1.0, &mut rng);
+        assert_eq!(seen.close(&stratum, ARMS).count(), 0, "told by this one");
+        serve(&stratum, 1, 7, 1.0, &mut rng);
+        let blocks: Vec<_> = seen.close(&stratum, ARMS).collect();
+        assert_eq!(blocks.iter().map(|block| block.canary.requests()).sum::<u64>(), 7);
+        assert_eq!(blocks.iter().map(|block| block.baseline.requests()).sum::<u64>(), 0);
+        // A canary that begins later has its clip at once.
+        let mut later = Seen::new(&stratum, ARMS, 0);
+        assert_eq!(later.close(&stratum, ARMS).count(), 2);
+    }
+}
