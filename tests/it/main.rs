@@ -15,6 +15,7 @@ mod faults;
 mod frames;
 mod grpc;
 mod heads;
+mod health;
 mod http2;
 mod keep_alive;
 mod kept;
