@@ -5,6 +5,7 @@
 mod check;
 mod client;
 pub mod demo;
+mod eject;
 mod replace;
 mod run;
 mod status;
@@ -24,7 +25,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0    done; of `run`: ended, and every answer was finished
   64   wrong arguments, or a bad configuration file
-  65   the server refused: unknown name, bad weight, outdated generation
+  65   the server refused: unknown name, bad weight, outdated generation, the last one that serves
   69   cannot listen or take over, or the admin endpoint cannot be reached
   70   a fault of Tidegate itself
   75   of `run`: ended, but the deadline cut answers short
@@ -70,6 +71,10 @@ enum Command {
     Status(status::StatusArguments),
     /// Show the weights of a service, or change them.
     Weights(weights::WeightsArguments),
+    /// Take a version out of the split, or one of its endpoints, until it is reinstated.
+    Eject(eject::SubjectArguments),
+    /// Take a version back into the split, or one of its endpoints, whatever ejected it.
+    Reinstate(eject::SubjectArguments),
 }
 
 /// How a command ends that could not do what was asked.
@@ -129,6 +134,12 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Eject(arguments) => {
+            eject::run(eject::Word::Eject, &arguments).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Reinstate(arguments) => {
+            eject::run(eject::Word::Reinstate, &arguments).map(|()| ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|failure| {
         eprintln!("{}", failure.message);

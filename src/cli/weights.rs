@@ -74,7 +74,7 @@ fn told(answer: &WeightsAnswer) -> String {
 }
 
 /// A name as the configuration allows it, so that it can stand in a path as it is.
-fn service_name(text: &str) -> Result<String, String> {
+pub(super) fn service_name(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if text.is_empty() || !text.bytes().all(allowed) {
         return Err("a service's name has letters, digits, `.`, `_` and `-`".to_owned());
