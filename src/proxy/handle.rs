@@ -25,7 +25,9 @@ use super::{
     tunnel::tunnel,
     worker::Worker,
 };
-use crate::{config::schema::Protocol, registry::RetryReason, upstream::balance};
+use crate::{
+    config::schema::Protocol, registry::RetryReason, snapshot::Version, upstream::balance,
+};
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,12 +158,10 @@ async fn forward(
     let judged = plan.route().judged_after.map(|after| plan.began + after);
     loop {
         let endpoints = &version.endpoints;
-        let load = |n: usize| {
-            let cells = endpoints[n].cells.of(worker.id);
-            cells.started.read().wrapping_sub(cells.finished.read())
+        let chosen = match endpoints.len() {
+            1 => Some(0),
+            _ => choose(worker, version, avoid),
         };
-        let share = |n: usize| endpoints[n].standing.share();
-        let chosen = balance::choose(endpoints.len(), load, share, || fastrand::u64(..), avoid);
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
         tally.attempt(chosen, now);
@@ -242,6 +242,19 @@ async fn forward(
             }
         }
     }
+}
+
+/// Number of the endpoint of `version` to ask, another one than `avoid`. Apart, so that `forward` stays
+/// small enough to become part of `handle`.
+#[inline(never)]
+fn choose(worker: &Worker, version: &Version, avoid: Option<usize>) -> Option<usize> {
+    let endpoints = &version.endpoints;
+    let load = |n: usize| {
+        let cells = endpoints[n].cells.of(worker.id);
+        cells.started.read().wrapping_sub(cells.finished.read())
+    };
+    let share = |n: usize| endpoints[n].standing.share();
+    balance::choose(endpoints.len(), load, share, || fastrand::u64(..), avoid)
 }
 
 /// Puts a body that is already here whole behind the head in `out`, so that both leave in one write

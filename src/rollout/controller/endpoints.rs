@@ -112,7 +112,7 @@ impl Controller {
     }
 
     /// Publishes which endpoints serve, if they are others than in `snapshot`, the one in force.
-    fn publish_endpoints(&mut self, snapshot: &Snapshot) -> Option<u64> {
+    pub(super) fn publish_endpoints(&mut self, snapshot: &Snapshot) -> Option<u64> {
         let mut versions = snapshot.services.iter().flat_map(|service| &service.versions);
         let same = |version: &Version| {
             let used = version.endpoints.iter().map(|endpoint| endpoint.id);
