@@ -312,6 +312,22 @@ fn a_canary_without_an_endpoint_leaves_its_players_until_one_serves() {
     assert_eq!(shown(&proxy)["versions"][1]["state"], "serving");
 }
 
+/// Its players were answered 503.
+#[test]
+fn a_canary_whose_name_stands_for_no_address_gets_no_players() {
+    let v1 = Patient::new("v1");
+    let proxy = builder("weights: { v1: 50, v2: 50 }")
+        .service("cohort: { key: [ 'header:x-player-id' ] }")
+        .version("v1", &v1.origin)
+        .version_named("v2", "nowhere.invalid:80")
+        .start();
+    eventually("it is out", || shown(&proxy)["versions"][1]["share"] == 0.0);
+    assert!(served(&proxy, 200).iter().all(|name| name == "v1"));
+    let shown = shown(&proxy);
+    let canary = &shown["versions"][1];
+    assert_eq!((&canary["available"], &canary["endpoints"]), (&json!(false), &json!([])));
+}
+
 #[test]
 fn a_baseline_without_an_endpoint_that_serves_is_asked_nevertheless() {
     let (v1, v2) = (Patient::new("v1"), Patient::new("v2"));
