@@ -232,9 +232,8 @@ fn four(patients: &[Patient; 4]) -> Proxy {
 #[test]
 fn an_endpoint_worse_than_its_peers_is_out_within_a_few_failures() {
     let patients = ["a", "b", "c", "d"].map(Patient::new);
+    // As the first requests after a pause, too: counts are looked at only while there is traffic.
     let proxy = four(&patients);
-    // So many that the counts are looked at, as they are while there is traffic.
-    served(&proxy, 1_100);
     patients[3].broken.store(true, SeqCst);
     let (mut client, mut failed) = (proxy.connect(), 0);
     let serves = || proxy.snapshot().services[0].versions[0].known[3].state.standing.serves();
