@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool,
+            AtomicBool, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -152,6 +152,41 @@ fn a_check_asks_what_the_file_says_and_waits_no_longer() {
     let health = "health: { http: {}, interval: 10ms, timeout: 50ms }";
     let proxy = builder(health).version("v1", &slow).start();
     eventually("no answer is a bad one", || state(&proxy, 0, 0) == "down");
+}
+
+/// The endpoint could not write the rest of its answer, and told of it in its log at each check.
+#[test]
+fn a_check_reads_what_comes_behind_the_head() {
+    let whole = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&whole);
+    let origin = Origin::start(move |call| {
+        call.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")?;
+        for part in ["we", "l", "l"] {
+            thread::sleep(Duration::from_millis(20));
+            call.send(part)?;
+        }
+        call.await_end()?;
+        told.fetch_add(1, SeqCst);
+        Ok(())
+    });
+    let health = format!("health: {{ http: {{}}, {QUICK} }}");
+    let _proxy = builder(&health).version("v1", &origin).start();
+    eventually("whole answers", || whole.load(SeqCst) >= 3);
+    // An answer that has no end is as good.
+    let endless = Origin::start(|call| {
+        call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")?;
+        call.await_end()
+    });
+    let health = "health: { http: {}, interval: 10ms, timeout: 50ms, unhealthy: 1 }";
+    let proxy = builder(health).version("v1", &endless).start();
+    let checks = || {
+        ["good", "bad"].map(|result| {
+            let more = format!(",result=\"{result}\"");
+            metric(&proxy, "tidegate_health_checks_total", endless.address, &more)
+        })
+    };
+    eventually("checks end", || checks()[0].is_some_and(|good| good >= 3.0));
+    assert_eq!(checks()[1], Some(0.0));
 }
 
 #[test]
