@@ -1,7 +1,7 @@
 //! Endpoints that cannot serve get no requests, and those that can again get them back.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     sync::{
         Arc,
         atomic::{
@@ -13,94 +13,15 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tidegate::registry::{ErrorKind, RetryReason};
 
 use crate::support::{
-    Origin, Proxy, SetOnDrop, eventually,
+    Origin, SetOnDrop, eventually,
     http2::Origin2,
     nobody::refusing,
-    proxy::{Builder, SERVICE},
+    patient::{Patient, QUICK, at, builder, metric, served, shown, state},
 };
-
-/// Checks that decide soon, and whoever comes back has all of its share.
-const QUICK: &str = "interval: 10ms, timeout: 10s, unhealthy: 2, healthy: 2, slow_start: 0s";
-
-/// An origin that answers its name, or 500 while it is `broken`; checks of it get 503 while it is `ill`.
-struct Patient {
-    origin: Origin,
-    broken: Arc<AtomicBool>,
-    ill: Arc<AtomicBool>,
-}
-
-impl Patient {
-    fn new(name: &'static str) -> Self {
-        let (broken, ill) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (fails, is_ill) = (Arc::clone(&broken), Arc::clone(&ill));
-        let origin = Origin::start(move |call| {
-            call.skip_body()?;
-            match call.target() {
-                "/healthz" if is_ill.load(SeqCst) => call.answer(503, b"ill"),
-                "/healthz" => call.answer(200, b"well"),
-                _ if fails.load(SeqCst) => call.answer(500, b"broken"),
-                _ => call.answer(200, name.as_bytes()),
-            }
-        });
-        Self { origin, broken, ill }
-    }
-
-    /// Requests of players, as opposed to checks.
-    fn players(&self) -> usize {
-        self.origin.seen().iter().filter(|seen| seen.target() != "/healthz").count()
-    }
-}
-
-fn builder(service: &str) -> Builder {
-    Proxy::builder().service(service).top("admin: { address: 127.0.0.1:0 }")
-}
-
-fn at(patients: &[&Patient]) -> Vec<SocketAddr> {
-    patients.iter().map(|patient| patient.origin.address).collect()
-}
-
-fn shown(proxy: &Proxy) -> Value {
-    proxy.admin().get("/v1/services/game-api").host("localhost").send().json()
-}
-
-/// The state of endpoint number `endpoint` of version number `version`, as the API shows it.
-fn state(proxy: &Proxy, version: usize, endpoint: usize) -> String {
-    let shown = shown(proxy);
-    let state = &shown["versions"][version]["endpoints"][endpoint]["state"];
-    state.as_str().expect("a state").to_owned()
-}
-
-/// The value of the series `name{labels}`, of the first version's endpoint at `address`.
-fn metric(proxy: &Proxy, name: &str, address: SocketAddr, more: &str) -> Option<f64> {
-    let page = proxy.admin().get("/metrics").host("localhost").send();
-    let series =
-        format!("{name}{{service=\"{SERVICE}\",version=\"v1\",endpoint=\"{address}\"{more}}} ");
-    page.text().lines().find_map(|line| line.strip_prefix(&*series)?.parse().ok())
-}
-
-fn post(proxy: &Proxy, what: &str, body: &Value) -> (u16, Value) {
-    let (target, body) = (format!("/v1/services/{SERVICE}/{what}"), body.to_string());
-    let mut admin = proxy.admin();
-    let request = admin.post(&target, body.as_bytes()).host("localhost");
-    let answer = request.header("Content-Type", "application/json").send();
-    (answer.status, answer.json())
-}
-
-/// `count` requests on one connection, each of another player; all must be answered with 200.
-#[track_caller]
-fn served(proxy: &Proxy, count: u32) -> Vec<String> {
-    let mut client = proxy.connect();
-    let ask = |player: u32| {
-        let answer = client.get("/").header("x-player-id", &player.to_string()).send();
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.text().to_owned()
-    };
-    (0..count).map(ask).collect()
-}
 
 #[test]
 fn an_endpoint_whose_checks_fail_gets_no_request_and_gets_them_back() {
@@ -258,56 +179,6 @@ fn the_only_endpoint_of_a_version_is_asked_however_often_it_refuses() {
     assert_eq!(served(&proxy, 1), ["a"], "at once");
 }
 
-/// Four endpoints of one version, compared with each other.
-fn four(patients: &[Patient; 4]) -> Proxy {
-    let endpoints: Vec<_> = patients.iter().map(|patient| patient.origin.address).collect();
-    builder("eject: { errors: {} }").version_at("v1", &endpoints).start()
-}
-
-#[test]
-fn an_endpoint_worse_than_its_peers_is_out_within_a_few_failures() {
-    let patients = ["a", "b", "c", "d"].map(Patient::new);
-    // As the first requests after a pause, too: counts are looked at only while there is traffic.
-    let proxy = four(&patients);
-    patients[3].broken.store(true, SeqCst);
-    let (mut client, mut failed) = (proxy.connect(), 0);
-    let serves = || proxy.snapshot().services[0].versions[0].known[3].state.standing.serves();
-    while failed < 100 && serves() {
-        if client.get("/").send().status == 500 {
-            failed += 1;
-            // A busy machine looks at the counts later than this; a client must not be faster.
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-    assert!((3..=40).contains(&failed), "{failed} requests failed before the endpoint was out");
-    assert_eq!(state(&proxy, 0, 3), "ejected");
-    assert_eq!(shown(&proxy)["versions"][0]["endpoints"][3]["reason"], "peers");
-    served(&proxy, 500);
-    let address = patients[3].origin.address;
-    assert_eq!(metric(&proxy, "tidegate_ejections_total", address, ",reason=\"peers\""), Some(1.0));
-}
-
-#[test]
-fn what_all_endpoints_fail_at_ejects_none_and_of_two_bad_ones_of_four_one_goes() {
-    let patients = ["a", "b", "c", "d"].map(Patient::new);
-    let proxy = four(&patients);
-    let mut client = proxy.connect();
-    let states = || [0, 1, 2, 3].map(|endpoint| state(&proxy, 0, endpoint));
-    for outage in [true, false].repeat(5) {
-        patients.iter().for_each(|patient| patient.broken.store(outage, SeqCst));
-        (0..500).for_each(|_| drop(client.get("/").send()));
-    }
-    assert_eq!(states(), ["serving"; 4]);
-    patients[2..].iter().for_each(|patient| patient.broken.store(true, SeqCst));
-    let out = || states().iter().filter(|state| *state == "ejected").count();
-    eventually("one is out", || {
-        (0..100).for_each(|_| drop(client.get("/").send()));
-        out() > 0
-    });
-    (0..3_000).for_each(|_| drop(client.get("/").send()));
-    assert_eq!(out(), 1, "{:?}", states());
-}
-
 #[test]
 fn a_canary_without_an_endpoint_leaves_its_players_until_one_serves() {
     let (v1, v2) = (Patient::new("v1"), Patient::new("v2"));
@@ -381,92 +252,4 @@ fn a_baseline_without_an_endpoint_that_serves_is_asked_nevertheless() {
     v2.ill.store(true, SeqCst);
     eventually("the canary is out", || shown(&proxy)["versions"][1]["share"] == 0.0);
     assert!(served(&proxy, 200).iter().all(|name| name == "v1"));
-}
-
-#[test]
-fn an_endpoint_goes_and_comes_back_by_word() {
-    let (a, b) = (Patient::new("a"), Patient::new("b"));
-    let proxy = builder("health: { slow_start: 0s }").version_at("v1", &at(&[&a, &b])).start();
-    let [of_a, of_b] = [&a, &b].map(|patient| patient.origin.address.to_string());
-    let subject =
-        |endpoint: &str| json!({ "version": "v1", "endpoint": endpoint, "reason": "test" });
-    let refused = |what: &str, body: Value| {
-        let (status, problem) = post(&proxy, what, &body);
-        (status, problem["field"].as_str().unwrap_or("none").to_owned())
-    };
-    let at = |status, field: &str| (status, field.to_owned());
-    assert_eq!(refused("reinstate", subject(&of_b)), at(409, "endpoint"));
-    assert_eq!(refused("eject", subject("127.0.0.1:1")), at(422, "endpoint"));
-    assert_eq!(refused("eject?dry_run=true", subject(&of_b)), at(200, "none"));
-    assert_eq!(state(&proxy, 0, 1), "serving", "only told");
-
-    let (status, answer) = post(&proxy, "eject", &subject(&of_b));
-    assert_eq!((status, &answer["endpoint"]), (200, &json!(of_b)), "{answer}");
-    assert_eq!(answer["generation"], proxy.snapshot().generation);
-    let endpoint = shown(&proxy)["versions"][0]["endpoints"][1].clone();
-    assert_eq!((&endpoint["state"], &endpoint["reason"]), (&json!("ejected"), &json!("word")));
-    assert!(served(&proxy, 100).iter().all(|name| name == "a"), "from now on");
-    assert_eq!(post(&proxy, "eject", &subject(&of_b)).0, 200, "it is out already");
-    assert_eq!(refused("eject", subject(&of_a)), at(409, "endpoint"), "the last one");
-    let address = b.origin.address;
-    assert_eq!(metric(&proxy, "tidegate_ejections_total", address, ",reason=\"word\""), Some(1.0));
-
-    assert_eq!(post(&proxy, "reinstate", &subject(&of_b)).0, 200);
-    assert_eq!(state(&proxy, 0, 1), "serving");
-    assert!(served(&proxy, 100).iter().any(|name| name == "b"));
-}
-
-/// The answer named `weights.v3`, which no such request has.
-#[test]
-fn an_unknown_version_is_a_problem_of_the_version() {
-    let a = Patient::new("a");
-    let proxy = builder("connect_timeout: 1s").version_at("v1", &at(&[&a])).start();
-    for what in ["eject", "reinstate"] {
-        for endpoint in [Value::Null, json!("127.0.0.1:1")] {
-            let (status, problem) =
-                post(&proxy, what, &json!({"version": "v3", "endpoint": endpoint}));
-            assert_eq!((status, &problem["field"]), (422, &json!("version")), "{problem}");
-        }
-    }
-}
-
-#[test]
-fn a_reload_keeps_who_is_out() {
-    let [a, b, c] = ["a", "b", "c"].map(Patient::new);
-    let health = format!("health: {{ http: {{}}, {QUICK} }}");
-    let file = builder(&health).version_at("v1", &at(&[&a, &b, &c]));
-    let proxy = file.start_with_file();
-    let word = json!({ "version": "v1", "endpoint": b.origin.address.to_string() });
-    assert_eq!(post(&proxy, "eject", &word).0, 200);
-    c.ill.store(true, SeqCst);
-    eventually("c is down", || state(&proxy, 0, 2) == "down");
-    let before = [b.players(), c.players()];
-    proxy.write(&file.service("connect_timeout: 900ms").text());
-    eventually("the file is read", || proxy.reloads().0 == 1);
-    assert_eq!([1, 2].map(|endpoint| state(&proxy, 0, endpoint)), ["ejected", "down"]);
-    assert!(served(&proxy, 100).iter().all(|name| name == "a"));
-    assert_eq!([b.players(), c.players()], before);
-}
-
-#[test]
-fn who_is_out_by_word_stays_so_when_another_process_takes_over() {
-    let [a, b, c] = ["a", "b", "c"].map(Patient::new);
-    let health = format!("health: {{ http: {{}}, {QUICK} }}");
-    let file = builder(&health).version_at("v1", &at(&[&a, &b, &c]));
-    let (old, new) = (file.start(), file.start());
-    let word = json!({ "version": "v1", "endpoint": b.origin.address.to_string() });
-    assert_eq!(post(&old, "eject", &word).0, 200);
-    let carried = old.controller().carried();
-    new.controller().inherit(carried);
-    assert!(served(&new, 100).iter().all(|name| name != "b"), "from the first request");
-    let endpoint = shown(&new)["versions"][0]["endpoints"][1].clone();
-    assert_eq!((&endpoint["state"], &endpoint["reason"]), (&json!("ejected"), &json!("word")));
-    assert_eq!(
-        metric(&new, "tidegate_ejections_total", b.origin.address, ",reason=\"word\""),
-        None
-    );
-    assert_eq!(post(&old, "reinstate", &word).0, 200);
-    let carried = old.controller().carried();
-    new.controller().inherit(carried);
-    assert_eq!(state(&new, 0, 1), "serving");
 }

@@ -13,6 +13,7 @@ mod client_address;
 mod commands;
 mod deploy;
 mod ejection;
+mod endpoints;
 mod faults;
 mod frames;
 mod grpc;
