@@ -20,7 +20,7 @@ use ipnet::IpNet;
 pub use self::{
     amounts::{Amount, AmountSource},
     comparison::{AmountArm, Arm, Compared, FailureSet, Stratum},
-    endpoints::{Breaker, Candidate, Endpoint, unserved, usable},
+    endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved, usable},
 };
 pub use crate::upstream::resolve::Resolved;
 use crate::{
@@ -326,8 +326,7 @@ impl Service {
             .zip(&weights)
             .map(|((version, written), (_, weight))| {
                 let state = registry.version(name, version);
-                let known =
-                    endpoints::endpoints(&written.endpoints, sources.resolved, state.id, registry);
+                let known = endpoints(&written.endpoints, sources.resolved, state.id, registry);
                 let (hosts, endpoints): (Vec<_>, Vec<_>) =
                     usable(&known).map(|e| (e.host.clone(), Arc::clone(&e.state))).unzip();
                 let key = written.tls.as_ref().map(|tls| (tls.clone(), written.protocol));

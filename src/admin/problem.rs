@@ -79,7 +79,10 @@ impl From<Rejected> for Problem {
         let detail = rejected.to_string();
         match rejected {
             Rejected::NoService { .. } => Self::new(StatusCode::NOT_FOUND, detail),
-            Rejected::NoVersion { version, .. } => {
+            Rejected::NoVersion { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("version")
+            }
+            Rejected::NoVersionToWeigh { version, .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(format!("weights.{version}"))
             }
             Rejected::LastVersion { .. } | Rejected::NotEjected { .. } => {
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_problem_names_status_and_field() {
-        let version = Rejected::NoVersion {
+        let version = Rejected::NoVersionToWeigh {
             service: "game-api".to_owned(),
             version: "v43".to_owned(),
             known: "v41, v42".to_owned(),

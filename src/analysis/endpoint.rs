@@ -153,6 +153,10 @@ impl Endpoints {
             .filter(|(_, peer)| peer.out_until.is_none() && peer.test.rejected())
             .collect();
         worse.sort_by(|(_, a), (_, b)| b.test.log_evidence().total_cmp(&a.test.log_evidence()));
+        // Whoever is not let go begins anew: what was so now is no reason to eject it when there is room.
+        for (_, peer) in worse.iter_mut().skip(room) {
+            peer.test = Engine::new(self.settings).with_dispersion(self.phi);
+        }
         worse
             .into_iter()
             .take(room)

@@ -5,6 +5,7 @@
 mod check;
 mod client;
 pub mod demo;
+mod eject;
 mod events;
 mod replace;
 mod run;
@@ -25,7 +26,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0    done; of `run`: ended, and every answer was finished
   64   wrong arguments, or a bad configuration file
-  65   the server refused: unknown name, bad weight, outdated generation
+  65   the server refused: unknown name, bad weight, outdated generation, the last one that serves
   69   cannot listen or take over, or the admin endpoint cannot be reached
   70   a fault of Tidegate itself
   75   of `run`: ended, but the deadline cut answers short
@@ -73,6 +74,10 @@ enum Command {
     Weights(weights::WeightsArguments),
     /// Show what happened on a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
+    /// Take a version out of the split, or one of its endpoints, until it is reinstated.
+    Eject(eject::SubjectArguments),
+    /// Take a version back into the split, or one of its endpoints, whatever ejected it.
+    Reinstate(eject::SubjectArguments),
 }
 
 /// How a command ends that could not do what was asked.
@@ -133,6 +138,12 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Eject(arguments) => {
+            eject::run(eject::Word::Eject, &arguments).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Reinstate(arguments) => {
+            eject::run(eject::Word::Reinstate, &arguments).map(|()| ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|failure| {
         eprintln!("{}", failure.message);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::admin::model::{Service, State, Version};
+use crate::admin::model::{EndpointState, Service, State, Version};
 
 const HEADINGS: [&str; 10] = [
     "SERVICE",
@@ -20,11 +20,13 @@ const HEADINGS: [&str; 10] = [
 /// Columns of words; the others hold numbers, which are read from the right.
 const WORDS: [usize; 3] = [0, 1, 4];
 
-/// One line per version, the baseline marked with `*`; quantiles are of the last minute.
+/// One line per version, the baseline marked with `*`; quantiles are of the last minute. Below them one
+/// per endpoint that does not serve.
 pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> String {
-    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    let (mut rows, mut out) = (vec![HEADINGS.map(str::to_owned)], String::new());
     for service in services {
         rows.extend(service.versions.iter().map(|version| row(service, version)));
+        service.versions.iter().for_each(|version| endpoints(service, version, &mut out));
     }
     let widths: [usize; HEADINGS.len()] = std::array::from_fn(|column| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
@@ -44,7 +46,28 @@ pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> Str
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    text
+    text + &out
+}
+
+/// Tells which endpoints of `version` do not serve, and why.
+fn endpoints(service: &Service, version: &Version, text: &mut String) {
+    let (service, name) = (&service.name, &version.name);
+    for endpoint in &version.endpoints {
+        let state = match endpoint.state {
+            EndpointState::Serving => continue,
+            EndpointState::Ejected => "is ejected",
+            EndpointState::Probing => "was ejected, and is probed",
+            EndpointState::Down => "is down: its checks fail",
+        };
+        let reason = match endpoint.reason.as_deref() {
+            Some("connect") => ": it could not be connected",
+            Some("peers") => ": it failed more often than its peers",
+            Some("word") => " by word",
+            _ => "",
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{service} {name}: {} {state}{reason}", endpoint.address);
+    }
 }
 
 fn row(service: &Service, version: &Version) -> [String; HEADINGS.len()] {
@@ -73,11 +96,10 @@ fn row(service: &Service, version: &Version) -> [String; HEADINGS.len()] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::model::LatencyMs;
+    use crate::admin::model::{Endpoint, LatencyMs};
 
-    #[test]
-    fn columns_stand_under_their_headings() {
-        let version = |name: &str, weight: f64, latency_ms| Version {
+    fn version(name: &str, weight: f64, latency_ms: Option<LatencyMs>) -> Version {
+        Version {
             name: name.to_owned(),
             weight,
             share: weight / 100.0,
@@ -91,22 +113,59 @@ mod tests {
             latency_ms,
             amounts: Default::default(),
             endpoints: Vec::new(),
-        };
-        let latency = LatencyMs { p50: 3.12, p95: 9.8, p99: 14.2, p999: 31.0 };
-        let service = Service {
+        }
+    }
+
+    fn service(versions: [Version; 2]) -> Service {
+        Service {
             name: "game-api".to_owned(),
             generation: 1,
             baseline: "v41".to_owned(),
-            versions: vec![version("v41", 99.5, Some(latency)), version("v42", 0.5, None)],
+            versions: versions.into(),
             verdicts: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn columns_stand_under_their_headings() {
+        let latency = LatencyMs { p50: 3.12, p95: 9.8, p99: 14.2, p999: 31.0 };
+        let versions = [version("v41", 99.5, Some(latency)), version("v42", 0.5, None)];
         assert_eq!(
-            render([&service]),
+            render([&service(versions)]),
             "\
 SERVICE   VERSION  WEIGHT   SHARE  STATE    IN FLIGHT  REQUESTS  ERRORS  P50 MS  P99 MS
 game-api  v41*       99.5  99.50%  serving          0     91022      31     3.1    14.2
 game-api  v42         0.5   0.50%  serving          0     91022      31       -       -
 "
+        );
+    }
+
+    #[test]
+    fn endpoints_that_do_not_serve_stand_below() {
+        let endpoint = |port: u16, state, reason: Option<&str>| Endpoint {
+            address: format!("10.0.0.1:{port}"),
+            state,
+            reason: reason.map(str::to_owned),
+            in_flight: 0,
+        };
+        let mut versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
+        versions[0].endpoints = vec![
+            endpoint(1, EndpointState::Serving, None),
+            endpoint(2, EndpointState::Ejected, Some("word")),
+        ];
+        versions[1].endpoints = vec![
+            endpoint(3, EndpointState::Down, None),
+            endpoint(4, EndpointState::Probing, Some("connect")),
+        ];
+        let text = render([&service(versions)]);
+        let lines: Vec<_> = text.lines().skip(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "game-api v41: 10.0.0.1:2 is ejected by word",
+                "game-api v42: 10.0.0.1:3 is down: its checks fail",
+                "game-api v42: 10.0.0.1:4 was ejected, and is probed: it could not be connected",
+            ]
         );
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     body::Framing,
+    breaker,
     buffer::Buffer,
     connect::{kept, link},
     connection::Client,
@@ -25,7 +26,9 @@ use super::{
     tunnel::tunnel,
     worker::Worker,
 };
-use crate::{config::schema::Protocol, registry::RetryReason, upstream::balance};
+use crate::{
+    config::schema::Protocol, registry::RetryReason, snapshot::Version, upstream::balance,
+};
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,12 +159,10 @@ async fn forward(
     let judged = plan.route().judged_after.map(|after| plan.began + after);
     loop {
         let endpoints = &version.endpoints;
-        let load = |n: usize| {
-            let cells = endpoints[n].cells.of(worker.id);
-            cells.started.read().wrapping_sub(cells.finished.read())
+        let chosen = match endpoints.len() {
+            1 => Some(0),
+            _ => choose(worker, version, avoid),
         };
-        let share = |n: usize| endpoints[n].standing.share();
-        let chosen = balance::choose(endpoints.len(), load, share, || fastrand::u64(..), avoid);
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
         tally.attempt(chosen, now);
@@ -180,8 +181,7 @@ async fn forward(
         };
         let (upstream, reused) = match kept {
             Some(link) => (link, true),
-            // On the heap: what it needs is not to be part of every connection's task.
-            None => match Box::pin(link(worker, service, version, chosen, fresh, patience)).await {
+            None => match link(worker, service, version, chosen, fresh, patience).await {
                 Ok(made) => made,
                 Err(fault) => {
                     tally.failed(fault);
@@ -242,6 +242,19 @@ async fn forward(
             }
         }
     }
+}
+
+/// Number of the endpoint of `version` to ask, another one than `avoid`. Apart, since most versions of a
+/// sidecar have one.
+#[inline(never)]
+fn choose(worker: &Worker, version: &Version, avoid: Option<usize>) -> Option<usize> {
+    let endpoints = &version.endpoints;
+    let load = |n: usize| {
+        let cells = endpoints[n].cells.of(worker.id);
+        cells.started.read().wrapping_sub(cells.finished.read())
+    };
+    let share = |n: usize| endpoints[n].standing.share();
+    balance::choose(endpoints.len(), load, share, || fastrand::u64(..), avoid)
 }
 
 /// Puts a body that is already here whole behind the head in `out`, so that both leave in one write
@@ -343,7 +356,7 @@ async fn fail(
             let detail = "the body did not arrive in time";
             Problem::from(Refusal { status: 408, detail })
         }
-        Broken::Fault(fault) => fault.problem(),
+        Broken::Fault(fault) => breaker::problem(fault, plan.service()),
     };
     tally.status = problem.status;
     tally.fault = Some(problem.kind);

@@ -19,7 +19,7 @@ use tokio::{
     net::TcpStream,
     sync::{Notify, mpsc, oneshot, watch},
     task::LocalSet,
-    time::Instant,
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -40,6 +40,9 @@ use crate::{
 
 /// How long samples and log lines wait for more of their kind before they are handed over.
 const TICK: Duration = Duration::from_millis(250);
+
+/// The same of the first ones after a pause.
+const SOON: Duration = Duration::from_millis(10);
 
 /// How often idle upstream connections are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -288,22 +291,29 @@ impl Worker {
     async fn tick(self: Rc<Self>) {
         let _witness = self.witness();
         let (mut swept, mut generation) = (Instant::now(), 0);
+        let (mut served, mut idle) = (false, true);
         loop {
-            self.busy.notified().await;
-            loop {
-                tokio::time::sleep(TICK).await;
-                let served = !self.samples.borrow().is_empty();
-                self.hand_over();
-                let now = Instant::now();
-                if now - swept >= SWEEP_EVERY {
-                    swept = now;
-                    self.sweep(now, &mut generation);
+            // After a pause, word of traffic goes out soon: others look at counts only while there is some.
+            match (served, idle) {
+                (true, _) => sleep(TICK).await,
+                (false, true) => {
+                    self.busy.notified().await;
+                    sleep(SOON).await;
                 }
-                let idle = self.pools.borrow().is_empty() && self.streams.borrow().is_empty();
-                if !served && idle {
-                    break;
+                (false, false) => {
+                    if timeout(TICK, self.busy.notified()).await.is_ok() {
+                        sleep(SOON).await;
+                    }
                 }
             }
+            served = !self.samples.borrow().is_empty();
+            self.hand_over();
+            let now = Instant::now();
+            if now - swept >= SWEEP_EVERY {
+                swept = now;
+                self.sweep(now, &mut generation);
+            }
+            idle = self.pools.borrow().is_empty() && self.streams.borrow().is_empty();
         }
     }
 

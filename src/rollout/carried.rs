@@ -23,7 +23,13 @@ pub struct Carried {
     /// Versions that get nobody, by service.
     #[serde(default)]
     pub ejected: BTreeMap<String, BTreeSet<String>>,
+    /// Endpoints that were taken out by word.
+    #[serde(default)]
+    pub endpoints: Endpoints,
 }
+
+/// Addresses of endpoints, by service and version.
+pub type Endpoints = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 /// Weights of a service that were set while running.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -231,8 +231,7 @@ impl Controller {
         let old = self.snapshot();
         let generation = old.generation.max(self.floor) + 1;
         self.decided.ejected = ejection::by_service(&self.ejections);
-        self.decided.unserved =
-            endpoints::who_is_unserved(&old, &self.config, &self.overrides, &self.decided);
+        self.decided.unserved = self.will_be_unserved();
         self.decided.begin_epochs(&old, &self.config, &self.overrides);
         let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
         let access_log =

@@ -5,6 +5,7 @@
 //! machine (`upstream/health.rs`), which of several is worse by `analysis/endpoint.rs`.
 
 mod attend;
+mod inherited;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,6 +13,7 @@ use crate::{
     analysis::{self, Change, Counter},
     config::schema::{self, Mode},
     registry::EndpointState,
+    rollout::carried,
     snapshot::{Endpoint, Service, Snapshot, Version},
     upstream::{
         health::{Cause, Health, State, WHOLE},
@@ -45,6 +47,8 @@ pub struct Watch {
     pace: Option<Duration>,
     /// Until when counts are looked at without word of traffic.
     busy_until: Duration,
+    /// Who was out by word in a process before this one, and has not come yet.
+    inherited: carried::Endpoints,
     moves: Vec<Move>,
 }
 
@@ -233,11 +237,15 @@ impl Watch {
                 compared |= is_compared(service, version);
                 for (endpoint, Endpoint { state, .. }) in version.known.iter().enumerate() {
                     let place = Place { service: at, version: number, endpoint };
-                    let watched = before.remove(&state.id).unwrap_or_else(|| Watched {
-                        place,
-                        health: Health::new(&service.health, now, chance()),
-                        counts: Counts::read(state),
-                        asked: false,
+                    let watched = before.remove(&state.id).unwrap_or_else(|| {
+                        let mut health = Health::new(&service.health, now, chance());
+                        if inherited::take(&mut self.inherited, service, version, state) {
+                            health.eject(Cause::Word, None, now);
+                        }
+                        let counts = Counts::read(state);
+                        let watched = Watched { place, health, counts, asked: false };
+                        watched.tell(state, &service.health, now);
+                        watched
                     });
                     self.endpoints.insert(state.id, Watched { place, ..watched });
                 }

@@ -26,7 +26,7 @@ pub struct Endpoint {
 }
 
 /// The endpoints of the version numbered `version` that `written` stands for, each once.
-pub(super) fn endpoints(
+pub fn endpoints(
     written: &[EndpointAddress],
     resolved: &Resolved,
     version: u32,
@@ -53,7 +53,7 @@ pub struct Candidate {
     pub has_share: bool,
     /// It is the baseline.
     pub is_baseline: bool,
-    /// It has endpoints, and none of them serves.
+    /// None of its endpoints serves, or its names stand for none.
     pub is_out: bool,
 }
 

@@ -3,11 +3,11 @@
 //! A probe goes the way of a request: to the same address, under the same TLS, in the same protocol. It
 //! has a connection of its own, since one that was kept says nothing about new ones.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Uri, header};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -21,6 +21,9 @@ use crate::{
 
 /// Largest head of an answer that is read.
 const HEAD_BYTES: usize = 64 * 1024;
+
+/// Largest body of one that is waited for.
+const BODY_BYTES: usize = 64 * 1024;
 
 /// What is asked, of whom.
 #[derive(Debug, Clone)]
@@ -42,14 +45,20 @@ pub struct Probe {
 impl Probe {
     /// Asks. An error says in a few words what was not as it should be.
     pub async fn ask(self) -> Result<(), String> {
-        let patience = self.timeout;
-        match timeout(patience, self.answer()).await {
-            Ok(answered) => answered,
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(patience))),
+        let status = OnceLock::new();
+        let ended = timeout(self.timeout, self.answer(&status)).await;
+        match (status.get(), ended) {
+            (Some(status), _) => self.judge(*status),
+            (None, Ok(answered)) => answered,
+            (None, Err(_)) => {
+                let patience = humantime::format_duration(self.timeout);
+                Err(format!("no answer within {patience}"))
+            }
         }
     }
 
-    async fn answer(self) -> Result<(), String> {
+    /// Sets `status` as soon as it is known.
+    async fn answer(&self, status: &OnceLock<u16>) -> Result<(), String> {
         let socket = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
         let transport = match &self.tls {
             None => Transport::from(socket),
@@ -60,11 +69,15 @@ impl Probe {
             }
         };
         let Some(check) = &self.http else { return Ok(()) };
-        let status = match self.speaks_h2(&transport) {
-            true => ask_h2(transport, self.request(check, true)?).await?,
-            false => ask_h1(transport, self.request(check, false)?).await?,
-        };
-        match check.expect.iter().any(|good| (good.first..=good.last).contains(&status)) {
+        match self.speaks_h2(&transport) {
+            true => ask_h2(transport, self.request(check, true)?, status).await,
+            false => ask_h1(transport, self.request(check, false)?, status).await,
+        }
+    }
+
+    fn judge(&self, status: u16) -> Result<(), String> {
+        let mut good = self.http.iter().flat_map(|check| &check.expect);
+        match good.any(|good| (good.first..=good.last).contains(&status)) {
             true => Ok(()),
             false => Err(format!("it answered {status}")),
         }
@@ -99,14 +112,25 @@ impl Probe {
     }
 }
 
-/// The status of the answer; what follows its head is not waited for.
-async fn ask_h1(transport: Transport, request: Request<Empty<Bytes>>) -> Result<u16, String> {
+/// Asks for the status of the answer. A short body is read too: an endpoint whose client leaves before
+/// it has written all tells of it in its log, each time.
+async fn ask_h1(
+    transport: Transport,
+    request: Request<Empty<Bytes>>,
+    status: &OnceLock<u16>,
+) -> Result<(), String> {
     let words = |error: hyper::Error| error.to_string();
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder.max_buf_size(HEAD_BYTES);
     let spoken = builder.handshake::<_, Empty<Bytes>>(TokioIo::new(transport)).await;
     let (mut send, connection) = spoken.map_err(words)?;
-    let answer = async { send.send_request(request).await.map(|answer| answer.status().as_u16()) };
+    let answer = async {
+        let answer = send.send_request(request).await?;
+        status.get_or_init(|| answer.status().as_u16());
+        // Whether it is whole does not matter.
+        let _ = Limited::new(answer.into_body(), BODY_BYTES).collect().await;
+        Ok(())
+    };
     tokio::pin!(answer, connection);
     tokio::select! {
         biased;
@@ -116,7 +140,11 @@ async fn ask_h1(transport: Transport, request: Request<Empty<Bytes>>) -> Result<
     }
 }
 
-async fn ask_h2(transport: Transport, request: Request<Empty<Bytes>>) -> Result<u16, String> {
+async fn ask_h2(
+    transport: Transport,
+    request: Request<Empty<Bytes>>,
+    status: &OnceLock<u16>,
+) -> Result<(), String> {
     let words = |error: h2::Error| error.to_string();
     let mut builder = h2::client::Builder::new();
     builder.max_header_list_size(HEAD_BYTES as u32).enable_push(false);
@@ -124,7 +152,9 @@ async fn ask_h2(transport: Transport, request: Request<Empty<Bytes>>) -> Result<
     let answer = async {
         let mut send = send.ready().await?;
         let (answer, _) = send.send_request(request.map(drop), true)?;
-        answer.await.map(|answer| answer.status().as_u16())
+        let answer = answer.await?.status().as_u16();
+        status.get_or_init(|| answer);
+        Ok(())
     };
     tokio::pin!(answer, connection);
     tokio::select! {

@@ -173,5 +173,13 @@ fn what_is_ejected_stays_so_when_another_process_takes_over() {
     let mut client = new.connect();
     assert!((0..1_000).all(|player| ask(&mut client, player).0 == "v1"));
     assert_eq!(get(&new)["versions"][1]["state"], "ejected");
+    // What is changed while the new process prepares goes along with what it is told last.
+    assert_eq!(post(&old, "/v1/services/game-api/reinstate", "v2").0, 200);
+    new.controller().inherit(old.controller().hand_over());
+    assert_eq!(get(&new)["versions"][1]["state"], "serving");
+    old.controller().take_back();
+    assert_eq!(post(&old, "/v1/services/game-api/eject", "v2").0, 200);
+    new.controller().inherit(old.controller().hand_over());
+    assert_eq!(get(&new)["versions"][1]["state"], "ejected");
     assert_eq!(post(&new, "/v1/services/game-api/reinstate", "v2").0, 200);
 }

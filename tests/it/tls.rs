@@ -208,6 +208,36 @@ fn an_endpoint_is_spoken_to_under_tls_and_must_be_who_it_is() {
     assert_eq!((answer.status, answer.kind().as_str()), (502, "tls"));
 }
 
+#[test]
+fn checks_speak_tls_where_the_version_does() {
+    let authority = Authority::new();
+    authority.sign("inner", "inner.test");
+    let origin = Origin::answering("inside");
+    let inner = Proxy::builder().version("v1", &origin);
+    let inner = inner.listener(&authority.listener("inner", "")).start();
+    let ca = authority.path().join("ca.pem");
+    for check in ["http: { path: /ready }", "tcp: {}"] {
+        // The second endpoint does not speak TLS.
+        let proxy = Proxy::start(&format!(
+            "workers: 1\nlisten: [ {{ address: 127.0.0.1:0 }} ]\nservices:\n  game-api:\n    baseline: v1\n    \
+             health: {{ {check}, interval: 10ms }}\n    versions:\n      v1: {{ endpoints: [ \"{}\", \"{}\" ], \
+             tls: {{ ca: {}, server_name: inner.test }} }}\nroutes: [ {{ service: game-api }} ]\n",
+            inner.app().listeners[0],
+            origin.address,
+            ca.display()
+        ));
+        let snapshot = proxy.snapshot();
+        let known = &snapshot.services[0].versions[0].known;
+        let checks =
+            |endpoint: usize, result: usize| known[endpoint].state.standing.checks[result].read();
+        eventually("both were checked", || checks(0, 0) >= 3 && checks(1, 1) >= 3);
+        assert_eq!((checks(0, 1), checks(1, 0)), (0, 0), "{check}");
+        assert_eq!([0, 1].map(|endpoint| known[endpoint].state.standing.serves()), [true, false]);
+        assert_eq!(proxy.get("/").text(), "inside");
+    }
+    assert!(origin.seen().iter().any(|seen| seen.target() == "/ready"));
+}
+
 /// What the admin endpoint of `proxy` says of the process.
 fn status(proxy: &Proxy) -> serde_json::Value {
     let mut client = Client::connect(proxy.app().admin.expect("an admin endpoint"));

@@ -92,6 +92,19 @@ fn no_more_than_a_fifth_are_out_and_they_come_back() {
     assert!(ejected[0].1 == PAUSE && !again.is_empty(), "{ejected:?}");
 }
 
+/// Whoever was found while others were out was ejected when they came back, well as it was by then.
+#[test]
+fn nobody_is_ejected_for_what_is_long_over() {
+    let mut pool = Pool::new(Endpoints::default(), 4, 54);
+    let mut ejected = 0;
+    for tick in 0..10_000 {
+        let blip = (100..300).contains(&tick);
+        let changes = pool.tick(|n| if n < 2 && blip { 1.0 } else { 0.003 });
+        ejected += changes.iter().filter(|change| matches!(change, Change::Eject { .. })).count();
+    }
+    assert_eq!(ejected, 1);
+}
+
 #[test]
 fn two_are_no_crowd_and_three_are() {
     let mut two = Pool::new(Endpoints::default(), 2, 53);

@@ -134,3 +134,108 @@ pub(super) fn failures(failures: Option<&Failures>, path: &FieldPath, found: &mu
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    /// What is wrong with a service that has these fields, whose one route has those.
+    fn problems(service: &str, route: &str) -> String {
+        let text = format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices:\n  a:\n    baseline: v1\n    \
+             versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }} }}\n    {service}\nroutes:\n  - service: a\n    \
+             {route}\n"
+        );
+        parse(&text).map_or_else(|problems| problems.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn a_comparison_compares_something_and_a_route_only_what_its_service_does() {
+        let errors = "eject: { errors: {} }";
+        for (service, route) in [
+            (errors, ""),
+            ("eject: { latency: { p95: 20% }, mode: advise, warm_up: 0s }", ""),
+            ("eject: { mode: off }", "eject: { mode: off }"),
+            ("eject: { errors: {}, mode: off }", "eject: { errors: { relative: 5% } }"),
+            (errors, "eject: { alpha: 0.0001, deadline: 1s }"),
+            (errors, "eject: { latency: { p99: 10% }, minimum_failures: 1 }"),
+        ] {
+            assert_eq!(problems(service, route), "", "{service} {route}");
+        }
+        for (service, route, expected) in [
+            (
+                "eject: {}",
+                "",
+                "6:12: services.a.eject: compares nothing; write errors or latency, or leave the field out",
+            ),
+            (
+                "eject: { latency: {} }",
+                "",
+                "6:23: services.a.eject.latency: compares nothing; write p95 or p99, or leave the field out",
+            ),
+            (
+                "eject: { errors: {}, minimum_failures: 0 }",
+                "",
+                "6:44: services.a.eject.minimum_failures: nobody is ejected without a failure; write 1 or more",
+            ),
+            (
+                "eject: { errors: {}, alpha: 0.0001 }",
+                "eject: { alpha: 0.0001 }",
+                "6:33: services.a.eject.alpha: the parts of routes add up to 0.0001, which leaves nothing of the \
+                 service's 0.0001; write a larger alpha here, or smaller ones there",
+            ),
+            (
+                "",
+                "eject: { errors: {} }",
+                "9:12: routes[0].eject: `a` is not compared, so its routes are not; write eject there too",
+            ),
+            (
+                errors,
+                "eject: { mode: advise }",
+                "9:20: routes[0].eject.mode: what a verdict does is the service's to say; write off, or leave it out",
+            ),
+            (
+                errors,
+                "eject: { mode: off, errors: {} }",
+                "9:20: routes[0].eject.mode: off, so no other field has an effect; leave them out, or leave mode out",
+            ),
+            (
+                errors,
+                "eject: { latency: {} }",
+                "9:23: routes[0].eject.latency: compares nothing; write p95 or p99, or leave the field out",
+            ),
+            (
+                errors,
+                "eject: { errors: {} }\n    version: v1",
+                "9:12: routes[0].eject: one version serves all requests of the route, so there is nothing to compare; \
+                 leave it out",
+            ),
+        ] {
+            assert_eq!(problems(service, route), expected, "{service} {route}");
+        }
+    }
+
+    #[test]
+    fn failures_say_something_once() {
+        for good in [
+            "failures: { also: [ 429, 408 ] }",
+            "failures: { also: [ 4xx ], except: [ 404, 501 ] }",
+        ] {
+            assert_eq!(problems(good, good), "", "{good}");
+        }
+        for (bad, expected) in [
+            ("failures: {}", ": says nothing; write also or except, or leave the field out"),
+            ("failures: { also: [ 404, 404 ] }", ".also[1]: `404` twice; write it once"),
+            ("failures: { except: [ 501, 5xx, 501 ] }", ".except[2]: `501` twice; write it once"),
+            ("failures: { also: [ 503 ] }", ".also[0]: `503` is a failure anyway; leave it out"),
+            ("failures: { also: [ 5xx ] }", ".also[0]: `5xx` is a failure anyway; leave it out"),
+        ] {
+            for (at, problem) in
+                [("services.a", problems(bad, "")), ("routes[0]", problems("", bad))]
+            {
+                let expected = format!("{at}.failures{expected}");
+                assert!(problem.ends_with(&expected), "{problem} is not {expected}");
+            }
+        }
+    }
+}

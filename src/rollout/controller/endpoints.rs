@@ -16,7 +16,8 @@ use crate::{
         events::{Kind, Matter},
     },
     snapshot::{
-        Candidate, Decided, Overrides, Snapshot, Version, unserved, usable, weights_in_force,
+        Candidate, Decided, Endpoint, Overrides, Snapshot, Version, endpoints, unserved, usable,
+        weights_in_force,
     },
     upstream::{
         health::{Cause, State},
@@ -139,38 +140,52 @@ impl Controller {
     }
 
     /// Publishes which endpoints serve, if they are others than in `snapshot`, the one in force.
-    fn publish_endpoints(&mut self, snapshot: &Snapshot) -> Option<u64> {
+    pub(super) fn publish_endpoints(&mut self, snapshot: &Snapshot) -> Option<u64> {
         let mut versions = snapshot.services.iter().flat_map(|service| &service.versions);
         let same = |version: &Version| {
             let used = version.endpoints.iter().map(|endpoint| endpoint.id);
             usable(&version.known).map(|endpoint| endpoint.state.id).eq(used)
         };
+        let out = |service: &str, version: &str| {
+            let version = snapshot.service(service).and_then(|s| s.version(version));
+            version.is_some_and(|version| serves_nobody(&version.known))
+        };
         let changed = !versions.all(same)
             || self.decided.unserved
-                != who_is_unserved(snapshot, &self.config, &self.overrides, &self.decided);
+                != who_is_unserved(&self.config, &self.overrides, &self.decided, out);
         changed.then(|| self.publish(true))
+    }
+
+    /// Versions whose players will go to others in a snapshot that is compiled now.
+    pub(super) fn will_be_unserved(&mut self) -> BTreeMap<String, BTreeSet<String>> {
+        let Self { config, overrides, decided, resolved, registry, .. } = self;
+        who_is_unserved(config, overrides, decided, |service, version| {
+            let written = &config.services[service].versions[version].endpoints;
+            let state = registry.version(service, version);
+            serves_nobody(&endpoints(written, resolved, state.id, registry))
+        })
     }
 }
 
-/// Versions whose players go to others under `overrides`, since none of their endpoints in `snapshot`
-/// serves.
-pub(super) fn who_is_unserved(
-    snapshot: &Snapshot,
+/// Whether no request should go to a version of these endpoints.
+fn serves_nobody(known: &[Endpoint]) -> bool {
+    known.iter().all(|endpoint| !endpoint.state.standing.serves())
+}
+
+/// Versions of `config` whose players go to others, since they are `out`: none of their endpoints serves.
+fn who_is_unserved(
     config: &Config,
     overrides: &Overrides,
     decided: &Decided,
+    mut out: impl FnMut(&str, &str) -> bool,
 ) -> BTreeMap<String, BTreeSet<String>> {
     let mut all = BTreeMap::new();
     for (name, service) in &config.services {
-        let Some(before) = snapshot.service(name) else { continue };
         let weights = weights_in_force(name, service, overrides);
-        let candidates = weights.iter().map(|(version, weight)| {
-            let known = before.version(version).map_or(&[][..], |version| &version.known);
-            Candidate {
-                has_share: *weight > Weight::ZERO && !decided.is_ejected(name, version),
-                is_baseline: **version == service.baseline,
-                is_out: !known.is_empty() && known.iter().all(|e| !e.state.standing.serves()),
-            }
+        let candidates = weights.iter().map(|(version, weight)| Candidate {
+            has_share: *weight > Weight::ZERO && !decided.is_ejected(name, version),
+            is_baseline: **version == service.baseline,
+            is_out: out(name, version),
         });
         let left = unserved(&candidates.collect::<Vec<_>>());
         let left = weights.iter().zip(left).filter(|(_, left)| *left);

@@ -30,6 +30,7 @@ impl Controller {
             generation: self.snapshot().generation,
             weights: weights.collect(),
             ejected: by_service(&self.ejections),
+            endpoints: self.endpoints.by_word(&self.snapshot()),
         }
     }
 
@@ -59,6 +60,9 @@ impl Controller {
         let pairs = carried.ejected.into_iter().flat_map(|(service, versions)| {
             versions.into_iter().map(move |version| (service.clone(), version))
         });
+        // It has served nobody yet, so all that it has ejected comes from that process, which may have
+        // reinstated some of it since it was asked first.
+        let before = by_service(&std::mem::take(&mut self.ejections));
         for (service, version) in pairs {
             let (by, reason) = ("another process".to_owned(), "ejected before this one".to_owned());
             let matter =
@@ -67,12 +71,15 @@ impl Controller {
             self.record(Kind::Ejected, matter);
         }
         self.forget_ejections();
-        if !self.ejections.is_empty()
+        if by_service(&self.ejections) != before
             || kept != self.overrides
             || self.snapshot().generation <= self.floor
         {
             self.overrides = kept;
             self.publish(true);
         }
+        let snapshot = self.snapshot();
+        self.endpoints.inherit(&snapshot, carried.endpoints, at);
+        self.publish_endpoints(&snapshot);
     }
 }

@@ -47,6 +47,16 @@ pub enum Rejected {
         /// Names of versions.
         known: String,
     },
+    /// A version that weights name does not exist.
+    #[error("service `{service}` has no version `{version}`; it has: {known}")]
+    NoVersionToWeigh {
+        /// As asked for.
+        service: String,
+        /// As asked for.
+        version: String,
+        /// Names of versions.
+        known: String,
+    },
     /// All weights are 0.
     #[error("all weights are 0, so nobody could be served; give at least one version a weight")]
     NoWeight,
@@ -156,7 +166,7 @@ impl Controller {
         let generation = self.admit_change(change.if_generation)?;
         let service = self.known_service(&change.service)?;
         if let Some(version) = change.weights.keys().find(|v| !service.versions.contains_key(*v)) {
-            return Err(Rejected::NoVersion {
+            return Err(Rejected::NoVersionToWeigh {
                 service: change.service.clone(),
                 version: version.clone(),
                 known: list(service.versions.keys()),

@@ -2,7 +2,9 @@
 
 pub(crate) mod client;
 pub(crate) mod http2;
+pub(crate) mod nobody;
 pub(crate) mod origin;
+pub(crate) mod patient;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod wire;

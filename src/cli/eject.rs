@@ -1,0 +1,114 @@
+//! `tidegate eject` and `tidegate reinstate`: a version, or one of its endpoints, out and back in by word.
+
+use std::net::SocketAddr;
+
+use super::{
+    Exit, Failure,
+    client::{Call, ClientArguments},
+    say,
+    weights::service_name,
+};
+use crate::admin::model::{SubjectAnswer, SubjectRequest};
+
+/// Arguments of `tidegate eject` and `tidegate reinstate`.
+#[derive(Debug, clap::Args)]
+pub(super) struct SubjectArguments {
+    /// The service.
+    #[arg(value_parser = service_name)]
+    service: String,
+    /// Its version.
+    version: String,
+    /// One endpoint of the version only, such as 127.0.0.1:9002, or [::1]:9002.
+    #[arg(long, value_name = "ADDRESS")]
+    endpoint: Option<SocketAddr>,
+    /// Why, for the log of the instance.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Tell what would change; change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Change only if this generation is in force still, as `status` showed it.
+    #[arg(long, value_name = "N")]
+    if_generation: Option<u64>,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+/// What is to become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// It goes.
+    Eject,
+    /// It comes back.
+    Reinstate,
+}
+
+/// Takes it out, or back in.
+pub(super) fn run(word: Word, arguments: &SubjectArguments) -> Result<(), Failure> {
+    let request = SubjectRequest {
+        version: arguments.version.clone(),
+        endpoint: arguments.endpoint.map(|address| address.to_string()),
+        reason: arguments.reason.clone(),
+    };
+    let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
+    let query = if arguments.dry_run { "?dry_run=true" } else { "" };
+    let answer: SubjectAnswer = arguments.client.call(Call {
+        method: hyper::Method::POST,
+        target: format!("/v1/services/{}/{}{query}", arguments.service, word.name()),
+        body: Some(body),
+        if_generation: arguments.if_generation,
+    })?;
+    say(&told(word, &answer));
+    Ok(())
+}
+
+impl Word {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Eject => "eject",
+            Self::Reinstate => "reinstate",
+        }
+    }
+}
+
+fn told(word: Word, answer: &SubjectAnswer) -> String {
+    let SubjectAnswer { generation, service, version, endpoint, dry_run } = answer;
+    let subject = match endpoint {
+        None => version.clone(),
+        Some(endpoint) => format!("{endpoint} of {version}"),
+    };
+    match (dry_run, word) {
+        (true, word) => {
+            let word = word.name();
+            format!("{service}: would {word} {subject} (generation {generation} in force)")
+        }
+        (false, Word::Eject) => format!("{service}: ejected {subject} (generation {generation})"),
+        (false, Word::Reinstate) => {
+            format!("{service}: reinstated {subject} (generation {generation})")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_in_one_line() {
+        let version = SubjectAnswer {
+            generation: 3,
+            service: "game-api".to_owned(),
+            version: "v42".to_owned(),
+            endpoint: None,
+            dry_run: false,
+        };
+        assert_eq!(told(Word::Eject, &version), "game-api: ejected v42 (generation 3)");
+        assert_eq!(told(Word::Reinstate, &version), "game-api: reinstated v42 (generation 3)");
+        let endpoint = Some("127.0.0.1:9002".to_owned());
+        let endpoint = SubjectAnswer { endpoint, dry_run: true, ..version };
+        assert_eq!(
+            told(Word::Eject, &endpoint),
+            "game-api: would eject 127.0.0.1:9002 of v42 (generation 3 in force)"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! Commands that talk to a running instance: what they print, and the exit codes that scripts go by.
+
+use crate::support::{Origin, Proxy, process::program};
+
+/// Runs the program against the admin endpoint of `proxy`; its exit code, and what it printed where.
+fn run(proxy: &Proxy, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let admin = format!("http://{}", proxy.app().admin.expect("an admin endpoint"));
+    let mut command = program();
+    command.args(arguments).env("TIDEGATE_ADMIN", admin).env_remove("TIDEGATE_TOKEN_FILE");
+    let output = command.output().expect("the program runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_version_goes_and_comes_back_by_command() {
+    let (v1, v2) = (Origin::answering("v1"), Origin::answering("v2"));
+    let builder = Proxy::builder().version("v1", &v1).version("v2", &v2);
+    let builder = builder.service("weights: { v1: 50, v2: 50 }");
+    let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
+    let done = |line: &str| (Some(0), format!("game-api: {line}\n"), String::new());
+    let ejected = || proxy.snapshot().services[0].versions[1].ejected;
+
+    let eject = ["eject", "game-api", "v2", "--reason", "pays twice"];
+    let dry = run(&proxy, &[&eject[..], &["--dry-run"]].concat());
+    assert_eq!(dry, done("would eject v2 (generation 1 in force)"));
+    assert!(!ejected());
+    assert_eq!(run(&proxy, &eject), done("ejected v2 (generation 2)"));
+    assert!(ejected());
+    let (code, _, problem) = run(&proxy, &["eject", "game-api", "v1"]);
+    assert_eq!(code, Some(65));
+    assert!(problem.starts_with("409 Conflict: version: `v1` is the last version"), "{problem}");
+
+    let reinstate = ["reinstate", "game-api", "v2", "--if-generation"];
+    let (code, _, problem) = run(&proxy, &[&reinstate[..], &["1"]].concat());
+    assert_eq!((code, problem.starts_with("412 ")), (Some(65), true), "{problem}");
+    let (code, line, _) = run(&proxy, &[&reinstate[..], &["2"]].concat());
+    assert_eq!((code, &*line), (Some(0), "game-api: reinstated v2 (generation 3)\n"));
+    assert!(!ejected());
+    let (code, _, problem) = run(&proxy, &["reinstate", "game-api", "v2"]);
+    assert_eq!(code, Some(65), "{problem}");
+}
+
+#[test]
+fn an_endpoint_goes_and_comes_back_by_command() {
+    let (a, b) = (Origin::answering("a"), Origin::answering("b"));
+    let builder = Proxy::builder().version_at("v1", &[a.address, b.address]);
+    let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
+    let endpoint = b.address.to_string();
+    let word = |word| run(&proxy, &[word, "game-api", "v1", "--endpoint", &endpoint]);
+
+    let (code, line, _) = word("eject");
+    let expected = format!("game-api: ejected {endpoint} of v1 (generation 2)\n");
+    assert_eq!((code, line), (Some(0), expected));
+    let (_, status, _) = run(&proxy, &["status"]);
+    let told = format!("game-api v1: {endpoint} is ejected by word\n");
+    assert!(status.ends_with(&told), "{status}");
+    let mut client = proxy.connect();
+    assert!((0..50).all(|_| client.get("/").send().text() == "a"));
+
+    let (code, line, _) = word("reinstate");
+    let expected = format!("game-api: reinstated {endpoint} of v1 (generation 3)\n");
+    assert_eq!((code, line), (Some(0), expected));
+    let (_, status, _) = run(&proxy, &["status"]);
+    assert!(!status.contains(&endpoint), "{status}");
+}
+
+#[test]
+fn a_mistake_is_named_and_changes_nothing() {
+    let origin = Origin::answering("v1");
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
+    for (arguments, code, expected) in [
+        (&["eject", "game-api"][..], 64, "<VERSION>"),
+        (&["eject", "a/b", "v1"], 64, "a service's name has letters"),
+        (&["eject", "game-api", "v1", "--endpoint", "here"], 64, "'--endpoint <ADDRESS>'"),
+        (&["eject", "other", "v1"], 65, "404 Not Found: there is no service `other`"),
+        (&["eject", "game-api", "v9"], 65, "422 Unprocessable Entity: version: service `game-api`"),
+        (
+            &["eject", "game-api", "v1", "--endpoint", "10.0.0.1:1"],
+            65,
+            "422 Unprocessable Entity: endpoint: version `v1` of `game-api` has no endpoint `10.0.0.1:1`; it has: 127.0.0.1:",
+        ),
+        (
+            &["reinstate", "game-api", "v1", "--admin", "http://127.0.0.1:1"],
+            69,
+            "cannot be reached",
+        ),
+    ] {
+        let (actual, _, problem) = run(&proxy, arguments);
+        assert_eq!(actual, Some(code), "{arguments:?}: {problem}");
+        assert!(problem.contains(expected), "{arguments:?}: {problem}");
+    }
+    assert_eq!(proxy.snapshot().generation, 1);
+}
