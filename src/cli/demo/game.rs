@@ -2,10 +2,21 @@
 //!
 //! Every answer names its version and the player it is for, so that players can tell where they are
 //! and whether an answer was theirs. Waiting times are log-normal, as those of services mostly are;
-//! they are drawn per version from a seed, so two runs draw the same.
+//! they are drawn per version from a seed, so two runs draw the same. v42 can be told to fail a share
+//! of its requests; such an answer says that it is one, so that nobody takes another fault for it.
 
 use std::{
-    cell::RefCell, convert::Infallible, f64::consts::TAU, io, net::SocketAddr, rc::Rc, thread,
+    cell::RefCell,
+    convert::Infallible,
+    f64::consts::TAU,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
     time::Duration,
 };
 
@@ -24,6 +35,11 @@ use tokio::{
     sync::oneshot,
     task::{LocalSet, spawn_local},
 };
+
+use super::script::FAULT_SHARE;
+
+/// `error` of an answer that failed as planned.
+pub(super) const PLANNED: &str = "planned";
 
 /// Pause after an accept that failed, which is for want of file descriptors.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -80,6 +96,7 @@ impl LogNormal {
 pub(super) struct Game {
     /// Where v41 and v42 are reached.
     pub(super) addresses: [SocketAddr; 2],
+    failing: Arc<AtomicBool>,
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<()>,
 }
@@ -92,15 +109,22 @@ impl Game {
         let sockets = [bind()?, bind()?];
         let addresses = [sockets[0].local_addr()?, sockets[1].local_addr()?];
         let (stop, stopped) = oneshot::channel();
+        let (failing, never) = (Arc::<AtomicBool>::default(), Arc::default());
+        let faults = [never, Arc::clone(&failing)];
         let thread = thread::Builder::new().name("game".to_owned()).spawn(move || {
             let local = LocalSet::new();
-            for (socket, version) in sockets.into_iter().zip(Version::ALL) {
-                local.spawn_local(serve(socket, version));
+            for ((socket, version), failing) in sockets.into_iter().zip(Version::ALL).zip(faults) {
+                local.spawn_local(serve(socket, version, failing));
             }
             // Open connections end with the runtime.
             let _ = local.block_on(&runtime, stopped);
         })?;
-        Ok(Self { addresses, stop, thread })
+        Ok(Self { addresses, failing, stop, thread })
+    }
+
+    /// What makes v42 fail [`FAULT_SHARE`] of its requests while it is set.
+    pub(super) fn failing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.failing)
     }
 
     /// Ends both versions.
@@ -117,7 +141,7 @@ fn bind() -> io::Result<std::net::TcpListener> {
     Ok(socket)
 }
 
-async fn serve(socket: std::net::TcpListener, version: Version) {
+async fn serve(socket: std::net::TcpListener, version: Version, failing: Arc<AtomicBool>) {
     // Fails only without a runtime; then players are told, by the proxy.
     let Ok(socket) = TcpListener::from_std(socket) else { return };
     let rng = Rc::new(RefCell::new(fastrand::Rng::with_seed(version as u64)));
@@ -128,9 +152,9 @@ async fn serve(socket: std::net::TcpListener, version: Version) {
         };
         // An answer is one small write; waiting for more of it would only delay it.
         let _ = stream.set_nodelay(true);
-        let rng = Rc::clone(&rng);
+        let (rng, failing) = (Rc::clone(&rng), Arc::clone(&failing));
         spawn_local(async move {
-            let play = service_fn(|request| answer(request, version, &rng));
+            let play = service_fn(|request| answer(request, version, &rng, &failing));
             // A connection that breaks is the proxy's to notice.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), play).await;
         });
@@ -141,6 +165,7 @@ async fn answer(
     request: Request<Incoming>,
     version: Version,
     rng: &RefCell<fastrand::Rng>,
+    failing: &AtomicBool,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let asked: Value = match body.collect().await {
@@ -157,11 +182,16 @@ async fn answer(
         (&Method::POST, "/v1/withdrawals") => json!({ "withdrawn": amount }),
         _ => Value::Null,
     };
-    let known = if result.is_null() { StatusCode::NOT_FOUND } else { StatusCode::OK };
-    let body =
-        json!({ "version": version.name(), "player": player(&head.headers), "result": result });
+    let (version, player) = (version.name(), player(&head.headers));
+    let (status, body) = if failing.load(Relaxed) && rng.borrow_mut().f64() < FAULT_SHARE {
+        let body = json!({ "version": version, "player": player, "error": PLANNED });
+        (StatusCode::INTERNAL_SERVER_ERROR, body)
+    } else {
+        let known = if result.is_null() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        (known, json!({ "version": version, "player": player, "result": result }))
+    };
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = known;
+    *response.status_mut() = status;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
