@@ -10,7 +10,7 @@ use std::{
     convert::Infallible,
     f64::consts::TAU,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::{
         Arc,
@@ -30,6 +30,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tokio::{
     net::TcpListener,
     sync::oneshot,
@@ -40,6 +41,10 @@ use super::script::FAULT_SHARE;
 
 /// `error` of an answer that failed as planned.
 pub(super) const PLANNED: &str = "planned";
+
+/// Connections that may wait to be accepted: the proxy opens one for each player at once, when this
+/// thread may have to wait for a core. More than that, and the kernel lets them wait for a second.
+const BACKLOG: i32 = 4_096;
 
 /// Pause after an accept that failed, which is for want of file descriptors.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -136,9 +141,11 @@ impl Game {
 }
 
 fn bind() -> io::Result<std::net::TcpListener> {
-    let socket = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    Ok(socket.into())
 }
 
 async fn serve(socket: std::net::TcpListener, version: Version, failing: Arc<AtomicBool>) {

@@ -96,7 +96,7 @@ impl Summary<'_> {
                 _ => (step.weight.to_string(), step.weight),
             };
             let (mean, spread) = expected(weight, players);
-            let to = step.growing.map_or("-", Version::name);
+            let to = step.growing.unwrap_or(Version::V42).name();
             writeln!(
                 out,
                 "  {label:>13}   {mean:>8.0} ± {spread:<3.0}   {:>8}   {:>6} to {to:<3}   {:>15}",
@@ -140,14 +140,18 @@ impl Summary<'_> {
         let checks = checks(rate, before.on_v42);
         let (count, hit) = (thousands(faults.count), self.ledger.players_hit());
         let ms = after.as_secs_f64() * 1e3;
+        // Who brings v42 back lets it go on failing.
+        let requests = match self.meddled {
+            false => format!(", within {} of its requests", thousands(faults.of_answers)),
+            true => String::new(),
+        };
         writeln!(
             out,
-            "\n  out {ms:.0} ms after the first fault; from then on v42 got {} requests\n\n\
+            "\n  v42 was out {ms:.0} ms after its first fault{requests}\n\n\
              \x20                                        failed answers   players hit\n\
              \x20 Tidegate, as seen                     {count:>15}   {hit:>11}\n\
              \x20 five one-minute checks, as computed   {:>15}   {:>11.0}\n\
-             \x20   ({rate:.0} requests a second to v42 x {share:.0} % x {} s; {} players on it)",
-            thousands(faults.of_answers),
+             \x20   ({rate:.0} requests a second to v42 × {share:.0} % × {} s; {} players on it)",
             thousands(checks.faults.round()),
             checks.players,
             CHECKS.as_secs(),
@@ -247,12 +251,12 @@ mod tests {
         let text = summary.text();
         assert!(summary.is_as_promised(), "{text}");
         assert!(text.contains(", 1 faults, 0 failures"), "{text}");
-        assert!(text.contains("out 150 ms after the first fault; from then on v42 got 2 requests"));
+        assert!(text.contains("out 150 ms after its first fault, within 2 of its requests"));
         assert!(
             text.contains("as seen                                   1             1"),
             "{text}"
         );
-        // Three answers in the second before: 3 x 30 % x 300 s.
+        // Three answers in the second before: 3 × 30 % × 300 s.
         assert!(text.contains("as computed               270             1"), "{text}");
         assert!(
             text.contains("      ejected          0 ± 0            0        1 to v41"),

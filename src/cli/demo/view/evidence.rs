@@ -47,10 +47,11 @@ fn eighths(evidence: f64, threshold: f64) -> usize {
     }
 }
 
-/// `text` in lines of at most `width`, broken at spaces.
+/// `text` in lines of at most `width`, broken at spaces, but not between a number and its unit.
 pub(in super::super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let text = text.replace(" s ", "\u{a0}s ").replace(" %", "\u{a0}%");
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
         let line = lines.last_mut().expect("there is one from the beginning");
         let gap = usize::from(!line.is_empty());
         if line.chars().count() + gap + word.chars().count() <= width || line.is_empty() {
@@ -60,7 +61,7 @@ pub(in super::super) fn wrapped(text: &str, width: usize) -> Vec<String> {
             lines.push(word.to_owned());
         }
     }
-    lines
+    lines.into_iter().map(|line| line.replace('\u{a0}', " ")).collect()
 }
 
 /// As [`wrapped`], as [`REASON`] lines; what is left over is cut off.
@@ -107,6 +108,7 @@ mod tests {
             wrapped("fail after 3.1 s:  the canary", 10),
             ["fail after", "3.1 s: the", "canary"]
         );
+        assert_eq!(wrapped("since 15.0 s 4 (40 %) of", 8), ["since", "15.0 s 4", "(40 %)", "of"]);
         assert_eq!(wrapped("incomprehensible", 3), ["incomprehensible"]);
         assert_eq!(reason("short"), ["short", "", "", ""]);
         let long = reason(&"canary ".repeat(100));
