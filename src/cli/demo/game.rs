@@ -13,11 +13,11 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt, Full};
@@ -96,12 +96,41 @@ impl LogNormal {
     }
 }
 
+/// The fault of v42. What it failed first is noted here and not by the players, who on a busy machine may
+/// get to read that answer only after the proxy has drawn its conclusion.
+#[derive(Debug, Default)]
+pub(super) struct Fault {
+    has_begun: AtomicBool,
+    first: OnceLock<Instant>,
+}
+
+impl Fault {
+    /// From now on v42 fails [`FAULT_SHARE`] of its requests.
+    pub(super) fn begin(&self) {
+        self.has_begun.store(true, Relaxed);
+    }
+
+    /// When the first request was failed.
+    pub(super) fn first(&self) -> Option<Instant> {
+        self.first.get().copied()
+    }
+
+    /// Whether a request fails for which `draw` was drawn evenly from 0 to 1.
+    fn strikes(&self, draw: f64) -> bool {
+        let strikes = self.has_begun.load(Relaxed) && draw < FAULT_SHARE;
+        if strikes {
+            self.first.get_or_init(Instant::now);
+        }
+        strikes
+    }
+}
+
 /// The running game: both versions on one thread of their own.
 #[derive(Debug)]
 pub(super) struct Game {
     /// Where v41 and v42 are reached.
     pub(super) addresses: [SocketAddr; 2],
-    failing: Arc<AtomicBool>,
+    fault: Arc<Fault>,
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<()>,
 }
@@ -114,22 +143,22 @@ impl Game {
         let sockets = [bind()?, bind()?];
         let addresses = [sockets[0].local_addr()?, sockets[1].local_addr()?];
         let (stop, stopped) = oneshot::channel();
-        let (failing, never) = (Arc::<AtomicBool>::default(), Arc::default());
-        let faults = [never, Arc::clone(&failing)];
+        let (fault, never) = (Arc::<Fault>::default(), Arc::default());
+        let faults = [never, Arc::clone(&fault)];
         let thread = thread::Builder::new().name("game".to_owned()).spawn(move || {
             let local = LocalSet::new();
-            for ((socket, version), failing) in sockets.into_iter().zip(Version::ALL).zip(faults) {
-                local.spawn_local(serve(socket, version, failing));
+            for ((socket, version), fault) in sockets.into_iter().zip(Version::ALL).zip(faults) {
+                local.spawn_local(serve(socket, version, fault));
             }
             // Open connections end with the runtime.
             let _ = local.block_on(&runtime, stopped);
         })?;
-        Ok(Self { addresses, failing, stop, thread })
+        Ok(Self { addresses, fault, stop, thread })
     }
 
-    /// What makes v42 fail [`FAULT_SHARE`] of its requests while it is set.
-    pub(super) fn failing(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.failing)
+    /// The fault of v42, which has not begun.
+    pub(super) fn fault(&self) -> Arc<Fault> {
+        Arc::clone(&self.fault)
     }
 
     /// Ends both versions.
@@ -148,7 +177,7 @@ fn bind() -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn serve(socket: std::net::TcpListener, version: Version, failing: Arc<AtomicBool>) {
+async fn serve(socket: std::net::TcpListener, version: Version, fault: Arc<Fault>) {
     // Fails only without a runtime; then players are told, by the proxy.
     let Ok(socket) = TcpListener::from_std(socket) else { return };
     let rng = Rc::new(RefCell::new(fastrand::Rng::with_seed(version as u64)));
@@ -159,9 +188,9 @@ async fn serve(socket: std::net::TcpListener, version: Version, failing: Arc<Ato
         };
         // An answer is one small write; waiting for more of it would only delay it.
         let _ = stream.set_nodelay(true);
-        let (rng, failing) = (Rc::clone(&rng), Arc::clone(&failing));
+        let (rng, fault) = (Rc::clone(&rng), Arc::clone(&fault));
         spawn_local(async move {
-            let play = service_fn(|request| answer(request, version, &rng, &failing));
+            let play = service_fn(|request| answer(request, version, &rng, &fault));
             // A connection that breaks is the proxy's to notice.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), play).await;
         });
@@ -172,7 +201,7 @@ async fn answer(
     request: Request<Incoming>,
     version: Version,
     rng: &RefCell<fastrand::Rng>,
-    failing: &AtomicBool,
+    fault: &Fault,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let asked: Value = match body.collect().await {
@@ -190,7 +219,7 @@ async fn answer(
         _ => Value::Null,
     };
     let (version, player) = (version.name(), player(&head.headers));
-    let (status, body) = if failing.load(Relaxed) && rng.borrow_mut().f64() < FAULT_SHARE {
+    let (status, body) = if fault.strikes(rng.borrow_mut().f64()) {
         let body = json!({ "version": version, "player": player, "error": PLANNED });
         (StatusCode::INTERNAL_SERVER_ERROR, body)
     } else {
@@ -233,6 +262,17 @@ mod tests {
         assert!((ratio(19_800) / p99 - 1.0).abs() < 0.06, "p99 is {} medians", ratio(19_800));
         assert_eq!(sorted, draws(1));
         assert_ne!(sorted, draws(2));
+    }
+
+    #[test]
+    fn a_fault_strikes_a_share_of_requests_once_it_has_begun() {
+        let fault = Fault::default();
+        assert!(!fault.strikes(0.0) && fault.first().is_none());
+        fault.begin();
+        assert!(!fault.strikes(FAULT_SHARE) && fault.first().is_none());
+        assert!(fault.strikes(FAULT_SHARE - 0.001));
+        let first = fault.first();
+        assert!(first.is_some() && fault.strikes(0.0) && fault.first() == first);
     }
 
     #[test]

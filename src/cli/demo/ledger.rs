@@ -42,11 +42,9 @@ pub(super) enum Move {
     Elsewhere,
 }
 
-/// What v42 failed as planned.
+/// What v42 failed as planned, as the players saw it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Faults {
-    /// When a player got the first.
-    pub(super) first: Option<Duration>,
     /// How many there were.
     pub(super) count: u64,
     /// Answers of v42 from the first one on, that one included.
@@ -118,7 +116,6 @@ impl Ledger {
 
     /// v42 failed player number `player` as planned.
     pub(super) fn faulted(&mut self, player: usize, at: Duration) {
-        self.faults.first.get_or_insert(at);
         self.faults.count += 1;
         self.seats[player].hit = true;
         self.answered(player, Version::V42, at);
@@ -127,7 +124,7 @@ impl Ledger {
     /// `version` answered player number `player`.
     pub(super) fn answered(&mut self, player: usize, version: Version, at: Duration) {
         self.answers += 1;
-        if version == Version::V42 && self.faults.first.is_some() {
+        if version == Version::V42 && self.faults.count > 0 {
             self.faults.of_answers += 1;
         }
         let before = self.seats[player].version.replace(version);
@@ -283,7 +280,7 @@ mod tests {
         ledger.answered(0, V42, at(3_001));
         ledger.faulted(0, at(3_002));
         ledger.answered(1, V41, at(3_003));
-        let faults = Faults { first: Some(at(3_000)), count: 2, of_answers: 3 };
+        let faults = Faults { count: 2, of_answers: 3 };
         assert_eq!((ledger.faults(), ledger.players_hit()), (faults, 1));
         assert_eq!((ledger.requests(), ledger.failures(), step(&ledger)), (8, 0, (1, 0, 0)));
     }

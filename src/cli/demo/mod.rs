@@ -159,7 +159,7 @@ async fn play(
 
     let ledger = SharedLedger::new(arguments.players as usize);
     let admin = app.admin.context("the admin API listens nowhere")?.to_string();
-    let mut stage = Stage::new(app.observatory(), &ledger, game.failing(), admin);
+    let mut stage = Stage::new(app.observatory(), &ledger, game.fault(), admin);
     let script = script(arguments);
     stage.enter(0)?;
     let started = Instant::now();
@@ -177,6 +177,7 @@ async fn play(
     shown?;
     anyhow::ensure!(well, "the players crashed");
     let ledger = ledger.lock();
+    let first_fault = stage.first_fault(started);
     let Stage { meddled, completed, ejected, .. } = stage;
     let growth = script.step_length();
     let summary = Summary {
@@ -187,6 +188,7 @@ async fn play(
         own_time,
         meddled,
         completed,
+        first_fault,
         ejected,
     };
     out.write_all(summary.text().as_bytes())?;

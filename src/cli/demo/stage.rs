@@ -2,10 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     SERVICE,
-    game::Version,
+    game::{Fault, Version},
     observe::{Observed, Observer},
     players::SharedLedger,
     screen::Screen,
@@ -52,8 +49,7 @@ pub(super) struct Stage {
     pub(super) observer: Observer,
     observatory: Observatory,
     ledger: SharedLedger,
-    /// Makes v42 fail.
-    failing: Arc<AtomicBool>,
+    fault: Arc<Fault>,
     /// Where the admin API is.
     admin: String,
     /// The last one that we made; ejections come on top.
@@ -74,14 +70,14 @@ impl Stage {
     pub(super) fn new(
         observatory: &Observatory,
         ledger: &SharedLedger,
-        failing: Arc<AtomicBool>,
+        fault: Arc<Fault>,
         admin: String,
     ) -> Self {
         Self {
             observer: Observer::new(observatory.clone()),
             observatory: observatory.clone(),
             ledger: ledger.clone(),
-            failing,
+            fault,
             admin,
             generation: observatory.controller().snapshot().generation,
             meddled: false,
@@ -103,6 +99,11 @@ impl Stage {
         let at = at.saturating_duration_since(started.into_std());
         self.ejected = Some(Ejected { at, reason: self.reason.clone() });
         true
+    }
+
+    /// When v42 failed first, since the players began.
+    pub(super) fn first_fault(&self, started: Instant) -> Option<Duration> {
+        self.fault.first().map(|at| at.saturating_duration_since(started.into_std()))
     }
 
     /// What the proxy says now, at the end.
@@ -162,7 +163,7 @@ impl Stage {
     pub(super) fn enter(&mut self, step: usize) -> anyhow::Result<()> {
         if step == FAULT {
             self.ledger.lock().begin_fault();
-            self.failing.store(true, Relaxed);
+            self.fault.begin();
             return Ok(());
         }
         let weight = weight(step);

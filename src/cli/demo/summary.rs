@@ -28,6 +28,8 @@ pub(super) struct Summary<'a> {
     pub(super) meddled: bool,
     /// Whether the plan was played to its end.
     pub(super) completed: bool,
+    /// When v42 failed first, since the players began.
+    pub(super) first_fault: Option<Duration>,
     /// The first ejection of v42.
     pub(super) ejected: Option<Ejected>,
 }
@@ -44,7 +46,7 @@ impl Summary<'_> {
 
     /// From the first fault to the ejection that followed it.
     fn out_after(&self) -> Option<Duration> {
-        self.ejected.as_ref()?.at.checked_sub(self.ledger.faults().first?)
+        self.ejected.as_ref()?.at.checked_sub(self.first_fault?)
     }
 
     /// Whether v42 was ejected although it had not failed anybody.
@@ -190,8 +192,19 @@ mod tests {
     fn summary(ledger: &Ledger) -> Summary<'_> {
         let (observed, lasted, growth) =
             (Observed::default(), Duration::from_secs(7), Duration::from_secs(1));
-        let (own_time, meddled, completed, ejected) = (None, false, false, None);
-        Summary { ledger, observed, lasted, growth, own_time, meddled, completed, ejected }
+        let (own_time, meddled, completed) = (None, false, false);
+        let (first_fault, ejected) = (None, None);
+        Summary {
+            ledger,
+            observed,
+            lasted,
+            growth,
+            own_time,
+            meddled,
+            completed,
+            first_fault,
+            ejected,
+        }
     }
 
     fn meddled(ledger: &Ledger) -> Summary<'_> {
@@ -247,7 +260,12 @@ mod tests {
         ledger.faulted(0, at(4_100));
         ledger.answered(0, Version::V42, at(4_200));
         ledger.answered(0, Version::V41, at(4_300));
-        let summary = Summary { completed: true, ejected: ejected(4_250), ..summary(&ledger) };
+        let summary = Summary {
+            completed: true,
+            first_fault: Some(at(4_100)),
+            ejected: ejected(4_250),
+            ..summary(&ledger)
+        };
         let text = summary.text();
         assert!(summary.is_as_promised(), "{text}");
         assert!(text.contains(", 1 faults, 0 failures"), "{text}");
@@ -277,7 +295,12 @@ mod tests {
         let stays = Summary { completed: true, ..summary(&ledger) };
         assert!(!stays.is_as_promised() && stays.text().contains("NOT ejected"));
         ledger.answered(0, Version::V41, at(4_200));
-        let left = Summary { completed: true, ejected: ejected(4_250), ..summary(&ledger) };
+        let left = Summary {
+            completed: true,
+            first_fault: Some(at(4_100)),
+            ejected: ejected(4_250),
+            ..summary(&ledger)
+        };
         assert!(!left.is_as_promised() && left.text().contains("left v42 BEFORE that"));
     }
 
@@ -289,8 +312,9 @@ mod tests {
         ledger.faulted(1, at(4_100));
         let own_time = Some(Duration::from_micros(73));
         for meddled in [true, false] {
-            let (completed, ejected) = (true, ejected(14_250));
-            let some = Summary { own_time, meddled, completed, ejected, ..summary(&ledger) };
+            let (completed, first_fault, ejected) = (true, Some(at(4_100)), ejected(14_250));
+            let some =
+                Summary { own_time, meddled, completed, first_fault, ejected, ..summary(&ledger) };
             for line in some.text().lines() {
                 assert!(line.chars().count() <= 80, "{line}");
             }

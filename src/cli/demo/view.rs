@@ -150,7 +150,7 @@ fn timeline(moment: Moment) -> String {
 
 fn table_head() -> String {
     let text = format!(
-        "  version    state  weight    share  {:BAR$}     seen   req/s errors  p99 ms",
+        "  version    state weight    share  {:BAR$}     seen   req/s errors  p99 ms",
         "players"
     );
     text.dim().to_string()
@@ -166,7 +166,7 @@ fn row(version: Version, scene: &Scene<'_>) -> String {
     let errors = if seen.errors > 0 { errors.with(WRONG).bold() } else { errors.reset() };
     let (filled, rest) = bar(players);
     format!(
-        "  {} {state}  {weight:>6} {:>6.1} %  {}{} {:>6.1} % {requests_per_second:>7.0} {errors} {}",
+        "  {} {state} {weight:>6} {:>6.1} %  {}{} {:>6.1} % {requests_per_second:>7.0} {errors} {}",
         format!("{:<7}", version.name()).with(color(version)).bold(),
         share * 100.0,
         filled.with(color(version)),
@@ -230,17 +230,23 @@ fn legend(scene: &Scene<'_>) -> String {
     let (ledger, players) = (scene.ledger, scene.ledger.seats().len());
     let weight = ledger.steps().last().map_or(0, |step| step.weight);
     let (mean, spread) = expected(if scene.is_ejected() { 0 } else { weight }, players);
+    let (_, to, _) = moved(ledger);
+    let arrived = |version| match version == to {
+        true => "◆".with(ARRIVED).to_string(),
+        false => String::new(),
+    };
     let shown = MAP_ROWS * INNER;
     let last = match players {
         players if players > shown => format!("(the first {shown} shown)"),
         _ => format!("{} new in this step", "◆".with(ARRIVED)),
     };
     format!(
-        "  {} {} on v41   {}{} {} on v42 ({mean:.0} ± {spread:.0} expected)   {last}",
+        "  {}{} {} on v41   {}{} {} on v42 ({mean:.0} ± {spread:.0} expected)   {last}",
         "·".with(V41).bold(),
+        arrived(Version::V41),
         ledger.on(Version::V41),
         "■".with(V42),
-        "◆".with(ARRIVED),
+        arrived(Version::V42),
         ledger.on(Version::V42),
     )
 }

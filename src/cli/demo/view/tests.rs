@@ -110,7 +110,8 @@ fn a_frame_shows_the_gate_shut_and_the_way_back() {
     let text: String = frame(&scene).iter().map(|line| plain(line) + "\n").collect();
     assert!(text.contains("v42 is ejected; everybody plays on v41"), "{text}");
     assert!(text.contains("moved: 100 to v41, 0 elsewhere; 601 requests, 1 faults, 0 failures"));
-    assert!(text.contains("0 on v42 (0 ± 0 expected)") && text.contains("v42      ejected"));
+    assert!(text.contains("·◆ 400 on v41   ■ 0 on v42 (0 ± 0 expected)"), "{text}");
+    assert!(text.contains("v42      ejected     25"), "{text}");
     assert!(text.contains("fail after 21.1 s: the canary fails more often than is tolerated"));
     assert!(text.contains("game-api/reinstate \\\n    -H content-type"), "{text}");
     let short = line(&scene);
