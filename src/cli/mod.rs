@@ -66,7 +66,7 @@ enum Command {
     Check(check::CheckArguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
-    /// Watch two versions of a small game API being split, all embedded.
+    /// Watch a version of a small game API grow, fail and be ejected, all embedded.
     Demo(demo::DemoArguments),
     /// Show a running instance: its services, versions and weights.
     Status(status::StatusArguments),

@@ -2,11 +2,22 @@
 //!
 //! Every answer names its version and the player it is for, so that players can tell where they are
 //! and whether an answer was theirs. Waiting times are log-normal, as those of services mostly are;
-//! they are drawn per version from a seed, so two runs draw the same.
+//! they are drawn per version from a seed, so two runs draw the same. v42 can be told to fail a share
+//! of its requests; such an answer says that it is one, so that nobody takes another fault for it.
 
 use std::{
-    cell::RefCell, convert::Infallible, f64::consts::TAU, io, net::SocketAddr, rc::Rc, thread,
-    time::Duration,
+    cell::RefCell,
+    convert::Infallible,
+    f64::consts::TAU,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt, Full};
@@ -19,11 +30,21 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tokio::{
     net::TcpListener,
     sync::oneshot,
     task::{LocalSet, spawn_local},
 };
+
+use super::script::FAULT_SHARE;
+
+/// `error` of an answer that failed as planned.
+pub(super) const PLANNED: &str = "planned";
+
+/// Connections that may wait to be accepted: the proxy opens one for each player at once, when this
+/// thread may have to wait for a core. More than that, and the kernel lets them wait for a second.
+const BACKLOG: i32 = 4_096;
 
 /// Pause after an accept that failed, which is for want of file descriptors.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -75,11 +96,41 @@ impl LogNormal {
     }
 }
 
+/// The fault of v42. What it failed first is noted here and not by the players, who on a busy machine may
+/// get to read that answer only after the proxy has drawn its conclusion.
+#[derive(Debug, Default)]
+pub(super) struct Fault {
+    has_begun: AtomicBool,
+    first: OnceLock<Instant>,
+}
+
+impl Fault {
+    /// From now on v42 fails [`FAULT_SHARE`] of its requests.
+    pub(super) fn begin(&self) {
+        self.has_begun.store(true, Relaxed);
+    }
+
+    /// When the first request was failed.
+    pub(super) fn first(&self) -> Option<Instant> {
+        self.first.get().copied()
+    }
+
+    /// Whether a request fails for which `draw` was drawn evenly from 0 to 1.
+    fn strikes(&self, draw: f64) -> bool {
+        let strikes = self.has_begun.load(Relaxed) && draw < FAULT_SHARE;
+        if strikes {
+            self.first.get_or_init(Instant::now);
+        }
+        strikes
+    }
+}
+
 /// The running game: both versions on one thread of their own.
 #[derive(Debug)]
 pub(super) struct Game {
     /// Where v41 and v42 are reached.
     pub(super) addresses: [SocketAddr; 2],
+    fault: Arc<Fault>,
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<()>,
 }
@@ -92,15 +143,22 @@ impl Game {
         let sockets = [bind()?, bind()?];
         let addresses = [sockets[0].local_addr()?, sockets[1].local_addr()?];
         let (stop, stopped) = oneshot::channel();
+        let (fault, never) = (Arc::<Fault>::default(), Arc::default());
+        let faults = [never, Arc::clone(&fault)];
         let thread = thread::Builder::new().name("game".to_owned()).spawn(move || {
             let local = LocalSet::new();
-            for (socket, version) in sockets.into_iter().zip(Version::ALL) {
-                local.spawn_local(serve(socket, version));
+            for ((socket, version), fault) in sockets.into_iter().zip(Version::ALL).zip(faults) {
+                local.spawn_local(serve(socket, version, fault));
             }
             // Open connections end with the runtime.
             let _ = local.block_on(&runtime, stopped);
         })?;
-        Ok(Self { addresses, stop, thread })
+        Ok(Self { addresses, fault, stop, thread })
+    }
+
+    /// The fault of v42, which has not begun.
+    pub(super) fn fault(&self) -> Arc<Fault> {
+        Arc::clone(&self.fault)
     }
 
     /// Ends both versions.
@@ -112,12 +170,14 @@ impl Game {
 }
 
 fn bind() -> io::Result<std::net::TcpListener> {
-    let socket = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    Ok(socket.into())
 }
 
-async fn serve(socket: std::net::TcpListener, version: Version) {
+async fn serve(socket: std::net::TcpListener, version: Version, fault: Arc<Fault>) {
     // Fails only without a runtime; then players are told, by the proxy.
     let Ok(socket) = TcpListener::from_std(socket) else { return };
     let rng = Rc::new(RefCell::new(fastrand::Rng::with_seed(version as u64)));
@@ -128,9 +188,9 @@ async fn serve(socket: std::net::TcpListener, version: Version) {
         };
         // An answer is one small write; waiting for more of it would only delay it.
         let _ = stream.set_nodelay(true);
-        let rng = Rc::clone(&rng);
+        let (rng, fault) = (Rc::clone(&rng), Arc::clone(&fault));
         spawn_local(async move {
-            let play = service_fn(|request| answer(request, version, &rng));
+            let play = service_fn(|request| answer(request, version, &rng, &fault));
             // A connection that breaks is the proxy's to notice.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), play).await;
         });
@@ -141,6 +201,7 @@ async fn answer(
     request: Request<Incoming>,
     version: Version,
     rng: &RefCell<fastrand::Rng>,
+    fault: &Fault,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let asked: Value = match body.collect().await {
@@ -157,11 +218,16 @@ async fn answer(
         (&Method::POST, "/v1/withdrawals") => json!({ "withdrawn": amount }),
         _ => Value::Null,
     };
-    let known = if result.is_null() { StatusCode::NOT_FOUND } else { StatusCode::OK };
-    let body =
-        json!({ "version": version.name(), "player": player(&head.headers), "result": result });
+    let (version, player) = (version.name(), player(&head.headers));
+    let (status, body) = if fault.strikes(rng.borrow_mut().f64()) {
+        let body = json!({ "version": version, "player": player, "error": PLANNED });
+        (StatusCode::INTERNAL_SERVER_ERROR, body)
+    } else {
+        let known = if result.is_null() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        (known, json!({ "version": version, "player": player, "result": result }))
+    };
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = known;
+    *response.status_mut() = status;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
@@ -196,6 +262,17 @@ mod tests {
         assert!((ratio(19_800) / p99 - 1.0).abs() < 0.06, "p99 is {} medians", ratio(19_800));
         assert_eq!(sorted, draws(1));
         assert_ne!(sorted, draws(2));
+    }
+
+    #[test]
+    fn a_fault_strikes_a_share_of_requests_once_it_has_begun() {
+        let fault = Fault::default();
+        assert!(!fault.strikes(0.0) && fault.first().is_none());
+        fault.begin();
+        assert!(!fault.strikes(FAULT_SHARE) && fault.first().is_none());
+        assert!(fault.strikes(FAULT_SHARE - 0.001));
+        let first = fault.first();
+        assert!(first.is_some() && fault.strikes(0.0) && fault.first() == first);
     }
 
     #[test]

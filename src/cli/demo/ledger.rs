@@ -2,7 +2,12 @@
 //!
 //! A player is asked once per sweep, so his latest answer is that of the last sweep: the players of a
 //! version are those whose latest answer it gave. A player whose answer names another version than
-//! the one before has *moved*; while v42 grows, every move must be to v42.
+//! the one before has *moved*; while v42 grows, every move must be to v42, and once it fails, to v41.
+//!
+//! A *fault* is an answer that v42 failed as planned; a *failure* is one that nobody planned. Times are
+//! since the players began.
+
+use std::time::Duration;
 
 use super::game::Version;
 
@@ -12,6 +17,7 @@ pub(super) struct Ledger {
     seats: Vec<Seat>,
     steps: Vec<Step>,
     answers: u64,
+    faults: Faults,
     failures: u64,
     first_failure: Option<String>,
 }
@@ -23,6 +29,8 @@ pub(super) struct Seat {
     pub(super) version: Option<Version>,
     /// How he came to it, if in this step.
     pub(super) moved: Option<Move>,
+    /// Whether he was ever given a fault.
+    hit: bool,
 }
 
 /// A change of version.
@@ -34,13 +42,26 @@ pub(super) enum Move {
     Elsewhere,
 }
 
+/// What v42 failed as planned, as the players saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Faults {
+    /// How many there were.
+    pub(super) count: u64,
+    /// Answers of v42 from the first one on, that one included.
+    pub(super) of_answers: u64,
+}
+
 /// What happened in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
     /// Weight of v42, of 100.
     pub(super) weight: u8,
-    /// The version whose weight grew.
-    growing: Option<Version>,
+    /// The version that players may move to: the one whose weight grew, v41 once v42 fails.
+    pub(super) growing: Option<Version>,
+    /// When the first player moved.
+    pub(super) first_move: Option<Duration>,
+    /// Answers of v42, faults included.
+    pub(super) of_v42: u64,
     /// Players on v42 when the step ended, or now.
     pub(super) on_v42: usize,
     /// Moves to the growing version.
@@ -56,6 +77,7 @@ impl Ledger {
             seats: vec![Seat::default(); players],
             steps: Vec::new(),
             answers: 0,
+            faults: Faults::default(),
             failures: 0,
             first_failure: None,
         }
@@ -69,17 +91,47 @@ impl Ledger {
             std::cmp::Ordering::Less => Some(Version::V41),
             std::cmp::Ordering::Equal => None,
         });
+        self.begin(weight, growing);
+    }
+
+    /// The step begins in which v42 fails: its weight stays, and its players may move to v41.
+    pub(super) fn begin_fault(&mut self) {
+        let weight = self.steps.last().map_or(0, |step| step.weight);
+        self.begin(weight, Some(Version::V41));
+    }
+
+    fn begin(&mut self, weight: u8, growing: Option<Version>) {
         self.seats.iter_mut().for_each(|seat| seat.moved = None);
         let on_v42 = self.on(Version::V42);
-        self.steps.push(Step { weight, growing, on_v42, to_growing: 0, elsewhere: 0 });
+        self.steps.push(Step {
+            weight,
+            growing,
+            first_move: None,
+            of_v42: 0,
+            on_v42,
+            to_growing: 0,
+            elsewhere: 0,
+        });
+    }
+
+    /// v42 failed player number `player` as planned.
+    pub(super) fn faulted(&mut self, player: usize, at: Duration) {
+        self.faults.count += 1;
+        self.seats[player].hit = true;
+        self.answered(player, Version::V42, at);
     }
 
     /// `version` answered player number `player`.
-    pub(super) fn answered(&mut self, player: usize, version: Version) {
+    pub(super) fn answered(&mut self, player: usize, version: Version, at: Duration) {
         self.answers += 1;
+        if version == Version::V42 && self.faults.count > 0 {
+            self.faults.of_answers += 1;
+        }
         let before = self.seats[player].version.replace(version);
         let Some(step) = self.steps.last_mut() else { return };
+        step.of_v42 += u64::from(version == Version::V42);
         if before.is_some_and(|before| before != version) {
+            step.first_move.get_or_insert(at);
             let moved = if step.growing == Some(version) {
                 step.to_growing += 1;
                 Move::ToGrowing
@@ -115,12 +167,22 @@ impl Ledger {
         self.seats.iter().filter(|seat| seat.version == Some(version)).count()
     }
 
+    /// What v42 failed as planned.
+    pub(super) fn faults(&self) -> Faults {
+        self.faults
+    }
+
+    /// Players who were given a fault.
+    pub(super) fn players_hit(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.hit).count()
+    }
+
     /// Requests that ended, well or not.
     pub(super) fn requests(&self) -> u64 {
         self.answers + self.failures
     }
 
-    /// Requests that were not answered as they should be.
+    /// Requests that were not answered as they should be, faults aside.
     pub(super) fn failures(&self) -> u64 {
         self.failures
     }
@@ -143,6 +205,8 @@ mod tests {
         *,
     };
 
+    const AT: Duration = Duration::from_secs(1);
+
     fn step(ledger: &Ledger) -> (usize, usize, usize) {
         let step = ledger.steps().last().unwrap();
         (step.on_v42, step.to_growing, step.elsewhere)
@@ -152,8 +216,8 @@ mod tests {
     fn a_first_answer_is_no_move() {
         let mut ledger = Ledger::new(2);
         ledger.begin_step(0);
-        ledger.answered(0, V41);
-        ledger.answered(1, V42);
+        ledger.answered(0, V41, AT);
+        ledger.answered(1, V42, AT);
         assert_eq!(step(&ledger), (1, 0, 0));
         assert_eq!((ledger.on(V41), ledger.requests()), (1, 2));
     }
@@ -162,21 +226,21 @@ mod tests {
     fn moves_are_judged_by_what_grows() {
         let mut ledger = Ledger::new(3);
         ledger.begin_step(0);
-        (0..3).for_each(|player| ledger.answered(player, V41));
+        (0..3).for_each(|player| ledger.answered(player, V41, AT));
         ledger.begin_step(5);
-        ledger.answered(0, V42);
-        ledger.answered(0, V42);
+        ledger.answered(0, V42, AT);
+        ledger.answered(0, V42, AT);
         assert_eq!(step(&ledger), (1, 1, 0));
         assert_eq!(ledger.seats()[0].moved, Some(Move::ToGrowing));
         // Back and forth: one wrong move and one right one, although he is where he was.
-        ledger.answered(0, V41);
+        ledger.answered(0, V41, AT);
         assert_eq!(ledger.seats()[0].moved, Some(Move::Elsewhere));
-        ledger.answered(0, V42);
+        ledger.answered(0, V42, AT);
         assert_eq!(step(&ledger), (1, 2, 1));
         ledger.begin_step(1);
         assert_eq!(ledger.seats()[0].moved, None);
-        ledger.answered(0, V41);
-        ledger.answered(1, V42);
+        ledger.answered(0, V41, AT);
+        ledger.answered(1, V42, AT);
         assert_eq!(step(&ledger), (1, 1, 1));
         assert_eq!(ledger.elsewhere(), 2);
     }
@@ -185,8 +249,8 @@ mod tests {
     fn nobody_may_move_while_nothing_grows() {
         let mut ledger = Ledger::new(1);
         ledger.begin_step(0);
-        ledger.answered(0, V41);
-        ledger.answered(0, V42);
+        ledger.answered(0, V41, AT);
+        ledger.answered(0, V42, AT);
         assert_eq!(step(&ledger), (1, 0, 1));
     }
 
@@ -194,11 +258,46 @@ mod tests {
     fn a_failure_leaves_the_player_where_he_was() {
         let mut ledger = Ledger::new(1);
         ledger.begin_step(0);
-        ledger.answered(0, V41);
+        ledger.answered(0, V41, AT);
         ledger.failed("first".to_owned());
         ledger.failed("second".to_owned());
         assert_eq!((ledger.requests(), ledger.failures()), (3, 2));
         assert_eq!(ledger.first_failure(), Some("first"));
         assert_eq!(ledger.seats()[0].version, Some(V41));
+    }
+
+    #[test]
+    fn a_fault_counts_its_player_once_and_what_v42_answers_from_it_on() {
+        let at = Duration::from_millis;
+        let mut ledger = Ledger::new(3);
+        ledger.begin_step(0);
+        (0..3).for_each(|player| ledger.answered(player, V41, AT));
+        ledger.begin_step(25);
+        ledger.answered(0, V42, at(2_000));
+        ledger.begin_fault();
+        assert_eq!(ledger.faults(), Faults::default());
+        ledger.faulted(0, at(3_000));
+        ledger.answered(0, V42, at(3_001));
+        ledger.faulted(0, at(3_002));
+        ledger.answered(1, V41, at(3_003));
+        let faults = Faults { count: 2, of_answers: 3 };
+        assert_eq!((ledger.faults(), ledger.players_hit()), (faults, 1));
+        assert_eq!((ledger.requests(), ledger.failures(), step(&ledger)), (8, 0, (1, 0, 0)));
+    }
+
+    #[test]
+    fn once_v42_fails_its_players_may_only_move_to_v41() {
+        let mut ledger = Ledger::new(2);
+        ledger.begin_step(25);
+        ledger.answered(0, V42, AT);
+        ledger.answered(1, V41, AT);
+        ledger.begin_fault();
+        ledger.answered(0, V41, Duration::from_secs(3));
+        assert_eq!(step(&ledger), (0, 1, 0));
+        let last = *ledger.steps().last().unwrap();
+        assert_eq!((last.weight, last.first_move), (25, Some(Duration::from_secs(3))));
+        assert_eq!(ledger.steps()[0].of_v42, 1);
+        ledger.answered(1, V42, Duration::from_secs(4));
+        assert_eq!(step(&ledger), (1, 1, 1));
     }
 }

@@ -1,8 +1,9 @@
-//! `tidegate demo`: two versions of a small game API, players, and a growing weight, in one process.
+//! `tidegate demo`: two versions of a small game API, players, a growing weight, a fault and an
+//! ejection, in one process.
 //!
-//! What serves is the real thing, [`App`], started from a configuration like anybody's, and weights
-//! change through the controller as the admin API changes them. Only the game and its players are
-//! made up. Everything listens on loopback, on ports that happen to be free; no file is written.
+//! What serves is the real thing, [`App`], started from a configuration like anybody's; weights change
+//! through the controller as the admin API changes them, and nobody but its comparison ejects. Only the
+//! game, its fault and its players are made up. Everything listens on loopback, on ports that happen to be free; no file is written.
 
 mod game;
 mod ledger;
@@ -12,6 +13,7 @@ mod screen;
 mod script;
 mod stage;
 mod summary;
+mod trace;
 mod view;
 
 use std::{
@@ -31,7 +33,7 @@ use tokio::{
 use self::{
     game::Game,
     players::{Players, SharedLedger},
-    script::{Script, WEIGHTS},
+    script::Script,
     stage::Stage,
     summary::Summary,
 };
@@ -46,19 +48,21 @@ const SERVICE: &str = "game-api";
 /// Arguments of `tidegate demo`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct DemoArguments {
-    /// Players.
-    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Players; with fewer than 20, v42 may have none.
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(20..=10_000))]
     pub players: u32,
     /// Requests per second, of all players together.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
-    /// Length of each of the four steps, in seconds.
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    /// Length of each of the four steps of growth, in seconds; the one in which v42 fails is three times
+    /// as long.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub seconds_per_step: u32,
 }
 
-/// Runs the demonstration. Exits 0 if every request was answered and nobody moved but to the growing
-/// version, 1 if not, 64 if the arguments do not go together, 69 if it cannot start.
+/// Runs the demonstration. Exits 0 if v42 was ejected once it failed, every other request was answered
+/// and nobody moved but as the split says, 1 if not, 64 if the arguments do not go together, 69 if it
+/// cannot start.
 pub fn run(arguments: &DemoArguments) -> ExitCode {
     if let Err(problem) = check(arguments) {
         eprintln!("{problem}");
@@ -93,7 +97,8 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The share of a version is known after everybody was asked once in the step; twice leaves room.
+/// The share of a version is known after everybody was asked once in the step; twice leaves room. And
+/// who is asked too rarely is not found out in time.
 fn check(arguments: &DemoArguments) -> Result<(), String> {
     let DemoArguments { players, rate, seconds_per_step } = *arguments;
     if u64::from(rate) * u64::from(seconds_per_step) < 2 * u64::from(players) {
@@ -102,7 +107,17 @@ fn check(arguments: &DemoArguments) -> Result<(), String> {
              {seconds_per_step} s; raise --rate or --seconds-per-step, or lower --players"
         ));
     }
+    if !script(arguments).lets_judge(rate) {
+        return Err(format!(
+            "with {rate} requests a second and steps of {seconds_per_step} s, v42 gets too few \
+             requests to be judged; raise --rate or --seconds-per-step"
+        ));
+    }
     Ok(())
+}
+
+fn script(arguments: &DemoArguments) -> Script {
+    Script::new(Duration::from_secs(arguments.seconds_per_step.into()))
 }
 
 /// The configuration, for a game at these addresses.
@@ -119,6 +134,7 @@ services:
       v42: {{ endpoints: [ {v42} ], labels: {{ semver: 4.2.0 }} }}
     weights: {{ v41: 100, v42: 0 }}
     cohort: {{ key: [ "header:x-player-id", "cookie:uid" ], salt: release-42 }}
+    eject: {{ errors: {{ relative: 10%, absolute: 0.3% }}, mode: act }}
 routes:
   - service: {SERVICE}
 "#
@@ -142,27 +158,39 @@ async fn play(
     introduce(out, &text, proxy, arguments)?;
 
     let ledger = SharedLedger::new(arguments.players as usize);
-    let hint =
-        app.admin.map(|admin| format!("curl http://{admin}/v1/services")).unwrap_or_default();
-    let mut stage = Stage::new(app.observatory(), &ledger, hint);
-    let script = Script::new(Duration::from_secs(arguments.seconds_per_step.into()));
+    let admin = app.admin.context("the admin API listens nowhere")?.to_string();
+    let mut stage = Stage::new(app.observatory(), &ledger, game.fault(), admin);
+    let script = script(arguments);
     stage.enter(0)?;
     let started = Instant::now();
-    let players = Players::start(proxy, arguments.players, arguments.rate, &ledger)?;
+    let players = Players::start(proxy, started, arguments.players, arguments.rate, &ledger)?;
     let shown = tokio::select! {
         shown = stage.show(script, started, live, out) => shown,
         () = interrupted => Ok(()),
     };
     let lasted = started.elapsed();
     let well = players.stop();
-    let observed = stage.look().await;
+    let observed = stage.last_look(started).await;
     let own_time = stage.observer.own_time().await;
     app.shutdown();
     game.stop();
     shown?;
     anyhow::ensure!(well, "the players crashed");
     let ledger = ledger.lock();
-    let summary = Summary { ledger: &ledger, observed, lasted, own_time, meddled: stage.meddled };
+    let first_fault = stage.first_fault(started);
+    let Stage { meddled, completed, ejected, .. } = stage;
+    let growth = script.step_length();
+    let summary = Summary {
+        ledger: &ledger,
+        observed,
+        lasted,
+        growth,
+        own_time,
+        meddled,
+        completed,
+        first_fault,
+        ejected,
+    };
     out.write_all(summary.text().as_bytes())?;
     out.flush()?;
     Ok(summary.is_as_promised())
@@ -187,8 +215,8 @@ fn introduce(
     proxy: SocketAddr,
     arguments: &DemoArguments,
 ) -> io::Result<()> {
-    let DemoArguments { players, rate, seconds_per_step } = arguments;
-    let seconds = *seconds_per_step as usize * WEIGHTS.len();
+    let DemoArguments { players, rate, .. } = arguments;
+    let seconds = script(arguments).length().as_secs();
     writeln!(
         out,
         "Two versions of a game API run in this process, and Tidegate in front of them:\n"

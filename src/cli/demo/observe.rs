@@ -6,19 +6,31 @@ use tokio::time::Instant;
 
 use super::{SERVICE, game::Version};
 use crate::{
-    rollout::view::Observatory,
+    analysis::Verdict,
+    rollout::view::{self, Observatory},
     snapshot,
-    telemetry::{collector::Latency, histogram::Quantiles},
+    telemetry::{collector::Latency, histogram::Quantiles, metrics::State},
 };
 
 /// Rates are of this much time.
 const RECENT: Duration = Duration::from_secs(2);
 
+/// What the comparison of v42 with v41 has come to.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    /// Of the snapshot in force.
+    pub(super) generation: u64,
+    /// How often a verdict ejected v42.
+    pub(super) ejections: u64,
+    /// The verdict as it stands; nothing while nothing is compared.
+    pub(super) verdict: Option<Verdict>,
+    /// Since when v42 is ejected, if it is.
+    pub(super) ejected_at: Option<std::time::Instant>,
+}
+
 /// What is known of both versions.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Observed {
-    /// Of the snapshot in force.
-    pub(super) generation: u64,
     /// v41 and v42.
     pub(super) versions: [VersionSeen; 2],
 }
@@ -26,9 +38,11 @@ pub(super) struct Observed {
 /// What is known of a version.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct VersionSeen {
+    /// Its state.
+    pub(super) state: State,
     /// Its weight.
     pub(super) weight: f64,
-    /// Its weight over the sum of weights, 0 to 1.
+    /// Its share of players by the split, 0 to 1.
     pub(super) share: f64,
     /// Requests answered per second, over the last two seconds.
     pub(super) requests_per_second: f64,
@@ -51,6 +65,20 @@ impl Observer {
         Self { observatory, recent: VecDeque::new() }
     }
 
+    /// What the comparison says now.
+    pub(super) fn judged(&self) -> Judged {
+        let controller = self.observatory.controller();
+        let canary = Version::V42.name();
+        let verdicts = controller.verdicts(SERVICE).into_iter();
+        let ejection = controller.ejections().get(&(SERVICE.to_owned(), canary.to_owned()));
+        Judged {
+            generation: controller.snapshot().generation,
+            ejections: controller.ejected_by_verdict(SERVICE, canary),
+            verdict: verdicts.map(|(_, _, verdict)| verdict).next(),
+            ejected_at: ejection.map(|ejection| controller.started().0 + ejection.at),
+        }
+    }
+
     /// What is known now.
     pub(super) async fn look(&mut self) -> Observed {
         let (snapshot, latencies) = self.observatory.latencies_by_version().await;
@@ -66,11 +94,12 @@ impl Observer {
         let count = |v: &snapshot::Version| v.state.cells.sum(|cells| cells.finished.read());
         let finished = versions.map(|known| known.map_or(0, |(v, _)| count(v)));
         let rates = self.rates(now, finished);
-        let weights: f64 = service.versions.iter().map(|v| v.weight.value()).sum();
+        let weights: f64 = service.versions.iter().map(|v| v.share_weight().value()).sum();
         let seen = |(known, requests_per_second): (Option<(&snapshot::Version, _)>, _)| {
             known.map_or_else(VersionSeen::default, |(version, latency)| VersionSeen {
+                state: view::state(version),
                 weight: version.weight.value(),
-                share: version.weight.value() / weights,
+                share: version.share_weight().value() / weights,
                 requests_per_second,
                 errors: version.state.cells.sum(|cells| cells.errors.read()),
                 latency,
@@ -78,7 +107,7 @@ impl Observer {
         };
         let [v41, v42] = versions;
         let versions = [seen((v41, rates[0])), seen((v42, rates[1]))];
-        Observed { generation: snapshot.generation, versions }
+        Observed { versions }
     }
 
     fn rates(&mut self, now: Instant, finished: [u64; 2]) -> [f64; 2] {

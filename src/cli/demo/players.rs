@@ -28,7 +28,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{game::Version, ledger::Ledger};
+use super::{
+    game::{PLANNED, Version},
+    ledger::Ledger,
+};
 
 /// What a player does in turn: path and body.
 const ROUND: [(&str, &str); 8] = [
@@ -84,9 +87,10 @@ pub(super) struct Players {
 }
 
 impl Players {
-    /// Lets `players` play at `proxy`, `requests_per_second` in total.
+    /// Lets `players` play at `proxy` from `start` on, `requests_per_second` in total.
     pub(super) fn start(
         proxy: SocketAddr,
+        start: Instant,
         players: u32,
         requests_per_second: u32,
         ledger: &SharedLedger,
@@ -97,7 +101,7 @@ impl Players {
         let ledger = ledger.clone();
         let thread = thread::Builder::new().name("players".to_owned()).spawn(move || {
             runtime.block_on(async move {
-                let pace = Pace { start: Instant::now(), players, requests_per_second };
+                let pace = Pace { start, players, requests_per_second };
                 let player = |number| {
                     let player = Player { number, proxy, ledger: ledger.clone(), connection: None };
                     player.play(pace, stopped.clone())
@@ -129,6 +133,15 @@ struct Player {
 struct Answer {
     version: String,
     player: String,
+    error: Option<String>,
+}
+
+/// An answer as it should be.
+#[derive(Debug, Clone, Copy)]
+enum Answered {
+    By(Version),
+    /// v42 failed it as planned.
+    WithFault,
 }
 
 impl Player {
@@ -140,8 +153,11 @@ impl Player {
             }
             let (path, body) = ROUND[turn as usize % ROUND.len()];
             let late = |_| Err(anyhow::anyhow!("no answer within {PATIENCE:?}"));
-            match timeout(PATIENCE, self.ask(path, body)).await.unwrap_or_else(late) {
-                Ok(version) => self.ledger.lock().answered(self.number as usize, version),
+            let answered = timeout(PATIENCE, self.ask(path, body)).await.unwrap_or_else(late);
+            let (player, at) = (self.number as usize, pace.start.elapsed());
+            match answered {
+                Ok(Answered::By(version)) => self.ledger.lock().answered(player, version, at),
+                Ok(Answered::WithFault) => self.ledger.lock().faulted(player, at),
                 Err(error) => {
                     // It may still carry the late answer.
                     self.connection = None;
@@ -151,8 +167,8 @@ impl Player {
         }
     }
 
-    /// Makes one request; the version that answered it.
-    async fn ask(&mut self, path: &str, body: &'static str) -> anyhow::Result<Version> {
+    /// Makes one request; by whom and how it was answered.
+    async fn ask(&mut self, path: &str, body: &'static str) -> anyhow::Result<Answered> {
         let connection = match &mut self.connection {
             Some(open) if !open.is_closed() => open,
             none => none.insert(connect(self.proxy).await?),
@@ -169,12 +185,21 @@ impl Player {
         let response = connection.send_request(request).await?;
         let status = response.status();
         let text = response.into_body().collect().await?.to_bytes();
-        anyhow::ensure!(status == 200, "answered {status}: {}", String::from_utf8_lossy(&text));
-        let answer: Answer = serde_json::from_slice(&text)?;
-        anyhow::ensure!(answer.player == id, "{id} got the answer of {}", answer.player);
-        let version = Version::ALL.into_iter().find(|version| version.name() == answer.version);
-        version
-            .ok_or_else(|| anyhow::anyhow!("answered by `{}`, which is no version", answer.version))
+        judge(status.as_u16(), &text, &id)
+    }
+}
+
+/// What an answer to the player `id` is worth.
+fn judge(status: u16, text: &[u8], id: &str) -> anyhow::Result<Answered> {
+    let wrong = || anyhow::anyhow!("answered {status}: {}", String::from_utf8_lossy(text));
+    anyhow::ensure!(status == 200 || status == 500, wrong());
+    let answer: Answer = serde_json::from_slice(text).map_err(|_| wrong())?;
+    anyhow::ensure!(answer.player == id, "{id} got the answer of {}", answer.player);
+    let version = Version::ALL.into_iter().find(|version| version.name() == answer.version);
+    match (status, version, answer.error.as_deref()) {
+        (200, Some(version), None) => Ok(Answered::By(version)),
+        (500, Some(Version::V42), Some(PLANNED)) => Ok(Answered::WithFault),
+        _ => Err(wrong()),
     }
 }
 
@@ -190,6 +215,26 @@ async fn connect(proxy: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_planned_answer_of_v42_is_a_fault() {
+        let judged = |status, text: &str| judge(status, text.as_bytes(), "p-1");
+        let good = r#"{"version":"v41","player":"p-1","result":{}}"#;
+        assert!(matches!(judged(200, good), Ok(Answered::By(Version::V41))));
+        let fault = r#"{"version":"v42","player":"p-1","error":"planned"}"#;
+        assert!(matches!(judged(500, fault), Ok(Answered::WithFault)));
+        for (status, text) in [
+            (500, good),
+            (200, fault),
+            (404, good),
+            (500, r#"{"version":"v41","player":"p-1","error":"planned"}"#),
+            (500, r#"{"version":"v42","player":"p-2","error":"planned"}"#),
+            (500, "out of memory"),
+            (200, r#"{"version":"v43","player":"p-1"}"#),
+        ] {
+            assert!(judged(status, text).is_err(), "{status} {text}");
+        }
+    }
 
     #[test]
     fn requests_are_evenly_spread() {

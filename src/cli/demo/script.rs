@@ -1,13 +1,31 @@
-//! The plan: which weight v42 has when, and what is said about it. Pure; time is an argument.
+//! The plan: which weight v42 has when, from when on it fails, and what is said about it. Pure; time
+//! is an argument.
 //!
-//! It begins at weight 0, so that the first growth is seen as one: players move, rather than begin.
+//! It begins at weight 0, so that the first growth is seen as one: players move, rather than begin. The
+//! last step is the longest: it takes less than a second to eject v42, and the rest is to look around.
 
 use std::time::Duration;
 
 /// Weight of v42 at each step; v41 has the rest of 100.
 pub(super) const WEIGHTS: [u8; 4] = [0, 1, 5, 25];
 
-/// The steps and their length.
+/// Steps: one for each weight, and one in which v42 fails.
+pub(super) const STEPS: usize = WEIGHTS.len() + 1;
+
+/// The step in which v42 fails, at the weight of the one before.
+pub(super) const FAULT: usize = WEIGHTS.len();
+
+/// Share of its requests that v42 then fails, 0 to 1.
+pub(super) const FAULT_SHARE: f64 = 0.3;
+
+/// Length of that step, in lengths of the others.
+const FAULT_LENGTH: u32 = 3;
+
+/// Faults that are to be expected in that step if nobody ejects v42. Some ten decide, and which
+/// requests fail is drawn.
+const LEAST_FAULTS: f64 = 40.0;
+
+/// Length of each step but the last.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Script {
     step_length: Duration,
@@ -16,7 +34,7 @@ pub(super) struct Script {
 /// A moment of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment {
-    /// Index into [`WEIGHTS`].
+    /// Its number, below [`STEPS`].
     pub(super) step: usize,
     /// Until the next step, or the end.
     pub(super) left: Duration,
@@ -30,23 +48,75 @@ impl Script {
         Self { step_length }
     }
 
+    /// Length of each step but the last.
+    pub(super) fn step_length(self) -> Duration {
+        self.step_length
+    }
+
+    /// Until the plan is over.
+    pub(super) fn length(self) -> Duration {
+        self.step_length * (WEIGHTS.len() as u32 + FAULT_LENGTH)
+    }
+
     /// Where the plan is after `elapsed`; nothing once it is over.
     pub(super) fn at(self, elapsed: Duration) -> Option<Moment> {
-        let length = self.step_length.as_micros();
-        let step = elapsed.as_micros() / length;
-        let gone = elapsed.as_micros() % length;
-        let step = usize::try_from(step).ok().filter(|step| *step < WEIGHTS.len())?;
-        let left = Duration::from_micros((length - gone) as u64);
-        Some(Moment { step, left, permille: (gone * 1000 / length) as u16 })
+        let end = self.length();
+        let left = end.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+        let fault = self.step_length * FAULT_LENGTH;
+        let (step, left, length) = if left <= fault {
+            (FAULT, left, fault)
+        } else {
+            let step = elapsed.as_micros() / self.step_length.as_micros();
+            let next = self.step_length * (step as u32 + 1);
+            (step as usize, next - elapsed, self.step_length)
+        };
+        let gone = (length - left).as_micros() * 1000 / length.as_micros();
+        Some(Moment { step, left, permille: gone as u16 })
     }
+
+    /// Whether v42 gets enough requests to be judged, of `rate` a second in total.
+    pub(super) fn lets_judge(self, rate: u32) -> bool {
+        let seconds = (self.step_length * FAULT_LENGTH).as_secs_f64();
+        let share = f64::from(weight(FAULT)) / 100.0;
+        f64::from(rate) * share * FAULT_SHARE * seconds >= LEAST_FAULTS
+    }
+}
+
+/// Weight of v42 in a step.
+pub(super) fn weight(step: usize) -> u8 {
+    WEIGHTS[step.min(WEIGHTS.len() - 1)]
 }
 
 /// What happens in a step, for the title.
 pub(super) fn title(step: usize) -> String {
-    match WEIGHTS[step] {
+    match weight(step) {
         0 => "v42 is there; everybody plays on v41".to_owned(),
-        weight if step + 1 == WEIGHTS.len() => format!("v42 takes {weight} % of the players"),
+        _ if step == FAULT => format!("v42 fails {:.0} % of its requests", FAULT_SHARE * 100.0),
+        weight if step + 1 == FAULT => format!("v42 takes {weight} % of the players"),
         weight => format!("v42 grows to {weight} % of the players"),
+    }
+}
+
+/// What a version that fails [`FAULT_SHARE`] of its requests does until it has failed five checks, one
+/// a minute, which is when a delivery controller that looks at a metrics store goes back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Checks {
+    /// Answers that fail.
+    pub(super) faults: f64,
+    /// Players who get one or more of them.
+    pub(super) players: f64,
+}
+
+/// Five checks of one minute.
+pub(super) const CHECKS: Duration = Duration::from_secs(5 * 60);
+
+/// What [`CHECKS`] would let through, for a version that `players` ask `rate` times a second in total.
+pub(super) fn checks(rate: f64, players: usize) -> Checks {
+    let (requests, players) = (rate * CHECKS.as_secs_f64(), players as f64);
+    let each = if players > 0.0 { requests / players } else { 0.0 };
+    Checks {
+        faults: requests * FAULT_SHARE,
+        players: players * (1.0 - (1.0 - FAULT_SHARE).powf(each)),
     }
 }
 
@@ -71,7 +141,28 @@ mod tests {
         assert_eq!(at(6_999), Some(Moment { step: 0, left, permille: 999 }));
         assert_eq!(at(7_000).map(|m| m.step), Some(1));
         assert_eq!(at(24_500).map(|m| (m.step, m.permille)), Some((3, 500)));
-        assert_eq!(at(28_000), None);
+        let left = Duration::from_secs(21);
+        assert_eq!(at(28_000), Some(Moment { step: FAULT, left, permille: 0 }));
+        assert_eq!(at(38_500).map(|m| (m.step, m.permille)), Some((FAULT, 500)));
+        assert_eq!(at(48_999).map(|m| m.left), Some(Duration::from_millis(1)));
+        assert_eq!((at(49_000), script.length()), (None, Duration::from_secs(49)));
+    }
+
+    #[test]
+    fn v42_is_judged_only_where_it_gets_requests_enough() {
+        let script = Script::new(Duration::from_secs(1));
+        assert!(script.lets_judge(300) && !script.lets_judge(100));
+        assert!(Script::new(Duration::from_secs(2)).lets_judge(100));
+    }
+
+    #[test]
+    fn five_checks_let_through_what_fails_in_five_minutes() {
+        let checks = checks(250.0, 100);
+        assert_eq!(checks.faults, 22_500.0);
+        assert!((checks.players - 100.0).abs() < 1e-9, "750 requests each, and none without harm");
+        // One request each, of which 30 of 100 fail.
+        assert!((super::checks(1.0, 300).players - 90.0).abs() < 1e-9);
+        assert_eq!(super::checks(0.0, 0), Checks { faults: 0.0, players: 0.0 });
     }
 
     #[test]
@@ -80,6 +171,8 @@ mod tests {
         for (step, weight) in WEIGHTS.iter().enumerate().skip(1) {
             assert!(title(step).contains(&format!("{weight} %")), "{}", title(step));
         }
+        assert_eq!(title(FAULT), "v42 fails 30 % of its requests");
+        assert_eq!((weight(FAULT), FAULT + 1), (25, STEPS));
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! What happens while the players play: steps are taken and shown.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     SERVICE,
-    game::Version,
+    game::{Fault, Version},
     observe::{Observed, Observer},
     players::SharedLedger,
     screen::Screen,
-    script::{Script, WEIGHTS, title},
+    script::{FAULT, Script, title, weight},
+    trace::Trace,
     view::{self, Scene},
 };
 use crate::{
@@ -18,43 +23,93 @@ use crate::{
     rollout::{Change, view::Observatory},
 };
 
-/// Between two frames, or looks.
+/// Between two looks at the evidence: as often as the controller looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Between two frames.
 const FRAME: Duration = Duration::from_millis(200);
 
-/// Frames for each plain line.
-const FRAMES_PER_LINE: u32 = 5;
+/// Between two frames while v42 fails and is not ejected yet, which takes a fraction of a second.
+const FAST_FRAME: Duration = Duration::from_millis(50);
+
+/// Between two plain lines.
+const LINE: Duration = Duration::from_secs(1);
+
+/// An ejection of v42 by a verdict.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ejected {
+    /// When, since the players began.
+    pub(super) at: Duration,
+    /// The verdict as a sentence.
+    pub(super) reason: String,
+}
 
 /// The demonstration under way.
 pub(super) struct Stage {
     pub(super) observer: Observer,
     observatory: Observatory,
     ledger: SharedLedger,
-    /// What to type to look for oneself.
-    hint: String,
-    /// The last one that we made.
+    fault: Arc<Fault>,
+    /// Where the admin API is.
+    admin: String,
+    /// The last one that we made; ejections come on top.
     generation: u64,
     /// Somebody else made one, so moves say nothing of the split.
     pub(super) meddled: bool,
+    trace: Trace,
+    /// The verdict as it stands.
+    reason: String,
+    /// The first ejection.
+    pub(super) ejected: Option<Ejected>,
+    /// Whether the script was played to its end.
+    pub(super) completed: bool,
 }
 
 impl Stage {
     /// Nothing has begun.
-    pub(super) fn new(observatory: &Observatory, ledger: &SharedLedger, hint: String) -> Self {
+    pub(super) fn new(
+        observatory: &Observatory,
+        ledger: &SharedLedger,
+        fault: Arc<Fault>,
+        admin: String,
+    ) -> Self {
         Self {
             observer: Observer::new(observatory.clone()),
             observatory: observatory.clone(),
             ledger: ledger.clone(),
-            hint,
+            fault,
+            admin,
             generation: observatory.controller().snapshot().generation,
             meddled: false,
+            trace: Trace::default(),
+            reason: String::new(),
+            ejected: None,
+            completed: false,
         }
     }
 
-    /// What the proxy says now.
-    pub(super) async fn look(&mut self) -> Observed {
-        let observed = self.observer.look().await;
-        self.meddled |= self.generation != observed.generation;
-        observed
+    /// Looks at the comparison; answers whether it ejected v42 for the first time.
+    fn judge(&mut self, started: Instant) -> bool {
+        let judged = self.observer.judged();
+        self.meddled |= judged.generation != self.generation + judged.ejections;
+        self.trace.note(judged.verdict.as_ref());
+        self.reason = judged.verdict.map(|verdict| verdict.reason).unwrap_or_default();
+        let at = judged.ejected_at.filter(|_| judged.ejections > 0 && self.ejected.is_none());
+        let Some(at) = at else { return false };
+        let at = at.saturating_duration_since(started.into_std());
+        self.ejected = Some(Ejected { at, reason: self.reason.clone() });
+        true
+    }
+
+    /// When v42 failed first, since the players began.
+    pub(super) fn first_fault(&self, started: Instant) -> Option<Duration> {
+        self.fault.first().map(|at| at.saturating_duration_since(started.into_std()))
+    }
+
+    /// What the proxy says now, at the end.
+    pub(super) async fn last_look(&mut self, started: Instant) -> Observed {
+        self.judge(started);
+        self.observer.look().await
     }
 
     /// Shows what happens and takes the script's steps until it ends.
@@ -65,32 +120,53 @@ impl Stage {
         live: bool,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
-        let mut frames = interval(FRAME);
-        frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut screen = Screen::new(out);
-        let mut step = 0;
-        for frame in 0u32.. {
-            frames.tick().await;
+        let (mut step, mut due) = (0, started);
+        loop {
+            let now = looks.tick().await;
             let Some(moment) = script.at(started.elapsed()) else { break };
             while step < moment.step {
                 step += 1;
                 self.enter(step)?;
+                due = now;
             }
-            let observed = self.look().await;
+            let news = self.judge(started);
+            if now < due && !news {
+                continue;
+            }
+            due = now
+                + match (live, step == FAULT && self.ejected.is_none()) {
+                    (false, _) => LINE,
+                    (true, false) => FRAME,
+                    (true, true) => FAST_FRAME,
+                };
+            let observed = self.observer.look().await;
             let ledger = self.ledger.lock();
-            let scene = Scene { moment, observed: &observed, ledger: &ledger, hint: &self.hint };
+            let (trace, reason, admin) = (&self.trace, &*self.reason, &*self.admin);
+            let scene =
+                Scene { moment, observed: &observed, ledger: &ledger, trace, reason, admin };
             if live {
                 screen.draw(&view::frame(&scene))?;
-            } else if frame % FRAMES_PER_LINE == 0 {
+            } else if news {
+                announce(&mut screen, &scene)?;
+            } else {
                 screen.print(&view::line(&scene))?;
             }
         }
+        self.completed = true;
         Ok(())
     }
 
-    /// Begins step number `step`: changes the weights as the admin API does.
+    /// Begins step number `step`: changes the weights as the admin API does, or lets v42 fail.
     pub(super) fn enter(&mut self, step: usize) -> anyhow::Result<()> {
-        let weight = WEIGHTS[step];
+        if step == FAULT {
+            self.ledger.lock().begin_fault();
+            self.fault.begin();
+            return Ok(());
+        }
+        let weight = weight(step);
         self.ledger.lock().begin_step(weight);
         if step == 0 {
             return Ok(());
@@ -107,9 +183,16 @@ impl Stage {
             reason: Some(title(step)),
             dry_run: false,
         };
-        let generation = self.observatory.controller().set_weights(change)?.generation;
-        self.meddled |= generation != self.generation + 1;
-        self.generation = generation;
+        self.observatory.controller().set_weights(change)?;
+        self.generation += 1;
         Ok(())
     }
+}
+
+/// Tells of an ejection in plain lines, with the evidence that led to it.
+fn announce(screen: &mut Screen<'_>, scene: &Scene<'_>) -> io::Result<()> {
+    screen.print(&format!("v42 is ejected: {}", scene.reason))?;
+    view::chart(scene.trace).iter().try_for_each(|row| screen.print(&format!("  {row}")))?;
+    let [first, second] = view::way_back(scene.admin);
+    screen.print(&format!("  to bring it back: {first}\n  {second}"))
 }

@@ -1,6 +1,6 @@
 use std::future::{pending, ready};
 
-use super::*;
+use super::{script::WEIGHTS, *};
 
 const SMALL: DemoArguments = DemoArguments { players: 60, rate: 300, seconds_per_step: 1 };
 
@@ -11,21 +11,21 @@ fn played(live: bool, interrupted: impl Future<Output = ()>) -> (bool, String) {
 }
 
 #[test]
-fn a_small_demo_loses_nothing_and_moves_nobody_astray() {
+fn a_small_demo_ejects_v42_once_it_fails_and_loses_nothing_else() {
     let (well, text) = played(false, pending());
     assert!(well, "{text}");
-    assert!(text.contains("baseline: v41") && text.contains("step 4/4"), "{text}");
+    assert!(text.contains("baseline: v41") && text.contains("step 4/5"), "{text}");
     let (_, summary) = text.split_once("\n\n  weight of v42").unwrap();
-    // Four steps of 300 requests, and nobody asked much slower than that.
+    // Four steps of 300 requests and one of 900, and nobody asked much slower than that.
     let requests = text.lines().find(|line| line.contains(" requests of 60 players")).unwrap();
     let count: u32 = requests.split_once(' ').unwrap().0.replace(',', "").parse().unwrap();
-    assert!((900..=1_210).contains(&count) && requests.ends_with(", 0 failures"), "{requests}");
+    assert!((1_600..=2_110).contains(&count) && requests.ends_with(", 0 failures"), "{requests}");
 
     let steps: Vec<Vec<usize>> = summary
         .lines()
         .skip(1)
         .take(WEIGHTS.len())
-        .map(|line| line.replace('±', "").split_whitespace().map(|n| n.parse().unwrap()).collect())
+        .map(|line| line.split_whitespace().filter_map(|word| word.parse().ok()).collect())
         .collect();
     let mut before = 0;
     for (step, weight) in steps.iter().zip(WEIGHTS) {
@@ -35,7 +35,13 @@ fn a_small_demo_loses_nothing_and_moves_nobody_astray() {
         before = seen;
     }
     assert!(before > 0, "{text}");
-    assert!(text.contains("nobody moved but to the growing version."), "{text}");
+    // All that were on v42 are back on v41.
+    let back: Vec<_> = summary.lines().nth(1 + WEIGHTS.len()).unwrap().split_whitespace().collect();
+    let moved = before.to_string();
+    assert_eq!(back, ["ejected", "0", "±", "0", "0", &moved, "to", "v41", "0"], "{text}");
+    assert!(text.contains("\nv42 is ejected: fail after "), "{text}");
+    assert!(text.contains("game-api/reinstate") && text.contains("as computed"), "{text}");
+    assert!(text.ends_with("v42 was ejected, nobody moved but as the split says.\n"), "{text}");
 }
 
 #[test]
@@ -55,6 +61,12 @@ fn arguments_that_ask_nobody_twice_are_refused() {
     assert_eq!(check(&SMALL), Ok(()));
     let problem = check(&DemoArguments { players: 151, ..SMALL }).unwrap_err();
     assert!(problem.contains("--players"), "{problem}");
+}
+
+#[test]
+fn arguments_that_leave_v42_too_few_requests_are_refused() {
+    let problem = check(&DemoArguments { players: 20, rate: 100, ..SMALL }).unwrap_err();
+    assert!(problem.contains("too few requests") && problem.contains("--rate"), "{problem}");
 }
 
 #[test]

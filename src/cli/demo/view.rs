@@ -3,24 +3,29 @@
 //! A frame is at most [`COLUMNS`] wide and always as high, so that it can be drawn over the last one.
 //! Versions are told apart by sign as well as by color.
 
+mod evidence;
+
 use std::fmt::Display;
 
 use crossterm::style::{Color, Stylize};
 
+pub(super) use self::evidence::{chart, wrapped};
 use super::{
+    SERVICE,
     game::Version,
     ledger::{Ledger, Move, Seat},
     observe::{Observed, VersionSeen},
-    script::{Moment, WEIGHTS, expected, title},
+    script::{FAULT, Moment, STEPS, WEIGHTS, expected, title},
+    trace::Trace,
 };
-use crate::telemetry::histogram::Quantiles;
+use crate::telemetry::{histogram::Quantiles, metrics::State};
 
 /// Widest line.
 pub(super) const COLUMNS: usize = 80;
 /// Lines of a frame.
-pub(super) const LINES: usize = MAP_ROWS + 13;
+pub(super) const LINES: usize = MAP_ROWS + evidence::ROWS + evidence::REASON + 10;
 /// Width of what stands between the margins.
-const INNER: usize = COLUMNS - 4;
+pub(super) const INNER: usize = COLUMNS - 4;
 /// Rows of the map of players.
 const MAP_ROWS: usize = 6;
 /// Cells of the bar that shows a version's share.
@@ -40,26 +45,47 @@ pub(super) struct Scene<'a> {
     pub(super) observed: &'a Observed,
     /// What the players saw.
     pub(super) ledger: &'a Ledger,
-    /// What to type to look for oneself.
-    pub(super) hint: &'a str,
+    /// The evidence against v42.
+    pub(super) trace: &'a Trace,
+    /// The verdict as a sentence; empty while nothing is compared.
+    pub(super) reason: &'a str,
+    /// Address and port of the admin API.
+    pub(super) admin: &'a str,
+}
+
+impl Scene<'_> {
+    /// Whether v42 is taken out.
+    fn is_ejected(&self) -> bool {
+        self.observed.versions[Version::V42 as usize].state == State::Ejected
+    }
+}
+
+/// The command that brings v42 back, in two lines.
+pub(super) fn way_back(admin: &str) -> [String; 2] {
+    [
+        format!("curl http://{admin}/v1/services/{SERVICE}/reinstate \\"),
+        r#"  -H content-type:application/json -d '{"version":"v42"}'"#.to_owned(),
+    ]
 }
 
 /// The frame of a terminal, [`LINES`] lines.
 pub(super) fn frame(scene: &Scene<'_>) -> Vec<String> {
-    let mut lines = vec![heading(scene), timeline(scene.moment), String::new(), table_head()];
+    let mut lines = vec![heading(scene), timeline(scene.moment), table_head()];
     lines.extend(Version::ALL.map(|version| row(version, scene)));
-    lines.push(String::new());
     lines.extend(map(scene.ledger.seats()));
-    lines.extend([
-        legend(scene.ledger),
-        String::new(),
-        moves(scene.ledger),
-        requests(scene.ledger),
-    ]);
+    lines.extend([legend(scene), moves(scene.ledger), String::new()]);
+    let bars = if scene.trace.is_decided() { WRONG } else { ARRIVED };
+    lines.extend(chart(scene.trace).map(|row| format!("  {}", row.with(bars))));
+    lines.extend(evidence::reason(scene.reason).into_iter().map(|text| format!("  {text}")));
+    let [first, second] = if scene.is_ejected() {
+        let [first, second] = way_back(scene.admin);
+        [format!("back again: {first}"), second]
+    } else {
+        [String::new(), format!("curl http://{}/v1/services", scene.admin)]
+    };
     let end = "Ctrl-C ends it";
-    let hint = scene.hint;
-    lines
-        .extend([String::new(), format!("  {hint:<0$}{end}", INNER - end.len()).dim().to_string()]);
+    lines.push(format!("  {first}").dim().to_string());
+    lines.push(format!("  {second:<0$}{end}", INNER - end.len()).dim().to_string());
     lines
 }
 
@@ -67,37 +93,48 @@ pub(super) fn frame(scene: &Scene<'_>) -> Vec<String> {
 pub(super) fn line(scene: &Scene<'_>) -> String {
     let Moment { step, left, .. } = scene.moment;
     let [v41, v42] = &scene.observed.versions;
-    let (players, steps) = (scene.ledger.on(Version::V42), scene.ledger.steps());
-    let (moved, elsewhere) = steps.last().map_or((0, 0), |s| (s.to_growing, s.elsewhere));
+    let (ledger, players) = (scene.ledger, scene.ledger.on(Version::V42));
+    let (moved, to, elsewhere) = moved(ledger);
+    let evidence = match scene.trace.latest() {
+        Some(latest) => format!("{latest:.1} of {:.1}", scene.trace.threshold()),
+        None => "none".to_owned(),
+    };
     format!(
-        "step {}/{} {:>3.0} s left: v42 weight {:>2}, {players} of {} players; {:.0} + {:.0} req/s, \
-         p99 {} and {} ms; {moved} moved to v42, {elsewhere} elsewhere; {} failures",
+        "step {}/{STEPS} {:>3.0} s left: v42 {}, weight {:>2}, {players} of {} players; \
+         {:.0} + {:.0} req/s, p99 {} and {} ms; {moved} moved to {}, {elsewhere} elsewhere; \
+         {} faults, {} failures; evidence {evidence}",
         step + 1,
-        WEIGHTS.len(),
         left.as_secs_f64(),
+        state(v42.state),
         v42.weight,
-        scene.ledger.seats().len(),
+        ledger.seats().len(),
         v41.requests_per_second,
         v42.requests_per_second,
         millis(&v41.latency.minute, |q| q.p99).trim(),
         millis(&v42.latency.minute, |q| q.p99).trim(),
-        scene.ledger.failures(),
+        to.name(),
+        ledger.faults().count,
+        ledger.failures(),
     )
 }
 
 fn heading(scene: &Scene<'_>) -> String {
     let Moment { step, left, .. } = scene.moment;
-    let at = format!("step {} of {}, {:4.1} s left", step + 1, WEIGHTS.len(), left.as_secs_f64());
-    let text = title(step);
+    let at = format!("step {} of {STEPS}, {:4.1} s left", step + 1, left.as_secs_f64());
+    let text = match scene.is_ejected() {
+        true => "v42 is ejected; everybody plays on v41".to_owned(),
+        false => title(step),
+    };
     let gap = INNER.saturating_sub("tidegate".len() + 3 + text.chars().count() + at.len());
     format!("  {}   {}{:gap$}{}", "tidegate".bold().with(V42), text.bold(), "", at.dim())
 }
 
 /// The steps as one bar each, filled as far as they are.
 fn timeline(moment: Moment) -> String {
-    let labels = WEIGHTS.map(|weight| format!("{weight} % "));
+    let mut labels: Vec<_> = WEIGHTS.iter().map(|weight| format!("{weight} % ")).collect();
+    labels.push("fault ".to_owned());
     let texts: usize = labels.iter().map(String::len).sum();
-    let width = (INNER - texts - (WEIGHTS.len() - 1)) / WEIGHTS.len();
+    let width = (INNER - texts - (STEPS - 1)) / STEPS;
     let each = labels.into_iter().enumerate().map(|(step, label)| {
         let full = match step.cmp(&moment.step) {
             std::cmp::Ordering::Less => width,
@@ -105,14 +142,15 @@ fn timeline(moment: Moment) -> String {
             std::cmp::Ordering::Greater => 0,
         };
         let label = if step <= moment.step { label.bold() } else { label.dim() };
-        format!("{label}{}{}", "━".repeat(full).with(V42), "─".repeat(width - full).dim())
+        let filled = "━".repeat(full).with(if step == FAULT { WRONG } else { V42 });
+        format!("{label}{filled}{}", "─".repeat(width - full).dim())
     });
     format!("  {}", each.collect::<Vec<_>>().join(" "))
 }
 
 fn table_head() -> String {
     let text = format!(
-        "  version  weight    share  {:BAR$}     seen   req/s errors  p50 ms  p99 ms",
+        "  version    state weight    share  {:BAR$}     seen   req/s errors  p99 ms",
         "players"
     );
     text.dim().to_string()
@@ -120,21 +158,32 @@ fn table_head() -> String {
 
 fn row(version: Version, scene: &Scene<'_>) -> String {
     let seen = &scene.observed.versions[version as usize];
-    let VersionSeen { weight, share, requests_per_second, errors, latency } = seen;
+    let VersionSeen { weight, share, requests_per_second, errors, latency, .. } = seen;
+    let state = format!("{:>8}", state(seen.state));
+    let state = if seen.state == State::Ejected { state.with(WRONG).bold() } else { state.reset() };
     let players = scene.ledger.on(version) as f64 / scene.ledger.seats().len() as f64;
     let errors = format!("{errors:>6}");
     let errors = if seen.errors > 0 { errors.with(WRONG).bold() } else { errors.reset() };
     let (filled, rest) = bar(players);
     format!(
-        "  {}  {weight:>6} {:>6.1} %  {}{} {:>6.1} % {requests_per_second:>7.0} {errors} {} {}",
+        "  {} {state} {weight:>6} {:>6.1} %  {}{} {:>6.1} % {requests_per_second:>7.0} {errors} {}",
         format!("{:<7}", version.name()).with(color(version)).bold(),
         share * 100.0,
         filled.with(color(version)),
         rest.dim(),
         players * 100.0,
-        millis(&latency.minute, |q| q.p50),
         millis(&latency.minute, |q| q.p99),
     )
+}
+
+/// As the admin API writes it.
+fn state(state: State) -> &'static str {
+    match state {
+        State::Serving => "serving",
+        State::Idle => "idle",
+        State::Draining => "draining",
+        State::Ejected => "ejected",
+    }
 }
 
 fn color(version: Version) -> Color {
@@ -177,44 +226,58 @@ fn sign(seat: &Seat) -> String {
     sign.to_string()
 }
 
-fn legend(ledger: &Ledger) -> String {
-    let players = ledger.seats().len();
-    let (mean, spread) = expected(ledger.steps().last().map_or(0, |step| step.weight), players);
+fn legend(scene: &Scene<'_>) -> String {
+    let (ledger, players) = (scene.ledger, scene.ledger.seats().len());
+    let weight = ledger.steps().last().map_or(0, |step| step.weight);
+    let (mean, spread) = expected(if scene.is_ejected() { 0 } else { weight }, players);
+    let (_, to, _) = moved(ledger);
+    let arrived = |version| match version == to {
+        true => "◆".with(ARRIVED).to_string(),
+        false => String::new(),
+    };
+    let shown = MAP_ROWS * INNER;
+    let last = match players {
+        players if players > shown => format!("(the first {shown} shown)"),
+        _ => format!("{} new in this step", "◆".with(ARRIVED)),
+    };
     format!(
-        "  {} {} on v41   {}{} {} on v42 ({mean:.0} ± {spread:.0} expected)   {} new in this step",
+        "  {}{} {} on v41   {}{} {} on v42 ({mean:.0} ± {spread:.0} expected)   {last}",
         "·".with(V41).bold(),
+        arrived(Version::V41),
         ledger.on(Version::V41),
         "■".with(V42),
-        "◆".with(ARRIVED),
+        arrived(Version::V42),
         ledger.on(Version::V42),
-        "◆".with(ARRIVED),
     )
 }
 
+/// Moves of this step: to the version that players may move to, which one that is, and others.
+fn moved(ledger: &Ledger) -> (usize, Version, usize) {
+    ledger.steps().last().map_or((0, Version::V42, 0), |step| {
+        (step.to_growing, step.growing.unwrap_or(Version::V42), step.elsewhere)
+    })
+}
+
 fn moves(ledger: &Ledger) -> String {
-    let (moved, elsewhere) = ledger.steps().last().map_or((0, 0), |s| (s.to_growing, s.elsewhere));
+    let (moved, to, elsewhere) = moved(ledger);
     let elsewhere = match elsewhere {
         0 => "0 elsewhere".to_owned().with(V42),
         n => format!("{n} ELSEWHERE").with(WRONG).bold(),
     };
-    format!(
-        "  moved in this step: {} to the growing version, {elsewhere}; {} stayed",
-        moved.to_string().bold(),
-        ledger.seats().iter().filter(|seat| seat.moved.is_none()).count(),
-    )
-}
-
-fn requests(ledger: &Ledger) -> String {
+    let faults = match ledger.faults().count {
+        0 => String::new(),
+        n => format!("{} faults, ", n.to_string().with(WRONG).bold()),
+    };
     let failures = match ledger.failures() {
         0 => "0 failures".to_owned().with(V42),
-        n => format!("{n} failures").with(WRONG).bold(),
+        n => format!("{n} FAILURES").with(WRONG).bold(),
     };
-    let shown = MAP_ROWS * INNER;
-    let of = match ledger.seats().len() {
-        players if players > shown => format!("   (above: the first {shown} players)"),
-        _ => String::new(),
-    };
-    format!("  {} requests so far, {failures}{of}", thousands(ledger.requests()).bold())
+    format!(
+        "  moved: {} to {}, {elsewhere}; {} requests, {faults}{failures}",
+        moved.to_string().bold(),
+        to.name(),
+        thousands(ledger.requests()).bold(),
+    )
 }
 
 /// A number with its thousands apart.
