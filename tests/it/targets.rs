@@ -24,12 +24,14 @@ use crate::support::{
     proxy::Builder,
 };
 
-/// What the documentation recommends; the canary is 5 % of the players. Latency is not judged in its first
-/// 30 seconds.
+/// What the documentation recommends. Latency is not judged in the first 30 seconds of a canary.
 const EJECT: &str = "eject: { errors: { relative: 10%, absolute: 0.3% }, latency: { p99: 20% } }";
-/// The same with latency judged after a second.
-const EJECT_SOON: &str =
-    "eject: { errors: { relative: 10%, absolute: 0.3% }, latency: { p99: 20% }, warm_up: 1s }";
+/// The same with latency judged after a second, at both quantiles.
+const EJECT_SLOW: &str = "eject: { errors: { relative: 10%, absolute: 0.3% }, \
+                          latency: { p95: 20%, p99: 20% }, warm_up: 1s }";
+/// And at the 99th percentile alone.
+const EJECT_P99: &str = "eject: { errors: { relative: 10%, absolute: 0.3% }, \
+                         latency: { p99: 20% }, warm_up: 1s }";
 /// Good service before a fault.
 const GOOD: Duration = Duration::from_secs(5);
 /// Longest wait for an ejection.
@@ -45,6 +47,9 @@ struct Effort {
     runs: usize,
     per_s: u32,
     good: Duration,
+    /// Share of the requests due before the fault that must have been asked and answered by then; with
+    /// fewer, others kept the machine busy, and the run is made again.
+    least: f64,
 }
 
 /// Runs that were asked for, or nothing.
@@ -86,15 +91,18 @@ fn is_ejected(process: &Process) -> bool {
 }
 
 /// Loads a new process, switches the fault on after some good service, and waits until the canary is
-/// out: what clients saw since the fault.
-fn watch_a_fault(builder: &Builder, effort: Effort, fault: impl FnOnce()) -> Seen {
+/// out: what clients saw since the fault, or nothing if they could not ask as often as they should.
+fn watch_a_fault(builder: &Builder, effort: Effort, fault: impl FnOnce()) -> Option<Seen> {
     let process = builder.clone().service("weights: { v1: 95, v2: 5 }").spawn();
     let load = Load::start(process.address, effort.per_s);
     thread::sleep(effort.good);
     let before = load.seen();
-    let asked = effort.good.as_secs_f64() * f64::from(effort.per_s);
-    assert!(before.answered as f64 > 0.8 * asked, "the load does not reach its rate: {before:?}");
+    let due = effort.good.as_secs_f64() * f64::from(effort.per_s);
     assert!(before.failed == 0 && !is_ejected(&process), "before the fault: {}", process.log());
+    if (before.answered as f64) < effort.least * due {
+        println!("made again: {} answers of {due}", before.answered);
+        return None;
+    }
     fault();
     let deadline = Instant::now() + LIMIT;
     while !is_ejected(&process) && Instant::now() < deadline {
@@ -105,47 +113,60 @@ fn watch_a_fault(builder: &Builder, effort: Effort, fault: impl FnOnce()) -> See
     let after = load.seen();
     thread::sleep(SETTLE);
     assert_eq!(load.seen().failed, after.failed, "answers fail after the ejection");
-    Seen {
+    Some(Seen {
         answered: after.answered - before.answered,
         failed: after.failed - before.failed,
         canary: after.canary - before.canary,
         unasked: after.unasked,
-    }
+    })
 }
 
-/// Results of the runs of a case, and what they may be at most.
+/// The results of as many runs as are wanted; a run without a result is made again.
+fn results(effort: Effort, run: impl FnMut() -> Option<u64>) -> Vec<u64> {
+    let attempts = iter::repeat_with(run).take(3 * effort.runs);
+    let results: Vec<u64> = attempts.flatten().take(effort.runs).collect();
+    assert_eq!(results.len(), effort.runs, "the machine is too busy");
+    results
+}
+
+/// Results of the runs of a case, in order, and what they may be at most.
 struct Row {
     case: String,
     of: &'static str,
     most: u64,
+    /// The median is to be within it; else the worst is.
+    mostly: bool,
     results: Vec<u64>,
 }
 
 impl Row {
-    fn new(case: &str, of: &'static str, most: u64, results: impl Iterator<Item = u64>) -> Self {
-        let mut results: Vec<u64> = results.collect();
+    fn new(case: &str, of: &'static str, most: u64, mut results: Vec<u64>) -> Self {
         results.sort_unstable();
-        Self { case: case.to_owned(), of, most, results }
+        Self { case: case.to_owned(), of, most, mostly: false, results }
+    }
+
+    fn median(&self) -> u64 {
+        self.results[self.results.len() / 2]
     }
 
     fn worst(&self) -> u64 {
-        self.results.last().copied().unwrap_or_default()
+        self.results[self.results.len() - 1]
+    }
+
+    fn is_missed(&self) -> bool {
+        let result = if self.mostly { self.median() } else { self.worst() };
+        result > self.most
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { case, of, most, results } = self;
-        let median = results.get(results.len() / 2).copied().unwrap_or_default();
+        let Self { case, of, most, results, .. } = self;
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load: Vec<&str> = load.split(' ').take(2).collect();
-        write!(
-            f,
-            "| {case} | {of} | {} | {median} | {} | {most} | {} | {results:?}",
-            results.len(),
-            self.worst(),
-            load.join(" ")
-        )
+        let (runs, median, worst, load) =
+            (results.len(), self.median(), self.worst(), load.join(" "));
+        write!(f, "| {case} | {runs} | {of} | {median} | {worst} | {most} | {load} | {results:?}")
     }
 }
 
@@ -159,24 +180,25 @@ fn failing(share: &str, most: u64, effort: Effort) -> Row {
     let run = || {
         let switch_on = || fs::write(&fault, "").expect("a file");
         let seen = watch_a_fault(&builder, effort, switch_on);
-        fs::remove_file(&fault).expect("the file");
-        seen.failed
+        // It was not made if the run came to nothing.
+        let _ = fs::remove_file(&fault);
+        Some(seen?.failed)
     };
-    Row::new(share, "failed answers", most, iter::repeat_with(run).take(effort.runs))
+    Row::new(share, "failed answers", most, results(effort, run))
 }
 
-/// A canary all of whose answers take twice as long: the requests that it got.
-fn twice_as_slow(most: u64, effort: Effort) -> Row {
+/// A canary all of whose answers take twice as long, judged as `eject` says: the requests that it got.
+fn twice_as_slow(case: &str, eject: &str, most: u64, effort: Effort) -> Row {
     let backends = ["v1", "v2"].map(SlowBackend::start);
     let builder =
-        builder([&backends[0], &backends[1]].map(|backend| backend.address)).service(EJECT_SOON);
+        builder([&backends[0], &backends[1]].map(|backend| backend.address)).service(eject);
     let run = || {
         let canary = &backends[1].doubled;
         let seen = watch_a_fault(&builder, effort, || canary.store(true, SeqCst));
         canary.store(false, SeqCst);
-        seen.canary
+        Some(seen?.canary)
     };
-    Row::new("p99 doubled", "canary requests", most, iter::repeat_with(run).take(effort.runs))
+    Row::new(case, "canary requests", most, results(effort, run))
 }
 
 /// An outage of 30 % on both versions while the canary's share grows: how often it was ejected.
@@ -222,6 +244,7 @@ fn shared_outage(runs: usize, per_s: u32, step: Duration) -> Row {
         case: format!("shared outage, {runs} runs"),
         of: "ejections",
         most: 0,
+        mostly: false,
         results: vec![ejected],
     }
 }
@@ -230,22 +253,29 @@ fn shared_outage(runs: usize, per_s: u32, step: Duration) -> Row {
 fn targets_of_ejection_are_reached() {
     let rows: Vec<Row> = match asked_runs() {
         Some(runs) => {
-            let effort = Effort { runs, per_s: 2_000, good: GOOD };
+            let effort = Effort { runs, per_s: 2_000, good: GOOD, least: 0.95 };
             let faults = [("100%", 12), ("50%", 15), ("30%", 20), ("5%", 30)];
             let faults = faults.into_iter().filter(|(share, _)| is_asked(share));
             let rows = faults.map(|(share, most)| failing(share, most, effort));
-            let slow = is_asked("latency").then(|| twice_as_slow(800, effort));
+            let slow = || {
+                let both = twice_as_slow("twice as slow", EJECT_SLOW, 800, effort);
+                // What one quantile of a long tail tells in 800 requests is enough in most runs.
+                let alone = twice_as_slow("twice as slow, p99 alone", EJECT_P99, 800, effort);
+                [both, Row { mostly: true, ..alone }]
+            };
+            let slow = is_asked("latency").then(slow).into_iter().flatten();
             let outage = || shared_outage(runs * 5 / 2, 400, Duration::from_millis(2_500));
             let outage = is_asked("outage").then(outage);
             rows.chain(slow).chain(outage).inspect(|row| println!("{row}")).collect()
         }
         None => {
-            let effort = Effort { runs: 1, per_s: 1_000, good: Duration::from_secs(2) };
+            let good = Duration::from_secs(2);
+            let effort = Effort { runs: 1, per_s: 1_000, good, least: 0.1 };
             vec![failing("100%", 100, effort), failing("30%", 100, effort)]
         }
     };
     let missed: Vec<String> =
-        rows.iter().filter(|row| row.worst() > row.most).map(Row::to_string).collect();
+        rows.iter().filter(|row| row.is_missed()).map(Row::to_string).collect();
     assert!(missed.is_empty(), "{missed:#?}");
     assert!(rows.iter().all(|row| row.case.contains("outage") || row.results[0] >= 3));
 }
@@ -279,7 +309,7 @@ fn comparing_costs_little() {
         cpu
     };
     let off = spent("eject: { mode: off }");
-    let cost = spent(EJECT_SOON) - off;
+    let cost = spent(EJECT_SLOW) - off;
     println!("a comparison costs {:.2} % of a core", cost * 100.0);
     // A busy machine and a program that is not optimised cost more.
     assert!(cost < if asked_runs().is_some() { 0.01 } else { 0.2 });
