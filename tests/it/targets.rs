@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Proxy, eventually,
-    load::{Load, Seen, SlowBackend},
+    load::{Load, Seen, SlowBackends},
     nginx::Nginx,
     process::Process,
     proxy::Builder,
@@ -189,11 +189,10 @@ fn failing(share: &str, most: u64, effort: Effort) -> Row {
 
 /// A canary all of whose answers take twice as long, judged as `eject` says: the requests that it got.
 fn twice_as_slow(case: &str, eject: &str, most: u64, effort: Effort) -> Row {
-    let backends = ["v1", "v2"].map(SlowBackend::start);
-    let builder =
-        builder([&backends[0], &backends[1]].map(|backend| backend.address)).service(eject);
+    let backends = SlowBackends::start();
+    let builder = builder(backends.addresses).service(eject);
     let run = || {
-        let canary = &backends[1].doubled;
+        let canary = &backends.doubled;
         let seen = watch_a_fault(&builder, effort, || canary.store(true, SeqCst));
         canary.store(false, SeqCst);
         Some(seen?.canary)
@@ -263,9 +262,9 @@ fn targets_of_ejection_are_reached() {
                 let alone = twice_as_slow("twice as slow, p99 alone", EJECT_P99, 800, effort);
                 [both, Row { mostly: true, ..alone }]
             };
-            let slow = is_asked("latency").then(slow).into_iter().flatten();
+            let slow = iter::once_with(|| is_asked("latency").then(slow)).flatten().flatten();
             let outage = || shared_outage(runs * 5 / 2, 400, Duration::from_millis(2_500));
-            let outage = is_asked("outage").then(outage);
+            let outage = iter::once_with(|| is_asked("outage").then(outage)).flatten();
             rows.chain(slow).chain(outage).inspect(|row| println!("{row}")).collect()
         }
         None => {

@@ -1,4 +1,4 @@
-//! Requests at a fixed rate, however their answers fare, and a backend that takes its time.
+//! Requests at a fixed rate, however their answers fare, and backends that take their time.
 //!
 //! Both are single-threaded runtimes on a thread of their own, so that thousands of requests a second
 //! leave room on a small machine for what is tested.
@@ -182,32 +182,46 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Option<(String, Vec<u8>
     }
 }
 
-/// A backend whose answers take lognormal times; dropped, it ends.
-pub(crate) struct SlowBackend {
-    pub(crate) address: SocketAddr,
-    /// Set, every answer takes twice as long.
+/// Two backends whose answers take lognormal times; dropped, they end. They share a thread, so that
+/// neither is slower for want of a processor.
+pub(crate) struct SlowBackends {
+    /// Of `v1` and of `v2`.
+    pub(crate) addresses: [SocketAddr; 2],
+    /// Set, every answer of `v2` takes twice as long.
     pub(crate) doubled: Arc<AtomicBool>,
     _task: Task,
 }
 
-impl SlowBackend {
-    /// Answers `name`, after 5 ms in the median and 32 ms at the 99th percentile (sigma 0.8).
-    pub(crate) fn start(name: &'static str) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a socket");
-        let address = listener.local_addr().expect("bound");
+impl SlowBackends {
+    /// Answers after 5 ms in the median and 32 ms at the 99th percentile (sigma 0.8).
+    pub(crate) fn start() -> Self {
+        let bind = |_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listeners = [(), ()].map(bind);
+        let addresses = [0, 1].map(|n: usize| listeners[n].local_addr().expect("bound"));
         let doubled = Arc::new(AtomicBool::new(false));
-        let shared = Arc::clone(&doubled);
+        let never = Arc::new(AtomicBool::new(false));
+        let flags = [never, Arc::clone(&doubled)];
         let task = Task::start(move |ended| async move {
-            let listener = TcpListener::from_std(listener).expect("a socket");
+            for ((listener, doubled), name) in listeners.into_iter().zip(flags).zip(["v1", "v2"]) {
+                tokio::task::spawn_local(serve_slowly(listener, name, doubled));
+            }
             while !ended.load(SeqCst) {
-                let accepted = tokio::time::timeout(Duration::from_millis(50), listener.accept());
-                if let Ok(Ok((stream, _))) = accepted.await {
-                    tokio::task::spawn_local(answer_slowly(stream, name, Arc::clone(&shared)));
-                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        Self { address, doubled, _task: task }
+        Self { addresses, doubled, _task: task }
+    }
+}
+
+async fn serve_slowly(
+    listener: std::net::TcpListener,
+    name: &'static str,
+    doubled: Arc<AtomicBool>,
+) {
+    listener.set_nonblocking(true).expect("a socket");
+    let listener = TcpListener::from_std(listener).expect("a socket");
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::task::spawn_local(answer_slowly(stream, name, Arc::clone(&doubled)));
     }
 }
 
