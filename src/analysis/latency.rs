@@ -6,6 +6,11 @@
 //! errors, without tolerance: that is in the threshold. A slowdown of both arms moves both counts, and a
 //! `u` that lags makes it a test at, say, the 94.6th percentile, not a wrong one.
 //!
+//! Slow requests come in clusters: a process that pauses for a moment is one event, however many wait for
+//! it, and a canary of little traffic pauses alone. The spread of failures does not tell how large these
+//! clusters are, so what one block may add is limited, and one pause never ejects. A canary twice as slow
+//! adds a nat or two per block and does not reach that limit.
+//!
 //! Confidence sequences of quantiles (Howard, Ramdas 2022) were rejected. They are as fast, but compare
 //! all that was ever seen: a slowdown of both arms while the weight grows ejected every equal canary.
 
@@ -16,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     bet::Tolerance,
     counts::{Arms, Tally},
-    engine::{Engine, Settings},
+    engine::{BURST_CAP, Engine, Settings},
     grid::Grid,
 };
 
@@ -68,9 +73,15 @@ pub struct LatencyTest {
 
 impl LatencyTest {
     /// A test whether latency at `quantile` is more than `tolerance` (0.2: a fifth) above the
-    /// baseline's. `settings` say what it promises; its tolerance and bets are replaced.
+    /// baseline's. `settings` say what it promises; its tolerance and bets are replaced, and bursts are
+    /// always capped.
     pub fn new(quantile: Quantile, tolerance: f64, settings: Settings) -> Self {
-        let settings = Settings { tolerance: Tolerance::NONE, grid: Grid::Ratios, ..settings };
+        let settings = Settings {
+            tolerance: Tolerance::NONE,
+            grid: Grid::Ratios,
+            burst_cap: Some(settings.burst_cap.unwrap_or(BURST_CAP)),
+            ..settings
+        };
         let factor_ppm = ((1.0 + tolerance.max(0.0)) * 1e6).round() as u64;
         Self { quantile, factor_ppm, engine: Engine::new(settings), thresholds: None }
     }

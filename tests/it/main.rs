@@ -32,6 +32,7 @@ mod shutdown;
 mod soak;
 mod split;
 mod takeover;
+mod targets;
 mod tls;
 mod upgrade;
 mod weights;

@@ -5,9 +5,6 @@
 //! `TIDEGATE_SOAK_SECONDS` says how long; 5 by default.
 
 use std::{
-    fs,
-    net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -16,55 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tempfile::TempDir;
 use tidegate::{config::units::Weight, routing::Split};
 
-use crate::support::{Proxy, SetOnDrop, eventually, process::free_address, proxy::Builder};
+use crate::support::{Proxy, SetOnDrop, nginx::Nginx, proxy::Builder};
 
 const CLIENTS: usize = 6;
 const PLAYERS: u64 = 5000;
 const CHANGE_EVERY: Duration = Duration::from_millis(100);
 const SALT: &str = "soak";
-
-/// An NGINX that answers its name; dropped, it ends.
-struct Nginx {
-    address: SocketAddr,
-    child: Child,
-    _folder: TempDir,
-}
-
-impl Nginx {
-    fn start(name: &str) -> Self {
-        let (folder, address) = (TempDir::new().expect("a folder"), free_address());
-        let at = folder.path().display();
-        // Few requests per connection, so that kept connections end all the time.
-        let conf = format!(
-            "daemon off; master_process off; worker_processes 1; pid {at}/pid; error_log {at}/error;\n\
-            events {{ worker_connections 1024; }}\n\
-            http {{ access_log off; client_body_temp_path {at}/a; proxy_temp_path {at}/b;\n\
-            fastcgi_temp_path {at}/c; uwsgi_temp_path {at}/d; scgi_temp_path {at}/e;\n\
-            keepalive_requests 500; keepalive_timeout 1s;\n\
-            server {{ listen {address}; location / {{ return 200 \"{name}\"; }} }} }}\n"
-        );
-        let file = folder.path().join("nginx.conf");
-        fs::write(&file, conf).expect("a file");
-        let mut command = Command::new("nginx");
-        command.arg("-c").arg(&file).arg("-e").arg(folder.path().join("error"));
-        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = child.expect("this test needs nginx: install it (apt-get install nginx-light)");
-        let nginx = Self { address, child, _folder: folder };
-        eventually("nginx listens", || TcpStream::connect(address).is_ok());
-        nginx
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Every split that was ever in force, by the number of its change, and how far changes are.
 struct History {
@@ -145,7 +101,10 @@ fn file(builder: &Builder, number: u64) -> String {
 fn nothing_fails_and_nobody_moves_while_weights_and_files_change() {
     let seconds = std::env::var("TIDEGATE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
     let duration = Duration::from_secs(seconds.unwrap_or(5));
-    let backends = ["v1", "v2"].map(Nginx::start);
+    // Few requests per connection, so that kept connections end all the time.
+    let few = "keepalive_requests 500; keepalive_timeout 1s;";
+    let backend = |name| Nginx::start(few, &format!("location / {{ return 200 \"{name}\"; }}"));
+    let backends = ["v1", "v2"].map(backend);
     let builder = Proxy::builder()
         .workers(2)
         .version_at("v1", &[backends[0].address])

@@ -91,7 +91,7 @@ fn a_slow_canary_fails_after_its_warm_up() {
     assert_eq!(verdict.answer, Answer::Fail);
     assert_eq!(verdict.findings.len(), 3);
     assert!(verdict.reason.contains("is slower than is tolerated"), "{}", verdict.reason);
-    assert!(verdict.reason.contains("100 of 100 requests (100 %)"), "{}", verdict.reason);
+    assert!(verdict.reason.contains("300 of 300 requests (100 %)"), "{}", verdict.reason);
 }
 
 /// Limits of `names` alone, each with 5 % tolerated.

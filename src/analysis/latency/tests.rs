@@ -108,13 +108,32 @@ fn nothing_is_compared_before_the_quantile_is_known() {
         assert_eq!(test.thresholds(), None, "2,000 requests are needed");
         reference.absorb(&baseline, SECOND);
     }
-    let slow = latencies(&mut traffic, 100, |us| us * 100.0);
-    let baseline = latencies(&mut traffic, 900, |us| us);
-    test.observe(Arms::new(&slow, &baseline), &reference, SECOND * 3);
+    for second in 3..7 {
+        let slow = latencies(&mut traffic, 100, |us| us * 100.0);
+        let baseline = latencies(&mut traffic, 900, |us| us);
+        test.observe(Arms::new(&slow, &baseline), &reference, SECOND * second);
+    }
     assert!(test.engine().rejected());
     let thresholds = test.thresholds().expect("thresholds");
     let factor = thresholds.canary.as_secs_f64() / thresholds.baseline.as_secs_f64();
     assert!((1.2..1.24).contains(&factor), "{factor}");
     // The 99th percentile is at 128.6 ms.
     assert!((0.11..0.16).contains(&thresholds.baseline.as_secs_f64()), "{thresholds:?}");
+}
+
+/// Every request of one quarter of a second waited, and a healthy canary was out.
+#[test]
+fn one_pause_of_the_canary_does_not_eject_it() {
+    let mut traffic = Traffic::new(25);
+    let mut test = test(Quantile::P99, 1e-3);
+    let mut reference = Reference::default();
+    for quarter in 0..400u32 {
+        let pause = if quarter % 100 == 99 { 400_000.0 } else { 0.0 };
+        let canary = latencies(&mut traffic, 25, |us| us + pause);
+        let baseline = latencies(&mut traffic, 475, |us| us);
+        test.observe(Arms::new(&canary, &baseline), &reference, SECOND * quarter / 4);
+        reference.absorb(&baseline, SECOND / 4);
+    }
+    let (now, decides) = (test.engine().log_evidence(), test.engine().log_threshold());
+    assert!(!test.engine().rejected() && now < decides, "{now} of {decides}");
 }

@@ -60,6 +60,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn verdict(answer: Answer, log_evidence: Option<f64>) -> Verdict {
         Verdict {
+            alone: false,
             answer,
             since_s: 0.0,
             compared_s: 1.0,

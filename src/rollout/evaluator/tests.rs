@@ -144,9 +144,9 @@ fn the_baselines_latency_is_known_before_a_rollout_and_after_it() {
     for _rollout in 0..2 {
         stage.set_share(0.05);
         assert_eq!(stage.look_after(Duration::from_millis(10)), []);
-        // The canary came amid the first block.
-        assert_eq!(compare_slow(&mut stage, 100), [] as [Box<str>; 0]);
-        assert_eq!(compare_slow(&mut stage, 100), ["v42".into()]);
+        // The canary came amid the first block, and no block decides alone.
+        let looks = (1..20).find(|_| compare_slow(&mut stage, 100) == ["v42".into()]);
+        assert!(looks.is_some_and(|looks| looks <= 6), "after {looks:?}");
         stage.set_share(0.0);
         assert_eq!(words(&stage.serve(100)), ["no longer compared"]);
     }
@@ -160,7 +160,7 @@ fn other_questions_begin_anew() {
     std::mem::swap(&mut stage.evaluator, &mut other.evaluator);
     other.now = stage.now;
     other.set_share(0.05);
-    for _ in 0..3 {
+    for _ in 0..6 {
         assert_eq!(compare_slow(&mut other, 100), [] as [Box<str>; 0]);
     }
 }

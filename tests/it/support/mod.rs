@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod http2;
+pub(crate) mod load;
+pub(crate) mod nginx;
 pub(crate) mod nobody;
 pub(crate) mod origin;
 pub(crate) mod patient;

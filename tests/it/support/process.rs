@@ -153,6 +153,21 @@ impl Process {
         self.child.try_wait().expect("a child").is_some()
     }
 
+    /// Processor time of the program's threads called `name` so far.
+    pub(crate) fn cpu(&self, name: &str) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("Linux");
+        let tasks = tasks.map(|task| task.expect("a folder").path());
+        let named = |task: &PathBuf| {
+            fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let spent = |task: PathBuf| {
+            let stat = fs::read_to_string(task.join("schedstat")).expect("schedstat");
+            let ns = stat.split(' ').next().and_then(|ns| ns.parse().ok());
+            Duration::from_nanos(ns.expect("nanoseconds"))
+        };
+        tasks.filter(named).map(spent).sum()
+    }
+
     /// The most memory that the program has held so far.
     pub(crate) fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
