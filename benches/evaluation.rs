@@ -57,7 +57,8 @@ fn look(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("10000 requests a second, workers", workers), |b| {
             b.iter(|| {
                 for n in 0..REQUESTS {
-                    let cells = evidence[usize::from(n % 20 == 0)].cells.of(n as usize % workers);
+                    let cells =
+                        evidence[usize::from(n % 20 == 0)].attempts.cells.of(n as usize % workers);
                     cells.record(0, Outcome::Served(1_000 + rng.u32(..9_000)));
                 }
                 now += LOOK;
