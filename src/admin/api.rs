@@ -52,6 +52,14 @@ struct ChangeParameters {
     dry_run: bool,
 }
 
+/// Query of a record.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordParameters {
+    version: String,
+    route: Option<String>,
+}
+
 type Parameters<T> = Result<Query<T>, QueryRejection>;
 type Name = Result<Path<String>, PathRejection>;
 
@@ -61,6 +69,7 @@ pub(super) fn guarded(observatory: Observatory) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/services/{service}", get(service))
+        .route("/v1/services/{service}/record", get(record))
         .route("/v1/services/{service}/weights", put(set_weights))
         .route(
             "/v1/services/{service}/eject",
@@ -158,6 +167,23 @@ async fn service(
     let generation = snapshot.generation;
     let verdicts = observatory.controller().verdicts(&name).into_iter().map(Into::into).collect();
     Ok((fresh(generation), Json(Service::new(service, generation, latencies, verdicts))))
+}
+
+async fn record(
+    State(observatory): State<Observatory>,
+    name: Name,
+    parameters: Parameters<RecordParameters>,
+) -> Result<impl IntoResponse, Problem> {
+    let (Path(name), Query(RecordParameters { version, route })) = (name?, parameters?);
+    let found = observatory.controller().record_of(&name, &version, route.as_deref());
+    let Some((title, record)) = found else {
+        let on = route.map_or(String::new(), |route| format!(" on `{route}`"));
+        let detail =
+            format!("`{version}` of `{name}` is not compared{on}, and no verdict ejected it");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    };
+    // It may be long: the controller is not held meanwhile.
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], record.write(title)))
 }
 
 async fn set_weights(

@@ -19,6 +19,8 @@ mod clipped;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::clipped::{AMOUNT_BUCKETS, Amounts, Clip, amount_bucket};
 use super::{
     bet::{Bet, Tolerance},
@@ -31,7 +33,7 @@ use super::{
 const FACTORS: [f64; 7] = [1.02, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0];
 
 /// Which way the canary may be worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// It earns too little.
     Low,
@@ -41,7 +43,7 @@ pub enum Side {
 
 /// Requests and clipped amounts over all blocks; of amounts read in buckets to a few percent, in both
 /// arms alike.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Total {
     /// Requests counted.
     pub requests: u64,
@@ -57,7 +59,7 @@ impl Total {
 }
 
 /// The test of one side.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AmountTest {
     side: Side,
     tolerance: Tolerance,

@@ -45,7 +45,7 @@ impl Health {
 }
 
 /// A certificate in the making.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Certificate {
     health: Health,
     /// Sees the baseline where other tests see the canary.

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     amount::{AmountTest, Amounts, Side},
     bet::Tolerance,
@@ -22,7 +24,7 @@ use super::{
 
 /// A running comparison. It begins with a canary's first weight and ends with the canary; a new one
 /// has its own alpha.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Comparison {
     limits: Limits,
     began: Duration,
@@ -34,6 +36,21 @@ pub struct Comparison {
     phi: f64,
     /// The verdict that failed the canary, with the numbers of that moment.
     failed: Option<Box<Verdict>>,
+}
+
+/// First buckets of latency that are slow in a baseline, by quantile; nothing where too little is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowFrom {
+    p95: Option<usize>,
+    p99: Option<usize>,
+}
+
+impl SlowFrom {
+    /// As `reference` tells it.
+    pub fn of(reference: &Reference) -> Self {
+        let [p95, p99] = [Quantile::P95, Quantile::P99].map(|q| q.threshold(reference));
+        Self { p95, p99 }
+    }
 }
 
 /// The evidence of a metric.
@@ -98,8 +115,19 @@ impl Comparison {
         reference: &Reference,
         now: Duration,
     ) {
+        self.observe_slow(block, SlowFrom::of(reference), now);
+    }
+
+    /// The same with the buckets from which on latencies of the baseline are slow.
+    pub fn observe_slow(&mut self, block: Arms<&Latencies>, slow: SlowFrom, now: Duration) {
         if self.is_warm(now) {
-            self.latency.iter_mut().for_each(|test| test.observe(block, reference, now));
+            for test in &mut self.latency {
+                let slow = match test.quantile() {
+                    Quantile::P95 => slow.p95,
+                    Quantile::P99 => slow.p99,
+                };
+                test.observe_above(block, slow, now);
+            }
             self.judge(now);
         }
     }
@@ -143,6 +171,21 @@ impl Comparison {
     /// The answer with its numbers. Of a failure, those that decided.
     pub fn verdict(&self, now: Duration) -> Verdict {
         self.failed.as_deref().cloned().unwrap_or_else(|| self.describe(self.answer(), now))
+    }
+
+    /// What is tolerated.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// When it began.
+    pub fn began(&self) -> Duration {
+        self.began
+    }
+
+    /// The size of the clusters that failures are taken to come in.
+    pub fn dispersion(&self) -> f64 {
+        self.phi
     }
 
     /// Evidence of all metrics together, in nats; minus infinity before the first block.

@@ -6,8 +6,10 @@
 
 use std::ops::AddAssign;
 
+use serde::{Deserialize, Serialize};
+
 /// Something that both sides of a comparison have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arms<T> {
     /// The side that may be worse.
     pub canary: T,
@@ -27,11 +29,24 @@ impl<T> Arms<T> {
     }
 }
 
-/// Trials and failures of one arm over a block; never more failures than trials.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Trials and failures of one arm over a block; never more failures than trials. Written as a pair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u64)", into = "(u64, u64)")]
 pub struct Tally {
     trials: u64,
     failures: u64,
+}
+
+impl From<(u64, u64)> for Tally {
+    fn from((trials, failures): (u64, u64)) -> Self {
+        Self::new(trials, failures)
+    }
+}
+
+impl From<Tally> for (u64, u64) {
+    fn from(tally: Tally) -> Self {
+        (tally.trials, tally.failures)
+    }
 }
 
 impl Tally {

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     bet::{Bet, Factors, Tolerance},
     counts::{Arms, Tally},
@@ -26,7 +28,7 @@ pub const LEAST_FAILURES: u64 = 3;
 pub const BURST_CAP: f64 = 4.0;
 
 /// What a test asks and promises.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// How much worse the canary may be.
     pub tolerance: Tolerance,
@@ -55,7 +57,7 @@ impl Settings {
 }
 
 /// A running test of two arms.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Engine {
     settings: Settings,
     wealth: Wealth,

@@ -9,10 +9,12 @@
 //!
 //! Its interval is that of Greenland and Robins (1985), whose variance holds for many small strata too.
 
+use serde::{Deserialize, Serialize};
+
 use super::counts::{Arms, Tally};
 
 /// Sums over all blocks that were compared.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Estimate {
     total: Arms<Tally>,
     weighted: Arms<f64>,

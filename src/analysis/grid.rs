@@ -55,7 +55,7 @@ pub(super) const MOST_COMPONENTS: usize = 11;
 const RATIOS: usize = 9;
 
 /// Which components a test uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Grid {
     /// All of them: for errors, of which a canary may have any number.
     Full,
@@ -84,7 +84,7 @@ const HIGHEST_RATE: f64 = 0.95;
 
 /// The baseline's rate as earlier blocks tell it. Only gross bets use it, and a wrong one makes them
 /// slower, never invalid.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct BaseRate {
     pub(super) trials: f64,
     pub(super) failures: f64,

@@ -29,7 +29,9 @@ mod buckets;
 mod reference;
 
 pub(super) use buckets::first_at_or_above;
-pub use buckets::{BUCKETS as LATENCY_BUCKETS, Latencies, bucket as latency_bucket};
+pub use buckets::{
+    BUCKETS as LATENCY_BUCKETS, Latencies, SparseLatencies, bucket as latency_bucket,
+};
 pub use reference::Reference;
 
 /// A quantile of latency that is compared.
@@ -51,6 +53,15 @@ impl Quantile {
         }
     }
 
+    /// The first bucket that is slow in the baseline, once enough is known.
+    pub fn threshold(self, reference: &Reference) -> Option<usize> {
+        if reference.requests() < self.warm_up_requests() {
+            return None;
+        }
+        // The bucket of the quantile holds both sides of it; above it, all are slower.
+        reference.bucket_of(self.level()).map(|bucket| bucket + 1)
+    }
+
     /// Baseline requests needed before the quantile is used: about twenty are above it then.
     fn warm_up_requests(self) -> u64 {
         match self {
@@ -61,7 +72,7 @@ impl Quantile {
 }
 
 /// The test of one quantile.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LatencyTest {
     quantile: Quantile,
     /// Tolerated multiple of the baseline's latency, in millionths.
@@ -89,7 +100,12 @@ impl LatencyTest {
     /// Takes in a block that ended at `at`. `reference` must not yet know it: a threshold that depends
     /// on the block's own latencies would favor one arm.
     pub fn observe(&mut self, block: Arms<&Latencies>, reference: &Reference, at: Duration) {
-        let Some(baseline) = self.baseline_threshold(reference) else { return };
+        self.observe_above(block, self.quantile.threshold(reference), at);
+    }
+
+    /// The same with the first bucket that is slow in the baseline, as [`Quantile::threshold`] has it.
+    pub fn observe_above(&mut self, block: Arms<&Latencies>, slow: Option<usize>, at: Duration) {
+        let Some(baseline) = slow else { return };
         let canary = buckets::canary_threshold(baseline, self.factor_ppm);
         self.thresholds = Some(Arms::new(canary, baseline));
         let count = |latencies: &Latencies, bucket| {
@@ -97,15 +113,6 @@ impl LatencyTest {
         };
         let counts = Arms::new(count(block.canary, canary), count(block.baseline, baseline));
         self.engine.observe(counts, at);
-    }
-
-    /// The first bucket that is slow in the baseline, once enough is known.
-    fn baseline_threshold(&self, reference: &Reference) -> Option<usize> {
-        if reference.requests() < self.quantile.warm_up_requests() {
-            return None;
-        }
-        // The bucket of the quantile holds both sides of it; above it, all are slower.
-        reference.bucket_of(self.quantile.level()).map(|bucket| bucket + 1)
     }
 
     /// Latencies from which on a request counted as slow in the last block; the canary's is larger by

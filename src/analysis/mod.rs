@@ -20,6 +20,7 @@
 //! | `certificate` | is the canary certainly no worse than so many times? |
 //! | `alone`, `usual` | is a version with nothing beside it worse than a limit, or than what was before? |
 //! | `limits`, `comparison`, `verdict` | all of it together, and how it is said |
+//! | `record` | what was a comparison told, so that it can be judged again? |
 //! | `estimate`, `onset`, `outage` | how much worse, since when, or are both bad: for people, never to decide |
 //!
 //! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
@@ -41,6 +42,7 @@ mod latency;
 mod limits;
 mod onset;
 mod outage;
+mod record;
 mod temper;
 mod usual;
 mod verdict;
@@ -51,16 +53,19 @@ pub use amount::{AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Total, amount_
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Blocks, Pace, poll_interval};
 pub use certificate::{Certificate, Health};
-pub use comparison::Comparison;
+pub use comparison::{Comparison, SlowFrom};
 pub use counts::{Arms, Counter, Tally};
 pub use dispersion::{DISPERSION_WINDOW, Dispersion};
 pub use endpoint::{Change, Endpoints};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
-pub use latency::{LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, latency_bucket};
+pub use latency::{
+    LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, SparseLatencies, latency_bucket,
+};
 pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
+pub use record::{Entry, Record, Recorder, Title, Unreadable};
 pub use usual::Usual;
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};

@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::counts::{Arms, Tally};
 
 /// The likeliest beginning of the fault that one bet looks for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Onset {
     /// Sum of log e-values above its lowest point, in nats.
     rise: f64,

@@ -5,18 +5,21 @@
 //! lowers an e-value, which is always allowed; it holds after the root, so that clusters and caps do
 //! not slow evidence down twice.
 
+use serde::{Deserialize, Serialize};
+
 /// How log e-values are damped.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Temper {
     phi: f64,
     /// For blocks that begin later: the one that is open must not know what came in it.
     next_phi: f64,
-    cap: f64,
+    /// The most that a block may add, in nats.
+    cap: Option<f64>,
 }
 
 impl Default for Temper {
     fn default() -> Self {
-        Self { phi: 1.0, next_phi: 1.0, cap: f64::INFINITY }
+        Self { phi: 1.0, next_phi: 1.0, cap: None }
     }
 }
 
@@ -39,12 +42,12 @@ impl Temper {
 
     /// Sets the most that a block may add, in nats.
     pub(super) fn cap(&mut self, cap: f64) {
-        self.cap = cap;
+        self.cap = Some(cap);
     }
 
     /// What a block with `log_e`, in nats, adds.
     pub(super) fn apply(&self, log_e: f64) -> f64 {
-        (log_e / self.phi).min(self.cap)
+        (log_e / self.phi).min(self.cap.unwrap_or(f64::INFINITY))
     }
 
     /// Ends the open block.

@@ -20,6 +20,8 @@
 //! Wealth is held as logarithms, in nats. Minus infinity means never staked. Nothing is cut off below:
 //! that would give wealth away.
 
+use serde::{Deserialize, Serialize};
+
 use super::temper::Temper;
 
 /// Share of the cash staked before the first block: a canary that is broken is mostly so from the
@@ -34,7 +36,7 @@ const STAKED_AFTER_FAILURE: f64 = 0.2;
 const FAILURES_BEFORE: f64 = 4.0;
 
 /// What a test promises.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Guarantee {
     /// The probability of ever failing a canary that is within the tolerance is at most this, more
     /// than 0 and below 1.
@@ -55,7 +57,7 @@ impl Guarantee {
 }
 
 /// Why a stake is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Due {
     Start,
     Step,
@@ -63,8 +65,9 @@ enum Due {
 }
 
 /// Log wealth by component, and the cash.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Wealth {
+    #[serde(with = "logs")]
     logs: Box<[f64]>,
     /// Logarithm of each component's share of a stake; the shares add up to 1.
     log_shares: Box<[f64]>,
@@ -74,6 +77,21 @@ pub struct Wealth {
     failing_blocks: u64,
     due: Option<Due>,
     temper: Temper,
+}
+
+/// Logarithms as JSON has numbers: minus infinity is null.
+mod logs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(logs: &[f64], s: S) -> Result<S::Ok, S::Error> {
+        let finite: Vec<_> = logs.iter().map(|log| log.is_finite().then_some(*log)).collect();
+        finite.serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Box<[f64]>, D::Error> {
+        let logs = Vec::<Option<f64>>::deserialize(d)?.into_iter();
+        Ok(logs.map(|log| log.unwrap_or(f64::NEG_INFINITY)).collect())
+    }
 }
 
 impl Wealth {

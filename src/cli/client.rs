@@ -73,6 +73,20 @@ impl ClientArguments {
 
     /// Makes `call` and answers the JSON that came back.
     pub(super) fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
+        serde_json::from_slice(&self.exchanged(call)?).map_err(|error| self.strange(&error))
+    }
+
+    /// Makes `call` and answers the text that came back.
+    pub(super) fn text(&self, call: Call) -> Result<String, Failure> {
+        String::from_utf8(self.exchanged(call)?.into()).map_err(|error| self.strange(&error))
+    }
+
+    fn strange(&self, error: &dyn std::fmt::Display) -> Failure {
+        let message = format!("{} does not answer as an admin endpoint does: {error}", self.admin);
+        Failure::new(Exit::Unavailable, message)
+    }
+
+    fn exchanged(&self, call: Call) -> Result<Bytes, Failure> {
         let request = self.request(call)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(Exit::Fault, error))?;
@@ -88,11 +102,7 @@ impl ClientArguments {
         if !status.is_success() {
             return Err(refusal(status, &body));
         }
-        serde_json::from_slice(&body).map_err(|error| {
-            let message =
-                format!("{} does not answer as an admin endpoint does: {error}", self.admin);
-            Failure::new(Exit::Unavailable, message)
-        })
+        Ok(body)
     }
 
     /// Reads the lines of `target` as they come, while `takes` says yes to each; returns at its end.

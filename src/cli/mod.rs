@@ -7,6 +7,7 @@ mod client;
 pub mod demo;
 mod eject;
 mod events;
+mod judge;
 mod replace;
 mod run;
 mod status;
@@ -74,6 +75,10 @@ enum Command {
     Weights(weights::WeightsArguments),
     /// Show what happened on a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
+    /// Print what a comparison was told, so that it can be judged again.
+    Record(judge::RecordArguments),
+    /// Judge a record again, by the same limits or by others.
+    Judge(judge::JudgeArguments),
     /// Take a version out of the split, or one of its endpoints, until it is reinstated.
     Eject(eject::SubjectArguments),
     /// Take a version back into the split, or one of its endpoints, whatever ejected it.
@@ -137,6 +142,8 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Eject(arguments) => {
             eject::run(eject::Word::Eject, &arguments).map(|()| ExitCode::SUCCESS)

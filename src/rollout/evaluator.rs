@@ -23,7 +23,7 @@ use self::{
     traffic::Traffic,
 };
 use crate::{
-    analysis::{Answer, OutageChange, Verdict, poll_interval},
+    analysis::{Answer, OutageChange, Record, Verdict, poll_interval},
     config::{schema::Mode, units::Weight},
     registry::EvidenceCells,
     snapshot::{Compared, Service, Snapshot, Stratum},
@@ -140,6 +140,16 @@ impl Evaluator {
     /// Whether baseline and canaries of `service` fail alike; nothing if they are not compared.
     pub fn has_shared_outage(&self, service: &str) -> Option<bool> {
         self.services.get(service).map(|watch| watch.outage.is_on())
+    }
+
+    /// What the comparison of `version` of `service` was told on the requests of `route`; nothing if none
+    /// runs.
+    pub fn record(&self, service: &str, version: &str, route: Option<&str>) -> Option<Record> {
+        let watch = self.services.get(service)?;
+        let case = watch.cases.values().find(|case| *case.version == *version)?;
+        let mut lines = case.lines.iter().zip(&watch.compared.strata);
+        let (line, _) = lines.find(|(_, stratum)| stratum.route.as_deref() == route)?;
+        Some(line.record())
     }
 
     /// The verdicts as they stand, of the service called `name`: version, route with limits of its own,

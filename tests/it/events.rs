@@ -163,6 +163,55 @@ fn the_command_line_shows_events() {
     assert_eq!(told, "reinstated");
 }
 
+#[test]
+fn the_verdict_of_an_ejection_can_be_judged_again_and_by_other_limits() {
+    let stage = stage("{ errors: {}, latency: { p99: 20% } }", "");
+    stage.ask(0..400);
+    let admin = format!("http://{}", stage.proxy.admin_address());
+    let run = |arguments: &[&str]| {
+        let output = process::program().args(arguments).output().expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let record = |version| run(&["record", "game-api", version, "--admin", &admin]);
+    let (code, running, _) = record("v2");
+    assert_eq!(code, Some(0));
+    let (code, _, error) = record("v1");
+    assert_eq!(code, Some(65));
+    assert!(error.contains("`v1` of `game-api` is not compared"), "{error}");
+    stage.failing.store(true, SeqCst);
+    stage.ask(400..800);
+    eventually("v2 is out", || !stage.proxy.controller().ejections().is_empty());
+    let (_, ejected, _) = record("v2");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("v2.jsonl");
+    let judge = |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).expect("written");
+        let file = file.to_str().expect("a path");
+        run(&[&["judge", file], more].concat())
+    };
+    let (code, told, _) = judge(&running, &[]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("the verdict that was recorded:\nundecided after"), "{told}");
+    let (code, told, _) = judge(&ejected, &[]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.starts_with("game-api: v2 against v1, "), "{told}");
+    let reason = stage.proxy.controller().ejections().values().next().expect("one").reason.clone();
+    assert!(told.contains(&reason), "{told}");
+    let (code, told, _) = judge(&ejected, &["--errors-absolute", "100%"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("by other limits, from the beginning:\nundecided"), "{told}");
+    let (code, told, _) = judge(&ejected, &["--alpha", "1e-9", "--json"]);
+    let verdict: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!((code, verdict["log_threshold"].as_f64().map(f64::round)), (Some(0), Some(21.0)));
+    let lost: String = ejected.lines().take(3).map(|line| format!("{line}\n")).collect();
+    let (code, _, error) = judge(&lost, &[]);
+    assert_eq!(code, Some(65));
+    assert!(error.contains("the record is not whole"), "{error}");
+    assert_eq!(judge("{}", &[]).0, Some(64));
+    assert_eq!(judge(&ejected, &["--alpha", "2"]).0, Some(64));
+}
+
 /// What a receiver was sent: head and alerts of each message.
 type Received = Arc<Mutex<Vec<(String, Value)>>>;
 

@@ -3,6 +3,8 @@
 //! Edges are powers of 1.1, the same for all amounts and for ever, so that workers can count before a
 //! clip is known; the clip is one of the edges.
 
+use serde::{Deserialize, Serialize};
+
 /// Number of buckets. The first holds 0 and what is below `1.1^-200`, 5e-9 of any money; the last one
 /// begins at 7e12.
 pub const AMOUNT_BUCKETS: usize = 512;
@@ -34,7 +36,7 @@ fn lower(bucket: usize) -> f64 {
 }
 
 /// The amount at which others are clipped: the lower edge of a bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clip(usize);
 
 impl Clip {
@@ -79,13 +81,43 @@ pub(super) fn value(bucket: usize) -> f64 {
 }
 
 /// Amounts of one arm in one block.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Sparse", into = "Sparse")]
 pub struct Amounts {
     pub(super) clip: Clip,
     counts: [u64; BUCKETS],
     pub(super) requests: u64,
     /// Of the clipped amounts.
     pub(super) sum: f64,
+}
+
+/// The same without the buckets that are empty.
+#[derive(Serialize, Deserialize)]
+struct Sparse {
+    clip: Clip,
+    counts: Vec<(u8, u64)>,
+    sum: f64,
+}
+
+impl From<Amounts> for Sparse {
+    fn from(amounts: Amounts) -> Self {
+        let counts = (0..).zip(amounts.counts).filter(|(_, count)| *count > 0);
+        Self { clip: amounts.clip, counts: counts.collect(), sum: amounts.sum }
+    }
+}
+
+impl TryFrom<Sparse> for Amounts {
+    type Error = &'static str;
+
+    fn try_from(sparse: Sparse) -> Result<Self, Self::Error> {
+        let mut amounts = Self { sum: sparse.sum, ..Self::new(sparse.clip) };
+        for (bucket, count) in sparse.counts {
+            let held = amounts.counts.get_mut(usize::from(bucket));
+            *held.ok_or("there is no such bucket of amounts")? += count;
+            amounts.requests = amounts.requests.saturating_add(count);
+        }
+        Ok(amounts)
+    }
 }
 
 impl Amounts {

@@ -5,6 +5,8 @@
 //! Their edges are the same for both arms and for ever, which is why they, and not the histograms of
 //! the telemetry, are compared.
 
+use serde::{Deserialize, Serialize};
+
 /// Number of buckets.
 pub const BUCKETS: usize = 704;
 /// What is longer than all others, and what never ended.
@@ -49,6 +51,42 @@ pub(super) fn canary_threshold(baseline: usize, factor_ppm: u64) -> usize {
 pub(in crate::analysis) fn first_at_or_above(latency_us: u64) -> usize {
     let bucket = index(latency_us) as usize;
     if lower_us(bucket) >= latency_us { bucket } else { bucket + 1 }
+}
+
+/// How many requests of one arm took how long, without the buckets that are empty: pairs of a bucket's
+/// number and its count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SparseLatencies(Box<[(u16, u64)]>);
+
+impl SparseLatencies {
+    /// Buckets that are not empty.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there was no request.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&Latencies> for SparseLatencies {
+    fn from(latencies: &Latencies) -> Self {
+        let counts = (0..).zip(*latencies.counts).filter(|(_, count)| *count > 0);
+        Self(counts.collect())
+    }
+}
+
+impl From<&SparseLatencies> for Latencies {
+    fn from(sparse: &SparseLatencies) -> Self {
+        let mut latencies = Self::default();
+        for (bucket, count) in &sparse.0 {
+            // What stands in a file may be beyond the last bucket, which holds all that is longer.
+            latencies.counts[usize::from(*bucket).min(LAST)] += count;
+            latencies.requests = latencies.requests.saturating_add(*count);
+        }
+        latencies
+    }
 }
 
 /// How many requests of one arm took how long.

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use super::{Controller, Rejected, weights::list};
 use crate::{
-    analysis::{Arms, OutageChange, Tally, Verdict},
+    analysis::{Arms, OutageChange, Record, Tally, Title, Verdict},
     config::{schema::Mode, units::Weight},
     rollout::{
         evaluator::{Found, Suspect},
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Why and since when a version is ejected.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Ejection {
     /// When, since the process started.
     pub at: Duration,
@@ -26,6 +27,8 @@ pub struct Ejection {
     pub reason: String,
     /// The verdict that ejected it, if one did, and the route with limits of its own it is about.
     pub verdict: Option<(Option<Box<str>>, Verdict)>,
+    /// That it can be judged again.
+    pub record: Option<Arc<Record>>,
 }
 
 /// Ejections in force, by service and version.
@@ -137,10 +140,16 @@ impl Controller {
             by: "verdict".to_owned(),
             reason: suspect.verdict.reason.clone(),
             verdict: Some((suspect.route.clone(), suspect.verdict.clone())),
+            record: None,
         };
         self.ejections.insert(key.clone(), ejection);
         let generation = self.publish(true);
-        let Suspect { service, version, verdict, .. } = &suspect;
+        let Suspect { service, version, route, verdict, .. } = &suspect;
+        // Nobody waits for it any more.
+        let record = self.evaluator.record(service, version, route.as_deref());
+        if let Some(ejection) = self.ejections.get_mut(&key) {
+            ejection.record = record.map(Arc::new);
+        }
         let reason = &verdict.reason;
         tracing::error!(service, version, generation, reason, "version ejected");
         *self.ejected_by_verdict.entry(key).or_default() += 1;
@@ -166,7 +175,8 @@ impl Controller {
             return Ok(generation);
         }
         let (at, reason) = (self.started.0.elapsed(), reason.unwrap_or_default());
-        let ejection = Ejection { at, by: by.clone(), reason: reason.clone(), verdict: None };
+        let ejection =
+            Ejection { at, by: by.clone(), reason: reason.clone(), verdict: None, record: None };
         self.ejections.insert(key.clone(), ejection);
         let generation = self.publish(true);
         let (service, version) = key;
@@ -226,6 +236,40 @@ impl Controller {
     /// Whether baseline and canaries of `service` fail alike; nothing if they are not compared.
     pub fn has_shared_outage(&self, service: &str) -> Option<bool> {
         self.evaluator.has_shared_outage(service)
+    }
+
+    /// What the comparison of `version` of `service` was told on the requests of `route`, or of all routes
+    /// without limits of their own: the one that ejected it, else the one that runs. Nothing if there is
+    /// none.
+    pub fn record_of(
+        &self,
+        service: &str,
+        version: &str,
+        route: Option<&str>,
+    ) -> Option<(Title, Arc<Record>)> {
+        let snapshot = self.snapshot();
+        let ejection = self.ejections.get(&(service.to_owned(), version.to_owned()));
+        let (verdict, at, record) = match ejection.and_then(|e| Some((e, e.verdict.as_ref()?))) {
+            Some((ejection, (of, verdict))) if of.as_deref() == route => {
+                (verdict.clone(), ejection.at, Arc::clone(ejection.record.as_ref()?))
+            }
+            _ => {
+                let now = self.started.0.elapsed();
+                let record = self.evaluator.record(service, version, route)?;
+                (record.judge(now), now, Arc::new(record))
+            }
+        };
+        let baseline = snapshot.service(service)?;
+        let baseline = &baseline.versions[usize::from(baseline.baseline)];
+        let title = Title {
+            service: service.to_owned(),
+            version: version.to_owned(),
+            baseline: baseline.name.to_string(),
+            route: route.map(str::to_owned),
+            verdict,
+            at,
+        };
+        Some((title, record))
     }
 
     /// Verdicts of `service` as they stand, the ones that ejected first: version, route with limits of

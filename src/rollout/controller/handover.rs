@@ -67,7 +67,10 @@ impl Controller {
             let (by, reason) = ("another process".to_owned(), "ejected before this one".to_owned());
             let matter =
                 Matter::of_version(service.clone(), version.clone(), by.clone(), reason.clone());
-            self.ejections.insert((service, version), Ejection { at, by, reason, verdict: None });
+            self.ejections.insert(
+                (service, version),
+                Ejection { at, by, reason, verdict: None, record: None },
+            );
             self.record(Kind::Ejected, matter);
         }
         self.forget_ejections();

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{amounts::Seen, speed::Closed};
 use crate::{
-    analysis::{Arms, Blocks, Comparison, Counter, LATENCY_BUCKETS, Latencies, Pace, Reference},
+    analysis::{
+        Arms, Blocks, Comparison, Counter, Entry, LATENCY_BUCKETS, Latencies, Pace, Record,
+        Recorder, Reference, SlowFrom,
+    },
     registry::EvidenceState,
     snapshot::Stratum,
 };
@@ -16,7 +19,7 @@ pub(super) type Sums = [u32; LATENCY_BUCKETS];
 #[derive(Debug)]
 pub(super) struct Line {
     arms: Arms<u16>,
-    comparison: Comparison,
+    recorder: Recorder,
     blocks: Blocks,
     /// What was seen of the canary's latencies when the open block began, by parity; nothing before the
     /// first one that it is in from the beginning.
@@ -41,7 +44,7 @@ impl Line {
         let arms = Arms::new(canary, baseline);
         Self {
             arms,
-            comparison: Comparison::new(stratum.limits.clone(), phi, now),
+            recorder: Recorder::new(Comparison::new(stratum.limits.clone(), phi, now)),
             blocks: Blocks::open(both(stratum, arms), now),
             latencies: None,
             amounts: (0..stratum.limits.amounts.len())
@@ -55,7 +58,7 @@ impl Line {
     /// Closes the blocks that are full.
     pub(super) fn poll(&mut self, stratum: &Stratum, now: Duration) {
         for block in self.blocks.poll(both(stratum, self.arms), now) {
-            self.comparison.observe_errors(block, now);
+            self.recorder.tell(Entry::Errors { at: now, block });
         }
         if self.amounts.is_empty() {
             return;
@@ -66,8 +69,8 @@ impl Line {
         }
         self.requests = requests;
         for (number, seen) in self.amounts.iter_mut().enumerate() {
-            for Arms { canary, baseline } in seen.close(stratum, self.arms) {
-                self.comparison.observe_amounts(number, Arms::new(&canary, &baseline), now);
+            for block in seen.close(stratum, self.arms) {
+                self.recorder.tell(Entry::Amounts { at: now, number, block: Box::new(block) });
             }
         }
     }
@@ -81,11 +84,12 @@ impl Line {
         now: Duration,
     ) {
         let after = latencies(stratum, self.arms.canary);
+        let slow = SlowFrom::of(reference);
         if let Some(before) = &self.latencies {
             for (parity, baseline) in baseline.latencies.iter().enumerate() {
                 let canary = Latencies::between(&before[parity], &after[parity]);
-                let block = Arms::new(&canary, baseline);
-                self.comparison.observe_latency(block, reference, now);
+                let block = Arms::new((&canary).into(), baseline.into());
+                self.recorder.tell(Entry::Latency { at: now, block, slow });
             }
         }
         self.latencies = Some(after);
@@ -93,17 +97,22 @@ impl Line {
 
     /// What it has come to.
     pub(super) fn comparison(&self) -> &Comparison {
-        &self.comparison
+        self.recorder.comparison()
+    }
+
+    /// That it can be judged again.
+    pub(super) fn record(&self) -> Record {
+        self.recorder.record()
     }
 
     /// Says that shares changed.
     pub(super) fn weight_step(&mut self) {
-        self.comparison.weight_step();
+        self.recorder.tell(Entry::WeightStep);
     }
 
     /// Says that failures come in clusters of `phi`.
     pub(super) fn set_dispersion(&mut self, phi: f64) {
-        self.comparison.set_dispersion(phi);
+        self.recorder.tell(Entry::Dispersion(phi));
     }
 }
 

@@ -1,0 +1,283 @@
+//! What a comparison was told, so that it can be judged again, by the same limits or by others.
+//!
+//! A record holds a comparison as it once was and all that it was told since. It is kept in two halves
+//! of bounded size, each with the comparison as it was at its beginning: when the second one is full,
+//! the first is dropped. So a record of a long comparison does not reach back to its beginning; the
+//! same limits lead to the same verdict nevertheless, to the last digit.
+//!
+//! It is written as lines of JSON: the first one says what it is of, each other one is an [`Entry`].
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Amounts, Answer, Arms, Comparison, Latencies, Limits, SlowFrom, SparseLatencies, Tally, Verdict,
+};
+
+/// Largest half, in bytes, about.
+const HALF_BYTES: usize = 1 << 20;
+
+/// The form of the file; another one is not read.
+const FORMAT: u32 = 1;
+
+/// Something that a comparison was told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Entry {
+    /// A block of requests and failures.
+    Errors {
+        /// Its end, in the comparison's time.
+        at: Duration,
+        /// What both arms did.
+        block: Arms<Tally>,
+    },
+    /// A block of latencies.
+    Latency {
+        /// Its end.
+        at: Duration,
+        /// What both arms did.
+        block: Arms<SparseLatencies>,
+        /// From where on the baseline's were slow.
+        slow: SlowFrom,
+    },
+    /// A block of amounts.
+    Amounts {
+        /// Its end.
+        at: Duration,
+        /// Number of the amount in the limits.
+        number: usize,
+        /// What both arms did.
+        block: Box<Arms<Amounts>>,
+    },
+    /// The weights changed.
+    WeightStep,
+    /// Failures come in clusters of this size from the next block on.
+    Dispersion(f64),
+}
+
+impl Entry {
+    /// About how much memory it takes, in bytes.
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Latency { block, .. } => {
+                    size_of::<(u16, u64)>() * (block.canary.len() + block.baseline.len())
+                }
+                Self::Amounts { block, .. } => size_of_val(&**block),
+                Self::Errors { .. } | Self::WeightStep | Self::Dispersion(_) => 0,
+            }
+    }
+}
+
+/// A running comparison and what it was told lately.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    comparison: Comparison,
+    /// The older one first.
+    halves: [Half; 2],
+}
+
+#[derive(Debug, Clone)]
+struct Half {
+    began: Comparison,
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+impl Half {
+    fn new(began: Comparison) -> Self {
+        Self { began, entries: Vec::new(), bytes: 0 }
+    }
+}
+
+impl Recorder {
+    /// Of a comparison that was told nothing yet.
+    pub fn new(comparison: Comparison) -> Self {
+        let halves = [0, 1].map(|_| Half::new(comparison.clone()));
+        Self { comparison, halves }
+    }
+
+    /// The comparison.
+    pub fn comparison(&self) -> &Comparison {
+        &self.comparison
+    }
+
+    /// Tells the comparison something. What it is told once it has failed changes nothing, and is not
+    /// kept.
+    pub fn tell(&mut self, entry: Entry) {
+        if self.comparison.answer() == Answer::Fail {
+            return;
+        }
+        let half = &mut self.halves[1];
+        if half.bytes >= HALF_BYTES {
+            let new = Half::new(self.comparison.clone());
+            self.halves[0] = std::mem::replace(half, new);
+        }
+        self.comparison.told(&entry);
+        let half = &mut self.halves[1];
+        half.bytes += entry.bytes();
+        half.entries.push(entry);
+    }
+
+    /// What can be judged again.
+    pub fn record(&self) -> Record {
+        let [older, newer] = &self.halves;
+        Record {
+            began: older.began.clone(),
+            entries: older.entries.iter().chain(&newer.entries).cloned().collect(),
+        }
+    }
+}
+
+impl Comparison {
+    fn told(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Errors { at, block } => self.observe_errors(*block, *at),
+            Entry::Latency { at, block, slow } => {
+                let canary = Latencies::from(&block.canary);
+                let baseline = Latencies::from(&block.baseline);
+                self.observe_slow(Arms::new(&canary, &baseline), *slow, *at);
+            }
+            Entry::Amounts { at, number, block } => {
+                self.observe_amounts(*number, Arms::new(&block.canary, &block.baseline), *at);
+            }
+            Entry::WeightStep => self.weight_step(),
+            Entry::Dispersion(phi) => self.set_dispersion(*phi),
+        }
+    }
+}
+
+/// A comparison as it once was, and what it was told since.
+#[derive(Debug, Clone)]
+pub struct Record {
+    began: Comparison,
+    entries: Vec<Entry>,
+}
+
+/// The first line of a record: what it is of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Title {
+    /// The service.
+    pub service: String,
+    /// The version that was compared.
+    pub version: String,
+    /// The version that it was compared with.
+    pub baseline: String,
+    /// The route with limits of its own; nothing for all others together.
+    pub route: Option<String>,
+    /// The verdict as it stood.
+    pub verdict: Verdict,
+    /// When, in the comparison's time.
+    pub at: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    tidegate_record: u32,
+    #[serde(flatten)]
+    title: Title,
+    comparison: Comparison,
+}
+
+/// Why a text is no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// There is nothing in it.
+    #[error("it is empty; a record begins with a line that says what it is of")]
+    Empty,
+    /// It is of another release.
+    #[error("it is a record of form {0}; this release reads form {FORMAT}")]
+    Form(u32),
+    /// A line is not as it should be.
+    #[error("line {line}, column {column}: {why}")]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// Where in it, from 1.
+        column: usize,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Record {
+    /// The verdict at `now` of the comparison that was recorded.
+    pub fn judge(&self, now: Duration) -> Verdict {
+        Self::follow(self.began.clone(), &self.entries).verdict(now)
+    }
+
+    /// The verdict at `now` of a comparison by other limits, from the beginning of the record on.
+    pub fn judge_by(&self, limits: Limits, now: Duration) -> Verdict {
+        let (phi, began) = (self.began.dispersion(), self.began.began());
+        Self::follow(Comparison::new(limits, phi, began), &self.entries).verdict(now)
+    }
+
+    fn follow(mut comparison: Comparison, entries: &[Entry]) -> Comparison {
+        entries.iter().for_each(|entry| comparison.told(entry));
+        comparison
+    }
+
+    /// What the comparison that was recorded tolerates.
+    pub fn limits(&self) -> &Limits {
+        self.began.limits()
+    }
+
+    /// Whether it reaches back to the beginning of the comparison.
+    pub fn is_whole(&self) -> bool {
+        self.began.log_evidence() == f64::NEG_INFINITY
+    }
+
+    /// Things that the comparison was told.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it was told nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// As lines of JSON.
+    pub fn write(&self, title: Title) -> String {
+        let comparison = self.began.clone();
+        let head = Head { tidegate_record: FORMAT, title, comparison };
+        // Neither has a key that is no text or a number that is no number.
+        let mut text = serde_json::to_string(&head).unwrap_or_default();
+        for entry in &self.entries {
+            text.push('\n');
+            text.push_str(&serde_json::to_string(entry).unwrap_or_default());
+        }
+        text.push('\n');
+        text
+    }
+
+    /// Reads what [`Record::write`] wrote.
+    pub fn read(text: &str) -> Result<(Title, Self), Unreadable> {
+        #[derive(Deserialize)]
+        struct Form {
+            tidegate_record: u32,
+        }
+        let wrong = |line: usize| {
+            move |error: serde_json::Error| {
+                let (column, why) = (error.column(), error.to_string());
+                // The line of the error is that of a text of one line.
+                let why = why.split(" at line ").next().unwrap_or_default().to_owned();
+                Unreadable::Line { line, column, why }
+            }
+        };
+        let mut lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+        let (first, number) = lines.next().ok_or(Unreadable::Empty)?;
+        let Form { tidegate_record } = serde_json::from_str(first).map_err(wrong(number))?;
+        if tidegate_record != FORMAT {
+            return Err(Unreadable::Form(tidegate_record));
+        }
+        let head: Head = serde_json::from_str(first).map_err(wrong(number))?;
+        let entries = lines.map(|(line, n)| serde_json::from_str(line).map_err(wrong(n)));
+        let entries = entries.collect::<Result<_, _>>()?;
+        Ok((head.title, Self { began: head.comparison, entries }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+use super::*;
+use crate::{
+    analysis::{AmountLimit, Clip, Reference, Tolerance},
+    config::schema::Eject,
+};
+
+fn limits() -> Limits {
+    let base = Limits::of(&Eject::default(), &Eject::default(), 1e-3);
+    Limits {
+        errors: Tolerance::new(1.1, 1e-4),
+        p95: Some(0.2),
+        p99: Some(0.2),
+        amounts: vec![AmountLimit { name: "payout".to_owned(), tolerance: 0.05 }],
+        warm_up: Duration::from_secs(2),
+        ..base
+    }
+}
+
+/// Seconds of good service of all kinds, then a canary that fails at `share`.
+fn played(seconds: u64, share: f64) -> (Recorder, Duration) {
+    let mut rng = fastrand::Rng::with_seed(9);
+    let began = Duration::from_nanos(1_234_567_891);
+    let mut recorder = Recorder::new(Comparison::new(limits(), 1.0, began));
+    let mut reference = Reference::default();
+    let clip = Clip::new(50.0).expect("a clip");
+    let mut at = began;
+    for second in 0..seconds {
+        for _ in 0..20 {
+            at += Duration::from_nanos(50_000_001);
+            let mut arm = |requests, rate: f64| {
+                let failures = (0..requests).filter(|_| rng.f64() < rate).count();
+                Tally::new(requests, failures as u64)
+            };
+            let rate = if second > seconds / 2 { share } else { 0.01 };
+            let block = Arms::new(arm(5, rate), arm(95, 0.01));
+            recorder.tell(Entry::Errors { at, block });
+        }
+        let mut latencies = |requests: u32| {
+            let mut all = Latencies::default();
+            (0..requests).for_each(|_| all.record(1_000 + (rng.f64() * 1e4) as u64));
+            all
+        };
+        let (canary, baseline) = (latencies(100), latencies(1_900));
+        let block = Arms::new((&canary).into(), (&baseline).into());
+        recorder.tell(Entry::Latency { at, block, slow: SlowFrom::of(&reference) });
+        reference.absorb(&baseline, Duration::from_secs(1));
+        let mut amounts = |requests: u32| {
+            let mut all = Amounts::new(clip);
+            (0..requests).for_each(|_| all.record(rng.f64() * 60.0));
+            all
+        };
+        let block = Box::new(Arms::new(amounts(100), amounts(1_900)));
+        recorder.tell(Entry::Amounts { at, number: 0, block });
+        match second % 7 {
+            3 => recorder.tell(Entry::WeightStep),
+            5 => recorder.tell(Entry::Dispersion(1.0 + rng.f64())),
+            _ => {}
+        }
+    }
+    (recorder, at)
+}
+
+fn title(verdict: Verdict, at: Duration) -> Title {
+    let (service, version) = ("game-api".to_owned(), "v42".to_owned());
+    Title { service, version, baseline: "v41".to_owned(), route: None, verdict, at }
+}
+
+/// Written and read.
+fn again(recorder: &Recorder, at: Duration) -> (Title, Record) {
+    let text = recorder.record().write(title(recorder.comparison().verdict(at), at));
+    Record::read(&text).expect("a record")
+}
+
+#[test]
+fn a_record_leads_to_the_same_verdict_to_the_last_digit() {
+    for share in [0.01, 0.3] {
+        let (recorder, at) = played(40, share);
+        let verdict = recorder.comparison().verdict(at);
+        assert_eq!(verdict.answer == Answer::Fail, share > 0.1);
+        assert_eq!(verdict.findings.len(), 5);
+        let (title, record) = again(&recorder, at);
+        assert!(record.is_whole() && !record.is_empty());
+        assert_eq!(title.verdict, verdict);
+        assert_eq!(record.judge(title.at), verdict);
+    }
+}
+
+#[test]
+fn a_record_that_lost_its_beginning_leads_to_the_same_verdict() {
+    let (recorder, at) = played(600, 0.01);
+    let (title, record) = again(&recorder, at);
+    assert!(!record.is_whole());
+    let bytes: usize = record.entries.iter().map(Entry::bytes).sum();
+    assert!((HALF_BYTES..3 * HALF_BYTES).contains(&bytes), "{bytes}");
+    assert_eq!(record.judge(at), title.verdict);
+}
+
+#[test]
+fn other_limits_lead_to_another_verdict() {
+    let (recorder, at) = played(40, 0.08);
+    let (title, record) = again(&recorder, at);
+    assert_eq!(title.verdict.answer, Answer::Fail);
+    let wider = Limits { errors: Tolerance::new(12.0, 0.0), ..record.limits().clone() };
+    let verdict = record.judge_by(wider, at);
+    assert_eq!(verdict.answer, Answer::Undecided, "{}", verdict.reason);
+    let same = record.judge_by(record.limits().clone(), at);
+    assert_eq!(same, title.verdict, "whole, so it is all there");
+}
+
+#[test]
+fn what_is_no_record_is_refused_with_its_place() {
+    let refused = |text: &str| Record::read(text).expect_err(text).to_string();
+    assert!(refused("\n\n").starts_with("it is empty"));
+    assert_eq!(refused("x"), "line 1, column 1: expected value");
+    assert!(refused("{\"tidegate_record\": 9}").contains("form 9; this release reads form 1"));
+    assert!(refused("{\"tidegate_record\": 1}").contains("missing field"));
+    let (recorder, at) = played(2, 0.01);
+    let text = recorder.record().write(title(recorder.comparison().verdict(at), at));
+    let (first, _) = text.split_once('\n').expect("lines");
+    let bad = format!("{first}\n\n{{\"errors\": 1}}\n");
+    assert!(refused(&bad).starts_with("line 3, column 12: "), "{}", refused(&bad));
+    assert!(
+        refused(&format!("{first}\n{{\"guesses\": 1}}\n")).contains("unknown variant `guesses`")
+    );
+}

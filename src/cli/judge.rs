@@ -1,0 +1,154 @@
+//! `tidegate record` and `tidegate judge`: a comparison, written out and judged again.
+
+use std::{fs, io, io::Read, path::PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    Exit, Failure,
+    client::{Call, ClientArguments},
+    say,
+    weights::service_name,
+};
+use crate::{
+    analysis::{Limits, Record, Title, Tolerance, Verdict},
+    config::{schema::Probability, units::Share},
+};
+
+/// Arguments of `tidegate record`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RecordArguments {
+    /// The service.
+    #[arg(value_parser = service_name)]
+    service: String,
+    /// The version that is compared, or was ejected.
+    #[arg(value_parser = service_name)]
+    version: String,
+    /// The route with limits of its own, by its name. None: all others together.
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+/// Prints the record of a comparison.
+pub(super) fn record(arguments: &RecordArguments) -> Result<(), Failure> {
+    let RecordArguments { service, version, route, client } = arguments;
+    let mut target = format!("/v1/services/{service}/record?version={version}");
+    if let Some(route) = route {
+        target.push_str("&route=");
+        // As in a query of a URL.
+        for byte in route.bytes() {
+            match byte {
+                b if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) => target.push(b.into()),
+                b => target.push_str(&format!("%{b:02X}")),
+            }
+        }
+    }
+    say(client.text(Call::get(target))?.trim_end());
+    Ok(())
+}
+
+/// Arguments of `tidegate judge`.
+#[derive(Debug, clap::Args)]
+pub(super) struct JudgeArguments {
+    /// The record, as `tidegate record` printed it; `-` is standard input.
+    file: PathBuf,
+    /// Another probability of ejecting a canary within all tolerances, 0.001 or 0.1%.
+    #[arg(long, value_name = "SHARE", value_parser = value::<Probability>)]
+    alpha: Option<Probability>,
+    /// Another tolerated excess of the error rate, a share of the baseline's.
+    #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
+    errors_relative: Option<Share>,
+    /// Another tolerated excess of the error rate, a share of all requests.
+    #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
+    errors_absolute: Option<Share>,
+    /// Another tolerated excess of the 95th percentile of latency.
+    #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
+    p95: Option<Share>,
+    /// Another tolerated excess of the 99th percentile of latency.
+    #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
+    p99: Option<Share>,
+    /// Other failures that a canary must have before it is ejected for them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    minimum_failures: Option<u32>,
+    /// Print the verdict as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Judges a record again.
+pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
+    let shown = arguments.file.display();
+    let usage = |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("{shown}: {why}"));
+    let text = if arguments.file.as_os_str() == "-" {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(&arguments.file)
+    };
+    let text = text.map_err(|error| usage(&error))?;
+    let (title, record) = Record::read(&text).map_err(|error| usage(&error))?;
+    let limits = arguments.limits(record.limits());
+    let (verdict, remark) = match &limits {
+        None => {
+            let verdict = record.judge(title.at);
+            if verdict != title.verdict {
+                let why = format!(
+                    "judged again it is another verdict, so the record is not whole, or of another \
+                     release:\n{}\nrecorded: {}",
+                    verdict.reason, title.verdict.reason
+                );
+                return Err(Failure::new(Exit::Refused, format!("{shown}: {why}")));
+            }
+            (verdict, "the verdict that was recorded")
+        }
+        Some(limits) if record.is_whole() => {
+            (record.judge_by(limits.clone(), title.at), "by other limits, from the beginning")
+        }
+        Some(limits) => {
+            let verdict = record.judge_by(limits.clone(), title.at);
+            (verdict, "by other limits, from the first block that was kept: there were more before")
+        }
+    };
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&verdict);
+        say(&json.map_err(|error| Failure::new(Exit::Fault, error))?);
+    } else {
+        say(&told(&title, &record, &verdict, remark));
+    }
+    Ok(())
+}
+
+fn told(title: &Title, record: &Record, verdict: &Verdict, remark: &str) -> String {
+    let Title { service, version, baseline, route, .. } = title;
+    let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
+    let entries = record.len();
+    format!(
+        "{service}: {version} against {baseline}{route}, {entries} blocks and changes\n{remark}:\n{}",
+        verdict.reason
+    )
+}
+
+/// A value as the configuration has it.
+fn value<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+impl JudgeArguments {
+    /// The limits asked for, else those `recorded`; nothing if they are the same.
+    fn limits(&self, recorded: &Limits) -> Option<Limits> {
+        let mut limits = recorded.clone();
+        if self.errors_relative.is_some() || self.errors_absolute.is_some() {
+            let known = recorded.errors.unwrap_or(Tolerance::NONE);
+            let ratio = self.errors_relative.map_or(known.ratio(), |share| 1.0 + share.0);
+            let excess = self.errors_absolute.map_or(known.excess(), |share| share.0);
+            limits.errors = Tolerance::new(ratio, excess);
+        }
+        limits.alpha = self.alpha.map_or(limits.alpha, |alpha| alpha.0);
+        limits.p95 = self.p95.map(|share| share.0).or(limits.p95);
+        limits.p99 = self.p99.map(|share| share.0).or(limits.p99);
+        limits.least_failures = self.minimum_failures.map_or(limits.least_failures, u64::from);
+        (limits != *recorded).then_some(limits)
+    }
+}
