@@ -16,6 +16,8 @@ use super::game::Version;
 pub(super) struct Ledger {
     seats: Vec<Seat>,
     steps: Vec<Step>,
+    /// When v42 was known to be ejected.
+    ejected: Option<Duration>,
     answers: u64,
     faults: Faults,
     failures: u64,
@@ -31,6 +33,8 @@ pub(super) struct Seat {
     pub(super) moved: Option<Move>,
     /// Whether he was ever given a fault.
     hit: bool,
+    /// When he asked last.
+    asked: Duration,
 }
 
 /// A change of version.
@@ -58,7 +62,9 @@ pub(super) struct Step {
     pub(super) weight: u8,
     /// The version that players may move to: the one whose weight grew, v41 once v42 fails.
     pub(super) growing: Option<Version>,
-    /// When the first player moved.
+    /// Whether v42 fails in it.
+    fails: bool,
+    /// When the first player moved to that version.
     pub(super) first_move: Option<Duration>,
     /// Answers of v42, faults included.
     pub(super) of_v42: u64,
@@ -76,6 +82,7 @@ impl Ledger {
         Self {
             seats: vec![Seat::default(); players],
             steps: Vec::new(),
+            ejected: None,
             answers: 0,
             faults: Faults::default(),
             failures: 0,
@@ -91,27 +98,38 @@ impl Ledger {
             std::cmp::Ordering::Less => Some(Version::V41),
             std::cmp::Ordering::Equal => None,
         });
-        self.begin(weight, growing);
+        self.begin(weight, growing, false);
     }
 
     /// The step begins in which v42 fails: its weight stays, and its players may move to v41.
     pub(super) fn begin_fault(&mut self) {
         let weight = self.steps.last().map_or(0, |step| step.weight);
-        self.begin(weight, Some(Version::V41));
+        self.begin(weight, Some(Version::V41), true);
     }
 
-    fn begin(&mut self, weight: u8, growing: Option<Version>) {
+    fn begin(&mut self, weight: u8, growing: Option<Version>, fails: bool) {
         self.seats.iter_mut().for_each(|seat| seat.moved = None);
         let on_v42 = self.on(Version::V42);
         self.steps.push(Step {
             weight,
             growing,
+            fails,
             first_move: None,
             of_v42: 0,
             on_v42,
             to_growing: 0,
             elsewhere: 0,
         });
+    }
+
+    /// v42 is known to be ejected: whoever asks later must not get it.
+    pub(super) fn ejected(&mut self, at: Duration) {
+        self.ejected.get_or_insert(at);
+    }
+
+    /// Player number `player` asks.
+    pub(super) fn asks(&mut self, player: usize, at: Duration) {
+        self.seats[player].asked = at;
     }
 
     /// v42 failed player number `player` as planned.
@@ -131,9 +149,14 @@ impl Ledger {
         let Some(step) = self.steps.last_mut() else { return };
         step.of_v42 += u64::from(version == Version::V42);
         if before.is_some_and(|before| before != version) {
-            step.first_move.get_or_insert(at);
+            // The answer to who asked before may come late, and tell of the growth before the fault.
+            let asked = self.seats[player].asked;
+            let late = step.fails && self.ejected.is_none_or(|ejected| asked < ejected);
             let moved = if step.growing == Some(version) {
+                step.first_move.get_or_insert(at);
                 step.to_growing += 1;
+                Move::ToGrowing
+            } else if late {
                 Move::ToGrowing
             } else {
                 step.elsewhere += 1;
@@ -297,7 +320,13 @@ mod tests {
         let last = *ledger.steps().last().unwrap();
         assert_eq!((last.weight, last.first_move), (25, Some(Duration::from_secs(3))));
         assert_eq!(ledger.steps()[0].of_v42, 1);
-        ledger.answered(1, V42, Duration::from_secs(4));
-        assert_eq!(step(&ledger), (1, 1, 1));
+        // He asked before the ejection, so what he tells is the growth before.
+        ledger.ejected(Duration::from_secs(4));
+        ledger.asks(1, Duration::from_secs(2));
+        ledger.answered(1, V42, Duration::from_secs(5));
+        assert_eq!(step(&ledger), (1, 1, 0));
+        ledger.asks(0, Duration::from_secs(4));
+        ledger.answered(0, V42, Duration::from_secs(5));
+        assert_eq!(step(&ledger), (2, 1, 1));
     }
 }

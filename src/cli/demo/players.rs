@@ -153,6 +153,7 @@ impl Player {
             }
             let (path, body) = ROUND[turn as usize % ROUND.len()];
             let late = |_| Err(anyhow::anyhow!("no answer within {PATIENCE:?}"));
+            self.ledger.lock().asks(self.number as usize, pace.start.elapsed());
             let answered = timeout(PATIENCE, self.ask(path, body)).await.unwrap_or_else(late);
             let (player, at) = (self.number as usize, pace.start.elapsed());
             match answered {

@@ -96,6 +96,7 @@ impl Stage {
         self.reason = judged.verdict.map(|verdict| verdict.reason).unwrap_or_default();
         let at = judged.ejected_at.filter(|_| judged.ejections > 0 && self.ejected.is_none());
         let Some(at) = at else { return false };
+        self.ledger.lock().ejected(started.elapsed());
         let at = at.saturating_duration_since(started.into_std());
         self.ejected = Some(Ejected { at, reason: self.reason.clone() });
         true
