@@ -5,7 +5,7 @@
 //! in nobody's evidence.
 
 use super::{
-    problem::{Fault, Problem},
+    problem::{Fault, Problem, RETRY_AFTER},
     worker::Worker,
 };
 use crate::{
@@ -27,7 +27,15 @@ pub(super) fn admit(worker: &Worker, service: &Service, version: &Version) -> Re
     if cells.started.read().wrapping_sub(cells.finished.read()) < breaker.requests {
         return Ok(());
     }
-    Err(shed(cells, Limit::Requests, breaker.retry_after).problem())
+    Err(problem(shed(cells, Limit::Requests), service))
+}
+
+/// What to answer to a request that ended in `fault`. Here, since a fault that carried when to come again
+/// would cost all the requests that have none.
+pub(super) fn problem(fault: Fault, service: &Service) -> Problem {
+    let told = service.breaker.as_ref().filter(|_| fault.is_shed());
+    let retry_after = told.map_or(RETRY_AFTER, |breaker| breaker.retry_after);
+    Problem { retry_after, ..fault.problem() }
 }
 
 /// A request that waits for a connection, counted until this is dropped.
@@ -43,9 +51,7 @@ impl<'a> Pending<'a> {
         let cells = version.state.cells.of(worker.id);
         let pending = cells.pending.read().wrapping_sub(cells.connected.read());
         match &service.breaker {
-            Some(breaker) if pending >= breaker.pending => {
-                Err(shed(cells, Limit::Pending, breaker.retry_after))
-            }
+            Some(breaker) if pending >= breaker.pending => Err(shed(cells, Limit::Pending)),
             _ => {
                 cells.pending.add(1);
                 Ok(Self(cells))
@@ -61,10 +67,10 @@ impl Drop for Pending<'_> {
 }
 
 #[cold]
-fn shed(cells: &VersionCells, limit: Limit, retry_after: u32) -> Fault {
+fn shed(cells: &VersionCells, limit: Limit) -> Fault {
     cells.shed[limit as usize].add(1);
     match limit {
-        Limit::Requests => Fault::TooManyRequests { retry_after },
-        Limit::Pending => Fault::TooManyPending { retry_after },
+        Limit::Requests => Fault::TooManyRequests,
+        Limit::Pending => Fault::TooManyPending,
     }
 }

@@ -1,6 +1,12 @@
 //! How an endpoint is reached: over a connection that is kept or shared, or a new one.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpStream,
@@ -40,20 +46,32 @@ fn shared(worker: &Worker, endpoint: u32, encrypted: bool) -> Option<Link> {
 
 /// A link to endpoint number `chosen` of `version`, made within `patience`, and whether its connection
 /// had served before. With `fresh`, it has not.
-pub(super) async fn link(
+///
+/// On the heap: what it needs is not to be part of every connection's task.
+pub(super) fn link(
     worker: &Worker,
     service: &Service,
     version: &Version,
     chosen: usize,
     fresh: bool,
     patience: Duration,
-) -> Result<(Link, bool), Fault> {
-    let _pending = Pending::begin(worker, service, version)?;
-    let made = make(worker, service, version, chosen, fresh, patience).await?;
-    if let (_, false) = made {
-        version.endpoints[chosen].cells.of(worker.id).connected.add(1);
-    }
-    Ok(made)
+) -> impl Future<Output = Result<(Link, bool), Fault>> {
+    let mut linking = Box::pin(async move {
+        let _pending = Pending::begin(worker, service, version)?;
+        let made = make(worker, service, version, chosen, fresh, patience).await?;
+        if let (_, false) = made {
+            version.endpoints[chosen].cells.of(worker.id).connected.add(1);
+        }
+        Ok(made)
+    });
+    poll_fn(move |cx| poll_apart(linking.as_mut(), cx))
+}
+
+/// Polls `future`, and never as a part of the function that asks: with what a connection takes, which is
+/// seldom made, what each request takes would be too large to become part of its caller.
+#[inline(never)]
+fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    future.poll(cx)
 }
 
 async fn make(

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     body::Framing,
+    breaker,
     buffer::Buffer,
     connect::{kept, link},
     connection::Client,
@@ -180,8 +181,7 @@ async fn forward(
         };
         let (upstream, reused) = match kept {
             Some(link) => (link, true),
-            // On the heap: what it needs is not to be part of every connection's task.
-            None => match Box::pin(link(worker, service, version, chosen, fresh, patience)).await {
+            None => match link(worker, service, version, chosen, fresh, patience).await {
                 Ok(made) => made,
                 Err(fault) => {
                     tally.failed(fault);
@@ -244,8 +244,8 @@ async fn forward(
     }
 }
 
-/// Number of the endpoint of `version` to ask, another one than `avoid`. Apart, so that `forward` stays
-/// small enough to become part of `handle`.
+/// Number of the endpoint of `version` to ask, another one than `avoid`. Apart, since most versions of a
+/// sidecar have one.
 #[inline(never)]
 fn choose(worker: &Worker, version: &Version, avoid: Option<usize>) -> Option<usize> {
     let endpoints = &version.endpoints;
@@ -356,7 +356,7 @@ async fn fail(
             let detail = "the body did not arrive in time";
             Problem::from(Refusal { status: 408, detail })
         }
-        Broken::Fault(fault) => fault.problem(),
+        Broken::Fault(fault) => breaker::problem(fault, plan.service()),
     };
     tally.status = problem.status;
     tally.fault = Some(problem.kind);

@@ -33,15 +33,9 @@ pub(super) enum Fault {
     /// The answer was not HTTP.
     Protocol,
     /// The version has as many requests in flight as it takes.
-    TooManyRequests {
-        /// When the client may come again, in seconds.
-        retry_after: u32,
-    },
+    TooManyRequests,
     /// As many requests as may wait for a connection do.
-    TooManyPending {
-        /// When the client may come again, in seconds.
-        retry_after: u32,
-    },
+    TooManyPending,
 }
 
 /// When a client may come again, in seconds, where nobody said so.
@@ -52,7 +46,7 @@ impl Fault {
     pub(super) fn upstream_kind(self) -> Option<ErrorKind> {
         match self {
             Self::NoRoute | Self::NoVersion | Self::NoEndpoint => None,
-            Self::TooManyRequests { .. } | Self::TooManyPending { .. } => None,
+            Self::TooManyRequests | Self::TooManyPending => None,
             Self::Connect | Self::ConnectTimeout | Self::Tls => Some(ErrorKind::Connect),
             Self::Timeout => Some(ErrorKind::Timeout),
             Self::Reset => Some(ErrorKind::Reset),
@@ -62,7 +56,7 @@ impl Fault {
 
     /// Whether the request was kept from the version, so that this says nothing of it.
     pub(super) fn is_shed(self) -> bool {
-        matches!(self, Self::TooManyRequests { .. } | Self::TooManyPending { .. })
+        matches!(self, Self::TooManyRequests | Self::TooManyPending)
     }
 
     /// The problem as the client reads it.
@@ -79,20 +73,14 @@ impl Fault {
             Self::Timeout => (504, "timeout", "the service did not answer in time"),
             Self::Reset => (502, "reset", "the service ended the connection before it answered"),
             Self::Protocol => (502, "protocol", "the service's answer could not be understood"),
-            Self::TooManyRequests { .. } => {
+            Self::TooManyRequests => {
                 (503, "breaker", "the service has as many requests in flight as it takes")
             }
-            Self::TooManyPending { .. } => {
+            Self::TooManyPending => {
                 (503, "breaker", "too many requests wait for a connection to the service")
             }
         };
-        let retry_after = match self {
-            Self::TooManyRequests { retry_after } | Self::TooManyPending { retry_after } => {
-                retry_after
-            }
-            _ => RETRY_AFTER,
-        };
-        Problem { status, kind, detail, retry_after }
+        Problem { status, kind, detail, retry_after: RETRY_AFTER }
     }
 }
 
