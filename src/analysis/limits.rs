@@ -113,7 +113,7 @@ mod tests {
         assert_eq!((all.p95, all.p99, all.alpha), (None, Some(0.2), 1e-3));
         assert_eq!((all.least_failures, all.warm_up), (3, Duration::from_secs(30)));
         let payout = AmountLimit { name: "payout".to_owned(), tolerance: 0.05 };
-        assert_eq!(all.amounts, [payout.clone()]);
+        assert_eq!(all.amounts, std::slice::from_ref(&payout));
         let errors = EjectErrors { relative: Some(Share(0.5)), absolute: Some(Share(0.0)) };
         let warm_up = Some(Duration::ZERO);
         let own = Eject { errors: Some(errors), warm_up, ..Eject::default() };

@@ -24,6 +24,10 @@ pub(super) const NONE: Buckets = [0; MAX_AMOUNTS];
 /// Longest text of an amount.
 const LONGEST: usize = 32;
 
+/// As far as all numbers of so many digits are exact in an `f64`.
+const POWERS_OF_TEN: [f64; 16] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
 /// What an answer has of an amount.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Found<'b> {
@@ -87,7 +91,9 @@ fn read<'b>(configured: &[Amount], head: &mut ResponseHead<'_, 'b>) -> [Found<'b
     for (field, kind) in head.others() {
         for (amount, found) in configured.iter().zip(&mut found) {
             let AmountSource::Field { header, remove } = &amount.source else { continue };
-            if !field.name.eq_ignore_ascii_case(header) {
+            // Mostly written alike, which is found out at once.
+            let same = field.name == &**header || field.name.eq_ignore_ascii_case(header);
+            if !same {
                 continue;
             }
             *found = match (*found, parse(field.value)) {
@@ -112,13 +118,27 @@ fn sum(terms: &[(u8, bool)], found: &[Found<'_>; MAX_AMOUNTS]) -> Option<f64> {
 
 /// An amount: digits, and perhaps a point with more digits after it.
 fn parse(text: &[u8]) -> Option<f64> {
-    let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
-    let is_decimal = match memchr::memchr(b'.', text) {
-        Some(at) => digits(&text[..at]) && digits(&text[at + 1..]),
-        None => digits(text),
-    };
-    if !is_decimal || text.len() > LONGEST {
+    if text.len() > LONGEST {
         return None;
+    }
+    let (mut digits, mut mantissa, mut point) = (0, 0u64, None);
+    for byte in text {
+        match byte {
+            b'0'..=b'9' => {
+                mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+                digits += 1;
+            }
+            b'.' if point.is_none() && digits > 0 => point = Some(digits),
+            _ => return None,
+        }
+    }
+    let decimals = digits - point.unwrap_or(digits);
+    if digits == 0 || (point.is_some() && decimals == 0) {
+        return None;
+    }
+    if digits < POWERS_OF_TEN.len() {
+        // Both are exact, so their quotient is the nearest number there is.
+        return Some(mantissa as f64 / POWERS_OF_TEN[decimals]);
     }
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -205,6 +225,11 @@ mod tests {
                 prop_assert!(amount.is_finite() && amount >= 0.0);
                 prop_assert!(bytes.iter().all(|b| b.is_ascii_digit() || *b == b'.'));
             }
+        }
+
+        #[test]
+        fn numbers_are_read_as_rust_reads_them(text in "[0-9]{1,12}(\\.[0-9]{1,12})?") {
+            prop_assert_eq!(parse(text.as_bytes()), text.parse().ok());
         }
 
         #[test]

@@ -16,7 +16,7 @@ pub struct Amount {
 pub enum AmountSource {
     /// A field of the answer's head.
     Field {
-        /// Its name, lower case.
+        /// Its name as written; case does not count.
         header: Box<str>,
         /// The client does not get it.
         remove: bool,

@@ -136,6 +136,9 @@ impl Amounts {
         let mut between = Self::new(clip);
         for (bucket, (before, after)) in before.iter().zip(after).enumerate() {
             let count = u64::from(after.wrapping_sub(*before));
+            if count == 0 {
+                continue;
+            }
             between.counts[clip.relative(bucket)] += count;
             between.requests += count;
             let middle = lower(bucket) * GROWTH.sqrt();
