@@ -126,6 +126,47 @@ fn an_equal_canary_is_ejected_no_more_often_than_alpha_allows() {
     assert!(default as f64 <= most(0.001) && strict as f64 <= most(0.05));
 }
 
+/// Requests of a canary whose answers take twice as long after five good seconds, until it is ejected;
+/// 2,000 requests a second, 5 % of them the canary's.
+fn slow_requests(eject: &str, seed: u64) -> u32 {
+    const LOOK: Duration = Duration::from_millis(10);
+    let mut rng = Rng::with_seed(seed);
+    let weather = |times: f64| Weather { failing: 0.0, latency_us: 5_000.0 * times };
+    let (good, mut slow) = (Duration::from_secs(5), 0);
+    let mut stage = Stage::new(eject);
+    stage.set_share(0.05);
+    while stage.now < good + Duration::from_secs(60) {
+        let times = if stage.now < good { 1.0 } else { 2.0 };
+        for _ in 0..20 {
+            if rng.f64() < 0.05 {
+                stage.count(CANARY, weather(times).outcome(&mut rng));
+                slow += u32::from(times > 1.0);
+            } else {
+                stage.count(BASELINE, weather(1.0).outcome(&mut rng));
+            }
+        }
+        if !stage.look_after(LOOK).is_empty() {
+            break;
+        }
+    }
+    slow
+}
+
+#[test]
+fn twice_the_latency_is_found_within_800_requests() {
+    let of = |eject| {
+        let mut slow: Vec<u32> = (0..20).map(|seed| slow_requests(eject, seed)).collect();
+        slow.sort_unstable();
+        println!("{eject}: median {}, worst {}", slow[10], slow[19]);
+        slow
+    };
+    let both = of("{ errors: {}, latency: { p95: 20%, p99: 20% }, warm_up: 1s }");
+    assert!(both[0] > 50 && both[19] <= 800, "{both:?}");
+    // One quantile of a long tail tells less; its worst run takes longer.
+    let alone = of("{ errors: {}, latency: { p99: 20% }, warm_up: 1s }");
+    assert!(alone[0] > 50 && alone[10] <= 800, "{alone:?}");
+}
+
 /// Else what never ejects would pass.
 #[test]
 fn a_worse_canary_is_ejected_in_the_same_weather() {
