@@ -166,7 +166,7 @@ mod tests {
             (
                 "eject: {}",
                 "",
-                "6:12: services.a.eject: compares nothing; write errors or latency, or leave the field out",
+                "6:12: services.a.eject: compares nothing; write errors, latency or amounts, or leave the field out",
             ),
             (
                 "eject: { latency: {} }",
@@ -236,6 +236,45 @@ mod tests {
                 let expected = format!("{at}.failures{expected}");
                 assert!(problem.ends_with(&expected), "{problem} is not {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn limits_limit_something_and_somebody_judges_by_them() {
+        let eject = "eject: { mode: advise }";
+        for (service, route) in [
+            (format!("{eject}\n    slo: {{ errors: 0.3%, p95: 250ms, p99: 250ms }}"), ""),
+            ("eject: { errors: {} }".to_owned(), "slo: { p99: 1s }"),
+            ("eject: { errors: {} }".to_owned(), "slo: { p99: 1s }\n    eject: { alpha: 1e-6 }"),
+        ] {
+            assert_eq!(problems(&service, route), "", "{service} {route}");
+        }
+        let nobody =
+            "nobody judges by it without the service's eject; write that too, or leave it out";
+        let off = "nobody judges by it while eject is off; leave it out, or set another mode";
+        for (service, route, expected) in [
+            ("slo: { errors: 1% }", "", format!("services.a.slo: {nobody}")),
+            ("", "slo: { errors: 1% }", format!("routes[0].slo: {nobody}")),
+            ("eject: { mode: off }", "slo: { errors: 1% }", format!("routes[0].slo: {off}")),
+            ("eject: { errors: {} }", "slo: { errors: 1% }\n    eject: { mode: off }", format!("routes[0].slo: {off}")),
+            (
+                "eject: { errors: {} }",
+                "slo: {}",
+                "routes[0].slo: says nothing; write errors, p95 or p99, or leave the field out".to_owned(),
+            ),
+            (
+                "eject: { errors: {} }",
+                "slo: { errors: 100% }",
+                "routes[0].slo.errors: all requests may fail; write less than 100%, or leave it out".to_owned(),
+            ),
+            (
+                "eject: { errors: {} }",
+                "slo: { p95: 2s, p99: 1s }",
+                "routes[0].slo.p99: shorter than p95, which is among them; write a longer one".to_owned(),
+            ),
+        ] {
+            let problem = problems(service, route);
+            assert!(problem.ends_with(&expected), "{problem} is not {expected}");
         }
     }
 }
