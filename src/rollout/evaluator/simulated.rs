@@ -126,40 +126,55 @@ fn an_equal_canary_is_ejected_no_more_often_than_alpha_allows() {
     assert!(default as f64 <= most(0.001) && strict as f64 <= most(0.05));
 }
 
-/// Requests of a canary whose answers take twice as long after five good seconds, until it is ejected;
-/// 2,000 requests a second, 5 % of them the canary's.
-fn slow_requests(eject: &str, seed: u64) -> u32 {
+/// Requests of a canary, and those of them that failed, that is as `bad` after five good seconds, until it
+/// is ejected; 2,000 requests a second, 5 % of them the canary's.
+fn until_ejected(eject: &str, bad: &Weather, seed: u64) -> (u32, u32) {
     const LOOK: Duration = Duration::from_millis(10);
     let mut rng = Rng::with_seed(seed);
-    let weather = |times: f64| Weather { failing: 0.0, latency_us: 5_000.0 * times };
-    let (good, mut slow) = (Duration::from_secs(5), 0);
+    let good = Weather { failing: 0.0, latency_us: 5_000.0 };
+    let (onset, mut requests, mut failed) = (Duration::from_secs(5), 0, 0);
     let mut stage = Stage::new(eject);
     stage.set_share(0.05);
-    while stage.now < good + Duration::from_secs(60) {
-        let times = if stage.now < good { 1.0 } else { 2.0 };
+    while stage.now < onset + Duration::from_secs(60) {
+        let is_bad = stage.now >= onset;
         for _ in 0..20 {
             if rng.f64() < 0.05 {
-                stage.count(CANARY, weather(times).outcome(&mut rng));
-                slow += u32::from(times > 1.0);
+                let outcome = if is_bad { bad } else { &good }.outcome(&mut rng);
+                stage.count(CANARY, outcome);
+                requests += u32::from(is_bad);
+                failed += u32::from(outcome == Outcome::Failed);
             } else {
-                stage.count(BASELINE, weather(1.0).outcome(&mut rng));
+                stage.count(BASELINE, good.outcome(&mut rng));
             }
         }
         if !stage.look_after(LOOK).is_empty() {
             break;
         }
     }
-    slow
+    (requests, failed)
+}
+
+/// What it takes to eject 20 canaries that are as `bad`, in order.
+fn costs(eject: &str, bad: &Weather, cost: impl Fn((u32, u32)) -> u32) -> Vec<u32> {
+    let mut costs: Vec<u32> = (0..20).map(|seed| cost(until_ejected(eject, bad, seed))).collect();
+    costs.sort_unstable();
+    println!("{} fail: median {}, worst {}; {eject}", bad.failing, costs[10], costs[19]);
+    costs
+}
+
+#[test]
+fn a_failing_canary_is_out_within_a_handful_of_failures() {
+    let eject = "{ errors: { relative: 10%, absolute: 0.3% }, latency: { p99: 20% } }";
+    for (failing, most) in [(1.0, 12), (0.5, 15), (0.3, 20), (0.05, 30)] {
+        let failed = costs(eject, &Weather { failing, latency_us: 5_000.0 }, |(_, failed)| failed);
+        assert!(failed[0] >= 3 && failed[19] <= most, "{failing}: {failed:?}");
+    }
 }
 
 #[test]
 fn twice_the_latency_is_found_within_800_requests() {
-    let of = |eject| {
-        let mut slow: Vec<u32> = (0..20).map(|seed| slow_requests(eject, seed)).collect();
-        slow.sort_unstable();
-        println!("{eject}: median {}, worst {}", slow[10], slow[19]);
-        slow
-    };
+    let slow = Weather { failing: 0.0, latency_us: 10_000.0 };
+    let of = |eject| costs(eject, &slow, |(requests, _)| requests);
     let both = of("{ errors: {}, latency: { p95: 20%, p99: 20% }, warm_up: 1s }");
     assert!(both[0] > 50 && both[19] <= 800, "{both:?}");
     // One quantile of a long tail tells less; its worst run takes longer.
