@@ -136,6 +136,11 @@ impl AmountTest {
         self.wealth.temper().expect(phi);
     }
 
+    /// Whether its parts fit each other, as those read from a file may not.
+    pub(super) fn is_sound(&self) -> bool {
+        self.wealth.has_components(FACTORS.len())
+    }
+
     /// Which way the canary may be worse.
     pub fn side(&self) -> Side {
         self.side

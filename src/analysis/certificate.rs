@@ -67,6 +67,11 @@ impl Certificate {
         self.engine.observe(block.swapped(), at);
     }
 
+    /// As [`Engine::is_sound`].
+    pub(super) fn is_sound(&self) -> bool {
+        self.engine.is_sound()
+    }
+
     /// Sets the size of clusters, as [`Engine::set_dispersion`].
     pub fn set_dispersion(&mut self, phi: f64) {
         self.engine.set_dispersion(phi);

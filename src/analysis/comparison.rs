@@ -173,6 +173,15 @@ impl Comparison {
         self.failed.as_deref().cloned().unwrap_or_else(|| self.describe(self.answer(), now))
     }
 
+    /// Whether its parts fit each other, as those read from a file may not.
+    pub(super) fn is_sound(&self) -> bool {
+        self.errors.iter().all(Engine::is_sound)
+            && self.latency.iter().all(|test| test.engine().is_sound())
+            && self.amounts.iter().all(AmountTest::is_sound)
+            && self.amounts.len() == 2 * self.limits.amounts.len()
+            && self.certificate.iter().all(Certificate::is_sound)
+    }
+
     /// What is tolerated.
     pub fn limits(&self) -> &Limits {
         &self.limits

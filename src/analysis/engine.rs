@@ -99,6 +99,12 @@ impl Engine {
         self.wealth.temper().expect(phi);
     }
 
+    /// Whether its parts fit each other, as those read from a file may not.
+    pub(super) fn is_sound(&self) -> bool {
+        let components = self.settings.grid.components().len();
+        self.wealth.has_components(components) && self.onsets.len() == components
+    }
+
     /// The size of the clusters that failures are taken to come in.
     pub fn dispersion(&self) -> f64 {
         self.wealth.phi()

@@ -139,6 +139,8 @@ impl Comparison {
                 let baseline = Latencies::from(&block.baseline);
                 self.observe_slow(Arms::new(&canary, &baseline), *slow, *at);
             }
+            // What stands in a file may be clipped here and there, which cannot be compared.
+            Entry::Amounts { block, .. } if block.canary.clip() != block.baseline.clip() => {}
             Entry::Amounts { at, number, block } => {
                 self.observe_amounts(*number, Arms::new(&block.canary, &block.baseline), *at);
             }
@@ -273,6 +275,10 @@ impl Record {
             return Err(Unreadable::Form(tidegate_record));
         }
         let head: Head = serde_json::from_str(first).map_err(wrong(number))?;
+        if !head.comparison.is_sound() {
+            let why = "the parts of the comparison do not fit each other".to_owned();
+            return Err(Unreadable::Line { line: number, column: 1, why });
+        }
         let entries = lines.map(|(line, n)| serde_json::from_str(line).map_err(wrong(n)));
         let entries = entries.collect::<Result<_, _>>()?;
         Ok((head.title, Self { began: head.comparison, entries }))

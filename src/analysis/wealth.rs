@@ -110,6 +110,11 @@ impl Wealth {
         }
     }
 
+    /// Whether it has so many components, as one that was read from a file may not.
+    pub(super) fn has_components(&self, number: usize) -> bool {
+        self.logs.len() == number && self.log_shares.len() == number
+    }
+
     /// Says that the weights changed before the next block.
     pub fn weight_step(&mut self) {
         // The stake of the start is the larger one.

@@ -11,7 +11,7 @@ use std::{
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units::Weight;
+use crate::{analysis::Verdict, config::units::Weight};
 
 /// What a process knows that its file does not say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -23,9 +23,31 @@ pub struct Carried {
     /// Versions that get nobody, by service.
     #[serde(default)]
     pub ejected: BTreeMap<String, BTreeSet<String>>,
+    /// Why they are out.
+    #[serde(default)]
+    pub reasons: Vec<WhyEjected>,
     /// Endpoints that were taken out by word.
     #[serde(default)]
     pub endpoints: Endpoints,
+}
+
+/// Why a version is out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhyEjected {
+    /// The service.
+    pub service: String,
+    /// Its version.
+    pub version: String,
+    /// Who ejected it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The route with limits of its own that the verdict is about.
+    #[serde(default)]
+    pub route: Option<String>,
+    /// The verdict, if one did.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
 }
 
 /// Addresses of endpoints, by service and version.

@@ -169,7 +169,16 @@ fn what_is_ejected_stays_so_when_another_process_takes_over() {
     let (old, new) = (proxy(&v1, &v2, "{ errors: {} }"), proxy(&v1, &v2, "{ errors: {} }"));
     assert_eq!(post(&old, "/v1/services/game-api/eject", "v2").0, 200);
     let carried = old.controller().carried();
-    new.controller().inherit(carried);
+    // As between two processes, which ask twice.
+    let text = serde_json::to_string(&carried).expect("JSON");
+    for _ in 0..2 {
+        new.controller().inherit(serde_json::from_str(&text).expect("the same"));
+    }
+    let ejected: Vec<_> = {
+        let controller = new.controller();
+        controller.events().since(0).map(|event| event.matter.reason.clone()).collect()
+    };
+    assert_eq!(ejected, ["a test"]);
     let mut client = new.connect();
     assert!((0..1_000).all(|player| ask(&mut client, player).0 == "v1"));
     assert_eq!(get(&new)["versions"][1]["state"], "ejected");

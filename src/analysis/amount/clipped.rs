@@ -113,8 +113,10 @@ impl TryFrom<Sparse> for Amounts {
         let mut amounts = Self { sum: sparse.sum, ..Self::new(sparse.clip) };
         for (bucket, count) in sparse.counts {
             let held = amounts.counts.get_mut(usize::from(bucket));
+            // More than any block has may stand in a file.
+            let count = count.min(u32::MAX.into());
             *held.ok_or("there is no such bucket of amounts")? += count;
-            amounts.requests = amounts.requests.saturating_add(count);
+            amounts.requests += count;
         }
         Ok(amounts)
     }
@@ -159,6 +161,11 @@ impl Amounts {
     /// Empties it for the next block.
     pub fn clear(&mut self) {
         *self = Self::new(self.clip);
+    }
+
+    /// Where they are clipped.
+    pub fn clip(&self) -> Clip {
+        self.clip
     }
 
     /// Requests counted.

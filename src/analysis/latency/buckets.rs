@@ -81,9 +81,11 @@ impl From<&SparseLatencies> for Latencies {
     fn from(sparse: &SparseLatencies) -> Self {
         let mut latencies = Self::default();
         for (bucket, count) in &sparse.0 {
-            // What stands in a file may be beyond the last bucket, which holds all that is longer.
+            // What stands in a file may be beyond the last bucket, which holds all that is longer, and
+            // more than any block has.
+            let count = (*count).min(u32::MAX.into());
             latencies.counts[usize::from(*bucket).min(LAST)] += count;
-            latencies.requests = latencies.requests.saturating_add(*count);
+            latencies.requests += count;
         }
         latencies
     }

@@ -123,3 +123,30 @@ fn what_is_no_record_is_refused_with_its_place() {
         refused(&format!("{first}\n{{\"guesses\": 1}}\n")).contains("unknown variant `guesses`")
     );
 }
+
+#[test]
+fn a_damaged_record_is_refused_or_judged_and_never_ends_the_program() {
+    let (recorder, at) = played(3, 0.3);
+    let text = recorder.record().write(title(recorder.comparison().verdict(at), at));
+    let mut rng = fastrand::Rng::with_seed(17);
+    let mut read = 0;
+    for _ in 0..3_000 {
+        let mut bytes = text.clone().into_bytes();
+        for _ in 0..rng.usize(1..4) {
+            let at = rng.usize(..bytes.len());
+            match rng.u8(..4) {
+                0 => bytes[at] = rng.u8(b'0'..=b'9'),
+                1 => drop(bytes.drain(at..(at + rng.usize(1..40)).min(bytes.len()))),
+                2 => bytes.insert(at, *rng.choice(b"0123456789,[]{}\"-e.\n").expect("some")),
+                _ => bytes[at] = rng.u8(..),
+            }
+        }
+        let Ok(text) = String::from_utf8(bytes) else { continue };
+        if let Ok((title, record)) = Record::read(&text) {
+            read += 1;
+            record.judge(title.at);
+            record.judge_by(limits(), title.at);
+        }
+    }
+    assert!(read > 100, "{read} were read");
+}

@@ -3,7 +3,7 @@
 use super::{Controller, Ejection, ejection::by_service, weights::keeps_override};
 use crate::{
     rollout::{
-        carried::{Carried, Replacement, SetWeights},
+        carried::{Carried, Replacement, SetWeights, WhyEjected},
         events::{Kind, Matter},
     },
     snapshot::Overrides,
@@ -30,6 +30,7 @@ impl Controller {
             generation: self.snapshot().generation,
             weights: weights.collect(),
             ejected: by_service(&self.ejections),
+            reasons: self.ejections.iter().map(WhyEjected::of).collect(),
             endpoints: self.endpoints.by_word(&self.snapshot()),
         }
     }
@@ -64,14 +65,25 @@ impl Controller {
         // reinstated some of it since it was asked first.
         let before = by_service(&std::mem::take(&mut self.ejections));
         for (service, version) in pairs {
-            let (by, reason) = ("another process".to_owned(), "ejected before this one".to_owned());
-            let matter =
-                Matter::of_version(service.clone(), version.clone(), by.clone(), reason.clone());
-            self.ejections.insert(
-                (service, version),
-                Ejection { at, by, reason, verdict: None, record: None },
-            );
-            self.record(Kind::Ejected, matter);
+            let is_it = |why: &&WhyEjected| why.service == service && why.version == version;
+            let why = carried.reasons.iter().find(is_it).cloned().unwrap_or_else(|| WhyEjected {
+                service: service.clone(),
+                version: version.clone(),
+                by: "another process".to_owned(),
+                reason: "ejected before this one".to_owned(),
+                route: None,
+                verdict: None,
+            });
+            let WhyEjected { by, reason, route, verdict, .. } = why;
+            // The process is asked twice, and it is told once.
+            if !before.get(&service).is_some_and(|versions| versions.contains(&version)) {
+                let place = Matter::of_place(service.clone(), version.clone(), reason.clone());
+                let (by, route, verdict) = (Some(by.clone()), route.clone(), verdict.clone());
+                self.record(Kind::Ejected, Matter { by, route, verdict, ..place });
+            }
+            let verdict = verdict.map(|verdict| (route.map(Into::into), verdict));
+            let ejection = Ejection { at, by, reason, verdict, record: None };
+            self.ejections.insert((service, version), ejection);
         }
         self.forget_ejections();
         if by_service(&self.ejections) != before
@@ -84,5 +96,19 @@ impl Controller {
         let snapshot = self.snapshot();
         self.endpoints.inherit(&snapshot, carried.endpoints, at);
         self.publish_endpoints(&snapshot);
+    }
+}
+
+impl WhyEjected {
+    fn of(((service, version), ejection): (&(String, String), &Ejection)) -> Self {
+        let (route, verdict) = ejection.verdict.clone().unzip();
+        Self {
+            service: service.clone(),
+            version: version.clone(),
+            by: ejection.by.clone(),
+            reason: ejection.reason.clone(),
+            route: route.flatten().map(String::from),
+            verdict,
+        }
     }
 }
