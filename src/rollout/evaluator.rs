@@ -107,6 +107,7 @@ struct Watch {
 #[derive(Debug)]
 struct Case {
     version: Box<str>,
+    mode: Mode,
     /// By stratum.
     lines: Vec<Line>,
     /// It was said that it is near its threshold.
@@ -256,6 +257,7 @@ impl Watch {
         for version in canaries {
             self.cases.entry(version).or_insert_with(|| Case {
                 version: service.versions[usize::from(version)].name.clone(),
+                mode: compared.mode,
                 lines: (compared.strata.iter())
                     .map(|s| Line::new(s, version, self.baseline, self.spread.phi(), now))
                     .collect(),
@@ -353,9 +355,10 @@ impl Case {
         None
     }
 
-    /// What is to be said when it ends.
+    /// What is to be said when it ends; of a version that was to be ejected, that says it all.
     fn end(self, service: &Service) -> Option<Found> {
-        (self.near || self.told).then(|| Found::NoLongerCompared {
+        let says = if self.told { self.mode != Mode::Act } else { self.near };
+        says.then(|| Found::NoLongerCompared {
             service: service.name.clone(),
             version: self.version,
         })
