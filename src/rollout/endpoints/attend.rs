@@ -19,7 +19,11 @@ impl Observatory {
         loop {
             let (probes, next) = self.controller().attend(AT_ONCE - under_way.len());
             for (id, probe) in probes {
-                under_way.spawn(async move { (id, probe.ask().await) });
+                under_way.spawn(async move {
+                    // A panic must not leave the endpoint asked for ever.
+                    let asked = tokio::spawn(probe.ask()).await;
+                    (id, asked.unwrap_or_else(|error| Err(error.to_string())))
+                });
             }
             tokio::select! {
                 Some(ended) = under_way.join_next() => {

@@ -195,7 +195,13 @@ pub(crate) struct SlowBackends {
 impl SlowBackends {
     /// Answers after 5 ms in the median and 32 ms at the 99th percentile (sigma 0.8).
     pub(crate) fn start() -> Self {
-        let bind = |_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let bind = |_| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            // When the machine stands still for a moment, more connections wait than the 128 of `bind`,
+            // and the others wait a second.
+            rustix::net::listen(&listener, 4096).expect("a socket that listens");
+            listener
+        };
         let listeners = [(), ()].map(bind);
         let addresses = [0, 1].map(|n: usize| listeners[n].local_addr().expect("bound"));
         let doubled = Arc::new(AtomicBool::new(false));
