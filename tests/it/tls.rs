@@ -239,6 +239,52 @@ fn checks_speak_tls_where_the_version_does() {
 }
 
 /// What the admin endpoint of `proxy` says of the process.
+#[test]
+fn a_receiver_of_alerts_is_spoken_to_under_tls_and_must_be_who_it_is() {
+    let authority = Authority::new();
+    authority.sign("receiver", "localhost");
+    let receiver = || {
+        Origin::start(|call| {
+            call.read_body()?;
+            call.answer(200, b"")
+        })
+    };
+    let (good, other) = (receiver(), receiver());
+    let behind = |origin: &Origin| {
+        let front = Proxy::builder().listener(&authority.listener("receiver", ""));
+        front.version("v1", origin).start()
+    };
+    let (front, other_front) = (behind(&good), behind(&other));
+    let backend = Origin::answering("v1");
+    let ca = authority.path().join("ca.pem");
+    let proxy = Proxy::builder()
+        .version("v1", &backend)
+        .version("v2", &backend)
+        .top("admin: { address: 127.0.0.1:0 }")
+        .top(&format!(
+            "alerts: {{ webhooks: [ {{ url: 'https://localhost:{}/', ca: '{}' }}, {{ url: \
+             'https://localhost:{}/' }} ] }}",
+            front.address.port(),
+            ca.display(),
+            other_front.address.port(),
+        ))
+        .start();
+    let body = json!({ "version": "v2" }).to_string();
+    let mut admin = proxy.admin();
+    let word = admin.post("/v1/services/game-api/eject", body.as_bytes()).host("localhost");
+    assert_eq!(word.header("Content-Type", "application/json").send().status, 200);
+    eventually("it is told", || good.seen().iter().any(|seen| !seen.body.is_empty()));
+    let alerts: Value = serde_json::from_slice(&good.last().body).expect("JSON");
+    assert_eq!(alerts[0]["labels"]["alertname"], "TidegateVersionEjected");
+    // The system does not know the authority of the other one.
+    let page = || proxy.admin().get("/metrics").host("localhost").send().text().to_owned();
+    let url = format!("url=\"https://localhost:{}/\"", other_front.address.port());
+    let refused = format!("tidegate_alert_posts_total{{{url},result=\"failed\"}} ");
+    let count = || page().split(&refused).nth(1)?.lines().next()?.parse::<u64>().ok();
+    eventually("it is not told", || count().is_some_and(|count| count > 0));
+    assert_eq!(other.requests(), 0);
+}
+
 fn status(proxy: &Proxy) -> serde_json::Value {
     let mut client = Client::connect(proxy.app().admin.expect("an admin endpoint"));
     client.get("/v1/status").host("localhost").send().json()
