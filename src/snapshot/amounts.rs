@@ -44,7 +44,17 @@ impl Amount {
     }
 }
 
-/// The field that `amount` is read from, lower case.
-pub(super) fn header(amount: &schema::Amount) -> String {
+/// What tells the evidence of `amount` from that of others, whatever they are called: the field that it
+/// is read from, lower case; of a derived one, those of its terms with their signs.
+pub(super) fn identity(amount: &schema::Amount, service: &schema::Service) -> String {
+    let Some(sum) = &amount.is else { return header(amount) };
+    let terms = sum.terms.iter().map(|term| {
+        let header = service.amounts.get(&term.name).map(header).unwrap_or_default();
+        format!("{} {header}", if term.minus { '-' } else { '+' })
+    });
+    terms.collect::<Vec<_>>().join(" ")
+}
+
+fn header(amount: &schema::Amount) -> String {
     amount.header.as_deref().unwrap_or_default().to_ascii_lowercase()
 }
