@@ -1,9 +1,8 @@
 //! Whether the canary earns less, or pays more, than the baseline.
 //!
-//! An amount is not negative and belongs to one request: a stake, a payout. The two are compared apart,
-//! since their difference has no lower end. Amounts are clipped at `B`, about twice a high quantile of the
-//! baseline from before the canary, and divided by it; the hypothesis is about means of clipped
-//! amounts, with `rho` tolerated:
+//! An amount belongs to one request: a stake, a payout. What is measured is not negative. Amounts are
+//! clipped at `B`, about twice a high quantile of the baseline from before the canary, and divided by it;
+//! the hypothesis is about means of clipped amounts, with `rho` tolerated:
 //!
 //! ```text
 //! low side:  mu_baseline <= mu_canary / (1 - rho)          high side:  mu_canary <= (1 + rho) * mu_baseline
@@ -15,9 +14,8 @@
 //! faster but ejected 11 % of small canaries at an alpha of 5 %; two sums alone, which need twice as
 //! many requests.
 //!
-//! A derived amount, such as stake less payout, may be negative, so a ratio of its means says nothing. Of
-//! it a difference is tolerated, a share of what its amounts are in the mean without their signs; see
-//! [`difference`].
+//! A derived amount, such as stake less payout, may be negative, so a ratio of its means says nothing: of
+//! it a difference is tolerated, as `difference` says.
 
 mod clipped;
 mod difference;

@@ -57,8 +57,7 @@ impl Difference {
     /// What a block, which has requests in both arms, does to the bet of each part, in nats. Then
     /// learns from it.
     pub(super) fn log_e(&mut self, block: Arms<&Amounts>, side: Side) -> Vec<f64> {
-        // A block without the size is not of a derived amount; nothing below 0 then, and nothing
-        // tolerated would be wrong.
+        // Only of what is not derived; nothing is known of what is tolerated, so nothing is bet.
         let Some(size) = block.baseline.size() else { return vec![0.0; PARTS.len()] };
         self.size = Some(size);
         let sign = match side {
