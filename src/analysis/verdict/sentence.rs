@@ -117,7 +117,7 @@ impl fmt::Display for Finding {
                     write!(f, ", {:.4} {which}", difference.abs())?;
                 }
                 if let Some(clip) = clipped_at {
-                    write!(f, ", clipped at {clip:.2} below and above 0")?;
+                    write!(f, ", clipped at {clip:.2} either way")?;
                 }
                 if let Some(tolerated) = tolerated_difference {
                     write!(f, "; tolerated a difference of {tolerated:.4}")?;
