@@ -359,7 +359,7 @@ mod tests {
         assert_eq!((between.counts, &between.signed), (single.counts, &single.signed));
         assert_eq!((between.requests, between.size()), (10_000, Some(40.0)));
         assert!((between.sum - single.sum).abs() < 1e-6, "{} {}", between.sum, single.sum);
-        // 10,000 roundings, each of a tenth of 45 at most.
+        // Half a bucket of 45, times the root of the 10,000 roundings, and four times that.
         assert!((between.sum - sum).abs() < 4.0 * 2.3 * 100.0, "{} {sum}", between.sum);
         let read = |text: &str| serde_json::from_str::<Amounts>(text);
         let text = serde_json::to_string(&between).expect("JSON");
