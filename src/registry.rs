@@ -343,16 +343,16 @@ impl Registry {
         )
     }
 
-    /// The evidence of the amount in the field `header`, lower case, as [`Self::evidence`] has that of
-    /// failures.
+    /// The evidence of the amount that `what` stands for, a field or several with their signs, as
+    /// [`Self::evidence`] has that of failures.
     pub fn amount_evidence(
         &mut self,
         version: u32,
         route: Option<&str>,
-        header: &str,
+        what: &str,
     ) -> Arc<AmountEvidenceState> {
         let workers = self.workers;
-        let key = (version, route.map(str::to_owned), header.to_owned());
+        let key = (version, route.map(str::to_owned), what.to_owned());
         let state = self.amount_evidence.entry(key);
         Arc::clone(
             state.or_insert_with(|| {

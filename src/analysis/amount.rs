@@ -1,9 +1,8 @@
 //! Whether the canary earns less, or pays more, than the baseline.
 //!
-//! An amount is not negative and belongs to one request: a stake, a payout. The two are compared apart,
-//! since their difference has no lower end. Amounts are clipped at `B`, about twice a high quantile of the
-//! baseline from before the canary, and divided by it; the hypothesis is about means of clipped
-//! amounts, with `rho` tolerated:
+//! An amount belongs to one request: a stake, a payout. What is measured is not negative. Amounts are
+//! clipped at `B`, about twice a high quantile of the baseline from before the canary, and divided by it;
+//! the hypothesis is about means of clipped amounts, with `rho` tolerated:
 //!
 //! ```text
 //! low side:  mu_baseline <= mu_canary / (1 - rho)          high side:  mu_canary <= (1 + rho) * mu_baseline
@@ -14,14 +13,19 @@
 //! than with `B`, so heavy tails cost little. Rejected: a normal approximation, which is 15 to 30 %
 //! faster but ejected 11 % of small canaries at an alpha of 5 %; two sums alone, which need twice as
 //! many requests.
+//!
+//! A derived amount, such as stake less payout, may be negative, so a ratio of its means says nothing: of
+//! it a difference is tolerated, as `difference` says.
 
 mod clipped;
+mod difference;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::clipped::{AMOUNT_BUCKETS, Amounts, Clip, amount_bucket};
+pub use self::clipped::{AMOUNT_BUCKETS, Amounts, Clip, amount_bucket, rounded_bucket};
+use self::difference::Difference;
 use super::{
     bet::{Bet, Tolerance},
     counts::{Arms, Tally},
@@ -42,7 +46,7 @@ pub enum Side {
 }
 
 /// Requests and clipped amounts over all blocks; of amounts read in buckets to a few percent, in both
-/// arms alike.
+/// arms alike, and of derived ones right in the mean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Total {
     /// Requests counted.
@@ -58,16 +62,34 @@ impl Total {
     }
 }
 
+/// How much the means may differ.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tolerated {
+    /// By this ratio, more than 1: of the arm that must not be higher to the other.
+    Ratio(f64),
+    /// By so much money; nothing before the first block.
+    Difference(Option<f64>),
+}
+
+/// What is asked of the means.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Question {
+    Ratio(Tolerance),
+    Difference(Difference),
+}
+
 /// The test of one side.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AmountTest {
     side: Side,
-    tolerance: Tolerance,
+    #[serde(rename = "tolerance")]
+    question: Question,
     wealth: Wealth,
     /// Of the last block.
     clip: Option<Clip>,
     total: Arms<Total>,
-    onsets: [Onset; FACTORS.len()],
+    onsets: Vec<Onset>,
     rejected_at: Option<Duration>,
 }
 
@@ -80,17 +102,40 @@ impl AmountTest {
             Side::Low => 1.0 / (1.0 - rho),
             Side::High => 1.0 + rho,
         };
-        let mut wealth = Wealth::new(FACTORS.map(|_| 1.0), guarantee);
+        let question = Question::Ratio(Tolerance { ratio, excess: 0.0 });
+        Self::asking(question, FACTORS.len(), side, guarantee, burst_cap)
+    }
+
+    /// A test of `side` of a derived amount that tolerates a difference of `share`, from 0 to below 1,
+    /// of the mean of the baseline's amounts without their signs.
+    pub fn of_derived(
+        side: Side,
+        share: f64,
+        guarantee: Guarantee,
+        burst_cap: Option<f64>,
+    ) -> Self {
+        let question = Question::Difference(Difference::new(share.clamp(0.0, 0.99)));
+        Self::asking(question, difference::PARTS.len(), side, guarantee, burst_cap)
+    }
+
+    fn asking(
+        question: Question,
+        bets: usize,
+        side: Side,
+        guarantee: Guarantee,
+        burst_cap: Option<f64>,
+    ) -> Self {
+        let mut wealth = Wealth::new(vec![1.0; bets], guarantee);
         if let Some(cap) = burst_cap {
             wealth.temper().cap(cap);
         }
         Self {
             side,
-            tolerance: Tolerance { ratio, excess: 0.0 },
+            question,
             wealth,
             clip: None,
             total: Arms::default(),
-            onsets: [Onset::default(); FACTORS.len()],
+            onsets: vec![Onset::default(); bets],
             rejected_at: None,
         }
     }
@@ -98,6 +143,7 @@ impl AmountTest {
     /// Takes in a block that ended at `at`. Both arms must have the same clip.
     pub fn observe(&mut self, block: Arms<&Amounts>, at: Duration) {
         debug_assert_eq!(block.canary.clip, block.baseline.clip, "clips of both arms");
+        debug_assert_eq!(block.canary.size(), block.baseline.size(), "sizes of both arms");
         if block.canary.requests == 0 || block.baseline.requests == 0 {
             return;
         }
@@ -108,15 +154,13 @@ impl AmountTest {
             total.requests += new.requests;
             total.sum += new.sum;
         }
-        let Arms { canary: up, baseline: down } = match self.side {
-            Side::High => block,
-            Side::Low => block.swapped(),
+        let logs = match &mut self.question {
+            Question::Ratio(tolerance) => ratios(block, self.side, *tolerance),
+            Question::Difference(difference) => difference.log_e(block, self.side),
         };
-        let trials = Arms::new(up.requests as f64, down.requests as f64);
         self.wealth.stake();
-        for (number, (factor, onset)) in FACTORS.into_iter().zip(&mut self.onsets).enumerate() {
-            let bet = Bet::ratio(factor, trials, self.tolerance);
-            let growth = self.wealth.grow(number, bet.log_e_of_values(up.values(), down.values()));
+        for (number, (log_e, onset)) in logs.into_iter().zip(&mut self.onsets).enumerate() {
+            let growth = self.wealth.grow(number, log_e);
             onset.note(growth, at, Arms::<Tally>::default());
         }
         // Every block has amounts, as every failing block has failures.
@@ -146,9 +190,12 @@ impl AmountTest {
         self.side
     }
 
-    /// Tolerated ratio of the means, more than 1: of the arm that must not be higher to the other.
-    pub fn tolerated_ratio(&self) -> f64 {
-        self.tolerance.ratio
+    /// How much the means may differ.
+    pub fn tolerated(&self) -> Tolerated {
+        match &self.question {
+            Question::Ratio(tolerance) => Tolerated::Ratio(tolerance.ratio),
+            Question::Difference(difference) => Tolerated::Difference(difference.tolerated()),
+        }
     }
 
     /// Where amounts are clipped; nothing before the first block.
@@ -171,11 +218,27 @@ impl AmountTest {
         self.total
     }
 
-    /// The bet that earned most, as a ratio of means beyond the tolerance, and since when.
-    pub fn strongest(&self) -> Option<(f64, Duration)> {
+    /// The bet that earned most, as a ratio of means beyond the tolerance, if it is about one, and since
+    /// when.
+    pub fn strongest(&self) -> Option<(Option<f64>, Duration)> {
         let richest = self.wealth.richest()?;
-        Some((FACTORS[richest], self.onsets[richest].since()))
+        let factor = match self.question {
+            Question::Ratio(_) => FACTORS.get(richest).copied(),
+            Question::Difference(_) => None,
+        };
+        Some((factor, self.onsets.get(richest)?.since()))
     }
+}
+
+/// What a block does to each bet on a ratio of the means, in nats.
+fn ratios(block: Arms<&Amounts>, side: Side, tolerance: Tolerance) -> Vec<f64> {
+    let Arms { canary: up, baseline: down } = match side {
+        Side::High => block,
+        Side::Low => block.swapped(),
+    };
+    let trials = Arms::new(up.requests as f64, down.requests as f64);
+    let bets = FACTORS.into_iter().map(|factor| Bet::ratio(factor, trials, tolerance));
+    bets.map(|bet| bet.log_e_of_values(up.values(), down.values())).collect()
 }
 
 #[cfg(test)]

@@ -109,6 +109,17 @@ impl Bet {
         Some(Self { stake, center: Arms::new(m_c, m_b) })
     }
 
+    /// The bet of `part`, above 0 and below 1, of the most that can be staked on the canary's mean
+    /// being higher by more than `excess`, for a baseline of mean `mean` (both 0 to 1, known before the
+    /// block). It asks nothing of the values but that they lie between 0 and 1.
+    pub fn difference(part: f64, mean: f64, trials: Arms<f64>, excess: f64) -> Self {
+        let Arms { canary: n_c, baseline: n_b } = trials;
+        let center = Arms::new(mean + excess, mean);
+        let most = (1.0 / center.canary).min(n_b / (n_c * (1.0 - center.baseline)));
+        let canary = part * most;
+        Self { stake: Arms::new(canary, canary * n_c / n_b), center }
+    }
+
     /// `ln e` of one failure and of one success in each arm, in nats.
     pub fn factors(self) -> Factors {
         let Self { stake, center } = self;

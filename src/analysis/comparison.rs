@@ -76,8 +76,9 @@ impl Comparison {
         };
         let latency = [(Quantile::P95, limits.p95), (Quantile::P99, limits.p99)];
         let amounts = limits.amounts.iter().flat_map(|limit| {
+            let new = if limit.derived { AmountTest::of_derived } else { AmountTest::new };
             [Side::Low, Side::High]
-                .map(|side| AmountTest::new(side, limit.tolerance, guarantee, limits.burst_cap))
+                .map(|side| new(side, limit.tolerance, guarantee, limits.burst_cap))
         });
         Self {
             began: now,

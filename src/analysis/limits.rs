@@ -46,8 +46,12 @@ pub struct Limits {
 pub struct AmountLimit {
     /// Its name.
     pub name: String,
-    /// Tolerated difference of its mean, less or more, a fraction of the baseline's, below 1.
+    /// Tolerated difference of its mean, less or more, a fraction of the baseline's, below 1; of a
+    /// derived one, of the mean of the baseline's amounts without their signs.
     pub tolerance: f64,
+    /// It is made of others, and may be negative.
+    #[serde(default)]
+    pub derived: bool,
 }
 
 impl Limits {
@@ -57,7 +61,8 @@ impl Limits {
     }
 
     /// What the service's `eject` asks for and a route's `own` replaces, with the defaults that both
-    /// leave out, at the probability `alpha`.
+    /// leave out, at the probability `alpha`. That amounts are derived stands elsewhere in the
+    /// file.
     pub fn of(eject: &Eject, own: &Eject, alpha: f64) -> Self {
         let errors = own.errors.as_ref().or(eject.errors.as_ref()).map(|errors| Tolerance {
             ratio: 1.0 + errors.relative.map_or(ERRORS_RELATIVE, |share| share.0),
@@ -71,7 +76,11 @@ impl Limits {
             p95: latency.and_then(|latency| latency.p95).map(|share| share.0),
             p99: latency.and_then(|latency| latency.p99).map(|share| share.0),
             amounts: amounts
-                .map(|(name, share)| AmountLimit { name: name.clone(), tolerance: share.0 })
+                .map(|(name, share)| AmountLimit {
+                    name: name.clone(),
+                    tolerance: share.0,
+                    derived: false,
+                })
                 .collect(),
             alpha,
             least_failures: least_failures.map_or(LEAST_FAILURES, u64::from),
@@ -112,7 +121,7 @@ mod tests {
         assert_eq!(all.errors, Tolerance::new(1.1, 1e-4));
         assert_eq!((all.p95, all.p99, all.alpha), (None, Some(0.2), 1e-3));
         assert_eq!((all.least_failures, all.warm_up), (3, Duration::from_secs(30)));
-        let payout = AmountLimit { name: "payout".to_owned(), tolerance: 0.05 };
+        let payout = AmountLimit { name: "payout".to_owned(), tolerance: 0.05, derived: false };
         assert_eq!(all.amounts, std::slice::from_ref(&payout));
         let errors = EjectErrors { relative: Some(Share(0.5)), absolute: Some(Share(0.0)) };
         let warm_up = Some(Duration::ZERO);

@@ -49,7 +49,10 @@ mod verdict;
 mod wealth;
 
 pub use alone::{Alone, Bound, Source};
-pub use amount::{AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Total, amount_bucket};
+pub use amount::{
+    AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Tolerated, Total, amount_bucket,
+    rounded_bucket,
+};
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Blocks, Pace, poll_interval};
 pub use certificate::{Certificate, Health};

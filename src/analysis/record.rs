@@ -64,7 +64,7 @@ impl Entry {
                 Self::Latency { block, .. } => {
                     size_of::<(u16, u64)>() * (block.canary.len() + block.baseline.len())
                 }
-                Self::Amounts { block, .. } => size_of_val(&**block),
+                Self::Amounts { block, .. } => block.canary.bytes() + block.baseline.bytes(),
                 Self::Errors { .. } | Self::WeightStep | Self::Dispersion(_) => 0,
             }
     }

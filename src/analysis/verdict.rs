@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     alone::Source,
-    amount::{AmountTest, Clip, Side, Total},
+    amount::{AmountTest, Clip, Side, Tolerated, Total},
     bet::Tolerance,
     counts::{Arms, Tally},
     engine::Engine,
@@ -173,6 +173,19 @@ pub enum Numbers {
         /// Tolerated ratio of the means: of the one that must not be higher to the other.
         tolerated_ratio: f64,
     },
+    /// Amounts that are derived from others, and may be negative.
+    DerivedAmount {
+        /// The canary.
+        canary: Mean,
+        /// The baseline.
+        baseline: Mean,
+        /// The canary's mean less the baseline's.
+        difference: Option<f64>,
+        /// What is further from 0 counts as this, either way.
+        clipped_at: Option<f64>,
+        /// Tolerated difference of the means, in the caller's money; absent before the first block.
+        tolerated_difference: Option<f64>,
+    },
 }
 
 /// Requests and failures of both arms.
@@ -286,20 +299,31 @@ impl Finding {
     /// What a test of the amount called `name` says.
     pub fn of_amount(name: &str, test: &AmountTest, began: Duration) -> Self {
         let Arms { canary, baseline } = test.total();
-        let ratio = canary.mean().zip(baseline.mean().filter(|mean| *mean > 0.0));
+        let means = canary.mean().zip(baseline.mean());
+        let clipped_at = test.clip().map(Clip::amount);
+        let numbers = match test.tolerated() {
+            Tolerated::Ratio(tolerated_ratio) => Numbers::Amount {
+                canary: canary.into(),
+                baseline: baseline.into(),
+                ratio: means.filter(|(_, b)| *b > 0.0).map(|(canary, baseline)| canary / baseline),
+                clipped_at,
+                tolerated_ratio,
+            },
+            Tolerated::Difference(tolerated_difference) => Numbers::DerivedAmount {
+                canary: canary.into(),
+                baseline: baseline.into(),
+                difference: means.map(|(canary, baseline)| canary - baseline),
+                clipped_at,
+                tolerated_difference,
+            },
+        };
         Self {
             metric: test.side().metric(),
             amount: Some(name.to_owned()),
             log_evidence: known(test.log_evidence()),
-            component: test.strongest().map(|(factor, _)| Component::Ratio(factor)),
+            component: test.strongest().and_then(|(factor, _)| factor).map(Component::Ratio),
             onset_s: test.strongest().map(|(_, at)| at.saturating_sub(began).as_secs_f64()),
-            numbers: Numbers::Amount {
-                canary: canary.into(),
-                baseline: baseline.into(),
-                ratio: ratio.map(|(canary, baseline)| canary / baseline),
-                clipped_at: test.clip().map(Clip::amount),
-                tolerated_ratio: test.tolerated_ratio(),
-            },
+            numbers,
         }
     }
 

@@ -10,16 +10,15 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    analysis::amount_bucket,
     config::schema::MAX_AMOUNTS,
     snapshot::{Amount, AmountSource},
 };
 
-/// The bucket of each amount of the service, by its number.
-pub(super) type Buckets = [u16; MAX_AMOUNTS];
+/// Each amount of the service, by its number.
+pub(super) type Carried = [f64; MAX_AMOUNTS];
 
 /// Nothing is carried.
-pub(super) const NONE: Buckets = [0; MAX_AMOUNTS];
+pub(super) const NONE: Carried = [0.0; MAX_AMOUNTS];
 
 /// Longest text of an amount.
 const LONGEST: usize = 32;
@@ -37,20 +36,20 @@ enum Found<'b> {
     Malformed(&'b [u8]),
 }
 
-/// Takes the amounts out of an answer's head, counts them for the version, and tells their buckets.
+/// Takes the amounts out of an answer's head, counts them for the version, and tells them.
 #[inline(never)]
 pub(super) fn take(
     configured: &[Amount],
     head: &mut ResponseHead<'_, '_>,
     plan: &Plan,
     worker: &Worker,
-) -> Buckets {
+) -> Carried {
     let status = head.status;
     let found = read(configured, head);
     if (status < 200 && status != 101) || plan.route().failures.contains(status) {
         return NONE;
     }
-    let mut buckets = NONE;
+    let mut all = NONE;
     let version = plan.version();
     for (number, (amount, state)) in configured.iter().zip(&version.amounts).enumerate() {
         let cells = state.cells.of(worker.id);
@@ -78,10 +77,10 @@ pub(super) fn take(
         if let Some(amount) = carried {
             cells.count.add(1);
             cells.sum.add(amount);
-            buckets[number] = amount_bucket(amount) as u16;
+            all[number] = amount;
         }
     }
-    buckets
+    all
 }
 
 /// Finds the amounts among the fields of `head`, and keeps those that are to be removed from

@@ -169,7 +169,7 @@ impl Exchange {
         worker: &Worker,
         plan: &Plan,
         out: &mut Buffer,
-        carried: &mut amounts::Buckets,
+        carried: &mut amounts::Carried,
     ) -> Poll<Result<Answer, Broken>> {
         self.poll_send(cx, out);
         if !self.interim.is_empty()
@@ -351,7 +351,7 @@ impl Exchange {
         plan: &Plan,
         client_is_stream: bool,
         out: &mut Buffer,
-        carried: &mut amounts::Buckets,
+        carried: &mut amounts::Carried,
     ) -> Result<Option<Answer>, Fault> {
         loop {
             let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];

@@ -32,7 +32,7 @@ pub(super) struct Tally<'a> {
     /// Status that the client was sent; 0 while there is none.
     pub(super) status: u16,
     /// What the answer carries of the service's amounts.
-    pub(super) amounts: amounts::Buckets,
+    pub(super) amounts: amounts::Carried,
     /// Status that it counts as, if another: a call of gRPC fails below a 200.
     pub(super) outcome: Option<u16>,
     pub(super) fault: Option<&'static str>,
@@ -135,8 +135,8 @@ impl<'a> Tally<'a> {
             // longer says what it takes would look like one that nobody plays otherwise.
             if let Outcome::Served(_) = outcome {
                 for amount in &arm.amounts {
-                    let bucket = self.amounts[usize::from(amount.number)];
-                    amount.evidence.cells.of(worker).record(parity, bucket);
+                    let carried = self.amounts[usize::from(amount.number)];
+                    amount.record(worker, parity, carried, fastrand::f64);
                 }
             }
         }

@@ -44,7 +44,70 @@ impl Amount {
     }
 }
 
-/// The field that `amount` is read from, lower case.
-pub(super) fn header(amount: &schema::Amount) -> String {
+/// What tells the evidence of `amount` from that of others, whatever they are called: the field that it
+/// is read from, lower case; of a derived one, those of its terms with their signs.
+pub(super) fn identity(amount: &schema::Amount, service: &schema::Service) -> String {
+    let Some(sum) = &amount.is else { return header(amount) };
+    let terms = sum.terms.iter().map(|term| {
+        let header = service.amounts.get(&term.name).map(header).unwrap_or_default();
+        format!("{} {header}", if term.minus { '-' } else { '+' })
+    });
+    terms.collect::<Vec<_>>().join(" ")
+}
+
+fn header(amount: &schema::Amount) -> String {
     amount.header.as_deref().unwrap_or_default().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, sync::Arc};
+
+    use super::super::{AmountArm, Decided, Overrides, Resolved, Snapshot, Sources};
+    use crate::{config::parse, registry::Registry};
+
+    /// Where the canary's `margin` and `stake` count, of a margin that `is` that.
+    fn arms(is: &str, registry: &mut Registry) -> Box<[AmountArm]> {
+        let config = parse(&format!(
+            "listen: [ {{ address: '127.0.0.1:0' }} ]\nroutes: [ {{ service: a }} ]\n\
+            services:\n  a:\n    baseline: v1\n    versions:\n\
+            \x20     v1: {{ endpoints: [ '127.0.0.1:9001' ] }}\n\
+            \x20     v2: {{ endpoints: [ '127.0.0.1:9002' ] }}\n\
+            \x20   amounts:\n      margin: {{ is: {is} }}\n      stake: {{ header: X-Stake }}\n\
+            \x20     payout: {{ header: x-payout }}\n\
+            \x20   eject: {{ amounts: {{ margin: 1%, stake: 5% }} }}\n"
+        ));
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        let (overrides, decided) = (Overrides::new(), Decided::default());
+        let (resolved, tls) = (Resolved::new(), HashMap::new());
+        let sources = Sources {
+            config: &config,
+            overrides: &overrides,
+            decided: &decided,
+            resolved: &resolved,
+            tls: &tls,
+            access_log: None,
+        };
+        let snapshot = Snapshot::compile(1, sources, None, registry);
+        let compared = snapshot.service("a").and_then(|service| service.compared.as_ref());
+        let stratum = &compared.expect("a comparison").strata[0];
+        let derived: Vec<_> = stratum.limits.amounts.iter().map(|limit| limit.derived).collect();
+        assert_eq!(derived, [true, false]);
+        stratum.arms[1].amounts.clone()
+    }
+
+    #[test]
+    fn an_amount_that_is_made_of_others_than_before_counts_anew() {
+        let mut registry = Registry::new(1);
+        let before = arms("stake - payout", &mut registry);
+        assert!(before[0].below.is_some() && before[1].below.is_none());
+        let same = arms("stake - payout", &mut registry);
+        let other = arms("stake", &mut registry);
+        let kept =
+            |after: &[AmountArm], n: usize| Arc::ptr_eq(&before[n].evidence, &after[n].evidence);
+        assert!(kept(&same, 0) && kept(&same, 1) && kept(&other, 1));
+        assert!(!kept(&other, 0));
+        // What is only one field is not that field: it is counted otherwise.
+        assert!(!Arc::ptr_eq(&other[0].evidence, &other[1].evidence));
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Version, amounts::header};
+use super::{Version, amounts::identity};
 use crate::{
-    analysis::{Limits, parts_of_alpha},
+    analysis::{Limits, amount_bucket, parts_of_alpha, rounded_bucket},
     config::{
         Config,
         schema::{self, Mode, Slo},
@@ -55,6 +55,23 @@ pub struct AmountArm {
     pub number: u8,
     /// Its evidence.
     pub evidence: Arc<AmountEvidenceState>,
+    /// Where it counts below 0, by its size; nothing if it is measured, so that it is never.
+    pub below: Option<Arc<AmountEvidenceState>>,
+}
+
+impl AmountArm {
+    /// Counts what a request of an epoch of `parity` carried, in the cells of `worker`, who alone calls
+    /// it. What is derived is rounded by a `draw` from 0 to below 1.
+    pub fn record(&self, worker: usize, parity: u8, carried: f64, draw: impl FnOnce() -> f64) {
+        let (evidence, bucket) = match &self.below {
+            None => (&self.evidence, amount_bucket(carried)),
+            Some(below) => {
+                let evidence = if carried < 0.0 { below } else { &self.evidence };
+                (evidence, rounded_bucket(carried, draw()))
+            }
+        };
+        evidence.cells.of(worker).record(parity, bucket as u16);
+    }
 }
 
 impl PartialEq for Arm {
@@ -102,15 +119,22 @@ impl Compared {
         let all = [(None, eject, service.slo)].into_iter().chain(own);
         let parts = all.zip(parts_of_alpha(alpha, &asked));
         let strata = parts.map(|((route, own, slo), part)| {
-            let limits = Limits::of(eject, own, part);
+            let mut limits = Limits::of(eject, own, part);
+            for limit in &mut limits.amounts {
+                let amount = service.amounts.get(&limit.name);
+                limit.derived = amount.is_some_and(|amount| amount.is.is_some());
+            }
             let mut arm = |version: &Version| Arm {
                 attempts: registry.evidence(version.state.id, route.as_deref()),
                 amounts: (limits.amounts.iter())
                     .filter_map(|limit| {
                         let (number, _, amount) = service.amounts.get_full(&limit.name)?;
                         let (id, route) = (version.state.id, route.as_deref());
-                        let evidence = registry.amount_evidence(id, route, &header(amount));
-                        Some(AmountArm { number: number as u8, evidence })
+                        let what = identity(amount, service);
+                        let evidence = registry.amount_evidence(id, route, &what);
+                        let below = (limit.derived).then(|| format!("{what} below 0"));
+                        let below = below.map(|what| registry.amount_evidence(id, route, &what));
+                        Some(AmountArm { number: number as u8, evidence, below })
                     })
                     .collect(),
             };

@@ -156,14 +156,45 @@ fn a_canary_that_no_longer_says_what_it_takes_is_ejected_for_it() {
 }
 
 #[test]
+fn a_canary_that_keeps_less_is_ejected_for_what_is_derived() {
+    // Of 20 it keeps 1 in the mean, the canary loses 3.5.
+    let (v1, v2) = (origin("v1", "18.00"), origin("v2", "27.00"));
+    let proxy = proxy(&v1, &v2, "{ amounts: { ggr: 2% }, warm_up: 0s }");
+    let mut client = proxy.connect();
+    let asked = play(&proxy, &mut client, 0..REQUESTS);
+    assert_eq!(proxy.controller().ejections().len(), 1, "not within {asked} requests");
+    let verdict = &get(&proxy)["verdicts"][0];
+    let finding = &verdict["findings"][0];
+    assert_eq!((&finding["metric"], &finding["amount"]), (&json!("amount_low"), &json!("ggr")));
+    let reason = verdict["reason"].as_str().expect("a reason");
+    assert!(reason.contains("the canary has a lower `ggr` than is tolerated"), "{reason}");
+    // 10 where nothing is paid, else 8 below 0.
+    let numbers = &finding["numbers"]["derived_amount"];
+    let near = |number: &Value, expected: f64| {
+        let number = number.as_f64().expect("a number");
+        assert!((number - expected).abs() < 0.15 * expected.abs(), "{number}, not {expected}");
+    };
+    near(&numbers["tolerated_difference"], 0.02 * 9.0);
+    near(&numbers["clipped_at"], 2.1 * 10.0);
+    near(&numbers["difference"], -4.5);
+    assert!(page(&proxy).contains("gate=\"amount_low.ggr\""));
+}
+
+#[test]
 fn an_equal_canary_stays() {
     let (v1, v2) = (origin("v1", "18.00"), origin("v2", "18.00"));
-    let proxy = proxy(&v1, &v2, "{ amounts: { stake: 5%, payout: 5% }, warm_up: 0s }");
+    let eject = "{ amounts: { stake: 5%, payout: 5%, ggr: 5% }, warm_up: 0s }";
+    let proxy = proxy(&v1, &v2, eject);
     let mut client = proxy.connect();
     assert_eq!(play(&proxy, &mut client, 0..8_000), 8_000);
     let verdict = &get(&proxy)["verdicts"][0];
     assert_eq!(verdict["answer"], "undecided");
-    let compared = verdict["findings"][0]["numbers"]["amount"]["canary"]["requests"].as_u64();
-    assert!(compared.is_some_and(|requests| requests > 500), "it was compared: {verdict}");
+    let findings = verdict["findings"].as_array().expect("findings");
+    assert_eq!(findings.len(), 6);
+    for finding in findings {
+        let kind = if finding["amount"] == "ggr" { "derived_amount" } else { "amount" };
+        let compared = finding["numbers"][kind]["canary"]["requests"].as_u64();
+        assert!(compared.is_some_and(|requests| requests > 500), "it was compared: {finding}");
+    }
     assert!(page(&proxy).contains("gate=\"amount_high.payout\""));
 }

@@ -30,6 +30,17 @@ pub fn amount_bucket(amount: f64) -> usize {
     (power - f64::from(FIRST_POWER - 1)).clamp(0.0, (AMOUNT_BUCKETS - 1) as f64) as usize
 }
 
+/// The bucket of an amount that is not negative, or of its size if it is, so that the lower edge is right
+/// in the mean over `draw`, from 0 to below 1: the edge below, or the one above, the likelier the nearer.
+/// A margin is the small difference of large amounts, in which a few percent of each would be all of it.
+pub fn rounded_bucket(amount: f64, draw: f64) -> usize {
+    let amount = amount.abs();
+    let bucket = amount_bucket(amount);
+    let (below, above) = (lower(bucket), lower(bucket + 1));
+    let up = bucket < AMOUNT_BUCKETS - 1 && draw * (above - below) < amount - below;
+    bucket + usize::from(up)
+}
+
 /// The least amount of a bucket.
 fn lower(bucket: usize) -> f64 {
     if bucket == 0 { 0.0 } else { GROWTH.powi(bucket as i32 - 1 + FIRST_POWER) }
@@ -66,6 +77,14 @@ impl Clip {
         lower(self.0)
     }
 
+    /// Mean of amounts in rounded buckets, by how often each was met, clipped here; 0 of none.
+    pub fn mean(self, counts: &[u64; AMOUNT_BUCKETS]) -> f64 {
+        let clipped = |bucket| lower(bucket).min(self.amount());
+        let all = counts.iter().enumerate();
+        let sum: f64 = all.map(|(bucket, count)| *count as f64 * clipped(bucket)).sum();
+        sum / (counts.iter().sum::<u64>().max(1) as f64)
+    }
+
     /// Which of the buckets that are bet on an amount's bucket is.
     pub(super) fn relative(self, bucket: usize) -> usize {
         match bucket {
@@ -89,6 +108,16 @@ pub struct Amounts {
     pub(super) requests: u64,
     /// Of the clipped amounts.
     pub(super) sum: f64,
+    signed: Option<Box<Signed>>,
+}
+
+/// What amounts have beside that may be negative.
+#[derive(Debug, Clone, PartialEq)]
+struct Signed {
+    /// Mean size of the baseline's amounts, known before the first block.
+    size: f64,
+    /// Those below 0, by their size.
+    below: [u64; BUCKETS],
 }
 
 /// The same without the buckets that are empty.
@@ -97,12 +126,23 @@ struct Sparse {
     clip: Clip,
     counts: Vec<(u8, u64)>,
     sum: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signed: Option<SparseSigned>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SparseSigned {
+    size: f64,
+    below: Vec<(u8, u64)>,
 }
 
 impl From<Amounts> for Sparse {
     fn from(amounts: Amounts) -> Self {
-        let counts = (0..).zip(amounts.counts).filter(|(_, count)| *count > 0);
-        Self { clip: amounts.clip, counts: counts.collect(), sum: amounts.sum }
+        let met = |counts: [u64; BUCKETS]| (0..).zip(counts).filter(|(_, count)| *count > 0);
+        let signed = (amounts.signed)
+            .map(|signed| SparseSigned { size: signed.size, below: met(signed.below).collect() });
+        let counts = met(amounts.counts).collect();
+        Self { clip: amounts.clip, counts, sum: amounts.sum, signed }
     }
 }
 
@@ -111,12 +151,21 @@ impl TryFrom<Sparse> for Amounts {
 
     fn try_from(sparse: Sparse) -> Result<Self, Self::Error> {
         let mut amounts = Self { sum: sparse.sum, ..Self::new(sparse.clip) };
-        for (bucket, count) in sparse.counts {
-            let held = amounts.counts.get_mut(usize::from(bucket));
-            // More than any block has may stand in a file.
-            let count = count.min(u32::MAX.into());
-            *held.ok_or("there is no such bucket of amounts")? += count;
-            amounts.requests += count;
+        let mut hold = |counts: &mut [u64; BUCKETS], met: Vec<(u8, u64)>| {
+            for (bucket, count) in met {
+                let held = counts.get_mut(usize::from(bucket));
+                // More than any block has may stand in a file.
+                let count = count.min(u32::MAX.into());
+                *held.ok_or("there is no such bucket of amounts")? += count;
+                amounts.requests += count;
+            }
+            Ok::<_, Self::Error>(())
+        };
+        hold(&mut amounts.counts, sparse.counts)?;
+        if let Some(SparseSigned { size, below: met }) = sparse.signed {
+            let mut below = [0; BUCKETS];
+            hold(&mut below, met)?;
+            amounts.signed = Some(Box::new(Signed { size, below }));
         }
         Ok(amounts)
     }
@@ -125,7 +174,7 @@ impl TryFrom<Sparse> for Amounts {
 impl Amounts {
     /// No amounts yet.
     pub fn new(clip: Clip) -> Self {
-        Self { clip, counts: [0; BUCKETS], requests: 0, sum: 0.0 }
+        Self { clip, counts: [0; BUCKETS], requests: 0, sum: 0.0, signed: None }
     }
 
     /// What was counted between two readings of counts that only grow, and wrap. The sum is that of
@@ -136,17 +185,60 @@ impl Amounts {
         clip: Clip,
     ) -> Self {
         let mut between = Self::new(clip);
-        for (bucket, (before, after)) in before.iter().zip(after).enumerate() {
-            let count = u64::from(after.wrapping_sub(*before));
-            if count == 0 {
-                continue;
-            }
+        for (bucket, count) in growth(before, after) {
             between.counts[clip.relative(bucket)] += count;
             between.requests += count;
             let middle = lower(bucket) * GROWTH.sqrt();
             between.sum += count as f64 * middle.min(clip.amount());
         }
         between
+    }
+
+    /// The same of amounts in rounded buckets, those of zero and more in the first readings and those
+    /// `below` 0 in others. `size` is the mean size of the baseline's, known like the clip.
+    pub fn between_signed(
+        above: [&[u32; AMOUNT_BUCKETS]; 2],
+        below: [&[u32; AMOUNT_BUCKETS]; 2],
+        clip: Clip,
+        size: f64,
+    ) -> Self {
+        let mut between = Self::of_derived(clip, size);
+        let signs = [(above, false), (below, true)];
+        for ([before, after], negative) in signs {
+            for (bucket, count) in growth(before, after) {
+                between.add(bucket, negative, count);
+            }
+        }
+        between
+    }
+
+    /// No amounts yet, that may be negative; the baseline's are of mean `size` without their signs.
+    pub fn of_derived(clip: Clip, size: f64) -> Self {
+        let signed = Some(Box::new(Signed { size, below: [0; BUCKETS] }));
+        Self { signed, ..Self::new(clip) }
+    }
+
+    /// Counts a request and its amount, which may be negative, in its [`rounded_bucket`].
+    #[cfg(test)]
+    pub(in super::super) fn record_rounded(&mut self, amount: f64, draw: f64) {
+        self.add(rounded_bucket(amount, draw), amount < 0.0, 1);
+    }
+
+    /// Counts requests with an amount of this rounded bucket.
+    fn add(&mut self, bucket: usize, negative: bool, count: u64) {
+        let counts = match &mut self.signed {
+            Some(signed) if negative => &mut signed.below,
+            _ => &mut self.counts,
+        };
+        counts[self.clip.relative(bucket)] += count;
+        self.requests += count;
+        let sum = count as f64 * lower(bucket).min(self.clip.amount());
+        self.sum += if negative { -sum } else { sum };
+    }
+
+    /// Mean size of the baseline's amounts, if they may be negative.
+    pub(super) fn size(&self) -> Option<f64> {
+        self.signed.as_ref().map(|signed| signed.size)
     }
 
     /// Counts a request and its amount, 0 if it had none.
@@ -173,10 +265,27 @@ impl Amounts {
         self.requests
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = (f64, u64)> {
-        let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        counts.map(|(bucket, count)| (value(bucket), *count))
+    /// About how much memory it takes, in bytes.
+    pub(in super::super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.signed.as_deref().map_or(0, size_of_val)
     }
+
+    /// Amounts as shares of the clip, and how often each came.
+    pub(super) fn values(&self) -> impl Iterator<Item = (f64, u64)> {
+        let above = self.counts.iter().enumerate().map(|(bucket, count)| (value(bucket), *count));
+        let below = self.signed.iter().flat_map(|signed| signed.below.iter().enumerate());
+        let below = below.map(|(bucket, count)| (-value(bucket), *count));
+        above.chain(below).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// What was counted between two readings, by bucket, of those that were met.
+fn growth<'r>(
+    before: &'r [u32; AMOUNT_BUCKETS],
+    after: &'r [u32; AMOUNT_BUCKETS],
+) -> impl Iterator<Item = (usize, u64)> + use<'r> {
+    let counts = before.iter().zip(after).map(|(b, a)| u64::from(a.wrapping_sub(*b)));
+    counts.enumerate().filter(|(_, count)| *count > 0)
 }
 
 #[cfg(test)]
@@ -221,6 +330,49 @@ mod tests {
         assert_eq!(Clip::of_baseline(&counts), above(50.0));
         counts[AMOUNT_BUCKETS - 1] = 1_000;
         assert_eq!(Clip::of_baseline(&counts), Some(Clip(AMOUNT_BUCKETS - 1)));
+    }
+
+    #[test]
+    fn rounded_buckets_are_right_in_the_mean() {
+        let mut rng = fastrand::Rng::with_seed(8);
+        for amount in [0.0, 1e-9, 0.07, 1.0, -9.99, 10.0, -1234.5, 6e12] {
+            let draws = 20_000;
+            let sum: f64 = (0..draws).map(|_| lower(rounded_bucket(amount, rng.f64()))).sum();
+            let mean = sum / f64::from(draws);
+            // A bucket is 10 % wide: half of it, over the root of the draws, and four times that.
+            assert!(
+                (mean - amount.abs()).abs() <= amount.abs() * 1.5e-3 + 1e-9,
+                "{amount}: {mean}"
+            );
+        }
+        assert_eq!([f64::NAN, f64::INFINITY].map(|a| rounded_bucket(a, 0.0)), [0, 511]);
+    }
+
+    #[test]
+    fn signed_readings_and_single_amounts_say_the_same() {
+        let clip = Clip::new(100.0).expect("a clip");
+        let mut single = Amounts::of_derived(clip, 40.0);
+        let (before, mut rng) = ([[u32::MAX; AMOUNT_BUCKETS]; 2], fastrand::Rng::with_seed(9));
+        let (mut after, mut sum) = (before, 0.0);
+        for _ in 0..10_000 {
+            let (amount, draw) = (rng.f64() * 180.0 - 90.0, rng.f64());
+            single.record_rounded(amount, draw);
+            sum += amount.clamp(-clip.amount(), clip.amount());
+            let count = &mut after[usize::from(amount < 0.0)][rounded_bucket(amount, draw)];
+            *count = count.wrapping_add(1);
+        }
+        let [above, below] = [0, 1].map(|sign| [&before[sign], &after[sign]]);
+        let between = Amounts::between_signed(above, below, clip, 40.0);
+        assert_eq!((between.counts, &between.signed), (single.counts, &single.signed));
+        assert_eq!((between.requests, between.size()), (10_000, Some(40.0)));
+        assert!((between.sum - single.sum).abs() < 1e-6, "{} {}", between.sum, single.sum);
+        // Half a bucket of 45, times the root of the 10,000 roundings, and four times that.
+        assert!((between.sum - sum).abs() < 4.0 * 2.3 * 100.0, "{} {sum}", between.sum);
+        let read = |text: &str| serde_json::from_str::<Amounts>(text);
+        let text = serde_json::to_string(&between).expect("JSON");
+        assert_eq!(read(&text).expect("amounts"), between);
+        let bad = r#"{"clip":3,"counts":[],"sum":0.0,"signed":{"size":1.0,"below":[[82,1]]}}"#;
+        assert!(read(bad).expect_err("82").to_string().contains("no such bucket"));
     }
 
     #[test]

@@ -87,6 +87,63 @@ proptest::proptest! {
     }
 }
 
+/// The exact expectation of a bet over `trials` independent values in each arm, given with their
+/// probabilities: it is that of one trial, to the power of their number.
+fn expectation_of_values(bet: Bet, trials: Arms<f64>, arms: Arms<&[(f64, f64)]>) -> f64 {
+    let one = |arm: &[(f64, f64)], log_e: &dyn Fn(f64) -> f64| -> f64 {
+        arm.iter().map(|(value, p)| p * log_e(*value).exp()).sum()
+    };
+    let canary = one(arms.canary, &|x| bet.log_e_of_values([(x, 1)], []));
+    let baseline = one(arms.baseline, &|y| bet.log_e_of_values([], [(y, 1)]));
+    (canary.ln() * trials.canary + baseline.ln() * trials.baseline).exp()
+}
+
+#[test]
+fn nobody_gets_rich_by_means_that_differ_as_tolerated() {
+    let (mut most, mut cases) = (0.0f64, 0);
+    for part in [0.01, 0.03, 0.1, 0.3, 0.8] {
+        for (n_c, n_b) in [(1.0, 1.0), (5.0, 45.0), (12.0, 3.0), (2.0, 60.0), (500.0, 4500.0)] {
+            let trials = Arms::new(n_c, n_b);
+            for excess in [0.0, 1e-3, 0.2] {
+                for center in [0.0, 0.3, 0.5, 0.9, 1.0] {
+                    let bet = Bet::difference(part, center, trials, excess);
+                    for mean in [0.0, 0.1, 0.45, 0.5, 0.8, 1.0] {
+                        let at = |mean: f64| [(0.0, 1.0 - mean), (1.0, mean)];
+                        let (canary, baseline) = (at((mean + excess).min(1.0)), at(mean));
+                        let e = expectation_of_values(bet, trials, Arms::new(&canary, &baseline));
+                        assert!(e.is_finite());
+                        most = most.max(e);
+                        cases += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(cases, 5 * 5 * 3 * 5 * 6);
+    // The bound is reached where the means are the centers.
+    assert!((most - 1.0).abs() < 1e-9, "the largest expectation is {most}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn nobody_gets_rich_by_any_values(
+        part in 0.0f64..0.99, center in 0.0f64..=1.0, excess in 0.0f64..0.5,
+        n_c in 1u32..100, n_b in 1u32..100, p in 0.0f64..1.0,
+        values in proptest::array::uniform4(0.0f64..=1.0),
+    ) {
+        let trials = Arms::new(n_c.into(), n_b.into());
+        let bet = Bet::difference(part, center, trials, excess);
+        let [a, b, c, d] = values;
+        let mean = |a: f64, b: f64| p * a + (1.0 - p) * b;
+        // The canary's values are made smaller until its mean is at the boundary.
+        let fits = ((mean(a, b) + excess) / mean(c, d).max(1e-9)).min(1.0);
+        let baseline = [(a, p), (b, 1.0 - p)];
+        let canary = [(c * fits, p), (d * fits, 1.0 - p)];
+        let e = expectation_of_values(bet, trials, Arms::new(&canary, &baseline));
+        proptest::prop_assert!(e <= 1.0 + 1e-9, "{e}");
+    }
+}
+
 #[test]
 fn extreme_counts_stay_finite() {
     const MANY: u64 = 1_000_000_000;

@@ -96,7 +96,8 @@ fn a_slow_canary_fails_after_its_warm_up() {
 
 /// Limits of `names` alone, each with 5 % tolerated.
 fn amounts(names: &[&str]) -> Limits {
-    let limit = |name: &&str| AmountLimit { name: (*name).to_owned(), tolerance: 0.05 };
+    let limit =
+        |name: &&str| AmountLimit { name: (*name).to_owned(), tolerance: 0.05, derived: false };
     let amounts = names.iter().map(limit).collect();
     Limits { errors: None, p95: None, p99: None, amounts, ..limits() }
 }

@@ -10,7 +10,9 @@ fn limits() -> Limits {
         errors: Tolerance::new(1.1, 1e-4),
         p95: Some(0.2),
         p99: Some(0.2),
-        amounts: vec![AmountLimit { name: "payout".to_owned(), tolerance: 0.05 }],
+        amounts: [("payout", false), ("ggr", true)]
+            .map(|(name, derived)| AmountLimit { name: name.to_owned(), tolerance: 0.05, derived })
+            .into(),
         warm_up: Duration::from_secs(2),
         ..base
     }
@@ -51,6 +53,13 @@ fn played(seconds: u64, share: f64) -> (Recorder, Duration) {
         };
         let block = Box::new(Arms::new(amounts(100), amounts(1_900)));
         recorder.tell(Entry::Amounts { at, number: 0, block });
+        let mut derived = |requests: u32| {
+            let mut all = Amounts::of_derived(clip, 20.0);
+            (0..requests).for_each(|_| all.record_rounded(rng.f64() * 120.0 - 60.0, rng.f64()));
+            all
+        };
+        let block = Box::new(Arms::new(derived(100), derived(1_900)));
+        recorder.tell(Entry::Amounts { at, number: 1, block });
         match second % 7 {
             3 => recorder.tell(Entry::WeightStep),
             5 => recorder.tell(Entry::Dispersion(1.0 + rng.f64())),
@@ -77,12 +86,46 @@ fn a_record_leads_to_the_same_verdict_to_the_last_digit() {
         let (recorder, at) = played(40, share);
         let verdict = recorder.comparison().verdict(at);
         assert_eq!(verdict.answer == Answer::Fail, share > 0.1);
-        assert_eq!(verdict.findings.len(), 5);
+        assert_eq!(verdict.findings.len(), 7);
         let (title, record) = again(&recorder, at);
         assert!(record.is_whole() && !record.is_empty());
         assert_eq!(title.verdict, verdict);
         assert_eq!(record.judge(title.at), verdict);
     }
+}
+
+#[test]
+fn a_canary_that_fails_by_a_derived_amount_fails_by_its_record_too() {
+    let limits = Limits { warm_up: Duration::ZERO, ..limits() };
+    let mut recorder = Recorder::new(Comparison::new(limits, 1.0, Duration::ZERO));
+    let clip = Clip::new(50.0).expect("a clip");
+    let arm = |requests: u64, amount: f64| {
+        let mut all = Amounts::of_derived(clip, 10.0);
+        (0..requests).for_each(|_| all.record_rounded(amount, 0.3));
+        all
+    };
+    let seconds = (1..=60).map(Duration::from_secs);
+    for at in seconds {
+        let block = Box::new(Arms::new(arm(100, -7.5), arm(900, 3.1)));
+        recorder.tell(Entry::Amounts { at, number: 1, block });
+    }
+    let at = Duration::from_secs(60);
+    let verdict = recorder.comparison().verdict(at);
+    assert_eq!((verdict.answer, &*verdict.findings[0].gate()), (Answer::Fail, "amount_low.ggr"));
+    assert!(
+        verdict
+            .reason
+            .contains("the canary has a lower `ggr` than is tolerated; `ggr` has a mean of -7"),
+        "{}",
+        verdict.reason
+    );
+    assert!(verdict.reason.contains("tolerated a difference of 0.5000;"), "{}", verdict.reason);
+    let (title, record) = again(&recorder, at);
+    assert_eq!((&title.verdict, record.judge(at)), (&verdict, verdict.clone()));
+    let mut wider = record.limits().clone();
+    wider.amounts[1].tolerance = 0.99;
+    let wider = record.judge_by(wider, at).reason;
+    assert!(wider.contains("tolerated a difference of 9.9000;"), "{wider}");
 }
 
 #[test]

@@ -95,10 +95,7 @@ impl fmt::Display for Finding {
                 }
             }
             Numbers::Amount { canary, baseline, ratio, clipped_at, tolerated_ratio } => {
-                if let Some(amount) = &self.amount {
-                    write!(f, "`{amount}` has ")?;
-                }
-                write!(f, "{canary} of the canary against {baseline}")?;
+                self.means(f, canary, baseline)?;
                 if let Some(ratio) = ratio {
                     write!(f, ", {ratio:.3} times")?;
                 }
@@ -106,6 +103,25 @@ impl fmt::Display for Finding {
                     write!(f, ", clipped at {clip:.2}")?;
                 }
                 write!(f, "; tolerated a ratio of {tolerated_ratio:.3}")?;
+            }
+            Numbers::DerivedAmount {
+                canary,
+                baseline,
+                difference,
+                clipped_at,
+                tolerated_difference,
+            } => {
+                self.means(f, canary, baseline)?;
+                if let Some(difference) = difference {
+                    let which = if *difference < 0.0 { "lower" } else { "higher" };
+                    write!(f, ", {:.4} {which}", difference.abs())?;
+                }
+                if let Some(clip) = clipped_at {
+                    write!(f, ", clipped at {clip:.2} either way")?;
+                }
+                if let Some(tolerated) = tolerated_difference {
+                    write!(f, "; tolerated a difference of {tolerated:.4}")?;
+                }
             }
         }
         match self.component {
@@ -119,6 +135,13 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
+    fn means(&self, f: &mut fmt::Formatter<'_>, canary: &Mean, baseline: &Mean) -> fmt::Result {
+        if let Some(amount) = &self.amount {
+            write!(f, "`{amount}` has ")?;
+        }
+        write!(f, "{canary} of the canary against {baseline}")
+    }
+
     fn counts(&self, f: &mut fmt::Formatter<'_>, counts: &Counts, what: &str) -> fmt::Result {
         let Counts { canary_since_onset: canary, baseline_since_onset: baseline, .. } = counts;
         if canary.requests > 0

@@ -1,5 +1,5 @@
 use super::{
-    super::{comparison::Comparison, limits::Limits, wealth::Guarantee},
+    super::{amount::Amounts, comparison::Comparison, limits::Limits, wealth::Guarantee},
     *,
 };
 use crate::config::schema::{Eject, EjectErrors};
@@ -50,6 +50,30 @@ fn a_verdict_survives_being_written() {
     assert_eq!(json["answer"], "fail");
     assert_eq!(counts["canary_since_onset"]["failures"], 15);
     assert_eq!(json["findings"][0]["component"]["ratio"], 50.0);
+}
+
+#[test]
+fn a_derived_amount_is_told_in_money() {
+    let mut test = AmountTest::of_derived(Side::Low, 0.05, Guarantee::Alpha(1e-3), None);
+    let before = Finding::of_amount("ggr", &test, Duration::ZERO);
+    assert_eq!(before.to_string(), "`ggr` has no requests of the canary against no requests");
+    let arm = |requests: u32, amount: f64| {
+        let mut all = Amounts::of_derived(Clip::new(20.0).expect("a clip"), 6.0);
+        (0..requests).for_each(|n| all.record_rounded(amount, f64::from(n) / f64::from(requests)));
+        all
+    };
+    let (canary, baseline) = (arm(10, -2.0), arm(90, 0.5));
+    test.observe(Arms::new(&canary, &baseline), Duration::from_secs(7));
+    let finding = Finding::of_amount("ggr", &test, Duration::from_secs(2));
+    assert_eq!((&*finding.gate(), finding.component), ("amount_low.ggr", None));
+    assert_eq!(
+        finding.to_string(),
+        "`ggr` has a mean of -2.0072 over 10 requests of the canary against a mean of 0.5002 over 90 \
+         requests, 2.5074 lower, clipped at 19.19 either way; tolerated a difference of 0.3000"
+    );
+    let text = serde_json::to_string(&[before, finding]).expect("JSON");
+    let read: Vec<Finding> = serde_json::from_str(&text).expect("findings");
+    assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
 }
 
 #[test]

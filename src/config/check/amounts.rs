@@ -124,19 +124,10 @@ pub(super) fn compared(
     }
     for (name, tolerance) in compared {
         let path = path.key(name);
-        let amount = service.amounts.get(name);
-        if amount.is_none() {
+        if !service.amounts.contains_key(name) {
             let message = no_such("amount", name, &service.amounts).unwrap_or_else(|| {
                 format!("the service has no amounts; write `{name}` below its amounts first")
             });
-            found.push(Finding::of_name(path.clone(), message));
-        }
-        if let Some(sum) = amount.and_then(|amount| amount.is.as_ref()) {
-            let names: Vec<_> = sum.terms.iter().map(|term| term.name.as_str()).collect();
-            let message = format!(
-                "`{name}` is derived, and what may be below zero has no share to tolerate; write those that it is made of: {}",
-                names.join(", ")
-            );
             found.push(Finding::of_name(path.clone(), message));
         }
         if tolerance.0 >= 1.0 {
@@ -202,15 +193,15 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_measured_is_compared() {
+    fn what_is_compared_is_an_amount_measured_or_derived() {
         assert_problems(
             "    amounts: { stake: { header: x-stake, remove: true }, payout: { header: x-payout }, ggr: { is: stake - payout } }
-    eject: { amounts: { stake: 100%, payot: 5%, ggr: 5%, payout: 5% } }
+    eject: { amounts: { stake: 100%, payot: 5%, ggr: 100%, payout: 5% } }
 ",
             "\
 9:32: services.a.eject.amounts.stake: tolerates an amount of nothing; write less than 100%
 9:38: services.a.eject.amounts.payot: no amount `payot`; did you mean `payout`?
-9:49: services.a.eject.amounts.ggr: `ggr` is derived, and what may be below zero has no share to tolerate; write those that it is made of: stake, payout",
+9:54: services.a.eject.amounts.ggr: tolerates an amount of nothing; write less than 100%",
         );
         assert_problems(
             "    amounts: { stake: { header: x-stake } }

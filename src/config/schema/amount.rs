@@ -20,7 +20,7 @@ pub struct Amount {
     pub header: Option<String>,
     /// The client does not get the field. Default: it does.
     pub remove: bool,
-    /// What it is made of, such as `stake - payout`. Derived amounts are shown and not compared.
+    /// What it is made of, such as `stake - payout`. It may be negative.
     pub is: Option<AmountSum>,
 }
 

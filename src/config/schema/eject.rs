@@ -36,7 +36,8 @@ pub struct Eject {
     /// Tolerated excess of latency quantiles. Default: not compared.
     pub latency: Option<EjectLatency>,
     /// Tolerated difference of the mean of each amount named, less or more, relative to the
-    /// baseline's; below `100%`. Default: not compared.
+    /// baseline's; of a derived one, which may be negative, to the mean of the baseline's amounts
+    /// without their signs. Below `100%`. Default: not compared.
     pub amounts: Option<IndexMap<String, Share>>,
 }
 

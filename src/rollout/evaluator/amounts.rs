@@ -2,11 +2,25 @@
 
 use crate::{
     analysis::{AMOUNT_BUCKETS, Amounts, Arms, Clip},
+    registry::AmountEvidenceState,
     snapshot::Stratum,
 };
 
-/// Amounts so far of one version, over all workers.
-type Sums = [u32; AMOUNT_BUCKETS];
+/// Amounts so far of one version, over all workers: those of zero and more, and those below by their
+/// size, if there may be any.
+#[derive(Debug)]
+struct Sums {
+    above: Box<[u32; AMOUNT_BUCKETS]>,
+    below: Option<Box<[u32; AMOUNT_BUCKETS]>>,
+}
+
+/// How they are measured.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    clip: Clip,
+    /// Mean size of the baseline's, which is asked of amounts that may be negative.
+    size: f64,
+}
 
 /// What was seen when the open blocks began.
 #[derive(Debug)]
@@ -14,16 +28,16 @@ pub(super) struct Seen {
     /// Number of the amount in the limits.
     number: usize,
     /// By parity.
-    sums: [Arms<Box<Sums>>; 2],
+    sums: [Arms<Sums>; 2],
     /// What the baseline has shown before the canary began, else, where that is too little, before the
     /// first block that is compared. It stays: means of amounts clipped elsewhere are other means.
-    clip: Option<Clip>,
+    scale: Option<Scale>,
 }
 
 impl Seen {
     pub(super) fn new(stratum: &Stratum, arms: Arms<u16>, number: usize) -> Self {
         let sums = read(stratum, arms, number);
-        Self { number, clip: clip(&sums), sums }
+        Self { number, scale: scale(&sums), sums }
     }
 
     /// Closes the open blocks, which begins the next ones: one of each parity, none before it is known
@@ -35,36 +49,50 @@ impl Seen {
     ) -> impl Iterator<Item = Arms<Amounts>> + use<> {
         let sums = read(stratum, arms, self.number);
         let before = std::mem::replace(&mut self.sums, sums);
-        let between = |clip| {
+        let blocks = |scale| {
             let both = before.iter().zip(&self.sums);
             let blocks = both.map(|(before, after)| {
-                let of = |before: &Sums, after: &Sums| Amounts::between(before, after, clip);
+                let of = |before: &Sums, after: &Sums| between(before, after, scale);
                 Arms::new(of(&before.canary, &after.canary), of(&before.baseline, &after.baseline))
             });
             blocks.collect::<Vec<_>>()
         };
-        let blocks = self.clip.map(between);
-        self.clip = self.clip.or_else(|| clip(&self.sums));
+        let blocks = self.scale.map(blocks);
+        self.scale = self.scale.or_else(|| scale(&self.sums));
         blocks.into_iter().flatten()
     }
 }
 
-fn clip(sums: &[Arms<Box<Sums>>; 2]) -> Option<Clip> {
-    let mut counts = [0; AMOUNT_BUCKETS];
-    for sums in sums {
-        for (count, sum) in counts.iter_mut().zip(sums.baseline.iter()) {
-            *count += u64::from(*sum);
+fn between(before: &Sums, after: &Sums, Scale { clip, size }: Scale) -> Amounts {
+    match (&before.below, &after.below) {
+        (Some(b), Some(a)) => {
+            Amounts::between_signed([&before.above, &after.above], [b, a], clip, size)
         }
+        _ => Amounts::between(&before.above, &after.above, clip),
     }
-    Clip::of_baseline(&counts)
 }
 
-fn read(stratum: &Stratum, arms: Arms<u16>, number: usize) -> [Arms<Box<Sums>>; 2] {
+fn scale(sums: &[Arms<Sums>; 2]) -> Option<Scale> {
+    let mut counts = [0; AMOUNT_BUCKETS];
+    for Arms { baseline, .. } in sums {
+        for sums in std::iter::once(&baseline.above).chain(&baseline.below) {
+            for (count, sum) in counts.iter_mut().zip(sums.iter()) {
+                *count += u64::from(*sum);
+            }
+        }
+    }
+    Clip::of_baseline(&counts).map(|clip| Scale { clip, size: clip.mean(&counts) })
+}
+
+fn read(stratum: &Stratum, arms: Arms<u16>, number: usize) -> [Arms<Sums>; 2] {
     let of = |version: u16, parity| {
-        let mut sums = Box::new([0; AMOUNT_BUCKETS]);
-        let evidence = &stratum.arms[usize::from(version)].amounts[number].evidence;
-        evidence.cells.iter().for_each(|cells| cells.add_to(parity, &mut sums));
-        sums
+        let arm = &stratum.arms[usize::from(version)].amounts[number];
+        let sums = |evidence: &AmountEvidenceState| {
+            let mut sums = Box::new([0; AMOUNT_BUCKETS]);
+            evidence.cells.iter().for_each(|cells| cells.add_to(parity, &mut sums));
+            sums
+        };
+        Sums { above: sums(&arm.evidence), below: arm.below.as_deref().map(sums) }
     };
     [0, 1].map(|parity| Arms::new(of(arms.canary, parity), of(arms.baseline, parity)))
 }
@@ -75,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        analysis::{Answer, Comparison, Limits, amount_bucket},
+        analysis::{Answer, Comparison, Limits},
         config::{schema::Eject, units::Share},
         registry::Registry,
         snapshot::{AmountArm, Arm},
@@ -83,7 +111,7 @@ mod tests {
 
     const ARMS: Arms<u16> = Arms { canary: 1, baseline: 0 };
 
-    fn stratum() -> Stratum {
+    fn stratum(derived: bool) -> Stratum {
         let mut registry = Registry::new(2);
         let amounts = Some([("payout".to_owned(), Share(0.05))].into_iter().collect());
         let eject = Eject { amounts, warm_up: Some(Duration::ZERO), ..Eject::default() };
@@ -92,27 +120,35 @@ mod tests {
             amounts: Box::new([AmountArm {
                 number: 0,
                 evidence: registry.amount_evidence(version, None, "x-payout"),
+                below: derived.then(|| registry.amount_evidence(version, None, "below")),
             }]),
         });
-        let limits = Limits::of(&eject, &Eject::default(), 1e-3);
+        let mut limits = Limits::of(&eject, &Eject::default(), 1e-3);
+        limits.amounts[0].derived = derived;
         let slo = Default::default();
         Stratum { route: None, limits, slo, deadline: None, arms: arms.into() }
     }
 
     /// Has `version` answer `requests`, half of which pay `factor` times 10 in the mean.
     fn serve(stratum: &Stratum, version: u16, requests: u32, factor: f64, rng: &mut fastrand::Rng) {
-        let cells = &stratum.arms[usize::from(version)].amounts[0].evidence.cells;
+        let amount = &stratum.arms[usize::from(version)].amounts[0];
         for _ in 0..requests {
             let paid = if rng.bool() { -10.0 * factor * (1.0 - rng.f64()).ln() } else { 0.0 };
-            let bucket = amount_bucket(paid) as u16;
-            cells.of(rng.usize(..2)).record(rng.u8(..2), bucket);
+            // Of what is derived, 8 are kept of each.
+            let carried = if amount.below.is_some() { 8.0 - paid } else { paid };
+            amount.record(rng.usize(..2), rng.u8(..2), carried, || rng.f64());
         }
     }
 
     /// What a canary has come to that pays `factor` times as much: the seconds until it failed, and its
     /// comparison.
-    fn run(factor: f64, seconds: u64, rng: &mut fastrand::Rng) -> (Option<u64>, Comparison) {
-        let stratum = stratum();
+    fn run(
+        derived: bool,
+        factor: f64,
+        seconds: u64,
+        rng: &mut fastrand::Rng,
+    ) -> (Option<u64>, Comparison) {
+        let stratum = stratum(derived);
         let mut comparison = Comparison::new(stratum.limits.clone(), 1.0, Duration::ZERO);
         let mut seen = Seen::new(&stratum, ARMS, 0);
         for second in 1..=seconds {
@@ -132,8 +168,13 @@ mod tests {
     #[test]
     fn a_canary_that_pays_too_much_or_nothing_is_found_by_what_the_cells_hold() {
         let mut rng = fastrand::Rng::with_seed(3);
-        for (factor, gate) in [(1.5, "amount_high.payout"), (0.0, "amount_low.payout")] {
-            let (second, comparison) = run(factor, 60, &mut rng);
+        for (derived, factor, gate) in [
+            (false, 1.5, "amount_high.payout"),
+            (false, 0.0, "amount_low.payout"),
+            (true, 2.0, "amount_low.payout"),
+            (true, 0.0, "amount_high.payout"),
+        ] {
+            let (second, comparison) = run(derived, factor, 60, &mut rng);
             assert!(second.is_some_and(|second| second <= 30), "{factor}: {second:?}");
             let verdict = comparison.verdict(Duration::from_secs(60));
             assert_eq!(verdict.findings[0].gate(), gate, "{}", verdict.reason);
@@ -143,8 +184,8 @@ mod tests {
     #[test]
     fn equal_canaries_are_not_ejected() {
         let mut rng = fastrand::Rng::with_seed(4);
-        for _ in 0..10 {
-            let (second, comparison) = run(1.0, 120, &mut rng);
+        for derived in [false, true].repeat(5) {
+            let (second, comparison) = run(derived, 1.0, 120, &mut rng);
             assert_eq!(second, None, "{}", comparison.verdict(Duration::from_secs(120)).reason);
             assert!(comparison.log_evidence().is_finite(), "it was compared");
         }
@@ -152,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_first_block_only_tells_where_to_clip() {
-        let (stratum, mut rng) = (stratum(), fastrand::Rng::with_seed(5));
+        let (stratum, mut rng) = (stratum(false), fastrand::Rng::with_seed(5));
         let mut seen = Seen::new(&stratum, ARMS, 0);
         serve(&stratum, 0, 100, 1.0, &mut rng);
         assert_eq!(seen.close(&stratum, ARMS).count(), 0, "too few to tell");
