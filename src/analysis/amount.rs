@@ -182,7 +182,11 @@ impl AmountTest {
 
     /// Whether its parts fit each other, as those read from a file may not.
     pub(super) fn is_sound(&self) -> bool {
-        self.wealth.has_components(FACTORS.len())
+        let bets = match self.question {
+            Question::Ratio(_) => FACTORS.len(),
+            Question::Difference(_) => difference::PARTS.len(),
+        };
+        self.wealth.has_components(bets) && self.onsets.len() == bets
     }
 
     /// Which way the canary may be worse.
