@@ -19,9 +19,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     counts::Tally,
     latency::{Latencies, Quantile, first_at_or_above},
+    limits::Limits,
     verdict::{Answer, Finding, Metric, Numbers, Verdict, known},
     wealth::{Guarantee, Wealth, log_sum},
 };
+use crate::config::schema::Eject;
 
 /// Bets: the share of bad requests as a multiple of the bound.
 const FACTORS: [f64; 8] = [1.2, 1.4, 1.8, 2.7, 5.0, 12.0, 50.0, 400.0];
@@ -53,7 +55,7 @@ impl Source {
 }
 
 /// What share of requests may be bad.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bound {
     metric: Metric,
     source: Source,
@@ -79,7 +81,7 @@ impl Bound {
 }
 
 /// A running judgement of one version.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Alone {
     began: Duration,
     alpha: f64,
@@ -88,7 +90,7 @@ pub struct Alone {
     failed: Option<Box<Verdict>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Test {
     bound: Bound,
     /// First bucket that is slow.
@@ -151,8 +153,30 @@ impl Alone {
         Guarantee::Alpha(self.alpha).log_threshold()
     }
 
+    /// Alpha and the failures that it must have; nothing else is compared.
+    pub(super) fn limits(&self) -> Limits {
+        let nothing = Eject::default();
+        let least_failures = self.least_failures;
+        Limits { least_failures, ..Limits::of(&nothing, &nothing, self.alpha) }
+    }
+
+    /// The same judgement before it was told anything, by another alpha and other failures.
+    pub(super) fn anew(&self, alpha: f64, least_failures: u64) -> Self {
+        let bounds: Vec<_> = self.tests.iter().map(|test| test.bound).collect();
+        Self::new(&bounds, alpha, least_failures, self.began)
+    }
+
+    /// Whether its parts fit each other, as those read from a file may not.
+    pub(super) fn is_sound(&self) -> bool {
+        let good = |test: &Test| {
+            let share = test.bound.share;
+            (LEAST_BOUND..=MOST).contains(&share) && test.wealth.has_components(FACTORS.len())
+        };
+        self.tests.iter().all(good)
+    }
+
     /// Evidence of all bounds together, each with the same weight, in nats.
-    fn log_evidence(&self) -> f64 {
+    pub(super) fn log_evidence(&self) -> f64 {
         log_sum(self.tests.iter().map(Test::log)) - (self.tests.len() as f64).ln()
     }
 

@@ -68,7 +68,7 @@ pub use latency::{
 };
 pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
-pub use record::{Entry, Record, Recorder, Title, Unreadable};
+pub use record::{Entry, Judge, Judged, Record, Recorder, Title, Unreadable};
 pub use usual::Usual;
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};

@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Amounts, Answer, Arms, Comparison, Latencies, Limits, SlowFrom, SparseLatencies, Tally, Verdict,
+    Alone, Amounts, Answer, Arms, Comparison, Latencies, Limits, SlowFrom, SparseLatencies, Tally,
+    Verdict,
 };
 
 /// Largest half, in bytes, about.
@@ -50,6 +51,15 @@ pub enum Entry {
         /// What both arms did.
         block: Box<Arms<Amounts>>,
     },
+    /// What a version did that serves alone.
+    Alone {
+        /// The block's end.
+        at: Duration,
+        /// Requests and failures.
+        errors: Tally,
+        /// Its latencies.
+        latencies: SparseLatencies,
+    },
     /// The weights changed.
     WeightStep,
     /// Failures come in clusters of this size from the next block on.
@@ -65,56 +75,65 @@ impl Entry {
                     size_of::<(u16, u64)>() * (block.canary.len() + block.baseline.len())
                 }
                 Self::Amounts { block, .. } => block.canary.bytes() + block.baseline.bytes(),
+                Self::Alone { latencies, .. } => size_of::<(u16, u64)>() * latencies.len(),
                 Self::Errors { .. } | Self::WeightStep | Self::Dispersion(_) => 0,
             }
     }
 }
 
-/// A running comparison and what it was told lately.
+/// What can be told something: a comparison, or a version that serves alone.
+pub trait Judge: Clone + Into<Judged> {
+    /// Takes in what it is told.
+    fn told(&mut self, entry: &Entry);
+
+    /// Whether nothing that it is told changes it any more.
+    fn has_failed(&self) -> bool;
+}
+
+/// A running judgement and what it was told lately.
 #[derive(Debug, Clone)]
-pub struct Recorder {
-    comparison: Comparison,
+pub struct Recorder<J> {
+    judge: J,
     /// The older one first.
-    halves: [Half; 2],
+    halves: [Half<J>; 2],
 }
 
 #[derive(Debug, Clone)]
-struct Half {
-    began: Comparison,
+struct Half<J> {
+    began: J,
     entries: Vec<Entry>,
     bytes: usize,
 }
 
-impl Half {
-    fn new(began: Comparison) -> Self {
+impl<J> Half<J> {
+    fn new(began: J) -> Self {
         Self { began, entries: Vec::new(), bytes: 0 }
     }
 }
 
-impl Recorder {
-    /// Of a comparison that was told nothing yet.
-    pub fn new(comparison: Comparison) -> Self {
-        let halves = [0, 1].map(|_| Half::new(comparison.clone()));
-        Self { comparison, halves }
+impl<J: Judge> Recorder<J> {
+    /// Of a judgement that was told nothing yet.
+    pub fn new(judge: J) -> Self {
+        let halves = [0, 1].map(|_| Half::new(judge.clone()));
+        Self { judge, halves }
     }
 
-    /// The comparison.
-    pub fn comparison(&self) -> &Comparison {
-        &self.comparison
+    /// The judgement.
+    pub fn judge(&self) -> &J {
+        &self.judge
     }
 
-    /// Tells the comparison something. What it is told once it has failed changes nothing, and is not
-    /// kept.
+    /// Tells it something. What it is told once it has failed changes nothing, and is not kept.
     pub fn tell(&mut self, entry: Entry) {
-        if self.comparison.answer() == Answer::Fail {
+        if self.judge.has_failed() {
             return;
         }
         let half = &mut self.halves[1];
         if half.bytes >= HALF_BYTES {
-            let new = Half::new(self.comparison.clone());
+            let new = Half::new(self.judge.clone());
             self.halves[0] = std::mem::replace(half, new);
         }
-        self.comparison.told(&entry);
+        self.judge.told(&entry);
         let half = &mut self.halves[1];
         half.bytes += entry.bytes();
         half.entries.push(entry);
@@ -124,13 +143,74 @@ impl Recorder {
     pub fn record(&self) -> Record {
         let [older, newer] = &self.halves;
         Record {
-            began: older.began.clone(),
+            began: older.began.clone().into(),
             entries: older.entries.iter().chain(&newer.entries).cloned().collect(),
         }
     }
 }
 
-impl Comparison {
+/// A judgement, of either kind.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judged {
+    /// A canary beside its baseline.
+    Comparison(Box<Comparison>),
+    /// A version with nothing beside it.
+    Alone(Alone),
+}
+
+impl From<Comparison> for Judged {
+    fn from(comparison: Comparison) -> Self {
+        Self::Comparison(Box::new(comparison))
+    }
+}
+
+impl From<Alone> for Judged {
+    fn from(alone: Alone) -> Self {
+        Self::Alone(alone)
+    }
+}
+
+impl Judged {
+    fn follow(mut self, entries: &[Entry], now: Duration) -> Verdict {
+        match &mut self {
+            Self::Comparison(comparison) => {
+                entries.iter().for_each(|entry| comparison.told(entry));
+                comparison.verdict(now)
+            }
+            Self::Alone(alone) => {
+                entries.iter().for_each(|entry| alone.told(entry));
+                alone.verdict(now)
+            }
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Comparison(comparison) => comparison.is_sound(),
+            Self::Alone(alone) => alone.is_sound(),
+        }
+    }
+}
+
+impl Judge for Alone {
+    fn told(&mut self, entry: &Entry) {
+        // Nothing else is told to it.
+        if let Entry::Alone { at, errors, latencies } = entry {
+            self.observe(*errors, &latencies.into(), *at);
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.answer() == Answer::Fail
+    }
+}
+
+impl Judge for Comparison {
+    fn has_failed(&self) -> bool {
+        self.answer() == Answer::Fail
+    }
+
     fn told(&mut self, entry: &Entry) {
         match entry {
             Entry::Errors { at, block } => self.observe_errors(*block, *at),
@@ -144,16 +224,17 @@ impl Comparison {
             Entry::Amounts { at, number, block } => {
                 self.observe_amounts(*number, Arms::new(&block.canary, &block.baseline), *at);
             }
+            Entry::Alone { .. } => {}
             Entry::WeightStep => self.weight_step(),
             Entry::Dispersion(phi) => self.set_dispersion(*phi),
         }
     }
 }
 
-/// A comparison as it once was, and what it was told since.
+/// A judgement as it once was, and what it was told since.
 #[derive(Debug, Clone)]
 pub struct Record {
-    began: Comparison,
+    began: Judged,
     entries: Vec<Entry>,
 }
 
@@ -179,7 +260,8 @@ struct Head {
     tidegate_record: u32,
     #[serde(flatten)]
     title: Title,
-    comparison: Comparison,
+    #[serde(flatten)]
+    judged: Judged,
 }
 
 /// Why a text is no record.
@@ -204,30 +286,44 @@ pub enum Unreadable {
 }
 
 impl Record {
-    /// The verdict at `now` of the comparison that was recorded.
+    /// The verdict at `now` of what was recorded.
     pub fn judge(&self, now: Duration) -> Verdict {
-        Self::follow(self.began.clone(), &self.entries).verdict(now)
+        self.began.clone().follow(&self.entries, now)
     }
 
-    /// The verdict at `now` of a comparison by other limits, from the beginning of the record on.
+    /// The verdict at `now` of a comparison by other limits, from the beginning of the record on; of a
+    /// version alone, by another alpha and other failures that it must have.
     pub fn judge_by(&self, limits: Limits, now: Duration) -> Verdict {
-        let (phi, began) = (self.began.dispersion(), self.began.began());
-        Self::follow(Comparison::new(limits, phi, began), &self.entries).verdict(now)
+        let judged: Judged = match &self.began {
+            Judged::Comparison(known) => {
+                Comparison::new(limits, known.dispersion(), known.began()).into()
+            }
+            Judged::Alone(known) => known.anew(limits.alpha, limits.least_failures).into(),
+        };
+        judged.follow(&self.entries, now)
     }
 
-    fn follow(mut comparison: Comparison, entries: &[Entry]) -> Comparison {
-        entries.iter().for_each(|entry| comparison.told(entry));
-        comparison
+    /// What the comparison that was recorded tolerates. Of a version alone, only alpha and the failures
+    /// that it must have.
+    pub fn limits(&self) -> Limits {
+        match &self.began {
+            Judged::Comparison(comparison) => comparison.limits().clone(),
+            Judged::Alone(alone) => alone.limits(),
+        }
     }
 
-    /// What the comparison that was recorded tolerates.
-    pub fn limits(&self) -> &Limits {
-        self.began.limits()
+    /// Whether nothing was beside the version.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.began, Judged::Alone(_))
     }
 
-    /// Whether it reaches back to the beginning of the comparison.
+    /// Whether it reaches back to the beginning.
     pub fn is_whole(&self) -> bool {
-        self.began.log_evidence() == f64::NEG_INFINITY
+        let evidence = match &self.began {
+            Judged::Comparison(comparison) => comparison.log_evidence(),
+            Judged::Alone(alone) => alone.log_evidence(),
+        };
+        evidence == f64::NEG_INFINITY
     }
 
     /// Things that the comparison was told.
@@ -242,8 +338,8 @@ impl Record {
 
     /// As lines of JSON.
     pub fn write(&self, title: Title) -> String {
-        let comparison = self.began.clone();
-        let head = Head { tidegate_record: FORMAT, title, comparison };
+        let judged = self.began.clone();
+        let head = Head { tidegate_record: FORMAT, title, judged };
         // Neither has a key that is no text or a number that is no number.
         let mut text = serde_json::to_string(&head).unwrap_or_default();
         for entry in &self.entries {
@@ -275,13 +371,13 @@ impl Record {
             return Err(Unreadable::Form(tidegate_record));
         }
         let head: Head = serde_json::from_str(first).map_err(wrong(number))?;
-        if !head.comparison.is_sound() {
-            let why = "the parts of the comparison do not fit each other".to_owned();
+        if !head.judged.is_sound() {
+            let why = "its parts do not fit each other".to_owned();
             return Err(Unreadable::Line { line: number, column: 1, why });
         }
         let entries = lines.map(|(line, n)| serde_json::from_str(line).map_err(wrong(n)));
         let entries = entries.collect::<Result<_, _>>()?;
-        Ok((head.title, Self { began: head.comparison, entries }))
+        Ok((head.title, Self { began: head.judged, entries }))
     }
 }
 

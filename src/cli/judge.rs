@@ -89,7 +89,12 @@ pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
     };
     let text = text.map_err(|error| usage(&error))?;
     let (title, record) = Record::read(&text).map_err(|error| usage(&error))?;
-    let limits = arguments.limits(record.limits());
+    if record.is_alone() && arguments.asks_for_a_comparison() {
+        let why = "nothing was beside the version, so it was judged by absolute limits; of the options \
+                   only --alpha and --minimum-failures apply";
+        return Err(usage(&why));
+    }
+    let limits = arguments.limits(&record.limits());
     let (verdict, remark) = match &limits {
         None => {
             let verdict = record.judge(title.at);
@@ -136,6 +141,11 @@ fn value<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 impl JudgeArguments {
+    fn asks_for_a_comparison(&self) -> bool {
+        let shares = [self.errors_relative, self.errors_absolute, self.p95, self.p99];
+        shares.iter().any(Option::is_some)
+    }
+
     /// The limits asked for, else those `recorded`; nothing if they are the same.
     fn limits(&self, recorded: &Limits) -> Option<Limits> {
         let mut limits = recorded.clone();

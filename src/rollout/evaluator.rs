@@ -147,6 +147,9 @@ impl Evaluator {
     /// runs.
     pub fn record(&self, service: &str, version: &str, route: Option<&str>) -> Option<Record> {
         let watch = self.services.get(service)?;
+        if let Some(solo) = watch.solos.iter().find(|solo| *solo.version == *version) {
+            return solo.record(&watch.compared, route);
+        }
         let case = watch.cases.values().find(|case| *case.version == *version)?;
         let mut lines = case.lines.iter().zip(&watch.compared.strata);
         let (line, _) = lines.find(|(_, stratum)| stratum.route.as_deref() == route)?;

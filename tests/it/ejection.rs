@@ -158,6 +158,11 @@ fn the_only_version_that_serves_is_reported_and_stays() {
     let verdict = &shown["verdicts"][0];
     assert_eq!((&verdict["answer"], &verdict["alone"]), (&json!("fail"), &json!(true)));
     assert_eq!(verdict["findings"][0]["numbers"]["bound"]["source"], "slo");
+    let record =
+        proxy.admin().get("/v1/services/game-api/record?version=v2").host("localhost").send();
+    let (title, record) = tidegate::analysis::Record::read(record.text()).expect("a record");
+    assert!(record.is_alone());
+    assert_eq!(record.judge(title.at), title.verdict);
     assert!(proxy.controller().ejections().is_empty());
 }
 

@@ -19,7 +19,7 @@ fn limits() -> Limits {
 }
 
 /// Seconds of good service of all kinds, then a canary that fails at `share`.
-fn played(seconds: u64, share: f64) -> (Recorder, Duration) {
+fn played(seconds: u64, share: f64) -> (Recorder<Comparison>, Duration) {
     let mut rng = fastrand::Rng::with_seed(9);
     let began = Duration::from_nanos(1_234_567_891);
     let mut recorder = Recorder::new(Comparison::new(limits(), 1.0, began));
@@ -75,8 +75,8 @@ fn title(verdict: Verdict, at: Duration) -> Title {
 }
 
 /// Written and read.
-fn again(recorder: &Recorder, at: Duration) -> (Title, Record) {
-    let text = recorder.record().write(title(recorder.comparison().verdict(at), at));
+fn again(recorder: &Recorder<Comparison>, at: Duration) -> (Title, Record) {
+    let text = recorder.record().write(title(recorder.judge().verdict(at), at));
     Record::read(&text).expect("a record")
 }
 
@@ -84,7 +84,7 @@ fn again(recorder: &Recorder, at: Duration) -> (Title, Record) {
 fn a_record_leads_to_the_same_verdict_to_the_last_digit() {
     for share in [0.01, 0.3] {
         let (recorder, at) = played(40, share);
-        let verdict = recorder.comparison().verdict(at);
+        let verdict = recorder.judge().verdict(at);
         assert_eq!(verdict.answer == Answer::Fail, share > 0.1);
         assert_eq!(verdict.findings.len(), 7);
         let (title, record) = again(&recorder, at);
@@ -110,7 +110,7 @@ fn a_canary_that_fails_by_a_derived_amount_fails_by_its_record_too() {
         recorder.tell(Entry::Amounts { at, number: 1, block });
     }
     let at = Duration::from_secs(60);
-    let verdict = recorder.comparison().verdict(at);
+    let verdict = recorder.judge().verdict(at);
     assert_eq!((verdict.answer, &*verdict.findings[0].gate()), (Answer::Fail, "amount_low.ggr"));
     assert!(
         verdict
@@ -122,7 +122,7 @@ fn a_canary_that_fails_by_a_derived_amount_fails_by_its_record_too() {
     assert!(verdict.reason.contains("tolerated a difference of 0.5000;"), "{}", verdict.reason);
     let (title, record) = again(&recorder, at);
     assert_eq!((&title.verdict, record.judge(at)), (&verdict, verdict.clone()));
-    let mut wider = record.limits().clone();
+    let mut wider = record.limits();
     wider.amounts[1].tolerance = 0.99;
     let wider = record.judge_by(wider, at).reason;
     assert!(wider.contains("tolerated a difference of 9.9000;"), "{wider}");
@@ -143,10 +143,10 @@ fn other_limits_lead_to_another_verdict() {
     let (recorder, at) = played(40, 0.08);
     let (title, record) = again(&recorder, at);
     assert_eq!(title.verdict.answer, Answer::Fail);
-    let wider = Limits { errors: Tolerance::new(12.0, 0.0), ..record.limits().clone() };
+    let wider = Limits { errors: Tolerance::new(12.0, 0.0), ..record.limits() };
     let verdict = record.judge_by(wider, at);
     assert_eq!(verdict.answer, Answer::Undecided, "{}", verdict.reason);
-    let same = record.judge_by(record.limits().clone(), at);
+    let same = record.judge_by(record.limits(), at);
     assert_eq!(same, title.verdict, "whole, so it is all there");
 }
 
@@ -158,7 +158,7 @@ fn what_is_no_record_is_refused_with_its_place() {
     assert!(refused("{\"tidegate_record\": 9}").contains("form 9; this release reads form 1"));
     assert!(refused("{\"tidegate_record\": 1}").contains("missing field"));
     let (recorder, at) = played(2, 0.01);
-    let text = recorder.record().write(title(recorder.comparison().verdict(at), at));
+    let text = recorder.record().write(title(recorder.judge().verdict(at), at));
     let (first, _) = text.split_once('\n').expect("lines");
     let bad = format!("{first}\n\n{{\"errors\": 1}}\n");
     assert!(refused(&bad).starts_with("line 3, column 12: "), "{}", refused(&bad));
@@ -170,7 +170,7 @@ fn what_is_no_record_is_refused_with_its_place() {
 #[test]
 fn a_damaged_record_is_refused_or_judged_and_never_ends_the_program() {
     let (recorder, at) = played(3, 0.3);
-    let text = recorder.record().write(title(recorder.comparison().verdict(at), at));
+    let text = recorder.record().write(title(recorder.judge().verdict(at), at));
     let mut rng = fastrand::Rng::with_seed(17);
     let mut read = 0;
     for _ in 0..3_000 {
@@ -192,4 +192,30 @@ fn a_damaged_record_is_refused_or_judged_and_never_ends_the_program() {
         }
     }
     assert!(read > 100, "{read} were read");
+}
+
+#[test]
+fn a_version_alone_is_judged_again_too() {
+    use crate::analysis::{Bound, Quantile, Source};
+    let bounds = [
+        Bound::errors(Source::Slo, 0.003),
+        Bound::latency(Source::Before, Quantile::P99, Duration::from_millis(20)),
+    ];
+    let mut recorder = Recorder::new(Alone::new(&bounds, 1e-3, 3, Duration::from_secs(7)));
+    let mut at = Duration::ZERO;
+    for second in 8..40 {
+        at = Duration::from_secs(second);
+        let mut latencies = Latencies::default();
+        (0..200).for_each(|nth| latencies.record(if nth < 3 { 40_000 } else { 9_000 }));
+        let errors = Tally::new(200, u64::from(second % 3 == 0));
+        recorder.tell(Entry::Alone { at, errors, latencies: (&latencies).into() });
+    }
+    let verdict = recorder.judge().verdict(at);
+    let text = recorder.record().write(title(verdict.clone(), at));
+    let (title, record) = Record::read(&text).expect("a record");
+    assert!(record.is_alone() && record.is_whole());
+    assert_eq!((record.judge(at), title.verdict), (verdict.clone(), verdict));
+    let stricter = Limits { alpha: 0.4, least_failures: 1, ..record.limits() };
+    assert_eq!(record.judge_by(stricter, at).log_threshold, 2.5_f64.ln());
+    assert_eq!(record.judge_by(record.limits(), at), record.judge(at));
 }

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     analysis::{
-        Alone, Answer, Bound, Counter, Latencies, Quantile, Reference, Source, Tally, Usual,
-        Verdict,
+        Alone, Answer, Bound, Counter, Entry, Latencies, Quantile, Record, Recorder, Reference,
+        Source, Tally, Usual, Verdict,
     },
     config::{schema::Mode, units::Weight},
     snapshot::{Compared, Service, Stratum},
@@ -146,7 +146,7 @@ pub(super) struct Solo {
 
 #[derive(Debug)]
 struct Line {
-    judged: Alone,
+    recorder: Recorder<Alone>,
     counter: Counter,
     latencies: [Box<Sums>; 2],
 }
@@ -165,7 +165,12 @@ impl Solo {
             let bounds = memory.bounds(&version, stratum, now);
             let limits = &stratum.limits;
             Line {
-                judged: Alone::new(&bounds, limits.alpha, limits.least_failures, now),
+                recorder: Recorder::new(Alone::new(
+                    &bounds,
+                    limits.alpha,
+                    limits.least_failures,
+                    now,
+                )),
                 counter: sum(stratum, number),
                 latencies: latencies(stratum, number),
             }
@@ -176,8 +181,8 @@ impl Solo {
 
     /// Whether something is to be found out still.
     pub(super) fn is_open(&self, now: Duration) -> bool {
-        let is_fresh = |line: &Line| now.saturating_sub(line.judged.began()) < LENGTH;
-        self.lines.iter().any(|line| !line.judged.is_empty() && is_fresh(line))
+        let is_fresh = |line: &Line| now.saturating_sub(line.judged().began()) < LENGTH;
+        self.lines.iter().any(|line| !line.judged().is_empty() && is_fresh(line))
     }
 
     /// Looks at what it did; answers if it has just turned out to be worse.
@@ -193,20 +198,20 @@ impl Solo {
         self.looked = now;
         let mut found = None;
         for (line, stratum) in self.lines.iter_mut().zip(&compared.strata) {
-            if line.judged.is_empty() {
+            if line.judged().is_empty() {
                 continue;
             }
             let counter = sum(stratum, self.number);
             let block = counter.since(std::mem::replace(&mut line.counter, counter));
             line.observe(block, latencies(stratum, self.number), now);
-            if !self.told && line.judged.answer() == Answer::Fail {
+            if !self.told && line.judged().answer() == Answer::Fail {
                 self.told = true;
                 found = Some(Found::Worse(Box::new(Suspect {
                     service: service.name.clone(),
                     version: self.version.clone(),
                     route: stratum.route.clone(),
                     mode: Mode::Advise,
-                    verdict: line.judged.verdict(now),
+                    verdict: line.judged().verdict(now),
                 })));
             }
         }
@@ -221,21 +226,33 @@ impl Solo {
         })
     }
 
+    /// That it can be judged again, on the requests of `route`; nothing if it is not judged there.
+    pub(super) fn record(&self, compared: &Compared, route: Option<&str>) -> Option<Record> {
+        let mut lines = self.lines.iter().zip(&compared.strata);
+        let (line, _) = lines.find(|(_, stratum)| stratum.route.as_deref() == route)?;
+        (!line.judged().is_empty()).then(|| line.recorder.record())
+    }
+
     /// The verdicts as they stand, by stratum.
     pub(super) fn verdicts(&self, now: Duration) -> impl Iterator<Item = Option<Verdict>> {
         let is_open = self.is_open(now);
-        self.lines
-            .iter()
-            .map(move |line| (is_open && !line.judged.is_empty()).then(|| line.judged.verdict(now)))
+        self.lines.iter().map(move |line| {
+            (is_open && !line.judged().is_empty()).then(|| line.judged().verdict(now))
+        })
     }
 }
 
 impl Line {
+    fn judged(&self) -> &Alone {
+        self.recorder.judge()
+    }
+
     fn observe(&mut self, block: Tally, after: [Box<Sums>; 2], now: Duration) {
         // Nobody is compared here, so that it does not matter under which weights a request began.
         let [even, odd] = [0, 1].map(|n| Latencies::between(&self.latencies[n], &after[n]));
         self.latencies = after;
-        self.judged.observe(block, &even.with(&odd), now);
+        let latencies = (&even.with(&odd)).into();
+        self.recorder.tell(Entry::Alone { at: now, errors: block, latencies });
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) type Sums = [u32; LATENCY_BUCKETS];
 #[derive(Debug)]
 pub(super) struct Line {
     arms: Arms<u16>,
-    recorder: Recorder,
+    recorder: Recorder<Comparison>,
     blocks: Blocks,
     /// What was seen of the canary's latencies when the open block began, by parity; nothing before the
     /// first one that it is in from the beginning.
@@ -97,7 +97,7 @@ impl Line {
 
     /// What it has come to.
     pub(super) fn comparison(&self) -> &Comparison {
-        self.recorder.comparison()
+        self.recorder.judge()
     }
 
     /// That it can be judged again.
