@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::admin::model::{EndpointState, Service, State, Version};
+use crate::admin::model::{EndpointState, Service, State, Version, VersionVerdict};
 
 const HEADINGS: [&str; 10] = [
     "SERVICE",
@@ -21,12 +21,13 @@ const HEADINGS: [&str; 10] = [
 const WORDS: [usize; 3] = [0, 1, 4];
 
 /// One line per version, the baseline marked with `*`; quantiles are of the last minute. Below them one
-/// per endpoint that does not serve.
+/// per endpoint that does not serve, and one per verdict.
 pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> String {
     let (mut rows, mut out) = (vec![HEADINGS.map(str::to_owned)], String::new());
     for service in services {
         rows.extend(service.versions.iter().map(|version| row(service, version)));
         service.versions.iter().for_each(|version| endpoints(service, version, &mut out));
+        service.verdicts.iter().for_each(|verdict| judged(service, verdict, &mut out));
     }
     let widths: [usize; HEADINGS.len()] = std::array::from_fn(|column| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
@@ -70,6 +71,14 @@ fn endpoints(service: &Service, version: &Version, text: &mut String) {
     }
 }
 
+/// Tells how a version compares, as it stands or as it was ejected.
+fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
+    let VersionVerdict { version, route, verdict } = judged;
+    let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{} {version}{route}: {}", service.name, verdict.reason);
+}
+
 fn row(service: &Service, version: &Version) -> [String; HEADINGS.len()] {
     let mark = if version.name == service.baseline { "*" } else { "" };
     let ms = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.1}"));
@@ -95,6 +104,8 @@ fn row(service: &Service, version: &Version) -> [String; HEADINGS.len()] {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::admin::model::{Endpoint, LatencyMs};
 
@@ -167,5 +178,20 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
                 "game-api v42: 10.0.0.1:4 was ejected, and is probed: it could not be connected",
             ]
         );
+    }
+
+    #[test]
+    fn verdicts_stand_below_in_their_own_words() {
+        let versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
+        let verdict = json!({
+            "version": "v42", "route": "bet.place", "answer": "undecided", "since_s": 0.0, "compared_s": 8.7,
+            "log_evidence": null, "log_threshold": 6.9, "health": null, "findings": [],
+            "reason": "undecided after 8.7 s; nothing to compare yet",
+        });
+        let verdicts = vec![serde_json::from_value(verdict).expect("a verdict")];
+        let text = render([&Service { verdicts, ..service(versions) }]);
+        let last = text.lines().last().expect("lines");
+        let expected = "game-api v42 on bet.place: undecided after 8.7 s; nothing to compare yet";
+        assert_eq!(last, expected);
     }
 }
