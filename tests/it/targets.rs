@@ -18,7 +18,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::support::{
-    Proxy, eventually,
+    Proxy, eventually, lacks,
     load::{Load, Seen, SlowBackends},
     nginx::Nginx,
     process::Process,
@@ -254,6 +254,9 @@ fn shared_outage(runs: usize, per_s: u32, step: Duration) -> Row {
 
 #[test]
 fn targets_of_ejection_are_reached() {
+    if lacks("nginx", "nginx-light") {
+        return;
+    }
     let rows: Vec<Row> = match asked_runs() {
         Some(runs) => {
             let effort = Effort { runs, per_s: 2_000, good: GOOD, least: 0.95 };
@@ -286,6 +289,9 @@ fn targets_of_ejection_are_reached() {
 /// Processor time of the control thread with and without a comparison.
 #[test]
 fn comparing_costs_little() {
+    if lacks("nginx", "nginx-light") {
+        return;
+    }
     let (seconds, per_s) = match asked_runs() {
         Some(_) if is_asked("cost") => (20, 10_000),
         Some(_) => return,

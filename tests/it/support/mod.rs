@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod wire;
 
 use std::{
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
@@ -33,6 +34,18 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Whether the machine lacks `program`, without which a test cannot be run. A fresh machine lacks all of
+/// them; the checks of a change install them and insist.
+pub(crate) fn lacks(program: &str, package: &str) -> bool {
+    let mut shown = Command::new(program);
+    shown.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let Err(error) = shown.status() else { return false };
+    let how = format!("it comes with Debian's package {package}");
+    assert!(std::env::var_os("CI").is_none(), "{program}: {error}; {how}");
+    eprintln!("skipped: {program} ({error}); {how}");
+    true
 }
 
 /// Sets its flag when dropped. A scope waits for its threads, so they must learn that the test has
