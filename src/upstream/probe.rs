@@ -131,13 +131,7 @@ async fn ask_h1(
         let _ = Limited::new(answer.into_body(), BODY_BYTES).collect().await;
         Ok(())
     };
-    tokio::pin!(answer, connection);
-    tokio::select! {
-        biased;
-        answered = &mut answer => answered.map_err(words),
-        // It ends with the answer, or ahead of it with an error that the answer tells too.
-        _ = &mut connection => answer.await.map_err(words),
-    }
+    beside(connection, answer).await.map_err(words)
 }
 
 async fn ask_h2(
@@ -156,10 +150,16 @@ async fn ask_h2(
         status.get_or_init(|| answer);
         Ok(())
     };
+    beside(connection, answer).await.map_err(words)
+}
+
+/// What `answer` comes to, while `connection` is driven.
+pub async fn beside<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
     tokio::pin!(answer, connection);
     tokio::select! {
         biased;
-        answered = &mut answer => answered.map_err(words),
-        _ = &mut connection => answer.await.map_err(words),
+        answered = &mut answer => answered,
+        // It ends with the answer, or ahead of it with an error that the answer tells too.
+        _ = &mut connection => answer.await,
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     },
     rollout::view::Observatory,
     tls::{self, HTTP_1_1, Transport},
+    upstream::probe::beside,
 };
 
 /// Between two messages to a receiver at least: what happens meanwhile is told together.
@@ -147,13 +148,7 @@ async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), St
         let text = http_body_util::Limited::new(body, ANSWER_BYTES).collect().await;
         Ok::<_, hyper::Error>((head.status, text.map(|text| text.to_bytes()).unwrap_or_default()))
     };
-    tokio::pin!(exchange, connection);
-    let answered = tokio::select! {
-        biased;
-        answered = &mut exchange => answered,
-        // It ends with the answer, or ahead of it with an error that the answer tells too.
-        _ = &mut connection => exchange.await,
-    };
+    let answered = beside(connection, exchange).await;
     let (status, text) = answered.map_err(|e| words(&e))?;
     judge(status, &text)
 }
