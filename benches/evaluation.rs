@@ -10,7 +10,7 @@ use std::{collections::HashMap, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tidegate::{
     config::parse,
-    registry::{Outcome, Registry},
+    registry::{Asker, Outcome, Player, Registry},
     rollout::evaluator::Evaluator,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
 };
@@ -51,15 +51,27 @@ fn look(c: &mut Criterion) {
             access_log: None,
         };
         let snapshot = Snapshot::compile(1, sources, None, &mut registry);
-        let evidence = &snapshot.routes[0].evidence;
+        let evidence = snapshot.routes[0].evidence.as_ref().expect("it is compared");
         let (mut evaluator, mut now) = (Evaluator::default(), Duration::ZERO);
         let mut rng = fastrand::Rng::with_seed(1);
         group.bench_function(BenchmarkId::new("10000 requests a second, workers", workers), |b| {
             b.iter(|| {
                 for n in 0..REQUESTS {
-                    let cells =
-                        evidence[usize::from(n % 20 == 0)].attempts.cells.of(n as usize % workers);
-                    cells.record(0, Outcome::Served(1_000 + rng.u32(..9_000)));
+                    let (version, worker) = (usize::from(n % 20 == 0), n as usize % workers);
+                    let slot = evidence.state.slot(now);
+                    evidence.begin(version, worker, slot);
+                    let asker = Asker {
+                        worker,
+                        player: Player(rng.u16(..)),
+                        network: None,
+                        is_baseline: version == 0,
+                        slot,
+                        second: now.as_secs(),
+                        endpoint: 0,
+                    };
+                    let latency_us = Some(1_000 + rng.u32(..9_000));
+                    let outcome = Outcome::Served { latency_us, refused: false };
+                    evidence.settle(version, &asker, outcome);
                 }
                 now += LOOK;
                 evaluator.poll(&snapshot, now)

@@ -5,7 +5,10 @@
 //! worker, on cache lines of its own, and only that worker writes it: plain relaxed stores, no
 //! read-modify-write. Readers add the workers up.
 
+mod asked;
+mod begun;
 mod evidence;
+mod players;
 mod standing;
 
 use std::{
@@ -17,7 +20,12 @@ use std::{
     },
 };
 
-pub use evidence::{AmountEvidenceCells, EpochCells, EvidenceCells, Outcome};
+pub use asked::{Asked, AskedCells};
+pub use begun::{Begun, Ended, SLOTS, Slot};
+pub use evidence::{
+    AmountEvidenceCells, Asker, EvidenceCells, Gauge, Outcome, Settled, StratumState, Timed,
+};
+pub use players::{PLAYERS, Player, PlayerSet, Seen, Spent};
 pub use standing::Standing;
 
 /// A count that one thread writes and others read.
@@ -28,6 +36,11 @@ impl Counter {
     /// Adds `n`. Called by the owning worker only: two writers would lose counts.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Replaces the number. Called by the owning worker only.
+    fn set(&self, number: u64) {
+        self.0.store(number, Relaxed);
     }
 
     /// The count so far.
@@ -173,6 +186,10 @@ pub struct EndpointCells {
     pub trials: Counter,
     /// Of those, failed.
     pub failures: Counter,
+    /// The same, of which each player is one trial a second and fails once a cycle.
+    pub player_trials: Counter,
+    /// Of those, failed.
+    pub player_failures: Counter,
 }
 
 impl EndpointCells {
@@ -216,6 +233,21 @@ pub struct EndpointState {
     pub standing: Standing,
 }
 
+/// A service's live state.
+#[derive(Debug)]
+pub struct ServiceState {
+    /// Number of the present epoch: of the changes of shares so far.
+    pub epoch: AtomicU64,
+    /// Players who are asked whether it is they who fail.
+    pub asked: Asked,
+}
+
+impl ServiceState {
+    fn new(workers: usize) -> Self {
+        Self { epoch: AtomicU64::new(0), asked: Asked::new(workers) }
+    }
+}
+
 /// State of one (service, version, route).
 #[derive(Debug)]
 pub struct SeriesState {
@@ -255,6 +287,8 @@ pub struct AmountEvidenceState {
 pub struct EvidenceState {
     /// Its counts.
     pub cells: PerWorker<EvidenceCells>,
+    /// Players who failed on it in this cycle.
+    pub failed: PlayerSet,
 }
 
 /// All live state. Owned by the controller; workers reach what they need through the snapshot.
@@ -264,6 +298,8 @@ pub struct Registry {
     versions: HashMap<(String, String), Arc<VersionState>>,
     endpoints: HashMap<(u32, SocketAddr), Arc<EndpointState>>,
     series: HashMap<(u32, String), Arc<SeriesState>>,
+    services: HashMap<String, Arc<ServiceState>>,
+    strata: HashMap<(String, Option<String>), Arc<StratumState>>,
     evidence: HashMap<(u32, Option<String>), Arc<EvidenceState>>,
     amounts: HashMap<(u32, String), Arc<AmountState>>,
     amount_evidence: HashMap<(u32, Option<String>, String), Arc<AmountEvidenceState>>,
@@ -278,6 +314,8 @@ impl Registry {
             versions: HashMap::new(),
             endpoints: HashMap::new(),
             series: HashMap::new(),
+            services: HashMap::new(),
+            strata: HashMap::new(),
             evidence: HashMap::new(),
             amounts: HashMap::new(),
             amount_evidence: HashMap::new(),
@@ -324,14 +362,30 @@ impl Registry {
         }))
     }
 
+    /// The state of `service` as a whole, new if unknown.
+    pub fn service(&mut self, service: &str) -> Arc<ServiceState> {
+        let workers = self.workers;
+        let state = self.services.entry(service.to_owned());
+        Arc::clone(state.or_insert_with(|| Arc::new(ServiceState::new(workers))))
+    }
+
+    /// What the versions of `service` share over `route`, or over all routes without limits of their own;
+    /// new if unknown.
+    pub fn stratum(&mut self, service: &str, route: Option<&str>) -> Arc<StratumState> {
+        let workers = self.workers;
+        let state = self.strata.entry((service.to_owned(), route.map(str::to_owned)));
+        Arc::clone(state.or_insert_with(|| Arc::new(StratumState::new(workers))))
+    }
+
     /// The evidence of the version numbered `version` over `route`, or over all routes of its service
     /// without limits of their own; new if unknown.
     pub fn evidence(&mut self, version: u32, route: Option<&str>) -> Arc<EvidenceState> {
         let workers = self.workers;
         let state = self.evidence.entry((version, route.map(str::to_owned)));
-        Arc::clone(
-            state.or_insert_with(|| Arc::new(EvidenceState { cells: PerWorker::new(workers) })),
-        )
+        Arc::clone(state.or_insert_with(|| {
+            let failed = PlayerSet::default();
+            Arc::new(EvidenceState { cells: PerWorker::new(workers), failed })
+        }))
     }
 
     /// The state of the amount called `name` of the version numbered `version`, new if unknown.
@@ -367,6 +421,8 @@ impl Registry {
             let unused = map.extract_if(|_, state| Arc::strong_count(state) == 1);
             unused.map(|(_, state)| id(&state)).collect()
         }
+        self.services.retain(|_, state| Arc::strong_count(state) > 1);
+        self.strata.retain(|_, state| Arc::strong_count(state) > 1);
         self.evidence.retain(|_, state| Arc::strong_count(state) > 1);
         self.amounts.retain(|_, state| Arc::strong_count(state) > 1);
         self.amount_evidence.retain(|_, state| Arc::strong_count(state) > 1);

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 
 pub use self::{
     amounts::{Amount, AmountSource},
-    comparison::{AmountArm, Arm, Compared, FailureSet, Stratum},
+    comparison::{AmountArm, Arm, Compared, Evidence, FailureSet, Named, Stratum},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved, usable},
 };
 pub use crate::upstream::resolve::Resolved;
@@ -30,7 +30,9 @@ use crate::{
         schema,
         units::{Share, Weight},
     },
-    registry::{AmountState, EndpointState, Registry, SeriesState, VersionState},
+    registry::{
+        AmountState, EndpointState, Player, Registry, SeriesState, ServiceState, VersionState,
+    },
     routing::{Cohort, RequestView, Rule, Split, Table},
     telemetry::access_log::Sender,
     tls::{self, Clients, TlsError},
@@ -144,6 +146,11 @@ pub struct Decision {
     pub version: u16,
     /// What decided the version.
     pub by: AssignedBy,
+    /// Whose request it is, if versions are compared; else anybody's.
+    pub player: Player,
+    /// The split has a canary for the player, who was sent to the baseline to see whether it is the
+    /// canary that fails.
+    pub diverted: bool,
 }
 
 /// Why a request goes nowhere.
@@ -194,12 +201,10 @@ pub struct Route {
     pub params: Box<[(Box<str>, u16)]>,
     /// Live state by version of the service.
     pub series: Box<[Arc<SeriesState>]>,
-    /// Where first attempts count, by version of the service; empty if they are not compared.
-    pub evidence: Box<[Arm]>,
+    /// Where first attempts count; nothing if they are not compared.
+    pub evidence: Option<Evidence>,
     /// Which answers are failures of the version.
     pub failures: FailureSet,
-    /// When a request without an answer counts as failed, if before its `timeout`.
-    pub judged_after: Option<Duration>,
 }
 
 /// A service, compiled.
@@ -225,8 +230,10 @@ pub struct Service {
     pub health: schema::Health,
     /// How much each version takes at once; nothing if that is not limited.
     pub breaker: Option<Breaker>,
-    /// Turns at every change of shares.
-    pub parity: u8,
+    /// Number of the epoch: it grows at every change of shares.
+    pub epoch: u64,
+    /// Live state.
+    pub state: Arc<ServiceState>,
     /// How its versions are compared; nothing if they are not.
     pub compared: Option<Arc<Compared>>,
     /// What amounts its answers carry.
@@ -301,13 +308,36 @@ impl Snapshot {
         let number = self.table.find(request).ok_or(Undecided::NoRoute)?;
         let route = &self.routes[number as usize];
         let service = &self.services[route.service as usize];
-        let (version, by) = service.assign(request, route).ok_or(Undecided::NoVersion(number))?;
-        Ok(Decision { route: number, service: route.service, version, by })
+        let assigned = service.assign(request, route).ok_or(Undecided::NoVersion(number))?;
+        let Assigned { version, by, player, diverted } = assigned;
+        Ok(Decision { route: number, service: route.service, version, by, player, diverted })
+    }
+
+    /// Tells the live state that the snapshot is in force: requests that began under another split are
+    /// then known as such.
+    pub fn take_effect(&self) {
+        let epochs = self.services.iter().map(|service| (&service.state.epoch, service.epoch));
+        epochs.for_each(|(state, epoch)| state.store(epoch, std::sync::atomic::Ordering::Relaxed));
     }
 
     /// The service called `name`.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|s| *s.name == *name)
+    }
+}
+
+/// The version that a request gets.
+struct Assigned {
+    version: u16,
+    by: AssignedBy,
+    player: Player,
+    diverted: bool,
+}
+
+impl Assigned {
+    /// Of a request that is not compared.
+    fn to(version: u16, by: AssignedBy) -> Self {
+        Self { version, by, player: Player::default(), diverted: false }
     }
 }
 
@@ -362,7 +392,8 @@ impl Service {
                 &service.cohort.salt,
                 versions.iter().map(|version| (&*version.name, version.share_weight())),
             ),
-            parity: sources.decided.epochs.get(name).map_or(0, |epoch| (epoch & 1) as u8),
+            epoch: sources.decided.epochs.get(name).copied().unwrap_or_default(),
+            state: registry.service(name),
             compared,
             amounts: Amount::compile(service),
             versions,
@@ -375,19 +406,36 @@ impl Service {
 
     /// The version that serves `request`: the route's own, else the first rule's that holds, else the
     /// split's. Nothing if no version has weight.
-    fn assign(&self, request: &RequestView<'_>, route: &Route) -> Option<(u16, AssignedBy)> {
+    fn assign(&self, request: &RequestView<'_>, route: &Route) -> Option<Assigned> {
         if let Some(version) = route.version {
-            return Some((version, AssignedBy::Route));
+            return Some(Assigned::to(version, AssignedBy::Route));
         }
-        if self.rules.is_empty() && !self.split.needs_key() {
-            return self.split.assign(&[]).map(|version| (version, AssignedBy::Only));
+        // Who counts must be known before a canary begins, too.
+        let is_counted = route.evidence.is_some();
+        if self.rules.is_empty() && !self.split.needs_key() && !is_counted {
+            return self.split.assign(&[]).map(|version| Assigned::to(version, AssignedBy::Only));
         }
         let key = self.cohort.key(request, &route.params);
         let rule = self.rules.iter().find(|r| r.holds(request, &route.params, key.value));
-        match rule {
-            Some(rule) => Some((rule.version, AssignedBy::Rule)),
-            None => self.split.assign(key.value).map(|v| (v, AssignedBy::Cohort(key.source))),
+        if let Some(rule) = rule {
+            return Some(Assigned::to(rule.version, AssignedBy::Rule));
         }
+        let version = self.split.assign(key.value)?;
+        let by = match self.split.needs_key() {
+            true => AssignedBy::Cohort(key.source),
+            false => AssignedBy::Only,
+        };
+        if !is_counted {
+            return Some(Assigned::to(version, by));
+        }
+        let player = Player::of(key.value);
+        let asks = self.compared.as_ref().is_some_and(|compared| compared.asks_players());
+        let diverted = version != self.baseline
+            && asks
+            && self.state.asked.is_diverted(player)
+            && self.versions[usize::from(self.baseline)].share_weight() > Weight::ZERO;
+        let version = if diverted { self.baseline } else { version };
+        Some(Assigned { version, by, player, diverted })
     }
 
     /// The version called `name`.
@@ -422,12 +470,9 @@ impl Route {
         let version = route.version.as_deref();
         let written = &config.services[number];
         let compared = service.compared.as_ref();
-        let stratum = compared.and_then(|compared| compared.stratum_of(route, &label));
-        let deadline = stratum.and_then(|stratum| stratum.deadline);
         Some(Self {
-            evidence: stratum.map(|stratum| stratum.arms.clone()).unwrap_or_default(),
+            evidence: compared.and_then(|c| c.evidence_of(route, &label, service.baseline)),
             failures: FailureSet::new(route.failures.as_ref().or(written.failures.as_ref())),
-            judged_after: deadline.filter(|deadline| *deadline < route.timeout),
             service: number as u32,
             version: version
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))

@@ -227,6 +227,7 @@ impl Test {
         Finding {
             metric: self.bound.metric,
             amount: None,
+            route: None,
             log_evidence: known(self.log()),
             component: None,
             onset_s: None,
@@ -276,9 +277,9 @@ mod tests {
         assert_eq!(verdict.findings[0].metric, Metric::Errors);
         assert_eq!(
             verdict.reason,
-            "fail after 10.0 s: it fails more often than is tolerated; 87 of 10000 requests (0.87 %) \
-             failed, 0.3 % tolerated by slo; log evidence 109.61 of 6.91; no baseline serves beside it, so \
-             this cannot be told from an outage that every version would share"
+            "0.87 % of its requests failed (87 of 10000); allowed 0.3 % by slo. Wrong once in \
+             1,000,000,000,000. No baseline serves beside it, so an outage that every version would share \
+             looks the same."
         );
     }
 

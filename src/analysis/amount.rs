@@ -28,7 +28,7 @@ pub use self::clipped::{AMOUNT_BUCKETS, Amounts, Clip, amount_bucket, rounded_bu
 use self::difference::Difference;
 use super::{
     bet::{Bet, Tolerance},
-    counts::{Arms, Tally},
+    counts::{Arms, Counted},
     onset::Onset,
     wealth::{Guarantee, Wealth},
 };
@@ -161,7 +161,7 @@ impl AmountTest {
         self.wealth.stake();
         for (number, (log_e, onset)) in logs.into_iter().zip(&mut self.onsets).enumerate() {
             let growth = self.wealth.grow(number, log_e);
-            onset.note(growth, at, Arms::<Tally>::default());
+            onset.note(growth, at, Counted::default());
         }
         // Every block has amounts, as every failing block has failures.
         self.wealth.end_block(true);

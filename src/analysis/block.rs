@@ -5,9 +5,8 @@
 //! within 5 ms. The rule looks at counts of trials and at time, never at outcomes, and so cannot bias
 //! the test. Closing early when failures pile up was rejected for that reason.
 //!
-//! Requests carry the parity of the epoch they began in; it turns at every change of the weights, and
-//! each parity has a block of its own. Without that, slow requests of the old weights would end in a
-//! block of the new ones, where their arms no longer have the same mix of ages.
+//! A canary and its baseline are compared by when their requests began (`slots.rs`). Endpoints of one
+//! version are compared by when they ended, as here: they are chosen at random for each request.
 //!
 //! Times are durations since an origin that the caller chooses.
 
@@ -60,27 +59,6 @@ impl Block {
             *self = Self::open(counters, now);
         }
         None
-    }
-}
-
-/// The open blocks of a canary, one for each parity of the epoch.
-#[derive(Debug, Clone, Copy)]
-pub struct Blocks([Block; 2]);
-
-impl Blocks {
-    /// Blocks that begin at the readings `counters`, by parity.
-    pub fn open(counters: [Arms<Counter>; 2], now: Duration) -> Self {
-        Self(counters.map(|counters| Block::open(counters, now)))
-    }
-
-    /// Looks at the counters of both parities: the blocks that close now.
-    pub fn poll(
-        &mut self,
-        counters: [Arms<Counter>; 2],
-        now: Duration,
-    ) -> impl Iterator<Item = Arms<Tally>> {
-        let [even, odd] = &mut self.0;
-        [even.poll(counters[0], now), odd.poll(counters[1], now)].into_iter().flatten()
     }
 }
 
@@ -160,17 +138,6 @@ mod tests {
         (0..600).for_each(|n| assert_eq!(block.poll(counters(0, 0, 0, 0), MS(n * 10)), None));
         assert_eq!(block.poll(counters(1, 0, 1, 0), MS(6_000)), None, "not 200 ms old");
         assert_eq!(block.poll(counters(1, 0, 1, 0), MS(6_200)), counts(1, 0, 1, 0));
-    }
-
-    #[test]
-    fn epochs_do_not_mix() {
-        let none = counters(0, 0, 0, 0);
-        let mut blocks = Blocks::open([none; 2], MS(0));
-        // One of the canary began before the weights changed, one after.
-        let readings = [counters(1, 1, 30, 0), counters(1, 0, 4, 0)];
-        assert_eq!(blocks.poll(readings, MS(10)).count(), 0);
-        let closed: Vec<_> = blocks.poll(readings, MS(210)).map(Some).collect();
-        assert_eq!(closed, [counts(1, 1, 30, 0), counts(1, 0, 4, 0)]);
     }
 
     #[test]

@@ -16,8 +16,9 @@ use super::{
     counts::{Arms, Tally},
     engine::{Engine, Settings},
     grid::Grid,
-    latency::{Latencies, LatencyTest, Quantile, Reference},
+    latency::{Latencies, LatencyTest, Quantile, Span},
     limits::Limits,
+    slots::Attempts,
     verdict::{Answer, Finding, HealthFinding, Metric, Verdict, known},
     wealth::{Guarantee, log_sum},
 };
@@ -28,40 +29,53 @@ use super::{
 pub struct Comparison {
     limits: Limits,
     began: Duration,
+    /// When the canary began to warm up last, and its requests since.
+    warming: (Duration, u64),
     errors: Option<Engine>,
+    unserved: Option<Engine>,
+    /// Errors of named routes, in the order of the limits.
+    routes: Vec<Engine>,
     latency: Vec<LatencyTest>,
     /// Two of each amount, in the order of the limits: too low, too high.
     amounts: Vec<AmountTest>,
     certificate: Option<Certificate>,
     phi: f64,
+    advice: Advice,
     /// The verdict that failed the canary, with the numbers of that moment.
     failed: Option<Box<Verdict>>,
 }
 
-/// First buckets of latency that are slow in a baseline, by quantile; nothing where too little is known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlowFrom {
-    p95: Option<usize>,
-    p99: Option<usize>,
+/// Tests that decide nothing, and that people are told of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Advice {
+    /// Errors by requests, whoever asks: the faults of a few players.
+    requests: Option<Engine>,
+    /// Refusals, by players.
+    refusals: Option<Engine>,
 }
 
-impl SlowFrom {
-    /// As `reference` tells it.
-    pub fn of(reference: &Reference) -> Self {
-        let [p95, p99] = [Quantile::P95, Quantile::P99].map(|q| q.threshold(reference));
-        Self { p95, p99 }
-    }
+/// What people are told of beside the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Advised {
+    /// A few players have nearly all failures.
+    FewPlayers,
+    /// The canary refuses requests (4xx) that the baseline serves.
+    Refusals,
 }
 
 /// The evidence of a metric.
 struct Term {
-    metric: Metric,
     /// Relative to those of the others.
     weight: f64,
     log_evidence: f64,
     /// Whether the canary was bad often enough to be judged.
     enough: bool,
 }
+
+/// Requests of a canary without which it is still warming up, unless that takes very long.
+const WARM_REQUESTS: u64 = 100;
+/// So many times the time to warm up are very long.
+const WARM_AT_LAST: u32 = 10;
 
 impl Comparison {
     /// A comparison that begins `now`, of failures that come in clusters of `phi`, at least 1.
@@ -74,7 +88,14 @@ impl Comparison {
             least_failures: limits.least_failures,
             burst_cap: limits.burst_cap,
         };
+        let engine = |tolerance| Engine::new(settings(tolerance)).with_dispersion(phi);
         let latency = [(Quantile::P95, limits.p95), (Quantile::P99, limits.p99)];
+        let latency = [Span::Head, Span::Whole].into_iter().flat_map(|span| {
+            let tests = latency.into_iter().filter_map(move |(quantile, tolerance)| {
+                Some(LatencyTest::new(span, quantile, tolerance?, settings(Tolerance::NONE)))
+            });
+            tests.collect::<Vec<_>>()
+        });
         let amounts = limits.amounts.iter().flat_map(|limit| {
             let new = if limit.derived { AmountTest::of_derived } else { AmountTest::new };
             [Side::Low, Side::High]
@@ -82,51 +103,69 @@ impl Comparison {
         });
         Self {
             began: now,
-            errors: limits.errors.map(|t| Engine::new(settings(t)).with_dispersion(phi)),
-            latency: latency
-                .into_iter()
-                .filter_map(|(quantile, tolerance)| {
-                    let settings = settings(Tolerance::NONE);
-                    tolerance.map(|tolerance| LatencyTest::new(quantile, tolerance, settings))
-                })
-                .collect(),
+            warming: (now, 0),
+            errors: limits.errors.map(engine),
+            unserved: limits.unserved.map(engine),
+            routes: limits.routes.iter().filter_map(|_| limits.errors.map(engine)).collect(),
+            latency: latency.collect(),
             amounts: amounts.collect(),
             certificate: limits.health.map(|health| Certificate::new(health, phi)),
             phi,
+            advice: Advice {
+                requests: limits.errors.map(engine),
+                refusals: limits.errors.map(|_| engine(REFUSALS)),
+            },
             failed: None,
             limits,
         }
     }
 
-    /// Takes in a closed block of requests and failures that ended at `now`.
-    pub fn observe_errors(&mut self, block: Arms<Tally>, now: Duration) {
+    /// Takes in a block of requests that ended at `now`.
+    pub fn observe_errors(&mut self, block: &Attempts, now: Duration) {
+        self.warming.1 = self.warming.1.saturating_add(block.requests.canary.trials());
         if let Some(errors) = &mut self.errors {
-            errors.observe(block, now);
+            errors.observe_of(block.players, block.requests, now);
+        }
+        if let Some(unserved) = &mut self.unserved {
+            unserved.observe(block.served, now);
+        }
+        if let Some(requests) = &mut self.advice.requests {
+            requests.observe(block.requests, now);
         }
         if let Some(certificate) = &mut self.certificate {
-            certificate.observe(block, now);
+            certificate.observe(block.players, now);
         }
         self.judge(now);
     }
 
-    /// Takes in a block of latencies that ended at `now`. `reference` must not know the block yet.
-    pub fn observe_latency(
-        &mut self,
-        block: Arms<&Latencies>,
-        reference: &Reference,
-        now: Duration,
-    ) {
-        self.observe_slow(block, SlowFrom::of(reference), now);
+    /// Takes in a block of requests of the named route of that `number` in the limits.
+    pub fn observe_route(&mut self, number: usize, block: &Attempts, now: Duration) {
+        if let Some(route) = self.routes.get_mut(number) {
+            route.observe_of(block.players, block.requests, now);
+            self.judge(now);
+        }
     }
 
-    /// The same with the buckets from which on latencies of the baseline are slow.
-    pub fn observe_slow(&mut self, block: Arms<&Latencies>, slow: SlowFrom, now: Duration) {
+    /// Takes in a block of requests that were refused, or not, by players.
+    pub fn observe_refusals(&mut self, block: Arms<Tally>, now: Duration) {
+        if let Some(refusals) = &mut self.advice.refusals {
+            refusals.observe(block, now);
+        }
+    }
+
+    /// Takes in a block of latencies at a quantile of a span, with the first bucket that is slow in the
+    /// baseline. It ended at `now`, and told nothing of where that bucket is.
+    pub fn observe_slow(
+        &mut self,
+        (span, quantile): (Span, Quantile),
+        block: Arms<&Latencies>,
+        slow: Option<usize>,
+        now: Duration,
+    ) {
         if self.is_warm(now) {
-            for test in &mut self.latency {
-                let slow = match test.quantile() {
-                    Quantile::P95 => slow.p95,
-                    Quantile::P99 => slow.p99,
-                };
+            let tests = self.latency.iter_mut();
+            let mut tests = tests.filter(|t| (t.span(), t.quantile()) == (span, quantile));
+            if let Some(test) = tests.next() {
                 test.observe_above(block, slow, now);
             }
             self.judge(now);
@@ -142,19 +181,26 @@ impl Comparison {
         }
     }
 
-    /// Says that the weights changed. What was certain about health at the old ones is asked anew.
-    pub fn weight_step(&mut self) {
-        self.errors.iter_mut().for_each(Engine::weight_step);
+    /// Says that the weights changed `now`. What was certain about health at the old ones is asked anew;
+    /// a canary that gets more players warms up again.
+    pub fn weight_step(&mut self, now: Duration) {
+        self.warming = (now, 0);
+        self.engines().for_each(Engine::weight_step);
         self.latency.iter_mut().for_each(LatencyTest::weight_step);
         self.amounts.iter_mut().for_each(AmountTest::weight_step);
         self.certificate = self.limits.health.map(|health| Certificate::new(health, self.phi));
+    }
+
+    fn engines(&mut self) -> impl Iterator<Item = &mut Engine> {
+        let advice = self.advice.requests.iter_mut().chain(&mut self.advice.refusals);
+        self.errors.iter_mut().chain(&mut self.unserved).chain(&mut self.routes).chain(advice)
     }
 
     /// Says that failures come in clusters of `phi`, at least 1, from the next block on. Latencies and
     /// amounts have clusters of their own, which this does not know.
     pub fn set_dispersion(&mut self, phi: f64) {
         self.phi = phi;
-        self.errors.iter_mut().for_each(|test| test.set_dispersion(phi));
+        self.engines().for_each(|test| test.set_dispersion(phi));
         self.certificate.iter_mut().for_each(|test| test.set_dispersion(phi));
     }
 
@@ -176,7 +222,10 @@ impl Comparison {
 
     /// Whether its parts fit each other, as those read from a file may not.
     pub(super) fn is_sound(&self) -> bool {
-        self.errors.iter().all(Engine::is_sound)
+        let tests = self.errors.iter().chain(&self.unserved).chain(&self.routes);
+        let routes = if self.limits.errors.is_some() { self.limits.routes.len() } else { 0 };
+        tests.chain(&self.advice.requests).chain(&self.advice.refusals).all(Engine::is_sound)
+            && self.routes.len() == routes
             && self.latency.iter().all(|test| test.engine().is_sound())
             && self.amounts.iter().all(AmountTest::is_sound)
             && self.amounts.len() == 2 * self.limits.amounts.len()
@@ -209,13 +258,36 @@ impl Comparison {
         (self.log_evidence() / self.log_threshold()).max(0.0)
     }
 
-    /// Evidence of each metric that is compared, in nats; of amounts one after the other.
-    pub fn log_evidence_by_metric(&self) -> impl Iterator<Item = (Metric, f64)> {
-        self.terms().into_iter().map(|term| (term.metric, term.log_evidence))
+    /// What people are to be told of beside the verdict.
+    pub fn advised(&self) -> impl Iterator<Item = Advised> {
+        let rejected = |test: &Option<Engine>| test.as_ref().is_some_and(Engine::rejected);
+        // What the players show as well is the verdict's affair.
+        let few = rejected(&self.advice.requests)
+            && !rejected(&self.errors)
+            && self.part_of_threshold() < 1.0;
+        let refusals = rejected(&self.advice.refusals);
+        let few = few.then_some(Advised::FewPlayers);
+        few.into_iter().chain(refusals.then_some(Advised::Refusals))
+    }
+
+    /// The numbers of what people are told of.
+    pub fn advice(&self, advised: Advised) -> Option<Finding> {
+        let (metric, test) = match advised {
+            Advised::FewPlayers => (Metric::Errors, &self.advice.requests),
+            Advised::Refusals => (Metric::Refusals, &self.advice.refusals),
+        };
+        test.as_ref().map(|test| Finding::of_rate(metric, None, test, self.began))
+    }
+
+    /// Failures of the canary's players, each counted once a cycle.
+    pub fn failed_players(&self) -> u64 {
+        self.errors.as_ref().map_or(0, |test| test.estimate().total().canary.failures())
     }
 
     fn is_warm(&self, now: Duration) -> bool {
-        now.saturating_sub(self.began) >= self.limits.warm_up
+        let (since, requests) = self.warming;
+        let (age, length) = (now.saturating_sub(since), self.limits.warm_up);
+        age >= length && (requests >= WARM_REQUESTS || age >= length * WARM_AT_LAST)
     }
 
     fn judge(&mut self, now: Duration) {
@@ -235,33 +307,48 @@ impl Comparison {
         Guarantee::Alpha(self.limits.alpha).log_threshold()
     }
 
+    /// In the order of [`Comparison::findings`].
     fn terms(&self) -> Vec<Term> {
-        let errors = self.errors.iter().map(|test| (Metric::Errors, test));
-        let latency = self.latency.iter().map(|test| (test.quantile().into(), test.engine()));
-        let counted = errors.chain(latency).map(|(metric, test)| Term {
-            metric,
-            weight: metric.weight(),
+        let of = |weight: f64, test: &Engine| Term {
+            weight,
             log_evidence: test.log_evidence(),
             enough: test.has_enough_failures(),
+        };
+        let errors = self.errors.iter().map(|test| of(ERRORS, test));
+        let unserved = self.unserved.iter().map(|test| of(UNSERVED, test));
+        let route = ROUTES / self.routes.len().max(1) as f64;
+        let routes = self.routes.iter().map(|test| of(route, test));
+        let latency = self.latency.iter().map(|test| of(LATENCY, test.engine()));
+        let amount = AMOUNT / self.limits.amounts.len().max(1) as f64;
+        let amounts = self.amounts.iter().map(|test| Term {
+            weight: amount,
+            log_evidence: test.log_evidence(),
+            enough: true,
         });
-        let kinds = self.limits.amounts.len() as f64;
-        let amounts = self.amounts.iter().map(|test| {
-            let metric = test.side().metric();
-            let log_evidence = test.log_evidence();
-            Term { metric, weight: metric.weight() / kinds, log_evidence, enough: true }
+        errors.chain(unserved).chain(routes).chain(latency).chain(amounts).collect()
+    }
+
+    fn findings(&self) -> impl Iterator<Item = Finding> {
+        let began = self.began;
+        let errors = self.errors.iter();
+        let errors = errors.map(move |test| Finding::of_rate(Metric::Errors, None, test, began));
+        let unserved = self.unserved.iter();
+        let unserved =
+            unserved.map(move |test| Finding::of_rate(Metric::Unserved, None, test, began));
+        let routes = self.routes.iter().zip(&self.limits.routes);
+        let routes = routes.map(move |(test, route)| {
+            Finding::of_rate(Metric::Errors, Some(route.clone()), test, began)
         });
-        counted.chain(amounts).collect()
+        let latency = self.latency.iter().map(move |test| Finding::of_latency(test, began));
+        let names = self.limits.amounts.iter().flat_map(|limit| [&limit.name; 2]);
+        let amounts = self.amounts.iter().zip(names);
+        let amounts = amounts.map(move |(test, name)| Finding::of_amount(name, test, began));
+        errors.chain(unserved).chain(routes).chain(latency).chain(amounts)
     }
 
     fn describe(&self, answer: Answer, now: Duration) -> Verdict {
         let s = |at: Duration| at.saturating_sub(self.began).as_secs_f64();
-        let names = self.limits.amounts.iter().flat_map(|limit| [&limit.name; 2]);
-        let amounts = self.amounts.iter().zip(names);
-        let findings = (self.errors.iter().map(|test| Finding::of_errors(test, self.began)))
-            .chain(self.latency.iter().map(|test| Finding::of_latency(test, self.began)))
-            .chain(amounts.map(|(test, name)| Finding::of_amount(name, test, self.began)));
-        // Findings and terms are in the same order.
-        let mut ranked: Vec<_> = weighted(&self.terms()).into_iter().zip(findings).collect();
+        let mut ranked: Vec<_> = weighted(&self.terms()).into_iter().zip(self.findings()).collect();
         ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let reached = self.certificate.as_ref().and_then(Certificate::reached_at);
         let since_s = match answer {
@@ -289,17 +376,17 @@ impl Comparison {
     }
 }
 
-impl Metric {
-    /// Weight of its evidence; of amounts, of all together. Errors are certain to be harm; of the two
-    /// quantiles and the two sides of amounts, one mostly speaks for both.
-    fn weight(self) -> f64 {
-        match self {
-            Self::Errors => 0.5,
-            Self::LatencyP95 | Self::LatencyP99 => 0.15,
-            Self::AmountLow | Self::AmountHigh => 0.1,
-        }
-    }
-}
+/// Weights of the metrics. Errors are certain to be harm. Of the spans and quantiles of latency, and of the
+/// two sides of an amount, one mostly speaks for the others. A fault of one route shows in all of them, too,
+/// unless the route is small.
+const ERRORS: f64 = 0.5;
+const UNSERVED: f64 = 0.1;
+const ROUTES: f64 = 0.1;
+const LATENCY: f64 = 0.1;
+const AMOUNT: f64 = 0.1;
+
+/// Refusals that nobody wonders at: a fifth more, and one in a hundred.
+const REFUSALS: Tolerance = Tolerance { ratio: 1.2, excess: 0.01 };
 
 /// Logarithms of the terms' wealths with their weights, which are made to add up to 1.
 fn weighted(terms: &[Term]) -> Vec<f64> {

@@ -154,6 +154,22 @@ impl Arms<Tally> {
     }
 }
 
+/// Trials of a test, and the requests that they were taken from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// What the test saw: each player once a second, and failing once a cycle.
+    pub trials: Arms<Tally>,
+    /// All requests over the same time.
+    pub requests: Arms<Tally>,
+}
+
+impl Counted {
+    pub(super) fn after(self, earlier: Self) -> Self {
+        let trials = self.trials.after(earlier.trials);
+        Self { trials, requests: self.requests.after(earlier.requests) }
+    }
+}
+
 impl AddAssign for Arms<Tally> {
     fn add_assign(&mut self, more: Self) {
         self.canary += more.canary;

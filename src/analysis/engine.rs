@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bet::{Bet, Factors, Tolerance},
-    counts::{Arms, Tally},
+    counts::{Arms, Counted, Tally},
     estimate::Estimate,
     grid::{BaseRate, Component, Grid, MOST_COMPONENTS},
     onset::Onset,
@@ -118,8 +118,14 @@ impl Engine {
     /// Takes a closed block in. `at` is its end, in the caller's time, and only dates what is said
     /// later. A block without trials in both arms changes nothing.
     pub fn observe(&mut self, block: Arms<Tally>, at: Duration) {
+        self.observe_of(block, block, at);
+    }
+
+    /// The same of trials that were taken from so many `requests`, which only people read.
+    pub fn observe_of(&mut self, block: Arms<Tally>, requests: Arms<Tally>, at: Duration) {
         if block.comparable() {
             let factors = self.factors(block.trials());
+            self.estimate.add(block, requests);
             self.settle(&factors, block, at);
         }
     }
@@ -137,8 +143,7 @@ impl Engine {
     }
 
     fn settle(&mut self, factors: &[Factors], block: Arms<Tally>, at: Duration) {
-        self.estimate.add(block);
-        let total = self.estimate.total();
+        let total = self.estimate.counted();
         self.wealth.stake();
         for (number, (onset, factors)) in self.onsets.iter_mut().zip(factors).enumerate() {
             let growth = self.wealth.grow(number, factors.log_e(block));
@@ -146,7 +151,7 @@ impl Engine {
         }
         self.base.learn(block.baseline);
         self.wealth.end_block(block.any_failure());
-        let enough = total.canary.failures() >= self.settings.least_failures;
+        let enough = total.trials.canary.failures() >= self.settings.least_failures;
         if self.rejected_at.is_none() && enough && self.log_evidence() >= self.log_threshold() {
             self.rejected_at = Some(at);
         }
@@ -194,9 +199,9 @@ impl Engine {
     }
 
     /// When the fault that [`Engine::component`] names began, most likely, and the counts since then.
-    pub fn onset(&self) -> Option<(Duration, Arms<Tally>)> {
+    pub fn onset(&self) -> Option<(Duration, Counted)> {
         let onset = &self.onsets[self.wealth.richest()?];
-        Some((onset.since(), onset.counts(self.estimate.total())))
+        Some((onset.since(), onset.counts(self.estimate.counted())))
     }
 }
 

@@ -11,12 +11,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::counts::{Arms, Tally};
+use super::counts::{Arms, Counted, Tally};
 
 /// Sums over all blocks that were compared.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Estimate {
     total: Arms<Tally>,
+    requests: Arms<Tally>,
     weighted: Arms<f64>,
     /// Sum over blocks of `((k_c + k_b) n_c n_b - k_c k_b (n_c + n_b)) / (n_c + n_b)^2`.
     spread: f64,
@@ -26,8 +27,9 @@ pub struct Estimate {
 const DEVIATIONS: f64 = 1.96;
 
 impl Estimate {
-    /// Adds a block that has trials in both arms.
-    pub(super) fn add(&mut self, block: Arms<Tally>) {
+    /// Adds a block that has trials in both arms; it was taken from so many `requests`.
+    pub(super) fn add(&mut self, block: Arms<Tally>, requests: Arms<Tally>) {
+        self.requests += requests;
         let trials = block.trials();
         let both = trials.canary + trials.baseline;
         let (k_c, k_b) = (block.canary.failures() as f64, block.baseline.failures() as f64);
@@ -40,6 +42,11 @@ impl Estimate {
     /// Counts of all blocks together.
     pub fn total(&self) -> Arms<Tally> {
         self.total
+    }
+
+    /// The same with the requests that they were taken from.
+    pub fn counted(&self) -> Counted {
+        Counted { trials: self.total, requests: self.requests }
     }
 
     /// The canary's rate of failures as a multiple of the baseline's; nothing while the baseline has
@@ -70,14 +77,18 @@ impl Estimate {
 mod tests {
     use super::*;
 
+    fn add(estimate: &mut Estimate, block: Arms<Tally>) {
+        estimate.add(block, block);
+    }
+
     #[test]
     fn a_growing_weight_does_not_tilt_the_ratio() {
         let block = |n_c, k_c, n_b, k_b| Arms::new(Tally::new(n_c, k_c), Tally::new(n_b, k_b));
         let mut estimate = Estimate::default();
         assert_eq!(estimate.ratio(), None);
         // Equal rates: 0.1 % at a weight of 10 %, then 10 % at a weight of 50 %.
-        estimate.add(block(10_000, 10, 90_000, 90));
-        estimate.add(block(50_000, 5_000, 50_000, 5_000));
+        add(&mut estimate, block(10_000, 10, 90_000, 90));
+        add(&mut estimate, block(50_000, 5_000, 50_000, 5_000));
         assert!((estimate.ratio().expect("failures") - 1.0).abs() < 1e-12);
         let total = estimate.total();
         let naive = total.canary.rate().expect("trials") / total.baseline.rate().expect("trials");
@@ -90,7 +101,7 @@ mod tests {
     fn the_interval_of_one_block_is_that_of_a_ratio_of_two_rates() {
         let mut estimate = Estimate::default();
         assert_eq!(estimate.ratio_interval(1.0), None);
-        estimate.add(Arms::new(Tally::new(200, 20), Tally::new(1_000, 40)));
+        add(&mut estimate, Arms::new(Tally::new(200, 20), Tally::new(1_000, 40)));
         let deviation = (1.0 / 20.0 - 1.0 / 200.0 + 1.0 / 40.0 - 1.0 / 1_000.0_f64).sqrt();
         let [low, high] = estimate.ratio_interval(1.0).expect("both failed");
         assert!((low - 2.5 * (-1.96 * deviation).exp()).abs() < 1e-12, "{low}");
@@ -112,7 +123,7 @@ mod tests {
                     Tally::new(n, (0..n).filter(|_| rng.f64() < rate).count() as u64)
                 };
                 let block = Arms::new(drawn(canary, 2.0 * rate), drawn(40 - canary, rate));
-                estimate.add(block);
+                add(&mut estimate, block);
             }
             let [low, high] = estimate.ratio_interval(1.0).expect("both failed");
             held += u32::from((low..high).contains(&2.0));

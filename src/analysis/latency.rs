@@ -71,9 +71,30 @@ impl Quantile {
     }
 }
 
+/// What of an answer is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Span {
+    /// From when the request was with the endpoint to the head of its answer.
+    Head,
+    /// To its last byte.
+    Whole,
+}
+
+fn factor_ppm(tolerance: f64) -> u64 {
+    ((1.0 + tolerance.max(0.0)) * 1e6).round() as u64
+}
+
+/// The first bucket that is slow in a canary, if `baseline` is the first in the baseline and `tolerance`
+/// (0.2: a fifth) is tolerated.
+pub fn slow_in_canary(baseline: usize, tolerance: f64) -> usize {
+    buckets::canary_threshold(baseline, factor_ppm(tolerance))
+}
+
 /// The test of one quantile.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LatencyTest {
+    span: Span,
     quantile: Quantile,
     /// Tolerated multiple of the baseline's latency, in millionths.
     factor_ppm: u64,
@@ -86,15 +107,15 @@ impl LatencyTest {
     /// A test whether latency at `quantile` is more than `tolerance` (0.2: a fifth) above the
     /// baseline's. `settings` say what it promises; its tolerance and bets are replaced, and bursts are
     /// always capped.
-    pub fn new(quantile: Quantile, tolerance: f64, settings: Settings) -> Self {
+    pub fn new(span: Span, quantile: Quantile, tolerance: f64, settings: Settings) -> Self {
         let settings = Settings {
             tolerance: Tolerance::NONE,
             grid: Grid::Ratios,
             burst_cap: Some(settings.burst_cap.unwrap_or(BURST_CAP)),
             ..settings
         };
-        let factor_ppm = ((1.0 + tolerance.max(0.0)) * 1e6).round() as u64;
-        Self { quantile, factor_ppm, engine: Engine::new(settings), thresholds: None }
+        let factor_ppm = factor_ppm(tolerance);
+        Self { span, quantile, factor_ppm, engine: Engine::new(settings), thresholds: None }
     }
 
     /// Takes in a block that ended at `at`. `reference` must not yet know it: a threshold that depends
@@ -120,6 +141,11 @@ impl LatencyTest {
     pub fn thresholds(&self) -> Option<Arms<Duration>> {
         let edge = |bucket| Duration::from_micros(buckets::lower_us(bucket));
         self.thresholds.map(|t| Arms::new(edge(t.canary), edge(t.baseline)))
+    }
+
+    /// What is timed.
+    pub fn span(&self) -> Span {
+        self.span
     }
 
     /// The quantile.

@@ -11,6 +11,10 @@ use crate::config::schema::Eject;
 const ERRORS_RELATIVE: f64 = 0.10;
 /// And absolute: one failure in ten thousand requests is nobody's reason to go back.
 const ERRORS_ABSOLUTE: f64 = 1e-4;
+/// Tolerated excess of requests that are not served, relative and absolute: clients leave for reasons of
+/// their own, and failures among them have a test of their own.
+const UNSERVED_RELATIVE: f64 = 0.20;
+const UNSERVED_ABSOLUTE: f64 = 0.01;
 /// How long latency and amounts of a new canary are ignored: caches and pools fill. Errors count from
 /// the first request, since a version that is dead on arrival must not cost half a minute.
 const WARM_UP: Duration = Duration::from_secs(30);
@@ -21,6 +25,10 @@ const WARM_UP: Duration = Duration::from_secs(30);
 pub struct Limits {
     /// Tolerated excess of errors. Nothing: not compared.
     pub errors: Option<Tolerance>,
+    /// Tolerated excess of requests that are not served: failed, or left. Nothing: not compared.
+    pub unserved: Option<Tolerance>,
+    /// Named routes whose errors are judged for themselves, too, by the same tolerance.
+    pub routes: Vec<String>,
     /// Tolerated excess of latency at p95, a fraction of the baseline's. Nothing: not compared.
     pub p95: Option<f64>,
     /// The same at p99.
@@ -68,11 +76,18 @@ impl Limits {
             ratio: 1.0 + errors.relative.map_or(ERRORS_RELATIVE, |share| share.0),
             excess: errors.absolute.map_or(ERRORS_ABSOLUTE, |share| share.0),
         });
+        let unserved = own.unserved.as_ref().or(eject.unserved.as_ref());
+        let unserved = Tolerance {
+            ratio: 1.0 + unserved.and_then(|u| u.relative).map_or(UNSERVED_RELATIVE, |s| s.0),
+            excess: unserved.and_then(|u| u.absolute).map_or(UNSERVED_ABSOLUTE, |s| s.0),
+        };
         let latency = own.latency.as_ref().or(eject.latency.as_ref());
         let amounts = own.amounts.as_ref().or(eject.amounts.as_ref()).into_iter().flatten();
         let least_failures = own.minimum_failures.or(eject.minimum_failures);
         Self {
             errors,
+            unserved: errors.map(|_| unserved),
+            routes: Vec::new(),
             p95: latency.and_then(|latency| latency.p95).map(|share| share.0),
             p99: latency.and_then(|latency| latency.p99).map(|share| share.0),
             amounts: amounts

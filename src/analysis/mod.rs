@@ -43,6 +43,7 @@ mod limits;
 mod onset;
 mod outage;
 mod record;
+mod slots;
 mod temper;
 mod usual;
 mod verdict;
@@ -54,21 +55,23 @@ pub use amount::{
     rounded_bucket,
 };
 pub use bet::{Bet, Factors, Tolerance};
-pub use block::{Block, Blocks, Pace, poll_interval};
+pub use block::{Block, Pace, poll_interval};
 pub use certificate::{Certificate, Health};
-pub use comparison::{Comparison, SlowFrom};
-pub use counts::{Arms, Counter, Tally};
+pub use comparison::{Advised, Comparison};
+pub use counts::{Arms, Counted, Counter, Tally};
 pub use dispersion::{DISPERSION_WINDOW, Dispersion};
 pub use endpoint::{Change, Endpoints};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
 pub use latency::{
-    LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, SparseLatencies, latency_bucket,
+    LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, Span, SparseLatencies,
+    latency_bucket, slow_in_canary,
 };
 pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
 pub use record::{Entry, Judge, Judged, Record, Recorder, Title, Unreadable};
+pub use slots::{Attempts, ENDPOINT_GROUPS, Lineup, Look, Said, SlotCounts};
 pub use usual::Usual;
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};

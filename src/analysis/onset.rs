@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::counts::{Arms, Tally};
+use super::counts::Counted;
 
 /// The likeliest beginning of the fault that one bet looks for.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -16,13 +16,13 @@ pub(super) struct Onset {
     /// Sum of log e-values above its lowest point, in nats.
     rise: f64,
     since: Duration,
-    before: Arms<Tally>,
+    before: Counted,
 }
 
 impl Onset {
     /// Takes note of a block that ended at `at` and added `growth` nats; `total` are all counts with
     /// the block.
-    pub(super) fn note(&mut self, growth: f64, at: Duration, total: Arms<Tally>) {
+    pub(super) fn note(&mut self, growth: f64, at: Duration, total: Counted) {
         self.rise += growth;
         if self.rise <= 0.0 {
             *self = Self { rise: 0.0, since: at, before: total };
@@ -35,14 +35,17 @@ impl Onset {
     }
 
     /// The part of `total` that came since.
-    pub(super) fn counts(&self, total: Arms<Tally>) -> Arms<Tally> {
+    pub(super) fn counts(&self, total: Counted) -> Counted {
         total.after(self.before)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::counts::{Arms, Tally},
+        *,
+    };
 
     #[test]
     fn the_lowest_point_is_the_beginning() {
@@ -50,9 +53,12 @@ mod tests {
         let mut total = Arms::default();
         for (second, growth) in [-0.1, 0.5, -0.2, -0.9, 0.4, -0.1, 2.0].into_iter().enumerate() {
             total += Arms::new(Tally::new(10, u64::from(growth > 0.0)), Tally::new(90, 0));
+            let total = Counted { trials: total, requests: total };
             onset.note(growth, Duration::from_secs(second as u64), total);
         }
         assert_eq!(onset.since(), Duration::from_secs(3));
-        assert_eq!(onset.counts(total), Arms::new(Tally::new(30, 2), Tally::new(270, 0)));
+        let counts = onset.counts(Counted { trials: total, requests: total });
+        assert_eq!(counts.trials, Arms::new(Tally::new(30, 2), Tally::new(270, 0)));
+        assert_eq!(counts.requests, counts.trials);
     }
 }

@@ -12,23 +12,33 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Alone, Amounts, Answer, Arms, Comparison, Latencies, Limits, SlowFrom, SparseLatencies, Tally,
-    Verdict,
+    Alone, Amounts, Answer, Arms, Attempts, Comparison, Latencies, Limits, Quantile, Span,
+    SparseLatencies, Tally, Verdict,
 };
 
 /// Largest half, in bytes, about.
 const HALF_BYTES: usize = 1 << 20;
 
 /// The form of the file; another one is not read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Something that a comparison was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Entry {
-    /// A block of requests and failures.
+    /// A block of requests that began over the same time.
     Errors {
         /// Its end, in the comparison's time.
+        at: Duration,
+        /// What both arms did.
+        block: Box<Attempts>,
+        /// Number of the named route in the limits; nothing for all together.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        route: Option<usize>,
+    },
+    /// A block of requests by players, and of those that were refused.
+    Refusals {
+        /// Its end.
         at: Duration,
         /// What both arms did.
         block: Arms<Tally>,
@@ -37,10 +47,14 @@ pub enum Entry {
     Latency {
         /// Its end.
         at: Duration,
+        /// What was timed.
+        span: Span,
+        /// The quantile that these are trials of.
+        quantile: Quantile,
         /// What both arms did.
         block: Arms<SparseLatencies>,
-        /// From where on the baseline's were slow.
-        slow: SlowFrom,
+        /// The first bucket that was slow in the baseline.
+        slow: Option<usize>,
     },
     /// A block of amounts.
     Amounts {
@@ -61,7 +75,10 @@ pub enum Entry {
         latencies: SparseLatencies,
     },
     /// The weights changed.
-    WeightStep,
+    WeightStep {
+        /// When.
+        at: Duration,
+    },
     /// Failures come in clusters of this size from the next block on.
     Dispersion(f64),
 }
@@ -76,7 +93,10 @@ impl Entry {
                 }
                 Self::Amounts { block, .. } => block.canary.bytes() + block.baseline.bytes(),
                 Self::Alone { latencies, .. } => size_of::<(u16, u64)>() * latencies.len(),
-                Self::Errors { .. } | Self::WeightStep | Self::Dispersion(_) => 0,
+                Self::Errors { block, .. } => {
+                    size_of::<Attempts>() + block.groups.len() * size_of::<Tally>()
+                }
+                Self::Refusals { .. } | Self::WeightStep { .. } | Self::Dispersion(_) => 0,
             }
     }
 }
@@ -213,19 +233,24 @@ impl Judge for Comparison {
 
     fn told(&mut self, entry: &Entry) {
         match entry {
-            Entry::Errors { at, block } => self.observe_errors(*block, *at),
-            Entry::Latency { at, block, slow } => {
+            Entry::Errors { at, block, route: None } => self.observe_errors(block, *at),
+            Entry::Errors { at, block, route: Some(number) } => {
+                self.observe_route(*number, block, *at);
+            }
+            Entry::Refusals { at, block } => self.observe_refusals(*block, *at),
+            Entry::Latency { at, span, quantile, block, slow } => {
                 let canary = Latencies::from(&block.canary);
                 let baseline = Latencies::from(&block.baseline);
-                self.observe_slow(Arms::new(&canary, &baseline), *slow, *at);
+                let block = Arms::new(&canary, &baseline);
+                self.observe_slow((*span, *quantile), block, *slow, *at);
             }
             // What stands in a file may be clipped here and there, which cannot be compared.
-            Entry::Amounts { block, .. } if block.canary.clip() != block.baseline.clip() => {}
+            Entry::Amounts { block, .. } if !block.canary.is_measured_as(&block.baseline) => {}
             Entry::Amounts { at, number, block } => {
                 self.observe_amounts(*number, Arms::new(&block.canary, &block.baseline), *at);
             }
             Entry::Alone { .. } => {}
-            Entry::WeightStep => self.weight_step(),
+            Entry::WeightStep { at } => self.weight_step(*at),
             Entry::Dispersion(phi) => self.set_dispersion(*phi),
         }
     }

@@ -11,10 +11,10 @@ use super::{
     alone::Source,
     amount::{AmountTest, Clip, Side, Tolerated, Total},
     bet::Tolerance,
-    counts::{Arms, Tally},
+    counts::{Arms, Counted, Tally},
     engine::Engine,
     grid::Component,
-    latency::{LatencyTest, Quantile},
+    latency::{LatencyTest, Quantile, Span},
 };
 
 mod sentence;
@@ -37,10 +37,18 @@ pub enum Answer {
 pub enum Metric {
     /// Failed requests.
     Errors,
+    /// Requests that were not served: failed, or left by their clients.
+    Unserved,
+    /// Requests that were refused: answered 4xx.
+    Refusals,
     /// The 95th percentile of latency.
     LatencyP95,
     /// The 99th percentile of latency.
     LatencyP99,
+    /// The 95th percentile of the time to the answer's last byte.
+    WholeP95,
+    /// The 99th percentile of that.
+    WholeP99,
     /// Amounts that are too low.
     AmountLow,
     /// Amounts that are too high.
@@ -62,8 +70,12 @@ impl Metric {
     pub fn label(self) -> &'static str {
         match self {
             Self::Errors => "errors",
+            Self::Unserved => "unserved",
+            Self::Refusals => "refusals",
             Self::LatencyP95 => "latency_p95",
             Self::LatencyP99 => "latency_p99",
+            Self::WholeP95 => "whole_p95",
+            Self::WholeP99 => "whole_p99",
             Self::AmountLow => "amount_low",
             Self::AmountHigh => "amount_high",
         }
@@ -112,8 +124,11 @@ pub struct Finding {
     /// The metric.
     pub metric: Metric,
     /// The name of the amount, if it is about one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<String>,
+    /// The named route, if it is about one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
     /// Evidence of this metric alone, in nats; absent before its first block.
     pub log_evidence: Option<f64>,
     /// How large the difference is, roughly, beyond what is tolerated: the bet that earned most.
@@ -191,9 +206,9 @@ pub enum Numbers {
 /// Requests and failures of both arms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
-    /// The canary, since the comparison began.
+    /// The canary's trials since the comparison began: each player once a second, failing once a cycle.
     pub canary: Rate,
-    /// The baseline, since the comparison began.
+    /// The same of the baseline.
     pub baseline: Rate,
     /// The canary's rate as a multiple of the baseline's, by Mantel and Haenszel.
     pub ratio: Option<f64>,
@@ -204,10 +219,16 @@ pub struct Counts {
     pub canary_since_onset: Rate,
     /// The baseline since then.
     pub baseline_since_onset: Rate,
+    /// All requests of the canary since then, whoever asked.
+    #[serde(default)]
+    pub canary_requests: Rate,
+    /// All requests of the baseline since then.
+    #[serde(default)]
+    pub baseline_requests: Rate,
 }
 
 /// Failures of an arm.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// Requests.
     pub requests: u64,
@@ -250,14 +271,16 @@ impl From<Total> for Mean {
 impl Counts {
     fn of(test: &Engine) -> Self {
         let Arms { canary, baseline } = test.estimate().total();
-        let recent = test.onset().map_or(Arms::default(), |(_, counts)| counts);
+        let recent = test.onset().map_or(Counted::default(), |(_, counts)| counts);
         Self {
             canary: canary.into(),
             baseline: baseline.into(),
             ratio: test.estimate().ratio(),
             ratio_interval: test.estimate().ratio_interval(test.dispersion()),
-            canary_since_onset: recent.canary.into(),
-            baseline_since_onset: recent.baseline.into(),
+            canary_since_onset: recent.trials.canary.into(),
+            baseline_since_onset: recent.trials.baseline.into(),
+            canary_requests: recent.requests.canary.into(),
+            baseline_requests: recent.requests.baseline.into(),
         }
     }
 }
@@ -266,27 +289,36 @@ impl Finding {
     /// What is compared, as metrics write it: `errors`, `amount_high.payout`, `errors_slo`.
     pub fn gate(&self) -> String {
         let metric = self.metric.label();
-        match (&self.amount, &self.numbers) {
-            (Some(amount), _) => format!("{metric}.{amount}"),
-            (None, Numbers::Bound { source, .. }) => format!("{metric}_{}", source.label()),
-            (None, _) => metric.to_owned(),
+        match (&self.amount, &self.route, &self.numbers) {
+            (Some(name), ..) | (None, Some(name), _) => format!("{metric}.{name}"),
+            (None, None, Numbers::Bound { source, .. }) => {
+                format!("{metric}_{}", source.label())
+            }
+            (None, None, _) => metric.to_owned(),
         }
     }
 
-    /// What a test of errors says; `began` is when the comparison did, in the caller's time. Also for
-    /// an endpoint, whose baseline are its peers.
-    pub fn of_errors(test: &Engine, began: Duration) -> Self {
+    /// What a test of a rate says, of the named `route` alone if there is one; `began` is when the
+    /// comparison did, in the caller's time. Also for an endpoint, whose baseline are its peers.
+    pub fn of_rate(metric: Metric, route: Option<String>, test: &Engine, began: Duration) -> Self {
         let Tolerance { ratio, excess } = test.settings().tolerance;
-        Self::of(Metric::Errors, test, began, |counts| Numbers::Errors {
+        let of = Self::of(metric, test, began, |counts| Numbers::Errors {
             counts,
             tolerated_ratio: ratio,
             tolerated_excess: excess,
-        })
+        });
+        Self { route, ..of }
     }
 
     /// What a test of latency says.
     pub fn of_latency(test: &LatencyTest, began: Duration) -> Self {
-        let metric = test.quantile().into();
+        let metric = match test.span() {
+            Span::Head => test.quantile().into(),
+            Span::Whole => match test.quantile() {
+                Quantile::P95 => Metric::WholeP95,
+                Quantile::P99 => Metric::WholeP99,
+            },
+        };
         let slow_ms = test.thresholds().map(|t| (ms(t.canary), ms(t.baseline)));
         Self::of(metric, test.engine(), began, |counts| Numbers::Latency {
             counts,
@@ -320,6 +352,7 @@ impl Finding {
         Self {
             metric: test.side().metric(),
             amount: Some(name.to_owned()),
+            route: None,
             log_evidence: known(test.log_evidence()),
             component: test.strongest().and_then(|(factor, _)| factor).map(Component::Ratio),
             onset_s: test.strongest().map(|(_, at)| at.saturating_sub(began).as_secs_f64()),
@@ -336,6 +369,7 @@ impl Finding {
         Self {
             metric,
             amount: None,
+            route: None,
             log_evidence: known(test.log_evidence()),
             component: test.component(),
             onset_s: test.onset().map(|(at, _)| at.saturating_sub(began).as_secs_f64()),

@@ -11,7 +11,7 @@ use super::{
     weights::service_name,
 };
 use crate::{
-    analysis::{Limits, Record, Title, Tolerance, Verdict},
+    analysis::{Answer, Limits, Record, Title, Tolerance, Verdict},
     config::{schema::Probability, units::Share},
 };
 
@@ -129,8 +129,15 @@ fn told(title: &Title, record: &Record, verdict: &Verdict, remark: &str) -> Stri
     let Title { service, version, baseline, route, .. } = title;
     let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
     let entries = record.len();
+    let most = match (verdict.answer, verdict.findings.first(), verdict.log_evidence) {
+        (Answer::Fail, ..) | (_, None, _) | (_, _, None) => String::new(),
+        (_, Some(finding), Some(evidence)) => format!(
+            "\nmost evidence against it: {finding}; {evidence:.1} of {:.1} nats",
+            verdict.log_threshold
+        ),
+    };
     format!(
-        "{service}: {version} against {baseline}{route}, {entries} blocks and changes\n{remark}:\n{}",
+        "{service}: {version} against {baseline}{route}, {entries} blocks and changes\n{remark}:\n{}{most}",
         verdict.reason
     )
 }

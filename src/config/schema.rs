@@ -26,7 +26,9 @@ use super::{
 
 pub use alerts::{Alerts, Webhook};
 pub use amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS};
-pub use eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, Probability, Statuses};
+pub use eject::{
+    Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses,
+};
 pub use health::{Breaker, Health, HttpCheck, TcpCheck};
 pub use slo::Slo;
 pub use tls::{

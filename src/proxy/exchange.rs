@@ -69,9 +69,16 @@ pub(super) struct Answer {
     keep_upstream: Option<Option<Duration>>,
     /// The client's connection can stay.
     pub(super) keep_client: bool,
+    /// It goes on for as long as it likes: events, or messages of a call.
+    pub(super) is_stream: bool,
 }
 
 impl Answer {
+    /// Whether it is the client that keeps the body from moving on; `out` holds what it has yet to take.
+    pub(super) fn waits_for_client(&self, out: &Buffer) -> bool {
+        self.relay.waits_for_receiver(out)
+    }
+
     /// Bytes of the answer's body found so far.
     pub(super) fn body_bytes(&self) -> u64 {
         self.relay.moved
@@ -423,6 +430,7 @@ impl Exchange {
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
                 keep_client,
+                is_stream: plan.manner.grpc || head.is_event_stream,
             };
             self.answer.consume(head_bytes);
             return Ok(Some(answer));

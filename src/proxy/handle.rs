@@ -156,7 +156,8 @@ async fn forward(
     let is_stream = client.stream.is_stream();
     let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
     let due = plan.until(plan.began, plan.route().timeout);
-    let judged = plan.route().judged_after.map(|after| plan.began + after);
+    // The time that a client takes to send its body is the client's.
+    let mut uploading = rest.is_some();
     loop {
         let endpoints = &version.endpoints;
         let chosen = match endpoints.len() {
@@ -179,10 +180,19 @@ async fn forward(
             }
             (false, _) => kept(worker, endpoint.id, encrypted, thorough, now),
         };
+        if !uploading {
+            tally.asked(now);
+        }
         let (upstream, reused) = match kept {
             Some(link) => (link, true),
             None => match link(worker, service, version, chosen, fresh, patience).await {
-                Ok(made) => made,
+                Ok(made) => {
+                    // Nor is a version slower because fewer of its connections are kept.
+                    if !uploading {
+                        tally.asked(Instant::now());
+                    }
+                    made
+                }
                 Err(fault) => {
                     tally.failed(fault);
                     // Nothing was sent, so another endpoint may be asked, once.
@@ -198,9 +208,19 @@ async fn forward(
             },
         };
         let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
-        client.deadline.notice_at(judged);
+        let patience = tally.patience();
+        let late_at = |asked: Instant| {
+            patience.filter(|patience| *patience < plan.route().timeout).map(|p| asked + p)
+        };
+        client.deadline.notice_at(if uploading { None } else { late_at(now) });
         let head = poll_fn(|cx| {
             let polled = exchange.poll_head(cx, client, worker, plan, out, &mut tally.amounts);
+            if uploading && exchange.request_is_read() {
+                uploading = false;
+                let now = Instant::now();
+                tally.asked(now);
+                client.deadline.notice_at(late_at(now));
+            }
             if client.deadline.take_notice() {
                 tally.late();
             }
@@ -284,7 +304,22 @@ async fn answer(
 ) -> After {
     let Some(exchange) = begun else { return After::Close };
     client.answering = true;
-    let relayed = poll_fn(|cx| exchange.poll_answer(cx, client, plan, out, &mut answer)).await;
+    let mut stall = Stall::new(tally.patience().filter(|_| !answer.is_stream));
+    if answer.is_stream {
+        tally.streams();
+    }
+    let relayed = poll_fn(|cx| {
+        let polled = exchange.poll_answer(cx, client, plan, out, &mut answer);
+        if polled.is_pending() && stall.is_due(client, answer.body_bytes()) {
+            // What waits for the client is the client's.
+            if !answer.waits_for_client(out) {
+                tally.late();
+            }
+        }
+        polled
+    });
+    let relayed = relayed.await;
+    client.deadline.notice_at(None);
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
     tally.bytes_out = answer.body_bytes();
     if let Some(status) = exchange.grpc_status().filter(|_| plan.manner.grpc) {
@@ -317,6 +352,37 @@ async fn answer(
         (true, _) => After::Keep,
         (false, true) => After::Close,
         (false, false) => After::Linger,
+    }
+}
+
+/// Notices an answer that does not go on for so long that it counts as failed.
+struct Stall {
+    patience: Option<Duration>,
+    /// Bytes of the body when the watch began that is on.
+    bytes: Option<u64>,
+}
+
+impl Stall {
+    fn new(patience: Option<Duration>) -> Self {
+        Self { patience, bytes: None }
+    }
+
+    /// Whether the answer of `client` has stood still at so many `bytes`. It costs a timer only where an
+    /// answer does not come at once.
+    fn is_due(&mut self, client: &mut Client, bytes: u64) -> bool {
+        let Some(patience) = self.patience else { return false };
+        match self.bytes {
+            Some(_) if !client.deadline.take_notice() => false,
+            Some(before) if before == bytes => {
+                self.patience = None;
+                true
+            }
+            _ => {
+                self.bytes = Some(bytes);
+                client.deadline.notice_at(Some(Instant::now() + patience));
+                false
+            }
+        }
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) enum Known {
     Forwarded,
     RequestId,
     Date,
+    ContentType,
     Other,
 }
 
@@ -54,6 +55,7 @@ fn known(name: &str) -> Known {
         9 if is("forwarded") => Known::Forwarded,
         10 if is("connection") => Known::Connection,
         10 if is("keep-alive") => Known::KeepAlive,
+        12 if is("content-type") => Known::ContentType,
         12 if is("x-request-id") => Known::RequestId,
         14 if is("content-length") => Known::ContentLength,
         15 if is("x-forwarded-for") => Known::XForwarded,
@@ -335,6 +337,8 @@ pub(super) struct ResponseHead<'h, 'b> {
     pub(super) names_fields: bool,
     /// There is a `Date`, and `Connection` does not name it: it goes on.
     pub(super) has_date: bool,
+    /// Its body is server-sent events.
+    pub(super) is_event_stream: bool,
     /// The protocol that a 101 goes on in.
     pub(super) upgrade: Option<&'b [u8]>,
 }
@@ -345,11 +349,11 @@ impl<'b> ResponseHead<'_, 'b> {
         self.headers.iter().zip(self.kinds)
     }
 
-    /// The fields that mean nothing to the proxy itself, to be read, and made such that are not
+    /// The fields that the proxy only passes on, to be read, and made such that are not
     /// passed on.
     pub(super) fn others(&mut self) -> impl Iterator<Item = (&Header<'b>, &mut Known)> {
         let all = self.headers.iter().zip(&mut self.kinds);
-        all.filter(|(_, kind)| **kind == Known::Other)
+        all.filter(|(_, kind)| matches!(kind, Known::Other | Known::ContentType))
     }
 }
 
@@ -382,6 +386,7 @@ pub(super) fn parse_response<'h, 'b>(
         keep_alive_seconds: None,
         names_fields: false,
         has_date: false,
+        is_event_stream: false,
         upgrade: None,
     };
     let mut framing = FramingFields::default();
@@ -403,6 +408,7 @@ pub(super) fn parse_response<'h, 'b>(
             }
             Known::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
             Known::Date => head.has_date = true,
+            Known::ContentType => head.is_event_stream = is_event_stream(field.value),
             Known::Upgrade => head.upgrade = Some(field.value),
             _ => {}
         }
@@ -415,6 +421,12 @@ pub(super) fn parse_response<'h, 'b>(
         if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
     head.keep_alive &= head.framing != Framing::UntilClose;
     Ok(Some((head, length)))
+}
+
+/// Whether a media type is that of server-sent events.
+fn is_event_stream(value: &[u8]) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    value.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }
 
 /// `timeout=5, max=100` (RFC 2068 section 19.7.1.1, still sent by common servers).

@@ -33,6 +33,7 @@ mod relay;
 mod rewrite;
 mod shared;
 mod shed;
+mod trial;
 mod tunnel;
 mod websocket;
 mod worker;

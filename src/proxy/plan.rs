@@ -17,6 +17,7 @@ use super::{
     worker::{Held, Worker},
 };
 use crate::{
+    registry::Player,
     routing::RequestView,
     snapshot::{AssignedBy, Decision, Route, Service, Snapshot, Undecided, Version},
     telemetry::access_log::sampled,
@@ -39,6 +40,8 @@ pub(super) struct Plan {
     /// Sending it twice does what sending it once does (RFC 9110 section 9.2.2).
     pub(super) idempotent: bool,
     pub(super) log: Option<Box<LogText>>,
+    /// The client's network, if the comparison asks for it.
+    pub(super) network: Option<Player>,
     /// Counts the request until it has ended.
     _in_flight: InFlight,
 }
@@ -149,11 +152,10 @@ impl Plan {
         }
     }
 
-    /// Whether its first attempt is compared. Rules and routes that name a version choose players, so
-    /// that versions would differ by who asks.
-    pub(super) fn is_on_trial(&self) -> bool {
-        let by_chance = matches!(self.decision.by, AssignedBy::Cohort(_) | AssignedBy::Only);
-        by_chance && !self.route().evidence.is_empty()
+    /// Whether chance decided its version, so that it may be compared. Rules and routes that name a
+    /// version choose players, so that versions would differ by who asks.
+    pub(super) fn is_by_chance(&self) -> bool {
+        matches!(self.decision.by, AssignedBy::Cohort(_) | AssignedBy::Only)
     }
 
     pub(super) fn route(&self) -> &Route {
@@ -294,6 +296,7 @@ pub(super) fn plan(
         manner,
         idempotent: is_idempotent(head.method),
         log,
+        network: route.evidence.as_ref().filter(|e| e.networks).map(|_| network(address)),
         _in_flight: in_flight,
         snapshot: Rc::clone(&snapshot),
     });
@@ -332,6 +335,14 @@ fn log_text(
             path: (&*head.path).into(),
         })
     })
+}
+
+/// The network of a client, as the comparison tells networks apart: IPv4 /24, IPv6 /48.
+fn network(client: IpAddr) -> Player {
+    match client {
+        IpAddr::V4(client) => Player::of(&client.octets()[..3]),
+        IpAddr::V6(client) => Player::of(&client.octets()[..6]),
+    }
 }
 
 /// Bytes of the request, if all of it is among the `read` ones, so that the next one can follow.

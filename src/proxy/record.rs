@@ -1,6 +1,6 @@
 //! What is remembered of a request: counts, a latency sample, a line of the access log.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -10,10 +10,11 @@ use super::{
     grpc,
     plan::{Plan, Refused},
     problem::Fault,
+    trial::Trial,
     worker::Worker,
 };
 use crate::{
-    registry::{EndpointState, ErrorKind, Outcome, RetryReason},
+    registry::{EndpointState, ErrorKind, RetryReason},
     snapshot::AssignedBy,
     telemetry::{access_log::Entry, collector::Sample},
 };
@@ -25,8 +26,7 @@ pub(super) struct Tally<'a> {
     /// The endpoint asked last, and when.
     endpoint: Option<(&'a EndpointState, Instant)>,
     upstream_us: u32,
-    /// The first attempt is not counted yet.
-    on_trial: bool,
+    trial: Trial<'a>,
     ended: Option<Instant>,
     retries: u32,
     /// Status that the client was sent; 0 while there is none.
@@ -52,7 +52,7 @@ impl<'a> Tally<'a> {
             plan,
             endpoint: None,
             upstream_us: Sample::NONE,
-            on_trial: plan.is_on_trial(),
+            trial: Trial::new(worker, plan),
             ended: None,
             retries: 0,
             status: 0,
@@ -69,12 +69,18 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// An attempt at endpoint number `endpoint` of the version begins.
-    pub(super) fn attempt(&mut self, endpoint: usize, now: Instant) {
+    /// An attempt at endpoint number `number` of the version begins.
+    pub(super) fn attempt(&mut self, number: usize, now: Instant) {
         self.end_attempt();
-        let endpoint = &*self.plan.version().endpoints[endpoint];
+        let endpoint = &*self.plan.version().endpoints[number];
         endpoint.cells.of(self.worker.id).started.add(1);
         self.endpoint = Some((endpoint, now));
+        self.trial.attempt(endpoint, number);
+    }
+
+    /// The request is with the endpoint, or on its way on a connection that is there.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.trial.asked(now);
     }
 
     fn end_attempt(&mut self) {
@@ -99,54 +105,33 @@ impl<'a> Tally<'a> {
                 endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
             }
         }
-        // A failure is known by its head; what is well until here may still break.
-        if self.on_trial && self.plan.route().failures.contains(status) {
-            self.judge(Outcome::Failed);
-        }
+        self.trial.answered(status, now);
     }
 
     /// The connection goes on in another protocol: what is judged is over.
     pub(super) fn switched(&mut self) {
-        if self.on_trial {
-            self.judge(Outcome::Served(self.upstream_us));
-        }
+        self.trial.end_here();
     }
 
-    /// No answer came in the time after which none is waited for in the comparison.
+    /// No answer came in the time after which none is waited for in the comparison, or it stalls.
     pub(super) fn late(&mut self) {
-        if self.on_trial {
-            self.judge(Outcome::TimedOut);
-        }
+        self.trial.failed(true, Instant::now());
+    }
+
+    /// The answer is a stream, which lasts for as long as it likes.
+    pub(super) fn streams(&mut self) {
+        self.trial.streams();
     }
 
     /// What happened is the client's doing or ours, and says nothing of the version.
     pub(super) fn acquit(&mut self) {
-        self.on_trial = false;
+        self.trial.acquit();
     }
 
-    /// Counts the first attempt. What comes later of the request does not.
-    fn judge(&mut self, outcome: Outcome) {
-        self.on_trial = false;
-        let (plan, worker) = (self.plan, self.worker.id);
-        if let Some(arm) = plan.route().evidence.get(usize::from(plan.decision.version)) {
-            let parity = plan.service().parity;
-            arm.attempts.cells.of(worker).record(parity, outcome);
-            // What failed is the errors' affair. What carries no amount carries 0: a version that no
-            // longer says what it takes would look like one that nobody plays otherwise.
-            if let Outcome::Served(_) = outcome {
-                for amount in &arm.amounts {
-                    let carried = self.amounts[usize::from(amount.number)];
-                    amount.record(worker, parity, carried, fastrand::f64);
-                }
-            }
-        }
-        if let Some((endpoint, _)) = self.endpoint {
-            let cells = endpoint.cells.of(worker);
-            cells.trials.add(1);
-            if !matches!(outcome, Outcome::Served(_)) {
-                cells.failures.add(1);
-            }
-        }
+    /// The time after which a request without an answer, or an answer that stalls, has failed in the
+    /// comparison; nothing if it is not compared.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.trial.patience()
     }
 
     /// The answer was one of gRPC that ended with `status`.
@@ -156,6 +141,9 @@ impl<'a> Tally<'a> {
         if let (true, Some((endpoint, _))) = (outcome >= 500 && self.status < 500, self.endpoint) {
             endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
         }
+        if self.plan.route().failures.contains(outcome) {
+            self.trial.failed(false, Instant::now());
+        }
     }
 
     /// The attempt failed.
@@ -164,9 +152,8 @@ impl<'a> Tally<'a> {
         if fault.is_shed() {
             self.acquit();
         }
-        if self.on_trial && fault.upstream_kind().is_some() {
-            let timed_out = fault == Fault::Timeout;
-            self.judge(if timed_out { Outcome::TimedOut } else { Outcome::Failed });
+        if fault.upstream_kind().is_some() {
+            self.trial.failed(fault == Fault::Timeout, Instant::now());
         }
         if let (Some(kind), Some((endpoint, _))) = (fault.upstream_kind(), self.endpoint) {
             endpoint.cells.of(self.worker.id).errors[kind as usize].add(1);
@@ -197,11 +184,10 @@ impl<'a> Tally<'a> {
         if outcome >= 500 {
             plan.version().state.cells.of(worker.id).errors.add(1);
         }
-        if self.on_trial && !self.gone && outcome != 0 {
-            let failed =
-                self.upstream_us == Sample::NONE || plan.route().failures.contains(outcome);
-            let us = self.upstream_us;
-            self.judge(if failed { Outcome::Failed } else { Outcome::Served(us) });
+        match (self.gone, outcome) {
+            (true, _) => self.trial.left(ended),
+            (false, 0) => self.trial.acquit(),
+            (false, _) => self.trial.ended(ended, &self.amounts),
         }
         let duration_us = micros(plan.began, ended);
         worker.record(Sample {
@@ -256,6 +242,7 @@ impl<'a> Tally<'a> {
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
         self.end_attempt();
+        self.trial.acquit();
         self.plan.version().state.cells.of(self.worker.id).finished.add(1);
     }
 }
@@ -309,7 +296,7 @@ fn push_line(worker: &Worker, entry: &Entry<'_>) {
 }
 
 /// Microseconds from `began` to `ended`, short of the value that stands for none.
-fn micros(began: Instant, ended: Instant) -> u32 {
+pub(super) fn micros(began: Instant, ended: Instant) -> u32 {
     u32::try_from(ended.saturating_duration_since(began).as_micros())
         .unwrap_or(Sample::NONE - 1)
         .min(Sample::NONE - 1)

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -30,6 +31,8 @@ const UNROUTED: [u16; 10] = [400, 404, 408, 414, 417, 431, 501, 503, 505, 0];
 /// Shared by acceptor, workers and controller.
 #[derive(Debug)]
 pub struct Shared {
+    /// When the process started: what all times of the comparison are counted from.
+    pub started: Instant,
     /// The snapshot in force. The controller swaps it; workers look at it once per request.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Open client connections of each worker, by which the acceptor chooses.
@@ -79,6 +82,7 @@ impl Shared {
     /// Shared state of `workers` workers.
     pub fn new(workers: usize, snapshot: Snapshot, samples: mpsc::Sender<Vec<Sample>>) -> Self {
         Self {
+            started: Instant::now(),
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             loads: PerWorker::new(workers),
             cells: PerWorker::new(workers),

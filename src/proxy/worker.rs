@@ -235,6 +235,11 @@ impl Worker {
         }
     }
 
+    /// Time since the process started.
+    pub(super) fn since_start(&self, now: Instant) -> Duration {
+        now.into_std().saturating_duration_since(self.shared.started)
+    }
+
     /// Counts it if the task that holds this panics.
     pub(super) fn witness(self: &Rc<Self>) -> Witness {
         Witness(Rc::clone(self))

@@ -144,6 +144,8 @@ impl Alerts {
             Kind::EndpointServing => self.end(&endpoint(), now),
             // A probed endpoint is out as before. Advice about one of several asks for no one's sleep.
             Kind::EndpointProbing | Kind::EndpointWouldEject => {}
+            // Nor does what decides nothing; an ejection that helped nobody is an ejection that goes on.
+            Kind::FewPlayers | Kind::RefusalsRise | Kind::EjectionMistaken => {}
             Kind::Weights | Kind::Configuration | Kind::ConfigurationRejected => {}
         }
     }

@@ -112,6 +112,7 @@ impl Controller {
     /// A controller of running workers.
     pub fn new(start: Start) -> Self {
         let config = Arc::new(start.loaded.config);
+        let started = (start.shared.started, SystemTime::now());
         Self {
             in_force: watch::Sender::new(Arc::clone(&config)),
             config,
@@ -138,7 +139,7 @@ impl Controller {
             published: watch::Sender::default(),
             endpoints: Watch::default(),
             stirred: Arc::default(),
-            started: (Instant::now(), SystemTime::now()),
+            started,
             reloads: Reloads::default(),
             draining: false,
             floor: 0,
@@ -246,7 +247,9 @@ impl Controller {
         };
         let previous = same_routes.then_some(&*old);
         let snapshot = Snapshot::compile(generation, sources, previous, &mut self.registry);
-        self.shared.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.shared.snapshot.store(Arc::clone(&snapshot));
+        snapshot.take_effect();
         for worker in &self.workers {
             // A worker that has ended needs no snapshot.
             let _ = worker.send(Command::Refresh);

@@ -7,23 +7,30 @@
 mod alone;
 mod amounts;
 mod arms;
+mod begun;
+mod cycle;
 mod shared;
 mod speed;
 mod spread;
 mod traffic;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use self::{
     alone::{Memory, Solo},
     arms::Line,
+    cycle::Cycles,
     shared::SharedOutage,
     speed::Speed,
     spread::Spread,
     traffic::Traffic,
 };
 use crate::{
-    analysis::{Answer, OutageChange, Record, Verdict, poll_interval},
+    analysis::{Advised, Answer, Finding, OutageChange, Record, Span, Verdict, poll_interval},
     config::{schema::Mode, units::Weight},
     registry::EvidenceCells,
     snapshot::{Compared, Service, Snapshot, Stratum},
@@ -52,6 +59,8 @@ pub enum Found {
     NearMiss(Box<Suspect>),
     /// It is far from it again.
     NearMissOver(Box<Suspect>),
+    /// Something that decides nothing, and that people should know of a version.
+    Advice(Box<Advice>),
     /// A version that was near or worse has no share any more, or is asked other questions.
     NoLongerCompared {
         /// The service.
@@ -83,17 +92,36 @@ pub struct Suspect {
     pub verdict: Verdict,
 }
 
+/// What people are told of a version beside its verdict.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advice {
+    /// The service.
+    pub service: Box<str>,
+    /// The version.
+    pub version: Box<str>,
+    /// The route with limits of its own that it shows on; nothing for all others together.
+    pub route: Option<Box<str>>,
+    /// What it is.
+    pub advised: Advised,
+    /// Its numbers.
+    pub finding: Finding,
+    /// Players of the version that failed.
+    pub players: u64,
+}
+
 /// The comparisons of one service.
 #[derive(Debug)]
 struct Watch {
     compared: Arc<Compared>,
     baseline: u16,
-    parity: u8,
+    epoch: u64,
     spread: Spread,
     outage: SharedOutage,
     traffic: Traffic,
-    /// The baseline's latency by stratum; nothing where it is not compared.
-    speeds: Vec<Option<Speed>>,
+    /// The baseline's latency by stratum.
+    speeds: Vec<Speeds>,
+    /// By stratum: when players count anew.
+    cycles: Vec<Cycles>,
     memory: Memory,
     /// By number of the version.
     cases: HashMap<u16, Case>,
@@ -102,6 +130,40 @@ struct Watch {
     /// When it was looked last.
     looked: Duration,
 }
+
+/// The baseline's latency over the requests of a stratum.
+#[derive(Debug)]
+struct Speeds {
+    head: Speed,
+    /// Nothing where no latency is compared.
+    whole: Option<Speed>,
+}
+
+impl Speeds {
+    fn new(stratum: &Stratum, baseline: u16, now: Duration) -> Self {
+        let whole = stratum.limits.compares_latency();
+        Self {
+            head: Speed::new(stratum, Span::Head, baseline, now),
+            whole: whole.then(|| Speed::new(stratum, Span::Whole, baseline, now)),
+        }
+    }
+
+    fn by_span(&mut self) -> impl Iterator<Item = (Span, &mut Speed)> {
+        let whole = self.whole.as_mut().map(|speed| (Span::Whole, speed));
+        [(Span::Head, &mut self.head)].into_iter().chain(whole)
+    }
+
+    /// How long a baseline request usually takes at most.
+    fn patience(&self) -> Duration {
+        let known = self.head.patience().map(|p99| p99 * 2);
+        known.map_or(UNKNOWN_PATIENCE, |patience| patience.max(LEAST_PATIENCE))
+    }
+}
+
+/// How long a baseline request is waited for before it counts as failed until it ends: twice the p99, this
+/// at least, and this while too little is known.
+const LEAST_PATIENCE: Duration = Duration::from_millis(20);
+const UNKNOWN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// One canary.
 #[derive(Debug)]
@@ -114,6 +176,8 @@ struct Case {
     near: bool,
     /// It was said that it is worse.
     told: bool,
+    /// What was advised of it, by number of the stratum.
+    advised: HashSet<(usize, Advised)>,
 }
 
 impl Evaluator {
@@ -199,11 +263,12 @@ impl Watch {
         Self {
             compared: Arc::clone(compared),
             baseline,
-            parity: service.parity,
+            epoch: service.epoch,
             spread,
             outage: SharedOutage::new(compared, baseline, now),
             traffic: Traffic::new(strata.clone().map(requests), now),
-            speeds: strata.map(|stratum| Speed::new(stratum, baseline, now)).collect(),
+            speeds: strata.clone().map(|stratum| Speeds::new(stratum, baseline, now)).collect(),
+            cycles: strata.map(|_| Cycles::new(now)).collect(),
             memory: Memory::default(),
             cases: HashMap::new(),
             solos: Vec::new(),
@@ -227,10 +292,16 @@ impl Watch {
             found.extend(before.cases.into_values().filter_map(|case| case.end(service)));
             found.extend(before.solos.into_iter().filter_map(|solo| solo.end(service)));
         }
-        if self.parity != service.parity {
-            self.parity = service.parity;
-            let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);
-            lines.for_each(Line::weight_step);
+        if self.epoch != service.epoch {
+            self.epoch = service.epoch;
+            let strata = &self.compared.strata;
+            for case in self.cases.values_mut() {
+                let lines = case.lines.iter_mut().zip(strata);
+                lines.for_each(|(line, stratum)| line.weight_step(stratum, now));
+            }
+            for (speeds, stratum) in self.speeds.iter_mut().zip(strata) {
+                speeds.by_span().for_each(|(_, speed)| speed.skip(stratum, now));
+            }
         }
         // A version that nobody gets until one of its endpoints serves is still in its rollout.
         let has_share = |version: u16| {
@@ -258,6 +329,11 @@ impl Watch {
             return;
         }
         for version in canaries {
+            if !self.cases.contains_key(&version) {
+                // Everybody counts in a new comparison.
+                let strata = self.cycles.iter_mut().zip(&self.compared.strata);
+                strata.for_each(|(cycles, stratum)| cycles.begin(stratum, now));
+            }
             self.cases.entry(version).or_insert_with(|| Case {
                 version: service.versions[usize::from(version)].name.clone(),
                 mode: compared.mode,
@@ -266,6 +342,7 @@ impl Watch {
                     .collect(),
                 near: false,
                 told: false,
+                advised: HashSet::new(),
             });
         }
     }
@@ -290,26 +367,33 @@ impl Watch {
         }
         let strata = &self.compared.strata;
         self.traffic.look(strata.iter().map(requests), now);
-        for (number, (speed, stratum)) in self.speeds.iter_mut().zip(strata).enumerate() {
-            let Some(speed) = speed else { continue };
-            let Some(block) = speed.poll(stratum, now) else { continue };
-            for case in self.cases.values_mut() {
-                case.lines[number].compare_latency(stratum, &block, speed.reference(), now);
+        for (number, (speeds, stratum)) in self.speeds.iter_mut().zip(strata).enumerate() {
+            for (span, speed) in speeds.by_span() {
+                let Some(block) = speed.poll(stratum, now) else { continue };
+                for case in self.cases.values_mut() {
+                    case.lines[number].compare_latency(stratum, span, &block, now);
+                }
+                speed.absorb(&block, stratum);
             }
-            speed.absorb(&block);
         }
-        for case in self.cases.values_mut() {
-            for (line, stratum) in case.lines.iter_mut().zip(strata) {
-                line.poll(stratum, now);
+        for (version, case) in &mut self.cases {
+            let endpoints = service.versions[usize::from(*version)].endpoints.len();
+            let strata = strata.iter().zip(&self.speeds);
+            for (line, (stratum, speeds)) in case.lines.iter_mut().zip(strata) {
+                line.poll(stratum, speeds.patience(), endpoints, now);
             }
             found.extend(case.judge(service, &self.compared, now));
+            found.extend(case.advise(service, &self.compared));
+        }
+        for (cycles, stratum) in self.cycles.iter_mut().zip(strata) {
+            cycles.poll(stratum, now);
         }
         for solo in &mut self.solos {
             found.extend(solo.poll(service, &self.compared, now));
         }
         if now.saturating_sub(self.looked) >= IDLE_LOOK {
             self.looked = now;
-            let references = self.speeds.iter().map(|speed| speed.as_ref().map(Speed::reference));
+            let references = self.speeds.iter().map(|speeds| Some(speeds.head.reference()));
             self.memory.learn(service, &self.compared, references, self.spread.phi(), now);
         }
     }
@@ -358,6 +442,29 @@ impl Case {
         None
     }
 
+    /// What is new beside the verdict.
+    fn advise(&mut self, service: &Service, compared: &Compared) -> Vec<Found> {
+        let mut found = Vec::new();
+        for (number, (line, stratum)) in self.lines.iter().zip(&compared.strata).enumerate() {
+            let comparison = line.comparison();
+            for advised in comparison.advised() {
+                if self.told || !self.advised.insert((number, advised)) {
+                    continue;
+                }
+                let Some(finding) = comparison.advice(advised) else { continue };
+                found.push(Found::Advice(Box::new(Advice {
+                    service: service.name.clone(),
+                    version: self.version.clone(),
+                    route: stratum.route.clone(),
+                    advised,
+                    finding,
+                    players: comparison.failed_players(),
+                })));
+            }
+        }
+        found
+    }
+
     /// What is to be said when it ends; of a version that was to be ejected, that says it all.
     fn end(self, service: &Service) -> Option<Found> {
         let says = if self.told { self.mode != Mode::Act } else { self.near };
@@ -370,9 +477,7 @@ impl Case {
 
 /// Requests so far of all versions.
 fn requests(stratum: &Stratum) -> u64 {
-    let of = |cells: &EvidenceCells| {
-        [0, 1].map(|parity| cells.of(parity).trials.read()).into_iter().fold(0, u64::wrapping_add)
-    };
+    let of = |cells: &EvidenceCells| cells.counter().trials;
     stratum.arms.iter().map(|arm| arm.attempts.cells.sum(of)).fold(0, u64::wrapping_add)
 }
 

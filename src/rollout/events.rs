@@ -37,6 +37,12 @@ pub enum Kind {
     WouldEject,
     /// A version that has no baseline beside it is worse than it may be; it stays.
     WorseAlone,
+    /// A few players have nearly all failures of a version; the players of it do not fail more often.
+    FewPlayers,
+    /// A version refuses more requests (4xx) than the baseline.
+    RefusalsRise,
+    /// The players who failed on an ejected version go on failing elsewhere.
+    EjectionMistaken,
     /// A version was taken back in.
     Reinstated,
     /// Evidence against a version is above half of its threshold.
@@ -71,6 +77,9 @@ impl Kind {
             Self::Ejected => "ejected",
             Self::WouldEject => "would_eject",
             Self::WorseAlone => "worse_alone",
+            Self::FewPlayers => "few_players",
+            Self::RefusalsRise => "refusals_rise",
+            Self::EjectionMistaken => "ejection_mistaken",
             Self::Reinstated => "reinstated",
             Self::NearMiss => "near_miss",
             Self::NearMissOver => "near_miss_over",

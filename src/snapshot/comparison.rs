@@ -7,10 +7,16 @@ use crate::{
     analysis::{Limits, amount_bucket, parts_of_alpha, rounded_bucket},
     config::{
         Config,
-        schema::{self, Mode, Slo},
+        schema::{self, Mode, OnMistake, Slo},
     },
-    registry::{AmountEvidenceState, EvidenceState, Registry},
+    registry::{
+        AmountEvidenceState, Asker, EvidenceState, Outcome, Registry, Settled, Slot, StratumState,
+        Timed,
+    },
 };
+
+/// Named routes that are judged for themselves; those that follow in the file are judged with all others.
+const MOST_NAMED: usize = 64;
 
 /// How the versions of a service are compared.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +25,10 @@ pub struct Compared {
     pub mode: Mode,
     /// Probability of ever ejecting a canary within all tolerances, over all strata.
     pub alpha: f64,
+    /// Whether players of a canary who fail twice in a row are sent to the baseline for a while.
+    pub ask_players: bool,
+    /// What is done when the players who failed on an ejected version go on failing.
+    pub on_mistake: OnMistake,
     /// Requests that are compared among themselves: first those of all routes without limits of their
     /// own, then those of each route that has some, in the order of the file.
     pub strata: Box<[Stratum]>,
@@ -33,10 +43,90 @@ pub struct Stratum {
     pub limits: Limits,
     /// What a version without a baseline beside it is judged by.
     pub slo: Slo,
-    /// When a request without an answer counts as failed; nothing: when it times out.
+    /// When a request without an answer counts as failed; nothing: as the baseline's latency tells.
     pub deadline: Option<Duration>,
+    /// Who counts, and from when on what is slow.
+    pub state: Arc<StratumState>,
+    /// Whether a failure counts only if nobody of the client's network has failed.
+    pub networks: bool,
     /// Evidence by version of the service.
     pub arms: Box<[Arm]>,
+    /// The named routes among them, each of which is judged for itself too.
+    pub named: Box<[Arc<Named>]>,
+}
+
+/// A named route without limits of its own.
+#[derive(Debug)]
+pub struct Named {
+    /// Its name.
+    pub route: Box<str>,
+    /// Who counts on it.
+    pub state: Arc<StratumState>,
+    /// Evidence by version of the service.
+    pub arms: Box<[Arc<EvidenceState>]>,
+}
+
+/// Where first attempts of a route count.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// Who counts.
+    pub state: Arc<StratumState>,
+    /// By version of the service.
+    pub arms: Box<[Arm]>,
+    /// The same of this route alone, if it is judged for itself too.
+    pub named: Option<Arc<Named>>,
+    /// Whether networks are asked as well as players.
+    pub networks: bool,
+    /// Index of the baseline.
+    pub baseline: u16,
+}
+
+impl Evidence {
+    /// Counts a first attempt at `version` that begins in `slot`, on `worker`.
+    pub fn begin(&self, version: usize, worker: usize, slot: Slot) {
+        self.arms[version].attempts.cells.of(worker).begun.begin(slot);
+        if let Some(named) = &self.named {
+            named.arms[version].cells.of(worker).begun.begin(slot);
+        }
+    }
+
+    /// Counts how it ended.
+    pub fn settle(&self, version: usize, asker: &Asker, outcome: Outcome) -> Settled {
+        let attempts = &self.arms[version].attempts;
+        let settled = self.state.settle(attempts.cells.of(asker.worker), asker, outcome);
+        if settled.trial && settled.failed {
+            attempts.failed.add(asker.player);
+        }
+        if let Some(named) = &self.named {
+            // Latency is judged of all routes together.
+            let outcome = match outcome {
+                Outcome::Served { refused, .. } => Outcome::Served { latency_us: None, refused },
+                other => other,
+            };
+            let cells = named.arms[version].cells.of(asker.worker);
+            named.state.settle(cells, asker, outcome);
+        }
+        settled
+    }
+
+    /// Counts that a request which was taken for served was not: it broke, or was `left`. Requests begin
+    /// in the slot `now`.
+    pub fn regret(&self, version: usize, asker: &Asker, left: bool, now: Slot) {
+        let attempts = &self.arms[version].attempts;
+        self.state.regret(attempts.cells.of(asker.worker), asker, left, now);
+        if !left {
+            attempts.failed.add(asker.player);
+        }
+        if let Some(named) = &self.named {
+            named.state.regret(named.arms[version].cells.of(asker.worker), asker, left, now);
+        }
+    }
+
+    /// Counts how long it took to the last byte.
+    pub fn time_whole(&self, version: usize, asker: &Asker, timed: Timed, first: bool) {
+        let cells = self.arms[version].attempts.cells.of(asker.worker);
+        self.state.time_whole(cells, asker, timed, first);
+    }
 }
 
 /// Where first attempts of a version count.
@@ -60,9 +150,9 @@ pub struct AmountArm {
 }
 
 impl AmountArm {
-    /// Counts what a request of an epoch of `parity` carried, in the cells of `worker`, who alone calls
-    /// it. What is derived is rounded by a `draw` from 0 to below 1.
-    pub fn record(&self, worker: usize, parity: u8, carried: f64, draw: impl FnOnce() -> f64) {
+    /// Counts what a request carried, in the cells of `worker`, who alone calls it. What is derived is
+    /// rounded by a `draw` from 0 to below 1.
+    pub fn record(&self, worker: usize, carried: f64, draw: impl FnOnce() -> f64) {
         let (evidence, bucket) = match &self.below {
             None => (&self.evidence, amount_bucket(carried)),
             Some(below) => {
@@ -70,7 +160,7 @@ impl AmountArm {
                 (evidence, rounded_bucket(carried, draw()))
             }
         };
-        evidence.cells.of(worker).record(parity, bucket as u16);
+        evidence.cells.of(worker).record(bucket as u16);
     }
 }
 
@@ -87,12 +177,29 @@ impl PartialEq for Arm {
 impl PartialEq for Stratum {
     /// Whether the same is asked of the same versions.
     fn eq(&self, other: &Self) -> bool {
-        let same_limits = self.limits == other.limits && self.slo == other.slo;
-        self.route == other.route && same_limits && self.arms == other.arms
+        self.limits == other.limits && self.asks_as(other)
+    }
+}
+
+impl Stratum {
+    /// Whether the same is asked of the same versions, but for what is tolerated of them.
+    pub fn asks_as(&self, other: &Self) -> bool {
+        let names =
+            |named: &[Arc<Named>]| named.iter().map(|n| n.route.clone()).collect::<Vec<_>>();
+        self.route == other.route
+            && self.slo == other.slo
+            && self.arms == other.arms
+            && self.networks == other.networks
+            && names(&self.named) == names(&other.named)
     }
 }
 
 impl Compared {
+    /// Whether players move to see whether it is they who fail: not where nothing is to move.
+    pub fn asks_players(&self) -> bool {
+        self.ask_players && self.mode == Mode::Act
+    }
+
     pub(super) fn compile(
         name: &str,
         service: &schema::Service,
@@ -124,6 +231,12 @@ impl Compared {
                 let amount = service.amounts.get(&limit.name);
                 limit.derived = amount.is_some_and(|amount| amount.is.is_some());
             }
+            let state = registry.stratum(name, route.as_deref());
+            let named: Box<[Arc<Named>]> = match (&route, limits.errors) {
+                (None, Some(_)) => named(name, config, versions, registry),
+                _ => Box::default(),
+            };
+            limits.routes = named.iter().map(|named| named.route.to_string()).collect();
             let mut arm = |version: &Version| Arm {
                 attempts: registry.evidence(version.state.id, route.as_deref()),
                 amounts: (limits.amounts.iter())
@@ -142,20 +255,59 @@ impl Compared {
                 arms: versions.iter().map(&mut arm).collect(),
                 slo: slo.unwrap_or_default(),
                 deadline: own.deadline.or(eject.deadline),
+                networks: eject.networks.unwrap_or_default(),
+                state,
+                named,
                 route: route.as_deref().map(Into::into),
                 limits,
             }
         });
-        Some(Arc::new(Self { mode, alpha, strata: strata.collect() }))
+        let strata = strata.collect();
+        let ask_players = eject.ask_players.unwrap_or(true);
+        let on_mistake = eject.on_mistake.unwrap_or_default();
+        Some(Arc::new(Self { mode, alpha, ask_players, on_mistake, strata }))
     }
 
     /// Where the requests of `route` with its `label` count; nothing if they are not compared.
-    pub(super) fn stratum_of(&self, route: &schema::Route, label: &str) -> Option<&Stratum> {
+    pub(super) fn evidence_of(
+        &self,
+        route: &schema::Route,
+        label: &str,
+        baseline: u16,
+    ) -> Option<Evidence> {
+        let stratum = self.stratum_of(route, label)?;
+        Some(Evidence {
+            state: Arc::clone(&stratum.state),
+            arms: stratum.arms.clone(),
+            named: stratum.named.iter().find(|named| *named.route == *label).cloned(),
+            networks: stratum.networks,
+            baseline,
+        })
+    }
+
+    fn stratum_of(&self, route: &schema::Route, label: &str) -> Option<&Stratum> {
         match has_limits(route) {
             false => self.strata.first(),
             true => self.strata.iter().find(|stratum| stratum.route.as_deref() == Some(label)),
         }
     }
+}
+
+/// The named routes of the service called `name` that have no limits of their own.
+fn named(
+    name: &str,
+    config: &Config,
+    versions: &[Version],
+    registry: &mut Registry,
+) -> Box<[Arc<Named>]> {
+    let routes = config.routes.iter().filter(|route| route.service == name && !has_limits(route));
+    let names = routes.filter_map(|route| route.name.as_deref()).take(MOST_NAMED);
+    let named = names.map(|route| {
+        let arm = |version: &Version| registry.evidence(version.state.id, Some(route));
+        let arms = versions.iter().map(arm).collect();
+        Arc::new(Named { route: route.into(), state: registry.stratum(name, Some(route)), arms })
+    });
+    named.collect()
 }
 
 /// Whether `route` has limits of its own.

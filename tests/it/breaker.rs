@@ -30,9 +30,7 @@ fn trials(proxy: &Proxy) -> (u64, u64) {
     let of_endpoints = known.map(|known| known.state.cells.sum(|cells| cells.trials.read())).sum();
     let strata = service.compared.iter().flat_map(|compared| &compared.strata);
     let arms = strata.flat_map(|stratum| &stratum.arms);
-    let of_versions = arms.map(|arm| {
-        arm.attempts.cells.sum(|cells| cells.of(0).trials.read() + cells.of(1).trials.read())
-    });
+    let of_versions = arms.map(|arm| arm.attempts.cells.sum(|cells| cells.counter().trials));
     (of_endpoints, of_versions.sum())
 }
 

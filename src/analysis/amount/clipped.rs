@@ -260,6 +260,11 @@ impl Amounts {
         self.clip
     }
 
+    /// Whether both are clipped and measured alike, so that they can be compared.
+    pub fn is_measured_as(&self, other: &Self) -> bool {
+        self.clip == other.clip && self.size() == other.size()
+    }
+
     /// Requests counted.
     pub fn requests(&self) -> u64 {
         self.requests

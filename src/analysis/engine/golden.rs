@@ -154,6 +154,6 @@ fn the_beginning_of_a_late_fault_is_named() {
     }
     let (since, counts) = engine.onset().expect("evidence");
     assert_eq!(since, Duration::from_secs(150));
-    assert_eq!(counts, block(5_000, 250, 45_000, 50));
+    assert_eq!(counts.trials, block(5_000, 250, 45_000, 50));
     assert_eq!(engine.estimate().total(), block(20_000, 265, 180_000, 200));
 }

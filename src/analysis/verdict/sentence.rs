@@ -1,97 +1,91 @@
-//! Verdicts and findings as sentences. They quote the numbers that decided: those since the difference
-//! began, not the sums in which it would be hidden.
+//! Verdicts and findings as sentences: what, how bad, of how many players, against what, how sure. They
+//! quote the counts since the difference began, not the sums in which it would be hidden.
 
 use std::fmt;
 
-use super::{
-    Answer, Component, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Source, Verdict,
-};
+use super::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Source, Verdict};
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let after = self.compared_s;
         match self.answer {
-            Answer::Fail => {
-                let who = if self.alone { "it" } else { "the canary" };
-                write!(f, "fail after {after:.1} s: {who} ")?;
-                self.difference(f)?;
-            }
-            Answer::Pass => match self.health {
-                Some(health) => write!(f, "pass after {:.1} s: {health}", self.since_s)?,
-                None => write!(f, "pass after {:.1} s", self.since_s)?,
+            Answer::Undecided => match self.log_evidence {
+                Some(_) => write!(f, "within its limits so far")?,
+                None => write!(f, "nothing to compare yet")?,
             },
-            Answer::Undecided => write!(f, "undecided after {after:.1} s")?,
-        }
-        if let Some(finding) = self.findings.first() {
-            let separator = if self.answer == Answer::Fail { "; " } else { "; most evidence: " };
-            write!(f, "{separator}{finding}")?;
-        }
-        match self.log_evidence {
-            Some(evidence) => {
-                write!(f, "; log evidence {evidence:.2} of {:.2}", self.log_threshold)
+            Answer::Pass => match self.health {
+                Some(health) => write!(f, "{health}")?,
+                None => write!(f, "healthy")?,
+            },
+            Answer::Fail => {
+                let Some(finding) = self.findings.first() else {
+                    return write!(f, "worse than is allowed");
+                };
+                finding.sentence(f, Some(self.since_s))?;
+                if let Some(evidence) = self.log_evidence {
+                    write!(f, ". Wrong once in {}", Thousands(evidence.exp()))?;
+                }
+                write!(f, ".")?;
+                if self.alone {
+                    write!(
+                        f,
+                        " No baseline serves beside it, so an outage that every version would share \
+                         looks the same."
+                    )?;
+                }
             }
-            None => write!(f, "; nothing to compare yet"),
-        }?;
-        if self.alone && self.answer == Answer::Fail {
-            write!(
-                f,
-                "; no baseline serves beside it, so this cannot be told from an outage that every \
-                 version would share"
-            )?;
         }
         Ok(())
     }
 }
 
-impl Verdict {
-    /// What is wrong with a failed canary.
-    fn difference(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(finding) = self.findings.first() else {
-            return write!(f, "is worse than is tolerated");
-        };
-        let amount = finding.amount.as_deref().unwrap_or("amount");
-        match finding.metric {
-            Metric::Errors => write!(f, "fails more often than is tolerated"),
-            Metric::LatencyP95 | Metric::LatencyP99 => write!(f, "is slower than is tolerated"),
-            Metric::AmountLow => write!(f, "has a lower `{amount}` than is tolerated"),
-            Metric::AmountHigh => write!(f, "has a higher `{amount}` than is tolerated"),
-        }
-    }
-}
-
 impl fmt::Display for HealthFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the canary fails less than {} times as often as the baseline", self.ratio)
+        write!(f, "it fails less than {} times as often as the baseline", self.ratio)
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sentence(f, None)
+    }
+}
+
+impl Finding {
+    /// `until_s`: when it was decided, in seconds since the comparison began.
+    fn sentence(&self, f: &mut fmt::Formatter<'_>, until_s: Option<f64>) -> fmt::Result {
         match &self.numbers {
             Numbers::Errors { counts, tolerated_ratio, tolerated_excess } => {
-                self.counts(f, counts, "failed")?;
-                write!(f, "; tolerated {tolerated_ratio} times")?;
-                if *tolerated_excess > 0.0 {
-                    write!(f, " and {}", Percent(*tolerated_excess))?;
-                }
+                self.rates(f, counts, until_s)?;
+                let (_, baseline) = counts.shown();
+                let allowed = tolerated_ratio * baseline.rate.unwrap_or(0.0) + tolerated_excess;
+                write!(f, "; allowed {}", Percent(allowed))
             }
             Numbers::Latency { counts, canary_slow_ms, baseline_slow_ms, tolerated_factor } => {
-                self.counts(f, counts, "were slow")?;
+                self.rates(f, counts, until_s)?;
                 if let Some((canary, baseline)) = canary_slow_ms.zip(*baseline_slow_ms) {
-                    write!(f, "; slow from {canary:.1} ms on, the baseline from {baseline:.1} ms")?;
+                    write!(
+                        f,
+                        "; slow is {canary:.1} ms or longer, of the baseline {baseline:.1} ms"
+                    )?;
                 }
-                write!(f, "; tolerated {tolerated_factor} times the latency")?;
+                write!(f, "; allowed {tolerated_factor} times the latency")
             }
             Numbers::Bound { counts, source, tolerated_share, slow_ms } => {
-                write!(f, "{counts} ")?;
+                write!(f, "{} of its requests ", Share(counts))?;
                 match slow_ms {
                     Some(slow_ms) => write!(f, "took {slow_ms:.1} ms or longer")?,
                     None => write!(f, "failed")?,
                 }
-                write!(f, ", {} tolerated by ", Percent(*tolerated_share))?;
+                write!(
+                    f,
+                    " ({} of {}); allowed {}",
+                    counts.failures,
+                    counts.requests,
+                    Percent(*tolerated_share)
+                )?;
                 match source {
-                    Source::Slo => write!(f, "slo")?,
-                    Source::Before => write!(f, "the rate of the baseline before")?,
+                    Source::Slo => write!(f, " by slo"),
+                    Source::Before => write!(f, " by the rate of the baseline before"),
                 }
             }
             Numbers::Amount { canary, baseline, ratio, clipped_at, tolerated_ratio } => {
@@ -102,7 +96,7 @@ impl fmt::Display for Finding {
                 if let Some(clip) = clipped_at {
                     write!(f, ", clipped at {clip:.2}")?;
                 }
-                write!(f, "; tolerated a ratio of {tolerated_ratio:.3}")?;
+                write!(f, "; allowed a ratio of {tolerated_ratio:.3}")
             }
             Numbers::DerivedAmount {
                 canary,
@@ -119,64 +113,98 @@ impl fmt::Display for Finding {
                 if let Some(clip) = clipped_at {
                     write!(f, ", clipped at {clip:.2} either way")?;
                 }
-                if let Some(tolerated) = tolerated_difference {
-                    write!(f, "; tolerated a difference of {tolerated:.4}")?;
+                match tolerated_difference {
+                    Some(tolerated) => write!(f, "; allowed a difference of {tolerated:.4}"),
+                    None => Ok(()),
                 }
             }
         }
-        match self.component {
-            Some(Component::Ratio(factor)) => write!(f, "; about {factor} times what is tolerated"),
-            Some(Component::Gross(share)) => {
-                write!(f, "; about {} of what the baseline serves", Percent(share))
-            }
-            None => Ok(()),
-        }
     }
-}
 
-impl Finding {
     fn means(&self, f: &mut fmt::Formatter<'_>, canary: &Mean, baseline: &Mean) -> fmt::Result {
-        if let Some(amount) = &self.amount {
-            write!(f, "`{amount}` has ")?;
-        }
-        write!(f, "{canary} of the canary against {baseline}")
+        let amount = self.amount.as_deref().unwrap_or("amount");
+        let which = match self.metric {
+            Metric::AmountLow => "lower",
+            _ => "higher",
+        };
+        write!(f, "its `{amount}` is {which}: {canary}; baseline {baseline}")
     }
 
-    fn counts(&self, f: &mut fmt::Formatter<'_>, counts: &Counts, what: &str) -> fmt::Result {
-        let Counts { canary_since_onset: canary, baseline_since_onset: baseline, .. } = counts;
-        if canary.requests > 0
-            && let Some(onset_s) = self.onset_s
-        {
-            write!(
-                f,
-                "since {onset_s:.1} s {canary} of the canary {what}, {baseline} of the baseline"
-            )?;
-        } else {
-            let Counts { canary, baseline, .. } = counts;
-            write!(f, "{canary} of the canary {what}, {baseline} of the baseline")?;
+    fn rates(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        counts: &Counts,
+        until_s: Option<f64>,
+    ) -> fmt::Result {
+        let what = match self.metric {
+            Metric::Errors => "failed",
+            Metric::Unserved => "failed or were left by their clients",
+            Metric::Refusals => "were refused (4xx)",
+            Metric::LatencyP95 | Metric::LatencyP99 => "were slow to begin",
+            Metric::WholeP95 | Metric::WholeP99 => "were slow to end",
+            Metric::AmountLow | Metric::AmountHigh => "differ",
+        };
+        let (canary, baseline) = counts.shown();
+        write!(f, "{} of its requests", Share(&canary))?;
+        if let Some(route) = &self.route {
+            write!(f, " on {route}")?;
         }
-        let Some(ratio) = counts.ratio else { return Ok(()) };
-        write!(f, ", over all {ratio:.2} times")?;
-        match counts.ratio_interval {
-            Some([low, high]) => write!(f, " ({low:.2} to {high:.2} at 95 %)"),
-            None => Ok(()),
+        write!(f, " {what} ({} of {}", canary.failures, canary.requests)?;
+        if counts.players() > 0 {
+            let players = counts.players();
+            write!(f, ", {players} {}", if players == 1 { "player" } else { "players" })?;
         }
+        if let Some((from, until)) = self.onset_s.zip(until_s) {
+            write!(f, ", {:.1} s", (until - from).max(0.0))?;
+        }
+        write!(
+            f,
+            "); baseline {} ({} of {})",
+            Share(&baseline),
+            baseline.failures,
+            baseline.requests
+        )
     }
 }
 
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} requests", self.failures, self.requests)?;
-        self.rate.map_or(Ok(()), |rate| write!(f, " ({})", Percent(rate)))
+impl Counts {
+    /// What people read of both arms: all requests since the difference began, where those were counted,
+    /// else the trials.
+    fn shown(&self) -> (Rate, Rate) {
+        if self.canary_requests.requests > 0 {
+            (self.canary_requests, self.baseline_requests)
+        } else if self.canary_since_onset.requests > 0 {
+            (self.canary_since_onset, self.baseline_since_onset)
+        } else {
+            (self.canary, self.baseline)
+        }
+    }
+
+    /// Players of the canary that were bad since the difference began: each counts once a cycle.
+    fn players(&self) -> u64 {
+        if self.canary_since_onset.requests > 0 {
+            self.canary_since_onset.failures
+        } else {
+            self.canary.failures
+        }
     }
 }
 
 impl fmt::Display for Mean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mean {
-            Some(mean) => write!(f, "a mean of {mean:.4} over {} requests", self.requests),
+            Some(mean) => write!(f, "{mean:.4} in the mean of {} requests", self.requests),
             None => write!(f, "no requests"),
         }
+    }
+}
+
+/// The share of bad requests in percent.
+struct Share<'a>(&'a Rate);
+
+impl fmt::Display for Share<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Percent(self.0.rate.unwrap_or(0.0)))
     }
 }
 
@@ -196,6 +224,25 @@ impl fmt::Display for Percent {
     }
 }
 
+/// A large number to two digits, with its thousands apart.
+struct Thousands(f64);
+
+impl fmt::Display for Thousands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.0.clamp(1.0, 1e12);
+        let unit = 10_f64.powf((number.log10().floor() - 1.0).max(0.0));
+        // Rounded down: it never says that it is surer than it is.
+        let digits = format!("{:.0}", (number / unit).floor() * unit);
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                write!(f, ",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,5 +252,15 @@ mod tests {
         let texts =
             [0.0, 1.0, 0.5, 0.12345, 0.003, 1e-4, 0.0012345].map(|s| Percent(s).to_string());
         assert_eq!(texts, ["0 %", "100 %", "50 %", "12.3 %", "0.3 %", "0.01 %", "0.123 %"]);
+    }
+
+    #[test]
+    fn odds_have_two_digits_and_are_never_made_larger() {
+        let texts = [1.0, 27.9, 999.0, 1_299.0, 1_380.0, 25_999.0, 1.57e6, 1e300];
+        let texts = texts.map(|n| Thousands(n).to_string());
+        assert_eq!(
+            texts,
+            ["1", "27", "990", "1,200", "1,300", "25,000", "1,500,000", "1,000,000,000,000"]
+        );
     }
 }

@@ -1,5 +1,5 @@
 use super::{
-    super::{amount::Amounts, comparison::Comparison, limits::Limits, wealth::Guarantee},
+    super::{Attempts, amount::Amounts, comparison::Comparison, limits::Limits, wealth::Guarantee},
     *,
 };
 use crate::config::schema::{Eject, EjectErrors};
@@ -12,7 +12,7 @@ fn late_fault() -> Verdict {
     for second in 1..=200 {
         let failures = if second > 150 { 5 } else { u64::from(second % 10 == 5) };
         let block = Arms::new(Tally::new(100, failures), Tally::new(900, 1));
-        comparison.observe_errors(block, Duration::from_secs(second));
+        comparison.observe_errors(&Attempts::of_strangers(block), Duration::from_secs(second));
     }
     comparison.verdict(Duration::from_secs(200))
 }
@@ -22,10 +22,8 @@ fn the_sentence_quotes_what_decided() {
     let verdict = late_fault();
     assert_eq!(
         verdict.reason,
-        "fail after 153.0 s: the canary fails more often than is tolerated; since 150.0 s 15 of 300 \
-         requests (5 %) of the canary failed, 3 of 2700 requests (0.111 %) of the baseline, over all \
-         1.76 times (1.19 to 2.61 at 95 %); tolerated 1.1 times and 0.01 %; about 50 times what is \
-         tolerated; log evidence 14.40 of 6.91"
+        "5 % of its requests failed (15 of 300, 15 players, 3.0 s); baseline 0.111 % (3 of 2700); \
+         allowed 0.132 %. Wrong once in 1,400,000."
     );
     assert_eq!(verdict.to_string(), verdict.reason);
 }
@@ -35,11 +33,7 @@ fn a_verdict_survives_being_written() {
     let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };
     let empty = Comparison::new(Limits::of(&eject, &Eject::default(), 1e-3), 1.0, Duration::ZERO)
         .verdict(Duration::ZERO);
-    assert_eq!(
-        empty.reason,
-        "undecided after 0.0 s; most evidence: 0 of 0 requests of the canary failed, 0 of 0 requests \
-         of the baseline; tolerated 1.1 times and 0.01 %; nothing to compare yet"
-    );
+    assert_eq!(empty.reason, "nothing to compare yet");
     for verdict in [late_fault(), empty] {
         let text = serde_json::to_string(&verdict).expect("JSON");
         let read: Verdict = serde_json::from_str(&text).expect("a verdict");
@@ -56,7 +50,7 @@ fn a_verdict_survives_being_written() {
 fn a_derived_amount_is_told_in_money() {
     let mut test = AmountTest::of_derived(Side::Low, 0.05, Guarantee::Alpha(1e-3), None);
     let before = Finding::of_amount("ggr", &test, Duration::ZERO);
-    assert_eq!(before.to_string(), "`ggr` has no requests of the canary against no requests");
+    assert_eq!(before.to_string(), "its `ggr` is lower: no requests; baseline no requests");
     let arm = |requests: u32, amount: f64| {
         let mut all = Amounts::of_derived(Clip::new(20.0).expect("a clip"), 6.0);
         (0..requests).for_each(|n| all.record_rounded(amount, f64::from(n) / f64::from(requests)));
@@ -68,8 +62,8 @@ fn a_derived_amount_is_told_in_money() {
     assert_eq!((&*finding.gate(), finding.component), ("amount_low.ggr", None));
     assert_eq!(
         finding.to_string(),
-        "`ggr` has a mean of -2.0072 over 10 requests of the canary against a mean of 0.5002 over 90 \
-         requests, 2.5074 lower, clipped at 19.19 either way; tolerated a difference of 0.3000"
+        "its `ggr` is lower: -2.0072 in the mean of 10 requests; baseline 0.5002 in the mean of 90 \
+         requests, 2.5074 lower, clipped at 19.19 either way; allowed a difference of 0.3000"
     );
     let text = serde_json::to_string(&[before, finding]).expect("JSON");
     let read: Vec<Finding> = serde_json::from_str(&text).expect("findings");
@@ -82,7 +76,7 @@ fn an_endpoint_is_described_like_a_canary() {
     let mut test = Engine::new(settings);
     let block = Arms::new(Tally::new(10, 10), Tally::new(90, 0));
     test.observe(block, Duration::from_secs(61));
-    let finding = Finding::of_errors(&test, Duration::from_secs(60));
+    let finding = Finding::of_rate(Metric::Errors, None, &test, Duration::from_secs(60));
     assert_eq!(finding.log_evidence, known(test.log_evidence()));
-    assert!(finding.to_string().starts_with("since 0.0 s 10 of 10 requests (100 %)"), "{finding}");
+    assert!(finding.to_string().starts_with("100 % of its requests failed (10 of 10"), "{finding}");
 }

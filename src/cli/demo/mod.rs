@@ -134,7 +134,7 @@ services:
       v42: {{ endpoints: [ {v42} ], labels: {{ semver: 4.2.0 }} }}
     weights: {{ v41: 100, v42: 0 }}
     cohort: {{ key: [ "header:x-player-id", "cookie:uid" ], salt: release-42 }}
-    eject: {{ errors: {{ relative: 10%, absolute: 0.3% }}, mode: act }}
+    eject: {{ errors: {{ relative: 10%, absolute: 0.3% }}, ask_players: false }}
 routes:
   - service: {SERVICE}
 "#

@@ -26,19 +26,34 @@ pub struct Eject {
     #[serde(with = "units::optional_pause")]
     #[schemars(with = "Option<units::DurationText>")]
     pub warm_up: Option<Duration>,
-    /// A request without the head of an answer after this time is a failure, whatever comes later; it
-    /// is not ended by it. Default: the route's `timeout`.
+    /// A request without the head of an answer after this time is a failure, whatever comes later, and
+    /// so is an answer that stalls for as long; it is not ended by it. Default: ten times the baseline's
+    /// p99, at least `1s` and at most `30s`.
     #[serde(with = "units::optional_duration")]
     #[schemars(with = "Option<units::DurationText>")]
     pub deadline: Option<Duration>,
     /// Tolerated excess of the error rate. Default: not compared.
     pub errors: Option<EjectErrors>,
-    /// Tolerated excess of latency quantiles. Default: not compared.
+    /// Tolerated excess of the share of requests that are not served: that fail, or whose clients leave
+    /// before the answer is whole. Default, where `errors` are compared: `20%` relative, `1%` absolute.
+    pub unserved: Option<EjectErrors>,
+    /// Tolerated excess of latency quantiles, both of the time to the head of the answer and of that to
+    /// its last byte. Default: not compared.
     pub latency: Option<EjectLatency>,
     /// Tolerated difference of the mean of each amount named, less or more, relative to the
     /// baseline's; of a derived one, which may be negative, to the mean of the baseline's amounts
     /// without their signs. Below `100%`. Default: not compared.
     pub amounts: Option<IndexMap<String, Share>>,
+    /// A player of a canary who fails twice in a row is sent to the baseline for half a minute, to see
+    /// whether it is the version that fails or the player. Default `true`.
+    pub ask_players: Option<bool>,
+    /// What is done when the players who failed on an ejected version go on failing elsewhere. Default
+    /// `tell`.
+    pub on_mistake: Option<OnMistake>,
+    /// A failure counts only if nobody of the client's network (IPv4 /24, IPv6 /48) has failed in the
+    /// same cycle, either: against an attacker with many keys. Behind a balancer that hides clients
+    /// everybody is one network. Default `false`.
+    pub networks: Option<bool>,
 }
 
 impl Eject {
@@ -59,6 +74,17 @@ pub enum Mode {
     Advise,
     /// Nothing is compared.
     Off,
+}
+
+/// What is done when an ejection helped nobody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMistake {
+    /// It is told: by an event, the log and the verdict.
+    #[default]
+    Tell,
+    /// And the version is reinstated.
+    Reinstate,
 }
 
 /// Tolerated excess of a canary's error rate over the baseline's.

@@ -8,10 +8,10 @@ use std::{
 
 use super::{Controller, Rejected, weights::list};
 use crate::{
-    analysis::{Arms, OutageChange, Record, Tally, Title, Verdict},
+    analysis::{Advised, Arms, OutageChange, Record, Tally, Title, Verdict},
     config::{schema::Mode, units::Weight},
     rollout::{
-        evaluator::{Found, Suspect},
+        evaluator::{Advice, Found, Suspect},
         events::{Kind, Matter},
     },
 };
@@ -106,6 +106,7 @@ impl Controller {
                 tracing::info!(service, version, "a version is no longer near its ejection");
                 self.record(Kind::NearMissOver, Matter::of_suspect(*suspect));
             }
+            Found::Advice(advice) => self.advise(*advice),
             Found::NoLongerCompared { service, version } => {
                 let matter = Matter {
                     service: Some(service.into()),
@@ -130,6 +131,26 @@ impl Controller {
                 self.record(kind, Matter { service, reason, ..Matter::default() });
             }
         }
+    }
+
+    fn advise(&mut self, advice: Advice) {
+        let Advice { service, version, route, advised, finding, players } = advice;
+        let (kind, reason) = match advised {
+            Advised::FewPlayers => {
+                let text = format!("{players} of its players have nearly all failures: {finding}");
+                (Kind::FewPlayers, text)
+            }
+            Advised::Refusals => (Kind::RefusalsRise, finding.to_string()),
+        };
+        tracing::warn!(service, version, reason, "{}", kind.label());
+        let matter = Matter {
+            service: Some(service.into()),
+            version: Some(version.into()),
+            route: route.map(Into::into),
+            reason,
+            ..Matter::default()
+        };
+        self.record(kind, matter);
     }
 
     fn eject_suspect(&mut self, suspect: Suspect, now: Duration) {

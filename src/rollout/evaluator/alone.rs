@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::{
     Found, Suspect,
-    arms::{Sums, counters, latencies},
+    arms::{Sums, counter, latencies},
 };
 use crate::{
     analysis::{
         Alone, Answer, Bound, Counter, Entry, Latencies, Quantile, Record, Recorder, Reference,
-        Source, Tally, Usual, Verdict,
+        Source, Span, Tally, Usual, Verdict,
     },
     config::{schema::Mode, units::Weight},
     snapshot::{Compared, Service, Stratum},
@@ -79,7 +79,7 @@ impl Memory {
         };
         let passed = last.as_ref().map_or(Duration::ZERO, |last| now.saturating_sub(last.until));
         let strata = compared.strata.iter().zip(references).map(|(stratum, reference)| {
-            let counter = sum(stratum, number);
+            let counter = counter(stratum, number);
             let known = last.as_mut().and_then(|last| {
                 let at = last.strata.iter().position(|(route, _)| *route == stratum.route)?;
                 Some(last.strata.swap_remove(at).1)
@@ -148,7 +148,7 @@ pub(super) struct Solo {
 struct Line {
     recorder: Recorder<Alone>,
     counter: Counter,
-    latencies: [Box<Sums>; 2],
+    latencies: Box<Sums>,
 }
 
 impl Solo {
@@ -171,8 +171,8 @@ impl Solo {
                     limits.least_failures,
                     now,
                 )),
-                counter: sum(stratum, number),
-                latencies: latencies(stratum, number),
+                counter: counter(stratum, number),
+                latencies: latencies(stratum, number, Span::Head),
             }
         });
         let lines = lines.collect();
@@ -201,9 +201,9 @@ impl Solo {
             if line.judged().is_empty() {
                 continue;
             }
-            let counter = sum(stratum, self.number);
+            let counter = counter(stratum, self.number);
             let block = counter.since(std::mem::replace(&mut line.counter, counter));
-            line.observe(block, latencies(stratum, self.number), now);
+            line.observe(block, latencies(stratum, self.number, Span::Head), now);
             if !self.told && line.judged().answer() == Answer::Fail {
                 self.told = true;
                 found = Some(Found::Worse(Box::new(Suspect {
@@ -247,17 +247,10 @@ impl Line {
         self.recorder.judge()
     }
 
-    fn observe(&mut self, block: Tally, after: [Box<Sums>; 2], now: Duration) {
-        // Nobody is compared here, so that it does not matter under which weights a request began.
-        let [even, odd] = [0, 1].map(|n| Latencies::between(&self.latencies[n], &after[n]));
+    fn observe(&mut self, block: Tally, after: Box<Sums>, now: Duration) {
+        let latencies = Latencies::between(&self.latencies, &after);
         self.latencies = after;
-        let latencies = (&even.with(&odd)).into();
+        let latencies = (&latencies).into();
         self.recorder.tell(Entry::Alone { at: now, errors: block, latencies });
     }
-}
-
-/// Trials and failures of `version`, whatever the parity.
-fn sum(stratum: &Stratum, version: u16) -> Counter {
-    let [even, odd] = counters(stratum, version);
-    even.with(odd)
 }

@@ -22,13 +22,12 @@ struct Scale {
     size: f64,
 }
 
-/// What was seen when the open blocks began.
+/// What was seen when the open block began.
 #[derive(Debug)]
 pub(super) struct Seen {
     /// Number of the amount in the limits.
     number: usize,
-    /// By parity.
-    sums: [Arms<Sums>; 2],
+    sums: Arms<Sums>,
     /// What the baseline has shown before the canary began, else, where that is too little, before the
     /// first block that is compared. It stays: means of amounts clipped elsewhere are other means.
     scale: Option<Scale>,
@@ -40,26 +39,24 @@ impl Seen {
         Self { number, scale: scale(&sums), sums }
     }
 
-    /// Closes the open blocks, which begins the next ones: one of each parity, none before it is known
-    /// where to clip.
-    pub(super) fn close(
-        &mut self,
-        stratum: &Stratum,
-        arms: Arms<u16>,
-    ) -> impl Iterator<Item = Arms<Amounts>> + use<> {
-        let sums = read(stratum, arms, self.number);
-        let before = std::mem::replace(&mut self.sums, sums);
-        let blocks = |scale| {
-            let both = before.iter().zip(&self.sums);
-            let blocks = both.map(|(before, after)| {
-                let of = |before: &Sums, after: &Sums| between(before, after, scale);
-                Arms::new(of(&before.canary, &after.canary), of(&before.baseline, &after.baseline))
-            });
-            blocks.collect::<Vec<_>>()
-        };
-        let blocks = self.scale.map(blocks);
+    /// Closes the open block, which begins the next one; nothing before it is known where to clip.
+    pub(super) fn close(&mut self, stratum: &Stratum, arms: Arms<u16>) -> Option<Arms<Amounts>> {
+        let after = read(stratum, arms, self.number);
+        let before = std::mem::replace(&mut self.sums, after);
+        let of = |before: &Sums, after: &Sums, scale| between(before, after, scale);
+        let block = self.scale.map(|scale| {
+            Arms::new(
+                of(&before.canary, &self.sums.canary, scale),
+                of(&before.baseline, &self.sums.baseline, scale),
+            )
+        });
         self.scale = self.scale.or_else(|| scale(&self.sums));
-        blocks.into_iter().flatten()
+        block
+    }
+
+    /// Throws the open block away: the weights changed in it.
+    pub(super) fn skip(&mut self, stratum: &Stratum, arms: Arms<u16>) {
+        self.sums = read(stratum, arms, self.number);
     }
 }
 
@@ -72,29 +69,27 @@ fn between(before: &Sums, after: &Sums, Scale { clip, size }: Scale) -> Amounts 
     }
 }
 
-fn scale(sums: &[Arms<Sums>; 2]) -> Option<Scale> {
+fn scale(Arms { baseline, .. }: &Arms<Sums>) -> Option<Scale> {
     let mut counts = [0; AMOUNT_BUCKETS];
-    for Arms { baseline, .. } in sums {
-        for sums in std::iter::once(&baseline.above).chain(&baseline.below) {
-            for (count, sum) in counts.iter_mut().zip(sums.iter()) {
-                *count += u64::from(*sum);
-            }
+    for sums in std::iter::once(&baseline.above).chain(&baseline.below) {
+        for (count, sum) in counts.iter_mut().zip(sums.iter()) {
+            *count += u64::from(*sum);
         }
     }
     Clip::of_baseline(&counts).map(|clip| Scale { clip, size: clip.mean(&counts) })
 }
 
-fn read(stratum: &Stratum, arms: Arms<u16>, number: usize) -> [Arms<Sums>; 2] {
-    let of = |version: u16, parity| {
+fn read(stratum: &Stratum, arms: Arms<u16>, number: usize) -> Arms<Sums> {
+    let of = |version: u16| {
         let arm = &stratum.arms[usize::from(version)].amounts[number];
         let sums = |evidence: &AmountEvidenceState| {
             let mut sums = Box::new([0; AMOUNT_BUCKETS]);
-            evidence.cells.iter().for_each(|cells| cells.add_to(parity, &mut sums));
+            evidence.cells.iter().for_each(|cells| cells.add_to(&mut sums));
             sums
         };
         Sums { above: sums(&arm.evidence), below: arm.below.as_deref().map(sums) }
     };
-    [0, 1].map(|parity| Arms::new(of(arms.canary, parity), of(arms.baseline, parity)))
+    Arms::new(of(arms.canary), of(arms.baseline))
 }
 
 #[cfg(test)]
@@ -125,8 +120,16 @@ mod tests {
         });
         let mut limits = Limits::of(&eject, &Eject::default(), 1e-3);
         limits.amounts[0].derived = derived;
-        let slo = Default::default();
-        Stratum { route: None, limits, slo, deadline: None, arms: arms.into() }
+        Stratum {
+            route: None,
+            limits,
+            slo: Default::default(),
+            deadline: None,
+            state: registry.stratum("game-api", None),
+            networks: false,
+            arms: arms.into(),
+            named: Box::default(),
+        }
     }
 
     /// Has `version` answer `requests`, half of which pay `factor` times 10 in the mean.
@@ -136,7 +139,7 @@ mod tests {
             let paid = if rng.bool() { -10.0 * factor * (1.0 - rng.f64()).ln() } else { 0.0 };
             // Of what is derived, 8 are kept of each.
             let carried = if amount.below.is_some() { 8.0 - paid } else { paid };
-            amount.record(rng.usize(..2), rng.u8(..2), carried, || rng.f64());
+            amount.record(rng.usize(..2), carried, || rng.f64());
         }
     }
 
@@ -154,7 +157,7 @@ mod tests {
         for second in 1..=seconds {
             serve(&stratum, 0, 900, 1.0, rng);
             serve(&stratum, 1, 100, factor, rng);
-            for Arms { canary, baseline } in seen.close(&stratum, ARMS) {
+            if let Some(Arms { canary, baseline }) = seen.close(&stratum, ARMS) {
                 let now = Duration::from_secs(second);
                 comparison.observe_amounts(0, Arms::new(&canary, &baseline), now);
             }
@@ -196,15 +199,15 @@ mod tests {
         let (stratum, mut rng) = (stratum(false), fastrand::Rng::with_seed(5));
         let mut seen = Seen::new(&stratum, ARMS, 0);
         serve(&stratum, 0, 100, 1.0, &mut rng);
-        assert_eq!(seen.close(&stratum, ARMS).count(), 0, "too few to tell");
+        assert!(seen.close(&stratum, ARMS).is_none(), "too few to tell");
         serve(&stratum, 0, 2_000, 1.0, &mut rng);
-        assert_eq!(seen.close(&stratum, ARMS).count(), 0, "told by this one");
+        assert!(seen.close(&stratum, ARMS).is_none(), "told by this one");
         serve(&stratum, 1, 7, 1.0, &mut rng);
-        let blocks: Vec<_> = seen.close(&stratum, ARMS).collect();
-        assert_eq!(blocks.iter().map(|block| block.canary.requests()).sum::<u64>(), 7);
-        assert_eq!(blocks.iter().map(|block| block.baseline.requests()).sum::<u64>(), 0);
+        let block = seen.close(&stratum, ARMS).expect("it is known where to clip");
+        assert_eq!(block.canary.requests(), 7);
+        assert_eq!(block.baseline.requests(), 0);
         // A canary that begins later has its clip at once.
         let mut later = Seen::new(&stratum, ARMS, 0);
-        assert_eq!(later.close(&stratum, ARMS).count(), 2);
+        assert!(later.close(&stratum, ARMS).is_some());
     }
 }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use super::{amounts::Seen, speed::Closed};
+use super::{
+    amounts::Seen,
+    begun::Slots,
+    speed::{Closed, slow_from},
+};
 use crate::{
     analysis::{
-        Arms, Blocks, Comparison, Counter, Entry, LATENCY_BUCKETS, Latencies, Pace, Record,
-        Recorder, Reference, SlowFrom,
+        Answer, Arms, Attempts, Block, Comparison, Counter, Entry, LATENCY_BUCKETS, Latencies,
+        Pace, Record, Recorder, Span,
     },
-    registry::EvidenceState,
+    registry::{EvidenceCells, EvidenceState, Gauge, PerWorker},
     snapshot::Stratum,
 };
 
@@ -20,10 +24,13 @@ pub(super) type Sums = [u32; LATENCY_BUCKETS];
 pub(super) struct Line {
     arms: Arms<u16>,
     recorder: Recorder<Comparison>,
-    blocks: Blocks,
-    /// What was seen of the canary's latencies when the open block began, by parity; nothing before the
+    slots: Slots,
+    /// Of the named routes, in the order of the limits.
+    routes: Vec<Slots>,
+    refusals: Block,
+    /// What was seen of the canary's latencies when the open block began, by gauge; nothing before the
     /// first one that it is in from the beginning.
-    latencies: Option<[Box<Sums>; 2]>,
+    latencies: [Option<Box<Sums>>; 4],
     /// Of amounts, in the order of the limits.
     amounts: Vec<Seen>,
     /// When blocks of amounts close.
@@ -42,11 +49,14 @@ impl Line {
         now: Duration,
     ) -> Self {
         let arms = Arms::new(canary, baseline);
+        let slots = || Slots::new(stratum.state.shift(), now);
         Self {
             arms,
             recorder: Recorder::new(Comparison::new(stratum.limits.clone(), phi, now)),
-            blocks: Blocks::open(both(stratum, arms), now),
-            latencies: None,
+            slots: slots(),
+            routes: stratum.named.iter().map(|_| slots()).collect(),
+            refusals: Block::open(refusals(stratum, arms), now),
+            latencies: Default::default(),
             amounts: (0..stratum.limits.amounts.len())
                 .map(|number| Seen::new(stratum, arms, number))
                 .collect(),
@@ -55,11 +65,45 @@ impl Line {
         }
     }
 
-    /// Closes the blocks that are full.
-    pub(super) fn poll(&mut self, stratum: &Stratum, now: Duration) {
-        for block in self.blocks.poll(both(stratum, self.arms), now) {
-            self.recorder.tell(Entry::Errors { at: now, block });
+    /// Looks at what began and ended. `patience`: how long a baseline request usually takes at most;
+    /// `endpoints`: of the canary.
+    pub(super) fn poll(
+        &mut self,
+        stratum: &Stratum,
+        patience: Duration,
+        endpoints: usize,
+        now: Duration,
+    ) {
+        let (shift, horizon) = (stratum.state.shift(), super::begun::horizon(&stratum.state));
+        let arms = self.arms;
+        let cells = |version: u16| &stratum.arms[usize::from(version)].attempts.cells;
+        let both = Arms::new(cells(arms.canary), cells(arms.baseline));
+        let look = super::begun::Scope { shift, patience, horizon, endpoints, now };
+        let (last, so_far) = self.slots.poll(both, &look);
+        self.tell(None, last, so_far, now);
+        for (number, (slots, named)) in self.routes.iter_mut().zip(&stratum.named).enumerate() {
+            let cells = |version: u16| &named.arms[usize::from(version)].cells;
+            let both = Arms::new(cells(arms.canary), cells(arms.baseline));
+            let (last, so_far) = slots.poll(both, &look);
+            tell(&mut self.recorder, Some(number), last, so_far, now);
         }
+        if let Some(block) = self.refusals.poll(refusals(stratum, arms), now) {
+            self.recorder.tell(Entry::Refusals { at: now, block });
+        }
+        self.poll_amounts(stratum, now);
+    }
+
+    fn tell(
+        &mut self,
+        route: Option<usize>,
+        last: Vec<Attempts>,
+        so_far: Vec<Attempts>,
+        now: Duration,
+    ) {
+        tell(&mut self.recorder, route, last, so_far, now);
+    }
+
+    fn poll_amounts(&mut self, stratum: &Stratum, now: Duration) {
         if self.amounts.is_empty() {
             return;
         }
@@ -69,7 +113,7 @@ impl Line {
         }
         self.requests = requests;
         for (number, seen) in self.amounts.iter_mut().enumerate() {
-            for block in seen.close(stratum, self.arms) {
+            if let Some(block) = seen.close(stratum, self.arms) {
                 self.recorder.tell(Entry::Amounts { at: now, number, block: Box::new(block) });
             }
         }
@@ -79,20 +123,28 @@ impl Line {
     pub(super) fn compare_latency(
         &mut self,
         stratum: &Stratum,
+        span: Span,
         baseline: &Closed,
-        reference: &Reference,
         now: Duration,
     ) {
-        let after = latencies(stratum, self.arms.canary);
-        let slow = SlowFrom::of(reference);
-        if let Some(before) = &self.latencies {
-            for (parity, baseline) in baseline.latencies.iter().enumerate() {
-                let canary = Latencies::between(&before[parity], &after[parity]);
-                let block = Arms::new((&canary).into(), baseline.into());
-                self.recorder.tell(Entry::Latency { at: now, block, slow });
+        for (quantile, block) in &baseline.trials {
+            let gauge = Gauge(span, *quantile);
+            let after = trials(stratum, self.arms.canary, gauge);
+            let before = &mut self.latencies[gauge.index()];
+            if let Some(before) = before {
+                let canary = Latencies::between(before, &after);
+                let block = Arms::new((&canary).into(), block.into());
+                let slow = slow_from(&stratum.state, gauge);
+                self.recorder.tell(Entry::Latency {
+                    at: now,
+                    span,
+                    quantile: *quantile,
+                    block,
+                    slow,
+                });
             }
+            *before = Some(after);
         }
-        self.latencies = Some(after);
     }
 
     /// What it has come to.
@@ -105,9 +157,18 @@ impl Line {
         self.recorder.record()
     }
 
-    /// Says that shares changed.
-    pub(super) fn weight_step(&mut self) {
-        self.recorder.tell(Entry::WeightStep);
+    /// Says that shares changed after the look at `before`, at the latest `now`.
+    pub(super) fn weight_step(&mut self, stratum: &Stratum, now: Duration) {
+        self.recorder.tell(Entry::WeightStep { at: now });
+        // What began before is compared with nothing that began after.
+        self.slots.skip_to(now);
+        self.routes.iter_mut().for_each(|slots| slots.skip_to(now));
+        // Blocks by their end would mix two splits.
+        self.latencies = Default::default();
+        self.refusals = Block::open(refusals(stratum, self.arms), now);
+        for seen in &mut self.amounts {
+            seen.skip(stratum, self.arms);
+        }
     }
 
     /// Says that failures come in clusters of `phi`.
@@ -116,30 +177,61 @@ impl Line {
     }
 }
 
+/// Tells blocks that are final, and those that are not if with them the canary fails.
+fn tell(
+    recorder: &mut Recorder<Comparison>,
+    route: Option<usize>,
+    last: Vec<Attempts>,
+    so_far: Vec<Attempts>,
+    now: Duration,
+) {
+    let entry = |block: Attempts| Entry::Errors { at: now, block: Box::new(block), route };
+    last.into_iter().map(entry).for_each(|entry| recorder.tell(entry));
+    if recorder.judge().answer() == Answer::Fail || !so_far.iter().any(Attempts::is_bad) {
+        return;
+    }
+    let mut tried = recorder.judge().clone();
+    for block in &so_far {
+        match route {
+            None => tried.observe_errors(block, now),
+            Some(number) => tried.observe_route(number, block, now),
+        }
+    }
+    if tried.answer() == Answer::Fail {
+        so_far.into_iter().map(entry).for_each(|entry| recorder.tell(entry));
+    }
+}
+
 fn state(stratum: &Stratum, version: u16) -> &EvidenceState {
     &stratum.arms[usize::from(version)].attempts
 }
 
-/// What `version` counted, by parity.
-pub(super) fn counters(stratum: &Stratum, version: u16) -> [Counter; 2] {
-    let cells = &state(stratum, version).cells;
-    [0, 1].map(|parity| {
-        let counters = cells.iter().map(|cells| cells.of(parity).counter());
-        counters.fold(Counter::default(), Counter::with)
-    })
+fn sum(cells: &PerWorker<EvidenceCells>, of: impl Fn(&EvidenceCells) -> Counter) -> Counter {
+    cells.iter().map(of).fold(Counter::default(), Counter::with)
 }
 
-fn both(stratum: &Stratum, arms: Arms<u16>) -> [Arms<Counter>; 2] {
-    let (canary, baseline) = (counters(stratum, arms.canary), counters(stratum, arms.baseline));
-    [0, 1].map(|parity| Arms::new(canary[parity], baseline[parity]))
+/// First attempts of `version` and those of them that failed.
+pub(super) fn counter(stratum: &Stratum, version: u16) -> Counter {
+    sum(&state(stratum, version).cells, EvidenceCells::counter)
 }
 
-/// Latencies so far of version number `version`, by parity.
-pub(super) fn latencies(stratum: &Stratum, version: u16) -> [Box<Sums>; 2] {
-    [0, 1].map(|parity| {
-        let mut sums = Box::new([0; LATENCY_BUCKETS]);
-        let cells = state(stratum, version).cells.iter();
-        cells.for_each(|cells| cells.of(parity).add_latencies(&mut sums));
-        sums
-    })
+fn refusals(stratum: &Stratum, arms: Arms<u16>) -> Arms<Counter> {
+    let of = |version| sum(&state(stratum, version).cells, EvidenceCells::refusals);
+    Arms::new(of(arms.canary), of(arms.baseline))
+}
+
+/// Latencies so far of all attempts at version number `version`.
+pub(super) fn latencies(stratum: &Stratum, version: u16, span: Span) -> Box<Sums> {
+    let mut sums = Box::new([0; LATENCY_BUCKETS]);
+    let cells = state(stratum, version).cells.iter();
+    cells.for_each(|cells| cells.add_latencies(span, &mut sums));
+    sums
+}
+
+/// The same of those that are trials at `gauge`.
+pub(super) fn trials(stratum: &Stratum, version: u16, gauge: Gauge) -> Box<Sums> {
+    let mut sums = Box::new([0; LATENCY_BUCKETS]);
+    let cells = state(stratum, version).cells.iter();
+    cells.for_each(|cells| cells.add_trials(gauge, &mut sums));
+    sums
 }

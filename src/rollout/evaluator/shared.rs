@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::arms::counters;
+use super::arms::counter;
 use crate::{
     analysis::{Arms, Counter, OUTAGE_WINDOW, Outage, OutageChange},
     snapshot::Compared,
@@ -43,14 +43,14 @@ impl SharedOutage {
     }
 }
 
-/// Counters of all strata and parities.
+/// Counters of all strata.
 fn read(compared: &Compared, baseline: u16) -> Arms<Counter> {
     let mut sums = Arms::<Counter>::default();
     for stratum in &compared.strata {
         for version in 0..stratum.arms.len() as u16 {
-            let counter = counters(stratum, version);
+            let counter = counter(stratum, version);
             let arm = if version == baseline { &mut sums.baseline } else { &mut sums.canary };
-            *arm = arm.with(counter[0]).with(counter[1]);
+            *arm = arm.with(counter);
         }
     }
     sums

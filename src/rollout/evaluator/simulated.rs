@@ -13,7 +13,7 @@ use std::{f64::consts::TAU, thread};
 use fastrand::Rng;
 
 use super::{
-    tests::{BASELINE, CANARY, Stage},
+    tests::{BASELINE, CANARY, Stage, served},
     *,
 };
 use crate::registry::Outcome;
@@ -53,7 +53,7 @@ impl Weather {
             return Outcome::Failed;
         }
         let normal = (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (TAU * rng.f64()).cos();
-        Outcome::Served((self.latency_us * (0.8 * normal).exp()) as u32)
+        served((self.latency_us * (0.8 * normal).exp()) as u32)
     }
 }
 

@@ -44,6 +44,6 @@ impl Spread {
 }
 
 fn counter(endpoint: &EndpointState) -> Counter {
-    let failures = endpoint.cells.sum(|cells| cells.failures.read());
-    Counter { trials: endpoint.cells.sum(|cells| cells.trials.read()), failures }
+    let failures = endpoint.cells.sum(|cells| cells.player_failures.read());
+    Counter { trials: endpoint.cells.sum(|cells| cells.player_trials.read()), failures }
 }

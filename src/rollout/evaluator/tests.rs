@@ -5,9 +5,14 @@ use std::collections::HashMap;
 use super::*;
 use crate::{
     config::{Config, parse},
-    registry::{Outcome, Registry},
+    registry::{Asker, Outcome, Player, Registry, Timed},
     snapshot::{Decided, Overrides, Resolved, Sources},
 };
+
+/// An answer whose head took so many microseconds.
+pub(super) fn served(latency_us: u32) -> Outcome {
+    Outcome::Served { latency_us: Some(latency_us), refused: false }
+}
 
 /// Numbers of the versions.
 pub(super) const BASELINE: usize = 0;
@@ -22,6 +27,7 @@ pub(super) struct Stage {
     pub(super) snapshot: Snapshot,
     pub(super) evaluator: Evaluator,
     pub(super) now: Duration,
+    players: u16,
 }
 
 impl Stage {
@@ -40,8 +46,16 @@ impl Stage {
         let (overrides, decided) = (Overrides::new(), Decided::default());
         let snapshot = compile(&config, &overrides, &decided, &mut registry);
         let evaluator = Evaluator::default();
-        let mut stage =
-            Self { config, overrides, decided, registry, snapshot, evaluator, now: Duration::ZERO };
+        let mut stage = Self {
+            config,
+            overrides,
+            decided,
+            registry,
+            snapshot,
+            evaluator,
+            now: Duration::ZERO,
+            players: 0,
+        };
         assert_eq!(stage.look_after(Duration::ZERO), []);
         stage
     }
@@ -54,12 +68,34 @@ impl Stage {
         self.overrides.insert("game-api".to_owned(), weights.into_iter().collect());
         self.decided.begin_epochs(&self.snapshot, &self.config, &self.overrides);
         self.snapshot = compile(&self.config, &self.overrides, &self.decided, &mut self.registry);
+        self.snapshot.take_effect();
     }
 
-    /// Counts a request as a worker does.
-    pub(super) fn count(&self, version: usize, outcome: Outcome) {
-        let cells = self.snapshot.routes[0].evidence[version].attempts.cells.of(0);
-        cells.record(self.snapshot.services[0].parity, outcome);
+    /// Counts a request of a player of its own as a worker does: it begins and ends now.
+    pub(super) fn count(&mut self, version: usize, outcome: Outcome) {
+        // Far apart, so that nobody asks twice for long.
+        self.players = self.players.wrapping_add(40_503);
+        self.ask(version, Player(self.players), 0, outcome);
+    }
+
+    /// The same of the player of a bucket, at an endpoint of the version.
+    pub(super) fn ask(&mut self, version: usize, player: Player, endpoint: u8, outcome: Outcome) {
+        let evidence = self.snapshot.routes[0].evidence.as_ref().expect("it is compared");
+        let slot = evidence.state.slot(self.now);
+        evidence.begin(version, 0, slot);
+        let asker = Asker {
+            worker: 0,
+            player,
+            network: None,
+            is_baseline: version == BASELINE,
+            slot,
+            second: self.now.as_secs(),
+            endpoint,
+        };
+        let settled = evidence.settle(version, &asker, outcome);
+        if let Outcome::Served { latency_us: Some(us), .. } = outcome {
+            evidence.time_whole(version, &asker, Timed::Took(us), settled.first);
+        }
     }
 
     /// Looks when `pause` has passed.
@@ -78,7 +114,7 @@ impl Stage {
                     asked[version] += 1;
                     let (nth, one_of) = (asked[version], one_of[version]);
                     let failed = one_of > 0 && nth.is_multiple_of(one_of);
-                    let outcome = if failed { Outcome::Failed } else { Outcome::Served(1_000) };
+                    let outcome = if failed { Outcome::Failed } else { served(1_000) };
                     self.count(version, outcome);
                 }
             }
@@ -91,7 +127,7 @@ impl Stage {
     fn serve(&mut self, requests: u32) -> Vec<Found> {
         for n in 0..requests {
             let latency_us = if n % 50 == 0 { 10_000 } else { 1_000 };
-            self.count(BASELINE, Outcome::Served(latency_us));
+            self.count(BASELINE, served(latency_us));
         }
         self.look_after(Duration::from_secs(1))
     }
@@ -128,7 +164,7 @@ fn looks_are_rare_without_a_canary_and_sooner_with_traffic() {
 
 /// A second of `requests` to the baseline and fifty slow ones to the canary: the versions found.
 fn compare_slow(stage: &mut Stage, requests: u32) -> Vec<Box<str>> {
-    (0..50).for_each(|_| stage.count(CANARY, Outcome::Served(30_000)));
+    (0..50).for_each(|_| stage.count(CANARY, served(30_000)));
     let found = stage.serve(requests).into_iter();
     let worse = found.filter_map(|found| match found {
         Found::Worse(suspect) => Some(suspect.version),
@@ -171,6 +207,10 @@ fn words(found: &[Found]) -> Vec<&'static str> {
         Found::Worse(_) => "worse",
         Found::NearMiss(_) => "near",
         Found::NearMissOver(_) => "no longer near",
+        Found::Advice(advice) => match advice.advised {
+            Advised::FewPlayers => "few players",
+            Advised::Refusals => "refusals",
+        },
         Found::NoLongerCompared { .. } => "no longer compared",
         Found::SharedOutage { change: OutageChange::Begins(_), .. } => "outage",
         Found::SharedOutage { change: OutageChange::Ends(_), .. } => "outage over",
@@ -252,7 +292,7 @@ fn after_a_cutover_a_version_is_judged_by_what_was_before() {
         for second in 0..seconds {
             for nth in 0..200 {
                 let failed = (second * 200 + nth) % one_of == 0;
-                let outcome = if failed { Outcome::Failed } else { Outcome::Served(1_000) };
+                let outcome = if failed { Outcome::Failed } else { served(1_000) };
                 stage.count(CANARY, outcome);
             }
             found.extend(stage.look_after(Duration::from_secs(1)));
@@ -283,7 +323,7 @@ fn a_version_alone_is_judged_by_the_limits_of_the_file() {
         for _ in 0..30 {
             for nth in 0..200 {
                 let latency_us = if nth < slow { 80_000 } else { 5_000 };
-                stage.count(BASELINE, Outcome::Served(latency_us));
+                stage.count(BASELINE, served(latency_us));
             }
             found.extend(stage.look_after(Duration::from_secs(1)));
         }
