@@ -126,9 +126,7 @@ impl AmountTest {
         burst_cap: Option<f64>,
     ) -> Self {
         let mut wealth = Wealth::new(vec![1.0; bets], guarantee);
-        if let Some(cap) = burst_cap {
-            wealth.temper().cap(cap);
-        }
+        wealth.temper().cap(burst_cap);
         Self {
             side,
             question,

@@ -169,3 +169,24 @@ fn a_capped_burst_never_decides_alone() {
     engine.observe(burst, Duration::ZERO);
     assert!(engine.rejected(), "two bursts do");
 }
+
+#[test]
+fn a_cap_may_come_and_go_while_a_test_runs() {
+    let tolerance = Tolerance::new(1.1, 1e-4).expect("a tolerance");
+    let mut engine = Engine::new(Settings::new(tolerance, Guarantee::Alpha(1e-3)));
+    let good = Arms::new(Tally::new(10, 0), Tally::new(10, 1));
+    let burst = Arms::new(Tally::new(10, 10), Tally::new(10, 0));
+    engine.observe(good, Duration::ZERO);
+    engine.cap_bursts(Some(BURST_CAP));
+    engine.observe(burst, Duration::ZERO);
+    assert!(!engine.rejected() && engine.log_evidence() <= BURST_CAP);
+    assert_eq!(engine.settings().burst_cap, Some(BURST_CAP));
+    // An endpoint joins: the block that is open still has the cap.
+    engine.cap_bursts(None);
+    let before = engine.log_evidence();
+    engine.observe(burst, Duration::ZERO);
+    assert!(engine.log_evidence() <= before + BURST_CAP + 1e-9);
+    let before = engine.log_evidence();
+    engine.observe(burst, Duration::ZERO);
+    assert!(engine.log_evidence() > before + BURST_CAP);
+}
