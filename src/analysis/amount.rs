@@ -168,6 +168,11 @@ impl AmountTest {
         }
     }
 
+    /// Demands another alpha, as [`Wealth::demand`].
+    pub fn demand(&mut self, alpha: f64) {
+        self.wealth.demand(alpha);
+    }
+
     /// Says that the weights changed, as [`super::Engine::weight_step`].
     pub fn weight_step(&mut self) {
         self.wealth.weight_step();

@@ -97,6 +97,17 @@ impl Engine {
         self.wealth.temper().expect(phi);
     }
 
+    /// Demands another `alpha`, as [`Wealth::demand`], and so many failures of the canary; evidence and
+    /// counts stay. What was rejected stays so; what is rejected now is found at the end of the next
+    /// block.
+    pub fn demand(&mut self, alpha: f64, least_failures: u64) {
+        if let Guarantee::Alpha(now) = &mut self.settings.guarantee {
+            *now = alpha;
+        }
+        self.settings.least_failures = least_failures;
+        self.wealth.demand(alpha);
+    }
+
     /// Sets the most nats that one block may add to a bet, as [`Settings::burst_cap`], while the test
     /// runs. A lower cap holds at once, a higher one or none from the block after the open one on.
     ///

@@ -129,6 +129,15 @@ impl Wealth {
         }
     }
 
+    /// Demands another `alpha`, more than 0 and below 1, of what was earned so far; stakes do not depend
+    /// on it. The probability of a false rejection is then at most the largest alpha that was ever
+    /// demanded. Changes nothing where the guarantee is of a run length, whose stakes are others.
+    pub fn demand(&mut self, alpha: f64) {
+        if let Guarantee::Alpha(now) = &mut self.guarantee {
+            *now = alpha;
+        }
+    }
+
     /// Makes the stake that is due. Comes before the block's e-values.
     pub(super) fn stake(&mut self) {
         let Some(due) = self.due.take() else { return };
@@ -270,6 +279,20 @@ mod tests {
         json.as_object_mut().expect("an object").remove("steps").expect("a count");
         let read: Wealth = serde_json::from_value(json).expect("wealth");
         assert_eq!((read.steps, read.cash), (0, 1.0));
+    }
+
+    #[test]
+    fn another_alpha_keeps_what_was_earned() {
+        let mut wealth = Wealth::new([1.0], Guarantee::Alpha(1e-3));
+        wealth.stake();
+        wealth.grow(0, 3.0);
+        let before = (wealth.log_evidence(), wealth.cash);
+        wealth.demand(0.05);
+        assert_eq!((wealth.log_evidence(), wealth.cash), before);
+        assert!((wealth.log_threshold() - 20f64.ln()).abs() < 1e-12);
+        let mut endless = Wealth::new([1.0], Guarantee::RunLength(1e6));
+        endless.demand(0.05);
+        assert!((endless.log_threshold() - 1e6f64.ln()).abs() < 1e-12);
     }
 
     #[test]

@@ -171,6 +171,27 @@ fn a_capped_burst_never_decides_alone() {
 }
 
 #[test]
+fn other_demands_lose_no_evidence() {
+    let tolerance = Tolerance::new(1.1, 1e-4).expect("a tolerance");
+    let mut engine = Engine::new(Settings::new(tolerance, Guarantee::Alpha(1e-20)));
+    let good = Arms::new(Tally::new(1, 0), Tally::new(99, 0));
+    let bad = Arms::new(Tally::new(2, 2), Tally::new(98, 0));
+    (0..4).for_each(|_| engine.observe(bad, Duration::ZERO));
+    let evidence = engine.log_evidence();
+    assert!(!engine.rejected() && evidence > 1e3f64.ln());
+    engine.demand(1e-3, 9);
+    assert_eq!((engine.log_evidence(), engine.settings().least_failures), (evidence, 9));
+    assert_eq!(engine.settings().guarantee, Guarantee::Alpha(1e-3));
+    engine.observe(good, Duration::from_secs(1));
+    assert!(!engine.rejected() && !engine.has_enough_failures(), "eight failures of nine");
+    engine.demand(1e-3, 3);
+    engine.observe(good, Duration::from_secs(2));
+    assert_eq!(engine.rejected_at(), Some(Duration::from_secs(2)));
+    engine.demand(1e-30, 3);
+    assert!(engine.rejected(), "what was decided stays so");
+}
+
+#[test]
 fn a_cap_may_come_and_go_while_a_test_runs() {
     let tolerance = Tolerance::new(1.1, 1e-4).expect("a tolerance");
     let mut engine = Engine::new(Settings::new(tolerance, Guarantee::Alpha(1e-3)));
