@@ -138,6 +138,14 @@ impl Alone {
         }
     }
 
+    /// Demands another `alpha`, as [`Wealth::demand`], and so many failures; evidence and counts stay. A
+    /// failure stays; what fails now is found at the end of the next block.
+    pub fn demand(&mut self, alpha: f64, least_failures: u64) {
+        self.alpha = alpha;
+        self.least_failures = least_failures;
+        self.tests.iter_mut().for_each(|test| test.wealth.demand(alpha));
+    }
+
     /// The answer as it stands. A failure stays.
     pub fn answer(&self) -> Answer {
         if self.failed.is_some() { Answer::Fail } else { Answer::Undecided }
@@ -281,6 +289,24 @@ mod tests {
              1,000,000,000,000. No baseline serves beside it, so an outage that every version would share \
              looks the same."
         );
+    }
+
+    #[test]
+    fn other_demands_lose_no_evidence() {
+        let mut alone = Alone::new(&[Bound::errors(Source::Slo, 0.003)], 1e-20, 3, S(0));
+        let observe = |alone: &mut Alone, failures, second| {
+            alone.observe(Tally::new(10, failures), &Latencies::default(), S(second));
+        };
+        (1..4).for_each(|second| observe(&mut alone, 3, second));
+        let evidence = alone.log_evidence();
+        assert!(alone.answer() == Answer::Undecided && evidence > 1e3f64.ln());
+        alone.demand(1e-3, 20);
+        assert_eq!(alone.log_evidence(), evidence);
+        observe(&mut alone, 0, 4);
+        assert_eq!(alone.answer(), Answer::Undecided, "nine failures of twenty");
+        alone.demand(1e-3, 3);
+        observe(&mut alone, 0, 5);
+        assert_eq!((alone.answer(), alone.verdict(S(9)).since_s), (Answer::Fail, 5.0));
     }
 
     #[test]

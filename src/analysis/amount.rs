@@ -126,9 +126,7 @@ impl AmountTest {
         burst_cap: Option<f64>,
     ) -> Self {
         let mut wealth = Wealth::new(vec![1.0; bets], guarantee);
-        if let Some(cap) = burst_cap {
-            wealth.temper().cap(cap);
-        }
+        wealth.temper().cap(burst_cap);
         Self {
             side,
             question,
@@ -168,6 +166,11 @@ impl AmountTest {
         if self.rejected_at.is_none() && self.log_evidence() >= self.wealth.log_threshold() {
             self.rejected_at = Some(at);
         }
+    }
+
+    /// Demands another alpha, as [`Wealth::demand`].
+    pub fn demand(&mut self, alpha: f64) {
+        self.wealth.demand(alpha);
     }
 
     /// Says that the weights changed, as [`super::Engine::weight_step`].

@@ -42,6 +42,11 @@ impl Health {
     pub fn beta(self) -> f64 {
         self.beta
     }
+
+    /// The same question with the error that `other` allows.
+    pub(super) fn with_beta_of(self, other: Self) -> Self {
+        Self { beta: other.beta, ..self }
+    }
 }
 
 /// A certificate in the making.
@@ -65,6 +70,12 @@ impl Certificate {
     /// Takes in a closed block that ended at `at`.
     pub fn observe(&mut self, block: Arms<Tally>, at: Duration) {
         self.engine.observe(block.swapped(), at);
+    }
+
+    /// Demands another `beta`, more than 0 and below 1, of the evidence so far. What was reached stays so.
+    pub fn demand(&mut self, beta: f64) {
+        self.health.beta = beta;
+        self.engine.demand(beta, 0);
     }
 
     /// As [`Engine::is_sound`].
@@ -128,6 +139,20 @@ mod tests {
         let (_, without) = requests(3.0, 0.009, 100, 10_000);
         // 5 % and three standard deviations.
         assert!(without >= 88, "{without} of 100 without");
+    }
+
+    #[test]
+    fn another_error_is_allowed_without_beginning_anew() {
+        let health = Health::new(3.0, 1e-9).expect("a question");
+        let mut certificate = Certificate::new(health, 1.0);
+        let block = Arms::new(Tally::new(500, 0), Tally::new(500, 12));
+        certificate.observe(block, Duration::ZERO);
+        let (evidence, threshold) = certificate.log_evidence();
+        assert!(evidence < threshold && certificate.reached_at().is_none());
+        certificate.demand(0.05);
+        assert_eq!((certificate.log_evidence().0, certificate.health().beta()), (evidence, 0.05));
+        certificate.observe(block, Duration::from_secs(1));
+        assert_eq!(certificate.reached_at(), Some(Duration::from_secs(1)));
     }
 
     #[test]

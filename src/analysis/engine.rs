@@ -74,9 +74,7 @@ impl Engine {
         let components = settings.grid.components();
         let shares = components.iter().map(|(_, share)| *share);
         let mut wealth = Wealth::new(shares, settings.guarantee);
-        if let Some(cap) = settings.burst_cap {
-            wealth.temper().cap(cap);
-        }
+        wealth.temper().cap(settings.burst_cap);
         Self {
             settings,
             wealth,
@@ -97,6 +95,27 @@ impl Engine {
     /// that is open: a block must not be weighed by what happened in it.
     pub fn set_dispersion(&mut self, phi: f64) {
         self.wealth.temper().expect(phi);
+    }
+
+    /// Demands another `alpha`, as [`Wealth::demand`], and so many failures of the canary; evidence and
+    /// counts stay. What was rejected stays so; what is rejected now is found at the end of the next
+    /// block.
+    pub fn demand(&mut self, alpha: f64, least_failures: u64) {
+        if let Guarantee::Alpha(now) = &mut self.settings.guarantee {
+            *now = alpha;
+        }
+        self.settings.least_failures = least_failures;
+        self.wealth.demand(alpha);
+    }
+
+    /// Sets the most nats that one block may add to a bet, as [`Settings::burst_cap`], while the test
+    /// runs. A lower cap holds at once, a higher one or none from the block after the open one on.
+    ///
+    /// Failures of a version with one or two endpoints are capped: a process that pauses takes all
+    /// requests of that moment with it, and no spread between endpoints shows how many they are.
+    pub fn cap_bursts(&mut self, cap: Option<f64>) {
+        self.settings.burst_cap = cap;
+        self.wealth.temper().cap(cap);
     }
 
     /// Whether its parts fit each other, as those read from a file may not.

@@ -163,6 +163,11 @@ impl LatencyTest {
         &self.engine
     }
 
+    /// Demands another alpha and so many slow requests, as [`Engine::demand`].
+    pub fn demand(&mut self, alpha: f64, least_failures: u64) {
+        self.engine.demand(alpha, least_failures);
+    }
+
     /// Says that the weights changed, as [`Engine::weight_step`].
     pub fn weight_step(&mut self) {
         self.engine.weight_step();

@@ -68,6 +68,19 @@ impl Limits {
         self.p95.is_some() || self.p99.is_some()
     }
 
+    /// Whether `other` asks the same and only demands another certainty: another alpha, other failures
+    /// that are needed, another error of the certificate. Evidence for the one is then evidence for
+    /// the other.
+    pub fn same_but_demands(&self, other: &Self) -> bool {
+        let health = match (self.health, other.health) {
+            (Some(own), Some(others)) => Some(others.with_beta_of(own)),
+            (_, others) => others,
+        };
+        // Written so that whatever is added to the limits is compared.
+        let Self { alpha, least_failures, .. } = *self;
+        *self == Self { alpha, least_failures, health, ..other.clone() }
+    }
+
     /// What the service's `eject` asks for and a route's `own` replaces, with the defaults that both
     /// leave out, at the probability `alpha`. That amounts are derived stands elsewhere in the
     /// file.
@@ -146,6 +159,29 @@ mod tests {
         assert_eq!(both.amounts, [payout]);
         assert_eq!((both.warm_up, both.alpha), (Duration::ZERO, 1e-4));
         assert_eq!(Limits::of(&Eject::default(), &Eject::default(), 1e-3).errors, None);
+    }
+
+    #[test]
+    fn another_certainty_is_no_other_question() {
+        let errors = Some(EjectErrors::default());
+        let limits = Limits::of(&Eject { errors, ..Eject::default() }, &Eject::default(), 1e-3);
+        let health = |ratio, beta| Health::new(ratio, beta);
+        let limits = Limits { health: health(2.0, 0.05), ..limits };
+        let same = [
+            Limits { alpha: 0.01, ..limits.clone() },
+            Limits { least_failures: 10, ..limits.clone() },
+            Limits { health: health(2.0, 0.01), ..limits.clone() },
+        ];
+        assert!(same.iter().all(|other| limits.same_but_demands(other)));
+        let others = [
+            Limits { errors: Tolerance::new(1.2, 1e-4), ..limits.clone() },
+            Limits { p99: Some(0.2), ..limits.clone() },
+            Limits { warm_up: Duration::ZERO, ..limits.clone() },
+            Limits { health: health(3.0, 0.05), ..limits.clone() },
+            Limits { health: None, ..limits.clone() },
+        ];
+        assert!(others.iter().all(|other| !limits.same_but_demands(other)));
+        assert!(others.iter().all(|other| !other.same_but_demands(&limits)));
     }
 
     #[test]

@@ -12,11 +12,13 @@
 //! | file | question |
 //! | --- | --- |
 //! | `bet`, `grid`, `temper`, `wealth`, `engine` | does the canary fail more often? the method itself |
-//! | `block` | which requests are compared with which |
+//! | `slots`, `block` | which requests are compared with which |
 //! | `dispersion` | do failures come in clusters, which are fewer than they look? |
 //! | `latency` | is the canary slower at a quantile? |
 //! | `amount` | does it earn less or pay more? |
 //! | `endpoint` | is one endpoint worse than its peers? |
+//! | `recovery` | are players who fail on the canary served by the baseline? |
+//! | `spared` | is a canary worse even without its worst endpoint? |
 //! | `certificate` | is the canary certainly no worse than so many times? |
 //! | `alone`, `usual` | is a version with nothing beside it worse than a limit, or than what was before? |
 //! | `limits`, `comparison`, `verdict` | all of it together, and how it is said |
@@ -43,7 +45,9 @@ mod limits;
 mod onset;
 mod outage;
 mod record;
+mod recovery;
 mod slots;
+mod spared;
 mod temper;
 mod usual;
 mod verdict;
@@ -71,7 +75,9 @@ pub use latency::{
 pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
 pub use record::{Entry, Judge, Judged, Record, Recorder, Title, Unreadable};
+pub use recovery::{Asked, Players, Recovery};
 pub use slots::{Attempts, ENDPOINT_GROUPS, Lineup, Look, Said, SlotCounts};
+pub use spared::{SPARED_GROUPS, Spared};
 pub use usual::Usual;
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};

@@ -15,6 +15,11 @@ impl Traffic {
         Self(fastrand::Rng::with_seed(seed))
     }
 
+    /// A number below `n`, each as likely.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        self.0.usize(..n)
+    }
+
     /// Standard normal (Box and Muller).
     pub(super) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.0.f64()).ln()).sqrt();

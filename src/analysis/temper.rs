@@ -15,11 +15,21 @@ pub(super) struct Temper {
     next_phi: f64,
     /// The most that a block may add, in nats.
     cap: Option<f64>,
+    /// A higher cap for blocks that begin later. Records of older releases do not have it.
+    #[serde(default)]
+    raised: Option<Raised>,
+}
+
+/// A cap that is higher than the one before it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Raised {
+    /// In nats. Nothing: no limit.
+    cap: Option<f64>,
 }
 
 impl Default for Temper {
     fn default() -> Self {
-        Self { phi: 1.0, next_phi: 1.0, cap: None }
+        Self { phi: 1.0, next_phi: 1.0, cap: None, raised: None }
     }
 }
 
@@ -40,9 +50,15 @@ impl Temper {
         self.phi
     }
 
-    /// Sets the most that a block may add, in nats.
-    pub(super) fn cap(&mut self, cap: f64) {
-        self.cap = Some(cap);
+    /// Sets the most that a block may add, in nats; nothing for no limit. A lower cap holds at once,
+    /// since less is always allowed. A higher one holds for blocks after the one that is open.
+    pub(super) fn cap(&mut self, cap: Option<f64>) {
+        let nats = |cap: Option<f64>| cap.unwrap_or(f64::INFINITY);
+        if nats(cap) <= nats(self.cap) {
+            (self.cap, self.raised) = (cap, None);
+        } else {
+            self.raised = Some(Raised { cap });
+        }
     }
 
     /// What a block with `log_e`, in nats, adds.
@@ -53,6 +69,9 @@ impl Temper {
     /// Ends the open block.
     pub(super) fn next_block(&mut self) {
         self.phi = self.next_phi;
+        if let Some(Raised { cap }) = self.raised.take() {
+            self.cap = cap;
+        }
     }
 }
 
@@ -67,12 +86,32 @@ mod tests {
         assert_eq!(temper.apply(8.0), 8.0);
         temper.next_block();
         assert_eq!(temper.apply(8.0), 2.0);
-        temper.cap(1.5);
+        temper.cap(Some(1.5));
         assert_eq!((temper.apply(8.0), temper.apply(-80.0)), (1.5, -20.0));
         temper.expect(0.1);
         temper.next_block();
         assert_eq!(temper.apply(1.0), 1.0);
         temper.begin_with(5.0);
         assert_eq!(temper.apply(5.0), 1.0);
+    }
+
+    #[test]
+    fn a_lower_cap_holds_at_once_and_a_higher_one_later() {
+        let mut temper = Temper::default();
+        temper.cap(Some(4.0));
+        assert_eq!(temper.apply(8.0), 4.0);
+        temper.cap(None);
+        assert_eq!(temper.apply(8.0), 4.0);
+        let json = serde_json::to_string(&temper).expect("JSON");
+        let mut read: Temper = serde_json::from_str(&json).expect("a temper");
+        for temper in [&mut temper, &mut read] {
+            temper.next_block();
+            assert_eq!(temper.apply(8.0), 8.0);
+        }
+        temper.cap(Some(3.0));
+        temper.cap(Some(4.0));
+        temper.cap(Some(2.0));
+        temper.next_block();
+        assert_eq!(temper.apply(8.0), 2.0);
     }
 }

@@ -10,7 +10,8 @@
 //! afresh begins at once. A new stake is made only after a block with a failure: a ratio that was bet
 //! on during blocks without one would not have moved. So the price of a late beginning grows with the
 //! logarithm of the number of such blocks, not of ticks: 0.7 nats at the start, 5 after ten of them,
-//! 10 after a thousand, 13 after ten thousand.
+//! 10 after a thousand, 13 after ten thousand. The same holds for changes of the weights, at which a
+//! stake is made too: with a fixed share of the cash, a ramp of 50 steps would leave 1e-5 of it.
 //!
 //! For watching without an end there is the other guarantee: 1 is staked each time, out of nothing,
 //! and the mean number of stakes before a false alarm is at least the threshold (a Shiryaev-Roberts
@@ -27,7 +28,8 @@ use super::temper::Temper;
 /// Share of the cash staked before the first block: a canary that is broken is mostly so from the
 /// beginning.
 const STAKED_AT_START: f64 = 0.5;
-/// Share staked after a change of weights: more load is the likeliest time for a fault to begin.
+/// The share after the change of weights number `s` is `0.2 / s`: more load is the likeliest time for a
+/// fault to begin, but a ramp may have hundreds of steps, and its last ones need cash as the first do.
 const STAKED_AT_STEP: f64 = 0.2;
 /// The share after the block number `k` with a failure is `0.2 / (k + 4)`: as small as can be while
 /// the cash goes down only polynomially, so that there is always some left.
@@ -75,6 +77,9 @@ pub struct Wealth {
     cash: f64,
     /// Blocks with a failure so far.
     failing_blocks: u64,
+    /// Stakes made for a change of weights so far. Records of older releases do not have it.
+    #[serde(default)]
+    steps: u64,
     due: Option<Due>,
     temper: Temper,
 }
@@ -105,6 +110,7 @@ impl Wealth {
             guarantee,
             cash: 1.0,
             failing_blocks: 0,
+            steps: 0,
             due: Some(Due::Start),
             temper: Temper::default(),
         }
@@ -123,6 +129,15 @@ impl Wealth {
         }
     }
 
+    /// Demands another `alpha`, more than 0 and below 1, of what was earned so far; stakes do not depend
+    /// on it. The probability of a false rejection is then at most the largest alpha that was ever
+    /// demanded. Changes nothing where the guarantee is of a run length, whose stakes are others.
+    pub fn demand(&mut self, alpha: f64) {
+        if let Guarantee::Alpha(now) = &mut self.guarantee {
+            *now = alpha;
+        }
+    }
+
     /// Makes the stake that is due. Comes before the block's e-values.
     pub(super) fn stake(&mut self) {
         let Some(due) = self.due.take() else { return };
@@ -131,7 +146,10 @@ impl Wealth {
             Guarantee::Alpha(_) => {
                 let share = match due {
                     Due::Start => STAKED_AT_START,
-                    Due::Step => STAKED_AT_STEP,
+                    Due::Step => {
+                        self.steps += 1;
+                        STAKED_AT_STEP / self.steps as f64
+                    }
                     Due::AfterFailure => {
                         STAKED_AFTER_FAILURE / (self.failing_blocks as f64 + FAILURES_BEFORE)
                     }
@@ -237,6 +255,44 @@ mod tests {
         }
         assert_eq!(wealth.richest(), Some(0));
         assert!(wealth.cash > 0.0);
+    }
+
+    #[test]
+    fn a_long_ramp_leaves_cash_for_its_last_steps() {
+        let mut wealth = Wealth::new([1.0], Guarantee::Alpha(1e-3));
+        for step in 0..=600 {
+            wealth.stake();
+            wealth.end_block(false);
+            wealth.weight_step();
+            if step == 50 {
+                assert!(wealth.cash > 0.18, "{} after 50 steps", wealth.cash);
+            }
+        }
+        // The product of `1 - 0.2 / s` goes down with the fifth root of the number of steps.
+        assert!((0.10..0.13).contains(&wealth.cash), "{} after 600 steps", wealth.cash);
+    }
+
+    #[test]
+    fn wealth_of_an_older_release_has_no_steps() {
+        let wealth = Wealth::new([1.0], Guarantee::Alpha(1e-3));
+        let mut json = serde_json::to_value(&wealth).expect("JSON");
+        json.as_object_mut().expect("an object").remove("steps").expect("a count");
+        let read: Wealth = serde_json::from_value(json).expect("wealth");
+        assert_eq!((read.steps, read.cash), (0, 1.0));
+    }
+
+    #[test]
+    fn another_alpha_keeps_what_was_earned() {
+        let mut wealth = Wealth::new([1.0], Guarantee::Alpha(1e-3));
+        wealth.stake();
+        wealth.grow(0, 3.0);
+        let before = (wealth.log_evidence(), wealth.cash);
+        wealth.demand(0.05);
+        assert_eq!((wealth.log_evidence(), wealth.cash), before);
+        assert!((wealth.log_threshold() - 20f64.ln()).abs() < 1e-12);
+        let mut endless = Wealth::new([1.0], Guarantee::RunLength(1e6));
+        endless.demand(0.05);
+        assert!((endless.log_threshold() - 1e6f64.ln()).abs() < 1e-12);
     }
 
     #[test]

@@ -169,3 +169,45 @@ fn a_capped_burst_never_decides_alone() {
     engine.observe(burst, Duration::ZERO);
     assert!(engine.rejected(), "two bursts do");
 }
+
+#[test]
+fn other_demands_lose_no_evidence() {
+    let tolerance = Tolerance::new(1.1, 1e-4).expect("a tolerance");
+    let mut engine = Engine::new(Settings::new(tolerance, Guarantee::Alpha(1e-20)));
+    let good = Arms::new(Tally::new(1, 0), Tally::new(99, 0));
+    let bad = Arms::new(Tally::new(2, 2), Tally::new(98, 0));
+    (0..4).for_each(|_| engine.observe(bad, Duration::ZERO));
+    let evidence = engine.log_evidence();
+    assert!(!engine.rejected() && evidence > 1e3f64.ln());
+    engine.demand(1e-3, 9);
+    assert_eq!((engine.log_evidence(), engine.settings().least_failures), (evidence, 9));
+    assert_eq!(engine.settings().guarantee, Guarantee::Alpha(1e-3));
+    engine.observe(good, Duration::from_secs(1));
+    assert!(!engine.rejected() && !engine.has_enough_failures(), "eight failures of nine");
+    engine.demand(1e-3, 3);
+    engine.observe(good, Duration::from_secs(2));
+    assert_eq!(engine.rejected_at(), Some(Duration::from_secs(2)));
+    engine.demand(1e-30, 3);
+    assert!(engine.rejected(), "what was decided stays so");
+}
+
+#[test]
+fn a_cap_may_come_and_go_while_a_test_runs() {
+    let tolerance = Tolerance::new(1.1, 1e-4).expect("a tolerance");
+    let mut engine = Engine::new(Settings::new(tolerance, Guarantee::Alpha(1e-3)));
+    let good = Arms::new(Tally::new(10, 0), Tally::new(10, 1));
+    let burst = Arms::new(Tally::new(10, 10), Tally::new(10, 0));
+    engine.observe(good, Duration::ZERO);
+    engine.cap_bursts(Some(BURST_CAP));
+    engine.observe(burst, Duration::ZERO);
+    assert!(!engine.rejected() && engine.log_evidence() <= BURST_CAP);
+    assert_eq!(engine.settings().burst_cap, Some(BURST_CAP));
+    // An endpoint joins: the block that is open still has the cap.
+    engine.cap_bursts(None);
+    let before = engine.log_evidence();
+    engine.observe(burst, Duration::ZERO);
+    assert!(engine.log_evidence() <= before + BURST_CAP + 1e-9);
+    let before = engine.log_evidence();
+    engine.observe(burst, Duration::ZERO);
+    assert!(engine.log_evidence() > before + BURST_CAP);
+}

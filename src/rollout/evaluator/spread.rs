@@ -1,4 +1,7 @@
 //! How failures spread over the endpoints of a baseline, window by window.
+//!
+//! An endpoint counts in a window if it served at both ends of it. One that was ejected or down is
+//! broken or being replaced; its failures are no clusters.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Spread {
     opened: Duration,
-    /// Counts at the beginning of the open window, by number of the endpoint.
+    /// Counts at the beginning of the open window of the endpoints that served then, by number.
     before: HashMap<u32, Counter>,
     dispersion: Dispersion,
 }
@@ -33,9 +36,9 @@ impl Spread {
             return false;
         }
         self.opened = now;
-        let counters: HashMap<u32, Counter> =
-            endpoints.iter().map(|e| (e.id, counter(e))).collect();
-        // An endpoint that has just come has no window behind it.
+        let serving = endpoints.iter().filter(|endpoint| endpoint.standing.serves());
+        let counters: HashMap<u32, Counter> = serving.map(|e| (e.id, counter(e))).collect();
+        // An endpoint that has just come has no window behind it, nor has one that did not serve.
         let known = counters.iter().filter_map(|(id, now)| Some(now.since(*self.before.get(id)?)));
         self.dispersion.observe(&known.collect::<Vec<Tally>>(), age);
         self.before = counters;
@@ -46,4 +49,69 @@ impl Spread {
 fn counter(endpoint: &EndpointState) -> Counter {
     let failures = endpoint.cells.sum(|cells| cells.player_failures.read());
     Counter { trials: endpoint.cells.sum(|cells| cells.player_trials.read()), failures }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        registry::Registry,
+        upstream::health::{Cause, State},
+    };
+
+    /// Endpoints that count, and windows of them.
+    struct Baseline {
+        endpoints: Vec<Arc<EndpointState>>,
+        spread: Spread,
+        now: Duration,
+    }
+
+    impl Baseline {
+        fn new() -> Self {
+            let mut registry = Registry::new(1);
+            let version = registry.version("a", "v1").id;
+            let address = |port| ([127, 0, 0, 1], port).into();
+            let endpoints = (1..=4).map(|port| registry.endpoint(version, address(port)));
+            let (endpoints, now) = (endpoints.collect(), Duration::ZERO);
+            let mut baseline = Self { endpoints, spread: Spread::new(now), now };
+            baseline.window([0; 4]);
+            baseline
+        }
+
+        /// A window in which endpoints fail so many of 100 requests each.
+        fn window(&mut self, failures: [u64; 4]) {
+            for (endpoint, failures) in self.endpoints.iter().zip(failures) {
+                let cells = endpoint.cells.of(0);
+                cells.trials.add(100);
+                cells.failures.add(failures);
+            }
+            self.now += DISPERSION_WINDOW;
+            assert!(self.spread.poll(&self.endpoints, self.now));
+        }
+
+        fn stand(&self, endpoint: usize, state: State) {
+            self.endpoints[endpoint].standing.set(state, Some(Cause::Connect));
+        }
+    }
+
+    #[test]
+    fn clusters_show_when_a_window_is_over() {
+        let mut baseline = Baseline::new();
+        assert!(!baseline.spread.poll(&baseline.endpoints, baseline.now));
+        (0..40).for_each(|_| baseline.window([6, 0, 6, 0]));
+        assert!(baseline.spread.phi() > 2.0, "{}", baseline.spread.phi());
+    }
+
+    #[test]
+    fn who_did_not_serve_all_the_time_is_left_out() {
+        let mut baseline = Baseline::new();
+        for _ in 0..40 {
+            baseline.stand(1, State::Ejected);
+            baseline.window([0, 6, 0, 0]);
+            // It serves again, but did not when this window began.
+            baseline.stand(1, State::Serving);
+            baseline.window([0, 6, 0, 0]);
+        }
+        assert_eq!(baseline.spread.phi(), 1.0);
+    }
 }

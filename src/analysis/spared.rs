@@ -1,0 +1,231 @@
+//! Whether a canary is worse than the baseline even without its worst endpoint.
+//!
+//! One broken endpoint of several is an endpoint's ejection, not the version's. A version is ejected
+//! only if the evidence reaches the threshold without its worst endpoint as well: for each endpoint a
+//! test that never hears of it, and the least evidence of them. That is one more condition, so it can
+//! only lower the probability of a false ejection.
+//!
+//! A canary that is bad on all of three endpoints loses a third of the evidence and the luck of its
+//! last failures, and costs 1.6 to 1.9 times as many failures; of two 1.9 to 2.4 times, of eight 1.2
+//! to 1.4. With endpoints of very different share it costs more: without the one that gets most
+//! requests, little is seen. Rejected: to leave out the endpoint that has most failures so far. Chosen
+//! by outcomes, it changes from block to block, and what is added up is no evidence.
+//!
+//! Endpoints are put into up to eight groups, so that the cost per block has a bound. Of more endpoints
+//! a whole group is spared, which asks for more, never for less.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    counts::{Arms, Tally},
+    engine::{Engine, Settings},
+};
+
+/// Most groups of endpoints.
+pub const SPARED_GROUPS: usize = 8;
+
+/// Tests of one canary, each without one group of its endpoints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spared {
+    /// By group.
+    lines: Vec<Line>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Line {
+    /// Sees all but the group.
+    test: Engine,
+    /// Of the group, in blocks that were compared.
+    own: Tally,
+}
+
+impl Spared {
+    /// Tests without each of `groups` groups, at most [`SPARED_GROUPS`], that ask what `settings` ask, of
+    /// failures that come in clusters of `phi`.
+    pub fn new(settings: Settings, groups: usize, phi: f64) -> Self {
+        let line = Line { test: Engine::new(settings).with_dispersion(phi), own: Tally::default() };
+        Self { lines: vec![line; groups.min(SPARED_GROUPS)] }
+    }
+
+    /// Takes in a closed block that ended at `at`, and what the canary's part of it was by group. What is
+    /// missing in `of_group` is nothing.
+    pub fn observe(&mut self, block: Arms<Tally>, of_group: &[Tally], at: Duration) {
+        let of_group = of_group.iter().copied().chain(std::iter::repeat(Tally::default()));
+        for (line, own) in self.lines.iter_mut().zip(of_group) {
+            if block.comparable() {
+                line.own += own;
+            }
+            line.test.observe(Arms::new(block.canary.after(own), block.baseline), at);
+        }
+    }
+
+    /// The evidence without the worst group, in nats: the least of all. Nothing while fewer than two
+    /// groups had requests, since a canary of one endpoint is nothing without it.
+    pub fn least_log_evidence(&self) -> Option<f64> {
+        self.worst().map(|(_, line)| line.test.log_evidence())
+    }
+
+    /// The group without which there is least evidence, and what it counted. Nothing as in
+    /// [`Spared::least_log_evidence`].
+    pub fn worst_group(&self) -> Option<(usize, Tally)> {
+        self.worst().map(|(number, line)| (number, line.own))
+    }
+
+    fn worst(&self) -> Option<(usize, &Line)> {
+        let used = self.lines.iter().enumerate().filter(|(_, line)| line.own.trials() > 0);
+        let by_evidence = |(_, a): &(usize, &Line), (_, b): &(usize, &Line)| {
+            a.test.log_evidence().total_cmp(&b.test.log_evidence())
+        };
+        used.clone().nth(1).and_then(|_| used.min_by(by_evidence))
+    }
+
+    /// Says that the weights changed, as [`Engine::weight_step`].
+    pub fn weight_step(&mut self) {
+        self.tests().for_each(Engine::weight_step);
+    }
+
+    /// Sets the size of clusters, as [`Engine::set_dispersion`].
+    pub fn set_dispersion(&mut self, phi: f64) {
+        self.tests().for_each(|test| test.set_dispersion(phi));
+    }
+
+    /// Sets the cap of a block, as [`Engine::cap_bursts`].
+    pub fn cap_bursts(&mut self, cap: Option<f64>) {
+        self.tests().for_each(|test| test.cap_bursts(cap));
+    }
+
+    /// Changes what is demanded, as [`Engine::demand`].
+    pub fn demand(&mut self, alpha: f64, least_failures: u64) {
+        self.tests().for_each(|test| test.demand(alpha, least_failures));
+    }
+
+    /// Whether its parts fit each other, as those read from a file may not.
+    pub fn is_sound(&self) -> bool {
+        self.lines.len() <= SPARED_GROUPS && self.lines.iter().all(|line| line.test.is_sound())
+    }
+
+    fn tests(&mut self) -> impl Iterator<Item = &mut Engine> {
+        self.lines.iter_mut().map(|line| &mut line.test)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{bet::Tolerance, simulation::Traffic, wealth::Guarantee},
+        *,
+    };
+
+    fn settings() -> Settings {
+        let tolerance = Tolerance::new(1.1, 0.003).expect("a tolerance");
+        Settings::new(tolerance, Guarantee::Alpha(1e-3))
+    }
+
+    /// A block of two requests of the canary of `rates.len()` endpoints beside 38 of the baseline.
+    fn block(traffic: &mut Traffic, rates: &[f64]) -> (Arms<Tally>, Vec<Tally>) {
+        let mut of_group = vec![Tally::default(); rates.len()];
+        let mut canary = Tally::default();
+        for _ in 0..2 {
+            let number = traffic.below(rates.len());
+            let one = Tally::new(1, traffic.binomial(1, rates[number]));
+            of_group[number] += one;
+            canary += one;
+        }
+        let baseline = Tally::new(38, traffic.binomial(38, 5e-4));
+        (Arms::new(canary, baseline), of_group)
+    }
+
+    /// Mean failures of a canary that fails at `rate` everywhere until it is rejected: by the plain test,
+    /// and by both.
+    fn cost(rate: f64, endpoints: usize, runs: u64) -> (f64, f64) {
+        let (mut plain_cost, mut both_cost) = (0, 0);
+        for seed in 0..runs {
+            let mut traffic = Traffic::new(seed);
+            let mut plain = Engine::new(settings());
+            let mut spared = Spared::new(settings(), endpoints, 1.0);
+            let enough = |spared: &Spared| {
+                spared.least_log_evidence().is_some_and(|least| least >= plain_threshold())
+            };
+            let (mut good, mut failures) = (500, 0);
+            while !plain.rejected() || !enough(&spared) {
+                let rate = if good > 0 { 5e-4 } else { rate };
+                let (block, of_group) = block(&mut traffic, &vec![rate; endpoints]);
+                if good == 0 {
+                    failures += block.canary.failures();
+                    plain_cost += if plain.rejected() { 0 } else { block.canary.failures() };
+                }
+                good = u32::saturating_sub(good, 1);
+                plain.observe(block, Duration::ZERO);
+                spared.observe(block, &of_group, Duration::ZERO);
+            }
+            both_cost += failures;
+        }
+        (plain_cost as f64 / runs as f64, both_cost as f64 / runs as f64)
+    }
+
+    fn plain_threshold() -> f64 {
+        Guarantee::Alpha(1e-3).log_threshold()
+    }
+
+    #[test]
+    fn a_canary_that_is_bad_everywhere_costs_less_than_twice_as_much() {
+        for (endpoints, most) in [(2, 2.8), (3, 2.0), (8, 1.6)] {
+            for rate in [1.0, 0.3, 0.05] {
+                let (plain, both) = cost(rate, endpoints, 60);
+                println!("{endpoints} endpoints that fail {rate}: {plain:.1} failures, {both:.1}");
+                assert!(both <= most * plain, "{rate}: {plain} and {both}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_bad_endpoint_of_three_is_named_and_ejects_nobody() {
+        for (seed, bad) in [1.0, 0.3, 0.05].into_iter().enumerate() {
+            let mut traffic = Traffic::new(seed as u64);
+            let mut spared = Spared::new(settings(), 3, 1.0);
+            let mut plain = Engine::new(settings());
+            let mut most = f64::NEG_INFINITY;
+            for _ in 0..20_000 {
+                let (block, of_group) = block(&mut traffic, &[5e-4, bad, 5e-4]);
+                plain.observe(block, Duration::ZERO);
+                spared.observe(block, &of_group, Duration::ZERO);
+                most = most.max(spared.least_log_evidence().unwrap_or(f64::NEG_INFINITY));
+            }
+            let (worst, counts) = spared.worst_group().expect("three groups");
+            assert!(plain.rejected() && worst == 1 && counts.failures() > 100, "{bad}");
+            assert!(most < plain_threshold() / 2.0, "{bad}: {most} nats");
+        }
+    }
+
+    #[test]
+    fn a_canary_of_one_endpoint_has_none_to_spare() {
+        let mut spared = Spared::new(settings(), SPARED_GROUPS + 1, 1.0);
+        assert_eq!(spared.lines.len(), SPARED_GROUPS);
+        let block = Arms::new(Tally::new(2, 2), Tally::new(38, 0));
+        spared.observe(block, &[Tally::default(), Tally::new(2, 2)], Duration::ZERO);
+        assert_eq!((spared.least_log_evidence(), spared.worst_group()), (None, None));
+        spared.observe(block, &[Tally::new(2, 2)], Duration::ZERO);
+        assert!(spared.worst_group().is_some() && spared.is_sound());
+        let json = serde_json::to_string(&spared).expect("JSON");
+        let read: Spared = serde_json::from_str(&json).expect("tests");
+        assert_eq!(read.least_log_evidence(), spared.least_log_evidence());
+    }
+
+    #[test]
+    fn what_is_told_to_one_test_is_told_to_all() {
+        let mut spared = Spared::new(settings(), 2, 1.0);
+        spared.demand(0.05, 7);
+        spared.cap_bursts(Some(4.0));
+        spared.set_dispersion(2.0);
+        spared.weight_step();
+        let block = Arms::new(Tally::new(2, 0), Tally::new(38, 0));
+        spared.observe(block, &[Tally::new(1, 0), Tally::new(1, 0)], Duration::ZERO);
+        for test in spared.tests() {
+            let Settings { guarantee, least_failures, burst_cap, .. } = *test.settings();
+            assert_eq!((guarantee, least_failures), (Guarantee::Alpha(0.05), 7));
+            assert_eq!((burst_cap, test.dispersion()), (Some(4.0), 2.0));
+        }
+    }
+}
