@@ -438,6 +438,13 @@ impl Service {
         Some(Assigned { version, by, player, diverted })
     }
 
+    /// The share of players, 0 to 1, of version number `version`.
+    pub fn share(&self, version: u16) -> f64 {
+        let all: f64 = self.versions.iter().map(|v| v.share_weight().value()).sum();
+        let own = self.versions.get(usize::from(version)).map(|v| v.share_weight().value());
+        own.map_or(0.0, |own| if all > 0.0 { own / all } else { 0.0 })
+    }
+
     /// The version called `name`.
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|v| *v.name == *name)

@@ -14,11 +14,13 @@ use super::{
     bet::Tolerance,
     certificate::Certificate,
     counts::{Arms, Tally},
-    engine::{Engine, Settings},
+    engine::{BURST_CAP, Engine, Settings},
     grid::Grid,
     latency::{Latencies, LatencyTest, Quantile, Span},
     limits::Limits,
+    recovery::{Asked, Players, Recovery},
     slots::Attempts,
+    spared::{SPARED_GROUPS, Spared},
     verdict::{Answer, Finding, HealthFinding, Metric, Verdict, known},
     wealth::{Guarantee, log_sum},
 };
@@ -35,6 +37,11 @@ pub struct Comparison {
     unserved: Option<Engine>,
     /// Errors of named routes, in the order of the limits.
     routes: Vec<Engine>,
+    /// What was not served without each group of the canary's endpoints, and whether it has several.
+    spared: Option<Spared>,
+    has_groups: bool,
+    /// Whether players who fail on the canary are served by the baseline.
+    recovery: Option<Recovery>,
     latency: Vec<LatencyTest>,
     /// Two of each amount, in the order of the limits: too low, too high.
     amounts: Vec<AmountTest>,
@@ -64,7 +71,10 @@ pub enum Advised {
 }
 
 /// The evidence of a metric.
+#[derive(Clone, Copy)]
 struct Term {
+    /// It is of requests that failed or were not served, of all routes together.
+    of_requests: bool,
     /// Relative to those of the others.
     weight: f64,
     log_evidence: f64,
@@ -107,6 +117,11 @@ impl Comparison {
             errors: limits.errors.map(engine),
             unserved: limits.unserved.map(engine),
             routes: limits.routes.iter().filter_map(|_| limits.errors.map(engine)).collect(),
+            spared: limits
+                .errors
+                .map(|tolerance| Spared::new(settings(tolerance), SPARED_GROUPS, phi)),
+            has_groups: false,
+            recovery: limits.errors.map(|_| Recovery::new(limits.alpha)),
             latency: latency.collect(),
             amounts: amounts.collect(),
             certificate: limits.health.map(|health| Certificate::new(health, phi)),
@@ -129,6 +144,10 @@ impl Comparison {
         if let Some(unserved) = &mut self.unserved {
             unserved.observe(block.served, now);
         }
+        self.has_groups = !block.groups.is_empty();
+        if let Some(spared) = self.spared.as_mut().filter(|_| self.has_groups) {
+            spared.observe(block.served, &block.groups, now);
+        }
         if let Some(requests) = &mut self.advice.requests {
             requests.observe(block.requests, now);
         }
@@ -144,6 +163,41 @@ impl Comparison {
             route.observe_of(block.players, block.requests, now);
             self.judge(now);
         }
+    }
+
+    /// Takes in players who had failed twice in a row, by how their next request ended at the baseline.
+    /// The canary had the `share` of all players.
+    pub fn observe_asked(&mut self, players: Arms<Players>, share: f64, now: Duration) {
+        let Some(recovery) = &mut self.recovery else { return };
+        let each = |players: Players| {
+            (0..players.asked).map(move |number| Asked { recovered: number < players.recovered })
+        };
+        each(players.baseline).for_each(|player| recovery.observe_baseline(player, now));
+        each(players.canary).for_each(|player| recovery.observe_canary(player, share, now));
+        self.judge(now);
+    }
+
+    /// Says whether what one block of errors adds is limited: a version with one or two endpoints stumbles
+    /// as a whole, and no spread between endpoints shows how many failures that is.
+    pub fn cap_bursts(&mut self, capped: bool) {
+        let cap = if capped { Some(BURST_CAP) } else { self.limits.burst_cap };
+        let tests = self.errors.iter_mut().chain(&mut self.unserved).chain(&mut self.routes);
+        tests.for_each(|test| test.cap_bursts(cap));
+        self.spared.iter_mut().for_each(|test| test.cap_bursts(cap));
+    }
+
+    /// Demands another certainty of the evidence so far, as `limits` have it, which must ask the same.
+    pub fn demand(&mut self, limits: Limits) {
+        let (alpha, least) = (limits.alpha, limits.least_failures);
+        self.engines().for_each(|test| test.demand(alpha, least));
+        self.spared.iter_mut().for_each(|test| test.demand(alpha, least));
+        self.recovery.iter_mut().for_each(|test| test.demand(alpha));
+        self.latency.iter_mut().for_each(|test| test.demand(alpha, least));
+        self.amounts.iter_mut().for_each(|test| test.demand(alpha));
+        if let (Some(certificate), Some(health)) = (&mut self.certificate, limits.health) {
+            certificate.demand(health.beta());
+        }
+        self.limits = limits;
     }
 
     /// Takes in a block of requests that were refused, or not, by players.
@@ -186,6 +240,7 @@ impl Comparison {
     pub fn weight_step(&mut self, now: Duration) {
         self.warming = (now, 0);
         self.engines().for_each(Engine::weight_step);
+        self.spared.iter_mut().for_each(Spared::weight_step);
         self.latency.iter_mut().for_each(LatencyTest::weight_step);
         self.amounts.iter_mut().for_each(AmountTest::weight_step);
         self.certificate = self.limits.health.map(|health| Certificate::new(health, self.phi));
@@ -201,6 +256,7 @@ impl Comparison {
     pub fn set_dispersion(&mut self, phi: f64) {
         self.phi = phi;
         self.engines().for_each(|test| test.set_dispersion(phi));
+        self.spared.iter_mut().for_each(|test| test.set_dispersion(phi));
         self.certificate.iter_mut().for_each(|test| test.set_dispersion(phi));
     }
 
@@ -226,6 +282,7 @@ impl Comparison {
         let routes = if self.limits.errors.is_some() { self.limits.routes.len() } else { 0 };
         tests.chain(&self.advice.requests).chain(&self.advice.refusals).all(Engine::is_sound)
             && self.routes.len() == routes
+            && self.spared.iter().all(Spared::is_sound)
             && self.latency.iter().all(|test| test.engine().is_sound())
             && self.amounts.iter().all(AmountTest::is_sound)
             && self.amounts.len() == 2 * self.limits.amounts.len()
@@ -298,9 +355,32 @@ impl Comparison {
         let weighted = weighted(&terms);
         let Some(largest) = largest(&weighted) else { return };
         let evidence = log_sum(weighted.iter().copied());
-        if terms[largest].enough && evidence >= self.log_threshold() {
+        if terms[largest].enough
+            && evidence >= self.log_threshold()
+            && !self.is_one_endpoint(&terms, largest)
+        {
             self.failed = Some(Box::new(self.describe(Answer::Fail, now)));
         }
+    }
+
+    /// Whether the evidence, most of which is the term number `largest`, is that of one endpoint of
+    /// several, which is for the comparison of endpoints to take out.
+    fn is_one_endpoint(&self, terms: &[Term], largest: usize) -> bool {
+        let spared = self.spared.as_ref().filter(|_| self.has_groups);
+        let Some(least) = spared.and_then(Spared::least_log_evidence) else { return false };
+        if !terms[largest].of_requests {
+            return false;
+        }
+        let without = |term: &Term| Term {
+            log_evidence: if term.of_requests {
+                term.log_evidence.min(least)
+            } else {
+                term.log_evidence
+            },
+            ..*term
+        };
+        let without: Vec<Term> = terms.iter().map(without).collect();
+        log_sum(weighted(&without).into_iter()) < self.log_threshold()
     }
 
     fn log_threshold(&self) -> f64 {
@@ -310,22 +390,24 @@ impl Comparison {
     /// In the order of [`Comparison::findings`].
     fn terms(&self) -> Vec<Term> {
         let of = |weight: f64, test: &Engine| Term {
+            of_requests: false,
             weight,
             log_evidence: test.log_evidence(),
             enough: test.has_enough_failures(),
         };
-        let errors = self.errors.iter().map(|test| of(ERRORS, test));
-        let unserved = self.unserved.iter().map(|test| of(UNSERVED, test));
+        let all = |term| Term { of_requests: true, ..term };
+        let errors = self.errors.iter().map(|test| all(of(ERRORS, test)));
+        let unserved = self.unserved.iter().map(|test| all(of(UNSERVED, test)));
         let route = ROUTES / self.routes.len().max(1) as f64;
         let routes = self.routes.iter().map(|test| of(route, test));
         let latency = self.latency.iter().map(|test| of(LATENCY, test.engine()));
         let amount = AMOUNT / self.limits.amounts.len().max(1) as f64;
-        let amounts = self.amounts.iter().map(|test| Term {
-            weight: amount,
-            log_evidence: test.log_evidence(),
-            enough: true,
-        });
-        errors.chain(unserved).chain(routes).chain(latency).chain(amounts).collect()
+        let certain =
+            |weight, log_evidence| Term { of_requests: false, weight, log_evidence, enough: true };
+        let recovery = self.recovery.iter().map(|test| certain(RECOVERY, told(test)));
+        let amounts = self.amounts.iter().map(|test| certain(amount, test.log_evidence()));
+        let rates = errors.chain(unserved).chain(routes).chain(recovery);
+        rates.chain(latency).chain(amounts).collect()
     }
 
     fn findings(&self) -> impl Iterator<Item = Finding> {
@@ -343,7 +425,9 @@ impl Comparison {
         let names = self.limits.amounts.iter().flat_map(|limit| [&limit.name; 2]);
         let amounts = self.amounts.iter().zip(names);
         let amounts = amounts.map(move |(test, name)| Finding::of_amount(name, test, began));
-        errors.chain(unserved).chain(routes).chain(latency).chain(amounts)
+        let recovery = self.recovery.iter().map(Finding::of_recovery);
+        let rates = errors.chain(unserved).chain(routes).chain(recovery);
+        rates.chain(latency).chain(amounts)
     }
 
     fn describe(&self, answer: Answer, now: Duration) -> Verdict {
@@ -382,11 +466,20 @@ impl Comparison {
 const ERRORS: f64 = 0.5;
 const UNSERVED: f64 = 0.1;
 const ROUTES: f64 = 0.1;
+const RECOVERY: f64 = 0.1;
 const LATENCY: f64 = 0.1;
 const AMOUNT: f64 = 0.1;
 
 /// Refusals that nobody wonders at: a fifth more, and one in a hundred.
 const REFUSALS: Tolerance = Tolerance { ratio: 1.2, excess: 0.01 };
+
+/// The evidence of players who were asked; none before the first one.
+pub(super) fn told(recovery: &Recovery) -> f64 {
+    match recovery.players().canary.asked {
+        0 => f64::NEG_INFINITY,
+        _ => recovery.log_evidence(),
+    }
+}
 
 /// Logarithms of the terms' wealths with their weights, which are made to add up to 1.
 fn weighted(terms: &[Term]) -> Vec<f64> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Alone, Amounts, Answer, Arms, Attempts, Comparison, Latencies, Limits, Quantile, Span,
+    Alone, Amounts, Answer, Arms, Attempts, Comparison, Latencies, Limits, Players, Quantile, Span,
     SparseLatencies, Tally, Verdict,
 };
 
@@ -74,6 +74,19 @@ pub enum Entry {
         /// Its latencies.
         latencies: SparseLatencies,
     },
+    /// Players who had failed twice in a row, by how their next request ended at the baseline.
+    Asked {
+        /// When it was known.
+        at: Duration,
+        /// Of both arms.
+        players: Arms<Players>,
+        /// The canary's share of all players.
+        share: f64,
+    },
+    /// What one block of errors adds is limited from here on, or no more.
+    CapBursts(bool),
+    /// Another certainty is demanded.
+    Demand(Box<Limits>),
     /// The weights changed.
     WeightStep {
         /// When.
@@ -96,7 +109,14 @@ impl Entry {
                 Self::Errors { block, .. } => {
                     size_of::<Attempts>() + block.groups.len() * size_of::<Tally>()
                 }
-                Self::Refusals { .. } | Self::WeightStep { .. } | Self::Dispersion(_) => 0,
+                Self::Demand(limits) => {
+                    size_of::<Limits>() + limits.routes.iter().map(String::len).sum::<usize>()
+                }
+                Self::Refusals { .. }
+                | Self::Asked { .. }
+                | Self::CapBursts(_)
+                | Self::WeightStep { .. }
+                | Self::Dispersion(_) => 0,
             }
     }
 }
@@ -192,14 +212,14 @@ impl From<Alone> for Judged {
 }
 
 impl Judged {
-    fn follow(mut self, entries: &[Entry], now: Duration) -> Verdict {
+    fn follow<'e>(mut self, entries: impl Iterator<Item = &'e Entry>, now: Duration) -> Verdict {
         match &mut self {
             Self::Comparison(comparison) => {
-                entries.iter().for_each(|entry| comparison.told(entry));
+                entries.for_each(|entry| comparison.told(entry));
                 comparison.verdict(now)
             }
             Self::Alone(alone) => {
-                entries.iter().for_each(|entry| alone.told(entry));
+                entries.for_each(|entry| alone.told(entry));
                 alone.verdict(now)
             }
         }
@@ -250,6 +270,11 @@ impl Judge for Comparison {
                 self.observe_amounts(*number, Arms::new(&block.canary, &block.baseline), *at);
             }
             Entry::Alone { .. } => {}
+            Entry::Asked { at, players, share } => self.observe_asked(*players, *share, *at),
+            Entry::CapBursts(capped) => self.cap_bursts(*capped),
+            // What stands in a file may ask something else.
+            Entry::Demand(limits) if !limits.same_but_demands(self.limits()) => {}
+            Entry::Demand(limits) => self.demand((**limits).clone()),
             Entry::WeightStep { at } => self.weight_step(*at),
             Entry::Dispersion(phi) => self.set_dispersion(*phi),
         }
@@ -313,7 +338,7 @@ pub enum Unreadable {
 impl Record {
     /// The verdict at `now` of what was recorded.
     pub fn judge(&self, now: Duration) -> Verdict {
-        self.began.clone().follow(&self.entries, now)
+        self.began.clone().follow(self.entries.iter(), now)
     }
 
     /// The verdict at `now` of a comparison by other limits, from the beginning of the record on; of a
@@ -325,7 +350,9 @@ impl Record {
             }
             Judged::Alone(known) => known.anew(limits.alpha, limits.least_failures).into(),
         };
-        judged.follow(&self.entries, now)
+        // The certainty is that of the other limits, whatever was demanded while it ran.
+        let entries = self.entries.iter().filter(|entry| !matches!(entry, Entry::Demand(_)));
+        judged.follow(entries, now)
     }
 
     /// What the comparison that was recorded tolerates. Of a version alone, only alpha and the failures

@@ -45,7 +45,7 @@ pub struct SlotCounts {
     pub players: Tally,
     /// The same of requests that were not served: failed, or left by their clients.
     pub served: Tally,
-    /// `players` by group of endpoints.
+    /// `served` by group of endpoints.
     pub groups: [Tally; ENDPOINT_GROUPS],
 }
 
@@ -86,7 +86,7 @@ pub struct Attempts {
     pub served: Arms<Tally>,
     /// All of them.
     pub requests: Arms<Tally>,
-    /// `players` of the canary by group of endpoints; empty if it has one endpoint.
+    /// `served` of the canary by group of endpoints; empty if it has one endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Tally>,
 }

@@ -11,10 +11,12 @@ use super::{
     alone::Source,
     amount::{AmountTest, Clip, Side, Tolerated, Total},
     bet::Tolerance,
+    comparison::told,
     counts::{Arms, Counted, Tally},
     engine::Engine,
     grid::Component,
     latency::{LatencyTest, Quantile, Span},
+    recovery::{Players, Recovery},
 };
 
 mod sentence;
@@ -41,6 +43,8 @@ pub enum Metric {
     Unserved,
     /// Requests that were refused: answered 4xx.
     Refusals,
+    /// Players who failed on the canary and are served by the baseline.
+    Recovery,
     /// The 95th percentile of latency.
     LatencyP95,
     /// The 99th percentile of latency.
@@ -72,6 +76,7 @@ impl Metric {
             Self::Errors => "errors",
             Self::Unserved => "unserved",
             Self::Refusals => "refusals",
+            Self::Recovery => "recovery",
             Self::LatencyP95 => "latency_p95",
             Self::LatencyP99 => "latency_p99",
             Self::WholeP95 => "whole_p95",
@@ -174,6 +179,13 @@ pub enum Numbers {
         /// From which latency on a request counted as slow, in milliseconds; absent where failures are
         /// counted.
         slow_ms: Option<f64>,
+    },
+    /// Players who had failed twice in a row, by how their next request ended at the baseline.
+    Recovery {
+        /// Players of the canary; `failures` are those that the baseline served.
+        canary: Rate,
+        /// Players of the baseline, of whom as many recover by themselves.
+        baseline: Rate,
     },
     /// Amounts of money.
     Amount {
@@ -308,6 +320,21 @@ impl Finding {
             tolerated_excess: excess,
         });
         Self { route, ..of }
+    }
+
+    /// What the players say who were asked.
+    pub fn of_recovery(test: &Recovery) -> Self {
+        let rate = |players: Players| Tally::new(players.asked, players.recovered).into();
+        let Arms { canary, baseline } = test.players();
+        Self {
+            metric: Metric::Recovery,
+            amount: None,
+            route: None,
+            log_evidence: known(told(test)),
+            component: None,
+            onset_s: None,
+            numbers: Numbers::Recovery { canary: rate(canary), baseline: rate(baseline) },
+        }
     }
 
     /// What a test of latency says.

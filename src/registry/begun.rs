@@ -163,10 +163,8 @@ impl Begun {
         add_failure(&cells.requests, ended.failed);
         add_failure(&cells.trials, ended.failed && ended.trial);
         add_failure(&cells.served, ended.unserved && ended.served_trial);
-        add_failure(
-            &cells.groups[usize::from(ended.group) % ENDPOINT_GROUPS],
-            ended.failed && ended.trial,
-        );
+        let group = &cells.groups[usize::from(ended.group) % ENDPOINT_GROUPS];
+        add_failure(group, ended.unserved && ended.served_trial);
         true
     }
 
@@ -200,10 +198,10 @@ impl Cells {
         }
         if ended.trial {
             self.trials.add(ended.failed);
-            self.groups[usize::from(ended.group) % ENDPOINT_GROUPS].add(ended.failed);
         }
         if ended.served_trial {
             self.served.add(ended.unserved);
+            self.groups[usize::from(ended.group) % ENDPOINT_GROUPS].add(ended.unserved);
         }
     }
 }

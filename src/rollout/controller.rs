@@ -53,6 +53,8 @@ pub struct Controller {
     evaluator: Evaluator,
     ejections: Ejections,
     ejected_by_verdict: HashMap<(String, String), u64>,
+    /// Versions that came back by themselves, and how often.
+    mistakes: HashMap<(String, String), u32>,
     events: Events,
     webhooks: Webhooks,
     resolved: Resolved,
@@ -124,6 +126,7 @@ impl Controller {
             evaluator: Evaluator::default(),
             ejections: Ejections::new(),
             ejected_by_verdict: HashMap::new(),
+            mistakes: HashMap::new(),
             events: Events::new(SystemTime::now()),
             webhooks: Webhooks::new(),
             resolved: Resolved::new(),

@@ -7,8 +7,10 @@
 mod alone;
 mod amounts;
 mod arms;
+mod asked;
 mod begun;
 mod cycle;
+mod followed;
 mod shared;
 mod speed;
 mod spread;
@@ -23,7 +25,9 @@ use std::{
 use self::{
     alone::{Memory, Solo},
     arms::Line,
+    asked::Questions,
     cycle::Cycles,
+    followed::Followed,
     shared::SharedOutage,
     speed::Speed,
     spread::Spread,
@@ -59,6 +63,17 @@ pub enum Found {
     NearMiss(Box<Suspect>),
     /// It is far from it again.
     NearMissOver(Box<Suspect>),
+    /// The players who failed on an ejected version go on failing elsewhere.
+    Mistake {
+        /// The service.
+        service: Box<str>,
+        /// The version.
+        version: Box<str>,
+        /// Players who failed again.
+        failed: u64,
+        /// Of so many of whom it is known.
+        of: u64,
+    },
     /// Something that decides nothing, and that people should know of a version.
     Advice(Box<Advice>),
     /// A version that was near or worse has no share any more, or is asked other questions.
@@ -122,6 +137,9 @@ struct Watch {
     speeds: Vec<Speeds>,
     /// By stratum: when players count anew.
     cycles: Vec<Cycles>,
+    questions: Questions,
+    /// Players of the version that was ejected last.
+    followed: Option<Followed>,
     memory: Memory,
     /// By number of the version.
     cases: HashMap<u16, Case>,
@@ -197,6 +215,24 @@ impl Evaluator {
         found
     }
 
+    /// Follows the players who failed on `version` of `service`, which was ejected `now`, on the requests
+    /// of `route`.
+    pub fn follow_players(
+        &mut self,
+        service: &Service,
+        version: &str,
+        route: Option<&str>,
+        now: Duration,
+    ) {
+        let Some(watch) = self.services.get_mut(&service.name) else { return };
+        let number = service.versions.iter().position(|known| *known.name == *version);
+        let mut strata = watch.compared.strata.iter();
+        let route = strata.position(|stratum| stratum.route.as_deref() == route);
+        let both = number.zip(route);
+        watch.followed =
+            both.and_then(|(number, route)| Followed::begin(service, number, route, now));
+    }
+
     /// When to look next; nothing if no service is compared.
     pub fn next_look(&self) -> Option<Duration> {
         self.services.values().map(Watch::next_look).min()
@@ -269,6 +305,8 @@ impl Watch {
             traffic: Traffic::new(strata.clone().map(requests), now),
             speeds: strata.clone().map(|stratum| Speeds::new(stratum, baseline, now)).collect(),
             cycles: strata.map(|_| Cycles::new(now)).collect(),
+            questions: Questions::new(service, now),
+            followed: None,
             memory: Memory::default(),
             cases: HashMap::new(),
             solos: Vec::new(),
@@ -284,11 +322,15 @@ impl Watch {
         now: Duration,
         found: &mut Vec<Found>,
     ) {
+        if self.baseline == service.baseline && asks_the_same(&self.compared, compared) {
+            self.demand(compared);
+        }
         if self.compared != *compared || self.baseline != service.baseline {
             // Other questions, or other arms: what was found so far answers none of them.
             let spread = std::mem::replace(&mut self.spread, Spread::new(now));
             let before = std::mem::replace(self, Self::asking(service, compared, spread, now));
             self.memory = before.memory;
+            self.followed = before.followed;
             found.extend(before.cases.into_values().filter_map(|case| case.end(service)));
             found.extend(before.solos.into_iter().filter_map(|solo| solo.end(service)));
         }
@@ -347,6 +389,25 @@ impl Watch {
         }
     }
 
+    /// Goes on with the evidence so far, of which another certainty is demanded, or something else is
+    /// done with it.
+    fn demand(&mut self, compared: &Arc<Compared>) {
+        if self.compared == *compared {
+            return;
+        }
+        for case in self.cases.values_mut() {
+            case.mode = compared.mode;
+            for (line, stratum) in case.lines.iter_mut().zip(&compared.strata) {
+                if line.comparison().limits() != &stratum.limits {
+                    line.demand(&stratum.limits);
+                }
+            }
+            // What was only told may be done now.
+            case.told &= case.mode != Mode::Act;
+        }
+        self.compared = Arc::clone(compared);
+    }
+
     fn next_look(&self) -> Duration {
         match self.cases.values().any(|case| !case.told) {
             // What fails meanwhile is what waiting costs.
@@ -376,6 +437,13 @@ impl Watch {
                 speed.absorb(&block, stratum);
             }
         }
+        // Of two canaries nobody knows which one a player left.
+        if let (Some(players), 1) = (self.questions.poll(service, now), self.cases.len()) {
+            for (version, case) in &mut self.cases {
+                let share = service.share(*version);
+                case.lines.iter_mut().take(1).for_each(|line| line.asked(players, share, now));
+            }
+        }
         for (version, case) in &mut self.cases {
             let endpoints = service.versions[usize::from(*version)].endpoints.len();
             let strata = strata.iter().zip(&self.speeds);
@@ -384,6 +452,18 @@ impl Watch {
             }
             found.extend(case.judge(service, &self.compared, now));
             found.extend(case.advise(service, &self.compared));
+        }
+        if let Some(followed) = &self.followed {
+            let version = followed.version.clone();
+            match followed.poll(service, now) {
+                followed::Outcome::Open => {}
+                followed::Outcome::Helped => self.followed = None,
+                followed::Outcome::HelpedNobody([failed, of]) => {
+                    self.followed = None;
+                    let service = service.name.clone();
+                    found.push(Found::Mistake { service, version, failed, of });
+                }
+            }
         }
         for (cycles, stratum) in self.cycles.iter_mut().zip(strata) {
             cycles.poll(stratum, now);
@@ -473,6 +553,14 @@ impl Case {
             version: self.version,
         })
     }
+}
+
+/// Whether `after` asks the same of the same versions as `before`, and only the certainty that is demanded,
+/// or what is done about it, is another.
+fn asks_the_same(before: &Compared, after: &Compared) -> bool {
+    let mut both = before.strata.iter().zip(&after.strata);
+    before.strata.len() == after.strata.len()
+        && both.all(|(a, b)| a.asks_as(b) && a.limits.same_but_demands(&b.limits))
 }
 
 /// Requests so far of all versions.

@@ -21,7 +21,7 @@ fn limits() -> Limits {
 
 #[test]
 fn evidence_is_averaged() {
-    let of = |weight, log_evidence| Term { weight, log_evidence, enough: true };
+    let of = |weight, log_evidence| Term { of_requests: false, weight, log_evidence, enough: true };
     let terms =
         [of(0.5, 3.0), of(0.15, -2.0), of(0.15, 9.0), of(0.1, 0.0), of(0.1, f64::NEG_INFINITY)];
     let logs = weighted(&terms);
@@ -84,7 +84,7 @@ fn a_slow_canary_fails_after_its_warm_up() {
     (30..34).for_each(|second| observe(&mut comparison, second));
     let verdict = comparison.verdict(S(40));
     assert_eq!(verdict.answer, Answer::Fail);
-    assert_eq!(verdict.findings.len(), 6);
+    assert_eq!(verdict.findings.len(), 7);
     assert!(
         verdict.reason.contains("100 % of its requests were slow to begin"),
         "{}",

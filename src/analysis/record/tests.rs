@@ -96,7 +96,7 @@ fn a_record_leads_to_the_same_verdict_to_the_last_digit() {
         let (recorder, at) = played(40, share);
         let verdict = recorder.judge().verdict(at);
         assert_eq!(verdict.answer == Answer::Fail, share > 0.1);
-        assert_eq!(verdict.findings.len(), 10);
+        assert_eq!(verdict.findings.len(), 11);
         let (title, record) = again(&recorder, at);
         assert!(record.is_whole() && !record.is_empty());
         assert_eq!(title.verdict, verdict);

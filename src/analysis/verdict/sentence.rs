@@ -88,6 +88,17 @@ impl Finding {
                     Source::Before => write!(f, " by the rate of the baseline before"),
                 }
             }
+            Numbers::Recovery { canary, baseline } => write!(
+                f,
+                "{} of its players who failed twice in a row are served by the baseline ({} of {}); of \
+                 the baseline's own {} recover ({} of {})",
+                Share(canary),
+                canary.failures,
+                canary.requests,
+                Share(baseline),
+                baseline.failures,
+                baseline.requests
+            ),
             Numbers::Amount { canary, baseline, ratio, clipped_at, tolerated_ratio } => {
                 self.means(f, canary, baseline)?;
                 if let Some(ratio) = ratio {
@@ -142,7 +153,7 @@ impl Finding {
             Metric::Refusals => "were refused (4xx)",
             Metric::LatencyP95 | Metric::LatencyP99 => "were slow to begin",
             Metric::WholeP95 | Metric::WholeP99 => "were slow to end",
-            Metric::AmountLow | Metric::AmountHigh => "differ",
+            Metric::Recovery | Metric::AmountLow | Metric::AmountHigh => "differ",
         };
         let (canary, baseline) = counts.shown();
         write!(f, "{} of its requests", Share(&canary))?;

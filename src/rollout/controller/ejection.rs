@@ -9,7 +9,10 @@ use std::{
 use super::{Controller, Rejected, weights::list};
 use crate::{
     analysis::{Advised, Arms, OutageChange, Record, Tally, Title, Verdict},
-    config::{schema::Mode, units::Weight},
+    config::{
+        schema::{Mode, OnMistake},
+        units::Weight,
+    },
     rollout::{
         evaluator::{Advice, Found, Suspect},
         events::{Kind, Matter},
@@ -30,6 +33,9 @@ pub struct Ejection {
     /// That it can be judged again.
     pub record: Option<Arc<Record>>,
 }
+
+/// How often a version comes back by itself: one that is ejected again and again is left to people.
+const MOST_MISTAKES: u32 = 3;
 
 /// Ejections in force, by service and version.
 pub type Ejections = BTreeMap<(String, String), Ejection>;
@@ -107,6 +113,9 @@ impl Controller {
                 self.record(Kind::NearMissOver, Matter::of_suspect(*suspect));
             }
             Found::Advice(advice) => self.advise(*advice),
+            Found::Mistake { service, version, failed, of } => {
+                self.note_mistake(service.into(), version.into(), failed, of);
+            }
             Found::NoLongerCompared { service, version } => {
                 let matter = Matter {
                     service: Some(service.into()),
@@ -130,6 +139,45 @@ impl Controller {
                 let service = Some(service.into());
                 self.record(kind, Matter { service, reason, ..Matter::default() });
             }
+        }
+    }
+
+    /// Notes that an ejection by a verdict helped nobody, and takes it back if the file says so.
+    fn note_mistake(&mut self, service: String, version: String, failed: u64, of: u64) {
+        let key = (service, version);
+        let Some(ejection) = self.ejections.get_mut(&key) else { return };
+        let Some((_, verdict)) = &mut ejection.verdict else { return };
+        let helped_nobody = format!(
+            "the ejection helped nobody: {failed} of {of} players who failed on it go on failing elsewhere"
+        );
+        let reason = format!("{} Afterwards: {helped_nobody}.", verdict.reason);
+        verdict.reason.clone_from(&reason);
+        ejection.reason = reason;
+        let (service, version) = key.clone();
+        tracing::error!(service, version, reason = helped_nobody, "an ejection helped nobody");
+        let by = "verdict".to_owned();
+        let matter = Matter::of_version(service, version, by.clone(), helped_nobody.clone());
+        self.record(Kind::EjectionMistaken, matter);
+        let snapshot = self.snapshot();
+        let compared = snapshot.service(&key.0).and_then(|service| service.compared.as_ref());
+        let reinstates = compared.is_some_and(|c| c.on_mistake == OnMistake::Reinstate);
+        let times = self.mistakes.entry(key.clone()).or_default();
+        if !reinstates || *times >= MOST_MISTAKES {
+            return;
+        }
+        *times += 1;
+        let (service, version) = key;
+        let subject = Subject {
+            service: service.clone(),
+            version: version.clone(),
+            endpoint: None,
+            if_generation: None,
+            by,
+            reason: Some(helped_nobody),
+            dry_run: false,
+        };
+        if let Err(why) = self.reinstate(subject) {
+            tracing::warn!(service, version, %why, "the version is not reinstated");
         }
     }
 
@@ -163,6 +211,10 @@ impl Controller {
             verdict: Some((suspect.route.clone(), suspect.verdict.clone())),
             record: None,
         };
+        if let Some(service) = self.snapshot().service(&suspect.service) {
+            let route = suspect.route.as_deref();
+            self.evaluator.follow_players(service, &suspect.version, route, now);
+        }
         self.ejections.insert(key.clone(), ejection);
         let generation = self.publish(true);
         let Suspect { service, version, route, verdict, .. } = &suspect;

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     analysis::{
         Answer, Arms, Attempts, Block, Comparison, Counter, Entry, LATENCY_BUCKETS, Latencies,
-        Pace, Record, Recorder, Span,
+        Limits, Pace, Players, Record, Recorder, Span,
     },
     registry::{EvidenceCells, EvidenceState, Gauge, PerWorker},
     snapshot::Stratum,
@@ -37,7 +37,12 @@ pub(super) struct Line {
     pace: Pace,
     /// Requests of all versions when the open ones began.
     requests: u64,
+    /// Whether what one block of errors adds is limited.
+    capped: bool,
 }
+
+/// Endpoints of a canary from which on the spread between them shows how failures cluster.
+const ENDPOINTS_THAT_SPREAD: usize = 3;
 
 impl Line {
     /// A comparison of version number `canary` with number `baseline` from `now` on.
@@ -62,6 +67,7 @@ impl Line {
                 .collect(),
             pace: Pace::new(now),
             requests: super::requests(stratum),
+            capped: false,
         }
     }
 
@@ -74,6 +80,11 @@ impl Line {
         endpoints: usize,
         now: Duration,
     ) {
+        let capped = endpoints < ENDPOINTS_THAT_SPREAD;
+        if self.capped != capped {
+            self.capped = capped;
+            self.recorder.tell(Entry::CapBursts(capped));
+        }
         let (shift, horizon) = (stratum.state.shift(), super::begun::horizon(&stratum.state));
         let arms = self.arms;
         let cells = |version: u16| &stratum.arms[usize::from(version)].attempts.cells;
@@ -169,6 +180,16 @@ impl Line {
         for seen in &mut self.amounts {
             seen.skip(stratum, self.arms);
         }
+    }
+
+    /// Says how players ended who were asked, of a canary with this `share` of all players.
+    pub(super) fn asked(&mut self, players: Arms<Players>, share: f64, now: Duration) {
+        self.recorder.tell(Entry::Asked { at: now, players, share });
+    }
+
+    /// Demands another certainty, as `limits` have it.
+    pub(super) fn demand(&mut self, limits: &Limits) {
+        self.recorder.tell(Entry::Demand(Box::new(limits.clone())));
     }
 
     /// Says that failures come in clusters of `phi`.

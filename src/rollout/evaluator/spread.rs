@@ -82,8 +82,8 @@ mod tests {
         fn window(&mut self, failures: [u64; 4]) {
             for (endpoint, failures) in self.endpoints.iter().zip(failures) {
                 let cells = endpoint.cells.of(0);
-                cells.trials.add(100);
-                cells.failures.add(failures);
+                cells.player_trials.add(100);
+                cells.player_failures.add(failures);
             }
             self.now += DISPERSION_WINDOW;
             assert!(self.spread.poll(&self.endpoints, self.now));

@@ -207,6 +207,7 @@ fn words(found: &[Found]) -> Vec<&'static str> {
         Found::Worse(_) => "worse",
         Found::NearMiss(_) => "near",
         Found::NearMissOver(_) => "no longer near",
+        Found::Mistake { .. } => "mistake",
         Found::Advice(advice) => match advice.advised {
             Advised::FewPlayers => "few players",
             Advised::Refusals => "refusals",

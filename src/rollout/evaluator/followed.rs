@@ -1,0 +1,95 @@
+//! Whether an ejection helped those who failed.
+//!
+//! The players who failed on an ejected version are followed to wherever the split sends them now. If most
+//! of them go on failing, they failed by themselves, or because of what every version shares.
+
+use std::time::Duration;
+
+use crate::snapshot::Service;
+
+/// How long they are followed.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Players without whom nothing is said.
+const LEAST: u64 = 3;
+
+/// Players of an ejected version.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) version: Box<str>,
+    since: Duration,
+    players: u64,
+    /// Counts before: those of whom it is known, and of these those who were served.
+    before: [u64; 2],
+}
+
+/// What came of following them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Too little is known yet.
+    Open,
+    /// Most were served, or too few came back to tell.
+    Helped,
+    /// Most go on failing: so many of so many.
+    HelpedNobody([u64; 2]),
+}
+
+impl Followed {
+    /// Follows the players who failed on `version` of `service`, from `now` on.
+    pub(super) fn begin(
+        service: &Service,
+        version: usize,
+        route: usize,
+        now: Duration,
+    ) -> Option<Self> {
+        let stratum = service.compared.as_ref()?.strata.get(route)?;
+        let asked = &service.state.asked;
+        asked.follow(&stratum.arms.get(version)?.attempts.failed);
+        Some(Self {
+            version: service.versions[version].name.clone(),
+            since: now,
+            players: asked.followed().into(),
+            before: read(service),
+        })
+    }
+
+    /// What is known now.
+    pub(super) fn poll(&self, service: &Service, now: Duration) -> Outcome {
+        let [known, served] = read(service);
+        let (known, served) = (known - self.before[0], served - self.before[1]);
+        decide(self.players, known, served, now.saturating_sub(self.since))
+    }
+}
+
+/// Of so many `players`, it is `known` of some how they fared, and so many of these were `served`, `age` after
+/// the ejection.
+fn decide(players: u64, known: u64, served: u64, age: Duration) -> Outcome {
+    let enough = known >= LEAST && 2 * known >= players;
+    match (enough || age >= LONGEST, known >= LEAST && 2 * served < known) {
+        (false, _) => Outcome::Open,
+        (true, false) => Outcome::Helped,
+        (true, true) => Outcome::HelpedNobody([known - served, known]),
+    }
+}
+
+fn read(service: &Service) -> [u64; 2] {
+    let cells = &service.state.asked.cells;
+    let served = cells.sum(|cells| cells.followed_served.read());
+    [cells.sum(|cells| cells.followed.read()), served]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ejection_helped_nobody_if_most_of_those_who_failed_go_on() {
+        let at = |known, served, s| decide(8, known, served, Duration::from_secs(s));
+        assert_eq!(at(3, 0, 1), Outcome::Open, "of too few");
+        assert_eq!(at(4, 0, 1), Outcome::HelpedNobody([4, 4]));
+        assert_eq!(at(4, 1, 1), Outcome::HelpedNobody([3, 4]));
+        assert_eq!(at(4, 2, 1), Outcome::Helped);
+        assert_eq!(at(3, 0, 60), Outcome::HelpedNobody([3, 3]), "nobody else comes");
+        assert_eq!(at(2, 0, 60), Outcome::Helped, "too few came back to tell");
+        assert_eq!(decide(3, 2, 0, Duration::from_secs(1)), Outcome::Open);
+    }
+}
