@@ -27,10 +27,10 @@ fn requests(pace: Pace, stage: &Stage, begin: impl FnOnce()) -> Run {
     run
 }
 
-/// The canary answers nothing any more, and clients leave.
-pub(super) fn hung(pace: Pace, patience: Duration) -> Run {
+/// The canary never answers this share of its requests any more, and clients leave.
+pub(super) fn hung(pace: Pace, share: f64, patience: Duration) -> Run {
     let stage = leaving(Setup::new(5.0, 1_000.0, ERRORS), patience).start();
-    requests(pace, &stage, || stage.canary(|canary| canary.fault = Fault::Hang))
+    requests(pace, &stage, || stage.canary(|canary| canary.fault = Fault::Hang(share)))
 }
 
 /// The canary takes 400 times as long, and clients leave.

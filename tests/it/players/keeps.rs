@@ -64,23 +64,44 @@ pub(super) fn many_keys(pace: Pace) -> Run {
     cursed_players(pace, Setup::new(5.0, 1_000.0, ERRORS), 20, 20.0, None)
 }
 
-/// An outage of three seconds of both versions, which each tells after a time of its own.
+/// Nothing is wrong, on a machine that is as busy as it is.
+pub(super) fn equal(pace: Pace) -> Run {
+    let mut setup = Setup::new(5.0, 1_000.0, BOTH);
+    setup.behavior.sigma = 0.8;
+    watch(&setup.start(), pace.limit(30), || ())
+}
+
+/// An outage of both versions, in which each fails after a time of its own.
 pub(super) fn told_later(pace: Pace, baseline_ms: u64, canary_ms: u64) -> Run {
-    let stage = Setup::new(20.0, 1_000.0, ERRORS).start();
+    let outage = |ms| Fault::Outage(Duration::from_millis(ms));
+    let setup = Setup::new(20.0, 1_000.0, ERRORS);
+    shared(pace, setup, outage(baseline_ms), outage(canary_ms))
+}
+
+/// Both versions hang for a while, and clients leave after a second.
+pub(super) fn hung(pace: Pace) -> Run {
+    let mut setup = Setup::new(20.0, 1_000.0, BOTH);
+    let clients = Clients::new(setup.per_s).players(10_000);
+    setup.clients = vec![clients.leaving_after(Duration::from_secs(1))];
+    shared(pace, setup, Fault::Hang(1.0), Fault::Hang(1.0))
+}
+
+/// Both versions have a fault for three seconds.
+fn shared(pace: Pace, setup: Setup, of_baseline: Fault, of_canary: Fault) -> Run {
+    let stage = setup.start();
     if let Err(reason) = stage.serve_well(pace) {
         return Run::busy(reason);
     }
-    let outage = |ms| Fault::Outage(Duration::from_millis(ms));
-    stage.baseline(|baseline| baseline.fault = outage(baseline_ms));
-    stage.canary(|canary| canary.fault = outage(canary_ms));
+    stage.baseline(|baseline| baseline.fault = of_baseline);
+    stage.canary(|canary| canary.fault = of_canary);
     let before = stage.load.seen();
     thread::sleep(Duration::from_secs(3));
     stage.baseline(|baseline| baseline.fault = Fault::None);
     stage.canary(|canary| canary.fault = Fault::None);
     let watched = stage.watch(pace.limit(7), || ());
-    let failed = stage.load.seen().since(before).canary_failed;
-    assert!(failed > 0, "there was no outage");
-    Run::of(&stage, &watched, failed)
+    let seen = stage.load.seen().since(before);
+    assert!(seen.canary_failed + seen.left > 100, "there was no outage: {seen:?}");
+    Run::of(&stage, &watched, seen.canary_failed)
 }
 
 /// The canary's weight falls twice just as an outage of both versions ends. `fault` is the outage, in

@@ -57,8 +57,8 @@ pub(crate) enum Fault {
     OneOf(u32),
     /// All requests for this path fail.
     Path(&'static str),
-    /// No request is answered.
-    Hang,
+    /// This share of the requests is never answered.
+    Hang(f64),
     /// Each request is answered 503 after this time.
     Outage(Duration),
     /// Each request waits until the behavior is changed, and is answered 503 then.
@@ -225,7 +225,9 @@ async fn answer(
         _ => None,
     };
     match behavior.fault {
-        Fault::Hang => wait(stream, future::pending()).await?,
+        Fault::Hang(share) if fastrand::f64() < share => {
+            wait(stream, future::pending()).await?;
+        }
         Fault::Outage(time) => wait(stream, sleep(time)).await?,
         Fault::Stall => wait(stream, end_of_stall(server.behavior.clone())).await?,
         _ => wait(stream, sleep(connecting + behavior.time())).await?,
