@@ -10,7 +10,6 @@
 use std::{
     fmt, fs, iter,
     path::Path,
-    sync::atomic::Ordering::SeqCst,
     thread,
     time::{Duration, Instant},
 };
@@ -18,8 +17,10 @@ use std::{
 use tempfile::TempDir;
 
 use crate::support::{
-    Proxy, eventually, lacks,
-    load::{Load, Seen, SlowBackends},
+    Proxy,
+    backends::{Backends, Behavior},
+    eventually, lacks,
+    load::{Load, Seen},
     nginx::Nginx,
     process::Process,
     proxy::Builder,
@@ -117,12 +118,7 @@ fn watch_a_fault(builder: &Builder, effort: Effort, fault: impl FnOnce()) -> Opt
     let after = load.seen();
     thread::sleep(SETTLE);
     assert_eq!(load.seen().failed, after.failed, "answers fail after the ejection");
-    Some(Seen {
-        answered: after.answered - before.answered,
-        failed: after.failed - before.failed,
-        canary: after.canary - before.canary,
-        unasked: after.unasked,
-    })
+    Some(after.since(before))
 }
 
 /// The results of as many runs as are wanted; a run without a result is made again.
@@ -193,12 +189,15 @@ fn failing(share: &str, most: u64, effort: Effort) -> Row {
 
 /// A canary all of whose answers take twice as long, judged as `eject` says: the requests that it got.
 fn twice_as_slow(case: &str, eject: &str, most: u64, effort: Effort) -> Row {
-    let backends = SlowBackends::start();
-    let builder = builder(backends.addresses).service(eject);
+    // The 99th percentile is 32 ms.
+    let behavior = Behavior { sigma: 0.8, ..Behavior::default() };
+    let backends = Backends::start(&["v1", "v2"], &behavior);
+    let (baseline, canary) = (&backends.all[0], &backends.all[1]);
+    let builder = builder([baseline.address, canary.address]).service(eject);
     let run = || {
-        let canary = &backends.doubled;
-        let seen = watch_a_fault(&builder, effort, || canary.store(true, SeqCst));
-        canary.store(false, SeqCst);
+        let slower = || canary.behave(|canary| canary.latency = 2 * behavior.latency);
+        let seen = watch_a_fault(&builder, effort, slower);
+        canary.behave(|canary| canary.latency = behavior.latency);
         Some(seen?.canary)
     };
     Row::new(case, "canary requests", most, results(effort, run))

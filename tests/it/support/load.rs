@@ -1,115 +1,142 @@
-//! Requests at a fixed rate, however their answers fare, and backends that take their time.
+//! Requests at a fixed rate, however their answers fare.
 //!
-//! Both are single-threaded runtimes on a thread of their own, so that thousands of requests a second
-//! leave room on a small machine for what is tested.
+//! The clients share one thread with a runtime of its own, so that thousands of requests a second leave
+//! room on a small machine for what is tested.
+
+mod clients;
 
 use std::{
     cell::RefCell,
-    future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpSocket, TcpStream},
     time::{Instant, MissedTickBehavior},
 };
 
-/// Players that ask in turn, by chance.
-const PLAYERS: u32 = 100_000;
-/// Connections at most; what is due while all are busy is not asked.
-const MOST_CONNECTIONS: usize = 512;
+use super::task::{Task, wait_for};
+
+pub(crate) use clients::Clients;
+
 /// Between two moments at which what is due is asked.
 const TICK: Duration = Duration::from_millis(1);
-/// An answer that takes longer is a failed one.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What came of the requests so far.
 #[derive(Debug, Default)]
 struct Counts {
     answered: AtomicU64,
     failed: AtomicU64,
-    /// Of those answered, by a backend that said `v2`.
     canary: AtomicU64,
+    canary_failed: AtomicU64,
+    left: AtomicU64,
     unasked: AtomicU64,
 }
 
 /// Running clients; dropped, they end.
 pub(crate) struct Load {
-    counts: Arc<Counts>,
+    /// Of each kind of clients.
+    counts: Vec<Arc<Counts>>,
     task: Task,
 }
 
 /// What clients have seen.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Seen {
     /// Answers, failed ones included.
     pub(crate) answered: u64,
     /// Answers of 500 and above, and those that did not come.
     pub(crate) failed: u64,
-    /// Answers of the canary.
+    /// Answers of the canary: of a backend that says `v2`.
     pub(crate) canary: u64,
+    /// Of those, answers of 500 and above.
+    pub(crate) canary_failed: u64,
+    /// Clients that left before they had an answer.
+    pub(crate) left: u64,
     /// Requests that were due while all connections were busy.
     pub(crate) unasked: u64,
 }
 
-impl Load {
-    /// Asks `target` so often a second, over keep-alive connections.
-    pub(crate) fn start(target: SocketAddr, per_s: u32) -> Self {
-        let counts = Arc::new(Counts::default());
-        let shared = Arc::clone(&counts);
-        let task = Task::start(move |ended| ask_all(target, per_s, shared, ended));
-        Self { counts, task }
+impl Seen {
+    /// What was seen after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            answered: self.answered - before.answered,
+            failed: self.failed - before.failed,
+            canary: self.canary - before.canary,
+            canary_failed: self.canary_failed - before.canary_failed,
+            left: self.left - before.left,
+            unasked: self.unasked - before.unasked,
+        }
     }
 
-    pub(crate) fn seen(&self) -> Seen {
-        assert!(!self.task.thread.as_ref().is_some_and(JoinHandle::is_finished), "clients ended");
-        let [answered, failed, canary, unasked] =
-            [&self.counts.answered, &self.counts.failed, &self.counts.canary, &self.counts.unasked]
-                .map(|count| count.load(SeqCst));
-        Seen { answered, failed, canary, unasked }
-    }
-}
-
-/// A thread with a runtime; dropped, it ends.
-struct Task {
-    ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Task {
-    fn start<F: Future<Output = ()>>(
-        run: impl FnOnce(Arc<AtomicBool>) -> F + Send + 'static,
-    ) -> Self {
-        let ended = Arc::new(AtomicBool::new(false));
-        let shared = Arc::clone(&ended);
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime.expect("a runtime"), run(shared));
-        });
-        Self { ended, thread: Some(thread) }
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.ended.store(true, SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+    fn and(self, other: Self) -> Self {
+        Self {
+            answered: self.answered + other.answered,
+            failed: self.failed + other.failed,
+            canary: self.canary + other.canary,
+            canary_failed: self.canary_failed + other.canary_failed,
+            left: self.left + other.left,
+            unasked: self.unasked + other.unasked,
         }
     }
 }
 
-async fn ask_all(target: SocketAddr, per_s: u32, counts: Arc<Counts>, ended: Arc<AtomicBool>) {
+impl Load {
+    /// Asks `target` so often a second, over at most 512 keep-alive connections.
+    pub(crate) fn start(target: SocketAddr, per_s: u32) -> Self {
+        Self::of(target, vec![Clients { most_connections: 512, ..Clients::new(per_s) }])
+    }
+
+    /// Asks `target` as all of these clients do, over keep-alive connections.
+    pub(crate) fn of(target: SocketAddr, clients: Vec<Clients>) -> Self {
+        let counts: Vec<Arc<Counts>> = clients.iter().map(|_| Arc::default()).collect();
+        let shared = counts.clone();
+        let task = Task::start(move |ended| async move {
+            for (clients, counts) in clients.into_iter().zip(shared) {
+                tokio::task::spawn_local(ask_all(target, clients, counts, Arc::clone(&ended)));
+            }
+            wait_for(&ended).await;
+        });
+        Self { counts, task }
+    }
+
+    /// What all clients have seen.
+    pub(crate) fn seen(&self) -> Seen {
+        (0..self.counts.len()).map(|kind| self.seen_by(kind)).fold(Seen::default(), Seen::and)
+    }
+
+    /// What the clients of one kind have seen, by its place in the list.
+    pub(crate) fn seen_by(&self, kind: usize) -> Seen {
+        assert!(!self.task.has_ended(), "clients ended");
+        let counts = &self.counts[kind];
+        let read = |count: &AtomicU64| count.load(SeqCst);
+        Seen {
+            answered: read(&counts.answered),
+            failed: read(&counts.failed),
+            canary: read(&counts.canary),
+            canary_failed: read(&counts.canary_failed),
+            left: read(&counts.left),
+            unasked: read(&counts.unasked),
+        }
+    }
+}
+
+async fn ask_all(
+    target: SocketAddr,
+    clients: Clients,
+    counts: Arc<Counts>,
+    ended: Arc<AtomicBool>,
+) {
+    let clients = Rc::new(clients);
     let idle: Rc<RefCell<Vec<TcpStream>>> = Rc::default();
     let busy = Rc::new(());
     let (begun, mut due) = (Instant::now(), 0);
@@ -117,27 +144,16 @@ async fn ask_all(target: SocketAddr, per_s: u32, counts: Arc<Counts>, ended: Arc
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     while !ended.load(SeqCst) {
         ticks.tick().await;
-        let until = (begun.elapsed().as_secs_f64() * f64::from(per_s)) as u64;
+        let until = (begun.elapsed().as_secs_f64() * clients.per_s) as u64;
         for _ in due..until {
-            if Rc::strong_count(&busy) > MOST_CONNECTIONS {
+            if Rc::strong_count(&busy) > clients.most_connections {
                 counts.unasked.fetch_add(1, SeqCst);
                 continue;
             }
-            let kept = idle.borrow_mut().pop();
-            let (idle, busy, counts) = (Rc::clone(&idle), Rc::clone(&busy), Arc::clone(&counts));
+            let (clients, idle) = (Rc::clone(&clients), Rc::clone(&idle));
+            let (busy, counts) = (Rc::clone(&busy), Arc::clone(&counts));
             tokio::task::spawn_local(async move {
-                let answer = tokio::time::timeout(PATIENCE, ask(target, kept)).await;
-                let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                let failed = match answer {
-                    Ok((stream, status, body)) => {
-                        idle.borrow_mut().push(stream);
-                        counts.canary.fetch_add(u64::from(body == b"v2"), SeqCst);
-                        status >= 500
-                    }
-                    Err(_) => true,
-                };
-                counts.failed.fetch_add(u64::from(failed), SeqCst);
-                counts.answered.fetch_add(1, SeqCst);
+                ask_once(target, &clients, &idle, &counts).await;
                 drop(busy);
             });
         }
@@ -145,14 +161,49 @@ async fn ask_all(target: SocketAddr, per_s: u32, counts: Arc<Counts>, ended: Arc
     }
 }
 
-/// Asks as some player; the connection, the status and the body.
-async fn ask(target: SocketAddr, kept: Option<TcpStream>) -> io::Result<(TcpStream, u16, Vec<u8>)> {
+/// Asks as some player, and counts what came of it.
+async fn ask_once(
+    target: SocketAddr,
+    clients: &Clients,
+    idle: &RefCell<Vec<TcpStream>>,
+    counts: &Counts,
+) {
+    let is_open = |stream: &TcpStream| {
+        let read = stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    };
+    let kept = idle.borrow_mut().pop().filter(is_open);
+    let answer = tokio::time::timeout(clients.patience, ask(target, clients, kept)).await;
+    let count = |count: &AtomicU64, holds: bool| count.fetch_add(u64::from(holds), SeqCst);
+    match answer {
+        Err(_) if clients.leaves => {
+            count(&counts.left, true);
+            return;
+        }
+        Ok(Ok((stream, status, body))) => {
+            idle.borrow_mut().push(stream);
+            let (canary, failed) = (body.starts_with(b"v2"), status >= 500);
+            count(&counts.canary, canary);
+            count(&counts.canary_failed, canary && failed);
+            count(&counts.failed, failed);
+        }
+        Ok(Err(_)) | Err(_) => drop(count(&counts.failed, true)),
+    }
+    count(&counts.answered, true);
+}
+
+/// The connection, the status and the body.
+async fn ask(
+    target: SocketAddr,
+    clients: &Clients,
+    kept: Option<TcpStream>,
+) -> io::Result<(TcpStream, u16, Vec<u8>)> {
     let mut stream = match kept {
         Some(stream) => stream,
-        None => TcpStream::connect(target).await?,
+        None => connect(target, clients.from).await?,
     };
-    let player = fastrand::u32(..PLAYERS);
-    let request = format!("GET / HTTP/1.1\r\nHost: game\r\nx-player-id: {player}\r\n\r\n");
+    let (path, player) = (clients.path, clients.player());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: game\r\nx-player-id: {player}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let (head, mut body) = read_head(&mut stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let bad = || io::Error::other(format!("an answer with the head {head:?}"));
@@ -168,8 +219,16 @@ async fn ask(target: SocketAddr, kept: Option<TcpStream>) -> io::Result<(TcpStre
     Ok((stream, status, body))
 }
 
+async fn connect(target: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0))?;
+    }
+    socket.connect(target).await
+}
+
 /// The next head, and what came behind it; nothing at the end of the connection.
-async fn read_head(stream: &mut TcpStream) -> io::Result<Option<(String, Vec<u8>)>> {
+pub(super) async fn read_head(stream: &mut TcpStream) -> io::Result<Option<(String, Vec<u8>)>> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -178,68 +237,6 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Option<(String, Vec<u8>
         if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
             let body = bytes.split_off(at + 4);
             return Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), body)));
-        }
-    }
-}
-
-/// Two backends whose answers take lognormal times; dropped, they end. They share a thread, so that
-/// neither is slower for want of a processor.
-pub(crate) struct SlowBackends {
-    /// Of `v1` and of `v2`.
-    pub(crate) addresses: [SocketAddr; 2],
-    /// Set, every answer of `v2` takes twice as long.
-    pub(crate) doubled: Arc<AtomicBool>,
-    _task: Task,
-}
-
-impl SlowBackends {
-    /// Answers after 5 ms in the median and 32 ms at the 99th percentile (sigma 0.8).
-    pub(crate) fn start() -> Self {
-        let bind = |_| {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-            // When the machine stands still for a moment, more connections wait than the 128 of `bind`,
-            // and the others wait a second.
-            rustix::net::listen(&listener, 4096).expect("a socket that listens");
-            listener
-        };
-        let listeners = [(), ()].map(bind);
-        let addresses = [0, 1].map(|n: usize| listeners[n].local_addr().expect("bound"));
-        let doubled = Arc::new(AtomicBool::new(false));
-        let never = Arc::new(AtomicBool::new(false));
-        let flags = [never, Arc::clone(&doubled)];
-        let task = Task::start(move |ended| async move {
-            for ((listener, doubled), name) in listeners.into_iter().zip(flags).zip(["v1", "v2"]) {
-                tokio::task::spawn_local(serve_slowly(listener, name, doubled));
-            }
-            while !ended.load(SeqCst) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        Self { addresses, doubled, _task: task }
-    }
-}
-
-async fn serve_slowly(
-    listener: std::net::TcpListener,
-    name: &'static str,
-    doubled: Arc<AtomicBool>,
-) {
-    listener.set_nonblocking(true).expect("a socket");
-    let listener = TcpListener::from_std(listener).expect("a socket");
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::task::spawn_local(answer_slowly(stream, name, Arc::clone(&doubled)));
-    }
-}
-
-async fn answer_slowly(mut stream: TcpStream, name: &str, doubled: Arc<AtomicBool>) {
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
-    while let Ok(Some(_)) = read_head(&mut stream).await {
-        let uniform = || 1.0 - fastrand::f64();
-        let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
-        let times = if doubled.load(SeqCst) { 2.0 } else { 1.0 };
-        tokio::time::sleep(Duration::from_secs_f64(0.005 * times * (0.8 * normal).exp())).await;
-        if stream.write_all(answer.as_bytes()).await.is_err() {
-            return;
         }
     }
 }

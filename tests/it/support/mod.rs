@@ -1,5 +1,6 @@
 //! Origin, proxy and client of a test.
 
+pub(crate) mod backends;
 pub(crate) mod client;
 pub(crate) mod http2;
 pub(crate) mod load;
@@ -9,6 +10,7 @@ pub(crate) mod origin;
 pub(crate) mod patient;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod task;
 pub(crate) mod wire;
 
 use std::{
