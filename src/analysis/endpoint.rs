@@ -6,6 +6,11 @@
 //! endpoints, one that fails half of its requests is found after ten failures, one that fails 5 % of
 //! them after fifteen.
 //!
+//! Inside a canary, the requests of the baseline count with the peers': three endpoints are few to
+//! compare with, and a baseline is large and known. Then two endpoints are enough, and one of three that
+//! fails all it gets is out after 7 failures, 11 at most of 40 runs, where its peers alone need 15 to
+//! 21. A canary that is bad everywhere is the comparison's matter; here it costs at most the endpoints that may be out.
+//!
 //! An ejected endpoint comes back with a new test after a pause that grows with each time. It leaves
 //! the peers' sums meanwhile, and all open blocks begin anew, since they were of other peers.
 
@@ -27,6 +32,8 @@ const MEAN_STAKES: f64 = 1e7;
 const TOLERANCE: Tolerance = Tolerance { ratio: 1.5, excess: 1e-3 };
 /// Fewer endpoints are no crowd: of two, nobody knows which one is worse than it should be.
 const LEAST_ENDPOINTS: usize = 3;
+/// The same with a version beside them, which knows.
+const LEAST_ENDPOINTS_BESIDE: usize = 2;
 /// Largest share of the endpoints that is out at a time, but one may always be.
 const MOST_EJECTED: f64 = 0.2;
 /// Pause of the first ejection; the second lasts twice as long, and so on.
@@ -58,6 +65,8 @@ pub enum Change {
 pub struct Endpoints {
     settings: Settings,
     phi: f64,
+    /// Names of the endpoints beside, in their order.
+    beside: Vec<Box<str>>,
     peers: BTreeMap<Box<str>, Peer>,
 }
 
@@ -79,7 +88,12 @@ impl Default for Endpoints {
 impl Endpoints {
     /// Endpoints watched by tests of `settings`, one each.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, phi: 1.0, peers: BTreeMap::new() }
+        Self { settings, phi: 1.0, beside: Vec::new(), peers: BTreeMap::new() }
+    }
+
+    /// Whether so many endpoints are enough to compare them.
+    pub fn is_enough(endpoints: usize, beside: bool) -> bool {
+        endpoints >= if beside { LEAST_ENDPOINTS_BESIDE } else { LEAST_ENDPOINTS }
     }
 
     /// Sets the size of clusters of failures, as [`Engine::set_dispersion`].
@@ -89,11 +103,18 @@ impl Endpoints {
     }
 
     /// Looks at the counters of all endpoints the version has, by name and both parities together,
-    /// and answers what is to be done. Names that come or go are noticed here.
-    pub fn poll(&mut self, counters: &[(&str, Counter)], now: Duration) -> Vec<Change> {
+    /// and answers what is to be done. Names that come or go are noticed here. `beside` are those of the
+    /// version beside it that has a share; none if there is none.
+    pub fn poll(
+        &mut self,
+        counters: &[(&str, Counter)],
+        beside: &[(&str, Counter)],
+        now: Duration,
+    ) -> Vec<Change> {
         let counters: BTreeMap<&str, Counter> = counters.iter().copied().collect();
         let mut changes = Vec::new();
-        let mut moved = self.follow(&counters);
+        let mut moved = self.follow(&counters) | self.follow_beside(beside);
+        let beside = beside.iter().fold(Counter::default(), |sum, (_, counter)| sum.with(*counter));
         for (name, peer) in &mut self.peers {
             if peer.out_until.is_some_and(|until| now >= until) {
                 peer.out_until = None;
@@ -103,13 +124,13 @@ impl Endpoints {
             }
         }
         if !moved {
-            self.observe(&counters, now);
+            self.observe(&counters, beside, now);
             let ejected = self.eject(now);
             moved = !ejected.is_empty();
             changes.extend(ejected);
         }
         if moved {
-            self.reopen(&counters, now);
+            self.reopen(&counters, beside, now);
         }
         changes
     }
@@ -130,9 +151,20 @@ impl Endpoints {
         moved
     }
 
+    /// Takes the names beside over; says whether they are others than before. A sum that lost one would
+    /// seem to have counted backwards.
+    fn follow_beside(&mut self, beside: &[(&str, Counter)]) -> bool {
+        let moved =
+            !self.beside.iter().map(|name| &**name).eq(beside.iter().map(|(name, _)| *name));
+        if moved {
+            self.beside = beside.iter().map(|(name, _)| (*name).into()).collect();
+        }
+        moved
+    }
+
     /// Closes the blocks that are full.
-    fn observe(&mut self, counters: &BTreeMap<&str, Counter>, now: Duration) {
-        let sum = self.sum(counters);
+    fn observe(&mut self, counters: &BTreeMap<&str, Counter>, beside: Counter, now: Duration) {
+        let sum = self.sum(counters).with(beside);
         for (name, peer) in &mut self.peers {
             let (Some(block), Some(own)) = (&mut peer.block, counters.get(&**name)) else {
                 continue;
@@ -171,20 +203,24 @@ impl Endpoints {
     }
 
     fn most_ejected(&self) -> usize {
-        if self.peers.len() < LEAST_ENDPOINTS {
+        if !self.has_enough() {
             return 0;
         }
         ((self.peers.len() as f64 * MOST_EJECTED) as usize).max(1)
     }
 
     /// Begins the blocks of the endpoints that serve anew.
-    fn reopen(&mut self, counters: &BTreeMap<&str, Counter>, now: Duration) {
-        let sum = self.sum(counters);
-        let enough = self.peers.len() >= LEAST_ENDPOINTS;
+    fn reopen(&mut self, counters: &BTreeMap<&str, Counter>, beside: Counter, now: Duration) {
+        let sum = self.sum(counters).with(beside);
+        let enough = self.has_enough();
         for (name, peer) in &mut self.peers {
             let own = counters.get(&**name).filter(|_| enough && peer.out_until.is_none());
             peer.block = own.map(|own| Block::open(Arms::new(*own, sum.without(*own)), now));
         }
+    }
+
+    fn has_enough(&self) -> bool {
+        Self::is_enough(self.peers.len(), !self.beside.is_empty())
     }
 
     /// The counter of all that serve.

@@ -11,7 +11,10 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     analysis::{self, Change, Counter},
-    config::schema::{self, Mode},
+    config::{
+        schema::{self, Mode},
+        units::Weight,
+    },
     registry::EndpointState,
     rollout::carried,
     snapshot::{Endpoint, Service, Snapshot, Version},
@@ -30,9 +33,6 @@ const SLOW_LOOK: Duration = Duration::from_millis(50);
 
 /// Counts that stood still for so long are looked at again when there is traffic.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Fewer endpoints are not compared with each other.
-const LEAST_COMPARED: usize = 3;
 
 /// All endpoints of the process.
 #[derive(Debug, Default)]
@@ -267,8 +267,12 @@ impl Watch {
         }
         let counters: Vec<_> =
             version.known.iter().map(|e| (&*e.state.label, counter(&e.state))).collect();
+        let beside: Vec<_> = (beside(service, version).iter())
+            .flat_map(|baseline| &baseline.known)
+            .map(|e| (&*e.state.label, counter(&e.state)))
+            .collect();
         let crowd = self.crowds.entry(version.state.id).or_default();
-        for change in crowd.poll(&counters, now) {
+        for change in crowd.poll(&counters, &beside, now) {
             // Who was out by comparison comes back by a probe, which its machine knows of.
             let Change::Eject { endpoint, until, test } = change else { continue };
             let known = version.known.iter().find(|e| e.state.label == endpoint);
@@ -387,9 +391,17 @@ impl Counts {
     }
 }
 
-/// Whether the endpoints of `version` are compared with each other.
+/// Whether the endpoints of `version` are compared with each other and with what is beside it.
 fn is_compared(service: &Service, version: &Version) -> bool {
-    service.compared.is_some() && version.known.len() >= LEAST_COMPARED
+    let is_beside = beside(service, version).is_some();
+    service.compared.is_some() && analysis::Endpoints::is_enough(version.known.len(), is_beside)
+}
+
+/// The baseline, if `version` is a canary and the baseline has a share.
+fn beside<'s>(service: &'s Service, version: &Version) -> Option<&'s Version> {
+    let baseline = service.versions.get(usize::from(service.baseline))?;
+    let has_share = baseline.weight > Weight::ZERO && !baseline.ejected && !baseline.unserved;
+    (has_share && baseline.state.id != version.state.id).then_some(baseline)
 }
 
 fn counter(endpoint: &EndpointState) -> Counter {

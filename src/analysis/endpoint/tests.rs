@@ -8,13 +8,25 @@ struct Pool {
     traffic: Traffic,
     counters: Vec<Counter>,
     endpoints: Endpoints,
+    /// Of the version beside it, if there is one.
+    beside: Option<Counter>,
     now: Duration,
 }
 
 impl Pool {
     fn new(endpoints: Endpoints, size: usize, seed: u64) -> Self {
         let counters = vec![Counter::default(); size];
-        Self { traffic: Traffic::new(seed), counters, endpoints, now: Duration::ZERO }
+        let (traffic, beside) = (Traffic::new(seed), None);
+        Self { traffic, counters, endpoints, beside, now: Duration::ZERO }
+    }
+
+    /// A tick with 20 requests of the version beside it for each of its own.
+    fn tick_beside(&mut self, base: f64, rate: impl Fn(usize) -> f64) -> Vec<Change> {
+        let trials = self.traffic.poisson(20.0 * self.counters.len() as f64);
+        let failures = (0..trials).map(|_| self.traffic.binomial(1, base)).sum();
+        let before = self.beside.unwrap_or_default();
+        self.beside = Some(before.with(Counter { trials, failures }));
+        self.tick(rate)
     }
 
     fn tick(&mut self, rate: impl Fn(usize) -> f64) -> Vec<Change> {
@@ -25,7 +37,8 @@ impl Pool {
         }
         self.now += TICK;
         let named: Vec<_> = NAMES.into_iter().zip(self.counters.iter().copied()).collect();
-        self.endpoints.poll(&named, self.now)
+        let beside: Vec<_> = self.beside.iter().map(|counter| ("z", *counter)).collect();
+        self.endpoints.poll(&named, &beside, self.now)
     }
 }
 
@@ -113,6 +126,81 @@ fn two_are_no_crowd_and_three_are() {
     assert!((0..1_000).any(|_| !three.tick(|n| if n == 0 { 1.0 } else { 0.0 }).is_empty()));
 }
 
+/// Mean and largest number of failures of the bad one of `size` endpoints of a canary until it is out.
+fn cost_in_canary(size: usize, bad: f64) -> (f64, u64) {
+    let runs = 40;
+    let failed = |seed| {
+        let mut pool = Pool::new(Endpoints::default(), size, seed);
+        (0..500).for_each(|_| {
+            pool.tick_beside(5e-4, |_| 5e-4);
+        });
+        let before = pool.counters[1].failures;
+        for tick in 1..100_000 {
+            let changes = pool.tick_beside(5e-4, |n| if n == 1 { bad } else { 5e-4 });
+            if changes.iter().any(
+                |change| matches!(change, Change::Eject { endpoint, .. } if **endpoint == *"b"),
+            ) {
+                break;
+            }
+            assert!(tick < 99_999, "it stays in");
+        }
+        pool.counters[1].failures - before
+    };
+    let failed: Vec<u64> = (0..runs).map(failed).collect();
+    (failed.iter().sum::<u64>() as f64 / runs as f64, failed.iter().copied().max().unwrap_or(0))
+}
+
+#[test]
+fn the_bad_one_of_a_canary_is_found_quickly() {
+    for size in [2, 3] {
+        for (bad, mean, most) in [(1.0, 9.0, 12), (0.3, 11.0, 17), (0.05, 17.0, 30)] {
+            let (got, largest) = cost_in_canary(size, bad);
+            println!("one of {size} that fails {bad}: {got:.1} failures, at most {largest}");
+            assert!(got <= mean && largest <= most, "{size}, {bad}: {got} and {largest}");
+        }
+    }
+}
+
+#[test]
+fn of_a_canary_that_is_bad_everywhere_one_is_out() {
+    for size in [2, 3] {
+        let mut pool = Pool::new(Endpoints::default(), size, 61);
+        for _ in 0..2_000 {
+            pool.tick_beside(5e-4, |_| 1.0);
+            let peers = pool.endpoints.peers.values();
+            assert!(peers.filter(|peer| peer.out_until.is_some()).count() <= 1);
+        }
+    }
+}
+
+#[test]
+fn good_endpoints_of_a_canary_stay() {
+    // An hour and a half of twice 1 % of failures, on both versions.
+    let mut pool = Pool::new(Endpoints::default(), 2, 62);
+    let ejected = (0..500_000).filter(|_| !pool.tick_beside(0.01, |_| 0.01).is_empty()).count();
+    assert_eq!(ejected, 0);
+    assert!(Endpoints::is_enough(2, true) && !Endpoints::is_enough(2, false));
+}
+
+#[test]
+fn a_version_beside_may_come_and_change_its_endpoints() {
+    let mut endpoints = Endpoints::default();
+    let counter = |trials, failures| Counter { trials, failures };
+    let own = |n| [("a", counter(n, n)), ("b", counter(n, 0))];
+    let polls: [(&[_], u64); 5] = [
+        (&[], 0),
+        (&[], 10),
+        (&[("x", counter(900, 0)), ("y", counter(900, 0))], 20),
+        (&[("x", counter(950, 0))], 30),
+        (&[("x", counter(990, 0))], 32),
+    ];
+    for ((beside, n), now) in polls.iter().zip(1..) {
+        assert!(endpoints.poll(&own(*n), beside, Duration::from_secs(now)).is_empty());
+    }
+    let seen = endpoints.peers["a"].test.estimate().total();
+    assert_eq!((seen.canary.trials(), seen.baseline.trials()), (2, 42));
+}
+
 #[test]
 fn names_that_come_and_go_start_anew() {
     let mut endpoints = Endpoints::default();
@@ -125,7 +213,7 @@ fn names_that_come_and_go_start_anew() {
         [("a", counter(915, 900)), ("b", counter(915, 0)), ("d", counter(55, 50))],
     ];
     for (poll, now) in polls.iter().zip(1..) {
-        assert!(endpoints.poll(poll, Duration::from_secs(now)).is_empty());
+        assert!(endpoints.poll(poll, &[], Duration::from_secs(now)).is_empty());
     }
     assert_eq!(endpoints.peers.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b", "d"]);
     let seen = endpoints.peers["d"].test.estimate().total();

@@ -16,10 +16,15 @@ struct Bench {
 
 impl Bench {
     fn new(fields: &str) -> Self {
+        Self::with_canary("10.0.0.2:1", fields)
+    }
+
+    /// The same with other endpoints of v2.
+    fn with_canary(canary: &str, fields: &str) -> Self {
         let text = format!(
             "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices:\n  a:\n    \
              baseline: v1\n    versions:\n      v1: {{ endpoints: [ 10.0.0.1:1, 10.0.0.1:2, 10.0.0.1:3 ] }}\n      \
-             v2: {{ endpoints: [ 10.0.0.2:1 ] }}\n    {fields}\n"
+             v2: {{ endpoints: [ {canary} ] }}\n    {fields}\n"
         );
         let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
         let (overrides, decided, resolved) =
@@ -143,6 +148,34 @@ fn an_endpoint_that_is_worse_than_its_peers_is_out_and_only_told_where_that_is_a
         assert_eq!(moved.advice, mode == "advise");
         assert!(moved.reason.contains(" failed, of its peers' 0 of "), "{}", moved.reason);
         assert_eq!(bench.standing(2), out, "{mode}");
+    }
+}
+
+#[test]
+fn one_of_two_endpoints_of_a_canary_is_out_by_what_the_baseline_does() {
+    for (weights, out) in [("{ v1: 95, v2: 5 }", true), ("{ v1: 0, v2: 100 }", false)] {
+        let fields = format!("weights: {weights}\n    eject: {{ errors: {{}} }}");
+        let mut bench = Bench::with_canary("10.0.0.2:1, 10.0.0.2:2", &fields);
+        let (mut moves, mut failed) = (Vec::new(), 0);
+        for _ in 0..200 {
+            for (version, requests) in [(0, 10), (1, 1)] {
+                for (number, known) in
+                    bench.snapshot.services[0].versions[version].known.iter().enumerate()
+                {
+                    let cells = known.state.cells.of(0);
+                    cells.started.add(requests);
+                    cells.trials.add(requests);
+                    let fails = version == 1 && number == 1;
+                    cells.failures.add(u64::from(fails));
+                    failed += u64::from(fails && moves.is_empty());
+                }
+            }
+            moves.extend(bench.pass(LOOK).moves);
+        }
+        let gone: Vec<_> = moves.iter().map(|moved| (&*moved.endpoint, moved.cause)).collect();
+        let expected = out.then_some(("10.0.0.2:2", Some(Cause::Peers)));
+        assert_eq!(gone, Vec::from_iter(expected), "{weights}");
+        assert!(!out || failed <= 12, "{failed} failures");
     }
 }
 
