@@ -18,6 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 pub use asked::{Asked, AskedCells};
@@ -231,6 +232,21 @@ pub struct EndpointState {
     pub cells: PerWorker<EndpointCells>,
     /// Whether it serves.
     pub standing: Standing,
+    /// Until when it warms up, in microseconds since the process started: its latency is not compared.
+    warm_from_us: AtomicU64,
+}
+
+impl EndpointState {
+    /// Says that it has just joined, or come back, and warms up until `warm` since the process started.
+    pub fn warm_up_until(&self, warm: Duration) {
+        self.warm_from_us.store(warm.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Whether it is warm at `now` since the process started.
+    pub fn is_warm(&self, now: Duration) -> bool {
+        let us = self.warm_from_us.load(Relaxed);
+        us == 0 || now >= Duration::from_micros(us)
+    }
 }
 
 /// A service's live state.
@@ -349,6 +365,7 @@ impl Registry {
                 label: address.to_string().into(),
                 cells: PerWorker::new(workers),
                 standing: Standing::default(),
+                warm_from_us: AtomicU64::new(0),
             })
         }))
     }

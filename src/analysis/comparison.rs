@@ -82,6 +82,9 @@ struct Term {
     enough: bool,
 }
 
+/// Failures per player who failed from which on they are a few players' affair.
+const FAILURES_OF_FEW: u64 = 4;
+
 /// Requests of a canary without which it is still warming up, unless that takes very long.
 const WARM_REQUESTS: u64 = 100;
 /// So many times the time to warm up are very long.
@@ -319,9 +322,13 @@ impl Comparison {
     pub fn advised(&self) -> impl Iterator<Item = Advised> {
         let rejected = |test: &Option<Engine>| test.as_ref().is_some_and(Engine::rejected);
         // What the players show as well is the verdict's affair.
+        let recent = |test: &Option<Engine>| {
+            let counts = test.as_ref().and_then(Engine::onset);
+            counts.map_or(0, |(_, counts)| counts.trials.canary.failures())
+        };
         let few = rejected(&self.advice.requests)
             && !rejected(&self.errors)
-            && self.part_of_threshold() < 1.0;
+            && recent(&self.advice.requests) >= FAILURES_OF_FEW * self.failed_players().max(1);
         let refusals = rejected(&self.advice.refusals);
         let few = few.then_some(Advised::FewPlayers);
         few.into_iter().chain(refusals.then_some(Advised::Refusals))
@@ -336,9 +343,10 @@ impl Comparison {
         test.as_ref().map(|test| Finding::of_rate(metric, None, test, self.began))
     }
 
-    /// Failures of the canary's players, each counted once a cycle.
+    /// Failures of the canary's players since they fail more often, each counted once a cycle.
     pub fn failed_players(&self) -> u64 {
-        self.errors.as_ref().map_or(0, |test| test.estimate().total().canary.failures())
+        let counts = self.errors.as_ref().and_then(Engine::onset);
+        counts.map_or(0, |(_, counts)| counts.trials.canary.failures())
     }
 
     fn is_warm(&self, now: Duration) -> bool {

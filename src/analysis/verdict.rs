@@ -297,6 +297,19 @@ impl Counts {
     }
 }
 
+impl Verdict {
+    /// What it is near to, of evidence that does not suffice: what shows most, and how far it is.
+    pub fn nearness(&self) -> String {
+        let part = self.log_evidence.unwrap_or(0.0) / self.log_threshold * 100.0;
+        match self.findings.first() {
+            Some(finding) => {
+                format!("{finding}. That is {part:.0} % of the evidence that fails it.")
+            }
+            None => self.reason.clone(),
+        }
+    }
+}
+
 impl Finding {
     /// What is compared, as metrics write it: `errors`, `amount_high.payout`, `errors_slo`.
     pub fn gate(&self) -> String {

@@ -96,7 +96,7 @@ impl<'a> Trial<'a> {
         if self.plan.route().failures.contains(status) {
             return self.failed(false, now);
         }
-        let latency_us = self.asked.filter(|_| self.is_timed()).map(|asked| micros(asked, now));
+        let latency_us = self.asked.filter(|_| self.is_timed(now)).map(|asked| micros(asked, now));
         let refused = (400..500).contains(&status);
         let first = self.settle(Outcome::Served { latency_us, refused }, now);
         self.stage = Stage::Answered { first };
@@ -161,7 +161,7 @@ impl<'a> Trial<'a> {
             }
             Stage::Answered { first } => {
                 self.time_whole(Timed::Took, first, now);
-                self.pay(carried);
+                self.pay(carried, now);
             }
         }
     }
@@ -225,7 +225,7 @@ impl<'a> Trial<'a> {
 
     fn time_whole(&self, timed: fn(u32) -> Timed, first: bool, now: Instant) {
         let (Some(evidence), Some(asked)) = (self.evidence, self.asked) else { return };
-        if self.is_timed() && !self.is_stream {
+        if self.is_timed(now) && !self.is_stream {
             let asker = self.asker(evidence, now);
             let version = usize::from(self.plan.decision.version);
             evidence.time_whole(version, &asker, timed(micros(asked, now)), first);
@@ -234,10 +234,10 @@ impl<'a> Trial<'a> {
 
     /// Counts what it carried. What carries no amount carries 0: a version that no longer says what it
     /// takes would look like one that nobody plays otherwise.
-    fn pay(&self, carried: &amounts::Carried) {
+    fn pay(&self, carried: &amounts::Carried, now: Instant) {
         let (Some(evidence), plan) = (self.evidence, self.plan) else { return };
         let arm = &evidence.arms[usize::from(plan.decision.version)];
-        if arm.amounts.is_empty() || !self.is_timed() {
+        if arm.amounts.is_empty() || !self.is_timed(now) {
             return;
         }
         let player = plan.decision.player;
@@ -250,10 +250,11 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Whether it began under the present weights: of an older split, slow requests end among fast ones
-    /// of the new.
-    fn is_timed(&self) -> bool {
+    /// Whether its latency and amounts count: not of an endpoint that warms up, nor of one that began under
+    /// an older split, whose slow requests end among fast ones of the new.
+    fn is_timed(&self, now: Instant) -> bool {
+        let is_warm = self.endpoint.is_none_or(|(e, _)| e.is_warm(self.worker.since_start(now)));
         let service = self.plan.service();
-        service.epoch == service.state.epoch.load(std::sync::atomic::Ordering::Relaxed)
+        is_warm && service.epoch == service.state.epoch.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

@@ -227,7 +227,7 @@ impl Watch {
         if self.generation == snapshot.generation {
             return;
         }
-        self.generation = snapshot.generation;
+        let is_first = std::mem::replace(&mut self.generation, snapshot.generation) == 0;
         let mut before = std::mem::take(&mut self.endpoints);
         let (mut versions, mut faults_count, mut compared) = (Vec::new(), false, false);
         for (at, service) in snapshot.services.iter().enumerate() {
@@ -244,6 +244,10 @@ impl Watch {
                         }
                         let counts = Counts::read(state);
                         let watched = Watched { place, health, counts, asked: false };
+                        // Those of the beginning are taken to be warm: nobody knows how old they are.
+                        if !is_first {
+                            warm_up(service, state, now);
+                        }
                         watched.tell(state, &service.health, now);
                         watched
                     });
@@ -349,6 +353,9 @@ impl Watched {
             return None;
         }
         let cause = self.health.cause().filter(|_| to == State::Ejected);
+        if to == State::Serving {
+            warm_up(service, state, now);
+        }
         if let Some(cause) = cause {
             state.standing.ejections[cause as usize].add(1);
         }
@@ -370,6 +377,14 @@ impl Watched {
         // Where nobody serves all are asked, and alike.
         let share = self.health.share(settings, now);
         state.standing.set_share(if share == 0 { WHOLE } else { share });
+    }
+}
+
+/// Notes that an endpoint has joined or come back, so that it warms up.
+fn warm_up(service: &Service, state: &EndpointState, now: Duration) {
+    let strata = service.compared.iter().flat_map(|compared| &compared.strata);
+    if let Some(longest) = strata.map(|stratum| stratum.limits.warm_up).max() {
+        state.warm_up_until(now + longest);
     }
 }
 

@@ -231,8 +231,8 @@ fn amounts_share_the_weight_of_one() {
                 .into_iter();
         terms.map(|term| term.weight).collect::<Vec<_>>()
     };
-    assert_eq!(of(&["stake"]), [0.5, 0.1, 0.1]);
-    assert_eq!(of(&["stake", "payout"]), [0.5, 0.05, 0.05, 0.05, 0.05]);
+    assert_eq!(of(&["stake"]), [0.5, 0.1, 0.1, 0.1], "errors, recovery, amounts");
+    assert_eq!(of(&["stake", "payout"]), [0.5, 0.1, 0.05, 0.05, 0.05, 0.05]);
 }
 
 #[test]

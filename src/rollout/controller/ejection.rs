@@ -103,9 +103,9 @@ impl Controller {
             }
             Found::NearMiss(suspect) => {
                 let Suspect { service, version, verdict, .. } = &*suspect;
-                let reason = &verdict.reason;
+                let reason = verdict.nearness();
                 tracing::warn!(service, version, reason, "a version is near its ejection");
-                self.record(Kind::NearMiss, Matter::of_suspect(*suspect));
+                self.record(Kind::NearMiss, Matter { reason, ..Matter::of_suspect(*suspect) });
             }
             Found::NearMissOver(suspect) => {
                 let Suspect { service, version, .. } = &*suspect;
