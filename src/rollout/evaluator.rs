@@ -570,6 +570,8 @@ fn requests(stratum: &Stratum) -> u64 {
 }
 
 #[cfg(test)]
+mod players;
+#[cfg(test)]
 mod simulated;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,97 @@
+//! What alpha promises where players are real: they stay on one version, and they differ.
+//!
+//! A proxy draws players at random, not requests. One player whose every request fails, a bot that
+//! sends a hundred times as much as others, or a client that tries again ten times, must not eject
+//! a healthy canary; a canary that is worse must be ejected all the same. Here such players send
+//! requests, which are counted in the cells as a worker counts them, and the evaluator looks every
+//! 10 ms.
+//!
+//! Without `TIDEGATE_PLAYERS`, a few short runs. Tables of 200 seeds, minutes to hours of two cores
+//! each:
+//!
+//!     TIDEGATE_PLAYERS=cursed,bots TIDEGATE_PLAYERS_SEEDS=200 \
+//!         cargo test --release --lib evaluator::players -- --nocapture
+
+mod amounts;
+mod attack;
+mod detection;
+mod draw;
+mod population;
+mod run;
+mod table;
+mod validity;
+
+use self::table::Report;
+use super::tests::Stage;
+use crate::registry::Outcome;
+
+/// A request of a player that ends in the instant it begins.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    version: usize,
+    /// Hash of the cohort key, independent of the one that decides the version.
+    #[expect(dead_code, reason = "the cells do not tell players apart")]
+    key: u32,
+    /// Network of the client.
+    #[expect(dead_code, reason = "the cells do not tell networks apart")]
+    network: u32,
+    /// Number of the endpoint among those of the version.
+    endpoint: usize,
+    outcome: Outcome,
+    /// What the answer says of the amount `stake`, if that is compared.
+    carried: Option<f64>,
+}
+
+/// Counts a request as a worker does, now. All that is simulated here is counted by this function.
+fn ask(stage: &mut Stage, request: Request) {
+    let Request { version, endpoint, outcome, carried, key: _, network: _ } = request;
+    stage.count(version, outcome);
+    let service = &stage.snapshot.services[0];
+    let cells = service.versions[version].endpoints[endpoint].cells.of(0);
+    cells.trials.add(1);
+    match outcome {
+        Outcome::Served(_) => {
+            let amounts = &stage.snapshot.routes[0].evidence[version].amounts;
+            if let (Some(carried), Some(amount)) = (carried, amounts.first()) {
+                amount.record(0, service.parity, carried, || 0.0);
+            }
+        }
+        Outcome::Failed | Outcome::TimedOut => cells.failures.add(1),
+    }
+}
+
+/// What makes the table called `name`.
+fn table(name: &str) -> fn(&mut Report) {
+    match name {
+        "short" => validity::short,
+        "cursed" => validity::cursed,
+        "shard" => validity::shard,
+        "slow" => validity::slow,
+        "retry" => validity::retry,
+        "differ" => validity::differ,
+        "bots" => validity::bots,
+        "boundary" => validity::boundary,
+        "attack" => attack::attack,
+        "detect" => detection::detect,
+        "slowdetect" => detection::slowdetect,
+        "late" => detection::late,
+        "ramp" => detection::ramp,
+        "phi" => detection::phi_after_restart,
+        "bursts" => detection::bursts,
+        "amounts" => amounts::amounts,
+        _ => panic!("no table is called `{name}`"),
+    }
+}
+
+/// The tables that `TIDEGATE_PLAYERS` names, or a short one. At `f799450`, where requests are
+/// counted and not players, the short one does not hold.
+#[test]
+fn players_eject_no_healthy_canary() {
+    let asked = std::env::var("TIDEGATE_PLAYERS").unwrap_or_else(|_| "short".to_owned());
+    let seeds = std::env::var("TIDEGATE_PLAYERS_SEEDS").ok().and_then(|text| text.parse().ok());
+    for name in asked.split(',') {
+        let mut report = Report::new(seeds.unwrap_or(if name == "short" { 10 } else { 20 }));
+        table(name)(&mut report);
+        assert_eq!(report.broken(), [""; 0], "{name}: ejected more often than alpha allows");
+    }
+}
