@@ -334,7 +334,11 @@ async fn answer(
                     return cut_call(client, fault, tally);
                 }
             }
-            Broken::ClientGone | Broken::ClientBody | Broken::ClientSlow => tally.gone = true,
+            Broken::ClientGone => tally.gone = true,
+            Broken::ClientBody | Broken::ClientSlow => {
+                tally.acquit();
+                tally.gone = true;
+            }
         }
         // The head is out: only a broken connection can tell that the rest will not come.
         return After::Close;
@@ -406,7 +410,7 @@ async fn fail(
     broken: Broken,
     tally: &mut Tally<'_>,
 ) -> After {
-    if !matches!(broken, Broken::Fault(_)) {
+    if matches!(broken, Broken::ClientBody | Broken::ClientSlow) {
         tally.acquit();
     }
     let problem = match broken {

@@ -23,17 +23,15 @@ mod validity;
 
 use self::table::Report;
 use super::tests::Stage;
-use crate::registry::Outcome;
+use crate::registry::{Outcome, Player};
 
 /// A request of a player that ends in the instant it begins.
 #[derive(Debug, Clone, Copy)]
 struct Request {
     version: usize,
     /// Hash of the cohort key, independent of the one that decides the version.
-    #[expect(dead_code, reason = "the cells do not tell players apart")]
     key: u32,
     /// Network of the client.
-    #[expect(dead_code, reason = "the cells do not tell networks apart")]
     network: u32,
     /// Number of the endpoint among those of the version.
     endpoint: usize,
@@ -44,20 +42,27 @@ struct Request {
 
 /// Counts a request as a worker does, now. All that is simulated here is counted by this function.
 fn ask(stage: &mut Stage, request: Request) {
-    let Request { version, endpoint, outcome, carried, key: _, network: _ } = request;
-    stage.count(version, outcome);
+    let Request { version, key, network, endpoint, outcome, carried } = request;
+    let (player, network) = (player(key), player(network));
+    let settled = stage.ask(version, player, Some(network), endpoint as u8, outcome);
+    let failed = matches!(outcome, Outcome::Failed | Outcome::TimedOut);
     let service = &stage.snapshot.services[0];
     let cells = service.versions[version].endpoints[endpoint].cells.of(0);
-    cells.trials.add(1);
-    match outcome {
-        Outcome::Served(_) => {
-            let amounts = &stage.snapshot.routes[0].evidence[version].amounts;
-            if let (Some(carried), Some(amount)) = (carried, amounts.first()) {
-                amount.record(0, service.parity, carried, || 0.0);
-            }
-        }
-        Outcome::Failed | Outcome::TimedOut => cells.failures.add(1),
+    cells.player_trials.add(u64::from(settled.trial));
+    cells.player_failures.add(u64::from(settled.trial && failed));
+    let Some(evidence) = &stage.snapshot.routes[0].evidence else { return };
+    let amounts = &evidence.arms[version].amounts;
+    if let (Outcome::Served { .. }, Some(carried), Some(amount)) =
+        (outcome, carried, amounts.first())
+        && !evidence.state.paid.has(player)
+    {
+        evidence.state.paid.add(player);
+        amount.record(0, carried, || 0.0);
     }
+}
+
+fn player(key: u32) -> Player {
+    Player::of(&key.to_le_bytes())
 }
 
 /// What makes the table called `name`.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::{
     config::{Config, parse},
-    registry::{Asker, Outcome, Player, Registry, Timed},
+    registry::{Asker, Outcome, Player, Registry, Settled, Timed},
     snapshot::{Decided, Overrides, Resolved, Sources},
 };
 
@@ -75,18 +75,25 @@ impl Stage {
     pub(super) fn count(&mut self, version: usize, outcome: Outcome) {
         // Far apart, so that nobody asks twice for long.
         self.players = self.players.wrapping_add(40_503);
-        self.ask(version, Player(self.players), 0, outcome);
+        self.ask(version, Player(self.players), None, 0, outcome);
     }
 
-    /// The same of the player of a bucket, at an endpoint of the version.
-    pub(super) fn ask(&mut self, version: usize, player: Player, endpoint: u8, outcome: Outcome) {
+    /// The same of a player of a network, at an endpoint of the version.
+    pub(super) fn ask(
+        &mut self,
+        version: usize,
+        player: Player,
+        network: Option<Player>,
+        endpoint: u8,
+        outcome: Outcome,
+    ) -> Settled {
         let evidence = self.snapshot.routes[0].evidence.as_ref().expect("it is compared");
         let slot = evidence.state.slot(self.now);
         evidence.begin(version, 0, slot);
         let asker = Asker {
             worker: 0,
             player,
-            network: None,
+            network: network.filter(|_| evidence.networks),
             is_baseline: version == BASELINE,
             slot,
             second: self.now.as_secs(),
@@ -96,6 +103,7 @@ impl Stage {
         if let Outcome::Served { latency_us: Some(us), .. } = outcome {
             evidence.time_whole(version, &asker, Timed::Took(us), settled.first);
         }
+        settled
     }
 
     /// Looks when `pause` has passed.

@@ -10,7 +10,9 @@ use super::{
 
 const ALPHA: f64 = 0.001;
 /// Limits that attackers meet.
-const DEFENSES: [(&str, &str); 1] = [("by key", USUAL)];
+const DEFENSES: [(&str, &str); 2] = [("by key", USUAL), ("by key and network", NETWORKS)];
+/// The usual ones, where a failure counts only if nobody of its network has failed.
+const NETWORKS: &str = "errors: { relative: 10%, absolute: 0.3% }, networks: true";
 /// Numbers of keys that are tried, fewer first.
 const KEYS: [usize; 16] = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128];
 

@@ -182,7 +182,8 @@ impl<'p> Scene<'p> {
             true => (latency_us * (LATENCY_SIGMA * normal(rng)).exp()) as u32,
             false => latency_us as u32,
         };
-        let outcome = if failed { Outcome::Failed } else { Outcome::Served(latency_us) };
+        let outcome =
+            if failed { Outcome::Failed } else { super::super::tests::served(latency_us) };
         let carried = self.population.stakes.map(|stakes| {
             let times = if version == CANARY { stakes.canary } else { 1.0 };
             times * player.stake * (stakes.within * normal(rng)).exp()
