@@ -21,6 +21,8 @@ use std::{
     time::Duration,
 };
 
+use crate::analysis::ENDPOINT_GROUPS;
+
 pub use asked::{Asked, AskedCells};
 pub use begun::{Begun, Ended, SLOTS, Slot};
 pub use evidence::{
@@ -224,6 +226,9 @@ pub struct EndpointState {
     pub id: u32,
     /// The version it belongs to.
     pub version: u32,
+    /// Its group among the endpoints of its version, by which the comparison tells them apart: with no more
+    /// endpoints than groups, a group of its own.
+    pub group: u8,
     /// Where it is reached.
     pub address: SocketAddr,
     /// The same as text.
@@ -355,12 +360,14 @@ impl Registry {
 
     /// The state of the endpoint at `address` of the version numbered `version`, new if unknown.
     pub fn endpoint(&mut self, version: u32, address: SocketAddr) -> Arc<EndpointState> {
+        let before = self.endpoints.keys().filter(|(of, _)| *of == version).count();
         let (workers, next) = (self.workers, &mut self.next_id[1]);
         let state = self.endpoints.entry((version, address));
         Arc::clone(state.or_insert_with(|| {
             Arc::new(EndpointState {
                 id: take(next),
                 version,
+                group: (before % ENDPOINT_GROUPS) as u8,
                 address,
                 label: address.to_string().into(),
                 cells: PerWorker::new(workers),

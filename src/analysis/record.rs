@@ -22,6 +22,10 @@ const HALF_BYTES: usize = 1 << 20;
 /// The form of the file; another one is not read.
 const FORMAT: u32 = 2;
 
+/// The rules by which what is recorded was counted and judged. 1: requests were compared by when they
+/// ended, each for itself. 2: by when they began; a player fails once a cycle and is one trial a second.
+const RULES: u32 = 2;
+
 /// Something that a comparison was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -308,6 +312,7 @@ pub struct Title {
 #[derive(Serialize, Deserialize)]
 struct Head {
     tidegate_record: u32,
+    rules: u32,
     #[serde(flatten)]
     title: Title,
     #[serde(flatten)]
@@ -321,8 +326,14 @@ pub enum Unreadable {
     #[error("it is empty; a record begins with a line that says what it is of")]
     Empty,
     /// It is of another release.
-    #[error("it is a record of form {0}; this release reads form {FORMAT}")]
+    #[error(
+        "it is a record of form {0}; this release reads form {FORMAT}, made by rules {RULES}. A record is \
+         judged by the release that made it"
+    )]
     Form(u32),
+    /// It was made by other rules.
+    #[error("it was made by rules {0}; this release judges by rules {RULES}")]
+    Rules(u32),
     /// A line is not as it should be.
     #[error("line {line}, column {column}: {why}")]
     Line {
@@ -391,7 +402,7 @@ impl Record {
     /// As lines of JSON.
     pub fn write(&self, title: Title) -> String {
         let judged = self.began.clone();
-        let head = Head { tidegate_record: FORMAT, title, judged };
+        let head = Head { tidegate_record: FORMAT, rules: RULES, title, judged };
         // Neither has a key that is no text or a number that is no number.
         let mut text = serde_json::to_string(&head).unwrap_or_default();
         for entry in &self.entries {
@@ -423,6 +434,9 @@ impl Record {
             return Err(Unreadable::Form(tidegate_record));
         }
         let head: Head = serde_json::from_str(first).map_err(wrong(number))?;
+        if head.rules != RULES {
+            return Err(Unreadable::Rules(head.rules));
+        }
         if !head.judged.is_sound() {
             let why = "its parts do not fit each other".to_owned();
             return Err(Unreadable::Line { line: number, column: 1, why });

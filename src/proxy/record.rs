@@ -75,7 +75,7 @@ impl<'a> Tally<'a> {
         let endpoint = &*self.plan.version().endpoints[number];
         endpoint.cells.of(self.worker.id).started.add(1);
         self.endpoint = Some((endpoint, now));
-        self.trial.attempt(endpoint, number);
+        self.trial.attempt(endpoint);
     }
 
     /// The request is with the endpoint, or on its way on a connection that is there.

@@ -19,7 +19,7 @@ pub(super) struct Trial<'a> {
     plan: &'a Plan,
     evidence: Option<&'a Evidence>,
     stage: Stage,
-    endpoint: Option<(&'a EndpointState, u8)>,
+    endpoint: Option<&'a EndpointState>,
     /// When the request was with the endpoint; nothing while it is on its way.
     asked: Option<Instant>,
     /// Where it counts; nothing until it begins.
@@ -55,11 +55,10 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// The endpoint of that number is asked.
-    pub(super) fn attempt(&mut self, endpoint: &'a EndpointState, number: usize) {
+    /// The endpoint is asked.
+    pub(super) fn attempt(&mut self, endpoint: &'a EndpointState) {
         if self.stage == Stage::Waiting {
-            // Endpoints of equal numbers, 256 apart, are taken for one.
-            self.endpoint = Some((endpoint, number as u8));
+            self.endpoint = Some(endpoint);
         }
     }
 
@@ -175,7 +174,7 @@ impl<'a> Trial<'a> {
             is_baseline: plan.decision.version == evidence.baseline,
             slot: self.slot.unwrap_or_else(|| self.slot_at(evidence, now)),
             second: self.worker.since_start(now).as_secs(),
-            endpoint: self.endpoint.map_or(0, |(_, number)| number),
+            endpoint: self.endpoint.map_or(0, |endpoint| endpoint.group),
         }
     }
 
@@ -203,7 +202,7 @@ impl<'a> Trial<'a> {
             self.begin(evidence, now);
         }
         let settled = evidence.settle(usize::from(plan.decision.version), &asker, outcome);
-        if let (true, Some((endpoint, _))) = (counts, self.endpoint) {
+        if let (true, Some(endpoint)) = (counts, self.endpoint) {
             let cells = endpoint.cells.of(worker);
             cells.trials.add(1);
             cells.failures.add(u64::from(failed));
@@ -218,7 +217,7 @@ impl<'a> Trial<'a> {
         let asker = self.asker(evidence, now);
         let version = usize::from(self.plan.decision.version);
         evidence.regret(version, &asker, left, self.slot_at(evidence, now));
-        if !left && let Some((endpoint, _)) = self.endpoint {
+        if !left && let Some(endpoint) = self.endpoint {
             endpoint.cells.of(self.worker.id).failures.add(1);
         }
     }
@@ -253,7 +252,7 @@ impl<'a> Trial<'a> {
     /// Whether its latency and amounts count: not of an endpoint that warms up, nor of one that began under
     /// an older split, whose slow requests end among fast ones of the new.
     fn is_timed(&self, now: Instant) -> bool {
-        let is_warm = self.endpoint.is_none_or(|(e, _)| e.is_warm(self.worker.since_start(now)));
+        let is_warm = self.endpoint.is_none_or(|e| e.is_warm(self.worker.since_start(now)));
         let service = self.plan.service();
         is_warm && service.epoch == service.state.epoch.load(std::sync::atomic::Ordering::Relaxed)
     }

@@ -133,7 +133,7 @@ pub struct Asker {
     pub slot: Slot,
     /// Whole seconds since the process started, now.
     pub second: u64,
-    /// Number of the endpoint among those of its version.
+    /// The endpoint's group.
     pub endpoint: u8,
 }
 

@@ -165,6 +165,10 @@ fn what_is_no_record_is_refused_with_its_place() {
     assert!(refused("{\"tidegate_record\": 2}").contains("missing field"));
     let (recorder, at) = played(2, 0.01);
     let text = recorder.record().write(title(recorder.judge().verdict(at), at));
+    let older = text.replace("\"rules\":2", "\"rules\":1");
+    assert_eq!(refused(&older), "it was made by rules 1; this release judges by rules 2");
+    let (recorder, at) = played(2, 0.01);
+    let text = recorder.record().write(title(recorder.judge().verdict(at), at));
     let (first, _) = text.split_once('\n').expect("lines");
     let bad = format!("{first}\n\n{{\"errors\": 1}}\n");
     assert!(refused(&bad).starts_with("line 3, column 12: "), "{}", refused(&bad));

@@ -64,6 +64,17 @@ pub(super) fn route(
         }
         _ => {}
     }
+    for (key, written) in [
+        ("ask_players", eject.ask_players.is_some()),
+        ("on_mistake", eject.on_mistake.is_some()),
+        ("networks", eject.networks.is_some()),
+    ] {
+        if written {
+            let message =
+                "players are the service's, not the route's; write it in the service's eject";
+            found.push(Finding::new(path.key(key), message));
+        }
+    }
     if route.version.is_some() {
         let message = "one version serves all requests of the route, so there is nothing to compare; leave it out";
         found.push(Finding::new(path.clone(), message));
@@ -78,6 +89,11 @@ fn limits(eject: &Eject, service: Option<&Service>, path: &FieldPath, found: &mu
     if eject.latency.as_ref().is_some_and(|l| l.p95.is_none() && l.p99.is_none()) {
         let message = "compares nothing; write p95 or p99, or leave the field out";
         found.push(Finding::new(path.key("latency"), message));
+    }
+    let of_service = service.and_then(|service| service.eject.as_ref()?.errors.as_ref());
+    if eject.unserved.is_some() && eject.errors.as_ref().or(of_service).is_none() {
+        let message = "compared only where errors are; write errors too, or leave it out";
+        found.push(Finding::new(path.key("unserved"), message));
     }
     if eject.minimum_failures == Some(0) {
         let message = "nobody is ejected without a failure; write 1 or more";
@@ -188,6 +204,17 @@ mod tests {
                 "",
                 "eject: { errors: {} }",
                 "9:12: routes[0].eject: `a` is not compared, so its routes are not; write eject there too",
+            ),
+            (
+                errors,
+                "eject: { networks: true }",
+                "9:24: routes[0].eject.networks: players are the service's, not the route's; write it in the \
+                 service's eject",
+            ),
+            (
+                "eject: { latency: { p99: 20% }, unserved: {} }",
+                "",
+                "6:44: services.a.eject.unserved: compared only where errors are; write errors too, or leave it out",
             ),
             (
                 errors,
