@@ -9,8 +9,9 @@ use std::{collections::HashMap, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tidegate::{
+    analysis::{Ending, What},
     config::parse,
-    registry::{Asker, Outcome, Player, Registry},
+    registry::Registry,
     rollout::evaluator::Evaluator,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
 };
@@ -58,20 +59,19 @@ fn look(c: &mut Criterion) {
             b.iter(|| {
                 for n in 0..REQUESTS {
                     let (version, worker) = (usize::from(n % 20 == 0), n as usize % workers);
-                    let slot = evidence.state.slot(now);
-                    evidence.begin(version, worker, slot);
-                    let asker = Asker {
-                        worker,
-                        player: Player(rng.u16(..)),
-                        network: None,
-                        is_baseline: version == 0,
-                        slot,
-                        second: now.as_secs(),
-                        endpoint: 0,
+                    let us = 1_000 + rng.u32(..9_000);
+                    evidence.arms[version].attempts.cells.of(worker).end(false);
+                    let ending = Ending {
+                        look: evidence.begin(version, worker),
+                        arm: evidence.number(version),
+                        player: rng.u16(..),
+                        network: 0,
+                        group: 0,
+                        what: What::Served,
+                        head_us: us,
+                        whole_us: us,
                     };
-                    let latency_us = Some(1_000 + rng.u32(..9_000));
-                    let outcome = Outcome::Served { latency_us, refused: false };
-                    evidence.settle(version, &asker, outcome);
+                    evidence.outcomes.say(worker, ending);
                 }
                 now += LOOK;
                 evaluator.poll(&snapshot, now)

@@ -5,9 +5,8 @@
 //! worker, on cache lines of its own, and only that worker writes it: plain relaxed stores, no
 //! read-modify-write. Readers add the workers up.
 
-mod asked;
-mod begun;
 mod evidence;
+mod outcomes;
 mod players;
 mod standing;
 
@@ -23,12 +22,9 @@ use std::{
 
 use crate::analysis::ENDPOINT_GROUPS;
 
-pub use asked::{Asked, AskedCells};
-pub use begun::{Begun, Ended, SLOTS, Slot};
-pub use evidence::{
-    AmountEvidenceCells, Asker, EvidenceCells, Gauge, Outcome, Settled, StratumState, Timed,
-};
-pub use players::{PLAYERS, Player, PlayerSet, Seen, Spent};
+pub use evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState};
+pub use outcomes::Outcomes;
+pub use players::{Player, PlayerSet};
 pub use standing::Standing;
 
 /// A count that one thread writes and others read.
@@ -39,11 +35,6 @@ impl Counter {
     /// Adds `n`. Called by the owning worker only: two writers would lose counts.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    /// Replaces the number. Called by the owning worker only.
-    fn set(&self, number: u64) {
-        self.0.store(number, Relaxed);
     }
 
     /// The count so far.
@@ -189,10 +180,6 @@ pub struct EndpointCells {
     pub trials: Counter,
     /// Of those, failed.
     pub failures: Counter,
-    /// The same, of which each player is one trial a second and fails once a cycle.
-    pub player_trials: Counter,
-    /// Of those, failed.
-    pub player_failures: Counter,
 }
 
 impl EndpointCells {
@@ -247,6 +234,11 @@ impl EndpointState {
         self.warm_from_us.store(warm.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// Whether it may be warming up.
+    pub fn warms_up(&self) -> bool {
+        self.warm_from_us.load(Relaxed) != 0
+    }
+
     /// Whether it is warm at `now` since the process started.
     pub fn is_warm(&self, now: Duration) -> bool {
         let us = self.warm_from_us.load(Relaxed);
@@ -255,18 +247,10 @@ impl EndpointState {
 }
 
 /// A service's live state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ServiceState {
-    /// Number of the present epoch: of the changes of shares so far.
-    pub epoch: AtomicU64,
-    /// Players who are asked whether it is they who fail.
-    pub asked: Asked,
-}
-
-impl ServiceState {
-    fn new(workers: usize) -> Self {
-        Self { epoch: AtomicU64::new(0), asked: Asked::new(workers) }
-    }
+    /// Players of a canary who are sent to the baseline for a while.
+    pub diverted: PlayerSet,
 }
 
 /// State of one (service, version, route).
@@ -303,15 +287,6 @@ pub struct AmountEvidenceState {
     pub cells: PerWorker<AmountEvidenceCells>,
 }
 
-/// Evidence of one version over some routes of its service.
-#[derive(Debug)]
-pub struct EvidenceState {
-    /// Its counts.
-    pub cells: PerWorker<EvidenceCells>,
-    /// Players who failed on it in this cycle.
-    pub failed: PlayerSet,
-}
-
 /// All live state. Owned by the controller; workers reach what they need through the snapshot.
 #[derive(Debug)]
 pub struct Registry {
@@ -324,7 +299,9 @@ pub struct Registry {
     evidence: HashMap<(u32, Option<String>), Arc<EvidenceState>>,
     amounts: HashMap<(u32, String), Arc<AmountState>>,
     amount_evidence: HashMap<(u32, Option<String>, String), Arc<AmountEvidenceState>>,
+    outcomes: Arc<Outcomes>,
     next_id: [u32; 3],
+    next_evidence: u32,
 }
 
 impl Registry {
@@ -340,8 +317,15 @@ impl Registry {
             evidence: HashMap::new(),
             amounts: HashMap::new(),
             amount_evidence: HashMap::new(),
+            outcomes: Arc::new(Outcomes::new(workers)),
             next_id: [0; 3],
+            next_evidence: 0,
         }
+    }
+
+    /// Where workers say how attempts ended.
+    pub fn outcomes(&self) -> Arc<Outcomes> {
+        Arc::clone(&self.outcomes)
     }
 
     /// How many workers count.
@@ -388,27 +372,23 @@ impl Registry {
 
     /// The state of `service` as a whole, new if unknown.
     pub fn service(&mut self, service: &str) -> Arc<ServiceState> {
-        let workers = self.workers;
-        let state = self.services.entry(service.to_owned());
-        Arc::clone(state.or_insert_with(|| Arc::new(ServiceState::new(workers))))
+        Arc::clone(self.services.entry(service.to_owned()).or_default())
     }
 
     /// What the versions of `service` share over `route`, or over all routes without limits of their own;
     /// new if unknown.
     pub fn stratum(&mut self, service: &str, route: Option<&str>) -> Arc<StratumState> {
-        let workers = self.workers;
-        let state = self.strata.entry((service.to_owned(), route.map(str::to_owned)));
-        Arc::clone(state.or_insert_with(|| Arc::new(StratumState::new(workers))))
+        let key = (service.to_owned(), route.map(str::to_owned));
+        Arc::clone(self.strata.entry(key).or_default())
     }
 
     /// The evidence of the version numbered `version` over `route`, or over all routes of its service
     /// without limits of their own; new if unknown.
     pub fn evidence(&mut self, version: u32, route: Option<&str>) -> Arc<EvidenceState> {
-        let workers = self.workers;
+        let (workers, next) = (self.workers, &mut self.next_evidence);
         let state = self.evidence.entry((version, route.map(str::to_owned)));
         Arc::clone(state.or_insert_with(|| {
-            let failed = PlayerSet::default();
-            Arc::new(EvidenceState { cells: PerWorker::new(workers), failed })
+            Arc::new(EvidenceState { id: take(next), cells: PerWorker::new(workers) })
         }))
     }
 

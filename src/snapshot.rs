@@ -313,13 +313,6 @@ impl Snapshot {
         Ok(Decision { route: number, service: route.service, version, by, player, diverted })
     }
 
-    /// Tells the live state that the snapshot is in force: requests that began under another split are
-    /// then known as such.
-    pub fn take_effect(&self) {
-        let epochs = self.services.iter().map(|service| (&service.state.epoch, service.epoch));
-        epochs.for_each(|(state, epoch)| state.store(epoch, std::sync::atomic::Ordering::Relaxed));
-    }
-
     /// The service called `name`.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|s| *s.name == *name)
@@ -432,7 +425,7 @@ impl Service {
         let asks = self.compared.as_ref().is_some_and(|compared| compared.asks_players());
         let diverted = version != self.baseline
             && asks
-            && self.state.asked.is_diverted(player)
+            && self.state.diverted.has(player)
             && self.versions[usize::from(self.baseline)].share_weight() > Weight::ZERO;
         let version = if diverted { self.baseline } else { version };
         Some(Assigned { version, by, player, diverted })
@@ -478,7 +471,7 @@ impl Route {
         let written = &config.services[number];
         let compared = service.compared.as_ref();
         Some(Self {
-            evidence: compared.and_then(|c| c.evidence_of(route, &label, service.baseline)),
+            evidence: compared.and_then(|compared| compared.evidence_of(route, &label)),
             failures: FailureSet::new(route.failures.as_ref().or(written.failures.as_ref())),
             service: number as u32,
             version: version

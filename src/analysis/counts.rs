@@ -55,6 +55,20 @@ impl Tally {
         Self { trials, failures: failures.min(trials) }
     }
 
+    /// Counts a trial.
+    pub(super) fn add(&mut self, failed: bool) {
+        self.trials += 1;
+        self.failures += u64::from(failed);
+    }
+
+    /// Counts a failure: of a trial that is counted already as long as that `is_there`, else of another.
+    pub(super) fn fail_later(&mut self, is_there: bool) {
+        if !is_there || self.failures >= self.trials {
+            self.trials += 1;
+        }
+        self.failures += 1;
+    }
+
     /// Requests that count.
     pub fn trials(self) -> u64 {
         self.trials

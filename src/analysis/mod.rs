@@ -12,6 +12,8 @@
 //! | file | question |
 //! | --- | --- |
 //! | `bet`, `grid`, `temper`, `wealth`, `engine` | does the canary fail more often? the method itself |
+//! | `ledger` | which requests of which players count? |
+//! | `asking`, `recovery` | is it the version that fails, or the player? |
 //! | `slots`, `block` | which requests are compared with which |
 //! | `dispersion` | do failures come in clusters, which are fewer than they look? |
 //! | `latency` | is the canary slower at a quantile? |
@@ -30,6 +32,7 @@
 
 mod alone;
 mod amount;
+mod asking;
 mod bet;
 mod block;
 mod certificate;
@@ -41,6 +44,7 @@ mod engine;
 mod estimate;
 mod grid;
 mod latency;
+mod ledger;
 mod limits;
 mod onset;
 mod outage;
@@ -58,6 +62,7 @@ pub use amount::{
     AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Tolerated, Total, amount_bucket,
     rounded_bucket,
 };
+pub use asking::Asking;
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Pace, poll_interval};
 pub use certificate::{Certificate, Health};
@@ -72,6 +77,7 @@ pub use latency::{
     LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, Span, SparseLatencies,
     latency_bucket, slow_in_canary,
 };
+pub use ledger::{Buckets, Ending, Gauge, Latest, Ledger, NO_TIME, SlotView, What};
 pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
 pub use record::{Entry, Judge, Judged, Record, Recorder, Title, Unreadable};

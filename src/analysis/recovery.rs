@@ -83,9 +83,10 @@ pub struct Players {
 }
 
 impl Players {
-    fn add(&mut self, player: Asked) {
+    /// Counts a player.
+    pub(super) fn add(&mut self, recovered: bool) {
         self.asked += 1;
-        self.recovered += u64::from(player.recovered);
+        self.recovered += u64::from(recovered);
     }
 }
 
@@ -149,14 +150,14 @@ impl Recovery {
 
     /// Takes in a player of the baseline, who was asked there again, at `at`.
     pub fn observe_baseline(&mut self, player: Asked, at: Duration) {
-        self.baseline.add(player);
+        self.baseline.add(player.recovered);
         self.control.add(player, at);
     }
 
     /// Takes in a player of the canary, who was sent to the baseline, at `at`, while the canary had the
     /// `share`, 0 to 1, of all players.
     pub fn observe_canary(&mut self, player: Asked, share: f64, at: Duration) {
-        self.canary.add(player);
+        self.canary.add(player.recovered);
         let Some(p0) = self.tolerated(share, at) else { return };
         for (wealth, (part, _)) in self.wealth.iter_mut().zip(BETS) {
             let q = p0 + part * (1.0 - p0);

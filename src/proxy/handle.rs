@@ -310,9 +310,10 @@ async fn answer(
     }
     let relayed = poll_fn(|cx| {
         let polled = exchange.poll_answer(cx, client, plan, out, &mut answer);
-        if polled.is_pending() && stall.is_due(client, answer.body_bytes()) {
+        if polled.is_pending() {
+            tally.goes_on();
             // What waits for the client is the client's.
-            if !answer.waits_for_client(out) {
+            if stall.is_due(client, answer.body_bytes()) && !answer.waits_for_client(out) {
                 tally.late();
             }
         }

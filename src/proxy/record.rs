@@ -10,7 +10,7 @@ use super::{
     grpc,
     plan::{Plan, Refused},
     problem::Fault,
-    trial::Trial,
+    trial::{Subject, Trial},
     worker::Worker,
 };
 use crate::{
@@ -26,7 +26,7 @@ pub(super) struct Tally<'a> {
     /// The endpoint asked last, and when.
     endpoint: Option<(&'a EndpointState, Instant)>,
     upstream_us: u32,
-    trial: Trial<'a>,
+    trial: Trial,
     ended: Option<Instant>,
     retries: u32,
     /// Status that the client was sent; 0 while there is none.
@@ -52,7 +52,7 @@ impl<'a> Tally<'a> {
             plan,
             endpoint: None,
             upstream_us: Sample::NONE,
-            trial: Trial::new(worker, plan),
+            trial: Trial::new(plan),
             ended: None,
             retries: 0,
             status: 0,
@@ -75,12 +75,16 @@ impl<'a> Tally<'a> {
         let endpoint = &*self.plan.version().endpoints[number];
         endpoint.cells.of(self.worker.id).started.add(1);
         self.endpoint = Some((endpoint, now));
-        self.trial.attempt(endpoint);
     }
 
     /// The request is with the endpoint, or on its way on a connection that is there.
     pub(super) fn asked(&mut self, now: Instant) {
-        self.trial.asked(now);
+        self.trial.asked(self.subject(), now);
+    }
+
+    fn subject(&self) -> Subject<'a> {
+        let endpoint = self.endpoint.map(|(endpoint, _)| endpoint);
+        Subject { worker: self.worker, plan: self.plan, endpoint }
     }
 
     fn end_attempt(&mut self) {
@@ -105,17 +109,22 @@ impl<'a> Tally<'a> {
                 endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
             }
         }
-        self.trial.answered(status, now);
+        self.trial.answered(self.subject(), status, now);
     }
 
     /// The connection goes on in another protocol: what is judged is over.
     pub(super) fn switched(&mut self) {
-        self.trial.end_here();
+        self.trial.acquit(self.subject());
     }
 
     /// No answer came in the time after which none is waited for in the comparison, or it stalls.
     pub(super) fn late(&mut self) {
-        self.trial.failed(true, Instant::now());
+        self.trial.failed(self.subject(), true);
+    }
+
+    /// The answer does not come at once.
+    pub(super) fn goes_on(&mut self) {
+        self.trial.goes_on(self.subject());
     }
 
     /// The answer is a stream, which lasts for as long as it likes.
@@ -125,13 +134,13 @@ impl<'a> Tally<'a> {
 
     /// What happened is the client's doing or ours, and says nothing of the version.
     pub(super) fn acquit(&mut self) {
-        self.trial.acquit();
+        self.trial.acquit(self.subject());
     }
 
     /// The time after which a request without an answer, or an answer that stalls, has failed in the
     /// comparison; nothing if it is not compared.
     pub(super) fn patience(&self) -> Option<Duration> {
-        self.trial.patience()
+        self.trial.patience(self.plan)
     }
 
     /// The answer was one of gRPC that ended with `status`.
@@ -142,7 +151,7 @@ impl<'a> Tally<'a> {
             endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
         }
         if self.plan.route().failures.contains(outcome) {
-            self.trial.failed(false, Instant::now());
+            self.trial.failed(self.subject(), false);
         }
     }
 
@@ -153,7 +162,7 @@ impl<'a> Tally<'a> {
             self.acquit();
         }
         if fault.upstream_kind().is_some() {
-            self.trial.failed(fault == Fault::Timeout, Instant::now());
+            self.trial.failed(self.subject(), fault == Fault::Timeout);
         }
         if let (Some(kind), Some((endpoint, _))) = (fault.upstream_kind(), self.endpoint) {
             endpoint.cells.of(self.worker.id).errors[kind as usize].add(1);
@@ -185,9 +194,9 @@ impl<'a> Tally<'a> {
             plan.version().state.cells.of(worker.id).errors.add(1);
         }
         match (self.gone, outcome) {
-            (true, _) => self.trial.left(ended),
-            (false, 0) => self.trial.acquit(),
-            (false, _) => self.trial.ended(ended, &self.amounts),
+            (true, _) => self.trial.left(self.subject(), ended),
+            (false, 0) => self.trial.acquit(self.subject()),
+            (false, _) => self.trial.ended(self.subject(), ended, &self.amounts),
         }
         let duration_us = micros(plan.began, ended);
         worker.record(Sample {
@@ -241,8 +250,8 @@ impl<'a> Tally<'a> {
 
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
+        self.trial.acquit(self.subject());
         self.end_attempt();
-        self.trial.acquit();
         self.plan.version().state.cells.of(self.worker.id).finished.add(1);
     }
 }

@@ -1,7 +1,8 @@
 //! What a request says of its version in the comparison: of its first attempt, once.
 //!
 //! A failure is known by the answer's head, and so is a success; one that breaks later was none, after
-//! all. How long it took to the last byte, and what it carried, is known at its end.
+//! all. How long it took to the last byte, and what it carried, is known at its end. Answers that come at
+//! once are said in one piece.
 
 use std::time::Duration;
 
@@ -9,21 +10,27 @@ use tokio::time::Instant;
 
 use super::{amounts, plan::Plan, record::micros, worker::Worker};
 use crate::{
-    registry::{Asker, EndpointState, Outcome, Slot, Timed},
+    analysis::{Ending, NO_TIME, What},
+    registry::EndpointState,
     snapshot::Evidence,
 };
 
-/// What is still to be counted of a request.
-pub(super) struct Trial<'a> {
-    worker: &'a Worker,
-    plan: &'a Plan,
-    evidence: Option<&'a Evidence>,
+/// Whose request it is, and where it goes.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) plan: &'a Plan,
+    /// The endpoint asked last.
+    pub(super) endpoint: Option<&'a EndpointState>,
+}
+
+/// What is still to be said of a request.
+pub(super) struct Trial {
     stage: Stage,
-    endpoint: Option<&'a EndpointState>,
+    /// The look in which it began; 0: it has not.
+    look: u32,
     /// When the request was with the endpoint; nothing while it is on its way.
     asked: Option<Instant>,
-    /// Where it counts; nothing until it begins.
-    slot: Option<Slot>,
     /// Its answer lasts for as long as it likes.
     is_stream: bool,
 }
@@ -31,74 +38,67 @@ pub(super) struct Trial<'a> {
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing is to be counted, or no more.
+    /// Nothing is to be said, or no more.
     Done,
     /// No answer yet.
     Waiting,
-    /// The answer has begun. `first`: the player's first one of its second.
-    Answered { first: bool },
+    /// The answer has begun, of which nothing was said.
+    Answered { what: What, head_us: u32 },
+    /// It was said that the answer has begun.
+    Said,
 }
 
-impl<'a> Trial<'a> {
-    pub(super) fn new(worker: &'a Worker, plan: &'a Plan) -> Self {
-        let evidence = plan.route().evidence.as_ref().filter(|_| plan.is_by_chance());
-        let stage = if evidence.is_some() { Stage::Waiting } else { Stage::Done };
-        Self {
-            worker,
-            plan,
-            evidence,
-            stage,
-            endpoint: None,
-            asked: None,
-            slot: None,
-            is_stream: false,
-        }
-    }
-
-    /// The endpoint is asked.
-    pub(super) fn attempt(&mut self, endpoint: &'a EndpointState) {
-        if self.stage == Stage::Waiting {
-            self.endpoint = Some(endpoint);
-        }
+impl Trial {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let counts = plan.route().evidence.is_some() && plan.is_by_chance();
+        let stage = if counts { Stage::Waiting } else { Stage::Done };
+        Self { stage, look: 0, asked: None, is_stream: false }
     }
 
     /// The request is about to be with the endpoint.
-    pub(super) fn asked(&mut self, now: Instant) {
-        if let (Some(evidence), Stage::Waiting) = (self.evidence, self.stage) {
+    pub(super) fn asked(&mut self, of: Subject<'_>, now: Instant) {
+        if self.stage == Stage::Waiting {
             self.asked = Some(now);
-            if self.slot.is_none() && !self.plan.decision.diverted {
-                self.begin(evidence, now);
-            }
+            self.begin(of);
         }
     }
 
-    fn begin(&mut self, evidence: &Evidence, now: Instant) -> Slot {
-        let slot = evidence.state.slot(self.worker.since_start(now));
-        evidence.begin(usize::from(self.plan.decision.version), self.worker.id, slot);
-        self.slot = Some(slot);
-        slot
+    fn begin(&mut self, of: Subject<'_>) {
+        let decision = &of.plan.decision;
+        if let Some(evidence) = of.plan.route().evidence.as_ref()
+            && self.look == 0
+            && !decision.diverted
+        {
+            self.look = evidence.begin(usize::from(decision.version), of.worker.id);
+        }
     }
 
     /// The time after which it has failed without an answer.
-    pub(super) fn patience(&self) -> Option<Duration> {
+    pub(super) fn patience(&self, plan: &Plan) -> Option<Duration> {
         match self.stage {
             Stage::Done => None,
-            _ => self.evidence?.state.deadline(),
+            _ => plan.route().evidence.as_ref()?.state.deadline(),
         }
     }
 
     /// The head of an answer came.
-    pub(super) fn answered(&mut self, status: u16, now: Instant) {
+    pub(super) fn answered(&mut self, of: Subject<'_>, status: u16, now: Instant) {
         if self.stage != Stage::Waiting {
             return;
         }
-        if self.plan.route().failures.contains(status) {
-            return self.failed(false, now);
+        if of.plan.route().failures.contains(status) {
+            return self.failed(of, false);
         }
-        let latency_us = self.asked.filter(|_| self.is_timed(now)).map(|asked| micros(asked, now));
-        let refused = (400..500).contains(&status);
-        let first = self.settle(Outcome::Served { latency_us, refused }, now);
-        self.stage = Stage::Answered { first };
+        let what = if (400..500).contains(&status) { What::Refused } else { What::Served };
+        self.stage = Stage::Answered { what, head_us: self.since_asked(of, now) };
+    }
+
+    /// The answer does not come at once.
+    pub(super) fn goes_on(&mut self, of: Subject<'_>) {
+        if let Stage::Answered { what, head_us } = self.stage {
+            self.settle(of, what, head_us, NO_TIME);
+            self.stage = Stage::Said;
+        }
     }
 
     /// Its answer is a stream.
@@ -106,154 +106,129 @@ impl<'a> Trial<'a> {
         self.is_stream = true;
     }
 
-    /// Nothing more is to be counted.
-    pub(super) fn end_here(&mut self) {
-        self.stage = Stage::Done;
-    }
-
     /// The version failed. `timed_out`: it did not answer in time.
-    pub(super) fn failed(&mut self, timed_out: bool, now: Instant) {
+    pub(super) fn failed(&mut self, of: Subject<'_>, timed_out: bool) {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Done => {}
-            Stage::Waiting => {
-                let outcome = if timed_out { Outcome::TimedOut } else { Outcome::Failed };
-                self.settle(outcome, now);
+            Stage::Waiting if timed_out => self.settle(of, What::TimedOut, NO_TIME, NO_TIME),
+            Stage::Waiting | Stage::Answered { .. } => {
+                self.settle(of, What::Failed, NO_TIME, NO_TIME);
             }
-            Stage::Answered { .. } => self.regret(false, now),
+            Stage::Said => self.say(of, What::Broke, NO_TIME, NO_TIME),
         }
     }
 
     /// The client left.
-    pub(super) fn left(&mut self, now: Instant) {
+    pub(super) fn left(&mut self, of: Subject<'_>, now: Instant) {
+        self.goes_on(of);
         match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Done => {}
-            Stage::Waiting => {
-                // One who leaves while the request is still on its way left for reasons of its own.
-                let outcome =
-                    self.asked.map_or(Outcome::Void, |asked| Outcome::Left(micros(asked, now)));
-                self.settle(outcome, now);
+            // One who leaves while the request is still on its way has reasons of its own.
+            Stage::Waiting if self.asked.is_none() => self.void(of),
+            Stage::Waiting => self.settle(of, What::Left, self.since_asked(of, now), NO_TIME),
+            Stage::Said if !self.is_stream => {
+                self.say(of, What::LeftLater, NO_TIME, self.since_asked(of, now));
             }
-            Stage::Answered { first } if !self.is_stream => {
-                self.regret(true, now);
-                self.time_whole(Timed::AtLeast, first, now);
-            }
-            Stage::Answered { .. } => {}
+            Stage::Done | Stage::Said | Stage::Answered { .. } => {}
         }
     }
 
-    /// What happened says nothing of the version.
-    pub(super) fn acquit(&mut self) {
-        if std::mem::replace(&mut self.stage, Stage::Done) == Stage::Waiting
-            && let (Some(evidence), Some(_)) = (self.evidence, self.slot)
-        {
-            let asker = self.asker(evidence, Instant::now());
-            evidence.settle(usize::from(self.plan.decision.version), &asker, Outcome::Void);
+    /// What happened says nothing more of the version.
+    pub(super) fn acquit(&mut self, of: Subject<'_>) {
+        self.goes_on(of);
+        if std::mem::replace(&mut self.stage, Stage::Done) == Stage::Waiting {
+            self.void(of);
         }
     }
 
     /// The answer is whole, or what was answered in a version's place.
-    pub(super) fn ended(&mut self, now: Instant, carried: &amounts::Carried) {
+    pub(super) fn ended(&mut self, of: Subject<'_>, now: Instant, carried: &amounts::Carried) {
+        let whole_us = if self.is_stream { NO_TIME } else { self.since_asked(of, now) };
         match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Done => {}
-            Stage::Waiting => {
-                self.settle(Outcome::Failed, now);
-            }
-            Stage::Answered { first } => {
-                self.time_whole(Timed::Took, first, now);
-                self.pay(carried, now);
-            }
+            Stage::Done => return,
+            Stage::Waiting => return self.settle(of, What::Failed, NO_TIME, NO_TIME),
+            Stage::Answered { what, head_us } => self.settle(of, what, head_us, whole_us),
+            Stage::Said => self.say(of, What::Whole, NO_TIME, whole_us),
+        }
+        pay(of, carried);
+    }
+
+    fn void(&mut self, of: Subject<'_>) {
+        if self.look != 0 {
+            self.say(of, What::Void, NO_TIME, NO_TIME);
         }
     }
 
-    fn asker(&self, evidence: &Evidence, now: Instant) -> Asker {
-        let plan = self.plan;
-        Asker {
-            worker: self.worker.id,
-            player: plan.decision.player,
-            network: plan.network,
-            is_baseline: plan.decision.version == evidence.baseline,
-            slot: self.slot.unwrap_or_else(|| self.slot_at(evidence, now)),
-            second: self.worker.since_start(now).as_secs(),
-            endpoint: self.endpoint.map_or(0, |endpoint| endpoint.group),
-        }
-    }
-
-    fn slot_at(&self, evidence: &Evidence, now: Instant) -> Slot {
-        evidence.state.slot(self.worker.since_start(now))
-    }
-
-    /// Counts how it ended; whether it was its player's first of the second.
-    fn settle(&mut self, outcome: Outcome, now: Instant) -> bool {
-        let Some(evidence) = self.evidence else { return false };
-        let (plan, worker) = (self.plan, self.worker.id);
-        let failed = matches!(outcome, Outcome::Failed | Outcome::TimedOut);
-        let counts = failed || matches!(outcome, Outcome::Served { .. });
-        let asker = self.asker(evidence, now);
-        if counts {
-            let asked = &plan.service().state.asked;
-            let is_baseline = asker.is_baseline && !plan.decision.diverted;
-            asked.note(worker, asker.player, is_baseline, plan.decision.diverted, failed);
-        }
+    /// Counts how it ended, and says so.
+    fn settle(&mut self, of: Subject<'_>, what: What, head_us: u32, whole_us: u32) {
+        let Subject { worker, plan, endpoint } = of;
+        let Some(evidence) = &plan.route().evidence else { return };
+        let failed = matches!(what, What::Failed | What::TimedOut);
         if plan.decision.diverted {
-            self.stage = Stage::Done;
-            return false;
+            if what != What::Left {
+                let what = if failed { What::AskedFailed } else { What::AskedServed };
+                self.say(of, what, NO_TIME, NO_TIME);
+            }
+            return;
         }
-        if self.slot.is_none() {
-            self.begin(evidence, now);
+        self.begin(of);
+        self.say(of, what, head_us, whole_us);
+        if what == What::Left {
+            return;
         }
-        let settled = evidence.settle(usize::from(plan.decision.version), &asker, outcome);
-        if let (true, Some(endpoint)) = (counts, self.endpoint) {
-            let cells = endpoint.cells.of(worker);
+        let version = usize::from(plan.decision.version);
+        evidence.arms[version].attempts.cells.of(worker.id).end(failed);
+        if let Some(endpoint) = endpoint {
+            let cells = endpoint.cells.of(worker.id);
             cells.trials.add(1);
-            cells.failures.add(u64::from(failed));
-            cells.player_trials.add(u64::from(settled.trial));
-            cells.player_failures.add(u64::from(settled.trial && failed));
-        }
-        settled.first
-    }
-
-    fn regret(&mut self, left: bool, now: Instant) {
-        let Some(evidence) = self.evidence.filter(|_| !self.plan.decision.diverted) else { return };
-        let asker = self.asker(evidence, now);
-        let version = usize::from(self.plan.decision.version);
-        evidence.regret(version, &asker, left, self.slot_at(evidence, now));
-        if !left && let Some(endpoint) = self.endpoint {
-            endpoint.cells.of(self.worker.id).failures.add(1);
+            if failed {
+                cells.failures.add(1);
+            }
         }
     }
 
-    fn time_whole(&self, timed: fn(u32) -> Timed, first: bool, now: Instant) {
-        let (Some(evidence), Some(asked)) = (self.evidence, self.asked) else { return };
-        if self.is_timed(now) && !self.is_stream {
-            let asker = self.asker(evidence, now);
-            let version = usize::from(self.plan.decision.version);
-            evidence.time_whole(version, &asker, timed(micros(asked, now)), first);
+    fn say(&self, of: Subject<'_>, what: What, head_us: u32, whole_us: u32) {
+        let Subject { worker, plan, endpoint } = of;
+        let Some(evidence) = &plan.route().evidence else { return };
+        let version = usize::from(plan.decision.version);
+        if what == What::Broke {
+            evidence.arms[version].attempts.cells.of(worker.id).fail_later();
+            endpoint.into_iter().for_each(|e| e.cells.of(worker.id).failures.add(1));
         }
+        let ending = Ending {
+            look: self.look,
+            arm: evidence.number(version),
+            player: plan.decision.player.0,
+            network: plan.network.map_or(0, |network| network.0),
+            group: endpoint.map_or(0, |endpoint| endpoint.group),
+            what,
+            head_us,
+            whole_us,
+        };
+        evidence.outcomes.say(worker.id, ending);
     }
 
-    /// Counts what it carried. What carries no amount carries 0: a version that no longer says what it
-    /// takes would look like one that nobody plays otherwise.
-    fn pay(&self, carried: &amounts::Carried, now: Instant) {
-        let (Some(evidence), plan) = (self.evidence, self.plan) else { return };
-        let arm = &evidence.arms[usize::from(plan.decision.version)];
-        if arm.amounts.is_empty() || !self.is_timed(now) {
-            return;
-        }
-        let player = plan.decision.player;
-        if evidence.state.paid.has(player) {
-            return;
-        }
-        evidence.state.paid.add(player);
-        for amount in &arm.amounts {
-            amount.record(self.worker.id, carried[usize::from(amount.number)], fastrand::f64);
-        }
+    /// Microseconds since the request was with the endpoint; nothing where that does not count, of an
+    /// endpoint that warms up.
+    fn since_asked(&self, of: Subject<'_>, now: Instant) -> u32 {
+        let is_cold = of.endpoint.is_some_and(|endpoint| {
+            endpoint.warms_up() && !endpoint.is_warm(of.worker.since_start(now))
+        });
+        self.asked.filter(|_| !is_cold).map_or(NO_TIME, |asked| micros(asked, now))
     }
+}
 
-    /// Whether its latency and amounts count: not of an endpoint that warms up, nor of one that began under
-    /// an older split, whose slow requests end among fast ones of the new.
-    fn is_timed(&self, now: Instant) -> bool {
-        let is_warm = self.endpoint.is_none_or(|e| e.is_warm(self.worker.since_start(now)));
-        let service = self.plan.service();
-        is_warm && service.epoch == service.state.epoch.load(std::sync::atomic::Ordering::Relaxed)
+/// Counts what an answer carried, of a player who has not had his turn lately. What carries no amount
+/// carries 0: a version that no longer says what it takes would look like one that nobody plays otherwise.
+fn pay(of: Subject<'_>, carried: &amounts::Carried) {
+    let Subject { worker, plan, .. } = of;
+    let Some(Evidence { arms, state, .. }) = &plan.route().evidence else { return };
+    let amounts = &arms[usize::from(plan.decision.version)].amounts;
+    let player = plan.decision.player;
+    if amounts.is_empty() || plan.decision.diverted || state.paid.has(player) {
+        return;
+    }
+    state.paid.add(player);
+    for amount in amounts {
+        amount.record(worker.id, carried[usize::from(amount.number)], fastrand::f64);
     }
 }

@@ -250,9 +250,7 @@ impl Controller {
         };
         let previous = same_routes.then_some(&*old);
         let snapshot = Snapshot::compile(generation, sources, previous, &mut self.registry);
-        let snapshot = Arc::new(snapshot);
-        self.shared.snapshot.store(Arc::clone(&snapshot));
-        snapshot.take_effect();
+        self.shared.snapshot.store(Arc::new(snapshot));
         for worker in &self.workers {
             // A worker that has ended needs no snapshot.
             let _ = worker.send(Command::Refresh);

@@ -4,12 +4,12 @@
 //! changes nothing. A comparison begins when a version beside the baseline gets a share of players and
 //! ends when it has none: a version that comes back is a new rollout with an alpha of its own.
 
+mod account;
 mod alone;
 mod amounts;
 mod arms;
 mod asked;
 mod begun;
-mod cycle;
 mod followed;
 mod shared;
 mod speed;
@@ -23,10 +23,10 @@ use std::{
 };
 
 use self::{
+    account::Account,
     alone::{Memory, Solo},
     arms::Line,
     asked::Questions,
-    cycle::Cycles,
     followed::Followed,
     shared::SharedOutage,
     speed::Speed,
@@ -48,7 +48,49 @@ const IDLE_LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Evaluator {
     services: HashMap<Box<str>, Watch>,
+    /// The generation that `places` are of.
+    generation: Option<u64>,
+    /// Where attempts count, by the number of their evidence.
+    places: HashMap<u32, Place>,
 }
+
+/// Where attempts count.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    service: usize,
+    stratum: usize,
+    /// Number of the named route, if they are of one.
+    named: Option<usize>,
+    version: u16,
+}
+
+/// The places of all that `snapshot` compares, by number of the evidence.
+fn places(snapshot: &Snapshot) -> HashMap<u32, Place> {
+    let mut places = HashMap::new();
+    for (service, of) in snapshot.services.iter().enumerate() {
+        let strata = of.compared.iter().flat_map(|compared| compared.strata.iter().enumerate());
+        for (stratum, of) in strata {
+            for (version, arm) in (0..).zip(&of.arms) {
+                let place = Place { service, stratum, named: None, version };
+                places.insert(arm.attempts.id, place);
+            }
+            for (number, named) in of.named.iter().enumerate() {
+                for (version, arm) in (0..).zip(&named.arms) {
+                    let place = Place { service, stratum, named: Some(number), version };
+                    places.insert(arm.id, place);
+                }
+            }
+        }
+    }
+    places
+}
+
+/// Requests between two looks while nothing is compared, and the shortest pause between these.
+const HEARD_AT_ONCE: f64 = 8_000.0;
+const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
+
+/// How long an amount of a player counts no more once it did.
+const PAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// Part of the threshold from which on evidence is a near-miss, and under which it no longer is.
 const NEAR: f64 = 0.5;
@@ -135,8 +177,10 @@ struct Watch {
     traffic: Traffic,
     /// The baseline's latency by stratum.
     speeds: Vec<Speeds>,
-    /// By stratum: when players count anew.
-    cycles: Vec<Cycles>,
+    /// By stratum.
+    accounts: Vec<Account>,
+    /// When amounts of all players counted anew.
+    paid: Duration,
     questions: Questions,
     /// Players of the version that was ejected last.
     followed: Option<Followed>,
@@ -158,12 +202,10 @@ struct Speeds {
 }
 
 impl Speeds {
-    fn new(stratum: &Stratum, baseline: u16, now: Duration) -> Self {
+    fn new(stratum: &Stratum, account: &Account, baseline: u16, now: Duration) -> Self {
         let whole = stratum.limits.compares_latency();
-        Self {
-            head: Speed::new(stratum, Span::Head, baseline, now),
-            whole: whole.then(|| Speed::new(stratum, Span::Whole, baseline, now)),
-        }
+        let new = |span| Speed::new(stratum, &account.all, span, baseline, now);
+        Self { head: new(Span::Head), whole: whole.then(|| new(Span::Whole)) }
     }
 
     fn by_span(&mut self) -> impl Iterator<Item = (Span, &mut Speed)> {
@@ -173,7 +215,7 @@ impl Speeds {
 
     /// How long a baseline request usually takes at most.
     fn patience(&self) -> Duration {
-        let known = self.head.patience().map(|p99| p99 * 2);
+        let known = self.head.p99().map(|p99| p99 * 2);
         known.map_or(UNKNOWN_PATIENCE, |patience| patience.max(LEAST_PATIENCE))
     }
 }
@@ -210,9 +252,39 @@ impl Evaluator {
             let watch = self.services.entry(service.name.clone());
             let watch = watch.or_insert_with(|| Watch::new(service, compared, now));
             watch.follow(service, compared, now, &mut found);
-            watch.poll(service, now, &mut found);
+        }
+        self.hear(snapshot, now);
+        for service in &snapshot.services {
+            if let Some(watch) = self.services.get_mut(&service.name) {
+                watch.poll(service, now, &mut found);
+            }
         }
         found
+    }
+
+    /// Begins the next look, and hears what the workers said since the last one.
+    fn hear(&mut self, snapshot: &Snapshot, now: Duration) {
+        let compared = snapshot.services.iter().filter_map(|service| service.compared.as_ref());
+        let Some(outcomes) = compared.map(|compared| &compared.outcomes).next() else { return };
+        if self.generation != Some(snapshot.generation) {
+            self.generation = Some(snapshot.generation);
+            self.places = places(snapshot);
+        }
+        let look = outcomes.next_look();
+        for watch in self.services.values_mut() {
+            let strata = watch.compared.strata.iter().zip(&mut watch.accounts);
+            strata.for_each(|(stratum, account)| account.look(stratum, look, now));
+        }
+        outcomes.hear(|ending| {
+            // One that the snapshot does not know is of a version that is gone.
+            let Some(place) = self.places.get(&ending.arm) else { return };
+            let Some(service) = snapshot.services.get(place.service) else { return };
+            let Some(watch) = self.services.get_mut(&service.name) else { return };
+            watch.questions.tell(service, place.version, &ending);
+            if let Some(account) = watch.accounts.get_mut(place.stratum) {
+                account.tell(place.version, place.named, &ending, now);
+            }
+        });
     }
 
     /// Follows the players who failed on `version` of `service`, which was ejected `now`, on the requests
@@ -228,9 +300,9 @@ impl Evaluator {
         let number = service.versions.iter().position(|known| *known.name == *version);
         let mut strata = watch.compared.strata.iter();
         let route = strata.position(|stratum| stratum.route.as_deref() == route);
-        let both = number.zip(route);
-        watch.followed =
-            both.and_then(|(number, route)| Followed::begin(service, number, route, now));
+        let Some((number, route)) = number.zip(route) else { return };
+        let players = watch.questions.follow(&watch.accounts[route].all.arms[number].failed);
+        watch.followed = Some(Followed::new(version, players, now));
     }
 
     /// When to look next; nothing if no service is compared.
@@ -296,6 +368,9 @@ impl Watch {
     fn asking(service: &Service, compared: &Arc<Compared>, spread: Spread, now: Duration) -> Self {
         let baseline = service.baseline;
         let strata = compared.strata.iter();
+        let new = |stratum| Account::new(stratum, baseline, &compared.outcomes, now);
+        let accounts: Vec<Account> = strata.clone().map(new).collect();
+        let both = strata.clone().zip(&accounts);
         Self {
             compared: Arc::clone(compared),
             baseline,
@@ -303,9 +378,10 @@ impl Watch {
             spread,
             outage: SharedOutage::new(compared, baseline, now),
             traffic: Traffic::new(strata.clone().map(requests), now),
-            speeds: strata.clone().map(|stratum| Speeds::new(stratum, baseline, now)).collect(),
-            cycles: strata.map(|_| Cycles::new(now)).collect(),
-            questions: Questions::new(service, now),
+            speeds: both.map(|(s, account)| Speeds::new(s, account, baseline, now)).collect(),
+            accounts,
+            paid: now,
+            questions: Questions::new(now),
             followed: None,
             memory: Memory::default(),
             cases: HashMap::new(),
@@ -336,13 +412,16 @@ impl Watch {
         }
         if self.epoch != service.epoch {
             self.epoch = service.epoch;
-            let strata = &self.compared.strata;
-            for case in self.cases.values_mut() {
-                let lines = case.lines.iter_mut().zip(strata);
-                lines.for_each(|(line, stratum)| line.weight_step(stratum, now));
-            }
-            for (speeds, stratum) in self.speeds.iter_mut().zip(strata) {
-                speeds.by_span().for_each(|(_, speed)| speed.skip(stratum, now));
+            // What began since the last look began partly under the split before.
+            let look = self.compared.outcomes.look().wrapping_add(1);
+            let strata = self.compared.strata.iter().zip(&mut self.accounts);
+            for (number, (stratum, account)) in strata.enumerate() {
+                account.weight_step(look);
+                for case in self.cases.values_mut() {
+                    case.lines[number].weight_step(stratum, account, now);
+                }
+                let speeds = self.speeds[number].by_span();
+                speeds.for_each(|(_, speed)| speed.skip(stratum, account, now));
             }
         }
         // A version that nobody gets until one of its endpoints serves is still in its rollout.
@@ -364,7 +443,14 @@ impl Watch {
         found.extend(gone.filter_map(|solo| solo.end(service)));
         for version in alone {
             if !self.solos.iter().any(|solo| solo.number == *version) {
-                self.solos.push(Solo::new(service, compared, *version, &self.memory, now));
+                self.solos.push(Solo::new(
+                    service,
+                    compared,
+                    &self.accounts,
+                    *version,
+                    &self.memory,
+                    now,
+                ));
             }
         }
         if baseline.is_empty() {
@@ -373,14 +459,16 @@ impl Watch {
         for version in canaries {
             if !self.cases.contains_key(&version) {
                 // Everybody counts in a new comparison.
-                let strata = self.cycles.iter_mut().zip(&self.compared.strata);
-                strata.for_each(|(cycles, stratum)| cycles.begin(stratum, now));
+                self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
             }
             self.cases.entry(version).or_insert_with(|| Case {
                 version: service.versions[usize::from(version)].name.clone(),
                 mode: compared.mode,
-                lines: (compared.strata.iter())
-                    .map(|s| Line::new(s, version, self.baseline, self.spread.phi(), now))
+                lines: (compared.strata.iter().zip(&self.accounts))
+                    .map(|(stratum, account)| {
+                        let phi = self.spread.phi();
+                        Line::new(stratum, account, version, self.baseline, phi, now)
+                    })
                     .collect(),
                 near: false,
                 told: false,
@@ -412,13 +500,16 @@ impl Watch {
         match self.cases.values().any(|case| !case.told) {
             // What fails meanwhile is what waiting costs.
             true => poll_interval(self.traffic.per_s()),
-            false => IDLE_LOOK,
+            // Soon enough that the workers' rings do not run over.
+            false => Duration::from_secs_f64(HEARD_AT_ONCE / self.traffic.per_s().max(1.0))
+                .clamp(SHORTEST_IDLE_LOOK, IDLE_LOOK),
         }
     }
 
     fn poll(&mut self, service: &Service, now: Duration, found: &mut Vec<Found>) {
         let baseline = &service.versions[usize::from(self.baseline)];
-        if self.spread.poll(&baseline.endpoints, now) {
+        let groups = &self.accounts[0].all.arms[usize::from(self.baseline)].groups;
+        if self.spread.poll(&baseline.endpoints, groups, now) {
             let phi = self.spread.phi();
             let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);
             lines.for_each(|line| line.set_dispersion(phi));
@@ -428,13 +519,14 @@ impl Watch {
         }
         let strata = &self.compared.strata;
         self.traffic.look(strata.iter().map(requests), now);
-        for (number, (speeds, stratum)) in self.speeds.iter_mut().zip(strata).enumerate() {
+        let each = self.speeds.iter_mut().zip(strata).zip(&mut self.accounts);
+        for (number, ((speeds, stratum), account)) in each.enumerate() {
             for (span, speed) in speeds.by_span() {
-                let Some(block) = speed.poll(stratum, now) else { continue };
+                let Some(block) = speed.poll(stratum, &account.all, now) else { continue };
                 for case in self.cases.values_mut() {
-                    case.lines[number].compare_latency(stratum, span, &block, now);
+                    case.lines[number].compare_latency(&account.all, span, &block, now);
                 }
-                speed.absorb(&block, stratum);
+                speed.absorb(&block, stratum, account);
             }
         }
         // Of two canaries nobody knows which one a player left.
@@ -446,16 +538,16 @@ impl Watch {
         }
         for (version, case) in &mut self.cases {
             let endpoints = service.versions[usize::from(*version)].endpoints.len();
-            let strata = strata.iter().zip(&self.speeds);
-            for (line, (stratum, speeds)) in case.lines.iter_mut().zip(strata) {
-                line.poll(stratum, speeds.patience(), endpoints, now);
+            let strata = strata.iter().zip(&self.speeds).zip(&self.accounts);
+            for (line, ((stratum, speeds), account)) in case.lines.iter_mut().zip(strata) {
+                line.poll(stratum, account, speeds.patience(), endpoints, now);
             }
             found.extend(case.judge(service, &self.compared, now));
             found.extend(case.advise(service, &self.compared));
         }
         if let Some(followed) = &self.followed {
             let version = followed.version.clone();
-            match followed.poll(service, now) {
+            match followed.poll(self.questions.asking.known, now) {
                 followed::Outcome::Open => {}
                 followed::Outcome::Helped => self.followed = None,
                 followed::Outcome::HelpedNobody([failed, of]) => {
@@ -465,11 +557,13 @@ impl Watch {
                 }
             }
         }
-        for (cycles, stratum) in self.cycles.iter_mut().zip(strata) {
-            cycles.poll(stratum, now);
+        // An amount counts once in so long, whoever plays how often.
+        if now.saturating_sub(self.paid) >= PAID_AGAIN {
+            self.paid = now;
+            strata.iter().for_each(|stratum| stratum.state.paid.clear());
         }
         for solo in &mut self.solos {
-            found.extend(solo.poll(service, &self.compared, now));
+            found.extend(solo.poll(service, &self.compared, &self.accounts, now));
         }
         if now.saturating_sub(self.looked) >= IDLE_LOOK {
             self.looked = now;

@@ -9,18 +9,17 @@ use crate::{
         Config,
         schema::{self, Mode, OnMistake, Slo},
     },
-    registry::{
-        AmountEvidenceState, Asker, EvidenceState, Outcome, Registry, Settled, Slot, StratumState,
-        Timed,
-    },
+    registry::{AmountEvidenceState, EvidenceState, Outcomes, Registry, StratumState},
 };
 
 /// Named routes that are judged for themselves; those that follow in the file are judged with all others.
 const MOST_NAMED: usize = 64;
 
 /// How the versions of a service are compared.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Compared {
+    /// Where workers say how attempts ended.
+    pub outcomes: Arc<Outcomes>,
     /// What a bad verdict does.
     pub mode: Mode,
     /// Probability of ever ejecting a canary within all tolerances, over all strata.
@@ -45,7 +44,7 @@ pub struct Stratum {
     pub slo: Slo,
     /// When a request without an answer counts as failed; nothing: as the baseline's latency tells.
     pub deadline: Option<Duration>,
-    /// Who counts, and from when on what is slow.
+    /// What the versions share.
     pub state: Arc<StratumState>,
     /// Whether a failure counts only if nobody of the client's network has failed.
     pub networks: bool,
@@ -60,8 +59,6 @@ pub struct Stratum {
 pub struct Named {
     /// Its name.
     pub route: Box<str>,
-    /// Who counts on it.
-    pub state: Arc<StratumState>,
     /// Evidence by version of the service.
     pub arms: Box<[Arc<EvidenceState>]>,
 }
@@ -69,7 +66,9 @@ pub struct Named {
 /// Where first attempts of a route count.
 #[derive(Debug, Clone)]
 pub struct Evidence {
-    /// Who counts.
+    /// Where it is said how they ended.
+    pub outcomes: Arc<Outcomes>,
+    /// What the versions share.
     pub state: Arc<StratumState>,
     /// By version of the service.
     pub arms: Box<[Arm]>,
@@ -77,55 +76,26 @@ pub struct Evidence {
     pub named: Option<Arc<Named>>,
     /// Whether networks are asked as well as players.
     pub networks: bool,
-    /// Index of the baseline.
-    pub baseline: u16,
 }
 
 impl Evidence {
-    /// Counts a first attempt at `version` that begins in `slot`, on `worker`.
-    pub fn begin(&self, version: usize, worker: usize, slot: Slot) {
-        self.arms[version].attempts.cells.of(worker).begun.begin(slot);
+    /// Counts a first attempt at `version` that begins, on `worker`; the look in which it does.
+    pub fn begin(&self, version: usize, worker: usize) -> u32 {
+        let look = self.outcomes.look();
+        self.arms[version].attempts.cells.of(worker).started.add(1);
         if let Some(named) = &self.named {
-            named.arms[version].cells.of(worker).begun.begin(slot);
+            named.arms[version].cells.of(worker).started.add(1);
         }
+        look
     }
 
-    /// Counts how it ended.
-    pub fn settle(&self, version: usize, asker: &Asker, outcome: Outcome) -> Settled {
-        let attempts = &self.arms[version].attempts;
-        let settled = self.state.settle(attempts.cells.of(asker.worker), asker, outcome);
-        if settled.trial && settled.failed {
-            attempts.failed.add(asker.player);
+    /// The number under which it is said how attempts at `version` ended: that of the route, if it is judged
+    /// for itself.
+    pub fn number(&self, version: usize) -> u32 {
+        match &self.named {
+            Some(named) => named.arms[version].id,
+            None => self.arms[version].attempts.id,
         }
-        if let Some(named) = &self.named {
-            // Latency is judged of all routes together.
-            let outcome = match outcome {
-                Outcome::Served { refused, .. } => Outcome::Served { latency_us: None, refused },
-                other => other,
-            };
-            let cells = named.arms[version].cells.of(asker.worker);
-            named.state.settle(cells, asker, outcome);
-        }
-        settled
-    }
-
-    /// Counts that a request which was taken for served was not: it broke, or was `left`. Requests begin
-    /// in the slot `now`.
-    pub fn regret(&self, version: usize, asker: &Asker, left: bool, now: Slot) {
-        let attempts = &self.arms[version].attempts;
-        self.state.regret(attempts.cells.of(asker.worker), asker, left, now);
-        if !left {
-            attempts.failed.add(asker.player);
-        }
-        if let Some(named) = &self.named {
-            named.state.regret(named.arms[version].cells.of(asker.worker), asker, left, now);
-        }
-    }
-
-    /// Counts how long it took to the last byte.
-    pub fn time_whole(&self, version: usize, asker: &Asker, timed: Timed, first: bool) {
-        let cells = self.arms[version].attempts.cells.of(asker.worker);
-        self.state.time_whole(cells, asker, timed, first);
     }
 }
 
@@ -171,6 +141,15 @@ impl PartialEq for Arm {
         Arc::ptr_eq(&self.attempts, &other.attempts)
             && self.amounts.len() == other.amounts.len()
             && amounts().all(|(a, b)| Arc::ptr_eq(&a.evidence, &b.evidence))
+    }
+}
+
+impl PartialEq for Compared {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |compared: &Self| {
+            (compared.mode, compared.alpha, compared.ask_players, compared.on_mistake)
+        };
+        of(self) == of(other) && self.strata == other.strata
     }
 }
 
@@ -265,23 +244,19 @@ impl Compared {
         let strata = strata.collect();
         let ask_players = eject.ask_players.unwrap_or(true);
         let on_mistake = eject.on_mistake.unwrap_or_default();
-        Some(Arc::new(Self { mode, alpha, ask_players, on_mistake, strata }))
+        let outcomes = registry.outcomes();
+        Some(Arc::new(Self { outcomes, mode, alpha, ask_players, on_mistake, strata }))
     }
 
     /// Where the requests of `route` with its `label` count; nothing if they are not compared.
-    pub(super) fn evidence_of(
-        &self,
-        route: &schema::Route,
-        label: &str,
-        baseline: u16,
-    ) -> Option<Evidence> {
+    pub(super) fn evidence_of(&self, route: &schema::Route, label: &str) -> Option<Evidence> {
         let stratum = self.stratum_of(route, label)?;
         Some(Evidence {
+            outcomes: Arc::clone(&self.outcomes),
             state: Arc::clone(&stratum.state),
             arms: stratum.arms.clone(),
             named: stratum.named.iter().find(|named| *named.route == *label).cloned(),
             networks: stratum.networks,
-            baseline,
         })
     }
 
@@ -305,7 +280,7 @@ fn named(
     let named = names.map(|route| {
         let arm = |version: &Version| registry.evidence(version.state.id, Some(route));
         let arms = versions.iter().map(arm).collect();
-        Arc::new(Named { route: route.into(), state: registry.stratum(name, Some(route)), arms })
+        Arc::new(Named { route: route.into(), arms })
     });
     named.collect()
 }

@@ -2,7 +2,7 @@ use std::future::{pending, ready};
 
 use super::{script::WEIGHTS, *};
 
-const SMALL: DemoArguments = DemoArguments { players: 60, rate: 300, seconds_per_step: 1 };
+const SMALL: DemoArguments = DemoArguments { players: 120, rate: 300, seconds_per_step: 1 };
 
 fn played(live: bool, interrupted: impl Future<Output = ()>) -> (bool, String) {
     let mut out = Vec::new();
@@ -17,7 +17,7 @@ fn a_small_demo_ejects_v42_once_it_fails_and_loses_nothing_else() {
     assert!(text.contains("baseline: v41") && text.contains("step 4/5"), "{text}");
     let (_, summary) = text.split_once("\n\n  weight of v42").unwrap();
     // Four steps of 300 requests and one of 900, and nobody asked much slower than that.
-    let requests = text.lines().find(|line| line.contains(" requests of 60 players")).unwrap();
+    let requests = text.lines().find(|line| line.contains(" requests of 120 players")).unwrap();
     let count: u32 = requests.split_once(' ').unwrap().0.replace(',', "").parse().unwrap();
     assert!((1_600..=2_110).contains(&count) && requests.ends_with(", 0 failures"), "{requests}");
 

@@ -214,7 +214,7 @@ mod tests {
             (
                 "eject: { latency: { p99: 20% }, unserved: {} }",
                 "",
-                "6:44: services.a.eject.unserved: compared only where errors are; write errors too, or leave it out",
+                "6:47: services.a.eject.unserved: compared only where errors are; write errors too, or leave it out",
             ),
             (
                 errors,

@@ -5,14 +5,11 @@
 
 use std::time::Duration;
 
-use super::{
-    Found, Suspect,
-    arms::{Sums, counter, latencies},
-};
+use super::{Found, Suspect, account::Account, arms::counter};
 use crate::{
     analysis::{
-        Alone, Answer, Bound, Counter, Entry, Latencies, Quantile, Record, Recorder, Reference,
-        Source, Span, Tally, Usual, Verdict,
+        Alone, Answer, Bound, Counter, Entry, Latencies, Latest, Quantile, Record, Recorder,
+        Reference, Source, Span, Tally, Usual, Verdict,
     },
     config::{schema::Mode, units::Weight},
     snapshot::{Compared, Service, Stratum},
@@ -148,7 +145,7 @@ pub(super) struct Solo {
 struct Line {
     recorder: Recorder<Alone>,
     counter: Counter,
-    latencies: Box<Sums>,
+    latencies: Box<Latest>,
 }
 
 impl Solo {
@@ -156,12 +153,13 @@ impl Solo {
     pub(super) fn new(
         service: &Service,
         compared: &Compared,
+        accounts: &[Account],
         number: u16,
         memory: &Memory,
         now: Duration,
     ) -> Self {
         let version = service.versions[usize::from(number)].name.clone();
-        let lines = compared.strata.iter().map(|stratum| {
+        let lines = compared.strata.iter().zip(accounts).map(|(stratum, account)| {
             let bounds = memory.bounds(&version, stratum, now);
             let limits = &stratum.limits;
             Line {
@@ -172,7 +170,7 @@ impl Solo {
                     now,
                 )),
                 counter: counter(stratum, number),
-                latencies: latencies(stratum, number, Span::Head),
+                latencies: latencies(account, number),
             }
         });
         let lines = lines.collect();
@@ -190,6 +188,7 @@ impl Solo {
         &mut self,
         service: &Service,
         compared: &Compared,
+        accounts: &[Account],
         now: Duration,
     ) -> Option<Found> {
         if now.saturating_sub(self.looked) < LOOK || !self.is_open(now) {
@@ -197,13 +196,14 @@ impl Solo {
         }
         self.looked = now;
         let mut found = None;
-        for (line, stratum) in self.lines.iter_mut().zip(&compared.strata) {
+        let strata = compared.strata.iter().zip(accounts);
+        for (line, (stratum, account)) in self.lines.iter_mut().zip(strata) {
             if line.judged().is_empty() {
                 continue;
             }
             let counter = counter(stratum, self.number);
             let block = counter.since(std::mem::replace(&mut line.counter, counter));
-            line.observe(block, latencies(stratum, self.number, Span::Head), now);
+            line.observe(block, latencies(account, self.number), now);
             if !self.told && line.judged().answer() == Answer::Fail {
                 self.told = true;
                 found = Some(Found::Worse(Box::new(Suspect {
@@ -247,10 +247,15 @@ impl Line {
         self.recorder.judge()
     }
 
-    fn observe(&mut self, block: Tally, after: Box<Sums>, now: Duration) {
+    fn observe(&mut self, block: Tally, after: Box<Latest>, now: Duration) {
         let latencies = Latencies::between(&self.latencies, &after);
         self.latencies = after;
         let latencies = (&latencies).into();
         self.recorder.tell(Entry::Alone { at: now, errors: block, latencies });
     }
+}
+
+/// Latencies so far of all attempts at version number `version`.
+fn latencies(account: &Account, version: u16) -> Box<Latest> {
+    account.all.arms[usize::from(version)].latencies[Span::Head as usize].clone()
 }

@@ -3,21 +3,19 @@
 use std::time::Duration;
 
 use super::{
+    account::Account,
     amounts::Seen,
-    begun::Slots,
-    speed::{Closed, slow_from},
+    begun::{Scope, Slots},
+    speed::{Closed, trials},
 };
 use crate::{
     analysis::{
-        Answer, Arms, Attempts, Block, Comparison, Counter, Entry, LATENCY_BUCKETS, Latencies,
-        Limits, Pace, Players, Record, Recorder, Span,
+        Answer, Arms, Attempts, Block, Comparison, Counter, Entry, Gauge, Latencies, Latest,
+        Ledger, Limits, Pace, Players, Record, Recorder, Span,
     },
-    registry::{EvidenceCells, EvidenceState, Gauge, PerWorker},
+    registry::EvidenceCells,
     snapshot::Stratum,
 };
-
-/// Latencies so far of one version, over all workers.
-pub(super) type Sums = [u32; LATENCY_BUCKETS];
 
 /// The blocks that are open, and the comparison that takes the closed ones.
 #[derive(Debug)]
@@ -30,7 +28,7 @@ pub(super) struct Line {
     refusals: Block,
     /// What was seen of the canary's latencies when the open block began, by gauge; nothing before the
     /// first one that it is in from the beginning.
-    latencies: [Option<Box<Sums>>; 4],
+    latencies: [Option<Box<Latest>>; 4],
     /// Of amounts, in the order of the limits.
     amounts: Vec<Seen>,
     /// When blocks of amounts close.
@@ -48,19 +46,20 @@ impl Line {
     /// A comparison of version number `canary` with number `baseline` from `now` on.
     pub(super) fn new(
         stratum: &Stratum,
+        account: &Account,
         canary: u16,
         baseline: u16,
         phi: f64,
         now: Duration,
     ) -> Self {
         let arms = Arms::new(canary, baseline);
-        let slots = || Slots::new(stratum.state.shift(), now);
+        let slots = || Slots::new(canary, now);
         Self {
             arms,
             recorder: Recorder::new(Comparison::new(stratum.limits.clone(), phi, now)),
             slots: slots(),
             routes: stratum.named.iter().map(|_| slots()).collect(),
-            refusals: Block::open(refusals(stratum, arms), now),
+            refusals: Block::open(refusals(&account.all, arms), now),
             latencies: Default::default(),
             amounts: (0..stratum.limits.amounts.len())
                 .map(|number| Seen::new(stratum, arms, number))
@@ -76,6 +75,7 @@ impl Line {
     pub(super) fn poll(
         &mut self,
         stratum: &Stratum,
+        account: &Account,
         patience: Duration,
         endpoints: usize,
         now: Duration,
@@ -85,33 +85,18 @@ impl Line {
             self.capped = capped;
             self.recorder.tell(Entry::CapBursts(capped));
         }
-        let (shift, horizon) = (stratum.state.shift(), super::begun::horizon(&stratum.state));
-        let arms = self.arms;
-        let cells = |version: u16| &stratum.arms[usize::from(version)].attempts.cells;
-        let both = Arms::new(cells(arms.canary), cells(arms.baseline));
-        let look = super::begun::Scope { shift, patience, horizon, endpoints, now };
-        let (last, so_far) = self.slots.poll(both, &look);
-        self.tell(None, last, so_far, now);
-        for (number, (slots, named)) in self.routes.iter_mut().zip(&stratum.named).enumerate() {
-            let cells = |version: u16| &named.arms[usize::from(version)].cells;
-            let both = Arms::new(cells(arms.canary), cells(arms.baseline));
-            let (last, so_far) = slots.poll(both, &look);
-            tell(&mut self.recorder, Some(number), last, so_far, now);
+        let horizon = Account::horizon(stratum);
+        let scope = Scope { patience, horizon, endpoints, now };
+        let blocks = self.slots.poll(&account.all, &scope);
+        tell(&mut self.recorder, None, blocks, now);
+        for (number, (slots, ledger)) in self.routes.iter_mut().zip(&account.named).enumerate() {
+            let blocks = slots.poll(ledger, &scope);
+            tell(&mut self.recorder, Some(number), blocks, now);
         }
-        if let Some(block) = self.refusals.poll(refusals(stratum, arms), now) {
+        if let Some(block) = self.refusals.poll(refusals(&account.all, self.arms), now) {
             self.recorder.tell(Entry::Refusals { at: now, block });
         }
         self.poll_amounts(stratum, now);
-    }
-
-    fn tell(
-        &mut self,
-        route: Option<usize>,
-        last: Vec<Attempts>,
-        so_far: Vec<Attempts>,
-        now: Duration,
-    ) {
-        tell(&mut self.recorder, route, last, so_far, now);
     }
 
     fn poll_amounts(&mut self, stratum: &Stratum, now: Duration) {
@@ -133,19 +118,19 @@ impl Line {
     /// Compares latencies with those of the `baseline` in the block that closes now.
     pub(super) fn compare_latency(
         &mut self,
-        stratum: &Stratum,
+        ledger: &Ledger,
         span: Span,
         baseline: &Closed,
         now: Duration,
     ) {
         for (quantile, block) in &baseline.trials {
             let gauge = Gauge(span, *quantile);
-            let after = trials(stratum, self.arms.canary, gauge);
+            let after = trials(ledger, self.arms.canary, gauge);
             let before = &mut self.latencies[gauge.index()];
             if let Some(before) = before {
                 let canary = Latencies::between(before, &after);
                 let block = Arms::new((&canary).into(), block.into());
-                let slow = slow_from(&stratum.state, gauge);
+                let slow = ledger.slow_from(gauge);
                 self.recorder.tell(Entry::Latency {
                     at: now,
                     span,
@@ -169,14 +154,14 @@ impl Line {
     }
 
     /// Says that shares changed after the look at `before`, at the latest `now`.
-    pub(super) fn weight_step(&mut self, stratum: &Stratum, now: Duration) {
+    pub(super) fn weight_step(&mut self, stratum: &Stratum, account: &Account, now: Duration) {
         self.recorder.tell(Entry::WeightStep { at: now });
         // What began before is compared with nothing that began after.
         self.slots.skip_to(now);
         self.routes.iter_mut().for_each(|slots| slots.skip_to(now));
         // Blocks by their end would mix two splits.
         self.latencies = Default::default();
-        self.refusals = Block::open(refusals(stratum, self.arms), now);
+        self.refusals = Block::open(refusals(&account.all, self.arms), now);
         for seen in &mut self.amounts {
             seen.skip(stratum, self.arms);
         }
@@ -202,8 +187,7 @@ impl Line {
 fn tell(
     recorder: &mut Recorder<Comparison>,
     route: Option<usize>,
-    last: Vec<Attempts>,
-    so_far: Vec<Attempts>,
+    [last, so_far]: [Vec<Attempts>; 2],
     now: Duration,
 ) {
     let entry = |block: Attempts| Entry::Errors { at: now, block: Box::new(block), route };
@@ -223,36 +207,13 @@ fn tell(
     }
 }
 
-fn state(stratum: &Stratum, version: u16) -> &EvidenceState {
-    &stratum.arms[usize::from(version)].attempts
-}
-
-fn sum(cells: &PerWorker<EvidenceCells>, of: impl Fn(&EvidenceCells) -> Counter) -> Counter {
-    cells.iter().map(of).fold(Counter::default(), Counter::with)
-}
-
-/// First attempts of `version` and those of them that failed.
+/// First attempts of `version` with an outcome, and those of them that failed.
 pub(super) fn counter(stratum: &Stratum, version: u16) -> Counter {
-    sum(&state(stratum, version).cells, EvidenceCells::counter)
+    let cells = stratum.arms[usize::from(version)].attempts.cells.iter();
+    cells.map(EvidenceCells::counter).fold(Counter::default(), Counter::with)
 }
 
-fn refusals(stratum: &Stratum, arms: Arms<u16>) -> Arms<Counter> {
-    let of = |version| sum(&state(stratum, version).cells, EvidenceCells::refusals);
+fn refusals(ledger: &Ledger, arms: Arms<u16>) -> Arms<Counter> {
+    let of = |version: u16| ledger.arms[usize::from(version)].refusals;
     Arms::new(of(arms.canary), of(arms.baseline))
-}
-
-/// Latencies so far of all attempts at version number `version`.
-pub(super) fn latencies(stratum: &Stratum, version: u16, span: Span) -> Box<Sums> {
-    let mut sums = Box::new([0; LATENCY_BUCKETS]);
-    let cells = state(stratum, version).cells.iter();
-    cells.for_each(|cells| cells.add_latencies(span, &mut sums));
-    sums
-}
-
-/// The same of those that are trials at `gauge`.
-pub(super) fn trials(stratum: &Stratum, version: u16, gauge: Gauge) -> Box<Sums> {
-    let mut sums = Box::new([0; LATENCY_BUCKETS]);
-    let cells = state(stratum, version).cells.iter();
-    cells.for_each(|cells| cells.add_trials(gauge, &mut sums));
-    sums
 }

@@ -1,55 +1,65 @@
-//! What came of asking players whether it is they who fail.
+//! Players who are asked whether it is they who fail, and those who are followed after an ejection.
 
 use std::time::Duration;
 
 use crate::{
-    analysis::{Arms, Players},
-    registry::AskedCells,
+    analysis::{Arms, Asking, Buckets, Ending, Players, What},
+    registry::Player,
     snapshot::Service,
 };
 
 /// How long a player who failed twice in a row stays with the baseline.
 const AWAY: Duration = Duration::from_secs(30);
 
-/// What was read of the workers' counts, and when players were let go last.
+/// Who is asked, what was said of it, and when players were let go last.
 #[derive(Debug)]
 pub(super) struct Questions {
+    pub(super) asking: Asking,
     before: Arms<Players>,
     let_go: Duration,
 }
 
 impl Questions {
-    pub(super) fn new(service: &Service, now: Duration) -> Self {
-        Self { before: read(service), let_go: now }
+    pub(super) fn new(now: Duration) -> Self {
+        Self { asking: Asking::default(), before: Arms::default(), let_go: now }
+    }
+
+    /// Takes in how a request to `version` of `service` ended.
+    pub(super) fn tell(&mut self, service: &Service, version: u16, ending: &Ending) {
+        let (asked, failed) = match ending.what {
+            What::Served | What::Refused => (false, false),
+            What::Failed | What::TimedOut | What::Broke => (false, true),
+            What::AskedServed => (true, false),
+            What::AskedFailed => (true, true),
+            What::Void | What::Left | What::LeftLater | What::Whole => return,
+        };
+        let is_baseline = version == service.baseline;
+        let diverts = self.asking.note(ending.player, is_baseline, asked, failed);
+        if diverts && service.compared.as_ref().is_some_and(|compared| compared.asks_players()) {
+            service.state.diverted.add(Player(ending.player));
+        }
     }
 
     /// Players of whom it is known since the last look; nothing if of none.
     pub(super) fn poll(&mut self, service: &Service, now: Duration) -> Option<Arms<Players>> {
         if now.saturating_sub(self.let_go) >= AWAY {
             self.let_go = now;
-            service.state.asked.let_go();
+            self.asking.let_go();
+            service.state.diverted.clear();
         }
-        let after = read(service);
+        let after = Arms::new(self.asking.canary, self.asking.baseline);
         let before = std::mem::replace(&mut self.before, after);
         let since = |after: Players, before: Players| Players {
-            asked: after.asked.wrapping_sub(before.asked),
-            recovered: after.recovered.wrapping_sub(before.recovered),
+            asked: after.asked - before.asked,
+            recovered: after.recovered - before.recovered,
         };
         let canary = since(after.canary, before.canary);
         let baseline = since(after.baseline, before.baseline);
         (canary.asked + baseline.asked > 0).then(|| Arms::new(canary, baseline))
     }
-}
 
-fn read(service: &Service) -> Arms<Players> {
-    let cells = &service.state.asked.cells;
-    // Those who recovered first: read the other way around, there could be more of them than were asked.
-    let players = |recovered: fn(&AskedCells) -> u64, asked: fn(&AskedCells) -> u64| {
-        let recovered = cells.sum(recovered);
-        Players { asked: cells.sum(asked), recovered }
-    };
-    Arms::new(
-        players(|c| c.recovered.read(), |c| c.diverted.read()),
-        players(|c| c.control_recovered.read(), |c| c.control.read()),
-    )
+    /// Follows `players` of a version that was ejected; how many they are.
+    pub(super) fn follow(&mut self, players: &Buckets) -> u64 {
+        self.asking.follow(players)
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::snapshot::Service;
+use crate::analysis::Players;
 
 /// How long they are followed.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -18,8 +18,6 @@ pub(super) struct Followed {
     pub(super) version: Box<str>,
     since: Duration,
     players: u64,
-    /// Counts before: those of whom it is known, and of these those who were served.
-    before: [u64; 2],
 }
 
 /// What came of following them.
@@ -34,29 +32,14 @@ pub(super) enum Outcome {
 }
 
 impl Followed {
-    /// Follows the players who failed on `version` of `service`, from `now` on.
-    pub(super) fn begin(
-        service: &Service,
-        version: usize,
-        route: usize,
-        now: Duration,
-    ) -> Option<Self> {
-        let stratum = service.compared.as_ref()?.strata.get(route)?;
-        let asked = &service.state.asked;
-        asked.follow(&stratum.arms.get(version)?.attempts.failed);
-        Some(Self {
-            version: service.versions[version].name.clone(),
-            since: now,
-            players: asked.followed().into(),
-            before: read(service),
-        })
+    /// Follows so many `players` of `version`, from `now` on.
+    pub(super) fn new(version: &str, players: u64, now: Duration) -> Self {
+        Self { version: version.into(), since: now, players }
     }
 
-    /// What is known now.
-    pub(super) fn poll(&self, service: &Service, now: Duration) -> Outcome {
-        let [known, served] = read(service);
-        let (known, served) = (known - self.before[0], served - self.before[1]);
-        decide(self.players, known, served, now.saturating_sub(self.since))
+    /// What is known now: of whom it is `known`, and how they fared.
+    pub(super) fn poll(&self, known: Players, now: Duration) -> Outcome {
+        decide(self.players, known.asked, known.recovered, now.saturating_sub(self.since))
     }
 }
 
@@ -69,12 +52,6 @@ fn decide(players: u64, known: u64, served: u64, age: Duration) -> Outcome {
         (true, false) => Outcome::Helped,
         (true, true) => Outcome::HelpedNobody([known - served, known]),
     }
-}
-
-fn read(service: &Service) -> [u64; 2] {
-    let cells = &service.state.asked.cells;
-    let served = cells.sum(|cells| cells.followed_served.read());
-    [cells.sum(|cells| cells.followed.read()), served]
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ mod table;
 mod validity;
 
 use self::table::Report;
-use super::tests::Stage;
-use crate::registry::{Outcome, Player};
+use super::tests::{Outcome, Stage};
+use crate::registry::Player;
 
 /// A request of a player that ends in the instant it begins.
 #[derive(Debug, Clone, Copy)]
@@ -44,16 +44,12 @@ struct Request {
 fn ask(stage: &mut Stage, request: Request) {
     let Request { version, key, network, endpoint, outcome, carried } = request;
     let (player, network) = (player(key), player(network));
-    let settled = stage.ask(version, player, Some(network), endpoint as u8, outcome);
-    let failed = matches!(outcome, Outcome::Failed | Outcome::TimedOut);
     let service = &stage.snapshot.services[0];
-    let cells = service.versions[version].endpoints[endpoint].cells.of(0);
-    cells.player_trials.add(u64::from(settled.trial));
-    cells.player_failures.add(u64::from(settled.trial && failed));
+    let group = service.versions[version].endpoints[endpoint].group;
+    stage.ask(version, player, network, group, outcome);
     let Some(evidence) = &stage.snapshot.routes[0].evidence else { return };
     let amounts = &evidence.arms[version].amounts;
-    if let (Outcome::Served { .. }, Some(carried), Some(amount)) =
-        (outcome, carried, amounts.first())
+    if let (Outcome::Served(_), Some(carried), Some(amount)) = (outcome, carried, amounts.first())
         && !evidence.state.paid.has(player)
     {
         evidence.state.paid.add(player);

@@ -13,10 +13,9 @@ use std::{f64::consts::TAU, thread};
 use fastrand::Rng;
 
 use super::{
-    tests::{BASELINE, CANARY, Stage, served},
+    tests::{BASELINE, CANARY, Outcome, Stage},
     *,
 };
-use crate::registry::Outcome;
 
 const LOOK: Duration = Duration::from_millis(200);
 const REQUESTS_PER_S: f64 = 40.0;
@@ -53,7 +52,7 @@ impl Weather {
             return Outcome::Failed;
         }
         let normal = (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (TAU * rng.f64()).cos();
-        served((self.latency_us * (0.8 * normal).exp()) as u32)
+        Outcome::Served((self.latency_us * (0.8 * normal).exp()) as u32)
     }
 }
 

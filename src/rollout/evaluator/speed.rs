@@ -6,18 +6,11 @@
 
 use std::time::Duration;
 
-use super::arms::{Sums, latencies, trials};
+use super::account::Account;
 use crate::{
-    analysis::{Arms, Latencies, Pace, Quantile, Reference, Span, slow_in_canary},
-    registry::{Gauge, StratumState},
+    analysis::{Gauge, Latencies, Latest, Ledger, Pace, Quantile, Reference, Span},
     snapshot::Stratum,
 };
-
-/// Least and largest time after which a request without an answer has failed, unless the file says so: ten
-/// times the baseline's p99 between them.
-const LEAST_DEADLINE: Duration = Duration::from_secs(1);
-const LARGEST_DEADLINE: Duration = Duration::from_secs(30);
-const OF_P99: u32 = 10;
 
 /// What is known, and the block that is open. Its length is that of all comparisons of the stratum: a
 /// threshold must not know the latencies that are compared with it.
@@ -27,9 +20,9 @@ pub(super) struct Speed {
     baseline: u16,
     pace: Pace,
     /// What was seen of latencies when the open block began: of all requests.
-    before: Box<Sums>,
+    before: Box<Latest>,
     /// The same of trials, of the quantiles that are compared.
-    trials: Vec<(Quantile, Box<Sums>)>,
+    trials: Vec<(Quantile, Box<Latest>)>,
     /// Requests of all versions then.
     requests: u64,
     reference: Reference,
@@ -46,40 +39,49 @@ pub(super) struct Closed {
 
 impl Speed {
     /// Begins `now` to learn of version number `baseline`.
-    pub(super) fn new(stratum: &Stratum, span: Span, baseline: u16, now: Duration) -> Self {
+    pub(super) fn new(
+        stratum: &Stratum,
+        ledger: &Ledger,
+        span: Span,
+        baseline: u16,
+        now: Duration,
+    ) -> Self {
         let limits = &stratum.limits;
         let compared = [(Quantile::P95, limits.p95), (Quantile::P99, limits.p99)];
         let compared = compared.into_iter().filter_map(|(quantile, limit)| limit.map(|_| quantile));
-        let speed = Self {
+        Self {
             span,
             baseline,
             pace: Pace::new(now),
-            before: latencies(stratum, baseline, span),
+            before: ledger.arms[usize::from(baseline)].latencies[span as usize].clone(),
             trials: compared
-                .map(|quantile| (quantile, trials(stratum, baseline, Gauge(span, quantile))))
+                .map(|quantile| (quantile, trials(ledger, baseline, Gauge(span, quantile))))
                 .collect(),
             requests: super::requests(stratum),
             reference: Reference::default(),
-        };
-        speed.publish(stratum);
-        speed
+        }
     }
 
     /// The block, if it closes now. It is to be compared before it is [absorbed](Speed::absorb).
-    pub(super) fn poll(&mut self, stratum: &Stratum, now: Duration) -> Option<Closed> {
+    pub(super) fn poll(
+        &mut self,
+        stratum: &Stratum,
+        ledger: &Ledger,
+        now: Duration,
+    ) -> Option<Closed> {
         let requests = super::requests(stratum);
         let length = self.pace.due(requests.wrapping_sub(self.requests), now)?;
         self.requests = requests;
-        Some(self.close(stratum, length))
+        Some(self.close(ledger, length))
     }
 
-    fn close(&mut self, stratum: &Stratum, length: Duration) -> Closed {
-        let after = latencies(stratum, self.baseline, self.span);
-        let all = Latencies::between(&self.before, &after);
-        self.before = after;
+    fn close(&mut self, ledger: &Ledger, length: Duration) -> Closed {
+        let after = &ledger.arms[usize::from(self.baseline)].latencies[self.span as usize];
+        let all = Latencies::between(&self.before, after);
+        self.before.clone_from(after);
         let (baseline, span) = (self.baseline, self.span);
         let trials = self.trials.iter_mut().map(|(quantile, before)| {
-            let after = trials(stratum, baseline, Gauge(span, *quantile));
+            let after = trials(ledger, baseline, Gauge(span, *quantile));
             let block = Latencies::between(before, &after);
             *before = after;
             (*quantile, block)
@@ -88,11 +90,11 @@ impl Speed {
     }
 
     /// Throws the open block away: the weights changed in it.
-    pub(super) fn skip(&mut self, stratum: &Stratum, now: Duration) {
+    pub(super) fn skip(&mut self, stratum: &Stratum, account: &mut Account, now: Duration) {
         self.pace = Pace::new(now);
         self.requests = super::requests(stratum);
-        let closed = self.close(stratum, Duration::ZERO);
-        self.absorb(&closed, stratum);
+        let closed = self.close(&account.all, Duration::ZERO);
+        self.absorb(&closed, stratum, account);
     }
 
     /// What earlier blocks tell.
@@ -100,37 +102,25 @@ impl Speed {
         &self.reference
     }
 
-    /// Learns from a block that has been compared, and tells the workers.
-    pub(super) fn absorb(&mut self, block: &Closed, stratum: &Stratum) {
+    /// Learns from a block that has been compared.
+    pub(super) fn absorb(&mut self, block: &Closed, stratum: &Stratum, account: &mut Account) {
         self.reference.absorb(&block.all, block.length);
-        self.publish(stratum);
-    }
-
-    /// How long a request of the baseline usually takes at most; nothing until enough is known.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        self.reference.latency_of(Quantile::P99)
-    }
-
-    /// Tells the workers from when on what is slow, and when what has no answer has failed.
-    fn publish(&self, stratum: &Stratum) {
-        for (quantile, tolerance) in
-            [(Quantile::P95, stratum.limits.p95), (Quantile::P99, stratum.limits.p99)]
-        {
-            let slow = quantile.threshold(&self.reference).zip(tolerance);
-            let slow =
-                slow.map(|(first, tolerance)| Arms::new(slow_in_canary(first, tolerance), first));
-            stratum.state.set_slow_from(Gauge(self.span, quantile), slow);
+        for (quantile, _) in &self.trials {
+            account.learn(stratum, Gauge(self.span, *quantile), &self.reference);
         }
         if self.span == Span::Head {
-            let learnt = self.patience().map_or(LEAST_DEADLINE, |p99| {
-                (p99 * OF_P99).clamp(LEAST_DEADLINE, LARGEST_DEADLINE)
-            });
-            stratum.state.set_deadline(stratum.deadline.unwrap_or(learnt));
+            account.wait_for(stratum, self.p99());
         }
+    }
+
+    /// How long a request of the baseline takes at most in 99 of 100 cases; nothing until enough is known.
+    pub(super) fn p99(&self) -> Option<Duration> {
+        self.reference.latency_of(Quantile::P99)
     }
 }
 
-/// The first bucket that is slow in the baseline at `gauge`, as the workers were told.
-pub(super) fn slow_from(state: &StratumState, gauge: Gauge) -> Option<usize> {
-    state.slow_from(gauge).map(|slow| slow.baseline)
+/// Latencies so far of trials of version number `version` at `gauge`.
+pub(super) fn trials(ledger: &Ledger, version: u16, gauge: Gauge) -> Box<Latest> {
+    let trials = &ledger.arms[usize::from(version)].trials[gauge.index()];
+    trials.clone().unwrap_or_else(|| Box::new([0; crate::analysis::LATENCY_BUCKETS]))
 }

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
-    analysis::{Counter, DISPERSION_WINDOW, Dispersion, Tally},
+    analysis::{Counter, DISPERSION_WINDOW, Dispersion, ENDPOINT_GROUPS, Tally},
     registry::EndpointState,
 };
 
@@ -14,8 +14,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Spread {
     opened: Duration,
-    /// Counts at the beginning of the open window of the endpoints that served then, by number.
-    before: HashMap<u32, Counter>,
+    /// Counts at the beginning of the open window of the endpoints that served then, by group.
+    before: HashMap<u8, Counter>,
     dispersion: Dispersion,
 }
 
@@ -30,25 +30,28 @@ impl Spread {
     }
 
     /// Closes the window if it is over; answers whether it was.
-    pub(super) fn poll(&mut self, endpoints: &[Arc<EndpointState>], now: Duration) -> bool {
+    /// `groups`: trials and failures of players so far, by group of endpoints.
+    pub(super) fn poll(
+        &mut self,
+        endpoints: &[Arc<EndpointState>],
+        groups: &[Counter; ENDPOINT_GROUPS],
+        now: Duration,
+    ) -> bool {
         let age = now.saturating_sub(self.opened);
         if age < DISPERSION_WINDOW {
             return false;
         }
         self.opened = now;
         let serving = endpoints.iter().filter(|endpoint| endpoint.standing.serves());
-        let counters: HashMap<u32, Counter> = serving.map(|e| (e.id, counter(e))).collect();
+        let counter = |e: &Arc<EndpointState>| groups[usize::from(e.group) % ENDPOINT_GROUPS];
+        // Endpoints that share a group are seen as one.
+        let counters: HashMap<u8, Counter> = serving.map(|e| (e.group, counter(e))).collect();
         // An endpoint that has just come has no window behind it, nor has one that did not serve.
         let known = counters.iter().filter_map(|(id, now)| Some(now.since(*self.before.get(id)?)));
         self.dispersion.observe(&known.collect::<Vec<Tally>>(), age);
         self.before = counters;
         true
     }
-}
-
-fn counter(endpoint: &EndpointState) -> Counter {
-    let failures = endpoint.cells.sum(|cells| cells.player_failures.read());
-    Counter { trials: endpoint.cells.sum(|cells| cells.player_trials.read()), failures }
 }
 
 #[cfg(test)]
@@ -62,6 +65,7 @@ mod tests {
     /// Endpoints that count, and windows of them.
     struct Baseline {
         endpoints: Vec<Arc<EndpointState>>,
+        groups: [Counter; ENDPOINT_GROUPS],
         spread: Spread,
         now: Duration,
     }
@@ -73,7 +77,8 @@ mod tests {
             let address = |port| ([127, 0, 0, 1], port).into();
             let endpoints = (1..=4).map(|port| registry.endpoint(version, address(port)));
             let (endpoints, now) = (endpoints.collect(), Duration::ZERO);
-            let mut baseline = Self { endpoints, spread: Spread::new(now), now };
+            let mut baseline =
+                Self { endpoints, groups: Default::default(), spread: Spread::new(now), now };
             baseline.window([0; 4]);
             baseline
         }
@@ -81,12 +86,11 @@ mod tests {
         /// A window in which endpoints fail so many of 100 requests each.
         fn window(&mut self, failures: [u64; 4]) {
             for (endpoint, failures) in self.endpoints.iter().zip(failures) {
-                let cells = endpoint.cells.of(0);
-                cells.player_trials.add(100);
-                cells.player_failures.add(failures);
+                let group = &mut self.groups[usize::from(endpoint.group)];
+                *group = group.with(Counter { trials: 100, failures });
             }
             self.now += DISPERSION_WINDOW;
-            assert!(self.spread.poll(&self.endpoints, self.now));
+            assert!(self.spread.poll(&self.endpoints, &self.groups, self.now));
         }
 
         fn stand(&self, endpoint: usize, state: State) {
@@ -97,7 +101,7 @@ mod tests {
     #[test]
     fn clusters_show_when_a_window_is_over() {
         let mut baseline = Baseline::new();
-        assert!(!baseline.spread.poll(&baseline.endpoints, baseline.now));
+        assert!(!baseline.spread.poll(&baseline.endpoints, &baseline.groups, baseline.now));
         (0..40).for_each(|_| baseline.window([6, 0, 6, 0]));
         assert!(baseline.spread.phi() > 2.0, "{}", baseline.spread.phi());
     }

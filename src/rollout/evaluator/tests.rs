@@ -4,14 +4,19 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::{
+    analysis::{Ending, NO_TIME, What},
     config::{Config, parse},
-    registry::{Asker, Outcome, Player, Registry, Settled, Timed},
+    registry::{Player, Registry},
     snapshot::{Decided, Overrides, Resolved, Sources},
 };
 
-/// An answer whose head took so many microseconds.
-pub(super) fn served(latency_us: u32) -> Outcome {
-    Outcome::Served { latency_us: Some(latency_us), refused: false }
+/// How a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// With an answer that took so many microseconds.
+    Served(u32),
+    /// With a failure.
+    Failed,
 }
 
 /// Numbers of the versions.
@@ -68,14 +73,13 @@ impl Stage {
         self.overrides.insert("game-api".to_owned(), weights.into_iter().collect());
         self.decided.begin_epochs(&self.snapshot, &self.config, &self.overrides);
         self.snapshot = compile(&self.config, &self.overrides, &self.decided, &mut self.registry);
-        self.snapshot.take_effect();
     }
 
     /// Counts a request of a player of its own as a worker does: it begins and ends now.
     pub(super) fn count(&mut self, version: usize, outcome: Outcome) {
         // Far apart, so that nobody asks twice for long.
         self.players = self.players.wrapping_add(40_503);
-        self.ask(version, Player(self.players), None, 0, outcome);
+        self.ask(version, Player(self.players), Player(self.players), 0, outcome);
     }
 
     /// The same of a player of a network, at an endpoint of the version.
@@ -83,27 +87,23 @@ impl Stage {
         &mut self,
         version: usize,
         player: Player,
-        network: Option<Player>,
-        endpoint: u8,
+        network: Player,
+        group: u8,
         outcome: Outcome,
-    ) -> Settled {
+    ) {
         let evidence = self.snapshot.routes[0].evidence.as_ref().expect("it is compared");
-        let slot = evidence.state.slot(self.now);
-        evidence.begin(version, 0, slot);
-        let asker = Asker {
-            worker: 0,
-            player,
-            network: network.filter(|_| evidence.networks),
-            is_baseline: version == BASELINE,
-            slot,
-            second: self.now.as_secs(),
-            endpoint,
+        let look = evidence.begin(version, 0);
+        let (what, us) = match outcome {
+            Outcome::Served(us) => (What::Served, us),
+            Outcome::Failed => (What::Failed, NO_TIME),
         };
-        let settled = evidence.settle(version, &asker, outcome);
-        if let Outcome::Served { latency_us: Some(us), .. } = outcome {
-            evidence.time_whole(version, &asker, Timed::Took(us), settled.first);
-        }
-        settled
+        let failed = what != What::Served;
+        evidence.arms[version].attempts.cells.of(0).end(failed);
+        let (player, network) = (player.0, network.0);
+        let arm = evidence.number(version);
+        let (head_us, whole_us) = (us, us);
+        let ending = Ending { look, arm, player, network, group, what, head_us, whole_us };
+        evidence.outcomes.say(0, ending);
     }
 
     /// Looks when `pause` has passed.
@@ -122,7 +122,7 @@ impl Stage {
                     asked[version] += 1;
                     let (nth, one_of) = (asked[version], one_of[version]);
                     let failed = one_of > 0 && nth.is_multiple_of(one_of);
-                    let outcome = if failed { Outcome::Failed } else { served(1_000) };
+                    let outcome = if failed { Outcome::Failed } else { Outcome::Served(1_000) };
                     self.count(version, outcome);
                 }
             }
@@ -135,7 +135,7 @@ impl Stage {
     fn serve(&mut self, requests: u32) -> Vec<Found> {
         for n in 0..requests {
             let latency_us = if n % 50 == 0 { 10_000 } else { 1_000 };
-            self.count(BASELINE, served(latency_us));
+            self.count(BASELINE, Outcome::Served(latency_us));
         }
         self.look_after(Duration::from_secs(1))
     }
@@ -172,7 +172,7 @@ fn looks_are_rare_without_a_canary_and_sooner_with_traffic() {
 
 /// A second of `requests` to the baseline and fifty slow ones to the canary: the versions found.
 fn compare_slow(stage: &mut Stage, requests: u32) -> Vec<Box<str>> {
-    (0..50).for_each(|_| stage.count(CANARY, served(30_000)));
+    (0..50).for_each(|_| stage.count(CANARY, Outcome::Served(30_000)));
     let found = stage.serve(requests).into_iter();
     let worse = found.filter_map(|found| match found {
         Found::Worse(suspect) => Some(suspect.version),
@@ -301,7 +301,7 @@ fn after_a_cutover_a_version_is_judged_by_what_was_before() {
         for second in 0..seconds {
             for nth in 0..200 {
                 let failed = (second * 200 + nth) % one_of == 0;
-                let outcome = if failed { Outcome::Failed } else { served(1_000) };
+                let outcome = if failed { Outcome::Failed } else { Outcome::Served(1_000) };
                 stage.count(CANARY, outcome);
             }
             found.extend(stage.look_after(Duration::from_secs(1)));
@@ -332,7 +332,7 @@ fn a_version_alone_is_judged_by_the_limits_of_the_file() {
         for _ in 0..30 {
             for nth in 0..200 {
                 let latency_us = if nth < slow { 80_000 } else { 5_000 };
-                stage.count(BASELINE, served(latency_us));
+                stage.count(BASELINE, Outcome::Served(latency_us));
             }
             found.extend(stage.look_after(Duration::from_secs(1)));
         }

@@ -10,14 +10,14 @@ use fastrand::Rng;
 
 use super::{
     super::{
-        tests::{BASELINE, CANARY, Stage},
+        tests::{BASELINE, CANARY, Outcome, Stage},
         *,
     },
     Request, ask,
     draw::{Bot, Lottery, Player, normal, poisson},
     population::{Population, RETRY_FAILS, Shard},
 };
-use crate::registry::{EndpointState, Outcome, Registry};
+use crate::registry::{EndpointState, Registry};
 
 /// Median latency of players.
 const LATENCY_US: f64 = 20_000.0;
@@ -182,8 +182,7 @@ impl<'p> Scene<'p> {
             true => (latency_us * (LATENCY_SIGMA * normal(rng)).exp()) as u32,
             false => latency_us as u32,
         };
-        let outcome =
-            if failed { Outcome::Failed } else { super::super::tests::served(latency_us) };
+        let outcome = if failed { Outcome::Failed } else { Outcome::Served(latency_us) };
         let carried = self.population.stakes.map(|stakes| {
             let times = if version == CANARY { stakes.canary } else { 1.0 };
             times * player.stake * (stakes.within * normal(rng)).exp()

@@ -1,0 +1,116 @@
+//! Players who failed twice in a row are asked whether it is they who fail.
+//!
+//! A player of a canary who did is sent to the baseline for a while. Served there, the version was at
+//! fault; failing there, the player is. Within one player no mix of players can deceive. How often players
+//! of the baseline recover by themselves, who also failed twice in a row, is the control. `recovery.rs`
+//! judges the counts.
+//!
+//! After an ejection, the players who failed on the version are followed to wherever they are sent: if they
+//! go on failing, the ejection helped nobody.
+
+use super::{ledger::Buckets, recovery::Players};
+
+/// Who is asked, and what came of it.
+#[derive(Debug, Clone, Default)]
+pub struct Asking {
+    /// Players whose last request failed.
+    failed_last: Buckets,
+    /// Players of the baseline who failed twice in a row.
+    control: Buckets,
+    /// Players of whom it is known what came of it.
+    told: Buckets,
+    /// Players who failed on a version that was ejected.
+    followed: Buckets,
+    /// Players of canaries, by how their first request at the baseline ended.
+    pub canary: Players,
+    /// Players of the baseline, by how their next request ended.
+    pub baseline: Players,
+    /// Players who were followed, of whom it is known.
+    pub known: Players,
+}
+
+impl Asking {
+    /// Notes how a request of `player` ended. `asked`: it was sent to the baseline instead of the canary
+    /// that the split has for him; else it was one of the `is_baseline` or of a canary. Whether he is to be
+    /// sent to the baseline from now on.
+    pub fn note(&mut self, player: u16, is_baseline: bool, asked: bool, failed: bool) -> bool {
+        if self.followed.remove(player) {
+            self.known.add(!failed);
+        }
+        if asked {
+            if self.told.add(player) {
+                self.canary.add(!failed);
+            }
+        } else if self.control.has(player) {
+            if is_baseline && self.told.add(player) {
+                self.baseline.add(!failed);
+            }
+        } else if !failed {
+            self.failed_last.remove(player);
+        } else if !self.failed_last.add(player) {
+            if is_baseline {
+                self.control.add(player);
+            }
+            return !is_baseline;
+        }
+        false
+    }
+
+    /// Follows `players` of a version that was ejected, instead of those before; how many they are.
+    pub fn follow(&mut self, players: &Buckets) -> u64 {
+        self.followed = players.clone();
+        self.known = Players::default();
+        self.followed.len().into()
+    }
+
+    /// Lets everybody be asked anew.
+    pub fn let_go(&mut self) {
+        for players in [&mut self.failed_last, &mut self.control, &mut self.told] {
+            players.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fails_twice_in_a_row_on_a_canary_is_asked_and_told_once() {
+        let mut asking = Asking::default();
+        let mut canary = |failed| asking.note(1, false, false, failed);
+        assert!(!canary(true) && !canary(false) && !canary(true), "not in a row");
+        assert!(canary(true));
+        for failed in [false, true, false] {
+            assert!(!asking.note(1, true, true, failed));
+        }
+        assert_eq!((asking.canary.asked, asking.canary.recovered), (1, 1));
+        asking.let_go();
+        assert!(!asking.note(1, false, false, true));
+    }
+
+    #[test]
+    fn players_of_the_baseline_are_the_control() {
+        let mut asking = Asking::default();
+        for (player, failed) in [(1, true), (1, true), (1, true), (1, false), (2, true), (2, true)]
+        {
+            assert!(!asking.note(player, true, false, failed));
+        }
+        asking.note(2, true, false, false);
+        assert_eq!((asking.baseline.asked, asking.baseline.recovered), (2, 1));
+        assert_eq!(asking.canary, Players::default());
+    }
+
+    #[test]
+    fn who_failed_on_an_ejected_version_is_followed_once() {
+        let (mut asking, mut failed) = (Asking::default(), Buckets::default());
+        for player in 1..=3 {
+            failed.add(player);
+        }
+        assert_eq!(asking.follow(&failed), 3);
+        for (player, failed) in [(1, true), (1, false), (2, false), (9, true)] {
+            asking.note(player, true, false, failed);
+        }
+        assert_eq!((asking.known.asked, asking.known.recovered), (2, 1));
+    }
+}

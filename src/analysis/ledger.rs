@@ -1,0 +1,550 @@
+//! Who counts: from what each request did to what is compared.
+//!
+//! Players are sticky, so the player is the unit that was drawn at random, and the request is not: one
+//! player who fails on either version fails all day, on the version that the hash put him on. Counted by
+//! requests, he ejects it. So in each stratum
+//!
+//! 1. a request of a player who was already bad in this cycle is no trial, on either version;
+//! 2. of others it is a trial if it is the player's first of the second, or bad; one that is bad marks the
+//!    player;
+//! 3. a cycle ends when a quarter of the players who asked in it were bad, and ten seconds have passed.
+//!
+//! Who fails then fails on the canary as often as the split sends players there, whatever they do: by the
+//! hash, not by what is assumed of traffic. Rule 2 matters as much as rule 1: the canary's part of all
+//! trials is what failures are measured by, and a few busy players would move it. Rule 3 looks at both
+//! versions alike, so it favors neither; a lasting minority is counted once per cycle, in which a quarter of
+//! all players is, so its excess is its share of the canary's players over a quarter.
+//!
+//! A player is known by a bucket of the hash of the cohort key. Players who share one are a coarser unit,
+//! which is still drawn at random.
+//!
+//! The same holds for being slow, at each quantile by the baseline's mark: who takes as long as that leaves
+//! the trials of both versions alike.
+//!
+//! Sources: the unit of randomization against the unit of analysis, Deng, Knoblich, Lu, *Applying the Delta
+//! Method in Metric Analytics* (KDD 2018); the rest is derived in the project's simulations.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    counts::{Arms, Counter},
+    latency::{LATENCY_BUCKETS, Quantile, Span, latency_bucket},
+    slots::{ENDPOINT_GROUPS, SlotCounts},
+};
+
+/// How a first attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum What {
+    /// In a way that says nothing of the version.
+    Void,
+    /// With an answer.
+    Served,
+    /// With an answer that refuses the request: 400 to 499.
+    Refused,
+    /// With a failure, which may have come fast.
+    Failed,
+    /// With no answer in time.
+    TimedOut,
+    /// With a client that left before an answer.
+    Left,
+    /// It was taken for served, and its answer broke.
+    Broke,
+    /// It was taken for served, and its client left before the answer was whole.
+    LeftLater,
+    /// It was taken for served, and its answer is whole.
+    Whole,
+    /// Sent to the baseline to see whether it is the player who fails; served.
+    AskedServed,
+    /// The same; failed.
+    AskedFailed,
+}
+
+impl What {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Void,
+        Self::Served,
+        Self::Refused,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Left,
+        Self::Broke,
+        Self::LeftLater,
+        Self::Whole,
+        Self::AskedServed,
+        Self::AskedFailed,
+    ];
+}
+
+/// A time that is not known, or does not count.
+pub const NO_TIME: u32 = u32::MAX;
+
+/// How a first attempt ended, and whose it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// Number of the evaluator's look in which it began.
+    pub look: u32,
+    /// Number of the version's evidence on the route.
+    pub arm: u32,
+    /// The player's bucket.
+    pub player: u16,
+    /// The bucket of the client's network, where networks are asked too.
+    pub network: u16,
+    /// The endpoint's group.
+    pub group: u8,
+    /// What happened.
+    pub what: What,
+    /// Microseconds from when the request was with the endpoint to the head of its answer, or until the
+    /// client left; or [`NO_TIME`].
+    pub head_us: u32,
+    /// The same to the last byte.
+    pub whole_us: u32,
+}
+
+/// Buckets of players.
+const PLAYERS: usize = 1 << 16;
+
+/// A set of players.
+#[derive(Debug, Clone, Default)]
+pub struct Buckets(Option<Box<[u64; PLAYERS / 64]>>);
+
+impl Buckets {
+    fn at(player: u16) -> (usize, u64) {
+        (usize::from(player) / 64, 1 << (player % 64))
+    }
+
+    /// Whether `player` is in it.
+    pub fn has(&self, player: u16) -> bool {
+        let (word, bit) = Self::at(player);
+        self.0.as_ref().is_some_and(|words| words[word] & bit != 0)
+    }
+
+    /// Adds `player`; whether he is new.
+    pub fn add(&mut self, player: u16) -> bool {
+        let (word, bit) = Self::at(player);
+        let word = &mut self.0.get_or_insert_with(|| Box::new([0; PLAYERS / 64]))[word];
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    /// Takes `player` out; whether he was in it.
+    pub fn remove(&mut self, player: u16) -> bool {
+        let (word, bit) = Self::at(player);
+        let Some(words) = &mut self.0 else { return false };
+        let was = words[word] & bit != 0;
+        words[word] &= !bit;
+        was
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self) {
+        if let Some(words) = &mut self.0 {
+            words.fill(0);
+        }
+    }
+
+    /// How many are in it.
+    pub fn len(&self) -> u32 {
+        self.0.iter().flat_map(|words| words.iter()).map(|word| word.count_ones()).sum()
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Players whose further requests count no more in this cycle, since they were bad in one way.
+#[derive(Debug, Clone, Default)]
+struct Spent {
+    players: Buckets,
+    networks: Buckets,
+    /// Who asked in this cycle.
+    active: Buckets,
+    began: Duration,
+}
+
+/// Least length of a cycle.
+const CYCLE: Duration = Duration::from_secs(10);
+/// Part of the players who asked that ends it, once they were bad.
+const FULL: f64 = 0.25;
+
+impl Spent {
+    /// Whether a request is a trial; notes one that is bad.
+    fn admits(&mut self, ending: &Ending, networks: bool, first: bool, is_bad: bool) -> bool {
+        self.active.add(ending.player);
+        if self.players.has(ending.player) || (networks && self.networks.has(ending.network)) {
+            return false;
+        }
+        if is_bad {
+            self.players.add(ending.player);
+            if networks {
+                self.networks.add(ending.network);
+            }
+        }
+        first || is_bad
+    }
+
+    /// Begins the next cycle if this one is over; whether it does.
+    fn turn(&mut self, now: Duration) -> bool {
+        let full = || f64::from(self.players.len()) > FULL * f64::from(self.active.len());
+        let over = now.saturating_sub(self.began) >= CYCLE && full();
+        if over {
+            self.begin(now);
+        }
+        over
+    }
+
+    fn begin(&mut self, now: Duration) {
+        self.players.clear();
+        self.networks.clear();
+        self.active.clear();
+        self.began = now;
+    }
+}
+
+/// Latencies so far, by bucket; they only grow, and wrap.
+pub type Latest = [u32; LATENCY_BUCKETS];
+
+/// A quantile of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gauge(pub Span, pub Quantile);
+
+impl Gauge {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self(Span::Head, Quantile::P95),
+        Self(Span::Head, Quantile::P99),
+        Self(Span::Whole, Quantile::P95),
+        Self(Span::Whole, Quantile::P99),
+    ];
+
+    /// Its place among all.
+    pub fn index(self) -> usize {
+        2 * self.0 as usize + usize::from(self.1 == Quantile::P99)
+    }
+}
+
+/// What is counted of one version.
+#[derive(Debug, Clone)]
+pub struct Arm {
+    /// Refusals by players.
+    pub refusals: Counter,
+    /// Latencies of all requests, by [`Span`].
+    pub latencies: [Box<Latest>; 2],
+    /// Latencies of those that are trials, by [`Gauge`].
+    pub trials: [Option<Box<Latest>>; 4],
+    /// Trials and failures of players, by group of endpoints.
+    pub groups: [Counter; ENDPOINT_GROUPS],
+    /// Players who failed on it in this cycle.
+    pub failed: Buckets,
+}
+
+impl Default for Arm {
+    fn default() -> Self {
+        Self {
+            refusals: Counter::default(),
+            latencies: [(); 2].map(|()| Box::new([0; LATENCY_BUCKETS])),
+            trials: Default::default(),
+            groups: Default::default(),
+            failed: Buckets::default(),
+        }
+    }
+}
+
+/// Requests that began over some looks, by version.
+#[derive(Debug, Clone)]
+struct Slot {
+    first_look: u32,
+    began: Duration,
+    /// Requests that began, as far as was counted.
+    started: Vec<u64>,
+    arms: Vec<SlotCounts>,
+}
+
+/// A slot as it is read: when it ended, nothing while it goes on, and what it counts.
+pub type SlotView = (Option<Duration>, Arms<SlotCounts>);
+
+/// Slots that the longest wait for an outcome is divided into.
+const SLOTS: u32 = 128;
+
+/// The account of a stratum.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    baseline: usize,
+    networks: bool,
+    /// By version.
+    pub arms: Vec<Arm>,
+    failed: Spent,
+    unserved: Spent,
+    refused: Spent,
+    slow: [Spent; 4],
+    seen: Buckets,
+    second: u64,
+    slow_from: [Option<Arms<usize>>; 4],
+    /// The older first.
+    slots: VecDeque<Slot>,
+    /// How long an outcome is waited for.
+    horizon: Duration,
+    /// What was counted of starts at the last look, by version.
+    started: Vec<u64>,
+    /// The look from which on requests are of the present split.
+    epoch_look: u32,
+    turned: Duration,
+}
+
+impl Ledger {
+    /// An account of so many `versions`, of which one is the `baseline`, of requests that began from the
+    /// look number `look` on.
+    pub fn new(versions: usize, baseline: usize, networks: bool, look: u32, now: Duration) -> Self {
+        let mut ledger = Self {
+            baseline,
+            networks,
+            arms: vec![Arm::default(); versions],
+            failed: Spent::default(),
+            unserved: Spent::default(),
+            refused: Spent::default(),
+            slow: Default::default(),
+            seen: Buckets::default(),
+            second: 0,
+            slow_from: [None; 4],
+            slots: VecDeque::new(),
+            horizon: Duration::from_secs(1),
+            started: vec![0; versions],
+            epoch_look: look,
+            turned: now,
+        };
+        ledger.begin_cycles(now);
+        ledger
+    }
+
+    /// Begins all cycles: everybody counts in a new comparison.
+    pub fn begin_cycles(&mut self, now: Duration) {
+        let all = [&mut self.failed, &mut self.unserved, &mut self.refused];
+        all.into_iter().chain(&mut self.slow).for_each(|spent| spent.begin(now));
+        self.arms.iter_mut().for_each(|arm| arm.failed.clear());
+    }
+
+    /// Sets how long an outcome is waited for at most.
+    pub fn wait_for(&mut self, horizon: Duration) {
+        self.horizon = horizon;
+    }
+
+    /// Sets from when on latencies are slow at `gauge`.
+    pub fn set_slow_from(&mut self, gauge: Gauge, first: Option<Arms<usize>>) {
+        self.slow_from[gauge.index()] = first;
+    }
+
+    /// The first bucket that is slow in the baseline at `gauge`.
+    pub fn slow_from(&self, gauge: Gauge) -> Option<usize> {
+        self.slow_from[gauge.index()].map(|first| first.baseline)
+    }
+
+    /// Says that the split changed, so that what began before the look number `look` is of another.
+    pub fn weight_step(&mut self, look: u32) {
+        self.epoch_look = look;
+    }
+
+    /// Begins the look number `look` at `now`; requests that began so far are `started`, by version.
+    pub fn look(&mut self, look: u32, started: &[u64], now: Duration) {
+        if let Some(slot) = self.slots.back_mut() {
+            for ((of, before), after) in slot.started.iter_mut().zip(&self.started).zip(started) {
+                *of += after.wrapping_sub(*before);
+            }
+        }
+        self.started.copy_from_slice(started);
+        let length = self.horizon / SLOTS;
+        if self.slots.back().is_none_or(|slot| now.saturating_sub(slot.began) >= length) {
+            let versions = self.arms.len();
+            self.slots.push_back(Slot {
+                first_look: look,
+                began: now,
+                started: vec![0; versions],
+                arms: vec![SlotCounts::default(); versions],
+            });
+        }
+        // One more than is waited for, so that the oldest has ended.
+        let longest = self.horizon + self.horizon / 16;
+        while self.slots.get(1).is_some_and(|next| now.saturating_sub(next.began) > longest) {
+            self.slots.pop_front();
+        }
+        if now.saturating_sub(self.turned) >= Duration::from_secs(1) {
+            self.turned = now;
+            self.turn(now);
+        }
+    }
+
+    fn turn(&mut self, now: Duration) {
+        if self.failed.turn(now) {
+            self.arms.iter_mut().for_each(|arm| arm.failed.clear());
+        }
+        let others = [&mut self.unserved, &mut self.refused];
+        for spent in others.into_iter().chain(&mut self.slow) {
+            spent.turn(now);
+        }
+    }
+
+    /// Takes in how an attempt at version number `version` ended, before `now`.
+    pub fn tell(&mut self, version: usize, ending: &Ending, now: Duration) {
+        if version >= self.arms.len() {
+            return;
+        }
+        let second = now.as_secs();
+        if self.second != second {
+            self.second = second;
+            self.seen.clear();
+        }
+        let at = self.slots.partition_point(|slot| slot.first_look <= ending.look);
+        let slot = at.checked_sub(1);
+        match ending.what {
+            What::Void => {
+                if let Some(slot) = slot {
+                    self.slots[slot].arms[version].ended += 1;
+                }
+            }
+            What::Whole => self.time(version, Span::Whole, ending, true),
+            What::Broke | What::LeftLater => self.regret(version, slot, ending),
+            What::AskedServed | What::AskedFailed => {}
+            _ => self.settle(version, slot, ending),
+        }
+    }
+
+    fn settle(&mut self, version: usize, slot: Option<usize>, ending: &Ending) {
+        let (networks, what) = (self.networks, ending.what);
+        let failed = matches!(what, What::Failed | What::TimedOut);
+        let left = what == What::Left;
+        let first = self.seen.add(ending.player);
+        let trial = !left && self.failed.admits(ending, networks, first, failed);
+        let served_trial = self.unserved.admits(ending, networks, first, failed || left);
+        let group = usize::from(ending.group) % ENDPOINT_GROUPS;
+        let arm = &mut self.arms[version];
+        if trial {
+            arm.groups[group] =
+                arm.groups[group].with(Counter { trials: 1, failures: failed.into() });
+            if failed {
+                arm.failed.add(ending.player);
+            }
+        }
+        if let Some(slot) = slot {
+            let counts = &mut self.slots[slot].arms[version];
+            counts.ended += 1;
+            if !left {
+                counts.requests.add(failed);
+            }
+            if trial {
+                counts.players.add(failed);
+            }
+            if served_trial {
+                counts.served.add(failed || left);
+                counts.groups[group].add(failed || left);
+            }
+        }
+        if matches!(what, What::Served | What::Refused) {
+            let refused = what == What::Refused;
+            if self.refused.admits(ending, networks, first, refused) {
+                let counter = Counter { trials: 1, failures: refused.into() };
+                let arm = &mut self.arms[version];
+                arm.refusals = arm.refusals.with(counter);
+            }
+        }
+        self.time(version, Span::Head, ending, first);
+        if ending.whole_us != NO_TIME {
+            self.time(version, Span::Whole, ending, first);
+        }
+    }
+
+    /// An attempt that was taken for served was not: it counts in its own slot, or, if that is gone, where
+    /// requests begin now.
+    fn regret(&mut self, version: usize, slot: Option<usize>, ending: &Ending) {
+        let (networks, left) = (self.networks, ending.what == What::LeftLater);
+        let trial = !left && self.failed.admits(ending, networks, false, true);
+        let served = self.unserved.admits(ending, networks, false, true);
+        let group = usize::from(ending.group) % ENDPOINT_GROUPS;
+        if trial {
+            let arm = &mut self.arms[version];
+            arm.failed.add(ending.player);
+            arm.groups[group] = arm.groups[group].with(Counter { trials: 0, failures: 1 });
+        }
+        let is_there = slot.is_some();
+        if let Some(slot) = slot.or(self.slots.len().checked_sub(1)) {
+            let counts = &mut self.slots[slot].arms[version];
+            let mut add = |tally: fn(&mut SlotCounts) -> &mut super::counts::Tally,
+                           counted: bool| {
+                if counted {
+                    tally(counts).fail_later(is_there);
+                }
+            };
+            add(|counts| &mut counts.requests, !left);
+            add(|counts| &mut counts.players, trial);
+            add(|counts| &mut counts.served, served);
+            if served {
+                counts.groups[group].fail_later(is_there);
+            }
+        }
+        if left {
+            self.time(version, Span::Whole, ending, false);
+        }
+    }
+
+    fn time(&mut self, version: usize, span: Span, ending: &Ending, first: bool) {
+        if ending.look < self.epoch_look || ending.what == What::Failed {
+            return;
+        }
+        let us = if span == Span::Head { ending.head_us } else { ending.whole_us };
+        let never = ending.what == What::TimedOut && span == Span::Head;
+        if us == NO_TIME && !never {
+            return;
+        }
+        let bucket = if never { LATENCY_BUCKETS - 1 } else { latency_bucket(us.into()) };
+        let known = !matches!(ending.what, What::Left | What::LeftLater);
+        let arm = &mut self.arms[version];
+        if known {
+            let count = &mut arm.latencies[span as usize][bucket];
+            *count = count.wrapping_add(1);
+        }
+        for gauge in 2 * span as usize..2 * span as usize + 2 {
+            let Some(Arms { canary, baseline }) = self.slow_from[gauge] else { continue };
+            // Of a client that left it is only certain that it was slow, if it was.
+            let own = if version == self.baseline { baseline } else { canary };
+            if !known && bucket < own {
+                continue;
+            }
+            if self.slow[gauge].admits(ending, self.networks, first, bucket >= baseline) {
+                let trials =
+                    arm.trials[gauge].get_or_insert_with(|| Box::new([0; LATENCY_BUCKETS]));
+                trials[bucket] = trials[bucket].wrapping_add(1);
+            }
+        }
+    }
+
+    /// Slots from the one on that began at `from` or later, of version number `canary` and the baseline:
+    /// when each began, and what it counts.
+    pub fn slots(
+        &self,
+        canary: usize,
+        from: Duration,
+    ) -> impl Iterator<Item = (Duration, SlotView)> {
+        let first = self.slots.partition_point(|slot| slot.began < from);
+        let mut ahead = [0_u64; 2];
+        (first..self.slots.len()).map(move |number| {
+            let slot = &self.slots[number];
+            let mut of = |arm: usize, version: usize| {
+                let mut counts = slot.arms[version];
+                // One that began between the number of its look and its count is counted in the next slot.
+                let begun = slot.started[version];
+                let waits = begun.saturating_sub(counts.ended + ahead[arm]);
+                ahead[arm] = (counts.ended + ahead[arm]).saturating_sub(begun);
+                counts.pending = waits;
+                counts
+            };
+            let counts = Arms::new(of(0, canary), of(1, self.baseline));
+            let end = self.slots.get(number + 1).map(|next| next.began);
+            (slot.began, (end, counts))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

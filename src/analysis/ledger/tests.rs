@@ -1,0 +1,241 @@
+use proptest::prelude::*;
+
+use super::{
+    super::{counts::Tally, slots::SlotCounts},
+    *,
+};
+
+const CANARY: usize = 1;
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// A ledger of a baseline and a canary, told by hand.
+struct Book {
+    ledger: Ledger,
+    look: u32,
+    started: [u64; 2],
+    now: Duration,
+}
+
+impl Book {
+    fn new() -> Self {
+        let now = MS(7_000);
+        let mut ledger = Ledger::new(2, 0, false, 1, now);
+        ledger.look(1, &[0; 2], now);
+        Self { ledger, look: 1, started: [0; 2], now }
+    }
+
+    fn look_after(&mut self, pause: Duration) {
+        self.now += pause;
+        self.look += 1;
+        self.ledger.look(self.look, &self.started, self.now);
+    }
+
+    fn ending(&self, player: u16, what: What, head_us: u32) -> Ending {
+        let (look, arm, whole_us) = (self.look, 0, NO_TIME);
+        Ending { look, arm, player, network: player / 4, group: 2, what, head_us, whole_us }
+    }
+
+    fn ask(&mut self, player: u16, what: What) {
+        self.started[CANARY] += 1;
+        let ending = self.ending(player, what, 1_000);
+        self.ledger.tell(CANARY, &ending, self.now);
+    }
+
+    /// What is counted of the slot that began at `began`.
+    fn slot(&self, began: Duration) -> SlotCounts {
+        let mut slots = self.ledger.slots(CANARY, began);
+        slots
+            .next()
+            .map(|(at, (_, counts))| (at, counts.canary))
+            .filter(|(at, _)| *at == began)
+            .expect("it is kept")
+            .1
+    }
+}
+
+#[test]
+fn a_player_fails_once_and_is_one_trial_a_second() {
+    let mut book = Book::new();
+    let began = book.now;
+    book.ask(1, What::Served);
+    book.ask(1, What::Served);
+    (0..5).for_each(|_| book.ask(1, What::Failed));
+    book.ask(2, What::Served);
+    book.ask(2, What::TimedOut);
+    book.look_after(MS(1_000));
+    let counts = book.slot(began);
+    assert_eq!((counts.pending, counts.ended), (0, 9));
+    assert_eq!(counts.requests, Tally::new(9, 6), "every request");
+    assert_eq!(counts.players, Tally::new(4, 2), "players");
+    assert_eq!((counts.served, counts.groups[2]), (counts.players, counts.players));
+    let second = book.now;
+    book.ask(1, What::Served);
+    book.ask(3, What::Served);
+    book.ask(3, What::Served);
+    book.look_after(MS(10));
+    assert_eq!(book.slot(second).players, Tally::new(1, 0), "one has failed, one asked twice");
+}
+
+#[test]
+fn a_client_that_leaves_is_no_trial_of_errors_and_was_not_served() {
+    let mut book = Book::new();
+    let began = book.now;
+    [(1, What::Left), (2, What::Served), (3, What::Void)]
+        .iter()
+        .for_each(|(p, w)| book.ask(*p, *w));
+    book.started[CANARY] += 1;
+    book.look_after(MS(10));
+    let counts = book.slot(began);
+    assert_eq!((counts.pending, counts.ended), (1, 3));
+    assert_eq!((counts.players, counts.served), (Tally::new(1, 0), Tally::new(2, 1)));
+}
+
+#[test]
+fn a_network_fails_once_where_networks_are_asked() {
+    let mut book = Book::new();
+    book.ledger.networks = true;
+    let began = book.now;
+    // Four keys of one network, and one of another.
+    [0, 1, 2, 3, 4].iter().for_each(|player| book.ask(*player, What::Failed));
+    assert_eq!(book.slot(began).players, Tally::new(2, 2));
+}
+
+#[test]
+fn an_answer_that_breaks_is_no_success_after_all() {
+    let mut book = Book::new();
+    let began = book.now;
+    book.ask(1, What::Served);
+    book.ask(2, What::Served);
+    let broke = book.ending(1, What::Broke, NO_TIME);
+    let left = book.ending(2, What::LeftLater, NO_TIME);
+    book.look_after(MS(500));
+    book.ledger.tell(CANARY, &broke, book.now);
+    book.ledger.tell(CANARY, &left, book.now);
+    let counts = book.slot(began);
+    assert_eq!((counts.requests, counts.players), (Tally::new(2, 1), Tally::new(2, 1)));
+    assert_eq!(counts.served, Tally::new(2, 2));
+    // Its slot may be gone: then it counts where requests begin now.
+    let late = Ending { player: 3, ..broke };
+    (0..300).for_each(|_| book.look_after(MS(10)));
+    let now = book.now;
+    book.ledger.tell(CANARY, &late, now);
+    assert_eq!(book.slot(now).players, Tally::new(1, 1));
+}
+
+#[test]
+fn who_was_slow_by_the_baselines_mark_counts_no_more() {
+    let mut book = Book::new();
+    let gauge = Gauge(Span::Head, Quantile::P95);
+    let (own, mark) = (latency_bucket(12_000), latency_bucket(10_000));
+    let tell = |book: &mut Book, player, what, us| {
+        let ending = book.ending(player, what, us);
+        book.ledger.tell(CANARY, &ending, book.now);
+    };
+    let trials = |book: &Book| {
+        let trials = book.ledger.arms[CANARY].trials[gauge.index()].as_ref();
+        trials.map_or((0, 0), |t| (t.iter().sum::<u32>(), t[mark..].iter().sum::<u32>()))
+    };
+    tell(&mut book, 1, What::Served, 20_000);
+    assert_eq!(trials(&book), (0, 0), "it is not known what is slow");
+    book.ledger.set_slow_from(gauge, Some(Arms::new(own, mark)));
+    book.look_after(MS(1_000));
+    tell(&mut book, 1, What::Served, 20_000);
+    tell(&mut book, 2, What::Served, 11_000);
+    tell(&mut book, 3, What::Served, 1_000);
+    tell(&mut book, 3, What::Served, 1_000);
+    book.look_after(MS(1_000));
+    tell(&mut book, 1, What::Served, 20_000);
+    tell(&mut book, 2, What::Served, 1_000);
+    assert_eq!(trials(&book), (3, 2));
+    // Of those that left it is only certain that they were slow.
+    tell(&mut book, 4, What::Left, 11_000);
+    tell(&mut book, 5, What::Left, 13_000);
+    tell(&mut book, 6, What::TimedOut, NO_TIME);
+    tell(&mut book, 7, What::Failed, NO_TIME);
+    assert_eq!(trials(&book), (5, 4));
+    let all = &book.ledger.arms[CANARY].latencies[0];
+    assert_eq!((all.iter().sum::<u32>(), all[LATENCY_BUCKETS - 1]), (8, 1));
+    assert_eq!(book.ledger.slow_from(gauge), Some(mark));
+}
+
+#[test]
+fn what_began_under_another_split_is_not_timed() {
+    let mut book = Book::new();
+    let old = book.ending(1, What::Served, 5_000);
+    book.ledger.weight_step(2);
+    book.look_after(MS(10));
+    let new = book.ending(2, What::Served, 5_000);
+    book.ledger.tell(CANARY, &old, book.now);
+    book.ledger.tell(CANARY, &new, book.now);
+    assert_eq!(book.ledger.arms[CANARY].latencies[0].iter().sum::<u32>(), 1);
+}
+
+#[test]
+fn a_cycle_ends_when_a_quarter_was_bad_and_ten_seconds_have_passed() {
+    let mut book = Book::new();
+    (0..100).for_each(|player| book.ask(player, What::Served));
+    (0..25).for_each(|player| book.ask(player, What::Failed));
+    book.look_after(MS(11_000));
+    book.ask(0, What::Failed);
+    assert_eq!(book.slot(book.now).players, Tally::new(0, 0), "a quarter, not more");
+    book.ask(25, What::Failed);
+    book.look_after(MS(1_000));
+    book.ask(0, What::Failed);
+    assert_eq!(book.slot(book.now).players, Tally::new(1, 1));
+    assert_eq!(book.ledger.arms[CANARY].failed.len(), 1);
+}
+
+#[test]
+fn refusals_count_once_a_player() {
+    let mut book = Book::new();
+    (0..4).for_each(|_| {
+        book.ask(1, What::Refused);
+        book.look_after(MS(1_000));
+    });
+    book.ask(2, What::Served);
+    assert_eq!(book.ledger.arms[CANARY].refusals, Counter { trials: 2, failures: 1 });
+}
+
+#[test]
+fn slots_are_kept_for_as_long_as_an_outcome_is_waited_for() {
+    let mut book = Book::new();
+    (0..500).for_each(|_| book.look_after(MS(2)));
+    let kept = book.ledger.slots(CANARY, Duration::ZERO).count();
+    assert!((100..=140).contains(&kept), "{kept} slots of a second");
+    book.ledger.wait_for(MS(100));
+    book.look_after(MS(10));
+    assert!(book.ledger.slots(CANARY, Duration::ZERO).count() <= 20);
+}
+
+#[test]
+fn a_start_that_is_counted_in_the_next_slot_waits_in_neither() {
+    let mut book = Book::new();
+    let first = book.now;
+    let ending = book.ending(1, What::Served, 1_000);
+    book.ledger.tell(CANARY, &ending, book.now);
+    book.look_after(MS(10));
+    book.started[CANARY] += 1;
+    book.look_after(MS(10));
+    book.look_after(MS(10));
+    let waits = book.ledger.slots(CANARY, first).map(|(_, (_, counts))| counts.canary.pending);
+    assert_eq!(waits.sum::<u64>(), 0);
+}
+
+proptest! {
+    /// Whatever is told in whatever order, counts fit each other, and no player fails twice in a cycle.
+    #[test]
+    fn counts_fit_each_other(told in prop::collection::vec((0_u16..9, 0_usize..11, 0_u64..30), 1..400)) {
+        let mut book = Book::new();
+        for (player, what, pause) in told {
+            book.ask(player, What::ALL[what]);
+            book.look_after(MS(pause));
+        }
+        let mut failed = 0;
+        for (_, (_, counts)) in book.ledger.slots(CANARY, Duration::ZERO) {
+            let SlotCounts { requests, players, .. } = counts.canary;
+            prop_assert!(players.failures() <= requests.failures());
+            failed += players.failures();
+        }
+        prop_assert!(failed <= 9 * 2, "{} of nine players", failed);
+    }
+}

@@ -1,0 +1,199 @@
+//! How first attempts ended, from the workers to the evaluator.
+//!
+//! Who counts, and for what, is decided by the evaluator (`analysis/ledger.rs`); a worker only says what
+//! happened: 24 bytes in a ring of its own, which the evaluator empties at each look. So the path of a
+//! request pays for three stores, and no line is written by two cores. A ring that is full loses what
+//! comes, and counts it: rates stay what they are.
+//!
+//! What began at the same time is compared. The time is the number of the evaluator's look: a worker notes
+//! it when a request begins, so that nothing is asked of a clock.
+
+use std::sync::{
+    OnceLock,
+    atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+use super::{Counter, PerWorker};
+use crate::analysis::{Ending, What};
+
+/// Endings that a ring holds: what 100,000 requests a second end in 160 ms.
+const CAPACITY: u64 = 1 << 14;
+/// Words of an ending.
+const WORDS: u64 = 3;
+
+/// What all workers say, and the number of the present look.
+#[derive(Debug)]
+pub struct Outcomes {
+    look: AtomicU32,
+    rings: PerWorker<Ring>,
+}
+
+impl Outcomes {
+    /// Rings of so many workers.
+    pub(super) fn new(workers: usize) -> Self {
+        Self { look: AtomicU32::new(1), rings: PerWorker::new(workers) }
+    }
+
+    /// The number of the present look.
+    pub fn look(&self) -> u32 {
+        self.look.load(Relaxed)
+    }
+
+    /// Begins the next look, which is answered. Called by the evaluator only.
+    pub fn next_look(&self) -> u32 {
+        let next = self.look().wrapping_add(1).max(1);
+        self.look.store(next, Relaxed);
+        next
+    }
+
+    /// Says how an attempt ended. Called by `worker` only.
+    pub fn say(&self, worker: usize, ending: Ending) {
+        self.rings.of(worker).push(ending);
+    }
+
+    /// Hears all that was said since the last time. Called by the evaluator only.
+    pub fn hear(&self, mut heard: impl FnMut(Ending)) {
+        self.rings.iter().for_each(|ring| ring.drain(&mut heard));
+    }
+
+    /// Endings that were lost, since nobody heard for too long.
+    pub fn lost(&self) -> u64 {
+        self.rings.sum(|ring| ring.lost.read())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    words: OnceLock<Box<[AtomicU64]>>,
+    written: AtomicU64,
+    read: AtomicU64,
+    lost: Counter,
+}
+
+impl Ring {
+    fn push(&self, ending: Ending) {
+        let words =
+            self.words.get_or_init(|| (0..CAPACITY * WORDS).map(|_| AtomicU64::new(0)).collect());
+        let written = self.written.load(Relaxed);
+        if written - self.read.load(Acquire) >= CAPACITY {
+            return self.lost.add(1);
+        }
+        let at = (written % CAPACITY * WORDS) as usize;
+        if let Some([a, b, c]) = words.get(at..at + WORDS as usize) {
+            let [x, y, z] = pack(ending);
+            a.store(x, Relaxed);
+            b.store(y, Relaxed);
+            c.store(z, Relaxed);
+            self.written.store(written + 1, Release);
+        }
+    }
+
+    fn drain(&self, heard: &mut impl FnMut(Ending)) {
+        let Some(words) = self.words.get() else { return };
+        let (mut read, written) = (self.read.load(Relaxed), self.written.load(Acquire));
+        while read < written {
+            let at = (read % CAPACITY * WORDS) as usize;
+            let word = |n: usize| words[at + n].load(Relaxed);
+            heard(unpack([word(0), word(1), word(2)]));
+            read += 1;
+        }
+        self.read.store(read, Release);
+    }
+}
+
+fn pack(ending: Ending) -> [u64; 3] {
+    let Ending { look, arm, player, network, group, what, head_us, whole_us } = ending;
+    [
+        u64::from(look) << 32 | u64::from(arm),
+        u64::from(player) << 48 | u64::from(network) << 32 | u64::from(group) << 8 | what as u64,
+        u64::from(head_us) << 32 | u64::from(whole_us),
+    ]
+}
+
+fn unpack([a, b, c]: [u64; 3]) -> Ending {
+    Ending {
+        look: (a >> 32) as u32,
+        arm: a as u32,
+        player: (b >> 48) as u16,
+        network: (b >> 32) as u16,
+        group: (b >> 8) as u8,
+        what: What::ALL[usize::from(b as u8) % What::ALL.len()],
+        head_us: (c >> 32) as u32,
+        whole_us: c as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(n: u32) -> Ending {
+        Ending {
+            look: n,
+            arm: n ^ 0xFFFF_FFFF,
+            player: n as u16,
+            network: !(n as u16),
+            group: n as u8,
+            what: What::ALL[n as usize % What::ALL.len()],
+            head_us: n.wrapping_mul(40_503),
+            whole_us: u32::MAX - n,
+        }
+    }
+
+    fn heard(outcomes: &Outcomes) -> Vec<Ending> {
+        let mut all = Vec::new();
+        outcomes.hear(|ending| all.push(ending));
+        all
+    }
+
+    #[test]
+    fn what_workers_say_is_heard_once_and_as_it_was_said() {
+        let outcomes = Outcomes::new(2);
+        assert_eq!(heard(&outcomes), []);
+        let all: Vec<Ending> = (0..100).map(ending).collect();
+        all.iter().for_each(|ending| outcomes.say(0, *ending));
+        outcomes.say(1, ending(7));
+        assert_eq!(heard(&outcomes), [&all[..], &[ending(7)]].concat());
+        assert_eq!((heard(&outcomes), outcomes.lost()), (vec![], 0));
+    }
+
+    #[test]
+    fn a_full_ring_loses_what_comes_and_says_so() {
+        let outcomes = Outcomes::new(1);
+        (0..CAPACITY as u32 + 5).for_each(|n| outcomes.say(0, ending(n)));
+        assert_eq!((heard(&outcomes).len() as u64, outcomes.lost()), (CAPACITY, 5));
+        outcomes.say(0, ending(3));
+        assert_eq!(heard(&outcomes), [ending(3)]);
+    }
+
+    #[test]
+    fn a_worker_and_the_evaluator_agree_while_both_are_busy() {
+        let outcomes = Outcomes::new(1);
+        let (mut next, all) = (0, 200_000);
+        std::thread::scope(|scope| {
+            let said = scope.spawn(|| (0..all).for_each(|n| outcomes.say(0, ending(n))));
+            loop {
+                let is_last = said.is_finished();
+                outcomes.hear(|heard| {
+                    // Some may be lost between two, but none is torn or comes twice.
+                    assert!(heard.look >= next, "{} after {next}", heard.look);
+                    assert_eq!(heard, ending(heard.look));
+                    next = heard.look + 1;
+                });
+                if is_last {
+                    break;
+                }
+            }
+        });
+        assert!(next > 0 && outcomes.lost() < u64::from(all));
+    }
+
+    #[test]
+    fn looks_are_numbered_and_never_0() {
+        let outcomes = Outcomes::new(1);
+        assert_eq!((outcomes.look(), outcomes.next_look(), outcomes.look()), (1, 2, 2));
+    }
+}

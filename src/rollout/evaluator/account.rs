@@ -1,0 +1,108 @@
+//! The account of a stratum: what its requests did, all together and by named route.
+
+use std::time::Duration;
+
+use crate::{
+    analysis::{Ending, Gauge, Ledger, Quantile, Reference, slow_in_canary},
+    registry::{EvidenceState, Outcomes},
+    snapshot::Stratum,
+};
+
+/// Least and largest time after which a request without an answer has failed, unless the file says so: ten
+/// times the baseline's p99 between them.
+const LEAST_DEADLINE: Duration = Duration::from_secs(1);
+const LARGEST_DEADLINE: Duration = Duration::from_secs(30);
+const OF_P99: u32 = 10;
+
+/// The ledgers of a stratum.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) all: Ledger,
+    /// Of the named routes, in the order of the limits.
+    pub(super) named: Vec<Ledger>,
+}
+
+impl Account {
+    pub(super) fn new(
+        stratum: &Stratum,
+        baseline: u16,
+        outcomes: &Outcomes,
+        now: Duration,
+    ) -> Self {
+        let (versions, look) = (stratum.arms.len(), outcomes.look());
+        let new = || Ledger::new(versions, baseline.into(), stratum.networks, look, now);
+        let mut account = Self { all: new(), named: stratum.named.iter().map(|_| new()).collect() };
+        account.wait_for(stratum, None);
+        account
+    }
+
+    /// Begins the look number `look`.
+    pub(super) fn look(&mut self, stratum: &Stratum, look: u32, now: Duration) {
+        let started = |state: &EvidenceState| state.cells.sum(|cells| cells.started.read());
+        let all: Vec<u64> = stratum.arms.iter().map(|arm| started(&arm.attempts)).collect();
+        self.all.look(look, &all, now);
+        for (ledger, named) in self.named.iter_mut().zip(&stratum.named) {
+            let all: Vec<u64> = named.arms.iter().map(|arm| started(arm)).collect();
+            ledger.look(look, &all, now);
+        }
+    }
+
+    /// Takes in how an attempt at `version` ended, on the named route of that number, if on one.
+    pub(super) fn tell(
+        &mut self,
+        version: u16,
+        named: Option<usize>,
+        ending: &Ending,
+        now: Duration,
+    ) {
+        self.all.tell(version.into(), ending, now);
+        if let Some(ledger) = named.and_then(|named| self.named.get_mut(named)) {
+            ledger.tell(version.into(), ending, now);
+        }
+    }
+
+    /// Says that the split changed before the look number `look`.
+    pub(super) fn weight_step(&mut self, look: u32) {
+        self.ledgers().for_each(|ledger| ledger.weight_step(look));
+    }
+
+    /// Has everybody count, as in a new comparison.
+    pub(super) fn begin_cycles(&mut self, now: Duration) {
+        self.ledgers().for_each(|ledger| ledger.begin_cycles(now));
+    }
+
+    /// Takes over from when on what is slow, as the baseline's latency in `reference` tells.
+    pub(super) fn learn(&mut self, stratum: &Stratum, gauge: Gauge, reference: &Reference) {
+        let tolerance = match gauge.1 {
+            Quantile::P95 => stratum.limits.p95,
+            Quantile::P99 => stratum.limits.p99,
+        };
+        let first = gauge.1.threshold(reference).zip(tolerance).map(|(first, tolerance)| {
+            crate::analysis::Arms::new(slow_in_canary(first, tolerance), first)
+        });
+        self.all.set_slow_from(gauge, first);
+    }
+
+    /// Takes over how long an outcome is waited for, as the baseline's `p99` tells.
+    pub(super) fn wait_for(&mut self, stratum: &Stratum, p99: Option<Duration>) {
+        let learnt = p99
+            .map_or(LEAST_DEADLINE, |p99| (p99 * OF_P99).clamp(LEAST_DEADLINE, LARGEST_DEADLINE));
+        let deadline = stratum.deadline.unwrap_or(learnt);
+        stratum.state.set_deadline(deadline);
+        self.ledgers().for_each(|ledger| ledger.wait_for(horizon(deadline)));
+    }
+
+    /// The age from which on a slot is final: its requests have failed by then, or ended.
+    pub(super) fn horizon(stratum: &Stratum) -> Duration {
+        horizon(stratum.state.deadline().unwrap_or(LEAST_DEADLINE))
+    }
+
+    fn ledgers(&mut self) -> impl Iterator<Item = &mut Ledger> {
+        std::iter::once(&mut self.all).chain(&mut self.named)
+    }
+}
+
+/// A moment more than the deadline, since a worker that is busy notices late.
+fn horizon(deadline: Duration) -> Duration {
+    deadline + deadline / 50
+}
