@@ -67,6 +67,7 @@ fn look(c: &mut Criterion) {
                         player: rng.u16(..),
                         network: 0,
                         group: 0,
+                        fresh: false,
                         what: What::Served,
                         head_us: us,
                         whole_us: us,

@@ -413,7 +413,7 @@ impl Service {
         if let Some(rule) = rule {
             return Some(Assigned::to(rule.version, AssignedBy::Rule));
         }
-        let version = self.split.assign(key.value)?;
+        let (version, bucket) = self.split.assign_and_tell(key.value)?;
         let by = match self.split.needs_key() {
             true => AssignedBy::Cohort(key.source),
             false => AssignedBy::Only,
@@ -421,7 +421,7 @@ impl Service {
         if !is_counted {
             return Some(Assigned::to(version, by));
         }
-        let player = Player::of(key.value);
+        let player = Player(bucket);
         let asks = self.compared.as_ref().is_some_and(|compared| compared.asks_players());
         let diverted = version != self.baseline
             && asks

@@ -93,6 +93,8 @@ pub struct Ending {
     pub network: u16,
     /// The endpoint's group.
     pub group: u8,
+    /// A connection was made for it.
+    pub fresh: bool,
     /// What happened.
     pub what: What,
     /// Microseconds from when the request was with the endpoint to the head of its answer, or until the
@@ -270,6 +272,11 @@ pub type SlotView = (Option<Duration>, Arms<SlotCounts>);
 /// Slots that the longest wait for an outcome is divided into.
 const SLOTS: u32 = 128;
 
+/// Slots before and after one that are of about the same time.
+const ABOUT: usize = 2;
+/// One failure of so many requests of the baseline is trouble that versions share.
+const OF_TROUBLE: u64 = 10;
+
 /// The account of a stratum.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -293,7 +300,14 @@ pub struct Ledger {
     /// The look from which on requests are of the present split.
     epoch_look: u32,
     turned: Duration,
+    /// Requests of the baseline lately, on kept connections and on such that were made for them.
+    connections: [u64; 2],
 }
+
+/// A baseline that makes a connection for so many of its requests per kept one keeps none.
+const KEEPS_NONE: u64 = 9;
+/// Requests of it without which that is not known; twice as many are remembered.
+const KNOWS_CONNECTIONS: u64 = 1_000;
 
 impl Ledger {
     /// An account of so many `versions`, of which one is the `baseline`, of requests that began from the
@@ -315,6 +329,7 @@ impl Ledger {
             started: vec![0; versions],
             epoch_look: look,
             turned: now,
+            connections: [0; 2],
         };
         ledger.begin_cycles(now);
         ledger
@@ -411,6 +426,21 @@ impl Ledger {
         }
     }
 
+    /// Whether the baseline serves what began about the look number `look`: else a failure of that time is
+    /// nobody's own. What waits speaks against it.
+    pub fn baseline_serves(&self, look: u32) -> bool {
+        let at = self.slots.partition_point(|slot| slot.first_look <= look);
+        let about = at.saturating_sub(ABOUT + 1)..(at + ABOUT).min(self.slots.len());
+        let (mut started, mut ended, mut failed) = (0, 0, 0);
+        for slot in self.slots.range(about) {
+            let counts = &slot.arms[self.baseline];
+            started += slot.started[self.baseline];
+            ended += counts.ended;
+            failed += counts.requests.failures();
+        }
+        at > 0 && 2 * ended >= started && OF_TROUBLE * failed <= ended
+    }
+
     fn settle(&mut self, version: usize, slot: Option<usize>, ending: &Ending) {
         let (networks, what) = (self.networks, ending.what);
         let failed = matches!(what, What::Failed | What::TimedOut);
@@ -492,6 +522,16 @@ impl Ledger {
         if ending.look < self.epoch_look || ending.what == What::Failed {
             return;
         }
+        if version == self.baseline && span == Span::Head {
+            self.connections[usize::from(ending.fresh)] += 1;
+            if self.connections.iter().sum::<u64>() > 2 * KNOWS_CONNECTIONS {
+                self.connections = self.connections.map(|count| count / 2);
+            }
+        }
+        // A new connection takes the endpoint time, too, and a version of few requests has more of them.
+        if ending.fresh && !self.keeps_no_connections() {
+            return;
+        }
         let us = if span == Span::Head { ending.head_us } else { ending.whole_us };
         let never = ending.what == What::TimedOut && span == Span::Head;
         if us == NO_TIME && !never {
@@ -517,6 +557,13 @@ impl Ledger {
                 trials[bucket] = trials[bucket].wrapping_add(1);
             }
         }
+    }
+
+    /// Whether the baseline makes a connection for nearly every request, so that nothing else can be
+    /// compared.
+    fn keeps_no_connections(&self) -> bool {
+        let [kept, made] = self.connections;
+        kept + made >= KNOWS_CONNECTIONS && made > KEEPS_NONE * kept
     }
 
     /// Slots from the one on that began at `from` or later, of version number `canary` and the baseline:

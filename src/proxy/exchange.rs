@@ -430,7 +430,8 @@ impl Exchange {
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
                 keep_client,
-                is_stream: plan.manner.grpc || head.is_event_stream,
+                is_stream: plan.manner.grpc
+                    || (plan.route().evidence.is_some() && head.is_event_stream()),
             };
             self.answer.consume(head_bytes);
             return Ok(Some(answer));

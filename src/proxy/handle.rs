@@ -186,12 +186,15 @@ async fn forward(
         let (upstream, reused) = match kept {
             Some(link) => (link, true),
             None => match link(worker, service, version, chosen, fresh, patience).await {
-                Ok(made) => {
+                Ok((link, reused)) => {
                     // Nor is a version slower because fewer of its connections are kept.
+                    if !reused {
+                        tally.connected();
+                    }
                     if !uploading {
                         tally.asked(Instant::now());
                     }
-                    made
+                    (link, reused)
                 }
                 Err(fault) => {
                     tally.failed(fault);
@@ -304,23 +307,29 @@ async fn answer(
 ) -> After {
     let Some(exchange) = begun else { return After::Close };
     client.answering = true;
-    let mut stall = Stall::new(tally.patience().filter(|_| !answer.is_stream));
     if answer.is_stream {
         tally.streams();
     }
+    let mut stall = None;
     let relayed = poll_fn(|cx| {
         let polled = exchange.poll_answer(cx, client, plan, out, &mut answer);
         if polled.is_pending() {
             tally.goes_on();
+            let stall = stall.get_or_insert_with(|| Stall::new(tally.patience()));
             // What waits for the client is the client's.
-            if stall.is_due(client, answer.body_bytes()) && !answer.waits_for_client(out) {
+            if !answer.is_stream
+                && stall.is_due(client, answer.body_bytes())
+                && !answer.waits_for_client(out)
+            {
                 tally.late();
             }
         }
         polled
     });
     let relayed = relayed.await;
-    client.deadline.notice_at(None);
+    if stall.is_some() {
+        client.deadline.notice_at(None);
+    }
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
     tally.bytes_out = answer.body_bytes();
     if let Some(status) = exchange.grpc_status().filter(|_| plan.manner.grpc) {

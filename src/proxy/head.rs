@@ -37,7 +37,6 @@ pub(super) enum Known {
     Forwarded,
     RequestId,
     Date,
-    ContentType,
     Other,
 }
 
@@ -55,7 +54,6 @@ fn known(name: &str) -> Known {
         9 if is("forwarded") => Known::Forwarded,
         10 if is("connection") => Known::Connection,
         10 if is("keep-alive") => Known::KeepAlive,
-        12 if is("content-type") => Known::ContentType,
         12 if is("x-request-id") => Known::RequestId,
         14 if is("content-length") => Known::ContentLength,
         15 if is("x-forwarded-for") => Known::XForwarded,
@@ -337,8 +335,6 @@ pub(super) struct ResponseHead<'h, 'b> {
     pub(super) names_fields: bool,
     /// There is a `Date`, and `Connection` does not name it: it goes on.
     pub(super) has_date: bool,
-    /// Its body is server-sent events.
-    pub(super) is_event_stream: bool,
     /// The protocol that a 101 goes on in.
     pub(super) upgrade: Option<&'b [u8]>,
 }
@@ -349,11 +345,18 @@ impl<'b> ResponseHead<'_, 'b> {
         self.headers.iter().zip(self.kinds)
     }
 
+    /// Whether its body is server-sent events. Asked only of what has no length: one that has ends.
+    pub(super) fn is_event_stream(&self) -> bool {
+        let types = self.headers.iter().filter(|f| f.name.eq_ignore_ascii_case("content-type"));
+        !matches!(self.framing, Framing::Length(_))
+            && types.into_iter().any(|f| is_event_stream(f.value))
+    }
+
     /// The fields that the proxy only passes on, to be read, and made such that are not
     /// passed on.
     pub(super) fn others(&mut self) -> impl Iterator<Item = (&Header<'b>, &mut Known)> {
         let all = self.headers.iter().zip(&mut self.kinds);
-        all.filter(|(_, kind)| matches!(kind, Known::Other | Known::ContentType))
+        all.filter(|(_, kind)| **kind == Known::Other)
     }
 }
 
@@ -386,7 +389,6 @@ pub(super) fn parse_response<'h, 'b>(
         keep_alive_seconds: None,
         names_fields: false,
         has_date: false,
-        is_event_stream: false,
         upgrade: None,
     };
     let mut framing = FramingFields::default();
@@ -408,7 +410,6 @@ pub(super) fn parse_response<'h, 'b>(
             }
             Known::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
             Known::Date => head.has_date = true,
-            Known::ContentType => head.is_event_stream = is_event_stream(field.value),
             Known::Upgrade => head.upgrade = Some(field.value),
             _ => {}
         }

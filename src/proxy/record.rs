@@ -79,7 +79,13 @@ impl<'a> Tally<'a> {
 
     /// The request is with the endpoint, or on its way on a connection that is there.
     pub(super) fn asked(&mut self, now: Instant) {
-        self.trial.asked(self.subject(), now);
+        let at_once = self.endpoint.is_some_and(|(_, began)| began == now);
+        self.trial.asked(self.subject(), now, at_once);
+    }
+
+    /// A connection was made for the attempt.
+    pub(super) fn connected(&mut self) {
+        self.trial.connected();
     }
 
     fn subject(&self) -> Subject<'a> {
@@ -109,7 +115,7 @@ impl<'a> Tally<'a> {
                 endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
             }
         }
-        self.trial.answered(self.subject(), status, now);
+        self.trial.answered(self.subject(), status, now, self.upstream_us);
     }
 
     /// The connection goes on in another protocol: what is judged is over.

@@ -87,7 +87,7 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
     for (field, kind) in request.fields() {
         match kind {
             Known::Forwarded if origin.forwarded.is_none() => continue,
-            Known::Other | Known::ContentType | Known::Date | Known::Forwarded => {
+            Known::Other | Known::Date | Known::Forwarded => {
                 if request.names_fields && names(request.headers, field.name.as_bytes()) {
                     continue;
                 }
@@ -177,7 +177,6 @@ pub(super) fn write_response(
         match kind {
             // These are an end-to-end matter in answers.
             Known::Other
-            | Known::ContentType
             | Known::Date
             | Known::Expect
             | Known::Host

@@ -31,6 +31,10 @@ pub(super) struct Trial {
     look: u32,
     /// When the request was with the endpoint; nothing while it is on its way.
     asked: Option<Instant>,
+    /// That was when the attempt began.
+    at_once: bool,
+    /// A connection was made for it.
+    fresh: bool,
     /// Its answer lasts for as long as it likes.
     is_stream: bool,
 }
@@ -52,15 +56,20 @@ impl Trial {
     pub(super) fn new(plan: &Plan) -> Self {
         let counts = plan.route().evidence.is_some() && plan.is_by_chance();
         let stage = if counts { Stage::Waiting } else { Stage::Done };
-        Self { stage, look: 0, asked: None, is_stream: false }
+        Self { stage, look: 0, asked: None, at_once: false, fresh: false, is_stream: false }
     }
 
-    /// The request is about to be with the endpoint.
-    pub(super) fn asked(&mut self, of: Subject<'_>, now: Instant) {
+    /// The request is about to be with the endpoint. `at_once`: as the attempt begins.
+    pub(super) fn asked(&mut self, of: Subject<'_>, now: Instant, at_once: bool) {
         if self.stage == Stage::Waiting {
-            self.asked = Some(now);
+            (self.asked, self.at_once) = (Some(now), at_once);
             self.begin(of);
         }
+    }
+
+    /// A connection was made for the attempt.
+    pub(super) fn connected(&mut self) {
+        self.fresh = true;
     }
 
     fn begin(&mut self, of: Subject<'_>) {
@@ -81,8 +90,8 @@ impl Trial {
         }
     }
 
-    /// The head of an answer came.
-    pub(super) fn answered(&mut self, of: Subject<'_>, status: u16, now: Instant) {
+    /// The head of an answer came, so many microseconds after the attempt began.
+    pub(super) fn answered(&mut self, of: Subject<'_>, status: u16, now: Instant, attempt_us: u32) {
         if self.stage != Stage::Waiting {
             return;
         }
@@ -90,7 +99,9 @@ impl Trial {
             return self.failed(of, false);
         }
         let what = if (400..500).contains(&status) { What::Refused } else { What::Served };
-        self.stage = Stage::Answered { what, head_us: self.since_asked(of, now) };
+        let is_known = self.at_once && !of.endpoint.is_some_and(EndpointState::warms_up);
+        let head_us = if is_known { attempt_us } else { self.since_asked(of, now) };
+        self.stage = Stage::Answered { what, head_us };
     }
 
     /// The answer does not come at once.
@@ -142,12 +153,18 @@ impl Trial {
 
     /// The answer is whole, or what was answered in a version's place.
     pub(super) fn ended(&mut self, of: Subject<'_>, now: Instant, carried: &amounts::Carried) {
-        let whole_us = if self.is_stream { NO_TIME } else { self.since_asked(of, now) };
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Done => return,
             Stage::Waiting => return self.settle(of, What::Failed, NO_TIME, NO_TIME),
-            Stage::Answered { what, head_us } => self.settle(of, what, head_us, whole_us),
-            Stage::Said => self.say(of, What::Whole, NO_TIME, whole_us),
+            // What came in one piece took no time beyond its head.
+            Stage::Answered { what, head_us } if !self.is_stream => {
+                self.settle(of, what, head_us, head_us);
+            }
+            Stage::Answered { what, head_us } => self.settle(of, what, head_us, NO_TIME),
+            Stage::Said if !self.is_stream => {
+                self.say(of, What::Whole, NO_TIME, self.since_asked(of, now));
+            }
+            Stage::Said => {}
         }
         pay(of, carried);
     }
@@ -200,6 +217,7 @@ impl Trial {
             player: plan.decision.player.0,
             network: plan.network.map_or(0, |network| network.0),
             group: endpoint.map_or(0, |endpoint| endpoint.group),
+            fresh: self.fresh,
             what,
             head_us,
             whole_us,

@@ -105,10 +105,14 @@ impl Ring {
 }
 
 fn pack(ending: Ending) -> [u64; 3] {
-    let Ending { look, arm, player, network, group, what, head_us, whole_us } = ending;
+    let Ending { look, arm, player, network, group, fresh, what, head_us, whole_us } = ending;
     [
         u64::from(look) << 32 | u64::from(arm),
-        u64::from(player) << 48 | u64::from(network) << 32 | u64::from(group) << 8 | what as u64,
+        u64::from(player) << 48
+            | u64::from(network) << 32
+            | u64::from(fresh) << 16
+            | u64::from(group) << 8
+            | what as u64,
         u64::from(head_us) << 32 | u64::from(whole_us),
     ]
 }
@@ -120,6 +124,7 @@ fn unpack([a, b, c]: [u64; 3]) -> Ending {
         player: (b >> 48) as u16,
         network: (b >> 32) as u16,
         group: (b >> 8) as u8,
+        fresh: b >> 16 & 1 == 1,
         what: What::ALL[usize::from(b as u8) % What::ALL.len()],
         head_us: (c >> 32) as u32,
         whole_us: c as u32,
@@ -137,6 +142,7 @@ mod tests {
             player: n as u16,
             network: !(n as u16),
             group: n as u8,
+            fresh: n.is_multiple_of(3),
             what: What::ALL[n as usize % What::ALL.len()],
             head_us: n.wrapping_mul(40_503),
             whole_us: u32::MAX - n,

@@ -280,10 +280,12 @@ impl Evaluator {
             let Some(place) = self.places.get(&ending.arm) else { return };
             let Some(service) = snapshot.services.get(place.service) else { return };
             let Some(watch) = self.services.get_mut(&service.name) else { return };
-            watch.questions.tell(service, place.version, &ending);
-            if let Some(account) = watch.accounts.get_mut(place.stratum) {
-                account.tell(place.version, place.named, &ending, now);
-            }
+            let Some(account) = watch.accounts.get_mut(place.stratum) else { return };
+            account.tell(place.version, place.named, &ending, now);
+            // One that was asked elsewhere has no look of its own.
+            let began = if ending.look == 0 { look - 1 } else { ending.look };
+            let serves = || account.all.baseline_serves(began);
+            watch.questions.tell(service, place.version, &ending, serves);
         });
     }
 

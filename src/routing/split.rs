@@ -17,6 +17,9 @@ use crate::config::units::Weight;
 /// Separates the parts of what is hashed; cannot occur in names, and keys are last.
 const SEPARATOR: u8 = 0x1F;
 
+/// Bits of a hash that [`unit`] leaves out.
+const UNDECIDED: u16 = (1 << 12) - 1;
+
 /// More than the errors of rounding in a score add up to, so that a bound decides as the score would.
 const ROUNDING: f64 = 1.0 + 1e-9;
 
@@ -68,13 +71,22 @@ impl Split {
 
     /// The version of the player with `key`; nothing if no version has weight.
     pub fn assign(&self, key: &[u8]) -> Option<u16> {
+        self.assign_and_tell(key).map(|(version, _)| version)
+    }
+
+    /// The same, and the bucket by which the comparison knows the player. It is made of the bits of the
+    /// hashes that do not decide the version, so that it is independent of that; where one version has all
+    /// the weight, of a hash of the key alone.
+    pub fn assign_and_tell(&self, key: &[u8]) -> Option<(u16, u16)> {
         match &*self.arms {
             [] => None,
-            [only] => Some(only.version),
+            [only] => Some((only.version, (xxh3_64(key) >> 48) as u16)),
             arms => {
-                let mut best = (f64::INFINITY, arms[0].version);
+                let (mut best, mut bucket) = ((f64::INFINITY, arms[0].version), 0_u16);
                 for arm in arms {
-                    let unit = unit(arm.hash(key));
+                    let hash = arm.hash(key);
+                    bucket = bucket.rotate_left(7) ^ (hash as u16 & UNDECIDED);
+                    let unit = unit(hash);
                     // Since -ln(u) >= 1 - u, most lighter versions have lost before the logarithm.
                     if 1.0 - unit > best.0 * arm.weight * ROUNDING {
                         continue;
@@ -84,7 +96,7 @@ impl Split {
                         best = (score, arm.version);
                     }
                 }
-                Some(best.1)
+                Some((best.1, bucket))
             }
         }
     }
@@ -196,6 +208,25 @@ mod tests {
         // Five standard deviations of a binomial share.
         let slack = 5.0 * (0.6 * 0.4 / f64::from(total)).sqrt();
         assert!((share - 0.6).abs() < slack, "b took {share} of the emptied version's players");
+    }
+
+    #[test]
+    fn buckets_of_players_are_many_and_say_nothing_of_the_version() {
+        let split = split("release-42", &[("v1", 75.0), ("v2", 25.0)]);
+        let (mut buckets, mut by_half) = (std::collections::HashSet::new(), [[0_u32; 2]; 2]);
+        for player in 0..40_000 {
+            let key = format!("player-{player}");
+            let (version, bucket) = split.assign_and_tell(key.as_bytes()).expect("a version");
+            assert_eq!(split.assign(key.as_bytes()), Some(version));
+            buckets.insert(bucket);
+            by_half[usize::from(bucket & 1)][usize::from(version)] += 1;
+        }
+        // 65,536 (1 - exp(-40,000 / 65,536)) = 29,940 are expected.
+        assert!((29_600..30_300).contains(&buckets.len()), "{}", buckets.len());
+        for [v1, v2] in by_half {
+            let share = f64::from(v2) / f64::from(v1 + v2);
+            assert!((0.24..0.26).contains(&share), "{by_half:?}");
+        }
     }
 
     #[test]

@@ -32,7 +32,8 @@ impl Book {
 
     fn ending(&self, player: u16, what: What, head_us: u32) -> Ending {
         let (look, arm, whole_us) = (self.look, 0, NO_TIME);
-        Ending { look, arm, player, network: player / 4, group: 2, what, head_us, whole_us }
+        let (network, group, fresh) = (player / 4, 2, false);
+        Ending { look, arm, player, network, group, fresh, what, head_us, whole_us }
     }
 
     fn ask(&mut self, player: u16, what: What) {
@@ -159,6 +160,23 @@ fn who_was_slow_by_the_baselines_mark_counts_no_more() {
 }
 
 #[test]
+fn a_request_is_timed_on_a_kept_connection_unless_the_baseline_keeps_none() {
+    let mut book = Book::new();
+    let tell = |book: &mut Book, version, fresh| {
+        let ending = Ending { fresh, ..book.ending(1, What::Served, 5_000) };
+        book.ledger.tell(version, &ending, book.now);
+    };
+    let timed = |book: &Book| book.ledger.arms[CANARY].latencies[0].iter().sum::<u32>();
+    (0..2_000).for_each(|n| tell(&mut book, 0, n % 5 > 0));
+    tell(&mut book, CANARY, true);
+    tell(&mut book, CANARY, false);
+    assert_eq!(timed(&book), 1);
+    (0..4_000).for_each(|_| tell(&mut book, 0, true));
+    tell(&mut book, CANARY, true);
+    assert_eq!(timed(&book), 2, "there is nothing else to compare");
+}
+
+#[test]
 fn what_began_under_another_split_is_not_timed() {
     let mut book = Book::new();
     let old = book.ending(1, What::Served, 5_000);
@@ -219,6 +237,37 @@ fn a_start_that_is_counted_in_the_next_slot_waits_in_neither() {
     book.look_after(MS(10));
     let waits = book.ledger.slots(CANARY, first).map(|(_, (_, counts))| counts.canary.pending);
     assert_eq!(waits.sum::<u64>(), 0);
+}
+
+#[test]
+fn a_failure_while_the_baseline_fails_or_hangs_is_nobodys_own() {
+    let mut book = Book::new();
+    let tell = |book: &mut Book, what| {
+        let ending = book.ending(book.started[0] as u16, what, 1_000);
+        book.ledger.tell(0, &ending, book.now);
+    };
+    let look = |book: &mut Book, served: u32, failed: u32, hung: u64| {
+        let look = book.look;
+        (0..served).for_each(|_| tell(book, What::Served));
+        (0..failed).for_each(|_| tell(book, What::Failed));
+        book.started[0] += u64::from(served + failed) + hung;
+        book.look_after(MS(10));
+        look
+    };
+    assert!(!book.ledger.baseline_serves(0), "nothing is known of that time");
+    let good = look(&mut book, 20, 0, 0);
+    assert!(book.ledger.baseline_serves(good));
+    for _ in 0..5 {
+        look(&mut book, 20, 1, 2);
+    }
+    assert!(book.ledger.baseline_serves(book.look), "as ever");
+    let mut last = 0;
+    (0..6).for_each(|_| last = look(&mut book, 15, 5, 0));
+    assert!(!book.ledger.baseline_serves(last));
+    (0..6).for_each(|_| last = look(&mut book, 4, 0, 16));
+    assert!(!book.ledger.baseline_serves(last));
+    (0..6).for_each(|_| last = look(&mut book, 20, 0, 0));
+    assert!(book.ledger.baseline_serves(last));
 }
 
 proptest! {

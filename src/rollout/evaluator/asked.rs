@@ -24,8 +24,15 @@ impl Questions {
         Self { asking: Asking::default(), before: Arms::default(), let_go: now }
     }
 
-    /// Takes in how a request to `version` of `service` ended.
-    pub(super) fn tell(&mut self, service: &Service, version: u16, ending: &Ending) {
+    /// Takes in how a request to `version` of `service` ended, which began at a time at which the baseline
+    /// `serves`: else it says nothing of version or player that failed.
+    pub(super) fn tell(
+        &mut self,
+        service: &Service,
+        version: u16,
+        ending: &Ending,
+        serves: impl FnOnce() -> bool,
+    ) {
         let (asked, failed) = match ending.what {
             What::Served | What::Refused => (false, false),
             What::Failed | What::TimedOut | What::Broke => (false, true),
@@ -33,6 +40,9 @@ impl Questions {
             What::AskedFailed => (true, true),
             What::Void | What::Left | What::LeftLater | What::Whole => return,
         };
+        if (failed || asked) && !serves() {
+            return;
+        }
         let is_baseline = version == service.baseline;
         let diverts = self.asking.note(ending.player, is_baseline, asked, failed);
         if diverts && service.compared.as_ref().is_some_and(|compared| compared.asks_players()) {

@@ -102,7 +102,8 @@ impl Stage {
         let (player, network) = (player.0, network.0);
         let arm = evidence.number(version);
         let (head_us, whole_us) = (us, us);
-        let ending = Ending { look, arm, player, network, group, what, head_us, whole_us };
+        let fresh = false;
+        let ending = Ending { look, arm, player, network, group, fresh, what, head_us, whole_us };
         evidence.outcomes.say(0, ending);
     }
 
