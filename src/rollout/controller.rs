@@ -206,6 +206,11 @@ impl Controller {
         self.shared.snapshot.load_full()
     }
 
+    /// Outcomes of requests that the comparison did not hear.
+    pub fn outcomes_lost(&self) -> u64 {
+        self.registry.outcomes().lost()
+    }
+
     /// Whether the process is to end.
     pub fn is_draining(&self) -> bool {
         self.draining

@@ -189,6 +189,7 @@ impl Observatory {
             reloads_rejected: controller.reloads().rejected,
             access_log: controller.access_log_lost(),
             worker_panics: shared.cells.sum(|c| c.panics.read()),
+            outcomes_lost: controller.outcomes_lost(),
             samples_lost: shared.cells.sum(|c| c.samples_lost.read()),
             http2_floods: shared.cells.sum(|c| c.floods.read()),
             alert_posts: controller.webhooks().clone().into_iter().collect(),

@@ -52,6 +52,8 @@ pub struct Scrape {
     pub worker_panics: u64,
     /// Latency samples that workers dropped.
     pub samples_lost: u64,
+    /// Outcomes of requests that the comparison did not hear.
+    pub outcomes_lost: u64,
     /// Connections of HTTP/2 ended for a flood of frames.
     pub http2_floods: u64,
     /// Version of Tidegate.

@@ -38,15 +38,7 @@ pub(super) struct Stage {
 impl Stage {
     /// A service with this `eject`, whose canary has no share.
     pub(super) fn new(eject: &str) -> Self {
-        let config = parse(&format!(
-            "listen: [ {{ address: '127.0.0.1:0' }} ]\n\
-            services:\n  game-api:\n    baseline: v41\n    weights: {{ v41: 100, v42: 0 }}\n\
-            \x20   cohort: {{ key: [ client-ip ] }}\n    eject: {eject}\n    versions:\n\
-            \x20     v41: {{ endpoints: [ '127.0.0.1:9001' ] }}\n\
-            \x20     v42: {{ endpoints: [ '127.0.0.1:9002' ] }}\n\
-            routes: [ {{ service: game-api }} ]\n"
-        ));
-        let config = config.unwrap_or_else(|problems| panic!("{problems:?}"));
+        let config = Self::config(eject);
         let mut registry = Registry::new(1);
         let (overrides, decided) = (Overrides::new(), Decided::default());
         let snapshot = compile(&config, &overrides, &decided, &mut registry);
@@ -63,6 +55,30 @@ impl Stage {
         };
         assert_eq!(stage.look_after(Duration::ZERO), []);
         stage
+    }
+
+    fn config(eject: &str) -> Config {
+        let config = parse(&format!(
+            "listen: [ {{ address: '127.0.0.1:0' }} ]\n\
+            services:\n  game-api:\n    baseline: v41\n    weights: {{ v41: 100, v42: 0 }}\n\
+            \x20   cohort: {{ key: [ client-ip ] }}\n    eject: {eject}\n    versions:\n\
+            \x20     v41: {{ endpoints: [ '127.0.0.1:9001' ] }}\n\
+            \x20     v42: {{ endpoints: [ '127.0.0.1:9002' ] }}\n\
+            routes: [ {{ service: game-api }} ]\n"
+        ));
+        config.unwrap_or_else(|problems| panic!("{problems:?}"))
+    }
+
+    /// Takes over another `eject`, as a reload does.
+    fn reload(&mut self, eject: &str) {
+        self.config = Self::config(eject);
+        self.snapshot = compile(&self.config, &self.overrides, &self.decided, &mut self.registry);
+    }
+
+    /// The evidence against the canary, in nats.
+    fn evidence(&self) -> Option<f64> {
+        let mut verdicts = self.evaluator.verdicts(&self.snapshot, "game-api", self.now);
+        verdicts.next().and_then(|(_, _, verdict)| verdict.log_evidence)
     }
 
     /// Gives the canary this share of players.
@@ -194,6 +210,67 @@ fn the_baselines_latency_is_known_before_a_rollout_and_after_it() {
         assert!(looks.is_some_and(|looks| looks <= 6), "after {looks:?}");
         stage.set_share(0.0);
         assert_eq!(words(&stage.serve(100)), [""; 0], "the ejection said it");
+    }
+}
+
+#[test]
+fn another_certainty_keeps_the_evidence_and_another_question_does_not() {
+    let mut stage = Stage::new("{ errors: {}, alpha: 1e-9, mode: advise }");
+    stage.set_share(0.2);
+    stage.pass(5, [1_000, 1_000]);
+    stage.pass(1, [1_000, 20]);
+    let before = stage.evidence().expect("some");
+    assert!(before > 0.0, "{before}");
+    stage.reload("{ errors: {}, alpha: 1e-9, minimum_failures: 4 }");
+    assert_eq!(words(&stage.look_after(Duration::from_millis(1))), [""; 0]);
+    assert_eq!(stage.evidence(), Some(before));
+    // What is now demanded is there already, and a block shows it.
+    stage.reload("{ errors: {}, alpha: 0.4 }");
+    let found = stage.pass(1, [1_000, 20]);
+    let suspect = worse(&found);
+    assert_eq!((suspect.mode, suspect.verdict.log_threshold), (Mode::Act, 2.5_f64.ln()));
+    let mut stage = Stage::new("{ errors: {} }");
+    stage.set_share(0.2);
+    stage.pass(5, [1_000, 1_000]);
+    stage.reload("{ errors: { absolute: 0.3% } }");
+    stage.look_after(Duration::from_millis(1));
+    assert_eq!(stage.evidence(), None);
+}
+
+#[test]
+fn an_ejection_that_helped_nobody_is_told() {
+    for still_fails in [true, false] {
+        let mut stage = Stage::new("{ errors: {} }");
+        stage.set_share(0.05);
+        assert_eq!(words(&stage.pass(2, [0, 0])), [""; 0]);
+        let player = |n: u16| Player(50_000 + n);
+        let mut failed = 0;
+        loop {
+            (0..19).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
+            stage.ask(CANARY, player(failed), player(failed), 0, Outcome::Failed);
+            failed += 1;
+            let found = stage.look_after(Duration::from_millis(10));
+            if words(&found).contains(&"worse") {
+                break;
+            }
+            assert!(failed < 20, "not ejected");
+        }
+        let service = stage.snapshot.service("game-api").expect("it is there");
+        stage.evaluator.follow_players(service, "v42", None, stage.now);
+        let outcome = if still_fails { Outcome::Failed } else { Outcome::Served(1_000) };
+        let mut told = None;
+        for n in 0..failed {
+            // Among others who are served, so that the baseline is not in trouble.
+            (0..20).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
+            stage.ask(BASELINE, player(n), player(n), 0, outcome);
+            for found in stage.look_after(Duration::from_millis(10)) {
+                if let Found::Mistake { failed, of, .. } = found {
+                    told = Some((failed, of));
+                }
+            }
+        }
+        let half = u64::from(failed).div_ceil(2);
+        assert_eq!(told, still_fails.then_some((half, half)));
     }
 }
 

@@ -333,6 +333,12 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
          not keep up; the counts of requests have them.",
     )
     .count([], scrape.samples_lost);
+    page.counter(
+        "tidegate_outcomes_lost_total",
+        "Requests that are missing in the comparison of versions, since it did not keep up; rates stay what \
+         they are.",
+    )
+    .count([], scrape.outcomes_lost);
     page.gauge("tidegate_build_info", "Version of Tidegate; the value is always 1.")
         .value([("version", scrape.build)], 1.0);
 }

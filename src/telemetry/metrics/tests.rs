@@ -82,6 +82,7 @@ fn scrape() -> Scrape {
         access_log: Lost { queue_full: 9, write_error: 0 },
         worker_panics: 0,
         samples_lost: 1024,
+        outcomes_lost: 7,
         http2_floods: 2,
         alert_posts: vec![("http://alertmanager:9093/api/v2/alerts".into(), [4, 1])],
         build: "0.1.0",
