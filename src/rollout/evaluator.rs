@@ -502,6 +502,7 @@ impl Watch {
         match self.cases.values().any(|case| !case.told) {
             // What fails meanwhile is what waiting costs.
             true => poll_interval(self.traffic.per_s()),
+            false if self.followed.is_some() => SHORTEST_IDLE_LOOK,
             // Soon enough that the workers' rings do not run over.
             false => Duration::from_secs_f64(HEARD_AT_ONCE / self.traffic.per_s().max(1.0))
                 .clamp(SHORTEST_IDLE_LOOK, IDLE_LOOK),

@@ -1,4 +1,4 @@
-//! A canary that is worse than its baseline is out before many notice, and comes back only by word.
+//! A canary that is worse than its baseline is out before many notice, and comes back only when it is reinstated.
 
 use std::sync::{
     Arc,
@@ -89,6 +89,108 @@ fn a_failing_canary_is_out_within_a_handful_of_failures_and_back_by_word() {
     let served: Vec<_> = (0..2_000).map(|player| ask(&mut client, player).0).collect();
     assert!(served.iter().any(|version| version == "v2"));
     assert_eq!(get(&proxy)["versions"][1]["state"], "serving");
+}
+
+/// Players from here on fail where a test says so.
+const CURSED: u32 = 1_000_000;
+
+/// An origin that answers its name, and 500 to players from [`CURSED`] on if it is to.
+fn cursing(name: &'static str, cursed: bool) -> Origin {
+    Origin::start(move |call| {
+        call.skip_body()?;
+        let player: u32 = call.head.field("x-player-id").and_then(|p| p.parse().ok()).unwrap_or(0);
+        let fails = cursed && player >= CURSED;
+        call.answer(if fails { 500 } else { 200 }, name.as_bytes())
+    })
+}
+
+/// Cursed players whom the split sends to the canary, found at a proxy where nobody fails.
+fn of_the_canary(count: usize) -> Vec<u32> {
+    let (v1, v2) = (cursing("v1", false), cursing("v2", false));
+    let proxy = proxy(&v1, &v2, "{ errors: {} }");
+    let mut client = proxy.connect();
+    (CURSED..).filter(|player| ask(&mut client, *player).0 == "v2").take(count).collect()
+}
+
+#[test]
+fn a_player_who_fails_on_either_version_ejects_nobody() {
+    let (v1, v2) = (cursing("v1", true), cursing("v2", true));
+    let proxy = proxy(&v1, &v2, "{ errors: {} }");
+    let mut client = proxy.connect();
+    let cursed = of_the_canary(1)[0];
+    let mut failed = 0;
+    for player in 0..6_000 {
+        assert!(!ask(&mut client, player).1);
+        if player % 20 == 0 {
+            failed += u32::from(ask(&mut client, cursed).1);
+        }
+    }
+    assert_eq!(failed, 300);
+    assert!(proxy.controller().ejections().is_empty());
+}
+
+#[test]
+fn a_player_who_fails_twice_in_a_row_on_the_canary_is_sent_to_the_baseline() {
+    let (v1, v2) = (cursing("v1", false), cursing("v2", true));
+    let cursed = of_the_canary(1)[0];
+    for (asks, expected) in [("true", "v1"), ("false", "v2")] {
+        let eject = format!("{{ errors: {{}}, ask_players: {asks}, minimum_failures: 1000 }}");
+        let proxy = proxy(&v1, &v2, &eject);
+        let mut client = proxy.connect();
+        let mut answers = Vec::new();
+        for round in 0..40 {
+            // Among others who are served, over several looks.
+            (0..50).for_each(|player| drop(ask(&mut client, round * 50 + player)));
+            answers.push(ask(&mut client, cursed).0);
+        }
+        assert_eq!(answers[..2], ["v2", "v2"], "{answers:?}");
+        assert_eq!(answers[39], expected, "{answers:?}");
+        assert!(answers.iter().filter(|version| *version == "v2").count() <= 5 || asks == "false");
+    }
+}
+
+#[test]
+fn an_ejection_that_helped_nobody_is_told_and_taken_back_where_the_file_says_so() {
+    let (v1, v2) = (cursing("v1", true), cursing("v2", true));
+    let cursed = of_the_canary(30);
+    for (on_mistake, state) in [("tell", "ejected"), ("reinstate", "serving")] {
+        let eject = format!("{{ errors: {{}}, on_mistake: {on_mistake}, ask_players: false }}");
+        let proxy = proxy(&v1, &v2, &eject);
+        let mut client = proxy.connect();
+        let mut others = 0..REQUESTS;
+        let mut serve_others = |client: &mut Client| {
+            others.by_ref().take(40).for_each(|player| drop(ask(client, player)));
+        };
+        // Only those of the canary come, so that it looks bad.
+        for player in &cursed {
+            serve_others(&mut client);
+            ask(&mut client, *player);
+            if !proxy.controller().ejections().is_empty() {
+                break;
+            }
+        }
+        assert_eq!(proxy.controller().ejections().len(), 1, "not ejected");
+        let events = |kind: &str| {
+            let mut admin = proxy.admin();
+            let request = admin.get("/v1/events").host("localhost");
+            let events = request.header("Accept", "application/json").send();
+            events.text().contains(&format!("\"kind\":\"{kind}\""))
+        };
+        for player in &cursed {
+            serve_others(&mut client);
+            assert!(ask(&mut client, *player).1, "cursed everywhere");
+            if events("ejection_mistaken") {
+                break;
+            }
+        }
+        eventually("it is told", || events("ejection_mistaken"));
+        eventually("it is done", || get(&proxy)["versions"][1]["state"] == state);
+        assert_eq!(events("reinstated"), on_mistake == "reinstate");
+        if on_mistake == "tell" {
+            let reason = get(&proxy)["verdicts"][0]["reason"].as_str().expect("one").to_owned();
+            assert!(reason.contains("Afterwards: the ejection helped nobody: "), "{reason}");
+        }
+    }
 }
 
 #[test]
