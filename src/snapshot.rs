@@ -384,7 +384,8 @@ impl Service {
             split: Split::new(
                 &service.cohort.salt,
                 versions.iter().map(|version| (&*version.name, version.share_weight())),
-            ),
+            )
+            .telling_by(index(&service.baseline)),
             epoch: sources.decided.epochs.get(name).copied().unwrap_or_default(),
             state: registry.service(name),
             compared,

@@ -63,6 +63,12 @@ pub(super) struct JudgeArguments {
     /// Another tolerated excess of the error rate, a share of all requests.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     errors_absolute: Option<Share>,
+    /// Another tolerated excess of the share of requests that are not served, a share of the baseline's.
+    #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
+    unserved_relative: Option<Share>,
+    /// Another tolerated excess of the share of requests that are not served, a share of all requests.
+    #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
+    unserved_absolute: Option<Share>,
     /// Another tolerated excess of the 95th percentile of latency.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     p95: Option<Share>,
@@ -149,19 +155,25 @@ fn value<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 impl JudgeArguments {
     fn asks_for_a_comparison(&self) -> bool {
-        let shares = [self.errors_relative, self.errors_absolute, self.p95, self.p99];
-        shares.iter().any(Option::is_some)
+        let errors = [self.errors_relative, self.errors_absolute];
+        let unserved = [self.unserved_relative, self.unserved_absolute];
+        let shares = errors.into_iter().chain(unserved).chain([self.p95, self.p99]);
+        shares.into_iter().any(|share| share.is_some())
     }
 
     /// The limits asked for, else those `recorded`; nothing if they are the same.
     fn limits(&self, recorded: &Limits) -> Option<Limits> {
         let mut limits = recorded.clone();
-        if self.errors_relative.is_some() || self.errors_absolute.is_some() {
-            let known = recorded.errors.unwrap_or(Tolerance::NONE);
-            let ratio = self.errors_relative.map_or(known.ratio(), |share| 1.0 + share.0);
-            let excess = self.errors_absolute.map_or(known.excess(), |share| share.0);
-            limits.errors = Tolerance::new(ratio, excess);
-        }
+        let other = |known: Option<Tolerance>, relative: Option<Share>, absolute: Option<Share>| {
+            if relative.is_none() && absolute.is_none() {
+                return known;
+            }
+            let known = known.unwrap_or(Tolerance::NONE);
+            let ratio = relative.map_or(known.ratio(), |share| 1.0 + share.0);
+            Tolerance::new(ratio, absolute.map_or(known.excess(), |share| share.0))
+        };
+        limits.errors = other(recorded.errors, self.errors_relative, self.errors_absolute);
+        limits.unserved = other(recorded.unserved, self.unserved_relative, self.unserved_absolute);
         limits.alpha = self.alpha.map_or(limits.alpha, |alpha| alpha.0);
         limits.p95 = self.p95.map(|share| share.0).or(limits.p95);
         limits.p99 = self.p99.map(|share| share.0).or(limits.p99);

@@ -1,7 +1,7 @@
 //! Players, and sets of them that all workers read.
 //!
 //! A player is known by a bucket of the hash of his cohort key, not by the hashes that decide the version:
-//! the two must be independent.
+//! the two must be independent (`routing/split.rs`).
 
 use std::sync::{
     OnceLock,

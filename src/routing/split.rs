@@ -17,9 +17,6 @@ use crate::config::units::Weight;
 /// Separates the parts of what is hashed; cannot occur in names, and keys are last.
 const SEPARATOR: u8 = 0x1F;
 
-/// Bits of a hash that [`unit`] leaves out.
-const UNDECIDED: u16 = (1 << 12) - 1;
-
 /// More than the errors of rounding in a score add up to, so that a bound decides as the score would.
 const ROUNDING: f64 = 1.0 + 1e-9;
 
@@ -33,6 +30,8 @@ const INLINE_BYTES: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub struct Split {
     arms: Box<[Arm]>,
+    /// The arm by whose hash players are told apart.
+    told_by: usize,
 }
 
 /// A version that takes players.
@@ -66,7 +65,14 @@ impl Split {
                 Arm { version, weight: weight.value(), prefix: prefix.into(), start }
             })
             .collect();
-        Self { arms }
+        Self { arms, told_by: 0 }
+    }
+
+    /// The same split, where players are told apart by the hash of `version`, if that has weight: so that
+    /// they are the same ones whatever the others' weights become.
+    pub fn telling_by(self, version: u16) -> Self {
+        let told_by = self.arms.iter().position(|arm| arm.version == version);
+        Self { told_by: told_by.unwrap_or(0), ..self }
     }
 
     /// The version of the player with `key`; nothing if no version has weight.
@@ -74,18 +80,20 @@ impl Split {
         self.assign_and_tell(key).map(|(version, _)| version)
     }
 
-    /// The same, and the bucket by which the comparison knows the player. It is made of the bits of the
-    /// hashes that do not decide the version, so that it is independent of that; where one version has all
-    /// the weight, of a hash of the key alone.
+    /// The same, and the bucket by which the comparison knows the player: the lowest bits of the hash of the
+    /// version that players are told apart by. What they add to a fraction is less than one in 2^48, so the
+    /// bucket is independent of the version that a player gets.
     pub fn assign_and_tell(&self, key: &[u8]) -> Option<(u16, u16)> {
         match &*self.arms {
             [] => None,
-            [only] => Some((only.version, (xxh3_64(key) >> 48) as u16)),
+            [only] => Some((only.version, only.hash(key) as u16)),
             arms => {
                 let (mut best, mut bucket) = ((f64::INFINITY, arms[0].version), 0_u16);
-                for arm in arms {
+                for (number, arm) in arms.iter().enumerate() {
                     let hash = arm.hash(key);
-                    bucket = bucket.rotate_left(7) ^ (hash as u16 & UNDECIDED);
+                    if number == self.told_by {
+                        bucket = hash as u16;
+                    }
                     let unit = unit(hash);
                     // Since -ln(u) >= 1 - u, most lighter versions have lost before the logarithm.
                     if 1.0 - unit > best.0 * arm.weight * ROUNDING {
@@ -212,12 +220,20 @@ mod tests {
 
     #[test]
     fn buckets_of_players_are_many_and_say_nothing_of_the_version() {
-        let split = split("release-42", &[("v1", 75.0), ("v2", 25.0)]);
+        let alone = split("release-42", &[("v1", 100.0), ("v2", 0.0)]).telling_by(0);
+        let after = split("release-42", &[("v0", 3.0), ("v1", 5.0), ("v2", 1.0)]).telling_by(1);
+        let split = split("release-42", &[("v1", 75.0), ("v2", 25.0)]).telling_by(0);
         let (mut buckets, mut by_half) = (std::collections::HashSet::new(), [[0_u32; 2]; 2]);
         for player in 0..40_000 {
             let key = format!("player-{player}");
             let (version, bucket) = split.assign_and_tell(key.as_bytes()).expect("a version");
             assert_eq!(split.assign(key.as_bytes()), Some(version));
+            for other in [&alone, &after] {
+                assert_eq!(
+                    other.assign_and_tell(key.as_bytes()).map(|(_, told)| told),
+                    Some(bucket)
+                );
+            }
             buckets.insert(bucket);
             by_half[usize::from(bucket & 1)][usize::from(version)] += 1;
         }
