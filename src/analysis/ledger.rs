@@ -230,30 +230,34 @@ impl Gauge {
 }
 
 /// What is counted of one version.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Arm {
     /// Refusals by players.
     pub refusals: Counter,
     /// Latencies of all requests, by [`Span`].
-    pub latencies: [Box<Latest>; 2],
+    latencies: [Option<Box<Latest>>; 2],
     /// Latencies of those that are trials, by [`Gauge`].
-    pub trials: [Option<Box<Latest>>; 4],
+    trials: [Option<Box<Latest>>; 4],
     /// Trials and failures of players, by group of endpoints.
     pub groups: [Counter; ENDPOINT_GROUPS],
     /// Players who failed on it in this cycle.
     pub failed: Buckets,
 }
 
-impl Default for Arm {
-    fn default() -> Self {
-        Self {
-            refusals: Counter::default(),
-            latencies: [(); 2].map(|()| Box::new([0; LATENCY_BUCKETS])),
-            trials: Default::default(),
-            groups: Default::default(),
-            failed: Buckets::default(),
-        }
+impl Arm {
+    /// Latencies so far of all requests.
+    pub fn latencies(&self, span: Span) -> Box<Latest> {
+        self.latencies[span as usize].clone().unwrap_or_else(none)
     }
+
+    /// The same of those that are trials at `gauge`.
+    pub fn trials(&self, gauge: Gauge) -> Box<Latest> {
+        self.trials[gauge.index()].clone().unwrap_or_else(none)
+    }
+}
+
+fn none() -> Box<Latest> {
+    Box::new([0; LATENCY_BUCKETS])
 }
 
 /// Requests that began over some looks, by version.
@@ -282,6 +286,8 @@ const OF_TROUBLE: u64 = 10;
 pub struct Ledger {
     baseline: usize,
     networks: bool,
+    /// Whether latencies are counted.
+    is_timed: bool,
     /// By version.
     pub arms: Vec<Arm>,
     failed: Spent,
@@ -316,6 +322,7 @@ impl Ledger {
         let mut ledger = Self {
             baseline,
             networks,
+            is_timed: true,
             arms: vec![Arm::default(); versions],
             failed: Spent::default(),
             unserved: Spent::default(),
@@ -333,6 +340,11 @@ impl Ledger {
         };
         ledger.begin_cycles(now);
         ledger
+    }
+
+    /// The same account without latencies.
+    pub fn untimed(self) -> Self {
+        Self { is_timed: false, ..self }
     }
 
     /// Begins all cycles: everybody counts in a new comparison.
@@ -519,7 +531,7 @@ impl Ledger {
     }
 
     fn time(&mut self, version: usize, span: Span, ending: &Ending, first: bool) {
-        if ending.look < self.epoch_look || ending.what == What::Failed {
+        if !self.is_timed || ending.look < self.epoch_look || ending.what == What::Failed {
             return;
         }
         if version == self.baseline && span == Span::Head {
@@ -541,8 +553,8 @@ impl Ledger {
         let known = !matches!(ending.what, What::Left | What::LeftLater);
         let arm = &mut self.arms[version];
         if known {
-            let count = &mut arm.latencies[span as usize][bucket];
-            *count = count.wrapping_add(1);
+            let counts = arm.latencies[span as usize].get_or_insert_with(none);
+            counts[bucket] = counts[bucket].wrapping_add(1);
         }
         for gauge in 2 * span as usize..2 * span as usize + 2 {
             let Some(Arms { canary, baseline }) = self.slow_from[gauge] else { continue };
@@ -552,8 +564,7 @@ impl Ledger {
                 continue;
             }
             if self.slow[gauge].admits(ending, self.networks, first, bucket >= baseline) {
-                let trials =
-                    arm.trials[gauge].get_or_insert_with(|| Box::new([0; LATENCY_BUCKETS]));
+                let trials = arm.trials[gauge].get_or_insert_with(none);
                 trials[bucket] = trials[bucket].wrapping_add(1);
             }
         }

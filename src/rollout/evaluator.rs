@@ -482,7 +482,7 @@ impl Watch {
     /// Goes on with the evidence so far, of which another certainty is demanded, or something else is
     /// done with it.
     fn demand(&mut self, compared: &Arc<Compared>) {
-        if self.compared == *compared {
+        if Arc::ptr_eq(&self.compared, compared) {
             return;
         }
         for case in self.cases.values_mut() {

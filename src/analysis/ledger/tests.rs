@@ -133,8 +133,8 @@ fn who_was_slow_by_the_baselines_mark_counts_no_more() {
         book.ledger.tell(CANARY, &ending, book.now);
     };
     let trials = |book: &Book| {
-        let trials = book.ledger.arms[CANARY].trials[gauge.index()].as_ref();
-        trials.map_or((0, 0), |t| (t.iter().sum::<u32>(), t[mark..].iter().sum::<u32>()))
+        let trials = book.ledger.arms[CANARY].trials(gauge);
+        (trials.iter().sum::<u32>(), trials[mark..].iter().sum::<u32>())
     };
     tell(&mut book, 1, What::Served, 20_000);
     assert_eq!(trials(&book), (0, 0), "it is not known what is slow");
@@ -154,7 +154,7 @@ fn who_was_slow_by_the_baselines_mark_counts_no_more() {
     tell(&mut book, 6, What::TimedOut, NO_TIME);
     tell(&mut book, 7, What::Failed, NO_TIME);
     assert_eq!(trials(&book), (5, 4));
-    let all = &book.ledger.arms[CANARY].latencies[0];
+    let all = book.ledger.arms[CANARY].latencies(Span::Head);
     assert_eq!((all.iter().sum::<u32>(), all[LATENCY_BUCKETS - 1]), (8, 1));
     assert_eq!(book.ledger.slow_from(gauge), Some(mark));
 }
@@ -166,7 +166,7 @@ fn a_request_is_timed_on_a_kept_connection_unless_the_baseline_keeps_none() {
         let ending = Ending { fresh, ..book.ending(1, What::Served, 5_000) };
         book.ledger.tell(version, &ending, book.now);
     };
-    let timed = |book: &Book| book.ledger.arms[CANARY].latencies[0].iter().sum::<u32>();
+    let timed = |book: &Book| book.ledger.arms[CANARY].latencies(Span::Head).iter().sum::<u32>();
     (0..2_000).for_each(|n| tell(&mut book, 0, n % 5 > 0));
     tell(&mut book, CANARY, true);
     tell(&mut book, CANARY, false);
@@ -185,7 +185,7 @@ fn what_began_under_another_split_is_not_timed() {
     let new = book.ending(2, What::Served, 5_000);
     book.ledger.tell(CANARY, &old, book.now);
     book.ledger.tell(CANARY, &new, book.now);
-    assert_eq!(book.ledger.arms[CANARY].latencies[0].iter().sum::<u32>(), 1);
+    assert_eq!(book.ledger.arms[CANARY].latencies(Span::Head).iter().sum::<u32>(), 1);
 }
 
 #[test]

@@ -31,7 +31,8 @@ impl Account {
     ) -> Self {
         let (versions, look) = (stratum.arms.len(), outcomes.look());
         let new = || Ledger::new(versions, baseline.into(), stratum.networks, look, now);
-        let mut account = Self { all: new(), named: stratum.named.iter().map(|_| new()).collect() };
+        let mut account =
+            Self { all: new(), named: stratum.named.iter().map(|_| new().untimed()).collect() };
         account.wait_for(stratum, None);
         account
     }

@@ -257,5 +257,5 @@ impl Line {
 
 /// Latencies so far of all attempts at version number `version`.
 fn latencies(account: &Account, version: u16) -> Box<Latest> {
-    account.all.arms[usize::from(version)].latencies[Span::Head as usize].clone()
+    account.all.arms[usize::from(version)].latencies(Span::Head)
 }

@@ -53,7 +53,7 @@ impl Speed {
             span,
             baseline,
             pace: Pace::new(now),
-            before: ledger.arms[usize::from(baseline)].latencies[span as usize].clone(),
+            before: ledger.arms[usize::from(baseline)].latencies(span),
             trials: compared
                 .map(|quantile| (quantile, trials(ledger, baseline, Gauge(span, quantile))))
                 .collect(),
@@ -76,9 +76,9 @@ impl Speed {
     }
 
     fn close(&mut self, ledger: &Ledger, length: Duration) -> Closed {
-        let after = &ledger.arms[usize::from(self.baseline)].latencies[self.span as usize];
-        let all = Latencies::between(&self.before, after);
-        self.before.clone_from(after);
+        let after = ledger.arms[usize::from(self.baseline)].latencies(self.span);
+        let all = Latencies::between(&self.before, &after);
+        self.before = after;
         let (baseline, span) = (self.baseline, self.span);
         let trials = self.trials.iter_mut().map(|(quantile, before)| {
             let after = trials(ledger, baseline, Gauge(span, *quantile));
@@ -121,6 +121,5 @@ impl Speed {
 
 /// Latencies so far of trials of version number `version` at `gauge`.
 pub(super) fn trials(ledger: &Ledger, version: u16, gauge: Gauge) -> Box<Latest> {
-    let trials = &ledger.arms[usize::from(version)].trials[gauge.index()];
-    trials.clone().unwrap_or_else(|| Box::new([0; crate::analysis::LATENCY_BUCKETS]))
+    ledger.arms[usize::from(version)].trials(gauge)
 }
