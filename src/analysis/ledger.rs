@@ -24,188 +24,22 @@
 //! Sources: the unit of randomization against the unit of analysis, Deng, Knoblich, Lu, *Applying the Delta
 //! Method in Metric Analytics* (KDD 2018); the rest is derived in the project's simulations.
 
+mod ending;
+mod players;
+
 use std::{collections::VecDeque, time::Duration};
+
+use self::players::Spent;
+pub use self::{
+    ending::{Ending, NO_TIME, What},
+    players::Buckets,
+};
 
 use super::{
     counts::{Arms, Counter},
     latency::{LATENCY_BUCKETS, Quantile, Span, latency_bucket},
     slots::{ENDPOINT_GROUPS, SlotCounts},
 };
-
-/// How a first attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum What {
-    /// In a way that says nothing of the version.
-    Void,
-    /// With an answer.
-    Served,
-    /// With an answer that refuses the request: 400 to 499.
-    Refused,
-    /// With a failure, which may have come fast.
-    Failed,
-    /// With no answer in time.
-    TimedOut,
-    /// With a client that left before an answer.
-    Left,
-    /// It was taken for served, and its answer broke.
-    Broke,
-    /// It was taken for served, and its client left before the answer was whole.
-    LeftLater,
-    /// It was taken for served, and its answer is whole.
-    Whole,
-    /// Sent to the baseline to see whether it is the player who fails; served.
-    AskedServed,
-    /// The same; failed.
-    AskedFailed,
-}
-
-impl What {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
-        Self::Void,
-        Self::Served,
-        Self::Refused,
-        Self::Failed,
-        Self::TimedOut,
-        Self::Left,
-        Self::Broke,
-        Self::LeftLater,
-        Self::Whole,
-        Self::AskedServed,
-        Self::AskedFailed,
-    ];
-}
-
-/// A time that is not known, or does not count.
-pub const NO_TIME: u32 = u32::MAX;
-
-/// How a first attempt ended, and whose it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {
-    /// Number of the evaluator's look in which it began.
-    pub look: u32,
-    /// Number of the version's evidence on the route.
-    pub arm: u32,
-    /// The player's bucket.
-    pub player: u16,
-    /// The bucket of the client's network, where networks are asked too.
-    pub network: u16,
-    /// The endpoint's group.
-    pub group: u8,
-    /// A connection was made for it.
-    pub fresh: bool,
-    /// What happened.
-    pub what: What,
-    /// Microseconds from when the request was with the endpoint to the head of its answer, or until the
-    /// client left; or [`NO_TIME`].
-    pub head_us: u32,
-    /// The same to the last byte.
-    pub whole_us: u32,
-}
-
-/// Buckets of players.
-const PLAYERS: usize = 1 << 16;
-
-/// A set of players.
-#[derive(Debug, Clone, Default)]
-pub struct Buckets(Option<Box<[u64; PLAYERS / 64]>>);
-
-impl Buckets {
-    fn at(player: u16) -> (usize, u64) {
-        (usize::from(player) / 64, 1 << (player % 64))
-    }
-
-    /// Whether `player` is in it.
-    pub fn has(&self, player: u16) -> bool {
-        let (word, bit) = Self::at(player);
-        self.0.as_ref().is_some_and(|words| words[word] & bit != 0)
-    }
-
-    /// Adds `player`; whether he is new.
-    pub fn add(&mut self, player: u16) -> bool {
-        let (word, bit) = Self::at(player);
-        let word = &mut self.0.get_or_insert_with(|| Box::new([0; PLAYERS / 64]))[word];
-        let is_new = *word & bit == 0;
-        *word |= bit;
-        is_new
-    }
-
-    /// Takes `player` out; whether he was in it.
-    pub fn remove(&mut self, player: u16) -> bool {
-        let (word, bit) = Self::at(player);
-        let Some(words) = &mut self.0 else { return false };
-        let was = words[word] & bit != 0;
-        words[word] &= !bit;
-        was
-    }
-
-    /// Takes all out.
-    pub fn clear(&mut self) {
-        if let Some(words) = &mut self.0 {
-            words.fill(0);
-        }
-    }
-
-    /// How many are in it.
-    pub fn len(&self) -> u32 {
-        self.0.iter().flat_map(|words| words.iter()).map(|word| word.count_ones()).sum()
-    }
-
-    /// Whether nobody is in it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Players whose further requests count no more in this cycle, since they were bad in one way.
-#[derive(Debug, Clone, Default)]
-struct Spent {
-    players: Buckets,
-    networks: Buckets,
-    /// Who asked in this cycle.
-    active: Buckets,
-    began: Duration,
-}
-
-/// Least length of a cycle.
-const CYCLE: Duration = Duration::from_secs(10);
-/// Part of the players who asked that ends it, once they were bad.
-const FULL: f64 = 0.25;
-
-impl Spent {
-    /// Whether a request is a trial; notes one that is bad.
-    fn admits(&mut self, ending: &Ending, networks: bool, first: bool, is_bad: bool) -> bool {
-        self.active.add(ending.player);
-        if self.players.has(ending.player) || (networks && self.networks.has(ending.network)) {
-            return false;
-        }
-        if is_bad {
-            self.players.add(ending.player);
-            if networks {
-                self.networks.add(ending.network);
-            }
-        }
-        first || is_bad
-    }
-
-    /// Begins the next cycle if this one is over; whether it does.
-    fn turn(&mut self, now: Duration) -> bool {
-        let full = || f64::from(self.players.len()) > FULL * f64::from(self.active.len());
-        let over = now.saturating_sub(self.began) >= CYCLE && full();
-        if over {
-            self.begin(now);
-        }
-        over
-    }
-
-    fn begin(&mut self, now: Duration) {
-        self.players.clear();
-        self.networks.clear();
-        self.active.clear();
-        self.began = now;
-    }
-}
 
 /// Latencies so far, by bucket; they only grow, and wrap.
 pub type Latest = [u32; LATENCY_BUCKETS];

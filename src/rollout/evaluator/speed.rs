@@ -123,3 +123,35 @@ impl Speed {
 pub(super) fn trials(ledger: &Ledger, version: u16, gauge: Gauge) -> Box<Latest> {
     ledger.arms[usize::from(version)].trials(gauge)
 }
+
+/// The baseline's latency over the requests of a stratum.
+#[derive(Debug)]
+pub(super) struct Speeds {
+    pub(super) head: Speed,
+    /// Nothing where no latency is compared.
+    whole: Option<Speed>,
+}
+
+impl Speeds {
+    pub(super) fn new(stratum: &Stratum, account: &Account, baseline: u16, now: Duration) -> Self {
+        let whole = stratum.limits.compares_latency();
+        let new = |span| Speed::new(stratum, &account.all, span, baseline, now);
+        Self { head: new(Span::Head), whole: whole.then(|| new(Span::Whole)) }
+    }
+
+    pub(super) fn by_span(&mut self) -> impl Iterator<Item = (Span, &mut Speed)> {
+        let whole = self.whole.as_mut().map(|speed| (Span::Whole, speed));
+        [(Span::Head, &mut self.head)].into_iter().chain(whole)
+    }
+
+    /// How long a baseline request usually takes at most.
+    pub(super) fn patience(&self) -> Duration {
+        let known = self.head.p99().map(|p99| p99 * 2);
+        known.map_or(UNKNOWN_PATIENCE, |patience| patience.max(LEAST_PATIENCE))
+    }
+}
+
+/// How long a baseline request is waited for before it counts as failed until it ends: twice the p99, this
+/// at least, and this while too little is known.
+const LEAST_PATIENCE: Duration = Duration::from_millis(20);
+const UNKNOWN_PATIENCE: Duration = Duration::from_millis(100);

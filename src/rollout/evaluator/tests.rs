@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::{
     analysis::{Ending, NO_TIME, What},
-    config::{Config, parse},
+    config::{Config, parse, units::Weight},
     registry::{Player, Registry},
     snapshot::{Decided, Overrides, Resolved, Sources},
 };

@@ -1,0 +1,116 @@
+//! One canary: its comparisons, and what was said of it.
+
+use std::{collections::HashSet, time::Duration};
+
+use super::{Advice, Found, Suspect, arms::Line};
+use crate::{
+    analysis::{Advised, Answer},
+    config::schema::Mode,
+    snapshot::{Compared, Service},
+};
+
+/// Part of the threshold from which on evidence is a near-miss, and under which it no longer is.
+const NEAR: f64 = 0.5;
+const NO_LONGER_NEAR: f64 = 0.25;
+
+/// One canary.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) version: Box<str>,
+    pub(super) mode: Mode,
+    /// By stratum.
+    pub(super) lines: Vec<Line>,
+    /// It was said that it is near its threshold.
+    near: bool,
+    /// It was said that it is worse.
+    pub(super) told: bool,
+    /// What was advised of it, by number of the stratum.
+    advised: HashSet<(usize, Advised)>,
+}
+
+impl Case {
+    /// A canary called `version` that is compared by `lines`, of which nothing was said.
+    pub(super) fn new(version: &str, mode: Mode, lines: Vec<Line>) -> Self {
+        let (near, told, advised) = (false, false, HashSet::new());
+        Self { version: version.into(), mode, lines, near, told, advised }
+    }
+
+    /// What is new about it.
+    pub(super) fn judge(
+        &mut self,
+        service: &Service,
+        compared: &Compared,
+        now: Duration,
+    ) -> Option<Found> {
+        if self.told {
+            return None;
+        }
+        let part = |line: &Line| line.comparison().part_of_threshold();
+        let lines = self.lines.iter().zip(&compared.strata);
+        // One that failed stays so though its evidence sinks.
+        let failed = |line: &Line| line.comparison().answer() == Answer::Fail;
+        let key = |line: &Line| (failed(line), part(line));
+        let (line, stratum) = lines.max_by(|(a, _), (b, _)| {
+            let ((a_failed, a), (b_failed, b)) = (key(a), key(b));
+            a_failed.cmp(&b_failed).then(a.total_cmp(&b))
+        })?;
+        let suspect = || {
+            Box::new(Suspect {
+                service: service.name.clone(),
+                version: self.version.clone(),
+                route: stratum.route.clone(),
+                mode: compared.mode,
+                verdict: line.comparison().verdict(now),
+            })
+        };
+        if failed(line) {
+            let found = Found::Worse(suspect());
+            self.told = true;
+            return Some(found);
+        }
+        let (near, part) = (self.near, part(line));
+        if !near && part >= NEAR {
+            let found = Found::NearMiss(suspect());
+            self.near = true;
+            return Some(found);
+        }
+        if near && part < NO_LONGER_NEAR {
+            let found = Found::NearMissOver(suspect());
+            self.near = false;
+            return Some(found);
+        }
+        None
+    }
+
+    /// What is new beside the verdict.
+    pub(super) fn advise(&mut self, service: &Service, compared: &Compared) -> Vec<Found> {
+        let mut found = Vec::new();
+        for (number, (line, stratum)) in self.lines.iter().zip(&compared.strata).enumerate() {
+            let comparison = line.comparison();
+            for advised in comparison.advised() {
+                if self.told || !self.advised.insert((number, advised)) {
+                    continue;
+                }
+                let Some(finding) = comparison.advice(advised) else { continue };
+                found.push(Found::Advice(Box::new(Advice {
+                    service: service.name.clone(),
+                    version: self.version.clone(),
+                    route: stratum.route.clone(),
+                    advised,
+                    finding,
+                    players: comparison.failed_players(),
+                })));
+            }
+        }
+        found
+    }
+
+    /// What is to be said when it ends; of a version that was to be ejected, that says it all.
+    pub(super) fn end(self, service: &Service) -> Option<Found> {
+        let says = if self.told { self.mode != Mode::Act } else { self.near };
+        says.then(|| Found::NoLongerCompared {
+            service: service.name.clone(),
+            version: self.version,
+        })
+    }
+}

@@ -1,0 +1,274 @@
+//! The comparisons of one service.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use super::{
+    Found, IDLE_LOOK,
+    account::Account,
+    alone::{Memory, Solo},
+    arms::Line,
+    asked::Questions,
+    case::Case,
+    followed::{self, Followed},
+    requests,
+    shared::SharedOutage,
+    speed::Speeds,
+    spread::Spread,
+    traffic::Traffic,
+};
+use crate::{
+    analysis::poll_interval,
+    config::{schema::Mode, units::Weight},
+    snapshot::{Compared, Service},
+};
+
+/// Requests between two looks while nothing is compared, and the shortest pause between these.
+const HEARD_AT_ONCE: f64 = 8_000.0;
+const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
+
+/// How long an amount of a player counts no more once it did.
+const PAID_AGAIN: Duration = Duration::from_secs(10);
+
+/// The comparisons of one service.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) compared: Arc<Compared>,
+    baseline: u16,
+    epoch: u64,
+    pub(super) spread: Spread,
+    pub(super) outage: SharedOutage,
+    traffic: Traffic,
+    /// The baseline's latency by stratum.
+    speeds: Vec<Speeds>,
+    /// By stratum.
+    pub(super) accounts: Vec<Account>,
+    /// When amounts of all players counted anew.
+    paid: Duration,
+    pub(super) questions: Questions,
+    /// Players of the version that was ejected last.
+    pub(super) followed: Option<Followed>,
+    memory: Memory,
+    /// By number of the version.
+    pub(super) cases: HashMap<u16, Case>,
+    /// Versions that serve without a baseline beside them.
+    pub(super) solos: Vec<Solo>,
+    /// When it was looked last.
+    looked: Duration,
+}
+
+impl Watch {
+    pub(super) fn new(service: &Service, compared: &Arc<Compared>, now: Duration) -> Self {
+        Self::asking(service, compared, Spread::new(now), now)
+    }
+
+    fn asking(service: &Service, compared: &Arc<Compared>, spread: Spread, now: Duration) -> Self {
+        let baseline = service.baseline;
+        let strata = compared.strata.iter();
+        let new = |stratum| Account::new(stratum, baseline, &compared.outcomes, now);
+        let accounts: Vec<Account> = strata.clone().map(new).collect();
+        let both = strata.clone().zip(&accounts);
+        Self {
+            compared: Arc::clone(compared),
+            baseline,
+            epoch: service.epoch,
+            spread,
+            outage: SharedOutage::new(compared, baseline, now),
+            traffic: Traffic::new(strata.clone().map(requests), now),
+            speeds: both.map(|(s, account)| Speeds::new(s, account, baseline, now)).collect(),
+            accounts,
+            paid: now,
+            questions: Questions::new(now),
+            followed: None,
+            memory: Memory::default(),
+            cases: HashMap::new(),
+            solos: Vec::new(),
+            looked: now,
+        }
+    }
+
+    /// Takes over what a new snapshot asks.
+    pub(super) fn follow(
+        &mut self,
+        service: &Service,
+        compared: &Arc<Compared>,
+        now: Duration,
+        found: &mut Vec<Found>,
+    ) {
+        if self.baseline == service.baseline && asks_the_same(&self.compared, compared) {
+            self.demand(compared);
+        }
+        if self.compared != *compared || self.baseline != service.baseline {
+            // Other questions, or other arms: what was found so far answers none of them.
+            let spread = std::mem::replace(&mut self.spread, Spread::new(now));
+            let before = std::mem::replace(self, Self::asking(service, compared, spread, now));
+            self.memory = before.memory;
+            self.followed = before.followed;
+            found.extend(before.cases.into_values().filter_map(|case| case.end(service)));
+            found.extend(before.solos.into_iter().filter_map(|solo| solo.end(service)));
+        }
+        if self.epoch != service.epoch {
+            self.epoch = service.epoch;
+            // What began since the last look began partly under the split before.
+            let look = self.compared.outcomes.look().wrapping_add(1);
+            let strata = self.compared.strata.iter().zip(&mut self.accounts);
+            for (number, (stratum, account)) in strata.enumerate() {
+                account.weight_step(look);
+                for case in self.cases.values_mut() {
+                    case.lines[number].weight_step(stratum, account, now);
+                }
+                let speeds = self.speeds[number].by_span();
+                speeds.for_each(|(_, speed)| speed.skip(stratum, account, now));
+            }
+        }
+        // A version that nobody gets until one of its endpoints serves is still in its rollout.
+        let has_share = |version: u16| {
+            let version = service.versions.get(usize::from(version));
+            version.is_some_and(|version| version.weight > Weight::ZERO && !version.ejected)
+        };
+        let stays = |version: u16| has_share(version) && has_share(self.baseline);
+        let gone = self.cases.extract_if(|version, _| !stays(*version));
+        found.extend(gone.filter_map(|(_, case)| case.end(service)));
+        let with_share = (0..service.versions.len() as u16).filter(|v| has_share(*v));
+        let (baseline, canaries): (Vec<_>, Vec<_>) = with_share.partition(|v| *v == self.baseline);
+        let alone = match (baseline.is_empty(), canaries.is_empty()) {
+            (true, _) => &canaries,
+            (false, true) => &baseline,
+            (false, false) => &Vec::new(),
+        };
+        let gone = self.solos.extract_if(.., |solo| !alone.contains(&solo.number));
+        found.extend(gone.filter_map(|solo| solo.end(service)));
+        for version in alone {
+            if !self.solos.iter().any(|solo| solo.number == *version) {
+                self.solos.push(Solo::new(
+                    service,
+                    compared,
+                    &self.accounts,
+                    *version,
+                    &self.memory,
+                    now,
+                ));
+            }
+        }
+        if baseline.is_empty() {
+            return;
+        }
+        for version in canaries {
+            if !self.cases.contains_key(&version) {
+                // Everybody counts in a new comparison.
+                self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
+            }
+            self.cases.entry(version).or_insert_with(|| {
+                let lines = compared.strata.iter().zip(&self.accounts).map(|(stratum, account)| {
+                    let phi = self.spread.phi();
+                    Line::new(stratum, account, version, self.baseline, phi, now)
+                });
+                let name = &service.versions[usize::from(version)].name;
+                Case::new(name, compared.mode, lines.collect())
+            });
+        }
+    }
+
+    /// Goes on with the evidence so far, of which another certainty is demanded, or something else is
+    /// done with it.
+    fn demand(&mut self, compared: &Arc<Compared>) {
+        if Arc::ptr_eq(&self.compared, compared) {
+            return;
+        }
+        for case in self.cases.values_mut() {
+            case.mode = compared.mode;
+            for (line, stratum) in case.lines.iter_mut().zip(&compared.strata) {
+                if line.comparison().limits() != &stratum.limits {
+                    line.demand(&stratum.limits);
+                }
+            }
+            // What was only told may be done now.
+            case.told &= case.mode != Mode::Act;
+        }
+        self.compared = Arc::clone(compared);
+    }
+
+    pub(super) fn next_look(&self) -> Duration {
+        match self.cases.values().any(|case| !case.told) {
+            // What fails meanwhile is what waiting costs.
+            true => poll_interval(self.traffic.per_s()),
+            false if self.followed.is_some() => SHORTEST_IDLE_LOOK,
+            // Soon enough that the workers' rings do not run over.
+            false => Duration::from_secs_f64(HEARD_AT_ONCE / self.traffic.per_s().max(1.0))
+                .clamp(SHORTEST_IDLE_LOOK, IDLE_LOOK),
+        }
+    }
+
+    pub(super) fn poll(&mut self, service: &Service, now: Duration, found: &mut Vec<Found>) {
+        let baseline = &service.versions[usize::from(self.baseline)];
+        let groups = &self.accounts[0].all.arms[usize::from(self.baseline)].groups;
+        if self.spread.poll(&baseline.endpoints, groups, now) {
+            let phi = self.spread.phi();
+            let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);
+            lines.for_each(|line| line.set_dispersion(phi));
+        }
+        if let Some(change) = self.outage.poll(&self.compared, self.baseline, now) {
+            found.push(Found::SharedOutage { service: service.name.clone(), change });
+        }
+        let strata = &self.compared.strata;
+        self.traffic.look(strata.iter().map(requests), now);
+        let each = self.speeds.iter_mut().zip(strata).zip(&mut self.accounts);
+        for (number, ((speeds, stratum), account)) in each.enumerate() {
+            for (span, speed) in speeds.by_span() {
+                let Some(block) = speed.poll(stratum, &account.all, now) else { continue };
+                for case in self.cases.values_mut() {
+                    case.lines[number].compare_latency(&account.all, span, &block, now);
+                }
+                speed.absorb(&block, stratum, account);
+            }
+        }
+        // Of two canaries nobody knows which one a player left.
+        if let (Some(players), 1) = (self.questions.poll(service, now), self.cases.len()) {
+            for (version, case) in &mut self.cases {
+                let share = service.share(*version);
+                case.lines.iter_mut().take(1).for_each(|line| line.asked(players, share, now));
+            }
+        }
+        for (version, case) in &mut self.cases {
+            let endpoints = service.versions[usize::from(*version)].endpoints.len();
+            let strata = strata.iter().zip(&self.speeds).zip(&self.accounts);
+            for (line, ((stratum, speeds), account)) in case.lines.iter_mut().zip(strata) {
+                line.poll(stratum, account, speeds.patience(), endpoints, now);
+            }
+            found.extend(case.judge(service, &self.compared, now));
+            found.extend(case.advise(service, &self.compared));
+        }
+        if let Some(followed) = &self.followed {
+            let version = followed.version.clone();
+            match followed.poll(self.questions.asking.known, now) {
+                followed::Outcome::Open => {}
+                followed::Outcome::Helped => self.followed = None,
+                followed::Outcome::HelpedNobody([failed, of]) => {
+                    self.followed = None;
+                    let service = service.name.clone();
+                    found.push(Found::Mistake { service, version, failed, of });
+                }
+            }
+        }
+        // An amount counts once in so long, whoever plays how often.
+        if now.saturating_sub(self.paid) >= PAID_AGAIN {
+            self.paid = now;
+            strata.iter().for_each(|stratum| stratum.state.paid.clear());
+        }
+        for solo in &mut self.solos {
+            found.extend(solo.poll(service, &self.compared, &self.accounts, now));
+        }
+        if now.saturating_sub(self.looked) >= IDLE_LOOK {
+            self.looked = now;
+            let references = self.speeds.iter().map(|speeds| Some(speeds.head.reference()));
+            self.memory.learn(service, &self.compared, references, self.spread.phi(), now);
+        }
+    }
+}
+
+/// Whether `after` asks the same of the same versions as `before`, and only the certainty that is demanded,
+/// or what is done about it, is another.
+fn asks_the_same(before: &Compared, after: &Compared) -> bool {
+    let mut both = before.strata.iter().zip(&after.strata);
+    before.strata.len() == after.strata.len()
+        && both.all(|(a, b)| a.asks_as(b) && a.limits.same_but_demands(&b.limits))
+}
