@@ -26,7 +26,7 @@ pub(super) struct Tally<'a> {
     /// The endpoint asked last, and when.
     endpoint: Option<(&'a EndpointState, Instant)>,
     upstream_us: u32,
-    trial: Trial,
+    trial: Trial<'a>,
     ended: Option<Instant>,
     retries: u32,
     /// Status that the client was sent; 0 while there is none.
@@ -146,7 +146,7 @@ impl<'a> Tally<'a> {
     /// The time after which a request without an answer, or an answer that stalls, has failed in the
     /// comparison; nothing if it is not compared.
     pub(super) fn patience(&self) -> Option<Duration> {
-        self.trial.patience(self.plan)
+        self.trial.patience()
     }
 
     /// The answer was one of gRPC that ended with `status`.
@@ -256,7 +256,9 @@ impl<'a> Tally<'a> {
 
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
-        self.trial.acquit(self.subject());
+        if self.trial.is_open() {
+            self.trial.acquit(self.subject());
+        }
         self.end_attempt();
         self.plan.version().state.cells.of(self.worker.id).finished.add(1);
     }

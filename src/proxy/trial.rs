@@ -25,7 +25,9 @@ pub(super) struct Subject<'a> {
 }
 
 /// What is still to be said of a request.
-pub(super) struct Trial {
+pub(super) struct Trial<'a> {
+    /// Nothing if the request is not compared.
+    evidence: Option<&'a Evidence>,
     stage: Stage,
     /// The look in which it began; 0: it has not.
     look: u32,
@@ -52,11 +54,19 @@ enum Stage {
     Said,
 }
 
-impl Trial {
-    pub(super) fn new(plan: &Plan) -> Self {
-        let counts = plan.route().evidence.is_some() && plan.is_by_chance();
-        let stage = if counts { Stage::Waiting } else { Stage::Done };
-        Self { stage, look: 0, asked: None, at_once: false, fresh: false, is_stream: false }
+impl<'a> Trial<'a> {
+    pub(super) fn new(plan: &'a Plan) -> Self {
+        let evidence = plan.route().evidence.as_ref().filter(|_| plan.is_by_chance());
+        let stage = if evidence.is_some() { Stage::Waiting } else { Stage::Done };
+        Self {
+            evidence,
+            stage,
+            look: 0,
+            asked: None,
+            at_once: false,
+            fresh: false,
+            is_stream: false,
+        }
     }
 
     /// The request is about to be with the endpoint. `at_once`: as the attempt begins.
@@ -74,7 +84,7 @@ impl Trial {
 
     fn begin(&mut self, of: Subject<'_>) {
         let decision = &of.plan.decision;
-        if let Some(evidence) = of.plan.route().evidence.as_ref()
+        if let Some(evidence) = self.evidence
             && self.look == 0
             && !decision.diverted
         {
@@ -83,11 +93,16 @@ impl Trial {
     }
 
     /// The time after which it has failed without an answer.
-    pub(super) fn patience(&self, plan: &Plan) -> Option<Duration> {
+    pub(super) fn patience(&self) -> Option<Duration> {
         match self.stage {
             Stage::Done => None,
-            _ => plan.route().evidence.as_ref()?.state.deadline(),
+            _ => self.evidence?.state.deadline(),
         }
+    }
+
+    /// Whether something is still to be said.
+    pub(super) fn is_open(&self) -> bool {
+        self.stage != Stage::Done
     }
 
     /// The head of an answer came, so many microseconds after the attempt began.
@@ -166,7 +181,9 @@ impl Trial {
             }
             Stage::Said => {}
         }
-        pay(of, carried);
+        if let Some(evidence) = self.evidence {
+            pay(evidence, of, carried);
+        }
     }
 
     fn void(&mut self, of: Subject<'_>) {
@@ -178,7 +195,7 @@ impl Trial {
     /// Counts how it ended, and says so.
     fn settle(&mut self, of: Subject<'_>, what: What, head_us: u32, whole_us: u32) {
         let Subject { worker, plan, endpoint } = of;
-        let Some(evidence) = &plan.route().evidence else { return };
+        let Some(evidence) = self.evidence else { return };
         let failed = matches!(what, What::Failed | What::TimedOut);
         if plan.decision.diverted {
             if what != What::Left {
@@ -205,7 +222,7 @@ impl Trial {
 
     fn say(&self, of: Subject<'_>, what: What, head_us: u32, whole_us: u32) {
         let Subject { worker, plan, endpoint } = of;
-        let Some(evidence) = &plan.route().evidence else { return };
+        let Some(evidence) = self.evidence else { return };
         let version = usize::from(plan.decision.version);
         if what == What::Broke {
             evidence.arms[version].attempts.cells.of(worker.id).fail_later();
@@ -237,9 +254,9 @@ impl Trial {
 
 /// Counts what an answer carried, of a player who has not had his turn lately. What carries no amount
 /// carries 0: a version that no longer says what it takes would look like one that nobody plays otherwise.
-fn pay(of: Subject<'_>, carried: &amounts::Carried) {
+fn pay(evidence: &Evidence, of: Subject<'_>, carried: &amounts::Carried) {
     let Subject { worker, plan, .. } = of;
-    let Some(Evidence { arms, state, .. }) = &plan.route().evidence else { return };
+    let Evidence { arms, state, .. } = evidence;
     let amounts = &arms[usize::from(plan.decision.version)].amounts;
     let player = plan.decision.player;
     if amounts.is_empty() || plan.decision.diverted || state.paid.has(player) {

@@ -86,7 +86,7 @@ impl Split {
     pub fn assign_and_tell(&self, key: &[u8]) -> Option<(u16, u16)> {
         match &*self.arms {
             [] => None,
-            [only] => Some((only.version, only.hash(key) as u16)),
+            [only] => Some((only.version, only.hash_apart(key) as u16)),
             arms => {
                 let (mut best, mut bucket) = ((f64::INFINITY, arms[0].version), 0_u16);
                 for (number, arm) in arms.iter().enumerate() {
@@ -116,6 +116,13 @@ impl Split {
 }
 
 impl Arm {
+    /// The same, apart from the loop over all arms, in which it is to be inlined.
+    #[inline(never)]
+    fn hash_apart(&self, key: &[u8]) -> u64 {
+        self.hash(key)
+    }
+
+    #[inline(always)]
     fn hash(&self, key: &[u8]) -> u64 {
         let total = self.prefix.len() + key.len();
         if total <= SHORT_BYTES {
