@@ -423,10 +423,9 @@ impl Service {
             return Some(Assigned::to(version, by));
         }
         let player = Player(bucket);
-        let asks = self.compared.as_ref().is_some_and(|compared| compared.asks_players());
         let diverted = version != self.baseline
-            && asks
             && self.state.diverted.has(player)
+            && self.compared.as_ref().is_some_and(|compared| compared.asks_players())
             && self.versions[usize::from(self.baseline)].share_weight() > Weight::ZERO;
         let version = if diverted { self.baseline } else { version };
         Some(Assigned { version, by, player, diverted })

@@ -66,6 +66,8 @@ impl Gauge {
 /// What is counted of one version.
 #[derive(Debug, Clone, Default)]
 pub struct Arm {
+    /// First attempts with an outcome, and those of them that failed.
+    pub requests: Counter,
     /// Refusals by players.
     pub refusals: Counter,
     /// Latencies of all requests, by [`Span`].
@@ -296,6 +298,9 @@ impl Ledger {
         let served_trial = self.unserved.admits(ending, networks, first, failed || left);
         let group = usize::from(ending.group) % ENDPOINT_GROUPS;
         let arm = &mut self.arms[version];
+        if !left {
+            arm.requests = arm.requests.with(Counter { trials: 1, failures: failed.into() });
+        }
         if trial {
             arm.groups[group] =
                 arm.groups[group].with(Counter { trials: 1, failures: failed.into() });
@@ -338,8 +343,9 @@ impl Ledger {
         let trial = !left && self.failed.admits(ending, networks, false, true);
         let served = self.unserved.admits(ending, networks, false, true);
         let group = usize::from(ending.group) % ENDPOINT_GROUPS;
+        let arm = &mut self.arms[version];
+        arm.requests = arm.requests.with(Counter { trials: 0, failures: (!left).into() });
         if trial {
-            let arm = &mut self.arms[version];
             arm.failed.add(ending.player);
             arm.groups[group] = arm.groups[group].with(Counter { trials: 0, failures: 1 });
         }

@@ -181,7 +181,7 @@ async fn forward(
             (false, _) => kept(worker, endpoint.id, encrypted, thorough, now),
         };
         if !uploading {
-            tally.asked(now);
+            tally.asked(now, true);
         }
         let (upstream, reused) = match kept {
             Some(link) => (link, true),
@@ -192,7 +192,7 @@ async fn forward(
                         tally.connected();
                     }
                     if !uploading {
-                        tally.asked(Instant::now());
+                        tally.asked(Instant::now(), false);
                     }
                     (link, reused)
                 }
@@ -212,16 +212,15 @@ async fn forward(
         };
         let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
         let patience = tally.patience();
-        let late_at = |asked: Instant| {
-            patience.filter(|patience| *patience < plan.route().timeout).map(|p| asked + p)
-        };
+        // Where the route's own timeout is sooner, that ends the attempt first.
+        let late_at = |asked: Instant| patience.map(|patience| asked + patience);
         client.deadline.notice_at(if uploading { None } else { late_at(now) });
         let head = poll_fn(|cx| {
             let polled = exchange.poll_head(cx, client, worker, plan, out, &mut tally.amounts);
             if uploading && exchange.request_is_read() {
                 uploading = false;
                 let now = Instant::now();
-                tally.asked(now);
+                tally.asked(now, false);
                 client.deadline.notice_at(late_at(now));
             }
             if client.deadline.take_notice() {

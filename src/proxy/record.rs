@@ -77,9 +77,9 @@ impl<'a> Tally<'a> {
         self.endpoint = Some((endpoint, now));
     }
 
-    /// The request is with the endpoint, or on its way on a connection that is there.
-    pub(super) fn asked(&mut self, now: Instant) {
-        let at_once = self.endpoint.is_some_and(|(_, began)| began == now);
+    /// The request is with the endpoint, or on its way on a connection that is there. `at_once`: as the
+    /// attempt begins.
+    pub(super) fn asked(&mut self, now: Instant, at_once: bool) {
         self.trial.asked(self.subject(), now, at_once);
     }
 

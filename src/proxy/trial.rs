@@ -195,7 +195,6 @@ impl<'a> Trial<'a> {
     /// Counts how it ended, and says so.
     fn settle(&mut self, of: Subject<'_>, what: What, head_us: u32, whole_us: u32) {
         let Subject { worker, plan, endpoint } = of;
-        let Some(evidence) = self.evidence else { return };
         let failed = matches!(what, What::Failed | What::TimedOut);
         if plan.decision.diverted {
             if what != What::Left {
@@ -209,8 +208,6 @@ impl<'a> Trial<'a> {
         if what == What::Left {
             return;
         }
-        let version = usize::from(plan.decision.version);
-        evidence.arms[version].attempts.cells.of(worker.id).end(failed);
         if let Some(endpoint) = endpoint {
             let cells = endpoint.cells.of(worker.id);
             cells.trials.add(1);
@@ -220,13 +217,13 @@ impl<'a> Trial<'a> {
         }
     }
 
+    #[inline(always)]
     fn say(&self, of: Subject<'_>, what: What, head_us: u32, whole_us: u32) {
         let Subject { worker, plan, endpoint } = of;
         let Some(evidence) = self.evidence else { return };
         let version = usize::from(plan.decision.version);
-        if what == What::Broke {
-            evidence.arms[version].attempts.cells.of(worker.id).fail_later();
-            endpoint.into_iter().for_each(|e| e.cells.of(worker.id).failures.add(1));
+        if let (What::Broke, Some(endpoint)) = (what, endpoint) {
+            endpoint.cells.of(worker.id).failures.add(1);
         }
         let ending = Ending {
             look: self.look,

@@ -1,7 +1,7 @@
 //! What workers count of a version that is compared with another one.
 //!
-//! A worker counts what began and what ended, for people and for the pace of looks, and says how each
-//! first attempt ended; who counts of them is the evaluator's to decide (`outcomes.rs`).
+//! A worker counts what began, and says how each first attempt ended; what is counted of that, and who, is
+//! the evaluator's to decide (`outcomes.rs`).
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -9,39 +9,13 @@ use std::{
 };
 
 use super::{Counter, PerWorker, players::PlayerSet};
-use crate::analysis::{self, AMOUNT_BUCKETS};
+use crate::analysis::AMOUNT_BUCKETS;
 
 /// Counts of one version over some routes, by worker.
 #[derive(Debug, Default)]
 pub struct EvidenceCells {
     /// First attempts that began.
     pub started: Counter,
-    /// Of those, with an outcome.
-    ended: Counter,
-    /// And failed.
-    failed: Counter,
-}
-
-impl EvidenceCells {
-    /// Counts an outcome. Called by the owning worker only.
-    pub fn end(&self, failed: bool) {
-        self.ended.add(1);
-        if failed {
-            self.failed.add(1);
-        }
-    }
-
-    /// Counts that what was taken for served failed.
-    pub fn fail_later(&self) {
-        self.failed.add(1);
-    }
-
-    /// First attempts with an outcome, and those of them that failed.
-    pub fn counter(&self) -> analysis::Counter {
-        // Failures first: read the other way around, there could be more of them than trials.
-        let failures = self.failed.read();
-        analysis::Counter { trials: self.ended.read(), failures }
-    }
 }
 
 /// Evidence of one version over some routes of its service.
@@ -105,16 +79,6 @@ impl AmountEvidenceCells {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn outcomes_are_counted_and_may_turn_bad_later() {
-        let cells = EvidenceCells::default();
-        for failed in [false, true, false] {
-            cells.end(failed);
-        }
-        cells.fail_later();
-        assert_eq!(cells.counter(), analysis::Counter { trials: 3, failures: 2 });
-    }
 
     #[test]
     fn an_amount_counts_in_its_bucket() {

@@ -22,10 +22,9 @@ use std::{collections::HashMap, time::Duration};
 
 use self::{followed::Followed, watch::Watch};
 use crate::{
-    analysis::{Advised, Finding, OutageChange, Record, Verdict},
+    analysis::{Advised, Finding, Ledger, OutageChange, Record, Verdict},
     config::schema::Mode,
-    registry::EvidenceCells,
-    snapshot::{Service, Snapshot, Stratum},
+    snapshot::{Service, Snapshot},
 };
 
 /// Between two looks while nothing is compared that needs to be acted on soon: the baseline's latency
@@ -266,9 +265,8 @@ impl Evaluator {
 }
 
 /// Requests so far of all versions.
-fn requests(stratum: &Stratum) -> u64 {
-    let of = |cells: &EvidenceCells| cells.counter().trials;
-    stratum.arms.iter().map(|arm| arm.attempts.cells.sum(of)).fold(0, u64::wrapping_add)
+fn requests(ledger: &Ledger) -> u64 {
+    ledger.arms.iter().map(|arm| arm.requests.trials).fold(0, u64::wrapping_add)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Found, Suspect, account::Account, arms::counter};
+use super::{Found, Suspect, account::Account};
 use crate::{
     analysis::{
         Alone, Answer, Bound, Counter, Entry, Latencies, Latest, Quantile, Record, Recorder,
@@ -58,6 +58,7 @@ impl Memory {
         &mut self,
         service: &Service,
         compared: &Compared,
+        accounts: &[Account],
         references: impl Iterator<Item = Option<&'r Reference>>,
         phi: f64,
         now: Duration,
@@ -75,14 +76,18 @@ impl Memory {
             }
         };
         let passed = last.as_ref().map_or(Duration::ZERO, |last| now.saturating_sub(last.until));
-        let strata = compared.strata.iter().zip(references).map(|(stratum, reference)| {
-            let counter = counter(stratum, number);
+        let strata = compared.strata.iter().zip(accounts).zip(references);
+        let strata = strata.map(|((stratum, account), reference)| {
+            let counter = counter(account, number);
             let known = last.as_mut().and_then(|last| {
                 let at = last.strata.iter().position(|(route, _)| *route == stratum.route)?;
                 Some(last.strata.swap_remove(at).1)
             });
             let mut past = known.unwrap_or(PastStratum { counter, ..PastStratum::default() });
-            past.usual.absorb(counter.since(past.counter), passed);
+            // A comparison that asks something else counts from the beginning.
+            let is_anew = counter.trials < past.counter.trials;
+            let before = if is_anew { Counter::default() } else { past.counter };
+            past.usual.absorb(counter.since(before), passed);
             past.counter = counter;
             past.most_failures = past.usual.most(phi);
             if let Some(reference) = reference {
@@ -169,7 +174,7 @@ impl Solo {
                     limits.least_failures,
                     now,
                 )),
-                counter: counter(stratum, number),
+                counter: counter(account, number),
                 latencies: latencies(account, number),
             }
         });
@@ -201,7 +206,7 @@ impl Solo {
             if line.judged().is_empty() {
                 continue;
             }
-            let counter = counter(stratum, self.number);
+            let counter = counter(account, self.number);
             let block = counter.since(std::mem::replace(&mut line.counter, counter));
             line.observe(block, latencies(account, self.number), now);
             if !self.told && line.judged().answer() == Answer::Fail {
@@ -258,4 +263,9 @@ impl Line {
 /// Latencies so far of all attempts at version number `version`.
 fn latencies(account: &Account, version: u16) -> Box<Latest> {
     account.all.arms[usize::from(version)].latencies(Span::Head)
+}
+
+/// First attempts at version number `version` with an outcome, and those of them that failed.
+fn counter(account: &Account, version: u16) -> Counter {
+    account.all.arms[usize::from(version)].requests
 }

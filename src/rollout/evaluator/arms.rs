@@ -13,7 +13,6 @@ use crate::{
         Answer, Arms, Attempts, Block, Comparison, Counter, Entry, Gauge, Latencies, Latest,
         Ledger, Limits, Pace, Players, Record, Recorder, Span,
     },
-    registry::EvidenceCells,
     snapshot::Stratum,
 };
 
@@ -65,7 +64,7 @@ impl Line {
                 .map(|number| Seen::new(stratum, arms, number))
                 .collect(),
             pace: Pace::new(now),
-            requests: super::requests(stratum),
+            requests: super::requests(&account.all),
             capped: false,
         }
     }
@@ -96,14 +95,14 @@ impl Line {
         if let Some(block) = self.refusals.poll(refusals(&account.all, self.arms), now) {
             self.recorder.tell(Entry::Refusals { at: now, block });
         }
-        self.poll_amounts(stratum, now);
+        self.poll_amounts(stratum, &account.all, now);
     }
 
-    fn poll_amounts(&mut self, stratum: &Stratum, now: Duration) {
+    fn poll_amounts(&mut self, stratum: &Stratum, ledger: &Ledger, now: Duration) {
         if self.amounts.is_empty() {
             return;
         }
-        let requests = super::requests(stratum);
+        let requests = super::requests(ledger);
         if self.pace.due(requests.wrapping_sub(self.requests), now).is_none() {
             return;
         }
@@ -205,12 +204,6 @@ fn tell(
     if tried.answer() == Answer::Fail {
         so_far.into_iter().map(entry).for_each(|entry| recorder.tell(entry));
     }
-}
-
-/// First attempts of `version` with an outcome, and those of them that failed.
-pub(super) fn counter(stratum: &Stratum, version: u16) -> Counter {
-    let cells = stratum.arms[usize::from(version)].attempts.cells.iter();
-    cells.map(EvidenceCells::counter).fold(Counter::default(), Counter::with)
 }
 
 fn refusals(ledger: &Ledger, arms: Arms<u16>) -> Arms<Counter> {

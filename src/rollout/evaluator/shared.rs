@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use super::arms::counter;
-use crate::{
-    analysis::{Arms, Counter, OUTAGE_WINDOW, Outage, OutageChange},
-    snapshot::Compared,
-};
+use super::account::Account;
+use crate::analysis::{Arms, Counter, OUTAGE_WINDOW, Outage, OutageChange};
 
 /// The open window, and what the ones before it have shown.
 #[derive(Debug)]
@@ -17,8 +14,8 @@ pub(super) struct SharedOutage {
 }
 
 impl SharedOutage {
-    pub(super) fn new(compared: &Compared, baseline: u16, now: Duration) -> Self {
-        Self { opened: now, before: read(compared, baseline), outage: Outage::default() }
+    pub(super) fn new(accounts: &[Account], baseline: u16, now: Duration) -> Self {
+        Self { opened: now, before: read(accounts, baseline), outage: Outage::default() }
     }
 
     /// Whether an outage is on.
@@ -29,7 +26,7 @@ impl SharedOutage {
     /// Closes the window if it is over.
     pub(super) fn poll(
         &mut self,
-        compared: &Compared,
+        accounts: &[Account],
         baseline: u16,
         now: Duration,
     ) -> Option<OutageChange> {
@@ -37,20 +34,20 @@ impl SharedOutage {
             return None;
         }
         self.opened = now;
-        let counters = read(compared, baseline);
+        let counters = read(accounts, baseline);
         let before = std::mem::replace(&mut self.before, counters);
         self.outage.observe(counters.since(before))
     }
 }
 
 /// Counters of all strata.
-fn read(compared: &Compared, baseline: u16) -> Arms<Counter> {
+fn read(accounts: &[Account], baseline: u16) -> Arms<Counter> {
     let mut sums = Arms::<Counter>::default();
-    for stratum in &compared.strata {
-        for version in 0..stratum.arms.len() as u16 {
-            let counter = counter(stratum, version);
-            let arm = if version == baseline { &mut sums.baseline } else { &mut sums.canary };
-            *arm = arm.with(counter);
+    for account in accounts {
+        for (version, arm) in account.all.arms.iter().enumerate() {
+            let is_baseline = version == usize::from(baseline);
+            let sum = if is_baseline { &mut sums.baseline } else { &mut sums.canary };
+            *sum = sum.with(arm.requests);
         }
     }
     sums

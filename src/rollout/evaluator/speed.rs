@@ -57,19 +57,14 @@ impl Speed {
             trials: compared
                 .map(|quantile| (quantile, trials(ledger, baseline, Gauge(span, quantile))))
                 .collect(),
-            requests: super::requests(stratum),
+            requests: super::requests(ledger),
             reference: Reference::default(),
         }
     }
 
     /// The block, if it closes now. It is to be compared before it is [absorbed](Speed::absorb).
-    pub(super) fn poll(
-        &mut self,
-        stratum: &Stratum,
-        ledger: &Ledger,
-        now: Duration,
-    ) -> Option<Closed> {
-        let requests = super::requests(stratum);
+    pub(super) fn poll(&mut self, ledger: &Ledger, now: Duration) -> Option<Closed> {
+        let requests = super::requests(ledger);
         let length = self.pace.due(requests.wrapping_sub(self.requests), now)?;
         self.requests = requests;
         Some(self.close(ledger, length))
@@ -92,7 +87,7 @@ impl Speed {
     /// Throws the open block away: the weights changed in it.
     pub(super) fn skip(&mut self, stratum: &Stratum, account: &mut Account, now: Duration) {
         self.pace = Pace::new(now);
-        self.requests = super::requests(stratum);
+        self.requests = super::requests(&account.all);
         let closed = self.close(&account.all, Duration::ZERO);
         self.absorb(&closed, stratum, account);
     }

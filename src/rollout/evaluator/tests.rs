@@ -113,8 +113,6 @@ impl Stage {
             Outcome::Served(us) => (What::Served, us),
             Outcome::Failed => (What::Failed, NO_TIME),
         };
-        let failed = what != What::Served;
-        evidence.arms[version].attempts.cells.of(0).end(failed);
         let (player, network) = (player.0, network.0);
         let arm = evidence.number(version);
         let (head_us, whole_us) = (us, us);

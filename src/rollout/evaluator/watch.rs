@@ -72,8 +72,8 @@ impl Watch {
             baseline,
             epoch: service.epoch,
             spread,
-            outage: SharedOutage::new(compared, baseline, now),
-            traffic: Traffic::new(strata.clone().map(requests), now),
+            outage: SharedOutage::new(&accounts, baseline, now),
+            traffic: Traffic::new(accounts.iter().map(|a| requests(&a.all)), now),
             speeds: both.map(|(s, account)| Speeds::new(s, account, baseline, now)).collect(),
             accounts,
             paid: now,
@@ -206,15 +206,15 @@ impl Watch {
             let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);
             lines.for_each(|line| line.set_dispersion(phi));
         }
-        if let Some(change) = self.outage.poll(&self.compared, self.baseline, now) {
+        if let Some(change) = self.outage.poll(&self.accounts, self.baseline, now) {
             found.push(Found::SharedOutage { service: service.name.clone(), change });
         }
         let strata = &self.compared.strata;
-        self.traffic.look(strata.iter().map(requests), now);
+        self.traffic.look(self.accounts.iter().map(|a| requests(&a.all)), now);
         let each = self.speeds.iter_mut().zip(strata).zip(&mut self.accounts);
         for (number, ((speeds, stratum), account)) in each.enumerate() {
             for (span, speed) in speeds.by_span() {
-                let Some(block) = speed.poll(stratum, &account.all, now) else { continue };
+                let Some(block) = speed.poll(&account.all, now) else { continue };
                 for case in self.cases.values_mut() {
                     case.lines[number].compare_latency(&account.all, span, &block, now);
                 }
@@ -260,7 +260,14 @@ impl Watch {
         if now.saturating_sub(self.looked) >= IDLE_LOOK {
             self.looked = now;
             let references = self.speeds.iter().map(|speeds| Some(speeds.head.reference()));
-            self.memory.learn(service, &self.compared, references, self.spread.phi(), now);
+            self.memory.learn(
+                service,
+                &self.compared,
+                &self.accounts,
+                references,
+                self.spread.phi(),
+                now,
+            );
         }
     }
 }
