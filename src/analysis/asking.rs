@@ -47,7 +47,7 @@ impl Asking {
             }
         } else if !failed {
             self.failed_last.remove(player);
-        } else if !self.failed_last.add(player) {
+        } else if !self.failed_last.add(player) && !self.told.has(player) {
             if is_baseline {
                 self.control.add(player);
             }
@@ -63,11 +63,17 @@ impl Asking {
         self.followed.len().into()
     }
 
-    /// Lets everybody be asked anew.
+    /// Ends all questions that are open. Who has answered is not asked again: one player who fails now and
+    /// then would be many.
     pub fn let_go(&mut self) {
-        for players in [&mut self.failed_last, &mut self.control, &mut self.told] {
-            players.clear();
-        }
+        self.failed_last.clear();
+        self.control.clear();
+    }
+
+    /// Lets everybody be asked anew, of another version.
+    pub fn begin(&mut self) {
+        self.let_go();
+        self.told.clear();
     }
 }
 
@@ -85,8 +91,23 @@ mod tests {
             assert!(!asking.note(1, true, true, failed));
         }
         assert_eq!((asking.canary.asked, asking.canary.recovered), (1, 1));
-        asking.let_go();
-        assert!(!asking.note(1, false, false, true));
+        asking.begin();
+        assert!(!asking.note(1, false, false, true) && asking.note(1, false, false, true));
+    }
+
+    #[test]
+    fn a_player_who_fails_now_and_then_is_one_player_however_often_he_is_let_go() {
+        let mut asking = Asking::default();
+        for _ in 0..20 {
+            asking.note(1, false, false, true);
+            let asked = asking.note(1, false, false, true);
+            asking.note(1, !asked, asked, false);
+            for failed in [true, true, false] {
+                asking.note(2, true, false, failed);
+            }
+            asking.let_go();
+        }
+        assert_eq!((asking.canary.asked, asking.baseline.asked), (1, 1));
     }
 
     #[test]

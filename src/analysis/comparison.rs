@@ -340,7 +340,11 @@ impl Comparison {
             Advised::FewPlayers => (Metric::Errors, &self.advice.requests),
             Advised::Refusals => (Metric::Refusals, &self.advice.refusals),
         };
-        test.as_ref().map(|test| Finding::of_rate(metric, None, test, self.began))
+        let finding = Finding::of_rate(metric, None, test.as_ref()?, self.began);
+        Some(match advised {
+            Advised::FewPlayers => finding.of_few(self.failed_players()),
+            Advised::Refusals => finding,
+        })
     }
 
     /// Failures of the canary's players since they fail more often, each counted once a cycle.

@@ -76,6 +76,8 @@ pub struct Arm {
     trials: [Option<Box<Latest>>; 4],
     /// Trials and failures of players, by group of endpoints.
     pub groups: [Counter; ENDPOINT_GROUPS],
+    /// Those that were not waited for any longer.
+    pub timed_out: u64,
     /// Players who failed on it in this cycle.
     pub failed: Buckets,
 }
@@ -298,6 +300,7 @@ impl Ledger {
         let served_trial = self.unserved.admits(ending, networks, first, failed || left);
         let group = usize::from(ending.group) % ENDPOINT_GROUPS;
         let arm = &mut self.arms[version];
+        arm.timed_out += u64::from(what == What::TimedOut);
         if !left {
             arm.requests = arm.requests.with(Counter { trials: 1, failures: failed.into() });
         }
@@ -426,11 +429,12 @@ impl Ledger {
     ) -> impl Iterator<Item = (Duration, SlotView)> {
         let first = self.slots.partition_point(|slot| slot.began < from);
         let mut ahead = [0_u64; 2];
-        (first..self.slots.len()).map(move |number| {
+        let all = (0..self.slots.len()).map(move |number| {
             let slot = &self.slots[number];
             let mut of = |arm: usize, version: usize| {
                 let mut counts = slot.arms[version];
-                // One that began between the number of its look and its count is counted in the next slot.
+                // One that began between the count and the number of the next look is counted in the next
+                // slot.
                 let begun = slot.started[version];
                 let waits = begun.saturating_sub(counts.ended + ahead[arm]);
                 ahead[arm] = (counts.ended + ahead[arm]).saturating_sub(begun);
@@ -440,7 +444,9 @@ impl Ledger {
             let counts = Arms::new(of(0, canary), of(1, self.baseline));
             let end = self.slots.get(number + 1).map(|next| next.began);
             (slot.began, (end, counts))
-        })
+        });
+        // What those before have too many of is known only by going through them.
+        all.skip(first)
     }
 }
 

@@ -6,8 +6,9 @@
 //! in which they began. The rule for those that have no outcome yet is against the baseline, since a
 //! doubt must not cost a canary: while less than half of a slot's baseline requests have ended the slot
 //! says nothing, and what waits longer than `patience` counts as failed until it ends. What waits on the
-//! canary counts as nothing. So a slot's evidence only falls as the baseline's outcomes come in worse than
-//! assumed, and never rests on what is unknown of it.
+//! canary counts as served, since of a version that serves more slowly than it fails the failures are heard
+//! first; in a slot that is final it counts as nothing. So a slot's evidence only falls as the baseline's
+//! outcomes come in worse than assumed, and never rests on what is unknown.
 //!
 //! Slots that are over and complete are final. Those after them are looked at as they stand, again and
 //! again, since a canary that fails altogether is not to wait for the baseline's slowest answer.
@@ -56,8 +57,16 @@ impl SlotCounts {
     }
 
     /// As if all that wait had failed.
-    fn with_pending_failed(mut self) -> Self {
-        let more = Tally::new(self.pending, self.pending);
+    fn with_pending_failed(self) -> Self {
+        self.with(Tally::new(self.pending, self.pending))
+    }
+
+    /// As if all that wait had been served.
+    fn with_pending_served(self) -> Self {
+        self.with(Tally::new(self.pending, 0))
+    }
+
+    fn with(mut self, more: Tally) -> Self {
         for tally in [&mut self.requests, &mut self.players, &mut self.served] {
             *tally += more;
         }
@@ -170,6 +179,7 @@ impl Look {
             return Said::Nothing;
         }
         let baseline = if is_late { baseline.with_pending_failed() } else { baseline };
+        let canary = canary.with_pending_served();
         Said::SoFar(Attempts::of(Arms::new(canary, baseline), self.groups))
     }
 }
@@ -272,8 +282,14 @@ mod tests {
     #[test]
     fn a_canary_that_hangs_says_nothing_until_its_deadline() {
         let hangs = Arms::new(counts(5, 0, 0), counts(0, 40, 0));
-        assert_eq!(players(&look(Some(30)).at(hangs)), Some([0, 0, 40, 0]));
+        assert_eq!(players(&look(Some(30)).at(hangs)), Some([5, 0, 40, 0]));
         assert_eq!(players(&look(Some(1_000)).at(hangs)), Some([0, 0, 40, 0]));
+    }
+
+    #[test]
+    fn a_canary_that_fails_sooner_than_it_serves_has_not_failed_altogether() {
+        let serves_slowly = Arms::new(counts(18, 2, 2), counts(0, 400, 20));
+        assert_eq!(players(&look(Some(10)).at(serves_slowly)), Some([20, 2, 400, 20]));
     }
 
     fn attempts(n_c: u64, k_c: u64, n_b: u64) -> Attempts {

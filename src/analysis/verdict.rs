@@ -323,6 +323,16 @@ impl Finding {
         }
     }
 
+    /// The same of a test whose trials are requests, whoever asks, when `players` failed in them.
+    pub(super) fn of_few(mut self, players: u64) -> Self {
+        if let Numbers::Errors { counts, .. } = &mut self.numbers {
+            counts.canary_requests = counts.canary_since_onset;
+            counts.baseline_requests = counts.baseline_since_onset;
+            counts.canary_since_onset.failures = players;
+        }
+        self
+    }
+
     /// What a test of a rate says, of the named `route` alone if there is one; `began` is when the
     /// comparison did, in the caller's time. Also for an endpoint, whose baseline are its peers.
     pub fn of_rate(metric: Metric, route: Option<String>, test: &Engine, began: Duration) -> Self {

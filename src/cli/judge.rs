@@ -137,10 +137,17 @@ fn told(title: &Title, record: &Record, verdict: &Verdict, remark: &str) -> Stri
     let entries = record.len();
     let most = match (verdict.answer, verdict.findings.first(), verdict.log_evidence) {
         (Answer::Fail, ..) | (_, None, _) | (_, _, None) => String::new(),
-        (_, Some(finding), Some(evidence)) => format!(
-            "\nmost evidence against it: {finding}; {evidence:.1} of {:.1} nats",
-            verdict.log_threshold
-        ),
+        (_, Some(finding), Some(evidence)) => {
+            let needed = verdict.log_threshold;
+            let held = if evidence >= needed {
+                ": enough, but it has too few failures, or one endpoint of several has them"
+            } else {
+                ""
+            };
+            format!(
+                "\nmost evidence against it: {finding}; {evidence:.1} of {needed:.1} nats{held}"
+            )
+        }
     };
     format!(
         "{service}: {version} against {baseline}{route}, {entries} blocks and changes\n{remark}:\n{}{most}",

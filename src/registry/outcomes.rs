@@ -37,16 +37,20 @@ impl Outcomes {
         Self { look: AtomicU32::new(1), rings: PerWorker::new(workers) }
     }
 
-    /// The number of the present look.
+    /// The number of the present look. Who reads it and then counts a request has not been counted by who
+    /// began that look.
     pub fn look(&self) -> u32 {
-        self.look.load(Relaxed)
+        self.look.load(Acquire)
     }
 
-    /// Begins the next look, which is answered. Called by the evaluator only.
+    /// The number of the look after the present one.
     pub fn next_look(&self) -> u32 {
-        let next = self.look().wrapping_add(1).max(1);
-        self.look.store(next, Relaxed);
-        next
+        self.look().wrapping_add(1).max(1)
+    }
+
+    /// Begins the look number `next`. Called by the evaluator only.
+    pub fn begin_look(&self, next: u32) {
+        self.look.store(next, Release);
     }
 
     /// Says how an attempt ended. Called by `worker` only.
@@ -200,6 +204,9 @@ mod tests {
     #[test]
     fn looks_are_numbered_and_never_0() {
         let outcomes = Outcomes::new(1);
-        assert_eq!((outcomes.look(), outcomes.next_look(), outcomes.look()), (1, 2, 2));
+        let next = outcomes.next_look();
+        assert_eq!((outcomes.look(), next), (1, 2));
+        outcomes.begin_look(next);
+        assert_eq!(outcomes.look(), 2);
     }
 }

@@ -39,6 +39,8 @@ pub struct Evaluator {
     generation: Option<u64>,
     /// Where attempts count, by the number of their evidence.
     places: HashMap<u32, Place>,
+    /// Endings that were lost so far.
+    lost: u64,
 }
 
 /// Where attempts count.
@@ -176,6 +178,13 @@ impl Evaluator {
         for watch in self.services.values_mut() {
             let strata = watch.compared.strata.iter().zip(&mut watch.accounts);
             strata.for_each(|(stratum, account)| account.look(stratum, look, now));
+        }
+        // After the counts: one that is counted never has the number of a look to come.
+        outcomes.begin_look(look);
+        let lost = outcomes.lost();
+        if std::mem::replace(&mut self.lost, lost) != lost {
+            // What is not heard of any more would wait for ever, and so speak against the baseline.
+            self.services.values_mut().for_each(|watch| watch.skip_to(now));
         }
         outcomes.hear(|ending| {
             // One that the snapshot does not know is of a version that is gone.

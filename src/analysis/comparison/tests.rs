@@ -152,6 +152,8 @@ fn a_few_players_with_all_failures_are_advice_and_no_verdict() {
     let finding = comparison.advice(Advised::FewPlayers).expect("it is judged");
     assert_eq!(finding.metric, Metric::Errors);
     assert_eq!(comparison.failed_players(), 1);
+    let text = finding.to_string();
+    assert!(text.contains(", 1 player); baseline 0 %"), "{text}");
 }
 
 #[test]

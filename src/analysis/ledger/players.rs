@@ -70,8 +70,10 @@ pub(super) struct Spent {
 
 /// Least length of a cycle.
 const CYCLE: Duration = Duration::from_secs(10);
-/// Part of the players who asked that ends it, once they were bad.
+/// Part of the players who asked that ends it, once they were bad, and how many that is at least: one
+/// player of three would else be bad again in each cycle.
 const FULL: f64 = 0.25;
+const LEAST_FULL: u32 = 3;
 
 impl Spent {
     /// Whether a request is a trial; notes one that is bad.
@@ -97,7 +99,10 @@ impl Spent {
 
     /// Begins the next cycle if this one is over; whether it does.
     pub(super) fn turn(&mut self, now: Duration) -> bool {
-        let full = || f64::from(self.players.len()) > FULL * f64::from(self.active.len());
+        let full = || {
+            let bad = self.players.len();
+            bad >= LEAST_FULL && f64::from(bad) > FULL * f64::from(self.active.len())
+        };
         let over = now.saturating_sub(self.began) >= CYCLE && full();
         if over {
             self.begin(now);

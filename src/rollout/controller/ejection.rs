@@ -185,7 +185,11 @@ impl Controller {
         let Advice { service, version, route, advised, finding, players } = advice;
         let (kind, reason) = match advised {
             Advised::FewPlayers => {
-                let text = format!("{players} of its players have nearly all failures: {finding}");
+                let who = match players {
+                    0 | 1 => "one of its players has".to_owned(),
+                    _ => format!("{players} of its players have"),
+                };
+                let text = format!("{who} nearly all failures: {finding}");
                 (Kind::FewPlayers, text)
             }
             Advised::Refusals => (Kind::RefusalsRise, finding.to_string()),

@@ -14,12 +14,24 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(1);
 const LARGEST_DEADLINE: Duration = Duration::from_secs(30);
 const OF_P99: u32 = 10;
 
+/// Of so many requests of the baseline one that is not waited for any longer is the exception. Where there
+/// are more, a kind of request is slow by nature, and what is learnt is doubled; where there are many, it
+/// is an outage, of which nothing is learnt.
+const EXCEPTION: u64 = 1_000;
+const OUTAGE: u64 = 10;
+/// How often it is doubled at most.
+const DOUBLED: u32 = 5;
+
 /// The ledgers of a stratum.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) all: Ledger,
     /// Of the named routes, in the order of the limits.
     pub(super) named: Vec<Ledger>,
+    baseline: usize,
+    /// Requests of the baseline, and those that were not waited for, when that was looked at last.
+    waited: [u64; 2],
+    doubled: u32,
 }
 
 impl Account {
@@ -31,8 +43,13 @@ impl Account {
     ) -> Self {
         let (versions, look) = (stratum.arms.len(), outcomes.look());
         let new = || Ledger::new(versions, baseline.into(), stratum.networks, look, now);
-        let mut account =
-            Self { all: new(), named: stratum.named.iter().map(|_| new().untimed()).collect() };
+        let mut account = Self {
+            all: new(),
+            named: stratum.named.iter().map(|_| new().untimed()).collect(),
+            baseline: baseline.into(),
+            waited: [0; 2],
+            doubled: 0,
+        };
         account.wait_for(stratum, None);
         account
     }
@@ -86,11 +103,26 @@ impl Account {
 
     /// Takes over how long an outcome is waited for, as the baseline's `p99` tells.
     pub(super) fn wait_for(&mut self, stratum: &Stratum, p99: Option<Duration>) {
-        let learnt = p99
-            .map_or(LEAST_DEADLINE, |p99| (p99 * OF_P99).clamp(LEAST_DEADLINE, LARGEST_DEADLINE));
+        self.be_patient();
+        let learnt = p99.map_or(LEAST_DEADLINE, |p99| p99 * OF_P99).max(LEAST_DEADLINE);
+        let learnt = (learnt * 2_u32.pow(self.doubled)).min(LARGEST_DEADLINE);
         let deadline = stratum.deadline.unwrap_or(learnt);
         stratum.state.set_deadline(deadline);
         self.ledgers().for_each(|ledger| ledger.wait_for(horizon(deadline)));
+    }
+
+    /// Doubles what is waited for if a part of the baseline's requests takes longer by nature.
+    fn be_patient(&mut self) {
+        let arm = &self.all.arms[self.baseline];
+        let after = [arm.requests.trials, arm.timed_out];
+        let [requests, late] = [after[0] - self.waited[0], after[1] - self.waited[1]];
+        if requests < EXCEPTION {
+            return;
+        }
+        self.waited = after;
+        if late * EXCEPTION > requests && late * OUTAGE < requests && self.doubled < DOUBLED {
+            self.doubled += 1;
+        }
     }
 
     /// The age from which on a slot is final: its requests have failed by then, or ended.

@@ -42,17 +42,15 @@ pub(super) struct Line {
 const ENDPOINTS_THAT_SPREAD: usize = 3;
 
 impl Line {
-    /// A comparison of version number `canary` with number `baseline` from `now` on.
+    /// A comparison of the versions with the numbers `arms` from `now` on.
     pub(super) fn new(
         stratum: &Stratum,
         account: &Account,
-        canary: u16,
-        baseline: u16,
+        arms: Arms<u16>,
         phi: f64,
         now: Duration,
     ) -> Self {
-        let arms = Arms::new(canary, baseline);
-        let slots = || Slots::new(canary, now);
+        let slots = || Slots::new(arms.canary, now);
         Self {
             arms,
             recorder: Recorder::new(Comparison::new(stratum.limits.clone(), phi, now)),
@@ -156,14 +154,19 @@ impl Line {
     pub(super) fn weight_step(&mut self, stratum: &Stratum, account: &Account, now: Duration) {
         self.recorder.tell(Entry::WeightStep { at: now });
         // What began before is compared with nothing that began after.
-        self.slots.skip_to(now);
-        self.routes.iter_mut().for_each(|slots| slots.skip_to(now));
+        self.skip_to(now);
         // Blocks by their end would mix two splits.
         self.latencies = Default::default();
         self.refusals = Block::open(refusals(&account.all, self.arms), now);
         for seen in &mut self.amounts {
             seen.skip(stratum, self.arms);
         }
+    }
+
+    /// Throws away what began before `now` and is not final.
+    pub(super) fn skip_to(&mut self, now: Duration) {
+        self.slots.skip_to(now);
+        self.routes.iter_mut().for_each(|slots| slots.skip_to(now));
     }
 
     /// Says how players ended who were asked, of a canary with this `share` of all players.

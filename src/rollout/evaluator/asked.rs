@@ -68,6 +68,13 @@ impl Questions {
         (canary.asked + baseline.asked > 0).then(|| Arms::new(canary, baseline))
     }
 
+    /// Asks of a version that is new: what was asked before is of another.
+    pub(super) fn begin(&mut self, service: &Service, now: Duration) {
+        self.let_go = now;
+        self.asking.begin();
+        service.state.diverted.clear();
+    }
+
     /// Follows `players` of a version that was ejected; how many they are.
     pub(super) fn follow(&mut self, players: &Buckets) -> u64 {
         self.asking.follow(players)

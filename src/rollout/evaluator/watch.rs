@@ -17,7 +17,7 @@ use super::{
     traffic::Traffic,
 };
 use crate::{
-    analysis::poll_interval,
+    analysis::{Arms, poll_interval},
     config::{schema::Mode, units::Weight},
     snapshot::{Compared, Service},
 };
@@ -95,7 +95,7 @@ impl Watch {
         found: &mut Vec<Found>,
     ) {
         if self.baseline == service.baseline && asks_the_same(&self.compared, compared) {
-            self.demand(compared);
+            self.demand(compared, now);
         }
         if self.compared != *compared || self.baseline != service.baseline {
             // Other questions, or other arms: what was found so far answers none of them.
@@ -154,37 +154,47 @@ impl Watch {
         }
         for version in canaries {
             if !self.cases.contains_key(&version) {
-                // Everybody counts in a new comparison.
+                // Everybody counts in a new comparison, and is asked.
+                self.questions.begin(service, now);
                 self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
             }
             self.cases.entry(version).or_insert_with(|| {
-                let lines = compared.strata.iter().zip(&self.accounts).map(|(stratum, account)| {
-                    let phi = self.spread.phi();
-                    Line::new(stratum, account, version, self.baseline, phi, now)
-                });
+                let arms = Arms::new(version, self.baseline);
+                let lines = lines(compared, &self.accounts, arms, self.spread.phi(), now);
                 let name = &service.versions[usize::from(version)].name;
-                Case::new(name, compared.mode, lines.collect())
+                Case::new(name, compared.mode, lines)
             });
         }
     }
 
     /// Goes on with the evidence so far, of which another certainty is demanded, or something else is
     /// done with it.
-    fn demand(&mut self, compared: &Arc<Compared>) {
+    fn demand(&mut self, compared: &Arc<Compared>, now: Duration) {
         if Arc::ptr_eq(&self.compared, compared) {
             return;
         }
-        for case in self.cases.values_mut() {
-            case.mode = compared.mode;
+        for (version, case) in &mut self.cases {
             for (line, stratum) in case.lines.iter_mut().zip(&compared.strata) {
                 if line.comparison().limits() != &stratum.limits {
                     line.demand(&stratum.limits);
                 }
             }
-            // What was only told may be done now.
-            case.told &= case.mode != Mode::Act;
+            if case.told && compared.mode == Mode::Act {
+                // It may have been told hours ago. What is done now needs what happens now.
+                self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
+                let arms = Arms::new(*version, self.baseline);
+                let lines = lines(compared, &self.accounts, arms, self.spread.phi(), now);
+                *case = Case::new(&case.version, compared.mode, lines);
+            }
+            case.mode = compared.mode;
         }
         self.compared = Arc::clone(compared);
+    }
+
+    /// Goes on with what begins from `now` on, where the split is the same.
+    pub(super) fn skip_to(&mut self, now: Duration) {
+        let lines = self.cases.values_mut().flat_map(|case| &mut case.lines);
+        lines.for_each(|line| line.skip_to(now));
     }
 
     pub(super) fn next_look(&self) -> Duration {
@@ -270,6 +280,18 @@ impl Watch {
             );
         }
     }
+}
+
+/// Comparisons of both versions, by stratum, from `now` on.
+fn lines(
+    compared: &Compared,
+    accounts: &[Account],
+    arms: Arms<u16>,
+    phi: f64,
+    now: Duration,
+) -> Vec<Line> {
+    let strata = compared.strata.iter().zip(accounts);
+    strata.map(|(stratum, account)| Line::new(stratum, account, arms, phi, now)).collect()
 }
 
 /// Whether `after` asks the same of the same versions as `before`, and only the certainty that is demanded,
