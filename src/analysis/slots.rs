@@ -124,9 +124,9 @@ impl Attempts {
         ]
     }
 
-    /// Whether the canary did anything badly in it.
-    pub fn is_bad(&self) -> bool {
-        self.requests.canary.failures() > 0 || self.served.canary.failures() > 0
+    /// How often the canary did anything badly in it.
+    pub fn bad(&self) -> u64 {
+        self.requests.canary.failures() + self.served.canary.failures()
     }
 }
 

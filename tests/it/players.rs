@@ -96,6 +96,7 @@ fn cases() -> Vec<Case> {
         goes("hung-3s", requests, 60, |pace| finds::hung(pace, 1.0, Duration::from_secs(3))),
         goes("hung-some", requests, 600, |pace| finds::hung(pace, 0.1, Duration::from_secs(2))),
         goes("slow", requests, 60, finds::slow),
+        stays("serves-slowly", keeps::serves_slowly),
         stays("later-200-1000", |pace| keeps::told_later(pace, 200, 1_000)),
         stays("later-50-500", |pace| keeps::told_later(pace, 50, 500)),
         stays("later-1000-200", |pace| keeps::told_later(pace, 1_000, 200)),

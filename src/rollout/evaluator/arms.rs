@@ -84,11 +84,9 @@ impl Line {
         }
         let horizon = Account::horizon(stratum);
         let scope = Scope { patience, horizon, endpoints, now };
-        let blocks = self.slots.poll(&account.all, &scope);
-        tell(&mut self.recorder, None, blocks, now);
+        tell(&mut self.recorder, None, &mut self.slots, (&account.all, &scope));
         for (number, (slots, ledger)) in self.routes.iter_mut().zip(&account.named).enumerate() {
-            let blocks = slots.poll(ledger, &scope);
-            tell(&mut self.recorder, Some(number), blocks, now);
+            tell(&mut self.recorder, Some(number), slots, (ledger, &scope));
         }
         if let Some(block) = self.refusals.poll(refusals(&account.all, self.arms), now) {
             self.recorder.tell(Entry::Refusals { at: now, block });
@@ -189,12 +187,15 @@ impl Line {
 fn tell(
     recorder: &mut Recorder<Comparison>,
     route: Option<usize>,
-    [last, so_far]: [Vec<Attempts>; 2],
-    now: Duration,
+    slots: &mut Slots,
+    (ledger, scope): (&Ledger, &Scope),
 ) {
+    let now = scope.now;
+    let [last, so_far] = slots.poll(ledger, scope);
+    let tries = slots.tries(&so_far, !last.is_empty());
     let entry = |block: Attempts| Entry::Errors { at: now, block: Box::new(block), route };
     last.into_iter().map(entry).for_each(|entry| recorder.tell(entry));
-    if recorder.judge().answer() == Answer::Fail || !so_far.iter().any(Attempts::is_bad) {
+    if recorder.judge().answer() == Answer::Fail || !tries {
         return;
     }
     let mut tried = recorder.judge().clone();

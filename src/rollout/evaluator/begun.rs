@@ -24,18 +24,28 @@ pub(super) struct Slots {
     /// When it began, at the earliest.
     from: Duration,
     lineup: Lineup,
+    /// What the canary did badly in those that are not final when they were tried last.
+    tried: u64,
 }
 
 impl Slots {
     /// Slots of version number `canary`, from the one on that begins at `now` or later.
     pub(super) fn new(canary: u16, now: Duration) -> Self {
-        Self { canary: canary.into(), from: now, lineup: Lineup::default() }
+        Self { canary: canary.into(), from: now, lineup: Lineup::default(), tried: 0 }
     }
 
     /// Throws away what is not final: the slot that begins at `now` or later is the first one.
     pub(super) fn skip_to(&mut self, now: Duration) {
         self.from = now;
         self.lineup.clear();
+    }
+
+    /// Whether it is worth trying what `so_far` would add, after blocks that became final, if any did: only
+    /// what the canary did badly makes the difference, and a try costs a copy of the comparison.
+    pub(super) fn tries(&mut self, so_far: &[Attempts], any_final: bool) -> bool {
+        let bad = so_far.iter().map(Attempts::bad).sum();
+        let before = std::mem::replace(&mut self.tried, bad);
+        bad > 0 && (any_final || bad != before)
     }
 
     /// Blocks of slots that have become final, and those of the slots after them as they stand.

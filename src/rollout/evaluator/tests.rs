@@ -17,6 +17,8 @@ pub(super) enum Outcome {
     Served(u32),
     /// With a failure.
     Failed,
+    /// Not within the deadline.
+    TimedOut,
 }
 
 /// Numbers of the versions.
@@ -112,6 +114,7 @@ impl Stage {
         let (what, us) = match outcome {
             Outcome::Served(us) => (What::Served, us),
             Outcome::Failed => (What::Failed, NO_TIME),
+            Outcome::TimedOut => (What::TimedOut, NO_TIME),
         };
         let (player, network) = (player.0, network.0);
         let arm = evidence.number(version);
@@ -233,6 +236,41 @@ fn another_certainty_keeps_the_evidence_and_another_question_does_not() {
     stage.reload("{ errors: { absolute: 0.3% } }");
     stage.look_after(Duration::from_millis(1));
     assert_eq!(stage.evidence(), None);
+}
+
+#[test]
+fn what_was_told_long_ago_ejects_nobody_when_verdicts_are_to_act() {
+    let advise = "{ errors: {}, mode: advise }";
+    let mut stage = Stage::new(advise);
+    stage.set_share(0.2);
+    assert_eq!(words(&stage.pass(10, [1_000, 10])).last(), Some(&"worse"));
+    assert_eq!(words(&stage.pass(60, [1_000, 1_000])), [""; 0]);
+    stage.reload("{ errors: {} }");
+    assert_eq!(words(&stage.pass(10, [1_000, 1_000])), [""; 0]);
+    assert_eq!(words(&stage.pass(10, [1_000, 10])), ["near", "worse"]);
+}
+
+#[test]
+fn requests_that_are_slow_by_nature_are_waited_for() {
+    // Of a thousand requests a second; the deadline after ten seconds of it.
+    let deadline_after = |late: u32| {
+        let mut stage = Stage::new("{ errors: {} }");
+        stage.set_share(0.2);
+        for _ in 0..10 {
+            for n in 0..1_000 {
+                let outcome = if n < late { Outcome::TimedOut } else { Outcome::Served(1_000) };
+                stage.count(BASELINE, outcome);
+            }
+            stage.look_after(Duration::from_secs(1));
+        }
+        let service = stage.snapshot.service("game-api").expect("it is there");
+        let compared = service.compared.as_ref().expect("it is compared");
+        compared.strata[0].state.deadline().expect("it is learnt")
+    };
+    for late in [0, 1] {
+        assert_eq!(deadline_after(late), Duration::from_secs(1), "{late} of 1,000");
+    }
+    assert!(deadline_after(7) > Duration::from_secs(10));
 }
 
 #[test]

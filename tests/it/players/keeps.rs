@@ -71,6 +71,22 @@ pub(super) fn equal(pace: Pace) -> Run {
     watch(&setup.start(), pace.limit(30), || ())
 }
 
+/// As many requests fail on either version, and at once; the canary serves the others slowly, which is not
+/// compared. Of its newest requests only the failures have ended.
+pub(super) fn serves_slowly(pace: Pace) -> Run {
+    let stage = Setup::new(50.0, 250.0, ERRORS).start();
+    stage.baseline(|baseline| baseline.fault = Fault::AtOnce(0.05));
+    stage.canary(|canary| {
+        canary.fault = Fault::AtOnce(0.05);
+        canary.latency = Duration::from_millis(800);
+    });
+    let before = stage.load.seen();
+    let mut run = watch(&stage, pace.limit(30), || ());
+    run.cost = stage.load.seen().since(before).canary_failed;
+    assert!(run.cost > 0, "nothing failed");
+    run
+}
+
 /// An outage of both versions, in which each fails after a time of its own.
 pub(super) fn told_later(pace: Pace, baseline_ms: u64, canary_ms: u64) -> Run {
     let outage = |ms| Fault::Outage(Duration::from_millis(ms));

@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     None,
     /// This share of the requests is answered with this status.
     Share(f64, u16),
+    /// This share of the requests is answered 500 at once, however long the others take.
+    AtOnce(f64),
     /// All requests of the players whose number is a multiple of this one fail.
     OneOf(u32),
     /// All requests for this path fail.
@@ -224,7 +226,9 @@ async fn answer(
         Fault::Drip(share, time) if fastrand::f64() < share => Some(time),
         _ => None,
     };
+    let at_once = matches!(behavior.fault, Fault::AtOnce(share) if fastrand::f64() < share);
     match behavior.fault {
+        _ if at_once => {}
         Fault::Hang(share) if fastrand::f64() < share => {
             wait(stream, future::pending()).await?;
         }
@@ -233,7 +237,8 @@ async fn answer(
         _ => wait(stream, sleep(connecting + behavior.time())).await?,
     }
     let rest = drips.map_or(0, |time| (time.as_secs_f64() / DRIP.as_secs_f64()) as usize);
-    let (status, length, name) = (behavior.status(head), server.name.len() + rest, server.name);
+    let status = if at_once { 500 } else { behavior.status(head) };
+    let (length, name) = (server.name.len() + rest, server.name);
     let text = format!("HTTP/1.1 {status} Told\r\nContent-Length: {length}\r\n\r\n{name}");
     stream.write_all(text.as_bytes()).await.ok()?;
     for _ in 0..rest {
