@@ -19,8 +19,8 @@ use super::{
     latency::{Latencies, LatencyTest, Quantile, Span},
     limits::Limits,
     recovery::{Asked, Players, Recovery},
-    slots::Attempts,
-    spared::{SPARED_GROUPS, Spared},
+    slots::{Attempts, ENDPOINT_GROUPS},
+    spared::Spared,
     verdict::{Answer, Finding, HealthFinding, Metric, Verdict, known},
     wealth::{Guarantee, log_sum},
 };
@@ -122,7 +122,7 @@ impl Comparison {
             routes: limits.routes.iter().filter_map(|_| limits.errors.map(engine)).collect(),
             spared: limits
                 .errors
-                .map(|tolerance| Spared::new(settings(tolerance), SPARED_GROUPS, phi)),
+                .map(|tolerance| Spared::new(settings(tolerance), ENDPOINT_GROUPS, phi)),
             has_groups: false,
             recovery: limits.errors.map(|_| Recovery::new(limits.alpha)),
             latency: latency.collect(),
@@ -322,13 +322,10 @@ impl Comparison {
     pub fn advised(&self) -> impl Iterator<Item = Advised> {
         let rejected = |test: &Option<Engine>| test.as_ref().is_some_and(Engine::rejected);
         // What the players show as well is the verdict's affair.
-        let recent = |test: &Option<Engine>| {
-            let counts = test.as_ref().and_then(Engine::onset);
-            counts.map_or(0, |(_, counts)| counts.trials.canary.failures())
-        };
         let few = rejected(&self.advice.requests)
             && !rejected(&self.errors)
-            && recent(&self.advice.requests) >= FAILURES_OF_FEW * self.failed_players().max(1);
+            && recent_failures(&self.advice.requests)
+                >= FAILURES_OF_FEW * self.failed_players().max(1);
         let refusals = rejected(&self.advice.refusals);
         let few = few.then_some(Advised::FewPlayers);
         few.into_iter().chain(refusals.then_some(Advised::Refusals))
@@ -349,8 +346,7 @@ impl Comparison {
 
     /// Failures of the canary's players since they fail more often, each counted once a cycle.
     pub fn failed_players(&self) -> u64 {
-        let counts = self.errors.as_ref().and_then(Engine::onset);
-        counts.map_or(0, |(_, counts)| counts.trials.canary.failures())
+        recent_failures(&self.errors)
     }
 
     fn is_warm(&self, now: Duration) -> bool {
@@ -484,6 +480,12 @@ const AMOUNT: f64 = 0.1;
 
 /// Refusals that nobody wonders at: a fifth more, and one in a hundred.
 const REFUSALS: Tolerance = Tolerance { ratio: 1.2, excess: 0.01 };
+
+/// Failures of the canary since the difference that `test` shows began.
+fn recent_failures(test: &Option<Engine>) -> u64 {
+    let counts = test.as_ref().and_then(Engine::onset);
+    counts.map_or(0, |(_, counts)| counts.trials.canary.failures())
+}
 
 /// The evidence of players who were asked; none before the first one.
 pub(super) fn told(recovery: &Recovery) -> f64 {

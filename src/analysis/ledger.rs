@@ -7,7 +7,8 @@
 //! 1. a request of a player who was already bad in this cycle is no trial, on either version;
 //! 2. of others it is a trial if it is the player's first of the second, or bad; one that is bad marks the
 //!    player;
-//! 3. a cycle ends when a quarter of the players who asked in it were bad, and ten seconds have passed.
+//! 3. a cycle ends when more than a quarter of the players who asked in it were bad, three at least, and ten
+//!    seconds have passed.
 //!
 //! Who fails then fails on the canary as often as the split sends players there, whatever they do: by the
 //! hash, not by what is assumed of traffic. Rule 2 matters as much as rule 1: the canary's part of all

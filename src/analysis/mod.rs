@@ -19,7 +19,6 @@
 //! | `latency` | is the canary slower at a quantile? |
 //! | `amount` | does it earn less or pay more? |
 //! | `endpoint` | is one endpoint worse than its peers? |
-//! | `recovery` | are players who fail on the canary served by the baseline? |
 //! | `spared` | is a canary worse even without its worst endpoint? |
 //! | `certificate` | is the canary certainly no worse than so many times? |
 //! | `alone`, `usual` | is a version with nothing beside it worse than a limit, or than what was before? |
@@ -83,7 +82,7 @@ pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
 pub use record::{Entry, Judge, Judged, Record, Recorder, Title, Unreadable};
 pub use recovery::{Asked, Players, Recovery};
 pub use slots::{Attempts, ENDPOINT_GROUPS, Lineup, Look, Said, SlotCounts};
-pub use spared::{SPARED_GROUPS, Spared};
+pub use spared::Spared;
 pub use usual::Usual;
 pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
 pub use wealth::{Guarantee, Wealth};

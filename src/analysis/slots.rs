@@ -74,17 +74,6 @@ impl SlotCounts {
     }
 }
 
-impl AddAssign for SlotCounts {
-    fn add_assign(&mut self, more: Self) {
-        self.pending += more.pending;
-        self.ended += more.ended;
-        self.requests += more.requests;
-        self.players += more.players;
-        self.served += more.served;
-        self.groups.iter_mut().zip(more.groups).for_each(|(group, more)| *group += more);
-    }
-}
-
 /// A block of first attempts that began over the same stretch of time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,10 +106,10 @@ impl Attempts {
     }
 
     fn trials(&self) -> [u64; 2] {
-        let both = [self.players, self.served];
+        let Self { players, served, .. } = self;
         [
-            both.map(|tally| tally.canary.trials()).into_iter().max().unwrap_or_default(),
-            both.map(|tally| tally.baseline.trials()).into_iter().max().unwrap_or_default(),
+            players.canary.trials().max(served.canary.trials()),
+            players.baseline.trials().max(served.baseline.trials()),
         ]
     }
 

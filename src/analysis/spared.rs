@@ -21,10 +21,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     counts::{Arms, Tally},
     engine::{Engine, Settings},
+    slots::ENDPOINT_GROUPS,
 };
-
-/// Most groups of endpoints.
-pub const SPARED_GROUPS: usize = 8;
 
 /// Tests of one canary, each without one group of its endpoints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,11 +40,11 @@ struct Line {
 }
 
 impl Spared {
-    /// Tests without each of `groups` groups, at most [`SPARED_GROUPS`], that ask what `settings` ask, of
+    /// Tests without each of `groups` groups, at most [`ENDPOINT_GROUPS`], that ask what `settings` ask, of
     /// failures that come in clusters of `phi`.
     pub fn new(settings: Settings, groups: usize, phi: f64) -> Self {
         let line = Line { test: Engine::new(settings).with_dispersion(phi), own: Tally::default() };
-        Self { lines: vec![line; groups.min(SPARED_GROUPS)] }
+        Self { lines: vec![line; groups.min(ENDPOINT_GROUPS)] }
     }
 
     /// Takes in a closed block that ended at `at`, and what the canary's part of it was by group. What is
@@ -103,7 +101,7 @@ impl Spared {
 
     /// Whether its parts fit each other, as those read from a file may not.
     pub fn is_sound(&self) -> bool {
-        self.lines.len() <= SPARED_GROUPS && self.lines.iter().all(|line| line.test.is_sound())
+        self.lines.len() <= ENDPOINT_GROUPS && self.lines.iter().all(|line| line.test.is_sound())
     }
 
     fn tests(&mut self) -> impl Iterator<Item = &mut Engine> {
@@ -201,8 +199,8 @@ mod tests {
 
     #[test]
     fn a_canary_of_one_endpoint_has_none_to_spare() {
-        let mut spared = Spared::new(settings(), SPARED_GROUPS + 1, 1.0);
-        assert_eq!(spared.lines.len(), SPARED_GROUPS);
+        let mut spared = Spared::new(settings(), ENDPOINT_GROUPS + 1, 1.0);
+        assert_eq!(spared.lines.len(), ENDPOINT_GROUPS);
         let block = Arms::new(Tally::new(2, 2), Tally::new(38, 0));
         spared.observe(block, &[Tally::default(), Tally::new(2, 2)], Duration::ZERO);
         assert_eq!((spared.least_log_evidence(), spared.worst_group()), (None, None));
