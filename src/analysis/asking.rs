@@ -5,16 +5,34 @@
 //! of the baseline recover by themselves, who also failed twice in a row, is the control. `recovery.rs`
 //! judges the counts.
 //!
+//! Where a version has several endpoints, the two failures must be on two of them: one bad endpoint fails
+//! everybody whom it serves, and is an endpoint's affair.
+//!
 //! After an ejection, the players who failed on the version are followed to wherever they are sent: if they
 //! go on failing, the ejection helped nobody.
 
+use std::collections::HashMap;
+
 use super::{ledger::Buckets, recovery::Players};
+
+/// How a request of a player ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    /// It was one of the baseline, or of a canary.
+    pub is_baseline: bool,
+    /// It was sent to the baseline instead of the canary that the split has for the player.
+    pub asked: bool,
+    /// It failed.
+    pub failed: bool,
+    /// Which group of endpoints served it; nothing if the version has one endpoint.
+    pub group: Option<u8>,
+}
 
 /// Who is asked, and what came of it.
 #[derive(Debug, Clone, Default)]
 pub struct Asking {
-    /// Players whose last request failed.
-    failed_last: Buckets,
+    /// Players whose last request failed, by bucket, and where.
+    failed_last: HashMap<u16, Option<u8>>,
     /// Players of the baseline who failed twice in a row.
     control: Buckets,
     /// Players of whom it is known what came of it.
@@ -30,10 +48,9 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Notes how a request of `player` ended. `asked`: it was sent to the baseline instead of the canary
-    /// that the split has for him; else it was one of the `is_baseline` or of a canary. Whether he is to be
-    /// sent to the baseline from now on.
-    pub fn note(&mut self, player: u16, is_baseline: bool, asked: bool, failed: bool) -> bool {
+    /// Notes how a request of `player` ended. Whether he is to be sent to the baseline from now on.
+    pub fn note(&mut self, player: u16, heard: Heard) -> bool {
+        let Heard { is_baseline, asked, failed, group } = heard;
         if self.followed.remove(player) {
             self.known.add(!failed);
         }
@@ -46,14 +63,21 @@ impl Asking {
                 self.baseline.add(!failed);
             }
         } else if !failed {
-            self.failed_last.remove(player);
-        } else if !self.failed_last.add(player) && !self.told.has(player) {
+            self.failed_last.remove(&player);
+        } else if self.fails_again(player, group) && !self.told.has(player) {
             if is_baseline {
                 self.control.add(player);
             }
             return !is_baseline;
         }
         false
+    }
+
+    /// Notes that `player` failed at `group`; whether his request before did, too, and elsewhere if there is
+    /// another place.
+    fn fails_again(&mut self, player: u16, group: Option<u8>) -> bool {
+        let before = self.failed_last.insert(player, group);
+        before.is_some_and(|before| group.is_none() || before != group)
     }
 
     /// Follows `players` of a version that was ejected, instead of those before; how many they are.
@@ -81,29 +105,53 @@ impl Asking {
 mod tests {
     use super::*;
 
+    fn canary(failed: bool) -> Heard {
+        Heard { is_baseline: false, asked: false, failed, group: None }
+    }
+
+    fn baseline(failed: bool) -> Heard {
+        Heard { is_baseline: true, ..canary(failed) }
+    }
+
+    #[test]
+    fn who_fails_on_one_endpoint_of_several_is_not_asked() {
+        let mut asking = Asking::default();
+        let mut fails = |player, group| {
+            asking.note(player, Heard { group: Some(group), ..canary(true) })
+        };
+        assert!((0..9).all(|_| !fails(1, 4)), "one bad endpoint");
+        assert!(fails(1, 5), "on another one, too");
+        for (player, second) in [(2, 0), (3, 1)] {
+            for (group, failed) in [(0, true), (second, true), (0, false)] {
+                asking.note(player, Heard { group: Some(group), ..baseline(failed) });
+            }
+        }
+        assert_eq!(asking.baseline.asked, 1);
+    }
+
     #[test]
     fn who_fails_twice_in_a_row_on_a_canary_is_asked_and_told_once() {
         let mut asking = Asking::default();
-        let mut canary = |failed| asking.note(1, false, false, failed);
-        assert!(!canary(true) && !canary(false) && !canary(true), "not in a row");
-        assert!(canary(true));
+        let mut asks = |failed| asking.note(1, canary(failed));
+        assert!(!asks(true) && !asks(false) && !asks(true), "not in a row");
+        assert!(asks(true));
         for failed in [false, true, false] {
-            assert!(!asking.note(1, true, true, failed));
+            assert!(!asking.note(1, Heard { asked: true, ..baseline(failed) }));
         }
         assert_eq!((asking.canary.asked, asking.canary.recovered), (1, 1));
         asking.begin();
-        assert!(!asking.note(1, false, false, true) && asking.note(1, false, false, true));
+        assert!(!asking.note(1, canary(true)) && asking.note(1, canary(true)));
     }
 
     #[test]
     fn a_player_who_fails_now_and_then_is_one_player_however_often_he_is_let_go() {
         let mut asking = Asking::default();
         for _ in 0..20 {
-            asking.note(1, false, false, true);
-            let asked = asking.note(1, false, false, true);
-            asking.note(1, !asked, asked, false);
+            asking.note(1, canary(true));
+            let asked = asking.note(1, canary(true));
+            asking.note(1, Heard { is_baseline: !asked, asked, ..canary(false) });
             for failed in [true, true, false] {
-                asking.note(2, true, false, failed);
+                asking.note(2, baseline(failed));
             }
             asking.let_go();
         }
@@ -115,9 +163,9 @@ mod tests {
         let mut asking = Asking::default();
         for (player, failed) in [(1, true), (1, true), (1, true), (1, false), (2, true), (2, true)]
         {
-            assert!(!asking.note(player, true, false, failed));
+            assert!(!asking.note(player, baseline(failed)));
         }
-        asking.note(2, true, false, false);
+        asking.note(2, baseline(false));
         assert_eq!((asking.baseline.asked, asking.baseline.recovered), (2, 1));
         assert_eq!(asking.canary, Players::default());
     }
@@ -130,7 +178,7 @@ mod tests {
         }
         assert_eq!(asking.follow(&failed), 3);
         for (player, failed) in [(1, true), (1, false), (2, false), (9, true)] {
-            asking.note(player, true, false, failed);
+            asking.note(player, baseline(failed));
         }
         assert_eq!((asking.known.asked, asking.known.recovered), (2, 1));
     }

@@ -19,7 +19,7 @@ use super::{
     latency::{Latencies, LatencyTest, Quantile, Span},
     limits::Limits,
     recovery::{Asked, Players, Recovery},
-    slots::{Attempts, ENDPOINT_GROUPS},
+    slots::Attempts,
     spared::Spared,
     verdict::{Answer, Finding, HealthFinding, Metric, Verdict, known},
     wealth::{Guarantee, log_sum},
@@ -36,7 +36,7 @@ pub struct Comparison {
     errors: Option<Engine>,
     unserved: Option<Engine>,
     /// Errors of named routes, in the order of the limits.
-    routes: Vec<Engine>,
+    routes: Vec<RouteTest>,
     /// What was not served without each group of the canary's endpoints, and whether it has several.
     spared: Option<Spared>,
     has_groups: bool,
@@ -50,6 +50,13 @@ pub struct Comparison {
     advice: Advice,
     /// The verdict that failed the canary, with the numbers of that moment.
     failed: Option<Box<Verdict>>,
+}
+
+/// Errors of a named route, and what was not served of it without each group of the canary's endpoints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct RouteTest {
+    errors: Engine,
+    spared: Spared,
 }
 
 /// Tests that decide nothing, and that people are told of.
@@ -73,11 +80,11 @@ pub enum Advised {
 /// The evidence of a metric.
 #[derive(Clone, Copy)]
 struct Term {
-    /// It is of requests that failed or were not served, of all routes together.
-    of_requests: bool,
     /// Relative to those of the others.
     weight: f64,
     log_evidence: f64,
+    /// The same without the canary's worst endpoint, where it has several and the metric tells them apart.
+    spared: Option<f64>,
     /// Whether the canary was bad often enough to be judged.
     enough: bool,
 }
@@ -102,6 +109,7 @@ impl Comparison {
             burst_cap: limits.burst_cap,
         };
         let engine = |tolerance| Engine::new(settings(tolerance)).with_dispersion(phi);
+        let spared = |tolerance| Spared::new(settings(tolerance), phi);
         let latency = [(Quantile::P95, limits.p95), (Quantile::P99, limits.p99)];
         let latency = [Span::Head, Span::Whole].into_iter().flat_map(|span| {
             let tests = latency.into_iter().filter_map(move |(quantile, tolerance)| {
@@ -119,10 +127,13 @@ impl Comparison {
             warming: (now, 0),
             errors: limits.errors.map(engine),
             unserved: limits.unserved.map(engine),
-            routes: limits.routes.iter().filter_map(|_| limits.errors.map(engine)).collect(),
-            spared: limits
-                .errors
-                .map(|tolerance| Spared::new(settings(tolerance), ENDPOINT_GROUPS, phi)),
+            routes: limits
+                .routes
+                .iter()
+                .filter_map(|_| Some((limits.errors.map(engine)?, limits.errors.map(spared)?)))
+                .map(|(errors, spared)| RouteTest { errors, spared })
+                .collect(),
+            spared: limits.errors.map(spared),
             has_groups: false,
             recovery: limits.errors.map(|_| Recovery::new(limits.alpha)),
             latency: latency.collect(),
@@ -163,7 +174,10 @@ impl Comparison {
     /// Takes in a block of requests of the named route of that `number` in the limits.
     pub fn observe_route(&mut self, number: usize, block: &Attempts, now: Duration) {
         if let Some(route) = self.routes.get_mut(number) {
-            route.observe_of(block.players, block.requests, now);
+            route.errors.observe_of(block.players, block.requests, now);
+            if !block.groups.is_empty() {
+                route.spared.observe(block.served, &block.groups, now);
+            }
             self.judge(now);
         }
     }
@@ -184,16 +198,17 @@ impl Comparison {
     /// as a whole, and no spread between endpoints shows how many failures that is.
     pub fn cap_bursts(&mut self, capped: bool) {
         let cap = if capped { Some(BURST_CAP) } else { self.limits.burst_cap };
-        let tests = self.errors.iter_mut().chain(&mut self.unserved).chain(&mut self.routes);
+        let routes = self.routes.iter_mut().map(|route| &mut route.errors);
+        let tests = self.errors.iter_mut().chain(&mut self.unserved).chain(routes);
         tests.for_each(|test| test.cap_bursts(cap));
-        self.spared.iter_mut().for_each(|test| test.cap_bursts(cap));
+        self.spared().for_each(|test| test.cap_bursts(cap));
     }
 
     /// Demands another certainty of the evidence so far, as `limits` have it, which must ask the same.
     pub fn demand(&mut self, limits: Limits) {
         let (alpha, least) = (limits.alpha, limits.least_failures);
         self.engines().for_each(|test| test.demand(alpha, least));
-        self.spared.iter_mut().for_each(|test| test.demand(alpha, least));
+        self.spared().for_each(|test| test.demand(alpha, least));
         self.recovery.iter_mut().for_each(|test| test.demand(alpha));
         self.latency.iter_mut().for_each(|test| test.demand(alpha, least));
         self.amounts.iter_mut().for_each(|test| test.demand(alpha));
@@ -243,7 +258,7 @@ impl Comparison {
     pub fn weight_step(&mut self, now: Duration) {
         self.warming = (now, 0);
         self.engines().for_each(Engine::weight_step);
-        self.spared.iter_mut().for_each(Spared::weight_step);
+        self.spared().for_each(Spared::weight_step);
         self.latency.iter_mut().for_each(LatencyTest::weight_step);
         self.amounts.iter_mut().for_each(AmountTest::weight_step);
         self.certificate = self.limits.health.map(|health| Certificate::new(health, self.phi));
@@ -251,7 +266,12 @@ impl Comparison {
 
     fn engines(&mut self) -> impl Iterator<Item = &mut Engine> {
         let advice = self.advice.requests.iter_mut().chain(&mut self.advice.refusals);
-        self.errors.iter_mut().chain(&mut self.unserved).chain(&mut self.routes).chain(advice)
+        let routes = self.routes.iter_mut().map(|route| &mut route.errors);
+        self.errors.iter_mut().chain(&mut self.unserved).chain(routes).chain(advice)
+    }
+
+    fn spared(&mut self) -> impl Iterator<Item = &mut Spared> {
+        self.spared.iter_mut().chain(self.routes.iter_mut().map(|route| &mut route.spared))
     }
 
     /// Says that failures come in clusters of `phi`, at least 1, from the next block on. Latencies and
@@ -259,7 +279,7 @@ impl Comparison {
     pub fn set_dispersion(&mut self, phi: f64) {
         self.phi = phi;
         self.engines().for_each(|test| test.set_dispersion(phi));
-        self.spared.iter_mut().for_each(|test| test.set_dispersion(phi));
+        self.spared().for_each(|test| test.set_dispersion(phi));
         self.certificate.iter_mut().for_each(|test| test.set_dispersion(phi));
     }
 
@@ -281,11 +301,13 @@ impl Comparison {
 
     /// Whether its parts fit each other, as those read from a file may not.
     pub(super) fn is_sound(&self) -> bool {
-        let tests = self.errors.iter().chain(&self.unserved).chain(&self.routes);
+        let of_routes = self.routes.iter().map(|route| &route.errors);
+        let tests = self.errors.iter().chain(&self.unserved).chain(of_routes);
         let routes = if self.limits.errors.is_some() { self.limits.routes.len() } else { 0 };
         tests.chain(&self.advice.requests).chain(&self.advice.refusals).all(Engine::is_sound)
             && self.routes.len() == routes
             && self.spared.iter().all(Spared::is_sound)
+            && self.routes.iter().all(|route| route.spared.is_sound())
             && self.latency.iter().all(|test| test.engine().is_sound())
             && self.amounts.iter().all(AmountTest::is_sound)
             && self.amounts.len() == 2 * self.limits.amounts.len()
@@ -365,7 +387,7 @@ impl Comparison {
         let evidence = log_sum(weighted.iter().copied());
         if terms[largest].enough
             && evidence >= self.log_threshold()
-            && !self.is_one_endpoint(&terms, largest)
+            && !(self.has_groups && self.is_one_endpoint(&terms, largest))
         {
             self.failed = Some(Box::new(self.describe(Answer::Fail, now)));
         }
@@ -374,18 +396,12 @@ impl Comparison {
     /// Whether the evidence, most of which is the term number `largest`, is that of one endpoint of
     /// several, which is for the comparison of endpoints to take out.
     fn is_one_endpoint(&self, terms: &[Term], largest: usize) -> bool {
-        let spared = self.spared.as_ref().filter(|_| self.has_groups);
-        let Some(least) = spared.and_then(Spared::least_log_evidence) else { return false };
-        if !terms[largest].of_requests {
+        if terms[largest].spared.is_none() {
             return false;
         }
-        let without = |term: &Term| Term {
-            log_evidence: if term.of_requests {
-                term.log_evidence.min(least)
-            } else {
-                term.log_evidence
-            },
-            ..*term
+        let without = |term: &Term| {
+            let spared = term.spared.unwrap_or(f64::INFINITY);
+            Term { log_evidence: term.log_evidence.min(spared), ..*term }
         };
         let without: Vec<Term> = terms.iter().map(without).collect();
         log_sum(weighted(&without).into_iter()) < self.log_threshold()
@@ -398,20 +414,24 @@ impl Comparison {
     /// In the order of [`Comparison::findings`].
     fn terms(&self) -> Vec<Term> {
         let of = |weight: f64, test: &Engine| Term {
-            of_requests: false,
             weight,
             log_evidence: test.log_evidence(),
+            spared: None,
             enough: test.has_enough_failures(),
         };
-        let all = |term| Term { of_requests: true, ..term };
+        let spared = self.spared.as_ref().and_then(Spared::least_log_evidence);
+        let all = |term| Term { spared, ..term };
         let errors = self.errors.iter().map(|test| all(of(ERRORS, test)));
         let unserved = self.unserved.iter().map(|test| all(of(UNSERVED, test)));
-        let route = ROUTES / self.routes.len().max(1) as f64;
-        let routes = self.routes.iter().map(|test| of(route, test));
+        let weight = ROUTES / self.routes.len().max(1) as f64;
+        let routes = self.routes.iter().map(|RouteTest { errors, spared }| Term {
+            spared: spared.least_log_evidence(),
+            ..of(weight, errors)
+        });
         let latency = self.latency.iter().map(|test| of(LATENCY, test.engine()));
         let amount = AMOUNT / self.limits.amounts.len().max(1) as f64;
         let certain =
-            |weight, log_evidence| Term { of_requests: false, weight, log_evidence, enough: true };
+            |weight, log_evidence| Term { weight, log_evidence, spared: None, enough: true };
         let recovery = self.recovery.iter().map(|test| certain(RECOVERY, told(test)));
         let amounts = self.amounts.iter().map(|test| certain(amount, test.log_evidence()));
         let rates = errors.chain(unserved).chain(routes).chain(recovery);
@@ -427,7 +447,7 @@ impl Comparison {
             unserved.map(move |test| Finding::of_rate(Metric::Unserved, None, test, began));
         let routes = self.routes.iter().zip(&self.limits.routes);
         let routes = routes.map(move |(test, route)| {
-            Finding::of_rate(Metric::Errors, Some(route.clone()), test, began)
+            Finding::of_rate(Metric::Errors, Some(route.clone()), &test.errors, began)
         });
         let latency = self.latency.iter().map(move |test| Finding::of_latency(test, began));
         let names = self.limits.amounts.iter().flat_map(|limit| [&limit.name; 2]);

@@ -115,6 +115,17 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// Counts a trial.
+    pub(super) fn add(&mut self, failed: bool) {
+        self.trials = self.trials.wrapping_add(1);
+        self.failures = self.failures.wrapping_add(failed.into());
+    }
+
+    /// Counts a failure of a trial that is counted already.
+    pub(super) fn fail_later(&mut self) {
+        self.failures = self.failures.wrapping_add(1);
+    }
+
     /// What was counted since the reading `earlier`.
     pub fn since(self, earlier: Self) -> Tally {
         Tally::new(

@@ -100,13 +100,23 @@ fn none() -> Box<Latest> {
 }
 
 /// Requests that began over some looks, by version.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Slot {
     first_look: u32,
     began: Duration,
     /// Requests that began, as far as was counted.
     started: Vec<u64>,
     arms: Vec<SlotCounts>,
+}
+
+impl Slot {
+    /// Requests of `version` that wait. One that began between the count and the number of the next look is
+    /// counted in the next slot: those that ended here and are counted later are `ahead`.
+    fn pending(&self, version: usize, ahead: &mut u64) -> u64 {
+        let (begun, ended) = (self.started[version], self.arms[version].ended + *ahead);
+        *ahead = ended.saturating_sub(begun);
+        begun.saturating_sub(ended)
+    }
 }
 
 /// A slot as it is read: when it ended, nothing while it goes on, and what it counts.
@@ -222,19 +232,20 @@ impl Ledger {
         }
         self.started.copy_from_slice(started);
         let length = self.horizon / SLOTS;
-        if self.slots.back().is_none_or(|slot| now.saturating_sub(slot.began) >= length) {
-            let versions = self.arms.len();
-            self.slots.push_back(Slot {
-                first_look: look,
-                began: now,
-                started: vec![0; versions],
-                arms: vec![SlotCounts::default(); versions],
-            });
-        }
         // One more than is waited for, so that the oldest has ended.
         let longest = self.horizon + self.horizon / 16;
+        let mut old = None;
         while self.slots.get(1).is_some_and(|next| now.saturating_sub(next.began) > longest) {
-            self.slots.pop_front();
+            old = self.slots.pop_front();
+        }
+        if self.slots.back().is_none_or(|slot| now.saturating_sub(slot.began) >= length) {
+            let versions = self.arms.len();
+            let Slot { mut started, mut arms, .. } = old.unwrap_or_default();
+            started.clear();
+            started.resize(versions, 0);
+            arms.clear();
+            arms.resize(versions, SlotCounts::default());
+            self.slots.push_back(Slot { first_look: look, began: now, started, arms });
         }
         if now.saturating_sub(self.turned) >= Duration::from_secs(1) {
             self.turned = now;
@@ -303,11 +314,10 @@ impl Ledger {
         let arm = &mut self.arms[version];
         arm.timed_out += u64::from(what == What::TimedOut);
         if !left {
-            arm.requests = arm.requests.with(Counter { trials: 1, failures: failed.into() });
+            arm.requests.add(failed);
         }
         if trial {
-            arm.groups[group] =
-                arm.groups[group].with(Counter { trials: 1, failures: failed.into() });
+            arm.groups[group].add(failed);
             if failed {
                 arm.failed.add(ending.player);
             }
@@ -329,9 +339,7 @@ impl Ledger {
         if matches!(what, What::Served | What::Refused) {
             let refused = what == What::Refused;
             if self.refused.admits(ending, networks, first, refused) {
-                let counter = Counter { trials: 1, failures: refused.into() };
-                let arm = &mut self.arms[version];
-                arm.refusals = arm.refusals.with(counter);
+                self.arms[version].refusals.add(refused);
             }
         }
         self.time(version, Span::Head, ending, first);
@@ -348,10 +356,12 @@ impl Ledger {
         let served = self.unserved.admits(ending, networks, false, true);
         let group = usize::from(ending.group) % ENDPOINT_GROUPS;
         let arm = &mut self.arms[version];
-        arm.requests = arm.requests.with(Counter { trials: 0, failures: (!left).into() });
+        if !left {
+            arm.requests.fail_later();
+        }
         if trial {
             arm.failed.add(ending.player);
-            arm.groups[group] = arm.groups[group].with(Counter { trials: 0, failures: 1 });
+            arm.groups[group].fail_later();
         }
         let is_there = slot.is_some();
         if let Some(slot) = slot.or(self.slots.len().checked_sub(1)) {
@@ -429,25 +439,23 @@ impl Ledger {
         from: Duration,
     ) -> impl Iterator<Item = (Duration, SlotView)> {
         let first = self.slots.partition_point(|slot| slot.began < from);
-        let mut ahead = [0_u64; 2];
-        let all = (0..self.slots.len()).map(move |number| {
+        let mut ahead = Arms::new(0, 0);
+        // What those before have too many of is known only by going through them.
+        for slot in self.slots.range(..first) {
+            slot.pending(canary, &mut ahead.canary);
+            slot.pending(self.baseline, &mut ahead.baseline);
+        }
+        (first..self.slots.len()).map(move |number| {
             let slot = &self.slots[number];
-            let mut of = |arm: usize, version: usize| {
-                let mut counts = slot.arms[version];
-                // One that began between the count and the number of the next look is counted in the next
-                // slot.
-                let begun = slot.started[version];
-                let waits = begun.saturating_sub(counts.ended + ahead[arm]);
-                ahead[arm] = (counts.ended + ahead[arm]).saturating_sub(begun);
-                counts.pending = waits;
-                counts
+            let of = |version: usize, ahead: &mut u64| {
+                let pending = slot.pending(version, ahead);
+                SlotCounts { pending, ..slot.arms[version] }
             };
-            let counts = Arms::new(of(0, canary), of(1, self.baseline));
+            let canary = of(canary, &mut ahead.canary);
+            let counts = Arms::new(canary, of(self.baseline, &mut ahead.baseline));
             let end = self.slots.get(number + 1).map(|next| next.began);
             (slot.began, (end, counts))
-        });
-        // What those before have too many of is known only by going through them.
-        all.skip(first)
+        })
     }
 }
 

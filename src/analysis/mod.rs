@@ -61,7 +61,7 @@ pub use amount::{
     AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Tolerated, Total, amount_bucket,
     rounded_bucket,
 };
-pub use asking::Asking;
+pub use asking::{Asking, Heard};
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Pace, poll_interval};
 pub use certificate::{Certificate, Health};

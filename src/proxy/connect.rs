@@ -44,7 +44,7 @@ fn shared(worker: &Worker, endpoint: u32, encrypted: bool) -> Option<Link> {
     Some(Link::Asking(Box::new(Asking::new(lease, encrypted))))
 }
 
-/// A link to endpoint number `chosen` of `version`, made within `patience`, and whether its connection
+/// A link to endpoint number `chosen` of `version`, made before `due`, and whether its connection
 /// had served before. With `fresh`, it has not.
 ///
 /// On the heap: what it needs is not to be part of every connection's task.
@@ -54,10 +54,11 @@ pub(super) fn link(
     version: &Version,
     chosen: usize,
     fresh: bool,
-    patience: Duration,
+    due: Instant,
 ) -> impl Future<Output = Result<(Link, bool), Fault>> {
     let mut linking = Box::pin(async move {
         let _pending = Pending::begin(worker, service, version)?;
+        let patience = due.saturating_duration_since(Instant::now()).min(service.connect_timeout);
         let made = make(worker, service, version, chosen, fresh, patience).await?;
         if let (_, false) = made {
             version.endpoints[chosen].cells.of(worker.id).connected.add(1);

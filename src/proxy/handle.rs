@@ -168,7 +168,6 @@ async fn forward(
         let endpoint = &endpoints[chosen];
         tally.attempt(chosen, now);
         client.deadline.set(due);
-        let patience = service.connect_timeout.min(due.saturating_duration_since(now));
         // A request that cannot be sent again must not meet a dead connection.
         let thorough = !plan.idempotent || rest.is_some();
         let encrypted = version.tls.is_some();
@@ -185,7 +184,7 @@ async fn forward(
         }
         let (upstream, reused) = match kept {
             Some(link) => (link, true),
-            None => match link(worker, service, version, chosen, fresh, patience).await {
+            None => match link(worker, service, version, chosen, fresh, due).await {
                 Ok((link, reused)) => {
                     // Nor is a version slower because fewer of its connections are kept.
                     if !reused {

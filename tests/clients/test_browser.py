@@ -32,7 +32,7 @@ def test_a_page_and_all_that_it_does(browser, proxy):
     answers = [
         event["params"]["response"]["status"]
         for event in browser.events
-        if event["method"] == "Network.webSocketHandshakeResponseReceived"
+        if event.get("method") == "Network.webSocketHandshakeResponseReceived"
     ]
     # 101 would be a connection of its own, 200 is a stream of the page's (RFC 8441).
     assert answers == [200]

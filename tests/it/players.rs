@@ -108,6 +108,7 @@ fn cases() -> Vec<Case> {
         stays("cold", keeps::cold_start),
         stays("cold-endpoint", keeps::cold_endpoint),
         stays("one-of-three", keeps::one_of_three),
+        stays("one-of-three-payouts", keeps::one_of_three_payouts),
         goes("restarted", failed, 20, finds::restarted),
         case("tenth-of-players", Aim::Told, failed, finds::tenth_of_players),
         goes("drip", requests, 60 * 50, finds::drip),

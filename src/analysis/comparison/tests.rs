@@ -21,7 +21,7 @@ fn limits() -> Limits {
 
 #[test]
 fn evidence_is_averaged() {
-    let of = |weight, log_evidence| Term { of_requests: false, weight, log_evidence, enough: true };
+    let of = |weight, log_evidence| Term { weight, log_evidence, spared: None, enough: true };
     let terms =
         [of(0.5, 3.0), of(0.15, -2.0), of(0.15, 9.0), of(0.1, 0.0), of(0.1, f64::NEG_INFINITY)];
     let logs = weighted(&terms);
@@ -123,6 +123,26 @@ fn a_named_route_that_is_broken_fails_the_canary_by_its_name() {
     assert_eq!((verdict.answer, &*verdict.findings[0].gate()), (Answer::Fail, "errors.payout"));
     assert!(verdict.since_s <= 12.0, "{}", verdict.since_s);
     assert!(verdict.reason.contains("of its requests on payout failed"), "{}", verdict.reason);
+}
+
+#[test]
+fn a_named_route_that_one_endpoint_of_three_breaks_fails_nobody() {
+    for is_everywhere in [false, true] {
+        let routes = vec!["payout".to_owned()];
+        let mut comparison = Comparison::new(Limits { routes, ..limits() }, 1.0, S(0));
+        for n in 1..200 {
+            let mut all = block(1_000, 1, 9_000, 9);
+            all.groups = vec![Tally::new(300, 0); 3];
+            comparison.observe_errors(&all, S(n));
+            let mut payout = block(3, if is_everywhere { 3 } else { 1 }, 57, 0);
+            let good = Tally::new(1, is_everywhere.into());
+            payout.groups = vec![good, Tally::new(1, 1), good];
+            comparison.observe_route(0, &payout, S(n));
+        }
+        assert!(comparison.routes[0].errors.rejected());
+        let expected = if is_everywhere { Answer::Fail } else { Answer::Undecided };
+        assert_eq!(comparison.answer(), expected, "{is_everywhere}");
+    }
 }
 
 #[test]

@@ -161,8 +161,8 @@ fn what_is_no_record_is_refused_with_its_place() {
     let refused = |text: &str| Record::read(text).expect_err(text).to_string();
     assert!(refused("\n\n").starts_with("it is empty"));
     assert_eq!(refused("x"), "line 1, column 1: expected value");
-    assert!(refused("{\"tidegate_record\": 9}").contains("form 9; this release reads form 2"));
-    assert!(refused("{\"tidegate_record\": 2}").contains("missing field"));
+    assert!(refused("{\"tidegate_record\": 9}").contains("form 9; this release reads form 3"));
+    assert!(refused("{\"tidegate_record\": 3}").contains("missing field"));
     let (recorder, at) = played(2, 0.01);
     let text = recorder.record().write(title(recorder.judge().verdict(at), at));
     let older = text.replace("\"rules\":2", "\"rules\":1");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    analysis::{Arms, Asking, Buckets, Ending, Players, What},
+    analysis::{Arms, Asking, Buckets, Ending, Heard, Players, What},
     registry::Player,
     snapshot::Service,
 };
@@ -44,7 +44,10 @@ impl Questions {
             return;
         }
         let is_baseline = version == service.baseline;
-        let diverts = self.asking.note(ending.player, is_baseline, asked, failed);
+        let endpoints = service.versions.get(usize::from(version)).map(|v| v.endpoints.len());
+        let group = endpoints.filter(|endpoints| *endpoints > 1).map(|_| ending.group);
+        let heard = Heard { is_baseline, asked, failed, group };
+        let diverts = self.asking.note(ending.player, heard);
         if diverts && service.compared.as_ref().is_some_and(|compared| compared.asks_players()) {
             service.state.diverted.add(Player(ending.player));
         }

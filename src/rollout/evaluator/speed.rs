@@ -26,6 +26,8 @@ pub(super) struct Speed {
     /// Requests of all versions then.
     requests: u64,
     reference: Reference,
+    /// Its p99, which is asked at each look.
+    p99: Option<Duration>,
 }
 
 /// The baseline's latencies of a block.
@@ -59,6 +61,7 @@ impl Speed {
                 .collect(),
             requests: super::requests(ledger),
             reference: Reference::default(),
+            p99: None,
         }
     }
 
@@ -100,18 +103,15 @@ impl Speed {
     /// Learns from a block that has been compared.
     pub(super) fn absorb(&mut self, block: &Closed, stratum: &Stratum, account: &mut Account) {
         self.reference.absorb(&block.all, block.length);
+        self.p99 = self.reference.latency_of(Quantile::P99);
         for (quantile, _) in &self.trials {
             account.learn(stratum, Gauge(self.span, *quantile), &self.reference);
         }
         if self.span == Span::Head {
-            account.wait_for(stratum, self.p99());
+            account.wait_for(stratum, self.p99);
         }
     }
 
-    /// How long a request of the baseline takes at most in 99 of 100 cases; nothing until enough is known.
-    pub(super) fn p99(&self) -> Option<Duration> {
-        self.reference.latency_of(Quantile::P99)
-    }
 }
 
 /// Latencies so far of trials of version number `version` at `gauge`.
@@ -141,7 +141,7 @@ impl Speeds {
 
     /// How long a baseline request usually takes at most.
     pub(super) fn patience(&self) -> Duration {
-        let known = self.head.p99().map(|p99| p99 * 2);
+        let known = self.head.p99.map(|p99| p99 * 2);
         known.map_or(UNKNOWN_PATIENCE, |patience| patience.max(LEAST_PATIENCE))
     }
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+from h2.events import DataReceived
 from hypercorn.protocol import h2
 from hypercorn.protocol.events import EndData
 from hypercorn.protocol.ws_stream import WSStream
@@ -32,6 +33,21 @@ class Socket(WSStream):
 
 
 h2.WSStream = Socket
+handle_events = h2.H2Protocol._handle_events
+
+
+async def handle_each(self, events):
+    """Drops what arrives on a stream that has ended, such as the end of a WebSocket's stream after its last
+    frame. Hypercorn raises an error in the task that reads the connection, and then neither reads nor closes
+    it."""
+    for event in events:
+        if isinstance(event, DataReceived) and event.stream_id not in self.streams:
+            self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        else:
+            await handle_events(self, [event])
+
+
+h2.H2Protocol._handle_events = handle_each
 
 
 class Origin:

@@ -191,8 +191,26 @@ pub(super) fn one_of_three(pace: Pace) -> Run {
     if let Err(reason) = stage.serve_well(pace) {
         return Run::busy(reason);
     }
+    breaks(&stage, pace, Fault::Share(1.0, 500))
+}
+
+/// One of the canary's three endpoints fails one named route, which is one of fifty requests.
+pub(super) fn one_of_three_payouts(pace: Pace) -> Run {
+    let per_s = 2_000.0;
+    let mut setup = Setup { endpoints: [3, 3], ..Setup::new(25.0, per_s, ERRORS) };
+    setup.clients.push(Clients::new(0.02 * per_s).players(10_000).path("/payout"));
+    setup.routes = &["name: payout, match: { path: /payout }"];
+    let stage = setup.start();
+    if let Err(reason) = stage.serve_well(pace) {
+        return Run::busy(reason);
+    }
+    breaks(&stage, pace, Fault::Path("/payout"))
+}
+
+/// An endpoint of the canary has a `fault`, for which it is to be taken out.
+fn breaks(stage: &Stage, pace: Pace, fault: Fault) -> Run {
     let broken = stage.backend(stage.canary[1]);
-    let mut run = watch(&stage, pace.limit(20), || broken.fault(Fault::Share(1.0, 500)));
+    let mut run = watch(stage, pace.limit(30), || broken.fault(fault));
     let gone = format!("endpoint ejected {}", broken.address);
     if !stage.told().contains(&gone) {
         run.missing = Some("the endpoint was not ejected");
