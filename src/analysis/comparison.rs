@@ -14,7 +14,7 @@ use super::{
     bet::Tolerance,
     certificate::Certificate,
     counts::{Arms, Tally},
-    engine::{BURST_CAP, Engine, Settings},
+    engine::{ERRORS_BURST_CAP, Engine, Settings},
     grid::Grid,
     latency::{Latencies, LatencyTest, Quantile, Span},
     limits::Limits,
@@ -48,6 +48,9 @@ pub struct Comparison {
     certificate: Option<Certificate>,
     phi: f64,
     advice: Advice,
+    /// Evidence of all metrics together, in nats; nothing before it is asked for.
+    #[serde(skip)]
+    evidence: Option<f64>,
     /// The verdict that failed the canary, with the numbers of that moment.
     failed: Option<Box<Verdict>>,
 }
@@ -144,6 +147,7 @@ impl Comparison {
                 requests: limits.errors.map(engine),
                 refusals: limits.errors.map(|_| engine(REFUSALS)),
             },
+            evidence: None,
             failed: None,
             limits,
         }
@@ -197,7 +201,7 @@ impl Comparison {
     /// Says whether what one block of errors adds is limited: a version with one or two endpoints stumbles
     /// as a whole, and no spread between endpoints shows how many failures that is.
     pub fn cap_bursts(&mut self, capped: bool) {
-        let cap = if capped { Some(BURST_CAP) } else { self.limits.burst_cap };
+        let cap = if capped { Some(ERRORS_BURST_CAP) } else { self.limits.burst_cap };
         let routes = self.routes.iter_mut().map(|route| &mut route.errors);
         let tests = self.errors.iter_mut().chain(&mut self.unserved).chain(routes);
         tests.for_each(|test| test.cap_bursts(cap));
@@ -331,8 +335,7 @@ impl Comparison {
 
     /// Evidence of all metrics together, in nats; minus infinity before the first block.
     pub fn log_evidence(&self) -> f64 {
-        let terms = weighted(&self.terms());
-        log_sum(terms.iter().copied())
+        self.evidence.unwrap_or_else(|| log_sum(weighted(&self.terms()).into_iter()))
     }
 
     /// Evidence as a part of what fails the canary, in nats both; 0 while there is none.
@@ -378,14 +381,13 @@ impl Comparison {
     }
 
     fn judge(&mut self, now: Duration) {
-        if self.failed.is_some() {
-            return;
-        }
         let terms = self.terms();
         let weighted = weighted(&terms);
-        let Some(largest) = largest(&weighted) else { return };
         let evidence = log_sum(weighted.iter().copied());
-        if terms[largest].enough
+        self.evidence = Some(evidence);
+        let Some(largest) = largest(&weighted) else { return };
+        if self.failed.is_none()
+            && terms[largest].enough
             && evidence >= self.log_threshold()
             && !(self.has_groups && self.is_one_endpoint(&terms, largest))
         {

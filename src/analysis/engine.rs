@@ -27,6 +27,11 @@ pub const LEAST_FAILURES: u64 = 3;
 /// below 1.8 %, so that one burst alone never ejects. A total failure then takes two blocks at least.
 pub const BURST_CAP: f64 = 4.0;
 
+/// The same for errors, of any alpha below 0.6 %. What fails is certain to be harm, so here it counts what a
+/// cap costs: a canary that fails altogether is out after six to eight failed answers without one, after eight
+/// with 5, after eight to ten with 4.
+pub(super) const ERRORS_BURST_CAP: f64 = 5.0;
+
 /// What a test asks and promises.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {

@@ -30,7 +30,7 @@ mod players;
 
 use std::{collections::VecDeque, time::Duration};
 
-use self::players::Spent;
+use self::players::{Marks, Way};
 pub use self::{
     ending::{Ending, NO_TIME, What},
     players::Buckets,
@@ -139,11 +139,7 @@ pub struct Ledger {
     is_timed: bool,
     /// By version.
     pub arms: Vec<Arm>,
-    failed: Spent,
-    unserved: Spent,
-    refused: Spent,
-    slow: [Spent; 4],
-    seen: Buckets,
+    marks: Marks,
     second: u64,
     slow_from: [Option<Arms<usize>>; 4],
     /// The older first.
@@ -173,11 +169,7 @@ impl Ledger {
             networks,
             is_timed: true,
             arms: vec![Arm::default(); versions],
-            failed: Spent::default(),
-            unserved: Spent::default(),
-            refused: Spent::default(),
-            slow: Default::default(),
-            seen: Buckets::default(),
+            marks: Marks::default(),
             second: 0,
             slow_from: [None; 4],
             slots: VecDeque::new(),
@@ -198,8 +190,7 @@ impl Ledger {
 
     /// Begins all cycles: everybody counts in a new comparison.
     pub fn begin_cycles(&mut self, now: Duration) {
-        let all = [&mut self.failed, &mut self.unserved, &mut self.refused];
-        all.into_iter().chain(&mut self.slow).for_each(|spent| spent.begin(now));
+        self.marks.begin_all(now);
         self.arms.iter_mut().for_each(|arm| arm.failed.clear());
     }
 
@@ -249,17 +240,9 @@ impl Ledger {
         }
         if now.saturating_sub(self.turned) >= Duration::from_secs(1) {
             self.turned = now;
-            self.turn(now);
-        }
-    }
-
-    fn turn(&mut self, now: Duration) {
-        if self.failed.turn(now) {
-            self.arms.iter_mut().for_each(|arm| arm.failed.clear());
-        }
-        let others = [&mut self.unserved, &mut self.refused];
-        for spent in others.into_iter().chain(&mut self.slow) {
-            spent.turn(now);
+            if self.marks.turn(now) {
+                self.arms.iter_mut().for_each(|arm| arm.failed.clear());
+            }
         }
     }
 
@@ -271,7 +254,7 @@ impl Ledger {
         let second = now.as_secs();
         if self.second != second {
             self.second = second;
-            self.seen.clear();
+            self.marks.begin_second();
         }
         let at = self.slots.partition_point(|slot| slot.first_look <= ending.look);
         let slot = at.checked_sub(1);
@@ -307,9 +290,10 @@ impl Ledger {
         let (networks, what) = (self.networks, ending.what);
         let failed = matches!(what, What::Failed | What::TimedOut);
         let left = what == What::Left;
-        let first = self.seen.add(ending.player);
-        let trial = !left && self.failed.admits(ending, networks, first, failed);
-        let served_trial = self.unserved.admits(ending, networks, first, failed || left);
+        let first = self.marks.see(ending.player);
+        let trial = !left && self.marks.admits(Way::Failed, ending, networks, first, failed);
+        let is_bad = failed || left;
+        let served_trial = self.marks.admits(Way::Unserved, ending, networks, first, is_bad);
         let group = usize::from(ending.group) % ENDPOINT_GROUPS;
         let arm = &mut self.arms[version];
         arm.timed_out += u64::from(what == What::TimedOut);
@@ -332,13 +316,13 @@ impl Ledger {
                 counts.players.add(failed);
             }
             if served_trial {
-                counts.served.add(failed || left);
-                counts.groups[group].add(failed || left);
+                counts.served.add(is_bad);
+                counts.groups[group].add(is_bad);
             }
         }
         if matches!(what, What::Served | What::Refused) {
             let refused = what == What::Refused;
-            if self.refused.admits(ending, networks, first, refused) {
+            if self.marks.admits(Way::Refused, ending, networks, first, refused) {
                 self.arms[version].refusals.add(refused);
             }
         }
@@ -352,8 +336,8 @@ impl Ledger {
     /// requests begin now.
     fn regret(&mut self, version: usize, slot: Option<usize>, ending: &Ending) {
         let (networks, left) = (self.networks, ending.what == What::LeftLater);
-        let trial = !left && self.failed.admits(ending, networks, false, true);
-        let served = self.unserved.admits(ending, networks, false, true);
+        let trial = !left && self.marks.admits(Way::Failed, ending, networks, false, true);
+        let served = self.marks.admits(Way::Unserved, ending, networks, false, true);
         let group = usize::from(ending.group) % ENDPOINT_GROUPS;
         let arm = &mut self.arms[version];
         if !left {
@@ -417,7 +401,8 @@ impl Ledger {
             if !known && bucket < own {
                 continue;
             }
-            if self.slow[gauge].admits(ending, self.networks, first, bucket >= baseline) {
+            let (way, is_slow) = (Way::Slow(gauge), bucket >= baseline);
+            if self.marks.admits(way, ending, self.networks, first, is_slow) {
                 let trials = arm.trials[gauge].get_or_insert_with(none);
                 trials[bucket] = trials[bucket].wrapping_add(1);
             }

@@ -208,7 +208,7 @@ pub(super) fn plan(
         query: head.query.unwrap_or(""),
         headers: head.headers,
         client: address,
-        client_text: address_text.as_str(),
+        client_text: address_text.as_bytes(),
     };
     let id = view.header("x-request-id").and_then(RequestId::from_client);
     let id = id.unwrap_or_else(|| RequestId::from_random(fastrand::u128(..)));

@@ -18,7 +18,9 @@ mod spread;
 mod traffic;
 mod watch;
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
+
+use indexmap::IndexMap;
 
 use self::{followed::Followed, watch::Watch};
 use crate::{
@@ -34,11 +36,10 @@ const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// All comparisons of the process.
 #[derive(Debug, Default)]
 pub struct Evaluator {
-    services: HashMap<Box<str>, Watch>,
+    services: IndexMap<Box<str>, Watch>,
     /// The generation that `places` are of.
     generation: Option<u64>,
-    /// Where attempts count, by the number of their evidence.
-    places: HashMap<u32, Place>,
+    places: Places,
     /// Endings that were lost so far.
     lost: u64,
 }
@@ -46,32 +47,46 @@ pub struct Evaluator {
 /// Where attempts count.
 #[derive(Debug, Clone, Copy)]
 struct Place {
+    /// In the snapshot.
     service: usize,
+    /// Of the service.
+    watch: usize,
     stratum: usize,
     /// Number of the named route, if they are of one.
     named: Option<usize>,
     version: u16,
 }
 
-/// The places of all that `snapshot` compares, by number of the evidence.
-fn places(snapshot: &Snapshot) -> HashMap<u32, Place> {
-    let mut places = HashMap::new();
-    for (service, of) in snapshot.services.iter().enumerate() {
-        let strata = of.compared.iter().flat_map(|compared| compared.strata.iter().enumerate());
-        for (stratum, of) in strata {
-            for (version, arm) in (0..).zip(&of.arms) {
-                let place = Place { service, stratum, named: None, version };
-                places.insert(arm.attempts.id, place);
-            }
-            for (number, named) in of.named.iter().enumerate() {
-                for (version, arm) in (0..).zip(&named.arms) {
-                    let place = Place { service, stratum, named: Some(number), version };
-                    places.insert(arm.id, place);
+/// Places in the order of the numbers of their evidence.
+#[derive(Debug, Default)]
+struct Places(Vec<(u32, Place)>);
+
+impl Places {
+    /// Of all that `snapshot` compares, which `services` watch.
+    fn new(snapshot: &Snapshot, services: &IndexMap<Box<str>, Watch>) -> Self {
+        let mut places = Vec::new();
+        for (service, of) in snapshot.services.iter().enumerate() {
+            let Some(watch) = services.get_index_of(&of.name) else { continue };
+            let strata = of.compared.iter().flat_map(|compared| compared.strata.iter().enumerate());
+            for (stratum, of) in strata {
+                let place = |named, version| Place { service, watch, stratum, named, version };
+                let all = (0..).zip(&of.arms);
+                places.extend(all.map(|(version, arm)| (arm.attempts.id, place(None, version))));
+                for (number, named) in of.named.iter().enumerate() {
+                    let arms = (0..).zip(&named.arms);
+                    places
+                        .extend(arms.map(|(version, arm)| (arm.id, place(Some(number), version))));
                 }
             }
         }
+        places.sort_unstable_by_key(|(evidence, _)| *evidence);
+        Self(places)
     }
-    places
+
+    fn of(&self, evidence: u32) -> Option<&Place> {
+        let at = self.0.binary_search_by_key(&evidence, |(evidence, _)| *evidence).ok()?;
+        Some(&self.0[at].1)
+    }
 }
 
 /// What a look found out about a service.
@@ -153,9 +168,14 @@ impl Evaluator {
         let mut found = Vec::new();
         for service in &snapshot.services {
             let Some(compared) = &service.compared else { continue };
-            let watch = self.services.entry(service.name.clone());
-            let watch = watch.or_insert_with(|| Watch::new(service, compared, now));
-            watch.follow(service, compared, now, &mut found);
+            match self.services.get_mut(&service.name) {
+                Some(watch) => watch.follow(service, compared, now, &mut found),
+                None => {
+                    let watch = Watch::new(service, compared, now);
+                    let watch = self.services.entry(service.name.clone()).or_insert(watch);
+                    watch.follow(service, compared, now, &mut found);
+                }
+            }
         }
         self.hear(snapshot, now);
         for service in &snapshot.services {
@@ -172,7 +192,7 @@ impl Evaluator {
         let Some(outcomes) = compared.map(|compared| &compared.outcomes).next() else { return };
         if self.generation != Some(snapshot.generation) {
             self.generation = Some(snapshot.generation);
-            self.places = places(snapshot);
+            self.places = Places::new(snapshot, &self.services);
         }
         let look = outcomes.next_look();
         for watch in self.services.values_mut() {
@@ -188,9 +208,9 @@ impl Evaluator {
         }
         outcomes.hear(|ending| {
             // One that the snapshot does not know is of a version that is gone.
-            let Some(place) = self.places.get(&ending.arm) else { return };
+            let Some(place) = self.places.of(ending.arm) else { return };
             let Some(service) = snapshot.services.get(place.service) else { return };
-            let Some(watch) = self.services.get_mut(&service.name) else { return };
+            let Some((_, watch)) = self.services.get_index_mut(place.watch) else { return };
             let Some(account) = watch.accounts.get_mut(place.stratum) else { return };
             account.tell(place.version, place.named, &ending, now);
             // One that was asked elsewhere has no look of its own.

@@ -52,13 +52,13 @@ impl Cohort {
                     .find(|(param, _)| **param == **name)
                     .and_then(|(_, at)| request.segment(usize::from(*at)))
                     .map(str::as_bytes),
-                KeySource::ClientIp => Some(request.client_text.as_bytes()),
+                KeySource::ClientIp => Some(request.client_text),
             };
             if let Some(value) = value.filter(|v| !v.is_empty()) {
                 return CohortKey { value, source: number };
             }
         }
-        CohortKey { value: request.client_text.as_bytes(), source: 0 }
+        CohortKey { value: request.client_text, source: 0 }
     }
 
     /// The source number `source` as the file writes it: `cookie:uid`.
@@ -90,7 +90,7 @@ mod tests {
                 query,
                 headers,
                 client: [10, 0, 0, 1].into(),
-                client_text: "10.0.0.1",
+                client_text: b"10.0.0.1",
             };
             let key = cohort.key(&request, params);
             (String::from_utf8_lossy(key.value).into_owned(), cohort.label(key.source).to_owned())

@@ -23,7 +23,7 @@ pub struct RequestView<'a> {
     /// The client's address.
     pub client: IpAddr,
     /// The client's address as text.
-    pub client_text: &'a str,
+    pub client_text: &'a [u8],
 }
 
 impl<'a> RequestView<'a> {
@@ -196,7 +196,7 @@ mod tests {
             query: "x=1&game=slots&y",
             headers: &[],
             client: [127, 0, 0, 1].into(),
-            client_text: "127.0.0.1",
+            client_text: b"127.0.0.1",
         };
         assert_eq!(view.query_param("game"), Some("slots"));
         assert_eq!(view.query_param("y"), Some(""));

@@ -428,7 +428,7 @@ mod tests {
             query,
             headers,
             client: [127, 0, 0, 1].into(),
-            client_text: "127.0.0.1",
+            client_text: b"127.0.0.1",
         }
     }
 

@@ -283,3 +283,21 @@ fn clusters_slow_the_evidence_down() {
     };
     assert!(evidence(1.0) > evidence(3.0) + 2.0);
 }
+
+#[test]
+fn the_cap_of_a_canary_of_one_process_costs_one_block() {
+    let errors = EjectErrors { absolute: Some(Share(0.003)), ..EjectErrors::default() };
+    let eject = Eject { errors: Some(errors), ..Eject::default() };
+    let cost = |capped| {
+        let limits = Limits::of(&eject, &Eject::default(), 1e-3);
+        let mut comparison = Comparison::new(limits, 1.0, S(0));
+        comparison.cap_bursts(capped);
+        (0..250).for_each(|n| comparison.observe_errors(&block(2, 0, 38, 0), S(n / 50)));
+        let failing = (1..).find(|_| {
+            comparison.observe_errors(&block(2, 2, 38, 0), S(6));
+            comparison.answer() == Answer::Fail
+        });
+        2 * failing.expect("it fails in the end")
+    };
+    assert_eq!((cost(true), cost(false)), (8, 6));
+}

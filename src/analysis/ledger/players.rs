@@ -58,14 +58,68 @@ impl Buckets {
     }
 }
 
-/// Players whose further requests count no more in this cycle, since they were bad in one way.
+/// Ways of being bad, each with cycles of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Failed,
+    Unserved,
+    Refused,
+    /// At the gauge of that number.
+    Slow(usize),
+}
+
+impl Way {
+    const COUNT: usize = 7;
+    const ALL: [Self; Self::COUNT] = [
+        Self::Failed,
+        Self::Unserved,
+        Self::Refused,
+        Self::Slow(0),
+        Self::Slow(1),
+        Self::Slow(2),
+        Self::Slow(3),
+    ];
+
+    fn index(self) -> usize {
+        match self {
+            Self::Failed => 0,
+            Self::Unserved => 1,
+            Self::Refused => 2,
+            Self::Slow(gauge) => 3 + gauge % 4,
+        }
+    }
+
+    /// The mark of who asked in the cycle.
+    fn active(self) -> u16 {
+        1 << self.index()
+    }
+
+    /// The mark of who was bad in it.
+    fn bad(self) -> u16 {
+        1 << (Self::COUNT + self.index())
+    }
+}
+
+/// The mark of who asked in this second.
+const SEEN: u16 = 1 << (2 * Way::COUNT);
+
+/// Who asked, and who counts no more in a cycle, since he was bad in one way. All of a player stands in one
+/// word, so that a request costs one line of memory.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Spent {
-    players: Buckets,
-    networks: Buckets,
-    /// Who asked in this cycle.
-    active: Buckets,
+pub(super) struct Marks {
+    players: Option<Box<[u16]>>,
+    networks: Option<Box<[u16]>>,
+    cycles: [Cycle; Way::COUNT],
+}
+
+/// How far a cycle is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cycle {
     began: Duration,
+    /// Players who asked in it.
+    active: u32,
+    /// Those of them who were bad.
+    bad: u32,
 }
 
 /// Least length of a cycle.
@@ -75,45 +129,80 @@ const CYCLE: Duration = Duration::from_secs(10);
 const FULL: f64 = 0.25;
 const LEAST_FULL: u32 = 3;
 
-impl Spent {
+impl Marks {
+    /// Notes a request; whether it is the player's first of the second.
+    pub(super) fn see(&mut self, player: u16) -> bool {
+        let word = &mut of(&mut self.players)[usize::from(player)];
+        let is_first = *word & SEEN == 0;
+        *word |= SEEN;
+        is_first
+    }
+
+    /// Begins another second.
+    pub(super) fn begin_second(&mut self) {
+        clear(&mut self.players, SEEN);
+    }
+
     /// Whether a request is a trial; notes one that is bad.
     pub(super) fn admits(
         &mut self,
+        way: Way,
         ending: &Ending,
         networks: bool,
         first: bool,
         is_bad: bool,
     ) -> bool {
-        self.active.add(ending.player);
-        if self.players.has(ending.player) || (networks && self.networks.has(ending.network)) {
+        let cycle = &mut self.cycles[way.index()];
+        let word = &mut of(&mut self.players)[usize::from(ending.player)];
+        cycle.active += u32::from(*word & way.active() == 0);
+        *word |= way.active();
+        if *word & way.bad() != 0 {
             return false;
         }
-        if is_bad {
-            self.players.add(ending.player);
-            if networks {
-                self.networks.add(ending.network);
+        if networks {
+            let network = &mut of(&mut self.networks)[usize::from(ending.network)];
+            if *network & way.bad() != 0 {
+                return false;
             }
+            *network |= if is_bad { way.bad() } else { 0 };
+        }
+        if is_bad {
+            *word |= way.bad();
+            cycle.bad += 1;
         }
         first || is_bad
     }
 
-    /// Begins the next cycle if this one is over; whether it does.
+    /// Begins the next cycle of all ways of which this one is over; whether that of failures was.
     pub(super) fn turn(&mut self, now: Duration) -> bool {
-        let full = || {
-            let bad = self.players.len();
-            bad >= LEAST_FULL && f64::from(bad) > FULL * f64::from(self.active.len())
-        };
-        let over = now.saturating_sub(self.began) >= CYCLE && full();
-        if over {
-            self.begin(now);
-        }
-        over
+        let over = Way::ALL.map(|way| {
+            let Cycle { began, active, bad } = self.cycles[way.index()];
+            let full = bad >= LEAST_FULL && f64::from(bad) > FULL * f64::from(active);
+            let over = full && now.saturating_sub(began) >= CYCLE;
+            if over {
+                self.begin(way, now);
+            }
+            over
+        });
+        over[Way::Failed.index()]
     }
 
-    pub(super) fn begin(&mut self, now: Duration) {
-        self.players.clear();
-        self.networks.clear();
-        self.active.clear();
-        self.began = now;
+    /// Begins all cycles.
+    pub(super) fn begin_all(&mut self, now: Duration) {
+        Way::ALL.into_iter().for_each(|way| self.begin(way, now));
     }
+
+    fn begin(&mut self, way: Way, now: Duration) {
+        self.cycles[way.index()] = Cycle { began: now, active: 0, bad: 0 };
+        clear(&mut self.players, way.active() | way.bad());
+        clear(&mut self.networks, way.bad());
+    }
+}
+
+fn of(marks: &mut Option<Box<[u16]>>) -> &mut [u16] {
+    marks.get_or_insert_with(|| vec![0; PLAYERS].into())
+}
+
+fn clear(marks: &mut Option<Box<[u16]>>, mark: u16) {
+    marks.iter_mut().flat_map(|words| words.iter_mut()).for_each(|word| *word &= !mark);
 }

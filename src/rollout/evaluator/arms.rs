@@ -138,6 +138,11 @@ impl Line {
         }
     }
 
+    /// Whether the canary did something badly that is not judged for good.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.slots.is_suspect() || self.routes.iter().any(Slots::is_suspect)
+    }
+
     /// What it has come to.
     pub(super) fn comparison(&self) -> &Comparison {
         self.recorder.judge()

@@ -48,6 +48,11 @@ impl Slots {
         bad > 0 && (any_final || bad != before)
     }
 
+    /// Whether the canary did anything badly in slots that are not final.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.tried > 0
+    }
+
     /// Blocks of slots that have become final, and those of the slots after them as they stand.
     pub(super) fn poll(&mut self, ledger: &Ledger, scope: &Scope) -> [Vec<Attempts>; 2] {
         let (mut last, mut so_far) = (Vec::new(), Vec::new());

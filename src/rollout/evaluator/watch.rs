@@ -26,6 +26,9 @@ use crate::{
 const HEARD_AT_ONCE: f64 = 8_000.0;
 const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
 
+/// Between two looks while a canary does badly.
+const SUSPECT_LOOK: Duration = Duration::from_millis(3);
+
 /// How long an amount of a player counts no more once it did.
 const PAID_AGAIN: Duration = Duration::from_secs(10);
 
@@ -94,10 +97,12 @@ impl Watch {
         now: Duration,
         found: &mut Vec<Found>,
     ) {
-        if self.baseline == service.baseline && asks_the_same(&self.compared, compared) {
+        let asks_anew = !Arc::ptr_eq(&self.compared, compared);
+        if asks_anew && self.baseline == service.baseline && asks_the_same(&self.compared, compared)
+        {
             self.demand(compared, now);
         }
-        if self.compared != *compared || self.baseline != service.baseline {
+        if (asks_anew && self.compared != *compared) || self.baseline != service.baseline {
             // Other questions, or other arms: what was found so far answers none of them.
             let spread = std::mem::replace(&mut self.spread, Spread::new(now));
             let before = std::mem::replace(self, Self::asking(service, compared, spread, now));
@@ -170,9 +175,6 @@ impl Watch {
     /// Goes on with the evidence so far, of which another certainty is demanded, or something else is
     /// done with it.
     fn demand(&mut self, compared: &Arc<Compared>, now: Duration) {
-        if Arc::ptr_eq(&self.compared, compared) {
-            return;
-        }
         for (version, case) in &mut self.cases {
             for (line, stratum) in case.lines.iter_mut().zip(&compared.strata) {
                 if line.comparison().limits() != &stratum.limits {
@@ -198,8 +200,10 @@ impl Watch {
     }
 
     pub(super) fn next_look(&self) -> Duration {
+        // What fails meanwhile is what waiting costs.
+        let mut lines = self.cases.values().filter(|case| !case.told).flat_map(|case| &case.lines);
         match self.cases.values().any(|case| !case.told) {
-            // What fails meanwhile is what waiting costs.
+            true if lines.any(Line::is_suspect) => SUSPECT_LOOK,
             true => poll_interval(self.traffic.per_s()),
             false if self.followed.is_some() => SHORTEST_IDLE_LOOK,
             // Soon enough that the workers' rings do not run over.
