@@ -176,6 +176,8 @@ pub struct EndpointCells {
     pub errors: [Counter; 5],
     /// New connections made.
     pub connected: Counter,
+    /// Microseconds that it took to make them, TLS included.
+    pub connecting_us: Counter,
     /// First attempts that ended, of those that are compared.
     pub trials: Counter,
     /// Of those, failed.

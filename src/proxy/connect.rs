@@ -18,6 +18,7 @@ use super::{
     h2::{Asking, share},
     link::Link,
     problem::Fault,
+    record::micros,
     worker::Worker,
 };
 use crate::{
@@ -58,10 +59,13 @@ pub(super) fn link(
 ) -> impl Future<Output = Result<(Link, bool), Fault>> {
     let mut linking = Box::pin(async move {
         let _pending = Pending::begin(worker, service, version)?;
-        let patience = due.saturating_duration_since(Instant::now()).min(service.connect_timeout);
+        let began = Instant::now();
+        let patience = due.saturating_duration_since(began).min(service.connect_timeout);
         let made = make(worker, service, version, chosen, fresh, patience).await?;
         if let (_, false) = made {
-            version.endpoints[chosen].cells.of(worker.id).connected.add(1);
+            let cells = version.endpoints[chosen].cells.of(worker.id);
+            cells.connected.add(1);
+            cells.connecting_us.add(micros(began, Instant::now()).into());
         }
         Ok(made)
     });

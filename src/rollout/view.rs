@@ -332,6 +332,8 @@ fn endpoint(state: &EndpointState, collector: &mut Collector, now: Instant) -> m
         address: state.label.to_string(),
         minute: latency.minute,
         total: latency.total,
+        connections: state.cells.sum(|cells| cells.connected.read()),
+        connecting: Duration::from_micros(state.cells.sum(|cells| cells.connecting_us.read())),
         errors: Errors {
             connect: errors(ErrorKind::Connect),
             timeout: errors(ErrorKind::Timeout),

@@ -14,7 +14,7 @@ mod families;
 mod process;
 mod text;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub use process::Process;
 
@@ -148,6 +148,10 @@ pub struct Endpoint {
     pub minute: Quantiles,
     /// Until the head of the answer: since start.
     pub total: Quantiles,
+    /// Connections made to it.
+    pub connections: u64,
+    /// What making them took altogether.
+    pub connecting: Duration,
     /// Faults of this endpoint.
     pub errors: Errors,
     /// Whether it gets requests.

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use crate::support::{Client, Origin, Proxy};
+use crate::support::{
+    Client, Origin, Proxy,
+    patient::{builder, metric},
+};
 
 #[test]
 fn one_connection_serves_many_requests_over_one_upstream_connection() {
@@ -151,4 +154,19 @@ fn an_endpoint_that_closes_after_each_answer_is_connected_anew() {
         assert_eq!(client.get("/").send().text(), "ok");
     }
     assert_eq!((origin.requests(), origin.connections()), (10, 10));
+}
+
+#[test]
+fn connections_to_endpoints_are_counted_and_timed() {
+    let origin = Origin::answering("hello");
+    let proxy = builder("").version_at("v1", &[origin.address]).start();
+    let told = |of: &str| {
+        let name = format!("tidegate_upstream_connect_seconds_{of}");
+        metric(&proxy, &name, origin.address, "").expect("told before the first one")
+    };
+    assert_eq!((told("count"), told("sum")), (0.0, 0.0));
+    let mut client = proxy.connect();
+    (0..20).for_each(|_| assert_eq!(client.get("/").send().status, 200));
+    assert_eq!(told("count"), 1.0, "one connection for all");
+    assert!((1e-6..1.0).contains(&told("sum")), "{} s", told("sum"));
 }

@@ -185,6 +185,16 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
             latency.quantiles(labels, &endpoint.minute, &endpoint.total);
         }
     }
+    let mut connecting = page.summary(
+        "tidegate_upstream_connect_seconds",
+        "Time that it took to make connections to an endpoint, TLS included, and their number.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for endpoint in &version.endpoints {
+            let labels = [service, name, ("endpoint", &*endpoint.address)];
+            connecting.sum(labels, endpoint.connections, endpoint.connecting.as_secs_f64());
+        }
+    }
     let mut errors = page.counter(
         "tidegate_upstream_errors_total",
         "Faults of an endpoint by kind: connect (no connection), timeout (no answer in time), reset \

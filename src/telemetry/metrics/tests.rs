@@ -31,6 +31,8 @@ fn scrape() -> Scrape {
             address: "127.0.0.1:9001".into(),
             minute: latency.minute,
             total: latency.total,
+            connections: 3,
+            connecting: Duration::from_micros(45_500),
             errors: Errors { connect: 1, status: 7, ..Errors::default() },
             serves: true,
             checks: [30, 2],
