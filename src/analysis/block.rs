@@ -25,12 +25,6 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Age at which a block that lacks an arm is thrown away: its halves are no longer of the same time.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
-/// How often to look at the counters of a service with this many requests per second.
-pub fn poll_interval(requests_per_s: f64) -> Duration {
-    // Where five milliseconds are enough for a block, waiting for ten costs requests.
-    Duration::from_millis(if requests_per_s >= 5_000.0 { 5 } else { 10 })
-}
-
 /// An open block of two arms.
 #[derive(Debug, Clone, Copy)]
 pub struct Block {
@@ -147,6 +141,5 @@ mod tests {
         assert_eq!(pace.due(250, MS(260)), Some(MS(260)));
         assert_eq!(pace.due(0, MS(1_259)), None);
         assert_eq!(pace.due(0, MS(1_260)), Some(MS(1_000)));
-        assert!(poll_interval(4_999.0) > poll_interval(5_000.0));
     }
 }

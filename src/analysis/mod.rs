@@ -63,7 +63,7 @@ pub use amount::{
 };
 pub use asking::{Asking, Heard};
 pub use bet::{Bet, Factors, Tolerance};
-pub use block::{Block, Pace, poll_interval};
+pub use block::{Block, Pace};
 pub use certificate::{Certificate, Health};
 pub use comparison::{Advised, Comparison};
 pub use counts::{Arms, Counted, Counter, Tally};

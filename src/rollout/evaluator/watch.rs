@@ -17,7 +17,7 @@ use super::{
     traffic::Traffic,
 };
 use crate::{
-    analysis::{Arms, poll_interval},
+    analysis::Arms,
     config::{schema::Mode, units::Weight},
     snapshot::{Compared, Service},
 };
@@ -26,7 +26,9 @@ use crate::{
 const HEARD_AT_ONCE: f64 = 8_000.0;
 const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
 
-/// Between two looks while a canary does badly.
+/// Between two looks at a canary, and while it does badly. A look costs the control thread about as much as a
+/// hundred requests: mostly what it has to fetch into its caches again.
+const LOOK: Duration = Duration::from_millis(10);
 const SUSPECT_LOOK: Duration = Duration::from_millis(3);
 
 /// How long an amount of a player counts no more once it did.
@@ -204,7 +206,7 @@ impl Watch {
         let mut lines = self.cases.values().filter(|case| !case.told).flat_map(|case| &case.lines);
         match self.cases.values().any(|case| !case.told) {
             true if lines.any(Line::is_suspect) => SUSPECT_LOOK,
-            true => poll_interval(self.traffic.per_s()),
+            true => LOOK,
             false if self.followed.is_some() => SHORTEST_IDLE_LOOK,
             // Soon enough that the workers' rings do not run over.
             false => Duration::from_secs_f64(HEARD_AT_ONCE / self.traffic.per_s().max(1.0))
