@@ -71,10 +71,8 @@ pub struct Arm {
     pub requests: Counter,
     /// Refusals by players.
     pub refusals: Counter,
-    /// Latencies of all requests, by [`Span`].
-    latencies: [Option<Box<Latest>>; 2],
-    /// Latencies of those that are trials, by [`Gauge`].
-    trials: [Option<Box<Latest>>; 4],
+    /// Nothing before the first request that is timed.
+    timed: Option<Box<[Timed; LATENCY_BUCKETS]>>,
     /// Trials and failures of players, by group of endpoints.
     pub groups: [Counter; ENDPOINT_GROUPS],
     /// Those that were not waited for any longer.
@@ -86,17 +84,31 @@ pub struct Arm {
 impl Arm {
     /// Latencies so far of all requests.
     pub fn latencies(&self, span: Span) -> Box<Latest> {
-        self.latencies[span as usize].clone().unwrap_or_else(none)
+        self.times(|timed| timed.all[span as usize])
     }
 
     /// The same of those that are trials at `gauge`.
     pub fn trials(&self, gauge: Gauge) -> Box<Latest> {
-        self.trials[gauge.index()].clone().unwrap_or_else(none)
+        self.times(|timed| timed.trials[gauge.index()])
+    }
+
+    fn times(&self, of: impl Fn(&Timed) -> u32) -> Box<Latest> {
+        let mut latest = Box::new([0; LATENCY_BUCKETS]);
+        let timed = self.timed.iter().flat_map(|timed| timed.iter());
+        latest.iter_mut().zip(timed).for_each(|(count, timed)| *count = of(timed));
+        latest
     }
 }
 
-fn none() -> Box<Latest> {
-    Box::new([0; LATENCY_BUCKETS])
+/// Requests whose latency is in one bucket. An answer in one piece is in the same bucket by head and as a
+/// whole, so that it costs one line of memory.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(32))]
+struct Timed {
+    /// All of them, by [`Span`].
+    all: [u32; 2],
+    /// Those that are trials, by [`Gauge`].
+    trials: [u32; 4],
 }
 
 /// Requests that began over some looks, by version.
@@ -256,8 +268,8 @@ impl Ledger {
             self.second = second;
             self.marks.begin_second();
         }
-        let at = self.slots.partition_point(|slot| slot.first_look <= ending.look);
-        let slot = at.checked_sub(1);
+        // Most began lately.
+        let slot = self.slots.iter().rposition(|slot| slot.first_look <= ending.look);
         match ending.what {
             What::Void => {
                 if let Some(slot) = slot {
@@ -389,10 +401,11 @@ impl Ledger {
         }
         let bucket = if never { LATENCY_BUCKETS - 1 } else { latency_bucket(us.into()) };
         let known = !matches!(ending.what, What::Left | What::LeftLater);
-        let arm = &mut self.arms[version];
+        let none = || Box::new([Timed::default(); LATENCY_BUCKETS]);
+        let timed = &mut self.arms[version].timed.get_or_insert_with(none)[bucket];
         if known {
-            let counts = arm.latencies[span as usize].get_or_insert_with(none);
-            counts[bucket] = counts[bucket].wrapping_add(1);
+            let count = &mut timed.all[span as usize];
+            *count = count.wrapping_add(1);
         }
         for gauge in 2 * span as usize..2 * span as usize + 2 {
             let Some(Arms { canary, baseline }) = self.slow_from[gauge] else { continue };
@@ -403,8 +416,7 @@ impl Ledger {
             }
             let (way, is_slow) = (Way::Slow(gauge), bucket >= baseline);
             if self.marks.admits(way, ending, self.networks, first, is_slow) {
-                let trials = arm.trials[gauge].get_or_insert_with(none);
-                trials[bucket] = trials[bucket].wrapping_add(1);
+                timed.trials[gauge] = timed.trials[gauge].wrapping_add(1);
             }
         }
     }

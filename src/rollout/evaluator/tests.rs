@@ -172,16 +172,19 @@ fn compile(
 }
 
 #[test]
-fn looks_are_rare_without_a_canary_and_sooner_with_traffic() {
+fn looks_are_rare_without_a_canary_and_sooner_while_it_does_badly() {
+    let ms = Duration::from_millis;
     let mut stage = Stage::new("{ errors: {} }");
     assert_eq!(stage.evaluator.next_look(), Some(IDLE_LOOK));
     stage.set_share(0.05);
-    assert_eq!(stage.serve(4_900), []);
-    assert_eq!(stage.evaluator.next_look(), Some(Duration::from_millis(10)));
     assert_eq!(stage.serve(5_000), []);
-    assert_eq!(stage.evaluator.next_look(), Some(Duration::from_millis(5)));
-    assert_eq!(stage.serve(10), []);
-    assert_eq!(stage.evaluator.next_look(), Some(Duration::from_millis(10)));
+    assert_eq!(stage.evaluator.next_look(), Some(ms(10)));
+    (0..20).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
+    stage.count(CANARY, Outcome::Failed);
+    assert_eq!(stage.look_after(ms(1)), []);
+    assert_eq!(stage.evaluator.next_look(), Some(ms(3)));
+    (0..2).for_each(|_| assert_eq!(stage.serve(5_000), []));
+    assert_eq!(stage.evaluator.next_look(), Some(ms(10)), "it is judged for good");
     stage.set_share(0.0);
     assert_eq!(stage.look_after(IDLE_LOOK), []);
     assert_eq!(stage.evaluator.next_look(), Some(IDLE_LOOK));
