@@ -34,18 +34,25 @@ pub(super) fn kept(
     thorough: bool,
     now: Instant,
 ) -> Option<Link> {
-    shared(worker, endpoint, encrypted).or_else(|| {
+    shared(worker, endpoint, encrypted, 0, now).or_else(|| {
         worker.pools.borrow_mut().take(endpoint, encrypted, thorough, now).map(Link::Wire)
     })
 }
 
-fn shared(worker: &Worker, endpoint: u32, encrypted: bool) -> Option<Link> {
-    let lease = worker.streams.borrow_mut().take(endpoint, encrypted)?;
+fn shared(
+    worker: &Worker,
+    endpoint: u32,
+    encrypted: bool,
+    newer_than: u64,
+    now: Instant,
+) -> Option<Link> {
+    let lease = worker.streams.borrow_mut().take(endpoint, encrypted, newer_than, now)?;
     Some(Link::Asking(Box::new(Asking::new(lease, encrypted))))
 }
 
 /// A link to endpoint number `chosen` of `version`, made before `due`, and whether its connection
-/// had served before. With `fresh`, it has not.
+/// had served before. With `failed`, the number of the shared connection on which the request went
+/// unanswered, it is a newer one: that of another request in the same place, or a new one.
 ///
 /// On the heap: what it needs is not to be part of every connection's task.
 pub(super) fn link(
@@ -53,13 +60,13 @@ pub(super) fn link(
     service: &Service,
     version: &Version,
     chosen: usize,
-    fresh: bool,
+    failed: Option<u64>,
     due: Instant,
 ) -> impl Future<Output = Result<(Link, bool), Fault>> {
     let mut linking = Box::pin(async move {
         let _pending = Pending::begin(worker, service, version)?;
         let patience = due.saturating_duration_since(Instant::now()).min(service.connect_timeout);
-        let made = make(worker, service, version, chosen, fresh, patience).await?;
+        let made = make(worker, service, version, chosen, failed, patience).await?;
         if let (_, false) = made {
             version.endpoints[chosen].cells.of(worker.id).connected.add(1);
         }
@@ -80,7 +87,7 @@ async fn make(
     service: &Service,
     version: &Version,
     chosen: usize,
-    fresh: bool,
+    failed: Option<u64>,
     patience: Duration,
 ) -> Result<(Link, bool), Fault> {
     if version.protocol == Protocol::H1 {
@@ -91,7 +98,8 @@ async fn make(
     // Whoever comes while a connection is being opened waits for that one.
     let opening = worker.streams.borrow_mut().opening(endpoint);
     let _turn = timeout_at(until, opening.lock()).await.map_err(|_| Fault::ConnectTimeout)?;
-    if !fresh && let Some(link) = shared(worker, endpoint, encrypted) {
+    let newer_than = failed.unwrap_or(0);
+    if let Some(link) = shared(worker, endpoint, encrypted, newer_than, Instant::now()) {
         return Ok((link, true));
     }
     let transport = connect(version, chosen, until - Instant::now()).await?;

@@ -152,6 +152,14 @@ impl Exchange {
         }
     }
 
+    /// Number of the shared connection that it is made on; 0 if it has one of its own.
+    pub(super) fn connection(&self) -> u64 {
+        match &self.upstream {
+            Link::Asking(stream) => stream.connection(),
+            _ => 0,
+        }
+    }
+
     /// The endpoint did not answer in time.
     pub(super) fn suspect(&self) {
         if let Link::Asking(stream) = &self.upstream {

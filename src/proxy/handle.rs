@@ -154,7 +154,9 @@ async fn forward(
         client.inbox.widen();
     }
     let is_stream = client.stream.is_stream();
-    let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
+    let (mut avoid, mut now) = (None, plan.began);
+    // The connection on which the request went unanswered, once it did.
+    let mut failed = None;
     let due = plan.until(plan.began, plan.route().timeout);
     // The time that a client takes to send its body is the client's.
     let mut uploading = rest.is_some();
@@ -171,20 +173,20 @@ async fn forward(
         // A request that cannot be sent again must not meet a dead connection.
         let thorough = !plan.idempotent || rest.is_some();
         let encrypted = version.tls.is_some();
-        let kept = match (fresh, version.protocol) {
-            (true, _) => None,
-            (false, Protocol::H1) => {
+        let kept = match (failed, version.protocol) {
+            (Some(_), _) => None,
+            (None, Protocol::H1) => {
                 let mut pools = worker.pools.borrow_mut();
                 pools.take(endpoint.id, encrypted, thorough, now).map(Link::Wire)
             }
-            (false, _) => kept(worker, endpoint.id, encrypted, thorough, now),
+            (None, _) => kept(worker, endpoint.id, encrypted, thorough, now),
         };
         if !uploading {
             tally.asked(now, true);
         }
         let (upstream, reused) = match kept {
             Some(link) => (link, true),
-            None => match link(worker, service, version, chosen, fresh, due).await {
+            None => match link(worker, service, version, chosen, failed, due).await {
                 Ok((link, reused)) => {
                     // Nor is a version slower because fewer of its connections are kept.
                     if !reused {
@@ -245,12 +247,13 @@ async fn forward(
                     broken == Broken::Fault(Fault::Reset) && exchange.reused && !exchange.answered;
                 let safe = rest.is_none() && (plan.idempotent || exchange.is_unprocessed());
                 let read = exchange.request_is_read();
+                let connection = exchange.connection();
                 if broken == Broken::Fault(Fault::Timeout) {
                     exchange.suspect();
                 }
                 begun.take().into_iter().for_each(|attempt| attempt.discard(worker));
-                if stale && safe && !fresh {
-                    fresh = true;
+                if stale && safe && failed.is_none() {
+                    failed = Some(connection);
                     tally.retry(RetryReason::StaleConnection);
                     now = Instant::now();
                     continue;

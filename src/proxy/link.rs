@@ -34,6 +34,9 @@ pub(super) trait Peer: AsyncRead + AsyncWrite + Unpin {
 
     /// Has `trailers` follow the body written.
     fn put_trailers(&mut self, _trailers: HeaderMap) {}
+
+    /// The receiver of what is read here does not read.
+    fn soak(&mut self, _cx: &mut Context<'_>) {}
 }
 
 /// A connection of its own, or a stream.
@@ -90,6 +93,15 @@ impl Peer for Link {
             Self::Wire(_) => {}
             Self::Answering(stream) => stream.put_trailers(trailers),
             Self::Asking(stream) => stream.put_trailers(trailers),
+        }
+    }
+
+    fn soak(&mut self, cx: &mut Context<'_>) {
+        match self {
+            // The kernel's buffers do not grow.
+            Self::Wire(_) => {}
+            Self::Answering(stream) => stream.soak(cx),
+            Self::Asking(stream) => stream.soak(cx),
         }
     }
 }

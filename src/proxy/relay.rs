@@ -80,7 +80,13 @@ impl Relay {
     {
         loop {
             self.take_in(inbox, outbox)?;
-            ready!(self.write_out(cx, inbox, outbox, to)).map_err(|_| Cut::Receiver)?;
+            match self.write_out(cx, inbox, outbox, to) {
+                Poll::Ready(written) => written.map_err(|_| Cut::Receiver)?,
+                Poll::Pending => {
+                    from.soak(cx);
+                    return Poll::Pending;
+                }
+            }
             if self.finished && outbox.is_empty() {
                 return Poll::Ready(Ok(()));
             }

@@ -32,6 +32,7 @@ mod routing;
 mod shutdown;
 mod soak;
 mod split;
+mod stalled;
 mod takeover;
 mod targets;
 mod tls;

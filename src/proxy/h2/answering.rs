@@ -82,6 +82,11 @@ impl Answering {
         Poll::Ready(())
     }
 
+    /// Takes over what came of the request although nobody reads it.
+    pub(in crate::proxy) fn soak(&mut self, cx: &mut Context<'_>) {
+        self.incoming.soak(cx);
+    }
+
     pub(in crate::proxy) fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.incoming.take_trailers()
     }

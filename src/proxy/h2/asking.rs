@@ -93,6 +93,11 @@ impl Asking {
         self.grpc_status
     }
 
+    /// Number of the connection below.
+    pub(in crate::proxy) fn connection(&self) -> u64 {
+        self.lease.connection()
+    }
+
     /// Sends no further request on the connection below: it did not answer this one in time, and may be
     /// one whose other end is gone.
     pub(in crate::proxy) fn suspect(&self) {
@@ -172,8 +177,19 @@ impl Asking {
         }
         ready!(self.poll_begin(cx, false))?;
         match &mut self.request {
-            Ask::Begun(outgoing) => outgoing.poll_write(cx, data),
+            Ask::Begun(outgoing) => {
+                let written = outgoing.poll_write(cx, data);
+                self.lease.set_waiting(written.is_pending());
+                written
+            }
             _ => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
+    /// Takes over what came of the answer although nobody reads it.
+    pub(in crate::proxy) fn soak(&mut self, cx: &mut Context<'_>) {
+        if let Answer::Begun(body) = &mut self.answer {
+            body.soak(cx);
         }
     }
 

@@ -33,9 +33,9 @@ use crate::{
 /// How a connection of HTTP/2 begins, as far as an HTTP/1.1 parser can tell.
 pub(in crate::proxy) const PREFACE_START: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// Bytes that a client may send ahead on a stream, and on all streams of a connection.
-const WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// Bytes that a client may send ahead on a stream. The window of the connection covers all streams that it
+/// allows, so that uploads which an endpoint does not read keep no other from coming in.
+const WINDOW: u32 = 64 * 1024;
 
 /// Bytes of an answer that wait on a stream for the client to read them.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -147,9 +147,13 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     let io = Metered { client, meter: Meter::new(now), fault: Rc::clone(&fault) };
     let limits = worker.snapshot().limits.clone();
     let mut builder = server::Builder::new();
+    // Schema: at most 1000 streams.
+    let window = WINDOW.saturating_mul(limits.streams).min((1 << 31) - 1);
     builder
         .initial_window_size(WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(window)
+        // As much bookkeeping of small DATA frames that wait to be read.
+        .data_frame_budget(window as usize)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX))
