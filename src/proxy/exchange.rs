@@ -92,6 +92,8 @@ pub(super) enum Broken {
     ClientGone,
     /// The client's chunks are malformed.
     ClientBody,
+    /// The endpoint did nothing of the request, which can be sent again by a client of HTTP/2.
+    Refused,
     /// The client neither sent its body nor read its answer for too long.
     ClientSlow,
     /// The endpoint's fault.
@@ -149,6 +151,20 @@ impl Exchange {
         match &self.upstream {
             Link::Asking(stream) => stream.is_unprocessed(),
             _ => self.sent == 0,
+        }
+    }
+
+    /// Whether that is so of a stream, of a request that could be sent on another.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(&self.upstream, Link::Asking(stream) if stream.is_refused())
+    }
+
+    /// The client left before it was answered.
+    pub(super) fn doubt(&self) {
+        if let Link::Asking(stream) = &self.upstream
+            && !self.answered
+        {
+            stream.doubt();
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
     connect::{kept, link},
     connection::Client,
     exchange::{Answer, Broken, Exchange},
+    gather::gather,
     grpc,
     head::Refusal,
     link::{Link, Peer as _},
@@ -147,7 +149,7 @@ async fn forward(
 ) -> Result<Answer, Broken> {
     let (version, service) = (plan.version(), plan.service());
     client.inbox.consume(plan.head_bytes);
-    let rest = take_body(client, plan, out);
+    let mut rest = take_body(client, plan, out);
     // Until an endpoint has taken it.
     tally.unread_body = rest.is_some();
     if rest.is_some() {
@@ -157,6 +159,7 @@ async fn forward(
     let (mut avoid, mut now) = (None, plan.began);
     // The connection on which the request went unanswered, once it did.
     let mut failed = None;
+    let mut trailers: Option<Box<HeaderMap>> = None;
     let due = plan.until(plan.began, plan.route().timeout);
     // The time that a client takes to send its body is the client's.
     let mut uploading = rest.is_some();
@@ -184,7 +187,7 @@ async fn forward(
         if !uploading {
             tally.asked(now, true);
         }
-        let (upstream, reused) = match kept {
+        let (mut upstream, reused) = match kept {
             Some(link) => (link, true),
             None => match link(worker, service, version, chosen, failed, due).await {
                 Ok((link, reused)) => {
@@ -211,6 +214,18 @@ async fn forward(
                 }
             },
         };
+        if let Some(framing) = rest
+            && upstream.is_stream()
+            && let Some(length) = gather(client, framing, out)
+        {
+            (rest, uploading) = (None, false);
+            tally.gathered(length);
+            tally.asked(Instant::now(), false);
+            trailers = client.stream.take_trailers().map(Box::new);
+        }
+        if let Some(trailers) = &trailers {
+            upstream.put_trailers((**trailers).clone());
+        }
         let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
         let patience = tally.patience();
         // Where the route's own timeout is sooner, that ends the attempt first.
@@ -240,19 +255,22 @@ async fn forward(
                 return Ok(answer);
             }
             Err(broken) => {
-                // The endpoint closed a kept connection as the request was on its way. If it took
-                // nothing, or asking twice is as good as once, and all of the request is still here,
-                // it is asked again on a connection of its own.
-                let stale =
-                    broken == Broken::Fault(Fault::Reset) && exchange.reused && !exchange.answered;
+                // The endpoint closed a kept connection as the request was on its way, or said that it
+                // did nothing of it. If that is so, or asking twice is as good as once, and all of the
+                // request is still here, it is asked again on a connection made since.
+                let lost = broken == Broken::Fault(Fault::Reset) && !exchange.answered;
+                let refused = lost && exchange.is_refused();
                 let safe = rest.is_none() && (plan.idempotent || exchange.is_unprocessed());
+                let again = lost && safe && (exchange.reused || refused) && failed.is_none();
                 let read = exchange.request_is_read();
                 let connection = exchange.connection();
-                if broken == Broken::Fault(Fault::Timeout) {
-                    exchange.suspect();
+                match broken {
+                    Broken::Fault(Fault::Timeout) => exchange.suspect(),
+                    Broken::ClientGone => exchange.doubt(),
+                    _ => {}
                 }
                 begun.take().into_iter().for_each(|attempt| attempt.discard(worker));
-                if stale && safe && failed.is_none() {
+                if again {
                     failed = Some(connection);
                     tally.retry(RetryReason::StaleConnection);
                     now = Instant::now();
@@ -262,7 +280,7 @@ async fn forward(
                     tally.failed(fault);
                 }
                 tally.unread_body = !read;
-                return Err(broken);
+                return Err(if refused && is_stream { Broken::Refused } else { broken });
             }
         }
     }
@@ -346,7 +364,8 @@ async fn answer(
                 }
             }
             Broken::ClientGone => tally.gone = true,
-            Broken::ClientBody | Broken::ClientSlow => {
+            // An endpoint that has answered does not refuse.
+            Broken::ClientBody | Broken::ClientSlow | Broken::Refused => {
                 tally.acquit();
                 tally.gone = true;
             }
@@ -427,6 +446,14 @@ async fn fail(
     let problem = match broken {
         Broken::ClientGone => {
             tally.gone = true;
+            return After::Close;
+        }
+        Broken::Refused => {
+            if let Link::Answering(stream) = &mut client.stream {
+                stream.refuse();
+            }
+            // The client was sent no status. To the version it counts as what one of HTTP/1.1 is told.
+            tally.outcome = Some(Fault::Reset.problem().status);
             return After::Close;
         }
         Broken::ClientBody => {

@@ -18,6 +18,7 @@ mod exchange;
 mod forwarded;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod gather;
 mod grpc;
 mod h2;
 mod handle;

@@ -28,6 +28,7 @@ mod limits;
 mod players;
 mod process;
 mod reload;
+mod retired;
 mod routing;
 mod shutdown;
 mod soak;

@@ -14,11 +14,15 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Ping,
+    Ping, PingPong,
     client::{Builder, SendRequest},
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Notify, oneshot},
+    time::{Instant, timeout},
+};
 
+use super::silence::{PONG, Silence};
 use crate::tls::Transport;
 
 /// Bytes that an endpoint may send ahead on a stream.
@@ -95,17 +99,41 @@ struct State {
     waiting: Cell<usize>,
     /// When the first of them began to, or the last one that waited went on.
     moved: Cell<Instant>,
+    /// Requests sent and not answered.
+    unanswered: Cell<usize>,
+    /// A request was answered since it was last looked at.
+    answered: Cell<bool>,
+    silence: Cell<Silence>,
+    /// Asks whether the endpoint is there, or tells that the last lease is gone.
+    doubt: Notify,
 }
 
 impl State {
-    fn new(number: u64) -> Self {
+    fn new(number: u64, now: Instant) -> Self {
         Self {
             number,
             leases: Cell::new(0),
             retired: Cell::new(false),
             waiting: Cell::new(0),
-            moved: Cell::new(Instant::now()),
+            moved: Cell::new(now),
+            unanswered: Cell::new(0),
+            answered: Cell::new(false),
+            silence: Cell::new(Silence::new(now)),
+            doubt: Notify::new(),
         }
+    }
+
+    /// Asks an endpoint that has long been silent whether it is there.
+    fn look(&self, now: Instant) {
+        let mut silence = self.silence.get();
+        if self.answered.take() {
+            silence.end(now);
+        } else if self.unanswered.get() == 0 {
+            silence.rest(now);
+        } else if silence.asks_for_long(now) {
+            self.doubt.notify_one();
+        }
+        self.silence.set(silence);
     }
 
     /// Whether uploads wait and none has gone on for a while.
@@ -120,12 +148,14 @@ pub(in crate::proxy) struct Lease {
     state: Rc<State>,
     /// Its upload waits for a window.
     waits: bool,
+    /// Its request was sent, and not answered.
+    open: bool,
 }
 
 impl Lease {
     fn new(send: &SendRequest<Bytes>, state: &Rc<State>) -> Self {
         state.leases.set(state.leases.get() + 1);
-        Self { send: send.clone(), state: Rc::clone(state), waits: false }
+        Self { send: send.clone(), state: Rc::clone(state), waits: false, open: false }
     }
 
     /// Number of the connection: larger than that of any opened before.
@@ -136,6 +166,33 @@ impl Lease {
     /// No further lease of this connection is given.
     pub(super) fn retire(&self) {
         self.state.retired.set(true);
+    }
+
+    /// The request was sent.
+    pub(super) fn asked(&mut self) {
+        self.open = true;
+        self.state.unanswered.set(self.state.unanswered.get() + 1);
+    }
+
+    /// The head of an answer came.
+    pub(super) fn answered(&mut self) {
+        self.close();
+        self.state.answered.set(true);
+    }
+
+    fn close(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.state.unanswered.set(self.state.unanswered.get() - 1);
+        }
+    }
+
+    /// Asks whether the endpoint is there, unless it just answered another request.
+    pub(super) fn doubt(&self) {
+        let mut silence = self.state.silence.get();
+        if !self.state.answered.get() && silence.asks_for_leaving(Instant::now()) {
+            self.state.silence.set(silence);
+            self.state.doubt.notify_one();
+        }
     }
 
     /// The upload on it finds no window, or finds one again.
@@ -164,7 +221,12 @@ impl Drop for Retired {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.set_waiting(false);
-        self.state.leases.set(self.state.leases.get() - 1);
+        self.close();
+        let State { leases, retired, doubt, .. } = &*self.state;
+        leases.set(leases.get() - 1);
+        if retired.get() && leases.get() == 0 {
+            doubt.notify_one();
+        }
     }
 }
 
@@ -214,6 +276,7 @@ impl Streams {
         self.endpoints.retain(|endpoint, Endpoint { open, opening }| {
             let keep = serves(*endpoint);
             open.retain_mut(|shared| {
+                shared.state.look(now);
                 let State { leases, retired, .. } = &*shared.state;
                 let since = match leases.get() {
                     0 => *shared.idle_since.get_or_insert(now),
@@ -248,28 +311,52 @@ pub(in crate::proxy) async fn share(
         .handshake(transport)
         .await?;
     let pings = connection.ping_pong();
+    let (hand_over, handed) = oneshot::channel();
     let number = {
         let mut streams = streams.borrow_mut();
         streams.opened += 1;
         streams.opened
     };
-    let state = Rc::new(State::new(number));
+    let state = Rc::new(State::new(number, Instant::now()));
     let ended = Retired(Rc::clone(&state));
     tokio::task::spawn_local(async move {
-        let _ended = ended;
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
+        tokio::select! {
+            served = connection => if let Err(error) = served {
+                tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
+            },
+            () = await_silence(handed, &ended.0) => {
+                tracing::debug!("an endpoint was silent on a connection of HTTP/2");
+            }
         }
     });
     if let Some(mut pings) = pings {
         // The endpoint's settings come ahead of its answer, so from then on it is known how many streams
         // it takes, and of which kinds.
         pings.ping(Ping::opaque()).await?;
+        // A task that has ended needs none.
+        let _ = hand_over.send(pings);
     }
     let lease = Lease::new(&send, &state);
     let shared = Shared { send, state, encrypted, idle_timeout, idle_since: None };
     streams.borrow_mut().endpoints.entry(endpoint).or_default().open.push(shared);
     Ok(lease)
+}
+
+/// Asks the endpoint whether it is there when that is in doubt, and keeps new requests off the connection
+/// when it is not. Ends once nothing is asked on it any more.
+async fn await_silence(handed: oneshot::Receiver<PingPong>, state: &State) {
+    let Ok(mut pings) = handed.await else { return std::future::pending().await };
+    loop {
+        state.doubt.notified().await;
+        let answered = timeout(PONG, pings.ping(Ping::opaque())).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            break;
+        }
+    }
+    state.retired.set(true);
+    while state.leases.get() > 0 {
+        state.doubt.notified().await;
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod connection;
 mod flow;
 mod lease;
 mod meter;
+mod silence;
 mod text;
 
 pub(super) use answering::Answering;
