@@ -40,29 +40,38 @@ impl Incoming {
         self.trailers.take()
     }
 
-    /// Reads what is there; nothing is the end, and trailers are known then.
+    /// Reads what is there; nothing is the end, and trailers are known then. Frames that came together are
+    /// read together, so that many small ones do not go on as many.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<Result<(), h2::Error>> {
-        if self.chunk.is_empty() && !self.backlog.is_empty() {
-            self.chunk = self.backlog.split().freeze();
-        }
-        while self.chunk.is_empty() && !self.ended {
-            match ready!(self.stream.poll_data(cx)) {
-                Some(chunk) => self.chunk = chunk?,
-                None => {
-                    self.trailers = ready!(self.stream.poll_trailers(cx))?;
-                    self.ended = true;
+        let mut read = 0;
+        while into.remaining() > 0 && !self.ended {
+            if self.chunk.is_empty() && !self.backlog.is_empty() {
+                self.chunk = self.backlog.split().freeze();
+            }
+            if self.chunk.is_empty() {
+                match self.stream.poll_data(cx) {
+                    Poll::Ready(Some(Ok(chunk))) => self.chunk = chunk,
+                    // Told again next time.
+                    _ if read > 0 => break,
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(None) => {
+                        self.trailers = ready!(self.stream.poll_trailers(cx))?;
+                        self.ended = true;
+                    }
                 }
             }
-        }
-        let n = self.chunk.len().min(into.remaining());
-        if n > 0 {
+            let n = self.chunk.len().min(into.remaining());
             into.put_slice(&self.chunk[..n]);
             self.chunk.advance(n);
-            self.stream.flow_control().release_capacity(n)?;
+            read += n;
+        }
+        if read > 0 {
+            self.stream.flow_control().release_capacity(read)?;
         }
         Poll::Ready(Ok(()))
     }

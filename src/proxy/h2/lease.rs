@@ -22,7 +22,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::silence::{PONG, Silence};
+use super::{
+    sieve::{Sieve, Sifted},
+    silence::{PONG, Silence},
+};
 use crate::tls::Transport;
 
 /// Bytes that an endpoint may send ahead on a stream.
@@ -308,7 +311,7 @@ pub(in crate::proxy) async fn share(
         .max_local_error_reset_streams(None)
         .max_header_list_size(HEAD_BYTES)
         .enable_push(false)
-        .handshake(transport)
+        .handshake(Sifted::new(transport, (), Sieve::for_answers()))
         .await?;
     let pings = connection.ping_pong();
     let (hand_over, handed) = oneshot::channel();
@@ -404,6 +407,34 @@ mod tests {
                 assert!(streams.borrow_mut().take(7, false, 0, now).is_none(), "retired");
                 streams.borrow_mut().sweep(Instant::now(), |_| true);
                 assert!(streams.borrow().is_empty());
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_stalled_upload_keeps_new_requests_off_until_it_moves_and_not_off_all_connections() {
+        LocalSet::new()
+            .run_until(async {
+                let streams = RefCell::new(Streams::default());
+                let now = Instant::now();
+                let take = |newer, at| streams.borrow_mut().take(7, false, newer, at);
+                let (mut leases, mut serving) = (Vec::new(), Vec::new());
+                for n in 1..=MOST_STALLED {
+                    let (transport, task) = connection(9).await;
+                    let shared = share(&streams, 7, transport, Duration::from_secs(5)).await;
+                    leases.push(shared.expect("shared"));
+                    serving.push(task);
+                    assert_eq!(leases[n - 1].connection(), n as u64);
+                    leases[n - 1].set_waiting(true);
+                    assert!(take(0, now + STALL / 2).is_some(), "it may yet move");
+                    let later = now + 2 * STALL;
+                    assert_eq!(take(0, later).is_some(), n == MOST_STALLED, "{n} are stalled");
+                }
+                let later = now + 2 * STALL;
+                leases[2].set_waiting(false);
+                assert_eq!(take(0, later).map(|lease| lease.connection()), Some(3));
+                assert!(take(3, later).is_none(), "what failed there is not tried there");
+                assert_eq!(serving.len(), MOST_STALLED);
             })
             .await;
     }

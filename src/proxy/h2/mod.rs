@@ -11,6 +11,8 @@ mod connection;
 mod flow;
 mod lease;
 mod meter;
+mod screen;
+mod sieve;
 mod silence;
 mod text;
 

@@ -88,10 +88,25 @@ impl RawOrigin {
 }
 
 fn serve(
-    mut stream: TcpStream,
+    stream: TcpStream,
     connection: usize,
     shared: &Mutex<State>,
     script: &dyn Fn(&RawCall) -> Option<Vec<u8>>,
+) -> Option<()> {
+    converse(stream, &mut |stream| {
+        let nth = {
+            let mut state = shared.lock().expect("no panic");
+            state.requests += 1;
+            state.requests - 1
+        };
+        script(&RawCall { connection, nth, stream })
+    })
+}
+
+/// Speaks HTTP/2 on `stream`, and sends what `script` makes of the number of each whole request.
+pub(crate) fn converse(
+    mut stream: impl Read + Write,
+    script: &mut dyn FnMut(u32) -> Option<Vec<u8>>,
 ) -> Option<()> {
     stream.read_exact(&mut [0; 24]).ok()?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
@@ -108,21 +123,12 @@ fn serve(
         match (kind, flags & 1) {
             (SETTINGS, 0) => stream.write_all(&frame(SETTINGS, 1, 0, &[])).ok()?,
             (PING, 0) => stream.write_all(&frame(PING, 1, 0, &payload)).ok()?,
-            (HEADERS | DATA, 1) => {
-                let nth = {
-                    let mut state = shared.lock().expect("no panic");
-                    state.requests += 1;
-                    state.requests - 1
-                };
-                let call =
-                    RawCall { connection, nth, stream: u32::from_be_bytes([s0, s1, s2, s3]) };
-                match script(&call) {
-                    Some(frames) => stream.write_all(&frames).ok()?,
-                    None => loop {
-                        thread::park();
-                    },
-                }
-            }
+            (HEADERS | DATA, 1) => match script(u32::from_be_bytes([s0, s1, s2, s3])) {
+                Some(frames) => stream.write_all(&frames).ok()?,
+                None => loop {
+                    thread::park();
+                },
+            },
             _ => {}
         }
     }
