@@ -102,22 +102,26 @@ pub(super) enum Broken {
 
 impl Exchange {
     /// An attempt over `upstream`. What of the body did not fit behind the head in `out` is taken from
-    /// the client as it comes.
+    /// the client as it comes. With `trailers` the client takes those of the answer.
     pub(super) fn new(
         mut upstream: Link,
         reused: bool,
-        client_is_stream: bool,
+        trailers: bool,
         rest: Option<Framing>,
         worker: &Worker,
     ) -> Self {
         if let Link::Asking(stream) = &mut upstream
-            && client_is_stream
+            && trailers
         {
             stream.keep_trailers();
         }
-        let upload = rest.map(|framing| Upload {
-            relay: Relay::new(framing, framing.is_open() && !upstream.is_stream()),
-            outbox: worker.blocks.take(),
+        let upload = rest.map(|framing| {
+            let mut relay = Relay::new(framing, framing.is_open() && !upstream.is_stream());
+            // Those of a request go on between streams alone.
+            if framing == Framing::UntilClose && upstream.is_stream() {
+                relay.pass_trailers();
+            }
+            Upload { relay, outbox: worker.blocks.take() }
         });
         Self {
             upstream,
@@ -446,10 +450,14 @@ impl Exchange {
             };
             let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
             write_response(out, &head, delimiter, persistence, date.as_deref());
+            let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
+            if plan.manner.trailers && (client_is_stream || delimiter == Delimiter::Chunks) {
+                relay.pass_trailers();
+            }
             let seconds = head.keep_alive_seconds;
             let answer = Answer {
                 status: head.status,
-                relay: Relay::new(body, delimiter == Delimiter::Chunks),
+                relay,
                 keep_upstream: head
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),

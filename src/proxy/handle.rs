@@ -25,6 +25,7 @@ use super::{
     plan::{Plan, Refused, plan, too_large},
     problem::{Fault, Problem},
     record::{Tally, record_refused},
+    trailers::permitted,
     tunnel::tunnel,
     worker::Worker,
 };
@@ -147,7 +148,7 @@ async fn forward(
     begun: &mut Option<Exchange>,
     tally: &mut Tally<'_>,
 ) -> Result<Answer, Broken> {
-    let (version, service) = (plan.version(), plan.service());
+    let version = plan.version();
     client.inbox.consume(plan.head_bytes);
     let mut rest = take_body(client, plan, out);
     // Until an endpoint has taken it.
@@ -182,14 +183,14 @@ async fn forward(
                 let mut pools = worker.pools.borrow_mut();
                 pools.take(endpoint.id, encrypted, thorough, now).map(Link::Wire)
             }
-            (None, _) => kept(worker, endpoint.id, encrypted, thorough, now),
+            (None, _) => kept(worker, endpoint.id, encrypted, thorough, now, switches(plan)),
         };
         if !uploading {
             tally.asked(now, true);
         }
         let (mut upstream, reused) = match kept {
             Some(link) => (link, true),
-            None => match link(worker, service, version, chosen, failed, due).await {
+            None => match link(worker, plan, chosen, failed, switches(plan), due).await {
                 Ok((link, reused)) => {
                     // Nor is a version slower because fewer of its connections are kept.
                     if !reused {
@@ -221,12 +222,13 @@ async fn forward(
             (rest, uploading) = (None, false);
             tally.gathered(length);
             tally.asked(Instant::now(), false);
-            trailers = client.stream.take_trailers().map(Box::new);
+            trailers = client.stream.take_trailers().and_then(permitted).map(Box::new);
         }
         if let Some(trailers) = &trailers {
             upstream.put_trailers((**trailers).clone());
         }
-        let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
+        let exchange =
+            begun.insert(Exchange::new(upstream, reused, plan.manner.trailers, rest, worker));
         let patience = tally.patience();
         // Where the route's own timeout is sooner, that ends the attempt first.
         let late_at = |asked: Instant| patience.map(|patience| asked + patience);
@@ -284,6 +286,12 @@ async fn forward(
             }
         }
     }
+}
+
+/// The protocol that a connection must be able to go on in. HTTP/2 can for WebSocket alone, and not all who
+/// speak it do; where the endpoint may speak HTTP/1.1, that can.
+fn switches(plan: &Plan) -> Option<&str> {
+    plan.upgrade().filter(|_| plan.version().protocol == Protocol::Auto)
 }
 
 /// Number of the endpoint of `version` to ask, another one than `avoid`. Apart, since most versions of a

@@ -88,8 +88,7 @@ impl Peer for Link {
 
     fn put_trailers(&mut self, trailers: HeaderMap) {
         match self {
-            // Fields behind chunks are lost on most of the ways that they could take from here, so they
-            // never go on (RFC 9110 section 6.5.1 lets a recipient drop them).
+            // They follow the last chunk (`relay.rs`).
             Self::Wire(_) => {}
             Self::Answering(stream) => stream.put_trailers(trailers),
             Self::Asking(stream) => stream.put_trailers(trailers),

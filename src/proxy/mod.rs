@@ -34,6 +34,7 @@ mod relay;
 mod rewrite;
 mod shared;
 mod shed;
+mod trailers;
 mod trial;
 mod tunnel;
 mod websocket;

@@ -101,6 +101,12 @@ impl Asking {
         self.grpc_status
     }
 
+    /// Whether the stream can go on in `protocol` (RFC 8441).
+    pub(in crate::proxy) fn carries(&self, protocol: &str) -> bool {
+        protocol.eq_ignore_ascii_case("websocket")
+            && self.lease.send.is_extended_connect_protocol_enabled()
+    }
+
     /// Number of the connection below.
     pub(in crate::proxy) fn connection(&self) -> u64 {
         self.lease.connection()
