@@ -163,6 +163,14 @@ impl Exchange {
         matches!(&self.upstream, Link::Asking(stream) if stream.is_refused())
     }
 
+    /// The body that was taken from the client and sent, if all of it is still here.
+    pub(super) fn take_body(&mut self) -> Option<Vec<u8>> {
+        match &mut self.upstream {
+            Link::Asking(stream) if self.upload.is_none() && !self.cut => stream.take_kept(),
+            _ => None,
+        }
+    }
+
     /// The client left before it was answered.
     pub(super) fn doubt(&self) {
         if let Link::Asking(stream) = &self.upstream

@@ -215,6 +215,11 @@ async fn forward(
                 }
             },
         };
+        if failed.is_some() && plan.framing.is_open() && !upstream.is_stream() {
+            // The head announces chunks, and the body is here without.
+            tally.failed(Fault::Reset);
+            return Err(Broken::Fault(Fault::Reset));
+        }
         if let Some(framing) = rest
             && upstream.is_stream()
             && let Some(length) = gather(client, framing, out)
@@ -262,6 +267,13 @@ async fn forward(
                 // request is still here, it is asked again on a connection made since.
                 let lost = broken == Broken::Fault(Fault::Reset) && !exchange.answered;
                 let refused = lost && exchange.is_refused();
+                if refused
+                    && rest.is_some()
+                    && let Some(body) = exchange.take_body().filter(|b| b.len() <= out.space())
+                {
+                    out.put(&body);
+                    rest = None;
+                }
                 let safe = rest.is_none() && (plan.idempotent || exchange.is_unprocessed());
                 let again = lost && safe && (exchange.reused || refused) && failed.is_none();
                 let read = exchange.request_is_read();

@@ -71,6 +71,15 @@ fn what_an_endpoint_did_not_process_is_asked_again_if_it_is_here_whole() {
         let head = frame(HEADERS, 4, 1, &block(&post));
         raw.send(&[head, frame(DATA, 1, 1, b"stake")].concat());
         assert_eq!((raw.error(), origin.requests()), (None, 2), "{said}");
+
+        // Of one whose body comes behind its head.
+        let origin = RawOrigin::start(move |call| match call.nth {
+            0 => Some(refusal(call)),
+            _ => Some(call.whole()),
+        });
+        let proxy = to(&origin);
+        let answer = Http2::connect(proxy.address).ask(request("POST", "/"), Some(b"stake"));
+        assert_eq!((answer.status, origin.requests()), (200, 2), "{said}");
     }
 }
 
