@@ -21,8 +21,8 @@ impl Framing {
 /// Digits of a chunk size: 60 bits are enough and cannot overflow.
 const SIZE_DIGITS: u8 = 15;
 
-/// Most bytes of chunk extensions, and of trailers, of one message. They are read and dropped: nothing
-/// behind the proxy could tell them from what a stranger made up.
+/// Most bytes of chunk extensions, and of trailers, of one message. They are read and dropped, except
+/// trailers of an answer whose client asked for them.
 const DISCARD_BYTES: u32 = 8 * 1024;
 
 /// Finds a body's bytes among its framing.
@@ -30,6 +30,8 @@ const DISCARD_BYTES: u32 = 8 * 1024;
 pub(super) struct Decoder {
     state: State,
     discarded: u32,
+    /// The lines of the trailers, where somebody wants them.
+    trailers: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,17 @@ impl Decoder {
             Framing::Chunked => State::Size { size: 0, digits: 0 },
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, discarded: 0 }
+        Self { state, discarded: 0, trailers: None }
+    }
+
+    /// Keeps the lines that follow the last chunk.
+    pub(super) fn keep_trailers(&mut self) {
+        self.trailers = Some(Vec::new());
+    }
+
+    /// The lines that followed the last chunk, if any were kept.
+    pub(super) fn take_trailers(&mut self) -> Option<Vec<u8>> {
+        self.trailers.take().filter(|lines| !lines.is_empty())
     }
 
     /// Whether the body has ended.
@@ -148,12 +160,22 @@ impl Decoder {
             (State::TrailerStart, b'\n' | 0) => return Err(Malformed),
             (State::TrailerStart | State::Trailer, _) => {
                 self.discard()?;
+                self.keep(&[byte]);
                 State::Trailer
             }
-            (State::TrailerEnd, b'\n') => State::TrailerStart,
+            (State::TrailerEnd, b'\n') => {
+                self.keep(b"\r\n");
+                State::TrailerStart
+            }
             (State::LastLf, b'\n') => State::Done,
             _ => return Err(Malformed),
         })
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if let Some(lines) = &mut self.trailers {
+            lines.extend_from_slice(bytes);
+        }
     }
 
     fn discard(&mut self) -> Result<(), Malformed> {

@@ -17,14 +17,15 @@ use super::{
     breaker::Pending,
     h2::{Asking, share},
     link::Link,
+    plan::Plan,
     problem::Fault,
     record::micros,
     worker::Worker,
 };
 use crate::{
     config::schema::Protocol,
-    snapshot::{Service, Version},
-    tls::{H2, HandshakeError, Transport},
+    snapshot::Version,
+    tls::{H2, HTTP_1_1, HandshakeError, Transport},
 };
 
 /// A stream of a shared connection to endpoint number `endpoint`, or a connection that was kept.
@@ -34,34 +35,52 @@ pub(super) fn kept(
     encrypted: bool,
     thorough: bool,
     now: Instant,
+    switches: Option<&str>,
 ) -> Option<Link> {
-    shared(worker, endpoint, encrypted).or_else(|| {
-        worker.pools.borrow_mut().take(endpoint, encrypted, thorough, now).map(Link::Wire)
-    })
+    shared(worker, endpoint, encrypted, 0, now).filter(|link| carries(link, switches)).or_else(
+        || worker.pools.borrow_mut().take(endpoint, encrypted, thorough, now).map(Link::Wire),
+    )
 }
 
-fn shared(worker: &Worker, endpoint: u32, encrypted: bool) -> Option<Link> {
-    let lease = worker.streams.borrow_mut().take(endpoint, encrypted)?;
+/// Whether `link` can go on in the protocol of `switches`, if that is asked for.
+fn carries(link: &Link, switches: Option<&str>) -> bool {
+    match (link, switches) {
+        (Link::Asking(stream), Some(protocol)) => stream.carries(protocol),
+        _ => true,
+    }
+}
+
+fn shared(
+    worker: &Worker,
+    endpoint: u32,
+    encrypted: bool,
+    newer_than: u64,
+    now: Instant,
+) -> Option<Link> {
+    let lease = worker.streams.borrow_mut().take(endpoint, encrypted, newer_than, now)?;
     Some(Link::Asking(Box::new(Asking::new(lease, encrypted))))
 }
 
 /// A link to endpoint number `chosen` of `version`, made before `due`, and whether its connection
-/// had served before. With `fresh`, it has not.
+/// had served before. With `failed`, the number of the shared connection on which the request went
+/// unanswered, it is a newer one: that of another request in the same place, or a new one. It can go on in
+/// the protocol of `switches`.
 ///
 /// On the heap: what it needs is not to be part of every connection's task.
 pub(super) fn link(
     worker: &Worker,
-    service: &Service,
-    version: &Version,
+    plan: &Plan,
     chosen: usize,
-    fresh: bool,
+    failed: Option<u64>,
+    switches: Option<&str>,
     due: Instant,
 ) -> impl Future<Output = Result<(Link, bool), Fault>> {
+    let (service, version) = (plan.service(), plan.version());
     let mut linking = Box::pin(async move {
         let _pending = Pending::begin(worker, service, version)?;
         let began = Instant::now();
         let patience = due.saturating_duration_since(began).min(service.connect_timeout);
-        let made = make(worker, service, version, chosen, fresh, patience).await?;
+        let made = make(worker, plan, chosen, failed, switches, patience).await?;
         if let (_, false) = made {
             let cells = version.endpoints[chosen].cells.of(worker.id);
             cells.connected.add(1);
@@ -81,24 +100,32 @@ fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::O
 
 async fn make(
     worker: &Worker,
-    service: &Service,
-    version: &Version,
+    plan: &Plan,
     chosen: usize,
-    fresh: bool,
+    failed: Option<u64>,
+    switches: Option<&str>,
     patience: Duration,
 ) -> Result<(Link, bool), Fault> {
+    let (service, version) = (plan.service(), plan.version());
     if version.protocol == Protocol::H1 {
-        return Ok((Link::Wire(connect(version, chosen, patience).await?), false));
+        return Ok((Link::Wire(connect(version, chosen, patience, None).await?), false));
     }
     let (endpoint, encrypted) = (version.endpoints[chosen].id, version.tls.is_some());
     let until = Instant::now() + patience;
     // Whoever comes while a connection is being opened waits for that one.
     let opening = worker.streams.borrow_mut().opening(endpoint);
-    let _turn = timeout_at(until, opening.lock()).await.map_err(|_| Fault::ConnectTimeout)?;
-    if !fresh && let Some(link) = shared(worker, endpoint, encrypted) {
-        return Ok((link, true));
-    }
-    let transport = connect(version, chosen, until - Instant::now()).await?;
+    let turn = timeout_at(until, opening.lock()).await.map_err(|_| Fault::ConnectTimeout)?;
+    let newer_than = failed.unwrap_or(0);
+    let speaking = match shared(worker, endpoint, encrypted, newer_than, Instant::now()) {
+        Some(link) if carries(&link, switches) => return Ok((link, true)),
+        Some(_) => {
+            // It is for this request alone.
+            drop(turn);
+            Some(HTTP_1_1)
+        }
+        None => None,
+    };
+    let transport = connect(version, chosen, until - Instant::now(), speaking).await?;
     let speaks_h2 = match &transport {
         Transport::Plain(_) => version.protocol == Protocol::H2,
         Transport::Tls(session) => session.get_ref().1.alpn_protocol() == Some(H2),
@@ -113,24 +140,31 @@ async fn make(
     match timeout_at(until, sharing).await {
         Ok(Ok(lease)) => {
             worker.keep_ticking();
-            Ok((Link::Asking(Box::new(Asking::new(lease, encrypted))), false))
+            let link = Link::Asking(Box::new(Asking::new(lease, encrypted)));
+            if carries(&link, switches) {
+                return Ok((link, false));
+            }
+            let left = until - Instant::now();
+            Ok((Link::Wire(connect(version, chosen, left, Some(HTTP_1_1)).await?), false))
         }
         Ok(Err(_)) => Err(Fault::Connect),
         Err(_) => Err(Fault::ConnectTimeout),
     }
 }
 
-/// A new connection to endpoint number `endpoint` of `version`, under TLS if the version is spoken to so.
+/// A new connection to endpoint number `endpoint` of `version`, under TLS if the version is spoken to so, and
+/// then in the protocol `speaking` if one is given.
 async fn connect(
     version: &Version,
     endpoint: usize,
     patience: Duration,
+    speaking: Option<&[u8]>,
 ) -> Result<Transport, Fault> {
     let (address, began) = (version.endpoints[endpoint].address, Instant::now());
     let stream = connect_in_clear(address, patience).await?;
     let Some((client, hosts)) = &version.tls else { return Ok(stream.into()) };
     let patience = patience.saturating_sub(began.elapsed());
-    match client.connect(&hosts[endpoint], stream, patience).await {
+    match client.connect_speaking(&hosts[endpoint], stream, patience, speaking).await {
         Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
         Err(error) => {
             tracing::warn!(%address, %error, "an endpoint does not speak TLS as it should");

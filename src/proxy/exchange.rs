@@ -92,6 +92,8 @@ pub(super) enum Broken {
     ClientGone,
     /// The client's chunks are malformed.
     ClientBody,
+    /// The endpoint did nothing of the request, which can be sent again by a client of HTTP/2.
+    Refused,
     /// The client neither sent its body nor read its answer for too long.
     ClientSlow,
     /// The endpoint's fault.
@@ -100,22 +102,26 @@ pub(super) enum Broken {
 
 impl Exchange {
     /// An attempt over `upstream`. What of the body did not fit behind the head in `out` is taken from
-    /// the client as it comes.
+    /// the client as it comes. With `trailers` the client takes those of the answer.
     pub(super) fn new(
         mut upstream: Link,
         reused: bool,
-        client_is_stream: bool,
+        trailers: bool,
         rest: Option<Framing>,
         worker: &Worker,
     ) -> Self {
         if let Link::Asking(stream) = &mut upstream
-            && client_is_stream
+            && trailers
         {
             stream.keep_trailers();
         }
-        let upload = rest.map(|framing| Upload {
-            relay: Relay::new(framing, framing.is_open() && !upstream.is_stream()),
-            outbox: worker.blocks.take(),
+        let upload = rest.map(|framing| {
+            let mut relay = Relay::new(framing, framing.is_open() && !upstream.is_stream());
+            // Those of a request go on between streams alone.
+            if framing == Framing::UntilClose && upstream.is_stream() {
+                relay.pass_trailers();
+            }
+            Upload { relay, outbox: worker.blocks.take() }
         });
         Self {
             upstream,
@@ -149,6 +155,36 @@ impl Exchange {
         match &self.upstream {
             Link::Asking(stream) => stream.is_unprocessed(),
             _ => self.sent == 0,
+        }
+    }
+
+    /// Whether that is so of a stream, of a request that could be sent on another.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(&self.upstream, Link::Asking(stream) if stream.is_refused())
+    }
+
+    /// The body that was taken from the client and sent, if all of it is still here.
+    pub(super) fn take_body(&mut self) -> Option<Vec<u8>> {
+        match &mut self.upstream {
+            Link::Asking(stream) if self.upload.is_none() && !self.cut => stream.take_kept(),
+            _ => None,
+        }
+    }
+
+    /// The client left before it was answered.
+    pub(super) fn doubt(&self) {
+        if let Link::Asking(stream) = &self.upstream
+            && !self.answered
+        {
+            stream.doubt();
+        }
+    }
+
+    /// Number of the shared connection that it is made on; 0 if it has one of its own.
+    pub(super) fn connection(&self) -> u64 {
+        match &self.upstream {
+            Link::Asking(stream) => stream.connection(),
+            _ => 0,
         }
     }
 
@@ -422,10 +458,14 @@ impl Exchange {
             };
             let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
             write_response(out, &head, delimiter, persistence, date.as_deref());
+            let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
+            if plan.manner.trailers && (client_is_stream || delimiter == Delimiter::Chunks) {
+                relay.pass_trailers();
+            }
             let seconds = head.keep_alive_seconds;
             let answer = Answer {
                 status: head.status,
-                relay: Relay::new(body, delimiter == Delimiter::Chunks),
+                relay,
                 keep_upstream: head
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{
@@ -17,12 +18,14 @@ use super::{
     connect::{kept, link},
     connection::Client,
     exchange::{Answer, Broken, Exchange},
+    gather::gather,
     grpc,
     head::Refusal,
     link::{Link, Peer as _},
     plan::{Plan, Refused, plan, too_large},
     problem::{Fault, Problem},
     record::{Tally, record_refused},
+    trailers::permitted,
     tunnel::tunnel,
     worker::Worker,
 };
@@ -145,16 +148,19 @@ async fn forward(
     begun: &mut Option<Exchange>,
     tally: &mut Tally<'_>,
 ) -> Result<Answer, Broken> {
-    let (version, service) = (plan.version(), plan.service());
+    let version = plan.version();
     client.inbox.consume(plan.head_bytes);
-    let rest = take_body(client, plan, out);
+    let mut rest = take_body(client, plan, out);
     // Until an endpoint has taken it.
     tally.unread_body = rest.is_some();
     if rest.is_some() {
         client.inbox.widen();
     }
     let is_stream = client.stream.is_stream();
-    let (mut avoid, mut fresh, mut now) = (None, false, plan.began);
+    let (mut avoid, mut now) = (None, plan.began);
+    // The connection on which the request went unanswered, once it did.
+    let mut failed = None;
+    let mut trailers: Option<Box<HeaderMap>> = None;
     let due = plan.until(plan.began, plan.route().timeout);
     // The time that a client takes to send its body is the client's.
     let mut uploading = rest.is_some();
@@ -171,20 +177,20 @@ async fn forward(
         // A request that cannot be sent again must not meet a dead connection.
         let thorough = !plan.idempotent || rest.is_some();
         let encrypted = version.tls.is_some();
-        let kept = match (fresh, version.protocol) {
-            (true, _) => None,
-            (false, Protocol::H1) => {
+        let kept = match (failed, version.protocol) {
+            (Some(_), _) => None,
+            (None, Protocol::H1) => {
                 let mut pools = worker.pools.borrow_mut();
                 pools.take(endpoint.id, encrypted, thorough, now).map(Link::Wire)
             }
-            (false, _) => kept(worker, endpoint.id, encrypted, thorough, now),
+            (None, _) => kept(worker, endpoint.id, encrypted, thorough, now, switches(plan)),
         };
         if !uploading {
             tally.asked(now, true);
         }
-        let (upstream, reused) = match kept {
+        let (mut upstream, reused) = match kept {
             Some(link) => (link, true),
-            None => match link(worker, service, version, chosen, fresh, due).await {
+            None => match link(worker, plan, chosen, failed, switches(plan), due).await {
                 Ok((link, reused)) => {
                     // Nor is a version slower because fewer of its connections are kept.
                     if !reused {
@@ -209,7 +215,25 @@ async fn forward(
                 }
             },
         };
-        let exchange = begun.insert(Exchange::new(upstream, reused, is_stream, rest, worker));
+        if failed.is_some() && plan.framing.is_open() && !upstream.is_stream() {
+            // The head announces chunks, and the body is here without.
+            tally.failed(Fault::Reset);
+            return Err(Broken::Fault(Fault::Reset));
+        }
+        if let Some(framing) = rest
+            && upstream.is_stream()
+            && let Some(length) = gather(client, framing, out)
+        {
+            (rest, uploading) = (None, false);
+            tally.gathered(length);
+            tally.asked(Instant::now(), false);
+            trailers = client.stream.take_trailers().and_then(permitted).map(Box::new);
+        }
+        if let Some(trailers) = &trailers {
+            upstream.put_trailers((**trailers).clone());
+        }
+        let exchange =
+            begun.insert(Exchange::new(upstream, reused, plan.manner.trailers, rest, worker));
         let patience = tally.patience();
         // Where the route's own timeout is sooner, that ends the attempt first.
         let late_at = |asked: Instant| patience.map(|patience| asked + patience);
@@ -238,19 +262,30 @@ async fn forward(
                 return Ok(answer);
             }
             Err(broken) => {
-                // The endpoint closed a kept connection as the request was on its way. If it took
-                // nothing, or asking twice is as good as once, and all of the request is still here,
-                // it is asked again on a connection of its own.
-                let stale =
-                    broken == Broken::Fault(Fault::Reset) && exchange.reused && !exchange.answered;
+                // The endpoint closed a kept connection as the request was on its way, or said that it
+                // did nothing of it. If that is so, or asking twice is as good as once, and all of the
+                // request is still here, it is asked again on a connection made since.
+                let lost = broken == Broken::Fault(Fault::Reset) && !exchange.answered;
+                let refused = lost && exchange.is_refused();
+                if refused
+                    && rest.is_some()
+                    && let Some(body) = exchange.take_body().filter(|b| b.len() <= out.space())
+                {
+                    out.put(&body);
+                    rest = None;
+                }
                 let safe = rest.is_none() && (plan.idempotent || exchange.is_unprocessed());
+                let again = lost && safe && (exchange.reused || refused) && failed.is_none();
                 let read = exchange.request_is_read();
-                if broken == Broken::Fault(Fault::Timeout) {
-                    exchange.suspect();
+                let connection = exchange.connection();
+                match broken {
+                    Broken::Fault(Fault::Timeout) => exchange.suspect(),
+                    Broken::ClientGone => exchange.doubt(),
+                    _ => {}
                 }
                 begun.take().into_iter().for_each(|attempt| attempt.discard(worker));
-                if stale && safe && !fresh {
-                    fresh = true;
+                if again {
+                    failed = Some(connection);
                     tally.retry(RetryReason::StaleConnection);
                     now = Instant::now();
                     continue;
@@ -259,10 +294,16 @@ async fn forward(
                     tally.failed(fault);
                 }
                 tally.unread_body = !read;
-                return Err(broken);
+                return Err(if refused && is_stream { Broken::Refused } else { broken });
             }
         }
     }
+}
+
+/// The protocol that a connection must be able to go on in. HTTP/2 can for WebSocket alone, and not all who
+/// speak it do; where the endpoint may speak HTTP/1.1, that can.
+fn switches(plan: &Plan) -> Option<&str> {
+    plan.upgrade().filter(|_| plan.version().protocol == Protocol::Auto)
 }
 
 /// Number of the endpoint of `version` to ask, another one than `avoid`. Apart, since most versions of a
@@ -343,7 +384,8 @@ async fn answer(
                 }
             }
             Broken::ClientGone => tally.gone = true,
-            Broken::ClientBody | Broken::ClientSlow => {
+            // An endpoint that has answered does not refuse.
+            Broken::ClientBody | Broken::ClientSlow | Broken::Refused => {
                 tally.acquit();
                 tally.gone = true;
             }
@@ -424,6 +466,14 @@ async fn fail(
     let problem = match broken {
         Broken::ClientGone => {
             tally.gone = true;
+            return After::Close;
+        }
+        Broken::Refused => {
+            if let Link::Answering(stream) = &mut client.stream {
+                stream.refuse();
+            }
+            // The client was sent no status. To the version it counts as what one of HTTP/1.1 is told.
+            tally.outcome = Some(Fault::Reset.problem().status);
             return After::Close;
         }
         Broken::ClientBody => {

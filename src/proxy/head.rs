@@ -30,6 +30,7 @@ pub(super) enum Known {
     HopByHop,
     KeepAlive,
     Upgrade,
+    Te,
     Expect,
     /// `X-Forwarded-For`, `-Proto` or `-Host`.
     XForwarded,
@@ -45,7 +46,7 @@ fn known(name: &str) -> Known {
     // A constant text per arm lets the compiler compare whole words; a table of texts costs twice.
     let is = |text: &str| name.eq_ignore_ascii_case(text);
     match name.len() {
-        2 if is("te") => Known::HopByHop,
+        2 if is("te") => Known::Te,
         4 if is("host") => Known::Host,
         4 if is("date") => Known::Date,
         6 if is("expect") => Known::Expect,
@@ -91,6 +92,8 @@ pub(super) struct RequestHead<'h, 'b> {
     pub(super) keep_alive: bool,
     /// `Connection` names fields beside the usual ones, which must be dropped too.
     pub(super) names_fields: bool,
+    /// The client takes fields that follow a body (RFC 9110 section 10.1.4).
+    pub(super) trailers: bool,
     /// The protocols that the client would go on in, where it may ask so (RFC 9110 section 7.8).
     pub(super) upgrade: Option<&'b [u8]>,
 }
@@ -148,6 +151,7 @@ pub(super) fn parse_request<'h, 'b>(
         expects_continue: false,
         keep_alive: !http10,
         names_fields: false,
+        trailers: false,
         upgrade: None,
     };
     let mut framing = FramingFields::default();
@@ -175,6 +179,11 @@ pub(super) fn parse_request<'h, 'b>(
             }
             // Several fields are one list; the protocols that pass are those of a single one.
             Known::Upgrade => head.upgrade = Some(field.value),
+            Known::Te => {
+                let mut wanted = tokens(field.value);
+                head.trailers |=
+                    !http10 && wanted.any(|token| token.eq_ignore_ascii_case(b"trailers"));
+            }
             Known::Expect => {
                 if !field.value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refusal {

@@ -34,6 +34,9 @@ pub(super) trait Peer: AsyncRead + AsyncWrite + Unpin {
 
     /// Has `trailers` follow the body written.
     fn put_trailers(&mut self, _trailers: HeaderMap) {}
+
+    /// The receiver of what is read here does not read.
+    fn soak(&mut self, _cx: &mut Context<'_>) {}
 }
 
 /// A connection of its own, or a stream.
@@ -85,11 +88,19 @@ impl Peer for Link {
 
     fn put_trailers(&mut self, trailers: HeaderMap) {
         match self {
-            // Fields behind chunks are lost on most of the ways that they could take from here, so they
-            // never go on (RFC 9110 section 6.5.1 lets a recipient drop them).
+            // They follow the last chunk (`relay.rs`).
             Self::Wire(_) => {}
             Self::Answering(stream) => stream.put_trailers(trailers),
             Self::Asking(stream) => stream.put_trailers(trailers),
+        }
+    }
+
+    fn soak(&mut self, cx: &mut Context<'_>) {
+        match self {
+            // The kernel's buffers do not grow.
+            Self::Wire(_) => {}
+            Self::Answering(stream) => stream.soak(cx),
+            Self::Asking(stream) => stream.soak(cx),
         }
     }
 }

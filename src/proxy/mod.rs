@@ -18,6 +18,7 @@ mod exchange;
 mod forwarded;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod gather;
 mod grpc;
 mod h2;
 mod handle;
@@ -33,6 +34,7 @@ mod relay;
 mod rewrite;
 mod shared;
 mod shed;
+mod trailers;
 mod trial;
 mod tunnel;
 mod websocket;

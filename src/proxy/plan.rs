@@ -63,6 +63,8 @@ pub(super) struct Manner {
     pub(super) keep_alive: bool,
     /// HEAD: an answer without its body.
     pub(super) head_only: bool,
+    /// Fields that follow the answer's body reach the client.
+    pub(super) trailers: bool,
 }
 
 /// What the client speaks.
@@ -126,7 +128,13 @@ impl Refused {
         Self {
             problem: problem.into(),
             id: None,
-            manner: Manner { protocol, grpc: false, keep_alive: false, head_only: false },
+            manner: Manner {
+                protocol,
+                grpc: false,
+                keep_alive: false,
+                head_only: false,
+                trailers: false,
+            },
             whole: None,
             log: None,
         }
@@ -143,10 +151,14 @@ impl Plan {
         }
     }
 
+    /// The protocol that the client asked to go on in, and may.
+    pub(super) fn upgrade(&self) -> Option<&str> {
+        self.special.as_ref()?.upgrade.as_deref()
+    }
+
     /// Whether the client asked to go on in `protocol`.
     pub(super) fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
-        let asked = self.special.as_ref().and_then(|special| special.upgrade.as_ref());
-        match (asked, protocol) {
+        match (self.upgrade(), protocol) {
             (Some(asked), Some(protocol)) => asked.as_bytes().eq_ignore_ascii_case(protocol),
             _ => false,
         }
@@ -222,6 +234,7 @@ pub(super) fn plan(
         grpc: is_stream && view.header("content-type").is_some_and(grpc::is_content_type),
         keep_alive: head.keep_alive,
         head_only: head.method == "HEAD",
+        trailers: is_stream || head.trailers,
     };
     let log = log_text(&head, address, &snapshot);
     let named = forwarded.as_ref().map(|forwarded| forwarded.client);

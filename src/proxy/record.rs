@@ -83,6 +83,12 @@ impl<'a> Tally<'a> {
         self.trial.asked(self.subject(), now, at_once);
     }
 
+    /// All of the request's body, `length` bytes, is here.
+    pub(super) fn gathered(&mut self, length: usize) {
+        self.unread_body = false;
+        self.bytes_in = length as u64;
+    }
+
     /// A connection was made for the attempt.
     pub(super) fn connected(&mut self) {
         self.trial.connected();

@@ -10,10 +10,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use http::HeaderMap;
+
 use super::{
     body::{Decoder, Framing},
     buffer::Buffer,
     link::Peer,
+    trailers,
 };
 
 /// Room for a chunk's size line and its end.
@@ -31,6 +34,16 @@ pub(super) struct Relay {
     /// Bytes of body found so far.
     pub(super) moved: u64,
     progressed: bool,
+    /// The receiver takes fields that follow the body, and those that came if it gets chunks.
+    trailers: Trailers,
+}
+
+/// What becomes of fields that follow the body.
+#[derive(Debug)]
+enum Trailers {
+    Dropped,
+    Passed,
+    Behind(Box<HeaderMap>),
 }
 
 /// Why a body did not arrive.
@@ -52,7 +65,21 @@ impl Relay {
             Framing::Length(0) => (true, false),
             _ => (false, chunked),
         };
-        Self { decoder, chunked, direct: 0, finished, moved: 0, progressed: false }
+        Self {
+            decoder,
+            chunked,
+            direct: 0,
+            finished,
+            moved: 0,
+            progressed: false,
+            trailers: Trailers::Dropped,
+        }
+    }
+
+    /// Passes fields on that follow the body.
+    pub(super) fn pass_trailers(&mut self) {
+        self.decoder.keep_trailers();
+        self.trailers = Trailers::Passed;
     }
 
     /// Whether any byte moved since this was last asked.
@@ -79,8 +106,14 @@ impl Relay {
         W: Peer,
     {
         loop {
-            self.take_in(inbox, outbox)?;
-            ready!(self.write_out(cx, inbox, outbox, to)).map_err(|_| Cut::Receiver)?;
+            self.take_in(inbox, outbox, to)?;
+            match self.write_out(cx, inbox, outbox, to) {
+                Poll::Ready(written) => written.map_err(|_| Cut::Receiver)?,
+                Poll::Pending => {
+                    from.soak(cx);
+                    return Poll::Pending;
+                }
+            }
             if self.finished && outbox.is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -90,8 +123,8 @@ impl Relay {
             match ready!(inbox.poll_fill(cx, from)) {
                 Ok(0) if self.decoder.ends_with_connection() => {
                     self.decoder = Decoder::new(Framing::Length(0));
-                    if let Some(trailers) = from.take_trailers() {
-                        to.put_trailers(trailers);
+                    if let Some(fields) = from.take_trailers() {
+                        self.pass_on(fields, to);
                     }
                 }
                 Ok(n) if n > 0 => self.progressed = true,
@@ -101,7 +134,12 @@ impl Relay {
     }
 
     /// Turns what is in the inbox into what will be written.
-    fn take_in(&mut self, inbox: &mut Buffer, outbox: &mut Buffer) -> Result<(), Cut> {
+    fn take_in<W: Peer>(
+        &mut self,
+        inbox: &mut Buffer,
+        outbox: &mut Buffer,
+        to: &mut W,
+    ) -> Result<(), Cut> {
         while self.direct == 0 && !self.finished && outbox.space() > CHUNK_FRAMING_BYTES {
             let found = self.decoder.decode(inbox.data()).map_err(|_| Cut::Malformed)?;
             inbox.consume(found.skip);
@@ -109,8 +147,15 @@ impl Relay {
             if found.data > 0 {
                 self.place(found.data, inbox, outbox);
             } else if self.decoder.is_done() {
+                if let Some(fields) = self.decoder.take_trailers().and_then(trailers::read) {
+                    self.pass_on(fields, to);
+                }
                 if self.chunked {
-                    outbox.put(b"0\r\n\r\n");
+                    outbox.put(b"0\r\n");
+                    if let Trailers::Behind(fields) = &self.trailers {
+                        trailers::write(outbox, fields);
+                    }
+                    outbox.put(b"\r\n");
                 }
                 self.finished = true;
             } else {
@@ -121,6 +166,17 @@ impl Relay {
             self.finished = true;
         }
         Ok(())
+    }
+
+    /// Has `fields` follow the body, if the receiver takes any.
+    #[inline(never)]
+    fn pass_on<W: Peer>(&mut self, fields: HeaderMap, to: &mut W) {
+        let Trailers::Passed = self.trailers else { return };
+        let Some(fields) = trailers::permitted(fields) else { return };
+        match self.chunked {
+            true => self.trailers = Trailers::Behind(Box::new(fields)),
+            false => to.put_trailers(fields),
+        }
     }
 
     /// Puts `data` bytes of the inbox into the outbox if that joins them with others, else marks them

@@ -22,7 +22,7 @@ use super::{
     connection::Client,
     exchange::Exchange,
     handle::After,
-    link::Link,
+    link::{Link, Peer as _},
     plan::Plan,
     record::Tally,
     websocket::{self, Frames},
@@ -164,7 +164,11 @@ impl Pipe {
         to: &mut Link,
     ) -> Poll<io::Result<()>> {
         while !self.done {
-            ready!(self.poll_out(cx, to))?;
+            let Poll::Ready(written) = self.poll_out(cx, to) else {
+                from.soak(cx);
+                return Poll::Pending;
+            };
+            written?;
             if self.ended {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                 self.done = true;

@@ -68,12 +68,27 @@ impl Client {
         socket: TcpStream,
         timeout: Duration,
     ) -> Result<TlsStream<TcpStream>, HandshakeError> {
+        self.connect_speaking(host, socket, timeout, None).await
+    }
+
+    /// Likewise, and offers the protocol `speaking` alone if one is given.
+    pub async fn connect_speaking(
+        &self,
+        host: &EndpointHost,
+        socket: TcpStream,
+        timeout: Duration,
+        speaking: Option<&[u8]>,
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
         let name = self.name.clone().or_else(|| server_name(host));
         let name = name.ok_or_else(|| {
             let why = format!("`{host}` is not a name that a certificate can hold");
             HandshakeError::Failed(rustls::Error::General(why))
         })?;
-        let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, socket);
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let handshake = match speaking {
+            Some(protocol) => connector.with_alpn(vec![protocol.to_vec()]).connect(name, socket),
+            None => connector.connect(name, socket),
+        };
         match tokio::time::timeout(timeout, handshake).await {
             Ok(spoken) => Ok(spoken?),
             Err(_) => Err(HandshakeError::TimedOut(timeout)),

@@ -77,6 +77,22 @@ def test_talk_goes_back_and_forth_message_by_message(stub):
     assert heard.code() is grpc.StatusCode.OK
 
 
+@pytest.mark.parametrize("ahead", [1, 10_000])
+def test_a_long_call_of_small_messages_is_no_flood(stub, ahead):
+    """Ten thousand messages of 8 bytes each way, `ahead` of them before the first answer is read."""
+    said = queue.SimpleQueue()
+    heard = stub.talk(iter(said.get, None), timeout=10 * PATIENCE)
+    messages = [b"%08d" % number for number in range(10_000)]
+    for number in range(0, len(messages), ahead):
+        for message in messages[number : number + ahead]:
+            said.put(message)
+        for message in messages[number : number + ahead]:
+            assert next(heard) == b"you said " + message
+    said.put(None)
+    assert list(heard) == []
+    assert heard.code() is grpc.StatusCode.OK
+
+
 def test_calls_at_once_each_get_their_own_answer(stub):
     messages = [b"%d" % number * 100 for number in range(200)]
     pending = [stub.echo.future(message, timeout=PATIENCE) for message in messages]

@@ -2,17 +2,35 @@
 
 use std::{thread, time::Duration};
 
+use http::Response;
+
 use crate::support::{
     Origin, Proxy, eventually,
     http2::{
-        CONTINUATION, DATA, GET, GOAWAY, HEADERS, Http2, PING, RST_STREAM, Raw, SETTINGS,
-        WINDOW_UPDATE, block, frame, request,
+        CONTINUATION, DATA, GET, GOAWAY, HEADERS, Http2, Origin2, PING, RST_STREAM, Raw, SETTINGS,
+        WHOLE, WINDOW_UPDATE, block, frame, request, send_all,
     },
+    raw_origin::RawOrigin,
 };
 
 const PROTOCOL_ERROR: u32 = 1;
 const FRAME_SIZE_ERROR: u32 = 6;
 const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// The stream that is reset next, and the code; none if one is answered.
+#[track_caller]
+fn raw_reset(raw: &mut Raw) -> Option<(u32, u32)> {
+    loop {
+        let frame = raw.next().expect("the connection lives");
+        let code = frame.payload.last().copied().unwrap_or(0).into();
+        match frame.kind {
+            GOAWAY => panic!("the connection ends for {:?}", frame.payload),
+            RST_STREAM => return Some((frame.stream, code)),
+            HEADERS => return None,
+            _ => {}
+        }
+    }
+}
 
 #[test]
 fn malformed_requests_are_reset_and_never_passed_on() {
@@ -23,6 +41,7 @@ fn malformed_requests_are_reset_and_never_passed_on() {
         fields.push(field);
         fields
     };
+    let (mut raw, mut stream) = (Raw::connect(proxy.address), 1);
     let without = |name: &str| -> Vec<_> { GET.into_iter().filter(|f| f.0 != name).collect() };
     for fields in [
         // RFC 9113 section 8.2.1.
@@ -58,12 +77,12 @@ fn malformed_requests_are_reset_and_never_passed_on() {
         with(("content-length", "5")),
         with(("content-length", "+0")),
     ] {
-        let mut raw = Raw::connect(proxy.address);
-        raw.headers(1, &fields);
-        assert_eq!(raw.error(), Some(PROTOCOL_ERROR), "{fields:?}");
+        raw.headers(stream, &fields);
+        assert_eq!(raw_reset(&mut raw), Some((stream, PROTOCOL_ERROR)), "{fields:?}");
         // The connection serves on.
-        raw.headers(3, &GET);
-        assert_eq!(raw.error(), None, "{fields:?}");
+        raw.headers(stream + 2, &GET);
+        assert_eq!(raw_reset(&mut raw), None, "{fields:?}");
+        stream += 4;
     }
     assert!(
         origin.seen().iter().all(|seen| seen.target() == "/" && !seen.head.raw.contains("vil"))
@@ -157,12 +176,23 @@ fn floods_are_told_to_calm_down_and_leave_others_untouched() {
             .concat()
     };
     type Flood<'a> = &'a dyn Fn(u32) -> Vec<u8>;
-    let floods: [(&str, Flood<'_>); 5] = [
+    // Streams that are reset for what the client did to them, CVE-2025-8671.
+    let provoked = |n: u32| {
+        let (stream, most) = (1 + 2 * n, 0x7fff_ffff_u32.to_be_bytes());
+        [frame(HEADERS, 5, stream, &get), frame(WINDOW_UPDATE, 0, stream, &most)].concat()
+    };
+    let empty = |n: u32| match n {
+        0 => frame(HEADERS, 4, 1, &block(&POST)),
+        _ => frame(DATA, 0, 1, &[]),
+    };
+    let floods: [(&str, Flood<'_>); 7] = [
         ("pings", &|_| ping.clone()),
         ("settings", &|_| settings.clone()),
         ("windows", &|_| window.clone()),
         ("unknown frames", &|_| unknown.clone()),
         ("rapid reset", &rapid),
+        ("provoked resets", &provoked),
+        ("empty frames", &empty),
     ];
     for (name, flood) in floods {
         let mut raw = Raw::connect(proxy.address);
@@ -183,7 +213,166 @@ fn floods_are_told_to_calm_down_and_leave_others_untouched() {
         assert_eq!(u32::from(calm), ENHANCE_YOUR_CALM, "{name}");
         assert_eq!(other.get("/").status, 200, "{name}");
     }
-    assert!(proxy.floods() >= 5);
+    assert!(proxy.floods() >= 7);
+}
+
+/// The kind of the next frame that is one of `kinds`.
+#[track_caller]
+fn await_kind(raw: &mut Raw, kinds: &[u8]) -> u8 {
+    loop {
+        let frame = raw.next().expect("the connection lives");
+        assert_ne!(frame.kind, GOAWAY, "{:?}", frame.payload);
+        if kinds.contains(&frame.kind) {
+            return frame.kind;
+        }
+    }
+}
+
+const POST: [(&str, &str); 4] = [(":method", "POST"), GET[1], GET[2], GET[3]];
+
+/// Two windows and a ping, as clients of gRPC and proxies send them for what they read.
+fn thanks(stream: u32, length: usize) -> Vec<u8> {
+    let length = (length as u32).to_be_bytes();
+    [
+        frame(WINDOW_UPDATE, 0, stream, &length),
+        frame(WINDOW_UPDATE, 0, 0, &length),
+        frame(PING, 0, 0, &[7; 8]),
+    ]
+    .concat()
+}
+
+#[test]
+fn a_client_that_pings_and_opens_windows_for_each_answer_is_no_flood() {
+    let origin = Origin::answering("ok");
+    let proxy = Proxy::to(&origin);
+    let mut raw = Raw::connect(proxy.address);
+    for n in 0..2000 {
+        raw.headers(1 + 2 * n, &GET);
+        await_kind(&mut raw, &[DATA]);
+        raw.send(&thanks(1 + 2 * n, 2));
+    }
+    assert_eq!((origin.requests(), proxy.floods()), (2000, 0));
+}
+
+#[test]
+fn a_call_of_many_small_messages_is_no_flood_however_often_the_client_pings() {
+    const MESSAGE: &[u8; 13] = b"\0\0\0\0\x08eight by";
+    let origin = Origin2::start(100, |mut asked| async move {
+        let mut stream = asked.respond.send_response(Response::new(()), false).expect("open");
+        while let Some(Ok(message)) = asked.body.data().await {
+            asked.body.flow_control().release_capacity(message.len()).expect("open");
+            send_all(&mut stream, &message).await;
+        }
+    });
+    let proxy = Proxy::builder().version_speaking("v1", &[origin.address], "h2").start();
+    // One by one, and as many as the window takes at once.
+    for (rounds, at_once) in [(10_000, 1), (4, 2500)] {
+        let mut raw = Raw::connect(proxy.address);
+        raw.frame(HEADERS, 4, 1, &block(&POST));
+        for round in 0..rounds {
+            let message = [frame(DATA, 0, 1, MESSAGE), frame(PING, 0, 0, &[8; 8])].concat();
+            raw.send(&message.repeat(at_once));
+            let mut due = MESSAGE.len() * at_once;
+            while due > 0 {
+                let frame = raw.next().expect("the connection lives");
+                assert_ne!(frame.kind, GOAWAY, "round {round}: {:?}", frame.payload);
+                if frame.kind == DATA {
+                    due -= frame.payload.len();
+                    raw.send(&thanks(1, frame.payload.len()));
+                }
+            }
+            // Once more for each, as one does that was busy with something else.
+            if at_once > 1 {
+                raw.send(&frame(PING, 0, 0, &[9; 8]).repeat(at_once));
+            }
+        }
+        assert_eq!(proxy.floods(), 0, "{at_once} at once");
+    }
+}
+
+#[test]
+fn small_and_empty_frames_within_the_windows_are_no_flood() {
+    let origin = Origin::start(|call| {
+        let length = call.skip_body()?;
+        call.answer(200, length.to_string().as_bytes())
+    });
+    let proxy = Proxy::to(&origin);
+    for (count, length) in [(600, 20), (3000, 20), (20_000, 1)] {
+        let mut raw = Raw::connect(proxy.address);
+        let head = frame(HEADERS, 4, 1, &block(&POST));
+        let body = frame(DATA, 0, 1, &vec![7; length]).repeat(count);
+        raw.send(&[head, body, frame(DATA, 1, 1, &[])].concat());
+        assert_eq!(await_kind(&mut raw, &[HEADERS, RST_STREAM]), HEADERS, "{count} of {length}");
+    }
+    // One empty frame per request, and one per message, for longer than the crate has patience.
+    let mut raw = Raw::connect(proxy.address);
+    for n in 0..300 {
+        let (stream, empty) = (1 + 2 * n, frame(DATA, 0, 1 + 2 * n, &[]));
+        let head = frame(HEADERS, 4, stream, &block(&POST));
+        raw.send(&[head, empty, frame(DATA, 1, stream, b"x")].concat());
+        await_kind(&mut raw, &[DATA]);
+    }
+    raw.frame(HEADERS, 4, 1001, &block(&POST));
+    // However they are cut.
+    let message = [frame(DATA, 0, 1001, b"x"), frame(DATA, 0, 1001, &[])].concat();
+    for piece in message.repeat(2000).chunks(37) {
+        raw.send(piece);
+    }
+    raw.frame(DATA, 1, 1001, b"");
+    await_kind(&mut raw, &[HEADERS]);
+    assert_eq!(proxy.floods(), 0);
+}
+
+#[test]
+fn a_pseudo_field_in_trailers_resets_the_stream() {
+    let origin = Origin::answering("ok");
+    let proxy = Proxy::to(&origin);
+    let mut raw = Raw::connect(proxy.address);
+    for (n, pseudo) in
+        [(":path", "/x"), (":status", "200"), (":method", "GET")].into_iter().enumerate()
+    {
+        let stream = 1 + 4 * n as u32;
+        let head = frame(HEADERS, 4, stream, &block(&POST));
+        let body = frame(DATA, 0, stream, b"hello");
+        let end = frame(HEADERS, WHOLE, stream, &block(&[pseudo]));
+        raw.send(&[head, body, end].concat());
+        assert_eq!(raw_reset(&mut raw), Some((stream, PROTOCOL_ERROR)), "{pseudo:?}");
+        raw.headers(stream + 2, &GET);
+        assert_eq!(raw_reset(&mut raw), None, "{pseudo:?}");
+    }
+}
+
+#[test]
+fn a_malformed_field_of_an_answer_ends_that_answer_alone() {
+    let origin = RawOrigin::start(|call| match call.nth {
+        0 => Some([call.head(), frame(DATA, 0, call.stream, b"begun ")].concat()),
+        // A name in upper case behind `:status: 200`.
+        1 => Some(frame(HEADERS, WHOLE, call.stream, &[0x88, 0, 1, b'X', 1, b'1'])),
+        _ => Some(call.whole()),
+    });
+    let proxy = Proxy::builder().version_speaking("v1", &[origin.address], "h2").start();
+    let mut download = proxy.connect();
+    download.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is asked", || origin.requests() == 1);
+    assert_eq!(proxy.connect().post("/", b"stake").send().status, 502);
+    assert_eq!(proxy.get("/").status, 200);
+    origin.send(0, &frame(DATA, 1, 1, b"ended"));
+    assert_eq!((download.answer().text(), origin.connections()), ("begun ended", 1));
+}
+
+#[test]
+fn an_endpoint_that_sends_empty_frames_keeps_its_connection() {
+    let origin = RawOrigin::start(|call| {
+        let empty = frame(DATA, 0, call.stream, &[]);
+        Some([call.head(), empty.clone(), empty, frame(DATA, 1, call.stream, b"ok")].concat())
+    });
+    let proxy = Proxy::builder().version_speaking("v1", &[origin.address], "h2").start();
+    let mut client = proxy.connect();
+    for n in 0..300 {
+        let answer = client.get("/").send();
+        assert_eq!((answer.status, answer.text()), (200, "ok"), "{n}");
+    }
+    assert_eq!(origin.connections(), 1);
 }
 
 #[test]

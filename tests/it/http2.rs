@@ -126,7 +126,7 @@ fn a_slow_reader_slows_the_writer() {
 }
 
 #[test]
-fn trailers_pass_between_streams_and_are_dropped_elsewhere() {
+fn trailers_pass_between_streams() {
     let origin = Origin2::start(100, |mut asked| async move {
         let body = read_all(&mut asked.body).await.expect("whole");
         let told = asked.body.trailers().await.expect("open").expect("trailers");
@@ -145,15 +145,36 @@ fn trailers_pass_between_streams_and_are_dropped_elsewhere() {
         reply(head).await.expect("whole")
     });
     assert_eq!((&reply.body[..], reply.trailer("x-sum")), (&b"body"[..], Some("42")));
+}
 
+#[test]
+fn trailers_behind_chunks_reach_clients_that_take_them() {
     let chunks = Origin::start(|call| {
         call.skip_body()?;
-        call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-        call.send("2\r\nok\r\n0\r\nX-Sum: 42\r\nContent-Length: 7\r\n\r\n")
+        call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n")?;
+        call.send("2\r\nok\r\n0\r\nX-Sum: 42\r\nContent-Length: 7\r\nSet-Cookie: a=b\r\n\r\n")
     });
-    let proxy = Proxy::to(&chunks);
-    let reply = Http2::connect(proxy.address).get("/");
-    assert_eq!((&reply.body[..], reply.trailers), (&b"ok"[..], None));
+    let stream = Origin2::start(100, |mut asked| async move {
+        let mut stream = asked.respond.send_response(Response::new(()), false).expect("open");
+        send_all(&mut stream, b"ok").await;
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "42".parse().expect("a value"));
+        trailers.insert("set-cookie", "a=b".parse().expect("a value"));
+        stream.send_trailers(trailers).expect("open");
+    });
+    for proxy in [Proxy::to(&chunks), to_h2(&stream).start()] {
+        let reply = Http2::connect(proxy.address).get("/");
+        assert_eq!((&reply.body[..], reply.trailer("x-sum")), (&b"ok"[..], Some("42")));
+        assert_eq!(reply.trailers.expect("some").len(), 1, "the others may not be trailers");
+        for (asks, behind) in [("TE: trailers\r\nConnection: TE\r\n", "x-sum: 42\r\n"), ("", "")] {
+            let mut client = proxy.connect();
+            client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{asks}\r\n"));
+            client.wire.head().expect("open").expect("a head");
+            assert_eq!(client.wire.chunk().expect("a chunk"), b"ok");
+            let end = format!("0\r\n{behind}\r\n");
+            assert_eq!(client.wire.exactly_bytes(end.len()), end.as_bytes());
+        }
+    }
 }
 
 #[test]

@@ -18,7 +18,13 @@ use rustls::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Client, eventually, origin::Origin, proxy::Proxy};
+use crate::support::{
+    Client, eventually,
+    http2::{HEADERS, WHOLE, frame},
+    origin::Origin,
+    proxy::Proxy,
+    raw_origin::converse,
+};
 
 /// An authority whose certificates stand as files in a folder.
 struct Authority {
@@ -354,4 +360,68 @@ fn the_status_tells_what_is_wrong_with_files_of_versions() {
     assert!(message.starts_with(&format!("{}: ", ca.display())), "{message}");
     fs::write(&ca, good).expect("written");
     eventually("it is well again", || faults() == json!([]));
+}
+
+/// Speaks HTTP/2 without WebSocket, or HTTP/1.1 and then in another protocol, as the client chooses.
+fn serve_either(mut stream: StreamOwned<rustls::ServerConnection, TcpStream>) {
+    while stream.conn.is_handshaking() {
+        if stream.conn.complete_io(&mut stream.sock).is_err() {
+            return;
+        }
+    }
+    if stream.conn.alpn_protocol() == Some(b"h2") {
+        // HPACK: the entry `:status: 204` of the static table.
+        converse(stream, &mut |number| Some(frame(HEADERS, WHOLE, number, &[0x89])));
+        return;
+    }
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+        head.push(byte[0]);
+    }
+    let switched = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst";
+    let _ = stream.write_all(switched);
+    let mut bytes = [0; 64];
+    while let Ok(n @ 1..) = stream.read(&mut bytes) {
+        let _ = stream.write_all(&bytes[..n]);
+    }
+}
+
+#[test]
+fn a_websocket_takes_http1_where_the_endpoints_http2_has_none() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign("inner", "127.0.0.1");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let builder =
+        rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions");
+    let mut config =
+        builder.with_no_client_auth().with_single_cert(vec![certificate], key).expect("a pair");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let session = rustls::ServerConnection::new(Arc::clone(&config)).expect("a session");
+            std::thread::spawn(move || serve_either(StreamOwned::new(session, socket)));
+        }
+    });
+    let speaking = format!("auto, tls: {{ ca: {}/ca.pem }}", authority.path().display());
+    let proxy = Proxy::builder().version_speaking("v1", &[address], &speaking).start();
+    // Before anything is known of the endpoint, and with a connection of HTTP/2 to it.
+    for _ in 0..3 {
+        let mut client = proxy.connect();
+        client.send(
+            "GET /live HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        );
+        let head = client.wire.head().expect("open").expect("a head");
+        assert_eq!(head.start_line(), "HTTP/1.1 101 Switching Protocols");
+        assert_eq!(client.wire.exactly_bytes(5), b"first");
+        client.send("frames");
+        assert_eq!(client.wire.exactly_bytes(6), b"frames");
+        assert_eq!(proxy.get("/").status, 204, "requests go over HTTP/2");
+    }
 }

@@ -70,6 +70,12 @@ impl Answering {
         }
     }
 
+    /// Tells the client that nothing was done of its request, so that it may send it again whatever its
+    /// method (RFC 9113 section 8.7).
+    pub(in crate::proxy) fn refuse(&mut self) {
+        self.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
     /// Ready once the client has ended its request, or the stream. What it still sends is dropped.
     pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut sink = [0; 256];
@@ -80,6 +86,11 @@ impl Answering {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Takes over what came of the request although nobody reads it.
+    pub(in crate::proxy) fn soak(&mut self, cx: &mut Context<'_>) {
+        self.incoming.soak(cx);
     }
 
     pub(in crate::proxy) fn take_trailers(&mut self) -> Option<HeaderMap> {

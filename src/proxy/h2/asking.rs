@@ -19,6 +19,9 @@ use super::{
 };
 use crate::proxy::{grpc, websocket};
 
+/// Most bytes of a body that are kept until it is answered, so that it can be sent again.
+const KEPT: usize = 16 * 1024;
+
 /// An endpoint's side of a stream.
 pub(in crate::proxy) struct Asking {
     lease: Lease,
@@ -33,8 +36,12 @@ pub(in crate::proxy) struct Asking {
     key: Option<HeaderValue>,
     grpc_status: Option<u16>,
     unprocessed: bool,
+    /// The body that was sent, as long as it is small and not answered.
+    kept: Option<Vec<u8>>,
     /// The request could not be sent.
     failed: bool,
+    /// Nor could it on any other connection: HTTP/2 has no form for it.
+    unsendable: bool,
 }
 
 enum Ask {
@@ -68,7 +75,9 @@ impl Asking {
             key: None,
             grpc_status: None,
             unprocessed: true,
+            kept: Some(Vec::new()),
             failed: false,
+            unsendable: false,
         }
     }
 
@@ -78,9 +87,14 @@ impl Asking {
         self.keeps_trailers = true;
     }
 
-    /// Whether the endpoint has said, or cannot but say, that it did nothing of what was asked.
+    /// Whether the endpoint cannot have processed the request: it was never sent, or the endpoint said so.
     pub(in crate::proxy) fn is_unprocessed(&self) -> bool {
         self.unprocessed
+    }
+
+    /// Whether it was not processed and could be on another connection.
+    pub(in crate::proxy) fn is_refused(&self) -> bool {
+        self.unprocessed && !self.unsendable
     }
 
     /// Whether the answer came with its end: no byte of a body follows its head.
@@ -91,6 +105,17 @@ impl Asking {
     /// The `grpc-status` of the answer, once it came.
     pub(in crate::proxy) fn grpc_status(&self) -> Option<u16> {
         self.grpc_status
+    }
+
+    /// Whether the stream can go on in `protocol` (RFC 8441).
+    pub(in crate::proxy) fn carries(&self, protocol: &str) -> bool {
+        protocol.eq_ignore_ascii_case("websocket")
+            && self.lease.send.is_extended_connect_protocol_enabled()
+    }
+
+    /// Number of the connection below.
+    pub(in crate::proxy) fn connection(&self) -> u64 {
+        self.lease.connection()
     }
 
     /// Sends no further request on the connection below: it did not answer this one in time, and may be
@@ -106,7 +131,13 @@ impl Asking {
         Some(trailers)
     }
 
+    /// The body that was sent, if all of it is still here.
+    pub(in crate::proxy) fn take_kept(&mut self) -> Option<Vec<u8>> {
+        self.kept.take()
+    }
+
     pub(in crate::proxy) fn put_trailers(&mut self, trailers: HeaderMap) {
+        self.kept = None;
         self.trailers = Some(trailers);
     }
 
@@ -144,7 +175,8 @@ impl Asking {
 
     fn take_answer(&mut self, answered: Response<h2::RecvStream>) {
         let (head, body) = answered.into_parts();
-        self.unprocessed = false;
+        (self.unprocessed, self.kept) = (false, None);
+        self.lease.answered();
         self.grpc_status = grpc::status_in(&head.headers);
         let accept = match &self.key {
             Some(key) if head.status.is_success() => Some(websocket::accept(key.as_bytes())),
@@ -161,19 +193,39 @@ impl Asking {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         if let Ask::Awaited = self.request {
-            self.failed = true;
+            (self.failed, self.unsendable) = (true, true);
             let unsendable = |_| io::Error::from(io::ErrorKind::InvalidData);
             let (found, length) =
                 text::to_request(data, self.scheme, self.keeps_trailers).map_err(unsendable)?;
-            self.failed = false;
+            (self.failed, self.unsendable) = (false, false);
             self.request = Ask::Held(found.request);
             self.key = found.key;
             return Poll::Ready(Ok(length));
         }
         ready!(self.poll_begin(cx, false))?;
         match &mut self.request {
-            Ask::Begun(outgoing) => outgoing.poll_write(cx, data),
+            Ask::Begun(outgoing) => {
+                let written = outgoing.poll_write(cx, data);
+                self.lease.set_waiting(written.is_pending());
+                if let (Poll::Ready(Ok(n)), Some(kept)) = (&written, &mut self.kept) {
+                    kept.extend_from_slice(&data[..*n]);
+                    self.kept.take_if(|kept| kept.len() > KEPT);
+                }
+                written
+            }
             _ => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
+    /// Asks whether the endpoint is still there: a client left the request unanswered.
+    pub(in crate::proxy) fn doubt(&self) {
+        self.lease.doubt();
+    }
+
+    /// Takes over what came of the answer although nobody reads it.
+    pub(in crate::proxy) fn soak(&mut self, cx: &mut Context<'_>) {
+        if let Answer::Begun(body) = &mut self.answer {
+            body.soak(cx);
         }
     }
 
@@ -203,24 +255,30 @@ impl Asking {
         let request = std::mem::take(request);
         // Read by whoever waits for the answer, unless it is sent.
         self.failed = true;
-        ready.map_err(broken)?;
+        ready.map_err(|error| self.blame(error))?;
         if self.key.is_some() && !self.lease.send.is_extended_connect_protocol_enabled() {
+            self.unsendable = true;
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         }
-        let (response, stream) = self.lease.send.send_request(request, ended).map_err(broken)?;
+        let sent = self.lease.send.send_request(request, ended);
+        let (response, stream) = sent.map_err(|error| self.blame(error))?;
+        self.lease.asked();
         self.request = Ask::Begun(Outgoing::new(stream, ended));
         self.answer = Answer::Asked(response);
         (self.unprocessed, self.failed) = (false, false);
         Poll::Ready(Ok(()))
     }
 
-    /// What a stream ended for, and whether the endpoint thereby says that it did nothing (RFC 9113
-    /// section 8.7).
+    /// What a stream ended for, and whether the endpoint thereby says that it did nothing: it refused the
+    /// stream, or it announced its end and this stream is above the last one that it counts, whatever the
+    /// reason (RFC 9113 sections 6.8 and 8.7). An announced end is told by the crate to no other stream.
     fn blame(&mut self, error: h2::Error) -> io::Error {
         let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        let too_late =
-            error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
-        self.unprocessed = refused || too_late;
+        if !error.is_reset() {
+            self.lease.retire();
+        }
+        let never_sent = !matches!(self.request, Ask::Begun(_));
+        self.unprocessed = never_sent || refused || (error.is_go_away() && error.is_remote());
         broken(error)
     }
 }

@@ -17,7 +17,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Answering, meter::Meter};
+use super::{
+    Answering,
+    meter::Meter,
+    sieve::{Head, Sieve, Sifted, Watch},
+};
 use crate::{
     config::schema::Limits,
     proxy::{
@@ -33,9 +37,9 @@ use crate::{
 /// How a connection of HTTP/2 begins, as far as an HTTP/1.1 parser can tell.
 pub(in crate::proxy) const PREFACE_START: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// Bytes that a client may send ahead on a stream, and on all streams of a connection.
+/// Bytes that a client may send ahead on a stream. The window of the connection covers all streams that it
+/// allows, so that uploads which an endpoint does not read keep no other from coming in.
 const WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
 
 /// Bytes of an answer that wait on a stream for the client to read them.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -43,66 +47,77 @@ const SEND_BUFFER: usize = 32 * 1024;
 /// Time for a connection that was told to go to be closed by the client.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A connection below the frames, and their meter.
-struct Metered {
-    client: Client,
-    meter: Meter,
-    /// Why the client is read no more.
-    fault: Rc<Cell<Option<Reason>>>,
-}
+/// Resets of streams that were not accepted yet. The meter bounds them.
+const RESETS_BEFORE_ACCEPT: usize = 200;
 
-impl AsyncRead for Metered {
+/// The client's words before its first frame (RFC 9113 section 3.4).
+const PREFACE_BYTES: usize = 24;
+
+/// The client below the frames, whose first bytes may have been read already.
+struct Below(Client);
+
+impl AsyncRead for Below {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.fault.get().is_some() {
-            return Poll::Pending;
-        }
-        let before = into.filled().len();
-        let ahead = &mut this.client.inbox;
+        let Client { stream, inbox: ahead, .. } = &mut self.get_mut().0;
         if ahead.is_empty() {
-            ready!(Pin::new(&mut this.client.stream).poll_read(cx, into))?;
-        } else {
-            let n = ahead.len().min(into.remaining());
-            into.put_slice(&ahead.data()[..n]);
-            ahead.consume(n);
-            if ahead.is_empty() {
-                *ahead = Buffer::hollow();
-            }
+            return Pin::new(stream).poll_read(cx, into);
         }
-        if let Err(fault) = this.meter.follow(&into.filled()[before..], Instant::now) {
-            // Nothing of this goes on; who shares the waker asks for the fault.
-            into.set_filled(before);
-            this.fault.set(Some(fault));
-            return Poll::Pending;
+        let n = ahead.len().min(into.remaining());
+        into.put_slice(&ahead.data()[..n]);
+        ahead.consume(n);
+        if ahead.is_empty() {
+            *ahead = Buffer::hollow();
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Metered {
+impl AsyncWrite for Below {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.client.stream).poll_write(cx, data);
-        if let Poll::Ready(Ok(n)) = written {
-            this.meter.sent(n);
-        }
-        written
+        Pin::new(&mut self.get_mut().0.stream).poll_write(cx, data)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().client.stream).poll_flush(cx)
+        Pin::new(&mut self.get_mut().0.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().client.stream).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().0.stream).poll_shutdown(cx)
+    }
+}
+
+/// Meters the client's frames.
+struct Metered {
+    meter: Meter,
+    /// Why the client is read no more.
+    fault: Rc<Cell<Option<Reason>>>,
+}
+
+impl Watch for Metered {
+    fn received(&mut self, head: Head) -> Result<(), Reason> {
+        match self.fault.get() {
+            Some(fault) => Err(fault),
+            None => self.meter.received(head, Instant::now),
+        }
+    }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        // What comes in may be over already, so this is the last moment to notice.
+        if let Err(fault) = self.meter.sent(bytes, Instant::now) {
+            self.fault.set(Some(fault));
+        }
+    }
+
+    fn fail(&mut self, fault: Reason) {
+        self.fault.set(Some(fault));
     }
 }
 
@@ -144,14 +159,22 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     let now = Instant::now();
     let connected = Rc::clone(&client.connected);
     let fault = Rc::new(Cell::new(None));
-    let io = Metered { client, meter: Meter::new(now), fault: Rc::clone(&fault) };
+    let metered = Metered { meter: Meter::new(now), fault: Rc::clone(&fault) };
+    let io = Sifted::new(Below(client), metered, Sieve::new(PREFACE_BYTES));
     let limits = worker.snapshot().limits.clone();
     let mut builder = server::Builder::new();
+    // Schema: at most 1000 streams.
+    let window = WINDOW.saturating_mul(limits.streams).min((1 << 31) - 1);
     builder
         .initial_window_size(WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(window)
+        // As much bookkeeping of small DATA frames that wait to be read.
+        .data_frame_budget(window as usize)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
+        // These are counted for as long as a connection lives, which may be weeks; the meter counts them.
+        .max_local_error_reset_streams(None)
         .max_header_list_size(u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX))
         .enable_connect_protocol();
     let greeting = tokio::time::timeout(limits.header_timeout, builder.handshake(io));
@@ -187,7 +210,7 @@ async fn await_end(client: &mut Client) {
 
 struct Serving {
     worker: Rc<Worker>,
-    connection: server::Connection<Metered, Bytes>,
+    connection: server::Connection<Sifted<Below, Metered>, Bytes>,
     connected: Rc<Connected>,
     limits: Limits,
     crew: Rc<Crew>,

@@ -1,7 +1,8 @@
 //! The two halves of a stream: bytes in and bytes out, within the windows of RFC 9113 section 5.2.
 //!
 //! A window opens again as bytes are taken out here, not as they arrive, so a slow reader at one end
-//! slows the writer at the other. The last bytes written are held back until it is known whether more
+//! slows the writer at the other. What was sent into an open window is taken over all the same, and joined:
+//! many small frames that nobody reads would cost far more than the window allows. The last bytes written are held back until it is known whether more
 //! follow: then a small message and its end leave in one frame.
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::io::ReadBuf;
@@ -18,6 +19,8 @@ use tokio::io::ReadBuf;
 pub(super) struct Incoming {
     stream: RecvStream,
     chunk: Bytes,
+    /// What came behind the chunk while nobody read.
+    backlog: BytesMut,
     trailers: Option<HeaderMap>,
     ended: bool,
 }
@@ -25,7 +28,7 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn new(stream: RecvStream) -> Self {
         let ended = stream.is_end_stream();
-        Self { stream, chunk: Bytes::new(), trailers: None, ended }
+        Self { stream, chunk: Bytes::new(), backlog: BytesMut::new(), trailers: None, ended }
     }
 
     /// Whether all has been read.
@@ -37,28 +40,49 @@ impl Incoming {
         self.trailers.take()
     }
 
-    /// Reads what is there; nothing is the end, and trailers are known then.
+    /// Reads what is there; nothing is the end, and trailers are known then. Frames that came together are
+    /// read together, so that many small ones do not go on as many.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<Result<(), h2::Error>> {
-        while self.chunk.is_empty() && !self.ended {
-            match ready!(self.stream.poll_data(cx)) {
-                Some(chunk) => self.chunk = chunk?,
-                None => {
-                    self.trailers = ready!(self.stream.poll_trailers(cx))?;
-                    self.ended = true;
+        let mut read = 0;
+        while into.remaining() > 0 && !self.ended {
+            if self.chunk.is_empty() && !self.backlog.is_empty() {
+                self.chunk = self.backlog.split().freeze();
+            }
+            if self.chunk.is_empty() {
+                match self.stream.poll_data(cx) {
+                    Poll::Ready(Some(Ok(chunk))) => self.chunk = chunk,
+                    // Told again next time.
+                    _ if read > 0 => break,
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(None) => {
+                        self.trailers = ready!(self.stream.poll_trailers(cx))?;
+                        self.ended = true;
+                    }
                 }
             }
-        }
-        let n = self.chunk.len().min(into.remaining());
-        if n > 0 {
+            let n = self.chunk.len().min(into.remaining());
             into.put_slice(&self.chunk[..n]);
             self.chunk.advance(n);
-            self.stream.flow_control().release_capacity(n)?;
+            read += n;
+        }
+        if read > 0 {
+            self.stream.flow_control().release_capacity(read)?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes over what is there although nobody reads it. The window stays as it is.
+    pub(super) fn soak(&mut self, cx: &mut Context<'_>) {
+        while !self.ended
+            && let Poll::Ready(Some(Ok(chunk))) = self.stream.poll_data(cx)
+        {
+            self.backlog.extend_from_slice(&chunk);
+        }
     }
 }
 

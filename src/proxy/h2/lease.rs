@@ -1,23 +1,56 @@
 //! Connections of HTTP/2 to endpoints, which a worker's requests share.
 //!
-//! One per endpoint, and another only when the streams of all are in use. A connection that did not
-//! answer in time is used no more: its other end may be gone without a word, and everything asked on
-//! it would be lost.
+//! One per endpoint, and another when the streams of all are in use, or when an endpoint stopped reading
+//! one of them: the window of a connection is shared, so the others would wait as well. A connection that
+//! did not answer in time, or whose endpoint announced its end, gets no further request.
 
-use std::{cell::Cell, collections::HashMap, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    rc::Rc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h2::{
-    Ping,
+    Ping, PingPong,
     client::{Builder, SendRequest},
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Notify, oneshot},
+    time::{Instant, timeout},
+};
 
+use super::{
+    sieve::{Sieve, Sifted},
+    silence::{PONG, Silence},
+};
 use crate::tls::Transport;
 
-/// Bytes that an endpoint may send ahead on a stream, and on all streams of a connection.
-const WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes that an endpoint may send ahead on a stream.
+const WINDOW: u32 = 64 * 1024;
+
+/// And on all streams of a connection: the largest window that there is, so that answers which nobody
+/// reads keep no other from coming in (RFC 9113 section 6.9.1). Memory is bounded by the streams.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// Most streams of a connection: as many as its window covers.
+const MOST_STREAMS: usize = (CONNECTION_WINDOW / WINDOW) as usize;
+
+/// Bookkeeping of small DATA frames that wait to be read. What arrives is taken out of the crate's hands at
+/// once, also where nobody reads it (`flow.rs`), so only what comes in one piece counts here.
+const DATA_FRAME_BUDGET: usize = 64 * 1024 * 1024;
+
+/// Streams that were given up and whose last frames are still expected.
+const RESET_STREAMS: usize = 1024;
+
+/// An upload that finds no window for this long keeps new requests off its connection.
+const STALL: Duration = Duration::from_secs(1);
+
+/// Connections to an endpoint that may be kept from new requests by stalled uploads. Above that the
+/// endpoint itself has stopped reading, and no connection helps.
+const MOST_STALLED: usize = 8;
 
 /// Bytes of a request's body that wait on a stream for the endpoint to take them.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -27,7 +60,11 @@ const HEAD_BYTES: u32 = 256 * 1024;
 
 /// A worker's shared connections, by number of the endpoint.
 #[derive(Default)]
-pub(in crate::proxy) struct Streams(HashMap<u32, Endpoint>);
+pub(in crate::proxy) struct Streams {
+    endpoints: HashMap<u32, Endpoint>,
+    /// Connections opened so far.
+    opened: u64,
+}
 
 #[derive(Default)]
 struct Endpoint {
@@ -43,28 +80,135 @@ struct Shared {
     idle_since: Option<Instant>,
 }
 
+impl Shared {
+    /// Whether a request may be sent on it now. Notices at once that the endpoint announced its end.
+    fn has_room(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        if let std::task::Poll::Ready(Err(_)) = self.send.poll_ready(&mut cx) {
+            self.state.retired.set(true);
+        }
+        let most = self.send.current_max_send_streams().min(MOST_STREAMS);
+        !self.state.retired.get() && self.state.leases.get() < most
+    }
+}
+
 /// What leases know of the connection below.
-#[derive(Default)]
 struct State {
+    /// Larger than that of any connection opened before.
+    number: u64,
     leases: Cell<usize>,
     retired: Cell<bool>,
+    /// Streams whose uploads wait for the endpoint to open a window.
+    waiting: Cell<usize>,
+    /// When the first of them began to, or the last one that waited went on.
+    moved: Cell<Instant>,
+    /// Requests sent and not answered.
+    unanswered: Cell<usize>,
+    /// A request was answered since it was last looked at.
+    answered: Cell<bool>,
+    silence: Cell<Silence>,
+    /// Asks whether the endpoint is there, or tells that the last lease is gone.
+    doubt: Notify,
+}
+
+impl State {
+    fn new(number: u64, now: Instant) -> Self {
+        Self {
+            number,
+            leases: Cell::new(0),
+            retired: Cell::new(false),
+            waiting: Cell::new(0),
+            moved: Cell::new(now),
+            unanswered: Cell::new(0),
+            answered: Cell::new(false),
+            silence: Cell::new(Silence::new(now)),
+            doubt: Notify::new(),
+        }
+    }
+
+    /// Asks an endpoint that has long been silent whether it is there.
+    fn look(&self, now: Instant) {
+        let mut silence = self.silence.get();
+        if self.answered.take() {
+            silence.end(now);
+        } else if self.unanswered.get() == 0 {
+            silence.rest(now);
+        } else if silence.asks_for_long(now) {
+            self.doubt.notify_one();
+        }
+        self.silence.set(silence);
+    }
+
+    /// Whether uploads wait and none has gone on for a while.
+    fn is_stalled(&self, now: Instant) -> bool {
+        self.waiting.get() > 0 && now.saturating_duration_since(self.moved.get()) >= STALL
+    }
 }
 
 /// Leave to open one stream.
 pub(in crate::proxy) struct Lease {
     pub(super) send: SendRequest<Bytes>,
     state: Rc<State>,
+    /// Its upload waits for a window.
+    waits: bool,
+    /// Its request was sent, and not answered.
+    open: bool,
 }
 
 impl Lease {
     fn new(send: &SendRequest<Bytes>, state: &Rc<State>) -> Self {
         state.leases.set(state.leases.get() + 1);
-        Self { send: send.clone(), state: Rc::clone(state) }
+        Self { send: send.clone(), state: Rc::clone(state), waits: false, open: false }
+    }
+
+    /// Number of the connection: larger than that of any opened before.
+    pub(super) fn connection(&self) -> u64 {
+        self.state.number
     }
 
     /// No further lease of this connection is given.
     pub(super) fn retire(&self) {
         self.state.retired.set(true);
+    }
+
+    /// The request was sent.
+    pub(super) fn asked(&mut self) {
+        self.open = true;
+        self.state.unanswered.set(self.state.unanswered.get() + 1);
+    }
+
+    /// The head of an answer came.
+    pub(super) fn answered(&mut self) {
+        self.close();
+        self.state.answered.set(true);
+    }
+
+    fn close(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.state.unanswered.set(self.state.unanswered.get() - 1);
+        }
+    }
+
+    /// Asks whether the endpoint is there, unless it just answered another request.
+    pub(super) fn doubt(&self) {
+        let mut silence = self.state.silence.get();
+        if !self.state.answered.get() && silence.asks_for_leaving(Instant::now()) {
+            self.state.silence.set(silence);
+            self.state.doubt.notify_one();
+        }
+    }
+
+    /// The upload on it finds no window, or finds one again.
+    pub(super) fn set_waiting(&mut self, waits: bool) {
+        if self.waits == waits {
+            return;
+        }
+        self.waits = waits;
+        let State { waiting, moved, .. } = &*self.state;
+        if !waits || waiting.get() == 0 {
+            moved.set(Instant::now());
+        }
+        waiting.set(if waits { waiting.get() + 1 } else { waiting.get() - 1 });
     }
 }
 
@@ -79,41 +223,64 @@ impl Drop for Retired {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.state.leases.set(self.state.leases.get() - 1);
+        self.set_waiting(false);
+        self.close();
+        let State { leases, retired, doubt, .. } = &*self.state;
+        leases.set(leases.get() - 1);
+        if retired.get() && leases.get() == 0 {
+            doubt.notify_one();
+        }
     }
 }
 
 impl Streams {
     /// Whether there is no connection.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.endpoints.is_empty()
     }
 
-    /// A stream on a connection to endpoint number `endpoint` that has one to spare, `encrypted` or not.
-    pub(in crate::proxy) fn take(&mut self, endpoint: u32, encrypted: bool) -> Option<Lease> {
-        let open = &self.0.get(&endpoint)?.open;
-        let spare = |shared: &&Shared| {
-            let State { leases, retired } = &*shared.state;
-            shared.encrypted == encrypted
-                && !retired.get()
-                && leases.get() < shared.send.current_max_send_streams()
-        };
-        open.iter().find(spare).map(|shared| Lease::new(&shared.send, &shared.state))
+    /// A stream on a connection to endpoint number `endpoint` that has one to spare, `encrypted` or not,
+    /// and was opened after the connection `newer_than`; 0 is before all.
+    pub(in crate::proxy) fn take(
+        &mut self,
+        endpoint: u32,
+        encrypted: bool,
+        newer_than: u64,
+        now: Instant,
+    ) -> Option<Lease> {
+        let open = &mut self.endpoints.get_mut(&endpoint)?.open;
+        let (mut stalled, mut spare) = (0, None);
+        for shared in open {
+            if shared.encrypted != encrypted
+                || shared.state.number <= newer_than
+                || !shared.has_room()
+            {
+                continue;
+            }
+            if !shared.state.is_stalled(now) {
+                return Some(Lease::new(&shared.send, &shared.state));
+            }
+            stalled += 1;
+            spare = Some(&*shared);
+        }
+        let spare = spare.filter(|_| stalled >= MOST_STALLED)?;
+        Some(Lease::new(&spare.send, &spare.state))
     }
 
     /// Held by whoever opens a connection to the endpoint, so that others wait for it rather than open
     /// their own.
     pub(in crate::proxy) fn opening(&mut self, endpoint: u32) -> Rc<Mutex<()>> {
-        Rc::clone(&self.0.entry(endpoint).or_default().opening)
+        Rc::clone(&self.endpoints.entry(endpoint).or_default().opening)
     }
 
     /// Closes what ended, what was idle for too long, and what leads to endpoints that `serves` denies.
     /// Requests on their way finish.
     pub(in crate::proxy) fn sweep(&mut self, now: Instant, serves: impl Fn(u32) -> bool) {
-        self.0.retain(|endpoint, Endpoint { open, opening }| {
+        self.endpoints.retain(|endpoint, Endpoint { open, opening }| {
             let keep = serves(*endpoint);
             open.retain_mut(|shared| {
-                let State { leases, retired } = &*shared.state;
+                shared.state.look(now);
+                let State { leases, retired, .. } = &*shared.state;
                 let since = match leases.get() {
                     0 => *shared.idle_since.get_or_insert(now),
                     _ => *shared.idle_since.insert(now),
@@ -138,28 +305,61 @@ pub(in crate::proxy) async fn share(
         .initial_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(DATA_FRAME_BUDGET)
+        // What still arrives on streams whose clients left is no reason to end all others.
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(None)
         .max_header_list_size(HEAD_BYTES)
         .enable_push(false)
-        .handshake(transport)
+        .handshake(Sifted::new(transport, (), Sieve::for_answers()))
         .await?;
     let pings = connection.ping_pong();
-    let state = Rc::new(State::default());
+    let (hand_over, handed) = oneshot::channel();
+    let number = {
+        let mut streams = streams.borrow_mut();
+        streams.opened += 1;
+        streams.opened
+    };
+    let state = Rc::new(State::new(number, Instant::now()));
     let ended = Retired(Rc::clone(&state));
     tokio::task::spawn_local(async move {
-        let _ended = ended;
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
+        tokio::select! {
+            served = connection => if let Err(error) = served {
+                tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
+            },
+            () = await_silence(handed, &ended.0) => {
+                tracing::debug!("an endpoint was silent on a connection of HTTP/2");
+            }
         }
     });
     if let Some(mut pings) = pings {
         // The endpoint's settings come ahead of its answer, so from then on it is known how many streams
         // it takes, and of which kinds.
         pings.ping(Ping::opaque()).await?;
+        // A task that has ended needs none.
+        let _ = hand_over.send(pings);
     }
     let lease = Lease::new(&send, &state);
     let shared = Shared { send, state, encrypted, idle_timeout, idle_since: None };
-    streams.borrow_mut().0.entry(endpoint).or_default().open.push(shared);
+    streams.borrow_mut().endpoints.entry(endpoint).or_default().open.push(shared);
     Ok(lease)
+}
+
+/// Asks the endpoint whether it is there when that is in doubt, and keeps new requests off the connection
+/// when it is not. Ends once nothing is asked on it any more.
+async fn await_silence(handed: oneshot::Receiver<PingPong>, state: &State) {
+    let Ok(mut pings) = handed.await else { return std::future::pending().await };
+    loop {
+        state.doubt.notified().await;
+        let answered = timeout(PONG, pings.ping(Ping::opaque())).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            break;
+        }
+    }
+    state.retired.set(true);
+    while state.leases.get() > 0 {
+        state.doubt.notified().await;
+    }
 }
 
 #[cfg(test)]
@@ -189,21 +389,52 @@ mod tests {
     async fn streams_are_leased_up_to_the_endpoints_limit_and_given_back() {
         LocalSet::new()
             .run_until(async {
-                let streams = RefCell::new(Streams::default());
+                let (streams, now) = (RefCell::new(Streams::default()), Instant::now());
                 let (transport, _serving) = connection(2).await;
                 let first =
                     share(&streams, 7, transport, Duration::from_secs(5)).await.expect("shared");
-                let second = streams.borrow_mut().take(7, false).expect("one to spare");
-                assert!(streams.borrow_mut().take(7, false).is_none(), "full");
+                let second = streams.borrow_mut().take(7, false, 0, now).expect("one to spare");
+                assert!(streams.borrow_mut().take(7, false, 0, now).is_none(), "full");
                 drop(second);
-                assert!(streams.borrow_mut().take(7, true).is_none(), "in clear");
-                assert!(streams.borrow_mut().take(8, false).is_none(), "of another endpoint");
-                let again = streams.borrow_mut().take(7, false).expect("given back");
+                assert!(streams.borrow_mut().take(7, true, 0, now).is_none(), "in clear");
+                assert!(
+                    streams.borrow_mut().take(8, false, 0, now).is_none(),
+                    "of another endpoint"
+                );
+                let again = streams.borrow_mut().take(7, false, 0, now).expect("given back");
                 again.retire();
                 drop((first, again));
-                assert!(streams.borrow_mut().take(7, false).is_none(), "retired");
+                assert!(streams.borrow_mut().take(7, false, 0, now).is_none(), "retired");
                 streams.borrow_mut().sweep(Instant::now(), |_| true);
                 assert!(streams.borrow().is_empty());
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_stalled_upload_keeps_new_requests_off_until_it_moves_and_not_off_all_connections() {
+        LocalSet::new()
+            .run_until(async {
+                let streams = RefCell::new(Streams::default());
+                let now = Instant::now();
+                let take = |newer, at| streams.borrow_mut().take(7, false, newer, at);
+                let (mut leases, mut serving) = (Vec::new(), Vec::new());
+                for n in 1..=MOST_STALLED {
+                    let (transport, task) = connection(9).await;
+                    let shared = share(&streams, 7, transport, Duration::from_secs(5)).await;
+                    leases.push(shared.expect("shared"));
+                    serving.push(task);
+                    assert_eq!(leases[n - 1].connection(), n as u64);
+                    leases[n - 1].set_waiting(true);
+                    assert!(take(0, now + STALL / 2).is_some(), "it may yet move");
+                    let later = now + 2 * STALL;
+                    assert_eq!(take(0, later).is_some(), n == MOST_STALLED, "{n} are stalled");
+                }
+                let later = now + 2 * STALL;
+                leases[2].set_waiting(false);
+                assert_eq!(take(0, later).map(|lease| lease.connection()), Some(3));
+                assert!(take(3, later).is_none(), "what failed there is not tried there");
+                assert_eq!(serving.len(), MOST_STALLED);
             })
             .await;
     }

@@ -1,56 +1,97 @@
 //! Bounds what a stranger can have a connection do for nothing.
 //!
 //! Some frames cost the receiver work and bring no request on: resets, pings, settings, priorities,
-//! windows opened by a byte. Each takes from an allowance; requests, bodies and time give to it. Who
+//! windows opened by a byte, DATA without any. Each takes from an allowance; requests, and time, give to it. Who
 //! has used it up is told `ENHANCE_YOUR_CALM` (RFC 9113 sections 5.1.2, 6.5 and 10.5). An allowance
 //! rather than a rate of each kind: a browser that cancels a page full of images resets a hundred streams
 //! at once and then none for a minute, and floods mix kinds.
 //!
-//! The meter reads heads of frames as bytes pass, and says of those whose size cannot be that it cannot
-//! (section 4.2). What they hold, and floods of CONTINUATION and of small DATA, is the `h2` crate's affair.
+//! Whoever exchanges messages may do more. Clients of gRPC and proxies measure a connection by a PING, and open
+//! windows, for each message or frame that they read, however small; some do so for what they send. So each
+//! frame of DATA, and each byte, gives what the answer to it may cost, and that is kept for as long as the
+//! connection lives: a client that was busy answers many frames at once. It pays for nothing else, least of
+//! all for resets: a request with a body can be broken off as well as one without.
+//!
+//! Streams that are reset for the client's errors take as much as those that it resets itself: else it could
+//! have requests begun and broken off without end (CVE-2025-8671).
 
 use h2::Reason;
 use tokio::time::{Duration, Instant};
 
-/// What a new connection may use at once, and the most that can be saved up.
+use super::sieve::{DATA, END_STREAM, HEADERS, Head};
+
+/// What a new connection may use at once, and the most that requests and time can save up.
 const ALLOWANCE: i64 = 2000;
+
+/// The most that can be saved up by frames that were passed: PINGs for twenty thousand messages.
+const EARNED: i64 = 250_000;
 
 /// What comes back each second.
 const PER_SECOND: i64 = 100;
 
-/// The client's words before its first frame (RFC 9113 section 3.4).
-const PREFACE_BYTES: usize = 24;
+/// What a frame of DATA gives, beside its bytes: a PING, and a window of the stream and of the connection.
+const PER_FRAME: i64 = 12;
 
-const HEAD_BYTES: usize = 9;
+/// What a byte of DATA gives. Several messages may share a frame; the shortest has five bytes.
+const PER_BYTE: i64 = 3;
 
 /// Largest payload, as it is without a setting that says otherwise.
 const LARGEST: usize = 16_384;
 
+const RST_STREAM: u8 = 3;
+
+/// Bytes of a frame's head, and of a reset with its code.
+const HEAD_BYTES: usize = 9;
+const RESET_BYTES: usize = 13;
+
 /// Counts a connection's frames.
 #[derive(Debug)]
 pub(super) struct Meter {
-    head: [u8; HEAD_BYTES],
+    left: i64,
+    /// What frames of DATA gave.
+    earned: i64,
+    refilled: Instant,
+    /// The head of a frame that goes out.
+    head: [u8; RESET_BYTES],
     filled: usize,
     /// Bytes until the next head.
     skip: usize,
-    left: i64,
-    refilled: Instant,
 }
 
 impl Meter {
-    /// A meter of a connection that begins `now`, preface first.
+    /// A meter of a connection that begins `now`.
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            head: [0; HEAD_BYTES],
-            filled: 0,
-            skip: PREFACE_BYTES,
-            left: ALLOWANCE,
-            refilled: now,
-        }
+        let (left, head) = (ALLOWANCE, [0; RESET_BYTES]);
+        Self { left, earned: 0, refilled: now, head, filled: 0, skip: 0 }
     }
 
-    /// Follows `bytes` that came in, or tells why the connection must end.
-    pub(super) fn follow(
+    /// Counts a frame that came in, or returns why the connection must end.
+    pub(super) fn received(
+        &mut self,
+        head: Head,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(), Reason> {
+        if !can_be(head) {
+            return Err(Reason::FRAME_SIZE_ERROR);
+        }
+        self.charge(head);
+        self.check(now)
+    }
+
+    /// Whether anything is left.
+    fn check(&mut self, now: impl FnOnce() -> Instant) -> Result<(), Reason> {
+        if self.left >= 0 {
+            return Ok(());
+        }
+        let now = now();
+        let since = now.saturating_duration_since(self.refilled).min(Duration::from_secs(60));
+        self.refilled = now;
+        self.give(since.as_millis() as i64 * PER_SECOND / 1000);
+        if self.left >= 0 { Ok(()) } else { Err(Reason::ENHANCE_YOUR_CALM) }
+    }
+
+    /// Counts the frames in `bytes`, which went out next, or returns why the connection must end.
+    pub(super) fn sent(
         &mut self,
         mut bytes: &[u8],
         now: impl FnOnce() -> Instant,
@@ -60,41 +101,90 @@ impl Meter {
             self.skip -= skipped;
             bytes = &bytes[skipped..];
             if bytes.is_empty() {
-                break;
+                return self.check(now);
             }
-            let n = (HEAD_BYTES - self.filled).min(bytes.len());
+            let is_reset = self.filled >= HEAD_BYTES && self.head[3] == RST_STREAM;
+            let whole = if is_reset { RESET_BYTES } else { HEAD_BYTES };
+            let n = (whole - self.filled).min(bytes.len());
             self.head[self.filled..][..n].copy_from_slice(&bytes[..n]);
             self.filled += n;
             bytes = &bytes[n..];
-            if self.filled == HEAD_BYTES {
-                self.filled = 0;
-                let [a, b, c, kind, flags, ..] = self.head;
-                self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                if !can_be(kind, flags, self.skip) {
-                    return Err(Reason::FRAME_SIZE_ERROR);
-                }
-                self.left = (self.left + price(kind, self.skip)).min(ALLOWANCE);
+            if self.filled == RESET_BYTES || self.filled == HEAD_BYTES && self.head[3] != RST_STREAM
+            {
+                self.leave();
             }
         }
-        if self.left >= 0 {
-            return Ok(());
-        }
-        let now = now();
-        let since = now.saturating_duration_since(self.refilled).min(Duration::from_secs(60));
-        self.refilled = now;
-        self.left = (self.left + since.as_millis() as i64 * PER_SECOND / 1000).min(ALLOWANCE);
-        if self.left >= 0 { Ok(()) } else { Err(Reason::ENHANCE_YOUR_CALM) }
     }
 
-    /// `bytes` went out in one write: whoever reads opens windows.
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.left = (self.left + (bytes / 4096) as i64).min(ALLOWANCE);
+    /// Counts the frame whose head went out.
+    fn leave(&mut self) {
+        let head = Head::read(self.head.first_chunk().expect("longer than a head"));
+        match head.kind {
+            DATA => {
+                self.pass(head.length);
+                self.give((head.length / 4096) as i64);
+            }
+            HEADERS if head.flags & END_STREAM != 0 => self.pass(0),
+            RST_STREAM => {
+                let [.., a, b, c, d] = self.head;
+                self.left -= match u32::from_be_bytes([a, b, c, d]) {
+                    // The client's errors: of protocol, of flow control, of a closed stream, of size.
+                    1 | 3 | 5 | 6 => RESET,
+                    // A stream above the limit gives nothing.
+                    7 => REQUEST,
+                    _ => 0,
+                };
+            }
+            _ => {}
+        }
+        self.skip = HEAD_BYTES + head.length - self.filled;
+        self.filled = 0;
+    }
+
+    /// Gives to the allowance, or takes from it, what a frame that came in is worth.
+    fn charge(&mut self, head: Head) {
+        match head.kind {
+            // It costs a look.
+            DATA if head.is_empty_data() => self.answer(1),
+            // It moves a body on.
+            DATA => {
+                self.pass(head.length);
+                self.give(1 + (head.length / 256) as i64);
+            }
+            HEADERS => self.give(REQUEST),
+            // PRIORITY, which is deprecated and may be ignored.
+            2 => self.answer(2),
+            RST_STREAM => self.left -= RESET,
+            // SETTINGS, PING: each is answered.
+            4 | 6 => self.answer(10),
+            // WINDOW_UPDATE: a reader sends one or two for each frame of DATA that it gets.
+            8 => self.answer(1),
+            // CONTINUATION, GOAWAY, and kinds that nobody knows.
+            _ => self.left -= 5,
+        }
+    }
+
+    /// A frame of DATA with so many bytes was passed, in either direction.
+    fn pass(&mut self, length: usize) {
+        self.earned = (self.earned + PER_FRAME + PER_BYTE * length as i64).min(EARNED);
+    }
+
+    /// Takes what a frame costs that answers such frames.
+    fn answer(&mut self, cost: i64) {
+        let paid = cost.min(self.earned);
+        self.earned -= paid;
+        self.left -= cost - paid;
+    }
+
+    fn give(&mut self, n: i64) {
+        self.left = (self.left + n).min(ALLOWANCE);
     }
 }
 
-/// Whether a frame of `kind` can have `length` bytes (RFC 9113 sections 4.2 and 6).
-fn can_be(kind: u8, flags: u8, length: usize) -> bool {
+/// Whether a frame can have its length (RFC 9113 sections 4.2 and 6).
+fn can_be(head: Head) -> bool {
     const ACK: u8 = 1;
+    let Head { length, kind, flags, .. } = head;
     match kind {
         // PRIORITY.
         2 => length == 5,
@@ -109,36 +199,25 @@ fn can_be(kind: u8, flags: u8, length: usize) -> bool {
     }
 }
 
-/// What a frame gives to the allowance, or takes from it.
-fn price(kind: u8, length: usize) -> i64 {
-    match kind {
-        // DATA moves a body on.
-        0 => 1 + (length / 256) as i64,
-        // HEADERS.
-        1 => 5,
-        // PRIORITY, which is deprecated and may be ignored.
-        2 => -2,
-        // RST_STREAM: with its HEADERS it costs the work of a request.
-        3 => -15,
-        // SETTINGS, PING: each is answered.
-        4 | 6 => -10,
-        // WINDOW_UPDATE: a reader sends one or two for each frame of DATA that it gets.
-        8 => -1,
-        // CONTINUATION.
-        9 => -5,
-        // GOAWAY, and kinds that nobody knows.
-        _ => -5,
-    }
-}
+/// What a request gives.
+const REQUEST: i64 = 5;
+
+/// A reset costs, with its HEADERS, the work of a request.
+const RESET: i64 = 15;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, length: usize) -> Vec<u8> {
-        let mut bytes = (length as u32).to_be_bytes()[1..].to_vec();
-        bytes.extend_from_slice(&[kind, 0, 0, 0, 0, 1]);
-        bytes.resize(HEAD_BYTES + length, 0xff);
+    fn head(kind: u8, length: usize) -> Head {
+        Head { length, kind, flags: 0, stream: 1 }
+    }
+
+    /// A frame as it goes out.
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend_from_slice(&[kind, flags, 0, 0, 0, 1]);
+        bytes.extend_from_slice(payload);
         bytes
     }
 
@@ -146,9 +225,8 @@ mod tests {
     fn frames_until_calm(kinds: &[u8], length: usize, limit: usize) -> usize {
         let now = Instant::now();
         let mut meter = Meter::new(now);
-        meter.follow(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", || now).expect("calm");
         (0..limit)
-            .find(|n| meter.follow(&frame(kinds[n % kinds.len()], length), || now).is_err())
+            .find(|n| meter.received(head(kinds[n % kinds.len()], length), || now).is_err())
             .unwrap_or(limit)
     }
 
@@ -162,6 +240,8 @@ mod tests {
             (&[8], 4, 2010),      // windows opened by a byte
             (&[2], 5, 1010),      // priorities
             (&[0xbe], 1, 410),    // of no known kind
+            (&[0], 0, 2010),      // DATA without a byte
+            (&[1, 0, 3], 4, 690), // rapid reset of requests with a body
         ] {
             let n = frames_until_calm(kinds, length, 10_000);
             assert!(n < most, "{kinds:?} passed {n}");
@@ -190,56 +270,91 @@ mod tests {
             (1, 1 << 20),
             (99, 1 << 23),
         ] {
-            let mut meter = Meter::new(now);
-            meter.follow(&[0; PREFACE_BYTES], || now).expect("calm");
-            let fault = meter.follow(&frame(kind, length)[..HEAD_BYTES], || now);
+            let fault = Meter::new(now).received(head(kind, length), || now);
             assert_eq!(fault, Err(Reason::FRAME_SIZE_ERROR), "{kind} of {length}");
         }
-        let mut meter = Meter::new(now);
-        meter.follow(&[0; PREFACE_BYTES], || now).expect("calm");
-        let acknowledged = [0, 0, 6, 4, 1, 0, 0, 0, 0];
-        assert_eq!(meter.follow(&acknowledged, || now), Err(Reason::FRAME_SIZE_ERROR));
+        let acknowledged = Head { flags: 1, ..head(4, 6) };
+        let fault = Meter::new(now).received(acknowledged, || now);
+        assert_eq!(fault, Err(Reason::FRAME_SIZE_ERROR));
     }
 
     #[test]
-    fn a_long_download_may_open_its_windows() {
+    fn whoever_reads_may_ping_and_open_windows_for_each_message_at_any_pace() {
         let now = Instant::now();
-        let mut meter = Meter::new(now);
-        meter.follow(&[0; PREFACE_BYTES], || now).expect("calm");
-        for n in 0..100_000 {
-            meter.sent(16_384);
-            let windows = [frame(8, 4), frame(8, 4)].concat();
-            assert_eq!(meter.follow(&windows, || now), Ok(()), "{n}");
+        let (ping, window) = (head(6, 8), head(8, 4));
+        // Messages of 8 bytes with the five before each, one by one and many in a frame.
+        for in_a_frame in [1, 100] {
+            let payload = vec![7; 13 * in_a_frame];
+            for at_once in [1, 100] {
+                let mut meter = Meter::new(now);
+                for _ in 0..10_000 / in_a_frame / at_once {
+                    for _ in 0..at_once {
+                        let sent = meter.sent(&frame(DATA, 0, &payload), || now);
+                        assert_eq!(sent, Ok(()));
+                    }
+                    for n in 0..at_once * in_a_frame {
+                        for head in [window, window, ping] {
+                            assert_eq!(meter.received(head, || now), Ok(()), "{n}");
+                        }
+                    }
+                }
+            }
         }
+        // And for each that it sends.
+        let mut meter = Meter::new(now);
+        for n in 0..10_000 {
+            for head in [head(DATA, 13), ping] {
+                assert_eq!(meter.received(head, || now), Ok(()), "{n}");
+            }
+        }
+    }
+
+    #[test]
+    fn streams_reset_for_the_clients_errors_cost_as_much_as_those_that_it_resets() {
+        let now = Instant::now();
+        let served = |code: u32| {
+            let mut meter = Meter::new(now);
+            let reset = frame(RST_STREAM, 0, &code.to_be_bytes());
+            (0..1000)
+                .find(|_| {
+                    let fault = meter.received(head(HEADERS, 40), || now).is_err();
+                    // In pieces of any size; also where nothing more comes in.
+                    let mut pieces = reset.chunks(5);
+                    fault | pieces.any(|piece| meter.sent(piece, || now).is_err())
+                })
+                .unwrap_or(1000)
+        };
+        // INTERNAL_ERROR and REFUSED_STREAM are not the client's.
+        assert_eq!((served(2), served(7)), (1000, 1000));
+        assert!((150..250).contains(&served(1)), "{}", served(1));
     }
 
     #[test]
     fn time_gives_back() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
-        meter.follow(&[0; PREFACE_BYTES], || start).expect("calm");
         for n in 0..100_000 {
             // Ten pings a second are no flood.
             let now = start + Duration::from_millis(100 * n);
-            assert_eq!(meter.follow(&frame(6, 8), || now), Ok(()), "ping {n}");
+            assert_eq!(meter.received(head(6, 8), || now), Ok(()), "ping {n}");
         }
     }
 
     #[test]
-    fn how_bytes_arrive_makes_no_difference() {
+    fn how_bytes_leave_makes_no_difference() {
         let now = Instant::now();
-        let mut wire = vec![0; PREFACE_BYTES];
-        for (kind, length) in [(4, 600), (1, 100), (0, 9000), (8, 4), (3, 4), (6, 8), (99, 7)] {
-            wire.extend_from_slice(&frame(kind, length));
-        }
+        let wire: Vec<u8> =
+            [(4, 0, 600), (1, 4, 100), (0, 0, 900), (1, 5, 40), (3, 0, 4), (0, 1, 0)]
+                .iter()
+                .flat_map(|&(kind, flags, length)| frame(kind, flags, &vec![0; length]))
+                .collect();
         let mut whole = Meter::new(now);
-        whole.follow(&wire, || now).expect("calm");
+        whole.sent(&wire, || now).expect("calm");
+        assert_eq!(whole.earned, 3 * PER_FRAME + 900 * PER_BYTE);
         for step in [1, 2, 7, 10, 100] {
             let mut pieces = Meter::new(now);
-            for piece in wire.chunks(step) {
-                pieces.follow(piece, || now).expect("calm");
-            }
-            assert_eq!((pieces.left, pieces.skip, pieces.filled), (whole.left, 0, 0), "{step}");
+            wire.chunks(step).for_each(|piece| pieces.sent(piece, || now).expect("calm"));
+            assert_eq!((pieces.earned, pieces.skip, pieces.filled), (whole.earned, 0, 0), "{step}");
         }
     }
 }

@@ -11,6 +11,9 @@ mod connection;
 mod flow;
 mod lease;
 mod meter;
+mod screen;
+mod sieve;
+mod silence;
 mod text;
 
 pub(super) use answering::Answering;

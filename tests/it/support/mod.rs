@@ -10,6 +10,7 @@ pub(crate) mod origin;
 pub(crate) mod patient;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod raw_origin;
 pub(crate) mod task;
 pub(crate) mod wire;
 

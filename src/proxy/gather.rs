@@ -1,0 +1,37 @@
+//! Takes a body that is here whole in with its head, so that the request can be sent again.
+//!
+//! Only requests on their way to a stream need that: there an endpoint can say that it did nothing of a
+//! request, whatever its method.
+
+use std::task::{Context, Poll, Waker};
+
+use super::{body::Framing, buffer::Buffer, connection::Client};
+
+/// Puts the body behind the head in `out` if all of it has come and fits there. Returns its length.
+#[inline(never)]
+pub(super) fn gather(client: &mut Client, framing: Framing, out: &mut Buffer) -> Option<usize> {
+    let length = match framing {
+        Framing::Length(length) => Some(usize::try_from(length).ok()?),
+        Framing::UntilClose => None,
+        Framing::Chunked => return None,
+    };
+    // Whoever relays what does not come at once asks again, and is woken.
+    let mut cx = Context::from_waker(Waker::noop());
+    let whole = loop {
+        let read = client.inbox.len();
+        match length {
+            Some(length) if length > out.space() => return None,
+            Some(length) if length <= read => break length,
+            _ if read > out.space() || client.inbox.space() == 0 => return None,
+            _ => {}
+        }
+        match client.inbox.poll_fill(&mut cx, &mut client.stream) {
+            Poll::Ready(Ok(0)) if length.is_none() => break read,
+            Poll::Ready(Ok(n)) if n > 0 => {}
+            _ => return None,
+        }
+    };
+    out.put(&client.inbox.data()[..whole]);
+    client.inbox.consume(whole);
+    Some(whole)
+}

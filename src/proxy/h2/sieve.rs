@@ -1,0 +1,498 @@
+//! What is taken out of a peer's frames before the crate sees them.
+//!
+//! DATA without a byte and without an end says nothing, and is legal (RFC 9113 section 6.1). The crate
+//! ends a connection for the hundred-and-first in its life, but connections live for days, and some
+//! servers and proxies send one per message. So it never sees them; what they cost is the meter's affair.
+//!
+//! Header blocks are screened for malformed fields (`screen.rs`), which must not end a connection either.
+//!
+//! Frames are followed in the place they were read to. Only a frame that has to be seen whole, and is not,
+//! is held back, and what comes behind it until it is.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use h2::Reason;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::screen::Screen;
+
+const HEAD_BYTES: usize = 9;
+
+/// Largest payload of a frame, as it is without a setting that says otherwise.
+const LARGEST: usize = 16_384;
+
+/// Most frames, and bytes, of a header block that is held back until it is whole. The crate has less patience.
+const MOST_FRAMES: usize = 32;
+const MOST_HELD: usize = 128 * 1024;
+
+/// Bytes read at once behind a frame that is held back.
+const PIECE_BYTES: usize = 2048;
+
+/// With less space than this, frames are not read into their place.
+const LEAST_SPACE: usize = 64;
+
+/// Kinds of frames (RFC 9113 section 6).
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PUSH_PROMISE: u8 = 5;
+pub(super) const CONTINUATION: u8 = 9;
+
+/// Flags of them.
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+
+/// The head of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) length: usize,
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+}
+
+impl Head {
+    pub(super) fn read(bytes: &[u8; HEAD_BYTES]) -> Self {
+        let [a, b, c, kind, flags, s0, s1, s2, s3] = *bytes;
+        Self {
+            length: u32::from_be_bytes([0, a, b, c]) as usize,
+            kind,
+            flags,
+            stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
+        }
+    }
+
+    /// Whether it is DATA that says nothing.
+    pub(super) fn is_empty_data(&self) -> bool {
+        let Self { length, kind, flags, stream } = *self;
+        kind == DATA && length == 0 && flags & (END_STREAM | PADDED) == 0 && stream != 0
+    }
+}
+
+/// Is shown each frame that comes, and each byte that goes.
+pub(super) trait Watch {
+    /// A frame came; why the connection must end, if so.
+    fn received(&mut self, _head: Head) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    /// `bytes` went out.
+    fn sent(&mut self, _bytes: &[u8]) {}
+
+    /// The connection must end for `fault`, and nothing more is read from it.
+    fn fail(&mut self, _fault: Reason) {}
+}
+
+/// Nobody looks: endpoints are trusted.
+impl Watch for () {}
+
+/// Follows frames, and takes some out.
+#[derive(Debug, Default)]
+pub(super) struct Sieve {
+    /// Bytes that pass as they are: the rest of a payload.
+    pass: usize,
+    /// A header block goes on, between whose frames no other may be (RFC 9113 section 6.2).
+    in_block: bool,
+    /// Highest stream that a peer has opened.
+    highest: u32,
+    /// What cannot be judged before more has come, or is judged already.
+    held: Vec<u8>,
+    judged: bool,
+    /// Bytes of it that there must be to go on.
+    needs: usize,
+    /// Screens header blocks, for as long as it knows the dynamic table.
+    screen: Option<Screen>,
+    /// What is followed are answers.
+    answers: bool,
+    /// Why nothing more passes.
+    fault: Option<Reason>,
+}
+
+impl Sieve {
+    /// A sieve for what a client sends. The first `pass` bytes are no frames.
+    pub(super) fn new(pass: usize) -> Self {
+        Self { pass, screen: Some(Screen::default()), ..Self::default() }
+    }
+
+    /// A sieve for what an endpoint sends, on streams that were opened here.
+    pub(super) fn for_answers() -> Self {
+        Self { highest: u32::MAX, answers: true, ..Self::new(0) }
+    }
+
+    /// Moves what passes of `bytes` to its front, and returns the length; the rest is dropped, or held.
+    fn sift(&mut self, bytes: &mut [u8], watch: &mut impl Watch) -> usize {
+        let (mut at, mut kept) = (0, 0);
+        while at < bytes.len() {
+            if self.pass == 0 {
+                let Some(head) = bytes[at..].first_chunk() else {
+                    self.needs = HEAD_BYTES;
+                    self.held.extend_from_slice(&bytes[at..]);
+                    break;
+                };
+                let head = Head::read(head);
+                if head.kind == HEADERS
+                    && let Some(screen) = &mut self.screen
+                {
+                    let rest = &bytes[at..];
+                    match block_end(rest) {
+                        Block::Whole(end) => {
+                            let trailers = !self.answers && head.stream <= self.highest;
+                            if let Some(screened) = screened(screen, &rest[..end], trailers) {
+                                self.fault = watch.received(head).err();
+                                self.highest = self.highest.max(head.stream);
+                                self.pass = screened.len();
+                                self.held = screened;
+                                self.held.extend_from_slice(&rest[end..]);
+                                (self.judged, self.needs) = (true, 0);
+                                break;
+                            }
+                        }
+                        Block::Needs(bytes) if bytes <= MOST_HELD => {
+                            self.needs = bytes;
+                            self.held.extend_from_slice(rest);
+                            break;
+                        }
+                        // An error, of which the crate tells.
+                        _ => self.screen = None,
+                    }
+                }
+                self.fault = watch.received(head).err();
+                if self.fault.is_some() {
+                    break;
+                }
+                let idle = self.is_idle(head);
+                self.note(head);
+                if idle {
+                    at += HEAD_BYTES;
+                    continue;
+                }
+                self.pass = HEAD_BYTES + head.length;
+            }
+            let n = self.pass.min(bytes.len() - at);
+            if kept < at {
+                bytes.copy_within(at..at + n, kept);
+            }
+            self.pass -= n;
+            (at, kept) = (at + n, kept + n);
+        }
+        kept
+    }
+
+    /// Whether a frame says nothing where it stands. Elsewhere it is an error, of which the crate tells.
+    fn is_idle(&self, head: Head) -> bool {
+        head.is_empty_data() && !self.in_block && head.stream <= self.highest
+    }
+
+    fn note(&mut self, head: Head) {
+        match head.kind {
+            HEADERS | PUSH_PROMISE => {
+                self.in_block = head.flags & END_HEADERS == 0;
+                self.highest = self.highest.max(head.stream);
+            }
+            CONTINUATION => self.in_block = head.flags & END_HEADERS == 0,
+            _ => {}
+        }
+    }
+}
+
+/// The frames of a header block.
+enum Block {
+    /// All of them have come, and have so many bytes.
+    Whole(usize),
+    /// There must be so many bytes to know more.
+    Needs(usize),
+    /// Another frame is among them, one is too large, or there are too many.
+    Broken,
+}
+
+/// How far the header block goes whose frames begin `bytes`.
+fn block_end(bytes: &[u8]) -> Block {
+    let mut end = 0;
+    for n in 0..MOST_FRAMES {
+        let Some(head) = bytes.get(end..).and_then(|rest| rest.first_chunk()) else {
+            return Block::Needs(end + HEAD_BYTES);
+        };
+        let head = Head::read(head);
+        if head.length > LARGEST || n > 0 && head.kind != CONTINUATION {
+            return Block::Broken;
+        }
+        end += HEAD_BYTES + head.length;
+        if head.flags & END_HEADERS != 0 {
+            return if end > bytes.len() { Block::Needs(end) } else { Block::Whole(end) };
+        }
+    }
+    Block::Broken
+}
+
+/// The frames of a header block as the crate is to see them, if a field in `frames` is malformed.
+fn screened(screen: &mut Screen, frames: &[u8], trailers: bool) -> Option<Vec<u8>> {
+    let first = Head::read(frames.first_chunk()?);
+    let payload = &frames[HEAD_BYTES..HEAD_BYTES + first.length];
+    let is = |flag| first.flags & flag != 0;
+    let padding = if is(PADDED) { 1 + usize::from(*payload.first()?) } else { 0 };
+    let start = usize::from(is(PADDED)) + if is(PRIORITY) { 5 } else { 0 };
+    let end = (payload.len() + usize::from(is(PADDED))).checked_sub(padding)?;
+    let fragment = payload.get(start..end)?;
+    let block = match HEAD_BYTES + first.length {
+        all if all == frames.len() => screen.screen(fragment, trailers)?,
+        mut at => {
+            let mut block = fragment.to_vec();
+            while let Some(head) = frames[at..].first_chunk().map(Head::read) {
+                at += HEAD_BYTES;
+                block.extend_from_slice(&frames[at..at + head.length]);
+                at += head.length;
+            }
+            screen.screen(&block, trailers)?
+        }
+    };
+    let mut written = Vec::with_capacity(block.len() + HEAD_BYTES);
+    let pieces = block.len().div_ceil(LARGEST);
+    for (n, piece) in block.chunks(LARGEST).enumerate() {
+        let kind = if n == 0 { HEADERS } else { CONTINUATION };
+        let last = if n + 1 == pieces { END_HEADERS } else { 0 };
+        let flags = last | if n == 0 { first.flags & END_STREAM } else { 0 };
+        written.extend_from_slice(&(piece.len() as u32).to_be_bytes()[1..]);
+        written.extend_from_slice(&[kind, flags]);
+        written.extend_from_slice(&first.stream.to_be_bytes());
+        written.extend_from_slice(piece);
+    }
+    Some(written)
+}
+
+/// A connection whose frames go through a sieve, below the crate.
+pub(super) struct Sifted<S, W> {
+    below: S,
+    watch: W,
+    sieve: Sieve,
+    /// What passed and was not read yet.
+    passed: Vec<u8>,
+    failed: bool,
+}
+
+impl<S, W> Sifted<S, W> {
+    pub(super) fn new(below: S, watch: W, sieve: Sieve) -> Self {
+        Self { below, watch, sieve, passed: Vec::new(), failed: false }
+    }
+}
+
+impl<S: AsyncRead + Unpin, W: Watch> Sifted<S, W> {
+    /// Reads into `into` what passes of what comes next; ready without a byte at the end.
+    fn poll_in_place(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        loop {
+            ready!(Pin::new(&mut self.below).poll_read(cx, into))?;
+            let fresh = &mut into.filled_mut()[before..];
+            if fresh.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let kept = self.sieve.sift(fresh, &mut self.watch);
+            into.set_filled(before + kept);
+            if kept > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(fault) = self.sieve.fault {
+                return self.fail(fault);
+            }
+            if !self.sieve.held.is_empty() {
+                return self.poll_behind_held(cx, into);
+            }
+        }
+    }
+
+    /// Likewise, where a part of a frame is held back, or there is little space.
+    #[cold]
+    fn poll_behind_held(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.passed.is_empty() {
+            if let Some(fault) = self.sieve.fault {
+                return self.fail(fault);
+            }
+            let (mut piece, judged) = ([0; PIECE_BYTES], std::mem::take(&mut self.sieve.judged));
+            let mut piece = ReadBuf::new(&mut piece);
+            if !judged {
+                ready!(Pin::new(&mut self.below).poll_read(cx, &mut piece))?;
+            }
+            self.sieve.held.extend_from_slice(piece.filled());
+            let ended = !judged && piece.filled().is_empty();
+            if !ended && self.sieve.held.len() < self.sieve.needs {
+                continue;
+            }
+            let mut bytes = std::mem::take(&mut self.sieve.held);
+            if ended {
+                // A cut frame, of which the crate tells.
+                self.passed = bytes;
+                break;
+            }
+            let kept = self.sieve.sift(&mut bytes, &mut self.watch);
+            bytes.truncate(kept);
+            self.passed = bytes;
+        }
+        self.hand_over(into);
+        Poll::Ready(Ok(()))
+    }
+
+    fn hand_over(&mut self, into: &mut ReadBuf<'_>) {
+        let n = self.passed.len().min(into.remaining());
+        into.put_slice(&self.passed[..n]);
+        self.passed.drain(..n);
+    }
+
+    fn fail(&mut self, fault: Reason) -> Poll<io::Result<()>> {
+        self.failed = true;
+        self.watch.fail(fault);
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + Unpin, W: Watch + Unpin> AsyncRead for Sifted<S, W> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.failed {
+            // Who shares the waker asks for the fault.
+            return Poll::Pending;
+        }
+        if !this.passed.is_empty() {
+            this.hand_over(into);
+            return Poll::Ready(Ok(()));
+        }
+        let in_place = this.sieve.held.is_empty() && this.sieve.fault.is_none();
+        match in_place && into.remaining() >= LEAST_SPACE {
+            true => this.poll_in_place(cx, into),
+            false => this.poll_behind_held(cx, into),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin, W: Watch + Unpin> AsyncWrite for Sifted<S, W> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.below).poll_write(cx, data))?;
+        this.watch.sent(&data[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().below).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().below).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend_from_slice(&[kind, flags]);
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[derive(Default)]
+    struct Count(usize);
+
+    impl Watch for Count {
+        fn received(&mut self, _: Head) -> Result<(), Reason> {
+            self.0 += 1;
+            Ok(())
+        }
+    }
+
+    /// What of `wire` passes, in pieces of `step` bytes read into as little space as `space`, and the number
+    /// of frames seen.
+    async fn sifted(wire: &[u8], step: usize, space: usize) -> (Vec<u8>, usize) {
+        let (mut far, near) = duplex(step);
+        let wire = wire.to_vec();
+        let sending = tokio::spawn(async move { far.write_all(&wire).await });
+        let mut near = Sifted::new(near, Count::default(), Sieve::new(2));
+        let (mut passed, mut into) = (Vec::new(), vec![0; space]);
+        loop {
+            match near.read(&mut into).await.expect("open") {
+                0 => break,
+                n => passed.extend_from_slice(&into[..n]),
+            }
+        }
+        sending.await.expect("no panic").expect("sent");
+        (passed, near.watch.0)
+    }
+
+    #[tokio::test]
+    async fn only_what_says_nothing_is_taken_out_however_it_comes() {
+        let (head, empty) = ([0x82, 0x86, 0x84], frame(DATA, 0, 1, &[]));
+        let long = frame(DATA, 0, 1, &[7; 5000]);
+        let keep = [
+            b"PR".to_vec(),
+            // Of a stream that is not open.
+            empty.clone(),
+            frame(HEADERS, 0, 1, &head[..1]),
+            frame(CONTINUATION, END_HEADERS, 1, &head[1..]),
+            long.clone(),
+            frame(DATA, 0, 1, b"x"),
+            frame(DATA, PADDED, 1, &[0]),
+            frame(DATA, END_STREAM, 1, &[]),
+            frame(6, 0, 0, &[0; 8]),
+            b"\0\0\x05cut".to_vec(),
+        ];
+        let mut wire = keep[..4].concat();
+        for piece in &keep[4..] {
+            wire.extend_from_slice(&empty.repeat(3));
+            wire.extend_from_slice(piece);
+        }
+        for step in [1, 3, 10, 100, 8000] {
+            for space in [1, 9, 100, 10_000] {
+                let (passed, frames) = sifted(&wire, step, space).await;
+                assert!(passed == keep.concat(), "{step} {space}: {} bytes", passed.len());
+                assert_eq!(frames, 8 + 18, "{step} {space}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_malformed_block_is_replaced_in_its_place() {
+        let bad = [&[0x82, 0x86, 0x84, 0, 1][..], b"X", &[1, b'1']].concat();
+        let (next, end) = (frame(HEADERS, 5, 3, &[0x82, 0x86, 0x84]), frame(6, 0, 0, &[0; 8]));
+        let padded = [&[4][..], &[0; 5], &bad, &[0; 4]].concat();
+        for block in [
+            frame(HEADERS, END_STREAM | END_HEADERS, 1, &bad),
+            frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 1, &padded),
+            [
+                frame(HEADERS, END_STREAM, 1, &bad[..4]),
+                frame(CONTINUATION, END_HEADERS, 1, &bad[4..]),
+            ]
+            .concat(),
+        ] {
+            let wire = [b"PR".to_vec(), block, next.clone(), end.clone()].concat();
+            let malformed = frame(HEADERS, 5, 1, &[0x82, 0x86, 0x84, 0x84, 0x84]);
+            let expected = [b"PR".to_vec(), malformed, next.clone(), end.clone()].concat();
+            for step in [1, 7, 1000] {
+                assert_eq!(sifted(&wire, step, 100).await.0, expected, "{step}");
+            }
+        }
+    }
+}
