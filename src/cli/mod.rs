@@ -163,6 +163,13 @@ fn say(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
+/// The same of what an endpoint answered, as one JSON object.
+fn say_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(answer);
+    say(&text.map_err(|error| Failure::new(Exit::Fault, error))?);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -225,7 +225,8 @@ fn addresses(app: &App) -> String {
 }
 
 fn summary(app: &App) -> String {
-    let bad = app.observatory().controller().reloads().error.is_some();
+    let controller = app.observatory().controller();
+    let bad = controller.reloads().error.is_some() || !controller.stand_ins().is_empty();
     let last = if bad { "; the last reload was refused, see the log" } else { "" };
     format!("serving on {}{last}", addresses(app))
 }

@@ -133,7 +133,11 @@ fn a_service_is_shown_as_the_contract_says() {
     assert_eq!((answer.status, &*answer.fields["etag"]), (200, "\"1\""));
     let service = answer.json();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&service), ["baseline", "generation", "name", "verdicts", "versions"]);
+    assert_eq!(
+        keys(&service),
+        ["available", "baseline", "generation", "name", "verdicts", "versions", "weights_refused"]
+    );
+    assert_eq!((&service["available"], &service["weights_refused"]), (&json!(true), &Value::Null));
     assert_eq!(service["verdicts"], json!([]));
     let version = &service["versions"][0];
     assert_eq!((&version["name"], &version["state"]), (&json!("v41"), &json!("serving")));
@@ -170,12 +174,14 @@ fn weights_change_and_the_answer_tells_what_did() {
     let expected = json!({
         "generation": 2, "service": "game-api", "dry_run": false,
         "before": {"v41": 95.0, "v42": 5.0}, "after": {"v41": 90.0, "v42": 10.0},
+        "shares": { "before": {"v41": 0.95, "v42": 0.05}, "after": {"v41": 0.9, "v42": 0.1} },
+        "ejected": [],
     });
     assert_eq!(done.json(), expected);
     assert_eq!(get(admin, "/v1/services/game-api").json()["versions"][1]["share"], 0.1);
 
-    // A version that is not named gets nothing.
-    let all = put(admin, WEIGHTS, "", &json!({"weights": {"v42": 1}}));
+    // A version that is not named gets nothing, if that is said.
+    let all = put(admin, WEIGHTS, "", &json!({"weights": {"v42": 1}, "only": true}));
     assert_eq!(all.json()["after"], json!({"v41": 0.0, "v42": 1.0}));
     assert_eq!(get(admin, "/v1/services/game-api").json()["versions"][0]["state"], "idle");
     let overrides = &get(admin, "/v1/status").json()["overrides"];
@@ -197,6 +203,16 @@ fn what_is_wrong_is_a_problem_at_its_field() {
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": -1}}"#), at(422, "weights.v41"));
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": 0}}"#), at(422, "weights"));
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {}}"#), at(422, "weights"));
+    assert_eq!(refused(WEIGHTS, "", good), at(422, "weights"));
+    assert_eq!(
+        refused(WEIGHTS, "", r#"{"weights": {"v41": "60%", "v42": 1}}"#),
+        at(422, "weights")
+    );
+    assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": "101%"}}"#), at(422, "weights.v41"));
+    assert_eq!(
+        refused(WEIGHTS, "", r#"{"weights": {"v41": "1%"}, "only": true}"#),
+        at(422, "only")
+    );
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": 1}, "x": 1}"#), at(422, "x"));
     assert_eq!(refused(WEIGHTS, "", "{"), at(400, ""));
     assert_eq!(refused(WEIGHTS, "Content-Type: text/plain\r\n", good), at(415, "Content-Type"));
@@ -253,7 +269,7 @@ fn with_tokens_everything_but_the_probes_needs_one() {
         let answer = get(admin, path);
         assert_eq!((answer.problem().0, &*answer.fields["www-authenticate"]), (401, "Bearer"));
     }
-    let change = json!({"weights": {"v42": 1}});
+    let change = json!({"weights": {"v42": "1%"}});
     assert_eq!(put(admin, WEIGHTS, "Authorization: Bearer wrong\r\n", &change).status, 401);
     let token = format!("Authorization: Bearer {secret}\r\n");
     assert_eq!(put(admin, WEIGHTS, &token, &change).status, 200);

@@ -29,6 +29,7 @@ mod players;
 mod process;
 mod reload;
 mod routing;
+mod served;
 mod shutdown;
 mod soak;
 mod split;
