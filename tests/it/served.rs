@@ -237,6 +237,32 @@ fn who_has_no_address_for_any_service_is_not_ready() {
     assert_eq!(page(&proxy, "/healthz").0, 200);
 }
 
+/// A region that a rule sends to the canary went on meeting what everybody else was saved from.
+#[test]
+fn an_ejected_version_serves_nobody_by_rule_or_route_unless_they_say_so() {
+    let origins = origins();
+    let stage = |on_eject: &str| {
+        let rule = format!("{{ match: {{ headers: {{ x-tester: me }} }}, version: v2{on_eject} }}");
+        let builder = two_versions(&origins).service("weights: { v1: 1 }");
+        let builder = builder.service(&format!("rules: [ {rule} ]")).route("name: all");
+        builder.route(&format!("match: {{ path: /canary/* }}, version: v2{on_eject}")).start()
+    };
+    for (on_eject, during) in [("", "v1"), (", on_eject: move", "v1"), (", on_eject: keep", "v2")] {
+        let proxy = stage(on_eject);
+        let mut client = proxy.connect();
+        let mut by_both = || {
+            let by_rule = client.get("/").header("x-tester", "me").send().text().to_owned();
+            (by_rule, client.get("/canary/x").send().text().to_owned())
+        };
+        let both = |version: &str| (version.to_owned(), version.to_owned());
+        assert_eq!(by_both(), both("v2"));
+        assert_eq!(eject(&proxy, "v2").0, 200);
+        assert_eq!(by_both(), both(during), "{on_eject}");
+        assert_eq!(reinstate(&proxy, "v2").0, 200);
+        assert_eq!(by_both(), both("v2"));
+    }
+}
+
 #[test]
 fn who_ejected_what_when_and_why_is_known_after_a_takeover_too() {
     let origins = origins();

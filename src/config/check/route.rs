@@ -97,6 +97,10 @@ fn target(route: &Route, config: &Config, path: &FieldPath, found: &mut Vec<Find
     if let Some(message) = no_such("service", &route.service, &config.services) {
         found.push(Finding::new(path.key("service"), message));
     }
+    if route.on_eject.is_some() && route.version.is_none() {
+        let message = "it is about the version of the route, which has none; write `version`, or leave it out";
+        found.push(Finding::of_name(path.key("on_eject"), message));
+    }
     let Some(service) = config.services.get(&route.service) else { return };
     if let Some(version) = &route.version
         && let Some(message) = no_such("version", version, &service.versions)
