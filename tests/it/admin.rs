@@ -348,3 +348,45 @@ fn slow_clients_hold_a_bounded_number_of_places() {
     assert!(tries.any(|status| status == 200));
     app.shutdown();
 }
+
+/// More connections than the admin endpoint keeps, of those that it keeps for anybody.
+const STRANGERS: usize = 300;
+
+/// 256 connections that asked for nothing held all places, and Kubernetes killed the process for it.
+#[test]
+fn strangers_lock_out_neither_probes_nor_operators() {
+    let secret = "0123456789abcdef";
+    let app = start(vec![AdminToken { name: "ops".to_owned(), secret: secret.to_owned() }]);
+    let admin = app.admin.unwrap();
+    let token = format!("Authorization: Bearer {secret}\r\n");
+    let begin = |text: &str| {
+        let mut stream = TcpStream::connect(admin).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    };
+    let status = |stream: &mut TcpStream, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\n{token}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while !answer.ends_with(b"\"last_error\":null}}") {
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "the operator's connection ended");
+            answer.extend_from_slice(&buffer[..count]);
+        }
+        answer.starts_with(b"HTTP/1.1 200 OK\r\n")
+    };
+    let mut operator = begin("");
+    assert!(status(&mut operator, "/v1/status"));
+    let whole = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    for stranger in [String::new(), "GET /hea".to_owned(), whole.to_owned(), whole.repeat(50)] {
+        let held: Vec<TcpStream> = (0..STRANGERS).map(|_| begin(&stranger)).collect();
+        assert_eq!(get(admin, "/healthz").status, 200, "{stranger:?}");
+        assert_eq!(get(admin, "/readyz").status, 200, "{stranger:?}");
+        assert_eq!(send(admin, "GET /metrics", &token, "").status, 200, "{stranger:?}");
+        // Who sent a token keeps the connection.
+        assert!(status(&mut operator, "/v1/status"), "{stranger:?}");
+        drop(held);
+    }
+    app.shutdown();
+}
