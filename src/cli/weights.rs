@@ -116,7 +116,7 @@ fn each_once(weights: &[(String, NewWeight)]) -> Result<IndexMap<String, NewWeig
     for (version, weight) in weights {
         if all.insert(version.clone(), *weight).is_some() {
             let message = format!("`{version}` stands twice; name it once");
-            return Err(Failure::new(Exit::Usage, message));
+            return Err(Failure::new(Exit::Arguments, message));
         }
     }
     Ok(all)
@@ -146,7 +146,7 @@ mod tests {
             assert!(assignment(wrong).is_err(), "{wrong}");
         }
         let twice = [("v41".to_owned(), number(1.0)), ("v41".to_owned(), number(2.0))];
-        assert_eq!(each_once(&twice).unwrap_err().exit, Exit::Usage);
+        assert_eq!(each_once(&twice).unwrap_err().exit, Exit::Arguments);
     }
 
     #[test]
