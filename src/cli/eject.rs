@@ -103,7 +103,8 @@ pub(super) fn still_ejected(service: &str, ejected: &[Ejected]) -> String {
     let each = ejected.iter().map(|Ejected { version, ejection }| {
         let since = since(ejection);
         format!(
-            "\n{version} is ejected {since}; `tidegate reinstate {service} {version}` takes it back in"
+            "\n{version} is ejected {since}; `tidegate reinstate {service} {version}` takes it \
+             back in"
         )
     });
     each.collect()

@@ -91,8 +91,8 @@ impl WeightsRequest {
             (_, true, only) => Ok(Asked::Weights { weights, only }),
             (true, false, false) => Ok(Asked::Shares(shares)),
             (true, false, true) => {
-                let why = "shares are of all players, so there is nothing that is `only` theirs; leave \
-                           `only` out, or write 100%";
+                let why = "shares are of all players, so `only` says nothing; leave it out, or \
+                           write 100%";
                 Err(("only", why))
             }
             (false, false, _) => {

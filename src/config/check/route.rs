@@ -98,7 +98,8 @@ fn target(route: &Route, config: &Config, path: &FieldPath, found: &mut Vec<Find
         found.push(Finding::new(path.key("service"), message));
     }
     if route.on_eject.is_some() && route.version.is_none() {
-        let message = "it is about the version of the route, which has none; write `version`, or leave it out";
+        let message =
+            "the route has no version that may be ejected; write `version`, or leave it out";
         found.push(Finding::of_name(path.key("on_eject"), message));
     }
     let Some(service) = config.services.get(&route.service) else { return };

@@ -33,8 +33,8 @@ fn shared_endpoints(service: &Service, path: &FieldPath, found: &mut Vec<Finding
             let other = *first.entry(endpoint.to_string()).or_insert(name);
             if other != name {
                 let message = format!(
-                    "`{endpoint}` is an endpoint of `{other}` too, so players of both get the same release; \
-                     write the version's own endpoint"
+                    "`{endpoint}` is an endpoint of `{other}` too, so players of both get the same \
+                     release; write the version's own endpoint"
                 );
                 let path = path.key("versions").key(name).key("endpoints").index(index);
                 found.push(Finding::new(path, message));
@@ -59,9 +59,9 @@ fn not_compared(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
 
 fn addresses_only(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
     if service.cohort.key == [KeySource::ClientIp] {
-        let message = "players are told apart by the client's address alone: all behind one address get the \
-                       same version, and whoever changes networks may change versions; write \
-                       `cohort: { key: [ header:x-player-id ] }`";
+        let message = "players are told apart by the client's address alone: all behind one \
+                       address get the same version, and whoever changes networks may change \
+                       versions; write `cohort: { key: [ header:x-player-id ] }`";
         found.push(Finding::of_name(path.clone(), message));
     }
 }
@@ -90,8 +90,8 @@ fn never_reached(config: &Config, found: &mut Vec<Finding>) {
                 format!("`{}` ({})", routes.index(first), config.routes[first].label())
             });
             let message = format!(
-                "this route is never reached: {} matches all its requests, and is asked first; write it above, \
-                 or drop it",
+                "this route is never reached: {} matches all its requests, and is asked first; \
+                 write it above, or drop it",
                 names.collect::<Vec<_>>().join(" or ")
             );
             found.push(Finding::new(routes.index(index), message));
@@ -163,10 +163,9 @@ mod tests {
     #[test]
     fn a_route_behind_one_that_matches_all_its_requests_is_never_reached() {
         let of = |first: &str, second: &str| {
-            let routes = format!(
-                "[ {{ service: s, name: a, match: {{ {first} }} }}, {{ service: s, name: b, match: {{ {second} }} }} ]"
-            );
-            told(GOOD, &routes)
+            let route =
+                |name, matches| format!("{{ service: s, name: {name}, match: {{ {matches} }} }}");
+            told(GOOD, &format!("[ {}, {} ]", route("a", first), route("b", second)))
         };
         for (first, second) in [
             ("headers: { x: [ '1', '2' ] }", "headers: { X: '1' }"),

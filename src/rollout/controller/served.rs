@@ -140,8 +140,8 @@ impl Controller {
         let versions: Vec<&String> = with_weight.map(|(version, _)| version).collect();
         let each = versions.iter().map(|version| match self.ejection(service, version) {
             Some(ejection) => format!(
-                "`{version}` is ejected since {ejection}; `tidegate reinstate {service} {version}`, or \
-                 POST /v1/services/{service}/reinstate, takes it back in"
+                "`{version}` is ejected since {ejection}; `tidegate reinstate {service} {version}`, \
+                 or POST /v1/services/{service}/reinstate, takes it back in"
             ),
             None => {
                 let known = snapshot.service(service).and_then(|s| s.version(version));

@@ -76,8 +76,8 @@ fn of_shares(
     if rest > 0.0 && of_others <= 0.0 {
         let (all, rest) = (percent(named), percent(rest));
         return Err(format!(
-            "the shares add up to {all}, and no other version has weight to take the other {rest}; name \
-             the version that takes it"
+            "the shares add up to {all}, and no other version has weight to take the other \
+             {rest}; name the version that takes it"
         ));
     }
     let named = shares.iter().map(|(version, share)| (version, share.0));
@@ -195,7 +195,8 @@ mod tests {
             others in prop::collection::vec(1e-3_f64..1e6, 1..5),
         ) {
             let named: Vec<String> = (0..others.len()).map(|n| format!("v{n}")).collect();
-            let each: Vec<_> = named.iter().map(String::as_str).zip(others.iter().copied()).collect();
+            let names = named.iter().map(String::as_str);
+            let each: Vec<_> = names.zip(others.iter().copied()).collect();
             let after = shares(&[("canary", asked)]).weights(&weights(&each)).expect("good");
             let sum: f64 = after.values().map(|w| w.value()).sum();
             prop_assert!((sum - 100.0).abs() < 1e-6, "{}", sum);
