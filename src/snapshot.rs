@@ -27,7 +27,7 @@ use crate::{
     config::{
         Config,
         pattern::{EndpointHost, Segment},
-        schema,
+        schema::{self, OnEject},
         units::{Share, Weight},
     },
     registry::{
@@ -193,6 +193,8 @@ pub struct Route {
     pub service: u32,
     /// The version that serves all its requests, ahead of rules and split.
     pub version: Option<u16>,
+    /// That version serves them while it is ejected, too.
+    pub keeps_ejected: bool,
     /// Longest time to the head of the answer.
     pub timeout: Duration,
     /// Protocols that a client may go on in.
@@ -216,7 +218,7 @@ pub struct Service {
     pub baseline: u16,
     /// How players are told apart.
     pub cohort: Cohort,
-    /// Ahead of the split.
+    /// Ahead of the split; none of a version that is ejected, unless the rule keeps to it.
     pub rules: Box<[Rule]>,
     /// Which version a player gets.
     pub split: Split,
@@ -247,7 +249,7 @@ pub struct Version {
     pub name: Box<str>,
     /// Its weight in force.
     pub weight: Weight,
-    /// Gets nobody, whatever its weight.
+    /// Gets nobody, whatever its weight, but for rules and routes that keep to it.
     pub ejected: bool,
     /// Gets nobody, whatever its weight, since none of its endpoints serves.
     pub unserved: bool,
@@ -376,11 +378,15 @@ impl Service {
             None => Compared::compile(name, service, sources.config, &versions, registry),
         };
         let index = |wanted: &str| service.versions.get_index_of(wanted).unwrap_or(0) as u16;
+        let applies = |rule: &&schema::Rule| {
+            rule.on_eject == OnEject::Keep || !sources.decided.is_ejected(name, &rule.version)
+        };
+        let rules = service.rules.iter().filter(applies);
         Self {
             name: name.into(),
             baseline: index(&service.baseline),
             cohort: Cohort::new(&service.cohort.key),
-            rules: service.rules.iter().map(|r| Rule::new(&r.when, index(&r.version))).collect(),
+            rules: rules.map(|r| Rule::new(&r.when, index(&r.version))).collect(),
             split: Split::new(
                 &service.cohort.salt,
                 versions.iter().map(|version| (&*version.name, version.share_weight())),
@@ -399,9 +405,13 @@ impl Service {
     }
 
     /// The version that serves `request`: the route's own, else the first rule's that holds, else the
-    /// split's. Nothing if no version has weight.
+    /// split's. Neither of the first two if it is ejected, unless the file says so. Nothing if no version
+    /// has weight.
     fn assign(&self, request: &RequestView<'_>, route: &Route) -> Option<Assigned> {
-        if let Some(version) = route.version {
+        // Routes are shared by snapshots, so an ejection is not compiled into them.
+        if let Some(version) = route.version
+            && (route.keeps_ejected || !self.versions[usize::from(version)].ejected)
+        {
             return Some(Assigned::to(version, AssignedBy::Route));
         }
         // Who counts must be known before a canary begins, too.
@@ -477,6 +487,7 @@ impl Route {
             version: version
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))
                 .map(|v| v as u16),
+            keeps_ejected: route.on_eject == Some(OnEject::Keep),
             timeout: route.timeout,
             upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
             params: params.collect(),

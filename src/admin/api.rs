@@ -21,15 +21,15 @@ use serde::Deserialize;
 use super::{
     Problem, body, events,
     model::{
-        Listener, Service, Services, Status, SubjectAnswer, SubjectRequest, VersionFault,
-        WeightsAnswer, WeightsRequest,
+        Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
+        SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
     },
 };
 use crate::{
     rollout::{
         Controller, Rejected,
-        controller::{Change, Subject},
-        view::Observatory,
+        controller::{Change, Coverage, Subject},
+        view::{self, Observatory},
     },
     telemetry::metrics,
 };
@@ -126,7 +126,7 @@ async fn status(
         connections: controller.shared().connections(),
         listeners: listeners.collect(),
         overrides: in_force,
-        reload: controller.reloads().into(),
+        reload: Reload::new(controller.reloads(), controller.stand_ins()),
         tls_faults: tls_faults.collect(),
         takeover: controller.replacement().into(),
     };
@@ -140,13 +140,14 @@ async fn services(
     parameters?;
     let (snapshot, latencies) = observatory.latencies_by_version().await;
     let generation = snapshot.generation;
-    let controller = observatory.controller();
-    let each = snapshot.services.iter().zip(&latencies);
-    let services = each.map(|(s, latencies)| {
-        let verdicts = controller.verdicts(&s.name).into_iter().map(Into::into).collect();
-        Service::new(s, generation, latencies, verdicts)
-    });
-    let services = services.collect();
+    let decisions: Vec<Decisions> = {
+        let controller = observatory.controller();
+        snapshot.services.iter().map(|s| Decisions::of(&controller, &s.name)).collect()
+    };
+    let each = snapshot.services.iter().zip(&latencies).zip(decisions);
+    let services = each
+        .map(|((s, latencies), decisions)| Service::new(s, generation, latencies, decisions))
+        .collect();
     Ok((fresh(generation), Json(Services { generation, services })))
 }
 
@@ -165,8 +166,8 @@ async fn service(
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     let generation = snapshot.generation;
-    let verdicts = observatory.controller().verdicts(&name).into_iter().map(Into::into).collect();
-    Ok((fresh(generation), Json(Service::new(service, generation, latencies, verdicts))))
+    let decisions = Decisions::of(&observatory.controller(), &name);
+    Ok((fresh(generation), Json(Service::new(service, generation, latencies, decisions))))
 }
 
 async fn record(
@@ -197,16 +198,25 @@ async fn set_weights(
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
-    let WeightsRequest { weights, reason } = body::json(&headers, body).await?;
+    let request: WeightsRequest = body::json(&headers, body).await?;
+    let reason = request.reason.clone();
     bounded(reason.as_deref())?;
-    let change = Change { service: service.clone(), weights, if_generation, by, reason, dry_run };
-    let applied = observatory.controller().set_weights(change)?;
+    let asked = request
+        .asked()
+        .map_err(|(field, why)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))?;
+    let change = Change { service: service.clone(), asked, if_generation, by, reason, dry_run };
+    let (applied, ejected) = {
+        let mut controller = observatory.controller();
+        (controller.set_weights(change)?, Ejected::of(&controller, &service))
+    };
     let answer = WeightsAnswer {
         generation: applied.generation,
         service,
         before: applied.before,
         after: applied.after,
+        shares: Shares::new(applied.shares_before, applied.shares_after),
         dry_run,
+        ejected,
     };
     Ok((fresh(applied.generation), Json(answer)))
 }
@@ -245,8 +255,11 @@ async fn move_version(
         reason,
         dry_run,
     };
-    let generation = change(&mut observatory.controller(), subject)?;
-    let answer = SubjectAnswer { generation, service, version, endpoint, dry_run };
+    let (generation, ejected) = {
+        let mut controller = observatory.controller();
+        (change(&mut controller, subject)?, Ejected::of(&controller, &service))
+    };
+    let answer = SubjectAnswer { generation, service, version, endpoint, dry_run, ejected };
     Ok((fresh(generation), Json(answer)))
 }
 
@@ -254,11 +267,26 @@ async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&observatory.scrape().await))
 }
 
-async fn ready(State(observatory): State<Observatory>) -> (StatusCode, &'static str) {
-    if observatory.controller().is_draining() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
-        (StatusCode::OK, "ready\n")
+/// Not ready is who has no address for any service: nothing that is sent here would be answered. A
+/// service without an endpoint that serves is named, but others may be served, and its checks may be
+/// wrong: it must not take this process out of use.
+async fn ready(State(observatory): State<Observatory>) -> (StatusCode, String) {
+    let snapshot = {
+        let controller = observatory.controller();
+        if controller.is_draining() {
+            return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+        }
+        controller.snapshot()
+    };
+    let without = snapshot.services.iter().filter(|s| Coverage::of(s) < Coverage::Available);
+    let without: Vec<&str> = without.map(|service| &*service.name).collect();
+    let told = match without.is_empty() {
+        true => String::new(),
+        false => format!("nobody serves: {}\n", without.join(", ")),
+    };
+    match snapshot.services.iter().any(view::has_somebody_to_ask) {
+        true => (StatusCode::OK, format!("ready\n{told}")),
+        false => (StatusCode::SERVICE_UNAVAILABLE, told),
     }
 }
 

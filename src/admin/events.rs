@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{Problem, model::EventList};
-use crate::rollout::{events::Event, view::Observatory};
+use crate::rollout::{Controller, events::Event, view::Observatory};
 
 /// Streams at once. One holds a connection, of which others need some.
 const STREAMS: usize = 64;
@@ -64,6 +64,9 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Query(EventParameters { since, service }) = parameters?;
+    if let Some(service) = &service {
+        knows(&observatory.controller(), service)?;
+    }
     if wants_list(&headers) {
         let controller = observatory.controller();
         let events = controller.events();
@@ -118,6 +121,15 @@ impl Reading {
         let event = new.find(|event| is_of(event, self.service.as_deref())).cloned();
         self.last = event.as_ref().map_or(controller.events().newest().max(self.last), |e| e.id);
         event
+    }
+}
+
+/// An error if there is no `service`, nor an event of one that there was.
+fn knows(controller: &Controller, service: &str) -> Result<(), Problem> {
+    let mut events = controller.events().since(0);
+    match controller.known_service(service) {
+        Err(_) if events.any(|event| event.matter.service.as_deref() == Some(service)) => Ok(()),
+        known => known.map(drop).map_err(|why| Problem::from(why).at("service")),
     }
 }
 

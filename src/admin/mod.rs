@@ -1,12 +1,14 @@
 //! The admin endpoint: what people and scripts see and change while the process runs.
 //!
 //! It shares a thread with the rest of the control plane, so whoever calls it is bounded: requests at
-//! once, time per request, connections at once, time for a head, life of a connection. Nothing here
-//! is on the path of a request to a service.
+//! once, time per request, connections at once, time for a head, life of a connection. Strangers must
+//! not use these bounds to keep probes and operators out (`connections`). Nothing here is on the path of a
+//! request to a service.
 
 mod api;
 pub mod auth;
 mod body;
+mod connections;
 mod events;
 pub mod model;
 pub mod problem;
@@ -67,9 +69,10 @@ fn router(observatory: Observatory) -> Router {
         .load_shed()
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
         .timeout(REQUEST_TIMEOUT);
+    // Who is not let in takes none of the places of requests.
     api::guarded(observatory.clone())
-        .layer(middleware::from_fn_with_state(observatory.clone(), guard))
         .layer(bounds)
+        .layer(middleware::from_fn_with_state(observatory.clone(), guard))
         .merge(api::probes(observatory))
 }
 
@@ -86,9 +89,17 @@ async fn guard(
         uri: request.uri(),
         headers: request.headers(),
     };
-    let by = auth::admit(&caller, observatory.controller().tokens())?;
+    let (by, is_known) = {
+        let controller = observatory.controller();
+        let tokens = controller.tokens();
+        (auth::admit(&caller, tokens)?, !tokens.is_empty())
+    };
     request.extensions_mut().insert(api::By(by));
-    Ok(next.run(request).await)
+    let mut response = next.run(request).await;
+    if is_known {
+        response.extensions_mut().insert(server::Known);
+    }
+    Ok(response)
 }
 
 async fn out_of_bounds(error: BoxError) -> Problem {

@@ -4,13 +4,15 @@
 //! for one that answers at once and without errors.
 
 mod change;
+mod ejection;
 mod status;
 
 use std::{sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 
-pub use change::{SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
+pub use change::{NewWeight, Shares, SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
+pub use ejection::{Decisions, Ejected, Ejection};
 use serde::{Deserialize, Serialize};
 pub use status::{
     Certificate, Listener, ListenerTls, Reload, ReloadError, Status, Takeover, TakeoverError,
@@ -21,7 +23,7 @@ use crate::{
     analysis::Verdict,
     config::schema::Labels,
     registry::AmountState,
-    rollout::{events::Event, view},
+    rollout::{controller::Coverage, events::Event, view},
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
     upstream::health,
@@ -45,6 +47,13 @@ pub struct Service {
     pub generation: u64,
     /// The version that others are compared with.
     pub baseline: String,
+    /// Whether a version that has a share has an endpoint that serves.
+    #[serde(default)]
+    pub available: bool,
+    /// Why the weights as they are written are not in force: nobody would serve by them, so one version
+    /// serves all. Null if they are in force.
+    #[serde(default)]
+    pub weights_refused: Option<String>,
     /// Its versions, in the order of the file.
     pub versions: Vec<Version>,
     /// How canaries compare with the baseline, and the verdicts that ejected versions, these first.
@@ -93,6 +102,9 @@ pub struct Version {
     /// Whether any of its endpoints serves. If not, a canary's share is 0 until one does; the baseline,
     /// or the last version that has a share, is asked nevertheless.
     pub available: bool,
+    /// Who ejected it, when and why; null if it is not ejected.
+    #[serde(default)]
+    pub ejection: Option<Ejection>,
     /// Requests begun and not ended.
     pub in_flight: u64,
     /// What release it is.
@@ -158,6 +170,9 @@ pub struct Endpoint {
     pub state: EndpointState,
     /// Why it is ejected or probed: `connect`, `peers` or `word`; null otherwise.
     pub reason: Option<String>,
+    /// Who ejected it, when and why, if an operator did; null otherwise.
+    #[serde(default)]
+    pub ejection: Option<Ejection>,
     /// Attempts begun and not ended.
     pub in_flight: u64,
 }
@@ -193,7 +208,7 @@ impl Service {
         service: &snapshot::Service,
         generation: u64,
         latencies: &[Latency],
-        verdicts: Vec<VersionVerdict>,
+        decisions: Decisions,
     ) -> Self {
         let sum: f64 = service.versions.iter().map(|v| v.share_weight().value()).sum();
         let each = service.versions.iter().zip(latencies);
@@ -201,10 +216,12 @@ impl Service {
             name: service.name.to_string(),
             generation,
             baseline: service.versions[usize::from(service.baseline)].name.to_string(),
+            available: Coverage::of(service) == Coverage::Available,
             versions: each
-                .map(|(version, latency)| Version::new(service, version, sum, latency))
+                .map(|(version, latency)| Version::new(service, version, sum, latency, &decisions))
                 .collect(),
-            verdicts,
+            verdicts: decisions.verdicts,
+            weights_refused: decisions.weights_refused,
         }
     }
 }
@@ -215,6 +232,7 @@ impl Version {
         version: &snapshot::Version,
         sum_of_weights: f64,
         latency: &Latency,
+        decisions: &Decisions,
     ) -> Self {
         let cells = &version.state.cells;
         // Errors first: read the other way around, a request that ends in between could be an error
@@ -226,6 +244,9 @@ impl Version {
             address: known.state.label.to_string(),
             state: known.state.standing.state().into(),
             reason: known.state.standing.cause().map(|cause| cause.label().to_owned()),
+            ejection: (known.state.standing.cause() == Some(health::Cause::Word))
+                .then(|| (version.name.to_string(), known.state.label.to_string()))
+                .and_then(|place| decisions.endpoints.get(&place).cloned()),
             in_flight: view::endpoint_in_flight(&known.state),
         });
         let amounts = service.amounts.iter().zip(&version.amounts);
@@ -239,6 +260,7 @@ impl Version {
             },
             state: view::state(version).into(),
             available: version.known.iter().any(|known| known.state.standing.serves()),
+            ejection: decisions.ejections.get(&*version.name).cloned(),
             in_flight: view::in_flight(version),
             labels: version.labels.clone(),
             requests,

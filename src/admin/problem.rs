@@ -94,7 +94,12 @@ impl From<Rejected> for Problem {
             Rejected::LastEndpoint { .. } | Rejected::EndpointNotEjected { .. } => {
                 Self::new(StatusCode::CONFLICT, detail).at("endpoint")
             }
-            Rejected::NoWeight => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights"),
+            Rejected::NoWeight | Rejected::NotNamed { .. } | Rejected::Shares(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights")
+            }
+            Rejected::Unserved { version, .. } => {
+                Self::new(StatusCode::CONFLICT, detail).at(format!("weights.{version}"))
+            }
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")

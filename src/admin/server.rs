@@ -3,23 +3,34 @@
 //! `axum::serve` bounds neither the time for a head nor the number of connections, and a handful of
 //! slow clients must not keep an operator from taking a version out.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use axum::{Router, extract::ConnectInfo};
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use axum::{Router, body::Body, extract::ConnectInfo, http::header::CONNECTION};
+use hyper::{
+    Request, Response,
+    body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
+    header::HeaderValue,
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
-    sync::{Semaphore, watch},
+    sync::{oneshot, watch},
+    task::yield_now,
     time::timeout,
 };
 use tower::Service;
 
+use super::connections::{Busy, Connections, Place};
 use crate::proxy::next_client;
-
-/// Connections at once; further ones wait to be accepted.
-const CONNECTIONS: usize = 256;
 
 /// Longest time to a whole head, and thereby the longest rest between two requests. Scrapers come
 /// every 15 s or more rarely and connect anew.
@@ -32,6 +43,10 @@ const CONNECTION_LIFE: Duration = Duration::from_secs(300);
 /// Time for the last answer of a connection.
 const LAST_ANSWER: Duration = Duration::from_secs(15);
 
+/// An answer to a caller who sent a token that is good.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known;
+
 /// Accepts for as long as the runtime lives, while it `is_open`; when it closes, connections end after
 /// their answer, so that their clients come to the process that has taken over.
 pub(super) async fn accept(
@@ -39,18 +54,17 @@ pub(super) async fn accept(
     router: Router,
     mut is_open: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Connections::default();
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Some((stream, peer)) = next_client(&socket, &mut is_open, "admin").await else {
             return;
         };
+        // Who is not let in is closed at once: in the queue others would wait behind.
+        let Some((place, leaves)) = connections.enter(peer.ip()) else { continue };
         let (router, is_open) = (router.clone(), is_open.clone());
-        tokio::spawn(async move {
-            converse(stream, peer, router, is_open).await;
-            drop(place);
-        });
+        tokio::spawn(converse(stream, peer, router, is_open, place, leaves));
+        // A request that has arrived with its connection is read before others make that leave.
+        yield_now().await;
     }
 }
 
@@ -59,13 +73,18 @@ async fn converse(
     peer: SocketAddr,
     router: Router,
     mut is_open: watch::Receiver<bool>,
+    place: Arc<Place>,
+    leaves: oneshot::Receiver<()>,
 ) {
     // Answers are written whole, so delaying their last segment gains nothing.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        let busy = place.begin();
         request.extensions_mut().insert(ConnectInfo(peer));
         // A router is always ready.
-        router.clone().call(request)
+        let answer = router.clone().call(request);
+        let place = Arc::clone(&place);
+        async move { answer.await.map(|answer| held(answer, &place, busy)) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -75,10 +94,47 @@ async fn converse(
     // What goes wrong here concerns one client, and the client knows.
     let ended = select! {
         ended = timeout(CONNECTION_LIFE, connection.as_mut()) => ended.is_ok(),
+        _ = leaves => true,
         _ = is_open.wait_for(|open| !open) => false,
     };
     if !ended {
         connection.as_mut().graceful_shutdown();
         let _ = timeout(LAST_ANSWER, connection).await;
+    }
+}
+
+/// The answer of a connection, which is busy until the answer's body has left.
+fn held(mut answer: Response<Body>, place: &Place, busy: Busy) -> Response<Held> {
+    if answer.extensions().get::<Known>().is_some() {
+        place.know();
+    } else if place.is_short() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer.map(|body| Held { body, _busy: busy })
+}
+
+/// A body that keeps its connection busy.
+struct Held {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

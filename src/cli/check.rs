@@ -1,12 +1,12 @@
 //! `tidegate check`: whether a file would be served.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Exit, Failure, say};
+use super::{Exit, Failure, file::FileArguments, say};
 use crate::{
-    config::{LoadError, Loaded, read},
+    config::{LoadError, Loaded, Problem, warnings},
     registry::Registry,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
     tls::{Clients, TlsError, TlsListener},
@@ -15,29 +15,50 @@ use crate::{
 /// Arguments of `tidegate check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArguments {
-    /// The configuration file. Token files that it names are read as well.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[command(flatten)]
+    file: FileArguments,
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
+/// A good file, and what is doubtful about it.
+type Checked = Result<(Loaded, Vec<Problem>), LoadError>;
+
 /// Reads, checks and compiles the file; starts nothing and opens no socket.
 pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
-    let result = read(&arguments.file).and_then(|loaded| match compile(&loaded) {
-        Ok(()) => Ok(loaded),
-        Err(error) => Err(LoadError::Named { why: error.to_string() }),
-    });
+    let checked = check(&arguments.file);
     if arguments.json {
-        say(&format!("{:#}", as_json(arguments, &result)));
-        return Ok(result.map_or(Exit::Usage.into(), |_| ExitCode::SUCCESS));
+        say(&format!("{:#}", as_json(&arguments.file, &checked)));
+        return Ok(checked.map_or(Exit::File.into(), |_| ExitCode::SUCCESS));
     }
-    let config = result.map_err(|error| Failure::new(Exit::Usage, error))?.config;
+    let (loaded, doubts) = checked.map_err(|error| Failure::new(Exit::File, error))?;
+    let (file, config) = (arguments.file.name().display(), &loaded.config);
+    doubts.iter().for_each(|doubt| eprintln!("{file}:{}", warning(doubt)));
     let services = count(config.services.len(), "service");
     let routes = count(config.routes.len(), "route");
-    say(&format!("{}: ok ({services}, {routes})", arguments.file.display()));
+    let doubts = match doubts.len() {
+        0 => String::new(),
+        some => format!(", {}", count(some, "warning")),
+    };
+    say(&format!("{file}: ok ({services}, {routes}{doubts})"));
     Ok(ExitCode::SUCCESS)
+}
+
+fn check(file: &FileArguments) -> Checked {
+    let (loaded, text) = file.read()?;
+    // What is no longer there, or no longer good, has no warnings.
+    let text = text.or_else(|| std::fs::read_to_string(file.path()?).ok()).unwrap_or_default();
+    match compile(&loaded) {
+        Ok(()) => Ok((loaded, warnings(&text))),
+        Err(error) => Err(LoadError::Named { why: error.to_string() }),
+    }
+}
+
+/// A line on what is doubtful, without the file.
+fn warning(doubt: &Problem) -> String {
+    let Problem { at, path, message } = doubt;
+    format!("{}:{}: warning: {path}: {message}", at.line, at.column)
 }
 
 /// Builds what `run` would serve by, certificates included.
@@ -60,16 +81,17 @@ fn compile(loaded: &Loaded) -> Result<(), TlsError> {
     Ok(())
 }
 
-fn as_json(arguments: &CheckArguments, result: &Result<Loaded, LoadError>) -> serde_json::Value {
-    let file = arguments.file.display().to_string();
-    match result {
-        Ok(loaded) => json!({
+fn as_json(file: &FileArguments, checked: &Checked) -> serde_json::Value {
+    let file = file.name().display().to_string();
+    match checked {
+        Ok((loaded, doubts)) => json!({
             "file": file,
             "ok": true,
             "hash": loaded.hash,
             "services": loaded.config.services.len(),
             "routes": loaded.config.routes.len(),
             "problems": [],
+            "warnings": doubts,
         }),
         Err(LoadError::Invalid { problems, .. }) => {
             json!({ "file": file, "ok": false, "problems": problems })
@@ -86,19 +108,27 @@ fn count(number: usize, word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        file: FileArguments,
+    }
 
     #[test]
     fn problems_are_told_as_json() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("edge.yaml");
-        let arguments = CheckArguments { file, json: true };
-        let check = || as_json(&arguments, &read(&arguments.file));
+        let path = folder.path().join("edge.yaml");
+        let arguments = Arguments::try_parse_from(["check".as_ref(), path.as_os_str()]).unwrap();
+        let check = || as_json(&arguments.file, &check(&arguments.file));
         assert!(check()["error"].as_str().unwrap().contains("cannot be read"));
-        std::fs::write(&arguments.file, "listen: 1").unwrap();
+        std::fs::write(&path, "listen: 1").unwrap();
         let bad = check();
         assert_eq!((&bad["ok"], &bad["problems"][2]["path"]), (&json!(false), &json!("listen")));
-        std::fs::write(&arguments.file, include_str!("../../config/minimal.yaml")).unwrap();
+        std::fs::write(&path, include_str!("../../config/minimal.yaml")).unwrap();
         let good = check();
         assert_eq!((&good["ok"], &good["services"]), (&json!(true), &json!(1)));
         assert_eq!((count(1, "route"), count(2, "route")), ("1 route".into(), "2 routes".into()));

@@ -14,13 +14,16 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{Exit, Failure};
 use crate::admin::problem::Document;
 
 /// Longest wait for an answer: more than the endpoint gives itself.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A stream shows a sign of life every 15 s: after three that are missing nobody is there.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// Largest answer: tens of thousands of versions.
 const ANSWER_BYTES: usize = 64 << 20;
@@ -94,7 +97,7 @@ impl ClientArguments {
             let message = format!("the admin endpoint at {} cannot be reached: {why}", self.admin);
             Failure::new(Exit::Unavailable, message)
         };
-        let exchange = async { tokio::time::timeout(PATIENCE, self.exchange(request)).await };
+        let exchange = async { timeout(PATIENCE, self.exchange(request)).await };
         let (status, body) = runtime
             .block_on(exchange)
             .map_err(|_| unreachable(&format_args!("no answer in {} s", PATIENCE.as_secs())))?
@@ -120,10 +123,15 @@ impl ClientArguments {
             Failure::new(Exit::Unavailable, message)
         };
         runtime.block_on(async {
-            let (mut sender, connection) =
-                self.connect().await.map_err(|error| unreachable(&error))?;
-            tokio::spawn(connection);
-            let answer = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+            let begun = async {
+                let (mut sender, connection) = self.connect().await?;
+                tokio::spawn(connection);
+                anyhow::Ok(sender.send_request(request).await?)
+            };
+            let begun = timeout(PATIENCE, begun).await;
+            let answer = begun
+                .map_err(|_| unreachable(&format_args!("no answer in {} s", PATIENCE.as_secs())))?
+                .map_err(|error| unreachable(&error))?;
             let (head, mut body) = answer.into_parts();
             if !head.status.is_success() {
                 let text = Limited::new(body, ANSWER_BYTES).collect().await;
@@ -131,8 +139,8 @@ impl ClientArguments {
                 return Err(refusal(head.status, &text));
             }
             let mut held = Vec::new();
-            // A stream that breaks off has ended; whoever wants more comes again.
-            while let Some(Ok(frame)) = body.frame().await {
+            // A stream that breaks off, or is silent, has ended; whoever wants more comes again.
+            while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
                 held.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
                 while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
                     let line: Vec<u8> = held.drain(..=end).collect();
@@ -155,7 +163,7 @@ impl ClientArguments {
     }
 
     fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, Failure> {
-        let usage = |message: String| Failure::new(Exit::Usage, message);
+        let bad_file = |message: String| Failure::new(Exit::File, message);
         let mut request = Request::builder()
             .method(call.method)
             .uri(&call.target)
@@ -163,9 +171,10 @@ impl ClientArguments {
             .header(ACCEPT, "application/json");
         if let Some(file) = &self.token_file {
             let shown = file.display();
-            let text = std::fs::read_to_string(file).map_err(|e| usage(format!("{shown}: {e}")))?;
+            let text =
+                std::fs::read_to_string(file).map_err(|e| bad_file(format!("{shown}: {e}")))?;
             let value = HeaderValue::try_from(format!("Bearer {}", text.trim()));
-            let mut value = value.map_err(|_| usage(format!("{shown} holds no token")))?;
+            let mut value = value.map_err(|_| bad_file(format!("{shown} holds no token")))?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
@@ -176,7 +185,9 @@ impl ClientArguments {
             request = request.header(IF_MATCH, format!("\"{generation}\""));
         }
         let body = Full::new(Bytes::from(call.body.unwrap_or_default()));
-        request.body(body).map_err(|error| usage(format!("{}: {error}", call.target)))
+        request
+            .body(body)
+            .map_err(|error| Failure::new(Exit::Arguments, format!("{}: {error}", call.target)))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use super::{
     Exit, Failure,
     client::{Call, ClientArguments},
-    say,
+    say, say_json,
     weights::service_name,
 };
-use crate::admin::model::{SubjectAnswer, SubjectRequest};
+use crate::admin::model::{Ejected, Ejection, SubjectAnswer, SubjectRequest};
 
 /// Arguments of `tidegate eject` and `tidegate reinstate`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +30,9 @@ pub(super) struct SubjectArguments {
     /// Change only if this generation is in force still, as `status` showed it.
     #[arg(long, value_name = "N")]
     if_generation: Option<u64>,
+    /// Print what the endpoint answers, as one JSON object.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     client: ClientArguments,
 }
@@ -58,7 +61,10 @@ pub(super) fn run(word: Word, arguments: &SubjectArguments) -> Result<(), Failur
         body: Some(body),
         if_generation: arguments.if_generation,
     })?;
-    say(&told(word, &answer));
+    match arguments.json {
+        true => say_json(&answer)?,
+        false => say(&told(word, &answer)),
+    }
     Ok(())
 }
 
@@ -72,12 +78,12 @@ impl Word {
 }
 
 fn told(word: Word, answer: &SubjectAnswer) -> String {
-    let SubjectAnswer { generation, service, version, endpoint, dry_run } = answer;
+    let SubjectAnswer { generation, service, version, endpoint, dry_run, ejected } = answer;
     let subject = match endpoint {
         None => version.clone(),
         Some(endpoint) => format!("{endpoint} of {version}"),
     };
-    match (dry_run, word) {
+    let line = match (dry_run, word) {
         (true, word) => {
             let word = word.name();
             format!("{service}: would {word} {subject} (generation {generation} in force)")
@@ -86,6 +92,30 @@ fn told(word: Word, answer: &SubjectAnswer) -> String {
         (false, Word::Reinstate) => {
             format!("{service}: reinstated {subject} (generation {generation})")
         }
+    };
+    // That the version itself is out was just said, or is about to change.
+    let others: Vec<_> = ejected.iter().filter(|e| e.version != *version).cloned().collect();
+    line + &still_ejected(service, &others)
+}
+
+/// A line for each version of `service` that is ejected, a line's end in front.
+pub(super) fn still_ejected(service: &str, ejected: &[Ejected]) -> String {
+    let each = ejected.iter().map(|Ejected { version, ejection }| {
+        let since = since(ejection);
+        format!(
+            "\n{version} is ejected {since}; `tidegate reinstate {service} {version}` takes it \
+             back in"
+        )
+    });
+    each.collect()
+}
+
+/// `since 2026-11-26T18:00:00Z by ops (pays twice)`.
+pub(super) fn since(ejection: &Ejection) -> String {
+    let Ejection { at, by, reason } = ejection;
+    match reason.trim_end_matches('.') {
+        "" => format!("since {at} by {by}"),
+        reason => format!("since {at} by {by} ({reason})"),
     }
 }
 
@@ -101,6 +131,7 @@ mod tests {
             version: "v42".to_owned(),
             endpoint: None,
             dry_run: false,
+            ejected: Vec::new(),
         };
         assert_eq!(told(Word::Eject, &version), "game-api: ejected v42 (generation 3)");
         assert_eq!(told(Word::Reinstate, &version), "game-api: reinstated v42 (generation 3)");

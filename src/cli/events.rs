@@ -19,7 +19,7 @@ pub(super) struct EventsArguments {
     /// Only events of this service.
     #[arg(value_parser = service_name)]
     service: Option<String>,
-    /// Go on as they happen, until interrupted.
+    /// Go on as they happen, until interrupted; over restarts of the instance, too.
     #[arg(long, short)]
     follow: bool,
     /// Only events with larger numbers.
@@ -50,10 +50,10 @@ pub(super) fn run(arguments: &EventsArguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let mut last = list.newest.max(since);
+    let (mut last, mut is_lost) = (list.newest.max(since), false);
     loop {
         let mut shown = Ok(());
-        arguments.client.stream(&target(last), |line| {
+        let ended = arguments.client.stream(&target(last), |line| {
             let Some(data) = line.strip_prefix("data:") else { return shown.is_ok() };
             shown = serde_json::from_str(data.trim_start())
                 .map_err(|error| {
@@ -65,8 +65,19 @@ pub(super) fn run(arguments: &EventsArguments) -> Result<(), Failure> {
                     show(&event, arguments.json)
                 });
             shown.is_ok()
-        })?;
+        });
         shown?;
+        match ended {
+            Ok(()) => is_lost = false,
+            // The process is restarted, or has no place for one more reader now.
+            Err(failure) if failure.exit == Exit::Unavailable => {
+                if !is_lost {
+                    eprintln!("{}; trying again every {} s", failure.message, RETURN.as_secs());
+                }
+                is_lost = true;
+            }
+            Err(failure) => return Err(failure),
+        }
         thread::sleep(RETURN);
     }
 }

@@ -86,19 +86,20 @@ pub(super) struct JudgeArguments {
 /// Judges a record again.
 pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
     let shown = arguments.file.display();
-    let usage = |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("{shown}: {why}"));
+    let bad_file =
+        |why: &dyn std::fmt::Display| Failure::new(Exit::File, format!("{shown}: {why}"));
     let text = if arguments.file.as_os_str() == "-" {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map(|_| text)
     } else {
         fs::read_to_string(&arguments.file)
     };
-    let text = text.map_err(|error| usage(&error))?;
-    let (title, record) = Record::read(&text).map_err(|error| usage(&error))?;
+    let text = text.map_err(|error| bad_file(&error))?;
+    let (title, record) = Record::read(&text).map_err(|error| bad_file(&error))?;
     if record.is_alone() && arguments.asks_for_a_comparison() {
         let why = "nothing was beside the version, so it was judged by absolute limits; of the options \
                    only --alpha and --minimum-failures apply";
-        return Err(usage(&why));
+        return Err(Failure::new(Exit::Arguments, format!("{shown}: {why}")));
     }
     let limits = arguments.limits(&record.limits());
     let (verdict, remark) = match &limits {

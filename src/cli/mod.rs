@@ -1,12 +1,14 @@
 //! The command line: what was typed, and the command that it becomes.
 //!
-//! Exit codes follow `sysexits.h`, so that a script can tell a typing error from a refusal.
+//! Exit codes follow `sysexits.h`, so that a script can tell a bad file from a refusal; wrong arguments
+//! end with 2, as of most programs.
 
 mod check;
 mod client;
 pub mod demo;
 mod eject;
 mod events;
+mod file;
 mod judge;
 mod replace;
 mod run;
@@ -26,8 +28,9 @@ use clap::{Parser, Subcommand};
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done; of `run`: ended, and every answer was finished
-  64   wrong arguments, or a bad configuration file
-  65   the server refused: unknown name, bad weight, outdated generation, the last one that serves
+  2    wrong arguments
+  64   a bad file: the configuration, a record, a token
+  65   the server refused: unknown name, bad weight, outdated generation, nobody would serve
   69   cannot listen or take over, or the admin endpoint cannot be reached
   70   a fault of Tidegate itself
   75   of `run`: ended, but the deadline cut answers short
@@ -53,11 +56,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve.
+    /// Serve. The file is watched, and read again when it changes or at SIGHUP.
     Run {
-        /// The configuration file; watched, and read again when it changes or at SIGHUP.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        file: file::FileArguments,
         /// Take the listening sockets over from the process that listens at this Unix socket
         /// (`takeover.socket` of its configuration), if there is one.
         #[arg(long, value_name = "PATH")]
@@ -96,8 +98,10 @@ struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Exit {
-    /// `EX_USAGE`: wrong arguments, or a bad file.
-    Usage = 64,
+    /// Wrong arguments.
+    Arguments = 2,
+    /// A bad file.
+    File = 64,
     /// `EX_DATAERR`: the server refused.
     Refused = 65,
     /// `EX_UNAVAILABLE`: cannot listen, or cannot reach.
@@ -129,11 +133,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version come this way too.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { Exit::Arguments.into() } else { ExitCode::SUCCESS };
         }
     };
     let result = match arguments.command {
-        Command::Run { config, takeover } => run::run(config, takeover.as_deref()),
+        Command::Run { file, takeover } => run::run(&file, takeover.as_deref()),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => {
             say(&format!("{:#}", crate::config::json_schema()));
@@ -163,6 +167,13 @@ fn say(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
+/// The same of what an endpoint answered, as one JSON object.
+fn say_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(answer);
+    say(&text.map_err(|error| Failure::new(Exit::Fault, error))?);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -177,7 +188,8 @@ mod tests {
     #[test]
     fn help_tells_every_exit_code() {
         let all = [
-            Exit::Usage,
+            Exit::Arguments,
+            Exit::File,
             Exit::Refused,
             Exit::Unavailable,
             Exit::Fault,

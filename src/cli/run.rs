@@ -3,13 +3,7 @@
 //! The main thread only waits for signals. So a reload or a drain that takes its time never keeps a
 //! second signal from being heard: the drain runs on a thread of its own.
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    thread,
-    time::Instant,
-};
+use std::{fmt, io, path::Path, process::ExitCode, thread, time::Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -22,18 +16,18 @@ use tokio::{
 
 use super::{
     Exit, Failure,
+    file::FileArguments,
     replace::{Origin, Replacing},
 };
 use crate::{
     app::{App, Ended},
-    config::read,
     takeover::{self, Door, Found, Handed, Predecessor},
     telemetry::log,
 };
 
-/// Serves by `file` until a signal, or until another process takes over; takes over itself from the
+/// Serves by the `file` until a signal, or until another process takes over; takes over itself from the
 /// process that started it, or from the one that listens at `takeover`.
-pub(super) fn run(file: PathBuf, takeover: Option<&Path>) -> Result<ExitCode, Failure> {
+pub(super) fn run(file: &FileArguments, takeover: Option<&Path>) -> Result<ExitCode, Failure> {
     let found = Found::from_systemd().map_err(|error| {
         let message = format!("a socket from the service manager is unusable: {error}");
         Failure::new(Exit::Unavailable, message)
@@ -70,11 +64,11 @@ impl Process {
     /// All that can fail, without accepting anybody: sockets come from `predecessor`, else from `found`,
     /// else they are bound.
     fn start(
-        file: PathBuf,
+        file: &FileArguments,
         mut found: Found,
         predecessor: Option<&mut Predecessor>,
     ) -> Result<Self, Failure> {
-        let loaded = read(&file).map_err(|error| Failure::new(Exit::Usage, error))?;
+        let (loaded, _) = file.read().map_err(|error| Failure::new(Exit::File, error))?;
         // It fails only if the process logs already.
         let log = log::init(&loaded.config.log).ok();
         let open_files = raise_open_files();
@@ -97,7 +91,7 @@ impl Process {
                 .map_err(|error| unavailable(&format!("cannot listen at {path}: {error}")))
         });
         let door = door.transpose()?;
-        let app = App::prepare(loaded, Some(file), log, &mut found)
+        let app = App::prepare(loaded, file.path().map(Path::to_owned), log, &mut found)
             .map_err(|error| unavailable(&error))?;
         if let Some((pid, state)) = carried {
             let mut controller = app.observatory().controller();
@@ -225,7 +219,8 @@ fn addresses(app: &App) -> String {
 }
 
 fn summary(app: &App) -> String {
-    let bad = app.observatory().controller().reloads().error.is_some();
+    let controller = app.observatory().controller();
+    let bad = controller.reloads().error.is_some() || !controller.stand_ins().is_empty();
     let last = if bad { "; the last reload was refused, see the log" } else { "" };
     format!("serving on {}{last}", addresses(app))
 }

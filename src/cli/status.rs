@@ -70,7 +70,7 @@ fn heading(admin: &str, status: &Value) -> String {
     }
     let error = &status["reload"]["error"];
     if let Some(message) = error["message"].as_str() {
-        let _ = writeln!(lines, "the last reload failed: {message}");
+        let _ = writeln!(lines, "the last reload was refused: {message}");
         for problem in error["problems"].as_array().into_iter().flatten() {
             let (line, column) = (&problem["line"], &problem["column"]);
             let path = problem["path"].as_str().unwrap_or_default();
@@ -147,7 +147,7 @@ config edge.yaml (00ff)
 127.0.0.1:8443: the certificates before stay in use: new.pem: holds no certificate
 game-api v41: the certificates before stay in use: ca.pem: bad
 game-api: weights were set while running, ahead of the file's
-the last reload failed: edge.yaml: not taken over, 1 problem(s)
+the last reload was refused: edge.yaml: not taken over, 1 problem(s)
   1:9: listen: bad
 a process that was to take over failed at 2026-11-22T09:17:10Z: the new process cannot start: bad
 "

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::eject::since;
 use crate::admin::model::{EndpointState, Service, State, Version, VersionVerdict};
 
 const HEADINGS: [&str; 10] = [
@@ -21,11 +22,14 @@ const HEADINGS: [&str; 10] = [
 const WORDS: [usize; 3] = [0, 1, 4];
 
 /// One line per version, the baseline marked with `*`; quantiles are of the last minute. Below them one
-/// per endpoint that does not serve, and one per verdict.
+/// per service that nobody serves, per version that is ejected, per endpoint that does not serve, and per
+/// verdict.
 pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> String {
     let (mut rows, mut out) = (vec![HEADINGS.map(str::to_owned)], String::new());
     for service in services {
         rows.extend(service.versions.iter().map(|version| row(service, version)));
+        unserved(service, &mut out);
+        service.versions.iter().for_each(|version| ejected(service, version, &mut out));
         service.versions.iter().for_each(|version| endpoints(service, version, &mut out));
         service.verdicts.iter().for_each(|verdict| judged(service, verdict, &mut out));
     }
@@ -50,6 +54,33 @@ pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> Str
     text + &out
 }
 
+/// Tells that nobody serves, or somebody else than the weights say.
+fn unserved(service: &Service, text: &mut String) {
+    // Writing to a string does not fail.
+    if !service.available {
+        let _ = writeln!(
+            text,
+            "{}: nobody serves: no version with a share has an endpoint",
+            service.name
+        );
+    }
+    if let Some(why) = &service.weights_refused {
+        let _ = writeln!(text, "{}: the weights as written are not in force: {why}", service.name);
+    }
+}
+
+/// Tells who ejected `version`, when and why; of a verdict the reason stands in a line of its own.
+fn ejected(service: &Service, version: &Version, text: &mut String) {
+    let Some(ejection) = &version.ejection else { return };
+    let mut ejection = ejection.clone();
+    let has_verdict = service.verdicts.iter().any(|verdict| verdict.version == version.name);
+    if has_verdict && ejection.by == "verdict" {
+        ejection.reason.clear();
+    }
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{} {}: ejected {}", service.name, version.name, since(&ejection));
+}
+
 /// Tells which endpoints of `version` do not serve, and why.
 fn endpoints(service: &Service, version: &Version, text: &mut String) {
     let (service, name) = (&service.name, &version.name);
@@ -63,8 +94,12 @@ fn endpoints(service: &Service, version: &Version, text: &mut String) {
         let reason = match endpoint.reason.as_deref() {
             Some("connect") => ": it could not be connected",
             Some("peers") => ": it failed more often than its peers",
-            Some("word") => " by word",
+            Some("word") => " by an operator",
             _ => "",
+        };
+        let reason = match &endpoint.ejection {
+            Some(ejection) => format!(" {}", since(ejection)),
+            None => reason.to_owned(),
         };
         // Writing to a string does not fail.
         let _ = writeln!(text, "{service} {name}: {} {state}{reason}", endpoint.address);
@@ -107,7 +142,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::admin::model::{Endpoint, LatencyMs};
+    use crate::admin::model::{Ejection, Endpoint, LatencyMs};
 
     fn version(name: &str, weight: f64, latency_ms: Option<LatencyMs>) -> Version {
         Version {
@@ -116,6 +151,7 @@ mod tests {
             share: weight / 100.0,
             state: State::Serving,
             available: true,
+            ejection: None,
             in_flight: 0,
             labels: Default::default(),
             requests: 91_022,
@@ -127,11 +163,21 @@ mod tests {
         }
     }
 
+    fn by_ops(reason: &str) -> Ejection {
+        Ejection {
+            at: "2026-11-26T18:00:00Z".to_owned(),
+            by: "ops".to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
     fn service(versions: [Version; 2]) -> Service {
         Service {
             name: "game-api".to_owned(),
             generation: 1,
             baseline: "v41".to_owned(),
+            available: true,
+            weights_refused: None,
             versions: versions.into(),
             verdicts: Vec::new(),
         }
@@ -157,6 +203,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
             address: format!("10.0.0.1:{port}"),
             state,
             reason: reason.map(str::to_owned),
+            ejection: None,
             in_flight: 0,
         };
         let mut versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
@@ -164,6 +211,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
             endpoint(1, EndpointState::Serving, None),
             endpoint(2, EndpointState::Ejected, Some("word")),
         ];
+        versions[0].endpoints[1].ejection = Some(by_ops("disk full"));
         versions[1].endpoints = vec![
             endpoint(3, EndpointState::Down, None),
             endpoint(4, EndpointState::Probing, Some("connect")),
@@ -173,9 +221,27 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
         assert_eq!(
             lines,
             [
-                "game-api v41: 10.0.0.1:2 is ejected by word",
+                "game-api v41: 10.0.0.1:2 is ejected since 2026-11-26T18:00:00Z by ops (disk full)",
                 "game-api v42: 10.0.0.1:3 is down: its checks fail",
                 "game-api v42: 10.0.0.1:4 was ejected, and is probed: it could not be connected",
+            ]
+        );
+    }
+
+    #[test]
+    fn who_ejected_a_version_when_and_why_stands_below_and_whom_nobody_serves() {
+        let mut versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
+        versions[1].ejection = Some(by_ops("pays twice"));
+        let refused = Some("`v42` is ejected".to_owned());
+        let service = Service { available: false, weights_refused: refused, ..service(versions) };
+        let text = render([&service]);
+        let lines: Vec<_> = text.lines().skip(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "game-api: nobody serves: no version with a share has an endpoint",
+                "game-api: the weights as written are not in force: `v42` is ejected",
+                "game-api v42: ejected since 2026-11-26T18:00:00Z by ops (pays twice)",
             ]
         );
     }

@@ -5,11 +5,13 @@ use indexmap::IndexMap;
 use super::{
     Exit, Failure,
     client::{Call, ClientArguments},
-    say, table,
+    eject::still_ejected,
+    say, say_json, table,
 };
 use crate::{
-    admin::model::{Service, WeightsAnswer, WeightsRequest},
+    admin::model::{NewWeight, Service, WeightsAnswer, WeightsRequest},
     config::units::Weight,
+    rollout::controller::moves,
 };
 
 /// Arguments of `tidegate weights`.
@@ -18,9 +20,13 @@ pub(super) struct WeightsArguments {
     /// The service.
     #[arg(value_parser = service_name)]
     service: String,
-    /// New weights, on any scale; a version that is not named gets 0. None: only show.
+    /// v42=10%: a share of all players; versions that are not named share the rest as before. Or numbers on
+    /// any scale for every version that has weight: v41=90 v42=10. None: only show.
     #[arg(value_name = "VERSION=WEIGHT", value_parser = assignment)]
-    weights: Vec<(String, Weight)>,
+    weights: Vec<(String, NewWeight)>,
+    /// With numbers: versions that are not named get 0.
+    #[arg(long, requires = "weights")]
+    only: bool,
     /// Why, for the log of the instance.
     #[arg(long, value_name = "TEXT", requires = "weights")]
     reason: Option<String>,
@@ -30,6 +36,9 @@ pub(super) struct WeightsArguments {
     /// Change only if this generation is in force still, as `status` showed it.
     #[arg(long, value_name = "N", requires = "weights")]
     if_generation: Option<u64>,
+    /// Print what the endpoint answers, as one JSON object.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     client: ClientArguments,
 }
@@ -39,11 +48,17 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     let target = format!("/v1/services/{}", arguments.service);
     if arguments.weights.is_empty() {
         let service: Service = arguments.client.call(Call::get(target))?;
-        say(&format!("{}generation {}", table::render([&service]), service.generation));
+        match arguments.json {
+            true => say_json(&service)?,
+            false => {
+                say(&format!("{}generation {}", table::render([&service]), service.generation))
+            }
+        }
         return Ok(());
     }
     let request = WeightsRequest {
         weights: each_once(&arguments.weights)?,
+        only: arguments.only,
         reason: arguments.reason.clone(),
     };
     let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
@@ -54,23 +69,21 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
         body: Some(body),
         if_generation: arguments.if_generation,
     })?;
-    say(&told(&answer));
+    match arguments.json {
+        true => say_json(&answer)?,
+        false => say(&told(&answer)),
+    }
     Ok(())
 }
 
 fn told(answer: &WeightsAnswer) -> String {
-    let change = |(version, after): (&String, &Weight)| {
-        let before = answer.before.get(version).map_or(0.0, |weight| weight.value());
-        format!("{version} {before} -> {}", after.value())
-    };
-    let changes: Vec<_> = answer.after.iter().map(change).collect();
+    let changes = moves(&answer.shares.before, &answer.shares.after);
     let WeightsAnswer { service, generation, .. } = answer;
-    let changes = changes.join(", ");
-    if answer.dry_run {
-        format!("{service}: would change {changes} (generation {generation} in force)")
-    } else {
-        format!("{service}: {changes} (generation {generation})")
-    }
+    let line = match answer.dry_run {
+        true => format!("{service}: would change {changes} (generation {generation} in force)"),
+        false => format!("{service}: {changes} (generation {generation})"),
+    };
+    line + &still_ejected(service, &answer.ejected)
 }
 
 /// A name as the configuration allows it, so that it can stand in a path as it is.
@@ -82,23 +95,28 @@ pub(super) fn service_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// `v41=90`.
-fn assignment(text: &str) -> Result<(String, Weight), String> {
-    let (version, number) = text.split_once('=').ok_or("write VERSION=WEIGHT, such as v42=10")?;
-    let weight = number.parse().ok().and_then(Weight::new);
+/// `v41=90` or `v41=90%`.
+fn assignment(text: &str) -> Result<(String, NewWeight), String> {
+    let (version, number) = text.split_once('=').ok_or("write VERSION=WEIGHT, such as v42=10%")?;
+    let weight = match number.ends_with('%') {
+        true => serde_json::from_value(number.into()).map(NewWeight::Share).ok(),
+        false => number.parse().ok().and_then(Weight::new).map(NewWeight::Relative),
+    };
     match weight {
         Some(weight) if !version.is_empty() => Ok((version.to_owned(), weight)),
         Some(_) => Err("no version stands before `=`".to_owned()),
-        None => Err(format!("`{number}` is not a weight; write a number from 0 to 1e12")),
+        None => {
+            Err(format!("`{number}` is neither a share, such as 10%, nor a number from 0 to 1e12"))
+        }
     }
 }
 
-fn each_once(weights: &[(String, Weight)]) -> Result<IndexMap<String, Weight>, Failure> {
+fn each_once(weights: &[(String, NewWeight)]) -> Result<IndexMap<String, NewWeight>, Failure> {
     let mut all = IndexMap::new();
     for (version, weight) in weights {
         if all.insert(version.clone(), *weight).is_some() {
             let message = format!("`{version}` stands twice; name it once");
-            return Err(Failure::new(Exit::Usage, message));
+            return Err(Failure::new(Exit::Arguments, message));
         }
     }
     Ok(all)
@@ -107,17 +125,28 @@ fn each_once(weights: &[(String, Weight)]) -> Result<IndexMap<String, Weight>, F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        admin::model::{Ejected, Ejection, Shares},
+        config::units::Share,
+    };
+
+    fn number(value: f64) -> NewWeight {
+        NewWeight::Relative(Weight::new(value).unwrap())
+    }
 
     #[test]
-    fn an_assignment_is_a_version_and_a_weight() {
-        let weight = |value| Weight::new(value).unwrap();
-        assert_eq!(assignment("v41=90"), Ok(("v41".to_owned(), weight(90.0))));
-        assert_eq!(assignment("v42=0.5"), Ok(("v42".to_owned(), weight(0.5))));
-        for wrong in ["v41", "=5", "v41=", "v41=x", "v41=-1", "v41=NaN", "v41=inf", "v41=1e13"] {
+    fn an_assignment_is_a_version_and_a_weight_or_a_share() {
+        assert_eq!(assignment("v41=90"), Ok(("v41".to_owned(), number(90.0))));
+        assert_eq!(assignment("v42=0.5"), Ok(("v42".to_owned(), number(0.5))));
+        assert_eq!(assignment("v42=0.5%"), Ok(("v42".to_owned(), NewWeight::Share(Share(0.005)))));
+        for wrong in [
+            "v41", "=5", "v41=", "v41=x", "v41=-1", "v41=NaN", "v41=inf", "v41=1e13", "v41=%",
+            "v41=101%", "v41=-1%", "=5%",
+        ] {
             assert!(assignment(wrong).is_err(), "{wrong}");
         }
-        let twice = [("v41".to_owned(), weight(1.0)), ("v41".to_owned(), weight(2.0))];
-        assert_eq!(each_once(&twice).unwrap_err().exit, Exit::Usage);
+        let twice = [("v41".to_owned(), number(1.0)), ("v41".to_owned(), number(2.0))];
+        assert_eq!(each_once(&twice).unwrap_err().exit, Exit::Arguments);
     }
 
     #[test]
@@ -129,23 +158,32 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_in_one_line() {
-        let weights = |v41, v42| {
-            let of = |value| Weight::new(value).unwrap();
-            IndexMap::from([("v41".to_owned(), of(v41)), ("v42".to_owned(), of(v42))])
-        };
+    fn an_answer_is_told_in_shares_and_says_who_is_ejected() {
+        let shares = |v41, v42| IndexMap::from([("v41".to_owned(), v41), ("v42".to_owned(), v42)]);
         let mut answer = WeightsAnswer {
             generation: 2,
             service: "game-api".to_owned(),
-            before: weights(95.0, 5.0),
-            after: weights(90.0, 10.0),
+            before: IndexMap::new(),
+            after: IndexMap::new(),
+            shares: Shares::new(shares(0.95, 0.05), shares(0.9, 0.1)),
             dry_run: false,
+            ejected: Vec::new(),
         };
-        assert_eq!(told(&answer), "game-api: v41 95 -> 90, v42 5 -> 10 (generation 2)");
+        assert_eq!(told(&answer), "game-api: v41 95% -> 90%, v42 5% -> 10% (generation 2)");
         answer.dry_run = true;
+        answer.ejected = vec![Ejected {
+            version: "v42".to_owned(),
+            ejection: Ejection {
+                at: "2026-11-26T18:00:00Z".to_owned(),
+                by: "ops".to_owned(),
+                reason: "pays twice".to_owned(),
+            },
+        }];
         assert_eq!(
             told(&answer),
-            "game-api: would change v41 95 -> 90, v42 5 -> 10 (generation 2 in force)"
+            "game-api: would change v41 95% -> 90%, v42 5% -> 10% (generation 2 in force)\n\
+             v42 is ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
+             game-api v42` takes it back in"
         );
     }
 }

@@ -255,7 +255,7 @@ routes:
 ",
             "\
 8:1: state: unknown field `state`; known fields: workers, listen, trusted_proxies, admin, services, routes, limits, access_log, log, resolver, shutdown, alerts, takeover
-25:5: routes[0].retry: unknown field `retry`; known fields: name, match, service, version, timeout, upgrades, eject, slo, failures",
+25:5: routes[0].retry: unknown field `retry`; known fields: name, match, service, version, on_eject, timeout, upgrades, eject, slo, failures",
         );
     }
 

@@ -8,6 +8,7 @@ use std::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    check::warnings as doubtful,
     draft::Draft,
     problem::{FieldPath, Problem, Problems},
     schema::Config,
@@ -67,8 +68,13 @@ pub fn parse(text: &str) -> Result<Config, Problems> {
 pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     let bytes =
         std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    read_bytes(path, &bytes)
+}
+
+/// As [`read`], where the file called `path` holds `bytes`.
+pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
     let invalid = |problems| LoadError::Invalid { path: path.to_owned(), problems };
-    let text = std::str::from_utf8(&bytes).map_err(|e| {
+    let text = std::str::from_utf8(bytes).map_err(|e| {
         let good = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
         let message = "not UTF-8; save the file in UTF-8".to_owned();
         let path = FieldPath::default();
@@ -83,7 +89,15 @@ pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     found.into_iter().for_each(|finding| draft.note(finding));
     let mut config = draft.finish().map_err(invalid)?;
     config.place_files(folder);
-    Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(&bytes)), tokens })
+    Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(bytes)), tokens })
+}
+
+/// What a good file says that is allowed and doubtful, in the order of the text; nothing of a bad one.
+pub fn warnings(text: &str) -> Vec<Problem> {
+    let Ok(mut draft) = Draft::read(text) else { return Vec::new() };
+    let found = draft.config.as_ref().map(doubtful).unwrap_or_default();
+    found.into_iter().for_each(|finding| draft.note(finding));
+    draft.finish().map_or_else(|problems| problems.as_slice().to_vec(), |_| Vec::new())
 }
 
 #[cfg(test)]

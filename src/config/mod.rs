@@ -22,7 +22,7 @@ mod watch;
 mod yaml;
 
 pub use check::{Finding, check};
-pub use load::{LoadError, Loaded, parse, read};
+pub use load::{LoadError, Loaded, parse, read, read_bytes, warnings};
 pub use problem::{Problem, Problems};
 pub use schema::{Config, json_schema};
 pub use token::AdminToken;

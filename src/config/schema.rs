@@ -285,6 +285,20 @@ pub struct Rule {
     pub when: RuleMatch,
     /// The version that serves them, whatever its weight.
     pub version: String,
+    /// What becomes of them while the version is ejected. Default `move`.
+    #[serde(default)]
+    pub on_eject: OnEject,
+}
+
+/// What becomes of requests that a rule or a route sends to a version which is ejected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnEject {
+    /// They go on to the next rule, at last to the split: the ejected version serves nobody.
+    #[default]
+    Move,
+    /// The ejected version serves them: testers, who are to see what is wrong with it.
+    Keep,
 }
 
 /// Conditions of a rule; of each list one value must be equal.
@@ -343,6 +357,9 @@ pub struct Route {
     /// A version that serves all requests of this route, ahead of rules and split.
     #[serde(default)]
     pub version: Option<String>,
+    /// What becomes of the requests while that version is ejected; with `version` only. Default `move`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_eject: Option<OnEject>,
     /// Longest wait for the head of the answer once the request was sent; later the client reads 504.
     /// Default `30s`.
     #[serde(default = "default::route_timeout", with = "units::duration")]

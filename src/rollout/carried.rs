@@ -29,6 +29,9 @@ pub struct Carried {
     /// Endpoints that were taken out by word.
     #[serde(default)]
     pub endpoints: Endpoints,
+    /// Who took these out, when and why.
+    #[serde(default)]
+    pub endpoint_reasons: Vec<WhyEndpoint>,
 }
 
 /// Why a version is out.
@@ -48,6 +51,26 @@ pub struct WhyEjected {
     /// The verdict, if one did.
     #[serde(default)]
     pub verdict: Option<Verdict>,
+    /// When, in milliseconds since 1970.
+    #[serde(default)]
+    pub at_unix_ms: Option<u64>,
+}
+
+/// Why an endpoint is out that somebody took out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyEndpoint {
+    /// The service.
+    pub service: String,
+    /// Its version.
+    pub version: String,
+    /// Its address.
+    pub endpoint: String,
+    /// Who took it out.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: Option<u64>,
 }
 
 /// Addresses of endpoints, by service and version.

@@ -10,7 +10,10 @@ mod endpoints;
 mod events;
 mod handover;
 mod logs;
+mod rejected;
 mod reload;
+mod served;
+mod split;
 mod weights;
 
 use std::{
@@ -23,10 +26,13 @@ use std::{
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
-    ejection::{Ejection, Ejections, Subject},
+    ejection::{Ejection, Ejections, ManualEjection, ManualEjections, Subject},
     events::Webhooks,
+    rejected::Rejected,
     reload::{Reloaded, Reloads},
-    weights::{Applied, Change, Rejected},
+    served::{Coverage, StandIn, StandIns},
+    split::{Asked, moves, percent},
+    weights::{Applied, Change},
 };
 use super::{carried::Replacement, endpoints::Watch, evaluator::Evaluator, events::Events};
 use crate::{
@@ -49,9 +55,12 @@ pub struct Controller {
     /// The file that a reload reads; nothing if the configuration did not come from one.
     file: Option<PathBuf>,
     overrides: Overrides,
+    stand_ins: StandIns,
     decided: Decided,
     evaluator: Evaluator,
     ejections: Ejections,
+    /// Endpoints that operators keep out.
+    manual: ManualEjections,
     ejected_by_verdict: HashMap<(String, String), u64>,
     /// Versions that came back by themselves, and how often.
     mistakes: HashMap<(String, String), u32>,
@@ -122,9 +131,11 @@ impl Controller {
             tokens: start.loaded.tokens,
             file: start.file,
             overrides: Overrides::new(),
+            stand_ins: StandIns::new(),
             decided: Decided::default(),
             evaluator: Evaluator::default(),
             ejections: Ejections::new(),
+            manual: ManualEjections::new(),
             ejected_by_verdict: HashMap::new(),
             mistakes: HashMap::new(),
             events: Events::new(SystemTime::now()),
@@ -240,14 +251,16 @@ impl Controller {
         let old = self.snapshot();
         let generation = old.generation.max(self.floor) + 1;
         self.decided.ejected = ejection::by_service(&self.ejections);
-        self.decided.unserved = self.will_be_unserved();
-        self.decided.begin_epochs(&old, &self.config, &self.overrides);
+        let released = self.release_stand_ins();
+        let ahead = self.weights_ahead();
+        self.decided.unserved = self.will_be_unserved(&ahead);
+        self.decided.begin_epochs(&old, &self.config, &ahead);
         let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
         let access_log =
             access_log.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
         let sources = Sources {
             config: &self.config,
-            overrides: &self.overrides,
+            overrides: &ahead,
             decided: &self.decided,
             resolved: &self.resolved,
             tls: &self.tls,
@@ -264,6 +277,7 @@ impl Controller {
         self.forget_alerts();
         self.published.send_replace(generation);
         self.stirred.notify_one();
+        self.tell_released(released);
         generation
     }
 

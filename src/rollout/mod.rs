@@ -8,4 +8,4 @@ pub mod evaluator;
 pub mod events;
 pub mod view;
 
-pub use controller::{Change, Controller, Rejected, Reloaded};
+pub use controller::{Asked, Change, Controller, Rejected, Reloaded};

@@ -12,8 +12,9 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Controller;
+use super::{Controller, controller::Coverage};
 use crate::{
+    config::units::Weight,
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, RetryReason},
     snapshot::{AmountSource, Service, Snapshot, Version},
@@ -153,7 +154,9 @@ impl Observatory {
                 .iter()
                 .map(|v| version(service, v, &mut latencies.collector, now))
                 .collect(),
+            available: Coverage::of(service) == Coverage::Available,
             shared_outage: None,
+            weights_refused: false,
         });
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -243,6 +246,12 @@ pub fn endpoint_in_flight(endpoint: &EndpointState) -> u64 {
     endpoint.cells.sum(|c| c.started.read()).saturating_sub(finished)
 }
 
+/// Whether a version with a share has an address, so that a request of `service` is sent to somebody.
+pub fn has_somebody_to_ask(service: &Service) -> bool {
+    let mut shares = service.versions.iter().filter(|v| v.share_weight() > Weight::ZERO);
+    shares.any(|version| !version.known.is_empty())
+}
+
 /// What answers of a version carried of an amount.
 pub fn amount_sum(amount: &AmountState) -> f64 {
     amount.cells.iter().map(|cells| cells.sum.read()).sum()
@@ -283,6 +292,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
         }
     }
     service.shared_outage = controller.has_shared_outage(&service.name);
+    service.weights_refused = controller.stand_ins().contains_key(&service.name);
 }
 
 fn version(

@@ -73,8 +73,12 @@ pub struct Service {
     pub name: String,
     /// Its versions, in the file's order.
     pub versions: Vec<Version>,
+    /// Whether a version that has a share has an endpoint that serves.
+    pub available: bool,
     /// Whether baseline and canaries fail alike; nothing if they are not compared.
     pub shared_outage: Option<bool>,
+    /// Whether its weights are not in force, since nobody would serve by them.
+    pub weights_refused: bool,
 }
 
 /// A version of a service.
@@ -226,6 +230,7 @@ pub struct Certificate {
 pub fn render(scrape: &Scrape) -> String {
     let mut page = text::Page::default();
     families::traffic(scrape, &mut page);
+    families::services(scrape, &mut page);
     families::versions(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);

@@ -133,7 +133,11 @@ fn a_service_is_shown_as_the_contract_says() {
     assert_eq!((answer.status, &*answer.fields["etag"]), (200, "\"1\""));
     let service = answer.json();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&service), ["baseline", "generation", "name", "verdicts", "versions"]);
+    assert_eq!(
+        keys(&service),
+        ["available", "baseline", "generation", "name", "verdicts", "versions", "weights_refused"]
+    );
+    assert_eq!((&service["available"], &service["weights_refused"]), (&json!(true), &Value::Null));
     assert_eq!(service["verdicts"], json!([]));
     let version = &service["versions"][0];
     assert_eq!((&version["name"], &version["state"]), (&json!("v41"), &json!("serving")));
@@ -170,12 +174,14 @@ fn weights_change_and_the_answer_tells_what_did() {
     let expected = json!({
         "generation": 2, "service": "game-api", "dry_run": false,
         "before": {"v41": 95.0, "v42": 5.0}, "after": {"v41": 90.0, "v42": 10.0},
+        "shares": { "before": {"v41": 0.95, "v42": 0.05}, "after": {"v41": 0.9, "v42": 0.1} },
+        "ejected": [],
     });
     assert_eq!(done.json(), expected);
     assert_eq!(get(admin, "/v1/services/game-api").json()["versions"][1]["share"], 0.1);
 
-    // A version that is not named gets nothing.
-    let all = put(admin, WEIGHTS, "", &json!({"weights": {"v42": 1}}));
+    // A version that is not named gets nothing, if that is said.
+    let all = put(admin, WEIGHTS, "", &json!({"weights": {"v42": 1}, "only": true}));
     assert_eq!(all.json()["after"], json!({"v41": 0.0, "v42": 1.0}));
     assert_eq!(get(admin, "/v1/services/game-api").json()["versions"][0]["state"], "idle");
     let overrides = &get(admin, "/v1/status").json()["overrides"];
@@ -197,6 +203,16 @@ fn what_is_wrong_is_a_problem_at_its_field() {
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": -1}}"#), at(422, "weights.v41"));
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": 0}}"#), at(422, "weights"));
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {}}"#), at(422, "weights"));
+    assert_eq!(refused(WEIGHTS, "", good), at(422, "weights"));
+    assert_eq!(
+        refused(WEIGHTS, "", r#"{"weights": {"v41": "60%", "v42": 1}}"#),
+        at(422, "weights")
+    );
+    assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": "101%"}}"#), at(422, "weights.v41"));
+    assert_eq!(
+        refused(WEIGHTS, "", r#"{"weights": {"v41": "1%"}, "only": true}"#),
+        at(422, "only")
+    );
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": 1}, "x": 1}"#), at(422, "x"));
     assert_eq!(refused(WEIGHTS, "", "{"), at(400, ""));
     assert_eq!(refused(WEIGHTS, "Content-Type: text/plain\r\n", good), at(415, "Content-Type"));
@@ -253,7 +269,7 @@ fn with_tokens_everything_but_the_probes_needs_one() {
         let answer = get(admin, path);
         assert_eq!((answer.problem().0, &*answer.fields["www-authenticate"]), (401, "Bearer"));
     }
-    let change = json!({"weights": {"v42": 1}});
+    let change = json!({"weights": {"v42": "1%"}});
     assert_eq!(put(admin, WEIGHTS, "Authorization: Bearer wrong\r\n", &change).status, 401);
     let token = format!("Authorization: Bearer {secret}\r\n");
     assert_eq!(put(admin, WEIGHTS, &token, &change).status, 200);
@@ -330,5 +346,47 @@ fn slow_clients_hold_a_bounded_number_of_places() {
     // A place is free again when the server has seen that its holder left, or a moment later.
     let mut tries = (0..100).map(|_| get(admin, "/v1/status").status);
     assert!(tries.any(|status| status == 200));
+    app.shutdown();
+}
+
+/// More connections than the admin endpoint keeps, of those that it keeps for anybody.
+const STRANGERS: usize = 300;
+
+/// 256 connections that asked for nothing held all places, and Kubernetes killed the process for it.
+#[test]
+fn strangers_lock_out_neither_probes_nor_operators() {
+    let secret = "0123456789abcdef";
+    let app = start(vec![AdminToken { name: "ops".to_owned(), secret: secret.to_owned() }]);
+    let admin = app.admin.unwrap();
+    let token = format!("Authorization: Bearer {secret}\r\n");
+    let begin = |text: &str| {
+        let mut stream = TcpStream::connect(admin).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    };
+    let status = |stream: &mut TcpStream, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\n{token}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while !answer.ends_with(b"\"last_error\":null}}") {
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "the operator's connection ended");
+            answer.extend_from_slice(&buffer[..count]);
+        }
+        answer.starts_with(b"HTTP/1.1 200 OK\r\n")
+    };
+    let mut operator = begin("");
+    assert!(status(&mut operator, "/v1/status"));
+    let whole = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    for stranger in [String::new(), "GET /hea".to_owned(), whole.to_owned(), whole.repeat(50)] {
+        let held: Vec<TcpStream> = (0..STRANGERS).map(|_| begin(&stranger)).collect();
+        assert_eq!(get(admin, "/healthz").status, 200, "{stranger:?}");
+        assert_eq!(get(admin, "/readyz").status, 200, "{stranger:?}");
+        assert_eq!(send(admin, "GET /metrics", &token, "").status, 200, "{stranger:?}");
+        // Who sent a token keeps the connection.
+        assert!(status(&mut operator, "/v1/status"), "{stranger:?}");
+        drop(held);
+    }
     app.shutdown();
 }

@@ -41,6 +41,37 @@ fn a_version_goes_and_comes_back_by_command() {
     assert_eq!(code, Some(65), "{problem}");
 }
 
+/// A pipeline went on with a canary that had long been taken out.
+#[test]
+fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
+    let (v1, v2) = (Origin::answering("v1"), Origin::answering("v2"));
+    let builder = Proxy::builder().version("v1", &v1).version("v2", &v2);
+    let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
+    run(&proxy, &["eject", "game-api", "v2", "--reason", "pays twice"]);
+    let (code, told, _) = run(&proxy, &["weights", "game-api", "v2=50%"]);
+    assert_eq!(code, Some(0), "{told}");
+    let line = "game-api: v1 100% -> 100%, v2 0% -> 0% (generation 3)\nv2 is ejected since 20";
+    assert!(told.starts_with(line), "{told}");
+    assert!(
+        told.contains(" by anonymous (pays twice); `tidegate reinstate game-api v2`"),
+        "{told}"
+    );
+    let (_, status, _) = run(&proxy, &["status"]);
+    assert!(status.contains("\ngame-api v2: ejected since 20"), "{status}");
+    assert!(status.contains(" by anonymous (pays twice)\n"), "{status}");
+
+    let (code, _, problem) = run(&proxy, &["weights", "game-api", "v2=50", "--only"]);
+    assert_eq!(code, Some(65), "{problem}");
+    assert!(
+        problem.starts_with("409 Conflict: weights.v2: nobody would serve `game-api`"),
+        "{problem}"
+    );
+    assert!(problem.contains("`tidegate reinstate game-api v2`"), "{problem}");
+    let (_, json, _) = run(&proxy, &["weights", "game-api", "v2=1%", "--json", "--dry-run"]);
+    let answer: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(answer["ejected"][0]["reason"], "pays twice");
+}
+
 #[test]
 fn an_endpoint_goes_and_comes_back_by_command() {
     let (a, b) = (Origin::answering("a"), Origin::answering("b"));
@@ -53,8 +84,8 @@ fn an_endpoint_goes_and_comes_back_by_command() {
     let expected = format!("game-api: ejected {endpoint} of v1 (generation 2)\n");
     assert_eq!((code, line), (Some(0), expected));
     let (_, status, _) = run(&proxy, &["status"]);
-    let told = format!("game-api v1: {endpoint} is ejected by word\n");
-    assert!(status.ends_with(&told), "{status}");
+    let told = format!("game-api v1: {endpoint} is ejected since 20");
+    assert!(status.contains(&told) && status.ends_with(" by anonymous\n"), "{status}");
     let mut client = proxy.connect();
     assert!((0..50).all(|_| client.get("/").send().text() == "a"));
 
@@ -71,9 +102,11 @@ fn a_mistake_is_named_and_changes_nothing() {
     let builder = Proxy::builder().version("v1", &origin);
     let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
     for (arguments, code, expected) in [
-        (&["eject", "game-api"][..], 64, "<VERSION>"),
-        (&["eject", "a/b", "v1"], 64, "a service's name has letters"),
-        (&["eject", "game-api", "v1", "--endpoint", "here"], 64, "'--endpoint <ADDRESS>'"),
+        (&["eject", "game-api"][..], 2, "<VERSION>"),
+        (&["eject", "a/b", "v1"], 2, "a service's name has letters"),
+        (&["eject", "game-api", "v1", "--endpoint", "here"], 2, "'--endpoint <ADDRESS>'"),
+        (&["weights", "game-api", "v1=1", "v1=2"], 2, "`v1` stands twice"),
+        (&["status", "--token-file", "/nonexistent"], 64, "/nonexistent: "),
         (&["eject", "other", "v1"], 65, "404 Not Found: there is no service `other`"),
         (&["eject", "game-api", "v9"], 65, "422 Unprocessable Entity: version: service `game-api`"),
         (

@@ -94,7 +94,8 @@ fn a_list_tells_what_happened_and_what_is_new_since() {
     assert_eq!(reinstated["reason"], "a test");
     let since = format!("?since={}", ejected["id"]);
     assert_eq!(self::kinds(&stage.list(&since)).last(), Some(&"reinstated"));
-    assert_eq!(stage.list("?service=other")["events"], json!([]));
+    let unknown = stage.list("?service=other");
+    assert_eq!((&unknown["status"], &unknown["field"]), (&json!(404), &json!("service")));
     assert_eq!(stage.list("?services=other")["status"], 400);
 }
 
@@ -145,7 +146,11 @@ fn the_command_line_shows_events() {
     let line = shown(&[]);
     assert!(line.contains("  ejected ") && line.contains("game-api  v2  by "), "{line}");
     assert!(line.trim_end().ends_with(": a test"), "{line}");
-    assert_eq!(shown(&["other"]).trim(), "no events");
+    let unknown = ["events", "other", "--admin", &admin];
+    let unknown = process::program().args(unknown).output().expect("it runs");
+    assert_eq!(unknown.status.code(), Some(65), "{unknown:?}");
+    let problem = String::from_utf8(unknown.stderr).expect("text");
+    assert!(problem.contains("there is no service `other`; there are: game-api"), "{problem}");
     let mut child = process::program()
         .args(["events", "--follow", "--json", "--admin", &admin])
         .stdout(std::process::Stdio::piped())
@@ -161,6 +166,50 @@ fn the_command_line_shows_events() {
     let told = next()["kind"].clone();
     child.kill().and_then(|()| child.wait()).expect("it ends");
     assert_eq!(told, "reinstated");
+}
+
+/// Whoever watched a rollout heard nothing more after a restart, and did not notice.
+#[test]
+fn who_follows_events_goes_on_after_a_restart_of_the_instance() {
+    let origin = Origin::answering("ok");
+    let (admin, listen) = (process::free_address(), process::free_address());
+    let text = Proxy::builder()
+        .version("v1", &origin)
+        .version("v2", &origin)
+        .listen(listen)
+        .top(&format!("admin: {{ address: {admin} }}"))
+        .text();
+    let url = format!("http://{admin}");
+    let run = |what: &str| {
+        let arguments = [what, "game-api", "v2", "--admin", &url];
+        let output = process::program().args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+    };
+    let mut first = process::Process::spawn_at(listen, &text);
+    run("eject");
+    let mut child = process::program()
+        .args(["events", "game-api", "--follow", "--json", "--admin", &url])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut next = || -> Value {
+        let line = lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert_eq!(next()["kind"], "ejected");
+    first.signal(rustix::process::Signal::TERM);
+    assert_eq!(first.wait().code(), Some(0));
+    let mut told = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let told = told.next().expect("a line").expect("text");
+    assert!(told.contains("cannot be reached") && told.contains("trying again"), "{told}");
+    let second = process::Process::spawn_at(listen, &text);
+    run("eject");
+    let again = next();
+    child.kill().and_then(|()| child.wait()).expect("it ends");
+    assert_eq!((&again["kind"], &again["by"]), (&json!("ejected"), &json!("anonymous")));
+    drop(second);
 }
 
 #[test]
@@ -215,7 +264,7 @@ fn the_verdict_of_an_ejection_can_be_judged_again_and_by_other_limits() {
     assert_eq!(code, Some(65));
     assert!(error.contains("the record is not whole"), "{error}");
     assert_eq!(judge("{}", &[]).0, Some(64));
-    assert_eq!(judge(&ejected, &["--alpha", "2"]).0, Some(64));
+    assert_eq!(judge(&ejected, &["--alpha", "2"]).0, Some(2));
 }
 
 /// What a receiver was sent: head and alerts of each message.

@@ -30,6 +30,7 @@ mod process;
 mod reload;
 mod retired;
 mod routing;
+mod served;
 mod shutdown;
 mod soak;
 mod split;

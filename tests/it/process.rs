@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write,
     net::TcpListener,
-    process::Output,
+    process::{Output, Stdio},
     sync::{Mutex, mpsc},
 };
 
@@ -115,6 +115,67 @@ fn a_bad_file_is_exit_code_64_with_every_problem() {
     }
     let missing = program().args(["check", "/nonexistent"]).output().expect("the program runs");
     assert_eq!(missing.status.code(), Some(64));
+    for wrong in [&["check"][..], &["run", "a.yaml", "--config", "b.yaml"], &["chek"]] {
+        let output = program().args(wrong).output().expect("the program runs");
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+/// Runs the program with `text` as its standard input, until it ends.
+fn run_with_input(command: &[&str], text: &str) -> Output {
+    let mut child = program()
+        .args(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut input = child.stdin.take().expect("a pipe");
+    // A program that ends at once does not read it.
+    let _ = input.write_all(text.as_bytes());
+    drop(input);
+    child.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn run_and_check_take_the_file_alike_and_from_standard_input() {
+    let held = TcpListener::bind(free_address()).expect("a free port");
+    let address = held.local_addr().expect("bound");
+    let builder = Proxy::builder().version_named("v1", "\"127.0.0.1:1\"").listen(address);
+    let text = builder.text();
+    // That the address is taken shows that the file was read.
+    for (command, code) in [
+        (&["check"][..], 0),
+        (&["check", "--config"], 0),
+        (&["run"], 69),
+        (&["run", "--config"], 69),
+    ] {
+        let output = run(command, &text);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {output:?}");
+        let output = run_with_input(&[command, &["-"]].concat(), &text);
+        assert_eq!(output.status.code(), Some(code), "{command:?} -: {output:?}");
+        let output = run_with_input(&[command, &["-"]].concat(), "nonsense: true");
+        assert_eq!(output.status.code(), Some(64), "{command:?} -: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("-:1:1: nonsense: unknown field"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_doubtful_about_a_good_file_is_a_warning() {
+    let builder = Proxy::builder().version_named("v1", "\"127.0.0.1:1\"");
+    let builder = builder.version_named("v2", "\"127.0.0.1:1\"");
+    let output = run(&["check"], &builder.text());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(said.matches(": warning: services.game-api").count(), 3, "{said}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains(": ok (1 service, 1 route, 3 warnings)")
+    );
+    let json = run(&["check", "--json"], &builder.text()).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!((&json["ok"], &json["problems"]), (&true.into(), &serde_json::json!([])));
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(3), "{json}");
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn upgrade(admin: SocketAddr) -> i64 {
 
 #[track_caller]
 fn prefer_v2(admin: SocketAddr) -> Answer {
-    let weights = br#"{"weights": {"v2": 1}}"#;
+    let weights = br#"{"weights": {"v2": 1}, "only": true}"#;
     let path = format!("/v1/services/{SERVICE}/weights");
     let answer =
         Client::connect(admin).request("PUT", &path).host("localhost").body(weights).send();

@@ -80,13 +80,48 @@ fn weights_are_in_force_everywhere_once_the_admin_api_has_answered() {
     let admin = Client::connect(proxy.app().admin.expect("an admin endpoint"));
     let admin = std::sync::Mutex::new(admin);
     assert_in_force_once_acknowledged(&proxy, |_, version| {
-        let body = serde_json::json!({ "weights": { version: 1 }, "reason": "test" }).to_string();
+        let body = serde_json::json!({ "weights": { version: "100%" }, "reason": "test" });
+        let body = body.to_string();
         let mut admin = admin.lock().expect("no panic");
         let request = admin.request("PUT", "/v1/services/game-api/weights").host("127.0.0.1");
         let request = request.header("Content-Type", "application/json").body(body.as_bytes());
         let answer = request.send();
         assert_eq!(answer.status, 200, "{}", answer.text());
     });
+}
+
+/// `v42: 50` alone was all players, whom nobody meant to move.
+#[test]
+fn a_number_alone_moves_nobody_and_a_share_is_of_all_players() {
+    let origins = [Origin::answering("v1"), Origin::answering("v2")];
+    let builder = Proxy::builder().version("v1", &origins[0]).version("v2", &origins[1]);
+    let builder = builder.service("weights: { v1: 95, v2: 5 }");
+    let proxy = builder.top("admin: { address: \"127.0.0.1:0\" }").start();
+    let put = |query: &str, body: serde_json::Value| {
+        let (target, body) = (format!("/v1/services/game-api/weights{query}"), body.to_string());
+        let mut admin = proxy.admin();
+        let request = admin.request("PUT", &target).host("127.0.0.1").body(body.as_bytes());
+        let answer = request.send();
+        (answer.status, answer.json())
+    };
+    let (status, problem) = put("", serde_json::json!({ "weights": { "v2": 50 } }));
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert_eq!((status, &problem["field"]), (422, &"weights".into()));
+    assert!(detail.contains("v1 95% -> 0%, v2 5% -> 100%"), "{detail}");
+    assert!(detail.contains("`v2=50%`") && detail.contains("`only`"), "{detail}");
+    assert_eq!(proxy.snapshot().generation, 1);
+
+    let half = serde_json::json!({ "weights": { "v2": "50%" } });
+    let (status, preview) = put("?dry_run=true", half.clone());
+    let shares = serde_json::json!({
+        "before": { "v1": 0.95, "v2": 0.05 }, "after": { "v1": 0.5, "v2": 0.5 },
+    });
+    assert_eq!((status, &preview["shares"]), (200, &shares));
+    let (_, answer) = put("", half);
+    assert_eq!((&answer["shares"], &answer["generation"]), (&shares, &2.into()));
+    assert_eq!(proxy.snapshot().services[0].share(1), 0.5);
+    let (status, _) = put("", serde_json::json!({ "weights": { "v2": 50 }, "only": true }));
+    assert_eq!((status, proxy.snapshot().services[0].share(1)), (200, 1.0));
 }
 
 #[test]

@@ -1,27 +1,105 @@
-//! A change of weights, asked for and answered.
+//! A change, asked for and answered.
 
 use std::fmt;
 
 use indexmap::{IndexMap, map::Entry};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::IntoDeserializer};
 
-use crate::config::units::Weight;
+use super::Ejected;
+use crate::{
+    config::units::{Share, Weight},
+    rollout::Asked,
+};
 
 /// Body of `PUT /v1/services/{s}/weights`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsRequest {
-    /// Weights by version; a version not named gets 0.
+    /// By version: numbers, or shares of all players.
     #[serde(deserialize_with = "each_once")]
-    pub weights: IndexMap<String, Weight>,
+    pub weights: IndexMap<String, NewWeight>,
+    /// Versions that have weight and are not named get 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only: bool,
     /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
+/// A weight as asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NewWeight {
+    /// `50`: relative to the other numbers.
+    Relative(Weight),
+    /// `"50%"`: of all players.
+    Share(Share),
+}
+
+impl Serialize for NewWeight {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Relative(weight) => weight.serialize(s),
+            Self::Share(share) => share.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NewWeight {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = NewWeight;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, or a share such as \"10%\"")
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<NewWeight, E> {
+                Weight::deserialize(number.into_deserializer()).map(NewWeight::Relative)
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<NewWeight, E> {
+                self.visit_f64(number as f64)
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<NewWeight, E> {
+                self.visit_f64(number as f64)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<NewWeight, E> {
+                Share::deserialize(text.into_deserializer()).map(NewWeight::Share)
+            }
+        }
+        d.deserialize_any(Visitor)
+    }
+}
+
 impl WeightsRequest {
     /// Longest reason: it becomes part of one line of the log.
     pub const REASON_CHARS: usize = 1000;
+
+    /// What is asked for; or the field at fault, and why: numbers and shares do not go together.
+    pub fn asked(self) -> Result<Asked, (&'static str, &'static str)> {
+        let (mut weights, mut shares) = (IndexMap::new(), IndexMap::new());
+        for (version, weight) in self.weights {
+            match weight {
+                NewWeight::Relative(weight) => drop(weights.insert(version, weight)),
+                NewWeight::Share(share) => drop(shares.insert(version, share)),
+            }
+        }
+        match (weights.is_empty(), shares.is_empty(), self.only) {
+            (_, true, only) => Ok(Asked::Weights { weights, only }),
+            (true, false, false) => Ok(Asked::Shares(shares)),
+            (true, false, true) => {
+                let why = "shares are of all players, so `only` says nothing; leave it out, or \
+                           write 100%";
+                Err(("only", why))
+            }
+            (false, false, _) => {
+                Err(("weights", "numbers and shares do not go together; write one of the two"))
+            }
+        }
+    }
 }
 
 /// Body of `POST /v1/services/{s}/eject` and `/reinstate`.
@@ -51,6 +129,9 @@ pub struct SubjectAnswer {
     pub endpoint: Option<String>,
     /// Whether nothing was changed.
     pub dry_run: bool,
+    /// Versions of the service that are ejected then, whatever their weight.
+    #[serde(default)]
+    pub ejected: Vec<Ejected>,
 }
 
 /// Answer to `PUT /v1/services/{s}/weights`.
@@ -64,15 +145,39 @@ pub struct WeightsAnswer {
     pub before: IndexMap<String, Weight>,
     /// Weights after, by version.
     pub after: IndexMap<String, Weight>,
+    /// What they come to.
+    pub shares: Shares,
     /// Whether nothing was changed.
     pub dry_run: bool,
+    /// Versions of the service that are ejected then, whatever their weight.
+    #[serde(default)]
+    pub ejected: Vec<Ejected>,
+}
+
+/// Shares of players, 0 to 1, to six digits; an ejected version has none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Before the change, by version.
+    pub before: IndexMap<String, f64>,
+    /// After it, by version.
+    pub after: IndexMap<String, f64>,
+}
+
+impl Shares {
+    /// Those of a change.
+    pub fn new(before: IndexMap<String, f64>, after: IndexMap<String, f64>) -> Self {
+        let short = |shares: IndexMap<String, f64>| {
+            shares.into_iter().map(|(v, share)| (v, (share * 1e6).round() / 1e6)).collect()
+        };
+        Self { before: short(before), after: short(after) }
+    }
 }
 
 /// A map in which a name that stands twice is an error: which of the two was meant?
-fn each_once<'de, D: Deserializer<'de>>(d: D) -> Result<IndexMap<String, Weight>, D::Error> {
+fn each_once<'de, D: Deserializer<'de>>(d: D) -> Result<IndexMap<String, NewWeight>, D::Error> {
     struct Visitor;
     impl<'de> de::Visitor<'de> for Visitor {
-        type Value = IndexMap<String, Weight>;
+        type Value = IndexMap<String, NewWeight>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object of weights by version")
@@ -80,7 +185,7 @@ fn each_once<'de, D: Deserializer<'de>>(d: D) -> Result<IndexMap<String, Weight>
 
         fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut weights = IndexMap::new();
-            while let Some((version, weight)) = map.next_entry::<String, Weight>()? {
+            while let Some((version, weight)) = map.next_entry::<String, NewWeight>()? {
                 match weights.entry(version) {
                     Entry::Vacant(entry) => entry.insert(weight),
                     Entry::Occupied(entry) => {
@@ -107,5 +212,34 @@ mod tests {
         assert_eq!(request.reason, None);
         let twice = parse(r#"{"weights": {"v42": 10, "v42": 90}}"#).unwrap_err();
         assert!(twice.to_string().starts_with("`v42` stands twice"), "{twice}");
+    }
+
+    #[test]
+    fn numbers_and_shares_do_not_go_together() {
+        let asked = |text| serde_json::from_str::<WeightsRequest>(text).unwrap().asked();
+        let Ok(Asked::Weights { weights, only: false }) = asked(r#"{"weights": {"v42": 50}}"#)
+        else {
+            panic!("a number");
+        };
+        assert_eq!(weights["v42"].value(), 50.0);
+        let Ok(Asked::Shares(shares)) = asked(r#"{"weights": {"v42": "50%"}}"#) else {
+            panic!("a share");
+        };
+        assert_eq!(shares["v42"].0, 0.5);
+        let field = |text| asked(text).unwrap_err().0;
+        assert_eq!(field(r#"{"weights": {"v41": 50, "v42": "50%"}}"#), "weights");
+        assert_eq!(field(r#"{"weights": {"v42": "50%"}, "only": true}"#), "only");
+        let wrong = serde_json::from_str::<WeightsRequest>(r#"{"weights": {"v42": "50"}}"#);
+        assert!(wrong.unwrap_err().to_string().starts_with("`50` is not a share"));
+    }
+
+    #[test]
+    fn a_request_is_written_as_it_is_read() {
+        let text = r#"{"weights":{"v41":90.5,"v42":2.0},"only":true,"reason":"so"}"#;
+        let request: WeightsRequest = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&request).unwrap(), text);
+        let text = r#"{"weights":{"v42":"12.5%"}}"#;
+        let request: WeightsRequest = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&request).unwrap(), text);
     }
 }

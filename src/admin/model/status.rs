@@ -8,7 +8,10 @@ use serde::Serialize;
 use crate::{
     config::{LoadError, Problem, units::Weight},
     proxy::ListenerState,
-    rollout::{carried::Replacement, controller::Reloads},
+    rollout::{
+        carried::Replacement,
+        controller::{Reloads, StandIn, StandIns},
+    },
     tls::{Expiry, TlsListener},
 };
 
@@ -157,11 +160,12 @@ impl Certificate {
 /// How reloads went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reload {
-    /// Files taken over, or found unchanged.
+    /// Files taken over as a whole, or found unchanged.
     pub applied: u64,
-    /// Bad files, which changed nothing.
+    /// Bad files, which changed nothing, and files that are in force but for weights that would leave a
+    /// service to nobody.
     pub rejected: u64,
-    /// What was wrong with the last file; null if nothing was.
+    /// What was wrong with the last file, or which weights are not in force; null if nothing is wrong.
     pub error: Option<ReloadError>,
 }
 
@@ -174,9 +178,17 @@ pub struct ReloadError {
     pub problems: Vec<Problem>,
 }
 
-impl From<&Reloads> for Reload {
-    fn from(reloads: &Reloads) -> Self {
-        let error = reloads.error.as_deref().map(ReloadError::from);
+impl Reload {
+    /// How `reloads` went; `stand_ins` serve in the place of weights that would leave nobody.
+    pub fn new(reloads: &Reloads, stand_ins: &StandIns) -> Self {
+        let refused = || {
+            let each = stand_ins.iter().map(|(service, StandIn { version, why })| {
+                format!("{service}: its weights would leave nobody, so {version} serves: {why}")
+            });
+            let message = each.collect::<Vec<_>>().join("; ");
+            (!message.is_empty()).then(|| ReloadError { message, problems: Vec::new() })
+        };
+        let error = reloads.error.as_deref().map(ReloadError::from).or_else(refused);
         Self { applied: reloads.applied, rejected: reloads.rejected, error }
     }
 }

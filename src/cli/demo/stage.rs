@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    rollout::{Change, view::Observatory},
+    rollout::{Asked, Change, view::Observatory},
 };
 
 /// Between two looks at the evidence: as often as the controller looks.
@@ -178,7 +178,7 @@ impl Stage {
         });
         let change = Change {
             service: SERVICE.to_owned(),
-            weights: weights.into(),
+            asked: Asked::Weights { weights: weights.into(), only: false },
             if_generation: None,
             by: "demo".to_owned(),
             reason: Some(title(step)),

@@ -1,7 +1,8 @@
 //! Whether a configuration agrees with itself: what no single value can know.
 //!
-//! Pure: it looks at nothing but the [`Config`], and returns everything it finds. There are no
-//! warnings. What would certainly not do what its writer meant is an error; the rest is allowed.
+//! Pure: it looks at nothing but the [`Config`], and returns everything it finds. What would certainly
+//! not do what its writer meant is an error; what is rarely meant is allowed, and a warning of the
+//! command `check` (`warn`).
 
 mod alerts;
 mod amounts;
@@ -11,8 +12,11 @@ mod matching;
 mod route;
 mod service;
 mod tls;
+mod warn;
 
 use std::net::{IpAddr, SocketAddr};
+
+pub(super) use warn::warnings;
 
 use indexmap::IndexMap;
 use ipnet::IpNet;

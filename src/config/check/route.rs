@@ -97,6 +97,11 @@ fn target(route: &Route, config: &Config, path: &FieldPath, found: &mut Vec<Find
     if let Some(message) = no_such("service", &route.service, &config.services) {
         found.push(Finding::new(path.key("service"), message));
     }
+    if route.on_eject.is_some() && route.version.is_none() {
+        let message =
+            "the route has no version that may be ejected; write `version`, or leave it out";
+        found.push(Finding::of_name(path.key("on_eject"), message));
+    }
     let Some(service) = config.services.get(&route.service) else { return };
     if let Some(version) = &route.version
         && let Some(message) = no_such("version", version, &service.versions)
@@ -149,16 +154,17 @@ fn is_method(text: &str) -> bool {
 /// One host and one method of a route's conditions in a form that is equal if and only if the
 /// same requests match with the same precedence. Names of path parameters do not count.
 #[derive(PartialEq, Eq, Hash)]
-struct Match {
-    host: Option<HostPattern>,
-    path: String,
-    method: Option<String>,
-    headers: BTreeMap<String, BTreeSet<String>>,
-    query: BTreeMap<String, BTreeSet<String>>,
+pub(super) struct Match {
+    pub(super) host: Option<HostPattern>,
+    pub(super) path: String,
+    pub(super) method: Option<String>,
+    pub(super) headers: BTreeMap<String, BTreeSet<String>>,
+    pub(super) query: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Match {
-    fn all(matches: &RouteMatch) -> Vec<Self> {
+    /// All that `matches` stands for.
+    pub(super) fn all(matches: &RouteMatch) -> Vec<Self> {
         let hosts: Vec<Option<HostPattern>> = match &matches.host {
             Some(hosts) => hosts.as_slice().iter().cloned().map(Some).collect(),
             None => vec![None],

@@ -2,17 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use super::{Controller, Rejected, weights::list};
+use super::{Controller, Coverage, Rejected, weights::list};
 use crate::{
     analysis::{Advised, Arms, OutageChange, Record, Tally, Title, Verdict},
-    config::{
-        schema::{Mode, OnMistake},
-        units::Weight,
-    },
+    config::schema::{Mode, OnMistake},
     rollout::{
         evaluator::{Advice, Found, Suspect},
         events::{Kind, Matter},
@@ -22,8 +20,10 @@ use crate::{
 /// Why and since when a version is ejected.
 #[derive(Debug, Clone)]
 pub struct Ejection {
-    /// When, since the process started.
+    /// When, since the process started; of one that another process ejected, when this one took over.
     pub at: Duration,
+    /// When, by the clock.
+    pub since: SystemTime,
     /// Who ejected it: a token's name, or `verdict`.
     pub by: String,
     /// Why.
@@ -32,6 +32,30 @@ pub struct Ejection {
     pub verdict: Option<(Option<Box<str>>, Verdict)>,
     /// That it can be judged again.
     pub record: Option<Arc<Record>>,
+}
+
+/// Why and since when an operator keeps an endpoint out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManualEjection {
+    /// When.
+    pub since: SystemTime,
+    /// Who ejected it: a token's name.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Endpoints that operators keep out, by service, version and address.
+pub type ManualEjections = BTreeMap<(String, String, String), ManualEjection>;
+
+impl fmt::Display for Ejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by {}", humantime::format_rfc3339_seconds(self.since), self.by)?;
+        match self.reason.trim_end_matches('.') {
+            "" => Ok(()),
+            reason => write!(f, " ({reason})"),
+        }
+    }
 }
 
 /// How often a version comes back by itself: one that is ejected again and again is left to people.
@@ -206,10 +230,18 @@ impl Controller {
     }
 
     fn eject_suspect(&mut self, suspect: Suspect, now: Duration) {
-        // Not the last one: a comparison needs a baseline with a share of players.
         let key = (suspect.service.to_string(), suspect.version.to_string());
+        // A comparison has a baseline with a share of players, but nothing may depend on that.
+        let ahead = self.weights_ahead();
+        if self.coverage_with(&key.0, &ahead, Some(&key.1)) == Coverage::Nobody {
+            let (service, version) = key;
+            tracing::error!(service, version, "the last version is worse, and stays");
+            self.record(Kind::WorseAlone, Matter::of_suspect(suspect));
+            return;
+        }
         let ejection = Ejection {
             at: now,
+            since: SystemTime::now(),
             by: "verdict".to_owned(),
             reason: suspect.verdict.reason.clone(),
             verdict: Some((suspect.route.clone(), suspect.verdict.clone())),
@@ -241,22 +273,27 @@ impl Controller {
         }
         let generation = self.admit(&subject)?;
         let Subject { service, version, by, reason, .. } = subject;
-        let snapshot = self.snapshot();
-        let others = snapshot.service(&service).into_iter().flat_map(|s| &s.versions);
-        let mut others = others.filter(|v| *v.name != *version);
-        if !others.any(|v| v.share_weight() > Weight::ZERO) {
+        let ahead = self.weights_ahead();
+        let now = self.coverage_with(&service, &ahead, None);
+        let then = self.coverage_with(&service, &ahead, Some(&version));
+        if then == Coverage::Nobody || then < now {
             return Err(Rejected::LastVersion { service, version });
         }
         let key = (service, version);
         if subject.dry_run || self.ejections.contains_key(&key) {
             return Ok(generation);
         }
-        let (at, reason) = (self.started.0.elapsed(), reason.unwrap_or_default());
-        let ejection =
-            Ejection { at, by: by.clone(), reason: reason.clone(), verdict: None, record: None };
+        let ejection = Ejection {
+            at: self.started.0.elapsed(),
+            since: SystemTime::now(),
+            by: by.clone(),
+            reason: reason.clone().unwrap_or_default(),
+            verdict: None,
+            record: None,
+        };
         self.ejections.insert(key.clone(), ejection);
         let generation = self.publish(true);
-        let (service, version) = key;
+        let ((service, version), reason) = (key, reason.unwrap_or_default());
         tracing::warn!(service, version, generation, by, reason, "version ejected");
         self.record(Kind::Ejected, Matter::of_version(service, version, by, reason));
         Ok(generation)
@@ -302,6 +339,11 @@ impl Controller {
     /// Ejections in force.
     pub fn ejections(&self) -> &Ejections {
         &self.ejections
+    }
+
+    /// Endpoints that operators keep out.
+    pub fn manual_ejections(&self) -> &ManualEjections {
+        &self.manual
     }
 
     /// How often a verdict ejected `version` of `service`.
@@ -371,6 +413,7 @@ impl Controller {
             config.services.get(service).is_some_and(|s| s.versions.contains_key(version))
         };
         self.ejections.retain(|(service, version), _| has(service, version));
+        self.manual.retain(|(service, version, _), _| has(service, version));
     }
 }
 

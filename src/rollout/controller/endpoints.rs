@@ -3,21 +3,23 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
+use indexmap::IndexMap;
 use tokio::sync::Notify;
 
-use super::{Controller, Rejected, Subject};
+use super::{Controller, ManualEjection, Rejected, Subject};
 use crate::{
-    config::{Config, units::Weight},
+    config::{Config, schema, units::Weight},
+    registry::Registry,
     rollout::{
         endpoints::Move,
         events::{Kind, Matter},
     },
     snapshot::{
-        Candidate, Decided, Endpoint, Overrides, Snapshot, Version, endpoints, unserved, usable,
-        weights_in_force,
+        Candidate, Decided, Endpoint, Overrides, Resolved, Snapshot, Version, endpoints, unserved,
+        usable, weights_in_force,
     },
     upstream::{
         health::{Cause, State},
@@ -81,6 +83,11 @@ impl Controller {
         self.endpoints.follow(&snapshot, now, fastrand::f64);
         self.endpoints.eject(&snapshot, id, now);
         let generation = self.publish_endpoints(&snapshot).unwrap_or(generation);
+        self.manual.entry(subject.key(address)).or_insert_with(|| ManualEjection {
+            since: SystemTime::now(),
+            by: subject.by.clone(),
+            reason: subject.reason.clone().unwrap_or_default(),
+        });
         let Subject { service, version, endpoint, by, reason, .. } = &subject;
         tracing::warn!(service, version, endpoint, generation, by, reason, "endpoint ejected");
         self.record_word(Kind::EndpointEjected, subject);
@@ -109,6 +116,7 @@ impl Controller {
         self.endpoints.follow(&snapshot, now, fastrand::f64);
         self.endpoints.reinstate(&snapshot, id, now);
         let generation = self.publish_endpoints(&snapshot).unwrap_or(generation);
+        self.manual.remove(&subject.key(address));
         self.stirred.notify_one();
         let Subject { service, version, endpoint, by, reason, .. } = &subject;
         tracing::info!(service, version, endpoint, generation, by, reason, "endpoint reinstated");
@@ -152,49 +160,98 @@ impl Controller {
         };
         let changed = !versions.all(same)
             || self.decided.unserved
-                != who_is_unserved(&self.config, &self.overrides, &self.decided, out);
+                != who_is_unserved(&self.config, &self.weights_ahead(), &self.decided, out);
         changed.then(|| self.publish(true))
     }
 
-    /// Versions whose players will go to others in a snapshot that is compiled now.
-    pub(super) fn will_be_unserved(&mut self) -> BTreeMap<String, BTreeSet<String>> {
-        let Self { config, overrides, decided, resolved, registry, .. } = self;
-        who_is_unserved(config, overrides, decided, |service, version| {
-            let written = &config.services[service].versions[version].endpoints;
-            let state = registry.version(service, version);
-            serves_nobody(&endpoints(written, resolved, state.id, registry))
+    /// Versions whose players will go to others in a snapshot that is compiled now, by weights of `ahead`.
+    pub(super) fn will_be_unserved(
+        &mut self,
+        ahead: &Overrides,
+    ) -> BTreeMap<String, BTreeSet<String>> {
+        let Self { config, decided, resolved, registry, .. } = self;
+        who_is_unserved(config, ahead, decided, |service, version| {
+            has_no_endpoint(service, &config.services[service], version, resolved, registry)
         })
+    }
+
+    /// The share of players, 0 to 1, that each version of `service` has by weights of `ahead`, with the
+    /// endpoints that serve now.
+    pub(super) fn shares(&self, service: &str, ahead: &Overrides) -> IndexMap<String, f64> {
+        let Some(written) = self.config.services.get(service) else { return IndexMap::new() };
+        let snapshot = self.snapshot();
+        let known = snapshot.service(service);
+        let out = |version: &str| {
+            known.and_then(|s| s.version(version)).is_none_or(|v| serves_nobody(&v.known))
+        };
+        let left = unserved_of(service, written, ahead, &self.decided, out);
+        let counts =
+            |version: &str| !left.contains(version) && self.ejection(service, version).is_none();
+        let weights: IndexMap<String, f64> = weights_in_force(service, written, ahead)
+            .into_iter()
+            .map(|(v, weight)| (v.clone(), if counts(v) { weight.value() } else { 0.0 }))
+            .collect();
+        let sum: f64 = weights.values().sum();
+        let share = |weight: f64| if sum > 0.0 { weight / sum } else { 0.0 };
+        weights.into_iter().map(|(version, weight)| (version, share(weight))).collect()
+    }
+}
+
+impl Subject {
+    fn key(&self, endpoint: &str) -> (String, String, String) {
+        (self.service.clone(), self.version.clone(), endpoint.to_owned())
     }
 }
 
 /// Whether no request should go to a version of these endpoints.
-fn serves_nobody(known: &[Endpoint]) -> bool {
+pub(super) fn serves_nobody(known: &[Endpoint]) -> bool {
     known.iter().all(|endpoint| !endpoint.state.standing.serves())
+}
+
+/// The same of `version` of `service`, as it is written.
+pub(super) fn has_no_endpoint(
+    name: &str,
+    service: &schema::Service,
+    version: &str,
+    resolved: &Resolved,
+    registry: &mut Registry,
+) -> bool {
+    let state = registry.version(name, version);
+    let written = &service.versions[version].endpoints;
+    serves_nobody(&endpoints(written, resolved, state.id, registry))
 }
 
 /// Versions of `config` whose players go to others, since they are `out`: none of their endpoints serves.
 fn who_is_unserved(
     config: &Config,
-    overrides: &Overrides,
+    ahead: &Overrides,
     decided: &Decided,
     mut out: impl FnMut(&str, &str) -> bool,
 ) -> BTreeMap<String, BTreeSet<String>> {
-    let mut all = BTreeMap::new();
-    for (name, service) in &config.services {
-        let weights = weights_in_force(name, service, overrides);
-        let candidates = weights.iter().map(|(version, weight)| Candidate {
-            has_share: *weight > Weight::ZERO && !decided.is_ejected(name, version),
-            is_baseline: **version == service.baseline,
-            is_out: out(name, version),
-        });
-        let left = unserved(&candidates.collect::<Vec<_>>());
-        let left = weights.iter().zip(left).filter(|(_, left)| *left);
-        let left: BTreeSet<String> = left.map(|((version, _), _)| (*version).clone()).collect();
-        if !left.is_empty() {
-            all.insert(name.clone(), left);
-        }
-    }
-    all
+    let each = config.services.iter().map(|(name, service)| {
+        let out = |version: &str| out(name, version);
+        (name.clone(), unserved_of(name, service, ahead, decided, out))
+    });
+    each.filter(|(_, left)| !left.is_empty()).collect()
+}
+
+/// The same of one service.
+fn unserved_of(
+    name: &str,
+    service: &schema::Service,
+    ahead: &Overrides,
+    decided: &Decided,
+    mut out: impl FnMut(&str) -> bool,
+) -> BTreeSet<String> {
+    let weights = weights_in_force(name, service, ahead);
+    let candidates = weights.iter().map(|(version, weight)| Candidate {
+        has_share: *weight > Weight::ZERO && !decided.is_ejected(name, version),
+        is_baseline: **version == service.baseline,
+        is_out: out(version),
+    });
+    let left = unserved(&candidates.collect::<Vec<_>>());
+    let left = weights.iter().zip(left).filter(|(_, left)| *left);
+    left.map(|((version, _), _)| (*version).clone()).collect()
 }
 
 /// The version of `subject` and the number of its endpoint at `address`.

@@ -1,9 +1,16 @@
 //! What passes between this process and one before or after it.
 
-use super::{Controller, Ejection, ejection::by_service, weights::keeps_override};
+use std::time::{Duration, SystemTime};
+
+use super::{
+    Controller, Ejection,
+    ejection::{ManualEjection, by_service},
+    weights::keeps_override,
+};
 use crate::{
+    config::schema,
     rollout::{
-        carried::{Carried, Replacement, SetWeights, WhyEjected},
+        carried::{Carried, Replacement, SetWeights, WhyEjected, WhyEndpoint},
         events::{Kind, Matter},
     },
     snapshot::Overrides,
@@ -32,6 +39,7 @@ impl Controller {
             ejected: by_service(&self.ejections),
             reasons: self.ejections.iter().map(WhyEjected::of).collect(),
             endpoints: self.endpoints.by_word(&self.snapshot()),
+            endpoint_reasons: self.manual.iter().map(WhyEndpoint::of).collect(),
         }
     }
 
@@ -73,8 +81,9 @@ impl Controller {
                 reason: "ejected before this one".to_owned(),
                 route: None,
                 verdict: None,
+                at_unix_ms: None,
             });
-            let WhyEjected { by, reason, route, verdict, .. } = why;
+            let WhyEjected { by, reason, route, verdict, at_unix_ms, .. } = why;
             // The process is asked twice, and it is told once.
             if !before.get(&service).is_some_and(|versions| versions.contains(&version)) {
                 let place = Matter::of_place(service.clone(), version.clone(), reason.clone());
@@ -82,21 +91,57 @@ impl Controller {
                 self.record(Kind::Ejected, Matter { by, route, verdict, ..place });
             }
             let verdict = verdict.map(|verdict| (route.map(Into::into), verdict));
-            let ejection = Ejection { at, by, reason, verdict, record: None };
+            let since = time_of(at_unix_ms);
+            let ejection = Ejection { at, since, by, reason, verdict, record: None };
             self.ejections.insert((service, version), ejection);
         }
         self.forget_ejections();
-        if by_service(&self.ejections) != before
-            || kept != self.overrides
+        self.take_back_the_last();
+        let stood_in = self.stand_ins.clone();
+        let is_new = kept != self.overrides;
+        self.overrides = kept;
+        self.find_stand_ins();
+        if is_new
+            || by_service(&self.ejections) != before
+            || self.stand_ins != stood_in
             || self.snapshot().generation <= self.floor
         {
-            self.overrides = kept;
             self.publish(true);
         }
+        self.tell_stand_ins(&stood_in);
+        self.manual = carried.endpoint_reasons.into_iter().map(WhyEndpoint::into_manual).collect();
         let snapshot = self.snapshot();
         self.endpoints.inherit(&snapshot, carried.endpoints, at);
         self.publish_endpoints(&snapshot);
     }
+
+    /// Takes back the baseline of a service all of whose versions are ejected: the file has changed since,
+    /// and this process has no older one to go on with.
+    fn take_back_the_last(&mut self) {
+        let all = |(name, service): &(&String, &schema::Service)| {
+            service.versions.keys().all(|version| self.ejection(name, version).is_some())
+        };
+        let services = self.config.services.iter().filter(all);
+        let baselines: Vec<_> = services.map(|(n, s)| (n.clone(), s.baseline.clone())).collect();
+        for key in baselines {
+            self.ejections.remove(&key);
+            let (service, version) = key;
+            let reason =
+                "every version that the file has is ejected, and one must serve".to_owned();
+            tracing::error!(service, version, reason, "version reinstated");
+            let by = "takeover".to_owned();
+            self.record(Kind::Reinstated, Matter::of_version(service, version, by, reason));
+        }
+    }
+}
+
+fn time_of(at_unix_ms: Option<u64>) -> SystemTime {
+    let since = at_unix_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
+    since.unwrap_or_else(SystemTime::now)
+}
+
+fn unix_ms(at: SystemTime) -> Option<u64> {
+    at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis().try_into().ok()
 }
 
 impl WhyEjected {
@@ -109,6 +154,28 @@ impl WhyEjected {
             reason: ejection.reason.clone(),
             route: route.flatten().map(String::from),
             verdict,
+            at_unix_ms: unix_ms(ejection.since),
         }
+    }
+}
+
+impl WhyEndpoint {
+    fn of(
+        ((service, version, endpoint), ejection): (&(String, String, String), &ManualEjection),
+    ) -> Self {
+        Self {
+            service: service.clone(),
+            version: version.clone(),
+            endpoint: endpoint.clone(),
+            by: ejection.by.clone(),
+            reason: ejection.reason.clone(),
+            at_unix_ms: unix_ms(ejection.since),
+        }
+    }
+
+    fn into_manual(self) -> ((String, String, String), ManualEjection) {
+        let Self { service, version, endpoint, by, reason, at_unix_ms } = self;
+        let ejection = ManualEjection { since: time_of(at_unix_ms), by, reason };
+        ((service, version, endpoint), ejection)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Controller, weights::keeps_override};
+use super::{Controller, StandIns, weights::keeps_override};
 use crate::{
     config::{Config, LoadError, Loaded, schema},
     rollout::events::{Kind, Matter},
@@ -12,9 +12,10 @@ use crate::{
 /// How reloads went.
 #[derive(Debug, Clone, Default)]
 pub struct Reloads {
-    /// Files taken over, or found unchanged.
+    /// Files taken over as a whole, or found unchanged.
     pub applied: u64,
-    /// Bad files, which changed nothing.
+    /// Bad files, which changed nothing, and files whose weights would leave a service to nobody, which
+    /// were taken over but for these.
     pub rejected: u64,
     /// What was wrong with the last file, if it was bad.
     pub error: Option<Arc<LoadError>>,
@@ -38,16 +39,24 @@ impl Controller {
     /// Takes over the file as it was `read` again. A bad file changes nothing; it is logged and counted,
     /// and [`Controller::reloads`] shows what was wrong with it.
     pub fn reload(&mut self, read: Result<Loaded, LoadError>) -> Result<Reloaded, Arc<LoadError>> {
-        let opened = read.and_then(|loaded| {
+        let possible = read.and_then(|loaded| match self.all_ejected(&loaded.config) {
+            Some(why) => Err(LoadError::Named { why }),
+            None => Ok(loaded),
+        });
+        let opened = possible.and_then(|loaded| {
             open_clients(&loaded.config, &mut self.clients)
                 .map(|tls| (loaded, tls))
                 .map_err(|error| LoadError::Named { why: error.to_string() })
         });
         match opened {
             Ok((loaded, tls)) => {
-                self.reloads.applied += 1;
                 self.reloads.error = None;
-                Ok(self.take_over(loaded, tls))
+                let (reloaded, is_whole) = self.take_over(loaded, tls);
+                match is_whole {
+                    true => self.reloads.applied += 1,
+                    false => self.reloads.rejected += 1,
+                }
+                Ok(reloaded)
             }
             Err(error) => {
                 let error = Arc::new(error);
@@ -61,18 +70,20 @@ impl Controller {
         }
     }
 
-    fn take_over(&mut self, loaded: Loaded, tls: TlsClients) -> Reloaded {
+    /// Takes over all of the file but weights that would leave a service to nobody; also returns whether
+    /// there are none.
+    fn take_over(&mut self, loaded: Loaded, tls: TlsClients) -> (Reloaded, bool) {
         self.tokens = loaded.tokens;
         self.refresh_certificates(&loaded.config);
         let renewed = self.renews(&tls);
         self.tls = tls;
         if loaded.hash == self.hash {
             if !renewed {
-                return Reloaded::Unchanged;
+                return (Reloaded::Unchanged, true);
             }
             let generation = self.publish(true);
             tracing::info!(generation, "certificates towards endpoints taken over");
-            return Reloaded::Applied(generation);
+            return (Reloaded::Applied(generation), true);
         }
         let new = loaded.config;
         for field in needs_restart(&self.config, &new) {
@@ -90,12 +101,14 @@ impl Controller {
         });
         self.hash = loaded.hash;
         self.forget_ejections();
+        self.find_stand_ins();
         let generation = self.publish(false);
         self.in_force.send_replace(Arc::clone(&self.config));
         tracing::info!(generation, hash = self.hash, "configuration taken over");
         let reason = format!("hash {}", self.hash);
         self.record(Kind::Configuration, Matter { reason, ..Matter::default() });
-        Reloaded::Applied(generation)
+        self.tell_stand_ins(&StandIns::new());
+        (Reloaded::Applied(generation), self.stand_ins.is_empty())
     }
 }
 

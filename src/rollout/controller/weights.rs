@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::Controller;
+use super::{Asked, Controller, Coverage, Rejected, moves, percent};
 use crate::{
     config::{Config, schema, units::Weight},
     rollout::events::{Kind, Matter},
@@ -14,8 +14,8 @@ use crate::{
 pub struct Change {
     /// The service.
     pub service: String,
-    /// Weights by version; a version not named gets 0.
-    pub weights: IndexMap<String, Weight>,
+    /// What is asked for.
+    pub asked: Asked,
     /// The generation that the caller saw; another one in force refuses the change.
     pub if_generation: Option<u64>,
     /// Who asks, for the log.
@@ -24,109 +24,6 @@ pub struct Change {
     pub reason: Option<String>,
     /// Only tell what would change.
     pub dry_run: bool,
-}
-
-/// Why a change was refused; nothing changed.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Rejected {
-    /// The service does not exist.
-    #[error("there is no service `{service}`; there are: {known}")]
-    NoService {
-        /// As asked for.
-        service: String,
-        /// Names of services.
-        known: String,
-    },
-    /// A version does not exist.
-    #[error("service `{service}` has no version `{version}`; it has: {known}")]
-    NoVersion {
-        /// As asked for.
-        service: String,
-        /// As asked for.
-        version: String,
-        /// Names of versions.
-        known: String,
-    },
-    /// A version that weights name does not exist.
-    #[error("service `{service}` has no version `{version}`; it has: {known}")]
-    NoVersionToWeigh {
-        /// As asked for.
-        service: String,
-        /// As asked for.
-        version: String,
-        /// Names of versions.
-        known: String,
-    },
-    /// All weights are 0.
-    #[error("all weights are 0, so nobody could be served; give at least one version a weight")]
-    NoWeight,
-    /// Nobody would be served.
-    #[error(
-        "`{version}` is the last version of `{service}` that serves; give another one weight first"
-    )]
-    LastVersion {
-        /// The service.
-        service: String,
-        /// Its version.
-        version: String,
-    },
-    /// There is nothing to take back.
-    #[error("version `{version}` of `{service}` is not ejected")]
-    NotEjected {
-        /// The service.
-        service: String,
-        /// Its version.
-        version: String,
-    },
-    /// A version has no such endpoint.
-    #[error("version `{version}` of `{service}` has no endpoint `{endpoint}`; it has: {known}")]
-    NoEndpoint {
-        /// The service.
-        service: String,
-        /// Its version.
-        version: String,
-        /// As asked for.
-        endpoint: String,
-        /// Addresses of endpoints.
-        known: String,
-    },
-    /// No other endpoint of the version serves.
-    #[error(
-        "no endpoint of version `{version}` of `{service}` serves beside `{endpoint}`; eject the version instead"
-    )]
-    LastEndpoint {
-        /// The service.
-        service: String,
-        /// Its version.
-        version: String,
-        /// The endpoint.
-        endpoint: String,
-    },
-    /// There is no endpoint to take back.
-    #[error(
-        "endpoint `{endpoint}` of version `{version}` of `{service}` is not ejected; it is {state}"
-    )]
-    EndpointNotEjected {
-        /// The service.
-        service: String,
-        /// Its version.
-        version: String,
-        /// The endpoint.
-        endpoint: String,
-        /// Its state.
-        state: &'static str,
-    },
-    /// Another process has taken over.
-    #[error("another process has taken over; ask again on a new connection")]
-    HandedOver,
-    /// Somebody else made a change first.
-    #[error("the generation is {actual}, not {expected}: somebody else made a change; look again")]
-    Outdated {
-        /// As the caller saw it.
-        expected: u64,
-        /// In force.
-        actual: u64,
-    },
 }
 
 /// What a change did, or would do.
@@ -138,6 +35,10 @@ pub struct Applied {
     pub before: IndexMap<String, Weight>,
     /// Weights after, by version.
     pub after: IndexMap<String, Weight>,
+    /// Shares of players before, 0 to 1, by version.
+    pub shares_before: IndexMap<String, f64>,
+    /// Shares of players after, 0 to 1, by version.
+    pub shares_after: IndexMap<String, f64>,
 }
 
 impl Controller {
@@ -154,7 +55,8 @@ impl Controller {
         }
     }
 
-    pub(super) fn known_service(&self, service: &str) -> Result<&schema::Service, Rejected> {
+    /// The service called `service`, as the file has it.
+    pub fn known_service(&self, service: &str) -> Result<&schema::Service, Rejected> {
         self.config.services.get(service).ok_or_else(|| {
             let known = list(self.config.services.keys());
             Rejected::NoService { service: service.to_owned(), known }
@@ -164,48 +66,99 @@ impl Controller {
     /// Changes the weights of a service. When this returns, they are in force on every worker.
     pub fn set_weights(&mut self, change: Change) -> Result<Applied, Rejected> {
         let generation = self.admit_change(change.if_generation)?;
-        let service = self.known_service(&change.service)?;
-        if let Some(version) = change.weights.keys().find(|v| !service.versions.contains_key(*v)) {
-            return Err(Rejected::NoVersionToWeigh {
-                service: change.service.clone(),
-                version: version.clone(),
-                known: list(service.versions.keys()),
-            });
+        let (weights, planned) = self.plan_weights(&change, generation)?;
+        if change.dry_run {
+            return Ok(planned);
         }
-        if change.weights.values().all(|w| *w == Weight::ZERO) {
+        let Change { service, by, reason, .. } = change;
+        self.stand_ins.remove(&service);
+        self.overrides.insert(service.clone(), weights);
+        let generation = self.publish(true);
+        let moved = moves(&planned.shares_before, &planned.shares_after);
+        let reason = reason.unwrap_or_default();
+        tracing::info!(service, moved, generation, by, reason, "weights changed");
+        let reason = if reason.is_empty() { moved } else { format!("{moved}: {reason}") };
+        let (service, by) = (Some(service), Some(by));
+        self.record(Kind::Weights, Matter { service, by, reason, ..Matter::default() });
+        Ok(Applied { generation, ..planned })
+    }
+
+    /// The weights that `change` comes to, and what they do to the shares; or why it is refused.
+    fn plan_weights(
+        &self,
+        change: &Change,
+        generation: u64,
+    ) -> Result<(IndexMap<String, Weight>, Applied), Rejected> {
+        let (name, service) = (change.service.as_str(), self.known_service(&change.service)?);
+        let unknown = change.asked.versions().find(|v| !service.versions.contains_key(*v));
+        if let Some(version) = unknown.cloned() {
+            let (service, known) = (change.service.clone(), list(service.versions.keys()));
+            return Err(Rejected::NoVersionToWeigh { service, version, known });
+        }
+        let in_force = |ahead: &Overrides| -> IndexMap<String, Weight> {
+            let weights = weights_in_force(name, service, ahead).into_iter();
+            weights.map(|(version, weight)| (version.clone(), weight)).collect()
+        };
+        let ahead = self.weights_ahead();
+        let before = in_force(&ahead);
+        let weights = change.asked.weights(&before).map_err(Rejected::Shares)?;
+        if weights.values().all(|weight| *weight == Weight::ZERO) {
             return Err(Rejected::NoWeight);
         }
-        let in_force = |overrides: &Overrides| -> IndexMap<String, Weight> {
-            let weights = weights_in_force(&change.service, service, overrides);
-            weights.into_iter().map(|(version, weight)| (version.clone(), weight)).collect()
-        };
-        let before = in_force(&self.overrides);
-        let asked = Overrides::from([(change.service.clone(), change.weights.clone())]);
-        let after = in_force(&asked);
-        if change.dry_run {
-            return Ok(Applied { generation, before, after });
-        }
-        self.overrides.extend(asked);
-        let generation = self.publish(true);
-        let (from, to) = (show(&before), show(&after));
-        let reason = change.reason.as_deref().unwrap_or("");
-        tracing::info!(
-            service = change.service,
-            from,
-            to,
+        let mut then = ahead.clone();
+        then.insert(name.to_owned(), weights.clone());
+        let planned = Applied {
             generation,
-            by = change.by,
-            reason,
-            "weights changed"
-        );
-        let reason = if reason.is_empty() {
-            format!("{from} -> {to}")
-        } else {
-            format!("{from} -> {to}: {reason}")
+            after: in_force(&then),
+            shares_before: self.shares(name, &ahead),
+            shares_after: self.shares(name, &then),
+            before,
         };
-        let (service, by) = (Some(change.service), Some(change.by));
-        self.record(Kind::Weights, Matter { service, by, reason, ..Matter::default() });
-        Ok(Applied { generation, before, after })
+        let not_named = change.asked.not_named(&planned.before);
+        if !not_named.is_empty() {
+            let preview = moves(&planned.shares_before, &planned.shares_after);
+            return Err(not_all_named(&not_named, &weights, preview));
+        }
+        self.refuse_unserved(name, &ahead, &then)?;
+        Ok((weights, planned))
+    }
+
+    /// Refuses weights of `then` that leave `service` to nobody, or worse served than those of `now`.
+    fn refuse_unserved(
+        &self,
+        service: &str,
+        now: &Overrides,
+        then: &Overrides,
+    ) -> Result<(), Rejected> {
+        let coverage = self.coverage_with(service, then, None);
+        if coverage > Coverage::Nobody && coverage >= self.coverage_with(service, now, None) {
+            return Ok(());
+        }
+        let weights = then.get(service).into_iter().flatten();
+        let (version, why) = self.why_unserved(service, weights.map(|(v, weight)| (v, *weight)));
+        Err(Rejected::Unserved { service: service.to_owned(), version, why })
+    }
+}
+
+/// That versions which have weight are not named, what would become of them, and how to write what was
+/// probably meant.
+fn not_all_named(
+    not_named: &[&str],
+    weights: &IndexMap<String, Weight>,
+    preview: String,
+) -> Rejected {
+    let quoted = |name: &str| format!("`{name}`");
+    let sum: f64 = weights.values().map(|weight| weight.value()).sum();
+    let shares = weights.iter().map(|(v, w)| format!("`{v}={}`", percent(w.value() / 100.0)));
+    let shares = match sum <= 100.0 {
+        true => format!("{} for a share of all players", shares.collect::<Vec<_>>().join(" ")),
+        false => "shares of all players in percent".to_owned(),
+    };
+    Rejected::NotNamed {
+        not_named: not_named.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(", "),
+        named: weights.keys().map(|v| quoted(v)).collect::<Vec<_>>().join(", "),
+        preview,
+        right: format!("Write {shares}, or name every version, or say `only`"),
     }
 }
 
@@ -230,9 +183,4 @@ pub(super) fn keeps_override(
 
 pub(super) fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(String::as_str).collect::<Vec<_>>().join(", ")
-}
-
-fn show(weights: &IndexMap<String, Weight>) -> String {
-    let each = weights.iter().map(|(version, weight)| format!("{version}={}", weight.value()));
-    each.collect::<Vec<_>>().join(" ")
 }

@@ -47,6 +47,25 @@ fn labels(series: &super::Series) -> Labels<'_, 3> {
     [("service", &series.service), ("version", &series.version), ("route", &series.route)]
 }
 
+/// State of the services.
+pub(super) fn services(scrape: &Scrape, page: &mut Page) {
+    let mut up = page.gauge(
+        "tidegate_service_up",
+        "Whether a version with a share of players has an endpoint that serves: 0 if nobody serves.",
+    );
+    for service in &scrape.services {
+        up.value([("service", &*service.name)], f64::from(u8::from(service.available)));
+    }
+    let mut refused = page.gauge(
+        "tidegate_weights_refused",
+        "Whether weights as written are not in force, since nobody would serve by them: 1 while one \
+         version serves all instead.",
+    );
+    for service in &scrape.services {
+        refused.value([("service", &*service.name)], f64::from(u8::from(service.weights_refused)));
+    }
+}
+
 /// State of the versions.
 pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
     let mut in_flight =

@@ -52,7 +52,9 @@ fn scrape() -> Scrape {
         services: vec![Service {
             name: "game-api".into(),
             versions: vec![v41, v42],
+            available: true,
             shared_outage: Some(false),
+            weights_refused: false,
         }],
         series: vec![Series {
             service: "game-api".into(),

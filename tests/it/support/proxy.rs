@@ -11,7 +11,7 @@ use tidegate::{
     app::{App, Ended},
     config::{Loaded, parse, read, units::Weight},
     registry::{ErrorKind, RetryReason},
-    rollout::{Change, Controller},
+    rollout::{Asked, Change, Controller},
     snapshot::Snapshot,
 };
 
@@ -241,7 +241,10 @@ impl Proxy {
         let weight = |w| Weight::new(w).expect("a weight");
         let change = Change {
             service: SERVICE.to_owned(),
-            weights: weights.iter().map(|(v, w)| ((*v).to_owned(), weight(*w))).collect(),
+            asked: Asked::Weights {
+                weights: weights.iter().map(|(v, w)| ((*v).to_owned(), weight(*w))).collect(),
+                only: true,
+            },
             if_generation: None,
             by: "test".to_owned(),
             reason: None,

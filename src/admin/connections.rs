@@ -1,0 +1,301 @@
+//! Which connections of the admin endpoint stay when there are too many.
+//!
+//! Whoever reaches the port can hold connections, and a probe cannot be told from a stranger before it
+//! has asked. So nobody waits for a place: a newcomer is let in, and the connection that has been idle for
+//! longest makes room for it, of the address that holds most of them. A probe or an operator asks at
+//! once, and so is served before it is the one that leaves; who sent a token leaves last. Connections
+//! that are being answered stay: the requests and streams at once are bounded elsewhere.
+//!
+//! Rejected: a part of the places for probes. They would be taken by whoever connects first.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+/// Connections at once: the requests and streams at once, and as many that wait for a request.
+const MOST: usize = 256;
+
+/// Connections of one address that wait for a request and have not sent a token.
+const IDLE_PER_PEER: usize = 64;
+
+/// Between two lines of the log that say that places are short.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The connections that are open.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connections(Arc<Mutex<Open>>);
+
+#[derive(Debug, Default)]
+struct Open {
+    /// Numbers connections, and orders when they became idle.
+    clock: u64,
+    callers: HashMap<u64, Caller>,
+    /// Connections that had to leave, or were not let in, since the last line of the log.
+    closed: u64,
+    warned: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Caller {
+    peer: IpAddr,
+    /// It sent a token that is good.
+    is_known: bool,
+    /// It is being answered.
+    is_busy: bool,
+    /// When it became idle.
+    since: u64,
+    /// Dropped, the connection ends.
+    _stays: oneshot::Sender<()>,
+}
+
+/// Who makes room for a newcomer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// There is room.
+    Free,
+    /// The connection with that number leaves.
+    Of(u64),
+    /// All are being answered.
+    None,
+}
+
+/// The place of a connection; dropped, it is free.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Connections,
+    number: u64,
+    peer: IpAddr,
+}
+
+/// An answer under way; dropped, the connection is idle.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Place>);
+
+impl Connections {
+    /// A place for a connection of `address`, and what ends when it has to leave. Nothing if all others
+    /// are being answered.
+    pub(super) fn enter(&self, address: IpAddr) -> Option<(Arc<Place>, oneshot::Receiver<()>)> {
+        let (stays, leaves) = oneshot::channel();
+        let peer = peer_of(address);
+        let mut open = self.open();
+        let room = who_leaves(&open.callers, peer);
+        if room != Room::Free {
+            open.warn(Instant::now());
+        }
+        match room {
+            Room::Free => {}
+            Room::Of(number) => drop(open.callers.remove(&number)),
+            Room::None => return None,
+        }
+        let number = open.tick();
+        let caller = Caller { peer, is_known: false, is_busy: false, since: number, _stays: stays };
+        open.callers.insert(number, caller);
+        drop(open);
+        Some((Arc::new(Place { connections: self.clone(), number, peer }), leaves))
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // Nothing in here can panic half way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    fn warn(&mut self, now: Instant) {
+        self.closed += 1;
+        if self.warned.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
+            let (closed, open) = (self.closed, self.callers.len());
+            tracing::warn!(
+                closed,
+                open,
+                "too many connections to the admin endpoint; the idle ones are closed"
+            );
+            (self.closed, self.warned) = (0, Some(now));
+        }
+    }
+}
+
+impl Place {
+    /// Notes that a request is being answered, until what is returned is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+        self.change(|caller, _| caller.is_busy = true);
+        Busy(Arc::clone(self))
+    }
+
+    /// Notes that the caller sent a token that is good.
+    pub(super) fn know(&self) {
+        self.change(|caller, _| caller.is_known = true);
+    }
+
+    /// Whether half of the places are taken, of all or of the caller's address, and the caller has not
+    /// sent a token: then its connection is not kept.
+    pub(super) fn is_short(&self) -> bool {
+        let open = self.connections.open();
+        let is_known = open.callers.get(&self.number).is_some_and(|caller| caller.is_known);
+        let idle = idle_strangers(&open.callers).filter(|(_, c)| c.peer == self.peer).count();
+        !is_known && (open.callers.len() > MOST / 2 || idle >= IDLE_PER_PEER / 2)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Caller, u64)) {
+        let mut open = self.connections.open();
+        let now = open.tick();
+        if let Some(caller) = open.callers.get_mut(&self.number) {
+            change(caller, now);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.open().callers.remove(&self.number);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.change(|caller, now| (caller.is_busy, caller.since) = (false, now));
+    }
+}
+
+/// Who makes room for a newcomer from `peer`.
+fn who_leaves(callers: &HashMap<u64, Caller>, peer: IpAddr) -> Room {
+    let own = || idle_strangers(callers).filter(|(_, caller)| caller.peer == peer);
+    if own().count() >= IDLE_PER_PEER {
+        return longest(own()).map_or(Room::None, Room::Of);
+    }
+    if callers.len() < MOST {
+        return Room::Free;
+    }
+    let mut by_peer: HashMap<IpAddr, usize> = HashMap::new();
+    idle_strangers(callers).for_each(|(_, c)| *by_peer.entry(c.peer).or_default() += 1);
+    let most = by_peer.values().copied().max().unwrap_or(0);
+    let greedy = idle_strangers(callers).filter(|(_, c)| by_peer.get(&c.peer) == Some(&most));
+    let known = callers.iter().map(|(n, c)| (*n, c)).filter(|(_, c)| !c.is_busy);
+    longest(greedy).or_else(|| longest(known)).map_or(Room::None, Room::Of)
+}
+
+/// Of those that are idle, the one that has been so for longest.
+fn longest<'a>(idle: impl Iterator<Item = (u64, &'a Caller)>) -> Option<u64> {
+    idle.min_by_key(|(_, caller)| caller.since).map(|(number, _)| number)
+}
+
+fn idle_strangers(callers: &HashMap<u64, Caller>) -> impl Iterator<Item = (u64, &Caller)> {
+    let all = callers.iter().map(|(number, caller)| (*number, caller));
+    all.filter(|(_, caller)| !caller.is_busy && !caller.is_known)
+}
+
+/// What stands for one caller: an address, of IPv6 the first half of it.
+fn peer_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    type Entered = (Arc<Place>, oneshot::Receiver<()>);
+
+    fn enter(connections: &Connections, count: usize, from: IpAddr) -> Vec<Entered> {
+        (0..count).map(|_| connections.enter(from).expect("a place")).collect()
+    }
+
+    fn left(entered: &mut [Entered]) -> Vec<usize> {
+        let mut each = entered.iter_mut().enumerate();
+        let gone = each.by_ref().filter_map(|(n, (_, leaves))| {
+            // The other end is gone.
+            let is_gone = matches!(leaves.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+            is_gone.then_some(n)
+        });
+        gone.collect()
+    }
+
+    #[test]
+    fn a_newcomer_is_let_in_and_whoever_was_idle_for_longest_leaves() {
+        let connections = Connections::default();
+        let mut all = enter(&connections, IDLE_PER_PEER, address(1));
+        assert!(left(&mut all).is_empty());
+        drop(all[0].0.begin());
+        let _probe = enter(&connections, 1, address(1));
+        assert_eq!(left(&mut all), [1], "the first was idle for a shorter time");
+    }
+
+    #[test]
+    fn who_is_being_answered_or_sent_a_token_stays() {
+        let connections = Connections::default();
+        let mut all = enter(&connections, IDLE_PER_PEER + 2, address(1));
+        assert_eq!(left(&mut all), [0, 1]);
+        let _busy = all[2].0.begin();
+        all[3].0.know();
+        let _more = enter(&connections, 4, address(1));
+        assert_eq!(
+            left(&mut all),
+            [0, 1, 4, 5],
+            "two more places, since two are not idle strangers"
+        );
+    }
+
+    #[test]
+    fn the_address_that_holds_most_makes_room_for_others() {
+        let connections = Connections::default();
+        let mut greedy: Vec<_> =
+            (1..=4).map(|n| enter(&connections, IDLE_PER_PEER - 2, address(n))).collect();
+        greedy[3].extend(enter(&connections, 2, address(4)));
+        let mut others = enter(&connections, 6, address(9));
+        assert_eq!(left(&mut others), [0_usize; 0]);
+        assert!(greedy[..3].iter_mut().all(|all| left(all).is_empty()));
+        let _probe = enter(&connections, 1, address(8));
+        assert_eq!(left(&mut greedy[3]), [0]);
+    }
+
+    #[test]
+    fn where_all_are_being_answered_nobody_is_let_in_until_one_is_done() {
+        let connections = Connections::default();
+        let all: Vec<_> = (0..MOST)
+            .map(|n| connections.enter(address((n / 32) as u8)).expect("a place").0)
+            .map(|place| (place.begin(), place))
+            .collect();
+        assert!(connections.enter(address(99)).is_none());
+        drop(all);
+        assert!(connections.enter(address(99)).is_some());
+        assert!(connections.open().callers.is_empty(), "dropped places are free");
+    }
+
+    #[test]
+    fn strangers_do_not_keep_their_connections_while_places_are_short() {
+        let connections = Connections::default();
+        let some = enter(&connections, IDLE_PER_PEER / 2, address(1));
+        assert!(some[0].0.is_short());
+        some[0].0.know();
+        assert!(!some[0].0.is_short());
+        let other = enter(&connections, 1, address(2));
+        assert!(!other[0].0.is_short());
+    }
+
+    #[test]
+    fn a_caller_of_ipv6_is_known_by_the_first_half() {
+        let peer = |text: &str| peer_of(text.parse().expect("an address"));
+        assert_eq!(peer("2001:db8:1:2:3:4:5:6"), peer("2001:db8:1:2::1"));
+        assert_ne!(peer("2001:db8:1:2::1"), peer("2001:db8:1:3::1"));
+        assert_eq!(peer("::ffff:10.0.0.1"), peer("10.0.0.1"));
+    }
+}

@@ -1,0 +1,195 @@
+//! What a configuration may say and its writer rarely means. `check` prints it; nothing refuses it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::{Finding, route::Match};
+use crate::config::{
+    pattern::KeySource,
+    problem::FieldPath,
+    schema::{Config, Service},
+};
+
+/// Everything in `config` that is allowed and doubtful.
+pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let services = FieldPath::default().key("services");
+    for (name, service) in &config.services {
+        let path = services.key(name);
+        shared_endpoints(service, &path, &mut found);
+        // Who has one version moves nobody between versions.
+        if service.versions.len() > 1 {
+            not_compared(service, &path, &mut found);
+            addresses_only(service, &path, &mut found);
+        }
+    }
+    never_reached(config, &mut found);
+    found
+}
+
+fn shared_endpoints(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
+    let mut first: HashMap<String, &String> = HashMap::new();
+    for (name, version) in &service.versions {
+        for (index, endpoint) in version.endpoints.iter().enumerate() {
+            let other = *first.entry(endpoint.to_string()).or_insert(name);
+            if other != name {
+                let message = format!(
+                    "`{endpoint}` is an endpoint of `{other}` too, so players of both get the same \
+                     release; write the version's own endpoint"
+                );
+                let path = path.key("versions").key(name).key("endpoints").index(index);
+                found.push(Finding::new(path, message));
+            }
+        }
+    }
+}
+
+fn not_compared(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
+    if service.eject.is_some() {
+        return;
+    }
+    let canaries = service.versions.keys().filter(|version| **version != service.baseline);
+    let canaries: Vec<_> = canaries.map(|version| format!("`{version}`")).collect();
+    let message = format!(
+        "nothing takes {} out if it is worse than `{}`; write `eject: {{ errors: {{}} }}`",
+        canaries.join(" or "),
+        service.baseline
+    );
+    found.push(Finding::of_name(path.clone(), message));
+}
+
+fn addresses_only(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
+    if service.cohort.key == [KeySource::ClientIp] {
+        let message = "players are told apart by the client's address alone: all behind one \
+                       address get the same version, and whoever changes networks may change \
+                       versions; write `cohort: { key: [ header:x-player-id ] }`";
+        found.push(Finding::of_name(path.clone(), message));
+    }
+}
+
+/// A route is never reached if each of its hosts and methods has an earlier one of the same path with
+/// as many conditions, all of which hold wherever its own do: what is more specific goes first, so no
+/// other route can be ahead of all its requests.
+fn never_reached(config: &Config, found: &mut Vec<Finding>) {
+    let mut groups: HashMap<_, Vec<(usize, Match)>> = HashMap::new();
+    for (index, route) in config.routes.iter().enumerate() {
+        let mut ahead = HashSet::new();
+        let (all, mut hidden) = (Match::all(&route.matches), 0);
+        for one in &all {
+            let group = groups.entry(one.group()).or_default();
+            let first = group.iter().find(|(_, earlier)| earlier.holds_wherever(one));
+            if let Some((first, _)) = first {
+                ahead.insert(*first);
+                hidden += 1;
+            }
+        }
+        if hidden == all.len() {
+            let routes = FieldPath::default().key("routes");
+            let mut names: Vec<_> = ahead.into_iter().collect();
+            names.sort_unstable();
+            let names = names.into_iter().map(|first| {
+                format!("`{}` ({})", routes.index(first), config.routes[first].label())
+            });
+            let message = format!(
+                "this route is never reached: {} matches all its requests, and is asked first; \
+                 write it above, or drop it",
+                names.collect::<Vec<_>>().join(" or ")
+            );
+            found.push(Finding::new(routes.index(index), message));
+        }
+        for one in all {
+            groups.entry(one.group()).or_default().push((index, one));
+        }
+    }
+}
+
+type Conditions = BTreeMap<String, BTreeSet<String>>;
+
+impl Match {
+    /// What routes have in common of which one can hide another.
+    fn group(&self) -> impl std::hash::Hash + Eq + use<> {
+        let names = |of: &Conditions| of.keys().cloned().collect::<Vec<_>>();
+        let (host, path, method) = (self.host.clone(), self.path.clone(), self.method.clone());
+        (host, path, method, names(&self.headers), names(&self.query))
+    }
+
+    /// Whether all requests that `other`, of the same group, matches match this, too.
+    fn holds_wherever(&self, other: &Self) -> bool {
+        let wider = |own: &Conditions, other: &Conditions| {
+            own.values().zip(other.values()).all(|(own, other)| other.is_subset(own))
+        };
+        wider(&self.headers, &other.headers) && wider(&self.query, &other.query)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::warnings;
+
+    fn told(services: &str, routes: &str) -> Vec<String> {
+        let text = format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices: {services}\nroutes: {routes}\n"
+        );
+        assert!(crate::config::parse(&text).is_ok(), "{:?}", crate::config::parse(&text));
+        warnings(&text).iter().map(ToString::to_string).collect()
+    }
+
+    const GOOD: &str = "{ s: { baseline: v1, versions: { v1: { endpoints: [ 127.0.0.1:1 ] }, \
+        v2: { endpoints: [ 127.0.0.1:2 ] } }, eject: { errors: {} }, \
+        cohort: { key: [ 'cookie:uid' ] } } }";
+
+    #[test]
+    fn two_versions_at_one_endpoint_are_the_same_release() {
+        assert!(told(GOOD, "[ { service: s } ]").is_empty());
+        let told = told(&GOOD.replace("127.0.0.1:2", "127.0.0.1:1"), "[ { service: s } ]");
+        assert_eq!(told.len(), 1, "{told:?}");
+        let line =
+            "2:99: services.s.versions.v2.endpoints[0]: `127.0.0.1:1` is an endpoint of `v1` too";
+        assert!(told[0].starts_with(line), "{}", told[0]);
+    }
+
+    #[test]
+    fn a_canary_that_nothing_takes_out_and_players_known_by_address_are_doubtful() {
+        let services = "{ s: { baseline: v1, versions: { v1: { endpoints: [ 127.0.0.1:1 ] }, \
+            v2: { endpoints: [ 127.0.0.1:2 ] } } } }";
+        let told = told(services, "[ { service: s } ]");
+        assert_eq!(told.len(), 2, "{told:?}");
+        let of = |text: &str| told.iter().any(|line| line.contains(text));
+        assert!(of("nothing takes `v2` out if it is worse than `v1`"), "{told:?}");
+        assert!(of("by the client's address alone"), "{told:?}");
+        let one = "{ s: { baseline: v1, versions: { v1: { endpoints: [ 127.0.0.1:1 ] } } } }";
+        assert!(self::told(one, "[ { service: s } ]").is_empty());
+    }
+
+    #[test]
+    fn a_route_behind_one_that_matches_all_its_requests_is_never_reached() {
+        let of = |first: &str, second: &str| {
+            let route =
+                |name, matches| format!("{{ service: s, name: {name}, match: {{ {matches} }} }}");
+            told(GOOD, &format!("[ {}, {} ]", route("a", first), route("b", second)))
+        };
+        for (first, second) in [
+            ("headers: { x: [ '1', '2' ] }", "headers: { X: '1' }"),
+            (
+                "path: /a, methods: [ GET, POST ], query: { q: [ a, b ] }",
+                "path: /a, methods: [ POST ], query: { q: b }",
+            ),
+        ] {
+            let told = of(first, second);
+            assert_eq!(told.len(), 1, "{first}: {told:?}");
+            let line = "routes[1]: this route is never reached: `routes[0]` (a) matches all";
+            assert!(told[0].contains(line), "{told:?}");
+        }
+        for (first, second) in [
+            ("headers: { x: '1' }", "headers: { x: [ '1', '2' ] }"),
+            ("headers: { x: [ '1', '2' ] }", "headers: { x: '1', y: '1' }"),
+            (
+                "path: /a, methods: [ GET ], query: { q: [ a, b ] }",
+                "path: /a, methods: [ GET, POST ], query: { q: b }",
+            ),
+            ("path: /*", "path: /a"),
+            ("headers: { x: [ '1', '2' ] }", "host: a.test, headers: { x: '1' }"),
+        ] {
+            assert!(of(first, second).is_empty(), "{first} | {second}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! No change leaves a service that nobody serves.
+//!
+//! Every change asks [`coverage`] what it leads to before it is published. What somebody asks for is
+//! refused if it leaves the service worse served. A file cannot be refused for the weights of one
+//! service, and a process that takes over must serve: there a *stand-in* gets all players, the baseline
+//! if it can serve, until the weights as they are written lead to somebody again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use indexmap::IndexMap;
+
+use super::{
+    Controller, Ejection,
+    endpoints::{has_no_endpoint, serves_nobody},
+};
+use crate::{
+    config::{Config, schema, units::Weight},
+    rollout::events::{Kind, Matter},
+    snapshot::{self, Endpoint, Overrides, Snapshot, weights_in_force},
+};
+
+/// What is known of a version, for [`coverage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Contender {
+    /// It has weight.
+    pub has_weight: bool,
+    /// It is ejected.
+    pub is_ejected: bool,
+    /// None of its endpoints serves, or its names stand for no address.
+    pub is_out: bool,
+    /// It is the baseline.
+    pub is_baseline: bool,
+    /// It has players now.
+    pub has_players: bool,
+}
+
+/// How well a service is served; a later one is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Coverage {
+    /// All versions with weight are ejected, so that every request is answered 503.
+    Nobody,
+    /// Versions have a share, but none of their endpoints serves. They are asked nevertheless.
+    Unavailable,
+    /// A version has a share and an endpoint that serves.
+    Available,
+}
+
+impl Coverage {
+    fn of_version(is_out: bool) -> Self {
+        if is_out { Self::Unavailable } else { Self::Available }
+    }
+
+    /// How well `service` is served.
+    pub fn of(service: &snapshot::Service) -> Self {
+        let shares = service.versions.iter().filter(|v| v.share_weight() > Weight::ZERO);
+        let each = shares.map(|version| Self::of_version(serves_nobody(&version.known)));
+        each.max().unwrap_or(Self::Nobody)
+    }
+}
+
+/// How well a service is served by `versions`.
+pub(super) fn coverage(versions: &[Contender]) -> Coverage {
+    let shares = versions.iter().filter(|v| v.has_weight && !v.is_ejected);
+    shares.map(|v| Coverage::of_version(v.is_out)).max().unwrap_or(Coverage::Nobody)
+}
+
+/// The version that gets all players, if the weights lead to nobody, or to less than there was `before`:
+/// one that serves, the baseline if that does, else one that has players, else the first. Nothing if
+/// the weights are good, or no version is better.
+pub(super) fn stand_in(versions: &[Contender], before: Coverage) -> Option<usize> {
+    let now = coverage(versions);
+    if now > Coverage::Nobody && now >= before {
+        return None;
+    }
+    let better = |v: &Contender| !v.is_ejected && Coverage::of_version(v.is_out) > now;
+    let candidates = versions.iter().enumerate().filter(|(_, v)| better(v));
+    // Of equal ones the last is taken, so they are looked at from the end.
+    let best = candidates.rev().max_by_key(|(_, v)| (!v.is_out, v.is_baseline, v.has_players));
+    best.map(|(place, _)| place)
+}
+
+/// A version that gets all players of its service, since the weights lead to nobody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandIn {
+    /// The version.
+    pub version: String,
+    /// What is wrong with the weights.
+    pub why: String,
+}
+
+/// Stand-ins by service.
+pub type StandIns = BTreeMap<String, StandIn>;
+
+impl Controller {
+    /// Versions that serve, since the weights of their services lead to nobody.
+    pub fn stand_ins(&self) -> &StandIns {
+        &self.stand_ins
+    }
+
+    /// Weights ahead of those in the file: those of stand-ins, then those set while running.
+    pub(super) fn weights_ahead(&self) -> Overrides {
+        let mut ahead = self.overrides.clone();
+        ahead.extend(self.stand_ins.iter().map(|(service, stand_in)| {
+            (service.clone(), IndexMap::from([(stand_in.version.clone(), Weight::ONE)]))
+        }));
+        ahead
+    }
+
+    /// How well `service` would be served by weights of `ahead`, and if `ejected` were ejected, too.
+    pub(super) fn coverage_with(
+        &self,
+        service: &str,
+        ahead: &Overrides,
+        ejected: Option<&str>,
+    ) -> Coverage {
+        let Some(written) = self.config.services.get(service) else { return Coverage::Nobody };
+        let snapshot = self.snapshot();
+        let known = snapshot.service(service);
+        let is_out = |version: &str| {
+            known.and_then(|s| s.version(version)).is_none_or(|v| serves_nobody(&v.known))
+        };
+        let is_ejected =
+            |version: &str| ejected == Some(version) || self.ejection(service, version).is_some();
+        coverage(&contenders((service, written), ahead, is_ejected, is_out, &snapshot))
+    }
+
+    /// The ejection of `version` of `service`, if it is ejected.
+    pub fn ejection(&self, service: &str, version: &str) -> Option<&Ejection> {
+        self.ejections.get(&(service.to_owned(), version.to_owned()))
+    }
+
+    /// Why the versions of `service` that have weight in `weights` do not serve; the first of them.
+    pub(super) fn why_unserved<'a>(
+        &self,
+        service: &str,
+        weights: impl IntoIterator<Item = (&'a String, Weight)>,
+    ) -> (String, String) {
+        let snapshot = self.snapshot();
+        let with_weight = weights.into_iter().filter(|(_, weight)| *weight > Weight::ZERO);
+        let versions: Vec<&String> = with_weight.map(|(version, _)| version).collect();
+        let each = versions.iter().map(|version| match self.ejection(service, version) {
+            Some(ejection) => format!(
+                "`{version}` is ejected since {ejection}; `tidegate reinstate {service} {version}`, \
+                 or POST /v1/services/{service}/reinstate, takes it back in"
+            ),
+            None => {
+                let known = snapshot.service(service).and_then(|s| s.version(version));
+                no_endpoint(version, known.map_or(&[], |version| &version.known))
+            }
+        });
+        let why = each.collect::<Vec<_>>().join("; ");
+        (versions.first().map(|version| (*version).clone()).unwrap_or_default(), why)
+    }
+
+    /// What is wrong with `config`: every version of a service is ejected, so nobody could stand in.
+    pub(super) fn all_ejected(&self, config: &Config) -> Option<String> {
+        let all = |(name, service): &(&String, &schema::Service)| {
+            service.versions.keys().all(|version| self.ejection(name, version).is_some())
+        };
+        let (name, service) = config.services.iter().find(all)?;
+        let versions = service.versions.keys().map(|version| (version, Weight::ONE));
+        let (_, why) = self.why_unserved(name, versions);
+        Some(format!("services.{name}: every version is ejected: {why}; or keep another version"))
+    }
+
+    /// Decides anew who stands in, when a file, or what another process knew, comes into force.
+    pub(super) fn find_stand_ins(&mut self) {
+        let snapshot = self.snapshot();
+        self.stand_ins.clear();
+        let config = Arc::clone(&self.config);
+        for (name, service) in &config.services {
+            let before = snapshot.service(name).map_or(Coverage::Available, Coverage::of);
+            let Some(place) = stand_in(&self.contenders_to_come(name, service), before) else {
+                continue;
+            };
+            let Some((version, _)) = service.versions.get_index(place) else { continue };
+            let (_, why) =
+                self.why_unserved(name, weights_in_force(name, service, &self.overrides));
+            self.stand_ins.insert(name.clone(), StandIn { version: version.clone(), why });
+        }
+    }
+
+    /// Drops the stand-ins of services whose own weights lead to somebody again. Returns which.
+    pub(super) fn release_stand_ins(&mut self) -> Vec<String> {
+        let config = Arc::clone(&self.config);
+        let services: Vec<String> = self.stand_ins.keys().cloned().collect();
+        let served = |name: &String| {
+            let Some(service) = config.services.get(name) else { return true };
+            coverage(&self.contenders_to_come(name, service)) == Coverage::Available
+        };
+        let released: Vec<String> = services.into_iter().filter(served).collect();
+        released.iter().for_each(|name| drop(self.stand_ins.remove(name)));
+        released
+    }
+
+    /// Tells which versions stand in, but for those that are among `told`.
+    pub(super) fn tell_stand_ins(&mut self, told: &StandIns) {
+        let new = self.stand_ins.clone().into_iter();
+        let new = new.filter(|(service, stand_in)| told.get(service) != Some(stand_in));
+        for (service, StandIn { version, why }) in new {
+            let reason = format!("its weights would leave nobody, so {version} serves: {why}");
+            tracing::error!(service, version, reason, "weights of the file are not in force");
+            let place = Matter::of_place(service, version, reason);
+            self.record(Kind::ConfigurationRejected, place);
+        }
+    }
+
+    /// Tells that the weights of `services` are in force as they are written.
+    pub(super) fn tell_released(&mut self, services: Vec<String>) {
+        for service in services {
+            let reason = "the weights as written are in force again".to_owned();
+            tracing::info!(service, "{reason}");
+            self.record(
+                Kind::Weights,
+                Matter { service: Some(service), reason, ..Matter::default() },
+            );
+        }
+    }
+
+    /// The versions of a service of the configuration in force, by weights as they are written, in a
+    /// snapshot that is compiled now.
+    fn contenders_to_come(&mut self, name: &str, service: &schema::Service) -> Vec<Contender> {
+        let snapshot = self.snapshot();
+        let Self { overrides, ejections, resolved, registry, .. } = self;
+        let is_ejected =
+            |version: &str| ejections.contains_key(&(name.to_owned(), version.to_owned()));
+        let is_out = |version: &str| has_no_endpoint(name, service, version, resolved, registry);
+        contenders((name, service), overrides, is_ejected, is_out, &snapshot)
+    }
+}
+
+/// The versions of a service, in the order of the file, by the weights of `ahead`, else of the file.
+fn contenders(
+    (name, service): (&str, &schema::Service),
+    ahead: &Overrides,
+    is_ejected: impl Fn(&str) -> bool,
+    mut is_out: impl FnMut(&str) -> bool,
+    now: &Snapshot,
+) -> Vec<Contender> {
+    let now = now.service(name);
+    let each = weights_in_force(name, service, ahead).into_iter();
+    let each = each.map(|(version, weight)| Contender {
+        has_weight: weight > Weight::ZERO,
+        is_ejected: is_ejected(version),
+        is_out: is_out(version),
+        is_baseline: *version == service.baseline,
+        has_players: now
+            .and_then(|service| service.version(version))
+            .is_some_and(|version| version.share_weight() > Weight::ZERO),
+    });
+    each.collect()
+}
+
+/// That no endpoint of `version` serves, of those that are `known`.
+fn no_endpoint(version: &str, known: &[Endpoint]) -> String {
+    /// Endpoints that are named; more would not be read.
+    const NAMED: usize = 3;
+    let each = known
+        .iter()
+        .map(|known| format!("{} is {}", known.state.label, known.state.standing.state().label()));
+    let named: Vec<String> = each.take(NAMED).collect();
+    let more = if known.len() > NAMED { ", …" } else { "" };
+    match named.is_empty() {
+        true => format!("`{version}` has no endpoint: its name stands for no address"),
+        false => format!("no endpoint of `{version}` serves ({}{more})", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BASELINE: Contender = Contender {
+        has_weight: true,
+        is_ejected: false,
+        is_out: false,
+        is_baseline: true,
+        has_players: true,
+    };
+    const CANARY: Contender = Contender { is_baseline: false, ..BASELINE };
+    const IDLE: Contender = Contender { has_weight: false, has_players: false, ..CANARY };
+
+    fn ejected(version: Contender) -> Contender {
+        Contender { is_ejected: true, ..version }
+    }
+
+    fn out(version: Contender) -> Contender {
+        Contender { is_out: true, ..version }
+    }
+
+    fn without_weight(version: Contender) -> Contender {
+        Contender { has_weight: false, ..version }
+    }
+
+    #[test]
+    fn a_service_is_served_as_well_as_by_its_best_version_with_a_share() {
+        assert_eq!(coverage(&[BASELINE, ejected(CANARY)]), Coverage::Available);
+        assert_eq!(coverage(&[out(BASELINE), CANARY]), Coverage::Available);
+        assert_eq!(coverage(&[out(BASELINE), ejected(CANARY)]), Coverage::Unavailable);
+        assert_eq!(coverage(&[without_weight(BASELINE), ejected(CANARY)]), Coverage::Nobody);
+        assert_eq!(coverage(&[]), Coverage::Nobody);
+    }
+
+    #[test]
+    fn the_baseline_stands_in_else_who_has_players_else_the_first_that_serves() {
+        let (idle_baseline, best) = (without_weight(BASELINE), Coverage::Available);
+        assert_eq!(stand_in(&[ejected(CANARY), IDLE, idle_baseline], best), Some(2));
+        let has_players = Contender { has_players: true, ..IDLE };
+        assert_eq!(stand_in(&[ejected(BASELINE), IDLE, has_players], best), Some(2));
+        assert_eq!(stand_in(&[ejected(BASELINE), IDLE, IDLE], best), Some(1));
+        assert_eq!(stand_in(&[out(idle_baseline), ejected(CANARY), IDLE], best), Some(2));
+        assert_eq!(stand_in(&[out(idle_baseline), ejected(CANARY)], best), Some(0));
+        assert_eq!(stand_in(&[ejected(idle_baseline), ejected(CANARY)], best), None);
+    }
+
+    #[test]
+    fn nobody_stands_in_where_the_weights_are_no_worse_than_before() {
+        assert_eq!(stand_in(&[BASELINE, ejected(CANARY)], Coverage::Available), None);
+        let all_out = [out(CANARY), without_weight(BASELINE)];
+        assert_eq!(stand_in(&all_out, Coverage::Unavailable), None);
+        assert_eq!(stand_in(&all_out, Coverage::Available), Some(1));
+        assert_eq!(stand_in(&[out(BASELINE), out(IDLE)], Coverage::Available), None);
+    }
+
+    proptest! {
+        #[test]
+        fn somebody_serves_unless_all_are_ejected(
+            versions in prop::collection::vec(any::<(bool, bool, bool, bool)>(), 1..6),
+            baseline in 0_usize..6,
+        ) {
+            let baseline = baseline % versions.len();
+            let each = versions.into_iter().enumerate();
+            let versions: Vec<_> = each
+                .map(|(place, (has_weight, is_ejected, is_out, has_players))| Contender {
+                    has_weight,
+                    is_ejected,
+                    is_out,
+                    is_baseline: place == baseline,
+                    has_players,
+                })
+                .collect();
+            let best = versions.iter().filter(|v| !v.is_ejected);
+            let best = best.map(|v| Coverage::of_version(v.is_out)).max();
+            let chosen = stand_in(&versions, Coverage::Available);
+            let served = match chosen {
+                Some(place) => {
+                    prop_assert!(!versions[place].is_ejected);
+                    Coverage::of_version(versions[place].is_out)
+                }
+                None => coverage(&versions),
+            };
+            prop_assert_eq!(served, best.unwrap_or(Coverage::Nobody));
+        }
+    }
+}
