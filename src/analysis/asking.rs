@@ -116,9 +116,8 @@ mod tests {
     #[test]
     fn who_fails_on_one_endpoint_of_several_is_not_asked() {
         let mut asking = Asking::default();
-        let mut fails = |player, group| {
-            asking.note(player, Heard { group: Some(group), ..canary(true) })
-        };
+        let mut fails =
+            |player, group| asking.note(player, Heard { group: Some(group), ..canary(true) });
         assert!((0..9).all(|_| !fails(1, 4)), "one bad endpoint");
         assert!(fails(1, 5), "on another one, too");
         for (player, second) in [(2, 0), (3, 1)] {

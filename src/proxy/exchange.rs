@@ -17,8 +17,9 @@ use super::{
     body::Framing,
     buffer::Buffer,
     connection::Client,
-    head::{Fields, MAX_FIELDS, ResponseHead, parse_response},
+    head::{Fields, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
     link::{Link, Peer as _},
+    pieces::Pieces,
     plan::Plan,
     problem::Fault,
     relay::{Cut, Relay},
@@ -40,6 +41,8 @@ pub(super) struct Exchange {
     pub(super) reused: bool,
     /// What came in from the endpoint.
     answer: Buffer,
+    /// Of a head of the answer that is not whole.
+    pieces: Pieces,
     /// Bytes of `out` that were sent. They stay in `out`, so that they can be sent again.
     sent: usize,
     upload: Option<Upload>,
@@ -121,6 +124,7 @@ impl Exchange {
             upstream,
             reused,
             answer: worker.blocks.take(),
+            pieces: Pieces::default(),
             sent: 0,
             flushed: false,
             upload,
@@ -351,6 +355,17 @@ impl Exchange {
         }
     }
 
+    /// Makes room for the rest of a head.
+    fn need_more(&mut self) -> Result<Option<Answer>, Fault> {
+        if self.answer.len() >= ANSWER_HEAD_BYTES {
+            return Err(Fault::Protocol);
+        }
+        if self.answer.space() == 0 {
+            self.answer.grow();
+        }
+        Ok(None)
+    }
+
     /// Reads heads from what came in: interim ones are passed on, the final one is written into `out`.
     fn read_heads(
         &mut self,
@@ -361,16 +376,17 @@ impl Exchange {
         carried: &mut amounts::Carried,
     ) -> Result<Option<Answer>, Fault> {
         loop {
+            if !self.pieces.may_be_whole(self.answer.data()) {
+                return self.need_more();
+            }
             let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-            let parsed = parse_response(self.answer.data(), &mut fields, plan.manner.head_only);
+            let (mut kinds, head_only) = (NO_KINDS, plan.manner.head_only);
+            let parsed = parse_response(self.answer.data(), &mut fields, &mut kinds, head_only);
             let (mut head, head_bytes) = match parsed {
                 Ok(Some(found)) => found,
-                Ok(None) if self.answer.len() >= ANSWER_HEAD_BYTES => return Err(Fault::Protocol),
                 Ok(None) => {
-                    if self.answer.space() == 0 {
-                        self.answer.grow();
-                    }
-                    return Ok(None);
+                    self.pieces.wait(&mut self.answer);
+                    return self.need_more();
                 }
                 Err(why) => {
                     let id = plan.id.as_str();
@@ -395,6 +411,7 @@ impl Exchange {
                     return Err(Fault::Protocol);
                 }
                 self.answer.consume(head_bytes);
+                self.pieces = Pieces::default();
                 continue;
             }
             self.cut |= self.sent < out.len();

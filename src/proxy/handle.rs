@@ -20,6 +20,7 @@ use super::{
     grpc,
     head::Refusal,
     link::{Link, Peer as _},
+    pieces::Pieces,
     plan::{Plan, Refused, plan, too_large},
     problem::{Fault, Problem},
     record::{Tally, record_refused},
@@ -85,16 +86,15 @@ async fn admit(
     out: &mut Buffer,
     planned: &mut Option<Plan>,
 ) -> Result<(), Option<Box<Refused>>> {
-    let (mut tried, mut scanned) = (false, 0);
+    let (mut tried, mut pieces) = (false, Pieces::default());
     loop {
         if !client.inbox.is_empty() {
-            // A head that comes in small pieces is looked at in whole only when its end has come, so
-            // that sending it byte by byte costs no more than sending it at once.
-            if !tried || ends_in(client.inbox.data(), &mut scanned) {
+            if pieces.may_be_whole(client.inbox.data()) {
                 plan(client, worker, out, planned).map_err(Some)?;
                 if planned.is_some() {
                     return Ok(());
                 }
+                pieces.wait(&mut client.inbox);
             }
             let snapshot = worker.snapshot();
             let limits = &snapshot.limits;
@@ -125,14 +125,6 @@ async fn admit(
             }
         }
     }
-}
-
-/// Whether `bytes` hold an empty line, looking only where it was not looked before.
-fn ends_in(bytes: &[u8], scanned: &mut usize) -> bool {
-    let from = scanned.saturating_sub(3);
-    *scanned = bytes.len();
-    memchr::memchr_iter(b'\n', &bytes[from..])
-        .any(|at| matches!(&bytes[from + at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// Sends the request to an endpoint of its version until one begins to answer; the attempt that does is
@@ -499,31 +491,4 @@ async fn flush(client: &mut Client, patience: Duration, out: &mut Buffer) -> io:
         client.deadline.poll_passed(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_head_is_found_across_pieces() {
-        for text in ["GET / HTTP/1.1\r\nHost: a\r\n\r\nbody", "GET / HTTP/1.1\nHost: a\n\nbody"] {
-            let end = text.find("body").expect("there");
-            for step in 1..text.len() {
-                let mut scanned = 0;
-                let mut at = 0;
-                let found = loop {
-                    at = (at + step).min(text.len());
-                    if ends_in(&text.as_bytes()[..at], &mut scanned) {
-                        break true;
-                    }
-                    if at == text.len() {
-                        break false;
-                    }
-                };
-                assert!(found && at >= end, "step {step} stopped at {at}");
-            }
-        }
-        assert!(!ends_in(b"GET / HTTP/1.1\r\nHost: a\r\n", &mut 0));
-    }
 }

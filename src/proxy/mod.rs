@@ -11,6 +11,8 @@ mod breaker;
 mod buffer;
 mod connect;
 mod connection;
+#[cfg(test)]
+mod cost;
 mod crowd;
 mod deadline;
 mod entrance;
@@ -24,7 +26,9 @@ mod handle;
 mod head;
 mod in_flight;
 mod introduction;
+mod known;
 mod link;
+mod pieces;
 mod plan;
 mod problem;
 mod proxy_protocol;

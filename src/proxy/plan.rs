@@ -10,7 +10,7 @@ use super::{
     buffer::Buffer,
     connection::Client,
     forwarded, grpc,
-    head::{Fields, MAX_FIELDS, RequestHead, parse_request, tokens},
+    head::{Fields, MAX_FIELDS, NO_KINDS, RequestHead, parse_request, tokens},
     in_flight::InFlight,
     problem::{Fault, Problem},
     rewrite::{Origin, Persistence, RequestId, write_request},
@@ -22,6 +22,9 @@ use crate::{
     snapshot::{AssignedBy, Decision, Route, Service, Snapshot, Undecided, Version},
     telemetry::access_log::sampled,
 };
+
+/// Most protocols of an `Upgrade` that are looked at, the first ones.
+const MAX_PROTOCOLS: usize = 16;
 
 /// All that later stages need of a request; the head itself is no longer needed.
 pub(super) struct Plan {
@@ -184,7 +187,8 @@ pub(super) fn plan(
     let count = usize::from(snapshot.limits.header_count).min(MAX_FIELDS);
 
     // admit
-    let parsed = parse_request(client.inbox.data(), &mut fields[..count]);
+    let mut kinds = NO_KINDS;
+    let parsed = parse_request(client.inbox.data(), &mut fields[..count], &mut kinds);
     let Some((head, head_bytes)) = parsed.map_err(|refusal| Box::new(Refused::unread(refusal)))?
     else {
         return Ok(());
@@ -306,6 +310,7 @@ pub(super) fn plan(
 /// The first of the protocols `asked` for that is among those that `may` be gone on in.
 fn allowed<'b>(asked: &'b [u8], may: &[Box<str>]) -> Option<&'b str> {
     tokens(asked)
+        .take(MAX_PROTOCOLS)
         .filter_map(|token| std::str::from_utf8(token).ok())
         .find(|asked| may.iter().any(|allowed| allowed.eq_ignore_ascii_case(asked)))
 }

@@ -2,14 +2,15 @@
 //!
 //! Heads are written anew from what was read, never copied as bytes, so a form that two servers could
 //! read in two ways does not survive the proxy. Fields that belong to one connection, and those that
-//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). `X-Forwarded-*` and `Forwarded` of
-//! strangers are replaced; those of trusted proxies are carried on.
+//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). What strangers say of who they are is
+//! dropped or replaced (`known.rs`); what trusted proxies say of it is carried on.
 
 use super::{
     body::Framing,
     buffer::Buffer,
     forwarded::{Forwarded, chain},
-    head::{Known, RequestHead, ResponseHead, names},
+    head::{RequestHead, ResponseHead},
+    known::Known,
 };
 
 /// Bytes of a request id kept at most; longer ones are replaced.
@@ -86,13 +87,8 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
     out.put(b"\r\n");
     for (field, kind) in request.fields() {
         match kind {
-            Known::Forwarded if origin.forwarded.is_none() => continue,
-            Known::Other | Known::Date | Known::Forwarded => {
-                if request.names_fields && names(request.headers, field.name.as_bytes()) {
-                    continue;
-                }
-            }
-            Known::ContentLength => {}
+            Known::Claim if origin.forwarded.is_none() => continue,
+            Known::Other | Known::Date | Known::Claim | Known::ContentLength => {}
             Known::Expect if request.expects_continue && request.framing != Framing::Length(0) => {}
             _ => continue,
         }
@@ -181,12 +177,9 @@ pub(super) fn write_response(
             | Known::Expect
             | Known::Host
             | Known::XForwarded
-            | Known::Forwarded
-            | Known::RequestId => {
-                if response.names_fields && names(response.headers, field.name.as_bytes()) {
-                    continue;
-                }
-            }
+            | Known::Claim
+            | Known::Disguised
+            | Known::RequestId => {}
             Known::Upgrade if persistence == Persistence::Upgrade => {}
             // 1xx and 204 must not have one (RFC 9110 section 8.6).
             Known::ContentLength if response.status >= 200 && response.status != 204 => {}
@@ -229,7 +222,7 @@ mod tests {
         super::{
             buffer::Blocks,
             forwarded::read,
-            head::{Fields, MAX_FIELDS, parse_request, parse_response},
+            head::{Fields, MAX_FIELDS, NO_KINDS, parse_request, parse_response},
         },
         *,
     };
@@ -242,7 +235,9 @@ mod tests {
             Proxy-Authorization: x\r\ntraceparent: 00-1-2-01\r\nTransfer-Encoding: chunked\r\nX-Request-Id: bad id\r\n\
             x-forwarded-PROTO: gopher\r\nx-client-cert-SUBJECT: CN=admin\r\nCookie: uid=7\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
+        let mut kinds = NO_KINDS;
+        let parsed = parse_request(text, &mut fields, &mut kinds).expect("well formed");
+        let (head, _) = parsed.expect("complete");
         let mut out = Blocks::default().take();
         let origin = Origin {
             peer: b"10.0.0.9",
@@ -268,7 +263,9 @@ mod tests {
             x-forwarded-for: 10.0.0.8\r\nForwarded: for=192.0.2.7\r\nX-Forwarded-Proto: HTTPS\r\n\
             X-Forwarded-Host: api.example.com\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
+        let mut kinds = NO_KINDS;
+        let parsed = parse_request(text, &mut fields, &mut kinds).expect("well formed");
+        let (head, _) = parsed.expect("complete");
         let trusted = ["10.0.0.0/8".parse().expect("a network")];
         let forwarded = read(head.headers, [10, 0, 0, 9].into(), &trusted).expect("trusted");
         let mut out = Blocks::default().take();
@@ -295,8 +292,9 @@ mod tests {
         let text = b"HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: X-Inner\r\nX-Inner: 1\r\nKeep-Alive: timeout=5\r\n\
             Transfer-Encoding: chunked\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (head, _) =
-            parse_response(text, &mut fields, false).expect("well formed").expect("complete");
+        let mut kinds = NO_KINDS;
+        let parsed = parse_response(text, &mut fields, &mut kinds, false).expect("well formed");
+        let (head, _) = parsed.expect("complete");
         let mut out = Blocks::default().take();
         write_response(
             &mut out,

@@ -111,7 +111,6 @@ impl Speed {
             account.wait_for(stratum, self.p99);
         }
     }
-
 }
 
 /// Latencies so far of trials of version number `version` at `gauge`.
