@@ -62,6 +62,8 @@ pub(super) struct Client {
     pub(super) connected: Rc<Connected>,
     /// The head of an answer is out and its end is not.
     pub(super) answering: bool,
+    /// The client has ended its sending side: it asks no more than what was read, and may wait for answers.
+    pub(super) sent_all: bool,
     /// When the last request ended.
     pub(super) idle_since: Instant,
     /// No request was waited for yet.
@@ -117,11 +119,9 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
     let mut deadline = Deadline::new(Instant::now() + patience);
     let introduced = introduce(&worker, &mut open, &mut stream, peer, &mut deadline).await;
     let Some(address) = introduced else { return };
-    let Some((stream, subject)) = speak(stream, open.listener(), patience).await else { return };
-    let chose_h2 = match &stream {
-        Transport::Plain(_) => false,
-        Transport::Tls(session) => session.get_ref().1.alpn_protocol() == Some(tls::H2),
-    };
+    let spoken = speak(&worker, stream, open.listener(), patience, &mut deadline).await;
+    let Some((stream, subject)) = spoken else { return };
+    let chose_h2 = stream.alpn() == Some(tls::H2);
     let connected = Rc::new(Connected {
         address,
         address_text: AddressText::new(address),
@@ -151,16 +151,31 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
 /// The connection as the listener has it, in clear or under TLS, and the subject of the client's
 /// certificate. Nothing if the handshake failed, which is the client's affair.
 async fn speak(
+    worker: &Worker,
     stream: TcpStream,
     listener: &ListenerState,
     patience: Duration,
+    deadline: &mut Deadline,
 ) -> Option<(Transport, Option<Box<str>>)> {
     let Some(tls) = &listener.tls else { return Some((stream.into(), None)) };
     // On the heap, so that a connection does not hold its handshake's space for as long as it lives.
-    match Box::pin(tls::server::accept(tls.config(), stream, patience)).await {
+    let mut handshake = Box::pin(tls::server::accept(tls.config(), stream, patience));
+    let began = Instant::now();
+    let spoken = poll_fn(|cx| {
+        if let Poll::Ready(spoken) = handshake.as_mut().poll(cx) {
+            return Poll::Ready(Some(spoken));
+        }
+        // Who is amid one is let go as if he were idle.
+        let Some(until) = worker.idle_until.get() else { return Poll::Pending };
+        deadline.set(until);
+        deadline.poll_passed(cx).map(|()| None)
+    });
+    let spoken = spoken.await;
+    deadline.set(began + patience);
+    match spoken? {
         Ok(stream) => {
             let subject = tls::server::client_subject(stream.get_ref().1).map(Into::into);
-            Some((Transport::Tls(Box::new(stream.into())), subject))
+            Some((stream.into(), subject))
         }
         Err(error) => {
             listener.handshakes_failed.fetch_add(1, Relaxed);
@@ -178,6 +193,7 @@ impl Client {
             deadline,
             connected,
             answering: false,
+            sent_all: false,
             idle_since: Instant::now(),
             fresh: true,
             first: true,
