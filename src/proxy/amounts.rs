@@ -184,7 +184,7 @@ mod tests {
             },
         };
         let mut out = Blocks::default().take();
-        write_response(&mut out, &head, Delimiter::None, Persistence::Implied, None);
+        write_response(&mut out, &head, Delimiter::None, Persistence::Implied, None, b"");
         let sent = std::str::from_utf8(out.data()).expect("text");
         let sent = sent.strip_prefix("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n").expect("the head");
         ([0, 1, 2].map(amount), sent.to_owned())

@@ -142,6 +142,7 @@ fn written_request(
         authority,
         id: &RequestId::from_random(7),
         upgrade: None,
+        via: b"",
     };
     write_request(&mut out, head, &origin);
     out
@@ -202,10 +203,7 @@ pub fn response_head(input: &[u8]) {
         let (head, length) = match parse_response(input, &mut fields, &mut kinds, head_only) {
             Ok(Some(found)) => found,
             Ok(None) => continue,
-            Err(why) => {
-                assert!(!why.is_empty());
-                continue;
-            }
+            Err(_) => continue,
         };
         assert_every_beginning_needs_more(input, length, |bytes| {
             matches!(
@@ -224,7 +222,7 @@ pub fn response_head(input: &[u8]) {
             let date = (!interim && !head.has_date).then_some(DATE);
             let mut out = Buffer::hollow();
             let delimiter = if chunked { Delimiter::Chunks } else { Delimiter::None };
-            write_response(&mut out, &head, delimiter, persistence, date);
+            write_response(&mut out, &head, delimiter, persistence, date, b"");
             let (mut again, mut kinds) = (self::fields(), NO_KINDS);
             let (again, length) = parse_response(out.data(), &mut again, &mut kinds, head_only)
                 .expect("well formed once written")

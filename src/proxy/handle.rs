@@ -113,6 +113,10 @@ async fn admit(
             if let Poll::Ready(filled) = client.inbox.poll_fill(cx, &mut client.stream) {
                 return Poll::Ready(Some(filled.unwrap_or(0)));
             }
+            // A worker that drains waits for a head as long as for an idle client.
+            if let Some(until) = worker.idle_until.get() {
+                client.deadline.sooner(until);
+            }
             client.deadline.poll_passed(cx).map(|()| None)
         });
         match read.await {
@@ -223,10 +227,11 @@ async fn forward(
         client.deadline.notice_at(None);
         tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
         match head {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 let now = Instant::now();
                 tally.answered(answer.status, now);
-                client.deadline.set(plan.until(now, plan.snapshot.limits.body_timeout));
+                answer.began = now;
+                client.deadline.set(plan.until(now, plan.route().body.timeout));
                 return Ok(answer);
             }
             Err(broken) => {
@@ -440,7 +445,7 @@ async fn fail(
         true => problem.write_to_grpc(out, &date),
         false => problem.write(out, id, manner.head_only, persistence, &date),
     }
-    match (flush(client, plan.snapshot.limits.body_timeout, out).await, keep) {
+    match (flush(client, plan.route().body.timeout, out).await, keep) {
         (Err(_), _) => After::Close,
         (Ok(()), true) => After::Keep,
         (Ok(()), false) => After::Linger,

@@ -11,12 +11,15 @@ use httparse::Header;
 
 use super::{
     body::Framing,
-    known::{Known, known},
+    known::{Known, known, known_of_client},
 };
 use crate::routing::path;
 
 /// Most header fields that a head may have, whatever is configured.
 pub(super) const MAX_FIELDS: usize = 256;
+
+/// Most fields of an answer. Few have more than [`MAX_FIELDS`]; space for them is made when it is needed.
+pub(super) const MANY_FIELDS: usize = 4096;
 
 /// Space for the fields of one head; costs nothing until it is filled.
 pub(super) type Fields<'b> = [MaybeUninit<Header<'b>>; MAX_FIELDS];
@@ -52,6 +55,8 @@ pub(super) struct RequestHead<'h, 'b> {
     pub(super) keep_alive: bool,
     /// The protocols that the client would go on in, where it may ask so (RFC 9110 section 7.8).
     pub(super) upgrade: Option<&'b [u8]>,
+    /// What is left of `Max-Forwards`, once it was counted down.
+    pub(super) max_forwards: Option<u32>,
 }
 
 impl<'b> RequestHead<'_, 'b> {
@@ -60,12 +65,28 @@ impl<'b> RequestHead<'_, 'b> {
         self.headers.iter().zip(self.kinds.iter().copied())
     }
 
-    /// The host without its port.
+    /// The host without its port, and without the dot of the root behind it.
     pub(super) fn host(&self) -> &'b str {
         if self.authority.starts_with('[') {
             return self.authority.split_inclusive(']').next().unwrap_or("");
         }
-        split_at_byte(self.authority, b':').0
+        let host = split_at_byte(self.authority, b':').0;
+        host.strip_suffix('.').unwrap_or(host)
+    }
+
+    /// Counts `Max-Forwards` down; true if it is 0, so that the request ends here (RFC 9110 section 7.6.2).
+    /// What is no number is passed on as any other field.
+    pub(super) fn count_forwards(&mut self) -> bool {
+        let is_it = |h: &Header<'_>| h.name.eq_ignore_ascii_case("max-forwards");
+        let Some(at) = self.headers.iter().position(is_it) else { return false };
+        let text = std::str::from_utf8(self.headers[at].value).unwrap_or("");
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return false;
+        }
+        let left = text.parse().unwrap_or(u32::MAX).checked_sub(1);
+        self.kinds[at] = Known::HopByHop;
+        self.max_forwards = left;
+        left.is_none()
     }
 }
 
@@ -108,11 +129,12 @@ pub(super) fn parse_request<'h, 'b>(
         expects_continue: false,
         keep_alive: false,
         upgrade: None,
+        max_forwards: None,
     };
     let mut framing = FramingFields::default();
     let (mut host, mut options) = (None, Options::default());
     for (field, kind) in headers.iter().zip(&mut *head.kinds) {
-        *kind = known(field.name);
+        *kind = known_of_client(field.name);
         match *kind {
             Known::Host if host.is_some() => return Err(bad("more than one Host field")),
             Known::Host => host = Some(parse_authority(field.value)?),
@@ -139,7 +161,7 @@ pub(super) fn parse_request<'h, 'b>(
     head.framing = framing.resolve()?.unwrap_or(Framing::Length(0));
     // Close wins where both are named.
     head.keep_alive = !options.close && (!http10 || options.keep_alive);
-    if !options.upgrade || http10 || head.framing != Framing::Length(0) {
+    if !options.upgrade || http10 {
         head.upgrade = None;
     }
     if options.names_fields {
@@ -253,6 +275,8 @@ impl<'b> RequestHead<'_, 'b> {
         }
         self.authority = authority;
         match path {
+            // RFC 9112 section 3.2.4.
+            "" if self.method == "OPTIONS" => Ok("*"),
             "" => Ok("/"),
             path if path.starts_with('/') => Ok(path),
             _ => Err(bad("the target has a query without a path")),
@@ -331,6 +355,7 @@ pub(super) struct ResponseHead<'h, 'b> {
     pub(super) headers: &'h [Header<'b>],
     kinds: &'h mut [Known],
     pub(super) framing: Framing,
+    pub(super) http10: bool,
     /// The endpoint keeps the connection.
     pub(super) keep_alive: bool,
     /// Seconds that it keeps it, by its `Keep-Alive` field.
@@ -362,24 +387,40 @@ impl<'b> ResponseHead<'_, 'b> {
     }
 }
 
+/// Why the head of an answer is not understood; always the endpoint's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadAnswer {
+    /// There are more fields than there is space for.
+    ManyFields,
+    /// The text says why.
+    Malformed(&'static str),
+}
+
+impl From<Refusal> for BadAnswer {
+    fn from(refusal: Refusal) -> Self {
+        Self::Malformed(refusal.detail)
+    }
+}
+
 /// Reads the answer head at the start of `bytes`, as [`parse_request`] does; `head_only` tells that the
-/// request was HEAD. Any fault is the endpoint's, and the text says which.
+/// request was HEAD.
 pub(super) fn parse_response<'h, 'b>(
     bytes: &'b [u8],
     fields: &'h mut [MaybeUninit<Header<'b>>],
     kinds: &'h mut [Known],
     head_only: bool,
-) -> Result<Option<(ResponseHead<'h, 'b>, usize)>, &'static str> {
+) -> Result<Option<(ResponseHead<'h, 'b>, usize)>, BadAnswer> {
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let length = match config.parse_response_with_uninit_headers(&mut response, bytes, fields) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err("the head of the answer is malformed"),
+        Err(httparse::Error::TooManyHeaders) => return Err(BadAnswer::ManyFields),
+        Err(_) => return Err(BadAnswer::Malformed("the head of the answer is malformed")),
     };
     let status = response.code.unwrap_or(0);
     if !(100..=999).contains(&status) {
-        return Err("the status of the answer is out of range");
+        return Err(BadAnswer::Malformed("the status of the answer is out of range"));
     }
     let headers: &'h [Header<'b>] = response.headers;
     let mut head = ResponseHead {
@@ -388,6 +429,7 @@ pub(super) fn parse_response<'h, 'b>(
         headers,
         kinds: &mut kinds[..headers.len()],
         framing: Framing::UntilClose,
+        http10: response.version == Some(0),
         keep_alive: false,
         keep_alive_seconds: None,
         has_date: false,
@@ -397,9 +439,9 @@ pub(super) fn parse_response<'h, 'b>(
     for (field, kind) in headers.iter().zip(&mut *head.kinds) {
         *kind = known(field.name);
         match *kind {
-            Known::ContentLength => framing.length(field.value).map_err(|r| r.detail)?,
-            Known::TransferEncoding => framing.coding(field.value).map_err(|r| r.detail)?,
-            Known::Connection => options.read(field.value).map_err(|r| r.detail)?,
+            Known::ContentLength => framing.length(field.value)?,
+            Known::TransferEncoding => framing.coding(field.value)?,
+            Known::Connection => options.read(field.value)?,
             Known::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
             Known::Date => head.has_date = true,
             Known::Upgrade => head.upgrade = Some(field.value),
@@ -410,13 +452,12 @@ pub(super) fn parse_response<'h, 'b>(
         drop_named(headers, head.kinds, &READ_IN_ANSWERS);
         head.has_date = head.kinds.contains(&Known::Date);
     }
-    let framing = framing.resolve().map_err(|r| r.detail)?;
+    let framing = framing.resolve()?;
     // RFC 9112 section 6.3: these have no body, whatever their fields say.
     let bodiless = head_only || status < 200 || status == 204 || status == 304;
     head.framing =
         if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
-    head.keep_alive =
-        response.version == Some(1) && !options.close && head.framing != Framing::UntilClose;
+    head.keep_alive = !head.http10 && !options.close && head.framing != Framing::UntilClose;
     Ok(Some((head, length)))
 }
 
@@ -555,6 +596,46 @@ mod tests {
         assert_eq!(head.framing, Framing::Length(12));
         assert!(head.expects_continue && !head.keep_alive && !head.http10);
         assert_eq!(&text[length..], b"rest");
+    }
+
+    #[test]
+    fn a_host_with_the_dot_of_the_root_is_that_host() {
+        for (host, expected) in [
+            ("api.example.", "api.example"),
+            ("api.example.:8080", "api.example"),
+            ("api.example:8080", "api.example"),
+            ("[::1]:80", "[::1]"),
+            (".", ""),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let (mut fields, mut kinds) = (fields(), NO_KINDS);
+            let head = parse_request(text.as_bytes(), &mut fields, &mut kinds);
+            let (head, _) = head.expect("well formed").expect("complete");
+            assert_eq!((head.host(), head.authority), (expected, host));
+        }
+    }
+
+    #[test]
+    fn forwards_are_counted_down_to_the_last() {
+        for (value, ends, left) in [
+            ("0", true, None),
+            ("00", true, None),
+            ("1", false, Some(0)),
+            ("10", false, Some(9)),
+            ("99999999999", false, Some(u32::MAX - 1)),
+            ("-1", false, None),
+            ("", false, None),
+            ("1, 2", false, None),
+        ] {
+            let text = format!("TRACE / HTTP/1.1\r\nHost: a\r\nMAX-Forwards: {value}\r\n\r\n");
+            let (mut fields, mut kinds) = (fields(), NO_KINDS);
+            let head = parse_request(text.as_bytes(), &mut fields, &mut kinds);
+            let (mut head, _) = head.expect("well formed").expect("complete");
+            assert_eq!((head.count_forwards(), head.max_forwards), (ends, left), "{value:?}");
+            let passes =
+                head.fields().any(|(f, kind)| f.name == "MAX-Forwards" && kind == Known::Other);
+            assert_eq!(passes, !ends && left.is_none(), "{value:?}");
+        }
     }
 
     #[test]

@@ -33,7 +33,15 @@ pub(super) enum Known {
     Other,
 }
 
-/// Which field `name` is.
+/// Which field `name` of a request is.
+pub(super) fn known_of_client(name: &str) -> Known {
+    match known(name) {
+        Known::Other if may_be_reserved(name.as_bytes()) => reserved(name.as_bytes()),
+        kind => kind,
+    }
+}
+
+/// Which field `name` of an answer is: an endpoint may use any name.
 pub(super) fn known(name: &str) -> Known {
     // A constant text per arm lets the compiler compare whole words; a table of texts costs twice.
     let is = |text: &str| name.eq_ignore_ascii_case(text);
@@ -57,7 +65,6 @@ pub(super) fn known(name: &str) -> Known {
         18 if is("proxy-authenticate") => Known::HopByHop,
         19 if is("proxy-authorization") => Known::HopByHop,
         21 if is("x-client-cert-subject") => Known::XForwarded,
-        _ if may_be_reserved(name.as_bytes()) => reserved(name.as_bytes()),
         _ => Known::Other,
     }
 }
@@ -196,11 +203,18 @@ mod tests {
         for (name, more) in own.chain(claims).chain(longer) {
             let name = format!("{}{more}", std::str::from_utf8(name).expect("ASCII"));
             for plain in [name.clone(), name.to_ascii_uppercase()] {
-                assert!(!matches!(known(&plain), Known::Other | Known::Disguised), "{plain}");
+                assert!(
+                    !matches!(known_of_client(&plain), Known::Other | Known::Disguised),
+                    "{plain}"
+                );
                 for other in ["_", ".", "~", "'"] {
                     let one = plain.replacen('-', other, 1);
-                    assert_eq!(known(&one), Known::Disguised, "{one}");
-                    assert_eq!(known(&plain.replace('-', other)), Known::Disguised, "{plain}");
+                    assert_eq!(known_of_client(&one), Known::Disguised, "{one}");
+                    assert_eq!(
+                        known_of_client(&plain.replace('-', other)),
+                        Known::Disguised,
+                        "{plain}"
+                    );
                 }
             }
         }
@@ -227,11 +241,11 @@ mod tests {
             "x_player_id",
         ] {
             assert!(!may_be_reserved(name.as_bytes()), "{name}");
-            assert_eq!(known(name), Known::Other, "{name}");
+            assert_eq!(known_of_client(name), Known::Other, "{name}");
         }
         // The same letters and length, but other names.
         for name in ["x-reel-ip", "xxreal-ip", "clientcert-x", "x-forwardedfor"] {
-            assert_eq!(known(name), Known::Other, "{name}");
+            assert_eq!(known_of_client(name), Known::Other, "{name}");
         }
     }
 }

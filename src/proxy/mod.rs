@@ -28,6 +28,7 @@ mod in_flight;
 mod introduction;
 mod known;
 mod link;
+mod pace;
 mod pieces;
 mod plan;
 mod problem;

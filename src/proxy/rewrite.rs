@@ -71,6 +71,8 @@ pub(super) struct Origin<'a> {
     pub(super) id: &'a RequestId,
     /// The protocol that the connection is to go on in.
     pub(super) upgrade: Option<&'a str>,
+    /// The line by which the proxy adds itself; empty where it does not.
+    pub(super) via: &'a [u8],
 }
 
 /// Writes `request` as it goes to an endpoint.
@@ -101,6 +103,11 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
         out.put(b"Connection: Upgrade\r\n");
         put_field(out, "Upgrade", protocol.as_bytes());
     }
+    if let Some(left) = request.max_forwards {
+        put_field(out, "Max-Forwards", itoa::Buffer::new().format(left).as_bytes());
+    }
+    // Behind those of the proxies before.
+    out.put(origin.via);
     out.put(b"X-Forwarded-For: ");
     let forwarded = origin.forwarded;
     if forwarded.is_some() {
@@ -160,13 +167,14 @@ impl Persistence {
 }
 
 /// Writes `response` as it goes to the client. `date` is added: whoever passes
-/// on an answer without one must tell when it came (RFC 9110 section 6.6.1).
+/// on an answer without one must tell when it came (RFC 9110 section 6.6.1). `via` as of requests.
 pub(super) fn write_response(
     out: &mut Buffer,
     response: &ResponseHead<'_, '_>,
     delimiter: Delimiter,
     persistence: Persistence,
     date: Option<&str>,
+    via: &[u8],
 ) {
     put_status(out, response.status, response.reason);
     for (field, kind) in response.fields() {
@@ -178,7 +186,6 @@ pub(super) fn write_response(
             | Known::Host
             | Known::XForwarded
             | Known::Claim
-            | Known::Disguised
             | Known::RequestId => {}
             Known::Upgrade if persistence == Persistence::Upgrade => {}
             // 1xx and 204 must not have one (RFC 9110 section 8.6).
@@ -189,6 +196,9 @@ pub(super) fn write_response(
     }
     if let Some(date) = date {
         put_field(out, "Date", date.as_bytes());
+    }
+    if !via.is_empty() {
+        out.put(via);
     }
     match delimiter {
         Delimiter::None => {}
@@ -247,12 +257,13 @@ mod tests {
             authority: head.authority,
             id: &RequestId::from_random(0xabc),
             upgrade: None,
+            via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
             "POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\ntraceparent: 00-1-2-01\r\nCookie: uid=7\r\n\
-             Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
+             Transfer-Encoding: chunked\r\nVia: 1.1 tidegate\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-Host: api:80\r\nX-Client-Cert-Subject: CN=partner-7\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
         );
     }
@@ -277,11 +288,12 @@ mod tests {
             authority: head.authority,
             id: &RequestId::from_random(0xabc),
             upgrade: None,
+            via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
-            "GET / HTTP/1.1\r\nHost: inner\r\nForwarded: for=192.0.2.7\r\n\
+            "GET / HTTP/1.1\r\nHost: inner\r\nForwarded: for=192.0.2.7\r\nVia: 1.1 tidegate\r\n\
              X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.0.0.8, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-Host: api.example.com\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
         );
@@ -302,11 +314,12 @@ mod tests {
             Delimiter::Chunks,
             Persistence::Close,
             Some("Thu, 01 Jan 1970 00:00:00 GMT"),
+            b"Via: 1.0 edge\r\n",
         );
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
             "HTTP/1.1 200 Fine\r\nServer: x\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\
-             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nVia: 1.0 edge\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         );
     }
 

@@ -24,6 +24,7 @@ fn fields_of_one_connection_do_not_reach_the_endpoint() {
     let expected = [
         "authorization",
         "host",
+        "via",
         "x-forwarded-for",
         "x-forwarded-host",
         "x-forwarded-proto",
@@ -211,9 +212,67 @@ fn an_absolute_target_goes_on_as_a_path() {
     assert_eq!(client.answer().status, 200);
     let seen = origin.last();
     assert_eq!((seen.target(), seen.head.field("host")), ("/a?b", Some("api.test")));
-    client.send("OPTIONS * HTTP/1.1\r\nHost: api.test\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
-    assert_eq!(origin.last().target(), "*");
+    for (asked, target) in [
+        ("OPTIONS *", "*"),
+        ("OPTIONS http://api.test", "*"),
+        ("OPTIONS http://api.test/", "/"),
+        ("GET http://api.test", "/"),
+    ] {
+        client.send(format!("{asked} HTTP/1.1\r\nHost: api.test\r\n\r\n"));
+        assert_eq!(client.answer().status, 200);
+        assert_eq!(origin.last().target(), target, "{asked}");
+    }
+}
+
+#[test]
+fn a_message_says_that_it_came_through_here() {
+    let origin = Origin::answering("");
+    let usual = Proxy::to(&origin);
+    let via = |head: &Head| head.all("via").map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(via(&seen_by(&usual, &origin, "")), ["1.1 tidegate"]);
+    let before = "Via: 1.0 fred, 1.1 edge\r\n";
+    let seen = seen_by(&usual, &origin, before);
+    assert_eq!(via(&seen), ["1.0 fred, 1.1 edge", "1.1 tidegate"]);
+    let mut old = usual.connect();
+    old.send("GET / HTTP/1.0\r\n\r\n");
+    assert!(via(&old.answer().head).is_empty(), "answers say nothing");
+    assert_eq!(via(&origin.last().head), ["1.0 tidegate"]);
+    let builder = Proxy::builder().version("v1", &origin);
+    let named = builder.clone().top("forwarding: { via: edge-7, via_answers: true }").start();
+    assert_eq!(via(&named.get("/").head), ["1.1 edge-7"]);
+    assert_eq!(via(&origin.last().head), ["1.1 edge-7"]);
+    let silent = builder.top("forwarding: { via: '' }").start();
+    assert_eq!(via(&seen_by(&silent, &origin, "")), [""; 0]);
+    assert_eq!(via(&seen_by(&silent, &origin, before)), ["1.0 fred, 1.1 edge"]);
+}
+
+#[test]
+fn a_request_goes_no_further_than_it_may() {
+    let origin = Origin::answering("behind");
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    let answer = client.request("OPTIONS", "/").header("Max-Forwards", "0").send();
+    assert_eq!((answer.status, answer.body.len()), (204, 0));
+    assert!(answer.field("allow").is_some_and(|methods| methods.contains("OPTIONS")));
+    let answer = client.request("TRACE", "/").header("Max-Forwards", "0").send();
+    assert_eq!((answer.status, answer.kind().as_str()), (501, "not_implemented"));
+    assert_eq!(origin.requests(), 0);
+    for (method, sent, passed) in [
+        ("OPTIONS", "1", "0"),
+        ("TRACE", "10", "9"),
+        ("GET", "0", "0"),
+        ("OPTIONS", "many", "many"),
+    ] {
+        let answer = client.request(method, "/").header("Max-Forwards", sent).send();
+        assert_eq!(answer.text(), "behind");
+        let head = origin.last().head;
+        assert_eq!(head.all("max-forwards").collect::<Vec<_>>(), [passed], "{method} {sent}");
+    }
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.top("forwarding: { max_forwards: false }").start();
+    let mut client = proxy.connect();
+    assert_eq!(client.request("OPTIONS", "/").header("Max-Forwards", "0").send().status, 200);
+    assert_eq!(origin.last().head.field("max-forwards"), Some("0"));
 }
 
 #[test]
