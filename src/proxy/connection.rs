@@ -31,6 +31,9 @@ use crate::tls::{self, Transport};
 /// A client that is told to go may take this long to read what it was told.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The same while the worker drains and waits for nobody else.
+const LINGER_AT_END: Duration = Duration::from_secs(1);
+
 /// Bytes of a client that is told to go which are read and dropped at most.
 const LINGER_BYTES: usize = 1 << 20;
 
@@ -139,7 +142,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
             After::Keep => client.first = false,
             After::Close => break,
             After::Linger => {
-                client.linger().await;
+                client.linger(&worker).await;
                 break;
             }
             After::Http2 => return Box::pin(h2::serve(worker, client)).await,
@@ -268,7 +271,9 @@ impl Client {
 
     /// Ends the connection so that the client can read its last answer: closing a socket with unread
     /// bytes would reset it (RFC 9112 section 9.6).
-    async fn linger(&mut self) {
+    async fn linger(&mut self, worker: &Worker) {
+        let is_end = worker.idle_until.get().is_some_and(|until| until <= Instant::now());
+        let patience = if is_end { LINGER_AT_END } else { LINGER };
         let end = async {
             let mut dropped = 0;
             self.stream.shutdown().await?;
@@ -282,7 +287,7 @@ impl Client {
             std::io::Result::Ok(())
         };
         // A client that does not end in time, or broke off, has nothing more to be told.
-        let _ = tokio::time::timeout(LINGER, end).await;
+        let _ = tokio::time::timeout(patience, end).await;
     }
 }
 

@@ -70,7 +70,7 @@ fn a_client_amid_its_first_words_holds_nobody_up() {
         eventually("it is accepted", || proxy.open_connections() == 1);
         let began = Instant::now();
         assert_eq!(proxy.shutdown(), Ended::Drained);
-        assert!(began.elapsed() < Duration::from_secs(7), "{words:?}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(6), "{words:?}: {:?}", began.elapsed());
     }
 }
 
