@@ -188,8 +188,8 @@ impl HandOut {
         let _ = self.workers[least].send(Command::Connection(accepted));
     }
 
-    /// Tells a client that there are too many. Under TLS that would take a handshake, which is what costs most
-    /// of all: such a client is closed without a word.
+    /// Tells a client that there are too many. Under TLS that would take a handshake, which costs most of
+    /// all: such a client is closed without a word.
     fn shed(self: &Rc<Self>, mut stream: TcpStream, surplus: Surplus, state: &ListenerState) {
         state.count_shed(surplus);
         if state.tls.is_some() {

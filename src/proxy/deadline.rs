@@ -53,8 +53,8 @@ impl Deadline {
         std::mem::take(&mut self.noticed)
     }
 
-    /// Whether it has passed. Unlike [`Deadline::poll_passed`], it can be asked by a task that has used up its
-    /// turn, to which the runtime's timers never seem to fire.
+    /// Whether it has passed. Unlike [`Deadline::poll_passed`], it can be asked by a task that has used up
+    /// its turn: to such a task the runtime's timers never fire.
     pub(super) fn has_passed(&self, now: Instant) -> bool {
         self.due <= now
     }

@@ -380,7 +380,8 @@ impl Exchange {
     }
 
     /// Notices a client that breaks off; what it sends ahead is kept for the next request. One that ends its
-    /// sending side may still read (RFC 9112 section 9.6): `nc` and small HTTP clients do so after each request.
+    /// sending side may still read (RFC 9112 section 9.6): `nc` and small HTTP clients do so after each
+    /// request.
     fn poll_client(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), Broken> {
         while self.upload.is_none() && !client.sent_all && client.inbox.space() > 0 {
             match client.inbox.poll_fill(cx, &mut client.stream) {

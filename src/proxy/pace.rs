@@ -1,10 +1,10 @@
 //! How slowly a body may go: everything ends, also what never stands still.
 //!
 //! A limit of the time without a byte alone lets a peer that sends one byte a minute hold a request, its
-//! connection to the endpoint and its place for ever. So a body has, beside that, [`GRACE`] times as long, and a
-//! second more for every `rate` bytes of it that came: it ends unless it keeps that rate on the average. What
-//! belongs to the framing (chunk sizes, extensions, trailers) is no byte of the body. Streams, such as events and
-//! calls of gRPC, go on for as long as they like.
+//! connection to the endpoint and its place for ever. So a body has [`GRACE`] times as long in all, and a
+//! second more for every `rate` bytes of it that came: it ends unless it keeps that rate on the average.
+//! What belongs to the framing (chunk sizes, extensions, trailers) is no byte of the body. Streams, such as
+//! events and calls of gRPC, go on for as long as they like.
 
 use tokio::time::{Duration, Instant};
 

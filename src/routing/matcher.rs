@@ -35,8 +35,8 @@ impl<'a> RequestView<'a> {
             .map(|h| h.value)
     }
 
-    /// The value of the cookie `name` (RFC 6265 section 4.2). Quotes around it are no part of it: some clients
-    /// add them, and some take them away.
+    /// The value of the cookie `name` (RFC 6265 section 4.2). Quotes around it are no part of it: some
+    /// clients add them, and some take them away.
     pub fn cookie(&self, name: &str) -> Option<&'a [u8]> {
         self.headers
             .iter()

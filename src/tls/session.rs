@@ -1,9 +1,9 @@
 //! A session of TLS that ends in order.
 //!
-//! A connection ends in many places: with its last answer, for idleness, because its worker drains. In each of
-//! them its peer must learn by `close_notify` that the end is the sender's and not an attacker's (RFC 8446
-//! section 6.1), so the session says it when it is dropped. Only what was cut short ends without: whoever reads to
-//! the end of the connection must not take a part for the whole.
+//! A connection ends in many places: with its last answer, for idleness, because its worker drains. In each
+//! of them its peer must learn by `close_notify` that the end is the sender's and not an attacker's (RFC 8446
+//! section 6.1), so the session says it when it is dropped. Only what was cut short ends without: whoever
+//! reads to the end of the connection must not take a part for the whole.
 
 use std::{io, ops::DerefMut};
 

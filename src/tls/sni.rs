@@ -49,8 +49,8 @@ impl Sni {
         Self { exact, wildcard, default }
     }
 
-    /// The certificate for `name`, in lower case, and a client that verifies `schemes`. Some clients send the dot
-    /// of the root, which RFC 6066 has no place for.
+    /// The certificate for `name`, in lower case, and a client that verifies `schemes`. Some clients send the
+    /// dot of the root, which RFC 6066 has no place for.
     pub fn choose(
         &self,
         name: Option<&str>,

@@ -176,7 +176,7 @@ fn an_answer_of_many_fields_arrives_and_one_of_too_many_is_told_as_that() {
     eventually("counted", || proxy.errors("v1", ErrorKind::Protocol) == 1);
 }
 
-/// Who never lets the runtime's timers have a turn was waited for without an end.
+/// Whoever leaves the runtime's timers no turn is still not waited for without an end.
 #[test]
 fn a_flood_of_interim_answers_ends_with_the_time_of_the_route() {
     let origin = Origin::start(|call| {

@@ -108,7 +108,8 @@ fn a_client_that_leaves_takes_its_upstream_connection_along() {
     origin.await_open(0);
 }
 
-/// Small clients (`nc`, the `wget` of busybox) end their sending side with the request, and were taken for gone.
+/// Small clients (`nc`, the `wget` of busybox) end their sending side with the request; they were taken for
+/// gone.
 #[test]
 fn a_client_that_ends_its_sending_side_reads_its_answers() {
     let (go_on, wait) = mpsc::channel();
