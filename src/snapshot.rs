@@ -7,6 +7,7 @@
 mod amounts;
 mod comparison;
 mod endpoints;
+mod forwarding;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -17,6 +18,7 @@ use std::{
 use indexmap::IndexMap;
 use ipnet::IpNet;
 
+pub use self::forwarding::Forwarding;
 pub use self::{
     amounts::{Amount, AmountSource},
     comparison::{AmountArm, Arm, Compared, Evidence, FailureSet, Named, Stratum},
@@ -129,6 +131,8 @@ pub struct Snapshot {
     pub services: Vec<Service>,
     /// Bounds on clients.
     pub limits: schema::Limits,
+    /// What is added to messages on their way.
+    pub forwarding: Forwarding,
     /// Peers that are believed when they say whose request it is.
     pub trusted_proxies: Box<[IpNet]>,
     /// Where lines of the access log go; nothing if it is off.
@@ -197,6 +201,10 @@ pub struct Route {
     pub keeps_ejected: bool,
     /// Longest time to the head of the answer.
     pub timeout: Duration,
+    /// How long bodies may take.
+    pub body: BodyLimits,
+    /// Longest time without a byte after an upgrade.
+    pub upgrade_timeout: Duration,
     /// Protocols that a client may go on in.
     pub upgrades: Box<[Box<str>]>,
     /// Parameters of its path: name and segment number.
@@ -207,6 +215,15 @@ pub struct Route {
     pub evidence: Option<Evidence>,
     /// Which answers are failures of the version.
     pub failures: FailureSet,
+}
+
+/// How long bodies may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Longest time without a byte.
+    pub timeout: Duration,
+    /// Bytes per second, on the average, once a body has taken several times `timeout`; 0 is no bound.
+    pub rate: u64,
 }
 
 /// A service, compiled.
@@ -300,6 +317,7 @@ impl Snapshot {
             routes,
             services,
             limits: config.limits.clone(),
+            forwarding: Forwarding::new(&config.forwarding),
             trusted_proxies: config.trusted_proxies.clone().into(),
             access_log: sources.access_log.cloned(),
         }
@@ -489,6 +507,11 @@ impl Route {
                 .map(|v| v as u16),
             keeps_ejected: route.on_eject == Some(OnEject::Keep),
             timeout: route.timeout,
+            body: BodyLimits {
+                timeout: route.body_timeout.unwrap_or(config.limits.body_timeout),
+                rate: route.body_rate.unwrap_or(config.limits.body_rate).0,
+            },
+            upgrade_timeout: route.upgrade_timeout.unwrap_or(config.limits.upgrade_timeout),
             upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
             params: params.collect(),
             series: service.versions.iter().map(|v| registry.series(v.state.id, &label)).collect(),

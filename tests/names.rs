@@ -29,6 +29,8 @@ struct NameServer {
     /// Addresses by name; a name without an entry is not answered at all.
     zone: Arc<Mutex<HashMap<String, Vec<Ipv4Addr>>>>,
     questions: Arc<AtomicUsize>,
+    /// The type of records that is not answered.
+    mute: Arc<AtomicUsize>,
 }
 
 impl NameServer {
@@ -36,11 +38,20 @@ impl NameServer {
         let socket = UdpSocket::bind((ONE, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let (zone, questions) = (Arc::default(), Arc::<AtomicUsize>::default());
-        let server = Self { address, zone: Arc::clone(&zone), questions: Arc::clone(&questions) };
+        let mute = Arc::<AtomicUsize>::default();
+        let server = Self {
+            address,
+            zone: Arc::clone(&zone),
+            questions: Arc::clone(&questions),
+            mute: Arc::clone(&mute),
+        };
         thread::spawn(move || {
             let mut packet = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut packet) {
                 questions.fetch_add(1, SeqCst);
+                if kind_of(&packet[..length]) == mute.load(SeqCst) {
+                    continue;
+                }
                 if let Some(answer) = answer(&packet[..length], &zone.lock().unwrap()) {
                     socket.send_to(&answer, from).unwrap();
                 }
@@ -56,6 +67,12 @@ impl NameServer {
     fn fall_silent(&self) {
         self.zone.lock().unwrap().clear();
     }
+}
+
+/// The type of records that is asked for: 1 is A, 28 is AAAA.
+fn kind_of(query: &[u8]) -> usize {
+    let name = query[12..].iter().position(|byte| *byte == 0).unwrap();
+    usize::from(query[12 + name + 2])
 }
 
 /// A message of RFC 1035, section 4.1: the question repeated, and an answer per address.
@@ -187,6 +204,26 @@ fn addresses_follow_their_name_and_stay_while_the_name_server_is_silent() {
         assert_eq!(get(&app).0, "200", "no moment without endpoints");
     }
     app.shutdown();
+}
+
+/// A server that never answers for AAAA left a version without endpoints for seconds.
+#[test]
+fn an_address_is_used_at_once_though_the_other_family_is_not_answered() {
+    let (dns, port) = (NameServer::start(), origins());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.yaml");
+    dns.set("game.test", &[ONE]);
+    dns.mute.store(28, SeqCst);
+    // The dot of the root, as people write it in a cluster, is no part of the name that is asked for.
+    for host in ["game.test", "game.test."] {
+        write_config(&file, dns.address, &format!("{host}:{port}"));
+        let (app, _) = start(&file);
+        assert_eq!(get(&app), served_by(ONE), "the first request is served");
+        dns.set("game.test", &[TWO]);
+        wait_for(&app, &served_by(TWO));
+        dns.set("game.test", &[ONE]);
+        app.shutdown();
+    }
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub struct EndpointAddress {
 pub enum EndpointHost {
     /// A literal address.
     Address(IpAddr),
-    /// A name to resolve, lower case.
+    /// A name to resolve, lower case; with the dot of the root if it was written so, which keeps resolvers
+    /// from trying search domains.
     Name(String),
 }
 
@@ -134,7 +135,7 @@ impl FromStr for HostPattern {
                 "`{text}` is not a host; write a name without a port, such as api.example.com or *.example.com"
             ));
         }
-        let name = name.to_ascii_lowercase();
+        let name = relative(name).to_ascii_lowercase();
         Ok(if suffix { Self::Suffix(name) } else { Self::Exact(name) })
     }
 }
@@ -248,8 +249,15 @@ pub fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Letters, digits, hyphens and underscores between dots, none of the labels empty.
+/// `name` without the dot of the root, as certificates have it.
+pub fn relative(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Letters, digits, hyphens and underscores between dots, none of the labels empty. The dot of the root may
+/// end it.
 fn is_host_name(text: &str) -> bool {
+    let text = relative(text);
     !text.is_empty()
         && text.len() <= 253
         && text.split('.').all(|label| {
@@ -291,11 +299,11 @@ as_text! {
     PathPattern: "A path: /exact, /prefix/* or /rounds/{id}/settle.",
         r#"^/(\*|([!"$-)+-.0->@-z|~]*|\{[A-Za-z0-9_-]+\})(/([!"$-)+-.0->@-z|~]*|\{[A-Za-z0-9_-]+\}))*(/\*)?)$"#;
     HostPattern: "A host name without a port, or *. and a name: api.example.com, *.example.com.",
-        r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$";
+        r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$";
     EndpointAddress: "Address or name, and port: 127.0.0.1:9001, [::1]:9001, game.internal:9001.",
         r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$";
     EndpointHost: "A name or an address: game.internal, 127.0.0.1, ::1.",
-        r"^[0-9A-Fa-f:.]+$|^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$";
+        r"^[0-9A-Fa-f:.]+$|^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$";
     KeySource: "Where a player's key is found: header:NAME, cookie:NAME, query:NAME, path:NAME or client-ip.",
         r"^(client-ip|(header|cookie|query|path):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$";
 }

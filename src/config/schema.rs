@@ -76,6 +76,9 @@ pub struct Config {
     /// Bounds on what clients may send and hold.
     #[serde(default)]
     pub limits: Limits,
+    /// What is added to messages on their way.
+    #[serde(default)]
+    pub forwarding: Forwarding,
     /// One JSON line per request. Default: off.
     #[serde(default)]
     pub access_log: Option<AccessLog>,
@@ -365,6 +368,19 @@ pub struct Route {
     #[serde(default = "default::route_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub timeout: Duration,
+    /// Longest time without a byte moving while a body of this route is sent or received. Default:
+    /// `limits.body_timeout`.
+    #[serde(default, with = "units::optional_duration")]
+    #[schemars(with = "Option<units::DurationText>")]
+    pub body_timeout: Option<Duration>,
+    /// Least rate of a body of this route, as `limits.body_rate`, which is the default.
+    #[serde(default)]
+    pub body_rate: Option<ByteSize>,
+    /// Longest time without a byte either way on a connection of this route that went on in another
+    /// protocol. Default: `limits.upgrade_timeout`.
+    #[serde(default, with = "units::optional_duration")]
+    #[schemars(with = "Option<units::DurationText>")]
+    pub upgrade_timeout: Option<Duration>,
     /// Protocols that a client may go on in by `Upgrade`; an empty list forbids it. Never `h2c` or
     /// another form of HTTP or TLS. Default `[ websocket ]`.
     #[serde(default = "default::upgrades")]
@@ -452,6 +468,10 @@ pub struct Limits {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub body_timeout: Duration,
+    /// Least rate of a body, in bytes per second: it has to be over after four times `body_timeout` and a
+    /// second for every so many bytes. Not of events, calls of gRPC and upgrades. Default `256B`; `0B` is
+    /// no bound.
+    pub body_rate: ByteSize,
     /// Longest time without a byte either way on a connection that went on in another protocol, such
     /// as a WebSocket. Default `5m`.
     #[serde(with = "units::duration")]
@@ -475,9 +495,29 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
+            body_rate: ByteSize(256),
             upgrade_timeout: Duration::from_secs(300),
             streams: 128,
         }
+    }
+}
+
+/// What proxies add to messages on their way (RFC 9110 section 7.6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Forwarding {
+    /// The name by which requests are told, in `Via`, that they came through here: letters, digits and
+    /// `.`, `_`, `-`; an empty text adds nothing. Default `tidegate`.
+    pub via: String,
+    /// Answers are told, too. Default `false`.
+    pub via_answers: bool,
+    /// `Max-Forwards` of OPTIONS and TRACE is counted down, and who has 0 is answered here. Default `true`.
+    pub max_forwards: bool,
+}
+
+impl Default for Forwarding {
+    fn default() -> Self {
+        Self { via: "tidegate".to_owned(), via_answers: false, max_forwards: true }
     }
 }
 
@@ -642,9 +682,19 @@ mod tests {
                 "{bad}"
             );
         }
-        for good in ["127.0.0.1:9001", "[::1]:9001", "game-v41.internal:9001"] {
+        for good in
+            ["127.0.0.1:9001", "[::1]:9001", "game-v41.internal:9001", "game.ns.svc.local.:9001"]
+        {
             assert!(good.parse::<EndpointAddress>().is_ok(), "{good}");
             assert!(accepts("EndpointAddress", good.into()), "{good}");
+        }
+        for good in ["api.example.com", "*.example.com", "api.example.com."] {
+            assert!(good.parse::<HostPattern>().is_ok(), "{good}");
+            assert!(accepts("HostPattern", good.into()), "{good}");
+        }
+        for bad in [".", "a..", "*."] {
+            assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
+            assert!(!accepts("HostPattern", bad.into()), "{bad}");
         }
         for bad in ["127.0.0.1", "http://a:80", ":80", "a:"] {
             assert!(bad.parse::<EndpointAddress>().is_err(), "{bad}");

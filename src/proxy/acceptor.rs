@@ -26,14 +26,14 @@ use super::{
 };
 use crate::{
     config::schema::{Listen, ListenTls},
-    tls::{H2, HTTP_1_1, TlsError, TlsListener},
+    tls::{H2, HTTP_1_0, HTTP_1_1, TlsError, TlsListener},
 };
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
 /// Protocols offered to clients that speak TLS.
-const ALPN: &[&[u8]] = &[H2, HTTP_1_1];
+const ALPN: &[&[u8]] = &[H2, HTTP_1_1, HTTP_1_0];
 
 /// A bound listening socket.
 #[derive(Debug)]
@@ -188,8 +188,13 @@ impl HandOut {
         let _ = self.workers[least].send(Command::Connection(accepted));
     }
 
+    /// Tells a client that there are too many. Under TLS that would take a handshake, which costs most of
+    /// all: such a client is closed without a word.
     fn shed(self: &Rc<Self>, mut stream: TcpStream, surplus: Surplus, state: &ListenerState) {
         state.count_shed(surplus);
+        if state.tls.is_some() {
+            return;
+        }
         let this = Rc::clone(self);
         tokio::task::spawn_local(async move { shed(&this.shared, &mut stream, surplus).await });
     }

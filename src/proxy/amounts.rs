@@ -4,11 +4,7 @@
 //! told, and harms no request. An answer that is a failure of its version has no amounts; interim
 //! ones have none either. The client gets of neither what is to be removed.
 
-use super::{
-    head::{Known, ResponseHead},
-    plan::Plan,
-    worker::Worker,
-};
+use super::{head::ResponseHead, known::Known, plan::Plan, worker::Worker};
 use crate::{
     config::schema::MAX_AMOUNTS,
     snapshot::{Amount, AmountSource},
@@ -151,7 +147,7 @@ mod tests {
     use super::{
         super::{
             buffer::Blocks,
-            head::{Fields, MAX_FIELDS, parse_response},
+            head::{Fields, MAX_FIELDS, NO_KINDS, parse_response},
             rewrite::{Delimiter, Persistence, write_response},
         },
         *,
@@ -175,7 +171,8 @@ mod tests {
     fn through(fields: &str) -> ([Option<f64>; 3], String) {
         let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
         let mut space: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let parsed = parse_response(text.as_bytes(), &mut space, false);
+        let mut kinds = NO_KINDS;
+        let parsed = parse_response(text.as_bytes(), &mut space, &mut kinds, false);
         let (mut head, _) = parsed.expect("well formed").expect("complete");
         let configured = configured();
         let found = read(&configured, &mut head);
@@ -187,7 +184,7 @@ mod tests {
             },
         };
         let mut out = Blocks::default().take();
-        write_response(&mut out, &head, Delimiter::None, Persistence::Implied, None);
+        write_response(&mut out, &head, Delimiter::None, Persistence::Implied, None, b"");
         let sent = std::str::from_utf8(out.data()).expect("text");
         let sent = sent.strip_prefix("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n").expect("the head");
         ([0, 1, 2].map(amount), sent.to_owned())

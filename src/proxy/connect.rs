@@ -128,7 +128,7 @@ async fn make(
     let transport = connect(version, chosen, until - Instant::now(), speaking).await?;
     let speaks_h2 = match &transport {
         Transport::Plain(_) => version.protocol == Protocol::H2,
-        Transport::Tls(session) => session.get_ref().1.alpn_protocol() == Some(H2),
+        Transport::Tls(_) => transport.alpn() == Some(H2),
     };
     if !speaks_h2 {
         return match version.protocol {
@@ -165,7 +165,7 @@ async fn connect(
     let Some((client, hosts)) = &version.tls else { return Ok(stream.into()) };
     let patience = patience.saturating_sub(began.elapsed());
     match client.connect_speaking(&hosts[endpoint], stream, patience, speaking).await {
-        Ok(stream) => Ok(Transport::Tls(Box::new(stream.into()))),
+        Ok(stream) => Ok(stream.into()),
         Err(error) => {
             tracing::warn!(%address, %error, "an endpoint does not speak TLS as it should");
             Err(match error {

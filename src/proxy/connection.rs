@@ -31,6 +31,9 @@ use crate::tls::{self, Transport};
 /// A client that is told to go may take this long to read what it was told.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The same while the worker drains and waits for nobody else.
+const LINGER_AT_END: Duration = Duration::from_secs(1);
+
 /// Bytes of a client that is told to go which are read and dropped at most.
 const LINGER_BYTES: usize = 1 << 20;
 
@@ -62,6 +65,8 @@ pub(super) struct Client {
     pub(super) connected: Rc<Connected>,
     /// The head of an answer is out and its end is not.
     pub(super) answering: bool,
+    /// The client has ended its sending side: it asks no more than what was read, and may wait for answers.
+    pub(super) sent_all: bool,
     /// When the last request ended.
     pub(super) idle_since: Instant,
     /// No request was waited for yet.
@@ -113,11 +118,9 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
     let mut deadline = Deadline::new(Instant::now() + patience);
     let introduced = introduce(&worker, &mut open, &mut stream, peer, &mut deadline).await;
     let Some(address) = introduced else { return };
-    let Some((stream, subject)) = speak(stream, open.listener(), patience).await else { return };
-    let chose_h2 = match &stream {
-        Transport::Plain(_) => false,
-        Transport::Tls(session) => session.get_ref().1.alpn_protocol() == Some(tls::H2),
-    };
+    let spoken = speak(&worker, stream, open.listener(), patience, &mut deadline).await;
+    let Some((stream, subject)) = spoken else { return };
+    let chose_h2 = stream.alpn() == Some(tls::H2);
     let connected = Rc::new(Connected {
         address,
         address_text: AddressText::new(address),
@@ -135,7 +138,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
             After::Keep => client.first = false,
             After::Close => break,
             After::Linger => {
-                client.linger().await;
+                client.linger(&worker).await;
                 break;
             }
             After::Http2 => return Box::pin(h2::serve(worker, client)).await,
@@ -147,16 +150,31 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
 /// The connection as the listener has it, in clear or under TLS, and the subject of the client's
 /// certificate. Nothing if the handshake failed, which is the client's affair.
 async fn speak(
+    worker: &Worker,
     stream: TcpStream,
     listener: &ListenerState,
     patience: Duration,
+    deadline: &mut Deadline,
 ) -> Option<(Transport, Option<Box<str>>)> {
     let Some(tls) = &listener.tls else { return Some((stream.into(), None)) };
     // On the heap, so that a connection does not hold its handshake's space for as long as it lives.
-    match Box::pin(tls::server::accept(tls.config(), stream, patience)).await {
+    let mut handshake = Box::pin(tls::server::accept(tls.config(), stream, patience));
+    let began = Instant::now();
+    let spoken = poll_fn(|cx| {
+        if let Poll::Ready(spoken) = handshake.as_mut().poll(cx) {
+            return Poll::Ready(Some(spoken));
+        }
+        // Who is amid one is let go as if he were idle.
+        let Some(until) = worker.idle_until.get() else { return Poll::Pending };
+        deadline.set(until);
+        deadline.poll_passed(cx).map(|()| None)
+    });
+    let spoken = spoken.await;
+    deadline.set(began + patience);
+    match spoken? {
         Ok(stream) => {
             let subject = tls::server::client_subject(stream.get_ref().1).map(Into::into);
-            Some((Transport::Tls(Box::new(stream.into())), subject))
+            Some((stream.into(), subject))
         }
         Err(error) => {
             listener.handshakes_failed.fetch_add(1, Relaxed);
@@ -174,6 +192,7 @@ impl Client {
             deadline,
             connected,
             answering: false,
+            sent_all: false,
             idle_since: Instant::now(),
             fresh: true,
             first: true,
@@ -248,7 +267,9 @@ impl Client {
 
     /// Ends the connection so that the client can read its last answer: closing a socket with unread
     /// bytes would reset it (RFC 9112 section 9.6).
-    async fn linger(&mut self) {
+    async fn linger(&mut self, worker: &Worker) {
+        let is_end = worker.idle_until.get().is_some_and(|until| until <= Instant::now());
+        let patience = if is_end { LINGER_AT_END } else { LINGER };
         let end = async {
             let mut dropped = 0;
             self.stream.shutdown().await?;
@@ -262,7 +283,7 @@ impl Client {
             std::io::Result::Ok(())
         };
         // A client that does not end in time, or broke off, has nothing more to be told.
-        let _ = tokio::time::timeout(LINGER, end).await;
+        let _ = tokio::time::timeout(patience, end).await;
     }
 }
 

@@ -53,6 +53,12 @@ impl Deadline {
         std::mem::take(&mut self.noticed)
     }
 
+    /// Whether it has passed. Unlike [`Deadline::poll_passed`], it can be asked by a task that has used up
+    /// its turn: to such a task the runtime's timers never fire.
+    pub(super) fn has_passed(&self, now: Instant) -> bool {
+        self.due <= now
+    }
+
     /// Ready once the deadline has passed.
     pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.due < self.armed {

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use httparse::Header;
 use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
@@ -17,9 +18,12 @@ use super::{
     body::Framing,
     buffer::Buffer,
     connection::Client,
-    head::{Fields, MAX_FIELDS, ResponseHead, parse_response},
+    head::{BadAnswer, Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
+    known::Known,
     link::{Link, Peer as _},
-    plan::Plan,
+    pace,
+    pieces::Pieces,
+    plan::{Plan, Protocol},
     problem::Fault,
     relay::{Cut, Relay},
     rewrite::{Delimiter, Persistence, put_status, write_response},
@@ -40,6 +44,8 @@ pub(super) struct Exchange {
     pub(super) reused: bool,
     /// What came in from the endpoint.
     answer: Buffer,
+    /// Of a head of the answer that is not whole.
+    pieces: Pieces,
     /// Bytes of `out` that were sent. They stay in `out`, so that they can be sent again.
     sent: usize,
     upload: Option<Upload>,
@@ -49,6 +55,10 @@ pub(super) struct Exchange {
     cut: bool,
     /// Interim answers on their way to the client.
     interim: Buffer,
+    /// Interim answers came since this was last asked.
+    came_interim: bool,
+    /// The endpoint goes on in another protocol, and waits for the end of the request.
+    switches: bool,
     /// Any byte of an answer came in.
     pub(super) answered: bool,
     /// Bytes of the request's body sent.
@@ -71,12 +81,19 @@ pub(super) struct Answer {
     pub(super) keep_client: bool,
     /// It goes on for as long as it likes: events, or messages of a call.
     pub(super) is_stream: bool,
+    /// When its body began.
+    pub(super) began: Instant,
 }
 
 impl Answer {
     /// Whether it is the client that keeps the body from moving on; `out` holds what it has yet to take.
     pub(super) fn waits_for_client(&self, out: &Buffer) -> bool {
         self.relay.waits_for_receiver(out)
+    }
+
+    /// When its body has been too slow.
+    fn due(&self, plan: &Plan) -> Option<Instant> {
+        pace::due(plan.route().body, self.began, self.relay.moved)
     }
 
     /// Bytes of the answer's body found so far.
@@ -127,11 +144,14 @@ impl Exchange {
             upstream,
             reused,
             answer: worker.blocks.take(),
+            pieces: Pieces::default(),
             sent: 0,
             flushed: false,
             upload,
             cut: false,
             interim: Buffer::hollow(),
+            came_interim: false,
+            switches: false,
             answered: false,
             body_bytes: 0,
         }
@@ -220,7 +240,9 @@ impl Exchange {
         {
             return Poll::Ready(Err(Broken::ClientGone));
         }
-        while let Poll::Ready(filled) = self.answer.poll_fill(cx, &mut self.upstream) {
+        while !self.switches
+            && let Poll::Ready(filled) = self.answer.poll_fill(cx, &mut self.upstream)
+        {
             if !filled.is_ok_and(|n| n > 0) {
                 return Poll::Ready(Err(Broken::Fault(Fault::Reset)));
             }
@@ -236,12 +258,27 @@ impl Exchange {
                 return Poll::Ready(Err(Broken::ClientGone));
             }
         }
+        // Who sends them without a pause leaves no turn for the timer.
+        if std::mem::take(&mut self.came_interim) && client.deadline.has_passed(Instant::now()) {
+            return Poll::Ready(Err(Broken::Fault(Fault::Timeout)));
+        }
         if self.sent == out.len()
             && let Some(moved) = self.poll_upload(cx, client)?
         {
-            let limits = &plan.snapshot.limits;
-            let patience = if moved { limits.body_timeout } else { plan.route().timeout };
-            client.deadline.set(plan.until(Instant::now(), patience));
+            let now = Instant::now();
+            let due = match moved {
+                true => self.upload_due(plan, now),
+                false => plan.until(now, plan.route().timeout),
+            };
+            client.deadline.set(due);
+        }
+        if self.switches && self.upload.is_none() {
+            self.switches = false;
+            match self.read_heads(worker, plan, client.stream.is_stream(), out, carried) {
+                Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(Broken::Fault(fault))),
+            }
         }
         self.poll_client(cx, client)?;
         let uncalled = plan.expects_continue && !self.answered;
@@ -271,8 +308,11 @@ impl Exchange {
         }
         let uploaded = self.poll_upload(cx, client)?.is_some();
         if answer.relay.take_progress() || uploaded {
-            let patience = plan.snapshot.limits.body_timeout;
-            client.deadline.set(plan.until(Instant::now(), patience));
+            let due = self.upload_due(plan, Instant::now());
+            client.deadline.set(match answer.is_stream {
+                true => due,
+                false => answer.due(plan).map_or(due, |slow| due.min(slow)),
+            });
         }
         self.poll_client(cx, client)?;
         client.deadline.poll_passed(cx).map(|()| {
@@ -281,6 +321,16 @@ impl Exchange {
             }
             Err(Broken::Fault(Fault::Timeout))
         })
+    }
+
+    /// When an exchange whose bodies moved `now` has stood still for too long, or its upload been too slow.
+    fn upload_due(&self, plan: &Plan, now: Instant) -> Instant {
+        let limits = plan.route().body;
+        let due = plan.until(now, limits.timeout);
+        if self.upload.is_none() || plan.manner.grpc {
+            return due;
+        }
+        pace::due(limits, plan.began, self.body_bytes).map_or(due, |slow| due.min(slow))
     }
 
     /// The connection, if it can serve again after `answer`, and how long the endpoint keeps it.
@@ -365,12 +415,16 @@ impl Exchange {
         self.upload.as_ref().is_some_and(waits)
     }
 
-    /// Notices a client that leaves; what it sends ahead is kept for the next request.
+    /// Notices a client that breaks off; what it sends ahead is kept for the next request. One that ends its
+    /// sending side may still read (RFC 9112 section 9.6): `nc` and small HTTP clients do so after each
+    /// request.
     fn poll_client(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), Broken> {
-        while self.upload.is_none() && client.inbox.space() > 0 {
+        while self.upload.is_none() && !client.sent_all && client.inbox.space() > 0 {
             match client.inbox.poll_fill(cx, &mut client.stream) {
-                Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(_) => return Err(Broken::ClientGone),
+                // The end of a request on a stream is not that of the stream.
+                Poll::Ready(Ok(0)) => client.sent_all = !client.stream.is_stream(),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Err(Broken::ClientGone),
                 Poll::Pending => break,
             }
         }
@@ -387,6 +441,17 @@ impl Exchange {
         }
     }
 
+    /// Makes room for the rest of a head.
+    fn need_more(&mut self) -> Result<Option<Answer>, Fault> {
+        if self.answer.len() >= ANSWER_HEAD_BYTES {
+            return Err(Fault::LargeHead);
+        }
+        if self.answer.space() == 0 {
+            self.answer.grow();
+        }
+        Ok(None)
+    }
+
     /// Reads heads from what came in: interim ones are passed on, the final one is written into `out`.
     fn read_heads(
         &mut self,
@@ -397,31 +462,49 @@ impl Exchange {
         carried: &mut amounts::Carried,
     ) -> Result<Option<Answer>, Fault> {
         loop {
+            if !self.pieces.may_be_whole(self.answer.data()) {
+                return self.need_more();
+            }
             let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-            let parsed = parse_response(self.answer.data(), &mut fields, plan.manner.head_only);
+            let (mut kinds, head_only) = (NO_KINDS, plan.manner.head_only);
+            let (mut more_fields, mut more_kinds);
+            let data = self.answer.data();
+            let mut parsed = parse_response(data, &mut fields, &mut kinds, head_only);
+            if let Err(BadAnswer::ManyFields) = parsed {
+                (more_fields, more_kinds) = space_for_many();
+                parsed = parse_response(data, &mut more_fields, &mut more_kinds, head_only);
+            }
             let (mut head, head_bytes) = match parsed {
                 Ok(Some(found)) => found,
-                Ok(None) if self.answer.len() >= ANSWER_HEAD_BYTES => return Err(Fault::Protocol),
                 Ok(None) => {
-                    if self.answer.space() == 0 {
-                        self.answer.grow();
-                    }
-                    return Ok(None);
+                    self.pieces.wait(&mut self.answer);
+                    return self.need_more();
                 }
-                Err(why) => {
+                Err(BadAnswer::ManyFields) => return Err(Fault::ManyFields),
+                Err(BadAnswer::Malformed(why)) => {
                     let id = plan.id.as_str();
                     tracing::debug!(request_id = id, why, "an endpoint's answer is malformed");
                     return Err(Fault::Protocol);
                 }
             };
-            if head.status == 101 && !plan.asked_for(head.upgrade) {
-                return Err(Fault::Protocol);
+            if head.status == 101 {
+                match (plan.asked_for(head.upgrade), &self.upload) {
+                    (false, _) => return Err(Fault::Protocol),
+                    // The client ends its request first (RFC 9110 section 7.8).
+                    (true, Some(_)) => {
+                        self.switches = true;
+                        return Ok(None);
+                    }
+                    (true, None) if self.cut => return Err(Fault::Reset),
+                    (true, None) => {}
+                }
             }
             let configured = &plan.service().amounts;
             if !configured.is_empty() {
                 *carried = amounts::take(configured, &mut head, plan, worker);
             }
             if head.status < 200 && head.status != 101 {
+                self.came_interim = true;
                 let wanted =
                     !plan.manner.is_http10() && (head.status != 100 || plan.expects_continue);
                 if wanted {
@@ -431,6 +514,7 @@ impl Exchange {
                     return Err(Fault::Protocol);
                 }
                 self.answer.consume(head_bytes);
+                self.pieces = Pieces::default();
                 continue;
             }
             self.cut |= self.sent < out.len();
@@ -457,7 +541,13 @@ impl Exchange {
                 false => plan.manner.persistence(keep_client),
             };
             let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
-            write_response(out, &head, delimiter, persistence, date.as_deref());
+            let version = match (&self.upstream, head.http10) {
+                (Link::Wire(_), true) => Protocol::Http10,
+                (Link::Wire(_), false) => Protocol::Http11,
+                _ => Protocol::Http2,
+            };
+            let via = plan.snapshot.forwarding.answer_via(version as usize);
+            write_response(out, &head, delimiter, persistence, date.as_deref(), via);
             let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
             if plan.manner.trailers && (client_is_stream || delimiter == Delimiter::Chunks) {
                 relay.pass_trailers();
@@ -470,13 +560,20 @@ impl Exchange {
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
                 keep_client,
-                is_stream: plan.manner.grpc
-                    || (plan.route().evidence.is_some() && head.is_event_stream()),
+                is_stream: plan.manner.grpc || head.is_event_stream(),
+                began: plan.began,
             };
             self.answer.consume(head_bytes);
             return Ok(Some(answer));
         }
     }
+}
+
+/// Space for a head with more fields than usual.
+#[cold]
+fn space_for_many<'b>() -> (Vec<MaybeUninit<Header<'b>>>, Vec<Known>) {
+    let fields = std::iter::repeat_with(MaybeUninit::uninit).take(MANY_FIELDS).collect();
+    (fields, vec![Known::Other; MANY_FIELDS])
 }
 
 fn put_interim(out: &mut Buffer, head: &ResponseHead<'_, '_>) {
@@ -485,6 +582,6 @@ fn put_interim(out: &mut Buffer, head: &ResponseHead<'_, '_>) {
         put_status(out, 100, "Continue");
         out.put(b"\r\n");
     } else {
-        write_response(out, head, Delimiter::None, Persistence::Implied, None);
+        write_response(out, head, Delimiter::None, Persistence::Implied, None, b"");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Each proxy of a chain appends the address that it saw, so the list is true from its right end to the
 //! first address that is not a trusted proxy: that one is the client, and what stands left of it is the
-//! client's own claim. An entry that is no address ends the walk: the last good one counts.
+//! client's own claim. An entry that is no address ends the walk, and so do [`MAX_HOPS`]: the last good one
+//! counts.
 //!
 //! `Forwarded` (RFC 7239) is passed on from trusted peers and not read: proxies that write it write
 //! `X-Forwarded-For` too, and two sources of one truth would have to agree.
@@ -16,6 +17,9 @@ use super::{
     connection::AddressText,
     head::{parse_authority, tokens},
 };
+
+/// Most entries that are walked over: far above any chain of proxies, and a bound on what a head may cost.
+const MAX_HOPS: usize = 100;
 
 /// What a trusted peer's fields say of the request's client.
 pub(super) struct Forwarded<'b> {
@@ -61,7 +65,8 @@ pub(super) fn chain<'b>(headers: &[Header<'b>]) -> impl DoubleEndedIterator<Item
 
 fn client(headers: &[Header<'_>], peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer;
-    for entry in chain(headers).rev().flat_map(|value| tokens(value).rev()) {
+    let entries = chain(headers).rev().flat_map(|value| tokens(value).rev());
+    for entry in entries.take(MAX_HOPS) {
         let Some(address) = address(entry) else { break };
         client = address;
         if !contains(trusted, address) {

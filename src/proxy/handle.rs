@@ -22,6 +22,7 @@ use super::{
     grpc,
     head::Refusal,
     link::{Link, Peer as _},
+    pieces::Pieces,
     plan::{Plan, Refused, plan, too_large},
     problem::{Fault, Problem},
     record::{Tally, record_refused},
@@ -88,16 +89,15 @@ async fn admit(
     out: &mut Buffer,
     planned: &mut Option<Plan>,
 ) -> Result<(), Option<Box<Refused>>> {
-    let (mut tried, mut scanned) = (false, 0);
+    let (mut tried, mut pieces) = (false, Pieces::default());
     loop {
         if !client.inbox.is_empty() {
-            // A head that comes in small pieces is looked at in whole only when its end has come, so
-            // that sending it byte by byte costs no more than sending it at once.
-            if !tried || ends_in(client.inbox.data(), &mut scanned) {
+            if pieces.may_be_whole(client.inbox.data()) {
                 plan(client, worker, out, planned).map_err(Some)?;
                 if planned.is_some() {
                     return Ok(());
                 }
+                pieces.wait(&mut client.inbox);
             }
             let snapshot = worker.snapshot();
             let limits = &snapshot.limits;
@@ -116,6 +116,10 @@ async fn admit(
             if let Poll::Ready(filled) = client.inbox.poll_fill(cx, &mut client.stream) {
                 return Poll::Ready(Some(filled.unwrap_or(0)));
             }
+            // A worker that drains waits for a head as long as for an idle client.
+            if let Some(until) = worker.idle_until.get() {
+                client.deadline.sooner(until);
+            }
             client.deadline.poll_passed(cx).map(|()| None)
         });
         match read.await {
@@ -128,14 +132,6 @@ async fn admit(
             }
         }
     }
-}
-
-/// Whether `bytes` hold an empty line, looking only where it was not looked before.
-fn ends_in(bytes: &[u8], scanned: &mut usize) -> bool {
-    let from = scanned.saturating_sub(3);
-    *scanned = bytes.len();
-    memchr::memchr_iter(b'\n', &bytes[from..])
-        .any(|at| matches!(&bytes[from + at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// Sends the request to an endpoint of its version until one begins to answer; the attempt that does is
@@ -255,10 +251,11 @@ async fn forward(
         client.deadline.notice_at(None);
         tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
         match head {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 let now = Instant::now();
                 tally.answered(answer.status, now);
-                client.deadline.set(plan.until(now, plan.snapshot.limits.body_timeout));
+                answer.began = now;
+                client.deadline.set(plan.until(now, plan.route().body.timeout));
                 return Ok(answer);
             }
             Err(broken) => {
@@ -498,7 +495,7 @@ async fn fail(
         true => problem.write_to_grpc(out, &date),
         false => problem.write(out, id, manner.head_only, persistence, &date),
     }
-    match (flush(client, plan.snapshot.limits.body_timeout, out).await, keep) {
+    match (flush(client, plan.route().body.timeout, out).await, keep) {
         (Err(_), _) => After::Close,
         (Ok(()), true) => After::Keep,
         (Ok(()), false) => After::Linger,
@@ -549,31 +546,4 @@ async fn flush(client: &mut Client, patience: Duration, out: &mut Buffer) -> io:
         client.deadline.poll_passed(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_head_is_found_across_pieces() {
-        for text in ["GET / HTTP/1.1\r\nHost: a\r\n\r\nbody", "GET / HTTP/1.1\nHost: a\n\nbody"] {
-            let end = text.find("body").expect("there");
-            for step in 1..text.len() {
-                let mut scanned = 0;
-                let mut at = 0;
-                let found = loop {
-                    at = (at + step).min(text.len());
-                    if ends_in(&text.as_bytes()[..at], &mut scanned) {
-                        break true;
-                    }
-                    if at == text.len() {
-                        break false;
-                    }
-                };
-                assert!(found && at >= end, "step {step} stopped at {at}");
-            }
-        }
-        assert!(!ends_in(b"GET / HTTP/1.1\r\nHost: a\r\n", &mut 0));
-    }
 }

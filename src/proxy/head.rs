@@ -9,68 +9,31 @@ use std::{borrow::Cow, mem::MaybeUninit};
 
 use httparse::Header;
 
-use super::body::Framing;
+use super::{
+    body::Framing,
+    known::{Known, known, known_of_client},
+};
 use crate::routing::path;
 
 /// Most header fields that a head may have, whatever is configured.
 pub(super) const MAX_FIELDS: usize = 256;
 
+/// Most fields of an answer. Few have more than [`MAX_FIELDS`]; space for them is made when it is needed.
+pub(super) const MANY_FIELDS: usize = 4096;
+
 /// Space for the fields of one head; costs nothing until it is filled.
 pub(super) type Fields<'b> = [MaybeUninit<Header<'b>>; MAX_FIELDS];
 
-/// A field that the proxy reads or writes itself, or another one that it passes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
-    Host,
-    ContentLength,
-    TransferEncoding,
-    Connection,
-    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1). By configuration also
-    /// what an endpoint tells the proxy alone.
-    HopByHop,
-    KeepAlive,
-    Upgrade,
-    Te,
-    Expect,
-    /// `X-Forwarded-For`, `-Proto` or `-Host`.
-    XForwarded,
-    /// RFC 7239.
-    Forwarded,
-    RequestId,
-    Date,
-    Other,
-}
+/// What the fields of one head are, found once and used when the head is written anew. Any value is a good
+/// start.
+pub(super) type Kinds = [Known; MAX_FIELDS];
 
-/// Which field `name` is.
-fn known(name: &str) -> Known {
-    // A constant text per arm lets the compiler compare whole words; a table of texts costs twice.
-    let is = |text: &str| name.eq_ignore_ascii_case(text);
-    match name.len() {
-        2 if is("te") => Known::Te,
-        4 if is("host") => Known::Host,
-        4 if is("date") => Known::Date,
-        6 if is("expect") => Known::Expect,
-        7 if is("upgrade") => Known::Upgrade,
-        7 if is("trailer") => Known::HopByHop,
-        9 if is("forwarded") => Known::Forwarded,
-        10 if is("connection") => Known::Connection,
-        10 if is("keep-alive") => Known::KeepAlive,
-        12 if is("x-request-id") => Known::RequestId,
-        14 if is("content-length") => Known::ContentLength,
-        15 if is("x-forwarded-for") => Known::XForwarded,
-        16 if is("proxy-connection") => Known::HopByHop,
-        16 if is("x-forwarded-host") => Known::XForwarded,
-        17 if is("transfer-encoding") => Known::TransferEncoding,
-        17 if is("x-forwarded-proto") => Known::XForwarded,
-        18 if is("proxy-authenticate") => Known::HopByHop,
-        19 if is("proxy-authorization") => Known::HopByHop,
-        21 if is("x-client-cert-subject") => Known::XForwarded,
-        _ => Known::Other,
-    }
-}
+/// Space for the kinds of one head.
+pub(super) const NO_KINDS: Kinds = [Known::Other; MAX_FIELDS];
 
-/// Which field each field of a head is, found once and used when the head is written anew.
-type Kinds = [Known; MAX_FIELDS];
+/// Most options of all `Connection` fields of a head. What is usual has one or two; each further one is
+/// looked for among all fields.
+const MAX_OPTIONS: usize = 64;
 
 /// A request's head, borrowed from the bytes that came in.
 #[derive(Debug)]
@@ -84,32 +47,48 @@ pub(super) struct RequestHead<'h, 'b> {
     pub(super) authority: &'b str,
     pub(super) http10: bool,
     pub(super) headers: &'h [Header<'b>],
-    kinds: Kinds,
+    kinds: &'h mut [Known],
     pub(super) framing: Framing,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
     /// The client keeps the connection.
     pub(super) keep_alive: bool,
-    /// `Connection` names fields beside the usual ones, which must be dropped too.
-    pub(super) names_fields: bool,
     /// The client takes fields that follow a body (RFC 9110 section 10.1.4).
     pub(super) trailers: bool,
     /// The protocols that the client would go on in, where it may ask so (RFC 9110 section 7.8).
     pub(super) upgrade: Option<&'b [u8]>,
+    /// What is left of `Max-Forwards`, once it was counted down.
+    pub(super) max_forwards: Option<u32>,
 }
 
 impl<'b> RequestHead<'_, 'b> {
     /// The fields, each with which it is.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
-        self.headers.iter().zip(self.kinds)
+        self.headers.iter().zip(self.kinds.iter().copied())
     }
 
-    /// The host without its port.
+    /// The host without its port, and without the dot of the root behind it.
     pub(super) fn host(&self) -> &'b str {
         if self.authority.starts_with('[') {
             return self.authority.split_inclusive(']').next().unwrap_or("");
         }
-        split_at_byte(self.authority, b':').0
+        let host = split_at_byte(self.authority, b':').0;
+        host.strip_suffix('.').unwrap_or(host)
+    }
+
+    /// Counts `Max-Forwards` down; true if it is 0, so that the request ends here (RFC 9110 section 7.6.2).
+    /// What is no number is passed on as any other field.
+    pub(super) fn count_forwards(&mut self) -> bool {
+        let is_it = |h: &Header<'_>| h.name.eq_ignore_ascii_case("max-forwards");
+        let Some(at) = self.headers.iter().position(is_it) else { return false };
+        let text = std::str::from_utf8(self.headers[at].value).unwrap_or("");
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return false;
+        }
+        let left = text.parse().unwrap_or(u32::MAX).checked_sub(1);
+        self.kinds[at] = Known::HopByHop;
+        self.max_forwards = left;
+        left.is_none()
     }
 }
 
@@ -125,10 +104,11 @@ const fn bad(detail: &'static str) -> Refusal {
 }
 
 /// Reads the request head at the start of `bytes`: the head and its length, nothing if more bytes are
-/// needed, or why it is refused.
+/// needed, or why it is refused. There are as many `kinds` as `fields`, or more.
 pub(super) fn parse_request<'h, 'b>(
     bytes: &'b [u8],
     fields: &'h mut [MaybeUninit<Header<'b>>],
+    kinds: &'h mut [Known],
 ) -> Result<Option<(RequestHead<'h, 'b>, usize)>, Refusal> {
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(bytes, fields) {
@@ -146,37 +126,24 @@ pub(super) fn parse_request<'h, 'b>(
         authority: "",
         http10,
         headers,
-        kinds: [Known::Other; MAX_FIELDS],
+        kinds: &mut kinds[..headers.len()],
         framing: Framing::Length(0),
         expects_continue: false,
-        keep_alive: !http10,
-        names_fields: false,
+        keep_alive: false,
         trailers: false,
         upgrade: None,
+        max_forwards: None,
     };
     let mut framing = FramingFields::default();
-    let (mut host, mut names_upgrade) = (None, false);
-    for (field, kind) in headers.iter().zip(&mut head.kinds) {
-        *kind = known(field.name);
+    let (mut host, mut options) = (None, Options::default());
+    for (field, kind) in headers.iter().zip(&mut *head.kinds) {
+        *kind = known_of_client(field.name);
         match *kind {
             Known::Host if host.is_some() => return Err(bad("more than one Host field")),
             Known::Host => host = Some(parse_authority(field.value)?),
             Known::ContentLength => framing.length(field.value)?,
             Known::TransferEncoding => framing.coding(field.value)?,
-            Known::Connection => {
-                for option in tokens(field.value) {
-                    if option.eq_ignore_ascii_case(b"close") {
-                        head.keep_alive = false;
-                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                        // Close wins where both are named.
-                        head.keep_alive |= http10 && !names(headers, b"close");
-                    } else if option.eq_ignore_ascii_case(b"upgrade") {
-                        names_upgrade = true;
-                    } else {
-                        head.names_fields = true;
-                    }
-                }
-            }
+            Known::Connection => options.read(field.value)?,
             // Several fields are one list; the protocols that pass are those of a single one.
             Known::Upgrade => head.upgrade = Some(field.value),
             Known::Te => {
@@ -200,8 +167,13 @@ pub(super) fn parse_request<'h, 'b>(
         return Err(bad("Transfer-Encoding in an HTTP/1.0 request"));
     }
     head.framing = framing.resolve()?.unwrap_or(Framing::Length(0));
-    if !names_upgrade || http10 || head.framing != Framing::Length(0) {
+    // Close wins where both are named.
+    head.keep_alive = !options.close && (!http10 || options.keep_alive);
+    if !options.upgrade || http10 {
         head.upgrade = None;
+    }
+    if options.names_fields {
+        drop_named(headers, head.kinds, &READ_IN_REQUESTS);
     }
     if host.is_none() && !http10 {
         return Err(bad("no Host field"));
@@ -211,13 +183,65 @@ pub(super) fn parse_request<'h, 'b>(
     Ok(Some((head, length)))
 }
 
-/// Whether any `Connection` field of `headers` names `option`.
-pub(super) fn names(headers: &[Header<'_>], option: &[u8]) -> bool {
-    headers
-        .iter()
-        .filter(|h| known(h.name) == Known::Connection)
-        .flat_map(|h| tokens(h.value))
-        .any(|t| t.eq_ignore_ascii_case(option))
+/// What the `Connection` fields of a head say.
+#[derive(Default)]
+struct Options {
+    count: usize,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    /// Fields are named beside the usual options; they are not passed on.
+    names_fields: bool,
+}
+
+impl Options {
+    fn read(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        for option in tokens(value) {
+            self.count += 1;
+            if self.count > MAX_OPTIONS {
+                return Err(Refusal { status: 431, detail: "Connection has more than 64 options" });
+            }
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
+            } else {
+                self.names_fields = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fields that the proxy reads in answers, or in requests: who names them in `Connection` changes nothing.
+const READ_IN_ANSWERS: [Known; 4] =
+    [Known::ContentLength, Known::TransferEncoding, Known::Connection, Known::Upgrade];
+const READ_IN_REQUESTS: [Known; 6] = [
+    Known::ContentLength,
+    Known::TransferEncoding,
+    Known::Connection,
+    Known::Upgrade,
+    Known::Host,
+    Known::Expect,
+];
+
+/// Has the fields that `Connection` names not passed on, except for those of the kinds `but`.
+#[cold]
+fn drop_named(headers: &[Header<'_>], kinds: &mut [Known], but: &[Known]) {
+    for (n, list) in headers.iter().enumerate() {
+        if kinds[n] != Known::Connection {
+            continue;
+        }
+        for option in tokens(list.value) {
+            for (field, kind) in headers.iter().zip(&mut *kinds) {
+                if field.name.as_bytes().eq_ignore_ascii_case(option) && !but.contains(kind) {
+                    *kind = Known::HopByHop;
+                }
+            }
+        }
+    }
 }
 
 impl<'b> RequestHead<'_, 'b> {
@@ -259,6 +283,8 @@ impl<'b> RequestHead<'_, 'b> {
         }
         self.authority = authority;
         match path {
+            // RFC 9112 section 3.2.4.
+            "" if self.method == "OPTIONS" => Ok("*"),
             "" => Ok("/"),
             path if path.starts_with('/') => Ok(path),
             _ => Err(bad("the target has a query without a path")),
@@ -335,13 +361,13 @@ pub(super) struct ResponseHead<'h, 'b> {
     pub(super) status: u16,
     pub(super) reason: &'b str,
     pub(super) headers: &'h [Header<'b>],
-    kinds: Kinds,
+    kinds: &'h mut [Known],
     pub(super) framing: Framing,
+    pub(super) http10: bool,
     /// The endpoint keeps the connection.
     pub(super) keep_alive: bool,
     /// Seconds that it keeps it, by its `Keep-Alive` field.
     pub(super) keep_alive_seconds: Option<u32>,
-    pub(super) names_fields: bool,
     /// There is a `Date`, and `Connection` does not name it: it goes on.
     pub(super) has_date: bool,
     /// The protocol that a 101 goes on in.
@@ -351,7 +377,7 @@ pub(super) struct ResponseHead<'h, 'b> {
 impl<'b> ResponseHead<'_, 'b> {
     /// The fields, each with which it is.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
-        self.headers.iter().zip(self.kinds)
+        self.headers.iter().zip(self.kinds.iter().copied())
     }
 
     /// Whether its body is server-sent events. Asked only of what has no length: one that has ends.
@@ -364,72 +390,82 @@ impl<'b> ResponseHead<'_, 'b> {
     /// The fields that the proxy only passes on, to be read, and made such that are not
     /// passed on.
     pub(super) fn others(&mut self) -> impl Iterator<Item = (&Header<'b>, &mut Known)> {
-        let all = self.headers.iter().zip(&mut self.kinds);
+        let all = self.headers.iter().zip(&mut *self.kinds);
         all.filter(|(_, kind)| **kind == Known::Other)
     }
 }
 
+/// Why the head of an answer is not understood; always the endpoint's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadAnswer {
+    /// There are more fields than there is space for.
+    ManyFields,
+    /// The text says why.
+    Malformed(&'static str),
+}
+
+impl From<Refusal> for BadAnswer {
+    fn from(refusal: Refusal) -> Self {
+        Self::Malformed(refusal.detail)
+    }
+}
+
 /// Reads the answer head at the start of `bytes`, as [`parse_request`] does; `head_only` tells that the
-/// request was HEAD. Any fault is the endpoint's, and the text says which.
+/// request was HEAD.
 pub(super) fn parse_response<'h, 'b>(
     bytes: &'b [u8],
     fields: &'h mut [MaybeUninit<Header<'b>>],
+    kinds: &'h mut [Known],
     head_only: bool,
-) -> Result<Option<(ResponseHead<'h, 'b>, usize)>, &'static str> {
+) -> Result<Option<(ResponseHead<'h, 'b>, usize)>, BadAnswer> {
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let length = match config.parse_response_with_uninit_headers(&mut response, bytes, fields) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err("the head of the answer is malformed"),
+        Err(httparse::Error::TooManyHeaders) => return Err(BadAnswer::ManyFields),
+        Err(_) => return Err(BadAnswer::Malformed("the head of the answer is malformed")),
     };
     let status = response.code.unwrap_or(0);
     if !(100..=999).contains(&status) {
-        return Err("the status of the answer is out of range");
+        return Err(BadAnswer::Malformed("the status of the answer is out of range"));
     }
     let headers: &'h [Header<'b>] = response.headers;
     let mut head = ResponseHead {
         status,
         reason: response.reason.unwrap_or(""),
         headers,
-        kinds: [Known::Other; MAX_FIELDS],
+        kinds: &mut kinds[..headers.len()],
         framing: Framing::UntilClose,
-        keep_alive: response.version == Some(1),
+        http10: response.version == Some(0),
+        keep_alive: false,
         keep_alive_seconds: None,
-        names_fields: false,
         has_date: false,
         upgrade: None,
     };
-    let mut framing = FramingFields::default();
-    for (field, kind) in headers.iter().zip(&mut head.kinds) {
+    let (mut framing, mut options) = (FramingFields::default(), Options::default());
+    for (field, kind) in headers.iter().zip(&mut *head.kinds) {
         *kind = known(field.name);
         match *kind {
-            Known::ContentLength => framing.length(field.value).map_err(|r| r.detail)?,
-            Known::TransferEncoding => framing.coding(field.value).map_err(|r| r.detail)?,
-            Known::Connection => {
-                for option in tokens(field.value) {
-                    if option.eq_ignore_ascii_case(b"close") {
-                        head.keep_alive = false;
-                    } else if !option.eq_ignore_ascii_case(b"keep-alive")
-                        && !option.eq_ignore_ascii_case(b"upgrade")
-                    {
-                        head.names_fields = true;
-                    }
-                }
-            }
+            Known::ContentLength => framing.length(field.value)?,
+            Known::TransferEncoding => framing.coding(field.value)?,
+            Known::Connection => options.read(field.value)?,
             Known::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
             Known::Date => head.has_date = true,
             Known::Upgrade => head.upgrade = Some(field.value),
             _ => {}
         }
     }
-    head.has_date &= !(head.names_fields && names(headers, b"date"));
-    let framing = framing.resolve().map_err(|r| r.detail)?;
+    if options.names_fields {
+        drop_named(headers, head.kinds, &READ_IN_ANSWERS);
+        head.has_date = head.kinds.contains(&Known::Date);
+    }
+    let framing = framing.resolve()?;
     // RFC 9112 section 6.3: these have no body, whatever their fields say.
     let bodiless = head_only || status < 200 || status == 204 || status == 304;
     head.framing =
         if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
-    head.keep_alive &= head.framing != Framing::UntilClose;
+    head.keep_alive = !head.http10 && !options.close && head.framing != Framing::UntilClose;
     Ok(Some((head, length)))
 }
 
@@ -441,7 +477,7 @@ fn is_event_stream(value: &[u8]) -> bool {
 
 /// `timeout=5, max=100` (RFC 2068 section 19.7.1.1, still sent by common servers).
 fn keep_alive_seconds(value: &[u8]) -> Option<u32> {
-    tokens(value).find_map(|parameter| {
+    tokens(value).take(MAX_OPTIONS).find_map(|parameter| {
         let text = std::str::from_utf8(parameter).ok()?;
         let seconds = strip_prefix_ignore_case(text, "timeout=")?;
         seconds.trim().parse().ok()
@@ -503,7 +539,7 @@ mod tests {
     }
 
     fn refused(text: &str) -> u16 {
-        match parse_request(text.as_bytes(), &mut fields()) {
+        match parse_request(text.as_bytes(), &mut fields(), &mut { NO_KINDS }) {
             Err(refusal) => refusal.status,
             Ok(head) => panic!("{text:?} gave {head:?}"),
         }
@@ -560,22 +596,62 @@ mod tests {
     fn a_request_is_read_once_for_all() {
         let text = b"POST http://API.example.com:8080/v1/bets?x=1 HTTP/1.1\r\nHost: api.example.com:8080\r\n\
             Content-Length: 12\r\nConnection: close, X-Secret\r\nExpect: 100-Continue\r\n\r\nrest";
-        let mut fields = fields();
-        let (head, length) =
-            parse_request(text, &mut fields).expect("well formed").expect("complete");
+        let (mut fields, mut kinds) = (fields(), NO_KINDS);
+        let parsed = parse_request(text, &mut fields, &mut kinds).expect("well formed");
+        let (head, length) = parsed.expect("complete");
         assert_eq!((&*head.path, head.query), ("/v1/bets", Some("x=1")));
         assert_eq!((head.authority, head.host()), ("API.example.com:8080", "API.example.com"));
         assert_eq!(head.framing, Framing::Length(12));
-        assert!(head.expects_continue && !head.keep_alive && head.names_fields && !head.http10);
+        assert!(head.expects_continue && !head.keep_alive && !head.http10);
         assert_eq!(&text[length..], b"rest");
-        assert!(names(head.headers, b"x-secret") && !names(head.headers, b"host"));
+    }
+
+    #[test]
+    fn a_host_with_the_dot_of_the_root_is_that_host() {
+        for (host, expected) in [
+            ("api.example.", "api.example"),
+            ("api.example.:8080", "api.example"),
+            ("api.example:8080", "api.example"),
+            ("[::1]:80", "[::1]"),
+            (".", ""),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let (mut fields, mut kinds) = (fields(), NO_KINDS);
+            let head = parse_request(text.as_bytes(), &mut fields, &mut kinds);
+            let (head, _) = head.expect("well formed").expect("complete");
+            assert_eq!((head.host(), head.authority), (expected, host));
+        }
+    }
+
+    #[test]
+    fn forwards_are_counted_down_to_the_last() {
+        for (value, ends, left) in [
+            ("0", true, None),
+            ("00", true, None),
+            ("1", false, Some(0)),
+            ("10", false, Some(9)),
+            ("99999999999", false, Some(u32::MAX - 1)),
+            ("-1", false, None),
+            ("", false, None),
+            ("1, 2", false, None),
+        ] {
+            let text = format!("TRACE / HTTP/1.1\r\nHost: a\r\nMAX-Forwards: {value}\r\n\r\n");
+            let (mut fields, mut kinds) = (fields(), NO_KINDS);
+            let head = parse_request(text.as_bytes(), &mut fields, &mut kinds);
+            let (mut head, _) = head.expect("well formed").expect("complete");
+            assert_eq!((head.count_forwards(), head.max_forwards), (ends, left), "{value:?}");
+            let passes =
+                head.fields().any(|(f, kind)| f.name == "MAX-Forwards" && kind == Known::Other);
+            assert_eq!(passes, !ends && left.is_none(), "{value:?}");
+        }
     }
 
     #[test]
     fn older_clients_keep_the_connection_only_if_they_say_so() {
         let keeps = |text: &str| {
-            let mut fields = fields();
-            let head = parse_request(text.as_bytes(), &mut fields).expect("well formed");
+            let (mut fields, mut kinds) = (fields(), NO_KINDS);
+            let head = parse_request(text.as_bytes(), &mut fields, &mut kinds);
+            let head = head.expect("well formed");
             head.expect("complete").0.keep_alive
         };
         assert!(!keeps("GET / HTTP/1.0\r\n\r\n"));
@@ -589,8 +665,8 @@ mod tests {
     #[test]
     fn an_answer_ends_where_the_standard_says() {
         let framing = |text: &str, head_only| {
-            let mut fields = fields();
-            parse_response(text.as_bytes(), &mut fields, head_only)
+            let (mut fields, mut kinds) = (fields(), NO_KINDS);
+            parse_response(text.as_bytes(), &mut fields, &mut kinds, head_only)
                 .map(|head| head.map(|(h, _)| (h.status, h.framing, h.keep_alive)))
         };
         let ok = |status, framing, keep| Ok(Some((status, framing, keep)));
@@ -641,8 +717,9 @@ mod tests {
             ("", false),
         ] {
             let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-            let mut space = self::fields();
-            let head = parse_response(text.as_bytes(), &mut space, false).expect("well formed");
+            let (mut space, mut kinds) = (self::fields(), NO_KINDS);
+            let head = parse_response(text.as_bytes(), &mut space, &mut kinds, false);
+            let head = head.expect("well formed");
             assert_eq!(head.expect("complete").0.has_date, expected, "{fields:?}");
         }
     }

@@ -52,8 +52,11 @@ pub(super) async fn introduce(
         }
         Err(surplus) => {
             open.listener().count_shed(surplus);
-            // Rare, and not to make the task of every connection larger.
-            Box::pin(shed(&worker.shared, stream, Surplus::OfClient)).await;
+            // Under TLS it is closed without a word, as the acceptor does.
+            if open.listener().tls.is_none() {
+                // Rare, and not to make the task of every connection larger.
+                Box::pin(shed(&worker.shared, stream, Surplus::OfClient)).await;
+            }
             None
         }
     }

@@ -60,6 +60,7 @@ impl Link {
         match self {
             // Fails only on a socket that is already gone.
             Self::Wire(stream) => {
+                stream.tear();
                 let _ = socket2::SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
             }
             Self::Answering(stream) => stream.reset(),

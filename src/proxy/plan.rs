@@ -10,7 +10,7 @@ use super::{
     buffer::Buffer,
     connection::Client,
     forwarded, grpc,
-    head::{Fields, MAX_FIELDS, RequestHead, parse_request, tokens},
+    head::{Fields, MAX_FIELDS, NO_KINDS, RequestHead, parse_request, tokens},
     in_flight::InFlight,
     problem::{Fault, Problem},
     rewrite::{Origin, Persistence, RequestId, write_request},
@@ -22,6 +22,9 @@ use crate::{
     snapshot::{AssignedBy, Decision, Route, Service, Snapshot, Undecided, Version},
     telemetry::access_log::sampled,
 };
+
+/// Most protocols of an `Upgrade` that are looked at, the first ones.
+const MAX_PROTOCOLS: usize = 16;
 
 /// All that later stages need of a request; the head itself is no longer needed.
 pub(super) struct Plan {
@@ -67,7 +70,7 @@ pub(super) struct Manner {
     pub(super) trailers: bool,
 }
 
-/// What the client speaks.
+/// What the client speaks; in the order of [`crate::snapshot::Forwarding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http10,
@@ -196,14 +199,18 @@ pub(super) fn plan(
     let count = usize::from(snapshot.limits.header_count).min(MAX_FIELDS);
 
     // admit
-    let parsed = parse_request(client.inbox.data(), &mut fields[..count]);
-    let Some((head, head_bytes)) = parsed.map_err(|refusal| Box::new(Refused::unread(refusal)))?
+    let mut kinds = NO_KINDS;
+    let parsed = parse_request(client.inbox.data(), &mut fields[..count], &mut kinds);
+    let Some((mut head, head_bytes)) =
+        parsed.map_err(|refusal| Box::new(Refused::unread(refusal)))?
     else {
         return Ok(());
     };
     if head_bytes as u64 > snapshot.limits.header_bytes.0 {
         return Err(Box::new(too_large(client.inbox.data(), snapshot.limits.header_bytes.0)));
     }
+    let counts = matches!(head.method, "OPTIONS" | "TRACE") && snapshot.forwarding.max_forwards;
+    let ends_here = counts && head.count_forwards();
     // Behind a trusted proxy each request has a client of its own.
     let forwarded = match &*snapshot.trusted_proxies {
         [] => None,
@@ -246,6 +253,12 @@ pub(super) fn plan(
         }
     };
 
+    if ends_here {
+        let whole = whole(&head, head_bytes, client.inbox.len());
+        let problem = Problem::of_last(head.method);
+        return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
+    }
+
     // route, assign
     let decision = match snapshot.decide(&view) {
         Ok(decision) => decision,
@@ -271,7 +284,8 @@ pub(super) fn plan(
     let connected = &*client.connected;
     let authority = if head.authority.is_empty() { connected.listener() } else { head.authority };
     let route = &snapshot.routes[decision.route as usize];
-    let upgrade = head.upgrade.and_then(|asked| allowed(asked, &route.upgrades));
+    let has_body = head.framing != Framing::Length(0);
+    let upgrade = head.upgrade.and_then(|asked| allowed(asked, &route.upgrades, has_body));
     let origin = Origin {
         peer: connected.address_text.as_bytes(),
         forwarded: forwarded.as_ref(),
@@ -280,6 +294,7 @@ pub(super) fn plan(
         authority,
         id: &id,
         upgrade,
+        via: snapshot.forwarding.request_via(manner.protocol as usize),
     };
     write_request(out, &head, &origin);
     let began = Instant::now();
@@ -316,10 +331,13 @@ pub(super) fn plan(
     Ok(())
 }
 
-/// The first of the protocols `asked` for that is among those that `may` be gone on in.
-fn allowed<'b>(asked: &'b [u8], may: &[Box<str>]) -> Option<&'b str> {
+/// The first of the protocols `asked` for that is among those that `may` be gone on in. A WebSocket is opened
+/// by a request without a body (RFC 6455 section 4.1).
+fn allowed<'b>(asked: &'b [u8], may: &[Box<str>], has_body: bool) -> Option<&'b str> {
     tokens(asked)
+        .take(MAX_PROTOCOLS)
         .filter_map(|token| std::str::from_utf8(token).ok())
+        .filter(|asked| !has_body || !asked.eq_ignore_ascii_case("websocket"))
         .find(|asked| may.iter().any(|allowed| allowed.eq_ignore_ascii_case(asked)))
 }
 

@@ -32,6 +32,10 @@ pub(super) enum Fault {
     Reset,
     /// The answer was not HTTP.
     Protocol,
+    /// The head of the answer has more fields than are taken.
+    ManyFields,
+    /// The head of the answer is larger than what is taken.
+    LargeHead,
     /// The version has as many requests in flight as it takes.
     TooManyRequests,
     /// As many requests as may wait for a connection do.
@@ -50,7 +54,7 @@ impl Fault {
             Self::Connect | Self::ConnectTimeout | Self::Tls => Some(ErrorKind::Connect),
             Self::Timeout => Some(ErrorKind::Timeout),
             Self::Reset => Some(ErrorKind::Reset),
-            Self::Protocol => Some(ErrorKind::Protocol),
+            Self::Protocol | Self::ManyFields | Self::LargeHead => Some(ErrorKind::Protocol),
         }
     }
 
@@ -73,6 +77,12 @@ impl Fault {
             Self::Timeout => (504, "timeout", "the service did not answer in time"),
             Self::Reset => (502, "reset", "the service ended the connection before it answered"),
             Self::Protocol => (502, "protocol", "the service's answer could not be understood"),
+            Self::ManyFields => {
+                (502, "protocol", "the service's answer has more than 4096 header fields")
+            }
+            Self::LargeHead => {
+                (502, "protocol", "the head of the service's answer is larger than 256 KiB")
+            }
             Self::TooManyRequests => {
                 (503, "breaker", "the service has as many requests in flight as it takes")
             }
@@ -111,6 +121,21 @@ impl From<Refusal> for Problem {
 }
 
 impl Problem {
+    /// The answer to a request with `method`, OPTIONS or TRACE, that may be forwarded no more.
+    #[cold]
+    pub(super) fn of_last(method: &str) -> Self {
+        if method == "OPTIONS" {
+            return Self {
+                status: 204,
+                kind: "max_forwards",
+                detail: "",
+                retry_after: RETRY_AFTER,
+            };
+        }
+        let detail = "TRACE may go no further, and nothing is sent back here";
+        Refusal { status: 501, detail }.into()
+    }
+
     /// Writes the answer to a call of gRPC: a status, and no body.
     pub(super) fn write_to_grpc(&self, out: &mut Buffer, date: &str) {
         put_status(out, 200, "OK");
@@ -131,6 +156,13 @@ impl Problem {
         persistence: Persistence,
         date: &str,
     ) {
+        if self.status == 204 {
+            put_status(out, 204, "No Content");
+            put_field(out, "Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+            put_field(out, "Date", date.as_bytes());
+            out.put(persistence.line());
+            return out.put(b"\r\n");
+        }
         let title = reason(self.status);
         let id = id.map_or("", RequestId::as_str);
         // Titles, kinds and details are ours and ids are checked: nothing needs escaping.

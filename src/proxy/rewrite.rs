@@ -2,14 +2,15 @@
 //!
 //! Heads are written anew from what was read, never copied as bytes, so a form that two servers could
 //! read in two ways does not survive the proxy. Fields that belong to one connection, and those that
-//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). `X-Forwarded-*` and `Forwarded` of
-//! strangers are replaced; those of trusted proxies are carried on.
+//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). What strangers say of who they are is
+//! dropped or replaced (`known.rs`); what trusted proxies say of it is carried on.
 
 use super::{
     body::Framing,
     buffer::Buffer,
     forwarded::{Forwarded, chain},
-    head::{Known, RequestHead, ResponseHead, names},
+    head::{RequestHead, ResponseHead},
+    known::Known,
 };
 
 /// Bytes of a request id kept at most; longer ones are replaced.
@@ -70,6 +71,8 @@ pub(super) struct Origin<'a> {
     pub(super) id: &'a RequestId,
     /// The protocol that the connection is to go on in.
     pub(super) upgrade: Option<&'a str>,
+    /// The line by which the proxy adds itself; empty where it does not.
+    pub(super) via: &'a [u8],
 }
 
 /// Writes `request` as it goes to an endpoint.
@@ -86,13 +89,8 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
     out.put(b"\r\n");
     for (field, kind) in request.fields() {
         match kind {
-            Known::Forwarded if origin.forwarded.is_none() => continue,
-            Known::Other | Known::Date | Known::Forwarded => {
-                if request.names_fields && names(request.headers, field.name.as_bytes()) {
-                    continue;
-                }
-            }
-            Known::ContentLength => {}
+            Known::Claim if origin.forwarded.is_none() => continue,
+            Known::Other | Known::Date | Known::Claim | Known::ContentLength => {}
             Known::Expect if request.expects_continue && request.framing != Framing::Length(0) => {}
             _ => continue,
         }
@@ -105,6 +103,11 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
         out.put(b"Connection: Upgrade\r\n");
         put_field(out, "Upgrade", protocol.as_bytes());
     }
+    if let Some(left) = request.max_forwards {
+        put_field(out, "Max-Forwards", itoa::Buffer::new().format(left).as_bytes());
+    }
+    // Behind those of the proxies before.
+    out.put(origin.via);
     out.put(b"X-Forwarded-For: ");
     let forwarded = origin.forwarded;
     if forwarded.is_some() {
@@ -164,13 +167,14 @@ impl Persistence {
 }
 
 /// Writes `response` as it goes to the client. `date` is added: whoever passes
-/// on an answer without one must tell when it came (RFC 9110 section 6.6.1).
+/// on an answer without one must tell when it came (RFC 9110 section 6.6.1). `via` as of requests.
 pub(super) fn write_response(
     out: &mut Buffer,
     response: &ResponseHead<'_, '_>,
     delimiter: Delimiter,
     persistence: Persistence,
     date: Option<&str>,
+    via: &[u8],
 ) {
     put_status(out, response.status, response.reason);
     for (field, kind) in response.fields() {
@@ -181,12 +185,8 @@ pub(super) fn write_response(
             | Known::Expect
             | Known::Host
             | Known::XForwarded
-            | Known::Forwarded
-            | Known::RequestId => {
-                if response.names_fields && names(response.headers, field.name.as_bytes()) {
-                    continue;
-                }
-            }
+            | Known::Claim
+            | Known::RequestId => {}
             Known::Upgrade if persistence == Persistence::Upgrade => {}
             // 1xx and 204 must not have one (RFC 9110 section 8.6).
             Known::ContentLength if response.status >= 200 && response.status != 204 => {}
@@ -196,6 +196,9 @@ pub(super) fn write_response(
     }
     if let Some(date) = date {
         put_field(out, "Date", date.as_bytes());
+    }
+    if !via.is_empty() {
+        out.put(via);
     }
     match delimiter {
         Delimiter::None => {}
@@ -229,7 +232,7 @@ mod tests {
         super::{
             buffer::Blocks,
             forwarded::read,
-            head::{Fields, MAX_FIELDS, parse_request, parse_response},
+            head::{Fields, MAX_FIELDS, NO_KINDS, parse_request, parse_response},
         },
         *,
     };
@@ -242,7 +245,9 @@ mod tests {
             Proxy-Authorization: x\r\ntraceparent: 00-1-2-01\r\nTransfer-Encoding: chunked\r\nX-Request-Id: bad id\r\n\
             x-forwarded-PROTO: gopher\r\nx-client-cert-SUBJECT: CN=admin\r\nCookie: uid=7\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
+        let mut kinds = NO_KINDS;
+        let parsed = parse_request(text, &mut fields, &mut kinds).expect("well formed");
+        let (head, _) = parsed.expect("complete");
         let mut out = Blocks::default().take();
         let origin = Origin {
             peer: b"10.0.0.9",
@@ -252,12 +257,13 @@ mod tests {
             authority: head.authority,
             id: &RequestId::from_random(0xabc),
             upgrade: None,
+            via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
             "POST /v1/bets?x=1 HTTP/1.1\r\nHost: api:80\r\ntraceparent: 00-1-2-01\r\nCookie: uid=7\r\n\
-             Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
+             Transfer-Encoding: chunked\r\nVia: 1.1 tidegate\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-Host: api:80\r\nX-Client-Cert-Subject: CN=partner-7\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
         );
     }
@@ -268,7 +274,9 @@ mod tests {
             x-forwarded-for: 10.0.0.8\r\nForwarded: for=192.0.2.7\r\nX-Forwarded-Proto: HTTPS\r\n\
             X-Forwarded-Host: api.example.com\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (head, _) = parse_request(text, &mut fields).expect("well formed").expect("complete");
+        let mut kinds = NO_KINDS;
+        let parsed = parse_request(text, &mut fields, &mut kinds).expect("well formed");
+        let (head, _) = parsed.expect("complete");
         let trusted = ["10.0.0.0/8".parse().expect("a network")];
         let forwarded = read(head.headers, [10, 0, 0, 9].into(), &trusted).expect("trusted");
         let mut out = Blocks::default().take();
@@ -280,11 +288,12 @@ mod tests {
             authority: head.authority,
             id: &RequestId::from_random(0xabc),
             upgrade: None,
+            via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
-            "GET / HTTP/1.1\r\nHost: inner\r\nForwarded: for=192.0.2.7\r\n\
+            "GET / HTTP/1.1\r\nHost: inner\r\nForwarded: for=192.0.2.7\r\nVia: 1.1 tidegate\r\n\
              X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.0.0.8, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-Host: api.example.com\r\nX-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
         );
@@ -295,8 +304,9 @@ mod tests {
         let text = b"HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: X-Inner\r\nX-Inner: 1\r\nKeep-Alive: timeout=5\r\n\
             Transfer-Encoding: chunked\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\r\n";
         let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (head, _) =
-            parse_response(text, &mut fields, false).expect("well formed").expect("complete");
+        let mut kinds = NO_KINDS;
+        let parsed = parse_response(text, &mut fields, &mut kinds, false).expect("well formed");
+        let (head, _) = parsed.expect("complete");
         let mut out = Blocks::default().take();
         write_response(
             &mut out,
@@ -304,11 +314,12 @@ mod tests {
             Delimiter::Chunks,
             Persistence::Close,
             Some("Thu, 01 Jan 1970 00:00:00 GMT"),
+            b"Via: 1.0 edge\r\n",
         );
         assert_eq!(
             std::str::from_utf8(out.data()).expect("text"),
             "HTTP/1.1 200 Fine\r\nServer: x\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\
-             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nVia: 1.0 edge\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         );
     }
 

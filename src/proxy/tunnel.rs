@@ -76,7 +76,7 @@ pub(super) async fn tunnel(
         // A worker that has ended ends its tasks.
         sleep_until(until.unwrap_or_else(Instant::now)).await;
     });
-    let limit = plan.snapshot.limits.upgrade_timeout;
+    let limit = plan.route().upgrade_timeout;
     client.deadline.set(Instant::now() + limit);
     let told_to_go = poll_fn(|cx| {
         let Client { stream, deadline, .. } = &mut *client;

@@ -35,7 +35,8 @@ impl<'a> RequestView<'a> {
             .map(|h| h.value)
     }
 
-    /// The value of the cookie `name` (RFC 6265 section 4.2), quotes included.
+    /// The value of the cookie `name` (RFC 6265 section 4.2). Quotes around it are no part of it: some
+    /// clients add them, and some take them away.
     pub fn cookie(&self, name: &str) -> Option<&'a [u8]> {
         self.headers
             .iter()
@@ -66,12 +67,19 @@ fn cookie_in<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
         let pair = &rest[..end];
         if pair.len() > name.len() && pair[name.len()] == b'=' && pair.starts_with(name) {
-            return Some(pair[name.len() + 1..].trim_ascii_end());
+            return Some(unquoted(pair[name.len() + 1..].trim_ascii_end()));
         }
         if end == rest.len() {
             return None;
         }
         rest = &rest[end + 1..];
+    }
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inside @ .., b'"'] => inside,
+        value => value,
     }
 }
 
@@ -87,6 +95,13 @@ impl Condition {
     /// A condition on a header field, a query parameter, a cookie or a path parameter.
     pub fn new(name: &str, values: &[String]) -> Self {
         Self { name: name.into(), values: values.iter().map(|v| v.as_str().into()).collect() }
+    }
+
+    /// A condition on a cookie, whose values may be written in quotes.
+    pub fn on_cookie(name: &str, values: &[String]) -> Self {
+        let inside = |v: &String| v.strip_prefix('"')?.strip_suffix('"').map(str::to_owned);
+        let values: Vec<String> = values.iter().map(|v| inside(v).unwrap_or(v.clone())).collect();
+        Self::new(name, &values)
     }
 
     /// A condition on a header field.
@@ -142,7 +157,9 @@ impl Rule {
                 .iter()
                 .map(|(name, values)| Condition::on_header(name, values.as_slice()))
                 .collect(),
-            cookies: conditions(&when.cookies),
+            cookies: (when.cookies.iter())
+                .map(|(name, values)| Condition::on_cookie(name, values.as_slice()))
+                .collect(),
             query: conditions(&when.query),
             params: conditions(&when.params),
             clients: when.clients.clone().into(),
@@ -185,6 +202,11 @@ mod tests {
         assert_eq!(cookie("uidx=1; a=uid=7", "uid"), None);
         assert_eq!(cookie("uid", "uid"), None);
         assert_eq!(cookie("", "uid"), None);
+        assert_eq!(cookie("uid=\"7\"; b=2", "uid"), Some("7"));
+        assert_eq!(cookie("uid=\"7\" ;b=2", "uid"), Some("7"));
+        assert_eq!(cookie("uid=\"\"", "uid"), Some(""));
+        assert_eq!(cookie("uid=\"", "uid"), Some("\""));
+        assert_eq!(cookie("uid=\"7", "uid"), Some("\"7"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
     material::version_files,
 };
 use crate::config::{
-    pattern::EndpointHost,
+    pattern::{EndpointHost, relative},
     schema::{Protocol, VersionTls},
 };
 
@@ -100,7 +100,10 @@ impl Client {
 fn server_name(host: &EndpointHost) -> Option<ServerName<'static>> {
     match host {
         EndpointHost::Address(address) => Some(ServerName::IpAddress((*address).into())),
-        EndpointHost::Name(name) => DnsName::try_from(name.clone()).ok().map(ServerName::DnsName),
+        EndpointHost::Name(name) => {
+            let name = DnsName::try_from(relative(name).to_owned());
+            name.ok().map(ServerName::DnsName)
+        }
     }
 }
 

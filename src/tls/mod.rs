@@ -16,6 +16,7 @@ mod expiry;
 mod listener;
 mod material;
 pub mod server;
+mod session;
 pub mod sni;
 mod subject;
 mod transport;
@@ -26,6 +27,7 @@ pub use error::{HandshakeError, TlsError};
 pub use expiry::{EXPIRY_WARNING, Expiry, expiring, warn_expiring};
 pub use listener::{Fault, Refreshed, TlsListener};
 pub use material::Material;
+pub use session::Session;
 pub use transport::Transport;
 
 /// HTTP/2 as ALPN names it (RFC 9113 section 3.2).
@@ -33,6 +35,9 @@ pub const H2: &[u8] = b"h2";
 
 /// HTTP/1.1 as ALPN names it (RFC 7301 section 6).
 pub const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// HTTP/1.0 as ALPN names it (RFC 7301 section 6).
+pub const HTTP_1_0: &[u8] = b"http/1.0";
 
 #[cfg(test)]
 mod tests;

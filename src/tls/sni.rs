@@ -14,6 +14,7 @@ use rustls::{
 };
 
 use super::Certificate;
+use crate::config::pattern::relative;
 
 /// The certificates of a listener by name, those of one name with the best first. A look-up allocates
 /// nothing where a name has one certificate; to ask which of several a client verifies, rustls does.
@@ -48,13 +49,14 @@ impl Sni {
         Self { exact, wildcard, default }
     }
 
-    /// The certificate for `name`, in lower case, and a client that verifies `schemes`.
+    /// The certificate for `name`, in lower case, and a client that verifies `schemes`. Some clients send the
+    /// dot of the root, which RFC 6066 has no place for.
     pub fn choose(
         &self,
         name: Option<&str>,
         schemes: &[SignatureScheme],
     ) -> Option<&Arc<CertifiedKey>> {
-        let named = name.and_then(|name| {
+        let named = name.map(relative).and_then(|name| {
             let wildcard = || self.wildcard.get(name.split_once('.')?.1);
             self.exact.get(name).or_else(wildcard)
         });

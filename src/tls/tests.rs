@@ -184,6 +184,8 @@ fn the_name_decides_and_the_first_is_the_default() {
         ("example.test", "wild"),
         ("www.example.test", "wild"),
         ("api.example.test", "exact"),
+        ("api.example.test.", "exact"),
+        ("www.example.test.", "wild"),
         ("a.b.example.test", "first"),
         ("unknown.test", "first"),
         ("test", "first"),

@@ -13,7 +13,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::TlsStream;
+use tokio_rustls::{client, server};
+
+use super::session::Session;
 
 /// A TCP connection, in clear or under TLS.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub enum Transport {
     /// In clear.
     Plain(TcpStream),
     /// Under TLS; boxed, since a session is much larger than a socket.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<Session>),
 }
 
 impl Transport {
@@ -29,7 +31,22 @@ impl Transport {
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(session) => session.socket(),
+        }
+    }
+
+    /// The protocol that was agreed on by ALPN; none in clear.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(session) => session.alpn(),
+        }
+    }
+
+    /// Has the connection end without a word, as one that broke: what was sent is not whole.
+    pub fn tear(&mut self) {
+        if let Self::Tls(session) = self {
+            session.tear();
         }
     }
 
@@ -50,7 +67,7 @@ impl Transport {
             // Takes in what belongs to the session (tickets) and shows whether something is left.
             Self::Tls(stream) => {
                 let (mut byte, mut cx) = ([0u8; 1], Context::from_waker(Waker::noop()));
-                Pin::new(&mut **stream)
+                Pin::new(stream.stream())
                     .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
                     .is_pending()
             }
@@ -70,6 +87,18 @@ impl From<TcpStream> for Transport {
     }
 }
 
+impl From<server::TlsStream<TcpStream>> for Transport {
+    fn from(stream: server::TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(Session::new(stream.into())))
+    }
+}
+
+impl From<client::TlsStream<TcpStream>> for Transport {
+    fn from(stream: client::TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(Session::new(stream.into())))
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -78,7 +107,7 @@ impl AsyncRead for Transport {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, into),
+            Self::Tls(session) => Pin::new(session.stream()).poll_read(cx, into),
         }
     }
 }
@@ -91,7 +120,7 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, data),
+            Self::Tls(session) => Pin::new(session.stream()).poll_write(cx, data),
         }
     }
 
@@ -99,14 +128,14 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             // The kernel has it.
             Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Tls(session) => Pin::new(session.stream()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Tls(session) => Pin::new(session.stream()).poll_shutdown(cx),
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     config::{
-        pattern::EndpointHost,
+        pattern::{EndpointHost, relative},
         schema::{HttpCheck, Protocol},
     },
     tls::{self, H2, Transport},
@@ -65,7 +65,7 @@ impl Probe {
             Some(client) => {
                 let session = client.connect(&self.host, socket, self.timeout).await;
                 let session = session.map_err(|error| error.to_string())?;
-                Transport::Tls(Box::new(session.into()))
+                session.into()
             }
         };
         let Some(check) = &self.http else { return Ok(()) };
@@ -86,7 +86,7 @@ impl Probe {
     fn speaks_h2(&self, transport: &Transport) -> bool {
         match transport {
             Transport::Plain(_) => self.protocol == Protocol::H2,
-            Transport::Tls(session) => session.get_ref().1.alpn_protocol() == Some(H2),
+            Transport::Tls(_) => transport.alpn() == Some(H2),
         }
     }
 
@@ -95,7 +95,9 @@ impl Probe {
         let authority = match (&check.host, &self.host) {
             (Some(host), _) => host.clone(),
             (None, EndpointHost::Address(_)) => self.address.to_string(),
-            (None, EndpointHost::Name(name)) => format!("{name}:{}", self.address.port()),
+            (None, EndpointHost::Name(name)) => {
+                format!("{}:{}", relative(name), self.address.port())
+            }
         };
         let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
         let request = Request::get(&check.path).header(header::USER_AGENT, agent);

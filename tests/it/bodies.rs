@@ -11,7 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Origin, PATIENCE, Proxy, eventually, pattern, wire::Framing};
+use tidegate::registry::ErrorKind;
+
+use crate::support::{
+    Client, Origin, PATIENCE, Proxy, eventually, pattern,
+    wire::{Framing, Wire},
+};
 
 /// Larger than all buffers between an origin and a client together.
 const LARGE: usize = 20_000_000;
@@ -295,6 +300,113 @@ fn a_slow_body_is_whole_as_long_as_it_moves() {
     let builder = Proxy::builder().version("v1", &origin);
     let proxy = builder.top("limits: { body_timeout: 600ms }").start();
     assert_eq!(proxy.get("/").text(), "0123456789");
+}
+
+/// Sends `piece` every 20 ms until the other side ends the connection, and tells whether it did in time.
+fn trickle(wire: &mut Wire, piece: &str) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        if wire.send(piece.as_bytes()).is_err() {
+            return true;
+        }
+        // The pause is what is tested: a body that never stands still.
+        thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+/// A body that never stood still was waited for without an end, whatever its length.
+#[test]
+fn a_body_that_only_trickles_ends() {
+    let origin = Origin::start(|call| {
+        let piece = match call.target() {
+            "/upload" => {
+                let _ = call.read_body();
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            "/length" => {
+                call.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
+                "x"
+            }
+            "/chunks" => {
+                call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+                "1\r\nx\r\n"
+            }
+            _ => {
+                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: ";
+                call.send(head)?;
+                "x"
+            }
+        };
+        assert!(trickle(call.wire, piece), "the answer may trickle for ever");
+        Err(io::ErrorKind::UnexpectedEof.into())
+    });
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.top("limits: { body_timeout: 200ms }").start();
+    for path in ["/length", "/chunks", "/trailers"] {
+        let answer = proxy.connect().get(path).try_send();
+        assert!(answer.is_err(), "{path}: {answer:?}");
+        origin.await_open(0);
+    }
+    eventually("they are the endpoint's", || proxy.errors("v1", ErrorKind::Timeout) == 3);
+    for (framing, piece) in
+        [("Content-Length: 1000000", "x"), ("Transfer-Encoding: chunked", "1\r\nx\r\n")]
+    {
+        let mut client = proxy.connect();
+        client.send(format!("POST /upload HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+        let mut sending = Wire::new(client.wire.stream.try_clone().expect("a descriptor"));
+        let sending = thread::spawn(move || trickle(&mut sending, piece));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.kind().as_str()), (408, "request_timeout"));
+        assert!(sending.join().expect("no panic"), "the upload may trickle for ever");
+    }
+    assert_eq!(proxy.all_errors("v1"), 3);
+}
+
+#[test]
+fn streams_and_routes_that_say_so_may_trickle() {
+    let origin = Origin::start(|call| {
+        let kind = if call.target() == "/events" { "text/event-stream" } else { "text/plain" };
+        call.send(format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n"))?;
+        for _ in 0..25 {
+            call.send("x")?;
+            // Longer in all than what others have, and each pause shorter than the limit.
+            thread::sleep(Duration::from_millis(50));
+        }
+        call.close();
+        Ok(())
+    });
+    let proxy = Proxy::builder()
+        .version("v1", &origin)
+        .top("limits: { body_timeout: 200ms }")
+        .route("name: free, match: { path: /free }, body_rate: 0B")
+        .route("name: slow, match: { path: /slow }, body_timeout: 10s")
+        .route("name: rest")
+        .start();
+    for path in ["/events", "/free", "/slow"] {
+        assert_eq!(proxy.get(path).text().len(), 25, "{path}");
+    }
+    assert!(proxy.connect().get("/").try_send().is_err());
+}
+
+/// One event stream made every slow client hold its connection for as long.
+#[test]
+fn a_route_may_be_silent_for_longer_than_others() {
+    let origin = Origin::start(|call| {
+        call.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nbegun ")?;
+        thread::sleep(Duration::from_millis(800));
+        call.send("ended")?;
+        call.close();
+        Ok(())
+    });
+    let proxy = Proxy::builder()
+        .version("v1", &origin)
+        .top("limits: { body_timeout: 200ms }")
+        .route("name: events, match: { path: /events }, body_timeout: 1h")
+        .route("name: rest")
+        .start();
+    assert_eq!(proxy.get("/events").text(), "begun ended");
+    assert!(proxy.connect().get("/").try_send().is_err());
 }
 
 /// Memory of a real process, since this one holds origin and client too.

@@ -2,8 +2,9 @@
 //! head was out; never a cut answer that looks whole.
 
 use std::{
-    io,
+    io::{self, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,7 @@ use tidegate::registry::{ErrorKind, RetryReason};
 
 use crate::support::{
     Answer, Origin, Proxy, eventually,
+    http2::Http2,
     nobody::{refusing, swallowing},
 };
 
@@ -148,6 +150,80 @@ fn an_endless_head_is_a_502() {
     });
     let proxy = Proxy::to(&origin);
     assert_problem(&proxy.get("/"), 502, "protocol");
+}
+
+/// More fields than most answers have are no fault; what is too much is named.
+#[test]
+fn an_answer_of_many_fields_arrives_and_one_of_too_many_is_told_as_that() {
+    let origin = Origin::start(|call| {
+        let count: usize = call.target()[1..].parse().map_err(io::Error::other)?;
+        let fields: String = (0..count).map(|n| format!("L: {n}\r\n")).collect();
+        call.send(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok"))
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    for count in [1, 255, 256, 257, 400, 4095] {
+        let answer = client.get(&format!("/{count}")).send();
+        assert_eq!((answer.text(), answer.head.all("l").count()), ("ok", count));
+    }
+    let answer = Http2::connect(proxy.address).get("/400");
+    assert_eq!((answer.headers.get_all("l").iter().count(), &answer.body[..]), (400, &b"ok"[..]));
+    let answer = client.get("/4096").send();
+    assert_problem(&answer, 502, "protocol");
+    assert!(answer.text().contains("more than 4096 header fields"), "{}", answer.text());
+    let answer = client.get("/400").send();
+    assert_eq!(answer.text(), "ok", "the client's connection stays");
+    eventually("counted", || proxy.errors("v1", ErrorKind::Protocol) == 1);
+}
+
+/// Whoever leaves the runtime's timers no turn is still not waited for without an end.
+#[test]
+fn a_flood_of_interim_answers_ends_with_the_time_of_the_route() {
+    let origin = Origin::start(|call| {
+        let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000);
+        loop {
+            call.send(&flood)?;
+        }
+    });
+    let builder = Proxy::builder().version("v1", &origin).route("timeout: 300ms");
+    let proxy = builder.start();
+    for version in ["HTTP/1.0", "HTTP/1.1"] {
+        let mut client = proxy.connect();
+        let began = Instant::now();
+        client.send(format!("GET / {version}\r\nHost: a\r\n\r\n"));
+        let answer = client.answer();
+        // A client that does not read them as fast as they come is not kept waiting either.
+        assert!(matches!(answer.status, 502 | 504), "{answer:?}");
+        assert!(version == "HTTP/1.1" || answer.status == 504, "{answer:?}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        origin.await_open(0);
+    }
+}
+
+#[test]
+fn a_flood_of_window_updates_ends_with_the_time_of_the_route() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || -> io::Result<()> {
+                // Settings, their acknowledgement, and the connection's window opened byte by byte.
+                stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0])?;
+                let flood = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1].repeat(1000);
+                loop {
+                    stream.write_all(&flood)?;
+                }
+            });
+        }
+    });
+    let builder = Proxy::builder().version_speaking("v1", &[address], "h2");
+    let proxy = builder.route("timeout: 300ms").start();
+    for body in [&b""[..], &[b'x'; 200_000]] {
+        let began = Instant::now();
+        let answer = proxy.connect().post("/", body).send();
+        assert!(matches!(answer.status, 502 | 504), "{answer:?}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
 }
 
 #[test]

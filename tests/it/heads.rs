@@ -24,6 +24,7 @@ fn fields_of_one_connection_do_not_reach_the_endpoint() {
     let expected = [
         "authorization",
         "host",
+        "via",
         "x-forwarded-for",
         "x-forwarded-host",
         "x-forwarded-proto",
@@ -70,6 +71,106 @@ fn the_endpoint_learns_whom_the_request_came_from_and_strangers_cannot_forge_it(
     }
 }
 
+/// Names by which a proxy says who its client is: what a stranger writes there, an application behind a proxy
+/// believes.
+const CLAIMS: [&str; 12] = [
+    "Forwarded",
+    "X-Real-IP",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Client-Cert",
+    "X-SSL-Client-Verify",
+    "Client-Cert",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "Tidegate-Epoch",
+    "Tidegate-Shadow",
+    "X-Client-IP",
+];
+
+#[test]
+fn strangers_do_not_say_who_they_are_in_any_field_and_trusted_proxies_do() {
+    let origin = Origin::answering("");
+    let fields: String = CLAIMS.iter().map(|name| format!("{name}: forged\r\n")).collect();
+    let stranger = seen_by(&Proxy::to(&origin), &origin, &fields);
+    assert!(!stranger.raw.contains("forged"), "{}", stranger.raw);
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.top("trusted_proxies: [ 127.0.0.1 ]").start();
+    let trusted = seen_by(&proxy, &origin, &fields);
+    for name in CLAIMS {
+        assert_eq!(trusted.field(name), Some("forged"), "{name}");
+    }
+}
+
+#[test]
+fn a_name_that_an_application_takes_for_a_reserved_one_does_not_reach_it() {
+    let origin = Origin::answering("");
+    let strangers = Proxy::to(&origin);
+    let builder = Proxy::builder().version("v1", &origin);
+    let trusted = builder.top("trusted_proxies: [ 127.0.0.1 ]").start();
+    let written = [
+        "X-Client-Cert-Subject",
+        "X-Forwarded-For",
+        "x-forwarded-proto",
+        "X-Request-Id",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Proxy-Authorization",
+        "Keep-Alive",
+    ];
+    for other in ["_", ".", "~"] {
+        let names = written.iter().chain(&CLAIMS[1..]).map(|name| name.replace('-', other));
+        let once = written.iter().map(|name| name.replacen('-', other, 1));
+        let fields: String = names.chain(once).map(|name| format!("{name}: forged\r\n")).collect();
+        for proxy in [&strangers, &trusted] {
+            let head = seen_by(proxy, &origin, &format!("{fields}X_Player{other}Id: 7\r\n"));
+            assert!(!head.raw.contains("forged"), "{}", head.raw);
+            assert_eq!(head.field(&format!("X_Player{other}Id")), Some("7"));
+        }
+    }
+}
+
+/// Whoever names a field in `Connection` has the proxy look for it; it looks for so many.
+#[test]
+fn a_head_that_would_take_long_is_refused_soon() {
+    let origin = Origin::answering("");
+    let proxy = Proxy::to(&origin);
+    for version in ["HTTP/1.0", "HTTP/1.1"] {
+        let options = "keep-alive,".repeat(2900);
+        let mut client = proxy.connect();
+        client.send(format!("GET / {version}\r\nHost: a\r\nConnection: {options}\r\n\r\n"));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.kind().as_str()), (431, "header_too_large"));
+        let fields = format!("Connection: {}\r\nX-One: 1\r\n", vec!["x-one"; 64].join(", "));
+        let head = seen_by(&proxy, &origin, &fields);
+        assert_eq!(head.field("x-one"), None);
+    }
+}
+
+#[test]
+fn heads_that_come_byte_by_byte_arrive() {
+    let origin = Origin::start(|call| {
+        for byte in b"\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nX-A: b\r\n"
+        {
+            call.send([*byte])?;
+        }
+        call.send("Content-Length: 2\r\n\r\nok")
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        for byte in b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nX-C: d\r\n\r\n" {
+            client.send([*byte]);
+        }
+        let answer = client.answer();
+        assert_eq!(
+            (answer.text(), answer.field("x-a"), &answer.interim[..]),
+            ("ok", Some("b"), &[103][..])
+        );
+        assert_eq!(origin.last().head.field("x-c"), Some("d"));
+    }
+}
+
 #[test]
 fn a_request_id_is_made_kept_or_replaced() {
     let origin = Origin::answering("");
@@ -111,9 +212,67 @@ fn an_absolute_target_goes_on_as_a_path() {
     assert_eq!(client.answer().status, 200);
     let seen = origin.last();
     assert_eq!((seen.target(), seen.head.field("host")), ("/a?b", Some("api.test")));
-    client.send("OPTIONS * HTTP/1.1\r\nHost: api.test\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
-    assert_eq!(origin.last().target(), "*");
+    for (asked, target) in [
+        ("OPTIONS *", "*"),
+        ("OPTIONS http://api.test", "*"),
+        ("OPTIONS http://api.test/", "/"),
+        ("GET http://api.test", "/"),
+    ] {
+        client.send(format!("{asked} HTTP/1.1\r\nHost: api.test\r\n\r\n"));
+        assert_eq!(client.answer().status, 200);
+        assert_eq!(origin.last().target(), target, "{asked}");
+    }
+}
+
+#[test]
+fn a_message_says_that_it_came_through_here() {
+    let origin = Origin::answering("");
+    let usual = Proxy::to(&origin);
+    let via = |head: &Head| head.all("via").map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(via(&seen_by(&usual, &origin, "")), ["1.1 tidegate"]);
+    let before = "Via: 1.0 fred, 1.1 edge\r\n";
+    let seen = seen_by(&usual, &origin, before);
+    assert_eq!(via(&seen), ["1.0 fred, 1.1 edge", "1.1 tidegate"]);
+    let mut old = usual.connect();
+    old.send("GET / HTTP/1.0\r\n\r\n");
+    assert!(via(&old.answer().head).is_empty(), "answers say nothing");
+    assert_eq!(via(&origin.last().head), ["1.0 tidegate"]);
+    let builder = Proxy::builder().version("v1", &origin);
+    let named = builder.clone().top("forwarding: { via: edge-7, via_answers: true }").start();
+    assert_eq!(via(&named.get("/").head), ["1.1 edge-7"]);
+    assert_eq!(via(&origin.last().head), ["1.1 edge-7"]);
+    let silent = builder.top("forwarding: { via: '' }").start();
+    assert_eq!(via(&seen_by(&silent, &origin, "")), [""; 0]);
+    assert_eq!(via(&seen_by(&silent, &origin, before)), ["1.0 fred, 1.1 edge"]);
+}
+
+#[test]
+fn a_request_goes_no_further_than_it_may() {
+    let origin = Origin::answering("behind");
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    let answer = client.request("OPTIONS", "/").header("Max-Forwards", "0").send();
+    assert_eq!((answer.status, answer.body.len()), (204, 0));
+    assert!(answer.field("allow").is_some_and(|methods| methods.contains("OPTIONS")));
+    let answer = client.request("TRACE", "/").header("Max-Forwards", "0").send();
+    assert_eq!((answer.status, answer.kind().as_str()), (501, "not_implemented"));
+    assert_eq!(origin.requests(), 0);
+    for (method, sent, passed) in [
+        ("OPTIONS", "1", "0"),
+        ("TRACE", "10", "9"),
+        ("GET", "0", "0"),
+        ("OPTIONS", "many", "many"),
+    ] {
+        let answer = client.request(method, "/").header("Max-Forwards", sent).send();
+        assert_eq!(answer.text(), "behind");
+        let head = origin.last().head;
+        assert_eq!(head.all("max-forwards").collect::<Vec<_>>(), [passed], "{method} {sent}");
+    }
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.top("forwarding: { max_forwards: false }").start();
+    let mut client = proxy.connect();
+    assert_eq!(client.request("OPTIONS", "/").header("Max-Forwards", "0").send().status, 200);
+    assert_eq!(origin.last().head.field("max-forwards"), Some("0"));
 }
 
 #[test]

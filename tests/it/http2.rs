@@ -49,8 +49,8 @@ fn a_stream_becomes_one_request_in_its_canonical_form() {
     assert_eq!(
         seen.head.raw,
         "POST /bets?x=1 HTTP/1.1\r\nHost: api.test\r\ncookie: uid=7; theme=dark\r\n\
-         Transfer-Encoding: chunked\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\
-         X-Forwarded-Host: api.test\r\nX-Request-Id: id-1\r\n\r\n"
+         Transfer-Encoding: chunked\r\nVia: 2.0 tidegate\r\nX-Forwarded-For: 127.0.0.1\r\n\
+         X-Forwarded-Proto: http\r\nX-Forwarded-Host: api.test\r\nX-Request-Id: id-1\r\n\r\n"
     );
     assert_eq!(seen.body, b"stake");
 }

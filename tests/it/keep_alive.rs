@@ -1,6 +1,12 @@
 //! How long connections live: keep-alive, pipelining, HTTP/1.0, and clients that leave.
 
-use std::io;
+use std::{
+    io,
+    net::Shutdown,
+    sync::{Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use crate::support::{
     Client, Origin, Proxy,
@@ -97,18 +103,75 @@ fn an_http10_client_reads_chunks_as_plain_bytes_to_the_end() {
 fn a_client_that_leaves_takes_its_upstream_connection_along() {
     let origin = Origin::start(|call| call.await_end());
     let proxy = Proxy::to(&origin);
-    for reset in [false, true] {
-        let mut client = proxy.connect();
-        client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-        origin.await_requests(1 + usize::from(reset));
-        origin.await_open(1);
-        if reset {
-            client.reset()
-        } else {
-            drop(client)
+    let mut client = proxy.connect();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.await_requests(1);
+    origin.await_open(1);
+    client.reset();
+    origin.await_open(0);
+}
+
+/// Small clients (`nc`, the `wget` of busybox) end their sending side with the request; they were taken for
+/// gone.
+#[test]
+fn a_client_that_ends_its_sending_side_reads_its_answers() {
+    let (go_on, wait) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |call| {
+        let body = call.read_body()?;
+        wait.lock().expect("no panic").recv().map_err(io::Error::other)?;
+        match call.target() {
+            "/chunks" => call.answer_chunked([&b"one"[..], b"two"]),
+            _ => call.answer(200, &[b"answered ", &body[..]].concat()),
         }
-        origin.await_open(0);
+    });
+    let proxy = Proxy::to(&origin);
+    for (text, answers) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &["answered "][..]),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &["answered "]),
+        ("GET /chunks HTTP/1.1\r\nHost: a\r\n\r\n", &["onetwo"]),
+        ("GET /chunks HTTP/1.0\r\n\r\n", &["onetwo"]),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nstake", &["answered stake"]),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nstake\r\n0\r\n\r\n",
+            &["answered stake"],
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /chunks HTTP/1.1\r\nHost: a\r\n\r\n",
+            &["answered ", "onetwo"],
+        ),
+    ] {
+        let mut client = proxy.connect();
+        let before = origin.requests();
+        client.send(text);
+        client.wire.stream.shutdown(Shutdown::Write).expect("an open socket");
+        for (nth, expected) in answers.iter().enumerate() {
+            origin.await_requests(before + nth + 1);
+            go_on.send(()).expect("the origin waits");
+            assert_eq!(client.answer().text(), *expected, "{text}");
+        }
+        client.expect_end();
     }
+    assert_eq!(proxy.all_errors("v1"), 0);
+}
+
+#[test]
+fn a_client_that_ends_its_sending_side_and_then_is_gone_is_noticed_at_what_it_should_read() {
+    let origin = Origin::start(|call| {
+        call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        loop {
+            call.send("5\r\ntick\n\r\n")?;
+            // An event stream; the first events after the end tell that nobody reads.
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.wire.head().expect("an answer").is_some());
+    drop(client);
+    origin.await_open(0);
+    assert_eq!(proxy.all_errors("v1"), 0);
 }
 
 #[test]
@@ -121,7 +184,7 @@ fn a_client_that_leaves_amid_its_answer_takes_its_upstream_connection_along() {
     let mut client = proxy.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(client.wire.head().expect("an answer").is_some());
-    drop(client);
+    client.reset();
     origin.await_open(0);
 }
 

@@ -34,6 +34,11 @@ fn hosts_are_matched_exactly_then_by_suffix_then_at_all() {
     for (host, to) in [
         ("api.example.com", "api"),
         ("API.Example.COM:8080", "api"),
+        ("api.example.com.", "api"),
+        ("API.example.com.:8080", "api"),
+        ("www.example.com.", "web"),
+        ("example.com.", "no_route"),
+        ("api.example.com..", "no_route"),
         ("www.example.com", "web"),
         ("a.b.example.com", "web"),
         ("x.deep.example.com", "api"),

@@ -1,6 +1,7 @@
 //! The end of the process: answers in flight are finished, idle connections closed, nothing accepted.
 
 use std::{
+    fs,
     net::TcpStream,
     sync::{Mutex, mpsc},
     thread,
@@ -42,6 +43,35 @@ fn answers_in_flight_are_finished_and_idle_connections_closed() {
     assert_eq!((answer.text(), answer.field("connection")), ("at last", Some("close")));
     busy.expect_end();
     assert_eq!(ending.join().expect("ended"), Ended::Drained);
+}
+
+/// Half a head, or half a handshake, held a drain up for as long as either may take.
+#[test]
+fn a_client_amid_its_first_words_holds_nobody_up() {
+    let origin = Origin::answering("ok");
+    let folder = tempfile::tempdir().expect("a folder");
+    let signed = rcgen::generate_simple_self_signed(["edge.test".to_owned()]).expect("a pair");
+    let (cert, key) = (folder.path().join("edge.pem"), folder.path().join("edge.key"));
+    fs::write(&cert, signed.cert.pem()).expect("written");
+    fs::write(&key, signed.signing_key.serialize_pem()).expect("written");
+    let files = format!("{{ cert: {}, key: {} }}", cert.display(), key.display());
+    let clear = Proxy::builder().version("v1", &origin).top("shutdown: { deadline: 9s }");
+    let encrypted = clear.clone().listener(&format!("tls: {{ certificates: [ {files} ] }}"));
+    for (builder, words) in [
+        (&clear, &b"GET / HT"[..]),
+        (&clear, b"GET / HTTP/1.1\r\nHost: a\r\n"),
+        (&clear, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (&encrypted, b""),
+        (&encrypted, b"\x16\x03\x01\x02\x00\x01"),
+    ] {
+        let proxy = builder.start();
+        let mut client = proxy.connect();
+        client.send(words);
+        eventually("it is accepted", || proxy.open_connections() == 1);
+        let began = Instant::now();
+        assert_eq!(proxy.shutdown(), Ended::Drained);
+        assert!(began.elapsed() < Duration::from_secs(6), "{words:?}: {:?}", began.elapsed());
+    }
 }
 
 #[test]

@@ -3,15 +3,15 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     time::Duration,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
@@ -145,6 +145,141 @@ fn a_client_speaks_tls_and_keeps_its_connection() {
         controller.listeners()[0].handshakes_failed.load(Relaxed) == 1
     });
     assert!(ask(&mut client, GET).expect("an answer").ends_with("inside"));
+}
+
+/// What a client reads until its connection ends, and whether the end was said by `close_notify`.
+fn ends(stream: &mut Secure) -> bool {
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Ok(_) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// An end without `close_notify` may be an attacker's, and clients tell it as an error.
+#[test]
+fn a_session_ends_in_order_however_its_connection_ends() {
+    let authority = Authority::new();
+    authority.sign("edge", "edge.test");
+    let origin = Origin::answering("inside");
+    let builder = Proxy::builder().version("v1", &origin);
+    let builder = builder.listener(&authority.listener("edge", ""));
+    let builder = builder.top("limits: { idle_timeout: 300ms, header_timeout: 300ms }");
+    let proxy = builder.start();
+    let open = || connect(proxy.app().listeners[0], "edge.test", authority.client(None));
+    let mut idle = open();
+    ask(&mut idle, GET).expect("an answer");
+    assert!(ends(&mut idle), "idle");
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHo",
+    ] {
+        let mut client = open();
+        client.write_all(request.as_bytes()).expect("sent");
+        assert!(ends(&mut client), "{request:?}");
+    }
+    let mut silent = open();
+    silent.flush().expect("a handshake");
+    assert!(ends(&mut silent), "nothing was asked");
+    let mut drained = open();
+    ask(&mut drained, GET).expect("an answer");
+    let mut left = open();
+    ask(&mut left, GET).expect("an answer");
+    left.conn.send_close_notify();
+    left.flush().expect("sent");
+    assert!(ends(&mut left), "the client ended it");
+    proxy.shutdown();
+    assert!(ends(&mut drained), "a drain");
+}
+
+#[test]
+fn an_answer_cut_short_does_not_end_in_order() {
+    let authority = Authority::new();
+    authority.sign("edge", "edge.test");
+    let origin = Origin::start(|call| {
+        call.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun")?;
+        call.close();
+        Ok(())
+    });
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.listener(&authority.listener("edge", "")).start();
+    let mut client = connect(proxy.app().listeners[0], "edge.test", authority.client(None));
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+    assert!(client.read_to_end(&mut Vec::new()).is_err(), "a part was passed for the whole");
+}
+
+#[test]
+fn a_session_with_an_endpoint_ends_in_order() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign("inner", "inner.test");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a pair");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = listener.local_addr().expect("bound");
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("a client");
+        let session = ServerConnection::new(Arc::new(config)).expect("a server");
+        let mut stream = StreamOwned::new(session, socket);
+        let mut head = [0; 4096];
+        assert!(stream.read(&mut head).expect("a request") > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("sent");
+        let _ = tell.send(stream.read(&mut head).map_err(|error| error.kind()));
+    });
+    let ca = authority.path().join("ca.pem");
+    let proxy = Proxy::start(&format!(
+        "workers: 1\nlisten: [ {{ address: 127.0.0.1:0 }} ]\nservices:\n  game-api:\n    baseline: v1\n    \
+         pool: {{ idle_timeout: 100ms }}\n    versions:\n      v1: {{ endpoints: [ \"{endpoint}\" ], \
+         tls: {{ ca: {}, server_name: inner.test. }} }}\nroutes: [ {{ service: game-api }} ]\n",
+        ca.display()
+    ));
+    assert_eq!(proxy.get("/").text(), "ok");
+    assert_eq!(told.recv().expect("told"), Ok(0), "close_notify");
+}
+
+#[test]
+fn a_client_of_http_1_0_by_alpn_is_one() {
+    let authority = Authority::new();
+    authority.sign("edge", "edge.test");
+    let origin = Origin::answering("inside");
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.listener(&authority.listener("edge", "")).start();
+    let mut config = authority.client(None);
+    config.alpn_protocols = vec![b"http/1.0".to_vec()];
+    let mut client = connect(proxy.app().listeners[0], "edge.test", config);
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    client.read_to_string(&mut text).expect("an answer that ends in order");
+    assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("inside"), "{text}");
+    assert_eq!(client.conn.alpn_protocol(), Some(&b"http/1.0"[..]));
+}
+
+/// What was said in clear was a broken handshake to its reader.
+#[test]
+fn a_connection_too_many_is_not_told_so_in_clear() {
+    let authority = Authority::new();
+    authority.sign("edge", "edge.test");
+    let origin = Origin::answering("inside");
+    let builder = Proxy::builder().version("v1", &origin);
+    let builder = builder.listener(&authority.listener("edge", ""));
+    for limit in ["connections: 1", "connections_per_client: 1"] {
+        let proxy = builder.clone().top(&format!("limits: {{ {limit} }}")).start();
+        let mut first = connect(proxy.app().listeners[0], "edge.test", authority.client(None));
+        ask(&mut first, GET).expect("an answer");
+        let mut second = TcpStream::connect(proxy.address).expect("connected");
+        let mut read = Vec::new();
+        let _ = second.read_to_end(&mut read);
+        assert!(read.is_empty(), "{limit}: {:?}", String::from_utf8_lossy(&read));
+        ask(&mut first, GET).expect("the others are served");
+    }
 }
 
 #[test]

@@ -84,6 +84,70 @@ fn a_websocket_passes_both_ways_and_counts_while_it_is_open() {
     eventually("it is counted as ended", || proxy.in_flight() == 0);
 }
 
+/// `docker exec` opens its raw connection by a POST with a body.
+#[test]
+fn a_request_with_a_body_goes_on_in_another_protocol_once_it_has_ended() {
+    // Switches as soon as it has a byte of the body, which may be ahead of its end.
+    let origin = Origin::start(|call| {
+        let head =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n";
+        if call.target() == "/early" {
+            call.send(head)?;
+        }
+        let body = call.read_body()?;
+        if call.target() != "/early" {
+            call.send(head)?;
+        }
+        call.send(&body)?;
+        call.close();
+        loop {
+            let bytes = call.wire.some()?;
+            if bytes.is_empty() {
+                return call.send("bye");
+            }
+            call.send(bytes.to_ascii_uppercase())?;
+        }
+    });
+    let proxy = Proxy::builder().version("v1", &origin).route("upgrades: [ tcp ]").start();
+    for (framing, begun, rest) in [
+        ("Content-Length: 4", "bo", "dy"),
+        ("Content-Length: 4", "body", ""),
+        ("Transfer-Encoding: chunked", "2\r\nbo\r\n", "2\r\ndy\r\n0\r\n\r\n"),
+    ] {
+        for path in ["/", "/early"] {
+            let mut client = proxy.connect();
+            let before = origin.requests();
+            client.send(format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n{framing}\r\n\r\n{begun}"
+            ));
+            origin.await_requests(before + 1);
+            client.send(format!("{rest}raw"));
+            let head = client.wire.head().expect("an answer").expect("an answer");
+            assert_eq!(head.start_line(), "HTTP/1.1 101 Switching Protocols");
+            assert_eq!(client.wire.exactly_bytes(7), b"bodyRAW", "{framing} {path}");
+            client.wire.stream.shutdown(std::net::Shutdown::Write).expect("an open socket");
+            assert_eq!(client.wire.exactly_bytes(3), b"bye");
+        }
+    }
+}
+
+#[test]
+fn what_a_route_does_not_allow_with_a_body_goes_on_without() {
+    let origin = Origin::start(|call| {
+        let body = call.read_body()?;
+        call.answer(200, &body)
+    });
+    let proxy = Proxy::to(&origin);
+    for protocol in ["tcp", "websocket"] {
+        let mut client = proxy.connect();
+        let asking = client.post("/", b"{}").header("Connection", "Upgrade");
+        assert_eq!(asking.header("Upgrade", protocol).send().text(), "{}");
+        let head = origin.last().head;
+        assert_eq!((head.field("upgrade"), head.field("connection")), (None, None));
+        assert_eq!(client.get("/").send().status, 200, "the connection stays");
+    }
+}
+
 #[test]
 fn only_what_a_route_allows_is_gone_on_in() {
     let origin = Origin::answering("plain");

@@ -74,6 +74,11 @@ pub fn check(config: &Config) -> Vec<Finding> {
         admin(value, config, &root.key("admin"), &mut found);
     }
     limits(&config.limits, &root.key("limits"), &mut found);
+    if !config.forwarding.via.is_empty()
+        && let Err(message) = label(&config.forwarding.via, "")
+    {
+        found.push(Finding::new(root.key("forwarding").key("via"), message));
+    }
     if let Some(log) = &config.access_log {
         file_name(&log.path, root.key("access_log").key("path"), &mut found);
     }

@@ -119,6 +119,9 @@ fn put(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// Most fields of a head that is read here; it was written by the proxy, from one of no more.
 const FIELDS: usize = super::super::head::MAX_FIELDS + 16;
 
+/// The same of the few answers that have more.
+const MANY_FIELDS: usize = super::super::head::MANY_FIELDS;
+
 /// Why a text is no head: it was cut, or holds what HTTP/2 has no form for.
 #[derive(Debug)]
 pub(super) struct Unsendable;
@@ -190,9 +193,17 @@ pub(super) fn to_request(
 /// The answer whose head stands at the start of `text`, and its length; nothing if it is not whole.
 pub(super) fn to_response(text: &[u8]) -> Result<Option<(Response<()>, usize)>, Unsendable> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut more_fields: Vec<MaybeUninit<httparse::Header<'_>>>;
     let mut head = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let length = match config.parse_response_with_uninit_headers(&mut head, text, &mut fields) {
+    let mut parsed = config.parse_response_with_uninit_headers(&mut head, text, &mut fields);
+    if let Err(httparse::Error::TooManyHeaders) = parsed {
+        let space = std::iter::repeat_with(MaybeUninit::uninit);
+        more_fields = space.take(MANY_FIELDS + 16).collect();
+        head = httparse::Response::new(&mut []);
+        parsed = config.parse_response_with_uninit_headers(&mut head, text, &mut more_fields);
+    }
+    let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(Unsendable),

@@ -126,7 +126,7 @@ async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), St
             Err(_) => EndpointHost::Name(host.to_owned()),
         };
         let session = client.connect(&host, socket, alerts.timeout).await.map_err(|e| words(&e))?;
-        Transport::Tls(Box::new(session.into()))
+        Transport::from(session)
     } else {
         Transport::from(socket)
     };

@@ -4,19 +4,21 @@
 //! failure, because both are rewritten while a machine runs. A name that stands in the hosts file is
 //! not asked of a server, in neither family: `localhost` with 127.0.0.1 alone stays that.
 //! Answers are not kept here; the [book](super::book) does.
+//!
+//! The two families are asked at once and apart. Servers that do not answer for AAAA at all are common, and a
+//! version must not wait for them: once one family has an address, the other one has [`GRACE`].
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::pin,
     str::FromStr,
     time::{Duration, Instant},
 };
 
 use hickory_resolver::{
     Hosts, TokioResolver,
-    config::{
-        ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
-        ResolverOpts,
-    },
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
+    lookup::Lookup,
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::Query,
@@ -32,6 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longest time for a question, with all servers, search domains and further attempts.
 const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long one family's addresses wait for the other's answer. RFC 8305 section 3 has 50 ms for a person who
+/// waits; here a family that is often a little late should not come and go.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// An entry of the hosts file is looked at again after this time.
 const HOSTS_AGE: Duration = Duration::from_secs(10);
@@ -65,15 +71,13 @@ impl Dns {
                 return Ok(answer);
             }
             let Some(resolver) = resolver? else { return Err("no resolver".to_owned()) };
-            let asked = tokio::time::timeout(DEADLINE, resolver.lookup_ip(name)).await;
-            let found = asked.map_err(|_| "no answer in time".to_owned())?;
-            let found = found.map_err(|error| error.to_string())?;
-            let age = found.valid_until().saturating_duration_since(Instant::now());
-            let addresses: Vec<IpAddr> = found.iter().filter(|a| is_reachable(*a)).collect();
-            if addresses.is_empty() {
-                return Err("the name has no usable address".to_owned());
-            }
-            Ok(Answer { addresses, age })
+            let asked = async {
+                let v4 = family(resolver.ipv4_lookup(name.as_str()));
+                let v6 = family(resolver.ipv6_lookup(name.as_str()));
+                either(v4, v6).await
+            };
+            let asked = tokio::time::timeout(DEADLINE, asked).await;
+            asked.map_err(|_| "no answer in time".to_owned())?
         }
     }
 
@@ -95,13 +99,48 @@ impl Dns {
         };
         let options: &mut ResolverOpts = builder.options_mut();
         options.timeout = options.timeout.min(PATIENCE);
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = ResolveHosts::Never;
         options.cache_size = 0;
         let resolver = builder.build()?;
         self.resolver = Some(resolver.clone());
         Ok(resolver)
     }
+}
+
+/// The usable addresses of one family.
+async fn family(asked: impl Future<Output = Result<Lookup, NetError>>) -> Result<Answer, String> {
+    let found = asked.await.map_err(|error| error.to_string())?;
+    let age = found.valid_until().saturating_duration_since(Instant::now());
+    let all = found.answers().iter().filter_map(|record| record.data.ip_addr());
+    let addresses: Vec<IpAddr> = all.filter(|a| is_reachable(*a)).collect();
+    match addresses.is_empty() {
+        true => Err("the name has no usable address".to_owned()),
+        false => Ok(Answer { addresses, age }),
+    }
+}
+
+/// The answers of both families, or of the one that has addresses while the other is silent.
+async fn either(
+    v4: impl Future<Output = Result<Answer, String>>,
+    v6: impl Future<Output = Result<Answer, String>>,
+) -> Result<Answer, String> {
+    let (mut v4, mut v6) = (pin!(v4), pin!(v6));
+    tokio::select! {
+        first = &mut v4 => with_other(first, v6).await,
+        first = &mut v6 => with_other(first, v4).await,
+    }
+}
+
+async fn with_other(
+    first: Result<Answer, String>,
+    other: impl Future<Output = Result<Answer, String>>,
+) -> Result<Answer, String> {
+    let Ok(mut first) = first else { return other.await };
+    if let Ok(Ok(other)) = tokio::time::timeout(GRACE, other).await {
+        first.addresses.extend(other.addresses);
+        first.age = first.age.min(other.age);
+    }
+    Ok(first)
 }
 
 /// A server that is asked over UDP, and over TCP if its answer does not fit.
@@ -130,4 +169,47 @@ fn in_hosts(name: &str) -> Option<Answer> {
 /// Filters of names answer 0.0.0.0, which would connect to this very machine.
 fn is_reachable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn answer(address: &str, seconds: u64) -> Result<Answer, String> {
+        let addresses = vec![address.parse().expect("an address")];
+        Ok(Answer { addresses, age: Duration::from_secs(seconds) })
+    }
+
+    async fn after(millis: u64, answer: Result<Answer, String>) -> Result<Answer, String> {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_family_that_does_not_answer_keeps_nobody_waiting() {
+        let began = tokio::time::Instant::now();
+        let (v4, v6) = (answer("10.0.0.1", 30), answer("fd00::1", 5));
+        assert_eq!(either(ready(v4.clone()), pending()).await, v4);
+        assert_eq!(either(pending(), ready(v6.clone())).await, v6);
+        assert_eq!(began.elapsed(), 2 * GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_families_count_where_both_answer() {
+        let (v4, v6) = (answer("10.0.0.1", 30), answer("fd00::1", 5));
+        for (four, six) in [(0, 100), (100, 0), (1000, 1100)] {
+            let both = either(after(four, v4.clone()), after(six, v6.clone())).await;
+            let mut both = both.expect("addresses");
+            both.addresses.sort();
+            assert_eq!((both.addresses.len(), both.age), (2, Duration::from_secs(5)));
+        }
+        let none = || Err("refused".to_owned());
+        for wait in [0, 3000] {
+            assert_eq!(either(after(0, none()), after(wait, v6.clone())).await, v6);
+            assert_eq!(either(after(wait, v4.clone()), after(0, none())).await, v4);
+        }
+        assert_eq!(either(after(1, none()), after(2, none())).await, none());
+    }
 }

@@ -1,0 +1,253 @@
+//! Which field a name is, and which names only trusted peers may use.
+//!
+//! CGI, WSGI, Rack, PHP and several servers turn bytes of a name that are neither letters nor digits into
+//! `_`, so an application reads `X_Real.IP` as it reads `X-Real-IP`. A name is therefore compared with all
+//! such bytes taken for `-`. A field that the proxy reads or writes, or that says who a client is, passes in
+//! its own spelling or not at all. `docs/http.md` lists the names.
+//!
+//! Nearly all names are none of these. A table made at compile time tells most of them apart by two letters
+//! and the length, so that the usual head pays a few instructions per field.
+
+/// A field that the proxy reads or writes itself, or another one that it passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1), as what `Connection`
+    /// names. By configuration also what an endpoint tells the proxy alone.
+    HopByHop,
+    /// What the sender takes, such as trailers. Of one connection, too.
+    Te,
+    KeepAlive,
+    Upgrade,
+    Expect,
+    /// Written by the proxy: `X-Forwarded-For`, `-Proto` and `-Host`, `X-Client-Cert-Subject`.
+    XForwarded,
+    /// Another field by which a proxy says who its client is, such as `Forwarded` (RFC 7239): passed on
+    /// from trusted peers only.
+    Claim,
+    /// One of the names above in a spelling that some applications take for it.
+    Disguised,
+    RequestId,
+    Date,
+    Other,
+}
+
+/// Which field `name` of a request is.
+pub(super) fn known_of_client(name: &str) -> Known {
+    match known(name) {
+        Known::Other if may_be_reserved(name.as_bytes()) => reserved(name.as_bytes()),
+        kind => kind,
+    }
+}
+
+/// Which field `name` of an answer is: an endpoint may use any name.
+pub(super) fn known(name: &str) -> Known {
+    // A constant text per arm lets the compiler compare whole words; a table of texts costs twice.
+    let is = |text: &str| name.eq_ignore_ascii_case(text);
+    match name.len() {
+        2 if is("te") => Known::Te,
+        4 if is("host") => Known::Host,
+        4 if is("date") => Known::Date,
+        6 if is("expect") => Known::Expect,
+        7 if is("upgrade") => Known::Upgrade,
+        7 if is("trailer") => Known::HopByHop,
+        9 if is("forwarded") => Known::Claim,
+        10 if is("connection") => Known::Connection,
+        10 if is("keep-alive") => Known::KeepAlive,
+        12 if is("x-request-id") => Known::RequestId,
+        14 if is("content-length") => Known::ContentLength,
+        15 if is("x-forwarded-for") => Known::XForwarded,
+        16 if is("proxy-connection") => Known::HopByHop,
+        16 if is("x-forwarded-host") => Known::XForwarded,
+        17 if is("transfer-encoding") => Known::TransferEncoding,
+        17 if is("x-forwarded-proto") => Known::XForwarded,
+        18 if is("proxy-authenticate") => Known::HopByHop,
+        19 if is("proxy-authorization") => Known::HopByHop,
+        21 if is("x-client-cert-subject") => Known::XForwarded,
+        _ => Known::Other,
+    }
+}
+
+/// The names above that can be spelled otherwise: those with a `-`.
+const OWN: [&[u8]; 11] = [
+    b"content-length",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"transfer-encoding",
+    b"x-client-cert-subject",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-request-id",
+];
+
+/// Names by which proxies and content delivery networks say who a client is.
+const CLAIMS: [&[u8]; 22] = [
+    b"cf-connecting-ip",
+    b"cf-connecting-ipv6",
+    b"client-ip",
+    b"fastly-client-ip",
+    b"fly-client-ip",
+    b"true-client-ip",
+    b"x-appengine-user-ip",
+    b"x-arr-clientcert",
+    b"x-azure-clientip",
+    b"x-azure-socketip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"x-envoy-external-address",
+    b"x-forwarded",
+    b"x-original-for",
+    b"x-original-forwarded-for",
+    b"x-original-host",
+    b"x-original-proto",
+    b"x-originating-ip",
+    b"x-real-ip",
+    b"x-remote-addr",
+    b"x-remote-ip",
+];
+
+/// The same, with anything behind: client certificates as proxies tell them (`Client-Cert` is RFC 9440),
+/// whatever else is forwarded, and the proxy's own.
+const CLAIM_PREFIXES: [&[u8]; 8] = [
+    b"client-cert",
+    b"ssl-client-",
+    b"tidegate-",
+    b"x-amzn-mtls-",
+    b"x-client-cert",
+    b"x-forwarded-",
+    b"x-ssl-",
+    b"x-tls-client-",
+];
+
+/// Lengths that are told apart; longer names count as so long.
+const LONGEST: usize = 31;
+
+/// Lengths, as bits, of the reserved names, by two letters of each.
+static LENGTHS: [u32; 1024] = {
+    let mut table = [0; 1024];
+    let mut n = 0;
+    while n < OWN.len() {
+        table[letters(OWN[n])] |= 1 << length(OWN[n]);
+        n += 1;
+    }
+    n = 0;
+    while n < CLAIMS.len() {
+        table[letters(CLAIMS[n])] |= 1 << length(CLAIMS[n]);
+        n += 1;
+    }
+    n = 0;
+    while n < CLAIM_PREFIXES.len() {
+        table[letters(CLAIM_PREFIXES[n])] |= u32::MAX << length(CLAIM_PREFIXES[n]);
+        n += 1;
+    }
+    table
+};
+
+const fn length(name: &[u8]) -> usize {
+    if name.len() < LONGEST { name.len() } else { LONGEST }
+}
+
+/// A number made of the first letter of `name` and of the second, or the third of `x-` names, in any case.
+/// The name has at least three bytes.
+const fn letters(name: &[u8]) -> usize {
+    const CASELESS: u8 = 31;
+    let first = name[0] & CASELESS;
+    let second = if first == b'x' & CASELESS { name[2] } else { name[1] } & CASELESS;
+    (first as usize) << 5 | second as usize
+}
+
+/// Whether `name` may be a reserved one; false for nearly all others.
+#[inline]
+fn may_be_reserved(name: &[u8]) -> bool {
+    name.len() > 2 && LENGTHS[letters(name)] >> length(name) & 1 == 1
+}
+
+/// Which field a name is that is not one of those that the proxy knows in their own spelling.
+#[inline(never)]
+fn reserved(name: &[u8]) -> Known {
+    if OWN.iter().any(|own| is_same(name, own)) {
+        return Known::Disguised;
+    }
+    let begins = |prefix: &&[u8]| name.get(..prefix.len()).is_some_and(|n| is_same(n, prefix));
+    if !CLAIMS.iter().any(|claim| is_same(name, claim)) && !CLAIM_PREFIXES.iter().any(begins) {
+        return Known::Other;
+    }
+    let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+    if is_plain { Known::Claim } else { Known::Disguised }
+}
+
+/// Whether an application may read `name` as `other`, which is in lower case.
+fn is_same(name: &[u8], other: &[u8]) -> bool {
+    let same = |(a, b): (&u8, &u8)| match a.is_ascii_alphanumeric() {
+        true => a.to_ascii_lowercase() == *b,
+        false => *b == b'-',
+    };
+    name.len() == other.len() && name.iter().zip(other).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reserved_name_is_found_in_every_spelling() {
+        let own = OWN.iter().map(|name| (*name, ""));
+        let claims = CLAIMS.iter().map(|name| (*name, ""));
+        let longer = CLAIM_PREFIXES
+            .iter()
+            .flat_map(|name| [(*name, "x"), (*name, "something-that-is-longer-than-the-longest")]);
+        for (name, more) in own.chain(claims).chain(longer) {
+            let name = format!("{}{more}", std::str::from_utf8(name).expect("ASCII"));
+            for plain in [name.clone(), name.to_ascii_uppercase()] {
+                assert!(
+                    !matches!(known_of_client(&plain), Known::Other | Known::Disguised),
+                    "{plain}"
+                );
+                for other in ["_", ".", "~", "'"] {
+                    let one = plain.replacen('-', other, 1);
+                    assert_eq!(known_of_client(&one), Known::Disguised, "{one}");
+                    assert_eq!(
+                        known_of_client(&plain.replace('-', other)),
+                        Known::Disguised,
+                        "{plain}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn usual_names_are_not_looked_at_twice() {
+        for name in [
+            "a",
+            "xx",
+            "accept-encoding",
+            "authorization",
+            "cache-control",
+            "content-type",
+            "cookie",
+            "grpc-timeout",
+            "if-none-match",
+            "sec-websocket-key",
+            "traceparent",
+            "tracestate",
+            "user-agent",
+            "via",
+            "x-player-id",
+            "x_player_id",
+        ] {
+            assert!(!may_be_reserved(name.as_bytes()), "{name}");
+            assert_eq!(known_of_client(name), Known::Other, "{name}");
+        }
+        // The same letters and length, but other names.
+        for name in ["x-reel-ip", "xxreal-ip", "clientcert-x", "x-forwardedfor"] {
+            assert_eq!(known_of_client(name), Known::Other, "{name}");
+        }
+    }
+}

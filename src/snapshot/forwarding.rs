@@ -1,0 +1,68 @@
+//! What proxies add to messages on their way (RFC 9110 section 7.6), as it is written.
+
+use crate::config::schema;
+
+/// Versions of HTTP that a message may have come by, as `Via` writes them.
+const VERSIONS: [&str; 3] = ["1.0", "1.1", "2.0"];
+
+/// What is added to messages on their way.
+#[derive(Debug)]
+pub struct Forwarding {
+    /// The line `Via` by the version of HTTP that a message came by: 1.0, 1.1, 2. Empty where none is added.
+    requests: [Box<[u8]>; 3],
+    answers: [Box<[u8]>; 3],
+    /// Whether `Max-Forwards` is counted down.
+    pub max_forwards: bool,
+}
+
+impl Forwarding {
+    /// As the file says.
+    pub fn new(forwarding: &schema::Forwarding) -> Self {
+        let lines = |wanted: bool| {
+            VERSIONS.map(|version| match &*forwarding.via {
+                name if wanted && !name.is_empty() => {
+                    format!("Via: {version} {name}\r\n").into_bytes().into()
+                }
+                _ => Box::default(),
+            })
+        };
+        Self {
+            requests: lines(true),
+            answers: lines(forwarding.via_answers),
+            max_forwards: forwarding.max_forwards,
+        }
+    }
+
+    /// The line of a request that came by the version of HTTP number `version`.
+    pub fn request_via(&self, version: usize) -> &[u8] {
+        &self.requests[version]
+    }
+
+    /// The same of an answer.
+    pub fn answer_via(&self, version: usize) -> &[u8] {
+        &self.answers[version]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_say_the_version_and_the_name() {
+        let forwarding = |via: &str, via_answers| {
+            Forwarding::new(&schema::Forwarding {
+                via: via.into(),
+                via_answers,
+                max_forwards: true,
+            })
+        };
+        let usual = forwarding("edge", false);
+        assert_eq!(usual.request_via(0), b"Via: 1.0 edge\r\n");
+        assert_eq!(usual.request_via(2), b"Via: 2.0 edge\r\n");
+        assert!((0..3).all(|version| usual.answer_via(version).is_empty()));
+        assert_eq!(forwarding("edge", true).answer_via(1), b"Via: 1.1 edge\r\n");
+        let none = forwarding("", true);
+        assert!((0..3).all(|v| none.request_via(v).is_empty() && none.answer_via(v).is_empty()));
+    }
+}
