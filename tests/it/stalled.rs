@@ -3,11 +3,11 @@
 use std::{thread, time::Duration};
 
 use bytes::Bytes;
-use h2::SendStream;
+use h2::{RecvStream, SendStream};
 use http::Response;
 
 use crate::support::{
-    Client, Origin, Proxy, eventually,
+    Origin, Proxy, eventually,
     http2::{Asked, Http2, Origin2, read_all, reply, request, send_all},
     pattern,
 };
@@ -46,25 +46,28 @@ fn to(origin: &Origin2) -> Proxy {
     Proxy::builder().version_speaking("v1", &[origin.address], "h2").start()
 }
 
+/// An answer that has begun, which the test holds and does not read.
+fn begun(client: &Http2, path: &str) -> Response<RecvStream> {
+    client.run(async {
+        let (head, mut stream) = client.open(request("GET", path)).await;
+        stream.send_data(Bytes::new(), true).expect("open");
+        head.await.expect("an answer begins")
+    })
+}
+
 #[test]
 fn answers_that_nobody_reads_stall_no_other_answer_of_the_endpoint() {
     let origin = Origin2::start(100, serve);
     let proxy = to(&origin);
     assert_eq!(proxy.get("/read").status, 200);
-    let stalled: Vec<Client> = (0..24)
-        .map(|_| {
-            let mut client = proxy.connect();
-            client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
-            client
-        })
-        .collect();
-    // All that the sockets on the way hold has come, and the window of each stream is used up.
-    eventually("all are asked", || origin.requests() == 25);
+    // Streams, so that no socket's buffer takes what their windows do not.
+    let silent = Http2::connect(proxy.address);
+    let stalled: Vec<_> = (0..24).map(|_| begun(&silent, "/large")).collect();
     thread::sleep(Duration::from_secs(1));
     let answer = proxy.connect().post("/read", &pattern(100_000)).send();
     assert_eq!((answer.status, answer.text()), (200, "100000"));
     assert_eq!(origin.connections(), 1);
-    drop(stalled);
+    drop((stalled, silent));
     eventually("all have ended", || proxy.in_flight() == 0);
     assert_eq!(proxy.all_errors("v1"), 0, "the version is not blamed");
 }
@@ -74,17 +77,8 @@ fn small_frames_that_nobody_reads_do_not_end_the_connection_of_others() {
     let origin = Origin2::start(100, serve);
     let proxy = to(&origin);
     let silent = Http2::connect(proxy.address);
-    let stalled: Vec<_> = (0..12)
-        .map(|_| {
-            silent.run(async {
-                let (head, mut stream) = silent.open(request("GET", "/small")).await;
-                stream.send_data(Bytes::new(), true).expect("open");
-                // Held, and not read.
-                head.await.expect("an answer begins")
-            })
-        })
-        .collect();
-    thread::sleep(Duration::from_secs(1));
+    let stalled: Vec<_> = (0..12).map(|_| begun(&silent, "/small")).collect();
+    thread::sleep(Duration::from_secs(3));
     assert_eq!(proxy.get("/read").status, 200);
     assert_eq!(origin.connections(), 1, "it is the same connection");
     drop(stalled);

@@ -1,9 +1,11 @@
 //! The two halves of a stream: bytes in and bytes out, within the windows of RFC 9113 section 5.2.
 //!
 //! A window opens again as bytes are taken out here, not as they arrive, so a slow reader at one end
-//! slows the writer at the other. What was sent into an open window is taken over all the same, and joined:
-//! many small frames that nobody reads would cost far more than the window allows. The last bytes written are held back until it is known whether more
-//! follow: then a small message and its end leave in one frame.
+//! slows the writer at the other. What was sent into an open window is taken over all the same, and
+//! joined: many small frames that nobody reads would cost far more than the window allows.
+//!
+//! The last bytes written are held back until it is known whether more follow: then a small message and
+//! its end leave in one frame.
 
 use std::{
     io,

@@ -1,19 +1,19 @@
 //! Bounds what a stranger can have a connection do for nothing.
 //!
 //! Some frames cost the receiver work and bring no request on: resets, pings, settings, priorities,
-//! windows opened by a byte, DATA without any. Each takes from an allowance; requests, and time, give to it. Who
-//! has used it up is told `ENHANCE_YOUR_CALM` (RFC 9113 sections 5.1.2, 6.5 and 10.5). An allowance
+//! windows opened by a byte, DATA without any. Each takes from an allowance; requests, and time, give to
+//! it. Who has used it up is told `ENHANCE_YOUR_CALM` (RFC 9113 sections 5.1.2, 6.5 and 10.5). An allowance
 //! rather than a rate of each kind: a browser that cancels a page full of images resets a hundred streams
 //! at once and then none for a minute, and floods mix kinds.
 //!
-//! Whoever exchanges messages may do more. Clients of gRPC and proxies measure a connection by a PING, and open
-//! windows, for each message or frame that they read, however small; some do so for what they send. So each
-//! frame of DATA, and each byte, gives what the answer to it may cost, and that is kept for as long as the
-//! connection lives: a client that was busy answers many frames at once. It pays for nothing else, least of
-//! all for resets: a request with a body can be broken off as well as one without.
+//! Whoever exchanges messages may do more. Clients of gRPC and proxies measure a connection by a PING,
+//! and open windows, for each message or frame that they read, however small; some do so for what they
+//! send. So each frame of DATA, and each byte, gives what the answer to it may cost, and that is kept for
+//! as long as the connection lives: a client that was busy answers many frames at once. It pays for nothing
+//! else, least of all for resets: a request with a body can be broken off as well as one without.
 //!
-//! Streams that are reset for the client's errors take as much as those that it resets itself: else it could
-//! have requests begun and broken off without end (CVE-2025-8671).
+//! Streams that are reset for the client's errors take as much as those that it resets itself: else it
+//! could have requests begun and broken off without end (CVE-2025-8671).
 
 use h2::Reason;
 use tokio::time::{Duration, Instant};

@@ -25,7 +25,8 @@ const HEAD_BYTES: usize = 9;
 /// Largest payload of a frame, as it is without a setting that says otherwise.
 const LARGEST: usize = 16_384;
 
-/// Most frames, and bytes, of a header block that is held back until it is whole. The crate has less patience.
+/// Most frames, and bytes, of a header block that is held back until it is whole. The crate has less
+/// patience.
 const MOST_FRAMES: usize = 32;
 const MOST_HELD: usize = 128 * 1024;
 
