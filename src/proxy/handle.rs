@@ -234,8 +234,14 @@ async fn forward(
         // Where the route's own timeout is sooner, that ends the attempt first.
         let late_at = |asked: Instant| patience.map(|patience| asked + patience);
         client.deadline.notice_at(if uploading { None } else { late_at(now) });
+        let mut sends = false;
         let head = poll_fn(|cx| {
             let polled = exchange.poll_head(cx, client, worker, plan, out, &mut tally.amounts);
+            // Who ends his side while he waits has left, most likely. He gets his answer, but the comparison
+            // waits for him no longer.
+            if std::mem::replace(&mut sends, !client.sent_all) && client.sent_all {
+                tally.parted();
+            }
             if uploading && exchange.request_is_read() {
                 uploading = false;
                 let now = Instant::now();

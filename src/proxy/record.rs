@@ -149,6 +149,12 @@ impl<'a> Tally<'a> {
         self.trial.acquit(self.subject());
     }
 
+    /// The client ended its side of the connection while it waited.
+    #[cold]
+    pub(super) fn parted(&mut self) {
+        self.trial.left(self.subject(), Instant::now());
+    }
+
     /// The time after which a request without an answer, or an answer that stalls, has failed in the
     /// comparison; nothing if it is not compared.
     pub(super) fn patience(&self) -> Option<Duration> {
