@@ -113,6 +113,7 @@ impl Comparison {
         };
         let engine = |tolerance| Engine::new(settings(tolerance)).with_dispersion(phi);
         let spared = |tolerance| Spared::new(settings(tolerance), phi);
+        let route = |tolerance| RouteTest { errors: engine(tolerance), spared: spared(tolerance) };
         let latency = [(Quantile::P95, limits.p95), (Quantile::P99, limits.p99)];
         let latency = [Span::Head, Span::Whole].into_iter().flat_map(|span| {
             let tests = latency.into_iter().filter_map(move |(quantile, tolerance)| {
@@ -130,12 +131,7 @@ impl Comparison {
             warming: (now, 0),
             errors: limits.errors.map(engine),
             unserved: limits.unserved.map(engine),
-            routes: limits
-                .routes
-                .iter()
-                .filter_map(|_| Some((limits.errors.map(engine)?, limits.errors.map(spared)?)))
-                .map(|(errors, spared)| RouteTest { errors, spared })
-                .collect(),
+            routes: limits.routes.iter().filter_map(|_| limits.errors.map(route)).collect(),
             spared: limits.errors.map(spared),
             has_groups: false,
             recovery: limits.errors.map(|_| Recovery::new(limits.alpha)),
