@@ -67,6 +67,15 @@ impl Stage {
     }
 }
 
+/// The events that a `child` writes, one at a call.
+fn told_by(child: &mut std::process::Child) -> impl FnMut() -> Value + use<> {
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    move || {
+        let line = lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    }
+}
+
 fn kinds(list: &Value) -> Vec<&str> {
     let events = list["events"].as_array().expect("a list");
     events.iter().map(|event| event["kind"].as_str().expect("a kind")).collect()
@@ -156,11 +165,7 @@ fn the_command_line_shows_events() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("it runs");
-    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let mut next = || -> Value {
-        let line = lines.next().expect("a line").expect("text");
-        serde_json::from_str(&line).expect("JSON")
-    };
+    let mut next = told_by(&mut child);
     assert_eq!(next()["kind"], "ejected");
     stage.word("reinstate");
     let told = next()["kind"].clone();
@@ -193,11 +198,7 @@ fn who_follows_events_goes_on_after_a_restart_of_the_instance() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("it runs");
-    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let mut next = || -> Value {
-        let line = lines.next().expect("a line").expect("text");
-        serde_json::from_str(&line).expect("JSON")
-    };
+    let mut next = told_by(&mut child);
     assert_eq!(next()["kind"], "ejected");
     first.signal(rustix::process::Signal::TERM);
     assert_eq!(first.wait().code(), Some(0));

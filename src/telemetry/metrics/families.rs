@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::{
-    Scrape, Service, State, Version,
+    Endpoint, Scrape, Service, State, Version,
     text::{Labels, Page},
 };
 
@@ -198,60 +198,48 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
         "Time until an endpoint's answer began: quantiles over the last minute, sum and count \
          since start.",
     );
-    for ([service, name], version) in each(scrape) {
-        for endpoint in &version.endpoints {
-            let labels = [service, name, ("endpoint", &endpoint.address)];
-            latency.quantiles(labels, &endpoint.minute, &endpoint.total);
-        }
+    for (labels, endpoint) in each_endpoint(scrape) {
+        latency.quantiles(labels, &endpoint.minute, &endpoint.total);
     }
     let mut connecting = page.summary(
         "tidegate_upstream_connect_seconds",
         "Time that it took to make connections to an endpoint, TLS included, and their number.",
     );
-    for ([service, name], version) in each(scrape) {
-        for endpoint in &version.endpoints {
-            let labels = [service, name, ("endpoint", &*endpoint.address)];
-            connecting.sum(labels, endpoint.connections, endpoint.connecting.as_secs_f64());
-        }
+    for (labels, endpoint) in each_endpoint(scrape) {
+        connecting.sum(labels, endpoint.connections, endpoint.connecting.as_secs_f64());
     }
     let mut errors = page.counter(
         "tidegate_upstream_errors_total",
         "Faults of an endpoint by kind: connect (no connection), timeout (no answer in time), reset \
          (closed before the answer ended), protocol (not HTTP), status (500 or above).",
     );
-    for ([service, name], version) in each(scrape) {
-        for endpoint in &version.endpoints {
-            for (kind, count) in [
-                ("connect", endpoint.errors.connect),
-                ("timeout", endpoint.errors.timeout),
-                ("reset", endpoint.errors.reset),
-                ("protocol", endpoint.errors.protocol),
-                ("status", endpoint.errors.status),
-            ] {
-                let labels = [service, name, ("endpoint", &*endpoint.address), ("kind", kind)];
-                errors.count(labels, count);
-            }
+    for ([service, name, address], endpoint) in each_endpoint(scrape) {
+        for (kind, count) in [
+            ("connect", endpoint.errors.connect),
+            ("timeout", endpoint.errors.timeout),
+            ("reset", endpoint.errors.reset),
+            ("protocol", endpoint.errors.protocol),
+            ("status", endpoint.errors.status),
+        ] {
+            let labels = [service, name, address, ("kind", kind)];
+            errors.count(labels, count);
         }
     }
     let mut up = page.gauge(
         "tidegate_endpoint_up",
         "Whether an endpoint gets requests: 1 while it serves, 0 while it is ejected, probed or down.",
     );
-    for ([service, name], version) in each(scrape) {
-        for endpoint in &version.endpoints {
-            let labels = [service, name, ("endpoint", &*endpoint.address)];
-            up.value(labels, f64::from(u8::from(endpoint.serves)));
-        }
+    for (labels, endpoint) in each_endpoint(scrape) {
+        up.value(labels, f64::from(u8::from(endpoint.serves)));
     }
     let mut checks = page.counter(
         "tidegate_health_checks_total",
         "Checks of an endpoint, and probes after an ejection, by result: good or bad.",
     );
-    for ([service, name], version) in each(scrape) {
-        for endpoint in version.endpoints.iter().filter(|e| e.checks != [0, 0]) {
+    for ([service, name, address], endpoint) in each_endpoint(scrape) {
+        if endpoint.checks != [0, 0] {
             for (result, count) in ["good", "bad"].into_iter().zip(endpoint.checks) {
-                let labels = [service, name, ("endpoint", &*endpoint.address), ("result", result)];
-                checks.count(labels, count);
+                checks.count([service, name, address, ("result", result)], count);
             }
         }
     }
@@ -278,6 +266,15 @@ fn each(scrape: &Scrape) -> impl Iterator<Item = (Labels<'_, 2>, &Version)> {
     scrape.services.iter().flat_map(|Service { name: service, versions, .. }| {
         versions.iter().map(|version| {
             ([("service", service.as_str()), ("version", version.name.as_str())], version)
+        })
+    })
+}
+
+/// All endpoints, with the labels of their samples.
+fn each_endpoint(scrape: &Scrape) -> impl Iterator<Item = (Labels<'_, 3>, &Endpoint)> {
+    each(scrape).flat_map(|([service, name], version)| {
+        version.endpoints.iter().map(move |endpoint| {
+            ([service, name, ("endpoint", endpoint.address.as_str())], endpoint)
         })
     })
 }
