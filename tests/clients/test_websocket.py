@@ -1,5 +1,6 @@
 """The package websockets: WebSocket through an upgrade of HTTP/1.1."""
 
+import ssl
 from contextlib import ExitStack
 
 import pytest
@@ -17,6 +18,10 @@ def scheme(request):
 @pytest.fixture
 def dial(proxy, scheme):
     context = proxy.authority.context() if scheme == "wss" else None
+    if context:
+        # This client reads in one thread while another sends the handshake. Where the session tickets of
+        # TLS 1.3 come in between, its ssl module loses the request: 1 of 3,000, towards NGINX as well.
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
 
     def dial(path="/socket", **options):
         return connect(proxy.url(path, scheme), ssl=context, max_size=None, open_timeout=PATIENCE,
