@@ -165,8 +165,8 @@ fn what_is_no_record_is_refused_with_its_place() {
     assert!(refused("{\"tidegate_record\": 3}").contains("missing field"));
     let (recorder, at) = played(2, 0.01);
     let text = recorder.record().write(title(recorder.judge().verdict(at), at));
-    let older = text.replace("\"rules\":3", "\"rules\":1");
-    assert_eq!(refused(&older), "it was made by rules 1; this release judges by rules 3");
+    let older = text.replace("\"rules\":4", "\"rules\":1");
+    assert_eq!(refused(&older), "it was made by rules 1; this release judges by rules 4");
     let (recorder, at) = played(2, 0.01);
     let text = recorder.record().write(title(recorder.judge().verdict(at), at));
     let (first, _) = text.split_once('\n').expect("lines");
