@@ -179,7 +179,8 @@ impl Evaluator {
         }
         self.hear(snapshot, now);
         for service in &snapshot.services {
-            if let Some(watch) = self.services.get_mut(&service.name) {
+            let watch = self.services.get_mut(&service.name);
+            if let Some(watch) = watch.filter(|watch| watch.is_due(now)) {
                 watch.poll(service, now, &mut found);
             }
         }
@@ -217,6 +218,7 @@ impl Evaluator {
             let began = if ending.look == 0 { look - 1 } else { ending.look };
             let serves = || account.all.baseline_serves(began);
             watch.questions.tell(service, place.version, &ending, serves);
+            watch.hear(place.version, ending.what);
         });
     }
 

@@ -17,7 +17,7 @@ use super::{
     traffic::Traffic,
 };
 use crate::{
-    analysis::Arms,
+    analysis::{Arms, What},
     config::{schema::Mode, units::Weight},
     snapshot::{Compared, Service},
 };
@@ -30,6 +30,9 @@ const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
 /// hundred requests: mostly what it has to fetch into its caches again.
 const LOOK: Duration = Duration::from_millis(10);
 const SUSPECT_LOOK: Duration = Duration::from_millis(3);
+/// How long the comparisons wait for what was heard, if none of it speaks against a canary: their blocks are
+/// the same whenever they are judged, and no other evidence grows. Half of what a look costs is saved.
+const JUDGED_AT_LAST: Duration = Duration::from_millis(50);
 
 /// How long an amount of a player counts no more once it did.
 const PAID_AGAIN: Duration = Duration::from_secs(10);
@@ -57,8 +60,12 @@ pub(super) struct Watch {
     pub(super) cases: HashMap<u16, Case>,
     /// Versions that serve without a baseline beside them.
     pub(super) solos: Vec<Solo>,
-    /// When it was looked last.
-    looked: Duration,
+    /// Whether anything was heard that may speak against a canary since the comparisons were judged.
+    has_news: bool,
+    /// When they were judged last.
+    judged: Duration,
+    /// When it was learnt last what is usual.
+    learnt: Duration,
 }
 
 impl Watch {
@@ -87,7 +94,9 @@ impl Watch {
             memory: Memory::default(),
             cases: HashMap::new(),
             solos: Vec::new(),
-            looked: now,
+            has_news: false,
+            judged: now,
+            learnt: now,
         }
     }
 
@@ -115,6 +124,7 @@ impl Watch {
         }
         if self.epoch != service.epoch {
             self.epoch = service.epoch;
+            self.take_in(service, now);
             // What began since the last look began partly under the split before.
             let look = self.compared.outcomes.look().wrapping_add(1);
             let strata = self.compared.strata.iter().zip(&mut self.accounts);
@@ -201,11 +211,45 @@ impl Watch {
         lines.for_each(|line| line.skip_to(now));
     }
 
+    /// Notes that a request to version number `version` ended as `what`.
+    pub(super) fn hear(&mut self, version: u16, what: What) {
+        self.has_news |= match what {
+            What::Served | What::Refused | What::Whole | What::Void => false,
+            What::AskedServed | What::AskedFailed => true,
+            What::Failed | What::TimedOut | What::Broke | What::Left | What::LeftLater => {
+                version != self.baseline || !self.solos.is_empty()
+            }
+        };
+    }
+
+    /// Whether the comparisons are to be judged `now`.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.has_news
+            || self.followed.is_some()
+            || now.saturating_sub(self.judged) >= JUDGED_AT_LAST
+            || self.lines().any(Line::is_suspect)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.cases.values().filter(|case| !case.told).flat_map(|case| &case.lines)
+    }
+
+    /// Has the comparisons of canaries take in what began and ended.
+    fn take_in(&mut self, service: &Service, now: Duration) {
+        for (version, case) in &mut self.cases {
+            let version = service.versions.get(usize::from(*version));
+            let endpoints = version.map_or(0, |version| version.endpoints.len());
+            let strata = self.compared.strata.iter().zip(&self.speeds).zip(&self.accounts);
+            for (line, ((stratum, speeds), account)) in case.lines.iter_mut().zip(strata) {
+                line.poll(stratum, account, speeds.patience(), endpoints, now);
+            }
+        }
+    }
+
     pub(super) fn next_look(&self) -> Duration {
         // What fails meanwhile is what waiting costs.
-        let mut lines = self.cases.values().filter(|case| !case.told).flat_map(|case| &case.lines);
         match self.cases.values().any(|case| !case.told) {
-            true if lines.any(Line::is_suspect) => SUSPECT_LOOK,
+            true if self.lines().any(Line::is_suspect) => SUSPECT_LOOK,
             true => LOOK,
             false if self.followed.is_some() => SHORTEST_IDLE_LOOK,
             // Soon enough that the workers' rings do not run over.
@@ -215,6 +259,7 @@ impl Watch {
     }
 
     pub(super) fn poll(&mut self, service: &Service, now: Duration, found: &mut Vec<Found>) {
+        (self.has_news, self.judged) = (false, now);
         let baseline = &service.versions[usize::from(self.baseline)];
         let groups = &self.accounts[0].all.arms[usize::from(self.baseline)].groups;
         if self.spread.poll(&baseline.endpoints, groups, now) {
@@ -244,12 +289,8 @@ impl Watch {
                 case.lines.iter_mut().take(1).for_each(|line| line.asked(players, share, now));
             }
         }
-        for (version, case) in &mut self.cases {
-            let endpoints = service.versions[usize::from(*version)].endpoints.len();
-            let strata = strata.iter().zip(&self.speeds).zip(&self.accounts);
-            for (line, ((stratum, speeds), account)) in case.lines.iter_mut().zip(strata) {
-                line.poll(stratum, account, speeds.patience(), endpoints, now);
-            }
+        self.take_in(service, now);
+        for case in self.cases.values_mut() {
             found.extend(case.judge(service, &self.compared, now));
             found.extend(case.advise(service, &self.compared));
         }
@@ -268,13 +309,13 @@ impl Watch {
         // An amount counts once in so long, whoever plays how often.
         if now.saturating_sub(self.paid) >= PAID_AGAIN {
             self.paid = now;
-            strata.iter().for_each(|stratum| stratum.state.paid.clear());
+            self.compared.strata.iter().for_each(|stratum| stratum.state.paid.clear());
         }
         for solo in &mut self.solos {
             found.extend(solo.poll(service, &self.compared, &self.accounts, now));
         }
-        if now.saturating_sub(self.looked) >= IDLE_LOOK {
-            self.looked = now;
+        if now.saturating_sub(self.learnt) >= IDLE_LOOK {
+            self.learnt = now;
             let references = self.speeds.iter().map(|speeds| Some(speeds.head.reference()));
             self.memory.learn(
                 service,
