@@ -20,7 +20,8 @@ use super::{
     replace::{Origin, Replacing},
 };
 use crate::{
-    app::{App, Ended},
+    app::{App, Ended, StartError},
+    config::blame,
     takeover::{self, Door, Found, Handed, Predecessor},
     telemetry::log,
 };
@@ -91,8 +92,14 @@ impl Process {
                 .map_err(|error| unavailable(&format!("cannot listen at {path}: {error}")))
         });
         let door = door.transpose()?;
-        let app = App::prepare(loaded, file.path().map(Path::to_owned), log, &mut found)
-            .map_err(|error| unavailable(&error))?;
+        let named = loaded.files.clone();
+        let app = App::prepare(loaded, file.path().map(Path::to_owned), log, &mut found);
+        let app = app.map_err(|error| match &error {
+            StartError::Tls(tls) => {
+                Failure::new(Exit::File, blame(&named, file.name(), [tls.place()]))
+            }
+            _ => unavailable(&error),
+        })?;
         if let Some((pid, state)) = carried {
             let mut controller = app.observatory().controller();
             controller.replacement_mut().from_pid = Some(pid);
@@ -220,8 +227,11 @@ fn addresses(app: &App) -> String {
 
 fn summary(app: &App) -> String {
     let controller = app.observatory().controller();
-    let bad = controller.reloads().error.is_some() || !controller.stand_ins().is_empty();
-    let last = if bad { "; the last reload was refused, see the log" } else { "" };
+    let last = match (&controller.reloads().error, controller.stand_ins().is_empty()) {
+        (Some(_), _) => "; the last reload was refused, see the log",
+        (None, false) => "; weights of the file are not in force, see the log",
+        (None, true) => "",
+    };
     format!("serving on {}{last}", addresses(app))
 }
 

@@ -62,7 +62,8 @@ routes: [ {{ service: game-api }} ]
 
 fn start(tokens: Vec<AdminToken>) -> App {
     let config = parse(&text(origin())).unwrap();
-    App::start(Loaded { config, hash: "00".to_owned(), tokens }, None, None).unwrap()
+    App::start(Loaded { config, hash: "00".to_owned(), tokens, files: Vec::new() }, None, None)
+        .unwrap()
 }
 
 struct Answer {
@@ -295,7 +296,10 @@ fn the_status_shows_a_bad_file_until_it_is_mended() {
     assert_eq!(status["config_hash"].as_str().unwrap().len(), 16);
     assert_eq!((&status["workers"], &status["draining"]), (&json!(1), &json!(false)));
     assert_eq!(status["listeners"][0]["address"], app.listeners[0].to_string());
-    assert_eq!(status["reload"], json!({"applied": 0, "rejected": 0, "error": null}));
+    assert_eq!(
+        status["reload"],
+        json!({"applied": 0, "rejected": 0, "error": null, "waiting": []})
+    );
     assert_eq!(status["overrides"], json!({}));
 
     write(folder.path(), &good.replace("v42: 5", "v43: 5"));
@@ -321,7 +325,12 @@ fn an_address_in_use_is_named() {
     let address = taken.local_addr().unwrap();
     let text = text(origin())
         .replace("admin: { address: 127.0.0.1:0", &format!("admin: {{ address: \"{address}\""));
-    let loaded = Loaded { config: parse(&text).unwrap(), hash: String::new(), tokens: Vec::new() };
+    let loaded = Loaded {
+        config: parse(&text).unwrap(),
+        hash: String::new(),
+        tokens: Vec::new(),
+        files: Vec::new(),
+    };
     let error = App::start(loaded, None, None).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
 }

@@ -119,7 +119,9 @@ fn a_file_with_an_ejected_version_alone_serves_the_baseline_and_is_an_error() {
         (&service["available"], &service["versions"][0]["share"]),
         (&json!(true), &json!(1.0))
     );
-    let error = &get(&proxy, "/v1/status")["reload"]["error"]["message"];
+    let reload = &get(&proxy, "/v1/status")["reload"]["error"];
+    assert_eq!(reload["in_force"], true, "{reload}");
+    let error = &reload["message"];
     assert!(error.as_str().is_some_and(|e| e.contains("so v1 serves: `v2` is ejected")), "{error}");
     let (_, metrics) = page(&proxy, "/metrics");
     assert!(

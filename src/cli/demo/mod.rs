@@ -152,8 +152,11 @@ async fn play(
     let game = Game::start().context("the game cannot start")?;
     let text = configuration(game.addresses);
     let config = config::parse(&text).context("the demo's own configuration is wrong")?;
-    let app =
-        App::start(Loaded { config, hash: "demo".to_owned(), tokens: Vec::new() }, None, None)?;
+    let app = App::start(
+        Loaded { config, hash: "demo".to_owned(), tokens: Vec::new(), files: Vec::new() },
+        None,
+        None,
+    )?;
     let proxy = *app.listeners.first().context("the proxy listens nowhere")?;
     introduce(out, &text, proxy, arguments)?;
 
