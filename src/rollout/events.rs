@@ -165,6 +165,11 @@ impl Events {
         self.newest.send_replace(id);
     }
 
+    /// Has those who wait for news look again.
+    pub fn stir(&self) {
+        self.newest.send_modify(|_| ());
+    }
+
     /// Those that are kept and newer than number `id`, the oldest first.
     pub fn since(&self, id: u64) -> impl Iterator<Item = &Arc<Event>> {
         self.kept.iter().skip(self.kept.partition_point(|event| event.id <= id))

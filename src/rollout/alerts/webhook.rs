@@ -65,11 +65,12 @@ impl Observatory {
                 let now = SystemTime::now();
                 let firing = controller.events().alerts();
                 let posted = firing.posted(now, alerts.repeat, &alerts.labels);
-                (!posted.is_empty()).then(|| serde_json::to_string(&posted).unwrap_or_default())
+                let is_ours = !controller.is_handed_over() && !posted.is_empty();
+                is_ours.then(|| serde_json::to_string(&posted).unwrap_or_default())
             };
             news.borrow_and_update();
             let Some(body) = body else {
-                // Nothing is wrong: there is nothing to repeat.
+                // Nothing is wrong, so there is nothing to repeat; or another process tells it.
                 match news.changed().await {
                     Ok(()) => continue,
                     Err(_) => return,
