@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use tidegate::{
     app::App,
-    config::{AdminToken, Loaded, parse, read},
+    config::{AdminToken, Loaded, parse, read, schema::Role},
 };
 
 /// Requests of the admin API served at once; one more is told to come again.
@@ -58,6 +58,10 @@ services:
 routes: [ {{ service: game-api }} ]
 "
     )
+}
+
+fn token(name: &str, secret: &str) -> AdminToken {
+    AdminToken { name: name.to_owned(), secret: secret.to_owned(), role: Role::default() }
 }
 
 fn start(tokens: Vec<AdminToken>) -> App {
@@ -264,7 +268,7 @@ fn head_answers_where_get_does() {
 #[test]
 fn with_tokens_everything_but_the_probes_needs_one() {
     let secret = "0123456789abcdef";
-    let app = start(vec![AdminToken { name: "ci".to_owned(), secret: secret.to_owned() }]);
+    let app = start(vec![token("ci", secret)]);
     let admin = app.admin.unwrap();
     for path in ["/v1/status", "/v1/services/game-api", "/metrics", "/v1/none"] {
         let answer = get(admin, path);
@@ -365,7 +369,7 @@ const STRANGERS: usize = 300;
 #[test]
 fn strangers_lock_out_neither_probes_nor_operators() {
     let secret = "0123456789abcdef";
-    let app = start(vec![AdminToken { name: "ops".to_owned(), secret: secret.to_owned() }]);
+    let app = start(vec![token("ops", secret)]);
     let admin = app.admin.unwrap();
     let token = format!("Authorization: Bearer {secret}\r\n");
     let begin = |text: &str| {

@@ -61,12 +61,12 @@ pub struct DemoArguments {
 }
 
 /// Runs the demonstration. Exits 0 if v42 was ejected once it failed, every other request was answered
-/// and nobody moved but as the split says, 1 if not, 64 if the arguments do not go together, 69 if it
+/// and nobody moved but as the split says, 1 if not, 2 if the arguments do not go together, 69 if it
 /// cannot start.
 pub fn run(arguments: &DemoArguments) -> ExitCode {
     if let Err(problem) = check(arguments) {
         eprintln!("{problem}");
-        return ExitCode::from(64);
+        return ExitCode::from(2);
     }
     let played = runtime().and_then(|runtime| {
         let _guard = runtime.enter();
