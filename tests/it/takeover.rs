@@ -105,8 +105,9 @@ fn echo(client: &mut Client) -> bool {
             return false;
         }
     }
-    assert_eq!(got, FRAME);
-    true
+    assert!(got.starts_with(FRAME), "{got:?}");
+    // The end may come right behind.
+    got.len() == FRAME.len()
 }
 
 /// A client of HTTP/2 that opens another connection when it is told that one ends.
