@@ -345,10 +345,6 @@ impl Control {
                 let tell = move |resolved| controller.controller().set_resolved(resolved);
                 tokio::spawn(resolving.run(in_force, tell));
                 if let Some((socket, is_open)) = admin {
-                    tracing::warn!(
-                        "no `state`: weights set through the admin endpoint live as long as this \
-                         process"
-                    );
                     tokio::spawn(admin::serve(socket, observatory, is_open));
                 }
                 let _ = stopped.await;

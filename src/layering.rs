@@ -8,11 +8,11 @@ use std::{fs, path::Path};
 /// Rooms of one rank do not use each other, unless `FRIENDS` says so.
 const RANKS: &[&[&str]] = &[
     &["config", "telemetry"],
-    &["routing", "policy", "analysis"],
+    &["routing", "analysis"],
     &["tls", "upstream"],
-    &["shadow", "registry", "snapshot"],
+    &["registry", "snapshot"],
     &["proxy"],
-    &["rollout", "store", "fleet"],
+    &["rollout"],
     &["admin", "takeover"],
     &["app"],
     &["cli"],
@@ -26,11 +26,6 @@ const FRIENDS: &[(&str, &str)] = &[
     ("upstream", "tls"),
     // A snapshot holds live state that the registry knows.
     ("snapshot", "registry"),
-    ("shadow", "registry"),
-    // Changes are kept before they are published, and shared with the fleet.
-    ("rollout", "store"),
-    ("rollout", "fleet"),
-    ("fleet", "store"),
 ];
 
 #[test]

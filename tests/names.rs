@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
 use tidegate::{app::App, config};
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
@@ -144,6 +145,33 @@ fn start(file: &Path) -> (App, Duration) {
     (app, began.elapsed())
 }
 
+/// A name server, two origins, and a configuration that names an endpoint.
+struct Stage {
+    dns: NameServer,
+    port: u16,
+    file: PathBuf,
+    _folder: TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (dns, port) = (NameServer::start(), origins());
+        Self { dns, port, file: folder.path().join("tidegate.yaml"), _folder: folder }
+    }
+
+    /// Has the configuration name `host`.
+    fn name(&self, host: &str) {
+        write_config(&self.file, self.dns.address, &format!("{host}:{}", self.port));
+    }
+
+    /// Starts with the configuration, which names `host`; also returns how long that took.
+    fn start(&self, host: &str) -> (App, Duration) {
+        self.name(host);
+        start(&self.file)
+    }
+}
+
 /// Status and body of an answer.
 fn get(app: &App) -> (String, String) {
     let mut stream = TcpStream::connect(app.listeners[0]).unwrap();
@@ -170,12 +198,10 @@ fn wait_for(app: &App, expected: &(String, String)) -> Duration {
 
 #[test]
 fn addresses_follow_their_name_and_stay_while_the_name_server_is_silent() {
-    let (dns, port) = (NameServer::start(), origins());
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tidegate.yaml");
+    let stage = Stage::new();
+    let dns = &stage.dns;
     dns.set("game.test", &[ONE]);
-    write_config(&file, dns.address, &format!("game.test:{port}"));
-    let (app, _) = start(&file);
+    let (app, _) = stage.start("game.test");
     assert_eq!(get(&app), served_by(ONE), "the first request is served");
 
     dns.set("game.test", &[TWO]);
@@ -197,7 +223,7 @@ fn addresses_follow_their_name_and_stay_while_the_name_server_is_silent() {
 
     // A reload to a new name is not seen by anybody but the name's own server.
     dns.set("other.test", &[TWO]);
-    write_config(&file, dns.address, &format!("other.test:{port}"));
+    stage.name("other.test");
     let began = Instant::now();
     while get(&app) != served_by(TWO) {
         assert!(began.elapsed() < PATIENCE);
@@ -209,15 +235,13 @@ fn addresses_follow_their_name_and_stay_while_the_name_server_is_silent() {
 /// A server that never answers for AAAA left a version without endpoints for seconds.
 #[test]
 fn an_address_is_used_at_once_though_the_other_family_is_not_answered() {
-    let (dns, port) = (NameServer::start(), origins());
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tidegate.yaml");
+    let stage = Stage::new();
+    let dns = &stage.dns;
     dns.set("game.test", &[ONE]);
     dns.mute.store(28, SeqCst);
     // The dot of the root, as people write it in a cluster, is no part of the name that is asked for.
     for host in ["game.test", "game.test."] {
-        write_config(&file, dns.address, &format!("{host}:{port}"));
-        let (app, _) = start(&file);
+        let (app, _) = stage.start(host);
         assert_eq!(get(&app), served_by(ONE), "the first request is served");
         dns.set("game.test", &[TWO]);
         wait_for(&app, &served_by(TWO));
@@ -228,27 +252,23 @@ fn an_address_is_used_at_once_though_the_other_family_is_not_answered() {
 
 #[test]
 fn a_silent_name_server_holds_up_a_start_for_a_second_and_addresses_not_at_all() {
-    let (dns, port) = (NameServer::start(), origins());
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tidegate.yaml");
-    write_config(&file, dns.address, &format!("game.test:{port}"));
-    let (app, took) = start(&file);
+    let stage = Stage::new();
+    let (app, took) = stage.start("game.test");
     println!("a silent name server: {took:?}");
     assert!(took >= Duration::from_secs(1), "{took:?}");
     let (status, body) = get(&app);
     assert!(status == "503" && body.contains("no_endpoint"), "{status} {body}");
-    dns.set("game.test", &[ONE]);
+    stage.dns.set("game.test", &[ONE]);
     wait_for(&app, &served_by(ONE));
     app.shutdown();
 
-    let dns = NameServer::start();
+    let stage = Stage::new();
     for host in ["127.0.0.1", "localhost"] {
-        write_config(&file, dns.address, &format!("{host}:{port}"));
-        let (app, took) = start(&file);
+        let (app, took) = stage.start(host);
         println!("{host}: {took:?}");
         assert!(took < Duration::from_millis(900), "{host}: {took:?}");
         assert_eq!(get(&app), served_by(ONE));
         app.shutdown();
     }
-    assert_eq!(dns.questions.load(SeqCst), 0, "no server is asked for localhost");
+    assert_eq!(stage.dns.questions.load(SeqCst), 0, "no server is asked for localhost");
 }

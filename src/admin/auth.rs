@@ -17,7 +17,7 @@ use axum::http::{
 use subtle::{Choice, ConstantTimeEq};
 
 use super::Problem;
-use crate::config::AdminToken;
+use crate::config::{AdminToken, schema::Role};
 
 /// Who calls, in the log, where no token tells.
 const ANONYMOUS: &str = "anonymous";
@@ -38,10 +38,15 @@ pub struct Caller<'a> {
 /// The name of the one who calls, or why the call is refused.
 pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<String, Problem> {
     if !tokens.is_empty() {
-        return holder(caller.headers, tokens).map(str::to_owned).ok_or_else(|| {
+        let token = holder(caller.headers, tokens).ok_or_else(|| {
             let detail = "send a token of admin.tokens: `Authorization: Bearer TOKEN`";
             Problem::new(StatusCode::UNAUTHORIZED, detail)
-        });
+        })?;
+        if token.role == Role::Read && !caller.method.is_safe() {
+            let detail = format!("the token `{}` may only read: its role is `read`", token.name);
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        return Ok(token.name.clone());
     }
     // A reload may take the tokens away while the socket stays bound beyond loopback.
     if !caller.peer.ip().to_canonical().is_loopback() {
@@ -60,9 +65,9 @@ pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<String, Probl
     Ok(ANONYMOUS.to_owned())
 }
 
-/// The name of the token that `headers` carry. Every token is compared, in a time that tells at most
+/// The token that `headers` carry. Every token is compared, in a time that tells at most
 /// the length of the secrets.
-fn holder<'a>(headers: &HeaderMap, tokens: &'a [AdminToken]) -> Option<&'a str> {
+fn holder<'a>(headers: &HeaderMap, tokens: &'a [AdminToken]) -> Option<&'a AdminToken> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else { return None };
     let (scheme, sent) = field.to_str().ok()?.split_once(' ')?;
@@ -73,7 +78,7 @@ fn holder<'a>(headers: &HeaderMap, tokens: &'a [AdminToken]) -> Option<&'a str> 
     let matches = |token: &AdminToken| -> Choice { token.secret.as_bytes().ct_eq(sent) };
     let all: Vec<Choice> = tokens.iter().map(matches).collect();
     let found = all.into_iter().position(bool::from)?;
-    Some(&tokens[found].name)
+    Some(&tokens[found])
 }
 
 fn names_this_host(caller: &Caller<'_>) -> bool {
@@ -123,8 +128,10 @@ mod tests {
         let token = |name: &str, secret: &str| AdminToken {
             name: name.to_owned(),
             secret: secret.to_owned(),
+            role: if name == "eyes" { Role::Read } else { Role::Operate },
         };
-        vec![token("ci", "0123456789abcdef"), token("ops", "fedcba9876543210")]
+        let (ci, ops) = (token("ci", "0123456789abcdef"), token("ops", "fedcba9876543210"));
+        vec![ci, ops, token("eyes", "eyes-eyes-eyes-eyes")]
     }
 
     #[test]
@@ -138,6 +145,20 @@ mod tests {
         assert_eq!(call(Method::GET, &[], &tokens()), Err(401));
         let token = ("authorization", "Bearer fedcba9876543210");
         assert_eq!(call(Method::GET, &[token, token], &tokens()), Err(401));
+    }
+
+    #[test]
+    fn a_token_that_may_only_read_changes_nothing() {
+        let eyes = [("authorization", "Bearer eyes-eyes-eyes-eyes")];
+        for (method, expected) in [
+            (Method::GET, Ok("eyes".to_owned())),
+            (Method::HEAD, Ok("eyes".to_owned())),
+            (Method::PUT, Err(403)),
+            (Method::POST, Err(403)),
+            (Method::DELETE, Err(403)),
+        ] {
+            assert_eq!(call(method.clone(), &eyes, &tokens()), expected, "{method}");
+        }
     }
 
     #[test]

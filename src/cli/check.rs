@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::{Exit, Failure, file::FileArguments, say};
 use crate::{
-    config::{LoadError, Loaded, Problem, warnings},
+    config::{LoadError, Loaded, Problem, blame, warnings},
     registry::Registry,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
-    tls::{Clients, TlsError, TlsListener},
+    tls::{Clients, TlsError, TlsListener, readable},
 };
 
 /// Arguments of `tidegate check`.
@@ -49,9 +49,10 @@ fn check(file: &FileArguments) -> Checked {
     let (loaded, text) = file.read()?;
     // What is no longer there, or no longer good, has no warnings.
     let text = text.or_else(|| std::fs::read_to_string(file.path()?).ok()).unwrap_or_default();
-    match compile(&loaded) {
-        Ok(()) => Ok((loaded, warnings(&text))),
-        Err(error) => Err(LoadError::Named { why: error.to_string() }),
+    let faults = compile(&loaded);
+    match faults.is_empty() {
+        true => Ok((loaded, warnings(&text))),
+        false => Err(blame(&loaded.files, file.name(), faults.iter().map(TlsError::place))),
     }
 }
 
@@ -61,14 +62,25 @@ fn warning(doubt: &Problem) -> String {
     format!("{}:{}: warning: {path}: {message}", at.line, at.column)
 }
 
-/// Builds what `run` would serve by, certificates included.
-fn compile(loaded: &Loaded) -> Result<(), TlsError> {
-    for listen in &loaded.config.listen {
-        if let Some(tls) = &listen.tls {
-            TlsListener::open(&listen.address.to_string(), tls, &[])?;
-        }
+/// Builds what `run` would serve by, certificates included; returns what is wrong with these.
+fn compile(loaded: &Loaded) -> Vec<TlsError> {
+    let files = loaded.files.iter().map(|named| &*named.file);
+    let unreadable: Vec<_> = files.filter_map(|file| readable(file).err()).collect();
+    if !unreadable.is_empty() {
+        return unreadable;
     }
-    let tls = open_clients(&loaded.config, &mut Clients::default())?;
+    let listeners = loaded.config.listen.iter().filter_map(|listen| {
+        let tls = listen.tls.as_ref()?;
+        TlsListener::open(&listen.address.to_string(), tls, &[]).err()
+    });
+    let mut faults: Vec<_> = listeners.collect();
+    let tls = match open_clients(&loaded.config, &mut Clients::default()) {
+        Ok(tls) => tls,
+        Err(error) => {
+            faults.push(error);
+            return faults;
+        }
+    };
     let sources = Sources {
         config: &loaded.config,
         overrides: &Overrides::new(),
@@ -78,7 +90,7 @@ fn compile(loaded: &Loaded) -> Result<(), TlsError> {
         access_log: None,
     };
     let _ = Snapshot::compile(1, sources, None, &mut Registry::new(1));
-    Ok(())
+    faults
 }
 
 fn as_json(file: &FileArguments, checked: &Checked) -> serde_json::Value {

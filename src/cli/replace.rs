@@ -1,7 +1,7 @@
 //! Lets another process take over while this one serves: at SIGUSR2 one that is started here, else one
 //! that asks at the takeover socket.
 
-use std::{io, sync::mpsc as std_mpsc, thread, time::Duration};
+use std::{collections::BTreeMap, io, sync::mpsc as std_mpsc, thread, time::Duration};
 
 use tokio::{net::UnixListener, select, sync::mpsc};
 
@@ -14,23 +14,22 @@ use crate::{
 /// Pause after an accept that failed for want of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Replacements of this process, of which one at a time is under way.
+/// Processes that may prepare at the same time to take over. Each is heard by a thread.
+const MOST: usize = 16;
+
+/// Replacements of this process. Several may be under way, since one that connects and is silent must not
+/// keep others out; the first that is ready is let go for.
 pub(super) struct Replacing {
     program: Program,
     door: Option<UnixListener>,
     events: mpsc::UnboundedReceiver<Event>,
     report: mpsc::UnboundedSender<Event>,
-    stage: Stage,
-}
-
-#[derive(PartialEq, Eq)]
-enum Stage {
-    /// Nobody is to take over.
-    None,
-    /// Another process starts.
-    Begun,
-    /// Another process is ready, and this one accepts no more.
-    LetGo,
+    /// Those under way: their numbers, and whether they were started here.
+    begun: BTreeMap<u64, bool>,
+    /// The one for which this process accepts no more.
+    let_go: Option<u64>,
+    /// The number of the next one.
+    next: u64,
 }
 
 /// Where the other process comes from.
@@ -44,8 +43,8 @@ pub(super) enum Origin {
 
 /// What the thread that speaks with the other process has to say.
 enum Event {
-    LetGo(std_mpsc::Sender<Carried>),
-    Ended(Result<Handed, Error>),
+    LetGo(u64, std_mpsc::Sender<Carried>),
+    Ended(u64, Result<Handed, Error>),
 }
 
 impl Replacing {
@@ -54,7 +53,8 @@ impl Replacing {
         let door = door.map(|door| UnixListener::from_std(door.socket()?)).transpose()?;
         let (report, events) = mpsc::unbounded_channel();
         let program = Program::of_this_process();
-        Ok(Self { program, door, events, report, stage: Stage::None })
+        let (begun, let_go) = (BTreeMap::new(), None);
+        Ok(Self { program, door, events, report, begun, let_go, next: 0 })
     }
 
     /// Begins replacements as they are asked for at the door, and does what they ask for, until one has
@@ -83,11 +83,13 @@ impl Replacing {
 
     /// Begins a replacement of `app`.
     pub(super) fn begin(&mut self, app: &App, origin: Origin) {
-        if self.stage != Stage::None {
+        let is_start = matches!(origin, Origin::Start);
+        let starts = is_start && self.begun.values().any(|is_start| *is_start);
+        if self.let_go.is_some() || starts || self.begun.len() == MOST {
             tracing::warn!("another process is taking over already");
             return;
         }
-        if matches!(origin, Origin::Start) && std::process::id() == 1 {
+        if is_start && std::process::id() == 1 {
             let problem = "this is the first process of a container, which ends with it; replace \
                            the container";
             return note(app, problem.to_owned());
@@ -96,7 +98,7 @@ impl Replacing {
             Ok(offer) => offer,
             Err(error) => return note(app, format!("the sockets cannot be shared: {error}")),
         };
-        let (program, report) = (self.program.clone(), self.report.clone());
+        let (program, report, number) = (self.program.clone(), self.report.clone(), self.next);
         let replace = move || {
             let successor = match origin {
                 Origin::Start => Successor::start(&program),
@@ -104,15 +106,18 @@ impl Replacing {
             };
             let let_go = || {
                 let (reply, carried) = std_mpsc::channel();
-                report.send(Event::LetGo(reply)).ok()?;
+                report.send(Event::LetGo(number, reply)).ok()?;
                 carried.recv().ok()
             };
             let ended = successor.and_then(|successor| successor.take(offer, let_go));
             // Nobody waits any more if the process is ending.
-            let _ = report.send(Event::Ended(ended));
+            let _ = report.send(Event::Ended(number, ended));
         };
         match thread::Builder::new().name("takeover".to_owned()).spawn(replace) {
-            Ok(_) => self.stage = Stage::Begun,
+            Ok(_) => {
+                self.begun.insert(number, is_start);
+                self.next += 1;
+            }
             Err(error) => note(app, format!("no thread for it: {error}")),
         }
     }
@@ -120,15 +125,18 @@ impl Replacing {
     /// Does what a replacement asks for; answers the process that has taken over.
     fn settle(&mut self, app: &App, event: Event) -> Option<Handed> {
         match event {
-            Event::LetGo(reply) => {
-                self.stage = Stage::LetGo;
+            // Without a reply the other one is refused.
+            Event::LetGo(..) if self.let_go.is_some() => None,
+            Event::LetGo(number, reply) => {
+                self.let_go = Some(number);
                 // The other thread waits for it.
                 let _ = reply.send(app.hand_over());
                 None
             }
-            Event::Ended(Ok(handed)) => Some(handed),
-            Event::Ended(Err(error)) => {
-                if std::mem::replace(&mut self.stage, Stage::None) == Stage::LetGo {
+            Event::Ended(_, Ok(handed)) => Some(handed),
+            Event::Ended(number, Err(error)) => {
+                self.begun.remove(&number);
+                if self.let_go.take_if(|let_go| *let_go == number).is_some() {
                     app.take_back();
                 }
                 note(app, error.to_string());

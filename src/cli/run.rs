@@ -20,7 +20,8 @@ use super::{
     replace::{Origin, Replacing},
 };
 use crate::{
-    app::{App, Ended},
+    app::{App, Ended, StartError},
+    config::blame,
     takeover::{self, Door, Found, Handed, Predecessor},
     telemetry::log,
 };
@@ -34,7 +35,7 @@ pub(super) fn run(file: &FileArguments, takeover: Option<&Path>) -> Result<ExitC
     })?;
     let unavailable = |error| Failure::new(Exit::Unavailable, error);
     let mut predecessor = Predecessor::find(takeover).map_err(unavailable)?;
-    let mut process = match Process::start(file, found, predecessor.as_mut()) {
+    let mut process = match Process::start(file, found, &mut predecessor) {
         Ok(process) => process,
         Err(failure) => {
             if let Some(predecessor) = predecessor {
@@ -62,11 +63,11 @@ struct Process {
 
 impl Process {
     /// All that can fail, without accepting anybody: sockets come from `predecessor`, else from `found`,
-    /// else they are bound.
+    /// else they are bound. A predecessor that is silent is forgotten.
     fn start(
         file: &FileArguments,
         mut found: Found,
-        predecessor: Option<&mut Predecessor>,
+        predecessor: &mut Option<Predecessor>,
     ) -> Result<Self, Failure> {
         let (loaded, _) = file.read().map_err(|error| Failure::new(Exit::File, error))?;
         // It fails only if the process logs already.
@@ -80,10 +81,21 @@ impl Process {
         let begun = Instant::now();
         let unavailable = |error: &dyn fmt::Display| Failure::new(Exit::Unavailable, error);
         let mut carried = None;
-        if let Some(predecessor) = predecessor {
-            let (sockets, state) = predecessor.offer().map_err(|error| unavailable(&error))?;
-            found = sockets;
-            carried = Some((predecessor.pid(), state));
+        if let Some(asked) = predecessor {
+            let pid = asked.pid();
+            match asked.offer().map_err(|error| unavailable(&error))? {
+                Some((sockets, state)) => {
+                    found = sockets;
+                    carried = Some((pid, state));
+                }
+                None => {
+                    tracing::warn!(
+                        pid,
+                        "the process at the takeover socket is silent; starting alone"
+                    );
+                    *predecessor = None;
+                }
+            }
         }
         let door = loaded.config.takeover.as_ref().map(|takeover| {
             let path = takeover.socket.display();
@@ -91,12 +103,20 @@ impl Process {
                 .map_err(|error| unavailable(&format!("cannot listen at {path}: {error}")))
         });
         let door = door.transpose()?;
-        let app = App::prepare(loaded, file.path().map(Path::to_owned), log, &mut found)
-            .map_err(|error| unavailable(&error))?;
+        let named = loaded.files.clone();
+        let app = App::prepare(loaded, file.path().map(Path::to_owned), log, &mut found);
+        let app = app.map_err(|error| match &error {
+            StartError::Tls(tls) => {
+                Failure::new(Exit::File, blame(&named, file.name(), [tls.place()]))
+            }
+            _ => unavailable(&error),
+        })?;
         if let Some((pid, state)) = carried {
             let mut controller = app.observatory().controller();
             controller.replacement_mut().from_pid = Some(pid);
             controller.inherit(state);
+            // The other one judges and alerts until it lets go.
+            controller.hand_over();
         }
         found.unclaimed().for_each(|address| {
             tracing::warn!(%address, "no listener wants this socket that was passed on; closed");
@@ -109,6 +129,7 @@ impl Process {
         let carried = predecessor.ready()?;
         self.app.observatory().controller().inherit(carried);
         predecessor.serving()?;
+        self.app.observatory().controller().take_back();
         self.open();
         predecessor.await_release();
         Ok(())
@@ -220,8 +241,11 @@ fn addresses(app: &App) -> String {
 
 fn summary(app: &App) -> String {
     let controller = app.observatory().controller();
-    let bad = controller.reloads().error.is_some() || !controller.stand_ins().is_empty();
-    let last = if bad { "; the last reload was refused, see the log" } else { "" };
+    let last = match (&controller.reloads().error, controller.stand_ins().is_empty()) {
+        (Some(_), _) => "; the last reload was refused, see the log",
+        (None, false) => "; weights of the file are not in force, see the log",
+        (None, true) => "",
+    };
     format!("serving on {}{last}", addresses(app))
 }
 

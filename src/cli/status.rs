@@ -68,9 +68,22 @@ fn heading(admin: &str, status: &Value) -> String {
     for service in set {
         let _ = writeln!(lines, "{service}: weights were set while running, ahead of the file's");
     }
+    let waiting = status["reload"]["waiting"].as_array().into_iter().flatten();
+    let waiting: Vec<_> = waiting.filter_map(Value::as_str).collect();
+    if !waiting.is_empty() {
+        let _ = writeln!(
+            lines,
+            "changed in the file, waits for the next start: {}",
+            waiting.join(", ")
+        );
+    }
     let error = &status["reload"]["error"];
     if let Some(message) = error["message"].as_str() {
-        let _ = writeln!(lines, "the last reload was refused: {message}");
+        let what = match error["in_force"] == true {
+            true => "the file is in force but for weights",
+            false => "the last reload was refused",
+        };
+        let _ = writeln!(lines, "{what}: {message}");
         for problem in error["problems"].as_array().into_iter().flatten() {
             let (line, column) = (&problem["line"], &problem["column"]);
             let path = problem["path"].as_str().unwrap_or_default();
@@ -116,7 +129,7 @@ mod tests {
             "version": "0.1.0", "generation": 3, "config_file": "edge.yaml", "config_hash": "00ff",
             "uptime_seconds": 62.5, "workers": 2, "draining": false, "connections": 7,
             "overrides": { "game-api": { "v41": 1.0 } },
-            "reload": { "applied": 0, "rejected": 1, "error": {
+            "reload": { "applied": 0, "rejected": 1, "waiting": [ "listen", "workers" ], "error": {
                 "message": "edge.yaml: not taken over, 1 problem(s)",
                 "problems": [ { "line": 1, "column": 9, "path": "listen", "message": "bad" } ],
             } },
@@ -147,6 +160,7 @@ config edge.yaml (00ff)
 127.0.0.1:8443: the certificates before stay in use: new.pem: holds no certificate
 game-api v41: the certificates before stay in use: ca.pem: bad
 game-api: weights were set while running, ahead of the file's
+changed in the file, waits for the next start: listen, workers
 the last reload was refused: edge.yaml: not taken over, 1 problem(s)
   1:9: listen: bad
 a process that was to take over failed at 2026-11-22T09:17:10Z: the new process cannot start: bad

@@ -124,8 +124,14 @@ fn example(name: &str) -> String {
     format!("{name}: {value}")
 }
 
-/// The beginning of `text`, long enough to know it by.
+/// The beginning of `text`, long enough to know it by. What is behind the host of a URL may be a secret, and
+/// messages go to the log.
 fn short(text: &str) -> String {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        return format!("{scheme}://{host}/…");
+    }
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -86,6 +86,11 @@ impl Draft {
         }
     }
 
+    /// Where the value of the field `path` stands in the text, and its path there.
+    pub(super) fn locate(&self, path: &FieldPath) -> (FieldPath, Position) {
+        self.tree.locate(path, false)
+    }
+
     pub(super) fn note(&mut self, finding: Finding) {
         let Finding { path, of_name, also, message } = finding;
         let spoiled = |path| {

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     check::warnings as doubtful,
     draft::Draft,
+    named::{NamedFile, tls_files},
     problem::{FieldPath, Problem, Problems},
     schema::Config,
     token::{self, AdminToken},
@@ -25,6 +26,8 @@ pub struct Loaded {
     pub hash: String,
     /// The secrets of `admin.tokens`, in the order of the file.
     pub tokens: Vec<AdminToken>,
+    /// Where the text names files of certificates and keys.
+    pub files: Vec<NamedFile>,
 }
 
 /// Why a file gives no configuration.
@@ -87,9 +90,14 @@ pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let tokens = token::read(admin.map_or(&[], |a| &a.tokens), folder, &mut found);
     found.into_iter().for_each(|finding| draft.note(finding));
+    let files = draft.config.iter().flat_map(tls_files).map(|(path, file)| {
+        let (path, at) = draft.locate(&path);
+        NamedFile { file: folder.join(file), at, path }
+    });
+    let files = files.collect();
     let mut config = draft.finish().map_err(invalid)?;
     config.place_files(folder);
-    Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(bytes)), tokens })
+    Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(bytes)), tokens, files })
 }
 
 /// What a good file says that is allowed and doubtful, in the order of the text; nothing of a bad one.

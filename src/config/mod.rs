@@ -11,6 +11,7 @@ mod draft;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod load;
+mod named;
 mod node;
 pub mod pattern;
 pub mod problem;
@@ -23,6 +24,7 @@ mod yaml;
 
 pub use check::{Finding, check};
 pub use load::{LoadError, Loaded, parse, read, read_bytes, warnings};
+pub use named::{NamedFile, blame};
 pub use problem::{Problem, Problems};
 pub use schema::{Config, json_schema};
 pub use token::AdminToken;

@@ -151,6 +151,20 @@ pub struct Token {
     /// read at start and at each reload; surrounding white space is
     /// dropped; at least 16 bytes.
     pub file: PathBuf,
+    /// What its holder may do. Default `operate`.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// What the holder of a token may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Look: status, services, events, records and metrics. For scrapers and dashboards.
+    Read,
+    /// Also change weights, eject and reinstate.
+    #[default]
+    Operate,
 }
 
 /// A service: what routes lead to.

@@ -2,7 +2,11 @@
 
 use std::{fmt, path::Path};
 
-use super::{check::Finding, problem::FieldPath, schema::Token};
+use super::{
+    check::Finding,
+    problem::FieldPath,
+    schema::{Role, Token},
+};
 
 /// Shortest secret of a token, in bytes.
 const MIN_SECRET_BYTES: usize = 16;
@@ -14,6 +18,8 @@ pub struct AdminToken {
     pub name: String,
     /// What the holder sends: at least 16 visible ASCII characters. Not shown by `Debug`.
     pub secret: String,
+    /// What the holder may do.
+    pub role: Role,
 }
 
 impl fmt::Debug for AdminToken {
@@ -37,7 +43,9 @@ pub(super) fn read(tokens: &[Token], folder: &Path, found: &mut Vec<Finding>) ->
             }
         });
         match result {
-            Ok(secret) => read.push(AdminToken { name: token.name.clone(), secret }),
+            Ok(secret) => {
+                read.push(AdminToken { name: token.name.clone(), secret, role: token.role })
+            }
             Err(message) => found.push(Finding::new(path, message)),
         }
     }

@@ -32,6 +32,8 @@ const QUIET: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// A folder that is gone cannot be watched; it is looked for at this interval.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A file that is not there for this time is gone.
+const GONE_AFTER: Duration = Duration::from_secs(1);
 /// As many links as Linux follows in one path.
 const MAX_LINKS: usize = 40;
 
@@ -82,15 +84,15 @@ impl Drop for WatchGuard {
 
 /// Calls `changed` from a thread of its own whenever the content of `path` may have changed since it
 /// had the hash `seen` (see [`Loaded::hash`](super::Loaded)): at the latest about a second after the
-/// change, once for a burst of writes. A file that vanishes causes no call; one that comes back with
-/// other content does.
+/// change, once for a burst of writes. A file that is gone for a second counts
+/// as a change, and once more when it is back.
 pub fn watch(
     path: &Path,
     seen: &str,
     changed: impl Fn() + Send + 'static,
 ) -> Result<WatchGuard, WatchError> {
     let seen = u64::from_str_radix(seen, 16).ok();
-    watch_all(vec![File { path: path.to_owned(), content: seen }], changed)
+    watch_all(vec![File { path: path.to_owned(), content: seen, gone: None }], changed)
 }
 
 /// Calls `changed` as [`watch`] does, whenever the content of one of `paths` may have changed, and once
@@ -100,7 +102,10 @@ pub fn watch_files(
     changed: impl Fn() + Send + 'static,
 ) -> Result<WatchGuard, WatchError> {
     let paths: BTreeSet<PathBuf> = paths.into_iter().collect();
-    watch_all(paths.into_iter().map(|path| File { path, content: None }).collect(), changed)
+    watch_all(
+        paths.into_iter().map(|path| File { path, content: None, gone: None }).collect(),
+        changed,
+    )
 }
 
 fn watch_all(
@@ -158,6 +163,8 @@ struct File {
     path: PathBuf,
     /// Hash of the content last seen.
     content: Option<u64>,
+    /// Since when it is gone, while that is not told.
+    gone: Option<Instant>,
 }
 
 struct Watched {
@@ -168,6 +175,22 @@ struct Watched {
     /// Folders watched now.
     folders: BTreeSet<PathBuf>,
     stop: Arc<AtomicBool>,
+}
+
+impl File {
+    /// Whether the content is another one than before. An editor may remove a file before it writes the
+    /// new one, so a file is gone only after [`GONE_AFTER`].
+    fn look(&mut self, now: Instant) -> bool {
+        let content = hash(&self.path);
+        if content.is_none() && self.content.is_some() {
+            let gone = *self.gone.get_or_insert(now);
+            if now.duration_since(gone) < GONE_AFTER {
+                return false;
+            }
+        }
+        self.gone = None;
+        std::mem::replace(&mut self.content, content) != content
+    }
 }
 
 impl Watched {
@@ -197,11 +220,7 @@ impl Watched {
     fn tell(&mut self, changed: &impl Fn()) {
         let mut is_new = false;
         for file in &mut self.files {
-            let content = hash(&file.path);
-            if content.is_some() && content != file.content {
-                file.content = content;
-                is_new = true;
-            }
+            is_new |= file.look(Instant::now());
         }
         if is_new {
             changed();
@@ -448,6 +467,22 @@ mod tests {
         wait_for(&told, "2");
         fs::write(&file, "3").unwrap();
         wait_for(&told, "3");
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_told_once_and_again_when_it_is_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        fs::write(&path, "1").unwrap();
+        let mut file = File { path: path.clone(), content: hash(&path), gone: None };
+        let begun = Instant::now();
+        let mut look = |after: Duration| file.look(begun + after);
+        assert!(!look(Duration::ZERO));
+        fs::remove_file(&path).unwrap();
+        assert!(!look(GONE_AFTER) && !look(GONE_AFTER * 3 / 2), "an editor may be at work");
+        assert!(look(GONE_AFTER * 2) && !look(GONE_AFTER * 4));
+        fs::write(&path, "1").unwrap();
+        assert!(look(GONE_AFTER * 5) && !look(GONE_AFTER * 6));
     }
 
     #[test]

@@ -48,6 +48,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Controller {
     config: Arc<Config>,
+    /// What the process started with.
+    at_start: Arc<Config>,
     /// Tells of each configuration that came into force.
     in_force: watch::Sender<Arc<Config>>,
     hash: String,
@@ -126,6 +128,7 @@ impl Controller {
         let started = (start.shared.started, SystemTime::now());
         Self {
             in_force: watch::Sender::new(Arc::clone(&config)),
+            at_start: Arc::clone(&config),
             config,
             hash: start.loaded.hash,
             tokens: start.loaded.tokens,

@@ -18,9 +18,6 @@ use crate::analysis::Verdict;
 /// Events that are kept.
 const KEPT: usize = 1_000;
 
-/// Numbers that a second of process time has: events of a process are rarer.
-const NUMBERS_PER_SECOND: u64 = 1_000_000;
-
 /// What kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -146,10 +143,11 @@ pub struct Events {
 }
 
 impl Events {
-    /// None yet, of a process that started then.
+    /// None yet, of a process that started then. Their numbers begin at the microseconds of that moment, and
+    /// events are rarer: so those of a process that follows are larger, however soon it does.
     pub fn new(started: SystemTime) -> Self {
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let first = since.as_secs() * NUMBERS_PER_SECOND;
+        let first = u64::try_from(since.as_micros()).unwrap_or_default();
         Self { kept: VecDeque::new(), newest: watch::Sender::new(first), alerts: Alerts::default() }
     }
 
@@ -163,6 +161,11 @@ impl Events {
         }
         self.kept.push_back(Arc::new(Event { id, at, kind, generation, matter }));
         self.newest.send_replace(id);
+    }
+
+    /// Has those who wait for news look again.
+    pub fn stir(&self) {
+        self.newest.send_modify(|_| ());
     }
 
     /// Those that are kept and newer than number `id`, the oldest first.
@@ -210,7 +213,11 @@ mod tests {
         let rest: Vec<_> = events.since(first + 1_008).map(|event| event.id - first).collect();
         assert_eq!(rest, [1_009, 1_010]);
         assert_eq!(events.since(events.newest()).count(), 0);
-        assert!(Events::new(at(102)).newest() > events.newest(), "over a restart too");
+        let soon = at(100) + Duration::from_millis(2);
+        assert!(
+            Events::new(soon).newest() > events.newest(),
+            "over a restart in the same second too"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! was asked for.
 
 use std::{
+    collections::HashSet,
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -28,6 +29,9 @@ use crate::{
 /// A worker that does not hand over within this time is shown without its latest samples.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// Pairs of a route and a version up to which all have their series from the start: 24 lines each.
+const IDLE_SERIES: usize = 500;
+
 /// How often it is looked whether old snapshots can be dropped, while there are any.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -43,7 +47,7 @@ struct Latencies {
     collector: Collector,
     samples: mpsc::Receiver<Vec<Sample>>,
     /// Endpoints that the collector knows.
-    endpoints: std::collections::HashSet<u32>,
+    endpoints: HashSet<u32>,
 }
 
 impl Observatory {
@@ -195,7 +199,7 @@ impl Observatory {
             outcomes_lost: controller.outcomes_lost(),
             samples_lost: shared.cells.sum(|c| c.samples_lost.read()),
             http2_floods: shared.cells.sum(|c| c.floods.read()),
-            alert_posts: controller.webhooks().clone().into_iter().collect(),
+            alert_posts: controller.webhooks().into_iter().collect(),
             build: env!("CARGO_PKG_VERSION"),
             started: controller.started().1,
             process: metrics::Process::read(),
@@ -274,10 +278,8 @@ pub fn state(version: &Version) -> State {
 fn judged(service: &mut metrics::Service, controller: &Controller) {
     let verdicts = controller.verdicts(&service.name);
     for version in &mut service.versions {
-        version.ejections = match controller.ejected_by_verdict(&service.name, &version.name) {
-            0 => Vec::new(),
-            times => vec![("verdict", times)],
-        };
+        let times = controller.ejected_by_verdict(&service.name, &version.name);
+        version.ejections = vec![("verdict", times)];
         let own = verdicts.iter().filter(|(name, _, _)| *name == version.name);
         for (_, route, verdict) in own {
             let gate = |what: &str| match route {
@@ -355,21 +357,24 @@ fn endpoint(state: &EndpointState, collector: &mut Collector, now: Instant) -> m
         checks: [0, 1].map(|result| state.standing.checks[result].read()),
         ejections: Cause::ALL
             .map(|cause| (cause.label(), state.standing.ejections[cause as usize].read()))
-            .into_iter()
-            .filter(|(_, times)| *times > 0)
-            .collect(),
+            .to_vec(),
     }
 }
 
+/// Every series from the start, so that a rate over it is 0 before the first request or failure. Routes times
+/// versions may be very many: above [`IDLE_SERIES`] only the first route of a service has all its series,
+/// and others appear with their first request.
 fn series(snapshot: &Snapshot, collector: &Collector) -> Vec<metrics::Series> {
-    let mut all = Vec::new();
+    let are_few = snapshot.routes.iter().map(|r| r.series.len()).sum::<usize>() <= IDLE_SERIES;
+    let (mut all, mut services) = (Vec::new(), HashSet::new());
     for route in snapshot.routes.iter() {
         let service = &snapshot.services[route.service as usize];
+        let is_first = services.insert(route.service);
         for (version, state) in service.versions.iter().zip(&route.series) {
-            let by_class =
+            let by_class: [u64; 5] =
                 std::array::from_fn(|class| state.cells.sum(|c| c.classes[class].read()));
-            // A series appears with its first request: routes times versions may be very many.
-            if by_class.iter().any(|n| *n > 0) {
+            let is_shown = are_few || is_first || by_class.iter().any(|n| *n > 0);
+            if is_shown {
                 all.push(metrics::Series {
                     service: service.name.to_string(),
                     version: version.name.to_string(),

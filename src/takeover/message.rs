@@ -26,6 +26,9 @@ pub(super) const PROTOCOL: u32 = 1;
 /// Longest message: weights of more services than a file of 8 MiB can have.
 const LONGEST: u32 = 16 << 20;
 
+/// Bytes of a message that are read at once.
+const PART: usize = 16 << 10;
+
 /// What the new process says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
@@ -75,6 +78,8 @@ pub(super) enum FromOld {
 #[derive(Debug)]
 pub(super) struct Channel {
     stream: UnixStream,
+    /// What has come of the next message.
+    held: Vec<u8>,
     /// Number of the other process.
     pub(super) pid: i32,
 }
@@ -88,35 +93,57 @@ impl Channel {
         if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
             return Err(Error::Stranger(pid));
         }
-        Ok(Self { stream, pid })
+        Ok(Self { stream, held: Vec::new(), pid })
     }
 
     pub(super) fn send(&mut self, message: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_vec(message).map_err(io::Error::from)?;
         let length = u32::try_from(text.len()).map_err(io::Error::other)?;
         self.stream.set_write_timeout(Some(super::STEP_WITHIN))?;
-        self.stream.write_all(&length.to_be_bytes())?;
-        Ok(self.stream.write_all(&text)?)
+        Ok(self.stream.write_all(&[&length.to_be_bytes(), &*text].concat())?)
     }
 
-    /// The next message, if it comes `within` this time.
+    /// The next message, if it comes `within` this time. What has come of it by then is kept for the next
+    /// call.
     pub(super) fn receive<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, Error> {
         let late = |error: io::Error| match Error::from(error) {
             Error::Late(_) => Error::Late(within),
             error => error,
         };
         let until = Instant::now() + within;
+        self.hold(4, until).map_err(late)?;
         let mut length = [0; 4];
-        self.patience(until)?;
-        self.stream.read_exact(&mut length).map_err(late)?;
+        length.copy_from_slice(&self.held[..4]);
         let length = u32::from_be_bytes(length);
         if length > LONGEST {
             return Err(io::Error::other(format!("a message of {length} bytes")).into());
         }
-        let mut text = vec![0; length as usize];
-        self.patience(until)?;
-        self.stream.read_exact(&mut text).map_err(late)?;
-        Ok(serde_json::from_slice(&text).map_err(io::Error::from)?)
+        self.hold(4 + length as usize, until).map_err(late)?;
+        let message = std::mem::take(&mut self.held);
+        Ok(serde_json::from_slice(&message[4..]).map_err(io::Error::from)?)
+    }
+
+    /// The last message, for which it is too late unless it has come already: from here on the kernel
+    /// refuses what the other process sends, so both know whether it was heard.
+    pub(super) fn receive_last<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        self.stream.shutdown(Shutdown::Read)?;
+        self.receive(Duration::ZERO)
+    }
+
+    /// Reads until `length` bytes are held, and none beyond: sockets come with bytes of their own.
+    fn hold(&mut self, length: usize, until: Instant) -> io::Result<()> {
+        while self.held.len() < length {
+            self.patience(until)?;
+            let mut part = [0; PART];
+            let missing = (length - self.held.len()).min(PART);
+            match self.stream.read(&mut part[..missing]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.held.extend_from_slice(&part[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn send_socket(&mut self, socket: &TcpListener) -> Result<(), Error> {
@@ -169,5 +196,59 @@ impl Channel {
     fn patience(&self, until: Instant) -> io::Result<()> {
         let left = until.saturating_duration_since(Instant::now());
         self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn pair() -> (Channel, Channel) {
+        let (one, other) = UnixStream::pair().expect("sockets");
+        (Channel::new(one).expect("ours"), Channel::new(other).expect("ours"))
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_read_over_several_calls() {
+        let (mut old, mut new) = pair();
+        let text = br#"{"message":"serving"}"#;
+        let message = [&(text.len() as u32).to_be_bytes(), &text[..]].concat();
+        let (last, first) = message.split_last().expect("bytes");
+        new.stream.write_all(first).expect("read");
+        let early: Result<FromNew, _> = old.receive(Duration::from_millis(10));
+        assert!(matches!(early, Err(Error::Late(_))), "{early:?}");
+        new.stream.write_all(&[*last]).expect("read");
+        let whole = old.receive(Duration::from_secs(10));
+        assert!(matches!(whole, Ok(FromNew::Serving)), "{whole:?}");
+    }
+
+    #[test]
+    fn the_last_message_is_heard_or_its_sender_is_refused() {
+        let (mut old, mut new) = pair();
+        new.send(&FromNew::Serving).expect("read");
+        assert!(matches!(old.receive_last(), Ok(FromNew::Serving)));
+        let (mut old, mut new) = pair();
+        assert!(old.receive_last::<FromNew>().is_err());
+        assert!(new.send(&FromNew::Serving).is_err(), "nobody reads it");
+    }
+
+    /// It was sent just before the other side gave up: both served.
+    #[test]
+    fn both_sides_agree_whether_a_late_message_was_heard() {
+        for pause in 0..200 {
+            let (mut old, mut new) = pair();
+            let sender = thread::spawn(move || {
+                // The other side waits for a millisecond at least.
+                let until = Instant::now() + Duration::from_micros(900 + pause);
+                while Instant::now() < until {}
+                (new.send(&FromNew::Serving).is_ok(), new)
+            });
+            let heard = old.receive::<FromNew>(Duration::from_nanos(1));
+            let heard = heard.or_else(|_| old.receive_last()).is_ok();
+            let (sent, _new) = sender.join().expect("no panic");
+            assert_eq!(heard, sent, "round {pause}");
+        }
     }
 }

@@ -16,8 +16,10 @@
 //! ```
 //!
 //! Nothing belongs to the new process until it reads `yours`, and the old one gives nothing up until it
-//! reads `serving`: whichever of them fails on the way, exactly one goes on. Between `ready` and
-//! `serving`, for the time of two messages, clients wait in the sockets' queues; none is refused. That
+//! reads `serving`: whichever of them fails on the way, exactly one goes on. A `serving` that comes too late
+//! is refused by the kernel, so its sender knows, and does not serve. Several processes may prepare at the
+//! same time, so that one that connects and is silent keeps no other out; the first that is ready gets
+//! `yours`. Between `ready` and `serving`, for the time of two messages, clients wait in the sockets' queues; none is refused. That
 //! only one of them accepts and changes weights at any moment is what lets weights set while running
 //! move without a gap: `yours` carries them as they are at the end, not as they were at the beginning.
 //!
@@ -81,7 +83,7 @@ pub enum Error {
     #[error("process {0} runs as another user")]
     Stranger(i32),
     /// This process hands over to another one, or ends.
-    #[error("the running process is ending")]
+    #[error("the running process hands over to another one, or ends")]
     Ending,
 }
 

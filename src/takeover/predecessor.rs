@@ -19,6 +19,8 @@ use crate::rollout::carried::Carried;
 #[derive(Debug)]
 pub struct Predecessor {
     channel: Channel,
+    /// Whether it started this process.
+    is_parent: bool,
 }
 
 impl Predecessor {
@@ -26,7 +28,9 @@ impl Predecessor {
     /// `path`. Nothing if there is neither: a service manager starts the first process as it starts
     /// all others.
     pub fn find(path: Option<&Path>) -> Result<Option<Self>, Error> {
-        let stream = if let Some(name) = env::var_os(SOCKET_VARIABLE) {
+        let parent = env::var_os(SOCKET_VARIABLE);
+        let is_parent = parent.is_some();
+        let stream = if let Some(name) = parent {
             let name = name.to_string_lossy();
             let address = SocketAddr::from_abstract_name(name.trim_start_matches('@'))?;
             UnixStream::connect_addr(&address)?
@@ -42,7 +46,7 @@ impl Predecessor {
         let mut channel = Channel::new(stream)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         channel.send(&FromNew::Hello { protocol: PROTOCOL, version })?;
-        Ok(Some(Self { channel }))
+        Ok(Some(Self { channel, is_parent }))
     }
 
     /// Number of the process.
@@ -50,15 +54,20 @@ impl Predecessor {
         self.channel.pid.unsigned_abs()
     }
 
-    /// Its sockets, and what it carries for now.
-    pub fn offer(&mut self) -> Result<(Found, Carried), Error> {
-        match self.channel.receive(STEP_WITHIN)? {
+    /// Its sockets, and what it carries for now. Nothing if it is silent and did not start this process:
+    /// whatever holds its socket then is no reason not to start like any other.
+    pub fn offer(&mut self) -> Result<Option<(Found, Carried)>, Error> {
+        let offer = match self.channel.receive(STEP_WITHIN) {
+            Err(Error::Late(_)) if !self.is_parent => return Ok(None),
+            offer => offer?,
+        };
+        match offer {
             FromOld::Offer { sockets, carried } => {
                 let mut found = Found::default();
                 for asked in sockets {
                     found.add(asked, self.channel.receive_socket()?);
                 }
-                Ok((found, carried))
+                Ok(Some((found, carried)))
             }
             FromOld::Refused { reason } => Err(Error::Refused(reason)),
             FromOld::Yours { .. } => Err(out_of_turn()),

@@ -188,9 +188,20 @@ impl Successor {
             FromNew::Ready => {}
             other => return Err(unexpected(other)),
         }
-        let carried = let_go().ok_or(Error::Ending)?;
+        let Some(carried) = let_go() else {
+            let reason = Error::Ending.to_string();
+            self.channel.send(&FromOld::Refused { reason })?;
+            return Err(Error::Ending);
+        };
         self.channel.send(&FromOld::Yours { carried })?;
-        match self.channel.receive(STEP_WITHIN)? {
+        let serving = match self.channel.receive(STEP_WITHIN) {
+            // It may say so in this very moment, and then this process must not go on.
+            Err(Error::Late(within)) => {
+                self.channel.receive_last().map_err(|_| Error::Late(within))
+            }
+            said => said,
+        };
+        match serving? {
             FromNew::Serving => Ok(()),
             other => Err(unexpected(other)),
         }

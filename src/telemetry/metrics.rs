@@ -44,7 +44,7 @@ pub struct Scrape {
     pub generation: u64,
     /// Reloads that changed the snapshot or found nothing to change.
     pub reloads_applied: u64,
-    /// Reloads of a bad file, which changed nothing.
+    /// Reloads of a bad file, which changed nothing, or of one whose weights are not all in force.
     pub reloads_rejected: u64,
     /// Access-log lines lost.
     pub access_log: Lost,
@@ -60,7 +60,7 @@ pub struct Scrape {
     pub build: &'static str,
     /// When the process started.
     pub started: SystemTime,
-    /// Messages to receivers of alerts by URL: those that were taken, and the others.
+    /// Messages to receivers of alerts by name: those that were taken, and the others.
     pub alert_posts: Vec<(String, [u64; 2])>,
     /// What the kernel says of the process; absent where it does not.
     pub process: Option<Process>,

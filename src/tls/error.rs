@@ -40,6 +40,11 @@ impl TlsError {
         Self::Content { file: file.to_owned(), why: why.into() }
     }
 
+    /// The file to look at, if it is one, and what is wrong.
+    pub fn place(&self) -> (Option<&Path>, String) {
+        (self.file(), self.to_string())
+    }
+
     /// The file to look at, if it is one.
     pub fn file(&self) -> Option<&Path> {
         match self {

@@ -38,14 +38,7 @@ impl Material {
     fn read<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Self, TlsError> {
         let mut files = BTreeMap::new();
         for path in paths {
-            let fault = |source| TlsError::Read { file: path.clone(), source: Arc::new(source) };
-            // A named pipe would be waited for, and a device has no end.
-            let meta = fs::metadata(path).map_err(fault)?;
-            if !meta.is_file() || meta.len() > MAX_FILE_BYTES {
-                let why = "not a file of at most 16 MiB; name one that holds PEM";
-                return Err(TlsError::content(path, why));
-            }
-            files.insert(path.clone(), fs::read(path).map_err(fault)?);
+            files.insert(path.clone(), bytes(path)?);
         }
         Ok(Self { files })
     }
@@ -105,6 +98,24 @@ pub(super) fn listener_files(tls: &ListenTls) -> impl Iterator<Item = &PathBuf> 
 /// The files that a version names.
 pub(super) fn version_files(tls: &VersionTls) -> impl Iterator<Item = &PathBuf> {
     tls.ca.iter().chain(tls.client.iter().flat_map(|client| [&client.cert, &client.key]))
+}
+
+/// Whether `path` can be read, whatever it holds.
+pub fn readable(path: &Path) -> Result<(), TlsError> {
+    bytes(path).map(drop)
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let fault = |source| TlsError::Read { file: path.to_owned(), source: Arc::new(source) };
+    // A named pipe would be waited for, and a device has no end.
+    let meta = fs::metadata(path).map_err(fault)?;
+    if !meta.is_file() || meta.len() > MAX_FILE_BYTES {
+        return Err(TlsError::content(
+            path,
+            "not a file of at most 16 MiB; name one that holds PEM",
+        ));
+    }
+    fs::read(path).map_err(fault)
 }
 
 impl std::fmt::Debug for Material {

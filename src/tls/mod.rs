@@ -26,7 +26,7 @@ pub use client::{Client, Clients};
 pub use error::{HandshakeError, TlsError};
 pub use expiry::{EXPIRY_WARNING, Expiry, expiring, warn_expiring};
 pub use listener::{Fault, Refreshed, TlsListener};
-pub use material::Material;
+pub use material::{Material, readable};
 pub use session::Session;
 pub use transport::Transport;
 

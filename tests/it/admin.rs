@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use tidegate::{
     app::App,
-    config::{AdminToken, Loaded, parse, read},
+    config::{AdminToken, Loaded, parse, read, schema::Role},
 };
 
 /// Requests of the admin API served at once; one more is told to come again.
@@ -60,9 +60,14 @@ routes: [ {{ service: game-api }} ]
     )
 }
 
+fn token(name: &str, secret: &str) -> AdminToken {
+    AdminToken { name: name.to_owned(), secret: secret.to_owned(), role: Role::default() }
+}
+
 fn start(tokens: Vec<AdminToken>) -> App {
     let config = parse(&text(origin())).unwrap();
-    App::start(Loaded { config, hash: "00".to_owned(), tokens }, None, None).unwrap()
+    App::start(Loaded { config, hash: "00".to_owned(), tokens, files: Vec::new() }, None, None)
+        .unwrap()
 }
 
 struct Answer {
@@ -263,7 +268,7 @@ fn head_answers_where_get_does() {
 #[test]
 fn with_tokens_everything_but_the_probes_needs_one() {
     let secret = "0123456789abcdef";
-    let app = start(vec![AdminToken { name: "ci".to_owned(), secret: secret.to_owned() }]);
+    let app = start(vec![token("ci", secret)]);
     let admin = app.admin.unwrap();
     for path in ["/v1/status", "/v1/services/game-api", "/metrics", "/v1/none"] {
         let answer = get(admin, path);
@@ -295,7 +300,10 @@ fn the_status_shows_a_bad_file_until_it_is_mended() {
     assert_eq!(status["config_hash"].as_str().unwrap().len(), 16);
     assert_eq!((&status["workers"], &status["draining"]), (&json!(1), &json!(false)));
     assert_eq!(status["listeners"][0]["address"], app.listeners[0].to_string());
-    assert_eq!(status["reload"], json!({"applied": 0, "rejected": 0, "error": null}));
+    assert_eq!(
+        status["reload"],
+        json!({"applied": 0, "rejected": 0, "error": null, "waiting": []})
+    );
     assert_eq!(status["overrides"], json!({}));
 
     write(folder.path(), &good.replace("v42: 5", "v43: 5"));
@@ -321,7 +329,12 @@ fn an_address_in_use_is_named() {
     let address = taken.local_addr().unwrap();
     let text = text(origin())
         .replace("admin: { address: 127.0.0.1:0", &format!("admin: {{ address: \"{address}\""));
-    let loaded = Loaded { config: parse(&text).unwrap(), hash: String::new(), tokens: Vec::new() };
+    let loaded = Loaded {
+        config: parse(&text).unwrap(),
+        hash: String::new(),
+        tokens: Vec::new(),
+        files: Vec::new(),
+    };
     let error = App::start(loaded, None, None).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
 }
@@ -356,7 +369,7 @@ const STRANGERS: usize = 300;
 #[test]
 fn strangers_lock_out_neither_probes_nor_operators() {
     let secret = "0123456789abcdef";
-    let app = start(vec![AdminToken { name: "ops".to_owned(), secret: secret.to_owned() }]);
+    let app = start(vec![token("ops", secret)]);
     let admin = app.admin.unwrap();
     let token = format!("Authorization: Bearer {secret}\r\n");
     let begin = |text: &str| {

@@ -363,6 +363,13 @@ fn a_body_that_only_trickles_ends() {
     assert_eq!(proxy.all_errors("v1"), 3);
 }
 
+/// A proxy whose bodies may pause for 200 ms, but for those of `routes`.
+fn hurried(origin: &Origin, routes: &[&str]) -> Proxy {
+    let builder = Proxy::builder().version("v1", origin).top("limits: { body_timeout: 200ms }");
+    let builder = routes.iter().fold(builder, |builder, route| builder.route(route));
+    builder.route("name: rest").start()
+}
+
 #[test]
 fn streams_and_routes_that_say_so_may_trickle() {
     let origin = Origin::start(|call| {
@@ -376,13 +383,8 @@ fn streams_and_routes_that_say_so_may_trickle() {
         call.close();
         Ok(())
     });
-    let proxy = Proxy::builder()
-        .version("v1", &origin)
-        .top("limits: { body_timeout: 200ms }")
-        .route("name: free, match: { path: /free }, body_rate: 0B")
-        .route("name: slow, match: { path: /slow }, body_timeout: 10s")
-        .route("name: rest")
-        .start();
+    let free = "name: free, match: { path: /free }, body_rate: 0B";
+    let proxy = hurried(&origin, &[free, "name: slow, match: { path: /slow }, body_timeout: 10s"]);
     for path in ["/events", "/free", "/slow"] {
         assert_eq!(proxy.get(path).text().len(), 25, "{path}");
     }
@@ -399,12 +401,7 @@ fn a_route_may_be_silent_for_longer_than_others() {
         call.close();
         Ok(())
     });
-    let proxy = Proxy::builder()
-        .version("v1", &origin)
-        .top("limits: { body_timeout: 200ms }")
-        .route("name: events, match: { path: /events }, body_timeout: 1h")
-        .route("name: rest")
-        .start();
+    let proxy = hurried(&origin, &["name: events, match: { path: /events }, body_timeout: 1h"]);
     assert_eq!(proxy.get("/events").text(), "begun ended");
     assert!(proxy.connect().get("/").try_send().is_err());
 }

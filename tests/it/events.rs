@@ -7,11 +7,16 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
-use crate::support::{Origin, PATIENCE, Proxy, eventually, process};
+use crate::support::{
+    Client, Origin, PATIENCE, Proxy, eventually,
+    process::{self, free_address},
+};
 
 /// A service with two versions, of which `v2` answers 500 once `failing` is set.
 struct Stage {
@@ -325,9 +330,90 @@ fn a_receiver_is_told_of_an_ejection_and_of_its_end() {
     });
     eventually("the other one is asked again", || refused.lock().expect("whole").len() > 1);
     let page = stage.proxy.admin().get("/metrics").host("localhost").send().text().to_owned();
-    let taken = format!(
-        "tidegate_alert_posts_total{{url=\"http://{}/api/v2/alerts\",result=\"failed\"}} 0",
-        good.address
-    );
+    let taken =
+        format!("tidegate_alert_posts_total{{receiver=\"{}\",result=\"failed\"}} 0", good.address);
     assert!(page.contains(&taken), "{page}");
+}
+
+/// The URL of a receiver was a label of a metric, in the log and in what was refused.
+#[test]
+fn the_secret_in_the_url_of_a_receiver_is_shown_nowhere() {
+    const SECRET: &str = "T0XSECRETX1";
+    let (backend, other) = (Origin::answering("v1"), Origin::answering("v2"));
+    let bad = Origin::start(|call| {
+        let told = format!("Cannot POST {}", call.target());
+        call.read_body()?;
+        call.answer(404, told.as_bytes())
+    });
+    let alerts = |more: &str| {
+        let url = format!("url: 'http://{}/services/{SECRET}?key={SECRET}'", bad.address);
+        format!("alerts: {{ webhooks: [ {{ {url}, name: pager }}{more} ] }}")
+    };
+    let admin = free_address();
+    let builder = Proxy::builder().version("v1", &backend).version("v2", &other);
+    let builder = builder.top(&format!("admin: {{ address: \"{admin}\" }}"));
+    let process = builder.clone().top(&alerts("")).spawn();
+    let see = |path: &str| {
+        let mut client = Client::connect(admin);
+        let request = client.get(path).host("localhost").header("Accept", "application/json");
+        request.send().text().to_owned()
+    };
+    let zero = "tidegate_alert_posts_total{receiver=\"pager\",result=\"failed\"} 0";
+    assert!(see("/metrics").contains(zero), "the counter begins before the first message");
+    let mut client = Client::connect(admin);
+    let eject = client.post("/v1/services/game-api/eject", br#"{"version":"v2"}"#);
+    assert_eq!(
+        eject.host("localhost").header("Content-Type", "application/json").send().status,
+        200
+    );
+    eventually("the log says that it was not taken", || {
+        process.log().contains("did not take them")
+    });
+    let twice = format!(", {{ url: 'ftp://a/{SECRET}' }}, 'http://a/{SECRET}'");
+    process.write(&builder.listen(process.address).top(&alerts(&twice)).text());
+    eventually("refused", || see("/v1/status").contains("\"rejected\":1"));
+    for shown in [process.log(), see("/metrics"), see("/v1/status"), see("/v1/events?since=0")] {
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+    assert!(process.log().contains("pager"), "{}", process.log());
+}
+
+/// Two processes posted the same alerts, one of them without the other's reinstatement.
+#[test]
+fn a_process_that_handed_over_neither_judges_nor_alerts_until_it_takes_back() {
+    let (receiver, received) = receiver(200);
+    let url = format!("url: 'http://{}/'", receiver.address);
+    let stage =
+        stage("{ errors: {} }", &format!("alerts: {{ webhooks: [ {{ {url} }} ], repeat: 1s }}"));
+    let mut client = stage.proxy.connect();
+    let mut players = 0..;
+    let mut ask = || {
+        for player in players.by_ref().take(50) {
+            client.get("/").header("x-player-id", &player.to_string()).send();
+        }
+    };
+    let is_ejected = || !stage.proxy.controller().ejections().is_empty();
+    let told = || received.lock().expect("whole").len();
+    ask();
+    stage.proxy.app().hand_over();
+    stage.failing.store(true, SeqCst);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        ask();
+    }
+    assert!(!is_ejected() && told() == 0, "another process decides");
+    stage.proxy.app().take_back();
+    eventually("it judges again", || {
+        ask();
+        is_ejected()
+    });
+    eventually("it alerts", || told() > 0);
+    stage.proxy.app().hand_over();
+    // One may be on its way.
+    thread::sleep(Duration::from_millis(500));
+    let before = told();
+    thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(told(), before, "it would have been repeated twice");
+    stage.proxy.app().take_back();
+    eventually("it alerts again", || told() > before);
 }

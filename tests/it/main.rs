@@ -25,6 +25,7 @@ mod http2;
 mod keep_alive;
 mod kept;
 mod limits;
+mod metrics;
 mod players;
 mod process;
 mod reload;

@@ -121,6 +121,27 @@ fn a_bad_file_is_exit_code_64_with_every_problem() {
     }
 }
 
+/// It was reported without a line, and only the first one.
+#[test]
+fn a_missing_certificate_is_reported_at_each_line_that_names_it() {
+    let tls = "tls: { certificates: [ { cert: nosuch.pem, key: nosuch.key } ] }";
+    let builder = Proxy::builder().version_named("v1", "\"127.0.0.1:1\"").listener(tls);
+    for command in [&["check"][..], &["run"], &["check", "--json"]] {
+        let output = run(command, &builder.text());
+        let said = [output.stderr, output.stdout].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        assert!(said.contains("listen[0].tls.certificates[0].cert"), "{said}");
+        assert!(said.contains("nosuch.pem: No such file"), "{said}");
+        if command != ["run"] {
+            assert!(said.contains("listen[0].tls.certificates[0].key"), "{said}");
+        }
+        if command.len() == 1 {
+            assert!(said.contains(":4:36: listen[0]"), "{said}");
+        }
+    }
+}
+
 /// Runs the program with `text` as its standard input, until it ends.
 fn run_with_input(command: &[&str], text: &str) -> Output {
     let mut child = program()

@@ -64,6 +64,38 @@ fn a_bad_file_changes_nothing_and_is_counted() {
 }
 
 #[test]
+fn a_file_that_vanishes_is_refused_until_it_is_back() {
+    let origins = origins();
+    let file = two_versions(&origins);
+    let proxy = file.start_with_file();
+    let error = || proxy.controller().reloads().error.as_ref().map(ToString::to_string);
+    proxy.remove_file();
+    eventually("refused", || proxy.reloads() == (0, 1));
+    assert!(error().is_some_and(|error| error.contains("cannot be read")), "{:?}", error());
+    assert_eq!(proxy.get("/").status, 200);
+    proxy.write(&file.text());
+    eventually("as before", || error().is_none());
+    assert_eq!(proxy.reloads(), (1, 1));
+}
+
+#[test]
+fn a_change_that_waits_for_the_next_start_is_named_until_it_is_undone() {
+    let origins = origins();
+    let file = two_versions(&origins);
+    let proxy = file.start_with_file();
+    let waiting = || proxy.controller().reloads().waiting.clone();
+    let moved = file.clone().listen(([127, 0, 0, 1], 1).into()).workers(2);
+    proxy.write(&moved.text());
+    eventually("taken over", || proxy.reloads() == (1, 0));
+    assert_eq!(waiting(), ["workers", "listen"]);
+    proxy.write(&moved.top("log: { level: warn }").text());
+    eventually("taken over", || proxy.reloads() == (2, 0));
+    assert_eq!(waiting(), ["workers", "listen"], "another change starts no process");
+    proxy.write(&file.text());
+    eventually("nothing waits", || waiting().is_empty());
+}
+
+#[test]
 fn weights_set_while_running_stay_until_the_files_own_change() {
     let origins = origins();
     let file = two_versions(&origins);

@@ -13,6 +13,14 @@ fn two_versions(origins: &[Origin; 2]) -> Builder {
     builder.top("admin: { address: 127.0.0.1:0 }")
 }
 
+/// A proxy with a file that shares players evenly, whose second version is then ejected.
+fn without_v2(origins: &[Origin; 2]) -> (Builder, Proxy) {
+    let file = two_versions(origins).service("weights: { v1: 50, v2: 50 }");
+    let proxy = file.start_with_file();
+    assert_eq!(eject(&proxy, "v2").0, 200);
+    (file, proxy)
+}
+
 /// A change of the service, asked for at `what` below it.
 fn change(proxy: &Proxy, method: &str, what: &str, body: &Value) -> (u16, Value) {
     let (target, body) = (format!("/v1/services/game-api/{what}"), body.to_string());
@@ -104,11 +112,8 @@ fn weights_on_a_version_without_an_endpoint_alone_are_refused() {
 #[test]
 fn a_file_with_an_ejected_version_alone_serves_the_baseline_and_is_an_error() {
     let origins = origins();
-    let file = two_versions(&origins);
-    let proxy = file.clone().service("weights: { v1: 50, v2: 50 }").start_with_file();
-    eject(&proxy, "v2");
-    let text = file.service("weights: { v2: 100 }").text();
-    proxy.write(&text);
+    let (_, proxy) = without_v2(&origins);
+    proxy.write(&two_versions(&origins).service("weights: { v2: 100 }").text());
     eventually("it is noticed", || proxy.reloads().1 == 1);
     assert_eq!((served_by(&proxy), proxy.reloads().0), (vec!["v1".to_owned()], 0));
 
@@ -119,7 +124,9 @@ fn a_file_with_an_ejected_version_alone_serves_the_baseline_and_is_an_error() {
         (&service["available"], &service["versions"][0]["share"]),
         (&json!(true), &json!(1.0))
     );
-    let error = &get(&proxy, "/v1/status")["reload"]["error"]["message"];
+    let reload = &get(&proxy, "/v1/status")["reload"]["error"];
+    assert_eq!(reload["in_force"], true, "{reload}");
+    let error = &reload["message"];
     assert!(error.as_str().is_some_and(|e| e.contains("so v1 serves: `v2` is ejected")), "{error}");
     let (_, metrics) = page(&proxy, "/metrics");
     assert!(
@@ -145,9 +152,7 @@ fn a_file_with_an_ejected_version_alone_serves_the_baseline_and_is_an_error() {
 #[test]
 fn a_file_whose_baseline_is_ejected_goes_on_with_who_served() {
     let origins = origins();
-    let file = two_versions(&origins).service("weights: { v1: 50, v2: 50 }");
-    let proxy = file.start_with_file();
-    eject(&proxy, "v2");
+    let (file, proxy) = without_v2(&origins);
     let text = file.text().replace("baseline: v1", "baseline: v2");
     proxy.write(&text.replace("{ v1: 50, v2: 50 }", "{ v2: 100 }"));
     eventually("it is noticed", || proxy.reloads().1 == 1);
@@ -162,9 +167,7 @@ fn a_file_whose_baseline_is_ejected_goes_on_with_who_served() {
 #[test]
 fn a_file_that_has_only_ejected_versions_changes_nothing() {
     let origins = origins();
-    let file = two_versions(&origins).service("weights: { v1: 50, v2: 50 }");
-    let proxy = file.start_with_file();
-    eject(&proxy, "v2");
+    let (_, proxy) = without_v2(&origins);
     let only = Proxy::builder().version("v2", &origins[1]).top("admin: { address: 127.0.0.1:0 }");
     proxy.write(&only.text());
     eventually("it is refused", || proxy.reloads().1 == 1);

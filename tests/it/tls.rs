@@ -419,8 +419,8 @@ fn a_receiver_of_alerts_is_spoken_to_under_tls_and_must_be_who_it_is() {
     assert_eq!(alerts[0]["labels"]["alertname"], "TidegateVersionEjected");
     // The system does not know the authority of the other one.
     let page = || proxy.admin().get("/metrics").host("localhost").send().text().to_owned();
-    let url = format!("url=\"https://localhost:{}/\"", other_front.address.port());
-    let refused = format!("tidegate_alert_posts_total{{{url},result=\"failed\"}} ");
+    let name = format!("receiver=\"localhost:{}\"", other_front.address.port());
+    let refused = format!("tidegate_alert_posts_total{{{name},result=\"failed\"}} ");
     let count = || page().split(&refused).nth(1)?.lines().next()?.parse::<u64>().ok();
     eventually("it is not told", || count().is_some_and(|count| count > 0));
     assert_eq!(other.requests(), 0);

@@ -167,6 +167,9 @@ pub struct Reload {
     pub rejected: u64,
     /// What was wrong with the last file, or which weights are not in force; null if nothing is wrong.
     pub error: Option<ReloadError>,
+    /// Fields of the file in force that the process reads at start, and that have changed since: they wait
+    /// for the next start.
+    pub waiting: Vec<&'static str>,
 }
 
 /// Why a file was not taken over.
@@ -176,6 +179,8 @@ pub struct ReloadError {
     pub message: String,
     /// Each place in the file that is wrong; empty if the file could not be read.
     pub problems: Vec<Problem>,
+    /// Whether the file is in force nevertheless, but for weights by which nobody would serve.
+    pub in_force: bool,
 }
 
 impl Reload {
@@ -186,23 +191,30 @@ impl Reload {
                 format!("{service}: its weights would leave nobody, so {version} serves: {why}")
             });
             let message = each.collect::<Vec<_>>().join("; ");
-            (!message.is_empty()).then(|| ReloadError { message, problems: Vec::new() })
+            (!message.is_empty()).then(|| ReloadError {
+                message,
+                problems: Vec::new(),
+                in_force: true,
+            })
         };
         let error = reloads.error.as_deref().map(ReloadError::from).or_else(refused);
-        Self { applied: reloads.applied, rejected: reloads.rejected, error }
+        let Reloads { applied, rejected, waiting, .. } = reloads.clone();
+        Self { applied, rejected, error, waiting }
     }
 }
 
 impl From<&LoadError> for ReloadError {
     fn from(error: &LoadError) -> Self {
+        let in_force = false;
         match error {
             LoadError::Read { .. } | LoadError::Named { .. } => {
-                Self { message: error.to_string(), problems: Vec::new() }
+                Self { message: error.to_string(), problems: Vec::new(), in_force }
             }
             LoadError::Invalid { path, problems } => {
                 let problems = problems.as_slice().to_vec();
                 let (path, count) = (path.display(), problems.len());
-                Self { message: format!("{path}: not taken over, {count} problem(s)"), problems }
+                let message = format!("{path}: not taken over, {count} problem(s)");
+                Self { message, problems, in_force }
             }
         }
     }

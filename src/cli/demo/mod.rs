@@ -61,12 +61,12 @@ pub struct DemoArguments {
 }
 
 /// Runs the demonstration. Exits 0 if v42 was ejected once it failed, every other request was answered
-/// and nobody moved but as the split says, 1 if not, 64 if the arguments do not go together, 69 if it
+/// and nobody moved but as the split says, 1 if not, 2 if the arguments do not go together, 69 if it
 /// cannot start.
 pub fn run(arguments: &DemoArguments) -> ExitCode {
     if let Err(problem) = check(arguments) {
         eprintln!("{problem}");
-        return ExitCode::from(64);
+        return ExitCode::from(2);
     }
     let played = runtime().and_then(|runtime| {
         let _guard = runtime.enter();
@@ -152,8 +152,11 @@ async fn play(
     let game = Game::start().context("the game cannot start")?;
     let text = configuration(game.addresses);
     let config = config::parse(&text).context("the demo's own configuration is wrong")?;
-    let app =
-        App::start(Loaded { config, hash: "demo".to_owned(), tokens: Vec::new() }, None, None)?;
+    let app = App::start(
+        Loaded { config, hash: "demo".to_owned(), tokens: Vec::new(), files: Vec::new() },
+        None,
+        None,
+    )?;
     let proxy = *app.listeners.first().context("the proxy listens nowhere")?;
     introduce(out, &text, proxy, arguments)?;
 

@@ -1,37 +1,55 @@
-//! Draws frames over one another, below what the terminal already shows.
+//! Draws frames over one another, on the alternate screen of the terminal.
 //!
-//! No alternate screen: the configuration above and the last frame stay readable afterwards. No raw
-//! mode either, so Ctrl-C stays a signal and a crash leaves a usable terminal.
+//! A window that is resized wraps the lines that it shows, so no frame relies on what the last one left: each
+//! begins at the top, and clears all when the size has changed. The main screen stays as it was; the last
+//! frame is printed there at the end. No raw mode, so Ctrl-C stays a signal.
 
 use std::io::{self, IsTerminal, Write};
 
 use crossterm::{
-    cursor::{Hide, MoveToColumn, MoveUp, Show},
+    cursor::{Hide, MoveTo, Show},
     queue,
     style::Print,
-    terminal::{self, BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate},
+    terminal::{
+        self, BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate,
+        EnterAlternateScreen, LeaveAlternateScreen,
+    },
 };
 
 use super::view::{COLUMNS, LINES};
 
-/// Whether standard output is a terminal that wants frames and has room for them.
+/// Columns and rows of a window.
+pub(super) type Size = (u16, u16);
+
+/// Whether standard output is a terminal that can show frames and has room for them. `NO_COLOR` takes the
+/// colors away, which crossterm does, and no more.
 pub(super) fn is_wanted() -> bool {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-        || std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    let fits = |(columns, rows)| usize::from(columns) >= COLUMNS && usize::from(rows) > LINES;
-    !plain && io::stdout().is_terminal() && terminal::size().is_ok_and(fits)
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    !dumb && io::stdout().is_terminal() && terminal::size().is_ok_and(fits)
 }
 
-/// The place where frames are drawn, or lines printed; gives the cursor back when dropped.
+/// The size of the window now, if it is known.
+pub(super) fn size() -> Option<Size> {
+    let known = terminal::window_size().ok().map(|window| (window.columns, window.rows));
+    known.filter(|(columns, rows)| *columns > 0 && *rows > 0)
+}
+
+fn fits((columns, rows): Size) -> bool {
+    usize::from(columns) >= COLUMNS && usize::from(rows) > LINES
+}
+
+/// The place where frames are drawn, or lines printed; gives the terminal back when dropped.
 pub(super) struct Screen<'a> {
     out: &'a mut dyn Write,
-    /// Height of the frame that is shown; 0 while there is none.
-    drawn: u16,
+    /// The last frame; nothing while there is none.
+    shown: Option<Vec<String>>,
+    /// The size of the window that it was drawn for.
+    size: Option<Size>,
 }
 
 impl<'a> Screen<'a> {
     pub(super) fn new(out: &'a mut dyn Write) -> Self {
-        Self { out, drawn: 0 }
+        Self { out, shown: None, size: None }
     }
 
     /// Adds a plain line.
@@ -40,33 +58,87 @@ impl<'a> Screen<'a> {
         self.out.flush()
     }
 
-    /// Puts `lines` in the place of the last frame.
-    pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
+    /// Puts `lines` in the place of the last frame, in a window of `size`; of one that is too small, says so.
+    pub(super) fn draw(&mut self, lines: Vec<String>, size: Option<Size>) -> io::Result<()> {
         // Gathered and written at once: half a frame would be seen as a flicker.
         let mut frame = Vec::new();
-        queue!(frame, BeginSynchronizedUpdate, Hide, MoveToColumn(0))?;
-        if self.drawn > 0 {
-            queue!(frame, MoveUp(self.drawn))?;
+        queue!(frame, BeginSynchronizedUpdate)?;
+        if self.shown.is_none() {
+            queue!(frame, EnterAlternateScreen, Hide)?;
         }
-        for line in lines {
-            queue!(frame, Print(line), Clear(ClearType::UntilNewLine), Print("\n"))?;
+        if self.shown.is_none() || self.size != size {
+            queue!(frame, Clear(ClearType::All))?;
         }
-        queue!(frame, Clear(ClearType::FromCursorDown), EndSynchronizedUpdate)?;
-        self.drawn = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+        match size.filter(|size| !fits(*size)) {
+            None => {
+                for (row, line) in (0..).zip(&lines) {
+                    queue!(frame, MoveTo(0, row), Print(line), Clear(ClearType::UntilNewLine))?;
+                }
+            }
+            Some((columns, rows)) => {
+                let (width, height) = (COLUMNS, LINES + 1);
+                let text = format!("window of {columns}x{rows} is too small: {width}x{height}");
+                let text: String = text.chars().take(columns.into()).collect();
+                queue!(frame, MoveTo(0, 0), Print(text), Clear(ClearType::UntilNewLine))?;
+            }
+        }
+        queue!(frame, EndSynchronizedUpdate)?;
         self.out.write_all(&frame)?;
+        (self.shown, self.size) = (Some(lines), size);
         self.out.flush()
     }
 }
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        if self.drawn == 0 {
-            return;
-        }
-        // The signal's echo, `^C`, may stand below the frame.
-        let cleared =
-            queue!(&mut self.out, MoveToColumn(0), Clear(ClearType::FromCursorDown), Show);
+        let Some(lines) = self.shown.take() else { return };
+        let given_back = queue!(&mut self.out, LeaveAlternateScreen, Show);
+        let printed = given_back.and_then(|()| {
+            lines.iter().try_for_each(|line| writeln!(self.out, "{line}"))?;
+            self.out.flush()
+        });
         // Nobody is left to be told that the terminal is gone.
-        let _ = cleared.and_then(|()| self.out.flush());
+        drop(printed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sequences that clear all, that move to the beginning of a row, and that leave.
+    const CLEAR: &str = "\u{1b}[2J";
+    const LEAVE: &str = "\u{1b}[?1049l";
+
+    fn drawn(sizes: &[Size]) -> String {
+        let mut out = Vec::new();
+        let mut screen = Screen::new(&mut out);
+        for (number, size) in sizes.iter().enumerate() {
+            let lines = (0..LINES).map(|row| format!("frame {number} row {row};")).collect();
+            screen.draw(lines, Some(*size)).expect("memory");
+        }
+        drop(screen);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn each_frame_begins_at_the_top_and_a_resized_window_is_cleared() {
+        let text = drawn(&[(80, 24), (80, 24), (120, 40), (80, 24)]);
+        assert_eq!(text.matches(CLEAR).count(), 3, "{text:?}");
+        assert_eq!(text.matches("\u{1b}[1;1Hframe").count(), 4, "{text:?}");
+        let (live, left) = text.split_once(LEAVE).expect("it leaves");
+        assert!(!live.contains('\n'), "no frame scrolls: {live:?}");
+        assert_eq!(left.matches("frame 3 row ").count(), LINES, "the last frame stays: {left:?}");
+        assert!(left.starts_with("\u{1b}[?25h"), "the cursor is back: {left:?}");
+    }
+
+    #[test]
+    fn a_window_that_is_too_small_gets_one_line_until_it_is_large_again() {
+        let text = drawn(&[(80, 24), (70, 20), (30, 5), (100, 30)]);
+        let shown: Vec<_> = text.split(CLEAR).skip(1).collect();
+        assert!(shown[1].contains("window of 70x20 is too small: 80x24"), "{text:?}");
+        assert!(shown[2].contains("Hwindow of 30x5 is too small: 8\u{1b}"), "{text:?}");
+        assert!(!shown[1].contains("frame") && !shown[2].contains("frame"), "{text:?}");
+        assert!(shown[3].contains("frame 3 row 0;"), "{text:?}");
     }
 }

@@ -13,7 +13,7 @@ use super::{
     game::{Fault, Version},
     observe::{Observed, Observer},
     players::SharedLedger,
-    screen::Screen,
+    screen::{self, Screen},
     script::{FAULT, Script, title, weight},
     trace::Trace,
     view::{self, Scene},
@@ -149,7 +149,7 @@ impl Stage {
             let scene =
                 Scene { moment, observed: &observed, ledger: &ledger, trace, reason, admin };
             if live {
-                screen.draw(&view::frame(&scene))?;
+                screen.draw(view::frame(&scene), screen::size())?;
             } else if news {
                 announce(&mut screen, &scene)?;
             } else {

@@ -1,6 +1,6 @@
 //! Receivers of alerts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use http::Uri;
 
@@ -19,15 +19,28 @@ pub(super) fn check(alerts: &Alerts, path: &FieldPath, found: &mut Vec<Finding>)
     if alerts.webhooks.is_empty() {
         found.push(Finding::new(receivers.clone(), "nobody to tell; write at least one"));
     }
-    let mut urls = HashSet::new();
+    let (mut urls, mut names) = (HashMap::new(), HashSet::new());
     for (index, webhook) in alerts.webhooks.iter().enumerate() {
         let here = receivers.index(index);
         if let Err(message) = receiver(webhook) {
             found.push(Finding::new(here.key("url"), message));
         }
-        if !urls.insert(&webhook.url) {
-            let message = format!("`{}` twice; write it once", webhook.url);
+        // A URL may hold a secret, and what is wrong with a file goes to the log.
+        if let Some(first) = urls.insert(&webhook.url, index) {
+            let message = format!("the URL of `webhooks[{first}]`, too; write it once");
             found.push(Finding::new(here.key("url"), message));
+        } else if let Some(name) = &webhook.name
+            && !is_name(name)
+        {
+            let message = format!("`{name}` is not a name; write letters, digits and `_.-:[]`");
+            found.push(Finding::new(here.key("name"), message));
+        } else if !names.insert(webhook.label()) {
+            let message = format!(
+                "another receiver is called `{}`; write a `name` of its own",
+                webhook.label()
+            );
+            let field = if webhook.name.is_some() { "name" } else { "url" };
+            found.push(Finding::new(here.key(field), message));
         }
         if webhook.ca.is_some() && webhook.url.starts_with("http://") {
             let message = "not used by http://; write https:// or leave it out";
@@ -59,10 +72,14 @@ fn receiver(webhook: &Webhook) -> Result<(), String> {
     if is_good {
         return Ok(());
     }
-    Err(format!(
-        "`{}` is not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts",
-        webhook.url
-    ))
+    let message =
+        "not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts";
+    Err(message.to_owned())
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-:[]".contains(&b))
 }
 
 #[cfg(test)]
@@ -82,6 +99,7 @@ mod tests {
     fn receivers_can_be_reached_and_labels_are_those_of_prometheus() {
         for good in [
             "{ webhooks: [ { url: 'http://am:9093/api/v2/alerts' } ] }",
+            "{ webhooks: [ { url: 'http://a:1/x' }, { url: 'http://a:1/y', name: pager } ] }",
             "{ webhooks: [ { url: 'https://[::1]/x?y=1', ca: ca.pem, token_file: t } ], labels: { cluster: eu }, repeat: 30s, timeout: 1s }",
         ] {
             assert_eq!(problems(good), "", "{good}");
@@ -90,15 +108,31 @@ mod tests {
             ("{ webhooks: [] }", "4:21: alerts.webhooks: nobody to tell; write at least one"),
             (
                 "{ webhooks: [ { url: 'am:9093' } ] }",
-                "4:30: alerts.webhooks[0].url: `am:9093` is not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts",
+                "4:30: alerts.webhooks[0].url: not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts",
             ),
             (
                 "{ webhooks: [ { url: 'http://u:p@am/' } ] }",
-                "4:30: alerts.webhooks[0].url: `http://u:p@am/` is not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts",
+                "4:30: alerts.webhooks[0].url: not a URL of a receiver; write one such as http://alertmanager:9093/api/v2/alerts",
             ),
             (
                 "{ webhooks: [ { url: 'http://a/' }, { url: 'http://a/' } ] }",
-                "4:52: alerts.webhooks[1].url: `http://a/` twice; write it once",
+                "4:52: alerts.webhooks[1].url: the URL of `webhooks[0]`, too; write it once",
+            ),
+            (
+                "{ webhooks: [ { url: 'http://a/x' }, { url: 'http://a/y' } ] }",
+                "4:53: alerts.webhooks[1].url: another receiver is called `a`; write a `name` of its own",
+            ),
+            (
+                "{ webhooks: [ { url: 'http://a/', name: b }, { url: 'http://b/' } ] }",
+                "4:61: alerts.webhooks[1].url: another receiver is called `b`; write a `name` of its own",
+            ),
+            (
+                "{ webhooks: [ { url: 'http://a/', name: 'a b' } ] }",
+                "4:49: alerts.webhooks[0].name: `a b` is not a name; write letters, digits and `_.-:[]`",
+            ),
+            (
+                "{ webhooks: [ 'https://u:p@a.test/services/secret' ] }",
+                "4:23: alerts.webhooks[0]: the text `https://a.test/…` stands here; write a map of fields",
             ),
             (
                 "{ webhooks: [ { url: 'http://a/', ca: ca.pem } ] }",

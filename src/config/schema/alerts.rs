@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +33,13 @@ pub struct Alerts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
-    /// Where alerts are posted, such as `http://alertmanager:9093/api/v2/alerts`.
+    /// Name of the receiver in metrics and log, none twice: letters, digits and `_.-:[]`. Default: host and
+    /// port of `url`.
+    #[serde(default)]
+    #[schemars(regex(pattern = "^[A-Za-z0-9_.:\\[\\]-]{1,64}$"))]
+    pub name: Option<String>,
+    /// Where alerts are posted, such as `http://alertmanager:9093/api/v2/alerts`. Its path and query may hold
+    /// a secret: neither metrics nor log nor status show them.
     #[schemars(regex(pattern = "^https?://[!-~]+$"))]
     pub url: String,
     /// A file that holds a bearer token, relative to the folder of this file, read with each message.
@@ -43,6 +50,14 @@ pub struct Webhook {
     /// system.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+}
+
+impl Webhook {
+    /// The name of the receiver, which holds no secret.
+    pub fn label(&self) -> String {
+        let host = || self.url.parse().ok().and_then(|url: Uri| Some(url.authority()?.to_string()));
+        self.name.clone().or_else(host).unwrap_or_default()
+    }
 }
 
 fn default_repeat() -> Duration {

@@ -36,6 +36,9 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Largest answer that is read: it is only there to say what was wrong.
 const ANSWER_BYTES: usize = 1024;
 
+/// A part of a receiver's URL that is as long as this may be a secret.
+const SECRET_BYTES: usize = 8;
+
 impl Observatory {
     /// Tells each receiver of the configuration in force what is wrong, for as long as the process lives.
     pub async fn alert(self) {
@@ -65,11 +68,12 @@ impl Observatory {
                 let now = SystemTime::now();
                 let firing = controller.events().alerts();
                 let posted = firing.posted(now, alerts.repeat, &alerts.labels);
-                (!posted.is_empty()).then(|| serde_json::to_string(&posted).unwrap_or_default())
+                let is_ours = !controller.is_handed_over() && !posted.is_empty();
+                is_ours.then(|| serde_json::to_string(&posted).unwrap_or_default())
             };
             news.borrow_and_update();
             let Some(body) = body else {
-                // Nothing is wrong: there is nothing to repeat.
+                // Nothing is wrong, so there is nothing to repeat; or another process tells it.
                 match news.changed().await {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -79,12 +83,12 @@ impl Observatory {
             let answered = answered.unwrap_or_else(|_| {
                 Err(format!("no answer within {}", humantime::format_duration(alerts.timeout)))
             });
-            self.controller().note_webhook(&webhook.url, answered.is_ok());
-            let url = &webhook.url;
+            let receiver = webhook.label();
+            self.controller().note_webhook(&receiver, answered.is_ok());
             match answered {
                 Ok(()) => {
                     if failed > 0 {
-                        tracing::info!(url, failed, "the receiver of alerts takes them again");
+                        tracing::info!(receiver, failed, "the receiver of alerts takes them again");
                     }
                     failed = 0;
                     sleep(SPACING).await;
@@ -93,7 +97,11 @@ impl Observatory {
                 }
                 Err(reason) => {
                     if failed == 0 {
-                        tracing::warn!(url, reason, "the receiver of alerts did not take them");
+                        tracing::warn!(
+                            receiver,
+                            reason,
+                            "the receiver of alerts did not take them"
+                        );
                     }
                     sleep(pause(failed)).await;
                     failed += 1;
@@ -150,19 +158,20 @@ async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), St
     };
     let answered = beside(connection, exchange).await;
     let (status, text) = answered.map_err(|e| words(&e))?;
-    judge(status, &text)
+    judge(status, &text, target)
 }
 
-/// What an answer with `status` and the beginning of `text` means.
-fn judge(status: StatusCode, text: &[u8]) -> Result<(), String> {
+/// What an answer with `status` and the beginning of `text` to a message for `target` means. Servers like to
+/// repeat the path, which may hold a secret: its longer parts are left out.
+fn judge(status: StatusCode, text: &[u8], target: &str) -> Result<(), String> {
     if status.is_success() {
         return Ok(());
     }
-    let text: String = String::from_utf8_lossy(text)
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(200)
-        .collect();
+    let secrets = target.split(['/', '?', '&', '=']).filter(|part| part.len() >= SECRET_BYTES);
+    let text = secrets
+        .fold(String::from_utf8_lossy(text).into_owned(), |text, secret| text.replace(secret, "…"));
+    let text: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     let text = text.trim();
     Err(if text.is_empty() { status.to_string() } else { format!("{status}: {text}") })
 }
@@ -192,7 +201,10 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_in_one_line() {
+        let judge = |status, text| judge(status, text, "/hooks/T0/xoxb-123456?key=abcdefgh");
         assert_eq!(judge(StatusCode::OK, b"{}"), Ok(()));
+        let echo = judge(StatusCode::NOT_FOUND, b"no /hooks/T0/xoxb-123456?key=abcdefgh here");
+        assert_eq!(echo, Err("404 Not Found: no /hooks/T0/…?key=… here".to_owned()));
         let refused = judge(StatusCode::BAD_REQUEST, b"no\nstart time\n");
         assert_eq!(refused, Err("400 Bad Request: no start time".to_owned()));
         assert_eq!(judge(StatusCode::FOUND, b""), Err("302 Found".to_owned()));

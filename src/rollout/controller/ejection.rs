@@ -96,8 +96,12 @@ impl Controller {
     /// Looks at all comparisons and acts on what they found; answers when to look again, or nothing if
     /// nothing is compared.
     ///
-    /// An ejection is published before anything else is done about it: safety waits for no disk.
+    /// An ejection is published before anything else is done about it: safety waits for no disk. While
+    /// another process decides, nothing is judged.
     pub fn evaluate(&mut self) -> Option<Duration> {
+        if self.handed_over {
+            return None;
+        }
         let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
         for found in self.evaluator.poll(&snapshot, now) {
             self.act(found, now);

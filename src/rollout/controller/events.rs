@@ -9,7 +9,7 @@ use crate::rollout::{
     events::{Events, Kind, Matter},
 };
 
-/// Messages to each receiver of alerts since start, by URL: those it took, and the others.
+/// Messages to each receiver of alerts since start, by its name: those it took, and the others.
 pub type Webhooks = BTreeMap<String, [u64; 2]>;
 
 impl Controller {
@@ -49,14 +49,17 @@ impl Controller {
         });
     }
 
-    /// Messages to receivers of alerts since start, by URL.
-    pub fn webhooks(&self) -> &Webhooks {
-        &self.webhooks
+    /// Messages to receivers of alerts since start, those that were sent none included.
+    pub fn webhooks(&self) -> Webhooks {
+        let receivers = self.config.alerts.iter().flat_map(|alerts| &alerts.webhooks);
+        let mut all: Webhooks = receivers.map(|webhook| (webhook.label(), [0, 0])).collect();
+        all.extend(self.webhooks.clone());
+        all
     }
 
-    /// Notes whether the receiver at `url` took a message.
-    pub fn note_webhook(&mut self, url: &str, taken: bool) {
-        self.webhooks.entry(url.to_owned()).or_default()[usize::from(!taken)] += 1;
+    /// Notes whether `receiver` took a message.
+    pub fn note_webhook(&mut self, receiver: &str, taken: bool) {
+        self.webhooks.entry(receiver.to_owned()).or_default()[usize::from(!taken)] += 1;
     }
 }
 

@@ -43,15 +43,23 @@ impl Controller {
         }
     }
 
-    /// As [`Controller::carried`]; from now on another process decides the weights.
+    /// As [`Controller::carried`]; from now on another process decides the weights, judges and alerts.
     pub fn hand_over(&mut self) -> Carried {
         self.handed_over = true;
         self.carried()
     }
 
-    /// Decides the weights again, since the other process failed.
+    /// Whether another process decides.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
+    /// Decides again, since the other process failed, or at last, since it has let go.
     pub fn take_back(&mut self) {
         self.handed_over = false;
+        // Those who judge and alert have waited for it.
+        self.published.send_modify(|_| ());
+        self.events.stir();
     }
 
     /// Goes on where another process was: weights that were set on it stay under the rule of a

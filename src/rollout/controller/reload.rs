@@ -1,10 +1,10 @@
 //! Takes over the file when it has changed.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::{Controller, StandIns, weights::keeps_override};
 use crate::{
-    config::{Config, LoadError, Loaded, schema},
+    config::{Config, LoadError, Loaded, blame, schema},
     rollout::events::{Kind, Matter},
     snapshot::{TlsClients, open_clients},
 };
@@ -19,6 +19,8 @@ pub struct Reloads {
     pub rejected: u64,
     /// What was wrong with the last file, if it was bad.
     pub error: Option<Arc<LoadError>>,
+    /// Fields that are read at start, and differ in the file in force from what the process started with.
+    pub waiting: Vec<&'static str>,
 }
 
 /// What a reload did.
@@ -43,11 +45,14 @@ impl Controller {
             Some(why) => Err(LoadError::Named { why }),
             None => Ok(loaded),
         });
-        let opened = possible.and_then(|loaded| {
-            open_clients(&loaded.config, &mut self.clients)
-                .map(|tls| (loaded, tls))
-                .map_err(|error| LoadError::Named { why: error.to_string() })
-        });
+        let opened =
+            possible.and_then(|loaded| match open_clients(&loaded.config, &mut self.clients) {
+                Ok(tls) => Ok((loaded, tls)),
+                Err(error) => {
+                    let name = self.file.as_deref().unwrap_or(Path::new(""));
+                    Err(blame(&loaded.files, name, [error.place()]))
+                }
+            });
         match opened {
             Ok((loaded, tls)) => {
                 self.reloads.error = None;
@@ -86,7 +91,8 @@ impl Controller {
             return (Reloaded::Applied(generation), true);
         }
         let new = loaded.config;
-        for field in needs_restart(&self.config, &new) {
+        self.reloads.waiting = needs_restart(&self.at_start, &new);
+        for field in &self.reloads.waiting {
             tracing::warn!(field, "a change of this field takes effect at the next start");
         }
         self.replace_access_log(&new);
@@ -105,24 +111,28 @@ impl Controller {
         let generation = self.publish(false);
         self.in_force.send_replace(Arc::clone(&self.config));
         tracing::info!(generation, hash = self.hash, "configuration taken over");
-        let reason = format!("hash {}", self.hash);
+        let waiting = match self.reloads.waiting.join(", ") {
+            none if none.is_empty() => none,
+            fields => format!("; the next start takes over: {fields}"),
+        };
+        let reason = format!("hash {}{waiting}", self.hash);
         self.record(Kind::Configuration, Matter { reason, ..Matter::default() });
         self.tell_stand_ins(&StandIns::new());
         (Reloaded::Applied(generation), self.stand_ins.is_empty())
     }
 }
 
-/// Fields that differ and are only read at start.
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+/// Fields that differ between the configuration `at_start` and a `new` one, and are only read at start.
+fn needs_restart(at_start: &Config, new: &Config) -> Vec<&'static str> {
     let admin = |c: &Config| c.admin.as_ref().map(|a| a.address);
     let format = |c: &Config| -> schema::LogFormat { c.log.format };
     [
-        ("workers", old.workers != new.workers),
-        ("listen", old.listen != new.listen),
-        ("admin.address", admin(old) != admin(new)),
-        ("resolver", old.resolver != new.resolver),
-        ("log.format", format(old) != format(new)),
-        ("takeover", old.takeover != new.takeover),
+        ("workers", at_start.workers != new.workers),
+        ("listen", at_start.listen != new.listen),
+        ("admin.address", admin(at_start) != admin(new)),
+        ("resolver", at_start.resolver != new.resolver),
+        ("log.format", format(at_start) != format(new)),
+        ("takeover", at_start.takeover != new.takeover),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))

@@ -1,6 +1,6 @@
 //! No change leaves a service that nobody serves.
 //!
-//! Every change asks [`coverage`] what it leads to before it is published. What somebody asks for is
+//! Every change asks [`Coverage`] what it leads to before it is published. What somebody asks for is
 //! refused if it leaves the service worse served. A file cannot be refused for the weights of one
 //! service, and a process that takes over must serve: there a *stand-in* gets all players, the baseline
 //! if it can serve, until the weights as they are written lead to somebody again.
@@ -19,7 +19,7 @@ use crate::{
     snapshot::{self, Endpoint, Overrides, Snapshot, weights_in_force},
 };
 
-/// What is known of a version, for [`coverage`].
+/// What is known of a version, for [`Coverage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Contender {
     /// It has weight.
@@ -50,25 +50,30 @@ impl Coverage {
         if is_out { Self::Unavailable } else { Self::Available }
     }
 
+    /// How well a service is served by its versions with a share, of each of which it is said whether it is
+    /// out: as well as by the best.
+    fn of_shares(are_out: impl Iterator<Item = bool>) -> Self {
+        are_out.map(Self::of_version).max().unwrap_or(Self::Nobody)
+    }
+
     /// How well `service` is served.
     pub fn of(service: &snapshot::Service) -> Self {
         let shares = service.versions.iter().filter(|v| v.share_weight() > Weight::ZERO);
-        let each = shares.map(|version| Self::of_version(serves_nobody(&version.known)));
-        each.max().unwrap_or(Self::Nobody)
+        Self::of_shares(shares.map(|version| serves_nobody(&version.known)))
     }
-}
 
-/// How well a service is served by `versions`.
-pub(super) fn coverage(versions: &[Contender]) -> Coverage {
-    let shares = versions.iter().filter(|v| v.has_weight && !v.is_ejected);
-    shares.map(|v| Coverage::of_version(v.is_out)).max().unwrap_or(Coverage::Nobody)
+    /// How well a service would be served by `versions`.
+    fn by(versions: &[Contender]) -> Self {
+        let shares = versions.iter().filter(|v| v.has_weight && !v.is_ejected);
+        Self::of_shares(shares.map(|version| version.is_out))
+    }
 }
 
 /// The version that gets all players, if the weights lead to nobody, or to less than there was `before`:
 /// one that serves, the baseline if that does, else one that has players, else the first. Nothing if
 /// the weights are good, or no version is better.
 pub(super) fn stand_in(versions: &[Contender], before: Coverage) -> Option<usize> {
-    let now = coverage(versions);
+    let now = Coverage::by(versions);
     if now > Coverage::Nobody && now >= before {
         return None;
     }
@@ -121,7 +126,7 @@ impl Controller {
         };
         let is_ejected =
             |version: &str| ejected == Some(version) || self.ejection(service, version).is_some();
-        coverage(&contenders((service, written), ahead, is_ejected, is_out, &snapshot))
+        Coverage::by(&contenders((service, written), ahead, is_ejected, is_out, &snapshot))
     }
 
     /// The ejection of `version` of `service`, if it is ejected.
@@ -186,7 +191,7 @@ impl Controller {
         let services: Vec<String> = self.stand_ins.keys().cloned().collect();
         let served = |name: &String| {
             let Some(service) = config.services.get(name) else { return true };
-            coverage(&self.contenders_to_come(name, service)) == Coverage::Available
+            Coverage::by(&self.contenders_to_come(name, service)) == Coverage::Available
         };
         let released: Vec<String> = services.into_iter().filter(served).collect();
         released.iter().for_each(|name| drop(self.stand_ins.remove(name)));
@@ -296,11 +301,11 @@ mod tests {
 
     #[test]
     fn a_service_is_served_as_well_as_by_its_best_version_with_a_share() {
-        assert_eq!(coverage(&[BASELINE, ejected(CANARY)]), Coverage::Available);
-        assert_eq!(coverage(&[out(BASELINE), CANARY]), Coverage::Available);
-        assert_eq!(coverage(&[out(BASELINE), ejected(CANARY)]), Coverage::Unavailable);
-        assert_eq!(coverage(&[without_weight(BASELINE), ejected(CANARY)]), Coverage::Nobody);
-        assert_eq!(coverage(&[]), Coverage::Nobody);
+        assert_eq!(Coverage::by(&[BASELINE, ejected(CANARY)]), Coverage::Available);
+        assert_eq!(Coverage::by(&[out(BASELINE), CANARY]), Coverage::Available);
+        assert_eq!(Coverage::by(&[out(BASELINE), ejected(CANARY)]), Coverage::Unavailable);
+        assert_eq!(Coverage::by(&[without_weight(BASELINE), ejected(CANARY)]), Coverage::Nobody);
+        assert_eq!(Coverage::by(&[]), Coverage::Nobody);
     }
 
     #[test]
@@ -349,7 +354,7 @@ mod tests {
                     prop_assert!(!versions[place].is_ejected);
                     Coverage::of_version(versions[place].is_out)
                 }
-                None => coverage(&versions),
+                None => Coverage::by(&versions),
             };
             prop_assert_eq!(served, best.unwrap_or(Coverage::Nobody));
         }

@@ -237,10 +237,8 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
         "Checks of an endpoint, and probes after an ejection, by result: good or bad.",
     );
     for ([service, name, address], endpoint) in each_endpoint(scrape) {
-        if endpoint.checks != [0, 0] {
-            for (result, count) in ["good", "bad"].into_iter().zip(endpoint.checks) {
-                checks.count([service, name, address, ("result", result)], count);
-            }
+        for (result, count) in ["good", "bad"].into_iter().zip(endpoint.checks) {
+            checks.count([service, name, address, ("result", result)], count);
         }
     }
     let mut ejections = page.counter(
@@ -323,7 +321,8 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     .count([], scrape.http2_floods);
     let mut reloads = page.counter(
         "tidegate_config_reloads_total",
-        "Reloads of the configuration: applied, or rejected, which changed nothing.",
+        "Reloads of the configuration: applied as a whole; rejected as a whole, or only the weights of a \
+         service, by which nobody would serve, while the rest of the file is in force.",
     );
     reloads.count([("result", "applied")], scrape.reloads_applied);
     reloads.count([("result", "rejected")], scrape.reloads_rejected);
@@ -343,9 +342,9 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
         "tidegate_alert_posts_total",
         "Messages to receivers of alerts, by result: taken or failed.",
     );
-    for (url, counts) in &scrape.alert_posts {
+    for (receiver, counts) in &scrape.alert_posts {
         for (result, count) in ["taken", "failed"].into_iter().zip(counts) {
-            posts.count([("url", &**url), ("result", result)], *count);
+            posts.count([("receiver", &**receiver), ("result", result)], *count);
         }
     }
     page.counter(

@@ -88,7 +88,7 @@ fn scrape() -> Scrape {
         samples_lost: 1024,
         outcomes_lost: 7,
         http2_floods: 2,
-        alert_posts: vec![("http://alertmanager:9093/api/v2/alerts".into(), [4, 1])],
+        alert_posts: vec![("alertmanager:9093".into(), [4, 1])],
         build: "0.1.0",
         started: UNIX_EPOCH + Duration::from_millis(1_795_332_031_500),
         process: Some(Process {

@@ -174,7 +174,7 @@ impl Proxy {
     #[track_caller]
     pub(crate) fn start(text: &str) -> Self {
         let config = parse(text).unwrap_or_else(|problems| panic!("{problems:?} in:\n{text}"));
-        let loaded = Loaded { config, hash: String::new(), tokens: Vec::new() };
+        let loaded = Loaded { config, hash: String::new(), tokens: Vec::new(), files: Vec::new() };
         let app = App::start(loaded, None, None).expect("the proxy starts");
         Self { address: app.listeners[0], app: Some(app), folder: None }
     }
@@ -195,6 +195,12 @@ impl Proxy {
         let folder = self.folder.as_ref().expect("started with a file").path();
         fs::write(folder.join("new"), text).expect("a file");
         fs::rename(folder.join("new"), folder.join("tidegate.yaml")).expect("a file");
+    }
+
+    /// Removes the file.
+    pub(crate) fn remove_file(&self) {
+        let folder = self.folder.as_ref().expect("started with a file").path();
+        fs::remove_file(folder.join("tidegate.yaml")).expect("a file");
     }
 
     /// Who decides.
