@@ -20,7 +20,7 @@ use crate::{
     snapshot::{Endpoint, Service, Snapshot, Version},
     upstream::{
         health::{Cause, Health, State, WHOLE},
-        probe::Probe,
+        probe::{Probe, Question},
     },
 };
 
@@ -317,7 +317,7 @@ impl Watch {
             host: endpoint.host.clone(),
             tls: version.tls.as_ref().map(|(client, _)| client.clone()),
             protocol: version.protocol,
-            http: service.health.http.clone(),
+            question: Question::of(&service.health),
             timeout: service.health.timeout,
         })
     }
