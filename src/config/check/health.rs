@@ -128,6 +128,7 @@ mod tests {
             "health: { http: {} }",
             "health: { tcp: {}, slow_start: 0s, connect_faults: 0 }",
             "health: { connect_faults: 5 }",
+            "health: { panic_threshold: 0% }",
             "health: { http: { expect: [ 200-299, 404 ] } }",
             "health: { http: { path: /ready?full=1, host: 'a.b:80', expect: [ 204, 2xx ] } }",
             "breaker: {}",

@@ -9,7 +9,7 @@ use super::Statuses;
 use crate::config::units;
 
 /// Which endpoints of a service's versions get requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Health {
     /// Endpoints are asked by HTTP, as the version speaks it. Default: they are not.
@@ -43,20 +43,24 @@ pub struct Health {
     /// Connections that fail one after the other until an endpoint is ejected; 0 never does. Needs no
     /// checks. A version's only endpoint is never ejected. Default 3.
     pub connect_faults: u32,
+    /// Where a smaller share of a version's endpoints serves, connect faults and checks are not believed:
+    /// requests go to those that are out for them, too. `0%` switches this off. Default `50%`.
+    pub panic_threshold: units::Share,
 }
 
 impl Default for Health {
     fn default() -> Self {
         Self {
             http: None,
+            grpc: None,
             tcp: None,
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
-            grpc: None,
             healthy: 2,
             unhealthy: 3,
             slow_start: Duration::from_secs(30),
             connect_faults: 3,
+            panic_threshold: units::Share(0.5),
         }
     }
 }
@@ -92,10 +96,6 @@ impl Default for HttpCheck {
     }
 }
 
-/// A check by a connection alone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TcpCheck {}
 /// A check by gRPC: good if the answer is `SERVING`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -106,6 +106,10 @@ pub struct GrpcCheck {
     pub host: Option<String>,
 }
 
+/// A check by a connection alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpCheck {}
 
 /// How much a version takes at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
