@@ -342,7 +342,9 @@ impl Control {
                 tokio::spawn(observatory.clone().alert());
                 let in_force = observatory.controller().in_force();
                 let controller = observatory.clone();
-                let tell = move |resolved| controller.controller().set_resolved(resolved);
+                let tell = move |resolved, lookups| {
+                    controller.controller().set_resolved(resolved, lookups)
+                };
                 tokio::spawn(resolving.run(in_force, tell));
                 if let Some((socket, is_open)) = admin {
                     tokio::spawn(admin::serve(socket, observatory, is_open));

@@ -236,6 +236,12 @@ impl EndpointState {
         self.warm_from_us.store(warm.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// Attempts of `worker` that began and have not ended.
+    pub fn in_flight_on(&self, worker: usize) -> u64 {
+        let cells = self.cells.of(worker);
+        cells.started.read().wrapping_sub(cells.finished.read())
+    }
+
     /// Whether it may be warming up.
     pub fn warms_up(&self) -> bool {
         self.warm_from_us.load(Relaxed) != 0

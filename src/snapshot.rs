@@ -8,6 +8,7 @@ mod amounts;
 mod comparison;
 mod endpoints;
 mod forwarding;
+mod usable;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -22,7 +23,8 @@ pub use self::forwarding::Forwarding;
 pub use self::{
     amounts::{Amount, AmountSource},
     comparison::{AmountArm, Arm, Compared, Evidence, FailureSet, Named, Stratum},
-    endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved, usable},
+    endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
+    usable::{Trust, usable},
 };
 pub use crate::upstream::resolve::Resolved;
 use crate::{
@@ -363,6 +365,7 @@ impl Service {
         registry: &mut Registry,
     ) -> Self {
         let weights = weights_in_force(name, service, sources.overrides);
+        let health = service.health.clone().unwrap_or_default();
         let versions: Box<[Version]> = service
             .versions
             .iter()
@@ -370,8 +373,9 @@ impl Service {
             .map(|((version, written), (_, weight))| {
                 let state = registry.version(name, version);
                 let known = endpoints(&written.endpoints, sources.resolved, state.id, registry);
+                let used = usable(&known, health.panic_threshold);
                 let (hosts, endpoints): (Vec<_>, Vec<_>) =
-                    usable(&known).map(|e| (e.host.clone(), Arc::clone(&e.state))).unzip();
+                    used.map(|e| (e.host.clone(), Arc::clone(&e.state))).unzip();
                 let key = written.tls.as_ref().map(|tls| (tls.clone(), written.protocol));
                 let tls = key.and_then(|key| sources.tls.get(&key).cloned());
                 Version {
@@ -417,7 +421,7 @@ impl Service {
             versions,
             connect_timeout: service.connect_timeout,
             pool: service.pool.clone(),
-            health: service.health.clone().unwrap_or_default(),
+            health,
             breaker: service.breaker.as_ref().map(|b| Breaker::new(b, registry.workers())),
         }
     }
@@ -473,6 +477,11 @@ impl Service {
 }
 
 impl Version {
+    /// Whether so few of its endpoints serve, by `threshold`, that others get requests, too.
+    pub fn panics(&self, threshold: Share) -> bool {
+        usable::panics(&self.known, threshold)
+    }
+
     /// The weight that counts: none while it is ejected, or none of its endpoints serves.
     pub fn share_weight(&self) -> Weight {
         if self.ejected || self.unserved { Weight::ZERO } else { self.weight }

@@ -7,7 +7,7 @@ mod change;
 mod ejection;
 mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 
@@ -102,6 +102,14 @@ pub struct Version {
     /// Whether any of its endpoints serves. If not, a canary's share is 0 until one does; the baseline,
     /// or the last version that has a share, is asked nevertheless.
     pub available: bool,
+    /// Whether so few of its endpoints serve that those that are out for connect faults and checks get
+    /// requests, too.
+    #[serde(default)]
+    pub health_panic: bool,
+    /// Names among its endpoints that are not resolved, and why. The addresses that such a name had are used
+    /// further.
+    #[serde(default)]
+    pub unresolved: BTreeMap<String, String>,
     /// Who ejected it, when and why; null if it is not ejected.
     #[serde(default)]
     pub ejection: Option<Ejection>,
@@ -170,6 +178,10 @@ pub struct Endpoint {
     pub state: EndpointState,
     /// Why it is ejected or probed: `connect`, `peers` or `word`; null otherwise.
     pub reason: Option<String>,
+    /// Whether it can be connected; false only of the sole endpoint of a version, which gets requests
+    /// nevertheless.
+    #[serde(default = "yes")]
+    pub reachable: bool,
     /// Who ejected it, when and why, if an operator did; null otherwise.
     #[serde(default)]
     pub ejection: Option<Ejection>,
@@ -247,6 +259,7 @@ impl Version {
             ejection: (known.state.standing.cause() == Some(health::Cause::Word))
                 .then(|| (version.name.to_string(), known.state.label.to_string()))
                 .and_then(|place| decisions.endpoints.get(&place).cloned()),
+            reachable: !known.state.standing.is_unreachable(),
             in_flight: view::endpoint_in_flight(&known.state),
         });
         let amounts = service.amounts.iter().zip(&version.amounts);
@@ -260,6 +273,8 @@ impl Version {
             },
             state: view::state(version).into(),
             available: version.known.iter().any(|known| known.state.standing.serves()),
+            health_panic: version.panics(service.health.panic_threshold),
+            unresolved: decisions.unresolved.get(&*version.name).cloned().unwrap_or_default(),
             ejection: decisions.ejections.get(&*version.name).cloned(),
             in_flight: view::in_flight(version),
             labels: version.labels.clone(),
@@ -302,6 +317,10 @@ impl From<metrics::State> for State {
             metrics::State::Ejected => Self::Ejected,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn rate(errors: u64, requests: u64) -> Option<f64> {

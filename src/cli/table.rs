@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::eject::since;
-use crate::admin::model::{EndpointState, Service, State, Version, VersionVerdict};
+use crate::admin::model::{Endpoint, EndpointState, Service, State, Version, VersionVerdict};
 
 const HEADINGS: [&str; 10] = [
     "SERVICE",
@@ -84,8 +84,23 @@ fn ejected(service: &Service, version: &Version, text: &mut String) {
 /// Tells which endpoints of `version` do not serve, and why.
 fn endpoints(service: &Service, version: &Version, text: &mut String) {
     let (service, name) = (&service.name, &version.name);
+    // Writing to a string does not fail.
+    if version.health_panic && version.available {
+        let serve = |endpoint: &&Endpoint| endpoint.state == EndpointState::Serving;
+        let (serving, all) =
+            (version.endpoints.iter().filter(serve).count(), version.endpoints.len());
+        let _ = writeln!(
+            text,
+            "{service} {name}: {serving} of {all} endpoints serve, fewer than health.panic_threshold: those \
+             that are down or could not be connected are used, too"
+        );
+    }
+    for (unresolved, why) in &version.unresolved {
+        let _ = writeln!(text, "{service} {name}: {unresolved} is not resolved: {why}");
+    }
     for endpoint in &version.endpoints {
         let state = match endpoint.state {
+            EndpointState::Serving if !endpoint.reachable => "cannot be connected",
             EndpointState::Serving => continue,
             EndpointState::Ejected => "is ejected",
             EndpointState::Probing => "was ejected, and is probed",
@@ -151,6 +166,8 @@ mod tests {
             share: weight / 100.0,
             state: State::Serving,
             available: true,
+            health_panic: false,
+            unresolved: Default::default(),
             ejection: None,
             in_flight: 0,
             labels: Default::default(),
@@ -203,6 +220,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
             address: format!("10.0.0.1:{port}"),
             state,
             reason: reason.map(str::to_owned),
+            reachable: true,
             ejection: None,
             in_flight: 0,
         };
@@ -212,6 +230,9 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
             endpoint(2, EndpointState::Ejected, Some("word")),
         ];
         versions[0].endpoints[1].ejection = Some(by_ops("disk full"));
+        versions[0].endpoints[0].reachable = false;
+        versions[0].health_panic = true;
+        versions[1].unresolved.insert("gone.test".to_owned(), "no such name".to_owned());
         versions[1].endpoints = vec![
             endpoint(3, EndpointState::Down, None),
             endpoint(4, EndpointState::Probing, Some("connect")),
@@ -221,7 +242,11 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
         assert_eq!(
             lines,
             [
+                "game-api v41: 1 of 2 endpoints serve, fewer than health.panic_threshold: those that are down \
+                 or could not be connected are used, too",
+                "game-api v41: 10.0.0.1:1 cannot be connected",
                 "game-api v41: 10.0.0.1:2 is ejected since 2026-11-26T18:00:00Z by ops (disk full)",
+                "game-api v42: gone.test is not resolved: no such name",
                 "game-api v42: 10.0.0.1:3 is down: its checks fail",
                 "game-api v42: 10.0.0.1:4 was ejected, and is probed: it could not be connected",
             ]

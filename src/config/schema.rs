@@ -29,7 +29,7 @@ pub use amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS};
 pub use eject::{
     Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses,
 };
-pub use health::{Breaker, Health, HttpCheck, TcpCheck};
+pub use health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck};
 pub use slo::Slo;
 pub use tls::{
     CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,

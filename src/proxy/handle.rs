@@ -22,6 +22,7 @@ use super::{
     grpc,
     head::Refusal,
     link::{Link, Peer as _},
+    others::Others,
     pieces::Pieces,
     plan::{Plan, Refused, plan, too_large},
     problem::{Fault, Problem},
@@ -153,7 +154,9 @@ async fn forward(
         client.inbox.widen();
     }
     let is_stream = client.stream.is_stream();
-    let (mut avoid, mut now) = (None, plan.began);
+    let mut now = plan.began;
+    // Where to go on once an endpoint could not be connected.
+    let mut others: Option<Box<Others>> = None;
     // The connection on which the request went unanswered, once it did.
     let mut failed = None;
     let mut trailers: Option<Box<HeaderMap>> = None;
@@ -162,9 +165,10 @@ async fn forward(
     let mut uploading = rest.is_some();
     loop {
         let endpoints = &version.endpoints;
-        let chosen = match endpoints.len() {
-            1 => Some(0),
-            _ => choose(worker, version, avoid),
+        let chosen = match (&others, endpoints.len()) {
+            (Some(others), _) => Some(others.next),
+            (None, 1) => Some(0),
+            (None, _) => choose(worker, version),
         };
         let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
@@ -199,15 +203,18 @@ async fn forward(
                 }
                 Err(fault) => {
                     tally.failed(fault);
-                    // Nothing was sent, so another endpoint may be asked, once.
-                    let to_blame = fault.upstream_kind().is_some();
-                    if to_blame && endpoints.len() > 1 && avoid.is_none() {
-                        avoid = Some(chosen);
-                        tally.retry(RetryReason::Connect);
-                        now = Instant::now();
-                        continue;
+                    let times = (now, Instant::now());
+                    if fault.upstream_kind().is_none() || times.1 >= due {
+                        return Err(Broken::Fault(fault));
                     }
-                    return Err(Broken::Fault(fault));
+                    let patience = plan.service().connect_timeout;
+                    others = Others::after(others, worker, version, chosen, times, patience);
+                    if others.is_none() {
+                        return Err(Broken::Fault(fault));
+                    }
+                    tally.retry(RetryReason::Connect);
+                    now = times.1;
+                    continue;
                 }
             },
         };
@@ -309,17 +316,13 @@ fn switches(plan: &Plan) -> Option<&str> {
     plan.upgrade().filter(|_| plan.version().protocol == Protocol::Auto)
 }
 
-/// Number of the endpoint of `version` to ask, another one than `avoid`. Apart, since most versions of a
-/// sidecar have one.
+/// Number of the endpoint of `version` to ask. Apart, since most versions of a sidecar have one.
 #[inline(never)]
-fn choose(worker: &Worker, version: &Version, avoid: Option<usize>) -> Option<usize> {
+fn choose(worker: &Worker, version: &Version) -> Option<usize> {
     let endpoints = &version.endpoints;
-    let load = |n: usize| {
-        let cells = endpoints[n].cells.of(worker.id);
-        cells.started.read().wrapping_sub(cells.finished.read())
-    };
+    let load = |n: usize| endpoints[n].in_flight_on(worker.id);
     let share = |n: usize| endpoints[n].standing.share();
-    balance::choose(endpoints.len(), load, share, || fastrand::u64(..), avoid)
+    balance::choose(endpoints.len(), load, share, || fastrand::u64(..))
 }
 
 /// Puts a body that is already here whole behind the head in `out`, so that both leave in one write

@@ -29,6 +29,7 @@ mod in_flight;
 mod introduction;
 mod known;
 mod link;
+mod others;
 mod pace;
 mod pieces;
 mod plan;

@@ -6,53 +6,42 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::buffer::Buffer;
+use super::{
+    buffer::Buffer,
+    known::{Known, known_of_client},
+};
 
 /// Most fields of trailers.
 const MOST: usize = 64;
 
-/// Whether trailers may not have the field: framing, routing, what modifies or authenticates a request, what
-/// controls an answer or its content, and what the proxy alone says.
+/// Whether trailers may not have the field: what the proxy reads or writes or that says who a client is, in
+/// any spelling that an application reads as the same, routing, what modifies or authenticates a request,
+/// and what controls an answer or its content.
 fn is_forbidden(name: &HeaderName) -> bool {
     let name = name.as_str();
-    matches!(
-        name,
-        "accept-encoding"
-            | "age"
-            | "authorization"
-            | "cache-control"
-            | "connection"
-            | "content-encoding"
-            | "content-length"
-            | "content-range"
-            | "content-type"
-            | "cookie"
-            | "date"
-            | "expect"
-            | "expires"
-            | "forwarded"
-            | "host"
-            | "keep-alive"
-            | "location"
-            | "max-forwards"
-            | "pragma"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "range"
-            | "retry-after"
-            | "set-cookie"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "vary"
-            | "via"
-            | "www-authenticate"
-            | "x-client-cert-subject"
-            | "x-real-ip"
-            | "x-request-id"
-    ) || ["if-", "sec-", "x-forwarded-", "tidegate-"].iter().any(|start| name.starts_with(start))
+    known_of_client(name) != Known::Other
+        || matches!(
+            name,
+            "accept-encoding"
+                | "age"
+                | "authorization"
+                | "cache-control"
+                | "content-encoding"
+                | "content-range"
+                | "content-type"
+                | "cookie"
+                | "expires"
+                | "location"
+                | "max-forwards"
+                | "pragma"
+                | "range"
+                | "retry-after"
+                | "set-cookie"
+                | "vary"
+                | "via"
+                | "www-authenticate"
+        )
+        || ["if-", "sec-"].iter().any(|start| name.starts_with(start))
 }
 
 /// Drops the fields that trailers may not have; nothing if no other is left.
@@ -101,7 +90,8 @@ mod tests {
     #[test]
     fn what_a_head_is_checked_for_is_not_said_behind_it() {
         let lines = b"X-Sum: 42\r\nGrpc-Status: 0\r\nContent-Length: 7\r\nSet-Cookie: a=b\r\nIf-Match: *\r\n\
-            X-Forwarded-For: 6.6.6.6\r\nTransfer-Encoding: chunked\r\nHost: evil\r\nx-sum: 43\r\n";
+            X-Forwarded-For: 6.6.6.6\r\nX_Client_IP: 6.6.6.6\r\n\
+            Tidegate_Version: v9\r\nTransfer-Encoding: chunked\r\nHost: evil\r\nx-sum: 43\r\n";
         let fields = read(lines.to_vec()).expect("two are left");
         let sums: Vec<_> = fields.get_all("x-sum").iter().collect();
         assert_eq!(sums, ["42", "43"]);

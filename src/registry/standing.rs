@@ -1,6 +1,6 @@
 //! Where an endpoint stands: written by the controller, read by everybody.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use super::Counter;
 use crate::upstream::health::{Cause, State, WHOLE};
@@ -14,6 +14,8 @@ pub struct Standing {
     cause: AtomicU8,
     /// Of [`WHOLE`].
     share: AtomicU32,
+    /// It serves, but cannot be connected.
+    unreachable: AtomicBool,
     /// Ejections since start, by [`Cause`].
     pub ejections: [Counter; 3],
     /// Checks since start: good ones and bad ones.
@@ -26,6 +28,7 @@ impl Default for Standing {
             state: AtomicU8::new(State::Serving as u8),
             cause: AtomicU8::new(u8::MAX),
             share: AtomicU32::new(WHOLE),
+            unreachable: AtomicBool::new(false),
             ejections: Default::default(),
             checks: Default::default(),
         }
@@ -48,6 +51,11 @@ impl Standing {
         Cause::ALL.get(usize::from(self.cause.load(Relaxed))).copied()
     }
 
+    /// Whether it gets requests, as its version's only endpoint, though it cannot be connected.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Relaxed)
+    }
+
     /// Its share of requests beside an endpoint that has the [`WHOLE`]. One that does not serve and is
     /// asked nevertheless, since nobody serves, has all of it.
     pub fn share(&self) -> u32 {
@@ -58,6 +66,11 @@ impl Standing {
     pub fn set(&self, state: State, cause: Option<Cause>) {
         self.state.store(state as u8, Relaxed);
         self.cause.store(cause.map_or(u8::MAX, |cause| cause as u8), Relaxed);
+    }
+
+    /// Sets whether it cannot be connected. Called by the controller only.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable.store(unreachable, Relaxed);
     }
 
     /// Sets the share. Called by the controller only.

@@ -138,12 +138,14 @@ impl Alerts {
                 self.begin(subject(Name::SharedOutage, false, false), &matter.reason, now);
             }
             Kind::SharedOutageOver => self.end(&subject(Name::SharedOutage, false, false), now),
-            Kind::EndpointEjected | Kind::EndpointDown => {
+            Kind::EndpointEjected | Kind::EndpointDown | Kind::EndpointUnreachable => {
                 self.begin(endpoint(), &matter.reason, now);
             }
-            Kind::EndpointServing => self.end(&endpoint(), now),
+            Kind::EndpointServing | Kind::EndpointReached => self.end(&endpoint(), now),
             // A probed endpoint is out as before. Advice about one of several asks for no one's sleep.
             Kind::EndpointProbing | Kind::EndpointWouldEject => {}
+            // Each of the endpoints behind it has an alert of its own.
+            Kind::HealthPanic | Kind::HealthPanicOver => {}
             // Nor does what decides nothing; an ejection that helped nobody is an ejection that goes on.
             Kind::FewPlayers | Kind::RefusalsRise | Kind::EjectionMistaken => {}
             Kind::Weights | Kind::Configuration | Kind::ConfigurationRejected => {}

@@ -10,6 +10,7 @@ mod endpoints;
 mod events;
 mod handover;
 mod logs;
+mod names;
 mod rejected;
 mod reload;
 mod served;
@@ -42,6 +43,7 @@ use crate::{
     snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, TlsClients},
     telemetry::{access_log, log},
     tls::Clients,
+    upstream::resolve::Lookups,
 };
 
 /// The one writer of snapshots.
@@ -69,6 +71,8 @@ pub struct Controller {
     events: Events,
     webhooks: Webhooks,
     resolved: Resolved,
+    /// Names that were asked for, and why the last question failed, if it did.
+    lookups: Lookups,
     registry: Registry,
     shared: Arc<Shared>,
     workers: Vec<UnboundedSender<Command>>,
@@ -144,6 +148,7 @@ impl Controller {
             events: Events::new(SystemTime::now()),
             webhooks: Webhooks::new(),
             resolved: Resolved::new(),
+            lookups: Lookups::new(),
             registry: start.registry,
             shared: start.shared,
             workers: start.workers,
@@ -238,15 +243,6 @@ impl Controller {
     /// Lets go of the workers, so that they end.
     pub fn forget_workers(&mut self) {
         self.workers.clear();
-    }
-
-    /// Takes over the addresses that names stand for, if they changed.
-    pub fn set_resolved(&mut self, resolved: Resolved) {
-        if resolved != self.resolved {
-            self.resolved = resolved;
-            let generation = self.publish(true);
-            tracing::info!(generation, "addresses of endpoints changed");
-        }
     }
 
     /// Compiles and publishes a snapshot of what is in force now; answers its generation.

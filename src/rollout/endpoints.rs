@@ -7,7 +7,10 @@
 mod attend;
 mod inherited;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use crate::{
     analysis::{self, Change, Counter},
@@ -17,10 +20,10 @@ use crate::{
     },
     registry::EndpointState,
     rollout::carried,
-    snapshot::{Endpoint, Service, Snapshot, Version},
+    snapshot::{Endpoint, Service, Snapshot, Trust, Version},
     upstream::{
-        health::{Cause, Health, State, WHOLE},
-        probe::Probe,
+        health::{Cause, Company, Health, State, WHOLE},
+        probe::{Probe, Question},
     },
 };
 
@@ -30,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// The same where only connections that fail are counted.
 const SLOW_LOOK: Duration = Duration::from_millis(50);
+
+/// The same where nothing but what is shown depends on it.
+const SLOWEST_LOOK: Duration = Duration::from_millis(500);
 
 /// Counts that stood still for so long are looked at again when there is traffic.
 const LINGER: Duration = Duration::from_secs(1);
@@ -49,7 +55,10 @@ pub struct Watch {
     busy_until: Duration,
     /// Who was out by word in a process before this one, and has not come yet.
     inherited: carried::Endpoints,
+    /// Versions, by their number, of which too few endpoints serve.
+    panicking: HashSet<u32>,
     moves: Vec<Move>,
+    notices: Vec<Notice>,
 }
 
 /// One endpoint.
@@ -60,6 +69,8 @@ struct Watched {
     counts: Counts,
     /// A probe is under way.
     asked: bool,
+    /// When it last got requests though it was out, since too few others served.
+    used: Option<Duration>,
 }
 
 /// Where in the snapshot it is.
@@ -99,11 +110,44 @@ pub struct Move {
     pub reason: String,
 }
 
+/// A change that moves no endpoint, but that people should see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The service.
+    pub service: Box<str>,
+    /// The version.
+    pub version: Box<str>,
+    /// What is the matter.
+    pub what: Matter,
+    /// Whether it began or ended.
+    pub begins: bool,
+}
+
+/// What a notice is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matter {
+    /// So few of a version's endpoints serve that those that are out for connect faults and checks get
+    /// requests, too.
+    Panic {
+        /// Endpoints that serve.
+        serving: usize,
+        /// All endpoints.
+        of: usize,
+    },
+    /// The only endpoint of a version cannot be connected.
+    Unreachable {
+        /// Its address.
+        endpoint: Box<str>,
+    },
+}
+
 /// What a look found out.
 #[derive(Debug, Default)]
 pub struct Look {
     /// What moved since the last look.
     pub moves: Vec<Move>,
+    /// What else changed.
+    pub notices: Vec<Notice>,
     /// Whom to ask now, by number of the endpoint.
     pub probes: Vec<(u32, Probe)>,
     /// When to look next, unless something is told before; nothing if never.
@@ -127,6 +171,11 @@ impl Watch {
             let settings = &service.health;
             for version in &service.versions {
                 self.compare(service, version, now);
+                let company = match self.panicking.contains(&version.state.id) {
+                    _ if version.known.len() < 2 => Company::Alone,
+                    true => Company::TooFew,
+                    false => Company::Others,
+                };
                 for endpoint in &version.known {
                     let state = &*endpoint.state;
                     let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
@@ -138,11 +187,20 @@ impl Watch {
                     if new.started > 0 {
                         self.busy_until = now + LINGER;
                     }
-                    let (faults, only) = (new.faults, version.known.len() < 2);
-                    watched.health.connected(faults, new.connected, only, settings, now);
-                    let reason = || "it could not be connected".to_owned();
+                    if company == Company::TooFew && Trust::of(&state.standing) == Trust::Doubted {
+                        watched.used = Some(now);
+                    }
+                    let was_unreachable = watched.health.is_unreachable();
+                    let rested = watched.health.state() == State::Probing;
+                    watched.health.connected(new.faults, new.connected, company, settings, now);
+                    let reason = || match watched.health.state() {
+                        State::Probing if rested => "its pause is over".to_owned(),
+                        State::Probing => "too few others serve".to_owned(),
+                        _ => "it could not be connected".to_owned(),
+                    };
                     self.moves.extend(watched.moved(before, service, version, state, now, reason));
                     watched.tell(state, settings, now);
+                    self.notices.extend(watched.reached(was_unreachable, service, version, state));
                     watched.health.next_change(settings, now).into_iter().for_each(&mut sooner);
                     match watched.health.next_probe().filter(|_| !watched.asked) {
                         Some(at) if at <= now => due.push((at, state.id)),
@@ -150,6 +208,7 @@ impl Watch {
                         None => {}
                     }
                 }
+                self.note_panic(service, version);
             }
         }
         if let Some(pace) = self.pace.filter(|_| now < self.busy_until) {
@@ -160,7 +219,24 @@ impl Watch {
         due.truncate(room);
         let probes = due.into_iter().filter_map(|(_, id)| Some((id, self.ask(id, snapshot)?)));
         let probes = probes.collect();
-        Look { moves: std::mem::take(&mut self.moves), probes, next }
+        let (moves, notices) = (std::mem::take(&mut self.moves), std::mem::take(&mut self.notices));
+        Look { moves, notices, probes, next }
+    }
+
+    /// Notes whether too few endpoints of `version` serve.
+    fn note_panic(&mut self, service: &Service, version: &Version) {
+        let id = version.state.id;
+        let begins = version.panics(service.health.panic_threshold);
+        if begins == self.panicking.contains(&id) {
+            return;
+        }
+        match begins {
+            true => self.panicking.insert(id),
+            false => self.panicking.remove(&id),
+        };
+        let serving = version.known.iter().filter(|known| known.state.standing.serves()).count();
+        let what = Matter::Panic { serving, of: version.known.len() };
+        self.notices.push(Notice::of(service, version, what, begins));
     }
 
     /// Takes in how a probe of endpoint number `id` ended.
@@ -176,7 +252,12 @@ impl Watch {
         let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
         watched.asked = false;
         let (before, state) = (watched.health.state(), &*endpoint.state);
+        let was_unreachable = watched.health.is_unreachable();
         watched.health.probed(answer.is_ok(), &service.health, now, chance);
+        let is_warm = watched.used.is_some_and(|used| now < used + service.health.slow_start);
+        if is_warm && before != State::Serving && watched.health.state() == State::Serving {
+            watched.health.skip_slow_start();
+        }
         state.standing.checks[usize::from(answer.is_err())].add(1);
         let reason = || match answer {
             Ok(()) => "it answers as it should".to_owned(),
@@ -184,6 +265,8 @@ impl Watch {
         };
         let moved = watched.moved(before, service, version, state, now, reason);
         watched.tell(state, &service.health, now);
+        let notice = watched.reached(was_unreachable, service, version, state);
+        self.notices.extend(notice);
         self.moves.extend(moved);
     }
 
@@ -229,11 +312,13 @@ impl Watch {
         }
         let is_first = std::mem::replace(&mut self.generation, snapshot.generation) == 0;
         let mut before = std::mem::take(&mut self.endpoints);
-        let (mut versions, mut faults_count, mut compared) = (Vec::new(), false, false);
+        let (mut versions, mut compared) = (Vec::new(), false);
+        let (mut faults_count, mut faults_show) = (false, false);
         for (at, service) in snapshot.services.iter().enumerate() {
             for (number, version) in service.versions.iter().enumerate() {
                 versions.push(version.state.id);
                 faults_count |= service.health.connect_faults > 0 && version.known.len() > 1;
+                faults_show |= service.health.connect_faults > 0;
                 compared |= is_compared(service, version);
                 for (endpoint, Endpoint { state, .. }) in version.known.iter().enumerate() {
                     let place = Place { service: at, version: number, endpoint };
@@ -243,7 +328,7 @@ impl Watch {
                             health.eject(Cause::Word, None, now);
                         }
                         let counts = Counts::read(state);
-                        let watched = Watched { place, health, counts, asked: false };
+                        let watched = Watched { place, health, counts, asked: false, used: None };
                         // Those of the beginning are taken to be warm: nobody knows how old they are.
                         if !is_first {
                             warm_up(service, state, now);
@@ -256,10 +341,12 @@ impl Watch {
             }
         }
         self.crowds.retain(|version, _| versions.contains(version));
-        self.pace = match (compared, faults_count) {
-            (true, _) => Some(LOOK),
-            (false, true) => Some(SLOW_LOOK),
-            (false, false) => None,
+        self.panicking.retain(|version| versions.contains(version));
+        self.pace = match compared {
+            true => Some(LOOK),
+            false if faults_count => Some(SLOW_LOOK),
+            false if faults_show => Some(SLOWEST_LOOK),
+            false => None,
         };
     }
 
@@ -317,7 +404,7 @@ impl Watch {
             host: endpoint.host.clone(),
             tls: version.tls.as_ref().map(|(client, _)| client.clone()),
             protocol: version.protocol,
-            http: service.health.http.clone(),
+            question: Question::of(&service.health),
             timeout: service.health.timeout,
         })
     }
@@ -334,6 +421,12 @@ impl Watch {
         let endpoint = version.known.get(endpoint)?;
         // The snapshot may be newer than the places.
         (endpoint.state.id == id).then_some((watched, service, version, endpoint))
+    }
+}
+
+impl Notice {
+    fn of(service: &Service, version: &Version, what: Matter, begins: bool) -> Self {
+        Self { service: service.name.clone(), version: version.name.clone(), what, begins }
     }
 }
 
@@ -367,13 +460,27 @@ impl Watched {
             cause,
             pause: self.health.until().map(|until| until.saturating_sub(now)),
             advice: false,
-            reason: if to == State::Probing { "its pause is over".to_owned() } else { reason() },
+            reason: reason(),
         })
+    }
+
+    /// What to say if it is the only one of its version, and whether it can be connected changed.
+    fn reached(
+        &self,
+        before: bool,
+        service: &Service,
+        version: &Version,
+        state: &EndpointState,
+    ) -> Option<Notice> {
+        let begins = self.health.is_unreachable();
+        let what = Matter::Unreachable { endpoint: state.label.clone() };
+        (begins != before).then(|| Notice::of(service, version, what, begins))
     }
 
     /// Writes where the endpoint stands.
     fn tell(&self, state: &EndpointState, settings: &schema::Health, now: Duration) {
         state.standing.set(self.health.state(), self.health.cause());
+        state.standing.set_unreachable(self.health.is_unreachable());
         // Where nobody serves all are asked, and alike.
         let share = self.health.share(settings, now);
         state.standing.set_share(if share == 0 { WHOLE } else { share });

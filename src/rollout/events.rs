@@ -62,6 +62,14 @@ pub enum Kind {
     EndpointProbing,
     /// An endpoint serves again.
     EndpointServing,
+    /// The only endpoint of a version cannot be connected.
+    EndpointUnreachable,
+    /// It can be again.
+    EndpointReached,
+    /// Too few endpoints of a version serve, so that others are used, too.
+    HealthPanic,
+    /// Enough serve again.
+    HealthPanicOver,
 }
 
 impl Kind {
@@ -88,6 +96,10 @@ impl Kind {
             Self::EndpointDown => "endpoint_down",
             Self::EndpointProbing => "endpoint_probing",
             Self::EndpointServing => "endpoint_serving",
+            Self::EndpointUnreachable => "endpoint_unreachable",
+            Self::EndpointReached => "endpoint_reached",
+            Self::HealthPanic => "health_panic",
+            Self::HealthPanicOver => "health_panic_over",
         }
     }
 }

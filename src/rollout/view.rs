@@ -186,6 +186,7 @@ impl Observatory {
         Scrape {
             services,
             series,
+            names: controller.names(),
             unrouted: shared.unrouted(),
             requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
@@ -323,6 +324,7 @@ fn version(
             .into_iter()
             .zip([0, 1].map(|limit| cells.sum(|c| c.shed[limit].read())))
             .collect(),
+        health_panic: version.panics(service.health.panic_threshold),
         retries: retries.to_vec(),
         amounts: (service.amounts.iter().zip(&version.amounts))
             .filter(|(amount, _)| matches!(amount.source, AmountSource::Field { .. }))
@@ -353,7 +355,7 @@ fn endpoint(state: &EndpointState, collector: &mut Collector, now: Instant) -> m
             protocol: errors(ErrorKind::Protocol),
             status: errors(ErrorKind::Status),
         },
-        serves: state.standing.serves(),
+        serves: state.standing.serves() && !state.standing.is_unreachable(),
         checks: [0, 1].map(|result| state.standing.checks[result].read()),
         ejections: Cause::ALL
             .map(|cause| (cause.label(), state.standing.ejections[cause as usize].read()))

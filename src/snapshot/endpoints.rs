@@ -1,4 +1,4 @@
-//! Which endpoints of a version get its requests, and which versions get players for it.
+//! The endpoints of a version, and which versions get players for them.
 
 use std::{
     collections::HashSet,
@@ -37,13 +37,6 @@ pub fn endpoints(
         host: host.clone(),
     });
     each.collect()
-}
-
-/// Those of `all` that get requests: the ones that serve. If none does, all of them: whether to ask them
-/// is then another question, and a wrong check must not be an outage.
-pub fn usable(all: &[Endpoint]) -> impl Iterator<Item = &Endpoint> {
-    let some_serve = all.iter().any(|endpoint| endpoint.state.standing.serves());
-    all.iter().filter(move |endpoint| !some_serve || endpoint.state.standing.serves())
 }
 
 /// What is known of a version, for [`unserved`].
@@ -113,7 +106,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::upstream::health::State;
 
     fn version(has_share: bool, is_baseline: bool, is_out: bool) -> Candidate {
         Candidate { has_share, is_baseline, is_out }
@@ -131,20 +123,6 @@ mod tests {
         assert_eq!(unserved(&[without_weight, out(canary)]), [false, false], "the last one");
         assert_eq!(unserved(&[without_weight, out(canary), out(canary)]), [false; 3]);
         assert_eq!(unserved(&[without_weight, out(canary), canary]), [false, true, false]);
-    }
-
-    #[test]
-    fn what_serves_is_used_and_all_if_none_does() {
-        let mut registry = Registry::new(1);
-        let written: Vec<EndpointAddress> =
-            (1..4).map(|port| format!("127.0.0.1:{port}").parse().expect("good")).collect();
-        let all = endpoints(&written, &Resolved::new(), 0, &mut registry);
-        let used = || usable(&all).map(|e| e.state.address.port()).collect::<Vec<_>>();
-        assert_eq!(used(), [1, 2, 3]);
-        all[1].state.standing.set(State::Down, None);
-        assert_eq!(used(), [1, 3]);
-        all.iter().for_each(|e| e.state.standing.set(State::Ejected, None));
-        assert_eq!(used(), [1, 2, 3]);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 pub struct Scrape {
     /// Services of the snapshot, in the file's order.
     pub services: Vec<Service>,
+    /// Names of endpoints, and whether the last question for each had an answer.
+    pub names: Vec<(String, bool)>,
     /// Requests by service, version and route.
     pub series: Vec<Series>,
     /// Answers given where no route matched, or none could be assigned, by status.
@@ -112,6 +114,8 @@ pub struct Version {
     pub retries: Vec<(&'static str, u64)>,
     /// What its answers carried.
     pub amounts: Vec<Amount>,
+    /// Whether too few of its endpoints serve, so that others get requests, too.
+    pub health_panic: bool,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -158,7 +162,7 @@ pub struct Endpoint {
     pub connecting: Duration,
     /// Faults of this endpoint.
     pub errors: Errors,
-    /// Whether it gets requests.
+    /// Whether it serves and can be connected.
     pub serves: bool,
     /// Good and bad checks of it.
     pub checks: [u64; 2],

@@ -61,6 +61,14 @@ impl Client {
         &self.config
     }
 
+    /// The name that endpoints' certificates are to be for, if the file has one.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.name {
+            Some(ServerName::DnsName(name)) => Some(name.as_ref()),
+            _ => None,
+        }
+    }
+
     /// Speaks TLS with the endpoint `host` at the other end of `socket`, within `timeout`.
     pub async fn connect(
         &self,

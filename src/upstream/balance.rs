@@ -8,32 +8,20 @@
 /// The number of the endpoint to use among `endpoints`, or nothing if there is none.
 ///
 /// `in_flight` tells the load of an endpoint by its number, `share` how much it may get beside others,
-/// from 0 to 256, `random` supplies 64 random bits, `avoid` is an endpoint that has just failed and is
-/// chosen only if it is alone.
+/// from 0 to 256, `random` supplies 64 random bits.
 pub fn choose(
     endpoints: usize,
     in_flight: impl Fn(usize) -> u64,
     share: impl Fn(usize) -> u32,
     random: impl FnOnce() -> u64,
-    avoid: Option<usize>,
 ) -> Option<usize> {
-    let usable = match avoid {
-        Some(failed) if endpoints > 1 && failed < endpoints => endpoints - 1,
-        _ => endpoints,
-    };
-    // Numbers below are of the usable endpoints; the avoided one is stepped over.
-    let actual = |n: usize| match avoid {
-        Some(failed) if usable < endpoints && n >= failed => n + 1,
-        _ => n,
-    };
-    match usable {
+    match endpoints {
         0 => None,
-        1 => Some(actual(0)),
+        1 => Some(0),
         n => {
             let bits = random();
             let first = scale(bits as u32, n);
             let second = (first + 1 + scale((bits >> 32) as u32, n - 1)) % n;
-            let (first, second) = (actual(first), actual(second));
             let (chosen, other) = match in_flight(second) < in_flight(first) {
                 true => (second, first),
                 false => (first, second),
@@ -64,10 +52,8 @@ mod tests {
 
     #[test]
     fn none_and_one() {
-        assert_eq!(choose(0, |_| 0, |_| 256, || 7, None), None);
-        assert_eq!(choose(1, |_| 9, |_| 256, || 7, None), Some(0));
-        assert_eq!(choose(1, |_| 9, |_| 256, || 7, Some(0)), Some(0));
-        assert_eq!(choose(2, |_| 0, |_| 256, || 7, Some(0)), Some(1));
+        assert_eq!(choose(0, |_| 0, |_| 256, || 7), None);
+        assert_eq!(choose(1, |_| 9, |_| 256, || 7), Some(0));
     }
 
     #[test]
@@ -75,7 +61,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut load = [0u64; 10];
         for _ in 0..100_000 {
-            let at = choose(10, |n| load[n], |_| 256, || rng.u64(..), None).expect("an endpoint");
+            let at = choose(10, |n| load[n], |_| 256, || rng.u64(..)).expect("an endpoint");
             load[at] += 1;
         }
         let (min, max) = (load.iter().min().expect("ten"), load.iter().max().expect("ten"));
@@ -89,7 +75,7 @@ mod tests {
             let shares = [256, share, 256, 256];
             let mut got = [0u32; 4];
             for _ in 0..100_000 {
-                got[choose(4, |_| 0, |n| shares[n], || rng.u64(..), None).expect("one")] += 1;
+                got[choose(4, |_| 0, |n| shares[n], || rng.u64(..)).expect("one")] += 1;
             }
             let (part, whole) = (f64::from(got[1]), f64::from(share) / 256.0 * 25_000.0);
             assert!((part - whole).abs() < 500.0, "{share}: {got:?}");
@@ -97,23 +83,20 @@ mod tests {
         // Among those that begin alike nobody is behind.
         let mut got = [0u32; 3];
         for _ in 0..30_000 {
-            got[choose(3, |_| 0, |_| 26, || rng.u64(..), None).expect("one")] += 1;
+            got[choose(3, |_| 0, |_| 26, || rng.u64(..)).expect("one")] += 1;
         }
         assert!(got.iter().all(|n| n.abs_diff(10_000) < 400), "{got:?}");
     }
 
     proptest! {
         #[test]
-        fn the_choice_exists_avoids_the_failed_and_is_no_worse_than_both(
-            loads in prop::collection::vec(0u64..5, 1..20), bits: u64, avoid in prop::option::of(0usize..20),
+        fn the_choice_exists_and_is_no_worse_than_both(
+            loads in prop::collection::vec(0u64..5, 1..20), bits: u64,
         ) {
-            let at = choose(loads.len(), |n| loads[n], |_| 256, || bits, avoid).expect("an endpoint");
+            let at = choose(loads.len(), |n| loads[n], |_| 256, || bits).expect("an endpoint");
             prop_assert!(at < loads.len());
-            if loads.len() > 1 {
-                prop_assert_ne!(Some(at), avoid);
-            }
             // With two usable endpoints both are compared, so the busier one never wins.
-            if loads.len() == 2 && avoid.is_none_or(|a| a > 1) {
+            if loads.len() == 2 {
                 prop_assert_eq!(loads[at], loads[0].min(loads[1]));
             }
         }

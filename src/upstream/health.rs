@@ -92,6 +92,17 @@ impl Cause {
     }
 }
 
+/// What an endpoint has beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// It is the only one of its version, and gets requests whatever happens.
+    Alone,
+    /// Others get its requests while it is out.
+    Others,
+    /// Too few others serve, so it gets requests though it is out (`snapshot/usable.rs`).
+    TooFew,
+}
+
 /// One endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -114,6 +125,8 @@ pub struct Health {
     next_probe: Option<Duration>,
     /// It came back, and its share grows since then.
     returned: Option<Duration>,
+    /// It serves for want of others, and could not be connected the last few times.
+    unreachable: bool,
 }
 
 impl Health {
@@ -132,6 +145,7 @@ impl Health {
             faults: 0,
             next_probe: settings.checks().then(|| now + settings.interval.mul_f64(chance)),
             returned: None,
+            unreachable: false,
         }
     }
 
@@ -143,6 +157,11 @@ impl Health {
     /// Why it is ejected or probed.
     pub fn cause(&self) -> Option<Cause> {
         self.cause
+    }
+
+    /// Whether it serves, being its version's only one, though it cannot be connected.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable
     }
 
     /// When the pause of an ejected endpoint ends; nothing if it is not ejected, or by word.
@@ -194,24 +213,36 @@ impl Health {
             _ => {}
         }
         self.ever_good |= is_good;
+        self.unreachable &= !is_good;
         let part = 1.0 + JITTER * (2.0 * chance - 1.0);
         self.next_probe = Some(now + settings.interval.mul_f64(part));
         self.advance(settings, now);
     }
 
     /// Takes in how attempts to connect went since the last time; their order is not known. Ejects the
-    /// endpoint if enough failed in a row and it is not its version's `only` one.
+    /// endpoint if enough failed in a row, unless it is alone. Where too few others serve, one that is out for
+    /// that does not rest: it is probed at once.
     pub fn connected(
         &mut self,
         faults: u64,
         successes: u64,
-        only: bool,
+        company: Company,
         settings: &schema::Health,
         now: Duration,
     ) {
         self.faults = if successes > 0 { 0 } else { self.faults.saturating_add(faults) };
         let most = u64::from(settings.connect_faults);
-        if self.state == State::Serving && !only && most > 0 && self.faults >= most {
+        let is_bad = most > 0 && self.faults >= most;
+        self.unreachable = match company {
+            Company::Alone => is_bad || self.unreachable && successes == 0,
+            Company::Others | Company::TooFew => false,
+        };
+        let rests = self.state == State::Ejected && self.cause == Some(Cause::Connect);
+        if company == Company::TooFew && rests {
+            self.enter(State::Probing, now);
+            self.next_probe = Some(now);
+        }
+        if self.state == State::Serving && company != Company::Alone && is_bad {
             // An endpoint that served well for long begins with the shortest pause again.
             if now.saturating_sub(self.since) >= PAUSE * LONGEST_PAUSE {
                 self.ejections = 0;
@@ -231,6 +262,11 @@ impl Health {
         self.enter(State::Ejected, now);
         (self.cause, self.until, self.next_probe) = (Some(cause), until, None);
         true
+    }
+
+    /// Notes that it got requests all the while, so that its caches are full: it has all of its share.
+    pub fn skip_slow_start(&mut self) {
+        self.returned = None;
     }
 
     /// Takes an ejected or probed endpoint back in by word, with a clean sheet.
@@ -276,7 +312,7 @@ impl Health {
         if matches!(state, State::Serving | State::Down) {
             self.cause = None;
         }
-        self.until = None;
+        (self.until, self.unreachable) = (None, false);
         (self.good, self.bad, self.faults) = (0, 0, 0);
         (self.state, self.since) = (state, now);
     }

@@ -1,11 +1,18 @@
-//! Asks an endpoint whether it could serve: by a request, or by a connection alone.
+//! Asks an endpoint whether it could serve: by a request, a call of gRPC, or a connection alone.
 //!
 //! A probe goes the way of a request: to the same address, under the same TLS, in the same protocol. It
 //! has a connection of its own, since one that was kept says nothing about new ones.
 
-use std::{net::SocketAddr, sync::OnceLock, time::Duration};
+mod grpc;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -14,7 +21,7 @@ use tokio::{net::TcpStream, time::timeout};
 use crate::{
     config::{
         pattern::{EndpointHost, relative},
-        schema::{HttpCheck, Protocol},
+        schema::{GrpcCheck, Health, HttpCheck, Protocol},
     },
     tls::{self, H2, Transport},
 };
@@ -36,10 +43,32 @@ pub struct Probe {
     pub tls: Option<tls::Client>,
     /// What it speaks.
     pub protocol: Protocol,
-    /// The request; nothing if a connection is enough.
-    pub http: Option<HttpCheck>,
+    /// What it is asked.
+    pub question: Question,
     /// Longest time for all of it.
     pub timeout: Duration,
+}
+
+/// What an endpoint is asked.
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// Whether it takes a connection.
+    Connection,
+    /// A request.
+    Http(HttpCheck),
+    /// A call of gRPC's health protocol.
+    Grpc(GrpcCheck),
+}
+
+impl Question {
+    /// What `health` has endpoints asked.
+    pub fn of(health: &Health) -> Self {
+        match (&health.http, &health.grpc) {
+            (Some(http), _) => Self::Http(http.clone()),
+            (None, Some(grpc)) => Self::Grpc(grpc.clone()),
+            (None, None) => Self::Connection,
+        }
+    }
 }
 
 impl Probe {
@@ -68,50 +97,75 @@ impl Probe {
                 session.into()
             }
         };
-        let Some(check) = &self.http else { return Ok(()) };
-        match self.speaks_h2(&transport) {
-            true => ask_h2(transport, self.request(check, true)?, status).await,
-            false => ask_h1(transport, self.request(check, false)?, status).await,
+        let is_grpc = matches!(self.question, Question::Grpc(_));
+        let speaks_h2 = match &transport {
+            Transport::Plain(_) => self.protocol == Protocol::H2 || is_grpc,
+            Transport::Tls(_) => transport.alpn() == Some(H2),
+        };
+        if !speaks_h2 && (self.protocol == Protocol::H2 || is_grpc) {
+            return Err("it does not speak HTTP/2".to_owned());
+        }
+        match &self.question {
+            Question::Connection => Ok(()),
+            Question::Grpc(check) => {
+                let request = Request::post(self.target(&check.host, grpc::PATH)?)
+                    .header(header::CONTENT_TYPE, "application/grpc")
+                    .header(header::TE, "trailers");
+                grpc::call(transport, finish(request, ())?, &check.service).await
+            }
+            Question::Http(check) if speaks_h2 => {
+                let request = Request::get(self.target(&check.host, &check.path)?);
+                ask_h2(transport, finish(request, ())?, status).await
+            }
+            Question::Http(check) => {
+                let request = Request::get(&check.path)
+                    .header(header::HOST, self.authority(&check.host))
+                    .header(header::CONNECTION, "close");
+                ask_h1(transport, finish(request, Empty::new())?, status).await
+            }
         }
     }
 
     fn judge(&self, status: u16) -> Result<(), String> {
-        let mut good = self.http.iter().flat_map(|check| &check.expect);
-        match good.any(|good| (good.first..=good.last).contains(&status)) {
+        let Question::Http(check) = &self.question else { return Ok(()) };
+        match check.expect.iter().any(|good| (good.first..=good.last).contains(&status)) {
             true => Ok(()),
             false => Err(format!("it answered {status}")),
         }
     }
 
-    fn speaks_h2(&self, transport: &Transport) -> bool {
-        match transport {
-            Transport::Plain(_) => self.protocol == Protocol::H2,
-            Transport::Tls(_) => transport.alpn() == Some(H2),
-        }
+    /// The target of a request of HTTP/2, which names the host.
+    fn target(&self, host: &Option<String>, path: &str) -> Result<Uri, String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let target = Uri::builder().scheme(scheme).authority(self.authority(host));
+        target.path_and_query(path).build().map_err(|error| error.to_string())
     }
 
-    /// The request; in HTTP/2 its target names the host, in HTTP/1.1 a field does.
-    fn request(&self, check: &HttpCheck, h2: bool) -> Result<Request<Empty<Bytes>>, String> {
-        let authority = match (&check.host, &self.host) {
-            (Some(host), _) => host.clone(),
-            (None, EndpointHost::Address(_)) => self.address.to_string(),
-            (None, EndpointHost::Name(name)) => {
-                format!("{}:{}", relative(name), self.address.port())
-            }
+    /// The host that is asked for: `written`, or what the endpoint's certificate is for, or what the file
+    /// calls the endpoint. A port is left out where the scheme says it.
+    fn authority(&self, written: &Option<String>) -> String {
+        if let Some(host) = written {
+            return host.clone();
+        }
+        let port = self.address.port();
+        let port = match port == if self.tls.is_some() { 443 } else { 80 } {
+            true => String::new(),
+            false => format!(":{port}"),
         };
-        let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
-        let request = Request::get(&check.path).header(header::USER_AGENT, agent);
-        let request = match h2 {
-            false => request.header(header::HOST, authority).header(header::CONNECTION, "close"),
-            true => {
-                let scheme = if self.tls.is_some() { "https" } else { "http" };
-                let target = Uri::builder().scheme(scheme).authority(authority);
-                let target = target.path_and_query(check.path.as_str()).build();
-                request.uri(target.map_err(|error| error.to_string())?)
-            }
-        };
-        request.body(Empty::new()).map_err(|error| error.to_string())
+        match (self.tls.as_ref().and_then(tls::Client::server_name), &self.host) {
+            (Some(name), _) => format!("{name}{port}"),
+            (None, EndpointHost::Name(name)) => format!("{}{port}", relative(name)),
+            (None, EndpointHost::Address(IpAddr::V6(address))) => format!("[{address}]{port}"),
+            (None, EndpointHost::Address(address)) => format!("{address}{port}"),
+        }
     }
+}
+
+/// The request with what all have.
+fn finish<B>(request: http::request::Builder, body: B) -> Result<Request<B>, String> {
+    let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+    let request = request.header(header::USER_AGENT, agent).body(body);
+    request.map_err(|error| error.to_string())
 }
 
 /// Asks for the status of the answer. A short body is read too: an endpoint whose client leaves before
@@ -138,21 +192,27 @@ async fn ask_h1(
 
 async fn ask_h2(
     transport: Transport,
-    request: Request<Empty<Bytes>>,
+    request: Request<()>,
     status: &OnceLock<u16>,
 ) -> Result<(), String> {
     let words = |error: h2::Error| error.to_string();
-    let mut builder = h2::client::Builder::new();
-    builder.max_header_list_size(HEAD_BYTES as u32).enable_push(false);
-    let (send, connection) = builder.handshake::<_, Bytes>(transport).await.map_err(words)?;
+    let (send, connection) = speak_h2(transport).await.map_err(words)?;
     let answer = async {
         let mut send = send.ready().await?;
-        let (answer, _) = send.send_request(request.map(drop), true)?;
+        let (answer, _) = send.send_request(request, true)?;
         let answer = answer.await?.status().as_u16();
         status.get_or_init(|| answer);
         Ok(())
     };
     beside(connection, answer).await.map_err(words)
+}
+
+async fn speak_h2(
+    transport: Transport,
+) -> Result<(SendRequest<Bytes>, Connection<Transport, Bytes>), h2::Error> {
+    let mut builder = h2::client::Builder::new();
+    builder.max_header_list_size(HEAD_BYTES as u32).enable_push(false);
+    builder.handshake(transport).await
 }
 
 /// What `answer` comes to, while `connection` is driven.
@@ -163,5 +223,40 @@ pub async fn beside<T>(connection: impl Future, answer: impl Future<Output = T>)
         answered = &mut answer => answered,
         // It ends with the answer, or ahead of it with an error that the answer tells too.
         _ = &mut connection => answer.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authority(host: &str, port: u16) -> String {
+        let host: EndpointHost = host.parse().expect("a host");
+        let ip = match &host {
+            EndpointHost::Address(ip) => *ip,
+            EndpointHost::Name(_) => "10.0.0.1".parse().expect("an address"),
+        };
+        let probe = Probe {
+            address: (ip, port).into(),
+            host,
+            tls: None,
+            protocol: Protocol::H1,
+            question: Question::Connection,
+            timeout: Duration::from_secs(1),
+        };
+        probe.authority(&None)
+    }
+
+    #[test]
+    fn the_host_is_what_the_file_calls_the_endpoint_without_a_port_that_goes_without_saying() {
+        for (host, port, expected) in [
+            ("game.internal", 80, "game.internal"),
+            ("game.internal.", 8080, "game.internal:8080"),
+            ("10.0.0.1", 443, "10.0.0.1:443"),
+            ("::1", 80, "[::1]"),
+            ("::1", 81, "[::1]:81"),
+        ] {
+            assert_eq!(authority(host, port), expected);
+        }
     }
 }

@@ -22,7 +22,7 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::book::Resolved;
+pub use self::book::{Lookups, Resolved};
 use self::{
     book::{Answer, Book, Noted},
     dns::Dns,
@@ -64,7 +64,7 @@ pub fn resolving(config: &schema::Resolver) -> (Names, Resolving) {
 }
 
 /// The names of `config`'s endpoints.
-fn names(config: &Config) -> BTreeSet<String> {
+pub fn names(config: &Config) -> BTreeSet<String> {
     let versions = config.services.values().flat_map(|service| service.versions.values());
     let endpoints = versions.flat_map(|version| &version.endpoints);
     let name = endpoints.filter_map(|endpoint| match &endpoint.host {
@@ -92,11 +92,11 @@ impl Names {
 
 impl Resolving {
     /// Resolves the names of the configuration `in_force` for as long as it has a sender, and `tell`s
-    /// what all of them stand for whenever that changed.
+    /// what all of them stand for whenever that changed, and which ones were asked for and failed.
     pub async fn run(
         mut self,
         mut in_force: watch::Receiver<Arc<Config>>,
-        mut tell: impl FnMut(Resolved),
+        mut tell: impl FnMut(Resolved, Lookups),
     ) {
         let mut book = Book::default();
         book.keep(&names(&in_force.borrow_and_update()), Instant::now());
@@ -114,6 +114,7 @@ impl Resolving {
                 Some(answered) = under_way.join_next() => {
                     // Those that came together are published together.
                     let mut changed = false;
+                    let before = book.lookups();
                     let mut answered = Some(answered);
                     while let Some(one) = answered {
                         if let Ok((name, answer)) = one {
@@ -121,8 +122,8 @@ impl Resolving {
                         }
                         answered = under_way.try_join_next();
                     }
-                    if changed {
-                        tell(book.resolved());
+                    if changed || before != book.lookups() {
+                        tell(book.resolved(), book.lookups());
                     }
                 }
                 Some(announcement) = self.announced.recv() => {
@@ -149,12 +150,24 @@ impl Resolving {
 
     /// Answers whether the name stands for other addresses now.
     fn note(&mut self, book: &mut Book, name: &str, answer: Result<Answer, String>) -> bool {
-        let error = answer.as_ref().err().cloned().unwrap_or_default();
-        match book.note(name, answer.ok(), Instant::now(), fastrand::f64()) {
+        match book.note(name, answer, Instant::now(), fastrand::f64()) {
             Noted::Changed => return true,
+            Noted::Recovered => {
+                tracing::info!(name, "the name is resolved again");
+                return true;
+            }
             Noted::Failing => {
                 self.dns.forget_servers();
-                tracing::warn!(name, error, "the name is not resolved; its last addresses stay");
+                let (error, addresses) = (book.error(name), book.addresses(name));
+                match addresses {
+                    0 => tracing::warn!(name, error, "the name is not resolved; it has no address"),
+                    _ => tracing::warn!(
+                        name,
+                        error,
+                        addresses,
+                        "the name is not resolved; its last addresses stay"
+                    ),
+                }
             }
             Noted::StillFailing => self.dns.forget_servers(),
             Noted::Same | Noted::Unwanted => {}

@@ -2,12 +2,13 @@
 
 import queue
 import socket
+from contextlib import ExitStack, closing
 
 import grpc
 import pytest
 
-from support import PATIENCE, happens, pattern
-from support.calls import OPTIONS, SERVICE
+from support import PATIENCE, eventually, happens, pattern
+from support.calls import OPTIONS, SERVICE, Health
 
 KINDS = {
     "Echo": "unary_unary",
@@ -150,3 +151,18 @@ def test_a_server_that_is_down_is_unavailable(start, listener):
             with channel(proxy, listener) as opened, pytest.raises(grpc.RpcError) as refused:
                 Stub(opened).echo(b"", timeout=PATIENCE)
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_whoever_speaks_grpc_alone_is_checked_by_its_health_service(start, calls):
+    """A check by GET is answered 415 by every server of gRPC, so all of them were down."""
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(closing(Health())) for _ in range(2))
+        # The third has no such service.
+        version = {"endpoints": [first.address, second.address, calls.address], "protocol": "h2"}
+        check = "health: { grpc: { service: game.Bets }, interval: 20ms }"
+        proxy = stack.enter_context(start(check, v1=version))
+        eventually("checked", lambda: proxy.states() == ["serving", "serving", "down"])
+        second.status = Health.NOT_SERVING
+        eventually("one is down", lambda: proxy.states() == ["serving", "down", "down"])
+        second.status = Health.SERVING
+        eventually("back", lambda: proxy.states() == ["serving", "serving", "down"])

@@ -18,7 +18,7 @@ use tidegate::registry::{ErrorKind, RetryReason};
 
 use crate::support::{
     Origin, SetOnDrop, eventually,
-    http2::Origin2,
+    http2::{Origin2, read_all, send_all},
     nobody::refusing,
     patient::{Patient, QUICK, at, builder, metric, served, shown, state},
 };
@@ -248,4 +248,58 @@ fn a_baseline_without_an_endpoint_that_serves_is_asked_nevertheless() {
     v2.ill.store(true, SeqCst);
     eventually("the canary is out", || shown(&proxy)["versions"][1]["share"] == 0.0);
     assert!(served(&proxy, 200).iter().all(|name| name == "v1"));
+}
+
+/// Whoever speaks gRPC only could be connected, and no more: a GET was answered 415.
+#[test]
+fn a_check_calls_the_health_service_of_grpc() {
+    // By service, as protobuf has it: SERVING, NOT_SERVING.
+    let ill = Arc::new(AtomicBool::new(false));
+    let is_ill = Arc::clone(&ill);
+    let origin = Origin2::start(100, move |mut asked| {
+        let status = if is_ill.load(SeqCst) { 2 } else { 1 };
+        async move {
+            let head = &asked.head;
+            let is_call = head.uri.path() == "/grpc.health.v1.Health/Check"
+                && head.method == "POST"
+                && head.headers["content-type"] == "application/grpc"
+                && head.headers["te"] == "trailers";
+            if !is_call {
+                return asked.answer(415, b"");
+            }
+            let message = read_all(&mut asked.body).await.expect("whole");
+            let is_known = message == b"\0\0\0\0\x05\x0A\x03bet";
+            let response = http::Response::builder().header("content-type", "application/grpc");
+            let response = response.body(()).expect("a response");
+            let mut stream = asked.respond.send_response(response, false).expect("open");
+            let mut trailers = http::HeaderMap::new();
+            let code = if is_known { "0" } else { "5" };
+            trailers.insert("grpc-status", code.parse().expect("a value"));
+            if is_known {
+                send_all(&mut stream, &[0, 0, 0, 0, 2, 8, status]).await;
+            }
+            // The check may have its answer and be gone.
+            let _ = stream.send_trailers(trailers);
+        }
+    });
+    let check = |service: &str| format!("health: {{ grpc: {{ service: {service} }}, {QUICK} }}");
+    let start = |service: &str| {
+        builder(&check(service)).version_speaking("v1", &[origin.address], "h2").start()
+    };
+    let proxy = start("bet");
+    eventually("a good check", || {
+        metric(&proxy, "tidegate_health_checks_total", origin.address, ",result=\"good\"")
+            .is_some_and(|good| good >= 3.0)
+    });
+    assert_eq!(state(&proxy, 0, 0), "serving");
+    assert_eq!(
+        origin.last().uri().authority().map(|a| a.to_string()),
+        Some(origin.address.to_string())
+    );
+    ill.store(true, SeqCst);
+    eventually("it does not serve", || state(&proxy, 0, 0) == "down");
+    ill.store(false, SeqCst);
+    eventually("it serves again", || state(&proxy, 0, 0) == "serving");
+    let unknown = start("other");
+    eventually("a service that it does not know", || state(&unknown, 0, 0) == "down");
 }

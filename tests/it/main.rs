@@ -21,6 +21,7 @@ mod frames;
 mod grpc;
 mod heads;
 mod health;
+mod health_panic;
 mod http2;
 mod keep_alive;
 mod kept;

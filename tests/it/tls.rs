@@ -376,7 +376,10 @@ fn checks_speak_tls_where_the_version_does() {
         assert_eq!([0, 1].map(|endpoint| known[endpoint].state.standing.serves()), [true, false]);
         assert_eq!(proxy.get("/").text(), "inside");
     }
-    assert!(origin.seen().iter().any(|seen| seen.target() == "/ready"));
+    let seen = origin.seen();
+    let check = seen.iter().find(|seen| seen.target() == "/ready").expect("a check");
+    let port = inner.app().listeners[0].port();
+    assert_eq!(check.head.field("host"), Some(&*format!("inner.test:{port}")));
 }
 
 /// What the admin endpoint of `proxy` says of the process.

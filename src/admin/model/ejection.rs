@@ -1,6 +1,9 @@
 //! Who took a version or an endpoint out, when and why.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +75,8 @@ pub struct Decisions {
     /// By version and address of the endpoint.
     pub(super) endpoints: HashMap<(String, String), Ejection>,
     pub(super) weights_refused: Option<String>,
+    /// Names that are not resolved, and why, by version.
+    pub(super) unresolved: HashMap<String, BTreeMap<String, String>>,
 }
 
 impl Decisions {
@@ -88,6 +93,7 @@ impl Decisions {
                     ((version.clone(), address.clone()), ejection.into())
                 })
                 .collect(),
+            unresolved: controller.unresolved(service),
             weights_refused: controller.stand_ins().get(service).map(|s| s.why.clone()),
         }
     }

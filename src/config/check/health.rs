@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Finding;
 use crate::config::{
     problem::FieldPath,
-    schema::{Breaker, Health, HttpCheck},
+    schema::{Breaker, Health, HttpCheck, Protocol, Service},
 };
 
 /// Shortest interval: a shorter one is an attack on the endpoints.
@@ -15,14 +15,28 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 const MOST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Checks what a service says of its endpoints' health.
-pub(super) fn health(health: &Health, path: &FieldPath, found: &mut Vec<Finding>) {
+pub(super) fn health(
+    health: &Health,
+    service: &Service,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
     if *health == Health::default() {
-        let message = "says nothing; write http or tcp, or leave the field out";
+        let message = "says nothing; write http, grpc or tcp, or leave the field out";
         found.push(Finding::new(path.clone(), message));
     }
-    if health.http.is_some() && health.tcp.is_some() {
-        let message = "a check by HTTP connects anyway; leave it out";
-        found.push(Finding::new(path.key("tcp"), message).and(path.key("http")));
+    let asks = [("http", health.http.is_some()), ("grpc", health.grpc.is_some())];
+    if let Some((key, _)) = asks.into_iter().find(|(_, asks)| *asks && health.tcp.is_some()) {
+        let message = format!("a check by {key} connects anyway; leave it out");
+        found.push(Finding::new(path.key("tcp"), message).and(path.key(key)));
+    }
+    if health.http.is_some() && health.grpc.is_some() {
+        let message = "endpoints are asked one thing; write http or grpc";
+        found.push(Finding::new(path.key("grpc"), message).and(path.key("http")));
+    }
+    if let Some(check) = &health.grpc {
+        host(check.host.as_deref(), &path.key("grpc"), found);
+        grpc(service, &path.key("grpc"), found);
     }
     if let Some(check) = &health.http {
         http(check, &path.key("http"), found);
@@ -43,12 +57,7 @@ fn http(check: &HttpCheck, path: &FieldPath, found: &mut Vec<Finding>) {
         let message = format!("`{}` is not a path; write one such as /healthz", check.path);
         found.push(Finding::new(path.key("path"), message));
     }
-    if let Some(host) = &check.host
-        && (host.is_empty() || host.parse::<http::uri::Authority>().is_err())
-    {
-        let message = format!("`{host}` is not a host; write one such as game.internal");
-        found.push(Finding::new(path.key("host"), message));
-    }
+    host(check.host.as_deref(), path, found);
     if check.expect.is_empty() {
         let message = "no answer would be good; write statuses, such as 2xx";
         found.push(Finding::new(path.key("expect"), message));
@@ -57,6 +66,32 @@ fn http(check: &HttpCheck, path: &FieldPath, found: &mut Vec<Finding>) {
         if check.expect[..index].contains(statuses) {
             let message = format!("`{statuses}` twice; write it once");
             found.push(Finding::new(path.key("expect").index(index), message));
+        }
+    }
+}
+
+fn host(host: Option<&str>, path: &FieldPath, found: &mut Vec<Finding>) {
+    if let Some(host) = host
+        && (host.is_empty() || host.parse::<http::uri::Authority>().is_err())
+    {
+        let message = format!("`{host}` is not a host; write one such as game.internal");
+        found.push(Finding::new(path.key("host"), message));
+    }
+}
+
+/// gRPC takes HTTP/2, which not all versions are spoken to in.
+fn grpc(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
+    for (name, version) in &service.versions {
+        let speaks = match version.protocol {
+            Protocol::H2 => true,
+            Protocol::Auto => version.tls.is_some(),
+            Protocol::H1 => false,
+        };
+        if !speaks {
+            let message = format!(
+                "gRPC takes HTTP/2, which `{name}` is not spoken to in; write protocol: h2 there"
+            );
+            found.push(Finding::new(path.clone(), message));
         }
     }
 }
@@ -93,6 +128,8 @@ mod tests {
             "health: { http: {} }",
             "health: { tcp: {}, slow_start: 0s, connect_faults: 0 }",
             "health: { connect_faults: 5 }",
+            "health: { panic_threshold: 0% }",
+            "health: { http: { expect: [ 200-299, 404 ] } }",
             "health: { http: { path: /ready?full=1, host: 'a.b:80', expect: [ 204, 2xx ] } }",
             "breaker: {}",
             "breaker: { requests: 1, pending: 1, retry_after: 1500ms }",
@@ -102,11 +139,19 @@ mod tests {
         for (bad, expected) in [
             (
                 "health: {}",
-                "7:13: services.a.health: says nothing; write http or tcp, or leave the field out",
+                "7:13: services.a.health: says nothing; write http, grpc or tcp, or leave the field out",
             ),
             (
                 "health: { http: {}, tcp: {} }",
-                "7:30: services.a.health.tcp: a check by HTTP connects anyway; leave it out",
+                "7:30: services.a.health.tcp: a check by http connects anyway; leave it out",
+            ),
+            (
+                "health: { grpc: {} }",
+                "7:21: services.a.health.grpc: gRPC takes HTTP/2, which `v1` is not spoken to in; write protocol: h2 there",
+            ),
+            (
+                "health: { http: { expect: [ 300-299 ] } }",
+                "7:33: services.a.health.http.expect[0]: `300-299` is not the status of an answer; write one from 200 to 599, such as 429, a class such as 4xx, or a range such as 500-503",
             ),
             (
                 "health: { tcp: {}, interval: 1ms }",

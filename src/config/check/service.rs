@@ -53,7 +53,7 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
     }
     comparison::failures(service.failures.as_ref(), &path.key("failures"), found);
     if let Some(value) = &service.health {
-        health::health(value, &path.key("health"), found);
+        health::health(value, service, &path.key("health"), found);
     }
     if let Some(value) = &service.breaker {
         health::breaker(value, &path.key("breaker"), found);

@@ -128,26 +128,32 @@ pub struct Statuses {
 
 impl fmt::Display for Statuses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.first == self.last {
-            true => write!(f, "{}", self.first),
-            false => write!(f, "{}xx", self.first / 100),
+        match (self.first, self.last) {
+            (first, last) if first == last => write!(f, "{first}"),
+            (first, last) if first % 100 == 0 && last == first + 99 => {
+                write!(f, "{}xx", first / 100)
+            }
+            (first, last) => write!(f, "{first}-{last}"),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Statuses {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = units::text(d, "a status such as 429, or a class such as 4xx")?;
+        let text = units::text(d, "a status such as 429, a class such as 4xx, or a range")?;
         let class = text.strip_suffix("xx").and_then(|digit| digit.parse::<u16>().ok());
-        let (first, last) = match class {
-            Some(class) => {
+        let (first, last) = match (class, text.split_once('-')) {
+            (Some(class), _) => {
                 (class.saturating_mul(100), class.saturating_mul(100).saturating_add(99))
             }
-            None => text.parse::<u16>().map_or((0, 0), |status| (status, status)),
+            (None, Some((first, last))) => {
+                first.trim().parse().ok().zip(last.trim().parse().ok()).unwrap_or((0, 0))
+            }
+            (None, None) => text.parse::<u16>().map_or((0, 0), |status| (status, status)),
         };
-        if !(200..=599).contains(&first) {
+        if !(200..=599).contains(&first) || !(first..=599).contains(&last) {
             return Err(de::Error::custom(format!(
-                "`{text}` is not the status of an answer; write one from 200 to 599, such as 429, or a class such as 4xx"
+                "`{text}` is not the status of an answer; write one from 200 to 599, such as 429, a class such as 4xx, or a range such as 500-503"
             )));
         }
         Ok(Self { first, last })
@@ -167,10 +173,10 @@ impl JsonSchema for Statuses {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A status such as 429, or a class such as 4xx.",
+            "description": "A status such as 429, a class such as 4xx, or a range such as 500-503.",
             "anyOf": [
                 { "type": "integer", "minimum": 200, "maximum": 599 },
-                { "type": "string", "pattern": "^([2-5]xx|[2-5][0-9][0-9])$" }
+                { "type": "string", "pattern": "^([2-5]xx|[2-5][0-9][0-9]( ?- ?[2-5][0-9][0-9])?)$" }
             ]
         })
     }

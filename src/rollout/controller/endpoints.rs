@@ -11,10 +11,13 @@ use tokio::sync::Notify;
 
 use super::{Controller, ManualEjection, Rejected, Subject};
 use crate::{
-    config::{Config, schema, units::Weight},
+    config::{
+        Config, schema,
+        units::{Share, Weight},
+    },
     registry::Registry,
     rollout::{
-        endpoints::Move,
+        endpoints::{self, Move, Notice},
         events::{Kind, Matter},
     },
     snapshot::{
@@ -38,6 +41,9 @@ impl Controller {
         for moved in look.moves {
             tell(&moved, generation);
             self.record_move(moved);
+        }
+        for notice in look.notices {
+            self.record_notice(notice, generation);
         }
         (look.probes, look.next.map(|next| self.started.0 + next))
     }
@@ -140,6 +146,32 @@ impl Controller {
         self.record(kind, matter);
     }
 
+    fn record_notice(&mut self, notice: Notice, generation: u64) {
+        let Notice { service, version, what, begins } = notice;
+        let kind = match (&what, begins) {
+            (endpoints::Matter::Panic { .. }, true) => Kind::HealthPanic,
+            (endpoints::Matter::Panic { .. }, false) => Kind::HealthPanicOver,
+            (endpoints::Matter::Unreachable { .. }, true) => Kind::EndpointUnreachable,
+            (endpoints::Matter::Unreachable { .. }, false) => Kind::EndpointReached,
+        };
+        let reason = match what {
+            endpoints::Matter::Panic { serving, of } => {
+                format!("{serving} of {of} endpoints serve")
+            }
+            endpoints::Matter::Unreachable { .. } if begins => {
+                "it could not be connected".to_owned()
+            }
+            endpoints::Matter::Unreachable { .. } => "it can be connected again".to_owned(),
+        };
+        let endpoint = match what {
+            endpoints::Matter::Unreachable { endpoint } => Some(endpoint.into()),
+            endpoints::Matter::Panic { .. } => None,
+        };
+        let place = Matter::of_place(service.into(), version.into(), reason);
+        announce(kind, &place, endpoint.as_deref(), generation);
+        self.record(kind, Matter { endpoint, ..place });
+    }
+
     /// Notes that somebody took an endpoint out or back in.
     fn record_word(&mut self, kind: Kind, subject: Subject) {
         let Subject { service, version, endpoint, by, reason, .. } = subject;
@@ -149,10 +181,12 @@ impl Controller {
 
     /// Publishes which endpoints serve, if they are others than in `snapshot`, the one in force.
     pub(super) fn publish_endpoints(&mut self, snapshot: &Snapshot) -> Option<u64> {
-        let mut versions = snapshot.services.iter().flat_map(|service| &service.versions);
-        let same = |version: &Version| {
+        let mut versions = snapshot.services.iter().flat_map(|service| {
+            service.versions.iter().map(|version| (version, service.health.panic_threshold))
+        });
+        let same = |(version, threshold): (&Version, Share)| {
             let used = version.endpoints.iter().map(|endpoint| endpoint.id);
-            usable(&version.known).map(|endpoint| endpoint.state.id).eq(used)
+            usable(&version.known, threshold).map(|endpoint| endpoint.state.id).eq(used)
         };
         let out = |service: &str, version: &str| {
             let version = snapshot.service(service).and_then(|s| s.version(version));
@@ -272,6 +306,35 @@ fn find<'s>(
             known: known.join(", "),
         }
     })
+}
+
+/// Writes to the log what moved nobody.
+fn announce(kind: Kind, place: &Matter, endpoint: Option<&str>, generation: u64) {
+    let (service, version) = (place.service.as_deref(), place.version.as_deref());
+    let reason = &*place.reason;
+    match kind {
+        Kind::HealthPanic => tracing::warn!(
+            service,
+            version,
+            generation,
+            reason,
+            "too few endpoints serve; those that failed checks or connections are used, too"
+        ),
+        Kind::HealthPanicOver => {
+            tracing::info!(service, version, generation, reason, "enough endpoints serve again");
+        }
+        Kind::EndpointUnreachable => tracing::warn!(
+            service,
+            version,
+            endpoint,
+            generation,
+            reason,
+            "the only endpoint cannot be connected; requests go to it nevertheless"
+        ),
+        _ => {
+            tracing::info!(service, version, endpoint, generation, reason, "endpoint is reached");
+        }
+    }
 }
 
 /// Writes what moved to the log.

@@ -2,9 +2,9 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::{
-    config::parse,
+    config::{parse, units::Share},
     registry::{ErrorKind, Registry},
-    snapshot::{Decided, Overrides, Resolved, Sources},
+    snapshot::{Decided, Overrides, Resolved, Sources, usable},
 };
 
 /// A service `a` with versions v1 of three endpoints and v2 of one, the registry and the watch of it.
@@ -218,4 +218,69 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     new.look();
     let known = &new.snapshot.services[0].versions[1].known;
     assert_eq!(known[0].state.standing.cause(), Some(Cause::Word));
+}
+
+/// Nine of ten refused for a second, and the tenth had everything for thirty.
+#[test]
+fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    for endpoint in [0, 1] {
+        bench.attempts(endpoint, 0, 3, 3);
+    }
+    let look = bench.pass(SLOW_LOOK);
+    assert_eq!(look.moves.len(), 2);
+    let panic = |serving, begins| Notice {
+        service: "a".into(),
+        version: "v1".into(),
+        what: Matter::Panic { serving, of: 3 },
+        begins,
+    };
+    assert_eq!(look.notices, [panic(1, true)]);
+    let used =
+        |bench: &Bench| usable(&bench.snapshot.services[0].versions[0].known, Share(0.5)).count();
+    assert_eq!(used(&bench), 3);
+    // They are asked at once, and not in thirty seconds.
+    let look = bench.look();
+    assert!(look.notices.is_empty(), "it is said once");
+    let [first, second] = [0, 1].map(|n| look.probes.get(n).expect("two").0);
+    assert_eq!([0, 1].map(|n| bench.standing(n)), [State::Probing; 2]);
+    assert_eq!(used(&bench), 3);
+    bench.watch.probed(&bench.snapshot, first, Ok(()), bench.now, 0.5);
+    assert_eq!(bench.look().notices, [panic(2, false)]);
+    assert_eq!(used(&bench), 2);
+    // The other one was in use until now, too.
+    bench.pass(Duration::from_secs(1));
+    bench.watch.probed(&bench.snapshot, second, Ok(()), bench.now, 0.5);
+    assert_eq!([0, 1].map(|n| bench.standing(n)), [State::Serving; 2]);
+    assert_eq!([0, 1].map(|n| bench.state(n).standing.share()), [WHOLE; 2]);
+}
+
+#[test]
+fn an_endpoint_that_rests_for_a_fault_is_not_asked_sooner_while_enough_others_serve() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    bench.attempts(0, 0, 3, 3);
+    bench.pass(SLOW_LOOK);
+    // A connection that was begun before it went.
+    bench.attempts(0, 0, 1, 0);
+    assert!(bench.pass(SLOW_LOOK).probes.is_empty());
+    assert_eq!(bench.standing(0), State::Ejected);
+}
+
+#[test]
+fn the_only_endpoint_serves_unreachable_and_that_is_said_once() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    let state = std::sync::Arc::clone(&bench.snapshot.services[0].versions[1].known[0].state);
+    let cells = state.cells.of(0);
+    let mut said = Vec::new();
+    for faults in [2, 1, 5] {
+        cells.started.add(faults);
+        cells.errors[ErrorKind::Connect as usize].add(faults);
+        said.push(bench.pass(SLOW_LOOK).notices.len());
+    }
+    assert_eq!(said, [0, 1, 0]);
+    assert_eq!((state.standing.state(), state.standing.is_unreachable()), (State::Serving, true));
+    cells.connected.add(1);
+    let look = bench.pass(SLOW_LOOK);
+    let [notice] = &*look.notices else { panic!("{look:?}") };
+    assert_eq!((notice.begins, state.standing.is_unreachable()), (false, false));
 }

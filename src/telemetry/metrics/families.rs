@@ -227,10 +227,27 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
     }
     let mut up = page.gauge(
         "tidegate_endpoint_up",
-        "Whether an endpoint gets requests: 1 while it serves, 0 while it is ejected, probed or down.",
+        "Whether an endpoint serves: 0 while it is ejected, probed, down, or cannot be connected though its \
+         version has no other.",
     );
     for (labels, endpoint) in each_endpoint(scrape) {
         up.value(labels, f64::from(u8::from(endpoint.serves)));
+    }
+    let mut panic = page.gauge(
+        "tidegate_health_panic",
+        "Whether so few endpoints of a version serve that those that are out for connect faults and \
+         checks get requests, too: 1 while they do.",
+    );
+    for (labels, version) in each(scrape) {
+        panic.value(labels, f64::from(u8::from(version.health_panic)));
+    }
+    let mut names = page.gauge(
+        "tidegate_name_resolved",
+        "Whether the last question for a name of endpoints had an answer: 0 while there is none, and the \
+         addresses of the last answer are used.",
+    );
+    for (name, is_resolved) in &scrape.names {
+        names.value([("name", &**name)], f64::from(u8::from(*is_resolved)));
     }
     let mut checks = page.counter(
         "tidegate_health_checks_total",

@@ -24,6 +24,7 @@ fn scrape() -> Scrape {
         build: "a1b2c3".into(),
         contract: "2".into(),
         in_flight: 12,
+        health_panic: true,
         retries: vec![("connect", 3)],
         shed: vec![("requests", 5), ("pending", 0)],
         amounts: vec![Amount { name: "stake".into(), count: 40, sum: 812.5, malformed: 2 }],
@@ -56,6 +57,7 @@ fn scrape() -> Scrape {
             shared_outage: Some(false),
             weights_refused: false,
         }],
+        names: vec![("game.internal".into(), true), ("gone.internal".into(), false)],
         series: vec![Series {
             service: "game-api".into(),
             version: "v41".into(),
@@ -120,6 +122,7 @@ fn the_page_reads_like_this() {
 fn an_empty_scrape_is_a_page_too() {
     let page = render(&Scrape {
         services: Vec::new(),
+        names: Vec::new(),
         series: Vec::new(),
         unrouted: Vec::new(),
         listeners: Vec::new(),

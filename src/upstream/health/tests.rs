@@ -46,11 +46,11 @@ fn faults_in_a_row_eject_it_for_longer_each_time_and_a_probe_brings_it_back() {
     assert_eq!(health.next_probe(), None, "without checks nobody is asked");
     let mut now = at(1);
     for times in 1..=12 {
-        health.connected(2, 0, false, &settings, now);
-        health.connected(5, 1, false, &settings, now);
-        health.connected(2, 0, false, &settings, now);
+        health.connected(2, 0, Company::Others, &settings, now);
+        health.connected(5, 1, Company::Others, &settings, now);
+        health.connected(2, 0, Company::Others, &settings, now);
         assert_eq!(health.state(), State::Serving, "a success in between");
-        health.connected(1, 0, false, &settings, now);
+        health.connected(1, 0, Company::Others, &settings, now);
         assert_eq!((health.state(), health.cause()), (State::Ejected, Some(Cause::Connect)));
         let until = now + PAUSE * times.min(10);
         assert_eq!(
@@ -70,7 +70,7 @@ fn faults_in_a_row_eject_it_for_longer_each_time_and_a_probe_brings_it_back() {
         assert_eq!(health.cause(), None);
     }
     now += PAUSE * LONGEST_PAUSE;
-    health.connected(3, 0, false, &settings, now);
+    health.connected(3, 0, Company::Others, &settings, now);
     assert_eq!(health.until(), Some(now + PAUSE), "it served well for long");
 }
 
@@ -78,11 +78,11 @@ fn faults_in_a_row_eject_it_for_longer_each_time_and_a_probe_brings_it_back() {
 fn the_only_endpoint_is_not_ejected_and_zero_faults_eject_nobody() {
     let settings = schema::Health::default();
     let mut health = Health::new(&settings, at(0), 0.5);
-    health.connected(100, 0, true, &settings, at(1));
+    health.connected(100, 0, Company::Alone, &settings, at(1));
     assert_eq!(health.state(), State::Serving);
     let never = schema::Health { connect_faults: 0, ..settings };
     let mut health = Health::new(&never, at(0), 0.5);
-    health.connected(100, 0, false, &never, at(1));
+    health.connected(100, 0, Company::Others, &never, at(1));
     assert_eq!(health.state(), State::Serving);
 }
 
@@ -104,7 +104,7 @@ fn an_endpoint_that_is_down_is_not_ejected_but_by_word() {
     let mut health = Health::new(&settings, at(0), 0.5);
     health.probed(false, &settings, at(1), 0.5);
     assert!(!health.eject(Cause::Peers, Some(at(9)), at(2)));
-    health.connected(9, 0, false, &settings, at(2));
+    health.connected(9, 0, Company::Others, &settings, at(2));
     assert_eq!(health.state(), State::Down);
     health.reinstate(&settings, at(2));
     assert_eq!(health.state(), State::Down, "its checks decide");
@@ -178,7 +178,7 @@ proptest! {
                         health.probed(is_good, &settings, now, chance);
                     }
                 }
-                Event::Attempts(f, s) => health.connected(f, s, false, &settings, now),
+                Event::Attempts(f, s) => health.connected(f, s, Company::Others, &settings, now),
                 Event::Worse => drop(health.eject(Cause::Peers, Some(now + PAUSE), now)),
                 Event::Out => drop(health.eject(Cause::Word, None, now)),
                 Event::In => health.reinstate(&settings, now),

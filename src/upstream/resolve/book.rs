@@ -21,6 +21,9 @@ use std::{
 /// Addresses by name, as last resolved; a name without an entry is not known yet.
 pub type Resolved = HashMap<String, Vec<IpAddr>>;
 
+/// Names that were asked for, each with what the last question failed for, if it did.
+pub type Lookups = BTreeMap<String, Option<String>>;
+
 /// Soonest and latest that an answer is asked for again.
 const AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
@@ -53,6 +56,8 @@ pub(super) enum Noted {
     Same,
     /// The name stands for other addresses now.
     Changed,
+    /// The first answer after failures, of the same addresses or others.
+    Recovered,
     /// The first failure after an answer, or at all.
     Failing,
     /// One more failure.
@@ -75,6 +80,8 @@ struct Entry {
     next: Instant,
     /// Failures since the last answer.
     failures: u32,
+    /// What the last of them was.
+    error: Option<String>,
     /// Whether any answer or failure came yet.
     known: bool,
     /// A family of `addresses` was missing in the last answer.
@@ -95,6 +102,7 @@ impl Book {
                 addresses: Vec::new(),
                 next: now,
                 failures: 0,
+                error: None,
                 known: false,
                 doubted: false,
             });
@@ -125,32 +133,63 @@ impl Book {
     pub(super) fn note(
         &mut self,
         name: &str,
-        answer: Option<Answer>,
+        answer: Result<Answer, String>,
         now: Instant,
         random: f64,
     ) -> Noted {
         let Some(entry) = self.names.get_mut(name) else { return Noted::Unwanted };
         entry.known = true;
-        match answer.filter(|answer| !answer.addresses.is_empty()) {
-            Some(answer) => {
-                entry.failures = 0;
+        match answer.and_then(Answer::not_empty) {
+            Ok(answer) => {
+                let failed = std::mem::take(&mut entry.failures) > 0;
+                entry.error = None;
                 let changed = entry.take_over(answer.addresses);
                 let age = if entry.doubted { AGE.0 } else { answer.age.clamp(AGE.0, AGE.1) };
                 entry.next = now + age;
-                if changed { Noted::Changed } else { Noted::Same }
+                match changed {
+                    _ if failed => Noted::Recovered,
+                    true => Noted::Changed,
+                    false => Noted::Same,
+                }
             }
-            None => {
+            Err(error) => {
                 entry.failures = entry.failures.saturating_add(1);
+                entry.error = Some(error);
                 entry.next = now + back_off(entry.failures, random);
                 if entry.failures == 1 { Noted::Failing } else { Noted::StillFailing }
             }
         }
     }
 
+    /// Names that were answered or failed, and what the last question failed for.
+    pub(super) fn lookups(&self) -> Lookups {
+        let known = self.names.iter().filter(|(_, entry)| entry.known);
+        known.map(|(name, entry)| (name.clone(), entry.error.clone())).collect()
+    }
+
+    /// What the last question for `name` failed for.
+    pub(super) fn error(&self, name: &str) -> Option<&str> {
+        self.names.get(name)?.error.as_deref()
+    }
+
+    /// Addresses that `name` stands for.
+    pub(super) fn addresses(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, |entry| entry.addresses.len())
+    }
+
     /// What the names stand for.
     pub(super) fn resolved(&self) -> Resolved {
         let known = self.names.iter().filter(|(_, entry)| !entry.addresses.is_empty());
         known.map(|(name, entry)| (name.clone(), entry.addresses.clone())).collect()
+    }
+}
+
+impl Answer {
+    fn not_empty(self) -> Result<Self, String> {
+        match self.addresses.is_empty() {
+            true => Err("the name has no address".to_owned()),
+            false => Ok(self),
+        }
     }
 }
 
@@ -189,9 +228,9 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn answer(addresses: &[&str], seconds: u64) -> Option<Answer> {
+    fn answer(addresses: &[&str], seconds: u64) -> Result<Answer, String> {
         let addresses = addresses.iter().map(|a| a.parse().expect("an address")).collect();
-        Some(Answer { addresses, age: Duration::from_secs(seconds) })
+        Ok(Answer { addresses, age: Duration::from_secs(seconds) })
     }
 
     fn seconds(n: u64) -> Duration {
@@ -234,15 +273,18 @@ mod tests {
         book.note("a", answer(&["10.0.0.1"], 1), now, 0.5);
         let mut noted = Vec::new();
         for wait in [1, 2, 4, 8, 16, 24, 24] {
-            let nothing = if wait == 2 { answer(&[], 60) } else { None };
+            let nothing = if wait == 2 { answer(&[], 60) } else { Err("refused".to_owned()) };
             noted.push(book.note("a", nothing, now, 0.0));
             assert_eq!(book.next_due(), Some(now + seconds(wait)));
             now += seconds(wait);
         }
         assert_eq!((noted[0], noted[1]), (Noted::Failing, Noted::StillFailing));
         assert_eq!(book.resolved()["a"].len(), 1);
+        assert_eq!(book.lookups()["a"].as_deref(), Some("refused"));
+        let recovered = book.note("a", answer(&["10.0.0.1"], 1), now, 0.5);
+        assert_eq!((recovered, &book.lookups()["a"]), (Noted::Recovered, &None));
         assert_eq!(book.note("a", answer(&["10.0.0.1"], 1), now, 0.5), Noted::Same);
-        assert_eq!(book.note("a", None, now, 1.0), Noted::Failing);
+        assert_eq!(book.note("a", Err("refused".to_owned()), now, 1.0), Noted::Failing);
         assert_eq!(book.next_due(), Some(now + RETRY_FIRST.mul_f64(1.25)));
         assert!((1..2_000).all(|n| back_off(n, 1.0) <= seconds(30)));
     }

@@ -1,5 +1,6 @@
 """The real program, with a file of its own. It takes free ports and tells them in its log."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -22,6 +23,7 @@ services:
     baseline: {baseline}
     versions: {versions}
     weights: {weights}
+    {service}
     cohort: {{ key: [ "cookie:uid", client-ip ] }}
 routes:
   - {{ service: game-api }}
@@ -29,14 +31,17 @@ routes:
 
 
 class Tidegate:
-    """Splits players evenly over `versions`, fields of a version by its name; the first is the baseline."""
+    """Splits players evenly over `versions`, fields of a version by its name; the first is the baseline.
+    `service` is one more field of the service.
+    """
 
-    def __init__(self, folder, authority, versions):
+    def __init__(self, folder, authority, versions, service=""):
         text = CONFIGURATION.format(
             authority=authority.folder,
             baseline=next(iter(versions)),
             versions=json.dumps(versions),
             weights=json.dumps({name: 1 for name in versions}),
+            service=service,
         )
         self.authority = authority
         self.file = folder / "tidegate.yaml"
@@ -62,6 +67,14 @@ class Tidegate:
 
     def url(self, path, scheme="https"):
         return f"{scheme}://{self.secure if scheme in ('https', 'wss') else self.clear}{path}"
+
+    def states(self):
+        """Of the endpoints of the first version, as the API shows them."""
+        connection = http.client.HTTPConnection(self.admin, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v1/services/game-api")
+            shown = json.load(connection.getresponse())
+        return [endpoint["state"] for endpoint in shown["versions"][0]["endpoints"]]
 
     def close(self):
         """Asks it to end, and expects that no answer was left unfinished."""

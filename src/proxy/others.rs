@@ -1,0 +1,89 @@
+//! Other endpoints, tried after one could not be connected.
+//!
+//! Nothing was sent, so another try costs a connection and repeats no request, whatever its method. Where an
+//! endpoint refuses, that is done in no time; where it is silent, the client waits. So tries are bounded by
+//! number, and one more is begun only while less than the connect timeout has passed, or if it is the first:
+//! all together take twice that at most. Each endpoint is tried once, those that serve first: where most are
+//! out and used nevertheless (`snapshot/usable.rs`), the request ends at one that is known to be good.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::worker::Worker;
+use crate::{snapshot::Version, upstream::balance};
+
+/// Connections that a request may try, the first one included.
+const TRIES: usize = 10;
+
+/// What a request tries after its first endpoint.
+pub(super) struct Others {
+    /// When the first try began.
+    began: Instant,
+    /// Numbers of those that could not be connected.
+    tried: Vec<usize>,
+    /// The number of the one to try now.
+    pub(super) next: usize,
+}
+
+impl Others {
+    /// Chooses one beside number `failed`, which a try that began at `began` did not reach, and all before;
+    /// nothing if there is none or it is too late.
+    #[cold]
+    pub(super) fn after(
+        before: Option<Box<Self>>,
+        worker: &Worker,
+        version: &Version,
+        failed: usize,
+        (began, now): (Instant, Instant),
+        patience: Duration,
+    ) -> Option<Box<Self>> {
+        let (began, mut tried) = before.map_or((began, Vec::new()), |o| (o.began, o.tried));
+        tried.push(failed);
+        if !may_go_on(tried.len(), now.saturating_duration_since(began), patience) {
+            return None;
+        }
+        let endpoints = &version.endpoints;
+        let serves = |n: usize| endpoints[n].standing.serves();
+        let left = candidates(endpoints.len(), &tried, serves);
+        let load = |n: usize| endpoints[left[n]].in_flight_on(worker.id);
+        let share = |n: usize| endpoints[left[n]].standing.share();
+        let at = balance::choose(left.len(), load, share, || fastrand::u64(..))?;
+        Some(Box::new(Self { began, next: left[at], tried }))
+    }
+}
+
+/// Whether another endpoint may be tried after `tries`, the first of which began so long ago.
+fn may_go_on(tries: usize, passed: Duration, patience: Duration) -> bool {
+    tries < TRIES && (tries < 2 || passed < patience)
+}
+
+/// The numbers of `endpoints` that were not `tried`: those that serve, or all if none does.
+fn candidates(endpoints: usize, tried: &[usize], serves: impl Fn(usize) -> bool) -> Vec<usize> {
+    let left = (0..endpoints).filter(|n| !tried.contains(n));
+    let (good, others): (Vec<_>, Vec<_>) = left.partition(|n| serves(*n));
+    if good.is_empty() { others } else { good }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_end_by_number_and_by_time() {
+        let (none, all) = (Duration::ZERO, Duration::from_secs(1));
+        assert!((1..TRIES).all(|tries| may_go_on(tries, none, all)));
+        assert!(!may_go_on(TRIES, none, all));
+        assert!(may_go_on(1, all, all), "the first may have been silent");
+        assert!(!may_go_on(2, all, all));
+    }
+
+    #[test]
+    fn each_is_tried_once_and_those_that_serve_come_first() {
+        let serves = |n: usize| n == 3 || n == 5;
+        assert_eq!(candidates(6, &[0], serves), [3, 5]);
+        assert_eq!(candidates(6, &[0, 3], serves), [5]);
+        assert_eq!(candidates(6, &[0, 5, 3], serves), [1, 2, 4]);
+        assert!(candidates(2, &[1, 0], serves).is_empty());
+    }
+}
