@@ -14,7 +14,7 @@ use super::{
     bet::Tolerance,
     certificate::Certificate,
     counts::{Arms, Tally},
-    engine::{ERRORS_BURST_CAP, Engine, Settings},
+    engine::{Engine, Settings},
     grid::Grid,
     latency::{Latencies, LatencyTest, Quantile, Span},
     limits::Limits,
@@ -196,8 +196,13 @@ impl Comparison {
 
     /// Says whether what one block of errors adds is limited: a version with one or two endpoints stumbles
     /// as a whole, and no spread between endpoints shows how many failures that is.
+    ///
+    /// A block then multiplies a bet by `1 / alpha` at most. Half of the wealth is not staked before the
+    /// first failure, so one block alone never ejects. A lower cap costs more of a canary that fails
+    /// altogether: a block may hold three failures of 3 nats each.
     pub fn cap_bursts(&mut self, capped: bool) {
-        let cap = if capped { Some(ERRORS_BURST_CAP) } else { self.limits.burst_cap };
+        let threshold = Guarantee::Alpha(self.limits.alpha).log_threshold();
+        let cap = if capped { Some(threshold) } else { self.limits.burst_cap };
         let routes = self.routes.iter_mut().map(|route| &mut route.errors);
         let tests = self.errors.iter_mut().chain(&mut self.unserved).chain(routes);
         tests.for_each(|test| test.cap_bursts(cap));

@@ -27,12 +27,6 @@ pub const LEAST_FAILURES: u64 = 3;
 /// below 1.8 %, so that one burst alone never ejects. A total failure then takes two blocks at least.
 pub const BURST_CAP: f64 = 4.0;
 
-/// The same for errors, of any alpha below 0.4 %: half of the wealth is not staked before the first failure.
-/// What fails is certain to be harm, so what a cap costs counts more here. Of 2,000 requests a second, 5 % of
-/// which fail altogether, the median run costs 8 failed answers, and one in ten more than 11; with 5 nats it
-/// was 9 and 12.
-pub(super) const ERRORS_BURST_CAP: f64 = 6.0;
-
 /// What a test asks and promises.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {

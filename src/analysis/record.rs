@@ -25,7 +25,7 @@ const FORMAT: u32 = 3;
 /// The rules by which what is recorded was counted and judged. 1: requests were compared by when they
 /// ended, each for itself. 2: by when they began; a player fails once a cycle and is one trial a second. 3:
 /// a named route, too, fails a canary of several endpoints only without its worst one. 4: where it is
-/// capped, a block of errors adds 6 nats at most, 5 before.
+/// capped, a block of errors adds the threshold at most, not 5 nats.
 const RULES: u32 = 4;
 
 /// Something that a comparison was told.

@@ -180,6 +180,8 @@ impl Line {
     /// Demands another certainty, as `limits` have it.
     pub(super) fn demand(&mut self, limits: &Limits) {
         self.recorder.tell(Entry::Demand(Box::new(limits.clone())));
+        // The cap follows alpha.
+        self.capped = false;
     }
 
     /// Says that failures come in clusters of `phi`.

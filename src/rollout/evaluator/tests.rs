@@ -182,7 +182,7 @@ fn looks_are_rare_without_a_canary_and_sooner_while_it_does_badly() {
     (0..20).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
     stage.count(CANARY, Outcome::Failed);
     assert_eq!(stage.look_after(ms(1)), []);
-    assert_eq!(stage.evaluator.next_look(), Some(ms(3)));
+    assert_eq!(stage.evaluator.next_look(), Some(ms(2)));
     (0..2).for_each(|_| assert_eq!(stage.serve(5_000), []));
     assert_eq!(stage.evaluator.next_look(), Some(ms(10)), "it is judged for good");
     stage.set_share(0.0);

@@ -29,7 +29,7 @@ const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
 /// Between two looks at a canary, and while it does badly. A look costs the control thread about as much as a
 /// hundred requests: mostly what it has to fetch into its caches again.
 const LOOK: Duration = Duration::from_millis(10);
-const SUSPECT_LOOK: Duration = Duration::from_millis(3);
+const SUSPECT_LOOK: Duration = Duration::from_millis(2);
 /// How long the comparisons wait for what was heard, if none of it speaks against a canary: their blocks are
 /// the same whenever they are judged, and no other evidence grows. Half of what a look costs is saved.
 const JUDGED_AT_LAST: Duration = Duration::from_millis(50);
