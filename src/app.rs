@@ -17,8 +17,8 @@ use reload::Reloader;
 
 use crate::{
     admin,
-    config::{Loaded, WatchGuard},
-    proxy::{Acceptor, Command, Drain, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
+    config::{Loaded, WatchGuard, schema::Limits},
+    proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     rollout::{Controller, carried::Carried, controller::Start, view::Observatory},
     snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
@@ -177,7 +177,8 @@ impl App {
         let snapshot = Snapshot::compile(1, sources, None, &mut registry);
         drop(target);
         let (samples, collected) = mpsc::channel(SAMPLE_BATCHES);
-        let shared = Arc::new(Shared::new(workers, snapshot, samples));
+        let shared = Arc::new(Shared::new(workers, snapshot, samples, Granted::read(workers)));
+        tell_cut(&shared, &config.limits);
         let workers: Vec<WorkerHandle> =
             (0..workers).map(|id| spawn(id, Arc::clone(&shared))).collect::<Result<_, _>>()?;
         let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
@@ -314,6 +315,18 @@ impl App {
             tracing::error!("the control plane panicked");
         }
         ended
+    }
+}
+
+/// Says so if the process is granted less than its `limits` need.
+fn tell_cut(shared: &Shared, limits: &Limits) {
+    let connections = shared.bounds().connections;
+    if connections < limits.connections {
+        tracing::warn!(
+            configured = limits.connections,
+            connections,
+            "`limits.connections` is more than the limit of open files allows; raise that one"
+        );
     }
 }
 

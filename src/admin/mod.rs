@@ -16,6 +16,7 @@ mod server;
 
 use std::{
     net::{SocketAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
 
@@ -58,7 +59,10 @@ pub async fn serve(
     is_open: tokio::sync::watch::Receiver<bool>,
 ) {
     match tokio::net::TcpListener::from_std(socket) {
-        Ok(socket) => server::accept(socket, router(observatory), is_open).await,
+        Ok(socket) => {
+            let shared = Arc::clone(observatory.controller().shared());
+            server::accept(socket, router(observatory), is_open, shared).await;
+        }
         Err(error) => tracing::error!(%error, "the admin endpoint's socket is unusable"),
     }
 }

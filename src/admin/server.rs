@@ -30,7 +30,7 @@ use tokio::{
 use tower::Service;
 
 use super::connections::{Busy, Connections, Place};
-use crate::proxy::next_client;
+use crate::proxy::{Shared, next_client};
 
 /// Longest time to a whole head, and thereby the longest rest between two requests. Scrapers come
 /// every 15 s or more rarely and connect anew.
@@ -53,12 +53,12 @@ pub(super) async fn accept(
     socket: TcpListener,
     router: Router,
     mut is_open: watch::Receiver<bool>,
+    shared: Arc<Shared>,
 ) {
     let connections = Connections::default();
     loop {
-        let Some((stream, peer)) = next_client(&socket, &mut is_open, "admin").await else {
-            return;
-        };
+        let next = next_client(&socket, &mut is_open, "admin", &shared.wants).await;
+        let Some((stream, peer)) = next else { return };
         // Who is not let in is closed at once: in the queue others would wait behind.
         let Some((place, leaves)) = connections.enter(peer.ip()) else { continue };
         let (router, is_open) = (router.clone(), is_open.clone());

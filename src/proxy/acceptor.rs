@@ -7,11 +7,13 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
+    os::fd::AsRawFd,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc as std_mpsc},
     thread,
 };
 
+use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -155,7 +157,8 @@ async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut is_open: watch::R
             return;
         }
     };
-    while let Some((stream, peer)) = next_client(&socket, &mut is_open, &state.name).await {
+    let (name, wants) = (&state.name, &hand_out.shared.wants);
+    while let Some((stream, peer)) = next_client(&socket, &mut is_open, name, wants).await {
         hand_out.give(stream, peer, &state);
     }
 }
@@ -163,8 +166,11 @@ async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut is_open: watch::R
 impl HandOut {
     fn give(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, state: &Arc<ListenerState>) {
         state.accepted.fetch_add(1, Relaxed);
-        let limit = self.shared.snapshot.load().limits.connections as usize;
-        if self.shared.connections() >= limit {
+        if stream.as_raw_fd() >= self.shared.granted.ceiling() {
+            state.count_shed(Surplus::OfAll);
+            return self.shared.wants.of_client(&state.name, &Errno::MFILE.into());
+        }
+        if self.shared.connections() >= self.shared.bounds().connections as usize {
             return self.shed(stream, Surplus::OfAll, state);
         }
         // An IPv4 client of an IPv6 socket is still an IPv4 client.
@@ -184,15 +190,18 @@ impl HandOut {
         self.shared.loads.of(least).fetch_add(1, Relaxed);
         state.open.fetch_add(1, Relaxed);
         let accepted = Accepted { stream, peer, listener: Arc::clone(state), seat };
-        // Fails only when the worker has ended, and then so does the connection.
-        let _ = self.workers[least].send(Command::Connection(accepted));
+        if self.workers[least].send(Command::Connection(accepted)).is_err() {
+            // The worker has ended, and with it the process; the connection ends with the command.
+            self.shared.loads.of(least).fetch_sub(1, Relaxed);
+            state.open.fetch_sub(1, Relaxed);
+        }
     }
 
     /// Tells a client that there are too many. Under TLS that would take a handshake, which costs most of
-    /// all: such a client is closed without a word.
+    /// all: such a client is closed without a word, as are those for whom no descriptor can be spared.
     fn shed(self: &Rc<Self>, mut stream: TcpStream, surplus: Surplus, state: &ListenerState) {
         state.count_shed(surplus);
-        if state.tls.is_some() {
+        if state.tls.is_some() || stream.as_raw_fd() >= self.shared.granted.telling() {
             return;
         }
         let this = Rc::clone(self);

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -26,6 +27,7 @@ use crate::{
     config::schema::Protocol,
     snapshot::Version,
     tls::{H2, HTTP_1_1, HandshakeError, Transport},
+    upstream::socket::{self, is_want},
 };
 
 /// A stream of a shared connection to endpoint number `endpoint`, or a connection that was kept.
@@ -108,7 +110,8 @@ async fn make(
 ) -> Result<(Link, bool), Fault> {
     let (service, version) = (plan.service(), plan.version());
     if version.protocol == Protocol::H1 {
-        return Ok((Link::Wire(connect(version, chosen, patience, None).await?), false));
+        let wire = connect(worker, version, chosen, patience, None).await?;
+        return Ok((Link::Wire(wire), false));
     }
     let (endpoint, encrypted) = (version.endpoints[chosen].id, version.tls.is_some());
     let until = Instant::now() + patience;
@@ -125,7 +128,7 @@ async fn make(
         }
         None => None,
     };
-    let transport = connect(version, chosen, until - Instant::now(), speaking).await?;
+    let transport = connect(worker, version, chosen, until - Instant::now(), speaking).await?;
     let speaks_h2 = match &transport {
         Transport::Plain(_) => version.protocol == Protocol::H2,
         Transport::Tls(_) => transport.alpn() == Some(H2),
@@ -145,7 +148,8 @@ async fn make(
                 return Ok((link, false));
             }
             let left = until - Instant::now();
-            Ok((Link::Wire(connect(version, chosen, left, Some(HTTP_1_1)).await?), false))
+            let wire = connect(worker, version, chosen, left, Some(HTTP_1_1)).await?;
+            Ok((Link::Wire(wire), false))
         }
         Ok(Err(_)) => Err(Fault::Connect),
         Err(_) => Err(Fault::ConnectTimeout),
@@ -155,13 +159,14 @@ async fn make(
 /// A new connection to endpoint number `endpoint` of `version`, under TLS if the version is spoken to so, and
 /// then in the protocol `speaking` if one is given.
 async fn connect(
+    worker: &Worker,
     version: &Version,
     endpoint: usize,
     patience: Duration,
     speaking: Option<&[u8]>,
 ) -> Result<Transport, Fault> {
     let (address, began) = (version.endpoints[endpoint].address, Instant::now());
-    let stream = connect_in_clear(address, patience).await?;
+    let stream = connect_in_clear(worker, address, patience).await?;
     let Some((client, hosts)) = &version.tls else { return Ok(stream.into()) };
     let patience = patience.saturating_sub(began.elapsed());
     match client.connect_speaking(&hosts[endpoint], stream, patience, speaking).await {
@@ -176,13 +181,19 @@ async fn connect(
     }
 }
 
-async fn connect_in_clear(address: SocketAddr, patience: Duration) -> Result<TcpStream, Fault> {
-    match timeout(patience, TcpStream::connect(address)).await {
+async fn connect_in_clear(
+    worker: &Worker,
+    address: SocketAddr,
+    patience: Duration,
+) -> Result<TcpStream, Fault> {
+    let socket = open(worker, address).map_err(|error| want(worker, address, &error))?;
+    match timeout(patience, socket.connect(address)).await {
         Ok(Ok(stream)) => {
             // Fails only on a connection that is already gone, which the first write will tell.
             let _ = stream.set_nodelay(true);
             Ok(stream)
         }
+        Ok(Err(error)) if is_want(&error, address) => Err(want(worker, address, &error)),
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "an endpoint could not be connected");
             Err(Fault::Connect)
@@ -192,4 +203,20 @@ async fn connect_in_clear(address: SocketAddr, patience: Duration) -> Result<Tcp
             Err(Fault::ConnectTimeout)
         }
     }
+}
+
+/// A socket towards `address`. Where there is none, the connections that this worker keeps for later make room.
+fn open(worker: &Worker, address: SocketAddr) -> io::Result<TcpSocket> {
+    let ceiling = worker.shared.granted.ceiling();
+    socket::open(address, ceiling).or_else(|_| {
+        worker.pools.borrow_mut().clear();
+        socket::open(address, ceiling)
+    })
+}
+
+/// Counts and tells that a connection cannot be had, which is no fault of the endpoint.
+#[cold]
+fn want(worker: &Worker, address: SocketAddr, error: &io::Error) -> Fault {
+    worker.shared.wants.of_endpoint(address, error);
+    Fault::Want
 }

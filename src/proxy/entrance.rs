@@ -2,9 +2,15 @@
 //!
 //! An accept can fail for two reasons. Its client had already left: that is the client's affair, and the
 //! next one is looked at. Or a resource is missing, such as a file descriptor: then the next accept would
-//! fail as well, so there is a pause before it, in which others may give theirs back.
+//! fail as well, so there is a pause before it, in which others may give theirs back. It is told once a minute,
+//! as is that endpoints cannot be connected for the same reason.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -13,8 +19,44 @@ use tokio::{
     time::sleep,
 };
 
+use crate::telemetry::seldom::Seldom;
+
 /// Pause after an accept that failed for want of a resource.
 const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// What could not be had for want of a resource of this process, such as a descriptor.
+#[derive(Debug, Default)]
+pub struct Wants {
+    /// Connections of clients that were not accepted, or were closed at once.
+    pub clients: AtomicU64,
+    /// Connections to endpoints.
+    pub endpoints: AtomicU64,
+    said: Seldom,
+}
+
+impl Wants {
+    /// A connection of a client could not be had, at the socket that the log knows as `listener`.
+    pub(super) fn of_client(&self, listener: &str, error: &io::Error) {
+        self.clients.fetch_add(1, Relaxed);
+        if let Some(more) = self.said.due(Instant::now()) {
+            tracing::error!(listener, %error, more, "{NO_CLIENTS}");
+        }
+    }
+
+    /// A connection to the endpoint at `address` could not be had.
+    pub(super) fn of_endpoint(&self, address: SocketAddr, error: &io::Error) {
+        self.endpoints.fetch_add(1, Relaxed);
+        if let Some(more) = self.said.due(Instant::now()) {
+            tracing::error!(%address, %error, more, "{NO_ENDPOINTS}");
+        }
+    }
+}
+
+const NO_CLIENTS: &str =
+    "this process has no resource left to accept clients; raise its limit of open files";
+
+const NO_ENDPOINTS: &str = "this process has no resource left to connect endpoints, which is held against none of \
+     them; raise its limit of open files";
 
 /// The next client of `socket`, once it `is_open`; nothing if nobody is left to open it. The log knows
 /// the socket as `listener`.
@@ -22,6 +64,7 @@ pub async fn next_client(
     socket: &TcpListener,
     is_open: &mut watch::Receiver<bool>,
     listener: &str,
+    wants: &Wants,
 ) -> Option<(TcpStream, SocketAddr)> {
     loop {
         let accepted = select! {
@@ -33,7 +76,7 @@ pub async fn next_client(
             Some(Ok(client)) => return Some(client),
             Some(Err(error)) if is_of_one_client(&error) => {}
             Some(Err(error)) => {
-                tracing::error!(listener, %error, "clients cannot be accepted");
+                wants.of_client(listener, &error);
                 sleep(BACK_OFF).await;
             }
             None => {
@@ -48,7 +91,7 @@ pub async fn next_client(
 }
 
 /// Whether an accept failed because its client had already left.
-fn is_of_one_client(error: &io::Error) -> bool {
+pub(super) fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
@@ -84,10 +127,11 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = socket.local_addr().expect("bound");
         let (door, mut is_open) = watch::channel(true);
+        let wants = Wants::default();
         for open in [true, false, true] {
             door.send_replace(open);
             let waiting = TcpStream::connect(address).await.expect("a queue");
-            let mut next = pin!(next_client(&socket, &mut is_open, "test"));
+            let mut next = pin!(next_client(&socket, &mut is_open, "test", &wants));
             if !open {
                 // The client is in the queue already, so an accept would be ready.
                 let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
@@ -99,6 +143,6 @@ mod tests {
         }
         door.send_replace(false);
         drop(door);
-        assert!(next_client(&socket, &mut is_open, "test").await.is_none());
+        assert!(next_client(&socket, &mut is_open, "test", &wants).await.is_none());
     }
 }

@@ -21,6 +21,7 @@ mod forwarded;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod gather;
+mod granted;
 mod grpc;
 mod h2;
 mod handle;
@@ -48,7 +49,8 @@ mod worker;
 
 pub use acceptor::{Acceptor, Listener};
 pub use crowd::Seat;
-pub use entrance::next_client;
+pub use entrance::{Wants, next_client};
+pub use granted::Granted;
 pub use shared::{ListenerState, Shared, WorkerCells};
 pub use tunnel::LAST_WORDS;
 pub use worker::{Accepted, Command, Drain, WorkerHandle, spawn};

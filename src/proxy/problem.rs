@@ -36,6 +36,8 @@ pub(super) enum Fault {
     ManyFields,
     /// The head of the answer is larger than what is taken.
     LargeHead,
+    /// This process has no descriptor, memory or port left for a connection.
+    Want,
     /// The version has as many requests in flight as it takes.
     TooManyRequests,
     /// As many requests as may wait for a connection do.
@@ -50,7 +52,7 @@ impl Fault {
     pub(super) fn upstream_kind(self) -> Option<ErrorKind> {
         match self {
             Self::NoRoute | Self::NoVersion | Self::NoEndpoint => None,
-            Self::TooManyRequests | Self::TooManyPending => None,
+            Self::Want | Self::TooManyRequests | Self::TooManyPending => None,
             Self::Connect | Self::ConnectTimeout | Self::Tls => Some(ErrorKind::Connect),
             Self::Timeout => Some(ErrorKind::Timeout),
             Self::Reset => Some(ErrorKind::Reset),
@@ -60,7 +62,7 @@ impl Fault {
 
     /// Whether the request was kept from the version, so that this says nothing of it.
     pub(super) fn is_shed(self) -> bool {
-        matches!(self, Self::TooManyRequests | Self::TooManyPending)
+        matches!(self, Self::Want | Self::TooManyRequests | Self::TooManyPending)
     }
 
     /// The problem as the client reads it.
@@ -83,6 +85,7 @@ impl Fault {
             Self::LargeHead => {
                 (502, "protocol", "the head of the service's answer is larger than 256 KiB")
             }
+            Self::Want => (503, "descriptors", "the proxy can open no more connections now"),
             Self::TooManyRequests => {
                 (503, "breaker", "the service has as many requests in flight as it takes")
             }

@@ -15,7 +15,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     crowd::{Crowd, Seat},
+    entrance::Wants,
     forwarded::contains,
+    granted::{Bounds, Granted},
     shed::{SHED_AT_ONCE, Surplus},
 };
 use crate::{
@@ -41,6 +43,12 @@ pub struct Shared {
     pub cells: PerWorker<WorkerCells>,
     /// Where workers hand over their samples.
     pub samples: mpsc::Sender<Vec<Sample>>,
+    /// What the process is granted.
+    pub granted: Granted,
+    /// Connections of clients and to endpoints that could not be had for want of a resource.
+    pub wants: Wants,
+    /// Samples that were dropped after they had been handed over.
+    pub samples_unheard: AtomicU64,
     pub(super) crowd: Crowd,
     /// Connections that may be told at the same time that there are too many.
     pub(super) shedding: Semaphore,
@@ -79,14 +87,22 @@ impl WorkerCells {
 }
 
 impl Shared {
-    /// Shared state of `workers` workers.
-    pub fn new(workers: usize, snapshot: Snapshot, samples: mpsc::Sender<Vec<Sample>>) -> Self {
+    /// Shared state of `workers` workers, that have what is `granted`.
+    pub fn new(
+        workers: usize,
+        snapshot: Snapshot,
+        samples: mpsc::Sender<Vec<Sample>>,
+        granted: Granted,
+    ) -> Self {
         Self {
             started: Instant::now(),
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             loads: PerWorker::new(workers),
             cells: PerWorker::new(workers),
             samples,
+            granted,
+            wants: Wants::default(),
+            samples_unheard: AtomicU64::new(0),
             crowd: Crowd::default(),
             shedding: Semaphore::new(SHED_AT_ONCE),
         }
@@ -102,6 +118,11 @@ impl Shared {
         self.loads.iter().map(|load| load.load(Relaxed)).sum()
     }
 
+    /// The limits of connections as they hold.
+    pub fn bounds(&self) -> Bounds {
+        self.granted.bound(&self.snapshot.load().limits)
+    }
+
     /// A seat for one more connection of `client`. A trusted proxy stands for many clients and needs
     /// none.
     pub(super) fn seat(&self, client: IpAddr) -> Result<Option<Seat>, Surplus> {
@@ -109,7 +130,7 @@ impl Shared {
         if contains(&snapshot.trusted_proxies, client) {
             return Ok(None);
         }
-        let limit = snapshot.limits.connections_per_client;
+        let limit = self.granted.bound(&snapshot.limits).connections_per_client;
         self.crowd.enter(client, limit).map(Some).ok_or(Surplus::OfClient)
     }
 

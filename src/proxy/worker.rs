@@ -231,7 +231,7 @@ impl Worker {
                 let serving = connection::serve(Rc::clone(self), stream, peer, open);
                 tokio::task::spawn_local(serving);
             }
-            Err(error) => tracing::warn!(%error, "a client connection could not be taken over"),
+            Err(error) => self.shared.wants.of_client(&open.listener().name, &error),
         }
     }
 
@@ -480,7 +480,8 @@ mod tests {
             access_log: None,
         };
         let snapshot = Snapshot::compile(1, sources, None, &mut Registry::new(1));
-        let shared = Arc::new(Shared::new(1, snapshot, mpsc::channel(1).0));
+        let shared =
+            Arc::new(Shared::new(1, snapshot, mpsc::channel(1).0, super::super::Granted::read(1)));
         Rc::new(Worker::new(0, shared))
     }
 

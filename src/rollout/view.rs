@@ -190,6 +190,8 @@ impl Observatory {
             unrouted: shared.unrouted(),
             requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
+            wants: [&shared.wants.clients, &shared.wants.endpoints].map(|n| n.load(Relaxed)),
+            connections_limit: shared.bounds().connections,
             listeners: listeners.collect(),
             certificates: certificates.collect(),
             generation: snapshot.generation,

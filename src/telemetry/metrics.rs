@@ -38,6 +38,11 @@ pub struct Scrape {
     pub requests_shed: u64,
     /// Likewise, since there were too many of their client.
     pub requests_shed_per_client: u64,
+    /// Connections that could not be had for want of a resource, such as a descriptor: of clients, and to
+    /// endpoints.
+    pub wants: [u64; 2],
+    /// Connections of clients that are taken at once, as the process is granted descriptors.
+    pub connections_limit: u32,
     /// Listening sockets.
     pub listeners: Vec<Listener>,
     /// Certificates in force.

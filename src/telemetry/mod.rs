@@ -9,3 +9,4 @@ pub mod collector;
 pub mod histogram;
 pub mod log;
 pub mod metrics;
+pub mod seldom;

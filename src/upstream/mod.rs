@@ -5,3 +5,4 @@ pub mod health;
 pub mod pool;
 pub mod probe;
 pub mod resolve;
+pub mod socket;

@@ -74,6 +74,11 @@ impl Pools {
         }
     }
 
+    /// Closes all.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(Vec::is_empty)

@@ -16,8 +16,9 @@ use h2::client::{Connection, SendRequest};
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpSocket, time::timeout};
 
+use super::socket::open_patiently;
 use crate::{
     config::{
         pattern::{EndpointHost, relative},
@@ -75,7 +76,9 @@ impl Probe {
     /// Asks. An error says in a few words what was not as it should be.
     pub async fn ask(self) -> Result<(), String> {
         let status = OnceLock::new();
-        let ended = timeout(self.timeout, self.answer(&status)).await;
+        // That this process has none left says nothing of the endpoint.
+        let socket = open_patiently(self.address).await;
+        let ended = timeout(self.timeout, self.answer(socket, &status)).await;
         match (status.get(), ended) {
             (Some(status), _) => self.judge(*status),
             (None, Ok(answered)) => answered,
@@ -87,8 +90,8 @@ impl Probe {
     }
 
     /// Sets `status` as soon as it is known.
-    async fn answer(&self, status: &OnceLock<u16>) -> Result<(), String> {
-        let socket = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
+    async fn answer(&self, socket: TcpSocket, status: &OnceLock<u16>) -> Result<(), String> {
+        let socket = socket.connect(self.address).await.map_err(|error| error.to_string())?;
         let transport = match &self.tls {
             None => Transport::from(socket),
             Some(client) => {

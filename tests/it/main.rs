@@ -13,6 +13,7 @@ mod breaker;
 mod client_address;
 mod commands;
 mod deploy;
+mod descriptors;
 mod ejection;
 mod endpoints;
 mod events;

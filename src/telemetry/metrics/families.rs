@@ -315,6 +315,20 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
         shed.count([name, ("limit", "total")], listener.shed);
         shed.count([name, ("limit", "per_client")], listener.shed_per_client);
     }
+    page.gauge(
+        "tidegate_connections_limit",
+        "Connections of clients that are taken at once: limits.connections, or fewer where the process's \
+         limit of open files does not allow as many.",
+    )
+    .value([], f64::from(scrape.connections_limit));
+    let mut wants = page.counter(
+        "tidegate_connections_wanting_total",
+        "Connections that could not be had, since the process had no descriptor, memory or port left for \
+         them: of a client, or to an endpoint, against which it does not count.",
+    );
+    for (side, count) in ["client", "endpoint"].into_iter().zip(scrape.wants) {
+        wants.count([("side", side)], count);
+    }
     let mut heads = page.counter(
         "tidegate_proxy_protocol_errors_total",
         "Connections of listed balancers that were closed, since their PROXY protocol head was \

@@ -54,6 +54,25 @@ impl Process {
         panic!("the program does not start");
     }
 
+    /// As [`Process::spawn`], with no more than `count` descriptors.
+    #[track_caller]
+    pub(crate) fn spawn_with_descriptors(count: u32, text: impl Fn(SocketAddr) -> String) -> Self {
+        let limited = move |program: Command| {
+            let mut command = Command::new("sh");
+            let script = format!("ulimit -n {count} && exec \"$0\" \"$@\"");
+            command.args(["-c", &script]).arg(program.get_program()).args(program.get_args());
+            command
+        };
+        for _ in 0..10 {
+            let address = free_address();
+            let mut process = Self::begin_as(address, &text(address), limited);
+            if process.listens() {
+                return process;
+            }
+        }
+        panic!("the program does not start");
+    }
+
     /// Starts the program with the file `text`, which has it listen at `address`.
     #[track_caller]
     pub(crate) fn spawn_at(address: SocketAddr, text: &str) -> Self {
