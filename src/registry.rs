@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use crate::analysis::ENDPOINT_GROUPS;
+use crate::{analysis::ENDPOINT_GROUPS, telemetry::seldom::Seldom};
 
 pub use evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState};
 pub use outcomes::Outcomes;
@@ -228,6 +228,8 @@ pub struct EndpointState {
     pub standing: Standing,
     /// Until when it warms up, in microseconds since the process started: its latency is not compared.
     warm_from_us: AtomicU64,
+    /// Says that it does not speak TLS as it should.
+    pub complaint: Seldom,
 }
 
 impl EndpointState {
@@ -365,6 +367,7 @@ impl Registry {
                 cells: PerWorker::new(workers),
                 standing: Standing::default(),
                 warm_from_us: AtomicU64::new(0),
+                complaint: Seldom::default(),
             })
         }))
     }

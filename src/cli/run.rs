@@ -59,6 +59,8 @@ struct Process {
     door: Option<Door>,
     begun: Instant,
     open_files: Option<u64>,
+    /// Dropped last: what is said at the end is written, too.
+    _writing: Option<log::Writing>,
 }
 
 impl Process {
@@ -71,7 +73,7 @@ impl Process {
     ) -> Result<Self, Failure> {
         let (loaded, _) = file.read().map_err(|error| Failure::new(Exit::File, error))?;
         // It fails only if the process logs already.
-        let log = log::init(&loaded.config.log).ok();
+        let (log, writing) = log::init(&loaded.config.log).ok().unzip();
         let open_files = raise_open_files();
         let fault = |error: io::Error| Failure::new(Exit::Fault, error);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -121,7 +123,7 @@ impl Process {
         found.unclaimed().for_each(|address| {
             tracing::warn!(%address, "no listener wants this socket that was passed on; closed");
         });
-        Ok(Self { app, runtime, signals, door, begun, open_files })
+        Ok(Self { app, runtime, signals, door, begun, open_files, _writing: writing })
     }
 
     /// Takes over from `predecessor`. After an error nothing was accepted.

@@ -172,7 +172,10 @@ async fn connect(
     match client.connect_speaking(&hosts[endpoint], stream, patience, speaking).await {
         Ok(stream) => Ok(stream.into()),
         Err(error) => {
-            tracing::warn!(%address, %error, "an endpoint does not speak TLS as it should");
+            if let Some(more) = version.endpoints[endpoint].complaint.due(Instant::now().into_std())
+            {
+                tracing::warn!(%address, %error, more, "an endpoint does not speak TLS as it should");
+            }
             Err(match error {
                 HandshakeError::TimedOut(_) => Fault::ConnectTimeout,
                 _ => Fault::Tls,

@@ -198,6 +198,7 @@ impl Observatory {
             reloads_applied: controller.reloads().applied,
             reloads_rejected: controller.reloads().rejected,
             access_log: controller.access_log_lost(),
+            log: controller.log_lost(),
             worker_panics: shared.cells.sum(|c| c.panics.read()),
             outcomes_lost: controller.outcomes_lost(),
             samples_lost: shared.cells.sum(|c| c.samples_lost.read()),

@@ -4,17 +4,28 @@
 //! the form cannot. Libraries speak in their own words and too often, so at `info` they are heard
 //! from `warn` on; `debug` lets everything through.
 //!
+//! Whoever reads standard error may be slow or stop, and a worker must not wait for that: lines go through a
+//! bounded queue to a thread that alone may block. What does not fit is dropped and counted.
+//!
 //! A panic is a line as well, with its place and, if `RUST_BACKTRACE` asks for it, how it came there:
 //! whoever collects the log should not find text of another form in it.
 
 use std::{
     any::Any,
     backtrace::{Backtrace, BacktraceStatus},
+    io::{self, Write},
     panic::{self, PanicHookInfo},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
+    time::Duration,
 };
 
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
@@ -24,26 +35,113 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
+use super::access_log::Lost;
 use crate::config::schema::{Log, LogFormat, LogLevel};
 
-/// Changes the level of the running log.
-#[derive(Debug, Clone)]
-pub struct Handle(reload::Handle<Targets, Registry>);
+/// Lines that may wait to be written: a line is some 300 bytes, so about a MiB.
+const QUEUE: usize = 4096;
 
-impl Handle {
-    /// Lets lines of this severity and above through from now on.
-    pub fn set_level(&self, level: LogLevel) {
+/// How long the last lines may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Changes the level of the running log, and says what it lost.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    level: Level,
+    dropped: ErrorCounter,
+    failed: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Clone)]
+struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    fn set(&self, level: LogLevel) {
         // It fails only if the subscriber is gone, and then nobody is there to tell.
         let _ = self.0.reload(targets(level));
     }
 }
 
-/// Begins to log on standard error, panics too. Fails if the process logs already.
-pub fn init(log: &Log) -> Result<Handle, TryInitError> {
-    let (subscriber, handle) = subscriber(log, std::io::stderr);
+/// Writes what is queued when it is dropped; later lines are lost.
+#[derive(Debug)]
+pub struct Writing(Option<WorkerGuard>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let Some(guard) = self.0.take() else { return };
+        let (done, is_done) = mpsc::channel();
+        // Apart, since nobody may be reading: the guard itself may wait for longer than it should.
+        let ending = thread::Builder::new().name("log-end".to_owned()).spawn(move || {
+            drop(guard);
+            // Nobody waits any more if it took too long.
+            let _ = done.send(());
+        });
+        if ending.is_ok() {
+            let _ = is_done.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+/// Standard error, with a count of the lines that it did not take.
+struct Counted<W> {
+    out: W,
+    failed: Arc<AtomicU64>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.write_all(line).map(|()| line.len())
+    }
+
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        // It is counted, and the next line may fare better.
+        if self.out.write_all(line).is_err() {
+            self.failed.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Handle {
+    /// Lets lines of this severity and above through from now on.
+    pub fn set_level(&self, level: LogLevel) {
+        self.level.set(level);
+    }
+
+    /// Lines that were not written, since start.
+    pub fn lost(&self) -> Lost {
+        Lost {
+            queue_full: self.dropped.dropped_lines() as u64,
+            write_error: self.failed.load(Relaxed),
+        }
+    }
+}
+
+/// Begins to log on standard error, panics too, for as long as the second of what is returned is kept.
+/// Fails if the process logs already.
+pub fn init(log: &Log) -> Result<(Handle, Writing), TryInitError> {
+    let (writer, dropped, failed, writing) = unblocked(io::stderr(), QUEUE);
+    let (subscriber, level) = subscriber(log, writer);
     subscriber.try_init()?;
     panic::set_hook(Box::new(tell));
-    Ok(handle)
+    Ok((Handle { level, dropped, failed }, writing))
+}
+
+/// A way to `out` that never blocks, with the counts of what was dropped and of what `out` did not take.
+fn unblocked(
+    out: impl Write + Send + 'static,
+    queue: usize,
+) -> (NonBlocking, ErrorCounter, Arc<AtomicU64>, Writing) {
+    let failed = Arc::new(AtomicU64::new(0));
+    let out = Counted { out, failed: Arc::clone(&failed) };
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(queue).lossy(true);
+    let (writer, guard) = builder.thread_name("log").finish(out);
+    let dropped = writer.error_counter();
+    (writer, dropped, failed, Writing(Some(guard)))
 }
 
 fn tell(panic: &PanicHookInfo<'_>) {
@@ -62,7 +160,7 @@ fn why(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
 }
 
-fn subscriber<W>(log: &Log, writer: W) -> (impl tracing::Subscriber + Send + Sync, Handle)
+fn subscriber<W>(log: &Log, writer: W) -> (impl tracing::Subscriber + Send + Sync, Level)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -80,7 +178,7 @@ where
             fmt::layer().with_ansi(color).with_writer(writer).boxed()
         }
     };
-    (tracing_subscriber::registry().with(filter).with(lines), Handle(handle))
+    (tracing_subscriber::registry().with(filter).with(lines), Level(handle))
 }
 
 fn targets(level: LogLevel) -> Targets {
@@ -95,10 +193,7 @@ fn targets(level: LogLevel) -> Targets {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -123,7 +218,7 @@ mod tests {
         }
     }
 
-    fn captured(format: LogFormat, run: impl FnOnce(&Handle, &Buffer)) {
+    fn captured(format: LogFormat, run: impl FnOnce(&Level, &Buffer)) {
         let buffer = Buffer::default();
         let writer = buffer.clone();
         let log = Log { level: LogLevel::Info, format };
@@ -150,6 +245,59 @@ mod tests {
         assert_eq!(why(&*caught(|| panic::panic_any(7))), "not a text");
     }
 
+    /// What nobody reads: each write waits for a permission.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Ends when the test drops the other end.
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_holds_up_nobody_and_counts_what_it_lost() {
+        let (go_on, waits) = mpsc::channel();
+        let (mut writer, dropped, failed, writing) = unblocked(Stuck(waits), 10);
+        (0..100).for_each(|_| writer.write_all(b"a line\n").expect("taken or dropped"));
+        let lost = dropped.dropped_lines();
+        assert!((89..=90).contains(&lost), "ten wait, and perhaps one is being written: {lost}");
+        assert_eq!(failed.load(Relaxed), 0);
+        drop(go_on);
+        drop(writing);
+    }
+
+    #[test]
+    fn lines_that_the_system_refuses_are_counted_and_later_ones_written() {
+        struct Full(Buffer, u32);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.1 += 1;
+                match self.1 {
+                    1 => Err(io::ErrorKind::StorageFull.into()),
+                    _ => self.0.write(bytes),
+                }
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let buffer = Buffer::default();
+        let (mut writer, dropped, failed, writing) = unblocked(Full(buffer.clone(), 0), 10);
+        for line in ["lost\n", "kept\n"] {
+            writer.write_all(line.as_bytes()).expect("taken");
+        }
+        drop(writing);
+        assert_eq!((buffer.take().as_str(), dropped.dropped_lines()), ("kept\n", 0));
+        assert_eq!(failed.load(Relaxed), 1);
+    }
+
     #[test]
     fn the_level_changes_while_it_runs() {
         captured(LogFormat::Text, |handle, buffer| {
@@ -163,9 +311,9 @@ mod tests {
                     .map(|word| text.contains(word))
             };
             assert_eq!(speak(), [true, false, false, false]);
-            handle.set_level(LogLevel::Debug);
+            handle.set(LogLevel::Debug);
             assert_eq!(speak(), [true; 4]);
-            handle.set_level(LogLevel::Error);
+            handle.set(LogLevel::Error);
             assert_eq!(speak(), [false; 4]);
         });
     }

@@ -81,6 +81,55 @@ fn a_second_signal_does_not_wait() {
     assert_eq!(process.wait().code(), Some(143), "{}", process.log());
 }
 
+/// A service manager and the shell that it runs both send it.
+#[test]
+fn the_same_signal_twice_at_once_is_one() {
+    let (origin, go_on) = patient();
+    let builder = Proxy::builder().version("v1", &origin);
+    let mut process = builder.top("shutdown: { deadline: 30s }").spawn();
+    let mut busy = process.connect();
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.await_requests(1);
+    process.signal(Signal::TERM);
+    eventually("it is heard", || process.log().contains("draining"));
+    process.signal(Signal::TERM);
+    go_on.send(()).expect("the origin waits");
+    assert_eq!(busy.answer().text(), "at last");
+    assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+}
+
+/// Connections that were established and not yet accepted were reset.
+#[test]
+fn who_waits_in_the_queue_at_a_stop_is_served() {
+    let origin = Origin::answering("ok");
+    let builder = Proxy::builder().version("v1", &origin).top("shutdown: { deadline: 30s }");
+    let mut process = builder.spawn();
+    process.signal(Signal::STOP);
+    let mut waiting: Vec<_> = (0..100).map(|_| process.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    process.signal(Signal::TERM);
+    process.signal(Signal::CONT);
+    for client in &mut waiting {
+        let answer = client.answer();
+        assert_eq!((answer.text(), answer.field("connection")), ("ok", Some("close")));
+    }
+    assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+}
+
+#[test]
+fn an_endpoint_that_does_not_speak_tls_is_told_of_once_and_not_for_each_request() {
+    let origin = Origin::answering("no TLS");
+    let builder = Proxy::builder().version_speaking("v1", &[origin.address], "h1, tls: {}");
+    // It waits for a head of HTTP, so the handshake is never answered.
+    let process = builder.service("connect_timeout: 50ms").spawn();
+    for _ in 0..10 {
+        assert_eq!(process.connect().get("/").send().kind(), "connect_timeout");
+    }
+    let said = || process.log().matches("does not speak TLS").count();
+    eventually("it is said", || said() > 0);
+    assert_eq!(said(), 1, "{}", process.log());
+}
+
 #[test]
 fn a_hangup_reads_the_file_again() {
     let origins = [Origin::answering("v1"), Origin::answering("v2")];

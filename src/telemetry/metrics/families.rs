@@ -369,6 +369,13 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     );
     dropped.count([("reason", "queue_full")], scrape.access_log.queue_full);
     dropped.count([("reason", "write_error")], scrape.access_log.write_error);
+    let mut dropped = page.counter(
+        "tidegate_log_dropped_total",
+        "Lines of the process's own log that were lost: queue_full (standard error is not read as fast), \
+         write_error (it refused).",
+    );
+    dropped.count([("reason", "queue_full")], scrape.log.queue_full);
+    dropped.count([("reason", "write_error")], scrape.log.write_error);
     let mut posts = page.counter(
         "tidegate_alert_posts_total",
         "Messages to receivers of alerts, by result: taken or failed.",

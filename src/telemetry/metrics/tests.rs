@@ -86,6 +86,7 @@ fn scrape() -> Scrape {
         reloads_applied: 3,
         reloads_rejected: 1,
         access_log: Lost { queue_full: 9, write_error: 0 },
+        log: Lost { queue_full: 0, write_error: 4 },
         worker_panics: 0,
         samples_lost: 1024,
         outcomes_lost: 7,
