@@ -57,6 +57,8 @@ fn scrape() -> Scrape {
             shared_outage: Some(false),
             weights_refused: false,
         }],
+        wants: [2, 3],
+        connections_limit: 16_384,
         names: vec![("game.internal".into(), true), ("gone.internal".into(), false)],
         series: vec![Series {
             service: "game-api".into(),
