@@ -228,8 +228,16 @@ impl App {
 
     /// Reads the file again, and opens logs anew.
     pub fn reload(&self) {
-        self.observatory.controller().reopen_logs();
-        self.reloader.reload();
+        self.reloading()();
+    }
+
+    /// As [`App::reload`], for a thread of its own: files may be on a file system that does not answer.
+    pub fn reloading(&self) -> impl FnOnce() + Send + use<> {
+        let (observatory, reloader) = (self.observatory.clone(), self.reloader.clone());
+        move || {
+            observatory.controller().reopen_logs();
+            reloader.reload();
+        }
     }
 
     /// Accepts clients and callers of the admin endpoint.

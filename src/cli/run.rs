@@ -1,9 +1,15 @@
 //! `tidegate run`: load, start, take over, announce, wait for a signal or a successor, drain.
 //!
-//! The main thread only waits for signals. So a reload or a drain that takes its time never keeps a
-//! second signal from being heard: the drain runs on a thread of its own.
+//! The main thread only waits for signals. So a reload or a drain that takes its time, or waits for a file system
+//! that does not answer, never keeps a signal from being heard: both run on threads of their own.
 
-use std::{fmt, io, path::Path, process::ExitCode, thread, time::Instant};
+use std::{
+    fmt, io,
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -25,6 +31,10 @@ use crate::{
     takeover::{self, Door, Found, Handed, Predecessor},
     telemetry::log,
 };
+
+/// The same signal again within this time is the same one: a service manager and the shell that it runs may both
+/// send it.
+const SAME: Duration = Duration::from_secs(1);
 
 /// Serves by the `file` until a signal, or until another process takes over; takes over itself from the
 /// process that started it, or from the one that listens at `takeover`.
@@ -152,6 +162,10 @@ impl Process {
         let attended = attend(&self.app, replacing.map_err(fault)?, &mut self.signals);
         let leave = self.runtime.block_on(attended);
         let app = self.app;
+        let first = match &leave {
+            Leave::Signal(end) => Some((*end, Instant::now())),
+            Leave::HandedOver(_) => None,
+        };
         let drain: fn(App) -> Ended = match leave {
             Leave::Signal(first) => {
                 tracing::info!(signal = first.name(), "draining; another signal ends at once");
@@ -182,7 +196,7 @@ impl Process {
                     Ok(Ended::Cut) => Exit::Cut as u8,
                     Err(_) => Exit::Fault as u8,
                 },
-                second = self.signals.end() => second.exit_code(),
+                second = self.signals.end_after(first) => second.exit_code(),
             }
         });
         let uptime_seconds = self.begun.elapsed().as_secs();
@@ -199,19 +213,69 @@ enum Leave {
 
 /// Reloads at each SIGHUP and lets other processes take over, until one has, or a signal ends this one.
 async fn attend(app: &App, mut replacing: Replacing, signals: &mut Signals) -> Leave {
+    let mut reloading = Reloading::default();
     loop {
-        match replacing.attend(app, signals.next()).await {
+        let wanted = async {
+            select! {
+                wanted = signals.next() => wanted,
+                () = reloading.ended() => Wanted::Reloaded,
+            }
+        };
+        match replacing.attend(app, wanted).await {
             Ok(handed) => return Leave::HandedOver(handed),
             Err(Wanted::End(end)) => return Leave::Signal(end),
             Err(Wanted::Upgrade) => replacing.begin(app, Origin::Start),
-            Err(Wanted::Reload) => {
-                let mut reloading = vec![NotifyState::Reloading];
-                // systemd matches the reload that it asked for by this time.
-                reloading.extend(NotifyState::monotonic_usec_now());
-                notify(&reloading);
-                app.reload();
-                notify(&[NotifyState::Ready, NotifyState::Status(&summary(app))]);
-            }
+            Err(Wanted::Reload) => reloading.begin(app),
+            Err(Wanted::Reloaded) => reloading.end(app),
+        }
+    }
+}
+
+/// A reload that was asked for by SIGHUP, on a thread of its own.
+#[derive(Default)]
+struct Reloading {
+    /// Resolves when the reload that is under way has ended.
+    under_way: Option<oneshot::Receiver<()>>,
+    /// It was asked for again meanwhile.
+    again: bool,
+}
+
+impl Reloading {
+    fn begin(&mut self, app: &App) {
+        if self.under_way.is_some() {
+            self.again = true;
+            return;
+        }
+        let mut states = vec![NotifyState::Reloading];
+        // systemd matches the reload that it asked for by this time.
+        states.extend(NotifyState::monotonic_usec_now());
+        notify(&states);
+        let (done, ended) = oneshot::channel();
+        let reload = app.reloading();
+        let run = move || {
+            reload();
+            // Dropped if that panics, which is an end as well.
+            drop(done);
+        };
+        match thread::Builder::new().name("reload".to_owned()).spawn(run) {
+            Ok(_) => self.under_way = Some(ended),
+            Err(error) => tracing::error!(%error, "no thread for the reload"),
+        }
+    }
+
+    /// Waits until the reload under way has ended; for ever if there is none.
+    async fn ended(&mut self) {
+        match &mut self.under_way {
+            Some(ended) => drop(ended.await),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn end(&mut self, app: &App) {
+        self.under_way = None;
+        notify(&[NotifyState::Ready, NotifyState::Status(&summary(app))]);
+        if std::mem::take(&mut self.again) {
+            self.begin(app);
         }
     }
 }
@@ -286,12 +350,13 @@ struct Signals {
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     Reload,
+    Reloaded,
     Upgrade,
     End(End),
 }
 
 /// A signal that ends the process.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Terminate,
     Interrupt,
@@ -316,13 +381,20 @@ impl Signals {
         }
     }
 
-    async fn end(&mut self) -> End {
+    /// Another signal that ends the process, after the `first`.
+    async fn end_after(&mut self, first: Option<(End, Instant)>) -> End {
         loop {
-            if let Wanted::End(end) = self.next().await {
+            let Wanted::End(end) = self.next().await else { continue };
+            if !first.is_some_and(|(first, at)| is_repeat(first, end, at.elapsed())) {
                 return end;
             }
         }
     }
+}
+
+/// Whether the signal `second` is the `first` one again, so long after it.
+fn is_repeat(first: End, second: End, after: Duration) -> bool {
+    first == second && after < SAME
 }
 
 impl End {
@@ -338,6 +410,24 @@ impl End {
         match self {
             Self::Terminate => 143,
             Self::Interrupt => 130,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_signal_within_a_second_is_one() {
+        for (second, after_ms, same) in [
+            (End::Terminate, 0, true),
+            (End::Terminate, 999, true),
+            (End::Terminate, 1000, false),
+            (End::Interrupt, 0, false),
+        ] {
+            let after = Duration::from_millis(after_ms);
+            assert_eq!(is_repeat(End::Terminate, second, after), same, "{second:?} {after_ms}");
         }
     }
 }

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     check::warnings as doubtful,
     draft::Draft,
+    file::{MOST_BYTES, read_file},
     named::{NamedFile, tls_files},
     problem::{FieldPath, Problem, Problems},
     schema::Config,
@@ -69,8 +70,8 @@ pub fn parse(text: &str) -> Result<Config, Problems> {
 /// Reads and checks a configuration file and the token files it names, relative to its folder. Paths
 /// of TLS files begin at that folder too; they are opened by the room `tls`.
 pub fn read(path: &Path) -> Result<Loaded, LoadError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let unread = |source| LoadError::Read { path: path.to_owned(), source };
+    let bytes = read_file(path, MOST_BYTES).map_err(unread)?;
     read_bytes(path, &bytes)
 }
 

@@ -8,6 +8,7 @@ pub mod address;
 mod check;
 mod decode;
 mod draft;
+pub mod file;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod load;

@@ -4,6 +4,7 @@ use std::{fmt, path::Path};
 
 use super::{
     check::Finding,
+    file::{MOST_BYTES, read_text},
     problem::FieldPath,
     schema::{Role, Token},
 };
@@ -53,7 +54,7 @@ pub(super) fn read(tokens: &[Token], folder: &Path, found: &mut Vec<Finding>) ->
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path)
+    let text = read_text(path, MOST_BYTES)
         .map_err(|e| format!("{}: {e}; name a file that this process may read", path.display()))?;
     let secret = text.trim();
     if secret.len() < MIN_SECRET_BYTES || !secret.bytes().all(|b| b.is_ascii_graphic()) {

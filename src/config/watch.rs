@@ -19,12 +19,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind};
 use xxhash_rust::xxh3::xxh3_64;
+
+use super::file::read_file;
 
 /// An editor's save is over after this time without an event.
 const QUIET: Duration = Duration::from_millis(100);
@@ -34,6 +36,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A file that is not there for this time is gone.
 const GONE_AFTER: Duration = Duration::from_secs(1);
+/// Largest file whose content is looked at: certificates may be larger than configurations.
+const LARGEST: u64 = 16 << 20;
+/// How long the end of a watch waits for a look that is under way: a file system may not answer.
+const LAST_LOOK: Duration = Duration::from_millis(200);
 /// As many links as Linux follows in one path.
 const MAX_LINKS: usize = 40;
 
@@ -61,12 +67,15 @@ pub enum WatchError {
     Thread(io::Error),
 }
 
-/// Keeps a watch alive. Once it is dropped, no call is made any more.
+/// Keeps a watch alive. Once it is dropped, no call is made any more; one that is under way is waited for a
+/// moment.
 #[derive(Debug)]
 pub struct WatchGuard {
     stop: Arc<AtomicBool>,
     wake: SyncSender<()>,
-    thread: Option<JoinHandle<()>>,
+    /// Ends with the thread.
+    ended: Mutex<Receiver<()>>,
+    thread: ThreadId,
 }
 
 impl Drop for WatchGuard {
@@ -74,10 +83,9 @@ impl Drop for WatchGuard {
         self.stop.store(true, Ordering::Release);
         // Fails if a wake-up is in the channel already, which does as well.
         let _ = self.wake.try_send(());
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
-            let _ = thread.join();
+        if self.thread != thread::current().id() {
+            let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let _ = ended.recv_timeout(LAST_LOOK);
         }
     }
 }
@@ -125,11 +133,14 @@ fn watch_all(
     let folders = BTreeSet::new();
     let mut watched = Watched { files, way, events, folders, stop: Arc::clone(&stop) };
     watched.follow().map_err(|source| WatchError::Events { path, source })?;
-    let thread = thread::Builder::new()
-        .name("config-watch".to_owned())
-        .spawn(move || watched.run(&woken, changed))
-        .map_err(WatchError::Thread)?;
-    Ok(WatchGuard { stop, wake, thread: Some(thread) })
+    let (ending, ended) = sync_channel(0);
+    let run = move || {
+        watched.run(&woken, changed);
+        drop(ending);
+    };
+    let thread = thread::Builder::new().name("config-watch".to_owned());
+    let thread = thread.spawn(run).map_err(WatchError::Thread)?.thread().id();
+    Ok(WatchGuard { stop, wake, ended: Mutex::new(ended), thread })
 }
 
 /// Passes on what concerns the way to the file. The channel holds one wake-up: more say no more.
@@ -222,7 +233,7 @@ impl Watched {
         for file in &mut self.files {
             is_new |= file.look(Instant::now());
         }
-        if is_new {
+        if is_new && !self.stopped() {
             changed();
         }
     }
@@ -260,7 +271,7 @@ impl Watched {
 /// Hash of the content; nothing if the file is not there. A file that cannot be read counts as
 /// content of its own: the reload will say why.
 fn hash(path: &Path) -> Option<u64> {
-    match fs::read(path) {
+    match read_file(path, LARGEST) {
         Ok(bytes) => Some(xxh3_64(&bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(_) => Some(0),

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    entrance::next_client,
+    entrance::{is_of_one_client, next_client},
     shared::{ListenerState, Shared},
     shed::{Surplus, shed},
     worker::{Accepted, Command},
@@ -108,9 +108,9 @@ impl Acceptor {
             let hand_out = Rc::new(HandOut { shared, workers });
             let local = LocalSet::new();
             let is_open = watch::Sender::new(false);
-            for listener in listeners {
-                local.spawn_local(accept(listener, Rc::clone(&hand_out), is_open.subscribe()));
-            }
+            let accept = |listener| accept(listener, Rc::clone(&hand_out), is_open.subscribe());
+            let listening: Vec<_> =
+                listeners.into_iter().map(|listener| local.spawn_local(accept(listener))).collect();
             // Ends when it is stopped; clients still being told to go are cut off.
             local.block_on(&runtime, async move {
                 while let Some((open, done)) = moves.recv().await {
@@ -119,6 +119,11 @@ impl Acceptor {
                     is_open.send_replace(open);
                     // Who asked may have stopped waiting.
                     let _ = done.send(());
+                }
+                drop(is_open);
+                for listener in listening {
+                    // A panic was told where it happened.
+                    let _ = listener.await;
                 }
             });
         })?;
@@ -134,7 +139,8 @@ impl Acceptor {
         }
     }
 
-    /// Closes the listening sockets and waits until they are closed.
+    /// Takes in who waits in the queues of the sockets, unless it is set closed, and closes them. When
+    /// this returns, it is so.
     pub fn stop(self) {
         drop(self.doors);
         if self.thread.join().is_err() {
@@ -161,9 +167,30 @@ async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut is_open: watch::R
     while let Some((stream, peer)) = next_client(&socket, &mut is_open, name, wants).await {
         hand_out.give(stream, peer, &state);
     }
+    // Whoever waits in the queue has connected, and would be reset.
+    if *is_open.borrow() {
+        hand_out.take_in(socket, &state);
+    }
 }
 
 impl HandOut {
+    /// Takes in who waits at `socket`, and closes it.
+    fn take_in(self: &Rc<Self>, socket: TcpListener, state: &Arc<ListenerState>) {
+        // The runtime may not have heard of the latest ones: the system has.
+        let Ok(socket) = socket.into_std() else { return };
+        for _ in 0..BACKLOG {
+            let (stream, peer) = match socket.accept() {
+                Ok(client) => client,
+                Err(error) if is_of_one_client(&error) => continue,
+                Err(_) => return,
+            };
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                self.give(stream, peer, state);
+            }
+        }
+    }
+
     fn give(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, state: &Arc<ListenerState>) {
         state.accepted.fetch_add(1, Relaxed);
         if stream.as_raw_fd() >= self.shared.granted.ceiling() {

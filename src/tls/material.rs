@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,7 +13,10 @@ use rustls::{
 use xxhash_rust::xxh3::Xxh3;
 
 use super::TlsError;
-use crate::config::schema::{CertificateFiles, ListenTls, VersionTls};
+use crate::config::{
+    file::read_file,
+    schema::{CertificateFiles, ListenTls, VersionTls},
+};
 
 /// Longest file, in bytes: a file of authorities has some 300 KiB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -107,15 +109,7 @@ pub fn readable(path: &Path) -> Result<(), TlsError> {
 
 fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
     let fault = |source| TlsError::Read { file: path.to_owned(), source: Arc::new(source) };
-    // A named pipe would be waited for, and a device has no end.
-    let meta = fs::metadata(path).map_err(fault)?;
-    if !meta.is_file() || meta.len() > MAX_FILE_BYTES {
-        return Err(TlsError::content(
-            path,
-            "not a file of at most 16 MiB; name one that holds PEM",
-        ));
-    }
-    fs::read(path).map_err(fault)
+    read_file(path, MAX_FILE_BYTES).map_err(fault)
 }
 
 impl std::fmt::Debug for Material {

@@ -219,7 +219,7 @@ fn files_that_cannot_be_used_say_why() {
         (good.key.clone(), good.key.clone(), None, "good.key: holds no certificate; PEM has"),
         (write("cut", cut), good.key.clone(), None, "cut: not PEM ("),
         (office.path("none"), good.key.clone(), None, "none: No such file"),
-        (office.path(""), good.key.clone(), None, "not a file of at most 16 MiB"),
+        (office.path(""), good.key.clone(), None, "it is a folder; name a regular file"),
         (
             good.cert.clone(),
             good.key.clone(),

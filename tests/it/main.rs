@@ -18,6 +18,7 @@ mod ejection;
 mod endpoints;
 mod events;
 mod faults;
+mod files;
 mod frames;
 mod grpc;
 mod heads;

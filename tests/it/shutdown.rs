@@ -61,6 +61,7 @@ fn a_client_amid_its_first_words_holds_nobody_up() {
         (&clear, &b"GET / HT"[..]),
         (&clear, b"GET / HTTP/1.1\r\nHost: a\r\n"),
         (&clear, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (&clear, b"PRI * HTTP/2.0\r\n\r\nSM\r\n"),
         (&encrypted, b""),
         (&encrypted, b"\x16\x03\x01\x02\x00\x01"),
     ] {

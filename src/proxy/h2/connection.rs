@@ -177,14 +177,25 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
         .max_local_error_reset_streams(None)
         .max_header_list_size(u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX))
         .enable_connect_protocol();
-    let greeting = tokio::time::timeout(limits.header_timeout, builder.handshake(io));
-    let Ok(Ok(connection)) = greeting.await else { return };
+    let mut greeting = std::pin::pin!(builder.handshake(io));
+    let mut deadline = Deadline::new(now + limits.header_timeout);
+    let greeted = std::future::poll_fn(|cx| {
+        if let Poll::Ready(greeted) = greeting.as_mut().poll(cx) {
+            return Poll::Ready(greeted.ok());
+        }
+        // A worker that drains waits for the preface as long as for an idle client.
+        if let Some(until) = worker.idle_until.get() {
+            deadline.sooner(until);
+        }
+        deadline.poll_passed(cx).map(|()| None)
+    });
+    let Some(connection) = greeted.await else { return };
     let crew = Rc::new(Crew {
         streams: Cell::new(0),
         idle_since: Cell::new(now),
         waker: RefCell::default(),
     });
-    let deadline = Deadline::new(now + limits.idle_timeout);
+    deadline.set(now + limits.idle_timeout);
     let mut serving = Serving {
         worker,
         connection,

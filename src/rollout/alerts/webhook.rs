@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     config::{
         Config,
+        file::{MOST_BYTES, read_text},
         pattern::EndpointHost,
         schema::{Alerts, VersionTls, Webhook},
     },
@@ -178,7 +179,7 @@ fn judge(status: StatusCode, text: &[u8], target: &str) -> Result<(), String> {
 
 /// The value of `Authorization`. The file is read each time, as tokens are renewed in place.
 fn bearer(file: &std::path::Path) -> io::Result<HeaderValue> {
-    let text = std::fs::read_to_string(file)
+    let text = read_text(file, MOST_BYTES)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
     let value = HeaderValue::try_from(format!("Bearer {}", text.trim()));
     let mut value = value.map_err(|_| {
