@@ -165,6 +165,11 @@ impl Exchange {
         }
     }
 
+    /// What is left to be sent of interim answers.
+    pub(super) fn interim(&self) -> &[u8] {
+        self.interim.data()
+    }
+
     /// Whether the request's body has been read from the client to its end.
     pub(super) fn request_is_read(&self) -> bool {
         self.upload.is_none() && !self.cut

@@ -72,7 +72,10 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
                 Ok(head) => {
                     answer(client, worker, plan, &mut out, &mut begun, head, &mut tally).await
                 }
-                Err(broken) => fail(client, worker, plan, &mut out, broken, &mut tally).await,
+                Err(broken) => {
+                    let attempt = begun.take();
+                    fail(client, worker, plan, &mut out, attempt, broken, &mut tally).await
+                }
             };
             client.idle_since = tally.record();
             after
@@ -293,8 +296,8 @@ async fn forward(
                     Broken::ClientGone => exchange.doubt(),
                     _ => {}
                 }
-                begun.take().into_iter().for_each(|attempt| attempt.discard(worker));
                 if again {
+                    begun.take().into_iter().for_each(|attempt| attempt.discard(worker));
                     failed = Some(connection);
                     tally.retry(RetryReason::StaleConnection);
                     now = Instant::now();
@@ -457,15 +460,22 @@ fn cut_call(client: &mut Client, fault: Fault, tally: &mut Tally<'_>) -> After {
     After::Close
 }
 
-/// Answers a request that no version answered.
+/// Answers a request that no version answered, after an `attempt` that was made.
 async fn fail(
     client: &mut Client,
     worker: &Worker,
     plan: &Plan,
     out: &mut Buffer,
+    attempt: Option<Exchange>,
     broken: Broken,
     tally: &mut Tally<'_>,
 ) -> After {
+    out.clear();
+    if let Some(attempt) = attempt {
+        // The client may have the first half of it.
+        out.put(attempt.interim());
+        attempt.discard(worker);
+    }
     if matches!(broken, Broken::ClientBody | Broken::ClientSlow) {
         tally.acquit();
     }
@@ -497,7 +507,6 @@ async fn fail(
     let read = !tally.unread_body && broken != Broken::ClientBody;
     let keep = plan.manner.keep_alive && read && !worker.parting.get();
     let (id, manner) = (Some(&plan.id), plan.manner);
-    out.clear();
     let persistence = manner.persistence(keep);
     let date = worker.date(Instant::now()).to_owned();
     match manner.grpc {

@@ -200,6 +200,26 @@ fn a_flood_of_interim_answers_ends_with_the_time_of_the_route() {
     }
 }
 
+/// The client has the first bytes of one when the time is over, and read nothing before.
+#[test]
+fn an_interim_answer_that_is_sent_in_part_is_sent_whole_before_the_final_one() {
+    let origin = Origin::start(|call| {
+        let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(7_777));
+        loop {
+            call.send(&hints)?;
+        }
+    });
+    let proxy = Proxy::builder().version("v1", &origin).route("timeout: 2s").start();
+    for _ in 0..4 {
+        let mut client = proxy.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        origin.await_open(1);
+        origin.await_open(0);
+        let answer = client.answer();
+        assert!(matches!(answer.status, 502 | 504), "{answer:?}");
+    }
+}
+
 #[test]
 fn a_flood_of_window_updates_ends_with_the_time_of_the_route() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
