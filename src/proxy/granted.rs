@@ -76,16 +76,13 @@ impl Granted {
         self.telling
     }
 
-    /// What `limits` come to. One client keeps its part of what is cut.
+    /// What `limits` come to. Where they are cut, one client gets half at most.
     pub fn bound(&self, limits: &Limits) -> Bounds {
         let connections = limits.connections.min(self.connections);
-        let part = u64::from(limits.connections_per_client) * u64::from(connections);
-        let part = part.div_ceil(u64::from(limits.connections).max(1));
-        Bounds {
-            connections,
-            // At most what it is cut from, which fits.
-            connections_per_client: u32::try_from(part).unwrap_or(u32::MAX),
-        }
+        let is_cut = connections < limits.connections;
+        let half = if is_cut { (connections / 2).max(1) } else { u32::MAX };
+        let connections_per_client = limits.connections_per_client.min(half);
+        Bounds { connections, connections_per_client }
     }
 }
 
@@ -116,13 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_cut_to_what_is_granted_and_one_client_keeps_its_part_of_it() {
+    fn a_limit_is_cut_to_what_is_granted_and_one_client_gets_half_at_most() {
         for (granted, connections, per_client, cut, cut_per_client) in [
             (100_000, 16_384, 8192, 16_384, 8192),
-            (77, 16_384, 8192, 77, 39),
+            (77, 16_384, 8192, 77, 38),
+            (77, 16_384, 3, 77, 3),
             (77, 50, 1000, 50, 1000),
             (1, u32::MAX, 1, 1, 1),
-            (77, u32::MAX, u32::MAX, 77, 77),
+            (77, u32::MAX, u32::MAX, 77, 38),
         ] {
             let granted = Granted { connections: granted, ceiling: 0, telling: 0 };
             let bounds = granted.bound(&limits(connections, per_client));
