@@ -3,7 +3,7 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
-    sync::{Mutex, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
 };
 
@@ -67,16 +67,19 @@ fn idle_clients_leave_descriptors_to_endpoints_probes_and_operators() {
 fn requests_for_which_there_is_no_descriptor_are_a_503_that_blames_no_endpoint() {
     const ASKED: usize = 100;
     let (go_on, waits) = mpsc::channel::<()>();
-    let waits = Mutex::new(waits);
-    let origin = Origin::start(move |call| {
-        // Ends when the test drops the other end.
-        let _ = waits.lock().expect("no panic").recv();
-        call.answer(200, b"ok")
-    });
-    let other = Origin::answering("ok");
+    let waits = Arc::new(Mutex::new(waits));
+    let waiting = || {
+        let waits = Arc::clone(&waits);
+        Origin::start(move |call| {
+            // Ends when the test drops the other end.
+            let _ = waits.lock().expect("no panic").recv();
+            call.answer(200, b"ok")
+        })
+    };
+    let (origin, other) = (waiting(), waiting());
     let (process, admin) = start(&[origin.address, other.address]);
     let client = Http2::connect(process.address);
-    // Half of them wait at the first origin, each with a connection to it.
+    // Each that gets a connection waits with it.
     let replies = thread::scope(|scope| {
         let asked: Vec<_> = (0..ASKED).map(|_| scope.spawn(|| client.get("/"))).collect();
         eventually("some get no connection", || {
