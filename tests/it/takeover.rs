@@ -12,6 +12,7 @@ use std::{
             net::{UnixDatagram, UnixListener, UnixStream},
         },
     },
+    path::PathBuf,
     process::Command,
     sync::{
         Mutex,
@@ -27,6 +28,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::{
     Answer, Client, Origin, PATIENCE, Proxy, SetOnDrop, eventually,
@@ -44,6 +46,12 @@ fn builder(origins: &[Origin; 2]) -> (Builder, SocketAddr) {
         .service("weights: { v1: 1 }")
         .top(&format!("admin: {{ address: \"{admin}\" }}"));
     (builder, admin)
+}
+
+/// What `builder` makes with a takeover socket in `folder`, and the path of that.
+fn with_socket(builder: Builder, folder: &TempDir) -> (Builder, PathBuf) {
+    let path = folder.path().join("takeover.sock");
+    (builder.top(&format!("takeover: {{ socket: \"{}\" }}", path.display())), path)
 }
 
 /// Starts the program; answers once its admin endpoint, which is bound last, is there too.
@@ -340,10 +348,9 @@ fn an_answer_in_flight_is_finished_by_the_old_process() {
 #[test]
 fn who_asks_at_the_takeover_socket_takes_over() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("takeover.sock");
     let origins = origins();
     let (builder, admin) = builder(&origins);
-    let builder = builder.top(&format!("takeover: {{ socket: \"{}\" }}", path.display()));
+    let (builder, path) = with_socket(builder, &folder);
     let mut first = spawn(&builder, admin);
     let address = first.address;
     let text = builder.listen(address).text();
@@ -387,10 +394,9 @@ fn converse(stream: &mut UnixStream, message: &Value) -> Value {
 #[test]
 fn a_process_that_breaks_off_gets_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("takeover.sock");
     let origins = origins();
     let (builder, admin) = builder(&origins);
-    let builder = builder.top(&format!("takeover: {{ socket: \"{}\" }}", path.display()));
+    let (builder, path) = with_socket(builder, &folder);
     let process = spawn(&builder, admin);
     prefer_v2(admin);
     let connect = || UnixStream::connect(&path).expect("the process listens");
@@ -429,10 +435,9 @@ fn a_process_that_breaks_off_gets_nothing() {
 #[test]
 fn who_connects_and_is_silent_keeps_no_other_process_out() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("takeover.sock");
     let origins = origins();
     let (builder, admin) = builder(&origins);
-    let builder = builder.top(&format!("takeover: {{ socket: \"{}\" }}", path.display()));
+    let (builder, path) = with_socket(builder, &folder);
     let mut first = spawn(&builder, admin);
     let (address, connect) = (first.address, || UnixStream::connect(&path));
     eventually("the socket is there", || path.exists());
@@ -455,11 +460,10 @@ fn who_connects_and_is_silent_keeps_no_other_process_out() {
 #[test]
 fn a_takeover_socket_behind_which_nobody_answers_is_passed_by() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("takeover.sock");
-    let _silent = UnixListener::bind(&path).expect("a socket");
     let origins = origins();
     let (builder, _) = builder(&origins);
-    let builder = builder.top(&format!("takeover: {{ socket: \"{}\" }}", path.display()));
+    let (builder, path) = with_socket(builder, &folder);
+    let _silent = UnixListener::bind(&path).expect("a socket");
     let address = free_address();
     let text = builder.listen(address).text();
     let process = Process::spawn_beside(address, &text, |mut command| {
