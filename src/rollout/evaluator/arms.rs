@@ -181,7 +181,9 @@ impl Line {
     pub(super) fn demand(&mut self, limits: &Limits) {
         self.recorder.tell(Entry::Demand(Box::new(limits.clone())));
         // The cap follows alpha.
-        self.capped = false;
+        if self.capped {
+            self.recorder.tell(Entry::CapBursts(true));
+        }
     }
 
     /// Says that failures come in clusters of `phi`.
