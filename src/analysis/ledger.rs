@@ -227,13 +227,14 @@ impl Ledger {
     }
 
     /// Begins the look number `look` at `now`; requests that began so far are `started`, by version.
-    pub fn look(&mut self, look: u32, started: &[u64], now: Duration) {
-        if let Some(slot) = self.slots.back_mut() {
-            for ((of, before), after) in slot.started.iter_mut().zip(&self.started).zip(started) {
-                *of += after.wrapping_sub(*before);
+    pub fn look(&mut self, look: u32, started: impl Iterator<Item = u64>, now: Duration) {
+        let mut open = self.slots.back_mut();
+        for (version, (so_far, after)) in self.started.iter_mut().zip(started).enumerate() {
+            let since = after.wrapping_sub(std::mem::replace(so_far, after));
+            if let Some(slot) = &mut open {
+                slot.started[version] += since;
             }
         }
-        self.started.copy_from_slice(started);
         let length = self.horizon / SLOTS;
         // One more than is waited for, so that the oldest has ended.
         let longest = self.horizon + self.horizon / 16;
@@ -256,6 +257,11 @@ impl Ledger {
                 self.arms.iter_mut().for_each(|arm| arm.failed.clear());
             }
         }
+    }
+
+    /// What is known of `player`, for those who want it near.
+    pub fn marks_of(&self, player: u16) -> u16 {
+        self.marks.of(player)
     }
 
     /// Takes in how an attempt at version number `version` ended, before `now`.

@@ -21,6 +21,8 @@ use crate::analysis::{Ending, What};
 
 /// Endings that a ring holds: what 100,000 requests a second end in 160 ms.
 const CAPACITY: u64 = 1 << 14;
+/// Endings that are heard at once.
+const HEARD_AT_ONCE: usize = 64;
 /// Words of an ending.
 const WORDS: u64 = 3;
 
@@ -58,8 +60,8 @@ impl Outcomes {
         self.rings.of(worker).push(ending);
     }
 
-    /// Hears all that was said since the last time. Called by the evaluator only.
-    pub fn hear(&self, mut heard: impl FnMut(Ending)) {
+    /// Hears all that was said since the last time, some at a time. Called by the evaluator only.
+    pub fn hear(&self, mut heard: impl FnMut(&[Ending])) {
         self.rings.iter().for_each(|ring| ring.drain(&mut heard));
     }
 
@@ -95,16 +97,21 @@ impl Ring {
         }
     }
 
-    fn drain(&self, heard: &mut impl FnMut(Ending)) {
+    fn drain(&self, heard: &mut impl FnMut(&[Ending])) {
         let Some(words) = self.words.get() else { return };
-        let (mut read, written) = (self.read.load(Relaxed), self.written.load(Acquire));
-        while read < written {
-            let at = (read % CAPACITY * WORDS) as usize;
+        let (read, written) = (self.read.load(Relaxed), self.written.load(Acquire));
+        let ending = |number: u64| {
+            let at = (number % CAPACITY * WORDS) as usize;
             let word = |n: usize| words[at + n].load(Relaxed);
-            heard(unpack([word(0), word(1), word(2)]));
-            read += 1;
+            unpack([word(0), word(1), word(2)])
+        };
+        let mut some = Vec::with_capacity(HEARD_AT_ONCE);
+        for first in (read..written).step_by(HEARD_AT_ONCE) {
+            some.clear();
+            some.extend((first..written).take(HEARD_AT_ONCE).map(ending));
+            heard(&some);
         }
-        self.read.store(read, Release);
+        self.read.store(written, Release);
     }
 }
 
@@ -155,7 +162,7 @@ mod tests {
 
     fn heard(outcomes: &Outcomes) -> Vec<Ending> {
         let mut all = Vec::new();
-        outcomes.hear(|ending| all.push(ending));
+        outcomes.hear(|endings| all.extend_from_slice(endings));
         all
     }
 
@@ -187,11 +194,13 @@ mod tests {
             let said = scope.spawn(|| (0..all).for_each(|n| outcomes.say(0, ending(n))));
             loop {
                 let is_last = said.is_finished();
-                outcomes.hear(|heard| {
-                    // Some may be lost between two, but none is torn or comes twice.
-                    assert!(heard.look >= next, "{} after {next}", heard.look);
-                    assert_eq!(heard, ending(heard.look));
-                    next = heard.look + 1;
+                outcomes.hear(|endings| {
+                    for heard in endings {
+                        // Some may be lost between two, but none is torn or comes twice.
+                        assert!(heard.look >= next, "{} after {next}", heard.look);
+                        assert_eq!(*heard, ending(heard.look));
+                        next = heard.look + 1;
+                    }
                 });
                 if is_last {
                     break;

@@ -24,7 +24,7 @@ use indexmap::IndexMap;
 
 use self::{followed::Followed, watch::Watch};
 use crate::{
-    analysis::{Advised, Finding, Ledger, OutageChange, Record, Verdict},
+    analysis::{Advised, Ending, Finding, Ledger, OutageChange, Record, Verdict},
     config::schema::Mode,
     snapshot::{Service, Snapshot},
 };
@@ -37,7 +37,7 @@ const IDLE_LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Evaluator {
     services: IndexMap<Box<str>, Watch>,
-    /// The generation that `places` are of.
+    /// The generation that `services` and `places` are of.
     generation: Option<u64>,
     places: Places,
     /// Endings that were lost so far.
@@ -163,19 +163,9 @@ impl Evaluator {
     /// Looks at everything that `snapshot` has compared, at the time `now` since any fixed moment, and
     /// answers what is new. A version that was told is not told again while it keeps its share.
     pub fn poll(&mut self, snapshot: &Snapshot, now: Duration) -> Vec<Found> {
-        self.services
-            .retain(|name, _| snapshot.service(name).is_some_and(|s| s.compared.is_some()));
         let mut found = Vec::new();
-        for service in &snapshot.services {
-            let Some(compared) = &service.compared else { continue };
-            match self.services.get_mut(&service.name) {
-                Some(watch) => watch.follow(service, compared, now, &mut found),
-                None => {
-                    let watch = Watch::new(service, compared, now);
-                    let watch = self.services.entry(service.name.clone()).or_insert(watch);
-                    watch.follow(service, compared, now, &mut found);
-                }
-            }
+        if self.generation.replace(snapshot.generation) != Some(snapshot.generation) {
+            self.follow(snapshot, now, &mut found);
         }
         self.hear(snapshot, now);
         for service in &snapshot.services {
@@ -187,14 +177,23 @@ impl Evaluator {
         found
     }
 
+    /// Takes over what a new snapshot compares.
+    fn follow(&mut self, snapshot: &Snapshot, now: Duration, found: &mut Vec<Found>) {
+        self.services
+            .retain(|name, _| snapshot.service(name).is_some_and(|s| s.compared.is_some()));
+        for service in &snapshot.services {
+            let Some(compared) = &service.compared else { continue };
+            let new = || Watch::new(service, compared, now);
+            let watch = self.services.entry(service.name.clone()).or_insert_with(new);
+            watch.follow(service, compared, now, found);
+        }
+        self.places = Places::new(snapshot, &self.services);
+    }
+
     /// Begins the next look, and hears what the workers said since the last one.
     fn hear(&mut self, snapshot: &Snapshot, now: Duration) {
         let compared = snapshot.services.iter().filter_map(|service| service.compared.as_ref());
         let Some(outcomes) = compared.map(|compared| &compared.outcomes).next() else { return };
-        if self.generation != Some(snapshot.generation) {
-            self.generation = Some(snapshot.generation);
-            self.places = Places::new(snapshot, &self.services);
-        }
         let look = outcomes.next_look();
         for watch in self.services.values_mut() {
             let strata = watch.compared.strata.iter().zip(&mut watch.accounts);
@@ -207,19 +206,37 @@ impl Evaluator {
             // What is not heard of any more would wait for ever, and so speak against the baseline.
             self.services.values_mut().for_each(|watch| watch.skip_to(now));
         }
-        outcomes.hear(|ending| {
-            // One that the snapshot does not know is of a version that is gone.
-            let Some(place) = self.places.of(ending.arm) else { return };
-            let Some(service) = snapshot.services.get(place.service) else { return };
-            let Some((_, watch)) = self.services.get_index_mut(place.watch) else { return };
-            let Some(account) = watch.accounts.get_mut(place.stratum) else { return };
-            account.tell(place.version, place.named, &ending, now);
-            // One that was asked elsewhere has no look of its own.
-            let began = if ending.look == 0 { look - 1 } else { ending.look };
-            let serves = || account.all.baseline_serves(began);
-            watch.questions.tell(service, place.version, &ending, serves);
-            watch.hear(place.version, ending.what);
+        outcomes.hear(|endings| {
+            self.fetch(endings);
+            endings.iter().for_each(|ending| self.take_in(snapshot, ending, look, now));
         });
+    }
+
+    /// Reads what is known of the players of `endings`. They are drawn at random, so each is a line of memory
+    /// that is in no near cache: all at once they cost little more than one, and one after the other most of
+    /// what an ending costs.
+    fn fetch(&self, endings: &[Ending]) {
+        let marks = endings.iter().map(|ending| {
+            let place = self.places.of(ending.arm)?;
+            let (_, watch) = self.services.get_index(place.watch)?;
+            Some(watch.accounts.get(place.stratum)?.all.marks_of(ending.player))
+        });
+        std::hint::black_box(marks.flatten().fold(0, |all, marks| all ^ marks));
+    }
+
+    /// Takes in an ending at the look number `look`.
+    fn take_in(&mut self, snapshot: &Snapshot, ending: &Ending, look: u32, now: Duration) {
+        // One that the snapshot does not know is of a version that is gone.
+        let Some(place) = self.places.of(ending.arm) else { return };
+        let Some(service) = snapshot.services.get(place.service) else { return };
+        let Some((_, watch)) = self.services.get_index_mut(place.watch) else { return };
+        let Some(account) = watch.accounts.get_mut(place.stratum) else { return };
+        account.tell(place.version, place.named, ending, now);
+        // One that was asked elsewhere has no look of its own.
+        let began = if ending.look == 0 { look - 1 } else { ending.look };
+        let serves = || account.all.baseline_serves(began);
+        watch.questions.tell(service, place.version, ending, serves);
+        watch.hear(place.version, ending.what);
     }
 
     /// Follows the players who failed on `version` of `service`, which was ejected `now`, on the requests

@@ -130,6 +130,11 @@ const FULL: f64 = 0.25;
 const LEAST_FULL: u32 = 3;
 
 impl Marks {
+    /// All marks of `player`.
+    pub(super) fn of(&self, player: u16) -> u16 {
+        self.players.as_ref().map_or(0, |words| words[usize::from(player)])
+    }
+
     /// Notes a request; whether it is the player's first of the second.
     pub(super) fn see(&mut self, player: u16) -> bool {
         let word = &mut of(&mut self.players)[usize::from(player)];
@@ -204,5 +209,9 @@ fn of(marks: &mut Option<Box<[u16]>>) -> &mut [u16] {
 }
 
 fn clear(marks: &mut Option<Box<[u16]>>, mark: u16) {
-    marks.iter_mut().flat_map(|words| words.iter_mut()).for_each(|word| *word &= !mark);
+    let Some(words) = marks else { return };
+    // A plain loop, of which the compiler makes one of wide words.
+    for word in words.iter_mut() {
+        *word &= !mark;
+    }
 }

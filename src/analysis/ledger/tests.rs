@@ -20,14 +20,14 @@ impl Book {
     fn new() -> Self {
         let now = MS(7_000);
         let mut ledger = Ledger::new(2, 0, false, 1, now);
-        ledger.look(1, &[0; 2], now);
+        ledger.look(1, [0; 2].into_iter(), now);
         Self { ledger, look: 1, started: [0; 2], now }
     }
 
     fn look_after(&mut self, pause: Duration) {
         self.now += pause;
         self.look += 1;
-        self.ledger.look(self.look, &self.started, self.now);
+        self.ledger.look(self.look, self.started.iter().copied(), self.now);
     }
 
     fn ending(&self, player: u16, what: What, head_us: u32) -> Ending {

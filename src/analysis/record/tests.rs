@@ -229,3 +229,10 @@ fn a_version_alone_is_judged_again_too() {
     assert_eq!(record.judge_by(stricter, at).log_threshold, 2.5_f64.ln());
     assert_eq!(record.judge_by(record.limits(), at), record.judge(at));
 }
+
+#[test]
+fn the_manual_names_the_rules_of_this_release() {
+    let page = include_str!("../../../docs/ejection.md");
+    let rules = format!("`\"rules\": {RULES}`");
+    assert!(page.contains(&rules), "docs/ejection.md does not say {rules}");
+}

@@ -57,11 +57,9 @@ impl Account {
     /// Begins the look number `look`.
     pub(super) fn look(&mut self, stratum: &Stratum, look: u32, now: Duration) {
         let started = |state: &EvidenceState| state.cells.sum(|cells| cells.started.read());
-        let all: Vec<u64> = stratum.arms.iter().map(|arm| started(&arm.attempts)).collect();
-        self.all.look(look, &all, now);
+        self.all.look(look, stratum.arms.iter().map(|arm| started(&arm.attempts)), now);
         for (ledger, named) in self.named.iter_mut().zip(&stratum.named) {
-            let all: Vec<u64> = named.arms.iter().map(|arm| started(arm)).collect();
-            ledger.look(look, &all, now);
+            ledger.look(look, named.arms.iter().map(|arm| started(arm)), now);
         }
     }
 

@@ -43,7 +43,7 @@ impl Stage {
         let config = Self::config(eject);
         let mut registry = Registry::new(1);
         let (overrides, decided) = (Overrides::new(), Decided::default());
-        let snapshot = compile(&config, &overrides, &decided, &mut registry);
+        let snapshot = compile(1, &config, &overrides, &decided, &mut registry);
         let evaluator = Evaluator::default();
         let mut stage = Self {
             config,
@@ -74,7 +74,13 @@ impl Stage {
     /// Takes over another `eject`, as a reload does.
     fn reload(&mut self, eject: &str) {
         self.config = Self::config(eject);
-        self.snapshot = compile(&self.config, &self.overrides, &self.decided, &mut self.registry);
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let Self { config, overrides, decided, registry, .. } = self;
+        let next = self.snapshot.generation + 1;
+        self.snapshot = compile(next, config, overrides, decided, registry);
     }
 
     /// The evidence against the canary, in nats.
@@ -90,7 +96,7 @@ impl Stage {
         let weights = weights.map(|(version, share)| (version, weight(share)));
         self.overrides.insert("game-api".to_owned(), weights.into_iter().collect());
         self.decided.begin_epochs(&self.snapshot, &self.config, &self.overrides);
-        self.snapshot = compile(&self.config, &self.overrides, &self.decided, &mut self.registry);
+        self.publish();
     }
 
     /// Counts a request of a player of its own as a worker does: it begins and ends now.
@@ -160,6 +166,7 @@ impl Stage {
 }
 
 fn compile(
+    generation: u64,
     config: &Config,
     overrides: &Overrides,
     decided: &Decided,
@@ -168,7 +175,7 @@ fn compile(
     let (resolved, tls) = (Resolved::new(), HashMap::new());
     let sources =
         Sources { config, overrides, decided, resolved: &resolved, tls: &tls, access_log: None };
-    Snapshot::compile(1, sources, None, registry)
+    Snapshot::compile(generation, sources, None, registry)
 }
 
 #[test]
@@ -239,6 +246,22 @@ fn another_certainty_keeps_the_evidence_and_another_question_does_not() {
     stage.reload("{ errors: { absolute: 0.3% } }");
     stage.look_after(Duration::from_millis(1));
     assert_eq!(stage.evidence(), None);
+}
+
+#[test]
+fn a_burst_adds_what_is_demanded_now_and_not_what_was_demanded_before() {
+    let mut stage = Stage::new("{ errors: {}, alpha: 1e-12 }");
+    stage.set_share(0.2);
+    stage.pass(5, [1_000, 0]);
+    stage.reload("{ errors: {}, alpha: 1e-3 }");
+    assert_eq!(words(&stage.look_after(Duration::from_millis(20))), [""; 0]);
+    for _ in 0..50 {
+        stage.count(CANARY, Outcome::Failed);
+        (0..4).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
+    }
+    stage.look_after(Duration::from_secs(1));
+    let evidence = stage.evidence().expect("it is compared");
+    assert!((1.0..=1_000_f64.ln() + 0.01).contains(&evidence), "{evidence} nats");
 }
 
 #[test]
