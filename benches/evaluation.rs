@@ -65,6 +65,7 @@ fn look(c: &mut Criterion) {
                         arm: evidence.number(version),
                         player: rng.u16(..),
                         network: 0,
+                        endpoint: 0,
                         group: 0,
                         fresh: false,
                         what: What::Served,

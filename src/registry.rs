@@ -20,10 +20,13 @@ use std::{
     time::Duration,
 };
 
-use crate::{analysis::ENDPOINT_GROUPS, telemetry::seldom::Seldom};
+use crate::{
+    analysis::{self, ENDPOINT_GROUPS},
+    telemetry::seldom::Seldom,
+};
 
 pub use evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState};
-pub use outcomes::Outcomes;
+pub use outcomes::{ENDPOINTS, Outcomes};
 pub use players::{Player, PlayerSet};
 pub use standing::Standing;
 
@@ -184,6 +187,29 @@ pub struct EndpointCells {
     pub failures: Counter,
 }
 
+/// First attempts at an endpoint by players who count, and those of them that failed. The evaluator decides
+/// who counts, and alone writes.
+#[derive(Debug, Default)]
+pub struct Judged {
+    trials: Counter,
+    failures: Counter,
+}
+
+impl Judged {
+    /// Adds what was counted. Called by the evaluator only.
+    pub fn add(&self, counted: analysis::Counter) {
+        self.trials.add(counted.trials);
+        self.failures.add(counted.failures);
+    }
+
+    /// The counts so far.
+    pub fn read(&self) -> analysis::Counter {
+        // Failures first: read the other way around, there could be one more than trials.
+        let failures = self.failures.read();
+        analysis::Counter { trials: self.trials.read(), failures }
+    }
+}
+
 impl EndpointCells {
     /// Attempts that got no connection.
     pub fn connect_faults(&self) -> u64 {
@@ -224,6 +250,8 @@ pub struct EndpointState {
     pub label: Box<str>,
     /// Its counts.
     pub cells: PerWorker<EndpointCells>,
+    /// The same of players, by which it is compared with another version's.
+    pub judged: Judged,
     /// Whether it serves.
     pub standing: Standing,
     /// Until when it warms up, in microseconds since the process started: its latency is not compared.
@@ -233,6 +261,13 @@ pub struct EndpointState {
 }
 
 impl EndpointState {
+    /// First attempts so far that are compared.
+    pub fn attempts(&self) -> analysis::Counter {
+        // Failures first: read the other way around, there could be one more than trials.
+        let failures = self.cells.sum(|cells| cells.failures.read());
+        analysis::Counter { trials: self.cells.sum(|cells| cells.trials.read()), failures }
+    }
+
     /// Says that it has just joined, or come back, and warms up until `warm` since the process started.
     pub fn warm_up_until(&self, warm: Duration) {
         self.warm_from_us.store(warm.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
@@ -365,6 +400,7 @@ impl Registry {
                 address,
                 label: address.to_string().into(),
                 cells: PerWorker::new(workers),
+                judged: Judged::default(),
                 standing: Standing::default(),
                 warm_from_us: AtomicU64::new(0),
                 complaint: Seldom::default(),

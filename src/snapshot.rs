@@ -470,6 +470,15 @@ impl Service {
         own.map_or(0.0, |own| if all > 0.0 { own / all } else { 0.0 })
     }
 
+    /// The part that version number `version` has of the weights of versions that are not ejected, whether
+    /// anybody serves or not.
+    pub fn weight_share(&self, version: u16) -> f64 {
+        let weight = |v: &Version| if v.ejected { 0.0 } else { v.weight.value() };
+        let all: f64 = self.versions.iter().map(weight).sum();
+        let own = self.versions.get(usize::from(version)).map_or(0.0, weight);
+        if all > 0.0 { own / all } else { 0.0 }
+    }
+
     /// The version called `name`.
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|v| *v.name == *name)

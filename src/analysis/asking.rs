@@ -8,12 +8,19 @@
 //! Where a version has several endpoints, the two failures must be on two of them: one bad endpoint fails
 //! everybody whom it serves, and is an endpoint's affair.
 //!
+//! Both are looked at by a request that began after it was known that they had failed twice. What was under
+//! way then, as the retries of a client or the other calls of a page, is no answer: of the canary's players
+//! such requests still went to the canary.
+//!
 //! After an ejection, the players who failed on the version are followed to wherever they are sent: if they
 //! go on failing, the ejection helped nobody.
 
 use std::collections::HashMap;
 
-use super::{ledger::Buckets, recovery::Players};
+use super::{
+    ledger::{Buckets, is_before},
+    recovery::Players,
+};
 
 /// How a request of a player ended.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +31,14 @@ pub struct Heard {
     pub asked: bool,
     /// It failed.
     pub failed: bool,
+    /// That is for good: the answer is whole.
+    pub is_whole: bool,
+    /// Number of the version that it was one of.
+    pub version: u16,
+    /// Number of the look in which it began.
+    pub began: u32,
+    /// Number of the present look.
+    pub look: u32,
     /// Which group of endpoints served it; nothing if the version has one endpoint.
     pub group: Option<u8>,
 }
@@ -33,12 +48,13 @@ pub struct Heard {
 pub struct Asking {
     /// Players whose last request failed, by bucket, and where.
     failed_last: HashMap<u16, Option<u8>>,
-    /// Players of the baseline who failed twice in a row.
-    control: Buckets,
+    /// Players of the baseline who failed twice in a row, and the look at which that was known.
+    control: HashMap<u16, u32>,
     /// Players of whom it is known what came of it.
     told: Buckets,
-    /// Players who failed on a version that was ejected.
+    /// Players who failed on a version that was ejected, its number, and the look at which it was.
     followed: Buckets,
+    ejected: (u16, u32),
     /// Players of canaries, by how their first request at the baseline ended.
     pub canary: Players,
     /// Players of the baseline, by how their next request ended.
@@ -50,26 +66,29 @@ pub struct Asking {
 impl Asking {
     /// Notes how a request of `player` ended. Whether he is to be sent to the baseline from now on.
     pub fn note(&mut self, player: u16, heard: Heard) -> bool {
-        let Heard { is_baseline, asked, failed, group } = heard;
-        if self.followed.remove(player) {
+        let Heard { is_baseline, asked, failed, group, began, .. } = heard;
+        let (ejected, at) = self.ejected;
+        if heard.version != ejected && is_before(at, began) && self.followed.remove(player) {
             self.known.add(!failed);
         }
+        // Usually nobody is in any of them, and then nothing is hashed.
+        let known = if self.control.is_empty() { None } else { self.control.get(&player) };
         if asked {
             if self.told.add(player) {
                 self.canary.add(!failed);
             }
-        } else if self.control.has(player) {
-            if is_baseline && self.told.add(player) {
+        } else if let Some(known) = known {
+            if is_baseline && is_before(*known, began) && self.told.add(player) {
                 self.baseline.add(!failed);
             }
         } else if !failed {
-            // Usually nobody is in it, and then nothing is hashed.
-            if !self.failed_last.is_empty() {
+            // An answer that may still break is none.
+            if heard.is_whole && !self.failed_last.is_empty() {
                 self.failed_last.remove(&player);
             }
         } else if self.fails_again(player, group) && !self.told.has(player) {
             if is_baseline {
-                self.control.add(player);
+                self.control.insert(player, heard.look.wrapping_sub(1));
             }
             return !is_baseline;
         }
@@ -83,9 +102,11 @@ impl Asking {
         before.is_some_and(|before| group.is_none() || before != group)
     }
 
-    /// Follows `players` of a version that was ejected, instead of those before; how many they are.
-    pub fn follow(&mut self, players: &Buckets) -> u64 {
+    /// Follows `players` of version number `ejected`, which was that at the look number `look`, instead of those
+    /// before; how many they are.
+    pub fn follow(&mut self, players: &Buckets, ejected: u16, look: u32) -> u64 {
         self.followed = players.clone();
+        self.ejected = (ejected, look);
         self.known = Players::default();
         self.followed.len().into()
     }
@@ -109,11 +130,20 @@ mod tests {
     use super::*;
 
     fn canary(failed: bool) -> Heard {
-        Heard { is_baseline: false, asked: false, failed, group: None }
+        Heard {
+            is_baseline: false,
+            asked: false,
+            failed,
+            is_whole: true,
+            version: 1,
+            began: 9,
+            look: 9,
+            group: None,
+        }
     }
 
     fn baseline(failed: bool) -> Heard {
-        Heard { is_baseline: true, ..canary(failed) }
+        Heard { is_baseline: true, version: 0, ..canary(failed) }
     }
 
     #[test]
@@ -161,6 +191,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_under_way_when_a_player_of_the_control_was_known_is_no_answer() {
+        let mut asking = Asking::default();
+        // Three calls at once, and two retries at once.
+        for (began, failed) in [(7, true), (7, true), (7, true), (8, true), (8, true)] {
+            asking.note(1, Heard { began, ..baseline(failed) });
+        }
+        assert_eq!(asking.baseline, Players::default());
+        asking.note(1, baseline(false));
+        assert_eq!((asking.baseline.asked, asking.baseline.recovered), (1, 1));
+    }
+
+    #[test]
+    fn an_answer_that_may_still_break_ends_no_row_of_failures() {
+        let mut asking = Asking::default();
+        let head = Heard { is_whole: false, ..canary(false) };
+        assert!(!asking.note(1, head) && !asking.note(1, canary(true)));
+        assert!(!asking.note(1, head) && asking.note(1, canary(true)), "both broke");
+        assert!(!asking.note(2, canary(true)) && !asking.note(2, canary(false)));
+        assert!(!asking.note(2, canary(true)), "one was whole");
+    }
+
+    #[test]
     fn players_of_the_baseline_are_the_control() {
         let mut asking = Asking::default();
         for (player, failed) in [(1, true), (1, true), (1, true), (1, false), (2, true), (2, true)]
@@ -178,7 +230,10 @@ mod tests {
         for player in 1..=3 {
             failed.add(player);
         }
-        assert_eq!(asking.follow(&failed), 3);
+        assert_eq!(asking.follow(&failed, 1, 8), 3);
+        // What they had asked before, of the version that is out or of another one.
+        asking.note(1, canary(true));
+        asking.note(2, Heard { began: 8, ..baseline(true) });
         for (player, failed) in [(1, true), (1, false), (2, false), (9, true)] {
             asking.note(player, baseline(failed));
         }

@@ -258,10 +258,12 @@ impl Comparison {
         }
     }
 
-    /// Says that the weights changed `now`. What was certain about health at the old ones is asked anew;
-    /// a canary that gets more players warms up again.
-    pub fn weight_step(&mut self, now: Duration) {
-        self.warming = (now, 0);
+    /// Says that the shares changed `now`. What was certain about health at the old ones is asked anew; a
+    /// canary that `warms` up again has got more players.
+    pub fn weight_step(&mut self, warms: bool, now: Duration) {
+        if warms {
+            self.warming = (now, 0);
+        }
         self.engines().for_each(Engine::weight_step);
         self.spared().for_each(Spared::weight_step);
         self.latency.iter_mut().for_each(LatencyTest::weight_step);

@@ -6,10 +6,13 @@
 //! endpoints, one that fails half of its requests is found after ten failures, one that fails 5 % of
 //! them after fifteen.
 //!
-//! Inside a canary, the requests of the baseline count with the peers': three endpoints are few to
-//! compare with, and a baseline is large and known. Then two endpoints are enough, and one of three that
-//! fails all it gets is out after 7 failures, 11 at most of 40 runs, where its peers alone need 15 to
-//! 21. A canary that is bad everywhere is the comparison's matter; here it costs at most the endpoints that may be out.
+//! Endpoints of one version are compared by requests: each player's are spread over them alike. Inside a
+//! canary, what the baseline does can count with the peers': three endpoints are few to compare with, and a
+//! baseline is large and known. Then two endpoints are enough, and one of three that fails all it gets is
+//! out after 7 failures, 11 at most of 40 runs, where its peers alone need 15 to 21. But each player is on one
+//! of the two versions, so there only trials of players may be told (`ledger.rs`): one player who fails
+//! everywhere would take out every endpoint of a healthy canary. A canary that is bad everywhere is the
+//! comparison's matter; here it costs at most the endpoints that may be out.
 //!
 //! An ejected endpoint comes back with a new test after a pause that grows with each time. It leaves
 //! the peers' sums meanwhile, and all open blocks begin anew, since they were of other peers.
@@ -60,6 +63,15 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Tells another test of the same endpoints who is out.
+    pub fn tell(&self, others: &mut Endpoints) {
+        if let Self::Eject { endpoint, until, .. } = self {
+            others.take_out(endpoint, *until);
+        }
+    }
+}
+
 /// The endpoints of one version.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
@@ -68,6 +80,8 @@ pub struct Endpoints {
     /// Names of the endpoints beside, in their order.
     beside: Vec<Box<str>>,
     peers: BTreeMap<Box<str>, Peer>,
+    /// Somebody was taken out from elsewhere.
+    moved: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +93,13 @@ struct Peer {
     ejections: u32,
 }
 
+impl Peer {
+    fn take_out(&mut self, until: Duration) {
+        self.ejections = (self.ejections + 1).min(LONGEST_PAUSE);
+        self.out_until = Some(until);
+    }
+}
+
 impl Default for Endpoints {
     fn default() -> Self {
         Self::new(Settings::new(TOLERANCE, Guarantee::RunLength(MEAN_STAKES)))
@@ -88,7 +109,7 @@ impl Default for Endpoints {
 impl Endpoints {
     /// Endpoints watched by tests of `settings`, one each.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, phi: 1.0, beside: Vec::new(), peers: BTreeMap::new() }
+        Self { settings, phi: 1.0, beside: Vec::new(), peers: BTreeMap::new(), moved: false }
     }
 
     /// Whether so many endpoints are enough to compare them.
@@ -113,7 +134,8 @@ impl Endpoints {
     ) -> Vec<Change> {
         let counters: BTreeMap<&str, Counter> = counters.iter().copied().collect();
         let mut changes = Vec::new();
-        let mut moved = self.follow(&counters) | self.follow_beside(beside);
+        let mut moved = std::mem::take(&mut self.moved);
+        moved |= self.follow(&counters) | self.follow_beside(beside);
         let beside = beside.iter().fold(Counter::default(), |sum, (_, counter)| sum.with(*counter));
         for (name, peer) in &mut self.peers {
             if peer.out_until.is_some_and(|until| now >= until) {
@@ -133,6 +155,14 @@ impl Endpoints {
             self.reopen(&counters, beside, now);
         }
         changes
+    }
+
+    /// Notes that `endpoint` is out `until` then, since another test says so.
+    pub fn take_out(&mut self, endpoint: &str, until: Duration) {
+        if let Some(peer) = self.peers.get_mut(endpoint) {
+            peer.take_out(until);
+            self.moved = true;
+        }
     }
 
     /// Takes the names of `counters` over; says whether they are others than before.
@@ -193,9 +223,8 @@ impl Endpoints {
             .into_iter()
             .take(room)
             .map(|(name, peer)| {
-                peer.ejections = (peer.ejections + 1).min(LONGEST_PAUSE);
-                let until = now + PAUSE * peer.ejections;
-                peer.out_until = Some(until);
+                let until = now + PAUSE * (peer.ejections + 1).min(LONGEST_PAUSE);
+                peer.take_out(until);
                 let test = Box::new(peer.test.clone());
                 Change::Eject { endpoint: name.clone(), until, test }
             })

@@ -119,6 +119,42 @@ struct Slot {
     /// Requests that began, as far as was counted.
     started: Vec<u64>,
     arms: Vec<SlotCounts>,
+    /// Players of the baseline who failed: one bit each, which several may share.
+    failed_by: u64,
+}
+
+/// Whether the look number `a` was before the look number `b`: numbers wrap.
+pub(super) fn is_before(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) > u32::MAX / 2
+}
+
+fn bit(player: u16) -> u64 {
+    // Any bits of the hash will do.
+    1 << (player % 64)
+}
+
+/// What the baseline did about some time.
+#[derive(Debug, Default)]
+struct About {
+    started: u64,
+    ended: u64,
+    failed_by: u64,
+}
+
+impl About {
+    fn add(&mut self, slot: &Slot, baseline: usize) {
+        self.started += slot.started[baseline];
+        self.ended += slot.arms[baseline].ended;
+        self.failed_by |= slot.failed_by;
+    }
+
+    /// Whether others than `player` were served, but for one in ten at most. Players who failed are told apart
+    /// by 64 bits, which are half full before as many as that have failed.
+    fn serves(&self, player: u16) -> bool {
+        let others = u64::from((self.failed_by & !bit(player)).count_ones());
+        let few = OF_TROUBLE * others <= self.ended.min(OF_TROUBLE * MOST_TOLD_APART);
+        self.ended >= LEAST_ABOUT && 2 * self.ended >= self.started && few
+    }
 }
 
 impl Slot {
@@ -139,8 +175,14 @@ const SLOTS: u32 = 128;
 
 /// Slots before and after one that are of about the same time.
 const ABOUT: usize = 2;
-/// One failure of so many requests of the baseline is trouble that versions share.
+/// One player who fails of so many requests of the baseline is trouble that versions share.
 const OF_TROUBLE: u64 = 10;
+/// Requests of the baseline that tell whether there is trouble: further slots are asked until there are so many.
+const KNOWS_TROUBLE: u64 = 20;
+/// With fewer nothing is known.
+const LEAST_ABOUT: u64 = 5;
+/// Players who failed that 64 bits can tell apart.
+const MOST_TOLD_APART: u64 = 30;
 
 /// The account of a stratum.
 #[derive(Debug, Clone)]
@@ -162,6 +204,8 @@ pub struct Ledger {
     started: Vec<u64>,
     /// The look from which on requests are of the present split.
     epoch_look: u32,
+    /// Slots that began before were judged.
+    read_until: Duration,
     turned: Duration,
     /// Requests of the baseline lately, on kept connections and on such that were made for them.
     connections: [u64; 2],
@@ -188,6 +232,7 @@ impl Ledger {
             horizon: Duration::from_secs(1),
             started: vec![0; versions],
             epoch_look: look,
+            read_until: Duration::ZERO,
             turned: now,
             connections: [0; 2],
         };
@@ -226,6 +271,12 @@ impl Ledger {
         self.epoch_look = look;
     }
 
+    /// Notes that slots which began before `until` were judged: what is told of them later counts where requests
+    /// begin now.
+    pub fn read_until(&mut self, until: Duration) {
+        self.read_until = self.read_until.max(until);
+    }
+
     /// Begins the look number `look` at `now`; requests that began so far are `started`, by version.
     pub fn look(&mut self, look: u32, started: impl Iterator<Item = u64>, now: Duration) {
         let mut open = self.slots.back_mut();
@@ -245,11 +296,12 @@ impl Ledger {
         if self.slots.back().is_none_or(|slot| now.saturating_sub(slot.began) >= length) {
             let versions = self.arms.len();
             let Slot { mut started, mut arms, .. } = old.unwrap_or_default();
+            let failed_by = 0;
             started.clear();
             started.resize(versions, 0);
             arms.clear();
             arms.resize(versions, SlotCounts::default());
-            self.slots.push_back(Slot { first_look: look, began: now, started, arms });
+            self.slots.push_back(Slot { first_look: look, began: now, started, arms, failed_by });
         }
         if now.saturating_sub(self.turned) >= Duration::from_secs(1) {
             self.turned = now;
@@ -264,10 +316,11 @@ impl Ledger {
         self.marks.of(player)
     }
 
-    /// Takes in how an attempt at version number `version` ended, before `now`.
-    pub fn tell(&mut self, version: usize, ending: &Ending, now: Duration) {
+    /// Takes in how an attempt at version number `version` ended, before `now`. Answers what that adds to the
+    /// trials and failures of players.
+    pub fn tell(&mut self, version: usize, ending: &Ending, now: Duration) -> Counter {
         if version >= self.arms.len() {
-            return;
+            return Counter::default();
         }
         let second = now.as_secs();
         if self.second != second {
@@ -275,7 +328,7 @@ impl Ledger {
             self.marks.begin_second();
         }
         // Most began lately.
-        let slot = self.slots.iter().rposition(|slot| slot.first_look <= ending.look);
+        let slot = self.slots.iter().rposition(|slot| !is_before(ending.look, slot.first_look));
         match ending.what {
             What::Void => {
                 if let Some(slot) = slot {
@@ -283,32 +336,48 @@ impl Ledger {
                 }
             }
             What::Whole => self.time(version, Span::Whole, ending, true),
-            What::Broke | What::LeftLater => self.regret(version, slot, ending),
+            What::Broke | What::LeftLater => return self.regret(version, slot, ending),
             What::AskedServed | What::AskedFailed => {}
-            _ => self.settle(version, slot, ending),
+            _ => return self.settle(version, slot, ending),
         }
+        Counter::default()
     }
 
-    /// Whether the baseline serves what began about the look number `look`: else a failure of that time is
-    /// nobody's own. What waits speaks against it.
-    pub fn baseline_serves(&self, look: u32) -> bool {
-        let at = self.slots.partition_point(|slot| slot.first_look <= look);
-        let about = at.saturating_sub(ABOUT + 1)..(at + ABOUT).min(self.slots.len());
-        let (mut started, mut ended, mut failed) = (0, 0, 0);
-        for slot in self.slots.range(about) {
-            let counts = &slot.arms[self.baseline];
-            started += slot.started[self.baseline];
-            ended += counts.ended;
-            failed += counts.requests.failures();
+    /// Whether the baseline serves others than `player` of what began about the look number `look`: else a
+    /// failure of that time is nobody's own. What waits speaks against it, and so does a time about which too
+    /// little is known.
+    pub fn baseline_serves(&self, look: u32, player: u16) -> bool {
+        let at = self.slots.partition_point(|slot| !is_before(look, slot.first_look));
+        let Some(at) = at.checked_sub(1) else { return false };
+        let mut about = About::default();
+        let both = |distance: usize| [at.checked_sub(distance), Some(at + distance)];
+        for distance in 0..self.slots.len() {
+            if distance > ABOUT && about.ended >= KNOWS_TROUBLE {
+                break;
+            }
+            let [before, after] = both(distance);
+            for number in before.into_iter().chain(after.filter(|_| distance > 0)) {
+                let Some(slot) = self.slots.get(number) else { continue };
+                about.add(slot, self.baseline);
+            }
         }
-        at > 0 && 2 * ended >= started && OF_TROUBLE * failed <= ended
+        about.serves(player)
     }
 
-    fn settle(&mut self, version: usize, slot: Option<usize>, ending: &Ending) {
+    /// The slot that an ending of `slot` counts in: its own, unless that was judged already, or is gone. Then it
+    /// counts where requests begin now, if they are of the same split.
+    fn open(&self, slot: Option<usize>, ending: &Ending) -> Option<usize> {
+        let own = slot.filter(|number| self.slots[*number].began >= self.read_until);
+        let last = || self.slots.len().checked_sub(1);
+        own.or_else(|| last().filter(|_| !is_before(ending.look, self.epoch_look)))
+    }
+
+    fn settle(&mut self, version: usize, slot: Option<usize>, ending: &Ending) -> Counter {
         let (networks, what) = (self.networks, ending.what);
         let failed = matches!(what, What::Failed | What::TimedOut);
         let left = what == What::Left;
-        let first = self.marks.see(ending.player);
+        let network = networks.then_some(ending.network);
+        let first = self.marks.see(ending.player, network);
         let trial = !left && self.marks.admits(Way::Failed, ending, networks, first, failed);
         let is_bad = failed || left;
         let served_trial = self.marks.admits(Way::Unserved, ending, networks, first, is_bad);
@@ -324,9 +393,16 @@ impl Ledger {
                 arm.failed.add(ending.player);
             }
         }
+        let open = self.open(slot, ending);
         if let Some(slot) = slot {
+            let slot = &mut self.slots[slot];
+            slot.arms[version].ended += 1;
+            if failed && version == self.baseline {
+                slot.failed_by |= bit(ending.player);
+            }
+        }
+        if let Some(slot) = open {
             let counts = &mut self.slots[slot].arms[version];
-            counts.ended += 1;
             if !left {
                 counts.requests.add(failed);
             }
@@ -348,11 +424,12 @@ impl Ledger {
         if ending.whole_us != NO_TIME {
             self.time(version, Span::Whole, ending, first);
         }
+        Counter { trials: u64::from(trial), failures: u64::from(trial && failed) }
     }
 
     /// An attempt that was taken for served was not: it counts in its own slot, or, if that is gone, where
     /// requests begin now.
-    fn regret(&mut self, version: usize, slot: Option<usize>, ending: &Ending) {
+    fn regret(&mut self, version: usize, slot: Option<usize>, ending: &Ending) -> Counter {
         let (networks, left) = (self.networks, ending.what == What::LeftLater);
         let trial = !left && self.marks.admits(Way::Failed, ending, networks, false, true);
         let served = self.marks.admits(Way::Unserved, ending, networks, false, true);
@@ -365,9 +442,14 @@ impl Ledger {
             arm.failed.add(ending.player);
             arm.groups[group].fail_later();
         }
-        let is_there = slot.is_some();
-        if let Some(slot) = slot.or(self.slots.len().checked_sub(1)) {
-            let counts = &mut self.slots[slot].arms[version];
+        let open = self.open(slot, ending);
+        let is_there = slot.is_some() && open == slot;
+        if let Some(slot) = open {
+            let slot = &mut self.slots[slot];
+            if !left && version == self.baseline {
+                slot.failed_by |= bit(ending.player);
+            }
+            let counts = &mut slot.arms[version];
             let mut add = |tally: fn(&mut SlotCounts) -> &mut super::counts::Tally,
                            counted: bool| {
                 if counted {
@@ -384,10 +466,12 @@ impl Ledger {
         if left {
             self.time(version, Span::Whole, ending, false);
         }
+        Counter { trials: 0, failures: u64::from(trial) }
     }
 
     fn time(&mut self, version: usize, span: Span, ending: &Ending, first: bool) {
-        if !self.is_timed || ending.look < self.epoch_look || ending.what == What::Failed {
+        if !self.is_timed || is_before(ending.look, self.epoch_look) || ending.what == What::Failed
+        {
             return;
         }
         if version == self.baseline && span == Span::Head {

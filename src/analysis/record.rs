@@ -26,7 +26,7 @@ const FORMAT: u32 = 3;
 /// ended, each for itself. 2: by when they began; a player fails once a cycle and is one trial a second. 3:
 /// a named route, too, fails a canary of several endpoints only without its worst one. 4: where it is
 /// capped, a block of errors adds the threshold at most, not 5 nats.
-const RULES: u32 = 4;
+const RULES: u32 = 5;
 
 /// Something that a comparison was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,10 +93,12 @@ pub enum Entry {
     CapBursts(bool),
     /// Another certainty is demanded.
     Demand(Box<Limits>),
-    /// The weights changed.
+    /// The shares changed.
     WeightStep {
         /// When.
         at: Duration,
+        /// The canary got more players, and warms up again.
+        warms: bool,
     },
     /// Failures come in clusters of this size from the next block on.
     Dispersion(f64),
@@ -281,7 +283,7 @@ impl Judge for Comparison {
             // What stands in a file may ask something else.
             Entry::Demand(limits) if !limits.same_but_demands(self.limits()) => {}
             Entry::Demand(limits) => self.demand((**limits).clone()),
-            Entry::WeightStep { at } => self.weight_step(*at),
+            Entry::WeightStep { at, warms } => self.weight_step(*warms, *at),
             Entry::Dispersion(phi) => self.set_dispersion(*phi),
         }
     }
@@ -327,6 +329,9 @@ pub enum Unreadable {
     /// There is nothing in it.
     #[error("it is empty; a record begins with a line that says what it is of")]
     Empty,
+    /// It is something else.
+    #[error("it is no record of a comparison, as `tidegate record` writes it: {0}")]
+    Other(Box<Self>),
     /// It is of another release.
     #[error(
         "it is a record of form {0}; this release reads form {FORMAT}, made by rules {RULES}. A record is \
@@ -431,7 +436,8 @@ impl Record {
         };
         let mut lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
         let (first, number) = lines.next().ok_or(Unreadable::Empty)?;
-        let Form { tidegate_record } = serde_json::from_str(first).map_err(wrong(number))?;
+        let other = |error| Unreadable::Other(Box::new(wrong(number)(error)));
+        let Form { tidegate_record } = serde_json::from_str(first).map_err(other)?;
         if tidegate_record != FORMAT {
             return Err(Unreadable::Form(tidegate_record));
         }

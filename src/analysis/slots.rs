@@ -5,7 +5,8 @@
 //! are of the time before it, and a healthy canary fails. So requests are compared by the slot of time
 //! in which they began. The rule for those that have no outcome yet is against the baseline, since a
 //! doubt must not cost a canary: while less than half of a slot's baseline requests have ended the slot
-//! says nothing, and what waits longer than `patience` counts as failed until it ends. What waits on the
+//! says nothing; of the others so many count as failed as of the canary's; and what waits longer than
+//! `patience` counts as failed until it ends. What waits on the
 //! canary counts as served, since of a version that serves more slowly than it fails the failures are heard
 //! first; in a slot that is final it counts as nothing. So a slot's evidence only falls as the baseline's
 //! outcomes come in worse than assumed, and never rests on what is unknown.
@@ -59,6 +60,13 @@ impl SlotCounts {
     /// As if all that wait had failed.
     fn with_pending_failed(self) -> Self {
         self.with(Tally::new(self.pending, self.pending))
+    }
+
+    /// As if of those that wait as many had failed as of `others`, and one more where that is no whole number.
+    fn with_pending_like(self, others: Tally) -> Self {
+        let trials = others.trials().max(1);
+        let failed = (self.pending * others.failures()).div_ceil(trials);
+        self.with(Tally::new(self.pending, failed))
     }
 
     /// As if all that wait had been served.
@@ -167,8 +175,11 @@ impl Look {
         if !is_late && 2 * baseline.ended < baseline.begun() {
             return Said::Nothing;
         }
-        let baseline = if is_late { baseline.with_pending_failed() } else { baseline };
         let canary = canary.with_pending_served();
+        let baseline = match is_late {
+            true => baseline.with_pending_failed(),
+            false => baseline.with_pending_like(canary.served),
+        };
         Said::SoFar(Attempts::of(Arms::new(canary, baseline), self.groups))
     }
 }
@@ -262,10 +273,13 @@ mod tests {
         assert_eq!(look(Some(19)).at(outage), Said::Nothing);
         assert_eq!(players(&look(Some(20)).at(outage)), Some([5, 5, 40, 40]));
         assert_eq!(players(&look(Some(1_000)).at(outage)), Some([5, 5, 40, 40]));
-        // Half of the answers are enough to believe in the rest, for a moment.
-        let tail = Arms::new(counts(0, 5, 5), counts(10, 30, 0));
-        assert_eq!(players(&look(Some(10)).at(tail)), Some([5, 5, 30, 0]));
-        assert_eq!(players(&look(Some(30)).at(tail)), Some([5, 5, 40, 10]));
+        // An outage of a part of the requests, of which the canary tells sooner.
+        let part = |failed| Arms::new(counts(0, 5, failed), counts(10, 30, 0));
+        for (failed, of_those_that_wait) in [(5, 10), (2, 4), (1, 2), (0, 0)] {
+            let so_far = players(&look(Some(10)).at(part(failed)));
+            assert_eq!(so_far, Some([5, failed, 40, of_those_that_wait]));
+        }
+        assert_eq!(players(&look(Some(30)).at(part(1))), Some([5, 1, 40, 10]));
     }
 
     #[test]

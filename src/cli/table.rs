@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::eject::since;
 use crate::admin::model::{Endpoint, EndpointState, Service, State, Version, VersionVerdict};
+use crate::analysis::{Answer, Verdict};
 
 const HEADINGS: [&str; 10] = [
     "SERVICE",
@@ -125,8 +126,28 @@ fn endpoints(service: &Service, version: &Version, text: &mut String) {
 fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
     let VersionVerdict { version, route, verdict } = judged;
     let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
+    let serves = |known: &Version| known.name == *version && known.state != State::Ejected;
+    let more = match verdict.answer {
+        Answer::Undecided => nearness(verdict),
+        Answer::Fail if !verdict.alone && service.versions.iter().any(serves) => {
+            " It stays: the comparison only advises.".to_owned()
+        }
+        Answer::Fail | Answer::Pass => String::new(),
+    };
     // Writing to a string does not fail.
-    let _ = writeln!(text, "{} {version}{route}: {}", service.name, verdict.reason);
+    let _ = writeln!(text, "{} {version}{route}: {}{more}", service.name, verdict.reason);
+}
+
+/// How much of the evidence that would eject a version there is, from a tenth on.
+fn nearness(verdict: &Verdict) -> String {
+    let part = verdict.log_evidence.map_or(0.0, |evidence| evidence / verdict.log_threshold);
+    // Rounded down: what is not enough is never 100 %.
+    let percent = (part * 100.0).clamp(0.0, 99.0).floor();
+    if percent < 10.0 {
+        return String::new();
+    }
+    let what = if verdict.alone { "a verdict needs" } else { "would eject it" };
+    format!(" ({percent} % of the evidence that {what})")
 }
 
 fn row(service: &Service, version: &Version) -> [String; HEADINGS.len()] {
@@ -284,5 +305,29 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
         let last = text.lines().last().expect("lines");
         let expected = "game-api v42 on bet.place: undecided after 8.7 s; nothing to compare yet";
         assert_eq!(last, expected);
+    }
+
+    #[test]
+    fn a_version_says_how_near_its_ejection_is_and_that_advice_leaves_it() {
+        let line = |answer: &str, log_evidence: f64| {
+            let verdict = json!({
+                "version": "v42", "route": null, "answer": answer, "since_s": 0.0, "compared_s": 8.7,
+                "log_evidence": log_evidence, "log_threshold": 6.9, "health": null, "findings": [],
+                "reason": "its sentence.",
+            });
+            let verdicts = vec![serde_json::from_value(verdict).expect("a verdict")];
+            let versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
+            let text = render([&Service { verdicts, ..service(versions) }]);
+            text.lines().last().expect("lines").to_owned()
+        };
+        assert_eq!(line("undecided", -0.4), "game-api v42: its sentence.");
+        assert_eq!(
+            line("undecided", 6.899),
+            "game-api v42: its sentence. (99 % of the evidence that would eject it)"
+        );
+        assert_eq!(
+            line("fail", 7.0),
+            "game-api v42: its sentence. It stays: the comparison only advises."
+        );
     }
 }

@@ -99,7 +99,9 @@ fn plain<'a>(wanted: &'a str, name: &str) -> &'a str {
         "u16" if name == "header_count" => "a whole number from 1 to 256",
         "a string" | "string" | "path string" | "a formatted path string" => "a text",
         "a sequence" => "a list",
+        "u32" if name == "minimum_failures" => "a whole number from 1 to 4294967295",
         "u32" => "a whole number from 0 to 4294967295",
+        "a boolean" => "true or false",
         "f64" => "a number",
         _ => wanted,
     }

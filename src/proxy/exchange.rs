@@ -414,6 +414,12 @@ impl Exchange {
         }
     }
 
+    /// Whether it is the endpoint that keeps the request's body from moving on, and how much of it moved.
+    pub(super) fn stall(&self) -> Option<u64> {
+        let stalls = |u: &&Upload| u.relay.waits_for_receiver(&u.outbox);
+        self.upload.as_ref().filter(stalls).map(|_| self.body_bytes)
+    }
+
     /// Whether it is the client that keeps its body from moving on.
     fn waits_for_body(&self, client: &Client) -> bool {
         let waits = |u: &Upload| client.inbox.is_empty() && !u.relay.waits_for_receiver(&u.outbox);

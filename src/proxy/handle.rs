@@ -244,7 +244,7 @@ async fn forward(
         // Where the route's own timeout is sooner, that ends the attempt first.
         let late_at = |asked: Instant| patience.map(|patience| asked + patience);
         client.deadline.notice_at(if uploading { None } else { late_at(now) });
-        let mut sends = false;
+        let (mut sends, mut stall) = (false, None);
         let head = poll_fn(|cx| {
             let polled = exchange.poll_head(cx, client, worker, plan, out, &mut tally.amounts);
             // Who ends his side while he waits has left, most likely. He gets his answer, but the comparison
@@ -257,6 +257,10 @@ async fn forward(
                 let now = Instant::now();
                 tally.asked(now, false);
                 client.deadline.notice_at(late_at(now));
+            } else if uploading && std::mem::replace(&mut stall, exchange.stall()) != stall {
+                let since = stall.map(|_| Instant::now());
+                tally.stalls(since);
+                client.deadline.notice_at(since.and_then(late_at));
             }
             if client.deadline.take_notice() {
                 tally.late();

@@ -94,6 +94,12 @@ impl<'a> Tally<'a> {
         self.trial.connected();
     }
 
+    /// The endpoint takes no more of the request's body `since` then; nothing: it does.
+    #[cold]
+    pub(super) fn stalls(&mut self, since: Option<Instant>) {
+        self.trial.stalls(since);
+    }
+
     fn subject(&self) -> Subject<'a> {
         let endpoint = self.endpoint.map(|(endpoint, _)| endpoint);
         Subject { worker: self.worker, plan: self.plan, endpoint }

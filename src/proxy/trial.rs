@@ -33,6 +33,8 @@ pub(super) struct Trial<'a> {
     look: u32,
     /// When the request was with the endpoint; nothing while it is on its way.
     asked: Option<Instant>,
+    /// Since when the endpoint takes no more of the request; nothing if it does.
+    stalls: Option<Instant>,
     /// That was when the attempt began.
     at_once: bool,
     /// A connection was made for it.
@@ -63,6 +65,7 @@ impl<'a> Trial<'a> {
             stage,
             look: 0,
             asked: None,
+            stalls: None,
             at_once: false,
             fresh: false,
             is_stream: false,
@@ -80,6 +83,11 @@ impl<'a> Trial<'a> {
     /// A connection was made for the attempt.
     pub(super) fn connected(&mut self) {
         self.fresh = true;
+    }
+
+    /// The endpoint takes no more of the request `since` then; nothing: it does.
+    pub(super) fn stalls(&mut self, since: Option<Instant>) {
+        self.stalls = since;
     }
 
     fn begin(&mut self, of: Subject<'_>) {
@@ -147,8 +155,10 @@ impl<'a> Trial<'a> {
     /// The client left.
     pub(super) fn left(&mut self, of: Subject<'_>, now: Instant) {
         self.goes_on(of);
+        self.asked = self.asked.or(self.stalls);
         match std::mem::replace(&mut self.stage, Stage::Done) {
-            // One who leaves while the request is still on its way has reasons of its own.
+            // One who leaves while the request is still on its way has reasons of its own, unless it is the
+            // endpoint that does not take it.
             Stage::Waiting if self.asked.is_none() => self.void(of),
             Stage::Waiting => self.settle(of, What::Left, self.since_asked(of, now), NO_TIME),
             Stage::Said if !self.is_stream => {
@@ -230,6 +240,7 @@ impl<'a> Trial<'a> {
             arm: evidence.number(version),
             player: plan.decision.player.0,
             network: plan.network.map_or(0, |network| network.0),
+            endpoint: endpoint.map_or(u32::MAX, |endpoint| endpoint.id),
             group: endpoint.map_or(0, |endpoint| endpoint.group),
             fresh: self.fresh,
             what,

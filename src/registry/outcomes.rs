@@ -17,7 +17,7 @@ use std::sync::{
 };
 
 use super::{Counter, PerWorker};
-use crate::analysis::{Ending, What};
+use crate::analysis::{ENDPOINT_GROUPS, Ending, What};
 
 /// Endings that a ring holds: what 100,000 requests a second end in 160 ms.
 const CAPACITY: u64 = 1 << 14;
@@ -115,14 +115,22 @@ impl Ring {
     }
 }
 
+/// Numbers of endpoints, and what is left of larger ones: two of a version that have the same rest are eight
+/// million endpoints apart.
+pub const ENDPOINTS: u32 = 1 << 23;
+
+const _: () = assert!(ENDPOINT_GROUPS <= 16 && What::ALL.len() <= 16, "four bits each");
+
 fn pack(ending: Ending) -> [u64; 3] {
-    let Ending { look, arm, player, network, group, fresh, what, head_us, whole_us } = ending;
+    let Ending { look, arm, player, network, endpoint, group, fresh, what, head_us, whole_us } =
+        ending;
     [
         u64::from(look) << 32 | u64::from(arm),
         u64::from(player) << 48
             | u64::from(network) << 32
-            | u64::from(fresh) << 16
-            | u64::from(group) << 8
+            | u64::from(endpoint % ENDPOINTS) << 9
+            | u64::from(fresh) << 8
+            | u64::from(group % 16) << 4
             | what as u64,
         u64::from(head_us) << 32 | u64::from(whole_us),
     ]
@@ -134,9 +142,10 @@ fn unpack([a, b, c]: [u64; 3]) -> Ending {
         arm: a as u32,
         player: (b >> 48) as u16,
         network: (b >> 32) as u16,
-        group: (b >> 8) as u8,
-        fresh: b >> 16 & 1 == 1,
-        what: What::ALL[usize::from(b as u8) % What::ALL.len()],
+        endpoint: b as u32 >> 9,
+        group: b as u8 >> 4,
+        fresh: b >> 8 & 1 == 1,
+        what: What::ALL[usize::from(b as u8 & 15) % What::ALL.len()],
         head_us: (c >> 32) as u32,
         whole_us: c as u32,
     }
@@ -152,7 +161,8 @@ mod tests {
             arm: n ^ 0xFFFF_FFFF,
             player: n as u16,
             network: !(n as u16),
-            group: n as u8,
+            endpoint: n.wrapping_mul(2_654_435_761) % ENDPOINTS,
+            group: (n % ENDPOINT_GROUPS as u32) as u8,
             fresh: n.is_multiple_of(3),
             what: What::ALL[n as usize % What::ALL.len()],
             head_us: n.wrapping_mul(40_503),

@@ -48,7 +48,7 @@ pub struct Watch {
     /// By their number.
     endpoints: HashMap<u32, Watched>,
     /// Comparisons, by number of the version.
-    crowds: HashMap<u32, analysis::Endpoints>,
+    crowds: HashMap<u32, Crowd>,
     /// The pause between two looks at the counts; nothing if nobody's matter.
     pace: Option<Duration>,
     /// Until when counts are looked at without word of traffic.
@@ -59,6 +59,15 @@ pub struct Watch {
     panicking: HashSet<u32>,
     moves: Vec<Move>,
     notices: Vec<Notice>,
+}
+
+/// The endpoints of a version, as they are compared.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// With each other, by requests.
+    among: analysis::Endpoints,
+    /// With each other and with those of the baseline beside them, by players.
+    beside: analysis::Endpoints,
 }
 
 /// One endpoint.
@@ -300,6 +309,29 @@ impl Watch {
         self.crowds.remove(&version);
     }
 
+    /// Takes those endpoints of `version` back in that were worse than their peers: what they are compared by
+    /// begins anew.
+    pub(super) fn reinstate_compared(
+        &mut self,
+        version: &Version,
+        service: &Service,
+        now: Duration,
+    ) {
+        self.crowds.remove(&version.state.id);
+        for endpoint in &version.known {
+            let state = &*endpoint.state;
+            let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
+            if watched.health.cause() != Some(Cause::Peers) {
+                continue;
+            }
+            let before = watched.health.state();
+            watched.health.reinstate(&service.health, now);
+            watched.tell(state, &service.health, now);
+            let reason = || "its version was reinstated".to_owned();
+            self.moves.extend(watched.moved(before, service, version, state, now, reason));
+        }
+    }
+
     /// Takes over the endpoints of a new snapshot; `chance` supplies numbers from 0 to 1.
     pub(super) fn follow(
         &mut self,
@@ -352,26 +384,40 @@ impl Watch {
 
     /// Compares the endpoints of a version with each other.
     fn compare(&mut self, service: &Service, version: &Version, now: Duration) {
-        if !is_compared(service, version) {
+        // What was counted under an earlier share is of another rollout.
+        if !is_compared(service, version) || version.weight == Weight::ZERO {
             self.crowds.remove(&version.state.id);
             return;
         }
-        let counters: Vec<_> =
-            version.known.iter().map(|e| (&*e.state.label, counter(&e.state))).collect();
+        let label = |e: &Endpoint| e.state.label.clone();
+        let labels: Vec<Box<str>> = version.known.iter().map(label).collect();
+        let of = |count: fn(&EndpointState) -> Counter| -> Vec<(&str, Counter)> {
+            labels.iter().zip(&version.known).map(|(of, e)| (&**of, count(&e.state))).collect()
+        };
         let beside: Vec<_> = (beside(service, version).iter())
             .flat_map(|baseline| &baseline.known)
-            .map(|e| (&*e.state.label, counter(&e.state)))
+            .map(|e| (&*e.state.label, e.state.judged.read()))
             .collect();
         let crowd = self.crowds.entry(version.state.id).or_default();
-        for change in crowd.poll(&counters, &beside, now) {
+        let mut changes = crowd.among.poll(&of(EndpointState::attempts), &[], now);
+        changes.iter().for_each(|change| change.tell(&mut crowd.beside));
+        if beside.is_empty() {
+            crowd.beside = analysis::Endpoints::default();
+        } else {
+            let more = crowd.beside.poll(&of(|e| e.judged.read()), &beside, now);
+            more.iter().for_each(|change| change.tell(&mut crowd.among));
+            changes.extend(more);
+        }
+        for change in changes {
             // Who was out by comparison comes back by a probe, which its machine knows of.
             let Change::Eject { endpoint, until, test } = change else { continue };
             let known = version.known.iter().find(|e| e.state.label == endpoint);
             let Some(state) = known.map(|known| &*known.state) else { continue };
             let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
-            let total = test.estimate().total();
+            let onset = test.onset().map(|(_, counted)| counted.trials);
+            let counts = onset.unwrap_or_else(|| test.estimate().total());
             let reason = || {
-                let (own, peers) = (total.canary, total.baseline);
+                let (own, peers) = (counts.canary, counts.baseline);
                 let (failed, of) = (own.failures(), own.trials());
                 let (others, of_others) = (peers.failures(), peers.trials());
                 format!("{failed} of {of} failed, of its peers' {others} of {of_others}")
@@ -524,12 +570,6 @@ fn beside<'s>(service: &'s Service, version: &Version) -> Option<&'s Version> {
     let baseline = service.versions.get(usize::from(service.baseline))?;
     let has_share = baseline.weight > Weight::ZERO && !baseline.ejected && !baseline.unserved;
     (has_share && baseline.state.id != version.state.id).then_some(baseline)
-}
-
-fn counter(endpoint: &EndpointState) -> Counter {
-    // Failures first: read the other way around, there could be one more than trials.
-    let failures = endpoint.cells.sum(|cells| cells.failures.read());
-    Counter { trials: endpoint.cells.sum(|cells| cells.trials.read()), failures }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod spread;
 mod traffic;
 mod watch;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 
@@ -26,6 +26,7 @@ use self::{followed::Followed, watch::Watch};
 use crate::{
     analysis::{Advised, Ending, Finding, Ledger, OutageChange, Record, Verdict},
     config::schema::Mode,
+    registry::{ENDPOINTS, EndpointState},
     snapshot::{Service, Snapshot},
 };
 
@@ -57,9 +58,12 @@ struct Place {
     version: u16,
 }
 
-/// Places in the order of the numbers of their evidence.
+/// Places, in the order of the numbers of their evidence, and endpoints, in that of theirs.
 #[derive(Debug, Default)]
-struct Places(Vec<(u32, Place)>);
+struct Places {
+    places: Vec<(u32, Place)>,
+    endpoints: Vec<(u32, Arc<EndpointState>)>,
+}
 
 impl Places {
     /// Of all that `snapshot` compares, which `services` watch.
@@ -80,12 +84,22 @@ impl Places {
             }
         }
         places.sort_unstable_by_key(|(evidence, _)| *evidence);
-        Self(places)
+        let compared = snapshot.services.iter().filter(|service| service.compared.is_some());
+        let known = compared.flat_map(|service| &service.versions).flat_map(|of| &of.known);
+        let mut endpoints: Vec<_> =
+            known.map(|known| (known.state.id % ENDPOINTS, Arc::clone(&known.state))).collect();
+        endpoints.sort_unstable_by_key(|(number, _)| *number);
+        Self { places, endpoints }
     }
 
     fn of(&self, evidence: u32) -> Option<&Place> {
-        let at = self.0.binary_search_by_key(&evidence, |(evidence, _)| *evidence).ok()?;
-        Some(&self.0[at].1)
+        let at = self.places.binary_search_by_key(&evidence, |(evidence, _)| *evidence).ok()?;
+        Some(&self.places[at].1)
+    }
+
+    fn endpoint(&self, number: u32) -> Option<&EndpointState> {
+        let at = self.endpoints.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        Some(&self.endpoints[at].1)
     }
 }
 
@@ -231,11 +245,15 @@ impl Evaluator {
         let Some(service) = snapshot.services.get(place.service) else { return };
         let Some((_, watch)) = self.services.get_index_mut(place.watch) else { return };
         let Some(account) = watch.accounts.get_mut(place.stratum) else { return };
-        account.tell(place.version, place.named, ending, now);
+        let counted = account.tell(place.version, place.named, ending, now);
+        if let Some(endpoint) = self.places.endpoint(ending.endpoint) {
+            endpoint.judged.add(counted);
+        }
         // One that was asked elsewhere has no look of its own.
-        let began = if ending.look == 0 { look - 1 } else { ending.look };
-        let serves = || account.all.baseline_serves(began);
-        watch.questions.tell(service, place.version, ending, serves);
+        let began = if ending.look == 0 { look.wrapping_sub(1) } else { ending.look };
+        let serves = || account.all.baseline_serves(began, ending.player);
+        let networks = watch.compared.strata[place.stratum].networks;
+        watch.questions.tell(service, place.version, ending, look, networks, serves);
         watch.hear(place.version, ending.what);
     }
 
@@ -253,7 +271,9 @@ impl Evaluator {
         let mut strata = watch.compared.strata.iter();
         let route = strata.position(|stratum| stratum.route.as_deref() == route);
         let Some((number, route)) = number.zip(route) else { return };
-        let players = watch.questions.follow(&watch.accounts[route].all.arms[number].failed);
+        let look = watch.compared.outcomes.look();
+        let failed = &watch.accounts[route].all.arms[number].failed;
+        let players = watch.questions.follow(failed, number as u16, look);
         watch.followed = Some(Followed::new(version, players, now));
     }
 

@@ -43,4 +43,5 @@ mod takeover;
 mod targets;
 mod tls;
 mod upgrade;
+mod waiting;
 mod weights;

@@ -96,6 +96,11 @@ fn cases() -> Vec<Case> {
         goes("hung-3s", requests, 60, |pace| finds::hung(pace, 1.0, Duration::from_secs(3))),
         goes("hung-some", requests, 600, |pace| finds::hung(pace, 0.1, Duration::from_secs(2))),
         goes("slow", requests, 60, finds::slow),
+        Case {
+            when: When::Quick,
+            ..goes("breaks", requests, 40, |pace| finds::breaks(pace, Duration::from_millis(150)))
+        },
+        goes("stalls", requests, 90, |pace| finds::breaks(pace, Duration::from_secs(60))),
         stays("serves-slowly", keeps::serves_slowly),
         stays("later-200-1000", |pace| keeps::told_later(pace, 200, 1_000)),
         stays("later-50-500", |pace| keeps::told_later(pace, 50, 500)),

@@ -100,7 +100,7 @@ fn a_canary_warms_up_again_at_each_step_in_time_and_in_requests() {
     assert!(comparison.is_warm(S(300)), "few requests for very long");
     comparison.observe_errors(&block(1, 0, 900, 0), S(2));
     assert!(comparison.is_warm(S(30)));
-    comparison.weight_step(S(100));
+    comparison.weight_step(true, S(100));
     comparison.observe_errors(&block(100, 0, 900, 0), S(101));
     assert!(!comparison.is_warm(S(129)) && comparison.is_warm(S(130)));
 }
@@ -270,7 +270,7 @@ fn health_passes_and_is_asked_anew_after_a_step() {
     let verdict = comparison.verdict(S(2000));
     assert_eq!(verdict.since_s, second as f64);
     assert!(verdict.reason.contains("less than 2 times as often"), "{}", verdict.reason);
-    comparison.weight_step(S(2001));
+    comparison.weight_step(true, S(2001));
     assert_eq!(comparison.answer(), Answer::Undecided);
 }
 

@@ -202,6 +202,21 @@ fn a_version_beside_may_come_and_change_its_endpoints() {
 }
 
 #[test]
+fn who_was_taken_out_elsewhere_is_no_peer_and_leaves_no_room() {
+    let mut pool = Pool::new(Endpoints::default(), 3, 63);
+    (0..100).for_each(|_| assert!(pool.tick(|_| 0.003).is_empty()));
+    pool.endpoints.take_out("a", pool.now + PAUSE);
+    let ejected =
+        (0..2_900).filter(|_| !pool.tick(|n| if n == 1 { 0.5 } else { 0.003 }).is_empty());
+    assert_eq!(ejected.count(), 0, "one is out already");
+    let mut changes = (0..3_000).flat_map(|_| pool.tick(|n| if n == 1 { 0.5 } else { 0.003 }));
+    let first = changes.next();
+    assert!(matches!(first, Some(Change::Readmit { endpoint }) if *endpoint == *"a"));
+    let then = changes.next();
+    assert!(matches!(then, Some(Change::Eject { endpoint, .. }) if *endpoint == *"b"));
+}
+
+#[test]
 fn names_that_come_and_go_start_anew() {
     let mut endpoints = Endpoints::default();
     let counter = |trials, failures| Counter { trials, failures };

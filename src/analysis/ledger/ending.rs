@@ -59,6 +59,8 @@ pub struct Ending {
     pub player: u16,
     /// The bucket of the client's network, where networks are asked too.
     pub network: u16,
+    /// Number of the endpoint, its low 23 bits.
+    pub endpoint: u32,
     /// The endpoint's group.
     pub group: u8,
     /// A connection was made for it.

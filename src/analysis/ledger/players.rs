@@ -135,17 +135,18 @@ impl Marks {
         self.players.as_ref().map_or(0, |words| words[usize::from(player)])
     }
 
-    /// Notes a request; whether it is the player's first of the second.
-    pub(super) fn see(&mut self, player: u16) -> bool {
-        let word = &mut of(&mut self.players)[usize::from(player)];
-        let is_first = *word & SEEN == 0;
-        *word |= SEEN;
-        is_first
+    /// Notes a request; whether it is the first of the second of the player, and of the client's network, where
+    /// that is asked too: many keys of one network would else make up what failures are measured by.
+    pub(super) fn see(&mut self, player: u16, network: Option<u16>) -> bool {
+        let own = is_first(&mut of(&mut self.players)[usize::from(player)]);
+        let network = network.map(|network| &mut of(&mut self.networks)[usize::from(network)]);
+        network.is_none_or(is_first) && own
     }
 
     /// Begins another second.
     pub(super) fn begin_second(&mut self) {
         clear(&mut self.players, SEEN);
+        clear(&mut self.networks, SEEN);
     }
 
     /// Whether a request is a trial; notes one that is bad.
@@ -202,6 +203,13 @@ impl Marks {
         clear(&mut self.players, way.active() | way.bad());
         clear(&mut self.networks, way.bad());
     }
+}
+
+/// Whether nobody of this `word` was seen in the second; now somebody was.
+fn is_first(word: &mut u16) -> bool {
+    let is_first = *word & SEEN == 0;
+    *word |= SEEN;
+    is_first
 }
 
 fn of(marks: &mut Option<Box<[u16]>>) -> &mut [u16] {

@@ -6,6 +6,8 @@ use super::{
 };
 
 const CANARY: usize = 1;
+/// Somebody who never asks.
+const NOBODY: u16 = u16::MAX;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// A ledger of a baseline and a canary, told by hand.
@@ -33,7 +35,8 @@ impl Book {
     fn ending(&self, player: u16, what: What, head_us: u32) -> Ending {
         let (look, arm, whole_us) = (self.look, 0, NO_TIME);
         let (network, group, fresh) = (player / 4, 2, false);
-        Ending { look, arm, player, network, group, fresh, what, head_us, whole_us }
+        let endpoint = 0;
+        Ending { look, arm, player, network, endpoint, group, fresh, what, head_us, whole_us }
     }
 
     fn ask(&mut self, player: u16, what: What) {
@@ -242,11 +245,13 @@ fn a_start_that_is_counted_in_the_next_slot_waits_in_neither() {
 #[test]
 fn a_failure_while_the_baseline_fails_or_hangs_is_nobodys_own() {
     let mut book = Book::new();
-    let tell = |book: &mut Book, what| {
-        let ending = book.ending(book.started[0] as u16, what, 1_000);
+    let mut player = 0;
+    let mut tell = |book: &mut Book, what| {
+        player += 1;
+        let ending = book.ending(player, what, 1_000);
         book.ledger.tell(0, &ending, book.now);
     };
-    let look = |book: &mut Book, served: u32, failed: u32, hung: u64| {
+    let mut look = |book: &mut Book, served: u32, failed: u32, hung: u64| {
         let look = book.look;
         (0..served).for_each(|_| tell(book, What::Served));
         (0..failed).for_each(|_| tell(book, What::Failed));
@@ -254,20 +259,82 @@ fn a_failure_while_the_baseline_fails_or_hangs_is_nobodys_own() {
         book.look_after(MS(10));
         look
     };
-    assert!(!book.ledger.baseline_serves(0), "nothing is known of that time");
+    assert!(!book.ledger.baseline_serves(0, NOBODY), "nothing is known of that time");
     let good = look(&mut book, 20, 0, 0);
-    assert!(book.ledger.baseline_serves(good));
+    assert!(book.ledger.baseline_serves(good, NOBODY));
     for _ in 0..5 {
         look(&mut book, 20, 1, 2);
     }
-    assert!(book.ledger.baseline_serves(book.look), "as ever");
+    assert!(book.ledger.baseline_serves(book.look, NOBODY), "as ever");
     let mut last = 0;
     (0..6).for_each(|_| last = look(&mut book, 15, 5, 0));
-    assert!(!book.ledger.baseline_serves(last));
+    assert!(!book.ledger.baseline_serves(last, NOBODY));
     (0..6).for_each(|_| last = look(&mut book, 4, 0, 16));
-    assert!(!book.ledger.baseline_serves(last));
+    assert!(!book.ledger.baseline_serves(last, NOBODY));
     (0..6).for_each(|_| last = look(&mut book, 20, 0, 0));
-    assert!(book.ledger.baseline_serves(last));
+    assert!(book.ledger.baseline_serves(last, NOBODY));
+}
+
+/// One player of a baseline with few requests, whose every request fails, is no trouble of others.
+#[test]
+fn one_player_who_fails_is_no_trouble_of_the_baseline() {
+    let mut book = Book::new();
+    let tell = |book: &mut Book, player, what| {
+        let ending = book.ending(player, what, 1_000);
+        book.ledger.tell(0, &ending, book.now);
+        book.started[0] += 1;
+    };
+    for player in 0..60 {
+        tell(&mut book, player, What::Served);
+        (0..3).for_each(|_| tell(&mut book, 1_000, What::Failed));
+        book.look_after(MS(10));
+    }
+    let look = book.look - 30;
+    assert!(book.ledger.baseline_serves(look, 1_000) && book.ledger.baseline_serves(look, 5));
+    for player in 0..60 {
+        tell(&mut book, player, What::Served);
+        tell(&mut book, 2_000 + player, What::Failed);
+        book.look_after(MS(10));
+    }
+    assert!(!book.ledger.baseline_serves(book.look - 30, 2_030), "so do all others");
+}
+
+/// Most answers break after their slot was judged, since a slot is final when nothing waits for its head.
+#[test]
+fn what_is_told_of_a_slot_that_was_judged_counts_where_requests_begin_now() {
+    for (what, served) in [(What::Broke, true), (What::LeftLater, true), (What::TimedOut, false)] {
+        let mut book = Book::new();
+        let began = book.now;
+        if served {
+            book.ask(1, What::Served);
+        } else {
+            book.started[CANARY] += 1;
+        }
+        let late = book.ending(1, what, NO_TIME);
+        book.look_after(MS(100));
+        let now = book.now;
+        book.ledger.read_until(now);
+        book.ledger.tell(CANARY, &late, now);
+        let [before, after] = [book.slot(began), book.slot(now)];
+        assert_eq!((before.served.failures(), before.pending), (0, 0), "{what:?}");
+        assert_eq!(after.served, Tally::new(1, 1), "{what:?}");
+        assert_eq!(after.players.failures(), u64::from(what != What::LeftLater), "{what:?}");
+        // What began under another split is compared with nothing of this one.
+        let late = Ending { player: 2, ..late };
+        book.ledger.weight_step(book.look + 1);
+        book.look_after(MS(100));
+        book.ledger.tell(CANARY, &late, book.now);
+        assert_eq!(book.slot(book.now).served, Tally::default(), "{what:?}");
+    }
+}
+
+#[test]
+fn keys_of_one_network_are_one_trial_a_second_where_networks_are_asked() {
+    let mut book = Book::new();
+    book.ledger.networks = true;
+    let began = book.now;
+    (0..8).for_each(|player| book.ask(player, What::Served));
+    assert_eq!(book.slot(began).players, Tally::new(2, 0), "two networks of four keys");
 }
 
 proptest! {

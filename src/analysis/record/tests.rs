@@ -71,7 +71,7 @@ fn played(seconds: u64, share: f64) -> (Recorder<Comparison>, Duration) {
         let block = Box::new(Arms::new(derived(100), derived(1_900)));
         recorder.tell(Entry::Amounts { at, number: 1, block });
         match second % 7 {
-            3 => recorder.tell(Entry::WeightStep { at }),
+            3 => recorder.tell(Entry::WeightStep { at, warms: true }),
             5 => recorder.tell(Entry::Dispersion(1.0 + rng.f64())),
             _ => {}
         }
@@ -160,13 +160,16 @@ fn other_limits_lead_to_another_verdict() {
 fn what_is_no_record_is_refused_with_its_place() {
     let refused = |text: &str| Record::read(text).expect_err(text).to_string();
     assert!(refused("\n\n").starts_with("it is empty"));
-    assert_eq!(refused("x"), "line 1, column 1: expected value");
+    let other =
+        "it is no record of a comparison, as `tidegate record` writes it: line 1, column 1: ";
+    assert_eq!(refused("x"), format!("{other}expected value"));
     assert!(refused("{\"tidegate_record\": 9}").contains("form 9; this release reads form 3"));
     assert!(refused("{\"tidegate_record\": 3}").contains("missing field"));
     let (recorder, at) = played(2, 0.01);
     let text = recorder.record().write(title(recorder.judge().verdict(at), at));
-    let older = text.replace("\"rules\":4", "\"rules\":1");
-    assert_eq!(refused(&older), "it was made by rules 1; this release judges by rules 4");
+    let older = text.replace(&format!("\"rules\":{RULES}"), "\"rules\":1");
+    let expected = format!("it was made by rules 1; this release judges by rules {RULES}");
+    assert_eq!(refused(&older), expected);
     let (recorder, at) = played(2, 0.01);
     let text = recorder.record().write(title(recorder.judge().verdict(at), at));
     let (first, _) = text.split_once('\n').expect("lines");

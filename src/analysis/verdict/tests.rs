@@ -23,7 +23,7 @@ fn the_sentence_quotes_what_decided() {
     assert_eq!(
         verdict.reason,
         "5 % of its requests failed (15 of 300, 15 players, 3.0 s); baseline 0.111 % (3 of 2700); \
-         allowed 0.132 %. Wrong once in 1,200,000."
+         allowed 0.132 %. Wrong once in 1,000,000."
     );
     assert_eq!(verdict.to_string(), verdict.reason);
 }

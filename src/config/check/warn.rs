@@ -6,7 +6,7 @@ use super::{Finding, route::Match};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
-    schema::{Config, Service},
+    schema::{Config, Mode, OnMistake, Service},
 };
 
 /// Everything in `config` that is allowed and doubtful.
@@ -19,6 +19,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
         // Who has one version moves nobody between versions.
         if service.versions.len() > 1 {
             not_compared(service, &path, &mut found);
+            never_mistaken(service, &path, &mut found);
             addresses_only(service, &path, &mut found);
         }
     }
@@ -55,6 +56,15 @@ fn not_compared(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
         service.baseline
     );
     found.push(Finding::of_name(path.clone(), message));
+}
+
+fn never_mistaken(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
+    let Some(eject) = &service.eject else { return };
+    let acts = eject.mode.is_none_or(|mode| mode == Mode::Act);
+    if eject.on_mistake == Some(OnMistake::Reinstate) && !acts {
+        let message = "takes nothing back, since nothing is ejected; write `mode: act`, or leave the field out";
+        found.push(Finding::new(path.key("eject").key("on_mistake"), message));
+    }
 }
 
 fn addresses_only(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
@@ -136,6 +146,22 @@ mod tests {
     const GOOD: &str = "{ s: { baseline: v1, versions: { v1: { endpoints: [ 127.0.0.1:1 ] }, \
         v2: { endpoints: [ 127.0.0.1:2 ] } }, eject: { errors: {} }, \
         cohort: { key: [ 'cookie:uid' ] } } }";
+
+    #[test]
+    fn what_takes_back_is_doubtful_where_nothing_is_ejected() {
+        let versions =
+            "versions: { a: { endpoints: [ 127.0.0.1:1 ] }, b: { endpoints: [ 127.0.0.1:2 ] } }";
+        let told = |mode: &str| {
+            let eject = format!("{{ errors: {{}}, on_mistake: reinstate, mode: {mode} }}");
+            let cohort = "cohort: { key: [ 'header:x-player-id' ] }";
+            let service =
+                format!("{{ a: {{ baseline: a, {versions}, {cohort}, eject: {eject} }} }}");
+            told(&service, "[ { service: a } ]")
+        };
+        assert_eq!(told("act"), [""; 0]);
+        let [only] = &*told("advise") else { panic!("one warning") };
+        assert!(only.contains("services.a.eject.on_mistake: takes nothing back"), "{only}");
+    }
 
     #[test]
     fn two_versions_at_one_endpoint_are_the_same_release() {

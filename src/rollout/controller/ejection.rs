@@ -190,6 +190,13 @@ impl Controller {
         let compared = snapshot.service(&key.0).and_then(|service| service.compared.as_ref());
         let reinstates = compared.is_some_and(|c| c.on_mistake == OnMistake::Reinstate);
         let times = self.mistakes.entry(key.clone()).or_default();
+        if reinstates && *times >= MOST_MISTAKES {
+            tracing::warn!(
+                service = key.0,
+                version = key.1,
+                "it was reinstated {MOST_MISTAKES} times by itself, and stays out now"
+            );
+        }
         if !reinstates || *times >= MOST_MISTAKES {
             return;
         }
@@ -321,6 +328,7 @@ impl Controller {
         }
         self.ejections.remove(&key);
         let (service, version) = key;
+        self.reinstate_compared_endpoints(&service, &version);
         let generation = self.publish(true);
         let reason = reason.unwrap_or_default();
         tracing::info!(service, version, generation, by, reason, "version reinstated");

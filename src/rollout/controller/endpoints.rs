@@ -130,6 +130,16 @@ impl Controller {
         Ok(generation)
     }
 
+    /// Takes those endpoints of a version back in that were worse than their peers, as the version is.
+    pub(super) fn reinstate_compared_endpoints(&mut self, service: &str, version: &str) {
+        let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
+        let Some(service) = snapshot.service(service) else { return };
+        let Some(version) = service.versions.iter().find(|v| *v.name == *version) else { return };
+        self.endpoints.follow(&snapshot, now, fastrand::f64);
+        self.endpoints.reinstate_compared(version, service, now);
+        self.stirred.notify_one();
+    }
+
     fn record_move(&mut self, moved: Move) {
         let kind = match moved.to {
             State::Ejected if moved.advice => Kind::EndpointWouldEject,

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::{
+    analysis::Counter,
     config::{parse, units::Share},
     registry::{ErrorKind, Registry},
     snapshot::{Decided, Overrides, Resolved, Sources, usable},
@@ -162,11 +163,12 @@ fn one_of_two_endpoints_of_a_canary_is_out_by_what_the_baseline_does() {
                 for (number, known) in
                     bench.snapshot.services[0].versions[version].known.iter().enumerate()
                 {
-                    let cells = known.state.cells.of(0);
-                    cells.started.add(requests);
-                    cells.trials.add(requests);
+                    known.state.cells.of(0).started.add(requests);
                     let fails = version == 1 && number == 1;
-                    cells.failures.add(u64::from(fails));
+                    known
+                        .state
+                        .judged
+                        .add(Counter { trials: requests, failures: u64::from(fails) });
                     failed += u64::from(fails && moves.is_empty());
                 }
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    analysis::{Ending, Gauge, Ledger, Quantile, Reference, slow_in_canary},
+    analysis::{Counter, Ending, Gauge, Ledger, Quantile, Reference, slow_in_canary},
     registry::{EvidenceState, Outcomes},
     snapshot::Stratum,
 };
@@ -63,18 +63,27 @@ impl Account {
         }
     }
 
-    /// Takes in how an attempt at `version` ended, on the named route of that number, if on one.
+    /// Takes in how an attempt at `version` ended, on the named route of that number, if on one. Answers what
+    /// that adds to the trials and failures of players.
     pub(super) fn tell(
         &mut self,
         version: u16,
         named: Option<usize>,
         ending: &Ending,
         now: Duration,
-    ) {
-        self.all.tell(version.into(), ending, now);
+    ) -> Counter {
+        let counted = self.all.tell(version.into(), ending, now);
         if let Some(ledger) = named.and_then(|named| self.named.get_mut(named)) {
             ledger.tell(version.into(), ending, now);
         }
+        counted
+    }
+
+    /// Notes until when what began was judged: of all, and of the named routes.
+    pub(super) fn read_until(&mut self, (all, named): (Duration, impl Iterator<Item = Duration>)) {
+        // Of several canaries the one that is farthest: what is told later counts once for all of them.
+        self.all.read_until(all);
+        self.named.iter_mut().zip(named).for_each(|(ledger, until)| ledger.read_until(until));
     }
 
     /// Says that the split changed before the look number `look`.

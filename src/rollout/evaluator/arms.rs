@@ -153,9 +153,21 @@ impl Line {
         self.recorder.record()
     }
 
-    /// Says that shares changed after the look at `before`, at the latest `now`.
-    pub(super) fn weight_step(&mut self, stratum: &Stratum, account: &Account, now: Duration) {
-        self.recorder.tell(Entry::WeightStep { at: now });
+    /// Until when what began was judged: of all, and of the named routes.
+    pub(super) fn read_until(&self) -> (Duration, impl Iterator<Item = Duration>) {
+        (self.slots.read_until(), self.routes.iter().map(Slots::read_until))
+    }
+
+    /// Says that shares changed after the look at `before`, at the latest `now`; a canary that `warms` up again
+    /// has got more players.
+    pub(super) fn weight_step(
+        &mut self,
+        stratum: &Stratum,
+        account: &Account,
+        warms: bool,
+        now: Duration,
+    ) {
+        self.recorder.tell(Entry::WeightStep { at: now, warms });
         // What began before is compared with nothing that began after.
         self.skip_to(now);
         // Blocks by their end would mix two splits.

@@ -1,9 +1,13 @@
 //! Players who are asked whether it is they who fail, and those who are followed after an ejection.
+//!
+//! Players are asked only while more of a canary's requests fail than are tolerated. A version within its
+//! limits has players who fail twice in a row there, and not on the baseline: what is tolerated is of all
+//! requests, and may fall on a few players.
 
 use std::time::Duration;
 
 use crate::{
-    analysis::{Arms, Asking, Buckets, Ending, Heard, Players, What},
+    analysis::{Arms, Asking, Buckets, Counter, Ending, Heard, NO_TIME, Players, Tolerance, What},
     registry::Player,
     snapshot::Service,
 };
@@ -11,34 +15,111 @@ use crate::{
 /// How long a player who failed twice in a row stays with the baseline.
 const AWAY: Duration = Duration::from_secs(30);
 
+/// Time in which requests count half when it is looked whether too many fail.
+const HALF_LIFE: Duration = Duration::from_secs(30);
+/// Probability of so many failures, where no more is to be expected than is tolerated, below which they are no
+/// chance; and how many standard deviations that is where many are to be expected.
+const CHANCE: f64 = 1e-4;
+const DEVIATIONS: f64 = 3.72;
+const MANY: f64 = 50.0;
+
 /// Who is asked, what was said of it, and when players were let go last.
 #[derive(Debug)]
 pub(super) struct Questions {
     pub(super) asking: Asking,
     before: Arms<Players>,
     let_go: Duration,
+    doubt: Doubt,
+    /// Networks of which somebody has answered, where networks are asked too.
+    networks: Buckets,
+}
+
+/// Whether more of a canary's requests fail lately than are tolerated.
+#[derive(Debug, Default)]
+struct Doubt {
+    exceeds: bool,
+    /// Counts when it was looked last.
+    before: Option<Arms<Counter>>,
+    at: Duration,
+    /// Requests and failures lately, the older the less.
+    lately: Arms<[f64; 2]>,
+}
+
+impl Doubt {
+    /// Takes in what was counted `now`, where so much is `tolerated`.
+    fn look(&mut self, counts: Arms<Counter>, tolerated: Tolerance, now: Duration) {
+        let age = now.saturating_sub(std::mem::replace(&mut self.at, now));
+        let kept = (-age.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
+        let before = self.before.replace(counts).unwrap_or(counts);
+        let lately = |[requests, failures]: [f64; 2], after: Counter, before: Counter| {
+            let new = after.since(before);
+            [requests * kept + new.trials() as f64, failures * kept + new.failures() as f64]
+        };
+        let Arms { canary, baseline } = self.lately;
+        self.lately = Arms::new(
+            lately(canary, counts.canary, before.canary),
+            lately(baseline, counts.baseline, before.baseline),
+        );
+        self.exceeds = exceeds(self.lately, tolerated);
+    }
+}
+
+/// Whether of requests and failures so many of the canary failed that it is more than is `tolerated`, and no
+/// chance.
+fn exceeds(Arms { canary, baseline }: Arms<[f64; 2]>, tolerated: Tolerance) -> bool {
+    let [requests, failures] = canary;
+    let rate = baseline[1] / baseline[0].max(1.0);
+    let allowed = requests * (tolerated.ratio() * rate + tolerated.excess());
+    if allowed >= MANY {
+        return failures > allowed + DEVIATIONS * allowed.sqrt();
+    }
+    // That a Poisson variable of that mean is as large.
+    let (mut fewer, mut term) = (0.0, (-allowed).exp());
+    for k in 1..=failures as u32 {
+        fewer += term;
+        term *= allowed / f64::from(k);
+    }
+    1.0 - fewer < CHANCE
 }
 
 impl Questions {
     pub(super) fn new(now: Duration) -> Self {
-        Self { asking: Asking::default(), before: Arms::default(), let_go: now }
+        Self {
+            asking: Asking::default(),
+            before: Arms::default(),
+            let_go: now,
+            doubt: Doubt::default(),
+            networks: Buckets::default(),
+        }
     }
 
-    /// Takes in how a request to `version` of `service` ended, which began at a time at which the baseline
-    /// `serves`: else it says nothing of version or player that failed.
+    /// Looks `now` whether more of the canary's requests fail than are `tolerated`, so that its players are
+    /// asked. Nothing: they are not, since nothing would be made of it.
+    pub(super) fn doubt(&mut self, counts: Option<(Arms<Counter>, Tolerance)>, now: Duration) {
+        match counts {
+            Some((counts, tolerated)) => self.doubt.look(counts, tolerated, now),
+            None => self.doubt = Doubt::default(),
+        }
+    }
+
+    /// Takes in how a request to `version` of `service` ended, at the look number `look`, which began at a time
+    /// at which the baseline `serves`: else it says nothing of version or player that failed. `networks`: one
+    /// network answers once.
     pub(super) fn tell(
         &mut self,
         service: &Service,
         version: u16,
         ending: &Ending,
+        look: u32,
+        networks: bool,
         serves: impl FnOnce() -> bool,
     ) {
         let (asked, failed) = match ending.what {
-            What::Served | What::Refused => (false, false),
+            What::Served | What::Refused | What::Whole => (false, false),
             What::Failed | What::TimedOut | What::Broke => (false, true),
             What::AskedServed => (true, false),
             What::AskedFailed => (true, true),
-            What::Void | What::Left | What::LeftLater | What::Whole => return,
+            What::Void | What::Left | What::LeftLater => return,
         };
         if (failed || asked) && !serves() {
             return;
@@ -46,8 +127,13 @@ impl Questions {
         let is_baseline = version == service.baseline;
         let endpoints = service.versions.get(usize::from(version)).map(|v| v.endpoints.len());
         let group = endpoints.filter(|endpoints| *endpoints > 1).map(|_| ending.group);
-        let heard = Heard { is_baseline, asked, failed, group };
-        let diverts = self.asking.note(ending.player, heard);
+        let is_whole = ending.what != What::Served || ending.whole_us != NO_TIME;
+        let began = ending.look;
+        let heard = Heard { is_baseline, asked, failed, is_whole, version, began, look, group };
+        let diverts = self.asking.note(ending.player, heard) && self.doubt.exceeds;
+        if diverts && networks && !self.networks.add(ending.network) {
+            return;
+        }
         if diverts && service.compared.as_ref().is_some_and(|compared| compared.asks_players()) {
             service.state.diverted.add(Player(ending.player));
         }
@@ -74,12 +160,51 @@ impl Questions {
     /// Asks of a version that is new: what was asked before is of another.
     pub(super) fn begin(&mut self, service: &Service, now: Duration) {
         self.let_go = now;
+        self.doubt = Doubt::default();
+        self.networks.clear();
         self.asking.begin();
         service.state.diverted.clear();
     }
 
-    /// Follows `players` of a version that was ejected; how many they are.
-    pub(super) fn follow(&mut self, players: &Buckets) -> u64 {
-        self.asking.follow(players)
+    /// Follows `players` of the version with the number `ejected`, which is that from the look number `look` on;
+    /// how many they are.
+    pub(super) fn follow(&mut self, players: &Buckets, ejected: u16, look: u32) -> u64 {
+        self.asking.follow(players, ejected, look.wrapping_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tolerated() -> Tolerance {
+        Tolerance::new(1.1, 0.003).expect("a tolerance")
+    }
+
+    #[test]
+    fn players_are_asked_where_more_fails_than_is_tolerated() {
+        let asks = |canary, baseline| exceeds(Arms::new(canary, baseline), tolerated());
+        assert!(!asks([50.0, 2.0], [950.0, 0.0]), "by chance");
+        assert!(asks([4.0, 2.0], [76.0, 0.0]) && asks([50.0, 4.0], [950.0, 0.0]));
+        assert!(
+            !asks([50_000.0, 180.0], [950_000.0, 0.0]) && asks([50_000.0, 210.0], [950_000.0, 0.0])
+        );
+        assert!(!asks([10_000.0, 40.0], [90_000.0, 45.0]), "within the limits");
+        assert!(asks([500.0, 14.0], [9_500.0, 5.0]), "two players of a hundred");
+        assert!(!asks([500.0, 14.0], [9_500.0, 300.0]), "as the baseline does");
+        assert!(!asks([0.0, 0.0], [0.0, 0.0]));
+    }
+
+    #[test]
+    fn what_failed_long_ago_asks_nobody() {
+        let of = |trials, failures| Counter { trials, failures };
+        let mut doubt = Doubt::default();
+        let mut look = |canary, baseline, s| {
+            doubt.look(Arms::new(canary, baseline), tolerated(), Duration::from_secs(s));
+            doubt.exceeds
+        };
+        assert!(!look(of(1_000, 900), of(1_000, 0), 1), "what was before is not known");
+        assert!(look(of(1_100, 950), of(3_000, 0), 2));
+        assert!(!look(of(3_100, 950), of(30_000, 0), 400));
     }
 }

@@ -34,6 +34,11 @@ impl Slots {
         Self { canary: canary.into(), from: now, lineup: Lineup::default(), tried: 0 }
     }
 
+    /// Slots that began before were judged.
+    pub(super) fn read_until(&self) -> Duration {
+        self.from
+    }
+
     /// Throws away what is not final: the slot that begins at `now` or later is the first one.
     pub(super) fn skip_to(&mut self, now: Duration) {
         self.from = now;

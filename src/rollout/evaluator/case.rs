@@ -20,6 +20,8 @@ pub(super) struct Case {
     pub(super) mode: Mode,
     /// By stratum.
     pub(super) lines: Vec<Line>,
+    /// Its part of the weights.
+    pub(super) share: f64,
     /// It was said that it is near its threshold.
     near: bool,
     /// It was said that it is worse.
@@ -29,10 +31,10 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// A canary called `version` that is compared by `lines`, of which nothing was said.
-    pub(super) fn new(version: &str, mode: Mode, lines: Vec<Line>) -> Self {
+    /// A canary called `version` with this `share` that is compared by `lines`, of which nothing was said.
+    pub(super) fn new(version: &str, share: f64, mode: Mode, lines: Vec<Line>) -> Self {
         let (near, told, advised) = (false, false, HashSet::new());
-        Self { version: version.into(), mode, lines, near, told, advised }
+        Self { version: version.into(), mode, lines, share, near, told, advised }
     }
 
     /// What is new about it.

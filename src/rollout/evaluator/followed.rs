@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::analysis::Players;
 
-/// How long they are followed.
+/// How long they are followed, at least and at most. What seems to go on for a second may be over after ten, and
+/// each mistake that is none moves the players of a version twice.
+const SHORTEST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60);
 /// Players without whom nothing is said.
 const LEAST: u64 = 3;
@@ -46,7 +48,7 @@ impl Followed {
 /// Of so many `players`, it is `known` of some how they fared, and so many of these were `served`, `age` after
 /// the ejection.
 fn decide(players: u64, known: u64, served: u64, age: Duration) -> Outcome {
-    let enough = known >= LEAST && 2 * known >= players;
+    let enough = known >= LEAST && 2 * known >= players && age >= SHORTEST;
     match (enough || age >= LONGEST, known >= LEAST && 2 * served < known) {
         (false, _) => Outcome::Open,
         (true, false) => Outcome::Helped,
@@ -61,12 +63,13 @@ mod tests {
     #[test]
     fn an_ejection_helped_nobody_if_most_of_those_who_failed_go_on() {
         let at = |known, served, s| decide(8, known, served, Duration::from_secs(s));
-        assert_eq!(at(3, 0, 1), Outcome::Open, "of too few");
-        assert_eq!(at(4, 0, 1), Outcome::HelpedNobody([4, 4]));
-        assert_eq!(at(4, 1, 1), Outcome::HelpedNobody([3, 4]));
-        assert_eq!(at(4, 2, 1), Outcome::Helped);
+        assert_eq!(at(4, 0, 9), Outcome::Open, "too soon");
+        assert_eq!(at(3, 0, 10), Outcome::Open, "of too few");
+        assert_eq!(at(4, 0, 10), Outcome::HelpedNobody([4, 4]));
+        assert_eq!(at(4, 1, 10), Outcome::HelpedNobody([3, 4]));
+        assert_eq!(at(4, 2, 10), Outcome::Helped);
         assert_eq!(at(3, 0, 60), Outcome::HelpedNobody([3, 3]), "nobody else comes");
         assert_eq!(at(2, 0, 60), Outcome::Helped, "too few came back to tell");
-        assert_eq!(decide(3, 2, 0, Duration::from_secs(1)), Outcome::Open);
+        assert_eq!(decide(3, 2, 0, Duration::from_secs(11)), Outcome::Open);
     }
 }

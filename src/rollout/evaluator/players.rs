@@ -74,6 +74,7 @@ fn table(name: &str) -> fn(&mut Report) {
         "boundary" => validity::boundary,
         "attack" => attack::attack,
         "detect" => detection::detect,
+        "pods" => detection::pods,
         "slowdetect" => detection::slowdetect,
         "late" => detection::late,
         "ramp" => detection::ramp,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::{
-    analysis::{Ending, NO_TIME, What},
+    analysis::{Counter, Ending, NO_TIME, What},
     config::{Config, parse, units::Weight},
     registry::{Player, Registry},
     snapshot::{Decided, Overrides, Resolved, Sources},
@@ -126,7 +126,11 @@ impl Stage {
         let arm = evidence.number(version);
         let (head_us, whole_us) = (us, us);
         let fresh = false;
-        let ending = Ending { look, arm, player, network, group, fresh, what, head_us, whole_us };
+        let known = &self.snapshot.services[0].versions[version].known;
+        let endpoint = known.iter().find(|known| known.state.group == group);
+        let endpoint = endpoint.map_or(u32::MAX, |known| known.state.id);
+        let ending =
+            Ending { look, arm, player, network, endpoint, group, fresh, what, head_us, whole_us };
         evidence.outcomes.say(0, ending);
     }
 
@@ -221,6 +225,28 @@ fn the_baselines_latency_is_known_before_a_rollout_and_after_it() {
         assert!(looks.is_some_and(|looks| looks <= 6), "after {looks:?}");
         stage.set_share(0.0);
         assert_eq!(words(&stage.serve(100)), [""; 0], "the ejection said it");
+    }
+}
+
+#[test]
+fn a_player_who_fails_is_one_failure_of_his_endpoint_however_often_he_asks() {
+    for (eject, keys_of_a_network) in [("{ errors: {} }", 9), ("{ errors: {}, networks: true }", 1)]
+    {
+        let mut stage = Stage::new(eject);
+        stage.set_share(0.2);
+        let judged = |stage: &Stage| {
+            stage.snapshot.services[0].versions[CANARY].known[0].state.judged.read()
+        };
+        for _ in 0..50 {
+            stage.ask(CANARY, Player(7), Player(1), 0, Outcome::Failed);
+            stage.ask(CANARY, Player(8), Player(2), 0, Outcome::Served(1_000));
+        }
+        stage.look_after(Duration::from_millis(10));
+        assert_eq!(judged(&stage), Counter { trials: 2, failures: 1 }, "{eject}");
+        // Keys of one network.
+        (20..29).for_each(|key| stage.ask(CANARY, Player(key), Player(3), 0, Outcome::Failed));
+        stage.look_after(Duration::from_millis(10));
+        assert_eq!(judged(&stage).failures, 1 + keys_of_a_network, "{eject}");
     }
 }
 
@@ -325,14 +351,16 @@ fn an_ejection_that_helped_nobody_is_told() {
             // Among others who are served, so that the baseline is not in trouble.
             (0..20).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
             stage.ask(BASELINE, player(n), player(n), 0, outcome);
-            for found in stage.look_after(Duration::from_millis(10)) {
-                if let Found::Mistake { failed, of, .. } = found {
-                    told = Some((failed, of));
-                }
+            let found = stage.look_after(Duration::from_millis(10));
+            assert!(!words(&found).contains(&"mistake"), "it may be over soon");
+        }
+        for found in stage.look_after(Duration::from_secs(10)) {
+            if let Found::Mistake { failed, of, .. } = found {
+                told = Some((failed, of));
             }
         }
-        let enough = u64::from(failed).div_ceil(2).max(3);
-        assert_eq!(told, still_fails.then_some((enough, enough)));
+        let all = u64::from(failed);
+        assert_eq!(told, still_fails.then_some((all, all)));
     }
 }
 

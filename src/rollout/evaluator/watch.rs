@@ -17,7 +17,7 @@ use super::{
     traffic::Traffic,
 };
 use crate::{
-    analysis::{Arms, What},
+    analysis::{Arms, Counter, Tolerance, What},
     config::{schema::Mode, units::Weight},
     snapshot::{Compared, Service},
 };
@@ -33,6 +33,9 @@ const SUSPECT_LOOK: Duration = Duration::from_millis(2);
 /// How long the comparisons wait for what was heard, if none of it speaks against a canary: their blocks are
 /// the same whenever they are judged, and no other evidence grows. Half of what a look costs is saved.
 const JUDGED_AT_LAST: Duration = Duration::from_millis(50);
+
+/// A canary whose part of the weights grew by that much warms up again.
+const GROWN: f64 = 1.1;
 
 /// How long an amount of a player counts no more once it did.
 const PAID_AGAIN: Duration = Duration::from_secs(10);
@@ -130,12 +133,16 @@ impl Watch {
             let strata = self.compared.strata.iter().zip(&mut self.accounts);
             for (number, (stratum, account)) in strata.enumerate() {
                 account.weight_step(look);
-                for case in self.cases.values_mut() {
-                    case.lines[number].weight_step(stratum, account, now);
+                for (version, case) in &mut self.cases {
+                    let warms = service.weight_share(*version) > case.share * GROWN;
+                    case.lines[number].weight_step(stratum, account, warms, now);
                 }
                 let speeds = self.speeds[number].by_span();
                 speeds.for_each(|(_, speed)| speed.skip(stratum, account, now));
             }
+        }
+        for (version, case) in &mut self.cases {
+            case.share = service.weight_share(*version);
         }
         // A version that nobody gets until one of its endpoints serves is still in its rollout.
         let has_share = |version: u16| {
@@ -170,8 +177,9 @@ impl Watch {
             return;
         }
         for version in canaries {
-            if !self.cases.contains_key(&version) {
-                // Everybody counts in a new comparison, and is asked.
+            if self.cases.is_empty() {
+                // Everybody counts in a new comparison, and is asked. Beside another one that would be several
+                // times in that one.
                 self.questions.begin(service, now);
                 self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
             }
@@ -179,7 +187,8 @@ impl Watch {
                 let arms = Arms::new(version, self.baseline);
                 let lines = lines(compared, &self.accounts, arms, self.spread.phi(), now);
                 let name = &service.versions[usize::from(version)].name;
-                Case::new(name, compared.mode, lines)
+                let share = service.weight_share(version);
+                Case::new(name, share, compared.mode, lines)
             });
         }
     }
@@ -198,7 +207,7 @@ impl Watch {
                 self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
                 let arms = Arms::new(*version, self.baseline);
                 let lines = lines(compared, &self.accounts, arms, self.spread.phi(), now);
-                *case = Case::new(&case.version, compared.mode, lines);
+                *case = Case::new(&case.version, case.share, compared.mode, lines);
             }
             case.mode = compared.mode;
         }
@@ -234,6 +243,16 @@ impl Watch {
         self.cases.values().filter(|case| !case.told).flat_map(|case| &case.lines)
     }
 
+    /// What players are asked by: counts of requests, and what is tolerated. Nothing where several are compared,
+    /// or errors are not.
+    fn doubted(&self) -> Option<(Arms<Counter>, Tolerance)> {
+        let mut cases = self.cases.iter().filter(|(_, case)| !case.told);
+        let (version, case) = cases.next().filter(|_| self.cases.len() == 1)?;
+        let tolerated = case.lines.first()?.comparison().limits().errors?;
+        let of = |version: u16| self.accounts[0].all.arms[usize::from(version)].requests;
+        Some((Arms::new(of(*version), of(self.baseline)), tolerated))
+    }
+
     /// Has the comparisons of canaries take in what began and ended.
     fn take_in(&mut self, service: &Service, now: Duration) {
         for (version, case) in &mut self.cases {
@@ -243,6 +262,10 @@ impl Watch {
             for (line, ((stratum, speeds), account)) in case.lines.iter_mut().zip(strata) {
                 line.poll(stratum, account, speeds.patience(), endpoints, now);
             }
+        }
+        for case in self.cases.values() {
+            let lines = case.lines.iter().zip(&mut self.accounts);
+            lines.for_each(|(line, account)| account.read_until(line.read_until()));
         }
     }
 
@@ -282,6 +305,8 @@ impl Watch {
                 speed.absorb(&block, stratum, account);
             }
         }
+        let doubted = self.doubted();
+        self.questions.doubt(doubted, now);
         // Of two canaries nobody knows which one a player left.
         if let (Some(players), 1) = (self.questions.poll(service, now), self.cases.len()) {
             for (version, case) in &mut self.cases {

@@ -46,6 +46,12 @@ pub(super) fn drip(pace: Pace) -> Run {
     requests(pace, &stage, || stage.canary(|canary| canary.fault = fault))
 }
 
+/// The canary's answers break `after` their heads, or say no more for so long.
+pub(super) fn breaks(pace: Pace, after: Duration) -> Run {
+    let stage = Setup::new(5.0, 1_000.0, ERRORS).start();
+    requests(pace, &stage, || stage.canary(|canary| canary.fault = Fault::Break(after)))
+}
+
 /// All requests of the canary fail, some time after its baseline was restarted endpoint by endpoint.
 pub(super) fn restarted(pace: Pace) -> Run {
     let setup = Setup { endpoints: [4, 1], ..Setup::new(5.0, 1_000.0, ERRORS) };

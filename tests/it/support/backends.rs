@@ -67,6 +67,8 @@ pub(crate) enum Fault {
     Stall,
     /// Bodies of this share of the requests arrive at one byte a second, for this time.
     Drip(f64, Duration),
+    /// Each answer begins well, and its connection is closed this time after its head.
+    Break(Duration),
 }
 
 impl Default for Behavior {
@@ -238,9 +240,17 @@ async fn answer(
     }
     let rest = drips.map_or(0, |time| (time.as_secs_f64() / DRIP.as_secs_f64()) as usize);
     let status = if at_once { 500 } else { behavior.status(head) };
-    let (length, name) = (server.name.len() + rest, server.name);
+    let breaks = match behavior.fault {
+        Fault::Break(after) => Some(after),
+        _ => None,
+    };
+    let (length, name) = (server.name.len() + rest + usize::from(breaks.is_some()), server.name);
     let text = format!("HTTP/1.1 {status} Told\r\nContent-Length: {length}\r\n\r\n{name}");
     stream.write_all(text.as_bytes()).await.ok()?;
+    if let Some(after) = breaks {
+        wait(stream, sleep(after)).await?;
+        return None;
+    }
     for _ in 0..rest {
         wait(stream, sleep(DRIP)).await?;
         stream.write_all(b".").await.ok()?;

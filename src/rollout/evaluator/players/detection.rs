@@ -58,6 +58,30 @@ pub(super) fn detect(report: &mut Report) {
     }
 }
 
+/// Failed answers by how many endpoints a canary has that fails on all of them: it goes only if the evidence
+/// suffices without its worst one.
+pub(super) fn pods(report: &mut Report) {
+    report.begin(
+        "a canary fails on all its endpoints after 20 good seconds, base 0.05 %; 2,000/s of 4,000 \
+         players, canary 5 %: failed answers until out, median / 90 % (found within 200 s if not all)",
+        &["endpoints", "fails", "failed answers"],
+    );
+    for endpoints in [1, 2, 3, 5] {
+        for failing in [1.0, 0.3, 0.05] {
+            let population = Population {
+                players: 4_000,
+                per_s: 2_000.0,
+                endpoints: [endpoints, endpoints],
+                fault: fails(20.0, failing),
+                length_s: 220.0,
+                ..Population::default()
+            };
+            let runs = report.runs(&population, &eject(USUAL, ALPHA));
+            report.row(&[endpoints.to_string(), percent(failing), costs(&runs, failed)]);
+        }
+    }
+}
+
 /// Requests by how much slower the canary is.
 pub(super) fn slowdetect(report: &mut Report) {
     report.begin(
