@@ -1,5 +1,6 @@
 //! The whole process, wired: workers, acceptor, control plane; started, and ended in order.
 
+mod control;
 mod reload;
 
 use std::{
@@ -11,8 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
+use control::Control;
 use reload::Reloader;
 
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
     takeover::{Found, Offer},
     telemetry::{access_log, log},
     tls::{Clients, TlsError},
-    upstream::resolve::{Resolving, resolving},
+    upstream::resolve::resolving,
 };
 
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
@@ -92,12 +94,6 @@ pub struct App {
     workers: Vec<WorkerHandle>,
     control: Control,
     _watch: Option<WatchGuard>,
-}
-
-#[derive(Debug)]
-struct Control {
-    stop: oneshot::Sender<()>,
-    thread: thread::JoinHandle<()>,
 }
 
 /// How the process ended.
@@ -202,7 +198,7 @@ impl App {
         let socket = admin.map(|(socket, _)| socket);
         let admin_is_open = watch::Sender::new(false);
         let socket = socket.map(|socket| (socket, admin_is_open.subscribe()));
-        let control = Control::spawn(observatory.clone(), resolving, socket)?;
+        let control = Control::spawn(&observatory, resolving, socket)?;
         names.prepare(&config);
         let reloader = Reloader::new(observatory.clone(), names);
         let watch = file.and_then(|file| reloader.follow(&file));
@@ -294,8 +290,9 @@ impl App {
             (Instant::now() + deadline, IDLE_GRACE.min(deadline / 2), deadline - last_words)
         };
         self.reloader.stop();
-        self.acceptor.stop();
+        // The acceptor's are the last, so that nobody comes into a queue after it has looked.
         drop(self.sockets);
+        self.acceptor.stop();
         let (drained, all) = std_mpsc::channel();
         for worker in &self.workers {
             // A worker that has ended holds nothing.
@@ -318,10 +315,7 @@ impl App {
         if !access_log.is_none_or(|log| log.shutdown(LAST_LINES)) {
             tracing::warn!("the access log did not take its last lines in time");
         }
-        let _ = self.control.stop.send(());
-        if self.control.thread.join().is_err() {
-            tracing::error!("the control plane panicked");
-        }
+        self.control.stop();
         ended
     }
 }
@@ -343,36 +337,4 @@ fn tell_cut(shared: &Shared, limits: &Limits) {
 fn worker_count(config: &crate::config::Config) -> usize {
     let granted = || thread::available_parallelism().map_or(1, usize::from);
     config.workers.map_or_else(granted, usize::from)
-}
-
-impl Control {
-    fn spawn(
-        observatory: Observatory,
-        resolving: Resolving,
-        admin: Option<(StdListener, watch::Receiver<bool>)>,
-    ) -> Result<Self, StartError> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                tokio::spawn(observatory.clone().absorb());
-                tokio::spawn(observatory.clone().tidy());
-                tokio::spawn(observatory.clone().evaluate());
-                tokio::spawn(observatory.clone().attend());
-                tokio::spawn(observatory.clone().alert());
-                let in_force = observatory.controller().in_force();
-                let controller = observatory.clone();
-                let tell = move |resolved, lookups| {
-                    controller.controller().set_resolved(resolved, lookups)
-                };
-                tokio::spawn(resolving.run(in_force, tell));
-                if let Some((socket, is_open)) = admin {
-                    tokio::spawn(admin::serve(socket, observatory, is_open));
-                }
-                let _ = stopped.await;
-            });
-        })?;
-        Ok(Self { stop, thread })
-    }
 }

@@ -177,13 +177,14 @@ async fn record(
 ) -> Result<impl IntoResponse, Problem> {
     let (Path(name), Query(RecordParameters { version, route })) = (name?, parameters?);
     let found = observatory.controller().record_of(&name, &version, route.as_deref());
-    let Some((title, record)) = found else {
+    let Some(judge) = found else {
         let on = route.map_or(String::new(), |route| format!(" on `{route}`"));
         let detail =
             format!("`{version}` of `{name}` is not compared{on}, and no verdict ejected it");
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     // It may be long: the controller is not held meanwhile.
+    let (title, record) = judge();
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], record.write(title)))
 }
 
@@ -278,6 +279,9 @@ async fn ready(State(observatory): State<Observatory>) -> (StatusCode, String) {
         }
         controller.snapshot()
     };
+    if let Some(task) = observatory.supervision().failing() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("the task {task} keeps panicking\n"));
+    }
     let without = snapshot.services.iter().filter(|s| Coverage::of(s) < Coverage::Available);
     let without: Vec<&str> = without.map(|service| &*service.name).collect();
     let told = match without.is_empty() {

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -18,10 +21,20 @@ const LOW_PRIORITY: i32 = 10;
 /// Reads the file again, for whoever asks.
 #[derive(Debug, Clone)]
 pub(super) struct Reloader {
-    observatory: Observatory,
+    turns: Turns,
     names: Names,
-    /// Held while a file is read: of two read at once, the older must not come into force last.
     certificates: Arc<Mutex<Watched>>,
+}
+
+/// Reads what the file names, one at a time.
+#[derive(Debug, Clone)]
+struct Turns {
+    observatory: Observatory,
+    /// Held while a file is read and taken over, with all that it names: of two read at once, the older
+    /// must not come into force last.
+    turn: Arc<Mutex<()>>,
+    /// The process ends: nothing is taken over any more.
+    stopped: Arc<AtomicBool>,
 }
 
 /// Certificates and keys that are watched.
@@ -33,20 +46,26 @@ struct Watched {
 
 impl Reloader {
     pub(super) fn new(observatory: Observatory, names: Names) -> Self {
-        Self { observatory, names, certificates: Arc::default() }
+        let (turn, stopped) = Default::default();
+        let turns = Turns { observatory, turn, stopped };
+        Self { turns, names, certificates: Arc::default() }
     }
 
     /// Takes over the file.
     ///
     /// It is read and understood without holding the controller, and at low priority: with ten
-    /// thousand routes that is most of the work, and the workers are not to wait for it. Its names are
-    /// asked for before it is in force, so that a version whose endpoints got another name is never
-    /// without any.
+    /// thousand routes that is most of the work, and the workers are not to wait for it. Nor does the
+    /// controller wait for files that it names. Its names are asked for before it is in force, so that a
+    /// version whose endpoints got another name is never without any.
     pub(super) fn reload(&self) {
-        let mut watched = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = self.observatory.controller().file().map(Path::to_owned);
+        let turn = self.turns.take();
+        let observatory = &self.turns.observatory;
+        let (file, preparing) = {
+            let controller = observatory.controller();
+            (controller.file().map(Path::to_owned), controller.preparing())
+        };
         let Some(file) = file else { return };
-        let reading = || {
+        let reading = move || {
             // Without the right to it the priority stays, and the file is read all the same.
             let thread = Some(rustix::thread::gettid());
             let _ = rustix::process::setpriority_process(thread, LOW_PRIORITY);
@@ -54,22 +73,28 @@ impl Reloader {
             if let Ok(loaded) = &read {
                 self.names.prepare(&loaded.config);
             }
-            read
+            preparing.prepare(read)
         };
-        let Ok(read) = thread::scope(|scope| scope.spawn(reading).join()) else {
+        let Ok(prepared) = thread::scope(|scope| scope.spawn(reading).join()) else {
             tracing::error!("reading the file panicked; the old configuration stays");
             return;
         };
+        if self.turns.stopped.load(Relaxed) {
+            return;
+        }
         // A bad file was logged and counted, and is shown in the status.
-        let _ = self.observatory.controller().reload(read);
-        self.watch_certificates(&mut watched);
+        if observatory.controller().reload(prepared).is_ok() {
+            let certificates = observatory.controller().certificates();
+            certificates.refresh_listeners();
+        }
+        drop(turn);
+        self.watch_certificates();
     }
 
     /// Reloads when `file` changes, or a certificate or key that it names.
     pub(super) fn follow(&self, file: &Path) -> Option<WatchGuard> {
-        let hash = self.observatory.controller().config_hash().to_owned();
-        let mut watched = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        self.watch_certificates(&mut watched);
+        let hash = self.turns.observatory.controller().config_hash().to_owned();
+        self.watch_certificates();
         let reloader = self.clone();
         watch(file, &hash, move || reloader.reload())
             .inspect_err(|error| {
@@ -79,22 +104,22 @@ impl Reloader {
             .ok()
     }
 
-    /// Ends the watching of certificates.
+    /// Takes nothing over any more. Waits for no file that is being read: its file system may not answer.
     pub(super) fn stop(&self) {
-        let mut watched = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        let guard = watched.guard.take();
-        drop(watched);
+        self.turns.stopped.store(true, Relaxed);
+        let guard = self.certificates.try_lock().ok().and_then(|mut watched| watched.guard.take());
         drop(guard);
     }
 
     /// Watches the files that are in use now.
-    fn watch_certificates(&self, watched: &mut Watched) {
-        let files = self.observatory.controller().tls_files();
+    fn watch_certificates(&self) {
+        let mut watched = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.turns.observatory.controller().tls_files();
         if files == watched.files {
             return;
         }
-        let observatory = self.observatory.clone();
-        let changed = move || observatory.controller().refresh_tls();
+        let turns = self.turns.clone();
+        let changed = move || turns.refresh();
         let guard = watch_files(files.iter().cloned(), changed);
         watched.guard = guard
             .inspect_err(|error| {
@@ -102,5 +127,22 @@ impl Reloader {
             })
             .ok();
         watched.files = files;
+    }
+}
+
+impl Turns {
+    fn take(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at certificates and keys again, whatever the file says.
+    fn refresh(&self) {
+        let _turn = self.take();
+        let certificates = self.observatory.controller().certificates();
+        certificates.refresh_listeners();
+        let opened = certificates.open_clients();
+        if !self.stopped.load(Relaxed) {
+            self.observatory.controller().renew_clients(opened);
+        }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Every connection is a task, and so is every request of HTTP/2. The runtime catches a panic of a task
 //! and drops what the task held: it ends that connection or request alone, and all that it counted as
-//! open or in flight is taken back. A [`Witness`] in the task counts it.
+//! open or in flight is taken back. A [`Witness`] in the task counts it. A panic of the worker itself ends all
+//! its connections; it is counted too, and the worker begins anew.
 
 use std::{
     cell::{Cell, Ref, RefCell},
     net::IpAddr,
+    panic,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
@@ -17,6 +19,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use tokio::{
     net::TcpStream,
+    runtime::Runtime,
     sync::{Notify, mpsc, oneshot, watch},
     task::LocalSet,
     time::{Instant, sleep, timeout},
@@ -60,6 +63,9 @@ pub enum Command {
     Part,
     /// End every connection in order, and answer when all are closed.
     Drain(Drain),
+    /// Have a bug.
+    #[cfg(test)]
+    Panic,
 }
 
 /// How connections end: each with its next answer.
@@ -108,13 +114,32 @@ impl WorkerHandle {
 pub fn spawn(id: usize, shared: Arc<Shared>) -> std::io::Result<WorkerHandle> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let (commands, inbox) = mpsc::unbounded_channel();
+    let (commands, mut inbox) = mpsc::unbounded_channel();
     let thread = thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-        let worker = Rc::new(Worker::new(id, shared));
-        let local = LocalSet::new();
-        local.block_on(&runtime, worker.run(inbox));
+        while !survive(&runtime, id, &shared, &mut inbox) {
+            thread::sleep(TICK);
+        }
     })?;
     Ok(WorkerHandle { commands, thread })
+}
+
+/// Runs worker number `id` until it ends, or panics, which is false. All that it held is dropped then, and with it
+/// all that it counted as open or in flight.
+fn survive(
+    runtime: &Runtime,
+    id: usize,
+    shared: &Arc<Shared>,
+    inbox: &mut mpsc::UnboundedReceiver<Command>,
+) -> bool {
+    let (worker, local) = (Rc::new(Worker::new(id, Arc::clone(shared))), LocalSet::new());
+    let run = || local.block_on(runtime, worker.run(inbox));
+    // What is shared is counters and a channel, which no panic leaves half changed.
+    let ended = panic::catch_unwind(panic::AssertUnwindSafe(run)).is_ok();
+    drop(local);
+    if !ended {
+        shared.cells.of(id).panics.add(1);
+    }
+    ended
 }
 
 /// A snapshot as a worker holds it: requests count their use of it by an `Rc` around this, so that the
@@ -197,8 +222,8 @@ impl Worker {
         }
     }
 
-    async fn run(self: Rc<Self>, mut inbox: mpsc::UnboundedReceiver<Command>) {
-        tokio::task::spawn_local(Rc::clone(&self).tick());
+    async fn run(self: Rc<Self>, inbox: &mut mpsc::UnboundedReceiver<Command>) {
+        tokio::task::spawn_local(Rc::clone(&self).keep_on());
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Connection(accepted) => self.serve(accepted),
@@ -209,6 +234,8 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Part => self.parting.set(true),
+                #[cfg(test)]
+                Command::Panic => panic!("a bug"),
                 Command::Drain(Drain { idle, upgraded, done }) => {
                     let now = Instant::now();
                     self.parting.set(true);
@@ -289,6 +316,13 @@ impl Worker {
         self.hand_over_samples();
         if let Some(log) = &self.snapshot().access_log {
             log.sender.try_send(&mut self.lines.borrow_mut());
+        }
+    }
+
+    /// Ticks, and goes on after a panic.
+    async fn keep_on(self: Rc<Self>) {
+        while tokio::task::spawn_local(Rc::clone(&self).tick()).await.is_err() {
+            sleep(TICK).await;
         }
     }
 
@@ -537,6 +571,43 @@ mod tests {
             bystander.await.expect("no panic").expect("told");
         });
         assert_eq!((panics(), open()), (1, (0, 0)));
+    }
+
+    #[test]
+    fn a_worker_that_panics_counts_nothing_as_open_and_serves_on() {
+        let shared = Arc::clone(&worker("").shared);
+        let handle = spawn(0, Arc::clone(&shared)).expect("a thread");
+        let listener = Arc::new(ListenerState::default());
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut clients = Vec::new();
+        let mut serve = || {
+            let client = std::net::TcpStream::connect(socket.local_addr().expect("bound"));
+            clients.push(client.expect("it listens"));
+            let (stream, peer) = socket.accept().expect("a client");
+            stream.set_nonblocking(true).expect("a socket");
+            shared.loads.of(0).fetch_add(1, Relaxed);
+            listener.open.fetch_add(1, Relaxed);
+            let accepted =
+                Accepted { stream, peer: peer.ip(), listener: Arc::clone(&listener), seat: None };
+            handle.commands.send(Command::Connection(accepted)).expect("it lives");
+            use std::io::{Read, Write};
+            let client = clients.last_mut().expect("one");
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("open");
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 400");
+        };
+        serve();
+        handle.commands.send(Command::Panic).expect("it lives");
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while shared.cells.of(0).panics.read() == 0 {
+            assert!(std::time::Instant::now() < deadline, "it is not counted");
+            thread::yield_now();
+        }
+        assert_eq!((shared.connections(), listener.open.load(Relaxed)), (0, 0));
+        serve();
+        handle.stop();
+        assert_eq!((shared.connections(), listener.open.load(Relaxed)), (0, 0));
     }
 
     #[test]

@@ -27,10 +27,11 @@ use std::{
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
+    certificates::{Certificates, OpenedClients},
     ejection::{Ejection, Ejections, ManualEjection, ManualEjections, Subject},
     events::Webhooks,
     rejected::Rejected,
-    reload::{Reloaded, Reloads},
+    reload::{Prepared, Preparing, Reloaded, Reloads},
     served::{Coverage, StandIn, StandIns},
     split::{Asked, moves, percent},
     weights::{Applied, Change},
@@ -287,10 +288,23 @@ impl Controller {
         published
     }
 
-    /// Drops snapshots that nobody holds any more, and live state that no snapshot names. Answers what
-    /// was forgotten, and whether snapshots are left to be dropped later.
-    pub fn tidy(&mut self) -> (Forgotten, bool) {
-        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
-        (self.registry.forget_unused(), !self.retired.is_empty())
+    /// Takes out snapshots that nobody holds any more, to be dropped; also returns whether others are left
+    /// to be dropped later.
+    pub fn take_retired(&mut self) -> (Vec<Arc<Snapshot>>, bool) {
+        let is_free = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) == 1;
+        let free = self.retired.extract_if(.., is_free).collect();
+        (free, !self.retired.is_empty())
+    }
+
+    /// Forgets live state that no snapshot names; returns what was forgotten.
+    pub fn forget_unused(&mut self) -> Forgotten {
+        self.registry.forget_unused()
+    }
+
+    /// Publishes what was decided if the task that decides panicked before it could.
+    pub fn resume(&mut self) {
+        if self.decided.ejected != ejection::by_service(&self.ejections) {
+            self.publish(true);
+        }
     }
 }

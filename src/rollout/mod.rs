@@ -6,6 +6,7 @@ pub mod controller;
 pub mod endpoints;
 pub mod evaluator;
 pub mod events;
+pub mod supervision;
 pub mod view;
 
 pub use controller::{Asked, Change, Controller, Rejected, Reloaded};

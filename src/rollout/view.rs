@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Controller, controller::Coverage};
+use super::{Controller, controller::Coverage, supervision::Supervision};
 use crate::{
     config::units::Weight,
     proxy::Command,
@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Pairs of a route and a version up to which all have their series from the start: 24 lines each.
 const IDLE_SERIES: usize = 500;
 
+/// Batches of samples that may wait for a scrape to end.
+const HEARD: usize = 256;
+
 /// How often it is looked whether old snapshots can be dropped, while there are any.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,7 +42,12 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Observatory {
     controller: Arc<Mutex<Controller>>,
+    /// What workers send, which the safety thread hears first.
+    inbox: Arc<Mutex<mpsc::Receiver<Vec<Sample>>>>,
+    heard: mpsc::Sender<Vec<Sample>>,
+    /// Locked for as long as a scrape takes, so never by the safety thread.
     latencies: Arc<Mutex<Latencies>>,
+    supervision: Supervision,
 }
 
 #[derive(Debug)]
@@ -54,10 +62,14 @@ impl Observatory {
     /// Gathers from `controller` and from the samples that its workers send.
     pub fn new(controller: Controller, samples: mpsc::Receiver<Vec<Sample>>) -> Self {
         let collector = Collector::default();
-        let latencies = Latencies { collector, samples, endpoints: Default::default() };
+        let (heard, forwarded) = mpsc::channel(HEARD);
+        let latencies = Latencies { collector, samples: forwarded, endpoints: Default::default() };
         Self {
             controller: Arc::new(Mutex::new(controller)),
+            inbox: Arc::new(Mutex::new(samples)),
+            heard,
             latencies: Arc::new(Mutex::new(latencies)),
+            supervision: Supervision::default(),
         }
     }
 
@@ -72,23 +84,46 @@ impl Observatory {
         self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in samples as they come, for as long as there are workers.
+    fn inbox(&self) -> MutexGuard<'_, mpsc::Receiver<Vec<Sample>>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What became of the tasks of the control plane.
+    pub fn supervision(&self) -> &Supervision {
+        &self.supervision
+    }
+
+    /// Hears of traffic, for as long as there are workers, and passes samples on.
+    pub async fn hear(self) {
+        loop {
+            let batch = poll_fn(|cx| self.inbox().poll_recv(cx)).await;
+            let Some(batch) = batch else { return };
+            let lost = batch.len() as u64;
+            let mut controller = self.controller();
+            controller.note_traffic();
+            if self.heard.try_send(batch).is_err() {
+                controller.shared().samples_unheard.fetch_add(lost, Relaxed);
+            }
+        }
+    }
+
+    /// Takes in samples as they come.
     pub async fn absorb(self) {
         loop {
             let batch = poll_fn(|cx| self.latencies().samples.poll_recv(cx)).await;
             let Some(batch) = batch else { return };
-            let snapshot = {
-                let mut controller = self.controller();
-                controller.note_traffic();
-                controller.snapshot()
-            };
+            let snapshot = self.controller().snapshot();
             self.latencies().absorb(&snapshot, &batch);
         }
     }
 
     /// Compares versions while any are to be compared, and acts on what is found.
     pub async fn evaluate(self) {
-        let mut published = self.controller().published();
+        let mut published = {
+            let mut controller = self.controller();
+            controller.resume();
+            controller.published()
+        };
         loop {
             let next = self.controller().evaluate();
             let changed = published.changed();
@@ -116,7 +151,10 @@ impl Observatory {
 
     /// Answers whether something is left to be forgotten later.
     fn tidy_now(&self) -> bool {
-        let (forgotten, left) = self.controller().tidy();
+        let (retired, left) = self.controller().take_retired();
+        // With many routes that takes a while, and the controller is not to be held meanwhile.
+        drop(retired);
+        let forgotten = self.controller().forget_unused();
         let mut latencies = self.latencies();
         for endpoint in forgotten.endpoints {
             latencies.collector.forget_endpoint(endpoint);
@@ -143,6 +181,12 @@ impl Observatory {
         while let Ok(batch) = latencies.samples.try_recv() {
             latencies.absorb(&snapshot, &batch);
         }
+        // Those that nobody has heard of yet are as old, or older.
+        let unheard: Vec<_> = std::iter::from_fn(|| self.inbox().try_recv().ok()).collect();
+        if !unheard.is_empty() {
+            self.controller().note_traffic();
+        }
+        unheard.iter().for_each(|batch| latencies.absorb(&snapshot, batch));
         snapshot
     }
 
@@ -165,8 +209,13 @@ impl Observatory {
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
         drop(latencies);
+        for service in &mut services {
+            // Held for one service at a time, since an ejection may wait.
+            judged(service, &self.controller());
+        }
+        let process = metrics::Process::read();
+        let tasks = self.supervision.all().into_iter().map(|task| (task.name, task.panics));
         let controller = self.controller();
-        services.iter_mut().for_each(|service| judged(service, &controller));
         let shared = controller.shared();
         let listeners = controller.listeners().iter().map(|l| metrics::Listener {
             name: l.name.clone(),
@@ -201,12 +250,14 @@ impl Observatory {
             log: controller.log_lost(),
             worker_panics: shared.cells.sum(|c| c.panics.read()),
             outcomes_lost: controller.outcomes_lost(),
-            samples_lost: shared.cells.sum(|c| c.samples_lost.read()),
+            samples_lost: shared.cells.sum(|c| c.samples_lost.read())
+                + shared.samples_unheard.load(Relaxed),
             http2_floods: shared.cells.sum(|c| c.floods.read()),
             alert_posts: controller.webhooks().into_iter().collect(),
             build: env!("CARGO_PKG_VERSION"),
             started: controller.started().1,
-            process: metrics::Process::read(),
+            process,
+            control_panics: tasks.collect(),
         }
     }
 

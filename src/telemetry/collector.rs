@@ -1,4 +1,4 @@
-//! From samples to histograms, on the control thread.
+//! From samples to histograms, on the service thread.
 //!
 //! A worker appends one [`Sample`] per finished request to a `Vec` of its own and sends the whole of
 //! it on a tick, or when [`BATCH`] are gathered; so the request path pays for one 16-byte store, and

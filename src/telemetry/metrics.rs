@@ -57,6 +57,8 @@ pub struct Scrape {
     pub access_log: Lost,
     /// Lines of the process's own log lost.
     pub log: Lost,
+    /// Panics of tasks of the control plane, by name.
+    pub control_panics: Vec<(&'static str, u64)>,
     /// Panics in workers; each cost one connection or request.
     pub worker_panics: u64,
     /// Latency samples that workers dropped.

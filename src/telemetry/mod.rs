@@ -2,7 +2,7 @@
 //!
 //! Workers only hand things over: a [`collector::Sample`] and, if the log is on, a line per request,
 //! both gathered in buffers that belong to the worker and passed on whole. All that costs more than
-//! appending to a buffer happens on the control thread or on the log's writer thread.
+//! appending to a buffer happens on the service thread or on the log's writer thread.
 
 pub mod access_log;
 pub mod collector;

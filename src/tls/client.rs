@@ -163,12 +163,12 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
 }
 
 /// The clients of all versions, kept over reloads, and with them the sessions they can resume.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Clients {
     open: HashMap<(VersionTls, Protocol), Kept>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     client: Client,
     fingerprint: u64,

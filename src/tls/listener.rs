@@ -29,6 +29,9 @@ pub struct TlsListener {
     alpn: Vec<Vec<u8>>,
     config: ArcSwap<ServerConfig>,
     state: Mutex<State>,
+    /// Held while files are read, which may take long: of two looks at once, the older must not come into
+    /// force last. Nobody else waits for it.
+    looking: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -37,24 +40,28 @@ struct State {
     wanted: ListenTls,
     /// Of the files last tried; nothing if they could not be read.
     fingerprint: Option<u64>,
+    in_force: InForce,
+    fault: Option<Fault>,
+}
+
+/// What new settings are compared with.
+#[derive(Debug, Clone)]
+struct InForce {
     /// What those who resume were held to.
     demands: Demands,
     resumption: Resumption,
     certificates: Vec<Certificate>,
-    fault: Option<Fault>,
 }
 
 /// What a listener demands of clients: nothing, or a certificate by the authorities whose file has
 /// this hash.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Demands(Option<(ClientMode, u64)>);
 
 /// Settings made from files.
 struct Loaded {
     config: Arc<ServerConfig>,
-    certificates: Vec<Certificate>,
-    demands: Demands,
-    resumption: Resumption,
+    in_force: InForce,
 }
 
 /// What became of a look at the files.
@@ -92,11 +99,10 @@ impl TlsListener {
             state: Mutex::new(State {
                 wanted: tls.clone(),
                 fingerprint: Some(material.fingerprint()),
-                demands: loaded.demands,
-                resumption: loaded.resumption,
-                certificates: loaded.certificates,
+                in_force: loaded.in_force,
                 fault: None,
             }),
+            looking: Mutex::new(()),
         })
     }
 
@@ -112,35 +118,45 @@ impl TlsListener {
 
     /// Looks at the files again.
     pub fn refresh(&self, now: SystemTime) -> Refreshed {
-        self.look(self.state(), now)
+        let wanted = self.state().wanted.clone();
+        self.replace(&wanted, now)
     }
 
     /// Takes over another configuration, and looks at its files.
-    pub fn replace(&self, tls: &ListenTls, now: SystemTime) -> Refreshed {
-        let mut state = self.state();
-        if state.wanted != *tls {
-            state.wanted = tls.clone();
-            state.fingerprint = None;
-        }
-        self.look(state, now)
+    pub fn replace(&self, wanted: &ListenTls, now: SystemTime) -> Refreshed {
+        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = {
+            let mut state = self.state();
+            if state.wanted != *wanted {
+                state.wanted = wanted.clone();
+                state.fingerprint = None;
+            }
+            (state.fingerprint, state.in_force.clone())
+        };
+        self.look(wanted, before, now)
     }
 
-    fn look(&self, mut state: MutexGuard<'_, State>, now: SystemTime) -> Refreshed {
+    fn look(
+        &self,
+        wanted: &ListenTls,
+        (seen, before): (Option<u64>, InForce),
+        now: SystemTime,
+    ) -> Refreshed {
         let alpn: Vec<&[u8]> = self.alpn.iter().map(Vec::as_slice).collect();
-        let material = Material::of_listener(&state.wanted);
+        let material = Material::of_listener(wanted);
         let fingerprint = material.as_ref().ok().map(Material::fingerprint);
-        if fingerprint.is_some() && fingerprint == state.fingerprint {
+        if fingerprint.is_some() && fingerprint == seen {
             return Refreshed::Unchanged;
         }
-        state.fingerprint = fingerprint;
         let loaded = material
-            .and_then(|material| load(&state.wanted, &material, &alpn, Some(&state)))
-            .and_then(|loaded| loaded.not_worse_than(&state.certificates, now));
+            .and_then(|material| load(wanted, &material, &alpn, Some(&before)))
+            .and_then(|loaded| loaded.not_worse_than(&before.certificates, now));
+        let mut state = self.state();
+        state.fingerprint = fingerprint;
         match loaded {
-            Ok(Loaded { config, certificates, demands, resumption }) => {
+            Ok(Loaded { config, in_force }) => {
                 self.config.store(config);
-                (state.demands, state.resumption) = (demands, resumption);
-                state.certificates = certificates;
+                state.in_force = in_force;
                 state.fault = None;
                 Refreshed::Renewed
             }
@@ -160,7 +176,12 @@ impl TlsListener {
     /// When the certificates in force end.
     pub fn expiries(&self) -> Vec<Expiry> {
         let state = self.state();
-        state.certificates.iter().map(|certificate| Expiry::of(&self.name, certificate)).collect()
+        state
+            .in_force
+            .certificates
+            .iter()
+            .map(|certificate| Expiry::of(&self.name, certificate))
+            .collect()
     }
 
     /// The files to watch.
@@ -178,7 +199,7 @@ fn load(
     tls: &ListenTls,
     material: &Material,
     alpn: &[&[u8]],
-    before: Option<&State>,
+    before: Option<&InForce>,
 ) -> Result<Loaded, TlsError> {
     let certificates = certificates(tls, material)?;
     let demands = demands(tls, material);
@@ -187,7 +208,7 @@ fn load(
         None => Resumption::new()?,
     };
     let config = build(tls, material, &certificates, alpn, &resumption)?;
-    Ok(Loaded { config, certificates, demands, resumption })
+    Ok(Loaded { config, in_force: InForce { demands, resumption, certificates } })
 }
 
 fn demands(tls: &ListenTls, material: &Material) -> Demands {
@@ -201,7 +222,8 @@ impl Loaded {
         let good_before = |new: &Certificate| {
             before.iter().any(|old| old.file == new.file && !old.is_outdated(now))
         };
-        let worse = self.certificates.iter().find(|new| new.is_outdated(now) && good_before(new));
+        let worse =
+            self.in_force.certificates.iter().find(|new| new.is_outdated(now) && good_before(new));
         match worse {
             Some(new) if new.not_after < now => {
                 let date = humantime::format_rfc3339_seconds(new.not_after);

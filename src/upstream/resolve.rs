@@ -12,13 +12,14 @@ mod dns;
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     pin::pin,
     sync::{Arc, mpsc as std_mpsc},
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Mutex, mpsc, watch},
     task::JoinSet,
 };
 
@@ -43,10 +44,11 @@ pub struct Names {
 }
 
 /// The task that resolves; see [`Resolving::run`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Resolving {
-    dns: Dns,
-    announced: mpsc::UnboundedReceiver<Announcement>,
+    servers: Vec<SocketAddr>,
+    /// Taken by the one that runs, and by the next one if that panics.
+    announced: Arc<Mutex<mpsc::UnboundedReceiver<Announcement>>>,
 }
 
 /// Names that will be needed.
@@ -60,7 +62,8 @@ struct Announcement {
 /// A task that resolves as `config` says, and what it is talked to with.
 pub fn resolving(config: &schema::Resolver) -> (Names, Resolving) {
     let (announce, announced) = mpsc::unbounded_channel();
-    (Names { announce }, Resolving { dns: Dns::new(config.servers.clone()), announced })
+    let announced = Arc::new(Mutex::new(announced));
+    (Names { announce }, Resolving { servers: config.servers.clone(), announced })
 }
 
 /// The names of `config`'s endpoints.
@@ -94,17 +97,18 @@ impl Resolving {
     /// Resolves the names of the configuration `in_force` for as long as it has a sender, and `tell`s
     /// what all of them stand for whenever that changed, and which ones were asked for and failed.
     pub async fn run(
-        mut self,
+        self,
         mut in_force: watch::Receiver<Arc<Config>>,
         mut tell: impl FnMut(Resolved, Lookups),
     ) {
+        let (mut dns, mut announced) = (Dns::new(self.servers), self.announced.lock().await);
         let mut book = Book::default();
         book.keep(&names(&in_force.borrow_and_update()), Instant::now());
         let mut under_way: JoinSet<(String, Result<Answer, String>)> = JoinSet::new();
         let mut waiting: Vec<Announcement> = Vec::new();
         loop {
             for name in book.take_due(Instant::now(), AT_ONCE - under_way.len()) {
-                let asked = self.dns.ask(&name);
+                let asked = dns.ask(&name);
                 under_way.spawn(async move { (name, asked.await) });
             }
             // Names that are due wait for a free place, not for a time.
@@ -118,7 +122,7 @@ impl Resolving {
                     let mut answered = Some(answered);
                     while let Some(one) = answered {
                         if let Ok((name, answer)) = one {
-                            changed |= self.note(&mut book, &name, answer);
+                            changed |= note(&mut dns, &mut book, &name, answer);
                         }
                         answered = under_way.try_join_next();
                     }
@@ -126,7 +130,7 @@ impl Resolving {
                         tell(book.resolved(), book.lookups());
                     }
                 }
-                Some(announcement) = self.announced.recv() => {
+                Some(announcement) = announced.recv() => {
                     book.add(&announcement.names, Instant::now());
                     waiting.push(announcement);
                 }
@@ -147,33 +151,33 @@ impl Resolving {
             });
         }
     }
+}
 
-    /// Answers whether the name stands for other addresses now.
-    fn note(&mut self, book: &mut Book, name: &str, answer: Result<Answer, String>) -> bool {
-        match book.note(name, answer, Instant::now(), fastrand::f64()) {
-            Noted::Changed => return true,
-            Noted::Recovered => {
-                tracing::info!(name, "the name is resolved again");
-                return true;
-            }
-            Noted::Failing => {
-                self.dns.forget_servers();
-                let (error, addresses) = (book.error(name), book.addresses(name));
-                match addresses {
-                    0 => tracing::warn!(name, error, "the name is not resolved; it has no address"),
-                    _ => tracing::warn!(
-                        name,
-                        error,
-                        addresses,
-                        "the name is not resolved; its last addresses stay"
-                    ),
-                }
-            }
-            Noted::StillFailing => self.dns.forget_servers(),
-            Noted::Same | Noted::Unwanted => {}
+/// Answers whether the name stands for other addresses now.
+fn note(dns: &mut Dns, book: &mut Book, name: &str, answer: Result<Answer, String>) -> bool {
+    match book.note(name, answer, Instant::now(), fastrand::f64()) {
+        Noted::Changed => return true,
+        Noted::Recovered => {
+            tracing::info!(name, "the name is resolved again");
+            return true;
         }
-        false
+        Noted::Failing => {
+            dns.forget_servers();
+            let (error, addresses) = (book.error(name), book.addresses(name));
+            match addresses {
+                0 => tracing::warn!(name, error, "the name is not resolved; it has no address"),
+                _ => tracing::warn!(
+                    name,
+                    error,
+                    addresses,
+                    "the name is not resolved; its last addresses stay"
+                ),
+            }
+        }
+        Noted::StillFailing => dns.forget_servers(),
+        Noted::Same | Noted::Unwanted => {}
     }
+    false
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -285,7 +285,7 @@ fn targets_of_ejection_are_reached() {
     assert!(rows.iter().all(|row| row.case.contains("outage") || row.results[0] >= 3));
 }
 
-/// Processor time of the control thread with and without a comparison.
+/// Processor time of the safety thread with and without a comparison.
 #[test]
 fn comparing_costs_little() {
     if lacks("nginx", "nginx-light") {
@@ -307,10 +307,10 @@ fn comparing_costs_little() {
         let process = builder.service("weights: { v1: 95, v2: 5 }").spawn();
         let load = Load::start(process.address, per_s);
         eventually("there is load", || load.seen().answered > u64::from(per_s));
-        let (before, began) = ((process.cpu("control"), load.seen()), Instant::now());
+        let (before, began) = ((process.cpu("safety"), load.seen()), Instant::now());
         thread::sleep(Duration::from_secs(seconds));
         let elapsed = began.elapsed().as_secs_f64();
-        let cpu = (process.cpu("control") - before.0).as_secs_f64() / elapsed;
+        let cpu = (process.cpu("safety") - before.0).as_secs_f64() / elapsed;
         let reached = (load.seen().answered - before.1.answered) as f64 / elapsed;
         println!("| {eject} | {reached:.0} a second | {:.2} % of a core |", cpu * 100.0);
         assert!(!is_ejected(&process));

@@ -129,7 +129,7 @@ async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), St
     let socket = TcpStream::connect((host, port)).await.map_err(|e| words(&e))?;
     let transport = if encrypted {
         let tls = VersionTls { ca: webhook.ca.clone(), ..VersionTls::default() };
-        let client = tls::Client::open(&tls, &[HTTP_1_1]).map_err(|e| words(&e))?;
+        let client = apart(move || tls::Client::open(&tls, &[HTTP_1_1])).await?;
         let host: EndpointHost = match host.parse() {
             Ok(address) => EndpointHost::Address(address),
             Err(_) => EndpointHost::Name(host.to_owned()),
@@ -145,7 +145,8 @@ async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), St
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")));
     if let Some(file) = &webhook.token_file {
-        request = request.header(header::AUTHORIZATION, bearer(file).map_err(|e| words(&e))?);
+        let file = file.clone();
+        request = request.header(header::AUTHORIZATION, apart(move || bearer(&file)).await?);
     }
     let request = request.body(Full::new(Bytes::from(body))).map_err(|e| words(&e))?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(transport))
@@ -160,6 +161,14 @@ async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), St
     let answered = beside(connection, exchange).await;
     let (status, text) = answered.map_err(|e| words(&e))?;
     judge(status, &text, target)
+}
+
+/// What `read` comes to, on a thread of its own: it reads files, which may take a while.
+async fn apart<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    read: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// What an answer with `status` and the beginning of `text` to a message for `target` means. Servers like to

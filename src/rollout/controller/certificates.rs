@@ -5,17 +5,29 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use super::Controller;
 use crate::{
     config::{Config, schema},
+    proxy::ListenerState,
     snapshot::{TlsClients, open_clients},
-    tls::{Client, Refreshed, TlsError, warn_expiring},
+    tls::{Client, Clients, Refreshed, TlsError, warn_expiring},
 };
 
 impl Controller {
-    /// Looks at certificates and keys again, whatever the file says. A client of endpoints whose files
-    /// are broken keeps what it had.
-    pub fn refresh_tls(&mut self) {
-        let config = Arc::clone(&self.config);
-        self.refresh_certificates(&config);
-        match open_clients(&config, &mut self.clients) {
+    /// What certificates and keys in use are looked at again with, without the controller.
+    pub fn certificates(&self) -> Certificates {
+        Certificates {
+            config: Arc::clone(&self.config),
+            listeners: self.listeners.clone(),
+            clients: self.clients.clone(),
+        }
+    }
+
+    /// Takes over clients of endpoints that were opened anew; one whose files are broken keeps what it had.
+    pub fn renew_clients(&mut self, opened: OpenedClients) {
+        // Another configuration came into force, and its files were read later.
+        if !Arc::ptr_eq(&opened.config, &self.config) {
+            return;
+        }
+        self.clients = opened.clients;
+        match opened.tls {
             Ok(tls) if self.renews(&tls) => {
                 self.tls = tls;
                 let generation = self.publish(true);
@@ -37,28 +49,6 @@ impl Controller {
         !tls.iter().all(same)
     }
 
-    /// Has every listener look at its certificates, as `config` names them.
-    pub(super) fn refresh_certificates(&self, config: &Config) {
-        let now = SystemTime::now();
-        for (place, listener) in self.listeners.iter().enumerate() {
-            let listen = listen_of(&listener.name, place, &config.listen);
-            let wanted = listen.and_then(|listen| listen.tls.as_ref());
-            let (Some(tls), Some(wanted)) = (&listener.tls, wanted) else { continue };
-            match tls.replace(wanted, now) {
-                Refreshed::Unchanged => {}
-                Refreshed::Renewed => {
-                    tracing::info!(listener = listener.name, "certificates taken over");
-                }
-                Refreshed::Kept(fault) => {
-                    let (listener, error) = (&fault.listener, &fault.error);
-                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay");
-                }
-            }
-        }
-        let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
-        warn_expiring(&listeners.flat_map(|tls| tls.expiries()).collect::<Vec<_>>(), now);
-    }
-
     /// What is wrong with files of a version's `tls`, while their older content is in use, by service and
     /// version.
     pub fn tls_faults(&self) -> impl Iterator<Item = (&str, &str, &TlsError)> {
@@ -78,6 +68,53 @@ impl Controller {
         files.sort();
         files.dedup();
         files
+    }
+}
+
+/// Certificates and keys in use. To read them may take long, and the controller is not held meanwhile.
+#[derive(Debug)]
+pub struct Certificates {
+    config: Arc<Config>,
+    listeners: Vec<Arc<ListenerState>>,
+    clients: Clients,
+}
+
+/// Clients of endpoints, whose files were read.
+#[derive(Debug)]
+pub struct OpenedClients {
+    /// The configuration that names them.
+    config: Arc<Config>,
+    tls: Result<TlsClients, TlsError>,
+    clients: Clients,
+}
+
+impl Certificates {
+    /// Has every listener look at its certificates, as the configuration names them.
+    pub fn refresh_listeners(&self) {
+        let now = SystemTime::now();
+        for (place, listener) in self.listeners.iter().enumerate() {
+            let listen = listen_of(&listener.name, place, &self.config.listen);
+            let wanted = listen.and_then(|listen| listen.tls.as_ref());
+            let (Some(tls), Some(wanted)) = (&listener.tls, wanted) else { continue };
+            match tls.replace(wanted, now) {
+                Refreshed::Unchanged => {}
+                Refreshed::Renewed => {
+                    tracing::info!(listener = listener.name, "certificates taken over");
+                }
+                Refreshed::Kept(fault) => {
+                    let (listener, error) = (&fault.listener, &fault.error);
+                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay");
+                }
+            }
+        }
+        let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
+        warn_expiring(&listeners.flat_map(|tls| tls.expiries()).collect::<Vec<_>>(), now);
+    }
+
+    /// Reads the files of the clients of endpoints.
+    pub fn open_clients(mut self) -> OpenedClients {
+        let tls = open_clients(&self.config, &mut self.clients);
+        OpenedClients { config: self.config, tls, clients: self.clients }
     }
 }
 

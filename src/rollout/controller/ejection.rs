@@ -371,36 +371,35 @@ impl Controller {
 
     /// What the comparison of `version` of `service` was told on the requests of `route`, or of all routes
     /// without limits of their own: the one that ejected it, else the one that runs. Nothing if there is
-    /// none.
+    /// none. To judge what runs takes a while: that is left to the caller, who does not hold the controller
+    /// meanwhile.
     pub fn record_of(
         &self,
         service: &str,
         version: &str,
         route: Option<&str>,
-    ) -> Option<(Title, Arc<Record>)> {
+    ) -> Option<impl FnOnce() -> (Title, Arc<Record>) + use<>> {
         let snapshot = self.snapshot();
         let ejection = self.ejections.get(&(service.to_owned(), version.to_owned()));
         let (verdict, at, record) = match ejection.and_then(|e| Some((e, e.verdict.as_ref()?))) {
             Some((ejection, (of, verdict))) if of.as_deref() == route => {
-                (verdict.clone(), ejection.at, Arc::clone(ejection.record.as_ref()?))
+                let record = Arc::clone(ejection.record.as_ref()?);
+                (Some(verdict.clone()), ejection.at, record)
             }
             _ => {
                 let now = self.started.0.elapsed();
                 let record = self.evaluator.record(service, version, route)?;
-                (record.judge(now), now, Arc::new(record))
+                (None, now, Arc::new(record))
             }
         };
         let baseline = snapshot.service(service)?;
         let baseline = &baseline.versions[usize::from(baseline.baseline)];
-        let title = Title {
-            service: service.to_owned(),
-            version: version.to_owned(),
-            baseline: baseline.name.to_string(),
-            route: route.map(str::to_owned),
-            verdict,
-            at,
-        };
-        Some((title, record))
+        let (service, version) = (service.to_owned(), version.to_owned());
+        let (baseline, route) = (baseline.name.to_string(), route.map(str::to_owned));
+        Some(move || {
+            let verdict = verdict.unwrap_or_else(|| record.judge(at));
+            (Title { service, version, baseline, route, verdict, at }, record)
+        })
     }
 
     /// Verdicts of `service` as they stand, the ones that ejected first: version, route with limits of

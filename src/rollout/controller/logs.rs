@@ -1,10 +1,22 @@
 //! The process's own log, and the access log, which reloads replace.
 
+use std::io;
+
 use super::Controller;
 use crate::{
     config::Config,
     telemetry::{access_log, log},
 };
+
+/// The access log of a configuration, if it has one, or why it cannot be opened.
+pub(super) type OpenedLog = io::Result<Option<access_log::AccessLog>>;
+
+/// Opens the access log that `new` asks for, if it is another one than that of `old`.
+pub(super) fn open_log(old: &Config, new: &Config) -> Option<OpenedLog> {
+    let path = |config: &Config| config.access_log.as_ref().map(|log| log.path.clone());
+    let (old, new) = (path(old), path(new));
+    (old != new).then(|| new.map(|path| access_log::AccessLog::start(&path)).transpose())
+}
 
 impl Controller {
     /// Lines that the access log lost.
@@ -17,13 +29,9 @@ impl Controller {
         self.log.as_ref().map(log::Handle::lost).unwrap_or_default()
     }
 
-    /// Opens the access log that `new` asks for, if it is another one than is open.
-    pub(super) fn replace_access_log(&mut self, new: &Config) {
-        let path = |config: &Config| config.access_log.as_ref().map(|log| log.path.clone());
-        if path(new) == path(&self.config) {
-            return;
-        }
-        match path(new).map(|path| access_log::AccessLog::start(&path)).transpose() {
+    /// Takes over the access log that was `opened`.
+    pub(super) fn replace_access_log(&mut self, opened: OpenedLog) {
+        match opened {
             // The old writer ends when the last worker has let go of the old snapshot.
             Ok(log) => self.access_log = log,
             Err(error) => {

@@ -1,12 +1,20 @@
 //! Takes over the file when it has changed.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use super::{Controller, StandIns, weights::keeps_override};
+use super::{
+    Controller, StandIns,
+    logs::{OpenedLog, open_log},
+    weights::keeps_override,
+};
 use crate::{
     config::{Config, LoadError, Loaded, blame, schema},
     rollout::events::{Kind, Matter},
     snapshot::{TlsClients, open_clients},
+    tls::Clients,
 };
 
 /// How reloads went.
@@ -38,25 +46,29 @@ impl Controller {
         &self.reloads
     }
 
-    /// Takes over the file as it was `read` again. A bad file changes nothing; it is logged and counted,
-    /// and [`Controller::reloads`] shows what was wrong with it.
-    pub fn reload(&mut self, read: Result<Loaded, LoadError>) -> Result<Reloaded, Arc<LoadError>> {
-        let possible = read.and_then(|loaded| match self.all_ejected(&loaded.config) {
+    /// What a file is prepared with, without the controller.
+    pub fn preparing(&self) -> Preparing {
+        Preparing {
+            config: Arc::clone(&self.config),
+            clients: self.clients.clone(),
+            file: self.file.clone(),
+        }
+    }
+
+    /// Takes over the file as it was read again and `prepared`. A bad file changes nothing; it is logged and
+    /// counted, and [`Controller::reloads`] shows what was wrong with it.
+    pub fn reload(
+        &mut self,
+        prepared: Result<Prepared, LoadError>,
+    ) -> Result<Reloaded, Arc<LoadError>> {
+        let possible = prepared.and_then(|file| match self.all_ejected(&file.loaded.config) {
             Some(why) => Err(LoadError::Named { why }),
-            None => Ok(loaded),
+            None => Ok(file),
         });
-        let opened =
-            possible.and_then(|loaded| match open_clients(&loaded.config, &mut self.clients) {
-                Ok(tls) => Ok((loaded, tls)),
-                Err(error) => {
-                    let name = self.file.as_deref().unwrap_or(Path::new(""));
-                    Err(blame(&loaded.files, name, [error.place()]))
-                }
-            });
-        match opened {
-            Ok((loaded, tls)) => {
+        match possible {
+            Ok(prepared) => {
                 self.reloads.error = None;
-                let (reloaded, is_whole) = self.take_over(loaded, tls);
+                let (reloaded, is_whole) = self.take_over(prepared);
                 match is_whole {
                     true => self.reloads.applied += 1,
                     false => self.reloads.rejected += 1,
@@ -77,11 +89,11 @@ impl Controller {
 
     /// Takes over all of the file but weights that would leave a service to nobody; also returns whether
     /// there are none.
-    fn take_over(&mut self, loaded: Loaded, tls: TlsClients) -> (Reloaded, bool) {
+    fn take_over(&mut self, prepared: Prepared) -> (Reloaded, bool) {
+        let Prepared { loaded, tls, clients, access_log } = prepared;
         self.tokens = loaded.tokens;
-        self.refresh_certificates(&loaded.config);
         let renewed = self.renews(&tls);
-        self.tls = tls;
+        (self.tls, self.clients) = (tls, clients);
         if loaded.hash == self.hash {
             if !renewed {
                 return (Reloaded::Unchanged, true);
@@ -95,7 +107,9 @@ impl Controller {
         for field in &self.reloads.waiting {
             tracing::warn!(field, "a change of this field takes effect at the next start");
         }
-        self.replace_access_log(&new);
+        if let Some(opened) = access_log {
+            self.replace_access_log(opened);
+        }
         if let Some(log) = &self.log {
             log.set_level(new.log.level);
         }
@@ -119,6 +133,40 @@ impl Controller {
         self.record(Kind::Configuration, Matter { reason, ..Matter::default() });
         self.tell_stand_ins(&StandIns::new());
         (Reloaded::Applied(generation), self.stand_ins.is_empty())
+    }
+}
+
+/// What a file is prepared with.
+#[derive(Debug)]
+pub struct Preparing {
+    /// The configuration in force.
+    config: Arc<Config>,
+    clients: Clients,
+    /// Where it stands.
+    file: Option<PathBuf>,
+}
+
+/// A file that was read, and what it names: opened ahead, since a file system may take its time.
+#[derive(Debug)]
+pub struct Prepared {
+    loaded: Loaded,
+    tls: TlsClients,
+    clients: Clients,
+    /// If it is another one than is open.
+    access_log: Option<OpenedLog>,
+}
+
+impl Preparing {
+    /// Opens what the file names that was `read`.
+    pub fn prepare(mut self, read: Result<Loaded, LoadError>) -> Result<Prepared, LoadError> {
+        let loaded = read?;
+        let tls = open_clients(&loaded.config, &mut self.clients);
+        let tls = tls.map_err(|error| {
+            let name = self.file.as_deref().unwrap_or(Path::new(""));
+            blame(&loaded.files, name, [error.place()])
+        })?;
+        let access_log = open_log(&self.config, &loaded.config);
+        Ok(Prepared { loaded, tls, clients: self.clients, access_log })
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::rollout::view::Observatory;
 
-/// Probes under way at once: they share the control thread with everything else.
+/// Probes under way at once: they share a thread with what ejects.
 const AT_ONCE: usize = 64;
 
 impl Observatory {

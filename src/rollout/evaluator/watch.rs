@@ -26,7 +26,7 @@ use crate::{
 const HEARD_AT_ONCE: f64 = 8_000.0;
 const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
 
-/// Between two looks at a canary, and while it does badly. A look costs the control thread about as much as a
+/// Between two looks at a canary, and while it does badly. A look costs the safety thread about as much as a
 /// hundred requests: mostly what it has to fetch into its caches again.
 const LOOK: Duration = Duration::from_millis(10);
 const SUSPECT_LOOK: Duration = Duration::from_millis(2);

@@ -390,6 +390,13 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
         "Panics caught in workers; any is a bug of Tidegate and cost one connection or request.",
     )
     .count([], scrape.worker_panics);
+    let mut panics = page.counter(
+        "tidegate_control_panics_total",
+        "Panics of tasks of the control plane, which were started anew; any is a bug of Tidegate.",
+    );
+    for (task, count) in &scrape.control_panics {
+        panics.count([("task", *task)], *count);
+    }
     page.counter(
         "tidegate_latency_samples_lost_total",
         "Requests that are missing in the histograms of latency and duration, since the collector did \

@@ -70,6 +70,7 @@ fn scrape() -> Scrape {
         unrouted: vec![(404, 5)],
         requests_shed: 6,
         requests_shed_per_client: 8,
+        control_panics: vec![("evaluate", 1)],
         listeners: vec![Listener {
             name: "0.0.0.0:8080".into(),
             open: 64,

@@ -1,0 +1,122 @@
+//! The two threads of the control plane.
+//!
+//! *safety* hears of traffic, compares versions, attends to endpoints and ejects: it does nothing that waits for
+//! a disk or a network, or takes long. *service* does the rest: the admin endpoint with its scrapes and
+//! records, receivers of alerts, names. Both use the controller, which is locked for moments only.
+
+use std::{io, net::TcpListener, thread};
+
+use tokio::{
+    runtime,
+    sync::{oneshot, watch},
+};
+
+use crate::{
+    admin,
+    rollout::{supervision::Supervision, view::Observatory},
+    upstream::resolve::Resolving,
+};
+
+/// The threads.
+#[derive(Debug)]
+pub(super) struct Control {
+    safety: Thread,
+    service: Thread,
+}
+
+#[derive(Debug)]
+struct Thread {
+    stop: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Control {
+    pub(super) fn spawn(
+        observatory: &Observatory,
+        resolving: Resolving,
+        admin: Option<(TcpListener, watch::Receiver<bool>)>,
+    ) -> io::Result<Self> {
+        let (safe, serving) = (observatory.clone(), observatory.clone());
+        Ok(Self {
+            safety: Thread::spawn("safety", move || safety(&safe))?,
+            service: Thread::spawn("service", move || service(&serving, resolving, admin))?,
+        })
+    }
+
+    /// Ends both.
+    pub(super) fn stop(self) {
+        for thread in [self.service, self.safety] {
+            // Fails if it has ended, which its end tells.
+            let _ = thread.stop.send(());
+            if thread.thread.join().is_err() {
+                tracing::error!("the control plane panicked");
+            }
+        }
+    }
+}
+
+impl Thread {
+    /// A thread called `name` whose runtime runs what `begin` starts.
+    fn spawn(name: &str, begin: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                begin();
+                let _ = stopped.await;
+            });
+            // Does not wait for files that are being read: their file system may not answer.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { stop, thread })
+    }
+}
+
+fn safety(observatory: &Observatory) {
+    let run = Supervised(observatory);
+    run.task("hear", Observatory::hear);
+    run.task("evaluate", Observatory::evaluate);
+    run.task("attend", Observatory::attend);
+}
+
+fn service(
+    observatory: &Observatory,
+    resolving: Resolving,
+    admin: Option<(TcpListener, watch::Receiver<bool>)>,
+) {
+    let run = Supervised(observatory);
+    run.task("absorb", Observatory::absorb);
+    run.task("tidy", Observatory::tidy);
+    run.task("alert", Observatory::alert);
+    run.task("resolve", move |observatory| {
+        let (resolving, in_force) = (resolving.clone(), observatory.controller().in_force());
+        let tell = move |resolved, lookups| {
+            observatory.controller().set_resolved(resolved, lookups);
+        };
+        resolving.run(in_force, tell)
+    });
+    let Some((socket, is_open)) = admin else { return };
+    run.task("admin", move |observatory| {
+        let (socket, is_open) = (socket.try_clone(), is_open.clone());
+        async move {
+            match socket {
+                Ok(socket) => admin::serve(socket, observatory, is_open).await,
+                Err(error) => panic!("the admin endpoint's socket cannot be shared: {error}"),
+            }
+        }
+    });
+}
+
+/// Starts tasks that are started anew when they panic.
+struct Supervised<'a>(&'a Observatory);
+
+impl Supervised<'_> {
+    fn task<F>(&self, name: &'static str, mut start: impl FnMut(Observatory) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let observatory = self.0.clone();
+        let supervision: Supervision = observatory.supervision().clone();
+        tokio::spawn(supervision.run(name, move || start(observatory.clone())));
+    }
+}
