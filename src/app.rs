@@ -322,12 +322,11 @@ impl App {
 
 /// Says so if the process is granted less than its `limits` need.
 fn tell_cut(shared: &Shared, limits: &Limits) {
-    let connections = shared.bounds().connections;
-    if connections < limits.connections {
+    if let Some(connections) = shared.granted.cuts(limits) {
         tracing::warn!(
             configured = limits.connections,
             connections,
-            "`limits.connections` is more than the limit of open files allows; raise that one"
+            "the limit of open files allows fewer client connections than `limits.connections`; raise it"
         );
     }
 }

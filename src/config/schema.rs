@@ -449,21 +449,25 @@ pub struct RouteMatch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Client connections at once; one more is answered 503 and closed. Default 16384.
+    /// Client connections at once; one more is answered 503 and closed. Default 16384, or one for each
+    /// 128 KiB of memory that the process is granted, if that is fewer.
     #[schemars(range(min = 1))]
-    pub connections: u32,
+    pub connections: Option<u32>,
     /// Of those, connections of one client address at once, an IPv6 address with its /64; one more is
-    /// answered 503 and closed. Trusted proxies are not counted. Default 8192.
+    /// answered 503 and closed. Trusted proxies are not counted. Default half of the default of
+    /// `connections`.
     #[schemars(range(min = 1))]
-    pub connections_per_client: u32,
+    pub connections_per_client: Option<u32>,
     /// Requests in flight at once, of all clients together; one more is answered 503. Each worker takes
-    /// an equal part, rounded up. Default 65536.
+    /// an equal part, rounded up. Default 65536, or one for each 384 KiB of memory that the process is
+    /// granted, if that is fewer.
     #[schemars(range(min = 1))]
-    pub requests: u32,
+    pub requests: Option<u32>,
     /// Of those, requests of one client address at once, an IPv6 address with its /64; one more is
-    /// answered 503. Trusted proxies are not counted, the clients that they name are. Default 8192.
+    /// answered 503. Trusted proxies are not counted, the clients that they name are. Default 8192, or half
+    /// of the default of `requests`, if that is fewer.
     #[schemars(range(min = 1))]
-    pub requests_per_client: u32,
+    pub requests_per_client: Option<u32>,
     /// Size of a request's head; above it 431, or 414 if the target alone is larger.
     /// Default `32KiB`, range `1KiB` to `1MiB`.
     pub header_bytes: ByteSize,
@@ -500,10 +504,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 16_384,
-            connections_per_client: 8192,
-            requests: 65_536,
-            requests_per_client: 8192,
+            connections: None,
+            connections_per_client: None,
+            requests: None,
+            requests_per_client: None,
             header_bytes: ByteSize(32 * 1024),
             header_count: 100,
             header_timeout: Duration::from_secs(10),

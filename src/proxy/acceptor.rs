@@ -34,6 +34,10 @@ use crate::{
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that wait unsent in the socket of a client before no more are taken: else a client that does not read
+/// has the system hold megabytes. What is on its way to a client is not counted.
+const UNSENT: u32 = 128 << 10;
+
 /// Protocols offered to clients that speak TLS.
 const ALPN: &[&[u8]] = &[H2, HTTP_1_1, HTTP_1_0];
 
@@ -51,6 +55,8 @@ impl Listener {
     /// Takes over a socket that listens already, as `listen` says.
     pub fn adopt(socket: StdListener, listen: &Listen) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        // Accepted sockets have it from this one. Fails on no system that is worth refusing a start for.
+        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
         let address = socket.local_addr()?;
         let state = ListenerState {
             name: address.to_string(),

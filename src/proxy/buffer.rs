@@ -167,6 +167,15 @@ impl Blocks {
         Buffer { bytes: vec![0; SMALL_BYTES], start: 0, end: 0 }
     }
 
+    /// Gives the block of `buffer` back if what it holds fits into half of a small one.
+    pub(super) fn shrink(&self, buffer: &mut Buffer) {
+        if buffer.bytes.len() == BLOCK_BYTES && buffer.len() <= SMALL_BYTES / 2 {
+            let mut small = self.take_small();
+            small.put(buffer.data());
+            self.give(std::mem::replace(buffer, small));
+        }
+    }
+
     pub(super) fn give(&self, buffer: Buffer) {
         let mut free = self.0.borrow_mut();
         if buffer.bytes.len() == BLOCK_BYTES && free.len() < FREE_BLOCKS {
@@ -196,5 +205,17 @@ mod tests {
         assert_eq!((fresh.space(), fresh.is_empty()), (BLOCK_BYTES, true));
         blocks.give(fresh);
         assert_eq!(blocks.0.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_buffer_that_holds_little_gives_its_block_back() {
+        let blocks = Blocks::default();
+        for (length, kept) in [(10, SMALL_BYTES), (1024, SMALL_BYTES), (1025, BLOCK_BYTES)] {
+            let mut buffer = blocks.take();
+            buffer.put(&vec![b'x'; length]);
+            blocks.shrink(&mut buffer);
+            assert_eq!((buffer.bytes.len(), buffer.len()), (kept, length));
+        }
+        assert_eq!(blocks.0.borrow().len(), 0, "the third has it");
     }
 }

@@ -4,11 +4,16 @@
 //! clients could take all of them, requests would fail for want of a connection, and neither probes nor
 //! operators would get through. So clients get half, endpoints what is left but for a reserve, and the
 //! admin endpoint, checks of health and files can use that, too.
+//!
+//! Of memory a connection needs little until it asks, and a request most if its client or its endpoint does
+//! not read: `docs/operations.md` has the sum. The limits that no file sets leave half of what the
+//! process is granted to requests and a quarter to connections.
 
 use std::{fs, os::fd::RawFd};
 
 use rustix::process::{Resource, getrlimit};
 
+use super::cgroup;
 use crate::config::schema::Limits;
 
 /// Descriptors that are kept for the admin endpoint, checks and files: a sixteenth, in these bounds. The
@@ -21,6 +26,21 @@ const PER_WORKER: u64 = 4;
 /// Descriptors in use where the system does not say how many.
 const OPEN_AT_START: u64 = 32;
 
+/// The most memory of a request, in bytes: three buffers of 16 KiB and what waits unsent in a socket, or the
+/// window and the buffers of a stream.
+const REQUEST_BYTES: u64 = 192 << 10;
+
+/// The most memory of a connection without a request: a session of TLS and of HTTP/2.
+const CONNECTION_BYTES: u64 = 32 << 10;
+
+/// Limits where memory is not short.
+const CONNECTIONS: u64 = 16_384;
+const REQUESTS: u64 = 65_536;
+const REQUESTS_PER_CLIENT: u32 = 8192;
+
+/// Fewer requests at once are of no use to anybody.
+const LEAST: u64 = 16;
+
 /// What the process is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
@@ -30,6 +50,14 @@ pub struct Granted {
     ceiling: RawFd,
     /// Clients that are too many are told so on descriptors below this number.
     telling: RawFd,
+    /// Limits that no file sets.
+    defaults: Defaults,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Defaults {
+    connections: u32,
+    requests: u32,
 }
 
 /// Limits as they hold.
@@ -39,6 +67,25 @@ pub struct Bounds {
     pub connections: u32,
     /// Of those, connections of one client.
     pub connections_per_client: u32,
+    /// Requests in flight at once.
+    pub requests: u32,
+    /// Of those, requests of one client.
+    pub requests_per_client: u32,
+}
+
+impl Defaults {
+    /// Of a process that is granted so many bytes of memory.
+    fn of(memory: Option<u64>) -> Self {
+        let memory = memory.unwrap_or(u64::MAX);
+        let fitting = |part: u64, each: u64, most: u64| {
+            // At most 65,536.
+            (memory / part / each).clamp(LEAST, most) as u32
+        };
+        Self {
+            connections: fitting(4, CONNECTION_BYTES, CONNECTIONS),
+            requests: fitting(2, REQUEST_BYTES, REQUESTS),
+        }
+    }
 }
 
 impl Granted {
@@ -46,13 +93,15 @@ impl Granted {
     pub fn read(workers: usize) -> Self {
         let open = fs::read_dir("/proc/self/fd").map(|each| each.count() as u64);
         let open = open.unwrap_or(OPEN_AT_START) + workers as u64 * PER_WORKER;
-        Self::of(getrlimit(Resource::Nofile).current, open)
+        Self::of(getrlimit(Resource::Nofile).current, open, cgroup::memory())
     }
 
-    /// With that many descriptors, of which so many are `open`.
-    fn of(descriptors: Option<u64>, open: u64) -> Self {
+    /// With that many descriptors, of which so many are `open`, and so many bytes of memory.
+    fn of(descriptors: Option<u64>, open: u64, memory: Option<u64>) -> Self {
+        let defaults = Defaults::of(memory);
         let Some(descriptors) = descriptors else {
-            return Self { connections: u32::MAX, ceiling: RawFd::MAX, telling: RawFd::MAX };
+            let (connections, ceiling, telling) = (u32::MAX, RawFd::MAX, RawFd::MAX);
+            return Self { connections, ceiling, telling, defaults };
         };
         let reserve = (descriptors / 16).clamp(*RESERVE.start(), *RESERVE.end());
         let ceiling = descriptors.saturating_sub(reserve);
@@ -62,6 +111,7 @@ impl Granted {
             connections: u32::try_from((room / 2).max(1)).unwrap_or(u32::MAX),
             ceiling: number(ceiling),
             telling: number(ceiling - room / 4),
+            defaults,
         }
     }
 
@@ -78,11 +128,25 @@ impl Granted {
 
     /// What `limits` come to. Where they are cut, one client gets half at most.
     pub fn bound(&self, limits: &Limits) -> Bounds {
-        let connections = limits.connections.min(self.connections);
-        let is_cut = connections < limits.connections;
+        let Defaults { connections, requests } = self.defaults;
+        let wanted = limits.connections.unwrap_or(connections);
+        let of_client = limits.connections_per_client.unwrap_or((connections / 2).max(1));
+        let connections = wanted.min(self.connections);
+        let is_cut = connections < wanted;
         let half = if is_cut { (connections / 2).max(1) } else { u32::MAX };
-        let connections_per_client = limits.connections_per_client.min(half);
-        Bounds { connections, connections_per_client }
+        let most = REQUESTS_PER_CLIENT.min(requests / 2);
+        Bounds {
+            connections,
+            connections_per_client: of_client.min(half),
+            requests: limits.requests.unwrap_or(requests),
+            requests_per_client: limits.requests_per_client.unwrap_or(most),
+        }
+    }
+
+    /// Whether `limits` ask for more connections than there are descriptors for; how many there are.
+    pub fn cuts(&self, limits: &Limits) -> Option<u32> {
+        let wanted = limits.connections.unwrap_or(self.defaults.connections);
+        (self.connections < wanted).then_some(self.connections)
     }
 }
 
@@ -90,9 +154,7 @@ impl Granted {
 mod tests {
     use super::*;
 
-    fn limits(connections: u32, connections_per_client: u32) -> Limits {
-        Limits { connections, connections_per_client, ..Limits::default() }
-    }
+    const AMPLE: Defaults = Defaults { connections: 16_384, requests: 65_536 };
 
     #[test]
     fn clients_leave_as_many_descriptors_to_endpoints_and_a_reserve_to_all_else() {
@@ -106,8 +168,8 @@ mod tests {
             (Some(20), 30, 1, 4, 4),
             (Some(0), 0, 1, 0, 0),
         ] {
-            let granted = Granted::of(descriptors, open);
-            let expected = Granted { connections, ceiling, telling };
+            let granted = Granted::of(descriptors, open, None);
+            let expected = Granted { connections, ceiling, telling, defaults: AMPLE };
             assert_eq!(granted, expected, "{descriptors:?}");
         }
     }
@@ -115,17 +177,53 @@ mod tests {
     #[test]
     fn a_limit_is_cut_to_what_is_granted_and_one_client_gets_half_at_most() {
         for (granted, connections, per_client, cut, cut_per_client) in [
-            (100_000, 16_384, 8192, 16_384, 8192),
-            (77, 16_384, 8192, 77, 38),
-            (77, 16_384, 3, 77, 3),
-            (77, 50, 1000, 50, 1000),
-            (1, u32::MAX, 1, 1, 1),
-            (77, u32::MAX, u32::MAX, 77, 38),
+            (100_000, None, None, 16_384, 8192),
+            (77, None, None, 77, 38),
+            (77, None, Some(3), 77, 3),
+            (77, Some(50), Some(1000), 50, 1000),
+            (1, Some(u32::MAX), Some(1), 1, 1),
+            (77, Some(u32::MAX), Some(u32::MAX), 77, 38),
         ] {
-            let granted = Granted { connections: granted, ceiling: 0, telling: 0 };
-            let bounds = granted.bound(&limits(connections, per_client));
-            let expected = Bounds { connections: cut, connections_per_client: cut_per_client };
-            assert_eq!(bounds, expected, "{connections} {per_client}");
+            let defaults = AMPLE;
+            let granted = Granted { connections: granted, ceiling: 0, telling: 0, defaults };
+            let limits = Limits {
+                connections,
+                connections_per_client: per_client,
+                requests: Some(7),
+                requests_per_client: Some(9),
+                ..Limits::default()
+            };
+            let bounds = granted.bound(&limits);
+            let expected = Bounds {
+                connections: cut,
+                connections_per_client: cut_per_client,
+                requests: 7,
+                requests_per_client: 9,
+            };
+            assert_eq!(bounds, expected, "{connections:?} {per_client:?}");
+            assert_eq!(granted.cuts(&limits).is_some(), cut != connections.unwrap_or(16_384));
+        }
+    }
+
+    #[test]
+    fn limits_that_no_file_sets_leave_room_in_the_memory_that_is_granted() {
+        for (mib, connections, requests) in [
+            (None, 16_384, 65_536),
+            (Some(256), 2048, 682),
+            (Some(1), 16, 16),
+            (Some(1 << 20), 16_384, 65_536),
+        ] {
+            let memory = mib.map(|mib: u64| mib << 20);
+            let bounds = Granted::of(None, 0, memory).bound(&Limits::default());
+            assert_eq!((bounds.connections, bounds.requests), (connections, requests), "{mib:?}");
+            assert_eq!(bounds.connections_per_client, connections / 2);
+            assert_eq!(bounds.requests_per_client, REQUESTS_PER_CLIENT.min(requests / 2));
+            let most =
+                u64::from(connections) * CONNECTION_BYTES + u64::from(requests) * REQUEST_BYTES;
+            assert!(
+                memory.is_none_or(|memory| memory < 8 << 20 || most <= memory / 4 * 3),
+                "{mib:?}"
+            );
         }
     }
 

@@ -50,7 +50,8 @@ pub(super) enum After {
 
 /// Serves the next request of `client`, of which at least one byte can be read.
 pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
-    let mut out = worker.blocks.take();
+    // Taken when a head may be whole.
+    let mut out = Buffer::hollow();
     // What is large is made where it stays: moving it costs more than most of what is done with it.
     let (mut planned, mut begun) = (None, None);
     let admitted = admit(client, worker, &mut out, &mut planned).await;
@@ -97,11 +98,15 @@ async fn admit(
     loop {
         if !client.inbox.is_empty() {
             if pieces.may_be_whole(client.inbox.data()) {
+                *out = worker.blocks.take();
                 plan(client, worker, out, planned).map_err(Some)?;
                 if planned.is_some() {
                     return Ok(());
                 }
                 pieces.wait(&mut client.inbox);
+                // Whoever takes his time is to hold little meanwhile.
+                worker.blocks.give(std::mem::replace(out, Buffer::hollow()));
+                worker.blocks.shrink(&mut client.inbox);
             }
             let snapshot = worker.snapshot();
             let limits = &snapshot.limits;

@@ -46,7 +46,7 @@ impl InFlight {
         if requests >= snapshot.requests {
             return Err(refuse(worker, Surplus::OfAll));
         }
-        let limit = snapshot.limits.requests_per_client;
+        let limit = snapshot.requests_per_client;
         let (whose, fits) = match named {
             None => (Whose::Seats, connected.open.seat().is_none_or(|seat| seat.begin(limit))),
             Some(client) if contains(&snapshot.trusted_proxies, client) => (Whose::Nobodys, true),

@@ -9,6 +9,7 @@ mod amounts;
 mod body;
 mod breaker;
 mod buffer;
+mod cgroup;
 mod connect;
 mod connection;
 #[cfg(test)]

@@ -148,12 +148,18 @@ pub(super) struct Held {
     snapshot: Arc<Snapshot>,
     /// This worker's part of `limits.requests`.
     pub(super) requests: u32,
+    /// Requests in flight of one client.
+    pub(super) requests_per_client: u32,
 }
 
 impl Held {
     fn new(snapshot: &Arc<Snapshot>, shared: &Shared) -> Self {
-        let requests = part(snapshot.limits.requests, shared.workers());
-        Self { snapshot: Arc::clone(snapshot), requests }
+        let bounds = shared.granted.bound(&snapshot.limits);
+        Self {
+            snapshot: Arc::clone(snapshot),
+            requests: part(bounds.requests, shared.workers()),
+            requests_per_client: bounds.requests_per_client,
+        }
     }
 }
 

@@ -241,6 +241,7 @@ impl Observatory {
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
             wants: [&shared.wants.clients, &shared.wants.endpoints].map(|n| n.load(Relaxed)),
             connections_limit: shared.bounds().connections,
+            requests_limit: shared.bounds().requests,
             listeners: listeners.collect(),
             certificates: certificates.collect(),
             generation: snapshot.generation,

@@ -43,6 +43,8 @@ pub struct Scrape {
     pub wants: [u64; 2],
     /// Connections of clients that are taken at once, as the process is granted descriptors.
     pub connections_limit: u32,
+    /// Requests in flight that are taken at once.
+    pub requests_limit: u32,
     /// Listening sockets.
     pub listeners: Vec<Listener>,
     /// Certificates in force.

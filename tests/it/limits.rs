@@ -61,6 +61,32 @@ fn more_fields_than_the_limit_are_a_431() {
     }
 }
 
+/// Each held two blocks of 16 KiB for as long as it liked.
+#[test]
+fn a_client_whose_head_is_not_whole_holds_little_memory() {
+    const CLIENTS: u64 = 1000;
+    let origin = Origin::answering("ok");
+    let process = Proxy::builder().version("v1", &origin).spawn();
+    assert_eq!(process.connect().get("/").send().status, 200);
+    let before = process.peak_kib();
+    let mut waiting: Vec<_> = (0..CLIENTS).map(|_| process.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Pad: "));
+    // Once the last ones are served, all were read.
+    for client in waiting.iter_mut().rev().take(10) {
+        client.send("x\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
+    }
+    let each = (process.peak_kib() - before) / CLIENTS;
+    assert!(each < 16, "{each} KiB of each");
+    // And what comes in pieces is whole at last.
+    let long = "x".repeat(20_000);
+    let client = waiting.first_mut().expect("one of them");
+    for piece in [&long[..1500], &long[1500..9000], &long[9000..], "\r\n\r\n"] {
+        client.send(piece);
+    }
+    assert_eq!(client.answer().status, 200);
+}
+
 #[test]
 fn two_thousand_slow_clients_leave_others_untouched_and_are_cut_off() {
     const EACH: usize = 500;

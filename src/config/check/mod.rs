@@ -197,7 +197,7 @@ fn limits(limits: &Limits, path: &FieldPath, found: &mut Vec<Finding>) {
         ("requests", limits.requests),
         ("requests_per_client", limits.requests_per_client),
     ] {
-        if limit == 0 {
+        if limit == Some(0) {
             found.push(Finding::new(path.key(field), "out of range; write 1 or more"));
         }
     }

@@ -321,6 +321,12 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
          limit of open files does not allow as many.",
     )
     .value([], f64::from(scrape.connections_limit));
+    page.gauge(
+        "tidegate_requests_limit",
+        "Requests in flight that are taken at once: limits.requests, whose default follows from the memory \
+         that the process is granted.",
+    )
+    .value([], f64::from(scrape.requests_limit));
     let mut wants = page.counter(
         "tidegate_connections_wanting_total",
         "Connections that could not be had, since the process had no descriptor, memory or port left for \

@@ -71,6 +71,7 @@ fn scrape() -> Scrape {
         requests_shed: 6,
         requests_shed_per_client: 8,
         control_panics: vec![("evaluate", 1)],
+        requests_limit: 65_536,
         listeners: vec![Listener {
             name: "0.0.0.0:8080".into(),
             open: 64,
