@@ -471,8 +471,8 @@ fn a_client_that_stays_silent_or_stops_within_the_preface_is_let_go() {
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     assert_eq!(client.answer().status, 505);
     // Nor is a client that opens a stream and stops within its body served for ever.
-    let proxy =
-        Proxy::builder().version("v1", &origin).top("limits: { body_timeout: 200ms }").start();
+    let builder = Proxy::builder().version("v1", &origin).route("timeout: 200ms");
+    let proxy = builder.top("limits: { body_timeout: 200ms }").start();
     let mut raw = Raw::connect(proxy.address);
     raw.frame(HEADERS, 4, 1, &block(&[(":method", "POST"), GET[1], GET[2], GET[3]]));
     let status = loop {
