@@ -70,8 +70,8 @@ fn compile(c: &mut Criterion) {
     group.bench_function("compile 10000 routes", |b| {
         b.iter_batched(
             || Registry::new(2),
-            |mut registry| {
-                let snapshot = fixture::compile(&fixture.config, &mut registry);
+            |registry| {
+                let snapshot = fixture::compile(&fixture.config, &registry);
                 (snapshot, registry)
             },
             BatchSize::PerIteration,

@@ -42,7 +42,7 @@ fn look(c: &mut Criterion) {
     let config = parse(FILE).expect("a valid configuration");
     let mut group = c.benchmark_group("look");
     for workers in [1, 2, 8] {
-        let mut registry = Registry::new(workers);
+        let registry = Registry::new(workers);
         let sources = Sources {
             config: &config,
             overrides: &Overrides::new(),
@@ -51,7 +51,7 @@ fn look(c: &mut Criterion) {
             tls: &HashMap::new(),
             access_log: None,
         };
-        let snapshot = Snapshot::compile(1, sources, None, &mut registry);
+        let snapshot = Snapshot::compile(1, sources, None, &registry);
         let evidence = snapshot.routes[0].evidence.as_ref().expect("it is compared");
         let (mut evaluator, mut now) = (Evaluator::default(), Duration::ZERO);
         let mut rng = fastrand::Rng::with_seed(1);

@@ -159,7 +159,7 @@ impl App {
         });
         let access_log = access_log.transpose()?;
 
-        let mut registry = Registry::new(workers);
+        let registry = Registry::new(workers);
         let target = config.access_log.as_ref().zip(access_log.as_ref());
         let target = target.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
         let sources = Sources {
@@ -170,7 +170,7 @@ impl App {
             tls: &tls,
             access_log: target.as_ref(),
         };
-        let snapshot = Snapshot::compile(1, sources, None, &mut registry);
+        let snapshot = Snapshot::compile(1, sources, None, &registry);
         drop(target);
         let (samples, collected) = mpsc::channel(SAMPLE_BATCHES);
         let shared = Arc::new(Shared::new(workers, snapshot, samples, Granted::read(workers)));

@@ -12,10 +12,11 @@ mod standing;
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -333,20 +334,48 @@ pub struct AmountEvidenceState {
 }
 
 /// All live state. Owned by the controller; workers reach what they need through the snapshot.
+///
+/// Each map is locked for one look-up at a time, so that a snapshot of ten thousand routes is compiled beside
+/// the controller, and an ejection does not wait for it.
 #[derive(Debug)]
 pub struct Registry {
     workers: usize,
-    versions: HashMap<(String, String), Arc<VersionState>>,
-    endpoints: HashMap<(u32, SocketAddr), Arc<EndpointState>>,
-    series: HashMap<(u32, String), Arc<SeriesState>>,
-    services: HashMap<String, Arc<ServiceState>>,
-    strata: HashMap<(String, Option<String>), Arc<StratumState>>,
-    evidence: HashMap<(u32, Option<String>), Arc<EvidenceState>>,
-    amounts: HashMap<(u32, String), Arc<AmountState>>,
-    amount_evidence: HashMap<(u32, Option<String>, String), Arc<AmountEvidenceState>>,
+    versions: States<(String, String), VersionState>,
+    endpoints: States<(u32, SocketAddr), EndpointState>,
+    series: States<(u32, String), SeriesState>,
+    services: States<String, ServiceState>,
+    strata: States<(String, Option<String>), StratumState>,
+    evidence: States<(u32, Option<String>), EvidenceState>,
+    amounts: States<(u32, String), AmountState>,
+    amount_evidence: States<(u32, Option<String>, String), AmountEvidenceState>,
     outcomes: Arc<Outcomes>,
-    next_id: [u32; 3],
-    next_evidence: u32,
+    next_id: [AtomicU32; 3],
+    next_evidence: AtomicU32,
+}
+
+/// States by identity.
+#[derive(Debug)]
+struct States<K, S>(Mutex<HashMap<K, Arc<S>>>);
+
+impl<K: Eq + Hash, S> States<K, S> {
+    fn new() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Arc<S>>> {
+        // A state is added or removed whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, key: K, new: impl FnOnce() -> S) -> Arc<S> {
+        Arc::clone(self.lock().entry(key).or_insert_with(|| Arc::new(new())))
+    }
+
+    /// Removes states that nobody else holds, and drops them after the lock was let go.
+    fn take_unused(&self) -> Vec<Arc<S>> {
+        let is_unused = |_: &K, state: &mut Arc<S>| Arc::strong_count(state) == 1;
+        self.lock().extract_if(is_unused).map(|(_, state)| state).collect()
+    }
 }
 
 impl Registry {
@@ -354,17 +383,17 @@ impl Registry {
     pub fn new(workers: usize) -> Self {
         Self {
             workers,
-            versions: HashMap::new(),
-            endpoints: HashMap::new(),
-            series: HashMap::new(),
-            services: HashMap::new(),
-            strata: HashMap::new(),
-            evidence: HashMap::new(),
-            amounts: HashMap::new(),
-            amount_evidence: HashMap::new(),
+            versions: States::new(),
+            endpoints: States::new(),
+            series: States::new(),
+            services: States::new(),
+            strata: States::new(),
+            evidence: States::new(),
+            amounts: States::new(),
+            amount_evidence: States::new(),
             outcomes: Arc::new(Outcomes::new(workers)),
-            next_id: [0; 3],
-            next_evidence: 0,
+            next_id: Default::default(),
+            next_evidence: AtomicU32::new(0),
         }
     }
 
@@ -379,108 +408,95 @@ impl Registry {
     }
 
     /// The state of `version` of `service`, new if unknown.
-    pub fn version(&mut self, service: &str, version: &str) -> Arc<VersionState> {
-        let (workers, next) = (self.workers, &mut self.next_id[0]);
-        let state = self.versions.entry((service.to_owned(), version.to_owned()));
-        Arc::clone(state.or_insert_with(|| {
-            Arc::new(VersionState { id: take(next), cells: PerWorker::new(workers) })
-        }))
+    pub fn version(&self, service: &str, version: &str) -> Arc<VersionState> {
+        self.versions.find((service.to_owned(), version.to_owned()), || VersionState {
+            id: take(&self.next_id[0]),
+            cells: PerWorker::new(self.workers),
+        })
     }
 
     /// The state of the endpoint at `address` of the version numbered `version`, new if unknown.
-    pub fn endpoint(&mut self, version: u32, address: SocketAddr) -> Arc<EndpointState> {
-        let before = self.endpoints.keys().filter(|(of, _)| *of == version).count();
-        let (workers, next) = (self.workers, &mut self.next_id[1]);
-        let state = self.endpoints.entry((version, address));
-        Arc::clone(state.or_insert_with(|| {
-            Arc::new(EndpointState {
-                id: take(next),
-                version,
-                group: (before % ENDPOINT_GROUPS) as u8,
-                address,
-                label: address.to_string().into(),
-                cells: PerWorker::new(workers),
-                judged: Judged::default(),
-                standing: Standing::default(),
-                warm_from_us: AtomicU64::new(0),
-                complaint: Seldom::default(),
-            })
-        }))
+    pub fn endpoint(&self, version: u32, address: SocketAddr) -> Arc<EndpointState> {
+        let mut known = self.endpoints.lock();
+        if let Some(state) = known.get(&(version, address)) {
+            return Arc::clone(state);
+        }
+        let before = known.keys().filter(|(of, _)| *of == version).count();
+        let state = Arc::new(EndpointState {
+            id: take(&self.next_id[1]),
+            version,
+            group: (before % ENDPOINT_GROUPS) as u8,
+            address,
+            label: address.to_string().into(),
+            cells: PerWorker::new(self.workers),
+            judged: Judged::default(),
+            standing: Standing::default(),
+            warm_from_us: AtomicU64::new(0),
+            complaint: Seldom::default(),
+        });
+        known.insert((version, address), Arc::clone(&state));
+        state
     }
 
     /// The state of `route` on the version numbered `version`, new if unknown.
-    pub fn series(&mut self, version: u32, route: &str) -> Arc<SeriesState> {
-        let (workers, next) = (self.workers, &mut self.next_id[2]);
-        let state = self.series.entry((version, route.to_owned()));
-        Arc::clone(state.or_insert_with(|| {
-            Arc::new(SeriesState { id: take(next), cells: PerWorker::new(workers) })
-        }))
+    pub fn series(&self, version: u32, route: &str) -> Arc<SeriesState> {
+        self.series.find((version, route.to_owned()), || SeriesState {
+            id: take(&self.next_id[2]),
+            cells: PerWorker::new(self.workers),
+        })
     }
 
     /// The state of `service` as a whole, new if unknown.
-    pub fn service(&mut self, service: &str) -> Arc<ServiceState> {
-        Arc::clone(self.services.entry(service.to_owned()).or_default())
+    pub fn service(&self, service: &str) -> Arc<ServiceState> {
+        self.services.find(service.to_owned(), ServiceState::default)
     }
 
     /// What the versions of `service` share over `route`, or over all routes without limits of their own;
     /// new if unknown.
-    pub fn stratum(&mut self, service: &str, route: Option<&str>) -> Arc<StratumState> {
+    pub fn stratum(&self, service: &str, route: Option<&str>) -> Arc<StratumState> {
         let key = (service.to_owned(), route.map(str::to_owned));
-        Arc::clone(self.strata.entry(key).or_default())
+        self.strata.find(key, StratumState::default)
     }
 
     /// The evidence of the version numbered `version` over `route`, or over all routes of its service
     /// without limits of their own; new if unknown.
-    pub fn evidence(&mut self, version: u32, route: Option<&str>) -> Arc<EvidenceState> {
-        let (workers, next) = (self.workers, &mut self.next_evidence);
-        let state = self.evidence.entry((version, route.map(str::to_owned)));
-        Arc::clone(state.or_insert_with(|| {
-            Arc::new(EvidenceState { id: take(next), cells: PerWorker::new(workers) })
-        }))
+    pub fn evidence(&self, version: u32, route: Option<&str>) -> Arc<EvidenceState> {
+        self.evidence.find((version, route.map(str::to_owned)), || EvidenceState {
+            id: take(&self.next_evidence),
+            cells: PerWorker::new(self.workers),
+        })
     }
 
     /// The state of the amount called `name` of the version numbered `version`, new if unknown.
-    pub fn amount(&mut self, version: u32, name: &str) -> Arc<AmountState> {
-        let workers = self.workers;
-        let state = self.amounts.entry((version, name.to_owned()));
-        Arc::clone(
-            state.or_insert_with(|| Arc::new(AmountState { cells: PerWorker::new(workers) })),
-        )
+    pub fn amount(&self, version: u32, name: &str) -> Arc<AmountState> {
+        let key = (version, name.to_owned());
+        self.amounts.find(key, || AmountState { cells: PerWorker::new(self.workers) })
     }
 
     /// The evidence of the amount that `what` stands for, a field or several with their signs, as
     /// [`Self::evidence`] has that of failures.
     pub fn amount_evidence(
-        &mut self,
+        &self,
         version: u32,
         route: Option<&str>,
         what: &str,
     ) -> Arc<AmountEvidenceState> {
-        let workers = self.workers;
         let key = (version, route.map(str::to_owned), what.to_owned());
-        let state = self.amount_evidence.entry(key);
-        Arc::clone(
-            state.or_insert_with(|| {
-                Arc::new(AmountEvidenceState { cells: PerWorker::new(workers) })
-            }),
-        )
+        let new = || AmountEvidenceState { cells: PerWorker::new(self.workers) };
+        self.amount_evidence.find(key, new)
     }
 
     /// Forgets what no snapshot holds any more; answers the numbers forgotten.
-    pub fn forget_unused(&mut self) -> Forgotten {
-        fn drop_unused<K, S>(map: &mut HashMap<K, Arc<S>>, id: impl Fn(&S) -> u32) -> Vec<u32> {
-            let unused = map.extract_if(|_, state| Arc::strong_count(state) == 1);
-            unused.map(|(_, state)| id(&state)).collect()
-        }
-        self.services.retain(|_, state| Arc::strong_count(state) > 1);
-        self.strata.retain(|_, state| Arc::strong_count(state) > 1);
-        self.evidence.retain(|_, state| Arc::strong_count(state) > 1);
-        self.amounts.retain(|_, state| Arc::strong_count(state) > 1);
-        self.amount_evidence.retain(|_, state| Arc::strong_count(state) > 1);
+    pub fn forget_unused(&self) -> Forgotten {
+        self.services.take_unused();
+        self.strata.take_unused();
+        self.evidence.take_unused();
+        self.amounts.take_unused();
+        self.amount_evidence.take_unused();
         Forgotten {
-            versions: drop_unused(&mut self.versions, |state| state.id),
-            endpoints: drop_unused(&mut self.endpoints, |state| state.id),
-            series: drop_unused(&mut self.series, |state| state.id),
+            versions: self.versions.take_unused().iter().map(|state| state.id).collect(),
+            endpoints: self.endpoints.take_unused().iter().map(|state| state.id).collect(),
+            series: self.series.take_unused().iter().map(|state| state.id).collect(),
         }
     }
 }
@@ -496,9 +512,8 @@ pub struct Forgotten {
     pub series: Vec<u32>,
 }
 
-fn take(next: &mut u32) -> u32 {
-    *next += 1;
-    *next - 1
+fn take(next: &AtomicU32) -> u32 {
+    next.fetch_add(1, Relaxed)
 }
 
 #[cfg(test)]
@@ -507,7 +522,7 @@ mod tests {
 
     #[test]
     fn what_stays_keeps_its_counts_and_what_left_is_forgotten() {
-        let mut registry = Registry::new(2);
+        let registry = Registry::new(2);
         let version = registry.version("game-api", "v1");
         version.cells.of(0).started.add(2);
         version.cells.of(1).started.add(3);

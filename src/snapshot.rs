@@ -297,7 +297,7 @@ impl Snapshot {
         generation: u64,
         sources: Sources<'_>,
         previous: Option<&Self>,
-        registry: &mut Registry,
+        registry: &Registry,
     ) -> Self {
         let config = sources.config;
         let services: Vec<Service> = config
@@ -362,7 +362,7 @@ impl Service {
         service: &schema::Service,
         sources: Sources<'_>,
         previous: Option<&Snapshot>,
-        registry: &mut Registry,
+        registry: &Registry,
     ) -> Self {
         let weights = weights_in_force(name, service, sources.overrides);
         let health = service.health.clone().unwrap_or_default();
@@ -502,7 +502,7 @@ impl Route {
         route: &schema::Route,
         config: &Config,
         services: &[Service],
-        registry: &mut Registry,
+        registry: &Registry,
     ) -> Option<Self> {
         let number = config.services.get_index_of(&route.service)?;
         let service = &services[number];

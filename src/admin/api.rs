@@ -140,10 +140,10 @@ async fn services(
     parameters?;
     let (snapshot, latencies) = observatory.latencies_by_version().await;
     let generation = snapshot.generation;
-    let decisions: Vec<Decisions> = {
-        let controller = observatory.controller();
-        snapshot.services.iter().map(|s| Decisions::of(&controller, &s.name)).collect()
-    };
+    // Held for one service at a time, since an ejection may wait.
+    let decisions = snapshot.services.iter();
+    let decisions = decisions.map(|s| Decisions::of(&observatory.controller(), &s.name));
+    let decisions: Vec<Decisions> = decisions.collect();
     let each = snapshot.services.iter().zip(&latencies).zip(decisions);
     let services = each
         .map(|((s, latencies), decisions)| Service::new(s, generation, latencies, decisions))

@@ -68,11 +68,13 @@ pub(super) async fn events(
         knows(&observatory.controller(), service)?;
     }
     if wants_list(&headers) {
-        let controller = observatory.controller();
-        let events = controller.events();
-        let of_service = |event: &&Arc<Event>| is_of(event, service.as_deref());
-        let list = events.since(since.unwrap_or(0)).filter(of_service);
-        let list = EventList { newest: events.newest(), events: list.cloned().collect() };
+        let list = {
+            let controller = observatory.controller();
+            let events = controller.events();
+            let of_service = |event: &&Arc<Event>| is_of(event, service.as_deref());
+            let list = events.since(since.unwrap_or(0)).filter(of_service);
+            EventList { newest: events.newest(), events: list.cloned().collect() }
+        };
         return Ok(Json(list).into_response());
     }
     let Ok(place) = places.0.try_acquire_owned() else {

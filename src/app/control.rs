@@ -120,3 +120,58 @@ impl Supervised<'_> {
         tokio::spawn(supervision.run(name, move || start(observatory.clone())));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use crate::{
+        app::App,
+        config::{Loaded, parse},
+    };
+
+    #[track_caller]
+    fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}: not in time");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Nobody was ejected any more, in silence.
+    #[test]
+    fn an_evaluator_that_panics_is_counted_publishes_what_it_decided_and_compares_anew() {
+        let config = parse(
+            "workers: 1\nlisten: [ { address: 127.0.0.1:0 } ]\nroutes: [ { service: a } ]\nservices:\n  a:\n    \
+             baseline: v1\n    weights: { v1: 8, v2: 1, v3: 1 }\n    eject: { errors: { absolute: 1% } }\n    \
+             versions:\n      v1: { endpoints: [ 127.0.0.1:1 ] }\n      v2: { endpoints: [ 127.0.0.1:2 ] }\n      \
+             v3: { endpoints: [ 127.0.0.1:3 ] }\n",
+        );
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        let (hash, tokens, files) = Default::default();
+        let loaded = Loaded { config, hash, tokens, files };
+        let app = App::start(loaded, None, None).expect("it starts");
+        let observatory = app.observatory().clone();
+        let compares = |version: &str| {
+            let verdicts = observatory.controller().verdicts("a");
+            verdicts.iter().any(|(of, _, _)| of == version)
+        };
+        eventually("both are compared", || compares("v2") && compares("v3"));
+        observatory.controller().panic_at_next_look("a", "v3");
+        eventually("the ejection is published", || {
+            let snapshot = observatory.controller().snapshot();
+            snapshot.services[0].version("v3").expect("it has one").ejected
+        });
+        eventually("the other one is compared again", || compares("v2") && !compares("v3"));
+        let compared = observatory.controller().snapshot().services[0].compared.clone();
+        let outcomes = &compared.expect("they are").outcomes;
+        let look = outcomes.look();
+        eventually("looks go on", || outcomes.look() > look + 2);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let scrape = runtime.expect("a runtime").block_on(observatory.scrape());
+        let panics = scrape.control_panics.iter().filter(|(_, count)| *count > 0);
+        assert_eq!(panics.collect::<Vec<_>>(), [&("evaluate", 1)]);
+        app.shutdown();
+    }
+}

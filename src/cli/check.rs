@@ -89,7 +89,7 @@ fn compile(loaded: &Loaded) -> Vec<TlsError> {
         tls: &tls,
         access_log: None,
     };
-    let _ = Snapshot::compile(1, sources, None, &mut Registry::new(1));
+    let _ = Snapshot::compile(1, sources, None, &Registry::new(1));
     faults
 }
 

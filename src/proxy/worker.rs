@@ -519,7 +519,7 @@ mod tests {
             tls: &TlsClients::new(),
             access_log: None,
         };
-        let snapshot = Snapshot::compile(1, sources, None, &mut Registry::new(1));
+        let snapshot = Snapshot::compile(1, sources, None, &Registry::new(1));
         let shared =
             Arc::new(Shared::new(1, snapshot, mpsc::channel(1).0, super::super::Granted::read(1)));
         Rc::new(Worker::new(0, shared))

@@ -13,11 +13,13 @@ mod logs;
 mod names;
 mod rejected;
 mod reload;
+mod resume;
 mod served;
 mod split;
 mod weights;
 
 use std::{
+    any::Any,
     collections::HashMap,
     path::PathBuf,
     sync::Arc,
@@ -40,7 +42,7 @@ use super::{carried::Replacement, endpoints::Watch, evaluator::Evaluator, events
 use crate::{
     config::{AdminToken, Config, Loaded},
     proxy::{Command, ListenerState, Shared},
-    registry::{Forgotten, Registry},
+    registry::Registry,
     snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, TlsClients},
     telemetry::{access_log, log},
     tls::Clients,
@@ -74,7 +76,7 @@ pub struct Controller {
     resolved: Resolved,
     /// Names that were asked for, and why the last question failed, if it did.
     lookups: Lookups,
-    registry: Registry,
+    registry: Arc<Registry>,
     shared: Arc<Shared>,
     workers: Vec<UnboundedSender<Command>>,
     listeners: Vec<Arc<ListenerState>>,
@@ -82,8 +84,9 @@ pub struct Controller {
     access_log: Option<access_log::AccessLog>,
     clients: Clients,
     tls: TlsClients,
-    /// Snapshots that a request or a worker may still hold. Dropped here, not on a worker's core.
-    retired: Vec<Arc<Snapshot>>,
+    /// Snapshots and configurations that were replaced. Somebody may still hold them; they are dropped where nobody
+    /// waits for it.
+    retired: Vec<Arc<dyn Any + Send + Sync>>,
     /// Tells the generation of each snapshot that is published.
     published: watch::Sender<u64>,
     /// Which endpoints serve, and what is known of them.
@@ -150,7 +153,7 @@ impl Controller {
             webhooks: Webhooks::new(),
             resolved: Resolved::new(),
             lookups: Lookups::new(),
-            registry: start.registry,
+            registry: Arc::new(start.registry),
             shared: start.shared,
             workers: start.workers,
             listeners: start.listeners,
@@ -246,8 +249,16 @@ impl Controller {
         self.workers.clear();
     }
 
-    /// Compiles and publishes a snapshot of what is in force now; answers its generation.
-    fn publish(&mut self, same_routes: bool) -> u64 {
+    /// Compiles and publishes a snapshot of what is in force now, with the routes of the one before; returns its
+    /// generation.
+    fn publish(&mut self) -> u64 {
+        let routes = self.snapshot();
+        self.publish_with(&routes)
+    }
+
+    /// The same with routes, and what is compared of them, as `compiled` has them: a snapshot of the configuration
+    /// in force.
+    fn publish_with(&mut self, compiled: &Snapshot) -> u64 {
         let old = self.snapshot();
         let generation = old.generation.max(self.floor) + 1;
         self.decided.ejected = ejection::by_service(&self.ejections);
@@ -266,8 +277,7 @@ impl Controller {
             tls: &self.tls,
             access_log: access_log.as_ref(),
         };
-        let previous = same_routes.then_some(&*old);
-        let snapshot = Snapshot::compile(generation, sources, previous, &mut self.registry);
+        let snapshot = Snapshot::compile(generation, sources, Some(compiled), &self.registry);
         self.shared.snapshot.store(Arc::new(snapshot));
         for worker in &self.workers {
             // A worker that has ended needs no snapshot.
@@ -288,23 +298,16 @@ impl Controller {
         published
     }
 
-    /// Takes out snapshots that nobody holds any more, to be dropped; also returns whether others are left
-    /// to be dropped later.
-    pub fn take_retired(&mut self) -> (Vec<Arc<Snapshot>>, bool) {
-        let is_free = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) == 1;
+    /// Takes out what was replaced and nobody holds any more, to be dropped; also returns whether more is left to be
+    /// dropped later.
+    pub fn take_retired(&mut self) -> (Vec<Arc<dyn Any + Send + Sync>>, bool) {
+        let is_free = |retired: &mut Arc<dyn Any + Send + Sync>| Arc::strong_count(retired) == 1;
         let free = self.retired.extract_if(.., is_free).collect();
         (free, !self.retired.is_empty())
     }
 
-    /// Forgets live state that no snapshot names; returns what was forgotten.
-    pub fn forget_unused(&mut self) -> Forgotten {
-        self.registry.forget_unused()
-    }
-
-    /// Publishes what was decided if the task that decides panicked before it could.
-    pub fn resume(&mut self) {
-        if self.decided.ejected != ejection::by_service(&self.ejections) {
-            self.publish(true);
-        }
+    /// Live state, by identity.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 }

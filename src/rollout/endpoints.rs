@@ -248,6 +248,11 @@ impl Watch {
         self.notices.push(Notice::of(service, version, what, begins));
     }
 
+    /// Forgets which endpoints are asked, since nobody waits for their answers any more.
+    pub fn forget_probes(&mut self) {
+        self.endpoints.values_mut().for_each(|watched| watched.asked = false);
+    }
+
     /// Takes in how a probe of endpoint number `id` ended.
     pub fn probed(
         &mut self,

@@ -43,6 +43,9 @@ pub struct Evaluator {
     places: Places,
     /// Endings that were lost so far.
     lost: u64,
+    /// The next look panics.
+    #[cfg(test)]
+    pub(super) has_bug: bool,
 }
 
 /// Where attempts count.
@@ -182,6 +185,8 @@ impl Evaluator {
             self.follow(snapshot, now, &mut found);
         }
         self.hear(snapshot, now);
+        #[cfg(test)]
+        assert!(!self.has_bug, "a bug");
         for service in &snapshot.services {
             let watch = self.services.get_mut(&service.name);
             if let Some(watch) = watch.filter(|watch| watch.is_due(now)) {
@@ -202,6 +207,13 @@ impl Evaluator {
             watch.follow(service, compared, now, found);
         }
         self.places = Places::new(snapshot, &self.services);
+    }
+
+    /// Ends all comparisons of services of `snapshot`; returns what is to be told of it.
+    pub fn end(self, snapshot: &Snapshot) -> Vec<Found> {
+        let each = self.services.into_iter();
+        let each = each.filter_map(|(name, watch)| Some(watch.end(snapshot.service(&name)?)));
+        each.flatten().collect()
     }
 
     /// Begins the next look, and hears what the workers said since the last one.

@@ -121,7 +121,7 @@ impl Observatory {
     pub async fn evaluate(self) {
         let mut published = {
             let mut controller = self.controller();
-            controller.resume();
+            controller.resume_evaluating();
             controller.published()
         };
         loop {
@@ -154,7 +154,8 @@ impl Observatory {
         let (retired, left) = self.controller().take_retired();
         // With many routes that takes a while, and the controller is not to be held meanwhile.
         drop(retired);
-        let forgotten = self.controller().forget_unused();
+        let registry = Arc::clone(self.controller().registry());
+        let forgotten = registry.forget_unused();
         let mut latencies = self.latencies();
         for endpoint in forgotten.endpoints {
             latencies.collector.forget_endpoint(endpoint);

@@ -67,7 +67,7 @@ mod tests {
     use crate::{config::parse, registry::Registry};
 
     /// Where the canary's `margin` and `stake` count, of a margin that `is` that.
-    fn arms(is: &str, registry: &mut Registry) -> Box<[AmountArm]> {
+    fn arms(is: &str, registry: &Registry) -> Box<[AmountArm]> {
         let config = parse(&format!(
             "listen: [ {{ address: '127.0.0.1:0' }} ]\nroutes: [ {{ service: a }} ]\n\
             services:\n  a:\n    baseline: v1\n    versions:\n\
@@ -98,11 +98,11 @@ mod tests {
 
     #[test]
     fn an_amount_that_is_made_of_others_than_before_counts_anew() {
-        let mut registry = Registry::new(1);
-        let before = arms("stake - payout", &mut registry);
+        let registry = Registry::new(1);
+        let before = arms("stake - payout", &registry);
         assert!(before[0].below.is_some() && before[1].below.is_none());
-        let same = arms("stake - payout", &mut registry);
-        let other = arms("stake", &mut registry);
+        let same = arms("stake - payout", &registry);
+        let other = arms("stake", &registry);
         let kept =
             |after: &[AmountArm], n: usize| Arc::ptr_eq(&before[n].evidence, &after[n].evidence);
         assert!(kept(&same, 0) && kept(&same, 1) && kept(&other, 1));

@@ -184,7 +184,7 @@ impl Compared {
         service: &schema::Service,
         config: &Config,
         versions: &[Version],
-        registry: &mut Registry,
+        registry: &Registry,
     ) -> Option<Arc<Self>> {
         let eject = service.eject.as_ref()?;
         let mode = eject.mode.unwrap_or_default();
@@ -273,7 +273,7 @@ fn named(
     name: &str,
     config: &Config,
     versions: &[Version],
-    registry: &mut Registry,
+    registry: &Registry,
 ) -> Box<[Arc<Named>]> {
     let routes = config.routes.iter().filter(|route| route.service == name && !has_limits(route));
     let names = routes.filter_map(|route| route.name.as_deref()).take(MOST_NAMED);

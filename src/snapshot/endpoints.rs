@@ -30,7 +30,7 @@ pub fn endpoints(
     written: &[EndpointAddress],
     resolved: &Resolved,
     version: u32,
-    registry: &mut Registry,
+    registry: &Registry,
 ) -> Box<[Endpoint]> {
     let each = addresses(written, resolved).map(|(host, address)| Endpoint {
         state: registry.endpoint(version, address),

@@ -29,6 +29,7 @@ mod keep_alive;
 mod kept;
 mod limits;
 mod metrics;
+mod pace;
 mod players;
 mod process;
 mod reload;

@@ -30,7 +30,7 @@ impl Controller {
         match opened.tls {
             Ok(tls) if self.renews(&tls) => {
                 self.tls = tls;
-                let generation = self.publish(true);
+                let generation = self.publish();
                 tracing::info!(generation, "certificates towards endpoints taken over");
             }
             Ok(_) => {}

@@ -109,7 +109,7 @@ impl Controller {
         self.evaluator.next_look()
     }
 
-    fn act(&mut self, found: Found, now: Duration) {
+    pub(super) fn act(&mut self, found: Found, now: Duration) {
         match found {
             Found::Worse(suspect) if suspect.mode == Mode::Act => self.eject_suspect(*suspect, now),
             Found::Worse(suspect) => {
@@ -263,7 +263,7 @@ impl Controller {
             self.evaluator.follow_players(service, &suspect.version, route, now);
         }
         self.ejections.insert(key.clone(), ejection);
-        let generation = self.publish(true);
+        let generation = self.publish();
         let Suspect { service, version, route, verdict, .. } = &suspect;
         // Nobody waits for it any more.
         let record = self.evaluator.record(service, version, route.as_deref());
@@ -303,7 +303,7 @@ impl Controller {
             record: None,
         };
         self.ejections.insert(key.clone(), ejection);
-        let generation = self.publish(true);
+        let generation = self.publish();
         let ((service, version), reason) = (key, reason.unwrap_or_default());
         tracing::warn!(service, version, generation, by, reason, "version ejected");
         self.record(Kind::Ejected, Matter::of_version(service, version, by, reason));
@@ -329,7 +329,7 @@ impl Controller {
         self.ejections.remove(&key);
         let (service, version) = key;
         self.reinstate_compared_endpoints(&service, &version);
-        let generation = self.publish(true);
+        let generation = self.publish();
         let reason = reason.unwrap_or_default();
         tracing::info!(service, version, generation, by, reason, "version reinstated");
         self.record(Kind::Reinstated, Matter::of_version(service, version, by, reason));

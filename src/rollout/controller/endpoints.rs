@@ -205,7 +205,7 @@ impl Controller {
         let changed = !versions.all(same)
             || self.decided.unserved
                 != who_is_unserved(&self.config, &self.weights_ahead(), &self.decided, out);
-        changed.then(|| self.publish(true))
+        changed.then(|| self.publish())
     }
 
     /// Versions whose players will go to others in a snapshot that is compiled now, by weights of `ahead`.
@@ -258,7 +258,7 @@ pub(super) fn has_no_endpoint(
     service: &schema::Service,
     version: &str,
     resolved: &Resolved,
-    registry: &mut Registry,
+    registry: &Registry,
 ) -> bool {
     let state = registry.version(name, version);
     let written = &service.versions[version].endpoints;

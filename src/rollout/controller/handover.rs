@@ -114,7 +114,7 @@ impl Controller {
             || self.stand_ins != stood_in
             || self.snapshot().generation <= self.floor
         {
-            self.publish(true);
+            self.publish();
         }
         self.tell_stand_ins(&stood_in);
         self.manual = carried.endpoint_reasons.into_iter().map(WhyEndpoint::into_manual).collect();

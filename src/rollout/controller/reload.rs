@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     config::{Config, LoadError, Loaded, blame, schema},
+    registry::Registry,
     rollout::events::{Kind, Matter},
-    snapshot::{TlsClients, open_clients},
+    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, TlsClients, open_clients},
     tls::Clients,
 };
 
@@ -50,8 +51,11 @@ impl Controller {
     pub fn preparing(&self) -> Preparing {
         Preparing {
             config: Arc::clone(&self.config),
+            hash: self.hash.clone(),
             clients: self.clients.clone(),
             file: self.file.clone(),
+            resolved: self.resolved.clone(),
+            registry: Arc::clone(&self.registry),
         }
     }
 
@@ -90,18 +94,18 @@ impl Controller {
     /// Takes over all of the file but weights that would leave a service to nobody; also returns whether
     /// there are none.
     fn take_over(&mut self, prepared: Prepared) -> (Reloaded, bool) {
-        let Prepared { loaded, tls, clients, access_log } = prepared;
+        let Prepared { loaded, compiled, tls, clients, access_log } = prepared;
         self.tokens = loaded.tokens;
         let renewed = self.renews(&tls);
         (self.tls, self.clients) = (tls, clients);
-        if loaded.hash == self.hash {
+        let Some(compiled) = compiled else {
             if !renewed {
                 return (Reloaded::Unchanged, true);
             }
-            let generation = self.publish(true);
+            let generation = self.publish();
             tracing::info!(generation, "certificates towards endpoints taken over");
             return (Reloaded::Applied(generation), true);
-        }
+        };
         let new = loaded.config;
         self.reloads.waiting = needs_restart(&self.at_start, &new);
         for field in &self.reloads.waiting {
@@ -122,8 +126,11 @@ impl Controller {
         self.hash = loaded.hash;
         self.forget_ejections();
         self.find_stand_ins();
-        let generation = self.publish(false);
+        let generation = self.publish_with(&compiled);
         self.in_force.send_replace(Arc::clone(&self.config));
+        if !Arc::ptr_eq(&old, &self.at_start) {
+            self.retired.push(old);
+        }
         tracing::info!(generation, hash = self.hash, "configuration taken over");
         let waiting = match self.reloads.waiting.join(", ") {
             none if none.is_empty() => none,
@@ -139,17 +146,23 @@ impl Controller {
 /// What a file is prepared with.
 #[derive(Debug)]
 pub struct Preparing {
-    /// The configuration in force.
+    /// The configuration in force, and its hash.
     config: Arc<Config>,
+    hash: String,
     clients: Clients,
-    /// Where it stands.
+    /// Where the file is.
     file: Option<PathBuf>,
+    resolved: Resolved,
+    registry: Arc<Registry>,
 }
 
-/// A file that was read, and what it names: opened ahead, since a file system may take its time.
+/// A file that was read, with all that would take long while the controller is held: what the file names is
+/// open, and its routes are compiled.
 #[derive(Debug)]
 pub struct Prepared {
     loaded: Loaded,
+    /// At the weights of the file. Nothing if the file is the one in force.
+    compiled: Option<Snapshot>,
     tls: TlsClients,
     clients: Clients,
     /// If it is another one than is open.
@@ -157,7 +170,7 @@ pub struct Prepared {
 }
 
 impl Preparing {
-    /// Opens what the file names that was `read`.
+    /// Compiles the file that was `read`, and opens what it names.
     pub fn prepare(mut self, read: Result<Loaded, LoadError>) -> Result<Prepared, LoadError> {
         let loaded = read?;
         let tls = open_clients(&loaded.config, &mut self.clients);
@@ -166,7 +179,17 @@ impl Preparing {
             blame(&loaded.files, name, [error.place()])
         })?;
         let access_log = open_log(&self.config, &loaded.config);
-        Ok(Prepared { loaded, tls, clients: self.clients, access_log })
+        let sources = Sources {
+            config: &loaded.config,
+            overrides: &Overrides::new(),
+            decided: &Decided::default(),
+            resolved: &self.resolved,
+            tls: &tls,
+            access_log: None,
+        };
+        let compile = || Snapshot::compile(0, sources, None, &self.registry);
+        let compiled = (loaded.hash != self.hash).then(compile);
+        Ok(Prepared { loaded, compiled, tls, clients: self.clients, access_log })
     }
 }
 

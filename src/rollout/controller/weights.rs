@@ -73,7 +73,7 @@ impl Controller {
         let Change { service, by, reason, .. } = change;
         self.stand_ins.remove(&service);
         self.overrides.insert(service.clone(), weights);
-        let generation = self.publish(true);
+        let generation = self.publish();
         let moved = moves(&planned.shares_before, &planned.shares_after);
         let reason = reason.unwrap_or_default();
         tracing::info!(service, moved, generation, by, reason, "weights changed");

@@ -14,7 +14,11 @@ impl Observatory {
     /// Asks endpoints when they are due, acts on what is found, and sleeps while there is nothing to
     /// watch.
     pub async fn attend(self) {
-        let stirred = self.controller().stirred();
+        let stirred = {
+            let mut controller = self.controller();
+            controller.resume_attending();
+            controller.stirred()
+        };
         let mut under_way: JoinSet<(u32, Result<(), String>)> = JoinSet::new();
         loop {
             let (probes, next) = self.controller().attend(AT_ONCE - under_way.len());

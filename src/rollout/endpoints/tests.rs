@@ -38,7 +38,7 @@ impl Bench {
             tls: &HashMap::new(),
             access_log: None,
         };
-        let snapshot = Snapshot::compile(1, sources, None, &mut Registry::new(2));
+        let snapshot = Snapshot::compile(1, sources, None, &Registry::new(2));
         let mut bench = Self { snapshot, watch: Watch::default(), now: Duration::from_secs(1) };
         bench.look();
         bench
@@ -97,6 +97,18 @@ fn faults_of_all_workers_in_a_row_eject_and_a_probe_brings_back() {
     assert_eq!(bench.look().moves[0].to, State::Serving);
     assert_eq!(bench.state(1).standing.checks.each_ref().map(|c| c.read()), [1, 1]);
     assert!(bench.state(1).standing.share() < WHOLE, "it starts slowly");
+}
+
+/// Who asked panicked, and so the endpoint was never asked again.
+#[test]
+fn an_endpoint_whose_probe_is_forgotten_is_asked_again() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    bench.attempts(1, 0, 3, 3);
+    bench.pass(SLOW_LOOK);
+    assert_eq!(bench.pass(Duration::from_secs(30)).probes.len(), 1);
+    assert!(bench.look().probes.is_empty(), "it is asked already");
+    bench.watch.forget_probes();
+    assert_eq!(bench.look().probes.len(), 1);
 }
 
 #[test]

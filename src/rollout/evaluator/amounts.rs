@@ -107,7 +107,7 @@ mod tests {
     const ARMS: Arms<u16> = Arms { canary: 1, baseline: 0 };
 
     fn stratum(derived: bool) -> Stratum {
-        let mut registry = Registry::new(2);
+        let registry = Registry::new(2);
         let amounts = Some([("payout".to_owned(), Share(0.05))].into_iter().collect());
         let eject = Eject { amounts, warm_up: Some(Duration::ZERO), ..Eject::default() };
         let arms = [0, 1].map(|version| Arm {

@@ -72,7 +72,7 @@ mod tests {
 
     impl Baseline {
         fn new() -> Self {
-            let mut registry = Registry::new(1);
+            let registry = Registry::new(1);
             let version = registry.version("a", "v1").id;
             let address = |port| ([127, 0, 0, 1], port).into();
             let endpoints = (1..=4).map(|port| registry.endpoint(version, address(port)));

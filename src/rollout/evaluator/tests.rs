@@ -41,9 +41,9 @@ impl Stage {
     /// A service with this `eject`, whose canary has no share.
     pub(super) fn new(eject: &str) -> Self {
         let config = Self::config(eject);
-        let mut registry = Registry::new(1);
+        let registry = Registry::new(1);
         let (overrides, decided) = (Overrides::new(), Decided::default());
-        let snapshot = compile(1, &config, &overrides, &decided, &mut registry);
+        let snapshot = compile(1, &config, &overrides, &decided, &registry);
         let evaluator = Evaluator::default();
         let mut stage = Self {
             config,
@@ -174,7 +174,7 @@ fn compile(
     config: &Config,
     overrides: &Overrides,
     decided: &Decided,
-    registry: &mut Registry,
+    registry: &Registry,
 ) -> Snapshot {
     let (resolved, tls) = (Resolved::new(), HashMap::new());
     let sources =

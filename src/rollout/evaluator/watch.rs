@@ -119,11 +119,10 @@ impl Watch {
         if (asks_anew && self.compared != *compared) || self.baseline != service.baseline {
             // Other questions, or other arms: what was found so far answers none of them.
             let spread = std::mem::replace(&mut self.spread, Spread::new(now));
-            let before = std::mem::replace(self, Self::asking(service, compared, spread, now));
-            self.memory = before.memory;
-            self.followed = before.followed;
-            found.extend(before.cases.into_values().filter_map(|case| case.end(service)));
-            found.extend(before.solos.into_iter().filter_map(|solo| solo.end(service)));
+            let mut before = std::mem::replace(self, Self::asking(service, compared, spread, now));
+            self.memory = std::mem::take(&mut before.memory);
+            self.followed = before.followed.take();
+            found.extend(before.end(service));
         }
         if self.epoch != service.epoch {
             self.epoch = service.epoch;
@@ -191,6 +190,12 @@ impl Watch {
                 Case::new(name, share, compared.mode, lines)
             });
         }
+    }
+
+    /// What is to be told when all comparisons of `service` end.
+    pub(super) fn end(self, service: &Service) -> Vec<Found> {
+        let cases = self.cases.into_values().filter_map(|case| case.end(service));
+        cases.chain(self.solos.into_iter().filter_map(|solo| solo.end(service))).collect()
     }
 
     /// Goes on with the evidence so far, of which another certainty is demanded, or something else is

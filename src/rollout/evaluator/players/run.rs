@@ -96,7 +96,7 @@ impl Endpoint {
 
 impl<'p> Scene<'p> {
     fn new(population: &'p Population, eject: &str, rng: &mut Rng) -> Self {
-        let mut registry = Registry::new(1);
+        let registry = Registry::new(1);
         let mut endpoints = |version: usize| {
             let spells = population.draw_spells(version, rng).into_iter().enumerate();
             let of = spells.map(|(number, spells)| {

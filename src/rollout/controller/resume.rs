@@ -1,0 +1,51 @@
+//! Undoes what a task that panicked left half done, before it begins anew.
+
+use super::{Controller, ejection::by_service};
+use crate::rollout::events::{Kind, Matter};
+
+impl Controller {
+    /// Begins all comparisons anew, since a panic may have left them half changed, and publishes an ejection
+    /// that was decided and not published. Does nothing when the process starts.
+    pub fn resume_evaluating(&mut self) {
+        if self.decided.ejected != by_service(&self.ejections) {
+            self.publish();
+        }
+        let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
+        let before = std::mem::take(&mut self.evaluator);
+        for service in &snapshot.services {
+            if before.has_shared_outage(&service.name) == Some(true) {
+                let reason = "the comparison begins anew".to_owned();
+                let service = Some(service.name.to_string());
+                self.record(
+                    Kind::SharedOutageOver,
+                    Matter { service, reason, ..Matter::default() },
+                );
+            }
+        }
+        for found in before.end(&snapshot) {
+            self.act(found, now);
+        }
+    }
+
+    /// Takes no endpoint to be asked any more: who asked is gone.
+    pub fn resume_attending(&mut self) {
+        self.endpoints.forget_probes();
+    }
+}
+
+#[cfg(test)]
+impl Controller {
+    /// Has the next look panic after it decided to eject `version` of `service`, and before it published that.
+    pub(crate) fn panic_at_next_look(&mut self, service: &str, version: &str) {
+        let ejection = super::Ejection {
+            at: self.started.0.elapsed(),
+            since: std::time::SystemTime::now(),
+            by: "verdict".to_owned(),
+            reason: "a test".to_owned(),
+            verdict: None,
+            record: None,
+        };
+        self.ejections.insert((service.to_owned(), version.to_owned()), ejection);
+        self.evaluator.has_bug = true;
+    }
+}
