@@ -450,7 +450,7 @@ pub struct RouteMatch {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Client connections at once; one more is answered 503 and closed. Default 16384, or one for each
-    /// 128 KiB of memory that the process is granted, if that is fewer.
+    /// 192 KiB of memory that the process is granted, if that is fewer.
     #[schemars(range(min = 1))]
     pub connections: Option<u32>,
     /// Of those, connections of one client address at once, an IPv6 address with its /64; one more is
@@ -459,7 +459,7 @@ pub struct Limits {
     #[schemars(range(min = 1))]
     pub connections_per_client: Option<u32>,
     /// Requests in flight at once, of all clients together; one more is answered 503. Each worker takes
-    /// an equal part, rounded up. Default 65536, or one for each 384 KiB of memory that the process is
+    /// an equal part, rounded up. Default 65536, or one for each 768 KiB of memory that the process is
     /// granted, if that is fewer.
     #[schemars(range(min = 1))]
     pub requests: Option<u32>,

@@ -29,14 +29,11 @@ use super::{
 use crate::{
     config::schema::{Listen, ListenTls},
     tls::{H2, HTTP_1_0, HTTP_1_1, TlsError, TlsListener},
+    upstream::socket::{bound_received, bound_unsent},
 };
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-
-/// Bytes that wait unsent in the socket of a client before no more are taken: else a client that does not read
-/// has the system hold megabytes. What is on its way to a client is not counted.
-const UNSENT: u32 = 128 << 10;
 
 /// Protocols offered to clients that speak TLS.
 const ALPN: &[&[u8]] = &[H2, HTTP_1_1, HTTP_1_0];
@@ -55,8 +52,7 @@ impl Listener {
     /// Takes over a socket that listens already, as `listen` says.
     pub fn adopt(socket: StdListener, listen: &Listen) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        // Accepted sockets have it from this one. Fails on no system that is worth refusing a start for.
-        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
+        bound_unsent(&socket);
         let address = socket.local_addr()?;
         let state = ListenerState {
             name: address.to_string(),
@@ -109,6 +105,9 @@ impl Acceptor {
     ) -> io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        for listener in &listeners {
+            bound_received(&listener.socket, shared.granted.received());
+        }
         let (doors, mut moves) = mpsc::unbounded_channel::<(bool, std_mpsc::Sender<()>)>();
         let thread = thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
             let hand_out = Rc::new(HandOut { shared, workers });

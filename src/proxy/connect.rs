@@ -27,7 +27,7 @@ use crate::{
     config::schema::Protocol,
     snapshot::Version,
     tls::{H2, HTTP_1_1, HandshakeError, Transport},
-    upstream::socket::{self, is_want},
+    upstream::socket::{self, bound_received, bound_unsent, is_want},
 };
 
 /// A stream of a shared connection to endpoint number `endpoint`, or a connection that was kept.
@@ -210,11 +210,14 @@ async fn connect_in_clear(
 
 /// A socket towards `address`. Where there is none, the connections that this worker keeps for later make room.
 fn open(worker: &Worker, address: SocketAddr) -> io::Result<TcpSocket> {
-    let ceiling = worker.shared.granted.ceiling();
-    socket::open(address, ceiling).or_else(|_| {
+    let granted = worker.shared.granted;
+    let socket = socket::open(address, granted.ceiling()).or_else(|_| {
         worker.pools.borrow_mut().clear();
-        socket::open(address, ceiling)
-    })
+        socket::open(address, granted.ceiling())
+    })?;
+    bound_received(&socket, granted.received());
+    bound_unsent(&socket);
+    Ok(socket)
 }
 
 /// Counts and tells that a connection cannot be had, which is no fault of the endpoint.

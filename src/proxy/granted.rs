@@ -26,12 +26,20 @@ const PER_WORKER: u64 = 4;
 /// Descriptors in use where the system does not say how many.
 const OPEN_AT_START: u64 = 32;
 
-/// The most memory of a request, in bytes: three buffers of 16 KiB and what waits unsent in a socket, or the
-/// window and the buffers of a stream.
-const REQUEST_BYTES: u64 = 192 << 10;
+/// The most memory of a request, in bytes: three buffers of 16 KiB, 128 KiB that came in from each side and
+/// is not read yet, and 64 KiB that waits unsent; or the window and the buffers of a stream.
+const REQUEST_BYTES: u64 = 384 << 10;
 
-/// The most memory of a connection without a request: a session of TLS and of HTTP/2.
-const CONNECTION_BYTES: u64 = 32 << 10;
+/// The most memory of a connection without a request: a head of 32 KiB, which is not whole, and a session
+/// of TLS.
+const CONNECTION_BYTES: u64 = 48 << 10;
+
+/// Below so much memory a socket takes no more than [`RECEIVED_BYTES`] ahead of whom it is for. That bounds
+/// the speed of bodies from far away, so it is done where many sockets could hold all of the memory.
+const SHORT: u64 = 1 << 30;
+
+/// Of these the system takes twice as much memory.
+const RECEIVED_BYTES: u32 = 64 << 10;
 
 /// Limits where memory is not short.
 const CONNECTIONS: u64 = 16_384;
@@ -50,6 +58,8 @@ pub struct Granted {
     ceiling: RawFd,
     /// Clients that are too many are told so on descriptors below this number.
     telling: RawFd,
+    /// Bytes that a socket takes ahead; nothing if the system decides.
+    received: Option<u32>,
     /// Limits that no file sets.
     defaults: Defaults,
 }
@@ -99,9 +109,10 @@ impl Granted {
     /// With that many descriptors, of which so many are `open`, and so many bytes of memory.
     fn of(descriptors: Option<u64>, open: u64, memory: Option<u64>) -> Self {
         let defaults = Defaults::of(memory);
+        let received = memory.filter(|memory| *memory < SHORT).map(|_| RECEIVED_BYTES);
         let Some(descriptors) = descriptors else {
             let (connections, ceiling, telling) = (u32::MAX, RawFd::MAX, RawFd::MAX);
-            return Self { connections, ceiling, telling, defaults };
+            return Self { connections, ceiling, telling, received, defaults };
         };
         let reserve = (descriptors / 16).clamp(*RESERVE.start(), *RESERVE.end());
         let ceiling = descriptors.saturating_sub(reserve);
@@ -111,8 +122,14 @@ impl Granted {
             connections: u32::try_from((room / 2).max(1)).unwrap_or(u32::MAX),
             ceiling: number(ceiling),
             telling: number(ceiling - room / 4),
+            received,
             defaults,
         }
+    }
+
+    /// Bytes that a socket takes ahead of whom it is for; nothing if the system decides.
+    pub fn received(&self) -> Option<u32> {
+        self.received
     }
 
     /// Connections get descriptors below this number, so that the others stay free.
@@ -120,8 +137,8 @@ impl Granted {
         self.ceiling
     }
 
-    /// Clients that are too many are told so on descriptors below this number: they hold one for a moment, and
-    /// half of what endpoints have is to be left.
+    /// Clients that are too many are told so on descriptors below this number: they hold one for a moment,
+    /// and half of what endpoints have is to be left.
     pub fn telling(&self) -> RawFd {
         self.telling
     }
@@ -169,7 +186,8 @@ mod tests {
             (Some(0), 0, 1, 0, 0),
         ] {
             let granted = Granted::of(descriptors, open, None);
-            let expected = Granted { connections, ceiling, telling, defaults: AMPLE };
+            let received = None;
+            let expected = Granted { connections, ceiling, telling, received, defaults: AMPLE };
             assert_eq!(granted, expected, "{descriptors:?}");
         }
     }
@@ -185,7 +203,8 @@ mod tests {
             (77, Some(u32::MAX), Some(u32::MAX), 77, 38),
         ] {
             let defaults = AMPLE;
-            let granted = Granted { connections: granted, ceiling: 0, telling: 0, defaults };
+            let (ceiling, telling, received) = (0, 0, None);
+            let granted = Granted { connections: granted, ceiling, telling, received, defaults };
             let limits = Limits {
                 connections,
                 connections_per_client: per_client,
@@ -209,12 +228,14 @@ mod tests {
     fn limits_that_no_file_sets_leave_room_in_the_memory_that_is_granted() {
         for (mib, connections, requests) in [
             (None, 16_384, 65_536),
-            (Some(256), 2048, 682),
+            (Some(256), 1365, 341),
             (Some(1), 16, 16),
             (Some(1 << 20), 16_384, 65_536),
         ] {
             let memory = mib.map(|mib: u64| mib << 20);
-            let bounds = Granted::of(None, 0, memory).bound(&Limits::default());
+            let granted = Granted::of(None, 0, memory);
+            assert_eq!(granted.received().is_some(), memory.is_some_and(|memory| memory < SHORT));
+            let bounds = granted.bound(&Limits::default());
             assert_eq!((bounds.connections, bounds.requests), (connections, requests), "{mib:?}");
             assert_eq!(bounds.connections_per_client, connections / 2);
             assert_eq!(bounds.requests_per_client, REQUESTS_PER_CLIENT.min(requests / 2));

@@ -198,33 +198,38 @@ async fn forward(
         }
         let (mut upstream, reused) = match kept {
             Some(link) => (link, true),
-            None => match link(worker, plan, chosen, failed, switches(plan), due).await {
-                Ok((link, reused)) => {
-                    // Nor is a version slower because fewer of its connections are kept.
-                    if !reused {
-                        tally.connected();
-                    }
-                    if !uploading {
-                        tally.asked(Instant::now(), false);
-                    }
-                    (link, reused)
+            None => {
+                if rest.is_none() {
+                    hold_little(client, worker, out);
                 }
-                Err(fault) => {
-                    tally.failed(fault);
-                    let times = (now, Instant::now());
-                    if fault.upstream_kind().is_none() || times.1 >= due {
-                        return Err(Broken::Fault(fault));
+                match link(worker, plan, chosen, failed, switches(plan), due).await {
+                    Ok((link, reused)) => {
+                        // Nor is a version slower because fewer of its connections are kept.
+                        if !reused {
+                            tally.connected();
+                        }
+                        if !uploading {
+                            tally.asked(Instant::now(), false);
+                        }
+                        (link, reused)
                     }
-                    let patience = plan.service().connect_timeout;
-                    others = Others::after(others, worker, version, chosen, times, patience);
-                    if others.is_none() {
-                        return Err(Broken::Fault(fault));
+                    Err(fault) => {
+                        tally.failed(fault);
+                        let times = (now, Instant::now());
+                        if fault.upstream_kind().is_none() || times.1 >= due {
+                            return Err(Broken::Fault(fault));
+                        }
+                        let patience = plan.service().connect_timeout;
+                        others = Others::after(others, worker, version, chosen, times, patience);
+                        if others.is_none() {
+                            return Err(Broken::Fault(fault));
+                        }
+                        tally.retry(RetryReason::Connect);
+                        now = times.1;
+                        continue;
                     }
-                    tally.retry(RetryReason::Connect);
-                    now = times.1;
-                    continue;
                 }
-            },
+            }
         };
         if failed.is_some() && plan.framing.is_open() && !upstream.is_stream() {
             // The head announces chunks, and the body is here without.
@@ -372,12 +377,13 @@ async fn answer(
         let polled = exchange.poll_answer(cx, client, plan, out, &mut answer);
         if polled.is_pending() {
             tally.goes_on();
+            let waits_for_client = answer.waits_for_client(out);
+            if waits_for_client && exchange.request_is_read() {
+                hold_little(client, worker, out);
+            }
             let stall = stall.get_or_insert_with(|| Stall::new(tally.patience()));
             // What waits for the client is the client's.
-            if !answer.is_stream
-                && stall.is_due(client, answer.body_bytes())
-                && !answer.waits_for_client(out)
-            {
+            if !answer.is_stream && stall.is_due(client, answer.body_bytes()) && !waits_for_client {
                 tally.late();
             }
         }
@@ -425,6 +431,12 @@ async fn answer(
         (false, true) => After::Close,
         (false, false) => After::Linger,
     }
+}
+
+/// Gives blocks back that hold little, while one waits for somebody who may take long.
+fn hold_little(client: &mut Client, worker: &Worker, out: &mut Buffer) {
+    worker.blocks.shrink(out);
+    worker.blocks.shrink(&mut client.inbox);
 }
 
 /// Notices an answer that does not go on for so long that it counts as failed.

@@ -1,23 +1,42 @@
 //! Sockets towards endpoints: what this process lacks is told from what an endpoint does.
 //!
-//! A connection can fail because the process, or the machine, has no descriptor, memory or port left. That says
-//! nothing of the endpoint, so it must not count against it. A socket is therefore made before its
-//! endpoint is asked, and its number shows how many descriptors are in use: the system gives out
-//! the lowest number that is free (POSIX, section 2.14 "File Descriptor Allocation"). So a part of them can be kept
+//! A connection can fail because the process, or the machine, has no descriptor, memory or port left. That
+//! says nothing of the endpoint, so it must not count against it. A socket is therefore made before its
+//! endpoint is asked, and its number shows how many descriptors are in use: the system gives out the lowest
+//! number that is free (POSIX, section 2.14 "File Descriptor Allocation"). So a part of them can be kept
 //! free without any count.
 
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     time::Duration,
 };
 
 use rustix::io::Errno;
+use socket2::SockRef;
 use tokio::{net::TcpSocket, time::sleep};
 
 /// Pause before a socket is asked for again where there was none.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes that wait unsent in a socket before it takes no more. Else one whose other side does not read
+/// takes megabytes of the system's memory. What is on its way to the other side is not counted.
+const UNSENT_BYTES: u32 = 64 << 10;
+
+/// Bounds what waits unsent in `socket`, and in those that it accepts if it listens.
+pub fn bound_unsent(socket: &impl AsFd) {
+    // Fails on no system that is worth refusing a start or a connection for.
+    let _ = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+/// Bounds what `socket`, and each that it accepts if it listens, takes ahead of whom it is for, to so many
+/// bytes; `None` leaves that to the system.
+pub fn bound_received(socket: &impl AsFd, bytes: Option<u32>) {
+    if let Some(bytes) = bytes {
+        let _ = SockRef::from(socket).set_recv_buffer_size(bytes as usize);
+    }
+}
 
 /// A socket for a connection to `address`, if its number is below `ceiling`. Fails only for want of a
 /// resource of this process.

@@ -43,6 +43,7 @@ mod stalled;
 mod takeover;
 mod targets;
 mod tls;
+mod unsent;
 mod upgrade;
 mod waiting;
 mod weights;

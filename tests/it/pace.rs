@@ -21,8 +21,8 @@ const ROUTES: usize = 3000;
 /// More than a look is late on a busy machine.
 const LATE: Duration = Duration::from_millis(300);
 
-/// A canary is looked at every 10 ms. Scrapes, reloads and messages to receivers took as long as they liked on the
-/// same thread, or while they held what a look needs.
+/// A canary is looked at every 10 ms. Scrapes, reloads and messages to receivers took as long as they liked
+/// on the same thread, or while they held what a look needs.
 #[test]
 fn scrapes_reloads_and_slow_receivers_hold_up_no_look_at_a_canary() {
     let origins = [Origin::answering("v1"), Origin::answering("v2"), Origin::answering("v3")];

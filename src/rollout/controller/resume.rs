@@ -35,7 +35,8 @@ impl Controller {
 
 #[cfg(test)]
 impl Controller {
-    /// Has the next look panic after it decided to eject `version` of `service`, and before it published that.
+    /// Has the next look panic after it decided to eject `version` of `service`, and before it published
+    /// that.
     pub(crate) fn panic_at_next_look(&mut self, service: &str, version: &str) {
         let ejection = super::Ejection {
             at: self.started.0.elapsed(),
