@@ -16,10 +16,10 @@ use tidegate::registry::Outcomes;
 use crate::support::{Origin, Proxy, SetOnDrop, eventually, proxy::SERVICE};
 
 /// Many, so that a page of metrics or a snapshot takes a second or so in a program that is not optimized.
-const ROUTES: usize = 3000;
+const ROUTES: usize = 8000;
 
 /// More than a look is late on a busy machine.
-const LATE: Duration = Duration::from_millis(300);
+const LATE: Duration = Duration::from_millis(250);
 
 /// A canary is looked at every 10 ms. Scrapes, reloads and messages to receivers took as long as they liked
 /// on the same thread, or while they held what a look needs.
