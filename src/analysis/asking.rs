@@ -95,6 +95,11 @@ impl Asking {
         false
     }
 
+    /// Whether the last request of `player` failed.
+    pub fn failed_last(&self, player: u16) -> bool {
+        self.failed_last.contains_key(&player)
+    }
+
     /// Notes that `player` failed at `group`; whether his request before did, too, and elsewhere if there is
     /// another place.
     fn fails_again(&mut self, player: u16, group: Option<u8>) -> bool {

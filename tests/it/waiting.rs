@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
@@ -12,9 +13,9 @@ use tidegate::{config::units::Weight, routing::Split};
 use crate::support::{Origin, Proxy, nobody::swallowing};
 
 /// Players of the canary who ask at the same time.
-const PLAYERS: usize = 16;
-/// How long each of them waits.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PLAYERS: u32 = 16;
+/// How long each of them waits at most.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Keys that the split sends to the canary, or to the baseline.
 fn keys(canary: bool) -> impl Iterator<Item = String> {
@@ -33,26 +34,34 @@ fn is_out(address: SocketAddr, body: usize) -> bool {
     let builder = builder.service("cohort: { key: [ 'header:x-player-id' ] }");
     let builder = builder.service("eject: { errors: {}, deadline: 500ms }");
     let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
-    let send = |key: String| {
+    let is_over = AtomicBool::new(false);
+    let send = &|number: u32, key: String| {
+        // What fails in one moment might be one stumble.
+        thread::sleep(number * Duration::from_millis(30));
         let mut stream = TcpStream::connect(proxy.address).expect("the proxy accepts");
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n");
-        stream.set_write_timeout(Some(PATIENCE)).expect("an open socket");
+        stream.set_write_timeout(Some(Duration::from_secs(1))).expect("an open socket");
         let asked = Instant::now();
         let head = format!("{head}x-player-id: {key}\r\n\r\n");
         // What nobody takes ends in a time-out.
         let _ =
             stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b'.'; body]));
-        thread::sleep(PATIENCE.saturating_sub(asked.elapsed()));
+        while !is_over.load(SeqCst) && asked.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+        }
     };
     let is_out = || !proxy.controller().ejections().is_empty();
     thread::scope(|scope| {
-        let waiting = keys(true).take(PLAYERS).map(|key| scope.spawn(|| send(key)));
+        let waiting = (0..PLAYERS)
+            .zip(keys(true))
+            .map(|(number, key)| scope.spawn(move || send(number, key)));
         let waiting: Vec<_> = waiting.collect();
         let (mut client, mut others) = (proxy.connect(), keys(false));
         while !is_out() && !waiting.iter().all(|thread| thread.is_finished()) {
             let key = others.next().expect("there is no end of them");
             assert_eq!(client.get("/").header("x-player-id", &key).send().status, 200);
         }
+        is_over.store(true, SeqCst);
     });
     is_out()
 }

@@ -15,6 +15,8 @@ use crate::{
 /// How long a player who failed twice in a row stays with the baseline.
 const AWAY: Duration = Duration::from_secs(30);
 
+/// Players who wait to be asked.
+const MOST_WAITING: usize = 1_000;
 /// Time in which requests count half when it is looked whether too many fail.
 const HALF_LIFE: Duration = Duration::from_secs(30);
 /// Probability of so many failures, where no more is to be expected than is tolerated, below which they are no
@@ -30,6 +32,8 @@ pub(super) struct Questions {
     before: Arms<Players>,
     let_go: Duration,
     doubt: Doubt,
+    /// Players who failed twice in a row while nobody was asked.
+    waiting: Vec<u16>,
     /// Networks of which somebody has answered, where networks are asked too.
     networks: Buckets,
 }
@@ -89,16 +93,27 @@ impl Questions {
             before: Arms::default(),
             let_go: now,
             doubt: Doubt::default(),
+            waiting: Vec::new(),
             networks: Buckets::default(),
         }
     }
 
     /// Looks `now` whether more of the canary's requests fail than are `tolerated`, so that its players are
     /// asked. Nothing: they are not, since nothing would be made of it.
-    pub(super) fn doubt(&mut self, counts: Option<(Arms<Counter>, Tolerance)>, now: Duration) {
+    pub(super) fn doubt(
+        &mut self,
+        service: &Service,
+        counts: Option<(Arms<Counter>, Tolerance)>,
+        now: Duration,
+    ) {
         match counts {
             Some((counts, tolerated)) => self.doubt.look(counts, tolerated, now),
             None => self.doubt = Doubt::default(),
+        }
+        if !self.waiting.is_empty() && self.doubt.exceeds {
+            let waiting = std::mem::take(&mut self.waiting);
+            let failing = waiting.into_iter().filter(|player| self.asking.failed_last(*player));
+            failing.for_each(|player| divert(service, player));
         }
     }
 
@@ -130,12 +145,14 @@ impl Questions {
         let is_whole = ending.what != What::Served || ending.whole_us != NO_TIME;
         let began = ending.look;
         let heard = Heard { is_baseline, asked, failed, is_whole, version, began, look, group };
-        let diverts = self.asking.note(ending.player, heard) && self.doubt.exceeds;
-        if diverts && networks && !self.networks.add(ending.network) {
+        let diverts = self.asking.note(ending.player, heard);
+        if !diverts || (networks && !self.networks.add(ending.network)) {
             return;
         }
-        if diverts && service.compared.as_ref().is_some_and(|compared| compared.asks_players()) {
-            service.state.diverted.add(Player(ending.player));
+        match self.doubt.exceeds {
+            true => divert(service, ending.player),
+            false if self.waiting.len() < MOST_WAITING => self.waiting.push(ending.player),
+            false => {}
         }
     }
 
@@ -143,6 +160,7 @@ impl Questions {
     pub(super) fn poll(&mut self, service: &Service, now: Duration) -> Option<Arms<Players>> {
         if now.saturating_sub(self.let_go) >= AWAY {
             self.let_go = now;
+            self.waiting.clear();
             self.asking.let_go();
             service.state.diverted.clear();
         }
@@ -161,6 +179,7 @@ impl Questions {
     pub(super) fn begin(&mut self, service: &Service, now: Duration) {
         self.let_go = now;
         self.doubt = Doubt::default();
+        self.waiting.clear();
         self.networks.clear();
         self.asking.begin();
         service.state.diverted.clear();
@@ -170,6 +189,13 @@ impl Questions {
     /// how many they are.
     pub(super) fn follow(&mut self, players: &Buckets, ejected: u16, look: u32) -> u64 {
         self.asking.follow(players, ejected, look.wrapping_sub(1))
+    }
+}
+
+/// Sends a player to the baseline for a while, unless the file leaves all where they are.
+fn divert(service: &Service, player: u16) {
+    if service.compared.as_ref().is_some_and(|compared| compared.asks_players()) {
+        service.state.diverted.add(Player(player));
     }
 }
 

@@ -311,7 +311,7 @@ impl Watch {
             }
         }
         let doubted = self.doubted();
-        self.questions.doubt(doubted, now);
+        self.questions.doubt(service, doubted, now);
         // Of two canaries nobody knows which one a player left.
         if let (Some(players), 1) = (self.questions.poll(service, now), self.cases.len()) {
             for (version, case) in &mut self.cases {
