@@ -465,16 +465,17 @@ impl Service {
 
     /// The share of players, 0 to 1, of version number `version`.
     pub fn share(&self, version: u16) -> f64 {
-        let all: f64 = self.versions.iter().map(|v| v.share_weight().value()).sum();
-        let own = self.versions.get(usize::from(version)).map(|v| v.share_weight().value());
-        own.map_or(0.0, |own| if all > 0.0 { own / all } else { 0.0 })
+        self.part(version, |v| v.share_weight().value())
     }
 
     /// The part that version number `version` has of the weights of versions that are not ejected, whether
     /// anybody serves or not.
     pub fn weight_share(&self, version: u16) -> f64 {
-        let weight = |v: &Version| if v.ejected { 0.0 } else { v.weight.value() };
-        let all: f64 = self.versions.iter().map(weight).sum();
+        self.part(version, |v| if v.ejected { 0.0 } else { v.weight.value() })
+    }
+
+    fn part(&self, version: u16, weight: impl Fn(&Version) -> f64) -> f64 {
+        let all: f64 = self.versions.iter().map(&weight).sum();
         let own = self.versions.get(usize::from(version)).map_or(0.0, weight);
         if all > 0.0 { own / all } else { 0.0 }
     }

@@ -71,18 +71,16 @@ impl Asking {
         if heard.version != ejected && is_before(at, began) && self.followed.remove(player) {
             self.known.add(!failed);
         }
-        // Usually nobody is in any of them, and then nothing is hashed.
-        let known = if self.control.is_empty() { None } else { self.control.get(&player) };
         if asked {
             if self.told.add(player) {
                 self.canary.add(!failed);
             }
-        } else if let Some(known) = known {
+        } else if let Some(known) = self.control.get(&player) {
             if is_baseline && is_before(*known, began) && self.told.add(player) {
                 self.baseline.add(!failed);
             }
         } else if !failed {
-            // An answer that may still break is none.
+            // An answer that may still break is none. Usually nobody is in it, and then nothing is hashed.
             if heard.is_whole && !self.failed_last.is_empty() {
                 self.failed_last.remove(&player);
             }
