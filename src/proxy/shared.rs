@@ -58,7 +58,7 @@ pub struct Shared {
 #[derive(Debug, Default)]
 pub struct WorkerCells {
     unrouted: [Counter; UNROUTED.len()],
-    /// Connections of HTTP/2 ended for a flood of frames.
+    /// Connections of HTTP/2 ended for a flood of frames, or for answers that their client does not read.
     pub floods: Counter,
     /// Panics survived.
     pub panics: Counter,

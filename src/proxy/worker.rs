@@ -29,7 +29,7 @@ use super::{
     buffer::Blocks,
     connection,
     crowd::Seat,
-    h2::Streams,
+    h2::{Crews, Streams},
     shared::{ListenerState, Shared},
 };
 use crate::{
@@ -186,6 +186,8 @@ pub(super) struct Worker {
     pub(super) blocks: Blocks,
     pub(super) pools: RefCell<Pools>,
     pub(super) streams: RefCell<Streams>,
+    /// Clients' connections of HTTP/2.
+    pub(super) crews: Crews,
     samples: RefCell<Vec<Sample>>,
     pub(super) lines: RefCell<Lines>,
     /// Wakes the tick when there is something to hand over or to look after.
@@ -215,6 +217,7 @@ impl Worker {
             blocks: Blocks::default(),
             pools: RefCell::default(),
             streams: RefCell::default(),
+            crews: Crews::default(),
             samples: RefCell::default(),
             lines: RefCell::default(),
             busy: Notify::new(),

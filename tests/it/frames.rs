@@ -216,6 +216,39 @@ fn floods_are_told_to_calm_down_and_leave_others_untouched() {
     assert!(proxy.floods() >= 7);
 }
 
+/// Answers are with the HTTP/2 crate, and no request is in flight, while nobody reads them: a hundred connections
+/// held more than a process of 256 MiB has.
+#[test]
+fn answers_that_nobody_reads_cost_their_own_connection() {
+    static BODY: [u8; 30_000] = [b'x'; 30_000];
+    let origin = Origin::answering(std::str::from_utf8(&BODY).expect("ASCII"));
+    let builder = Proxy::builder().workers(1).version("v1", &origin);
+    let proxy = builder.top("limits: { requests: 8, streams: 32 }").start();
+    let reader = Http2::connect(proxy.address);
+    let settings = frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    let window = frame(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes());
+    let mut idle: Vec<Raw> = (0..4).map(|_| Raw::connect(proxy.address)).collect();
+    let mut asked = 0;
+    for raw in &mut idle {
+        raw.send(&[settings.clone(), window.clone()].concat());
+        for n in 0..32 {
+            if proxy.floods() > 0 {
+                break;
+            }
+            raw.headers(1 + 2 * n, &GET);
+            asked += 1;
+            eventually("it is answered", || origin.requests() == asked || proxy.floods() > 0);
+            eventually("nothing is in flight", || proxy.in_flight() == 0);
+        }
+    }
+    assert!(proxy.floods() > 0, "{asked} answers wait");
+    // Who reads is served, and its connection lives.
+    for _ in 0..100 {
+        let answer = reader.get("/");
+        assert_eq!((answer.status, answer.body.len()), (200, 30_000));
+    }
+}
+
 /// The kind of the next frame that is one of `kinds`.
 #[track_caller]
 fn await_kind(raw: &mut Raw, kinds: &[u8]) -> u8 {

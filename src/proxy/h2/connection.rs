@@ -1,11 +1,11 @@
 //! A client's connection of HTTP/2: accepts its streams, each of which is a request of its own task.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     Answering,
     meter::Meter,
+    open::Crew,
     sieve::{Head, Sieve, Sifted, Watch},
 };
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
         deadline::Deadline,
         handle::{After, handle},
         link::Link,
+        shed::Surplus,
         worker::Worker,
     },
 };
@@ -43,6 +45,10 @@ const WINDOW: u32 = 128 * 1024;
 
 /// Bytes of an answer that wait on a stream for the client to read them.
 const SEND_BUFFER: usize = 32 * 1024;
+
+/// Open streams of all connections of a worker, for each request that it may have in flight, beside those that one
+/// connection may have. As many answers as there are requests may wait to be read.
+const OPEN_PER_REQUEST: u32 = 2;
 
 /// Time for a connection that was told to go to be closed by the client.
 const LINGER: Duration = Duration::from_secs(2);
@@ -97,16 +103,20 @@ impl AsyncWrite for Below {
 /// Meters the client's frames.
 struct Metered {
     meter: Meter,
+    worker: Rc<Worker>,
+    crew: Rc<Crew>,
     /// Why the client is read no more.
     fault: Rc<Cell<Option<Reason>>>,
 }
 
 impl Watch for Metered {
     fn received(&mut self, head: Head) -> Result<(), Reason> {
-        match self.fault.get() {
-            Some(fault) => Err(fault),
-            None => self.meter.received(head, Instant::now),
+        if let Some(fault) = self.fault.get() {
+            return Err(fault);
         }
+        let passed = self.meter.received(head, Instant::now);
+        self.worker.crews.count(&self.crew, self.meter.open());
+        passed
     }
 
     fn sent(&mut self, bytes: &[u8]) {
@@ -114,6 +124,7 @@ impl Watch for Metered {
         if let Err(fault) = self.meter.sent(bytes, Instant::now) {
             self.fault.set(Some(fault));
         }
+        self.worker.crews.count(&self.crew, self.meter.open());
     }
 
     fn fail(&mut self, fault: Reason) {
@@ -121,11 +132,10 @@ impl Watch for Metered {
     }
 }
 
-/// What the tasks of streams and that of their connection share.
-struct Crew {
-    streams: Cell<usize>,
-    idle_since: Cell<Instant>,
-    waker: RefCell<Option<Waker>>,
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.worker.crews.leave(&self.crew);
+    }
 }
 
 /// A stream's task is under way.
@@ -136,20 +146,18 @@ struct Member {
 
 impl Member {
     fn join(crew: &Rc<Crew>, worker: &Rc<Worker>) -> Self {
-        crew.streams.set(crew.streams.get() + 1);
+        crew.served.set(crew.served.get() + 1);
         Self { crew: Rc::clone(crew), worker: Rc::clone(worker) }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let left = self.crew.streams.get() - 1;
-        self.crew.streams.set(left);
+        let left = self.crew.served.get() - 1;
+        self.crew.served.set(left);
         if left == 0 {
             self.crew.idle_since.set(Instant::now());
-            if let Some(waker) = &*self.crew.waker.borrow() {
-                waker.wake_by_ref();
-            }
+            self.crew.wake();
         }
     }
 }
@@ -159,9 +167,16 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     let now = Instant::now();
     let connected = Rc::clone(&client.connected);
     let fault = Rc::new(Cell::new(None));
-    let metered = Metered { meter: Meter::new(now), fault: Rc::clone(&fault) };
-    let io = Sifted::new(Below(client), metered, Sieve::new(PREFACE_BYTES));
+    let crew = worker.crews.join(now);
+    let metered = Metered {
+        meter: Meter::new(now),
+        worker: Rc::clone(&worker),
+        crew: Rc::clone(&crew),
+        fault: Rc::clone(&fault),
+    };
     let limits = worker.snapshot().limits.clone();
+    let head_bytes = usize::try_from(limits.header_bytes.0).unwrap_or(usize::MAX);
+    let io = Sifted::new(Below(client), metered, Sieve::new(PREFACE_BYTES, head_bytes));
     let mut builder = server::Builder::new();
     // Schema: at most 1000 streams.
     let window = WINDOW.saturating_mul(limits.streams).min((1 << 31) - 1);
@@ -190,11 +205,6 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
         deadline.poll_passed(cx).map(|()| None)
     });
     let Some(connection) = greeted.await else { return };
-    let crew = Rc::new(Crew {
-        streams: Cell::new(0),
-        idle_since: Cell::new(now),
-        waker: RefCell::default(),
-    });
     deadline.set(now + limits.idle_timeout);
     let mut serving = Serving {
         worker,
@@ -237,6 +247,11 @@ impl Serving {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.poll_streams(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.crew.is_surplus.get() {
+                // What waits to be read is what has to go: there is no orderly end.
+                self.blame(Reason::ENHANCE_YOUR_CALM);
                 return Poll::Ready(());
             }
             if let Some(fault) = self.fault.get().filter(|_| !self.broken) {
@@ -289,7 +304,7 @@ impl Serving {
         if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        if self.crew.streams.get() > 0 && !self.broken {
+        if self.crew.served.get() > 0 && !self.broken {
             return false;
         }
         let since = self.crew.idle_since.get();
@@ -300,7 +315,14 @@ impl Serving {
         self.deadline.poll_passed(cx).is_ready()
     }
 
-    fn start(&self, request: Request<RecvStream>, respond: server::SendResponse<Bytes>) {
+    fn start(&self, request: Request<RecvStream>, mut respond: server::SendResponse<Bytes>) {
+        let answered = OPEN_PER_REQUEST.saturating_mul(self.worker.snapshot().requests);
+        let most = answered.saturating_add(self.limits.streams);
+        if !self.worker.crews.admit(most as usize) {
+            self.worker.shared.cells.of(self.worker.id).count_shed(Surplus::OfAll);
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return;
+        }
         let member = Member::join(&self.crew, &self.worker);
         let stream = Link::Answering(Box::new(Answering::new(request, respond)));
         let patience = Instant::now() + self.limits.header_timeout;

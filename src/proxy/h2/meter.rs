@@ -18,7 +18,10 @@
 use h2::Reason;
 use tokio::time::{Duration, Instant};
 
-use super::sieve::{DATA, END_STREAM, HEADERS, Head};
+use super::{
+    open::{OpenStreams, Sender},
+    sieve::{DATA, END_STREAM, HEADERS, Head, RST_STREAM},
+};
 
 /// What a new connection may use at once, and the most that requests and time can save up.
 const ALLOWANCE: i64 = 2000;
@@ -38,8 +41,6 @@ const PER_BYTE: i64 = 3;
 /// Largest payload, as it is without a setting that says otherwise.
 const LARGEST: usize = 16_384;
 
-const RST_STREAM: u8 = 3;
-
 /// Bytes of a frame's head, and of a reset with its code.
 const HEAD_BYTES: usize = 9;
 const RESET_BYTES: usize = 13;
@@ -56,13 +57,15 @@ pub(super) struct Meter {
     filled: usize,
     /// Bytes until the next head.
     skip: usize,
+    open: OpenStreams,
 }
 
 impl Meter {
     /// A meter of a connection that begins `now`.
     pub(super) fn new(now: Instant) -> Self {
         let (left, head) = (ALLOWANCE, [0; RESET_BYTES]);
-        Self { left, earned: 0, refilled: now, head, filled: 0, skip: 0 }
+        let open = OpenStreams::default();
+        Self { left, earned: 0, refilled: now, head, filled: 0, skip: 0, open }
     }
 
     /// Counts a frame that came in, or returns why the connection must end.
@@ -74,8 +77,14 @@ impl Meter {
         if !can_be(head) {
             return Err(Reason::FRAME_SIZE_ERROR);
         }
+        self.open.note(Sender::Client, head);
         self.charge(head);
         self.check(now)
+    }
+
+    /// Streams that are open.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
     }
 
     /// Whether anything is left.
@@ -119,6 +128,7 @@ impl Meter {
     /// Counts the frame whose head went out.
     fn leave(&mut self) {
         let head = Head::read(self.head.first_chunk().expect("longer than a head"));
+        self.open.note(Sender::Here, head);
         match head.kind {
             DATA => {
                 self.pass(head.length);

@@ -25,8 +25,8 @@ const HEAD_BYTES: usize = 9;
 /// Largest payload of a frame, as it is without a setting that says otherwise.
 const LARGEST: usize = 16_384;
 
-/// Most frames, and bytes, of a header block that is held back until it is whole. The crate has less
-/// patience.
+/// Most frames of a header block that is held back until it is whole, and bytes of an answer's. The crate
+/// has less patience.
 const MOST_FRAMES: usize = 32;
 const MOST_HELD: usize = 128 * 1024;
 
@@ -39,6 +39,7 @@ const LEAST_SPACE: usize = 64;
 /// Kinds of frames (RFC 9113 section 6).
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
 pub(super) const PUSH_PROMISE: u8 = 5;
 pub(super) const CONTINUATION: u8 = 9;
 
@@ -106,6 +107,8 @@ pub(super) struct Sieve {
     judged: bool,
     /// Bytes of it that there must be to go on.
     needs: usize,
+    /// Most bytes of a header block that are held.
+    most_held: usize,
     /// Screens header blocks, for as long as it knows the dynamic table.
     screen: Option<Screen>,
     /// What is followed are answers.
@@ -115,14 +118,16 @@ pub(super) struct Sieve {
 }
 
 impl Sieve {
-    /// A sieve for what a client sends. The first `pass` bytes are no frames.
-    pub(super) fn new(pass: usize) -> Self {
-        Self { pass, screen: Some(Screen::default()), ..Self::default() }
+    /// A sieve for what a client sends. The first `pass` bytes are no frames; heads have at most `head_bytes`.
+    pub(super) fn new(pass: usize, head_bytes: usize) -> Self {
+        // On the wire a block is no longer than what its fields count, beside the heads of its frames.
+        let most_held = head_bytes + MOST_FRAMES * HEAD_BYTES;
+        Self { pass, most_held, screen: Some(Screen::default()), ..Self::default() }
     }
 
     /// A sieve for what an endpoint sends, on streams that were opened here.
     pub(super) fn for_answers() -> Self {
-        Self { highest: u32::MAX, answers: true, ..Self::new(0) }
+        Self { highest: u32::MAX, answers: true, ..Self::new(0, MOST_HELD) }
     }
 
     /// Moves what passes of `bytes` to its front, and returns the length; the rest is dropped, or held.
@@ -153,7 +158,7 @@ impl Sieve {
                                 break;
                             }
                         }
-                        Block::Needs(bytes) if bytes <= MOST_HELD => {
+                        Block::Needs(bytes) if bytes <= self.most_held => {
                             self.needs = bytes;
                             self.held.extend_from_slice(rest);
                             break;
@@ -325,7 +330,10 @@ impl<S: AsyncRead + Unpin, W: Watch> Sifted<S, W> {
             if !judged {
                 ready!(Pin::new(&mut self.below).poll_read(cx, &mut piece))?;
             }
-            self.sieve.held.extend_from_slice(piece.filled());
+            let Sieve { held, needs, .. } = &mut self.sieve;
+            // No more than is needed, since there may be as many of these as connections.
+            held.reserve_exact(needs.saturating_sub(held.len()).max(piece.filled().len()));
+            held.extend_from_slice(piece.filled());
             let ended = !judged && piece.filled().is_empty();
             if !ended && self.sieve.held.len() < self.sieve.needs {
                 continue;
@@ -337,8 +345,10 @@ impl<S: AsyncRead + Unpin, W: Watch> Sifted<S, W> {
                 break;
             }
             let kept = self.sieve.sift(&mut bytes, &mut self.watch);
-            bytes.truncate(kept);
-            self.passed = bytes;
+            if kept > 0 {
+                bytes.truncate(kept);
+                self.passed = bytes;
+            }
         }
         self.hand_over(into);
         Poll::Ready(Ok(()))
@@ -348,6 +358,9 @@ impl<S: AsyncRead + Unpin, W: Watch> Sifted<S, W> {
         let n = self.passed.len().min(into.remaining());
         into.put_slice(&self.passed[..n]);
         self.passed.drain(..n);
+        if self.passed.is_empty() {
+            self.passed = Vec::new();
+        }
     }
 
     fn fail(&mut self, fault: Reason) -> Poll<io::Result<()>> {
@@ -431,7 +444,7 @@ mod tests {
         let (mut far, near) = duplex(step);
         let wire = wire.to_vec();
         let sending = tokio::spawn(async move { far.write_all(&wire).await });
-        let mut near = Sifted::new(near, Count::default(), Sieve::new(2));
+        let mut near = Sifted::new(near, Count::default(), Sieve::new(2, 32 * 1024));
         let (mut passed, mut into) = (Vec::new(), vec![0; space]);
         loop {
             match near.read(&mut into).await.expect("open") {
@@ -471,6 +484,21 @@ mod tests {
                 assert!(passed == keep.concat(), "{step} {space}: {} bytes", passed.len());
                 assert_eq!(frames, 8 + 18, "{step} {space}");
             }
+        }
+    }
+
+    #[test]
+    fn of_a_block_that_is_not_whole_no_more_is_held_than_a_head_may_have() {
+        let piece = frame(HEADERS, 0, 1, &[0x82; 900]);
+        for (flags, passes) in [(0, true), (END_HEADERS, false)] {
+            let mut sieve = Sieve::new(0, 1000);
+            assert_eq!((sieve.sift(&mut piece.clone(), &mut ()), sieve.held.len()), (0, 909));
+            let length = if passes { 900 } else { 90 };
+            let more = frame(CONTINUATION, flags, 1, &vec![0x82; length]);
+            let mut both = [std::mem::take(&mut sieve.held), more[..50].to_vec()].concat();
+            let passed = if passes { both.len() } else { 0 };
+            assert_eq!(sieve.sift(&mut both, &mut ()), passed, "{length}");
+            assert_eq!(sieve.held.len(), both.len() - passed, "{length}");
         }
     }
 
