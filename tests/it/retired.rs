@@ -30,7 +30,10 @@ fn an_endpoint_that_says_go_away_is_asked_on_one_new_connection_and_finishes_the
     download.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("it is asked", || origin.requests() == 1);
     origin.send(0, &go_away(EVERY_STREAM, 0));
-    thread::sleep(Duration::from_millis(100));
+    eventually("a new connection is used", || {
+        proxy.get("/");
+        origin.connections() == 2
+    });
     for _ in 0..30 {
         assert_eq!(proxy.connect().post("/", b"stake").send().status, 200);
     }
