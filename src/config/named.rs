@@ -1,5 +1,5 @@
-//! Where the text names files of certificates, keys and receivers of alerts, so that a fault of one is reported at
-//! its line.
+//! Where the text names files of certificates, keys and receivers of alerts, so that a fault of one is
+//! reported at its line.
 
 use std::path::{Path, PathBuf};
 

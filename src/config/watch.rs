@@ -9,8 +9,8 @@
 //! for a moment. Then the content is hashed: only another content counts, so that our own reading,
 //! other files of the folder and a mere `touch` cause no reload.
 //!
-//! The system gives events to so many watchers only, all programs of a user together. Without events the content is
-//! read at an interval, and the log says so.
+//! The system gives a limited number of watches to all programs of a user together. Without events the
+//! content is read at an interval, and the log says so.
 
 use std::{
     collections::BTreeSet,
@@ -38,7 +38,8 @@ use super::file::read_file;
 const QUIET: Duration = Duration::from_millis(100);
 /// A file that never comes to rest is looked at nevertheless.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// A folder that is gone cannot be watched; it is looked for at this interval. Without events, files are read at it.
+/// A folder that is gone cannot be watched; it is looked for at this interval. Files that give no events are
+/// read at it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A file that is not there for this time is gone.
 const GONE_AFTER: Duration = Duration::from_secs(1);
@@ -248,8 +249,8 @@ impl Watched {
         }
     }
 
-    /// Whether all changes from now on give events. Says when that changes, but for a folder that is gone: its files
-    /// are gone, too, and are reported as such.
+    /// Whether all changes from now on give events; logs when that changes. A folder that is gone is not
+    /// logged: its files are gone, too, and are reported as such.
     fn attend(&mut self) -> bool {
         let followed = self.follow();
         let why = match &followed {
@@ -326,8 +327,8 @@ impl From<&notify::Error> for Unseen {
                 "this user has no more inotify watches; raise fs.inotify.max_user_watches".into()
             }
             ErrorKind::Io(error) if error.raw_os_error() == full => {
-                "this user has no more inotify instances, or this process no more descriptors; raise \
-                 fs.inotify.max_user_instances"
+                "this user has no more inotify instances, or this process no more descriptors; \
+                 raise fs.inotify.max_user_instances"
                     .into()
             }
             _ => error.to_string(),

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::config::Config;
 
-/// What is wrong with the files of `config`: every file that cannot be read and, where all files of a listener
-/// or version can be read, what is wrong with their content. Opens no socket.
+/// What is wrong with the files of `config`: every file that cannot be read and, where all files of a
+/// listener or version can be read, what is wrong with their content. Opens no socket.
 pub fn faults(config: &Config) -> Vec<TlsError> {
     let mut found = Vec::new();
     for listen in &config.listen {

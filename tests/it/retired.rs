@@ -43,7 +43,7 @@ fn an_endpoint_that_says_go_away_is_asked_on_one_new_connection_and_finishes_the
     assert_eq!(download.answer().text(), "begun ended");
 }
 
-/// Frames on their way to clients who left made the crate end the connection, and with it the answers to all others.
+/// Frames on their way to clients who left made the crate end the connection, and with it all other answers.
 #[test]
 fn late_frames_of_streams_that_were_given_up_end_no_other_answer() {
     const LEFT: usize = 100;
@@ -65,7 +65,7 @@ fn late_frames_of_streams_that_were_given_up_end_no_other_answer() {
     eventually("all are given up", || proxy.in_flight() == 0);
     let streams = (0..LEFT as u32).map(|nth| 1 + 2 * nth);
     let late: Vec<u8> = streams.flat_map(|stream| frame(DATA, 0, stream, b"late")).collect();
-    // Each round is over with an answer behind it. The crate takes 1,024 such frames at most, unless it is told.
+    // Each round is over with an answer behind it. By default the crate takes 1,024 such frames.
     for round in 0..30 {
         origin.send(0, &late);
         let answer = proxy.connect().post("/", b"stake").send();

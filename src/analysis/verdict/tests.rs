@@ -70,7 +70,8 @@ fn a_derived_amount_is_told_in_money() {
     assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
 }
 
-/// `allowed a ratio of 1.053` stood beside `0.500 times`: one of the baseline to the canary, the other the reverse.
+/// `allowed a ratio of 1.053`, of the baseline to the canary, stood beside `0.500 times`, of the canary to the
+/// baseline.
 #[test]
 fn what_is_allowed_of_an_amount_is_told_the_same_way_around_as_what_was_seen() {
     let arm = |requests: u32, amount: f64| {
@@ -87,8 +88,9 @@ fn what_is_allowed_of_an_amount_is_told_the_same_way_around_as_what_was_seen() {
     let low = told(Side::Low, 650.0);
     assert_eq!(
         low,
-        "its `payout` is lower: 650.00 in the mean of 10 requests; baseline 1,300.00 in the mean of 90 \
-         requests; 0.500 times the baseline, allowed 0.950 times. A larger amount than 1,862.18 counts as 1,862.18"
+        "its `payout` is lower: 650.00 in the mean of 10 requests; baseline 1,300.00 in the mean \
+         of 90 requests; 0.500 times the baseline, allowed 0.950 times. A larger amount than \
+         1,862.18 counts as 1,862.18"
     );
     let high = told(Side::High, 1_900.0);
     assert!(high.contains("; 1.432 times the baseline, allowed 1.050 times. "), "{high}");

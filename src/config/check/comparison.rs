@@ -30,8 +30,8 @@ pub(super) fn service(
         sum += part;
         if sum >= whole {
             let message = format!(
-                "the parts of routes add up to {sum} here, which leaves nothing of the {whole} of `{name}`; \
-                 write a smaller alpha, or a larger one in the service's eject"
+                "the parts of routes add up to {sum} here, which leaves nothing of the {whole} of \
+                 `{name}`; write a smaller alpha, or a larger one in the service's eject"
             );
             let here = FieldPath::default().key("routes").index(at).key("eject").key("alpha");
             found.push(Finding::new(here, message).and(path.key("alpha")));
