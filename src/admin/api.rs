@@ -24,13 +24,15 @@ use super::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
         SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
     },
+    ready,
 };
 use crate::{
     rollout::{
         Controller, Rejected,
-        controller::{Change, Coverage, Subject},
-        view::{self, Observatory},
+        controller::{Change, Subject},
+        view::Observatory,
     },
+    snapshot::Snapshot,
     telemetry::metrics,
 };
 
@@ -94,7 +96,7 @@ pub(super) fn guarded(observatory: Observatory) -> Router {
 pub(super) fn probes(observatory: Observatory) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
+        .route("/readyz", get(ready::ready))
         .method_not_allowed_fallback(wrong_method)
         .with_state(observatory)
 }
@@ -176,16 +178,48 @@ async fn record(
     parameters: Parameters<RecordParameters>,
 ) -> Result<impl IntoResponse, Problem> {
     let (Path(name), Query(RecordParameters { version, route })) = (name?, parameters?);
-    let found = observatory.controller().record_of(&name, &version, route.as_deref());
+    let (found, snapshot) = {
+        let controller = observatory.controller();
+        (controller.record_of(&name, &version, route.as_deref()), controller.snapshot())
+    };
     let Some(judge) = found else {
-        let on = route.map_or(String::new(), |route| format!(" on `{route}`"));
-        let detail =
-            format!("`{version}` of `{name}` is not compared{on}, and no verdict ejected it");
-        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+        return Err(no_record(&snapshot, &name, &version, route.as_deref()));
     };
     // It may be long: the controller is not held meanwhile.
     let (title, record) = judge();
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], record.write(title)))
+}
+
+/// Why there is no record: of the service, the version or the route there is none, or nothing was compared.
+fn no_record(snapshot: &Snapshot, name: &str, version: &str, route: Option<&str>) -> Problem {
+    let not_found = |detail| Problem::new(StatusCode::NOT_FOUND, detail);
+    let Some(service) = snapshot.service(name) else {
+        return not_found(format!("there is no service `{name}`"));
+    };
+    if service.version(version).is_none() {
+        let known: Vec<_> = service.versions.iter().map(|v| format!("`{}`", v.name)).collect();
+        let known = known.join(", ");
+        return not_found(format!("`{name}` has no version `{version}`; it has: {known}"))
+            .at("version");
+    }
+    let strata = service.compared.iter().flat_map(|compared| &compared.strata);
+    let routes: Vec<&str> = strata.filter_map(|stratum| stratum.route.as_deref()).collect();
+    match route {
+        Some(route) if !routes.contains(&route) => {
+            let known = match routes.is_empty() {
+                true => "no route of it has; leave the route out".to_owned(),
+                false => format!("these have: `{}`", routes.join("`, `")),
+            };
+            let detail = format!("`{name}` has no route `{route}` with limits of its own; {known}");
+            not_found(detail).at("route")
+        }
+        _ => {
+            let on = route.map_or(String::new(), |route| format!(" on `{route}`"));
+            not_found(format!(
+                "`{version}` of `{name}` is not compared{on}, and no verdict ejected it"
+            ))
+        }
+    }
 }
 
 async fn set_weights(
@@ -266,32 +300,6 @@ async fn move_version(
 
 async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&observatory.scrape().await))
-}
-
-/// Not ready is who has no address for any service: nothing that is sent here would be answered. A
-/// service without an endpoint that serves is named, but others may be served, and its checks may be
-/// wrong: it must not take this process out of use.
-async fn ready(State(observatory): State<Observatory>) -> (StatusCode, String) {
-    let snapshot = {
-        let controller = observatory.controller();
-        if controller.is_draining() {
-            return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
-        }
-        controller.snapshot()
-    };
-    if let Some(task) = observatory.supervision().failing() {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("the task {task} keeps panicking\n"));
-    }
-    let without = snapshot.services.iter().filter(|s| Coverage::of(s) < Coverage::Available);
-    let without: Vec<&str> = without.map(|service| &*service.name).collect();
-    let told = match without.is_empty() {
-        true => String::new(),
-        false => format!("nobody serves: {}\n", without.join(", ")),
-    };
-    match snapshot.services.iter().any(view::has_somebody_to_ask) {
-        true => (StatusCode::OK, format!("ready\n{told}")),
-        false => (StatusCode::SERVICE_UNAVAILABLE, told),
-    }
 }
 
 async fn unknown_path() -> Problem {

@@ -12,6 +12,7 @@ mod connections;
 mod events;
 pub mod model;
 pub mod problem;
+mod ready;
 mod server;
 
 use std::{

@@ -1,6 +1,6 @@
 //! `tidegate check`: whether a file would be served.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 
@@ -8,8 +8,9 @@ use super::{Exit, Failure, file::FileArguments, say};
 use crate::{
     config::{LoadError, Loaded, Problem, blame, warnings},
     registry::Registry,
+    rollout::alerts,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
-    tls::{Clients, TlsError, TlsListener, readable},
+    tls::{self, Clients, TlsError},
 };
 
 /// Arguments of `tidegate check`.
@@ -49,11 +50,19 @@ fn check(file: &FileArguments) -> Checked {
     let (loaded, text) = file.read()?;
     // What is no longer there, or no longer good, has no warnings.
     let text = text.or_else(|| std::fs::read_to_string(file.path()?).ok()).unwrap_or_default();
-    let faults = compile(&loaded);
-    match faults.is_empty() {
-        true => Ok((loaded, warnings(&text))),
-        false => Err(blame(&loaded.files, file.name(), faults.iter().map(TlsError::place))),
-    }
+    unusable_files(&loaded, file.name()).map_or(Ok(()), Err)?;
+    compile(&loaded, file.name())?;
+    Ok((loaded, warnings(&text)))
+}
+
+/// All that is wrong with the files that the configuration file `name` names, if anything is.
+pub(super) fn unusable_files(loaded: &Loaded, name: &Path) -> Option<LoadError> {
+    let tls = tls::faults(&loaded.config);
+    let receivers = loaded.config.alerts.iter().flat_map(|alerts| &alerts.webhooks);
+    let receivers: Vec<_> = receivers.flat_map(alerts::faults).collect();
+    let receivers = receivers.iter().map(|(file, why)| (file.as_deref(), why.clone()));
+    let faults: Vec<_> = tls.iter().map(TlsError::place).chain(receivers).collect();
+    (!faults.is_empty()).then(|| blame(&loaded.files, name, faults))
 }
 
 /// A line on what is doubtful, without the file.
@@ -62,25 +71,10 @@ fn warning(doubt: &Problem) -> String {
     format!("{}:{}: warning: {path}: {message}", at.line, at.column)
 }
 
-/// Builds what `run` would serve by, certificates included; returns what is wrong with these.
-fn compile(loaded: &Loaded) -> Vec<TlsError> {
-    let files = loaded.files.iter().map(|named| &*named.file);
-    let unreadable: Vec<_> = files.filter_map(|file| readable(file).err()).collect();
-    if !unreadable.is_empty() {
-        return unreadable;
-    }
-    let listeners = loaded.config.listen.iter().filter_map(|listen| {
-        let tls = listen.tls.as_ref()?;
-        TlsListener::open(&listen.address.to_string(), tls, &[]).err()
-    });
-    let mut faults: Vec<_> = listeners.collect();
-    let tls = match open_clients(&loaded.config, &mut Clients::default()) {
-        Ok(tls) => tls,
-        Err(error) => {
-            faults.push(error);
-            return faults;
-        }
-    };
+/// Builds what `run` would serve by.
+fn compile(loaded: &Loaded, name: &Path) -> Result<(), LoadError> {
+    let tls = open_clients(&loaded.config, &mut Clients::default());
+    let tls = tls.map_err(|error| blame(&loaded.files, name, [error.place()]))?;
     let sources = Sources {
         config: &loaded.config,
         overrides: &Overrides::new(),
@@ -90,7 +84,7 @@ fn compile(loaded: &Loaded) -> Vec<TlsError> {
         access_log: None,
     };
     let _ = Snapshot::compile(1, sources, None, &Registry::new(1));
-    faults
+    Ok(())
 }
 
 fn as_json(file: &FileArguments, checked: &Checked) -> serde_json::Value {

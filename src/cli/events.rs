@@ -101,7 +101,8 @@ fn line(event: &Event) -> String {
             let _ = write!(line, "  {text}");
         }
     };
-    put(&matter.service);
+    // An event of the process is of no service.
+    put(&Some(matter.service.clone().unwrap_or_else(|| "-".to_owned())));
     put(&matter.version);
     put(&matter.endpoint);
     put(&matter.route.as_ref().map(|route| format!("on {route}")));
@@ -131,6 +132,12 @@ mod tests {
         assert_eq!(
             line(&event),
             "2026-11-25T13:00:00.250Z  ejected                 game-api  v42  by verdict: it fails"
+        );
+        let matter = Matter { reason: "hash 1".to_owned(), ..Matter::default() };
+        let of_process = Event { kind: Kind::Configuration, matter, ..event };
+        assert_eq!(
+            line(&of_process),
+            "2026-11-25T13:00:00.250Z  configuration           -: hash 1"
         );
     }
 }

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     Exit, Failure,
+    check::unusable_files,
     file::FileArguments,
     replace::{Origin, Replacing},
 };
@@ -115,11 +116,14 @@ impl Process {
                 .map_err(|error| unavailable(&format!("cannot listen at {path}: {error}")))
         });
         let door = door.transpose()?;
-        let named = loaded.files.clone();
+        let named = loaded.clone();
         let app = App::prepare(loaded, file.path().map(Path::to_owned), log, &mut found);
         let app = app.map_err(|error| match &error {
-            StartError::Tls(tls) => {
-                Failure::new(Exit::File, blame(&named, file.name(), [tls.place()]))
+            // The start ends at the first bad file, and whoever mends it wants to know of all.
+            StartError::Tls(first) => {
+                let all = unusable_files(&named, file.name());
+                let all = all.unwrap_or_else(|| blame(&named.files, file.name(), [first.place()]));
+                Failure::new(Exit::File, all)
             }
             _ => unavailable(&error),
         })?;

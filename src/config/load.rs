@@ -11,7 +11,7 @@ use super::{
     check::warnings as doubtful,
     draft::Draft,
     file::{MOST_BYTES, read_file},
-    named::{NamedFile, tls_files},
+    named::{NamedFile, named_files},
     problem::{FieldPath, Problem, Problems},
     schema::Config,
     token::{self, AdminToken},
@@ -27,7 +27,7 @@ pub struct Loaded {
     pub hash: String,
     /// The secrets of `admin.tokens`, in the order of the file.
     pub tokens: Vec<AdminToken>,
-    /// Where the text names files of certificates and keys.
+    /// Where the text names files of certificates, keys and receivers of alerts.
     pub files: Vec<NamedFile>,
 }
 
@@ -91,7 +91,7 @@ pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let tokens = token::read(admin.map_or(&[], |a| &a.tokens), folder, &mut found);
     found.into_iter().for_each(|finding| draft.note(finding));
-    let files = draft.config.iter().flat_map(tls_files).map(|(path, file)| {
+    let files = draft.config.iter().flat_map(named_files).map(|(path, file)| {
         let (path, at) = draft.locate(&path);
         NamedFile { file: folder.join(file), at, path }
     });

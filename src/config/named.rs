@@ -1,4 +1,5 @@
-//! Where the text names files of certificates and keys, so that a fault of one is reported at its line.
+//! Where the text names files of certificates, keys and receivers of alerts, so that a fault of one is
+//! reported at its line.
 
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,8 @@ pub struct NamedFile {
     pub path: FieldPath,
 }
 
-/// The files that `config` names for TLS, and their fields.
-pub(super) fn tls_files(config: &Config) -> Vec<(FieldPath, &Path)> {
+/// The files that `config` names for TLS and for receivers of alerts, and their fields.
+pub(super) fn named_files(config: &Config) -> Vec<(FieldPath, &Path)> {
     let (root, mut files) = (FieldPath::default(), Vec::new());
     for (index, listen) in config.listen.iter().enumerate() {
         let Some(tls) = &listen.tls else { continue };
@@ -45,10 +46,15 @@ pub(super) fn tls_files(config: &Config) -> Vec<(FieldPath, &Path)> {
             }
         }
     }
+    for (index, webhook) in config.alerts.iter().flat_map(|a| a.webhooks.iter().enumerate()) {
+        let path = root.key("alerts").key("webhooks").index(index);
+        files.extend(webhook.token_file.iter().map(|file| (path.key("token_file"), &**file)));
+        files.extend(webhook.ca.iter().map(|ca| (path.key("ca"), &**ca)));
+    }
     files
 }
 
-/// The error that `faults` of TLS files are, for the configuration file called `name`, which names the
+/// The error that `faults` of named files are, for the configuration file called `name`, which names the
 /// files `named`: each fault at every place that names its file.
 pub fn blame<'a>(
     named: &[NamedFile],

@@ -8,6 +8,9 @@
 //! Events come in bursts (truncate, write, rename), so they are collected until it has been quiet
 //! for a moment. Then the content is hashed: only another content counts, so that our own reading,
 //! other files of the folder and a mere `touch` cause no reload.
+//!
+//! The system gives a limited number of watches to all programs of a user together. Without events the
+//! content is read at an interval, and the log says so.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +26,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind};
+use notify::{
+    ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::file::read_file;
@@ -32,7 +38,8 @@ use super::file::read_file;
 const QUIET: Duration = Duration::from_millis(100);
 /// A file that never comes to rest is looked at nevertheless.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// A folder that is gone cannot be watched; it is looked for at this interval.
+/// A folder that is gone cannot be watched; it is looked for at this interval. Files that give no events are
+/// read at it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A file that is not there for this time is gone.
 const GONE_AFTER: Duration = Duration::from_secs(1);
@@ -54,16 +61,8 @@ pub enum WatchError {
         /// What the system says.
         source: io::Error,
     },
-    /// The system gives no events, or no more of them.
-    #[error("{}: cannot be watched: {source}", path.display())]
-    Events {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: notify::Error,
-    },
     /// No thread for it.
-    #[error("no thread to watch the configuration: {0}")]
+    #[error("no thread to watch files: {0}")]
     Thread(io::Error),
 }
 
@@ -124,15 +123,25 @@ fn watch_all(
         *path = std::path::absolute(&*path)
             .map_err(|source| WatchError::Path { path: path.clone(), source })?;
     }
-    let path = files.first().map(|file| file.path.clone()).unwrap_or_default();
     let (wake, woken) = sync_channel(1);
     let way = Arc::new(Mutex::new(BTreeSet::new()));
-    let events = notify::recommended_watcher(forward(Arc::clone(&way), wake.clone()))
-        .map_err(|source| WatchError::Events { path: path.clone(), source })?;
+    let events = notify::recommended_watcher(forward(Arc::clone(&way), wake.clone()));
+    start(files, way, events, (wake, woken), changed)
+}
+
+fn start(
+    files: Vec<File>,
+    way: Arc<Mutex<BTreeSet<PathBuf>>>,
+    events: notify::Result<RecommendedWatcher>,
+    (wake, woken): (SyncSender<()>, Receiver<()>),
+    changed: impl Fn() + Send + 'static,
+) -> Result<WatchGuard, WatchError> {
     let stop = Arc::new(AtomicBool::new(false));
-    let folders = BTreeSet::new();
-    let mut watched = Watched { files, way, events, folders, stop: Arc::clone(&stop) };
-    watched.follow().map_err(|source| WatchError::Events { path, source })?;
+    let (folders, without_events) = (BTreeSet::new(), false);
+    let mut watched =
+        Watched { files, way, events, folders, without_events, stop: Arc::clone(&stop) };
+    // Before this returns, so that no later change is missed.
+    watched.attend();
     let (ending, ended) = sync_channel(0);
     let run = move || {
         watched.run(&woken, changed);
@@ -153,7 +162,7 @@ fn forward(
             Ok(event) => {
                 let way = way.lock().unwrap_or_else(PoisonError::into_inner);
                 let is_reading = matches!(event.kind, EventKind::Access(access)
-                    if !matches!(access, AccessKind::Close(notify::event::AccessMode::Write)));
+                    if !matches!(access, AccessKind::Close(AccessMode::Write)));
                 let on_the_way = |path: &PathBuf| way.iter().any(|step| step.starts_with(path));
                 !is_reading
                     && (event.paths.is_empty()
@@ -182,9 +191,12 @@ struct Watched {
     files: Vec<File>,
     /// Links on the way to the files, and the files.
     way: Arc<Mutex<BTreeSet<PathBuf>>>,
-    events: RecommendedWatcher,
+    /// Or why there are no events.
+    events: notify::Result<RecommendedWatcher>,
     /// Folders watched now.
     folders: BTreeSet<PathBuf>,
+    /// The content is read at an interval; that was said.
+    without_events: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -207,8 +219,7 @@ impl File {
 impl Watched {
     fn run(mut self, woken: &Receiver<()>, changed: impl Fn()) {
         loop {
-            let complete =
-                self.files.iter().all(|file| file.path.exists()) && self.follow().is_ok();
+            let complete = self.files.iter().all(|file| file.path.exists()) && self.attend();
             // The content may have changed since it was read and before its folder was watched.
             self.tell(&changed);
             let wake = match complete {
@@ -238,22 +249,51 @@ impl Watched {
         }
     }
 
+    /// Whether all changes from now on give events; logs when that changes. A folder that is gone is not
+    /// logged: its files are gone, too, and are reported as such.
+    fn attend(&mut self) -> bool {
+        let followed = self.follow();
+        let why = match &followed {
+            Err(Unseen::NoEvents(why)) => Some(why),
+            Ok(()) | Err(Unseen::Gone) => None,
+        };
+        let (file, files) = (self.files.first().map(|f| f.path.display()), self.files.len());
+        match (why, self.without_events) {
+            (Some(why), false) => tracing::warn!(
+                file = file.map(tracing::field::display),
+                files,
+                why,
+                "the system reports no changes of files; their content is read every second instead"
+            ),
+            (None, true) => tracing::info!(
+                file = file.map(tracing::field::display),
+                files,
+                "the system reports changes of files again"
+            ),
+            _ => {}
+        }
+        self.without_events = why.is_some();
+        followed.is_ok()
+    }
+
     /// Watches the folders on the way to the files as it is now. All of them each time: one that
     /// was deleted and made anew has the old name and no watch. A link that changes between the
     /// walk and the watch would be missed, so this is done until the way stays the same.
-    fn follow(&mut self) -> notify::Result<()> {
+    fn follow(&mut self) -> Result<(), Unseen> {
         for _ in 0..MAX_LINKS {
             let way = self.walk();
             let folders: BTreeSet<_> =
                 way.iter().filter_map(|step| step.parent().map(Path::to_owned)).collect();
             *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way.clone();
+            let events = self.events.as_mut().map_err(|error| Unseen::from(&*error))?;
             for old in self.folders.difference(&folders) {
                 // Fails if the folder is gone, and its watch with it.
-                let _ = self.events.unwatch(old);
+                let _ = events.unwatch(old);
             }
             self.folders.clear();
             for folder in folders {
-                self.events.watch(&folder, RecursiveMode::NonRecursive)?;
+                let watched = events.watch(&folder, RecursiveMode::NonRecursive);
+                watched.map_err(|error| Unseen::from(&error))?;
                 self.folders.insert(folder);
             }
             if self.walk() == way {
@@ -265,6 +305,34 @@ impl Watched {
 
     fn walk(&self) -> BTreeSet<PathBuf> {
         self.files.iter().flat_map(|file| walk(&file.path)).collect()
+    }
+}
+
+/// Why changes give no events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Unseen {
+    /// A folder is gone.
+    Gone,
+    /// The system does not report changes, for this reason.
+    NoEvents(String),
+}
+
+impl From<&notify::Error> for Unseen {
+    fn from(error: &notify::Error) -> Self {
+        let full = Some(rustix::io::Errno::MFILE.raw_os_error());
+        Self::NoEvents(match &error.kind {
+            ErrorKind::PathNotFound => return Self::Gone,
+            ErrorKind::Io(error) if error.kind() == io::ErrorKind::NotFound => return Self::Gone,
+            ErrorKind::MaxFilesWatch => {
+                "this user has no more inotify watches; raise fs.inotify.max_user_watches".into()
+            }
+            ErrorKind::Io(error) if error.raw_os_error() == full => {
+                "this user has no more inotify instances, or this process no more descriptors; \
+                 raise fs.inotify.max_user_instances"
+                    .into()
+            }
+            _ => error.to_string(),
+        })
     }
 }
 
@@ -494,6 +562,46 @@ mod tests {
         assert!(look(GONE_AFTER * 2) && !look(GONE_AFTER * 4));
         fs::write(&path, "1").unwrap();
         assert!(look(GONE_AFTER * 5) && !look(GONE_AFTER * 6));
+    }
+
+    /// A process for which the system had no inotify instance left noticed changes at SIGHUP only.
+    #[test]
+    fn without_events_of_the_system_the_content_is_read_at_an_interval() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        fs::write(&path, "1").unwrap();
+        let (tell, told) = mpsc::channel();
+        let read = path.clone();
+        let changed = move || {
+            let _ = tell.send(fs::read_to_string(&read).unwrap_or_default());
+        };
+        let file = File { path: path.clone(), content: hash(&path), gone: None };
+        let full = notify::Error::io(io::Error::from_raw_os_error(24));
+        let _guard =
+            super::start(vec![file], Arc::default(), Err(full), sync_channel(1), changed).unwrap();
+        fs::write(&path, "2").unwrap();
+        wait_for(&told, "2");
+        fs::write(&path, "3").unwrap();
+        wait_for(&told, "3");
+    }
+
+    /// The log had the words of a library: `OS file watch limit reached. about ["/etc"]`.
+    #[test]
+    fn a_limit_of_the_system_is_named_with_what_to_raise() {
+        let said = |error: notify::Error| match Unseen::from(&error) {
+            Unseen::NoEvents(why) => why,
+            Unseen::Gone => "gone".to_owned(),
+        };
+        let system = |number| notify::Error::io(io::Error::from_raw_os_error(number));
+        let watches = said(notify::Error::new(ErrorKind::MaxFilesWatch));
+        assert!(watches.ends_with("raise fs.inotify.max_user_watches"), "{watches}");
+        let instances = said(system(24));
+        assert!(instances.ends_with("raise fs.inotify.max_user_instances"), "{instances}");
+        assert_eq!(
+            (said(notify::Error::path_not_found()), said(system(2))),
+            ("gone".into(), "gone".into())
+        );
+        assert!(said(system(13)).contains("denied"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::{
 
 use serde::Serialize;
 
+pub use webhook::faults;
+
 use super::events::{Kind, Matter};
 
 /// How long an alert that has ended is still told.

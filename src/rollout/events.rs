@@ -4,7 +4,7 @@
 //! that comes back with the last number it saw misses nothing that is still kept.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -73,6 +73,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Kinds that change nothing by themselves, so that no other metric shows them.
+    pub const COUNTED: [Self; 3] = [Self::FewPlayers, Self::RefusalsRise, Self::EjectionMistaken];
+
     /// As the API writes it.
     pub fn label(self) -> &'static str {
         match self {
@@ -152,6 +155,8 @@ pub struct Events {
     kept: VecDeque<Arc<Event>>,
     newest: watch::Sender<u64>,
     alerts: Alerts,
+    /// Events of [`Kind::COUNTED`] since start, by service and version.
+    counted: HashMap<(String, String), [u64; Kind::COUNTED.len()]>,
 }
 
 impl Events {
@@ -160,12 +165,14 @@ impl Events {
     pub fn new(started: SystemTime) -> Self {
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let first = u64::try_from(since.as_micros()).unwrap_or_default();
-        Self { kept: VecDeque::new(), newest: watch::Sender::new(first), alerts: Alerts::default() }
+        let (kept, alerts, counted) = Default::default();
+        Self { kept, newest: watch::Sender::new(first), alerts, counted }
     }
 
     /// Notes what happened at `now`.
     pub fn record(&mut self, kind: Kind, generation: u64, matter: Matter, now: SystemTime) {
         self.alerts.follow(kind, &matter, now);
+        self.count(kind, &matter);
         let id = *self.newest.borrow() + 1;
         let at = humantime::format_rfc3339_millis(now).to_string();
         if self.kept.len() == KEPT {
@@ -173,6 +180,20 @@ impl Events {
         }
         self.kept.push_back(Arc::new(Event { id, at, kind, generation, matter }));
         self.newest.send_replace(id);
+    }
+
+    fn count(&mut self, kind: Kind, matter: &Matter) {
+        let Some(place) = Kind::COUNTED.iter().position(|counted| *counted == kind) else { return };
+        if let (Some(service), Some(version)) = (&matter.service, &matter.version) {
+            self.counted.entry((service.clone(), version.clone())).or_default()[place] += 1;
+        }
+    }
+
+    /// Events of [`Kind::COUNTED`] of `version` of `service` since start, by the kind's label.
+    pub fn counted(&self, service: &str, version: &str) -> Vec<(&'static str, u64)> {
+        let counts = self.counted.get(&(service.to_owned(), version.to_owned()));
+        let counts = counts.copied().unwrap_or_default();
+        Kind::COUNTED.iter().zip(counts).map(|(kind, count)| (kind.label(), count)).collect()
     }
 
     /// Has those who wait for news look again.
@@ -230,6 +251,29 @@ mod tests {
             Events::new(soon).newest() > events.newest(),
             "over a restart in the same second too"
         );
+    }
+
+    #[test]
+    fn what_no_other_metric_shows_is_counted_by_version_from_0() {
+        let mut events = Events::new(SystemTime::UNIX_EPOCH);
+        let matter = |version: &str| Matter {
+            service: Some("game-api".to_owned()),
+            version: Some(version.to_owned()),
+            ..Matter::default()
+        };
+        for (kind, version) in [
+            (Kind::EjectionMistaken, "v42"),
+            (Kind::FewPlayers, "v43"),
+            (Kind::EjectionMistaken, "v42"),
+            (Kind::Ejected, "v42"),
+        ] {
+            events.record(kind, 1, matter(version), SystemTime::UNIX_EPOCH);
+        }
+        let counted = |version| events.counted("game-api", version);
+        let none = [("few_players", 0), ("refusals_rise", 0), ("ejection_mistaken", 0)];
+        assert_eq!(counted("v41"), none);
+        assert_eq!(counted("v42"), [none[0], none[1], ("ejection_mistaken", 2)]);
+        assert_eq!(counted("v43"), [("few_players", 1), none[1], none[2]]);
     }
 
     #[test]

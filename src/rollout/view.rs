@@ -337,6 +337,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
     for version in &mut service.versions {
         let times = controller.ejected_by_verdict(&service.name, &version.name);
         version.ejections = vec![("verdict", times)];
+        version.events = controller.events().counted(&service.name, &version.name);
         let own = verdicts.iter().filter(|(name, _, _)| *name == version.name);
         for (_, route, verdict) in own {
             let gate = |what: &str| match route {
@@ -376,6 +377,7 @@ fn version(
         evidence_log: Vec::new(),
         evidence_threshold: Vec::new(),
         ejections: Vec::new(),
+        events: Vec::new(),
         shed: ["requests", "pending"]
             .into_iter()
             .zip([0, 1].map(|limit| cells.sum(|c| c.shed[limit].read())))

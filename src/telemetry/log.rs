@@ -188,7 +188,10 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
         LogLevel::Debug => (LevelFilter::TRACE, LevelFilter::DEBUG),
     };
-    Targets::new().with_default(libraries).with_target(env!("CARGO_CRATE_NAME"), ours)
+    // The watcher of files says itself what matters.
+    let notify = if level == LogLevel::Debug { libraries } else { LevelFilter::OFF };
+    let targets = Targets::new().with_default(libraries).with_target("notify", notify);
+    targets.with_target(env!("CARGO_CRATE_NAME"), ours)
 }
 
 #[cfg(test)]
@@ -306,15 +309,16 @@ mod tests {
                 tracing::debug!("ours-debug");
                 tracing::info!(target: "library", "library-info");
                 tracing::debug!(target: "library", "library-debug");
+                tracing::warn!(target: "notify::inotify", "raw-warning");
                 let text = buffer.take();
-                ["ours-warn", "ours-debug", "library-info", "library-debug"]
+                ["ours-warn", "ours-debug", "library-info", "library-debug", "raw-warning"]
                     .map(|word| text.contains(word))
             };
-            assert_eq!(speak(), [true, false, false, false]);
+            assert_eq!(speak(), [true, false, false, false, false]);
             handle.set(LogLevel::Debug);
-            assert_eq!(speak(), [true; 4]);
+            assert_eq!(speak(), [true; 5]);
             handle.set(LogLevel::Error);
-            assert_eq!(speak(), [false; 4]);
+            assert_eq!(speak(), [false; 5]);
         });
     }
 }

@@ -119,6 +119,8 @@ pub struct Version {
     pub evidence_threshold: Vec<(String, f64)>,
     /// Times the whole version was taken out, by reason.
     pub ejections: Vec<(&'static str, u64)>,
+    /// Events of its comparison that change nothing by themselves, by kind.
+    pub events: Vec<(&'static str, u64)>,
     /// Requests that its circuit breaker answered, by the limit reached.
     pub shed: Vec<(&'static str, u64)>,
     /// Attempts beyond the first, by reason.

@@ -103,7 +103,7 @@ pub(super) fn version_files(tls: &VersionTls) -> impl Iterator<Item = &PathBuf> 
 }
 
 /// Whether `path` can be read, whatever it holds.
-pub fn readable(path: &Path) -> Result<(), TlsError> {
+pub(super) fn readable(path: &Path) -> Result<(), TlsError> {
     bytes(path).map(drop)
 }
 

@@ -13,6 +13,7 @@ pub mod certificates;
 pub mod client;
 mod error;
 mod expiry;
+mod faults;
 mod listener;
 mod material;
 pub mod server;
@@ -25,8 +26,9 @@ pub use certificates::Certificate;
 pub use client::{Client, Clients};
 pub use error::{HandshakeError, TlsError};
 pub use expiry::{EXPIRY_WARNING, Expiry, expiring, warn_expiring};
+pub use faults::faults;
 pub use listener::{Fault, Refreshed, TlsListener};
-pub use material::{Material, readable};
+pub use material::Material;
 pub use session::Session;
 pub use transport::Transport;
 

@@ -396,6 +396,7 @@ fn streams_and_routes_that_say_so_may_trickle() {
 fn a_route_may_be_silent_for_longer_than_others() {
     let origin = Origin::start(|call| {
         call.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nbegun ")?;
+        // The pause is what is tested: longer than what others have.
         thread::sleep(Duration::from_millis(800));
         call.send("ended")?;
         call.close();

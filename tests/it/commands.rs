@@ -96,6 +96,23 @@ fn an_endpoint_goes_and_comes_back_by_command() {
     assert!(!status.contains(&endpoint), "{status}");
 }
 
+/// It said that the version is not compared on that route, whether the route exists or not.
+#[test]
+fn a_record_of_a_route_that_is_not_compared_for_itself_names_those_that_are() {
+    let (v1, v2) = (Origin::answering("v1"), Origin::answering("v2"));
+    let builder = Proxy::builder().version("v1", &v1).version("v2", &v2);
+    let builder = builder.service("weights: { v1: 50, v2: 50 }").service("eject: { errors: {} }");
+    let builder = builder.route("name: bets, match: { path: /bets }, eject: { alpha: 1e-4 }");
+    let builder = builder.route("name: all");
+    let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
+    for route in ["nope", "all"] {
+        let (code, _, problem) = run(&proxy, &["record", "game-api", "v2", "--route", route]);
+        assert_eq!(code, Some(65), "{problem}");
+        let expected = format!("no route `{route}` with limits of its own; these have: `bets`");
+        assert!(problem.contains(&expected), "{problem}");
+    }
+}
+
 #[test]
 fn a_mistake_is_named_and_changes_nothing() {
     let origin = Origin::answering("v1");
@@ -113,6 +130,16 @@ fn a_mistake_is_named_and_changes_nothing() {
             &["eject", "game-api", "v1", "--endpoint", "10.0.0.1:1"],
             65,
             "422 Unprocessable Entity: endpoint: version `v1` of `game-api` has no endpoint `10.0.0.1:1`; it has: 127.0.0.1:",
+        ),
+        (
+            &["record", "game-api", "v9"],
+            65,
+            "404 Not Found: version: `game-api` has no version `v9`; it has: `v1`",
+        ),
+        (
+            &["record", "game-api", "v1", "--route", "nope"],
+            65,
+            "404 Not Found: route: `game-api` has no route `nope` with limits of its own; no route of it has",
         ),
         (
             &["reinstate", "game-api", "v1", "--admin", "http://127.0.0.1:1"],

@@ -185,6 +185,12 @@ fn an_ejection_that_helped_nobody_is_told_and_taken_back_where_the_file_says_so(
             }
         }
         eventually("it is told", || events("ejection_mistaken"));
+        let page = proxy.admin().get("/metrics").host("localhost").send().text().to_owned();
+        for (kind, count) in [("ejection_mistaken", 1), ("refusals_rise", 0)] {
+            let labels = format!("service=\"game-api\",version=\"v2\",kind=\"{kind}\"");
+            let series = format!("tidegate_comparison_events_total{{{labels}}} {count}\n");
+            assert!(page.contains(&series), "{series}: {page}");
+        }
         eventually("it is done", || get(&proxy)["versions"][1]["state"] == state);
         assert_eq!(events("reinstated"), on_mistake == "reinstate");
         if on_mistake == "tell" {

@@ -353,6 +353,8 @@ fn the_secret_in_the_url_of_a_receiver_is_shown_nowhere() {
     let builder = Proxy::builder().version("v1", &backend).version("v2", &other);
     let builder = builder.top(&format!("admin: {{ address: \"{admin}\" }}"));
     let process = builder.clone().top(&alerts("")).spawn();
+    // It is bound after the listener.
+    eventually("the admin endpoint listens", || TcpStream::connect(admin).is_ok());
     let see = |path: &str| {
         let mut client = Client::connect(admin);
         let request = client.get(path).host("localhost").header("Accept", "application/json");

@@ -1,6 +1,6 @@
 //! Where most endpoints of a version are out, and what cannot be reached at all: what happens, what is shown.
 
-use std::{collections::HashMap, net::TcpListener, thread, time::Duration};
+use std::{collections::HashMap, net::TcpListener, time::Duration};
 
 use serde_json::json;
 use tidegate::registry::ErrorKind;
@@ -127,7 +127,6 @@ fn an_only_endpoint_that_cannot_be_connected_is_seen() {
     let _origin = Origin::start_at(TcpListener::from(socket), |call| call.answer(200, b"a"));
     eventually("it is back", || {
         served(&proxy, 1);
-        thread::sleep(Duration::from_millis(10));
         endpoint()["reachable"] == json!(true)
     });
     assert_eq!(gauge(&proxy, &up), Some(1.0));

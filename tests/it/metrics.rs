@@ -21,6 +21,8 @@ fn every_counter_begins_at_0_before_the_first_event() {
         "tidegate_request_duration_seconds_count{service=\"game-api\",version=\"v2\",route=\"default\"}",
         "tidegate_requests_unrouted_total{code=\"503\"}",
         "tidegate_ejections_total{service=\"game-api\",version=\"v2\",endpoint=\"\",reason=\"verdict\"}",
+        "tidegate_comparison_events_total{service=\"game-api\",version=\"v2\",kind=\"few_players\"}",
+        "tidegate_comparison_events_total{service=\"game-api\",version=\"v2\",kind=\"refusals_rise\"}",
         &format!("tidegate_ejections_total{{{at},reason=\"connect\"}}"),
         &format!("tidegate_health_checks_total{{{at},result=\"bad\"}}"),
         &format!("tidegate_upstream_errors_total{{{at},kind=\"reset\"}}"),

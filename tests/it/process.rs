@@ -182,13 +182,60 @@ fn a_missing_certificate_is_reported_at_each_line_that_names_it() {
         assert_eq!(output.status.code(), Some(64), "{said}");
         assert!(said.contains("listen[0].tls.certificates[0].cert"), "{said}");
         assert!(said.contains("nosuch.pem: No such file"), "{said}");
-        if command != ["run"] {
-            assert!(said.contains("listen[0].tls.certificates[0].key"), "{said}");
-        }
+        assert!(said.contains("listen[0].tls.certificates[0].key"), "{said}");
         if command.len() == 1 {
             assert!(said.contains(":4:36: listen[0]"), "{said}");
         }
     }
+}
+
+/// `check` accepted the file, and the first ejection was told to nobody.
+#[test]
+fn files_of_receivers_that_cannot_be_used_are_reported_by_check_and_warned_of_by_run() {
+    let alerts = "alerts: { webhooks: [ { url: 'http://127.0.0.1:1/', token_file: nosuch.token }, \
+         { url: 'https://127.0.0.1:1/', name: b, token_file: empty.token, ca: nosuch.pem } ] }";
+    let builder = Proxy::builder().version_named("v1", "\"127.0.0.1:1\"").top(alerts);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("edge.yaml");
+    fs::write(&file, builder.text()).expect("a file");
+    fs::write(folder.path().join("empty.token"), "\n").expect("a file");
+    let output = program().arg("check").arg(&file).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    for (field, why) in [
+        ("5:65: alerts.webhooks[0].token_file: ", "nosuch.token: No such file"),
+        ("5:133: alerts.webhooks[1].token_file: ", "empty.token: holds no token; write it alone"),
+        ("5:150: alerts.webhooks[1].ca: ", "nosuch.pem: No such file"),
+    ] {
+        let line = said.lines().find(|line| line.contains(field)).unwrap_or_default();
+        assert!(line.contains(why), "{field}: {said}");
+    }
+    let process = builder.spawn();
+    eventually("it is said in advance", || process.log().contains("the receiver cannot be told"));
+    assert!(process.log().contains("nosuch.token: No such file"), "{}", process.log());
+}
+
+/// A file that is mended showed the next bad one only at the next start.
+#[test]
+fn a_start_names_every_bad_file_of_certificates_and_not_the_first_alone() {
+    let tls = "tls: { certificates: [ { cert: a.pem, key: a.key } ], client: { ca: b.pem } }";
+    let builder = Proxy::builder().listener(tls);
+    let version = |name: &str| format!("endpoints: [ 127.0.0.1:1 ], tls: {{ ca: {name}.pem }}");
+    let text = builder.version_named("v1", "\"127.0.0.1:1\"").text().replace(
+        "v1: { endpoints: [ \"127.0.0.1:1\" ] }",
+        &format!("v1: {{ {} }}\n      v2: {{ {} }}", version("c"), version("d")),
+    );
+    let named = |command: &[&str]| {
+        let output = run(command, &text);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        let field = |line: &str| line.split(": ").nth(1).map(str::to_owned);
+        said.lines().filter_map(field).collect::<Vec<_>>()
+    };
+    let checked = named(&["check"]);
+    assert_eq!(checked.len(), 5, "{checked:?}");
+    assert_eq!(checked[4], "services.game-api.versions.v2.tls.ca");
+    assert_eq!(named(&["run"]), checked);
 }
 
 /// Runs the program with `text` as its standard input, until it ends.

@@ -2,6 +2,7 @@
 
 use std::{io::Read, thread, time::Duration};
 
+use bytes::Bytes;
 use h2::Reason;
 
 use crate::support::{
@@ -29,7 +30,10 @@ fn an_endpoint_that_says_go_away_is_asked_on_one_new_connection_and_finishes_the
     download.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("it is asked", || origin.requests() == 1);
     origin.send(0, &go_away(EVERY_STREAM, 0));
-    thread::sleep(Duration::from_millis(100));
+    eventually("a new connection is used", || {
+        proxy.get("/");
+        origin.connections() == 2
+    });
     for _ in 0..30 {
         assert_eq!(proxy.connect().post("/", b"stake").send().status, 200);
     }
@@ -37,6 +41,37 @@ fn an_endpoint_that_says_go_away_is_asked_on_one_new_connection_and_finishes_the
     assert_eq!(proxy.all_errors("v1"), 0);
     origin.send(0, &frame(DATA, 1, 1, b"ended"));
     assert_eq!(download.answer().text(), "begun ended");
+}
+
+/// Frames on their way to clients who left made the crate end the connection, and with it all other answers.
+#[test]
+fn late_frames_of_streams_that_were_given_up_end_no_other_answer() {
+    const LEFT: usize = 100;
+    let origin = RawOrigin::start(|call| match call.nth {
+        nth if nth < LEFT => Some(call.head()),
+        _ => Some(call.whole()),
+    });
+    let proxy = to(&origin);
+    let client = Http2::connect(proxy.address);
+    let begun = || {
+        client.run(async {
+            let (head, mut stream) = client.open(request("GET", "/")).await;
+            stream.send_data(Bytes::new(), true).expect("open");
+            head.await.expect("an answer begins")
+        })
+    };
+    let left: Vec<_> = (0..LEFT).map(|_| begun()).collect();
+    drop(left);
+    eventually("all are given up", || proxy.in_flight() == 0);
+    let streams = (0..LEFT as u32).map(|nth| 1 + 2 * nth);
+    let late: Vec<u8> = streams.flat_map(|stream| frame(DATA, 0, stream, b"late")).collect();
+    // Each round is over with an answer behind it. By default the crate takes 1,024 such frames.
+    for round in 0..30 {
+        origin.send(0, &late);
+        let answer = proxy.connect().post("/", b"stake").send();
+        assert_eq!((answer.status, origin.connections()), (200, 1), "round {round}");
+    }
+    assert_eq!(proxy.all_errors("v1"), 0);
 }
 
 /// What an endpoint says of a request that it did not process.

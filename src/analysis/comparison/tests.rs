@@ -219,7 +219,7 @@ fn a_canary_that_earns_nothing_fails_after_its_warm_up() {
     let verdict = comparison.verdict(S(60));
     assert_eq!((verdict.answer, verdict.findings[0].metric), (Answer::Fail, Metric::AmountLow));
     assert!(
-        verdict.reason.contains("its `stake` is lower: 0.0000 in the mean"),
+        verdict.reason.contains("its `stake` is lower: 0.00 in the mean"),
         "{}",
         verdict.reason
     );

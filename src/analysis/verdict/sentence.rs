@@ -106,12 +106,20 @@ impl Finding {
             Numbers::Amount { canary, baseline, ratio, clipped_at, tolerated_ratio } => {
                 self.means(f, canary, baseline)?;
                 if let Some(ratio) = ratio {
-                    write!(f, ", {ratio:.3} times")?;
+                    write!(f, "; {ratio:.3} times the baseline")?;
                 }
-                if let Some(clip) = clipped_at {
-                    write!(f, ", clipped at {clip:.2}")?;
+                // Of the canary to the baseline, as the ratio before it.
+                let allowed = match self.metric {
+                    Metric::AmountLow => 1.0 / tolerated_ratio,
+                    _ => *tolerated_ratio,
+                };
+                write!(f, ", allowed {allowed:.3} times")?;
+                match clipped_at {
+                    Some(clip) => {
+                        write!(f, ". A larger amount than {0} counts as {0}", Money(*clip))
+                    }
+                    None => Ok(()),
                 }
-                write!(f, "; allowed a ratio of {tolerated_ratio:.3}")
             }
             Numbers::DerivedAmount {
                 canary,
@@ -123,13 +131,15 @@ impl Finding {
                 self.means(f, canary, baseline)?;
                 if let Some(difference) = difference {
                     let which = if *difference < 0.0 { "lower" } else { "higher" };
-                    write!(f, ", {:.4} {which}", difference.abs())?;
+                    write!(f, "; {} {which}", Money(difference.abs()))?;
                 }
-                if let Some(clip) = clipped_at {
-                    write!(f, ", clipped at {clip:.2} either way")?;
+                if let Some(tolerated) = tolerated_difference {
+                    write!(f, ", allowed {}", Money(*tolerated))?;
                 }
-                match tolerated_difference {
-                    Some(tolerated) => write!(f, "; allowed a difference of {tolerated:.4}"),
+                match clipped_at {
+                    Some(clip) => {
+                        write!(f, ". An amount beyond {0} or -{0} counts as that", Money(*clip))
+                    }
                     None => Ok(()),
                 }
             }
@@ -208,7 +218,7 @@ impl Counts {
 impl fmt::Display for Mean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mean {
-            Some(mean) => write!(f, "{mean:.4} in the mean of {} requests", self.requests),
+            Some(mean) => write!(f, "{} in the mean of {} requests", Money(mean), self.requests),
             None => write!(f, "no requests"),
         }
     }
@@ -239,6 +249,39 @@ impl fmt::Display for Percent {
     }
 }
 
+/// An amount of money: hundredths and thousands apart or, below 1, three digits.
+struct Money(f64);
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.0.abs();
+        let digits = match size {
+            _ if size == 0.0 || !size.is_finite() => 2,
+            // Rounded up, it would have a digit too many.
+            _ if size >= 0.9995 => 2,
+            _ => (2.0 - size.log10().floor()).clamp(2.0, 9.0) as usize,
+        };
+        let text = format!("{size:.digits$}");
+        let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
+        if self.0 < 0.0 {
+            write!(f, "-")?;
+        }
+        apart(f, whole)?;
+        if rest.is_empty() { Ok(()) } else { write!(f, ".{rest}") }
+    }
+}
+
+/// Digits with their thousands apart.
+fn apart(f: &mut fmt::Formatter<'_>, digits: &str) -> fmt::Result {
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            write!(f, ",")?;
+        }
+        write!(f, "{digit}")?;
+    }
+    Ok(())
+}
+
 /// The longest odds that are told: beyond them, what the bound does not cover is likelier.
 const SUREST: f64 = 1e6;
 
@@ -250,14 +293,7 @@ impl fmt::Display for Thousands {
         let number = self.0.clamp(1.0, SUREST);
         let unit = 10_f64.powf((number.log10().floor() - 1.0).max(0.0));
         // Rounded down: it never says that it is surer than it is.
-        let digits = format!("{:.0}", (number / unit).floor() * unit);
-        for (at, digit) in digits.chars().enumerate() {
-            if at > 0 && (digits.len() - at).is_multiple_of(3) {
-                write!(f, ",")?;
-            }
-            write!(f, "{digit}")?;
-        }
-        Ok(())
+        apart(f, &format!("{:.0}", (number / unit).floor() * unit))
     }
 }
 
@@ -270,6 +306,24 @@ mod tests {
         let texts =
             [0.0, 1.0, 0.5, 0.12345, 0.003, 1e-4, 0.0012345].map(|s| Percent(s).to_string());
         assert_eq!(texts, ["0 %", "100 %", "50 %", "12.3 %", "0.3 %", "0.01 %", "0.123 %"]);
+    }
+
+    #[test]
+    fn money_is_read_as_books_write_it() {
+        let texts = [0.0, 27.0, 0.5, 0.02346, -2.0072, 1_234_567.891, 999.999, 0.99951, 1e-12];
+        let texts = texts.map(|amount| Money(amount).to_string());
+        let expected = [
+            "0.00",
+            "27.00",
+            "0.500",
+            "0.0235",
+            "-2.01",
+            "1,234,567.89",
+            "1,000.00",
+            "1.00",
+            "0.000000000",
+        ];
+        assert_eq!(texts, expected);
     }
 
     #[test]

@@ -62,12 +62,38 @@ fn a_derived_amount_is_told_in_money() {
     assert_eq!((&*finding.gate(), finding.component), ("amount_low.ggr", None));
     assert_eq!(
         finding.to_string(),
-        "its `ggr` is lower: -2.0072 in the mean of 10 requests; baseline 0.5002 in the mean of 90 \
-         requests, 2.5074 lower, clipped at 19.19 either way; allowed a difference of 0.3000"
+        "its `ggr` is lower: -2.01 in the mean of 10 requests; baseline 0.500 in the mean of 90 \
+         requests; 2.51 lower, allowed 0.300. An amount beyond 19.19 or -19.19 counts as that"
     );
     let text = serde_json::to_string(&[before, finding]).expect("JSON");
     let read: Vec<Finding> = serde_json::from_str(&text).expect("findings");
     assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
+}
+
+/// `allowed a ratio of 1.053`, of the baseline to the canary, stood beside `0.500 times`, of the canary to the
+/// baseline.
+#[test]
+fn what_is_allowed_of_an_amount_is_told_the_same_way_around_as_what_was_seen() {
+    let arm = |requests: u32, amount: f64| {
+        let mut all = Amounts::new(Clip::new(2_000.0).expect("a clip"));
+        (0..requests).for_each(|_| all.record(amount));
+        all
+    };
+    let told = |side, paid: f64| {
+        let mut test = AmountTest::new(side, 0.05, Guarantee::Alpha(1e-3), None);
+        let (canary, baseline) = (arm(10, paid), arm(90, 1_300.0));
+        test.observe(Arms::new(&canary, &baseline), Duration::from_secs(7));
+        Finding::of_amount("payout", &test, Duration::from_secs(2)).to_string()
+    };
+    let low = told(Side::Low, 650.0);
+    assert_eq!(
+        low,
+        "its `payout` is lower: 650.00 in the mean of 10 requests; baseline 1,300.00 in the mean \
+         of 90 requests; 0.500 times the baseline, allowed 0.950 times. A larger amount than \
+         1,862.18 counts as 1,862.18"
+    );
+    let high = told(Side::High, 1_900.0);
+    assert!(high.contains("; 1.432 times the baseline, allowed 1.050 times. "), "{high}");
 }
 
 #[test]

@@ -25,15 +25,18 @@ pub(super) fn service(
     let parts = config.routes.iter().zip(0..).filter(|(route, _)| route.service == name);
     let parts: Vec<_> =
         parts.filter_map(|(r, at)| Some((r.eject.as_ref()?.alpha?.0, at))).collect();
-    let (sum, whole) = (parts.iter().map(|(part, _)| part).sum::<f64>(), eject.alpha_or_default());
-    if let Some((_, last)) = parts.last()
-        && sum >= whole
-    {
-        let message = format!(
-            "the parts of routes add up to {sum}, which leaves nothing of the service's {whole}; write a larger alpha here, or smaller ones there"
-        );
-        let other = FieldPath::default().key("routes").index(*last).key("eject").key("alpha");
-        found.push(Finding::new(path.key("alpha"), message).and(other));
+    let (mut sum, whole) = (0.0, eject.alpha_or_default());
+    for (part, at) in parts {
+        sum += part;
+        if sum >= whole {
+            let message = format!(
+                "the parts of routes add up to {sum} here, which leaves nothing of the {whole} of \
+                 `{name}`; write a smaller alpha, or a larger one in the service's eject"
+            );
+            let here = FieldPath::default().key("routes").index(at).key("eject").key("alpha");
+            found.push(Finding::new(here, message).and(path.key("alpha")));
+            return;
+        }
     }
 }
 
@@ -197,8 +200,15 @@ mod tests {
             (
                 "eject: { errors: {}, alpha: 0.0001 }",
                 "eject: { alpha: 0.0001 }",
-                "6:33: services.a.eject.alpha: the parts of routes add up to 0.0001, which leaves nothing of the \
-                 service's 0.0001; write a larger alpha here, or smaller ones there",
+                "9:21: routes[0].eject.alpha: the parts of routes add up to 0.0001 here, which leaves nothing of the \
+                 0.0001 of `a`; write a smaller alpha, or a larger one in the service's eject",
+            ),
+            (
+                errors,
+                "eject: { alpha: 0.0005 }\n  - service: a\n    match: { path: /b }\n    eject: { alpha: 0.0005 }\n  \
+                 - service: a\n    match: { path: /c }\n    eject: { alpha: 0.0001 }",
+                "12:21: routes[1].eject.alpha: the parts of routes add up to 0.001 here, which leaves nothing of the \
+                 0.001 of `a`; write a smaller alpha, or a larger one in the service's eject",
             ),
             (
                 "",

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -24,7 +25,7 @@ use crate::{
         schema::{Alerts, VersionTls, Webhook},
     },
     rollout::view::Observatory,
-    tls::{self, HTTP_1_1, Transport},
+    tls::{self, HTTP_1_1, TlsError, Transport},
     upstream::probe::beside,
 };
 
@@ -61,6 +62,7 @@ impl Observatory {
     async fn tell(self, config: Arc<Config>, number: usize) {
         let Some(alerts) = &config.alerts else { return };
         let webhook = &alerts.webhooks[number];
+        warn_of_files(webhook).await;
         let (mut news, mut failed) = (self.controller().events().news(), 0);
         news.mark_changed();
         loop {
@@ -112,6 +114,16 @@ impl Observatory {
     }
 }
 
+/// Says in advance what would keep `webhook` from being told. The files may get better until then.
+async fn warn_of_files(webhook: &Webhook) {
+    let looked = webhook.clone();
+    let found = apart(move || Ok::<_, String>(faults(&looked))).await.unwrap_or_default();
+    for (_, reason) in found {
+        let receiver = webhook.label();
+        tracing::warn!(receiver, reason, "the receiver cannot be told of alerts");
+    }
+}
+
 /// How long to wait after a message failed, if `before` of it did.
 fn pause(before: u32) -> Duration {
     let (first, most) = RETRY;
@@ -128,8 +140,8 @@ async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), St
     let port = authority.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
     let socket = TcpStream::connect((host, port)).await.map_err(|e| words(&e))?;
     let transport = if encrypted {
-        let tls = VersionTls { ca: webhook.ca.clone(), ..VersionTls::default() };
-        let client = apart(move || tls::Client::open(&tls, &[HTTP_1_1])).await?;
+        let webhook = webhook.clone();
+        let client = apart(move || client(&webhook)).await?;
         let host: EndpointHost = match host.parse() {
             Ok(address) => EndpointHost::Address(address),
             Err(_) => EndpointHost::Name(host.to_owned()),
@@ -186,13 +198,38 @@ fn judge(status: StatusCode, text: &[u8], target: &str) -> Result<(), String> {
     Err(if text.is_empty() { status.to_string() } else { format!("{status}: {text}") })
 }
 
+/// What is wrong with the files that `webhook` names, each with the file, if it is one.
+pub fn faults(webhook: &Webhook) -> Vec<(Option<PathBuf>, String)> {
+    let mut found = Vec::new();
+    if let Some(file) = &webhook.token_file
+        && let Err(error) = bearer(file)
+    {
+        found.push((Some(file.clone()), error.to_string()));
+    }
+    let encrypted = webhook.url.starts_with("https://");
+    if let Some(Err(error)) = encrypted.then(|| client(webhook)) {
+        let (file, why) = error.place();
+        found.push((file.map(Path::to_owned), why));
+    }
+    found
+}
+
+/// TLS towards `webhook`.
+fn client(webhook: &Webhook) -> Result<tls::Client, TlsError> {
+    let tls = VersionTls { ca: webhook.ca.clone(), ..VersionTls::default() };
+    tls::Client::open(&tls, &[HTTP_1_1])
+}
+
 /// The value of `Authorization`. The file is read each time, as tokens are renewed in place.
-fn bearer(file: &std::path::Path) -> io::Result<HeaderValue> {
-    let text = read_text(file, MOST_BYTES)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
-    let value = HeaderValue::try_from(format!("Bearer {}", text.trim()));
-    let mut value = value.map_err(|_| {
-        let why = format!("{} holds no token", file.display());
+fn bearer(file: &Path) -> io::Result<HeaderValue> {
+    let text = read_text(file, MOST_BYTES).map_err(|error| {
+        let why = format!("{}: {error}; name a file that this process may read", file.display());
+        io::Error::new(error.kind(), why)
+    })?;
+    let token = Some(text.trim()).filter(|token| !token.is_empty());
+    let value = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+    let mut value = value.ok_or_else(|| {
+        let why = format!("{}: holds no token; write it alone, in one line", file.display());
         io::Error::new(io::ErrorKind::InvalidData, why)
     })?;
     value.set_sensitive(true);

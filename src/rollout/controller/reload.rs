@@ -15,7 +15,7 @@ use crate::{
     registry::Registry,
     rollout::events::{Kind, Matter},
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, TlsClients, open_clients},
-    tls::Clients,
+    tls::{self, Clients, TlsError},
 };
 
 /// How reloads went.
@@ -174,9 +174,10 @@ impl Preparing {
     pub fn prepare(mut self, read: Result<Loaded, LoadError>) -> Result<Prepared, LoadError> {
         let loaded = read?;
         let tls = open_clients(&loaded.config, &mut self.clients);
-        let tls = tls.map_err(|error| {
+        let tls = tls.map_err(|first| {
             let name = self.file.as_deref().unwrap_or(Path::new(""));
-            blame(&loaded.files, name, [error.place()])
+            let all = [vec![first], tls::faults(&loaded.config)].concat();
+            blame(&loaded.files, name, all.iter().map(TlsError::place))
         })?;
         let access_log = open_log(&self.config, &loaded.config);
         let sources = Sources {

@@ -274,6 +274,16 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
             }
         }
     }
+    let mut events = page.counter(
+        "tidegate_comparison_events_total",
+        "Events of a version's comparison that change nothing by themselves, by kind: few_players, \
+         refusals_rise, ejection_mistaken.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for (kind, count) in &version.events {
+            events.count([service, name, ("kind", kind)], *count);
+        }
+    }
 }
 
 /// Every version with the labels that name it.

@@ -44,6 +44,7 @@ fn scrape() -> Scrape {
     let v42 = Version {
         name: "v42".into(),
         ejections: vec![("verdict", 2)],
+        events: vec![("few_players", 0), ("ejection_mistaken", 1)],
         evidence_log: vec![("errors".into(), 3.25), ("all".into(), 2.5)],
         evidence_threshold: vec![("all".into(), 6.907755278982137)],
         endpoints: vec![Endpoint { address: "127.0.0.1:9002".into(), ..Endpoint::default() }],

@@ -1,0 +1,33 @@
+//! All that is wrong with the files that a configuration names for TLS, where the first fault is not enough.
+
+use std::path::PathBuf;
+
+use super::{
+    Client, TlsError, TlsListener,
+    material::{listener_files, readable, version_files},
+};
+use crate::config::Config;
+
+/// What is wrong with the files of `config`: every file that cannot be read and, where all files of a
+/// listener or version can be read, what is wrong with their content. Opens no socket.
+pub fn faults(config: &Config) -> Vec<TlsError> {
+    let mut found = Vec::new();
+    for listen in &config.listen {
+        let Some(tls) = &listen.tls else { continue };
+        let open = || TlsListener::open(&listen.address.to_string(), tls, &[]).err();
+        found.extend(of(listener_files(tls), open));
+    }
+    for version in config.services.values().flat_map(|service| service.versions.values()) {
+        let Some(tls) = &version.tls else { continue };
+        found.extend(of(version_files(tls), || Client::open(tls, &[]).err()));
+    }
+    found
+}
+
+fn of<'a>(
+    files: impl Iterator<Item = &'a PathBuf>,
+    content: impl FnOnce() -> Option<TlsError>,
+) -> Vec<TlsError> {
+    let unreadable: Vec<_> = files.filter_map(|file| readable(file).err()).collect();
+    if unreadable.is_empty() { content().into_iter().collect() } else { unreadable }
+}
