@@ -69,6 +69,32 @@ struct Advice {
     requests: Option<Engine>,
     /// Refusals, by players.
     refusals: Option<Engine>,
+    recent: Recent,
+}
+
+/// Failures of the canary's requests lately, and players who failed on it, each counted once a cycle. Both
+/// halve in a minute.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Recent {
+    failures: f64,
+    players: f64,
+    at: Duration,
+}
+
+impl Recent {
+    const HALF_LIFE_S: f64 = 60.0;
+
+    fn add(&mut self, failures: u64, players: u64, now: Duration) {
+        let age_s = now.saturating_sub(std::mem::replace(&mut self.at, now)).as_secs_f64();
+        let kept = (-age_s / Self::HALF_LIFE_S).exp2();
+        self.failures = self.failures * kept + failures as f64;
+        self.players = self.players * kept + players as f64;
+    }
+
+    /// Whether a few players have nearly all of them.
+    fn is_of_few(&self) -> bool {
+        self.failures >= FAILURES_OF_FEW * self.players.max(1.0)
+    }
 }
 
 /// What people are told of beside the verdict.
@@ -93,7 +119,7 @@ struct Term {
 }
 
 /// Failures per player who failed from which on they are a few players' affair.
-const FAILURES_OF_FEW: u64 = 4;
+const FAILURES_OF_FEW: f64 = 4.0;
 
 /// Requests of a canary without which it is still warming up, unless that takes very long.
 const WARM_REQUESTS: u64 = 100;
@@ -142,6 +168,7 @@ impl Comparison {
             advice: Advice {
                 requests: limits.errors.map(engine),
                 refusals: limits.errors.map(|_| engine(REFUSALS)),
+                recent: Recent::default(),
             },
             evidence: None,
             failed: None,
@@ -158,13 +185,17 @@ impl Comparison {
         if let Some(unserved) = &mut self.unserved {
             unserved.observe(block.served, now);
         }
-        self.has_groups = !block.groups.is_empty();
+        let had_groups = std::mem::replace(&mut self.has_groups, !block.groups.is_empty());
+        if had_groups && !self.has_groups {
+            self.forget_endpoints();
+        }
         if let Some(spared) = self.spared.as_mut().filter(|_| self.has_groups) {
             spared.observe(block.served, &block.groups, now);
         }
         if let Some(requests) = &mut self.advice.requests {
             requests.observe(block.requests, now);
         }
+        self.advice.recent.add(block.requests.canary.failures(), block.failers, now);
         if let Some(certificate) = &mut self.certificate {
             certificate.observe(block.players, now);
         }
@@ -192,6 +223,15 @@ impl Comparison {
         each(players.baseline).for_each(|player| recovery.observe_baseline(player, now));
         each(players.canary).for_each(|player| recovery.observe_canary(player, share, now));
         self.judge(now);
+    }
+
+    /// Of several endpoints one is left. What the others did is no evidence against it, and cannot be told
+    /// apart from what it did, so evidence begins anew. Wealth above what a test begins with is given up,
+    /// which is always allowed; what is less is kept.
+    fn forget_endpoints(&mut self) {
+        let routes = self.routes.iter_mut().map(|route| &mut route.errors);
+        let tests = self.errors.iter_mut().chain(&mut self.unserved).chain(routes);
+        tests.filter(|test| test.log_evidence() > 0.0).for_each(Engine::begin_anew);
     }
 
     /// Says whether what one block of errors adds is limited: a version with one or two endpoints stumbles
@@ -352,8 +392,7 @@ impl Comparison {
         // What the players show as well is the verdict's affair.
         let few = rejected(&self.advice.requests)
             && !rejected(&self.errors)
-            && recent_failures(&self.advice.requests)
-                >= FAILURES_OF_FEW * self.failed_players().max(1);
+            && self.advice.recent.is_of_few();
         let refusals = rejected(&self.advice.refusals);
         let few = few.then_some(Advised::FewPlayers);
         few.into_iter().chain(refusals.then_some(Advised::Refusals))
@@ -372,9 +411,9 @@ impl Comparison {
         })
     }
 
-    /// Failures of the canary's players since they fail more often, each counted once a cycle.
+    /// Players who failed on the canary lately, each counted once a cycle; one at least.
     pub fn failed_players(&self) -> u64 {
-        recent_failures(&self.errors)
+        self.advice.recent.players.round().max(1.0) as u64
     }
 
     fn is_warm(&self, now: Duration) -> bool {
@@ -505,12 +544,6 @@ const AMOUNT: f64 = 0.1;
 
 /// Refusals that nobody wonders at: a fifth more, and one in a hundred.
 const REFUSALS: Tolerance = Tolerance { ratio: 1.2, excess: 0.01 };
-
-/// Failures of the canary since the difference that `test` shows began.
-fn recent_failures(test: &Option<Engine>) -> u64 {
-    let counts = test.as_ref().and_then(Engine::onset);
-    counts.map_or(0, |(_, counts)| counts.trials.canary.failures())
-}
 
 /// The evidence of players who were asked; none before the first one.
 pub(super) fn told(recovery: &Recovery) -> f64 {

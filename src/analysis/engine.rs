@@ -91,6 +91,12 @@ impl Engine {
         self
     }
 
+    /// Begins the same test anew, with the same sizes of clusters and caps.
+    pub(super) fn begin_anew(&mut self) {
+        let phi = self.wealth.phi();
+        *self = Self::new(self.settings).with_dispersion(phi);
+    }
+
     /// Says that failures come in clusters of `phi`, at least 1. Holds from the block after the one
     /// that is open: a block must not be weighed by what happened in it.
     pub fn set_dispersion(&mut self, phi: f64) {

@@ -172,6 +172,10 @@ pub type SlotView = (Option<Duration>, Arms<SlotCounts>);
 
 /// Slots that the longest wait for an outcome is divided into.
 const SLOTS: u32 = 128;
+/// While there are fewer slots than this, they are as short as for a wait of a second: nothing is known at first
+/// of how long to wait, and a fault of the first moments must not be all in one slot.
+const SHORT_SLOTS: usize = 256;
+const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// Slots before and after one that are of about the same time.
 const ABOUT: usize = 2;
@@ -286,7 +290,8 @@ impl Ledger {
                 slot.started[version] += since;
             }
         }
-        let length = self.horizon / SLOTS;
+        let is_short = self.slots.len() < SHORT_SLOTS;
+        let length = if is_short { self.horizon.min(SHORT_WAIT) } else { self.horizon } / SLOTS;
         // One more than is waited for, so that the oldest has ended.
         let longest = self.horizon + self.horizon / 16;
         let mut old = None;
@@ -389,10 +394,8 @@ impl Ledger {
         }
         if trial {
             arm.groups[group].add(failed);
-            if failed {
-                arm.failed.add(ending.player);
-            }
         }
+        let failer = failed && arm.failed.add(ending.player);
         let open = self.open(slot, ending);
         if let Some(slot) = slot {
             let slot = &mut self.slots[slot];
@@ -403,6 +406,7 @@ impl Ledger {
         }
         if let Some(slot) = open {
             let counts = &mut self.slots[slot].arms[version];
+            counts.failers += u64::from(failer);
             if !left {
                 counts.requests.add(failed);
             }
@@ -439,9 +443,9 @@ impl Ledger {
             arm.requests.fail_later();
         }
         if trial {
-            arm.failed.add(ending.player);
             arm.groups[group].fail_later();
         }
+        let failer = !left && arm.failed.add(ending.player);
         let open = self.open(slot, ending);
         let is_there = slot.is_some() && open == slot;
         if let Some(slot) = open {
@@ -450,6 +454,7 @@ impl Ledger {
                 slot.failed_by |= bit(ending.player);
             }
             let counts = &mut slot.arms[version];
+            counts.failers += u64::from(failer);
             let mut add = |tally: fn(&mut SlotCounts) -> &mut super::counts::Tally,
                            counted: bool| {
                 if counted {

@@ -26,7 +26,7 @@ const FORMAT: u32 = 3;
 /// ended, each for itself. 2: by when they began; a player fails once a cycle and is one trial a second. 3:
 /// a named route, too, fails a canary of several endpoints only without its worst one. 4: where it is
 /// capped, a block of errors adds the threshold at most, not 5 nats.
-const RULES: u32 = 5;
+const RULES: u32 = 6;
 
 /// Something that a comparison was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

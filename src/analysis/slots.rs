@@ -49,6 +49,8 @@ pub struct SlotCounts {
     pub served: Tally,
     /// `served` by group of endpoints.
     pub groups: [Tally; ENDPOINT_GROUPS],
+    /// Players who failed for the first time in the cycle, whether or not that was a trial.
+    pub failers: u64,
 }
 
 impl SlotCounts {
@@ -95,6 +97,13 @@ pub struct Attempts {
     /// `served` of the canary by group of endpoints; empty if it has one endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Tally>,
+    /// Players of the canary who failed for the first time in the cycle.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failers: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Attempts {
@@ -105,12 +114,14 @@ impl Attempts {
             served: Arms::new(canary.served, baseline.served),
             requests: Arms::new(canary.requests, baseline.requests),
             groups: canary.groups.iter().copied().take(groups).collect(),
+            failers: canary.failers,
         }
     }
 
     /// Requests each of which is of a player of its own, and whose clients stay.
     pub fn of_strangers(requests: Arms<Tally>) -> Self {
-        Self { players: requests, served: requests, requests, groups: Vec::new() }
+        let failers = requests.canary.failures();
+        Self { players: requests, served: requests, requests, groups: Vec::new(), failers }
     }
 
     fn trials(&self) -> [u64; 2] {
@@ -132,6 +143,7 @@ impl AddAssign<&Self> for Attempts {
         self.players += more.players;
         self.served += more.served;
         self.requests += more.requests;
+        self.failers += more.failers;
         self.groups.resize(self.groups.len().max(more.groups.len()), Tally::default());
         self.groups.iter_mut().zip(&more.groups).for_each(|(group, more)| *group += *more);
     }
@@ -242,6 +254,7 @@ mod tests {
             players: tally,
             served: tally,
             groups: Default::default(),
+            failers: 0,
         }
     }
 

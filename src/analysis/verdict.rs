@@ -70,6 +70,15 @@ impl Side {
 }
 
 impl Metric {
+    /// What of a version it is about: that it fails, is slow, or pays other amounts.
+    fn kind(self) -> u8 {
+        match self {
+            Self::Errors | Self::Unserved | Self::Refusals | Self::Recovery => 0,
+            Self::LatencyP95 | Self::LatencyP99 | Self::WholeP95 | Self::WholeP99 => 1,
+            Self::AmountLow | Self::AmountHigh => 2,
+        }
+    }
+
     /// As metrics and the API write it.
     pub fn label(self) -> &'static str {
         match self {

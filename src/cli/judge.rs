@@ -145,9 +145,12 @@ fn told(title: &Title, record: &Record, verdict: &Verdict, remark: &str) -> Stri
             } else {
                 ""
             };
-            format!(
-                "\nmost evidence against it: {finding}; {evidence:.1} of {needed:.1} nats{held}"
-            )
+            // What is not certain is told with its reason already.
+            let told = match verdict.reason.contains(&finding.to_string()) {
+                true => String::new(),
+                false => format!("\nmost evidence against it: {finding}"),
+            };
+            format!("{told}; {evidence:.1} of {needed:.1} nats{held}")
         }
     };
     format!(

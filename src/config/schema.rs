@@ -450,7 +450,7 @@ pub struct RouteMatch {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Client connections at once; one more is answered 503 and closed. Default 16384, or one for each
-    /// 192 KiB of memory that the process is granted, if that is fewer.
+    /// 256 KiB of memory that the process is granted, if that is fewer.
     #[schemars(range(min = 1))]
     pub connections: Option<u32>,
     /// Of those, connections of one client address at once, an IPv6 address with its /64; one more is

@@ -165,6 +165,7 @@ fn a_few_players_with_all_failures_are_advice_and_no_verdict() {
         let mut cursed = block(50, 5, 900, 0);
         cursed.players = Arms::new(Tally::new(45, u64::from(n == 1)), Tally::new(900, 0));
         cursed.served = cursed.players;
+        cursed.failers = u64::from(n == 1);
         comparison.observe_errors(&cursed, S(n));
     }
     assert_eq!(comparison.answer(), Answer::Undecided);
@@ -174,6 +175,42 @@ fn a_few_players_with_all_failures_are_advice_and_no_verdict() {
     assert_eq!(comparison.failed_players(), 1);
     let text = finding.to_string();
     assert!(text.contains(", 1 player); baseline 0 %"), "{text}");
+}
+
+/// After an outage most players count no more, and those who still do seemed to have all failures.
+#[test]
+fn failures_of_many_players_are_no_few_players_however_few_of_them_count() {
+    let mut comparison = Comparison::new(limits(), 1.0, S(0));
+    for n in 1..20 {
+        let mut spent = block(50, 5, 900, 0);
+        spent.players = Arms::new(Tally::new(45, u64::from(n == 1)), Tally::new(900, 0));
+        spent.served = spent.players;
+        comparison.observe_errors(&spent, S(n));
+    }
+    assert_eq!(comparison.answer(), Answer::Undecided);
+    assert_eq!(comparison.advised().count(), 0);
+    assert!(comparison.failed_players() > 50, "{}", comparison.failed_players());
+}
+
+#[test]
+fn what_an_endpoint_did_that_is_out_is_no_evidence_against_the_one_that_is_left() {
+    let failing = |of: [u64; 2]| {
+        let mut block = block(10, of[0] + of[1], 190, 0);
+        block.groups = of.map(|failed| Tally::new(5, failed)).to_vec();
+        block
+    };
+    let mut comparison = Comparison::new(limits(), 1.0, S(0));
+    for n in 1..10 {
+        comparison.observe_errors(&failing([5, 0]), S(n));
+        assert_eq!(comparison.answer(), Answer::Undecided, "one of two is bad");
+    }
+    for n in 10..100 {
+        comparison.observe_errors(&block(10, 0, 190, 0), S(n));
+        assert_eq!(comparison.answer(), Answer::Undecided, "the other is alone, and good");
+    }
+    comparison.observe_errors(&block(10, 10, 190, 0), S(100));
+    comparison.observe_errors(&block(10, 10, 190, 0), S(101));
+    assert_eq!(comparison.answer(), Answer::Fail, "it fails as well");
 }
 
 #[test]

@@ -53,6 +53,13 @@ impl Reference {
         Some(Duration::from_micros(lower_us(above)))
     }
 
+    /// About the latency that one in a hundred takes longer than, of far fewer requests than
+    /// [`Reference::latency_of`] asks for: enough to know how long to wait, not to compare.
+    pub fn about_p99(&self) -> Option<Duration> {
+        let above = self.bucket_of(Quantile::P99.level())? + 1;
+        Some(Duration::from_micros(lower_us(above)))
+    }
+
     /// The bucket of the quantile `level`, 0 to 1; nothing if too little is left.
     pub(super) fn bucket_of(&self, level: f64) -> Option<usize> {
         let total: f64 = self.counts.iter().sum();
@@ -82,6 +89,8 @@ mod tests {
         assert_eq!(reference.bucket_of(0.5), None);
         reference.absorb(&of(10), Duration::from_secs(1));
         assert_eq!(reference.bucket_of(0.95), Some(10));
+        assert_eq!(reference.about_p99(), Some(Duration::from_micros(11)));
+        assert_eq!(reference.latency_of(Quantile::P99), None, "of 1,000 requests");
         reference.absorb(&of(20), Duration::from_secs(60));
         // A third of the weight is at 10, two thirds at 20.
         assert_eq!(reference.bucket_of(0.3), Some(10));

@@ -8,9 +8,12 @@ use super::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate,
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.answer {
-            Answer::Undecided => match self.log_evidence {
-                Some(_) => write!(f, "within its limits so far")?,
-                None => write!(f, "nothing to compare yet")?,
+            Answer::Undecided => match (self.log_evidence, self.findings.first()) {
+                (Some(evidence), Some(finding)) if evidence >= DOUBTED => {
+                    write!(f, "not certain yet: {finding}")?;
+                }
+                (Some(_), _) => write!(f, "within its limits so far")?,
+                (None, _) => write!(f, "nothing to compare yet")?,
             },
             Answer::Pass => match self.health {
                 Some(health) => write!(f, "{health}")?,
@@ -21,6 +24,9 @@ impl fmt::Display for Verdict {
                     return write!(f, "worse than is allowed");
                 };
                 finding.sentence(f, Some(self.since_s))?;
+                if let Some(other) = self.other() {
+                    write!(f, ". Also: {other}")?;
+                }
                 if let Some(evidence) = self.log_evidence {
                     write!(f, ". Wrong once in {}", Thousands(evidence.exp()))?;
                 }
@@ -35,6 +41,19 @@ impl fmt::Display for Verdict {
             }
         }
         Ok(())
+    }
+}
+
+/// Evidence, in nats, from which on a canary is doubted: one within its limits gets there once in twenty
+/// comparisons at most.
+const DOUBTED: f64 = 3.0;
+
+impl Verdict {
+    /// What is as certain as what decided, and of another kind: the worst of it.
+    fn other(&self) -> Option<&Finding> {
+        let (first, others) = self.findings.split_first()?;
+        let mut others = others.iter().filter(|other| other.metric.kind() != first.metric.kind());
+        others.find(|other| other.log_evidence.is_some_and(|nats| nats >= self.log_threshold))
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// Least and largest time after which a request without an answer has failed, unless the file says so: ten
-/// times the baseline's p99 between them.
+/// times the baseline's p99 between them, and the largest while nothing is known of it: a version that takes
+/// a second must not fail in its first.
 const LEAST_DEADLINE: Duration = Duration::from_secs(1);
 const LARGEST_DEADLINE: Duration = Duration::from_secs(30);
 const OF_P99: u32 = 10;
@@ -108,10 +109,10 @@ impl Account {
         self.all.set_slow_from(gauge, first);
     }
 
-    /// Takes over how long an outcome is waited for, as the baseline's `p99` tells.
+    /// Takes over how long an outcome is waited for, as what is known of the baseline's `p99` tells.
     pub(super) fn wait_for(&mut self, stratum: &Stratum, p99: Option<Duration>) {
         self.be_patient();
-        let learnt = p99.map_or(LEAST_DEADLINE, |p99| p99 * OF_P99).max(LEAST_DEADLINE);
+        let learnt = p99.map_or(LARGEST_DEADLINE, |p99| p99 * OF_P99).max(LEAST_DEADLINE);
         let learnt = (learnt * 2_u32.pow(self.doubled)).min(LARGEST_DEADLINE);
         let deadline = stratum.deadline.unwrap_or(learnt);
         stratum.state.set_deadline(deadline);
@@ -134,7 +135,7 @@ impl Account {
 
     /// The age from which on a slot is final: its requests have failed by then, or ended.
     pub(super) fn horizon(stratum: &Stratum) -> Duration {
-        horizon(stratum.state.deadline().unwrap_or(LEAST_DEADLINE))
+        horizon(stratum.state.deadline().unwrap_or(LARGEST_DEADLINE))
     }
 
     fn ledgers(&mut self) -> impl Iterator<Item = &mut Ledger> {

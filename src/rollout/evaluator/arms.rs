@@ -1,6 +1,6 @@
 //! One canary against the baseline over the requests of one stratum.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     account::Account,
@@ -13,6 +13,7 @@ use crate::{
         Answer, Arms, Attempts, Block, Comparison, Counter, Entry, Gauge, Latencies, Latest,
         Ledger, Limits, Pace, Players, Record, Recorder, Span,
     },
+    registry::EndpointState,
     snapshot::Stratum,
 };
 
@@ -68,22 +69,26 @@ impl Line {
     }
 
     /// Looks at what began and ended. `patience`: how long a baseline request usually takes at most;
-    /// `endpoints`: of the canary.
+    /// `endpoints`: of the canary that serve.
     pub(super) fn poll(
         &mut self,
         stratum: &Stratum,
         account: &Account,
         patience: Duration,
-        endpoints: usize,
+        endpoints: &[Arc<EndpointState>],
         now: Duration,
     ) {
-        let capped = endpoints < ENDPOINTS_THAT_SPREAD;
+        let capped = endpoints.len() < ENDPOINTS_THAT_SPREAD;
         if self.capped != capped {
             self.capped = capped;
             self.recorder.tell(Entry::CapBursts(capped));
         }
         let horizon = Account::horizon(stratum);
-        let scope = Scope { patience, horizon, endpoints, now };
+        let alone = match endpoints {
+            [alone] => Some(alone.group),
+            _ => None,
+        };
+        let scope = Scope { patience, horizon, alone, now };
         tell(&mut self.recorder, None, &mut self.slots, (&account.all, &scope));
         for (number, (slots, ledger)) in self.routes.iter_mut().zip(&account.named).enumerate() {
             tell(&mut self.recorder, Some(number), slots, (ledger, &scope));

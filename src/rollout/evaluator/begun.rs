@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::analysis::{Attempts, ENDPOINT_GROUPS, Ledger, Lineup, Look, Said};
+use crate::analysis::{Attempts, ENDPOINT_GROUPS, Ledger, Lineup, Look, Said, SlotCounts};
 
 /// How slots are looked at now.
 #[derive(Debug, Clone, Copy)]
@@ -11,8 +11,8 @@ pub(super) struct Scope {
     pub(super) patience: Duration,
     /// Age from which on a slot is final, whatever waits.
     pub(super) horizon: Duration,
-    /// Endpoints of the canary.
-    pub(super) endpoints: usize,
+    /// The group of the canary's endpoint, if it has one alone.
+    pub(super) alone: Option<u8>,
     /// The time.
     pub(super) now: Duration,
 }
@@ -62,13 +62,12 @@ impl Slots {
     pub(super) fn poll(&mut self, ledger: &Ledger, scope: &Scope) -> [Vec<Attempts>; 2] {
         let (mut last, mut so_far) = (Vec::new(), Vec::new());
         let mut ahead: Option<Lineup> = None;
-        let groups = if scope.endpoints > 1 { ENDPOINT_GROUPS } else { 0 };
         for (_, (end, counts)) in ledger.slots(self.canary, self.from) {
             let look = Look {
                 age: end.map(|end| scope.now.saturating_sub(end)),
                 patience: scope.patience,
                 horizon: scope.horizon,
-                groups,
+                groups: if is_alone(scope.alone, &counts.canary) { 0 } else { ENDPOINT_GROUPS },
             };
             let at = end.unwrap_or(scope.now);
             match (look.at(counts), &mut ahead) {
@@ -88,4 +87,13 @@ impl Slots {
         so_far.extend(ahead.and_then(Lineup::rest));
         [last, so_far]
     }
+}
+
+/// Whether all that a slot counts is of the endpoint that is left, of group `alone`. Another one that was there
+/// when requests began is told apart, also once it is out.
+fn is_alone(alone: Option<u8>, canary: &SlotCounts) -> bool {
+    let mut groups = canary.groups.iter().enumerate();
+    alone.is_some_and(|alone| {
+        groups.all(|(group, tally)| group == usize::from(alone) || tally.trials() == 0)
+    })
 }

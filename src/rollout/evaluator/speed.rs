@@ -28,6 +28,8 @@ pub(super) struct Speed {
     reference: Reference,
     /// Its p99, which is asked at each look.
     p99: Option<Duration>,
+    /// About that, sooner; it is not forgotten.
+    about_p99: Option<Duration>,
 }
 
 /// The baseline's latencies of a block.
@@ -62,6 +64,7 @@ impl Speed {
             requests: super::requests(ledger),
             reference: Reference::default(),
             p99: None,
+            about_p99: None,
         }
     }
 
@@ -104,11 +107,12 @@ impl Speed {
     pub(super) fn absorb(&mut self, block: &Closed, stratum: &Stratum, account: &mut Account) {
         self.reference.absorb(&block.all, block.length);
         self.p99 = self.reference.latency_of(Quantile::P99);
+        self.about_p99 = self.reference.about_p99().or(self.about_p99);
         for (quantile, _) in &self.trials {
             account.learn(stratum, Gauge(self.span, *quantile), &self.reference);
         }
         if self.span == Span::Head {
-            account.wait_for(stratum, self.p99);
+            account.wait_for(stratum, self.about_p99);
         }
     }
 }

@@ -262,7 +262,7 @@ impl Watch {
     fn take_in(&mut self, service: &Service, now: Duration) {
         for (version, case) in &mut self.cases {
             let version = service.versions.get(usize::from(*version));
-            let endpoints = version.map_or(0, |version| version.endpoints.len());
+            let endpoints = version.map_or(&[][..], |version| &version.endpoints);
             let strata = self.compared.strata.iter().zip(&self.speeds).zip(&self.accounts);
             for (line, ((stratum, speeds), account)) in case.lines.iter_mut().zip(strata) {
                 line.poll(stratum, account, speeds.patience(), endpoints, now);
