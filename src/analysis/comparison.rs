@@ -16,7 +16,7 @@ use super::{
     counts::{Arms, Tally},
     engine::{Engine, Settings},
     grid::Grid,
-    latency::{Latencies, LatencyTest, Quantile, Span},
+    latency::{Latencies, LatencyTest, Quantile, Slower, Span},
     limits::Limits,
     recovery::{Asked, Players, Recovery},
     slots::Attempts,
@@ -143,7 +143,8 @@ impl Comparison {
         let latency = [(Quantile::P95, limits.p95), (Quantile::P99, limits.p99)];
         let latency = [Span::Head, Span::Whole].into_iter().flat_map(|span| {
             let tests = latency.into_iter().filter_map(move |(quantile, tolerance)| {
-                Some(LatencyTest::new(span, quantile, tolerance?, settings(Tolerance::NONE)))
+                let slower = Slower::by(tolerance?, limits.latency_absolute);
+                Some(LatencyTest::new(span, quantile, slower, settings(Tolerance::NONE)))
             });
             tests.collect::<Vec<_>>()
         });

@@ -81,14 +81,40 @@ pub enum Span {
     Whole,
 }
 
-fn factor_ppm(tolerance: f64) -> u64 {
-    ((1.0 + tolerance.max(0.0)) * 1e6).round() as u64
+/// How much slower a canary may be: this multiple of the baseline's latency, in millionths, and this many
+/// microseconds more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slower {
+    factor_ppm: u64,
+    absolute_us: u64,
 }
 
-/// The first bucket that is slow in a canary, if `baseline` is the first in the baseline and `tolerance`
-/// (0.2: a fifth) is tolerated.
-pub fn slow_in_canary(baseline: usize, tolerance: f64) -> usize {
-    buckets::canary_threshold(baseline, factor_ppm(tolerance))
+impl Slower {
+    /// Slower by `relative` (0.2: a fifth) and `absolute`.
+    pub fn by(relative: f64, absolute: Duration) -> Self {
+        let factor_ppm = ((1.0 + relative.max(0.0)) * 1e6).round() as u64;
+        let absolute_us = u64::try_from(absolute.as_micros()).unwrap_or(u64::MAX);
+        Self { factor_ppm, absolute_us }
+    }
+
+    /// The multiple.
+    pub fn factor(self) -> f64 {
+        self.factor_ppm as f64 / 1e6
+    }
+
+    /// What is tolerated beside it.
+    pub fn absolute(self) -> Duration {
+        Duration::from_micros(self.absolute_us)
+    }
+
+    /// The first bucket that is slow in a canary, if `baseline` is the first in the baseline. Rounded up, so the
+    /// tolerance is never less than asked for, and at most 1/32 more. It may lie beyond the last bucket;
+    /// then nothing counts as slow.
+    pub fn slow_in_canary(self, baseline: usize) -> usize {
+        let scaled = u128::from(buckets::lower_us(baseline)) * u128::from(self.factor_ppm);
+        let scaled_us = u64::try_from(scaled.div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        first_at_or_above(scaled_us.saturating_add(self.absolute_us))
+    }
 }
 
 /// The test of one quantile.
@@ -96,26 +122,23 @@ pub fn slow_in_canary(baseline: usize, tolerance: f64) -> usize {
 pub struct LatencyTest {
     span: Span,
     quantile: Quantile,
-    /// Tolerated multiple of the baseline's latency, in millionths.
-    factor_ppm: u64,
+    tolerated: Slower,
     engine: Engine,
     /// First buckets that counted as slow in the last block.
     thresholds: Option<Arms<usize>>,
 }
 
 impl LatencyTest {
-    /// A test whether latency at `quantile` is more than `tolerance` (0.2: a fifth) above the
-    /// baseline's. `settings` say what it promises; its tolerance and bets are replaced, and bursts are
+    /// A test whether latency at `quantile` is further above the baseline's than is `tolerated`. `settings` say what it promises; its tolerance and bets are replaced, and bursts are
     /// always capped.
-    pub fn new(span: Span, quantile: Quantile, tolerance: f64, settings: Settings) -> Self {
+    pub fn new(span: Span, quantile: Quantile, tolerated: Slower, settings: Settings) -> Self {
         let settings = Settings {
             tolerance: Tolerance::NONE,
             grid: Grid::Ratios,
             burst_cap: Some(settings.burst_cap.unwrap_or(BURST_CAP)),
             ..settings
         };
-        let factor_ppm = factor_ppm(tolerance);
-        Self { span, quantile, factor_ppm, engine: Engine::new(settings), thresholds: None }
+        Self { span, quantile, tolerated, engine: Engine::new(settings), thresholds: None }
     }
 
     /// Takes in a block that ended at `at`. `reference` must not yet know it: a threshold that depends
@@ -127,7 +150,7 @@ impl LatencyTest {
     /// The same with the first bucket that is slow in the baseline, as [`Quantile::threshold`] has it.
     pub fn observe_above(&mut self, block: Arms<&Latencies>, slow: Option<usize>, at: Duration) {
         let Some(baseline) = slow else { return };
-        let canary = buckets::canary_threshold(baseline, self.factor_ppm);
+        let canary = self.tolerated.slow_in_canary(baseline);
         self.thresholds = Some(Arms::new(canary, baseline));
         let count = |latencies: &Latencies, bucket| {
             Tally::new(latencies.requests(), latencies.at_or_above(bucket))
@@ -153,9 +176,9 @@ impl LatencyTest {
         self.quantile
     }
 
-    /// Tolerated multiple of the baseline's latency.
-    pub fn tolerated_factor(&self) -> f64 {
-        self.factor_ppm as f64 / 1e6
+    /// How much slower a canary may be.
+    pub fn tolerated(&self) -> Slower {
+        self.tolerated
     }
 
     /// The test of the counts.

@@ -18,6 +18,7 @@ const UNSERVED_ABSOLUTE: f64 = 0.01;
 /// How long latency and amounts of a new canary are ignored: caches and pools fill. Errors count from
 /// the first request, since a version that is dead on arrival must not cost half a minute.
 const WARM_UP: Duration = Duration::from_secs(30);
+const LATENCY_ABSOLUTE: Duration = Duration::from_millis(1);
 
 /// What is compared and tolerated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct Limits {
     pub p95: Option<f64>,
     /// The same at p99.
     pub p99: Option<f64>,
+    /// Tolerated excess of latency beside that, at both.
+    pub latency_absolute: Duration,
     /// Amounts that are compared.
     pub amounts: Vec<AmountLimit>,
     /// Probability of ever ejecting a canary within all of them.
@@ -103,6 +106,7 @@ impl Limits {
             routes: Vec::new(),
             p95: latency.and_then(|latency| latency.p95).map(|share| share.0),
             p99: latency.and_then(|latency| latency.p99).map(|share| share.0),
+            latency_absolute: latency.and_then(|l| l.absolute).unwrap_or(LATENCY_ABSOLUTE),
             amounts: amounts
                 .map(|(name, share)| AmountLimit {
                     name: name.clone(),
@@ -141,13 +145,14 @@ mod tests {
 
     #[test]
     fn the_file_becomes_limits() {
-        let latency = Some(EjectLatency { p95: None, p99: Some(Share(0.2)) });
+        let latency = Some(EjectLatency { p99: Some(Share(0.2)), ..EjectLatency::default() });
         let amounts = Some(IndexMap::from([("payout".to_owned(), Share(0.05))]));
         let errors = Some(EjectErrors::default());
         let service = Eject { errors, latency, amounts, ..Eject::default() };
         let all = Limits::of(&service, &Eject::default(), 1e-3);
         assert_eq!(all.errors, Tolerance::new(1.1, 1e-4));
         assert_eq!((all.p95, all.p99, all.alpha), (None, Some(0.2), 1e-3));
+        assert_eq!(all.latency_absolute, Duration::from_millis(1));
         assert_eq!((all.least_failures, all.warm_up), (3, Duration::from_secs(30)));
         let payout = AmountLimit { name: "payout".to_owned(), tolerance: 0.05, derived: false };
         assert_eq!(all.amounts, std::slice::from_ref(&payout));

@@ -73,8 +73,8 @@ pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
 pub use grid::{BaseRate, Component, Grid};
 pub use latency::{
-    LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, Span, SparseLatencies,
-    latency_bucket, slow_in_canary,
+    LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, Slower, Span, SparseLatencies,
+    latency_bucket,
 };
 pub use ledger::{Buckets, Ending, Gauge, Latest, Ledger, NO_TIME, SlotView, What};
 pub use limits::{AmountLimit, Limits, parts_of_alpha};

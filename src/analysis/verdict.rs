@@ -176,6 +176,8 @@ pub enum Numbers {
         baseline_slow_ms: Option<f64>,
         /// Tolerated multiple of the baseline's latency.
         tolerated_factor: f64,
+        /// Tolerated excess beside that, in milliseconds.
+        tolerated_ms: f64,
     },
     /// Requests of a version that serves alone, against a fixed bound.
     Bound {
@@ -383,7 +385,8 @@ impl Finding {
             counts,
             canary_slow_ms: slow_ms.map(|(canary, _)| canary),
             baseline_slow_ms: slow_ms.map(|(_, baseline)| baseline),
-            tolerated_factor: test.tolerated_factor(),
+            tolerated_factor: test.tolerated().factor(),
+            tolerated_ms: ms(test.tolerated().absolute()),
         })
     }
 

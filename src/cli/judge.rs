@@ -1,6 +1,6 @@
 //! `tidegate record` and `tidegate judge`: a comparison, written out and judged again.
 
-use std::{fs, io, io::Read, path::PathBuf};
+use std::{fs, io, io::Read, path::PathBuf, time::Duration};
 
 use serde::de::DeserializeOwned;
 
@@ -75,6 +75,9 @@ pub(super) struct JudgeArguments {
     /// Another tolerated excess of the 99th percentile of latency.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     p99: Option<Share>,
+    /// Another tolerated excess of latency beside these, such as 5ms.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    latency_absolute: Option<Duration>,
     /// Other failures that a canary must have before it is ejected for them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     minimum_failures: Option<u32>,
@@ -169,7 +172,7 @@ impl JudgeArguments {
         let errors = [self.errors_relative, self.errors_absolute];
         let unserved = [self.unserved_relative, self.unserved_absolute];
         let shares = errors.into_iter().chain(unserved).chain([self.p95, self.p99]);
-        shares.into_iter().any(|share| share.is_some())
+        shares.into_iter().any(|share| share.is_some()) || self.latency_absolute.is_some()
     }
 
     /// The limits asked for, else those `recorded`; nothing if they are the same.
@@ -188,6 +191,7 @@ impl JudgeArguments {
         limits.alpha = self.alpha.map_or(limits.alpha, |alpha| alpha.0);
         limits.p95 = self.p95.map(|share| share.0).or(limits.p95);
         limits.p99 = self.p99.map(|share| share.0).or(limits.p99);
+        limits.latency_absolute = self.latency_absolute.unwrap_or(limits.latency_absolute);
         limits.least_failures = self.minimum_failures.map_or(limits.least_failures, u64::from);
         (limits != *recorded).then_some(limits)
     }

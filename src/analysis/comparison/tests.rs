@@ -15,7 +15,11 @@ fn block(n_c: u64, k_c: u64, n_b: u64, k_b: u64) -> Attempts {
 
 fn limits() -> Limits {
     let errors = Some(EjectErrors::default());
-    let latency = Some(EjectLatency { p95: Some(Share(0.2)), p99: Some(Share(0.2)) });
+    let latency = Some(EjectLatency {
+        p95: Some(Share(0.2)),
+        p99: Some(Share(0.2)),
+        ..EjectLatency::default()
+    });
     Limits::of(&Eject { errors, latency, ..Eject::default() }, &Eject::default(), 1e-3)
 }
 

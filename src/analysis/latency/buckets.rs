@@ -37,15 +37,6 @@ pub(super) fn lower_us(bucket: usize) -> u64 {
     }
 }
 
-/// The first bucket that is slow in the canary if `baseline` is the first in the baseline, for a
-/// tolerated multiple in millionths. Rounded up, so the tolerance is never less than asked for, and at
-/// most 1/32 more. It may lie beyond the last bucket; then nothing counts as slow.
-pub(super) fn canary_threshold(baseline: usize, factor_ppm: u64) -> usize {
-    let scaled = u128::from(lower_us(baseline)) * u128::from(factor_ppm);
-    let edge_us = u64::try_from(scaled.div_ceil(1_000_000)).unwrap_or(u64::MAX);
-    first_at_or_above(edge_us)
-}
-
 /// The first bucket in which all take `latency_us` microseconds or longer; it may lie beyond the last
 /// one.
 pub(in crate::analysis) fn first_at_or_above(latency_us: u64) -> usize {
@@ -158,7 +149,9 @@ impl Latencies {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{super::Slower, *};
 
     #[test]
     fn buckets_agree_with_the_reference() {
@@ -167,7 +160,8 @@ mod tests {
         let buckets = [63, 64, 65, 190, 191, 192, 352, 511];
         let edges = [63, 64, 66, 992, 1008, 1024, 32_768, 1_032_192];
         assert_eq!(buckets.map(lower_us), edges);
-        let thresholds = [40, 64, 190, 352, 500].map(|bucket| canary_threshold(bucket, 1_200_000));
+        let fifth = Slower::by(0.2, Duration::ZERO);
+        let thresholds = [40, 64, 190, 352, 500].map(|bucket| fifth.slow_in_canary(bucket));
         assert_eq!(thresholds, [48, 71, 198, 359, 511]);
         assert_eq!(index(60_000_000), 697);
     }
@@ -183,10 +177,11 @@ mod tests {
 
     #[test]
     fn the_tolerance_is_rounded_up_by_a_bucket_at_most() {
-        for factor_ppm in [1_000_000, 1_050_000, 1_200_000, 2_000_000] {
+        for (relative, ms) in [(0.0, 0), (0.05, 0), (0.2, 1), (1.0, 500)] {
+            let tolerated = Slower::by(relative, Duration::from_millis(ms));
             for baseline in 64..600 {
-                let edges = lower_us(canary_threshold(baseline, factor_ppm)) as f64;
-                let asked = lower_us(baseline) as f64 * factor_ppm as f64 / 1e6;
+                let edges = lower_us(tolerated.slow_in_canary(baseline)) as f64;
+                let asked = lower_us(baseline) as f64 * (1.0 + relative) + ms as f64 * 1e3;
                 assert!(edges >= asked && edges <= asked * (1.0 + 1.0 / 32.0) + 1.0);
             }
         }

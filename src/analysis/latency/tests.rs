@@ -10,7 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn test(quantile: Quantile, alpha: f64) -> LatencyTest {
     let settings = Settings::new(Tolerance::NONE, Guarantee::Alpha(alpha));
-    LatencyTest::new(Span::Head, quantile, 0.2, settings)
+    LatencyTest::new(Span::Head, quantile, Slower::by(0.2, Duration::ZERO), settings)
 }
 
 fn latencies(

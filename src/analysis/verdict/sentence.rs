@@ -79,7 +79,13 @@ impl Finding {
                 let allowed = tolerated_ratio * baseline.rate.unwrap_or(0.0) + tolerated_excess;
                 write!(f, "; allowed {}", Percent(allowed))
             }
-            Numbers::Latency { counts, canary_slow_ms, baseline_slow_ms, tolerated_factor } => {
+            Numbers::Latency {
+                counts,
+                canary_slow_ms,
+                baseline_slow_ms,
+                tolerated_factor,
+                tolerated_ms,
+            } => {
                 self.rates(f, counts, until_s)?;
                 if let Some((canary, baseline)) = canary_slow_ms.zip(*baseline_slow_ms) {
                     write!(
@@ -91,7 +97,11 @@ impl Finding {
                     Metric::LatencyP95 | Metric::WholeP95 => "p95",
                     _ => "p99",
                 };
-                write!(f, "; allowed {tolerated_factor} times the baseline's {quantile}")
+                write!(f, "; allowed {tolerated_factor} times the baseline's {quantile}")?;
+                match *tolerated_ms {
+                    0.0 => Ok(()),
+                    more => write!(f, " and {more} ms"),
+                }
             }
             Numbers::Bound { counts, source, tolerated_share, slow_ms } => {
                 write!(f, "{} of its requests ", Share(counts))?;

@@ -97,7 +97,7 @@ pub struct EjectErrors {
     pub absolute: Option<Share>,
 }
 
-/// Tolerated excess of a canary's latency over the baseline's, relative, per quantile.
+/// Tolerated excess of a canary's latency over the baseline's: relative per quantile, and absolute.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EjectLatency {
@@ -105,6 +105,10 @@ pub struct EjectLatency {
     pub p95: Option<Share>,
     /// At the 99th percentile. Default: not compared.
     pub p99: Option<Share>,
+    /// Added to both. Default `1ms`: a version that few requests keep warm is slower by as much.
+    #[serde(with = "units::optional_pause")]
+    #[schemars(with = "Option<units::DurationText>")]
+    pub absolute: Option<Duration>,
 }
 
 /// Which answers count as failures, beside those that never came.

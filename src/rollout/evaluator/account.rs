@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    analysis::{Counter, Ending, Gauge, Ledger, Quantile, Reference, slow_in_canary},
+    analysis::{Counter, Ending, Gauge, Ledger, Quantile, Reference, Slower},
     registry::{EvidenceState, Outcomes},
     snapshot::Stratum,
 };
@@ -104,7 +104,8 @@ impl Account {
             Quantile::P99 => stratum.limits.p99,
         };
         let first = gauge.1.threshold(reference).zip(tolerance).map(|(first, tolerance)| {
-            crate::analysis::Arms::new(slow_in_canary(first, tolerance), first)
+            let slower = Slower::by(tolerance, stratum.limits.latency_absolute);
+            crate::analysis::Arms::new(slower.slow_in_canary(first), first)
         });
         self.all.set_slow_from(gauge, first);
     }

@@ -122,7 +122,7 @@ impl Memory {
         let Some(past) = self.before(version, stratum, now) else { return bounds };
         let limits = &stratum.limits;
         let longest = |past: Option<Duration>, tolerance: Option<f64>| {
-            Some(past?.mul_f64((1.0 + tolerance?).max(LEAST_RATIO)))
+            Some(past?.mul_f64((1.0 + tolerance?).max(LEAST_RATIO)) + limits.latency_absolute)
         };
         latency(Quantile::P95, longest(past.p95, limits.p95), Source::Before);
         latency(Quantile::P99, longest(past.p99, limits.p99), Source::Before);
