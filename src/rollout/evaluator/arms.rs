@@ -173,8 +173,8 @@ impl Line {
         now: Duration,
     ) {
         self.recorder.tell(Entry::WeightStep { at: now, warms });
-        // What began before is compared with nothing that began after.
-        self.skip_to(now);
+        self.slots.weight_step(now);
+        self.routes.iter_mut().for_each(|slots| slots.weight_step(now));
         // Blocks by their end would mix two splits.
         self.latencies = Default::default();
         self.refusals = Block::open(refusals(&account.all, self.arms), now);

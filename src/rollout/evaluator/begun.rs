@@ -24,6 +24,8 @@ pub(super) struct Slots {
     /// When it began, at the earliest.
     from: Duration,
     lineup: Lineup,
+    /// When the split changed, as far as slots about these times are not judged: the older first.
+    borders: Vec<Duration>,
     /// What the canary did badly in those that are not final when they were tried last.
     tried: u64,
 }
@@ -31,7 +33,13 @@ pub(super) struct Slots {
 impl Slots {
     /// Slots of version number `canary`, from the one on that begins at `now` or later.
     pub(super) fn new(canary: u16, now: Duration) -> Self {
-        Self { canary: canary.into(), from: now, lineup: Lineup::default(), tried: 0 }
+        Self {
+            canary: canary.into(),
+            from: now,
+            lineup: Lineup::default(),
+            borders: Vec::new(),
+            tried: 0,
+        }
     }
 
     /// Slots that began before were judged.
@@ -43,6 +51,19 @@ impl Slots {
     pub(super) fn skip_to(&mut self, now: Duration) {
         self.from = now;
         self.lineup.clear();
+    }
+
+    /// Says that the split changed at `now`, or since the look before. What began before is judged as it ends,
+    /// and stands in no block with what begins later; the slot in which it changed is of both splits, and says
+    /// nothing.
+    pub(super) fn weight_step(&mut self, now: Duration) {
+        self.borders.push(now);
+    }
+
+    /// Whether the split changed in a slot.
+    fn is_mixed(&self, began: Duration, end: Option<Duration>) -> bool {
+        let mut borders = self.borders.iter();
+        borders.any(|border| began < *border && end.is_none_or(|end| end >= *border))
     }
 
     /// Whether it is worth trying what `so_far` would add, after blocks that became final, if any did: only
@@ -62,7 +83,18 @@ impl Slots {
     pub(super) fn poll(&mut self, ledger: &Ledger, scope: &Scope) -> [Vec<Attempts>; 2] {
         let (mut last, mut so_far) = (Vec::new(), Vec::new());
         let mut ahead: Option<Lineup> = None;
-        for (_, (end, counts)) in ledger.slots(self.canary, self.from) {
+        for (began, (end, counts)) in ledger.slots(self.canary, self.from) {
+            if self.is_mixed(began, end) {
+                match (&mut ahead, end) {
+                    (Some(ahead), _) => ahead.clear(),
+                    (None, Some(end)) => {
+                        self.from = end;
+                        self.lineup.clear();
+                    }
+                    (None, None) => {}
+                }
+                continue;
+            }
             let look = Look {
                 age: end.map(|end| scope.now.saturating_sub(end)),
                 patience: scope.patience,
@@ -85,6 +117,8 @@ impl Slots {
             }
         }
         so_far.extend(ahead.and_then(Lineup::rest));
+        let from = self.from;
+        self.borders.retain(|border| *border > from);
         [last, so_far]
     }
 }

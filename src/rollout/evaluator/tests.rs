@@ -117,6 +117,20 @@ impl Stage {
     ) {
         let evidence = self.snapshot.routes[0].evidence.as_ref().expect("it is compared");
         let look = evidence.begin(version, 0);
+        self.end(version, look, player, network, group, outcome);
+    }
+
+    /// Has a request end that began at the look of that number.
+    fn end(
+        &mut self,
+        version: usize,
+        look: u32,
+        player: Player,
+        network: Player,
+        group: u8,
+        outcome: Outcome,
+    ) {
+        let evidence = self.snapshot.routes[0].evidence.as_ref().expect("it is compared");
         let (what, us) = match outcome {
             Outcome::Served(us) => (What::Served, us),
             Outcome::Failed => (What::Failed, NO_TIME),
@@ -300,6 +314,39 @@ fn what_was_told_long_ago_ejects_nobody_when_verdicts_are_to_act() {
     stage.reload("{ errors: {} }");
     assert_eq!(words(&stage.pass(10, [1_000, 1_000])), [""; 0]);
     assert_eq!(words(&stage.pass(10, [1_000, 10])), ["near", "worse"]);
+}
+
+/// What was under way at a change of weights was thrown away, so a canary that hangs stayed for as long as weights
+/// changed each second, as they do where another version's endpoint comes and goes.
+#[test]
+fn a_canary_that_hangs_is_found_however_often_weights_change() {
+    for pause in [1_000, 25, 45] {
+        let mut stage = Stage::new("{ errors: {} }");
+        stage.set_share(0.2);
+        // Requests of the canary that hang: the look at which each began, and its player.
+        let mut hanging = std::collections::VecDeque::new();
+        let found_at = (0..400_u64).find(|tick| {
+            if tick.is_multiple_of(pause) {
+                stage.set_share(if tick.is_multiple_of(2 * pause) { 0.2 } else { 0.21 });
+            }
+            (0..16).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
+            for n in 0..2 {
+                let evidence = stage.snapshot.routes[0].evidence.as_ref().expect("compared");
+                hanging.push_back((
+                    *tick,
+                    evidence.begin(CANARY, 0),
+                    Player((tick * 2 + n) as u16),
+                ));
+            }
+            while let Some((_, look, player)) = hanging.pop_front_if(|(at, ..)| *at + 50 <= *tick) {
+                stage.end(CANARY, look, player, player, 0, Outcome::TimedOut);
+            }
+            let found = stage.look_after(Duration::from_millis(20));
+            found.iter().any(|found| matches!(found, Found::Worse(_)))
+        });
+        let found_at = found_at.unwrap_or_else(|| panic!("never, with a change each {pause}"));
+        assert!(found_at < 75, "after {found_at} looks, with a change each {pause}");
+    }
 }
 
 #[test]
