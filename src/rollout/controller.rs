@@ -30,7 +30,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     certificates::{Certificates, OpenedClients},
-    ejection::{Ejection, Ejections, ManualEjection, ManualEjections, Subject},
+    ejection::{Ejection, Ejections, ManualEjection, ManualEjections, Moved, Subject},
     events::Webhooks,
     rejected::Rejected,
     reload::{Prepared, Preparing, Reloaded, Reloads},
