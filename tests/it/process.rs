@@ -289,6 +289,8 @@ fn what_is_doubtful_about_a_good_file_is_a_warning() {
     assert!(
         String::from_utf8_lossy(&output.stdout).contains(": ok (1 service, 1 route, 3 warnings)")
     );
+    let strict = run(&["check", "--strict"], &builder.text());
+    assert_eq!((strict.status.code(), strict.stderr.len()), (Some(64), output.stderr.len()));
     let json = run(&["check", "--json"], &builder.text()).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!((&json["ok"], &json["problems"]), (&true.into(), &serde_json::json!([])));
