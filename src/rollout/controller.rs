@@ -5,6 +5,7 @@
 //! answer is assigned by the new snapshot, on every worker.
 
 mod certificates;
+mod changed;
 mod ejection;
 mod endpoints;
 mod events;
