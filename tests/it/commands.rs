@@ -110,7 +110,7 @@ fn weights_that_are_all_0_say_how_to_write_a_share() {
     let (_, _, problem) = run(&proxy, &["weights", "game-api", "v1=0", "v2=0"]);
     assert!(problem.contains("give at least one version a weight"), "{problem}");
     let (_, _, problem) = run(&proxy, &["weights", "game-api", "v2=50"]);
-    assert!(problem.contains("or add `--only` (in the API `\"only\": true`)"), "{problem}");
+    assert!(problem.contains("or add `only` (`--only` on the command line)"), "{problem}");
     let (code, line, _) = run(&proxy, &["weights", "game-api", "v2=0%"]);
     assert_eq!(
         (code, &*line),

@@ -44,8 +44,8 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
     };
     fields.truncate(NAMED);
     match fields.is_empty() {
-        true => "changed: nothing but the text".to_owned(),
-        false => format!("changed: {}{more}", fields.join(", ")),
+        true => "nothing but the text".to_owned(),
+        false => format!("{}{more}", fields.join(", ")),
     }
 }
 
@@ -74,12 +74,9 @@ mod tests {
             crate::config::parse(&text).expect("a good file")
         };
         let old = with("", "", "");
-        assert_eq!(what_changed(&old, &with("", "", "# new")), "changed: nothing but the text");
+        assert_eq!(what_changed(&old, &with("", "", "# new")), "nothing but the text");
         let second = ", v2: { endpoints: [ 127.0.0.1:2 ] }";
         let new = with(second, ", weights: { v1: 1 }", "workers: 2");
-        assert_eq!(
-            what_changed(&old, &new),
-            "changed: services.a.versions, services.a.weights, workers"
-        );
+        assert_eq!(what_changed(&old, &new), "services.a.versions, services.a.weights, workers");
     }
 }

@@ -137,7 +137,7 @@ impl Controller {
             none if none.is_empty() => none,
             fields => format!("; the next start takes over: {fields}"),
         };
-        let reason = format!("{changed}; hash {}{waiting}", self.hash);
+        let reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
         self.record(Kind::Configuration, Matter { reason, ..Matter::default() });
         self.tell_stand_ins(&StandIns::new());
         (Reloaded::Applied(generation), self.stand_ins.is_empty())

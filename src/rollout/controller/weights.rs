@@ -1,5 +1,7 @@
 //! Weights that are set while it runs.
 
+use std::fmt::Write;
+
 use indexmap::IndexMap;
 
 use super::{Asked, Controller, Coverage, Rejected, moves, percent};
@@ -43,6 +45,19 @@ pub struct Applied {
     pub returning: IndexMap<String, f64>,
 }
 
+impl Applied {
+    /// Shares before and after, and what becomes of versions that are ejected.
+    fn moves(&self) -> String {
+        let mut text = moves(&self.shares_before, &self.shares_after);
+        for (version, share) in &self.returning {
+            let share = percent(*share);
+            // Writing to a string does not fail.
+            let _ = write!(text, "; {version} is ejected, and gets {share} when it is reinstated");
+        }
+        text
+    }
+}
+
 impl Controller {
     /// Whether a change may be made now, by a caller who saw the generation `expected`; answers the one
     /// in force.
@@ -76,11 +91,7 @@ impl Controller {
         self.stand_ins.remove(&service);
         self.overrides.insert(service.clone(), weights);
         let generation = self.publish();
-        let mut moved = moves(&planned.shares_before, &planned.shares_after);
-        for (version, share) in &planned.returning {
-            let share = percent(*share);
-            moved += &format!("; {version} is ejected, and gets {share} when it is reinstated");
-        }
+        let moved = planned.moves();
         let reason = reason.unwrap_or_default();
         tracing::info!(service, moved, generation, by, reason, "weights changed");
         let reason = if reason.is_empty() { moved } else { format!("{moved}: {reason}") };
@@ -123,8 +134,7 @@ impl Controller {
         };
         let not_named = change.asked.not_named(&planned.before);
         if !not_named.is_empty() {
-            let preview = moves(&planned.shares_before, &planned.shares_after);
-            return Err(not_all_named(&not_named, &weights, preview));
+            return Err(not_all_named(&not_named, &weights, planned.moves()));
         }
         self.refuse_unserved(name, &ahead, &then)?;
         Ok((weights, planned))
@@ -175,7 +185,7 @@ fn not_all_named(
         named: weights.keys().map(|v| quoted(v)).collect::<Vec<_>>().join(", "),
         preview,
         right: format!(
-            "Write {shares}, or name every version, or add `--only` (in the API `\"only\": true`)"
+            "Write {shares}, or name every version, or add `only` (`--only` on the command line)"
         ),
     }
 }
