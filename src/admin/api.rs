@@ -29,7 +29,7 @@ use super::{
 use crate::{
     rollout::{
         Controller, Rejected,
-        controller::{Change, Subject},
+        controller::{Change, Moved, Subject},
         view::Observatory,
     },
     snapshot::Snapshot,
@@ -242,7 +242,9 @@ async fn set_weights(
     let change = Change { service: service.clone(), asked, if_generation, by, reason, dry_run };
     let (applied, ejected) = {
         let mut controller = observatory.controller();
-        (controller.set_weights(change)?, Ejected::of(&controller, &service))
+        let applied = controller.set_weights(change)?;
+        let ejected = Ejected::of(&controller, &service, &applied.returning);
+        (applied, ejected)
     };
     let answer = WeightsAnswer {
         generation: applied.generation,
@@ -274,7 +276,7 @@ async fn move_version(
     parameters: Parameters<ChangeParameters>,
     headers: HeaderMap,
     body: Body,
-    change: fn(&mut Controller, Subject) -> Result<u64, Rejected>,
+    change: fn(&mut Controller, Subject) -> Result<Moved, Rejected>,
 ) -> Result<impl IntoResponse, Problem> {
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
@@ -290,12 +292,13 @@ async fn move_version(
         reason,
         dry_run,
     };
-    let (generation, ejected) = {
+    let (moved, ejected) = {
         let mut controller = observatory.controller();
-        (change(&mut controller, subject)?, Ejected::of(&controller, &service))
+        let moved = change(&mut controller, subject)?;
+        (moved, Ejected::in_force(&controller, &service))
     };
-    let answer = SubjectAnswer { generation, service, version, endpoint, dry_run, ejected };
-    Ok((fresh(generation), Json(answer)))
+    let answer = SubjectAnswer::new((service, version, endpoint), dry_run, moved, ejected);
+    Ok((fresh(answer.generation), Json(answer)))
 }
 
 async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {

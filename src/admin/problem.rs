@@ -94,7 +94,7 @@ impl From<Rejected> for Problem {
             Rejected::LastEndpoint { .. } | Rejected::EndpointNotEjected { .. } => {
                 Self::new(StatusCode::CONFLICT, detail).at("endpoint")
             }
-            Rejected::NoWeight | Rejected::NotNamed { .. } | Rejected::Shares(_) => {
+            Rejected::NoWeight { .. } | Rejected::NotNamed { .. } | Rejected::Shares(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights")
             }
             Rejected::Unserved { version, .. } => {

@@ -21,6 +21,9 @@ pub(super) struct CheckArguments {
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
+    /// End with 64 for warnings, too.
+    #[arg(long)]
+    strict: bool,
 }
 
 /// A good file, and what is doubtful about it.
@@ -29,9 +32,13 @@ type Checked = Result<(Loaded, Vec<Problem>), LoadError>;
 /// Reads, checks and compiles the file; starts nothing and opens no socket.
 pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let checked = check(&arguments.file);
+    let ending = match &checked {
+        Ok((_, doubts)) if doubts.is_empty() || !arguments.strict => ExitCode::SUCCESS,
+        _ => Exit::File.into(),
+    };
     if arguments.json {
         say(&format!("{:#}", as_json(&arguments.file, &checked)));
-        return Ok(checked.map_or(Exit::File.into(), |_| ExitCode::SUCCESS));
+        return Ok(ending);
     }
     let (loaded, doubts) = checked.map_err(|error| Failure::new(Exit::File, error))?;
     let (file, config) = (arguments.file.name().display(), &loaded.config);
@@ -43,7 +50,7 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
         some => format!(", {}", count(some, "warning")),
     };
     say(&format!("{file}: ok ({services}, {routes}{doubts})"));
-    Ok(ExitCode::SUCCESS)
+    Ok(ending)
 }
 
 fn check(file: &FileArguments) -> Checked {

@@ -8,7 +8,10 @@ use super::{
     say, say_json,
     weights::service_name,
 };
-use crate::admin::model::{Ejected, Ejection, SubjectAnswer, SubjectRequest};
+use crate::{
+    admin::model::{Ejected, Ejection, SubjectAnswer, SubjectRequest},
+    rollout::{controller::percent, events::way_back},
+};
 
 /// Arguments of `tidegate eject` and `tidegate reinstate`.
 #[derive(Debug, clap::Args)]
@@ -78,19 +81,31 @@ impl Word {
 }
 
 fn told(word: Word, answer: &SubjectAnswer) -> String {
-    let SubjectAnswer { generation, service, version, endpoint, dry_run, ejected } = answer;
+    let SubjectAnswer { generation, service, version, endpoint, ejected, .. } = answer;
     let subject = match endpoint {
         None => version.clone(),
         Some(endpoint) => format!("{endpoint} of {version}"),
     };
-    let line = match (dry_run, word) {
+    let share = match answer.share.map(percent) {
+        None => String::new(),
+        Some(share) if answer.dry_run => format!("; it would get {share} of the players"),
+        Some(share) => format!("; it gets {share} of the players"),
+    };
+    let line = match (answer.dry_run, word) {
+        (_, Word::Eject) if answer.already_ejected.is_some() => {
+            let since = answer.already_ejected.iter().map(since).collect::<String>();
+            format!(
+                "{service}: {subject} is ejected already, {since}; nothing was changed, and no other reason \
+                 noted (generation {generation})"
+            )
+        }
         (true, word) => {
             let word = word.name();
-            format!("{service}: would {word} {subject} (generation {generation} in force)")
+            format!("{service}: would {word} {subject} (generation {generation} in force){share}")
         }
         (false, Word::Eject) => format!("{service}: ejected {subject} (generation {generation})"),
         (false, Word::Reinstate) => {
-            format!("{service}: reinstated {subject} (generation {generation})")
+            format!("{service}: reinstated {subject} (generation {generation}){share}")
         }
     };
     // That the version itself is out was just said, or is about to change.
@@ -100,11 +115,11 @@ fn told(word: Word, answer: &SubjectAnswer) -> String {
 
 /// A line for each version of `service` that is ejected, a line's end in front.
 pub(super) fn still_ejected(service: &str, ejected: &[Ejected]) -> String {
-    let each = ejected.iter().map(|Ejected { version, ejection }| {
-        let since = since(ejection);
+    let each = ejected.iter().map(|Ejected { version, ejection, share_when_reinstated }| {
+        let (since, share) = (since(ejection), percent(*share_when_reinstated));
+        let back = way_back(service, version);
         format!(
-            "\n{version} is ejected {since}; `tidegate reinstate {service} {version}` takes it \
-             back in"
+            "\n{version} is ejected {since}; `{back}` takes it back in, with {share} of the players"
         )
     });
     each.collect()
@@ -131,10 +146,27 @@ mod tests {
             version: "v42".to_owned(),
             endpoint: None,
             dry_run: false,
+            already_ejected: None,
+            share: None,
             ejected: Vec::new(),
         };
         assert_eq!(told(Word::Eject, &version), "game-api: ejected v42 (generation 3)");
-        assert_eq!(told(Word::Reinstate, &version), "game-api: reinstated v42 (generation 3)");
+        let back = SubjectAnswer { share: Some(0.05), ..version.clone() };
+        assert_eq!(
+            told(Word::Reinstate, &back),
+            "game-api: reinstated v42 (generation 3); it gets 5% of the players"
+        );
+        let by_ops = Ejection {
+            at: "2026-11-26T18:00:00Z".to_owned(),
+            by: "ops".to_owned(),
+            reason: "pays twice".to_owned(),
+        };
+        let again = SubjectAnswer { already_ejected: Some(by_ops), ..version.clone() };
+        assert_eq!(
+            told(Word::Eject, &again),
+            "game-api: v42 is ejected already, since 2026-11-26T18:00:00Z by ops (pays twice); nothing was \
+             changed, and no other reason noted (generation 3)"
+        );
         let endpoint = Some("127.0.0.1:9002".to_owned());
         let endpoint = SubjectAnswer { endpoint, dry_run: true, ..version };
         assert_eq!(

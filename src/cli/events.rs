@@ -8,7 +8,13 @@ use super::{
     say,
     weights::service_name,
 };
-use crate::{admin::model::EventList, rollout::events::Event};
+use crate::{
+    admin::model::EventList,
+    rollout::{
+        controller::percent,
+        events::{Event, Kind, way_back},
+    },
+};
 
 /// Between the end of a stream and the next one. The endpoint ends each after some minutes.
 const RETURN: Duration = Duration::from_secs(1);
@@ -107,8 +113,24 @@ fn line(event: &Event) -> String {
     put(&matter.endpoint);
     put(&matter.route.as_ref().map(|route| format!("on {route}")));
     put(&matter.by.as_ref().map(|by| format!("by {by}")));
-    if !matter.reason.is_empty() {
-        let _ = write!(line, ": {}", matter.reason);
+    // A file may have several problems, a line each.
+    let lines: Vec<&str> = matter.reason.lines().map(str::trim).collect();
+    let mut text = lines.join("; ");
+    let mut more = |sentence: String| {
+        let gap = if text.is_empty() { "" } else { "; " };
+        text = format!("{}{gap}{sentence}", text.trim_end_matches('.'));
+    };
+    if let Some(share) = matter.share {
+        more(format!("it gets {} of the players", percent(share)));
+    }
+    if let (Kind::Ejected, Some(service), Some(version)) =
+        (event.kind, &matter.service, &matter.version)
+    {
+        more(format!("`{}` takes it back in", way_back(service, version)));
+    }
+    if !text.is_empty() {
+        let gap = if matter.service.is_none() && matter.by.is_none() { "  " } else { ": " };
+        let _ = write!(line, "{gap}{text}");
     }
     line
 }
@@ -116,7 +138,7 @@ fn line(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::events::{Kind, Matter};
+    use crate::rollout::events::Matter;
 
     #[test]
     fn an_event_is_a_line() {
@@ -131,13 +153,29 @@ mod tests {
         let event = Event { id: 1, at, kind: Kind::Ejected, generation: 7, matter };
         assert_eq!(
             line(&event),
-            "2026-11-25T13:00:00.250Z  ejected                 game-api  v42  by verdict: it fails"
+            "2026-11-25T13:00:00.250Z  ejected                 game-api  v42  by verdict: it fails; `tidegate \
+             reinstate game-api v42` takes it back in"
         );
         let matter = Matter { reason: "hash 1".to_owned(), ..Matter::default() };
-        let of_process = Event { kind: Kind::Configuration, matter, ..event };
+        let of_process = Event { kind: Kind::Configuration, matter, ..event.clone() };
         assert_eq!(
             line(&of_process),
-            "2026-11-25T13:00:00.250Z  configuration           -: hash 1"
+            "2026-11-25T13:00:00.250Z  configuration           -  hash 1"
+        );
+        let two = "edge.yaml:1:1: a: wrong\n  edge.yaml:2:1: b: wrong".to_owned();
+        let matter = Matter { reason: two, ..Matter::default() };
+        let refused = Event { kind: Kind::ConfigurationRejected, matter, ..event.clone() };
+        assert_eq!(
+            line(&refused),
+            "2026-11-25T13:00:00.250Z  configuration_rejected  -  edge.yaml:1:1: a: wrong; edge.yaml:2:1: b: \
+             wrong"
+        );
+        let matter = Matter { reason: String::new(), share: Some(0.05), ..event.matter.clone() };
+        let back = Event { kind: Kind::Reinstated, matter, ..event };
+        assert_eq!(
+            line(&back),
+            "2026-11-25T13:00:00.250Z  reinstated              game-api  v42  by verdict: it gets 5% of the \
+             players"
         );
     }
 }

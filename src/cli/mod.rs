@@ -29,7 +29,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0    done; of `run`: ended, and every answer was finished
   2    wrong arguments
-  64   a bad file: the configuration, a certificate, a record, a token
+  64   a bad file: the configuration, a certificate, a record, a token; of `check --strict`: warnings
   65   the server refused: unknown name, bad weight, outdated generation, nobody would serve
   69   cannot listen or take over, or the admin endpoint cannot be reached
   70   a fault of Tidegate itself

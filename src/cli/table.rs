@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::eject::since;
 use crate::admin::model::{Endpoint, EndpointState, Service, State, Version, VersionVerdict};
 use crate::analysis::{Answer, Verdict};
+use crate::rollout::events::way_back;
 
 const HEADINGS: [&str; 10] = [
     "SERVICE",
@@ -79,7 +80,14 @@ fn ejected(service: &Service, version: &Version, text: &mut String) {
         ejection.reason.clear();
     }
     // Writing to a string does not fail.
-    let _ = writeln!(text, "{} {}: ejected {}", service.name, version.name, since(&ejection));
+    let _ = writeln!(
+        text,
+        "{} {}: ejected {}; `{}` takes it back in",
+        service.name,
+        version.name,
+        since(&ejection),
+        way_back(&service.name, &version.name)
+    );
 }
 
 /// Tells which endpoints of `version` do not serve, and why.
@@ -287,7 +295,8 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
             [
                 "game-api: nobody serves: no version with a share has an endpoint",
                 "game-api: the weights as written are not in force: `v42` is ejected",
-                "game-api v42: ejected since 2026-11-26T18:00:00Z by ops (pays twice)",
+                "game-api v42: ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
+                 game-api v42` takes it back in",
             ]
         );
     }

@@ -178,12 +178,13 @@ mod tests {
                 by: "ops".to_owned(),
                 reason: "pays twice".to_owned(),
             },
+            share_when_reinstated: 0.1,
         }];
         assert_eq!(
             told(&answer),
             "game-api: would change v41 95% -> 90%, v42 5% -> 10% (generation 2 in force)\n\
              v42 is ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
-             game-api v42` takes it back in"
+             game-api v42` takes it back in, with 10% of the players"
         );
     }
 }

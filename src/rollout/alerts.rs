@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use webhook::faults;
 
-use super::events::{Kind, Matter};
+use super::events::{Kind, Matter, way_back};
 
 /// How long an alert that has ended is still told.
 const TOLD_AFTER_END: Duration = Duration::from_secs(15 * 60);
@@ -70,13 +70,41 @@ impl Name {
         }
     }
 
+    /// What is wrong with the subject, behind its name.
     fn summary(self) -> &'static str {
         match self {
-            Self::VersionEjected => "Tidegate took a version out",
-            Self::VersionWorse => "A version is worse than it may be, and nothing is done about it",
-            Self::NearMiss => "Evidence against a version is above half of what takes it out",
-            Self::SharedOutage => "Baseline and canaries fail alike",
-            Self::EndpointOut => "An endpoint gets no requests",
+            Self::VersionEjected => "is ejected",
+            Self::VersionWorse => "is worse than tolerated, and stays",
+            Self::NearMiss => "is near its ejection: evidence is above half of the threshold",
+            Self::SharedOutage => "baseline and canaries fail alike",
+            Self::EndpointOut => "gets no requests",
+        }
+    }
+}
+
+impl Subject {
+    /// Service, version and endpoint, so that a text names them where a receiver shows no labels.
+    fn place(&self) -> String {
+        let rest = self.version.iter().chain(&self.endpoint);
+        rest.fold(self.service.clone(), |place, part| format!("{place} {part}"))
+    }
+
+    fn summary(&self) -> String {
+        let gap = if self.version.is_some() { "" } else { ":" };
+        format!("{}{gap} {}", self.place(), self.name.summary())
+    }
+
+    /// Why it fires, and how an ejected version comes back.
+    fn description(&self, reason: &str) -> String {
+        let place = self.place();
+        match (&self.name, &self.version) {
+            (Name::VersionEjected, Some(version)) => {
+                let stop = if reason.is_empty() || reason.ends_with('.') { "" } else { "." };
+                let back = way_back(&self.service, version);
+                let gap = if reason.is_empty() { "" } else { " " };
+                format!("{place}: {reason}{stop}{gap}`{back}` takes it back in.")
+            }
+            _ => format!("{place}: {reason}"),
         }
     }
 }
@@ -205,6 +233,7 @@ impl Alerts {
         let told = self.states.iter().filter(|(_, state)| state.is_told(now));
         let each = told.map(|(subject, state)| {
             let Subject { name, service, version, endpoint } = subject;
+            let description = subject.description(&state.reason);
             let mut all = labels.clone();
             let mut put = |key: &str, value: &str| all.insert(key.to_owned(), value.to_owned());
             put("alertname", name.label());
@@ -212,8 +241,7 @@ impl Alerts {
             put("service", service);
             version.iter().for_each(|version| drop(put("version", version)));
             endpoint.iter().for_each(|endpoint| drop(put("endpoint", endpoint)));
-            let annotations =
-                [("summary", name.summary().to_owned()), ("description", state.reason.clone())];
+            let annotations = [("summary", subject.summary()), ("description", description)];
             Posted {
                 labels: all,
                 annotations: annotations.into(),

@@ -5,6 +5,7 @@
 //! answer is assigned by the new snapshot, on every worker.
 
 mod certificates;
+mod changed;
 mod ejection;
 mod endpoints;
 mod events;
@@ -30,7 +31,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     certificates::{Certificates, OpenedClients},
-    ejection::{Ejection, Ejections, ManualEjection, ManualEjections, Subject},
+    ejection::{Ejection, Ejections, ManualEjection, ManualEjections, Moved, Subject},
     events::Webhooks,
     rejected::Rejected,
     reload::{Prepared, Preparing, Reloaded, Reloads},

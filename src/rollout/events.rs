@@ -122,6 +122,9 @@ pub struct Matter {
     /// The route with limits of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// The share of players, 0 to 1, that a reinstated version gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
     /// Who did it: a token's name, `verdict`, or the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -147,6 +150,11 @@ pub struct Event {
     /// What it is about and why.
     #[serde(flatten)]
     pub matter: Matter,
+}
+
+/// The command that takes `version` of `service` back in.
+pub fn way_back(service: &str, version: &str) -> String {
+    format!("tidegate reinstate {service} {version}")
 }
 
 /// The last events, and what is wrong now.

@@ -30,12 +30,18 @@ fn a_version_goes_and_comes_back_by_command() {
     let (code, _, problem) = run(&proxy, &["eject", "game-api", "v1"]);
     assert_eq!(code, Some(65));
     assert!(problem.starts_with("409 Conflict: version: `v1` is the last version"), "{problem}");
+    // It said "ejected" again and dropped the reason.
+    let (code, line, _) = run(&proxy, &["eject", "game-api", "v2", "--reason", "again"]);
+    assert_eq!(code, Some(0), "{line}");
+    let already = "game-api: v2 is ejected already, since 20";
+    assert!(line.starts_with(already) && line.contains(" by anonymous (pays twice); "), "{line}");
 
     let reinstate = ["reinstate", "game-api", "v2", "--if-generation"];
     let (code, _, problem) = run(&proxy, &[&reinstate[..], &["1"]].concat());
     assert_eq!((code, problem.starts_with("412 ")), (Some(65), true), "{problem}");
     let (code, line, _) = run(&proxy, &[&reinstate[..], &["2"]].concat());
-    assert_eq!((code, &*line), (Some(0), "game-api: reinstated v2 (generation 3)\n"));
+    let back = "game-api: reinstated v2 (generation 3); it gets 50% of the players\n";
+    assert_eq!((code, &*line), (Some(0), back));
     assert!(!ejected());
     let (code, _, problem) = run(&proxy, &["reinstate", "game-api", "v2"]);
     assert_eq!(code, Some(65), "{problem}");
@@ -58,7 +64,8 @@ fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
     );
     let (_, status, _) = run(&proxy, &["status"]);
     assert!(status.contains("\ngame-api v2: ejected since 20"), "{status}");
-    assert!(status.contains(" by anonymous (pays twice)\n"), "{status}");
+    let back = " by anonymous (pays twice); `tidegate reinstate game-api v2` takes it back in\n";
+    assert!(status.contains(back), "{status}");
 
     let (code, _, problem) = run(&proxy, &["weights", "game-api", "v2=50", "--only"]);
     assert_eq!(code, Some(65), "{problem}");
@@ -70,6 +77,45 @@ fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
     let (_, json, _) = run(&proxy, &["weights", "game-api", "v2=1%", "--json", "--dry-run"]);
     let answer: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(answer["ejected"][0]["reason"], "pays twice");
+    assert_eq!(answer["ejected"][0]["share_when_reinstated"], 0.01);
+
+    // The event of the change was "v1 100% -> 100%, v2 0% -> 0%" alone.
+    let (_, events, _) = run(&proxy, &["events", "game-api"]);
+    let changed = "v2 0% -> 0%; v2 is ejected, and gets 50% when it is reinstated";
+    assert!(events.contains(changed), "{events}");
+    assert!(
+        events.contains(": pays twice; `tidegate reinstate game-api v2` takes it back in\n"),
+        "{events}"
+    );
+    let (_, dry, _) = run(&proxy, &["reinstate", "game-api", "v2", "--dry-run"]);
+    assert_eq!(
+        dry,
+        "game-api: would reinstate v2 (generation 3 in force); it would get 50% of the players\n"
+    );
+    run(&proxy, &["reinstate", "game-api", "v2", "--reason", "fixed"]);
+    let (_, events, _) = run(&proxy, &["events", "game-api"]);
+    assert!(events.contains("by anonymous: fixed; it gets 50% of the players\n"), "{events}");
+}
+
+/// `v42=0` was refused without a word on how to write what was meant.
+#[test]
+fn weights_that_are_all_0_say_how_to_write_a_share() {
+    let (v1, v2) = (Origin::answering("v1"), Origin::answering("v2"));
+    let builder = Proxy::builder().version("v1", &v1).version("v2", &v2);
+    let builder = builder.service("weights: { v1: 50, v2: 50 }");
+    let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
+    let (code, _, problem) = run(&proxy, &["weights", "game-api", "v2=0"]);
+    assert_eq!(code, Some(65));
+    assert!(problem.contains("write `v2=0%` for no players"), "{problem}");
+    let (_, _, problem) = run(&proxy, &["weights", "game-api", "v1=0", "v2=0"]);
+    assert!(problem.contains("give at least one version a weight"), "{problem}");
+    let (_, _, problem) = run(&proxy, &["weights", "game-api", "v2=50"]);
+    assert!(problem.contains("or add `only` (`--only` on the command line)"), "{problem}");
+    let (code, line, _) = run(&proxy, &["weights", "game-api", "v2=0%"]);
+    assert_eq!(
+        (code, &*line),
+        (Some(0), "game-api: v1 50% -> 100%, v2 50% -> 0% (generation 2)\n")
+    );
 }
 
 #[test]

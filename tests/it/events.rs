@@ -159,7 +159,8 @@ fn the_command_line_shows_events() {
     };
     let line = shown(&[]);
     assert!(line.contains("  ejected ") && line.contains("game-api  v2  by "), "{line}");
-    assert!(line.trim_end().ends_with(": a test"), "{line}");
+    let end = ": a test; `tidegate reinstate game-api v2` takes it back in\n";
+    assert!(line.ends_with(end), "{line}");
     let unknown = ["events", "other", "--admin", &admin];
     let unknown = process::program().args(unknown).output().expect("it runs");
     assert_eq!(unknown.status.code(), Some(65), "{unknown:?}");
@@ -318,7 +319,12 @@ fn a_receiver_is_told_of_an_ejection_and_of_its_end() {
     assert_eq!(head, "POST /api/v2/alerts Bearer a-secret");
     let labels = &alerts[0]["labels"];
     assert_eq!((&labels["cluster"], &labels["version"]), (&json!("eu"), &json!("v2")));
-    assert_eq!(alerts[0]["annotations"]["description"], "a test");
+    let texts = &alerts[0]["annotations"];
+    assert_eq!(texts["summary"], "game-api v2 is ejected");
+    assert_eq!(
+        texts["description"],
+        "game-api v2: a test. `tidegate reinstate game-api v2` takes it back in."
+    );
     let told = received.lock().expect("whole").len();
     eventually("it is told again", || received.lock().expect("whole").len() > told);
     stage.word("reinstate");

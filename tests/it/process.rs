@@ -130,6 +130,22 @@ fn an_endpoint_that_does_not_speak_tls_is_told_of_once_and_not_for_each_request(
     assert_eq!(said(), 1, "{}", process.log());
 }
 
+/// How to go back stood in answers of the API alone; at night people read the log first.
+#[test]
+fn the_log_of_an_ejection_names_the_command_that_takes_the_version_back() {
+    let origins = [Origin::answering("v1"), Origin::answering("v2")];
+    let builder = Proxy::builder().version("v1", &origins[0]).version("v2", &origins[1]);
+    let admin = free_address();
+    let process = builder.top(&format!("admin: {{ address: {admin} }}")).spawn();
+    let url = format!("http://{admin}");
+    let mut eject = program();
+    let ended = eject.args(["eject", "game-api", "v2", "--admin", &url]).status();
+    assert!(ended.expect("it runs").success());
+    eventually("the log says how it comes back", || {
+        process.log().contains("tidegate reinstate game-api v2")
+    });
+}
+
 #[test]
 fn a_hangup_reads_the_file_again() {
     let origins = [Origin::answering("v1"), Origin::answering("v2")];
@@ -289,6 +305,8 @@ fn what_is_doubtful_about_a_good_file_is_a_warning() {
     assert!(
         String::from_utf8_lossy(&output.stdout).contains(": ok (1 service, 1 route, 3 warnings)")
     );
+    let strict = run(&["check", "--strict"], &builder.text());
+    assert_eq!((strict.status.code(), strict.stderr.len()), (Some(64), output.stderr.len()));
     let json = run(&["check", "--json"], &builder.text()).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!((&json["ok"], &json["problems"]), (&true.into(), &serde_json::json!([])));

@@ -5,10 +5,10 @@ use std::fmt;
 use indexmap::{IndexMap, map::Entry};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::IntoDeserializer};
 
-use super::Ejected;
+use super::{Ejected, Ejection};
 use crate::{
     config::units::{Share, Weight},
-    rollout::Asked,
+    rollout::{Asked, controller::Moved},
 };
 
 /// Body of `PUT /v1/services/{s}/weights`.
@@ -117,7 +117,7 @@ pub struct SubjectRequest {
 }
 
 /// Answer to `POST /v1/services/{s}/eject` and `/reinstate`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubjectAnswer {
     /// Generation that it is in force from; of a dry run the one in force now.
     pub generation: u64,
@@ -129,9 +129,30 @@ pub struct SubjectAnswer {
     pub endpoint: Option<String>,
     /// Whether nothing was changed.
     pub dry_run: bool,
+    /// Of `eject`: who had ejected it before, when and why; nothing was changed then. Null otherwise.
+    #[serde(default)]
+    pub already_ejected: Option<Ejection>,
+    /// Of `reinstate`: the share of players, 0 to 1 and to six digits, that the version gets. Null otherwise.
+    #[serde(default)]
+    pub share: Option<f64>,
     /// Versions of the service that are ejected then, whatever their weight.
     #[serde(default)]
     pub ejected: Vec<Ejected>,
+}
+
+impl SubjectAnswer {
+    /// Of a change that `moved` an endpoint, or the whole version.
+    pub fn new(
+        (service, version, endpoint): (String, String, Option<String>),
+        dry_run: bool,
+        moved: Moved,
+        ejected: Vec<Ejected>,
+    ) -> Self {
+        let Moved { generation, already, share } = moved;
+        let already_ejected = already.as_ref().map(Ejection::from);
+        let share = share.map(short);
+        Self { generation, service, version, endpoint, dry_run, already_ejected, share, ejected }
+    }
 }
 
 /// Answer to `PUT /v1/services/{s}/weights`.
@@ -166,11 +187,16 @@ pub struct Shares {
 impl Shares {
     /// Those of a change.
     pub fn new(before: IndexMap<String, f64>, after: IndexMap<String, f64>) -> Self {
-        let short = |shares: IndexMap<String, f64>| {
-            shares.into_iter().map(|(v, share)| (v, (share * 1e6).round() / 1e6)).collect()
+        let each = |shares: IndexMap<String, f64>| {
+            shares.into_iter().map(|(v, share)| (v, short(share))).collect()
         };
-        Self { before: short(before), after: short(after) }
+        Self { before: each(before), after: each(after) }
     }
+}
+
+/// A share to six digits.
+pub(super) fn short(share: f64) -> f64 {
+    (share * 1e6).round() / 1e6
 }
 
 /// A map in which a name that stands twice is an error: which of the two was meant?

@@ -5,9 +5,10 @@ use std::{
     time::SystemTime,
 };
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::VersionVerdict;
+use super::{VersionVerdict, change::short};
 use crate::rollout::{
     Controller,
     controller::{self, ManualEjection},
@@ -44,23 +45,36 @@ impl From<&ManualEjection> for Ejection {
 }
 
 /// A version that is ejected, in the answer to a change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ejected {
     /// The version.
     pub version: String,
     /// Why and since when.
     #[serde(flatten)]
     pub ejection: Ejection,
+    /// The share of players, 0 to 1 and to six digits, that it gets once it is reinstated.
+    #[serde(default)]
+    pub share_when_reinstated: f64,
 }
 
 impl Ejected {
-    /// The versions of `service` that are ejected.
-    pub fn of(controller: &Controller, service: &str) -> Vec<Self> {
+    /// The versions of `service` that are ejected, at the weights in force.
+    pub fn in_force(controller: &Controller, service: &str) -> Vec<Self> {
+        Self::of(controller, service, &controller.shares_when_reinstated(service))
+    }
+
+    /// The same, with the shares that they get once they are back.
+    pub fn of(
+        controller: &Controller,
+        service: &str,
+        returning: &IndexMap<String, f64>,
+    ) -> Vec<Self> {
         let ejections = controller.ejections().iter();
         let own = ejections.filter(|((of, _), _)| of == service);
         let each = own.map(|((_, version), ejection)| Self {
             version: version.clone(),
             ejection: ejection.into(),
+            share_when_reinstated: short(returning.get(version).copied().unwrap_or(0.0)),
         });
         each.collect()
     }
@@ -82,12 +96,12 @@ pub struct Decisions {
 impl Decisions {
     /// Those of `controller` on `service`.
     pub fn of(controller: &Controller, service: &str) -> Self {
-        let ejected = Ejected::of(controller, service).into_iter();
+        let ejected = controller.ejections().iter().filter(|((of, _), _)| of == service);
         let endpoints = controller.manual_ejections().iter();
         let endpoints = endpoints.filter(|((of, _, _), _)| of == service);
         Self {
             verdicts: controller.verdicts(service).into_iter().map(Into::into).collect(),
-            ejections: ejected.map(|e| (e.version, e.ejection)).collect(),
+            ejections: ejected.map(|((_, v), ejection)| (v.clone(), ejection.into())).collect(),
             endpoints: endpoints
                 .map(|((_, version, address), ejection)| {
                     ((version.clone(), address.clone()), ejection.into())

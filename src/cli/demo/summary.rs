@@ -8,7 +8,7 @@ use super::{
     observe::Observed,
     script::{CHECKS, FAULT, FAULT_SHARE, checks, expected},
     stage::Ejected,
-    view::{INNER, millis, thousands, wrapped},
+    view::{INNER, counted, millis, thousands, wrapped},
 };
 
 /// All that was seen.
@@ -78,11 +78,11 @@ impl Summary<'_> {
         let (seconds, requests) = (self.lasted.as_secs_f64(), ledger.requests());
         writeln!(
             out,
-            "\n{} requests of {players} players in {seconds:.1} s ({} a second), {} faults, {} failures",
+            "\n{} requests of {players} players in {seconds:.1} s ({} a second), {}, {}",
             thousands(requests),
             thousands((requests as f64 / seconds).round()),
-            ledger.faults().count,
-            ledger.failures(),
+            counted(ledger.faults().count, "fault"),
+            counted(ledger.failures(), "failure"),
         )?;
         if let Some(why) = ledger.first_failure() {
             writeln!(out, "  the first failure: {why}")?;
@@ -268,7 +268,7 @@ mod tests {
         };
         let text = summary.text();
         assert!(summary.is_as_promised(), "{text}");
-        assert!(text.contains(", 1 faults, 0 failures"), "{text}");
+        assert!(text.contains(", 1 fault, 0 failures"), "{text}");
         assert!(text.contains("out 150 ms after its first fault, within 2 of its requests"));
         assert!(
             text.contains("as seen                                   1             1"),

@@ -102,7 +102,7 @@ pub(super) fn line(scene: &Scene<'_>) -> String {
     format!(
         "step {}/{STEPS} {:>3.0} s left: v42 {}, weight {:>2}, {players} of {} players; \
          {:.0} + {:.0} req/s, p99 {} and {} ms; {moved} moved to {}, {elsewhere} elsewhere; \
-         {} faults, {} failures; evidence {evidence}",
+         {}, {}; evidence {evidence}",
         step + 1,
         left.as_secs_f64(),
         state(v42.state),
@@ -113,8 +113,8 @@ pub(super) fn line(scene: &Scene<'_>) -> String {
         millis(&v41.latency.minute, |q| q.p99).trim(),
         millis(&v42.latency.minute, |q| q.p99).trim(),
         to.name(),
-        ledger.faults().count,
-        ledger.failures(),
+        counted(ledger.faults().count, "fault"),
+        counted(ledger.failures(), "failure"),
     )
 }
 
@@ -266,11 +266,14 @@ fn moves(ledger: &Ledger) -> String {
     };
     let faults = match ledger.faults().count {
         0 => String::new(),
-        n => format!("{} faults, ", n.to_string().with(WRONG).bold()),
+        n => {
+            let ending = if n == 1 { "" } else { "s" };
+            format!("{} fault{ending}, ", n.to_string().with(WRONG).bold())
+        }
     };
     let failures = match ledger.failures() {
         0 => "0 failures".to_owned().with(V42),
-        n => format!("{n} FAILURES").with(WRONG).bold(),
+        n => counted(n, "failure").to_uppercase().with(WRONG).bold(),
     };
     format!(
         "  moved: {} to {}, {elsewhere}; {} requests, {faults}{failures}",
@@ -278,6 +281,11 @@ fn moves(ledger: &Ledger) -> String {
         to.name(),
         thousands(ledger.requests()).bold(),
     )
+}
+
+/// `1 fault`, `2 faults`.
+pub(super) fn counted(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A number with its thousands apart.

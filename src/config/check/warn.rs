@@ -19,6 +19,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
         // Who has one version moves nobody between versions.
         if service.versions.len() > 1 {
             not_compared(service, &path, &mut found);
+            failures_not_compared(service, &path, &mut found);
             never_mistaken(service, &path, &mut found);
             addresses_only(service, &path, &mut found);
         }
@@ -56,6 +57,22 @@ fn not_compared(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
         service.baseline
     );
     found.push(Finding::of_name(path.clone(), message));
+}
+
+/// A version that fails every request has neither latency nor amounts.
+fn failures_not_compared(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
+    let Some(eject) = &service.eject else { return };
+    let others = [("latency", eject.latency.is_some()), ("amounts", eject.amounts.is_some())];
+    let others: Vec<_> =
+        others.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
+    if eject.errors.is_some() || others.is_empty() || eject.mode == Some(Mode::Off) {
+        return;
+    }
+    let message = format!(
+        "failures are not compared, only {}: a version that fails every request stays; add `errors: {{}}`",
+        others.join(" and ")
+    );
+    found.push(Finding::of_name(path.key("eject"), message));
 }
 
 fn never_mistaken(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
@@ -161,6 +178,20 @@ mod tests {
         assert_eq!(told("act"), [""; 0]);
         let [only] = &*told("advise") else { panic!("one warning") };
         assert!(only.contains("services.a.eject.on_mistake: takes nothing back"), "{only}");
+    }
+
+    #[test]
+    fn to_compare_latency_or_amounts_without_failures_is_doubtful() {
+        let of =
+            |eject: &str| told(&GOOD.replace("eject: { errors: {} }", eject), "[ { service: s } ]");
+        let [latency] = &*of("eject: { latency: { p95: 20% } }") else { panic!("one warning") };
+        assert!(latency.contains("services.s.eject: failures are not compared, only latency: "));
+        let amounts = "amounts: { pay: { header: x-pay } }, eject: { amounts: { pay: 5% } }";
+        assert!(of(amounts)[0].contains("only amounts"), "{:?}", of(amounts));
+        for good in ["errors: {}", "mode: off"] {
+            let eject = format!("eject: {{ {good}, latency: {{ p95: 20% }} }}");
+            assert_eq!(of(&eject), [""; 0], "{good}");
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ fn an_alert_that_fires_goes_on_and_one_that_ended_begins_anew() {
     alerts.follow(Kind::SharedOutage, &more, at(20));
     let first = &posted(&alerts, at(30))[0];
     assert_eq!(first.starts_at, "1970-01-01T00:00:10.000Z");
-    assert_eq!(first.annotations["description"], "more");
+    assert_eq!(first.annotations["description"], "game-api: more");
+    assert_eq!(first.annotations["summary"], "game-api: baseline and canaries fail alike");
     alerts.follow(Kind::SharedOutageOver, &outage, at(40));
     alerts.follow(Kind::SharedOutageOver, &outage, at(45));
     assert_eq!(posted(&alerts, at(50))[0].ends_at, "1970-01-01T00:00:40.000Z");
@@ -99,7 +100,10 @@ fn an_alert_is_written_as_alertmanager_reads_it() {
                 "alertname": "TidegateVersionEjected", "severity": "critical", "cluster": "eu",
                 "service": "game-api", "version": "v42",
             },
-            "annotations": { "summary": "Tidegate took a version out", "description": "why" },
+            "annotations": {
+                "summary": "game-api v42 is ejected",
+                "description": "game-api v42: why. `tidegate reinstate game-api v42` takes it back in.",
+            },
             "startsAt": "1970-01-01T00:00:10.000Z",
             "endsAt": "1970-01-01T00:05:10.000Z",
         }])

@@ -13,7 +13,7 @@ use crate::{
     config::schema::{Mode, OnMistake},
     rollout::{
         evaluator::{Advice, Found, Suspect},
-        events::{Kind, Matter},
+        events::{Kind, Matter, way_back},
     },
 };
 
@@ -90,6 +90,30 @@ pub struct Subject {
     pub reason: Option<String>,
     /// Only tell what would change.
     pub dry_run: bool,
+}
+
+/// What became of a version, or of an endpoint, that was to be ejected or reinstated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moved {
+    /// Generation in force afterwards.
+    pub generation: u64,
+    /// Who had ejected it before; nothing was changed then.
+    pub already: Option<ManualEjection>,
+    /// The share of players, 0 to 1, that a reinstated version gets.
+    pub share: Option<f64>,
+}
+
+impl Moved {
+    pub(super) fn to(generation: u64) -> Self {
+        Self { generation, already: None, share: None }
+    }
+}
+
+impl From<&Ejection> for ManualEjection {
+    fn from(ejection: &Ejection) -> Self {
+        let Ejection { since, by, reason, .. } = ejection;
+        Self { since: *since, by: by.clone(), reason: reason.clone() }
+    }
 }
 
 impl Controller {
@@ -271,19 +295,23 @@ impl Controller {
             ejection.record = record.map(Arc::new);
         }
         let reason = &verdict.reason;
-        tracing::error!(service, version, generation, reason, "version ejected");
+        let reinstate = way_back(service, version);
+        tracing::error!(service, version, generation, reason, reinstate, "version ejected");
         *self.ejected_by_verdict.entry(key).or_default() += 1;
         let by = Some("verdict".to_owned());
         self.record(Kind::Ejected, Matter { by, ..Matter::of_suspect(suspect) });
     }
 
     /// Takes a version, or one of its endpoints, out by word. When this returns, nobody new gets it.
-    pub fn eject(&mut self, subject: Subject) -> Result<u64, Rejected> {
+    pub fn eject(&mut self, subject: Subject) -> Result<Moved, Rejected> {
         if let Some(endpoint) = subject.endpoint.clone() {
             return self.eject_endpoint(subject, &endpoint);
         }
         let generation = self.admit(&subject)?;
         let Subject { service, version, by, reason, .. } = subject;
+        if let Some(ejection) = self.ejection(&service, &version) {
+            return Ok(Moved { generation, already: Some(ejection.into()), share: None });
+        }
         let ahead = self.weights_ahead();
         let now = self.coverage_with(&service, &ahead, None);
         let then = self.coverage_with(&service, &ahead, Some(&version));
@@ -291,8 +319,8 @@ impl Controller {
             return Err(Rejected::LastVersion { service, version });
         }
         let key = (service, version);
-        if subject.dry_run || self.ejections.contains_key(&key) {
-            return Ok(generation);
+        if subject.dry_run {
+            return Ok(Moved::to(generation));
         }
         let ejection = Ejection {
             at: self.started.0.elapsed(),
@@ -305,14 +333,15 @@ impl Controller {
         self.ejections.insert(key.clone(), ejection);
         let generation = self.publish();
         let ((service, version), reason) = (key, reason.unwrap_or_default());
-        tracing::warn!(service, version, generation, by, reason, "version ejected");
+        let reinstate = way_back(&service, &version);
+        tracing::warn!(service, version, generation, by, reason, reinstate, "version ejected");
         self.record(Kind::Ejected, Matter::of_version(service, version, by, reason));
-        Ok(generation)
+        Ok(Moved::to(generation))
     }
 
     /// Takes a version back in: it gets players by its weight again, as a new rollout. Or one of its
     /// endpoints.
-    pub fn reinstate(&mut self, subject: Subject) -> Result<u64, Rejected> {
+    pub fn reinstate(&mut self, subject: Subject) -> Result<Moved, Rejected> {
         if let Some(endpoint) = subject.endpoint.clone() {
             return self.reinstate_endpoint(subject, &endpoint);
         }
@@ -323,17 +352,19 @@ impl Controller {
             let (service, version) = key;
             return Err(Rejected::NotEjected { service, version });
         }
-        if subject.dry_run {
-            return Ok(generation);
-        }
-        self.ejections.remove(&key);
         let (service, version) = key;
+        let share = self.shares_when_reinstated(&service).get(&version).copied();
+        if subject.dry_run {
+            return Ok(Moved { share, ..Moved::to(generation) });
+        }
+        self.ejections.remove(&(service.clone(), version.clone()));
         self.reinstate_compared_endpoints(&service, &version);
         let generation = self.publish();
         let reason = reason.unwrap_or_default();
-        tracing::info!(service, version, generation, by, reason, "version reinstated");
-        self.record(Kind::Reinstated, Matter::of_version(service, version, by, reason));
-        Ok(generation)
+        tracing::info!(service, version, generation, share, by, reason, "version reinstated");
+        let matter = Matter { share, ..Matter::of_version(service, version, by, reason) };
+        self.record(Kind::Reinstated, matter);
+        Ok(Moved { share, ..Moved::to(generation) })
     }
 
     pub(super) fn admit(&self, subject: &Subject) -> Result<u64, Rejected> {

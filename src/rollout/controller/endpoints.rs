@@ -9,7 +9,7 @@ use std::{
 use indexmap::IndexMap;
 use tokio::sync::Notify;
 
-use super::{Controller, ManualEjection, Rejected, Subject};
+use super::{Controller, ManualEjection, Moved, Rejected, Subject};
 use crate::{
     config::{
         Config, schema,
@@ -73,9 +73,14 @@ impl Controller {
         &mut self,
         subject: Subject,
         address: &str,
-    ) -> Result<u64, Rejected> {
+    ) -> Result<Moved, Rejected> {
         let (generation, snapshot) = (self.admit(&subject)?, self.snapshot());
         let (version, id) = find(&snapshot, &subject, address)?;
+        let known = version.known.iter().find(|known| known.state.id == id);
+        let is_out = known.is_some_and(|known| known.state.standing.state() == State::Ejected);
+        if let Some(already) = self.manual.get(&subject.key(address)).filter(|_| is_out) {
+            return Ok(Moved { generation, already: Some(already.clone()), share: None });
+        }
         let mut others = version.known.iter().filter(|other| other.state.id != id);
         if !others.any(|other| other.state.standing.serves()) {
             let Subject { service, version, .. } = subject;
@@ -83,7 +88,7 @@ impl Controller {
             return Err(Rejected::LastEndpoint { service, version, endpoint });
         }
         if subject.dry_run {
-            return Ok(generation);
+            return Ok(Moved::to(generation));
         }
         let now = self.started.0.elapsed();
         self.endpoints.follow(&snapshot, now, fastrand::f64);
@@ -97,7 +102,7 @@ impl Controller {
         let Subject { service, version, endpoint, by, reason, .. } = &subject;
         tracing::warn!(service, version, endpoint, generation, by, reason, "endpoint ejected");
         self.record_word(Kind::EndpointEjected, subject);
-        Ok(generation)
+        Ok(Moved::to(generation))
     }
 
     /// Takes the endpoint of `subject` back in by word, whatever ejected it.
@@ -105,7 +110,7 @@ impl Controller {
         &mut self,
         subject: Subject,
         address: &str,
-    ) -> Result<u64, Rejected> {
+    ) -> Result<Moved, Rejected> {
         let (generation, snapshot) = (self.admit(&subject)?, self.snapshot());
         let (version, id) = find(&snapshot, &subject, address)?;
         let known = version.known.iter().find(|known| known.state.id == id);
@@ -116,7 +121,7 @@ impl Controller {
             return Err(Rejected::EndpointNotEjected { service, version, endpoint, state });
         }
         if subject.dry_run {
-            return Ok(generation);
+            return Ok(Moved::to(generation));
         }
         let now = self.started.0.elapsed();
         self.endpoints.follow(&snapshot, now, fastrand::f64);
@@ -127,7 +132,7 @@ impl Controller {
         let Subject { service, version, endpoint, by, reason, .. } = &subject;
         tracing::info!(service, version, endpoint, generation, by, reason, "endpoint reinstated");
         self.record_word(Kind::EndpointServing, subject);
-        Ok(generation)
+        Ok(Moved::to(generation))
     }
 
     /// Takes those endpoints of a version back in that were worse than their peers, as the version is.
@@ -222,6 +227,32 @@ impl Controller {
     /// The share of players, 0 to 1, that each version of `service` has by weights of `ahead`, with the
     /// endpoints that serve now.
     pub(super) fn shares(&self, service: &str, ahead: &Overrides) -> IndexMap<String, f64> {
+        self.shares_with(service, ahead, None)
+    }
+
+    /// The share of players, 0 to 1, that each ejected version of `service` gets once it alone is reinstated.
+    pub fn shares_when_reinstated(&self, service: &str) -> IndexMap<String, f64> {
+        self.returning(service, &self.weights_ahead())
+    }
+
+    /// The share of players that each ejected version of `service` gets by weights of `ahead`, once it alone
+    /// is reinstated.
+    pub(super) fn returning(&self, service: &str, ahead: &Overrides) -> IndexMap<String, f64> {
+        let ejected = self.ejections().keys().filter(|(of, _)| of == service);
+        let each = ejected.map(|(_, version)| {
+            let shares = self.shares_with(service, ahead, Some(version));
+            (version.clone(), shares.get(version).copied().unwrap_or(0.0))
+        });
+        each.collect()
+    }
+
+    /// Shares as if `back` were neither ejected nor without endpoints.
+    fn shares_with(
+        &self,
+        service: &str,
+        ahead: &Overrides,
+        back: Option<&str>,
+    ) -> IndexMap<String, f64> {
         let Some(written) = self.config.services.get(service) else { return IndexMap::new() };
         let snapshot = self.snapshot();
         let known = snapshot.service(service);
@@ -229,8 +260,10 @@ impl Controller {
             known.and_then(|s| s.version(version)).is_none_or(|v| serves_nobody(&v.known))
         };
         let left = unserved_of(service, written, ahead, &self.decided, out);
-        let counts =
-            |version: &str| !left.contains(version) && self.ejection(service, version).is_none();
+        let counts = |version: &str| {
+            let is_left = left.contains(version) || self.ejection(service, version).is_some();
+            back == Some(version) || !is_left
+        };
         let weights: IndexMap<String, f64> = weights_in_force(service, written, ahead)
             .into_iter()
             .map(|(v, weight)| (v.clone(), if counts(v) { weight.value() } else { 0.0 }))

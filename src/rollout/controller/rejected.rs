@@ -32,8 +32,11 @@ pub enum Rejected {
         known: String,
     },
     /// All weights are 0.
-    #[error("all weights are 0, so nobody could be served; give at least one version a weight")]
-    NoWeight,
+    #[error("all weights are 0, so nobody could be served; {right}")]
+    NoWeight {
+        /// How to write what was probably meant.
+        right: String,
+    },
     /// Versions that have weight are not named, and `only` is not said.
     #[error(
         "{not_named} would get nobody, since the weights name only {named}: {preview}. {right}"

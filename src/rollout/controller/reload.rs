@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Controller, StandIns,
+    changed::what_changed,
     logs::{OpenedLog, open_log},
     weights::keeps_override,
 };
@@ -94,7 +95,7 @@ impl Controller {
     /// Takes over all of the file but weights that would leave a service to nobody; also returns whether
     /// there are none.
     fn take_over(&mut self, prepared: Prepared) -> (Reloaded, bool) {
-        let Prepared { loaded, compiled, tls, clients, access_log } = prepared;
+        let Prepared { loaded, compiled, changed, tls, clients, access_log } = prepared;
         self.tokens = loaded.tokens;
         let renewed = self.renews(&tls);
         (self.tls, self.clients) = (tls, clients);
@@ -131,12 +132,12 @@ impl Controller {
         if !Arc::ptr_eq(&old, &self.at_start) {
             self.retired.push(old);
         }
-        tracing::info!(generation, hash = self.hash, "configuration taken over");
+        tracing::info!(generation, hash = self.hash, changed, "configuration taken over");
         let waiting = match self.reloads.waiting.join(", ") {
             none if none.is_empty() => none,
             fields => format!("; the next start takes over: {fields}"),
         };
-        let reason = format!("hash {}{waiting}", self.hash);
+        let reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
         self.record(Kind::Configuration, Matter { reason, ..Matter::default() });
         self.tell_stand_ins(&StandIns::new());
         (Reloaded::Applied(generation), self.stand_ins.is_empty())
@@ -163,6 +164,8 @@ pub struct Prepared {
     loaded: Loaded,
     /// At the weights of the file. Nothing if the file is the one in force.
     compiled: Option<Snapshot>,
+    /// Which fields differ from those in force, in words.
+    changed: String,
     tls: TlsClients,
     clients: Clients,
     /// If it is another one than is open.
@@ -190,7 +193,11 @@ impl Preparing {
         };
         let compile = || Snapshot::compile(0, sources, None, &self.registry);
         let compiled = (loaded.hash != self.hash).then(compile);
-        Ok(Prepared { loaded, compiled, tls, clients: self.clients, access_log })
+        let changed = match &compiled {
+            Some(_) => what_changed(&self.config, &loaded.config),
+            None => String::new(),
+        };
+        Ok(Prepared { loaded, compiled, changed, tls, clients: self.clients, access_log })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Weights that are set while it runs.
 
+use std::fmt::Write;
+
 use indexmap::IndexMap;
 
 use super::{Asked, Controller, Coverage, Rejected, moves, percent};
@@ -39,6 +41,21 @@ pub struct Applied {
     pub shares_before: IndexMap<String, f64>,
     /// Shares of players after, 0 to 1, by version.
     pub shares_after: IndexMap<String, f64>,
+    /// Ejected versions, and the share that each gets by these weights once it is reinstated.
+    pub returning: IndexMap<String, f64>,
+}
+
+impl Applied {
+    /// Shares before and after, and what becomes of versions that are ejected.
+    fn moves(&self) -> String {
+        let mut text = moves(&self.shares_before, &self.shares_after);
+        for (version, share) in &self.returning {
+            let share = percent(*share);
+            // Writing to a string does not fail.
+            let _ = write!(text, "; {version} is ejected, and gets {share} when it is reinstated");
+        }
+        text
+    }
 }
 
 impl Controller {
@@ -74,7 +91,7 @@ impl Controller {
         self.stand_ins.remove(&service);
         self.overrides.insert(service.clone(), weights);
         let generation = self.publish();
-        let moved = moves(&planned.shares_before, &planned.shares_after);
+        let moved = planned.moves();
         let reason = reason.unwrap_or_default();
         tracing::info!(service, moved, generation, by, reason, "weights changed");
         let reason = if reason.is_empty() { moved } else { format!("{moved}: {reason}") };
@@ -103,7 +120,7 @@ impl Controller {
         let before = in_force(&ahead);
         let weights = change.asked.weights(&before).map_err(Rejected::Shares)?;
         if weights.values().all(|weight| *weight == Weight::ZERO) {
-            return Err(Rejected::NoWeight);
+            return Err(Rejected::NoWeight { right: no_weight(&change.asked, &before) });
         }
         let mut then = ahead.clone();
         then.insert(name.to_owned(), weights.clone());
@@ -112,12 +129,12 @@ impl Controller {
             after: in_force(&then),
             shares_before: self.shares(name, &ahead),
             shares_after: self.shares(name, &then),
+            returning: self.returning(name, &then),
             before,
         };
         let not_named = change.asked.not_named(&planned.before);
         if !not_named.is_empty() {
-            let preview = moves(&planned.shares_before, &planned.shares_after);
-            return Err(not_all_named(&not_named, &weights, preview));
+            return Err(not_all_named(&not_named, &weights, planned.moves()));
         }
         self.refuse_unserved(name, &ahead, &then)?;
         Ok((weights, planned))
@@ -140,6 +157,15 @@ impl Controller {
     }
 }
 
+/// How to write weights that are all 0: probably as shares, if a version that has weight is not named.
+fn no_weight(asked: &Asked, in_force: &IndexMap<String, Weight>) -> String {
+    if asked.not_named(in_force).is_empty() || asked.versions().next().is_none() {
+        return "give at least one version a weight".to_owned();
+    }
+    let shares: Vec<_> = asked.versions().map(|version| format!("`{version}=0%`")).collect();
+    format!("write {} for no players; the other versions share them as before", shares.join(" "))
+}
+
 /// That versions which have weight are not named, what would become of them, and how to write what was
 /// probably meant.
 fn not_all_named(
@@ -158,7 +184,9 @@ fn not_all_named(
         not_named: not_named.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(", "),
         named: weights.keys().map(|v| quoted(v)).collect::<Vec<_>>().join(", "),
         preview,
-        right: format!("Write {shares}, or name every version, or say `only`"),
+        right: format!(
+            "Write {shares}, or name every version, or add `only` (`--only` on the command line)"
+        ),
     }
 }
 

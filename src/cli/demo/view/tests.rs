@@ -91,11 +91,11 @@ fn a_frame_says_what_the_ledger_says() {
     ledger.answered(0, Version::V41, AT);
     ledger.failed(String::new());
     let text = shown(&ledger);
-    assert!(text.contains("1 ELSEWHERE") && text.contains("1 FAILURES"), "{text}");
+    assert!(text.contains("1 ELSEWHERE") && text.contains("1 FAILURE"), "{text}");
     assert_eq!(text.matches('!').count(), 1, "{text}");
     let short = line(&scene(3, &observed, &ledger, &trace));
     assert!(
-        short.contains("99 of 400 players") && short.contains("1 elsewhere; 0 faults, 1 failures"),
+        short.contains("99 of 400 players") && short.contains("1 elsewhere; 0 faults, 1 failure;"),
         "{short}"
     );
 }
@@ -109,7 +109,7 @@ fn a_frame_shows_the_gate_shut_and_the_way_back() {
     let scene = scene(FAULT, &observed, &ledger, &trace);
     let text: String = frame(&scene).iter().map(|line| plain(line) + "\n").collect();
     assert!(text.contains("v42 is ejected; everybody plays on v41"), "{text}");
-    assert!(text.contains("moved: 100 to v41, 0 elsewhere; 601 requests, 1 faults, 0 failures"));
+    assert!(text.contains("moved: 100 to v41, 0 elsewhere; 601 requests, 1 fault, 0 failures"));
     assert!(text.contains("·◆ 400 on v41   ■ 0 on v42 (0 ± 0 expected)"), "{text}");
     assert!(text.contains("v42      ejected     25"), "{text}");
     assert!(text.contains("fail after 21.1 s: the canary fails more often than is tolerated"));
@@ -117,7 +117,7 @@ fn a_frame_shows_the_gate_shut_and_the_way_back() {
     let short = line(&scene);
     assert!(short.contains("v42 ejected, weight 25, 0 of 400 players"), "{short}");
     assert!(
-        short.contains("100 moved to v41, 0 elsewhere; 1 faults, 0 failures; evidence 7.5 of 7.0")
+        short.contains("100 moved to v41, 0 elsewhere; 1 fault, 0 failures; evidence 7.5 of 7.0")
     );
 }
 

@@ -1,0 +1,82 @@
+//! What a new file changes, in words.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::config::{Config, schema::Service};
+
+/// Fields that are named; of more the number is told.
+const NAMED: usize = 5;
+
+/// Which fields differ between two configurations, of services each by itself. Routes are compared as a
+/// whole: there may be ten thousand.
+pub(super) fn what_changed(old: &Config, new: &Config) -> String {
+    let top = [
+        ("workers", old.workers != new.workers),
+        ("listen", old.listen != new.listen),
+        ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
+        ("admin", old.admin != new.admin),
+        ("routes", old.routes != new.routes),
+        ("limits", old.limits != new.limits),
+        ("forwarding", old.forwarding != new.forwarding),
+        ("access_log", old.access_log != new.access_log),
+        ("log", old.log != new.log),
+        ("resolver", old.resolver != new.resolver),
+        ("shutdown", old.shutdown != new.shutdown),
+        ("alerts", old.alerts != new.alerts),
+        ("takeover", old.takeover != new.takeover),
+    ];
+    let mut fields = Vec::new();
+    let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
+    for name in names {
+        let place = format!("services.{name}");
+        match (old.services.get(name), new.services.get(name)) {
+            (Some(old), Some(new)) if old == new => {}
+            (Some(old), Some(new)) => fields.extend(differing(&place, old, new)),
+            _ => fields.push(place),
+        }
+    }
+    fields.extend(top.iter().filter(|(_, differs)| *differs).map(|(field, _)| (*field).to_owned()));
+    let more = match fields.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    fields.truncate(NAMED);
+    match fields.is_empty() {
+        true => "nothing but the text".to_owned(),
+        false => format!("{}{more}", fields.join(", ")),
+    }
+}
+
+/// Fields of the service at `place` that differ; the place itself if they cannot be told apart.
+fn differing(place: &str, old: &Service, new: &Service) -> Vec<String> {
+    let (old, new) = (serde_json::to_value(old), serde_json::to_value(new));
+    let (Ok(Value::Object(old)), Ok(Value::Object(new))) = (old, new) else {
+        return vec![place.to_owned()];
+    };
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let keys = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+    keys.map(|key| format!("{place}.{key}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_changed_is_named_by_field() {
+        let with = |version: &str, service: &str, top: &str| {
+            let text = format!(
+                "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices: {{ a: {{ baseline: v1, versions: {{ v1: {{ \
+                 endpoints: [ 127.0.0.1:1 ] }}{version} }}{service} }} }}\nroutes: [ {{ service: a }} ]\n{top}"
+            );
+            crate::config::parse(&text).expect("a good file")
+        };
+        let old = with("", "", "");
+        assert_eq!(what_changed(&old, &with("", "", "# new")), "nothing but the text");
+        let second = ", v2: { endpoints: [ 127.0.0.1:2 ] }";
+        let new = with(second, ", weights: { v1: 1 }", "workers: 2");
+        assert_eq!(what_changed(&old, &new), "services.a.versions, services.a.weights, workers");
+    }
+}
