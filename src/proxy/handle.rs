@@ -395,7 +395,9 @@ async fn answer(
     }
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
     tally.bytes_out = answer.body_bytes();
-    if let Some(status) = exchange.grpc_status().filter(|_| plan.manner.grpc) {
+    if plan.manner.grpc
+        && let Some(status) = exchange.grpc_status(answer.status, relayed.is_ok())
+    {
         tally.grpc_ended(status);
     }
     if let Err(broken) = relayed {
