@@ -75,8 +75,8 @@ pub struct Arm {
     timed: Option<Box<[Timed; LATENCY_BUCKETS]>>,
     /// Trials and failures of players, by group of endpoints.
     pub groups: [Counter; ENDPOINT_GROUPS],
-    /// Those that were not waited for any longer.
-    pub timed_out: u64,
+    /// Players, or networks where these are asked too, of whom one was not waited for any longer.
+    pub timed_out: Buckets,
     /// Players who failed on it in this cycle.
     pub failed: Buckets,
 }
@@ -383,7 +383,9 @@ impl Ledger {
         let served_trial = self.marks.admits(Way::Unserved, ending, networks, first, is_bad);
         let group = usize::from(ending.group) % ENDPOINT_GROUPS;
         let arm = &mut self.arms[version];
-        arm.timed_out += u64::from(what == What::TimedOut);
+        if what == What::TimedOut {
+            arm.timed_out.add(network.unwrap_or(ending.player));
+        }
         if !left {
             arm.requests.add(failed);
         }

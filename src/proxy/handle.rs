@@ -306,6 +306,7 @@ async fn forward(
                 let read = exchange.request_is_read();
                 let connection = exchange.connection();
                 match broken {
+                    Broken::Fault(Fault::Timeout) if tally.is_given_up() => exchange.doubt(),
                     Broken::Fault(Fault::Timeout) => exchange.suspect(),
                     Broken::ClientGone => exchange.doubt(),
                     _ => {}

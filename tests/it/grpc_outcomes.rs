@@ -1,5 +1,7 @@
 //! As what calls of gRPC count in the comparison, where clients and the answer's head see them differently.
 
+use std::future::pending;
+
 use http::Response;
 use tidegate::{analysis::Counter, registry::ErrorKind};
 
@@ -69,4 +71,36 @@ fn an_answer_that_ends_without_a_status_is_a_failure() {
     let plain = client.get("/200/nowhere/-");
     assert_eq!(plain.status, 200);
     eventually("it is counted", || attempts(&proxy) == Counter { trials: trials + 1, failures });
+}
+
+/// Never answers, or begins to and does not go on.
+async fn hang(mut asked: Asked) {
+    let begins = asked.head.uri.path() == "/begins";
+    let head = Response::new(());
+    let _stream = begins.then(|| asked.respond.send_response(head, false).expect("open"));
+    pending::<()>().await;
+}
+
+#[test]
+fn a_deadline_sooner_than_an_answer_is_waited_for_is_the_clients() {
+    let origin = Origin2::start(100, hang);
+    let proxy = proxy(&origin, "{ errors: {}, deadline: 400ms }");
+    let client = Http2::connect(proxy.address);
+    let calls = 6;
+    for n in 0..calls {
+        let path = if n % 2 == 0 { "/hangs" } else { "/begins" };
+        let answer = client.ask(call(path).header("grpc-timeout", "50m"), Some(b"x"));
+        assert_eq!((answer.status, grpc_status(&answer)), (200, Some("4")), "{path}");
+    }
+    eventually("they have ended", || proxy.in_flight() == 0);
+    assert_eq!(attempts(&proxy).failures, 0);
+    // Nor is another connection made for each of them.
+    assert!(origin.connections() < 3, "{} connections", origin.connections());
+    // A longer one is the version's failure.
+    for path in ["/hangs", "/begins"] {
+        let answer = client.ask(call(path).header("grpc-timeout", "800m"), Some(b"x"));
+        assert_eq!((answer.status, grpc_status(&answer)), (200, Some("4")), "{path}");
+    }
+    eventually("both are counted", || attempts(&proxy).failures == 2);
+    assert_eq!(proxy.all_errors("v1"), calls + 2);
 }

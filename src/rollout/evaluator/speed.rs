@@ -108,7 +108,7 @@ impl Speed {
             account.learn(stratum, Gauge(self.span, *quantile), &self.reference);
         }
         if self.span == Span::Head {
-            account.wait_for(stratum, self.p99);
+            account.wait_for(stratum, self.p99, &block.all);
         }
     }
 }

@@ -302,27 +302,59 @@ fn what_was_told_long_ago_ejects_nobody_when_verdicts_are_to_act() {
     assert_eq!(words(&stage.pass(10, [1_000, 10])), ["near", "worse"]);
 }
 
+/// So many seconds of a thousand requests of the baseline each, all of players of their own, of which so many
+/// end as `outcome`; how long one is waited for then.
+fn deadline_after(stage: &mut Stage, seconds: u32, some: u32, outcome: Outcome) -> Duration {
+    for _ in 0..seconds {
+        for n in 0..1_000 {
+            stage.count(BASELINE, if n < some { outcome } else { Outcome::Served(1_000) });
+        }
+        stage.look_after(Duration::from_secs(1));
+    }
+    deadline(stage)
+}
+
+fn deadline(stage: &Stage) -> Duration {
+    let service = stage.snapshot.service("game-api").expect("it is there");
+    let compared = service.compared.as_ref().expect("it is compared");
+    compared.strata[0].state.deadline().expect("it is learnt")
+}
+
 #[test]
-fn requests_that_are_slow_by_nature_are_waited_for() {
-    // Of a thousand requests a second; the deadline after ten seconds of it.
-    let deadline_after = |late: u32| {
+fn requests_that_are_slow_by_nature_are_waited_for_as_long_as_there_are_any() {
+    let stage = || {
         let mut stage = Stage::new("{ errors: {} }");
         stage.set_share(0.2);
-        for _ in 0..10 {
-            for n in 0..1_000 {
-                let outcome = if n < late { Outcome::TimedOut } else { Outcome::Served(1_000) };
-                stage.count(BASELINE, outcome);
-            }
-            stage.look_after(Duration::from_secs(1));
-        }
-        let service = stage.snapshot.service("game-api").expect("it is there");
-        let compared = service.compared.as_ref().expect("it is compared");
-        compared.strata[0].state.deadline().expect("it is learnt")
+        stage
     };
     for late in [0, 1] {
-        assert_eq!(deadline_after(late), Duration::from_secs(1), "{late} of 1,000");
+        let deadline = deadline_after(&mut stage(), 10, late, Outcome::TimedOut);
+        assert_eq!(deadline, Duration::from_secs(1), "{late} of 1,000");
     }
-    assert!(deadline_after(7) > Duration::from_secs(10));
+    let mut stage = stage();
+    let longest = deadline_after(&mut stage, 10, 7, Outcome::TimedOut);
+    assert!(longest > Duration::from_secs(10));
+    // Those that take five seconds are served in eight.
+    let deadline = deadline_after(&mut stage, 30, 7, Outcome::Served(5_000_000));
+    assert_eq!(deadline, Duration::from_secs(8));
+    let deadline = deadline_after(&mut stage, 30, 0, Outcome::TimedOut);
+    assert_eq!(deadline, Duration::from_secs(1));
+}
+
+#[test]
+fn one_player_does_not_decide_how_long_all_are_waited_for() {
+    for eject in ["{ errors: {} }", "{ errors: {}, networks: true }"] {
+        let mut stage = Stage::new(eject);
+        stage.set_share(0.2);
+        for second in 0..40 {
+            for n in 0..4_u16 {
+                // Of a few keys where networks are told apart.
+                let key = if eject.contains("networks") { 4 * second + n } else { 7 };
+                stage.ask(BASELINE, Player(key), Player(7), 0, Outcome::TimedOut);
+            }
+            assert_eq!(deadline_after(&mut stage, 1, 0, Outcome::TimedOut).as_secs(), 1, "{eject}");
+        }
+    }
 }
 
 #[test]
