@@ -98,6 +98,11 @@ impl Account {
         self.ledgers().for_each(|ledger| ledger.weight_step(look));
     }
 
+    /// Says that the process did not run before the look number `look`, as [`Ledger::forget_before`].
+    pub(super) fn forget_before(&mut self, look: u32) {
+        self.ledgers().for_each(|ledger| ledger.forget_before(look));
+    }
+
     /// Has everybody count, as in a new comparison.
     pub(super) fn begin_cycles(&mut self, now: Duration) {
         self.ledgers().for_each(|ledger| ledger.begin_cycles(now));

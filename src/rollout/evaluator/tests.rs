@@ -7,7 +7,7 @@ use crate::{
     analysis::{Counter, Ending, NO_TIME, What},
     config::{Config, parse, units::Weight},
     registry::{Player, Registry},
-    snapshot::{Decided, Overrides, Resolved, Sources},
+    snapshot::{Decided, Evidence, Overrides, Resolved, Sources},
 };
 
 /// How a request ends.
@@ -115,8 +115,30 @@ impl Stage {
         group: u8,
         outcome: Outcome,
     ) {
-        let evidence = self.snapshot.routes[0].evidence.as_ref().expect("it is compared");
-        let look = evidence.begin(version, 0);
+        let look = self.begin(version);
+        self.end(look, version, player, network, group, outcome);
+    }
+
+    /// A request begins: in which look.
+    fn begin(&self, version: usize) -> u32 {
+        self.evidence_of().begin(version, 0)
+    }
+
+    fn evidence_of(&self) -> &Evidence {
+        self.snapshot.routes[0].evidence.as_ref().expect("it is compared")
+    }
+
+    /// One that began in that look ends.
+    fn end(
+        &self,
+        look: u32,
+        version: usize,
+        player: Player,
+        network: Player,
+        group: u8,
+        outcome: Outcome,
+    ) {
+        let evidence = self.evidence_of();
         let (what, us) = match outcome {
             Outcome::Served(us) => (What::Served, us),
             Outcome::Failed => (What::Failed, NO_TIME),
@@ -355,6 +377,60 @@ fn one_player_does_not_decide_how_long_all_are_waited_for() {
             assert_eq!(deadline_after(&mut stage, 1, 0, Outcome::TimedOut).as_secs(), 1, "{eject}");
         }
     }
+}
+
+/// A look that comes so long after the last one. Of the requests that began in a fifth of a second before
+/// it, those of the baseline are served; those of the canary wait for their answers, and then count as late,
+/// one half before that look and the other after it. Whether the canary is out.
+fn is_out_after(stage: &mut Stage, pause: Duration) -> bool {
+    let mut looks = Vec::new();
+    for _ in 0..10 {
+        looks.extend((0..6).map(|_| stage.begin(CANARY)));
+        (0..24).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
+        assert_eq!(words(&stage.look_after(Duration::from_millis(20))), [""; 0]);
+    }
+    let end = |stage: &Stage, odd: usize| {
+        for (n, look) in looks.iter().enumerate().filter(|(n, _)| n % 2 == odd) {
+            let player = Player(30_000 + 7 * n as u16);
+            stage.end(*look, CANARY, player, player, 0, Outcome::TimedOut);
+        }
+    };
+    stage.evaluator.expect_after(stage.evaluator.next_look(), stage.now);
+    end(stage, 0);
+    let mut found = stage.look_after(pause);
+    end(stage, 1);
+    found.extend(stage.pass(2, [1_000, 1_000]));
+    words(&found).contains(&"worse")
+}
+
+#[test]
+fn what_began_before_the_process_was_stopped_counts_for_nobody() {
+    let stage = || {
+        let mut stage = Stage::new("{ errors: {} }");
+        stage.set_share(0.2);
+        stage.pass(5, [1_000, 1_000]);
+        stage
+    };
+    let ms = Duration::from_millis;
+    assert!(is_out_after(&mut stage(), ms(100)), "a busy machine is late by that");
+    let mut stage = stage();
+    assert!(!is_out_after(&mut stage, ms(3_000)));
+    let counter = stage.evaluator.services[0].accounts[0].all.arms[CANARY].requests;
+    assert!(counter.failures < 5, "{counter:?}");
+    // Not at once again: a machine that is always late would have no version found.
+    assert!(is_out_after(&mut stage, ms(500)));
+}
+
+#[test]
+fn a_version_that_fails_is_found_after_a_stop() {
+    let mut stage = Stage::new("{ errors: {} }");
+    stage.set_share(0.2);
+    stage.pass(5, [1_000, 1_000]);
+    for _ in 0..3 {
+        assert!(!is_out_after(&mut stage, Duration::from_secs(3)));
+        assert_eq!(words(&stage.pass(2, [1_000, 1_000])), [""; 0]);
+    }
+    assert!(words(&stage.pass(5, [1_000, 10])).contains(&"worse"));
 }
 
 #[test]
