@@ -75,8 +75,8 @@ pub struct Arm {
     timed: Option<Box<[Timed; LATENCY_BUCKETS]>>,
     /// Trials and failures of players, by group of endpoints.
     pub groups: [Counter; ENDPOINT_GROUPS],
-    /// Those that were not waited for any longer.
-    pub timed_out: u64,
+    /// Players, or networks where these are asked too, of whom one was not waited for any longer.
+    pub timed_out: Buckets,
     /// Players who failed on it in this cycle.
     pub failed: Buckets,
 }
@@ -208,6 +208,8 @@ pub struct Ledger {
     started: Vec<u64>,
     /// The look from which on requests are of the present split.
     epoch_look: u32,
+    /// What began before this look counts for nobody, as long as slots are kept that began before it.
+    void_until: Option<u32>,
     /// Slots that began before were judged.
     read_until: Duration,
     turned: Duration,
@@ -236,6 +238,7 @@ impl Ledger {
             horizon: Duration::from_secs(1),
             started: vec![0; versions],
             epoch_look: look,
+            void_until: None,
             read_until: Duration::ZERO,
             turned: now,
             connections: [0; 2],
@@ -275,6 +278,17 @@ impl Ledger {
         self.epoch_look = look;
     }
 
+    /// Says that the process did not run before the look number `look`: what began before it and has not
+    /// ended counts for nobody.
+    pub fn forget_before(&mut self, look: u32) {
+        (self.epoch_look, self.void_until) = (look, Some(look));
+    }
+
+    /// Whether what began in the look number `look` counts for nobody.
+    pub fn forgets(&self, look: u32) -> bool {
+        self.void_until.is_some_and(|until| is_before(look, until))
+    }
+
     /// Notes that slots which began before `until` were judged: what is told of them later counts where requests
     /// begin now.
     pub fn read_until(&mut self, until: Duration) {
@@ -297,6 +311,9 @@ impl Ledger {
         let mut old = None;
         while self.slots.get(1).is_some_and(|next| now.saturating_sub(next.began) > longest) {
             old = self.slots.pop_front();
+        }
+        if self.slots.front().is_none_or(|slot| !self.forgets(slot.first_look)) {
+            self.void_until = None;
         }
         if self.slots.back().is_none_or(|slot| now.saturating_sub(slot.began) >= length) {
             let versions = self.arms.len();
@@ -335,14 +352,15 @@ impl Ledger {
         // Most began lately.
         let slot = self.slots.iter().rposition(|slot| !is_before(ending.look, slot.first_look));
         match ending.what {
-            What::Void => {
+            What::Whole | What::Broke | What::LeftLater if self.forgets(ending.look) => {}
+            What::AskedServed | What::AskedFailed => {}
+            what if what == What::Void || self.forgets(ending.look) => {
                 if let Some(slot) = slot {
                     self.slots[slot].arms[version].ended += 1;
                 }
             }
             What::Whole => self.time(version, Span::Whole, ending, true),
             What::Broke | What::LeftLater => return self.regret(version, slot, ending),
-            What::AskedServed | What::AskedFailed => {}
             _ => return self.settle(version, slot, ending),
         }
         Counter::default()
@@ -388,7 +406,9 @@ impl Ledger {
         let served_trial = self.marks.admits(Way::Unserved, ending, networks, first, is_bad);
         let group = usize::from(ending.group) % ENDPOINT_GROUPS;
         let arm = &mut self.arms[version];
-        arm.timed_out += u64::from(what == What::TimedOut);
+        if what == What::TimedOut {
+            arm.timed_out.add(network.unwrap_or(ending.player));
+        }
         if !left {
             arm.requests.add(failed);
         }

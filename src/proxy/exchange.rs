@@ -18,6 +18,7 @@ use super::{
     body::Framing,
     buffer::Buffer,
     connection::Client,
+    grpc,
     head::{BadAnswer, Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
     known::Known,
     link::{Link, Peer as _},
@@ -220,12 +221,13 @@ impl Exchange {
         }
     }
 
-    /// The status by which an answer of gRPC counts, once it came.
-    pub(super) fn grpc_status(&self) -> Option<u16> {
-        match &self.upstream {
-            Link::Asking(stream) => stream.grpc_status(),
-            _ => None,
-        }
+    /// The status by which a call of gRPC counts whose answer has the status `http` and is `whole`; nothing
+    /// if it counts as `http` says.
+    pub(super) fn grpc_status(&self, http: u16, whole: bool) -> Option<u16> {
+        // What follows a body of HTTP/1.1 is not looked at.
+        let Link::Asking(stream) = &self.upstream else { return None };
+        let status = stream.grpc_status();
+        status.or_else(|| grpc::without_status(http).filter(|_| whole))
     }
 
     /// Sends `out`, then the rest of the body, until the head of the final answer is in; writes it for

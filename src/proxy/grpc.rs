@@ -10,6 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// The status of a call of which no better one is known (grpc/grpc `doc/statuscodes.md`).
+const UNKNOWN: u16 = 2;
+
 /// Whether a message of this `content_type` is one of gRPC.
 pub(super) fn is_content_type(content_type: &[u8]) -> bool {
     content_type.strip_prefix(b"application/grpc").is_some_and(|rest| {
@@ -39,6 +42,12 @@ pub(super) fn timeout(value: &[u8]) -> Option<Duration> {
 /// The status that `fields` of an answer hold.
 pub(super) fn status_in(fields: &HeaderMap) -> Option<u16> {
     fields.get(STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// The status that clients read from a whole answer without one; nothing where its HTTP status says what
+/// went wrong, by which the call counts then.
+pub(super) fn without_status(http: u16) -> Option<u16> {
+    (http < 400).then_some(UNKNOWN)
 }
 
 /// The status that a call fails with where HTTP says `status`.
@@ -121,5 +130,16 @@ mod tests {
         assert_eq!(status_in(&fields), Some(4));
         assert_eq!((to_http(4), to_http(0), to_http(99)), (504, 200, 500));
         assert_eq!(status_in(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn an_answer_without_a_status_is_unknown_unless_http_says_what_went_wrong() {
+        for value in ["banana", "", "-1", "1.5", "99999999"] {
+            let mut fields = HeaderMap::new();
+            fields.insert(STATUS, HeaderValue::from_str(value).expect("a value"));
+            assert_eq!(status_in(&fields), None, "{value:?}");
+        }
+        assert_eq!([200, 204, 302].map(without_status), [Some(2); 3]);
+        assert_eq!([401, 404, 503].map(without_status), [None; 3]);
     }
 }

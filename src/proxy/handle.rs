@@ -306,6 +306,7 @@ async fn forward(
                 let read = exchange.request_is_read();
                 let connection = exchange.connection();
                 match broken {
+                    Broken::Fault(Fault::Timeout) if tally.is_given_up() => exchange.doubt(),
                     Broken::Fault(Fault::Timeout) => exchange.suspect(),
                     Broken::ClientGone => exchange.doubt(),
                     _ => {}
@@ -395,7 +396,9 @@ async fn answer(
     }
     tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
     tally.bytes_out = answer.body_bytes();
-    if let Some(status) = exchange.grpc_status().filter(|_| plan.manner.grpc) {
+    if plan.manner.grpc
+        && let Some(status) = exchange.grpc_status(answer.status, relayed.is_ok())
+    {
         tally.grpc_ended(status);
     }
     if let Err(broken) = relayed {

@@ -148,10 +148,15 @@ impl Plan {
     /// `patience` from `now` on, or until the whole call is due.
     pub(super) fn until(&self, now: Instant, patience: Duration) -> Instant {
         let until = now + patience;
-        match self.special.as_ref().and_then(|special| special.ends_by) {
+        match self.ends_by() {
             Some(end) => end.min(until),
             None => until,
         }
+    }
+
+    /// When the whole call is due, if the client said so.
+    pub(super) fn ends_by(&self) -> Option<Instant> {
+        self.special.as_ref()?.ends_by
     }
 
     /// The protocol that the client asked to go on in, and may.

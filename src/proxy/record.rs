@@ -186,11 +186,26 @@ impl<'a> Tally<'a> {
             self.acquit();
         }
         if fault.upstream_kind().is_some() {
-            self.trial.failed(self.subject(), fault == Fault::Timeout);
+            match fault {
+                Fault::Timeout | Fault::ConnectTimeout if self.is_given_up() => {
+                    self.trial.given_up(self.subject(), Instant::now());
+                }
+                _ => self.trial.failed(self.subject(), fault == Fault::Timeout),
+            }
         }
         if let (Some(kind), Some((endpoint, _))) = (fault.upstream_kind(), self.endpoint) {
             endpoint.cells.of(self.worker.id).errors[kind as usize].add(1);
         }
+    }
+
+    /// Whether the client's own deadline has passed, which is sooner than an outcome is waited for in the
+    /// comparison. How soon is up to the client, and says nothing of the version.
+    #[cold]
+    pub(super) fn is_given_up(&self) -> bool {
+        let Some(ends_by) = self.plan.ends_by() else { return false };
+        let patience = self.patience();
+        ends_by <= Instant::now()
+            && patience.is_none_or(|patience| ends_by - self.plan.began < patience)
     }
 
     /// Number of the endpoint asked last.

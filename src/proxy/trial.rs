@@ -168,6 +168,16 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// The deadline passed that the client set: it has left. Unlike one who ends a stream, it wanted more.
+    pub(super) fn given_up(&mut self, of: Subject<'_>, now: Instant) {
+        self.goes_on(of);
+        if self.is_stream && self.stage == Stage::Said {
+            self.stage = Stage::Done;
+            return self.say(of, What::LeftLater, NO_TIME, NO_TIME);
+        }
+        self.left(of, now);
+    }
+
     /// What happened says nothing more of the version.
     pub(super) fn acquit(&mut self, of: Subject<'_>) {
         self.goes_on(of);

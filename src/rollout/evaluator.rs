@@ -34,6 +34,14 @@ use crate::{
 /// and its clusters of failures are learnt meanwhile.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 
+/// A look that comes so much later than it was due means that the process did not run: it was stopped, or
+/// the machine was. Deadlines pass then although the answers are there. A busy machine is late by less.
+const STOPPED: Duration = Duration::from_millis(250);
+
+/// Least time between two such looks, else the later one excuses nothing: on a machine that is always late a
+/// version that hangs is to be found, too.
+const STEADY: Duration = Duration::from_secs(3);
+
 /// All comparisons of the process.
 #[derive(Debug, Default)]
 pub struct Evaluator {
@@ -43,6 +51,10 @@ pub struct Evaluator {
     places: Places,
     /// Endings that were lost so far.
     lost: u64,
+    /// When the next look is due.
+    due: Option<Duration>,
+    /// When the process went on after a stop, the last time.
+    went_on: Option<Duration>,
     /// The next look panics.
     #[cfg(test)]
     pub(super) has_bug: bool,
@@ -227,6 +239,13 @@ impl Evaluator {
         }
         // After the counts: one that is counted never has the number of a look to come.
         outcomes.begin_look(look);
+        if self.was_stopped(now) {
+            tracing::debug!(
+                "a look came far too late, as after a stop of the process; \
+                what began before it is not judged"
+            );
+            self.services.values_mut().for_each(|watch| watch.forget_before(look, now));
+        }
         let lost = outcomes.lost();
         if std::mem::replace(&mut self.lost, lost) != lost {
             // What is not heard of any more would wait for ever, and so speak against the baseline.
@@ -236,6 +255,17 @@ impl Evaluator {
             self.fetch(endings);
             endings.iter().for_each(|ending| self.take_in(snapshot, ending, look, now));
         });
+    }
+
+    /// Whether the process did not run for a part of the time before the look that begins `now`.
+    fn was_stopped(&mut self, now: Duration) -> bool {
+        let Some(due) = self.due.take() else { return false };
+        let is_steady = self.went_on.is_none_or(|went_on| now.saturating_sub(went_on) >= STEADY);
+        let was_stopped = is_steady && now.saturating_sub(due) >= STOPPED;
+        if was_stopped {
+            self.went_on = Some(now);
+        }
+        was_stopped
     }
 
     /// Reads what is known of the players of `endings`. They are drawn at random, so each is a line of memory
@@ -263,6 +293,9 @@ impl Evaluator {
         }
         // One that was asked elsewhere has no look of its own.
         let began = if ending.look == 0 { look.wrapping_sub(1) } else { ending.look };
+        if account.all.forgets(began) {
+            return;
+        }
         let serves = || account.all.baseline_serves(began, ending.player);
         let networks = watch.compared.strata[place.stratum].networks;
         watch.questions.tell(service, place.version, ending, look, networks, serves);
@@ -292,6 +325,12 @@ impl Evaluator {
     /// When to look next; nothing if no service is compared.
     pub fn next_look(&self) -> Option<Duration> {
         self.services.values().map(Watch::next_look).min()
+    }
+
+    /// Notes that the next look is due so long after `now`, the time of the last one: one that is far later
+    /// says that the process did not run meanwhile.
+    pub fn expect_after(&mut self, pause: Option<Duration>, now: Duration) {
+        self.due = pause.map(|pause| now + pause);
     }
 
     /// Whether baseline and canaries of `service` fail alike; nothing if they are not compared.

@@ -11,11 +11,11 @@ use crate::support::{
     http2::{Asked, Http2, Origin2, Reply, read_all, reply, request, send_all},
 };
 
-fn call(path: &str) -> http::request::Builder {
+pub(crate) fn call(path: &str) -> http::request::Builder {
     request("POST", path).header("content-type", "application/grpc").header("te", "trailers")
 }
 
-fn status(code: &str) -> HeaderMap {
+pub(crate) fn status(code: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", code.parse().expect("a value"));
     trailers
@@ -43,7 +43,7 @@ async fn serve(mut asked: Asked) {
     stream.send_trailers(status(&code)).expect("open");
 }
 
-fn grpc_status(reply: &Reply) -> Option<&str> {
+pub(crate) fn grpc_status(reply: &Reply) -> Option<&str> {
     reply.trailer("grpc-status").or(reply.field("grpc-status"))
 }
 

@@ -21,6 +21,7 @@ mod faults;
 mod files;
 mod frames;
 mod grpc;
+mod grpc_outcomes;
 mod heads;
 mod health;
 mod health_panic;

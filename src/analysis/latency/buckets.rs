@@ -138,7 +138,7 @@ impl Latencies {
     }
 
     /// Requests in bucket `first` or above.
-    pub(in crate::analysis) fn at_or_above(&self, first: usize) -> u64 {
+    pub fn at_or_above(&self, first: usize) -> u64 {
         self.counts.get(first..).map_or(0, |slow| slow.iter().sum())
     }
 

@@ -58,6 +58,33 @@ impl Book {
 }
 
 #[test]
+fn what_began_before_a_stop_has_ended_and_counts_nowhere() {
+    let mut book = Book::new();
+    let began = book.now;
+    book.ask(1, What::Served);
+    let ending = |book: &Book, player, what| book.ending(player, what, 1_000);
+    let before = [What::TimedOut, What::Failed, What::Left, What::Served, What::Void];
+    let before: Vec<_> = (2..).zip(before).map(|(n, what)| ending(&book, n, what)).collect();
+    let later = [What::Broke, What::LeftLater, What::Whole].map(|what| ending(&book, 1, what));
+    book.started[CANARY] += before.len() as u64;
+    book.look_after(MS(3_000));
+    book.ledger.forget_before(book.look);
+    let mut tell = |ending: &Ending| book.ledger.tell(CANARY, ending, book.now);
+    for ending in before.iter().chain(&later) {
+        assert_eq!(tell(ending), Counter::default(), "{:?}", ending.what);
+    }
+    let arm = &book.ledger.arms[CANARY];
+    assert_eq!((arm.requests.trials, arm.requests.failures, arm.timed_out.len()), (1, 0, 0));
+    let counts = book.slot(began);
+    assert_eq!((counts.ended, counts.pending, counts.served), (6, 0, Tally::new(1, 0)));
+    // Players who failed then are as good as new.
+    let after = book.now;
+    book.ask(2, What::Failed);
+    book.look_after(MS(10));
+    assert_eq!(book.slot(after).players, Tally::new(1, 1));
+}
+
+#[test]
 fn a_player_fails_once_and_is_one_trial_a_second() {
     let mut book = Book::new();
     let began = book.now;

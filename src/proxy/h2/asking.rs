@@ -102,7 +102,7 @@ impl Asking {
         matches!(&self.answer, Answer::Begun(body) if body.is_ended())
     }
 
-    /// The `grpc-status` of the answer, once it came.
+    /// The `grpc-status` of the answer, once it came: behind the body, or in the head of one without a body.
     pub(in crate::proxy) fn grpc_status(&self) -> Option<u16> {
         self.grpc_status
     }
@@ -127,7 +127,7 @@ impl Asking {
     pub(in crate::proxy) fn take_trailers(&mut self) -> Option<HeaderMap> {
         let Answer::Begun(body) = &mut self.answer else { return None };
         let trailers = body.take_trailers()?;
-        self.grpc_status = grpc::status_in(&trailers).or(self.grpc_status);
+        self.grpc_status = grpc::status_in(&trailers);
         Some(trailers)
     }
 
@@ -168,7 +168,15 @@ impl Asking {
                     let answered = answered.map_err(|error| self.blame(error))?;
                     self.take_answer(answered);
                 }
-                Answer::Begun(body) => return body.poll_read(cx, into).map_err(broken),
+                Answer::Begun(body) => {
+                    let before = into.filled().len();
+                    let read = body.poll_read(cx, into).map_err(broken);
+                    if into.filled().len() > before {
+                        // Clients look for one behind the messages then.
+                        self.grpc_status = None;
+                    }
+                    return read;
+                }
             }
         }
     }

@@ -130,7 +130,9 @@ impl Controller {
         for found in self.evaluator.poll(&snapshot, now) {
             self.act(found, now);
         }
-        self.evaluator.next_look()
+        let next = self.evaluator.next_look();
+        self.evaluator.expect_after(next, now);
+        next
     }
 
     pub(super) fn act(&mut self, found: Found, now: Duration) {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    analysis::{Counter, Ending, Gauge, Ledger, Quantile, Reference, Slower},
+    analysis::{
+        Counter, Ending, Gauge, Latencies, Ledger, Quantile, Reference, Slower, latency_bucket,
+    },
     registry::{EvidenceState, Outcomes},
     snapshot::Stratum,
 };
@@ -15,9 +17,10 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(1);
 const LARGEST_DEADLINE: Duration = Duration::from_secs(30);
 const OF_P99: u32 = 10;
 
-/// Of so many requests of the baseline one that is not waited for any longer is the exception. Where there
-/// are more, a kind of request is slow by nature, and what is learnt is doubled; where there are many, it
-/// is an outage, of which nothing is learnt.
+/// Of so many trials of the baseline one player who is not waited for any longer is the exception. Where
+/// there are more, a kind of request is slow by nature, and what is learnt is doubled; where there are many,
+/// it is an outage, of which nothing is learnt. Once no more requests take half of that, it is halved again.
+/// Players are counted, not requests: one alone would else decide how soon a version that hangs is found.
 const EXCEPTION: u64 = 1_000;
 const OUTAGE: u64 = 10;
 /// How often it is doubled at most.
@@ -30,8 +33,10 @@ pub(super) struct Account {
     /// Of the named routes, in the order of the limits.
     pub(super) named: Vec<Ledger>,
     baseline: usize,
-    /// Requests of the baseline, and those that were not waited for, when that was looked at last.
-    waited: [u64; 2],
+    /// Trials of the baseline when that was looked at last.
+    trials: u64,
+    /// Requests of the baseline since then that took half of what is waited for, or longer.
+    long: u64,
     doubled: u32,
 }
 
@@ -48,10 +53,11 @@ impl Account {
             all: new(),
             named: stratum.named.iter().map(|_| new().untimed()).collect(),
             baseline: baseline.into(),
-            waited: [0; 2],
+            trials: 0,
+            long: 0,
             doubled: 0,
         };
-        account.wait_for(stratum, None);
+        account.set_deadline(stratum, None);
         account
     }
 
@@ -92,6 +98,11 @@ impl Account {
         self.ledgers().for_each(|ledger| ledger.weight_step(look));
     }
 
+    /// Says that the process did not run before the look number `look`, as [`Ledger::forget_before`].
+    pub(super) fn forget_before(&mut self, look: u32) {
+        self.ledgers().for_each(|ledger| ledger.forget_before(look));
+    }
+
     /// Has everybody count, as in a new comparison.
     pub(super) fn begin_cycles(&mut self, now: Duration) {
         self.ledgers().for_each(|ledger| ledger.begin_cycles(now));
@@ -110,9 +121,16 @@ impl Account {
         self.all.set_slow_from(gauge, first);
     }
 
-    /// Takes over how long an outcome is waited for, as what is known of the baseline's `p99` tells.
-    pub(super) fn wait_for(&mut self, stratum: &Stratum, p99: Option<Duration>) {
+    /// Takes over how long an outcome is waited for, as what is known of the baseline's `p99` tells, and its
+    /// latencies in a `block` that has closed.
+    pub(super) fn wait_for(&mut self, stratum: &Stratum, p99: Option<Duration>, block: &Latencies) {
+        let half = stratum.state.deadline().unwrap_or(LARGEST_DEADLINE) / 2;
+        self.long += block.at_or_above(latency_bucket(half.as_micros() as u64));
         self.be_patient();
+        self.set_deadline(stratum, p99);
+    }
+
+    fn set_deadline(&mut self, stratum: &Stratum, p99: Option<Duration>) {
         let learnt = p99.map_or(LARGEST_DEADLINE, |p99| p99 * OF_P99).max(LEAST_DEADLINE);
         let learnt = (learnt * 2_u32.pow(self.doubled)).min(LARGEST_DEADLINE);
         let deadline = stratum.deadline.unwrap_or(learnt);
@@ -120,17 +138,24 @@ impl Account {
         self.ledgers().for_each(|ledger| ledger.wait_for(horizon(deadline)));
     }
 
-    /// Doubles what is waited for if a part of the baseline's requests takes longer by nature.
+    /// Doubles what is waited for if some of the baseline's players ask what takes longer by nature; halves
+    /// it if none does any more.
     fn be_patient(&mut self) {
-        let arm = &self.all.arms[self.baseline];
-        let after = [arm.requests.trials, arm.timed_out];
-        let [requests, late] = [after[0] - self.waited[0], after[1] - self.waited[1]];
-        if requests < EXCEPTION {
+        let arm = &mut self.all.arms[self.baseline];
+        let so_far = arm.groups.iter().map(|group| group.trials).fold(0, u64::wrapping_add);
+        let trials = so_far.wrapping_sub(self.trials);
+        if trials < EXCEPTION {
             return;
         }
-        self.waited = after;
-        if late * EXCEPTION > requests && late * OUTAGE < requests && self.doubled < DOUBLED {
-            self.doubled += 1;
+        let late = u64::from(arm.timed_out.len());
+        arm.timed_out.clear();
+        let long = std::mem::take(&mut self.long);
+        self.trials = so_far;
+        if late * EXCEPTION > trials {
+            let is_outage = late * OUTAGE >= trials;
+            self.doubled += u32::from(!is_outage && self.doubled < DOUBLED);
+        } else if long * EXCEPTION <= trials {
+            self.doubled = self.doubled.saturating_sub(1);
         }
     }
 

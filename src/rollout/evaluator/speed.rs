@@ -112,7 +112,7 @@ impl Speed {
             account.learn(stratum, Gauge(self.span, *quantile), &self.reference);
         }
         if self.span == Span::Head {
-            account.wait_for(stratum, self.about_p99);
+            account.wait_for(stratum, self.about_p99, &block.all);
         }
     }
 }

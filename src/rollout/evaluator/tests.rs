@@ -7,7 +7,7 @@ use crate::{
     analysis::{Counter, Ending, NO_TIME, What},
     config::{Config, parse, units::Weight},
     registry::{Player, Registry},
-    snapshot::{Decided, Overrides, Resolved, Sources},
+    snapshot::{Decided, Evidence, Overrides, Resolved, Sources},
 };
 
 /// How a request ends.
@@ -115,22 +115,30 @@ impl Stage {
         group: u8,
         outcome: Outcome,
     ) {
-        let evidence = self.snapshot.routes[0].evidence.as_ref().expect("it is compared");
-        let look = evidence.begin(version, 0);
-        self.end(version, look, player, network, group, outcome);
+        let look = self.begin(version);
+        self.end(look, version, player, network, group, outcome);
     }
 
-    /// Has a request end that began at the look of that number.
+    /// A request begins: in which look.
+    fn begin(&self, version: usize) -> u32 {
+        self.evidence_of().begin(version, 0)
+    }
+
+    fn evidence_of(&self) -> &Evidence {
+        self.snapshot.routes[0].evidence.as_ref().expect("it is compared")
+    }
+
+    /// One that began in that look ends.
     fn end(
-        &mut self,
-        version: usize,
+        &self,
         look: u32,
+        version: usize,
         player: Player,
         network: Player,
         group: u8,
         outcome: Outcome,
     ) {
-        let evidence = self.snapshot.routes[0].evidence.as_ref().expect("it is compared");
+        let evidence = self.evidence_of();
         let (what, us) = match outcome {
             Outcome::Served(us) => (What::Served, us),
             Outcome::Failed => (What::Failed, NO_TIME),
@@ -331,15 +339,10 @@ fn a_canary_that_hangs_is_found_however_often_weights_change() {
             }
             (0..16).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
             for n in 0..2 {
-                let evidence = stage.snapshot.routes[0].evidence.as_ref().expect("compared");
-                hanging.push_back((
-                    *tick,
-                    evidence.begin(CANARY, 0),
-                    Player((tick * 2 + n) as u16),
-                ));
+                hanging.push_back((*tick, stage.begin(CANARY), Player((tick * 2 + n) as u16)));
             }
             while let Some((_, look, player)) = hanging.pop_front_if(|(at, ..)| *at + 50 <= *tick) {
-                stage.end(CANARY, look, player, player, 0, Outcome::TimedOut);
+                stage.end(look, CANARY, player, player, 0, Outcome::TimedOut);
             }
             let found = stage.look_after(Duration::from_millis(20));
             found.iter().any(|found| matches!(found, Found::Worse(_)))
@@ -349,27 +352,114 @@ fn a_canary_that_hangs_is_found_however_often_weights_change() {
     }
 }
 
+/// So many seconds of a thousand requests of the baseline each, all of players of their own, of which so many
+/// end as `outcome`; how long one is waited for then.
+fn deadline_after(stage: &mut Stage, seconds: u32, some: u32, outcome: Outcome) -> Duration {
+    for _ in 0..seconds {
+        for n in 0..1_000 {
+            stage.count(BASELINE, if n < some { outcome } else { Outcome::Served(1_000) });
+        }
+        stage.look_after(Duration::from_secs(1));
+    }
+    deadline(stage)
+}
+
+fn deadline(stage: &Stage) -> Duration {
+    let service = stage.snapshot.service("game-api").expect("it is there");
+    let compared = service.compared.as_ref().expect("it is compared");
+    compared.strata[0].state.deadline().expect("it is learnt")
+}
+
 #[test]
-fn requests_that_are_slow_by_nature_are_waited_for() {
-    // Of a thousand requests a second; the deadline after ten seconds of it.
-    let deadline_after = |late: u32| {
+fn requests_that_are_slow_by_nature_are_waited_for_as_long_as_there_are_any() {
+    let stage = || {
         let mut stage = Stage::new("{ errors: {} }");
         stage.set_share(0.2);
-        for _ in 0..10 {
-            for n in 0..1_000 {
-                let outcome = if n < late { Outcome::TimedOut } else { Outcome::Served(1_000) };
-                stage.count(BASELINE, outcome);
-            }
-            stage.look_after(Duration::from_secs(1));
-        }
-        let service = stage.snapshot.service("game-api").expect("it is there");
-        let compared = service.compared.as_ref().expect("it is compared");
-        compared.strata[0].state.deadline().expect("it is learnt")
+        stage
     };
     for late in [0, 1] {
-        assert_eq!(deadline_after(late), Duration::from_secs(1), "{late} of 1,000");
+        let deadline = deadline_after(&mut stage(), 10, late, Outcome::TimedOut);
+        assert_eq!(deadline, Duration::from_secs(1), "{late} of 1,000");
     }
-    assert!(deadline_after(7) > Duration::from_secs(10));
+    let mut stage = stage();
+    let longest = deadline_after(&mut stage, 10, 7, Outcome::TimedOut);
+    assert!(longest > Duration::from_secs(10));
+    // Those that take five seconds are served in eight.
+    let deadline = deadline_after(&mut stage, 30, 7, Outcome::Served(5_000_000));
+    assert_eq!(deadline, Duration::from_secs(8));
+    let deadline = deadline_after(&mut stage, 30, 0, Outcome::TimedOut);
+    assert_eq!(deadline, Duration::from_secs(1));
+}
+
+#[test]
+fn one_player_does_not_decide_how_long_all_are_waited_for() {
+    for eject in ["{ errors: {} }", "{ errors: {}, networks: true }"] {
+        let mut stage = Stage::new(eject);
+        stage.set_share(0.2);
+        deadline_after(&mut stage, 2, 0, Outcome::TimedOut);
+        for second in 0..40 {
+            for n in 0..4_u16 {
+                // Of a few keys where networks are told apart.
+                let key = if eject.contains("networks") { 4 * second + n } else { 7 };
+                stage.ask(BASELINE, Player(key), Player(7), 0, Outcome::TimedOut);
+            }
+            assert_eq!(deadline_after(&mut stage, 1, 0, Outcome::TimedOut).as_secs(), 1, "{eject}");
+        }
+    }
+}
+
+/// A look that comes so long after the last one. Of the requests that began in a fifth of a second before
+/// it, those of the baseline are served; those of the canary wait for their answers, and then count as late,
+/// one half before that look and the other after it. Whether the canary is out.
+fn is_out_after(stage: &mut Stage, pause: Duration) -> bool {
+    let mut looks = Vec::new();
+    for _ in 0..10 {
+        looks.extend((0..6).map(|_| stage.begin(CANARY)));
+        (0..24).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
+        assert_eq!(words(&stage.look_after(Duration::from_millis(20))), [""; 0]);
+    }
+    let end = |stage: &Stage, odd: usize| {
+        for (n, look) in looks.iter().enumerate().filter(|(n, _)| n % 2 == odd) {
+            let player = Player(30_000 + 7 * n as u16);
+            stage.end(*look, CANARY, player, player, 0, Outcome::TimedOut);
+        }
+    };
+    stage.evaluator.expect_after(stage.evaluator.next_look(), stage.now);
+    end(stage, 0);
+    let mut found = stage.look_after(pause);
+    end(stage, 1);
+    found.extend(stage.pass(2, [1_000, 1_000]));
+    words(&found).contains(&"worse")
+}
+
+#[test]
+fn what_began_before_the_process_was_stopped_counts_for_nobody() {
+    let stage = || {
+        let mut stage = Stage::new("{ errors: {} }");
+        stage.set_share(0.2);
+        stage.pass(5, [1_000, 1_000]);
+        stage
+    };
+    let ms = Duration::from_millis;
+    assert!(is_out_after(&mut stage(), ms(100)), "a busy machine is late by that");
+    let mut stage = stage();
+    assert!(!is_out_after(&mut stage, ms(3_000)));
+    let counter = stage.evaluator.services[0].accounts[0].all.arms[CANARY].requests;
+    assert!(counter.failures < 5, "{counter:?}");
+    // Not at once again: a machine that is always late would have no version found.
+    assert!(is_out_after(&mut stage, ms(500)));
+}
+
+#[test]
+fn a_version_that_fails_is_found_after_a_stop() {
+    let mut stage = Stage::new("{ errors: {} }");
+    stage.set_share(0.2);
+    stage.pass(5, [1_000, 1_000]);
+    for _ in 0..3 {
+        assert!(!is_out_after(&mut stage, Duration::from_secs(3)));
+        assert_eq!(words(&stage.pass(2, [1_000, 1_000])), [""; 0]);
+    }
+    assert!(words(&stage.pass(5, [1_000, 10])).contains(&"worse"));
 }
 
 #[test]

@@ -225,6 +225,12 @@ impl Watch {
         lines.for_each(|line| line.skip_to(now));
     }
 
+    /// Has what began before the look number `look`, which begins `now`, count for nobody.
+    pub(super) fn forget_before(&mut self, look: u32, now: Duration) {
+        self.accounts.iter_mut().for_each(|account| account.forget_before(look));
+        self.skip_to(now);
+    }
+
     /// Notes that a request to version number `version` ended as `what`.
     pub(super) fn hear(&mut self, version: u16, what: What) {
         self.has_news |= match what {
