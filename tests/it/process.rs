@@ -110,8 +110,9 @@ fn who_waits_in_the_queue_at_a_stop_is_served() {
     process.signal(Signal::TERM);
     process.signal(Signal::CONT);
     for client in &mut waiting {
-        let answer = client.answer();
-        assert_eq!((answer.text(), answer.field("connection")), ("ok", Some("close")));
+        // One that is taken before the signal is heard is not told so, and its connection ends all the same.
+        assert_eq!(client.answer().text(), "ok");
+        client.expect_end();
     }
     assert_eq!(process.wait().code(), Some(0), "{}", process.log());
 }
