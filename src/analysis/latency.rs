@@ -129,8 +129,8 @@ pub struct LatencyTest {
 }
 
 impl LatencyTest {
-    /// A test whether latency at `quantile` is further above the baseline's than is `tolerated`. `settings` say what it promises; its tolerance and bets are replaced, and bursts are
-    /// always capped.
+    /// A test whether latency at `quantile` is further above the baseline's than is `tolerated`. `settings`
+    /// say what it promises; its tolerance and bets are replaced, and bursts are always capped.
     pub fn new(span: Span, quantile: Quantile, tolerated: Slower, settings: Settings) -> Self {
         let settings = Settings {
             tolerance: Tolerance::NONE,

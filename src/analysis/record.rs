@@ -25,7 +25,10 @@ const FORMAT: u32 = 3;
 /// The rules by which what is recorded was counted and judged. 1: requests were compared by when they
 /// ended, each for itself. 2: by when they began; a player fails once a cycle and is one trial a second. 3:
 /// a named route, too, fails a canary of several endpoints only without its worst one. 4: where it is
-/// capped, a block of errors adds the threshold at most, not 5 nats.
+/// capped, a block of errors adds the threshold at most, not 5 nats. 5: what is told after its slot was judged
+/// counts where requests begin then, and the control of asked players is learnt otherwise. 6: evidence of
+/// endpoints that are out is given up, what was under way when weights changed is judged, and latency has an
+/// absolute tolerance.
 const RULES: u32 = 6;
 
 /// Something that a comparison was told.

@@ -46,17 +46,13 @@ impl Reference {
 
     /// The latency that all of a quantile's bucket are below; nothing until enough requests tell it.
     pub fn latency_of(&self, quantile: Quantile) -> Option<Duration> {
-        if self.requests < quantile.warm_up_requests() {
-            return None;
-        }
-        let above = self.bucket_of(quantile.level())? + 1;
-        Some(Duration::from_micros(lower_us(above)))
+        let is_told = self.requests >= quantile.warm_up_requests();
+        if is_told { self.about(quantile) } else { None }
     }
 
-    /// About the latency that one in a hundred takes longer than, of far fewer requests than
-    /// [`Reference::latency_of`] asks for: enough to know how long to wait, not to compare.
-    pub fn about_p99(&self) -> Option<Duration> {
-        let above = self.bucket_of(Quantile::P99.level())? + 1;
+    /// The same of far fewer requests: enough to know how long to wait, not to compare.
+    pub fn about(&self, quantile: Quantile) -> Option<Duration> {
+        let above = self.bucket_of(quantile.level())? + 1;
         Some(Duration::from_micros(lower_us(above)))
     }
 
@@ -89,7 +85,7 @@ mod tests {
         assert_eq!(reference.bucket_of(0.5), None);
         reference.absorb(&of(10), Duration::from_secs(1));
         assert_eq!(reference.bucket_of(0.95), Some(10));
-        assert_eq!(reference.about_p99(), Some(Duration::from_micros(11)));
+        assert_eq!(reference.about(Quantile::P99), Some(Duration::from_micros(11)));
         assert_eq!(reference.latency_of(Quantile::P99), None, "of 1,000 requests");
         reference.absorb(&of(20), Duration::from_secs(60));
         // A third of the weight is at 10, two thirds at 20.

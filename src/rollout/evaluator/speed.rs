@@ -107,7 +107,7 @@ impl Speed {
     pub(super) fn absorb(&mut self, block: &Closed, stratum: &Stratum, account: &mut Account) {
         self.reference.absorb(&block.all, block.length);
         self.p99 = self.reference.latency_of(Quantile::P99);
-        self.about_p99 = self.reference.about_p99().or(self.about_p99);
+        self.about_p99 = self.reference.about(Quantile::P99).or(self.about_p99);
         for (quantile, _) in &self.trials {
             account.learn(stratum, Gauge(self.span, *quantile), &self.reference);
         }
