@@ -27,13 +27,17 @@
 
 mod ending;
 mod players;
+mod slot;
 
 use std::{collections::VecDeque, time::Duration};
 
-use self::players::{Marks, Way};
 pub use self::{
     ending::{Ending, NO_TIME, What},
     players::Buckets,
+};
+use self::{
+    players::{Marks, Way},
+    slot::{About, Slot, is_amid_trouble},
 };
 
 use super::{
@@ -111,60 +115,9 @@ struct Timed {
     trials: [u32; 4],
 }
 
-/// Requests that began over some looks, by version.
-#[derive(Debug, Clone, Default)]
-struct Slot {
-    first_look: u32,
-    began: Duration,
-    /// Requests that began, as far as was counted.
-    started: Vec<u64>,
-    arms: Vec<SlotCounts>,
-    /// Players of the baseline who failed: one bit each, which several may share.
-    failed_by: u64,
-}
-
 /// Whether the look number `a` was before the look number `b`: numbers wrap.
 pub(super) fn is_before(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) > u32::MAX / 2
-}
-
-fn bit(player: u16) -> u64 {
-    // Any bits of the hash will do.
-    1 << (player % 64)
-}
-
-/// What the baseline did about some time.
-#[derive(Debug, Default)]
-struct About {
-    started: u64,
-    ended: u64,
-    failed_by: u64,
-}
-
-impl About {
-    fn add(&mut self, slot: &Slot, baseline: usize) {
-        self.started += slot.started[baseline];
-        self.ended += slot.arms[baseline].ended;
-        self.failed_by |= slot.failed_by;
-    }
-
-    /// Whether others than `player` were served, but for one in ten at most. Players who failed are told apart
-    /// by 64 bits, which are half full before as many as that have failed.
-    fn serves(&self, player: u16) -> bool {
-        let others = u64::from((self.failed_by & !bit(player)).count_ones());
-        let few = OF_TROUBLE * others <= self.ended.min(OF_TROUBLE * MOST_TOLD_APART);
-        self.ended >= LEAST_ABOUT && 2 * self.ended >= self.started && few
-    }
-}
-
-impl Slot {
-    /// Requests of `version` that wait. One that began between the count and the number of the next look is
-    /// counted in the next slot: those that ended here and are counted later are `ahead`.
-    fn pending(&self, version: usize, ahead: &mut u64) -> u64 {
-        let (begun, ended) = (self.started[version], self.arms[version].ended + *ahead);
-        *ahead = ended.saturating_sub(begun);
-        begun.saturating_sub(ended)
-    }
 }
 
 /// A slot as it is read: when it ended, nothing while it goes on, and what it counts.
@@ -176,17 +129,6 @@ const SLOTS: u32 = 128;
 /// of how long to wait, and a fault of the first moments must not be all in one slot.
 const SHORT_SLOTS: usize = 256;
 const SHORT_WAIT: Duration = Duration::from_secs(1);
-
-/// Slots before and after one that are of about the same time.
-const ABOUT: usize = 2;
-/// One player who fails of so many requests of the baseline is trouble that versions share.
-const OF_TROUBLE: u64 = 10;
-/// Requests of the baseline that tell whether there is trouble: further slots are asked until there are so many.
-const KNOWS_TROUBLE: u64 = 20;
-/// With fewer nothing is known.
-const LEAST_ABOUT: u64 = 5;
-/// Players who failed that 64 bits can tell apart.
-const MOST_TOLD_APART: u64 = 30;
 
 /// The account of a stratum.
 #[derive(Debug, Clone)]
@@ -316,14 +258,8 @@ impl Ledger {
             self.void_until = None;
         }
         if self.slots.back().is_none_or(|slot| now.saturating_sub(slot.began) >= length) {
-            let versions = self.arms.len();
-            let Slot { mut started, mut arms, .. } = old.unwrap_or_default();
-            let failed_by = 0;
-            started.clear();
-            started.resize(versions, 0);
-            arms.clear();
-            arms.resize(versions, SlotCounts::default());
-            self.slots.push_back(Slot { first_look: look, began: now, started, arms, failed_by });
+            let slot = old.unwrap_or_default().renewed(look, now, self.arms.len());
+            self.slots.push_back(slot);
         }
         if now.saturating_sub(self.turned) >= Duration::from_secs(1) {
             self.turned = now;
@@ -371,20 +307,16 @@ impl Ledger {
     /// little is known.
     pub fn baseline_serves(&self, look: u32, player: u16) -> bool {
         let at = self.slots.partition_point(|slot| !is_before(look, slot.first_look));
-        let Some(at) = at.checked_sub(1) else { return false };
-        let mut about = About::default();
-        let both = |distance: usize| [at.checked_sub(distance), Some(at + distance)];
-        for distance in 0..self.slots.len() {
-            if distance > ABOUT && about.ended >= KNOWS_TROUBLE {
-                break;
-            }
-            let [before, after] = both(distance);
-            for number in before.into_iter().chain(after.filter(|_| distance > 0)) {
-                let Some(slot) = self.slots.get(number) else { continue };
-                about.add(slot, self.baseline);
-            }
-        }
-        about.serves(player)
+        let about = |at| About::begun(&self.slots, at, self.baseline);
+        at.checked_sub(1).is_some_and(|at| about(at).serves(player))
+    }
+
+    /// Where a bad ending of a request of `version` counts in slot number `slot`: it is put aside in an outage.
+    fn counts_of_bad(&mut self, version: usize, slot: usize) -> &mut SlotCounts {
+        let is_outage = version != self.baseline && About::ended(&self.slots).is_outage();
+        let Slot { arms, aside, .. } = &mut self.slots[slot];
+        let counts = if is_outage { aside } else { arms };
+        &mut counts[version]
     }
 
     /// The slot that an ending of `slot` counts in: its own, unless that was judged already, or is gone. Then it
@@ -418,14 +350,21 @@ impl Ledger {
         let failer = failed && arm.failed.add(ending.player);
         let open = self.open(slot, ending);
         if let Some(slot) = slot {
-            let slot = &mut self.slots[slot];
-            slot.arms[version].ended += 1;
-            if failed && version == self.baseline {
-                slot.failed_by |= bit(ending.player);
+            self.slots[slot].arms[version].ended += 1;
+        }
+        if version == self.baseline {
+            if let Some(newest) = self.slots.back_mut() {
+                newest.hear_baseline(ending.player, is_bad);
+            }
+            if let Some(slot) = slot.filter(|_| is_bad) {
+                self.slots[slot].fail_baseline(ending.player, left);
             }
         }
         if let Some(slot) = open {
-            let counts = &mut self.slots[slot].arms[version];
+            let counts = match is_bad {
+                true => self.counts_of_bad(version, slot),
+                false => &mut self.slots[slot].arms[version],
+            };
             counts.failers += u64::from(failer);
             if !left {
                 counts.requests.add(failed);
@@ -469,11 +408,10 @@ impl Ledger {
         let open = self.open(slot, ending);
         let is_there = slot.is_some() && open == slot;
         if let Some(slot) = open {
-            let slot = &mut self.slots[slot];
-            if !left && version == self.baseline {
-                slot.failed_by |= bit(ending.player);
+            if version == self.baseline {
+                self.slots[slot].fail_baseline(ending.player, left);
             }
-            let counts = &mut slot.arms[version];
+            let counts = self.counts_of_bad(version, slot);
             counts.failers += u64::from(failer);
             let mut add = |tally: fn(&mut SlotCounts) -> &mut super::counts::Tally,
                            counted: bool| {
@@ -559,9 +497,10 @@ impl Ledger {
         }
         (first..self.slots.len()).map(move |number| {
             let slot = &self.slots[number];
+            let shared = || is_amid_trouble(&self.slots, number, self.baseline);
             let of = |version: usize, ahead: &mut u64| {
                 let pending = slot.pending(version, ahead);
-                SlotCounts { pending, ..slot.arms[version] }
+                SlotCounts { pending, ..slot.counts(version, shared) }
             };
             let canary = of(canary, &mut ahead.canary);
             let counts = Arms::new(canary, of(self.baseline, &mut ahead.baseline));

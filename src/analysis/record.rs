@@ -28,8 +28,9 @@ const FORMAT: u32 = 3;
 /// capped, a block of errors adds the threshold at most, not 5 nats. 5: what is told after its slot was judged
 /// counts where requests begin then, and the control of asked players is learnt otherwise. 6: evidence of
 /// endpoints that are out is given up, what was under way when weights changed is judged, and latency has an
-/// absolute tolerance.
-const RULES: u32 = 6;
+/// absolute tolerance. 7: what fails while the baseline fails counts only if the baseline's requests that began
+/// with it fare so, too.
+const RULES: u32 = 7;
 
 /// Something that a comparison was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

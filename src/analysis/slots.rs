@@ -59,6 +59,16 @@ impl SlotCounts {
         self.pending + self.ended
     }
 
+    /// With `more` that was counted apart; what waits and what has ended is counted here alone.
+    pub(super) fn and(mut self, more: &Self) -> Self {
+        self.requests += more.requests;
+        self.players += more.players;
+        self.served += more.served;
+        self.groups.iter_mut().zip(more.groups).for_each(|(group, more)| *group += more);
+        self.failers += more.failers;
+        self
+    }
+
     /// As if all that wait had failed.
     fn with_pending_failed(self) -> Self {
         self.with(Tally::new(self.pending, self.pending))

@@ -389,6 +389,8 @@ fn requests(ledger: &Ledger) -> u64 {
 }
 
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod players;
 #[cfg(test)]
 mod simulated;

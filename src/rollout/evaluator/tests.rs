@@ -120,7 +120,7 @@ impl Stage {
     }
 
     /// A request begins: in which look.
-    fn begin(&self, version: usize) -> u32 {
+    pub(super) fn begin(&self, version: usize) -> u32 {
         self.evidence_of().begin(version, 0)
     }
 
@@ -129,7 +129,7 @@ impl Stage {
     }
 
     /// One that began in that look ends.
-    fn end(
+    pub(super) fn end(
         &self,
         look: u32,
         version: usize,

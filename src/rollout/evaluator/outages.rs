@@ -1,0 +1,131 @@
+//! Outages of something that both versions need: neither is to be blamed, whenever each of them meets it
+//! and however long each takes to tell.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use fastrand::Rng;
+
+use super::{
+    tests::{BASELINE, CANARY, Outcome, Stage},
+    *,
+};
+use crate::registry::Player;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const LOOK: Duration = ms(10);
+/// When the thing that both need is down.
+const DOWN: std::ops::Range<Duration> = ms(5_000)..ms(8_000);
+const LENGTH: Duration = ms(12_000);
+
+/// How a version deals with what it needs.
+#[derive(Debug, Clone, Copy)]
+struct Needs {
+    /// From the beginning of a request until it asks for it.
+    after: Duration,
+    /// From then until it tells that it is down.
+    told_after: Duration,
+}
+
+/// Requests that go on, the first to end first: when, in which look each began, its version, player, and
+/// whether it fails.
+type UnderWay = BinaryHeap<Reverse<(Duration, u32, usize, u16, bool)>>;
+
+/// When a canary with that share of `rate` requests a second is ejected, if ever, where `failing` says what part
+/// of a version's requests fail that ask at some time for what they need.
+fn ejected_at(
+    needs: [Needs; 2],
+    rate: f64,
+    share: f64,
+    failing: impl Fn(usize, Duration) -> f64,
+    seed: u64,
+) -> Option<Duration> {
+    let mut rng = Rng::with_seed(seed);
+    let mut stage = Stage::new("{ errors: { relative: 10%, absolute: 0.3% } }");
+    stage.set_share(share);
+    let (mut under_way, mut due) = (UnderWay::new(), 0.0);
+    while stage.now < LENGTH {
+        due += 2.0 * rng.f64() * rate * LOOK.as_secs_f64();
+        while due >= 1.0 {
+            due -= 1.0;
+            let version = if rng.f64() < share { CANARY } else { BASELINE };
+            let Needs { after, told_after } = needs[version];
+            let asks = stage.now + after;
+            let fails = rng.f64() < failing(version, asks);
+            let ends = asks + if fails { told_after } else { ms(1) };
+            let look = stage.begin(version);
+            under_way.push(Reverse((ends, look, version, rng.u16(..), fails)));
+        }
+        let until = stage.now + LOOK;
+        while under_way.peek().is_some_and(|Reverse((ends, ..))| *ends < until) {
+            let Some(Reverse((_, look, version, player, fails))) = under_way.pop() else { break };
+            let outcome = if fails { Outcome::Failed } else { Outcome::Served(1_000) };
+            stage.end(look, version, Player(player), Player(player), 0, outcome);
+        }
+        if stage.look_after(LOOK).iter().any(|found| matches!(found, Found::Worse(_))) {
+            return Some(stage.now);
+        }
+    }
+    None
+}
+
+#[test]
+fn an_outage_that_versions_meet_at_different_moments_of_a_request_is_nobodys() {
+    let needs = |after, told_after| Needs { after: ms(after), told_after: ms(told_after) };
+    let at_once = needs(0, 1);
+    let pairs = [
+        // The canary asks later, or the baseline does.
+        [at_once, needs(300, 1)],
+        [needs(300, 1), at_once],
+        [needs(50, 5), needs(600, 20)],
+        // The canary asks later, and tells later, too.
+        [needs(20, 1), needs(300, 400)],
+        // Both ask at once, and one of them tells later.
+        [needs(0, 1_000), needs(0, 200)],
+        [needs(0, 50), needs(0, 500)],
+    ];
+    let mut blamed = Vec::new();
+    for pair in pairs {
+        for (rate, share) in [(1_000.0, 0.05), (1_000.0, 0.25), (300.0, 0.5)] {
+            for (seed, part) in [(1, 1.0), (2, 0.45)] {
+                let at = ejected_at(
+                    pair,
+                    rate,
+                    share,
+                    |_, asks| {
+                        if DOWN.contains(&asks) { part } else { 0.0 }
+                    },
+                    seed,
+                );
+                blamed.extend(at.map(|at| (at, pair, rate, share, part)));
+            }
+        }
+    }
+    assert!(blamed.is_empty(), "{blamed:?}");
+}
+
+/// What the baseline ever fails for is no outage, and in one a version that fares worse is found as well.
+#[test]
+fn a_canary_that_fails_more_than_a_baseline_that_fails_is_found() {
+    let at_once = Needs { after: ms(0), told_after: ms(1) };
+    for (rate, share) in [(1_000.0, 0.05), (10_000.0, 0.05), (300.0, 0.5)] {
+        for (ever, worse) in [(0.05, 0.5), (0.1, 0.6), (0.4, 1.0)] {
+            for since in [Duration::ZERO, DOWN.start] {
+                let fail = |version, asks| match (
+                    version == CANARY && asks >= DOWN.start,
+                    asks >= since,
+                ) {
+                    (true, _) => worse,
+                    (false, true) => ever,
+                    (false, false) => 0.0,
+                };
+                let at = ejected_at([at_once; 2], rate, share, fail, 1);
+                let after = at.and_then(|at| at.checked_sub(DOWN.start));
+                let case = format!("{rate}/s, share {share}, {ever} {since:?} {worse}");
+                assert!(after.is_some_and(|after| after < ms(2_000)), "{case}: {at:?}");
+            }
+        }
+    }
+}
