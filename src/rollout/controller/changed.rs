@@ -12,26 +12,43 @@ const NAMED: usize = 5;
 /// Which fields differ between two configurations, of services each by itself. Routes are compared as a
 /// whole: there may be ten thousand.
 pub(super) fn what_changed(old: &Config, new: &Config) -> String {
+    // By name, so that a new field does not compile until it stands here.
+    let Config {
+        workers,
+        listen,
+        trusted_proxies,
+        admin,
+        services,
+        routes,
+        limits,
+        forwarding,
+        access_log,
+        log,
+        resolver,
+        shutdown,
+        alerts,
+        takeover,
+    } = old;
     let top = [
-        ("workers", old.workers != new.workers),
-        ("listen", old.listen != new.listen),
-        ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
-        ("admin", old.admin != new.admin),
-        ("routes", old.routes != new.routes),
-        ("limits", old.limits != new.limits),
-        ("forwarding", old.forwarding != new.forwarding),
-        ("access_log", old.access_log != new.access_log),
-        ("log", old.log != new.log),
-        ("resolver", old.resolver != new.resolver),
-        ("shutdown", old.shutdown != new.shutdown),
-        ("alerts", old.alerts != new.alerts),
-        ("takeover", old.takeover != new.takeover),
+        ("workers", *workers != new.workers),
+        ("listen", *listen != new.listen),
+        ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
+        ("admin", *admin != new.admin),
+        ("routes", *routes != new.routes),
+        ("limits", *limits != new.limits),
+        ("forwarding", *forwarding != new.forwarding),
+        ("access_log", *access_log != new.access_log),
+        ("log", *log != new.log),
+        ("resolver", *resolver != new.resolver),
+        ("shutdown", *shutdown != new.shutdown),
+        ("alerts", *alerts != new.alerts),
+        ("takeover", *takeover != new.takeover),
     ];
     let mut fields = Vec::new();
-    let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
+    let names: BTreeSet<&String> = services.keys().chain(new.services.keys()).collect();
     for name in names {
         let place = format!("services.{name}");
-        match (old.services.get(name), new.services.get(name)) {
+        match (services.get(name), new.services.get(name)) {
             (Some(old), Some(new)) if old == new => {}
             (Some(old), Some(new)) => fields.extend(differing(&place, old, new)),
             _ => fields.push(place),
