@@ -11,8 +11,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tidegate::{
     analysis::{Ending, What},
     config::parse,
+    control::evaluator::Evaluator,
     registry::Registry,
-    rollout::evaluator::Evaluator,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
 };
 

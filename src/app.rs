@@ -20,9 +20,9 @@ use reload::Reloader;
 use crate::{
     admin,
     config::{Loaded, WatchGuard, schema::Limits},
+    control::{Controller, carried::Carried, controller::Start, view::Observatory},
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
-    rollout::{Controller, carried::Carried, controller::Start, view::Observatory},
     snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
     takeover::{Found, Offer},
     telemetry::{access_log, log},

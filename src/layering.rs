@@ -12,7 +12,7 @@ const RANKS: &[&[&str]] = &[
     &["tls", "upstream"],
     &["registry", "snapshot"],
     &["proxy"],
-    &["rollout"],
+    &["control"],
     &["admin", "takeover"],
     &["app"],
     &["cli"],

@@ -27,7 +27,7 @@ use super::{
     ready,
 };
 use crate::{
-    rollout::{
+    control::{
         Controller, Rejected,
         controller::{Change, Moved, Subject},
         view::Observatory,

@@ -22,8 +22,8 @@ pub use status::{
 use crate::{
     analysis::Verdict,
     config::schema::Labels,
+    control::{controller::Coverage, events::Event, view},
     registry::AmountState,
-    rollout::{controller::Coverage, events::Event, view},
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
     upstream::health,

@@ -16,7 +16,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::rollout::controller::Rejected;
+use crate::control::controller::Rejected;
 
 /// Media type of a [`Document`].
 pub const MEDIA_TYPE: &str = "application/problem+json";

@@ -6,7 +6,7 @@ use axum::{extract::State, http::StatusCode};
 
 use crate::{
     config::units::Weight,
-    rollout::{
+    control::{
         Controller,
         controller::Coverage,
         view::{self, Observatory},

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     admin,
-    rollout::{supervision::Supervision, view::Observatory},
+    control::{supervision::Supervision, view::Observatory},
     upstream::resolve::Resolving,
 };
 

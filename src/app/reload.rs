@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     config::{WatchGuard, read, watch, watch_files},
-    rollout::view::Observatory,
+    control::view::Observatory,
     upstream::resolve::Names,
 };
 

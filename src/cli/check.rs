@@ -7,8 +7,8 @@ use serde_json::json;
 use super::{Exit, Failure, file::FileArguments, say};
 use crate::{
     config::{LoadError, Loaded, Problem, blame, warnings},
+    control::alerts,
     registry::Registry,
-    rollout::alerts,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
     tls::{self, Clients, TlsError},
 };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admin::model::{Ejected, Ejection, SubjectAnswer, SubjectRequest},
-    rollout::{controller::percent, events::way_back},
+    control::{controller::percent, events::way_back},
 };
 
 /// Arguments of `tidegate eject` and `tidegate reinstate`.

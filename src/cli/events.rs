@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admin::model::EventList,
-    rollout::{
+    control::{
         controller::percent,
         events::{Event, Kind, way_back},
     },
@@ -138,7 +138,7 @@ fn line(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::events::Matter;
+    use crate::control::events::Matter;
 
     #[test]
     fn an_event_is_a_line() {

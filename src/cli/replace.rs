@@ -7,7 +7,7 @@ use tokio::{net::UnixListener, select, sync::mpsc};
 
 use crate::{
     app::App,
-    rollout::carried::Carried,
+    control::carried::Carried,
     takeover::{Door, Error, Handed, Program, Successor},
 };
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::eject::since;
 use crate::admin::model::{Endpoint, EndpointState, Service, State, Version, VersionVerdict};
 use crate::analysis::{Answer, Verdict};
-use crate::rollout::events::way_back;
+use crate::control::events::way_back;
 
 const HEADINGS: [&str; 10] = [
     "SERVICE",

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admin::model::{NewWeight, Service, WeightsAnswer, WeightsRequest},
     config::units::Weight,
-    rollout::controller::moves,
+    control::controller::moves,
 };
 
 /// Arguments of `tidegate weights`.

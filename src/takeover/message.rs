@@ -18,7 +18,7 @@ use rustix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Error;
-use crate::rollout::carried::Carried;
+use crate::control::carried::Carried;
 
 /// Grows when a process of the protocol before could not go on with one of this.
 pub(super) const PROTOCOL: u32 = 1;

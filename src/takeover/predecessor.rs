@@ -13,7 +13,7 @@ use super::{
     Error, Found, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
     message::{Channel, FromNew, FromOld, PROTOCOL},
 };
-use crate::rollout::carried::Carried;
+use crate::control::carried::Carried;
 
 /// The process that serves until this one does.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use super::{
     Error, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
     message::{Channel, FromNew, FromOld, PROTOCOL},
 };
-use crate::rollout::carried::Carried;
+use crate::control::carried::Carried;
 
 /// How often it is looked whether a new process has connected, or ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::IntoDeseri
 use super::{Ejected, Ejection};
 use crate::{
     config::units::{Share, Weight},
-    rollout::{Asked, controller::Moved},
+    control::{Asked, controller::Moved},
 };
 
 /// Body of `PUT /v1/services/{s}/weights`.

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{VersionVerdict, change::short};
-use crate::rollout::{
+use crate::control::{
     Controller,
     controller::{self, ManualEjection},
 };

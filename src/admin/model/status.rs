@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use crate::{
     config::{LoadError, Problem, units::Weight},
-    proxy::ListenerState,
-    rollout::{
+    control::{
         carried::Replacement,
         controller::{Reloads, StandIn, StandIns},
     },
+    proxy::ListenerState,
     tls::{Expiry, TlsListener},
 };
 

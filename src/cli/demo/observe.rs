@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{SERVICE, game::Version};
 use crate::{
     analysis::Verdict,
-    rollout::view::{self, Observatory},
+    control::view::{self, Observatory},
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics::State},
 };

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tidegate::{
     app::{App, Ended},
     config::{Loaded, parse, read, units::Weight},
+    control::{Asked, Change, Controller},
     registry::{ErrorKind, RetryReason},
-    rollout::{Asked, Change, Controller},
     snapshot::Snapshot,
 };
 

@@ -15,11 +15,11 @@ use crate::{
         Config, schema,
         units::{Share, Weight},
     },
-    registry::Registry,
-    rollout::{
+    control::{
         endpoints::{self, Move, Notice},
         events::{Kind, Matter},
     },
+    registry::Registry,
     snapshot::{
         Candidate, Decided, Endpoint, Overrides, Resolved, Snapshot, Version, endpoints, unserved,
         usable, weights_in_force,

@@ -24,7 +24,7 @@ use crate::{
         pattern::EndpointHost,
         schema::{Alerts, VersionTls, Webhook},
     },
-    rollout::view::Observatory,
+    control::view::Observatory,
     tls::{self, HTTP_1_1, TlsError, Transport},
     upstream::probe::beside,
 };

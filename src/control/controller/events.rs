@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use super::Controller;
-use crate::rollout::{
+use crate::control::{
     alerts::Name,
     evaluator::Suspect,
     events::{Events, Kind, Matter},

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::schema,
-    rollout::{
+    control::{
         carried::{Carried, Replacement, SetWeights, WhyEjected, WhyEndpoint},
         events::{Kind, Matter},
     },

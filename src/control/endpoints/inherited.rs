@@ -4,15 +4,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::Watch;
 use crate::{
+    control::carried::Endpoints,
     registry::EndpointState,
-    rollout::carried::Endpoints,
     snapshot::{Endpoint, Service, Snapshot, Version},
     upstream::health::Cause,
 };
 
 impl Watch {
     /// Those of `snapshot` that are out by word.
-    pub(in crate::rollout) fn by_word(&self, snapshot: &Snapshot) -> Endpoints {
+    pub(in crate::control) fn by_word(&self, snapshot: &Snapshot) -> Endpoints {
         let mut all = self.inherited.clone();
         for service in &snapshot.services {
             for version in &service.versions {
@@ -30,7 +30,7 @@ impl Watch {
 
     /// Goes on where another process was: those of `out` are out by word, at once or when their names are
     /// resolved, and no others are.
-    pub(in crate::rollout) fn inherit(
+    pub(in crate::control) fn inherit(
         &mut self,
         snapshot: &Snapshot,
         out: Endpoints,

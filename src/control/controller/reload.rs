@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     config::{Config, LoadError, Loaded, blame, schema},
+    control::events::{Kind, Matter},
     registry::Registry,
-    rollout::events::{Kind, Matter},
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, TlsClients, open_clients},
     tls::{self, Clients, TlsError},
 };

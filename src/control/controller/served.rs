@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{Config, schema, units::Weight},
-    rollout::events::{Kind, Matter},
+    control::events::{Kind, Matter},
     snapshot::{self, Endpoint, Overrides, Snapshot, weights_in_force},
 };
 

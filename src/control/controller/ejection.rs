@@ -11,7 +11,7 @@ use super::{Controller, Coverage, Rejected, weights::list};
 use crate::{
     analysis::{Advised, Arms, OutageChange, Record, Tally, Title, Verdict},
     config::schema::{Mode, OnMistake},
-    rollout::{
+    control::{
         evaluator::{Advice, Found, Suspect},
         events::{Kind, Matter, way_back},
     },

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::{Asked, Controller, Coverage, Rejected, moves, percent};
 use crate::{
     config::{Config, schema, units::Weight},
-    rollout::events::{Kind, Matter},
+    control::events::{Kind, Matter},
     snapshot::{Overrides, weights_in_force},
 };
 

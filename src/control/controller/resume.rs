@@ -1,7 +1,7 @@
 //! Undoes what a task that panicked left half done, before it begins anew.
 
 use super::{Controller, ejection::by_service};
-use crate::rollout::events::{Kind, Matter};
+use crate::control::events::{Kind, Matter};
 
 impl Controller {
     /// Begins all comparisons anew, since a panic may have left them half changed, and publishes an ejection

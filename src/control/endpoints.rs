@@ -18,8 +18,8 @@ use crate::{
         schema::{self, Mode},
         units::Weight,
     },
+    control::carried,
     registry::EndpointState,
-    rollout::carried,
     snapshot::{Endpoint, Service, Snapshot, Trust, Version},
     upstream::{
         health::{Cause, Company, Health, State, WHOLE},
