@@ -49,6 +49,15 @@ fn rooms_use_only_rooms_before_them() {
 }
 
 #[test]
+fn a_module_stands_beside_its_folder() {
+    for folder in ["src", "tests", "benches"] {
+        for (file, _) in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) {
+            assert!(!file.ends_with("mod.rs"), "name it after its folder: {}", file.display());
+        }
+    }
+}
+
+#[test]
 fn paths_are_found_in_any_form() {
     let text = "use crate::{\n    config::{a, b::{c, d}},\n    proxy, // telemetry\n};\n\
                 use crate::registry::X;\nfn f() { crate::admin::g() }\n// crate::cli\n";

@@ -1,6 +1,6 @@
 //! A decision allocates nothing, whatever the size of the table.
 
-#[path = "../../benches/fixture/mod.rs"]
+#[path = "../../benches/fixture.rs"]
 #[expect(dead_code, reason = "the benchmarks need more of it")]
 mod fixture;
 
