@@ -21,13 +21,13 @@ use crate::{
     admin,
     config::{Loaded, WatchGuard, schema::Limits},
     control::{Controller, carried::Carried, controller::Start, view::Observatory},
+    health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
     takeover::{Found, Offer},
     telemetry::{access_log, log},
     tls::{Clients, TlsError},
-    upstream::resolve::resolving,
 };
 
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.

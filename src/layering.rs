@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 const RANKS: &[&[&str]] = &[
     &["config", "telemetry"],
     &["routing", "analysis"],
-    &["tls", "upstream"],
+    &["tls", "upstream", "health"],
     &["registry", "snapshot"],
     &["proxy"],
     &["control"],
@@ -24,6 +24,9 @@ const FRIENDS: &[(&str, &str)] = &[
     ("telemetry", "config"),
     // Connections to endpoints may be encrypted.
     ("upstream", "tls"),
+    ("health", "tls"),
+    // A probe opens its socket as a request would.
+    ("health", "upstream"),
     // A snapshot holds live state that the registry knows.
     ("snapshot", "registry"),
 ];

@@ -26,7 +26,7 @@ pub use self::{
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     usable::{Trust, usable},
 };
-pub use crate::upstream::resolve::Resolved;
+pub use crate::health::resolve::Resolved;
 use crate::{
     config::{
         Config,

@@ -23,10 +23,10 @@ use crate::{
     analysis::Verdict,
     config::schema::Labels,
     control::{controller::Coverage, events::Event, view},
+    health,
     registry::AmountState,
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
-    upstream::health,
 };
 
 /// `GET /v1/services`.

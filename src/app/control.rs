@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     admin,
     control::{supervision::Supervision, view::Observatory},
-    upstream::resolve::Resolving,
+    health::resolve::Resolving,
 };
 
 /// The threads.

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     config::{WatchGuard, read, watch, watch_files},
     control::view::Observatory,
-    upstream::resolve::Names,
+    health::resolve::Names,
 };
 
 /// Niceness of the thread that reads a changed file: a tenth of a worker's share where cores are short.

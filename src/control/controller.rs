@@ -42,12 +42,12 @@ pub use self::{
 use super::{carried::Replacement, endpoints::Watch, evaluator::Evaluator, events::Events};
 use crate::{
     config::{AdminToken, Config, Loaded},
+    health::resolve::Lookups,
     proxy::{Command, ListenerState, Shared},
     registry::Registry,
     snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, TlsClients},
     telemetry::{access_log, log},
     tls::Clients,
-    upstream::resolve::Lookups,
 };
 
 /// The one writer of snapshots.

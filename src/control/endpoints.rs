@@ -2,7 +2,7 @@
 //!
 //! It is told the snapshot in force, the time and how probes ended, reads the workers' cells and says
 //! what moved; it writes only where an endpoint stands. What happens to one endpoint is decided by its
-//! machine (`upstream/health.rs`), which of several is worse by `analysis/endpoint.rs`.
+//! machine (`health/machine.rs`), which of several is worse by `analysis/endpoint.rs`.
 
 mod attend;
 mod inherited;
@@ -19,12 +19,12 @@ use crate::{
         units::Weight,
     },
     control::carried,
-    registry::EndpointState,
-    snapshot::{Endpoint, Service, Snapshot, Trust, Version},
-    upstream::{
-        health::{Cause, Company, Health, State, WHOLE},
+    health::{
+        Cause, Company, Health, State, WHOLE,
         probe::{Probe, Question},
     },
+    registry::EndpointState,
+    snapshot::{Endpoint, Service, Snapshot, Trust, Version},
 };
 
 /// Between two looks at the counts while there is traffic and endpoints are compared: what fails

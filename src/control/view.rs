@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Controller, controller::Coverage, supervision::Supervision};
 use crate::{
     config::units::Weight,
+    health::Cause,
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, RetryReason},
     snapshot::{AmountSource, Service, Snapshot, Version},
@@ -23,7 +24,6 @@ use crate::{
         collector::{Collector, Latency, Sample},
         metrics::{self, Errors, Scrape, State},
     },
-    upstream::health::Cause,
 };
 
 /// A worker that does not hand over within this time is shown without its latest samples.

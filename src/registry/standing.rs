@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use super::Counter;
-use crate::upstream::health::{Cause, State, WHOLE};
+use crate::health::{Cause, State, WHOLE};
 
 /// The state of an endpoint, and how often it changed.
 #[derive(Debug)]

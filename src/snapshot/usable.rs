@@ -10,8 +10,8 @@
 use super::Endpoint;
 use crate::{
     config::units::Share,
+    health::{Cause, State},
     registry::Standing,
-    upstream::health::{Cause, State},
 };
 
 /// Why an endpoint should get requests or not, from the best reason to the worst.

@@ -25,8 +25,8 @@ use crate::{
         schema::{Alerts, VersionTls, Webhook},
     },
     control::view::Observatory,
+    health::probe::beside,
     tls::{self, HTTP_1_1, TlsError, Transport},
-    upstream::probe::beside,
 };
 
 /// Between two messages to a receiver at least: what happens meanwhile is told together.

@@ -19,14 +19,11 @@ use crate::{
         endpoints::{self, Move, Notice},
         events::{Kind, Matter},
     },
+    health::{Cause, State, probe::Probe},
     registry::Registry,
     snapshot::{
         Candidate, Decided, Endpoint, Overrides, Resolved, Snapshot, Version, endpoints, unserved,
         usable, weights_in_force,
-    },
-    upstream::{
-        health::{Cause, State},
-        probe::Probe,
     },
 };
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use super::Controller;
 use crate::{
     config::{Config, pattern::EndpointHost},
+    health::resolve::{Lookups, names},
     snapshot::Resolved,
-    upstream::resolve::{Lookups, names},
 };
 
 impl Controller {

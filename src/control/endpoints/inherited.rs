@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use super::Watch;
 use crate::{
     control::carried::Endpoints,
+    health::Cause,
     registry::EndpointState,
     snapshot::{Endpoint, Service, Snapshot, Version},
-    upstream::health::Cause,
 };
 
 impl Watch {

@@ -58,8 +58,8 @@ impl Spread {
 mod tests {
     use super::*;
     use crate::{
+        health::{Cause, State},
         registry::Registry,
-        upstream::health::{Cause, State},
     };
 
     /// Endpoints that count, and windows of them.

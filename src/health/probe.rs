@@ -18,13 +18,13 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpSocket, time::timeout};
 
-use super::socket::open_patiently;
 use crate::{
     config::{
         pattern::{EndpointHost, relative},
         schema::{GrpcCheck, Health, HttpCheck, Protocol},
     },
     tls::{self, H2, Transport},
+    upstream::socket::open_patiently,
 };
 
 /// Largest head of an answer that is read.
