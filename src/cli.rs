@@ -5,7 +5,6 @@
 
 mod check;
 mod client;
-pub mod demo;
 mod eject;
 mod events;
 mod file;
@@ -24,6 +23,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+
+use crate::demo;
 
 const AFTER_HELP: &str = "\
 Exit codes:

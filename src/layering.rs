@@ -15,7 +15,7 @@ const RANKS: &[&[&str]] = &[
     &["control"],
     &["admin", "takeover"],
     &["app"],
-    &["cli"],
+    &["cli", "demo"],
 ];
 
 /// Rooms of one rank of which the first uses the second.
@@ -29,6 +29,8 @@ const FRIENDS: &[(&str, &str)] = &[
     ("health", "upstream"),
     // A snapshot holds live state that the registry knows.
     ("snapshot", "registry"),
+    // `tidegate demo` is one of its commands.
+    ("cli", "demo"),
 ];
 
 #[test]
