@@ -33,7 +33,7 @@ use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, timeout::error::
 
 pub use problem::Problem;
 
-use crate::control::view::Observatory;
+use crate::control::tasks::Observatory;
 
 /// Requests at once; one more is answered 503. A scrape, a console and a few scripts need a handful.
 const REQUESTS: usize = 64;

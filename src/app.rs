@@ -20,7 +20,7 @@ use reload::Reloader;
 use crate::{
     admin,
     config::{Loaded, WatchGuard, schema::Limits},
-    control::{Controller, carried::Carried, controller::Start, view::Observatory},
+    control::{Controller, carried::Carried, controller::Start, tasks::Observatory},
     health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,

@@ -6,7 +6,8 @@ pub mod controller;
 pub mod endpoints;
 pub mod evaluator;
 pub mod events;
+pub mod scrape;
 pub mod supervision;
-pub mod view;
+pub mod tasks;
 
 pub use controller::{Asked, Change, Controller, Rejected, Reloaded};

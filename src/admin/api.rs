@@ -30,7 +30,7 @@ use crate::{
     control::{
         Controller, Rejected,
         controller::{Change, Moved, Subject},
-        view::Observatory,
+        tasks::Observatory,
     },
     snapshot::Snapshot,
     telemetry::metrics,

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{Problem, model::EventList};
-use crate::control::{Controller, events::Event, view::Observatory};
+use crate::control::{Controller, events::Event, tasks::Observatory};
 
 /// Streams at once. One holds a connection, of which others need some.
 const STREAMS: usize = 64;

@@ -22,7 +22,7 @@ pub use status::{
 use crate::{
     analysis::Verdict,
     config::schema::Labels,
-    control::{controller::Coverage, events::Event, view},
+    control::{controller::Coverage, events::Event, scrape},
     health,
     registry::AmountState,
     snapshot,
@@ -260,7 +260,7 @@ impl Version {
                 .then(|| (version.name.to_string(), known.state.label.to_string()))
                 .and_then(|place| decisions.endpoints.get(&place).cloned()),
             reachable: !known.state.standing.is_unreachable(),
-            in_flight: view::endpoint_in_flight(&known.state),
+            in_flight: scrape::endpoint_in_flight(&known.state),
         });
         let amounts = service.amounts.iter().zip(&version.amounts);
         Self {
@@ -271,12 +271,12 @@ impl Version {
             } else {
                 0.0
             },
-            state: view::state(version).into(),
+            state: scrape::state(version).into(),
             available: version.known.iter().any(|known| known.state.standing.serves()),
             health_panic: version.panics(service.health.panic_threshold),
             unresolved: decisions.unresolved.get(&*version.name).cloned().unwrap_or_default(),
             ejection: decisions.ejections.get(&*version.name).cloned(),
-            in_flight: view::in_flight(version),
+            in_flight: scrape::in_flight(version),
             labels: version.labels.clone(),
             requests,
             errors,
@@ -290,7 +290,7 @@ impl Version {
 
 impl Amount {
     fn of(state: &AmountState) -> Self {
-        let (count, sum) = (state.cells.sum(|c| c.count.read()), view::amount_sum(state));
+        let (count, sum) = (state.cells.sum(|c| c.count.read()), scrape::amount_sum(state));
         let short = |amount: f64| (amount * 1e6).round() / 1e6;
         Self { count, sum: short(sum), mean: (count > 0).then(|| short(sum / count as f64)) }
     }

@@ -6,11 +6,7 @@ use axum::{extract::State, http::StatusCode};
 
 use crate::{
     config::units::Weight,
-    control::{
-        Controller,
-        controller::Coverage,
-        view::{self, Observatory},
-    },
+    control::{Controller, controller::Coverage, scrape, tasks::Observatory},
     snapshot::Service,
 };
 
@@ -35,7 +31,7 @@ pub(super) async fn ready(State(observatory): State<Observatory>) -> (StatusCode
         true => String::new(),
         false => format!("nobody serves: {}\n", without.join(", ")),
     };
-    if snapshot.services.iter().any(view::has_somebody_to_ask) {
+    if snapshot.services.iter().any(scrape::has_somebody_to_ask) {
         return (StatusCode::OK, format!("ready\n{told}"));
     }
     for service in snapshot.services.iter().take(EXPLAINED) {

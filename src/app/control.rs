@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     admin,
-    control::{supervision::Supervision, view::Observatory},
+    control::{supervision::Supervision, tasks::Observatory},
     health::resolve::Resolving,
 };
 

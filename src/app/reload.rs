@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     config::{WatchGuard, read, watch, watch_files},
-    control::view::Observatory,
+    control::tasks::Observatory,
     health::resolve::Names,
 };
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{SERVICE, game::Version};
 use crate::{
     analysis::Verdict,
-    control::view::{self, Observatory},
+    control::{scrape, tasks::Observatory},
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics::State},
 };
@@ -97,7 +97,7 @@ impl Observer {
         let weights: f64 = service.versions.iter().map(|v| v.share_weight().value()).sum();
         let seen = |(known, requests_per_second): (Option<(&snapshot::Version, _)>, _)| {
             known.map_or_else(VersionSeen::default, |(version, latency)| VersionSeen {
-                state: view::state(version),
+                state: scrape::state(version),
                 weight: version.weight.value(),
                 share: version.share_weight().value() / weights,
                 requests_per_second,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    control::{Asked, Change, view::Observatory},
+    control::{Asked, Change, tasks::Observatory},
 };
 
 /// Between two looks at the evidence: as often as the controller looks.

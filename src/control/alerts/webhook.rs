@@ -24,7 +24,7 @@ use crate::{
         pattern::EndpointHost,
         schema::{Alerts, VersionTls, Webhook},
     },
-    control::view::Observatory,
+    control::tasks::Observatory,
     health::probe::beside,
     tls::{self, HTTP_1_1, TlsError, Transport},
 };

@@ -6,14 +6,13 @@
 
 use std::{
     collections::HashSet,
-    future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::{Controller, controller::Coverage, supervision::Supervision};
+use super::{Controller, controller::Coverage, tasks::Observatory};
 use crate::{
     config::units::Weight,
     health::Cause,
@@ -21,7 +20,7 @@ use crate::{
     registry::{AmountState, EndpointState, ErrorKind, RetryReason},
     snapshot::{AmountSource, Service, Snapshot, Version},
     telemetry::{
-        collector::{Collector, Latency, Sample},
+        collector::{Collector, Latency},
         metrics::{self, Errors, Scrape, State},
     },
 };
@@ -32,140 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Pairs of a route and a version up to which all have their series from the start: 24 lines each.
 const IDLE_SERIES: usize = 500;
 
-/// Batches of samples that may wait for a scrape to end.
-const HEARD: usize = 256;
-
-/// How often it is looked whether old snapshots can be dropped, while there are any.
-const TIDY_EVERY: Duration = Duration::from_secs(1);
-
-/// The controller and what the workers told, for those who look and those who change.
-#[derive(Debug, Clone)]
-pub struct Observatory {
-    controller: Arc<Mutex<Controller>>,
-    /// What workers send, which the safety thread hears first.
-    inbox: Arc<Mutex<mpsc::Receiver<Vec<Sample>>>>,
-    heard: mpsc::Sender<Vec<Sample>>,
-    /// Locked for as long as a scrape takes, so never by the safety thread.
-    latencies: Arc<Mutex<Latencies>>,
-    supervision: Supervision,
-}
-
-#[derive(Debug)]
-struct Latencies {
-    collector: Collector,
-    samples: mpsc::Receiver<Vec<Sample>>,
-    /// Endpoints that the collector knows.
-    endpoints: HashSet<u32>,
-}
-
 impl Observatory {
-    /// Gathers from `controller` and from the samples that its workers send.
-    pub fn new(controller: Controller, samples: mpsc::Receiver<Vec<Sample>>) -> Self {
-        let collector = Collector::default();
-        let (heard, forwarded) = mpsc::channel(HEARD);
-        let latencies = Latencies { collector, samples: forwarded, endpoints: Default::default() };
-        Self {
-            controller: Arc::new(Mutex::new(controller)),
-            inbox: Arc::new(Mutex::new(samples)),
-            heard,
-            latencies: Arc::new(Mutex::new(latencies)),
-            supervision: Supervision::default(),
-        }
-    }
-
-    /// The controller, locked: for a moment only, never across an await.
-    pub fn controller(&self) -> MutexGuard<'_, Controller> {
-        // A panic in one request of the admin API must not end all later ones; the controller's state
-        // is replaced whole, so it is never half changed.
-        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn latencies(&self) -> MutexGuard<'_, Latencies> {
-        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, mpsc::Receiver<Vec<Sample>>> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What became of the tasks of the control plane.
-    pub fn supervision(&self) -> &Supervision {
-        &self.supervision
-    }
-
-    /// Hears of traffic, for as long as there are workers, and passes samples on.
-    pub async fn hear(self) {
-        loop {
-            let batch = poll_fn(|cx| self.inbox().poll_recv(cx)).await;
-            let Some(batch) = batch else { return };
-            let lost = batch.len() as u64;
-            let mut controller = self.controller();
-            controller.note_traffic();
-            if self.heard.try_send(batch).is_err() {
-                controller.shared().samples_unheard.fetch_add(lost, Relaxed);
-            }
-        }
-    }
-
-    /// Takes in samples as they come.
-    pub async fn absorb(self) {
-        loop {
-            let batch = poll_fn(|cx| self.latencies().samples.poll_recv(cx)).await;
-            let Some(batch) = batch else { return };
-            let snapshot = self.controller().snapshot();
-            self.latencies().absorb(&snapshot, &batch);
-        }
-    }
-
-    /// Compares versions while any are to be compared, and acts on what is found.
-    pub async fn evaluate(self) {
-        let mut published = {
-            let mut controller = self.controller();
-            controller.resume_evaluating();
-            controller.published()
-        };
-        loop {
-            let next = self.controller().evaluate();
-            let changed = published.changed();
-            match next {
-                // Whichever comes first, it is time to look again.
-                Some(pause) => drop(tokio::time::timeout(pause, changed).await),
-                None if changed.await.is_err() => return,
-                None => {}
-            }
-        }
-    }
-
-    /// After each publication, forgets what no snapshot names any more as soon as nobody holds it.
-    pub async fn tidy(self) {
-        let mut published = self.controller().published();
-        while published.changed().await.is_ok() {
-            loop {
-                tokio::time::sleep(TIDY_EVERY).await;
-                if !self.tidy_now() {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Answers whether something is left to be forgotten later.
-    fn tidy_now(&self) -> bool {
-        let (retired, left) = self.controller().take_retired();
-        // With many routes that takes a while, and the controller is not to be held meanwhile.
-        drop(retired);
-        let registry = Arc::clone(self.controller().registry());
-        let forgotten = registry.forget_unused();
-        let mut latencies = self.latencies();
-        for endpoint in forgotten.endpoints {
-            latencies.collector.forget_endpoint(endpoint);
-            latencies.endpoints.remove(&endpoint);
-        }
-        forgotten.versions.into_iter().for_each(|v| latencies.collector.forget_version(v));
-        forgotten.series.into_iter().for_each(|s| latencies.collector.forget_series(s));
-        left
-    }
-
     /// Has every worker hand over what it holds, and takes it in.
     async fn flush(&self) -> Arc<Snapshot> {
         let workers = self.controller().workers().to_vec();
@@ -215,7 +81,7 @@ impl Observatory {
             judged(service, &self.controller());
         }
         let process = metrics::Process::read();
-        let tasks = self.supervision.all().into_iter().map(|task| (task.name, task.panics));
+        let tasks = self.supervision().all().into_iter().map(|task| (task.name, task.panics));
         let controller = self.controller();
         let shared = controller.shared();
         let listeners = controller.listeners().iter().map(|l| metrics::Listener {
@@ -275,21 +141,6 @@ impl Observatory {
         let by_version = by_version.collect();
         drop(latencies);
         (snapshot, by_version)
-    }
-}
-
-impl Latencies {
-    fn absorb(&mut self, snapshot: &Snapshot, batch: &[Sample]) {
-        // An endpoint is new to the collector at its first sample after a change, which is rare.
-        if batch.iter().any(|s| !self.endpoints.contains(&s.endpoint)) {
-            let versions = snapshot.services.iter().flat_map(|s| &s.versions);
-            for endpoint in versions.flat_map(|v| &v.known).map(|known| &known.state) {
-                if self.endpoints.insert(endpoint.id) {
-                    self.collector.register_endpoint(endpoint.id, endpoint.version);
-                }
-            }
-        }
-        self.collector.absorb(batch, Instant::now());
     }
 }
 
