@@ -24,10 +24,10 @@ use crate::{
     health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
-    snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
+    snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources},
     takeover::{Found, Offer},
     telemetry::{access_log, log},
-    tls::{Clients, TlsError},
+    tls::{Clients, TlsError, open_clients},
 };
 
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.

@@ -4,6 +4,7 @@ pub mod alerts;
 pub mod carried;
 pub mod controller;
 pub mod endpoints;
+mod epochs;
 pub mod evaluator;
 pub mod events;
 pub mod scrape;

@@ -21,6 +21,7 @@ mod session;
 pub mod sni;
 mod subject;
 mod transport;
+mod versions;
 
 pub use certificates::Certificate;
 pub use client::{Client, Clients};
@@ -31,6 +32,7 @@ pub use listener::{Fault, Refreshed, TlsListener};
 pub use material::Material;
 pub use session::Session;
 pub use transport::Transport;
+pub use versions::{TlsClients, open_clients};
 
 /// HTTP/2 as ALPN names it (RFC 9113 section 3.2).
 pub const H2: &[u8] = b"h2";

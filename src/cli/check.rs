@@ -9,8 +9,8 @@ use crate::{
     config::{LoadError, Loaded, Problem, blame, warnings},
     control::alerts,
     registry::Registry,
-    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, open_clients},
-    tls::{self, Clients, TlsError},
+    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
+    tls::{self, Clients, TlsError, open_clients},
 };
 
 /// Arguments of `tidegate check`.

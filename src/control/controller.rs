@@ -45,9 +45,9 @@ use crate::{
     health::resolve::Lookups,
     proxy::{Command, ListenerState, Shared},
     registry::Registry,
-    snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources, TlsClients},
+    snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources},
     telemetry::{access_log, log},
-    tls::Clients,
+    tls::{Clients, TlsClients},
 };
 
 /// The one writer of snapshots.

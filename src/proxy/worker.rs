@@ -506,7 +506,8 @@ mod tests {
     use crate::{
         config::parse,
         registry::Registry,
-        snapshot::{Decided, Overrides, Resolved, Sources, TlsClients},
+        snapshot::{Decided, Overrides, Resolved, Sources},
+        tls::TlsClients,
     };
 
     fn worker(limits: &str) -> Rc<Worker> {

@@ -6,8 +6,7 @@ use super::Controller;
 use crate::{
     config::{Config, schema},
     proxy::ListenerState,
-    snapshot::{TlsClients, open_clients},
-    tls::{Client, Clients, Refreshed, TlsError, warn_expiring},
+    tls::{Client, Clients, Refreshed, TlsClients, TlsError, open_clients, warn_expiring},
 };
 
 impl Controller {

@@ -15,8 +15,8 @@ use crate::{
     config::{Config, LoadError, Loaded, blame, schema},
     control::events::{Kind, Matter},
     registry::Registry,
-    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources, TlsClients, open_clients},
-    tls::{self, Clients, TlsError},
+    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
+    tls::{self, Clients, TlsClients, TlsError, open_clients},
 };
 
 /// How reloads went.

@@ -1,0 +1,95 @@
+//! A route, compiled.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    comparison::{Evidence, FailureSet},
+    service::Service,
+};
+use crate::{
+    config::{
+        Config,
+        pattern::Segment,
+        schema::{self, OnEject},
+    },
+    registry::{Registry, SeriesState},
+};
+
+/// A route, compiled.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name in metrics and log.
+    pub label: Box<str>,
+    /// Index of its service.
+    pub service: u32,
+    /// The version that serves all its requests, ahead of rules and split.
+    pub version: Option<u16>,
+    /// That version serves them while it is ejected, too.
+    pub keeps_ejected: bool,
+    /// Longest time to the head of the answer.
+    pub timeout: Duration,
+    /// How long bodies may take.
+    pub body: BodyLimits,
+    /// Longest time without a byte after an upgrade.
+    pub upgrade_timeout: Duration,
+    /// Protocols that a client may go on in.
+    pub upgrades: Box<[Box<str>]>,
+    /// Parameters of its path: name and segment number.
+    pub params: Box<[(Box<str>, u16)]>,
+    /// Live state by version of the service.
+    pub series: Box<[Arc<SeriesState>]>,
+    /// Where first attempts count; nothing if they are not compared.
+    pub evidence: Option<Evidence>,
+    /// Which answers are failures of the version.
+    pub failures: FailureSet,
+}
+
+/// How long bodies may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Longest time without a byte.
+    pub timeout: Duration,
+    /// Bytes per second, on the average, once a body has taken several times `timeout`; 0 is no bound.
+    pub rate: u64,
+}
+
+impl Route {
+    pub(super) fn compile(
+        route: &schema::Route,
+        config: &Config,
+        services: &[Service],
+        registry: &Registry,
+    ) -> Option<Self> {
+        let number = config.services.get_index_of(&route.service)?;
+        let service = &services[number];
+        let label = route.label();
+        let params = route.matches.path.iter().flat_map(|path| {
+            path.segments.iter().zip(0u16..).filter_map(|(segment, at)| match segment {
+                Segment::Param(name) => Some((name.as_str().into(), at)),
+                Segment::Literal(_) => None,
+            })
+        });
+        let version = route.version.as_deref();
+        let written = &config.services[number];
+        let compared = service.compared.as_ref();
+        Some(Self {
+            evidence: compared.and_then(|compared| compared.evidence_of(route, &label)),
+            failures: FailureSet::new(route.failures.as_ref().or(written.failures.as_ref())),
+            service: number as u32,
+            version: version
+                .and_then(|v| service.versions.iter().position(|known| *known.name == *v))
+                .map(|v| v as u16),
+            keeps_ejected: route.on_eject == Some(OnEject::Keep),
+            timeout: route.timeout,
+            body: BodyLimits {
+                timeout: route.body_timeout.unwrap_or(config.limits.body_timeout),
+                rate: route.body_rate.unwrap_or(config.limits.body_rate).0,
+            },
+            upgrade_timeout: route.upgrade_timeout.unwrap_or(config.limits.upgrade_timeout),
+            upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
+            params: params.collect(),
+            series: service.versions.iter().map(|v| registry.series(v.state.id, &label)).collect(),
+            label: label.as_ref().into(),
+        })
+    }
+}
