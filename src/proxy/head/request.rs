@@ -1,0 +1,279 @@
+//! The head of a request.
+
+use std::{borrow::Cow, mem::MaybeUninit};
+
+use httparse::Header;
+
+use super::fields::{
+    FramingFields, Options, READ_IN_REQUESTS, Refusal, bad, drop_named, strip_prefix_ignore_case,
+    tokens,
+};
+use crate::{
+    proxy::{
+        body::Framing,
+        known::{Known, known_of_client},
+    },
+    routing::path,
+};
+
+/// A request's head, borrowed from the bytes that came in.
+#[derive(Debug)]
+pub(in crate::proxy) struct RequestHead<'h, 'b> {
+    pub(in crate::proxy) method: &'b str,
+    /// The path of the target in its one form, or `*`.
+    pub(in crate::proxy) path: Cow<'b, str>,
+    /// The query without its `?`.
+    pub(in crate::proxy) query: Option<&'b str>,
+    /// Host and port as asked; empty for an HTTP/1.0 request without one.
+    pub(in crate::proxy) authority: &'b str,
+    pub(in crate::proxy) http10: bool,
+    pub(in crate::proxy) headers: &'h [Header<'b>],
+    kinds: &'h mut [Known],
+    pub(in crate::proxy) framing: Framing,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(in crate::proxy) expects_continue: bool,
+    /// The client keeps the connection.
+    pub(in crate::proxy) keep_alive: bool,
+    /// The client takes fields that follow a body (RFC 9110 section 10.1.4).
+    pub(in crate::proxy) trailers: bool,
+    /// The protocols that the client would go on in, where it may ask so (RFC 9110 section 7.8).
+    pub(in crate::proxy) upgrade: Option<&'b [u8]>,
+    /// What is left of `Max-Forwards`, once it was counted down.
+    pub(in crate::proxy) max_forwards: Option<u32>,
+}
+
+impl<'b> RequestHead<'_, 'b> {
+    /// The fields, each with which it is.
+    pub(in crate::proxy) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
+        self.headers.iter().zip(self.kinds.iter().copied())
+    }
+
+    /// The host without its port, and without the dot of the root behind it.
+    pub(in crate::proxy) fn host(&self) -> &'b str {
+        if self.authority.starts_with('[') {
+            return self.authority.split_inclusive(']').next().unwrap_or("");
+        }
+        let host = split_at_byte(self.authority, b':').0;
+        host.strip_suffix('.').unwrap_or(host)
+    }
+
+    /// Counts `Max-Forwards` down; true if it is 0, so that the request ends here (RFC 9110 section 7.6.2).
+    /// What is no number is passed on as any other field.
+    pub(in crate::proxy) fn count_forwards(&mut self) -> bool {
+        let is_it = |h: &Header<'_>| h.name.eq_ignore_ascii_case("max-forwards");
+        let Some(at) = self.headers.iter().position(is_it) else { return false };
+        let text = std::str::from_utf8(self.headers[at].value).unwrap_or("");
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return false;
+        }
+        let left = text.parse().unwrap_or(u32::MAX).checked_sub(1);
+        self.kinds[at] = Known::HopByHop;
+        self.max_forwards = left;
+        left.is_none()
+    }
+}
+
+/// Reads the request head at the start of `bytes`: the head and its length, nothing if more bytes are
+/// needed, or why it is refused. There are as many `kinds` as `fields`, or more.
+pub(in crate::proxy) fn parse_request<'h, 'b>(
+    bytes: &'b [u8],
+    fields: &'h mut [MaybeUninit<Header<'b>>],
+    kinds: &'h mut [Known],
+) -> Result<Option<(RequestHead<'h, 'b>, usize)>, Refusal> {
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(bytes, fields) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(refuse(error)),
+    };
+    let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
+    let http10 = request.version == Some(0);
+    let headers: &'h [Header<'b>] = request.headers;
+    let mut head = RequestHead {
+        method,
+        path: Cow::Borrowed(target),
+        query: None,
+        authority: "",
+        http10,
+        headers,
+        kinds: &mut kinds[..headers.len()],
+        framing: Framing::Length(0),
+        expects_continue: false,
+        keep_alive: false,
+        trailers: false,
+        upgrade: None,
+        max_forwards: None,
+    };
+    let mut framing = FramingFields::default();
+    let (mut host, mut options) = (None, Options::default());
+    for (field, kind) in headers.iter().zip(&mut *head.kinds) {
+        *kind = known_of_client(field.name);
+        match *kind {
+            Known::Host if host.is_some() => return Err(bad("more than one Host field")),
+            Known::Host => host = Some(parse_authority(field.value)?),
+            Known::ContentLength => framing.length(field.value)?,
+            Known::TransferEncoding => framing.coding(field.value)?,
+            Known::Connection => options.read(field.value)?,
+            // Several fields are one list; the protocols that pass are those of a single one.
+            Known::Upgrade => head.upgrade = Some(field.value),
+            Known::Te => {
+                let mut wanted = tokens(field.value);
+                head.trailers |=
+                    !http10 && wanted.any(|token| token.eq_ignore_ascii_case(b"trailers"));
+            }
+            Known::Expect => {
+                if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal {
+                        status: 417,
+                        detail: "only 100-continue can be expected",
+                    });
+                }
+                head.expects_continue = !http10;
+            }
+            _ => {}
+        }
+    }
+    if http10 && framing.chunked {
+        return Err(bad("Transfer-Encoding in an HTTP/1.0 request"));
+    }
+    head.framing = framing.resolve()?.unwrap_or(Framing::Length(0));
+    // Close wins where both are named.
+    head.keep_alive = !options.close && (!http10 || options.keep_alive);
+    if !options.upgrade || http10 {
+        head.upgrade = None;
+    }
+    if options.names_fields {
+        drop_named(headers, head.kinds, &READ_IN_REQUESTS);
+    }
+    if host.is_none() && !http10 {
+        return Err(bad("no Host field"));
+    }
+    head.authority = host.unwrap_or("");
+    head.split_target(target)?;
+    Ok(Some((head, length)))
+}
+
+impl<'b> RequestHead<'_, 'b> {
+    /// Takes the target apart (RFC 9112 section 3.2).
+    fn split_target(&mut self, target: &'b str) -> Result<(), Refusal> {
+        if self.method == "CONNECT" {
+            return Err(Refusal { status: 501, detail: "CONNECT is not offered" });
+        }
+        // Nearly every target is a path in its one form.
+        if target.starts_with('/') && target.bytes().all(|b| PLAIN_BYTE[usize::from(b)]) {
+            self.path = Cow::Borrowed(target);
+            return Ok(());
+        }
+        if target.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
+            return Err(bad("the target has a fragment or bytes that are not visible ASCII"));
+        }
+        let path = match target.strip_prefix('/') {
+            Some(_) => target,
+            None if target == "*" && self.method == "OPTIONS" => target,
+            None => self.absolute(target)?,
+        };
+        let (path, query) = split_at_byte(path, b'?');
+        self.query = query;
+        self.path = match path {
+            "*" => Cow::Borrowed(path),
+            path => path::normalize(path).map_err(|why| bad(why.detail()))?,
+        };
+        Ok(())
+    }
+
+    /// The path of an absolute-form target, whose authority must be the Host field's.
+    fn absolute(&mut self, target: &'b str) -> Result<&'b str, Refusal> {
+        let rest = strip_prefix_ignore_case(target, "http://")
+            .or_else(|| strip_prefix_ignore_case(target, "https://"))
+            .ok_or(bad("the target is neither a path nor an http address"))?;
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let authority = parse_authority(authority.as_bytes())?;
+        if authority.is_empty() {
+            return Err(bad("the target names no host"));
+        }
+        if !self.authority.is_empty() && !authority.eq_ignore_ascii_case(self.authority) {
+            return Err(bad("the target's host is not the Host field's"));
+        }
+        self.authority = authority;
+        match path {
+            // RFC 9112 section 3.2.4.
+            "" if self.method == "OPTIONS" => Ok("*"),
+            "" => Ok("/"),
+            path if path.starts_with('/') => Ok(path),
+            _ => Err(bad("the target has a query without a path")),
+        }
+    }
+}
+
+/// Bytes that mean nothing in a target but themselves.
+const PLAIN_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] =
+            byte.is_ascii_graphic() && !matches!(byte, b'#' | b'?' | b'%' | b'\\' | b'.');
+        byte += 1;
+    }
+    table
+};
+
+/// `text` before and after the first `byte`, which is ASCII. `str::split_once` searches a `char`, at
+/// several times the cost for texts as short as these.
+fn split_at_byte(text: &str, byte: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|b| b == byte) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}
+
+/// Bytes that a name or an address of version 4 may have here: fewer than RFC 3986 section 3.2.2 allows.
+const HOST_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$');
+        byte += 1;
+    }
+    table
+};
+
+/// A host with an optional port (RFC 9110 section 7.2), or nothing.
+pub(in crate::proxy) fn parse_authority(value: &[u8]) -> Result<&str, Refusal> {
+    let is_port = |port: &[u8]| port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
+    let is_end = |rest: &[u8]| match rest {
+        [b':', port @ ..] => is_port(port),
+        rest => rest.is_empty(),
+    };
+    let well_formed = match value {
+        [b'[', rest @ ..] => {
+            let inside = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+            let length = rest.iter().take_while(|b| inside(b)).count();
+            length > 0 && rest[length..].strip_prefix(b"]").is_some_and(is_end)
+        }
+        name => {
+            let other = name.iter().position(|b| !HOST_BYTE[usize::from(*b)]);
+            let length = other.unwrap_or(name.len());
+            (length > 0 || name.is_empty()) && is_end(&name[length..])
+        }
+    };
+    let text = std::str::from_utf8(value).ok().filter(|_| well_formed);
+    text.ok_or(bad("the host is not a name or an address with an optional port"))
+}
+
+fn refuse(error: httparse::Error) -> Refusal {
+    match error {
+        httparse::Error::TooManyHeaders => {
+            Refusal { status: 431, detail: "too many header fields" }
+        }
+        httparse::Error::Version => {
+            Refusal { status: 505, detail: "only HTTP/1.0 and HTTP/1.1 are spoken" }
+        }
+        httparse::Error::HeaderName => bad("a header field's name is malformed"),
+        httparse::Error::HeaderValue => bad("a header field's value is malformed"),
+        httparse::Error::NewLine => bad("a line does not end as it should"),
+        httparse::Error::Token => bad("the request line is malformed"),
+        httparse::Error::Status => bad("the status line is malformed"),
+    }
+}

@@ -1,0 +1,143 @@
+//! The head of an answer.
+
+use std::mem::MaybeUninit;
+
+use httparse::Header;
+
+use super::fields::{
+    FramingFields, MAX_OPTIONS, Options, READ_IN_ANSWERS, Refusal, drop_named,
+    strip_prefix_ignore_case, tokens,
+};
+use crate::proxy::{
+    body::Framing,
+    known::{Known, known},
+};
+
+/// An answer's head, borrowed from the bytes that came in.
+#[derive(Debug)]
+pub(in crate::proxy) struct ResponseHead<'h, 'b> {
+    pub(in crate::proxy) status: u16,
+    pub(in crate::proxy) reason: &'b str,
+    pub(in crate::proxy) headers: &'h [Header<'b>],
+    kinds: &'h mut [Known],
+    pub(in crate::proxy) framing: Framing,
+    pub(in crate::proxy) http10: bool,
+    /// The endpoint keeps the connection.
+    pub(in crate::proxy) keep_alive: bool,
+    /// Seconds that it keeps it, by its `Keep-Alive` field.
+    pub(in crate::proxy) keep_alive_seconds: Option<u32>,
+    /// There is a `Date`, and `Connection` does not name it: it goes on.
+    pub(in crate::proxy) has_date: bool,
+    /// The protocol that a 101 goes on in.
+    pub(in crate::proxy) upgrade: Option<&'b [u8]>,
+}
+
+impl<'b> ResponseHead<'_, 'b> {
+    /// The fields, each with which it is.
+    pub(in crate::proxy) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
+        self.headers.iter().zip(self.kinds.iter().copied())
+    }
+
+    /// Whether its body is server-sent events. Asked only of what has no length: one that has ends.
+    pub(in crate::proxy) fn is_event_stream(&self) -> bool {
+        let types = self.headers.iter().filter(|f| f.name.eq_ignore_ascii_case("content-type"));
+        !matches!(self.framing, Framing::Length(_))
+            && types.into_iter().any(|f| is_event_stream(f.value))
+    }
+
+    /// The fields that the proxy only passes on, to be read, and made such that are not
+    /// passed on.
+    pub(in crate::proxy) fn others(&mut self) -> impl Iterator<Item = (&Header<'b>, &mut Known)> {
+        let all = self.headers.iter().zip(&mut *self.kinds);
+        all.filter(|(_, kind)| **kind == Known::Other)
+    }
+}
+
+/// Why the head of an answer is not understood; always the endpoint's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) enum BadAnswer {
+    /// There are more fields than there is space for.
+    ManyFields,
+    /// The text says why.
+    Malformed(&'static str),
+}
+
+impl From<Refusal> for BadAnswer {
+    fn from(refusal: Refusal) -> Self {
+        Self::Malformed(refusal.detail)
+    }
+}
+
+/// Reads the answer head at the start of `bytes`, as [`parse_request`](super::parse_request) does; `head_only` tells that the
+/// request was HEAD.
+pub(in crate::proxy) fn parse_response<'h, 'b>(
+    bytes: &'b [u8],
+    fields: &'h mut [MaybeUninit<Header<'b>>],
+    kinds: &'h mut [Known],
+    head_only: bool,
+) -> Result<Option<(ResponseHead<'h, 'b>, usize)>, BadAnswer> {
+    let mut response = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let length = match config.parse_response_with_uninit_headers(&mut response, bytes, fields) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(BadAnswer::ManyFields),
+        Err(_) => return Err(BadAnswer::Malformed("the head of the answer is malformed")),
+    };
+    let status = response.code.unwrap_or(0);
+    if !(100..=999).contains(&status) {
+        return Err(BadAnswer::Malformed("the status of the answer is out of range"));
+    }
+    let headers: &'h [Header<'b>] = response.headers;
+    let mut head = ResponseHead {
+        status,
+        reason: response.reason.unwrap_or(""),
+        headers,
+        kinds: &mut kinds[..headers.len()],
+        framing: Framing::UntilClose,
+        http10: response.version == Some(0),
+        keep_alive: false,
+        keep_alive_seconds: None,
+        has_date: false,
+        upgrade: None,
+    };
+    let (mut framing, mut options) = (FramingFields::default(), Options::default());
+    for (field, kind) in headers.iter().zip(&mut *head.kinds) {
+        *kind = known(field.name);
+        match *kind {
+            Known::ContentLength => framing.length(field.value)?,
+            Known::TransferEncoding => framing.coding(field.value)?,
+            Known::Connection => options.read(field.value)?,
+            Known::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
+            Known::Date => head.has_date = true,
+            Known::Upgrade => head.upgrade = Some(field.value),
+            _ => {}
+        }
+    }
+    if options.names_fields {
+        drop_named(headers, head.kinds, &READ_IN_ANSWERS);
+        head.has_date = head.kinds.contains(&Known::Date);
+    }
+    let framing = framing.resolve()?;
+    // RFC 9112 section 6.3: these have no body, whatever their fields say.
+    let bodiless = head_only || status < 200 || status == 204 || status == 304;
+    head.framing =
+        if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
+    head.keep_alive = !head.http10 && !options.close && head.framing != Framing::UntilClose;
+    Ok(Some((head, length)))
+}
+
+/// Whether a media type is that of server-sent events.
+fn is_event_stream(value: &[u8]) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    value.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME))
+}
+
+/// `timeout=5, max=100` (RFC 2068 section 19.7.1.1, still sent by common servers).
+pub(super) fn keep_alive_seconds(value: &[u8]) -> Option<u32> {
+    tokens(value).take(MAX_OPTIONS).find_map(|parameter| {
+        let text = std::str::from_utf8(parameter).ok()?;
+        let seconds = strip_prefix_ignore_case(text, "timeout=")?;
+        seconds.trim().parse().ok()
+    })
+}
