@@ -5,6 +5,9 @@ use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// What names of services, versions and tokens look like.
+pub(super) const NAME: &str = "^[A-Za-z0-9._-]{1,64}$";
+
 /// A path to match: `/exact`, `/prefix/*`, `/rounds/{id}/settle`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PathPattern {

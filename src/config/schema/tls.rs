@@ -4,16 +4,12 @@
 //! Relative paths begin at the folder of the configuration file; after [`read`](crate::config::read)
 //! they hold that folder already.
 
-use std::{
-    borrow::Cow,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, path::PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Config, units};
-use crate::config::pattern::EndpointHost;
+use crate::config::{pattern::EndpointHost, units};
 
 /// TLS of a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -97,33 +93,6 @@ pub struct ClientIdentity {
     pub cert: PathBuf,
     /// PEM file of its private key, without a passphrase; it may be the same file.
     pub key: PathBuf,
-}
-
-impl Config {
-    /// Has the relative paths of the files that are opened later, those of TLS and of receivers of alerts,
-    /// begin at `folder`.
-    pub(in crate::config) fn place_files(&mut self, folder: &Path) {
-        let place = |file: &mut PathBuf| *file = folder.join(&*file);
-        for tls in self.listen.iter_mut().filter_map(|listen| listen.tls.as_mut()) {
-            for files in &mut tls.certificates {
-                place(&mut files.cert);
-                place(&mut files.key);
-                files.ocsp.iter_mut().for_each(place);
-            }
-            tls.client.iter_mut().for_each(|client| place(&mut client.ca));
-        }
-        for webhook in self.alerts.iter_mut().flat_map(|alerts| &mut alerts.webhooks) {
-            webhook.token_file.iter_mut().chain(&mut webhook.ca).for_each(place);
-        }
-        let versions = self.services.values_mut().flat_map(|s| s.versions.values_mut());
-        for tls in versions.filter_map(|version| version.tls.as_mut()) {
-            tls.ca.iter_mut().for_each(place);
-            if let Some(client) = &mut tls.client {
-                place(&mut client.cert);
-                place(&mut client.key);
-            }
-        }
-    }
 }
 
 /// `1.2` may be written without quotes, since no other text is the same number.

@@ -1,0 +1,74 @@
+//! Who gets which version, beside the weights: how players are told apart, and rules ahead of the split.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{address, pattern::KeySource, units::OneOrMany};
+
+/// How players are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cohort {
+    /// Where the player's key is found; the first source that is present decides:
+    /// `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME` (a parameter of the route's path),
+    /// `client-ip`. Default `[ client-ip ]`, which also ends every list.
+    #[schemars(length(min = 1))]
+    pub key: Vec<KeySource>,
+    /// Mixed into the hash, so that releases draw independent cohorts. Default empty; at most
+    /// 256 bytes.
+    pub salt: String,
+}
+
+impl Default for Cohort {
+    fn default() -> Self {
+        Self { key: vec![KeySource::ClientIp], salt: String::new() }
+    }
+}
+
+/// Sends the requests that match to one version, ahead of the split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// All conditions named must hold.
+    #[serde(rename = "match")]
+    pub when: RuleMatch,
+    /// The version that serves them, whatever its weight.
+    pub version: String,
+    /// What becomes of them while the version is ejected. Default `move`.
+    #[serde(default)]
+    pub on_eject: OnEject,
+}
+
+/// What becomes of requests that a rule or a route sends to a version which is ejected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnEject {
+    /// They go on to the next rule, at last to the split: the ejected version serves nobody.
+    #[default]
+    Move,
+    /// The ejected version serves them: testers, who are to see what is wrong with it.
+    Keep,
+}
+
+/// Conditions of a rule; of each list one value must be equal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleMatch {
+    /// Header fields by name.
+    pub headers: BTreeMap<String, OneOrMany<String>>,
+    /// Cookies by name.
+    pub cookies: BTreeMap<String, OneOrMany<String>>,
+    /// Query parameters by name.
+    pub query: BTreeMap<String, OneOrMany<String>>,
+    /// Parameters of the route's path by name.
+    pub params: BTreeMap<String, OneOrMany<String>>,
+    /// Client addresses: ranges such as `10.0.0.0/8`, or single ones.
+    #[serde(with = "address::networks")]
+    #[schemars(with = "Vec<address::NetworkText>")]
+    pub clients: Vec<IpNet>,
+    /// Players by the value of their cohort key.
+    pub players: Vec<String>,
+}

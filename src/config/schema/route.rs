@@ -1,0 +1,112 @@
+//! A route: which requests lead to which service.
+
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    cohort::OnEject,
+    eject::{Eject, Failures},
+    slo::Slo,
+};
+use crate::config::{
+    pattern::{HostPattern, PathPattern},
+    units::{self, ByteSize, OneOrMany},
+};
+
+/// A route: which requests lead to which service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Label of its metrics and log lines, different for every route. Default: the path of its
+    /// match, or `default`.
+    #[serde(default)]
+    #[schemars(regex(pattern = "^[A-Za-z0-9._/{}*:-]{1,64}$"))]
+    pub name: Option<String>,
+    /// Which requests. Default: all.
+    #[serde(default, rename = "match")]
+    pub matches: RouteMatch,
+    /// The service that answers.
+    pub service: String,
+    /// A version that serves all requests of this route, ahead of rules and split.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// What becomes of the requests while that version is ejected; with `version` only. Default `move`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_eject: Option<OnEject>,
+    /// Longest wait for the head of the answer once the request was sent; later the client reads 504.
+    /// Default `30s`.
+    #[serde(default = "default_timeout", with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub timeout: Duration,
+    /// Longest time without a byte moving while a body of this route is sent or received. Default:
+    /// `limits.body_timeout`.
+    #[serde(default, with = "units::optional_duration")]
+    #[schemars(with = "Option<units::DurationText>")]
+    pub body_timeout: Option<Duration>,
+    /// Least rate of a body of this route, as `limits.body_rate`, which is the default.
+    #[serde(default)]
+    pub body_rate: Option<ByteSize>,
+    /// Longest time without a byte either way on a connection of this route that went on in another
+    /// protocol. Default: `limits.upgrade_timeout`.
+    #[serde(default, with = "units::optional_duration")]
+    #[schemars(with = "Option<units::DurationText>")]
+    pub upgrade_timeout: Option<Duration>,
+    /// Protocols that a client may go on in by `Upgrade`; an empty list forbids it. Never `h2c` or
+    /// another form of HTTP or TLS. Default `[ websocket ]`.
+    #[serde(default = "default_upgrades")]
+    pub upgrades: Vec<String>,
+    /// Limits of the comparison for the requests of this route, which are then compared by
+    /// themselves. What is left out is as the service has it; its `mode` can only be `off`, which
+    /// keeps the requests out of the comparison. Default: compared with all others of the service.
+    #[serde(default)]
+    pub eject: Option<Eject>,
+    /// Absolute limits of this route, ahead of the service's. A route that has some is compared by
+    /// itself. Default: the service's.
+    #[serde(default)]
+    pub slo: Option<Slo>,
+    /// Which answers count as failures of the version. Default: as the service has it.
+    #[serde(default)]
+    pub failures: Option<Failures>,
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn default_upgrades() -> Vec<String> {
+    vec!["websocket".to_owned()]
+}
+
+impl Route {
+    /// The label of its metrics and log lines: its name, else the path of its match, else
+    /// `default`. In a checked configuration no two routes share one.
+    pub fn label(&self) -> Cow<'_, str> {
+        match (&self.name, &self.matches.path) {
+            (Some(name), _) => Cow::Borrowed(name),
+            (None, Some(path)) => Cow::Owned(path.to_string()),
+            (None, None) => Cow::Borrowed("default"),
+        }
+    }
+}
+
+/// Conditions of a route; all that are named must hold.
+///
+/// Precedence: exact host, then longest `*.` host; exact path, then longest prefix; then a named
+/// method; then the number of header and query conditions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteMatch {
+    /// `api.example.com`, or `*.example.com` for every name below it; one or a list.
+    pub host: Option<OneOrMany<HostPattern>>,
+    /// `/exact`, `/prefix/*`, `/rounds/{id}/settle`.
+    pub path: Option<PathPattern>,
+    /// Methods, upper case. Default: all.
+    #[schemars(inner(regex(pattern = "^[!#$%&'*+.^_`|~0-9A-Z-]+$")))]
+    pub methods: Vec<String>,
+    /// Header fields by name; one value, or several of which one must be equal.
+    pub headers: BTreeMap<String, OneOrMany<String>>,
+    /// Query parameters by name; likewise.
+    pub query: BTreeMap<String, OneOrMany<String>>,
+}
