@@ -13,31 +13,27 @@
 //! `matchit` was considered: it answers the single best path, without the next best that a route with
 //! a failed condition must fall back to.
 
+mod build;
+mod candidate;
 mod edges;
+mod node;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
-
-use self::edges::{Edges, Way};
-use super::matcher::{Condition, RequestView};
-use crate::config::{
-    pattern::{HostPattern, PathPattern, Segment},
-    schema::RouteMatch,
+use self::{
+    build::Builder,
+    candidate::Candidate,
+    edges::{Edges, Way},
+    node::{ANY_HOST, EXACT_HOSTS, HOST_SUFFIXES, NONE, Node, Place},
 };
-
-const NONE: u32 = u32::MAX;
+use super::matcher::RequestView;
+use crate::config::schema::RouteMatch;
 
 /// Most prefix routes remembered on the way down; deeper ones win, so the shallowest are lost first.
 const PREFIXES: usize = 24;
 
 /// Bytes of the longest host name (RFC 1035 section 2.3.4).
 const LONGEST_HOST: usize = 253;
-
-/// Parents of the roots that exact host names and suffixes of host names lead to. No nodes.
-const EXACT_HOSTS: Place = Place { node: u32::MAX - 1, way: Way::root(1) };
-const HOST_SUFFIXES: Place = Place { node: u32::MAX - 2, way: Way::root(2) };
-
-/// The way to the root for requests of any host.
-const ANY_HOST: Way = Way::root(3);
 
 /// Routes, ready to be found. Built once per snapshot, read by all workers.
 #[derive(Debug, Default)]
@@ -51,36 +47,6 @@ pub struct Table {
     /// Whether hosts need to be looked at.
     has_exact_hosts: bool,
     has_host_suffixes: bool,
-}
-
-/// A place in the tree.
-#[derive(Debug)]
-struct Node {
-    parent: u32,
-    /// Where in `text` the host or the literal segment stands that leads here.
-    segment: (u32, u32),
-    param_child: u32,
-    /// Ranges in `candidates`.
-    exact: (u32, u32),
-    prefix: (u32, u32),
-}
-
-/// A node and the way that led to it.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    node: u32,
-    way: Way,
-}
-
-/// A route that ends at a node.
-#[derive(Debug)]
-struct Candidate {
-    route: u32,
-    /// Bits of standard methods; 0 with `other_methods` empty accepts all.
-    methods: u16,
-    other_methods: Box<[Box<str>]>,
-    headers: Box<[Condition]>,
-    query: Box<[Condition]>,
 }
 
 impl Table {
@@ -223,41 +189,6 @@ impl Table {
     }
 }
 
-impl Candidate {
-    fn new(route: u32, matches: &RouteMatch) -> Self {
-        let (mut methods, mut other_methods) = (0, Vec::new());
-        for method in &matches.methods {
-            match method_bit(method) {
-                0 => other_methods.push(method.as_str().into()),
-                bit => methods |= bit,
-            }
-        }
-        Self {
-            route,
-            methods,
-            other_methods: other_methods.into(),
-            headers: matches
-                .headers
-                .iter()
-                .map(|(n, v)| Condition::on_header(n, v.as_slice()))
-                .collect(),
-            query: matches.query.iter().map(|(n, v)| Condition::new(n, v.as_slice())).collect(),
-        }
-    }
-
-    fn names_method(&self) -> bool {
-        self.methods != 0 || !self.other_methods.is_empty()
-    }
-
-    fn accepts(&self, request: &RequestView<'_>) -> bool {
-        (!self.names_method()
-            || self.methods & method_bit(request.method) != 0
-            || self.other_methods.iter().any(|m| **m == *request.method))
-            && self.headers.iter().all(|c| c.holds_in_header(request))
-            && self.query.iter().all(|c| c.holds_in_query(request))
-    }
-}
-
 /// Nodes with prefix routes met on the way down.
 struct Prefixes {
     met: [(u16, u32); PREFIXES],
@@ -282,311 +213,5 @@ impl Prefixes {
 
     fn deepest_first(&self) -> impl Iterator<Item = u32> + '_ {
         self.met[..self.len].iter().rev().map(|(_, node)| *node)
-    }
-}
-
-#[derive(Default)]
-struct Builder {
-    table: Table,
-    /// Children by parent and segment while building; `None` is the parameter.
-    children: HashMap<(u32, Option<String>), u32>,
-    /// The way to each node.
-    ways: Vec<Way>,
-    /// Routes that end at a node, exact and prefix.
-    ends: Vec<(Vec<Candidate>, Vec<Candidate>)>,
-}
-
-impl Builder {
-    fn build<'a>(mut self, routes: impl IntoIterator<Item = &'a RouteMatch>) -> Table {
-        let everything = PathPattern { segments: Vec::new(), prefix: true };
-        for (matches, number) in routes.into_iter().zip(0u32..) {
-            let hosts = matches.host.as_ref().map_or(&[][..], |h| h.as_slice());
-            let roots: Vec<u32> = if hosts.is_empty() {
-                vec![self.root(None)]
-            } else {
-                hosts.iter().map(|h| self.root(Some(h))).collect()
-            };
-            let path = matches.path.as_ref().unwrap_or(&everything);
-            for root in roots {
-                let end = path.segments.iter().fold(root, |at, segment| match segment {
-                    Segment::Literal(text) => self.step(self.place(at), Some(text)),
-                    Segment::Param(_) => self.step(self.place(at), None),
-                });
-                let (exact, prefix) = &mut self.ends[end as usize];
-                (if path.prefix { prefix } else { exact }).push(Candidate::new(number, matches));
-            }
-        }
-        self.finish()
-    }
-
-    fn root(&mut self, host: Option<&HostPattern>) -> u32 {
-        match host {
-            Some(HostPattern::Exact(name)) => {
-                self.table.has_exact_hosts = true;
-                self.step(EXACT_HOSTS, Some(name))
-            }
-            Some(HostPattern::Suffix(name)) => {
-                self.table.has_host_suffixes = true;
-                self.step(HOST_SUFFIXES, Some(name))
-            }
-            None => self.table.any_host.unwrap_or_else(|| {
-                let root = self.node(NONE, "", ANY_HOST);
-                self.table.any_host = Some(root);
-                root
-            }),
-        }
-    }
-
-    fn place(&self, node: u32) -> Place {
-        Place { node, way: self.ways[node as usize] }
-    }
-
-    /// The child that `segment` leads to; nothing is the parameter.
-    fn step(&mut self, parent: Place, segment: Option<&str>) -> u32 {
-        let key = (parent.node, segment.map(str::to_owned));
-        if let Some(child) = self.children.get(&key) {
-            return *child;
-        }
-        let child = match segment {
-            Some(text) => self.node(parent.node, text, parent.way.through(text.as_bytes()).0),
-            None => self.node(parent.node, "", parent.way.through_parameter()),
-        };
-        if segment.is_none() {
-            self.table.nodes[parent.node as usize].param_child = child;
-        }
-        self.children.insert(key, child);
-        child
-    }
-
-    fn node(&mut self, parent: u32, segment: &str, way: Way) -> u32 {
-        let from = self.table.text.len() as u32;
-        self.table.text.extend_from_slice(segment.as_bytes());
-        self.table.nodes.push(Node {
-            parent,
-            segment: (from, self.table.text.len() as u32),
-            param_child: NONE,
-            exact: (0, 0),
-            prefix: (0, 0),
-        });
-        self.ways.push(way);
-        self.ends.push(Default::default());
-        self.table.nodes.len() as u32 - 1
-    }
-
-    fn finish(mut self) -> Table {
-        let table = &mut self.table;
-        for (node, (exact, prefix)) in table.nodes.iter_mut().zip(self.ends) {
-            let mut place = |mut list: Vec<Candidate>| {
-                list.sort_by_key(|c| {
-                    std::cmp::Reverse((c.names_method(), c.headers.len(), c.query.len()))
-                });
-                let from = table.candidates.len() as u32;
-                table.candidates.extend(list);
-                (from, table.candidates.len() as u32)
-            };
-            node.exact = place(exact);
-            node.prefix = place(prefix);
-        }
-        let literal = self.children.iter().filter(|((_, segment), _)| segment.is_some());
-        table.edges = Edges::new(literal.map(|(_, child)| (self.ways[*child as usize], *child)));
-        self.table
-    }
-}
-
-/// The bit of a standard method (RFC 9110 section 9.3, RFC 5789); 0 for others.
-fn method_bit(method: &str) -> u16 {
-    match method {
-        "GET" => 1,
-        "HEAD" => 1 << 1,
-        "POST" => 1 << 2,
-        "PUT" => 1 << 3,
-        "DELETE" => 1 << 4,
-        "OPTIONS" => 1 << 5,
-        "PATCH" => 1 << 6,
-        "TRACE" => 1 << 7,
-        _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use httparse::Header;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn route(yaml: serde_json::Value) -> RouteMatch {
-        serde_json::from_value(yaml).expect("a route match")
-    }
-
-    fn view<'a>(
-        method: &'a str,
-        host: &'a str,
-        target: &'a str,
-        headers: &'a [Header<'a>],
-    ) -> RequestView<'a> {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        RequestView {
-            method,
-            host,
-            path,
-            query,
-            headers,
-            client: [127, 0, 0, 1].into(),
-            client_text: b"127.0.0.1",
-        }
-    }
-
-    #[test]
-    fn the_most_specific_route_wins_in_any_order_of_the_file() {
-        let routes = [
-            ("catch-all", serde_json::json!({})),
-            ("prefix", serde_json::json!({"path": "/v1/*"})),
-            ("longer prefix", serde_json::json!({"path": "/v1/bets/*"})),
-            ("exact", serde_json::json!({"path": "/v1/bets"})),
-            ("exact post", serde_json::json!({"path": "/v1/bets", "methods": ["POST"]})),
-            (
-                "exact post eu",
-                serde_json::json!({"path": "/v1/bets", "methods": ["POST"], "headers": {"X-Region": "eu"}}),
-            ),
-            (
-                "exact beta",
-                serde_json::json!({"path": "/v1/bets", "query": {"beta": ["1", "yes"]}}),
-            ),
-            ("settle", serde_json::json!({"path": "/v1/rounds/{id}/settle"})),
-            ("round seven", serde_json::json!({"path": "/v1/rounds/7/settle"})),
-            ("rounds", serde_json::json!({"path": "/v1/rounds/{id}/*"})),
-            ("host", serde_json::json!({"host": "api.example.com", "path": "/v1/*"})),
-            ("suffix", serde_json::json!({"host": "*.example.com", "path": "/only/*"})),
-            ("purge", serde_json::json!({"path": "/v1/bets", "methods": ["PURGE"]})),
-            ("root", serde_json::json!({"path": "/"})),
-            ("slash", serde_json::json!({"path": "/v1/bets/"})),
-        ];
-        let eu = [Header { name: "x-region", value: b"eu" }];
-        let us = [Header { name: "x-region", value: b"us" }];
-        let cases: [(&str, RequestView<'_>); 21] = [
-            ("root", view("GET", "h", "/", &[])),
-            ("catch-all", view("GET", "h", "/other", &[])),
-            ("catch-all", view("OPTIONS", "h", "*", &[])),
-            ("exact", view("GET", "h", "/v1/bets", &[])),
-            ("exact beta", view("GET", "h", "/v1/bets?beta=yes", &[])),
-            ("exact post", view("POST", "h", "/v1/bets", &us)),
-            ("exact post eu", view("POST", "h", "/v1/bets", &eu)),
-            ("exact post", view("POST", "h", "/v1/bets?beta=1", &[])),
-            ("purge", view("PURGE", "h", "/v1/bets", &[])),
-            ("slash", view("GET", "h", "/v1/bets/", &[])),
-            ("longer prefix", view("GET", "h", "/v1/bets/9", &[])),
-            ("prefix", view("GET", "h", "/v1", &[])),
-            ("prefix", view("GET", "h", "/v1/betsy", &[])),
-            ("settle", view("GET", "h", "/v1/rounds/8/settle", &[])),
-            ("round seven", view("GET", "h", "/v1/rounds/7/settle", &[])),
-            ("rounds", view("GET", "h", "/v1/rounds/7/other", &[])),
-            ("prefix", view("GET", "h", "/v1/rounds//settle", &[])),
-            ("host", view("POST", "API.example.com", "/v1/bets", &eu)),
-            ("suffix", view("GET", "api.example.com", "/only/x", &[])),
-            ("suffix", view("GET", "a.b.example.com", "/only", &[])),
-            ("catch-all", view("GET", "example.com", "/only", &[])),
-        ];
-        for rotation in 0..routes.len() {
-            let mut order: Vec<_> = routes.iter().collect();
-            order.rotate_left(rotation);
-            let matches: Vec<RouteMatch> = order.iter().map(|(_, m)| route(m.clone())).collect();
-            let table = Table::new(&matches);
-            for (expected, request) in &cases {
-                let found = table.find(request).map(|r| order[r as usize].0);
-                assert_eq!(
-                    found,
-                    Some(*expected),
-                    "{} {}{}",
-                    request.method,
-                    request.host,
-                    request.path
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_matches_nothing() {
-        assert_eq!(Table::new([]).find(&view("GET", "h", "/", &[])), None);
-        let only = [route(serde_json::json!({"path": "/a/{b}", "methods": ["GET"]}))];
-        let table = Table::new(&only);
-        assert_eq!(table.find(&view("GET", "h", "/a/x", &[])), Some(0));
-        for (method, path) in [
-            ("POST", "/a/x"),
-            ("GET", "/a"),
-            ("GET", "/a/"),
-            ("GET", "/a/x/"),
-            ("GET", "*"),
-            ("GET", ""),
-        ] {
-            assert_eq!(table.find(&view(method, "h", path, &[])), None, "{method} {path}");
-        }
-    }
-
-    /// Each end of a name was hashed, however long the name: 32 KiB of labels took 50 ms.
-    #[test]
-    fn a_host_longer_than_any_name_costs_no_look_at_its_ends() {
-        let any = [serde_json::json!({"host": "*.example.com"}), serde_json::json!({})];
-        let routes = any.map(route);
-        let table = Table::new(&routes);
-        let host = "a.".repeat(120) + "example.com";
-        assert_eq!(table.find(&view("GET", &host, "/", &[])), Some(0));
-        let host = "a.".repeat(8 << 20) + "example.com";
-        let began = std::time::Instant::now();
-        assert_eq!(table.find(&view("GET", &host, "/", &[])), Some(1));
-        // 16 MiB are looked at once here; 8 million ends of them would take hours.
-        assert!(began.elapsed() < std::time::Duration::from_secs(20));
-    }
-
-    /// The definition of precedence without an index: all routes are tried and the best is taken.
-    fn by_definition(routes: &[RouteMatch], request: &RequestView<'_>) -> Option<u32> {
-        let segments: Vec<&str> = request.path.strip_prefix('/').unwrap_or("").split('/').collect();
-        let rank = |(number, route): (u32, &RouteMatch)| {
-            let path = route.path.as_ref()?;
-            let (n, m) = (path.segments.len(), segments.len());
-            let fits = if path.prefix { n <= m } else { n == m };
-            let equal = path.segments.iter().zip(&segments).all(|(p, s)| match p {
-                Segment::Literal(text) => text == s,
-                Segment::Param(_) => !s.is_empty(),
-            });
-            let method =
-                route.methods.is_empty() || route.methods.iter().any(|m| m == request.method);
-            let literals: Vec<bool> =
-                path.segments.iter().map(|s| matches!(s, Segment::Literal(_))).collect();
-            (fits && equal && method).then_some((
-                !path.prefix,
-                n,
-                literals,
-                !route.methods.is_empty(),
-                std::cmp::Reverse(number),
-            ))
-        };
-        (0..).zip(routes).filter_map(|r| rank(r).map(|rank| (rank, r.0))).max().map(|(_, n)| n)
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_the_definition(
-            paths in prop::collection::vec(
-                (prop::collection::vec(prop::sample::select(vec!["a", "b", "{p}", "c"]), 0..4), any::<bool>(), any::<bool>()), 1..12),
-            asked in prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "x", ""]), 1..5),
-            post in any::<bool>(),
-        ) {
-            let routes: Vec<RouteMatch> = paths.iter().filter_map(|(parts, prefix, named)| {
-                let parts: Vec<String> = parts.iter().enumerate().map(|(i, p)| p.replace("{p}", &format!("{{p{i}}}"))).collect();
-                let path = match (parts.is_empty(), prefix) {
-                    (true, true) => "/*".to_owned(),
-                    (_, prefix) => format!("/{}{}", parts.join("/"), if *prefix { "/*" } else { "" }),
-                };
-                let mut m = RouteMatch { path: path.parse().ok(), ..RouteMatch::default() };
-                m.path.as_ref()?;
-                if *named { m.methods = vec!["POST".into()]; }
-                Some(m)
-            }).collect();
-            let target = format!("/{}", asked.join("/"));
-            let request = view(if post { "POST" } else { "GET" }, "h", &target, &[]);
-            prop_assert_eq!(Table::new(&routes).find(&request), by_definition(&routes, &request));
-        }
     }
 }
