@@ -395,4 +395,6 @@ mod players;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
+mod stage;
+#[cfg(test)]
 mod tests;

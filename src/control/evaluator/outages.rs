@@ -6,7 +6,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use fastrand::Rng;
 
 use super::{
-    tests::{BASELINE, CANARY, Outcome, Stage},
+    stage::{BASELINE, CANARY, Outcome, Stage},
     *,
 };
 use crate::registry::Player;

@@ -22,7 +22,7 @@ mod table;
 mod validity;
 
 use self::table::Report;
-use super::tests::{Outcome, Stage};
+use super::stage::{Outcome, Stage};
 use crate::registry::Player;
 
 /// A request of a player that ends in the instant it begins.

@@ -13,7 +13,7 @@ use std::{f64::consts::TAU, thread};
 use fastrand::Rng;
 
 use super::{
-    tests::{BASELINE, CANARY, Outcome, Stage},
+    stage::{BASELINE, CANARY, Outcome, Stage},
     *,
 };
 

@@ -1,7 +1,7 @@
 //! Attackers who know a request that fails, and which keys are the canary's.
 
 use super::{
-    super::tests::CANARY,
+    super::stage::CANARY,
     population::{Bots, Population},
     run::Run,
     table::{Report, USUAL, eject, ejections, most, percent},

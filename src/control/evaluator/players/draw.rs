@@ -8,7 +8,7 @@ use std::f64::consts::TAU;
 use fastrand::Rng;
 
 use super::{
-    super::tests::{BASELINE, CANARY},
+    super::stage::{BASELINE, CANARY},
     population::{Bots, Population, Stumbles},
 };
 

@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use super::{
     super::{
-        tests::{BASELINE, CANARY, Outcome, Stage},
+        stage::{BASELINE, CANARY, Outcome, Stage},
         *,
     },
     Request, ask,

@@ -1,7 +1,7 @@
 //! Healthy canaries: who fails, is slow or tries again does so on either version.
 
 use super::{
-    super::tests::{BASELINE, CANARY},
+    super::stage::{BASELINE, CANARY},
     population::{Bots, Population, Shard},
     run::Run,
     table::{DEFAULT, LATENCY, NOTHING, Report, USUAL, percent},
