@@ -5,16 +5,20 @@
 //! requests are counted by client: `crowd.rs` says when.
 
 mod acceptor;
+mod address;
 mod amounts;
 mod body;
 mod breaker;
 mod buffer;
 mod cgroup;
+mod client;
+mod command;
 mod connect;
 mod connection;
 #[cfg(test)]
 mod cost;
 mod crowd;
+mod date;
 mod deadline;
 mod entrance;
 mod exchange;
@@ -30,6 +34,7 @@ mod head;
 mod in_flight;
 mod introduction;
 mod known;
+mod limit;
 mod link;
 mod others;
 mod pace;
@@ -40,6 +45,7 @@ mod proxy_protocol;
 mod record;
 mod relay;
 mod rewrite;
+mod run;
 mod shared;
 mod shed;
 mod trailers;
@@ -49,9 +55,10 @@ mod websocket;
 mod worker;
 
 pub use acceptor::{Acceptor, Listener};
+pub use command::{Accepted, Command, Drain};
 pub use crowd::Seat;
 pub use entrance::{Wants, next_client};
 pub use granted::Granted;
+pub use run::{WorkerHandle, spawn};
 pub use shared::{ListenerState, Shared, WorkerCells};
 pub use tunnel::LAST_WORDS;
-pub use worker::{Accepted, Command, Drain, WorkerHandle, spawn};

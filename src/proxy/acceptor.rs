@@ -21,10 +21,11 @@ use tokio::{
 };
 
 use super::{
+    command::{Accepted, Command},
     entrance::{is_of_one_client, next_client},
+    limit::Surplus,
     shared::{ListenerState, Shared},
-    shed::{Surplus, shed},
-    worker::{Accepted, Command},
+    shed::shed,
 };
 use crate::{
     config::schema::{Listen, ListenTls},

@@ -17,7 +17,7 @@ use super::{
     amounts,
     body::Framing,
     buffer::Buffer,
-    connection::Client,
+    client::Client,
     grpc,
     head::{BadAnswer, Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
     known::Known,

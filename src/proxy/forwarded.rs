@@ -14,7 +14,7 @@ use httparse::Header;
 use ipnet::IpNet;
 
 use super::{
-    connection::AddressText,
+    address::AddressText,
     head::{parse_authority, tokens},
 };
 

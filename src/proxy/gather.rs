@@ -5,7 +5,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use super::{body::Framing, buffer::Buffer, connection::Client};
+use super::{body::Framing, buffer::Buffer, client::Client};
 
 /// Puts the body behind the head in `out` if all of it has come and fits there. Returns its length.
 #[inline(never)]

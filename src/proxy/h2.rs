@@ -19,6 +19,6 @@ mod text;
 
 pub(super) use answering::Answering;
 pub(super) use asking::Asking;
-pub(super) use connection::{PREFACE_START, serve};
+pub(super) use connection::serve;
 pub(super) use lease::{Streams, share};
 pub(super) use open::Crews;

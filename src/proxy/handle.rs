@@ -15,8 +15,8 @@ use super::{
     body::Framing,
     breaker,
     buffer::Buffer,
+    client::{After, Client},
     connect::{kept, link},
-    connection::Client,
     exchange::{Answer, Broken, Exchange},
     gather::gather,
     grpc,
@@ -34,19 +34,6 @@ use super::{
 use crate::{
     config::schema::Protocol, registry::RetryReason, snapshot::Version, upstream::balance,
 };
-
-/// What becomes of the client's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    /// It stays.
-    Keep,
-    /// It ends.
-    Close,
-    /// It ends once the client had time to read its answer.
-    Linger,
-    /// It begins as one of HTTP/2 does.
-    Http2,
-}
 
 /// Serves the next request of `client`, of which at least one byte can be read.
 pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {

@@ -9,11 +9,11 @@
 use std::{net::IpAddr, rc::Rc};
 
 use super::{
-    connection::Connected,
+    client::Connected,
     crowd::Seat,
     forwarded::contains,
+    limit::Surplus,
     problem::{Problem, RETRY_AFTER},
-    shed::Surplus,
     worker::{Held, Worker},
 };
 

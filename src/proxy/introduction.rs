@@ -17,8 +17,9 @@ use tokio::{io::ReadBuf, net::TcpStream};
 
 use super::{
     deadline::Deadline,
+    limit::Surplus,
     proxy_protocol::{MAX_HEAD_BYTES, Malformed, Source, parse},
-    shed::{Surplus, shed},
+    shed::shed,
     worker::{Open, Worker},
 };
 

@@ -8,7 +8,7 @@ use super::{
     body::Framing,
     breaker,
     buffer::Buffer,
-    connection::Client,
+    client::Client,
     forwarded, grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, RequestHead, parse_request, tokens},
     in_flight::InFlight,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     amounts,
-    connection::Client,
+    client::Client,
     grpc,
     plan::{Plan, Refused},
     problem::Fault,

@@ -18,7 +18,7 @@ use super::{
     entrance::Wants,
     forwarded::contains,
     granted::{Bounds, Granted},
-    shed::{SHED_AT_ONCE, Surplus},
+    limit::{SHED_AT_ONCE, Surplus},
 };
 use crate::{
     registry::{Counter, PerWorker},

@@ -14,25 +14,14 @@ use tokio::{
 
 use super::{
     buffer::Buffer,
+    limit::Surplus,
     problem::{Problem, RETRY_AFTER},
     rewrite::Persistence,
     shared::Shared,
 };
 
-/// Connections told at once that there are too many; further ones are closed without a word.
-pub(super) const SHED_AT_ONCE: usize = 256;
-
 /// A client that is told that there are too many may take this long to read it.
 const SHED_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Which limit a connection, or a request, is above.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Surplus {
-    /// `limits.connections`, or `limits.requests`.
-    OfAll,
-    /// `limits.connections_per_client`, or `limits.requests_per_client`.
-    OfClient,
-}
 
 /// Answers 503, and reads on until the client ends.
 pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, surplus: Surplus) {

@@ -19,9 +19,8 @@ use tokio::{
 
 use super::{
     buffer::Buffer,
-    connection::Client,
+    client::{After, Client},
     exchange::Exchange,
-    handle::After,
     link::{Link, Peer as _},
     plan::Plan,
     record::Tally,

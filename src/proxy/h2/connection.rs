@@ -27,17 +27,14 @@ use crate::{
     config::schema::Limits,
     proxy::{
         buffer::Buffer,
-        connection::{Client, Connected},
+        client::{After, Client, Connected},
         deadline::Deadline,
-        handle::{After, handle},
+        handle::handle,
+        limit::Surplus,
         link::Link,
-        shed::Surplus,
         worker::Worker,
     },
 };
-
-/// How a connection of HTTP/2 begins, as far as an HTTP/1.1 parser can tell.
-pub(in crate::proxy) const PREFACE_START: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// Bytes that a client may send ahead on a stream. The window of the connection covers all streams that it
 /// allows, so that uploads which an endpoint does not read keep no other from coming in.
