@@ -3,6 +3,9 @@
 //! Reads the `crate::` paths of every source file, tests included. A room that is not in the list
 //! fails, so that a new one gets its rank.
 
+mod circles;
+mod names;
+
 use std::{fs, path::Path};
 
 /// Rooms of one rank do not use each other, unless `FRIENDS` says so.
