@@ -37,7 +37,7 @@ pub use self::{
 };
 use self::{
     players::{Marks, Way},
-    slot::{About, Slot, is_amid_trouble},
+    slot::{About, Slot, Trouble, is_amid_trouble},
 };
 
 use super::{
@@ -144,6 +144,7 @@ pub struct Ledger {
     slow_from: [Option<Arms<usize>>; 4],
     /// The older first.
     slots: VecDeque<Slot>,
+    trouble: Trouble,
     /// How long an outcome is waited for.
     horizon: Duration,
     /// What was counted of starts at the last look, by version.
@@ -177,6 +178,7 @@ impl Ledger {
             second: 0,
             slow_from: [None; 4],
             slots: VecDeque::new(),
+            trouble: Trouble::default(),
             horizon: Duration::from_secs(1),
             started: vec![0; versions],
             epoch_look: look,
@@ -246,6 +248,7 @@ impl Ledger {
                 slot.started[version] += since;
             }
         }
+        self.trouble.look(&self.slots, now);
         let is_short = self.slots.len() < SHORT_SLOTS;
         let length = if is_short { self.horizon.min(SHORT_WAIT) } else { self.horizon } / SLOTS;
         // One more than is waited for, so that the oldest has ended.
@@ -296,8 +299,8 @@ impl Ledger {
                 }
             }
             What::Whole => self.time(version, Span::Whole, ending, true),
-            What::Broke | What::LeftLater => return self.regret(version, slot, ending),
-            _ => return self.settle(version, slot, ending),
+            What::Broke | What::LeftLater => return self.regret(version, slot, ending, now),
+            _ => return self.settle(version, slot, ending, now),
         }
         Counter::default()
     }
@@ -312,8 +315,8 @@ impl Ledger {
     }
 
     /// Where a bad ending of a request of `version` counts in slot number `slot`: it is put aside in an outage.
-    fn counts_of_bad(&mut self, version: usize, slot: usize) -> &mut SlotCounts {
-        let is_outage = version != self.baseline && About::ended(&self.slots).is_outage();
+    fn counts_of_bad(&mut self, version: usize, slot: usize, now: Duration) -> &mut SlotCounts {
+        let is_outage = version != self.baseline && self.trouble.is_on(&self.slots, now);
         let Slot { arms, aside, .. } = &mut self.slots[slot];
         let counts = if is_outage { aside } else { arms };
         &mut counts[version]
@@ -327,7 +330,13 @@ impl Ledger {
         own.or_else(|| last().filter(|_| !is_before(ending.look, self.epoch_look)))
     }
 
-    fn settle(&mut self, version: usize, slot: Option<usize>, ending: &Ending) -> Counter {
+    fn settle(
+        &mut self,
+        version: usize,
+        slot: Option<usize>,
+        ending: &Ending,
+        now: Duration,
+    ) -> Counter {
         let (networks, what) = (self.networks, ending.what);
         let failed = matches!(what, What::Failed | What::TimedOut);
         let left = what == What::Left;
@@ -362,7 +371,7 @@ impl Ledger {
         }
         if let Some(slot) = open {
             let counts = match is_bad {
-                true => self.counts_of_bad(version, slot),
+                true => self.counts_of_bad(version, slot, now),
                 false => &mut self.slots[slot].arms[version],
             };
             counts.failers += u64::from(failer);
@@ -392,7 +401,13 @@ impl Ledger {
 
     /// An attempt that was taken for served was not: it counts in its own slot, or, if that is gone, where
     /// requests begin now.
-    fn regret(&mut self, version: usize, slot: Option<usize>, ending: &Ending) -> Counter {
+    fn regret(
+        &mut self,
+        version: usize,
+        slot: Option<usize>,
+        ending: &Ending,
+        now: Duration,
+    ) -> Counter {
         let (networks, left) = (self.networks, ending.what == What::LeftLater);
         let trial = !left && self.marks.admits(Way::Failed, ending, networks, false, true);
         let served = self.marks.admits(Way::Unserved, ending, networks, false, true);
@@ -407,11 +422,16 @@ impl Ledger {
         let failer = !left && arm.failed.add(ending.player);
         let open = self.open(slot, ending);
         let is_there = slot.is_some() && open == slot;
-        if let Some(slot) = open {
-            if version == self.baseline {
+        if version == self.baseline {
+            if let Some(newest) = self.slots.back_mut() {
+                newest.hear_baseline(ending.player, true);
+            }
+            if let Some(slot) = open {
                 self.slots[slot].fail_baseline(ending.player, left);
             }
-            let counts = self.counts_of_bad(version, slot);
+        }
+        if let Some(slot) = open {
+            let counts = self.counts_of_bad(version, slot, now);
             counts.failers += u64::from(failer);
             let mut add = |tally: fn(&mut SlotCounts) -> &mut super::counts::Tally,
                            counted: bool| {

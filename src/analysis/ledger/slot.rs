@@ -18,6 +18,16 @@ const OF_TROUBLE: u64 = 10;
 /// The same of what ends now. It takes more, so that a baseline that ever fails for so many does not hide a
 /// canary's failures by chance.
 const OF_OUTAGE: u64 = 5;
+/// And it takes so many times what is usual: what a baseline ever does is no outage, as where clients leave
+/// long polls, or where a few requests fail after a long time.
+const TIMES_USUAL: f64 = 3.0;
+/// Seconds after which half of what was usual is forgotten.
+const USUAL_HALF_LIFE_S: f64 = 60.0;
+/// Looks at what ends, a tenth of a second apart, without which nothing is usual.
+const KNOWS_USUAL: u32 = 20;
+const USUAL_PAUSE: Duration = Duration::from_millis(100);
+/// How long an outage is remembered: a version that needs the same thing later tells of it later, too.
+const REMEMBERED: Duration = Duration::from_secs(1);
 /// Requests of the baseline that tell whether there is trouble: further slots are asked until there are so many.
 const KNOWS_TROUBLE: u64 = 20;
 /// With fewer nothing is known.
@@ -178,9 +188,54 @@ impl About {
         self.ended >= LEAST_ABOUT && self.unserved_by.are_many(OF_TROUBLE, self.ended)
     }
 
-    /// Whether so many were not served that no version's failure of now is certain to be its own.
-    pub(super) fn is_outage(self) -> bool {
-        self.ended >= LEAST_ABOUT && self.unserved_by.are_many(OF_OUTAGE, self.ended)
+    /// Players who were not served, per request, as far as bits tell players apart.
+    fn unserved(self) -> f64 {
+        let told_apart = self.ended.clamp(1, OF_OUTAGE * MOST_TOLD_APART);
+        f64::from(self.unserved_by.0.count_ones()) / told_apart as f64
+    }
+
+    /// Whether so many were not served, where `usual` is usual, that no version's failure of now is certain to be
+    /// its own.
+    fn is_outage(self, usual: f64) -> bool {
+        self.ended >= LEAST_ABOUT
+            && self.unserved_by.are_many(OF_OUTAGE, self.ended)
+            && self.unserved() > TIMES_USUAL * usual
+    }
+}
+
+/// Whether the baseline's requests end as badly as they do in an outage.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Trouble {
+    /// How many are usually not served, and from how many looks that is known.
+    usual: f64,
+    known: u32,
+    looked: Duration,
+    /// An outage is on, or was on a moment ago.
+    until: Duration,
+}
+
+impl Trouble {
+    /// Learns what is usual.
+    pub(super) fn look(&mut self, slots: &VecDeque<Slot>, now: Duration) {
+        let passed = now.saturating_sub(self.looked);
+        let lately = About::ended(slots);
+        if passed < USUAL_PAUSE || lately.ended < LEAST_ABOUT {
+            return;
+        }
+        self.looked = now;
+        self.known = (self.known + 1).min(KNOWS_USUAL);
+        // The first looks count alike; after a pause one look is not everything.
+        let fading = 1.0 - 0.5_f64.powf(passed.as_secs_f64().min(1.0) / USUAL_HALF_LIFE_S);
+        let weight = if self.known < KNOWS_USUAL { 1.0 / f64::from(self.known) } else { fading };
+        self.usual += weight * (lately.unserved() - self.usual);
+    }
+
+    /// Whether a bad ending of `now` may be an outage's.
+    pub(super) fn is_on(&mut self, slots: &VecDeque<Slot>, now: Duration) -> bool {
+        if self.known >= KNOWS_USUAL && About::ended(slots).is_outage(self.usual) {
+            self.until = now + REMEMBERED;
+        }
+        now < self.until
     }
 }
 
