@@ -215,13 +215,12 @@ async fn forward(
                     }
                     Err(fault) => {
                         let times = (now, Instant::now());
-                        if fault.upstream_kind().is_some() && times.1 < due {
-                            let patience = plan.service().connect_timeout;
-                            others =
-                                Others::after(others, worker, version, chosen, times, patience);
-                        } else {
-                            others = None;
-                        }
+                        let may_go_on = fault.upstream_kind().is_some() && times.1 < due;
+                        let patience = plan.service().connect_timeout;
+                        others = match may_go_on {
+                            true => Others::after(others, worker, version, chosen, times, patience),
+                            false => None,
+                        };
                         if others.is_none() {
                             tally.failed(fault);
                             return Err(Broken::Fault(fault));

@@ -70,8 +70,8 @@ impl Finding {
         let Numbers::Errors { counts, tolerated_ratio, tolerated_excess } = &self.numbers else {
             return false;
         };
-        let (canary, baseline) = counts.shown();
-        let allowed = tolerated_ratio * baseline.rate.unwrap_or(0.0) + tolerated_excess;
+        let (canary, _) = counts.shown();
+        let allowed = counts.allowed(*tolerated_ratio, *tolerated_excess);
         let (failures, times) = SEEMS_WORSE;
         canary.failures >= failures && canary.rate.is_some_and(|rate| rate > times * allowed)
     }
@@ -95,8 +95,7 @@ impl Finding {
         match &self.numbers {
             Numbers::Errors { counts, tolerated_ratio, tolerated_excess } => {
                 self.rates(f, counts, until_s)?;
-                let (_, baseline) = counts.shown();
-                let allowed = tolerated_ratio * baseline.rate.unwrap_or(0.0) + tolerated_excess;
+                let allowed = counts.allowed(*tolerated_ratio, *tolerated_excess);
                 write!(f, "; allowed {}", Percent(allowed))
             }
             Numbers::Latency {
@@ -252,6 +251,12 @@ impl Counts {
         } else {
             (self.canary, self.baseline)
         }
+    }
+
+    /// The rate of failures that is allowed beside the baseline's.
+    fn allowed(&self, ratio: f64, excess: f64) -> f64 {
+        let (_, baseline) = self.shown();
+        ratio * baseline.rate.unwrap_or(0.0) + excess
     }
 
     /// Players of the canary that were bad since the difference began: each counts once a cycle.
