@@ -37,7 +37,7 @@ pub use self::{
 };
 use self::{
     players::{Marks, Way},
-    slot::{About, Slot, Trouble, is_amid_trouble},
+    slot::{About, Outage, Slot, is_amid_trouble},
 };
 
 use super::{
@@ -144,7 +144,7 @@ pub struct Ledger {
     slow_from: [Option<Arms<usize>>; 4],
     /// The older first.
     slots: VecDeque<Slot>,
-    trouble: Trouble,
+    outage: Outage,
     /// How long an outcome is waited for.
     horizon: Duration,
     /// What was counted of starts at the last look, by version.
@@ -178,7 +178,7 @@ impl Ledger {
             second: 0,
             slow_from: [None; 4],
             slots: VecDeque::new(),
-            trouble: Trouble::default(),
+            outage: Outage::default(),
             horizon: Duration::from_secs(1),
             started: vec![0; versions],
             epoch_look: look,
@@ -248,7 +248,6 @@ impl Ledger {
                 slot.started[version] += since;
             }
         }
-        self.trouble.look(&self.slots, now);
         let is_short = self.slots.len() < SHORT_SLOTS;
         let length = if is_short { self.horizon.min(SHORT_WAIT) } else { self.horizon } / SLOTS;
         // One more than is waited for, so that the oldest has ended.
@@ -314,11 +313,24 @@ impl Ledger {
         at.checked_sub(1).is_some_and(|at| about(at).serves(player))
     }
 
-    /// Where a bad ending of a request of `version` counts in slot number `slot`: it is put aside in an outage.
+    /// Notes how a request of `version` ended that counts in slot number `slot`.
+    fn hear(&mut self, version: usize, slot: Option<usize>, player: u16, is_bad: bool, left: bool) {
+        if let Some(newest) = self.slots.back_mut() {
+            newest.hear(version, player, is_bad);
+        }
+        if let Some(slot) = slot.filter(|_| is_bad && version == self.baseline) {
+            self.slots[slot].fail_baseline(player, left);
+        }
+    }
+
+    /// Where a bad ending of a request of `version` counts in slot number `slot`: it is put aside if an outage
+    /// explains it.
     fn counts_of_bad(&mut self, version: usize, slot: usize, now: Duration) -> &mut SlotCounts {
-        let is_outage = version != self.baseline && self.trouble.is_on(&self.slots, now);
+        let versions = (version, self.baseline);
+        let is_explained =
+            version != self.baseline && self.outage.explains(&self.slots, versions, now);
         let Slot { arms, aside, .. } = &mut self.slots[slot];
-        let counts = if is_outage { aside } else { arms };
+        let counts = if is_explained { aside } else { arms };
         &mut counts[version]
     }
 
@@ -361,14 +373,7 @@ impl Ledger {
         if let Some(slot) = slot {
             self.slots[slot].arms[version].ended += 1;
         }
-        if version == self.baseline {
-            if let Some(newest) = self.slots.back_mut() {
-                newest.hear_baseline(ending.player, is_bad);
-            }
-            if let Some(slot) = slot.filter(|_| is_bad) {
-                self.slots[slot].fail_baseline(ending.player, left);
-            }
-        }
+        self.hear(version, slot, ending.player, is_bad, left);
         if let Some(slot) = open {
             let counts = match is_bad {
                 true => self.counts_of_bad(version, slot, now),
@@ -422,14 +427,7 @@ impl Ledger {
         let failer = !left && arm.failed.add(ending.player);
         let open = self.open(slot, ending);
         let is_there = slot.is_some() && open == slot;
-        if version == self.baseline {
-            if let Some(newest) = self.slots.back_mut() {
-                newest.hear_baseline(ending.player, true);
-            }
-            if let Some(slot) = open {
-                self.slots[slot].fail_baseline(ending.player, left);
-            }
-        }
+        self.hear(version, open, ending.player, true, left);
         if let Some(slot) = open {
             let counts = self.counts_of_bad(version, slot, now);
             counts.failers += u64::from(failer);
