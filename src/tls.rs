@@ -27,7 +27,7 @@ pub use certificates::Certificate;
 pub use client::{Client, Clients};
 pub use error::{HandshakeError, TlsError};
 pub use expiry::{EXPIRY_WARNING, Expiry, expiring, warn_expiring};
-pub use faults::faults;
+pub use faults::{faults, listener_faults};
 pub use listener::{Fault, Refreshed, TlsListener};
 pub use material::Material;
 pub use session::Session;

@@ -37,7 +37,7 @@ pub use self::{
 };
 use self::{
     players::{Marks, Way},
-    slot::{About, Slot, is_amid_trouble},
+    slot::{About, Outage, Slot, is_amid_trouble},
 };
 
 use super::{
@@ -144,6 +144,7 @@ pub struct Ledger {
     slow_from: [Option<Arms<usize>>; 4],
     /// The older first.
     slots: VecDeque<Slot>,
+    outage: Outage,
     /// How long an outcome is waited for.
     horizon: Duration,
     /// What was counted of starts at the last look, by version.
@@ -177,6 +178,7 @@ impl Ledger {
             second: 0,
             slow_from: [None; 4],
             slots: VecDeque::new(),
+            outage: Outage::default(),
             horizon: Duration::from_secs(1),
             started: vec![0; versions],
             epoch_look: look,
@@ -296,8 +298,8 @@ impl Ledger {
                 }
             }
             What::Whole => self.time(version, Span::Whole, ending, true),
-            What::Broke | What::LeftLater => return self.regret(version, slot, ending),
-            _ => return self.settle(version, slot, ending),
+            What::Broke | What::LeftLater => return self.regret(version, slot, ending, now),
+            _ => return self.settle(version, slot, ending, now),
         }
         Counter::default()
     }
@@ -311,11 +313,24 @@ impl Ledger {
         at.checked_sub(1).is_some_and(|at| about(at).serves(player))
     }
 
-    /// Where a bad ending of a request of `version` counts in slot number `slot`: it is put aside in an outage.
-    fn counts_of_bad(&mut self, version: usize, slot: usize) -> &mut SlotCounts {
-        let is_outage = version != self.baseline && About::ended(&self.slots).is_outage();
+    /// Notes how a request of `version` ended that counts in slot number `slot`.
+    fn hear(&mut self, version: usize, slot: Option<usize>, player: u16, is_bad: bool, left: bool) {
+        if let Some(newest) = self.slots.back_mut() {
+            newest.hear(version, player, is_bad);
+        }
+        if let Some(slot) = slot.filter(|_| is_bad && version == self.baseline) {
+            self.slots[slot].fail_baseline(player, left);
+        }
+    }
+
+    /// Where a bad ending of a request of `version` counts in slot number `slot`: it is put aside if an outage
+    /// explains it.
+    fn counts_of_bad(&mut self, version: usize, slot: usize, now: Duration) -> &mut SlotCounts {
+        let versions = (version, self.baseline);
+        let is_explained =
+            version != self.baseline && self.outage.explains(&self.slots, versions, now);
         let Slot { arms, aside, .. } = &mut self.slots[slot];
-        let counts = if is_outage { aside } else { arms };
+        let counts = if is_explained { aside } else { arms };
         &mut counts[version]
     }
 
@@ -327,7 +342,13 @@ impl Ledger {
         own.or_else(|| last().filter(|_| !is_before(ending.look, self.epoch_look)))
     }
 
-    fn settle(&mut self, version: usize, slot: Option<usize>, ending: &Ending) -> Counter {
+    fn settle(
+        &mut self,
+        version: usize,
+        slot: Option<usize>,
+        ending: &Ending,
+        now: Duration,
+    ) -> Counter {
         let (networks, what) = (self.networks, ending.what);
         let failed = matches!(what, What::Failed | What::TimedOut);
         let left = what == What::Left;
@@ -352,17 +373,10 @@ impl Ledger {
         if let Some(slot) = slot {
             self.slots[slot].arms[version].ended += 1;
         }
-        if version == self.baseline {
-            if let Some(newest) = self.slots.back_mut() {
-                newest.hear_baseline(ending.player, is_bad);
-            }
-            if let Some(slot) = slot.filter(|_| is_bad) {
-                self.slots[slot].fail_baseline(ending.player, left);
-            }
-        }
+        self.hear(version, slot, ending.player, is_bad, left);
         if let Some(slot) = open {
             let counts = match is_bad {
-                true => self.counts_of_bad(version, slot),
+                true => self.counts_of_bad(version, slot, now),
                 false => &mut self.slots[slot].arms[version],
             };
             counts.failers += u64::from(failer);
@@ -392,7 +406,13 @@ impl Ledger {
 
     /// An attempt that was taken for served was not: it counts in its own slot, or, if that is gone, where
     /// requests begin now.
-    fn regret(&mut self, version: usize, slot: Option<usize>, ending: &Ending) -> Counter {
+    fn regret(
+        &mut self,
+        version: usize,
+        slot: Option<usize>,
+        ending: &Ending,
+        now: Duration,
+    ) -> Counter {
         let (networks, left) = (self.networks, ending.what == What::LeftLater);
         let trial = !left && self.marks.admits(Way::Failed, ending, networks, false, true);
         let served = self.marks.admits(Way::Unserved, ending, networks, false, true);
@@ -407,11 +427,9 @@ impl Ledger {
         let failer = !left && arm.failed.add(ending.player);
         let open = self.open(slot, ending);
         let is_there = slot.is_some() && open == slot;
+        self.hear(version, open, ending.player, true, left);
         if let Some(slot) = open {
-            if version == self.baseline {
-                self.slots[slot].fail_baseline(ending.player, left);
-            }
-            let counts = self.counts_of_bad(version, slot);
+            let counts = self.counts_of_bad(version, slot, now);
             counts.failers += u64::from(failer);
             let mut add = |tally: fn(&mut SlotCounts) -> &mut super::counts::Tally,
                            counted: bool| {

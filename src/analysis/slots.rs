@@ -202,7 +202,10 @@ impl Look {
             true => baseline.with_pending_failed(),
             false => baseline.with_pending_like(canary.served),
         };
-        Said::SoFar(Attempts::of(Arms::new(canary, baseline), self.groups))
+        let so_far = Attempts::of(Arms::new(canary, baseline), self.groups);
+        // People read these, and what is assumed of requests that wait has not happened.
+        let requests = Arms::new(slot.canary.requests, slot.baseline.requests);
+        Said::SoFar(Attempts { requests, ..so_far })
     }
 }
 
@@ -303,6 +306,9 @@ mod tests {
             assert_eq!(so_far, Some([5, failed, 40, of_those_that_wait]));
         }
         assert_eq!(players(&look(Some(30)).at(part(1))), Some([5, 1, 40, 10]));
+        // A verdict named failures of the baseline that its backend had not made.
+        let Said::SoFar(so_far) = look(Some(10)).at(part(5)) else { panic!("it waits") };
+        assert_eq!(so_far.requests, Arms::new(Tally::new(5, 5), Tally::new(30, 0)));
     }
 
     #[test]

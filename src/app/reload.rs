@@ -85,7 +85,8 @@ impl Reloader {
         // A bad file was logged and counted, and is shown in the status.
         if observatory.controller().reload(prepared).is_ok() {
             let certificates = observatory.controller().certificates();
-            certificates.refresh_listeners();
+            let faults = certificates.refresh_listeners();
+            observatory.controller().note_certificates(&faults);
         }
         drop(turn);
         self.watch_certificates();
@@ -139,10 +140,12 @@ impl Turns {
     fn refresh(&self) {
         let _turn = self.take();
         let certificates = self.observatory.controller().certificates();
-        certificates.refresh_listeners();
+        let faults = certificates.refresh_listeners();
         let opened = certificates.open_clients();
         if !self.stopped.load(Relaxed) {
-            self.observatory.controller().renew_clients(opened);
+            let mut controller = self.observatory.controller();
+            controller.note_certificates(&faults);
+            controller.renew_clients(opened);
         }
     }
 }

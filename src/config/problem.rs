@@ -188,31 +188,14 @@ pub(super) fn closest<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    // The distance takes time by both lengths.
+    let written: String = written.chars().take(64).collect();
     known
         .into_iter()
-        .map(|name| (edit_distance(written, name), name))
+        .map(|name| (strsim::osa_distance(&written, name), name))
         .filter(|(edits, name)| *edits <= 2 && edits * 2 <= name.len())
         .min()
         .map(|(_, name)| name)
-}
-
-/// Letters to insert, drop, replace or swap with their neighbour (optimal string alignment).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = replace.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

@@ -274,7 +274,10 @@ impl Watch {
         }
         state.standing.checks[usize::from(answer.is_err())].add(1);
         let reason = || match answer {
-            Ok(()) => "it answers as it should".to_owned(),
+            Ok(()) if service.health.http.is_some() || service.health.grpc.is_some() => {
+                "it answers as it should".to_owned()
+            }
+            Ok(()) => "it can be connected".to_owned(),
             Err(why) => why,
         };
         let moved = watched.moved(before, service, version, state, now, reason);

@@ -201,16 +201,18 @@ async fn forward(
                         (link, reused)
                     }
                     Err(fault) => {
-                        tally.failed(fault);
                         let times = (now, Instant::now());
-                        if fault.upstream_kind().is_none() || times.1 >= due {
-                            return Err(Broken::Fault(fault));
-                        }
+                        let may_go_on = fault.upstream_kind().is_some() && times.1 < due;
                         let patience = plan.service().connect_timeout;
-                        others = Others::after(others, worker, version, chosen, times, patience);
+                        others = match may_go_on {
+                            true => Others::after(others, worker, version, chosen, times, patience),
+                            false => None,
+                        };
                         if others.is_none() {
+                            tally.failed(fault);
                             return Err(Broken::Fault(fault));
                         }
+                        tally.unconnected(fault);
                         tally.retry(RetryReason::Connect);
                         now = times.1;
                         continue;

@@ -193,6 +193,21 @@ impl<'a> Tally<'a> {
                 _ => self.trial.failed(self.subject(), fault == Fault::Timeout),
             }
         }
+        self.count_fault(fault);
+    }
+
+    /// The endpoint could not be connected, and another one is tried. Nothing was sent, so what becomes of the
+    /// request is what the comparison counts, unless its client has waited for a connection in vain.
+    #[cold]
+    pub(super) fn unconnected(&mut self, fault: Fault) {
+        self.fault = Some(fault.problem().kind);
+        match fault {
+            Fault::ConnectTimeout => self.failed(fault),
+            _ => self.count_fault(fault),
+        }
+    }
+
+    fn count_fault(&mut self, fault: Fault) {
         if let (Some(kind), Some((endpoint, _))) = (fault.upstream_kind(), self.endpoint) {
             endpoint.cells.of(self.worker.id).errors[kind as usize].add(1);
         }

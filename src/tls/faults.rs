@@ -6,20 +6,26 @@ use super::{
     Client, TlsError, TlsListener,
     material::{listener_files, readable, version_files},
 };
-use crate::config::Config;
+use crate::config::{Config, schema::Listen};
 
 /// What is wrong with the files of `config`: every file that cannot be read and, where all files of a
 /// listener or version can be read, what is wrong with their content. Opens no socket.
 pub fn faults(config: &Config) -> Vec<TlsError> {
-    let mut found = Vec::new();
-    for listen in &config.listen {
-        let Some(tls) = &listen.tls else { continue };
-        let open = || TlsListener::open(&listen.address.to_string(), tls, &[]).err();
-        found.extend(of(listener_files(tls), open));
-    }
+    let mut found = listener_faults(&config.listen);
     for version in config.services.values().flat_map(|service| service.versions.values()) {
         let Some(tls) = &version.tls else { continue };
         found.extend(of(version_files(tls), || Client::open(tls, &[]).err()));
+    }
+    found
+}
+
+/// The same of the files of listeners alone.
+pub fn listener_faults<'a>(listen: impl IntoIterator<Item = &'a Listen>) -> Vec<TlsError> {
+    let mut found = Vec::new();
+    for listen in listen {
+        let Some(tls) = &listen.tls else { continue };
+        let open = || TlsListener::open(&listen.address.to_string(), tls, &[]).err();
+        found.extend(of(listener_files(tls), open));
     }
     found
 }

@@ -116,6 +116,12 @@ impl TlsListener {
         self.config.load_full()
     }
 
+    /// Whether it looks at the files that `tls` names: their faults are then its own, see
+    /// [`TlsListener::fault`].
+    pub fn follows(&self, tls: &ListenTls) -> bool {
+        self.state().wanted == *tls
+    }
+
     /// Looks at the files again.
     pub fn refresh(&self, now: SystemTime) -> Refreshed {
         let wanted = self.state().wanted.clone();

@@ -1,5 +1,6 @@
 """What tests share for a whole run: an authority, origins, and a proxy for each way towards them."""
 
+import os
 from contextlib import ExitStack, closing
 
 import pytest
@@ -8,6 +9,15 @@ from support.authority import Authority
 from support.calls import Calls
 from support.origin import Origin
 from support.tidegate import Tidegate
+
+
+def pytest_runtest_logreport(report):
+    """Says which test was skipped, and why, where somebody wants to know it at the end of a run."""
+    path = os.environ.get("SKIPPED_TESTS")
+    if path and report.skipped:
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        with open(path, "a") as file:
+            file.write(f"{report.nodeid}: {reason}\n")
 
 
 @pytest.fixture(scope="session")

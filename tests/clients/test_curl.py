@@ -60,7 +60,7 @@ def test_many_requests_share_one_connection(proxy, dialect):
     options, scheme, _ = dialect
     if dialect is DIALECTS["h2 by prior knowledge"]:
         # curl 7.88 fails to use such a connection again, whoever is at its other end.
-        pytest.skip("curl's own fault")
+        pytest.skip("curl 7.88 opens a new connection")
     again = [proxy.url("/version", scheme)] * 9
     told = run(proxy, "/version", dialect, *again, "--write-out", "%{stderr}%{num_connects}\n")[1]
     assert told.split() == ["1"] + ["0"] * 9

@@ -211,6 +211,39 @@ fn what_fails_on_both_versions_ejects_nobody() {
     assert_eq!(get(&proxy)["verdicts"][0]["answer"], "undecided");
 }
 
+/// Endpoints that restart one after the other ejected their version, although another endpoint served every
+/// request.
+#[test]
+fn a_refused_connection_whose_request_another_endpoint_serves_is_no_failure() {
+    let never = Arc::default();
+    let (v1, v2) = (origin("v1", &never, 1), origin("v2", &never, 1));
+    let away = Origin::start(|_| unreachable!("it is gone")).address;
+    let proxy = Proxy::builder()
+        .version("v1", &v1)
+        .version_at("v2", &[v2.address, away])
+        .service("weights: { v1: 80, v2: 20 }")
+        .service("cohort: { key: [ 'header:x-player-id' ] }")
+        .service("eject: { errors: {} }")
+        .service("health: { connect_faults: 0 }")
+        .top("admin: { address: 127.0.0.1:0 }")
+        .start();
+    let mut client = proxy.connect();
+    for player in 0..5_000 {
+        assert!(!ask(&mut client, player).1, "player {player}");
+    }
+    assert!(proxy.controller().ejections().is_empty());
+    let counts = &get(&proxy)["verdicts"][0]["findings"][0]["numbers"]["errors"]["counts"];
+    assert_eq!(counts["canary"]["failures"], 0, "{counts}");
+    let metrics = proxy.admin().get("/metrics").host("localhost").send().text().to_owned();
+    let refused = metrics.lines().find(|line| {
+        line.starts_with("tidegate_retries_total")
+            && line.contains("v2")
+            && line.contains("connect")
+    });
+    let refused = refused.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(refused.is_some_and(|refused| refused > 100.0), "{refused:?}");
+}
+
 #[test]
 fn advice_moves_nobody() {
     let (never, failing) = (Arc::default(), Arc::new(AtomicBool::new(true)));

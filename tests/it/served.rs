@@ -149,6 +149,28 @@ fn a_file_with_an_ejected_version_alone_serves_the_baseline_and_is_an_error() {
     assert!(told("weights"));
 }
 
+/// The answer, the dry run and the event said 0 %, and everybody was moved at once.
+#[test]
+fn a_reinstatement_tells_the_share_by_the_weights_that_apply_again() {
+    let origins = origins();
+    let (_, proxy) = without_v2(&origins);
+    proxy.write(&two_versions(&origins).service("weights: { v2: 100 }").text());
+    eventually("it is refused", || proxy.reloads().1 == 1);
+    // The answer to another change says it, too.
+    let (_, answer) = eject(&proxy, "v2");
+    assert_eq!(answer["ejected"][0]["share_when_reinstated"], 1.0, "{answer}");
+    let body = json!({ "version": "v2" });
+    for dry_run in ["?dry_run=true", ""] {
+        let (_, answer) = change(&proxy, "POST", &format!("reinstate{dry_run}"), &body);
+        assert_eq!(answer["share"], 1.0, "{answer}");
+    }
+    assert_eq!(served_by(&proxy), ["v2"]);
+    let controller = proxy.controller();
+    let mut events = controller.events().since(0);
+    let event = events.find(|event| event.kind.label() == "reinstated").expect("an event");
+    assert_eq!(event.matter.share, Some(1.0));
+}
+
 #[test]
 fn a_file_whose_baseline_is_ejected_goes_on_with_who_served() {
     let origins = origins();

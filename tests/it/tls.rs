@@ -462,11 +462,41 @@ fn the_status_tells_the_certificates_and_what_is_wrong_with_their_files() {
     let is_told = |fault: &Value| fault.as_str().is_some_and(|text| text.starts_with(&begins));
     eventually("the fault is told", || is_told(&tls()["fault"]));
     assert_eq!(tls()["certificates"], before["certificates"], "the old one stays");
+    let told = || {
+        let controller = proxy.controller();
+        let events = controller.events().since(0);
+        events.filter(|event| event.kind.label() == "configuration_rejected").count()
+    };
+    eventually("an event tells it", || told() == 1);
     authority.sign("edge", "renewed.test");
     eventually("the new one is told", || {
         let tls = tls();
         tls["certificates"][0]["names"] == json!(["renewed.test"]) && tls["fault"].is_null()
     });
+}
+
+/// Such a file was taken over, and the next start, which was to be a matter of course, ended with 64.
+#[test]
+fn a_file_whose_certificates_wait_for_the_next_start_is_refused_if_these_are_bad() {
+    let authority = Authority::new();
+    let origin = Origin::answering("inside");
+    let builder = Proxy::builder().version("v1", &origin).top("admin: { address: 127.0.0.1:0 }");
+    let proxy = builder.start_with_file();
+    let hash = status(&proxy)["config_hash"].clone();
+    let secure = builder.listener(&authority.listener("edge", "")).text();
+    proxy.write(&secure);
+    eventually("it is refused", || proxy.reloads() == (0, 1));
+    let after = status(&proxy);
+    assert_eq!((&after["config_hash"], &after["reload"]["waiting"]), (&hash, &json!([])));
+    let problems = after["reload"]["error"]["problems"].as_array().expect("problems").clone();
+    let paths: Vec<_> = problems.iter().map(|problem| problem["path"].clone()).collect();
+    let certificate = |field: &str| json!(format!("listen[0].tls.certificates[0].{field}"));
+    assert_eq!(paths, [certificate("cert"), certificate("key")]);
+
+    authority.sign("edge", "edge.test");
+    proxy.write(&format!("{secure}\n# again\n"));
+    eventually("it is taken over", || proxy.reloads() == (1, 1));
+    assert_eq!(status(&proxy)["reload"]["waiting"], json!(["listen"]));
 }
 
 #[test]

@@ -12,7 +12,10 @@ impl fmt::Display for Verdict {
                 (Some(evidence), Some(finding)) if evidence >= DOUBTED => {
                     write!(f, "not certain yet: {finding}")?;
                 }
-                (Some(_), _) => write!(f, "within its limits so far")?,
+                (Some(_), _) => match self.findings.iter().find(|finding| finding.seems_worse()) {
+                    Some(finding) => write!(f, "not enough evidence yet: {finding}")?,
+                    None => write!(f, "within its limits so far")?,
+                },
                 (None, _) => write!(f, "nothing to compare yet")?,
             },
             Answer::Pass => match self.health {
@@ -44,6 +47,10 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Failures, and times what is allowed, from which on nobody would call a canary good, however little that
+/// proves.
+const SEEMS_WORSE: (u64, f64) = (3, 2.0);
+
 /// Evidence, in nats, from which on a canary is doubted: one within its limits gets there once in twenty
 /// comparisons at most.
 const DOUBTED: f64 = 3.0;
@@ -54,6 +61,19 @@ impl Verdict {
         let (first, others) = self.findings.split_first()?;
         let mut others = others.iter().filter(|other| other.metric.kind() != first.metric.kind());
         others.find(|other| other.log_evidence.is_some_and(|nats| nats >= self.log_threshold))
+    }
+}
+
+impl Finding {
+    /// Whether what failed lately is far beyond what is allowed, whatever it proves.
+    fn seems_worse(&self) -> bool {
+        let Numbers::Errors { counts, tolerated_ratio, tolerated_excess } = &self.numbers else {
+            return false;
+        };
+        let (canary, _) = counts.shown();
+        let allowed = counts.allowed(*tolerated_ratio, *tolerated_excess);
+        let (failures, times) = SEEMS_WORSE;
+        canary.failures >= failures && canary.rate.is_some_and(|rate| rate > times * allowed)
     }
 }
 
@@ -75,8 +95,7 @@ impl Finding {
         match &self.numbers {
             Numbers::Errors { counts, tolerated_ratio, tolerated_excess } => {
                 self.rates(f, counts, until_s)?;
-                let (_, baseline) = counts.shown();
-                let allowed = tolerated_ratio * baseline.rate.unwrap_or(0.0) + tolerated_excess;
+                let allowed = counts.allowed(*tolerated_ratio, *tolerated_excess);
                 write!(f, "; allowed {}", Percent(allowed))
             }
             Numbers::Latency {
@@ -232,6 +251,12 @@ impl Counts {
         } else {
             (self.canary, self.baseline)
         }
+    }
+
+    /// The rate of failures that is allowed beside the baseline's.
+    fn allowed(&self, ratio: f64, excess: f64) -> f64 {
+        let (_, baseline) = self.shown();
+        ratio * baseline.rate.unwrap_or(0.0) + excess
     }
 
     /// Players of the canary that were bad since the difference began: each counts once a cycle.

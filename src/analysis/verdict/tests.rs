@@ -28,6 +28,26 @@ fn the_sentence_quotes_what_decided() {
     assert_eq!(verdict.to_string(), verdict.reason);
 }
 
+/// `within its limits so far` stood beside a canary whose every request had failed.
+#[test]
+fn a_canary_that_fails_is_never_called_within_its_limits() {
+    let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };
+    let limits = Limits::of(&eject, &Eject::default(), 1e-3);
+    let mut comparison = Comparison::new(limits, 1.0, Duration::ZERO);
+    let mut told = |canary: Tally, second| {
+        let block = Arms::new(canary, Tally::new(20, 0));
+        comparison.observe_errors(&Attempts::of_strangers(block), Duration::from_secs(second));
+        comparison.verdict(Duration::from_secs(second)).to_string()
+    };
+    for second in 1..=20 {
+        assert_eq!(told(Tally::new(10, 0), second), "within its limits so far");
+    }
+    assert_eq!(told(Tally::new(10, 1), 21), "within its limits so far", "one is chance");
+    let text = told(Tally::new(2, 2), 22);
+    let expected = "not enough evidence yet: 25 % of its requests failed (3 of 12, 3 players); ";
+    assert!(text.starts_with(expected), "{text}");
+}
+
 #[test]
 fn a_verdict_survives_being_written() {
     let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };

@@ -5,8 +5,9 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use super::Controller;
 use crate::{
     config::{Config, schema},
+    control::events::{Kind, Matter},
     proxy::ListenerState,
-    tls::{Client, Clients, Refreshed, TlsClients, TlsError, open_clients, warn_expiring},
+    tls::{Client, Clients, Fault, Refreshed, TlsClients, TlsError, open_clients, warn_expiring},
 };
 
 impl Controller {
@@ -16,6 +17,14 @@ impl Controller {
             config: Arc::clone(&self.config),
             listeners: self.listeners.clone(),
             clients: self.clients.clone(),
+        }
+    }
+
+    /// Notes that certificates of listeners cannot be used, so that those before stay in force.
+    pub fn note_certificates(&mut self, faults: &[Fault]) {
+        for fault in faults {
+            let reason = fault.to_string();
+            self.record(Kind::ConfigurationRejected, Matter { reason, ..Matter::default() });
         }
     }
 
@@ -88,13 +97,15 @@ pub struct OpenedClients {
 }
 
 impl Certificates {
-    /// Has every listener look at its certificates, as the configuration names them.
-    pub fn refresh_listeners(&self) {
-        let now = SystemTime::now();
+    /// Has every listener look at its certificates, as the configuration names them. Returns the faults that
+    /// were not there at the last look.
+    pub fn refresh_listeners(&self) -> Vec<Fault> {
+        let (now, mut faults) = (SystemTime::now(), Vec::new());
         for (place, listener) in self.listeners.iter().enumerate() {
             let listen = listen_of(&listener.name, place, &self.config.listen);
             let wanted = listen.and_then(|listen| listen.tls.as_ref());
             let (Some(tls), Some(wanted)) = (&listener.tls, wanted) else { continue };
+            let before = tls.fault().map(|fault| fault.error.to_string());
             match tls.replace(wanted, now) {
                 Refreshed::Unchanged => {}
                 Refreshed::Renewed => {
@@ -103,11 +114,15 @@ impl Certificates {
                 Refreshed::Kept(fault) => {
                     let (listener, error) = (&fault.listener, &fault.error);
                     tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay");
+                    if before.is_none_or(|before| before != error.to_string()) {
+                        faults.push(fault);
+                    }
                 }
             }
         }
         let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
         warn_expiring(&listeners.flat_map(|tls| tls.expiries()).collect::<Vec<_>>(), now);
+        faults
     }
 
     /// Reads the files of the clients of endpoints.
@@ -115,6 +130,22 @@ impl Certificates {
         let tls = open_clients(&self.config, &mut self.clients);
         OpenedClients { config: self.config, tls, clients: self.clients }
     }
+}
+
+/// Entries of `listen` with certificates that no running listener follows: they are read at the next start.
+pub(super) fn waiting<'a>(
+    listen: &'a [schema::Listen],
+    running: &[Arc<ListenerState>],
+) -> impl Iterator<Item = &'a schema::Listen> {
+    let is_followed = |entry: &schema::Listen| {
+        running.iter().enumerate().any(|(place, listener)| {
+            let own = listen_of(&listener.name, place, listen);
+            let tls = listener.tls.as_ref().zip(entry.tls.as_ref());
+            own.is_some_and(|own| std::ptr::eq(own, entry))
+                && tls.is_some_and(|(listener, tls)| listener.follows(tls))
+        })
+    };
+    listen.iter().filter(move |entry| !is_followed(entry))
 }
 
 /// What a file says of the socket bound to `bound`, which stood at `place` when the process started: the

@@ -13,12 +13,17 @@ const NAMED: usize = 5;
 /// whole: there may be ten thousand.
 pub(super) fn what_changed(old: &Config, new: &Config) -> String {
     // By name, so that a new field does not compile until it stands here.
-    let Config {
+    macro_rules! differences {
+        ($($field:ident),*) => {{
+            let Config { services: _, $($field),* } = old;
+            [$((stringify!($field), *$field != new.$field)),*]
+        }};
+    }
+    let top = differences!(
         workers,
         listen,
         trusted_proxies,
         admin,
-        services,
         routes,
         limits,
         forwarding,
@@ -27,28 +32,13 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
         resolver,
         shutdown,
         alerts,
-        takeover,
-    } = old;
-    let top = [
-        ("workers", *workers != new.workers),
-        ("listen", *listen != new.listen),
-        ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
-        ("admin", *admin != new.admin),
-        ("routes", *routes != new.routes),
-        ("limits", *limits != new.limits),
-        ("forwarding", *forwarding != new.forwarding),
-        ("access_log", *access_log != new.access_log),
-        ("log", *log != new.log),
-        ("resolver", *resolver != new.resolver),
-        ("shutdown", *shutdown != new.shutdown),
-        ("alerts", *alerts != new.alerts),
-        ("takeover", *takeover != new.takeover),
-    ];
+        takeover
+    );
     let mut fields = Vec::new();
-    let names: BTreeSet<&String> = services.keys().chain(new.services.keys()).collect();
+    let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
     for name in names {
         let place = format!("services.{name}");
-        match (services.get(name), new.services.get(name)) {
+        match (old.services.get(name), new.services.get(name)) {
             (Some(old), Some(new)) if old == new => {}
             (Some(old), Some(new)) => fields.extend(differing(&place, old, new)),
             _ => fields.push(place),

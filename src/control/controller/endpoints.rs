@@ -228,8 +228,18 @@ impl Controller {
     }
 
     /// The share of players, 0 to 1, that each ejected version of `service` gets once it alone is reinstated.
+    ///
+    /// A stand-in is counted as it will be then: it goes once the weights as written lead to somebody.
     pub fn shares_when_reinstated(&self, service: &str) -> IndexMap<String, f64> {
-        self.returning(service, &self.weights_ahead())
+        let mut shares = self.returning(service, &self.weights_ahead());
+        if self.stand_ins().contains_key(service) {
+            for (version, share) in self.returning(service, self.overrides()) {
+                if self.releases_stand_in(service, &version) {
+                    shares.insert(version, share);
+                }
+            }
+        }
+        shares
     }
 
     /// The share of players that each ejected version of `service` gets by weights of `ahead`, once it alone

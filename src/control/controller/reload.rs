@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Controller, StandIns,
+    certificates::waiting,
     changed::what_changed,
     logs::{OpenedLog, open_log},
     weights::keeps_override,
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     config::{Config, LoadError, Loaded, blame, schema},
     control::events::{Kind, Matter},
+    proxy::ListenerState,
     registry::Registry,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
     tls::{self, Clients, TlsClients, TlsError, open_clients},
@@ -57,6 +59,7 @@ impl Controller {
             file: self.file.clone(),
             resolved: self.resolved.clone(),
             registry: Arc::clone(&self.registry),
+            listeners: self.listeners.clone(),
         }
     }
 
@@ -155,6 +158,7 @@ pub struct Preparing {
     file: Option<PathBuf>,
     resolved: Resolved,
     registry: Arc<Registry>,
+    listeners: Vec<Arc<ListenerState>>,
 }
 
 /// A file that was read, with all that would take long while the controller is held: what the file names is
@@ -176,12 +180,17 @@ impl Preparing {
     /// Compiles the file that was `read`, and opens what it names.
     pub fn prepare(mut self, read: Result<Loaded, LoadError>) -> Result<Prepared, LoadError> {
         let loaded = read?;
-        let tls = open_clients(&loaded.config, &mut self.clients);
-        let tls = tls.map_err(|first| {
-            let name = self.file.as_deref().unwrap_or(Path::new(""));
-            let all = [vec![first], tls::faults(&loaded.config)].concat();
-            blame(&loaded.files, name, all.iter().map(TlsError::place))
-        })?;
+        // Nobody reads these files before the next start, which must not be the one to find them bad.
+        let waiting = tls::listener_faults(waiting(&loaded.config.listen, &self.listeners));
+        let tls = match (open_clients(&loaded.config, &mut self.clients), &*waiting) {
+            (Ok(tls), []) => tls,
+            (opened, _) => {
+                let name = self.file.as_deref().unwrap_or(Path::new(""));
+                let first = opened.err().into_iter().collect();
+                let all = [first, waiting, tls::faults(&loaded.config)].concat();
+                return Err(blame(&loaded.files, name, all.iter().map(TlsError::place)));
+            }
+        };
         let access_log = open_log(&self.config, &loaded.config);
         let sources = Sources {
             config: &loaded.config,

@@ -118,14 +118,29 @@ impl Controller {
         ahead: &Overrides,
         ejected: Option<&str>,
     ) -> Coverage {
+        let is_ejected =
+            |version: &str| ejected == Some(version) || self.ejection(service, version).is_some();
+        self.coverage_if(service, ahead, is_ejected)
+    }
+
+    /// Whether the stand-in of `service` goes once its ejected `version` is reinstated.
+    pub(super) fn releases_stand_in(&self, service: &str, version: &str) -> bool {
+        let is_ejected = |v: &str| v != version && self.ejection(service, v).is_some();
+        self.coverage_if(service, &self.overrides, is_ejected) == Coverage::Available
+    }
+
+    fn coverage_if(
+        &self,
+        service: &str,
+        ahead: &Overrides,
+        is_ejected: impl Fn(&str) -> bool,
+    ) -> Coverage {
         let Some(written) = self.config.services.get(service) else { return Coverage::Nobody };
         let snapshot = self.snapshot();
         let known = snapshot.service(service);
         let is_out = |version: &str| {
             known.and_then(|s| s.version(version)).is_none_or(|v| serves_nobody(&v.known))
         };
-        let is_ejected =
-            |version: &str| ejected == Some(version) || self.ejection(service, version).is_some();
         Coverage::by(&contenders((service, written), ahead, is_ejected, is_out, &snapshot))
     }
 

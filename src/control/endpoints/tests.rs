@@ -94,7 +94,9 @@ fn faults_of_all_workers_in_a_row_eject_and_a_probe_brings_back() {
     );
     let look = bench.pass(Duration::from_secs(2));
     bench.watch.probed(&bench.snapshot, look.probes[0].0, Ok(()), bench.now, 0.5);
-    assert_eq!(bench.look().moves[0].to, State::Serving);
+    let moved = bench.look().moves.remove(0);
+    // Nobody has asked it anything.
+    assert_eq!((moved.to, &*moved.reason), (State::Serving, "it can be connected"));
     assert_eq!(bench.state(1).standing.checks.each_ref().map(|c| c.read()), [1, 1]);
     assert!(bench.state(1).standing.share() < WHOLE, "it starts slowly");
 }

@@ -33,13 +33,26 @@ struct Needs {
 /// whether it fails.
 type UnderWay = BinaryHeap<Reverse<(Duration, u32, usize, u16, bool)>>;
 
-/// When a canary with that share of `rate` requests a second is ejected, if ever, where `failing` says what part
-/// of a version's requests fail that ask at some time for what they need.
+impl Needs {
+    /// How long a request takes that begins `now`, and whether it fails, where `failing` says what part of those
+    /// fail that ask at some time.
+    fn fate(
+        self,
+        now: Duration,
+        failing: impl Fn(Duration) -> f64,
+        rng: &mut Rng,
+    ) -> (Duration, bool) {
+        let fails = rng.f64() < failing(now + self.after);
+        (self.after + if fails { self.told_after } else { ms(1) }, fails)
+    }
+}
+
+/// When a canary with that share of `rate` requests a second is ejected, if ever, where `fate` says how long a
+/// request of a version takes that begins at some time, and whether it fails.
 fn ejected_at(
-    needs: [Needs; 2],
     rate: f64,
     share: f64,
-    failing: impl Fn(usize, Duration) -> f64,
+    mut fate: impl FnMut(usize, Duration, &mut Rng) -> (Duration, bool),
     seed: u64,
 ) -> Option<Duration> {
     let mut rng = Rng::with_seed(seed);
@@ -51,11 +64,8 @@ fn ejected_at(
         while due >= 1.0 {
             due -= 1.0;
             let version = if rng.f64() < share { CANARY } else { BASELINE };
-            let Needs { after, told_after } = needs[version];
-            let asks = stage.now + after;
-            let fails = rng.f64() < failing(version, asks);
-            let ends = asks + if fails { told_after } else { ms(1) };
-            let look = stage.begin(version);
+            let (takes, fails) = fate(version, stage.now, &mut rng);
+            let (ends, look) = (stage.now + takes, stage.begin(version));
             under_way.push(Reverse((ends, look, version, rng.u16(..), fails)));
         }
         let until = stage.now + LOOK;
@@ -90,15 +100,12 @@ fn an_outage_that_versions_meet_at_different_moments_of_a_request_is_nobodys() {
     for pair in pairs {
         for (rate, share) in [(1_000.0, 0.05), (1_000.0, 0.25), (300.0, 0.5)] {
             for (seed, part) in [(1, 1.0), (2, 0.45)] {
-                let at = ejected_at(
-                    pair,
-                    rate,
-                    share,
-                    |_, asks| {
-                        if DOWN.contains(&asks) { part } else { 0.0 }
-                    },
-                    seed,
-                );
+                let failing = |asks| if DOWN.contains(&asks) { part } else { 0.0 };
+                let fate = |version: usize, now, rng: &mut Rng| {
+                    let of: Needs = pair[version];
+                    of.fate(now, failing, rng)
+                };
+                let at = ejected_at(rate, share, fate, seed);
                 blamed.extend(at.map(|at| (at, pair, rate, share, part)));
             }
         }
@@ -113,19 +120,35 @@ fn a_canary_that_fails_more_than_a_baseline_that_fails_is_found() {
     for (rate, share) in [(1_000.0, 0.05), (10_000.0, 0.05), (300.0, 0.5)] {
         for (ever, worse) in [(0.05, 0.5), (0.1, 0.6), (0.4, 1.0)] {
             for since in [Duration::ZERO, DOWN.start] {
-                let fail = |version, asks| match (
-                    version == CANARY && asks >= DOWN.start,
-                    asks >= since,
-                ) {
-                    (true, _) => worse,
-                    (false, true) => ever,
-                    (false, false) => 0.0,
+                let fate = |version, now, rng: &mut Rng| {
+                    let failing =
+                        |asks| match (version == CANARY && asks >= DOWN.start, asks >= since) {
+                            (true, _) => worse,
+                            (false, true) => ever,
+                            (false, false) => 0.0,
+                        };
+                    at_once.fate(now, failing, rng)
                 };
-                let at = ejected_at([at_once; 2], rate, share, fail, 1);
+                let at = ejected_at(rate, share, fate, 1);
                 let after = at.and_then(|at| at.checked_sub(DOWN.start));
                 let case = format!("{rate}/s, share {share}, {ever} {since:?} {worse}");
                 assert!(after.is_some_and(|after| after < ms(2_000)), "{case}: {at:?}");
             }
         }
+    }
+}
+
+/// What failed was put aside for as long as other requests of the baseline took that fail after a long time, or
+/// that clients leave.
+#[test]
+fn a_canary_that_fails_is_found_where_some_requests_ever_fail_late() {
+    for hold in [ms(1_000), ms(2_000)] {
+        let fate = |version, now: Duration, rng: &mut Rng| match rng.f64() < 0.3 {
+            true => (hold, true),
+            false => (ms(1), version == CANARY && now >= DOWN.start),
+        };
+        let at = ejected_at(150.0, 0.2, fate, 1);
+        let after = at.and_then(|at| at.checked_sub(DOWN.start));
+        assert!(after.is_some_and(|after| after < ms(4_000)), "{hold:?}: {at:?}");
     }
 }

@@ -241,7 +241,7 @@ pub(super) fn bursts(report: &mut Report) {
 /// What must be found within a minute, for every run of the tests.
 #[test]
 fn a_worse_canary_is_ejected_whoever_counts() {
-    let report = Report::new(4);
+    let report = Report::new(4, 0);
     let population = |failing, latency| Population {
         players: 1_000,
         per_s: 400.0,
