@@ -8,6 +8,7 @@ pub mod address;
 mod check;
 mod decode;
 mod draft;
+mod error;
 pub mod file;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
@@ -24,7 +25,8 @@ mod watch;
 mod yaml;
 
 pub use check::{Finding, check};
-pub use load::{LoadError, Loaded, parse, read, read_bytes, warnings};
+pub use error::LoadError;
+pub use load::{Loaded, parse, read, read_bytes, warnings};
 pub use named::{NamedFile, blame};
 pub use problem::{Problem, Problems};
 pub use schema::{Config, json_schema};

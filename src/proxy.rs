@@ -20,6 +20,7 @@ mod cost;
 mod crowd;
 mod date;
 mod deadline;
+mod elapsed;
 mod entrance;
 mod exchange;
 mod forwarded;

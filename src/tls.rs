@@ -9,6 +9,7 @@
 //! suites without forward secrecy or authenticated encryption, which rustls does not have; fetching
 //! OCSP responses and checking revocation lists.
 
+mod alpn;
 pub mod certificates;
 pub mod client;
 mod error;
@@ -23,6 +24,7 @@ mod subject;
 mod transport;
 mod versions;
 
+pub use alpn::{H2, HTTP_1_0, HTTP_1_1};
 pub use certificates::Certificate;
 pub use client::{Client, Clients};
 pub use error::{HandshakeError, TlsError};
@@ -33,15 +35,6 @@ pub use material::Material;
 pub use session::Session;
 pub use transport::Transport;
 pub use versions::{TlsClients, open_clients};
-
-/// HTTP/2 as ALPN names it (RFC 9113 section 3.2).
-pub const H2: &[u8] = b"h2";
-
-/// HTTP/1.1 as ALPN names it (RFC 7301 section 6).
-pub const HTTP_1_1: &[u8] = b"http/1.1";
-
-/// HTTP/1.0 as ALPN names it (RFC 7301 section 6).
-pub const HTTP_1_0: &[u8] = b"http/1.0";
 
 #[cfg(test)]
 mod tests;

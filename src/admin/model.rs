@@ -4,6 +4,7 @@
 //! for one that answers at once and without errors.
 
 mod change;
+mod digits;
 mod ejection;
 mod status;
 
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use indexmap::IndexMap;
 
 pub use change::{NewWeight, Shares, SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
+use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection};
 use serde::{Deserialize, Serialize};
 pub use status::{
@@ -291,8 +293,11 @@ impl Version {
 impl Amount {
     fn of(state: &AmountState) -> Self {
         let (count, sum) = (state.cells.sum(|c| c.count.read()), scrape::amount_sum(state));
-        let short = |amount: f64| (amount * 1e6).round() / 1e6;
-        Self { count, sum: short(sum), mean: (count > 0).then(|| short(sum / count as f64)) }
+        Self {
+            count,
+            sum: six_digits(sum),
+            mean: (count > 0).then(|| six_digits(sum / count as f64)),
+        }
     }
 }
 
@@ -324,7 +329,7 @@ fn yes() -> bool {
 }
 
 fn rate(errors: u64, requests: u64) -> Option<f64> {
-    (requests > 0).then(|| (errors as f64 / requests as f64 * 1e6).round() / 1e6)
+    (requests > 0).then(|| six_digits(errors as f64 / requests as f64))
 }
 
 #[cfg(test)]

@@ -1,15 +1,13 @@
 //! From text or file to a valid [`Config`], or to everything that is wrong with it.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     check::warnings as doubtful,
     draft::Draft,
+    error::LoadError,
     file::{MOST_BYTES, read_file},
     named::{NamedFile, named_files},
     problem::{FieldPath, Problem, Problems},
@@ -29,34 +27,6 @@ pub struct Loaded {
     pub tokens: Vec<AdminToken>,
     /// Where the text names files of certificates, keys and receivers of alerts.
     pub files: Vec<NamedFile>,
-}
-
-/// Why a file gives no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The file says something that is wrong. One line per problem,
-    /// `FILE:LINE:COLUMN: FIELD.PATH: what is wrong; what would be right`.
-    #[error("{}", problems.in_file(path))]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// All that is wrong with it.
-        problems: Problems,
-    },
-    /// A file that it names cannot be used.
-    #[error("{why}")]
-    Named {
-        /// Which file, what is wrong and what would be right.
-        why: String,
-    },
 }
 
 /// Reads and checks a configuration. Looks at nothing but `text`; token files are not opened, and

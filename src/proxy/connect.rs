@@ -16,11 +16,11 @@ use tokio::{
 
 use super::{
     breaker::Pending,
+    elapsed::micros,
     h2::{Asking, share},
     link::Link,
     plan::Plan,
     problem::Fault,
-    record::micros,
     worker::Worker,
 };
 use crate::{

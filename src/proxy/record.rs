@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     amounts,
     client::Client,
+    elapsed::micros,
     grpc,
     plan::{Plan, Refused},
     problem::Fault,
@@ -358,13 +359,6 @@ fn push_line(worker: &Worker, entry: &Entry<'_>) {
         log.sender.try_send(&mut lines);
     }
     worker.keep_ticking();
-}
-
-/// Microseconds from `began` to `ended`, short of the value that stands for none.
-pub(super) fn micros(began: Instant, ended: Instant) -> u32 {
-    u32::try_from(ended.saturating_duration_since(began).as_micros())
-        .unwrap_or(Sample::NONE - 1)
-        .min(Sample::NONE - 1)
 }
 
 fn began_unix_us(duration_us: u32) -> u64 {

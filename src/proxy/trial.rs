@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{amounts, plan::Plan, record::micros, worker::Worker};
+use super::{amounts, elapsed::micros, plan::Plan, worker::Worker};
 use crate::{
     analysis::{Ending, NO_TIME, What},
     registry::EndpointState,

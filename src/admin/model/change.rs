@@ -5,7 +5,7 @@ use std::fmt;
 use indexmap::{IndexMap, map::Entry};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::IntoDeserializer};
 
-use super::{Ejected, Ejection};
+use super::{Ejected, Ejection, digits::six_digits};
 use crate::{
     config::units::{Share, Weight},
     control::{Asked, controller::Moved},
@@ -150,7 +150,7 @@ impl SubjectAnswer {
     ) -> Self {
         let Moved { generation, already, share } = moved;
         let already_ejected = already.as_ref().map(Ejection::from);
-        let share = share.map(short);
+        let share = share.map(six_digits);
         Self { generation, service, version, endpoint, dry_run, already_ejected, share, ejected }
     }
 }
@@ -188,15 +188,10 @@ impl Shares {
     /// Those of a change.
     pub fn new(before: IndexMap<String, f64>, after: IndexMap<String, f64>) -> Self {
         let each = |shares: IndexMap<String, f64>| {
-            shares.into_iter().map(|(v, share)| (v, short(share))).collect()
+            shares.into_iter().map(|(v, share)| (v, six_digits(share))).collect()
         };
         Self { before: each(before), after: each(after) }
     }
-}
-
-/// A share to six digits.
-pub(super) fn short(share: f64) -> f64 {
-    (share * 1e6).round() / 1e6
 }
 
 /// A map in which a name that stands twice is an error: which of the two was meant?

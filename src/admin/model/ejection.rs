@@ -8,7 +8,7 @@ use std::{
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{VersionVerdict, change::short};
+use super::{VersionVerdict, digits::six_digits};
 use crate::control::{
     Controller,
     controller::{self, ManualEjection},
@@ -74,7 +74,7 @@ impl Ejected {
         let each = own.map(|((_, version), ejection)| Self {
             version: version.clone(),
             ejection: ejection.into(),
-            share_when_reinstated: short(returning.get(version).copied().unwrap_or(0.0)),
+            share_when_reinstated: six_digits(returning.get(version).copied().unwrap_or(0.0)),
         });
         each.collect()
     }

@@ -1,0 +1,33 @@
+//! Why a file gives no configuration.
+
+use std::{io, path::PathBuf};
+
+use super::problem::Problems;
+
+/// Why a file gives no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file says something that is wrong. One line per problem,
+    /// `FILE:LINE:COLUMN: FIELD.PATH: what is wrong; what would be right`.
+    #[error("{}", problems.in_file(path))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong with it.
+        problems: Problems,
+    },
+    /// A file that it names cannot be used.
+    #[error("{why}")]
+    Named {
+        /// Which file, what is wrong and what would be right.
+        why: String,
+    },
+}
