@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use self::{
-    game::Game,
+    game::{Game, SERVICE},
     players::{Players, SharedLedger},
     script::Script,
     stage::Stage,
@@ -41,9 +41,6 @@ use crate::{
     app::App,
     config::{self, Loaded},
 };
-
-/// The service of the configuration.
-const SERVICE: &str = "game-api";
 
 /// Arguments of `tidegate demo`.
 #[derive(Debug, Clone, Copy, clap::Args)]

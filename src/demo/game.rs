@@ -39,6 +39,9 @@ use tokio::{
 
 use super::script::FAULT_SHARE;
 
+/// The service in the configuration.
+pub(super) const SERVICE: &str = "game-api";
+
 /// `error` of an answer that failed as planned.
 pub(super) const PLANNED: &str = "planned";
 

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{SERVICE, game::Version};
+use super::game::{SERVICE, Version};
 use crate::{
     analysis::Verdict,
     control::{scrape, tasks::Observatory},

@@ -9,8 +9,7 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
-    SERVICE,
-    game::{Fault, Version},
+    game::{Fault, SERVICE, Version},
     observe::{Observed, Observer},
     players::SharedLedger,
     screen::{self, Screen},

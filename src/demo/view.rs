@@ -11,8 +11,7 @@ use crossterm::style::{Color, Stylize};
 
 pub(super) use self::evidence::{chart, wrapped};
 use super::{
-    SERVICE,
-    game::Version,
+    game::{SERVICE, Version},
     ledger::{Ledger, Move, Seat},
     observe::{Observed, VersionSeen},
     script::{FAULT, Moment, STEPS, WEIGHTS, expected, title},

@@ -49,14 +49,6 @@ const KNOWN: &[&[&str]] = &[
         "control/controller/weights.rs",
     ],
     &[
-        "demo.rs",
-        "demo/observe.rs",
-        "demo/screen.rs",
-        "demo/stage.rs",
-        "demo/summary.rs",
-        "demo/view.rs",
-    ],
-    &[
         "snapshot.rs",
         "snapshot/comparison.rs",
         "snapshot/route.rs",
