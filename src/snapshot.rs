@@ -13,6 +13,7 @@ mod route;
 mod service;
 mod sources;
 mod usable;
+mod version;
 
 use std::sync::Arc;
 
@@ -25,17 +26,13 @@ pub use self::{
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     forwarding::Forwarding,
     route::{BodyLimits, Route},
-    service::{Service, Version},
-    sources::{Decided, Overrides, Sources, weights_in_force},
+    service::Service,
+    sources::{AccessLog, Decided, Overrides, Sources, weights_in_force},
     usable::{Trust, usable},
+    version::Version,
 };
 pub use crate::health::resolve::Resolved;
-use crate::{
-    config::{schema, units::Share},
-    registry::Registry,
-    routing::Table,
-    telemetry::access_log::Sender,
-};
+use crate::{config::schema, registry::Registry, routing::Table};
 
 /// All that a request needs.
 #[derive(Debug)]
@@ -58,15 +55,6 @@ pub struct Snapshot {
     pub access_log: Option<AccessLog>,
 }
 
-/// Where lines of the access log go, and which.
-#[derive(Debug, Clone)]
-pub struct AccessLog {
-    /// Share of requests written.
-    pub sample: Share,
-    /// Takes the lines.
-    pub sender: Sender,
-}
-
 impl Snapshot {
     /// Compiles a snapshot. Live state comes from, and new identities go into, `registry`.
     ///
@@ -82,7 +70,10 @@ impl Snapshot {
         let services: Vec<Service> = config
             .services
             .iter()
-            .map(|(name, service)| Service::compile(name, service, sources, previous, registry))
+            .map(|(name, service)| {
+                let previous = previous.and_then(|previous| previous.service(name));
+                Service::compile(name, service, sources, previous, registry)
+            })
             .collect();
         let (table, routes) = match previous {
             Some(previous) => (Arc::clone(&previous.table), Arc::clone(&previous.routes)),

@@ -48,13 +48,6 @@ const KNOWN: &[&[&str]] = &[
         "control/controller/served.rs",
         "control/controller/weights.rs",
     ],
-    &[
-        "snapshot.rs",
-        "snapshot/comparison.rs",
-        "snapshot/route.rs",
-        "snapshot/service.rs",
-        "snapshot/sources.rs",
-    ],
 ];
 
 /// A module by its path below `src`.

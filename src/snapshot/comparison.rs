@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Version, amounts::identity};
+use super::{amounts::identity, version::Version};
 use crate::{
     analysis::{Limits, amount_bucket, parts_of_alpha, rounded_bucket},
     config::{

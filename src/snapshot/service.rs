@@ -1,24 +1,15 @@
-//! A service and its versions, compiled.
+//! A service, compiled.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Snapshot,
-    amounts::Amount,
-    comparison::Compared,
-    endpoints::{Breaker, Endpoint, endpoints},
+    Amount, Breaker, Compared, Version,
     sources::{Sources, weights_in_force},
-    usable::{self, usable},
 };
 use crate::{
-    config::{
-        pattern::EndpointHost,
-        schema::{self, OnEject},
-        units::{Share, Weight},
-    },
-    registry::{AmountState, EndpointState, Registry, ServiceState, VersionState},
+    config::schema::{self, OnEject},
+    registry::{Registry, ServiceState},
     routing::{Cohort, Rule, Split},
-    tls,
 };
 
 /// A service, compiled.
@@ -54,73 +45,26 @@ pub struct Service {
     pub amounts: Box<[Amount]>,
 }
 
-/// A version, compiled.
-#[derive(Debug)]
-pub struct Version {
-    /// Its name.
-    pub name: Box<str>,
-    /// Its weight in force.
-    pub weight: Weight,
-    /// Gets nobody, whatever its weight, but for rules and routes that keep to it.
-    pub ejected: bool,
-    /// Gets nobody, whatever its weight, since none of its endpoints serves.
-    pub unserved: bool,
-    /// What release it is.
-    pub labels: schema::Labels,
-    /// Where it is reached now: what a request chooses from.
-    pub endpoints: Box<[Arc<EndpointState>]>,
-    /// All its endpoints, in the order of the file: those, and the ones that do not serve.
-    pub known: Box<[Endpoint]>,
-    /// How its endpoints are spoken to under TLS, and what each is called there; nothing in clear.
-    pub tls: Option<(tls::Client, Box<[EndpointHost]>)>,
-    /// What its endpoints speak.
-    pub protocol: schema::Protocol,
-    /// Live state.
-    pub state: Arc<VersionState>,
-    /// The same of its amounts, as [`Service::amounts`] has them.
-    pub amounts: Box<[Arc<AmountState>]>,
-}
-
 impl Service {
     pub(super) fn compile(
         name: &str,
         service: &schema::Service,
         sources: Sources<'_>,
-        previous: Option<&Snapshot>,
+        previous: Option<&Self>,
         registry: &Registry,
     ) -> Self {
         let weights = weights_in_force(name, service, sources.overrides);
         let health = service.health.clone().unwrap_or_default();
         let versions: Box<[Version]> = service
             .versions
-            .iter()
+            .keys()
             .zip(&weights)
-            .map(|((version, written), (_, weight))| {
-                let state = registry.version(name, version);
-                let known = endpoints(&written.endpoints, sources.resolved, state.id, registry);
-                let used = usable(&known, health.panic_threshold);
-                let (hosts, endpoints): (Vec<_>, Vec<_>) =
-                    used.map(|e| (e.host.clone(), Arc::clone(&e.state))).unzip();
-                let key = written.tls.as_ref().map(|tls| (tls.clone(), written.protocol));
-                let tls = key.and_then(|key| sources.tls.get(&key).cloned());
-                Version {
-                    name: version.as_str().into(),
-                    weight: *weight,
-                    ejected: sources.decided.is_ejected(name, version),
-                    unserved: sources.decided.is_unserved(name, version),
-                    labels: written.labels.clone(),
-                    endpoints: endpoints.into(),
-                    known,
-                    tls: tls.map(|client| (client, hosts.into())),
-                    protocol: written.protocol,
-                    amounts: (service.amounts.keys())
-                        .map(|amount| registry.amount(state.id, amount))
-                        .collect(),
-                    state,
-                }
+            .map(|(version, (_, weight))| {
+                let names = (name, version.as_str());
+                Version::compile(names, service, *weight, health.panic_threshold, sources, registry)
             })
             .collect();
-        let compared = match previous.and_then(|previous| previous.service(name)) {
+        let compared = match previous {
             Some(previous) => previous.compared.clone(),
             None => Compared::compile(name, service, sources.config, &versions, registry),
         };
@@ -171,17 +115,5 @@ impl Service {
     /// The version called `name`.
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|v| *v.name == *name)
-    }
-}
-
-impl Version {
-    /// Whether so few of its endpoints serve, by `threshold`, that others get requests, too.
-    pub fn panics(&self, threshold: Share) -> bool {
-        usable::panics(&self.known, threshold)
-    }
-
-    /// The weight that counts: none while it is ejected, or none of its endpoints serves.
-    pub fn share_weight(&self) -> Weight {
-        if self.ejected || self.unserved { Weight::ZERO } else { self.weight }
     }
 }

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use indexmap::IndexMap;
 
-use super::AccessLog;
 use crate::{
-    config::{Config, schema, units::Weight},
+    config::{
+        Config, schema,
+        units::{Share, Weight},
+    },
     health::resolve::Resolved,
+    telemetry::access_log::Sender,
     tls::TlsClients,
 };
 
@@ -35,6 +38,15 @@ impl Decided {
     pub fn is_unserved(&self, service: &str, version: &str) -> bool {
         self.unserved.get(service).is_some_and(|versions| versions.contains(version))
     }
+}
+
+/// Where lines of the access log go, and which.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    /// Share of requests written.
+    pub sample: Share,
+    /// Takes the lines.
+    pub sender: Sender,
 }
 
 /// What a snapshot is compiled from.
