@@ -34,7 +34,6 @@ const KNOWN: &[&[&str]] = &[
         "cli/table.rs",
         "cli/weights.rs",
     ],
-    &["config.rs", "config/check.rs", "config/schema.rs", "config/units.rs"],
     &[
         "control/alerts.rs",
         "control/controller.rs",
@@ -106,7 +105,7 @@ impl Crate {
     /// The file in which the item stands that `module` calls `name`: its own, or that of whom it has it from.
     fn origin(&self, module: &Module, name: &str, depth: usize) -> Module {
         let shown = self.0.get(module).and_then(|names| {
-            let mut shown = names.named.iter().filter(|named| named.is_shown);
+            let mut shown = names.named.iter().filter(|named| named.is_shown_by_file());
             shown.find(|named| named.called.as_deref() == Some(name))
         });
         let entered = shown.and_then(|named| self.enter(module, &named.path));
@@ -159,7 +158,7 @@ impl Crate {
 
     /// The files from which `module` passes something on.
     fn shown(&self, module: &Module) -> Vec<Module> {
-        let shown = self.0[module].named.iter().filter(|named| named.is_shown);
+        let shown = self.0[module].named.iter().filter(|named| named.is_shown_by_file());
         let shown = shown.filter_map(|named| named.called.as_deref());
         shown.map(|name| self.origin(module, name, 0)).collect()
     }
@@ -256,6 +255,10 @@ fn circles_are_found_through_what_passes_an_item_on() {
     }
     let none = "#[cfg(test)]\nmod tests {\n    use super::super::A;\n}\npub fn f() {}\n";
     assert_eq!(circles(&[root, a, ("room/b.rs", none)]), Vec::<Vec<String>>::new());
+    // What a module within a file passes on is its own.
+    let inline = "pub mod c { pub use super::d; }\nmod e { use super::*; }\npub fn f() {}\n";
+    let user = ("room.rs", "mod b;\npub fn g() { b::f() }\n");
+    assert_eq!(circles(&[user, ("room/b.rs", inline)]), Vec::<Vec<String>>::new());
     // A file and its parts are one from outside.
     let whole = ("room/a.rs", "mod part;\npub struct A;\n");
     let part = ("room/a/part.rs", "use crate::room::{A, b::B};\n");

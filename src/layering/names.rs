@@ -16,6 +16,13 @@ pub(super) struct Named {
     pub(super) is_shown: bool,
 }
 
+impl Named {
+    /// Whether others may take it from the file itself, not only from a module within.
+    pub(super) fn is_shown_by_file(&self) -> bool {
+        self.is_shown && self.within.is_empty()
+    }
+}
+
 /// A source file as far as circles are concerned.
 #[derive(Debug, Default)]
 pub(super) struct Names {
