@@ -1,14 +1,17 @@
 //! The control plane: the one writer of what the data plane reads.
 
 pub mod alerts;
+mod attend;
 pub mod carried;
 pub mod controller;
 pub mod endpoints;
 mod epochs;
 pub mod evaluator;
+pub mod event;
 pub mod events;
 pub mod scrape;
 pub mod supervision;
 pub mod tasks;
+pub mod webhook;
 
 pub use controller::{Asked, Change, Controller, Rejected, Reloaded};

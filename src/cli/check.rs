@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Exit, Failure, file::FileArguments, say};
 use crate::{
     config::{LoadError, Loaded, Problem, blame, warnings},
-    control::alerts,
+    control::webhook,
     registry::Registry,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
     tls::{self, Clients, TlsError, open_clients},
@@ -66,7 +66,7 @@ fn check(file: &FileArguments) -> Checked {
 pub(super) fn unusable_files(loaded: &Loaded, name: &Path) -> Option<LoadError> {
     let tls = tls::faults(&loaded.config);
     let receivers = loaded.config.alerts.iter().flat_map(|alerts| &alerts.webhooks);
-    let receivers: Vec<_> = receivers.flat_map(alerts::faults).collect();
+    let receivers: Vec<_> = receivers.flat_map(webhook::faults).collect();
     let receivers = receivers.iter().map(|(file, why)| (file.as_deref(), why.clone()));
     let faults: Vec<_> = tls.iter().map(TlsError::place).chain(receivers).collect();
     (!faults.is_empty()).then(|| blame(&loaded.files, name, faults))

@@ -4,8 +4,6 @@
 //! time at which it may forget it if nothing more is heard, and those that have ended for a while. So a
 //! message that is lost, or a receiver that was restarted, mends itself with the next one.
 
-mod webhook;
-
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime},
@@ -13,9 +11,7 @@ use std::{
 
 use serde::Serialize;
 
-pub use webhook::faults;
-
-use super::events::{Kind, Matter, way_back};
+use super::event::{Kind, Matter, way_back};
 
 /// How long an alert that has ended is still told.
 const TOLD_AFTER_END: Duration = Duration::from_secs(15 * 60);

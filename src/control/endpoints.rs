@@ -4,7 +4,6 @@
 //! what moved; it writes only where an endpoint stands. What happens to one endpoint is decided by its
 //! machine (`health/machine.rs`), which of several is worse by `analysis/endpoint.rs`.
 
-mod attend;
 mod inherited;
 
 use std::{

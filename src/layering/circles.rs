@@ -35,13 +35,6 @@ const KNOWN: &[&[&str]] = &[
         "cli/weights.rs",
     ],
     &[
-        "control/alerts.rs",
-        "control/controller.rs",
-        "control/endpoints.rs",
-        "control/events.rs",
-        "control/tasks.rs",
-    ],
-    &[
         "control/controller/ejection.rs",
         "control/controller/endpoints.rs",
         "control/controller/served.rs",

@@ -5,7 +5,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::control::tasks::Observatory;
+use super::tasks::Observatory;
 
 /// Probes under way at once: they share a thread with what ejects.
 const AT_ONCE: usize = 64;

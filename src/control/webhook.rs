@@ -17,6 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::tasks::Observatory;
 use crate::{
     config::{
         Config,
@@ -24,7 +25,6 @@ use crate::{
         pattern::EndpointHost,
         schema::{Alerts, VersionTls, Webhook},
     },
-    control::tasks::Observatory,
     health::probe::beside,
     tls::{self, HTTP_1_1, TlsError, Transport},
 };
