@@ -10,7 +10,7 @@ const RANKS: &[&[&str]] = &[
     &["config", "telemetry"],
     &["routing", "analysis"],
     &["tls", "upstream"],
-    &["registry", "snapshot"],
+    &["registry", "snapshot", "http_client"],
     &["proxy"],
     &["rollout"],
     &["admin", "takeover"],

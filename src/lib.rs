@@ -5,6 +5,7 @@ pub mod analysis;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod http_client;
 pub mod proxy;
 pub mod registry;
 pub mod rollout;
