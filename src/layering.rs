@@ -13,7 +13,7 @@ const RANKS: &[&[&str]] = &[
     &["config", "telemetry"],
     &["routing", "analysis"],
     &["tls", "upstream", "health"],
-    &["registry", "snapshot"],
+    &["registry", "snapshot", "http_client"],
     &["proxy"],
     &["control"],
     &["admin", "takeover"],

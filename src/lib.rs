@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod health;
+pub mod http_client;
 pub mod proxy;
 pub mod registry;
 pub mod routing;

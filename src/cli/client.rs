@@ -4,20 +4,22 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{
-    Method, Request, StatusCode, Uri,
-    body::Bytes,
-    client::conn::http1,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, IF_MATCH},
-    http::uri::Authority,
+use http::{Uri, uri::Authority};
+use reqwest::{
+    Method, RequestBuilder, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_MATCH},
 };
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
 
 use super::{Exit, Failure};
-use crate::admin::problem::Document;
+use crate::{
+    admin::problem::Document,
+    http_client::{self, why},
+};
 
 /// Longest wait for an answer: more than the endpoint gives itself.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -27,9 +29,6 @@ const SILENCE: Duration = Duration::from_secs(45);
 
 /// Largest answer: tens of thousands of versions.
 const ANSWER_BYTES: usize = 64 << 20;
-
-type Sender = http1::SendRequest<Full<Bytes>>;
-type Spoken = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
 /// Where the admin endpoint is and who calls.
 #[derive(Debug, Clone, clap::Args)]
@@ -81,7 +80,7 @@ impl ClientArguments {
 
     /// Makes `call` and answers the text that came back.
     pub(super) fn text(&self, call: Call) -> Result<String, Failure> {
-        String::from_utf8(self.exchanged(call)?.into()).map_err(|error| self.strange(&error))
+        String::from_utf8(self.exchanged(call)?).map_err(|error| self.strange(&error))
     }
 
     fn strange(&self, error: &dyn std::fmt::Display) -> Failure {
@@ -89,23 +88,13 @@ impl ClientArguments {
         Failure::new(Exit::Unavailable, message)
     }
 
-    fn exchanged(&self, call: Call) -> Result<Bytes, Failure> {
-        let request = self.request(call)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(Exit::Fault, error))?;
-        let unreachable = |why: &dyn std::fmt::Display| {
-            let message = format!("the admin endpoint at {} cannot be reached: {why}", self.admin);
-            Failure::new(Exit::Unavailable, message)
+    fn exchanged(&self, call: Call) -> Result<Vec<u8>, Failure> {
+        let request = self.request(call, "application/json")?.timeout(PATIENCE);
+        let exchange = async {
+            let answer = request.send().await.map_err(|error| self.failed(&error))?;
+            self.whole(answer).await
         };
-        let exchange = async { timeout(PATIENCE, self.exchange(request)).await };
-        let (status, body) = runtime
-            .block_on(exchange)
-            .map_err(|_| unreachable(&format_args!("no answer in {} s", PATIENCE.as_secs())))?
-            .map_err(|error| unreachable(&error))?;
-        if !status.is_success() {
-            return Err(refusal(status, &body));
-        }
-        Ok(body)
+        runtime()?.block_on(exchange)
     }
 
     /// Reads the lines of `target` as they come, while `takes` says yes to each; returns at its end.
@@ -114,34 +103,18 @@ impl ClientArguments {
         target: &str,
         mut takes: impl FnMut(&str) -> bool,
     ) -> Result<(), Failure> {
-        let mut request = self.request(Call::get(target))?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(Exit::Fault, error))?;
-        let unreachable = |why: &dyn std::fmt::Display| {
-            let message = format!("the admin endpoint at {} cannot be reached: {why}", self.admin);
-            Failure::new(Exit::Unavailable, message)
-        };
-        runtime.block_on(async {
-            let begun = async {
-                let (mut sender, connection) = self.connect().await?;
-                tokio::spawn(connection);
-                anyhow::Ok(sender.send_request(request).await?)
-            };
-            let begun = timeout(PATIENCE, begun).await;
-            let answer = begun
-                .map_err(|_| unreachable(&format_args!("no answer in {} s", PATIENCE.as_secs())))?
-                .map_err(|error| unreachable(&error))?;
-            let (head, mut body) = answer.into_parts();
-            if !head.status.is_success() {
-                let text = Limited::new(body, ANSWER_BYTES).collect().await;
-                let text = text.map(|text| text.to_bytes()).unwrap_or_default();
-                return Err(refusal(head.status, &text));
+        let request = self.request(Call::get(target), "text/event-stream")?;
+        runtime()?.block_on(async {
+            let begun = timeout(PATIENCE, request.send()).await;
+            let answer = begun.map_err(|_| self.unreachable(&no_answer()))?;
+            let mut answer = answer.map_err(|error| self.failed(&error))?;
+            if !answer.status().is_success() {
+                return self.whole(answer).await.map(drop);
             }
             let mut held = Vec::new();
             // A stream that breaks off, or is silent, has ended; whoever wants more comes again.
-            while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
-                held.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            while let Ok(Ok(Some(part))) = timeout(SILENCE, answer.chunk()).await {
+                held.extend_from_slice(&part);
                 while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
                     let line: Vec<u8> = held.drain(..=end).collect();
                     if !takes(String::from_utf8_lossy(&line).trim_end()) {
@@ -149,26 +122,41 @@ impl ClientArguments {
                     }
                 }
                 if held.len() > ANSWER_BYTES {
-                    return Err(unreachable(&"a line without an end"));
+                    return Err(self.unreachable("a line without an end"));
                 }
             }
             Ok(())
         })
     }
 
-    async fn connect(&self) -> anyhow::Result<(Sender, Spoken)> {
-        let host = self.admin.host().trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, self.admin.port_u16().unwrap_or(80))).await?;
-        Ok(http1::handshake(TokioIo::new(stream)).await?)
+    /// The whole body of `answer`, or what it refuses.
+    async fn whole(&self, mut answer: Response) -> Result<Vec<u8>, Failure> {
+        let status = answer.status();
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(|error| self.failed(&error))? {
+            body.extend_from_slice(&part);
+            if body.len() > ANSWER_BYTES {
+                let most = ANSWER_BYTES >> 20;
+                return Err(self.unreachable(&format!("an answer of more than {most} MiB")));
+            }
+        }
+        if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
     }
 
-    fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, Failure> {
+    fn failed(&self, error: &reqwest::Error) -> Failure {
+        self.unreachable(&if error.is_timeout() { no_answer() } else { why(error) })
+    }
+
+    fn unreachable(&self, why: &str) -> Failure {
+        let message = format!("the admin endpoint at {} cannot be reached: {why}", self.admin);
+        Failure::new(Exit::Unavailable, message)
+    }
+
+    fn request(&self, call: Call, accepts: &str) -> Result<RequestBuilder, Failure> {
         let bad_file = |message: String| Failure::new(Exit::File, message);
-        let mut request = Request::builder()
-            .method(call.method)
-            .uri(&call.target)
-            .header(HOST, self.admin.as_str())
-            .header(ACCEPT, "application/json");
+        let client = http_client::client(None).map_err(|error| Failure::new(Exit::Fault, error))?;
+        let url = format!("http://{}{}", self.admin, call.target);
+        let mut request = client.request(call.method, url).header(ACCEPT, accepts);
         if let Some(file) = &self.token_file {
             let shown = file.display();
             let text =
@@ -178,27 +166,23 @@ impl ClientArguments {
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        if call.body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
         if let Some(generation) = call.if_generation {
             request = request.header(IF_MATCH, format!("\"{generation}\""));
         }
-        let body = Full::new(Bytes::from(call.body.unwrap_or_default()));
-        request
-            .body(body)
-            .map_err(|error| Failure::new(Exit::Arguments, format!("{}: {error}", call.target)))
+        Ok(match call.body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body),
+            None => request,
+        })
     }
+}
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let (mut sender, connection) = self.connect().await?;
-        // Its end is that of the request; what goes wrong is told there too.
-        tokio::spawn(connection);
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body =
-            Limited::new(body, ANSWER_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?;
-        Ok((head.status, body.to_bytes()))
-    }
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(Exit::Fault, error))
+}
+
+fn no_answer() -> String {
+    format!("no answer in {} s", PATIENCE.as_secs())
 }
 
 /// Host and port of the URL of an admin endpoint.

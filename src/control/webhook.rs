@@ -7,12 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, StatusCode, header};
 use tokio::{
-    net::TcpStream,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -22,11 +18,10 @@ use crate::{
     config::{
         Config,
         file::{MOST_BYTES, read_text},
-        pattern::EndpointHost,
-        schema::{Alerts, VersionTls, Webhook},
+        schema::{VersionTls, Webhook},
     },
-    health::probe::beside,
-    tls::{self, HTTP_1_1, TlsError, Transport},
+    http_client::{self, beginning, why},
+    tls::{self, HTTP_1_1, TlsError},
 };
 
 /// Between two messages to a receiver at least: what happens meanwhile is told together.
@@ -64,6 +59,7 @@ impl Observatory {
         let webhook = &alerts.webhooks[number];
         warn_of_files(webhook).await;
         let (mut news, mut failed) = (self.controller().events().news(), 0);
+        let mut client = None;
         news.mark_changed();
         loop {
             let body = {
@@ -82,7 +78,7 @@ impl Observatory {
                     Err(_) => return,
                 }
             };
-            let answered = timeout(alerts.timeout, post(webhook, alerts, body)).await;
+            let answered = timeout(alerts.timeout, post(webhook, &mut client, body)).await;
             let answered = answered.unwrap_or_else(|_| {
                 Err(format!("no answer within {}", humantime::format_duration(alerts.timeout)))
             });
@@ -99,6 +95,8 @@ impl Observatory {
                     let _ = timeout(alerts.repeat, news.changed()).await;
                 }
                 Err(reason) => {
+                    // Its file of authorities may have been renewed.
+                    client = None;
                     if failed == 0 {
                         tracing::warn!(
                             receiver,
@@ -130,49 +128,31 @@ fn pause(before: u32) -> Duration {
     first.saturating_mul(2_u32.saturating_pow(before)).min(most)
 }
 
-/// Sends `body` to `webhook`. An error says in a few words what went wrong.
-async fn post(webhook: &Webhook, alerts: &Alerts, body: String) -> Result<(), String> {
-    let words = |error: &dyn std::fmt::Display| error.to_string();
-    let url: Uri = webhook.url.parse().map_err(|e: http::uri::InvalidUri| words(&e))?;
-    let authority = url.authority().ok_or("the URL names no host")?.clone();
-    let encrypted = url.scheme_str() == Some("https");
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let port = authority.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-    let socket = TcpStream::connect((host, port)).await.map_err(|e| words(&e))?;
-    let transport = if encrypted {
-        let webhook = webhook.clone();
-        let client = apart(move || client(&webhook)).await?;
-        let host: EndpointHost = match host.parse() {
-            Ok(address) => EndpointHost::Address(address),
-            Err(_) => EndpointHost::Name(host.to_owned()),
-        };
-        let session = client.connect(&host, socket, alerts.timeout).await.map_err(|e| words(&e))?;
-        Transport::from(session)
-    } else {
-        Transport::from(socket)
+/// Sends `body` to `webhook` with `client`, which is built if there is none. An error says in a few words what
+/// went wrong.
+async fn post(
+    webhook: &Webhook,
+    client: &mut Option<reqwest::Client>,
+    body: String,
+) -> Result<(), String> {
+    let client = match client {
+        Some(client) => client,
+        None => {
+            let looked = webhook.clone();
+            let opened = apart(move || self::client(&looked)).await?;
+            client.insert(http_client::client(opened.as_ref())?)
+        }
     };
-    let target = url.path_and_query().map_or("/", |target| target.as_str());
-    let mut request = Request::post(target)
-        .header(header::HOST, authority.as_str())
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")));
+    let mut request = client.post(&webhook.url).header(header::CONTENT_TYPE, "application/json");
     if let Some(file) = &webhook.token_file {
         let file = file.clone();
         request = request.header(header::AUTHORIZATION, apart(move || bearer(&file)).await?);
     }
-    let request = request.body(Full::new(Bytes::from(body))).map_err(|e| words(&e))?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(transport))
-        .await
-        .map_err(|e| words(&e))?;
-    let exchange = async {
-        let (head, body) = send.send_request(request).await?.into_parts();
-        // What is wrong stands at the beginning.
-        let text = http_body_util::Limited::new(body, ANSWER_BYTES).collect().await;
-        Ok::<_, hyper::Error>((head.status, text.map(|text| text.to_bytes()).unwrap_or_default()))
-    };
-    let answered = beside(connection, exchange).await;
-    let (status, text) = answered.map_err(|e| words(&e))?;
-    judge(status, &text, target)
+    let response = request.body(body).send().await.map_err(|error| why(&error))?;
+    let (status, target) = (response.status(), response.url().clone());
+    // What is wrong stands at the beginning.
+    let text = beginning(response, ANSWER_BYTES).await;
+    judge(status, &text, &format!("{}?{}", target.path(), target.query().unwrap_or_default()))
 }
 
 /// What `read` comes to, on a thread of its own: it reads files, which may take a while.
@@ -206,18 +186,18 @@ pub fn faults(webhook: &Webhook) -> Vec<(Option<PathBuf>, String)> {
     {
         found.push((Some(file.clone()), error.to_string()));
     }
-    let encrypted = webhook.url.starts_with("https://");
-    if let Some(Err(error)) = encrypted.then(|| client(webhook)) {
+    if let Err(error) = client(webhook) {
         let (file, why) = error.place();
         found.push((file.map(Path::to_owned), why));
     }
     found
 }
 
-/// TLS towards `webhook`.
-fn client(webhook: &Webhook) -> Result<tls::Client, TlsError> {
+/// TLS towards `webhook`, if its URL asks for it.
+fn client(webhook: &Webhook) -> Result<Option<tls::Client>, TlsError> {
     let tls = VersionTls { ca: webhook.ca.clone(), ..VersionTls::default() };
-    tls::Client::open(&tls, &[HTTP_1_1])
+    let encrypted = webhook.url.starts_with("https://");
+    encrypted.then(|| tls::Client::open(&tls, &[HTTP_1_1])).transpose()
 }
 
 /// The value of `Authorization`. The file is read each time, as tokens are renewed in place.

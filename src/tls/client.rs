@@ -177,7 +177,7 @@ struct Kept {
 
 impl Clients {
     /// The client of `tls` that offers to speak `protocol`. The same one as before, unless its files have
-    /// changed since; a broken file keeps the one before it, and is told by [`Clients::faults`].
+    /// changed since; a broken file keeps the one before it, and is told by [`Clients::fault`].
     pub fn open(&mut self, tls: &VersionTls, protocol: Protocol) -> Result<Client, TlsError> {
         let key = (tls.clone(), protocol);
         let known = self.open.get_mut(&key);
@@ -216,11 +216,6 @@ impl Clients {
     /// What is wrong with the files of such a client, if their older content is in use.
     pub fn fault(&self, tls: &VersionTls, protocol: Protocol) -> Option<&TlsError> {
         self.open.get(&(tls.clone(), protocol))?.fault.as_ref()
-    }
-
-    /// What is wrong with files whose older content is in use.
-    pub fn faults(&self) -> impl Iterator<Item = &TlsError> {
-        self.open.values().filter_map(|kept| kept.fault.as_ref())
     }
 
     /// The files to watch.

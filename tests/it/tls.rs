@@ -526,6 +526,12 @@ fn the_status_tells_what_is_wrong_with_files_of_versions() {
     assert_eq!((&fault["service"], &fault["version"]), (&json!("game-api"), &json!("v2")));
     let message = fault["message"].as_str().expect("a text");
     assert!(message.starts_with(&format!("{}: ", ca.display())), "{message}");
+    let begins = format!("game-api v2: {}: ", ca.display());
+    eventually("an event tells it, once", || {
+        let controller = proxy.controller();
+        let events = controller.events().since(0);
+        events.filter(|event| event.matter.reason.starts_with(&begins)).count() == 1
+    });
     fs::write(&ca, good).expect("written");
     eventually("it is well again", || faults() == json!([]));
 }

@@ -1,6 +1,6 @@
 //! Looks at certificates and keys: of listeners, and of clients of endpoints.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::Controller;
 use crate::{
@@ -34,7 +34,19 @@ impl Controller {
         if !Arc::ptr_eq(&opened.config, &self.config) {
             return;
         }
+        let before: HashSet<_> = self.told_faults().collect();
         self.clients = opened.clients;
+        let new: Vec<_> = self.told_faults().filter(|fault| !before.contains(fault)).collect();
+        for (service, version, error) in new {
+            tracing::error!(
+                service,
+                version,
+                error,
+                "certificates towards endpoints cannot be used; the old ones stay"
+            );
+            let reason = format!("{service} {version}: {error}; the old ones stay");
+            self.record(Kind::ConfigurationRejected, Matter { reason, ..Matter::default() });
+        }
         match opened.tls {
             Ok(tls) if self.renews(&tls) => {
                 self.tls = tls;
@@ -44,9 +56,14 @@ impl Controller {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "certificates towards endpoints cannot be used"),
         }
-        for error in self.clients.faults() {
-            tracing::error!(%error, "certificates towards endpoints cannot be used; the old ones stay");
-        }
+    }
+
+    /// Service, version and words of [`Self::tls_faults`].
+    fn told_faults(&self) -> impl Iterator<Item = (String, String, String)> {
+        let owned = |(service, version, fault): (&str, &str, &TlsError)| {
+            (service.to_owned(), version.to_owned(), fault.to_string())
+        };
+        self.tls_faults().map(owned)
     }
 
     /// Whether one of `tls` is another client than is in force.
