@@ -9,6 +9,7 @@ mod eject;
 mod events;
 mod file;
 mod judge;
+mod printable;
 mod replace;
 mod run;
 mod status;
@@ -141,7 +142,7 @@ pub fn main() -> ExitCode {
         Command::Run { file, takeover } => run::run(&file, takeover.as_deref()),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => {
-            say(&format!("{:#}", crate::config::json_schema()));
+            say_as_is(&format!("{:#}", crate::config::json_schema()));
             Ok(ExitCode::SUCCESS)
         }
         Command::Demo(arguments) => return demo::run(&arguments),
@@ -158,20 +159,30 @@ pub fn main() -> ExitCode {
         }
     };
     result.unwrap_or_else(|failure| {
-        eprintln!("{}", failure.message);
+        complain(&failure.message);
         failure.exit.into()
     })
 }
 
-/// Writes lines on standard output. A reader that has gone, such as `head`, is no fault.
+/// Writes lines for people on standard output.
 fn say(text: &str) {
+    say_as_is(&printable::lines(text));
+}
+
+/// Writes lines for people on standard error.
+fn complain(text: &str) {
+    eprintln!("{}", printable::lines(text));
+}
+
+/// Writes what programs read on standard output. A reader that has gone, such as `head`, is no fault.
+fn say_as_is(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// The same of what an endpoint answered, as one JSON object.
 fn say_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(answer);
-    say(&text.map_err(|error| Failure::new(Exit::Fault, error))?);
+    say_as_is(&text.map_err(|error| Failure::new(Exit::Fault, error))?);
     Ok(())
 }
 

@@ -45,7 +45,7 @@ use crate::{
 /// Arguments of `tidegate demo`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct DemoArguments {
-    /// Players; with fewer than 20, v42 may have none.
+    /// Players, 20 to 10000: of fewer than 20, v42 may get none.
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(20..=10_000))]
     pub players: u32,
     /// Requests per second, of all players together.

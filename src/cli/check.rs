@@ -4,9 +4,9 @@ use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 
-use super::{Exit, Failure, file::FileArguments, say};
+use super::{Exit, Failure, complain, file::FileArguments, say, say_as_is};
 use crate::{
-    config::{LoadError, Loaded, Problem, blame, warnings},
+    config::{LoadError, Loaded, Problem, blame, problem::escaped, warnings},
     control::webhook,
     registry::Registry,
     snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
@@ -37,12 +37,12 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
         _ => Exit::File.into(),
     };
     if arguments.json {
-        say(&format!("{:#}", as_json(&arguments.file, &checked)));
+        say_as_is(&format!("{:#}", as_json(&arguments.file, &checked)));
         return Ok(ending);
     }
     let (loaded, doubts) = checked.map_err(|error| Failure::new(Exit::File, error))?;
     let (file, config) = (arguments.file.name().display(), &loaded.config);
-    doubts.iter().for_each(|doubt| eprintln!("{file}:{}", warning(doubt)));
+    doubts.iter().for_each(|doubt| complain(&format!("{file}:{}", warning(doubt))));
     let services = count(config.services.len(), "service");
     let routes = count(config.routes.len(), "route");
     let doubts = match doubts.len() {
@@ -75,7 +75,7 @@ pub(super) fn unusable_files(loaded: &Loaded, name: &Path) -> Option<LoadError> 
 /// A line on what is doubtful, without the file.
 fn warning(doubt: &Problem) -> String {
     let Problem { at, path, message } = doubt;
-    format!("{}:{}: warning: {path}: {message}", at.line, at.column)
+    format!("{}:{}: warning: {path}: {}", at.line, at.column, escaped(message))
 }
 
 /// Builds what `run` would serve by.

@@ -18,6 +18,7 @@ use tokio::{
 use super::{Exit, Failure};
 use crate::{
     admin::problem::Document,
+    config::problem::escaped,
     http_client::{self, why},
 };
 
@@ -84,6 +85,7 @@ impl ClientArguments {
     }
 
     fn strange(&self, error: &dyn std::fmt::Display) -> Failure {
+        let error = escaped(&error.to_string());
         let message = format!("{} does not answer as an admin endpoint does: {error}", self.admin);
         Failure::new(Exit::Unavailable, message)
     }
@@ -209,8 +211,10 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
         _ => Exit::Unavailable,
     };
     let message = match serde_json::from_slice::<Document>(body) {
-        Ok(Document { detail, field: Some(field), .. }) => format!("{status}: {field}: {detail}"),
-        Ok(Document { detail, .. }) => format!("{status}: {detail}"),
+        Ok(Document { detail, field: Some(field), .. }) => {
+            format!("{status}: {}: {}", escaped(&field), escaped(&detail))
+        }
+        Ok(Document { detail, .. }) => format!("{status}: {}", escaped(&detail)),
         Err(_) => format!("{status}; is this the admin endpoint?"),
     };
     Failure::new(exit, message)

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{
     Exit, Failure,
     client::{Call, ClientArguments},
+    printable::printable,
     say, say_json,
     weights::service_name,
 };
@@ -66,7 +67,7 @@ pub(super) fn run(word: Word, arguments: &SubjectArguments) -> Result<(), Failur
     })?;
     match arguments.json {
         true => say_json(&answer)?,
-        false => say(&told(word, &answer)),
+        false => say(&told(word, &printable(&answer)?)),
     }
     Ok(())
 }

@@ -5,11 +5,12 @@ use std::{fmt::Write, thread, time::Duration};
 use super::{
     Exit, Failure,
     client::{Call, ClientArguments},
-    say,
+    complain, say, say_as_is,
     weights::service_name,
 };
 use crate::{
     admin::model::EventList,
+    config::problem::escaped,
     control::{
         controller::percent,
         events::{Event, Kind, way_back},
@@ -78,7 +79,8 @@ pub(super) fn run(arguments: &EventsArguments) -> Result<(), Failure> {
             // The process is restarted, or has no place for one more reader now.
             Err(failure) if failure.exit == Exit::Unavailable => {
                 if !is_lost {
-                    eprintln!("{}; trying again every {} s", failure.message, RETURN.as_secs());
+                    let (why, pause) = (&failure.message, RETURN.as_secs());
+                    complain(&format!("{why}; trying again every {pause} s"));
                 }
                 is_lost = true;
             }
@@ -89,11 +91,13 @@ pub(super) fn run(arguments: &EventsArguments) -> Result<(), Failure> {
 }
 
 fn show(event: &Event, json: bool) -> Result<(), Failure> {
-    let text = match json {
-        true => serde_json::to_string(event).map_err(|error| Failure::new(Exit::Fault, error))?,
-        false => line(event),
-    };
-    say(&text);
+    match json {
+        true => {
+            let text = serde_json::to_string(event);
+            say_as_is(&text.map_err(|error| Failure::new(Exit::Fault, error))?);
+        }
+        false => say(&escaped(&line(event))),
+    }
     Ok(())
 }
 

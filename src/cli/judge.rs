@@ -7,12 +7,13 @@ use serde::de::DeserializeOwned;
 use super::{
     Exit, Failure,
     client::{Call, ClientArguments},
-    say,
+    printable::printable,
+    say, say_as_is, say_json,
     weights::service_name,
 };
 use crate::{
-    analysis::{Answer, Limits, Record, Title, Tolerance, Verdict},
-    config::{schema::Probability, units::Share},
+    analysis::{Answer, Finding, Limits, Numbers, Record, Title, Tolerance, Verdict},
+    config::{problem::escaped, schema::Probability, units::Share},
 };
 
 /// Arguments of `tidegate record`.
@@ -45,7 +46,7 @@ pub(super) fn record(arguments: &RecordArguments) -> Result<(), Failure> {
             }
         }
     }
-    say(client.text(Call::get(target))?.trim_end());
+    say_as_is(client.text(Call::get(target))?.trim_end());
     Ok(())
 }
 
@@ -89,8 +90,9 @@ pub(super) struct JudgeArguments {
 /// Judges a record again.
 pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
     let shown = arguments.file.display();
-    let bad_file =
-        |why: &dyn std::fmt::Display| Failure::new(Exit::File, format!("{shown}: {why}"));
+    let bad_file = |why: &dyn std::fmt::Display| {
+        Failure::new(Exit::File, format!("{shown}: {}", escaped(&why.to_string())))
+    };
     let text = if arguments.file.as_os_str() == "-" {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map(|_| text)
@@ -112,7 +114,8 @@ pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
                 let why = format!(
                     "judged again it is another verdict, so the record is not whole, or of another \
                      release:\n{}\nrecorded: {}",
-                    verdict.reason, title.verdict.reason
+                    escaped(&verdict.reason),
+                    escaped(&title.verdict.reason)
                 );
                 return Err(Failure::new(Exit::Refused, format!("{shown}: {why}")));
             }
@@ -127,27 +130,24 @@ pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
         }
     };
     if arguments.json {
-        let json = serde_json::to_string_pretty(&verdict);
-        say(&json.map_err(|error| Failure::new(Exit::Fault, error))?);
+        say_json(&verdict)?;
     } else {
-        say(&told(&title, &record, &verdict, remark));
+        let least = limits.as_ref().unwrap_or(&record.limits()).least_failures;
+        let (title, verdict) = (printable(&title)?, printable(&verdict)?);
+        say(&told(&title, record.len(), &verdict, least, remark));
     }
     Ok(())
 }
 
-fn told(title: &Title, record: &Record, verdict: &Verdict, remark: &str) -> String {
+/// `least`: failures that a canary must have before it is ejected for them.
+fn told(title: &Title, entries: usize, verdict: &Verdict, least: u64, remark: &str) -> String {
     let Title { service, version, baseline, route, .. } = title;
     let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
-    let entries = record.len();
     let most = match (verdict.answer, verdict.findings.first(), verdict.log_evidence) {
         (Answer::Fail, ..) | (_, None, _) | (_, _, None) => String::new(),
         (_, Some(finding), Some(evidence)) => {
             let needed = verdict.log_threshold;
-            let held = if evidence >= needed {
-                ": enough, but it has too few failures, or one endpoint of several has them"
-            } else {
-                ""
-            };
+            let held = if evidence >= needed { held(finding, least) } else { String::new() };
             // What is not certain is told with its reason already.
             let told = match verdict.reason.contains(&finding.to_string()) {
                 true => String::new(),
@@ -160,6 +160,23 @@ fn told(title: &Title, record: &Record, verdict: &Verdict, remark: &str) -> Stri
         "{service}: {version} against {baseline}{route}, {entries} blocks and changes\n{remark}:\n{}{most}",
         verdict.reason
     )
+}
+
+/// Why there is no failure by evidence that is enough, most of which is that of `finding`.
+fn held(finding: &Finding, least: u64) -> String {
+    let failures = match &finding.numbers {
+        Numbers::Errors { counts, .. } | Numbers::Latency { counts, .. } => {
+            Some(counts.canary.failures)
+        }
+        Numbers::Bound { counts, .. } => Some(counts.failures),
+        Numbers::Recovery { .. } | Numbers::Amount { .. } | Numbers::DerivedAmount { .. } => None,
+    };
+    match failures.filter(|failures| *failures < least) {
+        Some(failures) => {
+            format!(": enough, but of {least} failures that it must have there are {failures}")
+        }
+        None => ": enough, but one endpoint of several has the failures".to_owned(),
+    }
 }
 
 /// A value as the configuration has it.
@@ -194,5 +211,68 @@ impl JudgeArguments {
         limits.latency_absolute = self.latency_absolute.unwrap_or(limits.latency_absolute);
         limits.least_failures = self.minimum_failures.map_or(limits.least_failures, u64::from);
         (limits != *recorded).then_some(limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::{Counts, Metric, Rate};
+
+    fn undecided(failures: u64) -> Verdict {
+        let rate = |failures| Rate { requests: 10, failures, rate: Some(failures as f64 / 10.0) };
+        let counts = Counts {
+            canary: rate(failures),
+            baseline: rate(0),
+            ratio: None,
+            ratio_interval: None,
+            canary_since_onset: rate(failures),
+            baseline_since_onset: rate(0),
+            canary_requests: rate(failures),
+            baseline_requests: rate(0),
+        };
+        let finding = Finding {
+            metric: Metric::Errors,
+            amount: None,
+            route: None,
+            log_evidence: Some(9.1),
+            component: None,
+            onset_s: None,
+            numbers: Numbers::Errors { counts, tolerated_ratio: 1.1, tolerated_excess: 0.0 },
+        };
+        Verdict {
+            answer: Answer::Undecided,
+            alone: false,
+            since_s: 0.0,
+            compared_s: 8.7,
+            log_evidence: Some(9.1),
+            log_threshold: 6.9,
+            health: None,
+            reason: format!("not certain yet: {finding}"),
+            findings: vec![finding],
+        }
+    }
+
+    /// It named both causes, whichever of the two it was.
+    #[test]
+    fn evidence_that_suffices_says_why_there_is_no_failure() {
+        let told = |failures, least| {
+            let verdict = undecided(failures);
+            let title = Title {
+                service: "game-api".to_owned(),
+                version: "v42".to_owned(),
+                baseline: "v41".to_owned(),
+                route: None,
+                verdict: verdict.clone(),
+                at: Duration::from_secs(9),
+            };
+            told(&title, 4, &verdict, least, "by other limits")
+        };
+        let few = told(2, 3);
+        let expected = "; 9.1 of 6.9 nats: enough, but of 3 failures that it must have there are 2";
+        assert!(few.ends_with(expected), "{few}");
+        let one = told(3, 3);
+        let expected = "; 9.1 of 6.9 nats: enough, but one endpoint of several has the failures";
+        assert!(one.ends_with(expected), "{one}");
     }
 }

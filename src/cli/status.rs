@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::{
     Exit, Failure,
     client::{Call, ClientArguments},
-    say, table,
+    printable::escape,
+    say, say_as_is, table,
 };
 use crate::admin::model::Services;
 
@@ -26,13 +27,14 @@ pub(super) struct StatusArguments {
 
 /// Shows the instance.
 pub(super) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
-    let status: Value = arguments.client.call(Call::get("/v1/status"))?;
-    let services: Value = arguments.client.call(Call::get("/v1/services"))?;
+    let mut status: Value = arguments.client.call(Call::get("/v1/status"))?;
+    let mut services: Value = arguments.client.call(Call::get("/v1/services"))?;
     if arguments.json {
         let services = &services["services"];
-        say(&format!("{:#}", json!({ "status": status, "services": services })));
+        say_as_is(&format!("{:#}", json!({ "status": status, "services": services })));
         return Ok(());
     }
+    [&mut status, &mut services].into_iter().for_each(escape);
     let services: Services = serde_json::from_value(services)
         .map_err(|error| Failure::new(Exit::Unavailable, format!("another API: {error}")))?;
     let heading = heading(arguments.client.authority().as_str(), &status);

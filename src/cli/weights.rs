@@ -6,6 +6,7 @@ use super::{
     Exit, Failure,
     client::{Call, ClientArguments},
     eject::still_ejected,
+    printable::printable,
     say, say_json, table,
 };
 use crate::{
@@ -51,7 +52,8 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
         match arguments.json {
             true => say_json(&service)?,
             false => {
-                say(&format!("{}generation {}", table::render([&service]), service.generation))
+                let table = table::render([&printable(&service)?]);
+                say(&format!("{table}generation {}", service.generation));
             }
         }
         return Ok(());
@@ -71,7 +73,7 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     })?;
     match arguments.json {
         true => say_json(&answer)?,
-        false => say(&told(&answer)),
+        false => say(&told(&printable(&answer)?)),
     }
     Ok(())
 }

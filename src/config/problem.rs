@@ -3,10 +3,7 @@
 //! Every message has the form `what is wrong; what would be right`, since the person who reads it
 //! is about to edit that line.
 
-use std::{
-    fmt::{self, Write},
-    path::Path,
-};
+use std::{fmt, path::Path};
 
 use serde::{Serialize, Serializer};
 
@@ -122,11 +119,26 @@ impl fmt::Display for Problem {
         if !self.path.steps.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        self.message.chars().try_for_each(|c| match c {
-            c if c.is_control() => write!(f, "{}", c.escape_default()),
-            c => f.write_char(c),
-        })
+        f.write_str(&escaped(&self.message))
     }
+}
+
+/// `text` with its control characters escaped. A terminal obeys them, and a line's end in a quoted name
+/// looks like a line of the program's own.
+pub(crate) fn escaped(text: &str) -> String {
+    escaped_but(text, |_| false)
+}
+
+/// The same of all control characters but those that are to be `kept`.
+pub(crate) fn escaped_but(text: &str, kept: impl Fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() && !kept(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// Problems after which no more are looked for: nobody reads on, and each costs a few readings.

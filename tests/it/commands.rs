@@ -97,6 +97,38 @@ fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
     assert!(events.contains("by anonymous: fixed; it gets 50% of the players\n"), "{events}");
 }
 
+/// A reason could move the cursor, name the window and fake lines of a table.
+#[test]
+fn a_reason_neither_commands_the_terminal_nor_looks_like_a_line() {
+    let (v1, v2) = (Origin::answering("v1"), Origin::answering("v2"));
+    let builder = Proxy::builder().version("v1", &v1).version("v2", &v2);
+    let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
+    let reason = "slow\n\u{1b}[2J\u{9b}31m\u{7f}\rgame-api  v2  serving\u{7}";
+    let shown = r"slow\n\u{1b}[2J\u{9b}31m\u{7f}\rgame-api  v2  serving\u{7}";
+    let in_a_line = shown.replace(r"\n", "; ").replace("2J; ", "2J");
+    let eject = ["eject", "game-api", "v2", "--reason", reason];
+    run(&proxy, &eject);
+    for (arguments, lines, expected) in [
+        (&eject[..], 1, shown),
+        (&["status"], 7, shown),
+        (&["weights", "game-api"], 5, shown),
+        (&["weights", "game-api", "v2=5%", "--dry-run"], 2, shown),
+        (&["events", "game-api"], 1, &*in_a_line),
+    ] {
+        let (code, told, problem) = run(&proxy, arguments);
+        assert_eq!((code, &*problem), (Some(0), ""), "{arguments:?}");
+        assert!(told.contains(expected), "{arguments:?}: {told:?}");
+        assert!(!told.contains(|c: char| c.is_control() && c != '\n'), "{arguments:?}: {told:?}");
+        assert_eq!(told.lines().count(), lines, "{arguments:?}: {told:?}");
+    }
+    let (code, _, problem) = run(&proxy, &["eject", "game-api", "\u{1b}[2J\nv3"]);
+    assert_eq!((code, problem.lines().count()), (Some(65), 1), "{problem:?}");
+    assert!(problem.contains(r"`\u{1b}[2J\nv3`"), "{problem:?}");
+    let (_, json, _) = run(&proxy, &["events", "game-api", "--json"]);
+    let event: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(event["reason"], reason);
+}
+
 /// `v42=0` was refused without a word on how to write what was meant.
 #[test]
 fn weights_that_are_all_0_say_how_to_write_a_share() {
