@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
 use super::eject::since;
 use crate::admin::model::{Endpoint, EndpointState, Service, State, Version, VersionVerdict};
 use crate::analysis::{Answer, Verdict};
 use crate::control::events::way_back;
 
-const HEADINGS: [&str; 10] = [
+const HEADINGS: [&str; 11] = [
     "SERVICE",
     "VERSION",
     "WEIGHT",
@@ -17,6 +19,7 @@ const HEADINGS: [&str; 10] = [
     "REQUESTS",
     "ERRORS",
     "P50 MS",
+    "P95 MS",
     "P99 MS",
 ];
 
@@ -27,33 +30,26 @@ const WORDS: [usize; 3] = [0, 1, 4];
 /// per service that nobody serves, per version that is ejected, per endpoint that does not serve, and per
 /// verdict.
 pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> String {
-    let (mut rows, mut out) = (vec![HEADINGS.map(str::to_owned)], String::new());
+    let (mut table, mut out) = (Table::new(), String::new());
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.add_row(HEADINGS);
     for service in services {
-        rows.extend(service.versions.iter().map(|version| row(service, version)));
+        table.add_rows(service.versions.iter().map(|version| row(service, version)));
         unserved(service, &mut out);
         service.versions.iter().for_each(|version| ejected(service, version, &mut out));
         service.versions.iter().for_each(|version| endpoints(service, version, &mut out));
         service.verdicts.iter().for_each(|verdict| judged(service, verdict, &mut out));
     }
-    let widths: [usize; HEADINGS.len()] = std::array::from_fn(|column| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
-    });
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let gap = if column > 0 { "  " } else { "" };
-            // Writing to a string does not fail.
-            let _ = if WORDS.contains(&column) {
-                write!(line, "{gap}{cell:<width$}")
-            } else {
-                write!(line, "{gap}{cell:>width$}")
-            };
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
+    for (number, column) in table.column_iter_mut().enumerate() {
+        let is_words = WORDS.contains(&number);
+        column.set_cell_alignment(if is_words {
+            CellAlignment::Left
+        } else {
+            CellAlignment::Right
+        });
+        column.set_padding((0, 2));
     }
-    text + &out
+    table.trim_fmt() + "\n" + &out
 }
 
 /// Tells that nobody serves, or somebody else than the weights say.
@@ -177,6 +173,7 @@ fn row(service: &Service, version: &Version) -> [String; HEADINGS.len()] {
         version.requests.to_string(),
         version.errors.to_string(),
         ms(version.latency_ms.map(|l| l.p50)),
+        ms(version.latency_ms.map(|l| l.p95)),
         ms(version.latency_ms.map(|l| l.p99)),
     ]
 }
@@ -236,9 +233,9 @@ mod tests {
         assert_eq!(
             render([&service(versions)]),
             "\
-SERVICE   VERSION  WEIGHT   SHARE  STATE    IN FLIGHT  REQUESTS  ERRORS  P50 MS  P99 MS
-game-api  v41*       99.5  99.50%  serving          0     91022      31     3.1    14.2
-game-api  v42         0.5   0.50%  serving          0     91022      31       -       -
+SERVICE   VERSION  WEIGHT   SHARE  STATE    IN FLIGHT  REQUESTS  ERRORS  P50 MS  P95 MS  P99 MS
+game-api  v41*       99.5  99.50%  serving          0     91022      31     3.1     9.8    14.2
+game-api  v42         0.5   0.50%  serving          0     91022      31       -       -       -
 "
         );
     }

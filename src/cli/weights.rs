@@ -1,5 +1,6 @@
 //! `tidegate weights`: the split of a service, shown or changed.
 
+use http::Method;
 use indexmap::IndexMap;
 
 use super::{
@@ -34,6 +35,9 @@ pub(super) struct WeightsArguments {
     /// Tell what would change; change nothing.
     #[arg(long, requires = "weights")]
     dry_run: bool,
+    /// Change nothing and end with 65 if a version that would get a share is ejected.
+    #[arg(long, requires = "weights")]
+    strict: bool,
     /// Change only if this generation is in force still, as `status` showed it.
     #[arg(long, value_name = "N", requires = "weights")]
     if_generation: Option<u64>,
@@ -64,18 +68,47 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
         reason: arguments.reason.clone(),
     };
     let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
-    let query = if arguments.dry_run { "?dry_run=true" } else { "" };
-    let answer: WeightsAnswer = arguments.client.call(Call {
-        method: hyper::Method::PUT,
-        target: format!("{target}/weights{query}"),
-        body: Some(body),
-        if_generation: arguments.if_generation,
-    })?;
+    let put = |dry_run: bool, if_generation| -> Result<WeightsAnswer, Failure> {
+        arguments.client.call(Call {
+            method: Method::PUT,
+            target: format!("{target}/weights{}", if dry_run { "?dry_run=true" } else { "" }),
+            body: Some(body.clone()),
+            if_generation,
+        })
+    };
+    let mut if_generation = arguments.if_generation;
+    if arguments.strict {
+        let answer = put(true, if_generation)?;
+        refuse_ejected(&printable(&answer)?)?;
+        // What is ejected between the two calls raises the generation, and the change is refused.
+        if_generation = Some(answer.generation);
+    }
+    let answer = put(arguments.dry_run, if_generation)?;
     match arguments.json {
         true => say_json(&answer)?,
         false => say(&told(&printable(&answer)?)),
     }
     Ok(())
+}
+
+/// An error if a version is ejected that would have a share otherwise.
+fn refuse_ejected(answer: &WeightsAnswer) -> Result<(), Failure> {
+    let ejected: Vec<_> = answer
+        .ejected
+        .iter()
+        .filter(|ejected| ejected.share_when_reinstated > 0.0)
+        .cloned()
+        .collect();
+    match ejected.as_slice() {
+        [] => Ok(()),
+        ejected => {
+            let why = still_ejected(&answer.service, ejected);
+            Err(Failure::new(
+                Exit::Refused,
+                format!("{}: nothing was changed{why}", answer.service),
+            ))
+        }
+    }
 }
 
 fn told(answer: &WeightsAnswer) -> String {

@@ -29,6 +29,7 @@ const KNOWN: &[&[&str]] = &[
         "cli/eject.rs",
         "cli/events.rs",
         "cli/judge.rs",
+        "cli/printable.rs",
         "cli/run.rs",
         "cli/status.rs",
         "cli/table.rs",

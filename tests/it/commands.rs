@@ -54,6 +54,12 @@ fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
     let builder = Proxy::builder().version("v1", &v1).version("v2", &v2);
     let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
     run(&proxy, &["eject", "game-api", "v2", "--reason", "pays twice"]);
+    let (code, _, told) = run(&proxy, &["weights", "game-api", "v2=50%", "--strict"]);
+    assert_eq!(code, Some(65), "{told}");
+    assert!(told.contains("game-api: nothing was changed\nv2 is ejected since 20"), "{told}");
+    assert_eq!(proxy.snapshot().generation, 2, "nothing was changed");
+    let (code, told, _) = run(&proxy, &["weights", "game-api", "v1=100%", "--strict", "--dry-run"]);
+    assert_eq!(code, Some(0), "{told}");
     let (code, told, _) = run(&proxy, &["weights", "game-api", "v2=50%"]);
     assert_eq!(code, Some(0), "{told}");
     let line = "game-api: v1 100% -> 100%, v2 0% -> 0% (generation 3)\nv2 is ejected since 20";

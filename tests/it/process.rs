@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write,
     net::TcpListener,
+    path::Path,
     process::{Output, Stdio},
     sync::{Mutex, mpsc},
 };
@@ -347,4 +348,42 @@ fn a_restart_takes_over_the_address_at_once() {
     assert_eq!(process.wait().code(), Some(0));
     let again = Process::spawn_at(address, &builder.listen(address).text());
     assert_eq!(again.connect().get("/").send().text(), "ok");
+}
+
+/// What people copy: `check --strict` had warnings for the first example of the documents.
+#[test]
+fn examples_are_whole_files_without_a_warning() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let all = |folder: &str| {
+        let entries = fs::read_dir(root.join(folder)).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+    };
+    let read = |path: &Path| fs::read_to_string(path).expect("UTF-8");
+    let mut examples = Vec::new();
+    // The one for Kubernetes names files of tokens that only a pod has.
+    for path in all("config").iter().filter(|path| !path.ends_with("kubernetes.yaml")) {
+        examples.push((path.display().to_string(), read(path)));
+    }
+    for path in all("docs").iter().chain([&root.join("README.md")]) {
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        for block in read(path).split("```yaml\n").skip(1) {
+            let text = block.split("```").next().unwrap_or_default();
+            let has = |field: &str| text.lines().any(|line| line.starts_with(field));
+            if has("listen:") && has("services:") && has("routes:") {
+                examples.push((path.display().to_string(), text.to_owned()));
+            }
+        }
+    }
+    assert!(examples.len() >= 8, "{}", examples.len());
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("edge.yaml");
+    for (place, text) in examples {
+        fs::write(&file, text).expect("written");
+        let output = program().args(["check", "--strict"]).arg(&file).output();
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{place}");
+    }
 }
