@@ -11,31 +11,18 @@
 //! provider hands out: whoever has one has 2^64 addresses.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
 
-/// Parts of the map that are locked apart, so that workers seldom meet.
-const SHARDS: usize = 32;
+use dashmap::{DashMap, Entry};
 
 /// What each client address has open. Clones count together.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crowd(Arc<Shards>);
-
-#[derive(Debug, Default)]
-struct Shards {
-    hasher: RandomState,
-    shards: [Shard; SHARDS],
-}
-
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard(Mutex<HashMap<IpAddr, Member>>);
+pub(super) struct Crowd(Arc<DashMap<IpAddr, Member>>);
 
 /// What one client address has open.
 #[derive(Debug, Default)]
@@ -61,14 +48,13 @@ impl Crowd {
     /// A seat for one more connection of `client`, unless it has `limit` (at least 1) already.
     pub(super) fn enter(&self, client: IpAddr, limit: u32) -> Option<Seat> {
         let whose = subscriber(client);
-        let mut shard = self.shard(whose);
-        let member = shard.entry(whose).or_default();
+        let mut member = self.0.entry(whose).or_default();
         if member.connections >= limit {
             return None;
         }
         member.connections += 1;
         let requests = Arc::clone(&member.requests);
-        drop(shard);
+        drop(member);
         Some(Seat { crowd: self.clone(), whose, requests })
     }
 
@@ -77,7 +63,7 @@ impl Crowd {
     #[must_use]
     pub(super) fn begin(&self, client: IpAddr, limit: u32) -> bool {
         let whose = subscriber(client);
-        self.shard(whose).entry(whose).or_default().requests.begin(limit)
+        self.0.entry(whose).or_default().requests.begin(limit)
     }
 
     /// A request that [`Crowd::begin`] counted has ended.
@@ -90,17 +76,12 @@ impl Crowd {
     /// Requests are counted without the lock only by those who have a seat: without connections the
     /// count stands still.
     fn leave(&self, whose: IpAddr, take_back: impl FnOnce(&mut Member)) {
-        if let Entry::Occupied(mut member) = self.shard(whose).entry(whose) {
+        if let Entry::Occupied(mut member) = self.0.entry(whose) {
             take_back(member.get_mut());
             if member.get().connections == 0 && member.get().requests.0.load(Relaxed) == 0 {
                 member.remove();
             }
         }
-    }
-
-    fn shard(&self, whose: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, Member>> {
-        let number = self.0.hasher.hash_one(whose) as usize % SHARDS;
-        self.0.shards[number].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,7 +133,7 @@ mod tests {
 
     impl Crowd {
         fn is_empty(&self) -> bool {
-            self.0.shards.iter().all(|shard| shard.0.lock().expect("whole").is_empty())
+            self.0.is_empty()
         }
     }
 
