@@ -7,24 +7,25 @@ mod check;
 mod client;
 mod eject;
 mod events;
+mod failure;
 mod file;
 mod judge;
 mod printable;
 mod replace;
 mod run;
+mod say;
 mod status;
 mod table;
 mod weights;
 
-use std::{
-    fmt,
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+use self::{
+    failure::Exit,
+    say::{complain, say_as_is},
+};
 use crate::demo;
 
 const AFTER_HELP: &str = "\
@@ -89,45 +90,6 @@ enum Command {
     Reinstate(eject::SubjectArguments),
 }
 
-/// How a command ends that could not do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Failure {
-    exit: Exit,
-    message: String,
-}
-
-/// Exit codes other than 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Exit {
-    /// Wrong arguments.
-    Arguments = 2,
-    /// A bad file.
-    File = 64,
-    /// `EX_DATAERR`: the server refused.
-    Refused = 65,
-    /// `EX_UNAVAILABLE`: cannot listen, or cannot reach.
-    Unavailable = 69,
-    /// `EX_SOFTWARE`: ours.
-    Fault = 70,
-    /// `EX_TEMPFAIL`: the drain was cut.
-    Cut = 75,
-    /// `EX_NOPERM`: no token, or another one is wanted.
-    Unauthorized = 77,
-}
-
-impl Failure {
-    fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, message: message.to_string() }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
-
 /// Runs the program with the arguments it was given.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -162,28 +124,6 @@ pub fn main() -> ExitCode {
         complain(&failure.message);
         failure.exit.into()
     })
-}
-
-/// Writes lines for people on standard output.
-fn say(text: &str) {
-    say_as_is(&printable::lines(text));
-}
-
-/// Writes lines for people on standard error.
-fn complain(text: &str) {
-    eprintln!("{}", printable::lines(text));
-}
-
-/// Writes what programs read on standard output. A reader that has gone, such as `head`, is no fault.
-fn say_as_is(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
-}
-
-/// The same of what an endpoint answered, as one JSON object.
-fn say_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(answer);
-    say_as_is(&text.map_err(|error| Failure::new(Exit::Fault, error))?);
-    Ok(())
 }
 
 #[cfg(test)]

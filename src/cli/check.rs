@@ -4,7 +4,11 @@ use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 
-use super::{Exit, Failure, complain, file::FileArguments, say, say_as_is};
+use super::{
+    failure::{Exit, Failure},
+    file::FileArguments,
+    say::{complain, say, say_as_is},
+};
 use crate::{
     config::{LoadError, Loaded, Problem, blame, problem::escaped, warnings},
     control::webhook,

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Exit, Failure};
+use super::failure::{Exit, Failure};
 use crate::{
     admin::problem::Document,
     config::problem::escaped,
@@ -199,6 +199,15 @@ fn authority(url: &str) -> Result<Authority, String> {
         }
         _ => Err("write http://HOST:PORT, and nothing behind it".to_owned()),
     }
+}
+
+/// A name as the configuration allows it, so that it can stand in a path as it is.
+pub(super) fn service_name(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if text.is_empty() || !text.bytes().all(allowed) {
+        return Err("a service's name has letters, digits, `.`, `_` and `-`".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// What the server's refusal means for the caller.

@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{
-    Exit, Failure,
-    client::{Call, ClientArguments},
+    client::{Call, ClientArguments, service_name},
+    failure::{Exit, Failure},
     printable::printable,
-    say, say_json,
-    weights::service_name,
+    say::{say, say_json},
 };
 use crate::{
     admin::model::{Ejected, Ejection, SubjectAnswer, SubjectRequest},

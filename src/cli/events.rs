@@ -3,10 +3,9 @@
 use std::{fmt::Write, thread, time::Duration};
 
 use super::{
-    Exit, Failure,
-    client::{Call, ClientArguments},
-    complain, say, say_as_is,
-    weights::service_name,
+    client::{Call, ClientArguments, service_name},
+    failure::{Exit, Failure},
+    say::{complain, say, say_as_is},
 };
 use crate::{
     admin::model::EventList,

@@ -5,11 +5,10 @@ use std::{fs, io, io::Read, path::PathBuf, time::Duration};
 use serde::de::DeserializeOwned;
 
 use super::{
-    Exit, Failure,
-    client::{Call, ClientArguments},
+    client::{Call, ClientArguments, service_name},
+    failure::{Exit, Failure},
     printable::printable,
-    say, say_as_is, say_json,
-    weights::service_name,
+    say::{say, say_as_is, say_json},
 };
 use crate::{
     analysis::{Answer, Finding, Limits, Numbers, Record, Title, Tolerance, Verdict},

@@ -8,7 +8,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Exit, Failure};
+use super::failure::{Exit, Failure};
 use crate::config::problem::{escaped, escaped_but};
 
 /// `answer` with all its text in lines of their own made harmless.

@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use super::{
-    Exit, Failure,
     check::unusable_files,
+    failure::{Exit, Failure},
     file::FileArguments,
     replace::{Origin, Replacing},
 };

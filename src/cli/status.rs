@@ -5,10 +5,11 @@ use std::{fmt::Write, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    Exit, Failure,
     client::{Call, ClientArguments},
+    failure::{Exit, Failure},
     printable::escape,
-    say, say_as_is, table,
+    say::{say, say_as_is},
+    table,
 };
 use crate::admin::model::Services;
 

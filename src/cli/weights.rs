@@ -4,11 +4,12 @@ use http::Method;
 use indexmap::IndexMap;
 
 use super::{
-    Exit, Failure,
-    client::{Call, ClientArguments},
+    client::{Call, ClientArguments, service_name},
     eject::still_ejected,
+    failure::{Exit, Failure},
     printable::printable,
-    say, say_json, table,
+    say::{say, say_json},
+    table,
 };
 use crate::{
     admin::model::{NewWeight, Service, WeightsAnswer, WeightsRequest},
@@ -119,15 +120,6 @@ fn told(answer: &WeightsAnswer) -> String {
         false => format!("{service}: {changes} (generation {generation})"),
     };
     line + &still_ejected(service, &answer.ejected)
-}
-
-/// A name as the configuration allows it, so that it can stand in a path as it is.
-pub(super) fn service_name(text: &str) -> Result<String, String> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if text.is_empty() || !text.bytes().all(allowed) {
-        return Err("a service's name has letters, digits, `.`, `_` and `-`".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 /// `v41=90` or `v41=90%`.

@@ -23,19 +23,6 @@ use super::names::{Names, names};
 const KNOWN: &[&[&str]] = &[
     &["analysis/alone.rs", "analysis/comparison.rs", "analysis/verdict.rs"],
     &[
-        "cli.rs",
-        "cli/check.rs",
-        "cli/client.rs",
-        "cli/eject.rs",
-        "cli/events.rs",
-        "cli/judge.rs",
-        "cli/printable.rs",
-        "cli/run.rs",
-        "cli/status.rs",
-        "cli/table.rs",
-        "cli/weights.rs",
-    ],
-    &[
         "control/controller/ejection.rs",
         "control/controller/endpoints.rs",
         "control/controller/served.rs",
