@@ -20,8 +20,13 @@ impl Controller {
 
     /// Notes what happened.
     pub(super) fn record(&mut self, kind: Kind, matter: Matter) {
+        self.record_at(kind, matter, SystemTime::now());
+    }
+
+    /// Notes what happened at `at`, maybe in another process.
+    pub(super) fn record_at(&mut self, kind: Kind, matter: Matter, at: SystemTime) {
         let generation = self.snapshot().generation;
-        self.events.record(kind, generation, matter, SystemTime::now());
+        self.events.record(kind, generation, matter, at);
     }
 
     /// Ends alerts of what is no longer there, or no longer compared.
