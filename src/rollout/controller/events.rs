@@ -42,7 +42,7 @@ impl Controller {
                     service.compared.is_some()
                         && version.is_some_and(|v| service.version(v).is_some())
                 }
-                Name::VersionEjected => version.is_some_and(|version| {
+                Name::VersionEjected | Name::EjectionMistaken => version.is_some_and(|version| {
                     ejections.contains_key(&(subject.service.clone(), version.to_owned()))
                 }),
                 Name::EndpointOut => {
