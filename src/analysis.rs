@@ -84,7 +84,9 @@ pub use recovery::{Asked, Players, Recovery};
 pub use slots::{Attempts, ENDPOINT_GROUPS, Lineup, Look, Said, SlotCounts};
 pub use spared::Spared;
 pub use usual::Usual;
-pub use verdict::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Verdict};
+pub use verdict::{
+    Answer, Counts, Finding, HealthFinding, HeldBack, Mean, Metric, Numbers, Rate, Verdict,
+};
 pub use wealth::{Guarantee, Wealth};
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::{
     counts::Tally,
     latency::{Latencies, Quantile, first_at_or_above},
     limits::Limits,
-    verdict::{Answer, Finding, Metric, Numbers, Verdict, known},
+    verdict::{Answer, Finding, HeldBack, Metric, Numbers, Verdict, known},
     wealth::{Guarantee, Wealth, log_sum},
 };
 use crate::config::schema::Eject;
@@ -192,6 +192,11 @@ impl Alone {
         let compared_s = now.saturating_sub(self.began).as_secs_f64();
         let mut tests: Vec<_> = self.tests.iter().collect();
         tests.sort_by(|a, b| b.log().total_cmp(&a.log()));
+        let findings: Vec<_> = tests.into_iter().map(Test::finding).collect();
+        let suffices = self.log_evidence() >= self.log_threshold();
+        let failures = findings.first().and_then(Finding::failures);
+        let held = failures.filter(|_| answer == Answer::Undecided && suffices);
+        let least = self.least_failures;
         let mut verdict = Verdict {
             answer,
             alone: true,
@@ -200,7 +205,8 @@ impl Alone {
             log_evidence: known(self.log_evidence()),
             log_threshold: self.log_threshold(),
             health: None,
-            findings: tests.into_iter().map(Test::finding).collect(),
+            held: held.map(|failures| HeldBack::MinimumFailures { failures, least }),
+            findings,
             reason: String::new(),
         };
         verdict.reason = verdict.to_string();

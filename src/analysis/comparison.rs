@@ -21,7 +21,7 @@ use super::{
     recovery::{Asked, Players, Recovery},
     slots::Attempts,
     spared::Spared,
-    verdict::{Answer, Finding, HealthFinding, Metric, Verdict, known},
+    verdict::{Answer, Finding, HealthFinding, HeldBack, Metric, Verdict, known},
     wealth::{Guarantee, log_sum},
 };
 
@@ -505,8 +505,22 @@ impl Comparison {
 
     fn describe(&self, answer: Answer, now: Duration) -> Verdict {
         let s = |at: Duration| at.saturating_sub(self.began).as_secs_f64();
-        let mut ranked: Vec<_> = weighted(&self.terms()).into_iter().zip(self.findings()).collect();
+        let terms = self.terms();
+        let weighted = weighted(&terms);
+        let largest = largest(&weighted);
+        let mut ranked: Vec<_> = weighted.into_iter().zip(self.findings()).collect();
         ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let findings: Vec<_> = ranked.into_iter().map(|(_, finding)| finding).collect();
+        let suffices = self.log_evidence() >= self.log_threshold();
+        let held =
+            largest.filter(|_| answer == Answer::Undecided && suffices).map(
+                |largest| match findings[0].failures().filter(|_| !terms[largest].enough) {
+                    Some(failures) => {
+                        HeldBack::MinimumFailures { failures, least: self.limits.least_failures }
+                    }
+                    None => HeldBack::OneEndpoint,
+                },
+            );
         let reached = self.certificate.as_ref().and_then(Certificate::reached_at);
         let since_s = match answer {
             Answer::Fail => s(now),
@@ -525,7 +539,8 @@ impl Comparison {
                 let ratio = certificate.health().ratio();
                 HealthFinding { ratio, log_evidence: known(log_evidence), log_threshold }
             }),
-            findings: ranked.into_iter().map(|(_, finding)| finding).collect(),
+            held,
+            findings,
             reason: String::new(),
         };
         verdict.reason = verdict.to_string();

@@ -115,10 +115,28 @@ pub struct Verdict {
     pub log_threshold: f64,
     /// What a certificate of health has come to, if one is asked for.
     pub health: Option<HealthFinding>,
+    /// What holds a failure back although the evidence suffices.
+    #[serde(default)]
+    pub held: Option<HeldBack>,
     /// By metric, the one that weighs most first.
     pub findings: Vec<Finding>,
     /// The verdict as a sentence that quotes these numbers.
     pub reason: String,
+}
+
+/// Why a canary does not fail by evidence that suffices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldBack {
+    /// Fewer of its players have failed, or were slow, than `minimum_failures`.
+    MinimumFailures {
+        /// Those who have.
+        failures: u64,
+        /// Those who must.
+        least: u64,
+    },
+    /// Without its worst endpoint the evidence does not suffice: that endpoint is ejected instead.
+    OneEndpoint,
 }
 
 /// Evidence for the canary.
@@ -309,19 +327,33 @@ impl Counts {
 }
 
 impl Verdict {
-    /// What it is near to, of evidence that does not suffice: what shows most, and how far it is.
+    /// What it is near to, of evidence that does not suffice or is held back: what shows most, and how far it is.
     pub fn nearness(&self) -> String {
         let part = self.log_evidence.unwrap_or(0.0) / self.log_threshold * 100.0;
-        match self.findings.first() {
-            Some(finding) => {
+        match (self.findings.first(), self.held) {
+            (Some(finding), Some(held)) => format!("{finding}. {held}."),
+            (Some(finding), None) => {
                 format!("{finding}. That is {part:.0} % of the evidence that fails it.")
             }
-            None => self.reason.clone(),
+            (None, _) => self.reason.clone(),
         }
     }
 }
 
 impl Finding {
+    /// Players of the canary who failed or were slow, where these are counted.
+    pub(super) fn failures(&self) -> Option<u64> {
+        match &self.numbers {
+            Numbers::Errors { counts, .. } | Numbers::Latency { counts, .. } => {
+                Some(counts.canary.failures)
+            }
+            Numbers::Bound { counts, .. } => Some(counts.failures),
+            Numbers::Recovery { .. } | Numbers::Amount { .. } | Numbers::DerivedAmount { .. } => {
+                None
+            }
+        }
+    }
+
     /// What is compared, as metrics write it: `errors`, `amount_high.payout`, `errors_slo`.
     pub fn gate(&self) -> String {
         let metric = self.metric.label();

@@ -123,6 +123,9 @@ fn line(event: &Event) -> String {
         let gap = if text.is_empty() { "" } else { "; " };
         text = format!("{}{gap}{sentence}", text.trim_end_matches('.'));
     };
+    if matter.carried_over {
+        more("carried over from the process before".to_owned());
+    }
     if let Some(share) = matter.share {
         more(format!("it gets {} of the players", percent(share)));
     }

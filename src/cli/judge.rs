@@ -11,7 +11,7 @@ use super::{
     say::{say, say_as_is, say_json},
 };
 use crate::{
-    analysis::{Answer, Finding, Limits, Numbers, Record, Title, Tolerance, Verdict},
+    analysis::{Answer, Limits, Record, Title, Tolerance, Verdict},
     config::{problem::escaped, schema::Probability, units::Share},
 };
 
@@ -131,51 +131,31 @@ pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
     if arguments.json {
         say_json(&verdict)?;
     } else {
-        let least = limits.as_ref().unwrap_or(&record.limits()).least_failures;
         let (title, verdict) = (printable(&title)?, printable(&verdict)?);
-        say(&told(&title, record.len(), &verdict, least, remark));
+        say(&told(&title, record.len(), &verdict, remark));
     }
     Ok(())
 }
 
-/// `least`: failures that a canary must have before it is ejected for them.
-fn told(title: &Title, entries: usize, verdict: &Verdict, least: u64, remark: &str) -> String {
+fn told(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> String {
     let Title { service, version, baseline, route, .. } = title;
     let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
     let most = match (verdict.answer, verdict.findings.first(), verdict.log_evidence) {
         (Answer::Fail, ..) | (_, None, _) | (_, _, None) => String::new(),
         (_, Some(finding), Some(evidence)) => {
             let needed = verdict.log_threshold;
-            let held = if evidence >= needed { held(finding, least) } else { String::new() };
             // What is not certain is told with its reason already.
             let told = match verdict.reason.contains(&finding.to_string()) {
                 true => String::new(),
                 false => format!("\nmost evidence against it: {finding}"),
             };
-            format!("{told}; {evidence:.1} of {needed:.1} nats{held}")
+            format!("{told}; {evidence:.1} of {needed:.1} nats")
         }
     };
     format!(
         "{service}: {version} against {baseline}{route}, {entries} blocks and changes\n{remark}:\n{}{most}",
         verdict.reason
     )
-}
-
-/// Why there is no failure by evidence that is enough, most of which is that of `finding`.
-fn held(finding: &Finding, least: u64) -> String {
-    let failures = match &finding.numbers {
-        Numbers::Errors { counts, .. } | Numbers::Latency { counts, .. } => {
-            Some(counts.canary.failures)
-        }
-        Numbers::Bound { counts, .. } => Some(counts.failures),
-        Numbers::Recovery { .. } | Numbers::Amount { .. } | Numbers::DerivedAmount { .. } => None,
-    };
-    match failures.filter(|failures| *failures < least) {
-        Some(failures) => {
-            format!(": enough, but of {least} failures that it must have there are {failures}")
-        }
-        None => ": enough, but one endpoint of several has the failures".to_owned(),
-    }
 }
 
 /// A value as the configuration has it.
@@ -210,68 +190,5 @@ impl JudgeArguments {
         limits.latency_absolute = self.latency_absolute.unwrap_or(limits.latency_absolute);
         limits.least_failures = self.minimum_failures.map_or(limits.least_failures, u64::from);
         (limits != *recorded).then_some(limits)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis::{Counts, Metric, Rate};
-
-    fn undecided(failures: u64) -> Verdict {
-        let rate = |failures| Rate { requests: 10, failures, rate: Some(failures as f64 / 10.0) };
-        let counts = Counts {
-            canary: rate(failures),
-            baseline: rate(0),
-            ratio: None,
-            ratio_interval: None,
-            canary_since_onset: rate(failures),
-            baseline_since_onset: rate(0),
-            canary_requests: rate(failures),
-            baseline_requests: rate(0),
-        };
-        let finding = Finding {
-            metric: Metric::Errors,
-            amount: None,
-            route: None,
-            log_evidence: Some(9.1),
-            component: None,
-            onset_s: None,
-            numbers: Numbers::Errors { counts, tolerated_ratio: 1.1, tolerated_excess: 0.0 },
-        };
-        Verdict {
-            answer: Answer::Undecided,
-            alone: false,
-            since_s: 0.0,
-            compared_s: 8.7,
-            log_evidence: Some(9.1),
-            log_threshold: 6.9,
-            health: None,
-            reason: format!("not certain yet: {finding}"),
-            findings: vec![finding],
-        }
-    }
-
-    /// It named both causes, whichever of the two it was.
-    #[test]
-    fn evidence_that_suffices_says_why_there_is_no_failure() {
-        let told = |failures, least| {
-            let verdict = undecided(failures);
-            let title = Title {
-                service: "game-api".to_owned(),
-                version: "v42".to_owned(),
-                baseline: "v41".to_owned(),
-                route: None,
-                verdict: verdict.clone(),
-                at: Duration::from_secs(9),
-            };
-            told(&title, 4, &verdict, least, "by other limits")
-        };
-        let few = told(2, 3);
-        let expected = "; 9.1 of 6.9 nats: enough, but of 3 failures that it must have there are 2";
-        assert!(few.ends_with(expected), "{few}");
-        let one = told(3, 3);
-        let expected = "; 9.1 of 6.9 nats: enough, but one endpoint of several has the failures";
-        assert!(one.ends_with(expected), "{one}");
     }
 }

@@ -147,7 +147,8 @@ fn nearness(verdict: &Verdict) -> String {
     let part = verdict.log_evidence.map_or(0.0, |evidence| evidence / verdict.log_threshold);
     // Rounded down: what is not enough is never 100 %.
     let percent = (part * 100.0).clamp(0.0, 99.0).floor();
-    if percent < 10.0 {
+    // The sentence of evidence that is held back says that it suffices.
+    if percent < 10.0 || verdict.held.is_some() {
         return String::new();
     }
     let what = if verdict.alone { "a verdict needs" } else { "would eject it" };

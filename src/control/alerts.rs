@@ -37,6 +37,8 @@ pub struct Subject {
 pub enum Name {
     /// A version is out.
     VersionEjected,
+    /// A version is out, and the players who failed on it go on failing elsewhere.
+    EjectionMistaken,
     /// A version is worse, and stays: the comparison only advises, or nothing serves beside it.
     VersionWorse,
     /// A version nearly is.
@@ -52,6 +54,7 @@ impl Name {
     fn label(self) -> &'static str {
         match self {
             Self::VersionEjected => "TidegateVersionEjected",
+            Self::EjectionMistaken => "TidegateEjectionMistaken",
             Self::VersionWorse => "TidegateVersionWorse",
             Self::NearMiss => "TidegateNearMiss",
             Self::SharedOutage => "TidegateSharedOutage",
@@ -62,7 +65,9 @@ impl Name {
     fn severity(self) -> &'static str {
         match self {
             Self::VersionEjected | Self::SharedOutage => "critical",
-            Self::VersionWorse | Self::NearMiss | Self::EndpointOut => "warning",
+            Self::EjectionMistaken | Self::VersionWorse | Self::NearMiss | Self::EndpointOut => {
+                "warning"
+            }
         }
     }
 
@@ -70,6 +75,7 @@ impl Name {
     fn summary(self) -> &'static str {
         match self {
             Self::VersionEjected => "is ejected",
+            Self::EjectionMistaken => "is ejected, and that did not help",
             Self::VersionWorse => "is worse than tolerated, and stays",
             Self::NearMiss => "is near its ejection: evidence is above half of the threshold",
             Self::SharedOutage => "baseline and canaries fail alike",
@@ -148,7 +154,14 @@ impl Alerts {
                 }
                 self.begin(version(Name::VersionEjected), &matter.reason, now);
             }
-            Kind::Reinstated => self.end(&version(Name::VersionEjected), now),
+            Kind::EjectionMistaken => {
+                self.begin(version(Name::EjectionMistaken), &matter.reason, now);
+            }
+            Kind::Reinstated => {
+                for name in [Name::VersionEjected, Name::EjectionMistaken] {
+                    self.end(&version(name), now);
+                }
+            }
             Kind::WouldEject | Kind::WorseAlone => {
                 self.end(&version(Name::NearMiss), now);
                 self.begin(version(Name::VersionWorse), &matter.reason, now);
@@ -172,8 +185,8 @@ impl Alerts {
             Kind::EndpointProbing | Kind::EndpointWouldEject => {}
             // Each of the endpoints behind it has an alert of its own.
             Kind::HealthPanic | Kind::HealthPanicOver => {}
-            // Nor does what decides nothing; an ejection that helped nobody is an ejection that goes on.
-            Kind::FewPlayers | Kind::RefusalsRise | Kind::EjectionMistaken => {}
+            // Nor does what decides nothing and has no end that is told.
+            Kind::FewPlayers | Kind::RefusalsRise => {}
             Kind::Weights | Kind::Configuration | Kind::ConfigurationRejected => {}
         }
     }

@@ -120,6 +120,9 @@ pub struct Matter {
     /// The numbers of the comparison behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// Whether it happened in the process before this one, which told it then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub carried_over: bool,
 }
 
 /// An event.

@@ -67,6 +67,7 @@ pub(super) mod tests {
             log_evidence,
             log_threshold: 7.0,
             health: None,
+            held: None,
             findings: Vec::new(),
             reason: String::new(),
         }

@@ -315,8 +315,33 @@ fn who_ejected_what_when_and_why_is_known_after_a_takeover_too() {
         let at = ejection["at"].as_str().expect("a time");
         assert!(humantime::parse_rfc3339(at).is_ok(), "{at}");
     }
+    let first = old.controller().carried();
+    new.controller().inherit(first);
     new.controller().inherit(old.controller().hand_over());
     assert_eq!(known(&new), (of_endpoint, of_version));
+    // Each is told once, as it was told by the process before, and as carried over.
+    let told = |proxy: &Proxy| {
+        let events: Vec<_> = proxy.controller().events().since(0).cloned().collect();
+        let out = events.into_iter().filter(|event| event.kind.label().ends_with("ejected"));
+        let mut all: Vec<_> = out
+            .map(|event| {
+                let matter = event.matter.clone();
+                let who = (matter.by, matter.reason, matter.endpoint);
+                (event.kind.label(), event.at.clone(), who, matter.carried_over)
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    let before = told(&old);
+    assert_eq!(before.len(), 2);
+    for (new, old) in told(&new).iter().zip(&before) {
+        let time = |at: &str| humantime::parse_rfc3339(at).expect("a time");
+        let apart = time(&new.1).duration_since(time(&old.1)).unwrap_or_else(|e| e.duration());
+        assert!(apart.as_millis() <= 20, "{new:?} {old:?}");
+        assert_eq!((new.0, &new.2, new.3, old.3), (old.0, &old.2, true, false));
+    }
+    assert_eq!(told(&new).len(), 2);
     let back = json!({ "version": "v1", "endpoint": address });
     assert_eq!(change(&new, "POST", "reinstate", &back).0, 200);
     assert_eq!(known(&new).0, Value::Null);

@@ -157,3 +157,15 @@ fn a_request_under_way_keeps_the_version_that_it_began_with() {
     assert_eq!(client.answer().text(), "v1");
     assert_eq!(client.get("/").send().text(), "v2");
 }
+
+#[test]
+fn weights_that_move_nothing_leave_the_generation() {
+    let origins = [Origin::answering("v1"), Origin::answering("v2")];
+    let proxy = Proxy::builder().version("v1", &origins[0]).version("v2", &origins[1]).start();
+    proxy.set_weights(&[("v1", 3.0), ("v2", 1.0)]);
+    let before = proxy.snapshot().generation;
+    proxy.set_weights(&[("v1", 3.0), ("v2", 1.0)]);
+    assert_eq!(proxy.snapshot().generation, before);
+    proxy.set_weights(&[("v1", 1.0), ("v2", 1.0)]);
+    assert!(proxy.snapshot().generation > before);
+}

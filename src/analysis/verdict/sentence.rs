@@ -3,7 +3,22 @@
 
 use std::fmt;
 
-use super::{Answer, Counts, Finding, HealthFinding, Mean, Metric, Numbers, Rate, Source, Verdict};
+use super::{
+    Answer, Counts, Finding, HealthFinding, HeldBack, Mean, Metric, Numbers, Rate, Source, Verdict,
+};
+
+impl fmt::Display for HeldBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MinimumFailures { failures, least } => {
+                write!(f, "The evidence suffices, and waits for `minimum_failures`: {failures} of {least}")
+            }
+            Self::OneEndpoint => f.write_str(
+                "The evidence suffices, but not without the worst endpoint, which is ejected instead",
+            ),
+        }
+    }
+}
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -11,6 +26,9 @@ impl fmt::Display for Verdict {
             Answer::Undecided => match (self.log_evidence, self.findings.first()) {
                 (Some(evidence), Some(finding)) if evidence >= DOUBTED => {
                     write!(f, "not certain yet: {finding}")?;
+                    if let Some(held) = self.held {
+                        write!(f, ". {held}")?;
+                    }
                 }
                 (Some(_), _) => match self.findings.iter().find(|finding| finding.seems_worse()) {
                     Some(finding) => write!(f, "not enough evidence yet: {finding}")?,

@@ -48,6 +48,24 @@ fn a_canary_that_fails_is_never_called_within_its_limits() {
     assert!(text.starts_with(expected), "{text}");
 }
 
+/// A near miss of 110 % did not say why the version stayed.
+#[test]
+fn evidence_that_suffices_and_is_held_back_says_why() {
+    let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };
+    let limits = Limits { least_failures: 40, ..Limits::of(&eject, &Eject::default(), 1e-3) };
+    let mut comparison = Comparison::new(limits, 1.0, Duration::ZERO);
+    for second in 1..=6 {
+        let block = Arms::new(Tally::new(2, 2), Tally::new(20, 0));
+        comparison.observe_errors(&Attempts::of_strangers(block), Duration::from_secs(second));
+    }
+    let verdict = comparison.verdict(Duration::from_secs(6));
+    assert_eq!(verdict.answer, Answer::Undecided);
+    assert_eq!(verdict.held, Some(HeldBack::MinimumFailures { failures: 12, least: 40 }));
+    let ends = ". The evidence suffices, and waits for `minimum_failures`: 12 of 40";
+    assert!(verdict.reason.ends_with(ends), "{}", verdict.reason);
+    assert!(verdict.nearness().ends_with(&format!("{ends}.")), "{}", verdict.nearness());
+}
+
 #[test]
 fn a_verdict_survives_being_written() {
     let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };

@@ -52,6 +52,19 @@ fn an_ejection_takes_the_place_of_a_near_miss_and_ends_by_word() {
 }
 
 #[test]
+fn an_ejection_that_did_not_help_fires_beside_it_until_the_version_is_back() {
+    let mut alerts = Alerts::default();
+    alerts.follow(Kind::Ejected, &of("v42"), at(10));
+    alerts.follow(Kind::EjectionMistaken, &of("v42"), at(20));
+    let both = |fires| {
+        ["TidegateVersionEjected", "TidegateEjectionMistaken"].map(|name| named(name, "v42", fires))
+    };
+    assert_eq!(told(&alerts, at(21)), both(true));
+    alerts.follow(Kind::Reinstated, &of("v42"), at(50));
+    assert_eq!(told(&alerts, at(51)), both(false));
+}
+
+#[test]
 fn an_alert_that_fires_goes_on_and_one_that_ended_begins_anew() {
     let mut alerts = Alerts::default();
     let outage = Matter { version: None, ..of("") };

@@ -20,8 +20,13 @@ impl Controller {
 
     /// Notes what happened.
     pub(super) fn record(&mut self, kind: Kind, matter: Matter) {
+        self.record_at(kind, matter, SystemTime::now());
+    }
+
+    /// Notes what happened at `at`, maybe in another process.
+    pub(super) fn record_at(&mut self, kind: Kind, matter: Matter, at: SystemTime) {
         let generation = self.snapshot().generation;
-        self.events.record(kind, generation, matter, SystemTime::now());
+        self.events.record(kind, generation, matter, at);
     }
 
     /// Ends alerts of what is no longer there, or no longer compared.
@@ -37,7 +42,7 @@ impl Controller {
                     service.compared.is_some()
                         && version.is_some_and(|v| service.version(v).is_some())
                 }
-                Name::VersionEjected => version.is_some_and(|version| {
+                Name::VersionEjected | Name::EjectionMistaken => version.is_some_and(|version| {
                     ejections.contains_key(&(subject.service.clone(), version.to_owned()))
                 }),
                 Name::EndpointOut => {

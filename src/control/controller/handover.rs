@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     Controller, Ejection,
-    ejection::{ManualEjection, by_service},
+    ejection::{ManualEjection, ManualEjections, by_service},
     weights::keeps_override,
 };
 use crate::{
@@ -96,7 +96,8 @@ impl Controller {
             if !before.get(&service).is_some_and(|versions| versions.contains(&version)) {
                 let place = Matter::of_place(service.clone(), version.clone(), reason.clone());
                 let (by, route, verdict) = (Some(by.clone()), route.clone(), verdict.clone());
-                self.record(Kind::Ejected, Matter { by, route, verdict, ..place });
+                let matter = Matter { by, route, verdict, carried_over: true, ..place };
+                self.record_at(Kind::Ejected, matter, time_of(at_unix_ms));
             }
             let verdict = verdict.map(|verdict| (route.map(Into::into), verdict));
             let since = time_of(at_unix_ms);
@@ -117,10 +118,36 @@ impl Controller {
             self.publish();
         }
         self.tell_stand_ins(&stood_in);
-        self.manual = carried.endpoint_reasons.into_iter().map(WhyEndpoint::into_manual).collect();
+        let manual = carried.endpoint_reasons.into_iter().map(WhyEndpoint::into_manual).collect();
+        let told = std::mem::replace(&mut self.manual, manual);
+        self.tell_carried_endpoints(&told);
         let snapshot = self.snapshot();
         self.endpoints.inherit(&snapshot, carried.endpoints, at);
         self.publish_endpoints(&snapshot);
+    }
+
+    /// Tells which endpoints operators of another process keep out, but for those of `told`, and which of
+    /// these have come back since.
+    fn tell_carried_endpoints(&mut self, told: &ManualEjections) {
+        let matter = |(service, version, endpoint): &(String, String, String), by, reason| Matter {
+            endpoint: Some(endpoint.clone()),
+            carried_over: true,
+            ..Matter::of_version(service.clone(), version.clone(), by, reason)
+        };
+        let out =
+            self.manual.iter().filter(|(key, _)| !told.contains_key(*key)).map(|(key, why)| {
+                let ManualEjection { since, by, reason } = why.clone();
+                (Kind::EndpointEjected, matter(key, by, reason), since)
+            });
+        let back = told.keys().filter(|key| !self.manual.contains_key(*key)).map(|key| {
+            let (by, reason) =
+                ("another process".to_owned(), "reinstated before this one".to_owned());
+            (Kind::EndpointServing, matter(key, by, reason), SystemTime::now())
+        });
+        let all: Vec<_> = out.chain(back).collect();
+        for (kind, matter, at) in all {
+            self.record_at(kind, matter, at);
+        }
     }
 
     /// Takes back the baseline of a service all of whose versions are ejected: the file has changed since,

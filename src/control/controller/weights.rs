@@ -46,6 +46,10 @@ pub struct Applied {
 }
 
 impl Applied {
+    fn moves_nothing(&self) -> bool {
+        self.before == self.after && self.shares_before == self.shares_after
+    }
+
     /// Shares before and after, and what becomes of versions that are ejected.
     fn moves(&self) -> String {
         let mut text = moves(&self.shares_before, &self.shares_after);
@@ -88,9 +92,16 @@ impl Controller {
             return Ok(planned);
         }
         let Change { service, by, reason, .. } = change;
-        self.stand_ins.remove(&service);
-        self.overrides.insert(service.clone(), weights);
-        let generation = self.publish();
+        // What moves nothing takes no other caller's `If-Match` away.
+        let as_before = planned.moves_nothing() && !self.stand_ins.contains_key(&service);
+        let generation = match as_before {
+            true => generation,
+            false => {
+                self.stand_ins.remove(&service);
+                self.overrides.insert(service.clone(), weights);
+                self.publish()
+            }
+        };
         let moved = planned.moves();
         let reason = reason.unwrap_or_default();
         tracing::info!(service, moved, generation, by, reason, "weights changed");

@@ -13,6 +13,10 @@ use crate::{
 const NEAR: f64 = 0.5;
 const NO_LONGER_NEAR: f64 = 0.25;
 
+/// How long evidence stays that near before it is told. A canary that is plainly bad is ejected sooner,
+/// and one page is enough for it.
+const NEAR_FOR: Duration = Duration::from_secs(5);
+
 /// One canary.
 #[derive(Debug)]
 pub(super) struct Case {
@@ -22,7 +26,9 @@ pub(super) struct Case {
     pub(super) lines: Vec<Line>,
     /// Its part of the weights.
     pub(super) share: f64,
-    /// It was said that it is near its threshold.
+    /// Since when it is near its threshold.
+    near_since: Option<Duration>,
+    /// It was said that it is.
     near: bool,
     /// It was said that it is worse.
     pub(super) told: bool,
@@ -33,8 +39,8 @@ pub(super) struct Case {
 impl Case {
     /// A canary called `version` with this `share` that is compared by `lines`, of which nothing was said.
     pub(super) fn new(version: &str, share: f64, mode: Mode, lines: Vec<Line>) -> Self {
-        let (near, told, advised) = (false, false, HashSet::new());
-        Self { version: version.into(), mode, lines, share, near, told, advised }
+        let (near_since, near, told, advised) = (None, false, false, HashSet::new());
+        Self { version: version.into(), mode, lines, share, near_since, near, told, advised }
     }
 
     /// What is new about it.
@@ -71,7 +77,9 @@ impl Case {
             return Some(found);
         }
         let (near, part) = (self.near, part(line));
-        if !near && part >= NEAR {
+        self.near_since = near_since(self.near_since, part, now);
+        let lasts = self.near_since.is_some_and(|since| now.saturating_sub(since) >= NEAR_FOR);
+        if !near && lasts && part >= NEAR {
             let found = Found::NearMiss(suspect());
             self.near = true;
             return Some(found);
@@ -114,5 +122,29 @@ impl Case {
             service: service.name.clone(),
             version: self.version,
         })
+    }
+}
+
+/// Since when evidence that is `part` of its threshold at `now` is near it, if it was `before` already.
+/// What falls between the two marks goes on, so that noise does not begin the time anew.
+fn near_since(before: Option<Duration>, part: f64, now: Duration) -> Option<Duration> {
+    match before {
+        _ if part < NO_LONGER_NEAR => None,
+        Some(since) => Some(since),
+        None => (part >= NEAR).then_some(now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_is_near_since_it_first_was_until_it_is_far() {
+        let s = Duration::from_secs;
+        assert_eq!(near_since(None, 0.49, s(1)), None);
+        assert_eq!(near_since(None, 0.5, s(2)), Some(s(2)));
+        assert_eq!(near_since(Some(s(2)), 0.3, s(4)), Some(s(2)));
+        assert_eq!(near_since(Some(s(2)), 0.24, s(5)), None);
     }
 }
