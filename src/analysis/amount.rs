@@ -90,6 +90,9 @@ pub struct AmountTest {
     clip: Option<Clip>,
     total: Arms<Total>,
     onsets: Vec<Onset>,
+    /// By bet, the total at its onset; empty in records of before.
+    #[serde(default)]
+    before: Vec<Arms<Total>>,
     rejected_at: Option<Duration>,
 }
 
@@ -134,6 +137,7 @@ impl AmountTest {
             clip: None,
             total: Arms::default(),
             onsets: vec![Onset::default(); bets],
+            before: vec![Arms::default(); bets],
             rejected_at: None,
         }
     }
@@ -159,7 +163,10 @@ impl AmountTest {
         self.wealth.stake();
         for (number, (log_e, onset)) in logs.into_iter().zip(&mut self.onsets).enumerate() {
             let growth = self.wealth.grow(number, log_e);
-            onset.note(growth, at, Counted::default());
+            let begins_anew = onset.note(growth, at, Counted::default());
+            if let Some(before) = self.before.get_mut(number).filter(|_| begins_anew) {
+                *before = self.total;
+            }
         }
         // Every block has amounts, as every failing block has failures.
         self.wealth.end_block(true);
@@ -189,7 +196,9 @@ impl AmountTest {
             Question::Ratio(_) => FACTORS.len(),
             Question::Difference(_) => difference::PARTS.len(),
         };
-        self.wealth.has_components(bets) && self.onsets.len() == bets
+        self.wealth.has_components(bets)
+            && self.onsets.len() == bets
+            && [0, bets].contains(&self.before.len())
     }
 
     /// Which way the canary may be worse.
@@ -223,6 +232,22 @@ impl AmountTest {
     /// Requests and amounts of all blocks together.
     pub fn total(&self) -> Arms<Total> {
         self.total
+    }
+
+    /// The same since the likeliest beginning of the difference; of all blocks if there are none since.
+    pub fn total_since_onset(&self) -> Arms<Total> {
+        let before = self.wealth.richest().and_then(|richest| self.before.get(richest));
+        let since = |total: Total, before: Total| Total {
+            requests: total.requests.saturating_sub(before.requests),
+            sum: total.sum - before.sum,
+        };
+        let Arms { canary, baseline } = self.total;
+        let found = before.map(|before| {
+            Arms::new(since(canary, before.canary), since(baseline, before.baseline))
+        });
+        found
+            .filter(|since| since.canary.requests > 0 && since.baseline.requests > 0)
+            .unwrap_or(self.total)
     }
 
     /// The bet that earned most, as a ratio of means beyond the tolerance, if it is about one, and since

@@ -21,12 +21,14 @@ pub(super) struct Onset {
 
 impl Onset {
     /// Takes note of a block that ended at `at` and added `growth` nats; `total` are all counts with
-    /// the block.
-    pub(super) fn note(&mut self, growth: f64, at: Duration, total: Counted) {
+    /// the block. Returns whether the fault, if there is one, begins after this block.
+    pub(super) fn note(&mut self, growth: f64, at: Duration, total: Counted) -> bool {
         self.rise += growth;
-        if self.rise <= 0.0 {
+        let begins_anew = self.rise <= 0.0;
+        if begins_anew {
             *self = Self { rise: 0.0, since: at, before: total };
         }
+        begins_anew
     }
 
     /// The end of the last block before the fault.

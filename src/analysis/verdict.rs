@@ -216,7 +216,7 @@ pub enum Numbers {
         /// Players of the baseline, of whom as many recover by themselves.
         baseline: Rate,
     },
-    /// Amounts of money.
+    /// Amounts of money, since the difference began.
     Amount {
         /// The canary.
         canary: Mean,
@@ -229,7 +229,7 @@ pub enum Numbers {
         /// Tolerated ratio of the means: of the one that must not be higher to the other.
         tolerated_ratio: f64,
     },
-    /// Amounts that are derived from others, and may be negative.
+    /// Amounts that are derived from others, and may be negative, since the difference began.
     DerivedAmount {
         /// The canary.
         canary: Mean,
@@ -424,7 +424,7 @@ impl Finding {
 
     /// What a test of the amount called `name` says.
     pub fn of_amount(name: &str, test: &AmountTest, began: Duration) -> Self {
-        let Arms { canary, baseline } = test.total();
+        let Arms { canary, baseline } = test.total_since_onset();
         let means = canary.mean().zip(baseline.mean());
         let clipped_at = test.clip().map(Clip::amount);
         let numbers = match test.tolerated() {

@@ -134,3 +134,25 @@ fn means_are_of_clipped_amounts() {
     assert_eq!(total.baseline.mean(), Some(10.0));
     assert_eq!(Total::default().mean(), None);
 }
+
+/// A fault after an hour without one was told with the means of the whole hour.
+#[test]
+fn means_are_those_since_the_difference_began() {
+    let clip = Clip::new(100.0).expect("a clip");
+    let of = |amount: f64, requests: u64| {
+        let mut amounts = Amounts::new(clip);
+        (0..requests).for_each(|_| amounts.record(amount));
+        amounts
+    };
+    let mut test = AmountTest::new(Side::High, 0.05, ALPHA, None);
+    let mut observe = |paid: f64, second: u64| {
+        let block = (of(paid, 10), of(10.0, 100));
+        test.observe(Arms::new(&block.0, &block.1), Duration::from_secs(second));
+        test.total_since_onset().canary.mean().expect("requests")
+    };
+    for second in 0..100 {
+        assert!((observe(10.0, second) - 10.0).abs() < 0.5);
+    }
+    let mean = (100..110).map(|second| observe(20.0, second)).last().expect("blocks");
+    assert!((mean - 20.0).abs() < 1.0, "{mean}");
+}
