@@ -56,7 +56,7 @@ mod usual;
 mod verdict;
 mod wealth;
 
-pub use alone::{Alone, Bound, Source};
+pub use alone::{Alone, Bound};
 pub use amount::{
     AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Tolerated, Total, amount_bucket,
     rounded_bucket,
@@ -85,7 +85,7 @@ pub use slots::{Attempts, ENDPOINT_GROUPS, Lineup, Look, Said, SlotCounts};
 pub use spared::Spared;
 pub use usual::Usual;
 pub use verdict::{
-    Answer, Counts, Finding, HealthFinding, HeldBack, Mean, Metric, Numbers, Rate, Verdict,
+    Answer, Counts, Finding, HealthFinding, HeldBack, Mean, Metric, Numbers, Rate, Source, Verdict,
 };
 pub use wealth::{Guarantee, Wealth};
 

@@ -20,7 +20,7 @@ use super::{
     counts::Tally,
     latency::{Latencies, Quantile, first_at_or_above},
     limits::Limits,
-    verdict::{Answer, Finding, HeldBack, Metric, Numbers, Verdict, known},
+    verdict::{Answer, Finding, HeldBack, Metric, Numbers, Source, Verdict, known},
     wealth::{Guarantee, Wealth, log_sum},
 };
 use crate::config::schema::Eject;
@@ -33,26 +33,6 @@ const MOST: f64 = 0.95;
 
 /// The smallest bound: a limit of nothing would make one failure a certainty.
 const LEAST_BOUND: f64 = 1e-6;
-
-/// Where a bound comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// `slo` of the configuration.
-    Slo,
-    /// What the baseline before did.
-    Before,
-}
-
-impl Source {
-    /// As metrics and the API write it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Slo => "slo",
-            Self::Before => "before",
-        }
-    }
-}
 
 /// What share of requests may be bad.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

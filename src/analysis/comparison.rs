@@ -477,7 +477,7 @@ impl Comparison {
         let amount = AMOUNT / self.limits.amounts.len().max(1) as f64;
         let certain =
             |weight, log_evidence| Term { weight, log_evidence, spared: None, enough: true };
-        let recovery = self.recovery.iter().map(|test| certain(RECOVERY, told(test)));
+        let recovery = self.recovery.iter().map(|test| certain(RECOVERY, test.evidence_so_far()));
         let amounts = self.amounts.iter().map(|test| certain(amount, test.log_evidence()));
         let rates = errors.chain(unserved).chain(routes).chain(recovery);
         rates.chain(latency).chain(amounts).collect()
@@ -560,14 +560,6 @@ const AMOUNT: f64 = 0.1;
 
 /// Refusals that nobody wonders at: a fifth more, and one in a hundred.
 const REFUSALS: Tolerance = Tolerance { ratio: 1.2, excess: 0.01 };
-
-/// The evidence of players who were asked; none before the first one.
-pub(super) fn told(recovery: &Recovery) -> f64 {
-    match recovery.players().canary.asked {
-        0 => f64::NEG_INFINITY,
-        _ => recovery.log_evidence(),
-    }
-}
 
 /// Logarithms of the terms' wealths with their weights, which are made to add up to 1.
 fn weighted(terms: &[Term]) -> Vec<f64> {

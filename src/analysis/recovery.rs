@@ -188,6 +188,14 @@ impl Recovery {
         log_sum(self.wealth.iter().map(|wealth| wealth.ln()))
     }
 
+    /// The same; minus infinity before the first player was asked.
+    pub(super) fn evidence_so_far(&self) -> f64 {
+        match self.players().canary.asked {
+            0 => f64::NEG_INFINITY,
+            _ => self.log_evidence(),
+        }
+    }
+
     /// The evidence that decides, in nats.
     pub fn log_threshold(&self) -> f64 {
         (1.0 / self.alpha).ln()

@@ -8,10 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    alone::Source,
     amount::{AmountTest, Clip, Side, Tolerated, Total},
     bet::Tolerance,
-    comparison::told,
     counts::{Arms, Counted, Tally},
     engine::Engine,
     grid::Component,
@@ -244,6 +242,26 @@ pub enum Numbers {
     },
 }
 
+/// Where a bound comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// `slo` of the configuration.
+    Slo,
+    /// What the baseline before did.
+    Before,
+}
+
+impl Source {
+    /// As metrics and the API write it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Slo => "slo",
+            Self::Before => "before",
+        }
+    }
+}
+
 /// Requests and failures of both arms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
@@ -396,7 +414,7 @@ impl Finding {
             metric: Metric::Recovery,
             amount: None,
             route: None,
-            log_evidence: known(told(test)),
+            log_evidence: known(test.evidence_so_far()),
             component: None,
             onset_s: None,
             numbers: Numbers::Recovery { canary: rate(canary), baseline: rate(baseline) },

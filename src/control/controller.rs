@@ -7,6 +7,7 @@
 mod certificates;
 mod changed;
 mod ejection;
+mod ejections;
 mod endpoints;
 mod events;
 mod handover;
@@ -31,7 +32,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     certificates::{Certificates, OpenedClients},
-    ejection::{Ejection, Ejections, ManualEjection, ManualEjections, Moved, Subject},
+    ejections::{Ejection, Ejections, ManualEjection, ManualEjections, Moved, Subject},
     events::Webhooks,
     rejected::Rejected,
     reload::{Prepared, Preparing, Reloaded, Reloads},
@@ -262,7 +263,7 @@ impl Controller {
     fn publish_with(&mut self, compiled: &Snapshot) -> u64 {
         let old = self.snapshot();
         let generation = old.generation.max(self.floor) + 1;
-        self.decided.ejected = ejection::by_service(&self.ejections);
+        self.decided.ejected = ejections::by_service(&self.ejections);
         let released = self.release_stand_ins();
         let ahead = self.weights_ahead();
         self.decided.unserved = self.will_be_unserved(&ahead);

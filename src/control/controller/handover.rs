@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     Controller, Ejection,
-    ejection::{ManualEjection, ManualEjections, by_service},
+    ejections::{ManualEjection, ManualEjections, by_service},
     weights::keeps_override,
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! Undoes what a task that panicked left half done, before it begins anew.
 
-use super::{Controller, ejection::by_service};
+use super::{Controller, ejections::by_service};
 use crate::control::events::{Kind, Matter};
 
 impl Controller {

@@ -118,6 +118,11 @@ pub fn moves(before: &IndexMap<String, f64>, after: &IndexMap<String, f64>) -> S
     text
 }
 
+/// Names in a sentence.
+pub(super) fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

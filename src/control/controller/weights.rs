@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use indexmap::IndexMap;
 
-use super::{Asked, Controller, Coverage, Rejected, moves, percent};
+use super::{Asked, Controller, Coverage, Rejected, moves, percent, split::list};
 use crate::{
     config::{Config, schema, units::Weight},
     control::events::{Kind, Matter},
@@ -218,8 +218,4 @@ pub(super) fn keeps_override(
         );
     }
     serves && file_as_before
-}
-
-pub(super) fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    names.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
