@@ -2,27 +2,29 @@
 //!
 //! A request's life is `handle.rs`, read from top to bottom: admit, route, assign, forward,
 //! answer, record. It takes no lock and writes no cache line that another core writes, except where
-//! requests are counted by client: `crowd.rs` says when.
+//! requests are counted by client: `client_limits.rs` says when.
 
+mod accept;
 mod acceptor;
 mod address;
 mod amounts;
+mod attempt;
 mod body;
 mod breaker;
 mod buffer;
 mod cgroup;
+mod channel;
 mod client;
+mod client_limits;
 mod command;
 mod connect;
 mod connection;
 #[cfg(test)]
 mod cost;
-mod crowd;
 mod date;
 mod deadline;
 mod elapsed;
-mod entrance;
-mod exchange;
+mod field_kind;
 mod forwarded;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
@@ -33,14 +35,12 @@ mod h2;
 mod handle;
 mod head;
 mod in_flight;
-mod introduction;
-mod known;
 mod limit;
-mod link;
 mod others;
 mod pace;
 mod pieces;
 mod plan;
+mod preamble;
 mod problem;
 mod proxy_protocol;
 mod record;
@@ -55,10 +55,10 @@ mod tunnel;
 mod websocket;
 mod worker;
 
+pub use accept::{Wants, accept_next};
 pub use acceptor::{Acceptor, Listener};
+pub use client_limits::ConnectionSlot;
 pub use command::{Accepted, Command, Drain};
-pub use crowd::Seat;
-pub use entrance::{Wants, next_client};
 pub use granted::Granted;
 pub use run::{WorkerHandle, spawn};
 pub use shared::{ListenerState, Shared, WorkerCells};

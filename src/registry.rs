@@ -178,8 +178,7 @@ impl Registry {
         self.amounts.find(key, || AmountState { cells: PerWorker::new(self.workers) })
     }
 
-    /// The evidence of the amount that `what` stands for, a field or several with their signs, as
-    /// [`Self::evidence`] has that of failures.
+    /// The evidence of an amount, by its field or formula `what`, as [`Self::evidence`] is that of failures.
     pub fn amount_evidence(
         &self,
         version: u32,

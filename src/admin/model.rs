@@ -154,7 +154,7 @@ pub enum State {
     Idle,
     /// Has weight 0 and finishes what is in flight.
     Draining,
-    /// Taken out by a verdict or by word.
+    /// Ejected by a verdict or by an operator.
     Ejected,
 }
 
@@ -197,7 +197,7 @@ pub struct Endpoint {
 pub enum EndpointState {
     /// Gets requests.
     Serving,
-    /// Was taken out for a while, or by word.
+    /// Ejected for a while, or by an operator.
     Ejected,
     /// Is asked whether it could serve again.
     Probing,

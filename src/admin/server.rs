@@ -30,7 +30,7 @@ use tokio::{
 use tower::Service;
 
 use super::connections::{Busy, Connections, Place};
-use crate::proxy::{Shared, next_client};
+use crate::proxy::{Shared, accept_next};
 
 /// Longest time to a whole head, and thereby the longest rest between two requests. Scrapers come
 /// every 15 s or more rarely and connect anew.
@@ -57,7 +57,7 @@ pub(super) async fn accept(
 ) {
     let connections = Connections::default();
     loop {
-        let next = next_client(&socket, &mut is_open, "admin", &shared.wants).await;
+        let next = accept_next(&socket, &mut is_open, "admin", &shared.wants).await;
         let Some((stream, peer)) = next else { return };
         // Who is not let in is closed at once: in the queue others would wait behind.
         let Some((place, leaves)) = connections.enter(peer.ip()) else { continue };

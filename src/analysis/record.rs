@@ -164,7 +164,7 @@ impl<J> Half<J> {
 }
 
 impl<J: Judge> Recorder<J> {
-    /// Of a judgement that was told nothing yet.
+    /// A recorder for a fresh judge.
     pub fn new(judge: J) -> Self {
         let halves = [0, 1].map(|_| Half::new(judge.clone()));
         Self { judge, halves }

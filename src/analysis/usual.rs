@@ -7,7 +7,7 @@ use super::counts::Tally;
 /// Age at which a request counts half.
 const HALF_LIFE: Duration = Duration::from_secs(600);
 
-/// Requests without which nothing is usual.
+/// Requests that an estimate needs at least.
 const LEAST: f64 = 500.0;
 
 /// Deviations from an estimate that hold the truth in 999 of 1000 cases, on one side.

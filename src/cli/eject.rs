@@ -1,4 +1,4 @@
-//! `tidegate eject` and `tidegate reinstate`: a version, or one of its endpoints, out and back in by word.
+//! `tidegate eject` and `tidegate reinstate`: takes a version, or one of its endpoints, out and back in.
 
 use std::net::SocketAddr;
 

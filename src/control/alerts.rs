@@ -35,13 +35,13 @@ pub struct Subject {
 /// Name of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
-    /// A version is out.
+    /// A version is ejected.
     VersionEjected,
     /// A version is out, and the players who failed on it go on failing elsewhere.
     EjectionMistaken,
     /// A version is worse, and stays: the comparison only advises, or nothing serves beside it.
     VersionWorse,
-    /// A version nearly is.
+    /// Evidence is above half of the threshold.
     NearMiss,
     /// Baseline and canaries both fail.
     SharedOutage,

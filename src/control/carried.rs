@@ -26,7 +26,7 @@ pub struct Carried {
     /// Why they are out.
     #[serde(default)]
     pub reasons: Vec<WhyEjected>,
-    /// Endpoints that were taken out by word.
+    /// Endpoints that operators ejected.
     #[serde(default)]
     pub endpoints: Endpoints,
     /// Who took these out, when and why.

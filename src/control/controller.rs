@@ -93,7 +93,7 @@ pub struct Controller {
     published: watch::Sender<u64>,
     /// Which endpoints serve, and what is known of them.
     endpoints: Watch,
-    /// Tells who attends to them of each publication, and of traffic.
+    /// Wakes the endpoint monitor at each publication, and at traffic.
     stirred: Arc<Notify>,
     started: (Instant, SystemTime),
     reloads: Reloads,

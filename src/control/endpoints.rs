@@ -48,11 +48,11 @@ pub struct Watch {
     endpoints: HashMap<u32, Watched>,
     /// Comparisons, by number of the version.
     crowds: HashMap<u32, Crowd>,
-    /// The pause between two looks at the counts; nothing if nobody's matter.
+    /// Polling interval; `None` if no endpoint is judged by counts.
     pace: Option<Duration>,
-    /// Until when counts are looked at without word of traffic.
+    /// Until when counts are polled though no traffic was reported.
     busy_until: Duration,
-    /// Who was out by word in a process before this one, and has not come yet.
+    /// Endpoints that an operator ejected in a process before this one, and that have not been seen yet.
     inherited: carried::Endpoints,
     /// Versions, by their number, of which too few endpoints serve.
     panicking: HashSet<u32>,
@@ -296,7 +296,7 @@ impl Watch {
         self.busy_until = now + LINGER;
     }
 
-    /// Takes endpoint number `id` out by word.
+    /// Ejects endpoint number `id` for an operator.
     pub(super) fn eject(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
         let Some((watched, service, _, endpoint)) = self.find(snapshot, id) else { return };
         if watched.health.cause() != Some(Cause::Word) {
@@ -306,7 +306,7 @@ impl Watch {
         }
     }
 
-    /// Takes endpoint number `id` back in by word.
+    /// Reinstates endpoint number `id` for an operator.
     pub(super) fn reinstate(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
         let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
         watched.health.reinstate(&service.health, now);

@@ -8,7 +8,7 @@ use crate::analysis::Verdict;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The weights of a service were changed by word.
+    /// An operator changed the weights of a service.
     Weights,
     /// The file was taken over.
     Configuration,

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A fault costs a pause that grows with each time, since what was mended by a pause alone tends to come
-//! again; and the pause ends with a probe and not with a player's request. Who was ejected by word comes
-//! back by word. Times are durations since any fixed moment, and chance is an argument.
+//! again; and the pause ends with a probe and not with a player's request. What an operator ejected,
+//! an operator reinstates. Times are durations since any fixed moment, and chance is an argument.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub enum State {
     /// It gets requests.
     #[default]
     Serving,
-    /// It was taken out for a while, or by word.
+    /// Ejected for a while, or by an operator.
     Ejected,
     /// It is asked whether it could serve again.
     Probing,
@@ -109,7 +109,7 @@ pub struct Health {
     state: State,
     /// When the state began.
     since: Duration,
-    /// When the pause of an ejected endpoint ends; nothing if it ends by word.
+    /// When the pause of an ejected endpoint ends; `None` if only an operator ends it.
     until: Option<Duration>,
     /// Why it is ejected, or was before it was probed.
     cause: Option<Cause>,
@@ -164,7 +164,7 @@ impl Health {
         self.unreachable
     }
 
-    /// When the pause of an ejected endpoint ends; nothing if it is not ejected, or by word.
+    /// When the pause of an ejected endpoint ends; `None` if it is not ejected, or an operator ejected it.
     pub fn until(&self) -> Option<Duration> {
         self.until
     }
@@ -269,7 +269,7 @@ impl Health {
         self.returned = None;
     }
 
-    /// Takes an ejected or probed endpoint back in by word, with a clean sheet.
+    /// Reinstates an ejected or probed endpoint for an operator, with a clean sheet.
     pub fn reinstate(&mut self, settings: &schema::Health, now: Duration) {
         if matches!(self.state, State::Ejected | State::Probing) {
             self.enter(State::Serving, now);

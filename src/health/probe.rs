@@ -218,7 +218,7 @@ async fn speak_h2(
     builder.handshake(transport).await
 }
 
-/// What `answer` comes to, while `connection` is driven.
+/// Awaits `answer` while it drives `connection`.
 pub async fn beside<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
     tokio::pin!(answer, connection);
     tokio::select! {

@@ -21,9 +21,9 @@ use tokio::{
 };
 
 use super::{
+    accept::{accept_next, is_of_one_client},
     command::{Accepted, Command},
-    entrance::{is_of_one_client, next_client},
-    limit::Surplus,
+    limit::LimitKind,
     shared::{ListenerState, Shared},
     shed::shed,
 };
@@ -93,7 +93,7 @@ impl Listener {
 #[derive(Debug)]
 pub struct Acceptor {
     /// Whether to accept, and who waits for it to be so.
-    doors: mpsc::UnboundedSender<(bool, std_mpsc::Sender<()>)>,
+    gate: mpsc::UnboundedSender<(bool, std_mpsc::Sender<()>)>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -109,7 +109,7 @@ impl Acceptor {
         for listener in &listeners {
             bound_received(&listener.socket, shared.granted.received());
         }
-        let (doors, mut moves) = mpsc::unbounded_channel::<(bool, std_mpsc::Sender<()>)>();
+        let (gate, mut moves) = mpsc::unbounded_channel::<(bool, std_mpsc::Sender<()>)>();
         let thread = thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
             let hand_out = Rc::new(HandOut { shared, workers });
             let local = LocalSet::new();
@@ -133,14 +133,14 @@ impl Acceptor {
                 }
             });
         })?;
-        Ok(Self { doors, thread })
+        Ok(Self { gate, thread })
     }
 
     /// Accepts, or leaves clients waiting in the sockets' queues. When this returns, it is so.
     pub fn set_open(&self, open: bool) {
         let (done, is_done) = std_mpsc::channel();
         // An acceptor that has ended accepts nothing.
-        if self.doors.send((open, done)).is_ok() {
+        if self.gate.send((open, done)).is_ok() {
             let _ = is_done.recv();
         }
     }
@@ -148,7 +148,7 @@ impl Acceptor {
     /// Takes in who waits in the queues of the sockets, unless it is set closed, and closes them. When
     /// this returns, it is so.
     pub fn stop(self) {
-        drop(self.doors);
+        drop(self.gate);
         if self.thread.join().is_err() {
             tracing::error!("the acceptor panicked");
         }
@@ -170,7 +170,7 @@ async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut is_open: watch::R
         }
     };
     let (name, wants) = (&state.name, &hand_out.shared.wants);
-    while let Some((stream, peer)) = next_client(&socket, &mut is_open, name, wants).await {
+    while let Some((stream, peer)) = accept_next(&socket, &mut is_open, name, wants).await {
         hand_out.give(stream, peer, &state);
     }
     // Whoever waits in the queue has connected, and would be reset.
@@ -200,21 +200,21 @@ impl HandOut {
     fn give(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, state: &Arc<ListenerState>) {
         state.accepted.fetch_add(1, Relaxed);
         if stream.as_raw_fd() >= self.shared.granted.ceiling() {
-            state.count_shed(Surplus::OfAll);
+            state.count_shed(LimitKind::OfAll);
             return self.shared.wants.of_client(&state.name, &Errno::MFILE.into());
         }
         if self.shared.connections() >= self.shared.bounds().connections as usize {
-            return self.shed(stream, Surplus::OfAll, state);
+            return self.shed(stream, LimitKind::OfAll, state);
         }
         // An IPv4 client of an IPv6 socket is still an IPv4 client.
         let peer = peer.ip().to_canonical();
         // Whose connection it is that a balancer passes on, the worker will read.
-        let seat = match state.is_introduced_by(peer) {
+        let slot = match state.is_introduced_by(peer) {
             true => Ok(None),
-            false => self.shared.seat(peer),
+            false => self.shared.slot(peer),
         };
-        let seat = match seat {
-            Ok(seat) => seat,
+        let slot = match slot {
+            Ok(slot) => slot,
             Err(surplus) => return self.shed(stream, surplus, state),
         };
         let loads = self.shared.loads.iter().enumerate();
@@ -222,7 +222,7 @@ impl HandOut {
         let Ok(stream) = stream.into_std() else { return };
         self.shared.loads.of(least).fetch_add(1, Relaxed);
         state.open.fetch_add(1, Relaxed);
-        let accepted = Accepted { stream, peer, listener: Arc::clone(state), seat };
+        let accepted = Accepted { stream, peer, listener: Arc::clone(state), slot };
         if self.workers[least].send(Command::Connection(accepted)).is_err() {
             // The worker has ended, and with it the process; the connection ends with the command.
             self.shared.loads.of(least).fetch_sub(1, Relaxed);
@@ -232,7 +232,7 @@ impl HandOut {
 
     /// Tells a client that there are too many. Under TLS that would take a handshake, which costs most of
     /// all: such a client is closed without a word, as are those for whom no descriptor can be spared.
-    fn shed(self: &Rc<Self>, mut stream: TcpStream, surplus: Surplus, state: &ListenerState) {
+    fn shed(self: &Rc<Self>, mut stream: TcpStream, surplus: LimitKind, state: &ListenerState) {
         state.count_shed(surplus);
         if state.tls.is_some() || stream.as_raw_fd() >= self.shared.granted.telling() {
             return;

@@ -4,7 +4,7 @@
 //! told, and harms no request. An answer that is a failure of its version has no amounts; interim
 //! ones have none either. The client gets of neither what is to be removed.
 
-use super::{head::ResponseHead, known::Known, plan::Plan, worker::Worker};
+use super::{field_kind::FieldKind, head::ResponseHead, plan::Plan, worker::Worker};
 use crate::{
     config::schema::MAX_AMOUNTS,
     snapshot::{Amount, AmountSource},
@@ -32,7 +32,7 @@ enum Found<'b> {
     Malformed(&'b [u8]),
 }
 
-/// Takes the amounts out of an answer's head, counts them for the version, and tells them.
+/// Extracts the business amounts of a response's head, counts them for the version, and returns them.
 #[inline(never)]
 pub(super) fn take(
     configured: &[Amount],
@@ -96,7 +96,7 @@ fn read<'b>(configured: &[Amount], head: &mut ResponseHead<'_, 'b>) -> [Found<'b
                 _ => Found::Malformed(field.value),
             };
             if *remove {
-                *kind = Known::HopByHop;
+                *kind = FieldKind::HopByHop;
             }
         }
     }

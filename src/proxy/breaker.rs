@@ -5,7 +5,7 @@
 //! in nobody's evidence.
 
 use super::{
-    problem::{Fault, Problem, RETRY_AFTER},
+    problem::{Problem, ProxyError, RETRY_AFTER},
     worker::Worker,
 };
 use crate::{
@@ -30,9 +30,9 @@ pub(super) fn admit(worker: &Worker, service: &Service, version: &Version) -> Re
     Err(problem(shed(cells, Limit::Requests), service))
 }
 
-/// What to answer to a request that ended in `fault`. Here, since a fault that carried when to come again
-/// would cost all the requests that have none.
-pub(super) fn problem(fault: Fault, service: &Service) -> Problem {
+/// The response to a request that ended in `fault`. `Retry-After` is added here so that an error stays one
+/// byte.
+pub(super) fn problem(fault: ProxyError, service: &Service) -> Problem {
     let told = service.breaker.as_ref().filter(|_| fault.is_shed());
     let retry_after = told.map_or(RETRY_AFTER, |breaker| breaker.retry_after);
     Problem { retry_after, ..fault.problem() }
@@ -47,7 +47,7 @@ impl<'a> Pending<'a> {
         worker: &Worker,
         service: &Service,
         version: &'a Version,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, ProxyError> {
         let cells = version.state.cells.of(worker.id);
         let pending = cells.pending.read().wrapping_sub(cells.connected.read());
         match &service.breaker {
@@ -67,10 +67,10 @@ impl Drop for Pending<'_> {
 }
 
 #[cold]
-fn shed(cells: &VersionCells, limit: Limit) -> Fault {
+fn shed(cells: &VersionCells, limit: Limit) -> ProxyError {
     cells.shed[limit as usize].add(1);
     match limit {
-        Limit::Requests => Fault::TooManyRequests,
-        Limit::Pending => Fault::TooManyPending,
+        Limit::Requests => ProxyError::TooManyRequests,
+        Limit::Pending => ProxyError::TooManyPending,
     }
 }

@@ -16,9 +16,9 @@ use tokio::{
 use super::{
     address::AddressText,
     buffer::Buffer,
+    channel::Channel,
     deadline::Deadline,
-    link::Link,
-    worker::{Open, Worker},
+    worker::{ConnectionGuard, Worker},
 };
 use crate::tls::Transport;
 
@@ -43,7 +43,7 @@ pub(super) struct Connected {
     /// Subject of the client's verified certificate.
     pub(super) subject: Option<Box<str>>,
     pub(super) encrypted: bool,
-    pub(super) open: Open,
+    pub(super) open: ConnectionGuard,
 }
 
 impl Connected {
@@ -55,7 +55,7 @@ impl Connected {
 
 /// A client's connection, or a stream of it, and what has been read of it.
 pub(super) struct Client {
-    pub(super) stream: Link,
+    pub(super) stream: Channel,
     /// Bytes read that belong to this request or to later ones; hollow while the client is idle.
     pub(super) inbox: Buffer,
     pub(super) deadline: Deadline,
@@ -74,7 +74,7 @@ pub(super) struct Client {
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum NextState {
     /// It stays.
     Keep,
     /// It ends.
@@ -86,7 +86,7 @@ pub(super) enum After {
 }
 
 impl Client {
-    pub(super) fn new(stream: Link, deadline: Deadline, connected: Rc<Connected>) -> Self {
+    pub(super) fn new(stream: Channel, deadline: Deadline, connected: Rc<Connected>) -> Self {
         Self {
             stream,
             inbox: Buffer::hollow(),
@@ -141,7 +141,7 @@ impl Client {
     /// Ready with true when there is something to read, with false when there never will be; takes a
     /// buffer only then.
     fn poll_something(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<bool> {
-        if let Link::Wire(Transport::Plain(stream)) = &self.stream {
+        if let Channel::Wire(Transport::Plain(stream)) = &self.stream {
             let ready = ready!(stream.poll_read_ready(cx)).is_ok();
             if ready {
                 self.inbox = worker.blocks.take();

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
-use super::{crowd::Seat, shared::ListenerState};
+use super::{client_limits::ConnectionSlot, shared::ListenerState};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -45,5 +45,5 @@ pub struct Accepted {
     /// Where it was accepted.
     pub listener: Arc<ListenerState>,
     /// Its seat among those of its address; none yet if a balancer has still to say whose it is.
-    pub seat: Option<Seat>,
+    pub slot: Option<ConnectionSlot>,
 }

@@ -16,11 +16,11 @@ use tokio::{
 
 use super::{
     breaker::Pending,
+    channel::Channel,
     elapsed::micros,
-    h2::{Asking, share},
-    link::Link,
+    h2::{ClientStream, share},
     plan::Plan,
-    problem::Fault,
+    problem::ProxyError,
     worker::Worker,
 };
 use crate::{
@@ -38,16 +38,16 @@ pub(super) fn kept(
     thorough: bool,
     now: Instant,
     switches: Option<&str>,
-) -> Option<Link> {
+) -> Option<Channel> {
     shared(worker, endpoint, encrypted, 0, now).filter(|link| carries(link, switches)).or_else(
-        || worker.pools.borrow_mut().take(endpoint, encrypted, thorough, now).map(Link::Wire),
+        || worker.pools.borrow_mut().take(endpoint, encrypted, thorough, now).map(Channel::Wire),
     )
 }
 
 /// Whether `link` can go on in the protocol of `switches`, if that is asked for.
-fn carries(link: &Link, switches: Option<&str>) -> bool {
+fn carries(link: &Channel, switches: Option<&str>) -> bool {
     match (link, switches) {
-        (Link::Asking(stream), Some(protocol)) => stream.carries(protocol),
+        (Channel::ClientStream(stream), Some(protocol)) => stream.carries(protocol),
         _ => true,
     }
 }
@@ -58,9 +58,9 @@ fn shared(
     encrypted: bool,
     newer_than: u64,
     now: Instant,
-) -> Option<Link> {
+) -> Option<Channel> {
     let lease = worker.streams.borrow_mut().take(endpoint, encrypted, newer_than, now)?;
-    Some(Link::Asking(Box::new(Asking::new(lease, encrypted))))
+    Some(Channel::ClientStream(Box::new(ClientStream::new(lease, encrypted))))
 }
 
 /// A link to endpoint number `chosen` of `version`, made before `due`, and whether its connection
@@ -76,7 +76,7 @@ pub(super) fn link(
     failed: Option<u64>,
     switches: Option<&str>,
     due: Instant,
-) -> impl Future<Output = Result<(Link, bool), Fault>> {
+) -> impl Future<Output = Result<(Channel, bool), ProxyError>> {
     let (service, version) = (plan.service(), plan.version());
     let mut linking = Box::pin(async move {
         let _pending = Pending::begin(worker, service, version)?;
@@ -93,8 +93,8 @@ pub(super) fn link(
     poll_fn(move |cx| poll_apart(linking.as_mut(), cx))
 }
 
-/// Polls `future`, and never as a part of the function that asks: with what a connection takes, which is
-/// seldom made, what each request takes would be too large to become part of its caller.
+/// Polls `future`. Kept out of line: inlining the rarely used future that connects would enlarge the future
+/// of every request.
 #[inline(never)]
 fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
     future.poll(cx)
@@ -107,17 +107,17 @@ async fn make(
     failed: Option<u64>,
     switches: Option<&str>,
     patience: Duration,
-) -> Result<(Link, bool), Fault> {
+) -> Result<(Channel, bool), ProxyError> {
     let (service, version) = (plan.service(), plan.version());
     if version.protocol == Protocol::H1 {
         let wire = connect(worker, version, chosen, patience, None).await?;
-        return Ok((Link::Wire(wire), false));
+        return Ok((Channel::Wire(wire), false));
     }
     let (endpoint, encrypted) = (version.endpoints[chosen].id, version.tls.is_some());
     let until = Instant::now() + patience;
     // Whoever comes while a connection is being opened waits for that one.
     let opening = worker.streams.borrow_mut().opening(endpoint);
-    let turn = timeout_at(until, opening.lock()).await.map_err(|_| Fault::ConnectTimeout)?;
+    let turn = timeout_at(until, opening.lock()).await.map_err(|_| ProxyError::ConnectTimeout)?;
     let newer_than = failed.unwrap_or(0);
     let speaking = match shared(worker, endpoint, encrypted, newer_than, Instant::now()) {
         Some(link) if carries(&link, switches) => return Ok((link, true)),
@@ -135,24 +135,24 @@ async fn make(
     };
     if !speaks_h2 {
         return match version.protocol {
-            Protocol::H2 => Err(Fault::Protocol),
-            _ => Ok((Link::Wire(transport), false)),
+            Protocol::H2 => Err(ProxyError::Protocol),
+            _ => Ok((Channel::Wire(transport), false)),
         };
     }
     let sharing = share(&worker.streams, endpoint, transport, service.pool.idle_timeout);
     match timeout_at(until, sharing).await {
         Ok(Ok(lease)) => {
             worker.keep_ticking();
-            let link = Link::Asking(Box::new(Asking::new(lease, encrypted)));
+            let link = Channel::ClientStream(Box::new(ClientStream::new(lease, encrypted)));
             if carries(&link, switches) {
                 return Ok((link, false));
             }
             let left = until - Instant::now();
             let wire = connect(worker, version, chosen, left, Some(HTTP_1_1)).await?;
-            Ok((Link::Wire(wire), false))
+            Ok((Channel::Wire(wire), false))
         }
-        Ok(Err(_)) => Err(Fault::Connect),
-        Err(_) => Err(Fault::ConnectTimeout),
+        Ok(Err(_)) => Err(ProxyError::Connect),
+        Err(_) => Err(ProxyError::ConnectTimeout),
     }
 }
 
@@ -164,7 +164,7 @@ async fn connect(
     endpoint: usize,
     patience: Duration,
     speaking: Option<&[u8]>,
-) -> Result<Transport, Fault> {
+) -> Result<Transport, ProxyError> {
     let (address, began) = (version.endpoints[endpoint].address, Instant::now());
     let stream = connect_in_clear(worker, address, patience).await?;
     let Some((client, hosts)) = &version.tls else { return Ok(stream.into()) };
@@ -177,8 +177,8 @@ async fn connect(
                 tracing::warn!(%address, %error, more, "an endpoint does not speak TLS as it should");
             }
             Err(match error {
-                HandshakeError::TimedOut(_) => Fault::ConnectTimeout,
-                _ => Fault::Tls,
+                HandshakeError::TimedOut(_) => ProxyError::ConnectTimeout,
+                _ => ProxyError::Tls,
             })
         }
     }
@@ -188,7 +188,7 @@ async fn connect_in_clear(
     worker: &Worker,
     address: SocketAddr,
     patience: Duration,
-) -> Result<TcpStream, Fault> {
+) -> Result<TcpStream, ProxyError> {
     let socket = open(worker, address).map_err(|error| want(worker, address, &error))?;
     match timeout(patience, socket.connect(address)).await {
         Ok(Ok(stream)) => {
@@ -199,11 +199,11 @@ async fn connect_in_clear(
         Ok(Err(error)) if is_want(&error, address) => Err(want(worker, address, &error)),
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "an endpoint could not be connected");
-            Err(Fault::Connect)
+            Err(ProxyError::Connect)
         }
         Err(_) => {
             tracing::debug!(%address, ?patience, "an endpoint could not be connected in time");
-            Err(Fault::ConnectTimeout)
+            Err(ProxyError::ConnectTimeout)
         }
     }
 }
@@ -222,7 +222,7 @@ fn open(worker: &Worker, address: SocketAddr) -> io::Result<TcpSocket> {
 
 /// Counts and tells that a connection cannot be had, which is no fault of the endpoint.
 #[cold]
-fn want(worker: &Worker, address: SocketAddr, error: &io::Error) -> Fault {
+fn want(worker: &Worker, address: SocketAddr, error: &io::Error) -> ProxyError {
     worker.shared.wants.of_endpoint(address, error);
-    Fault::Want
+    ProxyError::Want
 }

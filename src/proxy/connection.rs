@@ -9,19 +9,24 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     address::AddressText,
-    client::{After, Client, Connected},
+    channel::Channel,
+    client::{Client, Connected, NextState},
     deadline::Deadline,
     h2,
     handle::handle,
-    introduction::introduce,
-    link::Link,
+    preamble::read_proxy_header,
     shared::ListenerState,
-    worker::{Open, Worker},
+    worker::{ConnectionGuard, Worker},
 };
 use crate::tls::{self, Transport};
 
 /// Serves one client until its connection ends.
-pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAddr, mut open: Open) {
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    peer: IpAddr,
+    mut open: ConnectionGuard,
+) {
     // Fails only if the connection is already gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
     let _witness = worker.witness();
@@ -32,7 +37,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
     .await;
     let patience = worker.snapshot().limits.header_timeout;
     let mut deadline = Deadline::new(Instant::now() + patience);
-    let introduced = introduce(&worker, &mut open, &mut stream, peer, &mut deadline).await;
+    let introduced = read_proxy_header(&worker, &mut open, &mut stream, peer, &mut deadline).await;
     let Some(address) = introduced else { return };
     let spoken = speak(&worker, stream, open.listener(), patience, &mut deadline).await;
     let Some((stream, subject)) = spoken else { return };
@@ -44,20 +49,20 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: IpAdd
         encrypted: stream.is_encrypted(),
         open,
     });
-    let mut client = Client::new(Link::Wire(stream), deadline, connected);
+    let mut client = Client::new(Channel::Wire(stream), deadline, connected);
     if chose_h2 {
         return Box::pin(h2::serve(worker, client)).await;
     }
     while client.next_request(&worker).await {
         match handle(&mut client, &worker).await {
             // Also while the worker drains: the answer had left before it could say that it is the last.
-            After::Keep => client.first = false,
-            After::Close => break,
-            After::Linger => {
+            NextState::Keep => client.first = false,
+            NextState::Close => break,
+            NextState::Linger => {
                 client.linger(&worker).await;
                 break;
             }
-            After::Http2 => return Box::pin(h2::serve(worker, client)).await,
+            NextState::Http2 => return Box::pin(h2::serve(worker, client)).await,
         }
     }
     client.leave(&worker);

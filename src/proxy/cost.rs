@@ -13,7 +13,7 @@ use super::{
     buffer::Buffer,
     forwarded,
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request, parse_response},
-    rewrite::{Delimiter, Origin, Persistence, RequestId, write_request, write_response},
+    rewrite::{Delimiter, ForwardingInfo, Persistence, RequestId, write_request, write_response},
 };
 
 /// The shorter length, and how many times that the longer one is.
@@ -28,7 +28,7 @@ fn pass_request(text: &[u8]) {
     let (head, _) = parsed.expect("complete");
     let trusted = ["10.0.0.0/8".parse().expect("a network")];
     let read = forwarded::read(head.headers, [10, 0, 0, 9].into(), &trusted);
-    let origin = Origin {
+    let origin = ForwardingInfo {
         peer: b"10.0.0.9",
         forwarded: read.as_ref(),
         encrypted: false,

@@ -18,7 +18,7 @@ use super::{
         Fields, MAX_FIELDS, NO_KINDS, RequestHead, ResponseHead, parse_request, parse_response,
     },
     proxy_protocol::{self, MAX_HEAD_BYTES},
-    rewrite::{Delimiter, Origin, Persistence, RequestId, write_request, write_response},
+    rewrite::{Delimiter, ForwardingInfo, Persistence, RequestId, write_request, write_response},
 };
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1), and the framing, which is written anew.
@@ -134,7 +134,7 @@ fn written_request(
     forwarded: Option<&Forwarded<'_>>,
 ) -> Buffer {
     let mut out = Buffer::hollow();
-    let origin = Origin {
+    let origin = ForwardingInfo {
         peer: PEER_TEXT.as_bytes(),
         forwarded,
         encrypted: false,

@@ -1,6 +1,6 @@
-//! Takes a body that is here whole in with its head, so that the request can be sent again.
+//! Keeps a request's body with its head if all of it has arrived, so that the request can be sent again.
 //!
-//! Only requests on their way to a stream need that: there an endpoint can say that it did nothing of a
+//! Only requests on their way to a stream need that: there an endpoint can state that it did not process a
 //! request, whatever its method.
 
 use std::task::{Context, Poll, Waker};

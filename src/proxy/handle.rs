@@ -12,21 +12,21 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{
+    attempt::{Answer, Attempt, AttemptError},
     body::Framing,
     breaker,
     buffer::Buffer,
-    client::{After, Client},
+    channel::{Channel, MessageIo as _},
+    client::{Client, NextState},
     connect::{kept, link},
-    exchange::{Answer, Broken, Exchange},
     gather::gather,
     grpc,
-    head::Refusal,
-    link::{Link, Peer as _},
+    head::HeadError,
     others::Others,
     pieces::Pieces,
-    plan::{Plan, Refused, plan, too_large},
-    problem::{Fault, Problem},
-    record::{Tally, record_refused},
+    plan::{Plan, Rejected, plan, too_large},
+    problem::{Problem, ProxyError},
+    record::{RequestRecord, record_refused},
     trailers::permitted,
     tunnel::tunnel,
     worker::Worker,
@@ -36,19 +36,19 @@ use crate::{
 };
 
 /// Serves the next request of `client`, of which at least one byte can be read.
-pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> After {
+pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextState {
     // Taken when a head may be whole.
     let mut out = Buffer::hollow();
-    // What is large is made where it stays: moving it costs more than most of what is done with it.
+    // Built in place: moving a plan costs more than most of the work done with it.
     let (mut planned, mut begun) = (None, None);
     let admitted = admit(client, worker, &mut out, &mut planned).await;
     let after = match admitted.map(|()| planned.as_ref()) {
         // The client left before it had asked anything.
-        Ok(None) | Err(None) => After::Close,
-        Err(Some(refused)) if client.begins_http2(refused.problem.status) => After::Http2,
+        Ok(None) | Err(None) => NextState::Close,
+        Err(Some(refused)) if client.begins_http2(refused.problem.status) => NextState::Http2,
         Err(Some(refused)) => refuse(client, worker, &refused, &mut out).await,
         Ok(Some(plan)) => {
-            let mut tally = Tally::new(worker, plan);
+            let mut tally = RequestRecord::new(worker, plan);
             let forwarded = forward(client, worker, plan, &mut out, &mut begun, &mut tally).await;
             let after = match forwarded {
                 Ok(head) if head.status == 101 => {
@@ -80,7 +80,7 @@ async fn admit(
     worker: &Worker,
     out: &mut Buffer,
     planned: &mut Option<Plan>,
-) -> Result<(), Option<Box<Refused>>> {
+) -> Result<(), Option<Box<Rejected>>> {
     let (mut tried, mut pieces) = (false, Pieces::default());
     loop {
         if !client.inbox.is_empty() {
@@ -123,8 +123,8 @@ async fn admit(
             Some(_) => {}
             None if client.inbox.is_empty() => return Err(None),
             None => {
-                let refusal = Refusal { status: 408, detail: "the head did not arrive in time" };
-                return Err(Some(Box::new(Refused::unread(refusal))));
+                let refusal = HeadError { status: 408, detail: "the head did not arrive in time" };
+                return Err(Some(Box::new(Rejected::unread(refusal))));
             }
         }
     }
@@ -137,9 +137,9 @@ async fn forward(
     worker: &Worker,
     plan: &Plan,
     out: &mut Buffer,
-    begun: &mut Option<Exchange>,
-    tally: &mut Tally<'_>,
-) -> Result<Answer, Broken> {
+    begun: &mut Option<Attempt>,
+    tally: &mut RequestRecord<'_>,
+) -> Result<Answer, AttemptError> {
     let version = plan.version();
     client.inbox.consume(plan.head_bytes);
     let mut rest = take_body(client, plan, out);
@@ -165,7 +165,7 @@ async fn forward(
             (None, 1) => Some(0),
             (None, _) => choose(worker, version),
         };
-        let chosen = chosen.ok_or(Broken::Fault(Fault::NoEndpoint))?;
+        let chosen = chosen.ok_or(AttemptError::Failed(ProxyError::NoEndpoint))?;
         let endpoint = &endpoints[chosen];
         tally.attempt(chosen, now);
         client.deadline.set(due);
@@ -176,7 +176,7 @@ async fn forward(
             (Some(_), _) => None,
             (None, Protocol::H1) => {
                 let mut pools = worker.pools.borrow_mut();
-                pools.take(endpoint.id, encrypted, thorough, now).map(Link::Wire)
+                pools.take(endpoint.id, encrypted, thorough, now).map(Channel::Wire)
             }
             (None, _) => kept(worker, endpoint.id, encrypted, thorough, now, switches(plan)),
         };
@@ -210,7 +210,7 @@ async fn forward(
                         };
                         if others.is_none() {
                             tally.failed(fault);
-                            return Err(Broken::Fault(fault));
+                            return Err(AttemptError::Failed(fault));
                         }
                         tally.unconnected(fault);
                         tally.retry(RetryReason::Connect);
@@ -222,8 +222,8 @@ async fn forward(
         };
         if failed.is_some() && plan.framing.is_open() && !upstream.is_stream() {
             // The head announces chunks, and the body is here without.
-            tally.failed(Fault::Reset);
-            return Err(Broken::Fault(Fault::Reset));
+            tally.failed(ProxyError::Reset);
+            return Err(AttemptError::Failed(ProxyError::Reset));
         }
         if let Some(framing) = rest
             && upstream.is_stream()
@@ -237,26 +237,26 @@ async fn forward(
         if let Some(trailers) = &trailers {
             upstream.put_trailers((**trailers).clone());
         }
-        let exchange =
-            begun.insert(Exchange::new(upstream, reused, plan.manner.trailers, rest, worker));
+        let attempt =
+            begun.insert(Attempt::new(upstream, reused, plan.manner.trailers, rest, worker));
         let patience = tally.patience();
         // Where the route's own timeout is sooner, that ends the attempt first.
         let late_at = |asked: Instant| patience.map(|patience| asked + patience);
         client.deadline.notice_at(if uploading { None } else { late_at(now) });
         let (mut sends, mut stall) = (false, None);
         let head = poll_fn(|cx| {
-            let polled = exchange.poll_head(cx, client, worker, plan, out, &mut tally.amounts);
+            let polled = attempt.poll_head(cx, client, worker, plan, out, &mut tally.amounts);
             // Who ends his side while he waits has left, most likely. He gets his answer, but the comparison
             // waits for him no longer.
             if std::mem::replace(&mut sends, !client.sent_all) && client.sent_all {
                 tally.parted();
             }
-            if uploading && exchange.request_is_read() {
+            if uploading && attempt.request_is_read() {
                 uploading = false;
                 let now = Instant::now();
                 tally.asked(now, false);
                 client.deadline.notice_at(late_at(now));
-            } else if uploading && std::mem::replace(&mut stall, exchange.stall()) != stall {
+            } else if uploading && std::mem::replace(&mut stall, attempt.stall()) != stall {
                 let since = stall.map(|_| Instant::now());
                 tally.stalls(since);
                 client.deadline.notice_at(since.and_then(late_at));
@@ -268,7 +268,7 @@ async fn forward(
         });
         let head = head.await;
         client.deadline.notice_at(None);
-        tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
+        tally.bytes_in = tally.bytes_in.max(attempt.body_bytes);
         match head {
             Ok(mut answer) => {
                 let now = Instant::now();
@@ -278,26 +278,28 @@ async fn forward(
                 return Ok(answer);
             }
             Err(broken) => {
-                // The endpoint closed a kept connection as the request was on its way, or said that it
-                // did nothing of it. If that is so, or asking twice is as good as once, and all of the
-                // request is still here, it is asked again on a connection made since.
-                let lost = broken == Broken::Fault(Fault::Reset) && !exchange.answered;
-                let refused = lost && exchange.is_refused();
+                // The endpoint closed a pooled connection while the request was on its way, or stated that
+                // it did not process it. Then, or if the request is idempotent, and if all of it is still
+                // here, it is sent again on a new connection.
+                let lost = broken == AttemptError::Failed(ProxyError::Reset) && !attempt.answered;
+                let refused = lost && attempt.is_refused();
                 if refused
                     && rest.is_some()
-                    && let Some(body) = exchange.take_body().filter(|b| b.len() <= out.space())
+                    && let Some(body) = attempt.take_body().filter(|b| b.len() <= out.space())
                 {
                     out.put(&body);
                     rest = None;
                 }
-                let safe = rest.is_none() && (plan.idempotent || exchange.is_unprocessed());
-                let again = lost && safe && (exchange.reused || refused) && failed.is_none();
-                let read = exchange.request_is_read();
-                let connection = exchange.connection();
+                let safe = rest.is_none() && (plan.idempotent || attempt.is_unprocessed());
+                let again = lost && safe && (attempt.reused || refused) && failed.is_none();
+                let read = attempt.request_is_read();
+                let connection = attempt.connection();
                 match broken {
-                    Broken::Fault(Fault::Timeout) if tally.is_given_up() => exchange.doubt(),
-                    Broken::Fault(Fault::Timeout) => exchange.suspect(),
-                    Broken::ClientGone => exchange.doubt(),
+                    AttemptError::Failed(ProxyError::Timeout) if tally.is_given_up() => {
+                        attempt.doubt()
+                    }
+                    AttemptError::Failed(ProxyError::Timeout) => attempt.suspect(),
+                    AttemptError::ClientGone => attempt.doubt(),
                     _ => {}
                 }
                 if again {
@@ -307,11 +309,11 @@ async fn forward(
                     now = Instant::now();
                     continue;
                 }
-                if let Broken::Fault(fault) = broken {
+                if let AttemptError::Failed(fault) = broken {
                     tally.failed(fault);
                 }
                 tally.unread_body = !read;
-                return Err(if refused && is_stream { Broken::Refused } else { broken });
+                return Err(if refused && is_stream { AttemptError::Refused } else { broken });
             }
         }
     }
@@ -353,22 +355,22 @@ async fn answer(
     worker: &Worker,
     plan: &Plan,
     out: &mut Buffer,
-    begun: &mut Option<Exchange>,
+    begun: &mut Option<Attempt>,
     mut answer: Answer,
-    tally: &mut Tally<'_>,
-) -> After {
-    let Some(exchange) = begun else { return After::Close };
+    tally: &mut RequestRecord<'_>,
+) -> NextState {
+    let Some(attempt) = begun else { return NextState::Close };
     client.answering = true;
     if answer.is_stream {
         tally.streams();
     }
     let mut stall = None;
     let relayed = poll_fn(|cx| {
-        let polled = exchange.poll_answer(cx, client, plan, out, &mut answer);
+        let polled = attempt.poll_answer(cx, client, plan, out, &mut answer);
         if polled.is_pending() {
             tally.goes_on();
             let waits_for_client = answer.waits_for_client(out);
-            if waits_for_client && exchange.request_is_read() {
+            if waits_for_client && attempt.request_is_read() {
                 hold_little(client, worker, out);
             }
             let stall = stall.get_or_insert_with(|| Stall::new(tally.patience()));
@@ -383,35 +385,35 @@ async fn answer(
     if stall.is_some() {
         client.deadline.notice_at(None);
     }
-    tally.bytes_in = tally.bytes_in.max(exchange.body_bytes);
+    tally.bytes_in = tally.bytes_in.max(attempt.body_bytes);
     tally.bytes_out = answer.body_bytes();
     if plan.manner.grpc
-        && let Some(status) = exchange.grpc_status(answer.status, relayed.is_ok())
+        && let Some(status) = attempt.grpc_status(answer.status, relayed.is_ok())
     {
         tally.grpc_ended(status);
     }
     if let Err(broken) = relayed {
         begun.take().into_iter().for_each(|attempt| attempt.discard(worker));
         match broken {
-            Broken::Fault(fault) => {
+            AttemptError::Failed(fault) => {
                 tally.failed(fault);
                 if plan.manner.grpc {
                     return cut_call(client, fault, tally);
                 }
             }
-            Broken::ClientGone => tally.gone = true,
+            AttemptError::ClientGone => tally.gone = true,
             // An endpoint that has answered does not refuse.
-            Broken::ClientBody | Broken::ClientSlow | Broken::Refused => {
+            AttemptError::ClientBody | AttemptError::ClientSlow | AttemptError::Refused => {
                 tally.acquit();
                 tally.gone = true;
             }
         }
         // The head is out: only a broken connection can tell that the rest will not come.
-        return After::Close;
+        return NextState::Close;
     }
     client.answering = false;
     let now = tally.end();
-    let read = exchange.request_is_read();
+    let read = attempt.request_is_read();
     let keep = answer.keep_client && read;
     let reusable = begun.take().and_then(|attempt| attempt.into_reusable(&answer, worker));
     if let Some((upstream, offered)) = reusable {
@@ -419,9 +421,9 @@ async fn answer(
         worker.pools.borrow_mut().put(endpoint, upstream, bounds, offered, now);
     }
     match (keep, read) {
-        (true, _) => After::Keep,
-        (false, true) => After::Close,
-        (false, false) => After::Linger,
+        (true, _) => NextState::Keep,
+        (false, true) => NextState::Close,
+        (false, false) => NextState::Linger,
     }
 }
 
@@ -463,14 +465,14 @@ impl Stall {
 }
 
 /// Ends a call of gRPC whose answer has begun and will not go on: its status says why.
-fn cut_call(client: &mut Client, fault: Fault, tally: &mut Tally<'_>) -> After {
+fn cut_call(client: &mut Client, fault: ProxyError, tally: &mut RequestRecord<'_>) -> NextState {
     let problem = fault.problem();
     tally.outcome = Some(problem.status);
     client.stream.put_trailers(grpc::trailers(problem.status, problem.detail));
     // A stream takes its end at once; the client's own is broken off if it does not.
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     client.answering = !matches!(client.stream.poll_end(&mut cx), Poll::Ready(Ok(())));
-    After::Close
+    NextState::Close
 }
 
 /// Answers a request that no version answered, after an `attempt` that was made.
@@ -479,45 +481,45 @@ async fn fail(
     worker: &Worker,
     plan: &Plan,
     out: &mut Buffer,
-    attempt: Option<Exchange>,
-    broken: Broken,
-    tally: &mut Tally<'_>,
-) -> After {
+    attempt: Option<Attempt>,
+    broken: AttemptError,
+    tally: &mut RequestRecord<'_>,
+) -> NextState {
     out.clear();
     if let Some(attempt) = attempt {
         // The client may have the first half of it.
         out.put(attempt.interim());
         attempt.discard(worker);
     }
-    if matches!(broken, Broken::ClientBody | Broken::ClientSlow) {
+    if matches!(broken, AttemptError::ClientBody | AttemptError::ClientSlow) {
         tally.acquit();
     }
     let problem = match broken {
-        Broken::ClientGone => {
+        AttemptError::ClientGone => {
             tally.gone = true;
-            return After::Close;
+            return NextState::Close;
         }
-        Broken::Refused => {
-            if let Link::Answering(stream) = &mut client.stream {
+        AttemptError::Refused => {
+            if let Channel::ServerStream(stream) = &mut client.stream {
                 stream.refuse();
             }
             // The client was sent no status. To the version it counts as what one of HTTP/1.1 is told.
-            tally.outcome = Some(Fault::Reset.problem().status);
-            return After::Close;
+            tally.outcome = Some(ProxyError::Reset.problem().status);
+            return NextState::Close;
         }
-        Broken::ClientBody => {
+        AttemptError::ClientBody => {
             let detail = "the chunks of the body are malformed";
-            Problem::from(Refusal { status: 400, detail })
+            Problem::from(HeadError { status: 400, detail })
         }
-        Broken::ClientSlow => {
+        AttemptError::ClientSlow => {
             let detail = "the body did not arrive in time";
-            Problem::from(Refusal { status: 408, detail })
+            Problem::from(HeadError { status: 408, detail })
         }
-        Broken::Fault(fault) => breaker::problem(fault, plan.service()),
+        AttemptError::Failed(fault) => breaker::problem(fault, plan.service()),
     };
     tally.status = problem.status;
     tally.fault = Some(problem.kind);
-    let read = !tally.unread_body && broken != Broken::ClientBody;
+    let read = !tally.unread_body && broken != AttemptError::ClientBody;
     let keep = plan.manner.keep_alive && read && !worker.parting.get();
     let (id, manner) = (Some(&plan.id), plan.manner);
     let persistence = manner.persistence(keep);
@@ -527,9 +529,9 @@ async fn fail(
         false => problem.write(out, id, manner.head_only, persistence, &date),
     }
     match (flush(client, plan.route().body.timeout, out).await, keep) {
-        (Err(_), _) => After::Close,
-        (Ok(()), true) => After::Keep,
-        (Ok(()), false) => After::Linger,
+        (Err(_), _) => NextState::Close,
+        (Ok(()), true) => NextState::Keep,
+        (Ok(()), false) => NextState::Linger,
     }
 }
 
@@ -537,9 +539,9 @@ async fn fail(
 async fn refuse(
     client: &mut Client,
     worker: &Worker,
-    refused: &Refused,
+    refused: &Rejected,
     out: &mut Buffer,
-) -> After {
+) -> NextState {
     let manner = refused.manner;
     let keep = refused.whole.is_some() && manner.keep_alive && !worker.parting.get();
     out.clear();
@@ -556,10 +558,10 @@ async fn refuse(
         (Ok(()), Some(bytes)) if keep => {
             client.inbox.consume(bytes);
             client.idle_since = Instant::now();
-            After::Keep
+            NextState::Keep
         }
-        (Ok(()), _) => After::Linger,
-        (Err(_), _) => After::Close,
+        (Ok(()), _) => NextState::Linger,
+        (Err(_), _) => NextState::Close,
     }
 }
 

@@ -11,6 +11,6 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-pub(super) use fields::{Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, Refusal, tokens};
+pub(super) use fields::{Fields, HeadError, MANY_FIELDS, MAX_FIELDS, NO_KINDS, tokens};
 pub(super) use request::{RequestHead, parse_authority, parse_request};
 pub(super) use response::{BadAnswer, ResponseHead, parse_response};

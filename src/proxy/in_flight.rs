@@ -3,18 +3,18 @@
 //! Requests are counted and not connections, since many can share one. The bound on all of them is
 //! divided among the workers, and each counts for itself: nothing is shared, at the price that one
 //! worker may refuse while another has room. A client's own count is shared by its connections, on
-//! whichever workers they are (`crowd.rs`). Trusted proxies stand for many clients and are not counted;
+//! whichever workers they are (`client_limits.rs`). Trusted proxies stand for many clients and are not counted;
 //! the clients that they name are.
 
 use std::{net::IpAddr, rc::Rc};
 
 use super::{
     client::Connected,
-    crowd::Seat,
+    client_limits::ConnectionSlot,
     forwarded::contains,
-    limit::Surplus,
+    limit::LimitKind,
     problem::{Problem, RETRY_AFTER},
-    worker::{Held, Worker},
+    worker::{Worker, WorkerSnapshot},
 };
 
 /// A request in flight, counted until this is dropped.
@@ -34,26 +34,28 @@ enum Whose {
 }
 
 impl InFlight {
-    /// Counts a request of the client `connected`, or of the one that it named if it is a trusted proxy.
-    /// What to answer if that is one too many.
+    /// Counts a request of the client `connected`, or of the client that it names if it is a trusted proxy.
+    /// Fails with the response to send if that exceeds a limit.
     pub(super) fn begin(
         connected: &Rc<Connected>,
         named: Option<IpAddr>,
-        snapshot: &Held,
+        snapshot: &WorkerSnapshot,
     ) -> Result<Self, Problem> {
         let worker = connected.open.worker();
         let requests = worker.requests.get();
         if requests >= snapshot.requests {
-            return Err(refuse(worker, Surplus::OfAll));
+            return Err(refuse(worker, LimitKind::OfAll));
         }
         let limit = snapshot.requests_per_client;
         let (whose, fits) = match named {
-            None => (Whose::Seats, connected.open.seat().is_none_or(|seat| seat.begin(limit))),
+            None => (Whose::Seats, connected.open.slot().is_none_or(|slot| slot.begin(limit))),
             Some(client) if contains(&snapshot.trusted_proxies, client) => (Whose::Nobodys, true),
-            Some(client) => (Whose::Named(client), worker.shared.crowd.begin(client, limit)),
+            Some(client) => {
+                (Whose::Named(client), worker.shared.client_limits.begin(client, limit))
+            }
         };
         if !fits {
-            return Err(refuse(worker, Surplus::OfClient));
+            return Err(refuse(worker, LimitKind::OfClient));
         }
         worker.requests.set(requests + 1);
         Ok(Self { connected: Rc::clone(connected), whose })
@@ -66,19 +68,19 @@ impl Drop for InFlight {
         let worker = open.worker();
         worker.requests.set(worker.requests.get() - 1);
         match self.whose {
-            Whose::Seats => open.seat().into_iter().for_each(Seat::end),
-            Whose::Named(client) => worker.shared.crowd.end(client),
+            Whose::Seats => open.slot().into_iter().for_each(ConnectionSlot::end),
+            Whose::Named(client) => worker.shared.client_limits.end(client),
             Whose::Nobodys => {}
         }
     }
 }
 
 #[cold]
-fn refuse(worker: &Worker, surplus: Surplus) -> Problem {
+fn refuse(worker: &Worker, surplus: LimitKind) -> Problem {
     worker.shared.cells.of(worker.id).count_shed(surplus);
     let (kind, detail) = match surplus {
-        Surplus::OfAll => ("requests", "there are more requests in flight than the limit"),
-        Surplus::OfClient => (
+        LimitKind::OfAll => ("requests", "there are more requests in flight than the limit"),
+        LimitKind::OfClient => (
             "requests_per_client",
             "there are more requests from this address in flight than the limit",
         ),

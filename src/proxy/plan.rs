@@ -12,9 +12,9 @@ use super::{
     forwarded, grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, RequestHead, parse_request, tokens},
     in_flight::InFlight,
-    problem::{Fault, Problem},
-    rewrite::{Origin, Persistence, RequestId, write_request},
-    worker::{Held, Worker},
+    problem::{Problem, ProxyError},
+    rewrite::{ForwardingInfo, Persistence, RequestId, write_request},
+    worker::{Worker, WorkerSnapshot},
 };
 use crate::{
     registry::Player,
@@ -28,7 +28,7 @@ const MAX_PROTOCOLS: usize = 16;
 
 /// All that later stages need of a request; the head itself is no longer needed.
 pub(super) struct Plan {
-    pub(super) snapshot: Rc<Held>,
+    pub(super) snapshot: Rc<WorkerSnapshot>,
     pub(super) decision: Decision,
     /// When the head was complete.
     pub(super) began: Instant,
@@ -36,10 +36,10 @@ pub(super) struct Plan {
     pub(super) head_bytes: usize,
     pub(super) framing: Framing,
     pub(super) expects_continue: bool,
-    /// What few requests ask for.
-    special: Option<Box<Special>>,
+    /// Options that few requests have.
+    special: Option<Box<RareOptions>>,
     pub(super) id: RequestId,
-    pub(super) manner: Manner,
+    pub(super) manner: ResponseMode,
     /// Sending it twice does what sending it once does (RFC 9110 section 9.2.2).
     pub(super) idempotent: bool,
     pub(super) log: Option<Box<LogText>>,
@@ -49,8 +49,8 @@ pub(super) struct Plan {
     _in_flight: InFlight,
 }
 
-/// What few requests ask for, out of the way of the others.
-struct Special {
+/// Options that few requests have, boxed so that they cost the others nothing.
+struct RareOptions {
     /// When the whole call is due, if the client said so.
     ends_by: Option<Instant>,
     /// The protocol that the client would go on in, and may.
@@ -59,7 +59,7 @@ struct Special {
 
 /// How the client wants its answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
+pub(super) struct ResponseMode {
     pub(super) protocol: Protocol,
     /// It is a call of gRPC, which fails in a way of its own.
     pub(super) grpc: bool,
@@ -89,7 +89,7 @@ impl Protocol {
     }
 }
 
-impl Manner {
+impl ResponseMode {
     pub(super) fn is_http10(self) -> bool {
         self.protocol == Protocol::Http10
     }
@@ -115,23 +115,23 @@ pub(super) struct LogText {
 }
 
 /// A request that is answered without asking a version.
-pub(super) struct Refused {
+pub(super) struct Rejected {
     pub(super) problem: Problem,
     pub(super) id: Option<RequestId>,
-    pub(super) manner: Manner,
+    pub(super) manner: ResponseMode,
     /// Bytes of the request, if it was read to its end and the connection can stay.
     pub(super) whole: Option<usize>,
     pub(super) log: Option<Box<LogText>>,
 }
 
-impl Refused {
+impl Rejected {
     /// A request whose head is not understood, so that nothing after it can be.
     pub(super) fn unread(problem: impl Into<Problem>) -> Self {
         let protocol = Protocol::Http11;
         Self {
             problem: problem.into(),
             id: None,
-            manner: Manner {
+            manner: ResponseMode {
                 protocol,
                 grpc: false,
                 keep_alive: false,
@@ -198,7 +198,7 @@ pub(super) fn plan(
     worker: &Worker,
     out: &mut Buffer,
     planned: &mut Option<Plan>,
-) -> Result<(), Box<Refused>> {
+) -> Result<(), Box<Rejected>> {
     let snapshot = worker.snapshot();
     let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let count = usize::from(snapshot.limits.header_count).min(MAX_FIELDS);
@@ -207,7 +207,7 @@ pub(super) fn plan(
     let mut kinds = NO_KINDS;
     let parsed = parse_request(client.inbox.data(), &mut fields[..count], &mut kinds);
     let Some((mut head, head_bytes)) =
-        parsed.map_err(|refusal| Box::new(Refused::unread(refusal)))?
+        parsed.map_err(|refusal| Box::new(Rejected::unread(refusal)))?
     else {
         return Ok(());
     };
@@ -237,7 +237,7 @@ pub(super) fn plan(
     let id = view.header("x-request-id").and_then(RequestId::from_client);
     let id = id.unwrap_or_else(|| RequestId::from_random(fastrand::u128(..)));
     let is_stream = client.stream.is_stream();
-    let manner = Manner {
+    let manner = ResponseMode {
         protocol: match (is_stream, head.http10) {
             (true, _) => Protocol::Http2,
             (false, true) => Protocol::Http10,
@@ -254,14 +254,14 @@ pub(super) fn plan(
         Ok(in_flight) => in_flight,
         Err(problem) => {
             let whole = whole(&head, head_bytes, client.inbox.len());
-            return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
+            return Err(Box::new(Rejected { problem, id: Some(id), manner, whole, log }));
         }
     };
 
     if ends_here {
         let whole = whole(&head, head_bytes, client.inbox.len());
         let problem = Problem::of_last(head.method);
-        return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
+        return Err(Box::new(Rejected { problem, id: Some(id), manner, whole, log }));
     }
 
     // route, assign
@@ -269,12 +269,12 @@ pub(super) fn plan(
         Ok(decision) => decision,
         Err(undecided) => {
             let fault = match undecided {
-                Undecided::NoRoute => Fault::NoRoute,
-                Undecided::NoVersion(_) => Fault::NoVersion,
+                Undecided::NoRoute => ProxyError::NoRoute,
+                Undecided::NoVersion(_) => ProxyError::NoVersion,
             };
             let whole = whole(&head, head_bytes, client.inbox.len());
             let problem = fault.problem();
-            return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
+            return Err(Box::new(Rejected { problem, id: Some(id), manner, whole, log }));
         }
     };
 
@@ -282,7 +282,7 @@ pub(super) fn plan(
     let version = &service.versions[usize::from(decision.version)];
     if let Err(problem) = breaker::admit(worker, service, version) {
         let whole = whole(&head, head_bytes, client.inbox.len());
-        return Err(Box::new(Refused { problem, id: Some(id), manner, whole, log }));
+        return Err(Box::new(Rejected { problem, id: Some(id), manner, whole, log }));
     }
 
     // An HTTP/1.0 client may leave the host out; the endpoint needs one.
@@ -291,7 +291,7 @@ pub(super) fn plan(
     let route = &snapshot.routes[decision.route as usize];
     let has_body = head.framing != Framing::Length(0);
     let upgrade = head.upgrade.and_then(|asked| allowed(asked, &route.upgrades, has_body));
-    let origin = Origin {
+    let origin = ForwardingInfo {
         peer: connected.address_text.as_bytes(),
         forwarded: forwarded.as_ref(),
         encrypted: connected.encrypted,
@@ -309,7 +309,7 @@ pub(super) fn plan(
     };
     let special = match (timeout, upgrade) {
         (None, None) => None,
-        _ => Some(Box::new(Special {
+        _ => Some(Box::new(RareOptions {
             ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
             upgrade: upgrade.map(Into::into),
         })),
@@ -347,14 +347,14 @@ fn allowed<'b>(asked: &'b [u8], may: &[Box<str>], has_body: bool) -> Option<&'b 
 }
 
 /// The answer to a head above the limit: the target may be what is too long.
-pub(super) fn too_large(bytes: &[u8], limit: u64) -> Refused {
+pub(super) fn too_large(bytes: &[u8], limit: u64) -> Rejected {
     let line = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len()) as u64;
     let refusal = if line >= limit {
-        super::head::Refusal { status: 414, detail: "the request line is longer than the limit" }
+        super::head::HeadError { status: 414, detail: "the request line is longer than the limit" }
     } else {
-        super::head::Refusal { status: 431, detail: "the header is larger than the limit" }
+        super::head::HeadError { status: 431, detail: "the header is larger than the limit" }
     };
-    Refused::unread(refusal)
+    Rejected::unread(refusal)
 }
 
 fn log_text(

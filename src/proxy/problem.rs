@@ -6,14 +6,14 @@
 use super::{
     buffer::Buffer,
     grpc,
-    head::Refusal,
+    head::HeadError,
     rewrite::{Persistence, RequestId, put_field, put_status},
 };
 use crate::registry::ErrorKind;
 
 /// Why a request got no answer from a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum ProxyError {
     /// No route matches.
     NoRoute,
     /// No version of the service has weight.
@@ -47,7 +47,7 @@ pub(super) enum Fault {
 /// When a client may come again, in seconds, where nobody said so.
 pub(super) const RETRY_AFTER: u32 = 1;
 
-impl Fault {
+impl ProxyError {
     /// The kind in `tidegate_upstream_errors_total`; nothing where no endpoint was to blame.
     pub(super) fn upstream_kind(self) -> Option<ErrorKind> {
         match self {
@@ -107,8 +107,8 @@ pub(super) struct Problem {
     pub(super) retry_after: u32,
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<HeadError> for Problem {
+    fn from(refusal: HeadError) -> Self {
         let kind = match refusal.status {
             408 => "request_timeout",
             414 => "target_too_long",
@@ -118,7 +118,7 @@ impl From<Refusal> for Problem {
             505 => "http_version",
             _ => "bad_request",
         };
-        let Refusal { status, detail } = refusal;
+        let HeadError { status, detail } = refusal;
         Self { status, kind, detail, retry_after: RETRY_AFTER }
     }
 }
@@ -136,7 +136,7 @@ impl Problem {
             };
         }
         let detail = "TRACE may go no further, and nothing is sent back here";
-        Refusal { status: 501, detail }.into()
+        HeadError { status: 501, detail }.into()
     }
 
     /// Writes the answer to a call of gRPC: a status, and no body.
@@ -215,7 +215,7 @@ mod tests {
     fn a_problem_names_kind_and_request_and_nothing_behind_the_proxy() {
         let mut out = Blocks::default().take();
         let id = RequestId::from_random(7);
-        Fault::Timeout.problem().write(&mut out, Some(&id), false, Persistence::Close, "now");
+        ProxyError::Timeout.problem().write(&mut out, Some(&id), false, Persistence::Close, "now");
         let text = std::str::from_utf8(out.data()).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{head}");

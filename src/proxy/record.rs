@@ -9,8 +9,8 @@ use super::{
     client::Client,
     elapsed::micros,
     grpc,
-    plan::{Plan, Refused},
-    problem::Fault,
+    plan::{Plan, Rejected},
+    problem::ProxyError,
     trial::{Subject, Trial},
     worker::Worker,
 };
@@ -20,8 +20,8 @@ use crate::{
     telemetry::{access_log::Entry, collector::Sample},
 };
 
-/// The account of one request, kept while it lives; dropped, it counts as finished.
-pub(super) struct Tally<'a> {
+/// What is recorded of one request; dropping it marks the request finished.
+pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
     plan: &'a Plan,
     /// The endpoint asked last, and when.
@@ -45,7 +45,7 @@ pub(super) struct Tally<'a> {
     pub(super) bytes_out: u64,
 }
 
-impl<'a> Tally<'a> {
+impl<'a> RequestRecord<'a> {
     pub(super) fn new(worker: &'a Worker, plan: &'a Plan) -> Self {
         plan.version().state.cells.of(worker.id).started.add(1);
         Self {
@@ -181,17 +181,17 @@ impl<'a> Tally<'a> {
     }
 
     /// The attempt failed.
-    pub(super) fn failed(&mut self, fault: Fault) {
+    pub(super) fn failed(&mut self, fault: ProxyError) {
         self.fault = Some(fault.problem().kind);
         if fault.is_shed() {
             self.acquit();
         }
         if fault.upstream_kind().is_some() {
             match fault {
-                Fault::Timeout | Fault::ConnectTimeout if self.is_given_up() => {
+                ProxyError::Timeout | ProxyError::ConnectTimeout if self.is_given_up() => {
                     self.trial.given_up(self.subject(), Instant::now());
                 }
-                _ => self.trial.failed(self.subject(), fault == Fault::Timeout),
+                _ => self.trial.failed(self.subject(), fault == ProxyError::Timeout),
             }
         }
         self.count_fault(fault);
@@ -200,15 +200,15 @@ impl<'a> Tally<'a> {
     /// The endpoint could not be connected, and another one is tried. Nothing was sent, so what becomes of the
     /// request is what the comparison counts, unless its client has waited for a connection in vain.
     #[cold]
-    pub(super) fn unconnected(&mut self, fault: Fault) {
+    pub(super) fn unconnected(&mut self, fault: ProxyError) {
         self.fault = Some(fault.problem().kind);
         match fault {
-            Fault::ConnectTimeout => self.failed(fault),
+            ProxyError::ConnectTimeout => self.failed(fault),
             _ => self.count_fault(fault),
         }
     }
 
-    fn count_fault(&mut self, fault: Fault) {
+    fn count_fault(&mut self, fault: ProxyError) {
         if let (Some(kind), Some((endpoint, _))) = (fault.upstream_kind(), self.endpoint) {
             endpoint.cells.of(self.worker.id).errors[kind as usize].add(1);
         }
@@ -303,7 +303,7 @@ impl<'a> Tally<'a> {
     }
 }
 
-impl Drop for Tally<'_> {
+impl Drop for RequestRecord<'_> {
     fn drop(&mut self) {
         if self.trial.is_open() {
             self.trial.acquit(self.subject());
@@ -314,7 +314,7 @@ impl Drop for Tally<'_> {
 }
 
 /// Remembers a request that went nowhere.
-pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Refused) {
+pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejected) {
     worker.shared.cells.of(worker.id).count_unrouted(refused.problem.status);
     if worker.snapshot().access_log.is_none() {
         return;

@@ -15,7 +15,7 @@ use http::HeaderMap;
 use super::{
     body::{Decoder, Framing},
     buffer::Buffer,
-    link::Peer,
+    channel::MessageIo,
     trailers,
 };
 
@@ -48,7 +48,7 @@ enum Trailers {
 
 /// Why a body did not arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum RelayError {
     /// The sender failed or left before the end.
     Sender,
     /// The receiver failed or left.
@@ -100,15 +100,15 @@ impl Relay {
         inbox: &mut Buffer,
         outbox: &mut Buffer,
         to: &mut W,
-    ) -> Poll<Result<(), Cut>>
+    ) -> Poll<Result<(), RelayError>>
     where
-        R: Peer,
-        W: Peer,
+        R: MessageIo,
+        W: MessageIo,
     {
         loop {
             self.take_in(inbox, outbox, to)?;
             match self.write_out(cx, inbox, outbox, to) {
-                Poll::Ready(written) => written.map_err(|_| Cut::Receiver)?,
+                Poll::Ready(written) => written.map_err(|_| RelayError::Receiver)?,
                 Poll::Pending => {
                     from.soak(cx);
                     return Poll::Pending;
@@ -128,20 +128,20 @@ impl Relay {
                     }
                 }
                 Ok(n) if n > 0 => self.progressed = true,
-                _ => return Poll::Ready(Err(Cut::Sender)),
+                _ => return Poll::Ready(Err(RelayError::Sender)),
             }
         }
     }
 
     /// Turns what is in the inbox into what will be written.
-    fn take_in<W: Peer>(
+    fn take_in<W: MessageIo>(
         &mut self,
         inbox: &mut Buffer,
         outbox: &mut Buffer,
         to: &mut W,
-    ) -> Result<(), Cut> {
+    ) -> Result<(), RelayError> {
         while self.direct == 0 && !self.finished && outbox.space() > CHUNK_FRAMING_BYTES {
-            let found = self.decoder.decode(inbox.data()).map_err(|_| Cut::Malformed)?;
+            let found = self.decoder.decode(inbox.data()).map_err(|_| RelayError::Malformed)?;
             inbox.consume(found.skip);
             self.moved += found.data as u64;
             if found.data > 0 {
@@ -170,7 +170,7 @@ impl Relay {
 
     /// Has `fields` follow the body, if the receiver takes any.
     #[inline(never)]
-    fn pass_on<W: Peer>(&mut self, fields: HeaderMap, to: &mut W) {
+    fn pass_on<W: MessageIo>(&mut self, fields: HeaderMap, to: &mut W) {
         let Trailers::Passed = self.trailers else { return };
         let Some(fields) = trailers::permitted(fields) else { return };
         match self.chunked {
@@ -202,7 +202,7 @@ impl Relay {
         }
     }
 
-    fn write_out<W: Peer>(
+    fn write_out<W: MessageIo>(
         &mut self,
         cx: &mut Context<'_>,
         inbox: &mut Buffer,
@@ -247,7 +247,7 @@ mod tests {
 
     use super::{super::buffer::Blocks, *};
 
-    impl Peer for DuplexStream {}
+    impl MessageIo for DuplexStream {}
 
     async fn relay(
         framing: Framing,
@@ -255,7 +255,7 @@ mod tests {
         wire: Vec<u8>,
         pipe: usize,
         head: &[u8],
-    ) -> (Result<(), Cut>, Vec<u8>) {
+    ) -> (Result<(), RelayError>, Vec<u8>) {
         let (mut sender, mut from) = duplex(pipe);
         let (mut to, mut receiver): (DuplexStream, DuplexStream) = duplex(pipe);
         let blocks = Blocks::default();
@@ -325,11 +325,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_cut_short_is_not_passed_for_whole() {
         let (result, got) = relay(Framing::Length(10), false, b"short".to_vec(), 64, b"").await;
-        assert_eq!((result, &got[..]), (Err(Cut::Sender), &b"short"[..]));
+        assert_eq!((result, &got[..]), (Err(RelayError::Sender), &b"short"[..]));
         let (result, got) =
             relay(Framing::Chunked, true, b"5\r\nshort\r\n".to_vec(), 64, b"").await;
-        assert_eq!((result, &got[..]), (Err(Cut::Sender), &b"5\r\nshort\r\n"[..]));
+        assert_eq!((result, &got[..]), (Err(RelayError::Sender), &b"5\r\nshort\r\n"[..]));
         let (result, _) = relay(Framing::Chunked, true, b"5\r\nshortX".to_vec(), 64, b"").await;
-        assert_eq!(result, Err(Cut::Malformed));
+        assert_eq!(result, Err(RelayError::Malformed));
     }
 }

@@ -3,14 +3,14 @@
 //! Heads are written anew from what was read, never copied as bytes, so a form that two servers could
 //! read in two ways does not survive the proxy. Fields that belong to one connection, and those that
 //! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). What strangers say of who they are is
-//! dropped or replaced (`known.rs`); what trusted proxies say of it is carried on.
+//! dropped or replaced (`field_kind.rs`); what trusted proxies say of it is carried on.
 
 use super::{
     body::Framing,
     buffer::Buffer,
+    field_kind::FieldKind,
     forwarded::{Forwarded, chain},
     head::{RequestHead, ResponseHead},
-    known::Known,
 };
 
 /// Bytes of a request id kept at most; longer ones are replaced.
@@ -56,7 +56,7 @@ impl RequestId {
 }
 
 /// What is told to an endpoint about the client's side.
-pub(super) struct Origin<'a> {
+pub(super) struct ForwardingInfo<'a> {
     /// Address of who sent the request: the client, or a trusted proxy.
     pub(super) peer: &'a [u8],
     /// What a trusted peer said of its client.
@@ -76,7 +76,11 @@ pub(super) struct Origin<'a> {
 }
 
 /// Writes `request` as it goes to an endpoint.
-pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, origin: &Origin<'_>) {
+pub(super) fn write_request(
+    out: &mut Buffer,
+    request: &RequestHead<'_, '_>,
+    origin: &ForwardingInfo<'_>,
+) {
     out.put(request.method.as_bytes());
     out.put(b" ");
     out.put(request.path.as_bytes());
@@ -89,9 +93,10 @@ pub(super) fn write_request(out: &mut Buffer, request: &RequestHead<'_, '_>, ori
     out.put(b"\r\n");
     for (field, kind) in request.fields() {
         match kind {
-            Known::Claim if origin.forwarded.is_none() => continue,
-            Known::Other | Known::Date | Known::Claim | Known::ContentLength => {}
-            Known::Expect if request.expects_continue && request.framing != Framing::Length(0) => {}
+            FieldKind::Claim if origin.forwarded.is_none() => continue,
+            FieldKind::Other | FieldKind::Date | FieldKind::Claim | FieldKind::ContentLength => {}
+            FieldKind::Expect
+                if request.expects_continue && request.framing != Framing::Length(0) => {}
             _ => continue,
         }
         put_field(out, field.name, field.value);
@@ -180,16 +185,16 @@ pub(super) fn write_response(
     for (field, kind) in response.fields() {
         match kind {
             // These are an end-to-end matter in answers.
-            Known::Other
-            | Known::Date
-            | Known::Expect
-            | Known::Host
-            | Known::XForwarded
-            | Known::Claim
-            | Known::RequestId => {}
-            Known::Upgrade if persistence == Persistence::Upgrade => {}
+            FieldKind::Other
+            | FieldKind::Date
+            | FieldKind::Expect
+            | FieldKind::Host
+            | FieldKind::XForwarded
+            | FieldKind::Claim
+            | FieldKind::RequestId => {}
+            FieldKind::Upgrade if persistence == Persistence::Upgrade => {}
             // 1xx and 204 must not have one (RFC 9110 section 8.6).
-            Known::ContentLength if response.status >= 200 && response.status != 204 => {}
+            FieldKind::ContentLength if response.status >= 200 && response.status != 204 => {}
             _ => continue,
         }
         put_field(out, field.name, field.value);
@@ -249,7 +254,7 @@ mod tests {
         let parsed = parse_request(text, &mut fields, &mut kinds).expect("well formed");
         let (head, _) = parsed.expect("complete");
         let mut out = Blocks::default().take();
-        let origin = Origin {
+        let origin = ForwardingInfo {
             peer: b"10.0.0.9",
             forwarded: None,
             encrypted: true,
@@ -280,7 +285,7 @@ mod tests {
         let trusted = ["10.0.0.0/8".parse().expect("a network")];
         let forwarded = read(head.headers, [10, 0, 0, 9].into(), &trusted).expect("trusted");
         let mut out = Blocks::default().take();
-        let origin = Origin {
+        let origin = ForwardingInfo {
             peer: b"10.0.0.9",
             forwarded: Some(&forwarded),
             encrypted: false,

@@ -2,7 +2,7 @@
 //!
 //! Every connection is a task, and so is every request of HTTP/2. The runtime catches a panic of a task
 //! and drops what the task held: it ends that connection or request alone, and all that it counted as
-//! open or in flight is taken back. A [`Witness`](super::worker::Witness) in the task counts it. A panic of the
+//! open or in flight is taken back. A [`PanicCounter`](super::worker::Witness) in the task counts it. A panic of the
 //! worker itself ends all its connections; it is counted too, and the worker begins anew.
 
 use std::{panic, rc::Rc, sync::Arc, task::Waker, thread, time::Duration};
@@ -19,13 +19,13 @@ use super::{
     command::{Accepted, Command, Drain},
     connection,
     shared::Shared,
-    worker::{Open, Worker},
+    worker::{ConnectionGuard, Worker},
 };
 
 /// How long samples and log lines wait for more of their kind before they are handed over.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The same of the first ones after a pause.
+/// The same for the first samples and lines after a pause.
 const SOON: Duration = Duration::from_millis(10);
 
 /// How often idle upstream connections are looked over.
@@ -111,8 +111,8 @@ impl Worker {
     }
 
     fn serve(self: &Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, listener, seat } = accepted;
-        let open = Open::new(self, listener, seat);
+        let Accepted { stream, peer, listener, slot } = accepted;
+        let open = ConnectionGuard::new(self, listener, slot);
         match TcpStream::from_std(stream) {
             Ok(stream) => {
                 let serving = connection::serve(Rc::clone(self), stream, peer, open);
@@ -215,7 +215,7 @@ mod tests {
     /// A connection as the acceptor hands it over.
     fn connected(worker: &Rc<Worker>, listener: &Arc<ListenerState>) -> Rc<Connected> {
         let address = [192, 0, 2, 7].into();
-        let seat = worker.shared.seat(address).expect("a seat");
+        let slot = worker.shared.slot(address).expect("a seat");
         worker.shared.loads.of(worker.id).fetch_add(1, Relaxed);
         listener.open.fetch_add(1, Relaxed);
         Rc::new(Connected {
@@ -223,7 +223,7 @@ mod tests {
             address_text: AddressText::new(address),
             subject: None,
             encrypted: false,
-            open: Open::new(worker, Arc::clone(listener), seat),
+            open: ConnectionGuard::new(worker, Arc::clone(listener), slot),
         })
     }
 
@@ -281,7 +281,7 @@ mod tests {
             shared.loads.of(0).fetch_add(1, Relaxed);
             listener.open.fetch_add(1, Relaxed);
             let accepted =
-                Accepted { stream, peer: peer.ip(), listener: Arc::clone(&listener), seat: None };
+                Accepted { stream, peer: peer.ip(), listener: Arc::clone(&listener), slot: None };
             handle.commands.send(Command::Connection(accepted)).expect("it lives");
             use std::io::{Read, Write};
             let client = clients.last_mut().expect("one");

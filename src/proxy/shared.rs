@@ -14,11 +14,11 @@ use ipnet::IpNet;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    crowd::{Crowd, Seat},
-    entrance::Wants,
+    accept::Wants,
+    client_limits::{ClientLimits, ConnectionSlot},
     forwarded::contains,
     granted::{Bounds, Granted},
-    limit::{SHED_AT_ONCE, Surplus},
+    limit::{LimitKind, SHED_AT_ONCE},
 };
 use crate::{
     registry::{Counter, PerWorker},
@@ -49,7 +49,7 @@ pub struct Shared {
     pub wants: Wants,
     /// Samples that were dropped after they had been handed over.
     pub samples_unheard: AtomicU64,
-    pub(super) crowd: Crowd,
+    pub(super) client_limits: ClientLimits,
     /// Connections that may be told at the same time that there are too many.
     pub(super) shedding: Semaphore,
 }
@@ -78,10 +78,10 @@ impl WorkerCells {
     }
 
     /// Counts a request above a limit.
-    pub(super) fn count_shed(&self, surplus: Surplus) {
+    pub(super) fn count_shed(&self, surplus: LimitKind) {
         match surplus {
-            Surplus::OfAll => self.requests_shed.add(1),
-            Surplus::OfClient => self.requests_shed_per_client.add(1),
+            LimitKind::OfAll => self.requests_shed.add(1),
+            LimitKind::OfClient => self.requests_shed_per_client.add(1),
         }
     }
 }
@@ -103,7 +103,7 @@ impl Shared {
             granted,
             wants: Wants::default(),
             samples_unheard: AtomicU64::new(0),
-            crowd: Crowd::default(),
+            client_limits: ClientLimits::default(),
             shedding: Semaphore::new(SHED_AT_ONCE),
         }
     }
@@ -123,15 +123,14 @@ impl Shared {
         self.granted.bound(&self.snapshot.load().limits)
     }
 
-    /// A seat for one more connection of `client`. A trusted proxy stands for many clients and needs
-    /// none.
-    pub(super) fn seat(&self, client: IpAddr) -> Result<Option<Seat>, Surplus> {
+    /// Reserves a connection slot for `client`. A trusted proxy stands for many clients and needs none.
+    pub(super) fn slot(&self, client: IpAddr) -> Result<Option<ConnectionSlot>, LimitKind> {
         let snapshot = self.snapshot.load();
         if contains(&snapshot.trusted_proxies, client) {
             return Ok(None);
         }
         let limit = self.granted.bound(&snapshot.limits).connections_per_client;
-        self.crowd.enter(client, limit).map(Some).ok_or(Surplus::OfClient)
+        self.client_limits.enter(client, limit).map(Some).ok_or(LimitKind::OfClient)
     }
 
     /// Answers that no version gave, by status; 0 stands for statuses without a place of their own.
@@ -174,10 +173,10 @@ impl ListenerState {
     }
 
     /// Counts a connection above a limit.
-    pub(super) fn count_shed(&self, surplus: Surplus) {
+    pub(super) fn count_shed(&self, surplus: LimitKind) {
         let count = match surplus {
-            Surplus::OfAll => &self.shed,
-            Surplus::OfClient => &self.shed_per_client,
+            LimitKind::OfAll => &self.shed,
+            LimitKind::OfClient => &self.shed_per_client,
         };
         count.fetch_add(1, Relaxed);
     }

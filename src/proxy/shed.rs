@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     buffer::Buffer,
-    limit::Surplus,
+    limit::LimitKind,
     problem::{Problem, RETRY_AFTER},
     rewrite::Persistence,
     shared::Shared,
@@ -24,11 +24,11 @@ use super::{
 const SHED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers 503, and reads on until the client ends.
-pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, surplus: Surplus) {
+pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, surplus: LimitKind) {
     let Ok(_permit) = shared.shedding.try_acquire() else { return };
     let (kind, detail) = match surplus {
-        Surplus::OfAll => ("connections", "there are more connections than the limit"),
-        Surplus::OfClient => (
+        LimitKind::OfAll => ("connections", "there are more connections than the limit"),
+        LimitKind::OfClient => (
             "connections_per_client",
             "there are more connections from this address than the limit",
         ),

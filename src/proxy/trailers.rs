@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     buffer::Buffer,
-    known::{Known, known_of_client},
+    field_kind::{FieldKind, known_of_client},
 };
 
 /// Most fields of trailers.
@@ -19,7 +19,7 @@ const MOST: usize = 64;
 /// and what controls an answer or its content.
 fn is_forbidden(name: &HeaderName) -> bool {
     let name = name.as_str();
-    known_of_client(name) != Known::Other
+    known_of_client(name) != FieldKind::Other
         || matches!(
             name,
             "accept-encoding"

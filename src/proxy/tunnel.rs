@@ -18,12 +18,12 @@ use tokio::{
 };
 
 use super::{
+    attempt::Attempt,
     buffer::Buffer,
-    client::{After, Client},
-    exchange::Exchange,
-    link::{Link, Peer as _},
+    channel::{Channel, MessageIo as _},
+    client::{Client, NextState},
     plan::Plan,
-    record::Tally,
+    record::RequestRecord,
     websocket::{self, Frames},
     worker::Worker,
 };
@@ -54,14 +54,14 @@ pub(super) async fn tunnel(
     worker: &Worker,
     plan: &Plan,
     out: &mut Buffer,
-    begun: Option<Exchange>,
-    tally: &mut Tally<'_>,
-) -> After {
-    let Some(exchange) = begun else { return After::Close };
+    begun: Option<Attempt>,
+    tally: &mut RequestRecord<'_>,
+) -> NextState {
+    let Some(attempt) = begun else { return NextState::Close };
     // How long the switch took; what follows is no request.
     tally.end();
     let is_websocket = plan.asked_for(Some(b"websocket"));
-    let (mut upstream, ahead) = exchange.into_parts();
+    let (mut upstream, ahead) = attempt.into_parts();
     let mut down = Pipe::new(std::mem::replace(out, Buffer::hollow()), is_websocket);
     down.put(ahead.data());
     worker.blocks.give(ahead);
@@ -113,7 +113,7 @@ pub(super) async fn tunnel(
     *out = down.buffer;
     out.clear();
     worker.blocks.give(up.buffer);
-    After::Close
+    NextState::Close
 }
 
 impl Pipe {
@@ -145,8 +145,8 @@ impl Pipe {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Link,
-        to: &mut Link,
+        from: &mut Channel,
+        to: &mut Channel,
     ) -> io::Result<Poll<()>> {
         let moved = self.poll_moved(cx, from, to);
         match moved {
@@ -159,8 +159,8 @@ impl Pipe {
     fn poll_moved(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Link,
-        to: &mut Link,
+        from: &mut Channel,
+        to: &mut Channel,
     ) -> Poll<io::Result<()>> {
         while !self.done {
             let Poll::Ready(written) = self.poll_out(cx, to) else {
@@ -181,7 +181,7 @@ impl Pipe {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_out(&mut self, cx: &mut Context<'_>, to: &mut Link) -> Poll<io::Result<()>> {
+    fn poll_out(&mut self, cx: &mut Context<'_>, to: &mut Channel) -> Poll<io::Result<()>> {
         let before = self.buffer.len();
         let flushed = self.buffer.poll_flush(cx, to);
         self.progressed |= self.buffer.len() < before;
@@ -192,8 +192,8 @@ impl Pipe {
     fn poll_close(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Link,
-        to: &mut Link,
+        from: &mut Channel,
+        to: &mut Channel,
         close: &[u8],
     ) -> io::Result<Poll<()>> {
         while !self.ended {
@@ -221,8 +221,8 @@ impl Pipe {
     fn poll_one(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Link,
-        to: &mut Link,
+        from: &mut Channel,
+        to: &mut Channel,
     ) -> io::Result<Poll<()>> {
         if self.poll_out(cx, to)?.is_pending() {
             return Ok(Poll::Pending);

@@ -19,9 +19,9 @@ use tokio::{
 
 use super::{
     buffer::Blocks,
-    crowd::Seat,
+    client_limits::ConnectionSlot,
     date::Date,
-    h2::{Crews, Streams},
+    h2::{AllConnections, H2Pool},
     shared::{ListenerState, Shared},
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
 
 /// A snapshot as a worker holds it: requests count their use of it by an `Rc` around this, so that the
 /// count of the `Arc`, which all workers share, is written once per snapshot and not once per request.
-pub(super) struct Held {
+pub(super) struct WorkerSnapshot {
     snapshot: Arc<Snapshot>,
     /// This worker's part of `limits.requests`.
     pub(super) requests: u32,
@@ -43,7 +43,7 @@ pub(super) struct Held {
     pub(super) requests_per_client: u32,
 }
 
-impl Held {
+impl WorkerSnapshot {
     fn new(snapshot: &Arc<Snapshot>, shared: &Shared) -> Self {
         let bounds = shared.granted.bound(&snapshot.limits);
         Self {
@@ -54,7 +54,7 @@ impl Held {
     }
 }
 
-impl std::ops::Deref for Held {
+impl std::ops::Deref for WorkerSnapshot {
     type Target = Snapshot;
 
     fn deref(&self) -> &Snapshot {
@@ -73,12 +73,12 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     /// The same snapshot behind a count that no other core touches.
-    current: RefCell<Rc<Held>>,
+    current: RefCell<Rc<WorkerSnapshot>>,
     pub(super) blocks: Blocks,
     pub(super) pools: RefCell<Pools>,
-    pub(super) streams: RefCell<Streams>,
+    pub(super) streams: RefCell<H2Pool>,
     /// Clients' connections of HTTP/2.
-    pub(super) crews: Crews,
+    pub(super) crews: AllConnections,
     pub(super) samples: RefCell<Vec<Sample>>,
     pub(super) lines: RefCell<Lines>,
     /// Wakes the tick when there is something to hand over or to look after.
@@ -99,7 +99,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(id: usize, shared: Arc<Shared>) -> Self {
         let mut snapshot = Cache::new(Arc::clone(&shared.snapshot));
-        let current = Rc::new(Held::new(snapshot.load(), &shared));
+        let current = Rc::new(WorkerSnapshot::new(snapshot.load(), &shared));
         Self {
             id,
             shared,
@@ -108,7 +108,7 @@ impl Worker {
             blocks: Blocks::default(),
             pools: RefCell::default(),
             streams: RefCell::default(),
-            crews: Crews::default(),
+            crews: AllConnections::default(),
             samples: RefCell::default(),
             lines: RefCell::default(),
             busy: Notify::new(),
@@ -127,18 +127,18 @@ impl Worker {
         now.into_std().saturating_duration_since(self.shared.started)
     }
 
-    /// Counts it if the task that holds this panics.
-    pub(super) fn witness(self: &Rc<Self>) -> Witness {
-        Witness(Rc::clone(self))
+    /// Counts a panic of the task that holds the result.
+    pub(super) fn witness(self: &Rc<Self>) -> PanicCounter {
+        PanicCounter(Rc::clone(self))
     }
 
     /// The snapshot in force. Looked at once per request, when its head is complete.
-    pub(super) fn snapshot(&self) -> Rc<Held> {
+    pub(super) fn snapshot(&self) -> Rc<WorkerSnapshot> {
         let mut cache = self.snapshot.borrow_mut();
         let latest = cache.load();
         let mut current = self.current.borrow_mut();
         if !Arc::ptr_eq(latest, &current.snapshot) {
-            *current = Rc::new(Held::new(latest, &self.shared));
+            *current = Rc::new(WorkerSnapshot::new(latest, &self.shared));
         }
         Rc::clone(&current)
     }
@@ -204,25 +204,25 @@ pub(super) struct Clients {
 }
 
 /// Counts an open client connection for as long as it lives.
-pub(super) struct Open {
+pub(super) struct ConnectionGuard {
     worker: Rc<Worker>,
     listener: Arc<ListenerState>,
     place: usize,
-    seat: Option<Seat>,
+    slot: Option<ConnectionSlot>,
 }
 
-impl Open {
+impl ConnectionGuard {
     pub(super) fn new(
         worker: &Rc<Worker>,
         listener: Arc<ListenerState>,
-        seat: Option<Seat>,
+        slot: Option<ConnectionSlot>,
     ) -> Self {
         let mut clients = worker.clients.borrow_mut();
         let place = clients.free.pop().unwrap_or_else(|| {
             clients.wakers.push(None);
             clients.wakers.len() - 1
         });
-        Self { worker: Rc::clone(worker), listener, place, seat }
+        Self { worker: Rc::clone(worker), listener, place, slot }
     }
 
     /// Who serves it.
@@ -231,8 +231,8 @@ impl Open {
     }
 
     /// Its seat; none if it stands for many clients.
-    pub(super) fn seat(&self) -> Option<&Seat> {
-        self.seat.as_ref()
+    pub(super) fn slot(&self) -> Option<&ConnectionSlot> {
+        self.slot.as_ref()
     }
 
     /// The listening socket.
@@ -241,8 +241,8 @@ impl Open {
     }
 
     /// Holds the seat that the client got once it was known.
-    pub(super) fn take_seat(&mut self, seat: Option<Seat>) {
-        self.seat = seat;
+    pub(super) fn take_seat(&mut self, slot: Option<ConnectionSlot>) {
+        self.slot = slot;
     }
 
     /// Lets a drain wake the connection's task.
@@ -251,7 +251,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let mut clients = self.worker.clients.borrow_mut();
         clients.wakers[self.place] = None;
@@ -266,9 +266,9 @@ impl Drop for Open {
 }
 
 /// Counts a panic of the task that holds it.
-pub(super) struct Witness(Rc<Worker>);
+pub(super) struct PanicCounter(Rc<Worker>);
 
-impl Drop for Witness {
+impl Drop for PanicCounter {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.shared.cells.of(self.0.id).panics.add(1);

@@ -17,7 +17,7 @@ use crate::{
 /// Weights by service and version, ahead of those in the file.
 pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
 
-/// What was decided while running, beside weights.
+/// Decisions made at run time, other than weights: ejections and epochs.
 #[derive(Debug, Clone, Default)]
 pub struct Decided {
     /// Versions that get nobody whatever their weight, by service.

@@ -175,7 +175,7 @@ impl Channel {
         Ok(descriptor.into())
     }
 
-    /// Says nothing more.
+    /// Shuts the writing side down.
     pub(super) fn end(&mut self) {
         // Whatever happens to the connection, it has ended.
         let _ = self.stream.shutdown(Shutdown::Write);

@@ -156,7 +156,7 @@ pub enum State {
     Idle,
     /// Finishes what is in flight.
     Draining,
-    /// Taken out by a verdict or by word.
+    /// Ejected by a verdict or by an operator.
     Ejected,
 }
 

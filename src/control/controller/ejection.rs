@@ -1,4 +1,4 @@
-//! Takes versions out, by a verdict or by word, and back in, by word.
+//! Ejects versions, by a verdict or for an operator, and reinstates them for an operator.
 
 use std::{
     sync::Arc,
@@ -210,7 +210,7 @@ impl Controller {
         self.record(Kind::Ejected, Matter { by, ..Matter::of_suspect(suspect) });
     }
 
-    /// Takes a version, or one of its endpoints, out by word. When this returns, nobody new gets it.
+    /// Ejects a version, or one of its endpoints, for an operator. When this returns, nobody new gets it.
     pub fn eject(&mut self, subject: Subject) -> Result<Moved, Rejected> {
         if let Some(endpoint) = subject.endpoint.clone() {
             return self.eject_endpoint(subject, &endpoint);

@@ -1,4 +1,4 @@
-//! Takes endpoints out and back in, by what was found or by word.
+//! Ejects and reinstates endpoints, by what was found or for an operator.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,7 +65,7 @@ impl Controller {
         }
     }
 
-    /// Takes the endpoint of `subject` out by word. It comes back only by word.
+    /// Ejects the endpoint of `subject` for an operator. Only an operator reinstates it.
     pub(super) fn eject_endpoint(
         &mut self,
         subject: Subject,
@@ -102,7 +102,7 @@ impl Controller {
         Ok(Moved::to(generation))
     }
 
-    /// Takes the endpoint of `subject` back in by word, whatever ejected it.
+    /// Reinstates the endpoint of `subject` for an operator, whatever ejected it.
     pub(super) fn reinstate_endpoint(
         &mut self,
         subject: Subject,

@@ -1,4 +1,4 @@
-//! What passes between this process and one before or after it.
+//! State that is handed over between processes at a takeover.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Who is out by word stays so when another process takes over; all else is found out again soon.
+//! Endpoints that an operator ejected stay out when another process takes over; all else is soon found again.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Watch {
-    /// Those of `snapshot` that are out by word.
+    /// Those of `snapshot` that an operator ejected.
     pub(in crate::control) fn by_word(&self, snapshot: &Snapshot) -> Endpoints {
         let mut all = self.inherited.clone();
         for service in &snapshot.services {

@@ -26,8 +26,7 @@ pub(super) struct Line {
     /// Of the named routes, in the order of the limits.
     routes: Vec<Slots>,
     refusals: Block,
-    /// What was seen of the canary's latencies when the open block began, by gauge; nothing before the
-    /// first one that it is in from the beginning.
+    /// The canary's latencies when the open block began, by gauge; `None` until the first complete block.
     latencies: [Option<Box<Latest>>; 4],
     /// Of amounts, in the order of the limits.
     amounts: Vec<Seen>,

@@ -18,20 +18,20 @@ use tokio::{
 };
 
 use super::{
-    Answering,
+    ServerStream,
     meter::Meter,
-    open::Crew,
+    open::ConnectionStreams,
     sieve::{Head, Sieve, Sifted, Watch},
 };
 use crate::{
     config::schema::Limits,
     proxy::{
         buffer::Buffer,
-        client::{After, Client, Connected},
+        channel::Channel,
+        client::{Client, Connected, NextState},
         deadline::Deadline,
         handle::handle,
-        limit::Surplus,
-        link::Link,
+        limit::LimitKind,
         worker::Worker,
     },
 };
@@ -101,7 +101,7 @@ impl AsyncWrite for Below {
 struct Metered {
     meter: Meter,
     worker: Rc<Worker>,
-    crew: Rc<Crew>,
+    crew: Rc<ConnectionStreams>,
     /// Why the client is read no more.
     fault: Rc<Cell<Option<Reason>>>,
 }
@@ -136,19 +136,19 @@ impl Drop for Metered {
 }
 
 /// A stream's task is under way.
-struct Member {
-    crew: Rc<Crew>,
+struct StreamGuard {
+    crew: Rc<ConnectionStreams>,
     worker: Rc<Worker>,
 }
 
-impl Member {
-    fn join(crew: &Rc<Crew>, worker: &Rc<Worker>) -> Self {
+impl StreamGuard {
+    fn join(crew: &Rc<ConnectionStreams>, worker: &Rc<Worker>) -> Self {
         crew.served.set(crew.served.get() + 1);
         Self { crew: Rc::clone(crew), worker: Rc::clone(worker) }
     }
 }
 
-impl Drop for Member {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         let left = self.crew.served.get() - 1;
         self.crew.served.set(left);
@@ -220,7 +220,7 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
 /// Waits until a request that was read and answered has ended. By its length it has, but a client may say
 /// so in a frame of its own, and must not find its stream reset when it does.
 async fn await_end(client: &mut Client) {
-    let Link::Answering(stream) = &mut client.stream else { return };
+    let Channel::ServerStream(stream) = &mut client.stream else { return };
     let ended = std::future::poll_fn(|cx| stream.poll_ended(cx));
     // Dropped sooner, the stream is reset without an error (RFC 9113 section 8.1).
     let _ = tokio::time::timeout(LINGER, ended).await;
@@ -231,12 +231,12 @@ struct Serving {
     connection: server::Connection<Sifted<Below, Metered>, Bytes>,
     connected: Rc<Connected>,
     limits: Limits,
-    crew: Rc<Crew>,
+    crew: Rc<ConnectionStreams>,
     fault: Rc<Cell<Option<Reason>>>,
     deadline: Deadline,
-    /// When the client was told to go, if it was.
+    /// When GOAWAY was sent to the client, if it was.
     told: Option<Instant>,
-    /// And that it was for a fault of its own.
+    /// The client broke the protocol.
     broken: bool,
 }
 
@@ -316,12 +316,12 @@ impl Serving {
         let answered = OPEN_PER_REQUEST.saturating_mul(self.worker.snapshot().requests);
         let most = answered.saturating_add(self.limits.streams);
         if !self.worker.crews.admit(most as usize) {
-            self.worker.shared.cells.of(self.worker.id).count_shed(Surplus::OfAll);
+            self.worker.shared.cells.of(self.worker.id).count_shed(LimitKind::OfAll);
             respond.send_reset(Reason::REFUSED_STREAM);
             return;
         }
-        let member = Member::join(&self.crew, &self.worker);
-        let stream = Link::Answering(Box::new(Answering::new(request, respond)));
+        let member = StreamGuard::join(&self.crew, &self.worker);
+        let stream = Channel::ServerStream(Box::new(ServerStream::new(request, respond)));
         let patience = Instant::now() + self.limits.header_timeout;
         let client = Client::new(stream, Deadline::new(patience), Rc::clone(&self.connected));
         tokio::task::spawn_local(async move {
@@ -330,7 +330,7 @@ impl Serving {
             client.inbox = member.worker.blocks.take_small();
             // What became of the client's connection is the connection's own affair.
             let after = handle(&mut client, &member.worker).await;
-            if after != After::Linger && !client.answering {
+            if after != NextState::Linger && !client.answering {
                 await_end(&mut client).await;
             }
             client.leave(&member.worker);

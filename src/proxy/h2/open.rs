@@ -66,7 +66,7 @@ impl OpenStreams {
 }
 
 /// What the tasks of streams, that of their connection, and the worker share.
-pub(super) struct Crew {
+pub(super) struct ConnectionStreams {
     /// Streams that a task serves.
     pub(super) served: Cell<usize>,
     /// Streams that are open on the wire.
@@ -79,7 +79,7 @@ pub(super) struct Crew {
     place: Cell<usize>,
 }
 
-impl Crew {
+impl ConnectionStreams {
     pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -94,16 +94,16 @@ impl Crew {
 
 /// The clients' connections of a worker.
 #[derive(Default)]
-pub(in crate::proxy) struct Crews {
-    all: RefCell<Vec<Rc<Crew>>>,
+pub(in crate::proxy) struct AllConnections {
+    all: RefCell<Vec<Rc<ConnectionStreams>>>,
     open: Cell<usize>,
 }
 
-impl Crews {
+impl AllConnections {
     /// A new connection's crew.
-    pub(super) fn join(&self, now: Instant) -> Rc<Crew> {
+    pub(super) fn join(&self, now: Instant) -> Rc<ConnectionStreams> {
         let mut all = self.all.borrow_mut();
-        let crew = Rc::new(Crew {
+        let crew = Rc::new(ConnectionStreams {
             served: Cell::new(0),
             open: Cell::new(0),
             idle_since: Cell::new(now),
@@ -116,7 +116,7 @@ impl Crews {
     }
 
     /// The connection of `crew` is gone.
-    pub(super) fn leave(&self, crew: &Crew) {
+    pub(super) fn leave(&self, crew: &ConnectionStreams) {
         self.count(crew, 0);
         let mut all = self.all.borrow_mut();
         let place = crew.place.get();
@@ -127,7 +127,7 @@ impl Crews {
     }
 
     /// Notes how many streams of `crew` are open.
-    pub(super) fn count(&self, crew: &Crew, open: usize) {
+    pub(super) fn count(&self, crew: &ConnectionStreams, open: usize) {
         self.open.set(self.open.get() + open - crew.open.replace(open));
     }
 
@@ -138,7 +138,8 @@ impl Crews {
             return true;
         }
         let all = self.all.borrow();
-        let unread = |crew: &Rc<Crew>| if crew.is_surplus.get() { 0 } else { crew.unread() };
+        let unread =
+            |crew: &Rc<ConnectionStreams>| if crew.is_surplus.get() { 0 } else { crew.unread() };
         let Some(surplus) = all.iter().max_by_key(|crew| unread(crew)) else { return false };
         let found = unread(surplus) > FEW;
         if found {
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn who_has_most_answers_unread_goes_and_nobody_else() {
-        let (crews, now) = (Crews::default(), Instant::now());
+        let (crews, now) = (AllConnections::default(), Instant::now());
         let [busy, greedy, small] = [(); 3].map(|()| crews.join(now));
         crews.count(&busy, 100);
         busy.served.set(95);

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use httparse::Header;
 
-use crate::proxy::{body::Framing, known::Known};
+use crate::proxy::{body::Framing, field_kind::FieldKind};
 
 /// Most header fields that a head may have, whatever is configured.
 pub(in crate::proxy) const MAX_FIELDS: usize = 256;
@@ -17,10 +17,10 @@ pub(in crate::proxy) type Fields<'b> = [MaybeUninit<Header<'b>>; MAX_FIELDS];
 
 /// What the fields of one head are, found once and used when the head is written anew. Any value is a good
 /// start.
-pub(in crate::proxy) type Kinds = [Known; MAX_FIELDS];
+pub(in crate::proxy) type Kinds = [FieldKind; MAX_FIELDS];
 
 /// Space for the kinds of one head.
-pub(in crate::proxy) const NO_KINDS: Kinds = [Known::Other; MAX_FIELDS];
+pub(in crate::proxy) const NO_KINDS: Kinds = [FieldKind::Other; MAX_FIELDS];
 
 /// Most options of all `Connection` fields of a head. What is usual has one or two; each further one is
 /// looked for among all fields.
@@ -28,13 +28,13 @@ pub(super) const MAX_OPTIONS: usize = 64;
 
 /// Why a head is refused, with what the client reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) struct Refusal {
+pub(in crate::proxy) struct HeadError {
     pub(in crate::proxy) status: u16,
     pub(in crate::proxy) detail: &'static str,
 }
 
-pub(super) const fn bad(detail: &'static str) -> Refusal {
-    Refusal { status: 400, detail }
+pub(super) const fn bad(detail: &'static str) -> HeadError {
+    HeadError { status: 400, detail }
 }
 
 /// What the `Connection` fields of a head say.
@@ -49,7 +49,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    pub(super) fn read(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn read(&mut self, value: &[u8]) -> Result<(), HeadError> {
         // What most servers say, at a tenth of the cost.
         if value == b"keep-alive" {
             self.keep_alive = true;
@@ -58,7 +58,10 @@ impl Options {
         for option in tokens(value) {
             self.count += 1;
             if self.count > MAX_OPTIONS {
-                return Err(Refusal { status: 431, detail: "Connection has more than 64 options" });
+                return Err(HeadError {
+                    status: 431,
+                    detail: "Connection has more than 64 options",
+                });
             }
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
@@ -75,28 +78,32 @@ impl Options {
 }
 
 /// Fields that the proxy reads in answers, or in requests: who names them in `Connection` changes nothing.
-pub(super) const READ_IN_ANSWERS: [Known; 4] =
-    [Known::ContentLength, Known::TransferEncoding, Known::Connection, Known::Upgrade];
-pub(super) const READ_IN_REQUESTS: [Known; 6] = [
-    Known::ContentLength,
-    Known::TransferEncoding,
-    Known::Connection,
-    Known::Upgrade,
-    Known::Host,
-    Known::Expect,
+pub(super) const READ_IN_ANSWERS: [FieldKind; 4] = [
+    FieldKind::ContentLength,
+    FieldKind::TransferEncoding,
+    FieldKind::Connection,
+    FieldKind::Upgrade,
+];
+pub(super) const READ_IN_REQUESTS: [FieldKind; 6] = [
+    FieldKind::ContentLength,
+    FieldKind::TransferEncoding,
+    FieldKind::Connection,
+    FieldKind::Upgrade,
+    FieldKind::Host,
+    FieldKind::Expect,
 ];
 
 /// Has the fields that `Connection` names not passed on, except for those of the kinds `but`.
 #[cold]
-pub(super) fn drop_named(headers: &[Header<'_>], kinds: &mut [Known], but: &[Known]) {
+pub(super) fn drop_named(headers: &[Header<'_>], kinds: &mut [FieldKind], but: &[FieldKind]) {
     for (n, list) in headers.iter().enumerate() {
-        if kinds[n] != Known::Connection {
+        if kinds[n] != FieldKind::Connection {
             continue;
         }
         for option in tokens(list.value) {
             for (field, kind) in headers.iter().zip(&mut *kinds) {
                 if field.name.as_bytes().eq_ignore_ascii_case(option) && !but.contains(kind) {
-                    *kind = Known::HopByHop;
+                    *kind = FieldKind::HopByHop;
                 }
             }
         }
@@ -121,7 +128,7 @@ pub(super) struct FramingFields {
 }
 
 impl FramingFields {
-    pub(super) fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn length(&mut self, value: &[u8]) -> Result<(), HeadError> {
         // Digits only: a sign, a list or white space inside is read differently by different servers.
         if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
             return Err(bad("Content-Length is not a number of bytes"));
@@ -133,9 +140,9 @@ impl FramingFields {
         Ok(())
     }
 
-    pub(super) fn coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn coding(&mut self, value: &[u8]) -> Result<(), HeadError> {
         if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(Refusal {
+            return Err(HeadError {
                 status: 501,
                 detail: "the only transfer coding understood is a single chunked",
             });
@@ -144,7 +151,7 @@ impl FramingFields {
         Ok(())
     }
 
-    pub(super) fn resolve(self) -> Result<Option<Framing>, Refusal> {
+    pub(super) fn resolve(self) -> Result<Option<Framing>, HeadError> {
         match (self.length, self.chunked) {
             (Some(_), true) => Err(bad("both Content-Length and Transfer-Encoding")),
             (Some(length), false) => Ok(Some(Framing::Length(length))),

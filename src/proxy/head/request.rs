@@ -5,13 +5,13 @@ use std::{borrow::Cow, mem::MaybeUninit};
 use httparse::Header;
 
 use super::fields::{
-    FramingFields, Options, READ_IN_REQUESTS, Refusal, bad, drop_named, strip_prefix_ignore_case,
+    FramingFields, HeadError, Options, READ_IN_REQUESTS, bad, drop_named, strip_prefix_ignore_case,
     tokens,
 };
 use crate::{
     proxy::{
         body::Framing,
-        known::{Known, known_of_client},
+        field_kind::{FieldKind, known_of_client},
     },
     routing::path,
 };
@@ -28,7 +28,7 @@ pub(in crate::proxy) struct RequestHead<'h, 'b> {
     pub(in crate::proxy) authority: &'b str,
     pub(in crate::proxy) http10: bool,
     pub(in crate::proxy) headers: &'h [Header<'b>],
-    kinds: &'h mut [Known],
+    kinds: &'h mut [FieldKind],
     pub(in crate::proxy) framing: Framing,
     /// The client waits for `100 Continue` before it sends the body.
     pub(in crate::proxy) expects_continue: bool,
@@ -43,8 +43,8 @@ pub(in crate::proxy) struct RequestHead<'h, 'b> {
 }
 
 impl<'b> RequestHead<'_, 'b> {
-    /// The fields, each with which it is.
-    pub(in crate::proxy) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
+    /// Header fields, each with its kind.
+    pub(in crate::proxy) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, FieldKind)> {
         self.headers.iter().zip(self.kinds.iter().copied())
     }
 
@@ -67,7 +67,7 @@ impl<'b> RequestHead<'_, 'b> {
             return false;
         }
         let left = text.parse().unwrap_or(u32::MAX).checked_sub(1);
-        self.kinds[at] = Known::HopByHop;
+        self.kinds[at] = FieldKind::HopByHop;
         self.max_forwards = left;
         left.is_none()
     }
@@ -78,8 +78,8 @@ impl<'b> RequestHead<'_, 'b> {
 pub(in crate::proxy) fn parse_request<'h, 'b>(
     bytes: &'b [u8],
     fields: &'h mut [MaybeUninit<Header<'b>>],
-    kinds: &'h mut [Known],
-) -> Result<Option<(RequestHead<'h, 'b>, usize)>, Refusal> {
+    kinds: &'h mut [FieldKind],
+) -> Result<Option<(RequestHead<'h, 'b>, usize)>, HeadError> {
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(bytes, fields) {
         Ok(httparse::Status::Complete(length)) => length,
@@ -109,21 +109,21 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
     for (field, kind) in headers.iter().zip(&mut *head.kinds) {
         *kind = known_of_client(field.name);
         match *kind {
-            Known::Host if host.is_some() => return Err(bad("more than one Host field")),
-            Known::Host => host = Some(parse_authority(field.value)?),
-            Known::ContentLength => framing.length(field.value)?,
-            Known::TransferEncoding => framing.coding(field.value)?,
-            Known::Connection => options.read(field.value)?,
+            FieldKind::Host if host.is_some() => return Err(bad("more than one Host field")),
+            FieldKind::Host => host = Some(parse_authority(field.value)?),
+            FieldKind::ContentLength => framing.length(field.value)?,
+            FieldKind::TransferEncoding => framing.coding(field.value)?,
+            FieldKind::Connection => options.read(field.value)?,
             // Several fields are one list; the protocols that pass are those of a single one.
-            Known::Upgrade => head.upgrade = Some(field.value),
-            Known::Te => {
+            FieldKind::Upgrade => head.upgrade = Some(field.value),
+            FieldKind::Te => {
                 let mut wanted = tokens(field.value);
                 head.trailers |=
                     !http10 && wanted.any(|token| token.eq_ignore_ascii_case(b"trailers"));
             }
-            Known::Expect => {
+            FieldKind::Expect => {
                 if !field.value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal {
+                    return Err(HeadError {
                         status: 417,
                         detail: "only 100-continue can be expected",
                     });
@@ -155,9 +155,9 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
 
 impl<'b> RequestHead<'_, 'b> {
     /// Takes the target apart (RFC 9112 section 3.2).
-    fn split_target(&mut self, target: &'b str) -> Result<(), Refusal> {
+    fn split_target(&mut self, target: &'b str) -> Result<(), HeadError> {
         if self.method == "CONNECT" {
-            return Err(Refusal { status: 501, detail: "CONNECT is not offered" });
+            return Err(HeadError { status: 501, detail: "CONNECT is not offered" });
         }
         // Nearly every target is a path in its one form.
         if target.starts_with('/') && target.bytes().all(|b| PLAIN_BYTE[usize::from(b)]) {
@@ -182,7 +182,7 @@ impl<'b> RequestHead<'_, 'b> {
     }
 
     /// The path of an absolute-form target, whose authority must be the Host field's.
-    fn absolute(&mut self, target: &'b str) -> Result<&'b str, Refusal> {
+    fn absolute(&mut self, target: &'b str) -> Result<&'b str, HeadError> {
         let rest = strip_prefix_ignore_case(target, "http://")
             .or_else(|| strip_prefix_ignore_case(target, "https://"))
             .ok_or(bad("the target is neither a path nor an http address"))?;
@@ -240,7 +240,7 @@ const HOST_BYTE: [bool; 256] = {
 };
 
 /// A host with an optional port (RFC 9110 section 7.2), or nothing.
-pub(in crate::proxy) fn parse_authority(value: &[u8]) -> Result<&str, Refusal> {
+pub(in crate::proxy) fn parse_authority(value: &[u8]) -> Result<&str, HeadError> {
     let is_port = |port: &[u8]| port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
     let is_end = |rest: &[u8]| match rest {
         [b':', port @ ..] => is_port(port),
@@ -262,13 +262,13 @@ pub(in crate::proxy) fn parse_authority(value: &[u8]) -> Result<&str, Refusal> {
     text.ok_or(bad("the host is not a name or an address with an optional port"))
 }
 
-fn refuse(error: httparse::Error) -> Refusal {
+fn refuse(error: httparse::Error) -> HeadError {
     match error {
         httparse::Error::TooManyHeaders => {
-            Refusal { status: 431, detail: "too many header fields" }
+            HeadError { status: 431, detail: "too many header fields" }
         }
         httparse::Error::Version => {
-            Refusal { status: 505, detail: "only HTTP/1.0 and HTTP/1.1 are spoken" }
+            HeadError { status: 505, detail: "only HTTP/1.0 and HTTP/1.1 are spoken" }
         }
         httparse::Error::HeaderName => bad("a header field's name is malformed"),
         httparse::Error::HeaderValue => bad("a header field's value is malformed"),

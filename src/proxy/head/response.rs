@@ -5,12 +5,12 @@ use std::mem::MaybeUninit;
 use httparse::Header;
 
 use super::fields::{
-    FramingFields, MAX_OPTIONS, Options, READ_IN_ANSWERS, Refusal, drop_named,
+    FramingFields, HeadError, MAX_OPTIONS, Options, READ_IN_ANSWERS, drop_named,
     strip_prefix_ignore_case, tokens,
 };
 use crate::proxy::{
     body::Framing,
-    known::{Known, known},
+    field_kind::{FieldKind, known},
 };
 
 /// An answer's head, borrowed from the bytes that came in.
@@ -19,7 +19,7 @@ pub(in crate::proxy) struct ResponseHead<'h, 'b> {
     pub(in crate::proxy) status: u16,
     pub(in crate::proxy) reason: &'b str,
     pub(in crate::proxy) headers: &'h [Header<'b>],
-    kinds: &'h mut [Known],
+    kinds: &'h mut [FieldKind],
     pub(in crate::proxy) framing: Framing,
     pub(in crate::proxy) http10: bool,
     /// The endpoint keeps the connection.
@@ -33,8 +33,8 @@ pub(in crate::proxy) struct ResponseHead<'h, 'b> {
 }
 
 impl<'b> ResponseHead<'_, 'b> {
-    /// The fields, each with which it is.
-    pub(in crate::proxy) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, Known)> {
+    /// Header fields, each with its kind.
+    pub(in crate::proxy) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, FieldKind)> {
         self.headers.iter().zip(self.kinds.iter().copied())
     }
 
@@ -47,9 +47,11 @@ impl<'b> ResponseHead<'_, 'b> {
 
     /// The fields that the proxy only passes on, to be read, and made such that are not
     /// passed on.
-    pub(in crate::proxy) fn others(&mut self) -> impl Iterator<Item = (&Header<'b>, &mut Known)> {
+    pub(in crate::proxy) fn others(
+        &mut self,
+    ) -> impl Iterator<Item = (&Header<'b>, &mut FieldKind)> {
         let all = self.headers.iter().zip(&mut *self.kinds);
-        all.filter(|(_, kind)| **kind == Known::Other)
+        all.filter(|(_, kind)| **kind == FieldKind::Other)
     }
 }
 
@@ -62,8 +64,8 @@ pub(in crate::proxy) enum BadAnswer {
     Malformed(&'static str),
 }
 
-impl From<Refusal> for BadAnswer {
-    fn from(refusal: Refusal) -> Self {
+impl From<HeadError> for BadAnswer {
+    fn from(refusal: HeadError) -> Self {
         Self::Malformed(refusal.detail)
     }
 }
@@ -73,7 +75,7 @@ impl From<Refusal> for BadAnswer {
 pub(in crate::proxy) fn parse_response<'h, 'b>(
     bytes: &'b [u8],
     fields: &'h mut [MaybeUninit<Header<'b>>],
-    kinds: &'h mut [Known],
+    kinds: &'h mut [FieldKind],
     head_only: bool,
 ) -> Result<Option<(ResponseHead<'h, 'b>, usize)>, BadAnswer> {
     let mut response = httparse::Response::new(&mut []);
@@ -105,18 +107,18 @@ pub(in crate::proxy) fn parse_response<'h, 'b>(
     for (field, kind) in headers.iter().zip(&mut *head.kinds) {
         *kind = known(field.name);
         match *kind {
-            Known::ContentLength => framing.length(field.value)?,
-            Known::TransferEncoding => framing.coding(field.value)?,
-            Known::Connection => options.read(field.value)?,
-            Known::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
-            Known::Date => head.has_date = true,
-            Known::Upgrade => head.upgrade = Some(field.value),
+            FieldKind::ContentLength => framing.length(field.value)?,
+            FieldKind::TransferEncoding => framing.coding(field.value)?,
+            FieldKind::Connection => options.read(field.value)?,
+            FieldKind::KeepAlive => head.keep_alive_seconds = keep_alive_seconds(field.value),
+            FieldKind::Date => head.has_date = true,
+            FieldKind::Upgrade => head.upgrade = Some(field.value),
             _ => {}
         }
     }
     if options.names_fields {
         drop_named(headers, head.kinds, &READ_IN_ANSWERS);
-        head.has_date = head.kinds.contains(&Known::Date);
+        head.has_date = head.kinds.contains(&FieldKind::Date);
     }
     let framing = framing.resolve()?;
     // RFC 9112 section 6.3: these have no body, whatever their fields say.

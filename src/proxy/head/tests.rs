@@ -1,7 +1,7 @@
 use std::mem::MaybeUninit;
 
 use super::{response::keep_alive_seconds, *};
-use crate::proxy::{body::Framing, known::Known};
+use crate::proxy::{body::Framing, field_kind::FieldKind};
 
 fn fields<'b>() -> Fields<'b> {
     [const { MaybeUninit::uninit() }; MAX_FIELDS]
@@ -111,7 +111,7 @@ fn forwards_are_counted_down_to_the_last() {
         let (mut head, _) = head.expect("well formed").expect("complete");
         assert_eq!((head.count_forwards(), head.max_forwards), (ends, left), "{value:?}");
         let passes =
-            head.fields().any(|(f, kind)| f.name == "MAX-Forwards" && kind == Known::Other);
+            head.fields().any(|(f, kind)| f.name == "MAX-Forwards" && kind == FieldKind::Other);
         assert_eq!(passes, !ends && left.is_none(), "{value:?}");
     }
 }

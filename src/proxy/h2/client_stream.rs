@@ -14,7 +14,7 @@ use tokio::io::ReadBuf;
 
 use super::{
     flow::{Incoming, Outgoing, broken},
-    lease::Lease,
+    stream_permit::StreamPermit,
     text,
 };
 use crate::proxy::{grpc, websocket};
@@ -23,8 +23,8 @@ use crate::proxy::{grpc, websocket};
 const KEPT: usize = 16 * 1024;
 
 /// An endpoint's side of a stream.
-pub(in crate::proxy) struct Asking {
-    lease: Lease,
+pub(in crate::proxy) struct ClientStream {
+    lease: StreamPermit,
     scheme: &'static str,
     /// Who asks gets the trailers of the answer.
     keeps_trailers: bool,
@@ -62,8 +62,8 @@ enum Answer {
     Begun(Incoming),
 }
 
-impl Asking {
-    pub(in crate::proxy) fn new(lease: Lease, encrypted: bool) -> Self {
+impl ClientStream {
+    pub(in crate::proxy) fn new(lease: StreamPermit, encrypted: bool) -> Self {
         Self {
             lease,
             scheme: if encrypted { "https" } else { "http" },
@@ -277,9 +277,9 @@ impl Asking {
         Poll::Ready(Ok(()))
     }
 
-    /// What a stream ended for, and whether the endpoint thereby says that it did nothing: it refused the
-    /// stream, or it announced its end and this stream is above the last one that it counts, whatever the
-    /// reason (RFC 9113 sections 6.8 and 8.7). An announced end is told by the crate to no other stream.
+    /// Why a stream ended, and whether that proves that the endpoint did not process the request: it refused
+    /// the stream, or it sent GOAWAY and this stream is above the last one that it processed, whatever the
+    /// reason (RFC 9113 sections 6.8 and 8.7). The crate reports GOAWAY to no other stream.
     fn blame(&mut self, error: h2::Error) -> io::Error {
         let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
         if !error.is_reset() {

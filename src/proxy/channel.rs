@@ -4,7 +4,7 @@
 //! it: its head comes and goes in the one canonical form, its body as it is. So every message is
 //! understood, refused and written anew in one place (`head.rs`, `rewrite.rs`), whatever it arrived on
 //! and leaves on, and there is no second reading of it that could differ. What the two kinds of link do
-//! not share stands in [`Peer`]: a body on a stream ends by itself, without a length or chunks, and
+//! not share stands in [`MessageIo`]: a body on a stream ends by itself, without a length or chunks, and
 //! fields may follow it.
 
 use std::{
@@ -17,11 +17,11 @@ use std::{
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::h2::{Answering, Asking};
+use super::h2::{ClientStream, ServerStream};
 use crate::tls::Transport;
 
 /// One side of an exchange.
-pub(super) trait Peer: AsyncRead + AsyncWrite + Unpin {
+pub(super) trait MessageIo: AsyncRead + AsyncWrite + Unpin {
     /// Writes what is held back, and tells the peer that the message ends here.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self).poll_flush(cx)
@@ -40,16 +40,16 @@ pub(super) trait Peer: AsyncRead + AsyncWrite + Unpin {
 }
 
 /// A connection of its own, or a stream.
-pub(super) enum Link {
+pub(super) enum Channel {
     /// An HTTP/1.1 connection.
     Wire(Transport),
     /// A stream on which a client asks.
-    Answering(Box<Answering>),
+    ServerStream(Box<ServerStream>),
     /// A stream on which an endpoint is asked.
-    Asking(Box<Asking>),
+    ClientStream(Box<ClientStream>),
 }
 
-impl Link {
+impl Channel {
     /// Whether it is a stream, on which a body ends by itself.
     pub(super) fn is_stream(&self) -> bool {
         !matches!(self, Self::Wire(_))
@@ -63,27 +63,27 @@ impl Link {
                 stream.tear();
                 let _ = socket2::SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
             }
-            Self::Answering(stream) => stream.reset(),
+            Self::ServerStream(stream) => stream.reset(),
             // Dropped, it is broken off.
-            Self::Asking(_) => {}
+            Self::ClientStream(_) => {}
         }
     }
 }
 
-impl Peer for Link {
+impl MessageIo for Channel {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Wire(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Answering(stream) => stream.poll_end(cx),
-            Self::Asking(stream) => stream.poll_end(cx),
+            Self::ServerStream(stream) => stream.poll_end(cx),
+            Self::ClientStream(stream) => stream.poll_end(cx),
         }
     }
 
     fn take_trailers(&mut self) -> Option<HeaderMap> {
         match self {
             Self::Wire(_) => None,
-            Self::Answering(stream) => stream.take_trailers(),
-            Self::Asking(stream) => stream.take_trailers(),
+            Self::ServerStream(stream) => stream.take_trailers(),
+            Self::ClientStream(stream) => stream.take_trailers(),
         }
     }
 
@@ -91,8 +91,8 @@ impl Peer for Link {
         match self {
             // They follow the last chunk (`relay.rs`).
             Self::Wire(_) => {}
-            Self::Answering(stream) => stream.put_trailers(trailers),
-            Self::Asking(stream) => stream.put_trailers(trailers),
+            Self::ServerStream(stream) => stream.put_trailers(trailers),
+            Self::ClientStream(stream) => stream.put_trailers(trailers),
         }
     }
 
@@ -100,13 +100,13 @@ impl Peer for Link {
         match self {
             // The kernel's buffers do not grow.
             Self::Wire(_) => {}
-            Self::Answering(stream) => stream.soak(cx),
-            Self::Asking(stream) => stream.soak(cx),
+            Self::ServerStream(stream) => stream.soak(cx),
+            Self::ClientStream(stream) => stream.soak(cx),
         }
     }
 }
 
-impl AsyncRead for Link {
+impl AsyncRead for Channel {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -114,13 +114,13 @@ impl AsyncRead for Link {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Wire(stream) => Pin::new(stream).poll_read(cx, into),
-            Self::Answering(stream) => stream.poll_read(cx, into),
-            Self::Asking(stream) => stream.poll_read(cx, into),
+            Self::ServerStream(stream) => stream.poll_read(cx, into),
+            Self::ClientStream(stream) => stream.poll_read(cx, into),
         }
     }
 }
 
-impl AsyncWrite for Link {
+impl AsyncWrite for Channel {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -128,24 +128,24 @@ impl AsyncWrite for Link {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Wire(stream) => Pin::new(stream).poll_write(cx, data),
-            Self::Answering(stream) => stream.poll_write(cx, data),
-            Self::Asking(stream) => stream.poll_write(cx, data),
+            Self::ServerStream(stream) => stream.poll_write(cx, data),
+            Self::ClientStream(stream) => stream.poll_write(cx, data),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Wire(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Answering(stream) => stream.poll_flush(cx),
-            Self::Asking(stream) => stream.poll_flush(cx),
+            Self::ServerStream(stream) => stream.poll_flush(cx),
+            Self::ClientStream(stream) => stream.poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Wire(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Answering(stream) => stream.poll_end(cx),
-            Self::Asking(stream) => stream.poll_end(cx),
+            Self::ServerStream(stream) => stream.poll_end(cx),
+            Self::ClientStream(stream) => stream.poll_end(cx),
         }
     }
 }

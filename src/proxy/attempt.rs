@@ -17,16 +17,16 @@ use super::{
     amounts,
     body::Framing,
     buffer::Buffer,
+    channel::{Channel, MessageIo as _},
     client::Client,
+    field_kind::FieldKind,
     grpc,
     head::{BadAnswer, Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
-    known::Known,
-    link::{Link, Peer as _},
     pace,
     pieces::Pieces,
     plan::{Plan, Protocol},
-    problem::Fault,
-    relay::{Cut, Relay},
+    problem::ProxyError,
+    relay::{Relay, RelayError},
     rewrite::{Delimiter, Persistence, put_status, write_response},
     worker::Worker,
 };
@@ -39,8 +39,8 @@ const ANSWER_HEAD_BYTES: usize = 256 * 1024;
 const INTERIM_BYTES: usize = 64 * 1024;
 
 /// An attempt in progress.
-pub(super) struct Exchange {
-    upstream: Link,
+pub(super) struct Attempt {
+    upstream: Channel,
     /// The connection had served before.
     pub(super) reused: bool,
     /// What came in from the endpoint.
@@ -50,7 +50,7 @@ pub(super) struct Exchange {
     /// Bytes of `out` that were sent. They stay in `out`, so that they can be sent again.
     sent: usize,
     upload: Option<Upload>,
-    /// All of `out` has left, as far as the session below is concerned.
+    /// All of `out` was flushed to the TLS session, or to the socket.
     flushed: bool,
     /// The request did not go out whole.
     cut: bool,
@@ -105,30 +105,30 @@ impl Answer {
 
 /// Why an attempt ended without a whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Broken {
+pub(super) enum AttemptError {
     /// The client left.
     ClientGone,
     /// The client's chunks are malformed.
     ClientBody,
-    /// The endpoint did nothing of the request, which can be sent again by a client of HTTP/2.
+    /// The endpoint did not process the request, which a client of HTTP/2 can send again.
     Refused,
     /// The client neither sent its body nor read its answer for too long.
     ClientSlow,
     /// The endpoint's fault.
-    Fault(Fault),
+    Failed(ProxyError),
 }
 
-impl Exchange {
+impl Attempt {
     /// An attempt over `upstream`. What of the body did not fit behind the head in `out` is taken from
     /// the client as it comes. With `trailers` the client takes those of the answer.
     pub(super) fn new(
-        mut upstream: Link,
+        mut upstream: Channel,
         reused: bool,
         trailers: bool,
         rest: Option<Framing>,
         worker: &Worker,
     ) -> Self {
-        if let Link::Asking(stream) = &mut upstream
+        if let Channel::ClientStream(stream) = &mut upstream
             && trailers
         {
             stream.keep_trailers();
@@ -176,30 +176,32 @@ impl Exchange {
         self.upload.is_none() && !self.cut
     }
 
-    /// Whether the endpoint cannot have had anything of the request, or says that it did nothing.
+    /// Whether the endpoint cannot have processed the request: nothing was sent, or it refused the stream.
     pub(super) fn is_unprocessed(&self) -> bool {
         match &self.upstream {
-            Link::Asking(stream) => stream.is_unprocessed(),
+            Channel::ClientStream(stream) => stream.is_unprocessed(),
             _ => self.sent == 0,
         }
     }
 
     /// Whether that is so of a stream, of a request that could be sent on another.
     pub(super) fn is_refused(&self) -> bool {
-        matches!(&self.upstream, Link::Asking(stream) if stream.is_refused())
+        matches!(&self.upstream, Channel::ClientStream(stream) if stream.is_refused())
     }
 
     /// The body that was taken from the client and sent, if all of it is still here.
     pub(super) fn take_body(&mut self) -> Option<Vec<u8>> {
         match &mut self.upstream {
-            Link::Asking(stream) if self.upload.is_none() && !self.cut => stream.take_kept(),
+            Channel::ClientStream(stream) if self.upload.is_none() && !self.cut => {
+                stream.take_kept()
+            }
             _ => None,
         }
     }
 
     /// The client left before it was answered.
     pub(super) fn doubt(&self) {
-        if let Link::Asking(stream) = &self.upstream
+        if let Channel::ClientStream(stream) = &self.upstream
             && !self.answered
         {
             stream.doubt();
@@ -209,14 +211,14 @@ impl Exchange {
     /// Number of the shared connection that it is made on; 0 if it has one of its own.
     pub(super) fn connection(&self) -> u64 {
         match &self.upstream {
-            Link::Asking(stream) => stream.connection(),
+            Channel::ClientStream(stream) => stream.connection(),
             _ => 0,
         }
     }
 
     /// The endpoint did not answer in time.
     pub(super) fn suspect(&self) {
-        if let Link::Asking(stream) = &self.upstream {
+        if let Channel::ClientStream(stream) = &self.upstream {
             stream.suspect();
         }
     }
@@ -225,7 +227,7 @@ impl Exchange {
     /// if it counts as `http` says.
     pub(super) fn grpc_status(&self, http: u16, whole: bool) -> Option<u16> {
         // What follows a body of HTTP/1.1 is not looked at.
-        let Link::Asking(stream) = &self.upstream else { return None };
+        let Channel::ClientStream(stream) = &self.upstream else { return None };
         let status = stream.grpc_status();
         status.or_else(|| grpc::without_status(http).filter(|_| whole))
     }
@@ -240,34 +242,34 @@ impl Exchange {
         plan: &Plan,
         out: &mut Buffer,
         carried: &mut amounts::Carried,
-    ) -> Poll<Result<Answer, Broken>> {
+    ) -> Poll<Result<Answer, AttemptError>> {
         self.poll_send(cx, out);
         if !self.interim.is_empty()
             && let Poll::Ready(Err(_)) = self.interim.poll_flush(cx, &mut client.stream)
         {
-            return Poll::Ready(Err(Broken::ClientGone));
+            return Poll::Ready(Err(AttemptError::ClientGone));
         }
         while !self.switches
             && let Poll::Ready(filled) = self.answer.poll_fill(cx, &mut self.upstream)
         {
             if !filled.is_ok_and(|n| n > 0) {
-                return Poll::Ready(Err(Broken::Fault(Fault::Reset)));
+                return Poll::Ready(Err(AttemptError::Failed(ProxyError::Reset)));
             }
             self.answered = true;
             match self.read_heads(worker, plan, client.stream.is_stream(), out, carried) {
                 Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
                 Ok(None) => {}
-                Err(fault) => return Poll::Ready(Err(Broken::Fault(fault))),
+                Err(fault) => return Poll::Ready(Err(AttemptError::Failed(fault))),
             }
             if !self.interim.is_empty()
                 && let Poll::Ready(Err(_)) = self.interim.poll_flush(cx, &mut client.stream)
             {
-                return Poll::Ready(Err(Broken::ClientGone));
+                return Poll::Ready(Err(AttemptError::ClientGone));
             }
         }
         // Who sends them without a pause leaves no turn for the timer.
         if std::mem::take(&mut self.came_interim) && client.deadline.has_passed(Instant::now()) {
-            return Poll::Ready(Err(Broken::Fault(Fault::Timeout)));
+            return Poll::Ready(Err(AttemptError::Failed(ProxyError::Timeout)));
         }
         if self.sent == out.len()
             && let Some(moved) = self.poll_upload(cx, client)?
@@ -284,14 +286,14 @@ impl Exchange {
             match self.read_heads(worker, plan, client.stream.is_stream(), out, carried) {
                 Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
                 Ok(None) => {}
-                Err(fault) => return Poll::Ready(Err(Broken::Fault(fault))),
+                Err(fault) => return Poll::Ready(Err(AttemptError::Failed(fault))),
             }
         }
         self.poll_client(cx, client)?;
         let uncalled = plan.expects_continue && !self.answered;
         client.deadline.poll_passed(cx).map(|()| match self.waits_for_body(client) {
-            true if !uncalled => Err(Broken::ClientSlow),
-            _ => Err(Broken::Fault(Fault::Timeout)),
+            true if !uncalled => Err(AttemptError::ClientSlow),
+            _ => Err(AttemptError::Failed(ProxyError::Timeout)),
         })
     }
 
@@ -303,14 +305,14 @@ impl Exchange {
         plan: &Plan,
         out: &mut Buffer,
         answer: &mut Answer,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), AttemptError>> {
         let (from, to) = (&mut self.upstream, &mut client.stream);
         let relayed = answer.relay.poll(cx, from, &mut self.answer, out, to);
         if let Poll::Ready(result) = relayed {
             return Poll::Ready(result.map_err(|cut| match cut {
-                Cut::Sender => Broken::Fault(Fault::Reset),
-                Cut::Malformed => Broken::Fault(Fault::Protocol),
-                Cut::Receiver => Broken::ClientGone,
+                RelayError::Sender => AttemptError::Failed(ProxyError::Reset),
+                RelayError::Malformed => AttemptError::Failed(ProxyError::Protocol),
+                RelayError::Receiver => AttemptError::ClientGone,
             }));
         }
         let uploaded = self.poll_upload(cx, client)?.is_some();
@@ -324,9 +326,9 @@ impl Exchange {
         self.poll_client(cx, client)?;
         client.deadline.poll_passed(cx).map(|()| {
             if answer.relay.waits_for_receiver(out) || self.waits_for_body(client) {
-                return Err(Broken::ClientSlow);
+                return Err(AttemptError::ClientSlow);
             }
-            Err(Broken::Fault(Fault::Timeout))
+            Err(AttemptError::Failed(ProxyError::Timeout))
         })
     }
 
@@ -351,14 +353,14 @@ impl Exchange {
         worker.blocks.give(self.answer);
         let offered = answer.keep_upstream?;
         match self.upstream {
-            Link::Wire(upstream) if clean => Some((upstream, offered)),
+            Channel::Wire(upstream) if clean => Some((upstream, offered)),
             _ => None,
         }
     }
 
     /// The endpoint's side, and what came in from there and was not read, once another protocol is
     /// spoken.
-    pub(super) fn into_parts(self) -> (Link, Buffer) {
+    pub(super) fn into_parts(self) -> (Channel, Buffer) {
         (self.upstream, self.answer)
     }
 
@@ -396,7 +398,7 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client,
-    ) -> Result<Option<bool>, Broken> {
+    ) -> Result<Option<bool>, AttemptError> {
         let Some(Upload { relay, outbox }) = &mut self.upload else { return Ok(None) };
         let (from, to) = (&mut client.stream, &mut self.upstream);
         let polled = relay.poll(cx, from, &mut client.inbox, outbox, to);
@@ -407,12 +409,12 @@ impl Exchange {
                 self.upload = None;
                 Ok(Some(false))
             }
-            Poll::Ready(Err(Cut::Receiver)) => {
+            Poll::Ready(Err(RelayError::Receiver)) => {
                 self.stop_upload();
                 Ok(None)
             }
-            Poll::Ready(Err(Cut::Sender)) => Err(Broken::ClientGone),
-            Poll::Ready(Err(Cut::Malformed)) => Err(Broken::ClientBody),
+            Poll::Ready(Err(RelayError::Sender)) => Err(AttemptError::ClientGone),
+            Poll::Ready(Err(RelayError::Malformed)) => Err(AttemptError::ClientBody),
         }
     }
 
@@ -431,13 +433,17 @@ impl Exchange {
     /// Notices a client that breaks off; what it sends ahead is kept for the next request. One that ends its
     /// sending side may still read (RFC 9112 section 9.6): `nc` and small HTTP clients do so after each
     /// request.
-    fn poll_client(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), Broken> {
+    fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+    ) -> Result<(), AttemptError> {
         while self.upload.is_none() && !client.sent_all && client.inbox.space() > 0 {
             match client.inbox.poll_fill(cx, &mut client.stream) {
                 // The end of a request on a stream is not that of the stream.
                 Poll::Ready(Ok(0)) => client.sent_all = !client.stream.is_stream(),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Err(Broken::ClientGone),
+                Poll::Ready(Err(_)) => return Err(AttemptError::ClientGone),
                 Poll::Pending => break,
             }
         }
@@ -448,16 +454,16 @@ impl Exchange {
     /// follows it is seen.
     fn body_of(&self, head: &ResponseHead<'_, '_>) -> Framing {
         match (&self.upstream, head.framing) {
-            (Link::Asking(stream), _) if stream.is_ended() => Framing::Length(0),
-            (Link::Wire(_), framing) | (_, framing @ Framing::Length(0)) => framing,
+            (Channel::ClientStream(stream), _) if stream.is_ended() => Framing::Length(0),
+            (Channel::Wire(_), framing) | (_, framing @ Framing::Length(0)) => framing,
             _ => Framing::UntilClose,
         }
     }
 
     /// Makes room for the rest of a head.
-    fn need_more(&mut self) -> Result<Option<Answer>, Fault> {
+    fn need_more(&mut self) -> Result<Option<Answer>, ProxyError> {
         if self.answer.len() >= ANSWER_HEAD_BYTES {
-            return Err(Fault::LargeHead);
+            return Err(ProxyError::LargeHead);
         }
         if self.answer.space() == 0 {
             self.answer.grow();
@@ -473,7 +479,7 @@ impl Exchange {
         client_is_stream: bool,
         out: &mut Buffer,
         carried: &mut amounts::Carried,
-    ) -> Result<Option<Answer>, Fault> {
+    ) -> Result<Option<Answer>, ProxyError> {
         loop {
             if !self.pieces.may_be_whole(self.answer.data()) {
                 return self.need_more();
@@ -493,22 +499,22 @@ impl Exchange {
                     self.pieces.wait(&mut self.answer);
                     return self.need_more();
                 }
-                Err(BadAnswer::ManyFields) => return Err(Fault::ManyFields),
+                Err(BadAnswer::ManyFields) => return Err(ProxyError::ManyFields),
                 Err(BadAnswer::Malformed(why)) => {
                     let id = plan.id.as_str();
                     tracing::debug!(request_id = id, why, "an endpoint's answer is malformed");
-                    return Err(Fault::Protocol);
+                    return Err(ProxyError::Protocol);
                 }
             };
             if head.status == 101 {
                 match (plan.asked_for(head.upgrade), &self.upload) {
-                    (false, _) => return Err(Fault::Protocol),
+                    (false, _) => return Err(ProxyError::Protocol),
                     // The client ends its request first (RFC 9110 section 7.8).
                     (true, Some(_)) => {
                         self.switches = true;
                         return Ok(None);
                     }
-                    (true, None) if self.cut => return Err(Fault::Reset),
+                    (true, None) if self.cut => return Err(ProxyError::Reset),
                     (true, None) => {}
                 }
             }
@@ -524,7 +530,7 @@ impl Exchange {
                     put_interim(&mut self.interim, &head);
                 }
                 if self.interim.len() > INTERIM_BYTES {
-                    return Err(Fault::Protocol);
+                    return Err(ProxyError::Protocol);
                 }
                 self.answer.consume(head_bytes);
                 self.pieces = Pieces::default();
@@ -545,7 +551,7 @@ impl Exchange {
             };
             let delimited =
                 delimiter != Delimiter::None || matches!(head.framing, Framing::Length(_));
-            // A body that is still to come will not be read past the answer's end.
+            // If the request's body is unfinished, the client's connection cannot be kept.
             let whole = self.request_is_read();
             let keep_client =
                 plan.manner.keep_alive && delimited && whole && !switched && !worker.parting.get();
@@ -555,8 +561,8 @@ impl Exchange {
             };
             let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
             let version = match (&self.upstream, head.http10) {
-                (Link::Wire(_), true) => Protocol::Http10,
-                (Link::Wire(_), false) => Protocol::Http11,
+                (Channel::Wire(_), true) => Protocol::Http10,
+                (Channel::Wire(_), false) => Protocol::Http11,
                 _ => Protocol::Http2,
             };
             let via = plan.snapshot.forwarding.answer_via(version as usize);
@@ -584,9 +590,9 @@ impl Exchange {
 
 /// Space for a head with more fields than usual.
 #[cold]
-fn space_for_many<'b>() -> (Vec<MaybeUninit<Header<'b>>>, Vec<Known>) {
+fn space_for_many<'b>() -> (Vec<MaybeUninit<Header<'b>>>, Vec<FieldKind>) {
     let fields = std::iter::repeat_with(MaybeUninit::uninit).take(MANY_FIELDS).collect();
-    (fields, vec![Known::Other; MANY_FIELDS])
+    (fields, vec![FieldKind::Other; MANY_FIELDS])
 }
 
 fn put_interim(out: &mut Buffer, head: &ResponseHead<'_, '_>) {

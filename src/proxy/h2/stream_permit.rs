@@ -60,7 +60,7 @@ const HEAD_BYTES: u32 = 256 * 1024;
 
 /// A worker's shared connections, by number of the endpoint.
 #[derive(Default)]
-pub(in crate::proxy) struct Streams {
+pub(in crate::proxy) struct H2Pool {
     endpoints: HashMap<u32, Endpoint>,
     /// Connections opened so far.
     opened: u64,
@@ -146,7 +146,7 @@ impl State {
 }
 
 /// Leave to open one stream.
-pub(in crate::proxy) struct Lease {
+pub(in crate::proxy) struct StreamPermit {
     pub(super) send: SendRequest<Bytes>,
     state: Rc<State>,
     /// Its upload waits for a window.
@@ -155,7 +155,7 @@ pub(in crate::proxy) struct Lease {
     open: bool,
 }
 
-impl Lease {
+impl StreamPermit {
     fn new(send: &SendRequest<Bytes>, state: &Rc<State>) -> Self {
         state.leases.set(state.leases.get() + 1);
         Self { send: send.clone(), state: Rc::clone(state), waits: false, open: false }
@@ -221,7 +221,7 @@ impl Drop for Retired {
     }
 }
 
-impl Drop for Lease {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.set_waiting(false);
         self.close();
@@ -233,7 +233,7 @@ impl Drop for Lease {
     }
 }
 
-impl Streams {
+impl H2Pool {
     /// Whether there is no connection.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.endpoints.is_empty()
@@ -247,7 +247,7 @@ impl Streams {
         encrypted: bool,
         newer_than: u64,
         now: Instant,
-    ) -> Option<Lease> {
+    ) -> Option<StreamPermit> {
         let open = &mut self.endpoints.get_mut(&endpoint)?.open;
         let (mut stalled, mut spare) = (0, None);
         for shared in open {
@@ -258,13 +258,13 @@ impl Streams {
                 continue;
             }
             if !shared.state.is_stalled(now) {
-                return Some(Lease::new(&shared.send, &shared.state));
+                return Some(StreamPermit::new(&shared.send, &shared.state));
             }
             stalled += 1;
             spare = Some(&*shared);
         }
         let spare = spare.filter(|_| stalled >= MOST_STALLED)?;
-        Some(Lease::new(&spare.send, &spare.state))
+        Some(StreamPermit::new(&spare.send, &spare.state))
     }
 
     /// Held by whoever opens a connection to the endpoint, so that others wait for it rather than open
@@ -295,11 +295,11 @@ impl Streams {
 /// Speaks HTTP/2 on `transport`, a new connection to endpoint number `endpoint`; answers its first
 /// lease. Nothing if the endpoint does not take it.
 pub(in crate::proxy) async fn share(
-    streams: &std::cell::RefCell<Streams>,
+    streams: &std::cell::RefCell<H2Pool>,
     endpoint: u32,
     transport: Transport,
     idle_timeout: Duration,
-) -> Result<Lease, h2::Error> {
+) -> Result<StreamPermit, h2::Error> {
     let encrypted = transport.is_encrypted();
     let (send, mut connection) = Builder::new()
         .initial_window_size(WINDOW)
@@ -339,7 +339,7 @@ pub(in crate::proxy) async fn share(
         // A task that has ended needs none.
         let _ = hand_over.send(pings);
     }
-    let lease = Lease::new(&send, &state);
+    let lease = StreamPermit::new(&send, &state);
     let shared = Shared { send, state, encrypted, idle_timeout, idle_since: None };
     streams.borrow_mut().endpoints.entry(endpoint).or_default().open.push(shared);
     Ok(lease)
@@ -389,7 +389,7 @@ mod tests {
     async fn streams_are_leased_up_to_the_endpoints_limit_and_given_back() {
         LocalSet::new()
             .run_until(async {
-                let (streams, now) = (RefCell::new(Streams::default()), Instant::now());
+                let (streams, now) = (RefCell::new(H2Pool::default()), Instant::now());
                 let (transport, _serving) = connection(2).await;
                 let first =
                     share(&streams, 7, transport, Duration::from_secs(5)).await.expect("shared");
@@ -415,7 +415,7 @@ mod tests {
     async fn a_stalled_upload_keeps_new_requests_off_until_it_moves_and_not_off_all_connections() {
         LocalSet::new()
             .run_until(async {
-                let streams = RefCell::new(Streams::default());
+                let streams = RefCell::new(H2Pool::default());
                 let now = Instant::now();
                 let take = |newer, at| streams.borrow_mut().take(7, false, newer, at);
                 let (mut leases, mut serving) = (Vec::new(), Vec::new());
@@ -443,7 +443,7 @@ mod tests {
     async fn idle_connections_are_closed_in_time_and_with_their_endpoint() {
         LocalSet::new()
             .run_until(async {
-                let streams = RefCell::new(Streams::default());
+                let streams = RefCell::new(H2Pool::default());
                 let idle = Duration::from_secs(5);
                 let (transport, serving) = connection(9).await;
                 let lease = share(&streams, 1, transport, idle).await.expect("shared");

@@ -60,7 +60,7 @@ const NO_ENDPOINTS: &str = "this process has no resource left to connect endpoin
 
 /// The next client of `socket`, once it `is_open`; nothing if nobody is left to open it. The log knows
 /// the socket as `listener`.
-pub async fn next_client(
+pub async fn accept_next(
     socket: &TcpListener,
     is_open: &mut watch::Receiver<bool>,
     listener: &str,
@@ -131,7 +131,7 @@ mod tests {
         for open in [true, false, true] {
             door.send_replace(open);
             let waiting = TcpStream::connect(address).await.expect("a queue");
-            let mut next = pin!(next_client(&socket, &mut is_open, "test", &wants));
+            let mut next = pin!(accept_next(&socket, &mut is_open, "test", &wants));
             if !open {
                 // The client is in the queue already, so an accept would be ready.
                 let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
@@ -143,6 +143,6 @@ mod tests {
         }
         door.send_replace(false);
         drop(door);
-        assert!(next_client(&socket, &mut is_open, "test", &wants).await.is_none());
+        assert!(accept_next(&socket, &mut is_open, "test", &wants).await.is_none());
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::proxy::websocket;
 
 /// A client's side of a stream.
-pub(in crate::proxy) struct Answering {
+pub(in crate::proxy) struct ServerStream {
     /// The head of the request as text, as far as it was not read.
     head: Bytes,
     incoming: Incoming,
@@ -40,7 +40,7 @@ enum Answer {
     Begun(Outgoing),
 }
 
-impl Answering {
+impl ServerStream {
     pub(super) fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
         let (head, body) = request.into_parts();
         let protocol = head.extensions.get::<Protocol>();

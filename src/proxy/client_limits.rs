@@ -1,7 +1,7 @@
 //! Connections and requests by client address, so that one address cannot take all of them.
 //!
 //! A connection looks its client up once, when it begins, and holds the client's count of requests from
-//! then on (a [`Seat`]). A request of it counts there without a lock, on a cache line that only
+//! then on (a [`ConnectionSlot`]). A request of it counts there without a lock, on a cache line that only
 //! connections of this client write. Behind a trusted proxy every request has a client of its own, so
 //! there each one looks its client up: it locks that client's shard of the map as it begins and as it
 //! ends, and allocates if the client has nothing else open.
@@ -22,11 +22,11 @@ use dashmap::{DashMap, Entry};
 
 /// What each client address has open. Clones count together.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crowd(Arc<DashMap<IpAddr, Member>>);
+pub(super) struct ClientLimits(Arc<DashMap<IpAddr, ClientEntry>>);
 
 /// What one client address has open.
 #[derive(Debug, Default)]
-struct Member {
+struct ClientEntry {
     connections: u32,
     requests: Arc<Requests>,
 }
@@ -38,15 +38,15 @@ struct Requests(AtomicU32);
 
 /// A connection's seat among those of its address; dropped, it is free again.
 #[derive(Debug)]
-pub struct Seat {
-    crowd: Crowd,
+pub struct ConnectionSlot {
+    client_limits: ClientLimits,
     whose: IpAddr,
     requests: Arc<Requests>,
 }
 
-impl Crowd {
-    /// A seat for one more connection of `client`, unless it has `limit` (at least 1) already.
-    pub(super) fn enter(&self, client: IpAddr, limit: u32) -> Option<Seat> {
+impl ClientLimits {
+    /// Reserves a connection slot for `client`, unless it has `limit` (at least 1) already.
+    pub(super) fn enter(&self, client: IpAddr, limit: u32) -> Option<ConnectionSlot> {
         let whose = subscriber(client);
         let mut member = self.0.entry(whose).or_default();
         if member.connections >= limit {
@@ -55,18 +55,18 @@ impl Crowd {
         member.connections += 1;
         let requests = Arc::clone(&member.requests);
         drop(member);
-        Some(Seat { crowd: self.clone(), whose, requests })
+        Some(ConnectionSlot { client_limits: self.clone(), whose, requests })
     }
 
     /// Counts a request of `client`, which has no seat, unless it has `limit` (at least 1) in flight
-    /// already; [`Crowd::end`] takes it back.
+    /// already; [`ClientLimits::end`] takes it back.
     #[must_use]
     pub(super) fn begin(&self, client: IpAddr, limit: u32) -> bool {
         let whose = subscriber(client);
         self.0.entry(whose).or_default().requests.begin(limit)
     }
 
-    /// A request that [`Crowd::begin`] counted has ended.
+    /// A request that [`ClientLimits::begin`] counted has ended.
     pub(super) fn end(&self, client: IpAddr) {
         self.leave(subscriber(client), |member| member.requests.end());
     }
@@ -75,7 +75,7 @@ impl Crowd {
     ///
     /// Requests are counted without the lock only by those who have a seat: without connections the
     /// count stands still.
-    fn leave(&self, whose: IpAddr, take_back: impl FnOnce(&mut Member)) {
+    fn leave(&self, whose: IpAddr, take_back: impl FnOnce(&mut ClientEntry)) {
         if let Entry::Occupied(mut member) = self.0.entry(whose) {
             take_back(member.get_mut());
             if member.get().connections == 0 && member.get().requests.0.load(Relaxed) == 0 {
@@ -85,23 +85,23 @@ impl Crowd {
     }
 }
 
-impl Seat {
-    /// Counts a request of this client, unless it has `limit` in flight already; [`Seat::end`] takes it
+impl ConnectionSlot {
+    /// Counts a request of this client, unless it has `limit` in flight already; [`ConnectionSlot::end`] takes it
     /// back.
     #[must_use]
     pub(super) fn begin(&self, limit: u32) -> bool {
         self.requests.begin(limit)
     }
 
-    /// A request that [`Seat::begin`] counted has ended.
+    /// A request that [`ConnectionSlot::begin`] counted has ended.
     pub(super) fn end(&self) {
         self.requests.end();
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.crowd.leave(self.whose, |member| member.connections -= 1);
+        self.client_limits.leave(self.whose, |member| member.connections -= 1);
     }
 }
 
@@ -131,7 +131,7 @@ fn subscriber(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    impl Crowd {
+    impl ClientLimits {
         fn is_empty(&self) -> bool {
             self.0.is_empty()
         }
@@ -139,52 +139,52 @@ mod tests {
 
     #[test]
     fn each_address_has_its_own_seats_and_leaves_nothing_behind() {
-        let crowd = Crowd::default();
+        let client_limits = ClientLimits::default();
         let (one, other): (IpAddr, IpAddr) = ([192, 0, 2, 7].into(), [192, 0, 2, 8].into());
-        let mut seats: Vec<_> = (0..3).filter_map(|_| crowd.enter(one, 2)).collect();
+        let mut seats: Vec<_> = (0..3).filter_map(|_| client_limits.enter(one, 2)).collect();
         assert_eq!(seats.len(), 2);
-        assert!(crowd.enter(other, 2).is_some());
+        assert!(client_limits.enter(other, 2).is_some());
         seats.pop();
-        seats.extend(crowd.enter(one, 2));
+        seats.extend(client_limits.enter(one, 2));
         assert_eq!(seats.len(), 2);
         // A limit that was lowered lets nobody in, and throws nobody out.
-        assert!(crowd.enter(one, 1).is_none());
+        assert!(client_limits.enter(one, 1).is_none());
         drop(seats);
-        assert!(crowd.is_empty());
+        assert!(client_limits.is_empty());
     }
 
     #[test]
     fn requests_of_an_address_are_counted_together_however_they_come() {
-        let crowd = Crowd::default();
+        let client_limits = ClientLimits::default();
         let (one, other): (IpAddr, IpAddr) = ([192, 0, 2, 7].into(), [192, 0, 2, 8].into());
-        let seats: Vec<_> = (0..2).filter_map(|_| crowd.enter(one, 2)).collect();
-        assert!(seats[0].begin(3) && seats[1].begin(3) && crowd.begin(one, 3));
-        assert!(!seats[0].begin(3) && !seats[1].begin(3) && !crowd.begin(one, 3));
-        assert!(crowd.begin(other, 3));
-        crowd.end(other);
+        let seats: Vec<_> = (0..2).filter_map(|_| client_limits.enter(one, 2)).collect();
+        assert!(seats[0].begin(3) && seats[1].begin(3) && client_limits.begin(one, 3));
+        assert!(!seats[0].begin(3) && !seats[1].begin(3) && !client_limits.begin(one, 3));
+        assert!(client_limits.begin(other, 3));
+        client_limits.end(other);
         seats[1].end();
-        assert!(seats[0].begin(3) && !crowd.begin(one, 3));
+        assert!(seats[0].begin(3) && !client_limits.begin(one, 3));
         seats[0].end();
         seats[0].end();
         // What is forwarded outlives the client's own connections, and the other way around.
         drop(seats);
-        assert!(!crowd.is_empty() && !crowd.begin(one, 1));
-        let seat = crowd.enter(one, 1).expect("a seat");
-        crowd.end(one);
-        assert!(!crowd.is_empty() && seat.begin(1) && !crowd.begin(one, 1));
-        seat.end();
-        drop(seat);
-        assert!(crowd.is_empty());
+        assert!(!client_limits.is_empty() && !client_limits.begin(one, 1));
+        let slot = client_limits.enter(one, 1).expect("a seat");
+        client_limits.end(one);
+        assert!(!client_limits.is_empty() && slot.begin(1) && !client_limits.begin(one, 1));
+        slot.end();
+        drop(slot);
+        assert!(client_limits.is_empty());
     }
 
     #[test]
     fn an_ipv6_client_is_counted_by_its_network() {
-        let crowd = Crowd::default();
+        let client_limits = ClientLimits::default();
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        let _seat = crowd.enter(address("2001:db8:0:1::1"), 1).expect("a seat");
-        assert!(crowd.enter(address("2001:db8:0:1:ffff::2"), 1).is_none());
-        assert!(crowd.enter(address("2001:db8:0:2::1"), 1).is_some());
-        assert!(crowd.begin(address("2001:db8:0:1::3"), 1));
-        assert!(!crowd.begin(address("2001:db8:0:1:ffff::4"), 1));
+        let _seat = client_limits.enter(address("2001:db8:0:1::1"), 1).expect("a seat");
+        assert!(client_limits.enter(address("2001:db8:0:1:ffff::2"), 1).is_none());
+        assert!(client_limits.enter(address("2001:db8:0:2::1"), 1).is_some());
+        assert!(client_limits.begin(address("2001:db8:0:1::3"), 1));
+        assert!(!client_limits.begin(address("2001:db8:0:1:ffff::4"), 1));
     }
 }

@@ -10,7 +10,7 @@
 
 /// A field that the proxy reads or writes itself, or another one that it passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum FieldKind {
     Host,
     ContentLength,
     TransferEncoding,
@@ -36,38 +36,38 @@ pub(super) enum Known {
 }
 
 /// Which field `name` of a request is.
-pub(super) fn known_of_client(name: &str) -> Known {
+pub(super) fn known_of_client(name: &str) -> FieldKind {
     match known(name) {
-        Known::Other if may_be_reserved(name.as_bytes()) => reserved(name.as_bytes()),
+        FieldKind::Other if may_be_reserved(name.as_bytes()) => reserved(name.as_bytes()),
         kind => kind,
     }
 }
 
 /// Which field `name` of an answer is: an endpoint may use any name.
-pub(super) fn known(name: &str) -> Known {
+pub(super) fn known(name: &str) -> FieldKind {
     // A constant text per arm lets the compiler compare whole words; a table of texts costs twice.
     let is = |text: &str| name.eq_ignore_ascii_case(text);
     match name.len() {
-        2 if is("te") => Known::Te,
-        4 if is("host") => Known::Host,
-        4 if is("date") => Known::Date,
-        6 if is("expect") => Known::Expect,
-        7 if is("upgrade") => Known::Upgrade,
-        7 if is("trailer") => Known::HopByHop,
-        9 if is("forwarded") => Known::Claim,
-        10 if is("connection") => Known::Connection,
-        10 if is("keep-alive") => Known::KeepAlive,
-        12 if is("x-request-id") => Known::RequestId,
-        14 if is("content-length") => Known::ContentLength,
-        15 if is("x-forwarded-for") => Known::XForwarded,
-        16 if is("proxy-connection") => Known::HopByHop,
-        16 if is("x-forwarded-host") => Known::XForwarded,
-        17 if is("transfer-encoding") => Known::TransferEncoding,
-        17 if is("x-forwarded-proto") => Known::XForwarded,
-        18 if is("proxy-authenticate") => Known::HopByHop,
-        19 if is("proxy-authorization") => Known::HopByHop,
-        21 if is("x-client-cert-subject") => Known::XForwarded,
-        _ => Known::Other,
+        2 if is("te") => FieldKind::Te,
+        4 if is("host") => FieldKind::Host,
+        4 if is("date") => FieldKind::Date,
+        6 if is("expect") => FieldKind::Expect,
+        7 if is("upgrade") => FieldKind::Upgrade,
+        7 if is("trailer") => FieldKind::HopByHop,
+        9 if is("forwarded") => FieldKind::Claim,
+        10 if is("connection") => FieldKind::Connection,
+        10 if is("keep-alive") => FieldKind::KeepAlive,
+        12 if is("x-request-id") => FieldKind::RequestId,
+        14 if is("content-length") => FieldKind::ContentLength,
+        15 if is("x-forwarded-for") => FieldKind::XForwarded,
+        16 if is("proxy-connection") => FieldKind::HopByHop,
+        16 if is("x-forwarded-host") => FieldKind::XForwarded,
+        17 if is("transfer-encoding") => FieldKind::TransferEncoding,
+        17 if is("x-forwarded-proto") => FieldKind::XForwarded,
+        18 if is("proxy-authenticate") => FieldKind::HopByHop,
+        19 if is("proxy-authorization") => FieldKind::HopByHop,
+        21 if is("x-client-cert-subject") => FieldKind::XForwarded,
+        _ => FieldKind::Other,
     }
 }
 
@@ -170,16 +170,16 @@ fn may_be_reserved(name: &[u8]) -> bool {
 
 /// Which field a name is that is not one of those that the proxy knows in their own spelling.
 #[inline(never)]
-fn reserved(name: &[u8]) -> Known {
+fn reserved(name: &[u8]) -> FieldKind {
     if OWN.iter().any(|own| is_same(name, own)) {
-        return Known::Disguised;
+        return FieldKind::Disguised;
     }
     let begins = |prefix: &&[u8]| name.get(..prefix.len()).is_some_and(|n| is_same(n, prefix));
     if !CLAIMS.iter().any(|claim| is_same(name, claim)) && !CLAIM_PREFIXES.iter().any(begins) {
-        return Known::Other;
+        return FieldKind::Other;
     }
     let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-    if is_plain { Known::Claim } else { Known::Disguised }
+    if is_plain { FieldKind::Claim } else { FieldKind::Disguised }
 }
 
 /// Whether an application may read `name` as `other`, which is in lower case.
@@ -206,15 +206,15 @@ mod tests {
             let name = format!("{}{more}", std::str::from_utf8(name).expect("ASCII"));
             for plain in [name.clone(), name.to_ascii_uppercase()] {
                 assert!(
-                    !matches!(known_of_client(&plain), Known::Other | Known::Disguised),
+                    !matches!(known_of_client(&plain), FieldKind::Other | FieldKind::Disguised),
                     "{plain}"
                 );
                 for other in ["_", ".", "~", "'"] {
                     let one = plain.replacen('-', other, 1);
-                    assert_eq!(known_of_client(&one), Known::Disguised, "{one}");
+                    assert_eq!(known_of_client(&one), FieldKind::Disguised, "{one}");
                     assert_eq!(
                         known_of_client(&plain.replace('-', other)),
-                        Known::Disguised,
+                        FieldKind::Disguised,
                         "{plain}"
                     );
                 }
@@ -243,11 +243,11 @@ mod tests {
             "x_player_id",
         ] {
             assert!(!may_be_reserved(name.as_bytes()), "{name}");
-            assert_eq!(known_of_client(name), Known::Other, "{name}");
+            assert_eq!(known_of_client(name), FieldKind::Other, "{name}");
         }
         // The same letters and length, but other names.
         for name in ["x-reel-ip", "xxreal-ip", "clientcert-x", "x-forwardedfor"] {
-            assert_eq!(known_of_client(name), Known::Other, "{name}");
+            assert_eq!(known_of_client(name), FieldKind::Other, "{name}");
         }
     }
 }

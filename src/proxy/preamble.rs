@@ -1,4 +1,4 @@
-//! Who has come: what happens on a new connection before anything of its protocol is read.
+//! The PROXY protocol's header of a new connection, which is read before anything else.
 //!
 //! A peer that the listener knows for a balancer must begin with a head of the PROXY protocol; the
 //! address in it is the client's from then on, and the connection gets its seat by it. The head is
@@ -17,17 +17,17 @@ use tokio::{io::ReadBuf, net::TcpStream};
 
 use super::{
     deadline::Deadline,
-    limit::Surplus,
+    limit::LimitKind,
     proxy_protocol::{MAX_HEAD_BYTES, Malformed, Source, parse},
     shed::shed,
-    worker::{Open, Worker},
+    worker::{ConnectionGuard, Worker},
 };
 
 /// Answers the address of the client behind the new connection of `peer`; nothing if the connection is
 /// not to be served.
-pub(super) async fn introduce(
+pub(super) async fn read_proxy_header(
     worker: &Worker,
-    open: &mut Open,
+    open: &mut ConnectionGuard,
     stream: &mut TcpStream,
     peer: IpAddr,
     deadline: &mut Deadline,
@@ -46,9 +46,9 @@ pub(super) async fn introduce(
             return None;
         }
     };
-    match worker.shared.seat(client) {
-        Ok(seat) => {
-            open.take_seat(seat);
+    match worker.shared.slot(client) {
+        Ok(slot) => {
+            open.take_seat(slot);
             Some(client)
         }
         Err(surplus) => {
@@ -56,7 +56,7 @@ pub(super) async fn introduce(
             // Under TLS it is closed without a word, as the acceptor does.
             if open.listener().tls.is_none() {
                 // Rare, and not to make the task of every connection larger.
-                Box::pin(shed(&worker.shared, stream, Surplus::OfClient)).await;
+                Box::pin(shed(&worker.shared, stream, LimitKind::OfClient)).await;
             }
             None
         }
