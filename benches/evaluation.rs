@@ -13,7 +13,7 @@ use tidegate::{
     config::parse,
     control::evaluator::Evaluator,
     registry::Registry,
-    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
+    snapshot::{Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
 };
 
 #[global_allocator]
@@ -43,10 +43,10 @@ fn look(c: &mut Criterion) {
     let mut group = c.benchmark_group("look");
     for workers in [1, 2, 8] {
         let registry = Registry::new(workers);
-        let sources = Sources {
+        let sources = SnapshotInputs {
             config: &config,
             overrides: &Overrides::new(),
-            decided: &Decided::default(),
+            decided: &RuntimeState::default(),
             resolved: &Resolved::new(),
             tls: &HashMap::new(),
             access_log: None,

@@ -33,7 +33,7 @@ use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, timeout::error::
 
 pub use problem::Problem;
 
-use crate::control::tasks::Observatory;
+use crate::control::tasks::ControlPlane;
 
 /// Requests at once; one more is answered 503. A scrape, a console and a few scripts need a handful.
 const REQUESTS: usize = 64;
@@ -56,7 +56,7 @@ pub fn adopt(socket: TcpListener) -> std::io::Result<(TcpListener, SocketAddr)> 
 /// Serves the admin endpoint for as long as the runtime lives and while it `is_open`.
 pub async fn serve(
     socket: TcpListener,
-    observatory: Observatory,
+    observatory: ControlPlane,
     is_open: tokio::sync::watch::Receiver<bool>,
 ) {
     match tokio::net::TcpListener::from_std(socket) {
@@ -68,7 +68,7 @@ pub async fn serve(
     }
 }
 
-fn router(observatory: Observatory) -> Router {
+fn router(observatory: ControlPlane) -> Router {
     let bounds = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(out_of_bounds))
         .load_shed()
@@ -83,7 +83,7 @@ fn router(observatory: Observatory) -> Router {
 
 /// Lets in who may call, and notes the name.
 async fn guard(
-    State(observatory): State<Observatory>,
+    State(observatory): State<ControlPlane>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,

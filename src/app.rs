@@ -20,12 +20,12 @@ use reload::Reloader;
 use crate::{
     admin,
     config::{Loaded, WatchGuard, schema::Limits},
-    control::{Controller, carried::Carried, controller::Start, tasks::Observatory},
+    control::{Controller, carried::HandoverState, controller::Start, tasks::ControlPlane},
     health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
-    snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources},
-    takeover::{Found, Offer},
+    snapshot::{AccessLog, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
+    takeover::{InheritedSockets, Offer},
     telemetry::{access_log, log},
     tls::{Clients, TlsError, open_clients},
 };
@@ -87,7 +87,7 @@ pub struct App {
     pub admin: Option<SocketAddr>,
     /// What is handed over when another process takes over: the addresses as the file writes them.
     sockets: Vec<(SocketAddr, StdListener)>,
-    observatory: Observatory,
+    observatory: ControlPlane,
     reloader: Reloader,
     acceptor: Acceptor,
     admin_is_open: watch::Sender<bool>,
@@ -112,7 +112,7 @@ impl App {
         file: Option<PathBuf>,
         log: Option<log::Handle>,
     ) -> Result<Self, StartError> {
-        let app = Self::prepare(loaded, file, log, &mut Found::default())?;
+        let app = Self::prepare(loaded, file, log, &mut InheritedSockets::default())?;
         app.open();
         Ok(app)
     }
@@ -123,7 +123,7 @@ impl App {
         loaded: Loaded,
         file: Option<PathBuf>,
         log: Option<log::Handle>,
-        found: &mut Found,
+        found: &mut InheritedSockets,
     ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let workers = worker_count(&config);
@@ -162,10 +162,10 @@ impl App {
         let registry = Registry::new(workers);
         let target = config.access_log.as_ref().zip(access_log.as_ref());
         let target = target.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
-        let sources = Sources {
+        let sources = SnapshotInputs {
             config: &config,
             overrides: &Overrides::new(),
-            decided: &Decided::default(),
+            decided: &RuntimeState::default(),
             resolved: &Resolved::new(),
             tls: &tls,
             access_log: target.as_ref(),
@@ -192,7 +192,7 @@ impl App {
             workers: commands.clone(),
             listeners: states,
         });
-        let observatory = Observatory::new(controller, collected);
+        let observatory = ControlPlane::new(controller, collected);
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let (names, resolving) = resolving(&config.resolver);
         let socket = admin.map(|(socket, _)| socket);
@@ -218,7 +218,7 @@ impl App {
     }
 
     /// The control plane, for those who look and those who change.
-    pub fn observatory(&self) -> &Observatory {
+    pub fn observatory(&self) -> &ControlPlane {
         &self.observatory
     }
 
@@ -251,7 +251,7 @@ impl App {
 
     /// Accepts nobody more and changes no weights, for another process to do so. When this returns, it
     /// is so. Clients that connect wait in the queues of the sockets.
-    pub fn hand_over(&self) -> Carried {
+    pub fn hand_over(&self) -> HandoverState {
         self.acceptor.set_open(false);
         self.admin_is_open.send_replace(false);
         self.observatory.controller().hand_over()

@@ -31,7 +31,7 @@ pub use self::{
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     outcomes::{ENDPOINTS, Outcomes},
     players::{Player, PlayerSet},
-    standing::Standing,
+    standing::EndpointStatus,
     states::{
         AmountEvidenceState, AmountState, EndpointState, SeriesState, ServiceState, VersionState,
     },
@@ -135,7 +135,7 @@ impl Registry {
             label: address.to_string().into(),
             cells: PerWorker::new(self.workers),
             judged: Judged::default(),
-            standing: Standing::default(),
+            standing: EndpointStatus::default(),
             warm_from_us: AtomicU64::new(0),
             complaint: Seldom::default(),
         });

@@ -21,13 +21,13 @@ use ipnet::IpNet;
 
 pub use self::{
     amounts::{Amount, AmountSource},
-    comparison::{AmountArm, Arm, Compared, Evidence, FailureSet, Named, Stratum},
-    decide::{AssignedBy, Decision, Undecided},
+    comparison::{AmountArm, Arm, ComparisonPlan, Evidence, FailureSet, Named, Stratum},
+    decide::{AssignedBy, Decision, NoDecision},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     forwarding::Forwarding,
     route::{BodyLimits, Route},
     service::Service,
-    sources::{AccessLog, Decided, Overrides, Sources, weights_in_force},
+    sources::{AccessLog, Overrides, RuntimeState, SnapshotInputs, weights_in_force},
     usable::{Trust, usable},
     version::Version,
 };
@@ -62,7 +62,7 @@ impl Snapshot {
     /// compared of them are shared, so that a change of weights costs the same with ten routes and ten thousand.
     pub fn compile(
         generation: u64,
-        sources: Sources<'_>,
+        sources: SnapshotInputs<'_>,
         previous: Option<&Self>,
         registry: &Registry,
     ) -> Self {

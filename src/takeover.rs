@@ -39,8 +39,8 @@ mod successor;
 
 use std::{io, time::Duration};
 
-pub use door::Door;
-pub use found::Found;
+pub use door::TakeoverSocket;
+pub use found::InheritedSockets;
 pub use predecessor::Predecessor;
 pub use successor::{Handed, Offer, Program, Successor};
 

@@ -29,8 +29,8 @@ use super::{
 use crate::{
     control::{
         Controller, Rejected,
-        controller::{Change, Moved, Subject},
-        tasks::Observatory,
+        controller::{Change, Moved, Target},
+        tasks::ControlPlane,
     },
     snapshot::Snapshot,
     telemetry::metrics,
@@ -66,7 +66,7 @@ type Parameters<T> = Result<Query<T>, QueryRejection>;
 type Name = Result<Path<String>, PathRejection>;
 
 /// Endpoints that need to know who calls.
-pub(super) fn guarded(observatory: Observatory) -> Router {
+pub(super) fn guarded(observatory: ControlPlane) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
@@ -93,7 +93,7 @@ pub(super) fn guarded(observatory: Observatory) -> Router {
 }
 
 /// Endpoints for whoever keeps the process alive, who has no token and must not wait in a queue.
-pub(super) fn probes(observatory: Observatory) -> Router {
+pub(super) fn probes(observatory: ControlPlane) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready::ready))
@@ -102,7 +102,7 @@ pub(super) fn probes(observatory: Observatory) -> Router {
 }
 
 async fn status(
-    State(observatory): State<Observatory>,
+    State(observatory): State<ControlPlane>,
     parameters: Parameters<NoParameters>,
 ) -> Result<impl IntoResponse, Problem> {
     parameters?;
@@ -136,7 +136,7 @@ async fn status(
 }
 
 async fn services(
-    State(observatory): State<Observatory>,
+    State(observatory): State<ControlPlane>,
     parameters: Parameters<NoParameters>,
 ) -> Result<impl IntoResponse, Problem> {
     parameters?;
@@ -154,7 +154,7 @@ async fn services(
 }
 
 async fn service(
-    State(observatory): State<Observatory>,
+    State(observatory): State<ControlPlane>,
     name: Name,
     parameters: Parameters<NoParameters>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -173,7 +173,7 @@ async fn service(
 }
 
 async fn record(
-    State(observatory): State<Observatory>,
+    State(observatory): State<ControlPlane>,
     name: Name,
     parameters: Parameters<RecordParameters>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -223,7 +223,7 @@ fn no_record(snapshot: &Snapshot, name: &str, version: &str, route: Option<&str>
 }
 
 async fn set_weights(
-    State(observatory): State<Observatory>,
+    State(observatory): State<ControlPlane>,
     Extension(By(by)): Extension<By>,
     name: Name,
     parameters: Parameters<ChangeParameters>,
@@ -270,20 +270,20 @@ fn bounded(reason: Option<&str>) -> Result<(), Problem> {
 
 /// Takes a version out or back in, as `change` has it.
 async fn move_version(
-    State(observatory): State<Observatory>,
+    State(observatory): State<ControlPlane>,
     Extension(By(by)): Extension<By>,
     name: Name,
     parameters: Parameters<ChangeParameters>,
     headers: HeaderMap,
     body: Body,
-    change: fn(&mut Controller, Subject) -> Result<Moved, Rejected>,
+    change: fn(&mut Controller, Target) -> Result<Moved, Rejected>,
 ) -> Result<impl IntoResponse, Problem> {
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
     let SubjectRequest { version, endpoint, reason } = body::json(&headers, body).await?;
     bounded(reason.as_deref())?;
-    let subject = Subject {
+    let subject = Target {
         service: service.clone(),
         version: version.clone(),
         endpoint: endpoint.clone(),
@@ -301,7 +301,7 @@ async fn move_version(
     Ok((fresh(answer.generation), Json(answer)))
 }
 
-async fn scrape(State(observatory): State<Observatory>) -> impl IntoResponse {
+async fn scrape(State(observatory): State<ControlPlane>) -> impl IntoResponse {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&observatory.scrape().await))
 }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{Problem, model::EventList};
-use crate::control::{Controller, events::Event, tasks::Observatory};
+use crate::control::{Controller, events::Event, tasks::ControlPlane};
 
 /// Streams at once. One holds a connection, of which others need some.
 const STREAMS: usize = 64;
@@ -49,7 +49,7 @@ impl Default for Places {
 
 /// What a stream has yet to tell.
 struct Reading {
-    observatory: Observatory,
+    observatory: ControlPlane,
     news: watch::Receiver<u64>,
     service: Option<String>,
     /// Number of the last event that was told, or passed over.
@@ -59,7 +59,7 @@ struct Reading {
 
 /// Those that are kept, as JSON for who accepts that alone; else as they happen.
 pub(super) async fn events(
-    State((observatory, places)): State<(Observatory, Places)>,
+    State((observatory, places)): State<(ControlPlane, Places)>,
     parameters: Result<Query<EventParameters>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -6,7 +6,7 @@ use axum::{extract::State, http::StatusCode};
 
 use crate::{
     config::units::Weight,
-    control::{Controller, controller::Coverage, scrape, tasks::Observatory},
+    control::{Controller, controller::Coverage, scrape, tasks::ControlPlane},
     snapshot::Service,
 };
 
@@ -16,7 +16,7 @@ const EXPLAINED: usize = 10;
 /// Not ready is who has no address for any service: nothing that is sent here would be answered. A
 /// service without an endpoint that serves is named, but others may be served, and its checks may be
 /// wrong: it must not take this process out of use.
-pub(super) async fn ready(State(observatory): State<Observatory>) -> (StatusCode, String) {
+pub(super) async fn ready(State(observatory): State<ControlPlane>) -> (StatusCode, String) {
     let controller = observatory.controller();
     if controller.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());

@@ -23,7 +23,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::temper::Temper;
+use super::damping::Damping;
 
 /// Share of the cash staked before the first block: a canary that is broken is mostly so from the
 /// beginning.
@@ -81,7 +81,7 @@ pub struct Wealth {
     #[serde(default)]
     steps: u64,
     due: Option<Due>,
-    temper: Temper,
+    temper: Damping,
 }
 
 /// Logarithms as JSON has numbers: minus infinity is null.
@@ -112,7 +112,7 @@ impl Wealth {
             failing_blocks: 0,
             steps: 0,
             due: Some(Due::Start),
-            temper: Temper::default(),
+            temper: Damping::default(),
         }
     }
 
@@ -189,7 +189,7 @@ impl Wealth {
     }
 
     /// How growth is damped.
-    pub(super) fn temper(&mut self) -> &mut Temper {
+    pub(super) fn temper(&mut self) -> &mut Damping {
         &mut self.temper
     }
 

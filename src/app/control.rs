@@ -13,8 +13,8 @@ use tokio::{
 
 use crate::{
     admin,
-    control::{supervision::Supervision, tasks::Observatory},
-    health::resolve::Resolving,
+    control::{supervision::Supervision, tasks::ControlPlane},
+    health::resolve::Resolver,
 };
 
 /// The threads.
@@ -32,8 +32,8 @@ struct Thread {
 
 impl Control {
     pub(super) fn spawn(
-        observatory: &Observatory,
-        resolving: Resolving,
+        observatory: &ControlPlane,
+        resolving: Resolver,
         admin: Option<(TcpListener, watch::Receiver<bool>)>,
     ) -> io::Result<Self> {
         let (safe, serving) = (observatory.clone(), observatory.clone());
@@ -72,22 +72,22 @@ impl Thread {
     }
 }
 
-fn safety(observatory: &Observatory) {
+fn safety(observatory: &ControlPlane) {
     let run = Supervised(observatory);
-    run.task("hear", Observatory::hear);
-    run.task("evaluate", Observatory::evaluate);
-    run.task("attend", Observatory::attend);
+    run.task("hear", ControlPlane::hear);
+    run.task("evaluate", ControlPlane::evaluate);
+    run.task("attend", ControlPlane::attend);
 }
 
 fn service(
-    observatory: &Observatory,
-    resolving: Resolving,
+    observatory: &ControlPlane,
+    resolving: Resolver,
     admin: Option<(TcpListener, watch::Receiver<bool>)>,
 ) {
     let run = Supervised(observatory);
-    run.task("absorb", Observatory::absorb);
-    run.task("tidy", Observatory::tidy);
-    run.task("alert", Observatory::alert);
+    run.task("absorb", ControlPlane::absorb);
+    run.task("tidy", ControlPlane::tidy);
+    run.task("alert", ControlPlane::alert);
     run.task("resolve", move |observatory| {
         let (resolving, in_force) = (resolving.clone(), observatory.controller().in_force());
         let tell = move |resolved, lookups| {
@@ -108,10 +108,10 @@ fn service(
 }
 
 /// Starts tasks that are started anew when they panic.
-struct Supervised<'a>(&'a Observatory);
+struct Supervised<'a>(&'a ControlPlane);
 
 impl Supervised<'_> {
-    fn task<F>(&self, name: &'static str, mut start: impl FnMut(Observatory) -> F + Send + 'static)
+    fn task<F>(&self, name: &'static str, mut start: impl FnMut(ControlPlane) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {

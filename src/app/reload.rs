@@ -11,8 +11,8 @@ use std::{
 
 use crate::{
     config::{WatchGuard, read, watch, watch_files},
-    control::tasks::Observatory,
-    health::resolve::Names,
+    control::tasks::ControlPlane,
+    health::resolve::ResolverHandle,
 };
 
 /// Niceness of the thread that reads a changed file: a tenth of a worker's share where cores are short.
@@ -22,14 +22,14 @@ const LOW_PRIORITY: i32 = 10;
 #[derive(Debug, Clone)]
 pub(super) struct Reloader {
     turns: Turns,
-    names: Names,
+    names: ResolverHandle,
     certificates: Arc<Mutex<Watched>>,
 }
 
 /// Reads what the file names, one at a time.
 #[derive(Debug, Clone)]
 struct Turns {
-    observatory: Observatory,
+    observatory: ControlPlane,
     /// Held while a file is read and taken over, with all that it names: of two read at once, the older
     /// must not come into force last.
     turn: Arc<Mutex<()>>,
@@ -45,7 +45,7 @@ struct Watched {
 }
 
 impl Reloader {
-    pub(super) fn new(observatory: Observatory, names: Names) -> Self {
+    pub(super) fn new(observatory: ControlPlane, names: ResolverHandle) -> Self {
         let (turn, stopped) = Default::default();
         let turns = Turns { observatory, turn, stopped };
         Self { turns, names, certificates: Arc::default() }

@@ -13,7 +13,7 @@ use crate::{
     config::{LoadError, Loaded, Problem, blame, problem::escaped, warnings},
     control::webhook,
     registry::Registry,
-    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
+    snapshot::{Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
     tls::{self, Clients, TlsError, open_clients},
 };
 
@@ -86,10 +86,10 @@ fn warning(doubt: &Problem) -> String {
 fn compile(loaded: &Loaded, name: &Path) -> Result<(), LoadError> {
     let tls = open_clients(&loaded.config, &mut Clients::default());
     let tls = tls.map_err(|error| blame(&loaded.files, name, [error.place()]))?;
-    let sources = Sources {
+    let sources = SnapshotInputs {
         config: &loaded.config,
         overrides: &Overrides::new(),
-        decided: &Decided::default(),
+        decided: &RuntimeState::default(),
         resolved: &Resolved::new(),
         tls: &tls,
         access_log: None,

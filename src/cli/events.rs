@@ -12,7 +12,7 @@ use crate::{
     config::problem::escaped,
     control::{
         controller::percent,
-        events::{Event, Kind, way_back},
+        events::{Event, EventKind, way_back},
     },
 };
 
@@ -129,7 +129,7 @@ fn line(event: &Event) -> String {
     if let Some(share) = matter.share {
         more(format!("it gets {} of the players", percent(share)));
     }
-    if let (Kind::Ejected, Some(service), Some(version)) =
+    if let (EventKind::Ejected, Some(service), Some(version)) =
         (event.kind, &matter.service, &matter.version)
     {
         more(format!("`{}` takes it back in", way_back(service, version)));
@@ -144,40 +144,41 @@ fn line(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::events::Matter;
+    use crate::control::events::EventDetails;
 
     #[test]
     fn an_event_is_a_line() {
-        let matter = Matter {
+        let matter = EventDetails {
             service: Some("game-api".to_owned()),
             version: Some("v42".to_owned()),
             by: Some("verdict".to_owned()),
             reason: "it fails".to_owned(),
-            ..Matter::default()
+            ..EventDetails::default()
         };
         let at = "2026-11-25T13:00:00.250Z".to_owned();
-        let event = Event { id: 1, at, kind: Kind::Ejected, generation: 7, matter };
+        let event = Event { id: 1, at, kind: EventKind::Ejected, generation: 7, matter };
         assert_eq!(
             line(&event),
             "2026-11-25T13:00:00.250Z  ejected                 game-api  v42  by verdict: it fails; `tidegate \
              reinstate game-api v42` takes it back in"
         );
-        let matter = Matter { reason: "hash 1".to_owned(), ..Matter::default() };
-        let of_process = Event { kind: Kind::Configuration, matter, ..event.clone() };
+        let matter = EventDetails { reason: "hash 1".to_owned(), ..EventDetails::default() };
+        let of_process = Event { kind: EventKind::Configuration, matter, ..event.clone() };
         assert_eq!(
             line(&of_process),
             "2026-11-25T13:00:00.250Z  configuration           -  hash 1"
         );
         let two = "edge.yaml:1:1: a: wrong\n  edge.yaml:2:1: b: wrong".to_owned();
-        let matter = Matter { reason: two, ..Matter::default() };
-        let refused = Event { kind: Kind::ConfigurationRejected, matter, ..event.clone() };
+        let matter = EventDetails { reason: two, ..EventDetails::default() };
+        let refused = Event { kind: EventKind::ConfigurationRejected, matter, ..event.clone() };
         assert_eq!(
             line(&refused),
             "2026-11-25T13:00:00.250Z  configuration_rejected  -  edge.yaml:1:1: a: wrong; edge.yaml:2:1: b: \
              wrong"
         );
-        let matter = Matter { reason: String::new(), share: Some(0.05), ..event.matter.clone() };
-        let back = Event { kind: Kind::Reinstated, matter, ..event };
+        let matter =
+            EventDetails { reason: String::new(), share: Some(0.05), ..event.matter.clone() };
+        let back = Event { kind: EventKind::Reinstated, matter, ..event };
         assert_eq!(
             line(&back),
             "2026-11-25T13:00:00.250Z  reinstated              game-api  v42  by verdict: it gets 5% of the \

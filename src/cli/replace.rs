@@ -7,8 +7,8 @@ use tokio::{net::UnixListener, select, sync::mpsc};
 
 use crate::{
     app::App,
-    control::carried::Carried,
-    takeover::{Door, Error, Handed, Program, Successor},
+    control::carried::HandoverState,
+    takeover::{Error, Handed, Program, Successor, TakeoverSocket},
 };
 
 /// Pause after an accept that failed for want of file descriptors or memory.
@@ -43,13 +43,13 @@ pub(super) enum Origin {
 
 /// What the thread that speaks with the other process has to say.
 enum Event {
-    LetGo(u64, std_mpsc::Sender<Carried>),
+    LetGo(u64, std_mpsc::Sender<HandoverState>),
     Ended(u64, Result<Handed, Error>),
 }
 
 impl Replacing {
     /// Replacements by the same program, and by those who ask at `door`. To be made in a runtime.
-    pub(super) fn new(door: Option<&Door>) -> io::Result<Self> {
+    pub(super) fn new(door: Option<&TakeoverSocket>) -> io::Result<Self> {
         let door = door.map(|door| UnixListener::from_std(door.socket()?)).transpose()?;
         let (report, events) = mpsc::unbounded_channel();
         let program = Program::of_this_process();

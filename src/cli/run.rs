@@ -29,7 +29,7 @@ use super::{
 use crate::{
     app::{App, Ended, StartError},
     config::blame,
-    takeover::{self, Door, Found, Handed, Predecessor},
+    takeover::{self, Handed, InheritedSockets, Predecessor, TakeoverSocket},
     telemetry::log,
 };
 
@@ -40,7 +40,7 @@ const SAME: Duration = Duration::from_secs(1);
 /// Serves by the `file` until a signal, or until another process takes over; takes over itself from the
 /// process that started it, or from the one that listens at `takeover`.
 pub(super) fn run(file: &FileArguments, takeover: Option<&Path>) -> Result<ExitCode, Failure> {
-    let found = Found::from_systemd().map_err(|error| {
+    let found = InheritedSockets::from_systemd().map_err(|error| {
         let message = format!("a socket from the service manager is unusable: {error}");
         Failure::new(Exit::Unavailable, message)
     })?;
@@ -67,7 +67,7 @@ struct Process {
     app: App,
     runtime: Runtime,
     signals: Signals,
-    door: Option<Door>,
+    door: Option<TakeoverSocket>,
     begun: Instant,
     open_files: Option<u64>,
     /// Dropped last: what is said at the end is written, too.
@@ -79,7 +79,7 @@ impl Process {
     /// else they are bound. A predecessor that is silent is forgotten.
     fn start(
         file: &FileArguments,
-        mut found: Found,
+        mut found: InheritedSockets,
         predecessor: &mut Option<Predecessor>,
     ) -> Result<Self, Failure> {
         let (loaded, _) = file.read().map_err(|error| Failure::new(Exit::File, error))?;
@@ -112,7 +112,7 @@ impl Process {
         }
         let door = loaded.config.takeover.as_ref().map(|takeover| {
             let path = takeover.socket.display();
-            Door::make(&takeover.socket)
+            TakeoverSocket::make(&takeover.socket)
                 .map_err(|error| unavailable(&format!("cannot listen at {path}: {error}")))
         });
         let door = door.transpose()?;
@@ -153,7 +153,7 @@ impl Process {
 
     fn open(&mut self) {
         self.app.open();
-        if let Some(Err(error)) = self.door.as_mut().map(Door::open) {
+        if let Some(Err(error)) = self.door.as_mut().map(TakeoverSocket::open) {
             tracing::error!(%error, "nobody can ask for a takeover");
         }
     }
@@ -183,7 +183,7 @@ impl Process {
                     false => NotifyState::Stopping,
                 }]);
                 handed.release();
-                self.door.take().into_iter().for_each(Door::leave);
+                self.door.take().into_iter().for_each(TakeoverSocket::leave);
                 App::drain
             }
         };

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::event::{Kind, Matter, way_back};
+use super::event::{EventDetails, EventKind, way_back};
 
 /// How long an alert that has ended is still told.
 const TOLD_AFTER_END: Duration = Duration::from_secs(15 * 60);
@@ -21,9 +21,9 @@ const MISSED: u32 = 4;
 
 /// What an alert is about: its labels, but for those that the file adds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subject {
+pub struct AlertKey {
     /// The name of the alert.
-    pub name: Name,
+    pub name: AlertName,
     /// The service.
     pub service: String,
     /// Its version.
@@ -34,7 +34,7 @@ pub struct Subject {
 
 /// Name of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Name {
+pub enum AlertName {
     /// A version is ejected.
     VersionEjected,
     /// A version is out, and the players who failed on it go on failing elsewhere.
@@ -49,7 +49,7 @@ pub enum Name {
     EndpointOut,
 }
 
-impl Name {
+impl AlertName {
     /// The label `alertname`.
     fn label(self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ impl Name {
     }
 }
 
-impl Subject {
+impl AlertKey {
     /// Service, version and endpoint, so that a text names them where a receiver shows no labels.
     fn place(&self) -> String {
         let rest = self.version.iter().chain(&self.endpoint);
@@ -100,7 +100,7 @@ impl Subject {
     fn description(&self, reason: &str) -> String {
         let place = self.place();
         match (&self.name, &self.version) {
-            (Name::VersionEjected, Some(version)) => {
+            (AlertName::VersionEjected, Some(version)) => {
                 let stop = if reason.is_empty() || reason.ends_with('.') { "" } else { "." };
                 let back = way_back(&self.service, version);
                 let gap = if reason.is_empty() { "" } else { " " };
@@ -122,7 +122,7 @@ struct State {
 /// All alerts that fire, and those that ended lately.
 #[derive(Debug, Default)]
 pub struct Alerts {
-    states: BTreeMap<Subject, State>,
+    states: BTreeMap<AlertKey, State>,
 }
 
 /// An alert of Alertmanager's API, version 2.
@@ -137,62 +137,66 @@ pub struct Posted {
 
 impl Alerts {
     /// Takes in an event that happened at `now`.
-    pub(super) fn follow(&mut self, kind: Kind, matter: &Matter, now: SystemTime) {
+    pub(super) fn follow(&mut self, kind: EventKind, matter: &EventDetails, now: SystemTime) {
         let Some(service) = &matter.service else { return };
-        let subject = |name, version: bool, endpoint: bool| Subject {
+        let subject = |name, version: bool, endpoint: bool| AlertKey {
             name,
             service: service.clone(),
             version: matter.version.clone().filter(|_| version),
             endpoint: matter.endpoint.clone().filter(|_| endpoint),
         };
         let version = |name| subject(name, true, false);
-        let endpoint = || subject(Name::EndpointOut, true, true);
+        let endpoint = || subject(AlertName::EndpointOut, true, true);
         match kind {
-            Kind::Ejected => {
-                for name in [Name::NearMiss, Name::VersionWorse] {
+            EventKind::Ejected => {
+                for name in [AlertName::NearMiss, AlertName::VersionWorse] {
                     self.end(&version(name), now);
                 }
-                self.begin(version(Name::VersionEjected), &matter.reason, now);
+                self.begin(version(AlertName::VersionEjected), &matter.reason, now);
             }
-            Kind::EjectionMistaken => {
-                self.begin(version(Name::EjectionMistaken), &matter.reason, now);
+            EventKind::EjectionMistaken => {
+                self.begin(version(AlertName::EjectionMistaken), &matter.reason, now);
             }
-            Kind::Reinstated => {
-                for name in [Name::VersionEjected, Name::EjectionMistaken] {
-                    self.end(&version(name), now);
-                }
-            }
-            Kind::WouldEject | Kind::WorseAlone => {
-                self.end(&version(Name::NearMiss), now);
-                self.begin(version(Name::VersionWorse), &matter.reason, now);
-            }
-            Kind::NearMiss => self.begin(version(Name::NearMiss), &matter.reason, now),
-            Kind::NearMissOver => self.end(&version(Name::NearMiss), now),
-            Kind::ComparisonEnded => {
-                for name in [Name::NearMiss, Name::VersionWorse] {
+            EventKind::Reinstated => {
+                for name in [AlertName::VersionEjected, AlertName::EjectionMistaken] {
                     self.end(&version(name), now);
                 }
             }
-            Kind::SharedOutage => {
-                self.begin(subject(Name::SharedOutage, false, false), &matter.reason, now);
+            EventKind::WouldEject | EventKind::WorseAlone => {
+                self.end(&version(AlertName::NearMiss), now);
+                self.begin(version(AlertName::VersionWorse), &matter.reason, now);
             }
-            Kind::SharedOutageOver => self.end(&subject(Name::SharedOutage, false, false), now),
-            Kind::EndpointEjected | Kind::EndpointDown | Kind::EndpointUnreachable => {
+            EventKind::NearMiss => self.begin(version(AlertName::NearMiss), &matter.reason, now),
+            EventKind::NearMissOver => self.end(&version(AlertName::NearMiss), now),
+            EventKind::ComparisonEnded => {
+                for name in [AlertName::NearMiss, AlertName::VersionWorse] {
+                    self.end(&version(name), now);
+                }
+            }
+            EventKind::SharedOutage => {
+                self.begin(subject(AlertName::SharedOutage, false, false), &matter.reason, now);
+            }
+            EventKind::SharedOutageOver => {
+                self.end(&subject(AlertName::SharedOutage, false, false), now)
+            }
+            EventKind::EndpointEjected
+            | EventKind::EndpointDown
+            | EventKind::EndpointUnreachable => {
                 self.begin(endpoint(), &matter.reason, now);
             }
-            Kind::EndpointServing | Kind::EndpointReached => self.end(&endpoint(), now),
+            EventKind::EndpointServing | EventKind::EndpointReached => self.end(&endpoint(), now),
             // A probed endpoint is out as before. Advice about one of several asks for no one's sleep.
-            Kind::EndpointProbing | Kind::EndpointWouldEject => {}
+            EventKind::EndpointProbing | EventKind::EndpointWouldEject => {}
             // Each of the endpoints behind it has an alert of its own.
-            Kind::HealthPanic | Kind::HealthPanicOver => {}
+            EventKind::HealthPanic | EventKind::HealthPanicOver => {}
             // Nor does what decides nothing and has no end that is told.
-            Kind::FewPlayers | Kind::RefusalsRise => {}
-            Kind::Weights | Kind::Configuration | Kind::ConfigurationRejected => {}
+            EventKind::FewPlayers | EventKind::RefusalsRise => {}
+            EventKind::Weights | EventKind::Configuration | EventKind::ConfigurationRejected => {}
         }
     }
 
     /// Ends, at `now`, those about what `exists` no longer, and forgets the ones that ended long ago.
-    pub(super) fn retain(&mut self, now: SystemTime, exists: impl Fn(&Subject) -> bool) {
+    pub(super) fn retain(&mut self, now: SystemTime, exists: impl Fn(&AlertKey) -> bool) {
         for (subject, state) in &mut self.states {
             if state.ended.is_none() && !exists(subject) {
                 state.ended = Some(now);
@@ -201,7 +205,7 @@ impl Alerts {
         self.forget(now);
     }
 
-    fn begin(&mut self, subject: Subject, reason: &str, now: SystemTime) {
+    fn begin(&mut self, subject: AlertKey, reason: &str, now: SystemTime) {
         let state = State { began: now, ended: None, reason: reason.to_owned() };
         match self.states.get_mut(&subject) {
             // It fires already: since then, for what is known now.
@@ -210,7 +214,7 @@ impl Alerts {
         }
     }
 
-    fn end(&mut self, subject: &Subject, now: SystemTime) {
+    fn end(&mut self, subject: &AlertKey, now: SystemTime) {
         if let Some(state) = self.states.get_mut(subject) {
             state.ended.get_or_insert(now);
         }
@@ -241,7 +245,7 @@ impl Alerts {
         let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
         let told = self.states.iter().filter(|(_, state)| state.is_told(now));
         let each = told.map(|(subject, state)| {
-            let Subject { name, service, version, endpoint } = subject;
+            let AlertKey { name, service, version, endpoint } = subject;
             let description = subject.description(&state.reason);
             let mut all = labels.clone();
             let mut put = |key: &str, value: &str| all.insert(key.to_owned(), value.to_owned());

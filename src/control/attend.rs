@@ -5,12 +5,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::tasks::Observatory;
+use super::tasks::ControlPlane;
 
 /// Probes under way at once: they share a thread with what ejects.
 const AT_ONCE: usize = 64;
 
-impl Observatory {
+impl ControlPlane {
     /// Asks endpoints when they are due, acts on what is found, and sleeps while there is nothing to
     /// watch.
     pub async fn attend(self) {

@@ -15,7 +15,7 @@ use crate::{analysis::Verdict, config::units::Weight};
 
 /// What a process knows that its file does not say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Carried {
+pub struct HandoverState {
     /// Generation in force; those of the next process are above it.
     pub generation: u64,
     /// Weights set while running, by service.

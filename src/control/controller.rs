@@ -32,7 +32,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     certificates::{Certificates, OpenedClients},
-    ejections::{Ejection, Ejections, ManualEjection, ManualEjections, Moved, Subject},
+    ejections::{Ejection, Ejections, ManualEjection, ManualEjections, Moved, Target},
     events::Webhooks,
     rejected::Rejected,
     reload::{Prepared, Preparing, Reloaded, Reloads},
@@ -40,13 +40,15 @@ pub use self::{
     split::{Asked, moves, percent},
     weights::{Applied, Change},
 };
-use super::{carried::Replacement, endpoints::Watch, evaluator::Evaluator, events::Events};
+use super::{
+    carried::Replacement, endpoints::EndpointMonitor, evaluator::Evaluator, events::Events,
+};
 use crate::{
     config::{AdminToken, Config, Loaded},
     health::resolve::Lookups,
     proxy::{Command, ListenerState, Shared},
     registry::Registry,
-    snapshot::{AccessLog, Decided, Overrides, Resolved, Snapshot, Sources},
+    snapshot::{AccessLog, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
     telemetry::{access_log, log},
     tls::{Clients, TlsClients},
 };
@@ -65,7 +67,7 @@ pub struct Controller {
     file: Option<PathBuf>,
     overrides: Overrides,
     stand_ins: StandIns,
-    decided: Decided,
+    decided: RuntimeState,
     evaluator: Evaluator,
     ejections: Ejections,
     /// Endpoints that operators keep out.
@@ -92,7 +94,7 @@ pub struct Controller {
     /// Tells the generation of each snapshot that is published.
     published: watch::Sender<u64>,
     /// Which endpoints serve, and what is known of them.
-    endpoints: Watch,
+    endpoints: EndpointMonitor,
     /// Wakes the endpoint monitor at each publication, and at traffic.
     stirred: Arc<Notify>,
     started: (Instant, SystemTime),
@@ -145,7 +147,7 @@ impl Controller {
             file: start.file,
             overrides: Overrides::new(),
             stand_ins: StandIns::new(),
-            decided: Decided::default(),
+            decided: RuntimeState::default(),
             evaluator: Evaluator::default(),
             ejections: Ejections::new(),
             manual: ManualEjections::new(),
@@ -165,7 +167,7 @@ impl Controller {
             tls: start.tls,
             retired: Vec::new(),
             published: watch::Sender::default(),
-            endpoints: Watch::default(),
+            endpoints: EndpointMonitor::default(),
             stirred: Arc::default(),
             started,
             reloads: Reloads::default(),
@@ -271,7 +273,7 @@ impl Controller {
         let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
         let access_log =
             access_log.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
-        let sources = Sources {
+        let sources = SnapshotInputs {
             config: &self.config,
             overrides: &ahead,
             decided: &self.decided,

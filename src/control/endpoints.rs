@@ -41,13 +41,13 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// All endpoints of the process.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct EndpointMonitor {
     /// The generation that `endpoints` are of.
     generation: u64,
     /// By their number.
-    endpoints: HashMap<u32, Watched>,
+    endpoints: HashMap<u32, Monitored>,
     /// Comparisons, by number of the version.
-    crowds: HashMap<u32, Crowd>,
+    crowds: HashMap<u32, PeerTests>,
     /// Polling interval; `None` if no endpoint is judged by counts.
     pace: Option<Duration>,
     /// Until when counts are polled though no traffic was reported.
@@ -56,13 +56,13 @@ pub struct Watch {
     inherited: carried::Endpoints,
     /// Versions, by their number, of which too few endpoints serve.
     panicking: HashSet<u32>,
-    moves: Vec<Move>,
+    moves: Vec<Transition>,
     notices: Vec<Notice>,
 }
 
 /// The endpoints of a version, as they are compared.
 #[derive(Debug, Default)]
-struct Crowd {
+struct PeerTests {
     /// With each other, by requests.
     among: analysis::Endpoints,
     /// With each other and with those of the baseline beside them, by players.
@@ -71,7 +71,7 @@ struct Crowd {
 
 /// One endpoint.
 #[derive(Debug)]
-struct Watched {
+struct Monitored {
     place: Place,
     health: Health,
     counts: Counts,
@@ -99,7 +99,7 @@ struct Counts {
 
 /// An endpoint whose state changed, or would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Move {
+pub struct Transition {
     /// Its service.
     pub service: Box<str>,
     /// Its version.
@@ -126,14 +126,14 @@ pub struct Notice {
     /// The version.
     pub version: Box<str>,
     /// What is the matter.
-    pub what: Matter,
+    pub what: NoticeKind,
     /// Whether it began or ended.
     pub begins: bool,
 }
 
 /// What a notice is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Matter {
+pub enum NoticeKind {
     /// So few of a version's endpoints serve that those that are out for connect faults and checks get
     /// requests, too.
     Panic {
@@ -151,9 +151,9 @@ pub enum Matter {
 
 /// What a look found out.
 #[derive(Debug, Default)]
-pub struct Look {
+pub struct EndpointPoll {
     /// What moved since the last look.
-    pub moves: Vec<Move>,
+    pub moves: Vec<Transition>,
     /// What else changed.
     pub notices: Vec<Notice>,
     /// Whom to ask now, by number of the endpoint.
@@ -162,7 +162,7 @@ pub struct Look {
     pub next: Option<Duration>,
 }
 
-impl Watch {
+impl EndpointMonitor {
     /// Looks at every endpoint of `snapshot` at the time `now` since any fixed moment. At most `room`
     /// probes are asked for; `chance` supplies numbers from 0 to 1.
     pub fn look(
@@ -171,7 +171,7 @@ impl Watch {
         now: Duration,
         room: usize,
         chance: impl FnMut() -> f64,
-    ) -> Look {
+    ) -> EndpointPoll {
         self.follow(snapshot, now, chance);
         let (mut due, mut next) = (Vec::new(), None);
         let mut sooner = |at: Duration| next = Some(next.map_or(at, |next: Duration| next.min(at)));
@@ -228,7 +228,7 @@ impl Watch {
         let probes = due.into_iter().filter_map(|(_, id)| Some((id, self.ask(id, snapshot)?)));
         let probes = probes.collect();
         let (moves, notices) = (std::mem::take(&mut self.moves), std::mem::take(&mut self.notices));
-        Look { moves, notices, probes, next }
+        EndpointPoll { moves, notices, probes, next }
     }
 
     /// Notes whether too few endpoints of `version` serve.
@@ -243,7 +243,7 @@ impl Watch {
             false => self.panicking.remove(&id),
         };
         let serving = version.known.iter().filter(|known| known.state.standing.serves()).count();
-        let what = Matter::Panic { serving, of: version.known.len() };
+        let what = NoticeKind::Panic { serving, of: version.known.len() };
         self.notices.push(Notice::of(service, version, what, begins));
     }
 
@@ -367,7 +367,7 @@ impl Watch {
                             health.eject(Cause::Word, None, now);
                         }
                         let counts = Counts::read(state);
-                        let watched = Watched { place, health, counts, asked: false, used: None };
+                        let watched = Monitored { place, health, counts, asked: false, used: None };
                         // Those of the beginning are taken to be warm: nobody knows how old they are.
                         if !is_first {
                             warm_up(service, state, now);
@@ -375,7 +375,7 @@ impl Watch {
                         watched.tell(state, &service.health, now);
                         watched
                     });
-                    self.endpoints.insert(state.id, Watched { place, ..watched });
+                    self.endpoints.insert(state.id, Monitored { place, ..watched });
                 }
             }
         }
@@ -434,7 +434,7 @@ impl Watch {
                 watched.health.eject(Cause::Peers, Some(until), now);
                 self.moves.extend(watched.moved(before, service, version, state, now, reason));
             } else {
-                self.moves.push(Move {
+                self.moves.push(Transition {
                     service: service.name.clone(),
                     version: version.name.clone(),
                     endpoint,
@@ -466,7 +466,7 @@ impl Watch {
         &mut self,
         snapshot: &'s Snapshot,
         id: u32,
-    ) -> Option<(&mut Watched, &'s Service, &'s Version, &'s Endpoint)> {
+    ) -> Option<(&mut Monitored, &'s Service, &'s Version, &'s Endpoint)> {
         let watched = self.endpoints.get_mut(&id)?;
         let Place { service, version, endpoint } = watched.place;
         let service = snapshot.services.get(service)?;
@@ -478,12 +478,12 @@ impl Watch {
 }
 
 impl Notice {
-    fn of(service: &Service, version: &Version, what: Matter, begins: bool) -> Self {
+    fn of(service: &Service, version: &Version, what: NoticeKind, begins: bool) -> Self {
         Self { service: service.name.clone(), version: version.name.clone(), what, begins }
     }
 }
 
-impl Watched {
+impl Monitored {
     /// What to say if it is in another state than `before`; an ejection is counted.
     fn moved(
         &self,
@@ -493,7 +493,7 @@ impl Watched {
         state: &EndpointState,
         now: Duration,
         reason: impl FnOnce() -> String,
-    ) -> Option<Move> {
+    ) -> Option<Transition> {
         let to = self.health.state();
         if to == before {
             return None;
@@ -505,7 +505,7 @@ impl Watched {
         if let Some(cause) = cause {
             state.standing.ejections[cause as usize].add(1);
         }
-        Some(Move {
+        Some(Transition {
             service: service.name.clone(),
             version: version.name.clone(),
             endpoint: state.label.clone(),
@@ -526,7 +526,7 @@ impl Watched {
         state: &EndpointState,
     ) -> Option<Notice> {
         let begins = self.health.is_unreachable();
-        let what = Matter::Unreachable { endpoint: state.label.clone() };
+        let what = NoticeKind::Unreachable { endpoint: state.label.clone() };
         (begins != before).then(|| Notice::of(service, version, what, begins))
     }
 

@@ -2,10 +2,10 @@
 
 use crate::{
     config::{Config, units::Weight},
-    snapshot::{Decided, Overrides, Snapshot, weights_in_force},
+    snapshot::{Overrides, RuntimeState, Snapshot, weights_in_force},
 };
 
-impl Decided {
+impl RuntimeState {
     /// Begins an epoch of each service whose versions will not get the shares that they have in
     /// `current`.
     pub(super) fn begin_epochs(

@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 
-use self::{followed::Followed, watch::Watch};
+use self::{followed::Followed, watch::ServiceEvaluator};
 use crate::{
     analysis::{Advised, Ending, Finding, Ledger, OutageChange, Record, Verdict},
     config::schema::Mode,
@@ -45,7 +45,7 @@ const STEADY: Duration = Duration::from_secs(3);
 /// All comparisons of the process.
 #[derive(Debug, Default)]
 pub struct Evaluator {
-    services: IndexMap<Box<str>, Watch>,
+    services: IndexMap<Box<str>, ServiceEvaluator>,
     /// The generation that `services` and `places` are of.
     generation: Option<u64>,
     places: Places,
@@ -82,7 +82,7 @@ struct Places {
 
 impl Places {
     /// Of all that `snapshot` compares, which `services` watch.
-    fn new(snapshot: &Snapshot, services: &IndexMap<Box<str>, Watch>) -> Self {
+    fn new(snapshot: &Snapshot, services: &IndexMap<Box<str>, ServiceEvaluator>) -> Self {
         let mut places = Vec::new();
         for (service, of) in snapshot.services.iter().enumerate() {
             let Some(watch) = services.get_index_of(&of.name) else { continue };
@@ -122,11 +122,11 @@ impl Places {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {
     /// A version is worse than the baseline.
-    Worse(Box<Suspect>),
+    Worse(Box<CanaryFinding>),
     /// Evidence against a version is above half of its threshold.
-    NearMiss(Box<Suspect>),
+    NearMiss(Box<CanaryFinding>),
     /// It is far from it again.
-    NearMissOver(Box<Suspect>),
+    NearMissOver(Box<CanaryFinding>),
     /// The players who failed on an ejected version go on failing elsewhere.
     Mistake {
         /// The service.
@@ -158,7 +158,7 @@ pub enum Found {
 
 /// A version that does not look good.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Suspect {
+pub struct CanaryFinding {
     /// The service.
     pub service: Box<str>,
     /// The version.
@@ -214,7 +214,7 @@ impl Evaluator {
             .retain(|name, _| snapshot.service(name).is_some_and(|s| s.compared.is_some()));
         for service in &snapshot.services {
             let Some(compared) = &service.compared else { continue };
-            let new = || Watch::new(service, compared, now);
+            let new = || ServiceEvaluator::new(service, compared, now);
             let watch = self.services.entry(service.name.clone()).or_insert_with(new);
             watch.follow(service, compared, now, found);
         }
@@ -324,7 +324,7 @@ impl Evaluator {
 
     /// When to look next; nothing if no service is compared.
     pub fn next_look(&self) -> Option<Duration> {
-        self.services.values().map(Watch::next_look).min()
+        self.services.values().map(ServiceEvaluator::next_look).min()
     }
 
     /// Notes that the next look is due so long after `now`, the time of the last one: one that is far later

@@ -7,7 +7,7 @@ use crate::analysis::Verdict;
 /// What kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum EventKind {
     /// An operator changed the weights of a service.
     Weights,
     /// The file was taken over.
@@ -58,7 +58,7 @@ pub enum Kind {
     HealthPanicOver,
 }
 
-impl Kind {
+impl EventKind {
     /// Kinds that change nothing by themselves, so that no other metric shows them.
     pub const COUNTED: [Self; 3] = [Self::FewPlayers, Self::RefusalsRise, Self::EjectionMistaken];
 
@@ -95,7 +95,7 @@ impl Kind {
 
 /// What an event is about and why; what is not known or does not apply is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Matter {
+pub struct EventDetails {
     /// The service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
@@ -133,12 +133,12 @@ pub struct Event {
     /// When, in UTC, RFC 3339 with milliseconds.
     pub at: String,
     /// What kind.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// Generation of the snapshot in force behind it.
     pub generation: u64,
     /// What it is about and why.
     #[serde(flatten)]
-    pub matter: Matter,
+    pub matter: EventDetails,
 }
 
 /// The command that takes `version` of `service` back in.

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::alerts::Alerts;
-pub use super::event::{Event, Kind, Matter, way_back};
+pub use super::event::{Event, EventDetails, EventKind, way_back};
 
 /// Events that are kept.
 const KEPT: usize = 1_000;
@@ -23,8 +23,8 @@ pub struct Events {
     kept: VecDeque<Arc<Event>>,
     newest: watch::Sender<u64>,
     alerts: Alerts,
-    /// Events of [`Kind::COUNTED`] since start, by service and version.
-    counted: HashMap<(String, String), [u64; Kind::COUNTED.len()]>,
+    /// Events of [`EventKind::COUNTED`] since start, by service and version.
+    counted: HashMap<(String, String), [u64; EventKind::COUNTED.len()]>,
 }
 
 impl Events {
@@ -38,7 +38,13 @@ impl Events {
     }
 
     /// Notes what happened at `now`.
-    pub fn record(&mut self, kind: Kind, generation: u64, matter: Matter, now: SystemTime) {
+    pub fn record(
+        &mut self,
+        kind: EventKind,
+        generation: u64,
+        matter: EventDetails,
+        now: SystemTime,
+    ) {
         self.alerts.follow(kind, &matter, now);
         self.count(kind, &matter);
         let id = *self.newest.borrow() + 1;
@@ -50,18 +56,20 @@ impl Events {
         self.newest.send_replace(id);
     }
 
-    fn count(&mut self, kind: Kind, matter: &Matter) {
-        let Some(place) = Kind::COUNTED.iter().position(|counted| *counted == kind) else { return };
+    fn count(&mut self, kind: EventKind, matter: &EventDetails) {
+        let Some(place) = EventKind::COUNTED.iter().position(|counted| *counted == kind) else {
+            return;
+        };
         if let (Some(service), Some(version)) = (&matter.service, &matter.version) {
             self.counted.entry((service.clone(), version.clone())).or_default()[place] += 1;
         }
     }
 
-    /// Events of [`Kind::COUNTED`] of `version` of `service` since start, by the kind's label.
+    /// Events of [`EventKind::COUNTED`] of `version` of `service` since start, by the kind's label.
     pub fn counted(&self, service: &str, version: &str) -> Vec<(&'static str, u64)> {
         let counts = self.counted.get(&(service.to_owned(), version.to_owned()));
         let counts = counts.copied().unwrap_or_default();
-        Kind::COUNTED.iter().zip(counts).map(|(kind, count)| (kind.label(), count)).collect()
+        EventKind::COUNTED.iter().zip(counts).map(|(kind, count)| (kind.label(), count)).collect()
     }
 
     /// Has those who wait for news look again.
@@ -106,8 +114,8 @@ mod tests {
         let first = events.newest();
         assert_eq!((first, events.since(0).count()), (100_000_000, 0));
         for nth in 0..1_010 {
-            let matter = Matter { reason: nth.to_string(), ..Matter::default() };
-            events.record(Kind::Weights, nth, matter, at(101));
+            let matter = EventDetails { reason: nth.to_string(), ..EventDetails::default() };
+            events.record(EventKind::Weights, nth, matter, at(101));
         }
         let all: Vec<_> = events.since(0).map(|event| event.generation).collect();
         assert_eq!((all.len(), all[0], all[999]), (1_000, 10, 1_009));
@@ -124,16 +132,16 @@ mod tests {
     #[test]
     fn what_no_other_metric_shows_is_counted_by_version_from_0() {
         let mut events = Events::new(SystemTime::UNIX_EPOCH);
-        let matter = |version: &str| Matter {
+        let matter = |version: &str| EventDetails {
             service: Some("game-api".to_owned()),
             version: Some(version.to_owned()),
-            ..Matter::default()
+            ..EventDetails::default()
         };
         for (kind, version) in [
-            (Kind::EjectionMistaken, "v42"),
-            (Kind::FewPlayers, "v43"),
-            (Kind::EjectionMistaken, "v42"),
-            (Kind::Ejected, "v42"),
+            (EventKind::EjectionMistaken, "v42"),
+            (EventKind::FewPlayers, "v43"),
+            (EventKind::EjectionMistaken, "v42"),
+            (EventKind::Ejected, "v42"),
         ] {
             events.record(kind, 1, matter(version), SystemTime::UNIX_EPOCH);
         }
@@ -147,14 +155,14 @@ mod tests {
     #[test]
     fn an_event_is_written_without_what_does_not_apply_and_read_again() {
         let mut events = Events::new(SystemTime::UNIX_EPOCH);
-        let matter = Matter {
+        let matter = EventDetails {
             service: Some("game-api".to_owned()),
             by: Some("ci".to_owned()),
             reason: "v41 90 -> 80".to_owned(),
-            ..Matter::default()
+            ..EventDetails::default()
         };
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
-        events.record(Kind::Weights, 7, matter, at);
+        events.record(EventKind::Weights, 7, matter, at);
         let event = events.since(0).next().expect("one");
         let text = serde_json::to_string(event).expect("JSON");
         assert_eq!(
@@ -166,7 +174,9 @@ mod tests {
 
     #[test]
     fn a_kind_has_one_name() {
-        for kind in [Kind::Weights, Kind::ConfigurationRejected, Kind::EndpointWouldEject] {
+        for kind in
+            [EventKind::Weights, EventKind::ConfigurationRejected, EventKind::EndpointWouldEject]
+        {
             assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.label());
         }
     }

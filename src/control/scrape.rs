@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Controller, controller::Coverage, tasks::Observatory};
+use super::{Controller, controller::Coverage, tasks::ControlPlane};
 use crate::{
     config::units::Weight,
     health::Cause,
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Pairs of a route and a version up to which all have their series from the start: 24 lines each.
 const IDLE_SERIES: usize = 500;
 
-impl Observatory {
+impl ControlPlane {
     /// Has every worker hand over what it holds, and takes it in.
     async fn flush(&self) -> Arc<Snapshot> {
         let workers = self.controller().workers().to_vec();

@@ -26,7 +26,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// The controller and what the workers told, for those who look and those who change.
 #[derive(Debug, Clone)]
-pub struct Observatory {
+pub struct ControlPlane {
     controller: Arc<Mutex<Controller>>,
     /// What workers send, which the safety thread hears first.
     inbox: Arc<Mutex<mpsc::Receiver<Vec<Sample>>>>,
@@ -45,7 +45,7 @@ pub(super) struct Latencies {
     endpoints: HashSet<u32>,
 }
 
-impl Observatory {
+impl ControlPlane {
     /// Gathers from `controller` and from the samples that its workers send.
     pub fn new(controller: Controller, samples: mpsc::Receiver<Vec<Sample>>) -> Self {
         let collector = Collector::default();

@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::tasks::Observatory;
+use super::tasks::ControlPlane;
 use crate::{
     config::{
         Config,
@@ -36,7 +36,7 @@ const ANSWER_BYTES: usize = 1024;
 /// A part of a receiver's URL that is as long as this may be a secret.
 const SECRET_BYTES: usize = 8;
 
-impl Observatory {
+impl ControlPlane {
     /// Tells each receiver of the configuration in force what is wrong, for as long as the process lives.
     pub async fn alert(self) {
         let mut in_force = self.controller().in_force();

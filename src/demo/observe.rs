@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::game::{SERVICE, Version};
 use crate::{
     analysis::Verdict,
-    control::{scrape, tasks::Observatory},
+    control::{scrape, tasks::ControlPlane},
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics::State},
 };
@@ -55,13 +55,13 @@ pub(super) struct VersionSeen {
 /// Looks at the versions again and again.
 #[derive(Debug)]
 pub(super) struct Observer {
-    observatory: Observatory,
+    observatory: ControlPlane,
     /// Requests finished by version, as of a time; oldest first.
     recent: VecDeque<(Instant, [u64; 2])>,
 }
 
 impl Observer {
-    pub(super) fn new(observatory: Observatory) -> Self {
+    pub(super) fn new(observatory: ControlPlane) -> Self {
         Self { observatory, recent: VecDeque::new() }
     }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    control::{Asked, Change, tasks::Observatory},
+    control::{Asked, Change, tasks::ControlPlane},
 };
 
 /// Between two looks at the evidence: as often as the controller looks.
@@ -46,7 +46,7 @@ pub(super) struct Ejected {
 /// The demonstration under way.
 pub(super) struct Stage {
     pub(super) observer: Observer,
-    observatory: Observatory,
+    observatory: ControlPlane,
     ledger: SharedLedger,
     fault: Arc<Fault>,
     /// Where the admin API is.
@@ -67,7 +67,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Nothing has begun.
     pub(super) fn new(
-        observatory: &Observatory,
+        observatory: &ControlPlane,
         ledger: &SharedLedger,
         fault: Arc<Fault>,
         admin: String,

@@ -4,7 +4,7 @@
 //! when they changed, and sleeps until the next record has aged. What it asks and keeps is decided by
 //! the book (`book.rs`), without IO; questions go out through `dns.rs`.
 //!
-//! A configuration that is about to come into force is announced with [`Names::prepare`], so that no
+//! A configuration that is about to come into force is announced with [`ResolverHandle::prepare`], so that no
 //! version stands without endpoints between its start and the first answer.
 
 mod book;
@@ -25,7 +25,7 @@ use tokio::{
 
 pub use self::book::{Lookups, Resolved};
 use self::{
-    book::{Answer, Book, Noted},
+    book::{Answer, NameTable, Update},
     dns::Dns,
 };
 use crate::config::{Config, pattern::EndpointHost, schema};
@@ -39,13 +39,13 @@ const AT_ONCE: usize = 32;
 
 /// Asks for names ahead of time.
 #[derive(Debug, Clone)]
-pub struct Names {
+pub struct ResolverHandle {
     announce: mpsc::UnboundedSender<Announcement>,
 }
 
-/// The task that resolves; see [`Resolving::run`].
+/// The task that resolves; see [`Resolver::run`].
 #[derive(Debug, Clone)]
-pub struct Resolving {
+pub struct Resolver {
     servers: Vec<SocketAddr>,
     /// Taken by the one that runs, and by the next one if that panics.
     announced: Arc<Mutex<mpsc::UnboundedReceiver<Announcement>>>,
@@ -60,10 +60,10 @@ struct Announcement {
 }
 
 /// A task that resolves as `config` says, and what it is talked to with.
-pub fn resolving(config: &schema::Resolver) -> (Names, Resolving) {
+pub fn resolving(config: &schema::Resolver) -> (ResolverHandle, Resolver) {
     let (announce, announced) = mpsc::unbounded_channel();
     let announced = Arc::new(Mutex::new(announced));
-    (Names { announce }, Resolving { servers: config.servers.clone(), announced })
+    (ResolverHandle { announce }, Resolver { servers: config.servers.clone(), announced })
 }
 
 /// The names of `config`'s endpoints.
@@ -77,7 +77,7 @@ pub fn names(config: &Config) -> BTreeSet<String> {
     name.collect()
 }
 
-impl Names {
+impl ResolverHandle {
     /// Waits until each name of `config` was asked for once, for at most a second; not at all if it
     /// has none or all are known. Blocks the thread.
     pub fn prepare(&self, config: &Config) {
@@ -93,7 +93,7 @@ impl Names {
     }
 }
 
-impl Resolving {
+impl Resolver {
     /// Resolves the names of the configuration `in_force` for as long as it has a sender, and `tell`s
     /// what all of them stand for whenever that changed, and which ones were asked for and failed.
     pub async fn run(
@@ -102,7 +102,7 @@ impl Resolving {
         mut tell: impl FnMut(Resolved, Lookups),
     ) {
         let (mut dns, mut announced) = (Dns::new(self.servers), self.announced.lock().await);
-        let mut book = Book::default();
+        let mut book = NameTable::default();
         book.keep(&names(&in_force.borrow_and_update()), Instant::now());
         let mut under_way: JoinSet<(String, Result<Answer, String>)> = JoinSet::new();
         let mut waiting: Vec<Announcement> = Vec::new();
@@ -154,14 +154,14 @@ impl Resolving {
 }
 
 /// Answers whether the name stands for other addresses now.
-fn note(dns: &mut Dns, book: &mut Book, name: &str, answer: Result<Answer, String>) -> bool {
+fn note(dns: &mut Dns, book: &mut NameTable, name: &str, answer: Result<Answer, String>) -> bool {
     match book.note(name, answer, Instant::now(), fastrand::f64()) {
-        Noted::Changed => return true,
-        Noted::Recovered => {
+        Update::Changed => return true,
+        Update::Recovered => {
             tracing::info!(name, "the name is resolved again");
             return true;
         }
-        Noted::Failing => {
+        Update::Failing => {
             dns.forget_servers();
             let (error, addresses) = (book.error(name), book.addresses(name));
             match addresses {
@@ -174,8 +174,8 @@ fn note(dns: &mut Dns, book: &mut Book, name: &str, answer: Result<Answer, Strin
                 ),
             }
         }
-        Noted::StillFailing => dns.forget_servers(),
-        Noted::Same | Noted::Unwanted => {}
+        Update::StillFailing => dns.forget_servers(),
+        Update::Same | Update::Unwanted => {}
     }
     false
 }

@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// Each amount of the service, by its number.
-pub(super) type Carried = [f64; MAX_AMOUNTS];
+pub(super) type AmountValues = [f64; MAX_AMOUNTS];
 
 /// Nothing is carried.
-pub(super) const NONE: Carried = [0.0; MAX_AMOUNTS];
+pub(super) const NONE: AmountValues = [0.0; MAX_AMOUNTS];
 
 /// Longest text of an amount.
 const LONGEST: usize = 32;
@@ -39,7 +39,7 @@ pub(super) fn take(
     head: &mut ResponseHead<'_, '_>,
     plan: &Plan,
     worker: &Worker,
-) -> Carried {
+) -> AmountValues {
     let status = head.status;
     let found = read(configured, head);
     if (status < 200 && status != 101) || plan.route().failures.contains(status) {

@@ -241,7 +241,7 @@ impl Attempt {
         worker: &Worker,
         plan: &Plan,
         out: &mut Buffer,
-        carried: &mut amounts::Carried,
+        carried: &mut amounts::AmountValues,
     ) -> Poll<Result<Answer, AttemptError>> {
         self.poll_send(cx, out);
         if !self.interim.is_empty()
@@ -478,7 +478,7 @@ impl Attempt {
         plan: &Plan,
         client_is_stream: bool,
         out: &mut Buffer,
-        carried: &mut amounts::Carried,
+        carried: &mut amounts::AmountValues,
     ) -> Result<Option<Answer>, ProxyError> {
         loop {
             if !self.pieces.may_be_whole(self.answer.data()) {

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     registry::Player,
     routing::RequestView,
-    snapshot::{AssignedBy, Decision, Route, Service, Snapshot, Undecided, Version},
+    snapshot::{AssignedBy, Decision, NoDecision, Route, Service, Snapshot, Version},
     telemetry::access_log::sampled,
 };
 
@@ -269,8 +269,8 @@ pub(super) fn plan(
         Ok(decision) => decision,
         Err(undecided) => {
             let fault = match undecided {
-                Undecided::NoRoute => ProxyError::NoRoute,
-                Undecided::NoVersion(_) => ProxyError::NoVersion,
+                NoDecision::NoRoute => ProxyError::NoRoute,
+                NoDecision::NoVersion(_) => ProxyError::NoVersion,
             };
             let whole = whole(&head, head_bytes, client.inbox.len());
             let problem = fault.problem();

@@ -33,7 +33,7 @@ pub(super) struct RequestRecord<'a> {
     /// Status that the client was sent; 0 while there is none.
     pub(super) status: u16,
     /// What the answer carries of the service's amounts.
-    pub(super) amounts: amounts::Carried,
+    pub(super) amounts: amounts::AmountValues,
     /// Status that it counts as, if another: a call of gRPC fails below a 200.
     pub(super) outcome: Option<u16>,
     pub(super) fault: Option<&'static str>,

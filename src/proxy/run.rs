@@ -189,7 +189,7 @@ mod tests {
     use crate::{
         config::parse,
         registry::Registry,
-        snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
+        snapshot::{Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
         tls::TlsClients,
     };
 
@@ -198,10 +198,10 @@ mod tests {
             "listen: [ {{ address: 127.0.0.1:0 }} ]\nlimits: {{ {limits} }}\nroutes: [ {{ service: a }} ]\n\
              services: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n"
         ));
-        let sources = Sources {
+        let sources = SnapshotInputs {
             config: &config.expect("a good file"),
             overrides: &Overrides::new(),
-            decided: &Decided::default(),
+            decided: &RuntimeState::default(),
             resolved: &Resolved::new(),
             tls: &TlsClients::new(),
             access_log: None,

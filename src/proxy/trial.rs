@@ -187,7 +187,7 @@ impl<'a> Trial<'a> {
     }
 
     /// The answer is whole, or what was answered in a version's place.
-    pub(super) fn ended(&mut self, of: Subject<'_>, now: Instant, carried: &amounts::Carried) {
+    pub(super) fn ended(&mut self, of: Subject<'_>, now: Instant, carried: &amounts::AmountValues) {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Done => return,
             Stage::Waiting => return self.settle(of, What::Failed, NO_TIME, NO_TIME),
@@ -272,7 +272,7 @@ impl<'a> Trial<'a> {
 
 /// Counts what an answer carried, of a player who has not had his turn lately. What carries no amount
 /// carries 0: a version that no longer says what it takes would look like one that nobody plays otherwise.
-fn pay(evidence: &Evidence, of: Subject<'_>, carried: &amounts::Carried) {
+fn pay(evidence: &Evidence, of: Subject<'_>, carried: &amounts::AmountValues) {
     let Subject { worker, plan, .. } = of;
     let Evidence { arms, state, .. } = evidence;
     let amounts = &arms[usize::from(plan.decision.version)].amounts;

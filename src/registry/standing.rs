@@ -7,7 +7,7 @@ use crate::health::{Cause, State, WHOLE};
 
 /// The state of an endpoint, and how often it changed.
 #[derive(Debug)]
-pub struct Standing {
+pub struct EndpointStatus {
     /// Number in [`State::ALL`].
     state: AtomicU8,
     /// Number in [`Cause::ALL`]; any other if there is none.
@@ -22,7 +22,7 @@ pub struct Standing {
     pub checks: [Counter; 2],
 }
 
-impl Default for Standing {
+impl Default for EndpointStatus {
     fn default() -> Self {
         Self {
             state: AtomicU8::new(State::Serving as u8),
@@ -35,7 +35,7 @@ impl Default for Standing {
     }
 }
 
-impl Standing {
+impl EndpointStatus {
     /// The state.
     pub fn state(&self) -> State {
         State::ALL.get(usize::from(self.state.load(Relaxed))).copied().unwrap_or_default()
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn numbers_stand_for_what_they_stood_for() {
-        let standing = Standing::default();
+        let standing = EndpointStatus::default();
         assert_eq!((standing.state(), standing.cause()), (State::Serving, None));
         for state in State::ALL {
             for cause in Cause::ALL.map(Some).into_iter().chain([None]) {

@@ -11,7 +11,7 @@ use super::{
     counts::{AmountCells, EndpointCells, Judged, SeriesCells, VersionCells},
     evidence::AmountEvidenceCells,
     players::PlayerSet,
-    standing::Standing,
+    standing::EndpointStatus,
 };
 use crate::{analysis, telemetry::seldom::Seldom};
 
@@ -43,7 +43,7 @@ pub struct EndpointState {
     /// The same of players, by which it is compared with another version's.
     pub judged: Judged,
     /// Whether it serves.
-    pub standing: Standing,
+    pub standing: EndpointStatus,
     /// Until when it warms up, in microseconds since the process started: its latency is not compared.
     pub(super) warm_from_us: AtomicU64,
     /// Says that it does not speak TLS as it should.

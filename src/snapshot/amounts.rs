@@ -63,7 +63,7 @@ fn header(amount: &schema::Amount) -> String {
 mod tests {
     use std::{collections::HashMap, sync::Arc};
 
-    use super::super::{AmountArm, Decided, Overrides, Resolved, Snapshot, Sources};
+    use super::super::{AmountArm, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs};
     use crate::{config::parse, registry::Registry};
 
     /// Where the canary's `margin` and `stake` count, of a margin that `is` that.
@@ -78,9 +78,9 @@ mod tests {
             \x20   eject: {{ amounts: {{ margin: 1%, stake: 5% }} }}\n"
         ));
         let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-        let (overrides, decided) = (Overrides::new(), Decided::default());
+        let (overrides, decided) = (Overrides::new(), RuntimeState::default());
         let (resolved, tls) = (Resolved::new(), HashMap::new());
-        let sources = Sources {
+        let sources = SnapshotInputs {
             config: &config,
             overrides: &overrides,
             decided: &decided,

@@ -17,7 +17,7 @@ const MOST_NAMED: usize = 64;
 
 /// How the versions of a service are compared.
 #[derive(Debug, Clone)]
-pub struct Compared {
+pub struct ComparisonPlan {
     /// Where workers say how attempts ended.
     pub outcomes: Arc<Outcomes>,
     /// What a bad verdict does.
@@ -144,7 +144,7 @@ impl PartialEq for Arm {
     }
 }
 
-impl PartialEq for Compared {
+impl PartialEq for ComparisonPlan {
     fn eq(&self, other: &Self) -> bool {
         let of = |compared: &Self| {
             (compared.mode, compared.alpha, compared.ask_players, compared.on_mistake)
@@ -173,7 +173,7 @@ impl Stratum {
     }
 }
 
-impl Compared {
+impl ComparisonPlan {
     /// Whether players move to see whether it is they who fail: not where nothing is to move.
     pub fn asks_players(&self) -> bool {
         self.ask_players && self.mode == Mode::Act

@@ -23,7 +23,7 @@ pub struct Decision {
 
 /// Why a request goes nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undecided {
+pub enum NoDecision {
     /// No route matches.
     NoRoute,
     /// The route's service (its index in [`Snapshot::routes`] is told) has no version of weight.
@@ -45,11 +45,11 @@ pub enum AssignedBy {
 
 impl Snapshot {
     /// Which route, service and version `request` goes to, at `self`'s weights.
-    pub fn decide(&self, request: &RequestView<'_>) -> Result<Decision, Undecided> {
-        let number = self.table.find(request).ok_or(Undecided::NoRoute)?;
+    pub fn decide(&self, request: &RequestView<'_>) -> Result<Decision, NoDecision> {
+        let number = self.table.find(request).ok_or(NoDecision::NoRoute)?;
         let route = &self.routes[number as usize];
         let service = &self.services[route.service as usize];
-        let assigned = service.assign(request, route).ok_or(Undecided::NoVersion(number))?;
+        let assigned = service.assign(request, route).ok_or(NoDecision::NoVersion(number))?;
         let Assigned { version, by, player, diverted } = assigned;
         Ok(Decision { route: number, service: route.service, version, by, player, diverted })
     }

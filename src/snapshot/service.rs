@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Amount, Breaker, Compared, Version,
-    sources::{Sources, weights_in_force},
+    Amount, Breaker, ComparisonPlan, Version,
+    sources::{SnapshotInputs, weights_in_force},
 };
 use crate::{
     config::schema::{self, OnEject},
@@ -40,7 +40,7 @@ pub struct Service {
     /// Live state.
     pub state: Arc<ServiceState>,
     /// How its versions are compared; nothing if they are not.
-    pub compared: Option<Arc<Compared>>,
+    pub compared: Option<Arc<ComparisonPlan>>,
     /// What amounts its answers carry.
     pub amounts: Box<[Amount]>,
 }
@@ -49,7 +49,7 @@ impl Service {
     pub(super) fn compile(
         name: &str,
         service: &schema::Service,
-        sources: Sources<'_>,
+        sources: SnapshotInputs<'_>,
         previous: Option<&Self>,
         registry: &Registry,
     ) -> Self {
@@ -66,7 +66,7 @@ impl Service {
             .collect();
         let compared = match previous {
             Some(previous) => previous.compared.clone(),
-            None => Compared::compile(name, service, sources.config, &versions, registry),
+            None => ComparisonPlan::compile(name, service, sources.config, &versions, registry),
         };
         let index = |wanted: &str| service.versions.get_index_of(wanted).unwrap_or(0) as u16;
         let applies = |rule: &&schema::Rule| {

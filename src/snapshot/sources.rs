@@ -19,7 +19,7 @@ pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
 
 /// Decisions made at run time, other than weights: ejections and epochs.
 #[derive(Debug, Clone, Default)]
-pub struct Decided {
+pub struct RuntimeState {
     /// Versions that get nobody whatever their weight, by service.
     pub ejected: BTreeMap<String, BTreeSet<String>>,
     /// Versions that get nobody, since none of their endpoints serves, by service.
@@ -28,7 +28,7 @@ pub struct Decided {
     pub epochs: HashMap<String, u64>,
 }
 
-impl Decided {
+impl RuntimeState {
     /// Whether `version` of `service` is ejected.
     pub fn is_ejected(&self, service: &str, version: &str) -> bool {
         self.ejected.get(service).is_some_and(|versions| versions.contains(version))
@@ -51,13 +51,13 @@ pub struct AccessLog {
 
 /// What a snapshot is compiled from.
 #[derive(Debug, Clone, Copy)]
-pub struct Sources<'a> {
+pub struct SnapshotInputs<'a> {
     /// The file; must have passed the check.
     pub config: &'a Config,
     /// Changes made through the admin endpoint.
     pub overrides: &'a Overrides,
     /// Ejections, and the epochs that they and changes of weights begin.
-    pub decided: &'a Decided,
+    pub decided: &'a RuntimeState,
     /// Addresses of names.
     pub resolved: &'a Resolved,
     /// Clients of the versions that are spoken to under TLS, by their settings.

@@ -11,7 +11,7 @@ use super::Endpoint;
 use crate::{
     config::units::Share,
     health::{Cause, State},
-    registry::Standing,
+    registry::EndpointStatus,
 };
 
 /// Why an endpoint should get requests or not, from the best reason to the worst.
@@ -29,7 +29,7 @@ pub enum Trust {
 
 impl Trust {
     /// That of an endpoint.
-    pub fn of(standing: &Standing) -> Self {
+    pub fn of(standing: &EndpointStatus) -> Self {
         match (standing.state(), standing.cause()) {
             (State::Serving, _) => Self::Serving,
             (State::Down, _) | (_, None | Some(Cause::Connect)) => Self::Doubted,

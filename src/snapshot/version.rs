@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     endpoints::{Endpoint, endpoints},
-    sources::Sources,
+    sources::SnapshotInputs,
     usable::{self, usable},
 };
 use crate::{
@@ -51,7 +51,7 @@ impl Version {
         within: &schema::Service,
         weight: Weight,
         panic_threshold: Share,
-        sources: Sources<'_>,
+        sources: SnapshotInputs<'_>,
         registry: &Registry,
     ) -> Self {
         let written = &within.versions[name];

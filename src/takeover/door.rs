@@ -17,7 +17,7 @@ use std::{
 
 /// A socket in the file system.
 #[derive(Debug)]
-pub struct Door {
+pub struct TakeoverSocket {
     socket: UnixListener,
     path: PathBuf,
     /// Where it is until it is opened; nothing afterwards.
@@ -26,8 +26,8 @@ pub struct Door {
     identity: (u64, u64),
 }
 
-impl Door {
-    /// Makes the socket for `path`; nobody finds it before [`Door::open`].
+impl TakeoverSocket {
+    /// Makes the socket for `path`; nobody finds it before [`TakeoverSocket::open`].
     pub fn make(path: &Path) -> io::Result<Self> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));
@@ -63,7 +63,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for TakeoverSocket {
     fn drop(&mut self) {
         let own = |path: &Path| {
             fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
@@ -87,12 +87,12 @@ mod tests {
     fn one_follows_another_and_the_last_removes_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("takeover.sock");
-        let mut first = Door::make(&path).expect("a socket");
+        let mut first = TakeoverSocket::make(&path).expect("a socket");
         assert!(!path.exists());
         first.open().expect("renamed");
         let mode = fs::metadata(&path).expect("a socket").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let mut second = Door::make(&path).expect("a socket");
+        let mut second = TakeoverSocket::make(&path).expect("a socket");
         second.open().expect("renamed");
         drop(first);
         UnixStream::connect(&path).expect("the second listens");

@@ -6,12 +6,12 @@ use listenfd::ListenFd;
 
 /// Listening sockets that nobody has claimed yet.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct InheritedSockets {
     /// With their addresses as the file that they came from writes them.
     sockets: Vec<(SocketAddr, TcpListener)>,
 }
 
-impl Found {
+impl InheritedSockets {
     /// Those that systemd opened for this process (`LISTEN_FDS`), by socket activation. To be called
     /// before there are threads, since it takes the variables out of the environment.
     ///
@@ -58,7 +58,7 @@ mod tests {
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let sockets = [0, 1, 2].map(|_| TcpListener::bind(any).expect("a free port"));
         let bound = sockets.each_ref().map(|s| s.local_addr().expect("bound"));
-        let mut found = Found::default();
+        let mut found = InheritedSockets::default();
         let [first, second, third] = sockets;
         found.add(any, first);
         found.add(any, second);

@@ -10,10 +10,10 @@ use std::{
 };
 
 use super::{
-    Error, Found, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
+    Error, InheritedSockets, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
     message::{Channel, FromNew, FromOld, PROTOCOL},
 };
-use crate::control::carried::Carried;
+use crate::control::carried::HandoverState;
 
 /// The process that serves until this one does.
 #[derive(Debug)]
@@ -56,14 +56,14 @@ impl Predecessor {
 
     /// Its sockets, and what it carries for now. Nothing if it is silent and did not start this process:
     /// whatever holds its socket then is no reason not to start like any other.
-    pub fn offer(&mut self) -> Result<Option<(Found, Carried)>, Error> {
+    pub fn offer(&mut self) -> Result<Option<(InheritedSockets, HandoverState)>, Error> {
         let offer = match self.channel.receive(STEP_WITHIN) {
             Err(Error::Late(_)) if !self.is_parent => return Ok(None),
             offer => offer?,
         };
         match offer {
             FromOld::Offer { sockets, carried } => {
-                let mut found = Found::default();
+                let mut found = InheritedSockets::default();
                 for asked in sockets {
                     found.add(asked, self.channel.receive_socket()?);
                 }
@@ -76,7 +76,7 @@ impl Predecessor {
 
     /// Says that this process could serve at once; answers when the other one accepts no more, with
     /// what it carries for good.
-    pub fn ready(&mut self) -> Result<Carried, Error> {
+    pub fn ready(&mut self) -> Result<HandoverState, Error> {
         self.channel.send(&FromNew::Ready)?;
         match self.channel.receive(READY_WITHIN)? {
             FromOld::Yours { carried } => Ok(carried),

@@ -25,7 +25,7 @@ const ROOM: u64 = 25;
 const ATTEMPTS: usize = 3;
 
 /// A kind of run, and what is to come of it.
-struct Case {
+struct CanaryComparison {
     name: &'static str,
     aim: Aim,
     /// What is counted.
@@ -81,13 +81,19 @@ impl Run {
 }
 
 /// Every case in the order of the specification.
-fn cases() -> Vec<Case> {
-    let case = |name, aim, of, run: fn(Pace) -> Run| Case { name, aim, of, run, when: When::Asked };
+fn cases() -> Vec<CanaryComparison> {
+    let case = |name, aim, of, run: fn(Pace) -> Run| CanaryComparison {
+        name,
+        aim,
+        of,
+        run,
+        when: When::Asked,
+    };
     let (failed, requests) = ("failed answers", "canary requests");
     let stays = |name, run: fn(Pace) -> Run| case(name, Aim::Stays, failed, run);
     let goes = |name, of, most, run: fn(Pace) -> Run| case(name, Aim::Goes(most), of, run);
     vec![
-        Case { when: When::Quick, ..goes("all", failed, 12, finds::all) },
+        CanaryComparison { when: When::Quick, ..goes("all", failed, 12, finds::all) },
         stays("equal", keeps::equal),
         stays("cursed", |pace| keeps::cursed(pace, 5.0, 1_000.0, 20.0)),
         stays("cursed-1%", |pace| keeps::cursed(pace, 1.0, 200.0, 10.0)),
@@ -96,7 +102,7 @@ fn cases() -> Vec<Case> {
         goes("hung-3s", requests, 60, |pace| finds::hung(pace, 1.0, Duration::from_secs(3))),
         goes("hung-some", requests, 600, |pace| finds::hung(pace, 0.1, Duration::from_secs(2))),
         goes("slow", requests, 60, finds::slow),
-        Case {
+        CanaryComparison {
             when: When::Quick,
             ..goes("breaks", requests, 40, |pace| finds::breaks(pace, Duration::from_millis(150)))
         },
@@ -118,14 +124,17 @@ fn cases() -> Vec<Case> {
         case("tenth-of-players", Aim::Told, failed, finds::tenth_of_players),
         goes("drip", requests, 60 * 50, finds::drip),
         goes("payout", "failed payouts", 60, finds::payout),
-        Case { when: When::Named, ..stays("network", keeps::network) },
-        Case { when: When::Named, ..case("many-keys", Aim::Shown, failed, keeps::many_keys) },
+        CanaryComparison { when: When::Named, ..stays("network", keeps::network) },
+        CanaryComparison {
+            when: When::Named,
+            ..case("many-keys", Aim::Shown, failed, keeps::many_keys)
+        },
     ]
 }
 
 /// Runs of a case.
 struct Row {
-    case: Case,
+    case: CanaryComparison,
     runs: Vec<Run>,
     /// Why there are fewer than wanted.
     broken: Option<String>,
@@ -133,7 +142,7 @@ struct Row {
 
 impl Row {
     /// Runs the case so often. A run that panics is the last one, and breaks no other case.
-    fn new(case: Case, wanted: usize, pace: Pace) -> Self {
+    fn new(case: CanaryComparison, wanted: usize, pace: Pace) -> Self {
         let mut row = Self { case, runs: Vec::new(), broken: None };
         let run = row.case.run;
         for _ in 0..ATTEMPTS * wanted {
@@ -176,7 +185,7 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Case { name, of, aim, .. } = &self.case;
+        let CanaryComparison { name, of, aim, .. } = &self.case;
         let mut costs: Vec<u64> = self.runs.iter().map(|run| run.cost).collect();
         costs.sort_unstable();
         let median = costs.get(costs.len() / 2).copied().unwrap_or_default();
@@ -206,7 +215,7 @@ impl fmt::Display for Row {
 fn verdicts_hold_with_real_players() {
     let runs = std::env::var("TIDEGATE_PLAYERS_RUNS").ok().and_then(|text| text.parse().ok());
     let named = std::env::var("TIDEGATE_PLAYERS").ok();
-    let is_asked = |case: &Case| match &named {
+    let is_asked = |case: &CanaryComparison| match &named {
         Some(names) => names.split(',').any(|name| name == case.name),
         None if runs.is_some() => case.when != When::Named,
         None => case.when == When::Quick,

@@ -6,12 +6,12 @@ fn at(s: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(s)
 }
 
-fn of(version: &str) -> Matter {
-    Matter {
+fn of(version: &str) -> EventDetails {
+    EventDetails {
         service: Some("game-api".to_owned()),
         version: Some(version.to_owned()),
         reason: "why".to_owned(),
-        ..Matter::default()
+        ..EventDetails::default()
     }
 }
 
@@ -34,15 +34,15 @@ fn named(name: &str, version: &str, fires: bool) -> (String, String, bool) {
 #[test]
 fn an_ejection_takes_the_place_of_a_near_miss_and_ends_by_word() {
     let mut alerts = Alerts::default();
-    alerts.follow(Kind::NearMiss, &of("v42"), at(10));
+    alerts.follow(EventKind::NearMiss, &of("v42"), at(10));
     assert_eq!(told(&alerts, at(11)), [named("TidegateNearMiss", "v42", true)]);
-    alerts.follow(Kind::Ejected, &of("v42"), at(20));
-    alerts.follow(Kind::ComparisonEnded, &of("v42"), at(20));
+    alerts.follow(EventKind::Ejected, &of("v42"), at(20));
+    alerts.follow(EventKind::ComparisonEnded, &of("v42"), at(20));
     let both = |fires| {
         [named("TidegateVersionEjected", "v42", fires), named("TidegateNearMiss", "v42", false)]
     };
     assert_eq!(told(&alerts, at(21)), both(true));
-    alerts.follow(Kind::Reinstated, &of("v42"), at(50));
+    alerts.follow(EventKind::Reinstated, &of("v42"), at(50));
     assert_eq!(told(&alerts, at(51)), both(false));
     assert!(!alerts.any() && !alerts.is_empty());
     // A quarter of an hour later nobody needs to hear of it.
@@ -54,42 +54,42 @@ fn an_ejection_takes_the_place_of_a_near_miss_and_ends_by_word() {
 #[test]
 fn an_ejection_that_did_not_help_fires_beside_it_until_the_version_is_back() {
     let mut alerts = Alerts::default();
-    alerts.follow(Kind::Ejected, &of("v42"), at(10));
-    alerts.follow(Kind::EjectionMistaken, &of("v42"), at(20));
+    alerts.follow(EventKind::Ejected, &of("v42"), at(10));
+    alerts.follow(EventKind::EjectionMistaken, &of("v42"), at(20));
     let both = |fires| {
         ["TidegateVersionEjected", "TidegateEjectionMistaken"].map(|name| named(name, "v42", fires))
     };
     assert_eq!(told(&alerts, at(21)), both(true));
-    alerts.follow(Kind::Reinstated, &of("v42"), at(50));
+    alerts.follow(EventKind::Reinstated, &of("v42"), at(50));
     assert_eq!(told(&alerts, at(51)), both(false));
 }
 
 #[test]
 fn an_alert_that_fires_goes_on_and_one_that_ended_begins_anew() {
     let mut alerts = Alerts::default();
-    let outage = Matter { version: None, ..of("") };
-    alerts.follow(Kind::SharedOutage, &outage, at(10));
-    let more = Matter { reason: "more".to_owned(), ..outage.clone() };
-    alerts.follow(Kind::SharedOutage, &more, at(20));
+    let outage = EventDetails { version: None, ..of("") };
+    alerts.follow(EventKind::SharedOutage, &outage, at(10));
+    let more = EventDetails { reason: "more".to_owned(), ..outage.clone() };
+    alerts.follow(EventKind::SharedOutage, &more, at(20));
     let first = &posted(&alerts, at(30))[0];
     assert_eq!(first.starts_at, "1970-01-01T00:00:10.000Z");
     assert_eq!(first.annotations["description"], "game-api: more");
     assert_eq!(first.annotations["summary"], "game-api: baseline and canaries fail alike");
-    alerts.follow(Kind::SharedOutageOver, &outage, at(40));
-    alerts.follow(Kind::SharedOutageOver, &outage, at(45));
+    alerts.follow(EventKind::SharedOutageOver, &outage, at(40));
+    alerts.follow(EventKind::SharedOutageOver, &outage, at(45));
     assert_eq!(posted(&alerts, at(50))[0].ends_at, "1970-01-01T00:00:40.000Z");
-    alerts.follow(Kind::SharedOutage, &outage, at(60));
+    alerts.follow(EventKind::SharedOutage, &outage, at(60));
     assert_eq!(posted(&alerts, at(61))[0].starts_at, "1970-01-01T00:01:00.000Z");
 }
 
 #[test]
 fn what_is_gone_fires_no_more() {
     let mut alerts = Alerts::default();
-    alerts.follow(Kind::Ejected, &of("v42"), at(10));
-    alerts.follow(Kind::WouldEject, &of("v43"), at(10));
-    let endpoint = Matter { endpoint: Some("10.0.0.1:80".to_owned()), ..of("v41") };
-    alerts.follow(Kind::EndpointDown, &endpoint, at(10));
-    alerts.follow(Kind::EndpointProbing, &endpoint, at(11));
+    alerts.follow(EventKind::Ejected, &of("v42"), at(10));
+    alerts.follow(EventKind::WouldEject, &of("v43"), at(10));
+    let endpoint = EventDetails { endpoint: Some("10.0.0.1:80".to_owned()), ..of("v41") };
+    alerts.follow(EventKind::EndpointDown, &endpoint, at(10));
+    alerts.follow(EventKind::EndpointProbing, &endpoint, at(11));
     alerts.retain(at(20), |subject| subject.version.as_deref() == Some("v41"));
     let expected = [
         named("TidegateVersionEjected", "v42", false),
@@ -97,14 +97,14 @@ fn what_is_gone_fires_no_more() {
         named("TidegateEndpointOut", "v41", true),
     ];
     assert_eq!(told(&alerts, at(21)), expected);
-    alerts.follow(Kind::EndpointServing, &endpoint, at(30));
+    alerts.follow(EventKind::EndpointServing, &endpoint, at(30));
     assert!(!alerts.any());
 }
 
 #[test]
 fn an_alert_is_written_as_alertmanager_reads_it() {
     let mut alerts = Alerts::default();
-    alerts.follow(Kind::Ejected, &of("v42"), at(10));
+    alerts.follow(EventKind::Ejected, &of("v42"), at(10));
     let labels = BTreeMap::from([("cluster".to_owned(), "eu".to_owned())]);
     assert_eq!(
         serde_json::to_value(alerts.posted(at(70), REPEAT, &labels)).expect("JSON"),

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::SystemTime};
 use super::Controller;
 use crate::{
     config::{Config, schema},
-    control::events::{Kind, Matter},
+    control::events::{EventDetails, EventKind},
     proxy::ListenerState,
     tls::{Client, Clients, Fault, Refreshed, TlsClients, TlsError, open_clients, warn_expiring},
 };
@@ -24,7 +24,10 @@ impl Controller {
     pub fn note_certificates(&mut self, faults: &[Fault]) {
         for fault in faults {
             let reason = fault.to_string();
-            self.record(Kind::ConfigurationRejected, Matter { reason, ..Matter::default() });
+            self.record(
+                EventKind::ConfigurationRejected,
+                EventDetails { reason, ..EventDetails::default() },
+            );
         }
     }
 
@@ -45,7 +48,10 @@ impl Controller {
                 "certificates towards endpoints cannot be used; the old ones stay"
             );
             let reason = format!("{service} {version}: {error}; the old ones stay");
-            self.record(Kind::ConfigurationRejected, Matter { reason, ..Matter::default() });
+            self.record(
+                EventKind::ConfigurationRejected,
+                EventDetails { reason, ..EventDetails::default() },
+            );
         }
         match opened.tls {
             Ok(tls) if self.renews(&tls) => {

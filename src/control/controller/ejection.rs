@@ -7,15 +7,15 @@ use std::{
 
 use super::{
     Controller, Coverage, Rejected,
-    ejections::{Ejection, Ejections, ManualEjections, Moved, Subject},
+    ejections::{Ejection, Ejections, ManualEjections, Moved, Target},
     split::list,
 };
 use crate::{
     analysis::{Advised, Arms, OutageChange, Record, Tally, Title, Verdict},
     config::schema::{Mode, OnMistake},
     control::{
-        evaluator::{Advice, Found, Suspect},
-        events::{Kind, Matter, way_back},
+        evaluator::{Advice, CanaryFinding, Found},
+        events::{EventDetails, EventKind, way_back},
     },
 };
 
@@ -45,11 +45,12 @@ impl Controller {
         match found {
             Found::Worse(suspect) if suspect.mode == Mode::Act => self.eject_suspect(*suspect, now),
             Found::Worse(suspect) => {
-                let Suspect { service, version, verdict, .. } = &*suspect;
+                let CanaryFinding { service, version, verdict, .. } = &*suspect;
                 let reason = &verdict.reason;
-                let kind = if verdict.alone { Kind::WorseAlone } else { Kind::WouldEject };
+                let kind =
+                    if verdict.alone { EventKind::WorseAlone } else { EventKind::WouldEject };
                 match kind {
-                    Kind::WorseAlone => {
+                    EventKind::WorseAlone => {
                         tracing::error!(
                             service,
                             version,
@@ -59,45 +60,50 @@ impl Controller {
                     }
                     _ => tracing::warn!(service, version, reason, "a version would be ejected"),
                 }
-                self.record(kind, Matter::of_suspect(*suspect));
+                self.record(kind, EventDetails::of_suspect(*suspect));
             }
             Found::NearMiss(suspect) => {
-                let Suspect { service, version, verdict, .. } = &*suspect;
+                let CanaryFinding { service, version, verdict, .. } = &*suspect;
                 let reason = verdict.nearness();
                 tracing::warn!(service, version, reason, "a version is near its ejection");
-                self.record(Kind::NearMiss, Matter { reason, ..Matter::of_suspect(*suspect) });
+                self.record(
+                    EventKind::NearMiss,
+                    EventDetails { reason, ..EventDetails::of_suspect(*suspect) },
+                );
             }
             Found::NearMissOver(suspect) => {
-                let Suspect { service, version, .. } = &*suspect;
+                let CanaryFinding { service, version, .. } = &*suspect;
                 tracing::info!(service, version, "a version is no longer near its ejection");
-                self.record(Kind::NearMissOver, Matter::of_suspect(*suspect));
+                self.record(EventKind::NearMissOver, EventDetails::of_suspect(*suspect));
             }
             Found::Advice(advice) => self.advise(*advice),
             Found::Mistake { service, version, failed, of } => {
                 self.note_mistake(service.into(), version.into(), failed, of);
             }
             Found::NoLongerCompared { service, version } => {
-                let matter = Matter {
+                let matter = EventDetails {
                     service: Some(service.into()),
                     version: Some(version.into()),
                     reason: "it has no share, or is compared anew".to_owned(),
-                    ..Matter::default()
+                    ..EventDetails::default()
                 };
-                self.record(Kind::ComparisonEnded, matter);
+                self.record(EventKind::ComparisonEnded, matter);
             }
             Found::SharedOutage { service, change } => {
                 let (kind, reason) = match change {
-                    OutageChange::Begins(counts) => (Kind::SharedOutage, shared("fail", counts)),
+                    OutageChange::Begins(counts) => {
+                        (EventKind::SharedOutage, shared("fail", counts))
+                    }
                     OutageChange::Ends(counts) => {
-                        (Kind::SharedOutageOver, shared("failed", counts))
+                        (EventKind::SharedOutageOver, shared("failed", counts))
                     }
                 };
                 match kind {
-                    Kind::SharedOutage => tracing::error!(service, reason, "shared outage"),
+                    EventKind::SharedOutage => tracing::error!(service, reason, "shared outage"),
                     _ => tracing::info!(service, reason, "the shared outage is over"),
                 }
                 let service = Some(service.into());
-                self.record(kind, Matter { service, reason, ..Matter::default() });
+                self.record(kind, EventDetails { service, reason, ..EventDetails::default() });
             }
         }
     }
@@ -116,8 +122,8 @@ impl Controller {
         let (service, version) = key.clone();
         tracing::error!(service, version, reason = helped_nobody, "an ejection helped nobody");
         let by = "verdict".to_owned();
-        let matter = Matter::of_version(service, version, by.clone(), helped_nobody.clone());
-        self.record(Kind::EjectionMistaken, matter);
+        let matter = EventDetails::of_version(service, version, by.clone(), helped_nobody.clone());
+        self.record(EventKind::EjectionMistaken, matter);
         let snapshot = self.snapshot();
         let compared = snapshot.service(&key.0).and_then(|service| service.compared.as_ref());
         let reinstates = compared.is_some_and(|c| c.on_mistake == OnMistake::Reinstate);
@@ -134,7 +140,7 @@ impl Controller {
         }
         *times += 1;
         let (service, version) = key;
-        let subject = Subject {
+        let subject = Target {
             service: service.clone(),
             version: version.clone(),
             endpoint: None,
@@ -157,29 +163,29 @@ impl Controller {
                     _ => format!("{players} of its players have"),
                 };
                 let text = format!("{who} nearly all failures: {finding}");
-                (Kind::FewPlayers, text)
+                (EventKind::FewPlayers, text)
             }
-            Advised::Refusals => (Kind::RefusalsRise, finding.to_string()),
+            Advised::Refusals => (EventKind::RefusalsRise, finding.to_string()),
         };
         tracing::warn!(service, version, reason, "{}", kind.label());
-        let matter = Matter {
+        let matter = EventDetails {
             service: Some(service.into()),
             version: Some(version.into()),
             route: route.map(Into::into),
             reason,
-            ..Matter::default()
+            ..EventDetails::default()
         };
         self.record(kind, matter);
     }
 
-    fn eject_suspect(&mut self, suspect: Suspect, now: Duration) {
+    fn eject_suspect(&mut self, suspect: CanaryFinding, now: Duration) {
         let key = (suspect.service.to_string(), suspect.version.to_string());
         // A comparison has a baseline with a share of players, but nothing may depend on that.
         let ahead = self.weights_ahead();
         if self.coverage_with(&key.0, &ahead, Some(&key.1)) == Coverage::Nobody {
             let (service, version) = key;
             tracing::error!(service, version, "the last version is worse, and stays");
-            self.record(Kind::WorseAlone, Matter::of_suspect(suspect));
+            self.record(EventKind::WorseAlone, EventDetails::of_suspect(suspect));
             return;
         }
         let ejection = Ejection {
@@ -196,7 +202,7 @@ impl Controller {
         }
         self.ejections.insert(key.clone(), ejection);
         let generation = self.publish();
-        let Suspect { service, version, route, verdict, .. } = &suspect;
+        let CanaryFinding { service, version, route, verdict, .. } = &suspect;
         // Nobody waits for it any more.
         let record = self.evaluator.record(service, version, route.as_deref());
         if let Some(ejection) = self.ejections.get_mut(&key) {
@@ -207,16 +213,16 @@ impl Controller {
         tracing::error!(service, version, generation, reason, reinstate, "version ejected");
         *self.ejected_by_verdict.entry(key).or_default() += 1;
         let by = Some("verdict".to_owned());
-        self.record(Kind::Ejected, Matter { by, ..Matter::of_suspect(suspect) });
+        self.record(EventKind::Ejected, EventDetails { by, ..EventDetails::of_suspect(suspect) });
     }
 
     /// Ejects a version, or one of its endpoints, for an operator. When this returns, nobody new gets it.
-    pub fn eject(&mut self, subject: Subject) -> Result<Moved, Rejected> {
+    pub fn eject(&mut self, subject: Target) -> Result<Moved, Rejected> {
         if let Some(endpoint) = subject.endpoint.clone() {
             return self.eject_endpoint(subject, &endpoint);
         }
         let generation = self.admit(&subject)?;
-        let Subject { service, version, by, reason, .. } = subject;
+        let Target { service, version, by, reason, .. } = subject;
         if let Some(ejection) = self.ejection(&service, &version) {
             return Ok(Moved { generation, already: Some(ejection.into()), share: None });
         }
@@ -243,18 +249,18 @@ impl Controller {
         let ((service, version), reason) = (key, reason.unwrap_or_default());
         let reinstate = way_back(&service, &version);
         tracing::warn!(service, version, generation, by, reason, reinstate, "version ejected");
-        self.record(Kind::Ejected, Matter::of_version(service, version, by, reason));
+        self.record(EventKind::Ejected, EventDetails::of_version(service, version, by, reason));
         Ok(Moved::to(generation))
     }
 
     /// Takes a version back in: it gets players by its weight again, as a new rollout. Or one of its
     /// endpoints.
-    pub fn reinstate(&mut self, subject: Subject) -> Result<Moved, Rejected> {
+    pub fn reinstate(&mut self, subject: Target) -> Result<Moved, Rejected> {
         if let Some(endpoint) = subject.endpoint.clone() {
             return self.reinstate_endpoint(subject, &endpoint);
         }
         let generation = self.admit(&subject)?;
-        let Subject { service, version, by, reason, .. } = subject;
+        let Target { service, version, by, reason, .. } = subject;
         let key = (service, version);
         if !self.ejections.contains_key(&key) {
             let (service, version) = key;
@@ -270,13 +276,14 @@ impl Controller {
         let generation = self.publish();
         let reason = reason.unwrap_or_default();
         tracing::info!(service, version, generation, share, by, reason, "version reinstated");
-        let matter = Matter { share, ..Matter::of_version(service, version, by, reason) };
-        self.record(Kind::Reinstated, matter);
+        let matter =
+            EventDetails { share, ..EventDetails::of_version(service, version, by, reason) };
+        self.record(EventKind::Reinstated, matter);
         Ok(Moved { share, ..Moved::to(generation) })
     }
 
-    pub(super) fn admit(&self, subject: &Subject) -> Result<u64, Rejected> {
-        let Subject { service, version, if_generation, .. } = subject;
+    pub(super) fn admit(&self, subject: &Target) -> Result<u64, Rejected> {
+        let Target { service, version, if_generation, .. } = subject;
         let generation = self.admit_change(*if_generation)?;
         let known = self.known_service(service)?;
         if !known.versions.contains_key(version) {

@@ -64,7 +64,7 @@ pub(super) fn by_service(ejections: &Ejections) -> BTreeMap<String, BTreeSet<Str
 
 /// A version, or one of its endpoints, to take out or back in.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Subject {
+pub struct Target {
     /// The service.
     pub service: String,
     /// Its version.

@@ -9,21 +9,21 @@ use std::{
 use indexmap::IndexMap;
 use tokio::sync::Notify;
 
-use super::{Controller, ManualEjection, Moved, Rejected, Subject};
+use super::{Controller, ManualEjection, Moved, Rejected, Target};
 use crate::{
     config::{
         Config, schema,
         units::{Share, Weight},
     },
     control::{
-        endpoints::{self, Move, Notice},
-        events::{Kind, Matter},
+        endpoints::{self, Notice, Transition},
+        events::{EventDetails, EventKind},
     },
     health::{Cause, State, probe::Probe},
     registry::Registry,
     snapshot::{
-        Candidate, Decided, Endpoint, Overrides, Resolved, Snapshot, Version, endpoints, unserved,
-        usable, weights_in_force,
+        Candidate, Endpoint, Overrides, Resolved, RuntimeState, Snapshot, Version, endpoints,
+        unserved, usable, weights_in_force,
     },
 };
 
@@ -68,7 +68,7 @@ impl Controller {
     /// Ejects the endpoint of `subject` for an operator. Only an operator reinstates it.
     pub(super) fn eject_endpoint(
         &mut self,
-        subject: Subject,
+        subject: Target,
         address: &str,
     ) -> Result<Moved, Rejected> {
         let (generation, snapshot) = (self.admit(&subject)?, self.snapshot());
@@ -80,7 +80,7 @@ impl Controller {
         }
         let mut others = version.known.iter().filter(|other| other.state.id != id);
         if !others.any(|other| other.state.standing.serves()) {
-            let Subject { service, version, .. } = subject;
+            let Target { service, version, .. } = subject;
             let endpoint = address.to_owned();
             return Err(Rejected::LastEndpoint { service, version, endpoint });
         }
@@ -96,16 +96,16 @@ impl Controller {
             by: subject.by.clone(),
             reason: subject.reason.clone().unwrap_or_default(),
         });
-        let Subject { service, version, endpoint, by, reason, .. } = &subject;
+        let Target { service, version, endpoint, by, reason, .. } = &subject;
         tracing::warn!(service, version, endpoint, generation, by, reason, "endpoint ejected");
-        self.record_word(Kind::EndpointEjected, subject);
+        self.record_word(EventKind::EndpointEjected, subject);
         Ok(Moved::to(generation))
     }
 
     /// Reinstates the endpoint of `subject` for an operator, whatever ejected it.
     pub(super) fn reinstate_endpoint(
         &mut self,
-        subject: Subject,
+        subject: Target,
         address: &str,
     ) -> Result<Moved, Rejected> {
         let (generation, snapshot) = (self.admit(&subject)?, self.snapshot());
@@ -113,7 +113,7 @@ impl Controller {
         let known = version.known.iter().find(|known| known.state.id == id);
         let state = known.map_or(State::Serving, |known| known.state.standing.state());
         if !matches!(state, State::Ejected | State::Probing) {
-            let Subject { service, version, .. } = subject;
+            let Target { service, version, .. } = subject;
             let (endpoint, state) = (address.to_owned(), state.label());
             return Err(Rejected::EndpointNotEjected { service, version, endpoint, state });
         }
@@ -126,9 +126,9 @@ impl Controller {
         let generation = self.publish_endpoints(&snapshot).unwrap_or(generation);
         self.manual.remove(&subject.key(address));
         self.stirred.notify_one();
-        let Subject { service, version, endpoint, by, reason, .. } = &subject;
+        let Target { service, version, endpoint, by, reason, .. } = &subject;
         tracing::info!(service, version, endpoint, generation, by, reason, "endpoint reinstated");
-        self.record_word(Kind::EndpointServing, subject);
+        self.record_word(EventKind::EndpointServing, subject);
         Ok(Moved::to(generation))
     }
 
@@ -142,18 +142,18 @@ impl Controller {
         self.stirred.notify_one();
     }
 
-    fn record_move(&mut self, moved: Move) {
+    fn record_move(&mut self, moved: Transition) {
         let kind = match moved.to {
-            State::Ejected if moved.advice => Kind::EndpointWouldEject,
-            State::Ejected => Kind::EndpointEjected,
-            State::Probing => Kind::EndpointProbing,
-            State::Down => Kind::EndpointDown,
-            State::Serving => Kind::EndpointServing,
+            State::Ejected if moved.advice => EventKind::EndpointWouldEject,
+            State::Ejected => EventKind::EndpointEjected,
+            State::Probing => EventKind::EndpointProbing,
+            State::Down => EventKind::EndpointDown,
+            State::Serving => EventKind::EndpointServing,
         };
-        let matter = Matter {
+        let matter = EventDetails {
             endpoint: Some(moved.endpoint.into()),
             by: moved.cause.map(|cause| cause.label().to_owned()),
-            ..Matter::of_place(moved.service.into(), moved.version.into(), moved.reason)
+            ..EventDetails::of_place(moved.service.into(), moved.version.into(), moved.reason)
         };
         self.record(kind, matter);
     }
@@ -161,34 +161,34 @@ impl Controller {
     fn record_notice(&mut self, notice: Notice, generation: u64) {
         let Notice { service, version, what, begins } = notice;
         let kind = match (&what, begins) {
-            (endpoints::Matter::Panic { .. }, true) => Kind::HealthPanic,
-            (endpoints::Matter::Panic { .. }, false) => Kind::HealthPanicOver,
-            (endpoints::Matter::Unreachable { .. }, true) => Kind::EndpointUnreachable,
-            (endpoints::Matter::Unreachable { .. }, false) => Kind::EndpointReached,
+            (endpoints::NoticeKind::Panic { .. }, true) => EventKind::HealthPanic,
+            (endpoints::NoticeKind::Panic { .. }, false) => EventKind::HealthPanicOver,
+            (endpoints::NoticeKind::Unreachable { .. }, true) => EventKind::EndpointUnreachable,
+            (endpoints::NoticeKind::Unreachable { .. }, false) => EventKind::EndpointReached,
         };
         let reason = match what {
-            endpoints::Matter::Panic { serving, of } => {
+            endpoints::NoticeKind::Panic { serving, of } => {
                 format!("{serving} of {of} endpoints serve")
             }
-            endpoints::Matter::Unreachable { .. } if begins => {
+            endpoints::NoticeKind::Unreachable { .. } if begins => {
                 "it could not be connected".to_owned()
             }
-            endpoints::Matter::Unreachable { .. } => "it can be connected again".to_owned(),
+            endpoints::NoticeKind::Unreachable { .. } => "it can be connected again".to_owned(),
         };
         let endpoint = match what {
-            endpoints::Matter::Unreachable { endpoint } => Some(endpoint.into()),
-            endpoints::Matter::Panic { .. } => None,
+            endpoints::NoticeKind::Unreachable { endpoint } => Some(endpoint.into()),
+            endpoints::NoticeKind::Panic { .. } => None,
         };
-        let place = Matter::of_place(service.into(), version.into(), reason);
+        let place = EventDetails::of_place(service.into(), version.into(), reason);
         announce(kind, &place, endpoint.as_deref(), generation);
-        self.record(kind, Matter { endpoint, ..place });
+        self.record(kind, EventDetails { endpoint, ..place });
     }
 
     /// Notes that somebody took an endpoint out or back in.
-    fn record_word(&mut self, kind: Kind, subject: Subject) {
-        let Subject { service, version, endpoint, by, reason, .. } = subject;
-        let place = Matter::of_place(service, version, reason.unwrap_or_default());
-        self.record(kind, Matter { endpoint, by: Some(by), ..place });
+    fn record_word(&mut self, kind: EventKind, subject: Target) {
+        let Target { service, version, endpoint, by, reason, .. } = subject;
+        let place = EventDetails::of_place(service, version, reason.unwrap_or_default());
+        self.record(kind, EventDetails { endpoint, by: Some(by), ..place });
     }
 
     /// Publishes which endpoints serve, if they are others than in `snapshot`, the one in force.
@@ -281,7 +281,7 @@ impl Controller {
     }
 }
 
-impl Subject {
+impl Target {
     fn key(&self, endpoint: &str) -> (String, String, String) {
         (self.service.clone(), self.version.clone(), endpoint.to_owned())
     }
@@ -309,7 +309,7 @@ pub(super) fn has_no_endpoint(
 fn who_is_unserved(
     config: &Config,
     ahead: &Overrides,
-    decided: &Decided,
+    decided: &RuntimeState,
     mut out: impl FnMut(&str, &str) -> bool,
 ) -> BTreeMap<String, BTreeSet<String>> {
     let each = config.services.iter().map(|(name, service)| {
@@ -324,7 +324,7 @@ fn unserved_of(
     name: &str,
     service: &schema::Service,
     ahead: &Overrides,
-    decided: &Decided,
+    decided: &RuntimeState,
     mut out: impl FnMut(&str) -> bool,
 ) -> BTreeSet<String> {
     let weights = weights_in_force(name, service, ahead);
@@ -341,7 +341,7 @@ fn unserved_of(
 /// The version of `subject` and the number of its endpoint at `address`.
 fn find<'s>(
     snapshot: &'s Snapshot,
-    subject: &Subject,
+    subject: &Target,
     address: &str,
 ) -> Result<(&'s Version, u32), Rejected> {
     let version = snapshot.service(&subject.service).and_then(|s| s.version(&subject.version));
@@ -359,21 +359,21 @@ fn find<'s>(
 }
 
 /// Writes to the log what moved nobody.
-fn announce(kind: Kind, place: &Matter, endpoint: Option<&str>, generation: u64) {
+fn announce(kind: EventKind, place: &EventDetails, endpoint: Option<&str>, generation: u64) {
     let (service, version) = (place.service.as_deref(), place.version.as_deref());
     let reason = &*place.reason;
     match kind {
-        Kind::HealthPanic => tracing::warn!(
+        EventKind::HealthPanic => tracing::warn!(
             service,
             version,
             generation,
             reason,
             "too few endpoints serve; those that failed checks or connections are used, too"
         ),
-        Kind::HealthPanicOver => {
+        EventKind::HealthPanicOver => {
             tracing::info!(service, version, generation, reason, "enough endpoints serve again");
         }
-        Kind::EndpointUnreachable => tracing::warn!(
+        EventKind::EndpointUnreachable => tracing::warn!(
             service,
             version,
             endpoint,
@@ -388,8 +388,8 @@ fn announce(kind: Kind, place: &Matter, endpoint: Option<&str>, generation: u64)
 }
 
 /// Writes what moved to the log.
-fn tell(moved: &Move, generation: u64) {
-    let Move { service, version, endpoint, to, cause, pause, advice, reason } = moved;
+fn tell(moved: &Transition, generation: u64) {
+    let Transition { service, version, endpoint, to, cause, pause, advice, reason } = moved;
     let (service, version, endpoint) = (&**service, &**version, &**endpoint);
     let cause = cause.map(Cause::label);
     let seconds = pause.map(|pause| pause.as_secs());

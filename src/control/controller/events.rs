@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use super::Controller;
 use crate::control::{
-    alerts::Name,
-    evaluator::Suspect,
-    events::{Events, Kind, Matter},
+    alerts::AlertName,
+    evaluator::CanaryFinding,
+    events::{EventDetails, EventKind, Events},
 };
 
 /// Messages to each receiver of alerts since start, by its name: those it took, and the others.
@@ -19,12 +19,12 @@ impl Controller {
     }
 
     /// Notes what happened.
-    pub(super) fn record(&mut self, kind: Kind, matter: Matter) {
+    pub(super) fn record(&mut self, kind: EventKind, matter: EventDetails) {
         self.record_at(kind, matter, SystemTime::now());
     }
 
     /// Notes what happened at `at`, maybe in another process.
-    pub(super) fn record_at(&mut self, kind: Kind, matter: Matter, at: SystemTime) {
+    pub(super) fn record_at(&mut self, kind: EventKind, matter: EventDetails, at: SystemTime) {
         let generation = self.snapshot().generation;
         self.events.record(kind, generation, matter, at);
     }
@@ -37,15 +37,17 @@ impl Controller {
             let Some(service) = service else { return false };
             let version = subject.version.as_deref();
             match subject.name {
-                Name::SharedOutage => service.compared.is_some(),
-                Name::VersionWorse | Name::NearMiss => {
+                AlertName::SharedOutage => service.compared.is_some(),
+                AlertName::VersionWorse | AlertName::NearMiss => {
                     service.compared.is_some()
                         && version.is_some_and(|v| service.version(v).is_some())
                 }
-                Name::VersionEjected | Name::EjectionMistaken => version.is_some_and(|version| {
-                    ejections.contains_key(&(subject.service.clone(), version.to_owned()))
-                }),
-                Name::EndpointOut => {
+                AlertName::VersionEjected | AlertName::EjectionMistaken => {
+                    version.is_some_and(|version| {
+                        ejections.contains_key(&(subject.service.clone(), version.to_owned()))
+                    })
+                }
+                AlertName::EndpointOut => {
                     let known = version.and_then(|version| service.version(version));
                     let mut known = known.into_iter().flat_map(|version| &version.known);
                     known.any(|known| Some(&*known.state.label) == subject.endpoint.as_deref())
@@ -68,8 +70,8 @@ impl Controller {
     }
 }
 
-impl Matter {
-    pub(super) fn of_suspect(suspect: Suspect) -> Self {
+impl EventDetails {
+    pub(super) fn of_suspect(suspect: CanaryFinding) -> Self {
         Self {
             service: Some(suspect.service.into()),
             version: Some(suspect.version.into()),

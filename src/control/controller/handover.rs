@@ -10,8 +10,8 @@ use super::{
 use crate::{
     config::schema,
     control::{
-        carried::{Carried, Replacement, SetWeights, WhyEjected, WhyEndpoint},
-        events::{Kind, Matter},
+        carried::{HandoverState, Replacement, SetWeights, WhyEjected, WhyEndpoint},
+        events::{EventDetails, EventKind},
     },
     snapshot::Overrides,
 };
@@ -28,12 +28,12 @@ impl Controller {
     }
 
     /// What another process needs, to go on where this one is.
-    pub fn carried(&self) -> Carried {
+    pub fn carried(&self) -> HandoverState {
         let weights = self.overrides.iter().map(|(service, set)| {
             let file = self.config.services.get(service).and_then(|s| s.weights.clone());
             (service.clone(), SetWeights { set: set.clone(), file })
         });
-        Carried {
+        HandoverState {
             generation: self.snapshot().generation,
             weights: weights.collect(),
             ejected: by_service(&self.ejections),
@@ -44,7 +44,7 @@ impl Controller {
     }
 
     /// As [`Controller::carried`]; from now on another process decides the weights, judges and alerts.
-    pub fn hand_over(&mut self) -> Carried {
+    pub fn hand_over(&mut self) -> HandoverState {
         self.handed_over = true;
         self.carried()
     }
@@ -64,7 +64,7 @@ impl Controller {
 
     /// Goes on where another process was: weights that were set on it stay under the rule of a
     /// reload, and generations go on above its own.
-    pub fn inherit(&mut self, carried: Carried) {
+    pub fn inherit(&mut self, carried: HandoverState) {
         let kept = carried.weights.into_iter().filter_map(|(name, weights)| {
             let service = self.config.services.get(&name);
             let as_before = service.is_some_and(|s| weights.is_of_file(s.weights.as_ref()));
@@ -94,10 +94,11 @@ impl Controller {
             let WhyEjected { by, reason, route, verdict, at_unix_ms, .. } = why;
             // The process is asked twice, and it is told once.
             if !before.get(&service).is_some_and(|versions| versions.contains(&version)) {
-                let place = Matter::of_place(service.clone(), version.clone(), reason.clone());
+                let place =
+                    EventDetails::of_place(service.clone(), version.clone(), reason.clone());
                 let (by, route, verdict) = (Some(by.clone()), route.clone(), verdict.clone());
-                let matter = Matter { by, route, verdict, carried_over: true, ..place };
-                self.record_at(Kind::Ejected, matter, time_of(at_unix_ms));
+                let matter = EventDetails { by, route, verdict, carried_over: true, ..place };
+                self.record_at(EventKind::Ejected, matter, time_of(at_unix_ms));
             }
             let verdict = verdict.map(|verdict| (route.map(Into::into), verdict));
             let since = time_of(at_unix_ms);
@@ -129,20 +130,21 @@ impl Controller {
     /// Tells which endpoints operators of another process keep out, but for those of `told`, and which of
     /// these have come back since.
     fn tell_carried_endpoints(&mut self, told: &ManualEjections) {
-        let matter = |(service, version, endpoint): &(String, String, String), by, reason| Matter {
-            endpoint: Some(endpoint.clone()),
-            carried_over: true,
-            ..Matter::of_version(service.clone(), version.clone(), by, reason)
-        };
+        let matter =
+            |(service, version, endpoint): &(String, String, String), by, reason| EventDetails {
+                endpoint: Some(endpoint.clone()),
+                carried_over: true,
+                ..EventDetails::of_version(service.clone(), version.clone(), by, reason)
+            };
         let out =
             self.manual.iter().filter(|(key, _)| !told.contains_key(*key)).map(|(key, why)| {
                 let ManualEjection { since, by, reason } = why.clone();
-                (Kind::EndpointEjected, matter(key, by, reason), since)
+                (EventKind::EndpointEjected, matter(key, by, reason), since)
             });
         let back = told.keys().filter(|key| !self.manual.contains_key(*key)).map(|key| {
             let (by, reason) =
                 ("another process".to_owned(), "reinstated before this one".to_owned());
-            (Kind::EndpointServing, matter(key, by, reason), SystemTime::now())
+            (EventKind::EndpointServing, matter(key, by, reason), SystemTime::now())
         });
         let all: Vec<_> = out.chain(back).collect();
         for (kind, matter, at) in all {
@@ -165,7 +167,10 @@ impl Controller {
                 "every version that the file has is ejected, and one must serve".to_owned();
             tracing::error!(service, version, reason, "version reinstated");
             let by = "takeover".to_owned();
-            self.record(Kind::Reinstated, Matter::of_version(service, version, by, reason));
+            self.record(
+                EventKind::Reinstated,
+                EventDetails::of_version(service, version, by, reason),
+            );
         }
     }
 }

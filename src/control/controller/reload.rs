@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     config::{Config, LoadError, Loaded, blame, schema},
-    control::events::{Kind, Matter},
+    control::events::{EventDetails, EventKind},
     proxy::ListenerState,
     registry::Registry,
-    snapshot::{Decided, Overrides, Resolved, Snapshot, Sources},
+    snapshot::{Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
     tls::{self, Clients, TlsClients, TlsError, open_clients},
 };
 
@@ -89,7 +89,10 @@ impl Controller {
                 self.reloads.rejected += 1;
                 self.reloads.error = Some(Arc::clone(&error));
                 let reason = error.to_string();
-                self.record(Kind::ConfigurationRejected, Matter { reason, ..Matter::default() });
+                self.record(
+                    EventKind::ConfigurationRejected,
+                    EventDetails { reason, ..EventDetails::default() },
+                );
                 Err(error)
             }
         }
@@ -141,7 +144,7 @@ impl Controller {
             fields => format!("; the next start takes over: {fields}"),
         };
         let reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
-        self.record(Kind::Configuration, Matter { reason, ..Matter::default() });
+        self.record(EventKind::Configuration, EventDetails { reason, ..EventDetails::default() });
         self.tell_stand_ins(&StandIns::new());
         (Reloaded::Applied(generation), self.stand_ins.is_empty())
     }
@@ -192,10 +195,10 @@ impl Preparing {
             }
         };
         let access_log = open_log(&self.config, &loaded.config);
-        let sources = Sources {
+        let sources = SnapshotInputs {
             config: &loaded.config,
             overrides: &Overrides::new(),
-            decided: &Decided::default(),
+            decided: &RuntimeState::default(),
             resolved: &self.resolved,
             tls: &tls,
             access_log: None,

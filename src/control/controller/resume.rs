@@ -1,7 +1,7 @@
 //! Undoes what a task that panicked left half done, before it begins anew.
 
 use super::{Controller, ejections::by_service};
-use crate::control::events::{Kind, Matter};
+use crate::control::events::{EventDetails, EventKind};
 
 impl Controller {
     /// Begins all comparisons anew, since a panic may have left them half changed, and publishes an ejection
@@ -17,8 +17,8 @@ impl Controller {
                 let reason = "the comparison begins anew".to_owned();
                 let service = Some(service.name.to_string());
                 self.record(
-                    Kind::SharedOutageOver,
-                    Matter { service, reason, ..Matter::default() },
+                    EventKind::SharedOutageOver,
+                    EventDetails { service, reason, ..EventDetails::default() },
                 );
             }
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{Config, schema, units::Weight},
-    control::events::{Kind, Matter},
+    control::events::{EventDetails, EventKind},
     snapshot::{self, Endpoint, Overrides, Snapshot, weights_in_force},
 };
 
@@ -220,8 +220,8 @@ impl Controller {
         for (service, StandIn { version, why }) in new {
             let reason = format!("its weights would leave nobody, so {version} serves: {why}");
             tracing::error!(service, version, reason, "weights of the file are not in force");
-            let place = Matter::of_place(service, version, reason);
-            self.record(Kind::ConfigurationRejected, place);
+            let place = EventDetails::of_place(service, version, reason);
+            self.record(EventKind::ConfigurationRejected, place);
         }
     }
 
@@ -231,8 +231,8 @@ impl Controller {
             let reason = "the weights as written are in force again".to_owned();
             tracing::info!(service, "{reason}");
             self.record(
-                Kind::Weights,
-                Matter { service: Some(service), reason, ..Matter::default() },
+                EventKind::Weights,
+                EventDetails { service: Some(service), reason, ..EventDetails::default() },
             );
         }
     }

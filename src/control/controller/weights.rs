@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::{Asked, Controller, Coverage, Rejected, moves, percent, split::list};
 use crate::{
     config::{Config, schema, units::Weight},
-    control::events::{Kind, Matter},
+    control::events::{EventDetails, EventKind},
     snapshot::{Overrides, weights_in_force},
 };
 
@@ -107,7 +107,10 @@ impl Controller {
         tracing::info!(service, moved, generation, by, reason, "weights changed");
         let reason = if reason.is_empty() { moved } else { format!("{moved}: {reason}") };
         let (service, by) = (Some(service), Some(by));
-        self.record(Kind::Weights, Matter { service, by, reason, ..Matter::default() });
+        self.record(
+            EventKind::Weights,
+            EventDetails { service, by, reason, ..EventDetails::default() },
+        );
         Ok(Applied { generation, ..planned })
     }
 

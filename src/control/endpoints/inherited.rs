@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::Watch;
+use super::EndpointMonitor;
 use crate::{
     control::carried::Endpoints,
     health::Cause,
@@ -10,7 +10,7 @@ use crate::{
     snapshot::{Endpoint, Service, Snapshot, Version},
 };
 
-impl Watch {
+impl EndpointMonitor {
     /// Those of `snapshot` that an operator ejected.
     pub(in crate::control) fn by_word(&self, snapshot: &Snapshot) -> Endpoints {
         let mut all = self.inherited.clone();

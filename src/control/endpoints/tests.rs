@@ -5,13 +5,13 @@ use crate::{
     analysis::Counter,
     config::{parse, units::Share},
     registry::{ErrorKind, Registry},
-    snapshot::{Decided, Overrides, Resolved, Sources, usable},
+    snapshot::{Overrides, Resolved, RuntimeState, SnapshotInputs, usable},
 };
 
 /// A service `a` with versions v1 of three endpoints and v2 of one, the registry and the watch of it.
 struct Bench {
     snapshot: Snapshot,
-    watch: Watch,
+    watch: EndpointMonitor,
     now: Duration,
 }
 
@@ -29,8 +29,8 @@ impl Bench {
         );
         let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
         let (overrides, decided, resolved) =
-            (Overrides::new(), Decided::default(), Resolved::new());
-        let sources = Sources {
+            (Overrides::new(), RuntimeState::default(), Resolved::new());
+        let sources = SnapshotInputs {
             config: &config,
             overrides: &overrides,
             decided: &decided,
@@ -39,7 +39,8 @@ impl Bench {
             access_log: None,
         };
         let snapshot = Snapshot::compile(1, sources, None, &Registry::new(2));
-        let mut bench = Self { snapshot, watch: Watch::default(), now: Duration::from_secs(1) };
+        let mut bench =
+            Self { snapshot, watch: EndpointMonitor::default(), now: Duration::from_secs(1) };
         bench.look();
         bench
     }
@@ -52,11 +53,11 @@ impl Bench {
         self.state(endpoint).standing.state()
     }
 
-    fn look(&mut self) -> Look {
+    fn look(&mut self) -> EndpointPoll {
         self.watch.look(&self.snapshot, self.now, 64, || 0.5)
     }
 
-    fn pass(&mut self, time: Duration) -> Look {
+    fn pass(&mut self, time: Duration) -> EndpointPoll {
         self.now += time;
         self.look()
     }
@@ -248,7 +249,7 @@ fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
     let panic = |serving, begins| Notice {
         service: "a".into(),
         version: "v1".into(),
-        what: Matter::Panic { serving, of: 3 },
+        what: NoticeKind::Panic { serving, of: 3 },
         begins,
     };
     assert_eq!(look.notices, [panic(1, true)]);

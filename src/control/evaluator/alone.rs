@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use super::{Found, Suspect, account::Account};
+use super::{CanaryFinding, Found, account::Account};
 use crate::{
     analysis::{
         Alone, Answer, Bound, Counter, Entry, Latencies, Latest, Quantile, Record, Recorder,
         Reference, Source, Span, Tally, Usual, Verdict,
     },
     config::{schema::Mode, units::Weight},
-    snapshot::{Compared, Service, Stratum},
+    snapshot::{ComparisonPlan, Service, Stratum},
 };
 
 /// How long a version is judged once it serves alone, and how long a baseline is remembered: the hours
@@ -27,14 +27,14 @@ const LEAST_RATIO: f64 = 1.5;
 
 /// What the baseline does, and what the one before it did.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    present: Option<Past>,
-    before: Option<Past>,
+pub(super) struct BaselineHistory {
+    present: Option<PastBaseline>,
+    before: Option<PastBaseline>,
 }
 
 /// What a baseline did, until then.
 #[derive(Debug, Clone)]
-struct Past {
+struct PastBaseline {
     version: Box<str>,
     /// When it last had a share.
     until: Duration,
@@ -51,13 +51,13 @@ struct PastStratum {
     p99: Option<Duration>,
 }
 
-impl Memory {
+impl BaselineHistory {
     /// Learns from the baseline, whose latency is in `references`, that failures come in clusters of
     /// `phi`, if it has a share.
     pub(super) fn learn<'r>(
         &mut self,
         service: &Service,
-        compared: &Compared,
+        compared: &ComparisonPlan,
         accounts: &[Account],
         references: impl Iterator<Item = Option<&'r Reference>>,
         phi: f64,
@@ -97,7 +97,7 @@ impl Memory {
             (stratum.route.clone(), past)
         });
         let strata = strata.collect();
-        self.present = Some(Past { version: baseline.name.clone(), until: now, strata });
+        self.present = Some(PastBaseline { version: baseline.name.clone(), until: now, strata });
     }
 
     /// What the baseline before `version` did on the requests of `stratum`, if that is not long ago.
@@ -136,38 +136,38 @@ impl Memory {
 
 /// A version that serves alone.
 #[derive(Debug)]
-pub(super) struct Solo {
+pub(super) struct StandaloneVersion {
     pub(super) version: Box<str>,
     pub(super) number: u16,
     /// By stratum.
-    lines: Vec<Line>,
+    lines: Vec<StandaloneTest>,
     /// It was said that it is worse.
     told: bool,
     looked: Duration,
 }
 
 #[derive(Debug)]
-struct Line {
+struct StandaloneTest {
     recorder: Recorder<Alone>,
     counter: Counter,
     latencies: Box<Latest>,
 }
 
-impl Solo {
+impl StandaloneVersion {
     /// Begins `now` to judge version `number`.
     pub(super) fn new(
         service: &Service,
-        compared: &Compared,
+        compared: &ComparisonPlan,
         accounts: &[Account],
         number: u16,
-        memory: &Memory,
+        memory: &BaselineHistory,
         now: Duration,
     ) -> Self {
         let version = service.versions[usize::from(number)].name.clone();
         let lines = compared.strata.iter().zip(accounts).map(|(stratum, account)| {
             let bounds = memory.bounds(&version, stratum, now);
             let limits = &stratum.limits;
-            Line {
+            StandaloneTest {
                 recorder: Recorder::new(Alone::new(
                     &bounds,
                     limits.alpha,
@@ -184,7 +184,7 @@ impl Solo {
 
     /// Whether something is to be found out still.
     pub(super) fn is_open(&self, now: Duration) -> bool {
-        let is_fresh = |line: &Line| now.saturating_sub(line.judged().began()) < LENGTH;
+        let is_fresh = |line: &StandaloneTest| now.saturating_sub(line.judged().began()) < LENGTH;
         self.lines.iter().any(|line| !line.judged().is_empty() && is_fresh(line))
     }
 
@@ -192,7 +192,7 @@ impl Solo {
     pub(super) fn poll(
         &mut self,
         service: &Service,
-        compared: &Compared,
+        compared: &ComparisonPlan,
         accounts: &[Account],
         now: Duration,
     ) -> Option<Found> {
@@ -211,7 +211,7 @@ impl Solo {
             line.observe(block, latencies(account, self.number), now);
             if !self.told && line.judged().answer() == Answer::Fail {
                 self.told = true;
-                found = Some(Found::Worse(Box::new(Suspect {
+                found = Some(Found::Worse(Box::new(CanaryFinding {
                     service: service.name.clone(),
                     version: self.version.clone(),
                     route: stratum.route.clone(),
@@ -232,7 +232,7 @@ impl Solo {
     }
 
     /// That it can be judged again, on the requests of `route`; nothing if it is not judged there.
-    pub(super) fn record(&self, compared: &Compared, route: Option<&str>) -> Option<Record> {
+    pub(super) fn record(&self, compared: &ComparisonPlan, route: Option<&str>) -> Option<Record> {
         let mut lines = self.lines.iter().zip(&compared.strata);
         let (line, _) = lines.find(|(_, stratum)| stratum.route.as_deref() == route)?;
         (!line.judged().is_empty()).then(|| line.recorder.record())
@@ -247,7 +247,7 @@ impl Solo {
     }
 }
 
-impl Line {
+impl StandaloneTest {
     fn judged(&self) -> &Alone {
         self.recorder.judge()
     }

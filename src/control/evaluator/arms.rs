@@ -19,7 +19,7 @@ use crate::{
 
 /// The blocks that are open, and the comparison that takes the closed ones.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct StratumComparison {
     arms: Arms<u16>,
     recorder: Recorder<Comparison>,
     slots: Slots,
@@ -41,7 +41,7 @@ pub(super) struct Line {
 /// Endpoints of a canary from which on the spread between them shows how failures cluster.
 const ENDPOINTS_THAT_SPREAD: usize = 3;
 
-impl Line {
+impl StratumComparison {
     /// A comparison of the versions with the numbers `arms` from `now` on.
     pub(super) fn new(
         stratum: &Stratum,

@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{Advice, Found, Suspect, arms::Line};
+use super::{Advice, CanaryFinding, Found, arms::StratumComparison};
 use crate::{
     analysis::{Advised, Answer},
     config::schema::Mode,
-    snapshot::{Compared, Service},
+    snapshot::{ComparisonPlan, Service},
 };
 
 /// Part of the threshold from which on evidence is a near-miss, and under which it no longer is.
@@ -19,11 +19,11 @@ const NEAR_FOR: Duration = Duration::from_secs(5);
 
 /// One canary.
 #[derive(Debug)]
-pub(super) struct Case {
+pub(super) struct CanaryComparison {
     pub(super) version: Box<str>,
     pub(super) mode: Mode,
     /// By stratum.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<StratumComparison>,
     /// Its part of the weights.
     pub(super) share: f64,
     /// Since when it is near its threshold.
@@ -36,9 +36,14 @@ pub(super) struct Case {
     advised: HashSet<(usize, Advised)>,
 }
 
-impl Case {
+impl CanaryComparison {
     /// A canary called `version` with this `share` that is compared by `lines`, of which nothing was said.
-    pub(super) fn new(version: &str, share: f64, mode: Mode, lines: Vec<Line>) -> Self {
+    pub(super) fn new(
+        version: &str,
+        share: f64,
+        mode: Mode,
+        lines: Vec<StratumComparison>,
+    ) -> Self {
         let (near_since, near, told, advised) = (None, false, false, HashSet::new());
         Self { version: version.into(), mode, lines, share, near_since, near, told, advised }
     }
@@ -47,23 +52,23 @@ impl Case {
     pub(super) fn judge(
         &mut self,
         service: &Service,
-        compared: &Compared,
+        compared: &ComparisonPlan,
         now: Duration,
     ) -> Option<Found> {
         if self.told {
             return None;
         }
-        let part = |line: &Line| line.comparison().part_of_threshold();
+        let part = |line: &StratumComparison| line.comparison().part_of_threshold();
         let lines = self.lines.iter().zip(&compared.strata);
         // One that failed stays so though its evidence sinks.
-        let failed = |line: &Line| line.comparison().answer() == Answer::Fail;
-        let key = |line: &Line| (failed(line), part(line));
+        let failed = |line: &StratumComparison| line.comparison().answer() == Answer::Fail;
+        let key = |line: &StratumComparison| (failed(line), part(line));
         let (line, stratum) = lines.max_by(|(a, _), (b, _)| {
             let ((a_failed, a), (b_failed, b)) = (key(a), key(b));
             a_failed.cmp(&b_failed).then(a.total_cmp(&b))
         })?;
         let suspect = || {
-            Box::new(Suspect {
+            Box::new(CanaryFinding {
                 service: service.name.clone(),
                 version: self.version.clone(),
                 route: stratum.route.clone(),
@@ -93,7 +98,7 @@ impl Case {
     }
 
     /// What is new beside the verdict.
-    pub(super) fn advise(&mut self, service: &Service, compared: &Compared) -> Vec<Found> {
+    pub(super) fn advise(&mut self, service: &Service, compared: &ComparisonPlan) -> Vec<Found> {
         let mut found = Vec::new();
         for (number, (line, stratum)) in self.lines.iter().zip(&compared.strata).enumerate() {
             let comparison = line.comparison();

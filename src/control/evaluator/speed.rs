@@ -15,7 +15,7 @@ use crate::{
 /// What is known, and the block that is open. Its length is that of all comparisons of the stratum: a
 /// threshold must not know the latencies that are compared with it.
 #[derive(Debug)]
-pub(super) struct Speed {
+pub(super) struct BaselineLatency {
     span: Span,
     baseline: u16,
     pace: Pace,
@@ -41,7 +41,7 @@ pub(super) struct Closed {
     length: Duration,
 }
 
-impl Speed {
+impl BaselineLatency {
     /// Begins `now` to learn of version number `baseline`.
     pub(super) fn new(
         stratum: &Stratum,
@@ -124,20 +124,20 @@ pub(super) fn trials(ledger: &Ledger, version: u16, gauge: Gauge) -> Box<Latest>
 
 /// The baseline's latency over the requests of a stratum.
 #[derive(Debug)]
-pub(super) struct Speeds {
-    pub(super) head: Speed,
+pub(super) struct BaselineLatencies {
+    pub(super) head: BaselineLatency,
     /// Nothing where no latency is compared.
-    whole: Option<Speed>,
+    whole: Option<BaselineLatency>,
 }
 
-impl Speeds {
+impl BaselineLatencies {
     pub(super) fn new(stratum: &Stratum, account: &Account, baseline: u16, now: Duration) -> Self {
         let whole = stratum.limits.compares_latency();
-        let new = |span| Speed::new(stratum, &account.all, span, baseline, now);
+        let new = |span| BaselineLatency::new(stratum, &account.all, span, baseline, now);
         Self { head: new(Span::Head), whole: whole.then(|| new(Span::Whole)) }
     }
 
-    pub(super) fn by_span(&mut self) -> impl Iterator<Item = (Span, &mut Speed)> {
+    pub(super) fn by_span(&mut self) -> impl Iterator<Item = (Span, &mut BaselineLatency)> {
         let whole = self.whole.as_mut().map(|speed| (Span::Whole, speed));
         [(Span::Head, &mut self.head)].into_iter().chain(whole)
     }

@@ -12,14 +12,14 @@ use crate::{
 
 /// The windows, and what they have shown.
 #[derive(Debug)]
-pub(super) struct Spread {
+pub(super) struct ClusterEstimate {
     opened: Duration,
     /// Counts at the beginning of the open window of the endpoints that served then, by group.
     before: HashMap<u8, Counter>,
     dispersion: Dispersion,
 }
 
-impl Spread {
+impl ClusterEstimate {
     pub(super) fn new(now: Duration) -> Self {
         Self { opened: now, before: HashMap::new(), dispersion: Dispersion::default() }
     }
@@ -66,7 +66,7 @@ mod tests {
     struct Baseline {
         endpoints: Vec<Arc<EndpointState>>,
         groups: [Counter; ENDPOINT_GROUPS],
-        spread: Spread,
+        spread: ClusterEstimate,
         now: Duration,
     }
 
@@ -77,8 +77,12 @@ mod tests {
             let address = |port| ([127, 0, 0, 1], port).into();
             let endpoints = (1..=4).map(|port| registry.endpoint(version, address(port)));
             let (endpoints, now) = (endpoints.collect(), Duration::ZERO);
-            let mut baseline =
-                Self { endpoints, groups: Default::default(), spread: Spread::new(now), now };
+            let mut baseline = Self {
+                endpoints,
+                groups: Default::default(),
+                spread: ClusterEstimate::new(now),
+                now,
+            };
             baseline.window([0; 4]);
             baseline
         }

@@ -7,7 +7,7 @@ use crate::{
     analysis::{Ending, NO_TIME, What},
     config::{Config, parse, units::Weight},
     registry::{Player, Registry},
-    snapshot::{Decided, Evidence, Overrides, Resolved, Snapshot, Sources},
+    snapshot::{Evidence, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
 };
 
 /// How a request ends.
@@ -29,7 +29,7 @@ pub(super) const CANARY: usize = 1;
 pub(super) struct Stage {
     config: Config,
     overrides: Overrides,
-    decided: Decided,
+    decided: RuntimeState,
     registry: Registry,
     pub(super) snapshot: Snapshot,
     pub(super) evaluator: Evaluator,
@@ -42,7 +42,7 @@ impl Stage {
     pub(super) fn new(eject: &str) -> Self {
         let config = Self::config(eject);
         let registry = Registry::new(1);
-        let (overrides, decided) = (Overrides::new(), Decided::default());
+        let (overrides, decided) = (Overrides::new(), RuntimeState::default());
         let snapshot = compile(1, &config, &overrides, &decided, &registry);
         let evaluator = Evaluator::default();
         let mut stage = Self {
@@ -195,11 +195,17 @@ fn compile(
     generation: u64,
     config: &Config,
     overrides: &Overrides,
-    decided: &Decided,
+    decided: &RuntimeState,
     registry: &Registry,
 ) -> Snapshot {
     let (resolved, tls) = (Resolved::new(), HashMap::new());
-    let sources =
-        Sources { config, overrides, decided, resolved: &resolved, tls: &tls, access_log: None };
+    let sources = SnapshotInputs {
+        config,
+        overrides,
+        decided,
+        resolved: &resolved,
+        tls: &tls,
+        access_log: None,
+    };
     Snapshot::compile(generation, sources, None, registry)
 }

@@ -392,7 +392,7 @@ fn what_both_arms_share_is_an_outage_and_no_verdict() {
 }
 
 /// The verdict of the only thing that was found: a version that is worse.
-fn worse(found: &[Found]) -> &Suspect {
+fn worse(found: &[Found]) -> &CanaryFinding {
     match found {
         [Found::Worse(suspect)] => suspect,
         other => panic!("{:?}", words(other)),

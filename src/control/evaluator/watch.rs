@@ -5,21 +5,21 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use super::{
     Found, IDLE_LOOK,
     account::Account,
-    alone::{Memory, Solo},
-    arms::Line,
+    alone::{BaselineHistory, StandaloneVersion},
+    arms::StratumComparison,
     asked::Questions,
-    case::Case,
+    case::CanaryComparison,
     followed::{self, Followed},
     requests,
     shared::SharedOutage,
-    speed::Speeds,
-    spread::Spread,
+    speed::BaselineLatencies,
+    spread::ClusterEstimate,
     traffic::Traffic,
 };
 use crate::{
     analysis::{Arms, Counter, Tolerance, What},
     config::{schema::Mode, units::Weight},
-    snapshot::{Compared, Service},
+    snapshot::{ComparisonPlan, Service},
 };
 
 /// Requests between two looks while nothing is compared, and the shortest pause between these.
@@ -42,15 +42,15 @@ const PAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// The comparisons of one service.
 #[derive(Debug)]
-pub(super) struct Watch {
-    pub(super) compared: Arc<Compared>,
+pub(super) struct ServiceEvaluator {
+    pub(super) compared: Arc<ComparisonPlan>,
     baseline: u16,
     epoch: u64,
-    pub(super) spread: Spread,
+    pub(super) spread: ClusterEstimate,
     pub(super) outage: SharedOutage,
     traffic: Traffic,
     /// The baseline's latency by stratum.
-    speeds: Vec<Speeds>,
+    speeds: Vec<BaselineLatencies>,
     /// By stratum.
     pub(super) accounts: Vec<Account>,
     /// When amounts of all players counted anew.
@@ -58,11 +58,11 @@ pub(super) struct Watch {
     pub(super) questions: Questions,
     /// Players of the version that was ejected last.
     pub(super) followed: Option<Followed>,
-    memory: Memory,
+    memory: BaselineHistory,
     /// By number of the version.
-    pub(super) cases: HashMap<u16, Case>,
+    pub(super) cases: HashMap<u16, CanaryComparison>,
     /// Versions that serve without a baseline beside them.
-    pub(super) solos: Vec<Solo>,
+    pub(super) solos: Vec<StandaloneVersion>,
     /// Whether anything was heard that may speak against a canary since the comparisons were judged.
     has_news: bool,
     /// When they were judged last.
@@ -71,12 +71,17 @@ pub(super) struct Watch {
     learnt: Duration,
 }
 
-impl Watch {
-    pub(super) fn new(service: &Service, compared: &Arc<Compared>, now: Duration) -> Self {
-        Self::asking(service, compared, Spread::new(now), now)
+impl ServiceEvaluator {
+    pub(super) fn new(service: &Service, compared: &Arc<ComparisonPlan>, now: Duration) -> Self {
+        Self::asking(service, compared, ClusterEstimate::new(now), now)
     }
 
-    fn asking(service: &Service, compared: &Arc<Compared>, spread: Spread, now: Duration) -> Self {
+    fn asking(
+        service: &Service,
+        compared: &Arc<ComparisonPlan>,
+        spread: ClusterEstimate,
+        now: Duration,
+    ) -> Self {
         let baseline = service.baseline;
         let strata = compared.strata.iter();
         let new = |stratum| Account::new(stratum, baseline, &compared.outcomes, now);
@@ -89,12 +94,14 @@ impl Watch {
             spread,
             outage: SharedOutage::new(&accounts, baseline, now),
             traffic: Traffic::new(accounts.iter().map(|a| requests(&a.all)), now),
-            speeds: both.map(|(s, account)| Speeds::new(s, account, baseline, now)).collect(),
+            speeds: both
+                .map(|(s, account)| BaselineLatencies::new(s, account, baseline, now))
+                .collect(),
             accounts,
             paid: now,
             questions: Questions::new(now),
             followed: None,
-            memory: Memory::default(),
+            memory: BaselineHistory::default(),
             cases: HashMap::new(),
             solos: Vec::new(),
             has_news: false,
@@ -107,7 +114,7 @@ impl Watch {
     pub(super) fn follow(
         &mut self,
         service: &Service,
-        compared: &Arc<Compared>,
+        compared: &Arc<ComparisonPlan>,
         now: Duration,
         found: &mut Vec<Found>,
     ) {
@@ -118,7 +125,7 @@ impl Watch {
         }
         if (asks_anew && self.compared != *compared) || self.baseline != service.baseline {
             // Other questions, or other arms: what was found so far answers none of them.
-            let spread = std::mem::replace(&mut self.spread, Spread::new(now));
+            let spread = std::mem::replace(&mut self.spread, ClusterEstimate::new(now));
             let mut before = std::mem::replace(self, Self::asking(service, compared, spread, now));
             self.memory = std::mem::take(&mut before.memory);
             self.followed = before.followed.take();
@@ -162,7 +169,7 @@ impl Watch {
         found.extend(gone.filter_map(|solo| solo.end(service)));
         for version in alone {
             if !self.solos.iter().any(|solo| solo.number == *version) {
-                self.solos.push(Solo::new(
+                self.solos.push(StandaloneVersion::new(
                     service,
                     compared,
                     &self.accounts,
@@ -187,7 +194,7 @@ impl Watch {
                 let lines = lines(compared, &self.accounts, arms, self.spread.phi(), now);
                 let name = &service.versions[usize::from(version)].name;
                 let share = service.weight_share(version);
-                Case::new(name, share, compared.mode, lines)
+                CanaryComparison::new(name, share, compared.mode, lines)
             });
         }
     }
@@ -200,7 +207,7 @@ impl Watch {
 
     /// Goes on with the evidence so far, of which another certainty is demanded, or something else is
     /// done with it.
-    fn demand(&mut self, compared: &Arc<Compared>, now: Duration) {
+    fn demand(&mut self, compared: &Arc<ComparisonPlan>, now: Duration) {
         for (version, case) in &mut self.cases {
             for (line, stratum) in case.lines.iter_mut().zip(&compared.strata) {
                 if line.comparison().limits() != &stratum.limits {
@@ -212,7 +219,7 @@ impl Watch {
                 self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
                 let arms = Arms::new(*version, self.baseline);
                 let lines = lines(compared, &self.accounts, arms, self.spread.phi(), now);
-                *case = Case::new(&case.version, case.share, compared.mode, lines);
+                *case = CanaryComparison::new(&case.version, case.share, compared.mode, lines);
             }
             case.mode = compared.mode;
         }
@@ -247,10 +254,10 @@ impl Watch {
         self.has_news
             || self.followed.is_some()
             || now.saturating_sub(self.judged) >= JUDGED_AT_LAST
-            || self.lines().any(Line::is_suspect)
+            || self.lines().any(StratumComparison::is_suspect)
     }
 
-    fn lines(&self) -> impl Iterator<Item = &Line> {
+    fn lines(&self) -> impl Iterator<Item = &StratumComparison> {
         self.cases.values().filter(|case| !case.told).flat_map(|case| &case.lines)
     }
 
@@ -283,7 +290,7 @@ impl Watch {
     pub(super) fn next_look(&self) -> Duration {
         // What fails meanwhile is what waiting costs.
         match self.cases.values().any(|case| !case.told) {
-            true if self.lines().any(Line::is_suspect) => SUSPECT_LOOK,
+            true if self.lines().any(StratumComparison::is_suspect) => SUSPECT_LOOK,
             true => LOOK,
             false if self.followed.is_some() => SHORTEST_IDLE_LOOK,
             // Soon enough that the workers' rings do not run over.
@@ -367,19 +374,21 @@ impl Watch {
 
 /// Comparisons of both versions, by stratum, from `now` on.
 fn lines(
-    compared: &Compared,
+    compared: &ComparisonPlan,
     accounts: &[Account],
     arms: Arms<u16>,
     phi: f64,
     now: Duration,
-) -> Vec<Line> {
+) -> Vec<StratumComparison> {
     let strata = compared.strata.iter().zip(accounts);
-    strata.map(|(stratum, account)| Line::new(stratum, account, arms, phi, now)).collect()
+    strata
+        .map(|(stratum, account)| StratumComparison::new(stratum, account, arms, phi, now))
+        .collect()
 }
 
 /// Whether `after` asks the same of the same versions as `before`, and only the certainty that is demanded,
 /// or what is done about it, is another.
-fn asks_the_same(before: &Compared, after: &Compared) -> bool {
+fn asks_the_same(before: &ComparisonPlan, after: &ComparisonPlan) -> bool {
     let mut both = before.strata.iter().zip(&after.strata);
     before.strata.len() == after.strata.len()
         && both.all(|(a, b)| a.asks_as(b) && a.limits.same_but_demands(&b.limits))

@@ -51,7 +51,7 @@ pub(super) struct Answer {
 
 /// What an answer meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Noted {
+pub(super) enum Update {
     /// As before.
     Same,
     /// The name stands for other addresses now.
@@ -68,7 +68,7 @@ pub(super) enum Noted {
 
 /// All names wanted.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct NameTable {
     names: BTreeMap<String, Entry>,
 }
 
@@ -88,7 +88,7 @@ struct Entry {
     doubted: bool,
 }
 
-impl Book {
+impl NameTable {
     /// Wants `names`, new ones at once, and forgets all others.
     pub(super) fn keep(&mut self, names: &BTreeSet<String>, now: Instant) {
         self.names.retain(|name, _| names.contains(name));
@@ -109,7 +109,7 @@ impl Book {
         }
     }
 
-    /// At most `most` names to ask for now; each is under way until [`Book::note`].
+    /// At most `most` names to ask for now; each is under way until [`NameTable::note`].
     pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<String> {
         let due = self.names.iter_mut().filter(|(_, entry)| entry.next <= now).take(most);
         due.map(|(name, entry)| {
@@ -136,8 +136,8 @@ impl Book {
         answer: Result<Answer, String>,
         now: Instant,
         random: f64,
-    ) -> Noted {
-        let Some(entry) = self.names.get_mut(name) else { return Noted::Unwanted };
+    ) -> Update {
+        let Some(entry) = self.names.get_mut(name) else { return Update::Unwanted };
         entry.known = true;
         match answer.and_then(Answer::not_empty) {
             Ok(answer) => {
@@ -147,16 +147,16 @@ impl Book {
                 let age = if entry.doubted { AGE.0 } else { answer.age.clamp(AGE.0, AGE.1) };
                 entry.next = now + age;
                 match changed {
-                    _ if failed => Noted::Recovered,
-                    true => Noted::Changed,
-                    false => Noted::Same,
+                    _ if failed => Update::Recovered,
+                    true => Update::Changed,
+                    false => Update::Same,
                 }
             }
             Err(error) => {
                 entry.failures = entry.failures.saturating_add(1);
                 entry.error = Some(error);
                 entry.next = now + back_off(entry.failures, random);
-                if entry.failures == 1 { Noted::Failing } else { Noted::StillFailing }
+                if entry.failures == 1 { Update::Failing } else { Update::StillFailing }
             }
         }
     }
@@ -237,14 +237,14 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn asked(book: &mut Book, at: Instant) {
+    fn asked(book: &mut NameTable, at: Instant) {
         assert_eq!(book.take_due(at, 9), ["a"]);
         assert_eq!((book.take_due(at, 9).len(), book.next_due()), (0, Some(at + LOST)));
     }
 
     #[test]
     fn a_name_is_asked_for_again_when_its_answer_has_aged() {
-        let (start, mut book) = (Instant::now(), Book::default());
+        let (start, mut book) = (Instant::now(), NameTable::default());
         book.keep(&names(&["a"]), start);
         for (age, wait) in [(30, 30), (0, 1), (86_400, 300)] {
             let now = book.next_due().expect("a is due");
@@ -256,19 +256,19 @@ mod tests {
 
     #[test]
     fn the_order_of_records_is_no_change() {
-        let (now, mut book) = (Instant::now(), Book::default());
+        let (now, mut book) = (Instant::now(), NameTable::default());
         book.keep(&names(&["a"]), now);
         assert!(!book.knows(&names(&["a"])));
         let rotations = [["10.0.0.2", "10.0.0.1"], ["10.0.0.1", "10.0.0.2"]];
         let noted = rotations.map(|r| book.note("a", answer(&r, 1), now, 0.5));
-        assert_eq!(noted, [Noted::Changed, Noted::Same]);
+        assert_eq!(noted, [Update::Changed, Update::Same]);
         assert!(book.knows(&names(&["a", "unwanted"])));
         assert_eq!(book.resolved()["a"].len(), 2);
     }
 
     #[test]
     fn no_answer_keeps_the_addresses_and_waits_longer_each_time() {
-        let (mut now, mut book) = (Instant::now(), Book::default());
+        let (mut now, mut book) = (Instant::now(), NameTable::default());
         book.keep(&names(&["a"]), now);
         book.note("a", answer(&["10.0.0.1"], 1), now, 0.5);
         let mut noted = Vec::new();
@@ -278,44 +278,44 @@ mod tests {
             assert_eq!(book.next_due(), Some(now + seconds(wait)));
             now += seconds(wait);
         }
-        assert_eq!((noted[0], noted[1]), (Noted::Failing, Noted::StillFailing));
+        assert_eq!((noted[0], noted[1]), (Update::Failing, Update::StillFailing));
         assert_eq!(book.resolved()["a"].len(), 1);
         assert_eq!(book.lookups()["a"].as_deref(), Some("refused"));
         let recovered = book.note("a", answer(&["10.0.0.1"], 1), now, 0.5);
-        assert_eq!((recovered, &book.lookups()["a"]), (Noted::Recovered, &None));
-        assert_eq!(book.note("a", answer(&["10.0.0.1"], 1), now, 0.5), Noted::Same);
-        assert_eq!(book.note("a", Err("refused".to_owned()), now, 1.0), Noted::Failing);
+        assert_eq!((recovered, &book.lookups()["a"]), (Update::Recovered, &None));
+        assert_eq!(book.note("a", answer(&["10.0.0.1"], 1), now, 0.5), Update::Same);
+        assert_eq!(book.note("a", Err("refused".to_owned()), now, 1.0), Update::Failing);
         assert_eq!(book.next_due(), Some(now + RETRY_FIRST.mul_f64(1.25)));
         assert!((1..2_000).all(|n| back_off(n, 1.0) <= seconds(30)));
     }
 
     #[test]
     fn half_an_answer_is_doubted_once() {
-        let (now, mut book) = (Instant::now(), Book::default());
+        let (now, mut book) = (Instant::now(), NameTable::default());
         book.keep(&names(&["a"]), now);
         book.note("a", answer(&["10.0.0.1", "fd00::1"], 60), now, 0.5);
         // The A record is lost, and a new AAAA record came.
-        assert_eq!(book.note("a", answer(&["fd00::2"], 60), now, 0.5), Noted::Changed);
+        assert_eq!(book.note("a", answer(&["fd00::2"], 60), now, 0.5), Update::Changed);
         assert_eq!(
             book.resolved()["a"],
             answer(&["10.0.0.1", "fd00::2"], 1).expect("two").addresses
         );
         assert_eq!(book.next_due(), Some(now + seconds(1)));
-        assert_eq!(book.note("a", answer(&["fd00::2"], 60), now, 0.5), Noted::Changed);
+        assert_eq!(book.note("a", answer(&["fd00::2"], 60), now, 0.5), Update::Changed);
         assert_eq!(book.resolved()["a"], answer(&["fd00::2"], 1).expect("one").addresses);
         assert_eq!(book.next_due(), Some(now + seconds(60)));
     }
 
     #[test]
     fn names_come_and_go_with_the_configuration() {
-        let (now, mut book) = (Instant::now(), Book::default());
+        let (now, mut book) = (Instant::now(), NameTable::default());
         book.keep(&names(&["a", "b", "c"]), now);
         assert_eq!(book.take_due(now, 2), ["a", "b"]);
         assert_eq!(book.take_due(now, 2), ["c"]);
         book.note("b", answer(&["10.0.0.1"], 60), now, 0.5);
         book.keep(&names(&["b", "d"]), now + seconds(1));
         assert_eq!(book.take_due(now + seconds(1), 9), ["d"]);
-        assert_eq!(book.note("a", answer(&["10.0.0.1"], 60), now, 0.5), Noted::Unwanted);
+        assert_eq!(book.note("a", answer(&["10.0.0.1"], 60), now, 0.5), Update::Unwanted);
         assert_eq!(book.resolved().into_keys().collect::<Vec<_>>(), ["b"]);
     }
 }

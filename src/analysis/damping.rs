@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// How log e-values are damped.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Temper {
+pub(super) struct Damping {
     phi: f64,
     /// For blocks that begin later: the one that is open must not know what came in it.
     next_phi: f64,
@@ -27,13 +27,13 @@ struct Raised {
     cap: Option<f64>,
 }
 
-impl Default for Temper {
+impl Default for Damping {
     fn default() -> Self {
         Self { phi: 1.0, next_phi: 1.0, cap: None, raised: None }
     }
 }
 
-impl Temper {
+impl Damping {
     /// Sets the size of clusters, at least 1, for all blocks; only before the first one.
     pub(super) fn begin_with(&mut self, phi: f64) {
         self.expect(phi);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_new_size_of_clusters_waits_for_the_open_block() {
-        let mut temper = Temper::default();
+        let mut temper = Damping::default();
         temper.expect(4.0);
         assert_eq!(temper.apply(8.0), 8.0);
         temper.next_block();
@@ -97,13 +97,13 @@ mod tests {
 
     #[test]
     fn a_lower_cap_holds_at_once_and_a_higher_one_later() {
-        let mut temper = Temper::default();
+        let mut temper = Damping::default();
         temper.cap(Some(4.0));
         assert_eq!(temper.apply(8.0), 4.0);
         temper.cap(None);
         assert_eq!(temper.apply(8.0), 4.0);
         let json = serde_json::to_string(&temper).expect("JSON");
-        let mut read: Temper = serde_json::from_str(&json).expect("a temper");
+        let mut read: Damping = serde_json::from_str(&json).expect("a temper");
         for temper in [&mut temper, &mut read] {
             temper.next_block();
             assert_eq!(temper.apply(8.0), 8.0);
