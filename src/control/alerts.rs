@@ -13,6 +13,9 @@ use serde::Serialize;
 
 use super::event::{EventDetails, EventKind, way_back};
 
+/// How long an alert of a single event fires, as the rules for Prometheus have it.
+const MOMENT: Duration = Duration::from_secs(600);
+
 /// How long an alert that has ended is still told.
 const TOLD_AFTER_END: Duration = Duration::from_secs(15 * 60);
 
@@ -37,8 +40,10 @@ pub struct AlertKey {
 pub enum AlertName {
     /// A version is ejected.
     VersionEjected,
-    /// A version is out, and the players who failed on it go on failing elsewhere.
+    /// The players who failed on an ejected version go on failing elsewhere.
     EjectionMistaken,
+    /// A few players have nearly all failures of a version.
+    FewPlayers,
     /// A version is worse, and stays: the comparison only advises, or nothing serves beside it.
     VersionWorse,
     /// Evidence is above half of the threshold.
@@ -55,6 +60,7 @@ impl AlertName {
         match self {
             Self::VersionEjected => "TidegateVersionEjected",
             Self::EjectionMistaken => "TidegateEjectionMistaken",
+            Self::FewPlayers => "TidegateFewPlayers",
             Self::VersionWorse => "TidegateVersionWorse",
             Self::NearMiss => "TidegateNearMiss",
             Self::SharedOutage => "TidegateSharedOutage",
@@ -65,9 +71,11 @@ impl AlertName {
     fn severity(self) -> &'static str {
         match self {
             Self::VersionEjected | Self::SharedOutage => "critical",
-            Self::EjectionMistaken | Self::VersionWorse | Self::NearMiss | Self::EndpointOut => {
-                "warning"
-            }
+            Self::EjectionMistaken
+            | Self::FewPlayers
+            | Self::VersionWorse
+            | Self::NearMiss
+            | Self::EndpointOut => "warning",
         }
     }
 
@@ -75,7 +83,8 @@ impl AlertName {
     fn summary(self) -> &'static str {
         match self {
             Self::VersionEjected => "is ejected",
-            Self::EjectionMistaken => "is ejected, and that did not help",
+            Self::EjectionMistaken => "was ejected, and that did not help",
+            Self::FewPlayers => "has a few players with nearly all its failures",
             Self::VersionWorse => "is worse than tolerated, and stays",
             Self::NearMiss => "is near its ejection: evidence is above half of the threshold",
             Self::SharedOutage => "baseline and canaries fail alike",
@@ -155,13 +164,12 @@ impl Alerts {
                 self.begin(version(AlertName::VersionEjected), &matter.reason, now);
             }
             EventKind::EjectionMistaken => {
-                self.begin(version(AlertName::EjectionMistaken), &matter.reason, now);
+                self.note(version(AlertName::EjectionMistaken), &matter.reason, now);
             }
-            EventKind::Reinstated => {
-                for name in [AlertName::VersionEjected, AlertName::EjectionMistaken] {
-                    self.end(&version(name), now);
-                }
+            EventKind::FewPlayers => {
+                self.note(version(AlertName::FewPlayers), &matter.reason, now);
             }
+            EventKind::Reinstated => self.end(&version(AlertName::VersionEjected), now),
             EventKind::WouldEject | EventKind::WorseAlone => {
                 self.end(&version(AlertName::NearMiss), now);
                 self.begin(version(AlertName::VersionWorse), &matter.reason, now);
@@ -189,8 +197,8 @@ impl Alerts {
             EventKind::EndpointProbing | EventKind::EndpointWouldEject => {}
             // Each of the endpoints behind it has an alert of its own.
             EventKind::HealthPanic | EventKind::HealthPanicOver => {}
-            // Nor does what decides nothing and has no end that is told.
-            EventKind::FewPlayers | EventKind::RefusalsRise => {}
+            // Nor does what may be meant: a version that refuses more.
+            EventKind::RefusalsRise => {}
             EventKind::Weights | EventKind::Configuration | EventKind::ConfigurationRejected => {}
         }
     }
@@ -212,6 +220,12 @@ impl Alerts {
             Some(known) if known.ended.is_none() => known.reason = state.reason,
             _ => drop(self.states.insert(subject, state)),
         }
+    }
+
+    /// An alert of something that happens and has no end: it fires for a while.
+    fn note(&mut self, subject: AlertKey, reason: &str, now: SystemTime) {
+        let (ended, reason) = (Some(now + MOMENT), reason.to_owned());
+        self.states.insert(subject, State { began: now, ended, reason });
     }
 
     fn end(&mut self, subject: &AlertKey, now: SystemTime) {

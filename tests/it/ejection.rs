@@ -333,6 +333,12 @@ fn what_is_ejected_stays_so_when_another_process_takes_over() {
     assert_eq!(post(&old, "/v1/services/game-api/reinstate", "v2").0, 200);
     new.controller().inherit(old.controller().hand_over());
     assert_eq!(get(&new)["versions"][1]["state"], "serving");
+    let told: Vec<_> = {
+        let controller = new.controller();
+        let events = controller.events().since(0);
+        events.map(|event| (event.kind.label(), event.matter.carried_over)).collect()
+    };
+    assert_eq!(told, [("ejected", true), ("reinstated", true)]);
     old.controller().take_back();
     assert_eq!(post(&old, "/v1/services/game-api/eject", "v2").0, 200);
     new.controller().inherit(old.controller().hand_over());

@@ -51,17 +51,28 @@ fn an_ejection_takes_the_place_of_a_near_miss_and_ends_by_word() {
     assert!(alerts.is_empty());
 }
 
+/// Reinstated in the same moment, by `on_mistake: reinstate`, it was over before it was told.
 #[test]
-fn an_ejection_that_did_not_help_fires_beside_it_until_the_version_is_back() {
+fn what_has_no_end_fires_for_ten_minutes() {
     let mut alerts = Alerts::default();
     alerts.follow(EventKind::Ejected, &of("v42"), at(10));
     alerts.follow(EventKind::EjectionMistaken, &of("v42"), at(20));
-    let both = |fires| {
-        ["TidegateVersionEjected", "TidegateEjectionMistaken"].map(|name| named(name, "v42", fires))
+    alerts.follow(EventKind::Reinstated, &of("v42"), at(20));
+    alerts.retain(at(20), |_| false);
+    alerts.follow(EventKind::FewPlayers, &of("v43"), at(30));
+    let sent = |alerts: &Alerts, second| {
+        let all = posted(alerts, at(second));
+        let name = |alert: &Posted| alert.labels["alertname"].clone();
+        all.iter().map(|alert| (name(alert), alert.ends_at.clone())).collect::<Vec<_>>()
     };
-    assert_eq!(told(&alerts, at(21)), both(true));
-    alerts.follow(EventKind::Reinstated, &of("v42"), at(50));
-    assert_eq!(told(&alerts, at(51)), both(false));
+    let ends = |name: &str, at: &str| (name.to_owned(), format!("1970-01-01T00:{at}.000Z"));
+    let expected = [
+        ends("TidegateVersionEjected", "00:20"),
+        ends("TidegateEjectionMistaken", "10:20"),
+        ends("TidegateFewPlayers", "10:30"),
+    ];
+    assert_eq!(sent(&alerts, 31), expected);
+    assert_eq!(sent(&alerts, 100_000), []);
 }
 
 #[test]

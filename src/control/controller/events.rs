@@ -42,11 +42,11 @@ impl Controller {
                     service.compared.is_some()
                         && version.is_some_and(|v| service.version(v).is_some())
                 }
-                AlertName::VersionEjected | AlertName::EjectionMistaken => {
-                    version.is_some_and(|version| {
-                        ejections.contains_key(&(subject.service.clone(), version.to_owned()))
-                    })
-                }
+                // These end by themselves.
+                AlertName::EjectionMistaken | AlertName::FewPlayers => true,
+                AlertName::VersionEjected => version.is_some_and(|version| {
+                    ejections.contains_key(&(subject.service.clone(), version.to_owned()))
+                }),
                 AlertName::EndpointOut => {
                     let known = version.and_then(|version| service.version(version));
                     let mut known = known.into_iter().flat_map(|version| &version.known);

@@ -1,10 +1,13 @@
 //! State that is handed over between processes at a takeover.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
 
 use super::{
     Controller, Ejection,
-    ejections::{ManualEjection, ManualEjections, by_service},
+    ejections::{Ejections, ManualEjection, ManualEjections, by_service},
     weights::keeps_override,
 };
 use crate::{
@@ -15,6 +18,17 @@ use crate::{
     },
     snapshot::Overrides,
 };
+
+/// Why something is back that the process before had ejected when it was asked first.
+const BEFORE_THIS_ONE: &str = "reinstated before this one";
+
+/// What was ejected `before` and is not `now`, by service and version.
+fn gone(before: &BTreeMap<String, BTreeSet<String>>, now: &Ejections) -> Vec<(String, String)> {
+    let all = before.iter().flat_map(|(service, versions)| {
+        versions.iter().map(move |version| (service.clone(), version.clone()))
+    });
+    all.filter(|place| !now.contains_key(place)).collect()
+}
 
 impl Controller {
     /// How this process came from another one, and what came of those that were to follow it.
@@ -105,6 +119,11 @@ impl Controller {
             let ejection = Ejection { at, since, by, reason, verdict, record: None };
             self.ejections.insert((service, version), ejection);
         }
+        for (service, version) in gone(&before, &self.ejections) {
+            let (by, reason) = (Some("another process".to_owned()), BEFORE_THIS_ONE.to_owned());
+            let place = EventDetails::of_place(service, version, reason);
+            self.record(EventKind::Reinstated, EventDetails { by, carried_over: true, ..place });
+        }
         self.forget_ejections();
         self.take_back_the_last();
         let stood_in = self.stand_ins.clone();
@@ -142,8 +161,7 @@ impl Controller {
                 (EventKind::EndpointEjected, matter(key, by, reason), since)
             });
         let back = told.keys().filter(|key| !self.manual.contains_key(*key)).map(|key| {
-            let (by, reason) =
-                ("another process".to_owned(), "reinstated before this one".to_owned());
+            let (by, reason) = ("another process".to_owned(), BEFORE_THIS_ONE.to_owned());
             (EventKind::EndpointServing, matter(key, by, reason), SystemTime::now())
         });
         let all: Vec<_> = out.chain(back).collect();
