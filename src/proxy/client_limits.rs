@@ -36,7 +36,7 @@ struct ClientEntry {
 #[repr(align(64))]
 struct Requests(AtomicU32);
 
-/// A connection's seat among those of its address; dropped, it is free again.
+/// A connection's slot among those of its address; dropped, it is free again.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     client_limits: ClientLimits,
@@ -58,7 +58,7 @@ impl ClientLimits {
         Some(ConnectionSlot { client_limits: self.clone(), whose, requests })
     }
 
-    /// Counts a request of `client`, which has no seat, unless it has `limit` (at least 1) in flight
+    /// Counts a request of `client`, which has no slot, unless it has `limit` (at least 1) in flight
     /// already; [`ClientLimits::end`] takes it back.
     #[must_use]
     pub(super) fn begin(&self, client: IpAddr, limit: u32) -> bool {
@@ -73,7 +73,7 @@ impl ClientLimits {
 
     /// Takes something back of what is counted, and forgets who has nothing left.
     ///
-    /// Requests are counted without the lock only by those who have a seat: without connections the
+    /// Requests are counted without the lock only by those who have a slot: without connections the
     /// count stands still.
     fn leave(&self, whose: IpAddr, take_back: impl FnOnce(&mut ClientEntry)) {
         if let Entry::Occupied(mut member) = self.0.entry(whose) {

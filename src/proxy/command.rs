@@ -44,6 +44,6 @@ pub struct Accepted {
     pub peer: IpAddr,
     /// Where it was accepted.
     pub listener: Arc<ListenerState>,
-    /// Its seat among those of its address; none yet if a balancer has still to say whose it is.
+    /// Its slot among those of its address; none yet if a balancer has still to say whose it is.
     pub slot: Option<ConnectionSlot>,
 }

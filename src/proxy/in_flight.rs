@@ -24,7 +24,7 @@ pub(super) struct InFlight {
 }
 
 enum Whose {
-    /// The connection's client's, if that has a seat; a trusted proxy or a balancer that asks for itself
+    /// The connection's client's, if that has a slot; a trusted proxy or a balancer that asks for itself
     /// has none.
     Seats,
     /// Of the client that a trusted proxy named.

@@ -1,7 +1,7 @@
 //! The PROXY protocol's header of a new connection, which is read before anything else.
 //!
 //! A peer that the listener knows for a balancer must begin with a head of the PROXY protocol; the
-//! address in it is the client's from then on, and the connection gets its seat by it. The head is
+//! address in it is the client's from then on, and the connection gets its slot by it. The head is
 //! looked at in the kernel's buffer and only its own bytes are taken out, so what follows, TLS or HTTP,
 //! begins with the next read. It has `limits.header_timeout`, as any head.
 

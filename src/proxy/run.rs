@@ -2,8 +2,8 @@
 //!
 //! Every connection is a task, and so is every request of HTTP/2. The runtime catches a panic of a task
 //! and drops what the task held: it ends that connection or request alone, and all that it counted as
-//! open or in flight is taken back. A [`PanicCounter`](super::worker::Witness) in the task counts it. A panic of the
-//! worker itself ends all its connections; it is counted too, and the worker begins anew.
+//! open or in flight is taken back. A [`PanicCounter`](super::worker::PanicCounter) in the task counts it.
+//! A panic of the worker itself ends all its connections; it is counted too, and the worker begins anew.
 
 use std::{panic, rc::Rc, sync::Arc, task::Waker, thread, time::Duration};
 

@@ -230,7 +230,7 @@ impl ConnectionGuard {
         &self.worker
     }
 
-    /// Its seat; none if it stands for many clients.
+    /// Its slot; none if it stands for many clients.
     pub(super) fn slot(&self) -> Option<&ConnectionSlot> {
         self.slot.as_ref()
     }
@@ -240,7 +240,7 @@ impl ConnectionGuard {
         &self.listener
     }
 
-    /// Holds the seat that the client got once it was known.
+    /// Holds the slot that the client got once it was known.
     pub(super) fn take_seat(&mut self, slot: Option<ConnectionSlot>) {
         self.slot = slot;
     }
