@@ -11,7 +11,7 @@ use std::{fs, path::Path};
 /// Rooms of one rank do not use each other, unless `FRIENDS` says so.
 const RANKS: &[&[&str]] = &[
     &["config", "telemetry"],
-    &["routing", "analysis"],
+    &["routing", "policy", "analysis"],
     &["tls", "upstream", "health"],
     &["registry", "snapshot", "http_client"],
     &["proxy"],

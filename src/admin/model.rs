@@ -252,7 +252,7 @@ impl Version {
         // Errors first: read the other way around, a request that ends in between could be an error
         // more than there were requests.
         let errors = cells.sum(|c| c.errors.read());
-        let requests = cells.sum(|c| c.finished.read());
+        let requests = version.state.finished();
         let weight = version.weight.value();
         let endpoints = version.known.iter().map(|known| Endpoint {
             address: known.state.label.to_string(),
@@ -278,7 +278,7 @@ impl Version {
             health_panic: version.panics(service.health.panic_threshold),
             unresolved: decisions.unresolved.get(&*version.name).cloned().unwrap_or_default(),
             ejection: decisions.ejections.get(&*version.name).cloned(),
-            in_flight: scrape::in_flight(version),
+            in_flight: version.state.in_flight(),
             labels: version.labels.clone(),
             requests,
             errors,

@@ -144,16 +144,9 @@ impl ControlPlane {
     }
 }
 
-/// Requests in flight on `version`.
-pub fn in_flight(version: &Version) -> u64 {
-    let cells = &version.state.cells;
-    // Finished first: read the other way around, a request that ends in between would count below 0.
-    let finished = cells.sum(|c| c.finished.read());
-    cells.sum(|c| c.started.read()).saturating_sub(finished)
-}
-
 /// Requests in flight on `endpoint`.
 pub fn endpoint_in_flight(endpoint: &EndpointState) -> u64 {
+    // As of a version.
     let finished = endpoint.cells.sum(|c| c.finished.read());
     endpoint.cells.sum(|c| c.started.read()).saturating_sub(finished)
 }
@@ -175,7 +168,7 @@ pub fn state(version: &Version) -> State {
         State::Ejected
     } else if version.weight.value() > 0.0 {
         State::Serving
-    } else if in_flight(version) > 0 {
+    } else if version.state.in_flight() > 0 {
         State::Draining
     } else {
         State::Idle
@@ -224,7 +217,7 @@ fn version(
         build: text(&version.labels.build),
         contract: text(&version.labels.contract),
         calc: text(&version.labels.calc),
-        in_flight: in_flight(version),
+        in_flight: version.state.in_flight(),
         evidence_log: Vec::new(),
         evidence_threshold: Vec::new(),
         ejections: Vec::new(),

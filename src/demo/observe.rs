@@ -91,7 +91,7 @@ impl Observer {
         };
         let versions = Version::ALL.map(of);
         let now = Instant::now();
-        let count = |v: &snapshot::Version| v.state.cells.sum(|cells| cells.finished.read());
+        let count = |v: &snapshot::Version| v.state.finished();
         let finished = versions.map(|known| known.map_or(0, |(v, _)| count(v)));
         let rates = self.rates(now, finished);
         let weights: f64 = service.versions.iter().map(|v| v.share_weight().value()).sum();

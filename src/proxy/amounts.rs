@@ -7,7 +7,7 @@
 use super::{field_kind::FieldKind, head::ResponseHead, plan::Plan, worker::Worker};
 use crate::{
     config::schema::MAX_AMOUNTS,
-    snapshot::{Amount, AmountSource},
+    snapshot::{Amount, AmountSource, Version},
 };
 
 /// Each amount of the service, by its number.
@@ -38,6 +38,7 @@ pub(super) fn take(
     configured: &[Amount],
     head: &mut ResponseHead<'_, '_>,
     plan: &Plan,
+    version: &Version,
     worker: &Worker,
 ) -> AmountValues {
     let status = head.status;
@@ -46,7 +47,6 @@ pub(super) fn take(
         return NONE;
     }
     let mut all = NONE;
-    let version = plan.version();
     for (number, (amount, state)) in configured.iter().zip(&version.amounts).enumerate() {
         let cells = state.cells.of(worker.id);
         let carried = match &amount.source {

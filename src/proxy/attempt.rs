@@ -1,12 +1,13 @@
-//! One attempt at one endpoint: the request goes out while the answer may already come in.
+//! One attempt at one endpoint: the request's text goes out while the answer may already come in.
 //!
-//! Both directions are polled from one task, so an endpoint may answer before it has read the whole
-//! body (a 413, a `100 Continue`), and a client that leaves is noticed while the endpoint is silent.
+//! An attempt knows no client. Its caller takes the answer's head from it, passes interim answers on, and
+//! feeds it what of the request's body did not come with the head. Both directions are polled from one
+//! task, so an endpoint may answer before it has read the whole body (a 413, a `100 Continue`).
 
 use std::{
     mem::MaybeUninit,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,20 +15,21 @@ use httparse::Header;
 use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
-    amounts,
+    amounts::{self, AmountValues},
     body::Framing,
     buffer::Buffer,
     channel::{Channel, MessageIo as _},
-    client::Client,
     field_kind::FieldKind,
     grpc,
     head::{BadAnswer, Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
-    pace,
     pieces::Pieces,
-    plan::{Plan, Protocol},
+    plan::Plan,
     problem::ProxyError,
     relay::{Relay, RelayError},
+    response_mode::Protocol,
     rewrite::{Delimiter, Persistence, put_status, write_response},
+    tap::Tap,
+    target::Target,
     worker::Worker,
 };
 use crate::tls::Transport;
@@ -38,25 +40,34 @@ const ANSWER_HEAD_BYTES: usize = 256 * 1024;
 /// Bytes of interim answers that may wait for a client to read them.
 const INTERIM_BYTES: usize = 64 * 1024;
 
+/// Most bytes of a request's body that are kept until it is answered, so that it can be sent again.
+const KEPT_BYTES: usize = 16 * 1024;
+
 /// An attempt in progress.
-pub(super) struct Attempt {
+pub(super) struct Attempt<'a> {
+    worker: &'a Worker,
+    plan: &'a Plan,
+    target: Target<'a>,
     upstream: Channel,
     /// The connection had served before.
     pub(super) reused: bool,
-    /// What came in from the endpoint.
-    answer: Buffer,
+    /// Bytes that came in from the endpoint.
+    inbox: Buffer,
     /// Of a head of the answer that is not whole.
     pieces: Pieces,
-    /// Bytes of `out` that were sent. They stay in `out`, so that they can be sent again.
+    /// Bytes of the request's text that were sent.
     sent: usize,
+    /// The part of the body that follows the request's text.
     upload: Option<Upload>,
-    /// All of `out` was flushed to the TLS session, or to the socket.
+    /// The body that was uploaded, if all of it could be kept.
+    kept: Option<Vec<u8>>,
+    /// All of the request's text was flushed to the TLS session, or to the socket.
     flushed: bool,
     /// The request did not go out whole.
     cut: bool,
     /// Interim answers on their way to the client.
     interim: Buffer,
-    /// Interim answers came since this was last asked.
+    /// Interim answers came that the caller was not told of.
     came_interim: bool,
     /// The endpoint goes on in another protocol, and waits for the end of the request.
     switches: bool,
@@ -64,6 +75,8 @@ pub(super) struct Attempt {
     pub(super) answered: bool,
     /// Bytes of the request's body sent.
     pub(super) body_bytes: u64,
+    /// The business amounts that the answer carries.
+    pub(super) amounts: AmountValues,
 }
 
 /// A body that did not fit behind the head.
@@ -72,34 +85,40 @@ struct Upload {
     outbox: Buffer,
 }
 
-/// An answer whose head has been written for the client.
+/// What came of an attempt's answer.
+pub(super) enum Head {
+    /// Interim answers, which [`Attempt::poll_interim`] passes on.
+    Interim,
+    /// The final one. It stands in the response's text as the client is to get it.
+    Final(Answer),
+}
+
+/// An answer whose head is read.
 pub(super) struct Answer {
     pub(super) status: u16,
     relay: Relay,
-    /// The endpoint keeps the connection, for that long if it says so.
+    /// The endpoint keeps the connection, and for how long if it states that.
     keep_upstream: Option<Option<Duration>>,
     /// The client's connection can stay.
     pub(super) keep_client: bool,
     /// It goes on for as long as it likes: events, or messages of a call.
     pub(super) is_stream: bool,
-    /// When its body began.
-    pub(super) began: Instant,
 }
 
 impl Answer {
-    /// Whether it is the client that keeps the body from moving on; `out` holds what it has yet to take.
-    pub(super) fn waits_for_client(&self, out: &Buffer) -> bool {
-        self.relay.waits_for_receiver(out)
-    }
-
-    /// When its body has been too slow.
-    fn due(&self, plan: &Plan) -> Option<Instant> {
-        pace::due(plan.route().body, self.began, self.relay.moved)
+    /// Whether it is the client that keeps the body from moving on; `response` holds what it has yet to take.
+    pub(super) fn waits_for_client(&self, response: &Buffer) -> bool {
+        self.relay.waits_for_receiver(response)
     }
 
     /// Bytes of the answer's body found so far.
     pub(super) fn body_bytes(&self) -> u64 {
         self.relay.moved
+    }
+
+    /// Whether any byte of the body moved since this was last called.
+    pub(super) fn take_progress(&mut self) -> bool {
+        self.relay.take_progress()
     }
 }
 
@@ -114,55 +133,77 @@ pub(super) enum AttemptError {
     Refused,
     /// The client neither sent its body nor read its answer for too long.
     ClientSlow,
-    /// The endpoint's fault.
+    /// There is no connection to the endpoint, so that nothing was sent.
+    Unconnected(ProxyError),
+    /// The endpoint failed.
     Failed(ProxyError),
 }
 
-impl Attempt {
-    /// An attempt over `upstream`. What of the body did not fit behind the head in `out` is taken from
-    /// the client as it comes. With `trailers` the client takes those of the answer.
+/// How a request's body moved on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// Bytes of it moved.
+    On,
+    /// All of it has gone out.
+    ToItsEnd,
+}
+
+impl<'a> Attempt<'a> {
+    /// An attempt at `target` over `upstream`. The `rest` of the body, which does not stand behind the head
+    /// in the request's text, is uploaded as it comes.
     pub(super) fn new(
+        worker: &'a Worker,
+        plan: &'a Plan,
+        target: Target<'a>,
         mut upstream: Channel,
         reused: bool,
-        trailers: bool,
         rest: Option<Framing>,
-        worker: &Worker,
     ) -> Self {
         if let Channel::ClientStream(stream) = &mut upstream
-            && trailers
+            && plan.manner.trailers
         {
             stream.keep_trailers();
         }
         let upload = rest.map(|framing| {
-            let mut relay = Relay::new(framing, framing.is_open() && !upstream.is_stream());
+            let is_stream = upstream.is_stream();
+            let mut relay = Relay::new(framing, framing.is_open() && !is_stream);
             // Those of a request go on between streams alone.
-            if framing == Framing::UntilClose && upstream.is_stream() {
+            if framing == Framing::UntilClose && is_stream {
                 relay.pass_trailers();
+            }
+            // Only on a stream can an endpoint state that it did not process a request, whatever its method.
+            if is_stream {
+                relay.tap(Tap::new(KEPT_BYTES));
             }
             Upload { relay, outbox: worker.blocks.take() }
         });
         Self {
+            worker,
+            plan,
+            target,
             upstream,
             reused,
-            answer: worker.blocks.take(),
+            inbox: worker.blocks.take(),
             pieces: Pieces::default(),
             sent: 0,
             flushed: false,
             upload,
+            kept: None,
             cut: false,
             interim: Buffer::hollow(),
             came_interim: false,
             switches: false,
             answered: false,
             body_bytes: 0,
+            amounts: amounts::NONE,
         }
     }
 
     /// Gives the buffers back.
-    pub(super) fn discard(self, worker: &Worker) {
-        worker.blocks.give(self.answer);
+    pub(super) fn discard(self) {
+        self.worker.blocks.give(self.inbox);
         if let Some(upload) = self.upload {
-            worker.blocks.give(upload.outbox);
+            self.worker.blocks.give(upload.outbox);
         }
     }
 
@@ -189,14 +230,9 @@ impl Attempt {
         matches!(&self.upstream, Channel::ClientStream(stream) if stream.is_refused())
     }
 
-    /// The body that was taken from the client and sent, if all of it is still here.
+    /// The body that was uploaded, if all of it is still here.
     pub(super) fn take_body(&mut self) -> Option<Vec<u8>> {
-        match &mut self.upstream {
-            Channel::ClientStream(stream) if self.upload.is_none() && !self.cut => {
-                stream.take_kept()
-            }
-            _ => None,
-        }
+        self.kept.take()
     }
 
     /// The client left before it was answered.
@@ -223,8 +259,8 @@ impl Attempt {
         }
     }
 
-    /// The status by which a call of gRPC counts whose answer has the status `http` and is `whole`; nothing
-    /// if it counts as `http` says.
+    /// The status by which a gRPC call counts whose answer has the status `http` and is `whole`; `None` if it
+    /// counts by `http`.
     pub(super) fn grpc_status(&self, http: u16, whole: bool) -> Option<u16> {
         // What follows a body of HTTP/1.1 is not looked at.
         let Channel::ClientStream(stream) = &self.upstream else { return None };
@@ -232,125 +268,114 @@ impl Attempt {
         status.or_else(|| grpc::without_status(http).filter(|_| whole))
     }
 
-    /// Sends `out`, then the rest of the body, until the head of the final answer is in; writes it for
-    /// the client into `out`, and what it carries of the service's amounts into `carried`.
+    /// Sends the `request`'s text and reads heads of answers until one is to be passed on. The final one is
+    /// then written into `response`, as the client is to get it; nothing of it has reached the client.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut Client,
-        worker: &Worker,
-        plan: &Plan,
-        out: &mut Buffer,
-        carried: &mut amounts::AmountValues,
-    ) -> Poll<Result<Answer, AttemptError>> {
-        self.poll_send(cx, out);
-        if !self.interim.is_empty()
-            && let Poll::Ready(Err(_)) = self.interim.poll_flush(cx, &mut client.stream)
-        {
-            return Poll::Ready(Err(AttemptError::ClientGone));
-        }
-        while !self.switches
-            && let Poll::Ready(filled) = self.answer.poll_fill(cx, &mut self.upstream)
-        {
-            if !filled.is_ok_and(|n| n > 0) {
-                return Poll::Ready(Err(AttemptError::Failed(ProxyError::Reset)));
+        request: &Buffer,
+        response: &mut Buffer,
+    ) -> Poll<Result<Head, ProxyError>> {
+        self.poll_send(cx, request);
+        loop {
+            if !self.switches {
+                match ready!(self.inbox.poll_fill(cx, &mut self.upstream)) {
+                    Ok(n) if n > 0 => self.answered = true,
+                    _ => return Poll::Ready(Err(ProxyError::Reset)),
+                }
+            } else if self.upload.is_some() {
+                return Poll::Pending;
             }
-            self.answered = true;
-            match self.read_heads(worker, plan, client.stream.is_stream(), out, carried) {
-                Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
-                Ok(None) => {}
-                Err(fault) => return Poll::Ready(Err(AttemptError::Failed(fault))),
-            }
-            if !self.interim.is_empty()
-                && let Poll::Ready(Err(_)) = self.interim.poll_flush(cx, &mut client.stream)
-            {
-                return Poll::Ready(Err(AttemptError::ClientGone));
-            }
-        }
-        // Who sends them without a pause leaves no turn for the timer.
-        if std::mem::take(&mut self.came_interim) && client.deadline.has_passed(Instant::now()) {
-            return Poll::Ready(Err(AttemptError::Failed(ProxyError::Timeout)));
-        }
-        if self.sent == out.len()
-            && let Some(moved) = self.poll_upload(cx, client)?
-        {
-            let now = Instant::now();
-            let due = match moved {
-                true => self.upload_due(plan, now),
-                false => plan.until(now, plan.route().timeout),
-            };
-            client.deadline.set(due);
-        }
-        if self.switches && self.upload.is_none() {
             self.switches = false;
-            match self.read_heads(worker, plan, client.stream.is_stream(), out, carried) {
-                Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
-                Ok(None) => {}
-                Err(fault) => return Poll::Ready(Err(AttemptError::Failed(fault))),
+            if let Some(answer) = self.read_heads(request, response)? {
+                return Poll::Ready(Ok(Head::Final(answer)));
+            }
+            if std::mem::take(&mut self.came_interim) {
+                return Poll::Ready(Ok(Head::Interim));
             }
         }
-        self.poll_client(cx, client)?;
-        let uncalled = plan.expects_continue && !self.answered;
-        client.deadline.poll_passed(cx).map(|()| match self.waits_for_body(client) {
-            true if !uncalled => Err(AttemptError::ClientSlow),
-            _ => Err(AttemptError::Failed(ProxyError::Timeout)),
-        })
     }
 
-    /// Relays the answer's body after the head in `out`, and what is left of the request's.
-    pub(super) fn poll_answer(
+    /// Writes interim answers to the client, as far as it takes them; false if it is gone.
+    pub(super) fn pass_interim(&mut self, cx: &mut Context<'_>, to: &mut Channel) -> bool {
+        self.interim.is_empty() || !matches!(self.interim.poll_flush(cx, to), Poll::Ready(Err(_)))
+    }
+
+    /// Whether the head of an answer waits for the end of the request: the endpoint goes on in another
+    /// protocol then.
+    pub(super) fn may_switch(&self) -> bool {
+        self.switches && self.upload.is_none()
+    }
+
+    /// Whether all of the request's text has gone out.
+    pub(super) fn has_sent(&self, request: &Buffer) -> bool {
+        self.sent == request.len()
+    }
+
+    /// Moves the rest of the request's body on, of which `ahead` has come in. `None` if nothing moved.
+    pub(super) fn poll_upload(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut Client,
-        plan: &Plan,
-        out: &mut Buffer,
-        answer: &mut Answer,
-    ) -> Poll<Result<(), AttemptError>> {
-        let (from, to) = (&mut self.upstream, &mut client.stream);
-        let relayed = answer.relay.poll(cx, from, &mut self.answer, out, to);
-        if let Poll::Ready(result) = relayed {
-            return Poll::Ready(result.map_err(|cut| match cut {
-                RelayError::Sender => AttemptError::Failed(ProxyError::Reset),
-                RelayError::Malformed => AttemptError::Failed(ProxyError::Protocol),
-                RelayError::Receiver => AttemptError::ClientGone,
-            }));
-        }
-        let uploaded = self.poll_upload(cx, client)?.is_some();
-        if answer.relay.take_progress() || uploaded {
-            let due = self.upload_due(plan, Instant::now());
-            client.deadline.set(match answer.is_stream {
-                true => due,
-                false => answer.due(plan).map_or(due, |slow| due.min(slow)),
-            });
-        }
-        self.poll_client(cx, client)?;
-        client.deadline.poll_passed(cx).map(|()| {
-            if answer.relay.waits_for_receiver(out) || self.waits_for_body(client) {
-                return Err(AttemptError::ClientSlow);
+        from: &mut Channel,
+        ahead: &mut Buffer,
+    ) -> Result<Option<Moved>, AttemptError> {
+        let Some(Upload { relay, outbox }) = &mut self.upload else { return Ok(None) };
+        let polled = relay.poll(cx, from, ahead, outbox, &mut self.upstream);
+        self.body_bytes = relay.moved;
+        match polled {
+            Poll::Pending => Ok(relay.take_progress().then_some(Moved::On)),
+            Poll::Ready(Ok(())) => {
+                self.kept = relay.take_copy();
+                self.end_upload();
+                Ok(Some(Moved::ToItsEnd))
             }
-            Err(AttemptError::Failed(ProxyError::Timeout))
-        })
+            Poll::Ready(Err(RelayError::Receiver)) => {
+                self.stop_upload();
+                Ok(None)
+            }
+            Poll::Ready(Err(RelayError::Sender)) => Err(AttemptError::ClientGone),
+            Poll::Ready(Err(RelayError::Malformed)) => Err(AttemptError::ClientBody),
+        }
     }
 
-    /// When an exchange whose bodies moved `now` has stood still for too long, or its upload been too slow.
-    fn upload_due(&self, plan: &Plan, now: Instant) -> Instant {
-        let limits = plan.route().body;
-        let due = plan.until(now, limits.timeout);
-        if self.upload.is_none() || plan.manner.grpc {
-            return due;
-        }
-        pace::due(limits, plan.began, self.body_bytes).map_or(due, |slow| due.min(slow))
+    /// Whether part of the request's body is still to be uploaded.
+    pub(super) fn uploads(&self) -> bool {
+        self.upload.is_some()
+    }
+
+    /// Bytes of the body that moved, if it is the endpoint that keeps it from moving on.
+    pub(super) fn stall(&self) -> Option<u64> {
+        let stalls = |u: &&Upload| u.relay.waits_for_receiver(&u.outbox);
+        self.upload.as_ref().filter(stalls).map(|_| self.body_bytes)
+    }
+
+    /// Whether the upload waits for more to come in than is `ahead`.
+    pub(super) fn waits_for_body(&self, ahead: &Buffer) -> bool {
+        let waits = |u: &Upload| ahead.is_empty() && !u.relay.waits_for_receiver(&u.outbox);
+        self.upload.as_ref().is_some_and(waits)
+    }
+
+    /// Relays the body of `answer` to the client, behind its head in `response`.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut Channel,
+        response: &mut Buffer,
+        answer: &mut Answer,
+    ) -> Poll<Result<(), AttemptError>> {
+        let relayed = answer.relay.poll(cx, &mut self.upstream, &mut self.inbox, response, to);
+        relayed.map_err(|cut| match cut {
+            RelayError::Sender => AttemptError::Failed(ProxyError::Reset),
+            RelayError::Malformed => AttemptError::Failed(ProxyError::Protocol),
+            RelayError::Receiver => AttemptError::ClientGone,
+        })
     }
 
     /// The connection, if it can serve again after `answer`, and how long the endpoint keeps it.
-    pub(super) fn into_reusable(
-        self,
-        answer: &Answer,
-        worker: &Worker,
-    ) -> Option<(Transport, Option<Duration>)> {
+    pub(super) fn into_reusable(self, answer: &Answer) -> Option<(Transport, Option<Duration>)> {
         // Bytes after the answer's end were never asked for.
-        let clean = self.request_is_read() && self.answer.is_empty();
-        worker.blocks.give(self.answer);
+        let clean = self.request_is_read() && self.inbox.is_empty();
+        self.worker.blocks.give(self.inbox);
         let offered = answer.keep_upstream?;
         match self.upstream {
             Channel::Wire(upstream) if clean => Some((upstream, offered)),
@@ -361,12 +386,12 @@ impl Attempt {
     /// The endpoint's side, and what came in from there and was not read, once another protocol is
     /// spoken.
     pub(super) fn into_parts(self) -> (Channel, Buffer) {
-        (self.upstream, self.answer)
+        (self.upstream, self.inbox)
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, out: &Buffer) {
-        while !self.cut && self.sent < out.len() {
-            let rest = &out.data()[self.sent..];
+    fn poll_send(&mut self, cx: &mut Context<'_>, request: &Buffer) {
+        while !self.cut && self.sent < request.len() {
+            let rest = &request.data()[self.sent..];
             match Pin::new(&mut self.upstream).poll_write(cx, rest) {
                 Poll::Ready(Ok(n)) if n > 0 => self.sent += n,
                 Poll::Pending => return,
@@ -388,66 +413,16 @@ impl Attempt {
         }
     }
 
+    /// The endpoint takes no more of the request.
     fn stop_upload(&mut self) {
         self.cut = true;
-        self.upload = None;
+        self.end_upload();
     }
 
-    /// Moves the body on: tells whether it moved (true) or has just ended (false).
-    fn poll_upload(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client,
-    ) -> Result<Option<bool>, AttemptError> {
-        let Some(Upload { relay, outbox }) = &mut self.upload else { return Ok(None) };
-        let (from, to) = (&mut client.stream, &mut self.upstream);
-        let polled = relay.poll(cx, from, &mut client.inbox, outbox, to);
-        self.body_bytes = relay.moved;
-        match polled {
-            Poll::Pending => Ok(relay.take_progress().then_some(true)),
-            Poll::Ready(Ok(())) => {
-                self.upload = None;
-                Ok(Some(false))
-            }
-            Poll::Ready(Err(RelayError::Receiver)) => {
-                self.stop_upload();
-                Ok(None)
-            }
-            Poll::Ready(Err(RelayError::Sender)) => Err(AttemptError::ClientGone),
-            Poll::Ready(Err(RelayError::Malformed)) => Err(AttemptError::ClientBody),
+    fn end_upload(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            self.worker.blocks.give(upload.outbox);
         }
-    }
-
-    /// Whether it is the endpoint that keeps the request's body from moving on, and how much of it moved.
-    pub(super) fn stall(&self) -> Option<u64> {
-        let stalls = |u: &&Upload| u.relay.waits_for_receiver(&u.outbox);
-        self.upload.as_ref().filter(stalls).map(|_| self.body_bytes)
-    }
-
-    /// Whether it is the client that keeps its body from moving on.
-    fn waits_for_body(&self, client: &Client) -> bool {
-        let waits = |u: &Upload| client.inbox.is_empty() && !u.relay.waits_for_receiver(&u.outbox);
-        self.upload.as_ref().is_some_and(waits)
-    }
-
-    /// Notices a client that breaks off; what it sends ahead is kept for the next request. One that ends its
-    /// sending side may still read (RFC 9112 section 9.6): `nc` and small HTTP clients do so after each
-    /// request.
-    fn poll_client(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client,
-    ) -> Result<(), AttemptError> {
-        while self.upload.is_none() && !client.sent_all && client.inbox.space() > 0 {
-            match client.inbox.poll_fill(cx, &mut client.stream) {
-                // The end of a request on a stream is not that of the stream.
-                Poll::Ready(Ok(0)) => client.sent_all = !client.stream.is_stream(),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Err(AttemptError::ClientGone),
-                Poll::Pending => break,
-            }
-        }
-        Ok(())
     }
 
     /// How the body of an answer with `head` is found. On a stream it ends with the stream, so that what
@@ -462,32 +437,31 @@ impl Attempt {
 
     /// Makes room for the rest of a head.
     fn need_more(&mut self) -> Result<Option<Answer>, ProxyError> {
-        if self.answer.len() >= ANSWER_HEAD_BYTES {
+        if self.inbox.len() >= ANSWER_HEAD_BYTES {
             return Err(ProxyError::LargeHead);
         }
-        if self.answer.space() == 0 {
-            self.answer.grow();
+        if self.inbox.space() == 0 {
+            self.inbox.grow();
         }
         Ok(None)
     }
 
-    /// Reads heads from what came in: interim ones are passed on, the final one is written into `out`.
+    /// Reads heads from what came in: interim ones are kept for the client, the final one is written into
+    /// `response`.
     fn read_heads(
         &mut self,
-        worker: &Worker,
-        plan: &Plan,
-        client_is_stream: bool,
-        out: &mut Buffer,
-        carried: &mut amounts::AmountValues,
+        request: &Buffer,
+        response: &mut Buffer,
     ) -> Result<Option<Answer>, ProxyError> {
+        let (worker, plan) = (self.worker, self.plan);
         loop {
-            if !self.pieces.may_be_whole(self.answer.data()) {
+            if !self.pieces.may_be_whole(self.inbox.data()) {
                 return self.need_more();
             }
             let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
             let (mut kinds, head_only) = (NO_KINDS, plan.manner.head_only);
             let (mut more_fields, mut more_kinds);
-            let data = self.answer.data();
+            let data = self.inbox.data();
             let mut parsed = parse_response(data, &mut fields, &mut kinds, head_only);
             if let Err(BadAnswer::ManyFields) = parsed {
                 (more_fields, more_kinds) = space_for_many();
@@ -496,7 +470,7 @@ impl Attempt {
             let (mut head, head_bytes) = match parsed {
                 Ok(Some(found)) => found,
                 Ok(None) => {
-                    self.pieces.wait(&mut self.answer);
+                    self.pieces.wait(&mut self.inbox);
                     return self.need_more();
                 }
                 Err(BadAnswer::ManyFields) => return Err(ProxyError::ManyFields),
@@ -520,7 +494,8 @@ impl Attempt {
             }
             let configured = &plan.service().amounts;
             if !configured.is_empty() {
-                *carried = amounts::take(configured, &mut head, plan, worker);
+                let version = self.target.version;
+                self.amounts = amounts::take(configured, &mut head, plan, version, worker);
             }
             if head.status < 200 && head.status != 101 {
                 self.came_interim = true;
@@ -532,27 +507,27 @@ impl Attempt {
                 if self.interim.len() > INTERIM_BYTES {
                     return Err(ProxyError::Protocol);
                 }
-                self.answer.consume(head_bytes);
+                self.inbox.consume(head_bytes);
                 self.pieces = Pieces::default();
                 continue;
             }
-            self.cut |= self.sent < out.len();
-            out.clear();
-            out.put(self.interim.data());
-            self.interim.clear();
+            // A request that the endpoint did not take whole ends here.
+            let is_cut = self.cut || self.sent < request.len();
+            let whole = self.upload.is_none() && !is_cut;
+            response.put(self.interim.data());
             let switched = head.status == 101;
             let body = self.body_of(&head);
+            let is_stream = plan.manner.protocol == Protocol::Http2;
             let delimiter = match head.framing {
                 Framing::Length(_) => Delimiter::None,
                 // Streams end by themselves, and so do answers to old clients, with the connection.
-                _ if client_is_stream || plan.manner.is_http10() => Delimiter::None,
+                _ if is_stream || plan.manner.is_http10() => Delimiter::None,
                 _ if body == Framing::Length(0) => Delimiter::Empty,
                 _ => Delimiter::Chunks,
             };
             let delimited =
                 delimiter != Delimiter::None || matches!(head.framing, Framing::Length(_));
             // If the request's body is unfinished, the client's connection cannot be kept.
-            let whole = self.request_is_read();
             let keep_client =
                 plan.manner.keep_alive && delimited && whole && !switched && !worker.parting.get();
             let persistence = match switched {
@@ -566,9 +541,9 @@ impl Attempt {
                 _ => Protocol::Http2,
             };
             let via = plan.snapshot.forwarding.answer_via(version as usize);
-            write_response(out, &head, delimiter, persistence, date.as_deref(), via);
+            write_response(response, &head, delimiter, persistence, date.as_deref(), via);
             let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
-            if plan.manner.trailers && (client_is_stream || delimiter == Delimiter::Chunks) {
+            if plan.manner.trailers && (is_stream || delimiter == Delimiter::Chunks) {
                 relay.pass_trailers();
             }
             let seconds = head.keep_alive_seconds;
@@ -580,9 +555,12 @@ impl Attempt {
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
                 keep_client,
                 is_stream: plan.manner.grpc || head.is_event_stream(),
-                began: plan.began,
             };
-            self.answer.consume(head_bytes);
+            self.inbox.consume(head_bytes);
+            self.interim.clear();
+            if is_cut {
+                self.stop_upload();
+            }
             return Ok(Some(answer));
         }
     }

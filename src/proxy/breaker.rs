@@ -24,7 +24,7 @@ enum Limit {
 pub(super) fn admit(worker: &Worker, service: &Service, version: &Version) -> Result<(), Problem> {
     let Some(breaker) = &service.breaker else { return Ok(()) };
     let cells = version.state.cells.of(worker.id);
-    if cells.started.read().wrapping_sub(cells.finished.read()) < breaker.requests {
+    if cells.in_flight() < breaker.requests {
         return Ok(());
     }
     Err(problem(shed(cells, Limit::Requests), service))

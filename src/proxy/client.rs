@@ -166,6 +166,22 @@ impl Client {
         }
     }
 
+    /// Whether the client is there, as far as can be seen: a client that breaks off is not. What it sends
+    /// ahead is kept for the next request. One that ends its sending side may still read (RFC 9112 section
+    /// 9.6): `nc` and small HTTP clients do so after each request.
+    pub(super) fn is_there(&mut self, cx: &mut Context<'_>) -> bool {
+        while !self.sent_all && self.inbox.space() > 0 {
+            match self.inbox.poll_fill(cx, &mut self.stream) {
+                // The end of a request on a stream is not that of the stream.
+                Poll::Ready(Ok(0)) => self.sent_all = !self.stream.is_stream(),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return false,
+                Poll::Pending => break,
+            }
+        }
+        true
+    }
+
     /// Ends the connection so that the client can read its last answer: closing a socket with unread
     /// bytes would reset it (RFC 9112 section 9.6).
     pub(super) async fn linger(&mut self, worker: &Worker) {

@@ -11,7 +11,7 @@ use super::{client_limits::ConnectionSlot, shared::ListenerState};
 pub enum Command {
     /// Serve this client.
     Connection(Accepted),
-    /// Let go of the old snapshot; a new one was published.
+    /// Let go of the old snapshot, since a new one was published, and acknowledge that.
     Refresh,
     /// Hand over samples and log lines now, then answer.
     Flush(oneshot::Sender<()>),

@@ -18,20 +18,20 @@ use super::{
     breaker::Pending,
     channel::Channel,
     elapsed::micros,
-    h2::{ClientStream, share},
-    plan::Plan,
+    h2::{ClientStream, open_shared},
     problem::ProxyError,
+    target::Target,
     worker::Worker,
 };
 use crate::{
     config::schema::Protocol,
-    snapshot::Version,
+    snapshot::{Service, Version},
     tls::{H2, HTTP_1_1, HandshakeError, Transport},
     upstream::socket::{self, bound_received, bound_unsent, is_want},
 };
 
 /// A stream of a shared connection to endpoint number `endpoint`, or a connection that was kept.
-pub(super) fn kept(
+pub(super) fn take_pooled(
     worker: &Worker,
     endpoint: u32,
     encrypted: bool,
@@ -69,22 +69,22 @@ fn shared(
 /// the protocol of `switches`.
 ///
 /// On the heap: what it needs is not to be part of every connection's task.
-pub(super) fn link(
+pub(super) fn connect_or_join(
     worker: &Worker,
-    plan: &Plan,
-    chosen: usize,
+    service: &Service,
+    target: Target<'_>,
     failed: Option<u64>,
     switches: Option<&str>,
     due: Instant,
 ) -> impl Future<Output = Result<(Channel, bool), ProxyError>> {
-    let (service, version) = (plan.service(), plan.version());
+    let version = target.version;
     let mut linking = Box::pin(async move {
         let _pending = Pending::begin(worker, service, version)?;
         let began = Instant::now();
         let patience = due.saturating_duration_since(began).min(service.connect_timeout);
-        let made = make(worker, plan, chosen, failed, switches, patience).await?;
+        let made = make(worker, service, target, failed, switches, patience).await?;
         if let (_, false) = made {
-            let cells = version.endpoints[chosen].cells.of(worker.id);
+            let cells = target.endpoint().cells.of(worker.id);
             cells.connected.add(1);
             cells.connecting_us.add(micros(began, Instant::now()).into());
         }
@@ -102,18 +102,18 @@ fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::O
 
 async fn make(
     worker: &Worker,
-    plan: &Plan,
-    chosen: usize,
+    service: &Service,
+    target: Target<'_>,
     failed: Option<u64>,
     switches: Option<&str>,
     patience: Duration,
 ) -> Result<(Channel, bool), ProxyError> {
-    let (service, version) = (plan.service(), plan.version());
+    let Target { version, number } = target;
     if version.protocol == Protocol::H1 {
-        let wire = connect(worker, version, chosen, patience, None).await?;
+        let wire = connect(worker, version, number, patience, None).await?;
         return Ok((Channel::Wire(wire), false));
     }
-    let (endpoint, encrypted) = (version.endpoints[chosen].id, version.tls.is_some());
+    let (endpoint, encrypted) = (version.endpoints[number].id, version.tls.is_some());
     let until = Instant::now() + patience;
     // Whoever comes while a connection is being opened waits for that one.
     let opening = worker.streams.borrow_mut().opening(endpoint);
@@ -128,7 +128,7 @@ async fn make(
         }
         None => None,
     };
-    let transport = connect(worker, version, chosen, until - Instant::now(), speaking).await?;
+    let transport = connect(worker, version, number, until - Instant::now(), speaking).await?;
     let speaks_h2 = match &transport {
         Transport::Plain(_) => version.protocol == Protocol::H2,
         Transport::Tls(_) => transport.alpn() == Some(H2),
@@ -139,7 +139,7 @@ async fn make(
             _ => Ok((Channel::Wire(transport), false)),
         };
     }
-    let sharing = share(&worker.streams, endpoint, transport, service.pool.idle_timeout);
+    let sharing = open_shared(&worker.streams, endpoint, transport, service.pool.idle_timeout);
     match timeout_at(until, sharing).await {
         Ok(Ok(lease)) => {
             worker.keep_ticking();
@@ -148,7 +148,7 @@ async fn make(
                 return Ok((link, false));
             }
             let left = until - Instant::now();
-            let wire = connect(worker, version, chosen, left, Some(HTTP_1_1)).await?;
+            let wire = connect(worker, version, number, left, Some(HTTP_1_1)).await?;
             Ok((Channel::Wire(wire), false))
         }
         Ok(Err(_)) => Err(ProxyError::Connect),

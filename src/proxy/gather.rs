@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::{body::Framing, buffer::Buffer, client::Client};
 
-/// Puts the body behind the head in `out` if all of it has come and fits there. Returns its length.
+/// Puts the body behind the head in `request` if all of it has come and fits there. Returns its length.
 #[inline(never)]
-pub(super) fn gather(client: &mut Client, framing: Framing, out: &mut Buffer) -> Option<usize> {
+pub(super) fn gather(client: &mut Client, framing: Framing, request: &mut Buffer) -> Option<usize> {
     let length = match framing {
         Framing::Length(length) => Some(usize::try_from(length).ok()?),
         Framing::UntilClose => None,
@@ -20,9 +20,9 @@ pub(super) fn gather(client: &mut Client, framing: Framing, out: &mut Buffer) ->
     let whole = loop {
         let read = client.inbox.len();
         match length {
-            Some(length) if length > out.space() => return None,
+            Some(length) if length > request.space() => return None,
             Some(length) if length <= read => break length,
-            _ if read > out.space() || client.inbox.space() == 0 => return None,
+            _ if read > request.space() || client.inbox.space() == 0 => return None,
             _ => {}
         }
         match client.inbox.poll_fill(&mut cx, &mut client.stream) {
@@ -31,7 +31,7 @@ pub(super) fn gather(client: &mut Client, framing: Framing, out: &mut Buffer) ->
             _ => return None,
         }
     };
-    out.put(&client.inbox.data()[..whole]);
+    request.put(&client.inbox.data()[..whole]);
     client.inbox.consume(whole);
     Some(whole)
 }

@@ -21,4 +21,4 @@ pub(super) use client_stream::ClientStream;
 pub(super) use connection::serve;
 pub(super) use open::AllConnections;
 pub(super) use server_stream::ServerStream;
-pub(super) use stream_permit::{H2Pool, share};
+pub(super) use stream_permit::{H2Pool, open_shared};

@@ -9,14 +9,16 @@ use super::{
     client::Client,
     elapsed::micros,
     grpc,
-    plan::{Plan, Rejected},
+    plan::Plan,
     problem::ProxyError,
+    rejected::Rejected,
+    target::Target,
     trial::{Subject, Trial},
     worker::Worker,
 };
 use crate::{
     registry::{EndpointState, ErrorKind, RetryReason},
-    snapshot::AssignedBy,
+    snapshot::{AssignedBy, Version},
     telemetry::{access_log::Entry, collector::Sample},
 };
 
@@ -24,8 +26,10 @@ use crate::{
 pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
     plan: &'a Plan,
-    /// The endpoint asked last, and when.
-    endpoint: Option<(&'a EndpointState, Instant)>,
+    /// The version in whose requests in flight it counts.
+    version: &'a Version,
+    /// Where the last attempt went, and when it began.
+    attempt: Option<(Target<'a>, Instant)>,
     upstream_us: u32,
     trial: Trial<'a>,
     ended: Option<Instant>,
@@ -39,19 +43,19 @@ pub(super) struct RequestRecord<'a> {
     pub(super) fault: Option<&'static str>,
     /// The client left before its answer was whole.
     pub(super) gone: bool,
-    /// Part of the request's body was not read.
-    pub(super) unread_body: bool,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
 
 impl<'a> RequestRecord<'a> {
     pub(super) fn new(worker: &'a Worker, plan: &'a Plan) -> Self {
-        plan.version().state.cells.of(worker.id).started.add(1);
+        let version = plan.version();
+        version.state.cells.of(worker.id).started[plan.class as usize].add(1);
         Self {
             worker,
             plan,
-            endpoint: None,
+            version,
+            attempt: None,
             upstream_us: Sample::NONE,
             trial: Trial::new(plan),
             ended: None,
@@ -61,7 +65,6 @@ impl<'a> RequestRecord<'a> {
             outcome: None,
             fault: None,
             gone: false,
-            unread_body: false,
             bytes_in: match plan.framing {
                 super::body::Framing::Length(n) => n,
                 _ => 0,
@@ -70,12 +73,20 @@ impl<'a> RequestRecord<'a> {
         }
     }
 
-    /// An attempt at endpoint number `number` of the version begins.
-    pub(super) fn attempt(&mut self, number: usize, now: Instant) {
+    /// An attempt at `target` begins.
+    pub(super) fn attempt(&mut self, target: Target<'a>, now: Instant) {
         self.end_attempt();
-        let endpoint = &*self.plan.version().endpoints[number];
-        endpoint.cells.of(self.worker.id).started.add(1);
-        self.endpoint = Some((endpoint, now));
+        target.endpoint().cells.of(self.worker.id).started.add(1);
+        self.attempt = Some((target, now));
+    }
+
+    /// Where the last attempt went.
+    pub(super) fn target(&self) -> Option<Target<'a>> {
+        self.attempt.map(|(target, _)| target)
+    }
+
+    fn endpoint(&self) -> Option<&'a EndpointState> {
+        self.attempt.map(|(target, _)| target.endpoint())
     }
 
     /// The request is with the endpoint, or on its way on a connection that is there. `at_once`: as the
@@ -86,7 +97,6 @@ impl<'a> RequestRecord<'a> {
 
     /// All of the request's body, `length` bytes, is here.
     pub(super) fn gathered(&mut self, length: usize) {
-        self.unread_body = false;
         self.bytes_in = length as u64;
     }
 
@@ -102,30 +112,30 @@ impl<'a> RequestRecord<'a> {
     }
 
     fn subject(&self) -> Subject<'a> {
-        let endpoint = self.endpoint.map(|(endpoint, _)| endpoint);
-        Subject { worker: self.worker, plan: self.plan, endpoint }
+        Subject { worker: self.worker, plan: self.plan, endpoint: self.endpoint() }
     }
 
     fn end_attempt(&mut self) {
-        if let Some((endpoint, _)) = self.endpoint.take() {
-            endpoint.cells.of(self.worker.id).finished.add(1);
+        if let Some((target, _)) = self.attempt.take() {
+            target.endpoint().cells.of(self.worker.id).finished.add(1);
         }
     }
 
     /// The attempt is made again.
     pub(super) fn retry(&mut self, reason: RetryReason) {
         self.retries += 1;
-        let cells = self.plan.version().state.cells.of(self.worker.id);
+        let cells = self.version.state.cells.of(self.worker.id);
         cells.retries[reason as usize].add(1);
     }
 
     /// The endpoint's answer began.
     pub(super) fn answered(&mut self, status: u16, now: Instant) {
         self.status = status;
-        if let Some((endpoint, began)) = self.endpoint {
+        if let Some((target, began)) = self.attempt {
             self.upstream_us = micros(began, now);
             if status >= 500 {
-                endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
+                target.endpoint().cells.of(self.worker.id).errors[ErrorKind::Status as usize]
+                    .add(1);
             }
         }
         self.trial.answered(self.subject(), status, now, self.upstream_us);
@@ -172,7 +182,7 @@ impl<'a> RequestRecord<'a> {
     pub(super) fn grpc_ended(&mut self, status: u16) {
         let outcome = grpc::to_http(status);
         self.outcome = Some(outcome);
-        if let (true, Some((endpoint, _))) = (outcome >= 500 && self.status < 500, self.endpoint) {
+        if let (true, Some(endpoint)) = (outcome >= 500 && self.status < 500, self.endpoint()) {
             endpoint.cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
         }
         if self.plan.route().failures.contains(outcome) {
@@ -209,7 +219,7 @@ impl<'a> RequestRecord<'a> {
     }
 
     fn count_fault(&mut self, fault: ProxyError) {
-        if let (Some(kind), Some((endpoint, _))) = (fault.upstream_kind(), self.endpoint) {
+        if let (Some(kind), Some(endpoint)) = (fault.upstream_kind(), self.endpoint()) {
             endpoint.cells.of(self.worker.id).errors[kind as usize].add(1);
         }
     }
@@ -226,7 +236,7 @@ impl<'a> RequestRecord<'a> {
 
     /// Number of the endpoint asked last.
     pub(super) fn endpoint_id(&self) -> u32 {
-        self.endpoint.map_or(u32::MAX, |(endpoint, _)| endpoint.id)
+        self.endpoint().map_or(u32::MAX, |endpoint| endpoint.id)
     }
 
     /// The last byte of the answer was written, now.
@@ -246,7 +256,7 @@ impl<'a> RequestRecord<'a> {
         };
         series.cells.of(worker.id).classes[class].add(1);
         if outcome >= 500 {
-            plan.version().state.cells.of(worker.id).errors.add(1);
+            self.version.state.cells.of(worker.id).errors.add(1);
         }
         match (self.gone, outcome) {
             (true, _) => self.trial.left(self.subject(), ended),
@@ -275,7 +285,7 @@ impl<'a> RequestRecord<'a> {
             AssignedBy::Only => "only",
             AssignedBy::Cohort(source) => plan.service().cohort.label(source),
         };
-        let address = self.endpoint.map(|(endpoint, _)| endpoint.label.as_ref());
+        let address = self.endpoint().map(|endpoint| endpoint.label.as_ref());
         push_line(
             self.worker,
             &Entry {
@@ -288,7 +298,7 @@ impl<'a> RequestRecord<'a> {
                 protocol: plan.manner.protocol.name(),
                 status: self.status,
                 service: Some(&plan.service().name),
-                version: Some(&plan.version().name),
+                version: Some(&self.version.name),
                 endpoint: address,
                 route: Some(&plan.route().label),
                 cohort: Some(cohort),
@@ -309,7 +319,8 @@ impl Drop for RequestRecord<'_> {
             self.trial.acquit(self.subject());
         }
         self.end_attempt();
-        self.plan.version().state.cells.of(self.worker.id).finished.add(1);
+        let cells = self.version.state.cells.of(self.worker.id);
+        cells.finished[self.plan.class as usize].add(1);
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     body::{Decoder, Framing},
     buffer::Buffer,
     channel::MessageIo,
+    tap::Tap,
     trailers,
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Relay {
     progressed: bool,
     /// The receiver takes fields that follow the body, and those that came if it gets chunks.
     trailers: Trailers,
+    /// Keeps a copy of the body.
+    tap: Option<Box<Tap>>,
 }
 
 /// What becomes of fields that follow the body.
@@ -73,7 +76,18 @@ impl Relay {
             moved: 0,
             progressed: false,
             trailers: Trailers::Dropped,
+            tap: None,
         }
+    }
+
+    /// Has `tap` keep a copy of the body.
+    pub(super) fn tap(&mut self, tap: Tap) {
+        self.tap = Some(Box::new(tap));
+    }
+
+    /// The copy of the body, once it has passed, if one was to be kept and all of it could be.
+    pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
+        self.tap.take()?.into_body()
     }
 
     /// Passes fields on that follow the body.
@@ -145,6 +159,9 @@ impl Relay {
             inbox.consume(found.skip);
             self.moved += found.data as u64;
             if found.data > 0 {
+                if let Some(tap) = &mut self.tap {
+                    tap.put(&inbox.data()[..found.data]);
+                }
                 self.place(found.data, inbox, outbox);
             } else if self.decoder.is_done() {
                 if let Some(fields) = self.decoder.take_trailers().and_then(trailers::read) {
@@ -173,6 +190,9 @@ impl Relay {
     fn pass_on<W: MessageIo>(&mut self, fields: HeaderMap, to: &mut W) {
         let Trailers::Passed = self.trailers else { return };
         let Some(fields) = trailers::permitted(fields) else { return };
+        if let Some(tap) = &mut self.tap {
+            tap.give_up();
+        }
         match self.chunked {
             true => self.trailers = Trailers::Behind(Box::new(fields)),
             false => to.put_trailers(fields),

@@ -87,7 +87,10 @@ impl Worker {
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Connection(accepted) => self.serve(accepted),
-                Command::Refresh => drop(self.snapshot()),
+                Command::Refresh => {
+                    let generation = self.snapshot().generation;
+                    self.shared.barrier.acknowledge(self.id, generation);
+                }
                 Command::Flush(done) => {
                     self.hand_over();
                     // The receiver may have stopped waiting.
@@ -194,6 +197,12 @@ mod tests {
     };
 
     fn worker(limits: &str) -> Rc<Worker> {
+        let (samples, granted) = (mpsc::channel(1).0, super::super::Granted::read(1));
+        let shared = Arc::new(Shared::new(1, snapshot(limits, 1), samples, granted));
+        Rc::new(Worker::new(0, shared))
+    }
+
+    fn snapshot(limits: &str, generation: u64) -> Snapshot {
         let config = parse(&format!(
             "listen: [ {{ address: 127.0.0.1:0 }} ]\nlimits: {{ {limits} }}\nroutes: [ {{ service: a }} ]\n\
              services: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n"
@@ -206,10 +215,7 @@ mod tests {
             tls: &TlsClients::new(),
             access_log: None,
         };
-        let snapshot = Snapshot::compile(1, sources, None, &Registry::new(1));
-        let shared =
-            Arc::new(Shared::new(1, snapshot, mpsc::channel(1).0, super::super::Granted::read(1)));
-        Rc::new(Worker::new(0, shared))
+        Snapshot::compile(generation, sources, None, &Registry::new(1))
     }
 
     /// A connection as the acceptor hands it over.
@@ -264,6 +270,33 @@ mod tests {
             bystander.await.expect("no panic").expect("told");
         });
         assert_eq!((panics(), open()), (1, (0, 0)));
+    }
+
+    #[test]
+    fn a_snapshot_is_in_force_once_each_worker_has_acknowledged_it() {
+        let shared = Arc::clone(&worker("").shared);
+        let old = shared.snapshot.load_full();
+        assert_eq!(shared.barrier.acknowledged(), old.generation, "the one that it began with");
+        let handle = spawn(0, Arc::clone(&shared)).expect("a thread");
+        let newer = snapshot("", old.generation + 1);
+        shared.snapshot.store(Arc::new(newer));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let passed = || shared.barrier.passed(old.generation + 1);
+            assert!(timeout(Duration::from_millis(20), passed()).await.is_err(), "nobody was told");
+            handle.commands.send(Command::Refresh).expect("it lives");
+            timeout(Duration::from_secs(30), passed()).await.expect("acknowledged");
+        });
+        assert_eq!(Arc::strong_count(&old), 1, "the worker lets go of the old one");
+        // A worker that begins anew does so by the snapshot in force.
+        shared.snapshot.store(Arc::new(snapshot("", old.generation + 2)));
+        handle.commands.send(Command::Panic).expect("it lives");
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while shared.barrier.acknowledged() < old.generation + 2 {
+            assert!(std::time::Instant::now() < deadline, "it does not acknowledge");
+            thread::yield_now();
+        }
+        handle.stop();
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     accept::Wants,
+    barrier::Barrier,
     client_limits::{ClientLimits, ConnectionSlot},
     forwarded::contains,
     granted::{Bounds, Granted},
@@ -37,6 +38,8 @@ pub struct Shared {
     pub started: Instant,
     /// The snapshot in force. The controller swaps it; workers look at it once per request.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Opens once all workers plan by a snapshot.
+    pub barrier: Barrier,
     /// Open client connections of each worker, by which the acceptor chooses.
     pub loads: PerWorker<AtomicUsize>,
     /// Counts of each worker that belong to no version.
@@ -97,6 +100,7 @@ impl Shared {
         Self {
             started: Instant::now(),
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            barrier: Barrier::new(workers),
             loads: PerWorker::new(workers),
             cells: PerWorker::new(workers),
             samples,

@@ -18,14 +18,11 @@ use tokio::{
 };
 
 use super::{
-    attempt::Attempt,
     buffer::Buffer,
     channel::{Channel, MessageIo as _},
-    client::{Client, NextState},
-    plan::Plan,
-    record::RequestRecord,
+    client::Client,
+    turn::Turn,
     websocket::{self, Frames},
-    worker::Worker,
 };
 
 /// Once one side has ended, the other may go on without a byte for this long.
@@ -48,21 +45,15 @@ struct Pipe {
     progressed: bool,
 }
 
-/// Passes bytes between the client and the endpoint of the attempt `begun`; `out` holds the answer that switched.
-pub(super) async fn tunnel(
-    client: &mut Client,
-    worker: &Worker,
-    plan: &Plan,
-    out: &mut Buffer,
-    begun: Option<Attempt>,
-    tally: &mut RequestRecord<'_>,
-) -> NextState {
-    let Some(attempt) = begun else { return NextState::Close };
+/// Passes bytes between the client and the endpoint of the turn's attempt, behind the answer that switched.
+pub(super) async fn tunnel(turn: &mut Turn<'_>) {
+    let Turn { client, worker, plan, response, record, attempt, .. } = turn;
+    let Some(attempt) = attempt.take() else { return };
     // How long the switch took; what follows is no request.
-    tally.end();
+    record.end();
     let is_websocket = plan.asked_for(Some(b"websocket"));
     let (mut upstream, ahead) = attempt.into_parts();
-    let mut down = Pipe::new(std::mem::replace(out, Buffer::hollow()), is_websocket);
+    let mut down = Pipe::new(std::mem::replace(response, Buffer::hollow()), is_websocket);
     down.put(ahead.data());
     worker.blocks.give(ahead);
     let mut up = Pipe::new(worker.blocks.take(), is_websocket);
@@ -108,12 +99,10 @@ pub(super) async fn tunnel(
         // Whoever does not take it in time finds a torn connection after all.
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
     }
-    tally.bytes_in = up.bytes;
-    tally.bytes_out = down.bytes;
-    *out = down.buffer;
-    out.clear();
+    record.bytes_in = up.bytes;
+    record.bytes_out = down.bytes;
+    worker.blocks.give(down.buffer);
     worker.blocks.give(up.buffer);
-    NextState::Close
 }
 
 impl Pipe {

@@ -100,6 +100,7 @@ impl Worker {
     pub(super) fn new(id: usize, shared: Arc<Shared>) -> Self {
         let mut snapshot = Cache::new(Arc::clone(&shared.snapshot));
         let current = Rc::new(WorkerSnapshot::new(snapshot.load(), &shared));
+        shared.barrier.acknowledge(id, current.generation);
         Self {
             id,
             shared,

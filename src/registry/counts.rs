@@ -60,10 +60,10 @@ impl RetryReason {
 /// Counts of a version, by worker.
 #[derive(Debug, Default)]
 pub struct VersionCells {
-    /// Requests assigned.
-    pub started: Counter,
+    /// Requests assigned, by [`Class`](crate::policy::class::Class).
+    pub started: [Counter; 2],
     /// Of those, ended in any way.
-    pub finished: Counter,
+    pub finished: [Counter; 2],
     /// Of those, answered 5xx, by the version or on its behalf.
     pub errors: Counter,
     /// Attempts made again, by [`RetryReason`].
@@ -74,6 +74,14 @@ pub struct VersionCells {
     pub connected: Counter,
     /// Requests answered by the circuit breaker: since too many were in flight, or waited.
     pub shed: [Counter; 2],
+}
+
+impl VersionCells {
+    /// Requests in flight on this worker, asked by its own thread.
+    pub fn in_flight(&self) -> u64 {
+        let of = |counts: &[Counter; 2]| counts[0].read().wrapping_add(counts[1].read());
+        of(&self.started).wrapping_sub(of(&self.finished))
+    }
 }
 
 /// Counts of an endpoint, by worker.

@@ -13,7 +13,7 @@ use super::{
     players::PlayerSet,
     standing::EndpointStatus,
 };
-use crate::{analysis, telemetry::seldom::Seldom};
+use crate::{analysis, policy::class::Class, telemetry::seldom::Seldom};
 
 /// A version's live state.
 #[derive(Debug)]
@@ -22,6 +22,31 @@ pub struct VersionState {
     pub id: u32,
     /// Its counts.
     pub cells: PerWorker<VersionCells>,
+}
+
+impl VersionState {
+    /// Requests in flight on all workers, of `class`.
+    pub fn in_flight_of(&self, class: Class) -> u64 {
+        // Finished first: read the other way around, a request that ends in between would count below 0.
+        let finished = self.cells.sum(|cells| cells.finished[class as usize].read());
+        let started = self.cells.sum(|cells| cells.started[class as usize].read());
+        started.saturating_sub(finished)
+    }
+
+    /// Requests in flight on all workers.
+    pub fn in_flight(&self) -> u64 {
+        Class::ALL.into_iter().map(|class| self.in_flight_of(class)).sum()
+    }
+
+    /// Requests assigned so far.
+    pub fn started(&self) -> u64 {
+        self.cells.sum(|cells| cells.started.iter().map(|counter| counter.read()).sum())
+    }
+
+    /// Requests that have ended.
+    pub fn finished(&self) -> u64 {
+        self.cells.sum(|cells| cells.finished.iter().map(|counter| counter.read()).sum())
+    }
 }
 
 /// An endpoint's live state.

@@ -81,8 +81,8 @@ fn more_requests_than_a_version_takes_are_answered_at_once_and_in_nobodys_eviden
     eventually("they have ended", || trials(&proxy) == 3);
     assert_eq!(origin.requests(), 3);
     let snapshot = proxy.snapshot();
-    let cells = &snapshot.services[0].versions[0].state.cells;
-    let counts = [cells.sum(|c| c.errors.read()), cells.sum(|c| c.started.read())];
+    let state = &snapshot.services[0].versions[0].state;
+    let counts = [state.cells.sum(|c| c.errors.read()), state.started()];
     assert_eq!(counts, [0, 3]);
     assert_eq!(shed(&proxy), [5.0, 0.0]);
 }

@@ -19,9 +19,6 @@ use super::{
 };
 use crate::proxy::{grpc, websocket};
 
-/// Most bytes of a body that are kept until it is answered, so that it can be sent again.
-const KEPT: usize = 16 * 1024;
-
 /// An endpoint's side of a stream.
 pub(in crate::proxy) struct ClientStream {
     lease: StreamPermit,
@@ -36,8 +33,6 @@ pub(in crate::proxy) struct ClientStream {
     key: Option<HeaderValue>,
     grpc_status: Option<u16>,
     unprocessed: bool,
-    /// The body that was sent, as long as it is small and not answered.
-    kept: Option<Vec<u8>>,
     /// The request could not be sent.
     failed: bool,
     /// Nor could it on any other connection: HTTP/2 has no form for it.
@@ -75,7 +70,6 @@ impl ClientStream {
             key: None,
             grpc_status: None,
             unprocessed: true,
-            kept: Some(Vec::new()),
             failed: false,
             unsendable: false,
         }
@@ -131,13 +125,7 @@ impl ClientStream {
         Some(trailers)
     }
 
-    /// The body that was sent, if all of it is still here.
-    pub(in crate::proxy) fn take_kept(&mut self) -> Option<Vec<u8>> {
-        self.kept.take()
-    }
-
     pub(in crate::proxy) fn put_trailers(&mut self, trailers: HeaderMap) {
-        self.kept = None;
         self.trailers = Some(trailers);
     }
 
@@ -183,7 +171,7 @@ impl ClientStream {
 
     fn take_answer(&mut self, answered: Response<h2::RecvStream>) {
         let (head, body) = answered.into_parts();
-        (self.unprocessed, self.kept) = (false, None);
+        self.unprocessed = false;
         self.lease.answered();
         self.grpc_status = grpc::status_in(&head.headers);
         let accept = match &self.key {
@@ -215,10 +203,6 @@ impl ClientStream {
             Ask::Begun(outgoing) => {
                 let written = outgoing.poll_write(cx, data);
                 self.lease.set_waiting(written.is_pending());
-                if let (Poll::Ready(Ok(n)), Some(kept)) = (&written, &mut self.kept) {
-                    kept.extend_from_slice(&data[..*n]);
-                    self.kept.take_if(|kept| kept.len() > KEPT);
-                }
                 written
             }
             _ => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),

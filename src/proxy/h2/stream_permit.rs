@@ -294,7 +294,7 @@ impl H2Pool {
 
 /// Speaks HTTP/2 on `transport`, a new connection to endpoint number `endpoint`; answers its first
 /// lease. Nothing if the endpoint does not take it.
-pub(in crate::proxy) async fn share(
+pub(in crate::proxy) async fn open_shared(
     streams: &std::cell::RefCell<H2Pool>,
     endpoint: u32,
     transport: Transport,
@@ -391,8 +391,9 @@ mod tests {
             .run_until(async {
                 let (streams, now) = (RefCell::new(H2Pool::default()), Instant::now());
                 let (transport, _serving) = connection(2).await;
-                let first =
-                    share(&streams, 7, transport, Duration::from_secs(5)).await.expect("shared");
+                let first = open_shared(&streams, 7, transport, Duration::from_secs(5))
+                    .await
+                    .expect("shared");
                 let second = streams.borrow_mut().take(7, false, 0, now).expect("one to spare");
                 assert!(streams.borrow_mut().take(7, false, 0, now).is_none(), "full");
                 drop(second);
@@ -421,7 +422,7 @@ mod tests {
                 let (mut leases, mut serving) = (Vec::new(), Vec::new());
                 for n in 1..=MOST_STALLED {
                     let (transport, task) = connection(9).await;
-                    let shared = share(&streams, 7, transport, Duration::from_secs(5)).await;
+                    let shared = open_shared(&streams, 7, transport, Duration::from_secs(5)).await;
                     leases.push(shared.expect("shared"));
                     serving.push(task);
                     assert_eq!(leases[n - 1].connection(), n as u64);
@@ -446,7 +447,7 @@ mod tests {
                 let streams = RefCell::new(H2Pool::default());
                 let idle = Duration::from_secs(5);
                 let (transport, serving) = connection(9).await;
-                let lease = share(&streams, 1, transport, idle).await.expect("shared");
+                let lease = open_shared(&streams, 1, transport, idle).await.expect("shared");
                 let (now, later) = (Instant::now(), Instant::now() + idle);
                 streams.borrow_mut().sweep(later, |_| true);
                 assert!(!streams.borrow().is_empty(), "it was in use");

@@ -263,9 +263,7 @@ impl Proxy {
     pub(crate) fn in_flight(&self) -> u64 {
         let snapshot = self.snapshot();
         let versions = snapshot.services[0].versions.iter();
-        versions
-            .map(|v| v.state.cells.sum(|c| c.started.read().wrapping_sub(c.finished.read())))
-            .sum()
+        versions.map(|v| v.state.in_flight()).sum()
     }
 
     /// Open connections of clients.

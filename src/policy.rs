@@ -1,0 +1,4 @@
+//! Decisions on the path of a request, as functions of their arguments.
+
+pub mod class;
+pub mod retry;

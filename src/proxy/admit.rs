@@ -1,0 +1,152 @@
+//! The stage *admit*: reads a request's head, finds out whose it is, and whether there is room for it.
+
+use std::{mem::MaybeUninit, net::IpAddr};
+
+use httparse::Header;
+
+use super::{
+    body::Framing,
+    client::{Client, Connected},
+    field_kind::FieldKind,
+    forwarded::{self, Forwarded},
+    grpc,
+    head::{RequestHead, parse_request},
+    in_flight::InFlight,
+    problem::Problem,
+    rejected::{LogText, Rejected},
+    response_mode::{Protocol, ResponseMode},
+    rewrite::RequestId,
+    worker::WorkerSnapshot,
+};
+use crate::{routing::RequestView, snapshot::Snapshot, telemetry::access_log::sampled};
+
+/// A request that may go on. Borrows the client's inbox.
+pub(super) struct Admitted<'h, 'b> {
+    pub(super) head: RequestHead<'h, 'b>,
+    /// Bytes of the head in the client's inbox.
+    pub(super) head_bytes: usize,
+    /// What a trusted proxy states of its client.
+    pub(super) forwarded: Option<Forwarded<'b>>,
+    /// The client's address, which behind a trusted proxy is not the connection's.
+    pub(super) address: IpAddr,
+    pub(super) id: RequestId,
+    pub(super) manner: ResponseMode,
+    pub(super) log: Option<Box<LogText>>,
+    /// Counts the request until it has ended.
+    pub(super) in_flight: InFlight,
+}
+
+impl Admitted<'_, '_> {
+    /// The request as routes, rules and cohort keys see it.
+    pub(super) fn view<'a>(&'a self, connected: &'a Connected) -> RequestView<'a> {
+        view(&self.head, self.forwarded.as_ref(), connected)
+    }
+
+    /// The request, answered with `problem` after all; `read` bytes of it are here.
+    pub(super) fn reject(self, problem: Problem, read: usize) -> Box<Rejected> {
+        let whole = whole(&self.head, self.head_bytes, read);
+        let (id, manner, log) = (Some(self.id), self.manner, self.log);
+        Box::new(Rejected { problem, id, manner, whole, log })
+    }
+}
+
+/// Admits the request whose head stands in the client's inbox. `None` if more of the head must be read.
+pub(super) fn admit<'h, 'b>(
+    client: &'b Client,
+    snapshot: &WorkerSnapshot,
+    fields: &'h mut [MaybeUninit<Header<'b>>],
+    kinds: &'h mut [FieldKind],
+) -> Result<Option<Admitted<'h, 'b>>, Box<Rejected>> {
+    let (read, limit) = (client.inbox.data(), snapshot.limits.header_bytes.0);
+    let parsed = parse_request(read, fields, kinds);
+    let Some((mut head, head_bytes)) =
+        parsed.map_err(|refusal| Box::new(Rejected::unread(refusal)))?
+    else {
+        return Ok(None);
+    };
+    if head_bytes as u64 > limit {
+        return Err(Box::new(Rejected::too_large(read, limit)));
+    }
+    let counts = matches!(head.method, "OPTIONS" | "TRACE") && snapshot.forwarding.max_forwards;
+    let ends_here = counts && head.count_forwards();
+    let connected = &*client.connected;
+    // Behind a trusted proxy each request has a client of its own.
+    let forwarded = match &*snapshot.trusted_proxies {
+        [] => None,
+        trusted => forwarded::read(head.headers, connected.address, trusted),
+    };
+    let named = forwarded.as_ref().map(|forwarded| forwarded.client);
+    let view = view(&head, forwarded.as_ref(), connected);
+    let address = view.client;
+    let id = view.header("x-request-id").and_then(RequestId::from_client);
+    let id = id.unwrap_or_else(|| RequestId::from_random(fastrand::u128(..)));
+    let is_stream = client.stream.is_stream();
+    let manner = ResponseMode {
+        protocol: match (is_stream, head.http10) {
+            (true, _) => Protocol::Http2,
+            (false, true) => Protocol::Http10,
+            (false, false) => Protocol::Http11,
+        },
+        grpc: is_stream && view.header("content-type").is_some_and(grpc::is_content_type),
+        keep_alive: head.keep_alive,
+        head_only: head.method == "HEAD",
+        trailers: is_stream || head.trailers,
+    };
+    let log = log_text(&head, address, snapshot);
+    let in_flight = match InFlight::begin(&client.connected, named, snapshot) {
+        Ok(in_flight) => in_flight,
+        Err(problem) => {
+            let whole = whole(&head, head_bytes, read.len());
+            return Err(Box::new(Rejected { problem, id: Some(id), manner, whole, log }));
+        }
+    };
+    let method = head.method;
+    let admitted = Admitted { head, head_bytes, forwarded, address, id, manner, log, in_flight };
+    match ends_here {
+        true => Err(admitted.reject(Problem::of_last(method), read.len())),
+        false => Ok(Some(admitted)),
+    }
+}
+
+fn view<'a>(
+    head: &'a RequestHead<'_, '_>,
+    forwarded: Option<&'a Forwarded<'_>>,
+    connected: &'a Connected,
+) -> RequestView<'a> {
+    let (client, client_text) = match forwarded {
+        Some(forwarded) => (forwarded.client, &forwarded.client_text),
+        None => (connected.address, &connected.address_text),
+    };
+    RequestView {
+        method: head.method,
+        host: head.host(),
+        path: &head.path,
+        query: head.query.unwrap_or(""),
+        headers: head.headers,
+        client,
+        client_text: client_text.as_bytes(),
+    }
+}
+
+fn log_text(
+    head: &RequestHead<'_, '_>,
+    client: IpAddr,
+    snapshot: &Snapshot,
+) -> Option<Box<LogText>> {
+    let log = snapshot.access_log.as_ref()?;
+    sampled(log.sample, fastrand::u64(..)).then(|| {
+        Box::new(LogText {
+            client,
+            method: head.method.into(),
+            host: head.authority.into(),
+            path: (&*head.path).into(),
+        })
+    })
+}
+
+/// Bytes of the request, if all of it is among the `read` ones, so that the next one can follow.
+fn whole(head: &RequestHead<'_, '_>, head_bytes: usize, read: usize) -> Option<usize> {
+    let Framing::Length(body) = head.framing else { return None };
+    let bytes = head_bytes.checked_add(usize::try_from(body).ok()?)?;
+    (bytes <= read).then_some(bytes)
+}

@@ -1,0 +1,174 @@
+//! The stage *answer*: relays an endpoint's answer to the client, from its head to its last byte.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    attempt::{Answer, Attempt, AttemptError},
+    buffer::Buffer,
+    channel::MessageIo as _,
+    client::{Client, NextState},
+    forward::upload_due,
+    grpc, pace,
+    plan::Plan,
+    problem::ProxyError,
+    turn::Turn,
+};
+
+/// Relays the `answer` whose head came at `began` and stands in the turn's response, and gives the endpoint's
+/// connection back if it can serve again.
+pub(super) async fn answer(turn: &mut Turn<'_>, mut answer: Answer, began: Instant) -> NextState {
+    let Turn { client, worker, plan, response, record, attempt: made, .. } = turn;
+    let Some(attempt) = made else { return NextState::Close };
+    client.answering = true;
+    if answer.is_stream {
+        record.streams();
+    }
+    let mut stall = None;
+    let relayed = poll_fn(|cx| {
+        let polled = poll_answer(cx, attempt, client, plan, response, &mut answer, began);
+        if polled.is_pending() {
+            record.goes_on();
+            let waits_for_client = answer.waits_for_client(response);
+            if waits_for_client && attempt.request_is_read() {
+                // Blocks that hold little are given back while a client takes long.
+                worker.blocks.shrink(response);
+                worker.blocks.shrink(&mut client.inbox);
+            }
+            let stall = stall.get_or_insert_with(|| Stall::new(record.patience()));
+            // What waits for the client is the client's.
+            if !answer.is_stream && stall.is_due(client, answer.body_bytes()) && !waits_for_client {
+                record.late();
+            }
+        }
+        polled
+    });
+    let relayed = relayed.await;
+    if stall.is_some() {
+        client.deadline.notice_at(None);
+    }
+    record.bytes_in = record.bytes_in.max(attempt.body_bytes);
+    record.bytes_out = answer.body_bytes();
+    if plan.manner.grpc
+        && let Some(status) = attempt.grpc_status(answer.status, relayed.is_ok())
+    {
+        record.grpc_ended(status);
+    }
+    if let Err(broken) = relayed {
+        turn.discard_attempt();
+        return cut(turn, broken);
+    }
+    client.answering = false;
+    let now = record.end();
+    let read = attempt.request_is_read();
+    let keep = answer.keep_client && read;
+    let reusable = made.take().and_then(|attempt| attempt.into_reusable(&answer));
+    if let Some((upstream, offered)) = reusable {
+        let (bounds, endpoint) = (&plan.service().pool, record.endpoint_id());
+        worker.pools.borrow_mut().put(endpoint, upstream, bounds, offered, now);
+    }
+    match (keep, read) {
+        (true, _) => NextState::Keep,
+        (false, true) => NextState::Close,
+        (false, false) => NextState::Linger,
+    }
+}
+
+/// Relays the answer's body behind its head in `response`, and what is left of the request's.
+fn poll_answer(
+    cx: &mut Context<'_>,
+    attempt: &mut Attempt<'_>,
+    client: &mut Client,
+    plan: &Plan,
+    response: &mut Buffer,
+    answer: &mut Answer,
+    began: Instant,
+) -> Poll<Result<(), AttemptError>> {
+    if let Poll::Ready(relayed) = attempt.poll_body(cx, &mut client.stream, response, answer) {
+        return Poll::Ready(relayed);
+    }
+    let uploaded = attempt.poll_upload(cx, &mut client.stream, &mut client.inbox)?.is_some();
+    if answer.take_progress() || uploaded {
+        let due = upload_due(attempt, plan, Instant::now());
+        let slow = match answer.is_stream {
+            true => None,
+            false => pace::due(plan.route().body, began, answer.body_bytes()),
+        };
+        client.deadline.set(slow.map_or(due, |slow| due.min(slow)));
+    }
+    if !attempt.uploads() && !client.is_there(cx) {
+        return Poll::Ready(Err(AttemptError::ClientGone));
+    }
+    client.deadline.poll_passed(cx).map(|()| {
+        if answer.waits_for_client(response) || attempt.waits_for_body(&client.inbox) {
+            return Err(AttemptError::ClientSlow);
+        }
+        Err(AttemptError::Failed(ProxyError::Timeout))
+    })
+}
+
+/// Ends a response whose rest will not come. Its head is out: only a broken connection can tell.
+fn cut(turn: &mut Turn<'_>, broken: AttemptError) -> NextState {
+    let Turn { client, plan, record, .. } = turn;
+    match broken {
+        AttemptError::Failed(fault) | AttemptError::Unconnected(fault) => {
+            record.failed(fault);
+            if plan.manner.grpc {
+                let problem = fault.problem();
+                record.outcome = Some(problem.status);
+                cut_call(client, grpc::trailers(problem.status, problem.detail));
+            }
+        }
+        AttemptError::ClientGone => record.gone = true,
+        // An endpoint that has answered does not refuse.
+        AttemptError::ClientBody | AttemptError::ClientSlow | AttemptError::Refused => {
+            record.acquit();
+            record.gone = true;
+        }
+    }
+    NextState::Close
+}
+
+/// Ends a gRPC call whose answer has begun and will not go on: its status says why.
+fn cut_call(client: &mut Client, status: http::HeaderMap) {
+    client.stream.put_trailers(status);
+    // A stream takes its end at once; the client's own is broken off if it does not.
+    let mut cx = Context::from_waker(Waker::noop());
+    client.answering = !matches!(client.stream.poll_end(&mut cx), Poll::Ready(Ok(())));
+}
+
+/// Notices an answer that does not go on for so long that it counts as failed.
+struct Stall {
+    patience: Option<Duration>,
+    /// Bytes of the body when the watch began that is on.
+    bytes: Option<u64>,
+}
+
+impl Stall {
+    fn new(patience: Option<Duration>) -> Self {
+        Self { patience, bytes: None }
+    }
+
+    /// Whether the answer of `client` has stood still at so many `bytes`. It costs a timer only where an
+    /// answer does not come at once.
+    fn is_due(&mut self, client: &mut Client, bytes: u64) -> bool {
+        let Some(patience) = self.patience else { return false };
+        match self.bytes {
+            Some(_) if !client.deadline.take_notice() => false,
+            Some(before) if before == bytes => {
+                self.patience = None;
+                true
+            }
+            _ => {
+                self.bytes = Some(bytes);
+                client.deadline.notice_at(Some(Instant::now() + patience));
+                false
+            }
+        }
+    }
+}

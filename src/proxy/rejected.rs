@@ -1,0 +1,44 @@
+//! A request that is answered here, before any version is asked.
+
+use std::net::IpAddr;
+
+use super::{head::HeadError, problem::Problem, response_mode::ResponseMode, rewrite::RequestId};
+
+/// A request that is answered without asking a version.
+pub(super) struct Rejected {
+    pub(super) problem: Problem,
+    pub(super) id: Option<RequestId>,
+    pub(super) manner: ResponseMode,
+    /// Bytes of the request, if it was read to its end and the connection can stay.
+    pub(super) whole: Option<usize>,
+    pub(super) log: Option<Box<LogText>>,
+}
+
+/// The fields of an access log's line that come from a request's head.
+#[derive(Debug)]
+pub(super) struct LogText {
+    /// The client's address, which behind a trusted proxy is not the connection's.
+    pub(super) client: IpAddr,
+    pub(super) method: Box<str>,
+    pub(super) host: Box<str>,
+    pub(super) path: Box<str>,
+}
+
+impl Rejected {
+    /// A request whose head is not understood, so that nothing after it can be.
+    pub(super) fn unread(problem: impl Into<Problem>) -> Self {
+        let problem = problem.into();
+        Self { problem, id: None, manner: ResponseMode::UNREAD, whole: None, log: None }
+    }
+
+    /// A request whose head is above the limit: `bytes` of it have come. If its first line alone is, the
+    /// target is too long.
+    pub(super) fn too_large(bytes: &[u8], limit: u64) -> Self {
+        let line = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len()) as u64;
+        Self::unread(if line >= limit {
+            HeadError { status: 414, detail: "the request line is longer than the limit" }
+        } else {
+            HeadError { status: 431, detail: "the header is larger than the limit" }
+        })
+    }
+}

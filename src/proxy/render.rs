@@ -1,0 +1,54 @@
+//! The stage *render*: writes a request's head as it goes to the endpoints of its service. Run again, it
+//! replaces what it wrote.
+
+use super::{
+    admit::Admitted,
+    body::Framing,
+    buffer::Buffer,
+    client::Connected,
+    head::tokens,
+    rewrite::{ForwardingInfo, write_request},
+};
+use crate::snapshot::{Route, Snapshot};
+
+/// Most protocols of an `Upgrade` that are looked at, the first ones.
+const MAX_PROTOCOLS: usize = 16;
+
+/// Writes the head of an `admitted` request that takes `route` into `request`. Returns the protocol that the
+/// connection may go on in, if the client asks for one that the route allows.
+pub(super) fn render<'b>(
+    request: &mut Buffer,
+    admitted: &Admitted<'_, 'b>,
+    connected: &Connected,
+    snapshot: &Snapshot,
+    route: &Route,
+) -> Option<&'b str> {
+    let head = &admitted.head;
+    // An HTTP/1.0 client may leave the host out; the endpoint needs one.
+    let authority = if head.authority.is_empty() { connected.listener() } else { head.authority };
+    let has_body = head.framing != Framing::Length(0);
+    let upgrade = head.upgrade.and_then(|asked| allowed(asked, &route.upgrades, has_body));
+    let info = ForwardingInfo {
+        peer: connected.address_text.as_bytes(),
+        forwarded: admitted.forwarded.as_ref(),
+        encrypted: connected.encrypted,
+        subject: connected.subject.as_deref(),
+        authority,
+        id: &admitted.id,
+        upgrade,
+        via: snapshot.forwarding.request_via(admitted.manner.protocol as usize),
+    };
+    request.clear();
+    write_request(request, head, &info);
+    upgrade
+}
+
+/// The first of the protocols `asked` for that the route allows (`may`). A WebSocket is opened by a request
+/// without a body (RFC 6455 section 4.1).
+fn allowed<'b>(asked: &'b [u8], may: &[Box<str>], has_body: bool) -> Option<&'b str> {
+    tokens(asked)
+        .take(MAX_PROTOCOLS)
+        .filter_map(|token| std::str::from_utf8(token).ok())
+        .filter(|asked| !has_body || !asked.eq_ignore_ascii_case("websocket"))
+        .find(|asked| may.iter().any(|allowed| allowed.eq_ignore_ascii_case(asked)))
+}

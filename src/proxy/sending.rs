@@ -1,0 +1,102 @@
+//! A request on its way to an endpoint, over all attempts at it.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::{
+    body::Framing, others::Others, problem::ProxyError, target::Target, turn::Turn, worker::Worker,
+};
+use crate::{snapshot::Version, upstream::balance};
+
+/// What is known of a request on its way, over all attempts at it.
+pub(super) struct Sending {
+    /// The part of the body that does not stand in the request's text; `None` if all of it does.
+    pub(super) rest: Option<Framing>,
+    /// Whether part of the body is still to come from the client. The time that takes is the client's.
+    pub(super) uploading: bool,
+    /// Fields that follow the body.
+    pub(super) trailers: Option<Box<HeaderMap>>,
+    /// The connection on which the request went unanswered, once it did.
+    pub(super) failed: Option<u64>,
+    /// Where to go once an endpoint could not be connected.
+    others: Option<Box<Others>>,
+    /// When the attempt began.
+    pub(super) began: Instant,
+    /// When the answer is due.
+    pub(super) due: Instant,
+}
+
+impl Sending {
+    /// Takes the head of the request from the client's inbox, and its body too if that is here whole: then
+    /// both leave in one write and can be sent again.
+    pub(super) fn begin(turn: &mut Turn<'_>) -> Self {
+        let (client, plan, request) = (&mut *turn.client, turn.plan, &mut turn.request);
+        client.inbox.consume(plan.head_bytes);
+        let rest = match plan.framing {
+            Framing::Length(0) => None,
+            Framing::Length(n) if n <= client.inbox.len() as u64 && n <= request.space() as u64 => {
+                let n = n as usize;
+                request.put(&client.inbox.data()[..n]);
+                client.inbox.consume(n);
+                None
+            }
+            framing => Some(framing),
+        };
+        if rest.is_some() {
+            client.inbox.widen();
+        }
+        // Until an endpoint has taken it.
+        turn.unread_body = rest.is_some();
+        Self {
+            rest,
+            uploading: rest.is_some(),
+            trailers: None,
+            failed: None,
+            others: None,
+            began: plan.began,
+            due: plan.until(plan.began, plan.route().timeout),
+        }
+    }
+
+    /// Where to go in `version`; `None` if it has no endpoint.
+    pub(super) fn choose<'a>(&self, worker: &Worker, version: &'a Version) -> Option<Target<'a>> {
+        let number = match (&self.others, version.endpoints.len()) {
+            (Some(others), _) => Some(others.next),
+            (None, 1) => Some(0),
+            (None, _) => choose(worker, version),
+        };
+        number.map(|number| Target { version, number })
+    }
+
+    /// Whether another endpoint of the version is to be tried after there was no connection to `failed`. The
+    /// next attempt begins `now` then.
+    #[cold]
+    pub(super) fn goes_elsewhere(
+        &mut self,
+        worker: &Worker,
+        failed: Target<'_>,
+        fault: ProxyError,
+        now: Instant,
+        patience: Duration,
+    ) -> bool {
+        let before = self.others.take();
+        if fault.upstream_kind().is_some() && now < self.due {
+            let Target { version, number } = failed;
+            self.others =
+                Others::after(before, worker, version, number, (self.began, now), patience);
+        }
+        self.began = now;
+        self.others.is_some()
+    }
+}
+
+/// Number of the endpoint of `version` to ask. Apart, since most versions of a sidecar have one.
+#[inline(never)]
+fn choose(worker: &Worker, version: &Version) -> Option<usize> {
+    let endpoints = &version.endpoints;
+    let load = |n: usize| endpoints[n].in_flight_on(worker.id);
+    let share = |n: usize| endpoints[n].standing.share();
+    balance::choose(endpoints.len(), load, share, || fastrand::u64(..))
+}
