@@ -30,6 +30,7 @@ mod keep_alive;
 mod kept;
 mod limits;
 mod metrics;
+mod names;
 mod pace;
 mod players;
 mod process;

@@ -1,12 +1,9 @@
 //! Endpoints by name, end to end: a name server whose answers change, the process, two origins.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it breaks")]
-
 use std::{
     collections::HashMap,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    path::{Path, PathBuf},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -15,14 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tempfile::TempDir;
-use tidegate::{app::App, config};
+use crate::support::{Builder, Proxy, eventually};
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-
-/// Long enough for a machine that runs other tests beside; what is waited for takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A name server that knows A records with a time to live of one second.
 struct NameServer {
@@ -128,72 +121,43 @@ fn serve(listener: TcpListener, name: Ipv4Addr) {
     });
 }
 
-/// A configuration of one version with `endpoint`.
-fn write_config(file: &Path, resolver: SocketAddr, endpoint: &str) {
-    let text = format!(
-        "workers: 1\nlisten: [ {{ address: 127.0.0.1:0 }} ]\nresolver: {{ servers: [ \"{resolver}\" ] }}\n\
-         services: {{ game-api: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ \"{endpoint}\" ] }} }} }} }}\n\
-         routes: [ {{ service: game-api }} ]\n"
-    );
-    std::fs::write(file, text).unwrap();
-}
-
-fn start(file: &Path) -> (App, Duration) {
-    let loaded = config::read(file).unwrap();
-    let began = Instant::now();
-    let app = App::start(loaded, Some(file.to_owned()), None).unwrap();
-    (app, began.elapsed())
-}
-
-/// A name server, two origins, and a configuration that names an endpoint.
+/// A name server and two origins.
 struct Stage {
     dns: NameServer,
     port: u16,
-    file: PathBuf,
-    _folder: TempDir,
 }
 
 impl Stage {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (dns, port) = (NameServer::start(), origins());
-        Self { dns, port, file: folder.path().join("tidegate.yaml"), _folder: folder }
+        Self { dns: NameServer::start(), port: origins() }
     }
 
-    /// Has the configuration name `host`.
-    fn name(&self, host: &str) {
-        write_config(&self.file, self.dns.address, &format!("{host}:{}", self.port));
+    /// A proxy whose one endpoint is at `host`.
+    fn builder(&self, host: &str) -> Builder {
+        let builder = Proxy::builder().version_named("v1", &format!("\"{host}:{}\"", self.port));
+        builder.top(&format!("resolver: {{ servers: [ \"{}\" ] }}", self.dns.address))
     }
 
-    /// Starts with the configuration, which names `host`; also returns how long that took.
-    fn start(&self, host: &str) -> (App, Duration) {
-        self.name(host);
-        start(&self.file)
+    /// Starts it; also returns how long that took.
+    fn start(&self, host: &str) -> (Proxy, Duration) {
+        let began = Instant::now();
+        let proxy = self.builder(host).start_with_file();
+        (proxy, began.elapsed())
     }
 }
 
 /// Status and body of an answer.
-fn get(app: &App) -> (String, String) {
-    let mut stream = TcpStream::connect(app.listeners[0]).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: game\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head[9..12].to_owned(), body.to_owned())
+fn get(proxy: &Proxy) -> (u16, String) {
+    let answer = proxy.get("/");
+    (answer.status, answer.text().to_owned())
 }
 
-fn served_by(name: Ipv4Addr) -> (String, String) {
-    ("200".to_owned(), name.to_string())
+fn served_by(name: Ipv4Addr) -> (u16, String) {
+    (200, name.to_string())
 }
 
-/// How long it took until `expected` was the answer.
-fn wait_for(app: &App, expected: &(String, String)) -> Duration {
-    let began = Instant::now();
-    while get(app) != *expected {
-        assert!(began.elapsed() < PATIENCE, "still {:?}, not {expected:?}", get(app));
-        thread::sleep(Duration::from_millis(20));
-    }
-    began.elapsed()
+fn wait_for(proxy: &Proxy, name: Ipv4Addr) {
+    eventually("the address follows", || get(proxy) == served_by(name));
 }
 
 #[test]
@@ -201,35 +165,32 @@ fn addresses_follow_their_name_and_stay_while_the_name_server_is_silent() {
     let stage = Stage::new();
     let dns = &stage.dns;
     dns.set("game.test", &[ONE]);
-    let (app, _) = stage.start("game.test");
-    assert_eq!(get(&app), served_by(ONE), "the first request is served");
+    let (proxy, _) = stage.start("game.test");
+    assert_eq!(get(&proxy), served_by(ONE), "the first request is served");
 
     dns.set("game.test", &[TWO]);
-    let took = wait_for(&app, &served_by(TWO));
-    println!("followed after {took:?}");
+    wait_for(&proxy, TWO);
 
     dns.fall_silent();
     let asked = dns.questions.load(SeqCst);
-    let began = Instant::now();
-    while dns.questions.load(SeqCst) < asked + 4 {
-        assert_eq!(get(&app), served_by(TWO), "no answer changes nothing");
-        assert!(began.elapsed() < PATIENCE, "the name server is asked again and again");
-        thread::sleep(Duration::from_millis(20));
-    }
+    eventually("the name server is asked again and again", || {
+        assert_eq!(get(&proxy), served_by(TWO), "no answer changes nothing");
+        dns.questions.load(SeqCst) >= asked + 4
+    });
 
     // Silence is not for ever: the first answer counts again.
     dns.set("game.test", &[ONE]);
-    wait_for(&app, &served_by(ONE));
+    wait_for(&proxy, ONE);
 
     // A reload to a new name is not seen by anybody but the name's own server.
     dns.set("other.test", &[TWO]);
-    stage.name("other.test");
-    let began = Instant::now();
-    while get(&app) != served_by(TWO) {
-        assert!(began.elapsed() < PATIENCE);
-        assert_eq!(get(&app).0, "200", "no moment without endpoints");
-    }
-    app.shutdown();
+    proxy.write(&stage.builder("other.test").text());
+    eventually("the new name is used", || {
+        let (status, body) = get(&proxy);
+        assert_eq!(status, 200, "no moment without endpoints");
+        body == TWO.to_string()
+    });
+    proxy.shutdown();
 }
 
 /// A server that never answers for AAAA left a version without endpoints for seconds.
@@ -241,34 +202,33 @@ fn an_address_is_used_at_once_though_the_other_family_is_not_answered() {
     dns.mute.store(28, SeqCst);
     // The dot of the root, as people write it in a cluster, is no part of the name that is asked for.
     for host in ["game.test", "game.test."] {
-        let (app, _) = stage.start(host);
-        assert_eq!(get(&app), served_by(ONE), "the first request is served");
+        let (proxy, _) = stage.start(host);
+        assert_eq!(get(&proxy), served_by(ONE), "the first request is served");
         dns.set("game.test", &[TWO]);
-        wait_for(&app, &served_by(TWO));
+        wait_for(&proxy, TWO);
         dns.set("game.test", &[ONE]);
-        app.shutdown();
+        proxy.shutdown();
     }
 }
 
 #[test]
 fn a_silent_name_server_holds_up_a_start_for_a_second_and_addresses_not_at_all() {
+    const WAITED: Duration = Duration::from_secs(1);
     let stage = Stage::new();
-    let (app, took) = stage.start("game.test");
-    println!("a silent name server: {took:?}");
-    assert!(took >= Duration::from_secs(1), "{took:?}");
-    let (status, body) = get(&app);
-    assert!(status == "503" && body.contains("no_endpoint"), "{status} {body}");
+    let (proxy, took) = stage.start("game.test");
+    assert!(took >= WAITED, "{took:?}");
+    let (status, body) = get(&proxy);
+    assert!(status == 503 && body.contains("no_endpoint"), "{status} {body}");
     stage.dns.set("game.test", &[ONE]);
-    wait_for(&app, &served_by(ONE));
-    app.shutdown();
+    wait_for(&proxy, ONE);
+    proxy.shutdown();
 
     let stage = Stage::new();
     for host in ["127.0.0.1", "localhost"] {
-        let (app, took) = stage.start(host);
-        println!("{host}: {took:?}");
-        assert!(took < Duration::from_millis(900), "{host}: {took:?}");
-        assert_eq!(get(&app), served_by(ONE));
-        app.shutdown();
+        let (proxy, took) = stage.start(host);
+        assert!(took < WAITED, "{host}: {took:?}");
+        assert_eq!(get(&proxy), served_by(ONE));
+        proxy.shutdown();
     }
     assert_eq!(stage.dns.questions.load(SeqCst), 0, "no server is asked for localhost");
 }
