@@ -40,7 +40,7 @@ const IDLE_LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Evaluator {
     collector: Collector,
-    /// By service, as the collectors.
+    /// By service, in the order of the collectors.
     judges: IndexMap<Box<str>, ServiceJudge>,
     /// The generation that they are of.
     generation: Option<u64>,
@@ -61,10 +61,9 @@ impl Evaluator {
         #[cfg(test)]
         assert!(!self.has_bug, "a bug");
         for service in &snapshot.services {
-            let collector = self.collector.services.get_mut(&service.name);
-            let Some((collector, judge)) = collector.zip(self.judges.get_mut(&service.name)) else {
-                continue;
-            };
+            let collector = self.collector.services.get_full_mut(&service.name);
+            let Some((number, _, collector)) = collector else { continue };
+            let Some((_, judge)) = self.judges.get_index_mut(number) else { continue };
             if collector.is_due(now) || judge.follows_players() {
                 let blocks = collector.collect(service, now);
                 let news = judge.judge([blocks], now);
