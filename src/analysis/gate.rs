@@ -1,7 +1,7 @@
-//! Is a canary worse, certainly healthy, or neither yet? Answered whenever it is asked.
+//! Is a canary worse, certainly healthy, or neither yet? The current answer, at any time.
 //!
-//! That a comparison has found nothing does not say that nothing is there, so *healthy* takes evidence of its
-//! own: the [certificate](super::certificate). The hypothesis is that the canary fails at least twice as often
+//! That a comparison has found nothing does not prove that nothing is there, so *healthy* needs evidence of
+//! its own: the [certificate](super::certificate). The hypothesis is that the canary fails at least twice as often
 //! as is allowed, `p_c >= 2 * (r * p_b + tau)` with the tolerance `r` and `tau` of the configuration. Twice,
 //! since a canary as good as the baseline would need hundreds of thousands of requests to show that it is
 //! within the tolerance itself. Requests of its own that a canary as good as the baseline needs, at a weight of
@@ -15,14 +15,14 @@
 //! The answer is *healthy* while
 //!
 //! 1. that hypothesis is rejected, with an error of at most 5 % over any number of looks, by what was counted
-//!    since the weights changed last: what was certain at a smaller share is asked anew;
+//!    since the last change of the weights: what was certain at a smaller share is tested anew;
 //! 2. the evidence of all metrics against the canary is below 3 nats, which a canary within its limits exceeds
-//!    once in twenty comparisons at most. So a canary that is slower, or pays more, is not healthy although it
-//!    fails no request, and one that becomes worse is healthy no more long before it fails;
-//! 3. it has warmed up, if latency or amounts are compared: before that nobody looks at them.
+//!    once in twenty comparisons at most. So a canary that is slower, or pays more, is not healthy although
+//!    none of its requests fails, and a canary that becomes worse is undecided before it is ejected;
+//! 3. the canary has warmed up, if latency or amounts are compared: until then they are not.
 //!
-//! Where errors are not compared, there is no tolerance to ask about, and no canary is ever healthy. Of latency
-//! and amounts nothing is certain: only that nothing speaks against them.
+//! Where errors are not compared, there is no tolerance to test, and no canary is ever healthy. *Healthy* does
+//! not prove anything about latency and amounts, only that there is no evidence against them.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub struct GateAnswer {
     pub since: Duration,
 }
 
-/// What speaks for a canary, beside the comparison that looks for what speaks against it.
+/// Evidence for a canary, beside the comparison, which collects evidence against it.
 #[derive(Debug, Clone)]
 pub struct Gate {
     certificate: Option<Certificate>,
@@ -62,7 +62,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that asks for the health of `limits`, for failures that come in clusters of `phi`.
+    /// A gate that tests for the health that `limits` demand, for failures that come in clusters of `phi`.
     pub fn new(limits: &Limits, phi: f64) -> Self {
         let certificate = limits.health.map(|health| Certificate::new(health, phi));
         Self { certificate, phi, requests: Arms::default() }

@@ -29,7 +29,7 @@ const STOPPED: Duration = Duration::from_millis(250);
 /// version that hangs is to be found, too.
 const STEADY: Duration = Duration::from_secs(3);
 
-/// Collects of all services of this process.
+/// The collectors of all services of this process.
 #[derive(Debug, Default)]
 pub(super) struct Collector {
     pub(super) services: IndexMap<Box<str>, ServiceCollector>,
@@ -43,7 +43,7 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Takes over where attempts count that `snapshot` compares, once all its services are followed.
+    /// Takes over where the attempts that `snapshot` compares are counted. All its services were followed.
     pub(super) fn place(&mut self, snapshot: &Snapshot) {
         self.places = Places::new(snapshot, |service| self.services.get_index_of(service));
     }

@@ -1,5 +1,5 @@
-//! Takes a new snapshot over to the collector and to the judge of a service: which versions are compared, by
-//! what, and how players are split between them.
+//! Applies a new snapshot to the collector and to the judge of a service: which versions are compared, by
+//! what limits, and how players are split between them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     snapshot::{ComparisonPlan, Service},
 };
 
-/// Takes over what `service` compares by its plan.
+/// Applies what `service` compares by its plan.
 pub(super) fn follow(
     collector: &mut ServiceCollector,
     judge: &mut ServiceJudge,

@@ -1,11 +1,11 @@
-//! Judges the blocks of one service, whoever collected them.
+//! Judges the blocks of one service, whichever process collected them.
 //!
-//! It holds what the comparisons have come to, and is a function of what it is given: blocks, what they are
-//! judged by, and the time. It reads no clock, no cell and no registry. The same blocks lead to the same
-//! verdict, to the last digit, and blocks of several collectors are judged as one.
+//! The judge holds the state of the comparisons, and is a function of its arguments: blocks, the limits that
+//! they are judged by, and the time. It reads no clock, no cell and no registry. The same blocks lead to the
+//! same verdict, to the last digit, and blocks of several collectors are judged together.
 //!
-//! What it *finds* is what is new, for the controller to act on. What it has come to can be *asked* at any
-//! time: see [`ServiceJudge::answer`].
+//! [`ServiceJudge::judge`] returns what is *new*, for the controller to act on. [`ServiceJudge::answer`] returns
+//! the current result of a comparison at any time.
 
 mod alone;
 mod canary;
@@ -69,7 +69,7 @@ pub(super) struct ServiceJudge {
 }
 
 impl ServiceJudge {
-    /// A judge who has seen nothing yet.
+    /// A judge that has seen no block yet.
     pub(super) fn new(terms: Terms) -> Self {
         Self {
             terms,
@@ -195,7 +195,7 @@ impl ServiceJudge {
         found
     }
 
-    /// Has the comparisons of canaries take in blocks, of which nothing is found out yet.
+    /// Adds blocks to the comparisons of canaries; what is new is left to the next [`ServiceJudge::judge`].
     pub(super) fn take_in(&mut self, blocks: ServiceBlocks) {
         if let Some(window) = &blocks.endpoints {
             self.clusters.observe(&window.endpoints, window.length);
@@ -212,8 +212,8 @@ impl ServiceJudge {
         }
     }
 
-    /// What the comparison of the canary called `version` has come to, over all strata, whenever it is asked:
-    /// as of the last blocks that were judged. Nothing if it is not compared.
+    /// The current result of the comparison of the canary called `version`, over all strata, as of the last
+    /// blocks that were judged; none if it is not compared.
     pub(super) fn answer(&self, version: &str) -> Option<GateAnswer> {
         self.canary(version).map(CanaryComparison::answer)
     }

@@ -43,7 +43,7 @@ pub(super) struct StratumCollector {
 const ENDPOINTS_THAT_SPREAD: usize = 3;
 
 impl StratumCollector {
-    /// Collects of the versions with the numbers `arms` from `now` on.
+    /// Opens blocks of the versions with the numbers `arms` from `now` on.
     pub(super) fn new(
         stratum: &Stratum,
         account: &Account,
@@ -143,7 +143,7 @@ impl StratumCollector {
         self.slots.is_suspect() || self.routes.iter().any(Slots::is_suspect)
     }
 
-    /// What was closed since the last time.
+    /// The blocks that closed since they were taken last.
     pub(super) fn take(&mut self) -> Vec<Collected> {
         std::mem::take(&mut self.closed)
     }
@@ -189,7 +189,7 @@ impl StratumCollector {
     }
 }
 
-/// Closes blocks that are final, and gives those that are not, if they may fail the canary.
+/// Closes blocks that are final, and adds those that are not if they may fail the canary.
 fn close(
     closed: &mut Vec<Collected>,
     route: Option<usize>,

@@ -1,4 +1,4 @@
-//! Collects blocks of one service.
+//! The collector of one service: what of its requests counts, and when blocks close.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +41,7 @@ const GROWN: f64 = 1.1;
 /// How long an amount of a player counts no more once it did.
 const PAID_AGAIN: Duration = Duration::from_secs(10);
 
-/// Collects of one service.
+/// The collector of one service.
 #[derive(Debug)]
 pub(in crate::control::evaluator) struct ServiceCollector {
     plan: Arc<ComparisonPlan>,
@@ -69,7 +69,7 @@ pub(in crate::control::evaluator) struct ServiceCollector {
     counted: Vec<Counter>,
 }
 
-/// Collects of one canary.
+/// What is open of one canary.
 #[derive(Debug)]
 struct CanaryCollector {
     number: u16,
@@ -115,7 +115,7 @@ impl ServiceCollector {
         }
     }
 
-    /// What is collected for.
+    /// The plan that it collects for.
     pub(in crate::control::evaluator) fn plan(&self) -> &Arc<ComparisonPlan> {
         &self.plan
     }
@@ -125,8 +125,8 @@ impl ServiceCollector {
         self.baseline
     }
 
-    /// Begins anew by `plan`, which asks something else or of other arms. How failures spread over the
-    /// endpoints is the same.
+    /// Restarts for `plan`, which compares something else, or other versions. The open window over the
+    /// endpoints goes on.
     pub(in crate::control::evaluator) fn ask_anew(
         &mut self,
         service: &Service,
@@ -134,11 +134,11 @@ impl ServiceCollector {
         now: Duration,
     ) {
         let before = std::mem::replace(self, Self::new(service, plan, now));
-        // A service is followed before anything of it is heard, so no window closes between.
         self.endpoints = before.endpoints;
     }
 
-    /// Goes on by `plan`, which asks the same, and begins anew with canaries called `anew`: everybody counts.
+    /// Continues with `plan`, which compares the same, and restarts for the canaries called `anew`: all players
+    /// count again.
     pub(in crate::control::evaluator) fn go_on(
         &mut self,
         plan: &Arc<ComparisonPlan>,
@@ -154,8 +154,8 @@ impl ServiceCollector {
         self.plan = Arc::clone(plan);
     }
 
-    /// Takes over the split of `service`; if it is another, the blocks of what began before, with the change
-    /// as the last thing that each comparison is told.
+    /// Takes over the split of `service`. If it has changed, returns the blocks of requests that began before,
+    /// with the change as the last entry of each.
     pub(in crate::control::evaluator) fn follow_split(
         &mut self,
         service: &Service,
@@ -183,13 +183,13 @@ impl ServiceCollector {
         Some(ServiceBlocks { canaries: self.take_canaries(), ..ServiceBlocks::default() })
     }
 
-    /// Collects no more of versions beside these: canaries, and versions alone.
+    /// Drops all versions but these: canaries, and versions alone.
     pub(in crate::control::evaluator) fn retain(&mut self, canaries: &[u16], alone: &[u16]) {
         self.canaries.retain(|canary| canaries.contains(&canary.number));
         self.alone.retain(|version| alone.contains(&version.number));
     }
 
-    /// Collects of the canary of that `number`, too, from `now` on.
+    /// Adds the canary of that `number` from `now` on.
     pub(in crate::control::evaluator) fn begin_canary(
         &mut self,
         service: &Service,
@@ -209,7 +209,7 @@ impl ServiceCollector {
         self.canaries.push(CanaryCollector { number, version, share, decided: false, lines });
     }
 
-    /// Collects of a version alone from `now` on, on the strata on which it is `judged`.
+    /// Adds a version alone from `now` on, on the strata on which it is `judged`.
     pub(in crate::control::evaluator) fn begin_alone(
         &mut self,
         version: (u16, Arc<str>),
@@ -219,7 +219,7 @@ impl ServiceCollector {
         self.alone.push(AloneCollector::new(version, &self.accounts, judged, now));
     }
 
-    /// Takes over which canaries are found to be worse, as `is_worse` has it.
+    /// Notes which canaries are found to be worse.
     pub(in crate::control::evaluator) fn decide(&mut self, is_worse: impl Fn(&str) -> bool) {
         for canary in self.canaries.iter_mut().filter(|canary| !canary.decided) {
             canary.decided = is_worse(&canary.version);
@@ -446,7 +446,7 @@ impl CanaryCollector {
     }
 }
 
-/// Collects of both versions, by stratum, from `now` on.
+/// Open blocks of both versions, by stratum, from `now` on.
 fn lines(
     plan: &ComparisonPlan,
     accounts: &[Account],

@@ -56,9 +56,9 @@ impl CanaryComparison {
         self.answer == Answer::Fail
     }
 
-    /// What its comparisons have come to. It fails if one of them does, and is healthy if all of them say so.
-    /// Evidence is that of the one which shows most against it, and health that of the one which is least
-    /// certain of it.
+    /// The result over all strata: the canary fails if it fails on one of them, and is healthy if it is healthy
+    /// on all of them. The evidence is that of the stratum with most evidence against it; `health` that of the
+    /// stratum with least evidence for it.
     pub(super) fn answer(&self) -> GateAnswer {
         let comparison = self.decisive().0.comparison();
         let evidence = comparison.log_evidence();
@@ -76,7 +76,7 @@ impl CanaryComparison {
         }
     }
 
-    /// The stratum that shows most against it.
+    /// The stratum with most evidence against it, and its number.
     fn decisive(&self) -> (&StratumComparison, usize) {
         // One that failed stays so though its evidence sinks.
         let key = |line: &StratumComparison| {
@@ -163,7 +163,7 @@ impl CanaryComparison {
     }
 }
 
-/// What all strata have come to together.
+/// The result of all strata together.
 fn together(answers: impl Iterator<Item = Answer>) -> Answer {
     let both = |a, b| match (a, b) {
         (Answer::Fail, _) | (_, Answer::Fail) => Answer::Fail,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::blocks::Collected;
 use crate::analysis::{Answer, Comparison, Entry, Gate, Judge, Limits, Record, Recorder};
 
-/// What it has come to, against the canary and for it.
+/// Evidence against the canary, and for it.
 #[derive(Debug, Clone)]
 pub(super) struct StratumComparison {
     recorder: Recorder<Comparison>,
@@ -79,7 +79,7 @@ impl StratumComparison {
         self.recorder.judge()
     }
 
-    /// What speaks for the canary.
+    /// Evidence for the canary.
     pub(super) fn gate(&self) -> &Gate {
         &self.gate
     }
