@@ -20,7 +20,7 @@
 //! | `amount` | does it earn less or pay more? |
 //! | `endpoint` | is one endpoint worse than its peers? |
 //! | `spared` | is a canary worse even without its worst endpoint? |
-//! | `certificate` | is the canary certainly no worse than so many times? |
+//! | `certificate`, `gate` | is the canary certainly no worse than so many times, so that it may grow? |
 //! | `alone`, `usual` | is a version with nothing beside it worse than a limit, or than what was before? |
 //! | `limits`, `comparison`, `verdict` | all of it together, and how it is said |
 //! | `record` | what was a comparison told, so that it can be judged again? |
@@ -42,6 +42,7 @@ mod dispersion;
 mod endpoint;
 mod engine;
 mod estimate;
+mod gate;
 mod grid;
 mod latency;
 mod ledger;
@@ -71,6 +72,7 @@ pub use dispersion::{DISPERSION_WINDOW, Dispersion};
 pub use endpoint::{Change, Endpoints};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
+pub use gate::{Gate, GateAnswer};
 pub use grid::{BaseRate, Component, Grid};
 pub use latency::{
     LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, Slower, Span, SparseLatencies,

@@ -5,6 +5,11 @@
 //! `ratio` times as often. Once it is rejected, the canary is better than that, with an error of at
 //! most `beta` over any number of looks. A healthy canary at a weight of 10 % and a base rate of 0.3 %
 //! needs 5,700 requests of its own for a ratio of 2, 2,100 for a ratio of 3.
+//!
+//! A baseline that never fails would never let it be certain. So the canary may fail an `excess` of its
+//! requests on top: the hypothesis is `p_c >= ratio * p_b + excess`, or `p_b <= p_c / ratio - excess / ratio`.
+//! That is the one of `bet` with a negative `tau`; its proof asks for no sign of it. Where neither arm
+//! fails, it is rejected after about `(ln(1 / beta) + 2.5) / excess` requests of the canary.
 
 use std::time::Duration;
 
@@ -22,20 +27,40 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     ratio: f64,
+    #[serde(default)]
+    excess: f64,
     beta: f64,
 }
+
+/// So many times what is allowed, nobody would call healthy.
+const TIMES_ALLOWED: f64 = 2.0;
+/// Probability that a canary which fails as often as that is ever called healthy, between two changes of the
+/// weights.
+const BETA: f64 = 0.05;
 
 impl Health {
     /// That the canary fails less than `ratio` (more than 1, finite) times as often as the baseline,
     /// with an error of at most `beta`, more than 0 and below 1; nothing if they are not.
     pub fn new(ratio: f64, beta: f64) -> Option<Self> {
         let possible = ratio > 1.0 && ratio.is_finite() && beta > 0.0 && beta < 1.0;
-        possible.then_some(Self { ratio, beta })
+        possible.then_some(Self { ratio, excess: 0.0, beta })
+    }
+
+    /// That the canary fails less than twice as often as is `tolerated`, with an error of at most 5 %;
+    /// nothing if less than the baseline's rate is.
+    pub fn within_twice(tolerated: Tolerance) -> Option<Self> {
+        let health = Self::new(TIMES_ALLOWED * tolerated.ratio, BETA)?;
+        Some(Self { excess: TIMES_ALLOWED * tolerated.excess, ..health })
     }
 
     /// Multiple of the baseline's rate that is excluded.
     pub fn ratio(self) -> f64 {
         self.ratio
+    }
+
+    /// Share of failures on top of that, 0 to 1.
+    pub fn excess(self) -> f64 {
+        self.excess
     }
 
     /// Probability of a wrong certificate.
@@ -50,7 +75,7 @@ impl Health {
 }
 
 /// A certificate in the making.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Certificate {
     health: Health,
     /// Sees the baseline where other tests see the canary.
@@ -60,8 +85,9 @@ pub struct Certificate {
 impl Certificate {
     /// A certificate of `health`, for failures that come in clusters of `phi`.
     pub fn new(health: Health, phi: f64) -> Self {
-        let tolerance = Tolerance { ratio: 1.0 / health.ratio, excess: 0.0 };
-        let settings = Settings::new(tolerance, Guarantee::Alpha(health.beta));
+        let Health { ratio, excess, beta } = health;
+        let tolerance = Tolerance { ratio: 1.0 / ratio, excess: -excess / ratio };
+        let settings = Settings::new(tolerance, Guarantee::Alpha(beta));
         // Failures of the baseline are what it waits for; the odds alone say how many.
         let settings = Settings { least_failures: 0, grid: Grid::Ratios, ..settings };
         Self { health, engine: Engine::new(settings).with_dispersion(phi) }
@@ -76,11 +102,6 @@ impl Certificate {
     pub fn demand(&mut self, beta: f64) {
         self.health.beta = beta;
         self.engine.demand(beta, 0);
-    }
-
-    /// As [`Engine::is_sound`].
-    pub(super) fn is_sound(&self) -> bool {
-        self.engine.is_sound()
     }
 
     /// Sets the size of clusters, as [`Engine::set_dispersion`].

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     amount::{AmountTest, Amounts, Side},
     bet::Tolerance,
-    certificate::Certificate,
     counts::{Arms, Tally},
     engine::{Engine, Settings},
     grid::Grid,
@@ -21,7 +20,7 @@ use super::{
     recovery::{Asked, Players, Recovery},
     slots::Attempts,
     spared::Spared,
-    verdict::{Answer, Finding, HealthFinding, HeldBack, Metric, Verdict, known},
+    verdict::{Answer, Finding, HeldBack, Metric, Verdict, known},
     wealth::{Guarantee, log_sum},
 };
 
@@ -45,7 +44,6 @@ pub struct Comparison {
     latency: Vec<LatencyTest>,
     /// Two of each amount, in the order of the limits: too low, too high.
     amounts: Vec<AmountTest>,
-    certificate: Option<Certificate>,
     phi: f64,
     advice: Advice,
     /// Evidence of all metrics together, in nats; nothing before it is asked for.
@@ -164,7 +162,6 @@ impl Comparison {
             recovery: limits.errors.map(|_| Recovery::new(limits.alpha)),
             latency: latency.collect(),
             amounts: amounts.collect(),
-            certificate: limits.health.map(|health| Certificate::new(health, phi)),
             phi,
             advice: Advice {
                 requests: limits.errors.map(engine),
@@ -197,9 +194,6 @@ impl Comparison {
             requests.observe(block.requests, now);
         }
         self.advice.recent.add(block.requests.canary.failures(), block.failers, now);
-        if let Some(certificate) = &mut self.certificate {
-            certificate.observe(block.players, now);
-        }
         self.judge(now);
     }
 
@@ -258,9 +252,6 @@ impl Comparison {
         self.recovery.iter_mut().for_each(|test| test.demand(alpha));
         self.latency.iter_mut().for_each(|test| test.demand(alpha, least));
         self.amounts.iter_mut().for_each(|test| test.demand(alpha));
-        if let (Some(certificate), Some(health)) = (&mut self.certificate, limits.health) {
-            certificate.demand(health.beta());
-        }
         self.limits = limits;
     }
 
@@ -299,8 +290,7 @@ impl Comparison {
         }
     }
 
-    /// Says that the shares changed `now`. What was certain about health at the old ones is asked anew; a
-    /// canary that `warms` up again has got more players.
+    /// Says that the shares changed `now`; a canary that `warms` up again has got more players.
     pub fn weight_step(&mut self, warms: bool, now: Duration) {
         if warms {
             self.warming = (now, 0);
@@ -309,7 +299,6 @@ impl Comparison {
         self.spared().for_each(Spared::weight_step);
         self.latency.iter_mut().for_each(LatencyTest::weight_step);
         self.amounts.iter_mut().for_each(AmountTest::weight_step);
-        self.certificate = self.limits.health.map(|health| Certificate::new(health, self.phi));
     }
 
     fn engines(&mut self) -> impl Iterator<Item = &mut Engine> {
@@ -328,18 +317,11 @@ impl Comparison {
         self.phi = phi;
         self.engines().for_each(|test| test.set_dispersion(phi));
         self.spared().for_each(|test| test.set_dispersion(phi));
-        self.certificate.iter_mut().for_each(|test| test.set_dispersion(phi));
     }
 
-    /// The answer as it stands. A failure is for ever.
+    /// Whether it has failed, which is for ever. That it is healthy is for [`super::Gate`] to say.
     pub fn answer(&self) -> Answer {
-        if self.failed.is_some() {
-            Answer::Fail
-        } else if self.certificate.as_ref().is_some_and(|c| c.reached_at().is_some()) {
-            Answer::Pass
-        } else {
-            Answer::Undecided
-        }
+        if self.failed.is_some() { Answer::Fail } else { Answer::Undecided }
     }
 
     /// The answer with its numbers. Of a failure, those that decided.
@@ -359,7 +341,6 @@ impl Comparison {
             && self.latency.iter().all(|test| test.engine().is_sound())
             && self.amounts.iter().all(AmountTest::is_sound)
             && self.amounts.len() == 2 * self.limits.amounts.len()
-            && self.certificate.iter().all(Certificate::is_sound)
     }
 
     /// What is tolerated.
@@ -417,6 +398,11 @@ impl Comparison {
         self.advice.recent.players.round().max(1.0) as u64
     }
 
+    /// Whether all that is compared is judged `now`, or nothing of it has to warm up.
+    pub(super) fn judges_all(&self, now: Duration) -> bool {
+        (self.latency.is_empty() && self.amounts.is_empty()) || self.is_warm(now)
+    }
+
     fn is_warm(&self, now: Duration) -> bool {
         let (since, requests) = self.warming;
         let (age, length) = (now.saturating_sub(since), self.limits.warm_up);
@@ -452,7 +438,8 @@ impl Comparison {
         log_sum(weighted(&without).into_iter()) < self.log_threshold()
     }
 
-    fn log_threshold(&self) -> f64 {
+    /// Evidence that fails the canary, in nats.
+    pub fn log_threshold(&self) -> f64 {
         Guarantee::Alpha(self.limits.alpha).log_threshold()
     }
 
@@ -521,24 +508,14 @@ impl Comparison {
                     None => HeldBack::OneEndpoint,
                 },
             );
-        let reached = self.certificate.as_ref().and_then(Certificate::reached_at);
-        let since_s = match answer {
-            Answer::Fail => s(now),
-            Answer::Pass => reached.map_or(0.0, s),
-            Answer::Undecided => 0.0,
-        };
         let mut verdict = Verdict {
             answer,
             alone: false,
-            since_s,
+            since_s: if answer == Answer::Fail { s(now) } else { 0.0 },
             compared_s: s(now),
             log_evidence: known(self.log_evidence()),
             log_threshold: self.log_threshold(),
-            health: self.certificate.as_ref().map(|certificate| {
-                let (log_evidence, log_threshold) = certificate.log_evidence();
-                let ratio = certificate.health().ratio();
-                HealthFinding { ratio, log_evidence: known(log_evidence), log_threshold }
-            }),
+            health: None,
             held,
             findings,
             reason: String::new(),

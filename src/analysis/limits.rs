@@ -47,7 +47,7 @@ pub struct Limits {
     /// The most nats that one block may add to one bet, such as [`super::BURST_CAP`]. Nothing: no
     /// limit.
     pub burst_cap: Option<f64>,
-    /// The health that lets a canary pass. Nothing: it never does.
+    /// The health that is to be certain before a canary grows. Nothing: it never is.
     pub health: Option<Health>,
 }
 
@@ -118,7 +118,7 @@ impl Limits {
             least_failures: least_failures.map_or(LEAST_FAILURES, u64::from),
             warm_up: own.warm_up.or(eject.warm_up).unwrap_or(WARM_UP),
             burst_cap: None,
-            health: None,
+            health: errors.and_then(Health::within_twice),
         }
     }
 }

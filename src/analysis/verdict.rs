@@ -23,8 +23,8 @@ mod sentence;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// The canary is certainly healthy enough to grow.
-    Pass,
+    /// The canary is certainly healthy enough to grow: see [`super::Gate`].
+    Healthy,
     /// The canary is worse than is tolerated.
     Fail,
     /// Nothing is certain yet.
@@ -111,7 +111,7 @@ pub struct Verdict {
     pub log_evidence: Option<f64>,
     /// Evidence that fails it, in nats.
     pub log_threshold: f64,
-    /// What a certificate of health has come to, if one is asked for.
+    /// Reserved: evidence for the canary.
     pub health: Option<HealthFinding>,
     /// What holds a failure back although the evidence suffices.
     #[serde(default)]
@@ -142,6 +142,9 @@ pub enum HeldBack {
 pub struct HealthFinding {
     /// The canary fails less than this many times as often as the baseline, once it is certain.
     pub ratio: f64,
+    /// Share of failures on top of that, 0 to 1.
+    #[serde(default)]
+    pub excess: f64,
     /// Evidence for that, in nats; absent before the first block.
     pub log_evidence: Option<f64>,
     /// Evidence that makes it certain, in nats.
@@ -489,6 +492,10 @@ impl Finding {
         }
     }
 }
+
+/// Evidence, in nats, from which on a canary is doubted: one within its limits gets there once in twenty
+/// comparisons at most.
+pub(super) const DOUBTED: f64 = 3.0;
 
 /// Evidence as it is written: minus infinity is no number of JSON.
 pub(super) fn known(log_evidence: f64) -> Option<f64> {

@@ -136,7 +136,7 @@ fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
         Answer::Fail if !verdict.alone && service.versions.iter().any(serves) => {
             " It stays: the comparison only advises.".to_owned()
         }
-        Answer::Fail | Answer::Pass => String::new(),
+        Answer::Fail | Answer::Healthy => String::new(),
     };
     // Writing to a string does not fail.
     let _ = writeln!(text, "{} {version}{route}: {}{more}", service.name, verdict.reason);

@@ -87,6 +87,24 @@ proptest::proptest! {
     }
 }
 
+proptest::proptest! {
+    /// As a certificate bets, whose hypothesis is that one arm fails less than the other by an excess.
+    #[test]
+    fn nobody_gets_rich_where_an_excess_is_demanded(
+        r in 0.2f64..1.0, part in 0.0f64..1.0, n_c in 1u64..30, n_b in 1u64..30,
+        p_b in 0.0f64..1.0, inside in 0.0f64..=1.0,
+    ) {
+        let tolerance = Tolerance { ratio: r, excess: -part * r * p_b };
+        let trials = Arms::new(n_c as f64, n_b as f64);
+        let p_c = (r * p_b + tolerance.excess) * inside;
+        for (component, _) in Grid::Ratios.components() {
+            let bet = component.bet(trials, tolerance, 0.5).expect("a ratio bets always");
+            let e = expectation(bet, n_c, n_b, p_c, p_b);
+            proptest::prop_assert!(e <= 1.0 + 1e-9, "{component:?}: {e}");
+        }
+    }
+}
+
 /// The exact expectation of a bet over `trials` independent values in each arm, given with their
 /// probabilities: it is that of one trial, to the power of their number.
 fn expectation_of_values(bet: Bet, trials: Arms<f64>, arms: Arms<&[(f64, f64)]>) -> f64 {

@@ -1,5 +1,5 @@
 use super::{
-    super::{AmountLimit, Reference, amount::Clip, certificate::Health, verdict::Metric},
+    super::{AmountLimit, Reference, amount::Clip, verdict::Metric},
     *,
 };
 use crate::config::{
@@ -296,23 +296,6 @@ fn amounts_share_the_weight_of_one() {
     };
     assert_eq!(of(&["stake"]), [0.5, 0.1, 0.1, 0.1], "errors, recovery, amounts");
     assert_eq!(of(&["stake", "payout"]), [0.5, 0.1, 0.05, 0.05, 0.05, 0.05]);
-}
-
-#[test]
-fn health_passes_and_is_asked_anew_after_a_step() {
-    let health = Health::new(2.0, 0.05);
-    let mut comparison = Comparison::new(Limits { health, ..limits() }, 1.0, S(0));
-    let mut second = 0;
-    while comparison.answer() == Answer::Undecided && second < 1000 {
-        second += 1;
-        comparison.observe_errors(&block(1000, 3, 9000, 27), S(second));
-    }
-    assert_eq!(comparison.answer(), Answer::Pass);
-    let verdict = comparison.verdict(S(2000));
-    assert_eq!(verdict.since_s, second as f64);
-    assert!(verdict.reason.contains("less than 2 times as often"), "{}", verdict.reason);
-    comparison.weight_step(true, S(2001));
-    assert_eq!(comparison.answer(), Answer::Undecided);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::fmt;
 
 use super::{
-    Answer, Counts, Finding, HealthFinding, HeldBack, Mean, Metric, Numbers, Rate, Source, Verdict,
+    Answer, Counts, DOUBTED, Finding, HealthFinding, HeldBack, Mean, Metric, Numbers, Rate, Source,
+    Verdict,
 };
 
 impl fmt::Display for HeldBack {
@@ -36,7 +37,7 @@ impl fmt::Display for Verdict {
                 },
                 (None, _) => write!(f, "nothing to compare yet")?,
             },
-            Answer::Pass => match self.health {
+            Answer::Healthy => match self.health {
                 Some(health) => write!(f, "{health}")?,
                 None => write!(f, "healthy")?,
             },
@@ -69,10 +70,6 @@ impl fmt::Display for Verdict {
 /// proves.
 const SEEMS_WORSE: (u64, f64) = (3, 2.0);
 
-/// Evidence, in nats, from which on a canary is doubted: one within its limits gets there once in twenty
-/// comparisons at most.
-const DOUBTED: f64 = 3.0;
-
 impl Verdict {
     /// What is as certain as what decided, and of another kind: the worst of it.
     fn other(&self) -> Option<&Finding> {
@@ -97,7 +94,11 @@ impl Finding {
 
 impl fmt::Display for HealthFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it fails less than {} times as often as the baseline", self.ratio)
+        write!(f, "it fails less than {} times as often as the baseline", self.ratio)?;
+        match self.excess {
+            0.0 => Ok(()),
+            excess => write!(f, " and {} of its requests", Percent(excess)),
+        }
     }
 }
 

@@ -4,7 +4,11 @@ use super::{
     stage::{BASELINE, CANARY, Outcome, Stage},
     *,
 };
-use crate::{analysis::Counter, registry::Player};
+use crate::{
+    analysis::{Advised, Counter, OutageChange},
+    config::schema::Mode,
+    registry::Player,
+};
 
 #[test]
 fn looks_are_rare_without_a_canary_and_sooner_while_it_does_badly() {
@@ -246,7 +250,7 @@ fn what_began_before_the_process_was_stopped_counts_for_nobody() {
     assert!(is_out_after(&mut stage(), ms(100)), "a busy machine is late by that");
     let mut stage = stage();
     assert!(!is_out_after(&mut stage, ms(3_000)));
-    let counter = stage.evaluator.services[0].accounts[0].all.arms[CANARY].requests;
+    let counter = stage.evaluator.collector.services[0].requests(0, CANARY);
     assert!(counter.failures < 5, "{counter:?}");
     // Not at once again: a machine that is always late would have no version found.
     assert!(is_out_after(&mut stage, ms(500)));
@@ -389,6 +393,29 @@ fn what_both_arms_share_is_an_outage_and_no_verdict() {
     assert_eq!(words(&stage.pass(30, [1_000, 1_000])), ["outage over"]);
     assert_eq!(stage.evaluator.has_shared_outage("game-api"), Some(false));
     assert_eq!(stage.evaluator.has_shared_outage("other"), None);
+}
+
+#[test]
+fn what_a_comparison_has_come_to_is_known_whenever_it_is_asked() {
+    let mut stage = Stage::new("{ errors: { absolute: 0.3% } }");
+    let answer = |stage: &Stage| stage.evaluator.judges["game-api"].answer("v42");
+    assert_eq!(answer(&stage), None, "it has no share");
+    stage.set_share(0.2);
+    assert_eq!(words(&stage.pass(1, [1_000, 1_000])), [""; 0]);
+    let first = answer(&stage).expect("it is compared");
+    assert_eq!((first.answer, first.since), (Answer::Undecided, Duration::from_millis(20)));
+    assert_eq!(first.log_threshold, 1_000_f64.ln());
+    assert!((100..=200).contains(&first.requests.canary), "{first:?}");
+    assert_eq!(words(&stage.pass(20, [1_000, 1_000])), [""; 0], "healthy is no news");
+    let healthy = answer(&stage).expect("it is compared");
+    assert_eq!(healthy.answer, Answer::Healthy);
+    assert!((first.since..stage.now).contains(&healthy.since), "{healthy:?}");
+    assert!(healthy.log_evidence.is_some_and(|nats| nats < 0.0), "{healthy:?}");
+    assert_eq!(words(&stage.pass(10, [1_000, 10])).last(), Some(&"worse"));
+    let fail = answer(&stage).expect("it is compared");
+    assert_eq!(fail.answer, Answer::Fail);
+    assert!((healthy.since..stage.now).contains(&fail.since), "{fail:?}");
+    assert!(fail.log_evidence.is_some_and(|nats| nats >= fail.log_threshold), "{fail:?}");
 }
 
 /// The verdict of the only thing that was found: a version that is worse.

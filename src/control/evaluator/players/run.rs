@@ -17,7 +17,10 @@ use super::{
     draw::{Bot, Lottery, Player, normal, poisson},
     population::{Population, RETRY_FAILS, Shard},
 };
-use crate::registry::{EndpointState, Registry};
+use crate::{
+    config::schema::Mode,
+    registry::{EndpointState, Registry},
+};
 
 /// Median latency of players.
 const LATENCY_US: f64 = 20_000.0;
@@ -212,6 +215,6 @@ impl<'p> Scene<'p> {
     }
 
     fn phi(&self) -> f64 {
-        self.stage.evaluator.services.values().map(|watch| watch.spread.phi()).fold(1.0, f64::max)
+        self.stage.evaluator.judges.values().map(|judge| judge.phi()).fold(1.0, f64::max)
     }
 }

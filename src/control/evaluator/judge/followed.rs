@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 const LEAST: u64 = 3;
 
 /// Players of an ejected version.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Followed {
     pub(super) version: Box<str>,
     since: Duration,

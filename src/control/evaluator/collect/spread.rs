@@ -5,41 +5,36 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use super::super::blocks::EndpointWindow;
 use crate::{
-    analysis::{Counter, DISPERSION_WINDOW, Dispersion, ENDPOINT_GROUPS, Tally},
+    analysis::{Counter, DISPERSION_WINDOW, ENDPOINT_GROUPS},
     registry::EndpointState,
 };
 
-/// The windows, and what they have shown.
+/// The open window.
 #[derive(Debug)]
-pub(super) struct ClusterEstimate {
+pub(super) struct EndpointWindows {
     opened: Duration,
     /// Counts at the beginning of the open window of the endpoints that served then, by group.
     before: HashMap<u8, Counter>,
-    dispersion: Dispersion,
 }
 
-impl ClusterEstimate {
+impl EndpointWindows {
     pub(super) fn new(now: Duration) -> Self {
-        Self { opened: now, before: HashMap::new(), dispersion: Dispersion::default() }
+        Self { opened: now, before: HashMap::new() }
     }
 
-    /// The size of clusters.
-    pub(super) fn phi(&self) -> f64 {
-        self.dispersion.phi()
-    }
-
-    /// Closes the window if it is over; answers whether it was.
+    /// Closes the window if it is over.
     /// `groups`: trials and failures of players so far, by group of endpoints.
     pub(super) fn poll(
         &mut self,
         endpoints: &[Arc<EndpointState>],
         groups: &[Counter; ENDPOINT_GROUPS],
         now: Duration,
-    ) -> bool {
+    ) -> Option<EndpointWindow> {
         let age = now.saturating_sub(self.opened);
         if age < DISPERSION_WINDOW {
-            return false;
+            return None;
         }
         self.opened = now;
         let serving = endpoints.iter().filter(|endpoint| endpoint.standing.serves());
@@ -48,9 +43,9 @@ impl ClusterEstimate {
         let counters: HashMap<u8, Counter> = serving.map(|e| (e.group, counter(e))).collect();
         // An endpoint that has just come has no window behind it, nor has one that did not serve.
         let known = counters.iter().filter_map(|(id, now)| Some(now.since(*self.before.get(id)?)));
-        self.dispersion.observe(&known.collect::<Vec<Tally>>(), age);
+        let endpoints = known.collect();
         self.before = counters;
-        true
+        Some(EndpointWindow { endpoints, length: age })
     }
 }
 
@@ -58,6 +53,7 @@ impl ClusterEstimate {
 mod tests {
     use super::*;
     use crate::{
+        analysis::Dispersion,
         health::{Cause, State},
         registry::Registry,
     };
@@ -66,7 +62,8 @@ mod tests {
     struct Baseline {
         endpoints: Vec<Arc<EndpointState>>,
         groups: [Counter; ENDPOINT_GROUPS],
-        spread: ClusterEstimate,
+        windows: EndpointWindows,
+        dispersion: Dispersion,
         now: Duration,
     }
 
@@ -80,7 +77,8 @@ mod tests {
             let mut baseline = Self {
                 endpoints,
                 groups: Default::default(),
-                spread: ClusterEstimate::new(now),
+                windows: EndpointWindows::new(now),
+                dispersion: Dispersion::default(),
                 now,
             };
             baseline.window([0; 4]);
@@ -94,7 +92,9 @@ mod tests {
                 *group = group.with(Counter { trials: 100, failures });
             }
             self.now += DISPERSION_WINDOW;
-            assert!(self.spread.poll(&self.endpoints, &self.groups, self.now));
+            let window = self.windows.poll(&self.endpoints, &self.groups, self.now);
+            let EndpointWindow { endpoints, length } = window.expect("it is over");
+            self.dispersion.observe(&endpoints, length);
         }
 
         fn stand(&self, endpoint: usize, state: State) {
@@ -105,9 +105,11 @@ mod tests {
     #[test]
     fn clusters_show_when_a_window_is_over() {
         let mut baseline = Baseline::new();
-        assert!(!baseline.spread.poll(&baseline.endpoints, &baseline.groups, baseline.now));
+        let window = baseline.windows.poll(&baseline.endpoints, &baseline.groups, baseline.now);
+        assert_eq!(window, None);
         (0..40).for_each(|_| baseline.window([6, 0, 6, 0]));
-        assert!(baseline.spread.phi() > 2.0, "{}", baseline.spread.phi());
+        let phi = baseline.dispersion.phi();
+        assert!(phi > 2.0, "{phi}");
     }
 
     #[test]
@@ -120,6 +122,6 @@ mod tests {
             baseline.stand(1, State::Serving);
             baseline.window([0, 6, 0, 0]);
         }
-        assert_eq!(baseline.spread.phi(), 1.0);
+        assert_eq!(baseline.dispersion.phi(), 1.0);
     }
 }

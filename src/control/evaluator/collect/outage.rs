@@ -3,40 +3,34 @@
 use std::time::Duration;
 
 use super::account::Account;
-use crate::analysis::{Arms, Counter, OUTAGE_WINDOW, Outage, OutageChange};
+use crate::analysis::{Arms, Counter, OUTAGE_WINDOW, Tally};
 
-/// The open window, and what the ones before it have shown.
+/// The open window.
 #[derive(Debug)]
-pub(super) struct SharedOutage {
+pub(super) struct OutageWindows {
     opened: Duration,
     before: Arms<Counter>,
-    outage: Outage,
 }
 
-impl SharedOutage {
+impl OutageWindows {
     pub(super) fn new(accounts: &[Account], baseline: u16, now: Duration) -> Self {
-        Self { opened: now, before: read(accounts, baseline), outage: Outage::default() }
+        Self { opened: now, before: read(accounts, baseline) }
     }
 
-    /// Whether an outage is on.
-    pub(super) fn is_on(&self) -> bool {
-        self.outage.is_on()
-    }
-
-    /// Closes the window if it is over.
+    /// Closes the window if it is over: its counts.
     pub(super) fn poll(
         &mut self,
         accounts: &[Account],
         baseline: u16,
         now: Duration,
-    ) -> Option<OutageChange> {
+    ) -> Option<Arms<Tally>> {
         if now.saturating_sub(self.opened) < OUTAGE_WINDOW {
             return None;
         }
         self.opened = now;
         let counters = read(accounts, baseline);
         let before = std::mem::replace(&mut self.before, counters);
-        self.outage.observe(counters.since(before))
+        Some(counters.since(before))
     }
 }
 

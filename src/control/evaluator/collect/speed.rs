@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::account::Account;
+use super::account::{Account, requests};
 use crate::{
     analysis::{Gauge, Latencies, Latest, Ledger, Pace, Quantile, Reference, Span},
     snapshot::Stratum,
@@ -61,18 +61,18 @@ impl BaselineLatency {
             trials: compared
                 .map(|quantile| (quantile, trials(ledger, baseline, Gauge(span, quantile))))
                 .collect(),
-            requests: super::requests(ledger),
+            requests: requests(ledger),
             reference: Reference::default(),
             p99: None,
             about_p99: None,
         }
     }
 
-    /// The block, if it closes now. It is to be compared before it is [absorbed](Speed::absorb).
+    /// The block, if it closes now. It is to be compared before it is [absorbed](BaselineLatency::absorb).
     pub(super) fn poll(&mut self, ledger: &Ledger, now: Duration) -> Option<Closed> {
-        let requests = super::requests(ledger);
-        let length = self.pace.due(requests.wrapping_sub(self.requests), now)?;
-        self.requests = requests;
+        let so_far = requests(ledger);
+        let length = self.pace.due(so_far.wrapping_sub(self.requests), now)?;
+        self.requests = so_far;
         Some(self.close(ledger, length))
     }
 
@@ -93,7 +93,7 @@ impl BaselineLatency {
     /// Throws the open block away: the weights changed in it.
     pub(super) fn skip(&mut self, stratum: &Stratum, account: &mut Account, now: Duration) {
         self.pace = Pace::new(now);
-        self.requests = super::requests(&account.all);
+        self.requests = requests(&account.all);
         let closed = self.close(&account.all, Duration::ZERO);
         self.absorb(&closed, stratum, account);
     }

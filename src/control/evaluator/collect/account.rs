@@ -169,6 +169,11 @@ impl Account {
     }
 }
 
+/// Requests so far of all versions.
+pub(super) fn requests(ledger: &Ledger) -> u64 {
+    ledger.arms.iter().map(|arm| arm.requests.trials).fold(0, u64::wrapping_add)
+}
+
 /// A moment more than the deadline, since a worker that is busy notices late.
 fn horizon(deadline: Duration) -> Duration {
     deadline + deadline / 50

@@ -1,27 +1,28 @@
-//! One canary against the baseline over the requests of one stratum.
+//! Blocks of one canary and the baseline over the requests of one stratum.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    account::Account,
+    super::blocks::Collected,
+    account::{Account, requests},
     amounts::Seen,
-    begun::{Scope, Slots},
+    slots::{Scope, Slots},
     speed::{Closed, trials},
 };
 use crate::{
     analysis::{
-        Answer, Arms, Attempts, Block, Comparison, Counter, Entry, Gauge, Latencies, Latest,
-        Ledger, Limits, Pace, Players, Record, Recorder, Span,
+        Arms, Attempts, Block, Counter, Entry, Gauge, Latencies, Latest, Ledger, Pace, Players,
+        Span,
     },
     registry::EndpointState,
     snapshot::Stratum,
 };
 
-/// The blocks that are open, and the comparison that takes the closed ones.
+/// The blocks that are open, and those that closed since they were taken.
 #[derive(Debug)]
-pub(super) struct StratumComparison {
+pub(super) struct StratumCollector {
     arms: Arms<u16>,
-    recorder: Recorder<Comparison>,
+    closed: Vec<Collected>,
     slots: Slots,
     /// Of the named routes, in the order of the limits.
     routes: Vec<Slots>,
@@ -41,19 +42,18 @@ pub(super) struct StratumComparison {
 /// Endpoints of a canary from which on the spread between them shows how failures cluster.
 const ENDPOINTS_THAT_SPREAD: usize = 3;
 
-impl StratumComparison {
-    /// A comparison of the versions with the numbers `arms` from `now` on.
+impl StratumCollector {
+    /// Opens blocks of the versions with the numbers `arms` from `now` on.
     pub(super) fn new(
         stratum: &Stratum,
         account: &Account,
         arms: Arms<u16>,
-        phi: f64,
         now: Duration,
     ) -> Self {
         let slots = || Slots::new(arms.canary, now);
         Self {
             arms,
-            recorder: Recorder::new(Comparison::new(stratum.limits.clone(), phi, now)),
+            closed: Vec::new(),
             slots: slots(),
             routes: stratum.named.iter().map(|_| slots()).collect(),
             refusals: Block::open(refusals(&account.all, arms), now),
@@ -62,7 +62,7 @@ impl StratumComparison {
                 .map(|number| Seen::new(stratum, arms, number))
                 .collect(),
             pace: Pace::new(now),
-            requests: super::requests(&account.all),
+            requests: requests(&account.all),
             capped: false,
         }
     }
@@ -80,7 +80,7 @@ impl StratumComparison {
         let capped = endpoints.len() < ENDPOINTS_THAT_SPREAD;
         if self.capped != capped {
             self.capped = capped;
-            self.recorder.tell(Entry::CapBursts(capped));
+            self.close(Entry::CapBursts(capped));
         }
         let horizon = Account::horizon(stratum);
         let alone = match endpoints {
@@ -88,12 +88,12 @@ impl StratumComparison {
             _ => None,
         };
         let scope = Scope { patience, horizon, alone, now };
-        tell(&mut self.recorder, None, &mut self.slots, (&account.all, &scope));
+        close(&mut self.closed, None, &mut self.slots, (&account.all, &scope));
         for (number, (slots, ledger)) in self.routes.iter_mut().zip(&account.named).enumerate() {
-            tell(&mut self.recorder, Some(number), slots, (ledger, &scope));
+            close(&mut self.closed, Some(number), slots, (ledger, &scope));
         }
         if let Some(block) = self.refusals.poll(refusals(&account.all, self.arms), now) {
-            self.recorder.tell(Entry::Refusals { at: now, block });
+            self.close(Entry::Refusals { at: now, block });
         }
         self.poll_amounts(stratum, &account.all, now);
     }
@@ -102,20 +102,21 @@ impl StratumComparison {
         if self.amounts.is_empty() {
             return;
         }
-        let requests = super::requests(ledger);
-        if self.pace.due(requests.wrapping_sub(self.requests), now).is_none() {
+        let so_far = requests(ledger);
+        if self.pace.due(so_far.wrapping_sub(self.requests), now).is_none() {
             return;
         }
-        self.requests = requests;
+        self.requests = so_far;
         for (number, seen) in self.amounts.iter_mut().enumerate() {
             if let Some(block) = seen.close(stratum, self.arms) {
-                self.recorder.tell(Entry::Amounts { at: now, number, block: Box::new(block) });
+                let entry = Entry::Amounts { at: now, number, block: Box::new(block) };
+                self.closed.push(Collected::Final(entry));
             }
         }
     }
 
-    /// Compares latencies with those of the `baseline` in the block that closes now.
-    pub(super) fn compare_latency(
+    /// Closes the block of latencies beside that of the `baseline`, which closes now.
+    pub(super) fn close_latency(
         &mut self,
         ledger: &Ledger,
         span: Span,
@@ -130,13 +131,8 @@ impl StratumComparison {
                 let canary = Latencies::between(before, &after);
                 let block = Arms::new((&canary).into(), block.into());
                 let slow = ledger.slow_from(gauge);
-                self.recorder.tell(Entry::Latency {
-                    at: now,
-                    span,
-                    quantile: *quantile,
-                    block,
-                    slow,
-                });
+                let entry = Entry::Latency { at: now, span, quantile: *quantile, block, slow };
+                self.closed.push(Collected::Final(entry));
             }
             *before = Some(after);
         }
@@ -147,14 +143,13 @@ impl StratumComparison {
         self.slots.is_suspect() || self.routes.iter().any(Slots::is_suspect)
     }
 
-    /// What it has come to.
-    pub(super) fn comparison(&self) -> &Comparison {
-        self.recorder.judge()
+    /// The blocks that closed since they were taken last.
+    pub(super) fn take(&mut self) -> Vec<Collected> {
+        std::mem::take(&mut self.closed)
     }
 
-    /// That it can be judged again.
-    pub(super) fn record(&self) -> Record {
-        self.recorder.record()
+    fn close(&mut self, entry: Entry) {
+        self.closed.push(Collected::Final(entry));
     }
 
     /// Until when what began was judged: of all, and of the named routes.
@@ -171,7 +166,7 @@ impl StratumComparison {
         warms: bool,
         now: Duration,
     ) {
-        self.recorder.tell(Entry::WeightStep { at: now, warms });
+        self.close(Entry::WeightStep { at: now, warms });
         self.slots.weight_step(now);
         self.routes.iter_mut().for_each(|slots| slots.weight_step(now));
         // Blocks by their end would mix two splits.
@@ -190,48 +185,23 @@ impl StratumComparison {
 
     /// Says how players ended who were asked, of a canary with this `share` of all players.
     pub(super) fn asked(&mut self, players: Arms<Players>, share: f64, now: Duration) {
-        self.recorder.tell(Entry::Asked { at: now, players, share });
-    }
-
-    /// Demands another certainty, as `limits` have it.
-    pub(super) fn demand(&mut self, limits: &Limits) {
-        self.recorder.tell(Entry::Demand(Box::new(limits.clone())));
-        // The cap follows alpha.
-        if self.capped {
-            self.recorder.tell(Entry::CapBursts(true));
-        }
-    }
-
-    /// Says that failures come in clusters of `phi`.
-    pub(super) fn set_dispersion(&mut self, phi: f64) {
-        self.recorder.tell(Entry::Dispersion(phi));
+        self.close(Entry::Asked { at: now, players, share });
     }
 }
 
-/// Tells blocks that are final, and those that are not if with them the canary fails.
-fn tell(
-    recorder: &mut Recorder<Comparison>,
+/// Closes blocks that are final, and adds those that are not if they may fail the canary.
+fn close(
+    closed: &mut Vec<Collected>,
     route: Option<usize>,
     slots: &mut Slots,
     (ledger, scope): (&Ledger, &Scope),
 ) {
-    let now = scope.now;
     let [last, so_far] = slots.poll(ledger, scope);
     let tries = slots.tries(&so_far, !last.is_empty());
-    let entry = |block: Attempts| Entry::Errors { at: now, block: Box::new(block), route };
-    last.into_iter().map(entry).for_each(|entry| recorder.tell(entry));
-    if recorder.judge().answer() == Answer::Fail || !tries {
-        return;
-    }
-    let mut tried = recorder.judge().clone();
-    for block in &so_far {
-        match route {
-            None => tried.observe_errors(block, now),
-            Some(number) => tried.observe_route(number, block, now),
-        }
-    }
-    if tried.answer() == Answer::Fail {
-        so_far.into_iter().map(entry).for_each(|entry| recorder.tell(entry));
+    let entry = |block: Attempts| Entry::Errors { at: scope.now, block: Box::new(block), route };
+    closed.extend(last.into_iter().map(entry).map(Collected::Final));
+    if tries {
+        closed.push(Collected::SoFar(so_far.into_iter().map(entry).collect()));
     }
 }
 

@@ -1,0 +1,76 @@
+//! Blocks of versions that serve without a baseline beside them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::blocks::{ALONE_FOR, AloneBlocks},
+    account::Account,
+};
+use crate::analysis::{Counter, Entry, Latencies, Latest, Span};
+
+/// Between two blocks: nothing is done about what is found, so nothing waits for it.
+const LENGTH: Duration = Duration::from_secs(1);
+
+/// A version that serves alone.
+#[derive(Debug)]
+pub(super) struct AloneCollector {
+    pub(super) number: u16,
+    pub(super) version: Arc<str>,
+    /// By stratum; nothing where it is not judged.
+    seen: Vec<Option<Seen>>,
+    began: Duration,
+    closed: Duration,
+}
+
+/// What was seen when the open block began.
+#[derive(Debug)]
+struct Seen {
+    counter: Counter,
+    latencies: Box<Latest>,
+}
+
+impl Seen {
+    fn new(account: &Account, version: u16) -> Self {
+        let arm = &account.all.arms[usize::from(version)];
+        Self { counter: arm.requests, latencies: arm.latencies(Span::Head) }
+    }
+
+    /// Closes the open block, which begins the next one.
+    fn close(&mut self, account: &Account, version: u16, now: Duration) -> Entry {
+        let before = std::mem::replace(self, Self::new(account, version));
+        let errors = self.counter.since(before.counter);
+        let latencies = Latencies::between(&before.latencies, &self.latencies);
+        Entry::Alone { at: now, errors, latencies: (&latencies).into() }
+    }
+}
+
+impl AloneCollector {
+    /// Collects from `now` on of version number `number`, on the requests of the strata on which it is
+    /// `judged`.
+    pub(super) fn new(
+        (number, version): (u16, Arc<str>),
+        accounts: &[Account],
+        judged: &[bool],
+        now: Duration,
+    ) -> Self {
+        let seen = accounts.iter().zip(judged);
+        let seen = seen.map(|(account, judged)| judged.then(|| Seen::new(account, number)));
+        Self { number, version, seen: seen.collect(), began: now, closed: now }
+    }
+
+    /// The blocks, if they close now.
+    pub(super) fn poll(&mut self, accounts: &[Account], now: Duration) -> Option<AloneBlocks> {
+        let is_open = now.saturating_sub(self.began) < ALONE_FOR;
+        let is_judged = self.seen.iter().any(Option::is_some);
+        if !is_open || !is_judged || now.saturating_sub(self.closed) < LENGTH {
+            return None;
+        }
+        self.closed = now;
+        let number = self.number;
+        let both = self.seen.iter_mut().zip(accounts);
+        let strata = both.map(|(seen, account)| {
+            seen.iter_mut().map(|seen| seen.close(account, number, now)).collect()
+        });
+        Some(AloneBlocks { version: Arc::clone(&self.version), strata: strata.collect() })
+    }
+}

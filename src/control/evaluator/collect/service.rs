@@ -1,0 +1,458 @@
+//! The collector of one service: what of its requests counts, and when blocks close.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::{
+        IDLE_LOOK,
+        blocks::{BaselineBlock, BaselineStratum, CanaryBlocks, ServiceBlocks},
+    },
+    account::{Account, requests},
+    alone::AloneCollector,
+    asked::Questions,
+    line::StratumCollector,
+    outage::OutageWindows,
+    places::Place,
+    speed::BaselineLatencies,
+    spread::EndpointWindows,
+    traffic::Traffic,
+};
+use crate::{
+    analysis::{Arms, Counter, Ending, Quantile, Tolerance, What},
+    config::units::Weight,
+    snapshot::{ComparisonPlan, Service},
+};
+
+/// Requests between two looks while nothing is compared, and the shortest pause between these.
+const HEARD_AT_ONCE: f64 = 8_000.0;
+const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
+
+/// Between two looks at a canary, and while it does badly. A look costs the safety thread about as much as a
+/// hundred requests: mostly what it has to fetch into its caches again.
+const LOOK: Duration = Duration::from_millis(10);
+const SUSPECT_LOOK: Duration = Duration::from_millis(2);
+/// How long the comparisons wait for what was heard, if none of it speaks against a canary: their blocks are
+/// the same whenever they are judged, and no other evidence grows. Half of what a look costs is saved.
+const JUDGED_AT_LAST: Duration = Duration::from_millis(50);
+
+/// A canary whose part of the weights grew by that much warms up again.
+const GROWN: f64 = 1.1;
+
+/// How long an amount of a player counts no more once it did.
+const PAID_AGAIN: Duration = Duration::from_secs(10);
+
+/// The collector of one service.
+#[derive(Debug)]
+pub(in crate::control::evaluator) struct ServiceCollector {
+    plan: Arc<ComparisonPlan>,
+    baseline: u16,
+    epoch: u64,
+    endpoints: EndpointWindows,
+    outage: OutageWindows,
+    traffic: Traffic,
+    /// The baseline's latency by stratum.
+    speeds: Vec<BaselineLatencies>,
+    /// By stratum.
+    accounts: Vec<Account>,
+    /// When amounts of all players counted anew.
+    paid: Duration,
+    questions: Questions,
+    canaries: Vec<CanaryCollector>,
+    /// Versions that serve without a baseline beside them.
+    alone: Vec<AloneCollector>,
+    /// Whether anything was heard that may speak against a canary since blocks were collected.
+    has_news: bool,
+    /// When blocks were collected last.
+    collected: Duration,
+    /// When a block of what the baseline does closed last, and its counts then, by stratum.
+    learnt: Duration,
+    counted: Vec<Counter>,
+}
+
+/// What is open of one canary.
+#[derive(Debug)]
+struct CanaryCollector {
+    number: u16,
+    version: Arc<str>,
+    /// Its part of the weights.
+    share: f64,
+    /// It is found to be worse: nothing waits for its blocks any more.
+    decided: bool,
+    /// By stratum.
+    lines: Vec<StratumCollector>,
+}
+
+impl ServiceCollector {
+    pub(in crate::control::evaluator) fn new(
+        service: &Service,
+        plan: &Arc<ComparisonPlan>,
+        now: Duration,
+    ) -> Self {
+        let baseline = service.baseline;
+        let strata = plan.strata.iter();
+        let new = |stratum| Account::new(stratum, baseline, &plan.outcomes, now);
+        let accounts: Vec<Account> = strata.clone().map(new).collect();
+        let both = strata.clone().zip(&accounts);
+        Self {
+            plan: Arc::clone(plan),
+            baseline,
+            epoch: service.epoch,
+            endpoints: EndpointWindows::new(now),
+            outage: OutageWindows::new(&accounts, baseline, now),
+            traffic: Traffic::new(accounts.iter().map(|a| requests(&a.all)), now),
+            speeds: both
+                .map(|(s, account)| BaselineLatencies::new(s, account, baseline, now))
+                .collect(),
+            counted: vec![Counter::default(); accounts.len()],
+            accounts,
+            paid: now,
+            questions: Questions::new(now),
+            canaries: Vec::new(),
+            alone: Vec::new(),
+            has_news: false,
+            collected: now,
+            learnt: now,
+        }
+    }
+
+    /// The plan that it collects for.
+    pub(in crate::control::evaluator) fn plan(&self) -> &Arc<ComparisonPlan> {
+        &self.plan
+    }
+
+    /// Number of the baseline.
+    pub(in crate::control::evaluator) fn baseline(&self) -> u16 {
+        self.baseline
+    }
+
+    /// Restarts for `plan`, which compares something else, or other versions. The open window over the
+    /// endpoints goes on.
+    pub(in crate::control::evaluator) fn ask_anew(
+        &mut self,
+        service: &Service,
+        plan: &Arc<ComparisonPlan>,
+        now: Duration,
+    ) {
+        let before = std::mem::replace(self, Self::new(service, plan, now));
+        self.endpoints = before.endpoints;
+    }
+
+    /// Continues with `plan`, which compares the same, and restarts for the canaries called `anew`: all players
+    /// count again.
+    pub(in crate::control::evaluator) fn go_on(
+        &mut self,
+        plan: &Arc<ComparisonPlan>,
+        anew: &[Arc<str>],
+        now: Duration,
+    ) {
+        for canary in self.canaries.iter_mut().filter(|canary| anew.contains(&canary.version)) {
+            self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
+            let arms = Arms::new(canary.number, self.baseline);
+            canary.lines = lines(plan, &self.accounts, arms, now);
+            canary.decided = false;
+        }
+        self.plan = Arc::clone(plan);
+    }
+
+    /// Takes over the split of `service`. If it has changed, returns the blocks of requests that began before,
+    /// with the change as the last entry of each.
+    pub(in crate::control::evaluator) fn follow_split(
+        &mut self,
+        service: &Service,
+        now: Duration,
+    ) -> Option<ServiceBlocks> {
+        if self.epoch == service.epoch {
+            self.canaries.iter_mut().for_each(|canary| canary.follow_share(service));
+            return None;
+        }
+        self.epoch = service.epoch;
+        self.poll_lines(service, now);
+        // What began since the last look began partly under the split before.
+        let look = self.plan.outcomes.look().wrapping_add(1);
+        let strata = self.plan.strata.iter().zip(&mut self.accounts);
+        for (number, (stratum, account)) in strata.enumerate() {
+            account.weight_step(look);
+            for canary in &mut self.canaries {
+                let warms = service.weight_share(canary.number) > canary.share * GROWN;
+                canary.lines[number].weight_step(stratum, account, warms, now);
+            }
+            let speeds = self.speeds[number].by_span();
+            speeds.for_each(|(_, speed)| speed.skip(stratum, account, now));
+        }
+        self.canaries.iter_mut().for_each(|canary| canary.follow_share(service));
+        Some(ServiceBlocks { canaries: self.take_canaries(), ..ServiceBlocks::default() })
+    }
+
+    /// Drops all versions but these: canaries, and versions alone.
+    pub(in crate::control::evaluator) fn retain(&mut self, canaries: &[u16], alone: &[u16]) {
+        self.canaries.retain(|canary| canaries.contains(&canary.number));
+        self.alone.retain(|version| alone.contains(&version.number));
+    }
+
+    /// Adds the canary of that `number` from `now` on.
+    pub(in crate::control::evaluator) fn begin_canary(
+        &mut self,
+        service: &Service,
+        number: u16,
+        version: Arc<str>,
+        now: Duration,
+    ) {
+        if self.canaries.is_empty() {
+            // Everybody counts in a new comparison, and is asked. Beside another one that would be several
+            // times in that one.
+            self.questions.begin(service, now);
+            self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
+        }
+        let arms = Arms::new(number, self.baseline);
+        let lines = lines(&self.plan, &self.accounts, arms, now);
+        let share = service.weight_share(number);
+        self.canaries.push(CanaryCollector { number, version, share, decided: false, lines });
+    }
+
+    /// Adds a version alone from `now` on, on the strata on which it is `judged`.
+    pub(in crate::control::evaluator) fn begin_alone(
+        &mut self,
+        version: (u16, Arc<str>),
+        judged: &[bool],
+        now: Duration,
+    ) {
+        self.alone.push(AloneCollector::new(version, &self.accounts, judged, now));
+    }
+
+    /// Notes which canaries are found to be worse.
+    pub(in crate::control::evaluator) fn decide(&mut self, is_worse: impl Fn(&str) -> bool) {
+        for canary in self.canaries.iter_mut().filter(|canary| !canary.decided) {
+            canary.decided = is_worse(&canary.version);
+        }
+    }
+
+    /// Follows the players who failed on version number `number` on the requests of a stratum; how many.
+    pub(in crate::control::evaluator) fn follow_players(
+        &mut self,
+        number: u16,
+        stratum: usize,
+    ) -> u64 {
+        let look = self.plan.outcomes.look();
+        let failed = &self.accounts[stratum].all.arms[usize::from(number)].failed;
+        self.questions.follow(failed, number, look)
+    }
+
+    /// First attempts at version number `number` on the requests of a stratum.
+    #[cfg(test)]
+    pub(in crate::control::evaluator) fn requests(&self, stratum: usize, number: usize) -> Counter {
+        self.accounts[stratum].all.arms[number].requests
+    }
+
+    /// Begins the look number `look`.
+    pub(super) fn look(&mut self, look: u32, now: Duration) {
+        let strata = self.plan.strata.iter().zip(&mut self.accounts);
+        strata.for_each(|(stratum, account)| account.look(stratum, look, now));
+    }
+
+    /// Goes on with what begins from `now` on, where the split is the same.
+    pub(super) fn skip_to(&mut self, now: Duration) {
+        let lines = self.canaries.iter_mut().flat_map(|canary| &mut canary.lines);
+        lines.for_each(|line| line.skip_to(now));
+    }
+
+    /// Has what began before the look number `look`, which begins `now`, count for nobody.
+    pub(super) fn forget_before(&mut self, look: u32, now: Duration) {
+        self.accounts.iter_mut().for_each(|account| account.forget_before(look));
+        self.skip_to(now);
+    }
+
+    /// What is known of `player` on the requests of a stratum.
+    pub(super) fn marks_of(&self, stratum: usize, player: u16) -> Option<u16> {
+        Some(self.accounts.get(stratum)?.all.marks_of(player))
+    }
+
+    /// Takes in an ending of `place` at the look number `look`. Returns what that adds to the trials and
+    /// failures of players.
+    pub(super) fn tell(
+        &mut self,
+        service: &Service,
+        place: &Place,
+        ending: &Ending,
+        look: u32,
+        now: Duration,
+    ) -> Counter {
+        let Some(account) = self.accounts.get_mut(place.stratum) else { return Counter::default() };
+        let counted = account.tell(place.version, place.named, ending, now);
+        // One that was asked elsewhere has no look of its own.
+        let began = if ending.look == 0 { look.wrapping_sub(1) } else { ending.look };
+        if !account.all.forgets(began) {
+            let serves = || account.all.baseline_serves(began, ending.player);
+            let networks = self.plan.strata[place.stratum].networks;
+            self.questions.tell(service, place.version, ending, look, networks, serves);
+            self.hear(place.version, ending.what);
+        }
+        counted
+    }
+
+    /// Notes that a request to version number `version` ended as `what`.
+    fn hear(&mut self, version: u16, what: What) {
+        self.has_news |= match what {
+            What::Served | What::Refused | What::Whole | What::Void => false,
+            What::AskedServed | What::AskedFailed => true,
+            What::Failed | What::TimedOut | What::Broke | What::Left | What::LeftLater => {
+                version != self.baseline || !self.alone.is_empty()
+            }
+        };
+    }
+
+    /// Whether blocks are to be collected and judged `now`.
+    pub(in crate::control::evaluator) fn is_due(&self, now: Duration) -> bool {
+        self.has_news
+            || now.saturating_sub(self.collected) >= JUDGED_AT_LAST
+            || self.open().any(CanaryCollector::is_suspect)
+    }
+
+    /// Canaries that are not found to be worse.
+    fn open(&self) -> impl Iterator<Item = &CanaryCollector> {
+        self.canaries.iter().filter(|canary| !canary.decided)
+    }
+
+    /// When to look next; `follows`: players are followed after an ejection.
+    pub(in crate::control::evaluator) fn next_look(&self, follows: bool) -> Duration {
+        // What fails meanwhile is what waiting costs.
+        match self.open().next().is_some() {
+            true if self.open().any(CanaryCollector::is_suspect) => SUSPECT_LOOK,
+            true => LOOK,
+            false if follows => SHORTEST_IDLE_LOOK,
+            // Soon enough that the workers' rings do not run over.
+            false => Duration::from_secs_f64(HEARD_AT_ONCE / self.traffic.per_s().max(1.0))
+                .clamp(SHORTEST_IDLE_LOOK, IDLE_LOOK),
+        }
+    }
+
+    /// What players are asked by: counts of requests, and what is tolerated. Nothing where several are compared,
+    /// or errors are not.
+    fn doubted(&self) -> Option<(Arms<Counter>, Tolerance)> {
+        let canary = self.open().next().filter(|_| self.canaries.len() == 1)?;
+        let tolerated = self.plan.strata.first()?.limits.errors?;
+        let of = |version: u16| self.accounts[0].all.arms[usize::from(version)].requests;
+        Some((Arms::new(of(canary.number), of(self.baseline)), tolerated))
+    }
+
+    /// The blocks that close `now`.
+    pub(in crate::control::evaluator) fn collect(
+        &mut self,
+        service: &Service,
+        now: Duration,
+    ) -> ServiceBlocks {
+        (self.has_news, self.collected) = (false, now);
+        let baseline = &service.versions[usize::from(self.baseline)];
+        let groups = &self.accounts[0].all.arms[usize::from(self.baseline)].groups;
+        let endpoints = self.endpoints.poll(&baseline.endpoints, groups, now);
+        let outage = self.outage.poll(&self.accounts, self.baseline, now);
+        self.traffic.look(self.accounts.iter().map(|a| requests(&a.all)), now);
+        self.poll_speeds(now);
+        let doubted = self.doubted();
+        self.questions.doubt(service, doubted, now);
+        // Of two canaries nobody knows which one a player left.
+        if let (Some(players), [canary]) =
+            (self.questions.poll(service, now), &mut self.canaries[..])
+        {
+            let share = service.share(canary.number);
+            canary.lines.iter_mut().take(1).for_each(|line| line.asked(players, share, now));
+        }
+        self.poll_lines(service, now);
+        // An amount counts once in so long, whoever plays how often.
+        if now.saturating_sub(self.paid) >= PAID_AGAIN {
+            self.paid = now;
+            self.plan.strata.iter().for_each(|stratum| stratum.state.paid.clear());
+        }
+        let alone = self.alone.iter_mut().filter_map(|alone| alone.poll(&self.accounts, now));
+        ServiceBlocks {
+            endpoints,
+            outage,
+            alone: alone.collect(),
+            canaries: self.take_canaries(),
+            followed: self.questions.asking.known,
+            baseline: self.poll_baseline(service, now),
+        }
+    }
+
+    fn poll_speeds(&mut self, now: Duration) {
+        let strata = self.plan.strata.iter();
+        let each = self.speeds.iter_mut().zip(strata).zip(&mut self.accounts);
+        for (number, ((speeds, stratum), account)) in each.enumerate() {
+            for (span, speed) in speeds.by_span() {
+                let Some(block) = speed.poll(&account.all, now) else { continue };
+                for canary in &mut self.canaries {
+                    canary.lines[number].close_latency(&account.all, span, &block, now);
+                }
+                speed.absorb(&block, stratum, account);
+            }
+        }
+    }
+
+    /// Has blocks of canaries take in what began and ended.
+    fn poll_lines(&mut self, service: &Service, now: Duration) {
+        for canary in &mut self.canaries {
+            let version = service.versions.get(usize::from(canary.number));
+            let endpoints = version.map_or(&[][..], |version| &version.endpoints);
+            let strata = self.plan.strata.iter().zip(&self.speeds).zip(&self.accounts);
+            for (line, ((stratum, speeds), account)) in canary.lines.iter_mut().zip(strata) {
+                line.poll(stratum, account, speeds.patience(), endpoints, now);
+            }
+        }
+        for canary in &self.canaries {
+            let lines = canary.lines.iter().zip(&mut self.accounts);
+            lines.for_each(|(line, account)| account.read_until(line.read_until()));
+        }
+    }
+
+    fn take_canaries(&mut self) -> Vec<CanaryBlocks> {
+        let each = self.canaries.iter_mut().map(|canary| CanaryBlocks {
+            version: Arc::clone(&canary.version),
+            strata: canary.lines.iter_mut().map(StratumCollector::take).collect(),
+        });
+        each.collect()
+    }
+
+    /// What the baseline did since the last time, if it has a share and it is time.
+    fn poll_baseline(&mut self, service: &Service, now: Duration) -> Option<BaselineBlock> {
+        if now.saturating_sub(self.learnt) < IDLE_LOOK {
+            return None;
+        }
+        self.learnt = now;
+        let baseline = &service.versions[usize::from(self.baseline)];
+        if baseline.share_weight() == Weight::ZERO {
+            return None;
+        }
+        let each = self.counted.iter_mut().zip(&self.accounts).zip(&self.speeds);
+        let strata = each.map(|((counted, account), speeds)| {
+            let after = account.all.arms[usize::from(self.baseline)].requests;
+            let reference = speeds.head.reference();
+            BaselineStratum {
+                requests: after.since(std::mem::replace(counted, after)),
+                p95: reference.latency_of(Quantile::P95),
+                p99: reference.latency_of(Quantile::P99),
+            }
+        });
+        Some(BaselineBlock { version: Arc::from(&*baseline.name), strata: strata.collect() })
+    }
+}
+
+impl CanaryCollector {
+    fn follow_share(&mut self, service: &Service) {
+        self.share = service.weight_share(self.number);
+    }
+
+    /// Whether it did something badly that is not judged for good.
+    fn is_suspect(&self) -> bool {
+        self.lines.iter().any(StratumCollector::is_suspect)
+    }
+}
+
+/// Open blocks of both versions, by stratum, from `now` on.
+fn lines(
+    plan: &ComparisonPlan,
+    accounts: &[Account],
+    arms: Arms<u16>,
+    now: Duration,
+) -> Vec<StratumCollector> {
+    let strata = plan.strata.iter().zip(accounts);
+    strata.map(|(stratum, account)| StratumCollector::new(stratum, account, arms, now)).collect()
+}

@@ -1,0 +1,290 @@
+//! Judges the blocks of one service, whichever process collected them.
+//!
+//! The judge holds the state of the comparisons, and is a function of its arguments: blocks, the limits that
+//! they are judged by, and the time. It reads no clock, no cell and no registry. The same blocks lead to the
+//! same verdict, to the last digit, and blocks of several collectors are judged together.
+//!
+//! [`ServiceJudge::judge`] returns what is *new*, for the controller to act on. [`ServiceJudge::answer`] returns
+//! the current result of a comparison at any time.
+
+mod alone;
+mod canary;
+mod followed;
+mod history;
+mod line;
+
+use std::{sync::Arc, time::Duration};
+
+use self::{
+    alone::StandaloneVersion,
+    canary::CanaryComparison,
+    followed::{Followed, Outcome},
+    history::BaselineHistory,
+    line::StratumComparison,
+};
+use super::{
+    blocks::{CanaryBlocks, ServiceBlocks},
+    found::Found,
+};
+use crate::{
+    analysis::{Dispersion, GateAnswer, Limits, Outage, Record, Verdict},
+    config::schema::{Mode, Slo},
+};
+
+/// What the versions of a service are judged by.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Terms {
+    /// The service.
+    pub(super) service: Box<str>,
+    /// What is to be done about a bad verdict.
+    pub(super) mode: Mode,
+    /// By stratum.
+    pub(super) strata: Box<[StratumTerms]>,
+}
+
+/// What is judged on the requests of a stratum.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StratumTerms {
+    /// The route with limits of its own; nothing for all others together.
+    pub(super) route: Option<Box<str>>,
+    /// What is tolerated.
+    pub(super) limits: Limits,
+    /// What a version without a baseline beside it is judged by.
+    pub(super) slo: Slo,
+}
+
+/// The comparisons of one service.
+#[derive(Debug, Clone)]
+pub(super) struct ServiceJudge {
+    terms: Terms,
+    /// How failures cluster.
+    clusters: Dispersion,
+    outage: Outage,
+    canaries: Vec<CanaryComparison>,
+    /// Versions that serve without a baseline beside them.
+    alone: Vec<StandaloneVersion>,
+    /// Players of the version that was ejected last.
+    followed: Option<Followed>,
+    history: BaselineHistory,
+}
+
+impl ServiceJudge {
+    /// A judge that has seen no block yet.
+    pub(super) fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            clusters: Dispersion::default(),
+            outage: Outage::default(),
+            canaries: Vec::new(),
+            alone: Vec::new(),
+            followed: None,
+            history: BaselineHistory::default(),
+        }
+    }
+
+    /// Begins anew by other `terms`, or of other arms: what was found so far answers none of them. Returns
+    /// what is to be told of the comparisons that end.
+    pub(super) fn ask_anew(&mut self, terms: Terms) -> Vec<Found> {
+        let Self { clusters, followed, history, .. } = self;
+        let new = Self {
+            clusters: std::mem::take(clusters),
+            followed: followed.take(),
+            history: std::mem::take(history),
+            ..Self::new(terms)
+        };
+        std::mem::replace(self, new).end()
+    }
+
+    /// Goes on with the evidence so far, of which `terms` demand another certainty, or something else is done
+    /// with it. Returns canaries that are compared anew.
+    pub(super) fn demand(&mut self, terms: Terms, now: Duration) -> Vec<Arc<str>> {
+        self.terms = terms;
+        let (terms, phi) = (&self.terms, self.clusters.phi());
+        let mut anew = Vec::new();
+        for canary in &mut self.canaries {
+            for (line, stratum) in canary.lines.iter_mut().zip(&terms.strata) {
+                line.demand(&stratum.limits);
+            }
+            if canary.has_failed() && terms.mode == Mode::Act {
+                // It may have been told hours ago. What is done now needs what happens now.
+                *canary =
+                    CanaryComparison::new(Arc::clone(&canary.version), lines(terms, phi, now), now);
+                anew.push(Arc::clone(&canary.version));
+            }
+        }
+        anew
+    }
+
+    /// Ends the comparisons of all versions but of these. Returns what is to be told of it.
+    pub(super) fn retain(&mut self, canaries: &[&str], alone: &[&str]) -> Vec<Found> {
+        let terms = &self.terms;
+        let gone = self.canaries.extract_if(.., |canary| !canaries.contains(&&*canary.version));
+        let mut found: Vec<_> = gone.filter_map(|canary| canary.end(terms)).collect();
+        let gone = self.alone.extract_if(.., |version| !alone.contains(&&*version.version));
+        found.extend(gone.filter_map(|version| version.end(terms)));
+        found
+    }
+
+    /// Whether `version` is compared.
+    pub(super) fn compares(&self, version: &str) -> bool {
+        self.canary(version).is_some()
+    }
+
+    /// Whether `version` is judged without a baseline beside it.
+    pub(super) fn judges_alone(&self, version: &str) -> bool {
+        self.alone.iter().any(|alone| *alone.version == *version)
+    }
+
+    /// Begins `now` to compare a canary called `version`.
+    pub(super) fn begin_canary(&mut self, version: Arc<str>, now: Duration) {
+        let lines = lines(&self.terms, self.clusters.phi(), now);
+        self.canaries.push(CanaryComparison::new(version, lines, now));
+    }
+
+    /// Begins `now` to judge `version` without a baseline beside it. Returns on which strata there is anything
+    /// to judge it by.
+    pub(super) fn begin_alone(&mut self, version: Arc<str>, now: Duration) -> Vec<bool> {
+        let alone = StandaloneVersion::new(version, &self.terms, &self.history, now);
+        let judged = alone.judged().collect();
+        self.alone.push(alone);
+        judged
+    }
+
+    /// Judges blocks of any number of collectors. Returns what is new: a version that was told is not told
+    /// again while it keeps its share.
+    pub(super) fn judge(
+        &mut self,
+        collected: impl IntoIterator<Item = ServiceBlocks>,
+        now: Duration,
+    ) -> Vec<Found> {
+        let mut blocks = ServiceBlocks::merged(collected);
+        let mut found = Vec::new();
+        if let Some(change) = blocks.outage.and_then(|window| self.outage.observe(window)) {
+            found.push(Found::SharedOutage { service: self.terms.service.clone(), change });
+        }
+        let followed = blocks.followed;
+        let alone = std::mem::take(&mut blocks.alone);
+        let baseline = blocks.baseline.take();
+        self.take_in(blocks);
+        let terms = &self.terms;
+        for canary in &mut self.canaries {
+            found.extend(canary.judge(terms, now));
+            found.extend(canary.advise(terms));
+        }
+        if let Some(of) = &self.followed {
+            let version = of.version.clone();
+            match of.poll(followed, now) {
+                Outcome::Open => {}
+                Outcome::Helped => self.followed = None,
+                Outcome::HelpedNobody([failed, of]) => {
+                    self.followed = None;
+                    let service = terms.service.clone();
+                    found.push(Found::Mistake { service, version, failed, of });
+                }
+            }
+        }
+        for blocks in alone {
+            let mut known = self.alone.iter_mut();
+            if let Some(version) = known.find(|known| known.version == blocks.version) {
+                found.extend(version.judge(terms, blocks, now));
+            }
+        }
+        if let Some(block) = baseline {
+            self.history.learn(block, terms, self.clusters.phi(), now);
+        }
+        found
+    }
+
+    /// Adds blocks to the comparisons of canaries; what is new is left to the next [`ServiceJudge::judge`].
+    pub(super) fn take_in(&mut self, blocks: ServiceBlocks) {
+        if let Some(window) = &blocks.endpoints {
+            self.clusters.observe(&window.endpoints, window.length);
+            let phi = self.clusters.phi();
+            let lines = self.canaries.iter_mut().flat_map(|canary| &mut canary.lines);
+            lines.for_each(|line| line.set_dispersion(phi));
+        }
+        for CanaryBlocks { version, strata } in blocks.canaries {
+            let mut known = self.canaries.iter_mut();
+            let Some(canary) = known.find(|known| known.version == version) else { continue };
+            for (line, collected) in canary.lines.iter_mut().zip(strata) {
+                collected.into_iter().for_each(|collected| line.take_in(collected));
+            }
+        }
+    }
+
+    /// The current result of the comparison of the canary called `version`, over all strata, as of the last
+    /// blocks that were judged; none if it is not compared.
+    pub(super) fn answer(&self, version: &str) -> Option<GateAnswer> {
+        self.canary(version).map(CanaryComparison::answer)
+    }
+
+    fn canary(&self, version: &str) -> Option<&CanaryComparison> {
+        self.canaries.iter().find(|canary| *canary.version == *version)
+    }
+
+    /// Follows so many `players` who failed on `version`, which was ejected `now`.
+    pub(super) fn follow_players(&mut self, version: &str, players: u64, now: Duration) {
+        self.followed = Some(Followed::new(version, players, now));
+    }
+
+    /// Whether players are followed after an ejection.
+    pub(super) fn follows_players(&self) -> bool {
+        self.followed.is_some()
+    }
+
+    /// Whether baseline and canaries fail alike.
+    pub(super) fn has_shared_outage(&self) -> bool {
+        self.outage.is_on()
+    }
+
+    /// What the comparison of `version` was told on the requests of `route`; nothing if none runs.
+    pub(super) fn record(&self, version: &str, route: Option<&str>) -> Option<Record> {
+        let mut strata = self.terms.strata.iter();
+        let stratum = strata.position(|stratum| stratum.route.as_deref() == route)?;
+        match self.alone.iter().find(|alone| *alone.version == *version) {
+            Some(alone) => alone.record(stratum),
+            None => Some(self.canary(version)?.lines.get(stratum)?.record()),
+        }
+    }
+
+    /// The verdicts as they stand: version, route with limits of its own, verdict.
+    pub(super) fn verdicts(
+        &self,
+        now: Duration,
+    ) -> impl Iterator<Item = (&str, Option<&str>, Verdict)> {
+        let compared = self.canaries.iter().flat_map(move |canary| {
+            let strata = canary.lines.iter().zip(&self.terms.strata);
+            strata.map(move |(line, stratum)| {
+                (&*canary.version, stratum.route.as_deref(), line.comparison().verdict(now))
+            })
+        });
+        let alone = self.alone.iter().flat_map(move |alone| {
+            let strata = alone.verdicts(now).zip(&self.terms.strata);
+            strata.filter_map(move |(verdict, stratum)| {
+                Some((&*alone.version, stratum.route.as_deref(), verdict?))
+            })
+        });
+        compared.chain(alone)
+    }
+
+    /// What is to be told when all comparisons end.
+    pub(super) fn end(self) -> Vec<Found> {
+        let terms = &self.terms;
+        let canaries = self.canaries.into_iter().filter_map(|canary| canary.end(terms));
+        canaries.chain(self.alone.into_iter().filter_map(|alone| alone.end(terms))).collect()
+    }
+
+    /// The size of the clusters that failures come in.
+    #[cfg(test)]
+    pub(super) fn phi(&self) -> f64 {
+        self.clusters.phi()
+    }
+}
+
+/// Comparisons of a canary, by stratum, of failures that come in clusters of `phi`.
+fn lines(terms: &Terms, phi: f64, now: Duration) -> Vec<StratumComparison> {
+    terms.strata.iter().map(|stratum| StratumComparison::new(&stratum.limits, phi, now)).collect()
+}
+
+#[cfg(test)]
+mod tests;

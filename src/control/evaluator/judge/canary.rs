@@ -1,0 +1,207 @@
+//! One canary: its comparisons, what they have come to, and what was said of it.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use super::{
+    super::found::{Advice, CanaryFinding, Found},
+    StratumTerms, Terms,
+    line::StratumComparison,
+};
+use crate::{
+    analysis::{Advised, Answer, Arms, GateAnswer, HealthFinding},
+    config::schema::Mode,
+};
+
+/// Part of the threshold from which on evidence is a near-miss, and under which it no longer is.
+const NEAR: f64 = 0.5;
+const NO_LONGER_NEAR: f64 = 0.25;
+
+/// How long evidence stays that near before it is told. A canary that is plainly bad is ejected sooner,
+/// and one page is enough for it.
+const NEAR_FOR: Duration = Duration::from_secs(5);
+
+/// One canary.
+#[derive(Debug, Clone)]
+pub(super) struct CanaryComparison {
+    pub(super) version: Arc<str>,
+    /// By stratum.
+    pub(super) lines: Vec<StratumComparison>,
+    /// What they have come to, and since when.
+    answer: Answer,
+    since: Duration,
+    /// Since when it is near its threshold.
+    near_since: Option<Duration>,
+    /// It was said that it is.
+    near: bool,
+    /// What was advised of it, by number of the stratum.
+    advised: HashSet<(usize, Advised)>,
+}
+
+impl CanaryComparison {
+    /// A canary called `version` that is compared by `lines`, from `now` on.
+    pub(super) fn new(version: Arc<str>, lines: Vec<StratumComparison>, now: Duration) -> Self {
+        Self {
+            version,
+            lines,
+            answer: Answer::Undecided,
+            since: now,
+            near_since: None,
+            near: false,
+            advised: HashSet::new(),
+        }
+    }
+
+    /// Whether it was found to be worse.
+    pub(super) fn has_failed(&self) -> bool {
+        self.answer == Answer::Fail
+    }
+
+    /// The result over all strata: the canary fails if it fails on one of them, and is healthy if it is healthy
+    /// on all of them. The evidence is that of the stratum with most evidence against it; `health` that of the
+    /// stratum with least evidence for it.
+    pub(super) fn answer(&self) -> GateAnswer {
+        let comparison = self.decisive().0.comparison();
+        let evidence = comparison.log_evidence();
+        let requests = self.lines.iter().map(|line| line.gate().requests());
+        let healths = self.lines.iter().map(|line| line.gate().health());
+        GateAnswer {
+            answer: self.answer,
+            log_evidence: evidence.is_finite().then_some(evidence),
+            log_threshold: comparison.log_threshold(),
+            health: healths.reduce(least_certain).flatten(),
+            requests: requests.fold(Arms::default(), |sum, more| {
+                Arms::new(sum.canary + more.canary, sum.baseline + more.baseline)
+            }),
+            since: self.since,
+        }
+    }
+
+    /// The stratum with most evidence against it, and its number.
+    fn decisive(&self) -> (&StratumComparison, usize) {
+        // One that failed stays so though its evidence sinks.
+        let key = |line: &StratumComparison| {
+            let comparison = line.comparison();
+            (comparison.answer() == Answer::Fail, comparison.part_of_threshold())
+        };
+        let decisive = self.lines.iter().zip(0..).max_by(|(a, _), (b, _)| {
+            let ((a_failed, a), (b_failed, b)) = (key(a), key(b));
+            a_failed.cmp(&b_failed).then(a.total_cmp(&b))
+        });
+        decisive.expect("requests of routes without limits of their own are a stratum")
+    }
+
+    /// What is new about it.
+    pub(super) fn judge(&mut self, terms: &Terms, now: Duration) -> Option<Found> {
+        if self.has_failed() {
+            return None;
+        }
+        let together = together(self.lines.iter().map(|line| line.answer(now)));
+        if together != self.answer {
+            (self.answer, self.since) = (together, now);
+        }
+        let (line, stratum) = self.decisive();
+        let finding = || {
+            Box::new(CanaryFinding {
+                service: terms.service.clone(),
+                version: (&*self.version).into(),
+                route: terms.strata.get(stratum).and_then(|stratum| stratum.route.clone()),
+                mode: terms.mode,
+                verdict: line.comparison().verdict(now),
+            })
+        };
+        if self.has_failed() {
+            return Some(Found::Worse(finding()));
+        }
+        let part = line.comparison().part_of_threshold();
+        let near_since = near_since(self.near_since, part, now);
+        let lasts = near_since.is_some_and(|since| now.saturating_sub(since) >= NEAR_FOR);
+        let found = match self.near {
+            false if lasts && part >= NEAR => Some(Found::NearMiss(finding())),
+            true if part < NO_LONGER_NEAR => Some(Found::NearMissOver(finding())),
+            _ => None,
+        };
+        self.near_since = near_since;
+        if found.is_some() {
+            self.near = !self.near;
+        }
+        found
+    }
+
+    /// What is new beside the verdict.
+    pub(super) fn advise(&mut self, terms: &Terms) -> Vec<Found> {
+        let has_failed = self.has_failed();
+        let mut found = Vec::new();
+        for (number, (line, StratumTerms { route, .. })) in
+            self.lines.iter().zip(&terms.strata).enumerate()
+        {
+            let comparison = line.comparison();
+            for advised in comparison.advised() {
+                if has_failed || !self.advised.insert((number, advised)) {
+                    continue;
+                }
+                let Some(finding) = comparison.advice(advised) else { continue };
+                found.push(Found::Advice(Box::new(Advice {
+                    service: terms.service.clone(),
+                    version: (&*self.version).into(),
+                    route: route.clone(),
+                    advised,
+                    finding,
+                    players: comparison.failed_players(),
+                })));
+            }
+        }
+        found
+    }
+
+    /// What is to be said when it ends; of a version that was to be ejected, that says it all.
+    pub(super) fn end(self, terms: &Terms) -> Option<Found> {
+        let says = if self.has_failed() { terms.mode != Mode::Act } else { self.near };
+        says.then(|| Found::NoLongerCompared {
+            service: terms.service.clone(),
+            version: (&*self.version).into(),
+        })
+    }
+}
+
+/// The result of all strata together.
+fn together(answers: impl Iterator<Item = Answer>) -> Answer {
+    let both = |a, b| match (a, b) {
+        (Answer::Fail, _) | (_, Answer::Fail) => Answer::Fail,
+        (Answer::Undecided, _) | (_, Answer::Undecided) => Answer::Undecided,
+        (Answer::Healthy, Answer::Healthy) => Answer::Healthy,
+    };
+    answers.reduce(both).unwrap_or(Answer::Undecided)
+}
+
+/// The one that is farther from its threshold; what is not asked is never certain.
+fn least_certain(a: Option<HealthFinding>, b: Option<HealthFinding>) -> Option<HealthFinding> {
+    let part = |health: &HealthFinding| {
+        health.log_evidence.map_or(f64::NEG_INFINITY, |evidence| evidence / health.log_threshold)
+    };
+    let (a, b) = a.zip(b)?;
+    Some(if part(&b) < part(&a) { b } else { a })
+}
+
+/// Since when evidence that is `part` of its threshold at `now` is near it, if it was `before` already.
+/// What falls between the two marks goes on, so that noise does not begin the time anew.
+fn near_since(before: Option<Duration>, part: f64, now: Duration) -> Option<Duration> {
+    match before {
+        _ if part < NO_LONGER_NEAR => None,
+        Some(since) => Some(since),
+        None => (part >= NEAR).then_some(now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_is_near_since_it_first_was_until_it_is_far() {
+        let s = Duration::from_secs;
+        assert_eq!(near_since(None, 0.49, s(1)), None);
+        assert_eq!(near_since(None, 0.5, s(2)), Some(s(2)));
+        assert_eq!(near_since(Some(s(2)), 0.3, s(4)), Some(s(2)));
+        assert_eq!(near_since(Some(s(2)), 0.24, s(5)), None);
+    }
+}

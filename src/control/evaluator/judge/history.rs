@@ -1,0 +1,106 @@
+//! What the baseline did, which is what a version without one beside it is judged by.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::blocks::{ALONE_FOR, BaselineBlock},
+    StratumTerms, Terms,
+};
+use crate::analysis::{Bound, Quantile, Source, Tally, Usual};
+
+/// Least multiple of a baseline's past that is tolerated, since the past is another hour.
+const LEAST_RATIO: f64 = 1.5;
+
+/// What the baseline does, and what the one before it did.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BaselineHistory {
+    present: Option<PastBaseline>,
+    before: Option<PastBaseline>,
+}
+
+/// What a baseline did, until then.
+#[derive(Debug, Clone)]
+struct PastBaseline {
+    version: Arc<str>,
+    /// When it last had a share.
+    until: Duration,
+    /// By the label of the stratum's route.
+    strata: Vec<(Option<Box<str>>, PastStratum)>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct PastStratum {
+    usual: Usual,
+    most_failures: Option<f64>,
+    p95: Option<Duration>,
+    p99: Option<Duration>,
+}
+
+impl BaselineHistory {
+    /// Learns from a `block` of the baseline, whose failures come in clusters of `phi`, that closed `now`.
+    pub(super) fn learn(&mut self, block: BaselineBlock, terms: &Terms, phi: f64, now: Duration) {
+        let mut last = match self.present.take() {
+            Some(present) if present.version == block.version => Some(present),
+            other => {
+                self.before = other.or(self.before.take());
+                None
+            }
+        };
+        let passed = last.as_ref().map_or(Duration::ZERO, |last| now.saturating_sub(last.until));
+        let strata = terms.strata.iter().zip(block.strata);
+        let strata = strata.map(|(stratum, block)| {
+            let known = last.as_mut().and_then(|last| {
+                let at = last.strata.iter().position(|(route, _)| *route == stratum.route)?;
+                Some(last.strata.swap_remove(at).1)
+            });
+            // How long the first block took is not known.
+            let requests = if known.is_some() { block.requests } else { Tally::default() };
+            let mut past = known.unwrap_or_default();
+            past.usual.absorb(requests, passed);
+            past.most_failures = past.usual.most(phi);
+            (past.p95, past.p99) = (block.p95, block.p99);
+            (stratum.route.clone(), past)
+        });
+        let strata = strata.collect();
+        self.present = Some(PastBaseline { version: block.version, until: now, strata });
+    }
+
+    /// What the baseline before `version` did on the requests of `stratum`, if that is not long ago.
+    fn before(&self, version: &str, stratum: &StratumTerms, now: Duration) -> Option<&PastStratum> {
+        let pasts = self.present.iter().chain(&self.before);
+        let past = pasts.filter(|past| *past.version != *version).max_by_key(|past| past.until)?;
+        let is_fresh = now.saturating_sub(past.until) < ALONE_FOR;
+        let mut strata =
+            past.strata.iter().filter(|(route, _)| is_fresh && *route == stratum.route);
+        strata.next().map(|(_, past)| past)
+    }
+
+    /// By what `version` is judged on the requests of `stratum`.
+    pub(super) fn bounds(
+        &self,
+        version: &str,
+        stratum: &StratumTerms,
+        now: Duration,
+    ) -> Vec<Bound> {
+        let slo = &stratum.slo;
+        let mut bounds = Vec::new();
+        bounds.extend(slo.errors.map(|share| Bound::errors(Source::Slo, share.0)));
+        let mut latency = |quantile, longest: Option<Duration>, source| {
+            bounds.extend(longest.map(|longest| Bound::latency(source, quantile, longest)));
+        };
+        latency(Quantile::P95, slo.p95, Source::Slo);
+        latency(Quantile::P99, slo.p99, Source::Slo);
+        let Some(past) = self.before(version, stratum, now) else { return bounds };
+        let limits = &stratum.limits;
+        let longest = |past: Option<Duration>, tolerance: Option<f64>| {
+            Some(past?.mul_f64((1.0 + tolerance?).max(LEAST_RATIO)) + limits.latency_absolute)
+        };
+        latency(Quantile::P95, longest(past.p95, limits.p95), Source::Before);
+        latency(Quantile::P99, longest(past.p99, limits.p99), Source::Before);
+        if let Some((most, tolerance)) = past.most_failures.zip(limits.errors) {
+            let share = most * tolerance.ratio().max(LEAST_RATIO) + tolerance.excess();
+            bounds.push(Bound::errors(Source::Before, share));
+        }
+        bounds
+    }
+}

@@ -1,0 +1,96 @@
+//! The comparison of one canary over the requests of one stratum.
+
+use std::time::Duration;
+
+use super::super::blocks::Collected;
+use crate::analysis::{Answer, Comparison, Entry, Gate, Judge, Limits, Record, Recorder};
+
+/// Evidence against the canary, and for it.
+#[derive(Debug, Clone)]
+pub(super) struct StratumComparison {
+    recorder: Recorder<Comparison>,
+    gate: Gate,
+    /// Whether what one block of errors adds is limited.
+    capped: bool,
+}
+
+impl StratumComparison {
+    /// A comparison that begins `now`, of failures that come in clusters of `phi`.
+    pub(super) fn new(limits: &Limits, phi: f64, now: Duration) -> Self {
+        Self {
+            recorder: Recorder::new(Comparison::new(limits.clone(), phi, now)),
+            gate: Gate::new(limits, phi),
+            capped: false,
+        }
+    }
+
+    /// Takes in what was collected.
+    pub(super) fn take_in(&mut self, collected: Collected) {
+        match collected {
+            Collected::Final(entry) => self.tell(entry),
+            Collected::SoFar(entries) => {
+                if self.fails_with(&entries) {
+                    entries.into_iter().for_each(|entry| self.tell(entry));
+                }
+            }
+        }
+    }
+
+    /// Whether the canary fails with `entries`, and has not failed yet.
+    fn fails_with(&self, entries: &[Entry]) -> bool {
+        if self.comparison().has_failed() {
+            return false;
+        }
+        let mut tried = self.comparison().clone();
+        entries.iter().for_each(|entry| tried.told(entry));
+        tried.has_failed()
+    }
+
+    /// What is told after it failed changes nothing.
+    fn tell(&mut self, entry: Entry) {
+        if let Entry::CapBursts(capped) = entry {
+            self.capped = capped;
+        }
+        if !self.comparison().has_failed() {
+            self.gate.told(&entry);
+            self.recorder.tell(entry);
+        }
+    }
+
+    /// Demands another certainty, if `limits` have one.
+    pub(super) fn demand(&mut self, limits: &Limits) {
+        if self.comparison().limits() == limits {
+            return;
+        }
+        self.tell(Entry::Demand(Box::new(limits.clone())));
+        // The cap follows alpha.
+        if self.capped {
+            self.tell(Entry::CapBursts(true));
+        }
+    }
+
+    /// Says that failures come in clusters of `phi`.
+    pub(super) fn set_dispersion(&mut self, phi: f64) {
+        self.tell(Entry::Dispersion(phi));
+    }
+
+    /// The comparison.
+    pub(super) fn comparison(&self) -> &Comparison {
+        self.recorder.judge()
+    }
+
+    /// Evidence for the canary.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Whether the canary is worse, healthy, or neither yet, `now`.
+    pub(super) fn answer(&self, now: Duration) -> Answer {
+        self.gate.answer(self.comparison(), now)
+    }
+
+    /// That it can be judged again.
+    pub(super) fn record(&self) -> Record {
+        self.recorder.record()
+    }
+}
