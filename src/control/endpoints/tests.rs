@@ -217,7 +217,7 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     let mut old = Bench::new("connect_timeout: 1s");
     let id = old.state(0).id;
     old.watch.eject(&old.snapshot, id, old.now);
-    let mut carried = old.watch.by_word(&old.snapshot);
+    let mut carried = old.watch.kept_out.clone();
     assert_eq!(carried["a"]["v1"].iter().collect::<Vec<_>>(), ["10.0.0.1:1"]);
     // This one's name is not resolved yet.
     let of_v2 = carried.get_mut("a").expect("just seen").entry("v2".to_owned()).or_default();
@@ -229,7 +229,7 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     new.watch.inherit(&new.snapshot, carried.clone(), new.now);
     assert_eq!((new.standing(0), new.standing(1)), (State::Ejected, State::Serving));
     assert_eq!(new.state(0).standing.ejections[Cause::Word as usize].read(), 0, "not its own");
-    assert_eq!(new.watch.by_word(&new.snapshot), carried, "and so on");
+    assert_eq!(new.watch.kept_out, carried, "and so on");
     new.snapshot.services[0].versions[1].known = later;
     new.snapshot.generation += 1;
     new.look();
