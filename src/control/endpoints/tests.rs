@@ -237,6 +237,22 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     assert_eq!(known[0].state.standing.cause(), Some(Cause::Word));
 }
 
+#[test]
+fn who_is_out_by_word_stays_so_when_the_address_goes_and_comes_back() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    let id = bench.state(0).id;
+    bench.watch.eject(&bench.snapshot, id, bench.now);
+    let known = std::mem::take(&mut bench.snapshot.services[0].versions[0].known);
+    bench.snapshot.generation += 1;
+    bench.look();
+    bench.snapshot.services[0].versions[0].known = known;
+    bench.snapshot.generation += 1;
+    bench.look();
+    assert_eq!(bench.state(0).standing.cause(), Some(Cause::Word));
+    bench.watch.reinstate(&bench.snapshot, id, bench.now);
+    assert!(bench.watch.kept_out["a"]["v1"].is_empty());
+}
+
 /// Nine of ten refused for a second, and the tenth had everything for thirty.
 #[test]
 fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
