@@ -20,7 +20,7 @@ use reload::Reloader;
 use crate::{
     admin,
     config::{Loaded, WatchGuard, schema::Limits},
-    control::{Controller, carried::HandoverState, controller::Start, tasks::ControlPlane},
+    control::{Controller, controller::Start, state::ControlState, tasks::ControlPlane},
     health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
@@ -251,7 +251,7 @@ impl App {
 
     /// Accepts nobody more and changes no weights, for another process to do so. When this returns, it
     /// is so. Clients that connect wait in the queues of the sockets.
-    pub fn hand_over(&self) -> HandoverState {
+    pub fn hand_over(&self) -> ControlState {
         self.acceptor.set_open(false);
         self.admin_is_open.send_replace(false);
         self.observatory.controller().hand_over()

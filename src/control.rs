@@ -10,8 +10,9 @@ pub mod evaluator;
 pub mod event;
 pub mod events;
 pub mod scrape;
+pub mod state;
 pub mod supervision;
 pub mod tasks;
 pub mod webhook;
 
-pub use controller::{Asked, Change, Controller, Rejected, Reloaded};
+pub use controller::{Asked, Controller, Rejected, Reloaded, WeightsChange};

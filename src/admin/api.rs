@@ -29,7 +29,7 @@ use super::{
 use crate::{
     control::{
         Controller, Rejected,
-        controller::{Change, Moved, Target},
+        controller::{Moved, Target, WeightsChange},
         tasks::ControlPlane,
     },
     snapshot::Snapshot,
@@ -108,7 +108,7 @@ async fn status(
     parameters?;
     let controller = observatory.controller();
     let snapshot = controller.snapshot();
-    let in_force: BTreeMap<_, _> = controller.overrides().clone().into_iter().collect();
+    let in_force: BTreeMap<_, _> = controller.state().overrides().into_iter().collect();
     let now = SystemTime::now();
     let listeners = controller.listeners().iter().map(|listener| Listener::new(listener, now));
     let tls_faults = controller.tls_faults().map(|(service, version, fault)| VersionFault {
@@ -128,7 +128,7 @@ async fn status(
         connections: controller.shared().connections(),
         listeners: listeners.collect(),
         overrides: in_force,
-        reload: Reload::new(controller.reloads(), controller.stand_ins()),
+        reload: Reload::new(controller.reloads(), controller.state().stand_ins()),
         tls_faults: tls_faults.collect(),
         takeover: controller.replacement().into(),
     };
@@ -239,7 +239,8 @@ async fn set_weights(
     let asked = request
         .asked()
         .map_err(|(field, why)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))?;
-    let change = Change { service: service.clone(), asked, if_generation, by, reason, dry_run };
+    let change =
+        WeightsChange { service: service.clone(), asked, if_generation, by, reason, dry_run };
     let (applied, ejected) = {
         let mut controller = observatory.controller();
         let applied = controller.set_weights(change)?;

@@ -7,7 +7,7 @@ use tokio::{net::UnixListener, select, sync::mpsc};
 
 use crate::{
     app::App,
-    control::carried::HandoverState,
+    control::state::ControlState,
     takeover::{Error, Handed, Program, Successor, TakeoverSocket},
 };
 
@@ -43,7 +43,7 @@ pub(super) enum Origin {
 
 /// What the thread that speaks with the other process has to say.
 enum Event {
-    LetGo(u64, std_mpsc::Sender<HandoverState>),
+    LetGo(u64, std_mpsc::Sender<ControlState>),
     Ended(u64, Result<Handed, Error>),
 }
 

@@ -311,7 +311,7 @@ fn addresses(app: &App) -> String {
 
 fn summary(app: &App) -> String {
     let controller = app.observatory().controller();
-    let last = match (&controller.reloads().error, controller.stand_ins().is_empty()) {
+    let last = match (&controller.reloads().error, controller.state().stand_ins().is_empty()) {
         (Some(_), _) => "; the last reload was refused, see the log",
         (None, false) => "; weights of the file are not in force, see the log",
         (None, true) => "",

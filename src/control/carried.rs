@@ -1,4 +1,4 @@
-//! What one process leaves to the next, when it is replaced while it serves.
+//! The form in which one process leaves its state to the next, when it is replaced while it serves.
 //!
 //! The file is read by each process for itself; only what no file says is carried. A field that a
 //! later release adds must be one that a process can do without: the two are of different releases.
@@ -32,6 +32,35 @@ pub struct HandoverState {
     /// Who took these out, when and why.
     #[serde(default)]
     pub endpoint_reasons: Vec<WhyEndpoint>,
+    /// Versions that serve, since the weights of their services lead to nobody.
+    #[serde(default)]
+    pub stand_ins: BTreeMap<String, StandIn>,
+    /// Number of changes of shares, by service.
+    #[serde(default)]
+    pub epochs: BTreeMap<String, u64>,
+    /// Versions that came back by themselves.
+    #[serde(default)]
+    pub mistakes: Vec<Mistakes>,
+}
+
+/// A version that gets all players of its service, since the weights lead to nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandIn {
+    /// The version.
+    pub version: String,
+    /// What is wrong with the weights.
+    pub why: String,
+}
+
+/// How often a version came back by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mistakes {
+    /// The service.
+    pub service: String,
+    /// Its version.
+    pub version: String,
+    /// How often.
+    pub times: u32,
 }
 
 /// Why a version is out.

@@ -1,8 +1,8 @@
 //! The controller: holds the configuration and what was changed while running, and publishes snapshots.
 //!
-//! Every change goes through one `&mut self`, so changes have an order; the generation counts them. A
-//! change is compiled and published before its caller is answered: a request that begins after the
-//! answer is assigned by the new snapshot, on every worker.
+//! Every change goes through one `&mut self`, so changes have an order; the generation counts them. It is
+//! prepared and committed (`controller/prepare.rs`) before its caller is answered: a request that begins after
+//! the answer is assigned by the new snapshot, on every worker.
 
 mod certificates;
 mod changed;
@@ -13,6 +13,7 @@ mod events;
 mod handover;
 mod logs;
 mod names;
+mod prepare;
 mod rejected;
 mod reload;
 mod resume;
@@ -25,30 +26,33 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     certificates::{Certificates, OpenedClients},
-    ejections::{Ejection, Ejections, ManualEjection, ManualEjections, Moved, Target},
+    ejections::{Moved, Target},
     events::Webhooks,
     rejected::Rejected,
-    reload::{Prepared, Preparing, Reloaded, Reloads},
-    served::{Coverage, StandIn, StandIns},
+    reload::{PreparedFile, Preparing, Reloaded, Reloads},
+    served::Coverage,
     split::{Asked, moves, percent},
-    weights::{Applied, Change},
+    weights::{Applied, WeightsChange},
 };
+pub use super::state::{Ejection, Ejections, ManualEjection, ManualEjections, StandIn, StandIns};
 use super::{
     carried::Replacement, endpoints::EndpointMonitor, evaluator::Evaluator, events::Events,
+    state::ControlState,
 };
 use crate::{
+    analysis::Record,
     config::{AdminToken, Config, Loaded},
     health::resolve::Lookups,
     proxy::{Command, ListenerState, Shared},
     registry::Registry,
-    snapshot::{AccessLog, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
+    snapshot::{Resolved, Snapshot},
     telemetry::{access_log, log},
     tls::{Clients, TlsClients},
 };
@@ -56,56 +60,68 @@ use crate::{
 /// The one writer of snapshots.
 #[derive(Debug)]
 pub struct Controller {
+    // What must survive the process.
+    /// What was decided while running and another process is to know.
+    state: ControlState,
+
+    // What files say.
     config: Arc<Config>,
     /// What the process started with.
     at_start: Arc<Config>,
-    /// Tells of each configuration that came into force.
-    in_force: watch::Sender<Arc<Config>>,
     hash: String,
     tokens: Vec<AdminToken>,
     /// The file that a reload reads; nothing if the configuration did not come from one.
     file: Option<PathBuf>,
-    overrides: Overrides,
-    stand_ins: StandIns,
-    decided: RuntimeState,
-    evaluator: Evaluator,
-    ejections: Ejections,
-    /// Endpoints that operators keep out.
-    manual: ManualEjections,
-    ejected_by_verdict: HashMap<(String, String), u64>,
-    /// Versions that came back by themselves, and how often.
-    mistakes: HashMap<(String, String), u32>,
-    events: Events,
-    webhooks: Webhooks,
-    resolved: Resolved,
-    /// Names that were asked for, and why the last question failed, if it did.
-    lookups: Lookups,
+    clients: Clients,
+    tls: TlsClients,
+    log: Option<log::Handle>,
+    access_log: Option<access_log::AccessLog>,
+    reloads: Reloads,
+
+    // What publishes snapshots, and is told of them.
     registry: Arc<Registry>,
     shared: Arc<Shared>,
     workers: Vec<UnboundedSender<Command>>,
     listeners: Vec<Arc<ListenerState>>,
-    log: Option<log::Handle>,
-    access_log: Option<access_log::AccessLog>,
-    clients: Clients,
-    tls: TlsClients,
+    resolved: Resolved,
+    /// Names that were asked for, and why the last question failed, if it did.
+    lookups: Lookups,
     /// Snapshots and configurations that were replaced. Somebody may still hold them; they are dropped where nobody
     /// waits for it.
     retired: Vec<Arc<dyn Any + Send + Sync>>,
     /// Tells the generation of each snapshot that is published.
     published: watch::Sender<u64>,
-    /// Which endpoints serve, and what is known of them.
-    endpoints: EndpointMonitor,
+    /// Tells of each configuration that came into force.
+    in_force: watch::Sender<Arc<Config>>,
     /// Wakes the endpoint monitor at each publication, and at traffic.
     stirred: Arc<Notify>,
+
+    // What is found out, and found out anew by the next process.
+    evaluator: Evaluator,
+    /// Which endpoints serve, and what is known of them.
+    endpoints: EndpointMonitor,
+    /// What the ejections in force were judged on, if this process judged.
+    judged: HashMap<(String, String), Judged>,
+    ejected_by_verdict: HashMap<(String, String), u64>,
+    events: Events,
+    webhooks: Webhooks,
+
+    // The process itself.
     started: (Instant, SystemTime),
-    reloads: Reloads,
     /// Set once the process is to end.
     draining: bool,
-    /// The generation of a process before this one, which this one's are above.
-    floor: u64,
     /// Set once another process decides the weights.
     handed_over: bool,
     replacement: Replacement,
+}
+
+/// What a version was judged on when it was ejected.
+#[derive(Debug)]
+struct Judged {
+    /// When, since the process started.
+    at: Duration,
+    /// That it can be judged again.
+    record: Option<Arc<Record>>,
 }
 
 /// What a controller starts with.
@@ -145,14 +161,10 @@ impl Controller {
             hash: start.loaded.hash,
             tokens: start.loaded.tokens,
             file: start.file,
-            overrides: Overrides::new(),
-            stand_ins: StandIns::new(),
-            decided: RuntimeState::default(),
+            state: ControlState::at(start.shared.snapshot.load().generation),
             evaluator: Evaluator::default(),
-            ejections: Ejections::new(),
-            manual: ManualEjections::new(),
+            judged: HashMap::new(),
             ejected_by_verdict: HashMap::new(),
-            mistakes: HashMap::new(),
             events: Events::new(SystemTime::now()),
             webhooks: Webhooks::new(),
             resolved: Resolved::new(),
@@ -172,7 +184,6 @@ impl Controller {
             started,
             reloads: Reloads::default(),
             draining: false,
-            floor: 0,
             handed_over: false,
             replacement: Replacement::default(),
         }
@@ -203,9 +214,9 @@ impl Controller {
         &self.tokens
     }
 
-    /// Weights set while running that are in force.
-    pub fn overrides(&self) -> &Overrides {
-        &self.overrides
+    /// What was decided while running.
+    pub fn state(&self) -> &ControlState {
+        &self.state
     }
 
     /// When the process started.
@@ -251,48 +262,6 @@ impl Controller {
     /// Lets go of the workers, so that they end.
     pub fn forget_workers(&mut self) {
         self.workers.clear();
-    }
-
-    /// Compiles and publishes a snapshot of what is in force now, with the routes of the one before; returns its
-    /// generation.
-    fn publish(&mut self) -> u64 {
-        let routes = self.snapshot();
-        self.publish_with(&routes)
-    }
-
-    /// The same with routes, and what is compared of them, as `compiled` has them: a snapshot of the configuration
-    /// in force.
-    fn publish_with(&mut self, compiled: &Snapshot) -> u64 {
-        let old = self.snapshot();
-        let generation = old.generation.max(self.floor) + 1;
-        self.decided.ejected = ejections::by_service(&self.ejections);
-        let released = self.release_stand_ins();
-        let ahead = self.weights_ahead();
-        self.decided.unserved = self.will_be_unserved(&ahead);
-        self.decided.begin_epochs(&old, &self.config, &ahead);
-        let access_log = self.config.access_log.as_ref().zip(self.access_log.as_ref());
-        let access_log =
-            access_log.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
-        let sources = SnapshotInputs {
-            config: &self.config,
-            overrides: &ahead,
-            decided: &self.decided,
-            resolved: &self.resolved,
-            tls: &self.tls,
-            access_log: access_log.as_ref(),
-        };
-        let snapshot = Snapshot::compile(generation, sources, Some(compiled), &self.registry);
-        self.shared.snapshot.store(Arc::new(snapshot));
-        for worker in &self.workers {
-            // A worker that has ended needs no snapshot.
-            let _ = worker.send(Command::Refresh);
-        }
-        self.retired.push(old);
-        self.forget_alerts();
-        self.published.send_replace(generation);
-        self.stirred.notify_one();
-        self.tell_released(released);
-        generation
     }
 
     /// Word of each publication, those before included, for those who have something to do after it.

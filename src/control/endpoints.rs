@@ -52,8 +52,8 @@ pub struct EndpointMonitor {
     pace: Option<Duration>,
     /// Until when counts are polled though no traffic was reported.
     busy_until: Duration,
-    /// Endpoints that an operator ejected in a process before this one, and that have not been seen yet.
-    inherited: carried::Endpoints,
+    /// Endpoints that operators keep out, whether they are seen now or not.
+    kept_out: carried::Endpoints,
     /// Versions, by their number, of which too few endpoints serve.
     panicking: HashSet<u32>,
     moves: Vec<Transition>,
@@ -298,12 +298,15 @@ impl EndpointMonitor {
 
     /// Ejects endpoint number `id` for an operator.
     pub(super) fn eject(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
-        let Some((watched, service, _, endpoint)) = self.find(snapshot, id) else { return };
+        let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
         if watched.health.cause() != Some(Cause::Word) {
             watched.health.eject(Cause::Word, None, now);
             endpoint.state.standing.ejections[Cause::Word as usize].add(1);
             watched.tell(&endpoint.state, &service.health, now);
         }
+        let of_service = self.kept_out.entry(service.name.to_string()).or_default();
+        let of_version = of_service.entry(version.name.to_string()).or_default();
+        of_version.insert(endpoint.state.label.to_string());
     }
 
     /// Reinstates endpoint number `id` for an operator.
@@ -311,6 +314,7 @@ impl EndpointMonitor {
         let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
         watched.health.reinstate(&service.health, now);
         watched.tell(&endpoint.state, &service.health, now);
+        inherited::forget(&mut self.kept_out, service, version, &endpoint.state);
         // Its test was at rest while it was out, and begins anew with those of its peers.
         let version = version.state.id;
         self.crowds.remove(&version);
@@ -363,7 +367,7 @@ impl EndpointMonitor {
                     let place = Place { service: at, version: number, endpoint };
                     let watched = before.remove(&state.id).unwrap_or_else(|| {
                         let mut health = Health::new(&service.health, now, chance());
-                        if inherited::take(&mut self.inherited, service, version, state) {
+                        if inherited::contains(&self.kept_out, service, version, state) {
                             health.eject(Cause::Word, None, now);
                         }
                         let counts = Counts::read(state);
@@ -381,6 +385,12 @@ impl EndpointMonitor {
         }
         self.crowds.retain(|version, _| versions.contains(version));
         self.panicking.retain(|version| versions.contains(version));
+        // A version that comes again is a new one.
+        self.kept_out.retain(|service, versions| {
+            let known = snapshot.service(service);
+            versions.retain(|version, _| known.is_some_and(|s| s.version(version).is_some()));
+            !versions.is_empty()
+        });
         self.pace = match compared {
             true => Some(LOOK),
             false if faults_count => Some(SLOW_LOOK),

@@ -196,7 +196,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
         }
     }
     service.shared_outage = controller.has_shared_outage(&service.name);
-    service.weights_refused = controller.stand_ins().contains_key(&service.name);
+    service.weights_refused = controller.state().stand_ins().contains_key(&service.name);
 }
 
 fn version(

@@ -70,12 +70,11 @@ impl Observer {
         let controller = self.observatory.controller();
         let canary = Version::V42.name();
         let verdicts = controller.verdicts(SERVICE).into_iter();
-        let ejection = controller.ejections().get(&(SERVICE.to_owned(), canary.to_owned()));
         Judged {
             generation: controller.snapshot().generation,
             ejections: controller.ejected_by_verdict(SERVICE, canary),
             verdict: verdicts.map(|(_, _, verdict)| verdict).next(),
-            ejected_at: ejection.map(|ejection| controller.started().0 + ejection.at),
+            ejected_at: controller.judged_at(SERVICE, canary).map(|at| controller.started().0 + at),
         }
     }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    control::{Asked, Change, tasks::ControlPlane},
+    control::{Asked, WeightsChange, tasks::ControlPlane},
 };
 
 /// Between two looks at the evidence: as often as the controller looks.
@@ -175,7 +175,7 @@ impl Stage {
             let weight = Weight::new(w.into()).expect("at most 100");
             (version.name().to_owned(), weight)
         });
-        let change = Change {
+        let change = WeightsChange {
             service: SERVICE.to_owned(),
             asked: Asked::Weights { weights: weights.into(), only: false },
             if_generation: None,

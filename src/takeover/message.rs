@@ -18,7 +18,7 @@ use rustix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Error;
-use crate::control::carried::HandoverState;
+use crate::control::state::ControlState;
 
 /// Grows when a process of the protocol before could not go on with one of this.
 pub(super) const PROTOCOL: u32 = 1;
@@ -60,12 +60,12 @@ pub(super) enum FromOld {
         /// Of each socket, the address as the file writes it: port 0 stays port 0.
         sockets: Vec<SocketAddr>,
         /// As of now; it may change until [`FromOld::Yours`].
-        carried: HandoverState,
+        carried: ControlState,
     },
     /// The old process accepts nothing and changes nothing any more.
     Yours {
         /// For good.
-        carried: HandoverState,
+        carried: ControlState,
     },
     /// It does not hand over.
     Refused {

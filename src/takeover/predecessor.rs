@@ -13,7 +13,7 @@ use super::{
     Error, InheritedSockets, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
     message::{Channel, FromNew, FromOld, PROTOCOL},
 };
-use crate::control::carried::HandoverState;
+use crate::control::state::ControlState;
 
 /// The process that serves until this one does.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Predecessor {
 
     /// Its sockets, and what it carries for now. Nothing if it is silent and did not start this process:
     /// whatever holds its socket then is no reason not to start like any other.
-    pub fn offer(&mut self) -> Result<Option<(InheritedSockets, HandoverState)>, Error> {
+    pub fn offer(&mut self) -> Result<Option<(InheritedSockets, ControlState)>, Error> {
         let offer = match self.channel.receive(STEP_WITHIN) {
             Err(Error::Late(_)) if !self.is_parent => return Ok(None),
             offer => offer?,
@@ -76,7 +76,7 @@ impl Predecessor {
 
     /// Says that this process could serve at once; answers when the other one accepts no more, with
     /// what it carries for good.
-    pub fn ready(&mut self) -> Result<HandoverState, Error> {
+    pub fn ready(&mut self) -> Result<ControlState, Error> {
         self.channel.send(&FromNew::Ready)?;
         match self.channel.receive(READY_WITHIN)? {
             FromOld::Yours { carried } => Ok(carried),

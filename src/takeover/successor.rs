@@ -20,7 +20,7 @@ use super::{
     Error, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
     message::{Channel, FromNew, FromOld, PROTOCOL},
 };
-use crate::control::carried::HandoverState;
+use crate::control::state::ControlState;
 
 /// How often it is looked whether a new process has connected, or ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -42,7 +42,7 @@ pub struct Offer {
     /// Listening sockets, with their addresses as the file writes them.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
     /// As of now.
-    pub carried: HandoverState,
+    pub carried: ControlState,
 }
 
 /// The process that is to take over.
@@ -132,7 +132,7 @@ impl Successor {
     pub fn take(
         mut self,
         offer: Offer,
-        let_go: impl FnOnce() -> Option<HandoverState>,
+        let_go: impl FnOnce() -> Option<ControlState>,
     ) -> Result<Handed, Error> {
         match self.converse(offer, let_go) {
             Ok(()) => {
@@ -157,7 +157,7 @@ impl Successor {
     fn converse(
         &mut self,
         offer: Offer,
-        let_go: impl FnOnce() -> Option<HandoverState>,
+        let_go: impl FnOnce() -> Option<ControlState>,
     ) -> Result<(), Error> {
         match self.channel.receive(STEP_WITHIN)? {
             FromNew::Hello { protocol: PROTOCOL, version } => {

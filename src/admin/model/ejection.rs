@@ -108,7 +108,7 @@ impl Decisions {
                 })
                 .collect(),
             unresolved: controller.unresolved(service),
-            weights_refused: controller.stand_ins().get(service).map(|s| s.why.clone()),
+            weights_refused: controller.state().stand_ins().get(service).map(|s| s.why.clone()),
         }
     }
 }

@@ -56,7 +56,7 @@ impl Controller {
         match opened.tls {
             Ok(tls) if self.renews(&tls) => {
                 self.tls = tls;
-                let generation = self.publish();
+                let generation = self.refresh();
                 tracing::info!(generation, "certificates towards endpoints taken over");
             }
             Ok(_) => {}

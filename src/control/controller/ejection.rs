@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Controller, Coverage, Rejected,
-    ejections::{Ejection, Ejections, ManualEjections, Moved, Target},
+    Controller, Judged, Rejected,
+    ejections::{Moved, Target},
     split::list,
 };
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     control::{
         evaluator::{Advice, CanaryFinding, Found},
         events::{EventDetails, EventKind, way_back},
+        state::{Change, Ejection, Ejections, ManualEjections},
     },
 };
 
@@ -111,15 +112,18 @@ impl Controller {
     /// Notes that an ejection by a verdict helped nobody, and takes it back if the file says so.
     fn note_mistake(&mut self, service: String, version: String, failed: u64, of: u64) {
         let key = (service, version);
-        let Some(ejection) = self.ejections.get_mut(&key) else { return };
-        let Some((_, verdict)) = &mut ejection.verdict else { return };
+        let ejection = self.state.ejection(&key.0, &key.1);
+        let Some((_, verdict)) = ejection.and_then(|e| e.verdict.as_ref()) else { return };
         let helped_nobody = format!(
             "the ejection helped nobody: {failed} of {of} players who failed on it go on failing elsewhere"
         );
         let reason = format!("{} Afterwards: {helped_nobody}.", verdict.reason);
-        verdict.reason.clone_from(&reason);
-        ejection.reason = reason;
         let (service, version) = key.clone();
+        self.note(Change::EjectionMistaken {
+            service: service.clone(),
+            version: version.clone(),
+            reason,
+        });
         tracing::error!(service, version, reason = helped_nobody, "an ejection helped nobody");
         let by = "verdict".to_owned();
         let matter = EventDetails::of_version(service, version, by.clone(), helped_nobody.clone());
@@ -127,18 +131,17 @@ impl Controller {
         let snapshot = self.snapshot();
         let compared = snapshot.service(&key.0).and_then(|service| service.compared.as_ref());
         let reinstates = compared.is_some_and(|c| c.on_mistake == OnMistake::Reinstate);
-        let times = self.mistakes.entry(key.clone()).or_default();
-        if reinstates && *times >= MOST_MISTAKES {
+        let times = self.state.mistakes(&key.0, &key.1);
+        if reinstates && times >= MOST_MISTAKES {
             tracing::warn!(
                 service = key.0,
                 version = key.1,
                 "it was reinstated {MOST_MISTAKES} times by itself, and stays out now"
             );
         }
-        if !reinstates || *times >= MOST_MISTAKES {
+        if !reinstates || times >= MOST_MISTAKES {
             return;
         }
-        *times += 1;
         let (service, version) = key;
         let subject = Target {
             service: service.clone(),
@@ -149,7 +152,7 @@ impl Controller {
             reason: Some(helped_nobody),
             dry_run: false,
         };
-        if let Err(why) = self.reinstate(subject) {
+        if let Err(why) = self.reinstate_version(subject, true) {
             tracing::warn!(service, version, %why, "the version is not reinstated");
         }
     }
@@ -180,40 +183,36 @@ impl Controller {
 
     fn eject_suspect(&mut self, suspect: CanaryFinding, now: Duration) {
         let key = (suspect.service.to_string(), suspect.version.to_string());
+        let ejection = Ejection {
+            since: SystemTime::now(),
+            by: "verdict".to_owned(),
+            reason: suspect.verdict.reason.clone(),
+            verdict: Some((suspect.route.clone().map(String::from), suspect.verdict.clone())),
+        };
+        let (service, version) = key.clone();
+        let prepared = self.prepare(Change::VersionEjected { service, version, ejection });
         // A comparison has a baseline with a share of players, but nothing may depend on that.
-        let ahead = self.weights_ahead();
-        if self.coverage_with(&key.0, &ahead, Some(&key.1)) == Coverage::Nobody {
+        let Ok(prepared) = prepared else {
             let (service, version) = key;
             tracing::error!(service, version, "the last version is worse, and stays");
             self.record(EventKind::WorseAlone, EventDetails::of_suspect(suspect));
             return;
-        }
-        let ejection = Ejection {
-            at: now,
-            since: SystemTime::now(),
-            by: "verdict".to_owned(),
-            reason: suspect.verdict.reason.clone(),
-            verdict: Some((suspect.route.clone(), suspect.verdict.clone())),
-            record: None,
         };
         if let Some(service) = self.snapshot().service(&suspect.service) {
             let route = suspect.route.as_deref();
             self.evaluator.follow_players(service, &suspect.version, route, now);
         }
-        self.ejections.insert(key.clone(), ejection);
-        let generation = self.publish();
+        let by = Some("verdict".to_owned());
+        let matter = EventDetails { by, ..EventDetails::of_suspect(suspect.clone()) };
+        let generation = self.commit(prepared, Some((EventKind::Ejected, matter)));
         let CanaryFinding { service, version, route, verdict, .. } = &suspect;
         // Nobody waits for it any more.
         let record = self.evaluator.record(service, version, route.as_deref());
-        if let Some(ejection) = self.ejections.get_mut(&key) {
-            ejection.record = record.map(Arc::new);
-        }
+        self.judged.insert(key.clone(), Judged { at: now, record: record.map(Arc::new) });
         let reason = &verdict.reason;
         let reinstate = way_back(service, version);
         tracing::error!(service, version, generation, reason, reinstate, "version ejected");
         *self.ejected_by_verdict.entry(key).or_default() += 1;
-        let by = Some("verdict".to_owned());
-        self.record(EventKind::Ejected, EventDetails { by, ..EventDetails::of_suspect(suspect) });
     }
 
     /// Ejects a version, or one of its endpoints, for an operator. When this returns, nobody new gets it.
@@ -223,33 +222,25 @@ impl Controller {
         }
         let generation = self.admit(&subject)?;
         let Target { service, version, by, reason, .. } = subject;
-        if let Some(ejection) = self.ejection(&service, &version) {
+        if let Some(ejection) = self.state.ejection(&service, &version) {
             return Ok(Moved { generation, already: Some(ejection.into()), share: None });
         }
-        let ahead = self.weights_ahead();
-        let now = self.coverage_with(&service, &ahead, None);
-        let then = self.coverage_with(&service, &ahead, Some(&version));
-        if then == Coverage::Nobody || then < now {
-            return Err(Rejected::LastVersion { service, version });
-        }
-        let key = (service, version);
+        let (now, reason) = (SystemTime::now(), reason.unwrap_or_default());
+        let ejection =
+            Ejection { since: now, by: by.clone(), reason: reason.clone(), verdict: None };
+        let prepared = self.prepare(Change::VersionEjected {
+            service: service.clone(),
+            version: version.clone(),
+            ejection,
+        })?;
         if subject.dry_run {
             return Ok(Moved::to(generation));
         }
-        let ejection = Ejection {
-            at: self.started.0.elapsed(),
-            since: SystemTime::now(),
-            by: by.clone(),
-            reason: reason.clone().unwrap_or_default(),
-            verdict: None,
-            record: None,
-        };
-        self.ejections.insert(key.clone(), ejection);
-        let generation = self.publish();
-        let ((service, version), reason) = (key, reason.unwrap_or_default());
+        let matter =
+            EventDetails::of_version(service.clone(), version.clone(), by.clone(), reason.clone());
+        let generation = self.commit(prepared, Some((EventKind::Ejected, matter)));
         let reinstate = way_back(&service, &version);
         tracing::warn!(service, version, generation, by, reason, reinstate, "version ejected");
-        self.record(EventKind::Ejected, EventDetails::of_version(service, version, by, reason));
         Ok(Moved::to(generation))
     }
 
@@ -259,26 +250,31 @@ impl Controller {
         if let Some(endpoint) = subject.endpoint.clone() {
             return self.reinstate_endpoint(subject, &endpoint);
         }
+        self.reinstate_version(subject, false)
+    }
+
+    /// The same of a whole version, for an operator or `by_itself`.
+    fn reinstate_version(&mut self, subject: Target, by_itself: bool) -> Result<Moved, Rejected> {
         let generation = self.admit(&subject)?;
         let Target { service, version, by, reason, .. } = subject;
-        let key = (service, version);
-        if !self.ejections.contains_key(&key) {
-            let (service, version) = key;
+        if self.state.ejection(&service, &version).is_none() {
             return Err(Rejected::NotEjected { service, version });
         }
-        let (service, version) = key;
         let share = self.shares_when_reinstated(&service).get(&version).copied();
+        let (of, name) = (service.clone(), version.clone());
+        let change = Change::VersionReinstated { service: of, version: name, by_itself };
         if subject.dry_run {
+            self.prepare(change)?;
             return Ok(Moved { share, ..Moved::to(generation) });
         }
-        self.ejections.remove(&(service.clone(), version.clone()));
+        // Health is no part of the state: it moves first, and the snapshot is compiled with it.
         self.reinstate_compared_endpoints(&service, &version);
-        let generation = self.publish();
-        let reason = reason.unwrap_or_default();
+        let prepared = self.prepare(change)?;
+        let (of, name, reason) = (service.clone(), version.clone(), reason.unwrap_or_default());
+        let matter = EventDetails::of_version(of, name, by.clone(), reason.clone());
+        let matter = EventDetails { share, ..matter };
+        let generation = self.commit(prepared, Some((EventKind::Reinstated, matter)));
         tracing::info!(service, version, generation, share, by, reason, "version reinstated");
-        let matter =
-            EventDetails { share, ..EventDetails::of_version(service, version, by, reason) };
-        self.record(EventKind::Reinstated, matter);
         Ok(Moved { share, ..Moved::to(generation) })
     }
 
@@ -296,12 +292,17 @@ impl Controller {
 
     /// Ejections in force.
     pub fn ejections(&self) -> &Ejections {
-        &self.ejections
+        self.state.ejections()
     }
 
     /// Endpoints that operators keep out.
     pub fn manual_ejections(&self) -> &ManualEjections {
-        &self.manual
+        self.state.endpoints()
+    }
+
+    /// When, since the process started, it judged `version` of `service` to be ejected; nothing if it did not.
+    pub fn judged_at(&self, service: &str, version: &str) -> Option<Duration> {
+        Some(self.judged.get(&(service.to_owned(), version.to_owned()))?.at)
     }
 
     /// How often a verdict ejected `version` of `service`.
@@ -326,11 +327,12 @@ impl Controller {
         route: Option<&str>,
     ) -> Option<impl FnOnce() -> (Title, Arc<Record>) + use<>> {
         let snapshot = self.snapshot();
-        let ejection = self.ejections.get(&(service.to_owned(), version.to_owned()));
-        let (verdict, at, record) = match ejection.and_then(|e| Some((e, e.verdict.as_ref()?))) {
-            Some((ejection, (of, verdict))) if of.as_deref() == route => {
-                let record = Arc::clone(ejection.record.as_ref()?);
-                (Some(verdict.clone()), ejection.at, record)
+        let ejection = self.state.ejection(service, version);
+        let (verdict, at, record) = match ejection.and_then(|e| e.verdict.as_ref()) {
+            Some((of, verdict)) if of.as_deref() == route => {
+                let judged = self.judged.get(&(service.to_owned(), version.to_owned()))?;
+                let record = Arc::clone(judged.record.as_ref()?);
+                (Some(verdict.clone()), judged.at, record)
             }
             _ => {
                 let now = self.started.0.elapsed();
@@ -352,25 +354,15 @@ impl Controller {
     /// its own, verdict.
     pub fn verdicts(&self, service: &str) -> Vec<(String, Option<String>, Verdict)> {
         let now = self.started.0.elapsed();
-        let past = self.ejections.iter().filter(|((of, _), _)| of == service);
+        let past = self.ejections().iter().filter(|((of, _), _)| of == service);
         let past = past.filter_map(|((_, version), ejection)| {
             let (route, verdict) = ejection.verdict.clone()?;
-            Some((version.clone(), route.map(String::from), verdict))
+            Some((version.clone(), route, verdict))
         });
         let snapshot = self.snapshot();
         let open = self.evaluator.verdicts(&snapshot, service, now);
         let open = open.map(|(v, r, verdict)| (v.to_owned(), r.map(str::to_owned), verdict));
         past.chain(open).collect()
-    }
-
-    /// Drops ejections of what `config` no longer has, so that a version that comes again is a new one.
-    pub(super) fn forget_ejections(&mut self) {
-        let config = &self.config;
-        let has = |service: &str, version: &str| {
-            config.services.get(service).is_some_and(|s| s.versions.contains_key(version))
-        };
-        self.ejections.retain(|(service, version), _| has(service, version));
-        self.manual.retain(|(service, version, _), _| has(service, version));
     }
 }
 

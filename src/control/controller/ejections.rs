@@ -1,66 +1,6 @@
-//! What is ejected, since when, by whom and why; and how an operator asks for it.
+//! How an operator asks for an ejection or a reinstatement, and what became of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
-
-use crate::analysis::{Record, Verdict};
-
-/// Why and since when a version is ejected.
-#[derive(Debug, Clone)]
-pub struct Ejection {
-    /// When, since the process started; of one that another process ejected, when this one took over.
-    pub at: Duration,
-    /// When, by the clock.
-    pub since: SystemTime,
-    /// Who ejected it: a token's name, or `verdict`.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// The verdict that ejected it, if one did, and the route with limits of its own it is about.
-    pub verdict: Option<(Option<Box<str>>, Verdict)>,
-    /// That it can be judged again.
-    pub record: Option<Arc<Record>>,
-}
-
-/// Why and since when an operator keeps an endpoint out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManualEjection {
-    /// When.
-    pub since: SystemTime,
-    /// Who ejected it: a token's name.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// Endpoints that operators keep out, by service, version and address.
-pub type ManualEjections = BTreeMap<(String, String, String), ManualEjection>;
-
-impl fmt::Display for Ejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} by {}", humantime::format_rfc3339_seconds(self.since), self.by)?;
-        match self.reason.trim_end_matches('.') {
-            "" => Ok(()),
-            reason => write!(f, " ({reason})"),
-        }
-    }
-}
-
-/// Ejections in force, by service and version.
-pub type Ejections = BTreeMap<(String, String), Ejection>;
-
-/// The versions of `ejections`, by service.
-pub(super) fn by_service(ejections: &Ejections) -> BTreeMap<String, BTreeSet<String>> {
-    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (service, version) in ejections.keys() {
-        versions.entry(service.clone()).or_default().insert(version.clone());
-    }
-    versions
-}
+use crate::control::state::ManualEjection;
 
 /// A version, or one of its endpoints, to take out or back in.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,12 +35,5 @@ pub struct Moved {
 impl Moved {
     pub(super) fn to(generation: u64) -> Self {
         Self { generation, already: None, share: None }
-    }
-}
-
-impl From<&Ejection> for ManualEjection {
-    fn from(ejection: &Ejection) -> Self {
-        let Ejection { since, by, reason, .. } = ejection;
-        Self { since: *since, by: by.clone(), reason: reason.clone() }
     }
 }

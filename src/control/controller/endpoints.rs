@@ -9,7 +9,7 @@ use std::{
 use indexmap::IndexMap;
 use tokio::sync::Notify;
 
-use super::{Controller, ManualEjection, Moved, Rejected, Target};
+use super::{Controller, Moved, Rejected, Target, prepare::Inputs};
 use crate::{
     config::{
         Config, schema,
@@ -18,12 +18,13 @@ use crate::{
     control::{
         endpoints::{self, Notice, Transition},
         events::{EventDetails, EventKind},
+        state::{Change, ControlState, ManualEjection},
     },
     health::{Cause, State, probe::Probe},
     registry::Registry,
     snapshot::{
-        Candidate, Endpoint, Overrides, Resolved, RuntimeState, Snapshot, Version, endpoints,
-        unserved, usable, weights_in_force,
+        Candidate, Endpoint, Overrides, Resolved, Snapshot, Version, endpoints, unserved, usable,
+        weights_in_force,
     },
 };
 
@@ -72,33 +73,29 @@ impl Controller {
         address: &str,
     ) -> Result<Moved, Rejected> {
         let (generation, snapshot) = (self.admit(&subject)?, self.snapshot());
-        let (version, id) = find(&snapshot, &subject, address)?;
-        let known = version.known.iter().find(|known| known.state.id == id);
-        let is_out = known.is_some_and(|known| known.state.standing.state() == State::Ejected);
-        if let Some(already) = self.manual.get(&subject.key(address)).filter(|_| is_out) {
+        let (_, id) = find(&snapshot, &subject, address)?;
+        let place = (subject.service.clone(), subject.version.clone(), address.to_owned());
+        if let Some(already) = self.state.endpoints().get(&place) {
             return Ok(Moved { generation, already: Some(already.clone()), share: None });
         }
-        let mut others = version.known.iter().filter(|other| other.state.id != id);
-        if !others.any(|other| other.state.standing.serves()) {
-            let Target { service, version, .. } = subject;
-            let endpoint = address.to_owned();
-            return Err(Rejected::LastEndpoint { service, version, endpoint });
-        }
-        if subject.dry_run {
-            return Ok(Moved::to(generation));
+        let (service, version, endpoint) = place;
+        let ejection = ManualEjection {
+            since: SystemTime::now(),
+            by: subject.by.clone(),
+            reason: subject.reason.clone().unwrap_or_default(),
+        };
+        let change = Change::EndpointEjected { service, version, endpoint, ejection };
+        let refused = self.prepare(change.clone()).map(drop);
+        if refused.is_err() || subject.dry_run {
+            return refused.map(|()| Moved::to(generation));
         }
         let now = self.started.0.elapsed();
         self.endpoints.follow(&snapshot, now, fastrand::f64);
         self.endpoints.eject(&snapshot, id, now);
-        let generation = self.publish_endpoints(&snapshot).unwrap_or(generation);
-        self.manual.entry(subject.key(address)).or_insert_with(|| ManualEjection {
-            since: SystemTime::now(),
-            by: subject.by.clone(),
-            reason: subject.reason.clone().unwrap_or_default(),
-        });
+        let event = (EventKind::EndpointEjected, details_of(&subject));
+        let generation = self.commit_endpoint(change, &snapshot, event);
         let Target { service, version, endpoint, by, reason, .. } = &subject;
         tracing::warn!(service, version, endpoint, generation, by, reason, "endpoint ejected");
-        self.record_word(EventKind::EndpointEjected, subject);
         Ok(Moved::to(generation))
     }
 
@@ -117,19 +114,39 @@ impl Controller {
             let (endpoint, state) = (address.to_owned(), state.label());
             return Err(Rejected::EndpointNotEjected { service, version, endpoint, state });
         }
+        let (service, version) = (subject.service.clone(), subject.version.clone());
+        let change = Change::EndpointReinstated { service, version, endpoint: address.to_owned() };
         if subject.dry_run {
-            return Ok(Moved::to(generation));
+            return self.prepare(change).map(|_| Moved::to(generation));
         }
         let now = self.started.0.elapsed();
         self.endpoints.follow(&snapshot, now, fastrand::f64);
         self.endpoints.reinstate(&snapshot, id, now);
-        let generation = self.publish_endpoints(&snapshot).unwrap_or(generation);
-        self.manual.remove(&subject.key(address));
+        let event = (EventKind::EndpointServing, details_of(&subject));
+        let generation = self.commit_endpoint(change, &snapshot, event);
         self.stirred.notify_one();
         let Target { service, version, endpoint, by, reason, .. } = &subject;
         tracing::info!(service, version, endpoint, generation, by, reason, "endpoint reinstated");
-        self.record_word(EventKind::EndpointServing, subject);
         Ok(Moved::to(generation))
+    }
+
+    /// Brings a change of an endpoint into force that was not refused, and whose health has moved already: health is no part of the
+    /// state, and the snapshot is compiled with it. Without a new snapshot if the one in force chooses from the
+    /// same endpoints.
+    fn commit_endpoint(
+        &mut self,
+        change: Change,
+        snapshot: &Snapshot,
+        event: (EventKind, EventDetails),
+    ) -> u64 {
+        if self.has_other_endpoints(snapshot) {
+            let prepared = self.lead(change, self.inputs(snapshot));
+            return self.commit(prepared, Some(event));
+        }
+        self.note(change);
+        let (kind, matter) = event;
+        self.record(kind, matter);
+        snapshot.generation
     }
 
     /// Takes those endpoints of a version back in that were worse than their peers, as the version is.
@@ -184,15 +201,13 @@ impl Controller {
         self.record(kind, EventDetails { endpoint, ..place });
     }
 
-    /// Notes that somebody took an endpoint out or back in.
-    fn record_word(&mut self, kind: EventKind, subject: Target) {
-        let Target { service, version, endpoint, by, reason, .. } = subject;
-        let place = EventDetails::of_place(service, version, reason.unwrap_or_default());
-        self.record(kind, EventDetails { endpoint, by: Some(by), ..place });
-    }
-
     /// Publishes which endpoints serve, if they are others than in `snapshot`, the one in force.
     pub(super) fn publish_endpoints(&mut self, snapshot: &Snapshot) -> Option<u64> {
+        self.has_other_endpoints(snapshot).then(|| self.refresh())
+    }
+
+    /// Whether other endpoints serve than in `snapshot`, the one in force.
+    fn has_other_endpoints(&self, snapshot: &Snapshot) -> bool {
         let mut versions = snapshot.services.iter().flat_map(|service| {
             service.versions.iter().map(|version| (version, service.health.panic_threshold))
         });
@@ -204,36 +219,27 @@ impl Controller {
             let version = snapshot.service(service).and_then(|s| s.version(version));
             version.is_some_and(|version| serves_nobody(&version.known))
         };
-        let changed = !versions.all(same)
-            || self.decided.unserved
-                != who_is_unserved(&self.config, &self.weights_ahead(), &self.decided, out);
-        changed.then(|| self.publish())
+        !versions.all(same)
+            || unserved_in(snapshot) != who_is_unserved(&self.config, &self.state, out)
     }
 
-    /// Versions whose players will go to others in a snapshot that is compiled now, by weights of `ahead`.
-    pub(super) fn will_be_unserved(
-        &mut self,
-        ahead: &Overrides,
-    ) -> BTreeMap<String, BTreeSet<String>> {
-        let Self { config, decided, resolved, registry, .. } = self;
-        who_is_unserved(config, ahead, decided, |service, version| {
-            has_no_endpoint(service, &config.services[service], version, resolved, registry)
+    /// Versions whose players will go to others in a snapshot that is compiled now.
+    pub(super) fn will_be_unserved(&self, state: &ControlState, inputs: Inputs<'_>) -> Versions {
+        let Inputs { config, resolved, .. } = inputs;
+        who_is_unserved(config, state, |service, version| {
+            let written = &config.services[service];
+            has_no_endpoint(service, written, version, resolved, &self.registry)
         })
-    }
-
-    /// The share of players, 0 to 1, that each version of `service` has by weights of `ahead`, with the
-    /// endpoints that serve now.
-    pub(super) fn shares(&self, service: &str, ahead: &Overrides) -> IndexMap<String, f64> {
-        self.shares_with(service, ahead, None)
     }
 
     /// The share of players, 0 to 1, that each ejected version of `service` gets once it alone is reinstated.
     ///
     /// A stand-in is counted as it will be then: it goes once the weights as written lead to somebody.
     pub fn shares_when_reinstated(&self, service: &str) -> IndexMap<String, f64> {
-        let mut shares = self.returning(service, &self.weights_ahead());
-        if self.stand_ins().contains_key(service) {
-            for (version, share) in self.returning(service, self.overrides()) {
+        let mut shares = self.returning(service, &self.state);
+        if self.state.stand_ins().contains_key(service) {
+            let released = Change::StandInReleased { service: service.to_owned() };
+            for (version, share) in self.returning(service, &self.state.after(released)) {
                 if self.releases_stand_in(service, &version) {
                     shares.insert(version, share);
                 }
@@ -242,22 +248,23 @@ impl Controller {
         shares
     }
 
-    /// The share of players that each ejected version of `service` gets by weights of `ahead`, once it alone
-    /// is reinstated.
-    pub(super) fn returning(&self, service: &str, ahead: &Overrides) -> IndexMap<String, f64> {
-        let ejected = self.ejections().keys().filter(|(of, _)| of == service);
+    /// The share of players that each ejected version of `service` gets in `state`, once it alone is
+    /// reinstated.
+    pub(super) fn returning(&self, service: &str, state: &ControlState) -> IndexMap<String, f64> {
+        let ejected = state.ejections().keys().filter(|(of, _)| of == service);
         let each = ejected.map(|(_, version)| {
-            let shares = self.shares_with(service, ahead, Some(version));
+            let shares = self.shares_with(service, state, Some(version));
             (version.clone(), shares.get(version).copied().unwrap_or(0.0))
         });
         each.collect()
     }
 
-    /// Shares as if `back` were neither ejected nor without endpoints.
-    fn shares_with(
+    /// The share of players, 0 to 1, that each version of `service` has in `state`, with the endpoints that
+    /// serve now, and as if `back` were neither ejected nor without endpoints.
+    pub(super) fn shares_with(
         &self,
         service: &str,
-        ahead: &Overrides,
+        state: &ControlState,
         back: Option<&str>,
     ) -> IndexMap<String, f64> {
         let Some(written) = self.config.services.get(service) else { return IndexMap::new() };
@@ -266,12 +273,13 @@ impl Controller {
         let out = |version: &str| {
             known.and_then(|s| s.version(version)).is_none_or(|v| serves_nobody(&v.known))
         };
-        let left = unserved_of(service, written, ahead, &self.decided, out);
+        let ahead = state.weights_ahead();
+        let left = unserved_of(service, written, &ahead, state, out);
         let counts = |version: &str| {
-            let is_left = left.contains(version) || self.ejection(service, version).is_some();
+            let is_left = left.contains(version) || state.ejection(service, version).is_some();
             back == Some(version) || !is_left
         };
-        let weights: IndexMap<String, f64> = weights_in_force(service, written, ahead)
+        let weights: IndexMap<String, f64> = weights_in_force(service, written, &ahead)
             .into_iter()
             .map(|(v, weight)| (v.clone(), if counts(v) { weight.value() } else { 0.0 }))
             .collect();
@@ -281,10 +289,23 @@ impl Controller {
     }
 }
 
-impl Target {
-    fn key(&self, endpoint: &str) -> (String, String, String) {
-        (self.service.clone(), self.version.clone(), endpoint.to_owned())
-    }
+/// Versions by service.
+type Versions = BTreeMap<String, BTreeSet<String>>;
+
+/// What is told of an endpoint that somebody took out or back in.
+fn details_of(subject: &Target) -> EventDetails {
+    let Target { service, version, endpoint, by, reason, .. } = subject.clone();
+    let place = EventDetails::of_place(service, version, reason.unwrap_or_default());
+    EventDetails { endpoint, by: Some(by), ..place }
+}
+
+/// Versions whose players go to others in `snapshot`.
+fn unserved_in(snapshot: &Snapshot) -> Versions {
+    let each = snapshot.services.iter().map(|service| {
+        let left = service.versions.iter().filter(|version| version.unserved);
+        (service.name.to_string(), left.map(|version| version.name.to_string()).collect())
+    });
+    each.filter(|(_, left): &(String, BTreeSet<String>)| !left.is_empty()).collect()
 }
 
 /// Whether no request should go to a version of these endpoints.
@@ -308,13 +329,13 @@ pub(super) fn has_no_endpoint(
 /// Versions of `config` whose players go to others, since they are `out`: none of their endpoints serves.
 fn who_is_unserved(
     config: &Config,
-    ahead: &Overrides,
-    decided: &RuntimeState,
+    state: &ControlState,
     mut out: impl FnMut(&str, &str) -> bool,
-) -> BTreeMap<String, BTreeSet<String>> {
+) -> Versions {
+    let ahead = state.weights_ahead();
     let each = config.services.iter().map(|(name, service)| {
         let out = |version: &str| out(name, version);
-        (name.clone(), unserved_of(name, service, ahead, decided, out))
+        (name.clone(), unserved_of(name, service, &ahead, state, out))
     });
     each.filter(|(_, left)| !left.is_empty()).collect()
 }
@@ -324,12 +345,12 @@ fn unserved_of(
     name: &str,
     service: &schema::Service,
     ahead: &Overrides,
-    decided: &RuntimeState,
+    state: &ControlState,
     mut out: impl FnMut(&str) -> bool,
 ) -> BTreeSet<String> {
     let weights = weights_in_force(name, service, ahead);
     let candidates = weights.iter().map(|(version, weight)| Candidate {
-        has_share: *weight > Weight::ZERO && !decided.is_ejected(name, version),
+        has_share: *weight > Weight::ZERO && state.ejection(name, version).is_none(),
         is_baseline: **version == service.baseline,
         is_out: out(version),
     });

@@ -31,7 +31,7 @@ impl Controller {
 
     /// Ends alerts of what is no longer there, or no longer compared.
     pub(super) fn forget_alerts(&mut self) {
-        let (snapshot, ejections) = (self.snapshot(), &self.ejections);
+        let (snapshot, ejections) = (self.snapshot(), self.state.ejections());
         self.events.alerts_mut().retain(SystemTime::now(), |subject| {
             let service = snapshot.service(&subject.service);
             let Some(service) = service else { return false };

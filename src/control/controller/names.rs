@@ -15,7 +15,7 @@ impl Controller {
         self.lookups = lookups;
         if resolved != self.resolved {
             self.resolved = resolved;
-            let generation = self.publish();
+            let generation = self.refresh();
             tracing::info!(generation, "addresses of endpoints changed");
         }
     }

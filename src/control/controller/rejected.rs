@@ -64,6 +64,12 @@ pub enum Rejected {
         /// Why its versions with weight do not serve, and how they could.
         why: String,
     },
+    /// A file has a service all of whose versions are ejected.
+    #[error("{why}")]
+    AllEjected {
+        /// Which, and why.
+        why: String,
+    },
     /// Without the version nobody would serve.
     #[error(
         "`{version}` is the last version of `{service}` that serves; give another one weight first"

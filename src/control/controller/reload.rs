@@ -10,11 +10,15 @@ use super::{
     certificates::waiting,
     changed::what_changed,
     logs::{OpenedLog, open_log},
+    prepare::Inputs,
     weights::keeps_override,
 };
 use crate::{
     config::{Config, LoadError, Loaded, blame, schema},
-    control::events::{EventDetails, EventKind},
+    control::{
+        events::{EventDetails, EventKind},
+        state::{Change, ControlState},
+    },
     proxy::ListenerState,
     registry::Registry,
     snapshot::{Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
@@ -63,20 +67,15 @@ impl Controller {
         }
     }
 
-    /// Takes over the file as it was read again and `prepared`. A bad file changes nothing; it is logged and
+    /// Takes over the `file` as it was read again. A bad file changes nothing; it is logged and
     /// counted, and [`Controller::reloads`] shows what was wrong with it.
     pub fn reload(
         &mut self,
-        prepared: Result<Prepared, LoadError>,
+        file: Result<PreparedFile, LoadError>,
     ) -> Result<Reloaded, Arc<LoadError>> {
-        let possible = prepared.and_then(|file| match self.all_ejected(&file.loaded.config) {
-            Some(why) => Err(LoadError::Named { why }),
-            None => Ok(file),
-        });
-        match possible {
-            Ok(prepared) => {
+        match file.and_then(|file| self.take_over(file)) {
+            Ok((reloaded, is_whole)) => {
                 self.reloads.error = None;
-                let (reloaded, is_whole) = self.take_over(prepared);
                 match is_whole {
                     true => self.reloads.applied += 1,
                     false => self.reloads.rejected += 1,
@@ -100,20 +99,35 @@ impl Controller {
 
     /// Takes over all of the file but weights that would leave a service to nobody; also returns whether
     /// there are none.
-    fn take_over(&mut self, prepared: Prepared) -> (Reloaded, bool) {
-        let Prepared { loaded, compiled, changed, tls, clients, access_log } = prepared;
-        self.tokens = loaded.tokens;
+    fn take_over(&mut self, file: PreparedFile) -> Result<(Reloaded, bool), LoadError> {
+        let PreparedFile { loaded, compiled, changed, tls, clients, access_log } = file;
         let renewed = self.renews(&tls);
-        (self.tls, self.clients) = (tls, clients);
         let Some(compiled) = compiled else {
+            self.tokens = loaded.tokens;
+            (self.tls, self.clients) = (tls, clients);
             if !renewed {
-                return (Reloaded::Unchanged, true);
+                return Ok((Reloaded::Unchanged, true));
             }
-            let generation = self.publish();
+            let generation = self.refresh();
             tracing::info!(generation, "certificates towards endpoints taken over");
-            return (Reloaded::Applied(generation), true);
+            return Ok((Reloaded::Applied(generation), true));
         };
-        let new = loaded.config;
+        let new = Arc::new(loaded.config);
+        let opened = match &access_log {
+            Some(Ok(opened)) => opened.as_ref(),
+            Some(Err(_)) | None => self.access_log.as_ref(),
+        };
+        let inputs = Inputs {
+            config: &new,
+            compiled: &compiled,
+            resolved: &self.resolved,
+            tls: &tls,
+            access_log: opened,
+        };
+        let prepared = self.prepare_with(what_a_file_ends(&self.state, &new), inputs);
+        let prepared = prepared.map_err(|why| LoadError::Named { why: why.to_string() })?;
+        self.tokens = loaded.tokens;
+        (self.tls, self.clients) = (tls, clients);
         self.reloads.waiting = needs_restart(&self.at_start, &new);
         for field in &self.reloads.waiting {
             tracing::warn!(field, "a change of this field takes effect at the next start");
@@ -124,29 +138,38 @@ impl Controller {
         if let Some(log) = &self.log {
             log.set_level(new.log.level);
         }
-        let old = std::mem::replace(&mut self.config, Arc::new(new));
-        let config = &self.config;
-        self.overrides.retain(|name, weights| {
-            let written = |config: &Config| config.services.get(name).map(|s| s.weights.clone());
-            keeps_override(name, weights, written(&old) == written(config), config)
-        });
+        let old = std::mem::replace(&mut self.config, new);
         self.hash = loaded.hash;
-        self.forget_ejections();
-        self.find_stand_ins();
-        let generation = self.publish_with(&compiled);
-        self.in_force.send_replace(Arc::clone(&self.config));
-        if !Arc::ptr_eq(&old, &self.at_start) {
-            self.retired.push(old);
-        }
-        tracing::info!(generation, hash = self.hash, changed, "configuration taken over");
         let waiting = match self.reloads.waiting.join(", ") {
             none if none.is_empty() => none,
             fields => format!("; the next start takes over: {fields}"),
         };
         let reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
-        self.record(EventKind::Configuration, EventDetails { reason, ..EventDetails::default() });
+        let matter = EventDetails { reason, ..EventDetails::default() };
+        let generation = self.commit(prepared, Some((EventKind::Configuration, matter)));
+        self.in_force.send_replace(Arc::clone(&self.config));
+        if !Arc::ptr_eq(&old, &self.at_start) {
+            self.retired.push(old);
+        }
+        tracing::info!(generation, hash = self.hash, changed, "configuration taken over");
         self.tell_stand_ins(&StandIns::new());
-        (Reloaded::Applied(generation), self.stand_ins.is_empty())
+        Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))
+    }
+}
+
+/// What of `state` the configuration `new` ends: weights that it contradicts, and ejections of what it no
+/// longer has, so that a version that comes again is a new one.
+pub(super) fn what_a_file_ends(state: &ControlState, new: &Config) -> Change {
+    let weights = state.weights().iter().filter(|(name, set)| !keeps_override(name, set, new));
+    let has = |service: &str, version: &str| {
+        new.services.get(service).is_some_and(|s| s.versions.contains_key(version))
+    };
+    let versions = state.ejections().keys().cloned();
+    let endpoints = state.endpoints().keys();
+    let endpoints = endpoints.map(|(service, version, _)| (service.clone(), version.clone()));
+    Change::FileTaken {
+        weights: weights.map(|(name, _)| name.clone()).collect(),
+        gone: versions.chain(endpoints).filter(|(s, version)| !has(s, version)).collect(),
     }
 }
 
@@ -167,7 +190,7 @@ pub struct Preparing {
 /// A file that was read, with all that would take long while the controller is held: what the file names is
 /// open, and its routes are compiled.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedFile {
     loaded: Loaded,
     /// At the weights of the file. Nothing if the file is the one in force.
     compiled: Option<Snapshot>,
@@ -181,7 +204,7 @@ pub struct Prepared {
 
 impl Preparing {
     /// Compiles the file that was `read`, and opens what it names.
-    pub fn prepare(mut self, read: Result<Loaded, LoadError>) -> Result<Prepared, LoadError> {
+    pub fn prepare(mut self, read: Result<Loaded, LoadError>) -> Result<PreparedFile, LoadError> {
         let loaded = read?;
         // Nobody reads these files before the next start, which must not be the one to find them bad.
         let waiting = tls::listener_faults(waiting(&loaded.config.listen, &self.listeners));
@@ -209,7 +232,7 @@ impl Preparing {
             Some(_) => what_changed(&self.config, &loaded.config),
             None => String::new(),
         };
-        Ok(Prepared { loaded, compiled, changed, tls, clients: self.clients, access_log })
+        Ok(PreparedFile { loaded, compiled, changed, tls, clients: self.clients, access_log })
     }
 }
 

@@ -1,14 +1,21 @@
 //! Undoes what a task that panicked left half done, before it begins anew.
 
-use super::{Controller, ejections::by_service};
+use std::collections::BTreeSet;
+
+use super::Controller;
 use crate::control::events::{EventDetails, EventKind};
 
 impl Controller {
     /// Begins all comparisons anew, since a panic may have left them half changed, and publishes an ejection
     /// that was decided and not published. Does nothing when the process starts.
     pub fn resume_evaluating(&mut self) {
-        if self.decided.ejected != by_service(&self.ejections) {
-            self.publish();
+        let in_force = self.snapshot();
+        let ejected = in_force.services.iter().flat_map(|service| {
+            let versions = service.versions.iter().filter(|version| version.ejected);
+            versions.map(|version| (service.name.to_string(), version.name.to_string()))
+        });
+        if !self.state.ejections().keys().cloned().eq(ejected.collect::<BTreeSet<_>>()) {
+            self.refresh();
         }
         let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
         let before = std::mem::take(&mut self.evaluator);
@@ -34,19 +41,21 @@ impl Controller {
 }
 
 #[cfg(test)]
+use crate::control::state::Change;
+
+#[cfg(test)]
 impl Controller {
     /// Has the next look panic after it decided to eject `version` of `service`, and before it published
     /// that.
     pub(crate) fn panic_at_next_look(&mut self, service: &str, version: &str) {
         let ejection = super::Ejection {
-            at: self.started.0.elapsed(),
             since: std::time::SystemTime::now(),
             by: "verdict".to_owned(),
             reason: "a test".to_owned(),
             verdict: None,
-            record: None,
         };
-        self.ejections.insert((service.to_owned(), version.to_owned()), ejection);
+        let (service, version) = (service.to_owned(), version.to_owned());
+        self.note(Change::VersionEjected { service, version, ejection });
         self.evaluator.has_bug = true;
     }
 }

@@ -1,21 +1,21 @@
 //! No change leaves a service that nobody serves.
 //!
-//! Every change asks [`Coverage`] what it leads to before it is published. What somebody asks for is
+//! Every change asks [`Coverage`] what it leads to before it is committed. What somebody asks for is
 //! refused if it leaves the service worse served. A file cannot be refused for the weights of one
 //! service, and a process that takes over must serve: there a *stand-in* gets all players, the baseline
 //! if it can serve, until the weights as they are written lead to somebody again.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use indexmap::IndexMap;
-
 use super::{
-    Controller, Ejection,
+    Controller, Rejected,
     endpoints::{has_no_endpoint, serves_nobody},
+    prepare::Inputs,
 };
 use crate::{
     config::{Config, schema, units::Weight},
-    control::events::{EventDetails, EventKind},
+    control::{
+        events::{EventDetails, EventKind},
+        state::{Change, ControlState, StandIn, StandIns},
+    },
     snapshot::{self, Endpoint, Overrides, Snapshot, weights_in_force},
 };
 
@@ -84,81 +84,98 @@ pub(super) fn stand_in(versions: &[Contender], before: Coverage) -> Option<usize
     best.map(|(place, _)| place)
 }
 
-/// A version that gets all players of its service, since the weights lead to nobody.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StandIn {
-    /// The version.
-    pub version: String,
-    /// What is wrong with the weights.
-    pub why: String,
-}
-
-/// Stand-ins by service.
-pub type StandIns = BTreeMap<String, StandIn>;
-
 impl Controller {
-    /// Versions that serve, since the weights of their services lead to nobody.
-    pub fn stand_ins(&self) -> &StandIns {
-        &self.stand_ins
-    }
-
-    /// Weights ahead of those in the file: those of stand-ins, then those set while running.
-    pub(super) fn weights_ahead(&self) -> Overrides {
-        let mut ahead = self.overrides.clone();
-        ahead.extend(self.stand_ins.iter().map(|(service, stand_in)| {
-            (service.clone(), IndexMap::from([(stand_in.version.clone(), Weight::ONE)]))
-        }));
-        ahead
-    }
-
-    /// How well `service` would be served by weights of `ahead`, and if `ejected` were ejected, too.
-    pub(super) fn coverage_with(
+    /// Refuses what would leave a service without anybody to serve it, or worse served than it is: `change`,
+    /// which leads to the state `then`, under `config`.
+    ///
+    /// A verdict may leave a service to versions whose endpoints do not serve: they are asked nevertheless.
+    pub(super) fn refuse_unserved(
         &self,
-        service: &str,
-        ahead: &Overrides,
-        ejected: Option<&str>,
-    ) -> Coverage {
-        let is_ejected =
-            |version: &str| ejected == Some(version) || self.ejection(service, version).is_some();
-        self.coverage_if(service, ahead, is_ejected)
+        change: &Change,
+        then: &ControlState,
+        config: &Config,
+    ) -> Result<(), Rejected> {
+        match change {
+            Change::WeightsSet { service, weights } => {
+                let least = self.coverage(service, &self.state).max(Coverage::Unavailable);
+                if self.coverage(service, then) >= least {
+                    return Ok(());
+                }
+                let set = weights.set.iter().map(|(version, weight)| (version, *weight));
+                let (version, why) = self.why_unserved(service, then, set);
+                Err(Rejected::Unserved { service: service.clone(), version, why })
+            }
+            Change::VersionEjected { service, version, ejection } => {
+                let least = match ejection.verdict {
+                    Some(_) => Coverage::Unavailable,
+                    None => self.coverage(service, &self.state).max(Coverage::Unavailable),
+                };
+                if self.coverage(service, then) >= least {
+                    return Ok(());
+                }
+                let (service, version) = (service.clone(), version.clone());
+                Err(Rejected::LastVersion { service, version })
+            }
+            Change::EndpointEjected { service, version, endpoint, .. } => {
+                let snapshot = self.snapshot();
+                let known = snapshot.service(service).and_then(|s| s.version(version));
+                let mut others = known.into_iter().flat_map(|version| &version.known);
+                let is_other = |known: &Endpoint| *known.state.label != **endpoint;
+                if others.any(|known| is_other(known) && known.state.standing.serves()) {
+                    return Ok(());
+                }
+                let (service, version) = (service.clone(), version.clone());
+                Err(Rejected::LastEndpoint { service, version, endpoint: endpoint.clone() })
+            }
+            Change::FileTaken { .. } => match self.all_ejected(config) {
+                Some(why) => Err(Rejected::AllEjected { why }),
+                None => Ok(()),
+            },
+            // These eject nobody, or nobody more than is ejected.
+            Change::Resumed(_)
+            | Change::VersionReinstated { .. }
+            | Change::EjectionMistaken { .. }
+            | Change::EndpointReinstated { .. }
+            | Change::StandInsChosen(_)
+            | Change::StandInReleased { .. }
+            | Change::EpochsBegun { .. }
+            | Change::Compiled { .. } => Ok(()),
+        }
     }
 
     /// Whether the stand-in of `service` goes once its ejected `version` is reinstated.
     pub(super) fn releases_stand_in(&self, service: &str, version: &str) -> bool {
-        let is_ejected = |v: &str| v != version && self.ejection(service, v).is_some();
-        self.coverage_if(service, &self.overrides, is_ejected) == Coverage::Available
+        let (service, version) = (service.to_owned(), version.to_owned());
+        let released = Change::StandInReleased { service: service.clone() };
+        let of = service.clone();
+        let back = Change::VersionReinstated { service: of, version, by_itself: false };
+        self.coverage(&service, &self.state.after(back).after(released)) == Coverage::Available
     }
 
-    fn coverage_if(
-        &self,
-        service: &str,
-        ahead: &Overrides,
-        is_ejected: impl Fn(&str) -> bool,
-    ) -> Coverage {
+    /// How well `service` would be served by `state`, with the endpoints that serve now.
+    fn coverage(&self, service: &str, state: &ControlState) -> Coverage {
         let Some(written) = self.config.services.get(service) else { return Coverage::Nobody };
         let snapshot = self.snapshot();
         let known = snapshot.service(service);
+        let is_ejected = |version: &str| state.ejection(service, version).is_some();
         let is_out = |version: &str| {
             known.and_then(|s| s.version(version)).is_none_or(|v| serves_nobody(&v.known))
         };
-        Coverage::by(&contenders((service, written), ahead, is_ejected, is_out, &snapshot))
-    }
-
-    /// The ejection of `version` of `service`, if it is ejected.
-    pub fn ejection(&self, service: &str, version: &str) -> Option<&Ejection> {
-        self.ejections.get(&(service.to_owned(), version.to_owned()))
+        let ahead = state.weights_ahead();
+        Coverage::by(&contenders((service, written), &ahead, is_ejected, is_out, &snapshot))
     }
 
     /// Why the versions of `service` that have weight in `weights` do not serve; the first of them.
-    pub(super) fn why_unserved<'a>(
+    fn why_unserved<'a>(
         &self,
         service: &str,
+        state: &ControlState,
         weights: impl IntoIterator<Item = (&'a String, Weight)>,
     ) -> (String, String) {
         let snapshot = self.snapshot();
         let with_weight = weights.into_iter().filter(|(_, weight)| *weight > Weight::ZERO);
         let versions: Vec<&String> = with_weight.map(|(version, _)| version).collect();
-        let each = versions.iter().map(|version| match self.ejection(service, version) {
+        let each = versions.iter().map(|version| match state.ejection(service, version) {
             Some(ejection) => format!(
                 "`{version}` is ejected since {ejection}; `tidegate reinstate {service} {version}`, \
                  or POST /v1/services/{service}/reinstate, takes it back in"
@@ -173,49 +190,43 @@ impl Controller {
     }
 
     /// What is wrong with `config`: every version of a service is ejected, so nobody could stand in.
-    pub(super) fn all_ejected(&self, config: &Config) -> Option<String> {
+    fn all_ejected(&self, config: &Config) -> Option<String> {
         let all = |(name, service): &(&String, &schema::Service)| {
-            service.versions.keys().all(|version| self.ejection(name, version).is_some())
+            service.versions.keys().all(|version| self.state.ejection(name, version).is_some())
         };
         let (name, service) = config.services.iter().find(all)?;
         let versions = service.versions.keys().map(|version| (version, Weight::ONE));
-        let (_, why) = self.why_unserved(name, versions);
+        let (_, why) = self.why_unserved(name, &self.state, versions);
         Some(format!("services.{name}: every version is ejected: {why}; or keep another version"))
     }
 
-    /// Decides anew who stands in, when a file, or what another process knew, comes into force.
-    pub(super) fn find_stand_ins(&mut self) {
-        let snapshot = self.snapshot();
-        self.stand_ins.clear();
-        let config = Arc::clone(&self.config);
-        for (name, service) in &config.services {
+    /// Who stands in by `state`, when a file, or what another process knew, comes into force.
+    pub(super) fn stand_ins_of(&self, state: &ControlState, inputs: Inputs<'_>) -> StandIns {
+        let (snapshot, overrides) = (self.snapshot(), state.overrides());
+        let each = inputs.config.services.iter().filter_map(|(name, service)| {
             let before = snapshot.service(name).map_or(Coverage::Available, Coverage::of);
-            let Some(place) = stand_in(&self.contenders_to_come(name, service), before) else {
-                continue;
-            };
-            let Some((version, _)) = service.versions.get_index(place) else { continue };
-            let (_, why) =
-                self.why_unserved(name, weights_in_force(name, service, &self.overrides));
-            self.stand_ins.insert(name.clone(), StandIn { version: version.clone(), why });
-        }
+            let contenders = self.contenders_to_come(name, service, state, inputs);
+            let (version, _) = service.versions.get_index(stand_in(&contenders, before)?)?;
+            let weights = weights_in_force(name, service, &overrides);
+            let (_, why) = self.why_unserved(name, state, weights);
+            Some((name.clone(), StandIn { version: version.clone(), why }))
+        });
+        each.collect()
     }
 
-    /// Drops the stand-ins of services whose own weights lead to somebody again. Returns which.
-    pub(super) fn release_stand_ins(&mut self) -> Vec<String> {
-        let config = Arc::clone(&self.config);
-        let services: Vec<String> = self.stand_ins.keys().cloned().collect();
-        let served = |name: &String| {
-            let Some(service) = config.services.get(name) else { return true };
-            Coverage::by(&self.contenders_to_come(name, service)) == Coverage::Available
+    /// Services with a stand-in whose own weights lead to somebody again.
+    pub(super) fn releasable(&self, state: &ControlState, inputs: Inputs<'_>) -> Vec<String> {
+        let served = |name: &&String| {
+            let Some(service) = inputs.config.services.get(*name) else { return true };
+            let contenders = self.contenders_to_come(name, service, state, inputs);
+            Coverage::by(&contenders) == Coverage::Available
         };
-        let released: Vec<String> = services.into_iter().filter(served).collect();
-        released.iter().for_each(|name| drop(self.stand_ins.remove(name)));
-        released
+        state.stand_ins().keys().filter(served).cloned().collect()
     }
 
     /// Tells which versions stand in, but for those that are among `told`.
     pub(super) fn tell_stand_ins(&mut self, told: &StandIns) {
-        let new = self.stand_ins.clone().into_iter();
+        let new = self.state.stand_ins().clone().into_iter();
         let new = new.filter(|(service, stand_in)| told.get(service) != Some(stand_in));
         for (service, StandIn { version, why }) in new {
             let reason = format!("its weights would leave nobody, so {version} serves: {why}");
@@ -237,15 +248,21 @@ impl Controller {
         }
     }
 
-    /// The versions of a service of the configuration in force, by weights as they are written, in a
-    /// snapshot that is compiled now.
-    fn contenders_to_come(&mut self, name: &str, service: &schema::Service) -> Vec<Contender> {
-        let snapshot = self.snapshot();
-        let Self { overrides, ejections, resolved, registry, .. } = self;
-        let is_ejected =
-            |version: &str| ejections.contains_key(&(name.to_owned(), version.to_owned()));
-        let is_out = |version: &str| has_no_endpoint(name, service, version, resolved, registry);
-        contenders((name, service), overrides, is_ejected, is_out, &snapshot)
+    /// The versions of a service, by weights as they are written in `state`, in a snapshot that is compiled
+    /// now.
+    fn contenders_to_come(
+        &self,
+        name: &str,
+        service: &schema::Service,
+        state: &ControlState,
+        inputs: Inputs<'_>,
+    ) -> Vec<Contender> {
+        let is_ejected = |version: &str| state.ejection(name, version).is_some();
+        let is_out = |version: &str| {
+            has_no_endpoint(name, service, version, inputs.resolved, &self.registry)
+        };
+        let overrides = state.overrides();
+        contenders((name, service), &overrides, is_ejected, is_out, &self.snapshot())
     }
 }
 

@@ -4,16 +4,20 @@ use std::fmt::Write;
 
 use indexmap::IndexMap;
 
-use super::{Asked, Controller, Coverage, Rejected, moves, percent, split::list};
+use super::{Asked, Controller, Rejected, moves, percent, split::list};
 use crate::{
     config::{Config, schema, units::Weight},
-    control::events::{EventDetails, EventKind},
-    snapshot::{Overrides, weights_in_force},
+    control::{
+        carried::SetWeights,
+        events::{EventDetails, EventKind},
+        state::{Change, ControlState},
+    },
+    snapshot::weights_in_force,
 };
 
 /// A change of weights as asked for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub struct WeightsChange {
     /// The service.
     pub service: String,
     /// What is asked for.
@@ -85,64 +89,65 @@ impl Controller {
     }
 
     /// Changes the weights of a service. When this returns, they are in force on every worker.
-    pub fn set_weights(&mut self, change: Change) -> Result<Applied, Rejected> {
-        let generation = self.admit_change(change.if_generation)?;
-        let (weights, planned) = self.plan_weights(&change, generation)?;
-        if change.dry_run {
+    pub fn set_weights(&mut self, asked: WeightsChange) -> Result<Applied, Rejected> {
+        let generation = self.admit_change(asked.if_generation)?;
+        let (change, planned) = self.plan_weights(&asked, generation)?;
+        let prepared = self.prepare(change)?;
+        if asked.dry_run {
             return Ok(planned);
         }
-        let Change { service, by, reason, .. } = change;
+        let WeightsChange { service, by, reason, .. } = asked;
         // What moves nothing takes no other caller's `If-Match` away.
-        let as_before = planned.moves_nothing() && !self.stand_ins.contains_key(&service);
-        let generation = match as_before {
-            true => generation,
-            false => {
-                self.stand_ins.remove(&service);
-                self.overrides.insert(service.clone(), weights);
-                self.publish()
-            }
+        let as_before = planned.moves_nothing() && !self.state.stand_ins().contains_key(&service);
+        let (moved, reason) = (planned.moves(), reason.unwrap_or_default());
+        let told = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
+        let matter = EventDetails {
+            service: Some(service.clone()),
+            by: Some(by.clone()),
+            reason: told,
+            ..EventDetails::default()
         };
-        let moved = planned.moves();
-        let reason = reason.unwrap_or_default();
+        let generation = match as_before {
+            true => {
+                self.record(EventKind::Weights, matter);
+                generation
+            }
+            false => self.commit(prepared, Some((EventKind::Weights, matter))),
+        };
         tracing::info!(service, moved, generation, by, reason, "weights changed");
-        let reason = if reason.is_empty() { moved } else { format!("{moved}: {reason}") };
-        let (service, by) = (Some(service), Some(by));
-        self.record(
-            EventKind::Weights,
-            EventDetails { service, by, reason, ..EventDetails::default() },
-        );
         Ok(Applied { generation, ..planned })
     }
 
-    /// The weights that `change` comes to, and what they do to the shares; or why it is refused.
+    /// What `change` comes to, and what it does to the shares; or why it cannot be.
     fn plan_weights(
         &self,
-        change: &Change,
+        change: &WeightsChange,
         generation: u64,
-    ) -> Result<(IndexMap<String, Weight>, Applied), Rejected> {
+    ) -> Result<(Change, Applied), Rejected> {
         let (name, service) = (change.service.as_str(), self.known_service(&change.service)?);
         let unknown = change.asked.versions().find(|v| !service.versions.contains_key(*v));
         if let Some(version) = unknown.cloned() {
             let (service, known) = (change.service.clone(), list(service.versions.keys()));
             return Err(Rejected::NoVersionToWeigh { service, version, known });
         }
-        let in_force = |ahead: &Overrides| -> IndexMap<String, Weight> {
-            let weights = weights_in_force(name, service, ahead).into_iter();
+        let in_force = |state: &ControlState| -> IndexMap<String, Weight> {
+            let ahead = state.weights_ahead();
+            let weights = weights_in_force(name, service, &ahead).into_iter();
             weights.map(|(version, weight)| (version.clone(), weight)).collect()
         };
-        let ahead = self.weights_ahead();
-        let before = in_force(&ahead);
+        let before = in_force(&self.state);
         let weights = change.asked.weights(&before).map_err(Rejected::Shares)?;
         if weights.values().all(|weight| *weight == Weight::ZERO) {
             return Err(Rejected::NoWeight { right: no_weight(&change.asked, &before) });
         }
-        let mut then = ahead.clone();
-        then.insert(name.to_owned(), weights.clone());
+        let set = SetWeights { set: weights.clone(), file: service.weights.clone() };
+        let set = Change::WeightsSet { service: name.to_owned(), weights: set };
+        let then = self.state.after(set.clone());
         let planned = Applied {
             generation,
             after: in_force(&then),
-            shares_before: self.shares(name, &ahead),
-            shares_after: self.shares(name, &then),
+            shares_before: self.shares_with(name, &self.state, None),
+            shares_after: self.shares_with(name, &then, None),
             returning: self.returning(name, &then),
             before,
         };
@@ -150,24 +155,7 @@ impl Controller {
         if !not_named.is_empty() {
             return Err(not_all_named(&not_named, &weights, planned.moves()));
         }
-        self.refuse_unserved(name, &ahead, &then)?;
-        Ok((weights, planned))
-    }
-
-    /// Refuses weights of `then` that leave `service` to nobody, or worse served than those of `now`.
-    fn refuse_unserved(
-        &self,
-        service: &str,
-        now: &Overrides,
-        then: &Overrides,
-    ) -> Result<(), Rejected> {
-        let coverage = self.coverage_with(service, then, None);
-        if coverage > Coverage::Nobody && coverage >= self.coverage_with(service, now, None) {
-            return Ok(());
-        }
-        let weights = then.get(service).into_iter().flatten();
-        let (version, why) = self.why_unserved(service, weights.map(|(v, weight)| (v, *weight)));
-        Err(Rejected::Unserved { service: service.to_owned(), version, why })
+        Ok((set, planned))
     }
 }
 
@@ -206,19 +194,15 @@ fn not_all_named(
 
 /// Whether weights set while running outlive a reload: only while the file's own weights for the
 /// service are as before and somebody would still be served.
-pub(super) fn keeps_override(
-    name: &str,
-    weights: &IndexMap<String, Weight>,
-    file_as_before: bool,
-    new: &Config,
-) -> bool {
+pub(super) fn keeps_override(name: &str, weights: &SetWeights, new: &Config) -> bool {
     let Some(service) = new.services.get(name) else { return false };
-    let serves = weights.iter().any(|(v, w)| service.versions.contains_key(v) && *w > Weight::ZERO);
+    let mut set = weights.set.iter();
+    let serves = set.any(|(v, w)| service.versions.contains_key(v) && *w > Weight::ZERO);
     if !serves {
         tracing::warn!(
             service = name,
             "the weights set while running name no version of the file; the file's apply"
         );
     }
-    serves && file_as_before
+    serves && weights.is_of_file(service.weights.as_ref())
 }

@@ -217,7 +217,7 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     let mut old = Bench::new("connect_timeout: 1s");
     let id = old.state(0).id;
     old.watch.eject(&old.snapshot, id, old.now);
-    let mut carried = old.watch.by_word(&old.snapshot);
+    let mut carried = old.watch.kept_out.clone();
     assert_eq!(carried["a"]["v1"].iter().collect::<Vec<_>>(), ["10.0.0.1:1"]);
     // This one's name is not resolved yet.
     let of_v2 = carried.get_mut("a").expect("just seen").entry("v2".to_owned()).or_default();
@@ -229,12 +229,28 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     new.watch.inherit(&new.snapshot, carried.clone(), new.now);
     assert_eq!((new.standing(0), new.standing(1)), (State::Ejected, State::Serving));
     assert_eq!(new.state(0).standing.ejections[Cause::Word as usize].read(), 0, "not its own");
-    assert_eq!(new.watch.by_word(&new.snapshot), carried, "and so on");
+    assert_eq!(new.watch.kept_out, carried, "and so on");
     new.snapshot.services[0].versions[1].known = later;
     new.snapshot.generation += 1;
     new.look();
     let known = &new.snapshot.services[0].versions[1].known;
     assert_eq!(known[0].state.standing.cause(), Some(Cause::Word));
+}
+
+#[test]
+fn who_is_out_by_word_stays_so_when_the_address_goes_and_comes_back() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    let id = bench.state(0).id;
+    bench.watch.eject(&bench.snapshot, id, bench.now);
+    let known = std::mem::take(&mut bench.snapshot.services[0].versions[0].known);
+    bench.snapshot.generation += 1;
+    bench.look();
+    bench.snapshot.services[0].versions[0].known = known;
+    bench.snapshot.generation += 1;
+    bench.look();
+    assert_eq!(bench.state(0).standing.cause(), Some(Cause::Word));
+    bench.watch.reinstate(&bench.snapshot, id, bench.now);
+    assert!(bench.watch.kept_out["a"]["v1"].is_empty());
 }
 
 /// Nine of ten refused for a second, and the tenth had everything for thirty.

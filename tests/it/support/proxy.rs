@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tidegate::{
     app::{App, Ended},
     config::{Loaded, parse, read, units::Weight},
-    control::{Asked, Change, Controller},
+    control::{Asked, Controller, WeightsChange},
     registry::{ErrorKind, RetryReason},
     snapshot::Snapshot,
 };
@@ -245,7 +245,7 @@ impl Proxy {
     /// Changes the weights of the service; they are in force when this returns.
     pub(crate) fn set_weights(&self, weights: &[(&str, f64)]) {
         let weight = |w| Weight::new(w).expect("a weight");
-        let change = Change {
+        let change = WeightsChange {
             service: SERVICE.to_owned(),
             asked: Asked::Weights {
                 weights: weights.iter().map(|(v, w)| ((*v).to_owned(), weight(*w))).collect(),

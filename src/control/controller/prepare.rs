@@ -1,0 +1,161 @@
+//! How a change comes into force.
+//!
+//! [`Controller::prepare`] makes it on a copy of the state, refuses what leaves a service without anybody to
+//! serve it, and compiles the snapshot; [`Controller::commit`] swaps state and snapshot and tells so. Whoever
+//! asks, an operator, a verdict, a file or another process, goes this way. A dry run only prepares.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Controller, Rejected};
+use crate::{
+    config::Config,
+    control::{
+        events::{EventDetails, EventKind},
+        state::{Change, ControlState},
+    },
+    proxy::Command,
+    snapshot::{AccessLog, Resolved, RuntimeState, Snapshot, SnapshotInputs},
+    telemetry::access_log,
+    tls::TlsClients,
+};
+
+/// A change that may come into force.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    state: ControlState,
+    snapshot: Snapshot,
+    /// Services whose weights lead to somebody again.
+    released: Vec<String>,
+}
+
+impl Prepared {
+    /// The state that it leads to.
+    pub(super) fn state(&self) -> &ControlState {
+        &self.state
+    }
+}
+
+/// What a snapshot is compiled from beside the state.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) config: &'a Config,
+    /// A snapshot of `config`: the new one shares its routes, and what is compared of them.
+    pub(super) compiled: &'a Snapshot,
+    pub(super) resolved: &'a Resolved,
+    pub(super) tls: &'a TlsClients,
+    pub(super) access_log: Option<&'a access_log::AccessLog>,
+}
+
+impl Controller {
+    /// What is in force beside the state; `compiled` is the snapshot in force.
+    pub(super) fn inputs<'a>(&'a self, compiled: &'a Snapshot) -> Inputs<'a> {
+        Inputs {
+            config: &self.config,
+            compiled,
+            resolved: &self.resolved,
+            tls: &self.tls,
+            access_log: self.access_log.as_ref(),
+        }
+    }
+
+    /// What `change` leads to, or why it is refused.
+    pub(super) fn prepare(&self, change: Change) -> Result<Prepared, Rejected> {
+        self.prepare_with(change, self.inputs(&self.snapshot()))
+    }
+
+    /// The same together with other inputs.
+    pub(super) fn prepare_with(
+        &self,
+        change: Change,
+        inputs: Inputs<'_>,
+    ) -> Result<Prepared, Rejected> {
+        self.refuse_unserved(&change, &self.state.after(change.clone()), inputs.config)?;
+        Ok(self.lead(change, inputs))
+    }
+
+    /// What a change leads to that nobody may refuse any more, as one that another process has made.
+    pub(super) fn lead(&self, change: Change, inputs: Inputs<'_>) -> Prepared {
+        // Neither another process nor a file is refused for the weights of one service.
+        let is_wide = matches!(change, Change::FileTaken { .. } | Change::Resumed(_));
+        let mut state = self.state.after(change);
+        if is_wide {
+            let stand_ins = self.stand_ins_of(&state, inputs);
+            state.apply(Change::StandInsChosen(stand_ins));
+        }
+        self.compile(state, inputs)
+    }
+
+    /// Compiles and publishes a snapshot of the state as it is, since endpoints, addresses or certificates have
+    /// changed; returns its generation.
+    pub(super) fn refresh(&mut self) -> u64 {
+        let prepared = self.compile(self.state.clone(), self.inputs(&self.snapshot()));
+        self.commit(prepared, None)
+    }
+
+    fn compile(&self, mut state: ControlState, inputs: Inputs<'_>) -> Prepared {
+        let (old, config) = (self.snapshot(), inputs.config);
+        let released = self.releasable(&state, inputs);
+        for service in released.iter().cloned() {
+            state.apply(Change::StandInReleased { service });
+        }
+        let ahead = state.weights_ahead();
+        let mut decided = RuntimeState {
+            ejected: state.ejected(),
+            unserved: self.will_be_unserved(&state, inputs),
+            epochs: state.epochs().clone().into_iter().collect(),
+        };
+        decided.begin_epochs(&old, config, &ahead);
+        let begun = decided.epochs.iter().filter(|(name, e)| state.epochs().get(*name) != Some(e));
+        let services: BTreeSet<String> = begun.map(|(name, _)| name.clone()).collect();
+        state.apply(Change::EpochsBegun { services });
+        let generation = old.generation.max(state.generation()) + 1;
+        state.apply(Change::Compiled { generation });
+        let access_log = config.access_log.as_ref().zip(inputs.access_log);
+        let access_log =
+            access_log.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
+        let sources = SnapshotInputs {
+            config,
+            overrides: &ahead,
+            decided: &decided,
+            resolved: inputs.resolved,
+            tls: inputs.tls,
+            access_log: access_log.as_ref(),
+        };
+        let compiled = Some(inputs.compiled);
+        let snapshot = Snapshot::compile(generation, sources, compiled, &self.registry);
+        Prepared { state, snapshot, released }
+    }
+
+    /// Brings into force what was prepared, and records `event` of it; returns the generation. Workers see all
+    /// of it at once.
+    pub(super) fn commit(
+        &mut self,
+        prepared: Prepared,
+        event: Option<(EventKind, EventDetails)>,
+    ) -> u64 {
+        let Prepared { state, snapshot, released } = prepared;
+        let (generation, old) = (snapshot.generation, self.snapshot());
+        self.state = state;
+        self.shared.snapshot.store(Arc::new(snapshot));
+        for worker in &self.workers {
+            // A worker that has ended needs no snapshot.
+            let _ = worker.send(Command::Refresh);
+        }
+        self.retired.push(old);
+        let ejections = self.state.ejections();
+        self.judged.retain(|place, _| ejections.contains_key(place));
+        self.forget_alerts();
+        self.published.send_replace(generation);
+        self.stirred.notify_one();
+        self.tell_released(released);
+        if let Some((kind, matter)) = event {
+            self.record(kind, matter);
+        }
+        generation
+    }
+
+    /// Makes a change that no snapshot shows.
+    pub(super) fn note(&mut self, change: Change) {
+        self.state.apply(change);
+    }
+}
