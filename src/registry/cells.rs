@@ -61,7 +61,7 @@ impl<T> PerWorker<T> {
         self.0.iter().map(|cell| &cell.0)
     }
 
-    /// The sum over all workers of what `count` reads.
+    /// The sum of `count` over all workers.
     pub fn sum(&self, count: impl Fn(&T) -> u64) -> u64 {
         self.iter().map(count).fold(0, u64::wrapping_add)
     }
