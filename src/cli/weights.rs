@@ -81,7 +81,7 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     if arguments.strict {
         let answer = put(true, if_generation)?;
         refuse_ejected(&printable(&answer)?)?;
-        // What is ejected between the two calls raises the generation, and the change is refused.
+        // An ejection between the two calls raises the generation, so the change is rejected.
         if_generation = Some(answer.generation);
     }
     let answer = put(arguments.dry_run, if_generation)?;
@@ -92,7 +92,7 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An error if a version is ejected that would have a share otherwise.
+/// Fails if an ejected version would otherwise have a share.
 fn refuse_ejected(answer: &WeightsAnswer) -> Result<(), Failure> {
     let ejected: Vec<_> = answer
         .ejected
