@@ -26,7 +26,7 @@ fn latencies(
     latencies
 }
 
-/// Canary requests until the test rejects, in `seconds` at most.
+/// Canary requests until the test rejects, within `seconds`.
 fn requests_until_rejected(
     quantile: Quantile,
     factor: f64,
@@ -121,7 +121,7 @@ fn nothing_is_compared_before_the_quantile_is_known() {
     assert!((0.11..0.16).contains(&thresholds.baseline.as_secs_f64()), "{thresholds:?}");
 }
 
-/// Every request of one quarter of a second waited, and a healthy canary was out.
+/// Once a healthy canary was ejected because every request of a quarter of a second waited.
 #[test]
 fn one_pause_of_the_canary_does_not_eject_it() {
     let mut traffic = Traffic::new(25);
