@@ -8,8 +8,8 @@
 //! low side:  mu_baseline <= mu_canary / (1 - rho)          high side:  mu_canary <= (1 + rho) * mu_baseline
 //! ```
 //!
-//! The arm that must not be higher takes the role of the canary in [`super::Bet`], with centers of
-//! 0. That is exact for any values between 0 and 1, and grows with the amounts' second moment
+//! The arm that must not be higher takes the role of the canary in [`super::Bet`], with all
+//! centers at 0. That is exact for any values between 0 and 1, and grows with the amounts' second moment
 //! rather than with `B`, so heavy tails cost little. Rejected: a normal approximation, which is 15
 //! to 30 % faster but ejected 11 % of small canaries at an alpha of 5 %; two sums alone, which need
 //! twice as many requests.
@@ -109,8 +109,8 @@ impl AmountTest {
         Self::asking(question, FACTORS.len(), side, guarantee, burst_cap)
     }
 
-    /// A test of `side` of a derived amount that tolerates a difference of `share`, from 0 to below 1,
-    /// of the mean of the baseline's amounts without their signs.
+    /// A test of `side` of a derived amount that tolerates a difference of `share`, from 0 to below
+    /// 1, of the mean of the baseline's amounts without their signs.
     pub fn of_derived(
         side: Side,
         share: f64,
@@ -219,7 +219,8 @@ impl AmountTest {
         self.clip
     }
 
-    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first block.
+    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first
+    /// block.
     pub fn log_evidence(&self) -> f64 {
         self.wealth.log_evidence()
     }

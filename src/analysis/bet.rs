@@ -1,8 +1,8 @@
 //! A bet that the canary fails more than is tolerated: an e-variable for two arms.
 //!
-//! The hypothesis is `p_c <= r * p_b + tau` for the mean failure probabilities of one block; `p_b` is
-//! unknown and may be anything. A bet stakes `eta_c` on failures of the canary and `eta_b` against
-//! failures of the baseline:
+//! The hypothesis is `p_c <= r * p_b + tau` for the mean failure probabilities of one block; `p_b`
+//! is unknown and may be anything. A bet stakes `eta_c` on failures of the canary and `eta_b`
+//! against failures of the baseline:
 //!
 //! ```text
 //! e = product over canary trials   of (1 + eta_c * (x - m_c))
@@ -10,15 +10,16 @@
 //! m_c = r * m_b + tau        eta_b = eta_c * r * n_c / n_b
 //! ```
 //!
-//! With independent trials, `1 + z <= exp(z)` bounds the expectation by `exp(eta_c * n_c * (p_c - r
-//! * p_b - tau))`: the two stakes are coupled so that `p_b`, `m_b` and the block's length cancel.
+//! With independent trials, `1 + z <= exp(z)` bounds the expectation by
+//! `exp(eta_c * n_c * (p_c - r * p_b - tau))`: the two stakes are coupled so that `p_b`, `m_b` and
+//! the block's length cancel.
 //! Under the hypothesis that is at most 1, so the wealth does not grow by chance, and a rate that
 //! changes in both arms alike is no evidence. Trials of a block may have different probabilities,
 //! since only the sums matter. All four numbers must be fixed before the block's outcomes are
 //! known.
 //!
-//! Two-arm e-variables: Turner, Ly, Grünwald, arXiv 2106.02693; that only the arm of the next failure
-//! is asked about when `tau` is 0: Lindon, Malek, arXiv 2011.03567.
+//! Two-arm e-variables: Turner, Ly, Grünwald, arXiv 2106.02693; that only the arm of the next
+//! failure is asked about when `tau` is 0: Lindon, Malek, arXiv 2011.03567.
 
 use serde::{Deserialize, Serialize};
 
@@ -84,9 +85,9 @@ impl Bet {
     /// served, for a baseline that fails at `base_rate` (0 to 1, known before the block). `None` if
     /// that is within the tolerance.
     ///
-    /// `m_b` is the baseline's rate in the point of the hypothesis that is nearest to the alternative
-    /// (the reverse information projection, exact for an excess of 0), so the bet grows as fast as
-    /// any can. The root is written so that nothing cancels.
+    /// `m_b` is the baseline's rate in the point of the hypothesis that is nearest to the
+    /// alternative (the reverse information projection, exact for an excess of 0), so the bet grows
+    /// as fast as any can. The root is written so that nothing cancels.
     pub fn gross(
         share: f64,
         base_rate: f64,

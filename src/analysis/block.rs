@@ -6,8 +6,9 @@
 //! outcomes, and so cannot bias the test. Closing early when failures pile up was rejected for that
 //! reason.
 //!
-//! A canary and its baseline are compared by when their requests began (`slots.rs`). Endpoints of one
-//! version are compared by when they ended, as here: they are chosen at random for each request.
+//! A canary and its baseline are compared by when their requests began (`slots.rs`). Endpoints of
+//! one version are compared by when they ended, as here: they are chosen at random for each
+//! request.
 //!
 //! Times are durations since an origin that the caller chooses.
 

@@ -17,8 +17,8 @@
 //! failed all requests for a second, an unbounded sum was 8 to 20 an hour later, and a fault of the
 //! canary cost 100 failed responses instead of 8. Four rules prevent that:
 //!
-//! - An endpoint that fails far more than most of its peers is broken, not clustered, and is left out of
-//!   the window. The caller leaves out those that were ejected or down.
+//! - An endpoint that fails far more than most of its peers is broken, not clustered, and is left
+//!   out of the window. The caller leaves out those that were ejected or down.
 //! - A window adds at most what clusters of three would add in five of six windows.
 //! - A window without failures counts in favor of 1. A window with one failure adds exactly 1 per
 //!   degree of freedom, whatever the clusters; a window without is treated alike. Failures that are
@@ -146,8 +146,9 @@ mod tests {
         assert!(shared < 1.05, "{shared}");
     }
 
-    /// `phi` after `before` good windows and a restart of `endpoints` endpoints, one after the other, at
-    /// 950 requests a second, each of which fails all it gets for a second, `together` in one window.
+    /// `phi` after `before` good windows and a restart of `endpoints` endpoints, one after the
+    /// other, at 950 requests a second, each of which fails all it gets for a second, `together` in
+    /// one window.
     fn after_restart(endpoints: usize, before: u32, together: usize, base: f64) -> f64 {
         let mut traffic = Traffic::new(12);
         let mut dispersion = Dispersion::default();

@@ -28,8 +28,8 @@ use super::{
     wealth::Guarantee,
 };
 
-/// Mean number of stakes before a healthy endpoint is ejected: with ten failing blocks a second, more
-/// than eleven days.
+/// Mean number of stakes before a healthy endpoint is ejected: with ten failing blocks a second,
+/// more than eleven days.
 const MEAN_STAKES: f64 = 1e7;
 /// Tolerated multiple of the peers' rate, and additional share of failures. Endpoints of one
 /// version differ by zone, node and cache as long as they live; a smaller tolerance is only

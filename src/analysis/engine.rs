@@ -192,7 +192,8 @@ impl Engine {
         self.rejected_at
     }
 
-    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first block.
+    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first
+    /// block.
     pub fn log_evidence(&self) -> f64 {
         self.wealth.log_evidence()
     }

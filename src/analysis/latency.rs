@@ -83,8 +83,8 @@ pub enum Span {
     Whole,
 }
 
-/// How much slower a canary may be: this multiple of the baseline's latency, in millionths, and this many
-/// microseconds more.
+/// How much slower a canary may be: this multiple of the baseline's latency, in millionths, and
+/// this many microseconds more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slower {
     factor_ppm: u64,
@@ -163,8 +163,8 @@ impl LatencyTest {
         self.engine.observe(counts, at);
     }
 
-    /// Latencies from which on a request counted as slow in the last block; the canary's is larger by
-    /// the tolerance, rounded up to a bucket.
+    /// Latencies from which on a request counted as slow in the last block; the canary's is larger
+    /// by the tolerance, rounded up to a bucket.
     pub fn thresholds(&self) -> Option<Arms<Duration>> {
         let edge = |bucket| Duration::from_micros(buckets::lower_us(bucket));
         self.thresholds.map(|t| Arms::new(edge(t.canary), edge(t.baseline)))

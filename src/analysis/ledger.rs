@@ -23,8 +23,9 @@
 //! The same holds for slow requests, at each quantile by the baseline's limit: players who exceed
 //! it leave the trials of both versions alike.
 //!
-//! Sources: the unit of randomization against the unit of analysis, Deng, Knoblich, Lu, *Applying the Delta
-//! Method in Metric Analytics* (KDD 2018); the rest is derived in the project's simulations.
+//! Sources: the unit of randomization against the unit of analysis, Deng, Knoblich, Lu, *Applying
+//! the Delta Method in Metric Analytics* (KDD 2018); the rest is derived in the project's
+//! simulations.
 
 mod ending;
 mod players;

@@ -23,14 +23,15 @@ const HALF_BYTES: usize = 1 << 20;
 /// Format of the file; other formats are not read.
 const FORMAT: u32 = 3;
 
-/// The rules by which what is recorded was counted and judged. 1: requests were compared by when they
-/// ended, each for itself. 2: by when they began; a player fails once a cycle and is one trial a second. 3:
-/// a named route, too, fails a canary of several endpoints only without its worst one. 4: where it is
-/// capped, a block of errors adds the threshold at most, not 5 nats. 5: what is told after its slot was judged
-/// counts where requests begin then, and the control of asked players is learnt otherwise. 6: evidence of
-/// endpoints that are out is given up, what was under way when weights changed is judged, and latency has an
-/// absolute tolerance. 7: what fails while the baseline fails counts only if the baseline's requests that began
-/// with it fare so, too.
+/// Version of the rules by which the inputs were counted and judged. 1: requests were compared by
+/// when they ended, each one counting. 2: by when they began; a player has one trial per second and
+/// one failure per cycle. 3: a named route, too, fails a canary of several endpoints only if the
+/// evidence suffices without its worst one. 4: the gain of a capped block of errors is at most the
+/// threshold, not 5 nats. 5: outcomes after their slot was judged count in the current slot, and
+/// the control of recovery is estimated differently. 6: evidence of endpoints that are out is given
+/// up, requests in flight at a change of weights are judged, and latency has an absolute tolerance.
+/// 7: failures during failures of the baseline count only if the baseline's requests that began
+/// with them fail, too.
 const RULES: u32 = 7;
 
 /// An input of a comparison.

@@ -29,9 +29,9 @@
 //! simulation, not proven: players who recover anyway in 50 to 90 % of the cases, at shares of 5 to
 //! 90 %, rejected at most 1.2 % of canaries at an alpha of 5 %.
 //!
-//! Four fifths of the wealth are staked at the start and a part of the rest after each player, as in
-//! `wealth`. Players needed at `p0` of one half and an alpha of 0.1 %, if all recover, at once and after
-//! 100 players of whom half recovered (median):
+//! Four fifths of the wealth are staked at the start and a part of the rest after each player, as
+//! in `wealth`. Players needed at `p0` of one half and an alpha of 0.1 %, if all recover, at once
+//! and after 100 players of whom half recovered (median):
 //!
 //! | staked at the start | at once | late |
 //! | --- | --- | --- |

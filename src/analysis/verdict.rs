@@ -203,8 +203,8 @@ pub enum Numbers {
         source: Source,
         /// Share of requests that may be bad, 0 to 1.
         tolerated_share: f64,
-        /// From which latency on a request counted as slow, in milliseconds; absent where failures are
-        /// counted.
+        /// From which latency on a request counted as slow, in milliseconds; absent where failures
+        /// are counted.
         slow_ms: Option<f64>,
     },
     /// Players who had failed twice in a row, by how their next request ended at the baseline.
@@ -265,7 +265,8 @@ impl Source {
 /// Requests and failures of both arms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
-    /// The canary's trials since the comparison began: each player once a second, failing once a cycle.
+    /// The canary's trials since the comparison began: each player once a second, failing once a
+    /// cycle.
     pub canary: Rate,
     /// The same of the baseline.
     pub baseline: Rate,

@@ -43,8 +43,8 @@ pub enum Guarantee {
     /// The probability of ever failing a canary that is within the tolerance is at most this, more
     /// than 0 and below 1.
     Alpha(f64),
-    /// The mean number of stakes before the first false alarm is at least this, more than 1. There is
-    /// at most one stake per block, and only after failures.
+    /// The mean number of stakes before the first false alarm is at least this, more than 1. There
+    /// is at most one stake per block, and only after failures.
     RunLength(f64),
 }
 

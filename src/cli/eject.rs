@@ -1,4 +1,5 @@
-//! `tidegate eject` and `tidegate reinstate`: takes a version, or one of its endpoints, out and back in.
+//! `tidegate eject` and `tidegate reinstate`: takes a version, or one of its endpoints, out and
+//! back in.
 
 use std::net::SocketAddr;
 

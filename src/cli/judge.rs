@@ -63,10 +63,12 @@ pub(super) struct JudgeArguments {
     /// Another tolerated excess of the error rate, a share of all requests.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     errors_absolute: Option<Share>,
-    /// Another tolerated excess of the share of requests that are not served, a share of the baseline's.
+    /// Another tolerated excess of the share of requests that are not served, a share of the
+    /// baseline's.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     unserved_relative: Option<Share>,
-    /// Another tolerated excess of the share of requests that are not served, a share of all requests.
+    /// Another tolerated excess of the share of requests that are not served, a share of all
+    /// requests.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     unserved_absolute: Option<Share>,
     /// Another tolerated excess of the 95th percentile of latency.

@@ -23,8 +23,8 @@ pub(super) struct WeightsArguments {
     /// The service.
     #[arg(value_parser = service_name)]
     service: String,
-    /// v42=10%: a share of all players; versions that are not named share the rest as before. Or numbers on
-    /// any scale for every version that has weight: v41=90 v42=10. None: only show.
+    /// v42=10%: a share of all players; versions that are not named share the rest as before. Or
+    /// numbers on any scale for every version that has weight: v41=90 v42=10. None: only show.
     #[arg(value_name = "VERSION=WEIGHT", value_parser = assignment)]
     weights: Vec<(String, NewWeight)>,
     /// With numbers: versions that are not named get 0.

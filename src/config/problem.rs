@@ -145,7 +145,7 @@ pub(crate) fn escaped_but(text: &str, kept: impl Fn(char) -> bool) -> String {
 pub(super) const MAX_PROBLEMS: usize = 100;
 
 /// All problems of a file, in the order of the text; never empty. If there are more than a hundred,
-/// the last one says so.
+/// the last one reports that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(transparent)]
 pub struct Problems(Vec<Problem>);

@@ -60,7 +60,7 @@ pub enum WatchError {
     Path {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// No thread for it.
@@ -91,10 +91,10 @@ impl Drop for WatchGuard {
     }
 }
 
-/// Calls `changed` from a thread of its own whenever the content of `path` may have changed since it
-/// had the hash `seen` (see [`Loaded::hash`](super::Loaded)): at the latest about a second after the
-/// change, once for a burst of writes. A file that is gone for a second counts
-/// as a change, and once more when it is back.
+/// Calls `changed` from a thread of its own whenever the content of `path` may have changed since
+/// it had the hash `seen` (see [`Loaded::hash`](super::Loaded)): at the latest about a second after
+/// the change, once for a burst of writes. A file that is gone for a second counts as a change, and
+/// once more when it is back.
 pub fn watch(
     path: &Path,
     seen: &str,

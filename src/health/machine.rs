@@ -166,7 +166,8 @@ impl Health {
         self.unreachable
     }
 
-    /// When the pause of an ejected endpoint ends; `None` if it is not ejected, or an operator ejected it.
+    /// When the pause of an ejected endpoint ends; `None` if it is not ejected, or an operator
+    /// ejected it.
     pub fn until(&self) -> Option<Duration> {
         self.until
     }

@@ -272,8 +272,7 @@ impl<'a> Trial<'a> {
 }
 
 /// Records the amounts of a response for a player of whom none were recorded lately. A missing
-/// amount is 0; otherwise a version that stops sending amounts would look like one that nobody
-/// plays.
+/// amount is 0; otherwise a version that stops sending amounts would look like one without players.
 fn pay(evidence: &Evidence, of: Subject<'_>, carried: &amounts::AmountValues) {
     let Subject { worker, plan, .. } = of;
     let Evidence { arms, state, .. } = evidence;

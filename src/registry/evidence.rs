@@ -63,7 +63,8 @@ impl Default for AmountEvidenceCells {
 }
 
 impl AmountEvidenceCells {
-    /// Counts an amount in its [bucket](crate::analysis::amount_bucket). Called by the owning worker only.
+    /// Counts an amount in its [bucket](crate::analysis::amount_bucket). Called by the owning
+    /// worker only.
     pub fn record(&self, bucket: u16) {
         let count = &self.0[usize::from(bucket)];
         count.store(count.load(Relaxed).wrapping_add(1), Relaxed);

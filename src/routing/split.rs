@@ -1,14 +1,15 @@
 //! The split: which version a player gets, by weighted rendezvous hashing.
 //!
-//! For each version of weight `w > 0`: `h = XXH3-64(salt ‖ 0x1F ‖ version name ‖ 0x1F ‖ key)`,
-//! `u = (⌊h / 2^12⌋ + ½) / 2^52`, which lies in (0, 1) and is exact in a double; the version with the
+//! For each version of weight `w > 0`: `h = XXH3-64(salt ‖ 0x1F ‖ version name ‖ 0x1F ‖ key)`, `u =
+//! (⌊h / 2^12⌋ + ½) / 2^52`, which lies in (0, 1) and is exact in a double; the version with the
 //! smallest `-ln(u) / w` wins, the first by name order of the file on a tie. `-ln(u) / w` is an
 //! exponential variable of rate `w`, so each version is the minimum with probability `w / Σw`, and
 //! changing one weight changes only that version's own score: players move to it or from it, never
-//! between others (Efraimidis and Spirakis 2006; Thaler and Ravishankar 1998 for the unweighted form).
+//! between others (Efraimidis and Spirakis 2006; Thaler and Ravishankar 1998 for the unweighted
+//! form).
 //!
-//! Rejected: a hash modulo a table of slots. It is faster for many versions, but a change of one weight
-//! moves players between the others, and shares are rounded to slots.
+//! Rejected: a hash modulo a table of slots. It is faster for many versions, but a change of one
+//! weight moves players between the others, and shares are rounded to slots.
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 

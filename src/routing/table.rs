@@ -6,9 +6,10 @@
 //! allocations. A node has the routes that end there, the most specific first; only routes of the
 //! same host and path are tried one by one.
 //!
-//! Precedence (Kubernetes Gateway API): host (exact, then longest suffix, then any); exact path, then
-//! longest prefix; then a named method; then the number of header and query conditions; then the order
-//! of the file. A route whose method or conditions fail leaves the request to the next best.
+//! Precedence (Kubernetes Gateway API): host (exact, then longest suffix, then any); exact path,
+//! then longest prefix; then a named method; then the number of header and query conditions; then
+//! the order of the file. A route whose method or conditions fail leaves the request to the next
+//! best.
 //!
 //! `matchit` was considered: it returns only the best path, and not the next best, which is needed
 //! if a condition of the best route fails.

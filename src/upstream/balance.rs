@@ -1,9 +1,10 @@
 //! Least in flight of two random choices (Mitzenmacher 2001).
 //!
-//! Two random endpoints are compared rather than all of them: the maximum load stays within a constant
-//! of the best possible, no worker herds onto the one endpoint that looks idle, and the cost does not
-//! grow with the number of endpoints. Counts are the worker's own: sharing them would write a shared
-//! cache line per request, and each worker alone sees a fair sample of its endpoints' speed.
+//! Two random endpoints are compared rather than all of them: the maximum load stays within a
+//! constant of the best possible, no worker herds onto the one endpoint that looks idle, and the
+//! cost does not grow with the number of endpoints. Counts are the worker's own: sharing them would
+//! write a shared cache line per request, and each worker alone sees a fair sample of its
+//! endpoints' speed.
 
 /// Chooses one of `endpoints` endpoints and returns its number; `None` if there are none.
 ///
@@ -39,7 +40,8 @@ fn passes_on(own: u32, others: u32, bits: u64) -> bool {
     (bits as u32 & 0xFF) * others >= own * 256
 }
 
-/// A number below `n` from 32 random bits, without division (Lemire 2019; the bias is below n / 2^32).
+/// A number below `n` from 32 random bits, without division (Lemire 2019; the bias is below n /
+/// 2^32).
 fn scale(bits: u32, n: usize) -> usize {
     ((u64::from(bits) * n as u64) >> 32) as usize
 }

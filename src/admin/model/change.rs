@@ -134,7 +134,8 @@ pub struct SubjectAnswer {
     /// otherwise.
     #[serde(default)]
     pub already_ejected: Option<Ejection>,
-    /// Of `reinstate`: the share of players, 0 to 1 and to six digits, that the version gets. Null otherwise.
+    /// Of `reinstate`: the share of players, 0 to 1 and to six digits, that the version gets. Null
+    /// otherwise.
     #[serde(default)]
     pub share: Option<f64>,
     /// Versions of the service that are ejected after the change, whatever their weight.

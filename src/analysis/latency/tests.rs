@@ -1,5 +1,5 @@
-//! Log-normal latencies of median 20 ms and sigma 0.8, as in the reference; 100 requests of the canary
-//! and 900 of the baseline per second.
+//! Log-normal latencies of median 20 ms and sigma 0.8, as in the reference; 100 requests of the
+//! canary and 900 of the baseline per second.
 
 use super::{
     super::{simulation::Traffic, wealth::Guarantee},
@@ -58,7 +58,8 @@ fn median(quantile: Quantile, factor: f64) -> u32 {
 
 #[test]
 fn slower_canaries_are_found() {
-    // Medians of the reference: 200 and 400 at twice the latency, 1,100 and 2,700 at half as much again.
+    // Medians of the reference: 200 and 400 at twice the latency, 1,100 and 2,700 at half as much
+    // again.
     let twice = median(Quantile::P95, 2.0);
     assert!((100..=300).contains(&twice), "{twice}");
     let twice = median(Quantile::P99, 2.0);

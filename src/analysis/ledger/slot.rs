@@ -135,8 +135,8 @@ impl Players {
         Self(self.0 & !Self::bit(player))
     }
 
-    /// Whether they are more than one in `of` requests of `ended`. The bits are half full before as many have
-    /// failed as that takes of very many.
+    /// Whether they are more than one in `of` requests of `ended`. The bits are half full before as
+    /// many have failed as that takes of very many.
     fn are_many(self, of: u64, ended: u64) -> bool {
         of * u64::from(self.0.count_ones()) > ended.min(of * MOST_TOLD_APART)
     }
