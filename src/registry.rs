@@ -1,9 +1,9 @@
 //! Live state by identity: counters of versions, endpoints and series.
 //!
-//! A reload builds a new snapshot, but a version that stays keeps its counters, because the snapshot
-//! holds an `Arc` to what the registry knows under the same identity. Each counter exists once per
-//! worker, on cache lines of its own, and only that worker writes it: plain relaxed stores, no
-//! read-modify-write. Readers add the workers up.
+//! A reload builds a new snapshot, but a version that stays keeps its counters, because the
+//! snapshot holds an `Arc` of the registry's state with the same identity. Each counter exists once
+//! per worker, on cache lines of its own, and only that worker writes it: plain relaxed stores, no
+//! read-modify-write. Readers sum over the workers.
 
 mod cells;
 mod counts;
@@ -38,10 +38,10 @@ pub use self::{
 };
 use crate::{analysis::ENDPOINT_GROUPS, telemetry::seldom::Seldom};
 
-/// All live state. Owned by the controller; workers reach what they need through the snapshot.
+/// All live state. Owned by the controller; workers reach it through the snapshot.
 ///
-/// Each map is locked for one look-up at a time, so that a snapshot of ten thousand routes is compiled beside
-/// the controller, and an ejection does not wait for it.
+/// Each map is locked for one look-up at a time, so that an ejection does not wait while a snapshot
+/// of ten thousand routes is compiled.
 #[derive(Debug)]
 pub struct Registry {
     workers: usize,
@@ -68,7 +68,7 @@ impl<K: Eq + Hash, S> States<K, S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Arc<S>>> {
-        // A state is added or removed whole.
+        // No panic leaves a half-done change: states are added or removed as a whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,7 +76,7 @@ impl<K: Eq + Hash, S> States<K, S> {
         Arc::clone(self.lock().entry(key).or_insert_with(|| Arc::new(new())))
     }
 
-    /// Removes states that nobody else holds, and drops them after the lock was let go.
+    /// Removes states without other owners. The caller drops them after the lock is released.
     fn take_unused(&self) -> Vec<Arc<S>> {
         let is_unused = |_: &K, state: &mut Arc<S>| Arc::strong_count(state) == 1;
         self.lock().extract_if(is_unused).map(|(_, state)| state).collect()
@@ -102,17 +102,17 @@ impl Registry {
         }
     }
 
-    /// Where workers say how attempts ended.
+    /// The rings in which workers record outcomes.
     pub fn outcomes(&self) -> Arc<Outcomes> {
         Arc::clone(&self.outcomes)
     }
 
-    /// How many workers count.
+    /// The number of workers.
     pub fn workers(&self) -> usize {
         self.workers
     }
 
-    /// The state of `version` of `service`, new if unknown.
+    /// The state of `version` of `service`; created if unknown.
     pub fn version(&self, service: &str, version: &str) -> Arc<VersionState> {
         self.versions.find((service.to_owned(), version.to_owned()), || VersionState {
             id: take(&self.next_id[0]),
@@ -120,7 +120,7 @@ impl Registry {
         })
     }
 
-    /// The state of the endpoint at `address` of the version numbered `version`, new if unknown.
+    /// The state of the endpoint at `address` of the version with id `version`; created if unknown.
     pub fn endpoint(&self, version: u32, address: SocketAddr) -> Arc<EndpointState> {
         let mut known = self.endpoints.lock();
         if let Some(state) = known.get(&(version, address)) {
@@ -143,7 +143,7 @@ impl Registry {
         state
     }
 
-    /// The state of `route` on the version numbered `version`, new if unknown.
+    /// The state of `route` on the version with id `version`; created if unknown.
     pub fn series(&self, version: u32, route: &str) -> Arc<SeriesState> {
         self.series.find((version, route.to_owned()), || SeriesState {
             id: take(&self.next_id[2]),
@@ -151,20 +151,20 @@ impl Registry {
         })
     }
 
-    /// The state of `service` as a whole, new if unknown.
+    /// The state of `service` as a whole; created if unknown.
     pub fn service(&self, service: &str) -> Arc<ServiceState> {
         self.services.find(service.to_owned(), ServiceState::default)
     }
 
-    /// What the versions of `service` share over `route`, or over all routes without limits of their own;
-    /// new if unknown.
+    /// The state that the versions of `service` share over `route`, or over all routes without
+    /// limits of their own; created if unknown.
     pub fn stratum(&self, service: &str, route: Option<&str>) -> Arc<StratumState> {
         let key = (service.to_owned(), route.map(str::to_owned));
         self.strata.find(key, StratumState::default)
     }
 
-    /// The evidence of the version numbered `version` over `route`, or over all routes of its service
-    /// without limits of their own; new if unknown.
+    /// The evidence of the version with id `version` over `route`, or over all routes of its
+    /// service without limits of their own; created if unknown.
     pub fn evidence(&self, version: u32, route: Option<&str>) -> Arc<EvidenceState> {
         self.evidence.find((version, route.map(str::to_owned)), || EvidenceState {
             id: take(&self.next_evidence),
@@ -172,13 +172,14 @@ impl Registry {
         })
     }
 
-    /// The state of the amount called `name` of the version numbered `version`, new if unknown.
+    /// The state of the amount `name` of the version with id `version`; created if unknown.
     pub fn amount(&self, version: u32, name: &str) -> Arc<AmountState> {
         let key = (version, name.to_owned());
         self.amounts.find(key, || AmountState { cells: PerWorker::new(self.workers) })
     }
 
-    /// The evidence of an amount, by its field or formula `what`, as [`Self::evidence`] is that of failures.
+    /// The evidence of an amount, by its field or formula `what`; otherwise like
+    /// [`Self::evidence`].
     pub fn amount_evidence(
         &self,
         version: u32,
@@ -190,7 +191,7 @@ impl Registry {
         self.amount_evidence.find(key, new)
     }
 
-    /// Forgets what no snapshot holds any more; answers the numbers forgotten.
+    /// Forgets states that no snapshot holds any more; returns their ids.
     pub fn forget_unused(&self) -> Forgotten {
         self.services.take_unused();
         self.strata.take_unused();
@@ -205,14 +206,14 @@ impl Registry {
     }
 }
 
-/// Numbers of what left, for those who keep something by number.
+/// Ids of forgotten states, for tables that are indexed by id.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
-    /// Of versions.
+    /// Ids of versions.
     pub versions: Vec<u32>,
-    /// Of endpoints.
+    /// Ids of endpoints.
     pub endpoints: Vec<u32>,
-    /// Of series.
+    /// Ids of series.
     pub series: Vec<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! The endpoints.
+//! Handlers of the admin API's paths.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -36,12 +36,12 @@ use crate::{
     telemetry::metrics,
 };
 
-/// Name of the token that a request was sent with.
+/// Name of the token of a request.
 #[derive(Debug, Clone)]
 pub(super) struct By(pub(super) String);
 
-/// Query of an endpoint that takes no parameters: an unknown one may be a typing error of one that
-/// would have changed the meaning, so it is refused.
+/// Query of a path without parameters. Unknown parameters are rejected, since they may be a
+/// mistyped one that would change the meaning.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoParameters {}
@@ -65,7 +65,7 @@ struct RecordParameters {
 type Parameters<T> = Result<Query<T>, QueryRejection>;
 type Name = Result<Path<String>, PathRejection>;
 
-/// Endpoints that need to know who calls.
+/// Paths that need authentication.
 pub(super) fn guarded(observatory: ControlPlane) -> Router {
     Router::new()
         .route("/v1/status", get(status))
@@ -92,7 +92,7 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
         .with_state(observatory)
 }
 
-/// Endpoints for whoever keeps the process alive, who has no token and must not wait in a queue.
+/// Paths for health checks, which have no token and must not wait in a queue.
 pub(super) fn probes(observatory: ControlPlane) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -142,7 +142,7 @@ async fn services(
     parameters?;
     let (snapshot, latencies) = observatory.latencies_by_version().await;
     let generation = snapshot.generation;
-    // Held for one service at a time, since an ejection may wait.
+    // The controller is locked for one service at a time, since an ejection may wait for the lock.
     let decisions = snapshot.services.iter();
     let decisions = decisions.map(|s| Decisions::of(&observatory.controller(), &s.name));
     let decisions: Vec<Decisions> = decisions.collect();
@@ -185,12 +185,13 @@ async fn record(
     let Some(judge) = found else {
         return Err(no_record(&snapshot, &name, &version, route.as_deref()));
     };
-    // It may be long: the controller is not held meanwhile.
+    // This may take long, so the controller is not locked.
     let (title, record) = judge();
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], record.write(title)))
 }
 
-/// Why there is no record: of the service, the version or the route there is none, or nothing was compared.
+/// The problem if there is no record: the service, the version or the route is unknown, or nothing
+/// was compared.
 fn no_record(snapshot: &Snapshot, name: &str, version: &str, route: Option<&str>) -> Problem {
     let not_found = |detail| Problem::new(StatusCode::NOT_FOUND, detail);
     let Some(service) = snapshot.service(name) else {
@@ -259,7 +260,7 @@ async fn set_weights(
     Ok((fresh(applied.generation), Json(answer)))
 }
 
-/// A reason becomes part of one line of the log.
+/// Rejects a reason that is too long for a line of the log.
 fn bounded(reason: Option<&str>) -> Result<(), Problem> {
     let most = WeightsRequest::REASON_CHARS;
     if reason.is_some_and(|reason| reason.chars().count() > most) {
@@ -269,7 +270,7 @@ fn bounded(reason: Option<&str>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Takes a version out or back in, as `change` has it.
+/// Ejects or reinstates a version or an endpoint; `change` is the controller's function.
 async fn move_version(
     State(observatory): State<ControlPlane>,
     Extension(By(by)): Extension<By>,
@@ -315,7 +316,7 @@ async fn wrong_method() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-/// Header fields of an answer that is true now, and names the generation for a later `If-Match`.
+/// Header fields of a response that is not cached and names the generation for a later `If-Match`.
 fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
     // Digits in quotes are always a valid value.
     let tag = HeaderValue::try_from(format!("\"{generation}\""));

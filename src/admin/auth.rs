@@ -1,11 +1,11 @@
 //! Who may call the admin API.
 //!
-//! With tokens, whoever sends one of them. Without, whoever is on this host, which the address of
-//! the connection tells; but a browser on this host runs pages from everywhere. Two doors are
-//! closed to them. A page may point a name of its own at 127.0.0.1 (DNS rebinding) and then read
-//! answers as its own: so the host that a request names must be a loopback name or an address. And
-//! a page may send a request without reading the answer (cross-site request forgery): so a change
-//! must not come from another origin. A page cannot know a token, so with tokens neither matters.
+//! With tokens, a caller must send one of them. Without tokens, callers must be on this host, by
+//! the address of the connection; but a browser on this host runs pages from everywhere, so two
+//! attacks are prevented. A page may point a name of its own at 127.0.0.1 (DNS rebinding) and then
+//! read responses as its own: so the host of a request must be a loopback name or an address. And a
+//! page may send a request without reading the response (cross-site request forgery): so a change
+//! must not come from another origin. A page cannot know a token, so neither matters with tokens.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,10 +19,10 @@ use subtle::{Choice, ConstantTimeEq};
 use super::Problem;
 use crate::config::{AdminToken, schema::Role};
 
-/// Who calls, in the log, where no token tells.
+/// Name of the caller in the log where there are no tokens.
 const ANONYMOUS: &str = "anonymous";
 
-/// The head of a request, as far as it tells who calls.
+/// The parts of a request that identify the caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
     /// The other end of the connection.
@@ -35,7 +35,7 @@ pub struct Caller<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// The name of the one who calls, or why the call is refused.
+/// Returns the caller's name, or the problem if the call is rejected.
 pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<String, Problem> {
     if !tokens.is_empty() {
         let token = holder(caller.headers, tokens).ok_or_else(|| {
@@ -65,8 +65,8 @@ pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<String, Probl
     Ok(ANONYMOUS.to_owned())
 }
 
-/// The token that `headers` carry. Every token is compared, in a time that tells at most
-/// the length of the secrets.
+/// The token that `headers` contain. Every token is compared, in a time that depends at most on the
+/// length of the secrets.
 fn holder<'a>(headers: &HeaderMap, tokens: &'a [AdminToken]) -> Option<&'a AdminToken> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else { return None };
@@ -98,7 +98,7 @@ fn is_this_host(host: &str) -> bool {
 }
 
 /// Whether a change comes from no page, or from a page of this endpoint itself. `same-site` is not
-/// enough: every port of localhost is of one site.
+/// enough: all ports of localhost are one site.
 fn of_same_origin(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

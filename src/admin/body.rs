@@ -1,4 +1,4 @@
-//! From the head and the body of a request to what is asked for.
+//! Reads `If-Match` and the JSON body of a request.
 
 use axum::{
     body::Body,
@@ -16,8 +16,8 @@ use super::Problem;
 /// Largest body: weights of a few hundred versions and a reason.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// The generation that `If-Match` names: one strong entity tag, as answers carry it in `ETag`. Nothing
-/// if the field is absent or `*`, which every service that exists matches.
+/// The generation in `If-Match`: one strong entity tag, as responses have it in `ETag`. `None` if
+/// the field is absent or `*`, which matches every service that exists.
 pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let mut fields = headers.get_all(IF_MATCH).iter();
     let Some(field) = fields.next() else { return Ok(None) };
@@ -41,7 +41,7 @@ pub(super) async fn json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    // A missing media type is taken for JSON: nothing else is understood.
+    // A missing media type is taken for JSON, since nothing else is accepted.
     if headers.get(CONTENT_TYPE).is_some_and(|value| !is_json(value.as_bytes())) {
         let detail = "the body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).at("Content-Type"));
@@ -63,7 +63,8 @@ fn is_json(media_type: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// 400 for what is not JSON, 422 with the field for JSON that says something else than is wanted.
+/// Parses a body: 400 if it is not JSON, 422 with the field if the JSON does not have the expected
+/// form.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let not_json =
         |error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"));
@@ -71,13 +72,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
-        // A number such as 1e999 is JSON, but serde_json counts it among the errors of syntax.
+        // A number such as 1e999 is JSON, but serde_json reports a syntax error.
         let too_large = error.to_string().starts_with("number out of range");
         if error.classify() != Category::Data && !too_large {
             return not_json(error);
         }
         let message = error.to_string();
-        // What is missing has no path but the one of the object that should have it, which is the body.
+        // The path of a missing field is that of the object that should have it, which is the body.
         let missing = message.strip_prefix("missing field `").and_then(|m| m.split('`').next());
         let field = missing.unwrap_or(&path).to_owned();
         let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, message);

@@ -1,12 +1,13 @@
-//! Which connections of the admin endpoint stay when there are too many.
+//! Decides which connections of the admin endpoint are closed when there are too many.
 //!
-//! Whoever reaches the port can hold connections, and a probe cannot be told from a stranger before it
-//! has asked. So nobody waits for a place: a newcomer is let in, and the connection that has been idle for
-//! longest makes room for it, of the address that holds most of them. A probe or an operator asks at
-//! once, and so is served before it is the one that leaves; who sent a token leaves last. Connections
-//! that are being answered stay: the requests and streams at once are bounded elsewhere.
+//! Anybody who reaches the port can hold connections, and a probe cannot be distinguished from
+//! others before its request. So no connection waits for a place: a new one is accepted, and of the
+//! address with the most connections the one that has been idle for longest is closed. A probe or
+//! an operator sends a request at once, and so is served before its connection is the longest idle;
+//! connections with a token are closed last. Connections with a request in progress stay: the
+//! numbers of requests and streams are limited elsewhere.
 //!
-//! Rejected: a part of the places for probes. They would be taken by whoever connects first.
+//! Rejected: reserving places for probes. Whoever connects first would take them.
 
 use std::{
     collections::HashMap,
@@ -17,25 +18,25 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Connections at once: the requests and streams at once, and as many that wait for a request.
+/// Most connections: as many as requests and streams, and as many that wait for a request.
 const MOST: usize = 256;
 
-/// Connections of one address that wait for a request and have not sent a token.
+/// Most connections of one address that wait for a request and have not sent a token.
 const IDLE_PER_PEER: usize = 64;
 
-/// Between two lines of the log that say that places are short.
+/// Time between two warnings that places are short.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// The connections that are open.
+/// The open connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connections(Arc<Mutex<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
-    /// Numbers connections, and orders when they became idle.
+    /// Counter that numbers connections, and orders the times at which they became idle.
     clock: u64,
     callers: HashMap<u64, Caller>,
-    /// Connections that had to leave, or were not let in, since the last line of the log.
+    /// Connections closed or not accepted since the last warning.
     closed: u64,
     warned: Option<Instant>,
 }
@@ -43,28 +44,28 @@ struct Open {
 #[derive(Debug)]
 struct Caller {
     peer: IpAddr,
-    /// It sent a token that is good.
+    /// Whether it sent a valid token.
     is_known: bool,
-    /// It is being answered.
+    /// Whether a request is in progress.
     is_busy: bool,
-    /// When it became idle.
+    /// Value of `clock` when it became idle.
     since: u64,
-    /// Dropped, the connection ends.
+    /// Dropping it closes the connection.
     _stays: oneshot::Sender<()>,
 }
 
-/// Who makes room for a newcomer.
+/// How room is made for a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Room {
     /// There is room.
     Free,
-    /// The connection with that number leaves.
+    /// The connection with this number is closed.
     Of(u64),
-    /// All are being answered.
+    /// All connections have a request in progress.
     None,
 }
 
-/// The place of a connection; dropped, it is free.
+/// The place of a connection; dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Connections,
@@ -72,18 +73,18 @@ pub(super) struct Place {
     peer: IpAddr,
 }
 
-/// An answer under way; dropped, the connection is idle.
+/// A request in progress; dropping it makes the connection idle.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Place>);
 
 impl Connections {
-    /// A place for a connection of `address`, and what ends when it has to leave. Nothing if all others
-    /// are being answered.
+    /// Returns a place for a connection of `address`, and a receiver that closes when the
+    /// connection must be closed. `None` if all others have a request in progress.
     pub(super) fn enter(&self, address: IpAddr) -> Option<(Arc<Place>, oneshot::Receiver<()>)> {
         let (stays, leaves) = oneshot::channel();
         let peer = peer_of(address);
         let mut open = self.open();
-        let room = who_leaves(&open.callers, peer);
+        let room = make_room(&open.callers, peer);
         if room != Room::Free {
             open.warn(Instant::now());
         }
@@ -100,7 +101,7 @@ impl Connections {
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        // Nothing in here can panic half way.
+        // No change under this lock can panic half way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,19 +127,19 @@ impl Open {
 }
 
 impl Place {
-    /// Notes that a request is being answered, until what is returned is dropped.
+    /// Records that a request is in progress, until the result is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.change(|caller, _| caller.is_busy = true);
         Busy(Arc::clone(self))
     }
 
-    /// Notes that the caller sent a token that is good.
+    /// Records that the caller sent a valid token.
     pub(super) fn know(&self) {
         self.change(|caller, _| caller.is_known = true);
     }
 
-    /// Whether half of the places are taken, of all or of the caller's address, and the caller has not
-    /// sent a token: then its connection is not kept.
+    /// Whether half of all places, or of those of the caller's address, are taken, and the caller
+    /// has not sent a token: then its connection is closed after the response.
     pub(super) fn is_short(&self) -> bool {
         let open = self.connections.open();
         let is_known = open.callers.get(&self.number).is_some_and(|caller| caller.is_known);
@@ -167,8 +168,8 @@ impl Drop for Busy {
     }
 }
 
-/// Who makes room for a newcomer from `peer`.
-fn who_leaves(callers: &HashMap<u64, Caller>, peer: IpAddr) -> Room {
+/// Decides how room is made for a new connection of `peer`.
+fn make_room(callers: &HashMap<u64, Caller>, peer: IpAddr) -> Room {
     let own = || idle_strangers(callers).filter(|(_, caller)| caller.peer == peer);
     if own().count() >= IDLE_PER_PEER {
         return longest(own()).map_or(Room::None, Room::Of);
@@ -184,7 +185,7 @@ fn who_leaves(callers: &HashMap<u64, Caller>, peer: IpAddr) -> Room {
     longest(greedy).or_else(|| longest(known)).map_or(Room::None, Room::Of)
 }
 
-/// Of those that are idle, the one that has been so for longest.
+/// The connection that has been idle for longest.
 fn longest<'a>(idle: impl Iterator<Item = (u64, &'a Caller)>) -> Option<u64> {
     idle.min_by_key(|(_, caller)| caller.since).map(|(number, _)| number)
 }
@@ -194,7 +195,7 @@ fn idle_strangers(callers: &HashMap<u64, Caller>) -> impl Iterator<Item = (u64, 
     all.filter(|(_, caller)| !caller.is_busy && !caller.is_known)
 }
 
-/// What stands for one caller: an address, of IPv6 the first half of it.
+/// Identifies a caller: the address, or the first half of an IPv6 address.
 fn peer_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -222,7 +223,7 @@ mod tests {
     fn left(entered: &mut [Entered]) -> Vec<usize> {
         let mut each = entered.iter_mut().enumerate();
         let gone = each.by_ref().filter_map(|(n, (_, leaves))| {
-            // The other end is gone.
+            // The sender was dropped.
             let is_gone = matches!(leaves.try_recv(), Err(oneshot::error::TryRecvError::Closed));
             is_gone.then_some(n)
         });

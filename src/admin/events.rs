@@ -1,4 +1,4 @@
-//! `GET /v1/events`: what happened, as a list or as it happens.
+//! `GET /v1/events`: events as a list, or as a stream.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -18,13 +18,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::{Problem, model::EventList};
 use crate::control::{Controller, events::Event, tasks::ControlPlane};
 
-/// Streams at once. One holds a connection, of which others need some.
+/// Most streams at the same time. Each holds a connection, and others need some.
 const STREAMS: usize = 64;
 
-/// Between two signs of life of a stream on which nothing happens.
+/// Interval of keep-alive messages on a stream without events.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
-/// Where a stream that breaks off goes on, as browsers say it.
+/// The field by which browsers continue a broken stream.
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Query of `GET /v1/events`.
@@ -47,17 +47,17 @@ impl Default for Places {
     }
 }
 
-/// What a stream has yet to tell.
+/// State of a stream.
 struct Reading {
     observatory: ControlPlane,
     news: watch::Receiver<u64>,
     service: Option<String>,
-    /// Number of the last event that was told, or passed over.
+    /// Number of the last event that was sent or skipped.
     last: u64,
     _place: OwnedSemaphorePermit,
 }
 
-/// Those that are kept, as JSON for who accepts that alone; else as they happen.
+/// The kept events as a list if the client accepts only JSON; otherwise a stream.
 pub(super) async fn events(
     State((observatory, places)): State<(ControlPlane, Places)>,
     parameters: Result<Query<EventParameters>, QueryRejection>,
@@ -85,7 +85,7 @@ pub(super) async fn events(
         let controller = observatory.controller();
         (controller.events().news(), controller.events().newest())
     };
-    // Who comes back says what was seen last; who is new hears what is new.
+    // A client that reconnects sends its last event; a new client gets new events only.
     let last = match headers.get(LAST_EVENT_ID) {
         Some(id) => {
             Some(id.to_str().ok().and_then(|id| id.trim().parse().ok()).ok_or_else(|| {
@@ -98,18 +98,18 @@ pub(super) async fn events(
     let last = last.unwrap_or(newest);
     let reading = Reading { observatory, news, service, last, _place: place };
     let keep_alive = KeepAlive::new().interval(SIGN_OF_LIFE);
-    Ok(Sse::new(told(reading)).keep_alive(keep_alive).into_response())
+    Ok(Sse::new(stream_of(reading)).keep_alive(keep_alive).into_response())
 }
 
-fn told(reading: Reading) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+fn stream_of(reading: Reading) -> impl Stream<Item = Result<sse::Event, Infallible>> {
     stream::unfold(reading, async |mut reading| {
         loop {
             reading.news.borrow_and_update();
             if let Some(event) = reading.next() {
                 let text = serde_json::to_string(&*event).unwrap_or_default();
-                let told = sse::Event::default().id(event.id.to_string());
-                let told = told.event(event.kind.label()).data(text);
-                return Some((Ok(told), reading));
+                let sent = sse::Event::default().id(event.id.to_string());
+                let sent = sent.event(event.kind.label()).data(text);
+                return Some((Ok(sent), reading));
             }
             reading.news.changed().await.ok()?;
         }
@@ -126,7 +126,7 @@ impl Reading {
     }
 }
 
-/// An error if there is no `service`, nor an event of one that there was.
+/// An error if `service` neither exists nor has kept events.
 fn knows(controller: &Controller, service: &str) -> Result<(), Problem> {
     let mut events = controller.events().since(0);
     match controller.known_service(service) {
@@ -135,7 +135,7 @@ fn knows(controller: &Controller, service: &str) -> Result<(), Problem> {
     }
 }
 
-/// Whether an event belongs to `service`; what is of no service belongs to each.
+/// Whether an event belongs to `service`; an event without a service belongs to all.
 fn is_of(event: &Event, service: Option<&str>) -> bool {
     let of = event.matter.service.as_deref();
     service.is_none() || of.is_none() || of == service

@@ -1,7 +1,7 @@
-//! What the admin API reads and writes, as JSON. Names of fields are part of the public contract.
+//! JSON documents of the admin API. Names of fields are part of the public contract.
 //!
-//! A rate or a quantile of nothing is `null`, not 0: nobody should take a version that was not asked
-//! for one that answers at once and without errors.
+//! A rate or a quantile without samples is `null`, not 0: a version without requests must not look
+//! like one that responds at once and without errors.
 
 mod change;
 mod digits;
@@ -49,11 +49,11 @@ pub struct Service {
     pub generation: u64,
     /// The version that others are compared with.
     pub baseline: String,
-    /// Whether a version that has a share has an endpoint that serves.
+    /// Whether a version with a share has an endpoint that serves.
     #[serde(default)]
     pub available: bool,
-    /// Why the weights as they are written are not in force: nobody would serve by them, so one version
-    /// serves all. Null if they are in force.
+    /// Why the configured weights are not in force: no version would serve, so one version serves
+    /// all. Null if they are in force.
     #[serde(default)]
     pub weights_refused: Option<String>,
     /// Its versions, in the order of the file.
@@ -62,12 +62,12 @@ pub struct Service {
     pub verdicts: Vec<VersionVerdict>,
 }
 
-/// `GET /v1/events` for who accepts JSON: what happened, the oldest first.
+/// `GET /v1/events` for clients that accept only JSON: events, the oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventList {
     /// Number of the newest event, whether it is listed or not.
     pub newest: u64,
-    /// Those that are kept.
+    /// The events that are kept.
     pub events: Vec<Arc<Event>>,
 }
 
@@ -76,9 +76,9 @@ pub struct EventList {
 pub struct VersionVerdict {
     /// The version.
     pub version: String,
-    /// The route with limits of its own that it is about; null for all others together.
+    /// The route with limits of its own that was judged; null for all other routes together.
     pub route: Option<String>,
-    /// The answer and its numbers.
+    /// The verdict with its numbers.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
@@ -96,49 +96,50 @@ pub struct Version {
     pub name: String,
     /// Its relative weight.
     pub weight: f64,
-    /// Its share of players: the weight over the sum of weights, of which an ejected one has none,
-    /// nor a canary that is not available.
+    /// Its share of players: the weight divided by the sum of weights; an ejected version and an
+    /// unavailable canary have no weight.
     pub share: f64,
     /// Its state.
     pub state: State,
-    /// Whether any of its endpoints serves. If not, a canary's share is 0 until one does; the baseline,
-    /// or the last version that has a share, is asked nevertheless.
+    /// Whether any of its endpoints serves. If none does, a canary's share is 0 until one does; the
+    /// baseline, or the last version with a share, gets requests nevertheless.
     pub available: bool,
-    /// Whether so few of its endpoints serve that those that are out for connect faults and checks get
-    /// requests, too.
+    /// Whether so few of its endpoints serve that endpoints which are out because of connect errors
+    /// or health checks get requests, too.
     #[serde(default)]
     pub health_panic: bool,
-    /// Names among its endpoints that are not resolved, and why. The addresses that such a name had are used
-    /// further.
+    /// Names among its endpoints that cannot be resolved, with the reason. Earlier addresses of
+    /// such a name are still used.
     #[serde(default)]
     pub unresolved: BTreeMap<String, String>,
     /// Who ejected it, when and why; null if it is not ejected.
     #[serde(default)]
     pub ejection: Option<Ejection>,
-    /// Requests begun and not ended.
+    /// Requests in flight.
     pub in_flight: u64,
-    /// What release it is.
+    /// Labels of the release.
     pub labels: Labels,
     /// Requests ended since start.
     pub requests: u64,
-    /// Of those, answered with 500 or above, by the version or on its behalf.
+    /// Of those, requests with status 500 or above, from the version or made by Tidegate in its
+    /// place.
     pub errors: u64,
     /// `errors` over `requests`, to six digits; null before the first request ended.
     pub error_rate: Option<f64>,
-    /// Time to the head of an answer over the last minute; null if there was none.
+    /// Time to the head of the response over the last minute; null if there was none.
     pub latency_ms: Option<LatencyMs>,
-    /// What its answers carried since start, in the order of the file.
+    /// Amounts of its responses since start, in the order of the file.
     pub amounts: IndexMap<String, Amount>,
-    /// Where it is reached now; empty while its name is not resolved.
+    /// Its current endpoints; empty while its name is not resolved.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// An amount in the answers of a version.
+/// An amount in the responses of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Amount {
-    /// Answers that carried it; of a derived one, any of those that it is made of.
+    /// Responses with this amount, or, for a derived amount, with any of its terms.
     pub count: u64,
-    /// What they carried together, to six decimals.
+    /// The sum of the amounts, to six decimals.
     pub sum: f64,
     /// `sum` over `count`, to six decimals; null before the first.
     pub mean: Option<f64>,
@@ -180,14 +181,14 @@ pub struct Endpoint {
     pub state: EndpointState,
     /// Why it is ejected or probed: `connect`, `peers` or `word`; null otherwise.
     pub reason: Option<String>,
-    /// Whether it can be connected; false only of the sole endpoint of a version, which gets requests
-    /// nevertheless.
+    /// Whether it can be connected; false only for the sole endpoint of a version, which gets
+    /// requests nevertheless.
     #[serde(default = "yes")]
     pub reachable: bool,
     /// Who ejected it, when and why, if an operator did; null otherwise.
     #[serde(default)]
     pub ejection: Option<Ejection>,
-    /// Attempts begun and not ended.
+    /// Attempts in flight.
     pub in_flight: u64,
 }
 
@@ -199,7 +200,7 @@ pub enum EndpointState {
     Serving,
     /// Ejected for a while, or by an operator.
     Ejected,
-    /// Is asked whether it could serve again.
+    /// Is probed before it serves again.
     Probing,
     /// Its checks fail.
     Down,
@@ -217,7 +218,7 @@ impl From<health::State> for EndpointState {
 }
 
 impl Service {
-    /// What is shown of `service`; `latencies` are those of its versions, in their order.
+    /// Creates the document of `service`; `latencies` are those of its versions, in their order.
     pub fn new(
         service: &snapshot::Service,
         generation: u64,
@@ -249,8 +250,8 @@ impl Version {
         decisions: &Decisions,
     ) -> Self {
         let cells = &version.state.cells;
-        // Errors first: read the other way around, a request that ends in between could be an error
-        // more than there were requests.
+        // Errors are read first: otherwise a request that ends in between could make errors exceed
+        // requests.
         let errors = cells.sum(|c| c.errors.read());
         let requests = version.state.finished();
         let weight = version.weight.value();

@@ -1,8 +1,8 @@
 //! Errors of the admin API as RFC 9457 problem documents.
 //!
-//! The status carries the class of an error, so `type` is always `about:blank` and `title` the
-//! status's own phrase. What helps is in `detail`, and in `field` where one value of the request is
-//! at fault: `weights.v43` in the body, `dry_run` in the query, `If-Match` in the head.
+//! The status is the class of an error, so `type` is always `about:blank` and `title` the status's
+//! phrase. `detail` explains the error, and `field` names the value of the request at fault, if
+//! there is one: `weights.v43` in the body, `dry_run` in the query, `If-Match` in the head.
 
 use std::borrow::Cow;
 
@@ -21,48 +21,48 @@ use crate::control::controller::Rejected;
 /// Media type of a [`Document`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// A request that was refused.
+/// Why a request is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The answer's status.
+    /// The status of the response.
     pub status: StatusCode,
-    /// What is wrong, for a person.
+    /// What is wrong, for people.
     pub detail: String,
-    /// Which value of the request is at fault.
+    /// The value of the request that is at fault.
     pub field: Option<String>,
 }
 
-/// A problem as it is sent.
+/// A problem in the form in which it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
-    /// Always `about:blank`: the status tells the class.
+    /// Always `about:blank`: the status is the class.
     #[serde(rename = "type", default)]
     pub kind: Cow<'static, str>,
     /// The status's phrase.
     #[serde(default)]
     pub title: String,
-    /// The answer's status.
+    /// The status of the response.
     pub status: u16,
     /// What is wrong.
     #[serde(default)]
     pub detail: String,
-    /// Which value of the request is at fault.
+    /// The value of the request that is at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
 
 impl Problem {
-    /// A request refused with `status`.
+    /// A request rejected with `status`.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), field: None }
     }
 
-    /// The same, and the fault is the value of `field`.
+    /// Sets the `field` that is at fault.
     pub fn at(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
 
-    /// The problem as it is sent.
+    /// The document to send.
     pub fn document(self) -> Document {
         Document {
             kind: Cow::Borrowed("about:blank"),
@@ -117,7 +117,7 @@ impl From<QueryRejection> for Problem {
 
 impl From<PathRejection> for Problem {
     fn from(rejection: PathRejection) -> Self {
-        // A name that is not UTF-8 cannot be the name of anything.
+        // No service has a name that is not UTF-8.
         Self::new(StatusCode::NOT_FOUND, rejection.body_text())
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /readyz`: whether requests are to be sent to this process, and if not, why.
+//! `GET /readyz`: whether this process should get requests, and if not, why.
 
 use std::fmt::Write;
 
@@ -10,12 +10,12 @@ use crate::{
     snapshot::Service,
 };
 
-/// Services of which the answer says why they have no address; more would not be read.
+/// Most services for which the response explains why they have no address; nobody would read more.
 const EXPLAINED: usize = 10;
 
-/// Not ready is who has no address for any service: nothing that is sent here would be answered. A
-/// service without an endpoint that serves is named, but others may be served, and its checks may be
-/// wrong: it must not take this process out of use.
+/// The process is not ready if no service has an address: no request could be served. A service
+/// without a serving endpoint is only named: other services may be served, and its health checks
+/// may be wrong, so it must not take this process out of use.
 pub(super) async fn ready(State(observatory): State<ControlPlane>) -> (StatusCode, String) {
     let controller = observatory.controller();
     if controller.is_draining() {
@@ -27,25 +27,25 @@ pub(super) async fn ready(State(observatory): State<ControlPlane>) -> (StatusCod
     let snapshot = controller.snapshot();
     let without = snapshot.services.iter().filter(|s| Coverage::of(s) < Coverage::Available);
     let without: Vec<&str> = without.map(|service| &*service.name).collect();
-    let mut told = match without.is_empty() {
+    let mut text = match without.is_empty() {
         true => String::new(),
         false => format!("nobody serves: {}\n", without.join(", ")),
     };
     if snapshot.services.iter().any(scrape::has_somebody_to_ask) {
-        return (StatusCode::OK, format!("ready\n{told}"));
+        return (StatusCode::OK, format!("ready\n{text}"));
     }
     for service in snapshot.services.iter().take(EXPLAINED) {
-        explain(service, &controller, &mut told);
+        explain(service, &controller, &mut text);
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: no service has an address\n{told}"))
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: no service has an address\n{text}"))
 }
 
-/// Why `service` has no address, a line for each version with a share and each name.
-fn explain(service: &Service, controller: &Controller, told: &mut String) {
+/// Explains why `service` has no address: a line for each version with a share and each name.
+fn explain(service: &Service, controller: &Controller, text: &mut String) {
     let unresolved = controller.unresolved(&service.name);
     let mut line = |version: &str, why: &str| {
         // Writing to a string does not fail.
-        let _ = writeln!(told, "{} {version}: {why}", service.name);
+        let _ = writeln!(text, "{} {version}: {why}", service.name);
     };
     for version in service.versions.iter().filter(|v| v.share_weight() > Weight::ZERO) {
         match unresolved.get(&*version.name) {

@@ -1,7 +1,7 @@
-//! Accepts connections of the admin endpoint, and ends each.
+//! Accepts connections of the admin endpoint, and limits their life.
 //!
-//! `axum::serve` bounds neither the time for a head nor the number of connections, and a handful of
-//! slow clients must not keep an operator from taking a version out.
+//! `axum::serve` limits neither the time for a head nor the number of connections, and a few slow
+//! clients must not keep an operator from ejecting a version.
 
 use std::{
     net::SocketAddr,
@@ -32,23 +32,23 @@ use tower::Service;
 use super::connections::{Busy, Connections, Place};
 use crate::proxy::{Shared, accept_next};
 
-/// Longest time to a whole head, and thereby the longest rest between two requests. Scrapers come
-/// every 15 s or more rarely and connect anew.
+/// Longest time until a head is complete, and so the longest pause between two requests. Scrapers
+/// come every 15 s or more rarely and open new connections.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection takes no further requests after this time: a client that reads its answers slower
-/// than they are written would hold it for ever.
+/// A connection takes no further requests after this time: otherwise a client that reads slower
+/// than responses are written would hold it for ever.
 const CONNECTION_LIFE: Duration = Duration::from_secs(300);
 
-/// Time for the last answer of a connection.
+/// Time for the last response of a connection.
 const LAST_ANSWER: Duration = Duration::from_secs(15);
 
-/// An answer to a caller who sent a token that is good.
+/// Marks the response to a caller who sent a valid token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known;
 
-/// Accepts for as long as the runtime lives, while it `is_open`; when it closes, connections end after
-/// their answer, so that their clients come to the process that has taken over.
+/// Accepts connections while `is_open`. When that becomes false, connections end after their
+/// response, so that their clients connect to the process that has taken over.
 pub(super) async fn accept(
     socket: TcpListener,
     router: Router,
@@ -59,16 +59,17 @@ pub(super) async fn accept(
     loop {
         let next = accept_next(&socket, &mut is_open, "admin", &shared.wants).await;
         let Some((stream, peer)) = next else { return };
-        // Who is not let in is closed at once: in the queue others would wait behind.
+        // A connection without a place is closed at once; in the queue it would delay others.
         let Some((place, leaves)) = connections.enter(peer.ip()) else { continue };
         let (router, is_open) = (router.clone(), is_open.clone());
-        tokio::spawn(converse(stream, peer, router, is_open, place, leaves));
-        // A request that has arrived with its connection is read before others make that leave.
+        tokio::spawn(serve(stream, peer, router, is_open, place, leaves));
+        // Reads a request that arrived with its connection before others can push the connection
+        // out.
         yield_now().await;
     }
 }
 
-async fn converse(
+async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
@@ -76,7 +77,7 @@ async fn converse(
     place: Arc<Place>,
     leaves: oneshot::Receiver<()>,
 ) {
-    // Answers are written whole, so delaying their last segment gains nothing.
+    // Responses are written as a whole, so delaying their last segment gains nothing.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let busy = place.begin();
@@ -91,7 +92,7 @@ async fn converse(
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    // What goes wrong here concerns one client, and the client knows.
+    // An error here concerns one client, and the client sees it.
     let ended = select! {
         ended = timeout(CONNECTION_LIFE, connection.as_mut()) => ended.is_ok(),
         _ = leaves => true,
@@ -103,7 +104,7 @@ async fn converse(
     }
 }
 
-/// The answer of a connection, which is busy until the answer's body has left.
+/// Wraps a response so that its connection is busy until the body was sent.
 fn held(mut answer: Response<Body>, place: &Place, busy: Busy) -> Response<Held> {
     if answer.extensions().get::<Known>().is_some() {
         place.know();

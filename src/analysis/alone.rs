@@ -1,16 +1,17 @@
-//! Is a version worse than a fixed bound, when no baseline serves beside it?
+//! Decides whether a version is worse than a fixed bound, if there is no baseline to compare it
+//! with.
 //!
-//! A bound says which share of requests may be bad: fail, or take longer than so long. Its source is a
-//! limit that somebody wrote, or what the baseline did before. The hypothesis is that the mean share of
-//! a block is within the bound; a bet that it is `q > m` multiplies its wealth by
+//! A bound is the share of requests that may be bad: fail, or take longer than a limit. It comes
+//! from the configuration, or from the baseline's past. The hypothesis is that the mean share of a
+//! block is within the bound `m`; a bet that the share is `q > m` multiplies its wealth by
 //!
 //! ```text
 //! (q / m)^bad * ((1 - q) / (1 - m))^good
 //! ```
 //!
-//! which is the e-variable of `bet` with one arm: `1 + eta (x - m)`, `eta = (q - m) / (m (1 - m))`. All
-//! bounds together are averaged, as in `comparison`. What this cannot do is tell a bad version from a
-//! bad hour: nothing stands beside it that the same hour would have hit.
+//! which is the e-variable of `bet` with one arm: `1 + eta (x - m)`, `eta = (q - m) / (m (1 - m))`.
+//! All bounds together are averaged, as in `comparison`. This cannot distinguish a bad version from
+//! a bad hour: there is no baseline that the same hour would have affected.
 
 use std::time::Duration;
 
@@ -25,23 +26,23 @@ use super::{
 };
 use crate::config::schema::Eject;
 
-/// Bets: the share of bad requests as a multiple of the bound.
+/// Bets, as multiples of the bound.
 const FACTORS: [f64; 8] = [1.2, 1.4, 1.8, 2.7, 5.0, 12.0, 50.0, 400.0];
 
 /// Largest share that is bet on.
 const MOST: f64 = 0.95;
 
-/// The smallest bound: a limit of nothing would make one failure a certainty.
+/// The smallest bound: with a bound of 0 a single failure would be certainty.
 const LEAST_BOUND: f64 = 1e-6;
 
-/// What share of requests may be bad.
+/// The share of requests that may be bad.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bound {
     metric: Metric,
     source: Source,
     /// More than 0, below 1.
     share: f64,
-    /// From how many microseconds on a request is slow; nothing where failures are bad.
+    /// Microseconds from which on a request is slow; `None` if the bound is about failures.
     slow_us: Option<u64>,
 }
 
@@ -52,7 +53,7 @@ impl Bound {
         Self { metric: Metric::Errors, source, share, slow_us: None }
     }
 
-    /// No more requests may take longer than `longest` than are beyond `quantile`.
+    /// At most the share beyond `quantile` may take longer than `longest`.
     pub fn latency(source: Source, quantile: Quantile, longest: Duration) -> Self {
         let slow_us = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
         let share = 1.0 - quantile.level();
@@ -60,7 +61,7 @@ impl Bound {
     }
 }
 
-/// A running judgement of one version.
+/// The running judgement of one version.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Alone {
     began: Duration,
@@ -80,12 +81,13 @@ struct Test {
 }
 
 impl Alone {
-    /// A judgement of a version that begins `now` to serve alone, by `bounds`. The probability that it
-    /// ever fails a version within all of them is at most `alpha`.
+    /// Creates the judgement of a version that serves alone from `now` on, by `bounds`. The
+    /// probability that a version within all of them ever fails is at most `alpha`.
     pub fn new(bounds: &[Bound], alpha: f64, least_failures: u64, now: Duration) -> Self {
         let tests = bounds.iter().map(|bound| Test {
             bound: *bound,
-            // A bucket that holds the limit holds requests on both sides of it; above it, all are slower.
+            // The bucket of the limit has requests on both sides of it; only buckets above it are
+            // slow.
             first_slow: bound.slow_us.map(first_at_or_above),
             wealth: Wealth::new(FACTORS.map(|_| 1.0), Guarantee::Alpha(alpha)),
             total: Tally::default(),
@@ -93,7 +95,7 @@ impl Alone {
         Self { began: now, alpha, least_failures, tests: tests.collect(), failed: None }
     }
 
-    /// Whether there is nothing to judge by.
+    /// Whether there are no bounds.
     pub fn is_empty(&self) -> bool {
         self.tests.is_empty()
     }
@@ -103,7 +105,7 @@ impl Alone {
         self.began
     }
 
-    /// Takes in what the version did in a block that ended at `now`.
+    /// Adds the version's requests in a block that ended at `now`.
     pub fn observe(&mut self, errors: Tally, latencies: &Latencies, now: Duration) {
         for test in &mut self.tests {
             test.observe(match test.first_slow {
@@ -118,20 +120,21 @@ impl Alone {
         }
     }
 
-    /// Demands another `alpha`, as [`Wealth::demand`], and so many failures; evidence and counts stay. A
-    /// failure stays; what fails now is found at the end of the next block.
+    /// Sets another `alpha`, like [`Wealth::demand`], and the least failures; evidence and counts
+    /// stay. A failure is final; if the version fails by the new values, that is found at the end
+    /// of the next block.
     pub fn demand(&mut self, alpha: f64, least_failures: u64) {
         self.alpha = alpha;
         self.least_failures = least_failures;
         self.tests.iter_mut().for_each(|test| test.wealth.demand(alpha));
     }
 
-    /// The answer as it stands. A failure stays.
+    /// The current answer. A failure is final.
     pub fn answer(&self) -> Answer {
         if self.failed.is_some() { Answer::Fail } else { Answer::Undecided }
     }
 
-    /// The answer with its numbers. Of a failure, those that decided.
+    /// The answer with its numbers; for a failure, those that decided.
     pub fn verdict(&self, now: Duration) -> Verdict {
         let failed = self.failed.as_deref().cloned();
         failed.unwrap_or_else(|| self.describe(Answer::Undecided, now))
@@ -141,14 +144,14 @@ impl Alone {
         Guarantee::Alpha(self.alpha).log_threshold()
     }
 
-    /// Alpha and the failures that it must have; nothing else is compared.
+    /// Alpha and the least failures; nothing else is compared.
     pub(super) fn limits(&self) -> Limits {
         let nothing = Eject::default();
         let least_failures = self.least_failures;
         Limits { least_failures, ..Limits::of(&nothing, &nothing, self.alpha) }
     }
 
-    /// The same judgement before it was told anything, by another alpha and other failures.
+    /// The same judgement without observations, with another alpha and other least failures.
     pub(super) fn anew(&self, alpha: f64, least_failures: u64) -> Self {
         let bounds: Vec<_> = self.tests.iter().map(|test| test.bound).collect();
         Self::new(&bounds, alpha, least_failures, self.began)
@@ -163,7 +166,7 @@ impl Alone {
         self.tests.iter().all(good)
     }
 
-    /// Evidence of all bounds together, each with the same weight, in nats.
+    /// Evidence of all bounds together, equally weighted, in nats.
     pub(super) fn log_evidence(&self) -> f64 {
         log_sum(self.tests.iter().map(Test::log)) - (self.tests.len() as f64).ln()
     }
@@ -310,7 +313,7 @@ mod tests {
         assert!(alone.verdict(S(70)).reason.contains("of the baseline before"));
     }
 
-    /// At the very bound, where it must fail with a probability of at most alpha.
+    /// Exactly at the bound, where it may fail with a probability of at most alpha.
     #[test]
     fn a_version_within_its_limit_fails_no_more_often_than_alpha_allows() {
         let mut failed = 0;
@@ -323,7 +326,7 @@ mod tests {
             }
             failed += u32::from(alone.answer() == Answer::Fail);
         }
-        // 20 expected at most, and three and a half deviations.
+        // At most 20 are expected, plus three and a half deviations.
         assert!(failed <= 35, "{failed} of 400");
     }
 

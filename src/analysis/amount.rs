@@ -1,21 +1,21 @@
 //! Whether the canary earns less, or pays more, than the baseline.
 //!
-//! An amount belongs to one request: a stake, a payout. What is measured is not negative. Amounts are
-//! clipped at `B`, about twice a high quantile of the baseline from before the canary, and divided by it;
-//! the hypothesis is about means of clipped amounts, with `rho` tolerated:
+//! An amount belongs to one request: a stake, a payout. Measured amounts are not negative. Amounts
+//! are clipped at `B`, about twice a high quantile of the baseline before the canary, and divided
+//! by it; the hypothesis is about means of clipped amounts, with tolerance `rho`:
 //!
 //! ```text
 //! low side:  mu_baseline <= mu_canary / (1 - rho)          high side:  mu_canary <= (1 + rho) * mu_baseline
 //! ```
 //!
-//! The arm that must not be higher takes the canary's place in the bet of [`super::Bet`], with centers
-//! of 0. That is exact for any values between 0 and 1, and grows with the amounts' second moment rather
-//! than with `B`, so heavy tails cost little. Rejected: a normal approximation, which is 15 to 30 %
-//! faster but ejected 11 % of small canaries at an alpha of 5 %; two sums alone, which need twice as
-//! many requests.
+//! The arm that must not be higher takes the role of the canary in [`super::Bet`], with all centers
+//! at 0. That is exact for any values between 0 and 1, and grows with the amounts' second moment
+//! rather than with `B`, so heavy tails cost little. Rejected: a normal approximation, which is 15
+//! to 30 % faster but ejected 11 % of small canaries at an alpha of 5 %; two sums alone, which need
+//! twice as many requests.
 //!
-//! A derived amount, such as stake less payout, may be negative, so a ratio of its means says nothing: of
-//! it a difference is tolerated, as `difference` says.
+//! A derived amount, such as stake minus payout, may be negative, so a ratio of its means is
+//! meaningless: instead a difference is tolerated (see `difference`).
 
 mod clipped;
 mod difference;
@@ -33,10 +33,10 @@ use super::{
     wealth::{Guarantee, Wealth},
 };
 
-/// Ratios of means that are bet on, in equal parts. Amounts differ by less than rates of errors do.
+/// Ratios of means that are bet on, with equal shares. Amounts differ less than error rates.
 const FACTORS: [f64; 7] = [1.02, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0];
 
-/// Which way the canary may be worse.
+/// In which direction the canary may be worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// It earns too little.
@@ -45,8 +45,8 @@ pub enum Side {
     High,
 }
 
-/// Requests and clipped amounts over all blocks; of amounts read in buckets to a few percent, in both
-/// arms alike, and of derived ones right in the mean.
+/// Requests and clipped amounts over all blocks. Because of buckets, measured amounts are accurate
+/// to a few percent, equally in both arms; derived ones are unbiased.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Total {
     /// Requests counted.
@@ -56,7 +56,7 @@ pub struct Total {
 }
 
 impl Total {
-    /// Mean clipped amount of a request; nothing without requests.
+    /// Mean clipped amount of a request; `None` without requests.
     pub fn mean(self) -> Option<f64> {
         (self.requests > 0).then(|| self.sum / self.requests as f64)
     }
@@ -65,13 +65,13 @@ impl Total {
 /// How much the means may differ.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Tolerated {
-    /// By this ratio, more than 1: of the arm that must not be higher to the other.
+    /// By this ratio, above 1, of the arm that must not be higher to the other one.
     Ratio(f64),
-    /// By so much money; nothing before the first block.
+    /// By this amount of money; `None` before the first block.
     Difference(Option<f64>),
 }
 
-/// What is asked of the means.
+/// The hypothesis about the means.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Question {
@@ -86,11 +86,11 @@ pub struct AmountTest {
     #[serde(rename = "tolerance")]
     question: Question,
     wealth: Wealth,
-    /// Of the last block.
+    /// The clip of the last block.
     clip: Option<Clip>,
     total: Arms<Total>,
     onsets: Vec<Onset>,
-    /// By bet, the total at its onset; empty in records of before.
+    /// The total at the onset of each bet; empty in records of earlier releases.
     #[serde(default)]
     before: Vec<Arms<Total>>,
     rejected_at: Option<Duration>,
@@ -109,8 +109,8 @@ impl AmountTest {
         Self::asking(question, FACTORS.len(), side, guarantee, burst_cap)
     }
 
-    /// A test of `side` of a derived amount that tolerates a difference of `share`, from 0 to below 1,
-    /// of the mean of the baseline's amounts without their signs.
+    /// A test of `side` of a derived amount that tolerates a difference of `share`, from 0 to below
+    /// 1, of the mean of the baseline's amounts without their signs.
     pub fn of_derived(
         side: Side,
         share: f64,
@@ -142,7 +142,7 @@ impl AmountTest {
         }
     }
 
-    /// Takes in a block that ended at `at`. Both arms must have the same clip.
+    /// Adds a block that ended at `at`. Both arms must have the same clip.
     pub fn observe(&mut self, block: Arms<&Amounts>, at: Duration) {
         debug_assert_eq!(block.canary.clip, block.baseline.clip, "clips of both arms");
         debug_assert_eq!(block.canary.size(), block.baseline.size(), "sizes of both arms");
@@ -168,29 +168,29 @@ impl AmountTest {
                 *before = self.total;
             }
         }
-        // Every block has amounts, as every failing block has failures.
+        // Every block counts as one with evidence, as a block with failures does.
         self.wealth.end_block(true);
         if self.rejected_at.is_none() && self.log_evidence() >= self.wealth.log_threshold() {
             self.rejected_at = Some(at);
         }
     }
 
-    /// Demands another alpha, as [`Wealth::demand`].
+    /// Sets another alpha, like [`Wealth::demand`].
     pub fn demand(&mut self, alpha: f64) {
         self.wealth.demand(alpha);
     }
 
-    /// Says that the weights changed, as [`super::Engine::weight_step`].
+    /// Reports a change of the weights, like [`super::Engine::weight_step`].
     pub fn weight_step(&mut self) {
         self.wealth.weight_step();
     }
 
-    /// Says that requests come in clusters of `phi`, as [`super::Engine::set_dispersion`].
+    /// Sets the size of clusters, like [`super::Engine::set_dispersion`].
     pub fn set_dispersion(&mut self, phi: f64) {
         self.wealth.temper().expect(phi);
     }
 
-    /// Whether its parts fit each other, as those read from a file may not.
+    /// Whether its parts are consistent; those read from a file may not be.
     pub(super) fn is_sound(&self) -> bool {
         let bets = match self.question {
             Question::Ratio(_) => FACTORS.len(),
@@ -201,7 +201,7 @@ impl AmountTest {
             && [0, bets].contains(&self.before.len())
     }
 
-    /// Which way the canary may be worse.
+    /// In which direction the canary may be worse.
     pub fn side(&self) -> Side {
         self.side
     }
@@ -214,27 +214,29 @@ impl AmountTest {
         }
     }
 
-    /// Where amounts are clipped; nothing before the first block.
+    /// Where amounts are clipped; `None` before the first block.
     pub fn clip(&self) -> Option<Clip> {
         self.clip
     }
 
-    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first block.
+    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first
+    /// block.
     pub fn log_evidence(&self) -> f64 {
         self.wealth.log_evidence()
     }
 
-    /// The end of the block that decided, if one did. Does not go back.
+    /// The end of the block that rejected the canary, if one did. A rejection is final.
     pub fn rejected_at(&self) -> Option<Duration> {
         self.rejected_at
     }
 
-    /// Requests and amounts of all blocks together.
+    /// Requests and amounts of all blocks.
     pub fn total(&self) -> Arms<Total> {
         self.total
     }
 
-    /// The same since the likeliest beginning of the difference; of all blocks if there are none since.
+    /// Requests and amounts since the likeliest onset of the difference; of all blocks if there are
+    /// none since.
     pub fn total_since_onset(&self) -> Arms<Total> {
         let before = self.wealth.richest().and_then(|richest| self.before.get(richest));
         let since = |total: Total, before: Total| Total {
@@ -250,8 +252,8 @@ impl AmountTest {
             .unwrap_or(self.total)
     }
 
-    /// The bet that earned most, as a ratio of means beyond the tolerance, if it is about one, and since
-    /// when.
+    /// The most successful bet: its ratio of means beyond the tolerance, if it has one, and its
+    /// onset.
     pub fn strongest(&self) -> Option<(Option<f64>, Duration)> {
         let richest = self.wealth.richest()?;
         let factor = match self.question {
@@ -262,7 +264,7 @@ impl AmountTest {
     }
 }
 
-/// What a block does to each bet on a ratio of the means, in nats.
+/// The gain of each bet on a ratio of the means in a block, in nats.
 fn ratios(block: Arms<&Amounts>, side: Side, tolerance: Tolerance) -> Vec<f64> {
     let Arms { canary: up, baseline: down } = match side {
         Side::High => block,

@@ -1,19 +1,20 @@
-//! Players who failed twice in a row are asked whether it is they who fail.
+//! Finds out whether players who failed twice in a row fail because of the version or of
+//! themselves.
 //!
-//! A player of a canary who did is sent to the baseline for a while. Served there, the version was at
-//! fault; failing there, the player is. Within one player no mix of players can deceive. How often players
-//! of the baseline recover by themselves, who also failed twice in a row, is the control. `recovery.rs`
-//! judges the counts.
+//! A player of a canary who failed twice in a row is sent to the baseline for a time. If the
+//! baseline serves the player, the version was at fault; otherwise the player is. Comparing a
+//! player with himself cannot be confounded by the mix of players. The control is how often players
+//! of the baseline recover who also failed twice in a row. `recovery.rs` judges the counts.
 //!
-//! Where a version has several endpoints, the two failures must be on two of them: one bad endpoint fails
-//! everybody whom it serves, and is an endpoint's affair.
+//! If a version has several endpoints, the two failures must be on different ones: one bad endpoint
+//! fails for everybody, and is handled by ejecting the endpoint.
 //!
-//! Both are looked at by a request that began after it was known that they had failed twice. What was under
-//! way then, as the retries of a client or the other calls of a page, is no answer: of the canary's players
-//! such requests still went to the canary.
+//! For both groups the first request counts that began after the second failure was known. Requests
+//! that were in flight then, such as retries of a client or other calls of a page, do not count:
+//! for players of the canary they still went to the canary.
 //!
-//! After an ejection, the players who failed on the version are followed to wherever they are sent: if they
-//! go on failing, the ejection helped nobody.
+//! After an ejection, the players who failed on the version are followed: if they still fail
+//! elsewhere, the ejection did not help.
 
 use std::collections::HashMap;
 
@@ -25,46 +26,48 @@ use super::{
 /// How a request of a player ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Heard {
-    /// It was one of the baseline, or of a canary.
+    /// Whether it was a request of the baseline rather than of a canary.
     pub is_baseline: bool,
-    /// It was sent to the baseline instead of the canary that the split has for the player.
+    /// Whether it was sent to the baseline instead of the canary that the split assigns.
     pub asked: bool,
-    /// It failed.
+    /// Whether it failed.
     pub failed: bool,
-    /// That is for good: the answer is whole.
+    /// Whether the outcome is final: the response is complete.
     pub is_whole: bool,
-    /// Number of the version that it was one of.
+    /// Number of the version.
     pub version: u16,
-    /// Number of the look in which it began.
+    /// Number of the evaluation in which it began.
     pub began: u32,
-    /// Number of the present look.
+    /// Number of the current evaluation.
     pub look: u32,
-    /// Which group of endpoints served it; nothing if the version has one endpoint.
+    /// The group of endpoints that served it; `None` if the version has one endpoint.
     pub group: Option<u8>,
 }
 
-/// Who is asked, and what came of it.
+/// Players who are tested at the baseline, and the results.
 #[derive(Debug, Clone, Default)]
 pub struct Asking {
-    /// Players whose last request failed, by bucket, and where.
+    /// Players whose last request failed, by bucket, with the group of endpoints.
     failed_last: HashMap<u16, Option<u8>>,
-    /// Players of the baseline who failed twice in a row, and the look at which that was known.
+    /// Players of the baseline who failed twice in a row, with the evaluation in which that was
+    /// known.
     control: HashMap<u16, u32>,
-    /// Players of whom it is known what came of it.
+    /// Players whose result is known.
     told: Buckets,
-    /// Players who failed on a version that was ejected, its number, and the look at which it was.
+    /// Players who failed on an ejected version, its number, and the evaluation of the ejection.
     followed: Buckets,
     ejected: (u16, u32),
-    /// Players of canaries, by how their first request at the baseline ended.
+    /// Players of canaries, by the outcome of their first request at the baseline.
     pub canary: Players,
-    /// Players of the baseline, by how their next request ended.
+    /// Players of the baseline, by the outcome of their next request.
     pub baseline: Players,
-    /// Players who were followed, of whom it is known.
+    /// Followed players whose result is known.
     pub known: Players,
 }
 
 impl Asking {
-    /// Notes how a request of `player` ended. Whether he is to be sent to the baseline from now on.
+    /// Records the outcome of a request of `player`. Returns whether the player is sent to the
+    /// baseline from now on.
     pub fn note(&mut self, player: u16, heard: Heard) -> bool {
         let Heard { is_baseline, asked, failed, group, began, .. } = heard;
         let (ejected, at) = self.ejected;
@@ -80,7 +83,8 @@ impl Asking {
                 self.baseline.add(!failed);
             }
         } else if !failed {
-            // An answer that may still break is none. Usually nobody is in it, and then nothing is hashed.
+            // A response that may still break does not count. The map is usually empty, and then
+            // nothing is hashed.
             if heard.is_whole && !self.failed_last.is_empty() {
                 self.failed_last.remove(&player);
             }
@@ -98,15 +102,15 @@ impl Asking {
         self.failed_last.contains_key(&player)
     }
 
-    /// Notes that `player` failed at `group`; whether his request before did, too, and elsewhere if there is
-    /// another place.
+    /// Records that `player` failed at `group`. Returns whether the previous request failed, too,
+    /// in another group if there is more than one.
     fn fails_again(&mut self, player: u16, group: Option<u8>) -> bool {
         let before = self.failed_last.insert(player, group);
         before.is_some_and(|before| group.is_none() || before != group)
     }
 
-    /// Follows `players` of version number `ejected`, which was that at the look number `look`, instead of those
-    /// before; how many they are.
+    /// Follows `players` of version number `ejected`, which was ejected in evaluation number
+    /// `look`, instead of earlier ones; returns their number.
     pub fn follow(&mut self, players: &Buckets, ejected: u16, look: u32) -> u64 {
         self.followed = players.clone();
         self.ejected = (ejected, look);
@@ -114,14 +118,14 @@ impl Asking {
         self.followed.len().into()
     }
 
-    /// Ends all questions that are open. Who has answered is not asked again: one player who fails now and
-    /// then would be many.
+    /// Ends all open tests. Players with a result are not tested again: one player who fails now
+    /// and then would count many times.
     pub fn let_go(&mut self) {
         self.failed_last.clear();
         self.control.clear();
     }
 
-    /// Lets everybody be asked anew, of another version.
+    /// Allows all players to be tested again, for another version.
     pub fn begin(&mut self) {
         self.let_go();
         self.told.clear();
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn what_was_under_way_when_a_player_of_the_control_was_known_is_no_answer() {
         let mut asking = Asking::default();
-        // Three calls at once, and two retries at once.
+        // Three calls at the same time, and two retries at the same time.
         for (began, failed) in [(7, true), (7, true), (7, true), (8, true), (8, true)] {
             asking.note(1, Heard { began, ..baseline(failed) });
         }
@@ -234,7 +238,7 @@ mod tests {
             failed.add(player);
         }
         assert_eq!(asking.follow(&failed, 1, 8), 3);
-        // What they had asked before, of the version that is out or of another one.
+        // Requests from before, to the ejected version or to another one.
         asking.note(1, canary(true));
         asking.note(2, Heard { began: 8, ..baseline(true) });
         for (player, failed) in [(1, true), (1, false), (2, false), (9, true)] {

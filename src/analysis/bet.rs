@@ -1,8 +1,8 @@
-//! One bet that the canary fails more than is tolerated: an e-variable for two arms.
+//! A bet that the canary fails more than is tolerated: an e-variable for two arms.
 //!
-//! The hypothesis is `p_c <= r * p_b + tau` for the mean failure probabilities of one block; `p_b` is
-//! unknown and may be anything. A bet stakes `eta_c` on failures of the canary and `eta_b` against
-//! failures of the baseline:
+//! The hypothesis is `p_c <= r * p_b + tau` for the mean failure probabilities of one block; `p_b`
+//! is unknown and may be anything. A bet stakes `eta_c` on failures of the canary and `eta_b`
+//! against failures of the baseline:
 //!
 //! ```text
 //! e = product over canary trials   of (1 + eta_c * (x - m_c))
@@ -11,20 +11,22 @@
 //! ```
 //!
 //! With independent trials, `1 + z <= exp(z)` bounds the expectation by
-//! `exp(eta_c * n_c * (p_c - r * p_b - tau))`: the two stakes are coupled so that `p_b`, `m_b` and the
-//! block's length cancel. Under the hypothesis that is at most 1, so nobody gets rich by chance, and a
-//! rate that moves in both arms alike is no news. Trials of a block may differ in their probabilities,
-//! since only the sums enter. All four numbers must be fixed before the block's outcomes are seen.
+//! `exp(eta_c * n_c * (p_c - r * p_b - tau))`: the two stakes are coupled so that `p_b`, `m_b` and
+//! the block's length cancel.
+//! Under the hypothesis that is at most 1, so the wealth does not grow by chance, and a rate that
+//! changes in both arms alike is no evidence. Trials of a block may have different probabilities,
+//! since only the sums matter. All four numbers must be fixed before the block's outcomes are
+//! known.
 //!
-//! Two-arm e-variables: Turner, Ly, Grünwald, arXiv 2106.02693; that only the arm of the next failure
-//! is asked about when `tau` is 0: Lindon, Malek, arXiv 2011.03567.
+//! Two-arm e-variables: Turner, Ly, Grünwald, arXiv 2106.02693; that only the arm of the next
+//! failure is asked about when `tau` is 0: Lindon, Malek, arXiv 2011.03567.
 
 use serde::{Deserialize, Serialize};
 
 use super::counts::{Arms, Tally};
 
-/// Largest `eta_c * tau` of a ratio bet: keeps the factor of a canary success well above zero. Not
-/// reached with an excess below 2 %.
+/// Largest `eta_c * tau` of a ratio bet, which keeps the factor of a canary success well above
+/// zero. Not reached with an excess below 2 %.
 const MOST_STAKED_ON_SUCCESS: f64 = 0.9;
 
 /// How much worse the canary may be: `p_c <= ratio * p_b + excess`.
@@ -40,7 +42,7 @@ impl Tolerance {
     pub const NONE: Self = Self { ratio: 1.0, excess: 0.0 };
 
     /// A tolerance of `ratio` times the baseline's rate, more than 0 and finite, plus `excess`, a
-    /// probability from 0 to 1; nothing if they are not.
+    /// probability from 0 to 1; `None` if they are out of range.
     pub fn new(ratio: f64, excess: f64) -> Option<Self> {
         let possible = ratio > 0.0 && ratio.is_finite() && (0.0..=1.0).contains(&excess);
         possible.then_some(Self { ratio, excess })
@@ -68,7 +70,7 @@ pub struct Bet {
 
 impl Bet {
     /// The bet that the canary fails `factor` (more than 1) times as often as is tolerated, for a
-    /// block of `trials`, both at least 1. It needs no idea of the baseline's rate.
+    /// block of `trials`, both at least 1. It does not depend on the baseline's rate.
     pub fn ratio(factor: f64, trials: Arms<f64>, tolerance: Tolerance) -> Self {
         let Arms { canary: n_c, baseline: n_b } = trials;
         let Tolerance { ratio: r, excess } = tolerance;
@@ -80,12 +82,12 @@ impl Bet {
     }
 
     /// The bet that the canary fails `share` (0 to 1) of the requests that the baseline would have
-    /// served, for a baseline that fails at `base_rate` (0 to 1, known before the block). Nothing if
+    /// served, for a baseline that fails at `base_rate` (0 to 1, known before the block). `None` if
     /// that is within the tolerance.
     ///
-    /// `m_b` is the baseline's rate in the point of the hypothesis that is nearest to the alternative
-    /// (the reverse information projection, exact for an excess of 0), so the bet grows as fast as
-    /// any can. The root is written so that nothing cancels.
+    /// `m_b` is the baseline's rate in the point of the hypothesis that is nearest to the
+    /// alternative (the reverse information projection, exact for an excess of 0), so the bet grows
+    /// as fast as any can. The root is written so that nothing cancels.
     pub fn gross(
         share: f64,
         base_rate: f64,
@@ -100,7 +102,7 @@ impl Bet {
         let c = n_c * feared + n_b * base_rate;
         let m_b = 2.0 * c / (b + (b * b - 4.0 * a * c).sqrt());
         let m_c = r * m_b + tolerance.excess;
-        // Also refused if the root is not a number.
+        // Also rejects NaN.
         if !(m_c < feared && feared < 1.0) {
             return None;
         }
@@ -109,9 +111,9 @@ impl Bet {
         Some(Self { stake, center: Arms::new(m_c, m_b) })
     }
 
-    /// The bet of `part`, above 0 and below 1, of the most that can be staked on the canary's mean
-    /// being higher by more than `excess`, for a baseline of mean `mean` (both 0 to 1, known before the
-    /// block). It asks nothing of the values but that they lie between 0 and 1.
+    /// The bet that the canary's mean is higher by more than `excess`, with the `part`, above 0 and
+    /// below 1, of the largest possible stake, for a baseline of mean `mean` (both 0 to 1, known
+    /// before the block). Values must only be between 0 and 1.
     pub fn difference(part: f64, mean: f64, trials: Arms<f64>, excess: f64) -> Self {
         let Arms { canary: n_c, baseline: n_b } = trials;
         let center = Arms::new(mean + excess, mean);
@@ -135,7 +137,7 @@ impl Bet {
         }
     }
 
-    /// `ln e`, in nats, of outcomes between 0 and 1 given as values and how often each came.
+    /// `ln e`, in nats, of outcomes between 0 and 1, given as values with their counts.
     pub fn log_e_of_values(
         self,
         canary: impl IntoIterator<Item = (f64, u64)>,
@@ -154,7 +156,7 @@ impl Bet {
     }
 }
 
-/// What each outcome adds to the log wealth of a bet, in nats.
+/// The gain of a bet's log wealth for each outcome, in nats.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Factors {
     failure: Arms<f64>,
@@ -162,7 +164,7 @@ pub struct Factors {
 }
 
 impl Factors {
-    /// Of no bet at all: nothing is won or lost.
+    /// No bet: nothing is gained or lost.
     pub const ABSTAIN: Self = Self {
         failure: Arms { canary: 0.0, baseline: 0.0 },
         success: Arms { canary: 0.0, baseline: 0.0 },

@@ -1,12 +1,14 @@
 //! Blocks: the stretches of traffic that are compared.
 //!
-//! A block closes as soon as it holds enough, since what a total failure costs is mostly waiting for
-//! the next look: of 10,000 requests a second at equal weights, 5,000 fail within a second and 25
-//! within 5 ms. The rule looks at counts of trials and at time, never at outcomes, and so cannot bias
-//! the test. Closing early when failures pile up was rejected for that reason.
+//! A block closes as soon as it holds enough trials, since the cost of a total failure is mostly
+//! the wait for the next evaluation: of 10,000 requests a second at equal weights, 5,000 fail
+//! within a second and 25 within 5 ms. The rule depends on counts of trials and on time, never on
+//! outcomes, and so cannot bias the test. Closing early when failures pile up was rejected for that
+//! reason.
 //!
-//! A canary and its baseline are compared by when their requests began (`slots.rs`). Endpoints of one
-//! version are compared by when they ended, as here: they are chosen at random for each request.
+//! A canary and its baseline are compared by when their requests began (`slots.rs`). Endpoints of
+//! one version are compared by when they ended, as here: they are chosen at random for each
+//! request.
 //!
 //! Times are durations since an origin that the caller chooses.
 
@@ -14,15 +16,16 @@ use std::time::Duration;
 
 use super::counts::{Arms, Counter, Tally};
 
-/// Trials of the canary that close a block. With fewer the arms are hardly seen at the same time: the
-/// growth of the evidence is 0.52 of the best possible at a quarter of a request per block, 0.83 at
-/// one, 0.90 at two, 0.94 at five. With more, a canary that fails altogether fills the blocks while
-/// nobody looks: of 100 requests a second, 17 failed at worst of 400 runs with five, 12 with two; those
-/// that fail at 5 % cost nine either way.
+/// Trials of the canary that close a block. With fewer, blocks rarely contain both arms: the growth
+/// of the evidence is 0.52 of the best possible at a quarter of a request per block, 0.83 at one,
+/// 0.90 at two, 0.94 at five. With more, a canary that always fails has more failures until a block
+/// closes: at 100 requests a second, the worst of 400 runs had 17 failures with five trials, 12
+/// with two; a canary that fails at 5 % has nine either way.
 const ENOUGH_CANARY_TRIALS: u64 = 2;
 /// Age at which one trial of each arm is enough.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Age at which a block that lacks an arm is thrown away: its halves are no longer of the same time.
+/// Age at which a block that lacks an arm is discarded, since its halves are not of the same time
+/// any more.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 /// An open block of two arms.
@@ -38,7 +41,7 @@ impl Block {
         Self { start: counters, opened: now }
     }
 
-    /// Looks at the counters: the block's counts if it closes now, which opens the next one.
+    /// Updates the block; returns its counts if it closes now, which opens the next one.
     pub fn poll(&mut self, counters: Arms<Counter>, now: Duration) -> Option<Arms<Tally>> {
         let counts = counters.since(self.start);
         let age = now.saturating_sub(self.opened);
@@ -48,7 +51,7 @@ impl Block {
             *self = Self::open(counters, now);
             return Some(counts);
         }
-        // The age of a block without any trial means nothing: nobody has waited in it.
+        // The age of a block without trials does not matter.
         if age >= GIVE_UP || (canary == 0 && baseline == 0) {
             *self = Self::open(counters, now);
         }
@@ -56,11 +59,11 @@ impl Block {
     }
 }
 
-/// Length of a block of latencies or amounts: they need many requests to say anything.
+/// Length of a block of latencies or amounts, which need many requests.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Shortest one, for a service with enough traffic.
+/// Shortest length of such a block, for a service with enough traffic.
 const SHORT_INTERVAL: Duration = Duration::from_millis(250);
-/// Requests within it that are enough: 1,000 a second.
+/// Requests that are enough for the shortest block: 1,000 a second.
 const ENOUGH_TRIALS: u64 = 250;
 
 /// When blocks of latencies and of amounts close.
@@ -75,8 +78,8 @@ impl Pace {
         Self { opened: now }
     }
 
-    /// The length of the block if it closes now with `trials` requests of both arms together, which
-    /// opens the next one.
+    /// Returns the length of the block if it closes now, with `trials` requests of both arms
+    /// together; closing opens the next one.
     pub fn due(&mut self, trials: u64, now: Duration) -> Option<Duration> {
         let age = now.saturating_sub(self.opened);
         let due = age >= INTERVAL || (age >= SHORT_INTERVAL && trials >= ENOUGH_TRIALS);
@@ -122,7 +125,7 @@ mod tests {
         let mut block = Block::open(counters(0, 0, 0, 0), MS(0));
         assert_eq!(block.poll(counters(0, 0, 50, 9), MS(4_999)), None);
         assert_eq!(block.poll(counters(0, 0, 51, 9), MS(5_000)), None);
-        // The baseline's 51 requests are gone.
+        // The baseline's 51 requests were discarded.
         assert_eq!(block.poll(counters(5, 0, 52, 9), MS(5_010)), counts(5, 0, 1, 0));
     }
 

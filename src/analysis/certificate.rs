@@ -1,15 +1,17 @@
-//! Whether the canary is certainly no worse than so many times, so that it may grow.
+//! Tests whether the canary is certainly less than `ratio` times as bad as the baseline, so that it
+//! may grow.
 //!
-//! That nothing was found does not say that nothing is there. This is the opposite question, with the
-//! arms in each other's place: the hypothesis is `p_b <= p_c / ratio`, that the canary fails at least
-//! `ratio` times as often. Once it is rejected, the canary is better than that, with an error of at
-//! most `beta` over any number of looks. A healthy canary at a weight of 10 % and a base rate of 0.3 %
-//! needs 5,700 requests of its own for a ratio of 2, 2,100 for a ratio of 3.
+//! Absence of evidence is no evidence of absence. This is the opposite test, with the arms swapped:
+//! the hypothesis is `p_b <= p_c / ratio`, that the canary fails at least `ratio` times as often.
+//! Once it is rejected, the canary is better than that, with an error of at most `beta` over any
+//! number of evaluations. A healthy canary at a weight of 10 % and a base rate of 0.3 % needs 5,700
+//! requests of its own for a ratio of 2, 2,100 for a ratio of 3.
 //!
-//! A baseline that never fails would never let it be certain. So the canary may fail an `excess` of its
-//! requests on top: the hypothesis is `p_c >= ratio * p_b + excess`, or `p_b <= p_c / ratio - excess / ratio`.
-//! That is the one of `bet` with a negative `tau`; its proof asks for no sign of it. Where neither arm
-//! fails, it is rejected after about `(ln(1 / beta) + 2.5) / excess` requests of the canary.
+//! A baseline that never fails would never let it be certain. So the canary may fail an `excess` of
+//! its requests on top: the hypothesis is `p_c >= ratio * p_b + excess`, or
+//! `p_b <= p_c / ratio - excess / ratio`. That is the one of `bet` with a negative `tau`; its proof
+//! does not depend on the sign. Where neither arm fails, it is rejected after about
+//! `(ln(1 / beta) + 2.5) / excess` requests of the canary.
 
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use super::{
     wealth::Guarantee,
 };
 
-/// What a certificate asks.
+/// The parameters of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     ratio: f64,
@@ -39,8 +41,8 @@ const TIMES_ALLOWED: f64 = 2.0;
 const BETA: f64 = 0.05;
 
 impl Health {
-    /// That the canary fails less than `ratio` (more than 1, finite) times as often as the baseline,
-    /// with an error of at most `beta`, more than 0 and below 1; nothing if they are not.
+    /// The canary must fail less than `ratio` (more than 1, finite) times as often as the baseline,
+    /// with an error of at most `beta`, more than 0 and below 1; `None` if they are out of range.
     pub fn new(ratio: f64, beta: f64) -> Option<Self> {
         let possible = ratio > 1.0 && ratio.is_finite() && beta > 0.0 && beta < 1.0;
         possible.then_some(Self { ratio, excess: 0.0, beta })
@@ -68,58 +70,59 @@ impl Health {
         self.beta
     }
 
-    /// The same question with the error that `other` allows.
+    /// The same ratio with the error of `other`.
     pub(super) fn with_beta_of(self, other: Self) -> Self {
         Self { beta: other.beta, ..self }
     }
 }
 
-/// A certificate in the making.
+/// A running certificate.
 #[derive(Debug, Clone)]
 pub struct Certificate {
     health: Health,
-    /// Sees the baseline where other tests see the canary.
+    /// The test, with the baseline in the role of the canary.
     engine: Engine,
 }
 
 impl Certificate {
-    /// A certificate of `health`, for failures that come in clusters of `phi`.
+    /// Creates a certificate of `health`, for failures in clusters of `phi`.
     pub fn new(health: Health, phi: f64) -> Self {
         let Health { ratio, excess, beta } = health;
         let tolerance = Tolerance { ratio: 1.0 / ratio, excess: -excess / ratio };
         let settings = Settings::new(tolerance, Guarantee::Alpha(beta));
-        // Failures of the baseline are what it waits for; the odds alone say how many.
+        // No least number of the baseline's failures: the evidence alone decides.
         let settings = Settings { least_failures: 0, grid: Grid::Ratios, ..settings };
         Self { health, engine: Engine::new(settings).with_dispersion(phi) }
     }
 
-    /// Takes in a closed block that ended at `at`.
+    /// Adds a closed block that ended at `at`.
     pub fn observe(&mut self, block: Arms<Tally>, at: Duration) {
         self.engine.observe(block.swapped(), at);
     }
 
-    /// Demands another `beta`, more than 0 and below 1, of the evidence so far. What was reached stays so.
+    /// Sets another `beta`, more than 0 and below 1, for the evidence so far. A reached certificate
+    /// is final.
     pub fn demand(&mut self, beta: f64) {
         self.health.beta = beta;
         self.engine.demand(beta, 0);
     }
 
-    /// Sets the size of clusters, as [`Engine::set_dispersion`].
+    /// Sets the size of clusters, like [`Engine::set_dispersion`].
     pub fn set_dispersion(&mut self, phi: f64) {
         self.engine.set_dispersion(phi);
     }
 
-    /// When it was reached, if it was. Does not go back.
+    /// When it was reached, if it was; that is final.
     pub fn reached_at(&self) -> Option<Duration> {
         self.engine.rejected_at()
     }
 
-    /// What it asks.
+    /// Its parameters.
     pub fn health(&self) -> Health {
         self.health
     }
 
-    /// Logarithm of the evidence for health, in nats, and what is needed.
+    /// Logarithm of the evidence for health, and of the threshold, in nats.
     pub fn log_evidence(&self) -> (f64, f64) {
         (self.engine.log_evidence(), self.engine.log_threshold())
     }
@@ -129,7 +132,7 @@ impl Certificate {
 mod tests {
     use super::{super::simulation::Traffic, *};
 
-    /// Mean canary requests until the certificate, and how many of `runs` never got it.
+    /// Mean canary requests until the certificate, and the number of `runs` without one.
     fn requests(ratio: f64, canary: f64, runs: u64, most: u64) -> (f64, u64) {
         let mut traffic = Traffic::new(31);
         let health = Health::new(ratio, 0.05).expect("a question");

@@ -1,9 +1,9 @@
-//! One canary against its baseline, all metrics together.
+//! The comparison of a canary with its baseline, by all metrics together.
 //!
-//! The evidence of several metrics is averaged: `L = ln(sum of w_i * exp(L_i))`. An average of wealths
-//! is one wealth, whatever the metrics have to do with each other, so alpha holds for all of them at
-//! once. Dividing alpha between them is never better. Half of the weight is on errors, which costs them
-//! 0.7 nats, about 8 % more requests.
+//! The evidence of several metrics is averaged: `L = ln(sum of w_i * exp(L_i))`. An average of
+//! wealths is a wealth, whatever the dependence between the metrics, so alpha holds for all of them
+//! together. Dividing alpha between them is never better. Half of the weight is on errors, which
+//! costs them 0.7 nats, about 8 % more requests.
 
 use std::time::Duration;
 
@@ -24,54 +24,55 @@ use super::{
     wealth::{Guarantee, log_sum},
 };
 
-/// A running comparison. It begins with a canary's first weight and ends with the canary; a new one
-/// has its own alpha.
+/// A running comparison. It begins with a canary's first weight and ends with the canary; a new
+/// canary has an alpha of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Comparison {
     limits: Limits,
     began: Duration,
-    /// When the canary began to warm up last, and its requests since.
+    /// When the canary last began to warm up, and its requests since.
     warming: (Duration, u64),
     errors: Option<Engine>,
     unserved: Option<Engine>,
     /// Errors of named routes, in the order of the limits.
     routes: Vec<RouteTest>,
-    /// What was not served without each group of the canary's endpoints, and whether it has several.
+    /// Unserved requests without each group of the canary's endpoints, if there are several.
     spared: Option<Spared>,
     has_groups: bool,
-    /// Whether players who fail on the canary are served by the baseline.
+    /// The test whether players who fail on the canary are served by the baseline.
     recovery: Option<Recovery>,
     latency: Vec<LatencyTest>,
-    /// Two of each amount, in the order of the limits: too low, too high.
+    /// Two tests of each amount, in the order of the limits: too low, too high.
     amounts: Vec<AmountTest>,
     phi: f64,
     advice: Advice,
-    /// Evidence of all metrics together, in nats; nothing before it is asked for.
+    /// Evidence of all metrics together, in nats; computed when it is needed.
     #[serde(skip)]
     evidence: Option<f64>,
-    /// The verdict that failed the canary, with the numbers of that moment.
+    /// The verdict that failed the canary, with the numbers at that time.
     failed: Option<Box<Verdict>>,
 }
 
-/// Errors of a named route, and what was not served of it without each group of the canary's endpoints.
+/// Tests of a named route: errors, and unserved requests without each group of the canary's
+/// endpoints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct RouteTest {
     errors: Engine,
     spared: Spared,
 }
 
-/// Tests that decide nothing, and that people are told of.
+/// Tests that decide nothing, but are reported to people.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Advice {
-    /// Errors by requests, whoever asks: the faults of a few players.
+    /// Errors by requests instead of players: reveals failures of a few players.
     requests: Option<Engine>,
     /// Refusals, by players.
     refusals: Option<Engine>,
     recent: Recent,
 }
 
-/// Failures of the canary's requests lately, and players who failed on it, each counted once a cycle. Both
-/// halve in a minute.
+/// Recent failures of the canary's requests, and players who failed on it, each counted once per
+/// cycle. Both have a half-life of a minute.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Recent {
     failures: f64,
@@ -89,13 +90,13 @@ impl Recent {
         self.players = self.players * kept + players as f64;
     }
 
-    /// Whether a few players have nearly all of them.
+    /// Whether a few players have nearly all failures.
     fn is_of_few(&self) -> bool {
         self.failures >= FAILURES_OF_FEW * self.players.max(1.0)
     }
 }
 
-/// What people are told of beside the verdict.
+/// Reports beside the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Advised {
     /// A few players have nearly all failures.
@@ -107,25 +108,26 @@ pub enum Advised {
 /// The evidence of a metric.
 #[derive(Clone, Copy)]
 struct Term {
-    /// Relative to those of the others.
+    /// Weight relative to those of the others.
     weight: f64,
     log_evidence: f64,
-    /// The same without the canary's worst endpoint, where it has several and the metric tells them apart.
+    /// The evidence without the canary's worst endpoint, if it has several and the metric
+    /// distinguishes them.
     spared: Option<f64>,
     /// Whether the canary was bad often enough to be judged.
     enough: bool,
 }
 
-/// Failures per player who failed from which on they are a few players' affair.
+/// Failures per failed player from which on they count as those of a few players.
 const FAILURES_OF_FEW: f64 = 4.0;
 
-/// Requests of a canary without which it is still warming up, unless that takes very long.
+/// Requests that a canary needs to be warm, unless that takes very long.
 const WARM_REQUESTS: u64 = 100;
-/// So many times the time to warm up are very long.
+/// After this multiple of the warm-up time a canary is warm in any case.
 const WARM_AT_LAST: u32 = 10;
 
 impl Comparison {
-    /// A comparison that begins `now`, of failures that come in clusters of `phi`, at least 1.
+    /// Creates a comparison that begins `now`, for failures in clusters of `phi`, at least 1.
     pub fn new(limits: Limits, phi: f64, now: Duration) -> Self {
         let guarantee = Guarantee::Alpha(limits.alpha);
         let settings = |tolerance| Settings {
@@ -174,7 +176,7 @@ impl Comparison {
         }
     }
 
-    /// Takes in a block of requests that ended at `now`.
+    /// Adds a block of requests that ended at `now`.
     pub fn observe_errors(&mut self, block: &Attempts, now: Duration) {
         self.warming.1 = self.warming.1.saturating_add(block.requests.canary.trials());
         if let Some(errors) = &mut self.errors {
@@ -197,7 +199,7 @@ impl Comparison {
         self.judge(now);
     }
 
-    /// Takes in a block of requests of the named route of that `number` in the limits.
+    /// Adds a block of requests of the named route with this `number` in the limits.
     pub fn observe_route(&mut self, number: usize, block: &Attempts, now: Duration) {
         if let Some(route) = self.routes.get_mut(number) {
             route.errors.observe_of(block.players, block.requests, now);
@@ -208,8 +210,8 @@ impl Comparison {
         }
     }
 
-    /// Takes in players who had failed twice in a row, by how their next request ended at the baseline.
-    /// The canary had the `share` of all players.
+    /// Adds players who had failed twice in a row, by the outcome of their next request at the
+    /// baseline. `share` is the canary's share of all players.
     pub fn observe_asked(&mut self, players: Arms<Players>, share: f64, now: Duration) {
         let Some(recovery) = &mut self.recovery else { return };
         let each = |players: Players| {
@@ -220,21 +222,21 @@ impl Comparison {
         self.judge(now);
     }
 
-    /// Of several endpoints one is left. What the others did is no evidence against it, and cannot be told
-    /// apart from what it did, so evidence begins anew. Wealth above what a test begins with is given up,
-    /// which is always allowed; what is less is kept.
+    /// Called when one of several endpoints is left. The requests of the others are no evidence
+    /// against it, and cannot be separated from its own, so the evidence restarts. Wealth above
+    /// that of a new test is given up, which is always allowed; less wealth is kept.
     fn forget_endpoints(&mut self) {
         let routes = self.routes.iter_mut().map(|route| &mut route.errors);
         let tests = self.errors.iter_mut().chain(&mut self.unserved).chain(routes);
         tests.filter(|test| test.log_evidence() > 0.0).for_each(Engine::begin_anew);
     }
 
-    /// Says whether what one block of errors adds is limited: a version with one or two endpoints stumbles
-    /// as a whole, and no spread between endpoints shows how many failures that is.
+    /// Sets whether the gain of a block of errors is limited: a version with one or two endpoints
+    /// has hiccups as a whole, and no spread between endpoints shows the size of such clusters.
     ///
-    /// A block then multiplies a bet by `1 / alpha` at most. Half of the wealth is not staked before the
-    /// first failure, so one block alone never ejects. A lower cap costs more of a canary that fails
-    /// altogether: a block may hold three failures of 3 nats each.
+    /// A block then multiplies a bet by at most `1 / alpha`. Half of the wealth is not staked
+    /// before the first failure, so one block alone never ejects. A lower cap would delay the
+    /// ejection of a canary that always fails: a block may have three failures of 3 nats each.
     pub fn cap_bursts(&mut self, capped: bool) {
         let threshold = Guarantee::Alpha(self.limits.alpha).log_threshold();
         let cap = if capped { Some(threshold) } else { self.limits.burst_cap };
@@ -244,7 +246,8 @@ impl Comparison {
         self.spared().for_each(|test| test.cap_bursts(cap));
     }
 
-    /// Demands another certainty of the evidence so far, as `limits` have it, which must ask the same.
+    /// Sets the alpha and the least failures of `limits`, which must be the same otherwise, for the
+    /// evidence so far.
     pub fn demand(&mut self, limits: Limits) {
         let (alpha, least) = (limits.alpha, limits.least_failures);
         self.engines().for_each(|test| test.demand(alpha, least));
@@ -255,15 +258,15 @@ impl Comparison {
         self.limits = limits;
     }
 
-    /// Takes in a block of requests that were refused, or not, by players.
+    /// Adds a block of requests by players, with refused ones as failures.
     pub fn observe_refusals(&mut self, block: Arms<Tally>, now: Duration) {
         if let Some(refusals) = &mut self.advice.refusals {
             refusals.observe(block, now);
         }
     }
 
-    /// Takes in a block of latencies at a quantile of a span, with the first bucket that is slow in the
-    /// baseline. It ended at `now`, and told nothing of where that bucket is.
+    /// Adds a block of latencies at a quantile of a span, with the first bucket that is slow in the
+    /// baseline. It ended at `now`, and that bucket must not depend on it.
     pub fn observe_slow(
         &mut self,
         (span, quantile): (Span, Quantile),
@@ -281,7 +284,7 @@ impl Comparison {
         }
     }
 
-    /// Takes in a block of the amount of that `number` in the limits. It ended at `now`.
+    /// Adds a block of the amount with this `number` in the limits. It ended at `now`.
     pub fn observe_amounts(&mut self, number: usize, block: Arms<&Amounts>, now: Duration) {
         if self.is_warm(now) {
             let sides = self.amounts.chunks_exact_mut(2).nth(number).into_iter().flatten();
@@ -290,7 +293,7 @@ impl Comparison {
         }
     }
 
-    /// Says that the shares changed `now`; a canary that `warms` up again has got more players.
+    /// Reports that the shares changed `now`. A canary that got more players `warms` up again.
     pub fn weight_step(&mut self, warms: bool, now: Duration) {
         if warms {
             self.warming = (now, 0);
@@ -311,25 +314,25 @@ impl Comparison {
         self.spared.iter_mut().chain(self.routes.iter_mut().map(|route| &mut route.spared))
     }
 
-    /// Says that failures come in clusters of `phi`, at least 1, from the next block on. Latencies and
-    /// amounts have clusters of their own, which this does not know.
+    /// Sets the size `phi` of clusters of failures, at least 1, from the next block on. Latencies
+    /// and amounts have other clusters, for which this is not used.
     pub fn set_dispersion(&mut self, phi: f64) {
         self.phi = phi;
         self.engines().for_each(|test| test.set_dispersion(phi));
         self.spared().for_each(|test| test.set_dispersion(phi));
     }
 
-    /// Whether it has failed, which is for ever. That it is healthy is for [`super::Gate`] to say.
+    /// Whether the canary has failed. A failure is final. [`super::Gate`] decides that it is healthy.
     pub fn answer(&self) -> Answer {
         if self.failed.is_some() { Answer::Fail } else { Answer::Undecided }
     }
 
-    /// The answer with its numbers. Of a failure, those that decided.
+    /// The answer with its numbers; for a failure, those that decided.
     pub fn verdict(&self, now: Duration) -> Verdict {
         self.failed.as_deref().cloned().unwrap_or_else(|| self.describe(self.answer(), now))
     }
 
-    /// Whether its parts fit each other, as those read from a file may not.
+    /// Whether its parts are consistent; those read from a file may not be.
     pub(super) fn is_sound(&self) -> bool {
         let of_routes = self.routes.iter().map(|route| &route.errors);
         let tests = self.errors.iter().chain(&self.unserved).chain(of_routes);
@@ -343,7 +346,7 @@ impl Comparison {
             && self.amounts.len() == 2 * self.limits.amounts.len()
     }
 
-    /// What is tolerated.
+    /// The tolerances.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -353,7 +356,7 @@ impl Comparison {
         self.began
     }
 
-    /// The size of the clusters that failures are taken to come in.
+    /// The assumed size of clusters of failures.
     pub fn dispersion(&self) -> f64 {
         self.phi
     }
@@ -363,15 +366,15 @@ impl Comparison {
         self.evidence.unwrap_or_else(|| log_sum(weighted(&self.terms()).into_iter()))
     }
 
-    /// Evidence as a part of what fails the canary, in nats both; 0 while there is none.
+    /// Evidence as a part of the threshold, both in nats; 0 without evidence.
     pub fn part_of_threshold(&self) -> f64 {
         (self.log_evidence() / self.log_threshold()).max(0.0)
     }
 
-    /// What people are to be told of beside the verdict.
+    /// The current reports beside the verdict.
     pub fn advised(&self) -> impl Iterator<Item = Advised> {
         let rejected = |test: &Option<Engine>| test.as_ref().is_some_and(Engine::rejected);
-        // What the players show as well is the verdict's affair.
+        // If the trials of players show it, too, the verdict reports it.
         let few = rejected(&self.advice.requests)
             && !rejected(&self.errors)
             && self.advice.recent.is_of_few();
@@ -380,7 +383,7 @@ impl Comparison {
         few.into_iter().chain(refusals.then_some(Advised::Refusals))
     }
 
-    /// The numbers of what people are told of.
+    /// The numbers of a report.
     pub fn advice(&self, advised: Advised) -> Option<Finding> {
         let (metric, test) = match advised {
             Advised::FewPlayers => (Metric::Errors, &self.advice.requests),
@@ -393,7 +396,7 @@ impl Comparison {
         })
     }
 
-    /// Players who failed on the canary lately, each counted once a cycle; one at least.
+    /// Players who failed on the canary recently, each counted once per cycle; at least one.
     pub fn failed_players(&self) -> u64 {
         self.advice.recent.players.round().max(1.0) as u64
     }
@@ -424,8 +427,8 @@ impl Comparison {
         }
     }
 
-    /// Whether the evidence, most of which is the term number `largest`, is that of one endpoint of
-    /// several, which is for the comparison of endpoints to take out.
+    /// Whether the evidence, most of which is term number `largest`, is that of one of several
+    /// endpoints, which the comparison of endpoints will eject.
     fn is_one_endpoint(&self, terms: &[Term], largest: usize) -> bool {
         if terms[largest].spared.is_none() {
             return false;
@@ -443,7 +446,7 @@ impl Comparison {
         Guarantee::Alpha(self.limits.alpha).log_threshold()
     }
 
-    /// In the order of [`Comparison::findings`].
+    /// The terms in the order of [`Comparison::findings`].
     fn terms(&self) -> Vec<Term> {
         let of = |weight: f64, test: &Engine| Term {
             weight,
@@ -525,9 +528,9 @@ impl Comparison {
     }
 }
 
-/// Weights of the metrics. Errors are certain to be harm. Of the spans and quantiles of latency, and of the
-/// two sides of an amount, one mostly speaks for the others. A fault of one route shows in all of them, too,
-/// unless the route is small.
+/// Weights of the metrics. Errors are certainly harmful. Spans and quantiles of latency mostly
+/// agree with each other, and so do the two sides of an amount. A fault of one route shows in all
+/// routes together, too, unless the route is small.
 const ERRORS: f64 = 0.5;
 const UNSERVED: f64 = 0.1;
 const ROUTES: f64 = 0.1;
@@ -535,10 +538,10 @@ const RECOVERY: f64 = 0.1;
 const LATENCY: f64 = 0.1;
 const AMOUNT: f64 = 0.1;
 
-/// Refusals that nobody wonders at: a fifth more, and one in a hundred.
+/// Tolerance of refusals: a fifth more, and one in a hundred.
 const REFUSALS: Tolerance = Tolerance { ratio: 1.2, excess: 0.01 };
 
-/// Logarithms of the terms' wealths with their weights, which are made to add up to 1.
+/// Logarithms of the weighted wealths of the terms; the weights are scaled to a sum of 1.
 fn weighted(terms: &[Term]) -> Vec<f64> {
     let sum: f64 = terms.iter().map(|term| term.weight).sum();
     terms.iter().map(|term| (term.weight / sum).ln() + term.log_evidence).collect()

@@ -1,8 +1,8 @@
 //! Counts of two arms over one stretch of traffic.
 //!
-//! A trial is the first attempt of one request; what counts as its failure is the test's own matter:
-//! an error, a slow answer. An endpoint that is compared with its peers stands where the canary
-//! stands, its peers where the baseline does.
+//! A trial is the first attempt of a request; each test defines its failures: an error, a slow
+//! response. If an endpoint is compared with its peers, it takes the role of the canary, and its
+//! peers that of the baseline.
 
 use std::ops::AddAssign;
 
@@ -13,17 +13,17 @@ use serde::{Deserialize, Serialize};
 pub struct Arms<T> {
     /// The side that may be worse.
     pub canary: T,
-    /// The side it is measured against.
+    /// The side to which it is compared.
     pub baseline: T,
 }
 
 impl<T> Arms<T> {
-    /// The same of both sides, canary first.
+    /// Creates both sides, canary first.
     pub fn new(canary: T, baseline: T) -> Self {
         Self { canary, baseline }
     }
 
-    /// Each side in the place of the other, for the opposite question.
+    /// Swaps the sides, for the opposite hypothesis.
     pub fn swapped(self) -> Self {
         Self { canary: self.baseline, baseline: self.canary }
     }
@@ -50,7 +50,8 @@ impl From<Tally> for (u64, u64) {
 }
 
 impl Tally {
-    /// Failures beyond the trials are dropped: the two counters are not read at the same instant.
+    /// Creates a tally. Failures beyond the trials are dropped, since the two counters are not read
+    /// at the same instant.
     pub fn new(trials: u64, failures: u64) -> Self {
         Self { trials, failures: failures.min(trials) }
     }
@@ -61,7 +62,8 @@ impl Tally {
         self.failures += u64::from(failed);
     }
 
-    /// Counts a failure: of a trial that is counted already as long as that `is_there`, else of another.
+    /// Counts a failure: of a trial that is counted already if it `is_there`, otherwise of an
+    /// additional one.
     pub(super) fn fail_later(&mut self, is_there: bool) {
         if !is_there || self.failures >= self.trials {
             self.trials += 1;
@@ -74,22 +76,22 @@ impl Tally {
         self.trials
     }
 
-    /// Those of them that failed.
+    /// Failed trials.
     pub fn failures(self) -> u64 {
         self.failures
     }
 
-    /// Those of them that did not.
+    /// Trials that did not fail.
     pub fn successes(self) -> u64 {
         self.trials - self.failures
     }
 
-    /// Failures per trial, 0 to 1; nothing without trials.
+    /// Failures per trial, 0 to 1; `None` without trials.
     pub fn rate(self) -> Option<f64> {
         (self.trials > 0).then(|| self.failures as f64 / self.trials as f64)
     }
 
-    /// What came after `earlier`, a tally of the beginning of the same stretch.
+    /// The part after `earlier`, a tally of the beginning of the same stretch.
     pub(super) fn after(self, earlier: Self) -> Self {
         Self::new(
             self.trials.saturating_sub(earlier.trials),
@@ -110,7 +112,7 @@ impl AddAssign for Tally {
 pub struct Counter {
     /// Completed trials.
     pub trials: u64,
-    /// Those of them that failed.
+    /// Failed trials.
     pub failures: u64,
 }
 
@@ -126,7 +128,7 @@ impl Counter {
         self.failures = self.failures.wrapping_add(1);
     }
 
-    /// What was counted since the reading `earlier`.
+    /// The counts since the reading `earlier`.
     pub fn since(self, earlier: Self) -> Tally {
         Tally::new(
             self.trials.wrapping_sub(earlier.trials),
@@ -134,7 +136,7 @@ impl Counter {
         )
     }
 
-    /// The counter of this and `other` together.
+    /// The sum of this counter and `other`.
     pub fn with(self, other: Self) -> Self {
         Self {
             trials: self.trials.wrapping_add(other.trials),
@@ -152,14 +154,14 @@ impl Counter {
 }
 
 impl Arms<Counter> {
-    /// What both arms counted since the reading `earlier`.
+    /// The counts of both arms since the reading `earlier`.
     pub fn since(self, earlier: Self) -> Arms<Tally> {
         Arms::new(self.canary.since(earlier.canary), self.baseline.since(earlier.baseline))
     }
 }
 
 impl Arms<Tally> {
-    /// Whether the block says anything: both arms had trials at the same time.
+    /// Whether the block can be used: both arms had trials.
     pub fn comparable(self) -> bool {
         self.canary.trials > 0 && self.baseline.trials > 0
     }
@@ -182,7 +184,7 @@ impl Arms<Tally> {
 /// Trials of a test, and the requests that they were taken from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
-    /// What the test saw: each player once a second, and failing once a cycle.
+    /// Trials of the test: each player once per second, with one failure per cycle.
     pub trials: Arms<Tally>,
     /// All requests over the same time.
     pub requests: Arms<Tally>,

@@ -1,9 +1,9 @@
-//! Damping of what a block adds to a wealth.
+//! Damping of the gain of a block.
 //!
-//! Failures that come in clusters of up to `phi` are not as many as they look. The `phi`-th root of an
-//! e-value is one for them: the geometric mean over a cluster is at most the arithmetic one. A cap
-//! lowers an e-value, which is always allowed; it holds after the root, so that clusters and caps do
-//! not slow evidence down twice.
+//! Failures in clusters of up to `phi` are not independent. The `phi`-th root of an e-value is a
+//! valid e-value for them: the geometric mean over a cluster is at most the arithmetic one. A cap
+//! lowers an e-value, which is always allowed; it is applied after the root, so that clusters and
+//! caps do not slow the evidence twice.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,19 +11,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Damping {
     phi: f64,
-    /// For blocks that begin later: the one that is open must not know what came in it.
+    /// Cluster size for later blocks: that of the open block must not depend on its own outcomes.
     next_phi: f64,
-    /// The most that a block may add, in nats.
+    /// Largest gain of a block, in nats.
     cap: Option<f64>,
-    /// A higher cap for blocks that begin later. Records of older releases do not have it.
+    /// A higher cap for later blocks. Records of older releases do not have it.
     #[serde(default)]
     raised: Option<Raised>,
 }
 
-/// A cap that is higher than the one before it.
+/// A cap that is higher than the previous one.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Raised {
-    /// In nats. Nothing: no limit.
+    /// In nats; `None` for no limit.
     cap: Option<f64>,
 }
 
@@ -34,13 +34,13 @@ impl Default for Damping {
 }
 
 impl Damping {
-    /// Sets the size of clusters, at least 1, for all blocks; only before the first one.
+    /// Sets the size of clusters, at least 1, for all blocks; called only before the first one.
     pub(super) fn begin_with(&mut self, phi: f64) {
         self.expect(phi);
         self.phi = self.next_phi;
     }
 
-    /// Sets the size of clusters, at least 1, for blocks after the one that is open.
+    /// Sets the size of clusters, at least 1, for blocks after the open one.
     pub(super) fn expect(&mut self, phi: f64) {
         self.next_phi = phi.max(1.0);
     }
@@ -50,8 +50,8 @@ impl Damping {
         self.phi
     }
 
-    /// Sets the most that a block may add, in nats; nothing for no limit. A lower cap holds at once,
-    /// since less is always allowed. A higher one holds for blocks after the one that is open.
+    /// Sets the largest gain of a block, in nats; `None` for no limit. A lower cap holds at once,
+    /// since a smaller gain is always allowed. A higher one holds for blocks after the open one.
     pub(super) fn cap(&mut self, cap: Option<f64>) {
         let nats = |cap: Option<f64>| cap.unwrap_or(f64::INFINITY);
         if nats(cap) <= nats(self.cap) {
@@ -61,7 +61,7 @@ impl Damping {
         }
     }
 
-    /// What a block with `log_e`, in nats, adds.
+    /// The damped gain of a block with `log_e`, in nats.
     pub(super) fn apply(&self, log_e: f64) -> f64 {
         (log_e / self.phi).min(self.cap.unwrap_or(f64::INFINITY))
     }

@@ -1,29 +1,29 @@
-//! Whether failures come in clusters, learnt from the baseline itself.
+//! Estimates from the baseline whether failures come in clusters.
 //!
-//! A client that tries again, or a stumble of one process that takes many requests with it, makes one
-//! event look like several; if every failure is two, half of all equal canaries would be ejected at an
-//! alpha of 5 %. Evidence is therefore divided by `phi`, the size of clusters as the spread between
-//! the baseline's endpoints shows it (Pearson's statistic over its degrees of freedom):
+//! A client that retries, or a hiccup of one process that fails many requests, makes one event look
+//! like several; if every failure came twice, half of all equal canaries would be ejected at an
+//! alpha of 5 %. Evidence is therefore divided by `phi`, the size of clusters, estimated from the
+//! spread between the baseline's endpoints (Pearson's statistic over its degrees of freedom):
 //!
 //! ```text
 //! X += min(sum over endpoints of (k_i - K n_i / N)^2 / (K n_i / N), most)    D += endpoints - 1
 //! phi = clamp((X + 50) / (D + 50), 1, 3)                       X and D halve in 30 minutes
 //! ```
 //!
-//! `K` and `N` are sums over the endpoints, so an outage that all of them share says nothing. What
-//! `phi` does not cure is a lasting difference between endpoints of one version.
+//! `K` and `N` are sums over the endpoints, so a shared outage has no effect. `phi` does not
+//! account for a lasting difference between endpoints of one version.
 //!
-//! No short event may decide for an hour. When each endpoint of a baseline in turn failed all it got for
-//! a second, a sum without bounds was 8 to 20 an hour later, and a fault of the canary cost 100 failed
-//! answers instead of 8. Four rules prevent that:
+//! A short event must not have an effect for an hour. When each endpoint of a baseline in turn
+//! failed all requests for a second, an unbounded sum was 8 to 20 an hour later, and a fault of the
+//! canary cost 100 failed responses instead of 8. Four rules prevent that:
 //!
-//! - An endpoint that fails far more than most of its peers is broken, not clustered, and is left out of
-//!   the window. The caller leaves out those that were ejected or down.
-//! - A window adds no more than clusters of three would add in five windows of six.
-//! - A window without failures counts in favor of 1. A window with one failure adds exactly 1 per degree
-//!   of freedom, whatever the clusters are; none is treated like one. Failures that are rarer than one a
-//!   window are fewer than what is tolerated.
-//! - `phi` is at most 3. Players count once, so no larger clusters are left that last.
+//! - An endpoint that fails far more than most of its peers is broken, not clustered, and is left
+//!   out of the window. The caller leaves out those that were ejected or down.
+//! - A window adds at most what clusters of three would add in five of six windows.
+//! - A window without failures counts in favor of 1. A window with one failure adds exactly 1 per
+//!   degree of freedom, whatever the clusters; a window without is treated alike. Failures that are
+//!   rarer than one per window are below the tolerance.
+//! - `phi` is at most 3. Players count once, so larger clusters do not last.
 //!
 //! A median of windows was rejected: most windows of a good baseline have no failures, or one.
 
@@ -31,18 +31,18 @@ use std::time::Duration;
 
 use super::counts::Tally;
 
-/// Time over which failures of endpoints are counted for one look: longer than a client goes on trying.
+/// Window over which failures of endpoints are counted: longer than a client retries.
 pub const DISPERSION_WINDOW: Duration = Duration::from_secs(10);
-/// Age at which a look counts half: 180 looks are enough for one digit after the point, and a new
+/// Half-life of a window's weight: 180 windows are enough for one digit after the point, and a new
 /// release of the clients is noticed within an hour.
 const HALF_LIFE: Duration = Duration::from_secs(30 * 60);
-/// Degrees of freedom in favor of no clusters at all, as after a minute of ten endpoints: a few looks
-/// prove nothing.
+/// Prior degrees of freedom in favor of no clusters, as after a minute of ten endpoints: a few
+/// windows prove nothing.
 const PRIOR: f64 = 50.0;
-/// Largest size believed.
+/// Largest estimate.
 const MOST: f64 = 3.0;
-/// Failures of an endpoint beyond those of its peers, in standard deviations of clusters of [`MOST`],
-/// from which on it is broken. Of endpoints without any failure beside it, it has nine.
+/// Excess of an endpoint's failures over its peers', in standard deviations of clusters of
+/// [`MOST`], from which on it is broken. With peers without failures, that takes nine failures.
 const BROKEN: f64 = 5.0;
 
 /// The spread of failures between the endpoints of a baseline. Outlives any one canary.
@@ -53,8 +53,8 @@ pub struct Dispersion {
 }
 
 impl Dispersion {
-    /// Takes in what each endpoint of the baseline that served all the time counted over the last
-    /// `elapsed`, which should be [`DISPERSION_WINDOW`].
+    /// Adds the counts over the last `elapsed`, which should be [`DISPERSION_WINDOW`], of each
+    /// endpoint of the baseline that served all the time.
     pub fn observe(&mut self, endpoints: &[Tally], elapsed: Duration) {
         let kept = (-elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
         self.squares *= kept;
@@ -64,19 +64,19 @@ impl Dispersion {
             return;
         }
         let freedom = (sound.len() - 1) as f64;
-        // Mean and one standard deviation of what clusters of `MOST` show.
+        // Mean plus one standard deviation of the statistic for clusters of `MOST`.
         let most = MOST * (freedom + (2.0 * freedom).sqrt());
         self.squares += pearson(&sound).map_or(freedom, |squares| squares.min(most));
         self.freedom += freedom;
     }
 
-    /// The size of clusters, 1 to 3. 1 as long as nothing else is known.
+    /// The size of clusters, 1 to 3; 1 without data.
     pub fn phi(&self) -> f64 {
         ((self.squares + PRIOR) / (self.freedom + PRIOR)).clamp(1.0, MOST)
     }
 }
 
-/// Those of `endpoints` that had requests and do not fail far more than most of them.
+/// The `endpoints` that had requests and do not fail far more than most.
 fn without_broken(endpoints: &[Tally]) -> Vec<Tally> {
     let mut rated: Vec<_> =
         endpoints.iter().filter_map(|endpoint| Some((endpoint.rate()?, *endpoint))).collect();
@@ -91,7 +91,7 @@ fn without_broken(endpoints: &[Tally]) -> Vec<Tally> {
     rated.into_iter().map(|(_, endpoint)| endpoint).filter(|e| !is_broken(*e)).collect()
 }
 
-/// Pearson's statistic of endpoints with requests; nothing without failures.
+/// Pearson's statistic of endpoints with requests; `None` without failures.
 fn pearson(endpoints: &[Tally]) -> Option<f64> {
     let mut total = Tally::default();
     endpoints.iter().for_each(|endpoint| total += *endpoint);
@@ -146,8 +146,9 @@ mod tests {
         assert!(shared < 1.05, "{shared}");
     }
 
-    /// `phi` after `before` good windows and a restart of `endpoints` endpoints, one after the other, at
-    /// 950 requests a second, each of which fails all it gets for a second, `together` in one window.
+    /// `phi` after `before` good windows and a restart of `endpoints` endpoints, one after the
+    /// other, at 950 requests a second, each of which fails all it gets for a second, `together` in
+    /// one window.
     fn after_restart(endpoints: usize, before: u32, together: usize, base: f64) -> f64 {
         let mut traffic = Traffic::new(12);
         let mut dispersion = Dispersion::default();
@@ -180,7 +181,8 @@ mod tests {
         }
     }
 
-    /// Most endpoints at once but not all: nobody is far from most of them.
+    /// Most endpoints fail at the same time, but not all: none differs much from most of the
+    /// others.
     #[test]
     fn a_partial_outage_is_forgotten_within_minutes() {
         let mut dispersion = Dispersion::default();

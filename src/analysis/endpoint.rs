@@ -1,21 +1,22 @@
-//! Whether one endpoint of a version is worse than its peers.
+//! Tests whether one endpoint of a version is worse than its peers.
 //!
-//! Each endpoint is compared with the sum of the others, in blocks of its own, for as long as the
-//! version lives; so the guarantee is of the mean time to a false ejection. An outage that all share
-//! ejects nobody, where five failures in a row would eject every endpoint within seconds. Of ten
-//! endpoints, one that fails half of its requests is found after ten failures, one that fails 5 % of
-//! them after fifteen.
+//! Each endpoint is compared with the sum of the others, in blocks of its own, as long as the
+//! version lives; so the guarantee is about the mean time to a false ejection. A shared outage
+//! ejects no endpoint, whereas a rule of five failures in a row would eject every endpoint within
+//! seconds. Of ten endpoints, one that fails half of its requests is found after ten failures, one
+//! that fails 5 % of them after fifteen.
 //!
-//! Endpoints of one version are compared by requests: each player's are spread over them alike. Inside a
-//! canary, what the baseline does can count with the peers': three endpoints are few to compare with, and a
-//! baseline is large and known. Then two endpoints are enough, and one of three that fails all it gets is
-//! out after 7 failures, 11 at most of 40 runs, where its peers alone need 15 to 21. But each player is on one
-//! of the two versions, so there only trials of players may be told (`ledger.rs`): one player who fails
-//! everywhere would take out every endpoint of a healthy canary. A canary that is bad everywhere is the
-//! comparison's matter; here it costs at most the endpoints that may be out.
+//! Endpoints of one version are compared by requests, since each player's requests are spread over
+//! them alike. For a canary, the baseline's requests can be added to those of the peers: three
+//! endpoints are few, and a baseline is large and known. Then two endpoints are enough, and one of
+//! three that fails all requests is out after 7 failures, at most 11 in 40 runs, whereas its peers
+//! alone need 15 to 21. But each player is on one of the two versions, so then only trials of
+//! players may be counted (`ledger.rs`): otherwise one player who always fails would eject every
+//! endpoint of a healthy canary. The comparison of versions handles a canary that is bad
+//! everywhere; here it costs at most the endpoints that may be out.
 //!
-//! An ejected endpoint comes back with a new test after a pause that grows with each time. It leaves
-//! the peers' sums meanwhile, and all open blocks begin anew, since they were of other peers.
+//! An ejected endpoint comes back with a new test after a pause that grows each time. Meanwhile it
+//! is not part of the peers' sums, and all open blocks restart, since they were of other peers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,24 +28,25 @@ use super::{
     wealth::Guarantee,
 };
 
-/// Mean number of stakes before a healthy endpoint is ejected: with ten failing blocks a second, more
-/// than eleven days.
+/// Mean number of stakes before a healthy endpoint is ejected: with ten failing blocks a second,
+/// more than eleven days.
 const MEAN_STAKES: f64 = 1e7;
-/// Tolerated multiple of the peers' rate and share of failures on top. Endpoints of one version differ
-/// by zone, node and cache for as long as they live; less is only for ones that are interchangeable.
+/// Tolerated multiple of the peers' rate, and additional share of failures. Endpoints of one
+/// version differ by zone, node and cache as long as they live; a smaller tolerance is only
+/// suitable for interchangeable ones.
 const TOLERANCE: Tolerance = Tolerance { ratio: 1.5, excess: 1e-3 };
-/// Fewer endpoints are no crowd: of two, nobody knows which one is worse than it should be.
+/// Least endpoints: with two, it is unknown which one is at fault.
 const LEAST_ENDPOINTS: usize = 3;
-/// The same with a version beside them, which knows.
+/// Likewise, with another version to compare with.
 const LEAST_ENDPOINTS_BESIDE: usize = 2;
-/// Largest share of the endpoints that is out at a time, but one may always be.
+/// Largest share of endpoints that may be out at the same time; one always may.
 const MOST_EJECTED: f64 = 0.2;
-/// Pause of the first ejection; the second lasts twice as long, and so on.
+/// Pause of the first ejection; the second is twice as long, the third three times, and so on.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Ejections after which the pause no longer grows: five minutes.
 const LONGEST_PAUSE: u32 = 10;
 
-/// What is to be done with an endpoint.
+/// A change of an endpoint.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// It is worse than its peers.
@@ -53,10 +55,10 @@ pub enum Change {
         endpoint: Box<str>,
         /// Until when, in the caller's time.
         until: Duration,
-        /// The test that says so, with its numbers; the baseline are the peers.
+        /// The test with its numbers; the baseline are the peers.
         test: Box<Engine>,
     },
-    /// Its pause is over; it starts with a clean sheet.
+    /// Its pause is over; it starts with a new test.
     Readmit {
         /// Its name.
         endpoint: Box<str>,
@@ -64,7 +66,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Tells another test of the same endpoints who is out.
+    /// Applies the change to another test of the same endpoints.
     pub fn tell(&self, others: &mut Endpoints) {
         if let Self::Eject { endpoint, until, .. } = self {
             others.take_out(endpoint, *until);
@@ -77,17 +79,17 @@ impl Change {
 pub struct Endpoints {
     settings: Settings,
     phi: f64,
-    /// Names of the endpoints beside, in their order.
+    /// Names of the other version's endpoints, in their order.
     beside: Vec<Box<str>>,
     peers: BTreeMap<Box<str>, Peer>,
-    /// Somebody was taken out from elsewhere.
+    /// An endpoint was ejected by another test.
     moved: bool,
 }
 
 #[derive(Debug, Clone)]
 struct Peer {
     test: Engine,
-    /// Nothing until the peers' sum is known.
+    /// `None` until the peers' sum is known.
     block: Option<Block>,
     out_until: Option<Duration>,
     ejections: u32,
@@ -107,25 +109,25 @@ impl Default for Endpoints {
 }
 
 impl Endpoints {
-    /// Endpoints watched by tests of `settings`, one each.
+    /// Creates tests of `settings`, one for each endpoint.
     pub fn new(settings: Settings) -> Self {
         Self { settings, phi: 1.0, beside: Vec::new(), peers: BTreeMap::new(), moved: false }
     }
 
-    /// Whether so many endpoints are enough to compare them.
+    /// Whether this number of endpoints is enough to compare them.
     pub fn is_enough(endpoints: usize, beside: bool) -> bool {
         endpoints >= if beside { LEAST_ENDPOINTS_BESIDE } else { LEAST_ENDPOINTS }
     }
 
-    /// Sets the size of clusters of failures, as [`Engine::set_dispersion`].
+    /// Sets the size of clusters of failures, like [`Engine::set_dispersion`].
     pub fn set_dispersion(&mut self, phi: f64) {
         self.phi = phi;
         self.peers.values_mut().for_each(|peer| peer.test.set_dispersion(phi));
     }
 
-    /// Looks at the counters of all endpoints the version has, by name and both parities together,
-    /// and answers what is to be done. Names that come or go are noticed here. `beside` are those of the
-    /// version beside it that has a share; none if there is none.
+    /// Updates the tests with the counters of all endpoints of the version, by name, and returns
+    /// the changes. New and missing names are handled here. `beside` are the counters of the other
+    /// version, if there is one.
     pub fn poll(
         &mut self,
         counters: &[(&str, Counter)],
@@ -157,7 +159,7 @@ impl Endpoints {
         changes
     }
 
-    /// Notes that `endpoint` is out `until` then, since another test says so.
+    /// Records that another test ejected `endpoint` until `until`.
     pub fn take_out(&mut self, endpoint: &str, until: Duration) {
         if let Some(peer) = self.peers.get_mut(endpoint) {
             peer.take_out(until);
@@ -165,7 +167,7 @@ impl Endpoints {
         }
     }
 
-    /// Takes the names of `counters` over; says whether they are others than before.
+    /// Takes over the names of `counters`; returns whether they changed.
     fn follow(&mut self, counters: &BTreeMap<&str, Counter>) -> bool {
         let before = self.peers.len();
         self.peers.retain(|name, _| counters.contains_key(&**name));
@@ -181,8 +183,8 @@ impl Endpoints {
         moved
     }
 
-    /// Takes the names beside over; says whether they are others than before. A sum that lost one would
-    /// seem to have counted backwards.
+    /// Takes over the names of the other version's endpoints; returns whether they changed. A sum
+    /// without one of them would seem to count backwards.
     fn follow_beside(&mut self, beside: &[(&str, Counter)]) -> bool {
         let moved =
             !self.beside.iter().map(|name| &**name).eq(beside.iter().map(|(name, _)| *name));
@@ -205,7 +207,7 @@ impl Endpoints {
         }
     }
 
-    /// Takes out as many of those that are worse as may be out, the worst first.
+    /// Ejects as many of the worse endpoints as may be out, the worst first.
     fn eject(&mut self, now: Duration) -> Vec<Change> {
         let out = self.peers.values().filter(|peer| peer.out_until.is_some()).count();
         let room = self.most_ejected().saturating_sub(out);
@@ -215,7 +217,8 @@ impl Endpoints {
             .filter(|(_, peer)| peer.out_until.is_none() && peer.test.rejected())
             .collect();
         worse.sort_by(|(_, a), (_, b)| b.test.log_evidence().total_cmp(&a.test.log_evidence()));
-        // Whoever is not let go begins anew: what was so now is no reason to eject it when there is room.
+        // The tests of the others restart: their evidence is no reason to eject them later, when
+        // there is room.
         for (_, peer) in worse.iter_mut().skip(room) {
             peer.test = Engine::new(self.settings).with_dispersion(self.phi);
         }
@@ -238,7 +241,7 @@ impl Endpoints {
         ((self.peers.len() as f64 * MOST_EJECTED) as usize).max(1)
     }
 
-    /// Begins the blocks of the endpoints that serve anew.
+    /// Restarts the blocks of the serving endpoints.
     fn reopen(&mut self, counters: &BTreeMap<&str, Counter>, beside: Counter, now: Duration) {
         let sum = self.sum(counters).with(beside);
         let enough = self.has_enough();
@@ -252,7 +255,7 @@ impl Endpoints {
         Self::is_enough(self.peers.len(), !self.beside.is_empty())
     }
 
-    /// The counter of all that serve.
+    /// The sum of the counters of all serving endpoints.
     fn sum(&self, counters: &BTreeMap<&str, Counter>) -> Counter {
         let serving = self.peers.iter().filter(|(_, peer)| peer.out_until.is_none());
         serving

@@ -1,10 +1,10 @@
 //! The test itself: a grid of bets on the failures of two arms, block by block.
 //!
-//! `ln e` of every component is added to its log wealth; the hypothesis is rejected when the wealth of
-//! all of them reaches the threshold. Looking costs nothing and may be done after each block. A block
-//! compares the arms over the same stretch of time, so an outage that both share adds nothing to the
-//! probability of a false ejection, and counts are never pooled over changes of the weights, which
-//! turns equal arms into different ones (Simpson's paradox).
+//! `ln e` of every component is added to its log wealth; the hypothesis is rejected when the total
+//! wealth reaches the threshold. The test may be evaluated after each block without losing its
+//! guarantee. A block compares the arms over the same stretch of time, so a shared outage does not
+//! raise the probability of a false ejection, and counts are never pooled over changes of the
+//! weights, which would make equal arms look different (Simpson's paradox).
 
 use std::time::Duration;
 
@@ -19,27 +19,26 @@ use super::{
     wealth::{Guarantee, Wealth},
 };
 
-/// Failures the canary must have before it is ejected: one or two are no evidence to show to anybody,
-/// whatever their odds.
+/// Least failures of a canary before it is ejected: one or two convince nobody, whatever their
+/// odds.
 pub const LEAST_FAILURES: u64 = 3;
 
-/// The most nats that one block may add if bursts are capped: less than the threshold of any alpha
-/// below 1.8 %, so that one burst alone never ejects. A total failure then takes two blocks at least.
+/// Largest gain of a block in nats if bursts are capped: less than the threshold of any alpha below
+/// 1.8 %, so that one burst alone never ejects. A total failure then takes at least two blocks.
 pub const BURST_CAP: f64 = 4.0;
 
-/// What a test asks and promises.
+/// Hypothesis and guarantee of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// How much worse the canary may be.
+    /// The tolerance.
     pub tolerance: Tolerance,
-    /// How rarely a canary within the tolerance fails.
+    /// The guarantee for a canary within the tolerance.
     pub guarantee: Guarantee,
-    /// Which bets are placed.
+    /// The bets.
     pub grid: Grid,
-    /// Failures of the canary below which nothing is rejected. Waiting never breaks the guarantee.
+    /// Least failures of the canary for a rejection. Waiting never breaks the guarantee.
     pub least_failures: u64,
-    /// The most that a block may add to the log wealth of a bet, in nats, such as [`BURST_CAP`].
-    /// Nothing: no limit.
+    /// Largest gain of a bet in a block, in nats, such as [`BURST_CAP`]; `None` for no limit.
     pub burst_cap: Option<f64>,
 }
 
@@ -50,7 +49,7 @@ impl Settings {
         Self { tolerance, guarantee, grid, least_failures: LEAST_FAILURES, burst_cap: None }
     }
 
-    /// The same with the bets of `grid`.
+    /// The same settings with the bets of `grid`.
     pub fn with_grid(self, grid: Grid) -> Self {
         Self { grid, ..self }
     }
@@ -63,13 +62,13 @@ pub struct Engine {
     wealth: Wealth,
     base: BaseRate,
     estimate: Estimate,
-    /// By component.
+    /// Onset of each component.
     onsets: Box<[Onset]>,
     rejected_at: Option<Duration>,
 }
 
 impl Engine {
-    /// A test that has seen nothing yet.
+    /// Creates a test without observations.
     pub fn new(settings: Settings) -> Self {
         let components = settings.grid.components();
         let shares = components.iter().map(|(_, share)| *share);
@@ -85,27 +84,27 @@ impl Engine {
         }
     }
 
-    /// The same test of failures that come in clusters of `phi`, at least 1, from the first block on.
+    /// The same test for failures in clusters of `phi`, at least 1, from the first block on.
     pub fn with_dispersion(mut self, phi: f64) -> Self {
         self.wealth.temper().begin_with(phi);
         self
     }
 
-    /// Begins the same test anew, with the same sizes of clusters and caps.
+    /// Restarts the test, with the same sizes of clusters and caps.
     pub(super) fn begin_anew(&mut self) {
         let phi = self.wealth.phi();
         *self = Self::new(self.settings).with_dispersion(phi);
     }
 
-    /// Says that failures come in clusters of `phi`, at least 1. Holds from the block after the one
-    /// that is open: a block must not be weighed by what happened in it.
+    /// Sets the size `phi` of clusters of failures, at least 1. Holds from the block after the open
+    /// one: the weight of a block must not depend on its own outcomes.
     pub fn set_dispersion(&mut self, phi: f64) {
         self.wealth.temper().expect(phi);
     }
 
-    /// Demands another `alpha`, as [`Wealth::demand`], and so many failures of the canary; evidence and
-    /// counts stay. What was rejected stays so; what is rejected now is found at the end of the next
-    /// block.
+    /// Sets another `alpha`, like [`Wealth::demand`], and the least failures of the canary;
+    /// evidence and counts stay. A rejection is final; one by the new values is found at the end of
+    /// the next block.
     pub fn demand(&mut self, alpha: f64, least_failures: u64) {
         if let Guarantee::Alpha(now) = &mut self.settings.guarantee {
             *now = alpha;
@@ -114,39 +113,40 @@ impl Engine {
         self.wealth.demand(alpha);
     }
 
-    /// Sets the most nats that one block may add to a bet, as [`Settings::burst_cap`], while the test
+    /// Sets the largest gain of a bet in a block, like [`Settings::burst_cap`], while the test
     /// runs. A lower cap holds at once, a higher one or none from the block after the open one on.
     ///
-    /// Failures of a version with one or two endpoints are capped: a process that pauses takes all
-    /// requests of that moment with it, and no spread between endpoints shows how many they are.
+    /// Failures of a version with one or two endpoints are capped: a process that pauses fails all
+    /// requests of that moment, and no spread between endpoints shows the size of such clusters.
     pub fn cap_bursts(&mut self, cap: Option<f64>) {
         self.settings.burst_cap = cap;
         self.wealth.temper().cap(cap);
     }
 
-    /// Whether its parts fit each other, as those read from a file may not.
+    /// Whether its parts are consistent; those read from a file may not be.
     pub(super) fn is_sound(&self) -> bool {
         let components = self.settings.grid.components().len();
         self.wealth.has_components(components) && self.onsets.len() == components
     }
 
-    /// The size of the clusters that failures are taken to come in.
+    /// The assumed size of clusters of failures.
     pub fn dispersion(&self) -> f64 {
         self.wealth.phi()
     }
 
-    /// Says that the weights changed: the likeliest time for a fault to begin.
+    /// Reports a change of the weights: the likeliest onset of a fault.
     pub fn weight_step(&mut self) {
         self.wealth.weight_step();
     }
 
-    /// Takes a closed block in. `at` is its end, in the caller's time, and only dates what is said
-    /// later. A block without trials in both arms changes nothing.
+    /// Adds a closed block. `at` is its end, in the caller's time, and is only used to date
+    /// results. A block without trials in both arms has no effect.
     pub fn observe(&mut self, block: Arms<Tally>, at: Duration) {
         self.observe_of(block, block, at);
     }
 
-    /// The same of trials that were taken from so many `requests`, which only people read.
+    /// Likewise, with the `requests` from which the trials were taken; those are only shown to
+    /// people.
     pub fn observe_of(&mut self, block: Arms<Tally>, requests: Arms<Tally>, at: Duration) {
         if block.comparable() {
             let factors = self.factors(block.trials());
@@ -155,7 +155,7 @@ impl Engine {
         }
     }
 
-    /// The bets on a block of so many trials, fixed before its outcomes are looked at.
+    /// The bets on a block of `trials`, fixed before its outcomes are used.
     fn factors(&self, trials: Arms<f64>) -> [Factors; MOST_COMPONENTS] {
         let base_rate = self.base.predicted();
         let mut factors = [Factors::ABSTAIN; MOST_COMPONENTS];
@@ -182,22 +182,23 @@ impl Engine {
         }
     }
 
-    /// Whether the canary was ever found to be worse than is tolerated. Does not go back.
+    /// Whether the canary was rejected. A rejection is final.
     pub fn rejected(&self) -> bool {
         self.rejected_at.is_some()
     }
 
-    /// The end of the block that decided.
+    /// The end of the block that rejected the canary.
     pub fn rejected_at(&self) -> Option<Duration> {
         self.rejected_at
     }
 
-    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first block.
+    /// Logarithm of the evidence against the canary, in nats; minus infinity before the first
+    /// block.
     pub fn log_evidence(&self) -> f64 {
         self.wealth.log_evidence()
     }
 
-    /// The evidence that decides, in nats.
+    /// The evidence that is needed, in nats.
     pub fn log_threshold(&self) -> f64 {
         self.wealth.log_threshold()
     }
@@ -207,7 +208,7 @@ impl Engine {
         &self.settings
     }
 
-    /// Whether the canary failed often enough to be judged at all.
+    /// Whether the canary has the least failures.
     pub fn has_enough_failures(&self) -> bool {
         self.estimate.total().canary.failures() >= self.settings.least_failures
     }
@@ -217,13 +218,13 @@ impl Engine {
         &self.estimate
     }
 
-    /// The bet that earned most: how bad the canary is, roughly.
+    /// The most successful bet: roughly the size of the fault.
     pub fn component(&self) -> Option<Component> {
         let richest = self.wealth.richest()?;
         self.settings.grid.components().get(richest).map(|(component, _)| *component)
     }
 
-    /// When the fault that [`Engine::component`] names began, most likely, and the counts since then.
+    /// The likeliest onset of the fault of [`Engine::component`], and the counts since then.
     pub fn onset(&self) -> Option<(Duration, Counted)> {
         let onset = &self.onsets[self.wealth.richest()?];
         Some((onset.since(), onset.counts(self.estimate.counted())))

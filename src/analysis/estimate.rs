@@ -1,19 +1,20 @@
-//! How much worse the canary is, for people to read. Never used to decide.
+//! Estimates how much worse the canary is. Only shown to people, never used to decide.
 //!
-//! The ratio of rates after Mantel and Haenszel (1959): each block is a stratum, so a change of the
-//! weights or a common outage does not tilt it as it tilts a ratio of sums.
+//! The ratio of rates is that of Mantel and Haenszel (1959): each block is a stratum, so a change
+//! of the weights or a shared outage does not bias it, unlike a ratio of sums.
 //!
 //! ```text
 //! ratio = sum(k_c * n_b / (n_c + n_b)) / sum(k_b * n_c / (n_c + n_b))
 //! ```
 //!
-//! Its interval is that of Greenland and Robins (1985), whose variance holds for many small strata too.
+//! Its interval is that of Greenland and Robins (1985), whose variance is valid for many small
+//! strata, too.
 
 use serde::{Deserialize, Serialize};
 
 use super::counts::{Arms, Counted, Tally};
 
-/// Sums over all blocks that were compared.
+/// Sums over all compared blocks.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Estimate {
     total: Arms<Tally>,
@@ -23,11 +24,11 @@ pub struct Estimate {
     spread: f64,
 }
 
-/// Half the width of a normal interval that holds the truth in 95 of 100 cases, in deviations.
+/// Half the width of a 95 % interval, in standard deviations.
 const DEVIATIONS: f64 = 1.96;
 
 impl Estimate {
-    /// Adds a block that has trials in both arms; it was taken from so many `requests`.
+    /// Adds a block with trials in both arms, which were taken from `requests`.
     pub(super) fn add(&mut self, block: Arms<Tally>, requests: Arms<Tally>) {
         self.requests += requests;
         let trials = block.trials();
@@ -39,26 +40,26 @@ impl Estimate {
         self.total += block;
     }
 
-    /// Counts of all blocks together.
+    /// Counts of all blocks.
     pub fn total(&self) -> Arms<Tally> {
         self.total
     }
 
-    /// The same with the requests that they were taken from.
+    /// Counts of all blocks, with the requests from which they were taken.
     pub fn counted(&self) -> Counted {
         Counted { trials: self.total, requests: self.requests }
     }
 
-    /// The canary's rate of failures as a multiple of the baseline's; nothing while the baseline has
-    /// not failed.
+    /// The canary's rate of failures as a multiple of the baseline's; `None` while the baseline has
+    /// no failures.
     pub fn ratio(&self) -> Option<f64> {
         (self.weighted.baseline > 0.0).then(|| self.weighted.canary / self.weighted.baseline)
     }
 }
 
 impl Estimate {
-    /// Where the ratio lies with 95 % confidence, of failures that come in clusters of `phi`; nothing
-    /// while either arm has not failed.
+    /// The 95 % confidence interval of the ratio, for failures in clusters of `phi`; `None` while
+    /// either arm has no failures.
     pub fn ratio_interval(&self, phi: f64) -> Option<[f64; 2]> {
         let Arms { canary, baseline } = self.weighted;
         if canary <= 0.0 || baseline <= 0.0 {
@@ -67,7 +68,7 @@ impl Estimate {
         let ratio = canary / baseline;
         let deviation = (phi * self.spread / (canary * baseline)).sqrt();
         let factor = (DEVIATIONS * deviation).exp();
-        // Beyond what a number of JSON can hold it says nothing.
+        // Numbers that JSON cannot hold would be useless.
         let interval = [ratio / factor, ratio * factor];
         interval.iter().all(|end| end.is_finite()).then_some(interval)
     }
@@ -95,8 +96,8 @@ mod tests {
         assert!(naive > 2.0, "sums alone would say {naive}");
     }
 
-    /// Worked by hand for one stratum: the variance of Greenland and Robins is then
-    /// `1/k_c - 1/n_c + 1/k_b - 1/n_b`, the one of every textbook.
+    /// Computed by hand for one stratum: the variance of Greenland and Robins is then that of the
+    /// textbooks, `1/k_c - 1/n_c + 1/k_b - 1/n_b`.
     #[test]
     fn the_interval_of_one_block_is_that_of_a_ratio_of_two_rates() {
         let mut estimate = Estimate::default();
@@ -116,7 +117,7 @@ mod tests {
         for _ in 0..1_000 {
             let mut estimate = Estimate::default();
             for block in 0..400 {
-                // A rate that moves, seen at two weights.
+                // A rate that changes, at two weights.
                 let rate = 0.02 + 0.02 * f64::from(block % 7) / 7.0;
                 let canary = if block < 200 { 5 } else { 20 };
                 let mut drawn = |n: u64, rate: f64| {

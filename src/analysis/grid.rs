@@ -1,8 +1,8 @@
-//! The grid of bets that one test places at once.
+//! The grid of bets of one test.
 //!
-//! How bad a canary is cannot be known beforehand, so the wealth is spread over nine ratios and two
-//! gross faults, and the largest wealth names the size of the fault. For faults from 2 times to total,
-//! at weights of 1 to 50 %, the best of them grows at 0.90 to 1.00 of the best rate possible.
+//! The size of a fault is not known beforehand, so the wealth is spread over nine ratios and two
+//! gross faults, and the largest wealth shows the size. For faults from 2 times to total, at
+//! weights of 1 to 50 %, the best bet grows at 0.90 to 1.00 of the best rate possible.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use super::{
     counts::{Arms, Tally},
 };
 
-/// One bet of a grid: the fault it would find first.
+/// One bet of a grid: the fault that it finds fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Component {
@@ -22,8 +22,8 @@ pub enum Component {
 }
 
 impl Component {
-    /// This bet on a block of `trials`, with what earlier blocks say of the baseline's rate; nothing
-    /// if it has nothing to say there.
+    /// This bet on a block of `trials`, with the baseline's rate in earlier blocks; `None` if it
+    /// does not apply.
     pub fn bet(self, trials: Arms<f64>, tolerance: Tolerance, base_rate: f64) -> Option<Bet> {
         match self {
             Self::Ratio(factor) => Some(Bet::ratio(factor, trials, tolerance)),
@@ -32,9 +32,10 @@ impl Component {
     }
 }
 
-/// Every component with its share of the wealth. Ratios stand in steps that grow with the ratio, since
-/// the growth of a bet is flat around its best ratio; the middle ones, which are faults that happen
-/// and take long to find, have most. The gross ones need little: they win within a few requests.
+/// Every component with its share of the wealth. The steps of the ratios grow with the ratio, since
+/// the growth of a bet is flat around its best ratio. The middle ratios, which are common faults
+/// and take long to find, have most of the wealth. The gross ones need little: they win within a
+/// few requests.
 const COMPONENTS: [(Component, f64); MOST_COMPONENTS] = [
     (Component::Ratio(1.1), 0.10),
     (Component::Ratio(1.2), 0.12),
@@ -51,21 +52,21 @@ const COMPONENTS: [(Component, f64); MOST_COMPONENTS] = [
 
 /// Components of the largest grid.
 pub(super) const MOST_COMPONENTS: usize = 11;
-/// Those of them that are ratios; they come first.
+/// Number of ratios among the components; they come first.
 const RATIOS: usize = 9;
 
 /// Which components a test uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Grid {
-    /// All of them: for errors, of which a canary may have any number.
+    /// All components: for errors, of which a canary may have any number.
     Full,
-    /// Ratios only: where the baseline's rate is what was asked for, as above a quantile.
+    /// Ratios only: where the baseline's rate is given, such as the share above a quantile.
     Ratios,
 }
 
 impl Grid {
     /// The components, each with its share of the wealth. The shares of [`Grid::Ratios`] add up to
-    /// less than 1 and are scaled by whoever divides the wealth.
+    /// less than 1; the caller scales them.
     pub fn components(self) -> &'static [(Component, f64)] {
         match self {
             Self::Full => &COMPONENTS,
@@ -74,15 +75,15 @@ impl Grid {
     }
 }
 
-/// Weight of the past in the baseline's rate, in requests: enough to place a gross bet well, few
-/// enough to follow an outage within a second of traffic.
+/// Weight of the past in the baseline's rate, in requests: enough for a good gross bet, few enough
+/// to follow an outage within a second of traffic.
 const MEMORY_TRIALS: f64 = 1000.0;
-/// Lowest rate a gross bet assumes: below it the bets differ by nothing that matters.
+/// Lowest rate that a gross bet assumes: below it the bets hardly differ.
 const LOWEST_RATE: f64 = 0.01;
-/// Highest one: of a baseline that fails altogether, nothing can be worse.
+/// Highest rate that a gross bet assumes: nothing is worse than a baseline that always fails.
 const HIGHEST_RATE: f64 = 0.95;
 
-/// The baseline's rate as earlier blocks tell it. Only gross bets use it, and a wrong one makes them
+/// The baseline's rate in earlier blocks. Only gross bets use it, and a wrong rate makes them
 /// slower, never invalid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct BaseRate {
@@ -97,7 +98,7 @@ impl BaseRate {
         rate.clamp(LOWEST_RATE, HIGHEST_RATE)
     }
 
-    /// Learns from a block that has been bet on.
+    /// Updates the rate after a block.
     pub fn learn(&mut self, baseline: Tally) {
         let trials = baseline.trials() as f64;
         let kept = MEMORY_TRIALS / (MEMORY_TRIALS + trials);

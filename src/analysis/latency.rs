@@ -1,18 +1,20 @@
-//! Whether the canary is slower at a quantile.
+//! Tests whether the canary is slower at a quantile.
 //!
-//! The hypothesis is `P(canary > (1 + tolerance) * u) <= P(baseline > u)`, where `u` is the baseline's
-//! quantile as earlier blocks tell it. It holds for a canary no slower than a baseline slowed down by
-//! the tolerance. Requests above the thresholds are counted as failures and given to the same test as
-//! errors, without tolerance: that is in the threshold. A slowdown of both arms moves both counts, and a
-//! `u` that lags makes it a test at, say, the 94.6th percentile, not a wrong one.
+//! The hypothesis is `P(canary > (1 + tolerance) * u) <= P(baseline > u)`, where `u` is the
+//! baseline's quantile in earlier blocks. It holds for a canary that is no slower than a baseline
+//! slowed down by the tolerance. Requests above the thresholds are counted as failures of the same
+//! test as errors, without tolerance, which is part of the threshold. A slowdown of both arms
+//! changes both counts, and a `u` that lags makes it a test at, say, the 94.6th percentile, but not
+//! an invalid one.
 //!
-//! Slow requests come in clusters: a process that pauses for a moment is one event, however many wait for
-//! it, and a canary of little traffic pauses alone. The spread of failures does not tell how large these
-//! clusters are, so what one block may add is limited, and one pause never ejects. A canary twice as slow
-//! adds a nat or two per block and does not reach that limit.
+//! Slow requests come in clusters: the pause of a process is one event, however many requests wait,
+//! and a canary with little traffic pauses alone. The spread of failures does not show the size of
+//! these clusters, so the gain of a block is limited, and one pause never ejects. A canary twice as
+//! slow adds a nat or two per block and does not reach that limit.
 //!
-//! Confidence sequences of quantiles (Howard, Ramdas 2022) were rejected. They are as fast, but compare
-//! all that was ever seen: a slowdown of both arms while the weight grows ejected every equal canary.
+//! Confidence sequences of quantiles (Howard, Ramdas 2022) were rejected. They are as fast, but
+//! compare all requests since the beginning: a slowdown of both arms while the weight grows ejected
+//! every equal canary.
 
 use std::time::Duration;
 
@@ -53,16 +55,16 @@ impl Quantile {
         }
     }
 
-    /// The first bucket that is slow in the baseline, once enough is known.
+    /// The first bucket that is slow in the baseline, once there are enough requests.
     pub fn threshold(self, reference: &Reference) -> Option<usize> {
         if reference.requests() < self.warm_up_requests() {
             return None;
         }
-        // The bucket of the quantile holds both sides of it; above it, all are slower.
+        // The quantile's bucket has requests on both sides of it; only buckets above it are slower.
         reference.bucket_of(self.level()).map(|bucket| bucket + 1)
     }
 
-    /// Baseline requests needed before the quantile is used: about twenty are above it then.
+    /// Least baseline requests before the quantile is used: about twenty are above it then.
     fn warm_up_requests(self) -> u64 {
         match self {
             Self::P95 => 500,
@@ -71,18 +73,18 @@ impl Quantile {
     }
 }
 
-/// What of an answer is timed.
+/// The part of a response that is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Span {
-    /// From when the request was with the endpoint to the head of its answer.
+    /// From when the endpoint had the request to the head of its response.
     Head,
     /// To its last byte.
     Whole,
 }
 
-/// How much slower a canary may be: this multiple of the baseline's latency, in millionths, and this many
-/// microseconds more.
+/// How much slower a canary may be: this multiple of the baseline's latency, in millionths, and
+/// this many microseconds more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slower {
     factor_ppm: u64,
@@ -102,14 +104,14 @@ impl Slower {
         self.factor_ppm as f64 / 1e6
     }
 
-    /// What is tolerated beside it.
+    /// The absolute tolerance.
     pub fn absolute(self) -> Duration {
         Duration::from_micros(self.absolute_us)
     }
 
-    /// The first bucket that is slow in a canary, if `baseline` is the first in the baseline. Rounded up, so the
-    /// tolerance is never less than asked for, and at most 1/32 more. It may lie beyond the last bucket;
-    /// then nothing counts as slow.
+    /// The first bucket that is slow in a canary, if `baseline` is the first one in the baseline.
+    /// Rounded up, so the tolerance is never less than configured, and at most 1/32 more. It may be
+    /// beyond the last bucket; then nothing counts as slow.
     pub fn slow_in_canary(self, baseline: usize) -> usize {
         let scaled = u128::from(buckets::lower_us(baseline)) * u128::from(self.factor_ppm);
         let scaled_us = u64::try_from(scaled.div_ceil(1_000_000)).unwrap_or(u64::MAX);
@@ -124,13 +126,14 @@ pub struct LatencyTest {
     quantile: Quantile,
     tolerated: Slower,
     engine: Engine,
-    /// First buckets that counted as slow in the last block.
+    /// First slow buckets of the last block.
     thresholds: Option<Arms<usize>>,
 }
 
 impl LatencyTest {
-    /// A test whether latency at `quantile` is further above the baseline's than is `tolerated`. `settings`
-    /// say what it promises; its tolerance and bets are replaced, and bursts are always capped.
+    /// Creates a test whether latency at `quantile` exceeds the baseline's by more than is
+    /// `tolerated`. Of `settings` the tolerance and the bets are replaced, and bursts are always
+    /// capped.
     pub fn new(span: Span, quantile: Quantile, tolerated: Slower, settings: Settings) -> Self {
         let settings = Settings {
             tolerance: Tolerance::NONE,
@@ -141,13 +144,14 @@ impl LatencyTest {
         Self { span, quantile, tolerated, engine: Engine::new(settings), thresholds: None }
     }
 
-    /// Takes in a block that ended at `at`. `reference` must not yet know it: a threshold that depends
+    /// Adds a block that ended at `at`. `reference` must not include it: a threshold that depends
     /// on the block's own latencies would favor one arm.
     pub fn observe(&mut self, block: Arms<&Latencies>, reference: &Reference, at: Duration) {
         self.observe_above(block, self.quantile.threshold(reference), at);
     }
 
-    /// The same with the first bucket that is slow in the baseline, as [`Quantile::threshold`] has it.
+    /// Likewise, with the first bucket that is slow in the baseline, as from
+    /// [`Quantile::threshold`].
     pub fn observe_above(&mut self, block: Arms<&Latencies>, slow: Option<usize>, at: Duration) {
         let Some(baseline) = slow else { return };
         let canary = self.tolerated.slow_in_canary(baseline);
@@ -159,8 +163,8 @@ impl LatencyTest {
         self.engine.observe(counts, at);
     }
 
-    /// Latencies from which on a request counted as slow in the last block; the canary's is larger by
-    /// the tolerance, rounded up to a bucket.
+    /// Latencies from which on a request counted as slow in the last block; the canary's is larger
+    /// by the tolerance, rounded up to a bucket.
     pub fn thresholds(&self) -> Option<Arms<Duration>> {
         let edge = |bucket| Duration::from_micros(buckets::lower_us(bucket));
         self.thresholds.map(|t| Arms::new(edge(t.canary), edge(t.baseline)))
@@ -186,17 +190,17 @@ impl LatencyTest {
         &self.engine
     }
 
-    /// Demands another alpha and so many slow requests, as [`Engine::demand`].
+    /// Sets another alpha and least slow requests, like [`Engine::demand`].
     pub fn demand(&mut self, alpha: f64, least_failures: u64) {
         self.engine.demand(alpha, least_failures);
     }
 
-    /// Says that the weights changed, as [`Engine::weight_step`].
+    /// Reports a change of the weights, like [`Engine::weight_step`].
     pub fn weight_step(&mut self) {
         self.engine.weight_step();
     }
 
-    /// Says that slow requests come in clusters of `phi`, as [`Engine::set_dispersion`].
+    /// Sets the size of clusters, like [`Engine::set_dispersion`].
     pub fn set_dispersion(&mut self, phi: f64) {
         self.engine.set_dispersion(phi);
     }

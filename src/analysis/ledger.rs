@@ -1,29 +1,31 @@
-//! Who counts: from what each request did to what is compared.
+//! Decides which requests count: converts outcomes of requests into the counts that are compared.
 //!
-//! Players are sticky, so the player is the unit that was drawn at random, and the request is not: one
-//! player who fails on either version fails all day, on the version that the hash put him on. Counted by
-//! requests, he ejects it. So in each stratum
+//! Players are sticky, so the unit that is assigned at random is the player and not the request:
+//! one player who fails on either version fails all day, on the version that the hash assigned. If
+//! requests were counted, such a player would eject the version. So in each stratum
 //!
-//! 1. a request of a player who was already bad in this cycle is no trial, on either version;
-//! 2. of others it is a trial if it is the player's first of the second, or bad; one that is bad marks the
-//!    player;
-//! 3. a cycle ends when more than a quarter of the players who asked in it were bad, three at least, and ten
+//! 1. a request of a player who was bad in this cycle already is no trial, on either version;
+//! 2. a request of another player is a trial if it is the player's first in that second, or bad; a
+//!    bad one marks the player;
+//! 3. a cycle ends when more than a quarter of its players were bad, at least three, and ten
 //!    seconds have passed.
 //!
-//! Who fails then fails on the canary as often as the split sends players there, whatever they do: by the
-//! hash, not by what is assumed of traffic. Rule 2 matters as much as rule 1: the canary's part of all
-//! trials is what failures are measured by, and a few busy players would move it. Rule 3 looks at both
-//! versions alike, so it favors neither; a lasting minority is counted once per cycle, in which a quarter of
-//! all players is, so its excess is its share of the canary's players over a quarter.
+//! Players who always fail are then on the canary in proportion to the split, whatever they do:
+//! because of the hash, not of assumptions about traffic. Rule 2 is as important as rule 1:
+//! failures are related to the canary's part of all trials, which a few busy players would change.
+//! Rule 3 treats both versions alike, so it favors neither. A lasting minority is counted once per
+//! cycle, while a cycle has a quarter of all players, so its excess is its share of the canary's
+//! players divided by a quarter.
 //!
-//! A player is known by a bucket of the hash of the cohort key. Players who share one are a coarser unit,
-//! which is still drawn at random.
+//! A player is identified by a bucket of the hash of the cohort key. Players who share a bucket are
+//! a coarser unit, which is still assigned at random.
 //!
-//! The same holds for being slow, at each quantile by the baseline's mark: who takes as long as that leaves
-//! the trials of both versions alike.
+//! The same holds for slow requests, at each quantile by the baseline's limit: players who exceed
+//! it leave the trials of both versions alike.
 //!
-//! Sources: the unit of randomization against the unit of analysis, Deng, Knoblich, Lu, *Applying the Delta
-//! Method in Metric Analytics* (KDD 2018); the rest is derived in the project's simulations.
+//! Sources: the unit of randomization against the unit of analysis, Deng, Knoblich, Lu, *Applying
+//! the Delta Method in Metric Analytics* (KDD 2018); the rest is derived in the project's
+//! simulations.
 
 mod ending;
 mod players;
@@ -46,7 +48,7 @@ use super::{
     slots::{ENDPOINT_GROUPS, SlotCounts},
 };
 
-/// Latencies so far, by bucket; they only grow, and wrap.
+/// Counts of latencies by bucket; they only grow, and wrap.
 pub type Latest = [u32; LATENCY_BUCKETS];
 
 /// A quantile of a span.
@@ -62,24 +64,24 @@ impl Gauge {
         Self(Span::Whole, Quantile::P99),
     ];
 
-    /// Its place among all.
+    /// Its index in [`Self::ALL`].
     pub fn index(self) -> usize {
         2 * self.0 as usize + usize::from(self.1 == Quantile::P99)
     }
 }
 
-/// What is counted of one version.
+/// Counts of one version.
 #[derive(Debug, Clone, Default)]
 pub struct Arm {
-    /// First attempts with an outcome, and those of them that failed.
+    /// First attempts with an outcome, and failed ones.
     pub requests: Counter,
     /// Refusals by players.
     pub refusals: Counter,
-    /// Nothing before the first request that is timed.
+    /// `None` before the first timed request.
     timed: Option<Box<[Timed; LATENCY_BUCKETS]>>,
     /// Trials and failures of players, by group of endpoints.
     pub groups: [Counter; ENDPOINT_GROUPS],
-    /// Players, or networks where these are asked too, of whom one was not waited for any longer.
+    /// Players, or networks if they count, with a request that timed out.
     pub timed_out: Buckets,
     /// Players who failed on it in this cycle.
     pub failed: Buckets,
@@ -91,7 +93,7 @@ impl Arm {
         self.times(|timed| timed.all[span as usize])
     }
 
-    /// The same of those that are trials at `gauge`.
+    /// Latencies so far of the trials at `gauge`.
     pub fn trials(&self, gauge: Gauge) -> Box<Latest> {
         self.times(|timed| timed.trials[gauge.index()])
     }
@@ -104,29 +106,29 @@ impl Arm {
     }
 }
 
-/// Requests whose latency is in one bucket. An answer in one piece is in the same bucket by head and as a
-/// whole, so that it costs one line of memory.
+/// Requests whose latency is in one bucket. A response in one piece is in the same bucket by head
+/// and as a whole, so it touches one cache line.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(32))]
 struct Timed {
-    /// All of them, by [`Span`].
+    /// All requests, by [`Span`].
     all: [u32; 2],
-    /// Those that are trials, by [`Gauge`].
+    /// Trials, by [`Gauge`].
     trials: [u32; 4],
 }
 
-/// Whether the look number `a` was before the look number `b`: numbers wrap.
+/// Whether evaluation number `a` was before number `b`; numbers wrap.
 pub(super) fn is_before(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) > u32::MAX / 2
 }
 
-/// A slot as it is read: when it ended, nothing while it goes on, and what it counts.
+/// A slot: when it ended, `None` while it is open, and its counts.
 pub type SlotView = (Option<Duration>, Arms<SlotCounts>);
 
-/// Slots that the longest wait for an outcome is divided into.
+/// Number of slots into which the longest wait for an outcome is divided.
 const SLOTS: u32 = 128;
-/// While there are fewer slots than this, they are as short as for a wait of a second: nothing is known at first
-/// of how long to wait, and a fault of the first moments must not be all in one slot.
+/// While there are fewer slots than this, they are as short as for a wait of a second: at first the
+/// necessary wait is not known, and a fault of the first moments must not be in a single slot.
 const SHORT_SLOTS: usize = 256;
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 
@@ -142,32 +144,34 @@ pub struct Ledger {
     marks: Marks,
     second: u64,
     slow_from: [Option<Arms<usize>>; 4],
-    /// The older first.
+    /// Oldest first.
     slots: VecDeque<Slot>,
     outage: Outage,
-    /// How long an outcome is waited for.
+    /// The longest wait for an outcome.
     horizon: Duration,
-    /// What was counted of starts at the last look, by version.
+    /// Started attempts at the last evaluation, by version.
     started: Vec<u64>,
-    /// The look from which on requests are of the present split.
+    /// First evaluation of the current split.
     epoch_look: u32,
-    /// What began before this look counts for nobody, as long as slots are kept that began before it.
+    /// Requests that began before this evaluation do not count, as long as slots are kept that
+    /// began before it.
     void_until: Option<u32>,
-    /// Slots that began before were judged.
+    /// Slots that began before this time were judged.
     read_until: Duration,
     turned: Duration,
-    /// Requests of the baseline lately, on kept connections and on such that were made for them.
+    /// Recent requests of the baseline, on pooled connections and on new ones.
     connections: [u64; 2],
 }
 
-/// A baseline that makes a connection for so many of its requests per kept one keeps none.
+/// A baseline with this many requests on new connections per request on a pooled one keeps no
+/// connections.
 const KEEPS_NONE: u64 = 9;
-/// Requests of it without which that is not known; twice as many are remembered.
+/// Requests that are needed to know that; twice as many are remembered.
 const KNOWS_CONNECTIONS: u64 = 1_000;
 
 impl Ledger {
-    /// An account of so many `versions`, of which one is the `baseline`, of requests that began from the
-    /// look number `look` on.
+    /// Creates the account of `versions` versions, of which one is the `baseline`, for requests
+    /// that begin in evaluation number `look` or later.
     pub fn new(versions: usize, baseline: usize, networks: bool, look: u32, now: Duration) -> Self {
         let mut ledger = Self {
             baseline,
@@ -196,18 +200,18 @@ impl Ledger {
         Self { is_timed: false, ..self }
     }
 
-    /// Begins all cycles: everybody counts in a new comparison.
+    /// Begins all cycles: all players count in a new comparison.
     pub fn begin_cycles(&mut self, now: Duration) {
         self.marks.begin_all(now);
         self.arms.iter_mut().for_each(|arm| arm.failed.clear());
     }
 
-    /// Sets how long an outcome is waited for at most.
+    /// Sets the longest wait for an outcome.
     pub fn wait_for(&mut self, horizon: Duration) {
         self.horizon = horizon;
     }
 
-    /// Sets from when on latencies are slow at `gauge`.
+    /// Sets the first bucket of slow latencies at `gauge`.
     pub fn set_slow_from(&mut self, gauge: Gauge, first: Option<Arms<usize>>) {
         self.slow_from[gauge.index()] = first;
     }
@@ -217,29 +221,31 @@ impl Ledger {
         self.slow_from[gauge.index()].map(|first| first.baseline)
     }
 
-    /// Says that the split changed, so that what began before the look number `look` is of another.
+    /// Reports a change of the split: requests that began before evaluation number `look` belong to
+    /// the old split.
     pub fn weight_step(&mut self, look: u32) {
         self.epoch_look = look;
     }
 
-    /// Says that the process did not run before the look number `look`: what began before it and has not
-    /// ended counts for nobody.
+    /// Reports that the process did not run before evaluation number `look`: requests that began
+    /// before and have not ended do not count.
     pub fn forget_before(&mut self, look: u32) {
         (self.epoch_look, self.void_until) = (look, Some(look));
     }
 
-    /// Whether what began in the look number `look` counts for nobody.
+    /// Whether requests that began in evaluation number `look` do not count.
     pub fn forgets(&self, look: u32) -> bool {
         self.void_until.is_some_and(|until| is_before(look, until))
     }
 
-    /// Notes that slots which began before `until` were judged: what is told of them later counts where requests
-    /// begin now.
+    /// Records that slots which began before `until` were judged: later outcomes of them count in
+    /// the current slot.
     pub fn read_until(&mut self, until: Duration) {
         self.read_until = self.read_until.max(until);
     }
 
-    /// Begins the look number `look` at `now`; requests that began so far are `started`, by version.
+    /// Begins evaluation number `look` at `now`; `started` are the requests begun so far, by
+    /// version.
     pub fn look(&mut self, look: u32, started: impl Iterator<Item = u64>, now: Duration) {
         let mut open = self.slots.back_mut();
         for (version, (so_far, after)) in self.started.iter_mut().zip(started).enumerate() {
@@ -250,7 +256,7 @@ impl Ledger {
         }
         let is_short = self.slots.len() < SHORT_SLOTS;
         let length = if is_short { self.horizon.min(SHORT_WAIT) } else { self.horizon } / SLOTS;
-        // One more than is waited for, so that the oldest has ended.
+        // One slot more than the wait, so that the oldest has ended.
         let longest = self.horizon + self.horizon / 16;
         let mut old = None;
         while self.slots.get(1).is_some_and(|next| now.saturating_sub(next.began) > longest) {
@@ -271,13 +277,13 @@ impl Ledger {
         }
     }
 
-    /// What is known of `player`, for those who want it near.
+    /// The marks of `player`; reading them also brings them into the cache.
     pub fn marks_of(&self, player: u16) -> u16 {
         self.marks.of(player)
     }
 
-    /// Takes in how an attempt at version number `version` ended, before `now`. Answers what that adds to the
-    /// trials and failures of players.
+    /// Adds the outcome of an attempt at version number `version`, which ended before `now`.
+    /// Returns what it adds to the trials and failures of players.
     pub fn tell(&mut self, version: usize, ending: &Ending, now: Duration) -> Counter {
         if version >= self.arms.len() {
             return Counter::default();
@@ -287,7 +293,7 @@ impl Ledger {
             self.second = second;
             self.marks.begin_second();
         }
-        // Most began lately.
+        // Searched from the end, since most attempts began lately.
         let slot = self.slots.iter().rposition(|slot| !is_before(ending.look, slot.first_look));
         match ending.what {
             What::Whole | What::Broke | What::LeftLater if self.forgets(ending.look) => {}
@@ -304,16 +310,16 @@ impl Ledger {
         Counter::default()
     }
 
-    /// Whether the baseline serves others than `player` of what began about the look number `look`: else a
-    /// failure of that time is nobody's own. What waits speaks against it, and so does a time about which too
-    /// little is known.
+    /// Whether the baseline serves other players than `player` whose requests began about
+    /// evaluation number `look`; otherwise a failure of that time is not the player's own. Pending
+    /// requests count against it, and so does a time with too few requests.
     pub fn baseline_serves(&self, look: u32, player: u16) -> bool {
         let at = self.slots.partition_point(|slot| !is_before(look, slot.first_look));
         let about = |at| About::begun(&self.slots, at, self.baseline);
         at.checked_sub(1).is_some_and(|at| about(at).serves(player))
     }
 
-    /// Notes how a request of `version` ended that counts in slot number `slot`.
+    /// Records the outcome of a request of `version` in slot number `slot`.
     fn hear(&mut self, version: usize, slot: Option<usize>, player: u16, is_bad: bool, left: bool) {
         if let Some(newest) = self.slots.back_mut() {
             newest.hear(version, player, is_bad);
@@ -323,7 +329,7 @@ impl Ledger {
         }
     }
 
-    /// Where a bad ending of a request of `version` counts in slot number `slot`: it is put aside if an outage
+    /// The counts for a bad outcome of `version` in slot number `slot`: separate ones if an outage
     /// explains it.
     fn counts_of_bad(&mut self, version: usize, slot: usize, now: Duration) -> &mut SlotCounts {
         let versions = (version, self.baseline);
@@ -334,8 +340,8 @@ impl Ledger {
         &mut counts[version]
     }
 
-    /// The slot that an ending of `slot` counts in: its own, unless that was judged already, or is gone. Then it
-    /// counts where requests begin now, if they are of the same split.
+    /// The slot in which an outcome of `slot` counts: its own, unless that was judged already, or
+    /// is gone. Then it counts in the current slot, if the split is the same.
     fn open(&self, slot: Option<usize>, ending: &Ending) -> Option<usize> {
         let own = slot.filter(|number| self.slots[*number].began >= self.read_until);
         let last = || self.slots.len().checked_sub(1);
@@ -404,8 +410,8 @@ impl Ledger {
         Counter { trials: u64::from(trial), failures: u64::from(trial && failed) }
     }
 
-    /// An attempt that was taken for served was not: it counts in its own slot, or, if that is gone, where
-    /// requests begin now.
+    /// Corrects an attempt that was counted as served but failed: in its own slot or, if that is
+    /// gone, in the current one.
     fn regret(
         &mut self,
         version: usize,
@@ -461,7 +467,8 @@ impl Ledger {
                 self.connections = self.connections.map(|count| count / 2);
             }
         }
-        // A new connection takes the endpoint time, too, and a version of few requests has more of them.
+        // A new connection takes time at the endpoint, too, and a version with few requests has
+        // more of them.
         if ending.fresh && !self.keeps_no_connections() {
             return;
         }
@@ -480,7 +487,7 @@ impl Ledger {
         }
         for gauge in 2 * span as usize..2 * span as usize + 2 {
             let Some(Arms { canary, baseline }) = self.slow_from[gauge] else { continue };
-            // Of a client that left it is only certain that it was slow, if it was.
+            // For a client that left, only slowness is certain.
             let own = if version == self.baseline { baseline } else { canary };
             if !known && bucket < own {
                 continue;
@@ -492,15 +499,15 @@ impl Ledger {
         }
     }
 
-    /// Whether the baseline makes a connection for nearly every request, so that nothing else can be
-    /// compared.
+    /// Whether the baseline makes a connection for nearly every request, so that only such requests
+    /// can be compared.
     fn keeps_no_connections(&self) -> bool {
         let [kept, made] = self.connections;
         kept + made >= KNOWS_CONNECTIONS && made > KEEPS_NONE * kept
     }
 
-    /// Slots from the one on that began at `from` or later, of version number `canary` and the baseline:
-    /// when each began, and what it counts.
+    /// Slots that began at `from` or later, of version number `canary` and the baseline: the
+    /// beginning and the counts of each.
     pub fn slots(
         &self,
         canary: usize,
@@ -508,7 +515,7 @@ impl Ledger {
     ) -> impl Iterator<Item = (Duration, SlotView)> {
         let first = self.slots.partition_point(|slot| slot.began < from);
         let mut ahead = Arms::new(0, 0);
-        // What those before have too many of is known only by going through them.
+        // The excess of earlier slots is found by going through them.
         for slot in self.slots.range(..first) {
             slot.pending(canary, &mut ahead.canary);
             slot.pending(self.baseline, &mut ahead.baseline);

@@ -1,4 +1,4 @@
-//! What a comparison tolerates, with the defaults of what the file leaves out.
+//! The tolerances of a comparison, with defaults.
 
 use std::time::Duration;
 
@@ -7,60 +7,60 @@ use serde::{Deserialize, Serialize};
 use super::{bet::Tolerance, certificate::Health, engine::LEAST_FAILURES};
 use crate::config::schema::Eject;
 
-/// Tolerated excess of errors, relative: what a person would call the same rate.
+/// Tolerated relative excess of errors: a person would still call this the same rate.
 const ERRORS_RELATIVE: f64 = 0.10;
-/// And absolute: one failure in ten thousand requests is nobody's reason to go back.
+/// Tolerated absolute excess: nobody rolls back for one failure in ten thousand requests.
 const ERRORS_ABSOLUTE: f64 = 1e-4;
-/// Tolerated excess of requests that are not served, relative and absolute: clients leave for reasons of
-/// their own, and failures among them have a test of their own.
+/// Tolerated relative excess of requests that are not served; clients also leave for reasons of
+/// their own, and failures have a separate test.
 const UNSERVED_RELATIVE: f64 = 0.20;
 const UNSERVED_ABSOLUTE: f64 = 0.01;
-/// How long latency and amounts of a new canary are ignored: caches and pools fill. Errors count from
-/// the first request, since a version that is dead on arrival must not cost half a minute.
+/// How long latency and amounts of a new canary are ignored while its caches and pools fill. Errors
+/// count from the first request, since a version that never works must not get half a minute.
 const WARM_UP: Duration = Duration::from_secs(30);
 const LATENCY_ABSOLUTE: Duration = Duration::from_millis(1);
 
-/// What is compared and tolerated.
+/// The compared metrics and their tolerances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Tolerated excess of errors. Nothing: not compared.
+    /// Tolerated excess of errors; `None` if not compared.
     pub errors: Option<Tolerance>,
-    /// Tolerated excess of requests that are not served: failed, or left. Nothing: not compared.
+    /// Tolerated excess of requests that are not served: failed, or left. `None` if not compared.
     pub unserved: Option<Tolerance>,
-    /// Named routes whose errors are judged for themselves, too, by the same tolerance.
+    /// Named routes whose errors are also judged separately, by the same tolerance.
     pub routes: Vec<String>,
-    /// Tolerated excess of latency at p95, a fraction of the baseline's. Nothing: not compared.
+    /// Tolerated excess of latency at p95, a fraction of the baseline's; `None` if not compared.
     pub p95: Option<f64>,
-    /// The same at p99.
+    /// Likewise, at p99.
     pub p99: Option<f64>,
-    /// Tolerated excess of latency beside that, at both.
+    /// Additional absolute tolerance of latency, for both quantiles.
     pub latency_absolute: Duration,
     /// Amounts that are compared.
     pub amounts: Vec<AmountLimit>,
-    /// Probability of ever ejecting a canary within all of them.
+    /// Probability of ever ejecting a canary within all tolerances.
     pub alpha: f64,
-    /// Failures of a canary below which it is not ejected for them.
+    /// Least failures of a canary to be ejected for them.
     pub least_failures: u64,
     /// How long latency and amounts of a new canary are not judged.
     pub warm_up: Duration,
-    /// The most nats that one block may add to one bet, such as [`super::BURST_CAP`]. Nothing: no
+    /// Largest gain of a bet in a block, in nats, such as [`super::BURST_CAP`]; `None` for no
     /// limit.
     pub burst_cap: Option<f64>,
-    /// The health that is to be certain before a canary grows. Nothing: it never is.
+    /// The health with which a canary may grow; `None` if it never is certain.
     pub health: Option<Health>,
 }
 
-/// What is tolerated of an amount.
+/// Tolerance of an amount.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AmountLimit {
     /// Its name.
     pub name: String,
-    /// Tolerated difference of its mean, less or more, a fraction of the baseline's, below 1; of a
-    /// derived one, of the mean of the baseline's amounts without their signs.
+    /// Tolerated difference of its mean in both directions, as a fraction of the baseline's, below
+    /// 1; for a derived amount, of the mean absolute value of the baseline's amounts.
     pub tolerance: f64,
-    /// It is made of others, and may be negative.
+    /// Whether it is derived from others, and may be negative.
     #[serde(default)]
     pub derived: bool,
 }
@@ -71,22 +71,20 @@ impl Limits {
         self.p95.is_some() || self.p99.is_some()
     }
 
-    /// Whether `other` asks the same and only demands another certainty: another alpha, other failures
-    /// that are needed, another error of the certificate. Evidence for the one is then evidence for
-    /// the other.
+    /// Whether `other` differs at most in alpha, the least failures, and the error of the
+    /// certificate. Evidence for the one is then evidence for the other.
     pub fn same_but_demands(&self, other: &Self) -> bool {
         let health = match (self.health, other.health) {
             (Some(own), Some(others)) => Some(others.with_beta_of(own)),
             (_, others) => others,
         };
-        // Written so that whatever is added to the limits is compared.
+        // Written so that fields added later are compared.
         let Self { alpha, least_failures, .. } = *self;
         *self == Self { alpha, least_failures, health, ..other.clone() }
     }
 
-    /// What the service's `eject` asks for and a route's `own` replaces, with the defaults that both
-    /// leave out, at the probability `alpha`. That amounts are derived stands elsewhere in the
-    /// file.
+    /// The limits of the service's `eject`, overridden by a route's `own`, with defaults, at the
+    /// probability `alpha`. The caller sets which amounts are derived.
     pub fn of(eject: &Eject, own: &Eject, alpha: f64) -> Self {
         let errors = own.errors.as_ref().or(eject.errors.as_ref()).map(|errors| Tolerance {
             ratio: 1.0 + errors.relative.map_or(ERRORS_RELATIVE, |share| share.0),
@@ -123,9 +121,9 @@ impl Limits {
     }
 }
 
-/// How `whole`, the probability of ejecting a canary within all tolerances, is divided: what the routes
-/// with limits of their own asked for goes to them; those that asked for nothing, and the rest of the
-/// service, share equally what is left. The rest is first.
+/// Divides `whole`, the probability of ejecting a canary within all tolerances: routes with a
+/// configured alpha get it; routes without one, and the rest of the service, share the remainder
+/// equally. The rest of the service is first.
 pub fn parts_of_alpha(whole: f64, asked: &[Option<f64>]) -> Vec<f64> {
     let taken: f64 = asked.iter().flatten().sum();
     let sharing = 1 + asked.iter().filter(|part| part.is_none()).count();

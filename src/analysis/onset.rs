@@ -1,8 +1,8 @@
-//! When a fault began, for people to read. Never used to decide.
+//! The likeliest onset of a fault. Only shown to people, never used to decide.
 //!
-//! The likeliest beginning is where the logarithms of a bet's e-values, summed from the start, were
-//! lowest (Page 1954): what came before spoke against the fault, all that came after speaks for it.
-//! Counts since then show the fault undiluted by the hours before it.
+//! The likeliest onset is where the cumulative sum of a bet's log e-values was lowest (Page 1954):
+//! earlier blocks are evidence against the fault, later ones for it. Counts since then show the
+//! fault undiluted by the hours before.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::Counted;
 
-/// The likeliest beginning of the fault that one bet looks for.
+/// The likeliest onset of the fault of one bet.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Onset {
     /// Sum of log e-values above its lowest point, in nats.
@@ -20,7 +20,7 @@ pub(super) struct Onset {
 }
 
 impl Onset {
-    /// Takes note of a block that ended at `at` and added `growth` nats; `total` are all counts with
+    /// Records a block that ended at `at` and added `growth` nats; `total` are all counts including
     /// the block. Returns whether the fault, if there is one, begins after this block.
     pub(super) fn note(&mut self, growth: f64, at: Duration, total: Counted) -> bool {
         self.rise += growth;
@@ -36,7 +36,7 @@ impl Onset {
         self.since
     }
 
-    /// The part of `total` that came since.
+    /// The part of `total` since the onset.
     pub(super) fn counts(&self, total: Counted) -> Counted {
         total.after(self.before)
     }

@@ -1,8 +1,9 @@
-//! Do both arms fail at once? For people to read, never used to decide: what both arms share moves no
-//! comparison, but whoever waits for a verdict should know why there is none.
+//! Detects that both arms fail at the same time. Only shown to people, never used to decide: a
+//! shared outage changes no comparison, but explains why there is no verdict.
 //!
-//! Windows of a second. An outage begins when both arms failed far more often than the baseline mostly
-//! does, for several windows in a row, and ends when the baseline has been itself again for as long.
+//! Counts windows of a second. An outage begins when both arms failed far more often than the
+//! baseline usually does, for several windows in a row, and ends when the baseline was normal again
+//! for several windows.
 
 use std::time::Duration;
 
@@ -11,47 +12,47 @@ use super::counts::{Arms, Tally};
 /// Length of a window.
 pub const OUTAGE_WINDOW: Duration = Duration::from_secs(1);
 
-/// A rate of failures that nobody takes for an ordinary one.
+/// Rate of failures that counts as an outage.
 const BAD_RATE: f64 = 0.05;
-/// The same as a multiple of the baseline's usual rate, where that is high.
+/// Likewise, as a multiple of the baseline's usual rate, if that is high.
 const BAD_RATIO: f64 = 3.0;
-/// Failures of the baseline without which a window shows no outage.
+/// Least failures of the baseline in a window of an outage.
 const LEAST_FAILURES: u64 = 3;
-/// Windows from which it is learnt what is usual, before any of them can be an outage.
+/// Windows from which the usual rate is learned, before an outage can begin.
 const TO_LEARN: u32 = 20;
-/// Windows in a row that begin an outage.
+/// Consecutive windows that begin an outage.
 const TO_BEGIN: u32 = 2;
-/// Windows in a row that end it.
+/// Consecutive windows that end it.
 const TO_END: u32 = 5;
-/// Windows after which half of what was usual is forgotten.
+/// Half-life of the usual rate, in windows.
 const MEMORY: f64 = 600.0;
 
-/// A watch over both arms.
+/// Detector of shared outages.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Outage {
-    /// Trials and failures of the baseline in ordinary windows, fading.
+    /// Trials and failures of the baseline in normal windows, with exponential decay.
     usual: (f64, f64),
-    /// Windows that told what is usual, up to enough.
+    /// Windows from which the usual rate was learned, up to [`TO_LEARN`].
     learnt: u32,
-    /// Counts since it began, if one is on.
+    /// Counts since the beginning of the current outage, if there is one.
     since_begin: Option<Arms<Tally>>,
-    /// Windows in a row that spoke for a change.
+    /// Consecutive windows that indicate a change.
     in_a_row: u32,
-    /// Counts of those.
+    /// Counts of those windows.
     pending: Arms<Tally>,
 }
 
-/// A change of the watch.
+/// Begin or end of an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutageChange {
-    /// Both arms fail; the counts that show it.
+    /// Both arms fail, with the counts that show it.
     Begins(Arms<Tally>),
-    /// The baseline is itself again; counts of the whole outage.
+    /// The baseline is normal again, with the counts of the whole outage.
     Ends(Arms<Tally>),
 }
 
 impl Outage {
-    /// Takes in the counts of a window.
+    /// Adds the counts of a window.
     pub fn observe(&mut self, window: Arms<Tally>) -> Option<OutageChange> {
         let baseline_bad =
             self.is_bad(window.baseline) && window.baseline.failures() >= LEAST_FAILURES;
@@ -62,8 +63,8 @@ impl Outage {
                 None
             }
             None => {
-                // A canary with a small share has windows of a few requests, so that it is asked of all
-                // the windows in a row together.
+                // A canary with a small share has few requests per window, so its rate is taken
+                // over all consecutive windows together.
                 self.in_a_row += 1;
                 self.pending += window;
                 let begins = self.in_a_row >= TO_BEGIN && self.is_bad(self.pending.canary);
@@ -87,7 +88,7 @@ impl Outage {
         }
     }
 
-    /// Whether an outage is on.
+    /// Whether there is an outage now.
     pub fn is_on(&self) -> bool {
         self.since_begin.is_some()
     }
@@ -151,7 +152,7 @@ mod tests {
     #[test]
     fn what_is_usual_is_no_outage_and_neither_is_one_request_of_two() {
         let mut outage = Outage::default();
-        // A service whose failures are mostly the players' own.
+        // A service with a high usual rate of failures.
         for _ in 0..100 {
             assert_eq!(outage.observe(window(100, 8, 1_000, 80)), None);
         }

@@ -1,11 +1,12 @@
-//! What a comparison was told, so that it can be judged again, by the same limits or by others.
+//! Records the inputs of a comparison, so that it can be judged again, by the same limits or by
+//! others.
 //!
-//! A record holds a comparison as it once was and all that it was told since. It is kept in two halves
-//! of bounded size, each with the comparison as it was at its beginning: when the second one is full,
-//! the first is dropped. So a record of a long comparison does not reach back to its beginning; the
-//! same limits lead to the same verdict nevertheless, to the last digit.
+//! A record holds an earlier state of a comparison and all later inputs. It is kept in two halves
+//! of bounded size, each with the state of the comparison at its beginning: when the second one is
+//! full, the first is dropped. So a record of a long comparison does not reach back to its
+//! beginning; the same limits lead to the same verdict nevertheless, to the last digit.
 //!
-//! It is written as lines of JSON: the first one says what it is of, each other one is an [`Entry`].
+//! It is written as lines of JSON: the first one is the [`Title`], each other one an [`Entry`].
 
 use std::time::Duration;
 
@@ -16,23 +17,24 @@ use super::{
     SparseLatencies, Tally, Verdict,
 };
 
-/// Largest half, in bytes, about.
+/// Approximate size of a half, in bytes.
 const HALF_BYTES: usize = 1 << 20;
 
-/// The form of the file; another one is not read.
+/// Format of the file; other formats are not read.
 const FORMAT: u32 = 3;
 
-/// The rules by which what is recorded was counted and judged. 1: requests were compared by when they
-/// ended, each for itself. 2: by when they began; a player fails once a cycle and is one trial a second. 3:
-/// a named route, too, fails a canary of several endpoints only without its worst one. 4: where it is
-/// capped, a block of errors adds the threshold at most, not 5 nats. 5: what is told after its slot was judged
-/// counts where requests begin then, and the control of asked players is learnt otherwise. 6: evidence of
-/// endpoints that are out is given up, what was under way when weights changed is judged, and latency has an
-/// absolute tolerance. 7: what fails while the baseline fails counts only if the baseline's requests that began
-/// with it fare so, too.
+/// Version of the rules by which the inputs were counted and judged. 1: requests were compared by
+/// when they ended, each one counting. 2: by when they began; a player has one trial per second and
+/// one failure per cycle. 3: a named route, too, fails a canary of several endpoints only if the
+/// evidence suffices without its worst one. 4: the gain of a capped block of errors is at most the
+/// threshold, not 5 nats. 5: outcomes after their slot was judged count in the current slot, and
+/// the control of recovery is estimated differently. 6: evidence of endpoints that are out is given
+/// up, requests in flight at a change of weights are judged, and latency has an absolute tolerance.
+/// 7: failures during failures of the baseline count only if the baseline's requests that began
+/// with them fail, too.
 const RULES: u32 = 7;
 
-/// Something that a comparison was told.
+/// An input of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Entry {
@@ -40,28 +42,28 @@ pub enum Entry {
     Errors {
         /// Its end, in the comparison's time.
         at: Duration,
-        /// What both arms did.
+        /// Counts of both arms.
         block: Box<Attempts>,
-        /// Number of the named route in the limits; nothing for all together.
+        /// Number of the named route in the limits; `None` for all together.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         route: Option<usize>,
     },
-    /// A block of requests by players, and of those that were refused.
+    /// A block of requests by players, with refused ones as failures.
     Refusals {
         /// Its end.
         at: Duration,
-        /// What both arms did.
+        /// Counts of both arms.
         block: Arms<Tally>,
     },
     /// A block of latencies.
     Latency {
         /// Its end.
         at: Duration,
-        /// What was timed.
+        /// The part of the response that was timed.
         span: Span,
         /// The quantile that these are trials of.
         quantile: Quantile,
-        /// What both arms did.
+        /// Counts of both arms.
         block: Arms<SparseLatencies>,
         /// The first bucket that was slow in the baseline.
         slow: Option<usize>,
@@ -72,10 +74,10 @@ pub enum Entry {
         at: Duration,
         /// Number of the amount in the limits.
         number: usize,
-        /// What both arms did.
+        /// Counts of both arms.
         block: Box<Arms<Amounts>>,
     },
-    /// What a version did that serves alone.
+    /// A block of a version that serves alone.
     Alone {
         /// The block's end.
         at: Duration,
@@ -84,24 +86,24 @@ pub enum Entry {
         /// Its latencies.
         latencies: SparseLatencies,
     },
-    /// Players who had failed twice in a row, by how their next request ended at the baseline.
+    /// Players who had failed twice in a row, by the outcome of their next request at the baseline.
     Asked {
         /// When it was known.
         at: Duration,
-        /// Of both arms.
+        /// Players of both arms.
         players: Arms<Players>,
         /// The canary's share of all players.
         share: f64,
     },
-    /// What one block of errors adds is limited from here on, or no more.
+    /// The gain of a block of errors is limited from here on, or not any more.
     CapBursts(bool),
-    /// Another certainty is demanded.
+    /// Another alpha, or other least failures.
     Demand(Box<Limits>),
     /// The shares changed.
     WeightStep {
         /// When.
         at: Duration,
-        /// The canary got more players, and warms up again.
+        /// Whether the canary got more players, and warms up again.
         warms: bool,
     },
     /// Failures come in clusters of this size from the next block on.
@@ -109,7 +111,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// About how much memory it takes, in bytes.
+    /// Approximate memory, in bytes.
     fn bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
@@ -133,20 +135,20 @@ impl Entry {
     }
 }
 
-/// What can be told something: a comparison, or a version that serves alone.
+/// A judgement that can be recorded: of a comparison, or of a version that serves alone.
 pub trait Judge: Clone + Into<Judged> {
-    /// Takes in what it is told.
+    /// Applies an input.
     fn told(&mut self, entry: &Entry);
 
-    /// Whether nothing that it is told changes it any more.
+    /// Whether further inputs have no effect.
     fn has_failed(&self) -> bool;
 }
 
-/// A running judgement and what it was told lately.
+/// A running judgement with its recent inputs.
 #[derive(Debug, Clone)]
 pub struct Recorder<J> {
     judge: J,
-    /// The older one first.
+    /// Older half first.
     halves: [Half<J>; 2],
 }
 
@@ -175,7 +177,7 @@ impl<J: Judge> Recorder<J> {
         &self.judge
     }
 
-    /// Tells it something. What it is told once it has failed changes nothing, and is not kept.
+    /// Applies and records an input. After a failure, inputs have no effect and are not kept.
     pub fn tell(&mut self, entry: Entry) {
         if self.judge.has_failed() {
             return;
@@ -191,7 +193,7 @@ impl<J: Judge> Recorder<J> {
         half.entries.push(entry);
     }
 
-    /// What can be judged again.
+    /// The record so far.
     pub fn record(&self) -> Record {
         let [older, newer] = &self.halves;
         Record {
@@ -205,9 +207,9 @@ impl<J: Judge> Recorder<J> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judged {
-    /// A canary beside its baseline.
+    /// A canary compared with its baseline.
     Comparison(Box<Comparison>),
-    /// A version with nothing beside it.
+    /// A version without a baseline.
     Alone(Alone),
 }
 
@@ -247,7 +249,7 @@ impl Judged {
 
 impl Judge for Alone {
     fn told(&mut self, entry: &Entry) {
-        // Nothing else is told to it.
+        // It has no other inputs.
         if let Entry::Alone { at, errors, latencies } = entry {
             self.observe(*errors, &latencies.into(), *at);
         }
@@ -276,7 +278,7 @@ impl Judge for Comparison {
                 let block = Arms::new(&canary, &baseline);
                 self.observe_slow((*span, *quantile), block, *slow, *at);
             }
-            // What stands in a file may be clipped here and there, which cannot be compared.
+            // A file may contain arms with different clips, which cannot be compared.
             Entry::Amounts { block, .. } if !block.canary.is_measured_as(&block.baseline) => {}
             Entry::Amounts { at, number, block } => {
                 self.observe_amounts(*number, Arms::new(&block.canary, &block.baseline), *at);
@@ -284,7 +286,7 @@ impl Judge for Comparison {
             Entry::Alone { .. } => {}
             Entry::Asked { at, players, share } => self.observe_asked(*players, *share, *at),
             Entry::CapBursts(capped) => self.cap_bursts(*capped),
-            // What stands in a file may ask something else.
+            // A file may contain other limits than the comparison's.
             Entry::Demand(limits) if !limits.same_but_demands(self.limits()) => {}
             Entry::Demand(limits) => self.demand((**limits).clone()),
             Entry::WeightStep { at, warms } => self.weight_step(*warms, *at),
@@ -293,14 +295,14 @@ impl Judge for Comparison {
     }
 }
 
-/// A judgement as it once was, and what it was told since.
+/// An earlier state of a judgement, and its later inputs.
 #[derive(Debug, Clone)]
 pub struct Record {
     began: Judged,
     entries: Vec<Entry>,
 }
 
-/// The first line of a record: what it is of.
+/// The first line of a record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Title {
     /// The service.
@@ -309,11 +311,11 @@ pub struct Title {
     pub version: String,
     /// The version that it was compared with.
     pub baseline: String,
-    /// The route with limits of its own; nothing for all others together.
+    /// The route with limits of its own; `None` for all other routes together.
     pub route: Option<String>,
-    /// The verdict as it stood.
+    /// The verdict at the time of the record.
     pub verdict: Verdict,
-    /// When, in the comparison's time.
+    /// That time, in the comparison's time.
     pub at: Duration,
 }
 
@@ -330,7 +332,7 @@ struct Head {
 /// Why a text is no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// There is nothing in it.
+    /// It is empty.
     #[error("it is empty; a record begins with a line that says what it is of")]
     Empty,
     /// It is something else.
@@ -345,12 +347,12 @@ pub enum Unreadable {
     /// It was made by other rules.
     #[error("it was made by rules {0}; this release judges by rules {RULES}")]
     Rules(u32),
-    /// A line is not as it should be.
+    /// A line is malformed.
     #[error("line {line}, column {column}: {why}")]
     Line {
         /// Its number, from 1.
         line: usize,
-        /// Where in it, from 1.
+        /// Column in the line, from 1.
         column: usize,
         /// What is wrong.
         why: String,
@@ -358,13 +360,13 @@ pub enum Unreadable {
 }
 
 impl Record {
-    /// The verdict at `now` of what was recorded.
+    /// The verdict of the record at `now`.
     pub fn judge(&self, now: Duration) -> Verdict {
         self.began.clone().follow(self.entries.iter(), now)
     }
 
-    /// The verdict at `now` of a comparison by other limits, from the beginning of the record on; of a
-    /// version alone, by another alpha and other failures that it must have.
+    /// The verdict at `now` by other limits, from the beginning of the record on; for a version
+    /// alone, by another alpha and other least failures.
     pub fn judge_by(&self, limits: Limits, now: Duration) -> Verdict {
         let judged: Judged = match &self.began {
             Judged::Comparison(known) => {
@@ -372,13 +374,13 @@ impl Record {
             }
             Judged::Alone(known) => known.anew(limits.alpha, limits.least_failures).into(),
         };
-        // The certainty is that of the other limits, whatever was demanded while it ran.
+        // Alpha is that of the given limits, whatever was set during the comparison.
         let entries = self.entries.iter().filter(|entry| !matches!(entry, Entry::Demand(_)));
         judged.follow(entries, now)
     }
 
-    /// What the comparison that was recorded tolerates. Of a version alone, only alpha and the failures
-    /// that it must have.
+    /// The limits of the recorded comparison. For a version alone, only alpha and the least
+    /// failures.
     pub fn limits(&self) -> Limits {
         match &self.began {
             Judged::Comparison(comparison) => comparison.limits().clone(),
@@ -386,12 +388,12 @@ impl Record {
         }
     }
 
-    /// Whether nothing was beside the version.
+    /// Whether the version had no baseline.
     pub fn is_alone(&self) -> bool {
         matches!(self.began, Judged::Alone(_))
     }
 
-    /// Whether it reaches back to the beginning.
+    /// Whether it reaches back to the beginning of the comparison.
     pub fn is_whole(&self) -> bool {
         let evidence = match &self.began {
             Judged::Comparison(comparison) => comparison.log_evidence(),
@@ -400,21 +402,21 @@ impl Record {
         evidence == f64::NEG_INFINITY
     }
 
-    /// Things that the comparison was told.
+    /// Number of inputs.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it was told nothing.
+    /// Whether there are no inputs.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// As lines of JSON.
+    /// Writes it as lines of JSON.
     pub fn write(&self, title: Title) -> String {
         let judged = self.began.clone();
         let head = Head { tidegate_record: FORMAT, rules: RULES, title, judged };
-        // Neither has a key that is no text or a number that is no number.
+        // Cannot fail: all keys are texts and all numbers finite.
         let mut text = serde_json::to_string(&head).unwrap_or_default();
         for entry in &self.entries {
             text.push('\n');
@@ -424,7 +426,7 @@ impl Record {
         text
     }
 
-    /// Reads what [`Record::write`] wrote.
+    /// Reads the output of [`Record::write`].
     pub fn read(text: &str) -> Result<(Title, Self), Unreadable> {
         #[derive(Deserialize)]
         struct Form {
@@ -433,7 +435,7 @@ impl Record {
         let wrong = |line: usize| {
             move |error: serde_json::Error| {
                 let (column, why) = (error.column(), error.to_string());
-                // The line of the error is that of a text of one line.
+                // The error counts lines in a text of one line, so its position is cut off.
                 let why = why.split(" at line ").next().unwrap_or_default().to_owned();
                 Unreadable::Line { line, column, why }
             }

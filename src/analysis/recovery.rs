@@ -1,36 +1,37 @@
-//! Whether players who fail on the canary are served by the baseline.
+//! Tests whether players who fail on the canary are served by the baseline.
 //!
-//! A player who has failed twice in a row on the canary is sent to the baseline for a while, and the
-//! next request is looked at. If it is served, the player has *recovered*: evidence against the
-//! version. If it fails, the fault is the player's own. A comparison of counts cannot tell a fault of few
-//! players from few players who fail everywhere. Here each player is compared with himself, so no mix
-//! of players can mislead.
+//! A player who has failed twice in a row on the canary is sent to the baseline for a time, and the
+//! next request counts. If it is served, the player has *recovered*: evidence against the version.
+//! If it fails, the fault is the player's own. A comparison of counts cannot distinguish a fault
+//! that affects few players from few players who fail everywhere. Here each player is compared with
+//! himself, so the mix of players does not matter.
 //!
-//! The hypothesis is that a player of a good canary recovers with probability at most `p0`. Some do so
-//! by themselves: of players who fail 30 % of their requests on either version, 70 % are served next
-//! time. How many do is seen on the baseline, the control: its players who failed twice in a row are
-//! looked at too, and stay where they are. `p0` is the upper end of the control's share, and at least
-//! one half. It is known before a player is looked at. Above 0.95 no bet is made. A player is then a
-//! bet that `q > p0` recover:
+//! The hypothesis is that a player of a good canary recovers with probability at most `p0`. Some
+//! players recover anyway: of those who fail 30 % of their requests on either version, 70 % are
+//! served next time. The control shows how many: the baseline's players who failed twice in a row
+//! are counted as well, and stay on the baseline. `p0` is the upper confidence bound of the
+//! control's share, and at least one half. It is fixed before a player counts. Above 0.95 no bet is
+//! made. Each player is a bet that `q > p0` recover:
 //!
 //! ```text
 //! e = q / p0 if recovered, (1 - q) / (1 - p0) if not          p0 < q <= 1
 //! ```
 //!
-//! Its mean is at most 1 under the hypothesis, so the wealth of bets on four values of `q` reaches
-//! `1 / alpha` with probability at most `alpha`, however often one looks (Ville's inequality).
+//! Its mean is at most 1 under the hypothesis, so the probability that the wealth of bets on four
+//! values of `q` reaches `1 / alpha` is at most `alpha`, however often it is evaluated (Ville's
+//! inequality).
 //!
-//! What the control has not shown yet is taken to be one half. That is safe where the baseline has at
-//! least as many players: those who recover by themselves are in the control as soon as on the canary.
-//! Where the canary has more than half of the players, no bet is made before the control has twenty.
-//! Without that, players who fail 30 % on either version eject 1.4 % of canaries with a share of 90 %
-//! at an alpha of 0.1 %; with it 0.03 %. That the control's upper end is high enough is shown by
-//! simulation, not proven: players who recover by themselves in 50 to 90 % of the cases, at shares of 5
-//! to 90 %, rejected at most 1.2 % of canaries at an alpha of 5 %.
+//! Without data of the control, one half is assumed. That is safe if the baseline has at least as
+//! many players: players who recover anyway are in the control as soon as on the canary. If the
+//! canary has more than half of the players, no bet is made before the control has twenty. Without
+//! that rule, players who fail 30 % on either version eject 1.4 % of canaries with a share of 90 %
+//! at an alpha of 0.1 %; with it 0.03 %. That the control's upper bound is high enough is shown by
+//! simulation, not proven: players who recover anyway in 50 to 90 % of the cases, at shares of 5 to
+//! 90 %, rejected at most 1.2 % of canaries at an alpha of 5 %.
 //!
-//! Four fifths of the wealth are staked at the start and a part of the rest after each player, as in
-//! `wealth`. Players needed at `p0` of one half and an alpha of 0.1 %, if all recover, at once and after
-//! 100 players of whom half recovered (median):
+//! Four fifths of the wealth are staked at the start and a part of the rest after each player, as
+//! in `wealth`. Players needed at `p0` of one half and an alpha of 0.1 %, if all recover, at once
+//! and after 100 players of whom half recovered (median):
 //!
 //! | staked at the start | at once | late |
 //! | --- | --- | --- |
@@ -44,41 +45,42 @@ use serde::{Deserialize, Serialize};
 
 use super::{counts::Arms, wealth::log_sum};
 
-/// How far from `p0` to 1 the rates lie that are bet on, and their shares of a stake. Half is on certain
-/// recovery, as of a version that fails whatever some players ask.
+/// The rates that are bet on, as positions between `p0` and 1, and their shares of a stake. Half is
+/// on certain recovery, which is the case if a version fails all requests of some players.
 const BETS: [(f64, f64); 4] = [(0.3, 0.15), (0.6, 0.15), (0.9, 0.2), (1.0, 0.5)];
-/// Share of the wealth that is staked before the first player: as little as lets 11 of 11 decide.
+/// Share of the wealth that is staked before the first player: the least with which 11 of 11
+/// decide.
 const STAKED_AT_START: f64 = 0.8;
 /// The share of the cash staked after player number `k` is `0.2 / (k + 4)`, as in `wealth`.
 const STAKED_AFTER_PLAYER: f64 = 0.2;
 const PLAYERS_BEFORE: f64 = 4.0;
-/// Share of players of a good canary who may recover whatever the control shows.
+/// Least `p0`, whatever the control shows.
 const LEAST_P0: f64 = 0.5;
-/// Share from which on nothing is to be learnt.
+/// Largest `p0` at which a bet is made.
 const MOST_P0: f64 = 0.95;
-/// Players that the control must have if the canary has more than half of all players.
+/// Least players of the control if the canary has more than half of all players.
 const LEAST_CONTROL: f64 = 20.0;
-/// Wealth of a bet that is large enough. Less is always allowed, and more is no number in JSON.
+/// Largest wealth of a bet. Less is always allowed, and JSON could not hold more.
 const MOST_WEALTH: f64 = 1e200;
-/// Standard deviations between the control's share and its upper end.
+/// Standard deviations between the control's share and its upper bound.
 const DEVIATIONS: f64 = 2.0;
-/// Age at which a player of the control counts half: what players do changes with the clients' releases
-/// and with the hour.
+/// Half-life of a player's weight in the control: players' behavior changes with the clients'
+/// releases and with the hour.
 const HALF_LIFE: Duration = Duration::from_secs(3600);
 
-/// How the next request of a player who had failed twice in a row ended.
+/// The outcome of the next request of a player who had failed twice in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
-    /// It was served.
+    /// Whether it was served.
     pub recovered: bool,
 }
 
-/// Players of one arm who were looked at.
+/// Counted players of one arm.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Players {
-    /// All of them.
+    /// All players.
     pub asked: u64,
-    /// Those who recovered.
+    /// Players who recovered.
     pub recovered: u64,
 }
 
@@ -94,7 +96,7 @@ impl Players {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Recovery {
     alpha: f64,
-    /// By bet.
+    /// Wealth of each bet.
     wealth: [f64; BETS.len()],
     cash: f64,
     control: Control,
@@ -103,7 +105,7 @@ pub struct Recovery {
     rejected_at: Option<Duration>,
 }
 
-/// Players of the baseline, the older the less.
+/// Players of the baseline, with exponential decay.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Control {
     asked: f64,
@@ -112,7 +114,7 @@ struct Control {
 }
 
 impl Control {
-    /// The counts as they are worth at `at`.
+    /// The decayed counts at `at`.
     fn aged(self, at: Duration) -> Self {
         let age = at.saturating_sub(self.at).as_secs_f64();
         let kept = (-age / HALF_LIFE.as_secs_f64()).exp2();
@@ -125,8 +127,8 @@ impl Control {
         self.recovered += f64::from(u8::from(player.recovered));
     }
 
-    /// The upper end of the share that recovers. The rule of succession and a deviation that is 0
-    /// without players, so that one player says little and none says nothing.
+    /// The upper bound of the share that recovers, by the rule of succession, with a deviation that
+    /// is 0 without players, so that one player has little effect and none has no effect.
     fn upper_end(self) -> f64 {
         let Self { asked, recovered, .. } = self;
         let share = (recovered + 1.0) / (asked + 2.0);
@@ -135,7 +137,8 @@ impl Control {
 }
 
 impl Recovery {
-    /// A test that is ever wrong with probability at most `alpha`, more than 0 and below 1.
+    /// Creates a test; the probability of a false rejection is at most `alpha`, more than 0 and
+    /// below 1.
     pub fn new(alpha: f64) -> Self {
         Self {
             alpha,
@@ -148,14 +151,14 @@ impl Recovery {
         }
     }
 
-    /// Takes in a player of the baseline, who was asked there again, at `at`.
+    /// Adds a player of the baseline, at `at`.
     pub fn observe_baseline(&mut self, player: Asked, at: Duration) {
         self.baseline.add(player.recovered);
         self.control.add(player, at);
     }
 
-    /// Takes in a player of the canary, who was sent to the baseline, at `at`, while the canary had the
-    /// `share`, 0 to 1, of all players.
+    /// Adds a player of the canary who was sent to the baseline, at `at`; `share`, 0 to 1, is the
+    /// canary's share of all players.
     pub fn observe_canary(&mut self, player: Asked, share: f64, at: Duration) {
         self.canary.add(player.recovered);
         let Some(p0) = self.tolerated(share, at) else { return };
@@ -174,8 +177,9 @@ impl Recovery {
         }
     }
 
-    /// `p0` at `at`: the share of players that may recover without being evidence. Nothing if nearly all
-    /// do, or if too little is known for a canary with this share of all players.
+    /// `p0` at `at`: the share of players that may recover without evidence against the version.
+    /// `None` if nearly all recover, or if the control has too few players for a canary with this
+    /// share of all players.
     pub fn tolerated(&self, share: f64, at: Duration) -> Option<f64> {
         let control = self.control.aged(at);
         let known = share <= 0.5 || control.asked >= LEAST_CONTROL;
@@ -188,7 +192,7 @@ impl Recovery {
         log_sum(self.wealth.iter().map(|wealth| wealth.ln()))
     }
 
-    /// The same; minus infinity before the first player was asked.
+    /// Likewise; minus infinity before the first player.
     pub(super) fn evidence_so_far(&self) -> f64 {
         match self.players().canary.asked {
             0 => f64::NEG_INFINITY,
@@ -196,23 +200,23 @@ impl Recovery {
         }
     }
 
-    /// The evidence that decides, in nats.
+    /// The threshold of the evidence, in nats.
     pub fn log_threshold(&self) -> f64 {
         (1.0 / self.alpha).ln()
     }
 
-    /// When the last player that was needed was looked at. Does not go back.
+    /// When the canary was rejected, if it was; that is final.
     pub fn rejected_at(&self) -> Option<Duration> {
         self.rejected_at
     }
 
-    /// Players who were looked at, for people: "11 of 11 players who failed on the canary were served by
+    /// The counted players, for people: "11 of 11 players who failed on the canary were served by
     /// the baseline, 2 of 20 of its own".
     pub fn players(&self) -> Arms<Players> {
         Arms::new(self.canary, self.baseline)
     }
 
-    /// Demands another `alpha` of the evidence so far, as [`super::Engine::demand`].
+    /// Sets another `alpha` for the evidence so far, like [`super::Engine::demand`].
     pub fn demand(&mut self, alpha: f64) {
         self.alpha = alpha;
     }
@@ -230,8 +234,8 @@ mod tests {
         Asked { recovered }
     }
 
-    /// Whether a canary with this `share` of the players is rejected within 200 of its own, of players
-    /// of both versions who recover at `rate`.
+    /// Whether a canary with this `share` of the players is rejected within 200 of its players, if
+    /// players of both versions recover at `rate`.
     fn rejected(alpha: f64, share: f64, rate: f64, rng: &mut Rng) -> bool {
         let mut test = Recovery::new(alpha);
         while test.players().canary.asked < 200 {
@@ -244,8 +248,8 @@ mod tests {
         test.rejected_at().is_some()
     }
 
-    /// Median and ninth decile of the players of the canary that are needed at an alpha of 0.1 %, if they
-    /// recover at `rate`, after so many who are cursed on either version.
+    /// Median and ninth decile of the canary's players that are needed at an alpha of 0.1 %, if
+    /// they recover at `rate`, after `cursed` players who fail on either version.
     fn needed(rate: f64, cursed: u64) -> (u64, u64) {
         let mut rng = Rng::with_seed(3);
         let one = |_| {
@@ -272,7 +276,7 @@ mod tests {
         test.observe_canary(player(true), 0.05, NOW);
         assert!(test.rejected_at() == Some(NOW) && test.log_evidence() >= 1e3f64.ln());
         assert_eq!(test.players().canary, Players { asked: 11, recovered: 11 });
-        // Numbers stay numbers.
+        // The wealth stays finite.
         (0..5_000).for_each(|_| test.observe_canary(player(true), 0.05, NOW));
         assert!(test.log_evidence().is_finite());
     }
@@ -291,7 +295,7 @@ mod tests {
         }
     }
 
-    /// Without a control and at the very boundary.
+    /// Without a control and exactly at the boundary.
     #[test]
     fn players_who_recover_half_of_the_time_reject_no_more_often_than_alpha_allows() {
         let mut rng = Rng::with_seed(1);
@@ -300,7 +304,7 @@ mod tests {
             (0..300).for_each(|_| test.observe_canary(player(rng.bool()), 0.05, NOW));
             test.rejected_at().is_some()
         });
-        // 100 expected at most, and three and a half deviations.
+        // At most 100 are expected, plus three and a half deviations.
         let rejected = rejected.count();
         assert!((10..=134).contains(&rejected), "{rejected} of 2,000");
     }
@@ -343,7 +347,7 @@ mod tests {
     fn it_survives_being_written() {
         let mut test = Recovery::new(1e-3);
         test.observe_baseline(player(true), NOW);
-        // A bet on certain recovery has lost all it had.
+        // The bet on certain recovery has lost all its wealth.
         for recovered in [true, false, true] {
             test.observe_canary(player(recovered), 0.05, NOW);
         }

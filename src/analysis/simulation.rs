@@ -15,7 +15,7 @@ impl Traffic {
         Self(fastrand::Rng::with_seed(seed))
     }
 
-    /// A number below `n`, each as likely.
+    /// A uniform number below `n`.
     pub(super) fn below(&mut self, n: usize) -> usize {
         self.0.usize(..n)
     }
@@ -26,7 +26,8 @@ impl Traffic {
         radius * (TAU * self.0.f64()).cos()
     }
 
-    /// Successes of `n` trials, by inversion; `n` of a thousand at most, else the sum underflows.
+    /// Successes of `n` trials, by inversion; for `n` up to a thousand, above which the sum
+    /// underflows.
     pub(super) fn binomial(&mut self, n: u64, p: f64) -> u64 {
         if p > 0.5 {
             return n - self.binomial(n, 1.0 - p);
@@ -43,7 +44,8 @@ impl Traffic {
         k
     }
 
-    /// Poisson by inversion, from 100 on by its normal limit: the number of trials is no outcome.
+    /// Poisson by inversion, from 100 on by the normal approximation, which is sufficient for
+    /// numbers of trials.
     pub(super) fn poisson(&mut self, mean: f64) -> u64 {
         if mean > 100.0 {
             return (mean + mean.sqrt() * self.normal()).round().max(0.0) as u64;
@@ -59,7 +61,7 @@ impl Traffic {
         k
     }
 
-    /// Trials up to and with the first success.
+    /// Trials up to and including the first success.
     pub(super) fn geometric(&mut self, p: f64) -> u64 {
         let mut trials = 1;
         while self.0.f64() >= p {
@@ -78,8 +80,9 @@ impl Traffic {
     }
 }
 
-/// The best growth of evidence any test can have per block: the least Kullback-Leibler divergence, in
-/// nats, of blocks of `trials` that fail at `rates` from any that are within the tolerance.
+/// The largest growth of evidence per block that any test can have: the least Kullback-Leibler
+/// divergence, in nats, of blocks of `trials` that fail at `rates` from blocks within the
+/// tolerance.
 pub(super) fn best_growth(trials: Arms<f64>, rates: Arms<f64>, tolerance: Tolerance) -> f64 {
     let divergence = |p: f64, q: f64| {
         let part = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
@@ -116,7 +119,7 @@ fn draws_have_their_means() {
     let mut mean = |of: &dyn Fn(&mut Traffic) -> f64| {
         (0..20_000).map(|_| of(&mut traffic)).sum::<f64>() / 20_000.0
     };
-    // Five standard deviations each.
+    // The bounds are five standard deviations.
     assert!((mean(&|t| t.binomial(100, 0.3) as f64) - 30.0).abs() < 0.17);
     assert!((mean(&|t| t.binomial(500, 0.9) as f64) - 450.0).abs() < 0.24);
     assert!((mean(&|t| t.poisson(5.0) as f64) - 5.0).abs() < 0.08);

@@ -1,18 +1,20 @@
-//! Which requests are compared with which: those that began at the same time.
+//! Compares requests that began at the same time.
 //!
-//! Two versions may tell of one outage at different times, the one after 50 ms, the other after a second.
-//! Of requests that *ended* together, the quicker version's are of the outage while the slower version's
-//! are of the time before it, and a healthy canary fails. So requests are compared by the slot of time
-//! in which they began. The rule for those that have no outcome yet is against the baseline, since a
-//! doubt must not cost a canary: while less than half of a slot's baseline requests have ended the slot
-//! says nothing; of the others so many count as failed as of the canary's; and what waits longer than
-//! `patience` counts as failed until it ends. What waits on the
-//! canary counts as served, since of a version that serves more slowly than it fails the failures are heard
-//! first; in a slot that is final it counts as nothing. So a slot's evidence only falls as the baseline's
-//! outcomes come in worse than assumed, and never rests on what is unknown.
+//! Two versions may report the same outage at different times, one after 50 ms, the other after a
+//! second. Among requests that *ended* at the same time, those of the faster version would be from
+//! the outage and those of the slower one from before it, so a healthy canary would fail. So
+//! requests are compared by the slot of time in which they began. Requests without an outcome are
+//! counted against the baseline, so that uncertainty does not harm a canary: while less than half
+//! of a slot's baseline requests have ended the slot is not used; of the pending ones as large a
+//! part counts as failed as of the canary's; and those that wait longer than `patience` count as
+//! failed until they end. Pending requests of the canary count as served, since failures of a
+//! version that fails faster than it serves arrive first; in a final slot they do not count. So a
+//! slot's evidence only falls when the baseline's outcomes are worse than assumed, and never
+//! depends on unknown outcomes.
 //!
-//! Slots that are over and complete are final. Those after them are looked at as they stand, again and
-//! again, since a canary that fails altogether is not to wait for the baseline's slowest answer.
+//! Slots that are over and complete are final. Later ones are evaluated repeatedly with their
+//! current counts, since a canary that always fails should not stay until the baseline's slowest
+//! response.
 
 use std::{ops::AddAssign, time::Duration};
 
@@ -20,18 +22,15 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::{Arms, Tally};
 
-/// In how many groups the endpoints of a version are told apart; more share groups.
+/// Number of groups of a version's endpoints; further endpoints share groups.
 pub const ENDPOINT_GROUPS: usize = 8;
 
-/// Trials of the canary that close a block. With fewer the arms are hardly seen at the same time: the
-/// growth of the evidence is 0.52 of the best possible at a quarter of a request per block, 0.83 at
-/// one, 0.90 at two, 0.94 at five. With more, a canary that fails altogether fills the blocks while
-/// nobody looks: of 100 requests a second, 17 failed at worst of 400 runs with five, 12 with two; those
-/// that fail at 5 % cost nine either way.
+/// Trials of the canary that close a block; the reasons are those in `block.rs`.
 const ENOUGH_CANARY_TRIALS: u64 = 2;
 /// Age at which one trial of each arm is enough.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Age at which a block that lacks an arm is thrown away: its halves are no longer of the same time.
+/// Age at which a block that lacks an arm is discarded, since its halves are not of the same time
+/// any more.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 /// First attempts of one arm that began in a slot.
@@ -39,27 +38,28 @@ const GIVE_UP: Duration = Duration::from_secs(5);
 pub struct SlotCounts {
     /// Without an outcome.
     pub pending: u64,
-    /// With one, whatever it says.
+    /// With an outcome of any kind.
     pub ended: u64,
-    /// Requests, and those that failed.
+    /// Requests, and failed ones.
     pub requests: Tally,
-    /// The same, of which each player is one trial a second and fails once a cycle.
+    /// Likewise, with one trial per player and second, and one failure per player and cycle.
     pub players: Tally,
-    /// The same of requests that were not served: failed, or left by their clients.
+    /// Likewise, with requests that were not served as failures: failed, or left by their clients.
     pub served: Tally,
     /// `served` by group of endpoints.
     pub groups: [Tally; ENDPOINT_GROUPS],
-    /// Players who failed for the first time in the cycle, whether or not that was a trial.
+    /// Players who failed for the first time in the cycle, whether that was a trial or not.
     pub failers: u64,
 }
 
 impl SlotCounts {
-    /// Requests that began.
+    /// Requests begun.
     fn begun(&self) -> u64 {
         self.pending + self.ended
     }
 
-    /// With `more` that was counted apart; what waits and what has ended is counted here alone.
+    /// Adds `more`, which was counted separately; pending and ended requests are counted only in
+    /// `self`.
     pub(super) fn and(mut self, more: &Self) -> Self {
         self.requests += more.requests;
         self.players += more.players;
@@ -69,19 +69,19 @@ impl SlotCounts {
         self
     }
 
-    /// As if all that wait had failed.
+    /// The counts if all pending requests had failed.
     fn with_pending_failed(self) -> Self {
         self.with(Tally::new(self.pending, self.pending))
     }
 
-    /// As if of those that wait as many had failed as of `others`, and one more where that is no whole number.
+    /// The counts if the same part of the pending requests had failed as of `others`, rounded up.
     fn with_pending_like(self, others: Tally) -> Self {
         let trials = others.trials().max(1);
         let failed = (self.pending * others.failures()).div_ceil(trials);
         self.with(Tally::new(self.pending, failed))
     }
 
-    /// As if all that wait had been served.
+    /// The counts if all pending requests had been served.
     fn with_pending_served(self) -> Self {
         self.with(Tally::new(self.pending, 0))
     }
@@ -98,11 +98,12 @@ impl SlotCounts {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attempts {
-    /// Requests of which each player is one trial a second and fails once a cycle: what decides.
+    /// Requests with one trial per player and second, and one failure per player and cycle; these
+    /// decide.
     pub players: Arms<Tally>,
-    /// The same of requests that were not served: failed, or left by their clients.
+    /// Likewise, with requests that were not served as failures: failed, or left by their clients.
     pub served: Arms<Tally>,
-    /// All of them.
+    /// All requests.
     pub requests: Arms<Tally>,
     /// `served` of the canary by group of endpoints; empty if it has one endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -128,7 +129,7 @@ impl Attempts {
         }
     }
 
-    /// Requests each of which is of a player of its own, and whose clients stay.
+    /// Attempts in which each request is of a different player, and no client leaves.
     pub fn of_strangers(requests: Arms<Tally>) -> Self {
         let failers = requests.canary.failures();
         Self { players: requests, served: requests, requests, groups: Vec::new(), failers }
@@ -142,7 +143,7 @@ impl Attempts {
         ]
     }
 
-    /// How often the canary did anything badly in it.
+    /// Number of bad events of the canary in the block.
     pub fn bad(&self) -> u64 {
         self.requests.canary.failures() + self.served.canary.failures()
     }
@@ -159,32 +160,32 @@ impl AddAssign<&Self> for Attempts {
     }
 }
 
-/// How a slot is looked at.
+/// Parameters of the evaluation of a slot.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    /// Time since the slot ended; nothing while it goes on.
+    /// Time since the slot ended; `None` while it is open.
     pub age: Option<Duration>,
-    /// Age from which on a baseline request that waits counts as failed.
+    /// Age from which on a pending baseline request counts as failed.
     pub patience: Duration,
-    /// Age from which on a slot is final, whatever waits.
+    /// Age from which on a slot is final, even with pending requests.
     pub horizon: Duration,
     /// Groups of the canary's endpoints.
     pub groups: usize,
 }
 
-/// What a slot says.
+/// The result of a slot.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Said {
-    /// This, for good.
+    /// The final attempts.
     Final(Attempts),
-    /// This, as far as is known.
+    /// The attempts so far.
     SoFar(Attempts),
-    /// Nothing yet.
+    /// No result yet.
     Nothing,
 }
 
 impl Look {
-    /// What `slot` says.
+    /// Evaluates `slot`.
     pub fn at(self, slot: Arms<SlotCounts>) -> Said {
         let Arms { canary, baseline } = slot;
         let is_over = self.age.is_some();
@@ -203,16 +204,16 @@ impl Look {
             false => baseline.with_pending_like(canary.served),
         };
         let so_far = Attempts::of(Arms::new(canary, baseline), self.groups);
-        // People read these, and what is assumed of requests that wait has not happened.
+        // These are shown to people, so assumptions about pending requests are not included.
         let requests = Arms::new(slot.canary.requests, slot.baseline.requests);
         Said::SoFar(Attempts { requests, ..so_far })
     }
 }
 
-/// Slots in order, put together to blocks that are large enough to say something.
+/// Joins slots, in order, to blocks that are large enough.
 ///
-/// The rule looks at counts of trials and at time, never at outcomes, and so cannot bias the test.
-/// Closing early when failures pile up was rejected for that reason.
+/// The rule depends on counts of trials and on time, never on outcomes, and so cannot bias the
+/// test. Closing early when failures pile up was rejected for that reason.
 #[derive(Debug, Clone, Default)]
 pub struct Lineup {
     block: Attempts,
@@ -221,10 +222,10 @@ pub struct Lineup {
 }
 
 impl Lineup {
-    /// Adds a slot that ended at `end`, in the caller's time: the block, if that closes it.
+    /// Adds a slot that ended at `end`, in the caller's time; returns the block if that closes it.
     pub fn add(&mut self, slot: &Attempts, end: Duration) -> Option<Attempts> {
         if self.block.trials() == [0, 0] {
-            // A block without any trial does not age: nobody has waited in it.
+            // A block without trials does not age.
             self.opened = end;
         }
         self.block += slot;
@@ -240,13 +241,13 @@ impl Lineup {
         None
     }
 
-    /// The open block as it stands, if it has trials of both arms.
+    /// The open block so far, if it has trials of both arms.
     pub fn rest(self) -> Option<Attempts> {
         let [canary, baseline] = self.block.trials();
         (canary >= 1 && baseline >= 1).then_some(self.block)
     }
 
-    /// Throws the open block away: the weights changed in it.
+    /// Discards the open block, since the weights changed in it.
     pub fn clear(&mut self) {
         self.block = Attempts::default();
     }
@@ -293,20 +294,20 @@ mod tests {
 
     #[test]
     fn a_baseline_that_hangs_speaks_for_the_canary() {
-        // An outage that the canary tells at once and the baseline much later.
+        // An outage that the canary reports at once and the baseline much later.
         let outage = Arms::new(counts(0, 5, 5), counts(40, 0, 0));
         assert_eq!(look(None).at(outage), Said::Nothing);
         assert_eq!(look(Some(19)).at(outage), Said::Nothing);
         assert_eq!(players(&look(Some(20)).at(outage)), Some([5, 5, 40, 40]));
         assert_eq!(players(&look(Some(1_000)).at(outage)), Some([5, 5, 40, 40]));
-        // An outage of a part of the requests, of which the canary tells sooner.
+        // An outage of a part of the requests, which the canary reports earlier.
         let part = |failed| Arms::new(counts(0, 5, failed), counts(10, 30, 0));
         for (failed, of_those_that_wait) in [(5, 10), (2, 4), (1, 2), (0, 0)] {
             let so_far = players(&look(Some(10)).at(part(failed)));
             assert_eq!(so_far, Some([5, failed, 40, of_those_that_wait]));
         }
         assert_eq!(players(&look(Some(30)).at(part(1))), Some([5, 1, 40, 10]));
-        // A verdict named failures of the baseline that its backend had not made.
+        // Once a verdict included failures of the baseline that had not happened.
         let Said::SoFar(so_far) = look(Some(10)).at(part(5)) else { panic!("it waits") };
         assert_eq!(so_far.requests, Arms::new(Tally::new(5, 5), Tally::new(30, 0)));
     }
@@ -345,7 +346,7 @@ mod tests {
         assert_eq!(lineup.add(&attempts(0, 0, 0), MS(300)), Some(attempts(1, 1, 1)));
         assert_eq!(lineup.add(&attempts(0, 0, 50), MS(1_000)), None);
         assert_eq!(lineup.add(&attempts(0, 0, 1), MS(6_000)), None);
-        // The baseline's 51 requests are gone.
+        // The baseline's 51 requests were discarded.
         assert_eq!(lineup.add(&attempts(5, 0, 1), MS(6_010)), Some(attempts(5, 0, 1)));
         lineup.add(&attempts(1, 0, 7), MS(6_020));
         lineup.clear();

@@ -1,19 +1,19 @@
 //! Whether a canary is worse than the baseline even without its worst endpoint.
 //!
-//! One broken endpoint of several is an endpoint's ejection, not the version's. A version is ejected
-//! only if the evidence reaches the threshold without its worst endpoint as well: for each endpoint a
-//! test that never hears of it, and the least evidence of them. That is one more condition, so it can
-//! only lower the probability of a false ejection.
+//! If one of several endpoints is broken, the endpoint is to be ejected, not the version. A version
+//! is ejected only if the evidence also reaches the threshold without its worst endpoint: for each
+//! endpoint there is a test without its requests, and the least evidence counts. This is an
+//! additional condition, so it can only lower the probability of a false ejection.
 //!
-//! A canary that is bad on all of three endpoints loses a third of the evidence and the luck of its
-//! last failures, and costs 1.6 to 1.9 times as many failures; of two 1.9 to 2.4 times, of eight 1.2
-//! to 1.4. With endpoints of very different share it costs more: without the one that gets most
-//! requests, little is seen. Rejected: to leave out the endpoint that has most failures so far. Chosen
-//! by outcomes, it changes from block to block, and what is added up is no evidence.
+//! The test of a canary that is bad on all of three endpoints lacks a third of the evidence, and
+//! needs 1.6 to 1.9 times as many failures; with two endpoints 1.9 to 2.4 times, with eight 1.2 to
+//! 1.4. With endpoints of very different share it needs more, since little is left without the one
+//! with most requests. Rejected: leaving out the endpoint with most failures so far. That choice
+//! depends on outcomes and changes from block to block, so the sum would be no evidence.
 //!
-//! Endpoints are put into up to eight groups, so that the cost per block has a bound. Of more endpoints
-//! a whole group is spared, which asks for more, never for less. A group that had no requests yet needs no
-//! test of its own: without it, there is all.
+//! Endpoints are put into up to eight groups, so that the cost per block is bounded. With more
+//! endpoints a whole group is left out, which requires more evidence, never less. A group without
+//! requests needs no test of its own: without it, the test has all requests.
 
 use std::time::Duration;
 
@@ -30,18 +30,18 @@ use super::{
 pub struct Spared {
     /// Sees all groups.
     all: Engine,
-    /// By group; sees all but that. Nothing of a group without requests.
+    /// By group: a test of all others; `None` for a group without requests.
     without: Vec<Option<Engine>>,
 }
 
 impl Spared {
-    /// Tests that ask what `settings` ask, of failures that come in clusters of `phi`.
+    /// Creates tests with `settings` for failures in clusters of `phi`.
     pub fn new(settings: Settings, phi: f64) -> Self {
         Self { all: Engine::new(settings).with_dispersion(phi), without: Vec::new() }
     }
 
-    /// Takes in a closed block that ended at `at`, and what the canary's part of it was by group, of which
-    /// there are at most [`ENDPOINT_GROUPS`]. What is missing in `of_group` is nothing.
+    /// Adds a block that ended at `at`, with the canary's part by group, of which there are at most
+    /// [`ENDPOINT_GROUPS`]. Groups missing in `of_group` are empty.
     pub fn observe(&mut self, block: Arms<Tally>, of_group: &[Tally], at: Duration) {
         let of_group = &of_group[..of_group.len().min(ENDPOINT_GROUPS)];
         if self.without.len() < of_group.len() {
@@ -63,35 +63,35 @@ impl Spared {
         self.all.observe(block, at);
     }
 
-    /// The evidence without the worst group, in nats: the least of all. Nothing while fewer than two
-    /// groups had requests, since a canary of one endpoint is nothing without it.
+    /// The evidence without the worst group, in nats: the least of all. `None` while fewer than two
+    /// groups had requests, since nothing is left without the only group.
     pub fn least_log_evidence(&self) -> Option<f64> {
         let used = self.without.iter().flatten();
         used.clone().nth(1)?;
         used.map(Engine::log_evidence).min_by(f64::total_cmp)
     }
 
-    /// Says that the weights changed, as [`Engine::weight_step`].
+    /// Reports a change of the weights, like [`Engine::weight_step`].
     pub fn weight_step(&mut self) {
         self.tests().for_each(Engine::weight_step);
     }
 
-    /// Sets the size of clusters, as [`Engine::set_dispersion`].
+    /// Sets the size of clusters, like [`Engine::set_dispersion`].
     pub fn set_dispersion(&mut self, phi: f64) {
         self.tests().for_each(|test| test.set_dispersion(phi));
     }
 
-    /// Sets the cap of a block, as [`Engine::cap_bursts`].
+    /// Sets the cap of a block, like [`Engine::cap_bursts`].
     pub fn cap_bursts(&mut self, cap: Option<f64>) {
         self.tests().for_each(|test| test.cap_bursts(cap));
     }
 
-    /// Changes what is demanded, as [`Engine::demand`].
+    /// Sets another alpha and least failures, like [`Engine::demand`].
     pub fn demand(&mut self, alpha: f64, least_failures: u64) {
         self.tests().for_each(|test| test.demand(alpha, least_failures));
     }
 
-    /// Whether its parts fit each other, as those read from a file may not.
+    /// Whether its parts are consistent; those read from a file may not be.
     pub fn is_sound(&self) -> bool {
         let mut tests = self.without.iter().flatten().chain([&self.all]);
         self.without.len() <= ENDPOINT_GROUPS && tests.all(Engine::is_sound)
@@ -114,7 +114,7 @@ mod tests {
         Settings::new(tolerance, Guarantee::Alpha(1e-3))
     }
 
-    /// A block of two requests of the canary of `rates.len()` endpoints beside 38 of the baseline.
+    /// A block with two requests of a canary with `rates.len()` endpoints, and 38 of the baseline.
     fn block(traffic: &mut Traffic, rates: &[f64]) -> (Arms<Tally>, Vec<Tally>) {
         let mut of_group = vec![Tally::default(); rates.len()];
         let mut canary = Tally::default();
@@ -128,8 +128,8 @@ mod tests {
         (Arms::new(canary, baseline), of_group)
     }
 
-    /// Mean failures of a canary that fails at `rate` everywhere until it is rejected: by the plain test,
-    /// and by both.
+    /// Mean failures until the rejection of a canary that fails at `rate` on all endpoints: by the
+    /// plain test, and by both.
     fn cost(rate: f64, endpoints: usize, runs: u64) -> (f64, f64) {
         let (mut plain_cost, mut both_cost) = (0, 0);
         for seed in 0..runs {

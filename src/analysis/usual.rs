@@ -1,19 +1,19 @@
-//! What a baseline usually does, as the last minutes tell it: for the version that follows it.
+//! The baseline's usual rate of failures over the last minutes, for the version that replaces it.
 
 use std::time::Duration;
 
 use super::counts::Tally;
 
-/// Age at which a request counts half.
+/// Half-life of a request's weight.
 const HALF_LIFE: Duration = Duration::from_secs(600);
 
-/// Requests that an estimate needs at least.
+/// Least requests for an estimate.
 const LEAST: f64 = 500.0;
 
-/// Deviations from an estimate that hold the truth in 999 of 1000 cases, on one side.
+/// One-sided confidence of 99.9 %, in standard deviations.
 const DEVIATIONS: f64 = 3.09;
 
-/// Requests and failures that fade.
+/// Requests and failures with exponential decay.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usual {
     requests: f64,
@@ -21,15 +21,15 @@ pub struct Usual {
 }
 
 impl Usual {
-    /// Takes in a block that was `length` long.
+    /// Adds a block that was `length` long.
     pub fn absorb(&mut self, block: Tally, length: Duration) {
         let kept = (-length.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
         self.requests = self.requests * kept + block.trials() as f64;
         self.failures = self.failures * kept + block.failures() as f64;
     }
 
-    /// The largest rate of failures, 0 to 1, that these counts leave possible, of failures that come in
-    /// clusters of `phi` (Wilson 1927); nothing if there are too few requests.
+    /// Upper confidence bound of the rate of failures, 0 to 1, for failures in clusters of `phi`
+    /// (Wilson 1927); `None` if there are too few requests.
     pub fn most(&self, phi: f64) -> Option<f64> {
         let n = self.requests / phi.max(1.0);
         if n < LEAST {

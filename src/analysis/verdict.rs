@@ -1,7 +1,7 @@
 //! A verdict and the numbers that caused it, for people and for the record.
 //!
-//! Times are seconds since the comparison began, evidence is in nats. A number that does not exist yet,
-//! such as a rate without requests, is absent; a verdict can always be written as JSON.
+//! Times are seconds since the comparison began, evidence is in nats. A number without a value,
+//! such as a rate without requests, is absent, so a verdict can always be written as JSON.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use super::{
 
 mod sentence;
 
-/// What a comparison has come to.
+/// The answer of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// The canary is certainly healthy enough to grow: see [`super::Gate`].
+    /// The canary is healthy enough to grow, with certainty: see [`super::Gate`].
     Healthy,
     /// The canary is worse than is tolerated.
     Fail,
@@ -31,7 +31,7 @@ pub enum Answer {
     Undecided,
 }
 
-/// What was compared.
+/// The compared quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
@@ -68,7 +68,7 @@ impl Side {
 }
 
 impl Metric {
-    /// What of a version it is about: that it fails, is slow, or pays other amounts.
+    /// The kind of metric: failures, latency, or amounts.
     fn kind(self) -> u8 {
         match self {
             Self::Errors | Self::Unserved | Self::Refusals | Self::Recovery => 0,
@@ -77,7 +77,7 @@ impl Metric {
         }
     }
 
-    /// As metrics and the API write it.
+    /// The name in metrics and in the API.
     pub fn label(self) -> &'static str {
         match self {
             Self::Errors => "errors",
@@ -99,48 +99,48 @@ impl Metric {
 pub struct Verdict {
     /// The answer.
     pub answer: Answer,
-    /// Whether no baseline served beside the version, so that an outage that every version would share
-    /// looks the same.
+    /// Whether there was no baseline, so that an outage that all versions would share looks the
+    /// same.
     #[serde(default)]
     pub alone: bool,
-    /// Since when it stands, in seconds since the comparison began.
+    /// When the answer was reached, in seconds since the comparison began.
     pub since_s: f64,
-    /// How long the arms have been compared, in seconds; of a failure, until it was decided.
+    /// Duration of the comparison in seconds; for a failure, until the decision.
     pub compared_s: f64,
     /// Evidence of all metrics together against the canary, in nats; absent before the first block.
     pub log_evidence: Option<f64>,
-    /// Evidence that fails it, in nats.
+    /// Evidence that is needed for a failure, in nats.
     pub log_threshold: f64,
-    /// Reserved: evidence for the canary.
+    /// Reserved: the state of the certificate of health.
     pub health: Option<HealthFinding>,
-    /// What holds a failure back although the evidence suffices.
+    /// Why there is no failure although the evidence suffices.
     #[serde(default)]
     pub held: Option<HeldBack>,
-    /// By metric, the one that weighs most first.
+    /// Findings by metric, the strongest first.
     pub findings: Vec<Finding>,
     /// The verdict as a sentence that quotes these numbers.
     pub reason: String,
 }
 
-/// Why a canary does not fail by evidence that suffices.
+/// Why a canary does not fail although the evidence suffices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldBack {
     /// Fewer of its players have failed, or were slow, than `minimum_failures`.
     MinimumFailures {
-        /// Those who have.
+        /// Number of those players.
         failures: u64,
-        /// Those who must.
+        /// Required number.
         least: u64,
     },
-    /// Without its worst endpoint the evidence does not suffice: that endpoint is ejected instead.
+    /// Without the worst endpoint the evidence does not suffice: that endpoint is ejected instead.
     OneEndpoint,
 }
 
 /// Evidence for the canary.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct HealthFinding {
-    /// The canary fails less than this many times as often as the baseline, once it is certain.
+    /// Once certain, the canary fails less than this many times as often as the baseline.
     pub ratio: f64,
     /// Share of failures on top of that, 0 to 1.
     #[serde(default)]
@@ -151,7 +151,7 @@ pub struct HealthFinding {
     pub log_threshold: f64,
 }
 
-/// What one metric says.
+/// The finding of one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// The metric.
@@ -159,14 +159,14 @@ pub struct Finding {
     /// The name of the amount, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<String>,
-    /// The named route, if it is about one alone.
+    /// The named route, if the finding is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// Evidence of this metric alone, in nats; absent before its first block.
     pub log_evidence: Option<f64>,
-    /// How large the difference is, roughly, beyond what is tolerated: the bet that earned most.
+    /// The rough size of the difference beyond the tolerance: the most successful bet.
     pub component: Option<Component>,
-    /// Since when there is a difference, most likely, in seconds since the comparison began.
+    /// Likeliest onset of the difference, in seconds since the comparison began.
     pub onset_s: Option<f64>,
     /// The numbers of both arms.
     pub numbers: Numbers,
@@ -178,7 +178,7 @@ pub struct Finding {
 pub enum Numbers {
     /// Requests that failed.
     Errors {
-        /// What was counted.
+        /// The counts.
         counts: Counts,
         /// Tolerated multiple of the baseline's rate.
         tolerated_ratio: f64,
@@ -187,7 +187,7 @@ pub enum Numbers {
     },
     /// Requests that were slow; `failures` are those.
     Latency {
-        /// What was counted.
+        /// The counts.
         counts: Counts,
         /// From which latency on a request of the canary counted as slow, in milliseconds.
         canary_slow_ms: Option<f64>,
@@ -200,14 +200,14 @@ pub enum Numbers {
     },
     /// Requests of a version that serves alone, against a fixed bound.
     Bound {
-        /// What was counted; `failures` are failed or slow requests.
+        /// The counts; `failures` are failed or slow requests.
         counts: Rate,
         /// Where the bound comes from.
         source: Source,
         /// Share of requests that may be bad, 0 to 1.
         tolerated_share: f64,
-        /// From which latency on a request counted as slow, in milliseconds; absent where failures are
-        /// counted.
+        /// From which latency on a request counted as slow, in milliseconds; absent where failures
+        /// are counted.
         slow_ms: Option<f64>,
     },
     /// Players who had failed twice in a row, by how their next request ended at the baseline.
@@ -225,7 +225,7 @@ pub enum Numbers {
         baseline: Mean,
         /// The canary's mean as a multiple of the baseline's.
         ratio: Option<f64>,
-        /// What is above counts as this.
+        /// Larger amounts count as this.
         clipped_at: Option<f64>,
         /// Tolerated ratio of the means: of the one that must not be higher to the other.
         tolerated_ratio: f64,
@@ -238,7 +238,7 @@ pub enum Numbers {
         baseline: Mean,
         /// The canary's mean less the baseline's.
         difference: Option<f64>,
-        /// What is further from 0 counts as this, either way.
+        /// Amounts with a larger absolute value count as this, with their sign.
         clipped_at: Option<f64>,
         /// Tolerated difference of the means, in the caller's money; absent before the first block.
         tolerated_difference: Option<f64>,
@@ -251,12 +251,12 @@ pub enum Numbers {
 pub enum Source {
     /// `slo` of the configuration.
     Slo,
-    /// What the baseline before did.
+    /// The past of the earlier baseline.
     Before,
 }
 
 impl Source {
-    /// As metrics and the API write it.
+    /// The name in metrics and in the API.
     pub fn label(self) -> &'static str {
         match self {
             Self::Slo => "slo",
@@ -268,20 +268,21 @@ impl Source {
 /// Requests and failures of both arms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
-    /// The canary's trials since the comparison began: each player once a second, failing once a cycle.
+    /// The canary's trials since the comparison began: each player once a second, failing once a
+    /// cycle.
     pub canary: Rate,
     /// The same of the baseline.
     pub baseline: Rate,
     /// The canary's rate as a multiple of the baseline's, by Mantel and Haenszel.
     pub ratio: Option<f64>,
-    /// Where that lies with 95 % confidence, by Greenland and Robins: low and high end.
+    /// The 95 % confidence interval of the ratio, by Greenland and Robins: low and high end.
     #[serde(default)]
     pub ratio_interval: Option<[f64; 2]>,
     /// The canary since the difference began, most likely.
     pub canary_since_onset: Rate,
     /// The baseline since then.
     pub baseline_since_onset: Rate,
-    /// All requests of the canary since then, whoever asked.
+    /// All requests of the canary since then.
     #[serde(default)]
     pub canary_requests: Rate,
     /// All requests of the baseline since then.
@@ -294,7 +295,7 @@ pub struct Counts {
 pub struct Rate {
     /// Requests.
     pub requests: u64,
-    /// Those of them that failed.
+    /// Failed requests.
     pub failures: u64,
     /// Failures per request, 0 to 1.
     pub rate: Option<f64>,
@@ -348,7 +349,8 @@ impl Counts {
 }
 
 impl Verdict {
-    /// What it is near to, of evidence that does not suffice or is held back: what shows most, and how far it is.
+    /// How near the version is to a failure, if the evidence does not suffice or is held back: the
+    /// strongest finding and its part of the threshold.
     pub fn nearness(&self) -> String {
         let part = self.log_evidence.unwrap_or(0.0) / self.log_threshold * 100.0;
         match (self.findings.first(), self.held) {
@@ -375,7 +377,7 @@ impl Finding {
         }
     }
 
-    /// What is compared, as metrics write it: `errors`, `amount_high.payout`, `errors_slo`.
+    /// The compared quantity as in metrics: `errors`, `amount_high.payout`, `errors_slo`.
     pub fn gate(&self) -> String {
         let metric = self.metric.label();
         match (&self.amount, &self.route, &self.numbers) {
@@ -387,7 +389,7 @@ impl Finding {
         }
     }
 
-    /// The same of a test whose trials are requests, whoever asks, when `players` failed in them.
+    /// Likewise, for a test whose trials are all requests, in which `players` failed.
     pub(super) fn of_few(mut self, players: u64) -> Self {
         if let Numbers::Errors { counts, .. } = &mut self.numbers {
             counts.canary_requests = counts.canary_since_onset;
@@ -397,8 +399,9 @@ impl Finding {
         self
     }
 
-    /// What a test of a rate says, of the named `route` alone if there is one; `began` is when the
-    /// comparison did, in the caller's time. Also for an endpoint, whose baseline are its peers.
+    /// The finding of a test of a rate, of the named `route` if there is one; `began` is the
+    /// beginning of the comparison, in the caller's time. Also for an endpoint, whose baseline are
+    /// its peers.
     pub fn of_rate(metric: Metric, route: Option<String>, test: &Engine, began: Duration) -> Self {
         let Tolerance { ratio, excess } = test.settings().tolerance;
         let of = Self::of(metric, test, began, |counts| Numbers::Errors {
@@ -409,7 +412,7 @@ impl Finding {
         Self { route, ..of }
     }
 
-    /// What the players say who were asked.
+    /// The finding of the recovery of players.
     pub fn of_recovery(test: &Recovery) -> Self {
         let rate = |players: Players| Tally::new(players.asked, players.recovered).into();
         let Arms { canary, baseline } = test.players();
@@ -424,7 +427,7 @@ impl Finding {
         }
     }
 
-    /// What a test of latency says.
+    /// The finding of a test of latency.
     pub fn of_latency(test: &LatencyTest, began: Duration) -> Self {
         let metric = match test.span() {
             Span::Head => test.quantile().into(),
@@ -443,7 +446,7 @@ impl Finding {
         })
     }
 
-    /// What a test of the amount called `name` says.
+    /// The finding of a test of the amount `name`.
     pub fn of_amount(name: &str, test: &AmountTest, began: Duration) -> Self {
         let Arms { canary, baseline } = test.total_since_onset();
         let means = canary.mean().zip(baseline.mean());
@@ -493,11 +496,11 @@ impl Finding {
     }
 }
 
-/// Evidence, in nats, from which on a canary is doubted: one within its limits gets there once in twenty
-/// comparisons at most.
+/// Evidence, in nats, from which on a canary is doubtful: one within its limits reaches it in at
+/// most one of twenty comparisons.
 pub(super) const DOUBTED: f64 = 3.0;
 
-/// Evidence as it is written: minus infinity is no number of JSON.
+/// Evidence for JSON, which has no minus infinity.
 pub(super) fn known(log_evidence: f64) -> Option<f64> {
     log_evidence.is_finite().then_some(log_evidence)
 }

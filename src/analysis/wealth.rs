@@ -1,50 +1,50 @@
-//! The wealth of a test: what its bets have earned, and what is not yet staked.
+//! The wealth of a test: the wealth of its bets, and the cash that is not staked yet.
 //!
 //! A test begins with a wealth of 1. Before a block, part of the cash is staked on the components;
 //! each block multiplies a component's wealth by its e-value. Stakes and cash together are a
-//! nonnegative supermartingale under the hypothesis, so they ever reach `1 / alpha` with probability
-//! at most `alpha`, however often one looks (Ville's inequality).
+//! nonnegative supermartingale under the hypothesis, so the probability that they ever reach `1 /
+//! alpha` is at most `alpha`, however often the test is evaluated (Ville's inequality).
 //!
-//! Cash is kept back because a fault may begin late. Wealth that was staked at the start melts in
-//! hours of good service and would have to be earned anew before the fault shows; wealth staked
-//! afresh begins at once. A new stake is made only after a block with a failure: a ratio that was bet
-//! on during blocks without one would not have moved. So the price of a late beginning grows with the
-//! logarithm of the number of such blocks, not of ticks: 0.7 nats at the start, 5 after ten of them,
-//! 10 after a thousand, 13 after ten thousand. The same holds for changes of the weights, at which a
-//! stake is made too: with a fixed share of the cash, a ramp of 50 steps would leave 1e-5 of it.
+//! Cash is kept because a fault may begin late. Wealth staked at the start shrinks during hours of
+//! good service and would have to be regained before the fault shows; newly staked wealth works at
+//! once. A new stake is made only after a block with a failure, since a ratio bet does not change
+//! in blocks without failures. So the price of a late onset grows with the logarithm of the number
+//! of such blocks, not of ticks: 0.7 nats at the start, 5 after ten of them, 10 after a thousand,
+//! 13 after ten thousand. The same holds for changes of the weights, at which a stake is made, too:
+//! with a fixed share of the cash, a ramp of 50 steps would leave 1e-5 of it.
 //!
-//! For watching without an end there is the other guarantee: 1 is staked each time, out of nothing,
+//! For monitoring without an end there is another guarantee: a new stake of 1 is added each time,
 //! and the mean number of stakes before a false alarm is at least the threshold (a Shiryaev-Roberts
-//! e-detector on the clock of failures; Shin, Ramdas, Rinaldo 2024). A cumulative sum, which keeps the
-//! larger of the old and the new stake, was 11 to 13 % slower for moderate faults.
+//! e-detector on the clock of failures; Shin, Ramdas, Rinaldo 2024). A cumulative sum, which keeps
+//! the larger of the old and the new stake, was 11 to 13 % slower for moderate faults.
 //!
-//! Wealth is held as logarithms, in nats. Minus infinity means never staked. Nothing is cut off below:
-//! that would give wealth away.
+//! Wealth is stored as logarithms, in nats. Minus infinity means never staked. There is no lower
+//! bound, which would create wealth.
 
 use serde::{Deserialize, Serialize};
 
 use super::damping::Damping;
 
-/// Share of the cash staked before the first block: a canary that is broken is mostly so from the
+/// Share of the cash staked before the first block: most broken canaries are broken from the
 /// beginning.
 const STAKED_AT_START: f64 = 0.5;
-/// The share after the change of weights number `s` is `0.2 / s`: more load is the likeliest time for a
-/// fault to begin, but a ramp may have hundreds of steps, and its last ones need cash as the first do.
+/// The share after the change of weights number `s` is `0.2 / s`: more load is the likeliest onset
+/// of a fault, but a ramp may have hundreds of steps, and the last ones need cash like the first.
 const STAKED_AT_STEP: f64 = 0.2;
-/// The share after the block number `k` with a failure is `0.2 / (k + 4)`: as small as can be while
-/// the cash goes down only polynomially, so that there is always some left.
+/// The share after block number `k` with a failure is `0.2 / (k + 4)`, so that the cash decreases
+/// only polynomially and never runs out.
 const STAKED_AFTER_FAILURE: f64 = 0.2;
 /// Added to the number of blocks with failures, so that the first few do not take half of the cash.
 const FAILURES_BEFORE: f64 = 4.0;
 
-/// What a test promises.
+/// The guarantee of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Guarantee {
     /// The probability of ever failing a canary that is within the tolerance is at most this, more
     /// than 0 and below 1.
     Alpha(f64),
-    /// The mean number of stakes before the first false alarm is at least this, more than 1. There is
-    /// at most one stake per block, and only after failures.
+    /// The mean number of stakes before the first false alarm is at least this, more than 1. There
+    /// is at most one stake per block, and only after failures.
     RunLength(f64),
 }
 
@@ -84,7 +84,7 @@ pub struct Wealth {
     temper: Damping,
 }
 
-/// Logarithms as JSON has numbers: minus infinity is null.
+/// Logarithms in JSON: minus infinity is null.
 mod logs {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -116,12 +116,12 @@ impl Wealth {
         }
     }
 
-    /// Whether it has so many components, as one that was read from a file may not.
+    /// Whether it has `number` components; one that was read from a file may not.
     pub(super) fn has_components(&self, number: usize) -> bool {
         self.logs.len() == number && self.log_shares.len() == number
     }
 
-    /// Says that the weights changed before the next block.
+    /// Reports a change of the weights before the next block.
     pub fn weight_step(&mut self) {
         // The stake of the start is the larger one.
         if self.due != Some(Due::Start) {
@@ -129,16 +129,16 @@ impl Wealth {
         }
     }
 
-    /// Demands another `alpha`, more than 0 and below 1, of what was earned so far; stakes do not depend
-    /// on it. The probability of a false rejection is then at most the largest alpha that was ever
-    /// demanded. Changes nothing where the guarantee is of a run length, whose stakes are others.
+    /// Sets another `alpha`, more than 0 and below 1, for the evidence so far; stakes do not depend
+    /// on it. The probability of a false rejection is then at most the largest alpha ever set. Has
+    /// no effect on a guarantee of a run length, whose stakes are different.
     pub fn demand(&mut self, alpha: f64) {
         if let Guarantee::Alpha(now) = &mut self.guarantee {
             *now = alpha;
         }
     }
 
-    /// Makes the stake that is due. Comes before the block's e-values.
+    /// Makes the stake that is due. Called before the block's e-values.
     pub(super) fn stake(&mut self) {
         let Some(due) = self.due.take() else { return };
         let stake = match self.guarantee {
@@ -166,8 +166,8 @@ impl Wealth {
         }
     }
 
-    /// Multiplies the wealth of component `number` by an e-value given as its logarithm; answers what
-    /// was added to the log wealth.
+    /// Multiplies the wealth of component `number` by an e-value given as its logarithm; returns
+    /// the gain of the log wealth.
     pub(super) fn grow(&mut self, number: usize, log_e: f64) -> f64 {
         let growth = self.temper.apply(log_e);
         self.logs[number] += growth;
@@ -268,7 +268,7 @@ mod tests {
                 assert!(wealth.cash > 0.18, "{} after 50 steps", wealth.cash);
             }
         }
-        // The product of `1 - 0.2 / s` goes down with the fifth root of the number of steps.
+        // The product of `1 - 0.2 / s` decreases with the fifth root of the number of steps.
         assert!((0.10..0.13).contains(&wealth.cash), "{} after 600 steps", wealth.cash);
     }
 

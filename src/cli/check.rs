@@ -1,4 +1,4 @@
-//! `tidegate check`: whether a file would be served.
+//! `tidegate check`: checks a configuration file.
 
 use std::{path::Path, process::ExitCode};
 
@@ -30,7 +30,7 @@ pub(super) struct CheckArguments {
     strict: bool,
 }
 
-/// A good file, and what is doubtful about it.
+/// A valid file and its warnings.
 type Checked = Result<(Loaded, Vec<Problem>), LoadError>;
 
 /// Reads, checks and compiles the file; starts nothing and opens no socket.
@@ -59,14 +59,14 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
 
 fn check(file: &FileArguments) -> Checked {
     let (loaded, text) = file.read()?;
-    // What is no longer there, or no longer good, has no warnings.
+    // A file that has vanished, or has become invalid, has no warnings.
     let text = text.or_else(|| std::fs::read_to_string(file.path()?).ok()).unwrap_or_default();
     unusable_files(&loaded, file.name()).map_or(Ok(()), Err)?;
     compile(&loaded, file.name())?;
     Ok((loaded, warnings(&text)))
 }
 
-/// All that is wrong with the files that the configuration file `name` names, if anything is.
+/// All problems of the files that the configuration file `name` refers to, if there are any.
 pub(super) fn unusable_files(loaded: &Loaded, name: &Path) -> Option<LoadError> {
     let tls = tls::faults(&loaded.config);
     let receivers = loaded.config.alerts.iter().flat_map(|alerts| &alerts.webhooks);
@@ -76,13 +76,13 @@ pub(super) fn unusable_files(loaded: &Loaded, name: &Path) -> Option<LoadError> 
     (!faults.is_empty()).then(|| blame(&loaded.files, name, faults))
 }
 
-/// A line on what is doubtful, without the file.
+/// A warning as a line, without the file.
 fn warning(doubt: &Problem) -> String {
     let Problem { at, path, message } = doubt;
     format!("{}:{}: warning: {path}: {}", at.line, at.column, escaped(message))
 }
 
-/// Builds what `run` would serve by.
+/// Compiles the snapshot that `run` would use.
 fn compile(loaded: &Loaded, name: &Path) -> Result<(), LoadError> {
     let tls = open_clients(&loaded.config, &mut Clients::default());
     let tls = tls.map_err(|error| blame(&loaded.files, name, [error.place()]))?;

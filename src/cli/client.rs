@@ -1,6 +1,6 @@
-//! Talks to the admin endpoint of a running instance: one request, one connection.
+//! Client of a running instance's admin endpoint: one connection per request.
 //!
-//! Plain HTTP only, as the endpoint speaks it: it stands on loopback or on a network of operators.
+//! Plain HTTP only, as the endpoint: it is on loopback or in a network of operators.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -22,13 +22,13 @@ use crate::{
     http_client::{self, why},
 };
 
-/// Longest wait for an answer: more than the endpoint gives itself.
+/// Longest wait for a response: longer than the endpoint's own timeout.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A stream shows a sign of life every 15 s: after three that are missing nobody is there.
+/// A stream has a keep-alive message every 15 s: after three missing ones it is dead.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// Largest answer: tens of thousands of versions.
+/// Largest response: tens of thousands of versions.
 const ANSWER_BYTES: usize = 64 << 20;
 
 /// Where the admin endpoint is and who calls.
@@ -74,12 +74,12 @@ impl ClientArguments {
         &self.admin
     }
 
-    /// Makes `call` and answers the JSON that came back.
+    /// Makes `call` and returns the JSON of the response.
     pub(super) fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
         serde_json::from_slice(&self.exchanged(call)?).map_err(|error| self.strange(&error))
     }
 
-    /// Makes `call` and answers the text that came back.
+    /// Makes `call` and returns the text of the response.
     pub(super) fn text(&self, call: Call) -> Result<String, Failure> {
         String::from_utf8(self.exchanged(call)?).map_err(|error| self.strange(&error))
     }
@@ -99,7 +99,8 @@ impl ClientArguments {
         runtime()?.block_on(exchange)
     }
 
-    /// Reads the lines of `target` as they come, while `takes` says yes to each; returns at its end.
+    /// Reads lines of `target` as they arrive, while `takes` returns true; returns at the end of
+    /// the stream.
     pub(super) fn stream(
         &self,
         target: &str,
@@ -114,7 +115,7 @@ impl ClientArguments {
                 return self.whole(answer).await.map(drop);
             }
             let mut held = Vec::new();
-            // A stream that breaks off, or is silent, has ended; whoever wants more comes again.
+            // A broken or silent stream has ended; the caller may connect again.
             while let Ok(Ok(Some(part))) = timeout(SILENCE, answer.chunk()).await {
                 held.extend_from_slice(&part);
                 while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
@@ -131,7 +132,7 @@ impl ClientArguments {
         })
     }
 
-    /// The whole body of `answer`, or what it refuses.
+    /// The complete body of `answer`, or the failure that it reports.
     async fn whole(&self, mut answer: Response) -> Result<Vec<u8>, Failure> {
         let status = answer.status();
         let mut body = Vec::new();
@@ -201,7 +202,7 @@ fn authority(url: &str) -> Result<Authority, String> {
     }
 }
 
-/// A name as the configuration allows it, so that it can stand in a path as it is.
+/// Checks that a name is one that the configuration allows, so that it needs no encoding in a path.
 pub(super) fn service_name(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if text.is_empty() || !text.bytes().all(allowed) {
@@ -210,7 +211,7 @@ pub(super) fn service_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// What the server's refusal means for the caller.
+/// The failure for a response with an error status.
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     let exit = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {

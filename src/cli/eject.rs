@@ -1,4 +1,5 @@
-//! `tidegate eject` and `tidegate reinstate`: takes a version, or one of its endpoints, out and back in.
+//! `tidegate eject` and `tidegate reinstate`: takes a version, or one of its endpoints, out and
+//! back in.
 
 use std::net::SocketAddr;
 
@@ -40,16 +41,16 @@ pub(super) struct SubjectArguments {
     client: ClientArguments,
 }
 
-/// What is to become of it.
+/// The change to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
-    /// It goes.
+    /// Ejects the version or endpoint.
     Eject,
-    /// It comes back.
+    /// Reinstates it.
     Reinstate,
 }
 
-/// Takes it out, or back in.
+/// Ejects or reinstates a version or an endpoint.
 pub(super) fn run(word: Word, arguments: &SubjectArguments) -> Result<(), Failure> {
     let request = SubjectRequest {
         version: arguments.version.clone(),
@@ -108,12 +109,12 @@ fn told(word: Word, answer: &SubjectAnswer) -> String {
             format!("{service}: reinstated {subject} (generation {generation}){share}")
         }
     };
-    // That the version itself is out was just said, or is about to change.
+    // The version itself was reported already, or is about to change.
     let others: Vec<_> = ejected.iter().filter(|e| e.version != *version).cloned().collect();
     line + &still_ejected(service, &others)
 }
 
-/// A line for each version of `service` that is ejected, a line's end in front.
+/// A line for each ejected version of `service`, each with a newline before it.
 pub(super) fn still_ejected(service: &str, ejected: &[Ejected]) -> String {
     let each = ejected.iter().map(|Ejected { version, ejection, share_when_reinstated }| {
         let (since, share) = (since(ejection), percent(*share_when_reinstated));

@@ -16,7 +16,8 @@ use crate::{
     },
 };
 
-/// Between the end of a stream and the next one. The endpoint ends each after some minutes.
+/// Pause between the end of a stream and the next one. The endpoint ends streams after some
+/// minutes.
 const RETURN: Duration = Duration::from_secs(1);
 
 /// Arguments of `tidegate events`.
@@ -38,7 +39,7 @@ pub(super) struct EventsArguments {
     client: ClientArguments,
 }
 
-/// Lists events, and goes on with those that happen.
+/// Lists events, and follows new ones if requested.
 pub(super) fn run(arguments: &EventsArguments) -> Result<(), Failure> {
     let target = |since: u64| {
         let service = arguments.service.as_deref();
@@ -75,7 +76,7 @@ pub(super) fn run(arguments: &EventsArguments) -> Result<(), Failure> {
         shown?;
         match ended {
             Ok(()) => is_lost = false,
-            // The process is restarted, or has no place for one more reader now.
+            // The process is restarting, or has too many readers now.
             Err(failure) if failure.exit == Exit::Unavailable => {
                 if !is_lost {
                     let (why, pause) = (&failure.message, RETURN.as_secs());
@@ -110,13 +111,13 @@ fn line(event: &Event) -> String {
             let _ = write!(line, "  {text}");
         }
     };
-    // An event of the process is of no service.
+    // An event of the process has no service.
     put(&Some(matter.service.clone().unwrap_or_else(|| "-".to_owned())));
     put(&matter.version);
     put(&matter.endpoint);
     put(&matter.route.as_ref().map(|route| format!("on {route}")));
     put(&matter.by.as_ref().map(|by| format!("by {by}")));
-    // A file may have several problems, a line each.
+    // A file may have several problems, one per line.
     let lines: Vec<&str> = matter.reason.lines().map(str::trim).collect();
     let mut text = lines.join("; ");
     let mut more = |sentence: String| {

@@ -1,8 +1,8 @@
-//! How a command fails, and its exit code.
+//! Failures of commands, and exit codes.
 
 use std::{fmt, process::ExitCode};
 
-/// How a command ends that could not do what was asked.
+/// Why a command failed, with its exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) exit: Exit,
@@ -17,15 +17,15 @@ pub(super) enum Exit {
     Arguments = 2,
     /// A bad file.
     File = 64,
-    /// `EX_DATAERR`: the server refused.
+    /// `EX_DATAERR`: the server rejected the request.
     Refused = 65,
     /// `EX_UNAVAILABLE`: cannot listen, or cannot reach.
     Unavailable = 69,
-    /// `EX_SOFTWARE`: ours.
+    /// `EX_SOFTWARE`: an error of the program.
     Fault = 70,
-    /// `EX_TEMPFAIL`: the drain was cut.
+    /// `EX_TEMPFAIL`: the drain was cut short.
     Cut = 75,
-    /// `EX_NOPERM`: no token, or another one is wanted.
+    /// `EX_NOPERM`: the token is missing or not permitted.
     Unauthorized = 77,
 }
 

@@ -1,4 +1,4 @@
-//! The configuration file of `run` and `check`: named alike, or read from standard input.
+//! The configuration file argument of `run` and `check`.
 
 use std::{
     io::{self, Read},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::config::{LoadError, Loaded, read, read_bytes};
 
-/// Largest text that is read from standard input: what the reader of YAML takes.
+/// Largest text that is read from standard input: the limit of the YAML reader.
 const STANDARD_INPUT_BYTES: u64 = 8 << 20;
 
 /// Which file.
@@ -22,18 +22,18 @@ pub(super) struct FileArguments {
 }
 
 impl FileArguments {
-    /// As it was written.
+    /// The name as given.
     pub(super) fn name(&self) -> &Path {
         let name = self.file.as_deref().or(self.config.as_deref());
         name.expect("one of the two is required")
     }
 
-    /// The file; nothing if it is standard input, which can be read but once.
+    /// The path; `None` for standard input, which can only be read once.
     pub(super) fn path(&self) -> Option<&Path> {
         Some(self.name()).filter(|name| *name != Path::new("-"))
     }
 
-    /// Reads and checks it; also returns its text if that cannot be read again.
+    /// Reads and checks the file; also returns its text if it cannot be read again.
     pub(super) fn read(&self) -> Result<(Loaded, Option<String>), LoadError> {
         let name = self.name();
         if let Some(path) = self.path() {

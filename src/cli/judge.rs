@@ -1,4 +1,4 @@
-//! `tidegate record` and `tidegate judge`: a comparison, written out and judged again.
+//! `tidegate record` and `tidegate judge`: prints the record of a comparison, and judges it again.
 
 use std::{fs, io, io::Read, path::PathBuf, time::Duration};
 
@@ -37,7 +37,7 @@ pub(super) fn record(arguments: &RecordArguments) -> Result<(), Failure> {
     let mut target = format!("/v1/services/{service}/record?version={version}");
     if let Some(route) = route {
         target.push_str("&route=");
-        // As in a query of a URL.
+        // Percent-encoded, as in the query of a URL.
         for byte in route.bytes() {
             match byte {
                 b if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) => target.push(b.into()),
@@ -63,10 +63,12 @@ pub(super) struct JudgeArguments {
     /// Another tolerated excess of the error rate, a share of all requests.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     errors_absolute: Option<Share>,
-    /// Another tolerated excess of the share of requests that are not served, a share of the baseline's.
+    /// Another tolerated excess of the share of requests that are not served, a share of the
+    /// baseline's.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     unserved_relative: Option<Share>,
-    /// Another tolerated excess of the share of requests that are not served, a share of all requests.
+    /// Another tolerated excess of the share of requests that are not served, a share of all
+    /// requests.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     unserved_absolute: Option<Share>,
     /// Another tolerated excess of the 95th percentile of latency.
@@ -144,7 +146,7 @@ fn told(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> Strin
         (Answer::Fail, ..) | (_, None, _) | (_, _, None) => String::new(),
         (_, Some(finding), Some(evidence)) => {
             let needed = verdict.log_threshold;
-            // What is not certain is told with its reason already.
+            // The reason of an undecided verdict contains the finding already.
             let told = match verdict.reason.contains(&finding.to_string()) {
                 true => String::new(),
                 false => format!("\nmost evidence against it: {finding}"),
@@ -158,7 +160,7 @@ fn told(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> Strin
     )
 }
 
-/// A value as the configuration has it.
+/// Parses a value as in the configuration.
 fn value<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
@@ -171,7 +173,7 @@ impl JudgeArguments {
         shares.into_iter().any(|share| share.is_some()) || self.latency_absolute.is_some()
     }
 
-    /// The limits asked for, else those `recorded`; nothing if they are the same.
+    /// The requested limits, with the `recorded` ones as defaults; `None` if they are the same.
     fn limits(&self, recorded: &Limits) -> Option<Limits> {
         let mut limits = recorded.clone();
         let other = |known: Option<Tolerance>, relative: Option<Share>, absolute: Option<Share>| {

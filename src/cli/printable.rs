@@ -1,9 +1,9 @@
-//! What people read on a terminal: text of others without control characters.
+//! Removes control characters from text that is shown on a terminal.
 //!
-//! A terminal obeys what it is sent: ESC begins commands that move the cursor, clear the screen or name the
-//! window, and a line's end in a reason makes a line that looks like the program's. So each text of a
-//! server or a file is escaped where it comes in, line's ends included, and each line once more where it
-//! goes out, whatever it was made of. JSON is for programs and goes out as it is.
+//! A terminal obeys control characters: ESC begins commands that move the cursor, clear the screen
+//! or set the title, and a newline in a reason makes a line that looks like the program's. So each
+//! text of a server or a file is escaped when it is read, including newlines, and each line again
+//! when it is printed. JSON is for programs and is printed unchanged.
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::failure::{Exit, Failure};
 use crate::config::problem::{escaped, escaped_but};
 
-/// `answer` with all its text in lines of their own made harmless.
+/// Escapes all texts in `answer`.
 pub(super) fn printable<T: Serialize + DeserializeOwned>(answer: &T) -> Result<T, Failure> {
     let fault = |error| Failure::new(Exit::Fault, error);
     let mut value = serde_json::to_value(answer).map_err(fault)?;
@@ -19,7 +19,7 @@ pub(super) fn printable<T: Serialize + DeserializeOwned>(answer: &T) -> Result<T
     serde_json::from_value(value).map_err(fault)
 }
 
-/// The same of JSON: texts and names of fields.
+/// Escapes the texts and the names of fields of a JSON value.
 pub(super) fn escape(value: &mut Value) {
     match value {
         Value::String(text) => *text = escaped(text),
@@ -35,7 +35,7 @@ pub(super) fn escape(value: &mut Value) {
     }
 }
 
-/// Lines that are to be printed: only their ends, and tabs, are left of control characters.
+/// Lines to print: of control characters, only newlines and tabs are kept.
 pub(super) fn lines(text: &str) -> String {
     escaped_but(text, |c| matches!(c, '\n' | '\t'))
 }

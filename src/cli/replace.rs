@@ -1,5 +1,5 @@
-//! Lets another process take over while this one serves: at SIGUSR2 one that is started here, else one
-//! that asks at the takeover socket.
+//! Lets another process take over while this one serves: one that is started here at SIGUSR2, or
+//! one that connects to the takeover socket.
 
 use std::{collections::BTreeMap, io, sync::mpsc as std_mpsc, thread, time::Duration};
 
@@ -11,44 +11,45 @@ use crate::{
     takeover::{Error, Handed, Program, Successor, TakeoverSocket},
 };
 
-/// Pause after an accept that failed for want of file descriptors or memory.
+/// Pause after an accept that failed for lack of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Processes that may prepare at the same time to take over. Each is heard by a thread.
+/// Most processes that may prepare to take over at the same time. Each has a thread.
 const MOST: usize = 16;
 
-/// Replacements of this process. Several may be under way, since one that connects and is silent must not
-/// keep others out; the first that is ready is let go for.
+/// Replacements of this process. Several may be in progress, since a process that connects and is
+/// silent must not block others; the first one that is ready takes over.
 pub(super) struct Replacing {
     program: Program,
     door: Option<UnixListener>,
     events: mpsc::UnboundedReceiver<Event>,
     report: mpsc::UnboundedSender<Event>,
-    /// Those under way: their numbers, and whether they were started here.
+    /// Replacements in progress: their numbers, and whether they were started here.
     begun: BTreeMap<u64, bool>,
-    /// The one for which this process accepts no more.
+    /// The replacement for which this process has stopped to accept.
     let_go: Option<u64>,
-    /// The number of the next one.
+    /// The number of the next replacement.
     next: u64,
 }
 
 /// Where the other process comes from.
 #[derive(Debug)]
 pub(super) enum Origin {
-    /// It is to be started.
+    /// It must be started.
     Start,
     /// It has connected.
     Asked(std::os::unix::net::UnixStream),
 }
 
-/// What the thread that speaks with the other process has to say.
+/// Messages of the thread that talks to the other process.
 enum Event {
     LetGo(u64, std_mpsc::Sender<ControlState>),
     Ended(u64, Result<Handed, Error>),
 }
 
 impl Replacing {
-    /// Replacements by the same program, and by those who ask at `door`. To be made in a runtime.
+    /// Allows replacements by the same program, and by processes that connect to `door`. Must be
+    /// called in a runtime.
     pub(super) fn new(door: Option<&TakeoverSocket>) -> io::Result<Self> {
         let door = door.map(|door| UnixListener::from_std(door.socket()?)).transpose()?;
         let (report, events) = mpsc::unbounded_channel();
@@ -57,7 +58,7 @@ impl Replacing {
         Ok(Self { program, door, events, report, begun, let_go, next: 0 })
     }
 
-    /// Begins replacements as they are asked for at the door, and does what they ask for, until one has
+    /// Starts a replacement for each process that connects, and handles their events, until one has
     /// succeeded or `wanted` is ready.
     pub(super) async fn attend<T>(
         &mut self,
@@ -81,7 +82,7 @@ impl Replacing {
         }
     }
 
-    /// Begins a replacement of `app`.
+    /// Starts a replacement of `app`.
     pub(super) fn begin(&mut self, app: &App, origin: Origin) {
         let is_start = matches!(origin, Origin::Start);
         let starts = is_start && self.begun.values().any(|is_start| *is_start);
@@ -110,7 +111,7 @@ impl Replacing {
                 carried.recv().ok()
             };
             let ended = successor.and_then(|successor| successor.take(offer, let_go));
-            // Nobody waits any more if the process is ending.
+            // Fails if the process is ending.
             let _ = report.send(Event::Ended(number, ended));
         };
         match thread::Builder::new().name("takeover".to_owned()).spawn(replace) {
@@ -122,14 +123,14 @@ impl Replacing {
         }
     }
 
-    /// Does what a replacement asks for; answers the process that has taken over.
+    /// Handles an event of a replacement; returns the process that has taken over.
     fn settle(&mut self, app: &App, event: Event) -> Option<Handed> {
         match event {
-            // Without a reply the other one is refused.
+            // Without a reply the other replacement is rejected.
             Event::LetGo(..) if self.let_go.is_some() => None,
             Event::LetGo(number, reply) => {
                 self.let_go = Some(number);
-                // The other thread waits for it.
+                // The other thread waits for the reply.
                 let _ = reply.send(app.hand_over());
                 None
             }
@@ -146,7 +147,7 @@ impl Replacing {
     }
 }
 
-/// Waits for a process that asks at `door`.
+/// Waits for a process that connects to `door`.
 async fn asked(door: Option<&UnixListener>) -> Origin {
     let Some(door) = door else { return std::future::pending().await };
     loop {

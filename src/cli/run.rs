@@ -1,7 +1,7 @@
 //! `tidegate run`: load, start, take over, announce, wait for a signal or a successor, drain.
 //!
-//! The main thread only waits for signals. So a reload or a drain that takes its time, or waits for a file system
-//! that does not answer, never keeps a signal from being heard: both run on threads of their own.
+//! The main thread only waits for signals. Reloads and drains run on threads of their own, so that
+//! a slow one, or one that waits for a file system, never delays a signal.
 
 use std::{
     fmt, io,
@@ -33,11 +33,11 @@ use crate::{
     telemetry::log,
 };
 
-/// The same signal again within this time is the same one: a service manager and the shell that it runs may both
-/// send it.
+/// A repeated signal within this time counts as one: a service manager and the shell that it runs
+/// may both send it.
 const SAME: Duration = Duration::from_secs(1);
 
-/// Serves by the `file` until a signal, or until another process takes over; takes over itself from the
+/// Serves with the `file` until a signal, or until another process takes over. Takes over from the
 /// process that started it, or from the one that listens at `takeover`.
 pub(super) fn run(file: &FileArguments, takeover: Option<&Path>) -> Result<ExitCode, Failure> {
     let found = InheritedSockets::from_systemd().map_err(|error| {
@@ -70,26 +70,26 @@ struct Process {
     door: Option<TakeoverSocket>,
     begun: Instant,
     open_files: Option<u64>,
-    /// Dropped last: what is said at the end is written, too.
+    /// Dropped last, so that the last log lines are written.
     _writing: Option<log::Writing>,
 }
 
 impl Process {
-    /// All that can fail, without accepting anybody: sockets come from `predecessor`, else from `found`,
-    /// else they are bound. A predecessor that is silent is forgotten.
+    /// Does everything that can fail, before clients are accepted. Sockets come from `predecessor`,
+    /// otherwise from `found`, otherwise they are bound. A silent predecessor is ignored.
     fn start(
         file: &FileArguments,
         mut found: InheritedSockets,
         predecessor: &mut Option<Predecessor>,
     ) -> Result<Self, Failure> {
         let (loaded, _) = file.read().map_err(|error| Failure::new(Exit::File, error))?;
-        // It fails only if the process logs already.
+        // Fails only if the process logs already.
         let (log, writing) = log::init(&loaded.config.log).ok().unzip();
         let open_files = raise_open_files();
         let fault = |error: io::Error| Failure::new(Exit::Fault, error);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_io().enable_time().build().map_err(fault)?;
-        // Before the start, so that a signal during it is not lost.
+        // Registered before the start, so that a signal during it is not lost.
         let signals = runtime.block_on(async { Signals::listen() }).map_err(fault)?;
         let begun = Instant::now();
         let unavailable = |error: &dyn fmt::Display| Failure::new(Exit::Unavailable, error);
@@ -119,7 +119,8 @@ impl Process {
         let named = loaded.clone();
         let app = App::prepare(loaded, file.path().map(Path::to_owned), log, &mut found);
         let app = app.map_err(|error| match &error {
-            // The start ends at the first bad file, and whoever mends it wants to know of all.
+            // The start ends at the first unusable file, but the operator needs to know all of
+            // them.
             StartError::Tls(first) => {
                 let all = unusable_files(&named, file.name());
                 let all = all.unwrap_or_else(|| blame(&named.files, file.name(), [first.place()]));
@@ -131,7 +132,7 @@ impl Process {
             let mut controller = app.observatory().controller();
             controller.replacement_mut().from_pid = Some(pid);
             controller.inherit(state);
-            // The other one judges and alerts until it lets go.
+            // The other process evaluates and alerts until it hands over.
             controller.hand_over();
         }
         found.unclaimed().for_each(|address| {
@@ -189,7 +190,7 @@ impl Process {
         };
         let (done, ended) = oneshot::channel();
         let drain = move || {
-            // Nobody waits any more after a second signal.
+            // Fails after a second signal.
             let _ = done.send(drain(app));
         };
         thread::Builder::new().name("drain".to_owned()).spawn(drain).map_err(fault)?;
@@ -209,13 +210,14 @@ impl Process {
     }
 }
 
-/// Why the process stops to serve.
+/// Why the process stops serving.
 enum Leave {
     Signal(End),
     HandedOver(Handed),
 }
 
-/// Reloads at each SIGHUP and lets other processes take over, until one has, or a signal ends this one.
+/// Reloads at SIGHUP and lets other processes take over, until one has taken over or a signal ends
+/// this process.
 async fn attend(app: &App, mut replacing: Replacing, signals: &mut Signals) -> Leave {
     let mut reloading = Reloading::default();
     loop {
@@ -235,12 +237,12 @@ async fn attend(app: &App, mut replacing: Replacing, signals: &mut Signals) -> L
     }
 }
 
-/// A reload that was asked for by SIGHUP, on a thread of its own.
+/// Reloads requested by SIGHUP, on a thread of their own.
 #[derive(Default)]
 struct Reloading {
-    /// Resolves when the reload that is under way has ended.
+    /// Resolves when the current reload has ended.
     under_way: Option<oneshot::Receiver<()>>,
-    /// It was asked for again meanwhile.
+    /// Whether another reload was requested meanwhile.
     again: bool,
 }
 
@@ -251,14 +253,14 @@ impl Reloading {
             return;
         }
         let mut states = vec![NotifyState::Reloading];
-        // systemd matches the reload that it asked for by this time.
+        // systemd identifies the requested reload by this time.
         states.extend(NotifyState::monotonic_usec_now());
         notify(&states);
         let (done, ended) = oneshot::channel();
         let reload = app.reloading();
         let run = move || {
             reload();
-            // Dropped if that panics, which is an end as well.
+            // Also dropped if the reload panics.
             drop(done);
         };
         match thread::Builder::new().name("reload".to_owned()).spawn(run) {
@@ -267,7 +269,7 @@ impl Reloading {
         }
     }
 
-    /// Waits until the reload under way has ended; for ever if there is none.
+    /// Waits until the current reload has ended; for ever if there is none.
     async fn ended(&mut self) {
         match &mut self.under_way {
             Some(ended) => drop(ended.await),
@@ -284,7 +286,7 @@ impl Reloading {
     }
 }
 
-/// One line in the log with all that tells this process from another, and word to systemd.
+/// Logs one line that identifies this process, and notifies systemd.
 fn announce(app: &App, open_files: Option<u64>) {
     let controller = app.observatory().controller();
     tracing::info!(
@@ -319,14 +321,14 @@ fn summary(app: &App) -> String {
     format!("serving on {}{last}", addresses(app))
 }
 
-/// Tells systemd; does nothing if it did not start the process.
+/// Notifies systemd; does nothing if systemd did not start the process.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager cannot be told");
     }
 }
 
-/// Raises the limit of open files as far as it may be: each client costs one or two. Answers the
+/// Raises the limit of open files as far as permitted: each client needs one or two. Returns the
 /// limit in force.
 fn raise_open_files() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -350,7 +352,7 @@ struct Signals {
     interrupt: Signal,
 }
 
-/// What a signal wants.
+/// What a signal requests.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     Reload,
@@ -396,7 +398,7 @@ impl Signals {
     }
 }
 
-/// Whether the signal `second` is the `first` one again, so long after it.
+/// Whether the signal `second`, which came `after` the `first`, is a repetition of it.
 fn is_repeat(first: End, second: End, after: Duration) -> bool {
     first == second && after < SAME
 }
@@ -409,7 +411,7 @@ impl End {
         }
     }
 
-    /// 128 and the signal's number, as a shell tells it.
+    /// 128 plus the signal's number, as in a shell.
     fn exit_code(self) -> u8 {
         match self {
             Self::Terminate => 143,

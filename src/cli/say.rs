@@ -1,4 +1,4 @@
-//! What commands print: for people without control characters, for programs as it is.
+//! Output of commands: without control characters for people, unchanged for programs.
 
 use std::io::{self, Write};
 
@@ -17,12 +17,13 @@ pub(super) fn complain(text: &str) {
     eprintln!("{}", lines(text));
 }
 
-/// Writes what programs read on standard output. A reader that has gone, such as `head`, is no fault.
+/// Writes output for programs on standard output. A reader that has gone, such as `head`, is no
+/// error.
 pub(super) fn say_as_is(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// The same of what an endpoint answered, as one JSON object.
+/// Writes the response of an endpoint as one JSON object.
 pub(super) fn say_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(answer);
     say_as_is(&text.map_err(|error| Failure::new(Exit::Fault, error))?);

@@ -1,4 +1,4 @@
-//! `tidegate status`: a running instance, as its admin endpoint tells.
+//! `tidegate status`: the state of a running instance.
 
 use std::{fmt::Write, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::admin::model::Services;
 
-/// What becomes of certificates whose files have turned bad.
+/// The effect of unusable certificate files.
 const KEPT: &str = "the certificates before stay in use";
 
 /// Arguments of `tidegate status`.

@@ -23,12 +23,12 @@ const HEADINGS: [&str; 11] = [
     "P99 MS",
 ];
 
-/// Columns of words; the others hold numbers, which are read from the right.
+/// Columns of words; the others hold numbers, which are right-aligned.
 const WORDS: [usize; 3] = [0, 1, 4];
 
-/// One line per version, the baseline marked with `*`; quantiles are of the last minute. Below them one
-/// per service that nobody serves, per version that is ejected, per endpoint that does not serve, and per
-/// verdict.
+/// One line per version, the baseline marked with `*`; quantiles are of the last minute. Below them
+/// one line per service that is not available, per ejected version, per endpoint that does not
+/// serve, and per verdict.
 pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> String {
     let (mut table, mut out) = (Table::new(), String::new());
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -52,7 +52,7 @@ pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> Str
     table.trim_fmt() + "\n" + &out
 }
 
-/// Tells that nobody serves, or somebody else than the weights say.
+/// Reports that no version serves, or that another one serves than the weights define.
 fn unserved(service: &Service, text: &mut String) {
     // Writing to a string does not fail.
     if !service.available {
@@ -67,7 +67,7 @@ fn unserved(service: &Service, text: &mut String) {
     }
 }
 
-/// Tells who ejected `version`, when and why; of a verdict the reason stands in a line of its own.
+/// Reports who ejected `version`, when and why; the reason of a verdict has a line of its own.
 fn ejected(service: &Service, version: &Version, text: &mut String) {
     let Some(ejection) = &version.ejection else { return };
     let mut ejection = ejection.clone();
@@ -86,7 +86,7 @@ fn ejected(service: &Service, version: &Version, text: &mut String) {
     );
 }
 
-/// Tells which endpoints of `version` do not serve, and why.
+/// Reports the endpoints of `version` that do not serve, and why.
 fn endpoints(service: &Service, version: &Version, text: &mut String) {
     let (service, name) = (&service.name, &version.name);
     // Writing to a string does not fail.
@@ -126,7 +126,7 @@ fn endpoints(service: &Service, version: &Version, text: &mut String) {
     }
 }
 
-/// Tells how a version compares, as it stands or as it was ejected.
+/// Reports the comparison of a version, as it is or as it was at the ejection.
 fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
     let VersionVerdict { version, route, verdict } = judged;
     let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
@@ -142,12 +142,12 @@ fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
     let _ = writeln!(text, "{} {version}{route}: {}{more}", service.name, verdict.reason);
 }
 
-/// How much of the evidence that would eject a version there is, from a tenth on.
+/// The percentage of the evidence that ejects a version, from 10 % on.
 fn nearness(verdict: &Verdict) -> String {
     let part = verdict.log_evidence.map_or(0.0, |evidence| evidence / verdict.log_threshold);
-    // Rounded down: what is not enough is never 100 %.
+    // Rounded down, so that insufficient evidence is never 100 %.
     let percent = (part * 100.0).clamp(0.0, 99.0).floor();
-    // The sentence of evidence that is held back says that it suffices.
+    // If a verdict is held back, its sentence already reports that the evidence suffices.
     if percent < 10.0 || verdict.held.is_some() {
         return String::new();
     }

@@ -23,8 +23,8 @@ pub(super) struct WeightsArguments {
     /// The service.
     #[arg(value_parser = service_name)]
     service: String,
-    /// v42=10%: a share of all players; versions that are not named share the rest as before. Or numbers on
-    /// any scale for every version that has weight: v41=90 v42=10. None: only show.
+    /// v42=10%: a share of all players; versions that are not named share the rest as before. Or
+    /// numbers on any scale for every version that has weight: v41=90 v42=10. None: only show.
     #[arg(value_name = "VERSION=WEIGHT", value_parser = assignment)]
     weights: Vec<(String, NewWeight)>,
     /// With numbers: versions that are not named get 0.
@@ -81,7 +81,7 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     if arguments.strict {
         let answer = put(true, if_generation)?;
         refuse_ejected(&printable(&answer)?)?;
-        // What is ejected between the two calls raises the generation, and the change is refused.
+        // An ejection between the two calls raises the generation, so the change is rejected.
         if_generation = Some(answer.generation);
     }
     let answer = put(arguments.dry_run, if_generation)?;
@@ -92,7 +92,7 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An error if a version is ejected that would have a share otherwise.
+/// Fails if an ejected version would otherwise have a share.
 fn refuse_ejected(answer: &WeightsAnswer) -> Result<(), Failure> {
     let ejected: Vec<_> = answer
         .ejected

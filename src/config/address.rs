@@ -1,4 +1,4 @@
-//! Addresses of the standard library and of `ipnet`, read with errors that say what to write.
+//! Addresses of the standard library and of `ipnet`, with errors that explain the form.
 
 use std::{
     borrow::Cow,

@@ -1,7 +1,7 @@
-//! Whether a configuration agrees with itself: what no single value can know.
+//! Checks that the values of a configuration agree with each other.
 //!
-//! Pure: it looks at nothing but the [`Config`], and returns everything it finds. What would certainly
-//! not do what its writer meant is an error; what is rarely meant is allowed, and a warning of the
+//! Pure: it uses only the [`Config`], and returns all findings. A setting that certainly does not
+//! do what was intended is an error; one that is rarely intended is allowed, and a warning of the
 //! command `check` (`warn`).
 
 mod alerts;
@@ -41,24 +41,24 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A value that is wrong.
+    /// A finding about a value.
     pub(super) fn new(path: FieldPath, message: impl Into<String>) -> Self {
         Self { path, of_name: false, also: Vec::new(), message: message.into() }
     }
 
-    /// A field whose name is wrong.
+    /// A finding about the name of a field.
     fn of_name(path: FieldPath, message: impl Into<String>) -> Self {
         Self { of_name: true, ..Self::new(path, message) }
     }
 
-    /// Names another value that contradicts it.
+    /// Adds another value that contradicts it.
     fn and(mut self, other: FieldPath) -> Self {
         self.also.push(other);
         self
     }
 }
 
-/// Longest path of a Unix socket, less what is appended to it while it is made.
+/// Longest path of a Unix socket, minus the suffix of its temporary name.
 const SOCKET_PATH_BYTES: usize = 90;
 
 /// Everything in `config` that contradicts something else in it.
@@ -141,7 +141,7 @@ fn listen(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
-/// Who trusts everybody has the leftmost entry for the client, which anybody can write.
+/// If all addresses are trusted, the client is the leftmost entry, which anybody can write.
 fn trusted_proxies(config: &Config, found: &mut Vec<Finding>) {
     let path = FieldPath::default().key("trusted_proxies");
     for (index, network) in config.trusted_proxies.iter().enumerate() {
@@ -213,8 +213,8 @@ fn limits(limits: &Limits, path: &FieldPath, found: &mut Vec<Finding>) {
     }
 }
 
-/// Whether both cannot be listened at: the same port at the same address, or at every address of
-/// the family and one of them. Port 0 is a free port and clashes with nothing.
+/// Whether the two cannot be bound together: the same port at the same address, or at one address
+/// and at all addresses of the family. Port 0 is any free port and never clashes.
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0
         && a.port() == b.port()
@@ -222,7 +222,7 @@ fn clash(a: SocketAddr, b: SocketAddr) -> bool {
             || a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()))
 }
 
-/// Whether a connection to `endpoint` would arrive at `listen`, as far as the addresses tell.
+/// Whether a connection to `endpoint` would arrive at `listen`, judged by the addresses.
 fn reaches(endpoint: SocketAddr, listen: SocketAddr) -> bool {
     let family = |ip: IpAddr| ip.is_ipv4();
     endpoint.port() == listen.port()
@@ -232,7 +232,7 @@ fn reaches(endpoint: SocketAddr, listen: SocketAddr) -> bool {
                 && (family(endpoint.ip()) == family(listen.ip()) || listen.is_ipv6()))
 }
 
-/// Names become labels of metrics and parts of the admin API's paths.
+/// Checks a name, which becomes a label of metrics and a part of the admin API's paths.
 fn label(name: &str, more: &str) -> Result<(), String> {
     let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c) || more.contains(c);
     if (1..=64).contains(&name.len()) && name.chars().all(known) {
@@ -250,8 +250,8 @@ fn file_name(name: &str, path: FieldPath, found: &mut Vec<Finding>) {
     }
 }
 
-/// What is wrong if `name` names none of `known`. An empty map has a finding of its own, which is
-/// the cause of this one.
+/// The message if `name` is none of `known`. An empty map has a finding of its own, which is the
+/// cause.
 fn no_such<V>(kind: &str, name: &str, known: &IndexMap<String, V>) -> Option<String> {
     if known.is_empty() || known.contains_key(name) {
         return None;

@@ -1,5 +1,5 @@
-//! From the tree to the types: serde reads a [`Node`], and what it refuses comes back in the words
-//! of people who write files, not of those who write deserializers.
+//! Decodes the tree into types: serde reads a [`Node`], and its errors are translated into messages
+//! for people who write configuration files.
 
 use std::fmt;
 
@@ -19,25 +19,25 @@ use super::{
     units::as_written,
 };
 
-/// Why a value was refused.
+/// Why a value was rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// A field that the map does not have; the fields it has.
+    /// An unknown field; holds the known ones.
     UnknownField(&'static [&'static str]),
-    /// A field that the map must have.
+    /// A required field is missing.
     MissingField(&'static str),
-    /// Another kind of value is wanted.
+    /// Another kind of value is expected.
     Kind(String),
     /// The right kind, but too large or too small.
     Range(String),
-    /// A text that is none of these.
+    /// A text that is not one of these.
     Choice(&'static [&'static str]),
-    /// The value's own words.
+    /// The message of the value's type.
     Other(String),
 }
 
 impl Fault {
-    /// What is wrong with `node`, a field called `name`; what would be right.
+    /// The message for `node`, a field called `name`: what is wrong; what would be right.
     pub(super) fn message(&self, name: &str, node: Option<&Node>) -> String {
         let written = match node.map(|n| &n.tree) {
             Some(Tree::Scalar { written, .. }) => short(written),
@@ -92,7 +92,7 @@ impl Fault {
     }
 }
 
-/// What serde expects of the field `name`, in plain words.
+/// What serde expects for the field `name`, in plain words.
 fn plain<'a>(wanted: &'a str, name: &str) -> &'a str {
     match wanted {
         "u16" if name == "workers" => "a whole number from 1 to 1024",
@@ -107,7 +107,7 @@ fn plain<'a>(wanted: &'a str, name: &str) -> &'a str {
     }
 }
 
-/// A required field as it could be written.
+/// An example of a required field.
 fn example(name: &str) -> String {
     let value = match name {
         "listen" => "[ { address: 127.0.0.1:8080 } ]",
@@ -126,8 +126,8 @@ fn example(name: &str) -> String {
     format!("{name}: {value}")
 }
 
-/// The beginning of `text`, long enough to know it by. What is behind the host of a URL may be a secret, and
-/// messages go to the log.
+/// The beginning of `text`, long enough to recognise it. The part after the host of a URL may be a
+/// secret, and messages go to the log.
 fn short(text: &str) -> String {
     if let Some((scheme, rest)) = text.split_once("://") {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -174,8 +174,8 @@ impl de::Error for Fault {
     }
 }
 
-/// Reads a `T`, or says which value was refused first, and why. The path counts list elements as
-/// `node` holds them.
+/// Decodes a `T`; the error is the first rejected value and the reason. Indices in the path are
+/// those of `node`.
 pub(super) fn decode<'de, T: de::Deserialize<'de>>(
     node: &'de Node,
 ) -> Result<T, (FieldPath, Fault)> {
@@ -250,7 +250,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         }
     }
 
-    /// Fields have names: a list in their order is not a map of them, as serde would have it.
+    /// Unlike serde, does not accept a list of values in the place of a map of fields.
     fn deserialize_struct<V: de::Visitor<'de>>(
         self,
         _: &'static str,

@@ -1,10 +1,9 @@
-//! A reading that goes on after the first problem.
+//! Reads a configuration and continues after the first problem.
 //!
-//! serde stops at the first value it refuses. To find the rest, the refused value is noted, put
-//! out of the way and the reading tried again, until it succeeds. What merely follows from a noted
-//! problem must not be reported as another one: every place that was repaired is *spoiled*, and a
-//! later finding that overlaps a spoiled place is dropped. It shows up in the next run if it was
-//! real.
+//! serde stops at the first value that it rejects. To find further problems, the rejected value is
+//! recorded and replaced, and the reading is repeated until it succeeds. Consequences of a recorded
+//! problem must not be reported: every repaired place is *spoiled*, and a later finding that
+//! overlaps a spoiled place is dropped. If it was real, the next run reports it.
 
 use std::collections::HashMap;
 
@@ -21,9 +20,9 @@ use super::{
 
 /// A reading in progress.
 pub(super) struct Draft {
-    /// What is left of the file after repairs.
+    /// The file after repairs.
     tree: Node,
-    /// Nothing if repairs were given up.
+    /// `None` if repairs were given up.
     pub(super) config: Option<Config>,
     problems: Vec<Problem>,
     /// Places in the file that were repaired.
@@ -86,7 +85,7 @@ impl Draft {
         }
     }
 
-    /// Where the value of the field `path` stands in the text, and its path there.
+    /// The position of the value of the field `path` in the text, and its path there.
     pub(super) fn locate(&self, path: &FieldPath) -> (FieldPath, Position) {
         self.tree.locate(path, false)
     }
@@ -97,7 +96,7 @@ impl Draft {
             let (original, _) = self.tree.locate(path, false);
             self.spoiled.iter().any(|s| s.overlaps(&original))
         };
-        // A name is wrong whatever stands below it.
+        // A wrong name is wrong whatever is below it.
         if (!of_name && spoiled(&path)) || also.iter().any(spoiled) {
             return;
         }
@@ -119,8 +118,8 @@ impl Draft {
     }
 }
 
-/// Values put in the place of a refused or missing one, in turn, until one is accepted: the shapes
-/// that a required field can have. When none is, the value is taken out.
+/// Values that replace a rejected or missing one, in turn, until one is accepted: the shapes that a
+/// required field can have. If none is accepted, the value is removed.
 const STAND_INS: [fn() -> Tree; 4] = [
     || Tree::Map(IndexMap::new()),
     || Tree::List(Vec::new()),
@@ -128,7 +127,7 @@ const STAND_INS: [fn() -> Tree; 4] = [
     || Tree::Scalar { value: "127.0.0.1:1".into(), written: "127.0.0.1:1".to_owned() },
 ];
 
-/// Puts the value at `path` out of the way; false if nothing more can be tried.
+/// Replaces or removes the value at `path`; false if nothing more can be tried.
 fn repair(tree: &mut Node, path: &FieldPath, attempt: usize) -> bool {
     let Some((last, above)) = path.steps.split_last() else {
         // The file is not a map at all.
@@ -304,8 +303,8 @@ routes:
 
     #[test]
     fn a_noted_problem_has_no_follow_ups() {
-        // The mistyped path would make both routes match everything; the version with a bad
-        // endpoint still is a version.
+        // The mistyped path would make both routes match everything; the version with an invalid
+        // endpoint is still a version.
         assert_problems(
             "\
 listen: [ { address: 127.0.0.1:0 } ]

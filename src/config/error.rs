@@ -1,10 +1,10 @@
-//! Why a file gives no configuration.
+//! Why a file cannot be used as a configuration.
 
 use std::{io, path::PathBuf};
 
 use super::problem::Problems;
 
-/// Why a file gives no configuration.
+/// Why a file cannot be used as a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
@@ -12,16 +12,16 @@ pub enum LoadError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file says something that is wrong. One line per problem,
-    /// `FILE:LINE:COLUMN: FIELD.PATH: what is wrong; what would be right`.
+    /// The file is invalid. One line per problem, `FILE:LINE:COLUMN: FIELD.PATH: what is wrong;
+    /// what would be right`.
     #[error("{}", problems.in_file(path))]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// All that is wrong with it.
+        /// Its problems.
         problems: Problems,
     },
     /// A file that it names cannot be used.

@@ -1,7 +1,7 @@
-//! Reads files that somebody named: regular ones alone, and only so much of them.
+//! Reads configured files: only regular ones, up to a limit.
 //!
-//! Whatever stands in the place of a file, reading it must end: a named pipe would be waited for, a device
-//! has no end, and a log that was renamed over a configuration may not fit into memory.
+//! Reading must end whatever the path is: a named pipe would block, a device has no end, and a log
+//! that was renamed over a configuration may not fit into memory.
 
 use std::{
     fs::{self, File, FileType, Metadata, OpenOptions},
@@ -15,17 +15,17 @@ use rustix::fs::OFlags;
 /// Largest configuration, and largest file of a token, in bytes.
 pub const MOST_BYTES: u64 = 8 << 20;
 
-/// The content of the regular file at `path`, of at most so many bytes.
+/// The content of the regular file at `path`, of at most `most` bytes.
 pub fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    // Asked before, since to open a device may do something to it.
+    // Checked before opening, since opening a device may have an effect.
     judge(&fs::metadata(path)?, most)?;
     let file =
         OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
-    // Asked again, since another one may stand there by now.
+    // Checked again, since the file may have been replaced.
     read_open(file, most)
 }
 
-/// As [`read_file`], as text.
+/// Like [`read_file`], as text.
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8");
     String::from_utf8(read_file(path, most)?).map_err(not_text)
@@ -35,7 +35,7 @@ fn read_open(file: File, most: u64) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     judge(&meta, most)?;
     let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or_default());
-    // It may grow meanwhile.
+    // The file may grow meanwhile.
     file.take(most + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
         true => Err(too_large(most)),
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn what_grows_while_it_is_read_is_read_no_further() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        // The size of this one is 0, and it has no end: as of a file that grows.
+        // This file has size 0 but content, like a file that grows.
         let endless = File::open("/proc/self/maps").expect("Linux");
         assert_eq!(endless.metadata().expect("a file").len(), 0);
         assert!(read_open(endless, 16).is_err());

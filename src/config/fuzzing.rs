@@ -1,10 +1,10 @@
-//! What must hold whatever a file says, for `fuzz/` and for the seeds of its corpus, which are tests of
-//! every build.
+//! Properties of the configuration reader that must hold for any input; used by `fuzz/`, and by the
+//! tests with the seeds of its corpus.
 
 use super::{problem::MAX_PROBLEMS, schema::Config};
 
-/// A text is a configuration that reads the same once written, or has problems, each of which can be
-/// found: with a place within the text, in one line of visible characters.
+/// A text is a configuration that is the same after writing and reading it, or has problems, each
+/// with a position within the text and in one line of visible characters.
 pub fn configuration(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     match super::parse(text) {
@@ -36,14 +36,14 @@ fn assert_reads_the_same(config: &Config) {
     }
 }
 
-/// The length of every line. YAML ends one with LF, CR or both; whatever comes after the last one is a
-/// line too.
+/// The length of every line. YAML ends a line with LF, CR or both; the text after the last end is a
+/// line, too.
 fn columns(text: &str) -> Vec<usize> {
     let lines = text.replace("\r\n", "\n");
     lines.split(['\n', '\r']).map(|line| line.chars().count()).collect()
 }
 
-/// Hands every seed of a target to its property.
+/// Runs the property on every seed of a target.
 #[cfg(test)]
 pub(crate) fn replay(target: &str, property: fn(&[u8])) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);

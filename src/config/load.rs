@@ -1,4 +1,4 @@
-//! From text or file to a valid [`Config`], or to everything that is wrong with it.
+//! Reads a text or a file into a valid [`Config`], or returns all its problems.
 
 use std::path::Path;
 
@@ -19,33 +19,33 @@ use super::{
 /// A file that was read and is valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// What the file says.
+    /// The configuration.
     pub config: Config,
     /// XXH3-64 of the file's bytes, 16 hex digits.
     pub hash: String,
     /// The secrets of `admin.tokens`, in the order of the file.
     pub tokens: Vec<AdminToken>,
-    /// Where the text names files of certificates, keys and receivers of alerts.
+    /// Positions of the names of files of certificates, keys and alert receivers.
     pub files: Vec<NamedFile>,
 }
 
-/// Reads and checks a configuration. Looks at nothing but `text`; token files are not opened, and
-/// paths of TLS files stay as they are written.
+/// Reads and checks a configuration. Uses only `text`: token files are not opened, and paths of TLS
+/// files stay as written.
 pub fn parse(text: &str) -> Result<Config, Problems> {
     let mut draft = Draft::read(text)?;
     draft.check();
     draft.finish()
 }
 
-/// Reads and checks a configuration file and the token files it names, relative to its folder. Paths
-/// of TLS files begin at that folder too; they are opened by the room `tls`.
+/// Reads and checks a configuration file and the token files that it names, relative to its folder.
+/// Paths of TLS files are relative to that folder, too; the room `tls` opens them.
 pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     let unread = |source| LoadError::Read { path: path.to_owned(), source };
     let bytes = read_file(path, MOST_BYTES).map_err(unread)?;
     read_bytes(path, &bytes)
 }
 
-/// As [`read`], where the file called `path` holds `bytes`.
+/// Like [`read`], with `bytes` as the content of the file `path`.
 pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
     let invalid = |problems| LoadError::Invalid { path: path.to_owned(), problems };
     let text = std::str::from_utf8(bytes).map_err(|e| {
@@ -71,7 +71,7 @@ pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
     Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(bytes)), tokens, files })
 }
 
-/// What a good file says that is allowed and doubtful, in the order of the text; nothing of a bad one.
+/// The warnings for a valid file, in the order of the text; none for an invalid one.
 pub fn warnings(text: &str) -> Vec<Problem> {
     let Ok(mut draft) = Draft::read(text) else { return Vec::new() };
     let found = draft.config.as_ref().map(doubtful).unwrap_or_default();
@@ -210,7 +210,7 @@ routes: [ { service: game-api } ]
         assert_eq!(json[2]["message"], "the number `1` stands here; write a list");
     }
 
-    /// Pieces of YAML, parted by a character that is none.
+    /// Pieces of YAML, separated by a character that is none.
     const TOKENS: &str = "%YAML 1.2\n¦%TAG ! x:\n¦---¦...¦- ¦a¦: ¦a: ¦? ¦|-\n¦>2\n¦!!str ¦!x ¦!<a> ¦&a ¦\
         *a¦\"¦'¦[¦]¦{¦}¦, ¦\n¦\n  ¦ ¦\t¦# ¦\r¦é¦<<: ¦~¦\\¦\\x41¦\u{feff}¦\u{2028}¦1e999¦-¦:¦listen: ¦\
         services: ¦routes: ¦labels: ¦match: ¦versions: ";

@@ -1,5 +1,5 @@
-//! Where the text names files of certificates, keys and receivers of alerts, so that a fault of one is
-//! reported at its line.
+//! Positions of the names of files of certificates, keys and alert receivers, so that a fault of a
+//! file is reported at its line.
 
 use std::path::{Path, PathBuf};
 
@@ -12,15 +12,15 @@ use super::{
 /// A file that the configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedFile {
-    /// The file, as it is opened.
+    /// The file's path as it is opened.
     pub file: PathBuf,
-    /// Where the text names it.
+    /// The position of its name in the text.
     pub at: Position,
     /// The field.
     pub path: FieldPath,
 }
 
-/// The files that `config` names for TLS and for receivers of alerts, and their fields.
+/// The files that `config` names for TLS and for alert receivers, with their fields.
 pub(super) fn named_files(config: &Config) -> Vec<(FieldPath, &Path)> {
     let (root, mut files) = (FieldPath::default(), Vec::new());
     for (index, listen) in config.listen.iter().enumerate() {
@@ -54,8 +54,8 @@ pub(super) fn named_files(config: &Config) -> Vec<(FieldPath, &Path)> {
     files
 }
 
-/// The error that `faults` of named files are, for the configuration file called `name`, which names the
-/// files `named`: each fault at every place that names its file.
+/// Converts `faults` of the files `named` in the configuration file `name` into an error: each
+/// fault is reported at every place that names its file.
 pub fn blame<'a>(
     named: &[NamedFile],
     name: &Path,

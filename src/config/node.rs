@@ -1,11 +1,11 @@
-//! A file as a tree in which every value knows its place, also after some were pruned.
+//! A file as a tree in which every value knows its position, even after others were pruned.
 
 use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::problem::{FieldPath, Position, Step};
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     /// Where it begins.
@@ -16,7 +16,7 @@ pub(super) struct Node {
 /// What a [`Node`] is.
 #[derive(Debug, Clone)]
 pub(super) enum Tree {
-    /// A single value, and the text it was written as.
+    /// A single value, and its text in the file.
     Scalar { value: Value, written: String },
     /// Elements, each with its index in the file, which stays when a neighbor is pruned.
     List(Vec<(usize, Node)>),
@@ -33,7 +33,7 @@ pub(super) struct Field {
 }
 
 impl Node {
-    /// The value at `path`, if it is there; indices count what is left after pruning.
+    /// The value at `path`, if it exists; indices are those after pruning.
     pub(super) fn child(&self, path: &FieldPath) -> Option<&Node> {
         path.steps.iter().try_fold(self, |node, step| match (&node.tree, step) {
             (Tree::List(items), Step::Index(index)) => items.get(*index).map(|(_, n)| n),
@@ -42,7 +42,7 @@ impl Node {
         })
     }
 
-    /// The child one step down; indices count what is left after pruning.
+    /// The child one step down; indices are those after pruning.
     pub(super) fn child_mut(&mut self, step: &Step) -> Option<&mut Node> {
         match (&mut self.tree, step) {
             (Tree::List(items), Step::Index(index)) => items.get_mut(*index).map(|(_, n)| n),
@@ -51,8 +51,8 @@ impl Node {
         }
     }
 
-    /// The way to `path` in the file, and its place; of a field that is not there, its map's. A
-    /// problem of a name is at the name, of a value at the value.
+    /// The path in the file and the position of `path`; for a missing field, the position of its
+    /// map. A problem of a name is at the name, one of a value at the value.
     pub(super) fn locate(&self, path: &FieldPath, of_name: bool) -> (FieldPath, Position) {
         let (mut node, mut at, mut way) = (self, self.at, FieldPath::default());
         for (nth, step) in path.steps.iter().enumerate() {

@@ -1,19 +1,22 @@
-//! Small languages inside the file, parsed where they are read: paths, hosts, endpoints, cohort keys.
+//! Small languages inside the file, parsed where they are read: paths, hosts, endpoints, cohort
+//! keys.
 
 use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// What names of services, versions and tokens look like.
+/// Form of the names of services, versions and tokens.
 pub(super) const NAME: &str = "^[A-Za-z0-9._-]{1,64}$";
 
 /// A path to match: `/exact`, `/prefix/*`, `/rounds/{id}/settle`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PathPattern {
-    /// The parts between slashes. `/` alone has one empty literal; a trailing slash adds an empty one.
+    /// The parts between slashes. `/` alone has one empty literal; a trailing slash adds an empty
+    /// one.
     pub segments: Vec<Segment>,
-    /// Ended in `/*`: everything below matches too, and the prefix itself without the slash.
+    /// Whether it ended in `/*`: everything below matches, too, and the prefix itself without the
+    /// slash.
     pub prefix: bool,
 }
 
@@ -35,7 +38,7 @@ pub enum HostPattern {
     Suffix(String),
 }
 
-/// Where a version is reached.
+/// Address of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EndpointAddress {
     /// Address or name.
@@ -49,12 +52,12 @@ pub struct EndpointAddress {
 pub enum EndpointHost {
     /// A literal address.
     Address(IpAddr),
-    /// A name to resolve, lower case; with the dot of the root if it was written so, which keeps resolvers
-    /// from trying search domains.
+    /// A name to resolve, lower case; with a trailing dot if it was written with one, which keeps
+    /// resolvers from trying search domains.
     Name(String),
 }
 
-/// Where a player's key is found.
+/// Source of a player's key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeySource {
     /// `header:NAME`, lower case.
@@ -252,13 +255,13 @@ pub fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// `name` without the dot of the root, as certificates have it.
+/// `name` without a trailing dot, as in certificates.
 pub fn relative(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Letters, digits, hyphens and underscores between dots, none of the labels empty. The dot of the root may
-/// end it.
+/// Whether `text` has letters, digits, hyphens and underscores between dots, without empty labels;
+/// a trailing dot is allowed.
 fn is_host_name(text: &str) -> bool {
     let text = relative(text);
     !text.is_empty()

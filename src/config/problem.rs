@@ -1,4 +1,4 @@
-//! What is wrong with a file: where it is, and what would be right.
+//! Problems of a file: where they are, and what would be right.
 //!
 //! Every message has the form `what is wrong; what would be right`, since the person who reads it
 //! is about to edit that line.
@@ -7,7 +7,7 @@ use std::{fmt, path::Path};
 
 use serde::{Serialize, Serializer};
 
-/// A place in the text. Both numbers begin at 1; a column is a character, not a byte.
+/// A position in the text. Both numbers begin at 1; a column is a character, not a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Line.
@@ -30,27 +30,27 @@ pub enum Step {
     Index(usize),
 }
 
-/// The way from the top of the file to a value: `services.game-api.weights.v43`,
+/// The path from the top of the file to a value: `services.game-api.weights.v43`,
 /// `listen[0].address`. A name with other characters than letters, digits, `_`, `-` and `/` is
 /// quoted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FieldPath {
-    /// The steps, outermost first. None: the whole file.
+    /// The steps, outermost first; empty for the whole file.
     pub steps: Vec<Step>,
 }
 
 impl FieldPath {
-    /// The way to a field below `self`.
+    /// The path of a field below `self`.
     pub fn key(&self, name: impl Into<String>) -> Self {
         self.step(Step::Key(name.into()))
     }
 
-    /// The way to an element below `self`.
+    /// The path of an element below `self`.
     pub fn index(&self, index: usize) -> Self {
         self.step(Step::Index(index))
     }
 
-    /// Whether one of the two lies on the way to the other, or both are the same.
+    /// Whether one of the two paths is a prefix of the other.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.steps.iter().zip(&other.steps).all(|(a, b)| a == b)
     }
@@ -90,8 +90,8 @@ impl Serialize for FieldPath {
     }
 }
 
-/// One thing that is wrong. Shown as `LINE:COLUMN: FIELD.PATH: what is wrong; what would be right`,
-/// in one line: control characters of what it quotes are escaped.
+/// One problem. Shown as `LINE:COLUMN: FIELD.PATH: what is wrong; what would be right`, in one
+/// line: control characters in quoted text are escaped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
     /// Where it is; for a missing field, where its map begins.
@@ -123,13 +123,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// `text` with its control characters escaped. A terminal obeys them, and a line's end in a quoted name
-/// looks like a line of the program's own.
+/// Escapes the control characters in `text`. A terminal obeys them, and a newline in a quoted name
+/// would look like a line of the program.
 pub(crate) fn escaped(text: &str) -> String {
     escaped_but(text, |_| false)
 }
 
-/// The same of all control characters but those that are to be `kept`.
+/// Escapes all control characters except those for which `kept` is true.
 pub(crate) fn escaped_but(text: &str, kept: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -141,17 +141,17 @@ pub(crate) fn escaped_but(text: &str, kept: impl Fn(char) -> bool) -> String {
     shown
 }
 
-/// Problems after which no more are looked for: nobody reads on, and each costs a few readings.
+/// Most problems that are searched for: nobody reads more, and each costs a few readings.
 pub(super) const MAX_PROBLEMS: usize = 100;
 
-/// All that is wrong with a file, in the order of the text; never empty. After a hundred problems
-/// the last one says that there are more.
+/// All problems of a file, in the order of the text; never empty. If there are more than a hundred,
+/// the last one reports that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(transparent)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// The problems, in the order of the text; nothing if there is none.
+    /// Sorts problems in the order of the text; `None` if there are none.
     pub(super) fn sorted(mut problems: Vec<Problem>) -> Option<Self> {
         problems.sort();
         problems.dedup();
@@ -169,7 +169,7 @@ impl Problems {
         &self.0
     }
 
-    /// One line each, `FILE:` in front.
+    /// One line per problem, prefixed with `FILE:`.
     pub fn in_file(&self, file: &Path) -> String {
         let lines: Vec<_> = self.0.iter().map(|p| format!("{}:{p}", file.display())).collect();
         lines.join("\n")
@@ -194,13 +194,13 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The known name that `written` was probably meant to be: at most two edits away, and at most
+/// The known name that `written` is probably a misspelling of: at most two edits away, and at most
 /// half of its letters, so that `tls` is not taken for `log`.
 pub(super) fn closest<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    // The distance takes time by both lengths.
+    // The time for the distance grows with both lengths.
     let written: String = written.chars().take(64).collect();
     known
         .into_iter()

@@ -4,7 +4,7 @@
 use saphyr_parser::{ScalarStyle, Tag};
 use serde_json::{Number, Value};
 
-/// The value of a scalar in the core schema. Numbers that no `f64` holds stay texts.
+/// The value of a scalar in the core schema. Numbers that exceed an `f64` stay texts.
 pub(super) fn resolve(
     written: &str,
     style: ScalarStyle,
@@ -46,7 +46,7 @@ fn plain(written: &str) -> Value {
     number.map_or_else(|| written.into(), Value::Number)
 }
 
-/// Tags that say what the value is anyway are allowed; others ask for types that are not there.
+/// Rejects tags, except those that name the type that the value has anyway.
 pub(super) fn refuse_tag(tag: Option<&Tag>, allowed: &str) -> Result<(), String> {
     match tag {
         Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == allowed) => {

@@ -1,8 +1,8 @@
-//! The configuration file as types: what may be written, with meaning, unit, default and range.
+//! The configuration file as types: fields with meaning, unit, default and range.
 //!
 //! The same types give the parser, the JSON Schema (`tidegate schema`) and the documentation of the
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
-//! *consistent* (a weight names a version that exists) is the question of `check`.
+//! *consistent* (a weight names a version that exists) is checked by `check`.
 
 mod admin;
 mod alerts;
@@ -68,9 +68,8 @@ pub struct Config {
     /// Where clients are accepted; at least one address. Read at start.
     #[schemars(length(min = 1))]
     pub listen: Vec<Listen>,
-    /// Proxies in front that are believed when they say in `X-Forwarded-For`, `-Proto` and `-Host`
-    /// whose request it is: ranges such as `10.0.0.0/8`, or single addresses. What others say there
-    /// is replaced. Default: none.
+    /// Proxies in front whose `X-Forwarded-For`, `-Proto` and `-Host` are trusted: ranges such as
+    /// `10.0.0.0/8`, or single addresses. Those fields of other peers are replaced. Default: none.
     #[serde(default, with = "address::networks")]
     #[schemars(with = "Vec<address::NetworkText>")]
     pub trusted_proxies: Vec<IpNet>,
@@ -86,7 +85,7 @@ pub struct Config {
     /// Bounds on what clients may send and hold.
     #[serde(default)]
     pub limits: Limits,
-    /// What is added to messages on their way.
+    /// Fields that are added to forwarded messages.
     #[serde(default)]
     pub forwarding: Forwarding,
     /// One JSON line per request. Default: off.
@@ -101,11 +100,10 @@ pub struct Config {
     /// How the process ends.
     #[serde(default)]
     pub shutdown: Shutdown,
-    /// Who is told of ejections, near-misses and outages. Default: nobody.
+    /// Receivers of alerts about ejections, near-misses and outages. Default: none.
     #[serde(default)]
     pub alerts: Option<Alerts>,
-    /// Where another process may ask for the listening sockets. Default: nowhere; SIGUSR2 works
-    /// without it.
+    /// The socket at which another process can take over. Default: none; SIGUSR2 works without it.
     #[serde(default)]
     pub takeover: Option<Takeover>,
 }

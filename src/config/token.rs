@@ -1,4 +1,5 @@
-//! The secrets of the admin endpoint: in files of their own, so that the configuration can be shown.
+//! The secrets of the admin endpoint, which are in files of their own, so that the configuration
+//! can be shown.
 
 use std::{fmt, path::Path};
 
@@ -17,7 +18,7 @@ const MIN_SECRET_BYTES: usize = 16;
 pub struct AdminToken {
     /// Who holds it.
     pub name: String,
-    /// What the holder sends: at least 16 visible ASCII characters. Not shown by `Debug`.
+    /// The secret: at least 16 visible ASCII characters. Not shown by `Debug`.
     pub secret: String,
     /// What the holder may do.
     pub role: Role,
@@ -29,7 +30,7 @@ impl fmt::Debug for AdminToken {
     }
 }
 
-/// Reads the files of `tokens`, relative to `folder`, and notes in `found` what is wrong with them.
+/// Reads the files of `tokens`, relative to `folder`, and adds their problems to `found`.
 pub(super) fn read(tokens: &[Token], folder: &Path, found: &mut Vec<Finding>) -> Vec<AdminToken> {
     let mut read: Vec<AdminToken> = Vec::new();
     for (index, token) in tokens.iter().enumerate() {

@@ -108,12 +108,12 @@ pub mod optional_pause {
     }
 }
 
-/// Texts that look like numbers, as written: in labels people write `contract: 2` and
-/// `semver: 4.10`, and mean what they wrote; for `#[serde(with = …)]`.
+/// Numbers read as the text that was written, since labels such as `contract: 2` and `semver: 4.10`
+/// are meant as texts; for `#[serde(with = …)]`.
 pub mod as_written {
     use super::*;
 
-    /// What the deserializer of the file is asked for by name.
+    /// The name by which this asks the file's deserializer for the text.
     pub(in crate::config) const NAME: &str = "AsWritten";
 
     #[derive(Deserialize)]
@@ -260,7 +260,7 @@ impl Weight {
     /// All players, where no other version has weight.
     pub const ONE: Self = Self(1.0);
 
-    /// A weight, or nothing if `value` is negative, infinite, not a number or above 1e12.
+    /// A weight; `None` if `value` is negative, infinite, not a number or above 1e12.
     pub fn new(value: f64) -> Option<Self> {
         // The upper bound keeps sums and quotients of weights finite.
         (0.0..=1e12).contains(&value).then_some(Self(value))

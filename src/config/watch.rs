@@ -1,16 +1,16 @@
-//! Tells when the content of a file, or of one of several, may have changed.
+//! Reports when the content of a file, or of one of several files, may have changed.
 //!
-//! The file itself is not watched but the folders it is found through: an editor renames a new file
-//! over the old one, and Kubernetes swaps a symbolic link (`..data`) in the folder of a mounted
-//! ConfigMap, so the watched inode would be a dead one. Every folder that holds a link on the way
-//! to the file is watched, and the way is walked anew after every event.
+//! The folders on the way to the file are watched, not the file itself: an editor renames a new
+//! file over the old one, and Kubernetes swaps a symbolic link (`..data`) in the folder of a
+//! mounted ConfigMap, so a watched inode would be obsolete. Every folder with a link on the way to
+//! the file is watched, and the way is resolved again after every event.
 //!
-//! Events come in bursts (truncate, write, rename), so they are collected until it has been quiet
-//! for a moment. Then the content is hashed: only another content counts, so that our own reading,
-//! other files of the folder and a mere `touch` cause no reload.
+//! Events come in bursts (truncate, write, rename), so they are collected until there are none for
+//! a moment. Then the content is hashed: only a different content counts, so that our own reading,
+//! other files in the folder and a mere `touch` cause no reload.
 //!
-//! The system gives a limited number of watches to all programs of a user together. Without events the
-//! content is read at an interval, and the log says so.
+//! The system has a limited number of watches for all programs of a user. Without events the
+//! content is read at an interval, which is logged.
 
 mod content;
 #[cfg(test)]
@@ -44,23 +44,23 @@ use self::{
 
 /// An editor's save is over after this time without an event.
 const QUIET: Duration = Duration::from_millis(100);
-/// A file that never comes to rest is looked at nevertheless.
+/// A file that changes all the time is read after this time nevertheless.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// A folder that is gone cannot be watched; it is looked for at this interval. Files that give no events are
-/// read at it.
+/// Interval of checks for a removed folder, which cannot be watched, and of reading files that give
+/// no events.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long the end of a watch waits for a look that is under way: a file system may not answer.
+/// How long the end of a watch waits for a read in progress: a file system may not respond.
 const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// Why a file cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The way to the file cannot be walked.
+    /// The way to the file cannot be resolved.
     #[error("{}: cannot be watched: {source}", path.display())]
     Path {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// No thread for it.
@@ -68,13 +68,13 @@ pub enum WatchError {
     Thread(io::Error),
 }
 
-/// Keeps a watch alive. Once it is dropped, no call is made any more; one that is under way is waited for a
-/// moment.
+/// Keeps a watch alive. After it is dropped no more calls are made; the drop waits for a moment for
+/// a call in progress.
 #[derive(Debug)]
 pub struct WatchGuard {
     stop: Arc<AtomicBool>,
     wake: SyncSender<()>,
-    /// Ends with the thread.
+    /// Disconnected when the thread ends.
     ended: Mutex<Receiver<()>>,
     thread: ThreadId,
 }
@@ -82,7 +82,7 @@ pub struct WatchGuard {
 impl Drop for WatchGuard {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // Fails if a wake-up is in the channel already, which does as well.
+        // Fails if a wake-up is in the channel already, which is sufficient.
         let _ = self.wake.try_send(());
         if self.thread != thread::current().id() {
             let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -91,10 +91,10 @@ impl Drop for WatchGuard {
     }
 }
 
-/// Calls `changed` from a thread of its own whenever the content of `path` may have changed since it
-/// had the hash `seen` (see [`Loaded::hash`](super::Loaded)): at the latest about a second after the
-/// change, once for a burst of writes. A file that is gone for a second counts
-/// as a change, and once more when it is back.
+/// Calls `changed` from a thread of its own whenever the content of `path` may have changed since
+/// it had the hash `seen` (see [`Loaded::hash`](super::Loaded)): at the latest about a second after
+/// the change, once for a burst of writes. A file that is gone for a second counts as a change, and
+/// once more when it is back.
 pub fn watch(
     path: &Path,
     seen: &str,
@@ -104,8 +104,8 @@ pub fn watch(
     watch_all(vec![File { path: path.to_owned(), content: seen, gone: None }], changed)
 }
 
-/// Calls `changed` as [`watch`] does, whenever the content of one of `paths` may have changed, and once
-/// at the beginning: what changed before the watch began is not missed.
+/// Like [`watch`], calls `changed` whenever the content of one of `paths` may have changed, and
+/// once at the beginning, so that a change before the watch is not missed.
 pub fn watch_files(
     paths: impl IntoIterator<Item = PathBuf>,
     changed: impl Fn() + Send + 'static,
@@ -154,7 +154,8 @@ fn start(
     Ok(WatchGuard { stop, wake, ended: Mutex::new(ended), thread })
 }
 
-/// Passes on what concerns the way to the file. The channel holds one wake-up: more say no more.
+/// Forwards events that concern the way to the file. The channel holds one wake-up, which is
+/// sufficient.
 fn forward(
     way: Arc<Mutex<BTreeSet<PathBuf>>>,
     wake: SyncSender<()>,
@@ -185,11 +186,11 @@ struct Watched {
     files: Vec<File>,
     /// Links on the way to the files, and the files.
     way: Arc<Mutex<BTreeSet<PathBuf>>>,
-    /// Or why there are no events.
+    /// The watcher, or why there are no events.
     events: notify::Result<RecommendedWatcher>,
     /// Folders watched now.
     folders: BTreeSet<PathBuf>,
-    /// The content is read at an interval; that was said.
+    /// Whether the content is read at an interval, which was logged.
     without_events: bool,
     stop: Arc<AtomicBool>,
 }
@@ -227,8 +228,8 @@ impl Watched {
         }
     }
 
-    /// Whether all changes from now on give events; logs when that changes. A folder that is gone is not
-    /// logged: its files are gone, too, and are reported as such.
+    /// Watches the folders; returns whether all changes from now on give events, and logs when that
+    /// changes. A missing folder is not logged: its files are missing, too, and are reported.
     fn attend(&mut self) -> bool {
         let followed = self.follow();
         let why = match &followed {
@@ -254,9 +255,10 @@ impl Watched {
         followed.is_ok()
     }
 
-    /// Watches the folders on the way to the files as it is now. All of them each time: one that
-    /// was deleted and made anew has the old name and no watch. A link that changes between the
-    /// walk and the watch would be missed, so this is done until the way stays the same.
+    /// Watches the folders on the current way to the files. All of them each time, since a folder
+    /// that was deleted and created again has the old name but no watch. A link that changes
+    /// between the walk and the watch would be missed, so this is repeated until the way stays the
+    /// same.
     fn follow(&mut self) -> Result<(), Unseen> {
         for _ in 0..MAX_LINKS {
             let way = self.walk();
@@ -265,7 +267,7 @@ impl Watched {
             *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way.clone();
             let events = self.events.as_mut().map_err(|error| Unseen::from(&*error))?;
             for old in self.folders.difference(&folders) {
-                // Fails if the folder is gone, and its watch with it.
+                // Fails if the folder is removed, and its watch with it.
                 let _ = events.unwatch(old);
             }
             self.folders.clear();

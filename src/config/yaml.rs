@@ -1,9 +1,9 @@
-//! YAML as a tree in which every value knows its place.
+//! Reads YAML into a tree in which every value knows its position.
 //!
-//! Built from the parser's events rather than its own tree: that one is built by recursion, which
-//! a file of nested lists could drive through the stack, and it forgets how a number was written,
-//! so that a label `4.10` would become `4.1`. Aliases are expanded, within bounds; merge keys (`<<`) are not part of
-//! YAML 1.2 and are refused rather than half understood.
+//! The tree is built from the parser's events. The parser's own tree is built by recursion, so a
+//! file of nested lists could overflow the stack, and it does not keep how a number was written, so
+//! that a label `4.10` would become `4.1`. Aliases are expanded, within limits; merge keys (`<<`)
+//! are not part of YAML 1.2 and are rejected.
 
 use std::collections::HashMap;
 
@@ -19,13 +19,13 @@ use super::{
 
 /// Levels of lists and maps; the configuration needs eight.
 const MAX_DEPTH: usize = 64;
-/// Values of a file, aliases expanded: bounds what a few nested aliases can grow to.
+/// Most values of a file after the expansion of aliases: limits the growth by nested aliases.
 const MAX_NODES: usize = 200_000;
-/// Bytes of a file.
+/// Largest file, in bytes.
 const MAX_BYTES: usize = 8 << 20;
 
-/// Reads the one document of `text`. Duplicate fields are all noted in `problems` (the first of
-/// them stands); what keeps the text from being understood is the error.
+/// Reads the only document of `text`. Duplicate fields are added to `problems`, and the first one
+/// counts; the error is what prevents parsing the text.
 pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
     if text.len() > MAX_BYTES {
         let message = format!("{} bytes are too many; a file has at most 8 MiB", text.len());
@@ -34,10 +34,10 @@ pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Pro
     refuse_control_characters(text)?;
     let mut builder =
         Builder { open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, problems };
-    // The parser leaves a byte order mark in the text of the first value.
+    // The parser would keep a byte order mark in the first value.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let end = end_of(text);
-    // The parser takes the end of the text for one more line.
+    // The parser counts the end of the text as another line.
     let place = |at: &Marker| Position { line: at.line().max(1), column: at.col() + 1 }.min(end);
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| {
@@ -55,13 +55,13 @@ pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Pro
     }
 }
 
-/// A list or map whose end has not come yet.
+/// A list or map that is not complete.
 struct Open {
     node: Node,
     anchor: usize,
-    /// Levels below it.
+    /// Number of levels below it.
     height: usize,
-    /// The field whose value comes next. Nothing: a name comes next.
+    /// The field whose value comes next; `None` if a name comes next.
     name: Option<(String, Position)>,
 }
 
@@ -118,7 +118,7 @@ impl Builder<'_> {
         self.bound(0)
     }
 
-    /// Puts a finished value into the innermost open list or map.
+    /// Adds a complete value to the innermost open list or map.
     fn add(&mut self, node: Node, anchor: usize, height: usize) -> Result<(), Problem> {
         self.nodes += 1;
         self.bound(height)?;
@@ -173,7 +173,7 @@ impl Builder<'_> {
     }
 }
 
-/// The way to field `name` of the innermost open map.
+/// The path of the field `name` of the innermost open map.
 fn way(open: &[Open], name: &str) -> FieldPath {
     let mut path = FieldPath::default();
     for outer in &open[..open.len() - 1] {
@@ -194,7 +194,8 @@ fn count(node: &Node) -> usize {
     }
 }
 
-/// YAML forbids them; and the parser takes NUL for the end of the text.
+/// Rejects control characters, which YAML forbids; the parser would take NUL for the end of the
+/// text.
 fn refuse_control_characters(text: &str) -> Result<(), Problem> {
     let bad = |c: char| c.is_control() && !"\t\n\r\u{85}".contains(c);
     let Some(index) = text.find(bad) else { return Ok(()) };
@@ -206,7 +207,7 @@ fn refuse_control_characters(text: &str) -> Result<(), Problem> {
     ))
 }
 
-/// The place just after `text`, whose lines end with LF, CR or both (YAML 1.2.2 section 5.4).
+/// The position just after `text`, whose lines end with LF, CR or both (YAML 1.2.2 section 5.4).
 pub(super) fn end_of(text: &str) -> Position {
     let line = text.rsplit(['\n', '\r']).next().unwrap_or(text);
     let breaks = text.bytes().filter(|b| b"\n\r".contains(b)).count();

@@ -1,9 +1,9 @@
 //! A small game API in two versions, each an origin of its own on loopback.
 //!
-//! Every answer names its version and the player it is for, so that players can tell where they are
-//! and whether an answer was theirs. Waiting times are log-normal, as those of services mostly are;
-//! they are drawn per version from a seed, so two runs draw the same. v42 can be told to fail a share
-//! of its requests; such an answer says that it is one, so that nobody takes another fault for it.
+//! Every response names its version and its player, so that players know their version and whether
+//! a response is theirs. Response times are log-normal, as those of most services; they are drawn
+//! per version from a seed, so two runs draw the same. v42 can be made to fail a share of its
+//! requests; such a response is marked, so that it is not confused with another failure.
 
 use std::{
     cell::RefCell,
@@ -42,14 +42,14 @@ use super::script::FAULT_SHARE;
 /// The service in the configuration.
 pub(super) const SERVICE: &str = "game-api";
 
-/// `error` of an answer that failed as planned.
+/// `error` of a planned failure.
 pub(super) const PLANNED: &str = "planned";
 
-/// Connections that may wait to be accepted: the proxy opens one for each player at once, when this
-/// thread may have to wait for a core. More than that, and the kernel lets them wait for a second.
+/// Connections that may wait to be accepted: the proxy opens one for each player at the same time,
+/// when this thread may have to wait for a core. The kernel delays further ones by a second.
 const BACKLOG: i32 = 4_096;
 
-/// Pause after an accept that failed, which is for want of file descriptors.
+/// Pause after an accept that failed for lack of file descriptors.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
 /// A release of the game.
@@ -65,7 +65,7 @@ impl Version {
     /// Both, in the order of the configuration.
     pub(super) const ALL: [Self; 2] = [Self::V41, Self::V42];
 
-    /// Its name in configuration and answers.
+    /// Its name in configuration and responses.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::V41 => "v41",
@@ -73,7 +73,7 @@ impl Version {
         }
     }
 
-    /// How long it takes to answer: v42 was made a little faster.
+    /// Its response times: v42 is a little faster.
     fn work(self) -> LogNormal {
         match self {
             Self::V41 => LogNormal { median: Duration::from_micros(4_000), sigma: 0.40 },
@@ -92,15 +92,15 @@ struct LogNormal {
 
 impl LogNormal {
     fn draw(self, rng: &mut fastrand::Rng) -> Duration {
-        // Box and Muller; 1 - u is never 0, of which there is no logarithm.
+        // Box and Muller; 1 - u is never 0, so the logarithm exists.
         let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
         let normal = radius * (TAU * rng.f64()).cos();
         self.median.mul_f64((self.sigma * normal).exp())
     }
 }
 
-/// The fault of v42. What it failed first is noted here and not by the players, who on a busy machine may
-/// get to read that answer only after the proxy has drawn its conclusion.
+/// The fault of v42. The time of its first failure is recorded here and not by the players, who on
+/// a busy machine may read that response only after the proxy has ejected v42.
 #[derive(Debug, Default)]
 pub(super) struct Fault {
     has_begun: AtomicBool,
@@ -108,17 +108,17 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// From now on v42 fails [`FAULT_SHARE`] of its requests.
+    /// Makes v42 fail [`FAULT_SHARE`] of its requests from now on.
     pub(super) fn begin(&self) {
         self.has_begun.store(true, Relaxed);
     }
 
-    /// When the first request was failed.
+    /// When the first request failed.
     pub(super) fn first(&self) -> Option<Instant> {
         self.first.get().copied()
     }
 
-    /// Whether a request fails for which `draw` was drawn evenly from 0 to 1.
+    /// Whether a request with the uniform random number `draw`, from 0 to 1, fails.
     fn strikes(&self, draw: f64) -> bool {
         let strikes = self.has_begun.load(Relaxed) && draw < FAULT_SHARE;
         if strikes {
@@ -131,7 +131,7 @@ impl Fault {
 /// The running game: both versions on one thread of their own.
 #[derive(Debug)]
 pub(super) struct Game {
-    /// Where v41 and v42 are reached.
+    /// Addresses of v41 and v42.
     pub(super) addresses: [SocketAddr; 2],
     fault: Arc<Fault>,
     stop: oneshot::Sender<()>,
@@ -181,7 +181,7 @@ fn bind() -> io::Result<std::net::TcpListener> {
 }
 
 async fn serve(socket: std::net::TcpListener, version: Version, fault: Arc<Fault>) {
-    // Fails only without a runtime; then players are told, by the proxy.
+    // Fails only without a runtime; then players get errors from the proxy.
     let Ok(socket) = TcpListener::from_std(socket) else { return };
     let rng = Rc::new(RefCell::new(fastrand::Rng::with_seed(version as u64)));
     loop {
@@ -189,12 +189,12 @@ async fn serve(socket: std::net::TcpListener, version: Version, fault: Arc<Fault
             tokio::time::sleep(BACK_OFF).await;
             continue;
         };
-        // An answer is one small write; waiting for more of it would only delay it.
+        // A response is one small write, which must not be delayed.
         let _ = stream.set_nodelay(true);
         let (rng, fault) = (Rc::clone(&rng), Arc::clone(&fault));
         spawn_local(async move {
             let play = service_fn(|request| answer(request, version, &rng, &fault));
-            // A connection that breaks is the proxy's to notice.
+            // The proxy notices a broken connection.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), play).await;
         });
     }
@@ -237,7 +237,7 @@ async fn answer(
     Ok(response)
 }
 
-/// Who asks: the header, else the cookie, as the configuration's cohort key.
+/// The player: the header, otherwise the cookie, like the configured cohort key.
 fn player(headers: &HeaderMap) -> Option<&str> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let cookie = || text(COOKIE.as_str())?.split("; ").find_map(|pair| pair.strip_prefix("uid="));

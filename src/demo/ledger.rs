@@ -1,11 +1,11 @@
-//! The ledger: who was answered by which version, and who moved. Pure.
+//! The ledger: which version answered each player, and who moved. Pure.
 //!
-//! A player is asked once per sweep, so his latest answer is that of the last sweep: the players of a
-//! version are those whose latest answer it gave. A player whose answer names another version than
-//! the one before has *moved*; while v42 grows, every move must be to v42, and once it fails, to v41.
+//! A player makes one request per sweep: the players of a version are those whose latest response
+//! came from it. A player whose response names another version than the one before has *moved*;
+//! while v42 grows, every move must be to v42, and once it fails, to v41.
 //!
-//! A *fault* is an answer that v42 failed as planned; a *failure* is one that nobody planned. Times are
-//! since the players began.
+//! A *fault* is a planned failure of v42; a *failure* is any other. Times are since the players
+//! began.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::game::Version;
 pub(super) struct Ledger {
     seats: Vec<Seat>,
     steps: Vec<Step>,
-    /// When v42 was known to be ejected.
+    /// When the ejection of v42 was observed.
     ejected: Option<Duration>,
     answers: u64,
     faults: Faults,
@@ -27,13 +27,13 @@ pub(super) struct Ledger {
 /// A player.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Seat {
-    /// The version of the latest answer.
+    /// The version of the latest response.
     pub(super) version: Option<Version>,
-    /// How he came to it, if in this step.
+    /// The move to it, if it was in this step.
     pub(super) moved: Option<Move>,
-    /// Whether he was ever given a fault.
+    /// Whether the player ever got a fault.
     hit: bool,
-    /// When he asked last.
+    /// Time of the latest request.
     asked: Duration,
 }
 
@@ -42,16 +42,16 @@ pub(super) struct Seat {
 pub(super) enum Move {
     /// To the version that grows.
     ToGrowing,
-    /// To another one, which must not be.
+    /// To another version, which must not happen.
     Elsewhere,
 }
 
-/// What v42 failed as planned, as the players saw it.
+/// Planned failures of v42, as seen by the players.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Faults {
-    /// How many there were.
+    /// Number of faults.
     pub(super) count: u64,
-    /// Answers of v42 from the first one on, that one included.
+    /// Responses of v42 from the first fault on, including it.
     pub(super) of_answers: u64,
 }
 
@@ -62,11 +62,11 @@ pub(super) struct Step {
     pub(super) weight: u8,
     /// The version that players may move to: the one whose weight grew, v41 once v42 fails.
     pub(super) growing: Option<Version>,
-    /// Whether v42 fails in it.
+    /// Whether v42 fails in this step.
     fails: bool,
-    /// When the first player moved to that version.
+    /// When the first player moved to the growing version.
     pub(super) first_move: Option<Duration>,
-    /// Answers of v42, faults included.
+    /// Responses of v42, including faults.
     pub(super) of_v42: u64,
     /// Players on v42 when the step ended, or now.
     pub(super) on_v42: usize,
@@ -77,7 +77,7 @@ pub(super) struct Step {
 }
 
 impl Ledger {
-    /// A ledger of `players` of whom nothing is known.
+    /// Creates an empty ledger of `players`.
     pub(super) fn new(players: usize) -> Self {
         Self {
             seats: vec![Seat::default(); players],
@@ -90,8 +90,8 @@ impl Ledger {
         }
     }
 
-    /// A step begins, in which v42 has `weight` of 100. To be told before the weights change, so
-    /// that the first move already counts for it.
+    /// Begins a step in which v42 has `weight` of 100. Called before the weights change, so that
+    /// the first move counts for the step.
     pub(super) fn begin_step(&mut self, weight: u8) {
         let growing = self.steps.last().and_then(|before| match weight.cmp(&before.weight) {
             std::cmp::Ordering::Greater => Some(Version::V42),
@@ -101,7 +101,7 @@ impl Ledger {
         self.begin(weight, growing, false);
     }
 
-    /// The step begins in which v42 fails: its weight stays, and its players may move to v41.
+    /// Begins the step in which v42 fails: its weight stays, and its players may move to v41.
     pub(super) fn begin_fault(&mut self) {
         let weight = self.steps.last().map_or(0, |step| step.weight);
         self.begin(weight, Some(Version::V41), true);
@@ -122,24 +122,24 @@ impl Ledger {
         });
     }
 
-    /// v42 is known to be ejected: whoever asks later must not get it.
+    /// Records the ejection of v42: later requests must not get it.
     pub(super) fn ejected(&mut self, at: Duration) {
         self.ejected.get_or_insert(at);
     }
 
-    /// Player number `player` asks.
+    /// Records a request of player number `player`.
     pub(super) fn asks(&mut self, player: usize, at: Duration) {
         self.seats[player].asked = at;
     }
 
-    /// v42 failed player number `player` as planned.
+    /// Records a planned failure for player number `player`.
     pub(super) fn faulted(&mut self, player: usize, at: Duration) {
         self.faults.count += 1;
         self.seats[player].hit = true;
         self.answered(player, Version::V42, at);
     }
 
-    /// `version` answered player number `player`.
+    /// Records a response of `version` to player number `player`.
     pub(super) fn answered(&mut self, player: usize, version: Version, at: Duration) {
         self.answers += 1;
         if version == Version::V42 && self.faults.count > 0 {
@@ -149,7 +149,8 @@ impl Ledger {
         let Some(step) = self.steps.last_mut() else { return };
         step.of_v42 += u64::from(version == Version::V42);
         if before.is_some_and(|before| before != version) {
-            // The answer to who asked before may come late, and tell of the growth before the fault.
+            // The response to an earlier request may come late, and belong to the growth before the
+            // fault.
             let asked = self.seats[player].asked;
             let late = step.fails && self.ejected.is_none_or(|ejected| asked < ejected);
             let moved = if step.growing == Some(version) {
@@ -169,7 +170,7 @@ impl Ledger {
         }
     }
 
-    /// A request was not answered, or not as it should be.
+    /// Records a request without a valid response.
     pub(super) fn failed(&mut self, why: String) {
         self.failures += 1;
         self.first_failure.get_or_insert(why);
@@ -190,27 +191,27 @@ impl Ledger {
         self.seats.iter().filter(|seat| seat.version == Some(version)).count()
     }
 
-    /// What v42 failed as planned.
+    /// The planned failures of v42.
     pub(super) fn faults(&self) -> Faults {
         self.faults
     }
 
-    /// Players who were given a fault.
+    /// Players who got a fault.
     pub(super) fn players_hit(&self) -> usize {
         self.seats.iter().filter(|seat| seat.hit).count()
     }
 
-    /// Requests that ended, well or not.
+    /// Requests that ended in any way.
     pub(super) fn requests(&self) -> u64 {
         self.answers + self.failures
     }
 
-    /// Requests that were not answered as they should be, faults aside.
+    /// Requests without a valid response, except faults.
     pub(super) fn failures(&self) -> u64 {
         self.failures
     }
 
-    /// What was wrong with the first of them.
+    /// The reason of the first failure.
     pub(super) fn first_failure(&self) -> Option<&str> {
         self.first_failure.as_deref()
     }
@@ -255,7 +256,8 @@ mod tests {
         ledger.answered(0, V42, AT);
         assert_eq!(step(&ledger), (1, 1, 0));
         assert_eq!(ledger.seats()[0].moved, Some(Move::ToGrowing));
-        // Back and forth: one wrong move and one right one, although he is where he was.
+        // Back and forth: one wrong and one right move, although the player's version is the same
+        // as before.
         ledger.answered(0, V41, AT);
         assert_eq!(ledger.seats()[0].moved, Some(Move::Elsewhere));
         ledger.answered(0, V42, AT);
@@ -320,7 +322,7 @@ mod tests {
         let last = *ledger.steps().last().unwrap();
         assert_eq!((last.weight, last.first_move), (25, Some(Duration::from_secs(3))));
         assert_eq!(ledger.steps()[0].of_v42, 1);
-        // He asked before the ejection, so what he tells is the growth before.
+        // The request was made before the ejection, so the response belongs to the growth.
         ledger.ejected(Duration::from_secs(4));
         ledger.asks(1, Duration::from_secs(2));
         ledger.answered(1, V42, Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! What the proxy says of the versions, as the metrics and the admin API would say it.
+//! The proxy's view of the versions, as in the metrics and the admin API.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,30 +12,30 @@ use crate::{
     telemetry::{collector::Latency, histogram::Quantiles, metrics::State},
 };
 
-/// Rates are of this much time.
+/// Interval of rates.
 const RECENT: Duration = Duration::from_secs(2);
 
-/// What the comparison of v42 with v41 has come to.
+/// The state of the comparison of v42 with v41.
 #[derive(Debug, Clone)]
 pub(super) struct Judged {
-    /// Of the snapshot in force.
+    /// Generation of the snapshot in force.
     pub(super) generation: u64,
     /// How often a verdict ejected v42.
     pub(super) ejections: u64,
-    /// The verdict as it stands; nothing while nothing is compared.
+    /// The current verdict; `None` while nothing is compared.
     pub(super) verdict: Option<Verdict>,
     /// Since when v42 is ejected, if it is.
     pub(super) ejected_at: Option<std::time::Instant>,
 }
 
-/// What is known of both versions.
+/// The observed state of both versions.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Observed {
     /// v41 and v42.
     pub(super) versions: [VersionSeen; 2],
 }
 
-/// What is known of a version.
+/// The observed state of a version.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct VersionSeen {
     /// Its state.
@@ -48,11 +48,11 @@ pub(super) struct VersionSeen {
     pub(super) requests_per_second: f64,
     /// Requests that were answered 5xx, since start.
     pub(super) errors: u64,
-    /// How long it took to answer.
+    /// Its latency.
     pub(super) latency: Latency,
 }
 
-/// Looks at the versions again and again.
+/// Observes the versions repeatedly.
 #[derive(Debug)]
 pub(super) struct Observer {
     observatory: ControlPlane,
@@ -65,7 +65,7 @@ impl Observer {
         Self { observatory, recent: VecDeque::new() }
     }
 
-    /// What the comparison says now.
+    /// The current state of the comparison.
     pub(super) fn judged(&self) -> Judged {
         let controller = self.observatory.controller();
         let canary = Version::V42.name();
@@ -78,7 +78,7 @@ impl Observer {
         }
     }
 
-    /// What is known now.
+    /// The current state of both versions.
     pub(super) async fn look(&mut self) -> Observed {
         let (snapshot, latencies) = self.observatory.latencies_by_version().await;
         let services = snapshot.services.iter().zip(latencies);
@@ -123,9 +123,9 @@ impl Observer {
         [rate(0), rate(1)]
     }
 
-    /// Mean time that a request spends in the proxy apart from waiting for the version: from its head
-    /// to the last byte of its answer, less from asking the version to the head of its answer.
-    /// Nothing unless both were measured for the same requests.
+    /// Mean time that the proxy adds to a request: from its head to the last byte of its response,
+    /// minus the time from sending it to the version to the head of the response. `None` unless
+    /// both were measured for the same requests.
     ///
     /// Means, because means of the same requests may be subtracted; quantiles may not.
     pub(super) async fn own_time(&self) -> Option<Duration> {

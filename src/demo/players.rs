@@ -1,8 +1,8 @@
 //! The players: each logs in, spins, pays in, pays out, and begins again, over one kept connection.
 //!
-//! Requests are due at fixed times, whatever becomes of earlier ones, so a slow version does not
-//! quieten those who would notice it. One *sweep* asks every player once; the players take turns in
-//! it, evenly spread, so the total is steady.
+//! Requests are due at fixed times, independently of earlier ones, so a slow version does not
+//! reduce the requests that would reveal it. In one *sweep* every player makes one request; the
+//! requests are evenly spread, so the rate is steady.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ use super::{
     ledger::Ledger,
 };
 
-/// What a player does in turn: path and body.
+/// The requests of a player in turn: path and body.
 const ROUND: [(&str, &str); 8] = [
     ("/v1/login", "{}"),
     ("/v1/spins", r#"{"amount":10}"#),
@@ -45,10 +45,10 @@ const ROUND: [(&str, &str); 8] = [
     ("/v1/withdrawals", r#"{"amount":50}"#),
 ];
 
-/// A player waits this long for an answer.
+/// Longest wait of a player for a response.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The ledger, as players write it and others read it.
+/// The ledger, which players write and others read.
 #[derive(Debug, Clone)]
 pub(super) struct SharedLedger(Arc<Mutex<Ledger>>);
 
@@ -57,13 +57,13 @@ impl SharedLedger {
         Self(Arc::new(Mutex::new(Ledger::new(players))))
     }
 
-    /// Locked: for a moment only.
+    /// Locks the ledger; must be released quickly.
     pub(super) fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When requests are due.
+/// The schedule of requests.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     start: Instant,
@@ -87,7 +87,7 @@ pub(super) struct Players {
 }
 
 impl Players {
-    /// Lets `players` play at `proxy` from `start` on, `requests_per_second` in total.
+    /// Starts `players` against `proxy` at `start`, with `requests_per_second` in total.
     pub(super) fn start(
         proxy: SocketAddr,
         start: Instant,
@@ -113,14 +113,14 @@ impl Players {
         Ok(Self { stop, thread })
     }
 
-    /// Ends the game; answers under way are awaited. Tells whether all players ended well.
+    /// Ends the game after the open requests. Returns whether all players ended without a panic.
     pub(super) fn stop(self) -> bool {
         self.stop.send_replace(true);
         self.thread.join().is_ok()
     }
 }
 
-/// A player; even ones are known by the header, odd ones by the cookie.
+/// A player; even ones send the header, odd ones the cookie.
 struct Player {
     number: u32,
     proxy: SocketAddr,
@@ -128,7 +128,7 @@ struct Player {
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// What every answer tells.
+/// Fields of every response.
 #[derive(Debug, Deserialize)]
 struct Answer {
     version: String,
@@ -136,7 +136,7 @@ struct Answer {
     error: Option<String>,
 }
 
-/// An answer as it should be.
+/// A valid response.
 #[derive(Debug, Clone, Copy)]
 enum Answered {
     By(Version),
@@ -160,7 +160,7 @@ impl Player {
                 Ok(Answered::By(version)) => self.ledger.lock().answered(player, version, at),
                 Ok(Answered::WithFault) => self.ledger.lock().faulted(player, at),
                 Err(error) => {
-                    // It may still carry the late answer.
+                    // The connection may still deliver the late response.
                     self.connection = None;
                     self.ledger.lock().failed(format!("{path}: {error:#}"));
                 }
@@ -168,7 +168,7 @@ impl Player {
         }
     }
 
-    /// Makes one request; by whom and how it was answered.
+    /// Makes one request; returns the version and the kind of its response.
     async fn ask(&mut self, path: &str, body: &'static str) -> anyhow::Result<Answered> {
         let connection = match &mut self.connection {
             Some(open) if !open.is_closed() => open,
@@ -190,7 +190,7 @@ impl Player {
     }
 }
 
-/// What an answer to the player `id` is worth.
+/// Judges a response to the player `id`.
 fn judge(status: u16, text: &[u8], id: &str) -> anyhow::Result<Answered> {
     let wrong = || anyhow::anyhow!("answered {status}: {}", String::from_utf8_lossy(text));
     anyhow::ensure!(status == 200 || status == 500, wrong());
@@ -208,7 +208,7 @@ async fn connect(proxy: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> 
     let stream = TcpStream::connect(proxy).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // A fault of the connection is told to the request on it.
+    // An error of the connection is returned by its request.
     tokio::spawn(connection);
     Ok(sender)
 }

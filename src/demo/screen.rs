@@ -1,8 +1,8 @@
 //! Draws frames over one another, on the alternate screen of the terminal.
 //!
-//! A window that is resized wraps the lines that it shows, so no frame relies on what the last one left: each
-//! begins at the top, and clears all when the size has changed. The main screen stays as it was; the last
-//! frame is printed there at the end. No raw mode, so Ctrl-C stays a signal.
+//! A resized window wraps its lines, so no frame depends on the previous one: each begins at the
+//! top, and clears the screen when the size has changed. The main screen is not touched; the last
+//! frame is printed there at the end. There is no raw mode, so Ctrl-C stays a signal.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -21,8 +21,8 @@ use super::view::{COLUMNS, LINES};
 /// Columns and rows of a window.
 pub(super) type Size = (u16, u16);
 
-/// Whether standard output is a terminal that can show frames and has room for them. `NO_COLOR` takes the
-/// colors away, which crossterm does, and no more.
+/// Whether standard output is a terminal that can show frames and has room for them. `NO_COLOR`
+/// only removes the colors, which crossterm does.
 pub(super) fn is_wanted() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     !dumb && io::stdout().is_terminal() && terminal::size().is_ok_and(fits)
@@ -38,10 +38,10 @@ fn fits((columns, rows): Size) -> bool {
     usize::from(columns) >= COLUMNS && usize::from(rows) > LINES
 }
 
-/// The place where frames are drawn, or lines printed; gives the terminal back when dropped.
+/// The screen on which frames are drawn, or lines printed; restores the terminal when dropped.
 pub(super) struct Screen<'a> {
     out: &'a mut dyn Write,
-    /// The last frame; nothing while there is none.
+    /// The last frame, if there is one.
     shown: Option<Vec<String>>,
     /// The size of the window that it was drawn for.
     size: Option<Size>,
@@ -58,9 +58,10 @@ impl<'a> Screen<'a> {
         self.out.flush()
     }
 
-    /// Puts `lines` in the place of the last frame, in a window of `size`; of one that is too small, says so.
+    /// Replaces the last frame by `lines`, in a window of `size`; shows a message if the window is
+    /// too small.
     pub(super) fn draw(&mut self, lines: Vec<String>, size: Option<Size>) -> io::Result<()> {
-        // Gathered and written at once: half a frame would be seen as a flicker.
+        // Written at once, since half a frame would flicker.
         let mut frame = Vec::new();
         queue!(frame, BeginSynchronizedUpdate)?;
         if self.shown.is_none() {
@@ -97,7 +98,7 @@ impl Drop for Screen<'_> {
             lines.iter().try_for_each(|line| writeln!(self.out, "{line}"))?;
             self.out.flush()
         });
-        // Nobody is left to be told that the terminal is gone.
+        // If the terminal is gone, there is nowhere to report it.
         drop(printed);
     }
 }
@@ -106,7 +107,7 @@ impl Drop for Screen<'_> {
 mod tests {
     use super::*;
 
-    /// The sequences that clear all, that move to the beginning of a row, and that leave.
+    /// The sequences that clear the screen, move to the start of a row, and leave.
     const CLEAR: &str = "\u{1b}[2J";
     const LEAVE: &str = "\u{1b}[?1049l";
 

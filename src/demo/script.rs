@@ -1,8 +1,9 @@
-//! The plan: which weight v42 has when, from when on it fails, and what is said about it. Pure; time
+//! The script: the weights of v42 over time, when it fails, and the titles of the steps. Pure; time
 //! is an argument.
 //!
-//! It begins at weight 0, so that the first growth is seen as one: players move, rather than begin. The
-//! last step is the longest: it takes less than a second to eject v42, and the rest is to look around.
+//! It begins at weight 0, so that the first growth is visible: players move, rather than begin on
+//! v42. The last step is the longest: v42 is ejected in less than a second, and the rest is time to
+//! look around.
 
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ pub(super) const STEPS: usize = WEIGHTS.len() + 1;
 /// The step in which v42 fails, at the weight of the one before.
 pub(super) const FAULT: usize = WEIGHTS.len();
 
-/// Share of its requests that v42 then fails, 0 to 1.
+/// Share of requests that v42 fails then, 0 to 1.
 pub(super) const FAULT_SHARE: f64 = 0.3;
 
 /// Length of that step, in lengths of the others.
 const FAULT_LENGTH: u32 = 3;
 
-/// Faults that are to be expected in that step if nobody ejects v42. Some ten decide, and which
-/// requests fail is drawn.
+/// Least expected faults in that step if v42 is not ejected. About ten decide, and which requests
+/// fail is random.
 const LEAST_FAULTS: f64 = 40.0;
 
 /// Length of each step but the last.
@@ -31,19 +32,19 @@ pub(super) struct Script {
     step_length: Duration,
 }
 
-/// A moment of the plan.
+/// A moment of the script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment {
     /// Its number, below [`STEPS`].
     pub(super) step: usize,
-    /// Until the next step, or the end.
+    /// Time until the next step, or the end.
     pub(super) left: Duration,
-    /// How far this step is, 0 to 1,000.
+    /// Progress of this step, 0 to 1,000.
     pub(super) permille: u16,
 }
 
 impl Script {
-    /// A plan whose steps are `step_length` long, which must not be zero.
+    /// A script whose steps are `step_length` long, which must not be zero.
     pub(super) fn new(step_length: Duration) -> Self {
         Self { step_length }
     }
@@ -53,12 +54,12 @@ impl Script {
         self.step_length
     }
 
-    /// Until the plan is over.
+    /// Length of the script.
     pub(super) fn length(self) -> Duration {
         self.step_length * (WEIGHTS.len() as u32 + FAULT_LENGTH)
     }
 
-    /// Where the plan is after `elapsed`; nothing once it is over.
+    /// The moment after `elapsed`; `None` once the script is over.
     pub(super) fn at(self, elapsed: Duration) -> Option<Moment> {
         let end = self.length();
         let left = end.checked_sub(elapsed).filter(|left| !left.is_zero())?;
@@ -74,7 +75,7 @@ impl Script {
         Some(Moment { step, left, permille: gone as u16 })
     }
 
-    /// Whether v42 gets enough requests to be judged, of `rate` a second in total.
+    /// Whether v42 gets enough requests to be judged, at a total `rate` per second.
     pub(super) fn lets_judge(self, rate: u32) -> bool {
         let seconds = (self.step_length * FAULT_LENGTH).as_secs_f64();
         let share = f64::from(weight(FAULT)) / 100.0;
@@ -87,7 +88,7 @@ pub(super) fn weight(step: usize) -> u8 {
     WEIGHTS[step.min(WEIGHTS.len() - 1)]
 }
 
-/// What happens in a step, for the title.
+/// The title of a step.
 pub(super) fn title(step: usize) -> String {
     match weight(step) {
         0 => "v42 is there; everybody plays on v41".to_owned(),
@@ -97,11 +98,11 @@ pub(super) fn title(step: usize) -> String {
     }
 }
 
-/// What a version that fails [`FAULT_SHARE`] of its requests does until it has failed five checks, one
-/// a minute, which is when a delivery controller that looks at a metrics store goes back.
+/// Damage of a version that fails [`FAULT_SHARE`] of its requests until it has failed five checks,
+/// one a minute, after which a delivery controller that queries a metrics store rolls back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Checks {
-    /// Answers that fail.
+    /// Failed responses.
     pub(super) faults: f64,
     /// Players who get one or more of them.
     pub(super) players: f64,
@@ -110,7 +111,8 @@ pub(super) struct Checks {
 /// Five checks of one minute.
 pub(super) const CHECKS: Duration = Duration::from_secs(5 * 60);
 
-/// What [`CHECKS`] would let through, for a version that `players` ask `rate` times a second in total.
+/// The damage during [`CHECKS`] of a version with `players` and `rate` requests per second in
+/// total.
 pub(super) fn checks(rate: f64, players: usize) -> Checks {
     let (requests, players) = (rate * CHECKS.as_secs_f64(), players as f64);
     let each = if players > 0.0 { requests / players } else { 0.0 };
@@ -120,8 +122,8 @@ pub(super) fn checks(rate: f64, players: usize) -> Checks {
     }
 }
 
-/// Players that v42 is expected to have at `weight`, of `players`, and two standard deviations of a
-/// random draw: 19 of 20 draws lie within.
+/// Expected players of v42 at `weight`, of `players`, and two standard deviations of a random draw:
+/// 19 of 20 draws are within.
 pub(super) fn expected(weight: u8, players: usize) -> (f64, f64) {
     let (share, players) = (f64::from(weight) / 100.0, players as f64);
     (share * players, 2.0 * (share * (1.0 - share) * players).sqrt())

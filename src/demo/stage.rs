@@ -1,4 +1,4 @@
-//! What happens while the players play: steps are taken and shown.
+//! Runs the script while the players play, and shows the result.
 
 use std::{
     io::{self, Write},
@@ -22,16 +22,16 @@ use crate::{
     control::{Asked, WeightsChange, tasks::ControlPlane},
 };
 
-/// Between two looks at the evidence: as often as the controller looks.
+/// Interval of samples of the evidence: that of the evaluator.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Between two frames.
+/// Interval of frames.
 const FRAME: Duration = Duration::from_millis(200);
 
-/// Between two frames while v42 fails and is not ejected yet, which takes a fraction of a second.
+/// Interval of frames while v42 fails and is not ejected yet, which takes a fraction of a second.
 const FAST_FRAME: Duration = Duration::from_millis(50);
 
-/// Between two plain lines.
+/// Interval of plain lines.
 const LINE: Duration = Duration::from_secs(1);
 
 /// An ejection of v42 by a verdict.
@@ -43,29 +43,29 @@ pub(super) struct Ejected {
     pub(super) reason: String,
 }
 
-/// The demonstration under way.
+/// The running demonstration.
 pub(super) struct Stage {
     pub(super) observer: Observer,
     observatory: ControlPlane,
     ledger: SharedLedger,
     fault: Arc<Fault>,
-    /// Where the admin API is.
+    /// Address of the admin API.
     admin: String,
-    /// The last one that we made; ejections come on top.
+    /// The last generation made by the demo; ejections add to it.
     generation: u64,
-    /// Somebody else made one, so moves say nothing of the split.
+    /// Whether another client changed the split, so that moves are no evidence about it.
     pub(super) meddled: bool,
     trace: Trace,
-    /// The verdict as it stands.
+    /// The current verdict.
     reason: String,
     /// The first ejection.
     pub(super) ejected: Option<Ejected>,
-    /// Whether the script was played to its end.
+    /// Whether the script was completed.
     pub(super) completed: bool,
 }
 
 impl Stage {
-    /// Nothing has begun.
+    /// Creates the stage before the first step.
     pub(super) fn new(
         observatory: &ControlPlane,
         ledger: &SharedLedger,
@@ -87,7 +87,7 @@ impl Stage {
         }
     }
 
-    /// Looks at the comparison; answers whether it ejected v42 for the first time.
+    /// Samples the comparison; returns whether it ejected v42 for the first time.
     fn judge(&mut self, started: Instant) -> bool {
         let judged = self.observer.judged();
         self.meddled |= judged.generation != self.generation + judged.ejections;
@@ -106,13 +106,13 @@ impl Stage {
         self.fault.first().map(|at| at.saturating_duration_since(started.into_std()))
     }
 
-    /// What the proxy says now, at the end.
+    /// The proxy's view at the end.
     pub(super) async fn last_look(&mut self, started: Instant) -> Observed {
         self.judge(started);
         self.observer.look().await
     }
 
-    /// Shows what happens and takes the script's steps until it ends.
+    /// Runs the script's steps and shows the state until it ends.
     pub(super) async fn show(
         &mut self,
         script: Script,
@@ -159,7 +159,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Begins step number `step`: changes the weights as the admin API does, or lets v42 fail.
+    /// Begins step number `step`: changes the weights like the admin API, or makes v42 fail.
     pub(super) fn enter(&mut self, step: usize) -> anyhow::Result<()> {
         if step == FAULT {
             self.ledger.lock().begin_fault();
@@ -189,7 +189,7 @@ impl Stage {
     }
 }
 
-/// Tells of an ejection in plain lines, with the evidence that led to it.
+/// Prints an ejection as plain lines, with its evidence.
 fn announce(screen: &mut Screen<'_>, scene: &Scene<'_>) -> io::Result<()> {
     screen.print(&format!("v42 is ejected: {}", scene.reason))?;
     view::chart(scene.trace).iter().try_for_each(|row| screen.print(&format!("  {row}")))?;

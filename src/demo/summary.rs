@@ -1,4 +1,4 @@
-//! What is said at the end: what was seen, and whether it was as promised.
+//! The summary at the end: the observations, and whether they are as promised.
 
 use std::{fmt::Write, time::Duration};
 
@@ -11,12 +11,12 @@ use super::{
     view::{INNER, counted, millis, thousands, wrapped},
 };
 
-/// All that was seen.
+/// The observations.
 #[derive(Debug)]
 pub(super) struct Summary<'a> {
-    /// What the players saw.
+    /// The players' view.
     pub(super) ledger: &'a Ledger,
-    /// What the proxy saw.
+    /// The proxy's view.
     pub(super) observed: Observed,
     /// How long the players played.
     pub(super) lasted: Duration,
@@ -24,9 +24,9 @@ pub(super) struct Summary<'a> {
     pub(super) growth: Duration,
     /// Mean time in the proxy apart from waiting for the version.
     pub(super) own_time: Option<Duration>,
-    /// Somebody else changed the split meanwhile, so moves say nothing.
+    /// Whether another client changed the split, so that moves are no evidence about it.
     pub(super) meddled: bool,
-    /// Whether the plan was played to its end.
+    /// Whether the script was completed.
     pub(super) completed: bool,
     /// When v42 failed first, since the players began.
     pub(super) first_fault: Option<Duration>,
@@ -35,8 +35,8 @@ pub(super) struct Summary<'a> {
 }
 
 impl Summary<'_> {
-    /// Whether every request was answered but those that v42 failed as planned, v42 was ejected for
-    /// these, and nobody moved but as the split says.
+    /// Whether every request except the planned failures was answered, v42 was ejected because of
+    /// those, and players moved only as the split requires.
     pub(super) fn is_as_promised(&self) -> bool {
         let as_split = self.ledger.elsewhere() == 0 && !self.left_early();
         let ejected =
@@ -49,7 +49,7 @@ impl Summary<'_> {
         self.ejected.as_ref()?.at.checked_sub(self.first_fault?)
     }
 
-    /// Whether v42 was ejected although it had not failed anybody.
+    /// Whether v42 was ejected before it failed any request.
     fn was_too_early(&self) -> bool {
         self.ejected.is_some() && self.out_after().is_none()
     }
@@ -129,7 +129,7 @@ impl Summary<'_> {
         writeln!(out, "\n{}", self.verdict())
     }
 
-    /// What the fault did, and would have done.
+    /// Writes the effect of the fault, and what it would have been.
     fn write_ejection(&self, out: &mut String) -> std::fmt::Result {
         let Some(ejected) = &self.ejected else { return Ok(()) };
         let (faults, share) = (self.ledger.faults(), FAULT_SHARE * 100.0);
@@ -142,7 +142,7 @@ impl Summary<'_> {
         let checks = checks(rate, before.on_v42);
         let (count, hit) = (thousands(faults.count), self.ledger.players_hit());
         let ms = after.as_secs_f64() * 1e3;
-        // Who brings v42 back lets it go on failing.
+        // After a reinstatement v42 continues to fail.
         let requests = match self.meddled {
             false => format!(", within {} of its requests", thousands(faults.of_answers)),
             true => String::new(),
@@ -220,7 +220,8 @@ mod tests {
         Some(Ejected { at: at(millis), reason })
     }
 
-    /// Four steps of a second, in which v42 gets the first of 400 players, and answers him thrice.
+    /// Four steps of a second, in which v42 gets the first of 400 players, and answers that player
+    /// three times.
     fn grown() -> Ledger {
         let mut ledger = Ledger::new(400);
         ledger.begin_step(0);

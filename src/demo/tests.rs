@@ -16,7 +16,7 @@ fn a_small_demo_ejects_v42_once_it_fails_and_loses_nothing_else() {
     assert!(well, "{text}");
     assert!(text.contains("baseline: v41") && text.contains("step 4/5"), "{text}");
     let (_, summary) = text.split_once("\n\n  weight of v42").unwrap();
-    // Four steps of 300 requests and one of 900, and nobody asked much slower than that.
+    // Four steps of 300 requests and one of 900; the rate must not be much lower.
     let requests = text.lines().find(|line| line.contains(" requests of 120 players")).unwrap();
     let count: u32 = requests.split_once(' ').unwrap().0.replace(',', "").parse().unwrap();
     assert!((1_600..=2_110).contains(&count) && requests.ends_with(", 0 failures"), "{requests}");
@@ -35,10 +35,10 @@ fn a_small_demo_ejects_v42_once_it_fails_and_loses_nothing_else() {
         before = seen;
     }
     assert!(before > 0, "{text}");
-    // All that were on v42 are back on v41.
+    // All players that were on v42 are back on v41.
     let back: Vec<_> = summary.lines().nth(1 + WEIGHTS.len()).unwrap().split_whitespace().collect();
     let [_, _, _, _, "0", moved, "to", "v41", "0"] = back[..] else { panic!("{text}") };
-    // More, if growth was seen late on a busy machine.
+    // More players, if growth was observed late on a busy machine.
     assert!(back[0] == "ejected" && moved.parse::<usize>().unwrap() >= before, "{text}");
     assert!(text.contains("% of its requests failed ("), "{text}");
     assert!(text.contains("game-api/reinstate") && text.contains("as computed"), "{text}");

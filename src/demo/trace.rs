@@ -1,14 +1,14 @@
-//! The evidence against v42 as it was looked at, again and again. Pure.
+//! Samples of the evidence against v42. Pure.
 
 use std::collections::VecDeque;
 
 use crate::analysis::{Answer, Verdict};
 
-/// Samples that are kept: as many as are shown.
+/// Number of kept samples: those that are shown.
 pub(super) const SAMPLES: usize = 59;
 
-/// The latest samples. From the one that ejects v42 on it stands still, so that there is time to look
-/// at what took a fraction of a second; it goes on if v42 is compared again.
+/// The latest samples. The trace stops at the sample that ejects v42, so that there is time to look
+/// at something that took a fraction of a second; it continues if v42 is compared again.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trace {
     samples: VecDeque<f64>,
@@ -17,7 +17,7 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// Takes in the verdict as it stands, if there is one.
+    /// Adds a sample of the current verdict, if there is one.
     pub(super) fn note(&mut self, verdict: Option<&Verdict>) {
         let Some(verdict) = verdict else { return };
         let Some(evidence) = verdict.log_evidence else { return };
@@ -43,7 +43,7 @@ impl Trace {
         self.samples.back().copied()
     }
 
-    /// Evidence that ejects, in nats; 0 before the first sample.
+    /// Evidence at which v42 is ejected, in nats; 0 before the first sample.
     pub(super) fn threshold(&self) -> f64 {
         self.threshold
     }

@@ -1,7 +1,7 @@
 //! The live view as text: a frame for a terminal, a line for anything else. Pure.
 //!
-//! A frame is at most [`COLUMNS`] wide and always as high, so that it can be drawn over the last one.
-//! Versions are told apart by sign as well as by color.
+//! A frame is at most [`COLUMNS`] wide and always of the same height, so that it can be drawn over
+//! the last one. Versions are distinguished by sign as well as by color.
 
 mod evidence;
 
@@ -23,7 +23,7 @@ use crate::telemetry::{histogram::Quantiles, metrics::State};
 pub(super) const COLUMNS: usize = 80;
 /// Lines of a frame.
 pub(super) const LINES: usize = MAP_ROWS + evidence::ROWS + evidence::REASON + 10;
-/// Width of what stands between the margins.
+/// Width between the margins.
 pub(super) const INNER: usize = COLUMNS - 4;
 /// Rows of the map of players.
 const MAP_ROWS: usize = 6;
@@ -35,14 +35,14 @@ const V42: Color = Color::Green;
 const ARRIVED: Color = Color::Yellow;
 const WRONG: Color = Color::Red;
 
-/// All that is shown.
+/// The data that is shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scene<'a> {
-    /// Where the plan is.
+    /// The current moment of the script.
     pub(super) moment: Moment,
-    /// What the proxy says.
+    /// The proxy's view.
     pub(super) observed: &'a Observed,
-    /// What the players saw.
+    /// The players' view.
     pub(super) ledger: &'a Ledger,
     /// The evidence against v42.
     pub(super) trace: &'a Trace,
@@ -53,13 +53,13 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Whether v42 is taken out.
+    /// Whether v42 is ejected.
     fn is_ejected(&self) -> bool {
         self.observed.versions[Version::V42 as usize].state == State::Ejected
     }
 }
 
-/// The command that brings v42 back, in two lines.
+/// The command that reinstates v42, in two lines.
 pub(super) fn way_back(admin: &str) -> [String; 2] {
     [
         format!("curl http://{admin}/v1/services/{SERVICE}/reinstate \\"),
@@ -88,7 +88,7 @@ pub(super) fn frame(scene: &Scene<'_>) -> Vec<String> {
     lines
 }
 
-/// One line that says the same in short.
+/// The same in one line.
 pub(super) fn line(scene: &Scene<'_>) -> String {
     let Moment { step, left, .. } = scene.moment;
     let [v41, v42] = &scene.observed.versions;
@@ -128,7 +128,7 @@ fn heading(scene: &Scene<'_>) -> String {
     format!("  {}   {}{:gap$}{}", "tidegate".bold().with(V42), text.bold(), "", at.dim())
 }
 
-/// The steps as one bar each, filled as far as they are.
+/// The steps as one bar each, filled by progress.
 fn timeline(moment: Moment) -> String {
     let mut labels: Vec<_> = WEIGHTS.iter().map(|weight| format!("{weight} % ")).collect();
     labels.push("fault ".to_owned());
@@ -175,7 +175,7 @@ fn row(version: Version, scene: &Scene<'_>) -> String {
     )
 }
 
-/// As the admin API writes it.
+/// The state as in the admin API.
 fn state(state: State) -> &'static str {
     match state {
         State::Serving => "serving",
@@ -192,17 +192,17 @@ fn color(version: Version) -> Color {
     }
 }
 
-/// A bar of [`BAR`] cells, filled to an eighth of a cell, and what is left of it.
+/// A bar of [`BAR`] cells, filled to the precision of an eighth, and its empty rest.
 fn bar(share: f64) -> (String, String) {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    // What is there at all shows as an eighth at least.
+    // A share above 0 is shown as at least an eighth.
     let eighths = (share * (BAR * 8) as f64).round().max(f64::from(u8::from(share > 0.0)));
     let eighths = (eighths as usize).min(BAR * 8);
     let filled = "█".repeat(eighths / 8) + EIGHTHS[eighths % 8];
     (filled, "·".repeat(BAR - eighths.div_ceil(8)))
 }
 
-/// Every player as a sign, in order of number; of very many, the first.
+/// Every player as a sign, in order of number; if there are too many, the first ones.
 fn map(seats: &[Seat]) -> Vec<String> {
     let columns = seats.len().div_ceil(MAP_ROWS).clamp(1, INNER);
     let mut rows: Vec<String> = seats
@@ -250,7 +250,8 @@ fn legend(scene: &Scene<'_>) -> String {
     )
 }
 
-/// Moves of this step: to the version that players may move to, which one that is, and others.
+/// Moves of this step: the number to the expected version, that version, and the number of other
+/// moves.
 fn moved(ledger: &Ledger) -> (usize, Version, usize) {
     ledger.steps().last().map_or((0, Version::V42, 0), |step| {
         (step.to_growing, step.growing.unwrap_or(Version::V42), step.elsewhere)
@@ -287,7 +288,7 @@ pub(super) fn counted(number: u64, word: &str) -> String {
     format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A number with its thousands apart.
+/// A number with separated thousands.
 pub(super) fn thousands(number: impl Display) -> String {
     let digits = number.to_string();
     let parts: Vec<&str> = digits

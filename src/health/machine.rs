@@ -1,4 +1,4 @@
-//! Whether an endpoint serves: a machine per endpoint, which is told what happened and when.
+//! Whether an endpoint serves: a state machine per endpoint, driven by events and times.
 //!
 //! ```text
 //!             bad checks in a row
@@ -8,37 +8,38 @@
 //!   ejected ── its pause is over ──▶ probing ── one good probe ──▶ serving
 //! ```
 //!
-//! A fault costs a pause that grows with each time, since what was mended by a pause alone tends to come
-//! again; and the pause ends with a probe and not with a player's request. What an operator ejected,
-//! an operator reinstates. Times are durations since any fixed moment, and chance is an argument.
+//! The pause after an ejection grows each time, since a fault that only a pause repaired tends to
+//! come again; it ends with a probe and not with a player's request. Only an operator reinstates
+//! what an operator ejected. Times are durations since any fixed moment, and chance is an argument.
 
 use std::time::Duration;
 
 use crate::config::schema;
 
-/// Pause of the first ejection; the second lasts twice as long, and so on.
+/// Pause of the first ejection; the second is twice as long, the third three times, and so on.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Ejections after which the pause no longer grows: five minutes. An endpoint that served for as long
-/// has its ejections forgotten.
+/// Ejections after which the pause no longer grows: five minutes. After serving for that time the
+/// ejections of an endpoint are forgotten.
 const LONGEST_PAUSE: u32 = 10;
 
-/// The share of an endpoint that gets as much as any other.
+/// The full share of an endpoint.
 pub const WHOLE: u32 = 256;
 
-/// Share with which a slow start begins: a tenth, so that it shows soon how it fares.
+/// Share at the beginning of a slow start: a tenth, so that faults show soon.
 const FIRST_SHARE: u32 = 26;
 
-/// Part by which a check may come sooner or later, so that endpoints are not asked all at once.
+/// Relative jitter of the interval of checks, so that endpoints are not all probed at the same
+/// time.
 const JITTER: f64 = 0.1;
 
 /// Steps of a slow start.
 const STEPS: u32 = 64;
 
-/// Between two steps at least.
+/// Least time between two steps.
 const LEAST_STEP: Duration = Duration::from_millis(20);
 
-/// What is known of an endpoint.
+/// State of an endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
     /// It gets requests.
@@ -46,9 +47,9 @@ pub enum State {
     Serving,
     /// Ejected for a while, or by an operator.
     Ejected,
-    /// It is asked whether it could serve again.
+    /// It is probed before it serves again.
     Probing,
-    /// Its checks fail.
+    /// Its health checks fail.
     Down,
 }
 
@@ -74,7 +75,7 @@ pub enum Cause {
     Connect,
     /// It failed more often than the others of its version.
     Peers,
-    /// Somebody said so.
+    /// An operator ejected it.
     Word,
 }
 
@@ -92,18 +93,19 @@ impl Cause {
     }
 }
 
-/// What an endpoint has beside it.
+/// The other endpoints of an endpoint's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Company {
-    /// It is the only one of its version, and gets requests whatever happens.
+    /// There are none: the endpoint gets requests whatever happens.
     Alone,
     /// Others get its requests while it is out.
     Others,
-    /// Too few others serve, so it gets requests though it is out (`snapshot/usable.rs`).
+    /// Too few others serve, so the endpoint gets requests even if it is out
+    /// (`snapshot/usable.rs`).
     TooFew,
 }
 
-/// One endpoint.
+/// The state machine of one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     state: State,
@@ -111,27 +113,27 @@ pub struct Health {
     since: Duration,
     /// When the pause of an ejected endpoint ends; `None` if only an operator ends it.
     until: Option<Duration>,
-    /// Why it is ejected, or was before it was probed.
+    /// Why it is ejected, or was before the probes.
     cause: Option<Cause>,
-    /// Ejections that the next pause counts.
+    /// Ejections that determine the next pause.
     ejections: u32,
-    /// Checks of one kind in a row.
+    /// Consecutive good checks, and consecutive bad ones.
     good: u32,
     bad: u32,
     ever_good: bool,
-    /// Faults of connecting in a row.
+    /// Consecutive connect errors.
     faults: u64,
-    /// When it is to be asked next; nothing if it is not asked.
+    /// When it is probed next; `None` if it is not probed.
     next_probe: Option<Duration>,
-    /// It came back, and its share grows since then.
+    /// When it came back; its share grows since then.
     returned: Option<Duration>,
-    /// It serves for want of others, and could not be connected the last few times.
+    /// It serves because there are no others, although the last connections failed.
     unreachable: bool,
 }
 
 impl Health {
-    /// An endpoint that has just come. It serves until it is known better; its first check comes within
-    /// an interval, by `chance`, from 0 to 1.
+    /// Creates the machine of a new endpoint. It serves until a check fails; its first check comes
+    /// within an interval, by `chance` from 0 to 1.
     pub fn new(settings: &schema::Health, now: Duration, chance: f64) -> Self {
         Self {
             state: State::Serving,
@@ -159,46 +161,47 @@ impl Health {
         self.cause
     }
 
-    /// Whether it serves, being its version's only one, though it cannot be connected.
+    /// Whether it cannot be connected, but serves as the only endpoint of its version.
     pub fn is_unreachable(&self) -> bool {
         self.unreachable
     }
 
-    /// When the pause of an ejected endpoint ends; `None` if it is not ejected, or an operator ejected it.
+    /// When the pause of an ejected endpoint ends; `None` if it is not ejected, or an operator
+    /// ejected it.
     pub fn until(&self) -> Option<Duration> {
         self.until
     }
 
-    /// When it is to be asked next; nothing if it is not asked.
+    /// When it is probed next; `None` if it is not probed.
     pub fn next_probe(&self) -> Option<Duration> {
         self.next_probe
     }
 
-    /// Notes that time passed and that `settings` may have changed.
+    /// Applies the passing of time, and changes of `settings`.
     pub fn advance(&mut self, settings: &schema::Health, now: Duration) {
         match self.state {
             State::Ejected if self.until.is_some_and(|until| now >= until) => {
                 self.enter(State::Probing, now);
                 self.next_probe = Some(now);
             }
-            // Nobody would ever find out that it is up again.
+            // Without checks nothing would detect that it is up again.
             State::Down if !settings.checks() => self.enter(State::Serving, now),
             _ => {}
         }
-        let asked = match self.state {
+        let is_probed = match self.state {
             State::Serving | State::Down => settings.checks(),
             State::Probing => true,
             State::Ejected => false,
         };
-        match (asked, self.next_probe) {
+        match (is_probed, self.next_probe) {
             (true, None) => self.next_probe = Some(now),
             (false, Some(_)) => self.next_probe = None,
             _ => {}
         }
     }
 
-    /// Takes in how a probe ended. The next one is due an interval later, a little more or less by
-    /// `chance`, from 0 to 1.
+    /// Applies the result of a probe. The next one is due an interval later, with a jitter by
+    /// `chance` from 0 to 1.
     pub fn probed(&mut self, is_good: bool, settings: &schema::Health, now: Duration, chance: f64) {
         match is_good {
             true => (self.good, self.bad) = (self.good.saturating_add(1), 0),
@@ -219,9 +222,9 @@ impl Health {
         self.advance(settings, now);
     }
 
-    /// Takes in how attempts to connect went since the last time; their order is not known. Ejects the
-    /// endpoint if enough failed in a row, unless it is alone. Where too few others serve, one that is out for
-    /// that does not rest: it is probed at once.
+    /// Applies the results of connecting since the last call; their order is not known. Ejects the
+    /// endpoint if enough failed in a row, unless it is the only one. If too few others serve, an
+    /// endpoint ejected for connect errors has no pause: it is probed at once.
     pub fn connected(
         &mut self,
         faults: u64,
@@ -243,7 +246,7 @@ impl Health {
             self.next_probe = Some(now);
         }
         if self.state == State::Serving && company != Company::Alone && is_bad {
-            // An endpoint that served well for long begins with the shortest pause again.
+            // After a long time of serving the pause is the shortest again.
             if now.saturating_sub(self.since) >= PAUSE * LONGEST_PAUSE {
                 self.ejections = 0;
             }
@@ -253,8 +256,8 @@ impl Health {
         }
     }
 
-    /// Takes it out until then, or until it is reinstated. By another cause than word, only an endpoint
-    /// that serves is ejected; answers whether it was.
+    /// Ejects the endpoint until `until`, or until it is reinstated. Only an operator can eject an
+    /// endpoint that does not serve. Returns whether it was ejected.
     pub fn eject(&mut self, cause: Cause, until: Option<Duration>, now: Duration) -> bool {
         if cause != Cause::Word && self.state != State::Serving {
             return false;
@@ -264,23 +267,23 @@ impl Health {
         true
     }
 
-    /// Notes that it got requests all the while, so that its caches are full: it has all of its share.
+    /// Gives it its full share: it got requests all the time, so its caches are warm.
     pub fn skip_slow_start(&mut self) {
         self.returned = None;
     }
 
-    /// Reinstates an ejected or probed endpoint for an operator, with a clean sheet.
+    /// Reinstates an ejected or probed endpoint for an operator, and forgets its ejections.
     pub fn reinstate(&mut self, settings: &schema::Health, now: Duration) {
         if matches!(self.state, State::Ejected | State::Probing) {
             self.enter(State::Serving, now);
             self.ejections = 0;
-            // Word counts as a good check: one bad one does not undo it.
+            // The operator's decision counts as a good check: a single bad check does not undo it.
             self.ever_good = true;
             self.advance(settings, now);
         }
     }
 
-    /// Its share of requests beside an endpoint that has the [`WHOLE`]; 0 unless it serves.
+    /// Its share of requests, relative to the full share [`WHOLE`]; 0 unless it serves.
     pub fn share(&self, settings: &schema::Health, now: Duration) -> u32 {
         if self.state != State::Serving {
             return 0;
@@ -294,7 +297,8 @@ impl Health {
         (FIRST_SHARE + grown as u32).min(WHOLE)
     }
 
-    /// When something changes by time alone, beside the next probe; nothing if never.
+    /// When its state or share changes by time alone; `None` if never. Does not include the next
+    /// probe.
     pub fn next_change(&self, settings: &schema::Health, now: Duration) -> Option<Duration> {
         match self.state {
             State::Ejected => self.until,

@@ -1,7 +1,7 @@
-//! Asks an endpoint whether it could serve: by a request, a call of gRPC, or a connection alone.
+//! Probes an endpoint: by a request, a gRPC call, or only a connection.
 //!
-//! A probe goes the way of a request: to the same address, under the same TLS, in the same protocol. It
-//! has a connection of its own, since one that was kept says nothing about new ones.
+//! A probe takes the same way as a request: the same address, TLS settings and protocol. It has a
+//! connection of its own, since a pooled one does not show that new ones can be made.
 
 mod grpc;
 
@@ -27,33 +27,33 @@ use crate::{
     upstream::socket::open_patiently,
 };
 
-/// Largest head of an answer that is read.
+/// Largest head of a response.
 const HEAD_BYTES: usize = 64 * 1024;
 
-/// Largest body of one that is waited for.
+/// Most bytes of a response body that are read.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// What is asked, of whom.
+/// A probe of an endpoint.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// Where the endpoint is reached.
+    /// The endpoint's address.
     pub address: SocketAddr,
-    /// The same as the file has it, without its port.
+    /// The endpoint's host as configured, without the port.
     pub host: EndpointHost,
-    /// How it is spoken to under TLS; nothing in clear.
+    /// TLS settings; `None` in clear.
     pub tls: Option<tls::Client>,
-    /// What it speaks.
+    /// The endpoint's protocol.
     pub protocol: Protocol,
-    /// What it is asked.
+    /// What is sent.
     pub question: Question,
-    /// Longest time for all of it.
+    /// Longest time for the whole probe.
     pub timeout: Duration,
 }
 
-/// What an endpoint is asked.
+/// What a probe sends.
 #[derive(Debug, Clone)]
 pub enum Question {
-    /// Whether it takes a connection.
+    /// Only a connection.
     Connection,
     /// A request.
     Http(HttpCheck),
@@ -62,7 +62,7 @@ pub enum Question {
 }
 
 impl Question {
-    /// What `health` has endpoints asked.
+    /// The probe that `health` configures.
     pub fn of(health: &Health) -> Self {
         match (&health.http, &health.grpc) {
             (Some(http), _) => Self::Http(http.clone()),
@@ -73,10 +73,10 @@ impl Question {
 }
 
 impl Probe {
-    /// Asks. An error says in a few words what was not as it should be.
+    /// Sends the probe. The error describes in a few words what is wrong.
     pub async fn ask(self) -> Result<(), String> {
         let status = OnceLock::new();
-        // That this process has none left says nothing of the endpoint.
+        // A lack of sockets in this process is no fault of the endpoint.
         let socket = open_patiently(self.address).await;
         let ended = timeout(self.timeout, self.answer(socket, &status)).await;
         match (status.get(), ended) {
@@ -89,7 +89,7 @@ impl Probe {
         }
     }
 
-    /// Sets `status` as soon as it is known.
+    /// Connects and sends the probe; sets `status` as soon as it is known.
     async fn answer(&self, socket: TcpSocket, status: &OnceLock<u16>) -> Result<(), String> {
         let socket = socket.connect(self.address).await.map_err(|error| error.to_string())?;
         let transport = match &self.tls {
@@ -137,15 +137,15 @@ impl Probe {
         }
     }
 
-    /// The target of a request of HTTP/2, which names the host.
+    /// The target of an HTTP/2 request, with the host.
     fn target(&self, host: &Option<String>, path: &str) -> Result<Uri, String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let target = Uri::builder().scheme(scheme).authority(self.authority(host));
         target.path_and_query(path).build().map_err(|error| error.to_string())
     }
 
-    /// The host that is asked for: `written`, or what the endpoint's certificate is for, or what the file
-    /// calls the endpoint. A port is left out where the scheme says it.
+    /// The host of the request: `written`, or the name that the endpoint's certificate is for, or
+    /// the configured host. The scheme's default port is left out.
     fn authority(&self, written: &Option<String>) -> String {
         if let Some(host) = written {
             return host.clone();
@@ -164,15 +164,15 @@ impl Probe {
     }
 }
 
-/// The request with what all have.
+/// Adds the fields that all requests have.
 fn finish<B>(request: http::request::Builder, body: B) -> Result<Request<B>, String> {
     let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
     let request = request.header(header::USER_AGENT, agent).body(body);
     request.map_err(|error| error.to_string())
 }
 
-/// Asks for the status of the answer. A short body is read too: an endpoint whose client leaves before
-/// it has written all tells of it in its log, each time.
+/// Sends a request and sets `status`. A short body is read, too: endpoints log each client that
+/// leaves before the response is written.
 async fn ask_h1(
     transport: Transport,
     request: Request<Empty<Bytes>>,
@@ -186,7 +186,7 @@ async fn ask_h1(
     let answer = async {
         let answer = send.send_request(request).await?;
         status.get_or_init(|| answer.status().as_u16());
-        // Whether it is whole does not matter.
+        // It does not matter whether the body is complete.
         let _ = Limited::new(answer.into_body(), BODY_BYTES).collect().await;
         Ok(())
     };
@@ -224,7 +224,8 @@ pub async fn beside<T>(connection: impl Future, answer: impl Future<Output = T>)
     tokio::select! {
         biased;
         answered = &mut answer => answered,
-        // It ends with the answer, or ahead of it with an error that the answer tells too.
+        // The connection ends with the answer, or before it with an error that `answer` returns,
+        // too.
         _ = &mut connection => answer.await,
     }
 }

@@ -1,11 +1,11 @@
-//! Names of endpoints, resolved again as their records age.
+//! Resolves names of endpoints, again and again as their records expire.
 //!
-//! A task of the control plane asks for every name of the configuration in force, tells the addresses
-//! when they changed, and sleeps until the next record has aged. What it asks and keeps is decided by
-//! the book (`book.rs`), without IO; questions go out through `dns.rs`.
+//! A task of the control plane looks up every name of the configuration in force, reports the
+//! addresses when they change, and sleeps until the next record expires. The table of names
+//! (`book.rs`) decides without IO what is looked up and kept; `dns.rs` sends the queries.
 //!
-//! A configuration that is about to come into force is announced with [`ResolverHandle::prepare`], so that no
-//! version stands without endpoints between its start and the first answer.
+//! A configuration is announced with [`ResolverHandle::prepare`] before it comes into force, so
+//! that no version is without endpoints until the first answer.
 
 mod book;
 mod dns;
@@ -30,24 +30,24 @@ use self::{
 };
 use crate::config::{Config, pattern::EndpointHost, schema};
 
-/// How long a configuration waits for the first answers to its names. Twice the time that a healthy
-/// name server takes at worst; a silent one must not hold up a start.
+/// How long a configuration waits for the first answers to its names: twice the longest time of a
+/// healthy name server. A silent one must not delay a start.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Questions under way at once; a name server drops what comes in too large a burst.
+/// Most queries at the same time; a name server drops queries of too large a burst.
 const AT_ONCE: usize = 32;
 
-/// Asks for names ahead of time.
+/// Requests names ahead of time.
 #[derive(Debug, Clone)]
 pub struct ResolverHandle {
     announce: mpsc::UnboundedSender<Announcement>,
 }
 
-/// The task that resolves; see [`Resolver::run`].
+/// The task that resolves names; see [`Resolver::run`].
 #[derive(Debug, Clone)]
 pub struct Resolver {
     servers: Vec<SocketAddr>,
-    /// Taken by the one that runs, and by the next one if that panics.
+    /// Locked by the running task, and by its successor if it panics.
     announced: Arc<Mutex<mpsc::UnboundedReceiver<Announcement>>>,
 }
 
@@ -55,11 +55,11 @@ pub struct Resolver {
 #[derive(Debug)]
 struct Announcement {
     names: BTreeSet<String>,
-    /// Told once each of them was answered or failed.
+    /// Signalled once every name was answered or failed.
     done: std_mpsc::SyncSender<()>,
 }
 
-/// A task that resolves as `config` says, and what it is talked to with.
+/// Creates a resolver with the settings of `config`, and its handle.
 pub fn resolving(config: &schema::Resolver) -> (ResolverHandle, Resolver) {
     let (announce, announced) = mpsc::unbounded_channel();
     let announced = Arc::new(Mutex::new(announced));
@@ -78,8 +78,8 @@ pub fn names(config: &Config) -> BTreeSet<String> {
 }
 
 impl ResolverHandle {
-    /// Waits until each name of `config` was asked for once, for at most a second; not at all if it
-    /// has none or all are known. Blocks the thread.
+    /// Waits for at most a second until each name of `config` was looked up once; returns at once
+    /// if all are known. Blocks the thread.
     pub fn prepare(&self, config: &Config) {
         let names = names(config);
         if names.is_empty() {
@@ -87,15 +87,16 @@ impl ResolverHandle {
         }
         let (done, all) = std_mpsc::sync_channel(1);
         if self.announce.send(Announcement { names, done }).is_ok() {
-            // Late answers come by the usual way.
+            // Later answers are reported as usual.
             let _ = all.recv_timeout(FIRST_ANSWERS);
         }
     }
 }
 
 impl Resolver {
-    /// Resolves the names of the configuration `in_force` for as long as it has a sender, and `tell`s
-    /// what all of them stand for whenever that changed, and which ones were asked for and failed.
+    /// Resolves the names of the configuration `in_force` as long as that has a sender. Calls
+    /// `tell` with the addresses of all names, and with their lookups and errors, whenever one of
+    /// them changed.
     pub async fn run(
         self,
         mut in_force: watch::Receiver<Arc<Config>>,
@@ -111,12 +112,12 @@ impl Resolver {
                 let asked = dns.ask(&name);
                 under_way.spawn(async move { (name, asked.await) });
             }
-            // Names that are due wait for a free place, not for a time.
+            // If all places are taken, due names wait for a place, not for a time.
             let next = book.next_due().filter(|_| under_way.len() < AT_ONCE);
             let mut aged = pin!(sleep_until(next));
             tokio::select! {
                 Some(answered) = under_way.join_next() => {
-                    // Those that came together are published together.
+                    // Answers that arrived together are reported together.
                     let mut changed = false;
                     let before = book.lookups();
                     let mut answered = Some(answered);
@@ -153,7 +154,7 @@ impl Resolver {
     }
 }
 
-/// Answers whether the name stands for other addresses now.
+/// Records an answer. Returns whether the addresses changed.
 fn note(dns: &mut Dns, book: &mut NameTable, name: &str, answer: Result<Answer, String>) -> bool {
     match book.note(name, answer, Instant::now(), fastrand::f64()) {
         Update::Changed => return true,

@@ -1,15 +1,14 @@
-//! No circle between the files of a room.
+//! Finds circles between the files of a room.
 //!
-//! A file uses the file in which an item stands that it names, by `super::`, `self::`, `crate::` or the
-//! name of a module, however often the item is passed on by `pub use` on the way. A declaration `mod`
-//! and a `pub use` of what the file itself does not need are no use.
+//! A file uses the file that defines an item which it names by `super::`, `self::`, `crate::` or
+//! the name of a module, through any number of `pub use`. A declaration `mod` does not count, nor
+//! does a `pub use` of an item that the file itself does not need.
 //!
-//! A module's own file and the files below it name each other by nature: the file has parts in files
-//! of their own, and the parts share what it holds. A file with items and all that is below it
-//! therefore count as one when they are looked at from outside: counted one by one and without what
-//! they name of each other, a circle through the file and a part of it would be missed. The parts
-//! are looked at beside each other in turn. A room's root is a file like any other, and a root that only
-//! declares and passes on is none.
+//! A module's own file and the files below it naturally name each other: the file has its parts in
+//! files of their own, and they share its items. From outside, a file with items counts as one with
+//! all files below it; otherwise a circle through the file and one of its parts would be missed.
+//! The parts are then checked among themselves. A room's root is a file like any other; a root that
+//! only declares and re-exports does not count.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,8 +42,8 @@ impl Crate {
         Self(modules)
     }
 
-    /// The module that `path`, named in `module`, leads into, and what is left of the path there. Nothing if
-    /// it leads out of the crate's files.
+    /// The module to which `path`, named in `module`, leads, and the rest of the path. `None` if it
+    /// leads out of the crate's files.
     fn enter<'a>(&self, module: &[String], path: &'a [String]) -> Option<(Module, &'a [String])> {
         let (mut here, mut rest) = (module.to_vec(), path);
         match path.first()?.as_str() {
@@ -71,7 +70,8 @@ impl Crate {
         (!here.is_empty()).then_some((here, rest))
     }
 
-    /// The file in which the item stands that `module` calls `name`: its own, or that of whom it has it from.
+    /// The file that defines the item which `module` calls `name`: its own, or the origin of a
+    /// re-export.
     fn origin(&self, module: &Module, name: &str, depth: usize) -> Module {
         let shown = self.0.get(module).and_then(|names| {
             let mut shown = names.named.iter().filter(|named| named.is_shown_by_file());
@@ -125,7 +125,7 @@ impl Crate {
         used
     }
 
-    /// The files from which `module` passes something on.
+    /// The files from which `module` re-exports something.
     fn shown(&self, module: &Module) -> Vec<Module> {
         let shown = self.0[module].named.iter().filter(|named| named.is_shown_by_file());
         let shown = shown.filter_map(|named| named.called.as_deref());
@@ -136,14 +136,15 @@ impl Crate {
         self.0.keys().any(|other| other.len() > module.len() && other.starts_with(module))
     }
 
-    /// As what `module` counts among what is below `base`: itself, or the file with items whose part it is.
+    /// The unit to which `module` belongs among the modules below `base`: itself, or the file with
+    /// items of which it is a part.
     fn counts_as(&self, module: &Module, base: &[String]) -> Module {
         let above = (base.len() + 1..module.len()).map(|length| module[..length].to_vec());
         let whole = |above: &Module| self.0.get(above).is_some_and(|names| names.has_items);
         above.into_iter().find(whole).unwrap_or_else(|| module.clone())
     }
 
-    /// Circles among what is below `base`, and `base` itself if it is a room.
+    /// Circles among the modules below `base`, and `base` itself if it is a room.
     fn circles(&self, base: &[String]) -> Vec<Vec<String>> {
         let below = |module: &&Module| {
             module.starts_with(base) && (module.len() > base.len() || base.len() == 1)
@@ -162,7 +163,7 @@ fn file(module: &Module) -> String {
     format!("{}.rs", module.join("/"))
 }
 
-/// Sets of nodes, more than one, each of which leads to each other.
+/// Sets of more than one node in which every node leads to every other.
 fn rings<T: Clone + Ord>(uses: &BTreeMap<T, BTreeSet<T>>) -> Vec<Vec<T>> {
     let reached = |from: &T| {
         let (mut seen, mut left) = (BTreeSet::new(), vec![from.clone()]);
@@ -217,11 +218,11 @@ fn circles_are_found_through_what_passes_an_item_on() {
     }
     let none = "#[cfg(test)]\nmod tests {\n    use super::super::A;\n}\npub fn f() {}\n";
     assert_eq!(circles(&[root, a, ("room/b.rs", none)]), Vec::<Vec<String>>::new());
-    // What a module within a file passes on is its own.
+    // Re-exports of an inline module are its own.
     let inline = "pub mod c { pub use super::d; }\nmod e { use super::*; }\npub fn f() {}\n";
     let user = ("room.rs", "mod b;\npub fn g() { b::f() }\n");
     assert_eq!(circles(&[user, ("room/b.rs", inline)]), Vec::<Vec<String>>::new());
-    // A file and its parts are one from outside.
+    // From outside, a file and its parts are one.
     let whole = ("room/a.rs", "mod part;\npub struct A;\n");
     let part = ("room/a/part.rs", "use crate::room::{A, b::B};\n");
     let b = ("room/b.rs", "use super::A;\npub struct B;\n");

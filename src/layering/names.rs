@@ -1,42 +1,42 @@
-//! The paths that a source file names, as far as they lead into the crate.
+//! Extracts the paths of a source file that lead into the crate.
 //!
-//! No parser of Rust: words, `::`, braces and a few signs are enough. Comments are left out, and so are
-//! tests, which may use whatever stands on the file that they test.
+//! This is no parser of Rust: words, `::`, braces and a few signs are enough. Comments are skipped,
+//! and so are tests, which may use anything that builds on the file that they test.
 
 /// A path that a file names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Named {
     /// Its segments as written, `self` and `super` included; `*` for all names of a module.
     pub(super) path: Vec<String>,
-    /// The inline module that it stands in, below that of the file.
+    /// The inline module in which it occurs, relative to the file's module.
     pub(super) within: Vec<String>,
-    /// What it is called in the file, if a `use` says so.
+    /// Its name in the file, if a `use` defines one.
     pub(super) called: Option<String>,
-    /// The `use` has a visibility, so that others may take it from here.
+    /// Whether the `use` is a re-export.
     pub(super) is_shown: bool,
 }
 
 impl Named {
-    /// Whether others may take it from the file itself, not only from a module within.
+    /// Whether the file itself re-exports it, not only an inline module.
     pub(super) fn is_shown_by_file(&self) -> bool {
         self.is_shown && self.within.is_empty()
     }
 }
 
-/// A source file as far as circles are concerned.
+/// The names in a source file.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Paths of `use` declarations, and those in the code that may lead to other files.
     pub(super) named: Vec<Named>,
-    /// All words of the code, by which it is seen whether a name is used.
+    /// All words of the code, which show whether a name is used.
     pub(super) words: Vec<String>,
     /// Modules that are built for tests only.
     pub(super) of_tests: Vec<String>,
-    /// There is code beside modules and declarations of use.
+    /// Whether there is code beside `mod` and `use` declarations.
     pub(super) has_items: bool,
 }
 
-/// What `text` names.
+/// Extracts the names of `text`.
 pub(super) fn names(text: &str) -> Names {
     let tokens = tokens(text);
     let mut names = Names::default();
@@ -114,7 +114,7 @@ pub(super) fn names(text: &str) -> Names {
     names
 }
 
-/// The leaves of the tree of a `use` that begins at `at`, each with what it is called.
+/// The leaves of the tree of a `use` that begins at `at`, each with its name in the file.
 fn tree(
     tokens: &[String],
     at: &mut usize,
@@ -158,7 +158,7 @@ fn tree(
     before.truncate(length);
 }
 
-/// The place behind the bracket that closes the one at `at`.
+/// The index after the bracket that closes the one at `at`.
 fn matching(tokens: &[String], at: usize) -> usize {
     let mut depth = 0;
     for (n, token) in tokens.iter().enumerate().skip(at) {

@@ -1,9 +1,9 @@
-//! Waits for the next client at a listening socket, for as long as somebody may be accepted there.
+//! Accepts the next client of a listening socket while the acceptor is open.
 //!
-//! An accept can fail for two reasons. Its client had already left: that is the client's affair, and the
-//! next one is looked at. Or a resource is missing, such as a file descriptor: then the next accept would
-//! fail as well, so there is a pause before it, in which others may give theirs back. It is told once a minute,
-//! as is that endpoints cannot be connected for the same reason.
+//! An accept fails for one of two reasons. The client has left already: the next one is accepted at
+//! once. Or this process lacks a resource, such as a file descriptor: the next accept would fail as
+//! well, so it follows after a pause, in which connections may end. The lack is logged once a
+//! minute, together with that of connections to endpoints.
 
 use std::{
     io,
@@ -21,32 +21,33 @@ use tokio::{
 
 use crate::telemetry::seldom::Seldom;
 
-/// Pause after an accept that failed for want of a resource.
+/// Pause after an accept that failed because a resource is exhausted.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// What could not be had for want of a resource of this process, such as a descriptor.
+/// Connections that failed because this process had no resource left, such as a descriptor.
 #[derive(Debug, Default)]
 pub struct Wants {
     /// Connections of clients that were not accepted, or were closed at once.
     pub clients: AtomicU64,
     /// Connections to endpoints.
     pub endpoints: AtomicU64,
-    said: Seldom,
+    log: Seldom,
 }
 
 impl Wants {
-    /// A connection of a client could not be had, at the socket that the log knows as `listener`.
+    /// Counts a client that could not be accepted, and logs it. `listener` names the socket in the
+    /// log.
     pub(super) fn of_client(&self, listener: &str, error: &io::Error) {
         self.clients.fetch_add(1, Relaxed);
-        if let Some(more) = self.said.due(Instant::now()) {
+        if let Some(more) = self.log.due(Instant::now()) {
             tracing::error!(listener, %error, more, "{NO_CLIENTS}");
         }
     }
 
-    /// A connection to the endpoint at `address` could not be had.
+    /// Counts a connection to the endpoint at `address` that could not be opened, and logs it.
     pub(super) fn of_endpoint(&self, address: SocketAddr, error: &io::Error) {
         self.endpoints.fetch_add(1, Relaxed);
-        if let Some(more) = self.said.due(Instant::now()) {
+        if let Some(more) = self.log.due(Instant::now()) {
             tracing::error!(%address, %error, more, "{NO_ENDPOINTS}");
         }
     }
@@ -55,11 +56,11 @@ impl Wants {
 const NO_CLIENTS: &str =
     "this process has no resource left to accept clients; raise its limit of open files";
 
-const NO_ENDPOINTS: &str = "this process has no resource left to connect endpoints, which is held against none of \
-     them; raise its limit of open files";
+const NO_ENDPOINTS: &str = "this process has no resource left to connect to endpoints, which is no fault of \
+     theirs; raise its limit of open files";
 
-/// The next client of `socket`, once it `is_open`; nothing if nobody is left to open it. The log knows
-/// the socket as `listener`.
+/// Accepts the next client of `socket` while `is_open`. Returns `None` once the sender of `is_open`
+/// is dropped. `listener` names the socket in the log.
 pub async fn accept_next(
     socket: &TcpListener,
     is_open: &mut watch::Receiver<bool>,
@@ -90,7 +91,7 @@ pub async fn accept_next(
     }
 }
 
-/// Whether an accept failed because its client had already left.
+/// Whether an accept failed because the client had already left.
 pub(super) fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -108,7 +109,7 @@ mod tests {
     use rustix::io::Errno;
 
     #[test]
-    fn a_client_that_left_is_told_from_a_resource_that_is_missing() {
+    fn a_client_that_left_is_distinguished_from_a_missing_resource() {
         for (error, of_one_client) in [
             (Errno::CONNABORTED, true),
             (Errno::CONNRESET, true),
@@ -123,26 +124,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_are_taken_in_while_it_is_open_and_wait_while_it_is_not() {
+    async fn clients_are_accepted_while_open_and_wait_while_closed() {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = socket.local_addr().expect("bound");
-        let (door, mut is_open) = watch::channel(true);
+        let (gate, mut is_open) = watch::channel(true);
         let wants = Wants::default();
         for open in [true, false, true] {
-            door.send_replace(open);
+            gate.send_replace(open);
             let waiting = TcpStream::connect(address).await.expect("a queue");
             let mut next = pin!(accept_next(&socket, &mut is_open, "test", &wants));
             if !open {
                 // The client is in the queue already, so an accept would be ready.
                 let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
                 assert!(polled.is_pending());
-                door.send_replace(true);
+                gate.send_replace(true);
             }
             let (_, peer) = next.await.expect("a client");
             assert_eq!(peer, waiting.local_addr().expect("connected"));
         }
-        door.send_replace(false);
-        drop(door);
+        gate.send_replace(false);
+        drop(gate);
         assert!(accept_next(&socket, &mut is_open, "test", &wants).await.is_none());
     }
 }

@@ -45,12 +45,12 @@ pub struct Listener {
     socket: StdListener,
     /// Its counts.
     pub state: Arc<ListenerState>,
-    /// Where it is bound; the port is known even if 0 was asked.
+    /// Bound address; its port is the real one even if port 0 was configured.
     pub address: SocketAddr,
 }
 
 impl Listener {
-    /// Takes over a socket that listens already, as `listen` says.
+    /// Takes over a socket that listens already, with the settings of `listen`.
     pub fn adopt(socket: StdListener, listen: &Listen) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         bound_unsent(&socket);
@@ -68,10 +68,10 @@ impl Listener {
         self.socket.try_clone()
     }
 
-    /// The same socket, whose clients speak TLS. Called before the socket is handed out.
+    /// Makes the clients of the socket speak TLS. Must be called before the socket is shared.
     pub fn encrypt(mut self, tls: &ListenTls) -> Result<Self, TlsError> {
         let tls = TlsListener::open(&self.state.name, tls, ALPN)?;
-        let state = Arc::get_mut(&mut self.state).expect("nobody else has the socket yet");
+        let state = Arc::get_mut(&mut self.state).expect("the socket is not shared yet");
         state.tls = Some(tls);
         Ok(self)
     }
@@ -81,7 +81,7 @@ impl Listener {
         use socket2::{Domain, Socket, Type};
         let address = listen.address;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        // A restart must not wait for the connections of the last process to fade.
+        // A restart must not wait until the last process's connections leave TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -92,13 +92,14 @@ impl Listener {
 /// The running acceptor.
 #[derive(Debug)]
 pub struct Acceptor {
-    /// Whether to accept, and who waits for it to be so.
+    /// Commands to accept or not, each with the channel that confirms it.
     gate: mpsc::UnboundedSender<(bool, std_mpsc::Sender<()>)>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Acceptor {
-    /// Will accept from `listeners` for the workers behind `workers`, once it is set open.
+    /// Starts the thread. It accepts from `listeners` for `workers` once [`Acceptor::set_open`] is
+    /// called.
     pub fn spawn(
         listeners: Vec<Listener>,
         shared: Arc<Shared>,
@@ -117,18 +118,18 @@ impl Acceptor {
             let accept = |listener| accept(listener, Rc::clone(&hand_out), is_open.subscribe());
             let listening: Vec<_> =
                 listeners.into_iter().map(|listener| local.spawn_local(accept(listener))).collect();
-            // Ends when it is stopped; clients still being told to go are cut off.
+            // Ends when `gate` is dropped; clients to which a 503 is still being sent are cut off.
             local.block_on(&runtime, async move {
                 while let Some((open, done)) = moves.recv().await {
-                    // The listeners look here before they accept, and on this thread: nothing is
-                    // accepted from the next line on.
+                    // The listeners check this before they accept, and run on this thread: after
+                    // this line nothing is accepted.
                     is_open.send_replace(open);
-                    // Who asked may have stopped waiting.
+                    // The caller may have stopped waiting.
                     let _ = done.send(());
                 }
                 drop(is_open);
                 for listener in listening {
-                    // A panic was told where it happened.
+                    // A panic was logged where it happened.
                     let _ = listener.await;
                 }
             });
@@ -136,7 +137,8 @@ impl Acceptor {
         Ok(Self { gate, thread })
     }
 
-    /// Accepts, or leaves clients waiting in the sockets' queues. When this returns, it is so.
+    /// Starts or stops to accept; meanwhile clients wait in the sockets' queues. Takes effect
+    /// before it returns.
     pub fn set_open(&self, open: bool) {
         let (done, is_done) = std_mpsc::channel();
         // An acceptor that has ended accepts nothing.
@@ -145,8 +147,8 @@ impl Acceptor {
         }
     }
 
-    /// Takes in who waits in the queues of the sockets, unless it is set closed, and closes them. When
-    /// this returns, it is so.
+    /// Accepts the clients that wait in the sockets' queues, unless the acceptor is set closed, and
+    /// closes the sockets. Takes effect before it returns.
     pub fn stop(self) {
         drop(self.gate);
         if self.thread.join().is_err() {
@@ -173,16 +175,16 @@ async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut is_open: watch::R
     while let Some((stream, peer)) = accept_next(&socket, &mut is_open, name, wants).await {
         hand_out.give(stream, peer, &state);
     }
-    // Whoever waits in the queue has connected, and would be reset.
+    // Clients in the queue have connected; closing the socket would reset them.
     if *is_open.borrow() {
-        hand_out.take_in(socket, &state);
+        hand_out.accept_queued(socket, &state);
     }
 }
 
 impl HandOut {
-    /// Takes in who waits at `socket`, and closes it.
-    fn take_in(self: &Rc<Self>, socket: TcpListener, state: &Arc<ListenerState>) {
-        // The runtime may not have heard of the latest ones: the system has.
+    /// Accepts the clients that wait in the queue of `socket`, and closes it.
+    fn accept_queued(self: &Rc<Self>, socket: TcpListener, state: &Arc<ListenerState>) {
+        // Asks the system, since the runtime may not know the latest clients yet.
         let Ok(socket) = socket.into_std() else { return };
         for _ in 0..BACKLOG {
             let (stream, peer) = match socket.accept() {
@@ -208,7 +210,7 @@ impl HandOut {
         }
         // An IPv4 client of an IPv6 socket is still an IPv4 client.
         let peer = peer.ip().to_canonical();
-        // Whose connection it is that a balancer passes on, the worker will read.
+        // The worker reads the client's address of a connection that a balancer passes on.
         let slot = match state.is_introduced_by(peer) {
             true => Ok(None),
             false => self.shared.slot(peer),
@@ -224,14 +226,16 @@ impl HandOut {
         state.open.fetch_add(1, Relaxed);
         let accepted = Accepted { stream, peer, listener: Arc::clone(state), slot };
         if self.workers[least].send(Command::Connection(accepted)).is_err() {
-            // The worker has ended, and with it the process; the connection ends with the command.
+            // The worker has ended, so the process ends too; the connection is dropped with the
+            // command.
             self.shared.loads.of(least).fetch_sub(1, Relaxed);
             state.open.fetch_sub(1, Relaxed);
         }
     }
 
-    /// Tells a client that there are too many. Under TLS that would take a handshake, which costs most of
-    /// all: such a client is closed without a word, as are those for whom no descriptor can be spared.
+    /// Sends 503 to a client above a limit. Clients of a TLS listener are closed without a
+    /// response, since the handshake would cost most of all; so are clients for whom no descriptor
+    /// can be spared.
     fn shed(self: &Rc<Self>, mut stream: TcpStream, surplus: LimitKind, state: &ListenerState) {
         state.count_shed(surplus);
         if state.tls.is_some() || stream.as_raw_fd() >= self.shared.granted.telling() {

@@ -1,8 +1,8 @@
-//! Business amounts in the heads of answers: read, counted, and kept from the client if so configured.
+//! Business amounts in response heads: they are read, counted, and removed if so configured.
 //!
-//! An amount is a decimal number without sign or exponent. What is not, or comes twice, is counted and
-//! told, and harms no request. An answer that is a failure of its version has no amounts; interim
-//! ones have none either. The client gets of neither what is to be removed.
+//! An amount is a decimal number without sign or exponent. A malformed or repeated amount is
+//! counted and logged, and does not affect the request. Interim responses, and responses that count
+//! as failures of the version, have no amounts; fields to be removed are removed from them, too.
 
 use super::{field_kind::FieldKind, head::ResponseHead, plan::Plan, worker::Worker};
 use crate::{
@@ -10,29 +10,30 @@ use crate::{
     snapshot::{Amount, AmountSource, Version},
 };
 
-/// Each amount of the service, by its number.
+/// Value of each amount of the service, by the amount's number.
 pub(super) type AmountValues = [f64; MAX_AMOUNTS];
 
-/// Nothing is carried.
+/// No amount.
 pub(super) const NONE: AmountValues = [0.0; MAX_AMOUNTS];
 
 /// Longest text of an amount.
 const LONGEST: usize = 32;
 
-/// As far as all numbers of so many digits are exact in an `f64`.
+/// Up to the number of digits at which every integer is exact in an `f64`.
 const POWERS_OF_TEN: [f64; 16] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
-/// What an answer has of an amount.
+/// An amount as found in a response head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Found<'b> {
     Nothing,
     Amount(f64),
-    /// A text that is none, or the second one.
+    /// Not an amount, or a repeated field.
     Malformed(&'b [u8]),
 }
 
-/// Extracts the business amounts of a response's head, counts them for the version, and returns them.
+/// Extracts the business amounts of a response's head, counts them for the version, and returns
+/// them.
 #[inline(never)]
 pub(super) fn take(
     configured: &[Amount],
@@ -49,7 +50,7 @@ pub(super) fn take(
     let mut all = NONE;
     for (number, (amount, state)) in configured.iter().zip(&version.amounts).enumerate() {
         let cells = state.cells.of(worker.id);
-        let carried = match &amount.source {
+        let value = match &amount.source {
             AmountSource::Sum(terms) => sum(terms, &found),
             AmountSource::Field { header, .. } => match found[number] {
                 Found::Nothing => None,
@@ -57,7 +58,8 @@ pub(super) fn take(
                 Found::Malformed(text) => {
                     cells.malformed.add(1);
                     let times = cells.malformed.read();
-                    // Who says it once says it always: more and more rarely is enough.
+                    // A version that sends one malformed amount sends many: log at powers of two
+                    // only.
                     if times.is_power_of_two() {
                         let (service, version) = (&*plan.service().name, &*version.name);
                         let text = text[..text.len().min(LONGEST)].escape_ascii();
@@ -70,7 +72,7 @@ pub(super) fn take(
                 }
             },
         };
-        if let Some(amount) = carried {
+        if let Some(amount) = value {
             cells.count.add(1);
             cells.sum.add(amount);
             all[number] = amount;
@@ -79,14 +81,13 @@ pub(super) fn take(
     all
 }
 
-/// Finds the amounts among the fields of `head`, and keeps those that are to be removed from
-/// going on.
+/// Finds the amounts among the fields of `head`, and marks those that are to be removed.
 fn read<'b>(configured: &[Amount], head: &mut ResponseHead<'_, 'b>) -> [Found<'b>; MAX_AMOUNTS] {
     let mut found = [Found::Nothing; MAX_AMOUNTS];
     for (field, kind) in head.others() {
         for (amount, found) in configured.iter().zip(&mut found) {
             let AmountSource::Field { header, remove } = &amount.source else { continue };
-            // Mostly written alike, which is found out at once.
+            // The spelling is mostly the same, and comparing equal bytes is cheap.
             let same = field.name == &**header || field.name.eq_ignore_ascii_case(header);
             if !same {
                 continue;
@@ -103,7 +104,7 @@ fn read<'b>(configured: &[Amount], head: &mut ResponseHead<'_, 'b>) -> [Found<'b
     found
 }
 
-/// A derived amount; nothing if none of those that it is made of is there.
+/// A derived amount; `None` if the response has none of its terms.
 fn sum(terms: &[(u8, bool)], found: &[Found<'_>; MAX_AMOUNTS]) -> Option<f64> {
     terms.iter().fold(None, |sum, (number, minus)| match found[usize::from(*number)] {
         Found::Amount(amount) => Some(sum.unwrap_or(0.0) + if *minus { -amount } else { amount }),
@@ -111,7 +112,7 @@ fn sum(terms: &[(u8, bool)], found: &[Found<'_>; MAX_AMOUNTS]) -> Option<f64> {
     })
 }
 
-/// An amount: digits, and perhaps a point with more digits after it.
+/// Parses digits, optionally followed by a point and more digits.
 fn parse(text: &[u8]) -> Option<f64> {
     if text.len() > LONGEST {
         return None;
@@ -132,7 +133,7 @@ fn parse(text: &[u8]) -> Option<f64> {
         return None;
     }
     if digits < POWERS_OF_TEN.len() {
-        // Both are exact, so their quotient is the nearest number there is.
+        // Both are exact, so the quotient is correctly rounded.
         return Some(mantissa as f64 / POWERS_OF_TEN[decimals]);
     }
     std::str::from_utf8(text).ok()?.parse().ok()
@@ -153,7 +154,7 @@ mod tests {
         *,
     };
 
-    /// Stake, which is removed, payout, which is not, and what is left of them.
+    /// Stake, which is removed, payout, which is kept, and their difference.
     fn configured() -> Vec<Amount> {
         let field = |name: &str, header: &str, remove| Amount {
             name: name.into(),
@@ -167,7 +168,7 @@ mod tests {
         ]
     }
 
-    /// What an answer with `fields` carries, and what the client gets of it.
+    /// The amounts of a response with `fields`, and the fields that the client receives.
     fn through(fields: &str) -> ([Option<f64>; 3], String) {
         let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
         let mut space: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -205,11 +206,11 @@ mod tests {
         for bad in
             ["", "-1", "+1", "1,5", "1e3", ".5", "5.", "1.2.3", "0x1", "NaN", "1 2", "\u{0661}"]
         {
-            let (carried, sent) = through(&format!("x-bet-stake: {bad}\r\n"));
-            assert_eq!((carried, &*sent), ([None; 3], "\r\n"), "{bad:?}");
+            let (value, sent) = through(&format!("x-bet-stake: {bad}\r\n"));
+            assert_eq!((value, &*sent), ([None; 3], "\r\n"), "{bad:?}");
         }
-        let (carried, sent) = through("x-bet-stake: 1\r\nX-BET-STAKE: 2\r\nx-bet-stake: 3\r\n");
-        assert_eq!((carried, &*sent), ([None; 3], "\r\n"), "thrice");
+        let (value, sent) = through("x-bet-stake: 1\r\nX-BET-STAKE: 2\r\nx-bet-stake: 3\r\n");
+        assert_eq!((value, &*sent), ([None; 3], "\r\n"), "thrice");
         assert_eq!(parse(&[b'1'; LONGEST + 1]), None);
         assert!(parse(&[b'9'; LONGEST]).is_some_and(f64::is_finite));
     }

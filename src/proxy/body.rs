@@ -1,18 +1,18 @@
 //! Where a body ends, found while it streams by (RFC 9112 sections 6 and 7).
 
-/// How a message says where its body ends.
+/// How a message marks the end of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     /// After that many bytes.
     Length(u64),
     /// In chunks.
     Chunked,
-    /// With the connection; answers only.
+    /// By the end of the connection; responses only.
     UntilClose,
 }
 
 impl Framing {
-    /// Whether only the end itself tells where the body ends.
+    /// Whether the length is unknown before the body ends.
     pub(super) fn is_open(self) -> bool {
         !matches!(self, Self::Length(_))
     }
@@ -21,8 +21,8 @@ impl Framing {
 /// Digits of a chunk size: 60 bits are enough and cannot overflow.
 const SIZE_DIGITS: u8 = 15;
 
-/// Most bytes of chunk extensions, and of trailers, of one message. They are read and dropped, except
-/// trailers of an answer whose client asked for them.
+/// Most bytes of chunk extensions and trailers of one message. They are read and dropped, except
+/// trailers of a response whose client accepts them.
 const DISCARD_BYTES: u32 = 8 * 1024;
 
 /// Finds a body's bytes among its framing.
@@ -30,7 +30,7 @@ const DISCARD_BYTES: u32 = 8 * 1024;
 pub(super) struct Decoder {
     state: State,
     discarded: u32,
-    /// The lines of the trailers, where somebody wants them.
+    /// The lines of the trailers, if they are kept.
     trailers: Option<Vec<u8>>,
 }
 
@@ -63,7 +63,7 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// What the decoder found: drop `skip` bytes of framing, then come `data` bytes of body.
+/// Result of a decoding step: `skip` bytes of framing, followed by `data` bytes of body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) skip: usize,
@@ -101,8 +101,8 @@ impl Decoder {
         self.state == State::UntilClose
     }
 
-    /// Looks at `input`, which must start where the last call's `skip` and `data` ended. With no data
-    /// found, more input is needed or the body is done.
+    /// Decodes `input`, which must start where the last call's `skip` and `data` ended. If `data`
+    /// is 0, more input is needed or the body has ended.
     pub(super) fn decode(&mut self, input: &[u8]) -> Result<Found, Malformed> {
         let mut skip = 0;
         loop {
@@ -190,7 +190,8 @@ mod tests {
 
     use super::*;
 
-    /// The body in `input`, handed over in pieces of `step` bytes, and what is left after its end.
+    /// Decodes `input` in pieces of `step` bytes. Returns the body, the number of bytes after its
+    /// end, and whether it ended.
     fn decode(
         framing: Framing,
         input: &[u8],

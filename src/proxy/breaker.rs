@@ -1,8 +1,8 @@
-//! The circuit breaker of a version: answers at once what the version could not take.
+//! The circuit breaker of a version: rejects requests above its limits at once.
 //!
-//! As with the bound on all requests (`in_flight.rs`), each worker takes its part of a limit and counts
-//! for itself, in cells that it alone writes. A request that is shed is no fault of the version: it is
-//! in nobody's evidence.
+//! As with the limit of all requests (`in_flight.rs`), each worker has its part of a limit and
+//! counts for itself, in cells that it alone writes. A rejected request is no fault of the version,
+//! so it is not part of the evidence.
 
 use super::{
     problem::{Problem, ProxyError, RETRY_AFTER},
@@ -13,14 +13,14 @@ use crate::{
     snapshot::{Service, Version},
 };
 
-/// Which limit a request is above; index of [`VersionCells::shed`].
+/// The limit that a request exceeds; index of [`VersionCells::shed`].
 #[derive(Clone, Copy)]
 enum Limit {
     Requests,
     Pending,
 }
 
-/// What to answer if the worker's part of the version's requests in flight is used up.
+/// Returns the problem to send if the worker's part of the version's requests in flight is used up.
 pub(super) fn admit(worker: &Worker, service: &Service, version: &Version) -> Result<(), Problem> {
     let Some(breaker) = &service.breaker else { return Ok(()) };
     let cells = version.state.cells.of(worker.id);
@@ -30,11 +30,11 @@ pub(super) fn admit(worker: &Worker, service: &Service, version: &Version) -> Re
     Err(problem(shed(cells, Limit::Requests), service))
 }
 
-/// The response to a request that ended in `fault`. `Retry-After` is added here so that an error stays one
-/// byte.
+/// The response to a request that ended in `fault`. `Retry-After` is added here so that an error
+/// stays one byte.
 pub(super) fn problem(fault: ProxyError, service: &Service) -> Problem {
-    let told = service.breaker.as_ref().filter(|_| fault.is_shed());
-    let retry_after = told.map_or(RETRY_AFTER, |breaker| breaker.retry_after);
+    let breaker = service.breaker.as_ref().filter(|_| fault.is_shed());
+    let retry_after = breaker.map_or(RETRY_AFTER, |breaker| breaker.retry_after);
     Problem { retry_after, ..fault.problem() }
 }
 
@@ -42,7 +42,8 @@ pub(super) fn problem(fault: ProxyError, service: &Service) -> Problem {
 pub(super) struct Pending<'a>(&'a VersionCells);
 
 impl<'a> Pending<'a> {
-    /// Counts one more; the fault if the worker's part of those that may wait is used up.
+    /// Counts the request, or returns the error if the worker's part of waiting requests is used
+    /// up.
     pub(super) fn begin(
         worker: &Worker,
         service: &Service,

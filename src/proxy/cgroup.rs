@@ -1,19 +1,19 @@
-//! The memory that the system grants this process by its control groups.
+//! The memory limit of this process's control groups.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Larger numbers stand for no limit: the first version of control groups has no word for it.
+/// Larger numbers mean no limit: control groups version 1 has no special value for it.
 const UNLIMITED: u64 = 1 << 60;
 
-/// In bytes; nothing if there is no limit.
+/// The limit in bytes; `None` if there is none.
 pub(super) fn memory() -> Option<u64> {
     least(&|path: &Path| fs::read_to_string(path).ok())
 }
 
-/// The least limit among the group of this process and those above it, by files that `read` returns.
+/// The least limit of the process's group and its ancestors; `read` returns the content of a file.
 fn least(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let groups = read(Path::new("/proc/self/cgroup"))?;
     let limits = groups.lines().filter_map(|line| {
@@ -28,7 +28,7 @@ fn least(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
         };
         let group = group.trim_start_matches('/');
         let all = Path::new(group).ancestors().map(|each| PathBuf::from(root).join(each));
-        // In a container the names above its own may not be there: the root is.
+        // In a container the ancestors' folders may be missing, but the root exists.
         all.filter_map(|folder| read(&folder.join(file))?.trim().parse().ok()).min()
     });
     limits.min().filter(|limit| *limit < UNLIMITED)

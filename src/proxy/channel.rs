@@ -1,11 +1,11 @@
-//! What a request travels on: a connection of its own, or one stream of a connection that is shared.
+//! What carries a request: an HTTP/1.1 connection, or one stream of a shared HTTP/2 connection.
 //!
-//! A stream of HTTP/2 is read and written as if it were an HTTP/1.1 connection with a single message on
-//! it: its head comes and goes in the one canonical form, its body as it is. So every message is
-//! understood, refused and written anew in one place (`head.rs`, `rewrite.rs`), whatever it arrived on
-//! and leaves on, and there is no second reading of it that could differ. What the two kinds of link do
-//! not share stands in [`MessageIo`]: a body on a stream ends by itself, without a length or chunks, and
-//! fields may follow it.
+//! A stream of HTTP/2 is read and written as if it were an HTTP/1.1 connection with a single
+//! message: heads have the one canonical form, bodies are passed as they are. So every message is
+//! interpreted, rejected and rewritten in one place (`head.rs`, `rewrite.rs`), whatever the
+//! protocols on both sides, and no second interpretation can differ. [`MessageIo`] has the
+//! differences: a body on a stream ends by itself, without a length or chunks, and trailers may
+//! follow it.
 
 use std::{
     io,
@@ -20,22 +20,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::h2::{ClientStream, ServerStream};
 use crate::tls::Transport;
 
-/// One side of an exchange.
+/// One side of a relayed message: the client's or the endpoint's.
 pub(super) trait MessageIo: AsyncRead + AsyncWrite + Unpin {
-    /// Writes what is held back, and tells the peer that the message ends here.
+    /// Writes what is still buffered, and ends the message.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self).poll_flush(cx)
     }
 
-    /// Fields that followed the body read, once its end was.
+    /// Takes the trailers of the body, once its end was read.
     fn take_trailers(&mut self) -> Option<HeaderMap> {
         None
     }
 
-    /// Has `trailers` follow the body written.
+    /// Sends `trailers` after the body.
     fn put_trailers(&mut self, _trailers: HeaderMap) {}
 
-    /// The receiver of what is read here does not read.
+    /// Keeps reading into memory, as far as allowed, while the receiver does not read.
     fn soak(&mut self, _cx: &mut Context<'_>) {}
 }
 
@@ -43,28 +43,28 @@ pub(super) trait MessageIo: AsyncRead + AsyncWrite + Unpin {
 pub(super) enum Channel {
     /// An HTTP/1.1 connection.
     Wire(Transport),
-    /// A stream on which a client asks.
+    /// A stream on which a client sends a request.
     ServerStream(Box<ServerStream>),
-    /// A stream on which an endpoint is asked.
+    /// A stream on which a request is sent to an endpoint.
     ClientStream(Box<ClientStream>),
 }
 
 impl Channel {
-    /// Whether it is a stream, on which a body ends by itself.
+    /// Whether this is a stream, on which a body ends by itself.
     pub(super) fn is_stream(&self) -> bool {
         !matches!(self, Self::Wire(_))
     }
 
-    /// Ends it so that the other side cannot take a cut message for a whole one.
+    /// Aborts the channel so that the peer cannot take a truncated message for a complete one.
     pub(super) fn break_off(&mut self) {
         match self {
-            // Fails only on a socket that is already gone.
+            // Fails only if the connection has already ended.
             Self::Wire(stream) => {
                 stream.tear();
                 let _ = socket2::SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
             }
             Self::ServerStream(stream) => stream.reset(),
-            // Dropped, it is broken off.
+            // Dropping it resets the stream.
             Self::ClientStream(_) => {}
         }
     }

@@ -1,4 +1,5 @@
-//! How an endpoint is reached: over a connection that is kept or shared, or a new one.
+//! Gets a channel to an endpoint: a pooled connection, a stream of a shared one, or a new
+//! connection.
 
 use std::{
     future::poll_fn,
@@ -30,7 +31,7 @@ use crate::{
     upstream::socket::{self, bound_received, bound_unsent, is_want},
 };
 
-/// A stream of a shared connection to endpoint number `endpoint`, or a connection that was kept.
+/// Takes a stream of a shared connection to endpoint id `endpoint`, or a pooled connection.
 pub(super) fn take_pooled(
     worker: &Worker,
     endpoint: u32,
@@ -44,7 +45,7 @@ pub(super) fn take_pooled(
     )
 }
 
-/// Whether `link` can go on in the protocol of `switches`, if that is asked for.
+/// Whether `link` can switch to the protocol `switches`, if one is requested.
 fn carries(link: &Channel, switches: Option<&str>) -> bool {
     match (link, switches) {
         (Channel::ClientStream(stream), Some(protocol)) => stream.carries(protocol),
@@ -59,16 +60,16 @@ fn shared(
     newer_than: u64,
     now: Instant,
 ) -> Option<Channel> {
-    let lease = worker.streams.borrow_mut().take(endpoint, encrypted, newer_than, now)?;
-    Some(Channel::ClientStream(Box::new(ClientStream::new(lease, encrypted))))
+    let permit = worker.streams.borrow_mut().take(endpoint, encrypted, newer_than, now)?;
+    Some(Channel::ClientStream(Box::new(ClientStream::new(permit, encrypted))))
 }
 
-/// A link to endpoint number `chosen` of `version`, made before `due`, and whether its connection
-/// had served before. With `failed`, the number of the shared connection on which the request went
-/// unanswered, it is a newer one: that of another request in the same place, or a new one. It can go on in
-/// the protocol of `switches`.
+/// Returns a channel to endpoint number `chosen` of the plan's version, made before `due`, and
+/// whether its connection was used before. `failed` is the number of the shared connection on which
+/// the request failed: only a newer connection is used, which another request may have opened. The
+/// channel can switch to the protocol `switches`.
 ///
-/// On the heap: what it needs is not to be part of every connection's task.
+/// The future is boxed, so that it does not enlarge the task of every connection.
 pub(super) fn connect_or_join(
     worker: &Worker,
     service: &Service,
@@ -93,8 +94,8 @@ pub(super) fn connect_or_join(
     poll_fn(move |cx| poll_apart(linking.as_mut(), cx))
 }
 
-/// Polls `future`. Kept out of line: inlining the rarely used future that connects would enlarge the future
-/// of every request.
+/// Polls `future`. Kept out of line: inlining the rarely used future that connects would enlarge
+/// the future of every request.
 #[inline(never)]
 fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
     future.poll(cx)
@@ -115,14 +116,14 @@ async fn make(
     }
     let (endpoint, encrypted) = (version.endpoints[number].id, version.tls.is_some());
     let until = Instant::now() + patience;
-    // Whoever comes while a connection is being opened waits for that one.
+    // Requests that come while a connection is being opened wait for that one.
     let opening = worker.streams.borrow_mut().opening(endpoint);
     let turn = timeout_at(until, opening.lock()).await.map_err(|_| ProxyError::ConnectTimeout)?;
     let newer_than = failed.unwrap_or(0);
     let speaking = match shared(worker, endpoint, encrypted, newer_than, Instant::now()) {
         Some(link) if carries(&link, switches) => return Ok((link, true)),
         Some(_) => {
-            // It is for this request alone.
+            // The shared connection cannot switch, so this request gets a connection of its own.
             drop(turn);
             Some(HTTP_1_1)
         }
@@ -141,9 +142,9 @@ async fn make(
     }
     let sharing = open_shared(&worker.streams, endpoint, transport, service.pool.idle_timeout);
     match timeout_at(until, sharing).await {
-        Ok(Ok(lease)) => {
+        Ok(Ok(permit)) => {
             worker.keep_ticking();
-            let link = Channel::ClientStream(Box::new(ClientStream::new(lease, encrypted)));
+            let link = Channel::ClientStream(Box::new(ClientStream::new(permit, encrypted)));
             if carries(&link, switches) {
                 return Ok((link, false));
             }
@@ -156,8 +157,8 @@ async fn make(
     }
 }
 
-/// A new connection to endpoint number `endpoint` of `version`, under TLS if the version is spoken to so, and
-/// then in the protocol `speaking` if one is given.
+/// Opens a connection to endpoint number `endpoint` of `version`, with TLS if the version has it,
+/// and then with the protocol `speaking` if one is given.
 async fn connect(
     worker: &Worker,
     version: &Version,
@@ -174,7 +175,7 @@ async fn connect(
         Err(error) => {
             if let Some(more) = version.endpoints[endpoint].complaint.due(Instant::now().into_std())
             {
-                tracing::warn!(%address, %error, more, "an endpoint does not speak TLS as it should");
+                tracing::warn!(%address, %error, more, "the TLS handshake with an endpoint failed");
             }
             Err(match error {
                 HandshakeError::TimedOut(_) => ProxyError::ConnectTimeout,
@@ -192,7 +193,7 @@ async fn connect_in_clear(
     let socket = open(worker, address).map_err(|error| want(worker, address, &error))?;
     match timeout(patience, socket.connect(address)).await {
         Ok(Ok(stream)) => {
-            // Fails only on a connection that is already gone, which the first write will tell.
+            // Fails only if the connection has already ended; then the first write fails, too.
             let _ = stream.set_nodelay(true);
             Ok(stream)
         }
@@ -208,7 +209,8 @@ async fn connect_in_clear(
     }
 }
 
-/// A socket towards `address`. Where there is none, the connections that this worker keeps for later make room.
+/// Opens a socket for `address`. If no descriptor is free, this worker's pooled connections are
+/// closed first.
 fn open(worker: &Worker, address: SocketAddr) -> io::Result<TcpSocket> {
     let granted = worker.shared.granted;
     let socket = socket::open(address, granted.ceiling()).or_else(|_| {
@@ -220,7 +222,7 @@ fn open(worker: &Worker, address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Counts and tells that a connection cannot be had, which is no fault of the endpoint.
+/// Counts and logs that a connection cannot be opened, which is no fault of the endpoint.
 #[cold]
 fn want(worker: &Worker, address: SocketAddr, error: &io::Error) -> ProxyError {
     worker.shared.wants.of_endpoint(address, error);

@@ -1,7 +1,8 @@
-//! What a head costs at most: its time grows with its length and not faster, whatever stands in it.
+//! Tests that the time for a head grows linearly with its length, whatever its content.
 //!
-//! A worker is one thread, so a head that takes long keeps all its other clients waiting. Time is noisy, and
-//! a debug build is slow: heads of one kind and of two lengths are compared, by the least times of several.
+//! A worker is one thread, so a slow head delays all its other clients. Times are noisy, and a
+//! debug build is slow: the tests compare the least of several times for heads of one kind and two
+//! lengths.
 
 use std::{
     hint::black_box,
@@ -16,11 +17,11 @@ use super::{
     rewrite::{Delimiter, ForwardingInfo, Persistence, RequestId, write_request, write_response},
 };
 
-/// The shorter length, and how many times that the longer one is.
+/// The shorter length, and the factor of the longer one.
 const BYTES: usize = 16 * 1024;
 const TIMES: usize = 4;
 
-/// Reads the request, and writes it if it is not refused, as the head of a trusted proxy's client.
+/// Parses the request as one of a trusted proxy's client, and rewrites it unless it is rejected.
 fn pass_request(text: &[u8]) {
     let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut kinds = NO_KINDS;
@@ -62,7 +63,7 @@ fn least_time(pass: fn(&[u8]), text: &[u8]) -> Duration {
     (0..20).map(|_| time()).min().expect("some times")
 }
 
-/// A head that begins with `start` and is filled up by `piece`, `fields` short fields behind it.
+/// A head that begins with `start`, is filled with `piece`, and ends with `fields` short fields.
 fn head(start: &str, piece: &str, fields: usize, bytes: usize) -> Vec<u8> {
     let named: String = (0..fields).map(|n| format!("a{n:02x}: b\r\n")).collect();
     let room = bytes - start.len() - named.len() - 24;
@@ -72,16 +73,17 @@ fn head(start: &str, piece: &str, fields: usize, bytes: usize) -> Vec<u8> {
     format!("{filled}{rest}{end}{named}\r\n").into_bytes()
 }
 
-/// Compares a head that begins with `start` and is filled up by `piece` with one of the same kind.
+/// Compares the times of a short and a long head that begin with `start` and are filled with
+/// `piece`.
 fn assert_in_proportion(name: &str, pass: fn(&[u8]), start: &str, piece: &str, fields: usize) {
     let time = |bytes| least_time(pass, &head(start, piece, fields, bytes));
-    // A head that is refused early may take no time at all.
+    // A head that is rejected early may take no time at all.
     let times = (0..20).map(|_| (time(BYTES).max(Duration::from_micros(20)), time(BYTES * TIMES)));
-    // Whatever else the machine does: quadratic time is out of proportion in all of them.
+    // Quadratic time exceeds the bound in every pair, whatever the load of the machine.
     let mut seen = Vec::new();
     let mut times = times.inspect(|pair| seen.push(*pair));
     let found = times.any(|(short, long)| long < short * (2 * TIMES as u32));
-    assert!(found, "{name}: a head's time, and that of one four times as long: {seen:?}");
+    assert!(found, "{name}: times of a head and of one four times as long: {seen:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The date as HTTP writes it (RFC 9110 section 5.6.7).
+//! The date in HTTP's format (RFC 9110 section 5.6.7).
 
 use std::time::{Duration, SystemTime};
 

@@ -1,8 +1,8 @@
 //! One timer per connection, moved without touching the runtime's timer wheel.
 //!
-//! Nearly every deadline of a connection is replaced by a later one before it is due. So the timer in
-//! the wheel is left where it is when the deadline moves later, and looks again when it fires; only a
-//! deadline that moves before it costs a registration.
+//! Nearly every deadline of a connection is replaced by a later one before it is due. So a deadline
+//! that moves later leaves the timer in the wheel, which is armed again when it fires. Only a
+//! deadline that moves before the timer costs a registration.
 
 use std::{
     pin::Pin,
@@ -15,10 +15,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug)]
 pub(super) struct Deadline {
     timer: Pin<Box<Sleep>>,
-    /// When the timer fires; never after `due`, unless it has yet to be moved there.
+    /// When the timer fires. It is after `due` only until the next poll.
     armed: Instant,
     due: Instant,
-    /// A moment before, at which the task is woken once.
+    /// An earlier moment at which the task is woken once.
     notice: Option<Instant>,
     noticed: bool,
 }
@@ -32,29 +32,29 @@ impl Deadline {
         self.due = due;
     }
 
-    /// Moves it to `due` if that is sooner.
+    /// Moves the deadline to `due` if that is sooner.
     pub(super) fn sooner(&mut self, due: Instant) {
         self.due = self.due.min(due);
     }
 
-    /// Has [`Deadline::take_notice`] tell once that `at` has passed, however the deadline moves; or
-    /// takes that back.
+    /// Makes [`Deadline::take_notice`] return true once after `at`, however the deadline moves;
+    /// `None` cancels that.
     pub(super) fn notice_at(&mut self, at: Option<Instant>) {
         self.noticed = false;
         self.notice = at;
-        // The timer is never armed for later than this, so polling need not look at it.
+        // The timer is never armed for later than `notice`, so polling need not check it.
         if let Some(at) = at.filter(|at| *at < self.armed) {
             self.arm(at);
         }
     }
 
-    /// Whether the moment to notice has passed since it was last asked.
+    /// Whether the notice has passed since the last call.
     pub(super) fn take_notice(&mut self) -> bool {
         std::mem::take(&mut self.noticed)
     }
 
-    /// Whether it has passed. Unlike [`Deadline::poll_passed`], it can be asked by a task that has used up
-    /// its turn: to such a task the runtime's timers never fire.
+    /// Whether the deadline has passed. Unlike [`Deadline::poll_passed`], this works in a task that
+    /// has used up its budget, for which the runtime's timers never fire.
     pub(super) fn has_passed(&self, now: Instant) -> bool {
         self.due <= now
     }
@@ -72,7 +72,7 @@ impl Deadline {
         }
     }
 
-    /// The timer fired: whether that was the deadline. Else it is armed for what comes next.
+    /// Handles the timer. Returns whether the deadline has passed; otherwise arms the timer again.
     #[cold]
     fn fired(&mut self) -> bool {
         if self.notice.is_some_and(|notice| notice <= self.armed) {
@@ -86,7 +86,7 @@ impl Deadline {
         false
     }
 
-    /// The moment that comes first.
+    /// The earlier of deadline and notice.
     fn next(&self) -> Instant {
         self.notice.map_or(self.due, |notice| notice.min(self.due))
     }
@@ -114,7 +114,7 @@ mod tests {
         let after = |s| Instant::now() + Duration::from_secs(s);
         let mut deadline = Deadline::new(after(10));
         for seconds in [60, 5, 5, 30, 1, 90] {
-            // Moved later and back before it is waited for.
+            // The deadline moves later and back before it is polled.
             deadline.set(after(100));
             deadline.set(after(seconds));
             let waited = passed(&mut deadline).await;

@@ -1,41 +1,42 @@
-//! Which field a name is, and which names only trusted peers may use.
+//! Classifies field names, and knows those that only trusted peers may use.
 //!
-//! CGI, WSGI, Rack, PHP and several servers turn bytes of a name that are neither letters nor digits into
-//! `_`, so an application reads `X_Real.IP` as it reads `X-Real-IP`. A name is therefore compared with all
-//! such bytes taken for `-`. A field that the proxy reads or writes, or that says who a client is, passes in
-//! its own spelling or not at all. `docs/http.md` lists the names.
+//! CGI, WSGI, Rack, PHP and several servers turn bytes of a name that are neither letters nor
+//! digits into `_`, so an application reads `X_Real.IP` as it reads `X-Real-IP`. Names are
+//! therefore compared with all such bytes taken for `-`. A field that the proxy reads or writes, or
+//! that identifies a client, passes in its own spelling or not at all. `docs/http.md` lists the
+//! names.
 //!
-//! Nearly all names are none of these. A table made at compile time tells most of them apart by two letters
-//! and the length, so that the usual head pays a few instructions per field.
+//! Nearly all names are none of these. A table made at compile time recognises most of them by two
+//! letters and the length, so that the usual head costs a few instructions per field.
 
-/// A field that the proxy reads or writes itself, or another one that it passes on.
+/// The kind of a header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldKind {
     Host,
     ContentLength,
     TransferEncoding,
     Connection,
-    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1), as what `Connection`
-    /// names. By configuration also what an endpoint tells the proxy alone.
+    /// Belongs to one connection and is never passed on (RFC 9110 section 7.6.1), as are the fields
+    /// that `Connection` names, and the amounts that are configured to be removed.
     HopByHop,
-    /// What the sender takes, such as trailers. Of one connection, too.
+    /// What the sender accepts, such as trailers. Hop-by-hop, too.
     Te,
     KeepAlive,
     Upgrade,
     Expect,
     /// Written by the proxy: `X-Forwarded-For`, `-Proto` and `-Host`, `X-Client-Cert-Subject`.
     XForwarded,
-    /// Another field by which a proxy says who its client is, such as `Forwarded` (RFC 7239): passed on
-    /// from trusted peers only.
+    /// Another field by which a proxy identifies its client, such as `Forwarded` (RFC 7239): passed
+    /// on from trusted peers only.
     Claim,
-    /// One of the names above in a spelling that some applications take for it.
+    /// Another spelling of one of the names above that some applications read as that name.
     Disguised,
     RequestId,
     Date,
     Other,
 }
 
-/// Which field `name` of a request is.
+/// Classifies the field `name` of a request.
 pub(super) fn known_of_client(name: &str) -> FieldKind {
     match known(name) {
         FieldKind::Other if may_be_reserved(name.as_bytes()) => reserved(name.as_bytes()),
@@ -43,9 +44,9 @@ pub(super) fn known_of_client(name: &str) -> FieldKind {
     }
 }
 
-/// Which field `name` of an answer is: an endpoint may use any name.
+/// Classifies the field `name` of a response: an endpoint may use any name.
 pub(super) fn known(name: &str) -> FieldKind {
-    // A constant text per arm lets the compiler compare whole words; a table of texts costs twice.
+    // One constant per arm lets the compiler compare whole words; a table costs twice as much.
     let is = |text: &str| name.eq_ignore_ascii_case(text);
     match name.len() {
         2 if is("te") => FieldKind::Te,
@@ -71,7 +72,7 @@ pub(super) fn known(name: &str) -> FieldKind {
     }
 }
 
-/// The names above that can be spelled otherwise: those with a `-`.
+/// The names above that have other spellings: those with a `-`.
 const OWN: [&[u8]; 11] = [
     b"content-length",
     b"keep-alive",
@@ -86,7 +87,7 @@ const OWN: [&[u8]; 11] = [
     b"x-request-id",
 ];
 
-/// Names by which proxies and content delivery networks say who a client is.
+/// Names by which proxies and content delivery networks identify a client.
 const CLAIMS: [&[u8]; 22] = [
     b"cf-connecting-ip",
     b"cf-connecting-ipv6",
@@ -112,8 +113,8 @@ const CLAIMS: [&[u8]; 22] = [
     b"x-remote-ip",
 ];
 
-/// The same, with anything behind: client certificates as proxies tell them (`Client-Cert` is RFC 9440),
-/// whatever else is forwarded, and the proxy's own.
+/// Prefixes of such names: client certificates as proxies forward them (`Client-Cert` is RFC 9440),
+/// anything else that is forwarded, and the proxy's own names.
 const CLAIM_PREFIXES: [&[u8]; 8] = [
     b"client-cert",
     b"ssl-client-",
@@ -125,10 +126,10 @@ const CLAIM_PREFIXES: [&[u8]; 8] = [
     b"x-tls-client-",
 ];
 
-/// Lengths that are told apart; longer names count as so long.
+/// Longest length that the table distinguishes; longer names count as this long.
 const LONGEST: usize = 31;
 
-/// Lengths, as bits, of the reserved names, by two letters of each.
+/// Bit set of the lengths of the reserved names, indexed by two letters of the name.
 static LENGTHS: [u32; 1024] = {
     let mut table = [0; 1024];
     let mut n = 0;
@@ -153,8 +154,8 @@ const fn length(name: &[u8]) -> usize {
     if name.len() < LONGEST { name.len() } else { LONGEST }
 }
 
-/// A number made of the first letter of `name` and of the second, or the third of `x-` names, in any case.
-/// The name has at least three bytes.
+/// Index made of the first letter of `name` and the second one, or the third one of `x-` names;
+/// case is ignored. The name has at least three bytes.
 const fn letters(name: &[u8]) -> usize {
     const CASELESS: u8 = 31;
     let first = name[0] & CASELESS;
@@ -168,7 +169,7 @@ fn may_be_reserved(name: &[u8]) -> bool {
     name.len() > 2 && LENGTHS[letters(name)] >> length(name) & 1 == 1
 }
 
-/// Which field a name is that is not one of those that the proxy knows in their own spelling.
+/// Classifies a name that [`known`] does not know.
 #[inline(never)]
 fn reserved(name: &[u8]) -> FieldKind {
     if OWN.iter().any(|own| is_same(name, own)) {
@@ -245,7 +246,7 @@ mod tests {
             assert!(!may_be_reserved(name.as_bytes()), "{name}");
             assert_eq!(known_of_client(name), FieldKind::Other, "{name}");
         }
-        // The same letters and length, but other names.
+        // Other names with the same letters and length.
         for name in ["x-reel-ip", "xxreal-ip", "clientcert-x", "x-forwardedfor"] {
             assert_eq!(known_of_client(name), FieldKind::Other, "{name}");
         }

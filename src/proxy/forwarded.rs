@@ -1,12 +1,12 @@
-//! What a trusted proxy says of its client: `X-Forwarded-For`, `-Proto` and `-Host`.
+//! What a trusted proxy reports of its client: `X-Forwarded-For`, `-Proto` and `-Host`.
 //!
-//! Each proxy of a chain appends the address that it saw, so the list is true from its right end to the
-//! first address that is not a trusted proxy: that one is the client, and what stands left of it is the
-//! client's own claim. An entry that is no address ends the walk, and so do [`MAX_HOPS`]: the last good one
-//! counts.
+//! Each proxy of a chain appends the address of its peer, so the list is true from its right end to
+//! the first address that is not a trusted proxy. That address is the client's; everything left of
+//! it is the client's own claim. The search also ends at an entry that is no address, and after
+//! [`MAX_HOPS`]; then the last address found is the client's.
 //!
-//! `Forwarded` (RFC 7239) is passed on from trusted peers and not read: proxies that write it write
-//! `X-Forwarded-For` too, and two sources of one truth would have to agree.
+//! `Forwarded` (RFC 7239) is passed on from trusted peers but not read: proxies that write it write
+//! `X-Forwarded-For`, too, and the two could contradict each other.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -18,21 +18,22 @@ use super::{
     head::{parse_authority, tokens},
 };
 
-/// Most entries that are walked over: far above any chain of proxies, and a bound on what a head may cost.
+/// Most entries that are read: far more than any chain of proxies has, and a bound on the cost of a
+/// head.
 const MAX_HOPS: usize = 100;
 
-/// What a trusted peer's fields say of the request's client.
+/// The client of a request, as a trusted peer reports it.
 pub(super) struct Forwarded<'b> {
     /// The client's address.
     pub(super) client: IpAddr,
     pub(super) client_text: AddressText,
-    /// The scheme that the client spoke, if it is told once and well formed.
+    /// The client's scheme, if the field is well formed and occurs once.
     pub(super) proto: Option<&'static str>,
-    /// The host that the client asked, likewise.
+    /// The host that the client requested, likewise.
     pub(super) host: Option<&'b str>,
 }
 
-/// What `peer` says in `headers` if it is one of the `trusted` proxies; of strangers nothing.
+/// Reads the forwarding fields in `headers`; `None` unless `peer` is one of the `trusted` proxies.
 #[inline(never)]
 pub(super) fn read<'b>(
     headers: &[Header<'b>],
@@ -52,7 +53,7 @@ pub(super) fn read<'b>(
     Some(Forwarded { client, client_text: AddressText::new(client), proto, host })
 }
 
-/// Whether one of `networks` has `address`.
+/// Whether one of `networks` contains `address`.
 pub(super) fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
@@ -76,7 +77,7 @@ fn client(headers: &[Header<'_>], peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     client
 }
 
-/// An address as proxies write it: bare, in brackets, or with the port that it came from.
+/// Parses an address as proxies write it: bare, in brackets, or with the source port.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let address = match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
@@ -119,7 +120,7 @@ mod tests {
             (&["6.6.6.6, 192.0.2.7, 10.0.0.3,10.0.0.2"], "192.0.2.7"),
             (&["6.6.6.6, 192.0.2.7", " 10.0.0.3 ,, ", "10.0.0.2"], "192.0.2.7"),
             (&["6.6.6.6", "192.0.2.7"], "192.0.2.7"),
-            // All of them trusted: the first one asked.
+            // All of them are trusted: the leftmost one is the client.
             (&["10.0.0.9, 10.0.0.2"], "10.0.0.9"),
             (&["192.0.2.7, 2001:db8:1::5"], "192.0.2.7"),
             (&["2001:DB8:2:0::7"], "2001:db8:2::7"),
@@ -127,7 +128,7 @@ mod tests {
             (&["192.0.2.7:51234, ::ffff:10.0.0.2"], "192.0.2.7"),
             (&["[2001:db8:2::7]:443"], "2001:db8:2::7"),
             (&["[2001:db8:2::7]"], "2001:db8:2::7"),
-            // What is no address ends the walk at the last good one.
+            // An entry that is no address ends the search.
             (&["192.0.2.7, unknown"], "10.0.0.1"),
             (&["192.0.2.7, unknown, 10.0.0.2"], "10.0.0.2"),
             (&["192.0.2.7, 192.0.2.300"], "10.0.0.1"),

@@ -1,10 +1,10 @@
-//! What must hold whatever strangers send: properties of the readers of bytes, for `fuzz/` and for the
-//! seeds of its corpus, which are tests of every build.
+//! Properties of the parsers that must hold for any input; used by `fuzz/`, and by the tests with
+//! the seeds of its corpus.
 //!
-//! Each takes bytes and panics if its property does not hold. What a head is written as is stated here
-//! a second time, plainly and slowly, as a list of fields: the writer must agree with it, and the reader
-//! must find that list, and nothing more, in what was written. The chunks likewise: a reader that has
-//! all bytes at once stands against the one that gets them in pieces.
+//! Each function takes bytes and panics if its property does not hold. The form of a forwarded head
+//! is implemented here a second time, simply and slowly, as a list of fields: the writer must agree
+//! with it, and the parser must find exactly that list in the output. Chunks likewise: a decoder
+//! that has all bytes at once is compared with the one that gets them in pieces.
 
 use std::{mem::MaybeUninit, net::IpAddr};
 
@@ -21,7 +21,8 @@ use super::{
     rewrite::{Delimiter, ForwardingInfo, Persistence, RequestId, write_request, write_response},
 };
 
-/// Fields that belong to one connection (RFC 9110 section 7.6.1), and the framing, which is written anew.
+/// Fields that belong to one connection (RFC 9110 section 7.6.1), and the framing, which the proxy
+/// writes.
 const OF_CONNECTION: &[&str] = &[
     "connection",
     "keep-alive",
@@ -44,7 +45,7 @@ const OF_PROXY: &[&str] = &[
     "x-request-id",
 ];
 
-/// Fields of a request that strangers cannot send, as `docs/http.md` lists them.
+/// Fields of a request that only trusted peers may send, as `docs/http.md` lists them.
 const OF_TRUSTED: &[&str] = &[
     "cf-connecting-ip",
     "cf-connecting-ipv6",
@@ -87,8 +88,8 @@ const DATE: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
 /// A field's name and value.
 type Field = (String, Vec<u8>);
 
-/// A request's head is refused, or written as what it was read as, no field more and none less; the
-/// next proxy sees the same client.
+/// A request's head is rejected, or written with exactly the fields that were parsed; the next
+/// proxy finds the same client.
 pub fn request_head(input: &[u8]) {
     let (mut fields, mut kinds) = (fields(), NO_KINDS);
     let (head, length) = match parse_request(input, &mut fields, &mut kinds) {
@@ -103,7 +104,7 @@ pub fn request_head(input: &[u8]) {
     });
     let trusted = [PEER, NEXT].map(|octets| IpAddr::from(octets).into());
     let read = forwarded::read(head.headers, PEER.into(), &trusted);
-    let read = read.expect("a trusted peer says something");
+    let read = read.expect("the peer is trusted");
     for forwarded in [None, Some(&read)] {
         let authority = if head.authority.is_empty() { "127.0.0.1:80" } else { head.authority };
         let written = written_request(&head, authority, forwarded);
@@ -148,12 +149,12 @@ fn written_request(
     out
 }
 
-/// Only who has a body to send waits for leave to send it.
+/// `Expect` is forwarded only with a request that has a body.
 fn sends_expect(head: &RequestHead<'_, '_>) -> bool {
     head.expects_continue && head.framing != Framing::Length(0)
 }
 
-/// The fields that go on with a request, in their order.
+/// The fields that are forwarded with a request, in their order.
 fn sent_with_request(
     head: &RequestHead<'_, '_>,
     authority: &str,
@@ -195,8 +196,8 @@ fn sent_with_request(
     sent
 }
 
-/// An answer's head is refused, or written as what it was read as, in a framing that its client
-/// understands.
+/// A response's head is rejected, or written with the fields that were parsed, in a framing that
+/// the client understands.
 pub fn response_head(input: &[u8]) {
     for head_only in [false, true] {
         let (mut fields, mut kinds) = (fields(), NO_KINDS);
@@ -240,7 +241,7 @@ pub fn response_head(input: &[u8]) {
     }
 }
 
-/// The fields that go on with an answer, in their order.
+/// The fields that are forwarded with a response, in their order.
 fn sent_with_response(
     head: &ResponseHead<'_, '_>,
     chunked: bool,
@@ -266,8 +267,8 @@ fn sent_with_response(
     sent
 }
 
-/// A body comes out the same in whatever pieces it comes in, and ends where a reader that has all of it
-/// finds its end.
+/// A decoded body does not depend on the pieces in which it arrives, and ends where a decoder that
+/// has all of it finds its end.
 pub fn chunked_body(input: &[u8]) {
     let whole = decode(Framing::Chunked, input, input.len().max(1));
     for step in [1, 2, 3, 7, 64] {
@@ -287,8 +288,8 @@ pub fn chunked_body(input: &[u8]) {
     }
 }
 
-/// The body in `input`, handed over in pieces of `step` bytes; the bytes used up and whether the body is
-/// done.
+/// Decodes `input` in pieces of `step` bytes. Returns the body, the number of bytes used, and
+/// whether the body has ended.
 fn decode(
     framing: Framing,
     input: &[u8],
@@ -305,7 +306,7 @@ fn decode(
         body.extend_from_slice(&input[at + found.skip..at + used]);
         at += used;
         if found.data == 0 && !decoder.is_done() {
-            assert_eq!(at, end, "bytes are left that nobody will look at");
+            assert_eq!(at, end, "bytes are left undecoded");
             if end == input.len() {
                 break;
             }
@@ -315,8 +316,8 @@ fn decode(
     (body, Ok((at, decoder.is_done())))
 }
 
-/// The chunks at the start of `bytes` (RFC 9112 section 7.1) and the length of all of them; nothing if
-/// they do not end well.
+/// The body of the chunks at the start of `bytes` (RFC 9112 section 7.1) and their length; `None`
+/// if they are malformed or incomplete.
 fn read_chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let line = |from: usize| {
         let length = bytes[from..].windows(2).position(|w| w == b"\r\n")?;
@@ -347,8 +348,8 @@ fn read_chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// Whether bytes are a head of the PROXY protocol, and where it ends, does not depend on how many of
-/// them have come: first more are needed, then one answer stands.
+/// The result for a PROXY protocol header does not depend on how many bytes have arrived: until it
+/// is known more bytes are needed, and then it does not change.
 pub fn proxy_protocol(input: &[u8]) {
     let answer = proxy_protocol::parse(input);
     let decided = match answer {
@@ -380,8 +381,8 @@ fn fields<'b>() -> Fields<'b> {
     [const { MaybeUninit::uninit() }; MAX_FIELDS]
 }
 
-/// A head of `length` bytes is not taken for a shorter one while it comes in. A sample of its
-/// beginnings is looked at, the longest among them.
+/// A head of `length` bytes is not taken for a shorter one while it arrives. Checks a sample of its
+/// beginnings, including the longest one.
 fn assert_every_beginning_needs_more(
     input: &[u8],
     length: usize,

@@ -1,13 +1,15 @@
-//! Keeps a request's body with its head if all of it has arrived, so that the request can be sent again.
+//! Keeps a request's body with its head if the whole body has arrived, so that the request can be
+//! repeated.
 //!
-//! Only requests on their way to a stream need that: there an endpoint can state that it did not process a
+//! Only requests sent on a stream need that: there an endpoint can state that it did not process a
 //! request, whatever its method.
 
 use std::task::{Context, Poll, Waker};
 
 use super::{body::Framing, buffer::Buffer, client::Client};
 
-/// Puts the body behind the head in `request` if all of it has come and fits there. Returns its length.
+/// Appends the body to the head in `request` if the whole body has arrived and fits. Returns its
+/// length.
 #[inline(never)]
 pub(super) fn gather(client: &mut Client, framing: Framing, request: &mut Buffer) -> Option<usize> {
     let length = match framing {
@@ -15,7 +17,7 @@ pub(super) fn gather(client: &mut Client, framing: Framing, request: &mut Buffer
         Framing::UntilClose => None,
         Framing::Chunked => return None,
     };
-    // Whoever relays what does not come at once asks again, and is woken.
+    // If the body is incomplete, the relay polls again and registers its waker.
     let mut cx = Context::from_waker(Waker::noop());
     let whole = loop {
         let read = client.inbox.len();

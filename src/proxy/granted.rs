@@ -1,13 +1,13 @@
-//! What the process is granted, and what its limits come to by that.
+//! The descriptors and memory that the process is granted, and the limits that follow from them.
 //!
-//! A client's connection needs a descriptor, and most requests need another one towards an endpoint. If
-//! clients could take all of them, requests would fail for want of a connection, and neither probes nor
-//! operators would get through. So clients get half, endpoints what is left but for a reserve, and the
-//! admin endpoint, checks of health and files can use that, too.
+//! A client's connection needs a descriptor, and most requests need another one for a connection to
+//! an endpoint. If clients could take all descriptors, requests would fail for lack of one, and
+//! neither probes nor operators would get through. So clients get half of them, endpoints the rest
+//! except a reserve, which only the admin endpoint, health checks and files may use.
 //!
-//! Of memory a connection needs little until it asks, and a request most if its client or its endpoint does
-//! not read: `docs/operations.md` has the sum. The limits that no file sets leave half of what the
-//! process is granted to requests and a quarter to connections.
+//! A connection needs little memory until it sends a request, and a request needs most if its
+//! client or its endpoint does not read: `docs/operations.md` has the sum. The default limits give
+//! half of the granted memory to requests and a quarter to connections.
 
 use std::{fs, os::fd::RawFd};
 
@@ -16,29 +16,30 @@ use rustix::process::{Resource, getrlimit};
 use super::cgroup;
 use crate::config::schema::Limits;
 
-/// Descriptors that are kept for the admin endpoint, checks and files: a sixteenth, in these bounds. The
-/// admin endpoint takes 256 connections at most.
+/// Reserve of descriptors for the admin endpoint, health checks and files: a sixteenth, within
+/// these bounds. The admin endpoint takes 256 connections at most.
 const RESERVE: std::ops::RangeInclusive<u64> = 16..=320;
 
-/// Descriptors of a worker beside its connections: what its runtime waits with.
+/// Descriptors that a worker's runtime needs beside its connections.
 const PER_WORKER: u64 = 4;
 
-/// Descriptors in use where the system does not say how many.
+/// Assumed descriptors in use where the system does not report the number.
 const OPEN_AT_START: u64 = 32;
 
-/// The most memory of a request, in bytes: three buffers of 16 KiB, 128 KiB that came in from each side and
-/// is not read yet, and 64 KiB that waits unsent; or the window and the buffers of a stream.
+/// The most memory of a request, in bytes: three buffers of 16 KiB, 128 KiB received but unread
+/// from each side, and 64 KiB unsent; or the window and the buffers of a stream.
 const REQUEST_BYTES: u64 = 384 << 10;
 
-/// The most memory of a connection without a request: a head of 32 KiB, which is not whole, and a session
-/// of TLS. The buffers of HTTP/2 are 12 KiB more.
+/// The most memory of a connection without a request: an incomplete head of 32 KiB, and a TLS
+/// session. The buffers of HTTP/2 are 12 KiB more.
 const CONNECTION_BYTES: u64 = 64 << 10;
 
-/// Below so much memory a socket takes no more than [`RECEIVED_BYTES`] ahead of whom it is for. That bounds
-/// the speed of bodies from far away, so it is done where many sockets could hold all of the memory.
+/// Below this memory a socket receives at most [`RECEIVED_BYTES`] that are not read yet. That
+/// limits the speed of bodies from far away, so it is done only where many sockets could use up the
+/// memory.
 const SHORT: u64 = 1 << 30;
 
-/// Of these the system takes twice as much memory.
+/// The system takes twice as much memory for them.
 const RECEIVED_BYTES: u32 = 64 << 10;
 
 /// Limits where memory is not short.
@@ -46,21 +47,21 @@ const CONNECTIONS: u64 = 16_384;
 const REQUESTS: u64 = 65_536;
 const REQUESTS_PER_CLIENT: u32 = 8192;
 
-/// Fewer requests at once are of no use to anybody.
+/// Least default of either limit: less would be useless.
 const LEAST: u64 = 16;
 
-/// What the process is granted.
+/// The resources that the process is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
-    /// Connections of clients that leave enough descriptors for what they ask.
+    /// Most connections of clients that leave enough descriptors for their requests.
     connections: u32,
-    /// Connections get descriptors below this number.
+    /// Connections only use descriptors below this number.
     ceiling: RawFd,
-    /// Clients that are too many are told so on descriptors below this number.
+    /// A client above a limit gets a 503 only on a descriptor below this number.
     telling: RawFd,
-    /// Bytes that a socket takes ahead; nothing if the system decides.
+    /// Bytes that a socket receives before they are read; `None` if the system decides.
     received: Option<u32>,
-    /// Limits that no file sets.
+    /// Limits where the configuration sets none.
     defaults: Defaults,
 }
 
@@ -70,7 +71,7 @@ struct Defaults {
     requests: u32,
 }
 
-/// Limits as they hold.
+/// The limits in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// Connections of clients at once.
@@ -84,7 +85,7 @@ pub struct Bounds {
 }
 
 impl Defaults {
-    /// Of a process that is granted so many bytes of memory.
+    /// Defaults of a process that is granted `memory` bytes.
     fn of(memory: Option<u64>) -> Self {
         let memory = memory.unwrap_or(u64::MAX);
         let fitting = |part: u64, each: u64, most: u64| {
@@ -99,14 +100,14 @@ impl Defaults {
 }
 
 impl Granted {
-    /// Asks the system; `workers` are yet to be started.
+    /// Asks the system; the `workers` are not started yet.
     pub fn read(workers: usize) -> Self {
         let open = fs::read_dir("/proc/self/fd").map(|each| each.count() as u64);
         let open = open.unwrap_or(OPEN_AT_START) + workers as u64 * PER_WORKER;
         Self::of(getrlimit(Resource::Nofile).current, open, cgroup::memory())
     }
 
-    /// With that many descriptors, of which so many are `open`, and so many bytes of memory.
+    /// With this many descriptors, of which `open` are in use, and `memory` bytes.
     fn of(descriptors: Option<u64>, open: u64, memory: Option<u64>) -> Self {
         let defaults = Defaults::of(memory);
         let received = memory.filter(|memory| *memory < SHORT).map(|_| RECEIVED_BYTES);
@@ -127,23 +128,24 @@ impl Granted {
         }
     }
 
-    /// Bytes that a socket takes ahead of whom it is for; nothing if the system decides.
+    /// Bytes that a socket receives before they are read; `None` if the system decides.
     pub fn received(&self) -> Option<u32> {
         self.received
     }
 
-    /// Connections get descriptors below this number, so that the others stay free.
+    /// Connections only use descriptors below this number, so that the others stay free.
     pub fn ceiling(&self) -> RawFd {
         self.ceiling
     }
 
-    /// Clients that are too many are told so on descriptors below this number: they hold one for a moment,
-    /// and half of what endpoints have is to be left.
+    /// A client above a limit gets a 503 only on a descriptor below this number: it holds the
+    /// descriptor for a moment, and half of the endpoints' descriptors must stay free.
     pub fn telling(&self) -> RawFd {
         self.telling
     }
 
-    /// What `limits` come to. Where they are cut, one client gets half at most.
+    /// The limits in force for the configured `limits`. If they are cut, one client gets at most
+    /// half.
     pub fn bound(&self, limits: &Limits) -> Bounds {
         let Defaults { connections, requests } = self.defaults;
         let wanted = limits.connections.unwrap_or(connections);
@@ -160,7 +162,8 @@ impl Granted {
         }
     }
 
-    /// Whether `limits` ask for more connections than there are descriptors for; how many there are.
+    /// If `limits` allow more connections than there are descriptors for, the number that is
+    /// possible.
     pub fn cuts(&self, limits: &Limits) -> Option<u32> {
         let wanted = limits.connections.unwrap_or(self.defaults.connections);
         (self.connections < wanted).then_some(self.connections)
@@ -181,7 +184,7 @@ mod tests {
             (Some(1024), 40, 460, 960, 730),
             (Some(65_536), 40, 32_588, 65_216, 48_922),
             (Some(u64::MAX), 40, u32::MAX, RawFd::MAX, RawFd::MAX),
-            // Too few for anything: one client at a time.
+            // Hardly any descriptors: one client at a time.
             (Some(20), 30, 1, 4, 4),
             (Some(0), 0, 1, 0, 0),
         ] {

@@ -1,7 +1,8 @@
-//! What the proxy needs of gRPC: its deadlines, its statuses, and its way to fail.
+//! The parts of gRPC that the proxy needs: deadlines, statuses, and failed calls.
 //!
-//! A call fails with a status in trailers, below an HTTP 200; an HTTP error is read as one by clients,
-//! but not with its reason (grpc/grpc `doc/PROTOCOL-HTTP2.md`, `doc/http-grpc-status-mapping.md`).
+//! A call fails with a status in the trailers of an HTTP 200. Clients take an HTTP error for a
+//! failed call, too, but do not read its reason (grpc/grpc `doc/PROTOCOL-HTTP2.md`,
+//! `doc/http-grpc-status-mapping.md`).
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The status of a call of which no better one is known (grpc/grpc `doc/statuscodes.md`).
+/// The status of a call with no known status (grpc/grpc `doc/statuscodes.md`).
 const UNKNOWN: u16 = 2;
 
-/// Whether a message of this `content_type` is one of gRPC.
+/// Whether `content_type` is one of gRPC.
 pub(super) fn is_content_type(content_type: &[u8]) -> bool {
     content_type.strip_prefix(b"application/grpc").is_some_and(|rest| {
         // `application/grpc-web` is another protocol.
@@ -21,7 +22,7 @@ pub(super) fn is_content_type(content_type: &[u8]) -> bool {
     })
 }
 
-/// The time that a call may take, by its `grpc-timeout`: up to eight digits and a unit.
+/// Parses `grpc-timeout`, the time that a call may take: up to eight digits and a unit.
 pub(super) fn timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
@@ -39,18 +40,18 @@ pub(super) fn timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// The status that `fields` of an answer hold.
+/// The gRPC status in the `fields` of a response.
 pub(super) fn status_in(fields: &HeaderMap) -> Option<u16> {
     fields.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// The status that clients read from a whole answer without one; nothing where its HTTP status says what
-/// went wrong, by which the call counts then.
+/// The status that clients assume for a complete response without one; `None` where the HTTP status
+/// is an error, by which the call is counted then.
 pub(super) fn without_status(http: u16) -> Option<u16> {
     (http < 400).then_some(UNKNOWN)
 }
 
-/// The status that a call fails with where HTTP says `status`.
+/// The gRPC status of a call that fails with the HTTP `status`.
 pub(super) fn from_http(status: u16) -> u16 {
     match status {
         400 => 13,
@@ -81,7 +82,7 @@ pub(super) fn to_http(status: u16) -> u16 {
     }
 }
 
-/// Trailers of a call that was cut short where HTTP would have said `status`.
+/// Trailers of a call that was cut short, where HTTP would have used `status`.
 pub(super) fn trailers(status: u16, message: &'static str) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(2);
     fields.insert(STATUS, from_http(status).into());

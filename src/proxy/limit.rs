@@ -1,9 +1,9 @@
-//! Which limits there are, and which one somebody is above.
+//! The limits of connections and requests.
 
-/// Connections told at once that there are too many; further ones are closed without a word.
+/// Connections to which a 503 is sent at the same time; further ones are closed without a response.
 pub(super) const SHED_AT_ONCE: usize = 256;
 
-/// Which limit a connection, or a request, is above.
+/// The limit that a connection or a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LimitKind {
     /// `limits.connections`, or `limits.requests`.

@@ -1,10 +1,11 @@
-//! Other endpoints, tried after one could not be connected.
+//! Other endpoints, which are tried after a connection failed.
 //!
-//! Nothing was sent, so another try costs a connection and repeats no request, whatever its method. Where an
-//! endpoint refuses, that is done in no time; where it is silent, the client waits. So tries are bounded by
-//! number, and one more is begun only while less than the connect timeout has passed, or if it is the first:
-//! all together take twice that at most. Each endpoint is tried once, those that serve first: where most are
-//! out and used nevertheless (`snapshot/usable.rs`), the request ends at one that is known to be good.
+//! Nothing was sent, so another try costs a connection and repeats no request, whatever its method.
+//! A refused connection fails at once; with a silent endpoint the client waits. So tries are
+//! bounded in number, and a further one is begun only while less than the connect timeout has
+//! passed, or if it is the first: together they take at most twice that timeout. Each endpoint is
+//! tried once, serving ones first: where most are out and used nevertheless (`snapshot/usable.rs`),
+//! the request ends at one that is known to be good.
 
 use std::time::Duration;
 
@@ -13,22 +14,23 @@ use tokio::time::Instant;
 use super::worker::Worker;
 use crate::{snapshot::Version, upstream::balance};
 
-/// Connections that a request may try, the first one included.
+/// Most endpoints that a request may try, including the first one.
 const TRIES: usize = 10;
 
-/// What a request tries after its first endpoint.
+/// Endpoints that a request tries after its first one.
 pub(super) struct Others {
     /// When the first try began.
     began: Instant,
-    /// Numbers of those that could not be connected.
+    /// Numbers of the endpoints that could not be connected.
     tried: Vec<usize>,
-    /// The number of the one to try now.
+    /// The number of the endpoint to try now.
     pub(super) next: usize,
 }
 
 impl Others {
-    /// Chooses one beside number `failed`, which a try that began at `began` did not reach, and all before;
-    /// nothing if there is none or it is too late.
+    /// Chooses an endpoint other than number `failed`, with which a try that began at `began`
+    /// failed, and other than those that `before` has tried. Returns `None` if no endpoint is left,
+    /// or it is too late.
     #[cold]
     pub(super) fn after(
         before: Option<Box<Self>>,
@@ -53,12 +55,12 @@ impl Others {
     }
 }
 
-/// Whether another endpoint may be tried after `tries`, the first of which began so long ago.
+/// Whether another endpoint may be tried after `tries`, the first of which began `passed` ago.
 fn may_go_on(tries: usize, passed: Duration, patience: Duration) -> bool {
     tries < TRIES && (tries < 2 || passed < patience)
 }
 
-/// The numbers of `endpoints` that were not `tried`: those that serve, or all if none does.
+/// The numbers of `endpoints` that were not `tried`: the serving ones, or all if none serves.
 fn candidates(endpoints: usize, tried: &[usize], serves: impl Fn(usize) -> bool) -> Vec<usize> {
     let left = (0..endpoints).filter(|n| !tried.contains(n));
     let (good, others): (Vec<_>, Vec<_>) = left.partition(|n| serves(*n));

@@ -1,22 +1,22 @@
-//! How slowly a body may go: everything ends, also what never stands still.
+//! The least rate of a body, so that even a body that never stops completely ends.
 //!
-//! A limit of the time without a byte alone lets a peer that sends one byte a minute hold a request, its
-//! connection to the endpoint and its place for ever. So a body has [`GRACE`] times as long in all, and a
-//! second more for every `rate` bytes of it that came: it ends unless it keeps that rate on the average.
-//! What belongs to the framing (chunk sizes, extensions, trailers) is no byte of the body. Streams, such as
-//! events and calls of gRPC, go on for as long as they like.
+//! If only the time without a byte were limited, a peer that sends one byte a minute could hold a
+//! request, its connection to the endpoint and its slot for ever. So a body has [`GRACE`] times
+//! that limit in total, and another second for every `rate` bytes that arrive: it is ended unless
+//! it keeps that rate on average. Bytes of the framing (chunk sizes, extensions, trailers) do not
+//! count. Streams, such as events and gRPC calls, have no such limit.
 
 use tokio::time::{Duration, Instant};
 
 use crate::snapshot::BodyLimits;
 
-/// How often the longest time without a byte fits into the time in which no rate is asked.
+/// The time in which no rate is required, in multiples of the longest time without a byte.
 const GRACE: u32 = 4;
 
-/// When a body that began at `began`, of which `moved` bytes came, has been too slow; nothing if it may go as
-/// slowly as it likes.
+/// When a body that began at `began` and has `moved` bytes so far becomes too slow; `None` if no
+/// rate is required.
 pub(super) fn due(limits: BodyLimits, began: Instant, moved: u64) -> Option<Instant> {
-    // No rate is no bound.
+    // A rate of 0 is no limit.
     let millis = moved.saturating_mul(1000).checked_div(limits.rate)?;
     began.checked_add(limits.timeout.saturating_mul(GRACE) + Duration::from_millis(millis))
 }
@@ -35,7 +35,7 @@ mod tests {
         assert_eq!(after(256, 256_000), seconds(1240));
         assert_eq!(after(0, 0), None);
         assert!(after(1, u64::MAX).is_some(), "no overflow");
-        // Whoever sends a byte a minute ends; whoever keeps the rate does not.
+        // A body of one byte a minute is ended; one that keeps the rate is not.
         let ends = |bytes_per_minute: u64| {
             (1..10_000).find(|minute| {
                 let due = after(256, minute * bytes_per_minute).expect("bounded");

@@ -1,27 +1,28 @@
-//! Heads that come in pieces: when is one worth reading as a whole?
+//! Decides when a head that arrives in pieces is parsed.
 //!
-//! A head is read at once with its first piece, since most come in one. After that it is read again only when
-//! its end has come, so that a head sent byte by byte costs no more than one sent at once.
+//! A head is parsed with its first piece, since most heads arrive in one piece. After that it is
+//! parsed only when its end has arrived, so that a head sent byte by byte costs no more than one
+//! sent at once.
 
 use super::buffer::Buffer;
 
-/// What was looked at of a head that is still to come.
+/// How far an incomplete head has been scanned.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    /// Bytes in which no end was found; none if no piece was looked at yet.
+    /// Bytes in which no end was found; 0 before the first piece.
     scanned: usize,
 }
 
 impl Pieces {
-    /// Whether `bytes`, which begin as those of the last call, may be a whole head.
+    /// Whether `bytes`, which extend those of the last call, may hold a complete head.
     #[inline]
     pub(super) fn may_be_whole(&mut self, bytes: &[u8]) -> bool {
         let is_first = self.scanned == 0;
         is_first || ends_in(bytes, &mut self.scanned)
     }
 
-    /// The head in `inbox` was read and needs more bytes. Empty lines before it are dropped (RFC 9112 section
-    /// 2.2): each looks like an end.
+    /// Called when the head in `inbox` was parsed and is incomplete. Drops empty lines before it
+    /// (RFC 9112 section 2.2), since each looks like an end.
     pub(super) fn wait(&mut self, inbox: &mut Buffer) {
         let is_line_end = |b: &&u8| matches!(b, b'\r' | b'\n');
         let empty = inbox.data().iter().take_while(is_line_end).count();
@@ -31,7 +32,7 @@ impl Pieces {
     }
 }
 
-/// Whether `bytes` hold an empty line, looking only where it was not looked before.
+/// Whether `bytes` hold an empty line; bytes before `scanned` are not scanned again.
 fn ends_in(bytes: &[u8], scanned: &mut usize) -> bool {
     let from = scanned.saturating_sub(3);
     *scanned = bytes.len();
@@ -65,7 +66,7 @@ mod tests {
         assert!(!ends_in(b"GET / HTTP/1.1\r\nHost: a\r\n", &mut 0));
     }
 
-    /// How often a head is read as a whole that comes as `text` byte by byte.
+    /// How often a head is parsed that arrives as `text` byte by byte.
     fn looks(text: &[u8]) -> usize {
         let (mut inbox, mut pieces, mut looks) = (Buffer::hollow(), Pieces::default(), 0);
         for byte in text {

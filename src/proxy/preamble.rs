@@ -1,9 +1,10 @@
-//! The PROXY protocol's header of a new connection, which is read before anything else.
+//! Reads the PROXY protocol's header of a new connection before anything else.
 //!
-//! A peer that the listener knows for a balancer must begin with a head of the PROXY protocol; the
-//! address in it is the client's from then on, and the connection gets its slot by it. The head is
-//! looked at in the kernel's buffer and only its own bytes are taken out, so what follows, TLS or HTTP,
-//! begins with the next read. It has `limits.header_timeout`, as any head.
+//! A peer that the listener knows as a balancer must begin with a PROXY protocol header. The
+//! address in it is the client's from then on, and the connection gets its slot by that address.
+//! The header is peeked at in the kernel's buffer and only its own bytes are taken out, so TLS or
+//! HTTP begins with the next read. Its time is limited by `limits.header_timeout`, as that of any
+//! head.
 
 use std::{
     future::poll_fn,
@@ -23,8 +24,8 @@ use super::{
     worker::{ConnectionGuard, Worker},
 };
 
-/// Answers the address of the client behind the new connection of `peer`; nothing if the connection is
-/// not to be served.
+/// Returns the address of the client of a new connection of `peer`; `None` if the connection is not
+/// served.
 pub(super) async fn read_proxy_header(
     worker: &Worker,
     open: &mut ConnectionGuard,
@@ -37,7 +38,7 @@ pub(super) async fn read_proxy_header(
     }
     let client = match await_head(worker, stream, deadline).await {
         Ok(Source::Address(client)) => client,
-        // The balancer's own connection; nobody else is to be counted for it.
+        // The balancer's own connection counts as the balancer's.
         Ok(Source::Unknown) => return Some(peer),
         Err(None) => return None,
         Err(Some(Malformed(why))) => {
@@ -53,9 +54,9 @@ pub(super) async fn read_proxy_header(
         }
         Err(surplus) => {
             open.listener().count_shed(surplus);
-            // Under TLS it is closed without a word, as the acceptor does.
+            // Under TLS it is closed without a response, as in the acceptor.
             if open.listener().tls.is_none() {
-                // Rare, and not to make the task of every connection larger.
+                // Boxed, since it is rare and would enlarge the task of every connection.
                 Box::pin(shed(&worker.shared, stream, LimitKind::OfClient)).await;
             }
             None
@@ -63,7 +64,7 @@ pub(super) async fn read_proxy_header(
     }
 }
 
-/// The head at the start of the connection; why there is none, or nothing if the peer left without a
+/// Reads the header at the start of the connection. The error is `None` if the peer left without a
 /// byte (as a probe of the port does) or the worker drains.
 async fn await_head(
     worker: &Worker,
@@ -92,8 +93,8 @@ async fn await_head(
     .await
 }
 
-/// Takes bytes that belong to the head off the connection, after those `held` already; answers the head
-/// once it is whole.
+/// Takes the header's bytes off the connection and appends them to `held`; returns the header once
+/// it is complete.
 fn poll_take(
     cx: &mut Context<'_>,
     stream: &TcpStream,
@@ -108,7 +109,7 @@ fn poll_take(
     let seen = held.len() + ahead.filled().len();
     let (end, source) = match parse(&bytes[..seen]) {
         Ok(Some((source, length))) => (length, Some(source)),
-        // The beginning of a head, all of it.
+        // All bytes belong to the incomplete header.
         Ok(None) => (seen, None),
         Err(malformed) => return Poll::Ready(Ok(Some(Err(malformed)))),
     };

@@ -1,7 +1,7 @@
-//! From a fault to what the client reads: one table of status, kind and text.
+//! Maps errors to the responses that clients get: one table of status, kind and text.
 //!
-//! Answers made here are RFC 9457 problem documents with the kind of the fault and the id of the
-//! request. They never carry an address or a name from behind the proxy; those stand in the log.
+//! These responses are RFC 9457 problem documents with the kind of the error and the id of the
+//! request. They never contain an address or a name from behind the proxy; those are in the log.
 
 use super::{
     buffer::Buffer,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::registry::ErrorKind;
 
-/// Why a request got no answer from a version.
+/// Why a request got no response from a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProxyError {
     /// No route matches.
@@ -24,31 +24,31 @@ pub(super) enum ProxyError {
     Connect,
     /// The endpoint did not take the connection in time.
     ConnectTimeout,
-    /// The endpoint did not come to speak TLS, or not as the one it should be.
+    /// The TLS handshake failed, or the endpoint's certificate is not the expected one.
     Tls,
     /// The endpoint did not answer in time.
     Timeout,
-    /// The connection broke before the answer was whole.
+    /// The connection broke before the response was complete.
     Reset,
     /// The answer was not HTTP.
     Protocol,
-    /// The head of the answer has more fields than are taken.
+    /// The head of the response has too many fields.
     ManyFields,
-    /// The head of the answer is larger than what is taken.
+    /// The head of the response is too large.
     LargeHead,
     /// This process has no descriptor, memory or port left for a connection.
     Want,
-    /// The version has as many requests in flight as it takes.
+    /// The version has reached its limit of requests in flight.
     TooManyRequests,
-    /// As many requests as may wait for a connection do.
+    /// The limit of requests that wait for a connection is reached.
     TooManyPending,
 }
 
-/// When a client may come again, in seconds, where nobody said so.
+/// Default of `Retry-After`, in seconds.
 pub(super) const RETRY_AFTER: u32 = 1;
 
 impl ProxyError {
-    /// The kind in `tidegate_upstream_errors_total`; nothing where no endpoint was to blame.
+    /// The kind in `tidegate_upstream_errors_total`; `None` where no endpoint is to blame.
     pub(super) fn upstream_kind(self) -> Option<ErrorKind> {
         match self {
             Self::NoRoute | Self::NoVersion | Self::NoEndpoint => None,
@@ -60,12 +60,12 @@ impl ProxyError {
         }
     }
 
-    /// Whether the request was kept from the version, so that this says nothing of it.
+    /// Whether the request was not sent to the version, so that the error is no evidence about it.
     pub(super) fn is_shed(self) -> bool {
         matches!(self, Self::Want | Self::TooManyRequests | Self::TooManyPending)
     }
 
-    /// The problem as the client reads it.
+    /// The problem to send to the client.
     pub(super) fn problem(self) -> Problem {
         let (status, kind, detail) = match self {
             Self::NoRoute => (404, "no_route", "no route leads anywhere from this request"),
@@ -97,13 +97,13 @@ impl ProxyError {
     }
 }
 
-/// An answer made by the proxy.
+/// A response made by the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     pub(super) detail: &'static str,
-    /// When the client may come again, in seconds; said with a 503.
+    /// `Retry-After` in seconds; sent with a 503.
     pub(super) retry_after: u32,
 }
 
@@ -124,7 +124,7 @@ impl From<HeadError> for Problem {
 }
 
 impl Problem {
-    /// The answer to a request with `method`, OPTIONS or TRACE, that may be forwarded no more.
+    /// The response to OPTIONS or TRACE with `Max-Forwards: 0`.
     #[cold]
     pub(super) fn of_last(method: &str) -> Self {
         if method == "OPTIONS" {
@@ -139,7 +139,7 @@ impl Problem {
         HeadError { status: 501, detail }.into()
     }
 
-    /// Writes the answer to a call of gRPC: a status, and no body.
+    /// Writes the response to a gRPC call: a status without a body.
     pub(super) fn write_to_grpc(&self, out: &mut Buffer, date: &str) {
         put_status(out, 200, "OK");
         put_field(out, "Content-Type", b"application/grpc");
@@ -150,7 +150,7 @@ impl Problem {
         out.put(b"\r\n");
     }
 
-    /// Writes the answer; `head_only` leaves out the body but not its length.
+    /// Writes the response; `head_only` leaves out the body but not its length.
     pub(super) fn write(
         &self,
         out: &mut Buffer,
@@ -168,7 +168,7 @@ impl Problem {
         }
         let title = reason(self.status);
         let id = id.map_or("", RequestId::as_str);
-        // Titles, kinds and details are ours and ids are checked: nothing needs escaping.
+        // Titles, kinds and details are constants and ids are checked: nothing needs escaping.
         let body = format!(
             "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"kind\":\"{}\",\"detail\":\"{}\",\"request_id\":\"{id}\"}}\n",
             self.status, self.kind, self.detail,

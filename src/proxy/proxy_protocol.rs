@@ -1,18 +1,18 @@
-//! Heads of the PROXY protocol, versions 1 and 2: who stands behind a balancer that does not speak
-//! HTTP itself.
+//! Headers of the PROXY protocol, versions 1 and 2: the client behind a balancer that does not
+//! speak HTTP.
 //!
-//! Source: `doc/proxy-protocol.txt` of HAProxy, sections 2.1 and 2.2. Pure: bytes in, an address out.
-//! A head either is one, or is the beginning of one, or is malformed; there is no guessing whether a
-//! connection has one, since a listener knows which peers send it. Every proper beginning of a head
-//! needs more bytes, so whoever reads may take all bytes of an unfinished head off the connection.
+//! Source: `doc/proxy-protocol.txt` of HAProxy, sections 2.1 and 2.2. Pure: bytes in, an address
+//! out. Bytes are a header, the beginning of one, or malformed. There is no guessing whether a
+//! connection has a header, since a listener knows which peers send it. Every beginning of a header
+//! needs more bytes, so the reader may take all bytes of an unfinished header off the connection.
 //!
-//! Of version 2 the addresses are read and the further fields (TLVs) skipped, the optional checksum
-//! among them: a head that TCP delivered whole needs no second one.
+//! Of version 2 the addresses are read and the further fields (TLVs) skipped, including the
+//! optional checksum: TCP has its own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Most bytes of a head. A version 1 line has 107 at most; version 2 could have 64 KiB, of which
-/// addresses take 36 (216 for Unix sockets) and real senders fill some hundreds with TLVs.
+/// Most bytes of a header. A version 1 line has 107 at most; version 2 could have 64 KiB, of which
+/// addresses take 36 (216 for Unix sockets) and real senders use some hundreds for TLVs.
 pub(super) const MAX_HEAD_BYTES: usize = V2_FIXED_BYTES + V2_MAX_REST_BYTES;
 
 /// Longest line of version 1, with CR and LF.
@@ -25,22 +25,22 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_FIXED_BYTES: usize = 16;
 const V2_MAX_REST_BYTES: usize = 4096;
 
-/// What a head says of the client.
+/// The client according to a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// Its address.
     Address(IpAddr),
-    /// The balancer speaks for itself (`LOCAL`, a health check, say), or does not know, or its client
-    /// has no such address (`UNKNOWN`, `AF_UNSPEC`, `AF_UNIX`): the connection's own address counts.
+    /// The connection is the balancer's own (`LOCAL`, such as a health check), or the client has no
+    /// known IP address (`UNKNOWN`, `AF_UNSPEC`, `AF_UNIX`): the peer's address counts.
     Unknown,
 }
 
-/// The bytes are neither a head nor the beginning of one; the text says why.
+/// The bytes are neither a header nor the beginning of one, with the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
 
-/// Reads the head at the start of `bytes`: the client and the head's length, nothing if more bytes are
-/// needed, or why it is none.
+/// Parses the header at the start of `bytes`. Returns the client and the header's length, or `None`
+/// if more bytes are needed.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Source, usize)>, Malformed> {
     if begins(bytes, V2_SIGNATURE) {
         version_2(bytes)
@@ -51,7 +51,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Source, usize)>, Malformed> 
     }
 }
 
-/// Whether `bytes` begin with `signature`, as far as there are bytes.
+/// Whether `bytes` begin with `signature`, or are a prefix of it.
 fn begins(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(a, b)| a == b)
 }
@@ -72,7 +72,7 @@ fn version_1(bytes: &[u8]) -> Result<Option<(Source, usize)>, Malformed> {
     }
     let mut words = text.split(' ').skip(1);
     let source = match words.next() {
-        // What follows is to be ignored.
+        // The rest of the line is ignored.
         Some("UNKNOWN") => Source::Unknown,
         Some("TCP4") => addresses::<Ipv4Addr>(words)?,
         Some("TCP6") => addresses::<Ipv6Addr>(words)?,
@@ -81,7 +81,7 @@ fn version_1(bytes: &[u8]) -> Result<Option<(Source, usize)>, Malformed> {
     Ok(Some((source, end + 1)))
 }
 
-/// Source, destination and their ports, all of them well formed and nothing behind them.
+/// Source, destination and their ports; all must be well formed, and nothing may follow.
 fn addresses<'a, A>(mut words: impl Iterator<Item = &'a str>) -> Result<Source, Malformed>
 where
     A: std::str::FromStr + Into<IpAddr>,
@@ -118,7 +118,7 @@ fn version_2(bytes: &[u8]) -> Result<Option<(Source, usize)>, Malformed> {
     if rest > V2_MAX_REST_BYTES {
         return Err(Malformed("the head is longer than 4 KiB"));
     }
-    // Without a transport there are no addresses to speak of.
+    // Without a transport the addresses are ignored.
     let wanted = match family {
         _ if local || transport == 0 => 0,
         1 => 12,

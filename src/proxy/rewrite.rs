@@ -1,9 +1,10 @@
-//! Heads as they are sent on: canonical, hop-by-hop fields dropped, forwarding fields added.
+//! Writes heads as they are forwarded: in canonical form, without hop-by-hop fields, with
+//! forwarding fields.
 //!
-//! Heads are written anew from what was read, never copied as bytes, so a form that two servers could
-//! read in two ways does not survive the proxy. Fields that belong to one connection, and those that
-//! `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). What strangers say of who they are is
-//! dropped or replaced (`field_kind.rs`); what trusted proxies say of it is carried on.
+//! Heads are written from the parsed form, never copied as bytes, so a form that two servers could
+//! read in two ways does not survive the proxy. Fields that belong to one connection, and those
+//! that `Connection` names, are dropped both ways (RFC 9110 section 7.6.1). Fields that identify a
+//! client are dropped or replaced (`field_kind.rs`) unless a trusted proxy sent them.
 
 use super::{
     body::Framing,
@@ -13,10 +14,10 @@ use super::{
     head::{RequestHead, ResponseHead},
 };
 
-/// Bytes of a request id kept at most; longer ones are replaced.
+/// Most bytes of a client's request id; longer ids are replaced.
 const REQUEST_ID_BYTES: usize = 64;
 
-/// The id of a request, as the client gave it or made here.
+/// The id of a request, from the client or made here.
 #[derive(Clone, Copy)]
 pub(super) struct RequestId {
     text: [u8; REQUEST_ID_BYTES],
@@ -55,27 +56,27 @@ impl RequestId {
     }
 }
 
-/// What is told to an endpoint about the client's side.
+/// What an endpoint learns about the client's side.
 pub(super) struct ForwardingInfo<'a> {
-    /// Address of who sent the request: the client, or a trusted proxy.
+    /// Address of the request's sender: the client, or a trusted proxy.
     pub(super) peer: &'a [u8],
-    /// What a trusted peer said of its client.
+    /// The client as reported by a trusted peer.
     pub(super) forwarded: Option<&'a Forwarded<'a>>,
     /// The peer speaks TLS.
     pub(super) encrypted: bool,
     /// Subject of the peer's verified certificate.
     pub(super) subject: Option<&'a str>,
-    /// Host and port that were asked.
+    /// The requested host and port.
     pub(super) authority: &'a str,
     /// The request's id.
     pub(super) id: &'a RequestId,
-    /// The protocol that the connection is to go on in.
+    /// The protocol to which the connection is to switch.
     pub(super) upgrade: Option<&'a str>,
-    /// The line by which the proxy adds itself; empty where it does not.
+    /// The proxy's `Via` line; empty if it adds none.
     pub(super) via: &'a [u8],
 }
 
-/// Writes `request` as it goes to an endpoint.
+/// Writes `request` as it is sent to an endpoint.
 pub(super) fn write_request(
     out: &mut Buffer,
     request: &RequestHead<'_, '_>,
@@ -111,7 +112,7 @@ pub(super) fn write_request(
     if let Some(left) = request.max_forwards {
         put_field(out, "Max-Forwards", itoa::Buffer::new().format(left).as_bytes());
     }
-    // Behind those of the proxies before.
+    // After the `Via` fields of earlier proxies.
     out.put(origin.via);
     out.put(b"X-Forwarded-For: ");
     let forwarded = origin.forwarded;
@@ -136,25 +137,26 @@ pub(super) fn write_request(
     out.put(b"\r\n\r\n");
 }
 
-/// What `Connection` says to the client.
+/// The `Connection` field of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Persistence {
-    /// An HTTP/1.1 client whose connection stays; nothing need be said.
+    /// An HTTP/1.1 client whose connection stays open: no field.
     Implied,
-    /// An HTTP/1.0 client whose connection stays.
+    /// An HTTP/1.0 client whose connection stays open.
     KeepAlive,
-    /// The connection ends with the answer.
+    /// The connection is closed after the response.
     Close,
-    /// The connection goes on in another protocol.
+    /// The connection switches to another protocol.
     Upgrade,
 }
 
-/// What tells where the body of an answer ends, beside a length that is among its fields.
+/// The field that has to be added to mark the end of a response body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delimiter {
-    /// Nothing: there is such a length, or the stream or the connection ends.
+    /// None: the length is among the response's fields, or the end of the stream or the connection
+    /// ends the body.
     None,
-    /// It is sent in chunks.
+    /// The body is sent in chunks.
     Chunks,
     /// A length of 0.
     Empty,
@@ -171,8 +173,8 @@ impl Persistence {
     }
 }
 
-/// Writes `response` as it goes to the client. `date` is added: whoever passes
-/// on an answer without one must tell when it came (RFC 9110 section 6.6.1). `via` as of requests.
+/// Writes `response` as it is sent to the client. `date` is given if the response has none: the
+/// proxy must add it then (RFC 9110 section 6.6.1). `via` is as in requests.
 pub(super) fn write_response(
     out: &mut Buffer,
     response: &ResponseHead<'_, '_>,
@@ -184,7 +186,7 @@ pub(super) fn write_response(
     put_status(out, response.status, response.reason);
     for (field, kind) in response.fields() {
         match kind {
-            // These are an end-to-end matter in answers.
+            // These are end-to-end fields in responses.
             FieldKind::Other
             | FieldKind::Date
             | FieldKind::Expect
@@ -193,7 +195,7 @@ pub(super) fn write_response(
             | FieldKind::Claim
             | FieldKind::RequestId => {}
             FieldKind::Upgrade if persistence == Persistence::Upgrade => {}
-            // 1xx and 204 must not have one (RFC 9110 section 8.6).
+            // 1xx and 204 must not have a length (RFC 9110 section 8.6).
             FieldKind::ContentLength if response.status >= 200 && response.status != 204 => {}
             _ => continue,
         }

@@ -1,4 +1,4 @@
-//! What acceptor, workers and controller share.
+//! State that the acceptor, the workers and the controller share.
 
 use std::{
     net::IpAddr,
@@ -28,32 +28,33 @@ use crate::{
     tls::TlsListener,
 };
 
-/// Statuses of answers that no version gave; the last place is for all others.
+/// Statuses of responses made by the proxy; the last place counts all other statuses.
 const UNROUTED: [u16; 10] = [400, 404, 408, 414, 417, 431, 501, 503, 505, 0];
 
-/// Shared by acceptor, workers and controller.
+/// State shared by the acceptor, the workers and the controller.
 #[derive(Debug)]
 pub struct Shared {
-    /// When the process started: what all times of the comparison are counted from.
+    /// When the process started; all times of the comparison are relative to it.
     pub started: Instant,
-    /// The snapshot in force. The controller swaps it; workers look at it once per request.
+    /// The snapshot in force. The controller swaps it; workers load it once per request.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Opens once all workers plan by a snapshot.
     pub barrier: Barrier,
-    /// Open client connections of each worker, by which the acceptor chooses.
+    /// Open client connections of each worker; the acceptor chooses the worker with the fewest.
     pub loads: PerWorker<AtomicUsize>,
     /// Counts of each worker that belong to no version.
     pub cells: PerWorker<WorkerCells>,
-    /// Where workers hand over their samples.
+    /// The channel by which workers hand over their samples.
     pub samples: mpsc::Sender<Vec<Sample>>,
-    /// What the process is granted.
+    /// The resources that the process is granted.
     pub granted: Granted,
-    /// Connections of clients and to endpoints that could not be had for want of a resource.
+    /// Connections of clients and to endpoints that failed because this process had no resource
+    /// left.
     pub wants: Wants,
     /// Samples that were dropped after they had been handed over.
     pub samples_unheard: AtomicU64,
     pub(super) client_limits: ClientLimits,
-    /// Connections that may be told at the same time that there are too many.
+    /// Permits to send a 503 to a connection above a limit.
     pub(super) shedding: Semaphore,
 }
 
@@ -61,20 +62,21 @@ pub struct Shared {
 #[derive(Debug, Default)]
 pub struct WorkerCells {
     unrouted: [Counter; UNROUTED.len()],
-    /// Connections of HTTP/2 ended for a flood of frames, or for answers that their client does not read.
+    /// HTTP/2 connections ended because of a flood of frames, or of responses that the client does
+    /// not read.
     pub floods: Counter,
     /// Panics survived.
     pub panics: Counter,
     /// Samples dropped because the collector did not keep up.
     pub samples_lost: Counter,
-    /// Requests answered 503, since there were too many in flight.
+    /// Requests answered 503 because too many were in flight.
     pub requests_shed: Counter,
-    /// Likewise, since there were too many of their client.
+    /// Requests answered 503 because too many of the same client were in flight.
     pub requests_shed_per_client: Counter,
 }
 
 impl WorkerCells {
-    /// Counts an answer with `status` that no version gave.
+    /// Counts a response with `status` made by the proxy.
     pub(super) fn count_unrouted(&self, status: u16) {
         let known = UNROUTED.iter().position(|s| *s == status);
         self.unrouted[known.unwrap_or(UNROUTED.len() - 1)].add(1);
@@ -90,7 +92,7 @@ impl WorkerCells {
 }
 
 impl Shared {
-    /// Shared state of `workers` workers, that have what is `granted`.
+    /// Creates the state of `workers` workers with the resources `granted`.
     pub fn new(
         workers: usize,
         snapshot: Snapshot,
@@ -112,7 +114,7 @@ impl Shared {
         }
     }
 
-    /// How many workers there are.
+    /// The number of workers.
     pub(super) fn workers(&self) -> usize {
         self.loads.iter().count()
     }
@@ -122,12 +124,13 @@ impl Shared {
         self.loads.iter().map(|load| load.load(Relaxed)).sum()
     }
 
-    /// The limits of connections as they hold.
+    /// The limits in force.
     pub fn bounds(&self) -> Bounds {
         self.granted.bound(&self.snapshot.load().limits)
     }
 
-    /// Reserves a connection slot for `client`. A trusted proxy stands for many clients and needs none.
+    /// Reserves a connection slot for `client`. A trusted proxy stands for many clients and needs
+    /// none.
     pub(super) fn slot(&self, client: IpAddr) -> Result<Option<ConnectionSlot>, LimitKind> {
         let snapshot = self.snapshot.load();
         if contains(&snapshot.trusted_proxies, client) {
@@ -137,7 +140,7 @@ impl Shared {
         self.client_limits.enter(client, limit).map(Some).ok_or(LimitKind::OfClient)
     }
 
-    /// Answers that no version gave, by status; 0 stands for statuses without a place of their own.
+    /// Counts of responses made by the proxy, by status; 0 stands for all statuses not listed.
     pub fn unrouted(&self) -> Vec<(u16, u64)> {
         UNROUTED
             .iter()
@@ -147,31 +150,32 @@ impl Shared {
     }
 }
 
-/// What is known of a listening socket while it runs.
+/// State of a listening socket at run time.
 #[derive(Debug, Default)]
 pub struct ListenerState {
     /// Address as bound.
     pub name: String,
-    /// Peers whose connections begin with a PROXY protocol head.
+    /// Peers whose connections begin with a PROXY protocol header.
     pub proxy_protocol_from: Vec<IpNet>,
     /// Open client connections.
     pub open: AtomicU64,
     /// Connections accepted.
     pub accepted: AtomicU64,
-    /// Connections answered 503 and closed, since there were too many.
+    /// Connections closed, most after a 503, because there were too many.
     pub shed: AtomicU64,
     /// Handshakes that failed.
     pub handshakes_failed: AtomicU64,
-    /// Its certificates, if clients speak TLS.
+    /// Certificates and settings, if clients speak TLS.
     pub tls: Option<TlsListener>,
-    /// Likewise, since there were too many of their address.
+    /// Connections closed, most after a 503, because there were too many of the same client.
     pub shed_per_client: AtomicU64,
-    /// Connections closed since they did not begin with the PROXY protocol head that they had to have.
+    /// Connections closed because they did not begin with the PROXY protocol header that is
+    /// required.
     pub proxy_protocol_errors: AtomicU64,
 }
 
 impl ListenerState {
-    /// Whether a connection of `peer` begins with a PROXY protocol head.
+    /// Whether a connection of `peer` begins with a PROXY protocol header.
     pub(super) fn is_introduced_by(&self, peer: IpAddr) -> bool {
         contains(&self.proxy_protocol_from, peer)
     }

@@ -1,4 +1,4 @@
-//! Tells a client at once that there are too many, so that it, or a balancer in front, knows to go
+//! Sends 503 to a client above a limit of connections, so that it, or a balancer in front, goes
 //! elsewhere.
 
 use std::{
@@ -20,10 +20,10 @@ use super::{
     shared::Shared,
 };
 
-/// A client that is told that there are too many may take this long to read it.
+/// Time that a client has to read the 503.
 const SHED_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Answers 503, and reads on until the client ends.
+/// Sends 503, and reads until the client closes the connection.
 pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, surplus: LimitKind) {
     let Ok(_permit) = shared.shedding.try_acquire() else { return };
     let (kind, detail) = match surplus {
@@ -37,14 +37,15 @@ pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, surplus: Limit
     let date = httpdate::fmt_http_date(SystemTime::now());
     let problem = Problem { status: 503, kind, detail, retry_after: RETRY_AFTER };
     problem.write(&mut out, None, false, Persistence::Close, &date);
-    let telling = async {
+    let responding = async {
         stream.write_all(out.data()).await?;
         stream.shutdown().await?;
-        // Read until the client ends: closing with unread bytes would reset the answer away.
+        // Closing a socket with unread bytes would send a reset, and the client could lose the
+        // response.
         let mut sink = [0u8; 1024];
         let until = Instant::now() + SHED_PATIENCE;
         while Instant::now() < until && stream.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
     };
-    let _ = timeout(SHED_PATIENCE, telling).await;
+    let _ = timeout(SHED_PATIENCE, responding).await;
 }

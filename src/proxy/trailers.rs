@@ -1,8 +1,8 @@
 //! Fields that follow a body (RFC 9110 section 6.5).
 //!
-//! They go on to whoever has a form for them and asked: streams, and clients of HTTP/1.1 with `TE: trailers`.
-//! What a recipient would have needed before the body is dropped from them, since whoever joins them
-//! with the head could be told there what the head was checked for (section 6.5.1).
+//! Trailers are passed on to streams, and to HTTP/1.1 clients that sent `TE: trailers`. Fields that
+//! a recipient needs before the body are dropped: a recipient that merges trailers into the head
+//! would accept there what the proxy had removed from the head (section 6.5.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -14,9 +14,9 @@ use super::{
 /// Most fields of trailers.
 const MOST: usize = 64;
 
-/// Whether trailers may not have the field: what the proxy reads or writes or that says who a client is, in
-/// any spelling that an application reads as the same, routing, what modifies or authenticates a request,
-/// and what controls an answer or its content.
+/// Whether trailers may not have the field: fields that the proxy reads or writes or that identify
+/// a client, in any spelling that an application reads as the same; fields that route, modify or
+/// authenticate a request; and fields that control a response or its content.
 fn is_forbidden(name: &HeaderName) -> bool {
     let name = name.as_str();
     known_of_client(name) != FieldKind::Other
@@ -44,7 +44,7 @@ fn is_forbidden(name: &HeaderName) -> bool {
         || ["if-", "sec-"].iter().any(|start| name.starts_with(start))
 }
 
-/// Drops the fields that trailers may not have; nothing if no other is left.
+/// Drops the fields that trailers may not have; `None` if no field is left.
 pub(super) fn permitted(fields: HeaderMap) -> Option<HeaderMap> {
     let all = fields.len();
     if !fields.keys().any(is_forbidden) {
@@ -57,7 +57,8 @@ pub(super) fn permitted(fields: HeaderMap) -> Option<HeaderMap> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// The fields in `lines`, which followed the last chunk, without the empty line; nothing if they are none.
+/// Parses the `lines` that followed the last chunk, without the empty line; `None` if they are
+/// malformed or no field is left.
 pub(super) fn read(mut lines: Vec<u8>) -> Option<HeaderMap> {
     lines.extend_from_slice(b"\r\n");
     let mut space = [httparse::EMPTY_HEADER; MOST];
@@ -73,7 +74,7 @@ pub(super) fn read(mut lines: Vec<u8>) -> Option<HeaderMap> {
     permitted(fields)
 }
 
-/// Writes `fields` behind the last chunk.
+/// Writes `fields` after the last chunk.
 pub(super) fn write(out: &mut Buffer, fields: &HeaderMap) {
     for (name, value) in fields {
         out.put(name.as_str().as_bytes());

@@ -1,8 +1,8 @@
-//! What a request says of its version in the comparison: of its first attempt, once.
+//! The outcome of a request in the comparison of versions: that of its first attempt, counted once.
 //!
-//! A failure is known by the answer's head, and so is a success; one that breaks later was none, after
-//! all. How long it took to the last byte, and what it carried, is known at its end. Answers that come at
-//! once are said in one piece.
+//! The head of the response decides between success and failure; a success that breaks later
+//! becomes a failure. The time to the last byte and the amounts are known at the end. Of a response
+//! that arrives at once, everything is recorded in one outcome.
 
 use std::time::Duration;
 
@@ -15,44 +15,44 @@ use crate::{
     snapshot::Evidence,
 };
 
-/// Whose request it is, and where it goes.
+/// The request's worker, plan and endpoint.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) worker: &'a Worker,
     pub(super) plan: &'a Plan,
-    /// The endpoint asked last.
+    /// The endpoint of the latest attempt.
     pub(super) endpoint: Option<&'a EndpointState>,
 }
 
-/// What is still to be said of a request.
+/// The part of a request's outcome that is not recorded yet.
 pub(super) struct Trial<'a> {
-    /// Nothing if the request is not compared.
+    /// `None` if the request is not compared.
     evidence: Option<&'a Evidence>,
     stage: Stage,
-    /// The look in which it began; 0: it has not.
+    /// Number of the evaluation in which the request began; 0 before that.
     look: u32,
-    /// When the request was with the endpoint; nothing while it is on its way.
+    /// When the endpoint had the request; `None` while the request is being sent.
     asked: Option<Instant>,
-    /// Since when the endpoint takes no more of the request; nothing if it does.
+    /// Since when the endpoint has not read more of the request; `None` if it reads.
     stalls: Option<Instant>,
-    /// That was when the attempt began.
+    /// Whether `asked` is the moment at which the attempt began.
     at_once: bool,
-    /// A connection was made for it.
+    /// Whether a connection was made for the attempt.
     fresh: bool,
-    /// Its answer lasts for as long as it likes.
+    /// Whether the response is a stream of unlimited length.
     is_stream: bool,
 }
 
-/// How far it is.
+/// How much of the outcome is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing is to be said, or no more.
+    /// Nothing is left to record.
     Done,
-    /// No answer yet.
+    /// No response yet.
     Waiting,
-    /// The answer has begun, of which nothing was said.
+    /// The response has begun, and nothing is recorded.
     Answered { what: What, head_us: u32 },
-    /// It was said that the answer has begun.
+    /// It is recorded that the response has begun.
     Said,
 }
 
@@ -72,7 +72,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// The request is about to be with the endpoint. `at_once`: as the attempt begins.
+    /// The request is about to be sent completely. `at_once`: as the attempt begins.
     pub(super) fn asked(&mut self, of: Subject<'_>, now: Instant, at_once: bool) {
         if self.stage == Stage::Waiting {
             (self.asked, self.at_once) = (Some(now), at_once);
@@ -85,7 +85,7 @@ impl<'a> Trial<'a> {
         self.fresh = true;
     }
 
-    /// The endpoint takes no more of the request `since` then; nothing: it does.
+    /// The endpoint has not read more of the request `since` then; `None`: it reads again.
     pub(super) fn stalls(&mut self, since: Option<Instant>) {
         self.stalls = since;
     }
@@ -100,7 +100,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// The time after which it has failed without an answer.
+    /// The time after which a request without a response counts as failed.
     pub(super) fn patience(&self) -> Option<Duration> {
         match self.stage {
             Stage::Done => None,
@@ -108,12 +108,12 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Whether something is still to be said.
+    /// Whether something is still to be recorded.
     pub(super) fn is_open(&self) -> bool {
         self.stage != Stage::Done
     }
 
-    /// The head of an answer came, so many microseconds after the attempt began.
+    /// The head of a response arrived, `attempt_us` microseconds after the attempt began.
     pub(super) fn answered(&mut self, of: Subject<'_>, status: u16, now: Instant, attempt_us: u32) {
         if self.stage != Stage::Waiting {
             return;
@@ -127,7 +127,7 @@ impl<'a> Trial<'a> {
         self.stage = Stage::Answered { what, head_us };
     }
 
-    /// The answer does not come at once.
+    /// The response does not arrive at once.
     pub(super) fn goes_on(&mut self, of: Subject<'_>) {
         if let Stage::Answered { what, head_us } = self.stage {
             self.settle(of, what, head_us, NO_TIME);
@@ -135,12 +135,12 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Its answer is a stream.
+    /// The response is a stream.
     pub(super) fn streams(&mut self) {
         self.is_stream = true;
     }
 
-    /// The version failed. `timed_out`: it did not answer in time.
+    /// The version failed. `timed_out`: it did not respond in time.
     pub(super) fn failed(&mut self, of: Subject<'_>, timed_out: bool) {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Done => {}
@@ -157,8 +157,8 @@ impl<'a> Trial<'a> {
         self.goes_on(of);
         self.asked = self.asked.or(self.stalls);
         match std::mem::replace(&mut self.stage, Stage::Done) {
-            // One who leaves while the request is still on its way has reasons of its own, unless it is the
-            // endpoint that does not take it.
+            // The version is not the reason if a client leaves while it still sends the request,
+            // unless the endpoint does not read.
             Stage::Waiting if self.asked.is_none() => self.void(of),
             Stage::Waiting => self.settle(of, What::Left, self.since_asked(of, now), NO_TIME),
             Stage::Said if !self.is_stream => {
@@ -168,7 +168,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// The deadline passed that the client set: it has left. Unlike one who ends a stream, it wanted more.
+    /// The client's own deadline passed, so it has left. Unlike a client that ends a stream, it
+    /// wanted more.
     pub(super) fn given_up(&mut self, of: Subject<'_>, now: Instant) {
         self.goes_on(of);
         if self.is_stream && self.stage == Stage::Said {
@@ -178,7 +179,7 @@ impl<'a> Trial<'a> {
         self.left(of, now);
     }
 
-    /// What happened says nothing more of the version.
+    /// What happens from here on is no evidence about the version.
     pub(super) fn acquit(&mut self, of: Subject<'_>) {
         self.goes_on(of);
         if std::mem::replace(&mut self.stage, Stage::Done) == Stage::Waiting {
@@ -186,12 +187,12 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// The answer is whole, or what was answered in a version's place.
+    /// The response, from the version or made in its place, is complete.
     pub(super) fn ended(&mut self, of: Subject<'_>, now: Instant, carried: &amounts::AmountValues) {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Done => return,
             Stage::Waiting => return self.settle(of, What::Failed, NO_TIME, NO_TIME),
-            // What came in one piece took no time beyond its head.
+            // A response in one piece took no time beyond its head.
             Stage::Answered { what, head_us } if !self.is_stream => {
                 self.settle(of, what, head_us, head_us);
             }
@@ -212,7 +213,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Counts how it ended, and says so.
+    /// Counts the outcome for the endpoint, and records it.
     fn settle(&mut self, of: Subject<'_>, what: What, head_us: u32, whole_us: u32) {
         let Subject { worker, plan, endpoint } = of;
         let failed = matches!(what, What::Failed | What::TimedOut);
@@ -260,8 +261,8 @@ impl<'a> Trial<'a> {
         evidence.outcomes.say(worker.id, ending);
     }
 
-    /// Microseconds since the request was with the endpoint; nothing where that does not count, of an
-    /// endpoint that warms up.
+    /// Microseconds since the endpoint had the request; [`NO_TIME`] for an endpoint that warms up,
+    /// since its times do not count.
     fn since_asked(&self, of: Subject<'_>, now: Instant) -> u32 {
         let is_cold = of.endpoint.is_some_and(|endpoint| {
             endpoint.warms_up() && !endpoint.is_warm(of.worker.since_start(now))
@@ -270,8 +271,8 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Counts what an answer carried, of a player who has not had his turn lately. What carries no amount
-/// carries 0: a version that no longer says what it takes would look like one that nobody plays otherwise.
+/// Records the amounts of a response for a player of whom none were recorded lately. A missing
+/// amount is 0; otherwise a version that stops sending amounts would look like one without players.
 fn pay(evidence: &Evidence, of: Subject<'_>, carried: &amounts::AmountValues) {
     let Subject { worker, plan, .. } = of;
     let Evidence { arms, state, .. } = evidence;

@@ -1,8 +1,9 @@
-//! A connection that went on in another protocol: bytes pass both ways until either side ends.
+//! A connection that switched to another protocol: bytes pass both ways until both sides have
+//! ended.
 //!
-//! Nothing is read while something waits to be written, as with bodies. A WebSocket is followed from
-//! frame to frame, so that a worker that drains can close it as RFC 6455 section 7.1 has it: both sides
-//! are told `1001 Going Away` between two frames, and reconnect, rather than find a torn connection.
+//! As with bodies, nothing is read while bytes wait to be written. The frames of a WebSocket are
+//! followed, so that a worker that drains can close it as RFC 6455 section 7.1 requires: both sides
+//! get `1001 Going Away` between two frames, rather than a broken connection, and reconnect.
 
 use std::{
     future::{Future, poll_fn},
@@ -25,31 +26,32 @@ use super::{
     websocket::{self, Frames},
 };
 
-/// Once one side has ended, the other may go on without a byte for this long.
+/// Once one side has ended, the other may be silent for this long.
 const HALF_CLOSED: Duration = Duration::from_secs(10);
 
-/// Time for both sides of a WebSocket to be told that the worker goes, and for the client to end; taken
-/// from the end of the drain.
+/// Time to send a close frame to both sides of a WebSocket, and for the client to end; taken from
+/// the end of the drain.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// One direction.
 struct Pipe {
     buffer: Buffer,
-    /// Where frames end, if they are those of a WebSocket.
+    /// Follows the frames of a WebSocket; `None` for other protocols.
     frames: Option<Frames>,
     /// The sender has ended.
     ended: bool,
-    /// And the receiver was told.
+    /// The end was sent to the receiver.
     done: bool,
     bytes: u64,
     progressed: bool,
 }
 
-/// Passes bytes between the client and the endpoint of the turn's attempt, behind the answer that switched.
+/// Passes bytes between the client and the endpoint of the turn's attempt; the turn's response holds
+/// the 101.
 pub(super) async fn tunnel(turn: &mut Turn<'_>) {
     let Turn { client, worker, plan, response, record, attempt, .. } = turn;
     let Some(attempt) = attempt.take() else { return };
-    // How long the switch took; what follows is no request.
+    // The request ends with the switch; its duration does not include the tunnel.
     record.end();
     let is_websocket = plan.asked_for(Some(b"websocket"));
     let (mut upstream, ahead) = attempt.into_parts();
@@ -61,14 +63,14 @@ pub(super) async fn tunnel(turn: &mut Turn<'_>) {
     client.inbox.clear();
 
     let mut drained = worker.upgraded_until.subscribe();
-    let mut goes = pin!(async move {
+    let mut drain_ends = pin!(async move {
         let until = drained.wait_for(Option::is_some).await.ok().and_then(|until| *until);
         // A worker that has ended ends its tasks.
         sleep_until(until.unwrap_or_else(Instant::now)).await;
     });
     let limit = plan.route().upgrade_timeout;
     client.deadline.set(Instant::now() + limit);
-    let told_to_go = poll_fn(|cx| {
+    let passing = poll_fn(|cx| {
         let Client { stream, deadline, .. } = &mut *client;
         let passed = down.poll(cx, &mut upstream, stream)?;
         let passed = (passed, up.poll(cx, stream, &mut upstream)?);
@@ -79,24 +81,25 @@ pub(super) async fn tunnel(turn: &mut Turn<'_>) {
             let half = down.done || up.done;
             deadline.set(Instant::now() + if half { limit.min(HALF_CLOSED) } else { limit });
         }
-        if goes.as_mut().poll(cx).is_ready() {
+        if drain_ends.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(true));
         }
         deadline.poll_passed(cx).map(|()| Ok(false))
     });
-    if let Ok(true) = told_to_go.await {
+    if let Ok(true) = passing.await {
         let last_words = poll_fn(|cx| {
             let stream = &mut client.stream;
-            let told = down.poll_close(cx, &mut upstream, stream, &websocket::close_from_server());
+            let closed =
+                down.poll_close(cx, &mut upstream, stream, &websocket::close_from_server());
             let mask = fastrand::u32(..).to_ne_bytes();
             let close = websocket::close_from_client(mask);
-            let told = (told?, up.poll_close(cx, stream, &mut upstream, &close)?);
-            match told {
+            let closed = (closed?, up.poll_close(cx, stream, &mut upstream, &close)?);
+            match closed {
                 (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(io::Result::Ok(())),
                 _ => Poll::Pending,
             }
         });
-        // Whoever does not take it in time finds a torn connection after all.
+        // If a side does not read in time, its connection breaks without the close frame.
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
     }
     record.bytes_in = up.bytes;
@@ -111,7 +114,7 @@ impl Pipe {
         Self { buffer, frames, ended: false, done: false, bytes: 0, progressed: false }
     }
 
-    /// Appends what came ahead.
+    /// Appends bytes that were read before the tunnel began.
     fn put(&mut self, data: &[u8]) {
         self.buffer.put(data);
         self.follow(data.len());
@@ -129,8 +132,8 @@ impl Pipe {
         std::mem::take(&mut self.progressed)
     }
 
-    /// Moves what can be moved now; ready when the sender has ended and the receiver was told. The
-    /// outer result tells that the connection broke.
+    /// Moves the bytes that can be moved now; ready when the sender has ended and the receiver was
+    /// closed. The outer result is an error if a connection broke.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -177,7 +180,7 @@ impl Pipe {
         flushed
     }
 
-    /// Ends the direction with `close` after the frame under way; without frames, where it is.
+    /// Ends the direction with `close` after the current frame; other protocols are ended at once.
     fn poll_close(
         &mut self,
         cx: &mut Context<'_>,
@@ -188,8 +191,7 @@ impl Pipe {
         while !self.ended {
             match &self.frames {
                 Some(frames) if !frames.is_between() => {
-                    // What is under way is let through to its end, and what follows it too: a few
-                    // frames may come in one read.
+                    // Passes the rest of the frame, and frames that follow it in the same read.
                     match self.poll_one(cx, from, to)? {
                         Poll::Ready(()) => {}
                         Poll::Pending => return Ok(Poll::Pending),
@@ -206,7 +208,7 @@ impl Pipe {
         self.poll(cx, from, to)
     }
 
-    /// Writes what there is and reads once more.
+    /// Writes the buffer and reads once.
     fn poll_one(
         &mut self,
         cx: &mut Context<'_>,

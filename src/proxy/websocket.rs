@@ -1,14 +1,14 @@
-//! What the proxy itself needs of WebSocket (RFC 6455): the two halves of the opening handshake where
-//! it translates between HTTP/1.1 and streams, and where frames begin and end, so that an open one can
-//! be closed in order.
+//! The parts of WebSocket (RFC 6455) that the proxy needs: both halves of the opening handshake, to
+//! translate between HTTP/1.1 and streams, and the bounds of frames, so that an open WebSocket can
+//! be closed cleanly.
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// What is hashed behind the key (RFC 6455 section 1.3).
+/// Appended to the key before hashing (RFC 6455 section 1.3).
 const SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Code of a close frame: the endpoint goes away (RFC 6455 section 7.4.1).
+/// Code of a close frame: going away (RFC 6455 section 7.4.1).
 const GOING_AWAY: [u8; 2] = 1001u16.to_be_bytes();
 
 /// A `Sec-WebSocket-Key` of 128 `random` bits.
@@ -16,7 +16,7 @@ pub(super) fn key(random: u128) -> String {
     STANDARD.encode(random.to_be_bytes())
 }
 
-/// The `Sec-WebSocket-Accept` that answers `key`.
+/// The `Sec-WebSocket-Accept` for `key`.
 pub(super) fn accept(key: &[u8]) -> String {
     let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(key);
@@ -24,18 +24,18 @@ pub(super) fn accept(key: &[u8]) -> String {
     STANDARD.encode(hash.finish().as_ref())
 }
 
-/// A close frame as a server sends it.
+/// A close frame of a server.
 pub(super) fn close_from_server() -> [u8; 4] {
     [0x88, 2, GOING_AWAY[0], GOING_AWAY[1]]
 }
 
-/// A close frame as a client sends it, masked with `mask`.
+/// A close frame of a client, masked with `mask`.
 pub(super) fn close_from_client(mask: [u8; 4]) -> [u8; 8] {
     let [a, b, c, d] = mask;
     [0x88, 0x82, a, b, c, d, GOING_AWAY[0] ^ a, GOING_AWAY[1] ^ b]
 }
 
-/// Follows one direction of a WebSocket and knows whether a frame is under way.
+/// Follows one direction of a WebSocket and knows whether a frame is incomplete.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     head: [u8; 14],
@@ -45,7 +45,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Follows `bytes`, which come next.
+    /// Takes the next `bytes`.
     pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -64,13 +64,14 @@ impl Frames {
         }
     }
 
-    /// Whether the last frame has ended, and no other begun.
+    /// Whether the last frame has ended, and no other has begun.
     pub(super) fn is_between(&self) -> bool {
         self.filled == 0 && self.left == 0
     }
 }
 
-/// Length of the payload that follows the frame's head (RFC 6455 section 5.2), once it is whole.
+/// Length of the payload that follows the frame's head (RFC 6455 section 5.2); `None` if the head
+/// is incomplete.
 fn payload_length(head: &[u8]) -> Option<u64> {
     let second = *head.get(1)?;
     let mask = if second & 0x80 == 0 { 0 } else { 4 };

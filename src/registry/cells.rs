@@ -18,8 +18,8 @@ impl Counter {
     }
 }
 
-/// A sum that one thread writes and others read: an `f64`, since amounts of money may be large and have
-/// decimals.
+/// A sum that one thread writes and others read: an `f64`, since amounts of money may be large and
+/// have decimals.
 #[derive(Debug, Default)]
 pub struct Sum(AtomicU64);
 
@@ -35,7 +35,8 @@ impl Sum {
     }
 }
 
-/// One `T` per worker, each on cache lines of its own (128 bytes: adjacent lines are fetched in pairs).
+/// One `T` per worker, each on cache lines of its own (128 bytes: adjacent lines are fetched in
+/// pairs).
 #[derive(Debug)]
 pub struct PerWorker<T>(Box<[Padded<T>]>);
 
@@ -61,7 +62,7 @@ impl<T> PerWorker<T> {
         self.0.iter().map(|cell| &cell.0)
     }
 
-    /// The sum over all workers of what `count` reads.
+    /// The sum of `count` over all workers.
     pub fn sum(&self, count: impl Fn(&T) -> u64) -> u64 {
         self.iter().map(count).fold(0, u64::wrapping_add)
     }

@@ -1,4 +1,4 @@
-//! What is counted of versions, endpoints, series and amounts.
+//! Counters of versions, endpoints, series and amounts.
 
 use super::cells::{Counter, Sum};
 use crate::analysis;
@@ -8,13 +8,13 @@ use crate::analysis;
 pub enum ErrorKind {
     /// No connection.
     Connect,
-    /// No answer in time.
+    /// No response in time.
     Timeout,
     /// The connection broke.
     Reset,
-    /// The answer was not HTTP.
+    /// The response was not HTTP.
     Protocol,
-    /// The answer was a 5xx.
+    /// The response was a 5xx.
     Status,
 }
 
@@ -35,12 +35,12 @@ impl ErrorKind {
     }
 }
 
-/// Why an attempt was made again; the `reason` label of `tidegate_retries_total`.
+/// Why an attempt was repeated; the `reason` label of `tidegate_retries_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryReason {
     /// The endpoint could not be connected, so nothing had been sent.
     Connect,
-    /// A kept connection turned out to be closed before any byte of an answer.
+    /// A pooled connection turned out to be closed before any byte of a response.
     StaleConnection,
 }
 
@@ -64,15 +64,16 @@ pub struct VersionCells {
     pub started: [Counter; 2],
     /// Of those, ended in any way.
     pub finished: [Counter; 2],
-    /// Of those, answered 5xx, by the version or on its behalf.
+    /// Of those, answered 5xx, by the version or in its place.
     pub errors: Counter,
-    /// Attempts made again, by [`RetryReason`].
+    /// Repeated attempts, by [`RetryReason`].
     pub retries: [Counter; 2],
     /// Requests that began to wait for a connection.
     pub pending: Counter,
-    /// Of those, that wait no more.
+    /// Of those, requests that do not wait any more.
     pub connected: Counter,
-    /// Requests answered by the circuit breaker: since too many were in flight, or waited.
+    /// Requests rejected by the circuit breaker because too many were in flight, or because too
+    /// many waited.
     pub shed: [Counter; 2],
 }
 
@@ -95,7 +96,7 @@ pub struct EndpointCells {
     pub errors: [Counter; 5],
     /// New connections made.
     pub connected: Counter,
-    /// Microseconds that it took to make them, TLS included.
+    /// Microseconds spent on making them, including TLS.
     pub connecting_us: Counter,
     /// First attempts that ended, of those that are compared.
     pub trials: Counter,
@@ -104,14 +105,14 @@ pub struct EndpointCells {
 }
 
 impl EndpointCells {
-    /// Attempts that got no connection.
+    /// Attempts without a connection.
     pub fn connect_faults(&self) -> u64 {
         self.errors[ErrorKind::Connect as usize].read()
     }
 }
 
-/// First attempts at an endpoint by players who count, and those of them that failed. The evaluator decides
-/// who counts, and alone writes.
+/// First attempts at an endpoint by players who count, and failed ones among them. Only the
+/// evaluator decides who counts, and writes.
 #[derive(Debug, Default)]
 pub struct Judged {
     trials: Counter,
@@ -127,27 +128,27 @@ impl Judged {
 
     /// The counts so far.
     pub fn read(&self) -> analysis::Counter {
-        // Failures first: read the other way around, there could be one more than trials.
+        // Failures are read first: otherwise they could exceed the trials.
         let failures = self.failures.read();
         analysis::Counter { trials: self.trials.read(), failures }
     }
 }
 
-/// Answers of a series by class: 1xx (never final), 2xx, 3xx, 4xx, 5xx; the sixth counts requests whose
-/// client left before an answer.
+/// Responses of a series by class: 1xx (never final), 2xx, 3xx, 4xx, 5xx; the sixth counts requests
+/// whose client left before a response.
 #[derive(Debug, Default)]
 pub struct SeriesCells {
     /// Counts by class of the status.
     pub classes: [Counter; 6],
 }
 
-/// An amount of a version, by worker: that of all its answers.
+/// An amount in all responses of a version, by worker.
 #[derive(Debug, Default)]
 pub struct AmountCells {
-    /// Answers that carried it; of a derived one, any of those that it is made of.
+    /// Responses with this amount, or, for a derived amount, with any of its terms.
     pub count: Counter,
-    /// What they carried.
+    /// The sum of the amounts.
     pub sum: Sum,
-    /// Answers in which it could not be read.
+    /// Responses in which it was malformed.
     pub malformed: Counter,
 }

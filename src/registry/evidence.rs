@@ -1,7 +1,7 @@
-//! What workers count of a version that is compared with another one.
+//! Counters of versions that are compared.
 //!
-//! A worker counts what began, and says how each first attempt ended; what is counted of that, and who, is
-//! the evaluator's to decide (`outcomes.rs`).
+//! A worker counts first attempts that begin, and records the outcome of each; the evaluator
+//! decides which outcomes and players count (`outcomes.rs`).
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -14,7 +14,7 @@ use crate::analysis::AMOUNT_BUCKETS;
 /// Counts of one version over some routes, by worker.
 #[derive(Debug, Default)]
 pub struct EvidenceCells {
-    /// First attempts that began.
+    /// First attempts begun.
     pub started: Counter,
 }
 
@@ -27,16 +27,17 @@ pub struct EvidenceState {
     pub cells: PerWorker<EvidenceCells>,
 }
 
-/// What the versions of a service share over some routes.
+/// State that the versions of a service share over some routes.
 #[derive(Debug, Default)]
 pub struct StratumState {
     deadline_us: AtomicU64,
-    /// Players whose amounts counted lately.
+    /// Players whose amounts were recorded lately.
     pub paid: PlayerSet,
 }
 
 impl StratumState {
-    /// The time after which a request without an answer has failed; nothing: when it times out.
+    /// The time after which a request without a response counts as failed; `None`: only its timeout
+    /// ends it.
     pub fn deadline(&self) -> Option<Duration> {
         match self.deadline_us.load(Relaxed) {
             0 => None,
@@ -44,14 +45,14 @@ impl StratumState {
         }
     }
 
-    /// Sets that time. Called by the evaluator only.
+    /// Sets the deadline. Called by the evaluator only.
     pub fn set_deadline(&self, deadline: Duration) {
         self.deadline_us.store(deadline.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
     }
 }
 
-/// Evidence of an amount of one version over some routes, by worker: first attempts that were served, by
-/// what they carried.
+/// Evidence of an amount of one version over some routes, by worker: successful first attempts by
+/// bucket of the amount.
 #[derive(Debug)]
 pub struct AmountEvidenceCells(Box<[AtomicU32; AMOUNT_BUCKETS]>);
 
@@ -62,7 +63,8 @@ impl Default for AmountEvidenceCells {
 }
 
 impl AmountEvidenceCells {
-    /// Counts an amount in its [bucket](crate::analysis::amount_bucket). Called by the owning worker only.
+    /// Counts an amount in its [bucket](crate::analysis::amount_bucket). Called by the owning
+    /// worker only.
     pub fn record(&self, bucket: u16) {
         let count = &self.0[usize::from(bucket)];
         count.store(count.load(Relaxed).wrapping_add(1), Relaxed);

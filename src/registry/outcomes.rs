@@ -1,12 +1,12 @@
-//! How first attempts ended, from the workers to the evaluator.
+//! Passes the outcomes of first attempts from the workers to the evaluator.
 //!
-//! Who counts, and for what, is decided by the evaluator (`analysis/ledger.rs`); a worker only says what
-//! happened: 24 bytes in a ring of its own, which the evaluator empties at each look. So the path of a
-//! request pays for three stores, and no line is written by two cores. A ring that is full loses what
-//! comes, and counts it: rates stay what they are.
+//! The evaluator decides which players and outcomes count (`analysis/ledger.rs`). A worker only
+//! records an outcome: 24 bytes in a ring of its own, which the evaluator empties at each
+//! evaluation. So the path of a request pays for three stores, and no cache line is written by two
+//! cores. A full ring drops new outcomes and counts them, which does not change rates.
 //!
-//! What began at the same time is compared. The time is the number of the evaluator's look: a worker notes
-//! it when a request begins, so that nothing is asked of a clock.
+//! Requests that began at the same time are compared. The time is the number of the evaluation: a
+//! worker records it when a request begins, so that no clock is read.
 
 use std::sync::{
     OnceLock,
@@ -19,14 +19,14 @@ use std::sync::{
 use super::{Counter, PerWorker};
 use crate::analysis::{ENDPOINT_GROUPS, Ending, What};
 
-/// Endings that a ring holds: what 100,000 requests a second end in 160 ms.
+/// Outcomes that a ring holds: those of 100,000 requests a second in 160 ms.
 const CAPACITY: u64 = 1 << 14;
-/// Endings that are heard at once.
+/// Outcomes passed to the evaluator in one call.
 const HEARD_AT_ONCE: usize = 64;
-/// Words of an ending.
+/// Words of an outcome.
 const WORDS: u64 = 3;
 
-/// What all workers say, and the number of the present look.
+/// The rings of all workers, and the number of the current evaluation.
 #[derive(Debug)]
 pub struct Outcomes {
     look: AtomicU32,
@@ -34,38 +34,38 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Rings of so many workers.
+    /// Creates the rings of `workers` workers.
     pub(super) fn new(workers: usize) -> Self {
         Self { look: AtomicU32::new(1), rings: PerWorker::new(workers) }
     }
 
-    /// The number of the present look. Who reads it and then counts a request has not been counted by who
-    /// began that look.
+    /// The number of the current evaluation. A worker that reads this number and then counts a
+    /// request was not counted by the evaluator when it began that evaluation.
     pub fn look(&self) -> u32 {
         self.look.load(Acquire)
     }
 
-    /// The number of the look after the present one.
+    /// The number of the next evaluation.
     pub fn next_look(&self) -> u32 {
         self.look().wrapping_add(1).max(1)
     }
 
-    /// Begins the look number `next`. Called by the evaluator only.
+    /// Begins evaluation number `next`. Called by the evaluator only.
     pub fn begin_look(&self, next: u32) {
         self.look.store(next, Release);
     }
 
-    /// Says how an attempt ended. Called by `worker` only.
+    /// Records an outcome. Called by `worker` only.
     pub fn say(&self, worker: usize, ending: Ending) {
         self.rings.of(worker).push(ending);
     }
 
-    /// Hears all that was said since the last time, some at a time. Called by the evaluator only.
+    /// Passes all new outcomes to `heard`, some at a time. Called by the evaluator only.
     pub fn hear(&self, mut heard: impl FnMut(&[Ending])) {
         self.rings.iter().for_each(|ring| ring.drain(&mut heard));
     }
 
-    /// Endings that were lost, since nobody heard for too long.
+    /// Outcomes that were lost because a ring was full.
     pub fn lost(&self) -> u64 {
         self.rings.sum(|ring| ring.lost.read())
     }
@@ -115,8 +115,8 @@ impl Ring {
     }
 }
 
-/// Numbers of endpoints, and what is left of larger ones: two of a version that have the same rest are eight
-/// million endpoints apart.
+/// Ids of endpoints are recorded modulo this number: two endpoints of a version with the same
+/// remainder are eight million endpoints apart.
 pub const ENDPOINTS: u32 = 1 << 23;
 
 const _: () = assert!(ENDPOINT_GROUPS <= 16 && What::ALL.len() <= 16, "four bits each");
@@ -206,7 +206,7 @@ mod tests {
                 let is_last = said.is_finished();
                 outcomes.hear(|endings| {
                     for heard in endings {
-                        // Some may be lost between two, but none is torn or comes twice.
+                        // Outcomes may be lost, but none is torn or read twice.
                         assert!(heard.look >= next, "{} after {next}", heard.look);
                         assert_eq!(*heard, ending(heard.look));
                         next = heard.look + 1;

@@ -1,7 +1,7 @@
 //! Players, and sets of them that all workers read.
 //!
-//! A player is known by a bucket of the hash of his cohort key, not by the hashes that decide the version:
-//! the two must be independent (`routing/split.rs`).
+//! A player is identified by a bucket of the hash of the cohort key. That hash must be independent
+//! of those that decide the version (`routing/split.rs`).
 
 use std::sync::{
     OnceLock,
@@ -27,12 +27,12 @@ impl Player {
     }
 }
 
-/// A set of players that any thread may add to. It takes no memory until somebody is in it.
+/// A set of players that any thread may add to. An empty set takes no memory.
 #[derive(Debug, Default)]
 pub struct PlayerSet(OnceLock<Box<[AtomicU64; WORDS]>>);
 
 impl PlayerSet {
-    /// Whether `player` is in it.
+    /// Whether the set contains `player`.
     pub fn has(&self, player: Player) -> bool {
         let (word, bit) = player.at();
         self.0.get().is_some_and(|words| words[word].load(Relaxed) & bit != 0)
@@ -42,13 +42,13 @@ impl PlayerSet {
     pub fn add(&self, player: Player) {
         let (word, bit) = player.at();
         let words = self.0.get_or_init(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
-        // Most are in it already, and then the line stays shared.
+        // Most players are in the set already; then the cache line is not written.
         if words[word].load(Relaxed) & bit == 0 {
             words[word].fetch_or(bit, Relaxed);
         }
     }
 
-    /// Takes all out.
+    /// Removes all players.
     pub fn clear(&self) {
         let words = self.0.get().into_iter().flat_map(|words| words.iter());
         words.for_each(|word| word.store(0, Relaxed));

@@ -1,24 +1,24 @@
-//! Where an endpoint stands: written by the controller, read by everybody.
+//! The status of an endpoint: written by the controller, read by all threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use super::Counter;
 use crate::health::{Cause, State, WHOLE};
 
-/// The state of an endpoint, and how often it changed.
+/// State of an endpoint, and counts of ejections and checks.
 #[derive(Debug)]
 pub struct EndpointStatus {
     /// Number in [`State::ALL`].
     state: AtomicU8,
-    /// Number in [`Cause::ALL`]; any other if there is none.
+    /// Number in [`Cause::ALL`]; a larger one if there is no cause.
     cause: AtomicU8,
-    /// Of [`WHOLE`].
+    /// Relative to [`WHOLE`].
     share: AtomicU32,
     /// It serves, but cannot be connected.
     unreachable: AtomicBool,
     /// Ejections since start, by [`Cause`].
     pub ejections: [Counter; 3],
-    /// Checks since start: good ones and bad ones.
+    /// Health checks since start: good ones and bad ones.
     pub checks: [Counter; 2],
 }
 
@@ -51,13 +51,13 @@ impl EndpointStatus {
         Cause::ALL.get(usize::from(self.cause.load(Relaxed))).copied()
     }
 
-    /// Whether it gets requests, as its version's only endpoint, though it cannot be connected.
+    /// Whether it cannot be connected, but gets requests as the only endpoint of its version.
     pub fn is_unreachable(&self) -> bool {
         self.unreachable.load(Relaxed)
     }
 
-    /// Its share of requests beside an endpoint that has the [`WHOLE`]. One that does not serve and is
-    /// asked nevertheless, since nobody serves, has all of it.
+    /// Its share of requests, relative to the full share [`WHOLE`]. An endpoint that does not
+    /// serve, but gets requests because no endpoint serves, has the full share.
     pub fn share(&self) -> u32 {
         self.share.load(Relaxed)
     }
@@ -75,7 +75,7 @@ impl EndpointStatus {
 
     /// Sets the share. Called by the controller only.
     pub fn set_share(&self, share: u32) {
-        // Workers read the line that it is on, so it is written only when it changes.
+        // Workers read this cache line, so it is written only on a change.
         if self.share.load(Relaxed) != share {
             self.share.store(share, Relaxed);
         }

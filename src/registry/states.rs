@@ -18,7 +18,7 @@ use crate::{analysis, policy::class::Class, telemetry::seldom::Seldom};
 /// A version's live state.
 #[derive(Debug)]
 pub struct VersionState {
-    /// Dense number, never used twice in a process.
+    /// Dense number, unique in a process.
     pub id: u32,
     /// Its counts.
     pub cells: PerWorker<VersionCells>,
@@ -52,54 +52,55 @@ impl VersionState {
 /// An endpoint's live state.
 #[derive(Debug)]
 pub struct EndpointState {
-    /// Dense number, never used twice in a process; indexes the workers' pools.
+    /// Dense number, unique in a process; indexes the workers' pools.
     pub id: u32,
     /// The version it belongs to.
     pub version: u32,
-    /// Its group among the endpoints of its version, by which the comparison tells them apart: with no more
-    /// endpoints than groups, a group of its own.
+    /// Its group among the endpoints of its version, by which the comparison distinguishes them. If
+    /// there are no more endpoints than groups, each has a group of its own.
     pub group: u8,
-    /// Where it is reached.
+    /// Its address.
     pub address: SocketAddr,
-    /// The same as text.
+    /// The address as text.
     pub label: Box<str>,
     /// Its counts.
     pub cells: PerWorker<EndpointCells>,
-    /// The same of players, by which it is compared with another version's.
+    /// First attempts by players who count, by which versions are compared.
     pub judged: Judged,
     /// Whether it serves.
     pub standing: EndpointStatus,
-    /// Until when it warms up, in microseconds since the process started: its latency is not compared.
+    /// End of its warm-up, in microseconds since the process started. Until then its latency is not
+    /// compared.
     pub(super) warm_from_us: AtomicU64,
-    /// Says that it does not speak TLS as it should.
+    /// Limits the log messages about failed TLS handshakes.
     pub complaint: Seldom,
 }
 
 impl EndpointState {
-    /// First attempts so far that are compared.
+    /// Compared first attempts so far.
     pub fn attempts(&self) -> analysis::Counter {
-        // Failures first: read the other way around, there could be one more than trials.
+        // Failures are read first: otherwise they could exceed the trials.
         let failures = self.cells.sum(|cells| cells.failures.read());
         analysis::Counter { trials: self.cells.sum(|cells| cells.trials.read()), failures }
     }
 
-    /// Says that it has just joined, or come back, and warms up until `warm` since the process started.
+    /// Sets the end of its warm-up, since the process started; called when it joined or came back.
     pub fn warm_up_until(&self, warm: Duration) {
         self.warm_from_us.store(warm.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// Attempts of `worker` that began and have not ended.
+    /// Attempts of `worker` in flight.
     pub fn in_flight_on(&self, worker: usize) -> u64 {
         let cells = self.cells.of(worker);
         cells.started.read().wrapping_sub(cells.finished.read())
     }
 
-    /// Whether it may be warming up.
+    /// Whether a warm-up was set.
     pub fn warms_up(&self) -> bool {
         self.warm_from_us.load(Relaxed) != 0
     }
 
-    /// Whether it is warm at `now` since the process started.
+    /// Whether its warm-up is over at `now`, since the process started.
     pub fn is_warm(&self, now: Duration) -> bool {
         let us = self.warm_from_us.load(Relaxed);
         us == 0 || now >= Duration::from_micros(us)
@@ -109,14 +110,14 @@ impl EndpointState {
 /// A service's live state.
 #[derive(Debug, Default)]
 pub struct ServiceState {
-    /// Players of a canary who are sent to the baseline for a while.
+    /// Players of a canary who are sent to the baseline for a time.
     pub diverted: PlayerSet,
 }
 
 /// State of one (service, version, route).
 #[derive(Debug)]
 pub struct SeriesState {
-    /// Dense number, never used twice in a process.
+    /// Dense number, unique in a process.
     pub id: u32,
     /// Its counts.
     pub cells: PerWorker<SeriesCells>,

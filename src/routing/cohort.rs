@@ -1,4 +1,4 @@
-//! The cohort key: what tells players apart.
+//! The cohort key, which identifies players.
 
 use super::matcher::{Params, RequestView};
 use crate::config::pattern::KeySource;
@@ -12,14 +12,14 @@ pub struct Cohort {
 #[derive(Debug, Clone)]
 struct Source {
     source: KeySource,
-    /// As the file writes it: `cookie:uid`.
+    /// As in the file: `cookie:uid`.
     label: Box<str>,
 }
 
 /// A player's key and where it was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CohortKey<'a> {
-    /// What is hashed.
+    /// The hashed value.
     pub value: &'a [u8],
     /// Number of the source in its list, for [`Cohort::label`].
     pub source: u16,
@@ -40,7 +40,7 @@ impl Cohort {
     }
 
     /// The key of the player who sent `request` to a route with `params`. An empty value counts as
-    /// absent: players without a session would otherwise share one cohort.
+    /// absent: otherwise all players without a session would share one cohort.
     pub fn key<'a>(&self, request: &RequestView<'a>, params: &Params) -> CohortKey<'a> {
         for (source, number) in self.sources.iter().zip(0u16..) {
             let value = match &source.source {
@@ -61,7 +61,7 @@ impl Cohort {
         CohortKey { value: request.client_text, source: 0 }
     }
 
-    /// The source number `source` as the file writes it: `cookie:uid`.
+    /// The source number `source` as in the file: `cookie:uid`.
     pub fn label(&self, source: u16) -> &str {
         self.sources.get(usize::from(source)).map_or("client-ip", |s| &s.label)
     }

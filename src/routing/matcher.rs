@@ -7,12 +7,13 @@ use ipnet::IpNet;
 
 use crate::config::schema::RuleMatch;
 
-/// What routing reads of a request. Borrowed from the connection's buffer; nothing is copied.
+/// The parts of a request that routing reads. Borrowed from the connection's buffer; nothing is
+/// copied.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestView<'a> {
     /// The method as sent; methods are case-sensitive (RFC 9110 section 9.1).
     pub method: &'a str,
-    /// The host without its port, as sent; compared without regard to case.
+    /// The host without its port, as sent; compared case-insensitively.
     pub host: &'a str,
     /// The path of the target, beginning with `/`, without the query.
     pub path: &'a str,
@@ -35,8 +36,8 @@ impl<'a> RequestView<'a> {
             .map(|h| h.value)
     }
 
-    /// The value of the cookie `name` (RFC 6265 section 4.2). Quotes around it are no part of it: some
-    /// clients add them, and some take them away.
+    /// The value of the cookie `name` (RFC 6265 section 4.2), without quotes around it: some
+    /// clients add them, and some remove them.
     pub fn cookie(&self, name: &str) -> Option<&'a [u8]> {
         self.headers
             .iter()
@@ -52,7 +53,7 @@ impl<'a> RequestView<'a> {
         })
     }
 
-    /// The path's segment number `index`, counted from 0.
+    /// The path's segment `index`, counted from 0.
     pub fn segment(&self, index: usize) -> Option<&'a str> {
         self.path.strip_prefix('/')?.split('/').nth(index)
     }
@@ -86,7 +87,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
 /// A named value that must equal one of a list.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// Lower case for header fields, as written for all else.
+    /// In lower case for header fields, otherwise as written.
     name: Box<str>,
     values: Box<[Box<str>]>,
 }
@@ -97,7 +98,7 @@ impl Condition {
         Self { name: name.into(), values: values.iter().map(|v| v.as_str().into()).collect() }
     }
 
-    /// A condition on a cookie, whose values may be written in quotes.
+    /// A condition on a cookie; the configured values may be in quotes.
     pub fn on_cookie(name: &str, values: &[String]) -> Self {
         let inside = |v: &String| v.strip_prefix('"')?.strip_suffix('"').map(str::to_owned);
         let values: Vec<String> = values.iter().map(|v| inside(v).unwrap_or(v.clone())).collect();

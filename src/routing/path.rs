@@ -1,14 +1,15 @@
-//! One form of every path: normalized before it is matched, and sent on in the form that was matched.
+//! Normalizes paths before they are matched; they are forwarded in the form that was matched.
 //!
-//! A proxy that matches `/public/%2e%2e/admin` as something below `/public` and passes it on to a server
-//! that reads it as `/admin` has no access rules at all. So percent-encoding of unreserved characters is
-//! undone and dot segments are removed once, here (RFC 3986 sections 6.2.2 and 5.2.4); what different
-//! servers are known to read differently is refused: a path that climbs above its root, encoded control
-//! characters, backslashes, and dot segments hidden behind an encoded slash or a `;`.
+//! If a proxy matches `/public/%2e%2e/admin` as a path below `/public` and forwards it to a server
+//! that reads it as `/admin`, access rules have no effect. So percent-encoding of unreserved
+//! characters is decoded and dot segments are removed once, here (RFC 3986 sections 6.2.2 and
+//! 5.2.4). Paths that servers are known to read differently are rejected: those that climb above
+//! their root, and those with encoded control characters, backslashes, or dot segments hidden
+//! behind an encoded slash or a `;`.
 
 use std::borrow::Cow;
 
-/// Why a path is refused.
+/// Why a path is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadPath {
     /// `%` is not followed by two hexadecimal digits (RFC 3986 section 2.1).
@@ -17,12 +18,12 @@ pub enum BadPath {
     Control,
     /// A backslash, which some servers read as a slash.
     Backslash,
-    /// More `..` than segments before them, or a dot segment in disguise.
+    /// More `..` than segments before them, or a hidden dot segment.
     DotSegment,
 }
 
 impl BadPath {
-    /// What the client reads.
+    /// The text for the client.
     pub fn detail(self) -> &'static str {
         match self {
             Self::Encoding => "the path has a % that is not followed by two hexadecimal digits",
@@ -35,10 +36,10 @@ impl BadPath {
     }
 }
 
-/// The one form of `path`, which begins with `/` and has neither query nor fragment.
+/// The normalized form of `path`, which begins with `/` and has neither query nor fragment.
 pub fn normalize(path: &str) -> Result<Cow<'_, str>, BadPath> {
     let bytes = path.as_bytes();
-    // Nearly every path is in its form already: one look over it, and nothing is copied.
+    // Nearly every path is normalized already: one scan, and nothing is copied.
     let mut previous = 0;
     let plain = bytes.iter().all(|byte| {
         let suspect = *byte == b'%' || *byte == b'\\' || (*byte == b'.' && previous == b'/');
@@ -50,11 +51,11 @@ pub fn normalize(path: &str) -> Result<Cow<'_, str>, BadPath> {
     }
     let decoded = decode_unreserved(bytes)?;
     let normal = remove_dot_segments(&decoded)?;
-    // Only ASCII was taken out or put in.
+    // Only ASCII was removed or added.
     Ok(if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) })
 }
 
-/// Undoes the encoding of unreserved characters, and writes what stays encoded in upper case.
+/// Decodes unreserved characters, and writes the remaining encodings in upper case.
 fn decode_unreserved(bytes: &[u8]) -> Result<String, BadPath> {
     let mut decoded = String::with_capacity(bytes.len());
     let mut rest = bytes;

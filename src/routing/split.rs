@@ -1,26 +1,27 @@
 //! The split: which version a player gets, by weighted rendezvous hashing.
 //!
-//! For each version of weight `w > 0`: `h = XXH3-64(salt ‖ 0x1F ‖ version name ‖ 0x1F ‖ key)`,
-//! `u = (⌊h / 2^12⌋ + ½) / 2^52`, which lies in (0, 1) and is exact in a double; the version with the
+//! For each version of weight `w > 0`: `h = XXH3-64(salt ‖ 0x1F ‖ version name ‖ 0x1F ‖ key)`, `u =
+//! (⌊h / 2^12⌋ + ½) / 2^52`, which lies in (0, 1) and is exact in a double; the version with the
 //! smallest `-ln(u) / w` wins, the first by name order of the file on a tie. `-ln(u) / w` is an
 //! exponential variable of rate `w`, so each version is the minimum with probability `w / Σw`, and
 //! changing one weight changes only that version's own score: players move to it or from it, never
-//! between others (Efraimidis and Spirakis 2006; Thaler and Ravishankar 1998 for the unweighted form).
+//! between others (Efraimidis and Spirakis 2006; Thaler and Ravishankar 1998 for the unweighted
+//! form).
 //!
-//! Rejected: a hash modulo a table of slots. It is faster for many versions, but a change of one weight
-//! moves players between the others, and shares are rounded to slots.
+//! Rejected: a hash modulo a table of slots. It is faster for many versions, but a change of one
+//! weight moves players between the others, and shares are rounded to slots.
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::config::units::Weight;
 
-/// Separates the parts of what is hashed; cannot occur in names, and keys are last.
+/// Separates the parts of the hashed text; cannot occur in names, and keys are last.
 const SEPARATOR: u8 = 0x1F;
 
-/// More than the errors of rounding in a score add up to, so that a bound decides as the score would.
+/// Exceeds the rounding errors of a score, so that the bound never contradicts the score.
 const ROUNDING: f64 = 1.0 + 1e-9;
 
-/// Longest text hashed in a copy of [`Arm::start`]: nearly all.
+/// Longest text hashed in a copy of [`Arm::start`]: sufficient for nearly all.
 const SHORT_BYTES: usize = 64;
 
 /// Longest text hashed from the stack; longer keys are streamed.
@@ -30,24 +31,24 @@ const INLINE_BYTES: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub struct Split {
     arms: Box<[Arm]>,
-    /// The arm by whose hash players are told apart.
-    told_by: usize,
+    /// The arm whose hash determines a player's bucket.
+    bucket_arm: usize,
 }
 
-/// A version that takes players.
+/// A version with weight.
 #[derive(Debug, Clone)]
 struct Arm {
     version: u16,
     weight: f64,
     /// `salt ‖ 0x1F ‖ version name ‖ 0x1F`.
     prefix: Box<[u8]>,
-    /// The beginning of the prefix, zeros after its end: space that needs no clearing.
+    /// The beginning of the prefix, followed by zeros, so that a copy needs no clearing.
     start: [u8; SHORT_BYTES],
 }
 
 impl Split {
-    /// A split over `versions`, each a name and its weight; the index in the slice is what
-    /// [`Split::assign`] answers.
+    /// A split over `versions`, each a name and its weight; [`Split::assign`] returns the index of
+    /// a version.
     pub fn new<'a>(salt: &str, versions: impl IntoIterator<Item = (&'a str, Weight)>) -> Self {
         let arms = versions
             .into_iter()
@@ -65,24 +66,24 @@ impl Split {
                 Arm { version, weight: weight.value(), prefix: prefix.into(), start }
             })
             .collect();
-        Self { arms, told_by: 0 }
+        Self { arms, bucket_arm: 0 }
     }
 
-    /// The same split, where players are told apart by the hash of `version`, if that has weight: so that
-    /// they are the same ones whatever the others' weights become.
+    /// Makes the hash of `version`, if that has weight, determine the buckets of players, so that
+    /// they do not depend on the weights of other versions.
     pub fn telling_by(self, version: u16) -> Self {
-        let told_by = self.arms.iter().position(|arm| arm.version == version);
-        Self { told_by: told_by.unwrap_or(0), ..self }
+        let bucket_arm = self.arms.iter().position(|arm| arm.version == version);
+        Self { bucket_arm: bucket_arm.unwrap_or(0), ..self }
     }
 
-    /// The version of the player with `key`; nothing if no version has weight.
+    /// The version of the player with `key`; `None` if no version has weight.
     pub fn assign(&self, key: &[u8]) -> Option<u16> {
         self.assign_and_tell(key).map(|(version, _)| version)
     }
 
-    /// The same, and the bucket by which the comparison knows the player: the lowest bits of the hash of the
-    /// version that players are told apart by. What they add to a fraction is less than one in 2^48, so the
-    /// bucket is independent of the version that a player gets.
+    /// Likewise, with the bucket by which the comparison identifies the player: the lowest bits of
+    /// the hash of the version set by [`Split::telling_by`]. They contribute less than 2^-48 to the
+    /// fraction, so the bucket is independent of the version that a player gets.
     pub fn assign_and_tell(&self, key: &[u8]) -> Option<(u16, u16)> {
         match &*self.arms {
             [] => None,
@@ -91,7 +92,7 @@ impl Split {
                 let (mut best, mut bucket) = ((f64::INFINITY, arms[0].version), 0_u16);
                 for (number, arm) in arms.iter().enumerate() {
                     let hash = arm.hash(key);
-                    if number == self.told_by {
+                    if number == self.bucket_arm {
                         bucket = hash as u16;
                     }
                     let unit = unit(hash);
@@ -109,14 +110,14 @@ impl Split {
         }
     }
 
-    /// Whether the key decides, that is, more than one version has weight.
+    /// Whether the key matters: more than one version has weight.
     pub fn needs_key(&self) -> bool {
         self.arms.len() > 1
     }
 }
 
 impl Arm {
-    /// The same, apart from the loop over all arms, in which it is to be inlined.
+    /// Not inlined, unlike in the loop over all arms.
     #[inline(never)]
     fn hash_apart(&self, key: &[u8]) -> u64 {
         self.hash(key)

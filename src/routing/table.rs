@@ -1,17 +1,18 @@
 //! The route table: from a request's head to a route, in time that grows with the path's length.
 //!
-//! Hosts and path segments form one tree: a host pattern leads to a root, a segment from a node to a
-//! child. All nodes stand in one flat array and all edges in one open-addressed hash, so a
+//! Hosts and path segments form one tree: a host pattern leads to a root, a segment from a node to
+//! a child. All nodes are in one flat array and all edges in one open-addressed hash table, so a
 //! step is one probe whatever the number of routes, and a table of 10,000 routes is a handful of
-//! allocations. At a node stand the routes that end there, the most specific first; only routes of the
-//! same host and path are ever compared one by one.
+//! allocations. A node has the routes that end there, the most specific first; only routes of the
+//! same host and path are tried one by one.
 //!
-//! Precedence (Kubernetes Gateway API): host (exact, then longest suffix, then any); exact path, then
-//! longest prefix; then a named method; then the number of header and query conditions; then the order
-//! of the file. A route whose method or conditions fail leaves the request to the next best.
+//! Precedence (Kubernetes Gateway API): host (exact, then longest suffix, then any); exact path,
+//! then longest prefix; then a named method; then the number of header and query conditions; then
+//! the order of the file. A route whose method or conditions fail leaves the request to the next
+//! best.
 //!
-//! `matchit` was considered: it answers the single best path, without the next best that a route with
-//! a failed condition must fall back to.
+//! `matchit` was considered: it returns only the best path, and not the next best, which is needed
+//! if a condition of the best route fails.
 
 mod build;
 mod candidate;
@@ -29,13 +30,14 @@ use self::{
 use super::matcher::RequestView;
 use crate::config::schema::RouteMatch;
 
-/// Most prefix routes remembered on the way down; deeper ones win, so the shallowest are lost first.
+/// Most prefix routes remembered during the descent; deeper ones win, so the shallowest are dropped
+/// first.
 const PREFIXES: usize = 24;
 
-/// Bytes of the longest host name (RFC 1035 section 2.3.4).
+/// Longest host name, in bytes (RFC 1035 section 2.3.4).
 const LONGEST_HOST: usize = 253;
 
-/// Routes, ready to be found. Built once per snapshot, read by all workers.
+/// Index of routes. Built once per snapshot, read by all workers.
 #[derive(Debug, Default)]
 pub struct Table {
     nodes: Vec<Node>,
@@ -44,13 +46,13 @@ pub struct Table {
     candidates: Vec<Candidate>,
     /// The root for requests of any host.
     any_host: Option<u32>,
-    /// Whether hosts need to be looked at.
+    /// Whether any route has an exact host, or a host suffix.
     has_exact_hosts: bool,
     has_host_suffixes: bool,
 }
 
 impl Table {
-    /// A table of `routes`; the index in the slice is what [`Table::find`] answers.
+    /// A table of `routes`; [`Table::find`] returns the index of a route.
     pub fn new<'a>(routes: impl IntoIterator<Item = &'a RouteMatch>) -> Self {
         Builder::default().build(routes)
     }
@@ -62,7 +64,7 @@ impl Table {
             Some(root) => self
                 .find_below(root, request)
                 .or_else(|| self.find_for_host(None, request.host, request)),
-            // Patterns are in lower case, so a name with a capital has not met one yet.
+            // Patterns are in lower case, so a host with a capital letter cannot have matched.
             None if request.host.bytes().any(|b| b.is_ascii_uppercase()) => {
                 self.find_in_lower_case(request)
             }
@@ -70,12 +72,12 @@ impl Table {
         }
     }
 
-    /// Apart from the usual path, which has no need of the space.
+    /// Separate, since the usual path does not need this buffer.
     #[cold]
     fn find_in_lower_case(&self, request: &RequestView<'_>) -> Option<u32> {
         let mut space = [0u8; 256];
         let host = request.host.as_bytes();
-        // What is longer than any host name matches none.
+        // A longer text than any host name matches no host.
         let lower = space.get_mut(..host.len()).and_then(|lower| {
             lower.copy_from_slice(host);
             lower.make_ascii_lowercase();
@@ -85,14 +87,14 @@ impl Table {
         self.find_for_host(self.root(EXACT_HOSTS, host), host, request)
     }
 
-    /// Tries the roots that `host`, in lower case, leads to, the most specific first.
+    /// Tries the roots for `host`, which is in lower case, the most specific first.
     fn find_for_host(
         &self,
         exact: Option<Place>,
         host: &str,
         request: &RequestView<'_>,
     ) -> Option<u32> {
-        // No pattern is longer, and each end of the name is hashed.
+        // No pattern is longer, and every suffix of the name is hashed.
         let may_match = self.has_host_suffixes && host.len() <= LONGEST_HOST;
         let mut rest = if may_match { host } else { "" };
         let suffixes = std::iter::from_fn(|| {
@@ -110,13 +112,13 @@ impl Table {
 
     fn root(&self, kind: Place, host: &str) -> Option<Place> {
         let (way, length) = kind.way.through(host.as_bytes());
-        // A host with a slash in it is none; its beginning must not pass for one.
+        // A text with a slash is no host, and its beginning must not match one.
         if length < host.len() { None } else { self.child(kind.node, way, host.as_bytes()) }
     }
 
     fn find_below(&self, root: Place, request: &RequestView<'_>) -> Option<u32> {
         let mut prefixes = Prefixes { met: [(0, 0); PREFIXES], len: 0 };
-        // A target without a leading slash (`*` of OPTIONS) is met by `/*` alone.
+        // Only `/*` matches a target without a leading slash (`*` of OPTIONS).
         let found = match request.path.as_bytes().strip_prefix(b"/") {
             Some(path) => self.descend(root, Some(path), 0, request, &mut prefixes),
             None => {
@@ -131,8 +133,8 @@ impl Table {
         })
     }
 
-    /// Walks `path` (what is left of it) below `at`, literals before parameters, and answers an exact
-    /// match; prefixes met on the way are noted.
+    /// Follows the rest of `path` below `at`, literals before parameters, and returns an exact
+    /// match; records the prefix routes on the way.
     fn descend(
         &self,
         mut at: Place,
@@ -158,7 +160,7 @@ impl Table {
             depth += 1;
             at = match (literal, parameter) {
                 (Some(literal), Some(parameter)) => {
-                    // Only here is there a second way to try.
+                    // Only here are there two ways to try.
                     let found = self.descend(literal, path, depth, request, prefixes);
                     if found.is_some() {
                         return found;
@@ -189,7 +191,7 @@ impl Table {
     }
 }
 
-/// Nodes with prefix routes met on the way down.
+/// Nodes with prefix routes found during the descent.
 struct Prefixes {
     met: [(u16, u32); PREFIXES],
     len: usize,
@@ -201,7 +203,7 @@ impl Prefixes {
             self.met.copy_within(1.., 0);
             self.len -= 1;
         }
-        // Kept in order of depth; of equal depth the one met first, by a literal, stays last.
+        // Sorted by depth; of equal depth the node found first, by a literal, stays last.
         let mut at = self.len;
         while at > 0 && self.met[at - 1].0 >= depth {
             self.met[at] = self.met[at - 1];

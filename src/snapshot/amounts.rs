@@ -1,4 +1,4 @@
-//! What amounts the answers of a service carry.
+//! Business amounts in the responses of a service.
 
 use crate::config::schema;
 
@@ -14,14 +14,14 @@ pub struct Amount {
 /// Where an amount comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AmountSource {
-    /// A field of the answer's head.
+    /// A field of the response head.
     Field {
-        /// Its name as written; case does not count.
+        /// Its name as configured; case-insensitive.
         header: Box<str>,
-        /// The client does not get it.
+        /// Whether it is removed from the response to the client.
         remove: bool,
     },
-    /// Others: their numbers, and whether each is taken away.
+    /// A sum of other amounts: their numbers, and whether each is subtracted.
     Sum(Box<[(u8, bool)]>),
 }
 
@@ -44,8 +44,8 @@ impl Amount {
     }
 }
 
-/// What tells the evidence of `amount` from that of others, whatever they are called: the field that it
-/// is read from, lower case; of a derived one, those of its terms with their signs.
+/// Identifies the evidence of `amount` independently of its name: by its header field in lower case
+/// or, for a derived amount, by the fields of its terms with their signs.
 pub(super) fn identity(amount: &schema::Amount, service: &schema::Service) -> String {
     let Some(sum) = &amount.is else { return header(amount) };
     let terms = sum.terms.iter().map(|term| {
@@ -66,7 +66,7 @@ mod tests {
     use super::super::{AmountArm, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs};
     use crate::{config::parse, registry::Registry};
 
-    /// Where the canary's `margin` and `stake` count, of a margin that `is` that.
+    /// The evidence of the canary's `margin` and `stake`, for a margin with the formula `is`.
     fn arms(is: &str, registry: &Registry) -> Box<[AmountArm]> {
         let config = parse(&format!(
             "listen: [ {{ address: '127.0.0.1:0' }} ]\nroutes: [ {{ service: a }} ]\n\
@@ -107,7 +107,7 @@ mod tests {
             |after: &[AmountArm], n: usize| Arc::ptr_eq(&before[n].evidence, &after[n].evidence);
         assert!(kept(&same, 0) && kept(&same, 1) && kept(&other, 1));
         assert!(!kept(&other, 0));
-        // What is only one field is not that field: it is counted otherwise.
+        // A sum of one field is not that field: it has other evidence.
         assert!(!Arc::ptr_eq(&other[0].evidence, &other[1].evidence));
     }
 }

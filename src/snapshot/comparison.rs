@@ -1,4 +1,4 @@
-//! What of a service is compared, and what counts as a failure.
+//! The comparison of a service's versions, and what counts as a failure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,45 +12,47 @@ use crate::{
     registry::{AmountEvidenceState, EvidenceState, Outcomes, Registry, StratumState},
 };
 
-/// Named routes that are judged for themselves; those that follow in the file are judged with all others.
+/// Most named routes that are also judged separately; later ones in the file are only judged
+/// together with all others.
 const MOST_NAMED: usize = 64;
 
 /// How the versions of a service are compared.
 #[derive(Debug, Clone)]
 pub struct ComparisonPlan {
-    /// Where workers say how attempts ended.
+    /// The rings in which workers record outcomes.
     pub outcomes: Arc<Outcomes>,
-    /// What a bad verdict does.
+    /// The effect of a bad verdict.
     pub mode: Mode,
     /// Probability of ever ejecting a canary within all tolerances, over all strata.
     pub alpha: f64,
-    /// Whether players of a canary who fail twice in a row are sent to the baseline for a while.
+    /// Whether players of a canary who fail twice in a row are sent to the baseline for a time.
     pub ask_players: bool,
-    /// What is done when the players who failed on an ejected version go on failing.
+    /// What to do if players who failed on an ejected version continue to fail.
     pub on_mistake: OnMistake,
-    /// Requests that are compared among themselves: first those of all routes without limits of their
-    /// own, then those of each route that has some, in the order of the file.
+    /// Groups of requests that are compared separately: first all routes without limits of their
+    /// own, then each route that has some, in the order of the file.
     pub strata: Box<[Stratum]>,
 }
 
-/// Requests that are compared among themselves.
+/// A group of requests that is compared separately.
 #[derive(Debug, Clone)]
 pub struct Stratum {
-    /// The route with limits of its own; nothing for all others together.
+    /// The route with limits of its own; `None` for all other routes together.
     pub route: Option<Box<str>>,
-    /// What is tolerated.
+    /// The tolerances.
     pub limits: Limits,
-    /// What a version without a baseline beside it is judged by.
+    /// The objectives for a version that has no baseline to be compared with.
     pub slo: Slo,
-    /// When a request without an answer counts as failed; nothing: as the baseline's latency tells.
+    /// When a request without a response counts as failed; `None`: it follows from the baseline's
+    /// latency.
     pub deadline: Option<Duration>,
-    /// What the versions share.
+    /// State that the versions share.
     pub state: Arc<StratumState>,
-    /// Whether a failure counts only if nobody of the client's network has failed.
+    /// Whether a failure does not count if another client of the same network has failed.
     pub networks: bool,
     /// Evidence by version of the service.
     pub arms: Box<[Arm]>,
-    /// The named routes among them, each of which is judged for itself too.
+    /// The named routes among them, each of which is also judged separately.
     pub named: Box<[Arc<Named>]>,
 }
 
@@ -63,23 +65,24 @@ pub struct Named {
     pub arms: Box<[Arc<EvidenceState>]>,
 }
 
-/// Where first attempts of a route count.
+/// Where first attempts of a route are counted.
 #[derive(Debug, Clone)]
 pub struct Evidence {
-    /// Where it is said how they ended.
+    /// The rings for their outcomes.
     pub outcomes: Arc<Outcomes>,
-    /// What the versions share.
+    /// State that the versions share.
     pub state: Arc<StratumState>,
     /// By version of the service.
     pub arms: Box<[Arm]>,
-    /// The same of this route alone, if it is judged for itself too.
+    /// The counters of this route alone, if it is also judged separately.
     pub named: Option<Arc<Named>>,
-    /// Whether networks are asked as well as players.
+    /// Whether networks count as well as players.
     pub networks: bool,
 }
 
 impl Evidence {
-    /// Counts a first attempt at `version` that begins, on `worker`; the look in which it does.
+    /// Counts a first attempt at `version` that begins on `worker`; returns the number of the
+    /// current evaluation.
     pub fn begin(&self, version: usize, worker: usize) -> u32 {
         let look = self.outcomes.look();
         self.arms[version].attempts.cells.of(worker).started.add(1);
@@ -89,8 +92,8 @@ impl Evidence {
         look
     }
 
-    /// The number under which it is said how attempts at `version` ended: that of the route, if it is judged
-    /// for itself.
+    /// The number under which outcomes of `version` are recorded: that of the route, if it is also
+    /// judged separately.
     pub fn number(&self, version: usize) -> u32 {
         match &self.named {
             Some(named) => named.arms[version].id,
@@ -99,29 +102,30 @@ impl Evidence {
     }
 }
 
-/// Where first attempts of a version count.
+/// Where first attempts of a version are counted.
 #[derive(Debug, Clone)]
 pub struct Arm {
-    /// All of them.
+    /// All attempts.
     pub attempts: Arc<EvidenceState>,
-    /// What they carry of the amounts that are compared, in the order of [`Limits::amounts`].
+    /// The compared amounts, in the order of [`Limits::amounts`].
     pub amounts: Box<[AmountArm]>,
 }
 
-/// Where an amount of a version counts.
+/// Where an amount of a version is counted.
 #[derive(Debug, Clone)]
 pub struct AmountArm {
     /// Number of the amount among those of the service.
     pub number: u8,
     /// Its evidence.
     pub evidence: Arc<AmountEvidenceState>,
-    /// Where it counts below 0, by its size; nothing if it is measured, so that it is never.
+    /// Where negative amounts are counted, by their absolute value; `None` for a measured amount,
+    /// which is never negative.
     pub below: Option<Arc<AmountEvidenceState>>,
 }
 
 impl AmountArm {
-    /// Counts what a request carried, in the cells of `worker`, who alone calls it. What is derived is
-    /// rounded by a `draw` from 0 to below 1.
+    /// Counts the amount `carried` by a response in the cells of `worker`, the only caller. A
+    /// derived amount is rounded at random, by a `draw` from 0 to below 1.
     pub fn record(&self, worker: usize, carried: f64, draw: impl FnOnce() -> f64) {
         let (evidence, bucket) = match &self.below {
             None => (&self.evidence, amount_bucket(carried)),
@@ -135,7 +139,7 @@ impl AmountArm {
 }
 
 impl PartialEq for Arm {
-    /// Whether the same is counted in the same cells.
+    /// Whether both count in the same cells.
     fn eq(&self, other: &Self) -> bool {
         let amounts = || self.amounts.iter().zip(&other.amounts);
         Arc::ptr_eq(&self.attempts, &other.attempts)
@@ -154,14 +158,14 @@ impl PartialEq for ComparisonPlan {
 }
 
 impl PartialEq for Stratum {
-    /// Whether the same is asked of the same versions.
+    /// Whether the comparison is the same, with the same tolerances.
     fn eq(&self, other: &Self) -> bool {
         self.limits == other.limits && self.asks_as(other)
     }
 }
 
 impl Stratum {
-    /// Whether the same is asked of the same versions, but for what is tolerated of them.
+    /// Whether the comparison is the same, apart from tolerances.
     pub fn asks_as(&self, other: &Self) -> bool {
         let names =
             |named: &[Arc<Named>]| named.iter().map(|n| n.route.clone()).collect::<Vec<_>>();
@@ -174,7 +178,8 @@ impl Stratum {
 }
 
 impl ComparisonPlan {
-    /// Whether players move to see whether it is they who fail: not where nothing is to move.
+    /// Whether players are sent to the baseline to find out if they fail there, too; only if the
+    /// mode allows to act.
     pub fn asks_players(&self) -> bool {
         self.ask_players && self.mode == Mode::Act
     }
@@ -248,7 +253,7 @@ impl ComparisonPlan {
         Some(Arc::new(Self { outcomes, mode, alpha, ask_players, on_mistake, strata }))
     }
 
-    /// Where the requests of `route` with its `label` count; nothing if they are not compared.
+    /// Where the requests of `route` are counted; `None` if they are not compared.
     pub(super) fn evidence_of(&self, route: &schema::Route, label: &str) -> Option<Evidence> {
         let stratum = self.stratum_of(route, label)?;
         Some(Evidence {
@@ -268,7 +273,7 @@ impl ComparisonPlan {
     }
 }
 
-/// The named routes of the service called `name` that have no limits of their own.
+/// The named routes of service `name` without limits of their own.
 fn named(
     name: &str,
     config: &Config,
@@ -290,12 +295,12 @@ fn has_limits(route: &schema::Route) -> bool {
     route.eject.is_some() || route.slo.is_some()
 }
 
-/// Statuses that are failures of a version, of 600.
+/// Bit set of the statuses that are failures of a version, up to 600.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailureSet([u64; 10]);
 
 impl FailureSet {
-    /// What the file says, on top of 500 and above.
+    /// The configured failures, in addition to 500 and above.
     pub fn new(failures: Option<&schema::Failures>) -> Self {
         let mut set = Self([0; 10]);
         let also = failures.into_iter().flat_map(|f| &f.also);
@@ -309,7 +314,7 @@ impl FailureSet {
         set
     }
 
-    /// Whether an answer with `status` is a failure. What is no status of HTTP is.
+    /// Whether a response with `status` is a failure. An invalid status is one.
     pub fn contains(&self, status: u16) -> bool {
         self.0.get(usize::from(status / 64)).is_none_or(|word| word >> (status % 64) & 1 == 1)
     }

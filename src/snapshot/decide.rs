@@ -1,9 +1,9 @@
-//! Which route, service and version a request goes to.
+//! Decides the route, service and version of a request.
 
 use super::{Snapshot, route::Route, service::Service};
 use crate::{config::units::Weight, registry::Player, routing::RequestView};
 
-/// Where a request goes: indices into the snapshot, and what decided.
+/// The target of a request: indices into the snapshot, and what decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     /// Into [`Snapshot::routes`].
@@ -14,19 +14,20 @@ pub struct Decision {
     pub version: u16,
     /// What decided the version.
     pub by: AssignedBy,
-    /// Whose request it is, if versions are compared; else anybody's.
+    /// The player, if versions are compared; otherwise the default.
     pub player: Player,
-    /// The split has a canary for the player, who was sent to the baseline to see whether it is the
-    /// canary that fails.
+    /// The split assigns a canary, but the player is sent to the baseline to find out whether it is
+    /// the canary that fails.
     pub diverted: bool,
 }
 
-/// Why a request goes nowhere.
+/// Why a request has no target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoDecision {
     /// No route matches.
     NoRoute,
-    /// The route's service (its index in [`Snapshot::routes`] is told) has no version of weight.
+    /// The route's service has no version with weight; holds the route's index in
+    /// [`Snapshot::routes`].
     NoVersion(u32),
 }
 
@@ -37,14 +38,14 @@ pub enum AssignedBy {
     Route,
     /// A rule of the service.
     Rule,
-    /// The split, by the source of that number in the service's cohort key.
+    /// The split, by the cohort key's source of this number.
     Cohort(u16),
     /// No other version has weight.
     Only,
 }
 
 impl Snapshot {
-    /// Which route, service and version `request` goes to, at `self`'s weights.
+    /// Decides route, service and version of `request`, by the weights of this snapshot.
     pub fn decide(&self, request: &RequestView<'_>) -> Result<Decision, NoDecision> {
         let number = self.table.find(request).ok_or(NoDecision::NoRoute)?;
         let route = &self.routes[number as usize];
@@ -64,24 +65,24 @@ struct Assigned {
 }
 
 impl Assigned {
-    /// Of a request that is not compared.
+    /// For a request that is not compared.
     fn to(version: u16, by: AssignedBy) -> Self {
         Self { version, by, player: Player::default(), diverted: false }
     }
 }
 
 impl Service {
-    /// The version that serves `request`: the route's own, else the first rule's that holds, else the
-    /// split's. Neither of the first two if it is ejected, unless the file says so. Nothing if no version
-    /// has weight.
+    /// The version for `request`: that of the route, or of the first rule that holds, or of the
+    /// split. An ejected version is not chosen by route or rule unless the file keeps it. `None` if
+    /// no version has weight.
     fn assign(&self, request: &RequestView<'_>, route: &Route) -> Option<Assigned> {
-        // Routes are shared by snapshots, so an ejection is not compiled into them.
+        // Snapshots share routes, so ejections are not compiled into them.
         if let Some(version) = route.version
             && (route.keeps_ejected || !self.versions[usize::from(version)].ejected)
         {
             return Some(Assigned::to(version, AssignedBy::Route));
         }
-        // Who counts must be known before a canary begins, too.
+        // Players must be identified even before a canary begins.
         let is_counted = route.evidence.is_some();
         if self.rules.is_empty() && !self.split.needs_key() && !is_counted {
             return self.split.assign(&[]).map(|version| Assigned::to(version, AssignedBy::Only));

@@ -1,4 +1,4 @@
-//! The endpoints of a version, and which versions get players for them.
+//! The endpoints of a version, and which versions have none that serve.
 
 use std::{
     collections::HashSet,
@@ -21,11 +21,12 @@ use crate::{
 pub struct Endpoint {
     /// Live state.
     pub state: Arc<EndpointState>,
-    /// What stands for it in the file, without its port.
+    /// Its host in the file, without the port.
     pub host: EndpointHost,
 }
 
-/// The endpoints of the version numbered `version` that `written` stands for, each once.
+/// The endpoints of the version with id `version` that are configured as `written`, without
+/// duplicates.
 pub fn endpoints(
     written: &[EndpointAddress],
     resolved: &Resolved,
@@ -39,26 +40,26 @@ pub fn endpoints(
     each.collect()
 }
 
-/// What is known of a version, for [`unserved`].
+/// Facts about a version, for [`unserved`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
     /// It has weight and is not ejected.
     pub has_share: bool,
     /// It is the baseline.
     pub is_baseline: bool,
-    /// None of its endpoints serves, or its names stand for none.
+    /// None of its endpoints serves, or it has no endpoint because names are not resolved.
     pub is_out: bool,
 }
 
-/// Whether each of a service's versions leaves its players to others, since none of its endpoints serves.
-/// The baseline never does, nor do others where nobody would be left.
+/// For each version, whether it gets no players because none of its endpoints serves. The baseline
+/// always keeps its players, and so do other versions if no version would be left.
 pub fn unserved(versions: &[Candidate]) -> Vec<bool> {
     let leaves = |v: &Candidate| v.has_share && v.is_out && !v.is_baseline;
     let somebody_stays = versions.iter().any(|v| v.has_share && !leaves(v));
     versions.iter().map(|version| somebody_stays && leaves(version)).collect()
 }
 
-/// The socket addresses that `endpoints` stand for, each once, with what stood for it.
+/// The socket addresses of `endpoints`, without duplicates, each with its configured host.
 fn addresses<'a>(
     endpoints: &'a [EndpointAddress],
     resolved: &'a Resolved,
@@ -83,14 +84,14 @@ pub struct Breaker {
     pub requests: u64,
     /// Requests that wait for a connection.
     pub pending: u64,
-    /// When a client may come again, in seconds.
+    /// `Retry-After`, in seconds.
     pub retry_after: u32,
 }
 
 impl Breaker {
-    /// What the file says, divided among `workers`.
+    /// The configured limits, divided among `workers`.
     pub fn new(written: &schema::Breaker, workers: usize) -> Self {
-        // Rounded up, so that nobody's part is 0.
+        // Rounded up, so that no part is 0.
         let part = |limit: u32| u64::from(limit).div_ceil(workers.max(1) as u64);
         let up = written.retry_after + Duration::from_nanos(999_999_999);
         Self {

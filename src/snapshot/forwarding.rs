@@ -1,14 +1,15 @@
-//! What proxies add to messages on their way (RFC 9110 section 7.6), as it is written.
+//! Fields that proxies add to messages (RFC 9110 section 7.6).
 
 use crate::config::schema;
 
-/// Versions of HTTP that a message may have come by, as `Via` writes them.
+/// HTTP versions of received messages, as written in `Via`.
 const VERSIONS: [&str; 3] = ["1.0", "1.1", "2.0"];
 
-/// What is added to messages on their way.
+/// Fields that are added to forwarded messages.
 #[derive(Debug)]
 pub struct Forwarding {
-    /// The line `Via` by the version of HTTP that a message came by: 1.0, 1.1, 2. Empty where none is added.
+    /// The `Via` line for each HTTP version of the received message: 1.0, 1.1, 2. Empty if none is
+    /// added.
     requests: [Box<[u8]>; 3],
     answers: [Box<[u8]>; 3],
     /// Whether `Max-Forwards` is counted down.
@@ -16,7 +17,7 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// As the file says.
+    /// Compiles the configured fields.
     pub fn new(forwarding: &schema::Forwarding) -> Self {
         let lines = |wanted: bool| {
             VERSIONS.map(|version| match &*forwarding.via {
@@ -33,12 +34,12 @@ impl Forwarding {
         }
     }
 
-    /// The line of a request that came by the version of HTTP number `version`.
+    /// The `Via` line of a request received with HTTP version number `version`.
     pub fn request_via(&self, version: usize) -> &[u8] {
         &self.requests[version]
     }
 
-    /// The same of an answer.
+    /// The `Via` line of a response.
     pub fn answer_via(&self, version: usize) -> &[u8] {
         &self.answers[version]
     }

@@ -22,34 +22,35 @@ pub struct Route {
     pub label: Box<str>,
     /// Index of its service.
     pub service: u32,
-    /// The version that serves all its requests, ahead of rules and split.
+    /// The version for all its requests, before rules and split.
     pub version: Option<u16>,
-    /// That version serves them while it is ejected, too.
+    /// Whether that version serves them even while it is ejected.
     pub keeps_ejected: bool,
-    /// Longest time to the head of the answer.
+    /// Longest time to the head of the response.
     pub timeout: Duration,
-    /// How long bodies may take.
+    /// Limits of the duration of bodies.
     pub body: BodyLimits,
     /// Longest time without a byte after an upgrade.
     pub upgrade_timeout: Duration,
-    /// Protocols that a client may go on in.
+    /// Protocols to which a client may switch.
     pub upgrades: Box<[Box<str>]>,
     /// Parameters of its path: name and segment number.
     pub params: Box<[(Box<str>, u16)]>,
     /// Live state by version of the service.
     pub series: Box<[Arc<SeriesState>]>,
-    /// Where first attempts count; nothing if they are not compared.
+    /// Where first attempts are counted; `None` if they are not compared.
     pub evidence: Option<Evidence>,
-    /// Which answers are failures of the version.
+    /// The responses that are failures of the version.
     pub failures: FailureSet,
 }
 
-/// How long bodies may take.
+/// Limits of the duration of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
     /// Longest time without a byte.
     pub timeout: Duration,
-    /// Bytes per second, on the average, once a body has taken several times `timeout`; 0 is no bound.
+    /// Least average rate in bytes per second, once a body has taken several times `timeout`; 0 is
+    /// no limit.
     pub rate: u64,
 }
 

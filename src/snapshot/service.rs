@@ -19,29 +19,30 @@ pub struct Service {
     pub name: Box<str>,
     /// Index of the baseline version.
     pub baseline: u16,
-    /// How players are told apart.
+    /// Sources of the cohort key.
     pub cohort: Cohort,
-    /// Ahead of the split; none of a version that is ejected, unless the rule keeps to it.
+    /// Rules, which come before the split; without those for an ejected version, unless a rule
+    /// keeps it.
     pub rules: Box<[Rule]>,
-    /// Which version a player gets.
+    /// Assigns versions to players.
     pub split: Split,
     /// Versions, in the order of the file.
     pub versions: Box<[Version]>,
     /// Longest time for a connection to an endpoint.
     pub connect_timeout: Duration,
-    /// Bounds of the keep-alive pools.
+    /// Limits of the keep-alive pools.
     pub pool: schema::Pool,
-    /// How it is known which endpoints serve.
+    /// Settings of health checks.
     pub health: schema::Health,
-    /// How much each version takes at once; nothing if that is not limited.
+    /// Limits of each version; `None` if there are none.
     pub breaker: Option<Breaker>,
     /// Number of the epoch: it grows at every change of shares.
     pub epoch: u64,
     /// Live state.
     pub state: Arc<ServiceState>,
-    /// How its versions are compared; nothing if they are not.
+    /// How its versions are compared; `None` if they are not.
     pub compared: Option<Arc<ComparisonPlan>>,
-    /// What amounts its answers carry.
+    /// Amounts in its responses.
     pub amounts: Box<[Amount]>,
 }
 
@@ -100,8 +101,8 @@ impl Service {
         self.part(version, |v| v.share_weight().value())
     }
 
-    /// The part that version number `version` has of the weights of versions that are not ejected, whether
-    /// anybody serves or not.
+    /// The part of version number `version` in the weights of versions that are not ejected,
+    /// whether they serve or not.
     pub fn weight_share(&self, version: u16) -> f64 {
         self.part(version, |v| if v.ejected { 0.0 } else { v.weight.value() })
     }

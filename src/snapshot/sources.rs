@@ -1,4 +1,4 @@
-//! What a snapshot is compiled from: the file, what was decided while running, and what stands for names.
+//! Inputs of a snapshot: the file, decisions made at run time, and addresses of names.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,15 +14,15 @@ use crate::{
     tls::TlsClients,
 };
 
-/// Weights by service and version, ahead of those in the file.
+/// Weights by service and version that replace those of the file.
 pub type Overrides = HashMap<String, IndexMap<String, Weight>>;
 
 /// Decisions made at run time, other than weights: ejections and epochs.
 #[derive(Debug, Clone, Default)]
 pub struct RuntimeState {
-    /// Versions that get nobody whatever their weight, by service.
+    /// Ejected versions, by service.
     pub ejected: BTreeMap<String, BTreeSet<String>>,
-    /// Versions that get nobody, since none of their endpoints serves, by service.
+    /// Versions that get no players because none of their endpoints serves, by service.
     pub unserved: BTreeMap<String, BTreeSet<String>>,
     /// Number of changes of shares, by service.
     pub epochs: HashMap<String, u64>,
@@ -34,40 +34,40 @@ impl RuntimeState {
         self.ejected.get(service).is_some_and(|versions| versions.contains(version))
     }
 
-    /// Whether `version` of `service` leaves its players to others, since none of its endpoints serves.
+    /// Whether `version` of `service` gets no players because none of its endpoints serves.
     pub fn is_unserved(&self, service: &str, version: &str) -> bool {
         self.unserved.get(service).is_some_and(|versions| versions.contains(version))
     }
 }
 
-/// Where lines of the access log go, and which.
+/// The access log and its sampling.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    /// Share of requests written.
+    /// Share of requests that are logged.
     pub sample: Share,
     /// Takes the lines.
     pub sender: Sender,
 }
 
-/// What a snapshot is compiled from.
+/// Inputs of a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct SnapshotInputs<'a> {
-    /// The file; must have passed the check.
+    /// The checked file.
     pub config: &'a Config,
     /// Changes made through the admin endpoint.
     pub overrides: &'a Overrides,
-    /// Ejections, and the epochs that they and changes of weights begin.
+    /// Ejections and epochs.
     pub decided: &'a RuntimeState,
     /// Addresses of names.
     pub resolved: &'a Resolved,
-    /// Clients of the versions that are spoken to under TLS, by their settings.
+    /// TLS clients of versions, by their settings.
     pub tls: &'a TlsClients,
     /// The access log that was opened for `config`, if it has one.
     pub access_log: Option<&'a AccessLog>,
 }
 
-/// The weights that a service serves by, one per version in the order of the file: those set while it
-/// runs if there are any, else the file's, else everything to the baseline.
+/// The weights in force of a service, one per version in the order of the file: the overrides if
+/// there are any, otherwise the file's, otherwise everything to the baseline.
 pub fn weights_in_force<'a>(
     name: &str,
     service: &'a schema::Service,

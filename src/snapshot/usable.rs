@@ -1,11 +1,12 @@
-//! Which of a version's endpoints get requests.
+//! Selects the endpoints of a version that get requests.
 //!
-//! Those that serve. Connections that fail and bad checks may take out most of a version at once though: a
-//! short fault of the network, or a wrong check. What is left would then get everything for as long as the
-//! others rest, and fail too. So where fewer than a threshold of the endpoints serve, connect faults and
-//! checks are not believed, and whoever is out for them is used like the rest. Envoy calls this its panic
-//! threshold. What an operator took out, or was seen to answer worse than its peers, stays out: that is
-//! knowledge of one endpoint, and the latter has a bound of its own.
+//! Normally those are the serving ones. But connect errors and bad health checks may take out most
+//! of a version at once, because of a short network fault or a wrong check. The remaining endpoints
+//! would then get all requests until the others return, and fail, too. So if fewer than a threshold
+//! of the endpoints serve, connect errors and checks are ignored, and the endpoints that are out
+//! because of them are used like the others. Envoy calls this the panic threshold. Endpoints that
+//! an operator ejected, or that were worse than their peers, stay out: that is evidence about one
+//! endpoint, and ejections of the latter kind have a limit of their own.
 
 use super::Endpoint;
 use crate::{
@@ -14,21 +15,21 @@ use crate::{
     registry::EndpointStatus,
 };
 
-/// Why an endpoint should get requests or not, from the best reason to the worst.
+/// How far an endpoint is trusted with requests, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trust {
     /// It serves.
     Serving,
-    /// Its checks fail, or it could not be connected.
+    /// Its health checks fail, or it could not be connected.
     Doubted,
-    /// It answered worse than its peers.
+    /// It was worse than its peers.
     Worse,
-    /// An operator took it out.
+    /// An operator ejected it.
     Withdrawn,
 }
 
 impl Trust {
-    /// That of an endpoint.
+    /// The trust in an endpoint.
     pub fn of(standing: &EndpointStatus) -> Self {
         match (standing.state(), standing.cause()) {
             (State::Serving, _) => Self::Serving,
@@ -39,8 +40,8 @@ impl Trust {
     }
 }
 
-/// The least trust with which one of `all` gets requests: [`Trust::Serving`], or a lesser one if fewer than
-/// `threshold` of them serve, or none. Endpoints that an operator took out do not count.
+/// The least trust with which an endpoint of `all` gets requests: [`Trust::Serving`], or less if
+/// fewer than `threshold` of them serve, or none. Endpoints that an operator ejected do not count.
 fn least_trust(all: impl Iterator<Item = Trust>, threshold: Share) -> Trust {
     let (mut serving, mut counted, mut doubted, mut worse) = (0u32, 0u32, false, false);
     for trust in all {
@@ -49,7 +50,7 @@ fn least_trust(all: impl Iterator<Item = Trust>, threshold: Share) -> Trust {
         doubted |= trust == Trust::Doubted;
         worse |= trust == Trust::Worse;
     }
-    // 7 % of 100 endpoints are 7.000000000000001.
+    // 7 % of 100 endpoints are 7.000000000000001 in binary fractions.
     let too_few = f64::from(serving) + 1e-9 < threshold.0 * f64::from(counted);
     match serving {
         _ if doubted && too_few => Trust::Doubted,
@@ -60,13 +61,13 @@ fn least_trust(all: impl Iterator<Item = Trust>, threshold: Share) -> Trust {
     }
 }
 
-/// Those of `all` that get requests.
+/// The endpoints of `all` that get requests.
 pub fn usable(all: &[Endpoint], threshold: Share) -> impl Iterator<Item = &Endpoint> {
     let least = least_trust(trusts(all), threshold);
     all.iter().filter(move |endpoint| Trust::of(&endpoint.state.standing) <= least)
 }
 
-/// Whether some of `all` get requests though their checks fail or they could not be connected, since fewer
+/// Whether endpoints of `all` with failing checks or connect errors get requests, because fewer
 /// than `threshold` serve.
 pub(super) fn panics(all: &[Endpoint], threshold: Share) -> bool {
     threshold.0 > 0.0 && least_trust(trusts(all), threshold) == Trust::Doubted
@@ -85,7 +86,7 @@ mod tests {
     const HALF: Share = Share(0.5);
     const OFF: Share = Share(0.0);
 
-    /// One letter an endpoint: serving, doubted, worse, operator.
+    /// One letter per endpoint: serving, doubted, worse, operator.
     fn least(all: &str, threshold: Share) -> Trust {
         let trust = |letter| match letter {
             's' => Trust::Serving,
@@ -106,8 +107,8 @@ mod tests {
         }
         assert_eq!(least("sssssddddd", HALF), Trust::Serving, "half is enough");
         assert_eq!(least("ssssdddddd", HALF), Trust::Doubted);
-        // Who is out for good reasons does not come back for others' want, and counts unless an
-        // operator took it out.
+        // An endpoint that is out for being worse does not come back because others are missing,
+        // and counts; one that an operator ejected does not count.
         assert_eq!(least("swdd", HALF), Trust::Doubted);
         assert_eq!(least("sdoo", HALF), Trust::Serving);
         assert_eq!(least("sww", HALF), Trust::Serving, "nobody is doubted");

@@ -24,28 +24,29 @@ pub struct Version {
     pub name: Box<str>,
     /// Its weight in force.
     pub weight: Weight,
-    /// Gets nobody, whatever its weight, but for rules and routes that keep to it.
+    /// Whether it is ejected: gets no players whatever its weight, except by rules and routes that
+    /// keep it.
     pub ejected: bool,
-    /// Gets nobody, whatever its weight, since none of its endpoints serves.
+    /// Whether it gets no players because none of its endpoints serves.
     pub unserved: bool,
-    /// What release it is.
+    /// Labels of the release.
     pub labels: schema::Labels,
-    /// Where it is reached now: what a request chooses from.
+    /// The endpoints from which a request chooses.
     pub endpoints: Box<[Arc<EndpointState>]>,
-    /// All its endpoints, in the order of the file: those, and the ones that do not serve.
+    /// All its endpoints in the order of the file, including those that get no requests.
     pub known: Box<[Endpoint]>,
-    /// How its endpoints are spoken to under TLS, and what each is called there; nothing in clear.
+    /// TLS client, and the host of each of `endpoints`; `None` in clear.
     pub tls: Option<(tls::Client, Box<[EndpointHost]>)>,
-    /// What its endpoints speak.
+    /// Protocol of its endpoints.
     pub protocol: schema::Protocol,
     /// Live state.
     pub state: Arc<VersionState>,
-    /// The same of its amounts, in the order of those of the service.
+    /// Live state of its amounts, in the order of the service's amounts.
     pub amounts: Box<[Arc<AmountState>]>,
 }
 
 impl Version {
-    /// The version of the service `within` that the file calls so: `(service, version)`.
+    /// Compiles a version of the service `within`; the first argument is `(service, version)`.
     pub(super) fn compile(
         (service, name): (&str, &str),
         within: &schema::Service,
@@ -78,12 +79,12 @@ impl Version {
         }
     }
 
-    /// Whether so few of its endpoints serve, by `threshold`, that others get requests, too.
+    /// Whether fewer than `threshold` of its endpoints serve, so that others get requests, too.
     pub fn panics(&self, threshold: Share) -> bool {
         usable::panics(&self.known, threshold)
     }
 
-    /// The weight that counts: none while it is ejected, or none of its endpoints serves.
+    /// The effective weight: 0 while the version is ejected or unserved.
     pub fn share_weight(&self) -> Weight {
         if self.ejected || self.unserved { Weight::ZERO } else { self.weight }
     }

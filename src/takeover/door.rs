@@ -1,9 +1,9 @@
-//! The Unix socket at which a process can be asked for its sockets, for service managers that start the
-//! new process themselves.
+//! The Unix socket at which a new process connects to take over, for service managers that start
+//! the new process themselves.
 //!
-//! It is made beside its place and renamed into it, for two reasons: nobody can connect before its
-//! mode is 0600, and the next process takes the place over in one step, with no moment at which nobody
-//! is there.
+//! It is created under another name and renamed, for two reasons: nobody can connect before its
+//! mode is 0600, and the next process replaces it atomically, without a moment at which there is no
+//! socket.
 
 use std::{
     fs::{self, Permissions},
@@ -20,19 +20,19 @@ use std::{
 pub struct TakeoverSocket {
     socket: UnixListener,
     path: PathBuf,
-    /// Where it is until it is opened; nothing afterwards.
+    /// Its temporary path; `None` once it is opened.
     beside: Option<PathBuf>,
-    /// Device and inode, by which it is known from another process's.
+    /// Device and inode, which distinguish it from another process's socket.
     identity: (u64, u64),
 }
 
 impl TakeoverSocket {
-    /// Makes the socket for `path`; nobody finds it before [`TakeoverSocket::open`].
+    /// Creates the socket for `path`; it is not visible there before [`TakeoverSocket::open`].
     pub fn make(path: &Path) -> io::Result<Self> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));
         let beside = PathBuf::from(beside);
-        // Left behind by a process of the same number.
+        // May be left over from a process with the same pid.
         let _ = fs::remove_file(&beside);
         let socket = UnixListener::bind(&beside)?;
         fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
@@ -41,7 +41,7 @@ impl TakeoverSocket {
         Ok(Self { socket, path: path.to_owned(), beside: Some(beside), identity })
     }
 
-    /// Puts the socket in its place, in front of whatever is there.
+    /// Renames the socket to its path, replacing any other one.
     pub fn open(&mut self) -> io::Result<()> {
         if let Some(beside) = &self.beside {
             fs::rename(beside, &self.path)?;
@@ -50,14 +50,14 @@ impl TakeoverSocket {
         Ok(())
     }
 
-    /// Another handle of the socket, to be waited at.
+    /// Another handle of the socket, to accept connections.
     pub fn socket(&self) -> io::Result<UnixListener> {
         let socket = self.socket.try_clone()?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     }
 
-    /// Leaves the place to the process that has taken over.
+    /// Leaves the path to the process that has taken over.
     pub fn leave(mut self) {
         self.path = PathBuf::new();
     }
@@ -70,7 +70,7 @@ impl Drop for TakeoverSocket {
         };
         for path in [Some(&self.path), self.beside.as_ref()].into_iter().flatten() {
             if own(path) {
-                // It stays in the way of nobody: the next one is renamed over it.
+                // A failure does no harm: the next socket is renamed over it.
                 let _ = fs::remove_file(path);
             }
         }

@@ -1,19 +1,19 @@
-//! Listening sockets that a process finds instead of binding them.
+//! Listening sockets that a process inherits instead of binding them.
 
 use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 
-/// Listening sockets that nobody has claimed yet.
+/// Inherited listening sockets that are not claimed yet.
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
-    /// With their addresses as the file that they came from writes them.
+    /// With their addresses as configured in the process that they come from.
     sockets: Vec<(SocketAddr, TcpListener)>,
 }
 
 impl InheritedSockets {
-    /// Those that systemd opened for this process (`LISTEN_FDS`), by socket activation. To be called
-    /// before there are threads, since it takes the variables out of the environment.
+    /// Sockets that systemd opened for this process (`LISTEN_FDS`), by socket activation. Must be
+    /// called before threads are started, since it removes environment variables.
     ///
     /// Taking a descriptor by its number is `unsafe`; the `listenfd` crate checks that it is a TCP
     /// socket, marks it close-on-exec and owns it.
@@ -28,12 +28,13 @@ impl InheritedSockets {
         Ok(found)
     }
 
-    /// Adds `socket`, which was asked for as `asked`.
+    /// Adds `socket`, whose configured address is `asked`.
     pub fn add(&mut self, asked: SocketAddr, socket: TcpListener) {
         self.sockets.push((asked, socket));
     }
 
-    /// The socket for `address`: one that was asked for as such, else one that is bound to it.
+    /// Takes the socket for `address`: one that is configured with it, otherwise one that is bound
+    /// to it.
     pub fn claim(&mut self, address: SocketAddr) -> Option<TcpListener> {
         let asked = self.sockets.iter().position(|(asked, _)| *asked == address);
         let bound = |(_, socket): &(_, TcpListener)| {
@@ -43,7 +44,7 @@ impl InheritedSockets {
         Some(self.sockets.remove(place).1)
     }
 
-    /// Addresses of those that nobody claimed.
+    /// Addresses of the sockets that are not claimed.
     pub fn unclaimed(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.sockets.iter().map(|(asked, socket)| socket.local_addr().unwrap_or(*asked))
     }

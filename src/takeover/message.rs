@@ -1,4 +1,4 @@
-//! Messages and sockets on their way between two processes.
+//! Sends messages and sockets between two processes.
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::Error;
 use crate::control::state::ControlState;
 
-/// Grows when a process of the protocol before could not go on with one of this.
+/// Version of the protocol; grows with every incompatible change.
 pub(super) const PROTOCOL: u32 = 1;
 
 /// Longest message: weights of more services than a file of 8 MiB can have.
@@ -29,7 +29,7 @@ const LONGEST: u32 = 16 << 20;
 /// Bytes of a message that are read at once.
 const PART: usize = 16 << 10;
 
-/// What the new process says.
+/// Messages of the new process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromNew {
@@ -51,20 +51,20 @@ pub(super) enum FromNew {
     },
 }
 
-/// What the old process says.
+/// Messages of the old process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromOld {
-    /// What there is; the sockets follow in this order.
+    /// The sockets, which follow in this order, and the state.
     Offer {
-        /// Of each socket, the address as the file writes it: port 0 stays port 0.
+        /// Configured address of each socket: port 0 stays port 0.
         sockets: Vec<SocketAddr>,
-        /// As of now; it may change until [`FromOld::Yours`].
+        /// The current state; it may change until [`FromOld::Yours`].
         carried: ControlState,
     },
-    /// The old process accepts nothing and changes nothing any more.
+    /// The old process does not accept or change anything any more.
     Yours {
-        /// For good.
+        /// The final state.
         carried: ControlState,
     },
     /// It does not hand over.
@@ -78,14 +78,14 @@ pub(super) enum FromOld {
 #[derive(Debug)]
 pub(super) struct Channel {
     stream: UnixStream,
-    /// What has come of the next message.
+    /// The received part of the next message.
     held: Vec<u8>,
     /// Number of the other process.
     pub(super) pid: i32,
 }
 
 impl Channel {
-    /// A connection to a process of the same user, or of root.
+    /// Creates a channel; the other process must be of the same user, or of root.
     pub(super) fn new(stream: UnixStream) -> Result<Self, Error> {
         stream.set_nonblocking(false)?;
         let peer = sockopt::socket_peercred(&stream).map_err(io::Error::from)?;
@@ -103,8 +103,8 @@ impl Channel {
         Ok(self.stream.write_all(&[&length.to_be_bytes(), &*text].concat())?)
     }
 
-    /// The next message, if it comes `within` this time. What has come of it by then is kept for the next
-    /// call.
+    /// Receives the next message, if it arrives `within` this time. A part that has arrived is kept
+    /// for the next call.
     pub(super) fn receive<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, Error> {
         let late = |error: io::Error| match Error::from(error) {
             Error::Late(_) => Error::Late(within),
@@ -123,14 +123,14 @@ impl Channel {
         Ok(serde_json::from_slice(&message[4..]).map_err(io::Error::from)?)
     }
 
-    /// The last message, for which it is too late unless it has come already: from here on the kernel
-    /// refuses what the other process sends, so both know whether it was heard.
+    /// Receives the last message if it has arrived already. From here on the kernel rejects what
+    /// the other process sends, so both sides know whether the message was received.
     pub(super) fn receive_last<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
         self.stream.shutdown(Shutdown::Read)?;
         self.receive(Duration::ZERO)
     }
 
-    /// Reads until `length` bytes are held, and none beyond: sockets come with bytes of their own.
+    /// Reads until `length` bytes are held, and not more: sockets come with bytes of their own.
     fn hold(&mut self, length: usize, until: Instant) -> io::Result<()> {
         while self.held.len() < length {
             self.patience(until)?;
@@ -150,7 +150,7 @@ impl Channel {
         let descriptors = [socket.as_fd()];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        // The space is for exactly one.
+        // Cannot fail: the space is for exactly one.
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
         let sent = sendmsg(&self.stream, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL);
         sent.map(drop).map_err(|error| io::Error::from(error).into())
@@ -177,15 +177,15 @@ impl Channel {
 
     /// Shuts the writing side down.
     pub(super) fn end(&mut self) {
-        // Whatever happens to the connection, it has ended.
+        // A failure means that the connection has ended.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Waits until the other process ends the connection; drops what it still says.
+    /// Waits until the other process ends the connection; drops further messages.
     pub(super) fn await_end(&mut self) {
         let until = Instant::now() + super::STEP_WITHIN;
         let mut sink = [0; 1024];
-        // Whatever else happens to the connection, it has ended.
+        // An error also means that the connection has ended.
         while Instant::now() < until && self.patience(until).is_ok() {
             if !self.stream.read(&mut sink).is_ok_and(|length| length > 0) {
                 return;
@@ -234,13 +234,13 @@ mod tests {
         assert!(new.send(&FromNew::Serving).is_err(), "nobody reads it");
     }
 
-    /// It was sent just before the other side gave up: both served.
+    /// Once a message was sent just before the other side gave up, and both processes served.
     #[test]
     fn both_sides_agree_whether_a_late_message_was_heard() {
         for pause in 0..200 {
             let (mut old, mut new) = pair();
             let sender = thread::spawn(move || {
-                // The other side waits for a millisecond at least.
+                // The other side waits for at least a millisecond.
                 let until = Instant::now() + Duration::from_micros(900 + pause);
                 while Instant::now() < until {}
                 (new.send(&FromNew::Serving).is_ok(), new)

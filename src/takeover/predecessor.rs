@@ -1,4 +1,4 @@
-//! The new process's side: asks the one that runs for its sockets.
+//! The new process's side: gets the sockets of the running process.
 
 use std::{
     env, io,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::control::state::ControlState;
 
-/// The process that serves until this one does.
+/// The process that serves until this one takes over.
 #[derive(Debug)]
 pub struct Predecessor {
     channel: Channel,
@@ -24,9 +24,9 @@ pub struct Predecessor {
 }
 
 impl Predecessor {
-    /// Connects to the process that started this one for the purpose, else to the one that listens at
-    /// `path`. Nothing if there is neither: a service manager starts the first process as it starts
-    /// all others.
+    /// Connects to the process that started this one to take over, otherwise to the one that
+    /// listens at `path`. `None` if there is neither, as in the first process that a service
+    /// manager starts.
     pub fn find(path: Option<&Path>) -> Result<Option<Self>, Error> {
         let parent = env::var_os(SOCKET_VARIABLE);
         let is_parent = parent.is_some();
@@ -49,13 +49,13 @@ impl Predecessor {
         Ok(Some(Self { channel, is_parent }))
     }
 
-    /// Number of the process.
+    /// Pid of the process.
     pub fn pid(&self) -> u32 {
         self.channel.pid.unsigned_abs()
     }
 
-    /// Its sockets, and what it carries for now. Nothing if it is silent and did not start this process:
-    /// whatever holds its socket then is no reason not to start like any other.
+    /// Receives its sockets and its current state. `None` if it is silent and did not start this
+    /// process: then this process starts as if there were no other.
     pub fn offer(&mut self) -> Result<Option<(InheritedSockets, ControlState)>, Error> {
         let offer = match self.channel.receive(STEP_WITHIN) {
             Err(Error::Late(_)) if !self.is_parent => return Ok(None),
@@ -74,8 +74,8 @@ impl Predecessor {
         }
     }
 
-    /// Says that this process could serve at once; answers when the other one accepts no more, with
-    /// what it carries for good.
+    /// Reports that this process is ready; returns the final state once the other process has
+    /// stopped to accept.
     pub fn ready(&mut self) -> Result<ControlState, Error> {
         self.channel.send(&FromNew::Ready)?;
         match self.channel.receive(READY_WITHIN)? {
@@ -85,28 +85,29 @@ impl Predecessor {
         }
     }
 
-    /// Says that this process serves. After an error it must not: the other one has gone on.
+    /// Reports that this process serves. After an error it must not serve, since the other process
+    /// continues.
     pub fn serving(&mut self) -> Result<(), Error> {
         self.channel.send(&FromNew::Serving)
     }
 
-    /// Waits until the other process has told the service manager which process to follow, then tells
-    /// it that this one has settled: it is found where the other one was.
+    /// Waits until the other process has told the service manager the new main process, then
+    /// reports that this one has taken its place.
     pub fn await_release(mut self) {
         self.channel.await_end();
     }
 
-    /// Says why this process cannot start.
+    /// Reports why this process cannot start.
     pub fn fail(mut self, reason: &str) {
-        // Not being told, the other process sees this one end. Ending with its offer unread would
-        // break the connection before it has read why.
+        // If sending fails, the other process sees this one exit. Exiting with its offer unread
+        // would break the connection before it has read the reason.
         if self.channel.send(&FromNew::Failed { reason: reason.to_owned() }).is_ok() {
             self.channel.await_end();
         }
     }
 }
 
-/// Whether `error` means that nobody listens.
+/// Whether `error` means that no process listens.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

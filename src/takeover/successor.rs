@@ -1,7 +1,7 @@
-//! The old process's side: starts its successor, or is asked by one, and hands over.
+//! The old process's side: starts its successor, or accepts one that connects, and hands over.
 //!
-//! All of this waits, so it runs on a thread of its own; what the process has to do in between, it is
-//! asked for.
+//! All of this blocks, so it runs on a thread of its own, and calls back for what the process has
+//! to do meanwhile.
 
 use std::{
     env,
@@ -22,26 +22,26 @@ use super::{
 };
 use crate::control::state::ControlState;
 
-/// How often it is looked whether a new process has connected, or ended.
+/// Interval of checks whether a new process has connected, or ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// How long a new process that broke off may take to end, so that its exit code can be told.
+/// Time that a failed new process has to exit, so that its exit code can be reported.
 const LAST_BREATH: Duration = Duration::from_secs(1);
 
-/// The program as it was started: its path, not its file, so that a file that was replaced since, or a
-/// link that leads elsewhere now, is what starts next.
+/// The program and its arguments. It is started by its path, so that a replaced file, or a changed
+/// link, takes effect.
 #[derive(Debug, Clone)]
 pub struct Program {
     path: OsString,
     arguments: Vec<OsString>,
 }
 
-/// What is handed over.
+/// Sockets and state to hand over.
 #[derive(Debug)]
 pub struct Offer {
-    /// Listening sockets, with their addresses as the file writes them.
+    /// Listening sockets, with their configured addresses.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
-    /// As of now.
+    /// The current state.
     pub carried: ControlState,
 }
 
@@ -49,13 +49,13 @@ pub struct Offer {
 #[derive(Debug)]
 pub struct Successor {
     channel: Channel,
-    /// If it was started here.
+    /// The child process, if it was started here.
     child: Option<Running>,
     /// When it must be ready.
     until: Instant,
 }
 
-/// The process that has taken over, and waits to be released.
+/// The process that has taken over, and waits for its release.
 #[derive(Debug)]
 pub struct Handed {
     /// Its number.
@@ -70,7 +70,7 @@ pub struct Handed {
 struct Running(Option<Child>);
 
 impl Program {
-    /// This process's own.
+    /// The program of this process.
     pub fn of_this_process() -> Self {
         let mut arguments = env::args_os();
         let path = arguments.next().filter(|path| !path.is_empty());
@@ -88,7 +88,7 @@ impl Successor {
         let child = Command::new(&program.path)
             .args(&program.arguments)
             .env(SOCKET_VARIABLE, format!("@{name}"))
-            // They tell of sockets that systemd gave to this process.
+            // They refer to sockets that systemd passed to this process.
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_PID")
             .env_remove("LISTEN_FDNAMES")
@@ -120,15 +120,15 @@ impl Successor {
         Err(Error::Late(READY_WITHIN))
     }
 
-    /// A process that connected by itself.
+    /// Accepts a process that connected by itself.
     pub fn asked(stream: UnixStream) -> Result<Self, Error> {
         let until = Instant::now() + READY_WITHIN;
         Ok(Self { channel: Channel::new(stream)?, child: None, until })
     }
 
-    /// Hands over. `let_go` is called once the new process is ready: it has this one accept no more and
-    /// answers what is carried for good, or nothing if this process ends in another way. After an
-    /// error this process is to go on.
+    /// Hands over. `let_go` is called once the new process is ready: it makes this process stop to
+    /// accept, and returns the final state, or `None` if this process ends in another way. After an
+    /// error this process must continue.
     pub fn take(
         mut self,
         offer: Offer,
@@ -142,7 +142,7 @@ impl Successor {
                 Ok(Handed { pid, is_child, channel: self.channel })
             }
             Err(error @ (Error::Broken(_) | Error::Failed(_))) => {
-                // It ends once it is heard.
+                // The new process exits once it sees the end of the connection.
                 drop(self.channel);
                 let status = self.child.and_then(Running::last_words);
                 match (error, status) {
@@ -195,7 +195,7 @@ impl Successor {
         };
         self.channel.send(&FromOld::Yours { carried })?;
         let serving = match self.channel.receive(STEP_WITHIN) {
-            // It may say so in this very moment, and then this process must not go on.
+            // The message may arrive at this moment, and then this process must not continue.
             Err(Error::Late(within)) => {
                 self.channel.receive_last().map_err(|_| Error::Late(within))
             }
@@ -216,7 +216,7 @@ fn unexpected(message: FromNew) -> Error {
 }
 
 impl Handed {
-    /// Releases the process, and waits until whoever looks for this one finds that one.
+    /// Releases the process, and waits until it has taken this one's place.
     pub fn release(mut self) {
         self.channel.end();
         self.channel.await_end();
@@ -224,7 +224,7 @@ impl Handed {
 }
 
 impl Running {
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     fn ended(&mut self) -> Option<std::process::ExitStatus> {
         let status = self.0.as_mut()?.try_wait().ok().flatten();
         if status.is_some() {
@@ -233,7 +233,7 @@ impl Running {
         status
     }
 
-    /// How it ended, if it does soon.
+    /// Its exit status, if it ends soon.
     fn last_words(mut self) -> Option<std::process::ExitStatus> {
         let until = Instant::now() + LAST_BREATH;
         while Instant::now() < until {
@@ -245,7 +245,7 @@ impl Running {
         None
     }
 
-    /// Lets it live on.
+    /// Lets it continue without this guard.
     fn release(mut self) {
         self.0 = None;
     }
@@ -254,7 +254,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
-            // It may have ended by itself.
+            // Fails if it has ended by itself.
             let _ = child.kill();
             let _ = child.wait();
         }

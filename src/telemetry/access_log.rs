@@ -1,11 +1,11 @@
 //! One JSON line per request, or per sampled request.
 //!
-//! A worker formats into its own [`Lines`] and hands them over whole, on the tick that also hands
-//! over its samples. One thread writes them. A disk or a pipe that does not keep up costs lines,
-//! never a request: a full queue drops the batch and counts its lines.
+//! A worker formats into its own [`Lines`] and hands them over as a whole, on the tick that also
+//! hands over its samples. One thread writes them. A disk or a pipe that does not keep up costs
+//! lines, but never delays a request: if the queue is full, the batch is dropped and its lines are
+//! counted.
 //!
-//! Paths are logged without their query, which may carry what nobody should keep; the caller sees
-//! to it.
+//! Paths are logged without their query, which may contain secrets; the caller removes it.
 
 mod json;
 mod line;
@@ -16,9 +16,9 @@ pub use writer::{AccessLog, Lost, Sender};
 
 use crate::config::units::Share;
 
-/// Whether a request is logged, by a random number of its own.
+/// Whether a request with the random number `random` is logged.
 pub fn sampled(share: Share, random: u64) -> bool {
-    // 53 bits are what a fraction holds exactly, so 100 % takes all and 0 % none.
+    // A fraction holds 53 bits exactly, so 100 % selects all and 0 % none.
     ((random >> 11) as f64) < share.0 * (1u64 << 53) as f64
 }
 

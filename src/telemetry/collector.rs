@@ -1,31 +1,30 @@
-//! From samples to histograms, on the service thread.
+//! Records samples in histograms, on the service thread.
 //!
-//! A worker appends one [`Sample`] per finished request to a `Vec` of its own and sends the whole of
-//! it on a tick, or when [`BATCH`] are gathered; so the request path pays for one 16-byte store, and
-//! no cache line is shared. The collector owns every histogram and is owned by one thread.
+//! A worker appends one [`Sample`] per finished request to a `Vec` of its own and sends the `Vec`
+//! on a tick, or when it holds [`BATCH`] samples; so the request path pays for one 16-byte store,
+//! and no cache line is shared. The collector owns all histograms and is owned by one thread.
 //!
-//! Endpoints, versions and series are dense numbers, handed out by the registry and never used
-//! twice, so finding a histogram is an index. Samples may still arrive after their endpoint left;
-//! they then count only for the series.
+//! Endpoints, versions and series have dense, unique ids from the registry, so a histogram is found
+//! by index. Samples may arrive after their endpoint left; they then count only for the series.
 
 use std::time::{Duration, Instant};
 
 use super::histogram::{LatencyHistogram, Quantiles};
 
-/// Samples a worker gathers at most before it hands them over: 16 KiB.
+/// Most samples that a worker gathers before it hands them over: 16 KiB.
 pub const BATCH: usize = 1024;
 
 /// One finished request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Endpoint that was asked last; [`Sample::NONE`] if none was.
+    /// Endpoint of the last attempt; [`Sample::NONE`] if there was none.
     pub endpoint: u32,
     /// The (service, version, route); [`Sample::NONE`] if no route matched.
     pub series: u32,
-    /// From the request's head to the last byte of the answer, in microseconds, saturating.
+    /// From the request's head to the last byte of the response, in microseconds, saturating.
     pub duration_us: u32,
-    /// From the choice of the endpoint to the head of its answer, in microseconds;
-    /// [`Sample::NONE`] if no answer came.
+    /// From the choice of the endpoint to the head of its response, in microseconds;
+    /// [`Sample::NONE`] without a response.
     pub upstream_us: u32,
 }
 
@@ -34,17 +33,18 @@ impl Sample {
     pub const NONE: u32 = u32::MAX;
 }
 
-/// Upper bounds of [`Durations`], in microseconds. Beside the usual steps they hold the field's
+/// Upper bounds of [`Durations`], in microseconds. Beside the usual steps they include typical
 /// limits: 150 and 250 ms for a bet, 800 ms for a payout, 2 s for a settlement.
 pub const DURATION_BOUNDS_US: [u32; 16] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 150_000, 250_000, 500_000, 800_000,
     1_000_000, 2_000_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
-/// Durations of one series since start, in fixed buckets that add up over instances.
+/// Durations of one series since start, in fixed buckets that can be summed over instances.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Durations {
-    /// Values at most the bound of the same index and above the one before; last, those above all.
+    /// Values up to the bound of the same index and above the previous one; the last count is above
+    /// all bounds.
     pub counts: [u64; DURATION_BOUNDS_US.len() + 1],
     /// Exact sum, in microseconds.
     pub sum_us: u64,
@@ -79,7 +79,7 @@ pub struct Latency {
 /// All histograms of the process.
 #[derive(Debug, Default)]
 pub struct Collector {
-    /// By endpoint: its version, [`Sample::NONE`] for one unknown or gone.
+    /// Version by endpoint; [`Sample::NONE`] for unknown and forgotten ones.
     version_of: Vec<u32>,
     endpoints: Vec<Option<Box<LatencyHistogram>>>,
     versions: Vec<Option<Box<LatencyHistogram>>>,
@@ -87,14 +87,14 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Tells whose an endpoint is, before its first sample arrives.
+    /// Sets the version of an endpoint; called before its first sample arrives.
     pub fn register_endpoint(&mut self, endpoint: u32, version: u32) {
         *slot(&mut self.version_of, endpoint, || Sample::NONE) = version;
         slot(&mut self.endpoints, endpoint, || None);
         slot(&mut self.versions, version, || None);
     }
 
-    /// Drops what is known of an endpoint that left.
+    /// Drops the histogram of an endpoint that left.
     pub fn forget_endpoint(&mut self, endpoint: u32) {
         if let Some(version) = self.version_of.get_mut(endpoint as usize) {
             *version = Sample::NONE;
@@ -102,21 +102,21 @@ impl Collector {
         }
     }
 
-    /// Drops what is known of a version that left; its endpoints are to be forgotten first.
+    /// Drops the histogram of a version that left; its endpoints must be forgotten first.
     pub fn forget_version(&mut self, version: u32) {
         if let Some(gone) = self.versions.get_mut(version as usize) {
             *gone = None;
         }
     }
 
-    /// Drops what is known of a series whose route or version left.
+    /// Drops the durations of a series whose route or version left.
     pub fn forget_series(&mut self, series: u32) {
         if let Some(gone) = self.series.get_mut(series as usize) {
             *gone = None;
         }
     }
 
-    /// Counts a worker's batch, as of `now`.
+    /// Records a worker's batch, as of `now`.
     pub fn absorb(&mut self, batch: &[Sample], now: Instant) {
         for sample in batch {
             if sample.series != Sample::NONE {
@@ -141,12 +141,13 @@ impl Collector {
         }
     }
 
-    /// Latency of an endpoint; all zero before its first answer.
+    /// Latency of an endpoint; all zero before its first response.
     pub fn endpoint(&mut self, endpoint: u32, now: Instant) -> Latency {
         latency(&mut self.endpoints, endpoint, now)
     }
 
-    /// Latency of a version, over all endpoints it has or had; all zero before its first answer.
+    /// Latency of a version, over all current and former endpoints; all zero before its first
+    /// response.
     pub fn version(&mut self, version: u32, now: Instant) -> Latency {
         latency(&mut self.versions, version, now)
     }
@@ -157,7 +158,7 @@ impl Collector {
     }
 }
 
-/// The place of a number in a list that grows to hold it.
+/// The element at `index` of a list, which grows if necessary.
 fn slot<T>(list: &mut Vec<T>, index: u32, empty: impl FnMut() -> T) -> &mut T {
     let index = index as usize;
     if index >= list.len() {

@@ -1,27 +1,27 @@
 //! Latency over the last minute and since start, to three significant digits.
 //!
-//! An exact quantile needs every value; a handful of fixed buckets is wrong by half a bucket just
-//! where it matters. An HDR histogram (Gil Tene's) is never off by more than 1/1024 of the value, at
-//! the price of memory: 17,408 bins for 1 µs to 60 s. Three things keep that price low:
+//! An exact quantile needs every value; a handful of fixed buckets is off by half a bucket just
+//! where it matters. An HDR histogram (Gil Tene's) is never off by more than 1/1024 of the value,
+//! but needs memory: 17,408 bins for 1 µs to 60 s. Three things keep it small:
 //!
 //! - bins grow with the largest value seen, so a service of 10 ms pays for 16 ms, not for 60 s;
 //! - only three dense histograms exist: the open slice, the minute, and the total since start;
-//! - the closed slices of the minute are packed lists of the bins they touched, and are subtracted
-//!   from the minute when they expire.
+//! - the closed slices of the minute are packed lists of bins with values, and are subtracted from
+//!   the minute when they expire.
 //!
 //! The last minute is the open slice and the eleven before it, 5 s each: 55 to 60 s, never more.
 //! A decaying reservoir was rejected: its quantiles cannot be recomputed from a log.
 //!
-//! A value is recorded once, into the open slice; minute and total learn of it when the slice closes
-//! or somebody asks. Values below 1 µs count as 1 µs, above 60 s as 60 s. Time is an argument and is
-//! not expected to go back; a value that comes with an earlier time counts as of now.
+//! A value is recorded once, into the open slice; it is added to minute and total when the slice
+//! closes or quantiles are read. Values below 1 µs count as 1 µs, above 60 s as 60 s. Time is an
+//! argument and is not expected to go back; a value with an earlier time counts as of now.
 //!
 //! Heap of one histogram, measured by a counting allocator after two minutes of 2,000 log-normal
-//! values a second: 34 KB if all are 1 ms, 167 KB for a median of 3 ms (sigma 0.3), 296 KB for 10 ms
-//! (0.5), 564 KB for 500 ms (1.5), which fills the range; a single 60 s adds about 200 KB until the
-//! next idle minute. Recording costs 200 instructions a value, closing of slices included (callgrind,
-//! 2 M values at 2,000 a second); asking takes 5 to 100 µs, so ask when a judgement is due rather
-//! than on every tick.
+//! values a second: 34 KB if all are 1 ms, 167 KB for a median of 3 ms (sigma 0.3), 296 KB for 10
+//! ms (0.5), 564 KB for 500 ms (1.5), which fills the range; a single 60 s adds about 200 KB until
+//! the next idle minute. Recording costs 200 instructions a value, including the closing of slices
+//! (callgrind, 2 M values at 2,000 a second); reading quantiles takes 5 to 100 µs, so read them
+//! when they are needed rather than on every tick.
 
 use std::{
     collections::VecDeque,
@@ -38,21 +38,21 @@ mod slice;
 const SLICE: Duration = Duration::from_secs(5);
 /// Slices in a minute, the open one included.
 const SLICES: u32 = 12;
-/// Largest latency told apart, in microseconds.
+/// Largest latency that is distinguished, in microseconds.
 const MAX_US: u32 = 60_000_000;
 
 /// Latencies of one endpoint or version.
 #[derive(Debug)]
 pub struct LatencyHistogram {
-    /// Slices are counted from here.
+    /// Start of the first slice.
     origin: Instant,
     /// Number of the open slice.
     slot: u32,
     slot_ends: Instant,
-    /// Values that minute and total do not know yet.
+    /// Values that are not in minute and total yet.
     open: Histogram<u32>,
     open_sum_us: u64,
-    /// What the minute holds, oldest first; the last one may be of the open slice.
+    /// The slices in the minute, the oldest first; the last one may be part of the open slice.
     slices: VecDeque<Slice>,
     minute: Histogram<u32>,
     minute_sum_us: u64,
@@ -60,7 +60,7 @@ pub struct LatencyHistogram {
     total_sum_us: u64,
 }
 
-/// What a histogram says. All zero if nothing was recorded.
+/// Quantiles of a histogram. All zero if nothing was recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quantiles {
     /// Half of the values were at most this.
@@ -115,7 +115,7 @@ impl LatencyHistogram {
         self.open_sum_us += value_us;
     }
 
-    /// The last 55 to 60 seconds.
+    /// Quantiles of the last 55 to 60 seconds.
     pub fn last_minute(&mut self, now: Instant) -> Quantiles {
         if now >= self.slot_ends {
             self.turn(now);
@@ -124,7 +124,7 @@ impl LatencyHistogram {
         quantiles(&self.minute, self.minute_sum_us)
     }
 
-    /// Everything ever recorded.
+    /// Quantiles of all values.
     pub fn since_start(&mut self) -> Quantiles {
         self.fold();
         quantiles(&self.total, self.total_sum_us)
@@ -138,17 +138,17 @@ impl LatencyHistogram {
         self.slot_ends = self.origin + SLICE * (self.slot + 1);
         while self.slices.front().is_some_and(|oldest| oldest.slot + SLICES <= self.slot) {
             let slice = self.slices.pop_front().expect("the front was just seen");
-            // The open histogram is empty after the fold, so it can carry the slice to subtract.
+            // The open histogram is empty after the fold, so it can hold the slice to subtract.
             slice.values().for_each(|(value_us, n)| count(&mut self.open, value_us, n));
             if self.minute.subtract(&self.open).is_err() {
-                // Only a count that saturated can get here; begin the minute anew.
+                // Only possible after a count has saturated; start with an empty minute.
                 self.slices.clear();
             }
             self.open.reset();
             self.minute_sum_us -= slice.sum_us;
         }
         if self.slices.is_empty() {
-            // Gives back what one slow answer made large.
+            // Frees the memory that one slow response needed.
             (self.minute, self.open) = (small(), small());
             self.minute_sum_us = 0;
         }
@@ -161,19 +161,19 @@ impl LatencyHistogram {
         }
         self.minute_sum_us += self.open_sum_us;
         self.total_sum_us += self.open_sum_us;
-        let mut learn = |&(value_us, n): &(u64, u32)| {
+        let mut add = |&(value_us, n): &(u64, u32)| {
             count(&mut self.minute, value_us, n);
             count(&mut self.total, value_us, n.into());
         };
         let slice = if self.slices.back().is_some_and(|last| last.slot == self.slot) {
-            // Folded before, since somebody asked: pack it anew, with what came since.
+            // Folded before, when quantiles were read: pack it again with the new values.
             let begun = self.slices.pop_back().expect("the back was just seen");
-            recorded(&self.open).for_each(|step| learn(&step));
+            recorded(&self.open).for_each(|step| add(&step));
             begun.values().for_each(|(value_us, n)| count(&mut self.open, value_us, n));
             self.open_sum_us += begun.sum_us;
             Slice::pack(self.slot, self.open_sum_us, recorded(&self.open))
         } else {
-            Slice::pack(self.slot, self.open_sum_us, recorded(&self.open).inspect(learn))
+            Slice::pack(self.slot, self.open_sum_us, recorded(&self.open).inspect(add))
         };
         self.slices.push_back(slice);
         self.open_sum_us = 0;
@@ -222,7 +222,7 @@ mod tests {
         assert!((0.0..=0.001).contains(&off), "{told:?} for {exact_us} µs");
     }
 
-    /// Latencies of every magnitude, beyond both ends too.
+    /// Latencies of every magnitude, including values beyond both ends.
     fn latency_us() -> impl Strategy<Value = u32> {
         (0u32..27, any::<u32>()).prop_map(|(bits, noise)| (1 << bits) | (noise & ((1 << bits) - 1)))
     }

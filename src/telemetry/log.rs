@@ -1,14 +1,15 @@
 //! The process's own log, on standard error.
 //!
-//! Lines are JSON objects or text for a terminal; the level can be changed while the process runs,
-//! the form cannot. Libraries speak in their own words and too often, so at `info` they are heard
-//! from `warn` on; `debug` lets everything through.
+//! Lines are JSON objects or text for a terminal; the level can be changed at run time, the format
+//! cannot. Libraries log too much, so at `info` their lines are written from `warn` on; `debug`
+//! writes everything.
 //!
-//! Whoever reads standard error may be slow or stop, and a worker must not wait for that: lines go through a
-//! bounded queue to a thread that alone may block. What does not fit is dropped and counted.
+//! The reader of standard error may be slow or stop, and a worker must not wait for it: lines go
+//! through a bounded queue to a thread, which alone may block. Lines that do not fit are dropped
+//! and counted.
 //!
-//! A panic is a line as well, with its place and, if `RUST_BACKTRACE` asks for it, how it came there:
-//! whoever collects the log should not find text of another form in it.
+//! A panic is logged in the same format, with its place and, if `RUST_BACKTRACE` is set, the
+//! backtrace, so that collectors find no other text in the log.
 
 use std::{
     any::Any,
@@ -41,10 +42,10 @@ use crate::config::schema::{Log, LogFormat, LogLevel};
 /// Lines that may wait to be written: a line is some 300 bytes, so about a MiB.
 const QUEUE: usize = 4096;
 
-/// How long the last lines may take at the end.
+/// Longest time to write the last lines at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// Changes the level of the running log, and says what it lost.
+/// Changes the level of the running log, and counts lost lines.
 #[derive(Debug, Clone)]
 pub struct Handle {
     level: Level,
@@ -57,12 +58,12 @@ struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
     fn set(&self, level: LogLevel) {
-        // It fails only if the subscriber is gone, and then nobody is there to tell.
+        // Fails only if the subscriber is gone, and then there is no log.
         let _ = self.0.reload(targets(level));
     }
 }
 
-/// Writes what is queued when it is dropped; later lines are lost.
+/// Writes the queued lines when it is dropped; later lines are lost.
 #[derive(Debug)]
 pub struct Writing(Option<WorkerGuard>);
 
@@ -70,10 +71,10 @@ impl Drop for Writing {
     fn drop(&mut self) {
         let Some(guard) = self.0.take() else { return };
         let (done, is_done) = mpsc::channel();
-        // Apart, since nobody may be reading: the guard itself may wait for longer than it should.
+        // In a thread, since the guard may wait for long if nobody reads.
         let ending = thread::Builder::new().name("log-end".to_owned()).spawn(move || {
             drop(guard);
-            // Nobody waits any more if it took too long.
+            // Fails if the wait has timed out.
             let _ = done.send(());
         });
         if ending.is_ok() {
@@ -82,7 +83,7 @@ impl Drop for Writing {
     }
 }
 
-/// Standard error, with a count of the lines that it did not take.
+/// Standard error, with a count of the lines that could not be written.
 struct Counted<W> {
     out: W,
     failed: Arc<AtomicU64>,
@@ -94,7 +95,7 @@ impl<W: Write> Write for Counted<W> {
     }
 
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        // It is counted, and the next line may fare better.
+        // The error is counted, and the next line is tried again.
         if self.out.write_all(line).is_err() {
             self.failed.fetch_add(1, Relaxed);
         }
@@ -107,7 +108,7 @@ impl<W: Write> Write for Counted<W> {
 }
 
 impl Handle {
-    /// Lets lines of this severity and above through from now on.
+    /// Writes lines of this severity and above from now on.
     pub fn set_level(&self, level: LogLevel) {
         self.level.set(level);
     }
@@ -121,17 +122,17 @@ impl Handle {
     }
 }
 
-/// Begins to log on standard error, panics too, for as long as the second of what is returned is kept.
+/// Starts to log on standard error, including panics, as long as the returned [`Writing`] is kept.
 /// Fails if the process logs already.
 pub fn init(log: &Log) -> Result<(Handle, Writing), TryInitError> {
     let (writer, dropped, failed, writing) = unblocked(io::stderr(), QUEUE);
     let (subscriber, level) = subscriber(log, writer);
     subscriber.try_init()?;
-    panic::set_hook(Box::new(tell));
+    panic::set_hook(Box::new(log_panic));
     Ok((Handle { level, dropped, failed }, writing))
 }
 
-/// A way to `out` that never blocks, with the counts of what was dropped and of what `out` did not take.
+/// A writer to `out` that never blocks, with the counts of dropped lines and of failed writes.
 fn unblocked(
     out: impl Write + Send + 'static,
     queue: usize,
@@ -144,7 +145,7 @@ fn unblocked(
     (writer, dropped, failed, Writing(Some(guard)))
 }
 
-fn tell(panic: &PanicHookInfo<'_>) {
+fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string);
     let thread = thread::current();
     let thread = thread.name().unwrap_or("?");
@@ -154,7 +155,7 @@ fn tell(panic: &PanicHookInfo<'_>) {
     tracing::error!(thread, place, backtrace, "panicked: {}", why(panic.payload()));
 }
 
-/// What `panic!` was given, which is a text unless somebody went out of the way.
+/// The message of a panic; the payload is nearly always a text.
 fn why(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
@@ -188,7 +189,7 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
         LogLevel::Debug => (LevelFilter::TRACE, LevelFilter::DEBUG),
     };
-    // The watcher of files says itself what matters.
+    // The code that watches files logs what matters.
     let notify = if level == LogLevel::Debug { libraries } else { LevelFilter::OFF };
     let targets = Targets::new().with_default(libraries).with_target("notify", notify);
     targets.with_target(env!("CARGO_CRATE_NAME"), ours)
@@ -248,7 +249,7 @@ mod tests {
         assert_eq!(why(&*caught(|| panic::panic_any(7))), "not a text");
     }
 
-    /// What nobody reads: each write waits for a permission.
+    /// An output that nobody reads: each write waits for a permission.
     struct Stuck(mpsc::Receiver<()>);
 
     impl Write for Stuck {

@@ -1,11 +1,11 @@
 //! The Prometheus text of a scrape.
 //!
-//! Nothing here is registered or updated: the controller gathers what it knows into a [`Scrape`],
-//! plain data, and [`render`] writes it. So there is one truth for a number, metrics of what left
-//! the configuration vanish by themselves, and the page can be tested as text.
+//! Nothing here is registered or updated: the controller collects a [`Scrape`], plain data, and
+//! [`render`] writes it. So every number exists once, metrics of parts that left the configuration
+//! vanish by themselves, and the page can be tested as text.
 //!
-//! Names and labels are part of the public contract. Labels carry names from the configuration, and
-//! never what a client chose. Counters begin at zero with the process.
+//! Names and labels are part of the public contract. Label values come from the configuration, and
+//! never from a client. Counters begin at zero with the process.
 //!
 //! Quantiles are of the last minute, `_sum` and `_count` since start, as summaries are; quantiles
 //! cannot be added up over instances, the duration histogram can.
@@ -23,27 +23,27 @@ use super::{access_log::Lost, collector::Durations, histogram::Quantiles};
 /// Media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// All that one scrape tells.
+/// The data of one scrape.
 #[derive(Debug, Clone)]
 pub struct Scrape {
     /// Services of the snapshot, in the file's order.
     pub services: Vec<Service>,
-    /// Names of endpoints, and whether the last question for each had an answer.
+    /// Names of endpoints, and whether the last query for each was answered.
     pub names: Vec<(String, bool)>,
     /// Requests by service, version and route.
     pub series: Vec<Series>,
-    /// Answers given where no route matched, or none could be assigned, by status.
+    /// Responses made by Tidegate before a version was chosen, by status.
     pub unrouted: Vec<(u16, u64)>,
-    /// Requests answered 503, since there were too many in flight.
+    /// Requests answered 503 because too many were in flight.
     pub requests_shed: u64,
-    /// Likewise, since there were too many of their client.
+    /// Requests answered 503 because too many of the same client were in flight.
     pub requests_shed_per_client: u64,
-    /// Connections that could not be had for want of a resource, such as a descriptor: of clients, and to
-    /// endpoints.
+    /// Connections that failed because a resource was exhausted, such as descriptors: of clients,
+    /// and to endpoints.
     pub wants: [u64; 2],
-    /// Connections of clients that are taken at once, as the process is granted descriptors.
+    /// Limit of client connections in force, which depends on the descriptors of the process.
     pub connections_limit: u32,
-    /// Requests in flight that are taken at once.
+    /// Limit of requests in flight in force.
     pub requests_limit: u32,
     /// Listening sockets.
     pub listeners: Vec<Listener>,
@@ -51,9 +51,10 @@ pub struct Scrape {
     pub certificates: Vec<Certificate>,
     /// Generation of the snapshot.
     pub generation: u64,
-    /// Reloads that changed the snapshot or found nothing to change.
+    /// Reloads that were applied completely, or found nothing to change.
     pub reloads_applied: u64,
-    /// Reloads of a bad file, which changed nothing, or of one whose weights are not all in force.
+    /// Reloads of an invalid file, which changed nothing, or of one whose weights are not all in
+    /// force.
     pub reloads_rejected: u64,
     /// Access-log lines lost.
     pub access_log: Lost,
@@ -65,17 +66,17 @@ pub struct Scrape {
     pub worker_panics: u64,
     /// Latency samples that workers dropped.
     pub samples_lost: u64,
-    /// Outcomes of requests that the comparison did not hear.
+    /// Outcomes of requests that the comparison lost.
     pub outcomes_lost: u64,
-    /// Connections of HTTP/2 ended for a flood of frames.
+    /// HTTP/2 connections ended because of a flood of frames.
     pub http2_floods: u64,
     /// Version of Tidegate.
     pub build: &'static str,
     /// When the process started.
     pub started: SystemTime,
-    /// Messages to receivers of alerts by name: those that were taken, and the others.
+    /// Messages to receivers of alerts by name: accepted ones, and failed ones.
     pub alert_posts: Vec<(String, [u64; 2])>,
-    /// What the kernel says of the process; absent where it does not.
+    /// The kernel's data about the process; `None` where there is no `/proc`.
     pub process: Option<Process>,
 }
 
@@ -86,11 +87,11 @@ pub struct Service {
     pub name: String,
     /// Its versions, in the file's order.
     pub versions: Vec<Version>,
-    /// Whether a version that has a share has an endpoint that serves.
+    /// Whether a version with a share has an endpoint that serves.
     pub available: bool,
-    /// Whether baseline and canaries fail alike; nothing if they are not compared.
+    /// Whether baseline and canaries fail alike; `None` if they are not compared.
     pub shared_outage: Option<bool>,
-    /// Whether its weights are not in force, since nobody would serve by them.
+    /// Whether its configured weights are not in force because no version would serve.
     pub weights_refused: bool,
 }
 
@@ -113,19 +114,19 @@ pub struct Version {
     pub calc: String,
     /// Requests in flight.
     pub in_flight: u64,
-    /// Log evidence against it, in nats, by what is compared.
+    /// Log evidence against it in nats, by the compared quantity.
     pub evidence_log: Vec<(String, f64)>,
-    /// Log evidence of all that is compared together at which it is ejected, likewise.
+    /// Log evidence of all quantities together at which it is ejected, likewise.
     pub evidence_threshold: Vec<(String, f64)>,
-    /// Times the whole version was taken out, by reason.
+    /// Ejections of the whole version, by reason.
     pub ejections: Vec<(&'static str, u64)>,
     /// Events of its comparison that change nothing by themselves, by kind.
     pub events: Vec<(&'static str, u64)>,
-    /// Requests that its circuit breaker answered, by the limit reached.
+    /// Requests rejected by its circuit breaker, by limit.
     pub shed: Vec<(&'static str, u64)>,
     /// Attempts beyond the first, by reason.
     pub retries: Vec<(&'static str, u64)>,
-    /// What its answers carried.
+    /// Amounts in its responses.
     pub amounts: Vec<Amount>,
     /// Whether too few of its endpoints serve, so that others get requests, too.
     pub health_panic: bool,
@@ -138,11 +139,11 @@ pub struct Version {
 pub struct Amount {
     /// Name.
     pub name: String,
-    /// Answers that carried it.
+    /// Responses with this amount.
     pub count: u64,
-    /// What they carried together.
+    /// The sum of the amounts.
     pub sum: f64,
-    /// Answers in which it could not be read.
+    /// Responses in which it was malformed.
     pub malformed: u64,
 }
 
@@ -154,7 +155,7 @@ pub enum State {
     /// Has weight 0.
     #[default]
     Idle,
-    /// Finishes what is in flight.
+    /// Finishes its requests in flight.
     Draining,
     /// Ejected by a verdict or by an operator.
     Ejected,
@@ -165,36 +166,36 @@ pub enum State {
 pub struct Endpoint {
     /// Address as in the configuration.
     pub address: String,
-    /// Until the head of the answer: the last minute.
+    /// Time to the head of the response: the last minute.
     pub minute: Quantiles,
-    /// Until the head of the answer: since start.
+    /// Time to the head of the response: since start.
     pub total: Quantiles,
     /// Connections made to it.
     pub connections: u64,
-    /// What making them took altogether.
+    /// Total time spent on making them.
     pub connecting: Duration,
-    /// Faults of this endpoint.
+    /// Errors of this endpoint.
     pub errors: Errors,
     /// Whether it serves and can be connected.
     pub serves: bool,
-    /// Good and bad checks of it.
+    /// Good and bad health checks.
     pub checks: [u64; 2],
-    /// Times this endpoint alone was taken out, by reason.
+    /// Ejections of this endpoint alone, by reason.
     pub ejections: Vec<(&'static str, u64)>,
 }
 
-/// Faults by kind.
+/// Errors by kind.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Errors {
     /// No connection.
     pub connect: u64,
-    /// No answer in time.
+    /// No response in time.
     pub timeout: u64,
-    /// Connection closed or reset before the answer ended.
+    /// Connection closed or reset before the response ended.
     pub reset: u64,
-    /// An answer that is not HTTP.
+    /// A response that is not HTTP.
     pub protocol: u64,
-    /// An answer with a status of 500 or more.
+    /// A response with a status of 500 or more.
     pub status: u64,
 }
 
@@ -207,7 +208,7 @@ pub struct Series {
     pub version: String,
     /// Route.
     pub route: String,
-    /// Answers 1xx, 2xx, 3xx, 4xx and 5xx.
+    /// Responses 1xx, 2xx, 3xx, 4xx and 5xx.
     pub by_class: [u64; 5],
     /// Time to the last byte.
     pub durations: Durations,
@@ -222,13 +223,13 @@ pub struct Listener {
     pub open: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections closed at once, since there were too many.
+    /// Connections closed at once because there were too many.
     pub shed: u64,
-    /// Likewise, since there were too many of their address.
+    /// Connections closed at once because there were too many of their address.
     pub shed_per_client: u64,
-    /// Connections closed for want of a good PROXY protocol head.
+    /// Connections closed without a valid PROXY protocol header.
     pub proxy_protocol_errors: u64,
-    /// Connections closed, since their client did not come to speak TLS.
+    /// Connections closed because the TLS handshake failed.
     pub tls_handshakes_failed: u64,
 }
 
@@ -239,7 +240,7 @@ pub struct Certificate {
     pub listener: String,
     /// The certificate's file.
     pub file: String,
-    /// Its last moment.
+    /// The last moment of its validity.
     pub not_after: SystemTime,
 }
 

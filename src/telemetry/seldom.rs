@@ -1,37 +1,37 @@
-//! Lets the same thing be said once a minute.
+//! Limits a log message to one a minute.
 //!
-//! What goes wrong at every request is worth a line, not a line per request: a log that grows with the load
-//! costs most when there is least to spare.
+//! An error at every request is worth one line, not a line per request: a log that grows with the
+//! load costs most when resources are shortest.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Between two lines of the same kind.
+/// Least time between two messages of the same kind.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// One thing that may be said.
+/// The limiter of one message.
 #[derive(Debug, Default)]
 pub struct Seldom(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    said: Option<Instant>,
-    held_back: u64,
+    logged: Option<Instant>,
+    suppressed: u64,
 }
 
 impl Seldom {
-    /// If it may be said at `now`: how often it was not said since the last time.
+    /// If the message may be logged at `now`, returns how many were suppressed since the last one.
     pub fn due(&self, now: Instant) -> Option<u64> {
-        // Nothing in here can panic half way.
+        // No change under this lock can panic half way.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.said.is_some_and(|said| now.saturating_duration_since(said) < QUIET) {
-            state.held_back += 1;
+        if state.logged.is_some_and(|logged| now.saturating_duration_since(logged) < QUIET) {
+            state.suppressed += 1;
             return None;
         }
-        state.said = Some(now);
-        Some(std::mem::take(&mut state.held_back))
+        state.logged = Some(now);
+        Some(std::mem::take(&mut state.suppressed))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A certificate with its key, checked to belong together, and what it says of itself.
+//! A certificate with its matching key, its names and its validity.
 
 use std::{
     net::IpAddr,
@@ -23,10 +23,10 @@ use x509_parser::{
 use super::{Material, TlsError};
 use crate::config::schema::CertificateFiles;
 
-/// A certificate that can be shown, with its chain, key and OCSP response.
+/// A certificate to present, with its chain, key and OCSP response.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// What rustls signs with.
+    /// Chain and key in the form of rustls.
     pub key: Arc<CertifiedKey>,
     /// Its file.
     pub file: PathBuf,
@@ -41,7 +41,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Takes the certificate of `files` out of what was read.
+    /// Loads the certificate of `files` from `material`.
     pub fn load(files: &CertificateFiles, material: &Material) -> Result<Self, TlsError> {
         let mut key = certified_key(&files.cert, &files.key, material)?;
         if let Some(file) = &files.ocsp {
@@ -58,12 +58,12 @@ impl Certificate {
         Ok(Self { key: Arc::new(key), file, names, addresses, not_before, not_after })
     }
 
-    /// Whether its time has not come yet, or is over.
+    /// Whether it is not valid yet, or has expired.
     pub fn is_outdated(&self, now: SystemTime) -> bool {
         !(self.not_before..=self.not_after).contains(&now)
     }
 
-    /// Whether it signs by RSA, and not by an elliptic curve.
+    /// Whether its key is RSA rather than an elliptic curve.
     pub(super) fn is_rsa(&self) -> bool {
         self.key.key.algorithm() == SignatureAlgorithm::RSA
     }
@@ -80,7 +80,7 @@ pub(super) fn certified_key(
     let key = signing_key(key_file, material)?;
     let matches =
         |chain: &[_]| match CertifiedKey::new(chain.to_vec(), Arc::clone(&key)).keys_match() {
-            // Of a key that does not tell its public half nothing can be said.
+            // A key without a public half cannot be checked.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(true),
             Err(Error::InconsistentKeys(_)) => Ok(false),
             Err(e) => Err(e),
@@ -136,7 +136,7 @@ fn signing_key(file: &Path, material: &Material) -> Result<Arc<dyn SigningKey>, 
     })
 }
 
-/// An OCSP response (RFC 6960) is a sequence that begins with its status; 0 is success.
+/// Reads an OCSP response (RFC 6960): a sequence that begins with its status; 0 is success.
 fn ocsp_response(file: &Path, material: &Material) -> Result<Vec<u8>, TlsError> {
     let bytes = material.bytes(file);
     let status = Sequence::from_der(bytes).ok().filter(|(rest, _)| rest.is_empty()).and_then(
@@ -156,8 +156,8 @@ fn ocsp_response(file: &Path, material: &Material) -> Result<Vec<u8>, TlsError> 
     }
 }
 
-/// Names and addresses of the subject's alternative names (RFC 5280 section 4.2.1.6). A common name
-/// is none: clients do not look at it any more (RFC 9525 section 2).
+/// Names and addresses of the subject's alternative names (RFC 5280 section 4.2.1.6). The common
+/// name is ignored, as clients do (RFC 9525 section 2).
 fn names(certificate: &X509Certificate<'_>) -> (Vec<String>, Vec<IpAddr>) {
     let (mut names, mut addresses) = (Vec::new(), Vec::new());
     let extension = certificate.subject_alternative_name().ok().flatten();

@@ -1,4 +1,4 @@
-//! TLS towards endpoints.
+//! TLS to endpoints.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,10 +30,10 @@ use crate::config::{
 /// Endpoints whose sessions are kept for resumption, per version.
 const SESSIONS: usize = 256;
 
-/// Versions of TLS that are offered.
+/// TLS versions that are offered.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
-/// What connections to the endpoints of a version share. Cheap to clone.
+/// Settings shared by the connections to the endpoints of a version. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
     config: Arc<ClientConfig>,
@@ -41,7 +41,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client of `tls`, read from its files. `alpn` are the protocols offered, the preferred first.
+    /// Creates the client of `tls` from its files. `alpn` are the offered protocols, the preferred
+    /// one first.
     pub fn open(tls: &VersionTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
         Self::build(tls, &Material::of_version(tls)?, alpn, VERSIONS)
     }
@@ -56,12 +57,12 @@ impl Client {
         Ok(Self { config, name: tls.server_name.as_ref().and_then(server_name) })
     }
 
-    /// Settings of rustls.
+    /// The settings of rustls.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
     }
 
-    /// The name that endpoints' certificates are to be for, if the file has one.
+    /// The configured name that endpoints' certificates must be for.
     pub fn server_name(&self) -> Option<&str> {
         match &self.name {
             Some(ServerName::DnsName(name)) => Some(name.as_ref()),
@@ -69,7 +70,7 @@ impl Client {
         }
     }
 
-    /// Speaks TLS with the endpoint `host` at the other end of `socket`, within `timeout`.
+    /// Performs the handshake with the endpoint `host` on `socket`, within `timeout`.
     pub async fn connect(
         &self,
         host: &EndpointHost,
@@ -79,7 +80,7 @@ impl Client {
         self.connect_speaking(host, socket, timeout, None).await
     }
 
-    /// Likewise, and offers the protocol `speaking` alone if one is given.
+    /// Likewise; offers only the protocol `speaking` if one is given.
     pub async fn connect_speaking(
         &self,
         host: &EndpointHost,
@@ -104,7 +105,8 @@ impl Client {
     }
 }
 
-/// What endpoints' certificates are compared with; a name, not an address, is also sent to them.
+/// The name or address that an endpoint's certificate must be for; a name is also sent to the
+/// endpoint.
 fn server_name(host: &EndpointHost) -> Option<ServerName<'static>> {
     match host {
         EndpointHost::Address(address) => Some(ServerName::IpAddress((*address).into())),
@@ -140,7 +142,7 @@ fn build(
     Ok(Arc::new(config))
 }
 
-/// What is offered, the preferred first.
+/// The offered protocols, the preferred one first.
 fn alpn(protocol: Protocol) -> &'static [&'static [u8]] {
     match protocol {
         Protocol::H1 => &[HTTP_1_1],
@@ -149,8 +151,7 @@ fn alpn(protocol: Protocol) -> &'static [&'static [u8]] {
     }
 }
 
-/// The authorities that the system trusts. Some systems carry one that rustls does not understand;
-/// the others count.
+/// The authorities that the system trusts. Those that rustls cannot parse are skipped.
 fn system_roots() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -162,7 +163,7 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// The clients of all versions, kept over reloads, and with them the sessions they can resume.
+/// The clients of all versions, which are kept over reloads with the sessions that they can resume.
 #[derive(Debug, Clone, Default)]
 pub struct Clients {
     open: HashMap<(VersionTls, Protocol), Kept>,
@@ -176,8 +177,9 @@ struct Kept {
 }
 
 impl Clients {
-    /// The client of `tls` that offers to speak `protocol`. The same one as before, unless its files have
-    /// changed since; a broken file keeps the one before it, and is told by [`Clients::fault`].
+    /// The client of `tls` that offers `protocol`. It is the same as before unless its files have
+    /// changed. If the files are unusable the earlier client is kept, and [`Clients::fault`]
+    /// returns the error.
     pub fn open(&mut self, tls: &VersionTls, protocol: Protocol) -> Result<Client, TlsError> {
         let key = (tls.clone(), protocol);
         let known = self.open.get_mut(&key);
@@ -208,12 +210,12 @@ impl Clients {
         }
     }
 
-    /// Forgets the clients that are not among `used`.
+    /// Forgets clients that are not `used`.
     pub fn retain(&mut self, used: &HashSet<(&VersionTls, Protocol)>) {
         self.open.retain(|(tls, protocol), _| used.contains(&(tls, *protocol)));
     }
 
-    /// What is wrong with the files of such a client, if their older content is in use.
+    /// Why the current files of a client cannot be used, if their earlier content is in use.
     pub fn fault(&self, tls: &VersionTls, protocol: Protocol) -> Option<&TlsError> {
         self.open.get(&(tls.clone(), protocol))?.fault.as_ref()
     }

@@ -1,4 +1,4 @@
-//! What can be wrong: with files, and with a handshake.
+//! Errors of files, and of a handshake.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// Why certificates or keys cannot be used. Clones, since it is both logged and shown later.
+/// Why certificates or keys cannot be used. Can be cloned, since it is logged and shown later.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -15,7 +15,7 @@ pub enum TlsError {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// A file does not hold what it should.
@@ -23,13 +23,13 @@ pub enum TlsError {
     Content {
         /// The file.
         file: PathBuf,
-        /// What is wrong, a semicolon, what would be right.
+        /// What is wrong, a semicolon, and what to do.
         why: String,
     },
     /// The system has no authorities to trust.
     #[error("the system has no certificate authorities ({0}); install them, or write `ca`")]
     NoSystemRoots(String),
-    /// rustls refuses the whole.
+    /// rustls rejects the settings.
     #[error("{0}")]
     Refused(#[from] rustls::Error),
 }
@@ -40,12 +40,12 @@ impl TlsError {
         Self::Content { file: file.to_owned(), why: why.into() }
     }
 
-    /// The file to look at, if it is one, and what is wrong.
+    /// The file at fault, if there is one, and the message.
     pub fn place(&self) -> (Option<&Path>, String) {
         (self.file(), self.to_string())
     }
 
-    /// The file to look at, if it is one.
+    /// The file at fault, if there is one.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::Read { file, .. } | Self::Content { file, .. } => Some(file),
@@ -54,17 +54,17 @@ impl TlsError {
     }
 }
 
-/// Why a connection did not come to speak TLS.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The other side took too long.
+    /// The peer took too long.
     #[error("no TLS handshake within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// The other side closed or reset the connection: it only looked whether the port is open, or it
+    /// The peer closed or reset the connection: it only checked whether the port is open, or it
     /// gave up.
     #[error("closed during the TLS handshake: {0}")]
     Closed(io::Error),
-    /// The two do not agree, or one of them does not speak TLS.
+    /// The two sides do not agree, or the peer does not speak TLS.
     #[error("the TLS handshake failed: {0}")]
     Failed(rustls::Error),
 }

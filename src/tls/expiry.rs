@@ -1,4 +1,4 @@
-//! When certificates end, and who must be told.
+//! When certificates expire, and the warning before.
 
 use std::{
     path::PathBuf,
@@ -12,7 +12,7 @@ pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * DAY_SECONDS);
 
 const DAY_SECONDS: u64 = 24 * 3600;
 
-/// When a certificate in force ends.
+/// When a certificate in force expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expiry {
     /// The listener's name.
@@ -21,7 +21,7 @@ pub struct Expiry {
     pub names: Vec<String>,
     /// The certificate's file.
     pub file: PathBuf,
-    /// Its last moment.
+    /// The last moment of its validity.
     pub not_after: SystemTime,
 }
 
@@ -36,7 +36,7 @@ impl Expiry {
         }
     }
 
-    /// Whole days from `now` until the certificate ends: 0 on its last day, below 0 afterwards.
+    /// Whole days from `now` until the certificate expires: 0 on its last day, below 0 afterwards.
     pub fn days_left(&self, now: SystemTime) -> i64 {
         let days = |time: Duration| i64::try_from(time.as_secs() / DAY_SECONDS).unwrap_or(i64::MAX);
         match self.not_after.duration_since(now) {
@@ -46,7 +46,8 @@ impl Expiry {
     }
 }
 
-/// The certificates that end within [`EXPIRY_WARNING`] of `now`, or have ended, with what is left.
+/// The certificates that expire within [`EXPIRY_WARNING`] of `now`, or have expired, with the time
+/// left.
 pub fn expiring(expiries: &[Expiry], now: SystemTime) -> impl Iterator<Item = (&Expiry, Duration)> {
     expiries.iter().filter_map(move |expiry| {
         let left = expiry.not_after.duration_since(now).unwrap_or_default();
@@ -54,7 +55,7 @@ pub fn expiring(expiries: &[Expiry], now: SystemTime) -> impl Iterator<Item = (&
     })
 }
 
-/// Logs a warning for each of [`expiring`]; once a day is often enough.
+/// Logs a warning for each of [`expiring`]; called once a day.
 pub fn warn_expiring(expiries: &[Expiry], now: SystemTime) {
     for (expiry, left) in expiring(expiries, now) {
         let Expiry { listener, names, file, not_after } = expiry;

@@ -1,4 +1,4 @@
-//! All that is wrong with the files that a configuration names for TLS, where the first fault is not enough.
+//! Finds all faults of a configuration's TLS files, rather than the first one.
 
 use std::path::PathBuf;
 
@@ -8,8 +8,8 @@ use super::{
 };
 use crate::config::{Config, schema::Listen};
 
-/// What is wrong with the files of `config`: every file that cannot be read and, where all files of a
-/// listener or version can be read, what is wrong with their content. Opens no socket.
+/// The faults of the TLS files of `config`: every file that cannot be read and, where all files of
+/// a listener or version can be read, the first fault of their content. Opens no socket.
 pub fn faults(config: &Config) -> Vec<TlsError> {
     let mut found = listener_faults(&config.listen);
     for version in config.services.values().flat_map(|service| service.versions.values()) {
@@ -19,7 +19,7 @@ pub fn faults(config: &Config) -> Vec<TlsError> {
     found
 }
 
-/// The same of the files of listeners alone.
+/// Likewise, for the files of listeners only.
 pub fn listener_faults<'a>(listen: impl IntoIterator<Item = &'a Listen>) -> Vec<TlsError> {
     let mut found = Vec::new();
     for listen in listen {

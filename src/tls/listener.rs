@@ -1,9 +1,9 @@
 //! The certificates in force at a listener.
 //!
-//! A connection takes the settings once, when it is accepted, and keeps them; a change concerns those
-//! that come later. Files are compared by their content, so it costs little to ask often. While a
-//! certificate and its key are replaced one after the other they do not match for a moment: what is
-//! broken changes nothing, and the next call tries again.
+//! A connection takes the settings when it is accepted, and keeps them; a change concerns later
+//! connections only. Files are compared by their content, so frequent checks cost little. While a
+//! certificate and its key are replaced one after the other they do not match for a moment:
+//! unusable files change nothing, and the next call tries again.
 
 use std::{
     path::PathBuf,
@@ -22,56 +22,55 @@ use super::{
 };
 use crate::config::schema::{ClientCertificates, ClientMode, ListenTls};
 
-/// TLS of a listener, for as long as the process lives.
+/// TLS of a listener.
 #[derive(Debug)]
 pub struct TlsListener {
     name: String,
     alpn: Vec<Vec<u8>>,
     config: ArcSwap<ServerConfig>,
     state: Mutex<State>,
-    /// Held while files are read, which may take long: of two looks at once, the older must not come into
-    /// force last. Nobody else waits for it.
+    /// Held while files are read, which may take long: of two concurrent checks, the older must not
+    /// come into force last. Nothing else waits for this lock.
     looking: Mutex<()>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// As configured; in force unless there is a fault.
+    /// The configured settings; in force unless there is a fault.
     wanted: ListenTls,
-    /// Of the files last tried; nothing if they could not be read.
+    /// Fingerprint of the files last tried; `None` if they could not be read.
     fingerprint: Option<u64>,
     in_force: InForce,
     fault: Option<Fault>,
 }
 
-/// What new settings are compared with.
+/// The settings in force, with which new ones are compared.
 #[derive(Debug, Clone)]
 struct InForce {
-    /// What those who resume were held to.
+    /// The requirements that clients with sessions have met.
     demands: Demands,
     resumption: Resumption,
     certificates: Vec<Certificate>,
 }
 
-/// What a listener demands of clients: nothing, or a certificate by the authorities whose file has
-/// this hash.
+/// The requirement for clients: none, or a certificate by the authorities whose file has this hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Demands(Option<(ClientMode, u64)>);
 
-/// Settings made from files.
+/// Settings built from files.
 struct Loaded {
     config: Arc<ServerConfig>,
     in_force: InForce,
 }
 
-/// What became of a look at the files.
+/// Result of checking the files.
 #[derive(Debug, Clone)]
 pub enum Refreshed {
-    /// The files are the same as at the last look.
+    /// The files have not changed since the last check.
     Unchanged,
-    /// New connections get what the files say now.
+    /// New connections use the new files.
     Renewed,
-    /// The files cannot be used; what was in force stays.
+    /// The files cannot be used; the earlier ones stay in force.
     Kept(Fault),
 }
 
@@ -87,7 +86,7 @@ pub struct Fault {
 }
 
 impl TlsListener {
-    /// Reads the files of `tls`. `name` is the listener's in metrics and logs; `alpn` as in
+    /// Reads the files of `tls`. `name` is the listener's name in metrics and logs; `alpn` as in
     /// [`server_config`](super::server::server_config).
     pub fn open(name: &str, tls: &ListenTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
         let material = Material::of_listener(tls)?;
@@ -111,24 +110,24 @@ impl TlsListener {
         &self.name
     }
 
-    /// The settings for a connection that begins now. No lock.
+    /// The settings for a new connection. Takes no lock.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()
     }
 
-    /// Whether it looks at the files that `tls` names: their faults are then its own, see
-    /// [`TlsListener::fault`].
+    /// Whether this listener checks the files of `tls`, so that [`TlsListener::fault`] reports
+    /// their faults.
     pub fn follows(&self, tls: &ListenTls) -> bool {
         self.state().wanted == *tls
     }
 
-    /// Looks at the files again.
+    /// Checks the files again.
     pub fn refresh(&self, now: SystemTime) -> Refreshed {
         let wanted = self.state().wanted.clone();
         self.replace(&wanted, now)
     }
 
-    /// Takes over another configuration, and looks at its files.
+    /// Takes over another configuration, and checks its files.
     pub fn replace(&self, wanted: &ListenTls, now: SystemTime) -> Refreshed {
         let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let before = {
@@ -174,12 +173,12 @@ impl TlsListener {
         }
     }
 
-    /// What is wrong with the files, while what was in force before them stays so.
+    /// Why the current files cannot be used, while earlier ones stay in force.
     pub fn fault(&self) -> Option<Fault> {
         self.state().fault.clone()
     }
 
-    /// When the certificates in force end.
+    /// When the certificates in force expire.
     pub fn expiries(&self) -> Vec<Expiry> {
         let state = self.state();
         state
@@ -200,7 +199,8 @@ impl TlsListener {
     }
 }
 
-/// Makes settings of `material`. Sessions of `before` go on if nothing else is demanded of clients.
+/// Builds settings from `material`. Sessions of `before` stay valid if the requirement for clients
+/// is the same.
 fn load(
     tls: &ListenTls,
     material: &Material,
@@ -223,7 +223,7 @@ fn demands(tls: &ListenTls, material: &Material) -> Demands {
 }
 
 impl Loaded {
-    /// Refuses a certificate that is out of date in the place of one that is not.
+    /// Rejects an outdated certificate that would replace a valid one.
     fn not_worse_than(self, before: &[Certificate], now: SystemTime) -> Result<Self, TlsError> {
         let good_before = |new: &Certificate| {
             before.iter().any(|old| old.file == new.file && !old.is_outdated(now))

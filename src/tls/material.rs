@@ -1,4 +1,5 @@
-//! The bytes of files, read once, so that what is judged and what is used are the same.
+//! The bytes of files, which are read once, so that the checked content is the content that is
+//! used.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ use crate::config::{
     schema::{CertificateFiles, ListenTls, VersionTls},
 };
 
-/// Longest file, in bytes: a file of authorities has some 300 KiB.
+/// Largest file, in bytes: a file of authorities has some 300 KiB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The content of the files that a listener or a version names.
@@ -45,7 +46,7 @@ impl Material {
         Ok(Self { files })
     }
 
-    /// Equal if and only if, in all likelihood, the files and their content are.
+    /// A hash of the names and the content of the files.
     pub fn fingerprint(&self) -> u64 {
         let mut hash = Xxh3::new();
         for (path, bytes) in &self.files {
@@ -57,7 +58,7 @@ impl Material {
         hash.digest()
     }
 
-    /// The content of `path`, which is one of those read.
+    /// The content of `path`, which must be one of the files.
     pub(super) fn bytes(&self, path: &Path) -> &[u8] {
         self.files.get(path).map_or(&[], Vec::as_slice)
     }
@@ -102,7 +103,7 @@ pub(super) fn version_files(tls: &VersionTls) -> impl Iterator<Item = &PathBuf> 
     tls.ca.iter().chain(tls.client.iter().flat_map(|client| [&client.cert, &client.key]))
 }
 
-/// Whether `path` can be read, whatever it holds.
+/// Checks that `path` can be read, whatever its content.
 pub(super) fn readable(path: &Path) -> Result<(), TlsError> {
     bytes(path).map(drop)
 }
@@ -113,7 +114,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 impl std::fmt::Debug for Material {
-    /// The names only: among the contents are keys.
+    /// Only the names: the content includes keys.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.files.keys()).finish()
     }

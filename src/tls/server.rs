@@ -1,4 +1,4 @@
-//! TLS towards clients.
+//! TLS to clients.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,16 +17,16 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{Certificate, HandshakeError, Material, TlsError, sni::Sni, subject};
 use crate::config::schema::{ClientCertificates, ClientMode, ListenTls, TlsVersion};
 
-/// Sessions kept for clients of TLS 1.2 that take no tickets, per listener; the oldest go first. Such
-/// clients are rare, and a session with a client's certificate takes some 2 KiB.
+/// Sessions kept per listener for TLS 1.2 clients without tickets; the oldest are dropped first.
+/// Such clients are rare, and a session with a client certificate takes some 2 KiB.
 const SESSIONS: usize = 1024;
 
-/// What lets clients resume a session without a full handshake.
+/// Keys and sessions with which clients resume without a full handshake.
 ///
-/// Tickets are encrypted with a key that never leaves the process and is replaced every six hours; a
-/// ticket is good for twelve. Whoever resumes is believed to be the client whose certificate was
-/// verified then, so listeners never share this, and a listener replaces it when what it demands of
-/// clients changes.
+/// Tickets are encrypted with a key that never leaves the process and is replaced every six hours;
+/// a ticket is valid for twelve. A client that resumes keeps the identity that was verified in the
+/// full handshake, so listeners never share this, and a listener replaces it when its requirement
+/// for clients changes.
 #[derive(Debug, Clone)]
 pub struct Resumption {
     tickets: Arc<dyn ProducesTickets>,
@@ -41,10 +41,12 @@ impl Resumption {
     }
 }
 
-/// The settings of a listener, read from its files. `alpn` are the protocols spoken, the preferred
-/// first, such as `http/1.1`; a client that names protocols and none of these is refused.
+/// Builds the settings of a listener from its files. `alpn` are the supported protocols, such as
+/// `http/1.1`, the preferred one first; a client that offers protocols and none of these is
+/// rejected.
 ///
-/// For a listener that lives on, [`TlsListener`](super::TlsListener) is better: it takes over changes.
+/// A long-lived listener needs [`TlsListener`](super::TlsListener), which follows changes of the
+/// files.
 pub fn server_config(tls: &ListenTls, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
     let material = Material::of_listener(tls)?;
     let certificates = certificates(tls, &material)?;
@@ -102,7 +104,7 @@ fn verifier(
     })
 }
 
-/// Speaks TLS with the client at the other end of `socket`, within `timeout`.
+/// Performs the handshake with the client on `socket`, within `timeout`.
 pub async fn accept(
     config: Arc<ServerConfig>,
     socket: TcpStream,
@@ -115,9 +117,9 @@ pub async fn accept(
     }
 }
 
-/// The subject of the client's verified certificate, as RFC 4514 writes it, such as
-/// `CN=partner-7,O=Example,C=DE`: visible ASCII and spaces only, whatever the certificate holds. It is
-/// empty for a certificate that has none, and absent without a certificate.
+/// The subject of the client's verified certificate in the form of RFC 4514, such as
+/// `CN=partner-7,O=Example,C=DE`: only visible ASCII and spaces, whatever the certificate contains.
+/// It is empty if the certificate has no subject, and `None` without a certificate.
 pub fn client_subject(connection: &ServerConnection) -> Option<String> {
     subject::of(connection.peer_certificates()?.first()?)
 }

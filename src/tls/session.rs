@@ -1,9 +1,10 @@
-//! A session of TLS that ends in order.
+//! A TLS session that ends cleanly.
 //!
-//! A connection ends in many places: with its last answer, for idleness, because its worker drains. In each
-//! of them its peer must learn by `close_notify` that the end is the sender's and not an attacker's (RFC 8446
-//! section 6.1), so the session says it when it is dropped. Only what was cut short ends without: whoever
-//! reads to the end of the connection must not take a part for the whole.
+//! A connection ends in many places: after its last response, when it was idle for too long, when
+//! its worker drains. In each of them the peer must learn by `close_notify` that the end is the
+//! sender's and not an attacker's (RFC 8446 section 6.1), so the session sends it when it is
+//! dropped. Only a truncated message ends without it: a peer that reads to the end of the
+//! connection must not take a part for the whole.
 
 use std::{io, ops::DerefMut};
 
@@ -35,7 +36,7 @@ impl Session {
         self.stream.get_ref().1.alpn_protocol()
     }
 
-    /// Has it end without `close_notify`.
+    /// Makes the session end without `close_notify`.
     pub(super) fn tear(&mut self) {
         self.torn = true;
     }
@@ -59,8 +60,8 @@ impl Drop for Session {
     }
 }
 
-/// Writes `close_notify`, and what was held back before it, as far as the socket takes it at once. Where it
-/// takes no more, its peer does not read, or is gone.
+/// Writes the buffered data and `close_notify`, as far as the socket accepts them at once. If the
+/// socket is full, the peer does not read, or is gone.
 fn close<D: SideData>(
     socket: &TcpStream,
     session: &mut impl DerefMut<Target = ConnectionCommon<D>>,

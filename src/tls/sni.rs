@@ -1,9 +1,10 @@
-//! Which certificate a client gets (server name indication, RFC 6066 section 3): the exact name, then
-//! a wildcard for it, then the listener's first certificate, also for a client that names no host.
+//! Chooses the certificate for a client (server name indication, RFC 6066 section 3): that of the
+//! exact name, then of a wildcard, then the listener's first certificate, also for a client that
+//! sends no name.
 //!
-//! A wildcard stands for exactly one label (RFC 9525 section 6.3). Of several certificates for one
-//! name the client gets the first whose algorithm it speaks, and elliptic curves come before RSA,
-//! whose signature costs the server some twenty times as much; otherwise the file's order decides.
+//! A wildcard matches exactly one label (RFC 9525 section 6.3). Of several certificates for one
+//! name the client gets the first whose algorithm it supports. Elliptic curves come before RSA,
+//! whose signatures cost the server some twenty times as much; otherwise the file's order decides.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,18 +17,18 @@ use rustls::{
 use super::Certificate;
 use crate::config::pattern::relative;
 
-/// The certificates of a listener by name, those of one name with the best first. A look-up allocates
-/// nothing where a name has one certificate; to ask which of several a client verifies, rustls does.
+/// The certificates of a listener by name, for each name the best first. A look-up of a name with
+/// one certificate does not allocate; to choose among several, rustls does.
 #[derive(Debug)]
 pub struct Sni {
     exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    /// By the name without its `*.`.
+    /// Keyed by the name without its `*.`.
     wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
     default: Vec<Arc<CertifiedKey>>,
 }
 
 impl Sni {
-    /// Sorts `certificates`, at least one, by their names.
+    /// Indexes `certificates`, of which there must be at least one.
     pub fn new(certificates: &[Certificate]) -> Self {
         let mut best_first: Vec<&Certificate> = certificates.iter().collect();
         best_first.sort_by_key(|certificate| certificate.is_rsa());
@@ -42,15 +43,15 @@ impl Sni {
                 choice.push(Arc::clone(&certificate.key));
             }
         }
-        // The first certificate may have a sibling of another algorithm.
+        // There may be a certificate with another algorithm and the names of the first one.
         let of_first = |c: &&&Certificate| certificates.first().is_some_and(|f| f.names == c.names);
         let siblings = best_first.iter().filter(of_first);
         let default = siblings.map(|certificate| Arc::clone(&certificate.key)).collect();
         Self { exact, wildcard, default }
     }
 
-    /// The certificate for `name`, in lower case, and a client that verifies `schemes`. Some clients send the
-    /// dot of the root, which RFC 6066 has no place for.
+    /// The certificate for `name`, in lower case, and a client that supports `schemes`. Some
+    /// clients send a trailing dot, which RFC 6066 does not allow.
     pub fn choose(
         &self,
         name: Option<&str>,
@@ -65,14 +66,14 @@ impl Sni {
             return Some(only);
         }
         let spoken = choice.iter().find(|key| key.key.choose_scheme(schemes).is_some());
-        // A client that speaks none of them is told so by rustls.
+        // If the client supports none of them, rustls rejects the handshake.
         spoken.or_else(|| choice.first())
     }
 }
 
 impl ResolvesServerCert for Sni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls hands the name over in lower case.
+        // rustls passes the name in lower case.
         self.choose(hello.server_name(), hello.signature_schemes()).cloned()
     }
 }

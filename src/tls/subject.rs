@@ -1,7 +1,7 @@
 //! The subject of a certificate as text (RFC 4514), fit for a header field.
 //!
-//! Everything but visible ASCII and the space is written as `\XX` per byte of UTF-8, which RFC 4514
-//! section 2.4 allows: no name can break out of the field, and readers decode it all the same.
+//! Every byte of UTF-8 except visible ASCII and the space is written as `\XX`, which RFC 4514
+//! section 2.4 allows: no name can break out of the field, and readers can decode it.
 
 use std::fmt::Write;
 
@@ -12,8 +12,8 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, X509Name},
 };
 
-/// Attributes with a short name: those of RFC 4514 section 3, and three that certificates of partners
-/// often hold, as OpenSSL writes them. Others are written by their number.
+/// Attributes with a short name: those of RFC 4514 section 3, and three that certificates of
+/// partners often have, as OpenSSL writes them. Others are written by their number.
 const SHORT_NAMES: &[(&str, &str)] = &[
     ("2.5.4.3", "CN"),
     ("2.5.4.7", "L"),
@@ -29,13 +29,13 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("1.2.840.113549.1.9.1", "emailAddress"),
 ];
 
-/// The subject of `certificate`; nothing if it cannot be understood.
+/// The subject of `certificate`; `None` if the certificate cannot be parsed.
 pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(text(parsed.subject()))
 }
 
-/// The most specific part first, as RFC 4514 section 2.1 wants.
+/// The text of a name, the most specific part first (RFC 4514 section 2.1).
 fn text(name: &X509Name<'_>) -> String {
     let parts: Vec<String> = name
         .iter_rdn()

@@ -110,7 +110,7 @@ fn host(name: &str) -> EndpointHost {
     name.parse().unwrap()
 }
 
-/// What both sides know after a handshake and an exchange of one byte.
+/// What both sides know after a handshake and one byte from the server.
 #[derive(Debug)]
 struct Met {
     version: Option<ProtocolVersion>,
@@ -118,7 +118,7 @@ struct Met {
     alpn: Option<Vec<u8>>,
     /// Subject of the server's certificate.
     server: String,
-    /// Subject of the client's.
+    /// Subject of the client's certificate.
     client: Option<String>,
 }
 
@@ -235,8 +235,8 @@ fn files_that_cannot_be_used_say_why() {
     ];
     for (cert, key, ocsp, expected) in cases {
         let tls = office.listener(vec![CertificateFiles { cert, key, ocsp }]);
-        let said = server::server_config(&tls, &[]).unwrap_err().to_string();
-        assert!(said.contains(expected), "{said}\ndoes not say\n{expected}");
+        let message = server::server_config(&tls, &[]).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}\ndoes not contain\n{expected}");
     }
     // Certificate and key may share a file, in any order.
     let both = [fs::read(&good.key).unwrap(), fs::read(&good.cert).unwrap()].concat();
@@ -374,20 +374,20 @@ async fn what_is_broken_keeps_the_old() {
     assert!(listener.fault().is_none());
     meet(listener.config(), &office.client(), "next.test").await.unwrap();
 
-    // A file that is gone is looked for again.
+    // A missing file is looked for again.
     fs::remove_file(&files.key).unwrap();
     assert!(matches!(listener.refresh(now), Refreshed::Kept(_)));
     fs::write(&files.cert, cert).unwrap();
     fs::write(&files.key, key).unwrap();
     assert!(matches!(listener.refresh(now), Refreshed::Renewed));
 
-    // One that is out of date is no improvement.
+    // An outdated certificate does not replace a valid one.
     let expired =
         |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     office.issue_with("edge", &["edge.test"], &PKCS_ECDSA_P256_SHA256, expired);
     let Refreshed::Kept(fault) = listener.refresh(now) else { panic!("taken over") };
     assert!(fault.error.to_string().contains("expired on 2020-01-01T00:00:00Z"), "{fault:?}");
-    // At start there is nothing better.
+    // At start an outdated certificate is accepted, since there is no other.
     TlsListener::open("front", &tls, &[]).unwrap();
 }
 

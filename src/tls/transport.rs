@@ -1,7 +1,7 @@
 //! A connection that may be encrypted.
 //!
-//! One type for both, rather than a generic path compiled twice: what differs is one branch per read or
-//! write, and everything above it is the same code for both.
+//! One type for both, rather than a generic path compiled twice: the difference is one branch per
+//! read or write, and everything above it is the same code.
 
 use std::{
     io,
@@ -35,7 +35,7 @@ impl Transport {
         }
     }
 
-    /// The protocol that was agreed on by ALPN; none in clear.
+    /// The protocol negotiated by ALPN; `None` in clear.
     pub fn alpn(&self) -> Option<&[u8]> {
         match self {
             Self::Plain(_) => None,
@@ -43,7 +43,7 @@ impl Transport {
         }
     }
 
-    /// Has the connection end without a word, as one that broke: what was sent is not whole.
+    /// Makes the connection end without `close_notify`, since the message was truncated.
     pub fn tear(&mut self) {
         if let Self::Tls(session) = self {
             session.tear();
@@ -55,16 +55,17 @@ impl Transport {
         matches!(self, Self::Tls(_))
     }
 
-    /// Whether nothing has arrived on an idle connection: neither its end nor bytes nobody asked for.
+    /// Whether nothing has arrived on an idle connection: neither its end nor unexpected bytes.
     ///
-    /// Without `thorough` it is answered by what the runtime already knows; with it the kernel is asked
-    /// too, at the cost of a system call.
+    /// Without `thorough` this uses the runtime's readiness; with it the kernel is asked, too, at
+    /// the cost of a system call.
     pub fn is_quiet(&mut self, thorough: bool) -> bool {
         let quiet = match self {
             Self::Plain(stream) => {
                 matches!(stream.try_read(&mut [0u8; 1]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
             }
-            // Takes in what belongs to the session (tickets) and shows whether something is left.
+            // Processes records of the session itself (tickets), and shows whether other bytes are
+            // left.
             Self::Tls(stream) => {
                 let (mut byte, mut cx) = ([0u8; 1], Context::from_waker(Waker::noop()));
                 Pin::new(stream.stream())
@@ -126,7 +127,7 @@ impl AsyncWrite for Transport {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            // The kernel has it.
+            // Nothing is buffered here.
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(session) => Pin::new(session.stream()).poll_flush(cx),
         }

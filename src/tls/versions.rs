@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use super::{Client, Clients, TlsError};
 use crate::config::{Config, schema};
 
-/// Clients of versions by their settings and what they speak.
+/// Clients of versions by TLS settings and protocol.
 pub type TlsClients = HashMap<(schema::VersionTls, schema::Protocol), Client>;
 
-/// Opens the clients of all versions of `config` that are spoken to under TLS. A file that was changed
-/// for a broken one keeps its last good content; a broken new one is an error, and then no client is let
-/// go of, since `config` will not be in force.
+/// Opens the clients of all versions of `config` with TLS. If a known file became unusable, its
+/// last good content is kept. If a new file is unusable, that is an error, and no client is
+/// forgotten, since `config` will not be in force.
 pub fn open_clients(config: &Config, clients: &mut Clients) -> Result<TlsClients, TlsError> {
     let versions = config.services.values().flat_map(|service| service.versions.values());
     let wanted: HashSet<(&schema::VersionTls, schema::Protocol)> =

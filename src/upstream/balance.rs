@@ -1,14 +1,15 @@
 //! Least in flight of two random choices (Mitzenmacher 2001).
 //!
-//! Two random endpoints are compared rather than all of them: the maximum load stays within a constant
-//! of the best possible, no worker herds onto the one endpoint that looks idle, and the cost does not
-//! grow with the number of endpoints. Counts are the worker's own: sharing them would write a shared
-//! cache line per request, and each worker alone sees a fair sample of its endpoints' speed.
+//! Two random endpoints are compared rather than all of them: the maximum load stays within a
+//! constant of the best possible, no worker herds onto the one endpoint that looks idle, and the
+//! cost does not grow with the number of endpoints. Counts are the worker's own: sharing them would
+//! write a shared cache line per request, and each worker alone sees a fair sample of its
+//! endpoints' speed.
 
-/// The number of the endpoint to use among `endpoints`, or nothing if there is none.
+/// Chooses one of `endpoints` endpoints and returns its number; `None` if there are none.
 ///
-/// `in_flight` tells the load of an endpoint by its number, `share` how much it may get beside others,
-/// from 0 to 256, `random` supplies 64 random bits.
+/// `in_flight` returns the load of an endpoint, `share` its relative share from 0 to 256, and
+/// `random` 64 random bits.
 pub fn choose(
     endpoints: usize,
     in_flight: impl Fn(usize) -> u64,
@@ -32,14 +33,15 @@ pub fn choose(
     }
 }
 
-/// Whether a choice that fell on the smaller share is passed on: with probability `1 - own / others`.
-/// The lowest bits are those that the numbers of the endpoints depend on least.
+/// Whether a choice of the smaller share goes to the other endpoint: with probability `1 - own /
+/// others`. Uses the lowest bits, on which the numbers of the endpoints depend least.
 #[cold]
 fn passes_on(own: u32, others: u32, bits: u64) -> bool {
     (bits as u32 & 0xFF) * others >= own * 256
 }
 
-/// A number below `n` from 32 random bits, without division (Lemire 2019; the bias is below n / 2^32).
+/// A number below `n` from 32 random bits, without division (Lemire 2019; the bias is below n /
+/// 2^32).
 fn scale(bits: u32, n: usize) -> usize {
     ((u64::from(bits) * n as u64) >> 32) as usize
 }
@@ -80,7 +82,7 @@ mod tests {
             let (part, whole) = (f64::from(got[1]), f64::from(share) / 256.0 * 25_000.0);
             assert!((part - whole).abs() < 500.0, "{share}: {got:?}");
         }
-        // Among those that begin alike nobody is behind.
+        // Endpoints with equal small shares get equal parts.
         let mut got = [0u32; 3];
         for _ in 0..30_000 {
             got[choose(3, |_| 0, |_| 26, || rng.u64(..)).expect("one")] += 1;

@@ -1,15 +1,15 @@
 //! Keep-alive connections to endpoints, kept by each worker for itself.
 //!
-//! The most recently used connection is taken first: its congestion window is warm, and the surplus of
-//! a past peak ages out. A connection that died while idle must not be given a request it could lose,
-//! so before reuse the socket is asked: cheaply by what the runtime already knows, and with a system
-//! call where losing the request would matter (methods that are not idempotent).
+//! The most recently used connection is taken first: its congestion window is warm, and the surplus
+//! of a past peak expires. A connection that died while idle must not get a request that it could
+//! lose, so the socket is checked before reuse: cheaply by the runtime's readiness, and with a
+//! system call where losing the request would matter (methods that are not idempotent).
 
 use tokio::time::{Duration, Instant};
 
 use crate::{config::schema::Pool as Bounds, tls::Transport};
 
-/// Idle connections of one worker, by endpoint number.
+/// Idle connections of one worker, by endpoint id.
 #[derive(Debug, Default)]
 pub struct Pools(Vec<Vec<Idle>>);
 
@@ -20,8 +20,9 @@ struct Idle {
 }
 
 impl Pools {
-    /// A live connection to endpoint number `endpoint`; dead and expired ones met on the way are
-    /// closed, and those not `encrypted` as they should be now. With `thorough`, the kernel is asked too.
+    /// Takes a live connection to endpoint id `endpoint`. Closes dead and expired connections that
+    /// it finds first, and those that do not match `encrypted`. With `thorough`, the kernel is
+    /// asked, too.
     pub fn take(
         &mut self,
         endpoint: u32,
@@ -39,7 +40,7 @@ impl Pools {
         None
     }
 
-    /// Keeps `stream` for reuse; `offered` is how long the endpoint said that it keeps it.
+    /// Keeps `stream` for reuse; `offered` is the endpoint's own idle timeout, if it sent one.
     pub fn put(
         &mut self,
         endpoint: u32,
@@ -60,7 +61,7 @@ impl Pools {
         }
     }
 
-    /// Closes what has expired or died, and all connections of endpoints that `serves` denies.
+    /// Closes expired and dead connections, and those of endpoints for which `serves` is false.
     pub fn sweep(&mut self, now: Instant, serves: impl Fn(u32) -> bool) {
         for (idle, endpoint) in self.0.iter_mut().zip(0u32..) {
             if idle.is_empty() {
@@ -74,12 +75,12 @@ impl Pools {
         }
     }
 
-    /// Closes all.
+    /// Closes all connections.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Whether nothing is kept.
+    /// Whether no connection is kept.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(Vec::is_empty)
     }

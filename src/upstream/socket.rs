@@ -1,10 +1,11 @@
-//! Sockets towards endpoints: what this process lacks is told from what an endpoint does.
+//! Sockets for connections to endpoints: distinguishes a lack of resources here from errors of an
+//! endpoint.
 //!
-//! A connection can fail because the process, or the machine, has no descriptor, memory or port left. That
-//! says nothing of the endpoint, so it must not count against it. A socket is therefore made before its
-//! endpoint is asked, and its number shows how many descriptors are in use: the system gives out the lowest
-//! number that is free (POSIX, section 2.14 "File Descriptor Allocation"). So a part of them can be kept
-//! free without any count.
+//! A connection can fail because the process, or the machine, has no descriptor, memory or port
+//! left. That is no fault of the endpoint, so it must not count against it. The socket is therefore
+//! created before it is connected, and its number shows how many descriptors are in use: the system
+//! assigns the lowest free number (POSIX, section 2.14 "File Descriptor Allocation"). So a part of
+//! them can be kept free without counting.
 
 use std::{
     io,
@@ -17,29 +18,29 @@ use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::{net::TcpSocket, time::sleep};
 
-/// Pause before a socket is asked for again where there was none.
+/// Pause before the next try to create a socket.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes that wait unsent in a socket before it takes no more. Else one whose other side does not read
-/// takes megabytes of the system's memory. What is on its way to the other side is not counted.
+/// Most unsent bytes in a socket. Otherwise a socket whose peer does not read takes megabytes of
+/// the system's memory. Bytes in transit are not counted.
 const UNSENT_BYTES: u32 = 64 << 10;
 
-/// Bounds what waits unsent in `socket`, and in those that it accepts if it listens.
+/// Limits the unsent bytes in `socket`, and in those that it accepts if it listens.
 pub fn bound_unsent(socket: &impl AsFd) {
-    // Fails on no system that is worth refusing a start or a connection for.
+    // A failure is not worth rejecting a start or a connection.
     let _ = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
-/// Bounds what `socket`, and each that it accepts if it listens, takes ahead of whom it is for, to so many
-/// bytes; `None` leaves that to the system.
+/// Limits the unread bytes that `socket`, and each one that it accepts if it listens, receives;
+/// `None` leaves the limit to the system.
 pub fn bound_received(socket: &impl AsFd, bytes: Option<u32>) {
     if let Some(bytes) = bytes {
         let _ = SockRef::from(socket).set_recv_buffer_size(bytes as usize);
     }
 }
 
-/// A socket for a connection to `address`, if its number is below `ceiling`. Fails only for want of a
-/// resource of this process.
+/// Creates a socket for a connection to `address` if its number is below `ceiling`. Fails only if
+/// this process lacks a resource.
 pub fn open(address: SocketAddr, ceiling: RawFd) -> io::Result<TcpSocket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -51,7 +52,7 @@ pub fn open(address: SocketAddr, ceiling: RawFd) -> io::Result<TcpSocket> {
     }
 }
 
-/// A socket for a connection to `address`, as soon as there is one.
+/// Creates a socket for a connection to `address`; waits until it is possible.
 pub async fn open_patiently(address: SocketAddr) -> TcpSocket {
     loop {
         match open(address, RawFd::MAX) {
@@ -61,11 +62,11 @@ pub async fn open_patiently(address: SocketAddr) -> TcpSocket {
     }
 }
 
-/// Whether a connection to `address` failed for want of a resource of this process or machine.
+/// Whether a connection to `address` failed because this process or machine lacks a resource.
 pub fn is_want(error: &io::Error, address: SocketAddr) -> bool {
     match Errno::from_io_error(error) {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => true,
-        // No port is free. Of IPv6 it may also mean that this machine has no address at all.
+        // No port is free. With IPv6 it may also mean that this machine has no address at all.
         Some(Errno::ADDRNOTAVAIL) => address.is_ipv4(),
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! A change, asked for and answered.
+//! Requests for a change, and their responses.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub struct WeightsRequest {
     pub reason: Option<String>,
 }
 
-/// A weight as asked for.
+/// A requested weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NewWeight {
     /// `50`: relative to the other numbers.
@@ -78,7 +78,8 @@ impl WeightsRequest {
     /// Longest reason: it becomes part of one line of the log.
     pub const REASON_CHARS: usize = 1000;
 
-    /// What is asked for; or the field at fault, and why: numbers and shares do not go together.
+    /// The requested change; the error is the field at fault and the reason: numbers and shares
+    /// cannot be mixed.
     pub fn asked(self) -> Result<Asked, (&'static str, &'static str)> {
         let (mut weights, mut shares) = (IndexMap::new(), IndexMap::new());
         for (version, weight) in self.weights {
@@ -119,7 +120,7 @@ pub struct SubjectRequest {
 /// Answer to `POST /v1/services/{s}/eject` and `/reinstate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubjectAnswer {
-    /// Generation that it is in force from; of a dry run the one in force now.
+    /// First generation with the change; for a dry run the current one.
     pub generation: u64,
     /// The service.
     pub service: String,
@@ -129,19 +130,21 @@ pub struct SubjectAnswer {
     pub endpoint: Option<String>,
     /// Whether nothing was changed.
     pub dry_run: bool,
-    /// Of `eject`: who had ejected it before, when and why; nothing was changed then. Null otherwise.
+    /// Of `eject`: who had ejected it before, when and why, in which case nothing was changed. Null
+    /// otherwise.
     #[serde(default)]
     pub already_ejected: Option<Ejection>,
-    /// Of `reinstate`: the share of players, 0 to 1 and to six digits, that the version gets. Null otherwise.
+    /// Of `reinstate`: the share of players, 0 to 1 and to six digits, that the version gets. Null
+    /// otherwise.
     #[serde(default)]
     pub share: Option<f64>,
-    /// Versions of the service that are ejected then, whatever their weight.
+    /// Versions of the service that are ejected after the change, whatever their weight.
     #[serde(default)]
     pub ejected: Vec<Ejected>,
 }
 
 impl SubjectAnswer {
-    /// Of a change that `moved` an endpoint, or the whole version.
+    /// The response to a change that `moved` an endpoint, or the whole version.
     pub fn new(
         (service, version, endpoint): (String, String, Option<String>),
         dry_run: bool,
@@ -158,7 +161,7 @@ impl SubjectAnswer {
 /// Answer to `PUT /v1/services/{s}/weights`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightsAnswer {
-    /// Generation that the weights are in force from; of a dry run the one in force now.
+    /// First generation with the weights; for a dry run the current one.
     pub generation: u64,
     /// The service.
     pub service: String,
@@ -166,11 +169,11 @@ pub struct WeightsAnswer {
     pub before: IndexMap<String, Weight>,
     /// Weights after, by version.
     pub after: IndexMap<String, Weight>,
-    /// What they come to.
+    /// The resulting shares.
     pub shares: Shares,
     /// Whether nothing was changed.
     pub dry_run: bool,
-    /// Versions of the service that are ejected then, whatever their weight.
+    /// Versions of the service that are ejected after the change, whatever their weight.
     #[serde(default)]
     pub ejected: Vec<Ejected>,
 }
@@ -185,7 +188,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Those of a change.
+    /// The shares of a change.
     pub fn new(before: IndexMap<String, f64>, after: IndexMap<String, f64>) -> Self {
         let each = |shares: IndexMap<String, f64>| {
             shares.into_iter().map(|(v, share)| (v, six_digits(share))).collect()
@@ -194,7 +197,7 @@ impl Shares {
     }
 }
 
-/// A map in which a name that stands twice is an error: which of the two was meant?
+/// A map in which a duplicate name is an error: it would be unclear which value is meant.
 fn each_once<'de, D: Deserializer<'de>>(d: D) -> Result<IndexMap<String, NewWeight>, D::Error> {
     struct Visitor;
     impl<'de> de::Visitor<'de> for Visitor {

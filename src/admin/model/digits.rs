@@ -1,4 +1,4 @@
-//! How exact numbers are shown.
+//! Precision of numbers in responses.
 
 /// `number` to six digits after the point.
 pub(super) fn six_digits(number: f64) -> f64 {

@@ -1,4 +1,4 @@
-//! Who took a version or an endpoint out, when and why.
+//! Who ejected a version or an endpoint, when and why.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,7 +21,7 @@ pub struct Ejection {
     pub at: String,
     /// Who ejected it: the name of a token, `anonymous` without tokens, or `verdict`.
     pub by: String,
-    /// Why; empty if nobody said.
+    /// Why; empty if no reason was given.
     pub reason: String,
 }
 
@@ -44,7 +44,7 @@ impl From<&ManualEjection> for Ejection {
     }
 }
 
-/// A version that is ejected, in the answer to a change.
+/// An ejected version, in the response to a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ejected {
     /// The version.
@@ -52,18 +52,18 @@ pub struct Ejected {
     /// Why and since when.
     #[serde(flatten)]
     pub ejection: Ejection,
-    /// The share of players, 0 to 1 and to six digits, that it gets once it is reinstated.
+    /// Its share of players, 0 to 1 and to six digits, once it is reinstated.
     #[serde(default)]
     pub share_when_reinstated: f64,
 }
 
 impl Ejected {
-    /// The versions of `service` that are ejected, at the weights in force.
+    /// The ejected versions of `service`, with shares by the weights in force.
     pub fn in_force(controller: &Controller, service: &str) -> Vec<Self> {
         Self::of(controller, service, &controller.shares_when_reinstated(service))
     }
 
-    /// The same, with the shares that they get once they are back.
+    /// The ejected versions of `service`, with their shares once they are reinstated.
     pub fn of(
         controller: &Controller,
         service: &str,
@@ -80,7 +80,7 @@ impl Ejected {
     }
 }
 
-/// What the controller knows of a service that its snapshot does not have.
+/// State of a service that the controller has and the snapshot does not.
 #[derive(Debug, Default)]
 pub struct Decisions {
     pub(super) verdicts: Vec<VersionVerdict>,
@@ -94,7 +94,7 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    /// Those of `controller` on `service`.
+    /// Collects the state of `service` from `controller`.
     pub fn of(controller: &Controller, service: &str) -> Self {
         let ejected = controller.ejections().iter().filter(|((of, _), _)| of == service);
         let endpoints = controller.manual_ejections().iter();

@@ -1,4 +1,4 @@
-//! The process as the admin API shows it.
+//! `GET /v1/status`.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::SystemTime};
 
@@ -38,22 +38,22 @@ pub struct Status {
     pub connections: usize,
     /// Listening sockets, in the order of the file.
     pub listeners: Vec<Listener>,
-    /// Weights set while running that are in force, by service and version.
+    /// Weights set at run time that are in force, by service and version.
     pub overrides: BTreeMap<String, IndexMap<String, Weight>>,
-    /// How reloads went.
+    /// Results of reloads.
     pub reload: Reload,
-    /// Versions whose certificates or authorities cannot be used as their files are now.
+    /// Versions whose current certificate or authority files cannot be used.
     pub tls_faults: Vec<VersionFault>,
-    /// How the process was, or was not, replaced.
+    /// Takeovers from and by another process.
     pub takeover: Takeover,
 }
 
-/// How the process was, or was not, replaced.
+/// Takeovers from and by another process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Takeover {
     /// The process whose sockets this one took over; null if it bound its own.
     pub from_pid: Option<u32>,
-    /// Why the last process that was to follow this one did not; null if none failed.
+    /// Why the last process that should have replaced this one did not; null if none failed.
     pub last_error: Option<TakeoverError>,
 }
 
@@ -85,9 +85,9 @@ pub struct Listener {
     pub open: u64,
     /// Connections accepted since start.
     pub accepted: u64,
-    /// Of those, closed at once since there were too many, of all or of their address.
+    /// Of those, closed at once because there were too many, in total or of their address.
     pub shed: u64,
-    /// Its certificates; null if clients speak without TLS.
+    /// Its certificates; null without TLS.
     pub tls: Option<ListenerTls>,
 }
 
@@ -96,8 +96,8 @@ pub struct Listener {
 pub struct ListenerTls {
     /// Those in force, in the order of the file.
     pub certificates: Vec<Certificate>,
-    /// Why their files cannot be used as they are now, so that those before them stay in force; null if
-    /// the files are in force.
+    /// Why the current files cannot be used, so that the earlier ones stay in force; null if the
+    /// files are in force.
     pub fault: Option<String>,
 }
 
@@ -114,7 +114,7 @@ pub struct Certificate {
     pub days_left: i64,
 }
 
-/// Why the TLS of a version is as its files were before.
+/// Why a version's TLS settings are those of earlier files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VersionFault {
     /// The service.
@@ -126,7 +126,7 @@ pub struct VersionFault {
 }
 
 impl Listener {
-    /// What is shown of `listener` at the time `now`.
+    /// Creates the document of `listener` at the time `now`.
     pub fn new(listener: &ListenerState, now: SystemTime) -> Self {
         Self {
             address: listener.name.clone(),
@@ -157,34 +157,36 @@ impl Certificate {
     }
 }
 
-/// How reloads went.
+/// Results of reloads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reload {
-    /// Files taken over as a whole, or found unchanged.
+    /// Files that were applied completely, or were unchanged.
     pub applied: u64,
-    /// Bad files, which changed nothing, and files that are in force but for weights that would leave a
-    /// service to nobody.
+    /// Invalid files, which changed nothing, and files that are in force except for weights with
+    /// which no version of a service would serve.
     pub rejected: u64,
-    /// What was wrong with the last file, or which weights are not in force; null if nothing is wrong.
+    /// The problems of the last file, or the weights that are not in force; null without problems.
     pub error: Option<ReloadError>,
-    /// Fields of the file in force that the process reads at start, and that have changed since: they wait
-    /// for the next start.
+    /// Fields of the file in force that have changed but are only read at start: they wait for the
+    /// next start.
     pub waiting: Vec<&'static str>,
 }
 
-/// Why a file was not taken over.
+/// Why a file was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReloadError {
     /// One line.
     pub message: String,
     /// Each place in the file that is wrong; empty if the file could not be read.
     pub problems: Vec<Problem>,
-    /// Whether the file is in force nevertheless, but for weights by which nobody would serve.
+    /// Whether the file is in force nevertheless, except for weights with which no version would
+    /// serve.
     pub in_force: bool,
 }
 
 impl Reload {
-    /// How `reloads` went; `stand_ins` serve in the place of weights that would leave nobody.
+    /// Creates the document of `reloads`; `stand_ins` are versions that serve because with the
+    /// configured weights none would.
     pub fn new(reloads: &Reloads, stand_ins: &StandIns) -> Self {
         let refused = || {
             let each = stand_ins.iter().map(|(service, StandIn { version, why })| {

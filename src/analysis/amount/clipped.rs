@@ -1,38 +1,40 @@
-//! Amounts in buckets, and those of a block clipped.
+//! Amounts in buckets, and the clipped amounts of a block.
 //!
-//! Edges are powers of 1.1, the same for all amounts and for ever, so that workers can count before a
+//! Edges are powers of 1.1, always the same for all amounts, so that workers can count before a
 //! clip is known; the clip is one of the edges.
 
 use serde::{Deserialize, Serialize};
 
-/// Number of buckets. The first holds 0 and what is below `1.1^-200`, 5e-9 of any money; the last one
-/// begins at 7e12.
+/// Number of buckets. The first one holds 0 and amounts below `1.1^-200`, which is 5e-9; the last
+/// one begins at 7e12.
 pub const AMOUNT_BUCKETS: usize = 512;
 /// Ratio of the edges of a bucket: a lower edge is at most 9 % off, in both arms alike.
 const GROWTH: f64 = 1.1;
 /// Power of [`GROWTH`] at the lower edge of the second bucket.
 const FIRST_POWER: i32 = -200;
-/// Buckets that are bet on: from `1.1^-80` of the clip, a two-thousandth, up to it. Below, all is 0.
+/// Buckets that are bet on: from `1.1^-80` of the clip, a two-thousandth, up to the clip. Smaller
+/// amounts count as 0.
 pub(super) const BUCKETS: usize = 82;
-/// Amounts above 0 of a baseline that tell its 99th percentile.
+/// Least amounts above 0 of a baseline to know its 99th percentile.
 const LEAST_KNOWN: u64 = 500;
 /// The percentile above which amounts are clipped.
 const CLIPPED_AT: f64 = 0.99;
-/// How many buckets above it, which is 2.1 times as much. Where amounts are of one size, the percentile
-/// is that size, and a canary that pays more would look the same. For that, amounts that spread are found
-/// later: log-normal ones of sigma 1.5 that are lost altogether after 400 requests of the canary instead
-/// of 200, half of them after 700 instead of 500, those half as high again after 1,000 either way.
+/// Number of buckets between the percentile and the clip, which is a factor of 2.1. If all amounts
+/// have one size, the percentile is that size, and a canary that pays more would look the same
+/// without it. The price is that differences of varying amounts are found later: for log-normal
+/// ones of sigma 1.5, a total loss after 400 requests of the canary instead of 200, a loss of half
+/// after 700 instead of 500, and amounts half as high again after 1,000 either way.
 const HEADROOM: usize = 8;
 
-/// The bucket of an amount in the caller's money. What is not a number, or negative, counts as 0.
+/// The bucket of an amount in the caller's money. NaN and negative amounts count as 0.
 pub fn amount_bucket(amount: f64) -> usize {
     let power = (amount.ln() / GROWTH.ln()).floor();
     (power - f64::from(FIRST_POWER - 1)).clamp(0.0, (AMOUNT_BUCKETS - 1) as f64) as usize
 }
 
-/// The bucket of an amount that is not negative, or of its size if it is, so that the lower edge is right
-/// in the mean over `draw`, from 0 to below 1: the edge below, or the one above, the likelier the nearer.
-/// A margin is the small difference of large amounts, in which a few percent of each would be all of it.
+/// The bucket of an amount's absolute value, rounded at random by `draw`, from 0 to below 1, to the
+/// edge below or above, so that the lower edge is unbiased. A margin is the small difference of
+/// large amounts, and an error of a few percent of each could exceed it.
 pub fn rounded_bucket(amount: f64, draw: f64) -> usize {
     let amount = amount.abs();
     let bucket = amount_bucket(amount);
@@ -51,14 +53,14 @@ fn lower(bucket: usize) -> f64 {
 pub struct Clip(usize);
 
 impl Clip {
-    /// A clip at the edge below `amount`; nothing if it is not above 0. It must be known before the
-    /// block, and changes between blocks only.
+    /// A clip at the edge below `amount`; `None` if that is not above 0. It must be known before
+    /// the block, and only changes between blocks.
     pub fn new(amount: f64) -> Option<Self> {
         Some(amount_bucket(amount)).filter(|bucket| *bucket > 0).map(Self)
     }
 
-    /// A clip at 2.1 times the 99th percentile of what a baseline paid where it paid anything, by how
-    /// often each bucket was met; nothing before 500 amounts above 0.
+    /// A clip at 2.1 times the 99th percentile of a baseline's amounts above 0, given the counts of
+    /// the buckets; `None` before 500 such amounts.
     pub fn of_baseline(counts: &[u64; AMOUNT_BUCKETS]) -> Option<Self> {
         let total: u64 = counts[1..].iter().sum();
         if total < LEAST_KNOWN {
@@ -77,7 +79,7 @@ impl Clip {
         lower(self.0)
     }
 
-    /// Mean of amounts in rounded buckets, by how often each was met, clipped here; 0 of none.
+    /// Mean of clipped amounts, given the counts of rounded buckets; 0 without amounts.
     pub fn mean(self, counts: &[u64; AMOUNT_BUCKETS]) -> f64 {
         let clipped = |bucket| lower(bucket).min(self.amount());
         let all = counts.iter().enumerate();
@@ -85,7 +87,7 @@ impl Clip {
         sum / (counts.iter().sum::<u64>().max(1) as f64)
     }
 
-    /// Which of the buckets that are bet on an amount's bucket is.
+    /// The bucket that is bet on for an amount's bucket.
     pub(super) fn relative(self, bucket: usize) -> usize {
         match bucket {
             0 => 0,
@@ -106,21 +108,21 @@ pub struct Amounts {
     pub(super) clip: Clip,
     counts: [u64; BUCKETS],
     pub(super) requests: u64,
-    /// Of the clipped amounts.
+    /// Sum of the clipped amounts.
     pub(super) sum: f64,
     signed: Option<Box<Signed>>,
 }
 
-/// What amounts have beside that may be negative.
+/// The additional data of amounts that may be negative.
 #[derive(Debug, Clone, PartialEq)]
 struct Signed {
-    /// Mean size of the baseline's amounts, known before the first block.
+    /// Mean absolute value of the baseline's amounts, known before the first block.
     size: f64,
-    /// Those below 0, by their size.
+    /// Negative amounts, by absolute value.
     below: [u64; BUCKETS],
 }
 
-/// The same without the buckets that are empty.
+/// The same without empty buckets.
 #[derive(Serialize, Deserialize)]
 struct Sparse {
     clip: Clip,
@@ -154,7 +156,7 @@ impl TryFrom<Sparse> for Amounts {
         let mut hold = |counts: &mut [u64; BUCKETS], met: Vec<(u8, u64)>| {
             for (bucket, count) in met {
                 let held = counts.get_mut(usize::from(bucket));
-                // More than any block has may stand in a file.
+                // A file may contain larger counts than any block.
                 let count = count.min(u32::MAX.into());
                 *held.ok_or("there is no such bucket of amounts")? += count;
                 amounts.requests += count;
@@ -177,7 +179,7 @@ impl Amounts {
         Self { clip, counts: [0; BUCKETS], requests: 0, sum: 0.0, signed: None }
     }
 
-    /// What was counted between two readings of counts that only grow, and wrap. The sum is that of
+    /// The amounts between two readings of counters, which only grow, and wrap. The sum is that of
     /// the buckets' middles.
     pub fn between(
         before: &[u32; AMOUNT_BUCKETS],
@@ -194,8 +196,9 @@ impl Amounts {
         between
     }
 
-    /// The same of amounts in rounded buckets, those of zero and more in the first readings and those
-    /// `below` 0 in others. `size` is the mean size of the baseline's, known like the clip.
+    /// Likewise for amounts in rounded buckets, with readings of those from 0 on and of those
+    /// `below` 0. `size` is the mean absolute value of the baseline's, which must be known like the
+    /// clip.
     pub fn between_signed(
         above: [&[u32; AMOUNT_BUCKETS]; 2],
         below: [&[u32; AMOUNT_BUCKETS]; 2],
@@ -212,7 +215,8 @@ impl Amounts {
         between
     }
 
-    /// No amounts yet, that may be negative; the baseline's are of mean `size` without their signs.
+    /// No amounts yet; they may be negative, and the baseline's have the mean absolute value
+    /// `size`.
     pub fn of_derived(clip: Clip, size: f64) -> Self {
         let signed = Some(Box::new(Signed { size, below: [0; BUCKETS] }));
         Self { signed, ..Self::new(clip) }
@@ -236,7 +240,7 @@ impl Amounts {
         self.sum += if negative { -sum } else { sum };
     }
 
-    /// Mean size of the baseline's amounts, if they may be negative.
+    /// Mean absolute value of the baseline's amounts, if they may be negative.
     pub(super) fn size(&self) -> Option<f64> {
         self.signed.as_ref().map(|signed| signed.size)
     }
@@ -260,7 +264,7 @@ impl Amounts {
         self.clip
     }
 
-    /// Whether both are clipped and measured alike, so that they can be compared.
+    /// Whether both have the same clip and size, so that they can be compared.
     pub fn is_measured_as(&self, other: &Self) -> bool {
         self.clip == other.clip && self.size() == other.size()
     }
@@ -270,12 +274,12 @@ impl Amounts {
         self.requests
     }
 
-    /// About how much memory it takes, in bytes.
+    /// Approximate memory, in bytes.
     pub(in super::super) fn bytes(&self) -> usize {
         size_of::<Self>() + self.signed.as_deref().map_or(0, size_of_val)
     }
 
-    /// Amounts as shares of the clip, and how often each came.
+    /// Amounts as shares of the clip, with their counts.
     pub(super) fn values(&self) -> impl Iterator<Item = (f64, u64)> {
         let above = self.counts.iter().enumerate().map(|(bucket, count)| (value(bucket), *count));
         let below = self.signed.iter().flat_map(|signed| signed.below.iter().enumerate());
@@ -284,7 +288,7 @@ impl Amounts {
     }
 }
 
-/// What was counted between two readings, by bucket, of those that were met.
+/// The counts between two readings, of buckets that are not empty.
 fn growth<'r>(
     before: &'r [u32; AMOUNT_BUCKETS],
     after: &'r [u32; AMOUNT_BUCKETS],
@@ -325,7 +329,7 @@ mod tests {
     fn a_clip_stands_above_the_99th_percentile_of_what_was_paid() {
         let above = |amount| Some(Clip(amount_bucket(amount) + HEADROOM));
         let mut counts = [0; AMOUNT_BUCKETS];
-        // Most requests pay nothing, which says nothing of how much is paid.
+        // Most requests pay nothing; they do not affect the percentile.
         counts[0] = 1_000_000;
         counts[amount_bucket(2.0)] = 499;
         assert_eq!(Clip::of_baseline(&counts), None);

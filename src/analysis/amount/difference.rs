@@ -1,20 +1,20 @@
-//! How far the means of an amount may be apart that may be negative.
+//! The test of a difference of means, for amounts that may be negative.
 //!
-//! Amounts are clipped at `-C` and `C` and moved to between 0 and 1: `x = (X + C) / 2C`, with `-X` in the
-//! place of `X` where the canary may be too low, so that it is always the arm that must not be higher.
-//! The hypothesis is about the means of those:
+//! Amounts are clipped at `-C` and `C` and mapped to between 0 and 1: `x = (X + C) / 2C`, with `-X`
+//! in the place of `X` where the canary may be too low, so that the canary is always the arm that
+//! must not be higher. The hypothesis is about the means of `x`:
 //!
 //! ```text
 //! mu_canary <= mu_baseline + tolerated / 2C
 //! ```
 //!
-//! It is the bet of [`super::super::Bet`] with a ratio of 1, whose centers are where the baseline's mean
-//! was in the blocks before and the same plus what is tolerated. Any center is fair; a near one grows
-//! fast. What is best staked depends on how the amounts spread, so several parts are, of the most that
-//! leaves every factor above 0.
+//! The bet is [`super::super::Bet`] with a ratio of 1, whose centers are the baseline's mean in
+//! earlier blocks, and that mean plus the tolerance. Any center is fair; a close one grows fast.
+//! The best stake depends on the spread of the amounts, so several parts of the largest possible
+//! stake, which keeps every factor above 0, are bet.
 //!
-//! What is tolerated is a share of the mean of `|X|` of the baseline, known and fixed like `C` before the
-//! first block: a share of the mean itself would be none where that is 0, and a margin is the small
+//! The tolerance is a share of the baseline's mean `|X|`, which is fixed, like `C`, before the
+//! first block. A share of the mean itself would be 0 where that is 0, and a margin is the small
 //! difference of large amounts.
 
 use serde::{Deserialize, Serialize};
@@ -25,22 +25,22 @@ use super::{
     clipped::Amounts,
 };
 
-/// Parts of the most that can be staked, in equal shares.
+/// Parts of the largest stake, with equal shares of the wealth.
 pub(super) const PARTS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 0.8];
-/// Requests of the baseline after which its mean of before is half forgotten.
+/// Half-life of the baseline's mean, in requests of the baseline.
 const MEMORY: f64 = 1000.0;
 
-/// The question, and what is known of the baseline.
+/// The tolerance, and the baseline's data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Difference {
-    /// Tolerated, of the mean amount without its sign.
+    /// Tolerated share of the mean absolute amount.
     share: f64,
-    /// That mean, of the last block.
+    /// That mean in the last block.
     size: Option<f64>,
-    /// Requests of the baseline in the blocks before, the older ones fewer.
+    /// Requests of the baseline in earlier blocks, with exponential decay.
     requests: f64,
-    /// Of their amounts, in clips.
+    /// Sum of their amounts, in clips.
     sum: f64,
 }
 
@@ -49,15 +49,16 @@ impl Difference {
         Self { share, size: None, requests: 0.0, sum: 0.0 }
     }
 
-    /// In the caller's money.
+    /// The tolerated difference in the caller's money.
     pub(super) fn tolerated(&self) -> Option<f64> {
         self.size.map(|size| self.share * size)
     }
 
-    /// What a block, which has requests in both arms, does to the bet of each part, in nats. Then
-    /// learns from it.
+    /// The gain of each part's bet in a block, which must have requests in both arms, in nats. Then
+    /// updates the baseline's mean.
     pub(super) fn log_e(&mut self, block: Arms<&Amounts>, side: Side) -> Vec<f64> {
-        // Only of what is not derived; nothing is known of what is tolerated, so nothing is bet.
+        // Amounts that are not derived have no size, so the tolerance is unknown and nothing is
+        // bet.
         let Some(size) = block.baseline.size() else { return vec![0.0; PARTS.len()] };
         self.size = Some(size);
         let sign = match side {

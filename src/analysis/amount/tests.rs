@@ -17,7 +17,7 @@ fn amounts(traffic: &mut Traffic, requests: u32, factor: f64) -> Amounts {
     amounts
 }
 
-/// Canary requests until the test rejects, in `seconds` at most; 100 of the canary per second.
+/// Canary requests until the test rejects, within `seconds`; the canary has 100 per second.
 fn requests(side: Side, factor: f64, seconds: u32, traffic: &mut Traffic) -> Option<u32> {
     let mut test = AmountTest::new(side, 0.05, ALPHA, None);
     (1..=seconds).find_map(|second| {
@@ -72,7 +72,8 @@ fn what_is_tolerated_or_better_is_not_rejected() {
     }
 }
 
-/// Clipped at the percentile itself, payouts of one size would look the same however much more is paid.
+/// If amounts were clipped at the percentile itself, payouts of one size would look the same
+/// however large they are.
 #[test]
 fn amounts_of_one_size_may_be_too_high() {
     let mut counts = [0; AMOUNT_BUCKETS];
@@ -91,8 +92,8 @@ fn amounts_of_one_size_may_be_too_high() {
     assert!(test.rejected_at().is_some_and(|at| at <= Duration::from_secs(10)));
 }
 
-/// Runs of 200 s, of 5, in which an equal canary of 100 players out of 1,000, each with stakes of their
-/// own, is rejected.
+/// Number of 5 runs of 200 s in which an equal canary is rejected, with 100 of 1,000 players, whose
+/// stakes differ.
 fn rejected_for_its_players(rho: f64) -> usize {
     let run = |seed: u64| {
         let (mut traffic, mut rng) = (Traffic::new(seed), fastrand::Rng::with_seed(seed));
@@ -112,7 +113,7 @@ fn rejected_for_its_players(rho: f64) -> usize {
     (1..=5).filter(|seed| run(*seed)).count()
 }
 
-/// Players stay on their version, so what they differ by lasts like a fault.
+/// Players stay on their version, so differences between players last like a fault.
 #[test]
 fn what_few_players_differ_by_must_be_tolerated() {
     assert!(rejected_for_its_players(0.05) > 0);
@@ -135,7 +136,7 @@ fn means_are_of_clipped_amounts() {
     assert_eq!(Total::default().mean(), None);
 }
 
-/// A fault after an hour without one was told with the means of the whole hour.
+/// Once a fault after an hour without one was reported with the means of the whole hour.
 #[test]
 fn means_are_those_since_the_difference_began() {
     let clip = Clip::new(100.0).expect("a clip");

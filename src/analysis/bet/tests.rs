@@ -29,7 +29,7 @@ fn expectation(bet: Bet, n_c: u64, n_b: u64, p_c: f64, p_b: f64) -> f64 {
     let arm = |n: u64, p: f64, of: &dyn Fn(u64) -> Arms<Tally>| -> f64 {
         binomial(n, p).iter().zip(0..).map(|(w, k)| w * factors.log_e(of(k)).exp()).sum()
     };
-    // Outcomes of the two arms add up in `ln e`, so the expectations multiply.
+    // `ln e` is a sum over the arms, so the expectations multiply.
     arm(n_c, p_c, &|k| Arms::new(Tally::new(n_c, k), Tally::default()))
         * arm(n_b, p_b, &|k| Arms::new(Tally::default(), Tally::new(n_b, k)))
 }
@@ -45,7 +45,7 @@ fn nobody_gets_rich_under_the_hypothesis() {
                 let trials = Arms::new(n_c as f64, n_b as f64);
                 for (number, base_rate) in [0.01, 0.2, 0.6, 0.95].into_iter().enumerate() {
                     let bets = Grid::Full.components().iter().filter_map(|(component, _)| {
-                        // A ratio does not look at the base rate: once is enough.
+                        // A ratio does not depend on the base rate: once is enough.
                         let again = number > 0 && matches!(component, Component::Ratio(_));
                         (!again).then(|| component.bet(trials, tolerance, base_rate)).flatten()
                     });
@@ -65,7 +65,7 @@ fn nobody_gets_rich_under_the_hypothesis() {
         }
     }
     assert_eq!(cases, 20_268);
-    // The bound is reached, where p_b is 0 and nothing can fail.
+    // The bound is reached where p_b is 0.
     assert!(most <= 1.0 + 1e-12 && most > 1.0 - 1e-12, "the largest expectation is {most}");
 }
 
@@ -106,7 +106,7 @@ proptest::proptest! {
 }
 
 /// The exact expectation of a bet over `trials` independent values in each arm, given with their
-/// probabilities: it is that of one trial, to the power of their number.
+/// probabilities: that of one trial to the power of the number of trials.
 fn expectation_of_values(bet: Bet, trials: Arms<f64>, arms: Arms<&[(f64, f64)]>) -> f64 {
     let one = |arm: &[(f64, f64)], log_e: &dyn Fn(f64) -> f64| -> f64 {
         arm.iter().map(|(value, p)| p * log_e(*value).exp()).sum()
@@ -153,7 +153,7 @@ proptest::proptest! {
         let bet = Bet::difference(part, center, trials, excess);
         let [a, b, c, d] = values;
         let mean = |a: f64, b: f64| p * a + (1.0 - p) * b;
-        // The canary's values are made smaller until its mean is at the boundary.
+        // The canary's values are scaled until its mean is at the boundary.
         let fits = ((mean(a, b) + excess) / mean(c, d).max(1e-9)).min(1.0);
         let baseline = [(a, p), (b, 1.0 - p)];
         let canary = [(c * fits, p), (d * fits, 1.0 - p)];

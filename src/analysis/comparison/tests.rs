@@ -31,7 +31,7 @@ fn evidence_is_averaged() {
     let logs = weighted(&terms);
     assert!((log_sum(logs.iter().copied()) - 7.11120673372998).abs() < 1e-9);
     assert_eq!(largest(&logs), Some(2));
-    // One metric alone has all of the weight.
+    // A single metric has all of the weight.
     assert_eq!(weighted(&[of(0.15, 5.0)]), [5.0]);
     assert_eq!((largest(&[]), weighted(&[]).len()), (None, 0));
 }
@@ -114,7 +114,7 @@ fn a_named_route_that_is_broken_fails_the_canary_by_its_name() {
     let routes = vec!["payout".to_owned(), "bet".to_owned()];
     let mut comparison = Comparison::new(Limits { routes, ..limits() }, 1.0, S(0));
     for n in 1..200 {
-        // What all routes together hide.
+        // A fault that all routes together hide.
         comparison.observe_errors(&block(1_000, 1, 9_000, 9), S(n));
         comparison.observe_route(0, &block(2, 2, 18, 0), S(n));
         comparison.observe_route(1, &block(20, 0, 180, 0), S(n));
@@ -181,7 +181,8 @@ fn a_few_players_with_all_failures_are_advice_and_no_verdict() {
     assert!(text.contains(", 1 player); baseline 0 %"), "{text}");
 }
 
-/// After an outage most players count no more, and those who still do seemed to have all failures.
+/// After an outage most players do not count any more; once those who still did seemed to have all
+/// failures.
 #[test]
 fn failures_of_many_players_are_no_few_players_however_few_of_them_count() {
     let mut comparison = Comparison::new(limits(), 1.0, S(0));
@@ -227,7 +228,7 @@ fn refusals_that_rise_are_advice() {
     assert_eq!(comparison.answer(), Answer::Undecided);
 }
 
-/// Limits of `names` alone, each with 5 % tolerated.
+/// Limits of only `names`, each with a tolerance of 5 %.
 fn amounts(names: &[&str]) -> Limits {
     let limit =
         |name: &&str| AmountLimit { name: (*name).to_owned(), tolerance: 0.05, derived: false };
@@ -235,12 +236,12 @@ fn amounts(names: &[&str]) -> Limits {
     Limits { errors: None, unserved: None, p95: None, p99: None, amounts, ..limits() }
 }
 
-/// Enough requests, errors of which nobody judges.
+/// Enough requests to be warm, without errors.
 fn warm(comparison: &mut Comparison) {
     comparison.observe_errors(&block(100, 0, 900, 0), S(0));
 }
 
-/// A second of 100 and 900 requests that carry 0 to 9, `factor` times that in the canary.
+/// A second of 100 and 900 requests with amounts of 0 to 9, multiplied by `factor` in the canary.
 fn second(factor: f64) -> Arms<Amounts> {
     let mut block = [(); 2].map(|()| Amounts::new(Clip::new(100.0).expect("a clip")));
     (0..100).for_each(|n| block[0].record(f64::from(n % 10) * factor));

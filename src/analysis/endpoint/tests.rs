@@ -3,12 +3,12 @@ use super::{super::simulation::Traffic, *};
 const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 const TICK: Duration = Duration::from_millis(10);
 
-/// Endpoints of about one request per tick each.
+/// Endpoints with about one request per tick each.
 struct Pool {
     traffic: Traffic,
     counters: Vec<Counter>,
     endpoints: Endpoints,
-    /// Of the version beside it, if there is one.
+    /// Counter of the other version, if there is one.
     beside: Option<Counter>,
     now: Duration,
 }
@@ -20,7 +20,7 @@ impl Pool {
         Self { traffic, counters, endpoints, beside, now: Duration::ZERO }
     }
 
-    /// A tick with 20 requests of the version beside it for each of its own.
+    /// A tick with 20 requests of the other version for each of its own.
     fn tick_beside(&mut self, base: f64, rate: impl Fn(usize) -> f64) -> Vec<Change> {
         let trials = self.traffic.poisson(20.0 * self.counters.len() as f64);
         let failures = (0..trials).map(|_| self.traffic.binomial(1, base)).sum();
@@ -42,7 +42,7 @@ impl Pool {
     }
 }
 
-/// Endpoints that should be alike.
+/// Endpoints with a small tolerance.
 fn strict() -> Endpoints {
     let tolerance = Tolerance { ratio: 1.1, excess: 0.0 };
     Endpoints::new(Settings::new(tolerance, Guarantee::RunLength(1e7)))
@@ -50,12 +50,12 @@ fn strict() -> Endpoints {
 
 #[test]
 fn the_bad_one_of_ten_is_found() {
-    // Mean numbers of failed requests of the reference.
+    // Mean numbers of failed requests of the reference implementation.
     for (bad, expected, slack) in [(1.0, 10.0, 2.0), (0.5, 10.0, 2.5), (0.05, 15.0, 4.0)] {
         let (mut failed, runs) = (0, 25);
         for seed in 0..runs {
             let mut pool = Pool::new(strict(), 10, seed);
-            // Counters wrap without anybody noticing.
+            // Counters may wrap.
             pool.counters[3].trials = u64::MAX - 10;
             pool.tick(|_| 0.0);
             let changes = loop {
@@ -105,7 +105,8 @@ fn no_more_than_a_fifth_are_out_and_they_come_back() {
     assert!(ejected[0].1 == PAUSE && !again.is_empty(), "{ejected:?}");
 }
 
-/// Whoever was found while others were out was ejected when they came back, well as it was by then.
+/// Once an endpoint that was found while others were out was ejected when they came back, although
+/// it was healthy by then.
 #[test]
 fn nobody_is_ejected_for_what_is_long_over() {
     let mut pool = Pool::new(Endpoints::default(), 4, 54);
@@ -126,7 +127,7 @@ fn two_are_no_crowd_and_three_are() {
     assert!((0..1_000).any(|_| !three.tick(|n| if n == 0 { 1.0 } else { 0.0 }).is_empty()));
 }
 
-/// Mean and largest number of failures of the bad one of `size` endpoints of a canary until it is out.
+/// Mean and largest number of failures until the bad one of `size` endpoints of a canary is out.
 fn cost_in_canary(size: usize, bad: f64) -> (f64, u64) {
     let runs = 40;
     let failed = |seed| {
@@ -221,7 +222,7 @@ fn names_that_come_and_go_start_anew() {
     let mut endpoints = Endpoints::default();
     let counter = |trials, failures| Counter { trials, failures };
     let polls = [
-        // What was counted before the first look is nobody's.
+        // Counts before the first poll are ignored.
         [("a", counter(900, 900)), ("b", counter(900, 0)), ("c", counter(900, 0))],
         [("a", counter(905, 900)), ("b", counter(905, 0)), ("c", counter(905, 0))],
         [("a", counter(910, 900)), ("b", counter(910, 0)), ("d", counter(50, 50))],

@@ -6,7 +6,7 @@ const DEFAULT: (f64, f64) = (1.1, 1e-4);
 
 fn engine(guarantee: Guarantee, (ratio, excess): (f64, f64), grid: Grid) -> Engine {
     let tolerance = Tolerance::new(ratio, excess).expect("a tolerance");
-    // The reference has no least number of failures.
+    // The reference implementation has no least number of failures.
     let settings = Settings { least_failures: 0, ..Settings::new(tolerance, guarantee) };
     Engine::new(settings.with_grid(grid))
 }
@@ -139,7 +139,7 @@ fn too_few_failures_wait() {
     assert!(engine.log_evidence() > engine.log_threshold() && !engine.rejected());
     engine.observe(block(1, 1, 99, 0), Duration::from_secs(2));
     assert_eq!(engine.rejected_at(), Some(Duration::from_secs(2)));
-    // Good service afterwards does not take it back.
+    // The rejection is final, even after good service.
     (0..1000).for_each(|n| engine.observe(block(100, 0, 99, 9), Duration::from_secs(3 + n)));
     assert!(engine.log_evidence() < engine.log_threshold() && engine.rejected());
 }

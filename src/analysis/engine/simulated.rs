@@ -1,7 +1,7 @@
 //! What the proofs promise and how fast faults are found, by simulation.
 //!
-//! Expected numbers are of larger runs of an independent implementation; tolerances are at least three
-//! standard errors of the means here.
+//! Expected numbers come from larger runs of an independent implementation; tolerances are at least
+//! three standard errors of the means here.
 
 use super::{
     super::{grid::Grid, simulation::Traffic},
@@ -36,14 +36,14 @@ fn failed_until_rejected(
 fn equal_arms_are_rarely_rejected() {
     const ROLLOUTS: u64 = 500;
     let trials = Arms::new(10.0, 90.0);
-    // Half of the rollouts in a second thread.
+    // Half of the rollouts run in a second thread.
     let run = |seed: u64| {
         let mut traffic = Traffic::new(seed);
         let mut rejected = 0;
         for _ in 0..ROLLOUTS / 2 {
             let mut engine = engine(Guarantee::Alpha(0.05), 1.0);
             let mut rate = engine.base.predicted();
-            // Most of the time goes into logarithms that are the same for blocks of one size.
+            // Most of the time is spent on logarithms, which are the same for blocks of one size.
             let mut factors = engine.factors(trials);
             for _ in 0..10_000 {
                 let (k_c, k_b) = (traffic.binomial(10, 0.003), traffic.binomial(90, 0.003));
@@ -139,7 +139,7 @@ fn a_fault_after_two_good_hours_is_found_as_fast() {
 
 #[test]
 fn clusters_need_their_dispersion() {
-    // Every failure comes twice: a client tries again at once, and counts again.
+    // Every failure comes twice: a client retries at once, and counts again.
     let run = |phi: f64| {
         let mut traffic = Traffic::new(7);
         let rejected = |_: &u32| {

@@ -1,22 +1,22 @@
 //! Latencies of a block in log-linear buckets.
 //!
-//! Whole microseconds below 64, then 32 buckets for each power of two, so a bucket is at most 1/32 of
-//! its value wide. 704 of them reach beyond 60 s; the last one holds all that is longer, and timeouts.
-//! Their edges are the same for both arms and for ever, which is why they, and not the histograms of
-//! the telemetry, are compared.
+//! Whole microseconds below 64, then 32 buckets for each power of two, so a bucket is at most 1/32
+//! of its value wide. 704 of them reach beyond 60 s; the last one holds all longer latencies, and
+//! timeouts. Their edges are always the same for both arms, which is why they, and not the
+//! histograms of the telemetry, are compared.
 
 use serde::{Deserialize, Serialize};
 
 /// Number of buckets.
 pub const BUCKETS: usize = 704;
-/// What is longer than all others, and what never ended.
+/// The bucket of longer latencies, and of requests without an end.
 const LAST: usize = BUCKETS - 1;
-/// Bits of a value that tell buckets apart; the first of them is always set.
+/// Bits of a value that determine the bucket; the first of them is always set.
 const BITS: u32 = 6;
 /// Buckets per power of two.
 const PER_OCTAVE: u64 = 1 << (BITS - 1);
 
-/// The bucket of a latency in microseconds, were there no last one.
+/// The bucket of a latency in microseconds, if there were no last bucket.
 fn index(value_us: u64) -> u64 {
     let shift = (u64::BITS - value_us.leading_zeros()).saturating_sub(BITS);
     u64::from(shift) * PER_OCTAVE + (value_us >> shift)
@@ -37,20 +37,20 @@ pub(super) fn lower_us(bucket: usize) -> u64 {
     }
 }
 
-/// The first bucket in which all take `latency_us` microseconds or longer; it may lie beyond the last
-/// one.
+/// The first bucket in which all latencies are at least `latency_us` microseconds; it may be beyond
+/// the last one.
 pub(in crate::analysis) fn first_at_or_above(latency_us: u64) -> usize {
     let bucket = index(latency_us) as usize;
     if lower_us(bucket) >= latency_us { bucket } else { bucket + 1 }
 }
 
-/// How many requests of one arm took how long, without the buckets that are empty: pairs of a bucket's
-/// number and its count.
+/// A histogram of one arm's latencies without empty buckets: pairs of a bucket's number and its
+/// count.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SparseLatencies(Box<[(u16, u64)]>);
 
 impl SparseLatencies {
-    /// Buckets that are not empty.
+    /// The number of buckets that are not empty.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -72,8 +72,8 @@ impl From<&SparseLatencies> for Latencies {
     fn from(sparse: &SparseLatencies) -> Self {
         let mut latencies = Self::default();
         for (bucket, count) in &sparse.0 {
-            // What stands in a file may be beyond the last bucket, which holds all that is longer, and
-            // more than any block has.
+            // A file may contain buckets beyond the last one, which holds all longer latencies, and
+            // larger counts than any block.
             let count = (*count).min(u32::MAX.into());
             latencies.counts[usize::from(*bucket).min(LAST)] += count;
             latencies.requests += count;
@@ -82,7 +82,7 @@ impl From<&SparseLatencies> for Latencies {
     }
 }
 
-/// How many requests of one arm took how long.
+/// A histogram of one arm's latencies.
 #[derive(Debug, Clone)]
 pub struct Latencies {
     counts: Box<[u64; BUCKETS]>,
@@ -96,7 +96,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// What was counted between two readings of counts that only grow, and wrap.
+    /// The latencies between two readings of counters, which only grow, and wrap.
     pub fn between(before: &[u32; BUCKETS], after: &[u32; BUCKETS]) -> Self {
         let mut between = Self::default();
         for ((count, before), after) in between.counts.iter_mut().zip(before).zip(after) {
@@ -106,21 +106,21 @@ impl Latencies {
         between
     }
 
-    /// These and `others` together.
+    /// The sum of these and `others`.
     pub fn with(mut self, others: &Self) -> Self {
         self.counts.iter_mut().zip(others.counts.iter()).for_each(|(count, other)| *count += other);
         self.requests += others.requests;
         self
     }
 
-    /// Counts a successful answer that took `latency_us` microseconds. Failures that come fast belong
-    /// to the test of errors.
+    /// Counts a successful response that took `latency_us` microseconds. Fast failures belong to
+    /// the test of errors.
     pub fn record(&mut self, latency_us: u64) {
         self.counts[bucket(latency_us)] += 1;
         self.requests += 1;
     }
 
-    /// Counts a request that was given up.
+    /// Counts a request that timed out.
     pub fn record_timeout(&mut self) {
         self.counts[LAST] += 1;
         self.requests += 1;

@@ -1,7 +1,8 @@
-//! The baseline's latency as the last minutes tell it.
+//! The baseline's latency over the last minutes.
 //!
-//! Counts halve in a minute: long enough that a 99th percentile rests on many requests, short enough
-//! that it follows the load. It should run before a canary starts, so that nothing has to warm up.
+//! Counts have a half-life of a minute: long enough for many requests above a 99th percentile,
+//! short enough to follow the load. It should run before a canary starts, so that it needs no
+//! warm-up then.
 
 use std::time::Duration;
 
@@ -10,16 +11,16 @@ use super::{
     buckets::{BUCKETS, Latencies, lower_us},
 };
 
-/// Age at which a request counts half.
+/// Half-life of a request's weight.
 const HALF_LIFE: Duration = Duration::from_secs(60);
-/// Requests left, after halving, that still make a quantile. Fewer remain only after long silence.
+/// Least decayed requests for a quantile. Fewer remain only after a long time without requests.
 const LEAST_LEFT: f64 = 20.0;
 
-/// A histogram of a baseline that forgets. Outlives any one canary.
+/// A histogram of a baseline with exponential decay. Outlives any canary.
 #[derive(Debug, Clone)]
 pub struct Reference {
     counts: Box<[f64; BUCKETS]>,
-    /// Ever seen.
+    /// All requests, without decay.
     requests: u64,
 }
 
@@ -30,7 +31,7 @@ impl Default for Reference {
 }
 
 impl Reference {
-    /// Takes in a block of the baseline that was `length` long. Comes after the tests of that block.
+    /// Adds a block of the baseline that was `length` long. Called after the tests of that block.
     pub fn absorb(&mut self, baseline: &Latencies, length: Duration) {
         let kept = (-length.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
         for (count, new) in self.counts.iter_mut().zip(baseline.counts()) {
@@ -39,24 +40,24 @@ impl Reference {
         self.requests = self.requests.saturating_add(baseline.requests());
     }
 
-    /// Requests ever taken in.
+    /// Number of all requests, without decay.
     pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// The latency that all of a quantile's bucket are below; nothing until enough requests tell it.
+    /// The upper edge of a quantile's bucket; `None` until there are enough requests.
     pub fn latency_of(&self, quantile: Quantile) -> Option<Duration> {
         let is_told = self.requests >= quantile.warm_up_requests();
         if is_told { self.about(quantile) } else { None }
     }
 
-    /// The same of far fewer requests: enough to know how long to wait, not to compare.
+    /// Likewise, with far fewer requests: enough to choose a wait, but not to compare.
     pub fn about(&self, quantile: Quantile) -> Option<Duration> {
         let above = self.bucket_of(quantile.level())? + 1;
         Some(Duration::from_micros(lower_us(above)))
     }
 
-    /// The bucket of the quantile `level`, 0 to 1; nothing if too little is left.
+    /// The bucket of the quantile `level`, 0 to 1; `None` if too few requests are left.
     pub(super) fn bucket_of(&self, level: f64) -> Option<usize> {
         let total: f64 = self.counts.iter().sum();
         if total < LEAST_LEFT {

@@ -1,5 +1,5 @@
-//! Log-normal latencies of median 20 ms and sigma 0.8, as in the reference; 100 requests of the canary
-//! and 900 of the baseline per second.
+//! Log-normal latencies of median 20 ms and sigma 0.8, as in the reference; 100 requests of the
+//! canary and 900 of the baseline per second.
 
 use super::{
     super::{simulation::Traffic, wealth::Guarantee},
@@ -26,7 +26,7 @@ fn latencies(
     latencies
 }
 
-/// Canary requests until the test rejects, in `seconds` at most.
+/// Canary requests until the test rejects, within `seconds`.
 fn requests_until_rejected(
     quantile: Quantile,
     factor: f64,
@@ -58,7 +58,8 @@ fn median(quantile: Quantile, factor: f64) -> u32 {
 
 #[test]
 fn slower_canaries_are_found() {
-    // Medians of the reference: 200 and 400 at twice the latency, 1,100 and 2,700 at half as much again.
+    // Medians of the reference: 200 and 400 at twice the latency, 1,100 and 2,700 at half as much
+    // again.
     let twice = median(Quantile::P95, 2.0);
     assert!((100..=300).contains(&twice), "{twice}");
     let twice = median(Quantile::P99, 2.0);
@@ -121,7 +122,7 @@ fn nothing_is_compared_before_the_quantile_is_known() {
     assert!((0.11..0.16).contains(&thresholds.baseline.as_secs_f64()), "{thresholds:?}");
 }
 
-/// Every request of one quarter of a second waited, and a healthy canary was out.
+/// Once a healthy canary was ejected because every request of a quarter of a second waited.
 #[test]
 fn one_pause_of_the_canary_does_not_eject_it() {
     let mut traffic = Traffic::new(25);

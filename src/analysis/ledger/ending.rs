@@ -1,30 +1,30 @@
-//! What is said of a first attempt.
+//! Outcomes of first attempts.
 
 /// How a first attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum What {
-    /// In a way that says nothing of the version.
+    /// No evidence about the version.
     Void,
-    /// With an answer.
+    /// A response.
     Served,
-    /// With an answer that refuses the request: 400 to 499.
+    /// A response that refuses the request: 400 to 499.
     Refused,
-    /// With a failure, which may have come fast.
+    /// A failure, which may be fast.
     Failed,
-    /// With no answer in time.
+    /// No response in time.
     TimedOut,
-    /// With a client that left before an answer.
+    /// The client left before a response.
     Left,
-    /// It was taken for served, and its answer broke.
+    /// Recorded as served before; the response broke.
     Broke,
-    /// It was taken for served, and its client left before the answer was whole.
+    /// Recorded as served before; the client left before the response was complete.
     LeftLater,
-    /// It was taken for served, and its answer is whole.
+    /// Recorded as served before; the response is complete.
     Whole,
-    /// Sent to the baseline to see whether it is the player who fails; served.
+    /// Sent to the baseline to test the player, and served.
     AskedServed,
-    /// The same; failed.
+    /// Sent to the baseline to test the player, and failed.
     AskedFailed,
 }
 
@@ -45,31 +45,31 @@ impl What {
     ];
 }
 
-/// A time that is not known, or does not count.
+/// A time that is unknown, or does not count.
 pub const NO_TIME: u32 = u32::MAX;
 
-/// How a first attempt ended, and whose it was.
+/// The outcome of a first attempt, with its version, player and endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
-    /// Number of the evaluator's look in which it began.
+    /// Number of the evaluation in which it began.
     pub look: u32,
     /// Number of the version's evidence on the route.
     pub arm: u32,
     /// The player's bucket.
     pub player: u16,
-    /// The bucket of the client's network, where networks are asked too.
+    /// The bucket of the client's network, if networks count.
     pub network: u16,
     /// Number of the endpoint, its low 23 bits.
     pub endpoint: u32,
     /// The endpoint's group.
     pub group: u8,
-    /// A connection was made for it.
+    /// Whether a connection was made for it.
     pub fresh: bool,
     /// What happened.
     pub what: What,
-    /// Microseconds from when the request was with the endpoint to the head of its answer, or until the
-    /// client left; or [`NO_TIME`].
+    /// Microseconds from when the endpoint had the request to the head of the response, or until
+    /// the client left; or [`NO_TIME`].
     pub head_us: u32,
-    /// The same to the last byte.
+    /// Likewise, to the last byte.
     pub whole_us: u32,
 }

@@ -1,4 +1,4 @@
-//! Sets of players, and who of them counts no more in a cycle.
+//! Sets of players, and the players who do not count any more in a cycle.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ impl Buckets {
         (usize::from(player) / 64, 1 << (player % 64))
     }
 
-    /// Whether `player` is in it.
+    /// Whether the set contains `player`.
     pub fn has(&self, player: u16) -> bool {
         let (word, bit) = Self::at(player);
         self.0.as_ref().is_some_and(|words| words[word] & bit != 0)
     }
 
-    /// Adds `player`; whether he is new.
+    /// Adds `player`; returns whether it is new.
     pub fn add(&mut self, player: u16) -> bool {
         let (word, bit) = Self::at(player);
         let word = &mut self.0.get_or_insert_with(|| Box::new([0; PLAYERS / 64]))[word];
@@ -31,7 +31,7 @@ impl Buckets {
         is_new
     }
 
-    /// Takes `player` out; whether he was in it.
+    /// Removes `player`; returns whether it was in the set.
     pub fn remove(&mut self, player: u16) -> bool {
         let (word, bit) = Self::at(player);
         let Some(words) = &mut self.0 else { return false };
@@ -40,19 +40,19 @@ impl Buckets {
         was
     }
 
-    /// Takes all out.
+    /// Removes all players.
     pub fn clear(&mut self) {
         if let Some(words) = &mut self.0 {
             words.fill(0);
         }
     }
 
-    /// How many are in it.
+    /// The number of players.
     pub fn len(&self) -> u32 {
         self.0.iter().flat_map(|words| words.iter()).map(|word| word.count_ones()).sum()
     }
 
-    /// Whether nobody is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -89,22 +89,22 @@ impl Way {
         }
     }
 
-    /// The mark of who asked in the cycle.
+    /// The mark of players with a request in the cycle.
     fn active(self) -> u16 {
         1 << self.index()
     }
 
-    /// The mark of who was bad in it.
+    /// The mark of players who were bad in the cycle.
     fn bad(self) -> u16 {
         1 << (Self::COUNT + self.index())
     }
 }
 
-/// The mark of who asked in this second.
+/// The mark of players with a request in this second.
 const SEEN: u16 = 1 << (2 * Way::COUNT);
 
-/// Who asked, and who counts no more in a cycle, since he was bad in one way. All of a player stands in one
-/// word, so that a request costs one line of memory.
+/// Players with requests in a cycle, and those who do not count any more since they were bad. All
+/// marks of a player are in one word, so that a request touches one cache line.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
     players: Option<Box<[u16]>>,
@@ -112,20 +112,20 @@ pub(super) struct Marks {
     cycles: [Cycle; Way::COUNT],
 }
 
-/// How far a cycle is.
+/// The progress of a cycle.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cycle {
     began: Duration,
-    /// Players who asked in it.
+    /// Players with a request in it.
     active: u32,
-    /// Those of them who were bad.
+    /// Bad players among them.
     bad: u32,
 }
 
 /// Least length of a cycle.
 const CYCLE: Duration = Duration::from_secs(10);
-/// Part of the players who asked that ends it, once they were bad, and how many that is at least: one
-/// player of three would else be bad again in each cycle.
+/// Part of bad players that ends a cycle, and their least number: otherwise one player of three
+/// would be bad again in each cycle.
 const FULL: f64 = 0.25;
 const LEAST_FULL: u32 = 3;
 
@@ -135,8 +135,9 @@ impl Marks {
         self.players.as_ref().map_or(0, |words| words[usize::from(player)])
     }
 
-    /// Notes a request; whether it is the first of the second of the player, and of the client's network, where
-    /// that is asked too: many keys of one network would else make up what failures are measured by.
+    /// Records a request; returns whether it is the player's first of the second, and, if networks
+    /// count, the first of the client's network: otherwise many keys of one network could dominate
+    /// the trials.
     pub(super) fn see(&mut self, player: u16, network: Option<u16>) -> bool {
         let own = is_first(&mut of(&mut self.players)[usize::from(player)]);
         let network = network.map(|network| &mut of(&mut self.networks)[usize::from(network)]);
@@ -149,7 +150,7 @@ impl Marks {
         clear(&mut self.networks, SEEN);
     }
 
-    /// Whether a request is a trial; notes one that is bad.
+    /// Returns whether a request is a trial; records a bad one.
     pub(super) fn admits(
         &mut self,
         way: Way,
@@ -179,7 +180,7 @@ impl Marks {
         first || is_bad
     }
 
-    /// Begins the next cycle of all ways of which this one is over; whether that of failures was.
+    /// Begins the next cycle of all ways whose cycle is over; returns whether that of failures was.
     pub(super) fn turn(&mut self, now: Duration) -> bool {
         let over = Way::ALL.map(|way| {
             let Cycle { began, active, bad } = self.cycles[way.index()];
@@ -205,7 +206,7 @@ impl Marks {
     }
 }
 
-/// Whether nobody of this `word` was seen in the second; now somebody was.
+/// Sets the mark of this second in `word`; returns whether it was not set before.
 fn is_first(word: &mut u16) -> bool {
     let is_first = *word & SEEN == 0;
     *word |= SEEN;
@@ -218,7 +219,7 @@ fn of(marks: &mut Option<Box<[u16]>>) -> &mut [u16] {
 
 fn clear(marks: &mut Option<Box<[u16]>>, mark: u16) {
     let Some(words) = marks else { return };
-    // A plain loop, of which the compiler makes one of wide words.
+    // A plain loop, which the compiler vectorises.
     for word in words.iter_mut() {
         *word &= !mark;
     }

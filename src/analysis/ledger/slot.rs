@@ -1,58 +1,61 @@
-//! Slots of time: what began in each, and whether the versions share trouble.
+//! Slots of time: the requests that began in each, and whether the versions share an outage.
 //!
-//! Requests are compared with those that began at the same time. That is the right time of an outage which
-//! both versions meet at the same moment of a request, whenever they tell of it. If they meet it at
-//! different moments, then for a while requests of one version fail that began when those of the other,
-//! begun with them, were served. But then both fail of what *ends* at that time. So a canary is blamed for
-//! what it fails more often than the baseline both of what began and of what ended together: of its bad endings,
-//! as many are put aside as the baseline's bad endings explain that were told then. They count where the
-//! baseline did badly about the time when the request began, as it does in the midst of an outage; at its
-//! ends they say nothing of the version.
+//! Requests are compared with those that began at the same time. That is right for an outage that
+//! affects both versions at the same moment of a request, whenever they report it. If it affects
+//! them at different moments of a request, then for a short time requests of one version fail while
+//! those of the other that began with them are served. But then both versions fail requests that
+//! *end* at that time. So a canary is only blamed for failures beyond the baseline's both among
+//! requests that began and among those that ended together: of its bad outcomes, as many are set
+//! aside as the baseline's bad outcomes of that time explain. Those count only if the baseline was
+//! bad about the time when the request began, as in the middle of an outage; at its edges they are
+//! no evidence about the version.
 //!
-//! Rejected: to put all of them aside while the baseline does badly. A canary that failed altogether was hidden
-//! by a baseline of which some requests ever fail after a long time.
+//! Rejected: setting all of them aside while the baseline is bad. A canary that always failed was
+//! hidden by a baseline of which some requests always fail after a long time.
 
 use std::{collections::VecDeque, ops::AddAssign, time::Duration};
 
 use super::super::slots::SlotCounts;
 
-/// Slots before and after one that are of about the same time.
+/// Number of slots before and after one that count as about the same time.
 const ABOUT: usize = 2;
-/// One player of so many requests of the baseline, who was not served, is trouble that versions share.
+/// More than one unserved player in this many requests of the baseline is shared trouble.
 const OF_TROUBLE: u64 = 10;
-/// The same of what ends now. It takes more, so that a baseline that ever fails for so many does not hide a
-/// canary's failures by chance.
+/// Likewise, for requests that end now. The limit is higher, so that a baseline with a constant
+/// failure rate does not hide a canary's failures by chance.
 const OF_OUTAGE: f64 = 0.2;
-/// How long an outage is remembered: a version that needs the same thing later tells of it later, too.
+/// How long an outage is remembered: a version that needs the failed resource later reports it
+/// later.
 const REMEMBERED: Duration = Duration::from_secs(1);
-/// Requests of the baseline that tell whether there is trouble: further slots are asked until there are so many.
+/// Requests of the baseline that are needed to detect trouble: neighbouring slots are added until
+/// there are this many.
 const KNOWS_TROUBLE: u64 = 20;
-/// With fewer nothing is known.
+/// With fewer requests the result is unknown.
 const LEAST_ABOUT: u64 = 5;
-/// Players that 64 bits can tell apart.
+/// Most players that 64 bits can count reliably.
 const MOST_TOLD_APART: u64 = 30;
 
-/// Requests that began over some looks, by version.
+/// Requests that began during some evaluations, by version.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slot {
     pub(super) first_look: u32,
     pub(super) began: Duration,
-    /// Requests that began, as far as was counted.
+    /// Requests counted as begun.
     pub(super) started: Vec<u64>,
-    /// What counts.
+    /// The counts that are compared.
     pub(super) arms: Vec<SlotCounts>,
-    /// Bad endings that were put aside.
+    /// Bad outcomes that were set aside.
     pub(super) aside: Vec<SlotCounts>,
-    /// How the requests of the baseline ended that began in it. Players who failed, and such as were not
-    /// served: they failed, or left.
+    /// Outcomes of the baseline's requests that began in it: players who failed, and players who
+    /// were not served, since they failed or left.
     failed_by: Players,
     unserved_by: Players,
-    /// How requests of each version ended while it was the newest slot.
+    /// Outcomes of each version's requests that ended while this was the newest slot.
     told: Vec<Told>,
 }
 
 impl Slot {
-    /// A new slot, of the look number `look`, in the memory of this one.
+    /// A new slot for evaluation number `look`, which reuses the memory of this one.
     pub(super) fn renewed(mut self, look: u32, now: Duration, versions: usize) -> Self {
         self.started.clear();
         self.started.resize(versions, 0);
@@ -66,21 +69,22 @@ impl Slot {
         Self { first_look: look, began: now, started, arms, aside, told, ..Self::default() }
     }
 
-    /// Requests of `version` that wait. One that began between the count and the number of the next look is
-    /// counted in the next slot: those that ended here and are counted later are `ahead`.
+    /// Pending requests of `version`. A request that began between the count and the number of the
+    /// next evaluation is counted in the next slot: `ahead` are those that ended here and are
+    /// counted later.
     pub(super) fn pending(&self, version: usize, ahead: &mut u64) -> u64 {
         let (begun, ended) = (self.started[version], self.arms[version].ended + *ahead);
         *ahead = ended.saturating_sub(begun);
         begun.saturating_sub(ended)
     }
 
-    /// How the requests of the baseline ended that began in it.
+    /// Outcomes of the baseline's requests that began in it.
     fn about(&self, baseline: usize) -> About {
         let (started, ended) = (self.started[baseline], self.arms[baseline].ended);
         About { started, ended, failed_by: self.failed_by, unserved_by: self.unserved_by }
     }
 
-    /// What counts of `version`: what was put aside as well where the baseline's requests fared so, too.
+    /// The counts of `version`, including those set aside if the baseline's requests were bad, too.
     pub(super) fn counts(&self, version: usize, is_shared: impl FnOnce() -> bool) -> SlotCounts {
         let (counts, aside) = (self.arms[version], &self.aside[version]);
         match *aside != SlotCounts::default() && is_shared() {
@@ -89,7 +93,7 @@ impl Slot {
         }
     }
 
-    /// Notes that a request of the baseline that began in it was not served to `player`.
+    /// Records that a request of the baseline that began in it was not served to `player`.
     pub(super) fn fail_baseline(&mut self, player: u16, left: bool) {
         self.unserved_by.add(player);
         if !left {
@@ -97,7 +101,7 @@ impl Slot {
         }
     }
 
-    /// Notes that a request of `version` ended while this is the newest slot.
+    /// Records that a request of `version` ended while this is the newest slot.
     pub(super) fn hear(&mut self, version: usize, player: u16, is_bad: bool) {
         let told = &mut self.told[version];
         told.ended += 1;
@@ -108,13 +112,13 @@ impl Slot {
     }
 }
 
-/// Players, by one bit each, which several may share.
+/// A set of players with one bit each, which several may share.
 #[derive(Debug, Clone, Copy, Default)]
 struct Players(u64);
 
 impl Players {
     fn bit(player: u16) -> u64 {
-        // Any bits of the hash will do.
+        // Any bits of the hash are suitable.
         1 << (player % 64)
     }
 
@@ -122,7 +126,7 @@ impl Players {
         self.0 |= Self::bit(player);
     }
 
-    /// About how many they are, by linear counting (Whang, Vander-Zanden, Taylor, 1990).
+    /// Approximate number, by linear counting (Whang, Vander-Zanden, Taylor, 1990).
     fn count(self) -> f64 {
         -64.0 * (f64::from(self.0.count_zeros()) / 64.0).ln()
     }
@@ -131,14 +135,14 @@ impl Players {
         Self(self.0 & !Self::bit(player))
     }
 
-    /// Whether they are more than one in `of` requests of `ended`. The bits are half full before as many have
-    /// failed as that takes of very many.
+    /// Whether they are more than one in `of` requests of `ended`. The bits are half full before as
+    /// many have failed as that takes of very many.
     fn are_many(self, of: u64, ended: u64) -> bool {
         of * u64::from(self.0.count_ones()) > ended.min(of * MOST_TOLD_APART)
     }
 }
 
-/// How the baseline did about some time.
+/// The baseline's outcomes about some time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct About {
     started: u64,
@@ -157,7 +161,7 @@ impl AddAssign for About {
 }
 
 impl About {
-    /// Of requests of the baseline that began about as those of slot number `at` did.
+    /// Outcomes of the baseline's requests that began about the time of slot number `at`.
     pub(super) fn begun(slots: &VecDeque<Slot>, at: usize, baseline: usize) -> Self {
         sum(
             (0..slots.len()).map(|distance| {
@@ -171,7 +175,7 @@ impl About {
         )
     }
 
-    /// Whether others than `player` were served, but for one in ten at most.
+    /// Whether other players than `player` were served, except for at most one in ten.
     pub(super) fn serves(self, player: u16) -> bool {
         let is_known = self.ended >= LEAST_ABOUT && 2 * self.ended >= self.started;
         is_known && !self.failed_by.others_than(player).are_many(OF_TROUBLE, self.ended)
@@ -183,7 +187,7 @@ impl About {
     }
 }
 
-/// How requests of a version ended at some time.
+/// Outcomes of a version's requests at some time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Told {
     ended: u64,
@@ -200,19 +204,19 @@ impl AddAssign for Told {
 }
 
 impl Told {
-    /// How requests of `version` ended last.
+    /// The latest outcomes of `version`.
     fn lately(slots: &VecDeque<Slot>, version: usize) -> Self {
         sum(slots.iter().rev().map(|slot| slot.told[version]), |told| told.ended)
     }
 
-    /// Players who were not served, per request; nothing of too few requests.
+    /// Unserved players per request; `None` for too few requests.
     fn rate(self) -> Option<f64> {
         let players = self.bad_by.count().min(self.bad as f64);
         (self.ended >= LEAST_ABOUT).then(|| players / self.ended as f64)
     }
 }
 
-/// All that `slots` say, the nearest first, until enough is known.
+/// The sum over `slots`, the nearest first, until there are enough requests.
 fn sum<T: AddAssign + Default>(slots: impl Iterator<Item = T>, ended: impl Fn(&T) -> u64) -> T {
     let mut sum = T::default();
     for (distance, slot) in slots.enumerate() {
@@ -224,21 +228,22 @@ fn sum<T: AddAssign + Default>(slots: impl Iterator<Item = T>, ended: impl Fn(&T
     sum
 }
 
-/// The outage that the baseline tells of now, or told of a moment ago.
+/// The baseline's current outage, or one of a moment ago.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Outage {
-    /// The baseline's rate of bad endings.
+    /// The baseline's rate of bad outcomes.
     rate: f64,
     since: Duration,
-    /// It is remembered until then.
+    /// When it is forgotten.
     until: Duration,
-    /// Bad endings of canaries that it explains and that were not put aside yet.
+    /// Number of further bad outcomes of canaries that it explains.
     credit: f64,
 }
 
 impl Outage {
-    /// Whether it explains one more bad ending of `version`, told `now`: all of them while it is new, since the
-    /// rates are then of requests before it; later the baseline's rate as a part of the version's own.
+    /// Whether it explains another bad outcome of `version` at `now`: any while the outage is new,
+    /// since the rates are then from before it; later, the baseline's rate as a part of the
+    /// version's own.
     pub(super) fn explains(
         &mut self,
         slots: &VecDeque<Slot>,
@@ -266,8 +271,8 @@ impl Outage {
     }
 }
 
-/// Whether the baseline's requests that began with those of slot number `at` are amid trouble: it was there
-/// before, and did not end with them, as far as is known.
+/// Whether slot number `at` is in the middle of an outage of the baseline: it began before the
+/// slot, and did not end with it, as far as is known.
 pub(super) fn is_amid_trouble(slots: &VecDeque<Slot>, at: usize, baseline: usize) -> bool {
     fn of<'a>(slots: impl Iterator<Item = &'a Slot>, baseline: usize) -> About {
         sum(slots.map(|slot| slot.about(baseline)), |about| about.ended)

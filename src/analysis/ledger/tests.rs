@@ -6,11 +6,11 @@ use super::{
 };
 
 const CANARY: usize = 1;
-/// Somebody who never asks.
+/// A player without requests.
 const NOBODY: u16 = u16::MAX;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// A ledger of a baseline and a canary, told by hand.
+/// A ledger of a baseline and a canary, filled by hand.
 struct Book {
     ledger: Ledger,
     look: u32,
@@ -45,7 +45,7 @@ impl Book {
         self.ledger.tell(CANARY, &ending, self.now);
     }
 
-    /// What is counted of the slot that began at `began`.
+    /// The counts of the slot that began at `began`.
     fn slot(&self, began: Duration) -> SlotCounts {
         let mut slots = self.ledger.slots(CANARY, began);
         slots
@@ -77,7 +77,7 @@ fn what_began_before_a_stop_has_ended_and_counts_nowhere() {
     assert_eq!((arm.requests.trials, arm.requests.failures, arm.timed_out.len()), (1, 0, 0));
     let counts = book.slot(began);
     assert_eq!((counts.ended, counts.pending, counts.served), (6, 0, Tally::new(1, 0)));
-    // Players who failed then are as good as new.
+    // Players who failed before count again.
     let after = book.now;
     book.ask(2, What::Failed);
     book.look_after(MS(10));
@@ -145,7 +145,7 @@ fn an_answer_that_breaks_is_no_success_after_all() {
     let counts = book.slot(began);
     assert_eq!((counts.requests, counts.players), (Tally::new(2, 1), Tally::new(2, 1)));
     assert_eq!(counts.served, Tally::new(2, 2));
-    // Its slot may be gone: then it counts where requests begin now.
+    // If its slot is gone, it counts in the current one.
     let late = Ending { player: 3, ..broke };
     (0..300).for_each(|_| book.look_after(MS(10)));
     let now = book.now;
@@ -178,7 +178,7 @@ fn who_was_slow_by_the_baselines_mark_counts_no_more() {
     tell(&mut book, 1, What::Served, 20_000);
     tell(&mut book, 2, What::Served, 1_000);
     assert_eq!(trials(&book), (3, 2));
-    // Of those that left it is only certain that they were slow.
+    // For clients that left, only slowness is certain.
     tell(&mut book, 4, What::Left, 11_000);
     tell(&mut book, 5, What::Left, 13_000);
     tell(&mut book, 6, What::TimedOut, NO_TIME);
@@ -302,7 +302,7 @@ fn a_failure_while_the_baseline_fails_or_hangs_is_nobodys_own() {
     assert!(book.ledger.baseline_serves(last, NOBODY));
 }
 
-/// One player of a baseline with few requests, whose every request fails, is no trouble of others.
+/// One player whose every request fails, on a baseline with few requests, is no trouble for others.
 #[test]
 fn one_player_who_fails_is_no_trouble_of_the_baseline() {
     let mut book = Book::new();
@@ -326,7 +326,8 @@ fn one_player_who_fails_is_no_trouble_of_the_baseline() {
     assert!(!book.ledger.baseline_serves(book.look - 30, 2_030), "so do all others");
 }
 
-/// Most answers break after their slot was judged, since a slot is final when nothing waits for its head.
+/// Most responses break after their slot was judged, since a slot is final once all heads have
+/// arrived.
 #[test]
 fn what_is_told_of_a_slot_that_was_judged_counts_where_requests_begin_now() {
     for (what, served) in [(What::Broke, true), (What::LeftLater, true), (What::TimedOut, false)] {
@@ -346,7 +347,7 @@ fn what_is_told_of_a_slot_that_was_judged_counts_where_requests_begin_now() {
         assert_eq!((before.served.failures(), before.pending), (0, 0), "{what:?}");
         assert_eq!(after.served, Tally::new(1, 1), "{what:?}");
         assert_eq!(after.players.failures(), u64::from(what != What::LeftLater), "{what:?}");
-        // What began under another split is compared with nothing of this one.
+        // Requests of another split are not compared with those of this one.
         let late = Ending { player: 2, ..late };
         book.ledger.weight_step(book.look + 1);
         book.look_after(MS(100));
@@ -365,7 +366,7 @@ fn keys_of_one_network_are_one_trial_a_second_where_networks_are_asked() {
 }
 
 proptest! {
-    /// Whatever is told in whatever order, counts fit each other, and no player fails twice in a cycle.
+    /// For any outcomes in any order, counts are consistent, and no player fails twice in a cycle.
     #[test]
     fn counts_fit_each_other(told in prop::collection::vec((0_u16..9, 0_usize..11, 0_u64..30), 1..400)) {
         let mut book = Book::new();

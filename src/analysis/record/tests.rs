@@ -19,7 +19,7 @@ fn limits() -> Limits {
     }
 }
 
-/// Seconds of good service of all kinds, then a canary that fails at `share`.
+/// `seconds` of good service with all metrics, then a canary that fails at `share`.
 fn played(seconds: u64, share: f64) -> (Recorder<Comparison>, Duration) {
     let mut rng = fastrand::Rng::with_seed(9);
     let began = Duration::from_nanos(1_234_567_891);
@@ -84,7 +84,7 @@ fn title(verdict: Verdict, at: Duration) -> Title {
     Title { service, version, baseline: "v41".to_owned(), route: None, verdict, at }
 }
 
-/// Written and read.
+/// The record after writing and reading.
 fn again(recorder: &Recorder<Comparison>, at: Duration) -> (Title, Record) {
     let text = recorder.record().write(title(recorder.judge().verdict(at), at));
     Record::read(&text).expect("a record")

@@ -1,5 +1,6 @@
-//! Verdicts and findings as sentences: what, how bad, of how many players, against what, how sure. They
-//! quote the counts since the difference began, not the sums in which it would be hidden.
+//! Verdicts and findings as sentences: what, how bad, for how many players, compared with what, how
+//! certain. They use the counts since the onset of the difference, not the totals, which would hide
+//! it.
 
 use std::fmt;
 
@@ -66,12 +67,12 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Failures, and times what is allowed, from which on nobody would call a canary good, however little that
-/// proves.
+/// Failures, and multiple of the allowed rate, from which on a canary is not called good, even if
+/// the evidence is small.
 const SEEMS_WORSE: (u64, f64) = (3, 2.0);
 
 impl Verdict {
-    /// What is as certain as what decided, and of another kind: the worst of it.
+    /// The worst finding of another kind that is as certain as the deciding one.
     fn other(&self) -> Option<&Finding> {
         let (first, others) = self.findings.split_first()?;
         let mut others = others.iter().filter(|other| other.metric.kind() != first.metric.kind());
@@ -80,7 +81,7 @@ impl Verdict {
 }
 
 impl Finding {
-    /// Whether what failed lately is far beyond what is allowed, whatever it proves.
+    /// Whether recent failures are far beyond the allowed rate, whatever the evidence.
     fn seems_worse(&self) -> bool {
         let Numbers::Errors { counts, tolerated_ratio, tolerated_excess } = &self.numbers else {
             return false;
@@ -109,7 +110,8 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
-    /// `until_s`: when it was decided, in seconds since the comparison began.
+    /// Writes the finding; `until_s` is the time of the decision, in seconds since the comparison
+    /// began.
     fn sentence(&self, f: &mut fmt::Formatter<'_>, until_s: Option<f64>) -> fmt::Result {
         match &self.numbers {
             Numbers::Errors { counts, tolerated_ratio, tolerated_excess } => {
@@ -175,7 +177,7 @@ impl Finding {
                 if let Some(ratio) = ratio {
                     write!(f, "; {ratio:.3} times the baseline")?;
                 }
-                // Of the canary to the baseline, as the ratio before it.
+                // Canary to baseline, like the ratio before it.
                 let allowed = match self.metric {
                     Metric::AmountLow => 1.0 / tolerated_ratio,
                     _ => *tolerated_ratio,
@@ -260,8 +262,8 @@ impl Finding {
 }
 
 impl Counts {
-    /// What people read of both arms: all requests since the difference began, where those were counted,
-    /// else the trials.
+    /// The shown rates of both arms: of all requests since the onset of the difference if they were
+    /// counted, otherwise of the trials.
     fn shown(&self) -> (Rate, Rate) {
         if self.canary_requests.requests > 0 {
             (self.canary_requests, self.baseline_requests)
@@ -272,13 +274,13 @@ impl Counts {
         }
     }
 
-    /// The rate of failures that is allowed beside the baseline's.
+    /// The allowed rate of failures, given the baseline's.
     fn allowed(&self, ratio: f64, excess: f64) -> f64 {
         let (_, baseline) = self.shown();
         ratio * baseline.rate.unwrap_or(0.0) + excess
     }
 
-    /// Players of the canary that were bad since the difference began: each counts once a cycle.
+    /// Bad players of the canary since the onset of the difference; each counts once per cycle.
     fn players(&self) -> u64 {
         if self.canary_since_onset.requests > 0 {
             self.canary_since_onset.failures
@@ -322,7 +324,7 @@ impl fmt::Display for Percent {
     }
 }
 
-/// An amount of money: hundredths and thousands apart or, below 1, three digits.
+/// An amount of money: with hundredths and separated thousands or, below 1, with three digits.
 struct Money(f64);
 
 impl fmt::Display for Money {
@@ -330,7 +332,7 @@ impl fmt::Display for Money {
         let size = self.0.abs();
         let digits = match size {
             _ if size == 0.0 || !size.is_finite() => 2,
-            // Rounded up, it would have a digit too many.
+            // Rounding up would add a digit.
             _ if size >= 0.9995 => 2,
             _ => (2.0 - size.log10().floor()).clamp(2.0, 9.0) as usize,
         };
@@ -344,7 +346,7 @@ impl fmt::Display for Money {
     }
 }
 
-/// Digits with their thousands apart.
+/// Digits with separated thousands.
 fn apart(f: &mut fmt::Formatter<'_>, digits: &str) -> fmt::Result {
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
@@ -355,17 +357,17 @@ fn apart(f: &mut fmt::Formatter<'_>, digits: &str) -> fmt::Result {
     Ok(())
 }
 
-/// The longest odds that are told: beyond them, what the bound does not cover is likelier.
+/// Largest odds that are shown: beyond them, causes that the bound does not cover are likelier.
 const SUREST: f64 = 1e6;
 
-/// A large number to two digits, with its thousands apart.
+/// A large number to two digits, with separated thousands.
 struct Thousands(f64);
 
 impl fmt::Display for Thousands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.0.clamp(1.0, SUREST);
         let unit = 10_f64.powf((number.log10().floor() - 1.0).max(0.0));
-        // Rounded down: it never says that it is surer than it is.
+        // Rounded down, so that the certainty is not overstated.
         apart(f, &format!("{:.0}", (number / unit).floor() * unit))
     }
 }

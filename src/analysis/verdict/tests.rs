@@ -28,7 +28,7 @@ fn the_sentence_quotes_what_decided() {
     assert_eq!(verdict.to_string(), verdict.reason);
 }
 
-/// `within its limits so far` stood beside a canary whose every request had failed.
+/// Once the sentence was `within its limits so far` for a canary whose every request had failed.
 #[test]
 fn a_canary_that_fails_is_never_called_within_its_limits() {
     let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };
@@ -48,7 +48,7 @@ fn a_canary_that_fails_is_never_called_within_its_limits() {
     assert!(text.starts_with(expected), "{text}");
 }
 
-/// A near miss of 110 % did not say why the version stayed.
+/// Once a near miss of 110 % did not explain why the version stayed.
 #[test]
 fn evidence_that_suffices_and_is_held_back_says_why() {
     let eject = Eject { errors: Some(EjectErrors::default()), ..Eject::default() };
@@ -108,8 +108,8 @@ fn a_derived_amount_is_told_in_money() {
     assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
 }
 
-/// `allowed a ratio of 1.053`, of the baseline to the canary, stood beside `0.500 times`, of the canary to the
-/// baseline.
+/// Once `allowed a ratio of 1.053`, of the baseline to the canary, was next to `0.500 times`, of
+/// the canary to the baseline.
 #[test]
 fn what_is_allowed_of_an_amount_is_told_the_same_way_around_as_what_was_seen() {
     let arm = |requests: u32, amount: f64| {

@@ -10,10 +10,10 @@ use crate::config::{
     schema::{Alerts, Webhook},
 };
 
-/// Labels that alerts have themselves.
+/// Labels that all alerts have.
 const OWN: [&str; 5] = ["alertname", "severity", "service", "version", "endpoint"];
 
-/// Checks who is told what is wrong.
+/// Checks the receivers of alerts.
 pub(super) fn check(alerts: &Alerts, path: &FieldPath, found: &mut Vec<Finding>) {
     let receivers = path.key("webhooks");
     if alerts.webhooks.is_empty() {
@@ -25,7 +25,7 @@ pub(super) fn check(alerts: &Alerts, path: &FieldPath, found: &mut Vec<Finding>)
         if let Err(message) = receiver(webhook) {
             found.push(Finding::new(here.key("url"), message));
         }
-        // A URL may hold a secret, and what is wrong with a file goes to the log.
+        // A URL may contain a secret, and problems go to the log.
         if let Some(first) = urls.insert(&webhook.url, index) {
             let message = format!("the URL of `webhooks[{first}]`, too; write it once");
             found.push(Finding::new(here.key("url"), message));
@@ -86,7 +86,7 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use crate::config::parse;
 
-    /// What is wrong with a file that has this as its `alerts`.
+    /// The problems of a file with these `alerts`.
     fn problems(alerts: &str) -> String {
         let text = format!(
             "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices: {{ a: {{ \

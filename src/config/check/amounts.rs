@@ -1,4 +1,4 @@
-//! Business amounts: where they are read, and which are compared.
+//! Checks business amounts, and which of them are compared.
 
 use std::collections::HashMap;
 

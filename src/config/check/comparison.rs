@@ -1,4 +1,4 @@
-//! How versions are compared.
+//! Checks how versions are compared.
 
 use super::{Finding, amounts};
 use crate::config::{
@@ -6,7 +6,7 @@ use crate::config::{
     schema::{Config, Eject, Failures, Mode, Route, Service, Slo},
 };
 
-/// Checks what the service `name` says.
+/// Checks the settings of the service `name`.
 pub(super) fn service(
     eject: &Eject,
     name: &str,
@@ -40,7 +40,7 @@ pub(super) fn service(
     }
 }
 
-/// Checks what `route` says for itself.
+/// Checks the settings of `route`.
 pub(super) fn route(
     eject: &Eject,
     route: &Route,
@@ -104,7 +104,7 @@ fn limits(eject: &Eject, service: Option<&Service>, path: &FieldPath, found: &mu
     }
 }
 
-/// Checks absolute limits beside `eject`, which the service or the route has.
+/// Checks absolute limits together with `eject` of the service or the route.
 pub(super) fn slo(slo: &Slo, eject: Option<&Eject>, path: &FieldPath, found: &mut Vec<Finding>) {
     if *slo == Slo::default() {
         let message = "says nothing; write errors, p95 or p99, or leave the field out";
@@ -133,7 +133,7 @@ pub(super) fn slo(slo: &Slo, eject: Option<&Eject>, path: &FieldPath, found: &mu
     }
 }
 
-/// Checks which answers are failures.
+/// Checks which responses are failures.
 pub(super) fn failures(failures: Option<&Failures>, path: &FieldPath, found: &mut Vec<Finding>) {
     let Some(failures) = failures else { return };
     if failures.also.is_empty() && failures.except.is_empty() {
@@ -158,7 +158,7 @@ pub(super) fn failures(failures: Option<&Failures>, path: &FieldPath, found: &mu
 mod tests {
     use crate::config::parse;
 
-    /// What is wrong with a service that has these fields, whose one route has those.
+    /// The problems of a service and its only route with these fields.
     fn problems(service: &str, route: &str) -> String {
         let text = format!(
             "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices:\n  a:\n    baseline: v1\n    \

@@ -1,4 +1,4 @@
-//! Checks of endpoints, and the circuit breaker.
+//! Checks health checks and circuit breakers.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::config::{
     schema::{Breaker, Health, HttpCheck, Protocol, Service},
 };
 
-/// Shortest interval: a shorter one is an attack on the endpoints.
+/// Shortest interval: a shorter one would overload the endpoints.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Longest `retry_after`: who is told more will not come back.
+/// Longest `retry_after`: with a longer one clients would not come back.
 const MOST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Checks what a service says of its endpoints' health.
+/// Checks the health settings of a service.
 pub(super) fn health(
     health: &Health,
     service: &Service,
@@ -79,7 +79,7 @@ fn host(host: Option<&str>, path: &FieldPath, found: &mut Vec<Finding>) {
     }
 }
 
-/// gRPC takes HTTP/2, which not all versions are spoken to in.
+/// gRPC needs HTTP/2, which not all versions use.
 fn grpc(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
     for (name, version) in &service.versions {
         let speaks = match version.protocol {
@@ -113,7 +113,7 @@ pub(super) fn breaker(breaker: &Breaker, path: &FieldPath, found: &mut Vec<Findi
 mod tests {
     use crate::config::parse;
 
-    /// What is wrong with a service that has these fields.
+    /// The problems of a service with these fields.
     fn problems(fields: &str) -> String {
         let text = format!(
             "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices:\n  a:\n    \

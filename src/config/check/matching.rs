@@ -1,4 +1,4 @@
-//! Conditions on requests, which routes and rules share.
+//! Checks the conditions on requests that routes and rules share.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -10,10 +10,10 @@ use crate::config::{
     units::OneOrMany,
 };
 
-/// Conditions by name, one of the values each.
+/// Conditions by name; one of the values must match.
 pub(super) type Conditions = BTreeMap<String, OneOrMany<String>>;
 
-/// What kind of conditions, since each has names and values of its own.
+/// The kind of condition, since each has its own names and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Headers,
@@ -39,7 +39,7 @@ impl Kind {
         }
     }
 
-    /// Values that no request can have.
+    /// Why no request can have `value`, if so.
     fn value_fault(self, value: &str) -> Option<&'static str> {
         let ends = |c: &[char]| value.starts_with(c) || value.ends_with(c);
         match self {
@@ -99,7 +99,7 @@ pub(super) fn check(
     }
 }
 
-/// The same conditions have the same form: names of headers in lower case, values sorted.
+/// A form that is the same for equal conditions: names of headers in lower case, values sorted.
 pub(super) fn canonical(kind: Kind, conditions: &Conditions) -> BTreeMap<String, BTreeSet<String>> {
     let name = |name: &String| match kind {
         Kind::Headers => name.to_ascii_lowercase(),

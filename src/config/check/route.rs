@@ -1,4 +1,4 @@
-//! Routes: each leads somewhere, has a label of its own, and matches what no other matches.
+//! Checks routes: each has a service, a unique label, and requests that no other route matches.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,10 +17,10 @@ use crate::config::{
     units::OneOrMany,
 };
 
-/// Protocols that would let a client speak past what is read here: HTTP itself, and TLS.
+/// Protocols with which a client could bypass the proxy's checks: HTTP itself, and TLS.
 const NEVER: [&str; 4] = ["h2c", "h2", "http", "tls"];
 
-/// Checks that `protocols` can be gone on in.
+/// Checks that connections can switch to `protocols`.
 fn upgrades(protocols: &[String], path: &FieldPath, found: &mut Vec<Finding>) {
     for (index, protocol) in protocols.iter().enumerate() {
         let path = path.index(index);
@@ -53,7 +53,7 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         upgrades(&route.upgrades, &path.key("upgrades"), found);
         if let Some(slo) = &route.slo {
             let service = config.services.get(&route.service).and_then(|s| s.eject.as_ref());
-            // A route of a service that is off is off whatever it says.
+            // If the service is off, its routes are off whatever their settings.
             let is_off = |eject: &&Eject| eject.mode == Some(Mode::Off);
             let own = route.eject.as_ref().filter(is_off);
             comparison::slo(slo, own.and(service).and(own).or(service), &path.key("slo"), found);
@@ -163,7 +163,7 @@ pub(super) struct Match {
 }
 
 impl Match {
-    /// All that `matches` stands for.
+    /// All hosts and methods of `matches`.
     pub(super) fn all(matches: &RouteMatch) -> Vec<Self> {
         let hosts: Vec<Option<HostPattern>> = match &matches.host {
             Some(hosts) => hosts.as_slice().iter().cloned().map(Some).collect(),
@@ -189,7 +189,8 @@ impl Match {
     }
 }
 
-/// The path without the names of its parameters; no path is `/*`, which matches everything too.
+/// The path without the names of its parameters; a missing path is `/*`, which matches everything,
+/// too.
 fn shape(matches: &RouteMatch) -> String {
     let Some(path) = &matches.path else { return "/*".to_owned() };
     let mut shape = String::new();

@@ -1,4 +1,4 @@
-//! Services: versions, weights, cohorts and rules.
+//! Checks services: versions, weights, cohorts and rules.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -188,7 +188,7 @@ fn rule(
     }
 }
 
-/// A parameter that no route of the service has is never there.
+/// Checks that a route of the service has the path parameter `name`.
 fn param(service: &str, name: &str, config: &Config, at: Finding, found: &mut Vec<Finding>) {
     let mut routes = config.routes.iter().filter(|route| route.service == service).peekable();
     if routes.peek().is_some() && !routes.any(|route| has_param(route, name)) {
@@ -209,7 +209,7 @@ fn is_empty(rule: &Rule) -> bool {
         && when.players.is_empty()
 }
 
-/// A rule's conditions in a form that is equal if the same requests match.
+/// A rule's conditions in a form that is equal for rules that match the same requests.
 fn form(rule: &Rule) -> impl Eq + Hash {
     let when = &rule.when;
     (

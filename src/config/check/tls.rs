@@ -1,4 +1,4 @@
-//! TLS: what can be known without opening the files.
+//! Checks TLS settings, without opening the files.
 
 use super::{Finding, file_name};
 use crate::config::{
@@ -33,7 +33,7 @@ pub(super) fn listen(tls: &ListenTls, path: &FieldPath, found: &mut Vec<Finding>
     }
 }
 
-/// Checks TLS towards the endpoints of a version.
+/// Checks TLS to the endpoints of a version.
 pub(super) fn version(tls: &VersionTls, path: &FieldPath, found: &mut Vec<Finding>) {
     if let Some(ca) = &tls.ca {
         file_name(&ca.to_string_lossy(), path.key("ca"), found);

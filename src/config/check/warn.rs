@@ -1,4 +1,4 @@
-//! What a configuration may say and its writer rarely means. `check` prints it; nothing refuses it.
+//! Warnings: settings that are valid, but rarely intended. Only the command `check` prints them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -9,14 +9,14 @@ use crate::config::{
     schema::{Config, Mode, OnMistake, Service},
 };
 
-/// Everything in `config` that is allowed and doubtful.
+/// All warnings for `config`.
 pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     let services = FieldPath::default().key("services");
     for (name, service) in &config.services {
         let path = services.key(name);
         shared_endpoints(service, &path, &mut found);
-        // Who has one version moves nobody between versions.
+        // With a single version no player moves between versions.
         if service.versions.len() > 1 {
             not_compared(service, &path, &mut found);
             failures_not_compared(service, &path, &mut found);
@@ -59,7 +59,8 @@ fn not_compared(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
     found.push(Finding::of_name(path.clone(), message));
 }
 
-/// A version that fails every request has neither latency nor amounts.
+/// Warns if failures are not compared: a version that fails every request has neither latency nor
+/// amounts.
 fn failures_not_compared(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
     let Some(eject) = &service.eject else { return };
     let others = [("latency", eject.latency.is_some()), ("amounts", eject.amounts.is_some())];
@@ -93,9 +94,9 @@ fn addresses_only(service: &Service, path: &FieldPath, found: &mut Vec<Finding>)
     }
 }
 
-/// A route is never reached if each of its hosts and methods has an earlier one of the same path with
-/// as many conditions, all of which hold wherever its own do: what is more specific goes first, so no
-/// other route can be ahead of all its requests.
+/// Warns of routes that are never reached: those for which each host and method has an earlier
+/// route with the same path and as many conditions, all of which hold wherever the route's own do.
+/// More specific routes come first, so no other route can take all its requests.
 fn never_reached(config: &Config, found: &mut Vec<Finding>) {
     let mut groups: HashMap<_, Vec<(usize, Match)>> = HashMap::new();
     for (index, route) in config.routes.iter().enumerate() {
@@ -132,14 +133,14 @@ fn never_reached(config: &Config, found: &mut Vec<Finding>) {
 type Conditions = BTreeMap<String, BTreeSet<String>>;
 
 impl Match {
-    /// What routes have in common of which one can hide another.
+    /// The part in which routes must agree so that one can hide another.
     fn group(&self) -> impl std::hash::Hash + Eq + use<> {
         let names = |of: &Conditions| of.keys().cloned().collect::<Vec<_>>();
         let (host, path, method) = (self.host.clone(), self.path.clone(), self.method.clone());
         (host, path, method, names(&self.headers), names(&self.query))
     }
 
-    /// Whether all requests that `other`, of the same group, matches match this, too.
+    /// Whether all requests that match `other`, of the same group, match this, too.
     fn holds_wherever(&self, other: &Self) -> bool {
         let wider = |own: &Conditions, other: &Conditions| {
             own.values().zip(other.values()).all(|(own, other)| other.is_subset(own))

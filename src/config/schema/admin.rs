@@ -24,7 +24,8 @@ pub struct Admin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Who holds it, 1 to 64 letters, digits, `.`, `_` and `-`; written to the log with each change made by it.
+    /// Who holds it, 1 to 64 letters, digits, `.`, `_` and `-`; written to the log with each change
+    /// made by it.
     #[schemars(regex(pattern = NAME))]
     pub name: String,
     /// The file that holds the token, relative to the folder of this file,
@@ -40,7 +41,7 @@ pub struct Token {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Look: status, services, events, records and metrics. For scrapers and dashboards.
+    /// Read status, services, events, records and metrics. For scrapers and dashboards.
     Read,
     /// Also change weights, eject and reinstate.
     #[default]

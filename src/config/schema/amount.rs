@@ -1,4 +1,4 @@
-//! Business amounts in answers.
+//! Business amounts in responses.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -10,21 +10,22 @@ use crate::config::units;
 /// Most amounts of a service: workers keep a histogram of each that is compared.
 pub const MAX_AMOUNTS: usize = 8;
 
-/// A business amount, such as a stake: read from a field of each answer's head, or derived from others
-/// that are.
+/// A business amount, such as a stake: read from a header field of each response, or derived from
+/// others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Amount {
-    /// The header field of answers that carries it: a decimal number of zero or more, such as `12.50`.
-    /// This or `is`.
+    /// The response's header field with the amount: a decimal number of zero or more, such as
+    /// `12.50`. Either this or `is`.
     pub header: Option<String>,
-    /// The client does not get the field. Default: it does.
+    /// Whether the field is removed from the response to the client. Default `false`.
     pub remove: bool,
-    /// What it is made of, such as `stake - payout`. It may be negative.
+    /// The formula of a derived amount, such as `stake - payout`. It may be negative.
     pub is: Option<AmountSum>,
 }
 
-/// A sum of amounts, `stake - payout`: names with `+` or `-` between them, and white space around those.
+/// A sum of amounts, `stake - payout`: names with `+` or `-` between them, surrounded by white
+/// space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AmountSum {
     /// At least one.
@@ -36,7 +37,7 @@ pub struct AmountSum {
 pub struct AmountTerm {
     /// The amount's name.
     pub name: String,
-    /// It is taken away, not added.
+    /// Whether it is subtracted rather than added.
     pub minus: bool,
 }
 
@@ -45,14 +46,14 @@ impl FromStr for AmountSum {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
-        // A plus is thought before the first name.
+        // The first name has an implicit plus.
         let signs = std::iter::once("+").chain(words.iter().skip(1).step_by(2).copied());
         let terms = signs.zip(words.iter().step_by(2)).map(|(sign, name)| match sign {
             "+" | "-" => Some(AmountTerm { name: (*name).to_owned(), minus: sign == "-" }),
             _ => None,
         });
         let terms: Option<Vec<AmountTerm>> = terms.collect();
-        // As many names as signs: none lacks one, and there is one at least.
+        // As many names as signs: none is missing, and there is at least one.
         terms.filter(|_| words.len() % 2 == 1).map(|terms| Self { terms }).ok_or_else(|| {
             format!(
                 "`{text}` is not a sum of amounts; write their names with + or - between them, and white space around those, such as stake - payout"

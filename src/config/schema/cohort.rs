@@ -1,4 +1,4 @@
-//! Who gets which version, beside the weights: how players are told apart, and rules ahead of the split.
+//! Assignment of versions beside the weights: the cohort key, and rules that come before the split.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{address, pattern::KeySource, units::OneOrMany};
 
-/// How players are told apart.
+/// The cohort key, which identifies players.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cohort {
-    /// Where the player's key is found; the first source that is present decides:
-    /// `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME` (a parameter of the route's path),
-    /// `client-ip`. Default `[ client-ip ]`, which also ends every list.
+    /// Sources of the player's key; the first one that is present is used: `header:NAME`,
+    /// `cookie:NAME`, `query:NAME`, `path:NAME` (a parameter of the route's path), `client-ip`.
+    /// Default `[ client-ip ]`, which also ends every list.
     #[schemars(length(min = 1))]
     pub key: Vec<KeySource>,
     /// Mixed into the hash, so that releases draw independent cohorts. Default empty; at most
@@ -28,32 +28,32 @@ impl Default for Cohort {
     }
 }
 
-/// Sends the requests that match to one version, ahead of the split.
+/// Sends matching requests to one version, before the split.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// All conditions named must hold.
+    /// Conditions, all of which must hold.
     #[serde(rename = "match")]
     pub when: RuleMatch,
     /// The version that serves them, whatever its weight.
     pub version: String,
-    /// What becomes of them while the version is ejected. Default `move`.
+    /// What happens to them while the version is ejected. Default `move`.
     #[serde(default)]
     pub on_eject: OnEject,
 }
 
-/// What becomes of requests that a rule or a route sends to a version which is ejected.
+/// What happens to requests that a rule or a route sends to an ejected version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnEject {
-    /// They go on to the next rule, at last to the split: the ejected version serves nobody.
+    /// The next rule decides, and finally the split: the ejected version serves no request.
     #[default]
     Move,
-    /// The ejected version serves them: testers, who are to see what is wrong with it.
+    /// The ejected version serves them: for testers who investigate the fault.
     Keep,
 }
 
-/// Conditions of a rule; of each list one value must be equal.
+/// Conditions of a rule; one value of each list must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleMatch {

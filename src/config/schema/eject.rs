@@ -1,4 +1,4 @@
-//! How versions are compared, and what comes of it.
+//! How versions are compared, and the effect of a verdict.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::config::units::{self, Share};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Eject {
-    /// What a bad verdict does. Default `act`.
+    /// The effect of a bad verdict. Default `act`.
     pub mode: Option<Mode>,
     /// Probability that a canary within all tolerances is ever ejected, `0.001` or `0.1%`; all
     /// metrics and routes together. Of a route: its part of the service's. Default `0.001`; routes
     /// with limits of their own and the rest share it equally.
     pub alpha: Option<Probability>,
-    /// Failures (slow answers) that a canary must have before it is ejected for them. Default 3.
+    /// Least failures (slow responses) of a canary before it is ejected for them. Default 3.
     #[schemars(range(min = 1))]
     pub minimum_failures: Option<u32>,
     /// How long latency and amounts of a new canary are not judged: caches and pools fill. Errors
@@ -26,33 +26,34 @@ pub struct Eject {
     #[serde(with = "units::optional_pause")]
     #[schemars(with = "Option<units::DurationText>")]
     pub warm_up: Option<Duration>,
-    /// A request without the head of an answer after this time is a failure, whatever comes later, and
-    /// so is an answer that stalls for as long; it is not ended by it. Default: ten times the baseline's
-    /// p99, at least `1s` and at most `30s`.
+    /// A request without a response head after this time counts as a failure, whatever happens
+    /// later, and so does a response that stalls for as long; the request is not ended by this.
+    /// Default: ten times the baseline's p99, at least `1s` and at most `30s`.
     #[serde(with = "units::optional_duration")]
     #[schemars(with = "Option<units::DurationText>")]
     pub deadline: Option<Duration>,
     /// Tolerated excess of the error rate. Default: not compared.
     pub errors: Option<EjectErrors>,
-    /// Tolerated excess of the share of requests that are not served: that fail, or whose clients leave
-    /// before the answer is whole. Default, where `errors` are compared: `20%` relative, `1%` absolute.
+    /// Tolerated excess of the share of requests that are not served: that fail, or whose clients
+    /// leave before the response is complete. Default, if `errors` are compared: `20%` relative,
+    /// `1%` absolute.
     pub unserved: Option<EjectErrors>,
-    /// Tolerated excess of latency quantiles, both of the time to the head of the answer and of that to
+    /// Tolerated excess of latency quantiles, both of the time to the head of the response and to
     /// its last byte. Default: not compared.
     pub latency: Option<EjectLatency>,
-    /// Tolerated difference of the mean of each amount named, less or more, relative to the
-    /// baseline's; of a derived one, which may be negative, to the mean of the baseline's amounts
-    /// without their signs. Below `100%`. Default: not compared.
+    /// Tolerated difference of the mean of each named amount, in both directions, relative to the
+    /// baseline's; for a derived amount, which may be negative, relative to the mean absolute value
+    /// of the baseline's amounts. Below `100%`. Default: not compared.
     pub amounts: Option<IndexMap<String, Share>>,
-    /// A player of a canary who fails twice in a row is sent to the baseline for half a minute, to see
-    /// whether it is the version that fails or the player. Default `true`.
+    /// Whether a player of a canary who fails twice in a row is sent to the baseline for half a
+    /// minute, to find out whether the version or the player is at fault. Default `true`.
     pub ask_players: Option<bool>,
-    /// What is done when the players who failed on an ejected version go on failing elsewhere. Default
+    /// What to do if players who failed on an ejected version continue to fail elsewhere. Default
     /// `tell`.
     pub on_mistake: Option<OnMistake>,
-    /// A failure counts only if nobody of the client's network (IPv4 /24, IPv6 /48) has failed in the
-    /// same cycle, either: against an attacker with many keys. Behind a balancer that hides clients
-    /// everybody is one network. Default `false`.
+    /// Whether a failure counts only if no other client of the same network (IPv4 /24, IPv6 /48)
+    /// has failed in the same cycle: protects against an attacker with many keys. Behind a balancer
+    /// that hides clients, all of them are one network. Default `false`.
     pub networks: Option<bool>,
 }
 
@@ -63,27 +64,27 @@ impl Eject {
     }
 }
 
-/// What a bad verdict does.
+/// The effect of a bad verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The version is ejected.
     #[default]
     Act,
-    /// It is told: by log, API and metric.
+    /// It is only reported: by log, API and metric.
     Advise,
     /// Nothing is compared.
     Off,
 }
 
-/// What is done when an ejection helped nobody.
+/// What to do after an ejection that did not help.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMistake {
-    /// It is told: by an event, the log and the verdict.
+    /// It is reported: by an event, the log and the verdict.
     #[default]
     Tell,
-    /// And the version is reinstated.
+    /// It is reported, and the version is reinstated.
     Reinstate,
 }
 
@@ -105,19 +106,20 @@ pub struct EjectLatency {
     pub p95: Option<Share>,
     /// At the 99th percentile. Default: not compared.
     pub p99: Option<Share>,
-    /// Added to both. Default `1ms`: a version that few requests keep warm is slower by as much.
+    /// Added to both. Default `1ms`, since a version with few requests is less warm, and slower by
+    /// about that.
     #[serde(with = "units::optional_pause")]
     #[schemars(with = "Option<units::DurationText>")]
     pub absolute: Option<Duration>,
 }
 
-/// Which answers count as failures, beside those that never came.
+/// Responses that count as failures, beside missing ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Failures {
-    /// Statuses that do too: `429`, or a class such as `4xx`.
+    /// Further statuses that do: `429`, or a class such as `4xx`.
     pub also: Vec<Statuses>,
-    /// Statuses that do not, such as `501`; ahead of `also`.
+    /// Statuses that do not, such as `501`; takes precedence over `also`.
     pub except: Vec<Statuses>,
 }
 

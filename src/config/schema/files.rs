@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Config;
 
 impl Config {
-    /// Has the relative paths of the files that are opened later, those of TLS and of receivers of alerts,
-    /// begin at `folder`.
+    /// Makes relative paths of TLS files and of files of alert receivers relative to `folder`.
     pub(in crate::config) fn place_files(&mut self, folder: &Path) {
         let place = |file: &mut PathBuf| *file = folder.join(&*file);
         for tls in self.listen.iter_mut().filter_map(|listen| listen.tls.as_mut()) {

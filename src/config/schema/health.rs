@@ -1,4 +1,4 @@
-//! How it is known which endpoints serve, and how much a version takes at once.
+//! Health checks of endpoints, and circuit breakers of versions.
 
 use std::time::Duration;
 
@@ -8,43 +8,44 @@ use serde::{Deserialize, Serialize};
 use super::Statuses;
 use crate::config::units;
 
-/// Which endpoints of a service's versions get requests.
+/// Health checks and ejection of endpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Health {
-    /// Endpoints are asked by HTTP, as the version speaks it. Default: they are not.
+    /// Checks endpoints by HTTP, in the version's protocol. Default: no such checks.
     pub http: Option<HttpCheck>,
-    /// Endpoints are asked by gRPC's health protocol, `grpc.health.v1.Health/Check`, which takes HTTP/2.
-    /// Default: they are not.
+    /// Checks endpoints by gRPC's health protocol, `grpc.health.v1.Health/Check`, which needs
+    /// HTTP/2. Default: no such checks.
     pub grpc: Option<GrpcCheck>,
-    /// Endpoints are connected, under TLS if the version is; `{}`. Default: they are not.
+    /// Checks endpoints by a connection, with TLS if the version has it; `{}`. Default: no such
+    /// checks.
     pub tcp: Option<TcpCheck>,
-    /// From one check of an endpoint to the next, a tenth more or less by chance. Default `2s`, at
-    /// least `10ms`.
+    /// Interval of checks of an endpoint, with a random deviation of up to a tenth. Default `2s`,
+    /// at least `10ms`.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub interval: Duration,
-    /// Longest time of a check, from the connection to the head of the answer. Default `1s`.
+    /// Longest time of a check, from the connection to the head of the response. Default `1s`.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub timeout: Duration,
-    /// Good checks in a row after which an endpoint that was down serves. Default 2.
+    /// Consecutive good checks after which an endpoint that was down serves. Default 2.
     #[schemars(range(min = 1))]
     pub healthy: u32,
-    /// Bad checks in a row after which an endpoint is down; one is enough where none was ever good.
+    /// Consecutive bad checks after which an endpoint is down; one is enough if none was ever good.
     /// Default 3.
     #[schemars(range(min = 1))]
     pub unhealthy: u32,
-    /// How long the share of requests of an endpoint that comes back grows until it is as large as the
-    /// others'. Default `30s`; `0s` gives it all at once.
+    /// Time in which the share of a returning endpoint grows to that of the others. Default `30s`;
+    /// `0s` gives the full share at once.
     #[serde(with = "units::pause")]
     #[schemars(with = "units::DurationText")]
     pub slow_start: Duration,
-    /// Connections that fail one after the other until an endpoint is ejected; 0 never does. Needs no
+    /// Consecutive failed connections after which an endpoint is ejected; 0 disables this. Needs no
     /// checks. A version's only endpoint is never ejected. Default 3.
     pub connect_faults: u32,
-    /// Where a smaller share of a version's endpoints serves, connect faults and checks are not believed:
-    /// requests go to those that are out for them, too. `0%` switches this off. Default `50%`.
+    /// If a smaller share of a version's endpoints serves, connect errors and checks are ignored:
+    /// endpoints that are out because of them get requests, too. `0%` disables this. Default `50%`.
     pub panic_threshold: units::Share,
 }
 
@@ -72,19 +73,19 @@ impl Health {
     }
 }
 
-/// A check by HTTP: a GET whose answer has a status that is expected.
+/// A check by HTTP: a GET whose response must have an expected status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpCheck {
-    /// What is asked for, with its query. Default `/healthz`.
+    /// Path and query of the request. Default `/healthz`.
     #[schemars(regex(pattern = "^/[!-~]*$"))]
     pub path: String,
-    /// The host that is asked for, with its port if that is to be sent. Default: the version's
-    /// `tls.server_name`, else the endpoint as `endpoints` has it; with its port, unless that is the
-    /// usual one.
+    /// The host of the request, with a port if that is to be sent. Default: the version's
+    /// `tls.server_name`, otherwise the endpoint as in `endpoints`; with its port, unless that is
+    /// the scheme's default.
     pub host: Option<String>,
-    /// Statuses of a good answer: `204`, a class such as `2xx`, or a range such as `200-204`. Default
-    /// `[ 2xx, 3xx ]`.
+    /// Statuses of a good response: `204`, a class such as `2xx`, or a range such as `200-204`.
+    /// Default `[ 2xx, 3xx ]`.
     #[schemars(length(min = 1))]
     pub expect: Vec<Statuses>,
 }
@@ -96,34 +97,34 @@ impl Default for HttpCheck {
     }
 }
 
-/// A check by gRPC: good if the answer is `SERVING`.
+/// A check by gRPC: good if the status is `SERVING`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrpcCheck {
-    /// The gRPC service that is asked about. Default: empty, the server as a whole.
+    /// The gRPC service that is checked. Default: empty, the server as a whole.
     pub service: String,
-    /// The authority of the call. Default: as that of `http.host`.
+    /// The authority of the call. Default: as for `http.host`.
     pub host: Option<String>,
 }
 
-/// A check by a connection alone.
+/// A check only by a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {}
 
-/// How much a version takes at once.
+/// Limits of concurrent requests of a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
-    /// Requests in flight on a version; one more is answered 503. Each worker takes an equal part,
+    /// Most requests in flight on a version; further ones get 503. Each worker has an equal part,
     /// rounded up. Default 1024.
     #[schemars(range(min = 1))]
     pub requests: u32,
-    /// Of those, requests that wait for a connection to an endpoint; one more is answered 503. Likewise
-    /// by worker. Default 256.
+    /// Most of those that wait for a connection to an endpoint; further ones get 503. Likewise
+    /// divided among workers. Default 256.
     #[schemars(range(min = 1))]
     pub pending: u32,
-    /// What such an answer says in `Retry-After`, in whole seconds, rounded up. Default `1s`.
+    /// `Retry-After` of these responses, in whole seconds, rounded up. Default `1s`.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub retry_after: Duration,

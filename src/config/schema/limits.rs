@@ -1,4 +1,4 @@
-//! Bounds on clients.
+//! Limits of clients.
 
 use std::time::Duration;
 
@@ -7,26 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::units::{self, ByteSize};
 
-/// Bounds on what clients may send and hold.
+/// Limits of what clients may send and hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Client connections at once; one more is answered 503 and closed. Default 16384, or one for each
+    /// Most client connections; further ones get 503 and are closed. Default 16384, or one for each
     /// 256 KiB of memory that the process is granted, if that is fewer.
     #[schemars(range(min = 1))]
     pub connections: Option<u32>,
-    /// Of those, connections of one client address at once, an IPv6 address with its /64; one more is
-    /// answered 503 and closed. Trusted proxies are not counted. Default half of the default of
-    /// `connections`.
+    /// Most connections of one client address, for IPv6 of one /64; further ones get 503 and are
+    /// closed. Trusted proxies are not counted. Default half of the default of `connections`.
     #[schemars(range(min = 1))]
     pub connections_per_client: Option<u32>,
-    /// Requests in flight at once, of all clients together; one more is answered 503. Each worker takes
-    /// an equal part, rounded up. Default 65536, or one for each 768 KiB of memory that the process is
+    /// Most requests in flight of all clients together; further ones get 503. Each worker has an
+    /// equal part, rounded up. Default 65536, or one for each 768 KiB of memory that the process is
     /// granted, if that is fewer.
     #[schemars(range(min = 1))]
     pub requests: Option<u32>,
-    /// Of those, requests of one client address at once, an IPv6 address with its /64; one more is
-    /// answered 503. Trusted proxies are not counted, the clients that they name are. Default 8192, or half
+    /// Most requests in flight of one client address, for IPv6 of one /64; further ones get 503.
+    /// Trusted proxies are not counted, but the clients that they report are. Default 8192, or half
     /// of the default of `requests`, if that is fewer.
     #[schemars(range(min = 1))]
     pub requests_per_client: Option<u32>,
@@ -36,7 +35,8 @@ pub struct Limits {
     /// Header fields of a request; above it 431. Default 100, at most 256.
     #[schemars(range(min = 1, max = 256))]
     pub header_count: u16,
-    /// Longest time from a head's first byte to its last; later 408. Default `10s`.
+    /// Longest time from a head's first byte to its last; after that the client gets 408. Default
+    /// `10s`.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub header_timeout: Duration,
@@ -48,17 +48,17 @@ pub struct Limits {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub body_timeout: Duration,
-    /// Least rate of a body, in bytes per second: it has to be over after four times `body_timeout` and a
-    /// second for every so many bytes. Not of events, calls of gRPC and upgrades. Default `256B`; `0B` is
-    /// no bound.
+    /// Least rate of a body, in bytes per second: the body must end within four times
+    /// `body_timeout` plus a second for each of this number of bytes. Does not apply to events,
+    /// gRPC calls and upgrades. Default `256B`; `0B` is no limit.
     pub body_rate: ByteSize,
-    /// Longest time without a byte either way on a connection that went on in another protocol, such
-    /// as a WebSocket. Default `5m`.
+    /// Longest time without a byte in either direction on a connection that switched to another
+    /// protocol, such as a WebSocket. Default `5m`.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub upgrade_timeout: Duration,
-    /// Requests at once on a client's connection of HTTP/2; it is told, and one more is refused.
-    /// Default 128, range 1 to 1000.
+    /// Most concurrent requests on a client's HTTP/2 connection, which is announced to the client;
+    /// further ones are refused. Default 128, range 1 to 1000.
     #[schemars(range(min = 1, max = 1000))]
     pub streams: u32,
 }

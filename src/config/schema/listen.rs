@@ -1,4 +1,4 @@
-//! Where clients are accepted, and where another process takes over.
+//! Listening sockets, and the takeover socket.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -17,30 +17,30 @@ pub struct Listen {
     #[serde(with = "address::socket")]
     #[schemars(with = "address::SocketText")]
     pub address: SocketAddr,
-    /// Certificates. Default: clients speak without TLS.
+    /// TLS settings. Default: no TLS.
     #[serde(default)]
     pub tls: Option<ListenTls>,
-    /// Balancers whose connections begin with a head of the PROXY protocol. Default: none.
+    /// Balancers whose connections begin with a PROXY protocol header. Default: none.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
-/// Which connections begin with a head of the PROXY protocol, version 1 or 2.
+/// Connections that begin with a PROXY protocol header, version 1 or 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyProtocol {
-    /// Those from these addresses, all of them: ranges such as `10.0.0.0/8`, or single ones. A
-    /// connection without a good head is closed; one from elsewhere has none.
+    /// All connections from these addresses: ranges such as `10.0.0.0/8`, or single ones. One
+    /// without a valid header is closed; connections from other addresses have no header.
     #[serde(with = "address::networks")]
     #[schemars(with = "Vec<address::NetworkText>", length(min = 1))]
     pub from: Vec<IpNet>,
 }
 
-/// Where another process may ask for the listening sockets.
+/// The socket at which another process can take over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Takeover {
-    /// A Unix socket, made with mode 0600. A relative path begins at the process's working folder.
-    /// Read at start.
+    /// Path of the Unix socket, which is created with mode 0600; a relative path begins at the
+    /// process's working folder. Read at start.
     pub socket: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! What the process writes: lines of requests, and its own log.
+//! The access log, and the process's own log.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::config::units::Share;
 pub struct AccessLog {
     /// A file to append to, or `stdout`.
     pub path: String,
-    /// Share of requests written. Default `100%`.
+    /// Share of requests that are logged. Default `100%`.
     #[serde(default = "whole")]
     pub sample: Share,
 }
@@ -24,9 +24,9 @@ fn whole() -> Share {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Least severity written. Default `info`.
+    /// Least severity that is logged. Default `info`.
     pub level: LogLevel,
-    /// Form of a line. Default `json`.
+    /// Format of a line. Default `json`.
     pub format: LogFormat,
 }
 
@@ -34,9 +34,9 @@ pub struct Log {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Faults that need a person.
+    /// Errors that need an operator.
     Error,
-    /// What may become a fault.
+    /// Conditions that may become errors.
     Warn,
     /// Changes of state.
     #[default]
@@ -45,7 +45,7 @@ pub enum LogLevel {
     Debug,
 }
 
-/// Form of a log line.
+/// Format of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {

@@ -1,4 +1,4 @@
-//! How the process treats messages, names and its end.
+//! Forwarding fields, name resolution and shutdown.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{address, units};
 
-/// What proxies add to messages on their way (RFC 9110 section 7.6).
+/// Fields that proxies add to messages (RFC 9110 section 7.6).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Forwarding {
-    /// The name by which requests are told, in `Via`, that they came through here: letters, digits and
-    /// `.`, `_`, `-`; an empty text adds nothing. Default `tidegate`.
+    /// Name of this proxy in the `Via` field of requests: letters, digits and `.`, `_`, `-`; an
+    /// empty text adds no field. Default `tidegate`.
     pub via: String,
-    /// Answers are told, too. Default `false`.
+    /// Whether responses get a `Via` field, too. Default `false`.
     pub via_answers: bool,
-    /// `Max-Forwards` of OPTIONS and TRACE is counted down, and who has 0 is answered here. Default `true`.
+    /// Whether `Max-Forwards` of OPTIONS and TRACE is counted down; a request with 0 is answered
+    /// here. Default `true`.
     pub max_forwards: bool,
 }
 
@@ -30,8 +31,8 @@ impl Default for Forwarding {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resolver {
-    /// DNS servers, `10.0.0.2:53`; they are asked for names as written, without search domains.
-    /// Default: those of `/etc/resolv.conf`. Read at start.
+    /// DNS servers, `10.0.0.2:53`; names are looked up as written, without search domains. Default:
+    /// those of `/etc/resolv.conf`. Read at start.
     #[serde(with = "address::sockets")]
     #[schemars(with = "Vec<address::SocketText>")]
     pub servers: Vec<SocketAddr>,
@@ -41,13 +42,13 @@ pub struct Resolver {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// Time between the signal, at which `/readyz` turns 503, and the drain. Until then everything
-    /// is served, each answer with `Connection: close`. Default `0s`.
+    /// Time between the signal, at which `/readyz` turns 503, and the drain. Until then all
+    /// requests are served, with `Connection: close` in each response. Default `0s`.
     #[serde(with = "units::pause")]
     #[schemars(with = "units::DurationText")]
     pub delay: Duration,
-    /// Longest wait for answers in flight once the drain begins; what is left then is cut. Default
-    /// `30s`.
+    /// Longest wait for requests in flight once the drain begins; after that they are aborted.
+    /// Default `30s`.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub deadline: Duration,

@@ -1,4 +1,4 @@
-//! A route: which requests lead to which service.
+//! A route: sends matching requests to a service.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -15,28 +15,28 @@ use crate::config::{
     units::{self, ByteSize, OneOrMany},
 };
 
-/// A route: which requests lead to which service.
+/// A route: sends matching requests to a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Label of its metrics and log lines, different for every route. Default: the path of its
-    /// match, or `default`.
+    /// Unique label of its metrics and log lines. Default: the path of its match, or `default`.
     #[serde(default)]
     #[schemars(regex(pattern = "^[A-Za-z0-9._/{}*:-]{1,64}$"))]
     pub name: Option<String>,
-    /// Which requests. Default: all.
+    /// Conditions of the route. Default: all requests.
     #[serde(default, rename = "match")]
     pub matches: RouteMatch,
-    /// The service that answers.
+    /// The service of the requests.
     pub service: String,
-    /// A version that serves all requests of this route, ahead of rules and split.
+    /// A version that serves all requests of this route, before rules and split.
     #[serde(default)]
     pub version: Option<String>,
-    /// What becomes of the requests while that version is ejected; with `version` only. Default `move`.
+    /// What happens to the requests while that version is ejected; only with `version`. Default
+    /// `move`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_eject: Option<OnEject>,
-    /// Longest wait for the head of the answer once the request was sent; later the client reads 504.
-    /// Default `30s`.
+    /// Longest wait for the head of the response once the request was sent; after that the client
+    /// gets 504. Default `30s`.
     #[serde(default = "default_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub timeout: Duration,
@@ -48,25 +48,25 @@ pub struct Route {
     /// Least rate of a body of this route, as `limits.body_rate`, which is the default.
     #[serde(default)]
     pub body_rate: Option<ByteSize>,
-    /// Longest time without a byte either way on a connection of this route that went on in another
-    /// protocol. Default: `limits.upgrade_timeout`.
+    /// Longest time without a byte in either direction on a connection of this route that switched
+    /// to another protocol. Default: `limits.upgrade_timeout`.
     #[serde(default, with = "units::optional_duration")]
     #[schemars(with = "Option<units::DurationText>")]
     pub upgrade_timeout: Option<Duration>,
-    /// Protocols that a client may go on in by `Upgrade`; an empty list forbids it. Never `h2c` or
-    /// another form of HTTP or TLS. Default `[ websocket ]`.
+    /// Protocols to which a client may switch by `Upgrade`; an empty list forbids it. Never `h2c`
+    /// or another form of HTTP or TLS. Default `[ websocket ]`.
     #[serde(default = "default_upgrades")]
     pub upgrades: Vec<String>,
-    /// Limits of the comparison for the requests of this route, which are then compared by
-    /// themselves. What is left out is as the service has it; its `mode` can only be `off`, which
-    /// keeps the requests out of the comparison. Default: compared with all others of the service.
+    /// Limits of the comparison for the requests of this route, which are then compared separately.
+    /// Missing fields are those of the service; `mode` can only be `off`, which excludes the
+    /// requests from the comparison. Default: compared together with all others of the service.
     #[serde(default)]
     pub eject: Option<Eject>,
-    /// Absolute limits of this route, ahead of the service's. A route that has some is compared by
-    /// itself. Default: the service's.
+    /// Absolute limits of this route instead of the service's. A route that has some is compared
+    /// separately. Default: the service's.
     #[serde(default)]
     pub slo: Option<Slo>,
-    /// Which answers count as failures of the version. Default: as the service has it.
+    /// Responses that count as failures of the version. Default: as in the service.
     #[serde(default)]
     pub failures: Option<Failures>,
 }
@@ -80,8 +80,8 @@ fn default_upgrades() -> Vec<String> {
 }
 
 impl Route {
-    /// The label of its metrics and log lines: its name, else the path of its match, else
-    /// `default`. In a checked configuration no two routes share one.
+    /// The label of its metrics and log lines: its name, otherwise the path of its match, otherwise
+    /// `default`. In a checked configuration labels are unique.
     pub fn label(&self) -> Cow<'_, str> {
         match (&self.name, &self.matches.path) {
             (Some(name), _) => Cow::Borrowed(name),
@@ -91,7 +91,7 @@ impl Route {
     }
 }
 
-/// Conditions of a route; all that are named must hold.
+/// Conditions of a route, all of which must hold.
 ///
 /// Precedence: exact host, then longest `*.` host; exact path, then longest prefix; then a named
 /// method; then the number of header and query conditions.
@@ -105,7 +105,7 @@ pub struct RouteMatch {
     /// Methods, upper case. Default: all.
     #[schemars(inner(regex(pattern = "^[!#$%&'*+.^_`|~0-9A-Z-]+$")))]
     pub methods: Vec<String>,
-    /// Header fields by name; one value, or several of which one must be equal.
+    /// Header fields by name; one value, or several of which one must match.
     pub headers: BTreeMap<String, OneOrMany<String>>,
     /// Query parameters by name; likewise.
     pub query: BTreeMap<String, OneOrMany<String>>,

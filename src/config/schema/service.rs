@@ -23,24 +23,23 @@ use crate::config::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// The version that others are compared with and that serves when nothing else is said.
+    /// The version with which others are compared, and which serves by default.
     pub baseline: String,
     /// Versions by name, at least one.
     #[schemars(extend("minProperties" = 1, "propertyNames" = { "pattern": NAME }))]
     pub versions: IndexMap<String, Version>,
-    /// Relative share of players per version, on any scale, decimals allowed. A version not named
-    /// has weight 0. Default: everything to the baseline.
+    /// Relative share of players per version, on any scale, decimals allowed. A missing version has
+    /// weight 0. Default: everything to the baseline.
     #[serde(default)]
     pub weights: Option<IndexMap<String, Weight>>,
-    /// How players are told apart.
+    /// The cohort key, which identifies players.
     #[serde(default)]
     pub cohort: Cohort,
-    /// Rules that send chosen players to a chosen version ahead of the split; the first that
-    /// matches wins.
+    /// Rules that send selected players to a version before the split; the first match wins.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Business amounts in the answers, by name, at most 8: shown by the API and by metrics, and
-    /// compared if `eject` says so. Default: none.
+    /// Business amounts in responses, by name, at most 8: shown by the API and by metrics, and
+    /// compared if `eject` names them. Default: none.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 8, "propertyNames" = { "pattern": NAME }))]
     pub amounts: IndexMap<String, Amount>,
@@ -48,18 +47,18 @@ pub struct Service {
     /// comparison.
     #[serde(default)]
     pub eject: Option<Eject>,
-    /// Absolute limits, by which a version is judged that has no baseline beside it, such as straight
-    /// after a cutover; with `eject` only. Default: none.
+    /// Absolute limits for a version without a baseline to compare with, such as directly after a
+    /// cutover; only with `eject`. Default: none.
     #[serde(default)]
     pub slo: Option<Slo>,
-    /// Which answers count as failures of the version. Default: 500 and above.
+    /// Responses that count as failures of the version. Default: 500 and above.
     #[serde(default)]
     pub failures: Option<Failures>,
-    /// Which endpoints get requests: checks of them, and what a fault does. Default: no checks; an
-    /// endpoint that cannot be connected three times in a row is ejected.
+    /// Health checks and ejection of endpoints. Default: no checks; an endpoint that cannot be
+    /// connected three times in a row is ejected.
     #[serde(default)]
     pub health: Option<Health>,
-    /// How much each version takes at once. Default: no such limit.
+    /// Limits of concurrent requests of each version. Default: none.
     #[serde(default)]
     pub breaker: Option<Breaker>,
     /// Longest time for a TCP connection to an endpoint. Default `1s`.
@@ -79,22 +78,22 @@ fn default_connect_timeout() -> Duration {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Version {
-    /// Addresses, `127.0.0.1:9001` or `game-v41.internal:9001`. A name stands for all its
-    /// addresses and is resolved again as its records age.
+    /// Addresses, `127.0.0.1:9001` or `game-v41.internal:9001`. A name stands for all its addresses
+    /// and is resolved again when its records expire.
     #[schemars(length(min = 1))]
     pub endpoints: Vec<EndpointAddress>,
-    /// What this release is; shown by the API and by `tidegate_version_info`.
+    /// Labels of this release; shown by the API and by `tidegate_version_info`.
     #[serde(default)]
     pub labels: Labels,
-    /// TLS towards the endpoints; `{}` takes the defaults. Default: none.
+    /// TLS to the endpoints; `{}` uses the defaults. Default: none.
     #[serde(default)]
     pub tls: Option<VersionTls>,
-    /// What the endpoints speak. Default `h1`.
+    /// Protocol of the endpoints. Default `h1`.
     #[serde(default)]
     pub protocol: Protocol,
 }
 
-/// A version of HTTP towards endpoints.
+/// HTTP version for endpoints.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -103,7 +102,7 @@ pub enum Protocol {
     H1,
     /// HTTP/2, in clear with prior knowledge; what gRPC needs.
     H2,
-    /// Under TLS what the endpoint prefers of the two; in clear HTTP/1.1.
+    /// With TLS the one that the endpoint prefers; in clear HTTP/1.1.
     Auto,
 }
 
@@ -133,10 +132,11 @@ pub struct Labels {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pool {
-    /// Idle connections kept; more are closed after use. Default 1024; 0 closes every one.
+    /// Most idle connections that are kept; further ones are closed after use. Default 1024; 0
+    /// closes all.
     pub idle_connections: u32,
-    /// An idle connection is closed after this time, or sooner if the endpoint says so in its
-    /// `Keep-Alive` field. Default `55s`, below the 60 s after which common servers close.
+    /// An idle connection is closed after this time, or sooner if the endpoint's `Keep-Alive` field
+    /// requires it. Default `55s`, below the 60 s after which common servers close.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub idle_timeout: Duration,

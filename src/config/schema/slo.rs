@@ -1,4 +1,4 @@
-//! What a service promises, whatever it did before.
+//! Absolute limits of a service.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::units::{self, Share};
 
-/// Absolute limits, by which a version is judged that has no baseline beside it.
+/// Absolute limits for a version without a baseline to compare with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Slo {
     /// Share of requests that may fail. Default: no limit.
     pub errors: Option<Share>,
-    /// Latency that 95 % of the requests are below, to the head of the answer. Default: no limit.
+    /// Longest time to the head of the response for 95 % of the requests. Default: no limit.
     #[serde(with = "units::optional_duration")]
     #[schemars(with = "Option<units::DurationText>")]
     pub p95: Option<Duration>,
-    /// The same of 99 %. Default: no limit.
+    /// Likewise, for 99 %. Default: no limit.
     #[serde(with = "units::optional_duration")]
     #[schemars(with = "Option<units::DurationText>")]
     pub p99: Option<Duration>,

@@ -1,8 +1,8 @@
-//! TLS, towards clients and towards endpoints.
+//! TLS to clients and to endpoints.
 //!
 //! The files named here are read by the room `tls`, at start, at each reload and when they change.
-//! Relative paths begin at the folder of the configuration file; after [`read`](crate::config::read)
-//! they hold that folder already.
+//! Relative paths begin at the folder of the configuration file; after
+//! [`read`](crate::config::read) they include that folder.
 
 use std::{borrow::Cow, path::PathBuf};
 
@@ -15,14 +15,14 @@ use crate::config::{pattern::EndpointHost, units};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenTls {
-    /// Certificates, at least one. A client gets the one that has the name it asks for, else one with
-    /// a wildcard for it, else the first.
+    /// Certificates, at least one. A client gets the one with the requested name, otherwise one
+    /// with a wildcard for it, otherwise the first one.
     #[schemars(length(min = 1))]
     pub certificates: Vec<CertificateFiles>,
-    /// Oldest version of TLS that clients may speak, `1.2` or `1.3`. Default `1.2`.
+    /// Oldest TLS version for clients, `1.2` or `1.3`. Default `1.2`.
     #[serde(default)]
     pub min_version: TlsVersion,
-    /// Certificates of clients. Default: none is asked for.
+    /// Certificates of clients. Default: none is requested.
     #[serde(default)]
     pub client: Option<ClientCertificates>,
 }
@@ -57,7 +57,7 @@ pub enum TlsVersion {
 pub struct ClientCertificates {
     /// PEM file of the authorities that sign them.
     pub ca: PathBuf,
-    /// Whether a client without one is refused. Default `required`.
+    /// Whether a client without a certificate is rejected. Default `required`.
     #[serde(default)]
     pub mode: ClientMode,
 }
@@ -66,26 +66,27 @@ pub struct ClientCertificates {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientMode {
-    /// A client without one is refused.
+    /// A client without a certificate is rejected.
     #[default]
     Required,
-    /// A client may come without one; one that it has must be good.
+    /// A client may have no certificate; if it has one, that must be valid.
     Optional,
 }
 
-/// TLS towards the endpoints of a version.
+/// TLS to the endpoints of a version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VersionTls {
-    /// PEM file of the authorities that sign the endpoints' certificates. Default: those of the system.
+    /// PEM file of the authorities that sign the endpoints' certificates. Default: those of the
+    /// system.
     pub ca: Option<PathBuf>,
-    /// Name or address that the endpoints' certificates must hold. Default: the endpoint's host.
+    /// Name or address that the endpoints' certificates must be for. Default: the endpoint's host.
     pub server_name: Option<EndpointHost>,
-    /// Certificate shown to endpoints that ask for one. Default: none.
+    /// Certificate presented to endpoints that request one. Default: none.
     pub client: Option<ClientIdentity>,
 }
 
-/// The certificate that Tidegate shows as a client.
+/// The certificate that Tidegate presents as a client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientIdentity {

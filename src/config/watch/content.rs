@@ -1,4 +1,4 @@
-//! A file that is looked at: what it held last, by hash, and since when it is gone.
+//! A watched file: the hash of its last content, and since when it is missing.
 
 use std::{
     io,
@@ -10,23 +10,23 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::file::read_file;
 
-/// A file that is not there for this time is gone.
+/// A file that is missing for this time counts as removed.
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(1);
 
-/// Largest file whose content is looked at: certificates may be larger than configurations.
+/// Largest file whose content is read: certificates may be larger than configurations.
 const LARGEST: u64 = 16 << 20;
 
 pub(super) struct File {
     pub(super) path: PathBuf,
     /// Hash of the content last seen.
     pub(super) content: Option<u64>,
-    /// Since when it is gone, while that is not told.
+    /// Since when it is missing, until that is reported.
     pub(super) gone: Option<Instant>,
 }
 
 impl File {
-    /// Whether the content is another one than before. An editor may remove a file before it writes the
-    /// new one, so a file is gone only after [`GONE_AFTER`].
+    /// Whether the content has changed. An editor may remove a file before it writes the new one,
+    /// so a missing file counts only after [`GONE_AFTER`].
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let content = hash(&self.path);
         if content.is_none() && self.content.is_some() {
@@ -40,8 +40,8 @@ impl File {
     }
 }
 
-/// Hash of the content; nothing if the file is not there. A file that cannot be read counts as
-/// content of its own: the reload will say why.
+/// Hash of the content; `None` if the file is missing. An unreadable file counts as a content of
+/// its own: the reload reports the reason.
 pub(super) fn hash(path: &Path) -> Option<u64> {
     match read_file(path, LARGEST) {
         Ok(bytes) => Some(xxh3_64(&bytes)),

@@ -9,7 +9,7 @@ use super::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Longer than a burst may last.
+/// Longer than the longest burst.
 const NOTHING: Duration = Duration::from_millis(400);
 
 fn start(path: &Path) -> (WatchGuard, mpsc::Receiver<String>) {
@@ -179,7 +179,7 @@ fn a_file_that_is_gone_is_told_once_and_again_when_it_is_back() {
     assert!(look(GONE_AFTER * 5) && !look(GONE_AFTER * 6));
 }
 
-/// A process for which the system had no inotify instance left noticed changes at SIGHUP only.
+/// Once a process without an inotify instance noticed changes only at SIGHUP.
 #[test]
 fn without_events_of_the_system_the_content_is_read_at_an_interval() {
     let folder = tempfile::tempdir().unwrap();
@@ -200,7 +200,7 @@ fn without_events_of_the_system_the_content_is_read_at_an_interval() {
     wait_for(&told, "3");
 }
 
-/// The log had the words of a library: `OS file watch limit reached. about ["/etc"]`.
+/// Once the log had the message of a library: `OS file watch limit reached. about ["/etc"]`.
 #[test]
 fn a_limit_of_the_system_is_named_with_what_to_raise() {
     let said = |error: notify::Error| match Unseen::from(&error) {

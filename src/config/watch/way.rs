@@ -1,4 +1,4 @@
-//! The way to a file: the links that lead to it.
+//! The symbolic links on the way to a file.
 
 use std::{
     collections::BTreeSet,
@@ -7,10 +7,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// As many links as Linux follows in one path.
+/// The number of links that Linux follows in one path.
 pub(super) const MAX_LINKS: usize = 40;
 
-/// Every symbolic link passed on the way to `path`, which is absolute, and the file in the end.
+/// Every symbolic link on the way to `path`, which is absolute, and the final file.
 pub(super) fn walk(path: &Path) -> BTreeSet<PathBuf> {
     let parts = |path: &Path| -> Vec<OsString> {
         path.components().rev().map(|part| part.as_os_str().to_owned()).collect()

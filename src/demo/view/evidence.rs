@@ -8,11 +8,11 @@ pub(in super::super) const ROWS: usize = 3;
 /// Lines of a verdict that are shown.
 pub(in super::super) const REASON: usize = 4;
 
-/// What stands left of the picture, row by row.
+/// Labels left of the picture, row by row.
 const LABELS: [&str; ROWS] = ["evidence", "in nats,", "10 ms each"];
 
-/// A bar for each sample, the latest on the right, of which only the one that ejects is full. The dashes
-/// are the threshold.
+/// A bar for each sample, the latest on the right; only a sample that ejects v42 has a full bar.
+/// The dashes are the threshold.
 pub(in super::super) fn chart(trace: &Trace) -> [String; ROWS] {
     const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let threshold = trace.threshold();
@@ -42,7 +42,7 @@ fn eighths(evidence: f64, threshold: f64) -> usize {
     if evidence >= threshold {
         full
     } else {
-        // A part that is not positive is cut off by the conversion.
+        // The conversion turns negative values into 0.
         ((evidence / threshold * full as f64) as usize).min(full - 1)
     }
 }
@@ -64,7 +64,7 @@ pub(in super::super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines.into_iter().map(|line| line.replace('\u{a0}', " ")).collect()
 }
 
-/// As [`wrapped`], as [`REASON`] lines; what is left over is cut off.
+/// Like [`wrapped`], in exactly [`REASON`] lines; further text is cut off.
 pub(super) fn reason(text: &str) -> Vec<String> {
     let mut lines = wrapped(text, INNER);
     if lines.len() > REASON {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::{super::trace::tests::verdict, *};
 use crate::{analysis::Answer, telemetry::collector::Latency};
 
-/// What a terminal would show: the text without colors.
+/// The text without colors.
 fn plain(line: &str) -> String {
     let mut parts = line.split('\u{1b}');
     let first = parts.next().unwrap_or_default().to_owned();

@@ -34,7 +34,7 @@ fn bad_checks_in_a_row_take_it_down_and_good_ones_bring_it_back() {
 fn one_bad_check_is_enough_where_none_was_good() {
     let settings = checked();
     let mut health = Health::new(&settings, at(0), 0.5);
-    assert_eq!(health.state(), State::Serving, "until it is known better");
+    assert_eq!(health.state(), State::Serving, "serving until a check fails");
     health.probed(false, &settings, at(1), 0.5);
     assert_eq!(health.state(), State::Down);
 }
@@ -43,7 +43,7 @@ fn one_bad_check_is_enough_where_none_was_good() {
 fn faults_in_a_row_eject_it_for_longer_each_time_and_a_probe_brings_it_back() {
     let settings = schema::Health::default();
     let mut health = Health::new(&settings, at(0), 0.5);
-    assert_eq!(health.next_probe(), None, "without checks nobody is asked");
+    assert_eq!(health.next_probe(), None, "without checks there are no probes");
     let mut now = at(1);
     for times in 1..=12 {
         health.connected(2, 0, Company::Others, &settings, now);
@@ -71,7 +71,7 @@ fn faults_in_a_row_eject_it_for_longer_each_time_and_a_probe_brings_it_back() {
     }
     now += PAUSE * LONGEST_PAUSE;
     health.connected(3, 0, Company::Others, &settings, now);
-    assert_eq!(health.until(), Some(now + PAUSE), "it served well for long");
+    assert_eq!(health.until(), Some(now + PAUSE), "a long time of serving resets the pause");
 }
 
 #[test]
@@ -172,7 +172,7 @@ proptest! {
                     now += Duration::from_millis(ms);
                     health.advance(&settings, now);
                 }
-                // Only what is due is asked.
+                // Only due probes are sent.
                 Event::Probe(is_good) => {
                     if health.next_probe().is_some_and(|due| due <= now) {
                         health.probed(is_good, &settings, now, chance);
@@ -196,7 +196,7 @@ proptest! {
                 State::Ejected => prop_assert_eq!(health.until().is_none(), health.cause() == Some(Cause::Word)),
             }
         }
-        // From wherever it is, good probes (and a word for those out by word) bring it back.
+        // From any state, good probes bring it back, and an operator if one ejected it.
         if health.cause() == Some(Cause::Word) {
             health.reinstate(&settings, now);
         }

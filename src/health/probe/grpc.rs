@@ -1,6 +1,6 @@
-//! gRPC's health protocol: the call `grpc.health.v1.Health/Check`, of which `SERVING` alone is good.
+//! gRPC's health protocol: the call `grpc.health.v1.Health/Check`; only `SERVING` is good.
 //!
-//! Its two messages have one field each, so that they are written and read here
+//! Its two messages have one field each, so they are encoded and decoded here
 //! (<https://github.com/grpc/grpc-proto/blob/master/grpc/health/v1/health.proto>).
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,7 +12,7 @@ use crate::tls::Transport;
 /// Path of the call.
 pub(super) const PATH: &str = "/grpc.health.v1.Health/Check";
 
-/// Makes the call of `request` about `service`; an error says what was not as it should be.
+/// Sends `request` for `service`; the error describes what is wrong.
 pub(super) async fn call(
     transport: Transport,
     request: Request<()>,
@@ -40,7 +40,7 @@ pub(super) async fn call(
     super::beside(connection, answered).await.map_err(words)?
 }
 
-/// The message that asks about `service`, behind its length.
+/// The request message for `service`, with its prefix.
 fn message(service: &str) -> Bytes {
     let mut field = BytesMut::new();
     if !service.is_empty() {
@@ -63,7 +63,7 @@ fn put_varint(out: &mut BytesMut, mut value: usize) {
     out.put_u8(value as u8);
 }
 
-/// Whether an answer is good.
+/// Checks a response.
 fn judge(
     status: StatusCode,
     head: &HeaderMap,
@@ -103,7 +103,7 @@ fn judge(
     }
 }
 
-/// The field `status` of the message, 0 if it is absent; nothing if that is no such message.
+/// The field `status` of the message, 0 if it is absent; `None` if the message is malformed.
 fn serving_status(mut message: &[u8]) -> Option<u64> {
     let mut status = 0;
     while !message.is_empty() {
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn serving_alone_is_good() {
         assert_eq!(judged(200, "0", b"\0\0\0\0\x02\x08\x01"), Ok(()));
-        // Fields that are not known yet are passed over.
+        // Unknown fields are skipped.
         assert_eq!(judged(200, "0", b"\0\0\0\0\x06\x12\x02ok\x08\x01"), Ok(()));
         for (status, code, body, why) in [
             (200, "0", &b"\0\0\0\0\0"[..], "it answered UNKNOWN"),
@@ -174,7 +174,7 @@ mod tests {
             (200, "12", b"", "it has no grpc.health.v1.Health (UNIMPLEMENTED)"),
             (200, "14", b"", "grpc-status 14"),
             (503, "0", b"", "it answered 503"),
-            // Compressed, cut, too long, and a varint without an end.
+            // Compressed, truncated, too long, and an unfinished varint.
             (200, "0", b"\x01\0\0\0\x02\x08\x01", "its answer could not be understood"),
             (200, "0", b"\0\0\0\0\x02\x08", "its answer could not be understood"),
             (200, "0", b"\0\0\0\0\x02\x08\x01\x08", "its answer could not be understood"),
@@ -189,7 +189,7 @@ mod tests {
         let web = fields(&[("content-type", "text/html"), ("grpc-status", "0")]);
         let judged = judge(StatusCode::OK, &web, None, b"\0\0\0\0\x02\x08\x01");
         assert_eq!(judged, Err("its answer is not gRPC".to_owned()));
-        // A status without a message stands in the head.
+        // A status without a message is in the head.
         let head = fields(&[("content-type", "application/grpc"), ("grpc-status", "12")]);
         let judged = judge(StatusCode::OK, &head, None, b"");
         assert_eq!(judged, Err("it has no grpc.health.v1.Health (UNIMPLEMENTED)".to_owned()));

@@ -1,12 +1,13 @@
-//! The rim of resolving: the hosts file and name servers, asked through hickory.
+//! Queries the hosts file and name servers, through hickory.
 //!
-//! The hosts file is read again for each question, and the system's list of name servers after each
-//! failure, because both are rewritten while a machine runs. A name that stands in the hosts file is
-//! not asked of a server, in neither family: `localhost` with 127.0.0.1 alone stays that.
-//! Answers are not kept here; the [book](super::book) does.
+//! The hosts file is read again for each query, and the system's list of name servers after each
+//! failure, because both change while a machine runs. A name in the hosts file is not looked up at
+//! a server, in either family: `localhost` with 127.0.0.1 alone stays that. Answers are kept in the
+//! [table](super::book), not here.
 //!
-//! The two families are asked at once and apart. Servers that do not answer for AAAA at all are common, and a
-//! version must not wait for them: once one family has an address, the other one has [`GRACE`].
+//! The two families are queried at the same time and separately. Servers that never answer for AAAA
+//! are common, and a version must not wait for them: once one family has an address, the other one
+//! has [`GRACE`].
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -28,21 +29,21 @@ use hickory_resolver::{
 
 use super::book::Answer;
 
-/// Longest wait for one server; `/etc/resolv.conf` may ask for less. Its usual 5 s would leave a version
-/// without endpoints for that long if the first packet is lost.
+/// Longest wait for one server; `/etc/resolv.conf` may set less. Its default of 5 s would leave a
+/// version without endpoints for that long if the first packet is lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Longest time for a question, with all servers, search domains and further attempts.
+/// Longest time for a query, with all servers, search domains and retries.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// How long one family's addresses wait for the other's answer. RFC 8305 section 3 has 50 ms for a person who
-/// waits; here a family that is often a little late should not come and go.
+/// How long one family's addresses wait for the other's answer. RFC 8305 section 3 has 50 ms for a
+/// waiting user; here a family that is often a little late should not come and go.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// An entry of the hosts file is looked at again after this time.
+/// An entry of the hosts file expires after this time.
 const HOSTS_AGE: Duration = Duration::from_secs(10);
 
-/// Asks for names.
+/// Sends queries.
 #[derive(Debug)]
 pub(super) struct Dns {
     servers: Vec<SocketAddr>,
@@ -50,12 +51,12 @@ pub(super) struct Dns {
 }
 
 impl Dns {
-    /// Asks `servers`, or those of `/etc/resolv.conf` if that is empty.
+    /// Creates a client of `servers`, or of those in `/etc/resolv.conf` if that is empty.
     pub(super) fn new(servers: Vec<SocketAddr>) -> Self {
         Self { servers, resolver: None }
     }
 
-    /// The answer for `name`, or why there is none.
+    /// Looks up `name`; the error is the reason for the failure.
     pub(super) fn ask(
         &mut self,
         name: &str,
@@ -81,7 +82,7 @@ impl Dns {
         }
     }
 
-    /// Reads the system's name servers again before the next question.
+    /// Makes the next query read the system's name servers again.
     pub(super) fn forget_servers(&mut self) {
         self.resolver = None;
     }
@@ -119,7 +120,7 @@ async fn family(asked: impl Future<Output = Result<Lookup, NetError>>) -> Result
     }
 }
 
-/// The answers of both families, or of the one that has addresses while the other is silent.
+/// Combines the answers of both families; if one family is silent, returns the other's.
 async fn either(
     v4: impl Future<Output = Result<Answer, String>>,
     v6: impl Future<Output = Result<Answer, String>>,
@@ -143,7 +144,7 @@ async fn with_other(
     Ok(first)
 }
 
-/// A server that is asked over UDP, and over TCP if its answer does not fit.
+/// A server with UDP, and TCP for answers that do not fit.
 fn server(address: &SocketAddr) -> NameServerConfig {
     let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
         connection.port = address.port();
@@ -152,7 +153,7 @@ fn server(address: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.into())
 }
 
-/// What the hosts file says of `name`.
+/// Looks up `name` in the hosts file.
 fn in_hosts(name: &str) -> Option<Answer> {
     let hosts = Hosts::from_system().ok()?;
     let name = Name::from_str(name).ok()?;
@@ -166,7 +167,7 @@ fn in_hosts(name: &str) -> Option<Answer> {
     (!addresses.is_empty()).then_some(Answer { addresses, age: HOSTS_AGE })
 }
 
-/// Filters of names answer 0.0.0.0, which would connect to this very machine.
+/// Filtering name servers return 0.0.0.0, which would connect to this machine.
 fn is_reachable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast()
 }

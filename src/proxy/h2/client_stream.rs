@@ -1,5 +1,4 @@
-//! A stream on which an endpoint is asked: what is written to it is the request, and it reads as the
-//! endpoint's answer.
+//! A stream to an endpoint: the request is written to it, and reading it returns the response.
 
 use std::{
     io,
@@ -21,13 +20,13 @@ use crate::proxy::{grpc, websocket};
 
 /// An endpoint's side of a stream.
 pub(in crate::proxy) struct ClientStream {
-    lease: StreamPermit,
+    permit: StreamPermit,
     scheme: &'static str,
-    /// Who asks gets the trailers of the answer.
+    /// The trailers of the response are passed to the client.
     keeps_trailers: bool,
     request: Ask,
     answer: Answer,
-    /// Heads of the answer as text, as far as they were not read.
+    /// The unread part of the response's heads as text.
     heads: Bytes,
     trailers: Option<HeaderMap>,
     key: Option<HeaderValue>,
@@ -35,14 +34,14 @@ pub(in crate::proxy) struct ClientStream {
     unprocessed: bool,
     /// The request could not be sent.
     failed: bool,
-    /// Nor could it on any other connection: HTTP/2 has no form for it.
+    /// HTTP/2 has no form for the request, so it cannot be sent on any connection.
     unsendable: bool,
 }
 
 enum Ask {
     /// No head was written yet.
     Awaited,
-    /// A head that was not sent, since it may be all there is.
+    /// A head that is held back, since the message may end with it.
     Held(Request<()>),
     /// The head was sent.
     Begun(Outgoing),
@@ -51,16 +50,16 @@ enum Ask {
 enum Answer {
     /// The request was not sent.
     Unasked,
-    /// The endpoint has the request.
+    /// The request was sent.
     Asked(ResponseFuture),
-    /// Its head came.
+    /// The head of the response arrived.
     Begun(Incoming),
 }
 
 impl ClientStream {
-    pub(in crate::proxy) fn new(lease: StreamPermit, encrypted: bool) -> Self {
+    pub(in crate::proxy) fn new(permit: StreamPermit, encrypted: bool) -> Self {
         Self {
-            lease,
+            permit,
             scheme: if encrypted { "https" } else { "http" },
             keeps_trailers: false,
             request: Ask::Awaited,
@@ -75,47 +74,48 @@ impl ClientStream {
         }
     }
 
-    /// Tells the endpoint, with the request, that trailers of its answer are not lost. Servers of gRPC
-    /// look for that.
+    /// Sends `TE: trailers` with the request, which gRPC servers require.
     pub(in crate::proxy) fn keep_trailers(&mut self) {
         self.keeps_trailers = true;
     }
 
-    /// Whether the endpoint cannot have processed the request: it was never sent, or the endpoint said so.
+    /// Whether the endpoint cannot have processed the request: it was never sent, or the endpoint
+    /// refused it.
     pub(in crate::proxy) fn is_unprocessed(&self) -> bool {
         self.unprocessed
     }
 
-    /// Whether it was not processed and could be on another connection.
+    /// Whether the request was not processed and can be repeated on another connection.
     pub(in crate::proxy) fn is_refused(&self) -> bool {
         self.unprocessed && !self.unsendable
     }
 
-    /// Whether the answer came with its end: no byte of a body follows its head.
+    /// Whether the response has ended: after the head alone, it has no body.
     pub(in crate::proxy) fn is_ended(&self) -> bool {
         matches!(&self.answer, Answer::Begun(body) if body.is_ended())
     }
 
-    /// The `grpc-status` of the answer, once it came: behind the body, or in the head of one without a body.
+    /// The `grpc-status` of the response, once it arrived: in the trailers, or in the head of a
+    /// response without a body.
     pub(in crate::proxy) fn grpc_status(&self) -> Option<u16> {
         self.grpc_status
     }
 
-    /// Whether the stream can go on in `protocol` (RFC 8441).
+    /// Whether the stream can switch to `protocol` (RFC 8441).
     pub(in crate::proxy) fn carries(&self, protocol: &str) -> bool {
         protocol.eq_ignore_ascii_case("websocket")
-            && self.lease.send.is_extended_connect_protocol_enabled()
+            && self.permit.send.is_extended_connect_protocol_enabled()
     }
 
-    /// Number of the connection below.
+    /// Number of the stream's connection.
     pub(in crate::proxy) fn connection(&self) -> u64 {
-        self.lease.connection()
+        self.permit.connection()
     }
 
-    /// Sends no further request on the connection below: it did not answer this one in time, and may be
-    /// one whose other end is gone.
+    /// Sends no further request on the stream's connection: the endpoint did not respond in time,
+    /// and may be gone.
     pub(in crate::proxy) fn suspect(&self) {
-        self.lease.retire();
+        self.permit.retire();
     }
 
     pub(in crate::proxy) fn take_trailers(&mut self) -> Option<HeaderMap> {
@@ -160,7 +160,7 @@ impl ClientStream {
                     let before = into.filled().len();
                     let read = body.poll_read(cx, into).map_err(broken);
                     if into.filled().len() > before {
-                        // Clients look for one behind the messages then.
+                        // After messages, clients expect the status in the trailers.
                         self.grpc_status = None;
                     }
                     return read;
@@ -172,7 +172,7 @@ impl ClientStream {
     fn take_answer(&mut self, answered: Response<h2::RecvStream>) {
         let (head, body) = answered.into_parts();
         self.unprocessed = false;
-        self.lease.answered();
+        self.permit.answered();
         self.grpc_status = grpc::status_in(&head.headers);
         let accept = match &self.key {
             Some(key) if head.status.is_success() => Some(websocket::accept(key.as_bytes())),
@@ -182,7 +182,7 @@ impl ClientStream {
         self.answer = Answer::Begun(Incoming::new(body));
     }
 
-    /// Takes the head of a request, whole, then its body.
+    /// Takes the complete head of a request, then its body.
     pub(in crate::proxy) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -202,19 +202,19 @@ impl ClientStream {
         match &mut self.request {
             Ask::Begun(outgoing) => {
                 let written = outgoing.poll_write(cx, data);
-                self.lease.set_waiting(written.is_pending());
+                self.permit.set_waiting(written.is_pending());
                 written
             }
             _ => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
         }
     }
 
-    /// Asks whether the endpoint is still there: a client left the request unanswered.
+    /// Checks whether the endpoint is alive, since a client left the request unanswered.
     pub(in crate::proxy) fn doubt(&self) {
-        self.lease.doubt();
+        self.permit.doubt();
     }
 
-    /// Takes over what came of the answer although nobody reads it.
+    /// Takes the received bytes of the response from the crate although nobody reads them.
     pub(in crate::proxy) fn soak(&mut self, cx: &mut Context<'_>) {
         if let Answer::Begun(body) = &mut self.answer {
             body.soak(cx);
@@ -231,7 +231,7 @@ impl ClientStream {
 
     pub(in crate::proxy) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.key.is_some() && !matches!(self.answer, Answer::Begun(_)) {
-            // What asks for another protocol goes on in it.
+            // The stream stays open for the other protocol.
             return self.poll_flush(cx);
         }
         ready!(self.poll_begin(cx, self.trailers.is_none()))?;
@@ -243,31 +243,32 @@ impl ClientStream {
 
     fn poll_begin(&mut self, cx: &mut Context<'_>, ended: bool) -> Poll<io::Result<()>> {
         let Ask::Held(request) = &mut self.request else { return Poll::Ready(Ok(())) };
-        let ready = ready!(self.lease.send.poll_ready(cx));
+        let ready = ready!(self.permit.send.poll_ready(cx));
         let request = std::mem::take(request);
-        // Read by whoever waits for the answer, unless it is sent.
+        // Makes reading the response fail, unless the request is sent below.
         self.failed = true;
         ready.map_err(|error| self.blame(error))?;
-        if self.key.is_some() && !self.lease.send.is_extended_connect_protocol_enabled() {
+        if self.key.is_some() && !self.permit.send.is_extended_connect_protocol_enabled() {
             self.unsendable = true;
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         }
-        let sent = self.lease.send.send_request(request, ended);
+        let sent = self.permit.send.send_request(request, ended);
         let (response, stream) = sent.map_err(|error| self.blame(error))?;
-        self.lease.asked();
+        self.permit.asked();
         self.request = Ask::Begun(Outgoing::new(stream, ended));
         self.answer = Answer::Asked(response);
         (self.unprocessed, self.failed) = (false, false);
         Poll::Ready(Ok(()))
     }
 
-    /// Why a stream ended, and whether that proves that the endpoint did not process the request: it refused
-    /// the stream, or it sent GOAWAY and this stream is above the last one that it processed, whatever the
-    /// reason (RFC 9113 sections 6.8 and 8.7). The crate reports GOAWAY to no other stream.
+    /// Records whether `error` proves that the endpoint did not process the request, and converts
+    /// it. It does if the endpoint refused the stream, or sent GOAWAY with a last stream below this
+    /// one, whatever the reason (RFC 9113 sections 6.8 and 8.7). The crate reports GOAWAY to no
+    /// other stream.
     fn blame(&mut self, error: h2::Error) -> io::Error {
         let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
         if !error.is_reset() {
-            self.lease.retire();
+            self.permit.retire();
         }
         let never_sent = !matches!(self.request, Ask::Begun(_));
         self.unprocessed = never_sent || refused || (error.is_go_away() && error.is_remote());

@@ -1,4 +1,4 @@
-//! A client's connection of HTTP/2: accepts its streams, each of which is a request of its own task.
+//! A client's HTTP/2 connection: accepts its streams, each of which is a request with its own task.
 
 use std::{
     cell::Cell,
@@ -36,27 +36,28 @@ use crate::{
     },
 };
 
-/// Bytes that a client may send ahead on a stream. The window of the connection covers all streams that it
-/// allows, so that uploads which an endpoint does not read keep no other from coming in.
+/// Receive window of a stream. The window of the connection covers all streams that are allowed, so
+/// that uploads which an endpoint does not read do not block others.
 const WINDOW: u32 = 128 * 1024;
 
-/// Bytes of an answer that wait on a stream for the client to read them.
+/// Bytes of a response that may wait on a stream until the client reads them.
 const SEND_BUFFER: usize = 32 * 1024;
 
-/// Open streams of all connections of a worker, for each request that it may have in flight, beside those that one
-/// connection may have. As many answers as there are requests may wait to be read.
+/// Limit of open streams of all connections of a worker, per request that the worker may have in
+/// flight, plus those that one connection may have: as many responses as requests may wait to be
+/// read.
 const OPEN_PER_REQUEST: u32 = 2;
 
-/// Time for a connection that was told to go to be closed by the client.
+/// Time for the client to close its connection after GOAWAY.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Resets of streams that were not accepted yet. The meter bounds them.
+/// Resets of streams that were not accepted yet. The meter limits them.
 const RESETS_BEFORE_ACCEPT: usize = 200;
 
-/// The client's words before its first frame (RFC 9113 section 3.4).
+/// Length of the client's preface (RFC 9113 section 3.4).
 const PREFACE_BYTES: usize = 24;
 
-/// The client below the frames, whose first bytes may have been read already.
+/// The client's connection below the frames, whose first bytes may have been read already.
 struct Below(Client);
 
 impl AsyncRead for Below {
@@ -101,8 +102,8 @@ impl AsyncWrite for Below {
 struct Metered {
     meter: Meter,
     worker: Rc<Worker>,
-    crew: Rc<ConnectionStreams>,
-    /// Why the client is read no more.
+    streams: Rc<ConnectionStreams>,
+    /// Why nothing more is read from the client.
     fault: Rc<Cell<Option<Reason>>>,
 }
 
@@ -112,16 +113,16 @@ impl Watch for Metered {
             return Err(fault);
         }
         let passed = self.meter.received(head, Instant::now);
-        self.worker.crews.count(&self.crew, self.meter.open());
+        self.worker.crews.count(&self.streams, self.meter.open());
         passed
     }
 
     fn sent(&mut self, bytes: &[u8]) {
-        // What comes in may be over already, so this is the last moment to notice.
+        // Checked here as well, since the client may send nothing more.
         if let Err(fault) = self.meter.sent(bytes, Instant::now) {
             self.fault.set(Some(fault));
         }
-        self.worker.crews.count(&self.crew, self.meter.open());
+        self.worker.crews.count(&self.streams, self.meter.open());
     }
 
     fn fail(&mut self, fault: Reason) {
@@ -131,44 +132,44 @@ impl Watch for Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.worker.crews.leave(&self.crew);
+        self.worker.crews.leave(&self.streams);
     }
 }
 
-/// A stream's task is under way.
+/// Counts the task of a stream while it runs.
 struct StreamGuard {
-    crew: Rc<ConnectionStreams>,
+    streams: Rc<ConnectionStreams>,
     worker: Rc<Worker>,
 }
 
 impl StreamGuard {
-    fn join(crew: &Rc<ConnectionStreams>, worker: &Rc<Worker>) -> Self {
-        crew.served.set(crew.served.get() + 1);
-        Self { crew: Rc::clone(crew), worker: Rc::clone(worker) }
+    fn join(streams: &Rc<ConnectionStreams>, worker: &Rc<Worker>) -> Self {
+        streams.served.set(streams.served.get() + 1);
+        Self { streams: Rc::clone(streams), worker: Rc::clone(worker) }
     }
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let left = self.crew.served.get() - 1;
-        self.crew.served.set(left);
+        let left = self.streams.served.get() - 1;
+        self.streams.served.set(left);
         if left == 0 {
-            self.crew.idle_since.set(Instant::now());
-            self.crew.wake();
+            self.streams.idle_since.set(Instant::now());
+            self.streams.wake();
         }
     }
 }
 
-/// Serves a client from the preface on, until its connection ends.
+/// Serves a client from the preface until its connection ends.
 pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     let now = Instant::now();
     let connected = Rc::clone(&client.connected);
     let fault = Rc::new(Cell::new(None));
-    let crew = worker.crews.join(now);
+    let streams = worker.crews.join(now);
     let metered = Metered {
         meter: Meter::new(now),
         worker: Rc::clone(&worker),
-        crew: Rc::clone(&crew),
+        streams: Rc::clone(&streams),
         fault: Rc::clone(&fault),
     };
     let limits = worker.snapshot().limits.clone();
@@ -180,12 +181,13 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     builder
         .initial_window_size(WINDOW)
         .initial_connection_window_size(window)
-        // As much bookkeeping of small DATA frames that wait to be read.
+        // The same budget for the bookkeeping of unread small DATA frames.
         .data_frame_budget(window as usize)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
-        // These are counted for as long as a connection lives, which may be weeks; the meter counts them.
+        // The crate counts these over the life of a connection, which may be weeks; the meter
+        // limits them instead.
         .max_local_error_reset_streams(None)
         .max_header_list_size(u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX))
         .enable_connect_protocol();
@@ -195,7 +197,7 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
         if let Poll::Ready(greeted) = greeting.as_mut().poll(cx) {
             return Poll::Ready(greeted.ok());
         }
-        // A worker that drains waits for the preface as long as for an idle client.
+        // A worker that drains waits for the preface only as long as for an idle client.
         if let Some(until) = worker.idle_until.get() {
             deadline.sooner(until);
         }
@@ -208,21 +210,21 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
         connection,
         connected,
         limits,
-        crew,
+        streams,
         fault,
         deadline,
-        told: None,
+        goaway_sent: None,
         broken: false,
     };
     std::future::poll_fn(|cx| serving.poll(cx)).await;
 }
 
-/// Waits until a request that was read and answered has ended. By its length it has, but a client may say
-/// so in a frame of its own, and must not find its stream reset when it does.
+/// Waits for the end of a stream whose request was read completely and answered. The client may
+/// send the end in a frame of its own after the last byte, and the stream must not be reset before.
 async fn await_end(client: &mut Client) {
     let Channel::ServerStream(stream) = &mut client.stream else { return };
     let ended = std::future::poll_fn(|cx| stream.poll_ended(cx));
-    // Dropped sooner, the stream is reset without an error (RFC 9113 section 8.1).
+    // After the timeout the stream is reset without an error (RFC 9113 section 8.1).
     let _ = tokio::time::timeout(LINGER, ended).await;
 }
 
@@ -231,11 +233,11 @@ struct Serving {
     connection: server::Connection<Sifted<Below, Metered>, Bytes>,
     connected: Rc<Connected>,
     limits: Limits,
-    crew: Rc<ConnectionStreams>,
+    streams: Rc<ConnectionStreams>,
     fault: Rc<Cell<Option<Reason>>>,
     deadline: Deadline,
-    /// When GOAWAY was sent to the client, if it was.
-    told: Option<Instant>,
+    /// When GOAWAY was sent, if it was.
+    goaway_sent: Option<Instant>,
     /// The client broke the protocol.
     broken: bool,
 }
@@ -246,8 +248,8 @@ impl Serving {
             if self.poll_streams(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if self.crew.is_surplus.get() {
-                // What waits to be read is what has to go: there is no orderly end.
+            if self.streams.is_surplus.get() {
+                // Unread responses are what must be freed, so the connection is dropped at once.
                 self.blame(Reason::ENHANCE_YOUR_CALM);
                 return Poll::Ready(());
             }
@@ -255,20 +257,21 @@ impl Serving {
                 self.broken = true;
                 self.blame(fault);
                 self.connection.abrupt_shutdown(fault);
-                self.told = None;
-            } else if self.told.is_none() && (self.worker.parting.get() || self.is_idle(cx)) {
+                self.goaway_sent = None;
+            } else if self.goaway_sent.is_none() && (self.worker.parting.get() || self.is_idle(cx))
+            {
                 self.connection.graceful_shutdown();
-            } else if self.told.is_some() && self.is_idle(cx) {
+            } else if self.goaway_sent.is_some() && self.is_idle(cx) {
                 return Poll::Ready(());
             } else {
                 return Poll::Pending;
             }
-            // What that made is sent by the next round.
-            self.told.get_or_insert_with(Instant::now);
+            // The next round sends the frames.
+            self.goaway_sent.get_or_insert_with(Instant::now);
         }
     }
 
-    /// Accepts streams, and moves all of them on; ready when the connection has ended.
+    /// Accepts streams, and drives the connection; ready when it has ended.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let accepted = {
@@ -279,7 +282,7 @@ impl Serving {
                 Some(Ok((request, respond))) => self.start(request, respond),
                 Some(Err(error)) => {
                     error.reason().into_iter().for_each(|reason| self.blame(reason));
-                    tracing::debug!(client = %self.connected.address, %error, "a connection of HTTP/2 broke");
+                    tracing::debug!(client = %self.connected.address, %error, "an HTTP/2 connection failed");
                     return Poll::Ready(());
                 }
                 None => return Poll::Ready(()),
@@ -295,18 +298,18 @@ impl Serving {
         }
     }
 
-    /// Whether nothing was asked for too long, or the client did not go though it was told.
+    /// Whether the connection was idle for too long, or the client did not close it after GOAWAY.
     fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut waker = self.crew.waker.borrow_mut();
+        let mut waker = self.streams.waker.borrow_mut();
         if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        if self.crew.served.get() > 0 && !self.broken {
+        if self.streams.served.get() > 0 && !self.broken {
             return false;
         }
-        let since = self.crew.idle_since.get();
-        self.deadline.set(match self.told {
-            Some(told) => since.max(told) + LINGER,
+        let since = self.streams.idle_since.get();
+        self.deadline.set(match self.goaway_sent {
+            Some(goaway_sent) => since.max(goaway_sent) + LINGER,
             None => since + self.limits.idle_timeout,
         });
         self.deadline.poll_passed(cx).is_ready()
@@ -320,7 +323,7 @@ impl Serving {
             respond.send_reset(Reason::REFUSED_STREAM);
             return;
         }
-        let member = StreamGuard::join(&self.crew, &self.worker);
+        let member = StreamGuard::join(&self.streams, &self.worker);
         let stream = Channel::ServerStream(Box::new(ServerStream::new(request, respond)));
         let patience = Instant::now() + self.limits.header_timeout;
         let client = Client::new(stream, Deadline::new(patience), Rc::clone(&self.connected));
@@ -328,7 +331,7 @@ impl Serving {
             let _witness = member.worker.witness();
             let mut client = client;
             client.inbox = member.worker.blocks.take_small();
-            // What became of the client's connection is the connection's own affair.
+            // The connection's own task decides whether the connection stays open.
             let after = handle(&mut client, &member.worker).await;
             if after != NextState::Linger && !client.answering {
                 await_end(&mut client).await;

@@ -1,11 +1,12 @@
-//! The two halves of a stream: bytes in and bytes out, within the windows of RFC 9113 section 5.2.
+//! The two halves of a stream: received and sent bytes, within the windows of RFC 9113 section 5.2.
 //!
-//! A window opens again as bytes are taken out here, not as they arrive, so a slow reader at one end
-//! slows the writer at the other. What was sent into an open window is taken over all the same, and
-//! joined: many small frames that nobody reads would cost far more than the window allows.
+//! A window opens again when bytes are taken out here, not when they arrive, so a slow reader at
+//! one end slows the writer at the other. While nobody reads, bytes that fit into the open window
+//! are taken from the crate and joined: many small unread frames would cost far more memory than
+//! the window allows.
 //!
-//! The last bytes written are held back until it is known whether more follow: then a small message and
-//! its end leave in one frame.
+//! The last bytes written are held back until it is known whether more follow, so that a small
+//! message and its end leave in one frame.
 
 use std::{
     io,
@@ -17,11 +18,11 @@ use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::io::ReadBuf;
 
-/// Bytes that come in.
+/// Received bytes.
 pub(super) struct Incoming {
     stream: RecvStream,
     chunk: Bytes,
-    /// What came behind the chunk while nobody read.
+    /// Bytes after the chunk that arrived while nobody read.
     backlog: BytesMut,
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -33,7 +34,7 @@ impl Incoming {
         Self { stream, chunk: Bytes::new(), backlog: BytesMut::new(), trailers: None, ended }
     }
 
-    /// Whether all has been read.
+    /// Whether everything has been read.
     pub(super) fn is_ended(&self) -> bool {
         self.ended
     }
@@ -42,8 +43,9 @@ impl Incoming {
         self.trailers.take()
     }
 
-    /// Reads what is there; nothing is the end, and trailers are known then. Frames that came together are
-    /// read together, so that many small ones do not go on as many.
+    /// Reads the bytes that have arrived; no bytes mean the end, when the trailers are known, too.
+    /// Frames that arrived together are read together, so that many small ones are not forwarded
+    /// one by one.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -57,7 +59,7 @@ impl Incoming {
             if self.chunk.is_empty() {
                 match self.stream.poll_data(cx) {
                     Poll::Ready(Some(Ok(chunk))) => self.chunk = chunk,
-                    // Told again next time.
+                    // The next poll returns it again.
                     _ if read > 0 => break,
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -78,7 +80,8 @@ impl Incoming {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes over what is there although nobody reads it. The window stays as it is.
+    /// Takes the bytes that have arrived from the crate although nobody reads them. The window does
+    /// not open.
     pub(super) fn soak(&mut self, cx: &mut Context<'_>) {
         while !self.ended
             && let Poll::Ready(Some(Ok(chunk))) = self.stream.poll_data(cx)
@@ -88,7 +91,7 @@ impl Incoming {
     }
 }
 
-/// Bytes that go out.
+/// Sent bytes.
 pub(super) struct Outgoing {
     stream: SendStream<Bytes>,
     held: Bytes,
@@ -96,7 +99,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// A stream whose head was sent, and with it the end of the message if `ended`.
+    /// Creates the half of a stream whose head was sent, with the end of the message if `ended`.
     pub(super) fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
         Self { stream, held: Bytes::new(), ended }
     }
@@ -120,7 +123,7 @@ impl Outgoing {
         Poll::Ready(Ok(n))
     }
 
-    /// Lets go of what is held back.
+    /// Sends the bytes that are held back.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.held.is_empty() {
             return Ok(());
@@ -156,7 +159,7 @@ impl Outgoing {
     }
 }
 
-/// An error of the connection or the stream, as reading or writing tells it.
+/// Converts an error of the connection or the stream into one of reading or writing.
 pub(super) fn broken(error: h2::Error) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }

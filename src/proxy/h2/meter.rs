@@ -1,19 +1,19 @@
-//! Bounds what a stranger can have a connection do for nothing.
+//! Limits the work that a client can cause without sending requests.
 //!
-//! Some frames cost the receiver work and bring no request on: resets, pings, settings, priorities,
-//! windows opened by a byte, DATA without any. Each takes from an allowance; requests, and time, give to
-//! it. Who has used it up is told `ENHANCE_YOUR_CALM` (RFC 9113 sections 5.1.2, 6.5 and 10.5). An allowance
-//! rather than a rate of each kind: a browser that cancels a page full of images resets a hundred streams
-//! at once and then none for a minute, and floods mix kinds.
+//! Some frames cause work without advancing a request: resets, pings, settings, priorities, windows
+//! opened by a byte, empty DATA. Each takes from an allowance; requests and time add to it. A
+//! client without allowance gets `ENHANCE_YOUR_CALM` (RFC 9113 sections 5.1.2, 6.5 and 10.5). One
+//! allowance is better than a rate for each kind: a browser that cancels a page full of images
+//! resets a hundred streams at once and then none for a minute, and floods mix kinds.
 //!
-//! Whoever exchanges messages may do more. Clients of gRPC and proxies measure a connection by a PING,
-//! and open windows, for each message or frame that they read, however small; some do so for what they
-//! send. So each frame of DATA, and each byte, gives what the answer to it may cost, and that is kept for
-//! as long as the connection lives: a client that was busy answers many frames at once. It pays for nothing
-//! else, least of all for resets: a request with a body can be broken off as well as one without.
+//! Clients that exchange messages may do more. gRPC clients and proxies send a PING, and open
+//! windows, for each message or frame that they read, however small; some do so for those that they
+//! send. So each DATA frame and each byte earns the cost of the frames that may answer it, and that
+//! stays as long as the connection: a busy client answers many frames at once. It pays only for
+//! such frames, not for resets: a request with a body can be cancelled as well as one without.
 //!
-//! Streams that are reset for the client's errors take as much as those that it resets itself: else it
-//! could have requests begun and broken off without end (CVE-2025-8671).
+//! Streams that are reset because of the client's errors cost as much as those that the client
+//! resets; otherwise it could start and abort requests without end (CVE-2025-8671).
 
 use h2::Reason;
 use tokio::time::{Duration, Instant};
@@ -23,22 +23,23 @@ use super::{
     sieve::{DATA, END_STREAM, HEADERS, Head, RST_STREAM},
 };
 
-/// What a new connection may use at once, and the most that requests and time can save up.
+/// Initial allowance, and the most that requests and time can accumulate.
 const ALLOWANCE: i64 = 2000;
 
-/// The most that can be saved up by frames that were passed: PINGs for twenty thousand messages.
+/// The most that DATA frames can earn: PINGs for twenty thousand messages.
 const EARNED: i64 = 250_000;
 
-/// What comes back each second.
+/// Allowance added per second.
 const PER_SECOND: i64 = 100;
 
-/// What a frame of DATA gives, beside its bytes: a PING, and a window of the stream and of the connection.
+/// Earned by a DATA frame, beside its bytes: a PING, and a window of the stream and of the
+/// connection.
 const PER_FRAME: i64 = 12;
 
-/// What a byte of DATA gives. Several messages may share a frame; the shortest has five bytes.
+/// Earned by a byte of DATA. Several messages may share a frame; the shortest has five bytes.
 const PER_BYTE: i64 = 3;
 
-/// Largest payload, as it is without a setting that says otherwise.
+/// Largest payload without a setting that changes it.
 const LARGEST: usize = 16_384;
 
 /// Bytes of a frame's head, and of a reset with its code.
@@ -49,10 +50,10 @@ const RESET_BYTES: usize = 13;
 #[derive(Debug)]
 pub(super) struct Meter {
     left: i64,
-    /// What frames of DATA gave.
+    /// Earned by DATA frames.
     earned: i64,
     refilled: Instant,
-    /// The head of a frame that goes out.
+    /// The head of a sent frame, as far as it is known.
     head: [u8; RESET_BYTES],
     filled: usize,
     /// Bytes until the next head.
@@ -61,14 +62,14 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// A meter of a connection that begins `now`.
+    /// Creates the meter of a connection that begins `now`.
     pub(super) fn new(now: Instant) -> Self {
         let (left, head) = (ALLOWANCE, [0; RESET_BYTES]);
         let open = OpenStreams::default();
         Self { left, earned: 0, refilled: now, head, filled: 0, skip: 0, open }
     }
 
-    /// Counts a frame that came in, or returns why the connection must end.
+    /// Counts a received frame; the error is the reason to end the connection.
     pub(super) fn received(
         &mut self,
         head: Head,
@@ -82,12 +83,12 @@ impl Meter {
         self.check(now)
     }
 
-    /// Streams that are open.
+    /// The number of open streams.
     pub(super) fn open(&self) -> usize {
         self.open.len()
     }
 
-    /// Whether anything is left.
+    /// Fails if the allowance is used up.
     fn check(&mut self, now: impl FnOnce() -> Instant) -> Result<(), Reason> {
         if self.left >= 0 {
             return Ok(());
@@ -99,7 +100,8 @@ impl Meter {
         if self.left >= 0 { Ok(()) } else { Err(Reason::ENHANCE_YOUR_CALM) }
     }
 
-    /// Counts the frames in `bytes`, which went out next, or returns why the connection must end.
+    /// Counts the frames in `bytes`, which were sent next; the error is the reason to end the
+    /// connection.
     pub(super) fn sent(
         &mut self,
         mut bytes: &[u8],
@@ -125,7 +127,7 @@ impl Meter {
         }
     }
 
-    /// Counts the frame whose head went out.
+    /// Counts the frame whose head was sent.
     fn leave(&mut self) {
         let head = Head::read(self.head.first_chunk().expect("longer than a head"));
         self.open.note(Sender::Here, head);
@@ -138,9 +140,9 @@ impl Meter {
             RST_STREAM => {
                 let [.., a, b, c, d] = self.head;
                 self.left -= match u32::from_be_bytes([a, b, c, d]) {
-                    // The client's errors: of protocol, of flow control, of a closed stream, of size.
+                    // The client's errors: protocol, flow control, closed stream, frame size.
                     1 | 3 | 5 | 6 => RESET,
-                    // A stream above the limit gives nothing.
+                    // A refused stream earns nothing.
                     7 => REQUEST,
                     _ => 0,
                 };
@@ -151,12 +153,12 @@ impl Meter {
         self.filled = 0;
     }
 
-    /// Gives to the allowance, or takes from it, what a frame that came in is worth.
+    /// Adds to the allowance, or takes from it, for a received frame.
     fn charge(&mut self, head: Head) {
         match head.kind {
-            // It costs a look.
+            // Empty DATA only costs its parsing.
             DATA if head.is_empty_data() => self.answer(1),
-            // It moves a body on.
+            // DATA advances a body.
             DATA => {
                 self.pass(head.length);
                 self.give(1 + (head.length / 256) as i64);
@@ -167,19 +169,19 @@ impl Meter {
             RST_STREAM => self.left -= RESET,
             // SETTINGS, PING: each is answered.
             4 | 6 => self.answer(10),
-            // WINDOW_UPDATE: a reader sends one or two for each frame of DATA that it gets.
+            // WINDOW_UPDATE: a reader sends one or two for each DATA frame that it gets.
             8 => self.answer(1),
-            // CONTINUATION, GOAWAY, and kinds that nobody knows.
+            // CONTINUATION, GOAWAY, and unknown kinds.
             _ => self.left -= 5,
         }
     }
 
-    /// A frame of DATA with so many bytes was passed, in either direction.
+    /// A DATA frame of `length` bytes was passed, in either direction.
     fn pass(&mut self, length: usize) {
         self.earned = (self.earned + PER_FRAME + PER_BYTE * length as i64).min(EARNED);
     }
 
-    /// Takes what a frame costs that answers such frames.
+    /// Takes the cost of a frame that may answer DATA: from the earned part first.
     fn answer(&mut self, cost: i64) {
         let paid = cost.min(self.earned);
         self.earned -= paid;
@@ -191,7 +193,7 @@ impl Meter {
     }
 }
 
-/// Whether a frame can have its length (RFC 9113 sections 4.2 and 6).
+/// Whether the length is possible for the kind of frame (RFC 9113 sections 4.2 and 6).
 fn can_be(head: Head) -> bool {
     const ACK: u8 = 1;
     let Head { length, kind, flags, .. } = head;
@@ -209,7 +211,7 @@ fn can_be(head: Head) -> bool {
     }
 }
 
-/// What a request gives.
+/// Allowance added by a request.
 const REQUEST: i64 = 5;
 
 /// A reset costs, with its HEADERS, the work of a request.
@@ -223,7 +225,7 @@ mod tests {
         Head { length, kind, flags: 0, stream: 1 }
     }
 
-    /// A frame as it goes out.
+    /// A frame as bytes.
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         bytes.extend_from_slice(&[kind, flags, 0, 0, 0, 1]);
@@ -231,7 +233,7 @@ mod tests {
         bytes
     }
 
-    /// Frames until the allowance is used up, at one moment; at most `limit`.
+    /// Number of frames until the allowance is used up, without time passing; at most `limit`.
     fn frames_until_calm(kinds: &[u8], length: usize, limit: usize) -> usize {
         let now = Instant::now();
         let mut meter = Meter::new(now);
@@ -262,7 +264,7 @@ mod tests {
         assert_eq!(frames_until_calm(&[1, 8, 8], 4, 100_000), 100_000);
         // An upload.
         assert_eq!(frames_until_calm(&[0], 16_000, 100_000), 100_000);
-        // One of four requests broken off.
+        // One of four requests is cancelled.
         assert_eq!(frames_until_calm(&[1, 1, 1, 1, 3], 4, 100_000), 100_000);
     }
 
@@ -292,7 +294,7 @@ mod tests {
     fn whoever_reads_may_ping_and_open_windows_for_each_message_at_any_pace() {
         let now = Instant::now();
         let (ping, window) = (head(6, 8), head(8, 4));
-        // Messages of 8 bytes with the five before each, one by one and many in a frame.
+        // Messages of 8 bytes with their prefix of five, one by one and many in a frame.
         for in_a_frame in [1, 100] {
             let payload = vec![7; 13 * in_a_frame];
             for at_once in [1, 100] {
@@ -310,7 +312,7 @@ mod tests {
                 }
             }
         }
-        // And for each that it sends.
+        // And for each message that the client sends.
         let mut meter = Meter::new(now);
         for n in 0..10_000 {
             for head in [head(DATA, 13), ping] {

@@ -1,13 +1,14 @@
-//! Streams that a client's connection holds, and who holds too many.
+//! Counts the open streams of clients' connections, and finds the connection that has too many.
 //!
-//! A request has ended for the rest of the program once its answer is with the crate, but the crate keeps a
-//! stream for as long as the client does not read the answer: up to 37 KiB each, of up to `limits.streams` for each
-//! connection. No limit on requests in flight bounds that. So streams are followed on the wire: one is open
-//! from its HEADERS until both sides have ended it, or one has reset it (RFC 9113 section 5.1).
+//! For the rest of the program a request has ended once the crate has its response, but the crate
+//! keeps the stream until the client has read the response: up to 37 KiB per stream, for up to
+//! `limits.streams` per connection. The limits on requests in flight do not bound that. So streams
+//! are followed on the wire: a stream is open from its HEADERS until both sides have ended it, or
+//! one has reset it (RFC 9113 section 5.1).
 //!
-//! A worker holds a bounded number of them. Where there are more, the connection goes that holds most streams
-//! of which the answer is ready and not read: it costs nobody else anything. A client that reads never holds
-//! many of those, however many requests it has.
+//! The number of open streams of a worker is limited. Above the limit, the connection with the most
+//! unread responses is closed, so that no other client pays for it. A client that reads never has
+//! many unread responses, however many requests it sends.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,10 +20,10 @@ use tokio::time::Instant;
 
 use super::sieve::{DATA, END_STREAM, HEADERS, Head, RST_STREAM};
 
-/// Streams with an answer that nobody reads for which no connection is ended.
+/// A connection with at most this many unread responses is never closed for them.
 const FEW: usize = 8;
 
-/// The open streams of one connection: each with whether the client has ended it, and whether we have.
+/// The open streams of one connection, each with the flags "ended by the client" and "ended here".
 #[derive(Debug, Default)]
 pub(super) struct OpenStreams {
     streams: Vec<(u32, [bool; 2])>,
@@ -30,7 +31,7 @@ pub(super) struct OpenStreams {
     highest: u32,
 }
 
-/// Who sent a frame.
+/// The sender of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sender {
     Client,
@@ -38,7 +39,7 @@ pub(super) enum Sender {
 }
 
 impl OpenStreams {
-    /// Takes in a frame.
+    /// Records a frame.
     pub(super) fn note(&mut self, sender: Sender, head: Head) {
         let Head { kind, flags, stream, .. } = head;
         if sender == Sender::Client && kind == HEADERS && stream > self.highest {
@@ -50,7 +51,7 @@ impl OpenStreams {
         if !resets && !ends {
             return;
         }
-        // The oldest mostly end first.
+        // The search is short, since the oldest streams mostly end first.
         let Some(at) = self.streams.iter().position(|(open, _)| *open == stream) else { return };
         let ended = &mut self.streams[at].1;
         ended[sender as usize] = true;
@@ -59,13 +60,13 @@ impl OpenStreams {
         }
     }
 
-    /// How many are open.
+    /// The number of open streams.
     pub(super) fn len(&self) -> usize {
         self.streams.len()
     }
 }
 
-/// What the tasks of streams, that of their connection, and the worker share.
+/// State shared by the tasks of a connection's streams, the connection's task, and the worker.
 pub(super) struct ConnectionStreams {
     /// Streams that a task serves.
     pub(super) served: Cell<usize>,
@@ -73,9 +74,9 @@ pub(super) struct ConnectionStreams {
     open: Cell<usize>,
     pub(super) idle_since: Cell<Instant>,
     pub(super) waker: RefCell<Option<Waker>>,
-    /// The connection is to be ended, since it holds too many.
+    /// The connection must end, since it has too many unread responses.
     pub(super) is_surplus: Cell<bool>,
-    /// Its place among the worker's.
+    /// Index in [`AllConnections`].
     place: Cell<usize>,
 }
 
@@ -86,7 +87,7 @@ impl ConnectionStreams {
         }
     }
 
-    /// Streams of which the answer is ready, and is not read.
+    /// Streams with a complete but unread response.
     fn unread(&self) -> usize {
         self.open.get().saturating_sub(self.served.get())
     }
@@ -100,10 +101,10 @@ pub(in crate::proxy) struct AllConnections {
 }
 
 impl AllConnections {
-    /// A new connection's crew.
+    /// Adds a connection.
     pub(super) fn join(&self, now: Instant) -> Rc<ConnectionStreams> {
         let mut all = self.all.borrow_mut();
-        let crew = Rc::new(ConnectionStreams {
+        let streams = Rc::new(ConnectionStreams {
             served: Cell::new(0),
             open: Cell::new(0),
             idle_since: Cell::new(now),
@@ -111,36 +112,38 @@ impl AllConnections {
             is_surplus: Cell::new(false),
             place: Cell::new(all.len()),
         });
-        all.push(Rc::clone(&crew));
-        crew
+        all.push(Rc::clone(&streams));
+        streams
     }
 
-    /// The connection of `crew` is gone.
-    pub(super) fn leave(&self, crew: &ConnectionStreams) {
-        self.count(crew, 0);
+    /// Removes the connection of `streams`.
+    pub(super) fn leave(&self, streams: &ConnectionStreams) {
+        self.count(streams, 0);
         let mut all = self.all.borrow_mut();
-        let place = crew.place.get();
+        let place = streams.place.get();
         all.swap_remove(place);
         if let Some(moved) = all.get(place) {
             moved.place.set(place);
         }
     }
 
-    /// Notes how many streams of `crew` are open.
-    pub(super) fn count(&self, crew: &ConnectionStreams, open: usize) {
-        self.open.set(self.open.get() + open - crew.open.replace(open));
+    /// Records that `open` streams of a connection are open.
+    pub(super) fn count(&self, streams: &ConnectionStreams, open: usize) {
+        self.open.set(self.open.get() + open - streams.open.replace(open));
     }
 
-    /// Whether another stream may be served where `most` may be open. With more, the connection goes that has
-    /// most answers unread; without such a one, the stream cannot be served.
+    /// Whether another stream may be served if at most `most` may be open. Above that, the
+    /// connection with the most unread responses is closed; if no connection has many, the stream
+    /// must be refused.
     pub(super) fn admit(&self, most: usize) -> bool {
         if self.open.get() <= most {
             return true;
         }
         let all = self.all.borrow();
-        let unread =
-            |crew: &Rc<ConnectionStreams>| if crew.is_surplus.get() { 0 } else { crew.unread() };
-        let Some(surplus) = all.iter().max_by_key(|crew| unread(crew)) else { return false };
+        let unread = |streams: &Rc<ConnectionStreams>| {
+            if streams.is_surplus.get() { 0 } else { streams.unread() }
+        };
+        let Some(surplus) = all.iter().max_by_key(|streams| unread(streams)) else { return false };
         let found = unread(surplus) > FEW;
         if found {
             surplus.is_surplus.set(true);
@@ -178,27 +181,27 @@ mod tests {
     }
 
     #[test]
-    fn who_has_most_answers_unread_goes_and_nobody_else() {
-        let (crews, now) = (AllConnections::default(), Instant::now());
-        let [busy, greedy, small] = [(); 3].map(|()| crews.join(now));
-        crews.count(&busy, 100);
+    fn only_the_connection_with_most_unread_responses_is_closed() {
+        let (connections, now) = (AllConnections::default(), Instant::now());
+        let [busy, greedy, small] = [(); 3].map(|()| connections.join(now));
+        connections.count(&busy, 100);
         busy.served.set(95);
-        crews.count(&small, 8);
-        assert!(crews.admit(108));
-        assert!(!crews.admit(107), "nobody has too many");
-        crews.count(&greedy, 9);
-        assert!(crews.admit(117));
+        connections.count(&small, 8);
+        assert!(connections.admit(108));
+        assert!(!connections.admit(107), "nobody has too many");
+        connections.count(&greedy, 9);
+        assert!(connections.admit(117));
         assert!(!greedy.is_surplus.get());
-        assert!(crews.admit(116));
+        assert!(connections.admit(116));
         assert_eq!(
-            [&busy, &greedy, &small].map(|crew| crew.is_surplus.get()),
+            [&busy, &greedy, &small].map(|streams| streams.is_surplus.get()),
             [false, true, false]
         );
-        assert!(!crews.admit(116), "it goes once");
-        crews.leave(&busy);
-        assert_eq!((small.place.get(), crews.open.get()), (0, 17));
-        crews.leave(&greedy);
-        crews.leave(&small);
-        assert_eq!((crews.all.borrow().len(), crews.open.get()), (0, 0));
+        assert!(!connections.admit(116), "it goes once");
+        connections.leave(&busy);
+        assert_eq!((small.place.get(), connections.open.get()), (0, 17));
+        connections.leave(&greedy);
+        connections.leave(&small);
+        assert_eq!((connections.all.borrow().len(), connections.open.get()), (0, 0));
     }
 }

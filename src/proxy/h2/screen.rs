@@ -1,14 +1,14 @@
 //! Finds malformed fields in header blocks before the crate decodes them.
 //!
-//! A malformed field is an error of its stream (RFC 9113 sections 8.1.1 and 8.2.1). The crate takes a name or
-//! value that is none for an error of compression, and ends the connection: behind a gateway that is
-//! everybody's. So such a field is taken out here, and two fields are put in its place that the crate
-//! does take for an error of the stream. The dynamic table (RFC 7541 section 2.3.2) stays that of the
-//! peer: what would have been entered is entered with the same lengths.
+//! A malformed field is an error of its stream (RFC 9113 sections 8.1.1 and 8.2.1). The crate
+//! treats an invalid name or value as a compression error and ends the connection, which behind a
+//! gateway carries the requests of many clients. So such a field is removed here, and two fields
+//! are added that the crate treats as an error of the stream. The dynamic table (RFC 7541 section
+//! 2.3.2) stays equal to the peer's: an entry of the same lengths is inserted.
 //!
-//! Nothing is decoded that need not be. Names and values that were sent before are indices, and of a Huffman
-//! code one look shows that it has no control characters. What is no HPACK at all passes: that is an error of
-//! compression.
+//! Only what must be decoded is. Names and values that were sent before are indices, and a quick
+//! scan shows that a Huffman code has no control characters. Invalid HPACK passes: it is a
+//! compression error.
 
 use std::collections::VecDeque;
 
@@ -23,10 +23,10 @@ const ENTRIES: usize = 128;
 /// `:path: /` twice: malformed in any head, and in trailers.
 const MALFORMED: [u8; 2] = [0x84, 0x84];
 
-/// Most bits of a prefixed integer that are understood.
+/// Most bits of a prefixed integer that are accepted.
 const INTEGER_BITS: u32 = 28;
 
-/// What an entry of a table is the name of.
+/// The kind of name of a table entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     Field,
@@ -34,7 +34,7 @@ enum Name {
     Status,
     /// Another pseudo-field.
     Pseudo,
-    /// It, or its value, was malformed.
+    /// The name or its value was malformed.
     Malformed,
 }
 
@@ -53,7 +53,7 @@ impl Name {
         matches!(self, Self::Method | Self::Status | Self::Pseudo)
     }
 
-    /// Whether it can have a value, which is `huffman`-coded or not.
+    /// Whether `value` is valid for this name.
     fn takes(self, value: &Text<'_>) -> bool {
         if value.huffman && self != Self::Method && self != Self::Status && !value.has_long_run() {
             return true;
@@ -77,7 +77,8 @@ struct Text<'b> {
 }
 
 impl Text<'_> {
-    /// Whether a Huffman code may hold what is no printable ASCII: all such codes begin with ten ones.
+    /// Whether a Huffman code may contain a byte that is not printable ASCII: all such codes begin
+    /// with ten ones.
     fn has_long_run(&self) -> bool {
         let mut run = 0;
         self.bytes.iter().any(|byte| {
@@ -87,7 +88,7 @@ impl Text<'_> {
         })
     }
 
-    /// The text, unless it is no Huffman code.
+    /// The decoded text; `None` if the Huffman code is invalid.
     fn decode(&self) -> Option<std::borrow::Cow<'_, [u8]>> {
         match self.huffman {
             false => Some(self.bytes.into()),
@@ -100,7 +101,7 @@ impl Text<'_> {
 struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
-    /// An integer with a prefix of so many `bits` (RFC 7541 section 5.1).
+    /// Reads an integer with a prefix of `bits` bits (RFC 7541 section 5.1).
     fn integer(&mut self, bits: u32) -> Option<usize> {
         let (first, mut rest) = self.0.split_first()?;
         let most = (1usize << bits) - 1;
@@ -133,18 +134,18 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// What a peer's dynamic table holds: names, the youngest first.
+/// The names of a peer's dynamic table, the youngest first.
 #[derive(Debug, Default)]
 pub(super) struct Screen {
     entries: VecDeque<Name>,
 }
 
 impl Screen {
-    /// The block as the crate is to see it, if a field of `block` is malformed. In `trailers` each
-    /// pseudo-field is (RFC 9113 section 8.1).
+    /// Returns the block to pass to the crate if a field of `block` is malformed. In `trailers`,
+    /// pseudo-fields are malformed (RFC 9113 section 8.1).
     pub(super) fn screen(&mut self, block: &[u8], trailers: bool) -> Option<Vec<u8>> {
         let mut malformed = false;
-        // Where the block is copied from, once it is not what passes.
+        // The changed block, and how much of `block` it covers.
         let (mut patched, mut copied) = (Vec::new(), 0);
         let mut reader = Reader(block);
         while let Some(&first) = reader.0.first() {
@@ -155,7 +156,7 @@ impl Screen {
                 continue;
             }
             if first & 0xe0 == 0x20 {
-                // The table gets another size.
+                // A new size of the table.
                 reader.integer(5)?;
                 continue;
             }
@@ -176,7 +177,7 @@ impl Screen {
                 copied = block.len() - reader.0.len();
                 if enters {
                     if name == Name::Status || name == Name::Method && value.bytes.is_empty() {
-                        // Nothing of that length can be entered.
+                        // No valid field has this length, so none can be entered.
                         return None;
                     }
                     match literal {
@@ -204,13 +205,13 @@ impl Screen {
         })
     }
 
-    /// The name of entry number `index` of both tables.
+    /// The kind of entry number `index` of both tables.
     fn name(&self, index: usize) -> Name {
         match index {
             2 | 3 => Name::Method,
             1 | 4..=7 => Name::Pseudo,
             8..=14 => Name::Status,
-            // What does not exist is an error of compression.
+            // A missing index is a compression error.
             _ if index <= STATIC => Name::Field,
             _ => self.entries.get(index - STATIC - 1).copied().unwrap_or(Name::Field),
         }
@@ -222,7 +223,7 @@ impl Screen {
     }
 }
 
-/// A text of `length` bytes that any name or value can be.
+/// Writes a text of `length` bytes that is valid as name and value.
 fn put_filler(block: &mut Vec<u8>, length: usize) {
     match length {
         0..127 => block.push(length as u8),
@@ -239,7 +240,7 @@ fn put_filler(block: &mut Vec<u8>, length: usize) {
     block.resize(block.len() + length, b'x');
 }
 
-/// The Huffman code of HPACK (RFC 7541 appendix B). It is canonical, so that the lengths are enough.
+/// The Huffman code of HPACK (RFC 7541 appendix B). It is canonical, so the lengths define it.
 mod huffman {
     const LENGTHS: [u8; 257] = [
         13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30,
@@ -259,7 +260,8 @@ mod huffman {
 
     const END: u16 = 256;
 
-    /// By length of a code: the first code, the number of codes, and where their symbols begin.
+    /// For each length of a code: the first code, the number of codes, and the index of the first
+    /// symbol.
     struct Table {
         first: [u32; LONGEST + 1],
         count: [u32; LONGEST + 1],
@@ -292,7 +294,7 @@ mod huffman {
         table
     };
 
-    /// The text that `bytes` are the code of, if they are one.
+    /// Decodes `bytes`; `None` if they are no valid code.
     pub(super) fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
         static TABLE: Table = self::TABLE;
         let (mut text, mut code, mut length) = (Vec::with_capacity(bytes.len() * 2), 0u32, 0);
@@ -309,7 +311,7 @@ mod huffman {
                 (code, length) = (0, 0);
             }
         }
-        // What is left is padding: ones, fewer than a byte.
+        // The rest is padding: ones, fewer than a byte.
         (length < 8 && code == (1 << length) - 1).then_some(text)
     }
 
@@ -352,7 +354,7 @@ mod tests {
 
     use super::*;
 
-    /// A literal of `first` byte, by a name in words.
+    /// A literal field that begins with `first` and spells out its name.
     fn literal(first: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
         let mut block = vec![first, name.len() as u8];
         block.extend_from_slice(name);
@@ -370,13 +372,13 @@ mod tests {
         for block in [
             HEAD.to_vec(),
             [&HEAD[..], &literal(0x40, b"x-odd", b"\tvalue \xff")].concat(),
-            // What was entered last, and a new size of the table before it.
+            // A new size of the table, and the youngest entry.
             [&[0x20, 0x3f, 0xe1, 0x1f][..], &HEAD, &[0xbe]].concat(),
             // In Huffman code: `:authority: www.example.com`, and as a field.
             vec![
                 0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff,
             ],
-            // Not HPACK, of which the crate tells: an index of nothing, a text that is cut.
+            // Invalid HPACK, which the crate reports: a missing index, a truncated text.
             vec![0xff, 0x20],
             vec![0x00, 0x05, b'a'],
         ] {
@@ -410,7 +412,7 @@ mod tests {
         let block = literal(0x40, b"X-Upper", b"a\nb");
         let entered = [&literal(0x40, b"xxxxxxx", b"xxx")[..], &MALFORMED].concat();
         assert_eq!(screen.screen(&block, false), Some(entered));
-        // Behind another entry, it is the second.
+        // After another insertion, the entry is the second.
         assert_eq!(screen.screen(&literal(0x40, b"x-good", b"1"), false), None);
         assert_eq!(screen.screen(&[0x82, 0xbe], false), None);
         let again = [&[0xbf][..], &MALFORMED].concat();

@@ -1,5 +1,5 @@
-//! A stream on which a client asks: it reads as the client's request, and what is written to it is the
-//! answer.
+//! A stream on which a client sends a request: reading it returns the request, and the response is
+//! written to it.
 
 use std::{
     io,
@@ -19,22 +19,23 @@ use crate::proxy::websocket;
 
 /// A client's side of a stream.
 pub(in crate::proxy) struct ServerStream {
-    /// The head of the request as text, as far as it was not read.
+    /// The unread part of the request's head as text.
     head: Bytes,
     incoming: Incoming,
-    /// The end of the body was not told by a length, so it is told by the end of the stream, once.
-    tells_end: bool,
+    /// The body has no length, so its end must be returned once as an empty read.
+    reports_end: bool,
     respond: SendResponse<Bytes>,
     answer: Answer,
     trailers: Option<HeaderMap>,
-    /// What the endpoint must accept if the stream asks for a WebSocket; the key was made here.
+    /// The `Sec-WebSocket-Accept` that the endpoint must return if the stream opens a WebSocket;
+    /// the key was made here.
     accept: Option<String>,
 }
 
 enum Answer {
     /// No head was written yet.
     Awaited,
-    /// A head that was not sent, since it may be all there is.
+    /// A head that is held back, since the message may end with it.
     Held(Response<()>),
     /// The head was sent.
     Begun(Outgoing),
@@ -52,7 +53,7 @@ impl ServerStream {
         let lengthless = !head.headers.contains_key(http::header::CONTENT_LENGTH);
         Self {
             head: text.into(),
-            tells_end: !incoming.is_ended() && lengthless,
+            reports_end: !incoming.is_ended() && lengthless,
             incoming,
             respond,
             answer: Answer::Awaited,
@@ -61,7 +62,7 @@ impl ServerStream {
         }
     }
 
-    /// Breaks the stream off, so that the client cannot take a cut answer for a whole one.
+    /// Resets the stream, so that the client cannot take a truncated response for a complete one.
     pub(in crate::proxy) fn reset(&mut self) {
         match &mut self.answer {
             Answer::Begun(outgoing) if outgoing.is_ended() => {}
@@ -70,13 +71,14 @@ impl ServerStream {
         }
     }
 
-    /// Tells the client that nothing was done of its request, so that it may send it again whatever its
+    /// Refuses the stream: the request was not processed, so the client may repeat it whatever its
     /// method (RFC 9113 section 8.7).
     pub(in crate::proxy) fn refuse(&mut self) {
         self.respond.send_reset(Reason::REFUSED_STREAM);
     }
 
-    /// Ready once the client has ended its request, or the stream. What it still sends is dropped.
+    /// Ready once the client has ended its request, or the stream. Bytes that still arrive are
+    /// dropped.
     pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut sink = [0; 256];
         while !self.incoming.is_ended() {
@@ -88,7 +90,7 @@ impl ServerStream {
         Poll::Ready(())
     }
 
-    /// Takes over what came of the request although nobody reads it.
+    /// Takes the received bytes of the request from the crate although nobody reads them.
     pub(in crate::proxy) fn soak(&mut self, cx: &mut Context<'_>) {
         self.incoming.soak(cx);
     }
@@ -118,10 +120,10 @@ impl ServerStream {
                 return Poll::Ready(Ok(()));
             }
         }
-        if std::mem::take(&mut self.tells_end) {
+        if std::mem::take(&mut self.reports_end) {
             return Poll::Ready(Ok(()));
         }
-        // A client that has asked in full stays until it is answered, or breaks off.
+        // The request is complete: ready only if the client resets the stream.
         let left = match &mut self.answer {
             Answer::Begun(outgoing) => outgoing.poll_reset(cx),
             _ => self.respond.poll_reset(cx).map(drop),
@@ -129,7 +131,7 @@ impl ServerStream {
         left.map(|()| Err(io::ErrorKind::ConnectionReset.into()))
     }
 
-    /// Takes the heads of an answer, each whole, then its body.
+    /// Takes the heads of a response, each complete, then its body.
     pub(in crate::proxy) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -171,9 +173,9 @@ impl ServerStream {
             if accepted.is_none_or(|value| value.as_bytes() != accept.as_bytes()) {
                 return Err(invalid());
             }
-            // RFC 8441 section 5: on a stream it is an ordinary success, and DATA follows.
+            // RFC 8441 section 5: on a stream the switch is an ordinary success, and DATA follows.
             *response.status_mut() = StatusCode::OK;
-            self.tells_end = true;
+            self.reports_end = true;
         }
         if response.status().is_informational() {
             self.respond.send_informational(response).map_err(broken)?;
@@ -183,7 +185,7 @@ impl ServerStream {
         Ok(length)
     }
 
-    /// Sends the head if it was held back.
+    /// Sends the head if it is held back.
     fn begin(&mut self, ended: bool) -> io::Result<()> {
         if let Answer::Held(response) = &mut self.answer {
             let response = std::mem::take(response);

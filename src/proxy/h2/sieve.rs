@@ -1,13 +1,15 @@
-//! What is taken out of a peer's frames before the crate sees them.
+//! Removes some of a peer's frames, and malformed fields, before the crate sees them.
 //!
-//! DATA without a byte and without an end says nothing, and is legal (RFC 9113 section 6.1). The crate
-//! ends a connection for the hundred-and-first in its life, but connections live for days, and some
-//! servers and proxies send one per message. So it never sees them; what they cost is the meter's affair.
+//! A DATA frame without bytes and without END_STREAM has no effect, and is legal (RFC 9113 section
+//! 6.1). The crate ends a connection at the hundred-and-first such frame, but connections live for
+//! days, and some servers and proxies send one per message. So they are removed; the meter charges
+//! for them.
 //!
-//! Header blocks are screened for malformed fields (`screen.rs`), which must not end a connection either.
+//! Header blocks are screened for malformed fields (`screen.rs`), which must not end a connection
+//! either.
 //!
-//! Frames are followed in the place they were read to. Only a frame that has to be seen whole, and is not,
-//! is held back, and what comes behind it until it is.
+//! Frames are examined in the buffer into which they were read. Only an incomplete frame that must
+//! be examined as a whole is held back, together with the bytes that follow.
 
 use std::{
     io,
@@ -22,18 +24,18 @@ use super::screen::Screen;
 
 const HEAD_BYTES: usize = 9;
 
-/// Largest payload of a frame, as it is without a setting that says otherwise.
+/// Largest payload of a frame without a setting that changes it.
 const LARGEST: usize = 16_384;
 
-/// Most frames of a header block that is held back until it is whole, and bytes of an answer's. The crate
-/// has less patience.
+/// Most frames of a header block that is held back until it is complete, and most bytes of a
+/// response's. The crate's limits are lower.
 const MOST_FRAMES: usize = 32;
 const MOST_HELD: usize = 128 * 1024;
 
-/// Bytes read at once behind a frame that is held back.
+/// Bytes per read while a frame is held back.
 const PIECE_BYTES: usize = 2048;
 
-/// With less space than this, frames are not read into their place.
+/// With less space than this, frames are not read into the caller's buffer.
 const LEAST_SPACE: usize = 64;
 
 /// Kinds of frames (RFC 9113 section 6).
@@ -43,7 +45,7 @@ pub(super) const RST_STREAM: u8 = 3;
 pub(super) const PUSH_PROMISE: u8 = 5;
 pub(super) const CONTINUATION: u8 = 9;
 
-/// Flags of them.
+/// Flags of frames.
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
@@ -69,68 +71,71 @@ impl Head {
         }
     }
 
-    /// Whether it is DATA that says nothing.
+    /// Whether the frame is empty DATA.
     pub(super) fn is_empty_data(&self) -> bool {
         let Self { length, kind, flags, stream } = *self;
         kind == DATA && length == 0 && flags & (END_STREAM | PADDED) == 0 && stream != 0
     }
 }
 
-/// Is shown each frame that comes, and each byte that goes.
+/// Observes received frames and sent bytes.
 pub(super) trait Watch {
-    /// A frame came; why the connection must end, if so.
+    /// A frame was received. The error is the reason to end the connection.
     fn received(&mut self, _head: Head) -> Result<(), Reason> {
         Ok(())
     }
 
-    /// `bytes` went out.
+    /// `bytes` were sent.
     fn sent(&mut self, _bytes: &[u8]) {}
 
     /// The connection must end for `fault`, and nothing more is read from it.
     fn fail(&mut self, _fault: Reason) {}
 }
 
-/// Nobody looks: endpoints are trusted.
+/// Observes nothing: endpoints are trusted.
 impl Watch for () {}
 
-/// Follows frames, and takes some out.
+/// Follows frames, and removes some.
 #[derive(Debug, Default)]
 pub(super) struct Sieve {
-    /// Bytes that pass as they are: the rest of a payload.
+    /// Bytes that pass unchanged: the rest of a payload.
     pass: usize,
-    /// A header block goes on, between whose frames no other may be (RFC 9113 section 6.2).
+    /// A header block is incomplete; no other frame may come before its end (RFC 9113 section 6.2).
     in_block: bool,
-    /// Highest stream that a peer has opened.
+    /// Highest stream that the peer has opened.
     highest: u32,
-    /// What cannot be judged before more has come, or is judged already.
+    /// Bytes that are held back: they need more bytes, or are `judged` and can pass.
     held: Vec<u8>,
     judged: bool,
-    /// Bytes of it that there must be to go on.
+    /// Bytes that `held` must have to continue.
     needs: usize,
     /// Most bytes of a header block that are held.
     most_held: usize,
-    /// Screens header blocks, for as long as it knows the dynamic table.
+    /// Screens header blocks, as long as the dynamic table is known.
     screen: Option<Screen>,
-    /// What is followed are answers.
+    /// The frames are an endpoint's.
     answers: bool,
-    /// Why nothing more passes.
+    /// Why nothing more passes, if so.
     fault: Option<Reason>,
 }
 
 impl Sieve {
-    /// A sieve for what a client sends. The first `pass` bytes are no frames; heads have at most `head_bytes`.
+    /// A sieve for a client's bytes. The first `pass` bytes are no frames; heads have at most
+    /// `head_bytes`.
     pub(super) fn new(pass: usize, head_bytes: usize) -> Self {
-        // On the wire a block is no longer than what its fields count, beside the heads of its frames.
+        // A block on the wire is no longer than the size of its fields plus the heads of its
+        // frames.
         let most_held = head_bytes + MOST_FRAMES * HEAD_BYTES;
         Self { pass, most_held, screen: Some(Screen::default()), ..Self::default() }
     }
 
-    /// A sieve for what an endpoint sends, on streams that were opened here.
+    /// A sieve for an endpoint's bytes, on streams that were opened here.
     pub(super) fn for_answers() -> Self {
         Self { highest: u32::MAX, answers: true, ..Self::new(0, MOST_HELD) }
     }
 
-    /// Moves what passes of `bytes` to its front, and returns the length; the rest is dropped, or held.
+    /// Moves the bytes that pass to the front of `bytes`, and returns their number; the others are
+    /// dropped or held back.
     fn sift(&mut self, bytes: &mut [u8], watch: &mut impl Watch) -> usize {
         let (mut at, mut kept) = (0, 0);
         while at < bytes.len() {
@@ -163,7 +168,7 @@ impl Sieve {
                             self.held.extend_from_slice(rest);
                             break;
                         }
-                        // An error, of which the crate tells.
+                        // An error that the crate reports.
                         _ => self.screen = None,
                     }
                 }
@@ -189,7 +194,8 @@ impl Sieve {
         kept
     }
 
-    /// Whether a frame says nothing where it stands. Elsewhere it is an error, of which the crate tells.
+    /// Whether the frame is empty DATA in a legal place. Elsewhere it is an error that the crate
+    /// reports.
     fn is_idle(&self, head: Head) -> bool {
         head.is_empty_data() && !self.in_block && head.stream <= self.highest
     }
@@ -208,15 +214,15 @@ impl Sieve {
 
 /// The frames of a header block.
 enum Block {
-    /// All of them have come, and have so many bytes.
+    /// All of them have arrived, with this many bytes.
     Whole(usize),
-    /// There must be so many bytes to know more.
+    /// More bytes are needed: this many at least.
     Needs(usize),
-    /// Another frame is among them, one is too large, or there are too many.
+    /// Another frame is between them, one is too large, or there are too many.
     Broken,
 }
 
-/// How far the header block goes whose frames begin `bytes`.
+/// Finds the end of the header block whose frames are at the start of `bytes`.
 fn block_end(bytes: &[u8]) -> Block {
     let mut end = 0;
     for n in 0..MOST_FRAMES {
@@ -235,7 +241,7 @@ fn block_end(bytes: &[u8]) -> Block {
     Block::Broken
 }
 
-/// The frames of a header block as the crate is to see them, if a field in `frames` is malformed.
+/// Returns the frames to pass to the crate if a field in the header block `frames` is malformed.
 fn screened(screen: &mut Screen, frames: &[u8], trailers: bool) -> Option<Vec<u8>> {
     let first = Head::read(frames.first_chunk()?);
     let payload = &frames[HEAD_BYTES..HEAD_BYTES + first.length];
@@ -270,12 +276,12 @@ fn screened(screen: &mut Screen, frames: &[u8], trailers: bool) -> Option<Vec<u8
     Some(written)
 }
 
-/// A connection whose frames go through a sieve, below the crate.
+/// A connection whose frames pass a sieve before the crate reads them.
 pub(super) struct Sifted<S, W> {
     below: S,
     watch: W,
     sieve: Sieve,
-    /// What passed and was not read yet.
+    /// Bytes that passed and were not read yet.
     passed: Vec<u8>,
     failed: bool,
 }
@@ -287,7 +293,7 @@ impl<S, W> Sifted<S, W> {
 }
 
 impl<S: AsyncRead + Unpin, W: Watch> Sifted<S, W> {
-    /// Reads into `into` what passes of what comes next; ready without a byte at the end.
+    /// Reads into `into`, and keeps the bytes that pass; ready without a byte at the end.
     fn poll_in_place(
         &mut self,
         cx: &mut Context<'_>,
@@ -314,7 +320,7 @@ impl<S: AsyncRead + Unpin, W: Watch> Sifted<S, W> {
         }
     }
 
-    /// Likewise, where a part of a frame is held back, or there is little space.
+    /// Likewise, if a part of a frame is held back, or there is little space.
     #[cold]
     fn poll_behind_held(
         &mut self,
@@ -331,7 +337,7 @@ impl<S: AsyncRead + Unpin, W: Watch> Sifted<S, W> {
                 ready!(Pin::new(&mut self.below).poll_read(cx, &mut piece))?;
             }
             let Sieve { held, needs, .. } = &mut self.sieve;
-            // No more than is needed, since there may be as many of these as connections.
+            // Reserves no more than needed, since every connection may have such a buffer.
             held.reserve_exact(needs.saturating_sub(held.len()).max(piece.filled().len()));
             held.extend_from_slice(piece.filled());
             let ended = !judged && piece.filled().is_empty();
@@ -340,7 +346,7 @@ impl<S: AsyncRead + Unpin, W: Watch> Sifted<S, W> {
             }
             let mut bytes = std::mem::take(&mut self.sieve.held);
             if ended {
-                // A cut frame, of which the crate tells.
+                // A truncated frame, which the crate reports.
                 self.passed = bytes;
                 break;
             }
@@ -378,7 +384,7 @@ impl<S: AsyncRead + Unpin, W: Watch + Unpin> AsyncRead for Sifted<S, W> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.failed {
-            // Who shares the waker asks for the fault.
+            // The connection's task shares the waker, and checks the fault.
             return Poll::Pending;
         }
         if !this.passed.is_empty() {
@@ -438,8 +444,8 @@ mod tests {
         }
     }
 
-    /// What of `wire` passes, in pieces of `step` bytes read into as little space as `space`, and the number
-    /// of frames seen.
+    /// The bytes of `wire` that pass, sent in pieces of `step` bytes and read into `space` bytes,
+    /// and the number of frames seen.
     async fn sifted(wire: &[u8], step: usize, space: usize) -> (Vec<u8>, usize) {
         let (mut far, near) = duplex(step);
         let wire = wire.to_vec();
@@ -457,12 +463,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_says_nothing_is_taken_out_however_it_comes() {
+    async fn only_empty_data_is_removed_in_pieces_of_any_size() {
         let (head, empty) = ([0x82, 0x86, 0x84], frame(DATA, 0, 1, &[]));
         let long = frame(DATA, 0, 1, &[7; 5000]);
         let keep = [
             b"PR".to_vec(),
-            // Of a stream that is not open.
+            // On a stream that is not open.
             empty.clone(),
             frame(HEADERS, 0, 1, &head[..1]),
             frame(CONTINUATION, END_HEADERS, 1, &head[1..]),

@@ -1,25 +1,26 @@
-//! Whether an endpoint that does not answer is still there.
+//! Decides when to check whether an endpoint that does not respond is alive.
 //!
-//! A socket says nothing of a process that hangs, or of a machine that is gone. When a client leaves an
-//! unanswered request, or requests wait for long, the endpoint is asked by a PING (RFC 9113 section 6.7),
-//! which any that is there answers at once. Few are sent: servers of gRPC end a connection for the third
-//! PING within five minutes in which they sent no answer (grpc/grpc `doc/keepalive.md`).
+//! A socket does not show that a process hangs, or that a machine is gone. When a client leaves an
+//! unanswered request, or requests wait for long, the endpoint gets a PING (RFC 9113 section 6.7),
+//! which a live endpoint answers at once. Few are sent: gRPC servers end a connection at the third
+//! PING within five minutes in which they sent no response (grpc/grpc `doc/keepalive.md`).
 
 use tokio::time::{Duration, Instant};
 
-/// An endpoint that answers no PING in this time gets no further request on the connection.
+/// If the endpoint does not answer a PING within this time, it gets no further request on the
+/// connection.
 pub(super) const PONG: Duration = Duration::from_secs(2);
 
-/// Requests that wait for this long while no other is answered are a reason to ask.
+/// A PING is sent when requests wait for this long while no other is answered.
 const LONG: Duration = Duration::from_secs(3);
 
-/// PINGs between two answers. The last of them is for clients that leave.
+/// PINGs between two responses. The last of them is reserved for clients that leave.
 const PINGS: u8 = 2;
 
-/// Time after which one more may be sent.
+/// Time after which another PING may be sent.
 const RENEWAL: Duration = Duration::from_secs(6 * 60);
 
-/// What is known of an endpoint's silence on one connection.
+/// The silence of an endpoint on one connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Silence {
     since: Instant,
@@ -37,17 +38,17 @@ impl Silence {
         (self.since, self.pings) = (now, PINGS);
     }
 
-    /// Nothing is asked, so nothing is waited for.
+    /// No request is open, so the silence means nothing.
     pub(super) fn rest(&mut self, now: Instant) {
         self.since = now;
     }
 
-    /// Whether to send a PING since requests wait for long. Counts it as sent.
+    /// Whether to send a PING because requests wait for long. Counts it as sent.
     pub(super) fn asks_for_long(&mut self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= LONG && self.pings == PINGS && self.ask(now)
     }
 
-    /// Whether to send a PING since a client left an unanswered request. Counts it as sent.
+    /// Whether to send a PING because a client left an unanswered request. Counts it as sent.
     pub(super) fn asks_for_leaving(&mut self, now: Instant) -> bool {
         self.ask(now)
     }

@@ -1,8 +1,9 @@
-//! Connections of HTTP/2 to endpoints, which a worker's requests share.
+//! HTTP/2 connections to endpoints, which a worker's requests share.
 //!
-//! One per endpoint, and another when the streams of all are in use, or when an endpoint stopped reading
-//! one of them: the window of a connection is shared, so the others would wait as well. A connection that
-//! did not answer in time, or whose endpoint announced its end, gets no further request.
+//! There is one per endpoint, and another when all streams are in use, or when the endpoint stopped
+//! reading one of them: streams share the window of their connection, so the others would wait as
+//! well. A connection that did not respond in time, or whose endpoint sent GOAWAY, gets no further
+//! request.
 
 use std::{
     cell::Cell,
@@ -28,37 +29,37 @@ use super::{
 };
 use crate::tls::Transport;
 
-/// Bytes that an endpoint may send ahead on a stream.
+/// Receive window of a stream.
 const WINDOW: u32 = 64 * 1024;
 
-/// And on all streams of a connection: the largest window that there is, so that answers which nobody
-/// reads keep no other from coming in (RFC 9113 section 6.9.1). Memory is bounded by the streams.
+/// Receive window of a connection: the largest possible, so that unread responses do not block
+/// others (RFC 9113 section 6.9.1). The windows of the streams limit the memory.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Most streams of a connection: as many as its window covers.
+/// Most streams of a connection: those that its window covers.
 const MOST_STREAMS: usize = (CONNECTION_WINDOW / WINDOW) as usize;
 
-/// Bookkeeping of small DATA frames that wait to be read. What arrives is taken out of the crate's hands at
-/// once, also where nobody reads it (`flow.rs`), so only what comes in one piece counts here.
+/// Budget for the bookkeeping of unread small DATA frames. Frames are taken from the crate at once,
+/// even if nobody reads them (`flow.rs`), so only frames of one read count.
 const DATA_FRAME_BUDGET: usize = 64 * 1024 * 1024;
 
-/// Streams that were given up and whose last frames are still expected.
+/// Streams that were reset and whose last frames may still arrive.
 const RESET_STREAMS: usize = 1024;
 
-/// An upload that finds no window for this long keeps new requests off its connection.
+/// An upload that waits for its window for this long keeps new requests off its connection.
 const STALL: Duration = Duration::from_secs(1);
 
-/// Connections to an endpoint that may be kept from new requests by stalled uploads. Above that the
-/// endpoint itself has stopped reading, and no connection helps.
+/// Most connections to an endpoint that get no new requests because of stalled uploads. With more,
+/// the endpoint itself has stopped reading, and another connection does not help.
 const MOST_STALLED: usize = 8;
 
-/// Bytes of a request's body that wait on a stream for the endpoint to take them.
+/// Bytes of a request's body that may wait on a stream until the endpoint reads them.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// Largest head of an answer.
+/// Largest head of a response.
 const HEAD_BYTES: u32 = 256 * 1024;
 
-/// A worker's shared connections, by number of the endpoint.
+/// A worker's shared connections, by endpoint id.
 #[derive(Default)]
 pub(in crate::proxy) struct H2Pool {
     endpoints: HashMap<u32, Endpoint>,
@@ -81,33 +82,33 @@ struct Shared {
 }
 
 impl Shared {
-    /// Whether a request may be sent on it now. Notices at once that the endpoint announced its end.
+    /// Whether a request may be sent on it now. Detects GOAWAY at once.
     fn has_room(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         if let std::task::Poll::Ready(Err(_)) = self.send.poll_ready(&mut cx) {
             self.state.retired.set(true);
         }
         let most = self.send.current_max_send_streams().min(MOST_STREAMS);
-        !self.state.retired.get() && self.state.leases.get() < most
+        !self.state.retired.get() && self.state.permits.get() < most
     }
 }
 
-/// What leases know of the connection below.
+/// State of a connection, shared by its permits.
 struct State {
-    /// Larger than that of any connection opened before.
+    /// Larger than the number of any connection opened before.
     number: u64,
-    leases: Cell<usize>,
+    permits: Cell<usize>,
     retired: Cell<bool>,
     /// Streams whose uploads wait for the endpoint to open a window.
     waiting: Cell<usize>,
-    /// When the first of them began to, or the last one that waited went on.
+    /// When the first of them began to wait, or when one last continued.
     moved: Cell<Instant>,
-    /// Requests sent and not answered.
+    /// Requests sent without a response so far.
     unanswered: Cell<usize>,
-    /// A request was answered since it was last looked at.
+    /// A response began since the last sweep.
     answered: Cell<bool>,
     silence: Cell<Silence>,
-    /// Asks whether the endpoint is there, or tells that the last lease is gone.
+    /// Signals that a PING is to be sent, or that the last permit is gone.
     doubt: Notify,
 }
 
@@ -115,7 +116,7 @@ impl State {
     fn new(number: u64, now: Instant) -> Self {
         Self {
             number,
-            leases: Cell::new(0),
+            permits: Cell::new(0),
             retired: Cell::new(false),
             waiting: Cell::new(0),
             moved: Cell::new(now),
@@ -126,7 +127,7 @@ impl State {
         }
     }
 
-    /// Asks an endpoint that has long been silent whether it is there.
+    /// Requests a PING if the endpoint has been silent for long.
     fn look(&self, now: Instant) {
         let mut silence = self.silence.get();
         if self.answered.take() {
@@ -139,34 +140,34 @@ impl State {
         self.silence.set(silence);
     }
 
-    /// Whether uploads wait and none has gone on for a while.
+    /// Whether uploads wait and none has continued for a while.
     fn is_stalled(&self, now: Instant) -> bool {
         self.waiting.get() > 0 && now.saturating_duration_since(self.moved.get()) >= STALL
     }
 }
 
-/// Leave to open one stream.
+/// Permission to open one stream.
 pub(in crate::proxy) struct StreamPermit {
     pub(super) send: SendRequest<Bytes>,
     state: Rc<State>,
-    /// Its upload waits for a window.
+    /// The upload waits for a window.
     waits: bool,
-    /// Its request was sent, and not answered.
+    /// The request was sent, and no response has begun.
     open: bool,
 }
 
 impl StreamPermit {
     fn new(send: &SendRequest<Bytes>, state: &Rc<State>) -> Self {
-        state.leases.set(state.leases.get() + 1);
+        state.permits.set(state.permits.get() + 1);
         Self { send: send.clone(), state: Rc::clone(state), waits: false, open: false }
     }
 
-    /// Number of the connection: larger than that of any opened before.
+    /// Number of the connection: larger than that of any connection opened before.
     pub(super) fn connection(&self) -> u64 {
         self.state.number
     }
 
-    /// No further lease of this connection is given.
+    /// Gives no further permits for this connection.
     pub(super) fn retire(&self) {
         self.state.retired.set(true);
     }
@@ -177,7 +178,7 @@ impl StreamPermit {
         self.state.unanswered.set(self.state.unanswered.get() + 1);
     }
 
-    /// The head of an answer came.
+    /// The head of the response arrived.
     pub(super) fn answered(&mut self) {
         self.close();
         self.state.answered.set(true);
@@ -189,7 +190,7 @@ impl StreamPermit {
         }
     }
 
-    /// Asks whether the endpoint is there, unless it just answered another request.
+    /// Requests a PING, unless the endpoint just answered another request.
     pub(super) fn doubt(&self) {
         let mut silence = self.state.silence.get();
         if !self.state.answered.get() && silence.asks_for_leaving(Instant::now()) {
@@ -198,7 +199,7 @@ impl StreamPermit {
         }
     }
 
-    /// The upload on it finds no window, or finds one again.
+    /// Called when the upload begins to wait for a window, and when it continues.
     pub(super) fn set_waiting(&mut self, waits: bool) {
         if self.waits == waits {
             return;
@@ -212,7 +213,7 @@ impl StreamPermit {
     }
 }
 
-/// Dropped with the task of a connection, however that ends.
+/// Retires the connection when its task ends, however it ends.
 struct Retired(Rc<State>);
 
 impl Drop for Retired {
@@ -225,9 +226,9 @@ impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.set_waiting(false);
         self.close();
-        let State { leases, retired, doubt, .. } = &*self.state;
-        leases.set(leases.get() - 1);
-        if retired.get() && leases.get() == 0 {
+        let State { permits, retired, doubt, .. } = &*self.state;
+        permits.set(permits.get() - 1);
+        if retired.get() && permits.get() == 0 {
             doubt.notify_one();
         }
     }
@@ -239,8 +240,8 @@ impl H2Pool {
         self.endpoints.is_empty()
     }
 
-    /// A stream on a connection to endpoint number `endpoint` that has one to spare, `encrypted` or not,
-    /// and was opened after the connection `newer_than`; 0 is before all.
+    /// Returns a stream of a connection to endpoint id `endpoint`, `encrypted` or not, that was
+    /// opened after the connection `newer_than`; 0 allows all.
     pub(in crate::proxy) fn take(
         &mut self,
         endpoint: u32,
@@ -267,21 +268,21 @@ impl H2Pool {
         Some(StreamPermit::new(&spare.send, &spare.state))
     }
 
-    /// Held by whoever opens a connection to the endpoint, so that others wait for it rather than open
-    /// their own.
+    /// Lock that is held while a connection to the endpoint is opened, so that other requests wait
+    /// for it rather than open their own.
     pub(in crate::proxy) fn opening(&mut self, endpoint: u32) -> Rc<Mutex<()>> {
         Rc::clone(&self.endpoints.entry(endpoint).or_default().opening)
     }
 
-    /// Closes what ended, what was idle for too long, and what leads to endpoints that `serves` denies.
-    /// Requests on their way finish.
+    /// Closes connections that have ended, were idle for too long, or lead to endpoints for which
+    /// `serves` is false. Requests in flight finish.
     pub(in crate::proxy) fn sweep(&mut self, now: Instant, serves: impl Fn(u32) -> bool) {
         self.endpoints.retain(|endpoint, Endpoint { open, opening }| {
             let keep = serves(*endpoint);
             open.retain_mut(|shared| {
                 shared.state.look(now);
-                let State { leases, retired, .. } = &*shared.state;
-                let since = match leases.get() {
+                let State { permits, retired, .. } = &*shared.state;
+                let since = match permits.get() {
                     0 => *shared.idle_since.get_or_insert(now),
                     _ => *shared.idle_since.insert(now),
                 };
@@ -292,8 +293,8 @@ impl H2Pool {
     }
 }
 
-/// Speaks HTTP/2 on `transport`, a new connection to endpoint number `endpoint`; answers its first
-/// lease. Nothing if the endpoint does not take it.
+/// Starts HTTP/2 on `transport`, a new connection to endpoint id `endpoint`, and returns its first
+/// permit.
 pub(in crate::proxy) async fn open_shared(
     streams: &std::cell::RefCell<H2Pool>,
     endpoint: u32,
@@ -306,7 +307,7 @@ pub(in crate::proxy) async fn open_shared(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(DATA_FRAME_BUDGET)
-        // What still arrives on streams whose clients left is no reason to end all others.
+        // Frames that still arrive on streams whose clients left must not end the connection.
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_local_error_reset_streams(None)
         .max_header_list_size(HEAD_BYTES)
@@ -325,28 +326,28 @@ pub(in crate::proxy) async fn open_shared(
     tokio::task::spawn_local(async move {
         tokio::select! {
             served = connection => if let Err(error) = served {
-                tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
+                tracing::debug!(%error, "an HTTP/2 connection to an endpoint failed");
             },
             () = await_silence(handed, &ended.0) => {
-                tracing::debug!("an endpoint was silent on a connection of HTTP/2");
+                tracing::debug!("an endpoint did not answer a PING on an HTTP/2 connection");
             }
         }
     });
     if let Some(mut pings) = pings {
-        // The endpoint's settings come ahead of its answer, so from then on it is known how many streams
-        // it takes, and of which kinds.
+        // The endpoint's settings precede its PONG, so the limit of streams and their kinds are
+        // known then.
         pings.ping(Ping::opaque()).await?;
-        // A task that has ended needs none.
+        // Fails only if the connection's task has ended.
         let _ = hand_over.send(pings);
     }
-    let lease = StreamPermit::new(&send, &state);
+    let permit = StreamPermit::new(&send, &state);
     let shared = Shared { send, state, encrypted, idle_timeout, idle_since: None };
     streams.borrow_mut().endpoints.entry(endpoint).or_default().open.push(shared);
-    Ok(lease)
+    Ok(permit)
 }
 
-/// Asks the endpoint whether it is there when that is in doubt, and keeps new requests off the connection
-/// when it is not. Ends once nothing is asked on it any more.
+/// Sends a PING on request, and retires the connection when it is not answered. Ends once no
+/// request uses the connection.
 async fn await_silence(handed: oneshot::Receiver<PingPong>, state: &State) {
     let Ok(mut pings) = handed.await else { return std::future::pending().await };
     loop {
@@ -357,7 +358,7 @@ async fn await_silence(handed: oneshot::Receiver<PingPong>, state: &State) {
         }
     }
     state.retired.set(true);
-    while state.leases.get() > 0 {
+    while state.permits.get() > 0 {
         state.doubt.notified().await;
     }
 }
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn streams_are_leased_up_to_the_endpoints_limit_and_given_back() {
+    async fn streams_are_permitted_up_to_the_endpoints_limit_and_given_back() {
         LocalSet::new()
             .run_until(async {
                 let (streams, now) = (RefCell::new(H2Pool::default()), Instant::now());
@@ -419,21 +420,21 @@ mod tests {
                 let streams = RefCell::new(H2Pool::default());
                 let now = Instant::now();
                 let take = |newer, at| streams.borrow_mut().take(7, false, newer, at);
-                let (mut leases, mut serving) = (Vec::new(), Vec::new());
+                let (mut permits, mut serving) = (Vec::new(), Vec::new());
                 for n in 1..=MOST_STALLED {
                     let (transport, task) = connection(9).await;
                     let shared = open_shared(&streams, 7, transport, Duration::from_secs(5)).await;
-                    leases.push(shared.expect("shared"));
+                    permits.push(shared.expect("shared"));
                     serving.push(task);
-                    assert_eq!(leases[n - 1].connection(), n as u64);
-                    leases[n - 1].set_waiting(true);
+                    assert_eq!(permits[n - 1].connection(), n as u64);
+                    permits[n - 1].set_waiting(true);
                     assert!(take(0, now + STALL / 2).is_some(), "it may yet move");
                     let later = now + 2 * STALL;
                     assert_eq!(take(0, later).is_some(), n == MOST_STALLED, "{n} are stalled");
                 }
                 let later = now + 2 * STALL;
-                leases[2].set_waiting(false);
-                assert_eq!(take(0, later).map(|lease| lease.connection()), Some(3));
+                permits[2].set_waiting(false);
+                assert_eq!(take(0, later).map(|permit| permit.connection()), Some(3));
                 assert!(take(3, later).is_none(), "what failed there is not tried there");
                 assert_eq!(serving.len(), MOST_STALLED);
             })
@@ -447,15 +448,15 @@ mod tests {
                 let streams = RefCell::new(H2Pool::default());
                 let idle = Duration::from_secs(5);
                 let (transport, serving) = connection(9).await;
-                let lease = open_shared(&streams, 1, transport, idle).await.expect("shared");
+                let permit = open_shared(&streams, 1, transport, idle).await.expect("shared");
                 let (now, later) = (Instant::now(), Instant::now() + idle);
                 streams.borrow_mut().sweep(later, |_| true);
                 assert!(!streams.borrow().is_empty(), "it was in use");
-                drop(lease);
+                drop(permit);
                 streams.borrow_mut().sweep(now, |_| true);
                 streams.borrow_mut().sweep(later, |_| false);
                 assert!(streams.borrow().is_empty());
-                // Nobody holds it any more, so it ends in order.
+                // No permit is left, so the connection ends cleanly.
                 serving.await.expect("the endpoint saw its end");
             })
             .await;

@@ -1,9 +1,9 @@
-//! Heads of HTTP/2 as HTTP/1.1 writes them, and back.
+//! Translates heads between HTTP/2 and the text of HTTP/1.1.
 //!
-//! The translation is one of form only; what a head means is read in `head.rs`, as of any other. It
-//! cannot forge a line: the `h2` crate takes no field name that is not a lower-case token and no value
-//! with CR, LF or NUL, and refuses pseudo-fields out of order, unknown or twice, and fields that belong
-//! to one connection (RFC 9113 sections 8.2 and 8.3).
+//! The translation only changes the form; `head.rs` interprets the head, as any other. It cannot
+//! forge a line: the `h2` crate accepts no field name that is not a lower-case token and no value
+//! with CR, LF or NUL, and rejects unknown, repeated or misplaced pseudo-fields, and fields that
+//! belong to one connection (RFC 9113 sections 8.2 and 8.3).
 
 use std::mem::MaybeUninit;
 
@@ -13,7 +13,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request, response,
 };
 
-/// Fields of a text that a stream has its own means for, or none.
+/// Whether the field has no place on a stream: HTTP/2 has its own form for it, or none.
 fn stays_behind(name: &HeaderName) -> bool {
     matches!(
         *name,
@@ -26,8 +26,8 @@ fn stays_behind(name: &HeaderName) -> bool {
     ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
-/// The head of a request as text. `ended` tells that no body follows; `key` stands for an opening
-/// handshake of WebSocket, which a stream does without (RFC 8441 section 5).
+/// The head of a request as text. `ended`: no body follows. `key` is for the opening handshake of a
+/// WebSocket, which a stream does not have (RFC 8441 section 5).
 pub(super) fn from_request(head: &request::Parts, ended: bool, key: Option<&str>) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     let method = if key.is_some() { "GET" } else { head.method.as_str() };
@@ -49,7 +49,7 @@ pub(super) fn from_request(head: &request::Parts, ended: bool, key: Option<&str>
     let mut cookies = false;
     for (name, value) in &head.headers {
         match *name {
-            // What it says twice it says once; what contradicts is refused as a second host.
+            // An equal host is dropped; a different one is rejected later as a second host.
             header::HOST if same_host(value) => {}
             header::COOKIE => cookies = true,
             _ if stays_behind(name) => {}
@@ -74,7 +74,8 @@ pub(super) fn from_request(head: &request::Parts, ended: bool, key: Option<&str>
         if !ended {
             text.extend_from_slice(b"transfer-encoding: chunked\r\n");
         } else if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
-            // RFC 9110 section 8.6: a request that could have had a body says that it has none.
+            // RFC 9110 section 8.6: a request without a body has a length if its method usually has
+            // one.
             text.extend_from_slice(b"content-length: 0\r\n");
         }
     }
@@ -82,7 +83,7 @@ pub(super) fn from_request(head: &request::Parts, ended: bool, key: Option<&str>
     text
 }
 
-/// The head of an answer as text. `accept` answers an opening handshake of WebSocket.
+/// The head of a response as text. `accept` completes the opening handshake of a WebSocket.
 pub(super) fn from_response(head: &response::Parts, accept: Option<&str>) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     text.extend_from_slice(b"HTTP/1.1 ");
@@ -116,25 +117,27 @@ fn put(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     text.extend_from_slice(b"\r\n");
 }
 
-/// Most fields of a head that is read here; it was written by the proxy, from one of no more.
+/// Most fields of a head that is parsed here. The proxy wrote it, from a head with at most
+/// `MAX_FIELDS`.
 const FIELDS: usize = super::super::head::MAX_FIELDS + 16;
 
-/// The same of the few answers that have more.
+/// Most fields of the few responses that have more.
 const MANY_FIELDS: usize = super::super::head::MANY_FIELDS;
 
-/// Why a text is no head: it was cut, or holds what HTTP/2 has no form for.
+/// A text is no head: it is incomplete, or HTTP/2 has no form for it.
 #[derive(Debug)]
 pub(super) struct Unsendable;
 
 /// A request for a stream.
 pub(super) struct Outbound {
     pub(super) request: Request<()>,
-    /// The key of an opening handshake of WebSocket, whose answer will be made from it.
+    /// The key of a WebSocket's opening handshake, from which the response to the client is made.
     pub(super) key: Option<HeaderValue>,
 }
 
-/// The request whose head stands at the start of `text`, and its length. `scheme` is what the
-/// connection speaks; with `trailers` the client gets those of the answer (RFC 9110 section 10.1.4).
+/// Parses the request head at the start of `text`; returns the request and the head's length.
+/// `scheme` is that of the connection; with `trailers`, `TE: trailers` is added (RFC 9110 section
+/// 10.1.4).
 pub(super) fn to_request(
     text: &[u8],
     scheme: &'static str,
@@ -151,7 +154,7 @@ pub(super) fn to_request(
         if name == header::HOST {
             authority = std::str::from_utf8(field.value).map_err(|_| Unsendable)?;
         } else if name == header::UPGRADE {
-            // Of the protocols that HTTP/1.1 is left for, this is the one that streams know.
+            // WebSocket is the only protocol to which a stream can switch.
             let websocket = field.value.eq_ignore_ascii_case(b"websocket");
             protocol = Some(if websocket { "websocket" } else { return Err(Unsendable) });
         } else if !stays_behind(&name) {
@@ -190,7 +193,8 @@ pub(super) fn to_request(
     Ok((Outbound { request, key }, length))
 }
 
-/// The answer whose head stands at the start of `text`, and its length; nothing if it is not whole.
+/// Parses the response head at the start of `text`; returns the response and the head's length, or
+/// `None` if the head is incomplete.
 pub(super) fn to_response(text: &[u8]) -> Result<Option<(Response<()>, usize)>, Unsendable> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut more_fields: Vec<MaybeUninit<httparse::Header<'_>>>;
@@ -211,7 +215,7 @@ pub(super) fn to_response(text: &[u8]) -> Result<Option<(Response<()>, usize)>, 
     let mut response = Response::new(());
     *response.status_mut() =
         http::StatusCode::from_u16(head.code.unwrap_or(0)).map_err(|_| Unsendable)?;
-    // One piece of memory for all values.
+    // All values share one allocation.
     let shared = Bytes::copy_from_slice(&text[..length]);
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for field in &*head.headers {

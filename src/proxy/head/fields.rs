@@ -1,4 +1,4 @@
-//! What the fields of a head say, whichever head it is.
+//! Fields that requests and responses have in common.
 
 use std::mem::MaybeUninit;
 
@@ -9,24 +9,25 @@ use crate::proxy::{body::Framing, field_kind::FieldKind};
 /// Most header fields that a head may have, whatever is configured.
 pub(in crate::proxy) const MAX_FIELDS: usize = 256;
 
-/// Most fields of an answer. Few have more than [`MAX_FIELDS`]; space for them is made when it is needed.
+/// Most fields of a response. Few responses have more than [`MAX_FIELDS`]; the larger space is
+/// allocated when it is needed.
 pub(in crate::proxy) const MANY_FIELDS: usize = 4096;
 
 /// Space for the fields of one head; costs nothing until it is filled.
 pub(in crate::proxy) type Fields<'b> = [MaybeUninit<Header<'b>>; MAX_FIELDS];
 
-/// What the fields of one head are, found once and used when the head is written anew. Any value is a good
-/// start.
+/// Kinds of the fields of one head, found by the parser and used when the head is written. The
+/// initial values do not matter.
 pub(in crate::proxy) type Kinds = [FieldKind; MAX_FIELDS];
 
-/// Space for the kinds of one head.
+/// Initial space for the kinds of one head.
 pub(in crate::proxy) const NO_KINDS: Kinds = [FieldKind::Other; MAX_FIELDS];
 
-/// Most options of all `Connection` fields of a head. What is usual has one or two; each further one is
-/// looked for among all fields.
+/// Most options of all `Connection` fields of a head. Heads usually have one or two; each one that
+/// names a field is compared with all fields.
 pub(super) const MAX_OPTIONS: usize = 64;
 
-/// Why a head is refused, with what the client reads.
+/// Why a head is rejected: the status and the text that the client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) struct HeadError {
     pub(in crate::proxy) status: u16,
@@ -37,20 +38,20 @@ pub(super) const fn bad(detail: &'static str) -> HeadError {
     HeadError { status: 400, detail }
 }
 
-/// What the `Connection` fields of a head say.
+/// The options of a head's `Connection` fields.
 #[derive(Default)]
 pub(super) struct Options {
     count: usize,
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
-    /// Fields are named beside the usual options; they are not passed on.
+    /// Some options name fields, which are not passed on.
     pub(super) names_fields: bool,
 }
 
 impl Options {
     pub(super) fn read(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        // What most servers say, at a tenth of the cost.
+        // Most servers send this; it costs a tenth of the loop.
         if value == b"keep-alive" {
             self.keep_alive = true;
             return Ok(());
@@ -77,7 +78,8 @@ impl Options {
     }
 }
 
-/// Fields that the proxy reads in answers, or in requests: who names them in `Connection` changes nothing.
+/// Fields that the proxy reads in responses, and in requests: naming them in `Connection` has no
+/// effect.
 pub(super) const READ_IN_ANSWERS: [FieldKind; 4] = [
     FieldKind::ContentLength,
     FieldKind::TransferEncoding,
@@ -93,7 +95,7 @@ pub(super) const READ_IN_REQUESTS: [FieldKind; 6] = [
     FieldKind::Expect,
 ];
 
-/// Has the fields that `Connection` names not passed on, except for those of the kinds `but`.
+/// Marks the fields that `Connection` names as hop-by-hop, except for those of the kinds `but`.
 #[cold]
 pub(super) fn drop_named(headers: &[Header<'_>], kinds: &mut [FieldKind], but: &[FieldKind]) {
     for (n, list) in headers.iter().enumerate() {
@@ -110,7 +112,7 @@ pub(super) fn drop_named(headers: &[Header<'_>], kinds: &mut [FieldKind], but: &
     }
 }
 
-/// The parts of a comma-separated list, trimmed, none empty.
+/// The non-empty parts of a comma-separated list, trimmed.
 pub(in crate::proxy) fn tokens(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
 }
@@ -120,7 +122,7 @@ pub(super) fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Optio
     head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// What the fields say of a body's end, while they are read.
+/// The fields that determine the end of a body.
 #[derive(Default)]
 pub(super) struct FramingFields {
     length: Option<u64>,
@@ -129,7 +131,7 @@ pub(super) struct FramingFields {
 
 impl FramingFields {
     pub(super) fn length(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        // Digits only: a sign, a list or white space inside is read differently by different servers.
+        // Digits only: servers differ in how they read a sign, a list or white space inside.
         if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
             return Err(bad("Content-Length is not a number of bytes"));
         }

@@ -16,15 +16,15 @@ use crate::{
     routing::path,
 };
 
-/// A request's head, borrowed from the bytes that came in.
+/// A request's head, borrowed from the received bytes.
 #[derive(Debug)]
 pub(in crate::proxy) struct RequestHead<'h, 'b> {
     pub(in crate::proxy) method: &'b str,
-    /// The path of the target in its one form, or `*`.
+    /// The normalised path of the target, or `*`.
     pub(in crate::proxy) path: Cow<'b, str>,
     /// The query without its `?`.
     pub(in crate::proxy) query: Option<&'b str>,
-    /// Host and port as asked; empty for an HTTP/1.0 request without one.
+    /// The requested host and port; empty for an HTTP/1.0 request without a host.
     pub(in crate::proxy) authority: &'b str,
     pub(in crate::proxy) http10: bool,
     pub(in crate::proxy) headers: &'h [Header<'b>],
@@ -34,11 +34,11 @@ pub(in crate::proxy) struct RequestHead<'h, 'b> {
     pub(in crate::proxy) expects_continue: bool,
     /// The client keeps the connection.
     pub(in crate::proxy) keep_alive: bool,
-    /// The client takes fields that follow a body (RFC 9110 section 10.1.4).
+    /// The client accepts trailers (RFC 9110 section 10.1.4).
     pub(in crate::proxy) trailers: bool,
-    /// The protocols that the client would go on in, where it may ask so (RFC 9110 section 7.8).
+    /// The value of `Upgrade`, where the client may send it (RFC 9110 section 7.8).
     pub(in crate::proxy) upgrade: Option<&'b [u8]>,
-    /// What is left of `Max-Forwards`, once it was counted down.
+    /// The value of `Max-Forwards` to send, once it was counted down.
     pub(in crate::proxy) max_forwards: Option<u32>,
 }
 
@@ -48,7 +48,7 @@ impl<'b> RequestHead<'_, 'b> {
         self.headers.iter().zip(self.kinds.iter().copied())
     }
 
-    /// The host without its port, and without the dot of the root behind it.
+    /// The host without its port and without a trailing dot.
     pub(in crate::proxy) fn host(&self) -> &'b str {
         if self.authority.starts_with('[') {
             return self.authority.split_inclusive(']').next().unwrap_or("");
@@ -57,8 +57,8 @@ impl<'b> RequestHead<'_, 'b> {
         host.strip_suffix('.').unwrap_or(host)
     }
 
-    /// Counts `Max-Forwards` down; true if it is 0, so that the request ends here (RFC 9110 section 7.6.2).
-    /// What is no number is passed on as any other field.
+    /// Counts `Max-Forwards` down; true if it is 0, so that the request ends here (RFC 9110 section
+    /// 7.6.2). A value that is no number is passed on like any other field.
     pub(in crate::proxy) fn count_forwards(&mut self) -> bool {
         let is_it = |h: &Header<'_>| h.name.eq_ignore_ascii_case("max-forwards");
         let Some(at) = self.headers.iter().position(is_it) else { return false };
@@ -73,8 +73,8 @@ impl<'b> RequestHead<'_, 'b> {
     }
 }
 
-/// Reads the request head at the start of `bytes`: the head and its length, nothing if more bytes are
-/// needed, or why it is refused. There are as many `kinds` as `fields`, or more.
+/// Parses the request head at the start of `bytes`. Returns the head and its length, or `None` if
+/// more bytes are needed. There must be at least as many `kinds` as `fields`.
 pub(in crate::proxy) fn parse_request<'h, 'b>(
     bytes: &'b [u8],
     fields: &'h mut [MaybeUninit<Header<'b>>],
@@ -114,7 +114,8 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
             FieldKind::ContentLength => framing.length(field.value)?,
             FieldKind::TransferEncoding => framing.coding(field.value)?,
             FieldKind::Connection => options.read(field.value)?,
-            // Several fields are one list; the protocols that pass are those of a single one.
+            // Several fields form one list, but only a list in a single field is accepted: the last
+            // one counts.
             FieldKind::Upgrade => head.upgrade = Some(field.value),
             FieldKind::Te => {
                 let mut wanted = tokens(field.value);
@@ -137,7 +138,7 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
         return Err(bad("Transfer-Encoding in an HTTP/1.0 request"));
     }
     head.framing = framing.resolve()?.unwrap_or(Framing::Length(0));
-    // Close wins where both are named.
+    // `close` wins over `keep-alive`.
     head.keep_alive = !options.close && (!http10 || options.keep_alive);
     if !options.upgrade || http10 {
         head.upgrade = None;
@@ -154,12 +155,12 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
 }
 
 impl<'b> RequestHead<'_, 'b> {
-    /// Takes the target apart (RFC 9112 section 3.2).
+    /// Splits the target (RFC 9112 section 3.2).
     fn split_target(&mut self, target: &'b str) -> Result<(), HeadError> {
         if self.method == "CONNECT" {
             return Err(HeadError { status: 501, detail: "CONNECT is not offered" });
         }
-        // Nearly every target is a path in its one form.
+        // Nearly every target is a normalised path without a query.
         if target.starts_with('/') && target.bytes().all(|b| PLAIN_BYTE[usize::from(b)]) {
             self.path = Cow::Borrowed(target);
             return Ok(());
@@ -206,7 +207,7 @@ impl<'b> RequestHead<'_, 'b> {
     }
 }
 
-/// Bytes that mean nothing in a target but themselves.
+/// Bytes without a special meaning in a target.
 const PLAIN_BYTE: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0u8;
@@ -218,8 +219,8 @@ const PLAIN_BYTE: [bool; 256] = {
     table
 };
 
-/// `text` before and after the first `byte`, which is ASCII. `str::split_once` searches a `char`, at
-/// several times the cost for texts as short as these.
+/// `text` before and after the first `byte`, which is ASCII. `str::split_once` searches a `char`,
+/// at several times the cost for texts as short as these.
 fn split_at_byte(text: &str, byte: u8) -> (&str, Option<&str>) {
     match text.bytes().position(|b| b == byte) {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
@@ -227,7 +228,7 @@ fn split_at_byte(text: &str, byte: u8) -> (&str, Option<&str>) {
     }
 }
 
-/// Bytes that a name or an address of version 4 may have here: fewer than RFC 3986 section 3.2.2 allows.
+/// Bytes that a name or an IPv4 address may have here: fewer than RFC 3986 section 3.2.2 allows.
 const HOST_BYTE: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0u8;
@@ -239,7 +240,7 @@ const HOST_BYTE: [bool; 256] = {
     table
 };
 
-/// A host with an optional port (RFC 9110 section 7.2), or nothing.
+/// Parses a host with an optional port (RFC 9110 section 7.2); an empty value is allowed.
 pub(in crate::proxy) fn parse_authority(value: &[u8]) -> Result<&str, HeadError> {
     let is_port = |port: &[u8]| port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
     let is_end = |rest: &[u8]| match rest {

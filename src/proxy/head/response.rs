@@ -1,4 +1,4 @@
-//! The head of an answer.
+//! The head of a response.
 
 use std::mem::MaybeUninit;
 
@@ -13,7 +13,7 @@ use crate::proxy::{
     field_kind::{FieldKind, known},
 };
 
-/// An answer's head, borrowed from the bytes that came in.
+/// A response's head, borrowed from the received bytes.
 #[derive(Debug)]
 pub(in crate::proxy) struct ResponseHead<'h, 'b> {
     pub(in crate::proxy) status: u16,
@@ -24,11 +24,11 @@ pub(in crate::proxy) struct ResponseHead<'h, 'b> {
     pub(in crate::proxy) http10: bool,
     /// The endpoint keeps the connection.
     pub(in crate::proxy) keep_alive: bool,
-    /// Seconds that it keeps it, by its `Keep-Alive` field.
+    /// Seconds for which the endpoint keeps it, from the `Keep-Alive` field.
     pub(in crate::proxy) keep_alive_seconds: Option<u32>,
-    /// There is a `Date`, and `Connection` does not name it: it goes on.
+    /// There is a `Date` that is passed on: `Connection` does not name it.
     pub(in crate::proxy) has_date: bool,
-    /// The protocol that a 101 goes on in.
+    /// The protocol to which a 101 switches.
     pub(in crate::proxy) upgrade: Option<&'b [u8]>,
 }
 
@@ -38,15 +38,16 @@ impl<'b> ResponseHead<'_, 'b> {
         self.headers.iter().zip(self.kinds.iter().copied())
     }
 
-    /// Whether its body is server-sent events. Asked only of what has no length: one that has ends.
+    /// Whether the body is a stream of server-sent events. A body with a length is none, since it
+    /// ends.
     pub(in crate::proxy) fn is_event_stream(&self) -> bool {
         let types = self.headers.iter().filter(|f| f.name.eq_ignore_ascii_case("content-type"));
         !matches!(self.framing, Framing::Length(_))
             && types.into_iter().any(|f| is_event_stream(f.value))
     }
 
-    /// The fields that the proxy only passes on, to be read, and made such that are not
-    /// passed on.
+    /// The fields that the proxy only passes on, with their kinds, so that some can be marked to be
+    /// dropped.
     pub(in crate::proxy) fn others(
         &mut self,
     ) -> impl Iterator<Item = (&Header<'b>, &mut FieldKind)> {
@@ -55,12 +56,12 @@ impl<'b> ResponseHead<'_, 'b> {
     }
 }
 
-/// Why the head of an answer is not understood; always the endpoint's fault.
+/// Why the head of a response is rejected; always the endpoint's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum BadAnswer {
-    /// There are more fields than there is space for.
+    /// There are more fields than space.
     ManyFields,
-    /// The text says why.
+    /// Malformed, for the given reason.
     Malformed(&'static str),
 }
 
@@ -70,8 +71,8 @@ impl From<HeadError> for BadAnswer {
     }
 }
 
-/// Reads the answer head at the start of `bytes`, as [`parse_request`](super::parse_request) does; `head_only` tells that the
-/// request was HEAD.
+/// Parses the response head at the start of `bytes`, like [`parse_request`](super::parse_request);
+/// `head_only` is set if the request was HEAD.
 pub(in crate::proxy) fn parse_response<'h, 'b>(
     bytes: &'b [u8],
     fields: &'h mut [MaybeUninit<Header<'b>>],
@@ -121,7 +122,7 @@ pub(in crate::proxy) fn parse_response<'h, 'b>(
         head.has_date = head.kinds.contains(&FieldKind::Date);
     }
     let framing = framing.resolve()?;
-    // RFC 9112 section 6.3: these have no body, whatever their fields say.
+    // RFC 9112 section 6.3: these have no body, whatever their fields.
     let bodiless = head_only || status < 200 || status == 204 || status == 304;
     head.framing =
         if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };

@@ -18,7 +18,7 @@ pub(super) struct Builder {
     table: Table,
     /// Children by parent and segment while building; `None` is the parameter.
     children: HashMap<(u32, Option<String>), u32>,
-    /// The way to each node.
+    /// The way of each node.
     ways: Vec<Way>,
     /// Routes that end at a node, exact and prefix.
     ends: Vec<(Vec<Candidate>, Vec<Candidate>)>,
@@ -69,7 +69,7 @@ impl Builder {
         Place { node, way: self.ways[node as usize] }
     }
 
-    /// The child that `segment` leads to; nothing is the parameter.
+    /// The child for `segment`; `None` is the parameter.
     fn step(&mut self, parent: Place, segment: Option<&str>) -> u32 {
         let key = (parent.node, segment.map(str::to_owned));
         if let Some(child) = self.children.get(&key) {

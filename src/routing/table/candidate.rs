@@ -1,4 +1,4 @@
-//! Routes of one host and path, compared one by one.
+//! Routes of one host and path, which are tried one by one.
 
 use crate::{
     config::schema::RouteMatch,
@@ -9,7 +9,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) route: u32,
-    /// Bits of standard methods; 0 with `other_methods` empty accepts all.
+    /// Bits of standard methods; if this is 0 and `other_methods` empty, all methods are accepted.
     pub(super) methods: u16,
     pub(super) other_methods: Box<[Box<str>]>,
     pub(super) headers: Box<[Condition]>,

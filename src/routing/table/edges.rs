@@ -1,22 +1,23 @@
-//! Edges of the tree: from the way to a place, to its node.
+//! Edges of the tree: maps the way to a node to that node.
 //!
-//! A way is a hash of all the segments that lead to a place, from its host on, and not of its parent's
-//! number. So the way of each segment follows from the request alone, and the processor fetches the
-//! slots of all of them at once instead of waiting for one before it knows the next: with 10,000
-//! routes these fetches miss the nearest caches, and their sum would be most of the time.
+//! A way is a hash of the host and all segments that lead to a node, and not of the parent's
+//! number. So all ways follow from the request alone, and the processor can fetch the slots of all
+//! segments in parallel instead of one after the other: with 10,000 routes these fetches miss the
+//! nearest caches, and their sum would dominate the time.
 //!
-//! The hash is a folded multiplication per eight bytes, as in wyhash, and finds the end of the segment
-//! on the same pass: eight bytes are looked at together (Mycroft's test for a zero byte). It need not resist an attacker:
-//! who asks cannot add edges, a wrong find is told apart by the caller, and a probe ends at the next
-//! empty slot of a table that the configuration alone filled.
+//! The hash is a folded multiplication per eight bytes, as in wyhash, and finds the end of the
+//! segment in the same pass: eight bytes are tested together (Mycroft's test for a zero byte). It
+//! need not resist an attacker: clients cannot add edges, the caller checks each node that is
+//! found, and a probe ends at the next empty slot of a table that only the configuration fills.
 
-/// Odd numbers without pattern: the fractions of the golden ratio and of the root of 3.
+/// Odd numbers without pattern: the fractional parts of the golden ratio and of the square root of
+/// 3.
 const MULTIPLIERS: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xBB67_AE85_84CA_A73B];
 
 /// Marks an empty slot.
 const NONE: u32 = u32::MAX;
 
-/// The hash of all that leads to a place.
+/// The hash of the host and the segments that lead to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Way(u64);
 
@@ -26,7 +27,7 @@ impl Way {
         Self(number.wrapping_mul(MULTIPLIERS[1]))
     }
 
-    /// The way on through the first segment of `path`, and that segment's length.
+    /// The way extended by the first segment of `path`, and that segment's length.
     #[inline]
     pub(super) fn through(self, path: &[u8]) -> (Self, usize) {
         let (mut hash, mut rest) = (self.0, path);
@@ -36,7 +37,7 @@ impl Way {
             if end < 8 {
                 let length = path.len() - rest.len() + end;
                 let word = word & ((1 << (8 * end)) - 1);
-                // Spread over all bits: a bare length would cancel out with a byte.
+                // The length is spread over all bits; otherwise it could cancel out with a byte.
                 let length_mixed = (length as u64).wrapping_mul(MULTIPLIERS[0]);
                 return (
                     Self(fold(hash.wrapping_add(length_mixed) ^ word, MULTIPLIERS[1])),
@@ -48,21 +49,21 @@ impl Way {
         }
     }
 
-    /// The way on through any segment.
+    /// The way extended by a parameter.
     #[inline]
     pub(super) fn through_parameter(self) -> Self {
         Self(fold(!self.0, MULTIPLIERS[0]))
     }
 }
 
-/// The first eight bytes of `text`, zeros after its end.
+/// The first eight bytes of `text`, padded with zeros.
 #[inline]
 fn first_word(text: &[u8]) -> u64 {
     if let Some(word) = text.first_chunk::<8>() {
         return u64::from_le_bytes(*word);
     }
     match (text.first_chunk::<4>(), text.last_chunk::<4>(), text) {
-        // They overlap where they agree.
+        // The two overlap in equal bytes.
         (Some(first), Some(last), _) => {
             let last = u64::from(u32::from_le_bytes(*last)) << (8 * (text.len() - 4));
             u64::from(u32::from_le_bytes(*first)) | last
@@ -74,7 +75,7 @@ fn first_word(text: &[u8]) -> u64 {
     }
 }
 
-/// The place of the first slash in a word; 8 if it has none.
+/// The index of the first slash in a word; 8 if there is none.
 #[inline]
 fn first_slash(word: u64) -> usize {
     const ONES: u64 = u64::MAX / 255;
@@ -95,7 +96,7 @@ pub(super) struct Edges(Box<[Slot]>);
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// The half of the way that does not choose the slot.
+    /// The half of the way that does not determine the slot.
     tag: u32,
     node: u32,
 }
@@ -107,7 +108,7 @@ impl Default for Edges {
 }
 
 impl Edges {
-    /// Edges to nodes.
+    /// Builds the hash table of `edges`.
     pub(super) fn new(edges: impl Iterator<Item = (Way, u32)>) -> Self {
         let edges: Vec<(Way, u32)> = edges.collect();
         let size = (edges.len() * 2).next_power_of_two().max(2);
@@ -122,7 +123,7 @@ impl Edges {
         Self(slots)
     }
 
-    /// The node at the end of `way` that `leads_here` confirms.
+    /// The node of `way` for which `leads_here` is true.
     #[inline]
     pub(super) fn find(&self, way: Way, leads_here: impl Fn(u32) -> bool) -> Option<u32> {
         let mask = self.0.len() - 1;
@@ -156,7 +157,7 @@ mod tests {
         let ways: HashSet<u64> = ways.collect();
         assert_eq!(ways.len(), 30_000);
         let slots: HashSet<u64> = ways.iter().map(|way| way & 0xFFFF).collect();
-        // What balls thrown at random would meet.
+        // The expectation for random slots.
         let expected = 65_536.0 * (1.0 - (-30_000.0f64 / 65_536.0).exp());
         assert!(slots.len() as f64 > 0.97 * expected, "{} slots", slots.len());
     }

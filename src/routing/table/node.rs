@@ -1,22 +1,22 @@
-//! Places of the tree.
+//! Nodes of the tree.
 
 use super::edges::Way;
 
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Parents of the roots that exact host names and suffixes of host names lead to. No nodes.
+/// Pseudo-parents of the roots of exact host names and of host suffixes; they are no nodes.
 pub(super) const EXACT_HOSTS: Place = Place { node: u32::MAX - 1, way: Way::root(1) };
 
 pub(super) const HOST_SUFFIXES: Place = Place { node: u32::MAX - 2, way: Way::root(2) };
 
-/// The way to the root for requests of any host.
+/// The way of the root for any host.
 pub(super) const ANY_HOST: Way = Way::root(3);
 
-/// A place in the tree.
+/// A node of the tree.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) parent: u32,
-    /// Where in `text` the host or the literal segment stands that leads here.
+    /// Range in `text` of the host or the literal segment that leads here.
     pub(super) segment: (u32, u32),
     pub(super) param_child: u32,
     /// Ranges in `candidates`.
@@ -24,7 +24,7 @@ pub(super) struct Node {
     pub(super) prefix: (u32, u32),
 }
 
-/// A node and the way that led to it.
+/// A node and its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) node: u32,

@@ -110,7 +110,7 @@ fn nothing_matches_nothing() {
     }
 }
 
-/// Each end of a name was hashed, however long the name: 32 KiB of labels took 50 ms.
+/// Once every suffix of a name was hashed, however long the name: 32 KiB of labels took 50 ms.
 #[test]
 fn a_host_longer_than_any_name_costs_no_look_at_its_ends() {
     let any = [serde_json::json!({"host": "*.example.com"}), serde_json::json!({})];
@@ -121,11 +121,11 @@ fn a_host_longer_than_any_name_costs_no_look_at_its_ends() {
     let host = "a.".repeat(8 << 20) + "example.com";
     let began = std::time::Instant::now();
     assert_eq!(table.find(&view("GET", &host, "/", &[])), Some(1));
-    // 16 MiB are looked at once here; 8 million ends of them would take hours.
+    // 16 MiB are scanned once here; hashing 8 million suffixes would take hours.
     assert!(began.elapsed() < std::time::Duration::from_secs(20));
 }
 
-/// The definition of precedence without an index: all routes are tried and the best is taken.
+/// The definition of precedence without an index: tries all routes and takes the best.
 fn by_definition(routes: &[RouteMatch], request: &RequestView<'_>) -> Option<u32> {
     let segments: Vec<&str> = request.path.strip_prefix('/').unwrap_or("").split('/').collect();
     let rank = |(number, route): (u32, &RouteMatch)| {

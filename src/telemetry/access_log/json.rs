@@ -1,6 +1,6 @@
 //! The fields of a line, as JSON.
 //!
-//! A key comes with the comma before and the colon after it: one copy instead of three.
+//! Keys include the comma before and the colon after them: one copy instead of three.
 
 use std::{io::Write, net::IpAddr};
 
@@ -30,7 +30,7 @@ pub(super) fn client(out: &mut Vec<u8>, client: IpAddr) {
     out.push(b'"');
 }
 
-/// Appends bytes as a string; what is not UTF-8 becomes `\ufffd`.
+/// Appends bytes as a string; invalid UTF-8 becomes `\ufffd`.
 pub(super) fn text(out: &mut Vec<u8>, key: &'static str, value: Option<&[u8]>) {
     out.extend_from_slice(key.as_bytes());
     let Some(value) = value else {

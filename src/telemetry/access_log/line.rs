@@ -1,24 +1,24 @@
-//! A request as a line of JSON, formatted by hand: no allocation but the growth of the buffer.
+//! A request as a line of JSON, formatted by hand: it only allocates when the buffer grows.
 //!
 //! A line of some 400 bytes costs 2,500 instructions (callgrind, 100,000 lines).
 //!
-//! Every line has every key, in the same order; what does not apply is `null`. Text from the network
-//! is bytes: what is not UTF-8 becomes `\ufffd`, so every line parses. Times are UTC (RFC 3339) with
-//! milliseconds; latencies are whole microseconds.
+//! Every line has every key, in the same order; values that do not apply are `null`. Text from the
+//! network is bytes: invalid UTF-8 becomes `\ufffd`, so every line parses. Times are UTC (RFC 3339)
+//! with milliseconds; latencies are whole microseconds.
 
 use std::{io::Write, net::IpAddr};
 
 use super::json::{client, number, text};
 
-/// Some 150 lines; with the queue of the writer it bounds what a stalled disk holds in memory.
+/// Some 150 lines; together with the writer's queue this limits the memory while a disk stalls.
 const FULL_BYTES: usize = 64 << 10;
 
-/// What is written of a request.
+/// The logged data of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     /// When its head had arrived, in microseconds since 1970.
     pub unix_us: u64,
-    /// `X-Request-Id`, the client's or ours.
+    /// `X-Request-Id`, from the client or made by the proxy.
     pub request_id: &'a [u8],
     /// The client's address.
     pub client: IpAddr,
@@ -36,7 +36,7 @@ pub struct Entry<'a> {
     pub service: Option<&'a str>,
     /// Version assigned.
     pub version: Option<&'a str>,
-    /// Endpoint asked last.
+    /// Endpoint of the last attempt.
     pub endpoint: Option<&'a str>,
     /// Name of the route.
     pub route: Option<&'a str>,
@@ -44,24 +44,24 @@ pub struct Entry<'a> {
     pub cohort: Option<&'a str>,
     /// Bytes of the request's body.
     pub bytes_in: u64,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub bytes_out: u64,
-    /// From the head to the last byte of the answer, in microseconds.
+    /// From the head to the last byte of the response, in microseconds.
     pub duration_us: u64,
-    /// Until the version's answer began, in microseconds.
+    /// Until the version's response began, in microseconds.
     pub upstream_us: Option<u64>,
-    /// Kind of the fault, if there was one: `connect`, `timeout`, `reset`.
+    /// Kind of the error, if there was one: `connect`, `timeout`, `reset`.
     pub fault: Option<&'a str>,
     /// Attempts beyond the first.
     pub retries: u32,
 }
 
-/// Lines of one worker that wait to be handed over.
+/// Lines of one worker that are not handed over yet.
 #[derive(Debug, Default)]
 pub struct Lines {
     text: Vec<u8>,
     count: u64,
-    /// `2026-11-22T07:20:31`, as long as the second lasts.
+    /// `2026-11-22T07:20:31`, cached for the current second.
     stamp: Vec<u8>,
     stamp_second: u64,
 }
@@ -108,19 +108,19 @@ impl Lines {
         &self.text
     }
 
-    /// Takes the lines out. The next ones get a buffer of the same size at once.
+    /// Takes the lines, and allocates a buffer of the same size for the next ones.
     pub(super) fn take(&mut self) -> (Vec<u8>, u64) {
         let next = Vec::with_capacity(self.text.len());
         (std::mem::replace(&mut self.text, next), std::mem::take(&mut self.count))
     }
 
-    /// Puts lines that nobody took back, without them: only their memory is used again.
+    /// Reuses the memory of lines that were dropped.
     pub(super) fn recycle(&mut self, mut text: Vec<u8>) {
         text.clear();
         self.text = text;
     }
 
-    /// Begins a line with its time.
+    /// Starts a line with its time.
     fn time(&mut self, unix_us: u64) {
         let second = unix_us / 1_000_000;
         if second != self.stamp_second || self.stamp.is_empty() {

@@ -1,8 +1,8 @@
 //! The thread that writes the access log.
 //!
-//! It alone may block: on a disk, on a pipe nobody reads. Workers reach it through a bounded queue
-//! and never wait. A batch is written as a whole; if a write fails in the middle of a line, the next
-//! batch begins on a line of its own, so that at most one line is unreadable.
+//! Only this thread may block: on a disk, or on a pipe that nobody reads. Workers send to it
+//! through a bounded queue and never wait. A batch is written as a whole; if a write fails in the
+//! middle of a line, the next batch begins on a new line, so that at most one line is unreadable.
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,10 +22,10 @@ use rustix::fs::OFlags;
 
 use super::Lines;
 
-/// Batches that may wait: more than a second of stalled disk, as a worker sends one a tick, and at
-/// most some 16 MiB, as a worker sends when its buffer is full.
+/// Most batches in the queue: enough for more than a second of a stalled disk, since a worker sends
+/// one per tick, and at most some 16 MiB, since a worker sends when its buffer is full.
 const QUEUE: usize = 256;
-/// Between two complaints about the same log.
+/// Least time between two error messages about the same log.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Lines that were not written, since start.
@@ -37,15 +37,15 @@ pub struct Lost {
     pub write_error: u64,
 }
 
-/// The running log: hands out senders, reopens the file, ends the thread.
+/// The running log.
 #[derive(Debug)]
 pub struct AccessLog {
     sender: Sender,
-    /// Ends with the thread.
+    /// Disconnected when the thread ends.
     ended: mpsc::Receiver<()>,
 }
 
-/// A worker's end of the log.
+/// A worker's sender to the log.
 #[derive(Debug, Clone)]
 pub struct Sender {
     queue: mpsc::SyncSender<Message>,
@@ -58,11 +58,11 @@ enum Message {
         text: Vec<u8>,
         lines: u64,
     },
-    /// Look at the flags in [`Shared`].
+    /// Check the flags in [`Shared`].
     Wake,
 }
 
-/// Flags rather than messages, since a full queue must not swallow them.
+/// Flags rather than messages, since a full queue must not lose them.
 #[derive(Debug, Default)]
 struct Shared {
     queue_full: AtomicU64,
@@ -72,7 +72,7 @@ struct Shared {
 }
 
 impl AccessLog {
-    /// Starts to write to a file, which is made with mode 0640 if it is missing, or to `stdout`.
+    /// Starts to write to a file, which is created with mode 0640 if it is missing, or to `stdout`.
     /// The file is open when this returns. A FIFO must have a reader.
     pub fn start(path: &str) -> io::Result<Self> {
         if path == "stdout" {
@@ -96,13 +96,13 @@ impl AccessLog {
         Ok(Self { sender: Sender { queue, shared }, ended })
     }
 
-    /// An end for one more worker.
+    /// A sender for a worker.
     pub fn sender(&self) -> Sender {
         self.sender.clone()
     }
 
-    /// Opens the file anew: after it was renamed, lines go to a new one. What is queued before goes
-    /// to either. If it cannot be opened, the old one is kept.
+    /// Opens the file again: after it was renamed, lines go to a new file. Lines queued before may
+    /// go to either. If the file cannot be opened, the old one is kept.
     pub fn reopen(&self) {
         self.sender.shared.reopen.store(true, Relaxed);
         let _ = self.sender.queue.try_send(Message::Wake);
@@ -117,8 +117,8 @@ impl AccessLog {
         }
     }
 
-    /// Writes what is queued and ends; call it when the workers sent their last lines. Answers
-    /// whether all was written within the time given.
+    /// Writes the queued lines and ends; called when the workers have sent their last lines.
+    /// Returns whether all was written in time.
     pub fn shutdown(self, within: Duration) -> bool {
         self.sender.shared.close.store(true, Relaxed);
         let _ = self.sender.queue.try_send(Message::Wake);
@@ -127,8 +127,8 @@ impl AccessLog {
 }
 
 impl Sender {
-    /// Hands the lines over without waiting, and leaves the buffer empty. A full queue drops and
-    /// counts them.
+    /// Hands the lines over without waiting, and leaves the buffer empty. If the queue is full,
+    /// they are dropped and counted.
     pub fn try_send(&self, lines: &mut Lines) {
         if lines.count() == 0 {
             return;
@@ -211,7 +211,8 @@ impl Writer {
     }
 }
 
-/// Opens for appending. A FIFO without a reader is an error here, where it would else wait for one.
+/// Opens a file for appending. A FIFO without a reader is an error, where opening it would
+/// otherwise wait.
 fn open(path: &Path) -> io::Result<File> {
     let nonblocking = OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new()

@@ -1,14 +1,14 @@
 //! Five seconds of values, packed.
 //!
-//! A closed slice is read once, when it expires, so it is kept as bytes: for each bin that was
-//! touched the distance from the one before and, unless it is one, the count, as LEB128. Most bins of
-//! a real latency distribution are near their neighbor and hold few values: one or two bytes each,
-//! where a dense slice spends four on every bin, touched or not.
+//! A closed slice is read once, when it expires, so it is kept as bytes: for each bin with values
+//! the distance from the previous one and, unless it is one, the count, as LEB128. Most bins of a
+//! real latency distribution are close to their neighbor and hold few values: they take one or two
+//! bytes each, whereas a dense slice takes four for every bin.
 
 /// The values of one slice.
 #[derive(Debug)]
 pub(super) struct Slice {
-    /// Which five seconds.
+    /// Number of the five seconds.
     pub(super) slot: u32,
     /// Exact sum of the values.
     pub(super) sum_us: u64,
@@ -36,7 +36,7 @@ impl Slice {
         Self { slot, sum_us, bytes: bytes.into() }
     }
 
-    /// The values again, each as the least of its bin.
+    /// Unpacks the values, each as the least of its bin.
     pub(super) fn values(&self) -> impl Iterator<Item = (u64, u32)> {
         let mut rest = self.bytes.iter();
         let mut code = 0;
@@ -49,8 +49,8 @@ impl Slice {
     }
 }
 
-/// The bin of a value as a small floating-point number: an exponent above ten bits of mantissa. It
-/// is the layout of an HDR histogram of three digits, so nothing is lost on the way there and back.
+/// The bin of a value as a small floating-point number: an exponent above ten bits of mantissa.
+/// This is the layout of an HDR histogram of three digits, so packing loses nothing.
 fn code(value_us: u64) -> u32 {
     let shift = 53 - (value_us | 0x7ff).leading_zeros();
     (shift << 10) + (value_us >> shift) as u32

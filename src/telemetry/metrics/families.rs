@@ -1,4 +1,4 @@
-//! Which metrics there are: names, labels and their help.
+//! The metric families: names, labels and help.
 
 use std::time::UNIX_EPOCH;
 
@@ -121,7 +121,7 @@ pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
     }
 }
 
-/// What circuit breakers answered.
+/// Requests rejected by circuit breakers.
 pub(super) fn breakers(scrape: &Scrape, page: &mut Page) {
     let mut shed = page.counter(
         "tidegate_breaker_shed_total",
@@ -166,7 +166,7 @@ pub(super) fn evidence(scrape: &Scrape, page: &mut Page) {
     }
 }
 
-/// What answers carried.
+/// Business amounts.
 pub(super) fn amounts(scrape: &Scrape, page: &mut Page) {
     let each = || {
         each(scrape).flat_map(|([service, name], version)| {

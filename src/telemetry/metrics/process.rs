@@ -1,10 +1,10 @@
-//! What the kernel says of this process, under the names every Prometheus client uses.
+//! The kernel's data about this process, under the names that every Prometheus client uses.
 
 use std::{fs, time::Duration};
 
 use rustix::process::{Resource, getrlimit};
 
-/// Use of the machine by this process.
+/// Resources used by this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Process {
     /// Memory in RAM, in bytes.
@@ -42,10 +42,10 @@ fn field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Fields 14 and 15 of `/proc/self/stat`, proc(5), in ticks. The kernel shows 100 ticks a second to
-/// programs whatever its own clock is (`USER_HZ`).
+/// Sum of fields 14 and 15 of `/proc/self/stat`, proc(5), in ticks. For programs a second always
+/// has 100 ticks, whatever the kernel's own clock (`USER_HZ`).
 fn cpu(stat: &str) -> Option<Duration> {
-    // The second field is the program's name in parentheses; it may hold blanks and parentheses.
+    // The second field is the program's name in parentheses; it may contain blanks and parentheses.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let kernel: u64 = fields.next()?.parse().ok()?;

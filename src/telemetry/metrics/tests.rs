@@ -150,7 +150,7 @@ fn promtool_finds_nothing_to_complain_about() {
         .spawn();
     let mut promtool = match promtool {
         Ok(promtool) => promtool,
-        // A fresh machine has no promtool; the checks of a change install it and insist.
+        // A fresh machine has no promtool; the checks in CI install and require it.
         Err(error) if std::env::var_os("CI").is_none() => {
             eprintln!("skipped: promtool ({error}); it comes with Prometheus");
             return;

@@ -49,7 +49,7 @@ impl Page {
         Family(self.0.last_mut().expect("a family was just pushed"))
     }
 
-    /// Families without a sample are left out: the encoder refuses them.
+    /// Encodes the page. Families without a sample are left out, since the encoder rejects them.
     pub(super) fn into_text(mut self) -> String {
         self.0.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new()
@@ -64,7 +64,7 @@ impl Family<'_> {
         self.total(labels, value as f64);
     }
 
-    /// Appends a sum that is not whole to a counter.
+    /// Appends a fractional sum to a counter.
     pub(super) fn total<const N: usize>(&mut self, labels: Labels<'_, N>, value: f64) {
         let mut counter = Counter::default();
         counter.set_value(value);
@@ -95,17 +95,17 @@ impl Family<'_> {
         self.sample(labels).set_histogram(histogram);
     }
 
-    /// Appends the quantiles of `minute` with the sum and count of `total`. Of nothing there are no
-    /// quantiles: they are NaN then, as in every client library.
+    /// Appends the quantiles of `minute` with the sum and count of `total`. Without samples the
+    /// quantiles are NaN, as in every client library.
     pub(super) fn quantiles<const N: usize>(
         &mut self,
         labels: Labels<'_, N>,
         minute: &Quantiles,
         total: &Quantiles,
     ) {
-        let told =
+        let values =
             [(0.5, minute.p50), (0.95, minute.p95), (0.99, minute.p99), (0.999, minute.p999)];
-        let quantiles = told.map(|(at, value)| {
+        let quantiles = values.map(|(at, value)| {
             let mut quantile = Quantile::default();
             quantile.set_quantile(at);
             quantile.set_value(if minute.count == 0 { f64::NAN } else { value.as_secs_f64() });

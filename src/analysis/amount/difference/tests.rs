@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-/// A quarter of the bets wins.
+/// A quarter of the bets win.
 const WINS: f64 = 0.25;
 
 /// Bets with log-normal stakes of sigma 1 and mean 1.
@@ -16,7 +16,7 @@ impl Game {
         Self(Traffic::new(seed), fastrand::Rng::with_seed(seed))
     }
 
-    /// What a bet leaves of a stake that counts `stakes` times, where the share `paid` goes back.
+    /// The margin of a bet with the stake multiplied by `stakes`, if the share `paid` is paid back.
     fn bet(&mut self, stakes: f64, paid: f64) -> f64 {
         let stake = (self.0.normal() - 0.5).exp();
         let payout = if self.1.f64() < WINS { stake * paid / WINS } else { 0.0 };
@@ -32,7 +32,7 @@ impl Game {
         amounts
     }
 
-    /// Clip and size as a baseline tells them that pays back `paid`.
+    /// Clip and mean size of a baseline that pays back `paid`.
     fn scale(&mut self, paid: f64) -> (Clip, f64) {
         let mut counts = [0; AMOUNT_BUCKETS];
         for _ in 0..5_000 {
@@ -43,14 +43,14 @@ impl Game {
     }
 }
 
-/// Both sides, of `alpha`.
+/// Tests of both sides at `alpha`.
 fn tests(share: f64, alpha: f64) -> [AmountTest; 2] {
     let guarantee = Guarantee::Alpha(alpha);
     [Side::Low, Side::High].map(|side| AmountTest::of_derived(side, share, guarantee, None))
 }
 
-/// Which side finds a canary whose stakes count `stakes` times and that pays back `paid`, and after how
-/// many of its requests; the baseline pays back 0.8.
+/// The side that rejects a canary with stakes multiplied by `stakes` that pays back `paid`, and the
+/// number of its requests until then; the baseline pays back 0.8.
 fn found(stakes: f64, paid: f64, blocks: u32, seed: u64) -> Option<(Side, u32)> {
     let mut game = Game::new(seed);
     let scale = game.scale(0.8);
@@ -81,7 +81,7 @@ fn half_of_the_margin_is_missed() {
     assert!(median.is_some_and(|(side, n)| side == Side::Low && n <= 40_000), "{runs:?}");
 }
 
-/// What both arms pay back swings between 0.5 and 1.5, so that the margin is now above and now below 0.
+/// Both arms pay back between 0.5 and 1.5, so that the margin changes its sign.
 #[test]
 fn equal_canaries_are_not_rejected_while_the_margin_swings() {
     let rejected = (0..150).filter(|seed| {
@@ -140,7 +140,7 @@ fn both_sides_mirror_each_other() {
     assert!(high > low, "{high} {low}");
 }
 
-/// As section 7 of the specification has it, worked out by hand.
+/// Section 7 of the specification, computed by hand.
 #[test]
 fn the_bet_is_that_of_the_specification() {
     let bet = Bet::difference(0.3, 0.5, Arms::new(100.0, 900.0), 0.01);
@@ -149,7 +149,7 @@ fn the_bet_is_that_of_the_specification() {
     assert!((bet.stake.canary - 0.3 * most).abs() < 1e-12, "{bet:?}");
     assert!((bet.stake.baseline - 0.3 * most / 9.0).abs() < 1e-12, "{bet:?}");
     assert_eq!(bet.center, Arms::new(0.51, 0.5));
-    // Of few requests of the baseline it is the other one.
+    // With few requests of the baseline the other one is less.
     let bet = Bet::difference(0.8, 0.5, Arms::new(90.0, 10.0), 0.01);
     assert!((bet.stake.canary - 0.8 * 10.0 / 45.0).abs() < 1e-12, "{bet:?}");
 }

@@ -12,7 +12,7 @@ fn ends(log: AccessLog) {
     assert!(log.shutdown(Duration::from_secs(10)), "the writer did not end");
 }
 
-/// Waits for what another thread is about to do.
+/// Waits until another thread has made `done` true.
 fn soon(what: &str, done: impl Fn() -> bool) {
     let since = Instant::now();
     while !done() {
@@ -70,7 +70,7 @@ fn a_pipe_nobody_reads_costs_lines_and_no_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let fifo = folder.path().join("fifo");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
-    // Open for both, so that the log finds a reader; it never reads.
+    // Opened for both, so that the log finds a reader; nothing is read.
     let _reader = OpenOptions::new().read(true).write(true).open(&fifo).expect("the FIFO");
     let log = AccessLog::start(fifo.to_str().expect("UTF-8")).expect("the log opens");
     let sender = log.sender();
@@ -79,7 +79,8 @@ fn a_pipe_nobody_reads_costs_lines_and_no_time() {
     for _ in 0..QUEUE + 5 {
         sender.try_send(&mut lines(1000));
     }
-    // The writer holds one batch and the queue the rest; what it may not have taken yet is one more.
+    // The writer holds one batch and the queue the rest; the writer may not have taken its batch
+    // yet.
     let lost = log.lost();
     assert!(lost.queue_full >= 4000 && lost.queue_full.is_multiple_of(1000), "{lost:?}");
     log.reopen();
@@ -88,7 +89,7 @@ fn a_pipe_nobody_reads_costs_lines_and_no_time() {
     assert!(since.elapsed() < Duration::from_secs(5));
 }
 
-/// A disk that takes some bytes and is full then, until it is cleared.
+/// A disk that accepts some bytes and is full then, until it is cleared.
 #[derive(Clone)]
 struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
