@@ -248,6 +248,9 @@ async fn set_weights(
         let ejected = Ejected::of(&controller, &service, &applied.returning);
         (applied, ejected)
     };
+    if !dry_run {
+        observatory.in_force(applied.generation).await;
+    }
     let answer = WeightsAnswer {
         generation: applied.generation,
         service,
@@ -299,6 +302,9 @@ async fn move_version(
         let moved = change(&mut controller, subject)?;
         (moved, Ejected::in_force(&controller, &service))
     };
+    if !dry_run {
+        observatory.in_force(moved.generation).await;
+    }
     let answer = SubjectAnswer::new((service, version, endpoint), dry_run, moved, ejected);
     Ok((fresh(answer.generation), Json(answer)))
 }

@@ -26,6 +26,7 @@ use crate::{
     config::schema::Labels,
     control::{controller::Coverage, events::Event, scrape},
     health,
+    policy::class::Class,
     registry::AmountState,
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
@@ -117,6 +118,9 @@ pub struct Version {
     pub ejection: Option<Ejection>,
     /// Requests in flight.
     pub in_flight: u64,
+    /// Of those, writes: requests with a method that is not safe (RFC 9110 section 9.2.1).
+    #[serde(default)]
+    pub writes_in_flight: u64,
     /// Labels of the release.
     pub labels: Labels,
     /// Requests ended since start.
@@ -280,6 +284,7 @@ impl Version {
             unresolved: decisions.unresolved.get(&*version.name).cloned().unwrap_or_default(),
             ejection: decisions.ejections.get(&*version.name).cloned(),
             in_flight: version.state.in_flight(),
+            writes_in_flight: version.state.in_flight_of(Class::Write),
             labels: version.labels.clone(),
             requests,
             errors,

@@ -197,6 +197,7 @@ mod tests {
             unresolved: Default::default(),
             ejection: None,
             in_flight: 0,
+            writes_in_flight: 0,
             labels: Default::default(),
             requests: 91_022,
             errors: 31,

@@ -21,6 +21,9 @@ use crate::{
 /// Batches of samples that may wait for a scrape to end.
 const HEARD: usize = 256;
 
+/// How long a change waits for workers to acknowledge it.
+const ACKNOWLEDGED: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether old snapshots can be dropped, while there are any.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -65,6 +68,20 @@ impl ControlPlane {
         // A panic in one request of the admin API must not end all later ones; the controller's state
         // is replaced whole, so it is never half changed.
         self.controller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until each worker plans by `generation`, so that every request planned by an older snapshot is
+    /// counted as in flight. A worker that is busy for long is not waited for: a request that begins later
+    /// is assigned by the new snapshot even there.
+    pub async fn in_force(&self, generation: u64) {
+        let shared = Arc::clone(self.controller().shared());
+        if tokio::time::timeout(ACKNOWLEDGED, shared.barrier.passed(generation)).await.is_err() {
+            tracing::warn!(
+                generation,
+                acknowledged = shared.barrier.acknowledged(),
+                "a worker has not acknowledged the change yet"
+            );
+        }
     }
 
     pub(super) fn latencies(&self) -> MutexGuard<'_, Latencies> {
