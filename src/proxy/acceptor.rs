@@ -217,7 +217,7 @@ impl HandOut {
         };
         let slot = match slot {
             Ok(slot) => slot,
-            Err(surplus) => return self.shed(stream, surplus, state),
+            Err(limit) => return self.shed(stream, limit, state),
         };
         let loads = self.shared.loads.iter().enumerate();
         let least = loads.min_by_key(|(_, load)| load.load(Relaxed)).map_or(0, |(n, _)| n);
@@ -236,12 +236,12 @@ impl HandOut {
     /// Sends 503 to a client above a limit. Clients of a TLS listener are closed without a
     /// response, since the handshake would cost most of all; so are clients for whom no descriptor
     /// can be spared.
-    fn shed(self: &Rc<Self>, mut stream: TcpStream, surplus: LimitKind, state: &ListenerState) {
-        state.count_shed(surplus);
+    fn shed(self: &Rc<Self>, mut stream: TcpStream, limit: LimitKind, state: &ListenerState) {
+        state.count_shed(limit);
         if state.tls.is_some() || stream.as_raw_fd() >= self.shared.granted.telling() {
             return;
         }
         let this = Rc::clone(self);
-        tokio::task::spawn_local(async move { shed(&this.shared, &mut stream, surplus).await });
+        tokio::task::spawn_local(async move { shed(&this.shared, &mut stream, limit).await });
     }
 }

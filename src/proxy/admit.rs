@@ -30,7 +30,7 @@ pub(super) struct Admitted<'h, 'b> {
     /// The client's address, which behind a trusted proxy is not the connection's.
     pub(super) address: IpAddr,
     pub(super) id: RequestId,
-    pub(super) manner: ResponseMode,
+    pub(super) mode: ResponseMode,
     pub(super) log: Option<Box<LogText>>,
     /// Counts the request until it has ended.
     pub(super) in_flight: InFlight,
@@ -45,8 +45,8 @@ impl Admitted<'_, '_> {
     /// The request, answered with `problem` after all; `read` bytes of it are here.
     pub(super) fn reject(self, problem: Problem, read: usize) -> Box<Rejected> {
         let whole = whole(&self.head, self.head_bytes, read);
-        let (id, manner, log) = (Some(self.id), self.manner, self.log);
-        Box::new(Rejected { problem, id, manner, whole, log })
+        let (id, mode, log) = (Some(self.id), self.mode, self.log);
+        Box::new(Rejected { problem, id, mode, whole, log })
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) fn admit<'h, 'b>(
     let id = view.header("x-request-id").and_then(RequestId::from_client);
     let id = id.unwrap_or_else(|| RequestId::from_random(fastrand::u128(..)));
     let is_stream = client.stream.is_stream();
-    let manner = ResponseMode {
+    let mode = ResponseMode {
         protocol: match (is_stream, head.http10) {
             (true, _) => Protocol::Http2,
             (false, true) => Protocol::Http10,
@@ -97,11 +97,11 @@ pub(super) fn admit<'h, 'b>(
         Ok(in_flight) => in_flight,
         Err(problem) => {
             let whole = whole(&head, head_bytes, read.len());
-            return Err(Box::new(Rejected { problem, id: Some(id), manner, whole, log }));
+            return Err(Box::new(Rejected { problem, id: Some(id), mode, whole, log }));
         }
     };
     let method = head.method;
-    let admitted = Admitted { head, head_bytes, forwarded, address, id, manner, log, in_flight };
+    let admitted = Admitted { head, head_bytes, forwarded, address, id, mode, log, in_flight };
     match ends_here {
         true => Err(admitted.reject(Problem::of_last(method), read.len())),
         false => Ok(Some(admitted)),

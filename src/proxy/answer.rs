@@ -54,7 +54,7 @@ pub(super) async fn answer(turn: &mut Turn<'_>, mut answer: Answer, began: Insta
     }
     record.bytes_in = record.bytes_in.max(attempt.body_bytes);
     record.bytes_out = answer.body_bytes();
-    if plan.manner.grpc
+    if plan.mode.grpc
         && let Some(status) = attempt.grpc_status(answer.status, relayed.is_ok())
     {
         record.grpc_ended(status);
@@ -118,7 +118,7 @@ fn cut(turn: &mut Turn<'_>, broken: AttemptError) -> NextState {
     match broken {
         AttemptError::Failed(fault) | AttemptError::Unconnected(fault) => {
             record.failed(fault);
-            if plan.manner.grpc {
+            if plan.mode.grpc {
                 let problem = fault.problem();
                 record.outcome = Some(problem.status);
                 cut_call(client, grpc::trailers(problem.status, problem.detail));

@@ -160,7 +160,7 @@ impl<'a> Attempt<'a> {
         rest: Option<Framing>,
     ) -> Self {
         if let Channel::ClientStream(stream) = &mut upstream
-            && plan.manner.trailers
+            && plan.mode.trailers
         {
             stream.keep_trailers();
         }
@@ -459,7 +459,7 @@ impl<'a> Attempt<'a> {
                 return self.need_more();
             }
             let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-            let (mut kinds, head_only) = (NO_KINDS, plan.manner.head_only);
+            let (mut kinds, head_only) = (NO_KINDS, plan.mode.head_only);
             let (mut more_fields, mut more_kinds);
             let data = self.inbox.data();
             let mut parsed = parse_response(data, &mut fields, &mut kinds, head_only);
@@ -500,7 +500,7 @@ impl<'a> Attempt<'a> {
             if head.status < 200 && head.status != 101 {
                 self.came_interim = true;
                 let wanted =
-                    !plan.manner.is_http10() && (head.status != 100 || plan.expects_continue);
+                    !plan.mode.is_http10() && (head.status != 100 || plan.expects_continue);
                 if wanted {
                     put_interim(&mut self.interim, &head);
                 }
@@ -517,11 +517,11 @@ impl<'a> Attempt<'a> {
             response.put(self.interim.data());
             let switched = head.status == 101;
             let body = self.body_of(&head);
-            let is_stream = plan.manner.protocol == Protocol::Http2;
+            let is_stream = plan.mode.protocol == Protocol::Http2;
             let delimiter = match head.framing {
                 Framing::Length(_) => Delimiter::None,
                 // Streams end by themselves, and so do answers to old clients, with the connection.
-                _ if is_stream || plan.manner.is_http10() => Delimiter::None,
+                _ if is_stream || plan.mode.is_http10() => Delimiter::None,
                 _ if body == Framing::Length(0) => Delimiter::Empty,
                 _ => Delimiter::Chunks,
             };
@@ -529,10 +529,10 @@ impl<'a> Attempt<'a> {
                 delimiter != Delimiter::None || matches!(head.framing, Framing::Length(_));
             // If the request's body is unfinished, the client's connection cannot be kept.
             let keep_client =
-                plan.manner.keep_alive && delimited && whole && !switched && !worker.parting.get();
+                plan.mode.keep_alive && delimited && whole && !switched && !worker.parting.get();
             let persistence = match switched {
                 true => Persistence::Upgrade,
-                false => plan.manner.persistence(keep_client),
+                false => plan.mode.persistence(keep_client),
             };
             let date = if head.has_date { None } else { Some(worker.date(Instant::now())) };
             let version = match (&self.upstream, head.http10) {
@@ -543,7 +543,7 @@ impl<'a> Attempt<'a> {
             let via = plan.snapshot.forwarding.answer_via(version as usize);
             write_response(response, &head, delimiter, persistence, date.as_deref(), via);
             let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
-            if plan.manner.trailers && (is_stream || delimiter == Delimiter::Chunks) {
+            if plan.mode.trailers && (is_stream || delimiter == Delimiter::Chunks) {
                 relay.pass_trailers();
             }
             let seconds = head.keep_alive_seconds;
@@ -554,7 +554,7 @@ impl<'a> Attempt<'a> {
                     .keep_alive
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
                 keep_client,
-                is_stream: plan.manner.grpc || head.is_event_stream(),
+                is_stream: plan.mode.grpc || head.is_event_stream(),
             };
             self.inbox.consume(head_bytes);
             self.interim.clear();

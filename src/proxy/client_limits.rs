@@ -48,13 +48,13 @@ impl ClientLimits {
     /// Reserves a connection slot for `client`, unless it has `limit` (at least 1) already.
     pub(super) fn enter(&self, client: IpAddr, limit: u32) -> Option<ConnectionSlot> {
         let whose = subscriber(client);
-        let mut member = self.0.entry(whose).or_default();
-        if member.connections >= limit {
+        let mut entry = self.0.entry(whose).or_default();
+        if entry.connections >= limit {
             return None;
         }
-        member.connections += 1;
-        let requests = Arc::clone(&member.requests);
-        drop(member);
+        entry.connections += 1;
+        let requests = Arc::clone(&entry.requests);
+        drop(entry);
         Some(ConnectionSlot { client_limits: self.clone(), whose, requests })
     }
 
@@ -68,7 +68,7 @@ impl ClientLimits {
 
     /// A request that [`ClientLimits::begin`] counted has ended.
     pub(super) fn end(&self, client: IpAddr) {
-        self.leave(subscriber(client), |member| member.requests.end());
+        self.leave(subscriber(client), |entry| entry.requests.end());
     }
 
     /// Takes something back of what is counted, and forgets who has nothing left.
@@ -76,10 +76,10 @@ impl ClientLimits {
     /// Requests are counted without the lock only by those who have a slot: without connections the
     /// count stands still.
     fn leave(&self, whose: IpAddr, take_back: impl FnOnce(&mut ClientEntry)) {
-        if let Entry::Occupied(mut member) = self.0.entry(whose) {
-            take_back(member.get_mut());
-            if member.get().connections == 0 && member.get().requests.0.load(Relaxed) == 0 {
-                member.remove();
+        if let Entry::Occupied(mut entry) = self.0.entry(whose) {
+            take_back(entry.get_mut());
+            if entry.get().connections == 0 && entry.get().requests.0.load(Relaxed) == 0 {
+                entry.remove();
             }
         }
     }
@@ -101,7 +101,7 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.client_limits.leave(self.whose, |member| member.connections -= 1);
+        self.client_limits.leave(self.whose, |entry| entry.connections -= 1);
     }
 }
 

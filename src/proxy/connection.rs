@@ -29,7 +29,7 @@ pub(super) async fn serve(
 ) {
     // Fails only if the connection is already gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
-    let _witness = worker.witness();
+    let _panics = worker.count_panic();
     poll_fn(|cx| {
         open.wake_by(cx.waker());
         Poll::Ready(())

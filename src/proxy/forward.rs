@@ -197,7 +197,7 @@ fn poll_head(
 pub(super) fn upload_due(attempt: &Attempt<'_>, plan: &Plan, now: Instant) -> Instant {
     let limits = plan.route().body;
     let due = plan.until(now, limits.timeout);
-    if !attempt.uploads() || plan.manner.grpc {
+    if !attempt.uploads() || plan.mode.grpc {
         return due;
     }
     pace::due(limits, plan.began, attempt.body_bytes).map_or(due, |slow| due.min(slow))

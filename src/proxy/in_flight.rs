@@ -26,11 +26,11 @@ pub(super) struct InFlight {
 enum Whose {
     /// The connection's client's, if that has a slot; a trusted proxy or a balancer that asks for itself
     /// has none.
-    Seats,
+    Connection,
     /// Of the client that a trusted proxy named.
     Named(IpAddr),
     /// Of a trusted proxy behind a trusted proxy.
-    Nobodys,
+    Uncounted,
 }
 
 impl InFlight {
@@ -48,8 +48,8 @@ impl InFlight {
         }
         let limit = snapshot.requests_per_client;
         let (whose, fits) = match named {
-            None => (Whose::Seats, connected.open.slot().is_none_or(|slot| slot.begin(limit))),
-            Some(client) if contains(&snapshot.trusted_proxies, client) => (Whose::Nobodys, true),
+            None => (Whose::Connection, connected.open.slot().is_none_or(|slot| slot.begin(limit))),
+            Some(client) if contains(&snapshot.trusted_proxies, client) => (Whose::Uncounted, true),
             Some(client) => {
                 (Whose::Named(client), worker.shared.client_limits.begin(client, limit))
             }
@@ -68,17 +68,17 @@ impl Drop for InFlight {
         let worker = open.worker();
         worker.requests.set(worker.requests.get() - 1);
         match self.whose {
-            Whose::Seats => open.slot().into_iter().for_each(ConnectionSlot::end),
+            Whose::Connection => open.slot().into_iter().for_each(ConnectionSlot::end),
             Whose::Named(client) => worker.shared.client_limits.end(client),
-            Whose::Nobodys => {}
+            Whose::Uncounted => {}
         }
     }
 }
 
 #[cold]
-fn refuse(worker: &Worker, surplus: LimitKind) -> Problem {
-    worker.shared.cells.of(worker.id).count_shed(surplus);
-    let (kind, detail) = match surplus {
+fn refuse(worker: &Worker, exceeded: LimitKind) -> Problem {
+    worker.shared.cells.of(worker.id).count_shed(exceeded);
+    let (kind, detail) = match exceeded {
         LimitKind::OfAll => ("requests", "there are more requests in flight than the limit"),
         LimitKind::OfClient => (
             "requests_per_client",

@@ -38,7 +38,7 @@ pub(super) struct Plan {
     /// Options that few requests have.
     special: Option<Box<RareOptions>>,
     pub(super) id: RequestId,
-    pub(super) manner: ResponseMode,
+    pub(super) mode: ResponseMode,
     pub(super) class: Class,
     /// Sending it twice does what sending it once does.
     pub(super) idempotent: bool,
@@ -131,7 +131,7 @@ pub(super) fn plan(
     let upgrade = render(request, &admitted, &client.connected, &snapshot, route);
 
     let began = Instant::now();
-    let timeout = match admitted.manner.grpc {
+    let timeout = match admitted.mode.grpc {
         true => view.header("grpc-timeout").and_then(grpc::timeout),
         false => None,
     };
@@ -155,7 +155,7 @@ pub(super) fn plan(
         },
         expects_continue: admitted.head.expects_continue,
         id: admitted.id,
-        manner: admitted.manner,
+        mode: admitted.mode,
         class: Class::of(admitted.head.method),
         idempotent: is_idempotent(admitted.head.method),
         log: admitted.log,

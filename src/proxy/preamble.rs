@@ -49,11 +49,11 @@ pub(super) async fn read_proxy_header(
     };
     match worker.shared.slot(client) {
         Ok(slot) => {
-            open.take_seat(slot);
+            open.set_slot(slot);
             Some(client)
         }
-        Err(surplus) => {
-            open.listener().count_shed(surplus);
+        Err(limit) => {
+            open.listener().count_shed(limit);
             // Under TLS it is closed without a response, as in the acceptor.
             if open.listener().tls.is_none() {
                 // Boxed, since it is rare and would enlarge the task of every connection.

@@ -8,7 +8,7 @@ use super::{head::HeadError, problem::Problem, response_mode::ResponseMode, rewr
 pub(super) struct Rejected {
     pub(super) problem: Problem,
     pub(super) id: Option<RequestId>,
-    pub(super) manner: ResponseMode,
+    pub(super) mode: ResponseMode,
     /// Bytes of the request, if it was read to its end and the connection can stay.
     pub(super) whole: Option<usize>,
     pub(super) log: Option<Box<LogText>>,
@@ -28,7 +28,7 @@ impl Rejected {
     /// A request whose head is not understood, so that nothing after it can be.
     pub(super) fn unread(problem: impl Into<Problem>) -> Self {
         let problem = problem.into();
-        Self { problem, id: None, manner: ResponseMode::UNREAD, whole: None, log: None }
+        Self { problem, id: None, mode: ResponseMode::UNREAD, whole: None, log: None }
     }
 
     /// A request whose head is above the limit: `bytes` of it have come. If its first line alone is, the

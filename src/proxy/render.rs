@@ -36,7 +36,7 @@ pub(super) fn render<'b>(
         authority,
         id: &admitted.id,
         upgrade,
-        via: snapshot.forwarding.request_via(admitted.manner.protocol as usize),
+        via: snapshot.forwarding.request_via(admitted.mode.protocol as usize),
     };
     request.clear();
     write_request(request, head, &info);

@@ -63,13 +63,13 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
     record.status = problem.status;
     record.fault = Some(problem.kind);
     let read = !turn.unread_body && error != AttemptError::ClientBody;
-    let keep = plan.manner.keep_alive && read && !worker.parting.get();
-    let (id, manner) = (Some(&plan.id), plan.manner);
-    let persistence = manner.persistence(keep);
+    let keep = plan.mode.keep_alive && read && !worker.parting.get();
+    let (id, mode) = (Some(&plan.id), plan.mode);
+    let persistence = mode.persistence(keep);
     let date = worker.date(Instant::now()).to_owned();
-    match manner.grpc {
+    match mode.grpc {
         true => problem.write_to_grpc(response, &date),
-        false => problem.write(response, id, manner.head_only, persistence, &date),
+        false => problem.write(response, id, mode.head_only, persistence, &date),
     }
     match (flush(client, plan.route().body.timeout, response).await, keep) {
         (Err(_), _) => NextState::Close,
@@ -80,14 +80,14 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
 
 /// Answers a request that was not planned.
 pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejected) -> NextState {
-    let manner = refused.manner;
-    let keep = refused.whole.is_some() && manner.keep_alive && !worker.parting.get();
+    let mode = refused.mode;
+    let keep = refused.whole.is_some() && mode.keep_alive && !worker.parting.get();
     let mut response = worker.blocks.take();
-    let (id, persistence) = (refused.id.as_ref(), manner.persistence(keep));
+    let (id, persistence) = (refused.id.as_ref(), mode.persistence(keep));
     let date = worker.date(Instant::now()).to_owned();
-    match manner.grpc {
+    match mode.grpc {
         true => refused.problem.write_to_grpc(&mut response, &date),
-        false => refused.problem.write(&mut response, id, manner.head_only, persistence, &date),
+        false => refused.problem.write(&mut response, id, mode.head_only, persistence, &date),
     }
     let patience = worker.snapshot().limits.body_timeout;
     let flushed = flush(client, patience, &mut response).await;

@@ -134,7 +134,7 @@ impl Worker {
 
     /// Hands over and sweeps while there is something to do, then sleeps until there is again.
     async fn tick(self: Rc<Self>) {
-        let _witness = self.witness();
+        let _panics = self.count_panic();
         let (mut swept, mut generation) = (Instant::now(), 0);
         let (mut served, mut idle) = (false, true);
         loop {
@@ -244,12 +244,12 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         LocalSet::new().block_on(&runtime, async {
             let (go_on, told) = oneshot::channel::<()>();
-            let bystander = (worker.witness(), connected(&worker, &listener));
+            let bystander = (worker.count_panic(), connected(&worker, &listener));
             let bystander = tokio::task::spawn_local(async move {
                 let _held = bystander;
                 told.await
             });
-            let held = (worker.witness(), connected(&worker, &listener));
+            let held = (worker.count_panic(), connected(&worker, &listener));
             let in_flight = begin(&held.1).expect("the first");
             assert_eq!(
                 begin(&held.1).map(drop).expect_err("the second").kind,

@@ -83,8 +83,8 @@ impl WorkerCells {
     }
 
     /// Counts a request above a limit.
-    pub(super) fn count_shed(&self, surplus: LimitKind) {
-        match surplus {
+    pub(super) fn count_shed(&self, limit: LimitKind) {
+        match limit {
             LimitKind::OfAll => self.requests_shed.add(1),
             LimitKind::OfClient => self.requests_shed_per_client.add(1),
         }
@@ -181,8 +181,8 @@ impl ListenerState {
     }
 
     /// Counts a connection above a limit.
-    pub(super) fn count_shed(&self, surplus: LimitKind) {
-        let count = match surplus {
+    pub(super) fn count_shed(&self, limit: LimitKind) {
+        let count = match limit {
             LimitKind::OfAll => &self.shed,
             LimitKind::OfClient => &self.shed_per_client,
         };

@@ -24,9 +24,9 @@ use super::{
 const SHED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sends 503, and reads until the client closes the connection.
-pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, surplus: LimitKind) {
+pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, limit: LimitKind) {
     let Ok(_permit) = shared.shedding.try_acquire() else { return };
-    let (kind, detail) = match surplus {
+    let (kind, detail) = match limit {
         LimitKind::OfAll => ("connections", "there are more connections than the limit"),
         LimitKind::OfClient => (
             "connections_per_client",

@@ -78,7 +78,7 @@ pub(super) struct Worker {
     pub(super) pools: RefCell<Pools>,
     pub(super) streams: RefCell<H2Pool>,
     /// Clients' connections of HTTP/2.
-    pub(super) crews: AllConnections,
+    pub(super) h2_clients: AllConnections,
     pub(super) samples: RefCell<Vec<Sample>>,
     pub(super) lines: RefCell<Lines>,
     /// Wakes the tick when there is something to hand over or to look after.
@@ -109,7 +109,7 @@ impl Worker {
             blocks: Blocks::default(),
             pools: RefCell::default(),
             streams: RefCell::default(),
-            crews: AllConnections::default(),
+            h2_clients: AllConnections::default(),
             samples: RefCell::default(),
             lines: RefCell::default(),
             busy: Notify::new(),
@@ -129,7 +129,7 @@ impl Worker {
     }
 
     /// Counts a panic of the task that holds the result.
-    pub(super) fn witness(self: &Rc<Self>) -> PanicCounter {
+    pub(super) fn count_panic(self: &Rc<Self>) -> PanicCounter {
         PanicCounter(Rc::clone(self))
     }
 
@@ -242,7 +242,7 @@ impl ConnectionGuard {
     }
 
     /// Holds the slot that the client got once it was known.
-    pub(super) fn take_seat(&mut self, slot: Option<ConnectionSlot>) {
+    pub(super) fn set_slot(&mut self, slot: Option<ConnectionSlot>) {
         self.slot = slot;
     }
 

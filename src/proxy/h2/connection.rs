@@ -113,7 +113,7 @@ impl Watch for Metered {
             return Err(fault);
         }
         let passed = self.meter.received(head, Instant::now);
-        self.worker.crews.count(&self.streams, self.meter.open());
+        self.worker.h2_clients.count(&self.streams, self.meter.open());
         passed
     }
 
@@ -122,7 +122,7 @@ impl Watch for Metered {
         if let Err(fault) = self.meter.sent(bytes, Instant::now) {
             self.fault.set(Some(fault));
         }
-        self.worker.crews.count(&self.streams, self.meter.open());
+        self.worker.h2_clients.count(&self.streams, self.meter.open());
     }
 
     fn fail(&mut self, fault: Reason) {
@@ -132,7 +132,7 @@ impl Watch for Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.worker.crews.leave(&self.streams);
+        self.worker.h2_clients.leave(&self.streams);
     }
 }
 
@@ -165,7 +165,7 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     let now = Instant::now();
     let connected = Rc::clone(&client.connected);
     let fault = Rc::new(Cell::new(None));
-    let streams = worker.crews.join(now);
+    let streams = worker.h2_clients.join(now);
     let metered = Metered {
         meter: Meter::new(now),
         worker: Rc::clone(&worker),
@@ -248,7 +248,7 @@ impl Serving {
             if self.poll_streams(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if self.streams.is_surplus.get() {
+            if self.streams.must_go.get() {
                 // Unread responses are what must be freed, so the connection is dropped at once.
                 self.blame(Reason::ENHANCE_YOUR_CALM);
                 return Poll::Ready(());
@@ -318,25 +318,25 @@ impl Serving {
     fn start(&self, request: Request<RecvStream>, mut respond: server::SendResponse<Bytes>) {
         let answered = OPEN_PER_REQUEST.saturating_mul(self.worker.snapshot().requests);
         let most = answered.saturating_add(self.limits.streams);
-        if !self.worker.crews.admit(most as usize) {
+        if !self.worker.h2_clients.admit(most as usize) {
             self.worker.shared.cells.of(self.worker.id).count_shed(LimitKind::OfAll);
             respond.send_reset(Reason::REFUSED_STREAM);
             return;
         }
-        let member = StreamGuard::join(&self.streams, &self.worker);
+        let guard = StreamGuard::join(&self.streams, &self.worker);
         let stream = Channel::ServerStream(Box::new(ServerStream::new(request, respond)));
         let patience = Instant::now() + self.limits.header_timeout;
         let client = Client::new(stream, Deadline::new(patience), Rc::clone(&self.connected));
         tokio::task::spawn_local(async move {
-            let _witness = member.worker.witness();
+            let _panics = guard.worker.count_panic();
             let mut client = client;
-            client.inbox = member.worker.blocks.take_small();
+            client.inbox = guard.worker.blocks.take_small();
             // The connection's own task decides whether the connection stays open.
-            let after = handle(&mut client, &member.worker).await;
+            let after = handle(&mut client, &guard.worker).await;
             if after != NextState::Linger && !client.answering {
                 await_end(&mut client).await;
             }
-            client.leave(&member.worker);
+            client.leave(&guard.worker);
         });
     }
 }

@@ -75,7 +75,7 @@ pub(super) struct ConnectionStreams {
     pub(super) idle_since: Cell<Instant>,
     pub(super) waker: RefCell<Option<Waker>>,
     /// The connection must end, since it has too many unread responses.
-    pub(super) is_surplus: Cell<bool>,
+    pub(super) must_go: Cell<bool>,
     /// Index in [`AllConnections`].
     place: Cell<usize>,
 }
@@ -109,7 +109,7 @@ impl AllConnections {
             open: Cell::new(0),
             idle_since: Cell::new(now),
             waker: RefCell::default(),
-            is_surplus: Cell::new(false),
+            must_go: Cell::new(false),
             place: Cell::new(all.len()),
         });
         all.push(Rc::clone(&streams));
@@ -141,13 +141,15 @@ impl AllConnections {
         }
         let all = self.all.borrow();
         let unread = |streams: &Rc<ConnectionStreams>| {
-            if streams.is_surplus.get() { 0 } else { streams.unread() }
+            if streams.must_go.get() { 0 } else { streams.unread() }
         };
-        let Some(surplus) = all.iter().max_by_key(|streams| unread(streams)) else { return false };
-        let found = unread(surplus) > FEW;
+        let Some(greediest) = all.iter().max_by_key(|streams| unread(streams)) else {
+            return false;
+        };
+        let found = unread(greediest) > FEW;
         if found {
-            surplus.is_surplus.set(true);
-            surplus.wake();
+            greediest.must_go.set(true);
+            greediest.wake();
         }
         found
     }
@@ -191,10 +193,10 @@ mod tests {
         assert!(!connections.admit(107), "nobody has too many");
         connections.count(&greedy, 9);
         assert!(connections.admit(117));
-        assert!(!greedy.is_surplus.get());
+        assert!(!greedy.must_go.get());
         assert!(connections.admit(116));
         assert_eq!(
-            [&busy, &greedy, &small].map(|streams| streams.is_surplus.get()),
+            [&busy, &greedy, &small].map(|streams| streams.must_go.get()),
             [false, true, false]
         );
         assert!(!connections.admit(116), "it goes once");
