@@ -278,6 +278,10 @@ mod tests {
         let old = shared.snapshot.load_full();
         assert_eq!(shared.barrier.acknowledged(), old.generation, "the one that it began with");
         let handle = spawn(0, Arc::clone(&shared)).expect("a thread");
+        // It has begun, by the old one.
+        let (flushed, done) = oneshot::channel();
+        handle.commands.send(Command::Flush(flushed)).expect("it lives");
+        done.blocking_recv().expect("it lives");
         let newer = snapshot("", old.generation + 1);
         shared.snapshot.store(Arc::new(newer));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
