@@ -127,7 +127,7 @@ fn an_endpoint_that_does_not_speak_tls_is_told_of_once_and_not_for_each_request(
     for _ in 0..10 {
         assert_eq!(process.connect().get("/").send().kind(), "connect_timeout");
     }
-    let said = || process.log().matches("does not speak TLS").count();
+    let said = || process.log().matches("the TLS handshake with an endpoint failed").count();
     eventually("it is said", || said() > 0);
     assert_eq!(said(), 1, "{}", process.log());
 }

@@ -85,8 +85,12 @@ fn an_idle_connection_may_ask_once_more_while_the_process_drains() {
     let ending = thread::spawn(move || proxy.shutdown());
     eventually("nothing is accepted any more", || TcpStream::connect(address).is_err());
     for client in [&mut used, &mut fresh] {
-        let answer = client.post("/", b"a bet").send();
-        assert_eq!((answer.text(), answer.field("connection")), ("ok", Some("close")));
+        // Workers are told a moment after the listener is closed.
+        eventually("an answer ends the connection", || {
+            let answer = client.post("/", b"a bet").send();
+            assert_eq!(answer.text(), "ok");
+            answer.field("connection") == Some("close")
+        });
         client.expect_end();
     }
     assert_eq!(ending.join().expect("ended"), Ended::Drained);
