@@ -6,7 +6,7 @@
 //! 200 ms instead of 10, since one in a hundred such looks would find something new.
 //!
 //! `TIDEGATE_AA_RUNS=500 cargo test --release --lib equal_canary -- --nocapture` runs whole days, in
-//! a quarter of an hour of one core; without it the runs are few and short.
+//! about an hour of two cores; without it the runs are few and short.
 
 use std::{f64::consts::TAU, thread};
 
