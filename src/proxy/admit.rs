@@ -38,6 +38,7 @@ pub(super) struct Admitted<'h, 'b> {
 
 impl Admitted<'_, '_> {
     /// The request as routes, rules and cohort keys see it.
+    #[inline(always)]
     pub(super) fn view<'a>(&'a self, connected: &'a Connected) -> RequestView<'a> {
         view(&self.head, self.forwarded.as_ref(), connected)
     }
@@ -51,6 +52,7 @@ impl Admitted<'_, '_> {
 }
 
 /// Admits the request whose head stands in the client's inbox. `None` if more of the head must be read.
+#[inline(always)]
 pub(super) fn admit<'h, 'b>(
     client: &'b Client,
     snapshot: &WorkerSnapshot,
@@ -108,6 +110,7 @@ pub(super) fn admit<'h, 'b>(
     }
 }
 
+#[inline(always)]
 fn view<'a>(
     head: &'a RequestHead<'_, '_>,
     forwarded: Option<&'a Forwarded<'_>>,

@@ -12,6 +12,7 @@ use crate::{
 };
 
 /// Where the `request` goes by `snapshot`, or the response if it goes nowhere.
+#[inline(always)]
 pub(super) fn assign(
     worker: &Worker,
     snapshot: &Snapshot,

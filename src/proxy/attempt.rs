@@ -514,6 +514,8 @@ impl<'a> Attempt<'a> {
             // A request that the endpoint did not take whole ends here.
             let is_cut = self.cut || self.sent < request.len();
             let whole = self.upload.is_none() && !is_cut;
+            // With room for a small body, which then leaves in the same write.
+            *response = worker.blocks.take();
             response.put(self.interim.data());
             let switched = head.status == 101;
             let body = self.body_of(&head);
