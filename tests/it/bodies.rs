@@ -1,7 +1,8 @@
 //! Bodies both ways, in every framing, of any size, at the speed of the slower side.
 
 use std::{
-    io,
+    io::{self, Read, Write},
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -17,6 +18,29 @@ use crate::support::{
     Client, Origin, PATIENCE, Proxy, eventually, pattern,
     wire::{Framing, Wire},
 };
+
+/// Two writes cost a system call more, and a client that reads once finds a head without its body.
+#[test]
+fn a_small_response_reaches_the_client_in_one_piece() {
+    // More than what is left of a buffer that grew to hold the head.
+    let origin = Origin::answering(concat!(
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890",
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890",
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890",
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890",
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890",
+    ));
+    let proxy = Proxy::to(&origin);
+    let mut client = TcpStream::connect(proxy.address).expect("it listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("a time");
+    for _ in 0..20 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("open");
+        let mut piece = [0; 4096];
+        let length = client.read(&mut piece).expect("a response");
+        let piece = piece[..length].escape_ascii().to_string();
+        assert!(piece.ends_with("01234567890"), "{piece}");
+    }
+}
 
 /// Larger than all buffers between an origin and a client together.
 const LARGE: usize = 20_000_000;
