@@ -1,6 +1,6 @@
 //! The admin endpoint: what people and scripts see and change while the process runs.
 //!
-//! It shares a thread with the rest of the control plane, so whoever calls it is bounded: requests at
+//! It shares a thread with the rest of the control plane, so its callers are bounded: requests at
 //! once, time per request, connections at once, time for a head, life of a connection. Strangers must
 //! not use these bounds to keep probes and operators out (`connections`). Nothing here is on the path of a
 //! request to a service.

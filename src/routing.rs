@@ -10,6 +10,6 @@ pub mod split;
 pub mod table;
 
 pub use cohort::{Cohort, CohortKey};
-pub use matcher::{RequestView, Rule};
+pub use matcher::{RequestView, Rule, header};
 pub use split::Split;
 pub use table::Table;

@@ -267,7 +267,7 @@ impl Version {
                 .then(|| (version.name.to_string(), known.state.label.to_string()))
                 .and_then(|place| decisions.endpoints.get(&place).cloned()),
             reachable: !known.state.standing.is_unreachable(),
-            in_flight: scrape::endpoint_in_flight(&known.state),
+            in_flight: known.state.in_flight(),
         });
         let amounts = service.amounts.iter().zip(&version.amounts);
         Self {

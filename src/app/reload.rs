@@ -18,7 +18,7 @@ use crate::{
 /// Niceness of the thread that reads a changed file: a tenth of a worker's share where cores are short.
 const LOW_PRIORITY: i32 = 10;
 
-/// Reads the file again, for whoever asks.
+/// Reads the file again, on request.
 #[derive(Debug, Clone)]
 pub(super) struct Reloader {
     turns: Turns,

@@ -144,13 +144,6 @@ impl ControlPlane {
     }
 }
 
-/// Requests in flight on `endpoint`.
-pub fn endpoint_in_flight(endpoint: &EndpointState) -> u64 {
-    // As of a version.
-    let finished = endpoint.cells.sum(|c| c.finished.read());
-    endpoint.cells.sum(|c| c.started.read()).saturating_sub(finished)
-}
-
 /// Whether a version with a share has an address, so that a request of `service` is sent to somebody.
 pub fn has_somebody_to_ask(service: &Service) -> bool {
     let mut shares = service.versions.iter().filter(|v| v.share_weight() > Weight::ZERO);

@@ -1,16 +1,13 @@
-//! The stage *admit*: reads a request's head, finds out whose it is, and whether there is room for it.
+//! The stage *admit*: finds out whose a request is, and whether there is room for it.
 
-use std::{mem::MaybeUninit, net::IpAddr};
-
-use httparse::Header;
+use std::net::IpAddr;
 
 use super::{
     body::Framing,
     client::{Client, Connected},
-    field_kind::FieldKind,
     forwarded::{self, Forwarded},
     grpc,
-    head::{RequestHead, parse_request},
+    head::RequestHead,
     in_flight::InFlight,
     problem::Problem,
     rejected::{LogText, Rejected},
@@ -18,11 +15,15 @@ use super::{
     rewrite::RequestId,
     worker::WorkerSnapshot,
 };
-use crate::{routing::RequestView, snapshot::Snapshot, telemetry::access_log::sampled};
+use crate::{
+    routing::{RequestView, header},
+    snapshot::Snapshot,
+    telemetry::access_log::sampled,
+};
 
 /// A request that may go on. Borrows the client's inbox.
-pub(super) struct Admitted<'h, 'b> {
-    pub(super) head: RequestHead<'h, 'b>,
+pub(super) struct Admitted<'a, 'b> {
+    pub(super) head: &'a RequestHead<'a, 'b>,
     /// Bytes of the head in the client's inbox.
     pub(super) head_bytes: usize,
     /// What a trusted proxy states of its client.
@@ -40,37 +41,45 @@ impl Admitted<'_, '_> {
     /// The request as routes, rules and cohort keys see it.
     #[inline(always)]
     pub(super) fn view<'a>(&'a self, connected: &'a Connected) -> RequestView<'a> {
-        view(&self.head, self.forwarded.as_ref(), connected)
+        let head = self.head;
+        let client_text = match &self.forwarded {
+            Some(forwarded) => &forwarded.client_text,
+            None => &connected.address_text,
+        };
+        RequestView {
+            method: head.method,
+            host: head.host(),
+            path: &head.path,
+            query: head.query.unwrap_or(""),
+            headers: head.headers,
+            client: self.address,
+            client_text: client_text.as_bytes(),
+        }
     }
 
     /// The request, answered with `problem` after all; `read` bytes of it are here.
     pub(super) fn reject(self, problem: Problem, read: usize) -> Box<Rejected> {
-        let whole = whole(&self.head, self.head_bytes, read);
+        let whole = whole(self.head, self.head_bytes, read);
         let (id, mode, log) = (Some(self.id), self.mode, self.log);
         Box::new(Rejected { problem, id, mode, whole, log })
     }
 }
 
-/// Admits the request whose head stands in the client's inbox. `None` if more of the head must be read.
+/// Admits the request of `client` with this `head`, which is the first `head_bytes` of the client's inbox.
 #[inline(always)]
-pub(super) fn admit<'h, 'b>(
-    client: &'b Client,
+pub(super) fn admit<'a, 'b>(
+    client: &Client,
     snapshot: &WorkerSnapshot,
-    fields: &'h mut [MaybeUninit<Header<'b>>],
-    kinds: &'h mut [FieldKind],
-) -> Result<Option<Admitted<'h, 'b>>, Box<Rejected>> {
+    head: &'a mut RequestHead<'_, 'b>,
+    head_bytes: usize,
+) -> Result<Admitted<'a, 'b>, Box<Rejected>> {
     let (read, limit) = (client.inbox.data(), snapshot.limits.header_bytes.0);
-    let parsed = parse_request(read, fields, kinds);
-    let Some((mut head, head_bytes)) =
-        parsed.map_err(|refusal| Box::new(Rejected::unread(refusal)))?
-    else {
-        return Ok(None);
-    };
     if head_bytes as u64 > limit {
         return Err(Box::new(Rejected::too_large(read, limit)));
     }
     let counts = matches!(head.method, "OPTIONS" | "TRACE") && snapshot.forwarding.max_forwards;
     let ends_here = counts && head.count_forwards();
+    let head = &*head;
     let connected = &*client.connected;
     // Behind a trusted proxy each request has a client of its own.
     let forwarded = match &*snapshot.trusted_proxies {
@@ -78,9 +87,9 @@ pub(super) fn admit<'h, 'b>(
         trusted => forwarded::read(head.headers, connected.address, trusted),
     };
     let named = forwarded.as_ref().map(|forwarded| forwarded.client);
-    let view = view(&head, forwarded.as_ref(), connected);
-    let address = view.client;
-    let id = view.header("x-request-id").and_then(RequestId::from_client);
+    let address = named.unwrap_or(connected.address);
+    let header = |name| header(head.headers, name);
+    let id = header("x-request-id").and_then(RequestId::from_client);
     let id = id.unwrap_or_else(|| RequestId::from_random(fastrand::u128(..)));
     let is_stream = client.stream.is_stream();
     let mode = ResponseMode {
@@ -89,16 +98,16 @@ pub(super) fn admit<'h, 'b>(
             (false, true) => Protocol::Http10,
             (false, false) => Protocol::Http11,
         },
-        grpc: is_stream && view.header("content-type").is_some_and(grpc::is_content_type),
+        grpc: is_stream && header("content-type").is_some_and(grpc::is_content_type),
         keep_alive: head.keep_alive,
         head_only: head.method == "HEAD",
         trailers: is_stream || head.trailers,
     };
-    let log = log_text(&head, address, snapshot);
+    let log = log_text(head, address, snapshot);
     let in_flight = match InFlight::begin(&client.connected, named, snapshot) {
         Ok(in_flight) => in_flight,
         Err(problem) => {
-            let whole = whole(&head, head_bytes, read.len());
+            let whole = whole(head, head_bytes, read.len());
             return Err(Box::new(Rejected { problem, id: Some(id), mode, whole, log }));
         }
     };
@@ -106,28 +115,7 @@ pub(super) fn admit<'h, 'b>(
     let admitted = Admitted { head, head_bytes, forwarded, address, id, mode, log, in_flight };
     match ends_here {
         true => Err(admitted.reject(Problem::of_last(method), read.len())),
-        false => Ok(Some(admitted)),
-    }
-}
-
-#[inline(always)]
-fn view<'a>(
-    head: &'a RequestHead<'_, '_>,
-    forwarded: Option<&'a Forwarded<'_>>,
-    connected: &'a Connected,
-) -> RequestView<'a> {
-    let (client, client_text) = match forwarded {
-        Some(forwarded) => (forwarded.client, &forwarded.client_text),
-        None => (connected.address, &connected.address_text),
-    };
-    RequestView {
-        method: head.method,
-        host: head.host(),
-        path: &head.path,
-        query: head.query.unwrap_or(""),
-        headers: head.headers,
-        client,
-        client_text: client_text.as_bytes(),
+        false => Ok(admitted),
     }
 }
 

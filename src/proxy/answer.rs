@@ -36,9 +36,7 @@ pub(super) async fn answer(turn: &mut Turn<'_>, mut answer: Answer, began: Insta
             record.goes_on();
             let waits_for_client = answer.waits_for_client(response);
             if waits_for_client && attempt.request_is_read() {
-                // Blocks that hold little are given back while a client takes long.
-                worker.blocks.shrink(response);
-                worker.blocks.shrink(&mut client.inbox);
+                client.hold_little(worker, response);
             }
             let stall = stall.get_or_insert_with(|| Stall::new(record.patience()));
             // What waits for the client is the client's.

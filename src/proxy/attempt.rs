@@ -75,8 +75,6 @@ pub(super) struct Attempt<'a> {
     pub(super) answered: bool,
     /// Bytes of the request's body sent.
     pub(super) body_bytes: u64,
-    /// The business amounts that the answer carries.
-    pub(super) amounts: AmountValues,
 }
 
 /// A body that did not fit behind the head.
@@ -103,6 +101,8 @@ pub(super) struct Answer {
     pub(super) keep_client: bool,
     /// It goes on for as long as it likes: events, or messages of a call.
     pub(super) is_stream: bool,
+    /// The business amounts that it carries, if the service has any; boxed, since most have none.
+    pub(super) amounts: Option<Box<AmountValues>>,
 }
 
 impl Answer {
@@ -195,7 +195,6 @@ impl<'a> Attempt<'a> {
             switches: false,
             answered: false,
             body_bytes: 0,
-            amounts: amounts::NONE,
         }
     }
 
@@ -493,10 +492,10 @@ impl<'a> Attempt<'a> {
                 }
             }
             let configured = &plan.service().amounts;
-            if !configured.is_empty() {
+            let amounts = (!configured.is_empty()).then(|| {
                 let version = self.target.version;
-                self.amounts = amounts::take(configured, &mut head, plan, version, worker);
-            }
+                Box::new(amounts::take(configured, &mut head, plan, version, worker))
+            });
             if head.status < 200 && head.status != 101 {
                 self.came_interim = true;
                 let wanted =
@@ -557,6 +556,7 @@ impl<'a> Attempt<'a> {
                     .then(|| seconds.map(|s| Duration::from_secs(s.into()))),
                 keep_client,
                 is_stream: plan.mode.grpc || head.is_event_stream(),
+                amounts,
             };
             self.inbox.consume(head_bytes);
             self.interim.clear();

@@ -166,6 +166,13 @@ impl Client {
         }
     }
 
+    /// Gives blocks back that hold little, while the client or an endpoint may take long; `buffer` is the
+    /// other one that is held meanwhile.
+    pub(super) fn hold_little(&mut self, worker: &Worker, buffer: &mut Buffer) {
+        worker.blocks.shrink(buffer);
+        worker.blocks.shrink(&mut self.inbox);
+    }
+
     /// Whether the client is there, as far as can be seen: a client that breaks off is not. What it sends
     /// ahead is kept for the next request. One that ends its sending side may still read (RFC 9112 section
     /// 9.6): `nc` and small HTTP clients do so after each request.

@@ -59,8 +59,7 @@ pub(super) async fn forward<'a>(
         Some(upstream) => (upstream, true),
         None => {
             if sending.rest.is_none() {
-                worker.blocks.shrink(request);
-                worker.blocks.shrink(&mut client.inbox);
+                client.hold_little(worker, request);
             }
             let switches = switches(plan, version);
             let (failed, due) = (sending.failed, sending.due);
@@ -126,10 +125,8 @@ pub(super) async fn forward<'a>(
     let head = head.await;
     client.deadline.notice_at(None);
     record.bytes_in = record.bytes_in.max(attempt.body_bytes);
-    let answer = head?;
-    if !plan.service().amounts.is_empty() {
-        record.amounts = attempt.amounts;
-    }
+    let mut answer = head?;
+    record.amounts = answer.amounts.take();
     let now = Instant::now();
     record.answered(answer.status, now);
     Ok((answer, now))

@@ -38,7 +38,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
     let mut planned = None;
     let read = read(client, worker, &mut request, &mut planned).await;
     match read.map(|()| planned.as_ref()) {
-        Ok(Some(plan)) => serve(Turn::new(client, worker, plan, request)).await,
+        Ok(Some(plan)) => serve(client, worker, plan, request).await,
         // The client left before it had asked anything.
         Ok(None) | Err(None) => NextState::Close,
         Err(Some(refused)) => {
@@ -52,7 +52,8 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
 }
 
 /// Serves a planned request.
-async fn serve(mut turn: Turn<'_>) -> NextState {
+async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffer) -> NextState {
+    let mut turn = Turn::new(client, worker, plan, request);
     let mut sending = Sending::begin(&mut turn);
     let forwarded = loop {
         let outcome = forward(&mut turn, &mut sending).await;
@@ -173,7 +174,7 @@ fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyE
     });
     if !elsewhere {
         record.failed(fault);
-        return Next::Fail(AttemptError::Failed(fault));
+        return Next::Fail(AttemptError::Unconnected(fault));
     }
     record.unconnected(fault);
     record.retry(RetryReason::Connect);

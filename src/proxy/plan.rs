@@ -11,7 +11,7 @@ use super::{
     buffer::Buffer,
     client::Client,
     grpc,
-    head::{Fields, MAX_FIELDS, NO_KINDS},
+    head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
     in_flight::InFlight,
     rejected::{LogText, Rejected},
     render::render,
@@ -118,8 +118,10 @@ pub(super) fn plan(
     let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let count = usize::from(snapshot.limits.header_count).min(MAX_FIELDS);
     let mut kinds = NO_KINDS;
-    let admitted = admit(client, &snapshot, &mut fields[..count], &mut kinds)?;
-    let Some(admitted) = admitted else { return Ok(()) };
+    let parsed = parse_request(client.inbox.data(), &mut fields[..count], &mut kinds);
+    let parsed = parsed.map_err(|refusal| Box::new(Rejected::unread(refusal)))?;
+    let Some((mut head, head_bytes)) = parsed else { return Ok(()) };
+    let admitted = admit(client, &snapshot, &mut head, head_bytes)?;
 
     let view = admitted.view(&client.connected);
     let decision = match assign(worker, &snapshot, &view) {

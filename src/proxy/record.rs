@@ -36,8 +36,8 @@ pub(super) struct RequestRecord<'a> {
     retries: u32,
     /// Status that the client was sent; 0 while there is none.
     pub(super) status: u16,
-    /// What the answer carries of the service's amounts.
-    pub(super) amounts: amounts::AmountValues,
+    /// What the answer carries of the service's amounts; `None` of a service without any.
+    pub(super) amounts: Option<Box<amounts::AmountValues>>,
     /// Status that it counts as, if another: a call of gRPC fails below a 200.
     pub(super) outcome: Option<u16>,
     pub(super) fault: Option<&'static str>,
@@ -61,7 +61,7 @@ impl<'a> RequestRecord<'a> {
             ended: None,
             retries: 0,
             status: 0,
-            amounts: amounts::NONE,
+            amounts: None,
             outcome: None,
             fault: None,
             gone: false,
@@ -261,7 +261,10 @@ impl<'a> RequestRecord<'a> {
         match (self.gone, outcome) {
             (true, _) => self.trial.left(self.subject(), ended),
             (false, 0) => self.trial.acquit(self.subject()),
-            (false, _) => self.trial.ended(self.subject(), ended, &self.amounts),
+            (false, _) => {
+                let carried = self.amounts.as_deref().unwrap_or(&amounts::NONE);
+                self.trial.ended(self.subject(), ended, carried);
+            }
         }
         let duration_us = micros(plan.began, ended);
         worker.record(Sample {

@@ -23,7 +23,7 @@ pub(super) fn render<'b>(
     snapshot: &Snapshot,
     route: &Route,
 ) -> Option<&'b str> {
-    let head = &admitted.head;
+    let head = admitted.head;
     // An HTTP/1.0 client may leave the host out; the endpoint needs one.
     let authority = if head.authority.is_empty() { connected.listener() } else { head.authority };
     let has_body = head.framing != Framing::Length(0);

@@ -19,6 +19,8 @@ use super::{
     problem::{Problem, ProxyError},
     record::record_refused,
     rejected::Rejected,
+    response_mode::ResponseMode,
+    rewrite::RequestId,
     turn::Turn,
     worker::Worker,
 };
@@ -64,13 +66,7 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
     record.fault = Some(problem.kind);
     let read = !turn.unread_body && error != AttemptError::ClientBody;
     let keep = plan.mode.keep_alive && read && !worker.parting.get();
-    let (id, mode) = (Some(&plan.id), plan.mode);
-    let persistence = mode.persistence(keep);
-    let date = worker.date(Instant::now()).to_owned();
-    match mode.grpc {
-        true => problem.write_to_grpc(response, &date),
-        false => problem.write(response, id, mode.head_only, persistence, &date),
-    }
+    write(problem, response, Some(&plan.id), plan.mode, keep, worker);
     match (flush(client, plan.route().body.timeout, response).await, keep) {
         (Err(_), _) => NextState::Close,
         (Ok(()), true) => NextState::Keep,
@@ -83,12 +79,7 @@ pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejec
     let mode = refused.mode;
     let keep = refused.whole.is_some() && mode.keep_alive && !worker.parting.get();
     let mut response = worker.blocks.take();
-    let (id, persistence) = (refused.id.as_ref(), mode.persistence(keep));
-    let date = worker.date(Instant::now()).to_owned();
-    match mode.grpc {
-        true => refused.problem.write_to_grpc(&mut response, &date),
-        false => refused.problem.write(&mut response, id, mode.head_only, persistence, &date),
-    }
+    write(refused.problem, &mut response, refused.id.as_ref(), mode, keep, worker);
     let patience = worker.snapshot().limits.body_timeout;
     let flushed = flush(client, patience, &mut response).await;
     worker.blocks.give(response);
@@ -101,6 +92,23 @@ pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejec
         }
         (Ok(()), _) => NextState::Linger,
         (Err(_), _) => NextState::Close,
+    }
+}
+
+/// Writes `problem` into `response`, in the form that `mode` asks for. The client's connection is
+/// kept if `keep` is set.
+fn write(
+    problem: Problem,
+    response: &mut Buffer,
+    id: Option<&RequestId>,
+    mode: ResponseMode,
+    keep: bool,
+    worker: &Worker,
+) {
+    let date = worker.date(Instant::now());
+    match mode.grpc {
+        true => problem.write_to_grpc(response, &date),
+        false => problem.write(response, id, mode.head_only, mode.persistence(keep), &date),
     }
 }
 

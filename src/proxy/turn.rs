@@ -24,6 +24,7 @@ pub(super) struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     /// The turn of `client` that begins with a planned `request`.
+    #[inline(always)]
     pub(super) fn new(
         client: &'a mut Client,
         worker: &'a Worker,

@@ -89,6 +89,13 @@ impl EndpointState {
         self.warm_from_us.store(warm.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// Attempts in flight on all workers.
+    pub fn in_flight(&self) -> u64 {
+        // Finished first, as of a version.
+        let finished = self.cells.sum(|cells| cells.finished.read());
+        self.cells.sum(|cells| cells.started.read()).saturating_sub(finished)
+    }
+
     /// Attempts of `worker` in flight.
     pub fn in_flight_on(&self, worker: usize) -> u64 {
         let cells = self.cells.of(worker);

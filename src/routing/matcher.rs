@@ -27,13 +27,16 @@ pub struct RequestView<'a> {
     pub client_text: &'a [u8],
 }
 
+/// The value of the first of `headers` called `name` (lower case).
+pub fn header<'b>(headers: &[Header<'b>], name: &str) -> Option<&'b [u8]> {
+    let is_it = |h: &&Header<'_>| h.name.len() == name.len() && h.name.eq_ignore_ascii_case(name);
+    headers.iter().find(is_it).map(|h| h.value)
+}
+
 impl<'a> RequestView<'a> {
     /// The value of the first field called `name` (lower case).
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers
-            .iter()
-            .find(|h| h.name.len() == name.len() && h.name.eq_ignore_ascii_case(name))
-            .map(|h| h.value)
+        header(self.headers, name)
     }
 
     /// The value of the cookie `name` (RFC 6265 section 4.2), without quotes around it: some
