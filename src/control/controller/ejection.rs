@@ -264,7 +264,7 @@ impl Controller {
         let (of, name) = (service.clone(), version.clone());
         let change = Change::VersionReinstated { service: of, version: name, by_itself };
         if subject.dry_run {
-            self.prepare(change)?;
+            self.check(&change, &self.config)?;
             return Ok(Moved { share, ..Moved::to(generation) });
         }
         // Health is no part of the state: it moves first, and the snapshot is compiled with it.

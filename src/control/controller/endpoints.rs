@@ -85,9 +85,9 @@ impl Controller {
             reason: subject.reason.clone().unwrap_or_default(),
         };
         let change = Change::EndpointEjected { service, version, endpoint, ejection };
-        let refused = self.prepare(change.clone()).map(drop);
-        if refused.is_err() || subject.dry_run {
-            return refused.map(|()| Moved::to(generation));
+        self.check(&change, &self.config)?;
+        if subject.dry_run {
+            return Ok(Moved::to(generation));
         }
         let now = self.started.0.elapsed();
         self.endpoints.follow(&snapshot, now, fastrand::f64);
@@ -117,7 +117,7 @@ impl Controller {
         let (service, version) = (subject.service.clone(), subject.version.clone());
         let change = Change::EndpointReinstated { service, version, endpoint: address.to_owned() };
         if subject.dry_run {
-            return self.prepare(change).map(|_| Moved::to(generation));
+            return self.check(&change, &self.config).map(|_| Moved::to(generation));
         }
         let now = self.started.0.elapsed();
         self.endpoints.follow(&snapshot, now, fastrand::f64);
@@ -130,9 +130,9 @@ impl Controller {
         Ok(Moved::to(generation))
     }
 
-    /// Brings a change of an endpoint into force that was not refused, and whose health has moved already: health is no part of the
-    /// state, and the snapshot is compiled with it. Without a new snapshot if the one in force chooses from the
-    /// same endpoints.
+    /// Brings a change of an endpoint into force that was not refused. The endpoint's health has moved
+    /// already: it is no part of the state, and the snapshot is compiled with it. There is no new snapshot if
+    /// the one in force chooses from the same endpoints.
     fn commit_endpoint(
         &mut self,
         change: Change,

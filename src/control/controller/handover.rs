@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use super::{Controller, reload::what_a_file_ends};
+use super::{Controller, reload::what_a_file_ends, served::without_versions};
 use crate::{
-    config::{Config, schema},
+    config::Config,
     control::{
         carried::Replacement,
         events::{EventDetails, EventKind},
@@ -145,10 +145,7 @@ impl Controller {
 /// Takes back the baseline of each service all of whose versions are ejected, and tells which ones: the file has
 /// changed since, and this process has no older one to go on with.
 fn take_back_the_last(state: &mut ControlState, config: &Config) -> Vec<(String, String)> {
-    let all = |(name, service): &(&String, &schema::Service)| {
-        service.versions.keys().all(|version| state.ejection(name, version).is_some())
-    };
-    let services = config.services.iter().filter(all);
+    let services = without_versions(state, config);
     let baselines: Vec<_> = services.map(|(n, s)| (n.clone(), s.baseline.clone())).collect();
     for (service, version) in baselines.iter().cloned() {
         state.apply(Change::VersionReinstated { service, version, by_itself: false });

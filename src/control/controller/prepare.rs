@@ -69,16 +69,27 @@ impl Controller {
         change: Change,
         inputs: Inputs<'_>,
     ) -> Result<Prepared, Rejected> {
-        self.refuse_unserved(&change, &self.state.after(change.clone()), inputs.config)?;
-        Ok(self.lead(change, inputs))
+        let state = self.check(&change, inputs.config)?;
+        Ok(self.lead_to(state, &change, inputs))
+    }
+
+    /// The state that `change` leads to under `config`, or why it is refused: the first half of
+    /// [`Controller::prepare`], without a snapshot.
+    pub(super) fn check(&self, change: &Change, config: &Config) -> Result<ControlState, Rejected> {
+        let state = self.state.after(change.clone());
+        self.refuse_unserved(change, &state, config)?;
+        Ok(state)
     }
 
     /// What a change leads to that nobody may refuse any more, as one that another process has made.
     pub(super) fn lead(&self, change: Change, inputs: Inputs<'_>) -> Prepared {
+        self.lead_to(self.state.after(change.clone()), &change, inputs)
+    }
+
+    /// What `change` leads to, which makes `state` of the one in force.
+    fn lead_to(&self, mut state: ControlState, change: &Change, inputs: Inputs<'_>) -> Prepared {
         // Neither another process nor a file is refused for the weights of one service.
-        let is_wide = matches!(change, Change::FileTaken { .. } | Change::Resumed(_));
-        let mut state = self.state.after(change);
-        if is_wide {
+        if matches!(change, Change::FileTaken { .. } | Change::Resumed(_)) {
             let stand_ins = self.stand_ins_of(&state, inputs);
             state.apply(Change::StandInsChosen(stand_ins));
         }

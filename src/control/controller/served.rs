@@ -191,10 +191,7 @@ impl Controller {
 
     /// What is wrong with `config`: every version of a service is ejected, so nobody could stand in.
     fn all_ejected(&self, config: &Config) -> Option<String> {
-        let all = |(name, service): &(&String, &schema::Service)| {
-            service.versions.keys().all(|version| self.state.ejection(name, version).is_some())
-        };
-        let (name, service) = config.services.iter().find(all)?;
+        let (name, service) = without_versions(&self.state, config).next()?;
         let versions = service.versions.keys().map(|version| (version, Weight::ONE));
         let (_, why) = self.why_unserved(name, &self.state, versions);
         Some(format!("services.{name}: every version is ejected: {why}; or keep another version"))
@@ -203,9 +200,10 @@ impl Controller {
     /// Who stands in by `state`, when a file, or what another process knew, comes into force.
     pub(super) fn stand_ins_of(&self, state: &ControlState, inputs: Inputs<'_>) -> StandIns {
         let (snapshot, overrides) = (self.snapshot(), state.overrides());
+        let written = Written { state, overrides: &overrides, inputs };
         let each = inputs.config.services.iter().filter_map(|(name, service)| {
             let before = snapshot.service(name).map_or(Coverage::Available, Coverage::of);
-            let contenders = self.contenders_to_come(name, service, state, inputs);
+            let contenders = self.contenders_to_come(name, service, written);
             let (version, _) = service.versions.get_index(stand_in(&contenders, before)?)?;
             let weights = weights_in_force(name, service, &overrides);
             let (_, why) = self.why_unserved(name, state, weights);
@@ -216,9 +214,11 @@ impl Controller {
 
     /// Services with a stand-in whose own weights lead to somebody again.
     pub(super) fn releasable(&self, state: &ControlState, inputs: Inputs<'_>) -> Vec<String> {
+        let overrides = state.overrides();
+        let written = Written { state, overrides: &overrides, inputs };
         let served = |name: &&String| {
             let Some(service) = inputs.config.services.get(*name) else { return true };
-            let contenders = self.contenders_to_come(name, service, state, inputs);
+            let contenders = self.contenders_to_come(name, service, written);
             Coverage::by(&contenders) == Coverage::Available
         };
         state.stand_ins().keys().filter(served).cloned().collect()
@@ -254,16 +254,32 @@ impl Controller {
         &self,
         name: &str,
         service: &schema::Service,
-        state: &ControlState,
-        inputs: Inputs<'_>,
+        Written { state, overrides, inputs }: Written<'_>,
     ) -> Vec<Contender> {
         let is_ejected = |version: &str| state.ejection(name, version).is_some();
         let is_out = |version: &str| {
             has_no_endpoint(name, service, version, inputs.resolved, &self.registry)
         };
-        let overrides = state.overrides();
-        contenders((name, service), &overrides, is_ejected, is_out, &self.snapshot())
+        contenders((name, service), overrides, is_ejected, is_out, &self.snapshot())
     }
+}
+
+/// What a snapshot is compiled from, with the weights that were set, which all services are looked up in.
+#[derive(Clone, Copy)]
+struct Written<'a> {
+    state: &'a ControlState,
+    overrides: &'a Overrides,
+    inputs: Inputs<'a>,
+}
+
+/// Services of `config` all of whose versions are ejected.
+pub(super) fn without_versions<'a>(
+    state: &'a ControlState,
+    config: &'a Config,
+) -> impl Iterator<Item = (&'a String, &'a schema::Service)> {
+    config.services.iter().filter(|(name, service)| {
+        service.versions.keys().all(|version| state.ejection(name, version).is_some())
+    })
 }
 
 /// The versions of a service, in the order of the file, by the weights of `ahead`, else of the file.
