@@ -19,11 +19,11 @@ pub(super) struct ServiceBlocks {
     /// A window over all canaries together and the baseline, if one closed.
     pub(super) outage: Option<Arms<Tally>>,
     /// Of canaries beside the baseline.
-    pub(super) canaries: Vec<CanaryBlocks>,
+    pub(super) canaries: Vec<VersionBlocks<Collected>>,
     /// Players who are followed after an ejection, of whom it is known how they fared, since it.
     pub(super) followed: Players,
     /// Of versions with no baseline beside them.
-    pub(super) alone: Vec<AloneBlocks>,
+    pub(super) alone: Vec<VersionBlocks<Entry>>,
     /// What the baseline did, if it is time to learn that.
     pub(super) baseline: Option<BaselineBlock>,
 }
@@ -37,13 +37,13 @@ pub(super) struct EndpointWindow {
     pub(super) length: Duration,
 }
 
-/// Blocks of a canary and the baseline.
+/// Blocks of a version: of a canary and its baseline, or of a version alone.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct CanaryBlocks {
-    /// The canary.
+pub(super) struct VersionBlocks<T> {
+    /// The version.
     pub(super) version: Arc<str>,
     /// By stratum, in the order in which they are judged.
-    pub(super) strata: Vec<Vec<Collected>>,
+    pub(super) strata: Vec<Vec<T>>,
 }
 
 /// Something that the comparison of a canary over a stratum is told.
@@ -54,15 +54,6 @@ pub(super) enum Collected {
     /// Blocks as they stand while requests wait for their outcomes. They count only if with them the canary
     /// fails; else they come again.
     SoFar(Vec<Entry>),
-}
-
-/// Blocks of a version alone.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct AloneBlocks {
-    /// The version.
-    pub(super) version: Arc<str>,
-    /// By stratum.
-    pub(super) strata: Vec<Vec<Entry>>,
 }
 
 /// What a baseline did.
@@ -102,20 +93,10 @@ impl ServiceBlocks {
             sum += more;
             sum
         });
-        for CanaryBlocks { version, strata } in canaries {
-            match self.canaries.iter_mut().find(|own| own.version == version) {
-                Some(own) => append(&mut own.strata, strata),
-                None => self.canaries.push(CanaryBlocks { version, strata }),
-            }
-        }
+        extend(&mut self.canaries, canaries);
         self.followed.asked += followed.asked;
         self.followed.recovered += followed.recovered;
-        for AloneBlocks { version, strata } in alone {
-            match self.alone.iter_mut().find(|own| own.version == version) {
-                Some(own) => append(&mut own.strata, strata),
-                None => self.alone.push(AloneBlocks { version, strata }),
-            }
-        }
+        extend(&mut self.alone, alone);
         self.baseline = both(self.baseline, baseline, BaselineBlock::with);
         self
     }
@@ -148,6 +129,16 @@ fn both<T>(a: Option<T>, b: Option<T>, with: impl FnOnce(T, T) -> T) -> Option<T
     match (a, b) {
         (Some(a), Some(b)) => Some(with(a, b)),
         (a, b) => a.or(b),
+    }
+}
+
+/// Puts the blocks of `more` behind those of the same version and stratum.
+fn extend<T>(all: &mut Vec<VersionBlocks<T>>, more: Vec<VersionBlocks<T>>) {
+    for VersionBlocks { version, strata } in more {
+        match all.iter_mut().find(|own| own.version == version) {
+            Some(own) => append(&mut own.strata, strata),
+            None => all.push(VersionBlocks { version, strata }),
+        }
     }
 }
 

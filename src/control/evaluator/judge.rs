@@ -23,7 +23,7 @@ use self::{
     line::StratumComparison,
 };
 use super::{
-    blocks::{CanaryBlocks, ServiceBlocks},
+    blocks::{ServiceBlocks, VersionBlocks},
     found::Found,
 };
 use crate::{
@@ -203,7 +203,7 @@ impl ServiceJudge {
             let lines = self.canaries.iter_mut().flat_map(|canary| &mut canary.lines);
             lines.for_each(|line| line.set_dispersion(phi));
         }
-        for CanaryBlocks { version, strata } in blocks.canaries {
+        for VersionBlocks { version, strata } in blocks.canaries {
             let mut known = self.canaries.iter_mut();
             let Some(canary) = known.find(|known| known.version == version) else { continue };
             for (line, collected) in canary.lines.iter_mut().zip(strata) {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    super::blocks::{ALONE_FOR, AloneBlocks},
+    super::blocks::{ALONE_FOR, VersionBlocks},
     account::Account,
 };
 use crate::analysis::{Counter, Entry, Latencies, Latest, Span};
@@ -59,7 +59,11 @@ impl AloneCollector {
     }
 
     /// The blocks, if they close now.
-    pub(super) fn poll(&mut self, accounts: &[Account], now: Duration) -> Option<AloneBlocks> {
+    pub(super) fn poll(
+        &mut self,
+        accounts: &[Account],
+        now: Duration,
+    ) -> Option<VersionBlocks<Entry>> {
         let is_open = now.saturating_sub(self.began) < ALONE_FOR;
         let is_judged = self.seen.iter().any(Option::is_some);
         if !is_open || !is_judged || now.saturating_sub(self.closed) < LENGTH {
@@ -71,6 +75,6 @@ impl AloneCollector {
         let strata = both.map(|(seen, account)| {
             seen.iter_mut().map(|seen| seen.close(account, number, now)).collect()
         });
-        Some(AloneBlocks { version: Arc::clone(&self.version), strata: strata.collect() })
+        Some(VersionBlocks { version: Arc::clone(&self.version), strata: strata.collect() })
     }
 }

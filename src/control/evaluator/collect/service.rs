@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::{
         IDLE_LOOK,
-        blocks::{BaselineBlock, BaselineStratum, CanaryBlocks, ServiceBlocks},
+        blocks::{BaselineBlock, BaselineStratum, Collected, ServiceBlocks, VersionBlocks},
     },
     account::{Account, requests},
     alone::AloneCollector,
@@ -403,8 +403,8 @@ impl ServiceCollector {
         }
     }
 
-    fn take_canaries(&mut self) -> Vec<CanaryBlocks> {
-        let each = self.canaries.iter_mut().map(|canary| CanaryBlocks {
+    fn take_canaries(&mut self) -> Vec<VersionBlocks<Collected>> {
+        let each = self.canaries.iter_mut().map(|canary| VersionBlocks {
             version: Arc::clone(&canary.version),
             strata: canary.lines.iter_mut().map(StratumCollector::take).collect(),
         });

@@ -7,14 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
-        blocks::{ALONE_FOR, AloneBlocks},
+        blocks::{ALONE_FOR, VersionBlocks},
         found::{CanaryFinding, Found},
     },
     Terms,
     history::BaselineHistory,
 };
 use crate::{
-    analysis::{Alone, Answer, Record, Recorder, Verdict},
+    analysis::{Alone, Answer, Entry, Record, Recorder, Verdict},
     config::schema::Mode,
 };
 
@@ -61,7 +61,7 @@ impl StandaloneVersion {
     pub(super) fn judge(
         &mut self,
         terms: &Terms,
-        blocks: AloneBlocks,
+        blocks: VersionBlocks<Entry>,
         now: Duration,
     ) -> Option<Found> {
         let mut found = None;

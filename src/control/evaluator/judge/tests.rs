@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{
-    super::blocks::{AloneBlocks, BaselineBlock, BaselineStratum, Collected, EndpointWindow},
+    super::blocks::{BaselineBlock, BaselineStratum, Collected, EndpointWindow, VersionBlocks},
     *,
 };
 use crate::{
@@ -49,7 +49,7 @@ fn errors(block: [u64; 4], route: Option<usize>, at: Duration) -> Entry {
 }
 
 fn of_canary(strata: Vec<Vec<Collected>>) -> ServiceBlocks {
-    let canaries = vec![CanaryBlocks { version: "v42".into(), strata }];
+    let canaries = vec![VersionBlocks { version: "v42".into(), strata }];
     ServiceBlocks { canaries, ..ServiceBlocks::default() }
 }
 
@@ -99,7 +99,7 @@ fn blocks(kind: u8, numbers: [u64; 4], at: Duration) -> ServiceBlocks {
             let latencies = (&latencies(k_c)).into();
             let entry = Entry::Alone { at, errors: both.canary, latencies };
             let strata = vec![vec![entry]];
-            let alone = vec![AloneBlocks { version: "v43".into(), strata }];
+            let alone = vec![VersionBlocks { version: "v43".into(), strata }];
             ServiceBlocks { alone, ..ServiceBlocks::default() }
         }
     }
