@@ -1,0 +1,124 @@
+//! The state in the form in which one process leaves it to the next (`carried.rs`), and back.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    super::carried::{HandoverState, Mistakes, WhyEjected, WhyEndpoint},
+    ControlState, Ejection, ManualEjection,
+};
+
+/// Stands for a time that a process did not say.
+pub(super) const NOT_SAID: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// As it is handed over.
+pub(super) fn whole_ms(at: SystemTime) -> SystemTime {
+    time_of(unix_ms(at))
+}
+
+fn time_of(at_unix_ms: Option<u64>) -> SystemTime {
+    at_unix_ms.map_or(NOT_SAID, |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
+}
+
+fn unix_ms(at: SystemTime) -> Option<u64> {
+    at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis().try_into().ok()
+}
+
+impl From<ControlState> for HandoverState {
+    fn from(state: ControlState) -> Self {
+        let (ejected, out) = (state.ejected(), state.kept_out());
+        let ControlState { generation, weights, ejections, endpoints, stand_ins, epochs, mistakes } =
+            state;
+        let reasons = ejections.into_iter().map(|((service, version), ejection)| {
+            let Ejection { since, by, reason, verdict } = ejection;
+            let (route, verdict) = verdict.unzip();
+            let (route, at_unix_ms) = (route.flatten(), unix_ms(since));
+            WhyEjected { service, version, by, reason, route, verdict, at_unix_ms }
+        });
+        let endpoint_reasons = endpoints.into_iter().map(|((service, version, endpoint), why)| {
+            let ManualEjection { since, by, reason } = why;
+            WhyEndpoint { service, version, endpoint, by, reason, at_unix_ms: unix_ms(since) }
+        });
+        let mistakes = mistakes.into_iter().map(|((service, version), times)| Mistakes {
+            service,
+            version,
+            times,
+        });
+        Self {
+            generation,
+            weights,
+            ejected,
+            reasons: reasons.collect(),
+            endpoints: out,
+            endpoint_reasons: endpoint_reasons.collect(),
+            stand_ins,
+            epochs,
+            mistakes: mistakes.collect(),
+        }
+    }
+}
+
+impl From<HandoverState> for ControlState {
+    /// What an older process ejected without saying why is out nevertheless, and what it gives reasons for
+    /// and does not name is not.
+    fn from(carried: HandoverState) -> Self {
+        let unknown = || ("another process".to_owned(), "ejected before this one".to_owned());
+        let HandoverState { reasons, endpoint_reasons, .. } = carried;
+        let mut reasons: BTreeMap<_, _> = reasons
+            .into_iter()
+            .map(|why| ((why.service.clone(), why.version.clone()), why))
+            .collect();
+        let mut endpoint_reasons: BTreeMap<_, _> = endpoint_reasons
+            .into_iter()
+            .map(|why| ((why.service.clone(), why.version.clone(), why.endpoint.clone()), why))
+            .collect();
+        let ejected = carried.ejected.into_iter().flat_map(|(service, versions)| {
+            versions.into_iter().map(move |version| (service.clone(), version))
+        });
+        let ejections = ejected.map(|place| {
+            let ejection = match reasons.remove(&place) {
+                Some(WhyEjected { by, reason, route, verdict, at_unix_ms, .. }) => Ejection {
+                    since: time_of(at_unix_ms),
+                    by,
+                    reason,
+                    verdict: verdict.map(|verdict| (route, verdict)),
+                },
+                None => {
+                    let (by, reason) = unknown();
+                    Ejection { since: NOT_SAID, by, reason, verdict: None }
+                }
+            };
+            (place, ejection)
+        });
+        let out = carried.endpoints.into_iter().flat_map(|(service, versions)| {
+            versions.into_iter().flat_map(move |(version, addresses)| {
+                let service = service.clone();
+                addresses.into_iter().map(move |a| (service.clone(), version.clone(), a))
+            })
+        });
+        let endpoints = out.map(|place| {
+            let ejection = match endpoint_reasons.remove(&place) {
+                Some(WhyEndpoint { by, reason, at_unix_ms, .. }) => {
+                    ManualEjection { since: time_of(at_unix_ms), by, reason }
+                }
+                None => {
+                    let (by, reason) = unknown();
+                    ManualEjection { since: NOT_SAID, by, reason }
+                }
+            };
+            (place, ejection)
+        });
+        let mistakes = carried.mistakes.into_iter().map(|m| ((m.service, m.version), m.times));
+        Self {
+            generation: carried.generation,
+            weights: carried.weights,
+            ejections: ejections.collect(),
+            endpoints: endpoints.collect(),
+            stand_ins: carried.stand_ins,
+            epochs: carried.epochs,
+            mistakes: mistakes.collect(),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn name() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()])
+}
+
+fn time() -> impl Strategy<Value = SystemTime> {
+    (1_u64..10_000_000_000).prop_map(|us| SystemTime::UNIX_EPOCH + Duration::from_micros(us))
+}
+
+fn weights() -> impl Strategy<Value = IndexMap<String, Weight>> {
+    let weight = (0.0_f64..1e6).prop_map(|w| Weight::new(w).expect("a weight"));
+    prop::collection::vec((name(), weight), 1..3).prop_map(|each| each.into_iter().collect())
+}
+
+fn verdict() -> Verdict {
+    serde_json::from_value(serde_json::json!({
+        "answer": "fail", "since_s": 1.5, "compared_s": 2.5, "log_evidence": 9.0,
+        "log_threshold": 6.5, "health": null, "findings": [], "reason": "worse"
+    }))
+    .expect("a verdict")
+}
+
+fn ejection() -> impl Strategy<Value = Ejection> {
+    let verdict = prop::option::of(prop::option::of(name()).prop_map(|r| (r, verdict())));
+    (time(), name(), name(), verdict).prop_map(|(since, by, reason, verdict)| Ejection {
+        since,
+        by,
+        reason,
+        verdict,
+    })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let place = || (name(), name());
+    let manual = (time(), name(), name()).prop_map(|(since, by, reason)| ManualEjection {
+        since,
+        by,
+        reason,
+    });
+    let stand_in = (name(), name()).prop_map(|(version, why)| StandIn { version, why });
+    prop_oneof![
+        (name(), weights(), prop::option::of(weights())).prop_map(|(service, set, file)| {
+            Change::WeightsSet { service, weights: SetWeights { set, file } }
+        }),
+        (place(), ejection()).prop_map(|((service, version), ejection)| {
+            Change::VersionEjected { service, version, ejection }
+        }),
+        (place(), name()).prop_map(|((service, version), reason)| {
+            Change::EjectionMistaken { service, version, reason }
+        }),
+        (place(), any::<bool>()).prop_map(|((service, version), by_itself)| {
+            Change::VersionReinstated { service, version, by_itself }
+        }),
+        (place(), name(), manual).prop_map(|((service, version), endpoint, ejection)| {
+            Change::EndpointEjected { service, version, endpoint, ejection }
+        }),
+        (place(), name()).prop_map(|((service, version), endpoint)| {
+            Change::EndpointReinstated { service, version, endpoint }
+        }),
+        (prop::collection::btree_set(name(), 0..2), prop::collection::btree_set(place(), 0..3))
+            .prop_map(|(weights, gone)| Change::FileTaken { weights, gone }),
+        prop::collection::btree_map(name(), stand_in, 0..3).prop_map(Change::StandInsChosen),
+        name().prop_map(|service| Change::StandInReleased { service }),
+        prop::collection::btree_set(name(), 1..3)
+            .prop_map(|services| Change::EpochsBegun { services }),
+        (1_u64..1_000).prop_map(|generation| Change::Compiled { generation }),
+    ]
+}
+
+fn replay(changes: &[Change]) -> ControlState {
+    let mut state = ControlState::at(1);
+    changes.iter().cloned().for_each(|change| state.apply(change));
+    state
+}
+
+fn read_again(state: &ControlState) -> ControlState {
+    let text = serde_json::to_string(state).expect("JSON");
+    serde_json::from_str(&text).expect("a state")
+}
+
+proptest! {
+    #[test]
+    fn changes_one_by_one_are_the_changes_replayed(
+        changes in prop::collection::vec(change(), 0..20),
+    ) {
+        let mut state = ControlState::at(1);
+        for (n, change) in changes.iter().enumerate() {
+            state = state.after(change.clone());
+            prop_assert_eq!(&state, &replay(&changes[..=n]));
+            prop_assert_eq!(&read_again(&state), &state);
+        }
+        let resumed = ControlState::default().after(Change::Resumed(Box::new(state.clone())));
+        let own = Change::StandInsChosen(state.stand_ins().clone());
+        prop_assert_eq!(resumed.after(own), state, "another process goes on where it was");
+    }
+
+    #[test]
+    fn a_reinstatement_undoes_an_ejection(
+        changes in prop::collection::vec(change(), 0..20),
+        ejection in ejection(),
+    ) {
+        let (service, version) = ("a".to_owned(), "b".to_owned());
+        let back = Change::VersionReinstated {
+            service: service.clone(),
+            version: version.clone(),
+            by_itself: false,
+        };
+        let before = replay(&changes).after(back.clone());
+        let out = before.after(Change::VersionEjected { service, version, ejection });
+        prop_assert!(out.ejection("a", "b").is_some());
+        prop_assert!(!out.decides_as(&before));
+        prop_assert_eq!(out.after(back), before);
+    }
+}
+
+#[test]
+fn an_endpoint_comes_back_and_weights_end_a_stand_in() {
+    let (service, version) = ("a".to_owned(), "v1".to_owned());
+    let endpoint = "10.0.0.1:80".to_owned();
+    let stand_in = StandIn { version: version.clone(), why: "v2 is ejected".to_owned() };
+    let stand_ins = StandIns::from([(service.clone(), stand_in)]);
+    let start = ControlState::at(7).after(Change::StandInsChosen(stand_ins));
+    assert_eq!(start.weights_ahead()["a"]["v1"], Weight::ONE);
+    let ejection =
+        ManualEjection { since: NOT_SAID, by: "ops".to_owned(), reason: "disk".to_owned() };
+    let out = start.after(Change::EndpointEjected {
+        service: service.clone(),
+        version: version.clone(),
+        endpoint: endpoint.clone(),
+        ejection,
+    });
+    assert_eq!(out.endpoints().len(), 1);
+    let back = Change::EndpointReinstated { service: service.clone(), version, endpoint };
+    assert_eq!(out.after(back), start);
+    let weights = SetWeights { set: IndexMap::new(), file: None };
+    let set = start.after(Change::WeightsSet { service, weights });
+    assert!(set.stand_ins().is_empty() && set.weights_ahead()["a"].is_empty());
+}
+
+/// What the first release that hands over writes: the rest came later.
+#[test]
+fn what_an_older_process_hands_over_is_understood() {
+    let text = r#"{
+        "generation": 12,
+        "weights": { "a": { "set": { "v2": 1.0 }, "file": { "v1": 1.0 } } },
+        "ejected": { "a": [ "v1" ] },
+        "reasons": [ { "service": "a", "version": "v3", "by": "ops", "reason": "gone" } ],
+        "endpoints": { "a": { "v2": [ "10.0.0.1:80" ] } }
+    }"#;
+    let state: ControlState = serde_json::from_str(text).expect("a state");
+    assert_eq!((state.generation(), state.overrides()["a"]["v2"]), (12, Weight::ONE));
+    assert!(state.ejection("a", "v3").is_none(), "it is only explained");
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+    let state = state.dated(now);
+    let why = state.ejection("a", "v1").expect("it is out");
+    assert_eq!((&*why.by, why.since), ("another process", now));
+    let endpoint = ("a".to_owned(), "v2".to_owned(), "10.0.0.1:80".to_owned());
+    assert_eq!(state.endpoints()[&endpoint].since, now);
+    let least: ControlState =
+        serde_json::from_str(r#"{ "generation": 1, "weights": {} }"#).expect("a state");
+    assert_eq!(least, ControlState::at(1));
+}
+
+#[test]
+fn what_is_handed_over_is_what_an_older_process_reads() {
+    let (service, version) = ("a".to_owned(), "v2".to_owned());
+    let since = SystemTime::UNIX_EPOCH + Duration::from_micros(1_500_700);
+    let (by, reason) = ("ops".to_owned(), "pays twice".to_owned());
+    let ejection = Ejection { since, by, reason, verdict: None };
+    let state = ControlState::at(3).after(Change::VersionEjected { service, version, ejection });
+    let written = serde_json::to_value(&state).expect("JSON");
+    assert_eq!(written["ejected"], serde_json::json!({ "a": [ "v2" ] }));
+    assert_eq!(
+        written["reasons"],
+        serde_json::json!([ {
+            "service": "a", "version": "v2", "by": "ops", "reason": "pays twice",
+            "route": null, "verdict": null, "at_unix_ms": 1500
+        } ])
+    );
+}
