@@ -45,13 +45,14 @@ fn an_ejection_takes_the_place_of_a_near_miss_and_ends_by_word() {
     alerts.follow(EventKind::Reinstated, &of("v42"), at(50));
     assert_eq!(told(&alerts, at(51)), both(false));
     assert!(!alerts.any() && !alerts.is_empty());
-    // A quarter of an hour later nobody needs to hear of it.
+    // After a quarter of an hour the ended alert is no longer sent.
     assert_eq!(told(&alerts, at(50 + 900)), []);
     alerts.retain(at(50 + 900), |_| true);
     assert!(alerts.is_empty());
 }
 
-/// Reinstated in the same moment, by `on_mistake: reinstate`, it was over before it was told.
+/// With `on_mistake: reinstate` the ejection ended in the same moment, so its alert was over before it was
+/// sent.
 #[test]
 fn what_has_no_end_fires_for_ten_minutes() {
     let mut alerts = Alerts::default();

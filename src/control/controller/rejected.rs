@@ -1,6 +1,6 @@
 //! Why a change is refused.
 
-/// Why a change was refused; nothing changed.
+/// Why a change was refused. A refused change has no effect.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Rejected {
     /// The service does not exist.
@@ -21,7 +21,7 @@ pub enum Rejected {
         /// Names of versions.
         known: String,
     },
-    /// A version that weights name does not exist.
+    /// The weights name a version that does not exist.
     #[error("service `{service}` has no version `{version}`; it has: {known}")]
     NoVersionToWeigh {
         /// As asked for.
@@ -37,7 +37,7 @@ pub enum Rejected {
         /// How to write what was probably meant.
         right: String,
     },
-    /// Versions that have weight are not named, and `only` is not said.
+    /// Versions with weight are not named, and `only` is not set.
     #[error(
         "{not_named} would get nobody, since the weights name only {named}: {preview}. {right}"
     )]
@@ -51,26 +51,26 @@ pub enum Rejected {
         /// How to write what was probably meant.
         right: String,
     },
-    /// Shares of players that cannot be.
+    /// The shares of players are invalid.
     #[error("{0}")]
     Shares(String),
-    /// Weights that nobody serves by.
+    /// With these weights no version would serve.
     #[error("nobody would serve `{service}`: {why}; or give another version weight")]
     Unserved {
         /// The service.
         service: String,
-        /// A version that has weight and does not serve.
+        /// A version that has weight and cannot serve.
         version: String,
-        /// Why its versions with weight do not serve, and how they could.
+        /// Why the versions with weight cannot serve, and what would help.
         why: String,
     },
-    /// A file has a service all of whose versions are ejected.
+    /// In the file there is a service all of whose versions are ejected.
     #[error("{why}")]
     AllEjected {
-        /// Which, and why.
+        /// The service, and why.
         why: String,
     },
-    /// Without the version nobody would serve.
+    /// No other version could serve.
     #[error(
         "`{version}` is the last version of `{service}` that serves; give another one weight first"
     )]
@@ -80,7 +80,7 @@ pub enum Rejected {
         /// Its version.
         version: String,
     },
-    /// There is nothing to take back.
+    /// The version is not ejected.
     #[error("version `{version}` of `{service}` is not ejected")]
     NotEjected {
         /// The service.
@@ -112,7 +112,7 @@ pub enum Rejected {
         /// The endpoint.
         endpoint: String,
     },
-    /// There is no endpoint to take back.
+    /// The endpoint is not ejected.
     #[error(
         "endpoint `{endpoint}` of version `{version}` of `{service}` is not ejected; it is {state}"
     )]
@@ -129,12 +129,12 @@ pub enum Rejected {
     /// Another process has taken over.
     #[error("another process has taken over; ask again on a new connection")]
     HandedOver,
-    /// Somebody else made a change first.
+    /// Another change was made since the caller looked.
     #[error("the generation is {actual}, not {expected}: somebody else made a change; look again")]
     Outdated {
-        /// As the caller saw it.
+        /// The generation that the caller saw.
         expected: u64,
-        /// In force.
+        /// The generation in force.
         actual: u64,
     },
 }

@@ -8,7 +8,7 @@ use crate::{
     snapshot::{Overrides, Resolved, RuntimeState, SnapshotInputs, usable},
 };
 
-/// A service `a` with versions v1 of three endpoints and v2 of one, the registry and the watch of it.
+/// A service `a` with three endpoints of v1 and one of v2, its registry and monitor.
 struct Bench {
     snapshot: Snapshot,
     watch: EndpointMonitor,
@@ -20,7 +20,7 @@ impl Bench {
         Self::with_canary("10.0.0.2:1", fields)
     }
 
-    /// The same with other endpoints of v2.
+    /// With other endpoints of v2.
     fn with_canary(canary: &str, fields: &str) -> Self {
         let text = format!(
             "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices:\n  a:\n    \
@@ -62,7 +62,7 @@ impl Bench {
         self.look()
     }
 
-    /// Attempts at an endpoint on a worker, of which `faults` got no connection.
+    /// Adds attempts at an endpoint on a worker, `faults` of which could not connect.
     fn attempts(&self, endpoint: usize, worker: usize, all: u64, faults: u64) {
         let cells = self.state(endpoint).cells.of(worker);
         cells.started.add(all);
@@ -96,13 +96,13 @@ fn faults_of_all_workers_in_a_row_eject_and_a_probe_brings_back() {
     let look = bench.pass(Duration::from_secs(2));
     bench.watch.probed(&bench.snapshot, look.probes[0].0, Ok(()), bench.now, 0.5);
     let moved = bench.look().moves.remove(0);
-    // Nobody has asked it anything.
+    // The endpoint has not been probed.
     assert_eq!((moved.to, &*moved.reason), (State::Serving, "it can be connected"));
     assert_eq!(bench.state(1).standing.checks.each_ref().map(|c| c.read()), [1, 1]);
     assert!(bench.state(1).standing.share() < WHOLE, "it starts slowly");
 }
 
-/// Who asked panicked, and so the endpoint was never asked again.
+/// Regression: the prober panicked, and the endpoint was never probed again.
 #[test]
 fn an_endpoint_whose_probe_is_forgotten_is_asked_again() {
     let mut bench = Bench::new("connect_timeout: 1s");
@@ -125,7 +125,7 @@ fn it_sleeps_while_there_is_no_traffic() {
     let look = bench.pass(SLOW_LOOK);
     assert_eq!(look.next, Some(bench.now + SLOW_LOOK));
     assert_eq!(bench.pass(LINGER).next, None, "nothing was counted since");
-    // Where nobody's counts matter, word of traffic is not wanted either.
+    // Where counts do not matter, no notification of traffic is needed.
     let bench = Bench::new("health: { connect_faults: 0 }");
     assert!(!bench.watch.waits_for_traffic(bench.now));
 }
@@ -219,7 +219,7 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     old.watch.eject(&old.snapshot, id, old.now);
     let mut carried = old.watch.kept_out.clone();
     assert_eq!(carried["a"]["v1"].iter().collect::<Vec<_>>(), ["10.0.0.1:1"]);
-    // This one's name is not resolved yet.
+    // The name of this endpoint is not resolved yet.
     let of_v2 = carried.get_mut("a").expect("just seen").entry("v2".to_owned()).or_default();
     of_v2.insert("10.0.0.2:1".to_owned());
 
@@ -253,7 +253,8 @@ fn who_is_out_by_word_stays_so_when_the_address_goes_and_comes_back() {
     assert!(bench.watch.kept_out["a"]["v1"].is_empty());
 }
 
-/// Nine of ten refused for a second, and the tenth had everything for thirty.
+/// Regression: nine of ten endpoints refused connections for a second, and the tenth got all requests for
+/// thirty.
 #[test]
 fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
     let mut bench = Bench::new("connect_timeout: 1s");
@@ -272,7 +273,7 @@ fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
     let used =
         |bench: &Bench| usable(&bench.snapshot.services[0].versions[0].known, Share(0.5)).count();
     assert_eq!(used(&bench), 3);
-    // They are asked at once, and not in thirty seconds.
+    // They are probed at once, not after thirty seconds.
     let look = bench.look();
     assert!(look.notices.is_empty(), "it is said once");
     let [first, second] = [0, 1].map(|n| look.probes.get(n).expect("two").0);
@@ -281,7 +282,7 @@ fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
     bench.watch.probed(&bench.snapshot, first, Ok(()), bench.now, 0.5);
     assert_eq!(bench.look().notices, [panic(2, false)]);
     assert_eq!(used(&bench), 2);
-    // The other one was in use until now, too.
+    // The other endpoint was in use until now, too.
     bench.pass(Duration::from_secs(1));
     bench.watch.probed(&bench.snapshot, second, Ok(()), bench.now, 0.5);
     assert_eq!([0, 1].map(|n| bench.standing(n)), [State::Serving; 2]);
@@ -293,7 +294,7 @@ fn an_endpoint_that_rests_for_a_fault_is_not_asked_sooner_while_enough_others_se
     let mut bench = Bench::new("connect_timeout: 1s");
     bench.attempts(0, 0, 3, 3);
     bench.pass(SLOW_LOOK);
-    // A connection that was begun before it went.
+    // A connection that began before the endpoint was ejected.
     bench.attempts(0, 0, 1, 0);
     assert!(bench.pass(SLOW_LOOK).probes.is_empty());
     assert_eq!(bench.standing(0), State::Ejected);

@@ -10,12 +10,12 @@ use crate::analysis::{Answer, Comparison, Entry, Gate, Judge, Limits, Record, Re
 pub(super) struct StratumComparison {
     recorder: Recorder<Comparison>,
     gate: Gate,
-    /// Whether what one block of errors adds is limited.
+    /// Whether the evidence that one block of errors adds is capped.
     capped: bool,
 }
 
 impl StratumComparison {
-    /// A comparison that begins `now`, of failures that come in clusters of `phi`.
+    /// A comparison that begins at `now`; failures come in clusters of size `phi`.
     pub(super) fn new(limits: &Limits, phi: f64, now: Duration) -> Self {
         Self {
             recorder: Recorder::new(Comparison::new(limits.clone(), phi, now)),
@@ -24,7 +24,7 @@ impl StratumComparison {
         }
     }
 
-    /// Takes in what was collected.
+    /// Takes what was collected.
     pub(super) fn take_in(&mut self, collected: Collected) {
         match collected {
             Collected::Final(entry) => self.tell(entry),
@@ -36,7 +36,7 @@ impl StratumComparison {
         }
     }
 
-    /// Whether the canary fails with `entries`, and has not failed yet.
+    /// Whether the canary fails with `entries`, and has not failed before.
     fn fails_with(&self, entries: &[Entry]) -> bool {
         if self.comparison().has_failed() {
             return false;
@@ -46,7 +46,7 @@ impl StratumComparison {
         tried.has_failed()
     }
 
-    /// What is told after it failed changes nothing.
+    /// Ignores entries after a failure.
     fn tell(&mut self, entry: Entry) {
         if let Entry::CapBursts(capped) = entry {
             self.capped = capped;
@@ -57,19 +57,19 @@ impl StratumComparison {
         }
     }
 
-    /// Demands another certainty, if `limits` have one.
+    /// Adopts the required certainty of `limits`.
     pub(super) fn demand(&mut self, limits: &Limits) {
         if self.comparison().limits() == limits {
             return;
         }
         self.tell(Entry::Demand(Box::new(limits.clone())));
-        // The cap follows alpha.
+        // The cap depends on alpha.
         if self.capped {
             self.tell(Entry::CapBursts(true));
         }
     }
 
-    /// Says that failures come in clusters of `phi`.
+    /// Sets the size `phi` of clusters of failures.
     pub(super) fn set_dispersion(&mut self, phi: f64) {
         self.tell(Entry::Dispersion(phi));
     }
@@ -84,12 +84,12 @@ impl StratumComparison {
         &self.gate
     }
 
-    /// Whether the canary is worse, healthy, or neither yet, `now`.
+    /// Whether the canary is worse, healthy, or neither yet, at `now`.
     pub(super) fn answer(&self, now: Duration) -> Answer {
         self.gate.answer(self.comparison(), now)
     }
 
-    /// That it can be judged again.
+    /// The recorded inputs, which can be judged again.
     pub(super) fn record(&self) -> Record {
         self.recorder.record()
     }
