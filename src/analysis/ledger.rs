@@ -56,7 +56,7 @@ pub type Latest = [u32; LATENCY_BUCKETS];
 pub struct Gauge(pub Span, pub Quantile);
 
 impl Gauge {
-    /// All of them.
+    /// All gauges.
     pub const ALL: [Self; 4] = [
         Self(Span::Head, Quantile::P95),
         Self(Span::Head, Quantile::P99),

@@ -216,7 +216,7 @@ impl Alerts {
     fn begin(&mut self, subject: AlertKey, reason: &str, now: SystemTime) {
         let state = State { began: now, ended: None, reason: reason.to_owned() };
         match self.states.get_mut(&subject) {
-            // The alert fires already: it keeps its begin and gets the new reason.
+            // The alert fires already: it keeps its start and gets the new reason.
             Some(known) if known.ended.is_none() => known.reason = state.reason,
             _ => drop(self.states.insert(subject, state)),
         }

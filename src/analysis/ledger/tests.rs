@@ -302,7 +302,7 @@ fn a_failure_while_the_baseline_fails_or_hangs_is_nobodys_own() {
     assert!(book.ledger.baseline_serves(last, NOBODY));
 }
 
-/// One player whose every request fails, on a baseline with few requests, is no trouble for others.
+/// One player whose every request fails is no outage, even if the baseline has few requests.
 #[test]
 fn one_player_who_fails_is_no_trouble_of_the_baseline() {
     let mut book = Book::new();

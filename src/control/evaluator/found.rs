@@ -38,7 +38,7 @@ pub enum Found {
     SharedOutage {
         /// The service.
         service: Box<str>,
-        /// The begin or the end, with counts of all canaries together and of the baseline.
+        /// The beginning or the end, with counts of all canaries together and of the baseline.
         change: OutageChange,
     },
 }

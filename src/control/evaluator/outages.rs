@@ -23,7 +23,7 @@ const LENGTH: Duration = ms(12_000);
 /// How a version uses the dependency.
 #[derive(Debug, Clone, Copy)]
 struct Needs {
-    /// From the begin of a request to the call of the dependency.
+    /// From the start of a request to the call of the dependency.
     after: Duration,
     /// From the call to the error, if the dependency is down.
     told_after: Duration,

@@ -1,7 +1,7 @@
 //! The guarantee of alpha, through everything between a worker's cells and an ejection.
 //!
 //! Days of an equal canary in seconds: requests are counted in the cells as a worker counts them, the evaluator
-//! evaluations, and the weights grow in steps, each with an epoch of its own. Simplifications: one worker; a request
+//! polls, and the weights grow in steps, each with an epoch of its own. Simplifications: one worker; a request
 //! ends in the instant it begins; forty requests per second, polled every 200 ms instead of 10, since only one
 //! in a hundred such evaluations would find anything new.
 //!

@@ -86,7 +86,7 @@ impl Account {
         counted
     }
 
-    /// Notes until when requests were judged, by their begin: in total, and for each named route.
+    /// Notes until when requests were judged, by their start: in total, and for each named route.
     pub(super) fn read_until(&mut self, (all, named): (Duration, impl Iterator<Item = Duration>)) {
         // With several canaries, the one judged farthest decides: a later outcome counts once for all of them.
         self.all.read_until(all);

@@ -22,7 +22,7 @@ pub(super) struct AloneCollector {
     closed: Duration,
 }
 
-/// The counts at the begin of the open block.
+/// The counts at the start of the open block.
 #[derive(Debug)]
 struct Seen {
     counter: Counter,

@@ -22,7 +22,7 @@ struct Scale {
     size: f64,
 }
 
-/// The sums at the begin of the open block.
+/// The sums at the start of the open block.
 #[derive(Debug)]
 pub(super) struct Seen {
     /// Number of the amount in the limits.

@@ -152,7 +152,7 @@ impl StratumCollector {
         self.closed.push(Collected::Final(entry));
     }
 
-    /// Until when requests were judged, by their begin: in total, and for each named route.
+    /// Until when requests were judged, by their start: in total, and for each named route.
     pub(super) fn read_until(&self) -> (Duration, impl Iterator<Item = Duration>) {
         (self.slots.read_until(), self.routes.iter().map(Slots::read_until))
     }

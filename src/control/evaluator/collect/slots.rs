@@ -21,7 +21,7 @@ pub(super) struct Scope {
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
     canary: usize,
-    /// The earliest begin of the first slot.
+    /// The earliest start of the first slot.
     from: Duration,
     lineup: Lineup,
     /// Times at which the split changed, oldest first, until the slots around them are judged.

@@ -19,11 +19,11 @@ pub(super) struct BaselineLatency {
     span: Span,
     baseline: u16,
     pace: Pace,
-    /// Latencies of all requests at the begin of the open block.
+    /// Latencies of all requests at the start of the open block.
     before: Box<Latest>,
-    /// Latencies of trials at the begin of the open block, for each compared quantile.
+    /// Latencies of trials at the start of the open block, for each compared quantile.
     trials: Vec<(Quantile, Box<Latest>)>,
-    /// Requests of all versions at the begin of the open block.
+    /// Requests of all versions at the start of the open block.
     requests: u64,
     reference: Reference,
     /// The p99, which each evaluation reads.

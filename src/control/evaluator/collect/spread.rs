@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct EndpointWindows {
     opened: Duration,
-    /// Counts at the begin of the open window, by group, of the endpoints that served at that time.
+    /// Counts at the start of the open window, by group, of the endpoints that served at that time.
     before: HashMap<u8, Counter>,
 }
 
@@ -40,7 +40,7 @@ impl EndpointWindows {
         let counter = |e: &Arc<EndpointState>| groups[usize::from(e.group) % ENDPOINT_GROUPS];
         // Endpoints in the same group are treated as one.
         let counters: HashMap<u8, Counter> = serving.map(|e| (e.group, counter(e))).collect();
-        // An endpoint that is new or did not serve at the begin is not counted.
+        // An endpoint that is new or did not serve at the start is not counted.
         let known = counters.iter().filter_map(|(id, now)| Some(now.since(*self.before.get(id)?)));
         let endpoints = known.collect();
         self.before = counters;
@@ -117,7 +117,7 @@ mod tests {
         for _ in 0..40 {
             baseline.stand(1, State::Ejected);
             baseline.window([0, 6, 0, 0]);
-            // It serves again, but did not at the begin of this window.
+            // It serves again, but did not at the start of this window.
             baseline.stand(1, State::Serving);
             baseline.window([0, 6, 0, 0]);
         }

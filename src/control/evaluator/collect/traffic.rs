@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Shortest interval over which requests are counted: a burst of a few requests is no rate.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// The rate of the last interval, and the begin of the open one.
+/// The rate of the last interval, and the start of the open one.
 #[derive(Debug)]
 pub(super) struct Traffic {
     opened: Duration,
