@@ -173,7 +173,7 @@ impl App {
         drop(target);
         let (samples, collected) = mpsc::channel(SAMPLE_BATCHES);
         let shared = Arc::new(Shared::new(workers, snapshot, samples, Granted::read(workers)));
-        tell_cut(&shared, &config.limits);
+        warn_of_cut_limits(&shared, &config.limits);
         let workers: Vec<WorkerHandle> =
             (0..workers).map(|id| spawn(id, Arc::clone(&shared))).collect::<Result<_, _>>()?;
         let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
@@ -322,7 +322,7 @@ impl App {
 }
 
 /// Warns if the process is allowed fewer open files than `limits` need.
-fn tell_cut(shared: &Shared, limits: &Limits) {
+fn warn_of_cut_limits(shared: &Shared, limits: &Limits) {
     if let Some(connections) = shared.granted.cuts(limits) {
         tracing::warn!(
             configured = limits.connections,

@@ -114,10 +114,10 @@ pub fn main() -> ExitCode {
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Eject(arguments) => {
-            eject::run(eject::Word::Eject, &arguments).map(|()| ExitCode::SUCCESS)
+            eject::run(eject::Action::Eject, &arguments).map(|()| ExitCode::SUCCESS)
         }
         Command::Reinstate(arguments) => {
-            eject::run(eject::Word::Reinstate, &arguments).map(|()| ExitCode::SUCCESS)
+            eject::run(eject::Action::Reinstate, &arguments).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|failure| {

@@ -68,7 +68,7 @@ mod turn;
 mod websocket;
 mod worker;
 
-pub use accept::{Wants, accept_next};
+pub use accept::{ResourceExhaustion, accept_next};
 pub use acceptor::{Acceptor, Listener};
 pub use barrier::Barrier;
 pub use client_limits::ConnectionSlot;

@@ -15,10 +15,10 @@
 //! The answer is *healthy* while
 //!
 //! 1. that hypothesis is rejected, with an error of at most 5 % however often it is evaluated, by the counts
-//! since the last change of the weights: a result at a smaller share is tested again;
+//!    since the last change of the weights: a result at a smaller share is tested again;
 //! 2. the evidence of all metrics against the canary is below 3 nats, which a canary within its limits exceeds
-//! in at most one of twenty comparisons. So a canary that is slower, or pays more, is not healthy even if none
-//! of its requests fails, and a canary that becomes worse is undecided before it is ejected;
+//!    in at most one of twenty comparisons. So a canary that is slower, or pays more, is not healthy even if none
+//!    of its requests fails, and a canary that becomes worse is undecided before it is ejected;
 //! 3. the canary has warmed up, if latency or amounts are compared: until then they are not.
 //!
 //! Where errors are not compared, there is no tolerance to test, and no canary is ever healthy. *Healthy*
@@ -69,7 +69,7 @@ impl Gate {
     }
 
     /// Adds an input of the comparison.
-    pub fn told(&mut self, entry: &Entry) {
+    pub fn apply(&mut self, entry: &Entry) {
         match entry {
             Entry::Errors { at, block, route: None } => {
                 self.requests.canary += block.requests.canary.trials();

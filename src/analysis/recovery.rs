@@ -3,8 +3,8 @@
 //! A player who has failed twice in a row on the canary is sent to the baseline for a time, and the
 //! next request counts. If it is served, the player has *recovered*: evidence against the version.
 //! If it fails, the fault is the player's own. A comparison of counts cannot distinguish a fault
-//! that affects few players from few players who fail everywhere. Here each player is compared with
-//! himself, so the mix of players does not matter.
+//! that affects few players from few players who fail everywhere. Here each player is compared on both
+//! versions, so the mix of players does not matter.
 //!
 //! The hypothesis is that a player of a good canary recovers with probability at most `p0`. Some
 //! players recover anyway: of those who fail 30 % of their requests on either version, 70 % are

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_canary_that_hangs_says_nothing_until_its_deadline() {
+    fn a_canary_that_hangs_has_no_result_until_its_deadline() {
         let hangs = Arms::new(counts(5, 0, 0), counts(0, 40, 0));
         assert_eq!(players(&look(Some(30)).at(hangs)), Some([5, 0, 40, 0]));
         assert_eq!(players(&look(Some(1_000)).at(hangs)), Some([0, 0, 40, 0]));

@@ -141,7 +141,7 @@ mod tests {
 
     /// Regression: after a panic no version was ejected any more, and nothing reported that.
     #[test]
-    fn an_evaluator_that_panics_is_counted_publishes_what_it_decided_and_compares_anew() {
+    fn a_panicking_evaluator_is_counted_publishes_its_decision_and_restarts_comparisons() {
         let config = parse(
             "workers: 1\nlisten: [ { address: 127.0.0.1:0 } ]\nroutes: [ { service: a } ]\nservices:\n  a:\n    \
              baseline: v1\n    weights: { v1: 8, v2: 1, v3: 1 }\n    eject: { errors: { absolute: 1% } }\n    \

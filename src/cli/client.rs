@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_tells_code_detail_and_field() {
+    fn a_refusal_shows_code_detail_and_field() {
         let refused = |status: StatusCode| {
             let problem = Problem::new(status, "no such version").at("weights.v43");
             refusal(status, &serde_json::to_vec(&problem.document()).unwrap())

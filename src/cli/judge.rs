@@ -134,12 +134,12 @@ pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
         say_json(&verdict)?;
     } else {
         let (title, verdict) = (printable(&title)?, printable(&verdict)?);
-        say(&told(&title, record.len(), &verdict, remark));
+        say(&report(&title, record.len(), &verdict, remark));
     }
     Ok(())
 }
 
-fn told(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> String {
+fn report(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> String {
     let Title { service, version, baseline, route, .. } = title;
     let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
     let most = match (verdict.answer, verdict.findings.first(), verdict.log_evidence) {
@@ -147,11 +147,11 @@ fn told(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> Strin
         (_, Some(finding), Some(evidence)) => {
             let needed = verdict.log_threshold;
             // The reason of an undecided verdict contains the finding already.
-            let told = match verdict.reason.contains(&finding.to_string()) {
+            let text = match verdict.reason.contains(&finding.to_string()) {
                 true => String::new(),
                 false => format!("\nmost evidence against it: {finding}"),
             };
-            format!("{told}; {evidence:.1} of {needed:.1} nats")
+            format!("{text}; {evidence:.1} of {needed:.1} nats")
         }
     };
     format!(

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_heading_tells_what_is_unusual() {
+    fn the_heading_shows_unusual_states() {
         let status = json!({
             "version": "0.1.0", "generation": 3, "config_file": "edge.yaml", "config_hash": "00ff",
             "uptime_seconds": 62.5, "workers": 2, "draining": false, "connections": 7,

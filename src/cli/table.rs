@@ -282,7 +282,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
     }
 
     #[test]
-    fn who_ejected_a_version_when_and_why_stands_below_and_whom_nobody_serves() {
+    fn ejections_and_unserved_services_are_listed_below() {
         let mut versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
         versions[1].ejection = Some(by_ops("pays twice"));
         let refused = Some("`v42` is ejected".to_owned());
@@ -301,7 +301,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
     }
 
     #[test]
-    fn verdicts_stand_below_in_their_own_words() {
+    fn verdicts_are_listed_below() {
         let versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
         let verdict = json!({
             "version": "v42", "route": "bet.place", "answer": "undecided", "since_s": 0.0, "compared_s": 8.7,
@@ -316,7 +316,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
     }
 
     #[test]
-    fn a_version_says_how_near_its_ejection_is_and_that_advice_leaves_it() {
+    fn nearness_of_an_ejection_and_advice_are_shown() {
         let line = |answer: &str, log_evidence: f64| {
             let verdict = json!({
                 "version": "v42", "route": null, "answer": answer, "since_s": 0.0, "compared_s": 8.7,

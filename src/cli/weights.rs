@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     let answer = put(arguments.dry_run, if_generation)?;
     match arguments.json {
         true => say_json(&answer)?,
-        false => say(&told(&printable(&answer)?)),
+        false => say(&report(&printable(&answer)?)),
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ fn refuse_ejected(answer: &WeightsAnswer) -> Result<(), Failure> {
     }
 }
 
-fn told(answer: &WeightsAnswer) -> String {
+fn report(answer: &WeightsAnswer) -> String {
     let changes = moves(&answer.shares.before, &answer.shares.after);
     let WeightsAnswer { service, generation, .. } = answer;
     let line = match answer.dry_run {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_in_shares_and_says_who_is_ejected() {
+    fn a_change_is_shown_in_shares_with_the_ejected_versions() {
         let shares = |v41, v42| IndexMap::from([("v41".to_owned(), v41), ("v42".to_owned(), v42)]);
         let mut answer = WeightsAnswer {
             generation: 2,
@@ -196,7 +196,7 @@ mod tests {
             dry_run: false,
             ejected: Vec::new(),
         };
-        assert_eq!(told(&answer), "game-api: v41 95% -> 90%, v42 5% -> 10% (generation 2)");
+        assert_eq!(report(&answer), "game-api: v41 95% -> 90%, v42 5% -> 10% (generation 2)");
         answer.dry_run = true;
         answer.ejected = vec![Ejected {
             version: "v42".to_owned(),
@@ -208,7 +208,7 @@ mod tests {
             share_when_reinstated: 0.1,
         }];
         assert_eq!(
-            told(&answer),
+            report(&answer),
             "game-api: would change v41 95% -> 90%, v42 5% -> 10% (generation 2 in force)\n\
              v42 is ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
              game-api v42` takes it back in, with 10% of the players"

@@ -17,7 +17,7 @@ use super::event::{EventDetails, EventKind, way_back};
 const MOMENT: Duration = Duration::from_secs(600);
 
 /// How long an alert is still sent after it has ended.
-const TOLD_AFTER_END: Duration = Duration::from_secs(15 * 60);
+const SENT_AFTER_END: Duration = Duration::from_secs(15 * 60);
 
 /// Repetitions that a receiver may miss before it considers an alert ended.
 const MISSED: u32 = 4;
@@ -236,7 +236,7 @@ impl Alerts {
     }
 
     fn forget(&mut self, now: SystemTime) {
-        self.states.retain(|_, state| state.is_told(now));
+        self.states.retain(|_, state| state.is_sent(now));
     }
 
     /// Whether an alert fires.
@@ -257,8 +257,8 @@ impl Alerts {
         labels: &BTreeMap<String, String>,
     ) -> Vec<Posted> {
         let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
-        let told = self.states.iter().filter(|(_, state)| state.is_told(now));
-        let each = told.map(|(subject, state)| {
+        let sent = self.states.iter().filter(|(_, state)| state.is_sent(now));
+        let each = sent.map(|(subject, state)| {
             let AlertKey { name, service, version, endpoint } = subject;
             let description = subject.description(&state.reason);
             let mut all = labels.clone();
@@ -281,9 +281,9 @@ impl Alerts {
 }
 
 impl State {
-    fn is_told(&self, now: SystemTime) -> bool {
+    fn is_sent(&self, now: SystemTime) -> bool {
         let since = |ended: SystemTime| now.duration_since(ended).unwrap_or(Duration::ZERO);
-        self.ended.is_none_or(|ended| since(ended) < TOLD_AFTER_END)
+        self.ended.is_none_or(|ended| since(ended) < SENT_AFTER_END)
     }
 }
 

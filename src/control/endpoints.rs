@@ -207,7 +207,7 @@ impl EndpointMonitor {
                         _ => "it could not be connected".to_owned(),
                     };
                     self.moves.extend(watched.moved(before, service, version, state, now, reason));
-                    watched.tell(state, settings, now);
+                    watched.write_status(state, settings, now);
                     self.notices.extend(watched.reached(was_unreachable, service, version, state));
                     watched.health.next_change(settings, now).into_iter().for_each(&mut sooner);
                     match watched.health.next_probe().filter(|_| !watched.asked) {
@@ -280,7 +280,7 @@ impl EndpointMonitor {
             Err(why) => why,
         };
         let moved = watched.moved(before, service, version, state, now, reason);
-        watched.tell(state, &service.health, now);
+        watched.write_status(state, &service.health, now);
         let notice = watched.reached(was_unreachable, service, version, state);
         self.notices.extend(notice);
         self.moves.extend(moved);
@@ -299,10 +299,10 @@ impl EndpointMonitor {
     /// Ejects endpoint number `id` for an operator.
     pub(super) fn eject(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
         let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
-        if watched.health.cause() != Some(Cause::Word) {
-            watched.health.eject(Cause::Word, None, now);
-            endpoint.state.standing.ejections[Cause::Word as usize].add(1);
-            watched.tell(&endpoint.state, &service.health, now);
+        if watched.health.cause() != Some(Cause::Manual) {
+            watched.health.eject(Cause::Manual, None, now);
+            endpoint.state.standing.ejections[Cause::Manual as usize].add(1);
+            watched.write_status(&endpoint.state, &service.health, now);
         }
         let of_service = self.kept_out.entry(service.name.to_string()).or_default();
         let of_version = of_service.entry(version.name.to_string()).or_default();
@@ -313,7 +313,7 @@ impl EndpointMonitor {
     pub(super) fn reinstate(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
         let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
         watched.health.reinstate(&service.health, now);
-        watched.tell(&endpoint.state, &service.health, now);
+        watched.write_status(&endpoint.state, &service.health, now);
         inherited::forget(&mut self.kept_out, service, version, &endpoint.state);
         // The test was suspended while the endpoint was ejected, and restarts together with those of its peers.
         let version = version.state.id;
@@ -337,7 +337,7 @@ impl EndpointMonitor {
             }
             let before = watched.health.state();
             watched.health.reinstate(&service.health, now);
-            watched.tell(state, &service.health, now);
+            watched.write_status(state, &service.health, now);
             let reason = || "its version was reinstated".to_owned();
             self.moves.extend(watched.moved(before, service, version, state, now, reason));
         }
@@ -368,7 +368,7 @@ impl EndpointMonitor {
                     let watched = before.remove(&state.id).unwrap_or_else(|| {
                         let mut health = Health::new(&service.health, now, chance());
                         if inherited::contains(&self.kept_out, service, version, state) {
-                            health.eject(Cause::Word, None, now);
+                            health.eject(Cause::Manual, None, now);
                         }
                         let counts = Counts::read(state);
                         let watched = Monitored { place, health, counts, asked: false, used: None };
@@ -376,7 +376,7 @@ impl EndpointMonitor {
                         if !is_first {
                             warm_up(service, state, now);
                         }
-                        watched.tell(state, &service.health, now);
+                        watched.write_status(state, &service.health, now);
                         watched
                     });
                     self.endpoints.insert(state.id, Monitored { place, ..watched });
@@ -417,12 +417,12 @@ impl EndpointMonitor {
             .collect();
         let crowd = self.crowds.entry(version.state.id).or_default();
         let mut changes = crowd.among.poll(&of(EndpointState::attempts), &[], now);
-        changes.iter().for_each(|change| change.tell(&mut crowd.beside));
+        changes.iter().for_each(|change| change.apply_to(&mut crowd.beside));
         if beside.is_empty() {
             crowd.beside = analysis::Endpoints::default();
         } else {
             let more = crowd.beside.poll(&of(|e| e.judged.read()), &beside, now);
-            more.iter().for_each(|change| change.tell(&mut crowd.among));
+            more.iter().for_each(|change| change.apply_to(&mut crowd.among));
             changes.extend(more);
         }
         for change in changes {
@@ -542,7 +542,7 @@ impl Monitored {
     }
 
     /// Writes the endpoint's status.
-    fn tell(&self, state: &EndpointState, settings: &schema::Health, now: Duration) {
+    fn write_status(&self, state: &EndpointState, settings: &schema::Health, now: Duration) {
         state.standing.set(self.health.state(), self.health.cause());
         state.standing.set_unreachable(self.health.is_unreachable());
         // If no endpoint serves, all get the same share.

@@ -57,7 +57,7 @@ impl Evaluator {
         if self.generation.replace(snapshot.generation) != Some(snapshot.generation) {
             self.follow(snapshot, now, &mut found);
         }
-        self.collector.hear(snapshot, now);
+        self.collector.collect_outcomes(snapshot, now);
         #[cfg(test)]
         assert!(!self.has_bug, "a bug");
         for service in &snapshot.services {
@@ -67,7 +67,7 @@ impl Evaluator {
             if collector.is_due(now) || judge.follows_players() {
                 let blocks = collector.collect(service, now);
                 let news = judge.judge([blocks], now);
-                // A failed canary changes what is judged next.
+                // A canary fails only together with a finding.
                 if !news.is_empty() {
                     let answer = |version: &str| judge.answer(version).map(|answer| answer.answer);
                     collector.decide(|version| answer(version) == Some(Answer::Fail));

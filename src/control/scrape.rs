@@ -48,12 +48,12 @@ impl ControlPlane {
         while let Ok(batch) = latencies.samples.try_recv() {
             latencies.absorb(&snapshot, &batch);
         }
-        // The samples that are still in the inbox are as old, or older.
-        let unheard: Vec<_> = std::iter::from_fn(|| self.inbox().try_recv().ok()).collect();
-        if !unheard.is_empty() {
+        // Samples that the safety thread has not passed on yet.
+        let waiting: Vec<_> = std::iter::from_fn(|| self.inbox().try_recv().ok()).collect();
+        if !waiting.is_empty() {
             self.controller().note_traffic();
         }
-        unheard.iter().for_each(|batch| latencies.absorb(&snapshot, batch));
+        waiting.iter().for_each(|batch| latencies.absorb(&snapshot, batch));
         snapshot
     }
 
@@ -106,7 +106,8 @@ impl ControlPlane {
             unrouted: shared.unrouted(),
             requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
-            wants: [&shared.wants.clients, &shared.wants.endpoints].map(|n| n.load(Relaxed)),
+            exhausted: [&shared.exhaustion.clients, &shared.exhaustion.endpoints]
+                .map(|n| n.load(Relaxed)),
             connections_limit: shared.bounds().connections,
             requests_limit: shared.bounds().requests,
             listeners: listeners.collect(),
@@ -119,7 +120,7 @@ impl ControlPlane {
             worker_panics: shared.cells.sum(|c| c.panics.read()),
             outcomes_lost: controller.outcomes_lost(),
             samples_lost: shared.cells.sum(|c| c.samples_lost.read())
-                + shared.samples_unheard.load(Relaxed),
+                + shared.samples_dropped.load(Relaxed),
             http2_floods: shared.cells.sum(|c| c.floods.read()),
             alert_posts: controller.webhooks().into_iter().collect(),
             build: env!("CARGO_PKG_VERSION"),

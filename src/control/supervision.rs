@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_begin_anew_after_a_good_while() {
+    fn pauses_grow_and_are_reset_after_a_long_run() {
         let now = Instant::now();
         let mut task = Task::new("absorb", now);
         let pauses: Vec<_> = (0..12).map(|_| task.panicked(now).as_millis()).collect();

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Batches of samples that may wait for a scrape to end.
-const HEARD: usize = 256;
+const WAITING_BATCHES: usize = 256;
 
 /// How long a change waits for workers to acknowledge it.
 const ACKNOWLEDGED: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ pub struct ControlPlane {
     controller: Arc<Mutex<Controller>>,
     /// Samples from the workers, which the safety thread receives first.
     inbox: Arc<Mutex<mpsc::Receiver<Vec<Sample>>>>,
-    heard: mpsc::Sender<Vec<Sample>>,
+    outbox: mpsc::Sender<Vec<Sample>>,
     /// Locked for as long as a scrape takes, so never by the safety thread.
     latencies: Arc<Mutex<Latencies>>,
     supervision: Supervision,
@@ -52,12 +52,12 @@ impl ControlPlane {
     /// Created from `controller` and the channel of its workers' samples.
     pub fn new(controller: Controller, samples: mpsc::Receiver<Vec<Sample>>) -> Self {
         let collector = Collector::default();
-        let (heard, forwarded) = mpsc::channel(HEARD);
+        let (outbox, forwarded) = mpsc::channel(WAITING_BATCHES);
         let latencies = Latencies { collector, samples: forwarded, endpoints: Default::default() };
         Self {
             controller: Arc::new(Mutex::new(controller)),
             inbox: Arc::new(Mutex::new(samples)),
-            heard,
+            outbox,
             latencies: Arc::new(Mutex::new(latencies)),
             supervision: Supervision::default(),
         }
@@ -105,8 +105,8 @@ impl ControlPlane {
             let lost = batch.len() as u64;
             let mut controller = self.controller();
             controller.note_traffic();
-            if self.heard.try_send(batch).is_err() {
-                controller.shared().samples_unheard.fetch_add(lost, Relaxed);
+            if self.outbox.try_send(batch).is_err() {
+                controller.shared().samples_dropped.fetch_add(lost, Relaxed);
             }
         }
     }

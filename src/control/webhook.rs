@@ -42,9 +42,9 @@ impl ControlPlane {
         let mut in_force = self.controller().in_force();
         loop {
             let config = Arc::clone(&in_force.borrow_and_update());
-            let mut told = JoinSet::new();
+            let mut sending = JoinSet::new();
             for number in 0..config.alerts.as_ref().map_or(0, |alerts| alerts.webhooks.len()) {
-                told.spawn(self.clone().tell(Arc::clone(&config), number));
+                sending.spawn(self.clone().send_alerts(Arc::clone(&config), number));
             }
             // Dropping the set ends the tasks of the previous configuration.
             if in_force.changed().await.is_err() {
@@ -54,7 +54,7 @@ impl ControlPlane {
     }
 
     /// Sends alerts to receiver `number` of `config`.
-    async fn tell(self, config: Arc<Config>, number: usize) {
+    async fn send_alerts(self, config: Arc<Config>, number: usize) {
         let Some(alerts) = &config.alerts else { return };
         let webhook = &alerts.webhooks[number];
         warn_of_files(webhook).await;
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_in_one_line() {
+    fn a_refusal_is_reported_in_one_line() {
         let judge = |status, text| judge(status, text, "/hooks/T0/xoxb-123456?key=abcdefgh");
         assert_eq!(judge(StatusCode::OK, b"{}"), Ok(()));
         let echo = judge(StatusCode::NOT_FOUND, b"no /hooks/T0/xoxb-123456?key=abcdefgh here");

@@ -85,7 +85,7 @@ struct Upload {
 
 /// The next response head.
 pub(super) enum Head {
-    /// Interim responses, which [`Attempt::poll_interim`] passes on.
+    /// Interim responses, which [`Attempt::pass_interim`] passes on.
     Interim,
     /// The final response. Its head is in `response`, in the form for the client.
     Final(Answer),
@@ -372,7 +372,7 @@ impl<'a> Attempt<'a> {
 
     /// The connection, if it can be used again after `answer`, and how long the endpoint keeps it.
     pub(super) fn into_reusable(self, answer: &Answer) -> Option<(Transport, Option<Duration>)> {
-        // A server sends no bytes after a response on its own.
+        // Unrequested bytes after the response show that the connection is out of step.
         let clean = self.request_is_read() && self.inbox.is_empty();
         self.worker.blocks.give(self.inbox);
         let offered = answer.keep_upstream?;

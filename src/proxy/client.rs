@@ -25,7 +25,7 @@ use crate::tls::Transport;
 /// How long a client may take to read its last response before the connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The same while the worker drains and all other connections are closed.
+/// The same for a draining worker after the grace period of idle connections.
 const LINGER_AT_END: Duration = Duration::from_secs(1);
 
 /// Bytes from such a client that are read and dropped at most.

@@ -106,7 +106,7 @@ impl Plan {
 }
 
 /// Plans the request whose head is in the client's inbox: *admit*, *route*, *assign*, *render*. Writes its head
-/// for the endpoint into `request`. Leaves `plan` empty if more of the head must be read. The head stays in the
+/// for the endpoint into `request`. Leaves `planned` empty if more of the head must be read. The head stays in the
 /// inbox, so that the request can be planned again. The plan is built in place, because moving it would be
 /// expensive.
 pub(super) fn plan(

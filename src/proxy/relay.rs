@@ -124,7 +124,7 @@ impl Relay {
             match self.write_out(cx, inbox, outbox, to) {
                 Poll::Ready(written) => written.map_err(|_| RelayError::Receiver)?,
                 Poll::Pending => {
-                    from.soak(cx);
+                    from.read_ahead(cx);
                     return Poll::Pending;
                 }
             }

@@ -122,7 +122,7 @@ impl Worker {
                 let serving = connection::serve(Rc::clone(self), stream, peer, open);
                 tokio::task::spawn_local(serving);
             }
-            Err(error) => self.shared.wants.of_client(&open.listener().name, &error),
+            Err(error) => self.shared.exhaustion.count_client(&open.listener().name, &error),
         }
     }
 
@@ -244,11 +244,11 @@ mod tests {
             |connected: &Rc<Connected>| InFlight::begin(connected, None, &worker.snapshot());
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         LocalSet::new().block_on(&runtime, async {
-            let (go_on, told) = oneshot::channel::<()>();
+            let (go_on, go_on_received) = oneshot::channel::<()>();
             let bystander = (worker.count_panic(), connected(&worker, &listener));
             let bystander = tokio::task::spawn_local(async move {
                 let _held = bystander;
-                told.await
+                go_on_received.await
             });
             let held = (worker.count_panic(), connected(&worker, &listener));
             let in_flight = begin(&held.1).expect("the first");
@@ -268,7 +268,7 @@ mod tests {
             let next = connected(&worker, &listener);
             drop(begin(&next).expect("a place"));
             go_on.send(()).expect("the bystander waits");
-            bystander.await.expect("no panic").expect("told");
+            bystander.await.expect("no panic").expect("the signal");
         });
         assert_eq!((panics(), open()), (1, (0, 0)));
     }
@@ -288,7 +288,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(async {
             let passed = || shared.barrier.passed(old.generation + 1);
-            assert!(timeout(Duration::from_millis(20), passed()).await.is_err(), "nobody was told");
+            assert!(timeout(Duration::from_millis(20), passed()).await.is_err(), "not notified");
             handle.commands.send(Command::Refresh).expect("it lives");
             timeout(Duration::from_secs(30), passed()).await.expect("acknowledged");
         });

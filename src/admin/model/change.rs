@@ -235,7 +235,7 @@ mod tests {
         assert!(request.weights.keys().eq(["v42", "v41"]));
         assert_eq!(request.reason, None);
         let twice = parse(r#"{"weights": {"v42": 10, "v42": 90}}"#).unwrap_err();
-        assert!(twice.to_string().starts_with("`v42` stands twice"), "{twice}");
+        assert!(twice.to_string().starts_with("`v42` stands twice; name it once"), "{twice}");
     }
 
     #[test]

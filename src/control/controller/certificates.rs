@@ -38,9 +38,9 @@ impl Controller {
         if !Arc::ptr_eq(&opened.config, &self.config) {
             return;
         }
-        let before: HashSet<_> = self.told_faults().collect();
+        let before: HashSet<_> = self.fault_messages().collect();
         self.clients = opened.clients;
-        let new: Vec<_> = self.told_faults().filter(|fault| !before.contains(fault)).collect();
+        let new: Vec<_> = self.fault_messages().filter(|fault| !before.contains(fault)).collect();
         for (service, version, error) in new {
             tracing::error!(
                 service,
@@ -66,7 +66,7 @@ impl Controller {
     }
 
     /// Service, version and message of each of [`Self::tls_faults`].
-    fn told_faults(&self) -> impl Iterator<Item = (String, String, String)> {
+    fn fault_messages(&self) -> impl Iterator<Item = (String, String, String)> {
         let owned = |(service, version, fault): (&str, &str, &TlsError)| {
             (service.to_owned(), version.to_owned(), fault.to_string())
         };

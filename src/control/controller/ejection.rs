@@ -114,19 +114,19 @@ impl Controller {
         let key = (service, version);
         let ejection = self.state.ejection(&key.0, &key.1);
         let Some((_, verdict)) = ejection.and_then(|e| e.verdict.as_ref()) else { return };
-        let helped_nobody = format!(
+        let did_not_help = format!(
             "the ejection helped nobody: {failed} of {of} players who failed on it go on failing elsewhere"
         );
-        let reason = format!("{} Afterwards: {helped_nobody}.", verdict.reason);
+        let reason = format!("{} Afterwards: {did_not_help}.", verdict.reason);
         let (service, version) = key.clone();
         self.note(Change::EjectionMistaken {
             service: service.clone(),
             version: version.clone(),
             reason,
         });
-        tracing::error!(service, version, reason = helped_nobody, "an ejection helped nobody");
+        tracing::error!(service, version, reason = did_not_help, "an ejection helped nobody");
         let by = "verdict".to_owned();
-        let matter = EventDetails::of_version(service, version, by.clone(), helped_nobody.clone());
+        let matter = EventDetails::of_version(service, version, by.clone(), did_not_help.clone());
         self.record(EventKind::EjectionMistaken, matter);
         let snapshot = self.snapshot();
         let compared = snapshot.service(&key.0).and_then(|service| service.compared.as_ref());
@@ -149,7 +149,7 @@ impl Controller {
             endpoint: None,
             if_generation: None,
             by,
-            reason: Some(helped_nobody),
+            reason: Some(did_not_help),
             dry_run: false,
         };
         if let Err(why) = self.reinstate_version(subject, true) {

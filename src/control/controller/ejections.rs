@@ -13,7 +13,7 @@ pub struct Target {
     pub endpoint: Option<String>,
     /// The generation that the caller saw; the change is refused if another one is in force.
     pub if_generation: Option<u64>,
-    /// Who asks.
+    /// The caller's name.
     pub by: String,
     /// Why.
     pub reason: Option<String>,

@@ -37,7 +37,7 @@ impl Controller {
         // The snapshot is published before anything is logged: an ejection must not wait for the log.
         let generation = self.publish_endpoints(&snapshot).unwrap_or(snapshot.generation);
         for moved in look.moves {
-            tell(&moved, generation);
+            log_transition(&moved, generation);
             self.record_move(moved);
         }
         for notice in look.notices {
@@ -410,7 +410,7 @@ fn announce(kind: EventKind, place: &EventDetails, endpoint: Option<&str>, gener
 }
 
 /// Logs the change of an endpoint's state.
-fn tell(moved: &Transition, generation: u64) {
+fn log_transition(moved: &Transition, generation: u64) {
     let Transition { service, version, endpoint, to, cause, pause, advice, reason } = moved;
     let (service, version, endpoint) = (&**service, &**version, &**endpoint);
     let cause = cause.map(Cause::label);

@@ -59,7 +59,7 @@ impl Controller {
         let mut next = carried.after(ended);
         let last = take_back_the_last(&mut next, &self.config);
         let (before, snapshot) = (self.state.clone(), self.snapshot());
-        self.tell_carried_versions(&next, &last, &carried);
+        self.record_carried_versions(&next, &last, &carried);
         // Health is not part of the state: it changes first, and the snapshot is compiled with it.
         self.endpoints.inherit(&snapshot, next.kept_out(), self.started.0.elapsed());
         let prepared = self.lead(Change::Resumed(Box::new(next)), self.inputs(&snapshot));
@@ -68,15 +68,15 @@ impl Controller {
             true => drop(self.publish_endpoints(&snapshot)),
             false => drop(self.commit(prepared, None)),
         }
-        self.tell_stand_ins(before.stand_ins());
-        self.tell_carried_endpoints(before.endpoints());
+        self.record_stand_ins(before.stand_ins());
+        self.record_carried_endpoints(before.endpoints());
     }
 
     /// Records events for versions of this file that are ejected in `carried`, the state of another process,
     /// and were not before, and for versions that no longer are. This process has not served yet, so all its
     /// ejections came from the other process, which may have reinstated some since it first sent its state.
     /// `next` is the state to continue with; the versions in `last` are reinstated by this process.
-    fn tell_carried_versions(
+    fn record_carried_versions(
         &mut self,
         next: &ControlState,
         last: &[(String, String)],
@@ -117,9 +117,9 @@ impl Controller {
         }
     }
 
-    /// Records events for endpoints that were manually ejected in another process, except those in `told`, and
-    /// for those in `told` that have been reinstated since.
-    fn tell_carried_endpoints(&mut self, told: &ManualEjections) {
+    /// Records events for endpoints that were manually ejected in another process, except those in `known`, and
+    /// for those in `known` that have been reinstated since.
+    fn record_carried_endpoints(&mut self, known: &ManualEjections) {
         let matter =
             |(service, version, endpoint): &(String, String, String), by, reason| EventDetails {
                 endpoint: Some(endpoint.clone()),
@@ -127,11 +127,11 @@ impl Controller {
                 ..EventDetails::of_version(service.clone(), version.clone(), by, reason)
             };
         let manual = self.state.endpoints();
-        let out = manual.iter().filter(|(key, _)| !told.contains_key(*key)).map(|(key, why)| {
+        let out = manual.iter().filter(|(key, _)| !known.contains_key(*key)).map(|(key, why)| {
             let ManualEjection { since, by, reason } = why.clone();
             (EventKind::EndpointEjected, matter(key, by, reason), since)
         });
-        let back = told.keys().filter(|key| !manual.contains_key(*key)).map(|key| {
+        let back = known.keys().filter(|key| !manual.contains_key(*key)).map(|key| {
             let (by, reason) = ("another process".to_owned(), BEFORE_THIS_ONE.to_owned());
             (EventKind::EndpointServing, matter(key, by, reason), SystemTime::now())
         });

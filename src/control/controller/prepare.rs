@@ -158,7 +158,7 @@ impl Controller {
         self.forget_alerts();
         self.published.send_replace(generation);
         self.stirred.notify_one();
-        self.tell_released(released);
+        self.record_released(released);
         if let Some((kind, matter)) = event {
             self.record(kind, matter);
         }

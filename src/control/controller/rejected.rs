@@ -6,7 +6,7 @@ pub enum Rejected {
     /// The service does not exist.
     #[error("there is no service `{service}`; there are: {known}")]
     NoService {
-        /// As asked for.
+        /// As requested.
         service: String,
         /// Names of services.
         known: String,
@@ -14,9 +14,9 @@ pub enum Rejected {
     /// A version does not exist.
     #[error("service `{service}` has no version `{version}`; it has: {known}")]
     NoVersion {
-        /// As asked for.
+        /// As requested.
         service: String,
-        /// As asked for.
+        /// As requested.
         version: String,
         /// Names of versions.
         known: String,
@@ -24,9 +24,9 @@ pub enum Rejected {
     /// The weights name a version that does not exist.
     #[error("service `{service}` has no version `{version}`; it has: {known}")]
     NoVersionToWeigh {
-        /// As asked for.
+        /// As requested.
         service: String,
-        /// As asked for.
+        /// As requested.
         version: String,
         /// Names of versions.
         known: String,
@@ -34,7 +34,7 @@ pub enum Rejected {
     /// All weights are 0.
     #[error("all weights are 0, so nobody could be served; {right}")]
     NoWeight {
-        /// How to write what was probably meant.
+        /// What was probably meant.
         right: String,
     },
     /// Versions with weight are not named, and `only` is not set.
@@ -48,7 +48,7 @@ pub enum Rejected {
         named: String,
         /// Shares before and after.
         preview: String,
-        /// How to write what was probably meant.
+        /// What was probably meant.
         right: String,
     },
     /// The shares of players are invalid.
@@ -95,7 +95,7 @@ pub enum Rejected {
         service: String,
         /// Its version.
         version: String,
-        /// As asked for.
+        /// As requested.
         endpoint: String,
         /// Addresses of endpoints.
         known: String,

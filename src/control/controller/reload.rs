@@ -152,7 +152,7 @@ impl Controller {
             self.retired.push(old);
         }
         tracing::info!(generation, hash = self.hash, changed, "configuration taken over");
-        self.tell_stand_ins(&StandIns::new());
+        self.record_stand_ins(&StandIns::new());
         Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))
     }
 }

@@ -226,10 +226,10 @@ impl Controller {
         state.stand_ins().keys().filter(served).cloned().collect()
     }
 
-    /// Records the stand-ins that are not in `told`.
-    pub(super) fn tell_stand_ins(&mut self, told: &StandIns) {
+    /// Records the stand-ins that are not in `known`.
+    pub(super) fn record_stand_ins(&mut self, known: &StandIns) {
         let new = self.state.stand_ins().clone().into_iter();
-        let new = new.filter(|(service, stand_in)| told.get(service) != Some(stand_in));
+        let new = new.filter(|(service, stand_in)| known.get(service) != Some(stand_in));
         for (service, StandIn { version, why }) in new {
             let reason = format!("its weights would leave nobody, so {version} serves: {why}");
             tracing::error!(service, version, reason, "weights of the file are not in force");
@@ -239,7 +239,7 @@ impl Controller {
     }
 
     /// Records that the configured weights of `services` are in force again.
-    pub(super) fn tell_released(&mut self, services: Vec<String>) {
+    pub(super) fn record_released(&mut self, services: Vec<String>) {
         for service in services {
             let reason = "the weights as written are in force again".to_owned();
             tracing::info!(service, "{reason}");
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_stands_in_where_the_weights_are_no_worse_than_before() {
+    fn there_is_no_stand_in_if_the_weights_are_no_worse_than_before() {
         assert_eq!(stand_in(&[BASELINE, ejected(CANARY)], Coverage::Available), None);
         let all_out = [out(CANARY), without_weight(BASELINE)];
         assert_eq!(stand_in(&all_out, Coverage::Unavailable), None);
@@ -380,7 +380,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn somebody_serves_unless_all_are_ejected(
+        fn a_version_serves_unless_all_are_ejected(
             versions in prop::collection::vec(any::<(bool, bool, bool, bool)>(), 1..6),
             baseline in 0_usize..6,
         ) {

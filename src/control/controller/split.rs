@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_cannot_be_say_why() {
+    fn invalid_shares_are_explained() {
         let blue = weights(&[("blue", 1.0), ("green", 0.0)]);
         let why = |asked: &Asked| asked.weights(&blue).expect_err("bad");
         let too_much = why(&shares(&[("blue", 60.0), ("green", 60.0)]));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_told_in_percent() {
+    fn shares_are_shown_in_percent() {
         for (share, text) in [
             (0.0, "0%"),
             (1.0, "100%"),

@@ -24,7 +24,7 @@ pub struct WeightsChange {
     pub asked: Asked,
     /// The generation that the caller saw; the change is refused if another one is in force.
     pub if_generation: Option<u64>,
-    /// Who asks, for the log.
+    /// The caller's name, for the log.
     pub by: String,
     /// Why, for the log.
     pub reason: Option<String>,
@@ -100,11 +100,11 @@ impl Controller {
         // A change without effect must not invalidate another caller's `If-Match`.
         let as_before = planned.moves_nothing() && !self.state.stand_ins().contains_key(&service);
         let (moved, reason) = (planned.moves(), reason.unwrap_or_default());
-        let told = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
+        let text = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
         let matter = EventDetails {
             service: Some(service.clone()),
             by: Some(by.clone()),
-            reason: told,
+            reason: text,
             ..EventDetails::default()
         };
         let generation = match as_before {

@@ -26,12 +26,12 @@ impl EndpointMonitor {
                 for Endpoint { state, .. } in &version.known {
                     let is_out = contains(&self.kept_out, service, version, state);
                     let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
-                    match (is_out, watched.health.cause() == Some(Cause::Word)) {
-                        (true, false) => drop(watched.health.eject(Cause::Word, None, now)),
+                    match (is_out, watched.health.cause() == Some(Cause::Manual)) {
+                        (true, false) => drop(watched.health.eject(Cause::Manual, None, now)),
                         (false, true) => watched.health.reinstate(&service.health, now),
                         _ => continue,
                     }
-                    watched.tell(state, &service.health, now);
+                    watched.write_status(state, &service.health, now);
                 }
             }
         }

@@ -86,7 +86,7 @@ fn faults_of_all_workers_in_a_row_eject_and_a_probe_brings_back() {
     let look = bench.pass(Duration::from_secs(30));
     let [(id, probe)] = &*look.probes else { panic!("{look:?}") };
     assert_eq!((bench.standing(1), probe.address), (State::Probing, bench.state(1).address));
-    assert!(bench.look().probes.is_empty(), "it is asked already");
+    assert!(bench.look().probes.is_empty(), "it is being probed");
     bench.watch.probed(&bench.snapshot, *id, Err("no".to_owned()), bench.now, 0.5);
     let look = bench.look();
     assert_eq!(
@@ -104,12 +104,12 @@ fn faults_of_all_workers_in_a_row_eject_and_a_probe_brings_back() {
 
 /// Regression: the prober panicked, and the endpoint was never probed again.
 #[test]
-fn an_endpoint_whose_probe_is_forgotten_is_asked_again() {
+fn an_endpoint_whose_probe_is_forgotten_is_probed_again() {
     let mut bench = Bench::new("connect_timeout: 1s");
     bench.attempts(1, 0, 3, 3);
     bench.pass(SLOW_LOOK);
     assert_eq!(bench.pass(Duration::from_secs(30)).probes.len(), 1);
-    assert!(bench.look().probes.is_empty(), "it is asked already");
+    assert!(bench.look().probes.is_empty(), "it is being probed");
     bench.watch.forget_probes();
     assert_eq!(bench.look().probes.len(), 1);
 }
@@ -131,7 +131,7 @@ fn it_sleeps_while_there_is_no_traffic() {
 }
 
 #[test]
-fn as_many_are_asked_as_there_is_room_for_the_longest_due_first() {
+fn probes_fill_the_room_with_the_longest_due_first() {
     let mut bench = Bench::new("health: { tcp: {} }");
     bench.now += Duration::from_secs(9);
     let look = bench.watch.look(&bench.snapshot, bench.now, 3, || 0.5);
@@ -141,7 +141,7 @@ fn as_many_are_asked_as_there_is_room_for_the_longest_due_first() {
 }
 
 #[test]
-fn an_endpoint_that_is_worse_than_its_peers_is_out_and_only_told_where_that_is_asked() {
+fn an_endpoint_worse_than_its_peers_is_ejected_or_only_reported() {
     for (mode, out) in [("act", State::Ejected), ("advise", State::Serving)] {
         let mut bench = Bench::new(&format!("eject: {{ errors: {{}}, mode: {mode} }}"));
         let mut moves = Vec::new();
@@ -197,23 +197,23 @@ fn one_of_two_endpoints_of_a_canary_is_out_by_what_the_baseline_does() {
 }
 
 #[test]
-fn by_word_it_goes_for_good_and_comes_back_with_a_clean_sheet() {
+fn a_manual_ejection_lasts_until_reinstatement_which_clears_the_history() {
     let mut bench = Bench::new("connect_timeout: 1s");
     let id = bench.state(0).id;
     bench.watch.eject(&bench.snapshot, id, bench.now);
     bench.watch.eject(&bench.snapshot, id, bench.now);
-    assert_eq!(bench.state(0).standing.ejections[Cause::Word as usize].read(), 1, "once");
+    assert_eq!(bench.state(0).standing.ejections[Cause::Manual as usize].read(), 1, "once");
     assert_eq!(bench.pass(Duration::from_secs(100_000)).next, None);
     assert_eq!(
         (bench.standing(0), bench.state(0).standing.cause()),
-        (State::Ejected, Some(Cause::Word))
+        (State::Ejected, Some(Cause::Manual))
     );
     bench.watch.reinstate(&bench.snapshot, id, bench.now);
     assert_eq!((bench.standing(0), bench.state(0).standing.cause()), (State::Serving, None));
 }
 
 #[test]
-fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
+fn a_manual_ejection_of_another_process_applies_when_the_endpoint_appears() {
     let mut old = Bench::new("connect_timeout: 1s");
     let id = old.state(0).id;
     old.watch.eject(&old.snapshot, id, old.now);
@@ -228,17 +228,17 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     new.snapshot.generation += 1;
     new.watch.inherit(&new.snapshot, carried.clone(), new.now);
     assert_eq!((new.standing(0), new.standing(1)), (State::Ejected, State::Serving));
-    assert_eq!(new.state(0).standing.ejections[Cause::Word as usize].read(), 0, "not its own");
+    assert_eq!(new.state(0).standing.ejections[Cause::Manual as usize].read(), 0, "not its own");
     assert_eq!(new.watch.kept_out, carried, "and so on");
     new.snapshot.services[0].versions[1].known = later;
     new.snapshot.generation += 1;
     new.look();
     let known = &new.snapshot.services[0].versions[1].known;
-    assert_eq!(known[0].state.standing.cause(), Some(Cause::Word));
+    assert_eq!(known[0].state.standing.cause(), Some(Cause::Manual));
 }
 
 #[test]
-fn who_is_out_by_word_stays_so_when_the_address_goes_and_comes_back() {
+fn a_manual_ejection_outlasts_a_change_of_addresses() {
     let mut bench = Bench::new("connect_timeout: 1s");
     let id = bench.state(0).id;
     bench.watch.eject(&bench.snapshot, id, bench.now);
@@ -248,7 +248,7 @@ fn who_is_out_by_word_stays_so_when_the_address_goes_and_comes_back() {
     bench.snapshot.services[0].versions[0].known = known;
     bench.snapshot.generation += 1;
     bench.look();
-    assert_eq!(bench.state(0).standing.cause(), Some(Cause::Word));
+    assert_eq!(bench.state(0).standing.cause(), Some(Cause::Manual));
     bench.watch.reinstate(&bench.snapshot, id, bench.now);
     assert!(bench.watch.kept_out["a"]["v1"].is_empty());
 }
@@ -290,7 +290,7 @@ fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
 }
 
 #[test]
-fn an_endpoint_that_rests_for_a_fault_is_not_asked_sooner_while_enough_others_serve() {
+fn a_resting_endpoint_is_not_probed_sooner_while_enough_others_serve() {
     let mut bench = Bench::new("connect_timeout: 1s");
     bench.attempts(0, 0, 3, 3);
     bench.pass(SLOW_LOOK);
@@ -301,7 +301,7 @@ fn an_endpoint_that_rests_for_a_fault_is_not_asked_sooner_while_enough_others_se
 }
 
 #[test]
-fn the_only_endpoint_serves_unreachable_and_that_is_said_once() {
+fn an_unreachable_only_endpoint_serves_and_is_reported_once() {
     let mut bench = Bench::new("connect_timeout: 1s");
     let state = std::sync::Arc::clone(&bench.snapshot.services[0].versions[1].known[0].state);
     let cells = state.cells.of(0);

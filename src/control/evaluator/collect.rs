@@ -21,8 +21,8 @@ use self::places::Places;
 pub(super) use self::service::ServiceCollector;
 use crate::{analysis::Ending, snapshot::Snapshot};
 
-/// An evaluation that is late by more than this means that the process or the machine was stopped. Deadlines then pass
-/// although the answers have arrived. A busy machine is late by less.
+/// An evaluation that is late by more than this means that the process or the machine was stopped. Deadlines
+/// then pass although the answers have arrived. A busy machine is late by less.
 const STOPPED: Duration = Duration::from_millis(250);
 
 /// Shortest time between two stops that are both excused: on a machine that is always late, a version that
@@ -50,7 +50,7 @@ impl Collector {
     }
 
     /// Begins the next evaluation, and takes the outcomes that the workers reported since the last one.
-    pub(super) fn hear(&mut self, snapshot: &Snapshot, now: Duration) {
+    pub(super) fn collect_outcomes(&mut self, snapshot: &Snapshot, now: Duration) {
         let compared = snapshot.services.iter().filter_map(|service| service.compared.as_ref());
         let Some(outcomes) = compared.map(|compared| &compared.outcomes).next() else { return };
         let look = outcomes.next_look();
@@ -69,7 +69,7 @@ impl Collector {
             // Requests whose outcomes were lost would wait forever, and so count against the baseline.
             self.services.values_mut().for_each(|service| service.skip_to(now));
         }
-        outcomes.hear(|endings| {
+        outcomes.drain(|endings| {
             self.fetch(endings);
             endings.iter().for_each(|ending| self.take_in(snapshot, ending, look, now));
         });
@@ -110,7 +110,7 @@ impl Collector {
         let Some(place) = self.places.of(ending.arm) else { return };
         let Some(service) = snapshot.services.get(place.service) else { return };
         let Some((_, collector)) = self.services.get_index_mut(place.collector) else { return };
-        let counted = collector.tell(service, place, ending, look, now);
+        let counted = collector.add(service, place, ending, look, now);
         if let Some(endpoint) = self.places.endpoint(ending.endpoint) {
             endpoint.judged.add(counted);
         }

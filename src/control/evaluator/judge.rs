@@ -176,7 +176,7 @@ impl ServiceJudge {
             match of.poll(followed, now) {
                 Outcome::Open => {}
                 Outcome::Helped => self.followed = None,
-                Outcome::HelpedNobody([failed, of]) => {
+                Outcome::DidNotHelp([failed, of]) => {
                     self.followed = None;
                     let service = terms.service.clone();
                     found.push(Found::Mistake { service, version, failed, of });

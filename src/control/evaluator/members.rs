@@ -40,7 +40,7 @@ impl Member {
     fn collect(&mut self) -> ServiceBlocks {
         let Stage { snapshot, evaluator, now, .. } = &mut self.stage;
         *now += LOOK;
-        evaluator.collector.hear(snapshot, *now);
+        evaluator.collector.collect_outcomes(snapshot, *now);
         evaluator.collector.services[0].collect(&snapshot.services[0], *now)
     }
 

@@ -26,7 +26,7 @@ struct Needs {
     /// From the start of a request to the call of the dependency.
     after: Duration,
     /// From the call to the error, if the dependency is down.
-    told_after: Duration,
+    fails_after: Duration,
 }
 
 /// Requests in progress, by their end: end, evaluation in which the request began, version, player, and whether it
@@ -43,7 +43,7 @@ impl Needs {
         rng: &mut Rng,
     ) -> (Duration, bool) {
         let fails = rng.f64() < failing(now + self.after);
-        (self.after + if fails { self.told_after } else { ms(1) }, fails)
+        (self.after + if fails { self.fails_after } else { ms(1) }, fails)
     }
 }
 
@@ -82,8 +82,8 @@ fn ejected_at(
 }
 
 #[test]
-fn an_outage_that_versions_meet_at_different_moments_of_a_request_is_nobodys() {
-    let needs = |after, told_after| Needs { after: ms(after), told_after: ms(told_after) };
+fn no_version_is_blamed_for_an_outage_that_they_meet_at_different_moments() {
+    let needs = |after, fails_after| Needs { after: ms(after), fails_after: ms(fails_after) };
     let at_once = needs(0, 1);
     let pairs = [
         // The canary calls later, or the baseline does.
@@ -116,7 +116,7 @@ fn an_outage_that_versions_meet_at_different_moments_of_a_request_is_nobodys() {
 /// Constant failures of the baseline are no outage, and even in an outage a worse version is found.
 #[test]
 fn a_canary_that_fails_more_than_a_baseline_that_fails_is_found() {
-    let at_once = Needs { after: ms(0), told_after: ms(1) };
+    let at_once = Needs { after: ms(0), fails_after: ms(1) };
     for (rate, share) in [(1_000.0, 0.05), (10_000.0, 0.05), (300.0, 0.5)] {
         for (ever, worse) in [(0.05, 0.5), (0.1, 0.6), (0.4, 1.0)] {
             for since in [Duration::ZERO, DOWN.start] {

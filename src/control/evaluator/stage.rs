@@ -153,7 +153,7 @@ impl Stage {
         let endpoint = endpoint.map_or(u32::MAX, |known| known.state.id);
         let ending =
             Ending { look, arm, player, network, endpoint, group, fresh, what, head_us, whole_us };
-        evidence.outcomes.say(0, ending);
+        evidence.outcomes.push(0, ending);
     }
 
     /// Polls after `pause`.

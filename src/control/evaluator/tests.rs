@@ -119,7 +119,7 @@ fn a_burst_adds_what_is_demanded_now_and_not_what_was_demanded_before() {
 }
 
 #[test]
-fn what_was_told_long_ago_ejects_nobody_when_verdicts_are_to_act() {
+fn old_evidence_ejects_no_version_when_verdicts_begin_to_act() {
     let advise = "{ errors: {}, mode: advise }";
     let mut stage = Stage::new(advise);
     stage.set_share(0.2);
@@ -214,9 +214,9 @@ fn one_player_does_not_decide_how_long_all_are_waited_for() {
     }
 }
 
-/// Polls after `pause`. Requests began in the fifth of a second before the evaluation: those of the baseline are
-/// served, those of the canary count as late, one half before that evaluation and the other after it. Returns whether
-/// the canary is ejected.
+/// Evaluates after `pause`. Requests began in the fifth of a second before that: those of the baseline are
+/// served, those of the canary count as late, one half before that evaluation and the other after it. Returns
+/// whether the canary is ejected.
 fn is_out_after(stage: &mut Stage, pause: Duration) -> bool {
     let mut looks = Vec::new();
     for _ in 0..10 {
@@ -239,7 +239,7 @@ fn is_out_after(stage: &mut Stage, pause: Duration) -> bool {
 }
 
 #[test]
-fn what_began_before_the_process_was_stopped_counts_for_nobody() {
+fn requests_from_before_the_process_was_stopped_do_not_count() {
     let stage = || {
         let mut stage = Stage::new("{ errors: {} }");
         stage.set_share(0.2);
@@ -269,7 +269,7 @@ fn a_version_that_fails_is_found_after_a_stop() {
 }
 
 #[test]
-fn an_ejection_that_helped_nobody_is_told() {
+fn an_ejection_that_did_not_help_is_reported() {
     for still_fails in [true, false] {
         let mut stage = Stage::new("{ errors: {} }");
         stage.set_share(0.05);
@@ -289,7 +289,7 @@ fn an_ejection_that_helped_nobody_is_told() {
         let service = stage.snapshot.service("game-api").expect("it is there");
         stage.evaluator.follow_players(service, "v42", None, stage.now);
         let outcome = if still_fails { Outcome::Failed } else { Outcome::Served(1_000) };
-        let mut told = None;
+        let mut mistake = None;
         for n in 0..failed {
             // Other players are served, so the baseline is not in an outage.
             (0..20).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
@@ -299,16 +299,16 @@ fn an_ejection_that_helped_nobody_is_told() {
         }
         for found in stage.look_after(Duration::from_secs(10)) {
             if let Found::Mistake { failed, of, .. } = found {
-                told = Some((failed, of));
+                mistake = Some((failed, of));
             }
         }
         let all = u64::from(failed);
-        assert_eq!(told, still_fails.then_some((all, all)));
+        assert_eq!(mistake, still_fails.then_some((all, all)));
     }
 }
 
 #[test]
-fn other_questions_begin_anew() {
+fn other_limits_restart_the_comparison() {
     let mut stage = Stage::new("{ latency: { p99: 20% }, warm_up: 0s }");
     (0..3).for_each(|_| assert_eq!(stage.serve(1_000), []));
     let mut other = Stage::new("{ latency: { p99: 30% }, warm_up: 0s }");
@@ -339,7 +339,7 @@ fn words(found: &[Found]) -> Vec<&'static str> {
 }
 
 #[test]
-fn a_canary_that_plainly_fails_is_told_once_and_as_near_never() {
+fn a_clearly_bad_canary_is_reported_once_and_never_as_a_near_miss() {
     let mut stage = Stage::new("{ errors: {}, mode: advise }");
     stage.set_share(0.2);
     assert_eq!(words(&stage.pass(10, [1_000, 1_000])), [""; 0]);
@@ -360,7 +360,7 @@ fn a_canary_that_plainly_fails_is_told_once_and_as_near_never() {
 }
 
 #[test]
-fn a_near_miss_that_passes_is_told_as_over() {
+fn the_end_of_a_near_miss_is_reported() {
     let mut stage = Stage::new("{ errors: {} }");
     stage.set_share(0.2);
     stage.pass(5, [1_000, 1_000]);
@@ -396,7 +396,7 @@ fn what_both_arms_share_is_an_outage_and_no_verdict() {
 }
 
 #[test]
-fn what_a_comparison_has_come_to_is_known_whenever_it_is_asked() {
+fn the_current_result_of_a_comparison_is_always_known() {
     let mut stage = Stage::new("{ errors: { absolute: 0.3% } }");
     let answer = |stage: &Stage| stage.evaluator.judges["game-api"].answer("v42");
     assert_eq!(answer(&stage), None, "it has no share");
@@ -451,11 +451,11 @@ fn after_a_cutover_a_version_is_judged_by_what_was_before() {
     assert!(suspect.verdict.alone);
     assert!(suspect.verdict.reason.contains("the baseline before"), "{}", suspect.verdict.reason);
     // It is judged for an hour, and no longer.
-    let told =
+    let alone =
         |stage: &Stage| stage.evaluator.verdicts(&stage.snapshot, "game-api", stage.now).count();
-    assert_eq!(told(&stage), 1);
+    assert_eq!(alone(&stage), 1);
     stage.look_after(Duration::from_secs(3_600));
-    assert_eq!(told(&stage), 0);
+    assert_eq!(alone(&stage), 0);
     stage.set_share(0.5);
     assert_eq!(words(&stage.look_after(IDLE_LOOK)), ["no longer compared"]);
 }

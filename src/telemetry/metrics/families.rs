@@ -337,13 +337,13 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
          that the process is granted.",
     )
     .value([], f64::from(scrape.requests_limit));
-    let mut wants = page.counter(
+    let mut exhausted = page.counter(
         "tidegate_connections_wanting_total",
         "Connections that could not be had, since the process had no descriptor, memory or port left for \
          them: of a client, or to an endpoint, against which it does not count.",
     );
-    for (side, count) in ["client", "endpoint"].into_iter().zip(scrape.wants) {
-        wants.count([("side", side)], count);
+    for (side, count) in ["client", "endpoint"].into_iter().zip(scrape.exhausted) {
+        exhausted.count([("side", side)], count);
     }
     let mut heads = page.counter(
         "tidegate_proxy_protocol_errors_total",

@@ -72,16 +72,16 @@ impl Account {
 
     /// Takes the outcome of an attempt at `version`, on the named route with the number `named` if there is
     /// one. Returns the trials and failures of players that it adds.
-    pub(super) fn tell(
+    pub(super) fn add(
         &mut self,
         version: u16,
         named: Option<usize>,
         ending: &Ending,
         now: Duration,
     ) -> Counter {
-        let counted = self.all.tell(version.into(), ending, now);
+        let counted = self.all.add(version.into(), ending, now);
         if let Some(ledger) = named.and_then(|named| self.named.get_mut(named)) {
-            ledger.tell(version.into(), ending, now);
+            ledger.add(version.into(), ending, now);
         }
         counted
     }

@@ -194,13 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_block_only_tells_where_to_clip() {
+    fn the_first_block_only_sets_the_clip() {
         let (stratum, mut rng) = (stratum(false), fastrand::Rng::with_seed(5));
         let mut seen = Seen::new(&stratum, ARMS, 0);
         serve(&stratum, 0, 100, 1.0, &mut rng);
         assert!(seen.close(&stratum, ARMS).is_none(), "too few to tell");
         serve(&stratum, 0, 2_000, 1.0, &mut rng);
-        assert!(seen.close(&stratum, ARMS).is_none(), "told by this one");
+        assert!(seen.close(&stratum, ARMS).is_none(), "learnt from this block");
         serve(&stratum, 1, 7, 1.0, &mut rng);
         let block = seen.close(&stratum, ARMS).expect("it is known where to clip");
         assert_eq!(block.canary.requests(), 7);

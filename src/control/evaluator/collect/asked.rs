@@ -117,10 +117,10 @@ impl Questions {
         }
     }
 
-    /// Takes the outcome of a request to `version` of `service` at the evaluation number `look`. The evaluation began at a
-    /// time at which the baseline `serves`; otherwise a failure shows nothing about version or player.
+    /// Takes the outcome of a request to `version` of `service` in evaluation number `look`. `serves`: whether
+    /// the baseline served when the request began; otherwise a failure shows nothing about version or player.
     /// `networks`: each network counts once.
-    pub(super) fn tell(
+    pub(super) fn add(
         &mut self,
         service: &Service,
         version: u16,
@@ -144,8 +144,8 @@ impl Questions {
         let group = endpoints.filter(|endpoints| *endpoints > 1).map(|_| ending.group);
         let is_whole = ending.what != What::Served || ending.whole_us != NO_TIME;
         let began = ending.look;
-        let heard = Heard { is_baseline, asked, failed, is_whole, version, began, look, group };
-        let diverts = self.asking.note(ending.player, heard);
+        let outcome = Heard { is_baseline, asked, failed, is_whole, version, began, look, group };
+        let diverts = self.asking.note(ending.player, outcome);
         if !diverts || (networks && !self.networks.add(ending.network)) {
             return;
         }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn players_are_asked_where_more_fails_than_is_tolerated() {
+    fn players_are_tested_if_more_fails_than_is_tolerated() {
         let asks = |canary, baseline| exceeds(Arms::new(canary, baseline), tolerated());
         assert!(!asks([50.0, 2.0], [950.0, 0.0]), "by chance");
         assert!(asks([4.0, 2.0], [76.0, 0.0]) && asks([50.0, 4.0], [950.0, 0.0]));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_long_ago_asks_nobody() {
+    fn old_failures_cause_no_test_of_players() {
         let of = |trials, failures| Counter { trials, failures };
         let mut doubt = Doubt::default();
         let mut look = |canary, baseline, s| {

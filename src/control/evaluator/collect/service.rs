@@ -23,8 +23,8 @@ use crate::{
     snapshot::{ComparisonPlan, Service},
 };
 
-/// Requests between two evaluations while no version is compared, and the shortest interval between such evaluations.
-const HEARD_AT_ONCE: f64 = 8_000.0;
+/// Requests between two evaluations while no version is compared, and the shortest interval between them.
+const REQUESTS_AT_ONCE: f64 = 8_000.0;
 const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Polling interval of a canary, and the shorter one while it has failures. An evaluation costs the safety thread
@@ -269,7 +269,7 @@ impl ServiceCollector {
 
     /// Takes the outcome of an attempt at `place` at the evaluation number `look`. Returns the trials and failures of
     /// players that it adds.
-    pub(super) fn tell(
+    pub(super) fn add(
         &mut self,
         service: &Service,
         place: &Place,
@@ -278,20 +278,20 @@ impl ServiceCollector {
         now: Duration,
     ) -> Counter {
         let Some(account) = self.accounts.get_mut(place.stratum) else { return Counter::default() };
-        let counted = account.tell(place.version, place.named, ending, now);
+        let counted = account.add(place.version, place.named, ending, now);
         // A request that was sent to another version has no evaluation number of its own.
         let began = if ending.look == 0 { look.wrapping_sub(1) } else { ending.look };
         if !account.all.forgets(began) {
             let serves = || account.all.baseline_serves(began, ending.player);
             let networks = self.plan.strata[place.stratum].networks;
-            self.questions.tell(service, place.version, ending, look, networks, serves);
-            self.hear(place.version, ending.what);
+            self.questions.add(service, place.version, ending, look, networks, serves);
+            self.note_outcome(place.version, ending.what);
         }
         counted
     }
 
     /// Notes that a request to version number `version` ended as `what`.
-    fn hear(&mut self, version: u16, what: What) {
+    fn note_outcome(&mut self, version: u16, what: What) {
         self.has_news |= match what {
             What::Served | What::Refused | What::Whole | What::Void => false,
             What::AskedServed | What::AskedFailed => true,
@@ -321,7 +321,7 @@ impl ServiceCollector {
             true => LOOK,
             false if follows => SHORTEST_IDLE_LOOK,
             // Soon enough that the workers' rings do not overflow.
-            false => Duration::from_secs_f64(HEARD_AT_ONCE / self.traffic.per_s().max(1.0))
+            false => Duration::from_secs_f64(REQUESTS_AT_ONCE / self.traffic.per_s().max(1.0))
                 .clamp(SHORTEST_IDLE_LOOK, IDLE_LOOK),
         }
     }

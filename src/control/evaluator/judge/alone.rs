@@ -25,7 +25,7 @@ pub(super) struct StandaloneVersion {
     /// By stratum.
     lines: Vec<Recorder<Alone>>,
     /// Whether it was reported as worse.
-    told: bool,
+    reported: bool,
 }
 
 impl StandaloneVersion {
@@ -42,7 +42,7 @@ impl StandaloneVersion {
             Recorder::new(Alone::new(&bounds, limits.alpha, limits.least_failures, now))
         });
         let lines = lines.collect();
-        Self { version, lines, told: false }
+        Self { version, lines, reported: false }
     }
 
     /// Whether there are limits for it, by stratum.
@@ -67,9 +67,9 @@ impl StandaloneVersion {
         let mut found = None;
         let each = self.lines.iter_mut().zip(&terms.strata).zip(blocks.strata);
         for ((line, stratum), entries) in each {
-            entries.into_iter().for_each(|entry| line.tell(entry));
-            if !self.told && line.judge().answer() == Answer::Fail {
-                self.told = true;
+            entries.into_iter().for_each(|entry| line.add(entry));
+            if !self.reported && line.judge().answer() == Answer::Fail {
+                self.reported = true;
                 found = Some(Found::Worse(Box::new(CanaryFinding {
                     service: terms.service.clone(),
                     version: (&*self.version).into(),
@@ -84,7 +84,7 @@ impl StandaloneVersion {
 
     /// The finding when it ends.
     pub(super) fn end(self, terms: &Terms) -> Option<Found> {
-        self.told.then(|| Found::NoLongerCompared {
+        self.reported.then(|| Found::NoLongerCompared {
             service: terms.service.clone(),
             version: (&*self.version).into(),
         })

@@ -30,7 +30,7 @@ pub(super) enum Outcome {
     /// Most are served now, or too few returned.
     Helped,
     /// Most still fail: the number that fail, and the number known.
-    HelpedNobody([u64; 2]),
+    DidNotHelp([u64; 2]),
 }
 
 impl Followed {
@@ -52,7 +52,7 @@ fn decide(players: u64, known: u64, served: u64, age: Duration) -> Outcome {
     match (enough || age >= LONGEST, known >= LEAST && 2 * served < known) {
         (false, _) => Outcome::Open,
         (true, false) => Outcome::Helped,
-        (true, true) => Outcome::HelpedNobody([known - served, known]),
+        (true, true) => Outcome::DidNotHelp([known - served, known]),
     }
 }
 
@@ -61,14 +61,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ejection_helped_nobody_if_most_of_those_who_failed_go_on() {
+    fn an_ejection_did_not_help_if_most_players_still_fail() {
         let at = |known, served, s| decide(8, known, served, Duration::from_secs(s));
         assert_eq!(at(4, 0, 9), Outcome::Open, "too soon");
         assert_eq!(at(3, 0, 10), Outcome::Open, "of too few");
-        assert_eq!(at(4, 0, 10), Outcome::HelpedNobody([4, 4]));
-        assert_eq!(at(4, 1, 10), Outcome::HelpedNobody([3, 4]));
+        assert_eq!(at(4, 0, 10), Outcome::DidNotHelp([4, 4]));
+        assert_eq!(at(4, 1, 10), Outcome::DidNotHelp([3, 4]));
         assert_eq!(at(4, 2, 10), Outcome::Helped);
-        assert_eq!(at(3, 0, 60), Outcome::HelpedNobody([3, 3]), "nobody else comes");
+        assert_eq!(at(3, 0, 60), Outcome::DidNotHelp([3, 3]), "nobody else comes");
         assert_eq!(at(2, 0, 60), Outcome::Helped, "too few came back to tell");
         assert_eq!(decide(3, 2, 0, Duration::from_secs(11)), Outcome::Open);
     }

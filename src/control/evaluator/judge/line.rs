@@ -27,10 +27,10 @@ impl StratumComparison {
     /// Takes what was collected.
     pub(super) fn take_in(&mut self, collected: Collected) {
         match collected {
-            Collected::Final(entry) => self.tell(entry),
+            Collected::Final(entry) => self.add(entry),
             Collected::SoFar(entries) => {
                 if self.fails_with(&entries) {
-                    entries.into_iter().for_each(|entry| self.tell(entry));
+                    entries.into_iter().for_each(|entry| self.add(entry));
                 }
             }
         }
@@ -42,18 +42,18 @@ impl StratumComparison {
             return false;
         }
         let mut tried = self.comparison().clone();
-        entries.iter().for_each(|entry| tried.told(entry));
+        entries.iter().for_each(|entry| tried.apply(entry));
         tried.has_failed()
     }
 
     /// Ignores entries after a failure.
-    fn tell(&mut self, entry: Entry) {
+    fn add(&mut self, entry: Entry) {
         if let Entry::CapBursts(capped) = entry {
             self.capped = capped;
         }
         if !self.comparison().has_failed() {
-            self.gate.told(&entry);
-            self.recorder.tell(entry);
+            self.gate.apply(&entry);
+            self.recorder.add(entry);
         }
     }
 
@@ -62,16 +62,16 @@ impl StratumComparison {
         if self.comparison().limits() == limits {
             return;
         }
-        self.tell(Entry::Demand(Box::new(limits.clone())));
+        self.add(Entry::Demand(Box::new(limits.clone())));
         // The cap depends on alpha.
         if self.capped {
-            self.tell(Entry::CapBursts(true));
+            self.add(Entry::CapBursts(true));
         }
     }
 
     /// Sets the size `phi` of clusters of failures.
     pub(super) fn set_dispersion(&mut self, phi: f64) {
-        self.tell(Entry::Dispersion(phi));
+        self.add(Entry::Dispersion(phi));
     }
 
     /// The comparison.

@@ -240,7 +240,7 @@ pub(super) fn bursts(report: &mut Report) {
 
 /// A worse canary must be found within a minute; runs with every test run.
 #[test]
-fn a_worse_canary_is_ejected_whoever_counts() {
+fn a_worse_canary_is_ejected_whatever_its_players() {
     let report = Report::new(4, 0);
     let population = |failing, latency| Population {
         players: 1_000,
