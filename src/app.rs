@@ -314,7 +314,7 @@ impl App {
         self.workers.into_iter().for_each(WorkerHandle::stop);
         let access_log = self.observatory.controller().take_access_log();
         if !access_log.is_none_or(|log| log.shutdown(LAST_LINES)) {
-            tracing::warn!("the access log did not take its last lines in time");
+            tracing::warn!("the last lines of the access log were not written in time");
         }
         self.control.stop();
         ended

@@ -45,14 +45,14 @@ use crate::{
 /// Arguments of `tidegate demo`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct DemoArguments {
-    /// Players, 20 to 10000: of fewer than 20, v42 may get none.
+    /// Number of players, 20 to 10000; with fewer, v42 might get none.
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(20..=10_000))]
     pub players: u32,
-    /// Requests per second, of all players together.
+    /// Requests per second of all players together.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
-    /// Length of each of the four steps of growth, in seconds; the one in which v42 fails is three times
-    /// as long.
+    /// Length of each of the four steps of growth, in seconds; the step in which v42 fails is three
+    /// times as long.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub seconds_per_step: u32,
 }

@@ -25,7 +25,7 @@ pub(super) struct CheckArguments {
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
-    /// End with 64 for warnings, too.
+    /// Exit with 64 for warnings, too.
     #[arg(long)]
     strict: bool,
 }

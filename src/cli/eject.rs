@@ -1,5 +1,5 @@
-//! `tidegate eject` and `tidegate reinstate`: takes a version, or one of its endpoints, out and
-//! back in.
+//! `tidegate eject` and `tidegate reinstate`: ejects and reinstates a version or one of its
+//! endpoints.
 
 use std::net::SocketAddr;
 
@@ -22,19 +22,19 @@ pub(super) struct SubjectArguments {
     service: String,
     /// Its version.
     version: String,
-    /// One endpoint of the version only, such as 127.0.0.1:9002, or [::1]:9002.
+    /// Only this endpoint of the version, such as 127.0.0.1:9002 or [::1]:9002.
     #[arg(long, value_name = "ADDRESS")]
     endpoint: Option<SocketAddr>,
-    /// Why, for the log of the instance.
+    /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Tell what would change; change nothing.
+    /// Show what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Change only if this generation is in force still, as `status` showed it.
+    /// Change only if this generation, as shown by `status`, is still in force.
     #[arg(long, value_name = "N")]
     if_generation: Option<u64>,
-    /// Print what the endpoint answers, as one JSON object.
+    /// Print the response of the admin endpoint as one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub(super) fn still_ejected(service: &str, ejected: &[Ejected]) -> String {
         let (since, share) = (since(ejection), percent(*share_when_reinstated));
         let back = way_back(service, version);
         format!(
-            "\n{version} is ejected {since}; `{back}` takes it back in, with {share} of the players"
+            "\n{version} is ejected {since}; `{back}` reinstates it, with {share} of the players"
         )
     });
     each.collect()

@@ -78,7 +78,7 @@ fn ejected(service: &Service, version: &Version, text: &mut String) {
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "{} {}: ejected {}; `{}` takes it back in",
+        "{} {}: ejected {}; `{}` reinstates it",
         service.name,
         version.name,
         since(&ejection),
@@ -134,7 +134,7 @@ fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
     let more = match verdict.answer {
         Answer::Undecided => nearness(verdict),
         Answer::Fail if !verdict.alone && service.versions.iter().any(serves) => {
-            " It stays: the comparison only advises.".to_owned()
+            " It is not ejected: the comparison only advises.".to_owned()
         }
         Answer::Fail | Answer::Healthy => String::new(),
     };
@@ -295,7 +295,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
                 "game-api: nobody serves: no version with a share has an endpoint",
                 "game-api: the weights as written are not in force: `v42` is ejected",
                 "game-api v42: ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
-                 game-api v42` takes it back in",
+                 game-api v42` reinstates it",
             ]
         );
     }
@@ -335,7 +335,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
         );
         assert_eq!(
             line("fail", 7.0),
-            "game-api v42: its sentence. It stays: the comparison only advises."
+            "game-api v42: its sentence. It is not ejected: the comparison only advises."
         );
     }
 }

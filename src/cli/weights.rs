@@ -23,26 +23,27 @@ pub(super) struct WeightsArguments {
     /// The service.
     #[arg(value_parser = service_name)]
     service: String,
-    /// v42=10%: a share of all players; versions that are not named share the rest as before. Or
-    /// numbers on any scale for every version that has weight: v41=90 v42=10. None: only show.
+    /// A share of all players, such as v42=10%; the versions that are not named divide the rest as
+    /// before. Or numbers on any scale for every version with weight, such as v41=90 v42=10.
+    /// Without any, the weights are shown.
     #[arg(value_name = "VERSION=WEIGHT", value_parser = assignment)]
     weights: Vec<(String, NewWeight)>,
-    /// With numbers: versions that are not named get 0.
+    /// With numbers: versions that are not named get weight 0.
     #[arg(long, requires = "weights")]
     only: bool,
-    /// Why, for the log of the instance.
+    /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT", requires = "weights")]
     reason: Option<String>,
-    /// Tell what would change; change nothing.
+    /// Show what would change, and change nothing.
     #[arg(long, requires = "weights")]
     dry_run: bool,
-    /// Change nothing and end with 65 if a version that would get a share is ejected.
+    /// Change nothing and exit with 65 if a version that would get a share is ejected.
     #[arg(long, requires = "weights")]
     strict: bool,
-    /// Change only if this generation is in force still, as `status` showed it.
+    /// Change only if this generation, as shown by `status`, is still in force.
     #[arg(long, value_name = "N", requires = "weights")]
     if_generation: Option<u64>,
-    /// Print what the endpoint answers, as one JSON object.
+    /// Print the response of the admin endpoint as one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -131,7 +132,7 @@ fn assignment(text: &str) -> Result<(String, NewWeight), String> {
     };
     match weight {
         Some(weight) if !version.is_empty() => Ok((version.to_owned(), weight)),
-        Some(_) => Err("no version stands before `=`".to_owned()),
+        Some(_) => Err("the version before `=` is missing".to_owned()),
         None => {
             Err(format!("`{number}` is neither a share, such as 10%, nor a number from 0 to 1e12"))
         }
@@ -142,7 +143,7 @@ fn each_once(weights: &[(String, NewWeight)]) -> Result<IndexMap<String, NewWeig
     let mut all = IndexMap::new();
     for (version, weight) in weights {
         if all.insert(version.clone(), *weight).is_some() {
-            let message = format!("`{version}` stands twice; name it once");
+            let message = format!("`{version}` is given twice");
             return Err(Failure::new(Exit::Arguments, message));
         }
     }
@@ -211,7 +212,7 @@ mod tests {
             report(&answer),
             "game-api: would change v41 95% -> 90%, v42 5% -> 10% (generation 2 in force)\n\
              v42 is ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
-             game-api v42` takes it back in, with 10% of the players"
+             game-api v42` reinstates it, with 10% of the players"
         );
     }
 }

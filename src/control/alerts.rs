@@ -83,9 +83,9 @@ impl AlertName {
     fn summary(self) -> &'static str {
         match self {
             Self::VersionEjected => "is ejected",
-            Self::EjectionMistaken => "was ejected, and that did not help",
-            Self::FewPlayers => "has a few players with nearly all its failures",
-            Self::VersionWorse => "is worse than tolerated, and stays",
+            Self::EjectionMistaken => "was ejected, but its players still fail",
+            Self::FewPlayers => "has nearly all its failures from a few players",
+            Self::VersionWorse => "is worse than tolerated, but is not ejected",
             Self::NearMiss => "is near its ejection: evidence is above half of the threshold",
             Self::SharedOutage => "baseline and canaries fail alike",
             Self::EndpointOut => "gets no requests",
@@ -113,7 +113,7 @@ impl AlertKey {
                 let stop = if reason.is_empty() || reason.ends_with('.') { "" } else { "." };
                 let back = way_back(&self.service, version);
                 let gap = if reason.is_empty() { "" } else { " " };
-                format!("{place}: {reason}{stop}{gap}`{back}` takes it back in.")
+                format!("{place}: {reason}{stop}{gap}`{back}` reinstates it.")
             }
             _ => format!("{place}: {reason}"),
         }

@@ -274,7 +274,7 @@ impl EndpointMonitor {
         state.standing.checks[usize::from(answer.is_err())].add(1);
         let reason = || match answer {
             Ok(()) if service.health.http.is_some() || service.health.grpc.is_some() => {
-                "it answers as it should".to_owned()
+                "its check succeeds".to_owned()
             }
             Ok(()) => "it can be connected".to_owned(),
             Err(why) => why,

@@ -78,7 +78,7 @@ impl Supervision {
             tracing::error!(
                 task = name,
                 ?pause,
-                "a task of the control plane panicked; it goes on"
+                "a task of the control plane panicked; it is restarted"
             );
             sleep(pause).await;
             self.tasks()[number].started = Instant::now();

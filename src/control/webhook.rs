@@ -87,7 +87,7 @@ impl ControlPlane {
             match answered {
                 Ok(()) => {
                     if failed > 0 {
-                        tracing::info!(receiver, failed, "the receiver of alerts takes them again");
+                        tracing::info!(receiver, failed, "the receiver accepts alerts again");
                     }
                     failed = 0;
                     sleep(SPACING).await;
@@ -98,11 +98,7 @@ impl ControlPlane {
                     // Its file of authorities may have been renewed.
                     client = None;
                     if failed == 0 {
-                        tracing::warn!(
-                            receiver,
-                            reason,
-                            "the receiver of alerts did not take them"
-                        );
+                        tracing::warn!(receiver, reason, "the receiver did not accept the alerts");
                     }
                     sleep(pause(failed)).await;
                     failed += 1;
@@ -118,7 +114,7 @@ async fn warn_of_files(webhook: &Webhook) {
     let found = apart(move || Ok::<_, String>(faults(&looked))).await.unwrap_or_default();
     for (_, reason) in found {
         let receiver = webhook.label();
-        tracing::warn!(receiver, reason, "the receiver cannot be told of alerts");
+        tracing::warn!(receiver, reason, "alerts cannot be sent to the receiver");
     }
 }
 

@@ -99,7 +99,7 @@ async fn speak(
         }
         Err(error) => {
             listener.handshakes_failed.fetch_add(1, Relaxed);
-            tracing::debug!(listener = listener.name, %error, "a client did not come to speak TLS");
+            tracing::debug!(listener = listener.name, %error, "a TLS handshake failed");
             None
         }
     }

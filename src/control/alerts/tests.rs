@@ -127,7 +127,7 @@ fn an_alert_is_written_as_alertmanager_reads_it() {
             },
             "annotations": {
                 "summary": "game-api v42 is ejected",
-                "description": "game-api v42: why. `tidegate reinstate game-api v42` takes it back in.",
+                "description": "game-api v42: why. `tidegate reinstate game-api v42` reinstates it.",
             },
             "startsAt": "1970-01-01T00:00:10.000Z",
             "endsAt": "1970-01-01T00:05:10.000Z",

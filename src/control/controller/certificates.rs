@@ -46,9 +46,9 @@ impl Controller {
                 service,
                 version,
                 error,
-                "certificates towards endpoints cannot be used; the old ones stay"
+                "certificates for endpoints cannot be used; the old ones stay in use"
             );
-            let reason = format!("{service} {version}: {error}; the old ones stay");
+            let reason = format!("{service} {version}: {error}; the old ones stay in use");
             self.record(
                 EventKind::ConfigurationRejected,
                 EventDetails { reason, ..EventDetails::default() },
@@ -58,10 +58,10 @@ impl Controller {
             Ok(tls) if self.renews(&tls) => {
                 self.tls = tls;
                 let generation = self.refresh();
-                tracing::info!(generation, "certificates towards endpoints taken over");
+                tracing::info!(generation, "certificates for endpoints taken over");
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(%error, "certificates towards endpoints cannot be used"),
+            Err(error) => tracing::error!(%error, "certificates for endpoints cannot be used"),
         }
     }
 
@@ -136,7 +136,7 @@ impl Certificates {
                 }
                 Refreshed::Kept(fault) => {
                     let (listener, error) = (&fault.listener, &fault.error);
-                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay");
+                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay in use");
                     if before.is_none_or(|before| before != error.to_string()) {
                         faults.push(fault);
                     }

@@ -51,7 +51,7 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
     };
     fields.truncate(NAMED);
     match fields.is_empty() {
-        true => "nothing but the text".to_owned(),
+        true => "no field".to_owned(),
         false => format!("{}{more}", fields.join(", ")),
     }
 }
@@ -81,7 +81,7 @@ mod tests {
             crate::config::parse(&text).expect("a good file")
         };
         let old = with("", "", "");
-        assert_eq!(what_changed(&old, &with("", "", "# new")), "nothing but the text");
+        assert_eq!(what_changed(&old, &with("", "", "# new")), "no field");
         let second = ", v2: { endpoints: [ 127.0.0.1:2 ] }";
         let new = with(second, ", weights: { v1: 1 }", "workers: 2");
         assert_eq!(what_changed(&old, &new), "services.a.versions, services.a.weights, workers");

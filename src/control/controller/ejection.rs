@@ -56,7 +56,7 @@ impl Controller {
                             service,
                             version,
                             reason,
-                            "the only version is worse, and stays"
+                            "the only version is worse; it is not ejected"
                         );
                     }
                     _ => tracing::warn!(service, version, reason, "a version would be ejected"),
@@ -85,7 +85,7 @@ impl Controller {
                 let matter = EventDetails {
                     service: Some(service.into()),
                     version: Some(version.into()),
-                    reason: "it has no share, or is compared anew".to_owned(),
+                    reason: "it has no share, or its comparison restarted".to_owned(),
                     ..EventDetails::default()
                 };
                 self.record(EventKind::ComparisonEnded, matter);
@@ -115,7 +115,7 @@ impl Controller {
         let ejection = self.state.ejection(&key.0, &key.1);
         let Some((_, verdict)) = ejection.and_then(|e| e.verdict.as_ref()) else { return };
         let did_not_help = format!(
-            "the ejection helped nobody: {failed} of {of} players who failed on it go on failing elsewhere"
+            "the ejection did not help: {failed} of {of} players who failed on it still fail elsewhere"
         );
         let reason = format!("{} Afterwards: {did_not_help}.", verdict.reason);
         let (service, version) = key.clone();
@@ -124,7 +124,7 @@ impl Controller {
             version: version.clone(),
             reason,
         });
-        tracing::error!(service, version, reason = did_not_help, "an ejection helped nobody");
+        tracing::error!(service, version, reason = did_not_help, "an ejection did not help");
         let by = "verdict".to_owned();
         let matter = EventDetails::of_version(service, version, by.clone(), did_not_help.clone());
         self.record(EventKind::EjectionMistaken, matter);
@@ -136,7 +136,7 @@ impl Controller {
             tracing::warn!(
                 service = key.0,
                 version = key.1,
-                "it was reinstated {MOST_MISTAKES} times by itself, and stays out now"
+                "it was reinstated automatically {MOST_MISTAKES} times, and now stays ejected"
             );
         }
         if !reinstates || times >= MOST_MISTAKES {
@@ -194,7 +194,7 @@ impl Controller {
         // A comparison always has a baseline with a share of players, but nothing may depend on that.
         let Ok(prepared) = prepared else {
             let (service, version) = key;
-            tracing::error!(service, version, "the last version is worse, and stays");
+            tracing::error!(service, version, "the last version is worse; it is not ejected");
             self.record(EventKind::WorseAlone, EventDetails::of_suspect(suspect));
             return;
         };

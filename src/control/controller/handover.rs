@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The reason recorded when the previous process has reinstated something that it had reported as ejected.
-const BEFORE_THIS_ONE: &str = "reinstated before this one";
+const BEFORE_THIS_ONE: &str = "reinstated by an earlier process";
 
 impl Controller {
     /// Whether this process took over from another one, and whether a takeover from it failed.
@@ -106,8 +106,7 @@ impl Controller {
             self.record_at(kind, matter, at);
         }
         for (service, version) in last.iter().cloned() {
-            let reason =
-                "every version that the file has is ejected, and one must serve".to_owned();
+            let reason = "all versions in the file are ejected, and one must serve".to_owned();
             tracing::error!(service, version, reason, "version reinstated");
             let by = "takeover".to_owned();
             self.record(

@@ -32,14 +32,14 @@ pub enum Rejected {
         known: String,
     },
     /// All weights are 0.
-    #[error("all weights are 0, so nobody could be served; {right}")]
+    #[error("all weights are 0, so no version would serve; {right}")]
     NoWeight {
         /// What was probably meant.
         right: String,
     },
     /// Versions with weight are not named, and `only` is not set.
     #[error(
-        "{not_named} would get nobody, since the weights name only {named}: {preview}. {right}"
+        "{not_named} would get no players, since the weights name only {named}: {preview}. {right}"
     )]
     NotNamed {
         /// Versions that have weight and are not named.
@@ -55,7 +55,7 @@ pub enum Rejected {
     #[error("{0}")]
     Shares(String),
     /// With these weights no version would serve.
-    #[error("nobody would serve `{service}`: {why}; or give another version weight")]
+    #[error("no version would serve `{service}`: {why}; or give another version weight")]
     Unserved {
         /// The service.
         service: String,
@@ -102,7 +102,7 @@ pub enum Rejected {
     },
     /// No other endpoint of the version serves.
     #[error(
-        "no endpoint of version `{version}` of `{service}` serves beside `{endpoint}`; eject the version instead"
+        "`{endpoint}` is the last endpoint of version `{version}` of `{service}` that serves; eject the version instead"
     )]
     LastEndpoint {
         /// The service.
@@ -127,10 +127,10 @@ pub enum Rejected {
         state: &'static str,
     },
     /// Another process has taken over.
-    #[error("another process has taken over; ask again on a new connection")]
+    #[error("another process has taken over; try again on a new connection")]
     HandedOver,
     /// Another change was made since the caller looked.
-    #[error("the generation is {actual}, not {expected}: somebody else made a change; look again")]
+    #[error("the generation is {actual}, not {expected}: there was another change; look again")]
     Outdated {
         /// The generation that the caller saw.
         expected: u64,

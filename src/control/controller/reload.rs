@@ -109,7 +109,7 @@ impl Controller {
                 return Ok((Reloaded::Unchanged, true));
             }
             let generation = self.refresh();
-            tracing::info!(generation, "certificates towards endpoints taken over");
+            tracing::info!(generation, "certificates for endpoints taken over");
             return Ok((Reloaded::Applied(generation), true));
         };
         let new = Arc::new(loaded.config);

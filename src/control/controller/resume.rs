@@ -21,7 +21,7 @@ impl Controller {
         let before = std::mem::take(&mut self.evaluator);
         for service in &snapshot.services {
             if before.has_shared_outage(&service.name) == Some(true) {
-                let reason = "the comparison begins anew".to_owned();
+                let reason = "the comparison was restarted".to_owned();
                 let service = Some(service.name.to_string());
                 self.record(
                     EventKind::SharedOutageOver,

@@ -180,7 +180,7 @@ impl Controller {
         let each = versions.iter().map(|version| match state.ejection(service, version) {
             Some(ejection) => format!(
                 "`{version}` is ejected since {ejection}; `tidegate reinstate {service} {version}`, \
-                 or POST /v1/services/{service}/reinstate, takes it back in"
+                 or POST /v1/services/{service}/reinstate, reinstates it"
             ),
             None => {
                 let known = snapshot.service(service).and_then(|s| s.version(version));
@@ -231,7 +231,8 @@ impl Controller {
         let new = self.state.stand_ins().clone().into_iter();
         let new = new.filter(|(service, stand_in)| known.get(service) != Some(stand_in));
         for (service, StandIn { version, why }) in new {
-            let reason = format!("its weights would leave nobody, so {version} serves: {why}");
+            let reason =
+                format!("no version would serve by its weights, so {version} serves: {why}");
             tracing::error!(service, version, reason, "weights of the file are not in force");
             let place = EventDetails::of_place(service, version, reason);
             self.record(EventKind::ConfigurationRejected, place);
@@ -315,7 +316,7 @@ fn no_endpoint(version: &str, known: &[Endpoint]) -> String {
     let named: Vec<String> = each.take(NAMED).collect();
     let more = if known.len() > NAMED { ", …" } else { "" };
     match named.is_empty() {
-        true => format!("`{version}` has no endpoint: its name stands for no address"),
+        true => format!("`{version}` has no endpoint: its name resolves to no address"),
         false => format!("no endpoint of `{version}` serves ({}{more})", named.join(", ")),
     }
 }

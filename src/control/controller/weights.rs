@@ -201,7 +201,7 @@ pub(super) fn keeps_override(name: &str, weights: &SetWeights, new: &Config) -> 
     if !serves {
         tracing::warn!(
             service = name,
-            "the weights set while running name no version of the file; the file's apply"
+            "the weights set at runtime name no version of the file; the file's weights apply"
         );
     }
     serves && weights.is_of_file(service.weights.as_ref())

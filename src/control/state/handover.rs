@@ -64,7 +64,7 @@ impl From<HandoverState> for ControlState {
     /// Versions that an older process ejected without a reason are ejected, too; reasons of versions that are
     /// not ejected are ignored.
     fn from(carried: HandoverState) -> Self {
-        let unknown = || ("another process".to_owned(), "ejected before this one".to_owned());
+        let unknown = || ("another process".to_owned(), "ejected by an earlier process".to_owned());
         let HandoverState { reasons, endpoint_reasons, .. } = carried;
         let mut reasons: BTreeMap<_, _> = reasons
             .into_iter()
