@@ -72,7 +72,7 @@ fn look(c: &mut Criterion) {
                         head_us: us,
                         whole_us: us,
                     };
-                    evidence.outcomes.say(worker, ending);
+                    evidence.outcomes.push(worker, ending);
                 }
                 now += LOOK;
                 evaluator.poll(&snapshot, now)

@@ -1,9 +1,9 @@
-//! The admin endpoint: what people and scripts see and change while the process runs.
+//! The admin endpoint: shows and changes the state of the running process, for people and scripts.
 //!
-//! It shares a thread with the rest of the control plane, so its callers are bounded: requests at
-//! once, time per request, connections at once, time for a head, life of a connection. Strangers must
-//! not use these bounds to keep probes and operators out (`connections`). Nothing here is on the path of a
-//! request to a service.
+//! It shares a thread with the rest of the control plane, so its use is bounded: concurrent requests, time per
+//! request, concurrent connections, time for a head, lifetime of a connection. Strangers must not be able to
+//! use up these limits and so lock out probes and operators (`connections`). No request to a service passes
+//! through here.
 
 mod api;
 pub mod auth;
@@ -35,10 +35,10 @@ pub use problem::Problem;
 
 use crate::control::tasks::ControlPlane;
 
-/// Requests at once; one more is answered 503. A scrape, a console and a few scripts need a handful.
+/// Concurrent requests; further ones get 503. A scrape, a console and a few scripts need a handful.
 const REQUESTS: usize = 64;
 
-/// Longest time from a request's head to the head of its answer.
+/// Longest time from the end of a request's head to the head of its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Binds the admin endpoint's socket.
@@ -46,14 +46,14 @@ pub fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
     adopt(TcpListener::bind(address)?)
 }
 
-/// Takes over a socket that listens already.
+/// Takes over a listening socket.
 pub fn adopt(socket: TcpListener) -> std::io::Result<(TcpListener, SocketAddr)> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     Ok((socket, address))
 }
 
-/// Serves the admin endpoint for as long as the runtime lives and while it `is_open`.
+/// Serves the admin endpoint for the lifetime of the runtime, while it `is_open`.
 pub async fn serve(
     socket: TcpListener,
     observatory: ControlPlane,
@@ -74,14 +74,14 @@ fn router(observatory: ControlPlane) -> Router {
         .load_shed()
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
         .timeout(REQUEST_TIMEOUT);
-    // Who is not let in takes none of the places of requests.
+    // Outside the limit: an unauthorized caller does not occupy a place.
     api::guarded(observatory.clone())
         .layer(bounds)
         .layer(middleware::from_fn_with_state(observatory.clone(), guard))
         .merge(api::probes(observatory))
 }
 
-/// Lets in who may call, and notes the name.
+/// Admits authorized callers, and records the caller's name.
 async fn guard(
     State(observatory): State<ControlPlane>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

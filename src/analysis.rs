@@ -1,33 +1,33 @@
 //! Is the canary worse than the baseline? The statistics of the automatic comparison; pure.
 //!
-//! The room is told counts and times and answers with a [`Verdict`]. It reads no clock, opens no
-//! socket and logs nothing. Times are [`std::time::Duration`]s since an origin that the caller
-//! chooses, the same one for all calls of an object; evidence and thresholds are natural logarithms.
+//! The inputs are counts and times, the result is a [`Verdict`]. This room reads no clock, opens no socket and
+//! logs nothing. Times are [`std::time::Duration`]s since an origin that the caller chooses, the same for all
+//! calls of an object; evidence and thresholds are natural logarithms.
 //!
-//! One method serves every question: bets that would be fair if the canary were no worse than is
-//! tolerated, placed block by block on what both arms did over the same stretch of time. Their wealth
-//! reaches `1 / alpha` with probability at most `alpha`, over any number of looks, whatever the
-//! baseline's rate does meanwhile.
+//! One method answers every question: bets that would be fair if the canary were no worse than tolerated,
+//! placed block by block on the results of both arms over the same stretch of time. Their wealth reaches `1 /
+//! alpha` with probability at most `alpha`, however often it is evaluated and however the baseline's rate
+//! changes.
 //!
 //! | file | question |
 //! | --- | --- |
-//! | `bet`, `grid`, `temper`, `wealth`, `engine` | does the canary fail more often? the method itself |
+//! | `bet`, `grid`, `damping`, `wealth`, `engine` | does the canary fail more often? the method itself |
 //! | `ledger` | which requests of which players count? |
 //! | `asking`, `recovery` | is it the version that fails, or the player? |
-//! | `slots`, `block` | which requests are compared with which |
-//! | `dispersion` | do failures come in clusters, which are fewer than they look? |
+//! | `slots`, `block` | which requests are compared with which? |
+//! | `dispersion` | do failures come in clusters, and so are less evidence than their number suggests? |
 //! | `latency` | is the canary slower at a quantile? |
 //! | `amount` | does it earn less or pay more? |
 //! | `endpoint` | is one endpoint worse than its peers? |
 //! | `spared` | is a canary worse even without its worst endpoint? |
-//! | `certificate`, `gate` | is the canary certainly no worse than so many times, so that it may grow? |
-//! | `alone`, `usual` | is a version with nothing beside it worse than a limit, or than what was before? |
-//! | `limits`, `comparison`, `verdict` | all of it together, and how it is said |
-//! | `record` | what was a comparison told, so that it can be judged again? |
-//! | `estimate`, `onset`, `outage` | how much worse, since when, or are both bad: for people, never to decide |
+//! | `certificate`, `gate` | does the canary certainly not exceed a multiple of the limits, so that it may grow? |
+//! | `alone`, `usual` | is a version without a baseline worse than a limit, or than the version before it? |
+//! | `limits`, `comparison`, `verdict` | all tests together, and the text of the result |
+//! | `record` | what were the inputs of a comparison, so that it can be judged again? |
+//! | `estimate`, `onset`, `outage` | how much worse, since when, are both bad? for people, never for decisions |
 //!
-//! What it rests on: both arms see the same mix of requests at the same time. Rules that send chosen
-//! players to the canary break that; their requests must not be counted.
+//! Assumption: both arms get the same mix of requests at the same time. Rules that send chosen players to the
+//! canary violate that; their requests must not be counted.
 
 mod alone;
 mod amount;

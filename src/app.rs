@@ -1,4 +1,4 @@
-//! The whole process, wired: workers, acceptor, control plane; started, and ended in order.
+//! The whole process: creates workers, acceptor and control plane, and shuts them down in order.
 
 mod control;
 mod reload;
@@ -33,9 +33,8 @@ use crate::{
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
 const SAMPLE_BATCHES: usize = 256;
 
-/// How long a drain leaves an idle connection open for a request that may be on its way; at most half
-/// of the deadline. Long enough for any client that is busy to be told by an answer, short enough
-/// not to hold up a restart.
+/// How long a drain keeps an idle connection open for a request that may be on its way; at most half of the
+/// deadline. A busy client then gets its close notice with a response, and a restart is not delayed noticeably.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the access log may take to write its last lines.
@@ -47,28 +46,28 @@ pub enum StartError {
     /// A listening socket cannot be bound.
     #[error("cannot listen on {address}: {source}{}", hint(source))]
     Bind {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The access log cannot be opened.
     #[error("cannot write the access log to {path}: {source}")]
     AccessLog {
-        /// Where.
+        /// The path.
         path: String,
-        /// Why not.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Certificates or keys cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
-    /// A thread or a runtime cannot be had.
+    /// A thread or a runtime cannot be created.
     #[error("cannot start: {0}")]
     Threads(#[from] std::io::Error),
 }
 
-/// What would be right, where the system's own words do not say.
+/// What would help, where the system's error does not say it.
 fn hint(source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::AddrInUse => "; another process listens there",
@@ -81,11 +80,11 @@ fn hint(source: &std::io::Error) -> &'static str {
 /// A running process.
 #[derive(Debug)]
 pub struct App {
-    /// Where clients are accepted, in the order of the file.
+    /// Addresses of the listeners, in the order of the file.
     pub listeners: Vec<SocketAddr>,
-    /// Where the admin endpoint is, if there is one.
+    /// Address of the admin endpoint, if there is one.
     pub admin: Option<SocketAddr>,
-    /// What is handed over when another process takes over: the addresses as the file writes them.
+    /// The listening sockets to hand over at a takeover, with their addresses as written in the file.
     sockets: Vec<(SocketAddr, StdListener)>,
     observatory: ControlPlane,
     reloader: Reloader,
@@ -96,12 +95,12 @@ pub struct App {
     _watch: Option<WatchGuard>,
 }
 
-/// How the process ended.
+/// How the shutdown ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// All answers were finished.
+    /// All responses were finished.
     Drained,
-    /// The deadline passed; what was left was cut.
+    /// The deadline passed, and the remaining connections were closed.
     Cut,
 }
 
@@ -117,8 +116,8 @@ impl App {
         Ok(app)
     }
 
-    /// As [`App::start`], with the sockets of `found` where they have the right address, and without
-    /// accepting anybody before [`App::open`].
+    /// As [`App::start`], but uses the sockets in `found` that have the right address, and accepts no
+    /// connection before [`App::open`].
     pub fn prepare(
         loaded: Loaded,
         file: Option<PathBuf>,
@@ -174,7 +173,7 @@ impl App {
         drop(target);
         let (samples, collected) = mpsc::channel(SAMPLE_BATCHES);
         let shared = Arc::new(Shared::new(workers, snapshot, samples, Granted::read(workers)));
-        tell_cut(&shared, &config.limits);
+        warn_of_cut_limits(&shared, &config.limits);
         let workers: Vec<WorkerHandle> =
             (0..workers).map(|id| spawn(id, Arc::clone(&shared))).collect::<Result<_, _>>()?;
         let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
@@ -217,17 +216,18 @@ impl App {
         })
     }
 
-    /// The control plane, for those who look and those who change.
+    /// The control plane.
     pub fn observatory(&self) -> &ControlPlane {
         &self.observatory
     }
 
-    /// Reads the file again, and opens logs anew.
+    /// Reads the file again, and reopens the logs.
     pub fn reload(&self) {
         self.reloading()();
     }
 
-    /// As [`App::reload`], for a thread of its own: files may be on a file system that does not answer.
+    /// As [`App::reload`], to be run on another thread: reading files may block if their file system does not
+    /// respond.
     pub fn reloading(&self) -> impl FnOnce() + Send + use<> {
         let (observatory, reloader) = (self.observatory.clone(), self.reloader.clone());
         move || {
@@ -236,35 +236,36 @@ impl App {
         }
     }
 
-    /// Accepts clients and callers of the admin endpoint.
+    /// Begins to accept clients and callers of the admin endpoint.
     pub fn open(&self) {
         self.acceptor.set_open(true);
         self.admin_is_open.send_replace(true);
     }
 
-    /// What another process needs to take over. It changes until [`App::hand_over`].
+    /// The state that another process needs to take over. It changes until [`App::hand_over`].
     pub fn offer(&self) -> io::Result<Offer> {
         let sockets = self.sockets.iter().map(|(asked, socket)| Ok((*asked, socket.try_clone()?)));
         let sockets = sockets.collect::<io::Result<_>>()?;
         Ok(Offer { sockets, carried: self.observatory.controller().carried() })
     }
 
-    /// Accepts nobody more and changes no weights, for another process to do so. When this returns, it
-    /// is so. Clients that connect wait in the queues of the sockets.
+    /// Stops accepting connections and changing weights, so that another process can do so; both have stopped
+    /// when this returns. New connections wait in the queues of the sockets.
     pub fn hand_over(&self) -> ControlState {
         self.acceptor.set_open(false);
         self.admin_is_open.send_replace(false);
         self.observatory.controller().hand_over()
     }
 
-    /// Goes on, since the other process failed.
+    /// Continues after the other process failed.
     pub fn take_back(&self) {
         self.observatory.controller().take_back();
         self.open();
     }
 
-    /// Ends in order: after the configured delay no new connections, answers finished, idle
-    /// connections closed; what is left at the configured deadline is cut.
+    /// Shuts down gracefully. After the configured delay no new connections are accepted, responses are
+    /// finished and idle connections are closed. The connections left at the configured deadline are closed,
+    /// too.
     pub fn shutdown(self) -> Ended {
         let delay = {
             let mut controller = self.observatory.controller();
@@ -280,7 +281,7 @@ impl App {
         self.drain()
     }
 
-    /// As [`App::shutdown`], at once.
+    /// As [`App::shutdown`], without the delay.
     pub fn drain(self) -> Ended {
         let (deadline, idle, upgraded) = {
             let mut controller = self.observatory.controller();
@@ -290,12 +291,12 @@ impl App {
             (Instant::now() + deadline, IDLE_GRACE.min(deadline / 2), deadline - last_words)
         };
         self.reloader.stop();
-        // The acceptor's are the last, so that nobody comes into a queue after it has looked.
+        // The acceptor then holds the last descriptors, so no connection can be queued after its last look.
         drop(self.sockets);
         self.acceptor.stop();
         let (drained, all) = std_mpsc::channel();
         for worker in &self.workers {
-            // A worker that has ended holds nothing.
+            // A worker that has ended has no connections.
             let drain = Drain { idle, upgraded, done: drained.clone() };
             let _ = worker.commands.send(Command::Drain(drain));
         }
@@ -308,20 +309,20 @@ impl App {
                 break;
             }
         }
-        // The controller holds ends of the workers' channels too.
+        // The controller has senders of the workers' channels, too.
         self.observatory.controller().forget_workers();
         self.workers.into_iter().for_each(WorkerHandle::stop);
         let access_log = self.observatory.controller().take_access_log();
         if !access_log.is_none_or(|log| log.shutdown(LAST_LINES)) {
-            tracing::warn!("the access log did not take its last lines in time");
+            tracing::warn!("the last lines of the access log were not written in time");
         }
         self.control.stop();
         ended
     }
 }
 
-/// Says so if the process is granted less than its `limits` need.
-fn tell_cut(shared: &Shared, limits: &Limits) {
+/// Warns if the process is allowed fewer open files than `limits` need.
+fn warn_of_cut_limits(shared: &Shared, limits: &Limits) {
     if let Some(connections) = shared.granted.cuts(limits) {
         tracing::warn!(
             configured = limits.connections,
@@ -331,8 +332,7 @@ fn tell_cut(shared: &Shared, limits: &Limits) {
     }
 }
 
-/// The worker threads that `config` asks for: by default one for each core that affinity and cgroup
-/// grant this process.
+/// Number of worker threads by `config`: by default one for each core that affinity and cgroup grant.
 fn worker_count(config: &crate::config::Config) -> usize {
     let granted = || thread::available_parallelism().map_or(1, usize::from);
     config.workers.map_or_else(granted, usize::from)

@@ -1,7 +1,7 @@
-//! The command line: what was typed, and the command that it becomes.
+//! The command line: parses the arguments and runs a command.
 //!
-//! Exit codes follow `sysexits.h`, so that a script can tell a bad file from a refusal; wrong arguments
-//! end with 2, as of most programs.
+//! Exit codes follow `sysexits.h`, so that a script can distinguish a bad file from a refusal. Wrong
+//! arguments exit with 2, as in most programs.
 
 mod check;
 mod client;
@@ -30,20 +30,20 @@ use crate::demo;
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0    done; of `run`: ended, and every answer was finished
+  0    success; of `run`: ended, and every response was finished
   2    wrong arguments
   64   a bad file: the configuration, a certificate, a record, a token; of `check --strict`: warnings
-  65   the server refused: unknown name, bad weight, outdated generation, nobody would serve
+  65   the server refused: unknown name, bad weight, outdated generation, no version would serve
   69   cannot listen or take over, or the admin endpoint cannot be reached
-  70   a fault of Tidegate itself
-  75   of `run`: ended, but the deadline cut answers short
-  77   the admin endpoint wants a token, or another one
+  70   an internal error of Tidegate
+  75   of `run`: ended, but responses were cut off at the deadline
+  77   the token is missing, or the admin endpoint does not accept it
   130  of `run`: a second SIGINT ended the drain; 143: a second SIGTERM
 
 Signals of `run`:
-  SIGHUP            read the configuration file again, open the access log anew
+  SIGHUP            read the configuration file again, reopen the access log
   SIGUSR2           start the program again and hand the listening sockets over to it
-  SIGTERM, SIGINT   no new connections, finish what is in flight, end; twice: end now
+  SIGTERM, SIGINT   accept no connections, finish requests in flight, exit; twice: exit now
 
 Environment:
   TIDEGATE_ADMIN        default of --admin
@@ -59,43 +59,43 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. The file is watched, and read again when it changes or at SIGHUP.
+    /// Run the proxy. The file is read again when it changes, and at SIGHUP.
     Run {
         #[command(flatten)]
         file: file::FileArguments,
         /// Take the listening sockets over from the process that listens at this Unix socket
-        /// (`takeover.socket` of its configuration), if there is one.
+        /// (`takeover.socket` of its configuration), if there is such a process.
         #[arg(long, value_name = "PATH")]
         takeover: Option<PathBuf>,
     },
-    /// Tell everything that is wrong with a configuration file; start nothing.
+    /// Report all problems of a configuration file, without starting the proxy.
     Check(check::CheckArguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
-    /// Watch a version of a small game API grow, fail and be ejected, all embedded.
+    /// Run a demonstration in one process: a version of a small game API grows, fails and is ejected.
     Demo(demo::DemoArguments),
-    /// Show a running instance: its services, versions and weights.
+    /// Show the state of a running instance: its services, versions and weights.
     Status(status::StatusArguments),
     /// Show the weights of a service, or change them.
     Weights(weights::WeightsArguments),
-    /// Show what happened on a running instance: changes, ejections, near-misses, outages.
+    /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
-    /// Print what a comparison was told, so that it can be judged again.
+    /// Print the recorded inputs of a comparison, for `tidegate judge`.
     Record(judge::RecordArguments),
-    /// Judge a record again, by the same limits or by others.
+    /// Judge a recorded comparison again, with the same limits or with others.
     Judge(judge::JudgeArguments),
-    /// Take a version out of the split, or one of its endpoints, until it is reinstated.
+    /// Eject a version or one of its endpoints: it gets no requests until it is reinstated.
     Eject(eject::SubjectArguments),
-    /// Take a version back into the split, or one of its endpoints, whatever ejected it.
+    /// Reinstate an ejected version or endpoint, whatever ejected it.
     Reinstate(eject::SubjectArguments),
 }
 
-/// Runs the program with the arguments it was given.
+/// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too.
+            // `--help` and `--version` are errors, too.
             let _ = error.print();
             return if error.use_stderr() { Exit::Arguments.into() } else { ExitCode::SUCCESS };
         }
@@ -114,10 +114,10 @@ pub fn main() -> ExitCode {
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Eject(arguments) => {
-            eject::run(eject::Word::Eject, &arguments).map(|()| ExitCode::SUCCESS)
+            eject::run(eject::Action::Eject, &arguments).map(|()| ExitCode::SUCCESS)
         }
         Command::Reinstate(arguments) => {
-            eject::run(eject::Word::Reinstate, &arguments).map(|()| ExitCode::SUCCESS)
+            eject::run(eject::Action::Reinstate, &arguments).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|failure| {

@@ -1,8 +1,8 @@
-//! What the file says: the configuration as written, valid.
+//! The configuration: as written in the file, valid.
 //!
-//! Text becomes a tree with places (`yaml`), the tree becomes [`Config`] (`load`), and a `Config`
-//! is asked whether it agrees with itself (`check`). All problems come back together, each with
-//! its line, column and field path.
+//! The text becomes a tree with positions (`yaml`), the tree becomes [`Config`] (`load`), and a `Config` is
+//! checked for contradictions (`check`). All problems are reported together, each with its line, column and
+//! field path.
 
 pub mod address;
 mod check;

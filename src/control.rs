@@ -1,4 +1,4 @@
-//! The control plane: the one writer of what the data plane reads.
+//! The control plane: the only writer of the snapshot that the data plane reads.
 
 pub mod alerts;
 mod attend;

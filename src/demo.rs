@@ -1,9 +1,9 @@
-//! `tidegate demo`: two versions of a small game API, players, a growing weight, a fault and an
-//! ejection, in one process.
+//! `tidegate demo`: two versions of a small game API, players, a growing weight, a fault and an ejection, in
+//! one process.
 //!
-//! What serves is the real thing, [`App`], started from a configuration like anybody's; weights change
-//! through the controller as the admin API changes them, and nobody but its comparison ejects. Only the
-//! game, its fault and its players are made up. Everything listens on loopback, on ports that happen to be free; no file is written.
+//! The proxy is a normal [`App`], started from a normal configuration. Weights are changed by the controller as
+//! through the admin API, and only the comparison ejects. Only the game, its fault and its players are
+//! simulated. All sockets listen on free ports of loopback; no file is written.
 
 mod game;
 mod ledger;
@@ -45,21 +45,21 @@ use crate::{
 /// Arguments of `tidegate demo`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct DemoArguments {
-    /// Players, 20 to 10000: of fewer than 20, v42 may get none.
+    /// Number of players, 20 to 10000; with fewer, v42 might get none.
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(20..=10_000))]
     pub players: u32,
-    /// Requests per second, of all players together.
+    /// Requests per second of all players together.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
-    /// Length of each of the four steps of growth, in seconds; the one in which v42 fails is three times
-    /// as long.
+    /// Length of each of the four steps of growth, in seconds; the step in which v42 fails is three
+    /// times as long.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub seconds_per_step: u32,
 }
 
-/// Runs the demonstration. Exits 0 if v42 was ejected once it failed, every other request was answered
-/// and nobody moved but as the split says, 1 if not, 2 if the arguments do not go together, 69 if it
-/// cannot start.
+/// Runs the demonstration. Exits with 0 if v42 was ejected after it began to fail, every other request was
+/// answered and players moved only as the split requires, with 1 if not, with 2 if the arguments contradict
+/// each other, with 69 if it cannot start.
 pub fn run(arguments: &DemoArguments) -> ExitCode {
     if let Err(problem) = check(arguments) {
         eprintln!("{problem}");
@@ -89,13 +89,13 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Whether whoever read our output, such as `head`, had seen enough.
+/// Whether the reader of the output, such as `head`, has closed the pipe.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The share of a version is known after everybody was asked once in the step; twice leaves room. And
-/// who is asked too rarely is not found out in time.
+/// Every player must send a request in each step, so that the shares are known; the factor of two is a reserve.
+/// With too few requests v42 is not ejected in time.
 fn check(arguments: &DemoArguments) -> Result<(), String> {
     let DemoArguments { players, rate, seconds_per_step } = *arguments;
     if u64::from(rate) * u64::from(seconds_per_step) < 2 * u64::from(players) {
@@ -138,7 +138,7 @@ routes:
     )
 }
 
-/// Plays the whole plan, or until `interrupted`; answers whether all was as promised.
+/// Plays all steps, or until `interrupted`. Returns whether the result was as expected.
 async fn play(
     arguments: &DemoArguments,
     live: bool,
@@ -196,7 +196,7 @@ async fn play(
     Ok(summary.is_as_promised())
 }
 
-/// Every player takes two file descriptors of this process: his end, and the proxy's.
+/// Every player needs two file descriptors of this process: the client's and the proxy's.
 fn make_room(players: u32) -> anyhow::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let needed = 2 * u64::from(players) + 512;

@@ -1,7 +1,6 @@
-//! The control plane's side of an endpoint: whether it serves, what it is asked, and the addresses that
-//! its name stands for.
+//! The control plane's side of an endpoint: whether it serves, its probes, and the addresses of its name.
 //!
-//! The machine and the book of names are pure; `probe` and `resolve` are their rims.
+//! The state machine and the table of names are pure; `probe` and `resolve` do the input and output.
 
 mod machine;
 pub mod probe;

@@ -1,4 +1,4 @@
-//! Calls over HTTP that serve no client's request: to receivers of alerts, and of the command line.
+//! HTTP requests that serve no client: to receivers of alerts, and by the command line.
 
 use std::{error::Error, sync::Arc};
 
@@ -7,8 +7,8 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 
 use crate::tls;
 
-/// A client of HTTP/1.1, and of HTTPS with `tls`. It keeps its connections: build one for all calls to a
-/// server. It follows no redirect and asks no proxy: a call goes where it was sent, or fails.
+/// A client for HTTP/1.1, and for HTTPS with `tls`. It pools connections: create one for all requests to a
+/// server. It follows no redirect and uses no proxy.
 pub fn client(tls: Option<&tls::Client>) -> Result<Client, String> {
     let tls = match tls {
         Some(tls) => ClientConfig::clone(tls.config()),
@@ -24,7 +24,7 @@ pub fn client(tls: Option<&tls::Client>) -> Result<Client, String> {
     built.map_err(|error| why(&error))
 }
 
-/// Settings for calls without TLS. Those with it fail.
+/// Settings for a client without TLS. Requests with TLS fail.
 fn trusts_nobody() -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -32,7 +32,7 @@ fn trusts_nobody() -> Result<ClientConfig, String> {
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-/// The innermost cause of `error`. What stands around it repeats the URL, which may hold a secret.
+/// The innermost cause of `error`. The outer messages repeat the URL, which may hold a secret.
 pub fn why(error: &reqwest::Error) -> String {
     let mut cause: Option<&dyn Error> = error.source();
     while let Some(inner) = cause.and_then(Error::source) {
@@ -45,7 +45,7 @@ pub fn why(error: &reqwest::Error) -> String {
     }
 }
 
-/// At most the first `most` bytes of the body of `response`: fewer if it ends or breaks off before.
+/// At most the first `most` bytes of the body of `response`; fewer if it ends or breaks off earlier.
 pub async fn beginning(mut response: Response, most: usize) -> Vec<u8> {
     let mut read = Vec::new();
     while read.len() < most

@@ -1,14 +1,14 @@
-//! The order of the rooms: each uses only those of ranks before its own, and itself.
+//! Checks the order of the rooms: each uses only itself and rooms of lower ranks.
 //!
-//! Reads the `crate::` paths of every source file, tests included. A room that is not in the list
-//! fails, so that a new one gets its rank.
+//! Reads the `crate::` paths of every source file, tests included. A room that is not in the list fails, so
+//! that every new room gets a rank.
 
 mod circles;
 mod names;
 
 use std::{fs, path::Path};
 
-/// Rooms of one rank do not use each other, unless `FRIENDS` says so.
+/// Rooms of the same rank do not use each other, unless `FRIENDS` allows it.
 const RANKS: &[&[&str]] = &[
     &["config", "telemetry"],
     &["routing", "policy", "analysis"],
@@ -21,18 +21,18 @@ const RANKS: &[&[&str]] = &[
     &["cli", "demo"],
 ];
 
-/// Rooms of one rank of which the first uses the second.
+/// Pairs of rooms of the same rank of which the first may use the second.
 const FRIENDS: &[(&str, &str)] = &[
-    // The log's level and form are written in the configuration.
+    // The log's level and format are in the configuration.
     ("telemetry", "config"),
     // Connections to endpoints may be encrypted.
     ("upstream", "tls"),
     ("health", "tls"),
-    // A probe opens its socket as a request would.
+    // A probe opens its socket as a request does.
     ("health", "upstream"),
-    // A snapshot holds live state that the registry knows.
+    // A snapshot holds live state of the registry.
     ("snapshot", "registry"),
-    // `tidegate demo` is one of its commands.
+    // `tidegate demo` is a command.
     ("cli", "demo"),
 ];
 
@@ -82,7 +82,7 @@ fn may_use(room: &str, used: &str) -> bool {
     room == used || rank(used) < rank(room) || FRIENDS.contains(&(room, used))
 }
 
-/// The rooms that `text` names after `crate::`, comments left out.
+/// The rooms that `text` names after `crate::`, without comments.
 fn used(text: &str) -> Vec<String> {
     let code: Vec<&str> = text.lines().map(|l| l.split("//").next().unwrap_or_default()).collect();
     let code = code.join("\n");
@@ -98,7 +98,7 @@ fn used(text: &str) -> Vec<String> {
     rooms
 }
 
-/// The first name of each member of a `{...}` group whose opening brace was read.
+/// The first name of each member of a `{...}` group, after its opening brace.
 fn first_names(group: &str) -> Vec<String> {
     let (mut depth, mut names, mut at_start) = (0, Vec::new(), true);
     for (at, c) in group.char_indices() {

@@ -1,8 +1,8 @@
 //! The data plane: an acceptor, and workers that each own a core, a runtime and upstream pools.
 //!
-//! A request's life is `handle.rs`, read from top to bottom: admit, route, assign, forward,
-//! answer, record. It takes no lock and writes no cache line that another core writes, except where
-//! requests are counted by client: `client_limits.rs` says when.
+//! `handle.rs` shows the life of a request from top to bottom: admit, route, assign, forward, answer, record.
+//! It takes no lock and writes no cache line that another core writes, except where requests are counted by
+//! client (`client_limits.rs`).
 
 mod accept;
 mod acceptor;
@@ -68,7 +68,7 @@ mod turn;
 mod websocket;
 mod worker;
 
-pub use accept::{Wants, accept_next};
+pub use accept::{ResourceExhaustion, accept_next};
 pub use acceptor::{Acceptor, Listener};
 pub use barrier::Barrier;
 pub use client_limits::ConnectionSlot;

@@ -1,7 +1,7 @@
-//! Which route, which version: decisions about a request's head, as functions of their arguments.
+//! Decides by a request's head which route and which version it gets; functions of their arguments.
 //!
-//! Nothing here holds a socket, a clock or a log. The tables are built when a snapshot is compiled and
-//! are read by every worker at once.
+//! Nothing here holds a socket, a clock or a log. The tables are built when a snapshot is compiled, and all
+//! workers read them concurrently.
 
 pub mod cohort;
 pub mod matcher;

@@ -1,8 +1,8 @@
-//! All that a request needs, compiled and immutable; swapped whole.
+//! Everything that a request needs, compiled and immutable; replaced as a whole.
 //!
-//! Built by [`Snapshot::compile`] from a valid configuration, the weights in force and the addresses
-//! that names stand for. Names are turned into indices here, so that the path of a request compares
-//! and hashes as little as possible. Its number is the *generation*; a larger one is newer.
+//! [`Snapshot::compile`] builds it from a valid configuration, the weights in force and the addresses of names.
+//! Names are turned into indices here, so that a request compares and hashes as little as possible. The number
+//! of a snapshot is its *generation*; a larger one is newer.
 
 mod amounts;
 mod comparison;
@@ -34,32 +34,32 @@ pub use self::{
 pub use crate::health::resolve::Resolved;
 use crate::{config::schema, registry::Registry, routing::Table};
 
-/// All that a request needs.
+/// Everything that a request needs.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Grows with every change.
+    /// Number of the snapshot; increases with every change.
     pub generation: u64,
-    /// From a request to an index into `routes`.
+    /// Maps a request to an index into `routes`.
     pub table: Arc<Table>,
     /// Routes, in the order of the file.
     pub routes: Arc<[Route]>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
-    /// Bounds on clients.
+    /// Limits on clients.
     pub limits: schema::Limits,
-    /// What is added to messages on their way.
+    /// Fields that are added to forwarded requests and responses.
     pub forwarding: Forwarding,
-    /// Peers that are believed when they say whose request it is.
+    /// Peers whose statements about the client's address are trusted.
     pub trusted_proxies: Box<[IpNet]>,
-    /// Where lines of the access log go; nothing if it is off.
+    /// Settings of the access log; `None` if it is off.
     pub access_log: Option<AccessLog>,
 }
 
 impl Snapshot {
-    /// Compiles a snapshot. Live state comes from, and new identities go into, `registry`.
+    /// Compiles a snapshot. Live state comes from `registry`, which gets the new identities.
     ///
-    /// `previous` is a snapshot of the same configuration, if there is one: its routes and what is
-    /// compared of them are shared, so that a change of weights costs the same with ten routes and ten thousand.
+    /// `previous` is a snapshot of the same configuration, if there is one: its routes and their comparison
+    /// data are shared, so that a change of weights costs the same with ten routes and ten thousand.
     pub fn compile(
         generation: u64,
         sources: SnapshotInputs<'_>,
@@ -95,7 +95,7 @@ impl Snapshot {
         }
     }
 
-    /// The service called `name`.
+    /// The service `name`.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|s| *s.name == *name)
     }

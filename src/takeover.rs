@@ -1,7 +1,7 @@
-//! Replacement of a running process by another one, without a pause.
+//! Replaces a running process by another one, without an interruption.
 //!
-//! The new process gets the *descriptors* of the listening sockets, so each socket, with the clients
-//! that wait in its queue, outlives the old process. They speak over a Unix socket:
+//! The new process gets the *descriptors* of the listening sockets, so each socket outlives the old process,
+//! together with the connections in its queue. The processes communicate over a Unix socket:
 //!
 //! ```text
 //! new ── hello (protocol, release) ──────────────▶ old
@@ -11,25 +11,25 @@
 //!                                                  accepts nothing more, changes no weights
 //!     ◀─ yours (carried) ─────────────────────────
 //!     ── serving ────────────────────────────────▶
-//!        accepts, at the takeover socket too       tells systemd
+//!        accepts, at the takeover socket too       notifies systemd
 //!     ◀─ end of the connection, both ways ────────▶ closes the sockets, drains
 //! ```
 //!
-//! Nothing belongs to the new process until it reads `yours`, and the old one gives nothing up until it
-//! reads `serving`: whichever of them fails on the way, exactly one goes on. A `serving` that comes too late
-//! is refused by the kernel, so its sender knows, and does not serve. Several processes may prepare at the
-//! same time, so that one that connects and is silent keeps no other out; the first that is ready gets
-//! `yours`. Between `ready` and `serving`, for the time of two messages, clients wait in the sockets' queues; none is refused. That
-//! only one of them accepts and changes weights at any moment is what lets weights set while running
-//! move without a gap: `yours` carries them as they are at the end, not as they were at the beginning.
+//! The new process owns nothing until it reads `yours`, and the old one gives nothing up until it reads
+//! `serving`: if either fails, exactly one continues. The kernel refuses a `serving` that comes too late, so
+//! its sender knows, and does not serve. Several processes may prepare at the same time, so a process that
+//! connects and stays silent does not block others; the first that is ready gets `yours`. Between `ready` and
+//! `serving`, for the time of two messages, clients wait in the sockets' queues; none is refused. At any moment
+//! only one process accepts and changes weights, so weights set at runtime are never lost: `yours` carries the
+//! state at the end, not at the beginning.
 //!
-//! Each message is its length (4 bytes, big endian) and JSON; each socket follows the offer with one
-//! byte of its own, as `SCM_RIGHTS`. The other end must run as the same user, or as root
-//! (`SO_PEERCRED`); a process that was started for the purpose must be the one that was started.
+//! Each message is its length (4 bytes, big endian) and JSON. After the offer, each socket is sent with one
+//! byte of its own, as `SCM_RIGHTS`. The other process must run as the same user or as root (`SO_PEERCRED`); a
+//! process that was started for the takeover must be the one that connects.
 //!
-//! Rejected: descriptors by number through `exec`, which safe Rust cannot own, and which leaves no way
-//! back once the old image is gone; `SO_REUSEPORT` sockets of their own, whose queues die with the old
-//! process, and the clients in them.
+//! Rejected: passing descriptors by number through `exec`, because safe Rust cannot own them and there is no
+//! way back once the old image is gone; `SO_REUSEPORT` sockets of the new process, because the queues of the
+//! old process are lost with the clients in them.
 
 mod door;
 mod found;
@@ -44,45 +44,45 @@ pub use found::InheritedSockets;
 pub use predecessor::Predecessor;
 pub use successor::{Handed, Offer, Program, Successor};
 
-/// Tells a process that was started for it where to take over: `@NAME` of the abstract namespace.
+/// Names the takeover socket for a process that was started for a takeover: `@NAME` in the abstract namespace.
 pub const SOCKET_VARIABLE: &str = "TIDEGATE_TAKEOVER";
 
-/// Longest time from the start of a new process to its word that it is ready.
+/// Longest time from the start of a new process to its `ready`.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// Longest time for a step in which nobody has to start anything.
+/// Longest time of a step in which no process is started.
 const STEP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why another process did not take over.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be started.
+    /// The new process cannot be started.
     #[error("{program}: cannot be started: {source}")]
     Spawn {
-        /// What was to be started.
+        /// The program.
         program: String,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// It ended.
+    /// The new process ended early.
     #[error("the new process ended before it was ready ({0})")]
     Ended(std::process::ExitStatus),
-    /// It says that it cannot.
+    /// The new process reported that it cannot start.
     #[error("the new process cannot start: {0}")]
     Failed(String),
-    /// The process that runs does not hand over.
+    /// The running process refused to hand over.
     #[error("the running process does not hand over: {0}")]
     Refused(String),
-    /// It took too long.
+    /// The other process did not respond in time.
     #[error("the other process did not answer within {} s", .0.as_secs())]
     Late(Duration),
-    /// It went away, or the connection to it failed.
+    /// The connection to the other process failed.
     #[error("the connection to the other process broke: {0}")]
     Broken(io::Error),
-    /// It runs as somebody else.
+    /// The other process runs as another user.
     #[error("process {0} runs as another user")]
     Stranger(i32),
-    /// This process hands over to another one, or ends.
+    /// This process hands over to another one already, or ends.
     #[error("the running process hands over to another one, or ends")]
     Ending,
 }

@@ -1,8 +1,8 @@
-//! What the process tells about itself: latency, metrics, the access log, its own log.
+//! Observability: latency, metrics, the access log, the process's own log.
 //!
-//! Workers only hand things over: a [`collector::Sample`] and, if the log is on, a line per request,
-//! both gathered in buffers that belong to the worker and passed on whole. All that costs more than
-//! appending to a buffer happens on the service thread or on the log's writer thread.
+//! Workers only hand data over: a [`collector::Sample`] and, if the access log is on, a line per request, both
+//! gathered in buffers of the worker and passed on as a whole. Work that costs more than appending to a buffer
+//! is done on the service thread or on the log's writer thread.
 
 pub mod access_log;
 pub mod collector;

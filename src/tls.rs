@@ -1,13 +1,13 @@
 //! TLS by rustls with the provider aws-lc-rs, towards clients and towards endpoints.
 //!
-//! Files are read whole ([`Material`]), then everything is a function of their bytes: certificates
-//! with their names ([`certificates`]), the choice among them ([`sni`]), the settings of rustls
-//! ([`server`], [`client`]). [`TlsListener`] holds the settings in force and takes over changed files
-//! without touching a connection; what is broken changes nothing and is reported.
+//! Files are read as a whole ([`Material`]); everything else is a function of their bytes: certificates with
+//! their names ([`certificates`]), the choice among them ([`sni`]), the settings of rustls ([`server`],
+//! [`client`]). [`TlsListener`] holds the settings in force and takes over changed files without interrupting a
+//! connection; broken files are reported and change nothing.
 //!
-//! Deliberately absent: early data (0-RTT), which anybody can send twice; TLS 1.1 and older, and
-//! suites without forward secrecy or authenticated encryption, which rustls does not have; fetching
-//! OCSP responses and checking revocation lists.
+//! Deliberately absent: early data (0-RTT), which can be replayed; TLS 1.1 and older, and suites without
+//! forward secrecy or authenticated encryption, which rustls does not have; OCSP responses and revocation
+//! lists.
 
 mod alpn;
 pub mod certificates;

@@ -1,4 +1,4 @@
-//! The workers' side of an endpoint: which one is asked, and the connections kept to it.
+//! The workers' side of an endpoint: balancing, and the pool of connections.
 
 pub mod balance;
 pub mod pool;

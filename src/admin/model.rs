@@ -263,7 +263,7 @@ impl Version {
             address: known.state.label.to_string(),
             state: known.state.standing.state().into(),
             reason: known.state.standing.cause().map(|cause| cause.label().to_owned()),
-            ejection: (known.state.standing.cause() == Some(health::Cause::Word))
+            ejection: (known.state.standing.cause() == Some(health::Cause::Manual))
                 .then(|| (version.name.to_string(), known.state.label.to_string()))
                 .and_then(|place| decisions.endpoints.get(&place).cloned()),
             reachable: !known.state.standing.is_unreachable(),

@@ -57,7 +57,7 @@ pub(super) async fn accept(
 ) {
     let connections = Connections::default();
     loop {
-        let next = accept_next(&socket, &mut is_open, "admin", &shared.wants).await;
+        let next = accept_next(&socket, &mut is_open, "admin", &shared.exhaustion).await;
         let Some((stream, peer)) = next else { return };
         // A connection without a place is closed at once; in the queue it would delay others.
         let Some((place, leaves)) = connections.enter(peer.ip()) else { continue };

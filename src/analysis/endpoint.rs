@@ -67,7 +67,7 @@ pub enum Change {
 
 impl Change {
     /// Applies the change to another test of the same endpoints.
-    pub fn tell(&self, others: &mut Endpoints) {
+    pub fn apply_to(&self, others: &mut Endpoints) {
         if let Self::Eject { endpoint, until, .. } = self {
             others.take_out(endpoint, *until);
         }

@@ -1,11 +1,11 @@
 //! Is a canary worse, certainly healthy, or neither yet? The current answer, at any time.
 //!
-//! That a comparison has found nothing does not prove that nothing is there, so *healthy* needs evidence of
-//! its own: the [certificate](super::certificate). The hypothesis is that the canary fails at least twice as often
-//! as is allowed, `p_c >= 2 * (r * p_b + tau)` with the tolerance `r` and `tau` of the configuration. Twice,
-//! since a canary as good as the baseline would need hundreds of thousands of requests to show that it is
-//! within the tolerance itself. Requests of its own that a canary as good as the baseline needs, at a weight of
-//! 10 %, in the mean (`gate/tests.rs`):
+//! A comparison without a finding does not prove that the canary is good, so *healthy* needs evidence of its
+//! own: the [certificate](super::certificate). Its hypothesis is that the canary fails at least twice as often
+//! as allowed, `p_c >= 2 * (r * p_b + tau)` with the tolerance `r` and `tau` of the configuration. The factor
+//! of two is needed because a canary as good as the baseline would need hundreds of thousands of requests to
+//! show that it is within the tolerance itself. Mean number of its own requests that a canary as good as the
+//! baseline needs, at a weight of 10 % (`gate/tests.rs`):
 //!
 //! | `tau` | 0.3 % fail | none fail |
 //! | --- | --- | --- |
@@ -14,15 +14,15 @@
 //!
 //! The answer is *healthy* while
 //!
-//! 1. that hypothesis is rejected, with an error of at most 5 % over any number of looks, by what was counted
-//!    since the last change of the weights: what was certain at a smaller share is tested anew;
+//! 1. that hypothesis is rejected, with an error of at most 5 % however often it is evaluated, by the counts
+//!    since the last change of the weights: a result at a smaller share is tested again;
 //! 2. the evidence of all metrics against the canary is below 3 nats, which a canary within its limits exceeds
-//!    once in twenty comparisons at most. So a canary that is slower, or pays more, is not healthy although
-//!    none of its requests fails, and a canary that becomes worse is undecided before it is ejected;
+//!    in at most one of twenty comparisons. So a canary that is slower, or pays more, is not healthy even if none
+//!    of its requests fails, and a canary that becomes worse is undecided before it is ejected;
 //! 3. the canary has warmed up, if latency or amounts are compared: until then they are not.
 //!
-//! Where errors are not compared, there is no tolerance to test, and no canary is ever healthy. *Healthy* does
-//! not prove anything about latency and amounts, only that there is no evidence against them.
+//! Where errors are not compared, there is no tolerance to test, and no canary is ever healthy. *Healthy*
+//! proves nothing about latency and amounts, only that there is no evidence against them.
 
 use std::time::Duration;
 
@@ -35,25 +35,25 @@ use super::{
     verdict::{Answer, DOUBTED, HealthFinding, known},
 };
 
-/// The answer of a comparison, and the numbers that it rests on.
+/// The answer of a comparison, with its numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GateAnswer {
-    /// What the comparison has come to. *Healthy* may become *undecided* or *fail* later; *fail* stays.
+    /// The result. *Healthy* may become *undecided* or *fail* later; *fail* stays.
     pub answer: Answer,
     /// Evidence of all metrics together against the canary, in nats; absent before the first block.
     pub log_evidence: Option<f64>,
-    /// Evidence that fails it, in nats.
+    /// The threshold of that evidence, in nats.
     pub log_threshold: f64,
-    /// Evidence that it is healthy; absent where errors are not compared.
+    /// Evidence that the canary is healthy; absent where errors are not compared.
     pub health: Option<HealthFinding>,
     /// Requests that were compared since the comparison began: first attempts with an outcome.
     pub requests: Arms<u64>,
-    /// Since when the answer stands, in the comparison's time: of *undecided*, since the comparison began or
-    /// the canary was healthy last.
+    /// Since when the answer has been the same, in the comparison's time; for *undecided*, since the comparison
+    /// began or the canary was last healthy.
     pub since: Duration,
 }
 
-/// Evidence for a canary, beside the comparison, which collects evidence against it.
+/// Evidence for a canary; the comparison collects the evidence against it.
 #[derive(Debug, Clone)]
 pub struct Gate {
     certificate: Option<Certificate>,
@@ -62,19 +62,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that tests for the health that `limits` demand, for failures that come in clusters of `phi`.
+    /// A gate that tests for the health that `limits` require; failures come in clusters of size `phi`.
     pub fn new(limits: &Limits, phi: f64) -> Self {
         let certificate = limits.health.map(|health| Certificate::new(health, phi));
         Self { certificate, phi, requests: Arms::default() }
     }
 
-    /// Takes in what the comparison is told.
-    pub fn told(&mut self, entry: &Entry) {
+    /// Adds an input of the comparison.
+    pub fn apply(&mut self, entry: &Entry) {
         match entry {
             Entry::Errors { at, block, route: None } => {
                 self.requests.canary += block.requests.canary.trials();
                 self.requests.baseline += block.requests.baseline.trials();
-                // What is certain stays so until the weights change.
+                // A result stays until the weights change.
                 let open = self.certificate.as_mut().filter(|test| test.reached_at().is_none());
                 open.into_iter().for_each(|test| test.observe(block.players, *at));
             }
@@ -101,7 +101,7 @@ impl Gate {
         }
     }
 
-    /// The answer `now`, of what `comparison` and this gate were told.
+    /// The answer at `now`, from the entries of `comparison` and of this gate.
     pub fn answer(&self, comparison: &Comparison, now: Duration) -> Answer {
         let is_certain = self.certificate.as_ref().is_some_and(|test| test.reached_at().is_some());
         if comparison.answer() == Answer::Fail {
@@ -113,7 +113,7 @@ impl Gate {
         }
     }
 
-    /// Evidence for health; nothing where errors are not compared.
+    /// Evidence for health; `None` where errors are not compared.
     pub fn health(&self) -> Option<HealthFinding> {
         self.certificate.as_ref().map(|certificate| {
             let (log_evidence, log_threshold) = certificate.log_evidence();

@@ -56,7 +56,7 @@ pub type Latest = [u32; LATENCY_BUCKETS];
 pub struct Gauge(pub Span, pub Quantile);
 
 impl Gauge {
-    /// All of them.
+    /// All gauges.
     pub const ALL: [Self; 4] = [
         Self(Span::Head, Quantile::P95),
         Self(Span::Head, Quantile::P99),
@@ -284,7 +284,7 @@ impl Ledger {
 
     /// Adds the outcome of an attempt at version number `version`, which ended before `now`.
     /// Returns what it adds to the trials and failures of players.
-    pub fn tell(&mut self, version: usize, ending: &Ending, now: Duration) -> Counter {
+    pub fn add(&mut self, version: usize, ending: &Ending, now: Duration) -> Counter {
         if version >= self.arms.len() {
             return Counter::default();
         }
@@ -320,9 +320,9 @@ impl Ledger {
     }
 
     /// Records the outcome of a request of `version` in slot number `slot`.
-    fn hear(&mut self, version: usize, slot: Option<usize>, player: u16, is_bad: bool, left: bool) {
+    fn note(&mut self, version: usize, slot: Option<usize>, player: u16, is_bad: bool, left: bool) {
         if let Some(newest) = self.slots.back_mut() {
-            newest.hear(version, player, is_bad);
+            newest.note(version, player, is_bad);
         }
         if let Some(slot) = slot.filter(|_| is_bad && version == self.baseline) {
             self.slots[slot].fail_baseline(player, left);
@@ -379,7 +379,7 @@ impl Ledger {
         if let Some(slot) = slot {
             self.slots[slot].arms[version].ended += 1;
         }
-        self.hear(version, slot, ending.player, is_bad, left);
+        self.note(version, slot, ending.player, is_bad, left);
         if let Some(slot) = open {
             let counts = match is_bad {
                 true => self.counts_of_bad(version, slot, now),
@@ -433,7 +433,7 @@ impl Ledger {
         let failer = !left && arm.failed.add(ending.player);
         let open = self.open(slot, ending);
         let is_there = slot.is_some() && open == slot;
-        self.hear(version, open, ending.player, true, left);
+        self.note(version, open, ending.player, true, left);
         if let Some(slot) = open {
             let counts = self.counts_of_bad(version, slot, now);
             counts.failers += u64::from(failer);

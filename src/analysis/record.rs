@@ -138,7 +138,7 @@ impl Entry {
 /// A judgement that can be recorded: of a comparison, or of a version that serves alone.
 pub trait Judge: Clone + Into<Judged> {
     /// Applies an input.
-    fn told(&mut self, entry: &Entry);
+    fn apply(&mut self, entry: &Entry);
 
     /// Whether further inputs have no effect.
     fn has_failed(&self) -> bool;
@@ -178,7 +178,7 @@ impl<J: Judge> Recorder<J> {
     }
 
     /// Applies and records an input. After a failure, inputs have no effect and are not kept.
-    pub fn tell(&mut self, entry: Entry) {
+    pub fn add(&mut self, entry: Entry) {
         if self.judge.has_failed() {
             return;
         }
@@ -187,7 +187,7 @@ impl<J: Judge> Recorder<J> {
             let new = Half::new(self.judge.clone());
             self.halves[0] = std::mem::replace(half, new);
         }
-        self.judge.told(&entry);
+        self.judge.apply(&entry);
         let half = &mut self.halves[1];
         half.bytes += entry.bytes();
         half.entries.push(entry);
@@ -229,11 +229,11 @@ impl Judged {
     fn follow<'e>(mut self, entries: impl Iterator<Item = &'e Entry>, now: Duration) -> Verdict {
         match &mut self {
             Self::Comparison(comparison) => {
-                entries.for_each(|entry| comparison.told(entry));
+                entries.for_each(|entry| comparison.apply(entry));
                 comparison.verdict(now)
             }
             Self::Alone(alone) => {
-                entries.for_each(|entry| alone.told(entry));
+                entries.for_each(|entry| alone.apply(entry));
                 alone.verdict(now)
             }
         }
@@ -248,7 +248,7 @@ impl Judged {
 }
 
 impl Judge for Alone {
-    fn told(&mut self, entry: &Entry) {
+    fn apply(&mut self, entry: &Entry) {
         // It has no other inputs.
         if let Entry::Alone { at, errors, latencies } = entry {
             self.observe(*errors, &latencies.into(), *at);
@@ -265,7 +265,7 @@ impl Judge for Comparison {
         self.answer() == Answer::Fail
     }
 
-    fn told(&mut self, entry: &Entry) {
+    fn apply(&mut self, entry: &Entry) {
         match entry {
             Entry::Errors { at, block, route: None } => self.observe_errors(block, *at),
             Entry::Errors { at, block, route: Some(number) } => {

@@ -3,8 +3,8 @@
 //! A player who has failed twice in a row on the canary is sent to the baseline for a time, and the
 //! next request counts. If it is served, the player has *recovered*: evidence against the version.
 //! If it fails, the fault is the player's own. A comparison of counts cannot distinguish a fault
-//! that affects few players from few players who fail everywhere. Here each player is compared with
-//! himself, so the mix of players does not matter.
+//! that affects few players from few players who fail everywhere. Here each player is compared on both
+//! versions, so the mix of players does not matter.
 //!
 //! The hypothesis is that a player of a good canary recovers with probability at most `p0`. Some
 //! players recover anyway: of those who fail 30 % of their requests on either version, 70 % are
@@ -54,11 +54,11 @@ const STAKED_AT_START: f64 = 0.8;
 /// The share of the cash staked after player number `k` is `0.2 / (k + 4)`, as in `wealth`.
 const STAKED_AFTER_PLAYER: f64 = 0.2;
 const PLAYERS_BEFORE: f64 = 4.0;
-/// Least `p0`, whatever the control shows.
+/// Smallest `p0`, whatever the control shows.
 const LEAST_P0: f64 = 0.5;
 /// Largest `p0` at which a bet is made.
 const MOST_P0: f64 = 0.95;
-/// Least players of the control if the canary has more than half of all players.
+/// Smallest number of players of the control if the canary has more than half of all players.
 const LEAST_CONTROL: f64 = 20.0;
 /// Largest wealth of a bet. Less is always allowed, and JSON could not hold more.
 const MOST_WEALTH: f64 = 1e200;

@@ -1,20 +1,21 @@
 //! Compares requests that began at the same time.
 //!
-//! Two versions may report the same outage at different times, one after 50 ms, the other after a
-//! second. Among requests that *ended* at the same time, those of the faster version would be from
-//! the outage and those of the slower one from before it, so a healthy canary would fail. So
-//! requests are compared by the slot of time in which they began. Requests without an outcome are
-//! counted against the baseline, so that uncertainty does not harm a canary: while less than half
-//! of a slot's baseline requests have ended the slot is not used; of the pending ones as large a
-//! part counts as failed as of the canary's; and those that wait longer than `patience` count as
-//! failed until they end. Pending requests of the canary count as served, since failures of a
-//! version that fails faster than it serves arrive first; in a final slot they do not count. So a
-//! slot's evidence only falls when the baseline's outcomes are worse than assumed, and never
-//! depends on unknown outcomes.
+//! Two versions may report the same outage at different times, one after 50 ms, the other after a second. Among
+//! requests that *ended* at the same time, those of the faster version would be from the outage and those of
+//! the slower one from before it, so a healthy canary would fail. So requests are compared by the slot of time
+//! in which they began. Requests without an outcome are counted against the baseline, so that uncertainty does
+//! not harm a canary:
 //!
-//! Slots that are over and complete are final. Later ones are evaluated repeatedly with their
-//! current counts, since a canary that always fails should not stay until the baseline's slowest
-//! response.
+//! - while less than half of a slot's baseline requests have ended, the slot is not used;
+//! - of the baseline's pending requests, the same fraction counts as failed as of the canary's requests;
+//! - the baseline's requests that have been pending for longer than `patience` count as failed until they end.
+//!
+//! Pending requests of the canary count as served, since failures of a version that fails faster than it serves
+//! arrive first; in a final slot they do not count. So a slot's evidence only decreases when the baseline's
+//! outcomes are worse than assumed, and never depends on unknown outcomes.
+//!
+//! Slots that are over and complete are final. Later ones are evaluated repeatedly with their current counts,
+//! because a canary that always fails should be ejected before the baseline's slowest response arrives.
 
 use std::{ops::AddAssign, time::Duration};
 
@@ -25,12 +26,11 @@ use super::counts::{Arms, Tally};
 /// Number of groups of a version's endpoints; further endpoints share groups.
 pub const ENDPOINT_GROUPS: usize = 8;
 
-/// Trials of the canary that close a block; the reasons are those in `block.rs`.
+/// Trials of the canary that close a block; `block.rs` gives the reasons.
 const ENOUGH_CANARY_TRIALS: u64 = 2;
 /// Age at which one trial of each arm is enough.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Age at which a block that lacks an arm is discarded, since its halves are not of the same time
-/// any more.
+/// Age at which a block that lacks an arm is discarded, since its halves no longer belong to the same time.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 /// First attempts of one arm that began in a slot.
@@ -74,7 +74,7 @@ impl SlotCounts {
         self.with(Tally::new(self.pending, self.pending))
     }
 
-    /// The counts if the same part of the pending requests had failed as of `others`, rounded up.
+    /// The counts if the same fraction of the pending requests had failed as of `others`, rounded up.
     fn with_pending_like(self, others: Tally) -> Self {
         let trials = others.trials().max(1);
         let failed = (self.pending * others.failures()).div_ceil(trials);
@@ -307,13 +307,13 @@ mod tests {
             assert_eq!(so_far, Some([5, failed, 40, of_those_that_wait]));
         }
         assert_eq!(players(&look(Some(30)).at(part(1))), Some([5, 1, 40, 10]));
-        // Once a verdict included failures of the baseline that had not happened.
+        // Regression: a verdict included failures of the baseline that had not happened.
         let Said::SoFar(so_far) = look(Some(10)).at(part(5)) else { panic!("it waits") };
         assert_eq!(so_far.requests, Arms::new(Tally::new(5, 5), Tally::new(30, 0)));
     }
 
     #[test]
-    fn a_canary_that_hangs_says_nothing_until_its_deadline() {
+    fn a_canary_that_hangs_has_no_result_until_its_deadline() {
         let hangs = Arms::new(counts(5, 0, 0), counts(0, 40, 0));
         assert_eq!(players(&look(Some(30)).at(hangs)), Some([5, 0, 40, 0]));
         assert_eq!(players(&look(Some(1_000)).at(hangs)), Some([0, 0, 40, 0]));

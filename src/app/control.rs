@@ -1,8 +1,8 @@
 //! The two threads of the control plane.
 //!
-//! *safety* hears of traffic, compares versions, attends to endpoints and ejects: it does nothing that waits for
-//! a disk or a network, or takes long. *service* does the rest: the admin endpoint with its scrapes and
-//! records, receivers of alerts, names. Both use the controller, which is locked for moments only.
+//! *safety* notes traffic, compares versions, probes endpoints and ejects. It does nothing that waits for a
+//! disk or a network, or takes long. *service* does everything else: the admin endpoint with its scrapes and
+//! records, receivers of alerts, names. Both use the controller, which is locked only for a moment.
 
 use std::{io, net::TcpListener, thread};
 
@@ -17,7 +17,7 @@ use crate::{
     health::resolve::Resolver,
 };
 
-/// The threads.
+/// The threads of the control plane.
 #[derive(Debug)]
 pub(super) struct Control {
     safety: Thread,
@@ -43,10 +43,10 @@ impl Control {
         })
     }
 
-    /// Ends both.
+    /// Stops both threads.
     pub(super) fn stop(self) {
         for thread in [self.service, self.safety] {
-            // Fails if it has ended, which its end tells.
+            // Fails if the thread has ended; `join` shows why.
             let _ = thread.stop.send(());
             if thread.thread.join().is_err() {
                 tracing::error!("the control plane panicked");
@@ -56,7 +56,7 @@ impl Control {
 }
 
 impl Thread {
-    /// A thread called `name` whose runtime runs what `begin` starts.
+    /// Starts the thread `name`; its runtime runs the tasks that `begin` spawns.
     fn spawn(name: &str, begin: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, stopped) = oneshot::channel();
@@ -65,7 +65,7 @@ impl Thread {
                 begin();
                 let _ = stopped.await;
             });
-            // Does not wait for files that are being read: their file system may not answer.
+            // Does not wait for files that are being read: their file system may not respond.
             runtime.shutdown_background();
         })?;
         Ok(Self { stop, thread })
@@ -107,7 +107,7 @@ fn service(
     });
 }
 
-/// Starts tasks that are started anew when they panic.
+/// Spawns tasks that are restarted when they panic.
 struct Supervised<'a>(&'a ControlPlane);
 
 impl Supervised<'_> {
@@ -139,9 +139,9 @@ mod tests {
         }
     }
 
-    /// Nobody was ejected any more, in silence.
+    /// Regression: after a panic no version was ejected any more, and nothing reported that.
     #[test]
-    fn an_evaluator_that_panics_is_counted_publishes_what_it_decided_and_compares_anew() {
+    fn a_panicking_evaluator_is_counted_publishes_its_decision_and_restarts_comparisons() {
         let config = parse(
             "workers: 1\nlisten: [ { address: 127.0.0.1:0 } ]\nroutes: [ { service: a } ]\nservices:\n  a:\n    \
              baseline: v1\n    weights: { v1: 8, v2: 1, v3: 1 }\n    eject: { errors: { absolute: 1% } }\n    \

@@ -1,4 +1,4 @@
-//! Reloads: when the file or a certificate changes, and when somebody asks.
+//! Reloads of the file and of certificates, when they change or on request.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,10 +15,10 @@ use crate::{
     health::resolve::ResolverHandle,
 };
 
-/// Niceness of the thread that reads a changed file: a tenth of a worker's share where cores are short.
+/// Niceness of the thread that reads a changed file: a tenth of a worker's share if cores are scarce.
 const LOW_PRIORITY: i32 = 10;
 
-/// Reads the file again, on request.
+/// Reloads the configuration file.
 #[derive(Debug, Clone)]
 pub(super) struct Reloader {
     turns: Turns,
@@ -26,14 +26,14 @@ pub(super) struct Reloader {
     certificates: Arc<Mutex<Watched>>,
 }
 
-/// Reads what the file names, one at a time.
+/// Serializes reloads.
 #[derive(Debug, Clone)]
 struct Turns {
     observatory: ControlPlane,
-    /// Held while a file is read and taken over, with all that it names: of two read at once, the older
-    /// must not come into force last.
+    /// Held while a file is read and applied, with all files that it names. Otherwise, with two concurrent
+    /// reloads, the older content could come into force last.
     turn: Arc<Mutex<()>>,
-    /// The process ends: nothing is taken over any more.
+    /// Set when the process ends: nothing is applied any more.
     stopped: Arc<AtomicBool>,
 }
 
@@ -51,12 +51,12 @@ impl Reloader {
         Self { turns, names, certificates: Arc::default() }
     }
 
-    /// Takes over the file.
+    /// Reads the file and applies it.
     ///
-    /// It is read and understood without holding the controller, and at low priority: with ten
-    /// thousand routes that is most of the work, and the workers are not to wait for it. Nor does the
-    /// controller wait for files that it names. Its names are asked for before it is in force, so that a
-    /// version whose endpoints got another name is never without any.
+    /// The file is read and parsed without holding the controller, and at low priority: with ten thousand
+    /// routes that is most of the work, and workers must not wait for it. Nor does the controller wait for
+    /// files that the configuration names. New names are resolved before the configuration is in force, so that
+    /// a version whose endpoints got other names always has addresses.
     pub(super) fn reload(&self) {
         let turn = self.turns.take();
         let observatory = &self.turns.observatory;
@@ -66,7 +66,7 @@ impl Reloader {
         };
         let Some(file) = file else { return };
         let reading = move || {
-            // Without the right to it the priority stays, and the file is read all the same.
+            // Without the permission the priority stays, and the file is read all the same.
             let thread = Some(rustix::thread::gettid());
             let _ = rustix::process::setpriority_process(thread, LOW_PRIORITY);
             let read = read(&file);
@@ -82,7 +82,7 @@ impl Reloader {
         if self.turns.stopped.load(Relaxed) {
             return;
         }
-        // A bad file was logged and counted, and is shown in the status.
+        // An invalid file was logged and counted, and `status` shows its error.
         if observatory.controller().reload(prepared).is_ok() {
             let certificates = observatory.controller().certificates();
             let faults = certificates.refresh_listeners();
@@ -92,7 +92,7 @@ impl Reloader {
         self.watch_certificates();
     }
 
-    /// Reloads when `file` changes, or a certificate or key that it names.
+    /// Reloads when `file` or a certificate or key that it names changes.
     pub(super) fn follow(&self, file: &Path) -> Option<WatchGuard> {
         let hash = self.turns.observatory.controller().config_hash().to_owned();
         self.watch_certificates();
@@ -105,7 +105,7 @@ impl Reloader {
             .ok()
     }
 
-    /// Takes nothing over any more. Waits for no file that is being read: its file system may not answer.
+    /// Stops applying changes. Does not wait for a file that is being read: its file system may not respond.
     pub(super) fn stop(&self) {
         self.turns.stopped.store(true, Relaxed);
         let guard = self.certificates.try_lock().ok().and_then(|mut watched| watched.guard.take());
@@ -136,7 +136,7 @@ impl Turns {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at certificates and keys again, whatever the file says.
+    /// Reads certificates and keys again, even if the configuration is unchanged.
     fn refresh(&self) {
         let _turn = self.take();
         let certificates = self.observatory.controller().certificates();

@@ -25,7 +25,7 @@ pub(super) struct CheckArguments {
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
-    /// End with 64 for warnings, too.
+    /// Exit with 64 for warnings, too.
     #[arg(long)]
     strict: bool,
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_told_as_json() {
+    fn problems_are_printed_as_json() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("edge.yaml");
         let arguments = Arguments::try_parse_from(["check".as_ref(), path.as_os_str()]).unwrap();

@@ -31,10 +31,10 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// Largest response: tens of thousands of versions.
 const ANSWER_BYTES: usize = 64 << 20;
 
-/// Where the admin endpoint is and who calls.
+/// Address and token for the admin endpoint.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ClientArguments {
-    /// The admin endpoint.
+    /// URL of the admin endpoint.
     #[arg(
         long,
         value_name = "URL",
@@ -43,7 +43,7 @@ pub(super) struct ClientArguments {
         value_parser = authority
     )]
     admin: Authority,
-    /// A file that holds the token, if the endpoint wants one.
+    /// File with the token, if the admin endpoint requires one.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
@@ -188,7 +188,7 @@ fn no_answer() -> String {
     format!("no answer in {} s", PATIENCE.as_secs())
 }
 
-/// Host and port of the URL of an admin endpoint.
+/// Parses the URL of an admin endpoint to host and port.
 fn authority(url: &str) -> Result<Authority, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{error}; write http://HOST:PORT"))?;
     let parts = uri.into_parts();
@@ -198,7 +198,7 @@ fn authority(url: &str) -> Result<Authority, String> {
         Some(authority) if scheme == Some("http") && bare && !authority.as_str().contains('@') => {
             Ok(authority)
         }
-        _ => Err("write http://HOST:PORT, and nothing behind it".to_owned()),
+        _ => Err("write http://HOST:PORT, without a path".to_owned()),
     }
 }
 
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_tells_code_detail_and_field() {
+    fn a_refusal_shows_code_detail_and_field() {
         let refused = |status: StatusCode| {
             let problem = Problem::new(status, "no such version").at("weights.v43");
             refusal(status, &serde_json::to_vec(&problem.document()).unwrap())

@@ -1,5 +1,5 @@
-//! `tidegate eject` and `tidegate reinstate`: takes a version, or one of its endpoints, out and
-//! back in.
+//! `tidegate eject` and `tidegate reinstate`: ejects and reinstates a version or one of its
+//! endpoints.
 
 use std::net::SocketAddr;
 
@@ -22,19 +22,19 @@ pub(super) struct SubjectArguments {
     service: String,
     /// Its version.
     version: String,
-    /// One endpoint of the version only, such as 127.0.0.1:9002, or [::1]:9002.
+    /// Only this endpoint of the version, such as 127.0.0.1:9002 or [::1]:9002.
     #[arg(long, value_name = "ADDRESS")]
     endpoint: Option<SocketAddr>,
-    /// Why, for the log of the instance.
+    /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Tell what would change; change nothing.
+    /// Show what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Change only if this generation is in force still, as `status` showed it.
+    /// Change only if this generation, as shown by `status`, is still in force.
     #[arg(long, value_name = "N")]
     if_generation: Option<u64>,
-    /// Print what the endpoint answers, as one JSON object.
+    /// Print the response of the admin endpoint as one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub(super) struct SubjectArguments {
 
 /// The change to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum Action {
     /// Ejects the version or endpoint.
     Eject,
     /// Reinstates it.
@@ -51,7 +51,7 @@ pub(super) enum Word {
 }
 
 /// Ejects or reinstates a version or an endpoint.
-pub(super) fn run(word: Word, arguments: &SubjectArguments) -> Result<(), Failure> {
+pub(super) fn run(action: Action, arguments: &SubjectArguments) -> Result<(), Failure> {
     let request = SubjectRequest {
         version: arguments.version.clone(),
         endpoint: arguments.endpoint.map(|address| address.to_string()),
@@ -61,18 +61,18 @@ pub(super) fn run(word: Word, arguments: &SubjectArguments) -> Result<(), Failur
     let query = if arguments.dry_run { "?dry_run=true" } else { "" };
     let answer: SubjectAnswer = arguments.client.call(Call {
         method: hyper::Method::POST,
-        target: format!("/v1/services/{}/{}{query}", arguments.service, word.name()),
+        target: format!("/v1/services/{}/{}{query}", arguments.service, action.name()),
         body: Some(body),
         if_generation: arguments.if_generation,
     })?;
     match arguments.json {
         true => say_json(&answer)?,
-        false => say(&told(word, &printable(&answer)?)),
+        false => say(&report(action, &printable(&answer)?)),
     }
     Ok(())
 }
 
-impl Word {
+impl Action {
     fn name(self) -> &'static str {
         match self {
             Self::Eject => "eject",
@@ -81,7 +81,7 @@ impl Word {
     }
 }
 
-fn told(word: Word, answer: &SubjectAnswer) -> String {
+fn report(action: Action, answer: &SubjectAnswer) -> String {
     let SubjectAnswer { generation, service, version, endpoint, ejected, .. } = answer;
     let subject = match endpoint {
         None => version.clone(),
@@ -92,20 +92,20 @@ fn told(word: Word, answer: &SubjectAnswer) -> String {
         Some(share) if answer.dry_run => format!("; it would get {share} of the players"),
         Some(share) => format!("; it gets {share} of the players"),
     };
-    let line = match (answer.dry_run, word) {
-        (_, Word::Eject) if answer.already_ejected.is_some() => {
+    let line = match (answer.dry_run, action) {
+        (_, Action::Eject) if answer.already_ejected.is_some() => {
             let since = answer.already_ejected.iter().map(since).collect::<String>();
             format!(
                 "{service}: {subject} is ejected already, {since}; nothing was changed, and no other reason \
                  noted (generation {generation})"
             )
         }
-        (true, word) => {
-            let word = word.name();
-            format!("{service}: would {word} {subject} (generation {generation} in force){share}")
+        (true, action) => {
+            let action = action.name();
+            format!("{service}: would {action} {subject} (generation {generation} in force){share}")
         }
-        (false, Word::Eject) => format!("{service}: ejected {subject} (generation {generation})"),
-        (false, Word::Reinstate) => {
+        (false, Action::Eject) => format!("{service}: ejected {subject} (generation {generation})"),
+        (false, Action::Reinstate) => {
             format!("{service}: reinstated {subject} (generation {generation}){share}")
         }
     };
@@ -120,7 +120,7 @@ pub(super) fn still_ejected(service: &str, ejected: &[Ejected]) -> String {
         let (since, share) = (since(ejection), percent(*share_when_reinstated));
         let back = way_back(service, version);
         format!(
-            "\n{version} is ejected {since}; `{back}` takes it back in, with {share} of the players"
+            "\n{version} is ejected {since}; `{back}` reinstates it, with {share} of the players"
         )
     });
     each.collect()
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_told_in_one_line() {
+    fn a_change_is_shown_in_one_line() {
         let version = SubjectAnswer {
             generation: 3,
             service: "game-api".to_owned(),
@@ -151,10 +151,10 @@ mod tests {
             share: None,
             ejected: Vec::new(),
         };
-        assert_eq!(told(Word::Eject, &version), "game-api: ejected v42 (generation 3)");
+        assert_eq!(report(Action::Eject, &version), "game-api: ejected v42 (generation 3)");
         let back = SubjectAnswer { share: Some(0.05), ..version.clone() };
         assert_eq!(
-            told(Word::Reinstate, &back),
+            report(Action::Reinstate, &back),
             "game-api: reinstated v42 (generation 3); it gets 5% of the players"
         );
         let by_ops = Ejection {
@@ -164,14 +164,14 @@ mod tests {
         };
         let again = SubjectAnswer { already_ejected: Some(by_ops), ..version.clone() };
         assert_eq!(
-            told(Word::Eject, &again),
+            report(Action::Eject, &again),
             "game-api: v42 is ejected already, since 2026-11-26T18:00:00Z by ops (pays twice); nothing was \
              changed, and no other reason noted (generation 3)"
         );
         let endpoint = Some("127.0.0.1:9002".to_owned());
         let endpoint = SubjectAnswer { endpoint, dry_run: true, ..version };
         assert_eq!(
-            told(Word::Eject, &endpoint),
+            report(Action::Eject, &endpoint),
             "game-api: would eject 127.0.0.1:9002 of v42 (generation 3 in force)"
         );
     }

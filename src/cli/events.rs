@@ -1,4 +1,4 @@
-//! `tidegate events`: what happened on a running instance.
+//! `tidegate events`: the events of a running instance.
 
 use std::{fmt::Write, thread, time::Duration};
 
@@ -26,13 +26,13 @@ pub(super) struct EventsArguments {
     /// Only events of this service.
     #[arg(value_parser = service_name)]
     service: Option<String>,
-    /// Go on as they happen, until interrupted; over restarts of the instance, too.
+    /// Print new events as they happen, until interrupted; continues after a restart of the instance.
     #[arg(long, short)]
     follow: bool,
-    /// Only events with larger numbers.
+    /// Only events with numbers above this one.
     #[arg(long, value_name = "ID")]
     since: Option<u64>,
-    /// Print each as a JSON object on a line of its own.
+    /// Print each event as a JSON object on one line.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -133,7 +133,7 @@ fn line(event: &Event) -> String {
     if let (EventKind::Ejected, Some(service), Some(version)) =
         (event.kind, &matter.service, &matter.version)
     {
-        more(format!("`{}` takes it back in", way_back(service, version)));
+        more(format!("`{}` reinstates it", way_back(service, version)));
     }
     if !text.is_empty() {
         let gap = if matter.service.is_none() && matter.by.is_none() { "  " } else { ": " };
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(
             line(&event),
             "2026-11-25T13:00:00.250Z  ejected                 game-api  v42  by verdict: it fails; `tidegate \
-             reinstate game-api v42` takes it back in"
+             reinstate game-api v42` reinstates it"
         );
         let matter = EventDetails { reason: "hash 1".to_owned(), ..EventDetails::default() };
         let of_process = Event { kind: EventKind::Configuration, matter, ..event.clone() };

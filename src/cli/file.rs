@@ -10,13 +10,13 @@ use crate::config::{LoadError, Loaded, read, read_bytes};
 /// Largest text that is read from standard input: the limit of the YAML reader.
 const STANDARD_INPUT_BYTES: u64 = 8 << 20;
 
-/// Which file.
+/// The configuration file.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FileArguments {
     /// The configuration file; `-` is standard input.
     #[arg(value_name = "FILE", required_unless_present = "config")]
     file: Option<PathBuf>,
-    /// The same.
+    /// The configuration file, as an option.
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
 }

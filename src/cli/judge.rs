@@ -21,10 +21,10 @@ pub(super) struct RecordArguments {
     /// The service.
     #[arg(value_parser = service_name)]
     service: String,
-    /// The version that is compared, or was ejected.
+    /// A version that is compared or was ejected.
     #[arg(value_parser = service_name)]
     version: String,
-    /// The route with limits of its own, by its name. None: all others together.
+    /// The name of a route with limits of its own. Default: all other routes together.
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
     #[command(flatten)]
@@ -54,21 +54,20 @@ pub(super) fn record(arguments: &RecordArguments) -> Result<(), Failure> {
 pub(super) struct JudgeArguments {
     /// The record, as `tidegate record` printed it; `-` is standard input.
     file: PathBuf,
-    /// Another probability of ejecting a canary within all tolerances, 0.001 or 0.1%.
+    /// Another probability of ejecting a canary that is within all tolerances, such as 0.001 or 0.1%.
     #[arg(long, value_name = "SHARE", value_parser = value::<Probability>)]
     alpha: Option<Probability>,
-    /// Another tolerated excess of the error rate, a share of the baseline's.
+    /// Another tolerated excess of the error rate, as a fraction of the baseline's rate.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     errors_relative: Option<Share>,
-    /// Another tolerated excess of the error rate, a share of all requests.
+    /// Another tolerated excess of the error rate, as a fraction of all requests.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     errors_absolute: Option<Share>,
-    /// Another tolerated excess of the share of requests that are not served, a share of the
-    /// baseline's.
+    /// Another tolerated excess of the rate of unserved requests, as a fraction of the baseline's
+    /// rate.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     unserved_relative: Option<Share>,
-    /// Another tolerated excess of the share of requests that are not served, a share of all
-    /// requests.
+    /// Another tolerated excess of the rate of unserved requests, as a fraction of all requests.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     unserved_absolute: Option<Share>,
     /// Another tolerated excess of the 95th percentile of latency.
@@ -77,10 +76,10 @@ pub(super) struct JudgeArguments {
     /// Another tolerated excess of the 99th percentile of latency.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     p99: Option<Share>,
-    /// Another tolerated excess of latency beside these, such as 5ms.
+    /// Another absolute tolerance for latency, in addition to these, such as 5ms.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     latency_absolute: Option<Duration>,
-    /// Other failures that a canary must have before it is ejected for them.
+    /// Another minimum number of failures before a canary is ejected for errors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     minimum_failures: Option<u32>,
     /// Print the verdict as JSON.
@@ -127,19 +126,19 @@ pub(super) fn judge(arguments: &JudgeArguments) -> Result<(), Failure> {
         }
         Some(limits) => {
             let verdict = record.judge_by(limits.clone(), title.at);
-            (verdict, "by other limits, from the first block that was kept: there were more before")
+            (verdict, "by other limits, from the first kept block; earlier blocks were dropped")
         }
     };
     if arguments.json {
         say_json(&verdict)?;
     } else {
         let (title, verdict) = (printable(&title)?, printable(&verdict)?);
-        say(&told(&title, record.len(), &verdict, remark));
+        say(&report(&title, record.len(), &verdict, remark));
     }
     Ok(())
 }
 
-fn told(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> String {
+fn report(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> String {
     let Title { service, version, baseline, route, .. } = title;
     let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
     let most = match (verdict.answer, verdict.findings.first(), verdict.log_evidence) {
@@ -147,11 +146,11 @@ fn told(title: &Title, entries: usize, verdict: &Verdict, remark: &str) -> Strin
         (_, Some(finding), Some(evidence)) => {
             let needed = verdict.log_threshold;
             // The reason of an undecided verdict contains the finding already.
-            let told = match verdict.reason.contains(&finding.to_string()) {
+            let text = match verdict.reason.contains(&finding.to_string()) {
                 true => String::new(),
                 false => format!("\nmost evidence against it: {finding}"),
             };
-            format!("{told}; {evidence:.1} of {needed:.1} nats")
+            format!("{text}; {evidence:.1} of {needed:.1} nats")
         }
     };
     format!(

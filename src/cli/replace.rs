@@ -163,7 +163,7 @@ async fn asked(door: Option<&UnixListener>) -> Origin {
 
 /// Logs why no process took over, and shows it in the status.
 fn note(app: &App, problem: String) {
-    tracing::error!(problem, "no other process took over; this one goes on");
+    tracing::error!(problem, "no other process took over; this one continues");
     let now = std::time::SystemTime::now();
     app.observatory().controller().replacement_mut().last_error = Some((now, problem));
 }

@@ -136,7 +136,7 @@ impl Process {
             controller.hand_over();
         }
         found.unclaimed().for_each(|address| {
-            tracing::warn!(%address, "no listener wants this socket that was passed on; closed");
+            tracing::warn!(%address, "no listener uses this inherited socket; closed");
         });
         Ok(Self { app, runtime, signals, door, begun, open_files, _writing: writing })
     }
@@ -155,7 +155,7 @@ impl Process {
     fn open(&mut self) {
         self.app.open();
         if let Some(Err(error)) = self.door.as_mut().map(TakeoverSocket::open) {
-            tracing::error!(%error, "nobody can ask for a takeover");
+            tracing::error!(%error, "no process can connect for a takeover");
         }
     }
 
@@ -269,7 +269,7 @@ impl Reloading {
         }
     }
 
-    /// Waits until the current reload has ended; for ever if there is none.
+    /// Waits until the current reload has ended; forever if there is none.
     async fn ended(&mut self) {
         match &mut self.under_way {
             Some(ended) => drop(ended.await),
@@ -324,7 +324,7 @@ fn summary(app: &App) -> String {
 /// Notifies systemd; does nothing if systemd did not start the process.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager cannot be told");
+        tracing::warn!(%error, "the service manager cannot be notified");
     }
 }
 

@@ -14,14 +14,14 @@ use super::{
 use crate::admin::model::Services;
 
 /// The effect of unusable certificate files.
-const KEPT: &str = "the certificates before stay in use";
+const KEPT: &str = "the previous certificates stay in use";
 
 /// Arguments of `tidegate status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArguments {
     #[command(flatten)]
     client: ClientArguments,
-    /// Print what the endpoint answers, as one JSON object: `status` and `services`.
+    /// Print the responses of the admin endpoint as one JSON object: `status` and `services`.
     #[arg(long)]
     json: bool,
 }
@@ -69,21 +69,21 @@ fn heading(admin: &str, status: &Value) -> String {
     }
     let set: Vec<_> = status["overrides"].as_object().into_iter().flat_map(|o| o.keys()).collect();
     for service in set {
-        let _ = writeln!(lines, "{service}: weights were set while running, ahead of the file's");
+        let _ = writeln!(lines, "{service}: weights were set at runtime and override the file's");
     }
     let waiting = status["reload"]["waiting"].as_array().into_iter().flatten();
     let waiting: Vec<_> = waiting.filter_map(Value::as_str).collect();
     if !waiting.is_empty() {
         let _ = writeln!(
             lines,
-            "changed in the file, waits for the next start: {}",
+            "changed in the file, takes effect at the next start: {}",
             waiting.join(", ")
         );
     }
     let error = &status["reload"]["error"];
     if let Some(message) = error["message"].as_str() {
         let what = match error["in_force"] == true {
-            true => "the file is in force but for weights",
+            true => "the file is in force except for weights",
             false => "the last reload was refused",
         };
         let _ = writeln!(lines, "{what}: {message}");
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_heading_tells_what_is_unusual() {
+    fn the_heading_shows_unusual_states() {
         let status = json!({
             "version": "0.1.0", "generation": 3, "config_file": "edge.yaml", "config_hash": "00ff",
             "uptime_seconds": 62.5, "workers": 2, "draining": false, "connections": 7,
@@ -160,10 +160,10 @@ tidegate 0.1.0 at 127.0.0.1:9090: serving, generation 3, up 1m 2s, 2 worker(s), 
 config edge.yaml (00ff)
 127.0.0.1:8443: edge.pem for a.test, 10.0.0.1 until 2031-01-15T00:00:00Z: 41 day(s) left
 127.0.0.1:8443: old.pem for b.test until 2030-01-15T00:00:00Z: EXPIRED
-127.0.0.1:8443: the certificates before stay in use: new.pem: holds no certificate
-game-api v41: the certificates before stay in use: ca.pem: bad
-game-api: weights were set while running, ahead of the file's
-changed in the file, waits for the next start: listen, workers
+127.0.0.1:8443: the previous certificates stay in use: new.pem: holds no certificate
+game-api v41: the previous certificates stay in use: ca.pem: bad
+game-api: weights were set at runtime and override the file's
+changed in the file, takes effect at the next start: listen, workers
 the last reload was refused: edge.yaml: not taken over, 1 problem(s)
   1:9: listen: bad
 a process that was to take over failed at 2026-11-22T09:17:10Z: the new process cannot start: bad

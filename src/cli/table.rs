@@ -78,7 +78,7 @@ fn ejected(service: &Service, version: &Version, text: &mut String) {
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "{} {}: ejected {}; `{}` takes it back in",
+        "{} {}: ejected {}; `{}` reinstates it",
         service.name,
         version.name,
         since(&ejection),
@@ -134,7 +134,7 @@ fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
     let more = match verdict.answer {
         Answer::Undecided => nearness(verdict),
         Answer::Fail if !verdict.alone && service.versions.iter().any(serves) => {
-            " It stays: the comparison only advises.".to_owned()
+            " It is not ejected: the comparison only advises.".to_owned()
         }
         Answer::Fail | Answer::Healthy => String::new(),
     };
@@ -282,7 +282,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
     }
 
     #[test]
-    fn who_ejected_a_version_when_and_why_stands_below_and_whom_nobody_serves() {
+    fn ejections_and_unserved_services_are_listed_below() {
         let mut versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
         versions[1].ejection = Some(by_ops("pays twice"));
         let refused = Some("`v42` is ejected".to_owned());
@@ -295,13 +295,13 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
                 "game-api: nobody serves: no version with a share has an endpoint",
                 "game-api: the weights as written are not in force: `v42` is ejected",
                 "game-api v42: ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
-                 game-api v42` takes it back in",
+                 game-api v42` reinstates it",
             ]
         );
     }
 
     #[test]
-    fn verdicts_stand_below_in_their_own_words() {
+    fn verdicts_are_listed_below() {
         let versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
         let verdict = json!({
             "version": "v42", "route": "bet.place", "answer": "undecided", "since_s": 0.0, "compared_s": 8.7,
@@ -316,7 +316,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
     }
 
     #[test]
-    fn a_version_says_how_near_its_ejection_is_and_that_advice_leaves_it() {
+    fn nearness_of_an_ejection_and_advice_are_shown() {
         let line = |answer: &str, log_evidence: f64| {
             let verdict = json!({
                 "version": "v42", "route": null, "answer": answer, "since_s": 0.0, "compared_s": 8.7,
@@ -335,7 +335,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
         );
         assert_eq!(
             line("fail", 7.0),
-            "game-api v42: its sentence. It stays: the comparison only advises."
+            "game-api v42: its sentence. It is not ejected: the comparison only advises."
         );
     }
 }

@@ -23,26 +23,27 @@ pub(super) struct WeightsArguments {
     /// The service.
     #[arg(value_parser = service_name)]
     service: String,
-    /// v42=10%: a share of all players; versions that are not named share the rest as before. Or
-    /// numbers on any scale for every version that has weight: v41=90 v42=10. None: only show.
+    /// A share of all players, such as v42=10%; the versions that are not named divide the rest as
+    /// before. Or numbers on any scale for every version with weight, such as v41=90 v42=10.
+    /// Without any, the weights are shown.
     #[arg(value_name = "VERSION=WEIGHT", value_parser = assignment)]
     weights: Vec<(String, NewWeight)>,
-    /// With numbers: versions that are not named get 0.
+    /// With numbers: versions that are not named get weight 0.
     #[arg(long, requires = "weights")]
     only: bool,
-    /// Why, for the log of the instance.
+    /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT", requires = "weights")]
     reason: Option<String>,
-    /// Tell what would change; change nothing.
+    /// Show what would change, and change nothing.
     #[arg(long, requires = "weights")]
     dry_run: bool,
-    /// Change nothing and end with 65 if a version that would get a share is ejected.
+    /// Change nothing and exit with 65 if a version that would get a share is ejected.
     #[arg(long, requires = "weights")]
     strict: bool,
-    /// Change only if this generation is in force still, as `status` showed it.
+    /// Change only if this generation, as shown by `status`, is still in force.
     #[arg(long, value_name = "N", requires = "weights")]
     if_generation: Option<u64>,
-    /// Print what the endpoint answers, as one JSON object.
+    /// Print the response of the admin endpoint as one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -87,7 +88,7 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     let answer = put(arguments.dry_run, if_generation)?;
     match arguments.json {
         true => say_json(&answer)?,
-        false => say(&told(&printable(&answer)?)),
+        false => say(&report(&printable(&answer)?)),
     }
     Ok(())
 }
@@ -112,7 +113,7 @@ fn refuse_ejected(answer: &WeightsAnswer) -> Result<(), Failure> {
     }
 }
 
-fn told(answer: &WeightsAnswer) -> String {
+fn report(answer: &WeightsAnswer) -> String {
     let changes = moves(&answer.shares.before, &answer.shares.after);
     let WeightsAnswer { service, generation, .. } = answer;
     let line = match answer.dry_run {
@@ -131,7 +132,7 @@ fn assignment(text: &str) -> Result<(String, NewWeight), String> {
     };
     match weight {
         Some(weight) if !version.is_empty() => Ok((version.to_owned(), weight)),
-        Some(_) => Err("no version stands before `=`".to_owned()),
+        Some(_) => Err("the version before `=` is missing".to_owned()),
         None => {
             Err(format!("`{number}` is neither a share, such as 10%, nor a number from 0 to 1e12"))
         }
@@ -142,7 +143,7 @@ fn each_once(weights: &[(String, NewWeight)]) -> Result<IndexMap<String, NewWeig
     let mut all = IndexMap::new();
     for (version, weight) in weights {
         if all.insert(version.clone(), *weight).is_some() {
-            let message = format!("`{version}` stands twice; name it once");
+            let message = format!("`{version}` is given twice");
             return Err(Failure::new(Exit::Arguments, message));
         }
     }
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_in_shares_and_says_who_is_ejected() {
+    fn a_change_is_shown_in_shares_with_the_ejected_versions() {
         let shares = |v41, v42| IndexMap::from([("v41".to_owned(), v41), ("v42".to_owned(), v42)]);
         let mut answer = WeightsAnswer {
             generation: 2,
@@ -196,7 +197,7 @@ mod tests {
             dry_run: false,
             ejected: Vec::new(),
         };
-        assert_eq!(told(&answer), "game-api: v41 95% -> 90%, v42 5% -> 10% (generation 2)");
+        assert_eq!(report(&answer), "game-api: v41 95% -> 90%, v42 5% -> 10% (generation 2)");
         answer.dry_run = true;
         answer.ejected = vec![Ejected {
             version: "v42".to_owned(),
@@ -208,10 +209,10 @@ mod tests {
             share_when_reinstated: 0.1,
         }];
         assert_eq!(
-            told(&answer),
+            report(&answer),
             "game-api: would change v41 95% -> 90%, v42 5% -> 10% (generation 2 in force)\n\
              v42 is ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
-             game-api v42` takes it back in, with 10% of the players"
+             game-api v42` reinstates it, with 10% of the players"
         );
     }
 }

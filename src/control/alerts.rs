@@ -1,8 +1,8 @@
-//! What is wrong now, told as Prometheus would tell its Alertmanager.
+//! Alerts that fire now, in the form in which Prometheus sends alerts to its Alertmanager.
 //!
-//! Events begin and end alerts. A receiver is sent all alerts that fire, again and again, each with a
-//! time at which it may forget it if nothing more is heard, and those that have ended for a while. So a
-//! message that is lost, or a receiver that was restarted, mends itself with the next one.
+//! Events begin and end alerts. Every message to a receiver contains all firing alerts and, for a while, those
+//! that have ended. Each alert has an expiry time, after which the receiver may drop it if no further message
+//! comes. So the next message repairs the effect of a lost one or of a restarted receiver.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +13,16 @@ use serde::Serialize;
 
 use super::event::{EventDetails, EventKind, way_back};
 
-/// How long an alert of a single event fires, as the rules for Prometheus have it.
+/// How long the alert of an event without an end fires; the same as in the rules for Prometheus.
 const MOMENT: Duration = Duration::from_secs(600);
 
-/// How long an alert that has ended is still told.
-const TOLD_AFTER_END: Duration = Duration::from_secs(15 * 60);
+/// How long an alert is still sent after it has ended.
+const SENT_AFTER_END: Duration = Duration::from_secs(15 * 60);
 
-/// Repetitions that a receiver may miss before it takes an alert for ended.
+/// Repetitions that a receiver may miss before it considers an alert ended.
 const MISSED: u32 = 4;
 
-/// What an alert is about: its labels, but for those that the file adds.
+/// The labels of an alert, without those that the configuration adds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AlertKey {
     /// The name of the alert.
@@ -31,7 +31,7 @@ pub struct AlertKey {
     pub service: String,
     /// Its version.
     pub version: Option<String>,
-    /// An endpoint of that.
+    /// An endpoint of the version.
     pub endpoint: Option<String>,
 }
 
@@ -40,17 +40,17 @@ pub struct AlertKey {
 pub enum AlertName {
     /// A version is ejected.
     VersionEjected,
-    /// The players who failed on an ejected version go on failing elsewhere.
+    /// The players who failed on an ejected version fail on the other versions as well.
     EjectionMistaken,
-    /// A few players have nearly all failures of a version.
+    /// A few players cause nearly all failures of a version.
     FewPlayers,
-    /// A version is worse, and stays: the comparison only advises, or nothing serves beside it.
+    /// A version is worse but is not ejected: the comparison is advisory, or no other version serves.
     VersionWorse,
     /// Evidence is above half of the threshold.
     NearMiss,
     /// Baseline and canaries both fail.
     SharedOutage,
-    /// An endpoint is out.
+    /// An endpoint is ejected.
     EndpointOut,
 }
 
@@ -79,13 +79,13 @@ impl AlertName {
         }
     }
 
-    /// What is wrong with the subject, behind its name.
+    /// What is wrong, to follow the name of the subject.
     fn summary(self) -> &'static str {
         match self {
             Self::VersionEjected => "is ejected",
-            Self::EjectionMistaken => "was ejected, and that did not help",
-            Self::FewPlayers => "has a few players with nearly all its failures",
-            Self::VersionWorse => "is worse than tolerated, and stays",
+            Self::EjectionMistaken => "was ejected, but its players still fail",
+            Self::FewPlayers => "has nearly all its failures from a few players",
+            Self::VersionWorse => "is worse than tolerated, but is not ejected",
             Self::NearMiss => "is near its ejection: evidence is above half of the threshold",
             Self::SharedOutage => "baseline and canaries fail alike",
             Self::EndpointOut => "gets no requests",
@@ -94,7 +94,7 @@ impl AlertName {
 }
 
 impl AlertKey {
-    /// Service, version and endpoint, so that a text names them where a receiver shows no labels.
+    /// Service, version and endpoint as text, for receivers that do not show labels.
     fn place(&self) -> String {
         let rest = self.version.iter().chain(&self.endpoint);
         rest.fold(self.service.clone(), |place, part| format!("{place} {part}"))
@@ -105,7 +105,7 @@ impl AlertKey {
         format!("{}{gap} {}", self.place(), self.name.summary())
     }
 
-    /// Why it fires, and how an ejected version comes back.
+    /// Why the alert fires, and how an ejected version returns.
     fn description(&self, reason: &str) -> String {
         let place = self.place();
         match (&self.name, &self.version) {
@@ -113,14 +113,14 @@ impl AlertKey {
                 let stop = if reason.is_empty() || reason.ends_with('.') { "" } else { "." };
                 let back = way_back(&self.service, version);
                 let gap = if reason.is_empty() { "" } else { " " };
-                format!("{place}: {reason}{stop}{gap}`{back}` takes it back in.")
+                format!("{place}: {reason}{stop}{gap}`{back}` reinstates it.")
             }
             _ => format!("{place}: {reason}"),
         }
     }
 }
 
-/// Since when, until when and why.
+/// When the alert began and ended, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct State {
     began: SystemTime,
@@ -128,13 +128,13 @@ struct State {
     reason: String,
 }
 
-/// All alerts that fire, and those that ended lately.
+/// All alerts that fire or ended recently.
 #[derive(Debug, Default)]
 pub struct Alerts {
     states: BTreeMap<AlertKey, State>,
 }
 
-/// An alert of Alertmanager's API, version 2.
+/// An alert in the form of Alertmanager's API, version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Posted {
@@ -145,7 +145,7 @@ pub struct Posted {
 }
 
 impl Alerts {
-    /// Takes in an event that happened at `now`.
+    /// Updates the alerts after an event at `now`.
     pub(super) fn follow(&mut self, kind: EventKind, matter: &EventDetails, now: SystemTime) {
         let Some(service) = &matter.service else { return };
         let subject = |name, version: bool, endpoint: bool| AlertKey {
@@ -193,17 +193,17 @@ impl Alerts {
                 self.begin(endpoint(), &matter.reason, now);
             }
             EventKind::EndpointServing | EventKind::EndpointReached => self.end(&endpoint(), now),
-            // A probed endpoint is out as before. Advice about one of several asks for no one's sleep.
+            // A probed endpoint is still ejected. Advice about one of several endpoints is not urgent.
             EventKind::EndpointProbing | EventKind::EndpointWouldEject => {}
-            // Each of the endpoints behind it has an alert of its own.
+            // Each endpoint of the version has an alert of its own.
             EventKind::HealthPanic | EventKind::HealthPanicOver => {}
-            // Nor does what may be meant: a version that refuses more.
+            // More refused requests may be intended.
             EventKind::RefusalsRise => {}
             EventKind::Weights | EventKind::Configuration | EventKind::ConfigurationRejected => {}
         }
     }
 
-    /// Ends, at `now`, those about what `exists` no longer, and forgets the ones that ended long ago.
+    /// Ends, at `now`, the alerts for which `exists` returns false, and forgets those that ended long ago.
     pub(super) fn retain(&mut self, now: SystemTime, exists: impl Fn(&AlertKey) -> bool) {
         for (subject, state) in &mut self.states {
             if state.ended.is_none() && !exists(subject) {
@@ -216,13 +216,13 @@ impl Alerts {
     fn begin(&mut self, subject: AlertKey, reason: &str, now: SystemTime) {
         let state = State { began: now, ended: None, reason: reason.to_owned() };
         match self.states.get_mut(&subject) {
-            // It fires already: since then, for what is known now.
+            // The alert fires already: it keeps its start and gets the new reason.
             Some(known) if known.ended.is_none() => known.reason = state.reason,
             _ => drop(self.states.insert(subject, state)),
         }
     }
 
-    /// An alert of something that happens and has no end: it fires for a while.
+    /// Adds an alert for an event that has no end: it fires for [`MOMENT`].
     fn note(&mut self, subject: AlertKey, reason: &str, now: SystemTime) {
         let (ended, reason) = (Some(now + MOMENT), reason.to_owned());
         self.states.insert(subject, State { began: now, ended, reason });
@@ -236,20 +236,20 @@ impl Alerts {
     }
 
     fn forget(&mut self, now: SystemTime) {
-        self.states.retain(|_, state| state.is_told(now));
+        self.states.retain(|_, state| state.is_sent(now));
     }
 
-    /// Whether any fires.
+    /// Whether an alert fires.
     pub fn any(&self) -> bool {
         self.states.values().any(|state| state.ended.is_none())
     }
 
-    /// Whether there is anything to tell.
+    /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()
     }
 
-    /// All as they are sent at `now`, to be sent again after `repeat`. `labels` are added to each.
+    /// All alerts as sent at `now`, if they are sent again after `repeat`. `labels` are added to each.
     pub fn posted(
         &self,
         now: SystemTime,
@@ -257,8 +257,8 @@ impl Alerts {
         labels: &BTreeMap<String, String>,
     ) -> Vec<Posted> {
         let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
-        let told = self.states.iter().filter(|(_, state)| state.is_told(now));
-        let each = told.map(|(subject, state)| {
+        let sent = self.states.iter().filter(|(_, state)| state.is_sent(now));
+        let each = sent.map(|(subject, state)| {
             let AlertKey { name, service, version, endpoint } = subject;
             let description = subject.description(&state.reason);
             let mut all = labels.clone();
@@ -281,9 +281,9 @@ impl Alerts {
 }
 
 impl State {
-    fn is_told(&self, now: SystemTime) -> bool {
+    fn is_sent(&self, now: SystemTime) -> bool {
         let since = |ended: SystemTime| now.duration_since(ended).unwrap_or(Duration::ZERO);
-        self.ended.is_none_or(|ended| since(ended) < TOLD_AFTER_END)
+        self.ended.is_none_or(|ended| since(ended) < SENT_AFTER_END)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Asks endpoints and looks after them, for as long as the process lives.
+//! The task that probes endpoints and publishes changes of their state, for the lifetime of the process.
 
 use tokio::{
     task::JoinSet,
@@ -7,12 +7,11 @@ use tokio::{
 
 use super::tasks::ControlPlane;
 
-/// Probes under way at once: they share a thread with what ejects.
+/// Probes in progress at once: they share a thread with the evaluator.
 const AT_ONCE: usize = 64;
 
 impl ControlPlane {
-    /// Asks endpoints when they are due, acts on what is found, and sleeps while there is nothing to
-    /// watch.
+    /// Probes endpoints when they are due and acts on the results. Sleeps while there is nothing to watch.
     pub async fn attend(self) {
         let stirred = {
             let mut controller = self.controller();
@@ -24,14 +23,14 @@ impl ControlPlane {
             let (probes, next) = self.controller().attend(AT_ONCE - under_way.len());
             for (id, probe) in probes {
                 under_way.spawn(async move {
-                    // A panic must not leave the endpoint asked for ever.
+                    // If the probe panics, the endpoint must not stay marked as being probed.
                     let asked = tokio::spawn(probe.ask()).await;
                     (id, asked.unwrap_or_else(|error| Err(error.to_string())))
                 });
             }
             tokio::select! {
                 Some(ended) = under_way.join_next() => {
-                    // Those that came together are published together.
+                    // Results that arrived together are published together.
                     let mut ended = Some(ended);
                     while let Some(one) = ended {
                         if let Ok((id, answer)) = one {
@@ -47,7 +46,7 @@ impl ControlPlane {
     }
 }
 
-/// Waits until `at`, or for ever.
+/// Waits until `at`; without it, forever.
 async fn passed(at: Option<std::time::Instant>) {
     match at {
         Some(at) => sleep_until(Instant::from_std(at)).await,

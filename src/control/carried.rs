@@ -1,7 +1,8 @@
-//! The form in which one process leaves its state to the next, when it is replaced while it serves.
+//! The format of the state that a process hands over to its successor at a takeover.
 //!
-//! The file is read by each process for itself; only what no file says is carried. A field that a
-//! later release adds must be one that a process can do without: the two are of different releases.
+//! Each process reads the configuration file itself; only the state that is in no file is handed over. Both
+//! processes may be of different releases, so a process must be able to do without a field that a later release
+//! adds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,37 +14,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::{analysis::Verdict, config::units::Weight};
 
-/// What a process knows that its file does not say.
+/// The state of a process that is not in its configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HandoverState {
-    /// Generation in force; those of the next process are above it.
+    /// The generation in force; the generations of the next process are higher.
     pub generation: u64,
     /// Weights set while running, by service.
     pub weights: BTreeMap<String, SetWeights>,
-    /// Versions that get nobody, by service.
+    /// Ejected versions, by service.
     #[serde(default)]
     pub ejected: BTreeMap<String, BTreeSet<String>>,
-    /// Why they are out.
+    /// Why these versions were ejected.
     #[serde(default)]
     pub reasons: Vec<WhyEjected>,
-    /// Endpoints that operators ejected.
+    /// Manually ejected endpoints.
     #[serde(default)]
     pub endpoints: Endpoints,
-    /// Who took these out, when and why.
+    /// Who ejected these endpoints, when and why.
     #[serde(default)]
     pub endpoint_reasons: Vec<WhyEndpoint>,
-    /// Versions that serve, since the weights of their services lead to nobody.
+    /// Stand-ins: versions that serve because the weights of their services have no version that can serve.
     #[serde(default)]
     pub stand_ins: BTreeMap<String, StandIn>,
     /// Number of changes of shares, by service.
     #[serde(default)]
     pub epochs: BTreeMap<String, u64>,
-    /// Versions that came back by themselves.
+    /// Versions that were reinstated automatically.
     #[serde(default)]
     pub mistakes: Vec<Mistakes>,
 }
 
-/// A version that gets all players of its service, since the weights lead to nobody.
+/// A version that gets all players of its service because no version with weight can serve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandIn {
     /// The version.
@@ -52,18 +53,18 @@ pub struct StandIn {
     pub why: String,
 }
 
-/// How often a version came back by itself.
+/// How often a version was reinstated automatically.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mistakes {
     /// The service.
     pub service: String,
     /// Its version.
     pub version: String,
-    /// How often.
+    /// Number of reinstatements.
     pub times: u32,
 }
 
-/// Why a version is out.
+/// Why a version was ejected.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WhyEjected {
     /// The service.
@@ -74,10 +75,10 @@ pub struct WhyEjected {
     pub by: String,
     /// Why.
     pub reason: String,
-    /// The route with limits of its own that the verdict is about.
+    /// The route with its own limits that the verdict is about.
     #[serde(default)]
     pub route: Option<String>,
-    /// The verdict, if one did.
+    /// The verdict, if a verdict ejected the version.
     #[serde(default)]
     pub verdict: Option<Verdict>,
     /// When, in milliseconds since 1970.
@@ -85,7 +86,7 @@ pub struct WhyEjected {
     pub at_unix_ms: Option<u64>,
 }
 
-/// Why an endpoint is out that somebody took out.
+/// Why an endpoint was ejected manually.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyEndpoint {
     /// The service.
@@ -94,7 +95,7 @@ pub struct WhyEndpoint {
     pub version: String,
     /// Its address.
     pub endpoint: String,
-    /// Who took it out.
+    /// Who ejected it.
     pub by: String,
     /// Why.
     pub reason: String,
@@ -110,25 +111,26 @@ pub type Endpoints = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 pub struct SetWeights {
     /// By version.
     pub set: IndexMap<String, Weight>,
-    /// What the file said as they were set; they stay only if it still says so.
+    /// The file's weights at that time; the weights that were set remain in force only while the file is
+    /// unchanged in this.
     pub file: Option<IndexMap<String, Weight>>,
 }
 
 impl SetWeights {
-    /// Whether they were set while the file said `weights`.
+    /// Whether the file's weights were `weights` when these were set.
     pub fn is_of_file(&self, weights: Option<&IndexMap<String, Weight>>) -> bool {
-        // Reading JSON may round the last bit of a number: it is to do so on both sides.
+        // A round trip through JSON may change the last bit of a number, so both sides take it.
         let text = serde_json::to_string(&weights).unwrap_or_default();
         serde_json::from_str(&text).is_ok_and(|file: Option<_>| file == self.file)
     }
 }
 
-/// How a process came from another one, and what came of those that were to follow it.
+/// Whether this process took over from another one, and whether a takeover from it failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replacement {
     /// The process whose sockets were taken over.
     pub from_pid: Option<u32>,
-    /// When and why another process did not take over; nothing if none failed.
+    /// When and why the last takeover by another process failed; `None` if none failed.
     pub last_error: Option<(SystemTime, String)>,
 }
 

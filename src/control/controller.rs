@@ -1,8 +1,8 @@
-//! The controller: holds the configuration and what was changed while running, and publishes snapshots.
+//! The controller: holds the configuration and the changes made at runtime, and publishes snapshots.
 //!
-//! Every change goes through one `&mut self`, so changes have an order; the generation counts them. It is
-//! prepared and committed (`controller/prepare.rs`) before its caller is answered: a request that begins after
-//! the answer is assigned by the new snapshot, on every worker.
+//! Every change needs `&mut self`, so changes are ordered; the generation counts them. A change is prepared and
+//! committed (`controller/prepare.rs`) before its caller gets an answer: a request that begins after the answer
+//! is assigned by the new snapshot, on every worker.
 
 mod certificates;
 mod changed;
@@ -57,20 +57,20 @@ use crate::{
     tls::{Clients, TlsClients},
 };
 
-/// The one writer of snapshots.
+/// The only writer of snapshots.
 #[derive(Debug)]
 pub struct Controller {
-    // What must survive the process.
-    /// What was decided while running and another process is to know.
+    // State that must outlive the process.
+    /// Decisions made at runtime, which a successor must know.
     state: ControlState,
 
-    // What files say.
+    // The content of files.
     config: Arc<Config>,
-    /// What the process started with.
+    /// The configuration that the process started with.
     at_start: Arc<Config>,
     hash: String,
     tokens: Vec<AdminToken>,
-    /// The file that a reload reads; nothing if the configuration did not come from one.
+    /// The file that a reload reads; `None` if the configuration did not come from a file.
     file: Option<PathBuf>,
     clients: Clients,
     tls: TlsClients,
@@ -78,29 +78,29 @@ pub struct Controller {
     access_log: Option<access_log::AccessLog>,
     reloads: Reloads,
 
-    // What publishes snapshots, and is told of them.
+    // Publication of snapshots, and those who are notified of it.
     registry: Arc<Registry>,
     shared: Arc<Shared>,
     workers: Vec<UnboundedSender<Command>>,
     listeners: Vec<Arc<ListenerState>>,
     resolved: Resolved,
-    /// Names that were asked for, and why the last question failed, if it did.
+    /// Names that were looked up, each with the error of its last lookup, if that failed.
     lookups: Lookups,
-    /// Snapshots and configurations that were replaced. Somebody may still hold them; they are dropped where nobody
-    /// waits for it.
+    /// Replaced snapshots and configurations that may still be in use. They are dropped on a thread that serves
+    /// no request.
     retired: Vec<Arc<dyn Any + Send + Sync>>,
-    /// Tells the generation of each snapshot that is published.
+    /// Sends the generation of each published snapshot.
     published: watch::Sender<u64>,
-    /// Tells of each configuration that came into force.
+    /// Sends each configuration that comes into force.
     in_force: watch::Sender<Arc<Config>>,
-    /// Wakes the endpoint monitor at each publication, and at traffic.
+    /// Wakes the endpoint monitor after each publication and when traffic resumes.
     stirred: Arc<Notify>,
 
-    // What is found out, and found out anew by the next process.
+    // State that the next process learns itself.
     evaluator: Evaluator,
-    /// Which endpoints serve, and what is known of them.
+    /// The health of all endpoints.
     endpoints: EndpointMonitor,
-    /// What the ejections in force were judged on, if this process judged.
+    /// The evidence of the ejections in force that this process decided.
     judged: HashMap<(String, String), Judged>,
     ejected_by_verdict: HashMap<(String, String), u64>,
     events: Events,
@@ -108,38 +108,38 @@ pub struct Controller {
 
     // The process itself.
     started: (Instant, SystemTime),
-    /// Set once the process is to end.
+    /// True once shutdown has begun.
     draining: bool,
-    /// Set once another process decides the weights.
+    /// True once another process decides the weights.
     handed_over: bool,
     replacement: Replacement,
 }
 
-/// What a version was judged on when it was ejected.
+/// The evidence on which a version was ejected.
 #[derive(Debug)]
 struct Judged {
-    /// When, since the process started.
+    /// Time of the verdict, since the process started.
     at: Duration,
-    /// That it can be judged again.
+    /// The recorded inputs of the comparison, which can be judged again.
     record: Option<Arc<Record>>,
 }
 
-/// What a controller starts with.
+/// Arguments of [`Controller::new`].
 #[derive(Debug)]
 pub struct Start {
     /// The configuration.
     pub loaded: Loaded,
     /// The file that a reload reads.
     pub file: Option<PathBuf>,
-    /// Changes the level of the process's log.
+    /// Changes the level of the process's own log.
     pub log: Option<log::Handle>,
     /// The access log, if the configuration has one.
     pub access_log: Option<access_log::AccessLog>,
     /// Keeps the TLS sessions of versions.
     pub clients: Clients,
-    /// Those of the configuration, opened.
+    /// The TLS clients of the configuration, opened.
     pub tls: TlsClients,
-    /// Live state, as the first snapshot was compiled with it.
+    /// The live state that the first snapshot was compiled with.
     pub registry: Registry,
     /// Holds the first snapshot.
     pub shared: Arc<Shared>,
@@ -150,7 +150,7 @@ pub struct Start {
 }
 
 impl Controller {
-    /// A controller of running workers.
+    /// Creates the controller of running workers.
     pub fn new(start: Start) -> Self {
         let config = Arc::new(start.loaded.config);
         let started = (start.shared.started, SystemTime::now());
@@ -194,7 +194,7 @@ impl Controller {
         &self.config
     }
 
-    /// The configuration in force, and word of each one that follows it.
+    /// The configuration in force; the receiver is notified of each later one.
     pub fn in_force(&self) -> watch::Receiver<Arc<Config>> {
         self.in_force.subscribe()
     }
@@ -209,12 +209,12 @@ impl Controller {
         self.file.as_deref()
     }
 
-    /// Tokens that may call the admin API; none lets everybody on loopback in.
+    /// Tokens that may call the admin API; without any, every caller on loopback may.
     pub fn tokens(&self) -> &[AdminToken] {
         &self.tokens
     }
 
-    /// What was decided while running.
+    /// Decisions made at runtime.
     pub fn state(&self) -> &ControlState {
         &self.state
     }
@@ -224,7 +224,7 @@ impl Controller {
         self.started
     }
 
-    /// What acceptor and workers share.
+    /// The state that acceptor and workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -244,35 +244,35 @@ impl Controller {
         self.shared.snapshot.load_full()
     }
 
-    /// Outcomes of requests that the comparison did not hear.
+    /// Outcomes of requests that the comparison missed because a queue was full.
     pub fn outcomes_lost(&self) -> u64 {
         self.registry.outcomes().lost()
     }
 
-    /// Whether the process is to end.
+    /// Whether shutdown has begun.
     pub fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// Notes that the process is to end: it is no longer ready.
+    /// Notes that shutdown has begun: the process is no longer ready.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Lets go of the workers, so that they end.
+    /// Drops the senders of the workers' commands, so that the workers end.
     pub fn forget_workers(&mut self) {
         self.workers.clear();
     }
 
-    /// Word of each publication, those before included, for those who have something to do after it.
+    /// Notifies of each publication, including those before the call.
     pub fn published(&self) -> watch::Receiver<u64> {
         let mut published = self.published.subscribe();
         published.mark_changed();
         published
     }
 
-    /// Takes out what was replaced and nobody holds any more, to be dropped; also returns whether more is left to be
-    /// dropped later.
+    /// Removes and returns the replaced objects that nothing else holds, for the caller to drop. Also returns
+    /// whether others remain, to be dropped later.
     pub fn take_retired(&mut self) -> (Vec<Arc<dyn Any + Send + Sync>>, bool) {
         let is_free = |retired: &mut Arc<dyn Any + Send + Sync>| Arc::strong_count(retired) == 1;
         let free = self.retired.extract_if(.., is_free).collect();

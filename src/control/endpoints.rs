@@ -1,8 +1,8 @@
-//! Watches the endpoints of all versions: when to ask them, what their counts say, which ones serve.
+//! Monitors the endpoints of all versions: when to probe them, what their counts show, which ones serve.
 //!
-//! It is told the snapshot in force, the time and how probes ended, reads the workers' cells and says
-//! what moved; it writes only where an endpoint stands. What happens to one endpoint is decided by its
-//! machine (`health/machine.rs`), which of several is worse by `analysis/endpoint.rs`.
+//! The inputs are the snapshot in force, the time, the results of probes and the workers' counters; the outputs
+//! are the changes. The only state written outside is the status of each endpoint. The state machine of one
+//! endpoint is in `health/machine.rs`, the comparison of several in `analysis/endpoint.rs`.
 
 mod inherited;
 
@@ -26,46 +26,46 @@ use crate::{
     snapshot::{Endpoint, Service, Snapshot, Trust, Version},
 };
 
-/// Between two looks at the counts while there is traffic and endpoints are compared: what fails
-/// meanwhile is what waiting costs.
+/// Polling interval of the counts while there is traffic and endpoints are compared. Requests that fail within
+/// it are the cost of waiting.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The same where only connections that fail are counted.
+/// Polling interval where only connect faults are counted.
 const SLOW_LOOK: Duration = Duration::from_millis(50);
 
-/// The same where nothing but what is shown depends on it.
+/// Polling interval where the counts are only displayed.
 const SLOWEST_LOOK: Duration = Duration::from_millis(500);
 
-/// Counts that stood still for so long are looked at again when there is traffic.
+/// How long polling goes on after the last traffic.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// All endpoints of the process.
 #[derive(Debug, Default)]
 pub struct EndpointMonitor {
-    /// The generation that `endpoints` are of.
+    /// The generation of `endpoints`.
     generation: u64,
-    /// By their number.
+    /// By the endpoint's number.
     endpoints: HashMap<u32, Monitored>,
-    /// Comparisons, by number of the version.
+    /// Comparisons, by the version's number.
     crowds: HashMap<u32, PeerTests>,
     /// Polling interval; `None` if no endpoint is judged by counts.
     pace: Option<Duration>,
-    /// Until when counts are polled though no traffic was reported.
+    /// Until when counts are polled without further reports of traffic.
     busy_until: Duration,
-    /// Endpoints that operators keep out, whether they are seen now or not.
+    /// Manually ejected endpoints, whether they exist now or not.
     kept_out: carried::Endpoints,
-    /// Versions, by their number, of which too few endpoints serve.
+    /// Versions, by number, with too few serving endpoints.
     panicking: HashSet<u32>,
     moves: Vec<Transition>,
     notices: Vec<Notice>,
 }
 
-/// The endpoints of a version, as they are compared.
+/// The comparisons of a version's endpoints.
 #[derive(Debug, Default)]
 struct PeerTests {
     /// With each other, by requests.
     among: analysis::Endpoints,
-    /// With each other and with those of the baseline beside them, by players.
+    /// With each other and with the endpoints of the baseline, by players.
     beside: analysis::Endpoints,
 }
 
@@ -75,13 +75,13 @@ struct Monitored {
     place: Place,
     health: Health,
     counts: Counts,
-    /// A probe is under way.
+    /// A probe is in progress.
     asked: bool,
-    /// When it last got requests though it was out, since too few others served.
+    /// When it last got requests although it was ejected, because too few others served.
     used: Option<Duration>,
 }
 
-/// Where in the snapshot it is.
+/// The place of an endpoint in the snapshot.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     service: usize,
@@ -89,7 +89,7 @@ struct Place {
     endpoint: usize,
 }
 
-/// What the workers counted.
+/// Sums of the workers' counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     started: u64,
@@ -97,7 +97,7 @@ struct Counts {
     connected: u64,
 }
 
-/// An endpoint whose state changed, or would have.
+/// An endpoint whose state changed, or would have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// Its service.
@@ -106,65 +106,65 @@ pub struct Transition {
     pub version: Box<str>,
     /// Its address.
     pub endpoint: Box<str>,
-    /// Its state now.
+    /// Its new state.
     pub to: State,
-    /// Why, if it was ejected.
+    /// The cause of an ejection.
     pub cause: Option<Cause>,
-    /// How long it is out at least, if that is known.
+    /// The shortest time until it returns, if that is known.
     pub pause: Option<Duration>,
-    /// It is only said, not done.
+    /// Advisory only: the state has not changed.
     pub advice: bool,
-    /// What led to it, in a few words.
+    /// A short reason.
     pub reason: String,
 }
 
-/// A change that moves no endpoint, but that people should see.
+/// A condition that changes no endpoint's state but that operators should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// The service.
     pub service: Box<str>,
     /// The version.
     pub version: Box<str>,
-    /// What is the matter.
+    /// The condition.
     pub what: NoticeKind,
-    /// Whether it began or ended.
+    /// Whether the condition began or ended.
     pub begins: bool,
 }
 
-/// What a notice is of.
+/// The condition of a notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoticeKind {
-    /// So few of a version's endpoints serve that those that are out for connect faults and checks get
-    /// requests, too.
+    /// So few endpoints of a version serve that those ejected for connect faults or failed checks get requests,
+    /// too.
     Panic {
         /// Endpoints that serve.
         serving: usize,
         /// All endpoints.
         of: usize,
     },
-    /// The only endpoint of a version cannot be connected.
+    /// Connections to the version's only endpoint fail.
     Unreachable {
         /// Its address.
         endpoint: Box<str>,
     },
 }
 
-/// What a look found out.
+/// The result of a poll.
 #[derive(Debug, Default)]
 pub struct EndpointPoll {
-    /// What moved since the last look.
+    /// Endpoints whose state changed since the last poll.
     pub moves: Vec<Transition>,
-    /// What else changed.
+    /// Conditions that began or ended.
     pub notices: Vec<Notice>,
-    /// Whom to ask now, by number of the endpoint.
+    /// Probes to send now, by the endpoint's number.
     pub probes: Vec<(u32, Probe)>,
-    /// When to look next, unless something is told before; nothing if never.
+    /// When to poll next, unless an event comes before; `None` if no poll is needed.
     pub next: Option<Duration>,
 }
 
 impl EndpointMonitor {
-    /// Looks at every endpoint of `snapshot` at the time `now` since any fixed moment. At most `room`
-    /// probes are asked for; `chance` supplies numbers from 0 to 1.
+    /// Polls every endpoint of `snapshot` at the time `now` since any fixed moment. Returns at most `room`
+    /// probes; `chance` supplies random numbers from 0 to 1.
     pub fn look(
         &mut self,
         snapshot: &Snapshot,
@@ -207,7 +207,7 @@ impl EndpointMonitor {
                         _ => "it could not be connected".to_owned(),
                     };
                     self.moves.extend(watched.moved(before, service, version, state, now, reason));
-                    watched.tell(state, settings, now);
+                    watched.write_status(state, settings, now);
                     self.notices.extend(watched.reached(was_unreachable, service, version, state));
                     watched.health.next_change(settings, now).into_iter().for_each(&mut sooner);
                     match watched.health.next_probe().filter(|_| !watched.asked) {
@@ -222,7 +222,7 @@ impl EndpointMonitor {
         if let Some(pace) = self.pace.filter(|_| now < self.busy_until) {
             sooner(now + pace);
         }
-        // Whoever has waited longest goes first; the others are asked when a place is free.
+        // The endpoints that have waited longest are probed first; the others when there is room.
         due.sort_unstable();
         due.truncate(room);
         let probes = due.into_iter().filter_map(|(_, id)| Some((id, self.ask(id, snapshot)?)));
@@ -247,12 +247,12 @@ impl EndpointMonitor {
         self.notices.push(Notice::of(service, version, what, begins));
     }
 
-    /// Forgets which endpoints are asked, since nobody waits for their answers any more.
+    /// Forgets the probes in progress, because nothing waits for their results any more.
     pub fn forget_probes(&mut self) {
         self.endpoints.values_mut().for_each(|watched| watched.asked = false);
     }
 
-    /// Takes in how a probe of endpoint number `id` ended.
+    /// Takes the result of a probe of endpoint number `id`.
     pub fn probed(
         &mut self,
         snapshot: &Snapshot,
@@ -274,19 +274,19 @@ impl EndpointMonitor {
         state.standing.checks[usize::from(answer.is_err())].add(1);
         let reason = || match answer {
             Ok(()) if service.health.http.is_some() || service.health.grpc.is_some() => {
-                "it answers as it should".to_owned()
+                "its check succeeds".to_owned()
             }
             Ok(()) => "it can be connected".to_owned(),
             Err(why) => why,
         };
         let moved = watched.moved(before, service, version, state, now, reason);
-        watched.tell(state, &service.health, now);
+        watched.write_status(state, &service.health, now);
         let notice = watched.reached(was_unreachable, service, version, state);
         self.notices.extend(notice);
         self.moves.extend(moved);
     }
 
-    /// Whether word of traffic is wanted: counts matter, and are not looked at now.
+    /// Whether a notification of traffic is needed: counts matter, and are not being polled.
     pub fn waits_for_traffic(&self, now: Duration) -> bool {
         self.pace.is_some() && now >= self.busy_until
     }
@@ -299,10 +299,10 @@ impl EndpointMonitor {
     /// Ejects endpoint number `id` for an operator.
     pub(super) fn eject(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
         let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
-        if watched.health.cause() != Some(Cause::Word) {
-            watched.health.eject(Cause::Word, None, now);
-            endpoint.state.standing.ejections[Cause::Word as usize].add(1);
-            watched.tell(&endpoint.state, &service.health, now);
+        if watched.health.cause() != Some(Cause::Manual) {
+            watched.health.eject(Cause::Manual, None, now);
+            endpoint.state.standing.ejections[Cause::Manual as usize].add(1);
+            watched.write_status(&endpoint.state, &service.health, now);
         }
         let of_service = self.kept_out.entry(service.name.to_string()).or_default();
         let of_version = of_service.entry(version.name.to_string()).or_default();
@@ -313,15 +313,15 @@ impl EndpointMonitor {
     pub(super) fn reinstate(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
         let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
         watched.health.reinstate(&service.health, now);
-        watched.tell(&endpoint.state, &service.health, now);
+        watched.write_status(&endpoint.state, &service.health, now);
         inherited::forget(&mut self.kept_out, service, version, &endpoint.state);
-        // Its test was at rest while it was out, and begins anew with those of its peers.
+        // The test was suspended while the endpoint was ejected, and restarts together with those of its peers.
         let version = version.state.id;
         self.crowds.remove(&version);
     }
 
-    /// Takes those endpoints of `version` back in that were worse than their peers: what they are compared by
-    /// begins anew.
+    /// Reinstates the endpoints of `version` that were ejected by comparison with their peers. Their
+    /// comparisons restart.
     pub(super) fn reinstate_compared(
         &mut self,
         version: &Version,
@@ -337,13 +337,13 @@ impl EndpointMonitor {
             }
             let before = watched.health.state();
             watched.health.reinstate(&service.health, now);
-            watched.tell(state, &service.health, now);
+            watched.write_status(state, &service.health, now);
             let reason = || "its version was reinstated".to_owned();
             self.moves.extend(watched.moved(before, service, version, state, now, reason));
         }
     }
 
-    /// Takes over the endpoints of a new snapshot; `chance` supplies numbers from 0 to 1.
+    /// Takes over the endpoints of a new snapshot; `chance` supplies random numbers from 0 to 1.
     pub(super) fn follow(
         &mut self,
         snapshot: &Snapshot,
@@ -368,15 +368,15 @@ impl EndpointMonitor {
                     let watched = before.remove(&state.id).unwrap_or_else(|| {
                         let mut health = Health::new(&service.health, now, chance());
                         if inherited::contains(&self.kept_out, service, version, state) {
-                            health.eject(Cause::Word, None, now);
+                            health.eject(Cause::Manual, None, now);
                         }
                         let counts = Counts::read(state);
                         let watched = Monitored { place, health, counts, asked: false, used: None };
-                        // Those of the beginning are taken to be warm: nobody knows how old they are.
+                        // Endpoints of the first snapshot are assumed to be warm: their age is unknown.
                         if !is_first {
                             warm_up(service, state, now);
                         }
-                        watched.tell(state, &service.health, now);
+                        watched.write_status(state, &service.health, now);
                         watched
                     });
                     self.endpoints.insert(state.id, Monitored { place, ..watched });
@@ -385,7 +385,7 @@ impl EndpointMonitor {
         }
         self.crowds.retain(|version, _| versions.contains(version));
         self.panicking.retain(|version| versions.contains(version));
-        // A version that comes again is a new one.
+        // A version that was removed and is added again is a new one.
         self.kept_out.retain(|service, versions| {
             let known = snapshot.service(service);
             versions.retain(|version, _| known.is_some_and(|s| s.version(version).is_some()));
@@ -401,7 +401,7 @@ impl EndpointMonitor {
 
     /// Compares the endpoints of a version with each other.
     fn compare(&mut self, service: &Service, version: &Version, now: Duration) {
-        // What was counted under an earlier share is of another rollout.
+        // Counts from before a change of shares belong to another rollout.
         if !is_compared(service, version) || version.weight == Weight::ZERO {
             self.crowds.remove(&version.state.id);
             return;
@@ -417,16 +417,17 @@ impl EndpointMonitor {
             .collect();
         let crowd = self.crowds.entry(version.state.id).or_default();
         let mut changes = crowd.among.poll(&of(EndpointState::attempts), &[], now);
-        changes.iter().for_each(|change| change.tell(&mut crowd.beside));
+        changes.iter().for_each(|change| change.apply_to(&mut crowd.beside));
         if beside.is_empty() {
             crowd.beside = analysis::Endpoints::default();
         } else {
             let more = crowd.beside.poll(&of(|e| e.judged.read()), &beside, now);
-            more.iter().for_each(|change| change.tell(&mut crowd.among));
+            more.iter().for_each(|change| change.apply_to(&mut crowd.among));
             changes.extend(more);
         }
         for change in changes {
-            // Who was out by comparison comes back by a probe, which its machine knows of.
+            // An endpoint ejected by comparison returns after a successful probe: its state machine handles
+            // that.
             let Change::Eject { endpoint, until, test } = change else { continue };
             let known = version.known.iter().find(|e| e.state.label == endpoint);
             let Some(state) = known.map(|known| &*known.state) else { continue };
@@ -458,7 +459,7 @@ impl EndpointMonitor {
         }
     }
 
-    /// What endpoint number `id` is asked; notes that it is.
+    /// The probe for endpoint number `id`, which is then marked as being probed.
     fn ask(&mut self, id: u32, snapshot: &Snapshot) -> Option<Probe> {
         let (watched, service, version, endpoint) = self.find(snapshot, id)?;
         watched.asked = true;
@@ -494,7 +495,7 @@ impl Notice {
 }
 
 impl Monitored {
-    /// What to say if it is in another state than `before`; an ejection is counted.
+    /// The transition to report if the state is no longer `before`; counts an ejection.
     fn moved(
         &self,
         before: State,
@@ -527,7 +528,7 @@ impl Monitored {
         })
     }
 
-    /// What to say if it is the only one of its version, and whether it can be connected changed.
+    /// The notice to report if this is the version's only endpoint and it became reachable or unreachable.
     fn reached(
         &self,
         before: bool,
@@ -540,17 +541,17 @@ impl Monitored {
         (begins != before).then(|| Notice::of(service, version, what, begins))
     }
 
-    /// Writes where the endpoint stands.
-    fn tell(&self, state: &EndpointState, settings: &schema::Health, now: Duration) {
+    /// Writes the endpoint's status.
+    fn write_status(&self, state: &EndpointState, settings: &schema::Health, now: Duration) {
         state.standing.set(self.health.state(), self.health.cause());
         state.standing.set_unreachable(self.health.is_unreachable());
-        // Where nobody serves all are asked, and alike.
+        // If no endpoint serves, all get the same share.
         let share = self.health.share(settings, now);
         state.standing.set_share(if share == 0 { WHOLE } else { share });
     }
 }
 
-/// Notes that an endpoint has joined or come back, so that it warms up.
+/// Notes that an endpoint was added or has returned, so that it warms up.
 fn warm_up(service: &Service, state: &EndpointState, now: Duration) {
     let strata = service.compared.iter().flat_map(|compared| &compared.strata);
     if let Some(longest) = strata.map(|stratum| stratum.limits.warm_up).max() {
@@ -576,7 +577,7 @@ impl Counts {
     }
 }
 
-/// Whether the endpoints of `version` are compared with each other and with what is beside it.
+/// Whether the endpoints of `version` are compared with each other and with those of the baseline.
 fn is_compared(service: &Service, version: &Version) -> bool {
     let is_beside = beside(service, version).is_some();
     service.compared.is_some() && analysis::Endpoints::is_enough(version.known.len(), is_beside)

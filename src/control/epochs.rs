@@ -6,8 +6,7 @@ use crate::{
 };
 
 impl RuntimeState {
-    /// Begins an epoch of each service whose versions will not get the shares that they have in
-    /// `current`.
+    /// Begins an epoch of each service whose versions get other shares than in `current`.
     pub(super) fn begin_epochs(
         &mut self,
         current: &Snapshot,

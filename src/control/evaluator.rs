@@ -1,10 +1,10 @@
-//! Compares every canary with its baseline on what the workers count.
+//! Compares every canary with its baseline, by the workers' counts.
 //!
-//! It is told the snapshot in force and the time, reads the workers' cells and answers what it found; it
-//! changes nothing. A comparison begins when a version beside the baseline gets a share of players and
-//! ends when it has none: a version that comes back is a new rollout with an alpha of its own.
+//! The inputs are the snapshot in force, the time and the workers' counters; the output is a list of findings.
+//! A comparison begins when a version beside the baseline gets a share of players, and ends when it has none: a
+//! version that returns is a new rollout with an alpha of its own.
 //!
-//! | part | what it does |
+//! | part | task |
 //! | --- | --- |
 //! | `collect` | reads the workers' rings and cells, and decides what counts and when a block closes |
 //! | `blocks` | what was collected, as plain data |
@@ -32,8 +32,8 @@ use crate::{
     snapshot::{Service, Snapshot},
 };
 
-/// Between two looks while nothing is compared that needs to be acted on soon: the baseline's latency
-/// and its clusters of failures are learnt meanwhile.
+/// Polling interval while no comparison needs fast action. The baseline's latency and the clustering of its
+/// failures are learnt meanwhile.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 
 /// All comparisons of the process.
@@ -42,22 +42,22 @@ pub struct Evaluator {
     collector: Collector,
     /// By service, in the order of the collectors.
     judges: IndexMap<Box<str>, ServiceJudge>,
-    /// The generation that they are of.
+    /// The generation of the comparisons.
     generation: Option<u64>,
-    /// The next look panics.
+    /// The next evaluation panics.
     #[cfg(test)]
     pub(super) has_bug: bool,
 }
 
 impl Evaluator {
-    /// Looks at everything that `snapshot` has compared, at the time `now` since any fixed moment, and
-    /// answers what is new. A version that was told is not told again while it keeps its share.
+    /// Polls all comparisons of `snapshot` at the time `now` since any fixed moment, and returns new findings.
+    /// A finding is returned once for as long as its version keeps its share.
     pub fn poll(&mut self, snapshot: &Snapshot, now: Duration) -> Vec<Found> {
         let mut found = Vec::new();
         if self.generation.replace(snapshot.generation) != Some(snapshot.generation) {
             self.follow(snapshot, now, &mut found);
         }
-        self.collector.hear(snapshot, now);
+        self.collector.collect_outcomes(snapshot, now);
         #[cfg(test)]
         assert!(!self.has_bug, "a bug");
         for service in &snapshot.services {
@@ -67,7 +67,7 @@ impl Evaluator {
             if collector.is_due(now) || judge.follows_players() {
                 let blocks = collector.collect(service, now);
                 let news = judge.judge([blocks], now);
-                // A canary that fails is news.
+                // A canary fails only together with a finding.
                 if !news.is_empty() {
                     let answer = |version: &str| judge.answer(version).map(|answer| answer.answer);
                     collector.decide(|version| answer(version) == Some(Answer::Fail));
@@ -78,7 +78,7 @@ impl Evaluator {
         found
     }
 
-    /// Takes over what a new snapshot compares.
+    /// Takes over a new snapshot's comparisons.
     fn follow(&mut self, snapshot: &Snapshot, now: Duration, found: &mut Vec<Found>) {
         let is_compared = |name: &str| snapshot.service(name).is_some_and(|s| s.compared.is_some());
         self.collector.services.retain(|name, _| is_compared(name));
@@ -94,14 +94,14 @@ impl Evaluator {
         self.collector.place(snapshot);
     }
 
-    /// Ends all comparisons of services of `snapshot`; returns what is to be told of it.
+    /// Ends all comparisons of services of `snapshot`. Returns the findings that this causes.
     pub fn end(self, snapshot: &Snapshot) -> Vec<Found> {
         let each = self.judges.into_iter().filter(|(name, _)| snapshot.service(name).is_some());
         each.flat_map(|(_, judge)| judge.end()).collect()
     }
 
-    /// Follows the players who failed on `version` of `service`, which was ejected `now`, on the requests
-    /// of `route`.
+    /// Follows the players who failed on `version` of `service` on the requests of `route`; the version was
+    /// ejected at `now`.
     pub fn follow_players(
         &mut self,
         service: &Service,
@@ -119,32 +119,31 @@ impl Evaluator {
         judge.follow_players(version, players, now);
     }
 
-    /// When to look next; nothing if no service is compared.
+    /// Time until the next evaluation; `None` if no service is compared.
     pub fn next_look(&self) -> Option<Duration> {
         let judges = self.judges.values();
         let each = self.collector.services.values().zip(judges);
         each.map(|(collector, judge)| collector.next_look(judge.follows_players())).min()
     }
 
-    /// Notes that the next look is due so long after `now`, the time of the last one: one that is far later
-    /// says that the process did not run meanwhile.
+    /// Notes that the next evaluation is due `pause` after `now`, the time of the last one. If it comes far later,
+    /// the process was stopped meanwhile.
     pub fn expect_after(&mut self, pause: Option<Duration>, now: Duration) {
         self.collector.expect_after(pause, now);
     }
 
-    /// Whether baseline and canaries of `service` fail alike; nothing if they are not compared.
+    /// Whether the baseline and the canaries of `service` fail alike; `None` if they are not compared.
     pub fn has_shared_outage(&self, service: &str) -> Option<bool> {
         self.judges.get(service).map(ServiceJudge::has_shared_outage)
     }
 
-    /// What the comparison of `version` of `service` was told on the requests of `route`; nothing if none
-    /// runs.
+    /// The recorded inputs of the comparison of `version` of `service` on the requests of `route`; `None` if
+    /// there is no such comparison.
     pub fn record(&self, service: &str, version: &str, route: Option<&str>) -> Option<Record> {
         self.judges.get(service)?.record(version, route)
     }
 
-    /// The verdicts as they stand, of the service called `name`: version, route with limits of its own,
-    /// verdict.
+    /// Current verdicts of the service `name`: version, route with limits of its own, verdict.
     pub fn verdicts<'a>(
         &'a self,
         snapshot: &'a Snapshot,

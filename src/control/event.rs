@@ -1,68 +1,68 @@
-//! An event: what kind it is, what it is about and why.
+//! An event: its kind, its subject and the reason.
 
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::Verdict;
 
-/// What kind of event.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// An operator changed the weights of a service.
     Weights,
-    /// The file was taken over.
+    /// A changed file was applied.
     Configuration,
-    /// A bad file changed nothing.
+    /// An invalid file changed nothing.
     ConfigurationRejected,
-    /// A version was taken out.
+    /// A version was ejected.
     Ejected,
-    /// A version would have been, if the comparison acted.
+    /// A version would have been ejected, but the comparison is advisory.
     WouldEject,
-    /// A version that has no baseline beside it is worse than it may be; it stays.
+    /// A version without a baseline is worse than its limits; it is not ejected.
     WorseAlone,
-    /// A few players have nearly all failures of a version; the players of it do not fail more often.
+    /// A few players cause nearly all failures of a version; its other players do not fail more often.
     FewPlayers,
     /// A version refuses more requests (4xx) than the baseline.
     RefusalsRise,
-    /// The players who failed on an ejected version go on failing elsewhere.
+    /// The players who failed on an ejected version fail on other versions as well.
     EjectionMistaken,
-    /// A version was taken back in.
+    /// A version was reinstated.
     Reinstated,
     /// Evidence against a version is above half of its threshold.
     NearMiss,
-    /// It is far from it again.
+    /// Evidence against a version has fallen well below its threshold again.
     NearMissOver,
-    /// A version that was near its threshold, or worse, is compared no more.
+    /// The comparison of a version that was worse or a near-miss has ended.
     ComparisonEnded,
-    /// Baseline and canaries both fail.
+    /// The baseline and the canaries both fail.
     SharedOutage,
     /// The baseline serves again.
     SharedOutageOver,
-    /// An endpoint was taken out.
+    /// An endpoint was ejected.
     EndpointEjected,
-    /// An endpoint would have been, if the comparison acted.
+    /// An endpoint would have been ejected, but the comparison is advisory.
     EndpointWouldEject,
     /// An endpoint's checks fail.
     EndpointDown,
-    /// An endpoint is asked whether it could serve again.
+    /// An ejected endpoint is probed.
     EndpointProbing,
     /// An endpoint serves again.
     EndpointServing,
-    /// The only endpoint of a version cannot be connected.
+    /// Connections to the only endpoint of a version fail.
     EndpointUnreachable,
-    /// It can be again.
+    /// Connections to the only endpoint of a version succeed again.
     EndpointReached,
-    /// Too few endpoints of a version serve, so that others are used, too.
+    /// So few endpoints of a version serve that ejected ones are used, too.
     HealthPanic,
-    /// Enough serve again.
+    /// Enough endpoints serve again.
     HealthPanicOver,
 }
 
 impl EventKind {
-    /// Kinds that change nothing by themselves, so that no other metric shows them.
+    /// Kinds without any effect, which no other metric shows.
     pub const COUNTED: [Self; 3] = [Self::FewPlayers, Self::RefusalsRise, Self::EjectionMistaken];
 
-    /// As the API writes it.
+    /// The name in the API.
     pub fn label(self) -> &'static str {
         match self {
             Self::Weights => "weights",
@@ -93,7 +93,7 @@ impl EventKind {
     }
 }
 
-/// What an event is about and why; what is not known or does not apply is absent.
+/// Subject and reason of an event; fields that do not apply are absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EventDetails {
     /// The service.
@@ -111,16 +111,16 @@ pub struct EventDetails {
     /// The share of players, 0 to 1, that a reinstated version gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
-    /// Who did it: a token's name, `verdict`, or the like.
+    /// Who caused it: a token's name, `verdict`, or the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Why, or what it shows on.
+    /// The reason or the evidence.
     #[serde(default)]
     pub reason: String,
-    /// The numbers of the comparison behind it.
+    /// The numbers of the comparison that caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// Whether it happened in the process before this one, which told it then.
+    /// Whether it happened in the previous process, which reported it at that time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub carried_over: bool,
 }
@@ -128,20 +128,20 @@ pub struct EventDetails {
 /// An event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its number, larger than those of all events before it.
+    /// Its number, larger than those of all earlier events.
     pub id: u64,
     /// When, in UTC, RFC 3339 with milliseconds.
     pub at: String,
-    /// What kind.
+    /// The kind.
     pub kind: EventKind,
-    /// Generation of the snapshot in force behind it.
+    /// Generation of the snapshot in force after it.
     pub generation: u64,
-    /// What it is about and why.
+    /// Subject and reason.
     #[serde(flatten)]
     pub matter: EventDetails,
 }
 
-/// The command that takes `version` of `service` back in.
+/// The command that reinstates `version` of `service`.
 pub fn way_back(service: &str, version: &str) -> String {
     format!("tidegate reinstate {service} {version}")
 }

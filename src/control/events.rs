@@ -1,7 +1,7 @@
-//! What happened, for people and for whoever is to be woken: the last events, and what is wrong now.
+//! The latest events, and the alerts that fire.
 //!
-//! Events are kept in memory, the newest so many. Their numbers grow over restarts too, so that a reader
-//! that comes back with the last number it saw misses nothing that is still kept.
+//! A fixed number of events is kept in memory. Event numbers increase across restarts too, so a reader that
+//! reconnects with the last number it saw misses no event that is still kept.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,22 +14,22 @@ use tokio::sync::watch;
 use super::alerts::Alerts;
 pub use super::event::{Event, EventDetails, EventKind, way_back};
 
-/// Events that are kept.
+/// Number of events that are kept.
 const KEPT: usize = 1_000;
 
-/// The last events, and what is wrong now.
+/// The latest events, and the alerts that fire.
 #[derive(Debug)]
 pub struct Events {
     kept: VecDeque<Arc<Event>>,
     newest: watch::Sender<u64>,
     alerts: Alerts,
-    /// Events of [`EventKind::COUNTED`] since start, by service and version.
+    /// Number of events of [`EventKind::COUNTED`] since the start, by service and version.
     counted: HashMap<(String, String), [u64; EventKind::COUNTED.len()]>,
 }
 
 impl Events {
-    /// None yet, of a process that started then. Their numbers begin at the microseconds of that moment, and
-    /// events are rarer: so those of a process that follows are larger, however soon it does.
+    /// No events yet; the process began at `started`. Numbers begin at the microseconds of that time. Events
+    /// are rarer than one per microsecond, so the numbers of a later process are larger.
     pub fn new(started: SystemTime) -> Self {
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let first = u64::try_from(since.as_micros()).unwrap_or_default();
@@ -37,7 +37,7 @@ impl Events {
         Self { kept, newest: watch::Sender::new(first), alerts, counted }
     }
 
-    /// Notes what happened at `now`.
+    /// Records an event at `now`.
     pub fn record(
         &mut self,
         kind: EventKind,
@@ -65,39 +65,40 @@ impl Events {
         }
     }
 
-    /// Events of [`EventKind::COUNTED`] of `version` of `service` since start, by the kind's label.
+    /// Number of events of [`EventKind::COUNTED`] of `version` of `service` since the start, by the kind's
+    /// label.
     pub fn counted(&self, service: &str, version: &str) -> Vec<(&'static str, u64)> {
         let counts = self.counted.get(&(service.to_owned(), version.to_owned()));
         let counts = counts.copied().unwrap_or_default();
         EventKind::COUNTED.iter().zip(counts).map(|(kind, count)| (kind.label(), count)).collect()
     }
 
-    /// Has those who wait for news look again.
+    /// Wakes the tasks that wait for events.
     pub fn stir(&self) {
         self.newest.send_modify(|_| ());
     }
 
-    /// Those that are kept and newer than number `id`, the oldest first.
+    /// The kept events with numbers above `id`, oldest first.
     pub fn since(&self, id: u64) -> impl Iterator<Item = &Arc<Event>> {
         self.kept.iter().skip(self.kept.partition_point(|event| event.id <= id))
     }
 
-    /// Number of the newest event; before the first one, a number below its own.
+    /// Number of the newest event; before the first event, a lower number.
     pub fn newest(&self) -> u64 {
         *self.newest.borrow()
     }
 
-    /// Word of each event.
+    /// Notifies of each event.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
     }
 
-    /// What is wrong now.
+    /// The alerts that fire.
     pub fn alerts(&self) -> &Alerts {
         &self.alerts
     }
 
-    /// The same, to forget what is no longer there.
+    /// The alerts, to remove those whose subject is gone.
     pub(super) fn alerts_mut(&mut self) -> &mut Alerts {
         &mut self.alerts
     }

@@ -1,8 +1,8 @@
-//! What is shown of the running process, gathered for metrics and the admin API.
+//! Gathers the state of the running process for metrics and the admin API.
 //!
-//! Counts are read from the workers' cells as they are; latency is asked of the collector, after the
-//! workers handed over what they hold. So a page never shows less than what was answered before it
-//! was asked for.
+//! Counters are read directly from the workers' cells; latencies come from the collector, after the workers
+//! have handed over their samples. So a page includes every request that was answered before the page was
+//! requested.
 
 use std::{
     collections::HashSet,
@@ -28,11 +28,11 @@ use crate::{
 /// A worker that does not hand over within this time is shown without its latest samples.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Pairs of a route and a version up to which all have their series from the start: 24 lines each.
+/// Up to this many pairs of a route and a version, all have their series from the start: 24 lines each.
 const IDLE_SERIES: usize = 500;
 
 impl ControlPlane {
-    /// Has every worker hand over what it holds, and takes it in.
+    /// Lets every worker hand over its samples, and takes them.
     async fn flush(&self) -> Arc<Snapshot> {
         let workers = self.controller().workers().to_vec();
         let flushed = workers.iter().filter_map(|worker| {
@@ -48,16 +48,16 @@ impl ControlPlane {
         while let Ok(batch) = latencies.samples.try_recv() {
             latencies.absorb(&snapshot, &batch);
         }
-        // Those that nobody has heard of yet are as old, or older.
-        let unheard: Vec<_> = std::iter::from_fn(|| self.inbox().try_recv().ok()).collect();
-        if !unheard.is_empty() {
+        // Samples that the safety thread has not passed on yet.
+        let waiting: Vec<_> = std::iter::from_fn(|| self.inbox().try_recv().ok()).collect();
+        if !waiting.is_empty() {
             self.controller().note_traffic();
         }
-        unheard.iter().for_each(|batch| latencies.absorb(&snapshot, batch));
+        waiting.iter().for_each(|batch| latencies.absorb(&snapshot, batch));
         snapshot
     }
 
-    /// All that `/metrics` tells.
+    /// Everything that `/metrics` shows.
     pub async fn scrape(&self) -> Scrape {
         let snapshot = self.flush().await;
         let mut latencies = self.latencies();
@@ -77,7 +77,7 @@ impl ControlPlane {
         let series = series(&snapshot, &latencies.collector);
         drop(latencies);
         for service in &mut services {
-            // Held for one service at a time, since an ejection may wait.
+            // Locked for one service at a time, because an ejection may wait.
             judged(service, &self.controller());
         }
         let process = metrics::Process::read();
@@ -106,7 +106,8 @@ impl ControlPlane {
             unrouted: shared.unrouted(),
             requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
-            wants: [&shared.wants.clients, &shared.wants.endpoints].map(|n| n.load(Relaxed)),
+            exhausted: [&shared.exhaustion.clients, &shared.exhaustion.endpoints]
+                .map(|n| n.load(Relaxed)),
             connections_limit: shared.bounds().connections,
             requests_limit: shared.bounds().requests,
             listeners: listeners.collect(),
@@ -119,7 +120,7 @@ impl ControlPlane {
             worker_panics: shared.cells.sum(|c| c.panics.read()),
             outcomes_lost: controller.outcomes_lost(),
             samples_lost: shared.cells.sum(|c| c.samples_lost.read())
-                + shared.samples_unheard.load(Relaxed),
+                + shared.samples_dropped.load(Relaxed),
             http2_floods: shared.cells.sum(|c| c.floods.read()),
             alert_posts: controller.webhooks().into_iter().collect(),
             build: env!("CARGO_PKG_VERSION"),
@@ -129,7 +130,7 @@ impl ControlPlane {
         }
     }
 
-    /// Latency of every version of the snapshot in force, with that snapshot, in its order.
+    /// Latencies of every version of the snapshot in force, in its order, with that snapshot.
     pub async fn latencies_by_version(&self) -> (Arc<Snapshot>, Vec<Vec<Latency>>) {
         let snapshot = self.flush().await;
         let mut latencies = self.latencies();
@@ -144,13 +145,13 @@ impl ControlPlane {
     }
 }
 
-/// Whether a version with a share has an address, so that a request of `service` is sent to somebody.
+/// Whether a version with a share has an address, so that requests of `service` can be sent.
 pub fn has_somebody_to_ask(service: &Service) -> bool {
     let mut shares = service.versions.iter().filter(|v| v.share_weight() > Weight::ZERO);
     shares.any(|version| !version.known.is_empty())
 }
 
-/// What answers of a version carried of an amount.
+/// The sum of an amount over the answers of a version.
 pub fn amount_sum(amount: &AmountState) -> f64 {
     amount.cells.iter().map(|cells| cells.sum.read()).sum()
 }
@@ -168,7 +169,7 @@ pub fn state(version: &Version) -> State {
     }
 }
 
-/// Adds what the comparison says.
+/// Adds the results of the comparison.
 fn judged(service: &mut metrics::Service, controller: &Controller) {
     let verdicts = controller.verdicts(&service.name);
     for version in &mut service.versions {
@@ -258,9 +259,9 @@ fn endpoint(state: &EndpointState, collector: &mut Collector, now: Instant) -> m
     }
 }
 
-/// Every series from the start, so that a rate over it is 0 before the first request or failure. Routes times
-/// versions may be very many: above [`IDLE_SERIES`] only the first route of a service has all its series,
-/// and others appear with their first request.
+/// Every series from the start, so that its rate is 0 before the first request or failure. Routes times
+/// versions may be very many: above [`IDLE_SERIES`] only the first route of a service has all its series, and
+/// others appear with their first request.
 fn series(snapshot: &Snapshot, collector: &Collector) -> Vec<metrics::Series> {
     let are_few = snapshot.routes.iter().map(|r| r.series.len()).sum::<usize>() <= IDLE_SERIES;
     let (mut all, mut services) = (Vec::new(), HashSet::new());

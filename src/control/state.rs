@@ -1,8 +1,8 @@
-//! What was decided while the process runs and stands in no file, as data.
+//! Decisions made at runtime that are in no file, as data.
 //!
-//! [`ControlState::apply`] alone changes it, and needs no clock, no file and no socket: the same changes lead
-//! to the same state, wherever they are applied. So a dry run is a change of a clone, and what one process
-//! hands over to the next is the state itself, in the form of `carried.rs`.
+//! Only [`ControlState::apply`] changes the state, and it needs no clock, no file and no socket: the same
+//! changes always lead to the same state. So a dry run is a change of a clone, and a takeover hands over the
+//! state itself, in the format of `carried.rs`.
 
 mod handover;
 
@@ -23,20 +23,20 @@ use crate::{analysis::Verdict, config::units::Weight, snapshot::Overrides};
 /// Why and since when a version is ejected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ejection {
-    /// When, by the clock, to the millisecond.
+    /// Wall-clock time, to the millisecond.
     pub since: SystemTime,
     /// Who ejected it: a token's name, or `verdict`.
     pub by: String,
     /// Why.
     pub reason: String,
-    /// The verdict that ejected it, if one did, and the route with limits of its own it is about.
+    /// The verdict that ejected it, if there is one, and the route with limits of its own that it is about.
     pub verdict: Option<(Option<String>, Verdict)>,
 }
 
-/// Why and since when an operator keeps an endpoint out.
+/// Why and since when an endpoint is manually ejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManualEjection {
-    /// When, by the clock, to the millisecond.
+    /// Wall-clock time, to the millisecond.
     pub since: SystemTime,
     /// Who ejected it: a token's name.
     pub by: String,
@@ -47,13 +47,13 @@ pub struct ManualEjection {
 /// Ejections in force, by service and version.
 pub type Ejections = BTreeMap<(String, String), Ejection>;
 
-/// Endpoints that operators keep out, by service, version and address.
+/// Manually ejected endpoints, by service, version and address.
 pub type ManualEjections = BTreeMap<(String, String, String), ManualEjection>;
 
 /// Stand-ins by service.
 pub type StandIns = BTreeMap<String, StandIn>;
 
-/// What was decided while the process runs.
+/// Decisions made at runtime.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "HandoverState", into = "HandoverState")]
 pub struct ControlState {
@@ -66,7 +66,7 @@ pub struct ControlState {
     mistakes: BTreeMap<(String, String), u32>,
 }
 
-/// All that alters a [`ControlState`].
+/// Every change of a [`ControlState`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Weights of a service were set.
@@ -85,13 +85,13 @@ pub enum Change {
         /// By whom, when and why.
         ejection: Ejection,
     },
-    /// The ejection of a version by a verdict turned out to help nobody.
+    /// The ejection of a version by a verdict proved to be a mistake.
     EjectionMistaken {
         /// The service.
         service: String,
         /// Its version.
         version: String,
-        /// The reason with what was found out.
+        /// The reason, with the new finding.
         reason: String,
     },
     /// A version was reinstated.
@@ -100,7 +100,7 @@ pub enum Change {
         service: String,
         /// Its version.
         version: String,
-        /// Whether no operator did it: its ejection was a mistake.
+        /// Whether it was automatic, because the ejection was a mistake.
         by_itself: bool,
     },
     /// An operator ejected an endpoint.
@@ -130,11 +130,11 @@ pub enum Change {
         /// Versions that the file no longer has.
         gone: BTreeSet<(String, String)>,
     },
-    /// The process goes on where another one was.
+    /// The state of another process was taken over.
     Resumed(Box<ControlState>),
-    /// It was decided anew which versions stand in.
+    /// The stand-ins were chosen again.
     StandInsChosen(StandIns),
-    /// The weights of a service lead to somebody again, so that nobody stands in.
+    /// A version with configured weight can serve again, so the stand-in of the service ends.
     StandInReleased {
         /// The service.
         service: String,
@@ -144,7 +144,7 @@ pub enum Change {
         /// The services.
         services: BTreeSet<String>,
     },
-    /// A snapshot was compiled from it.
+    /// A snapshot was compiled from the state.
     Compiled {
         /// Its number.
         generation: u64,
@@ -152,12 +152,12 @@ pub enum Change {
 }
 
 impl ControlState {
-    /// That of a process which has decided nothing yet and has published this generation.
+    /// The state of a process that has decided nothing yet and has published this generation.
     pub fn at(generation: u64) -> Self {
         Self { generation, ..Self::default() }
     }
 
-    /// Makes a change.
+    /// Applies a change.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::WeightsSet { service, weights } => {
@@ -227,12 +227,12 @@ impl ControlState {
         state
     }
 
-    /// The generation in force, or one of a process before this one: the next one is above it.
+    /// The generation in force, or that of a previous process: the next one is higher.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Weights set while running, by service.
+    /// Weights set at runtime, by service.
     pub fn weights(&self) -> &BTreeMap<String, SetWeights> {
         &self.weights
     }
@@ -247,12 +247,12 @@ impl ControlState {
         self.ejections.get(&(service.to_owned(), version.to_owned()))
     }
 
-    /// Endpoints that operators keep out.
+    /// Manually ejected endpoints.
     pub fn endpoints(&self) -> &ManualEjections {
         &self.endpoints
     }
 
-    /// Versions that serve, since the weights of their services lead to nobody.
+    /// Stand-ins: versions that serve because no version of their services with weight can serve.
     pub fn stand_ins(&self) -> &StandIns {
         &self.stand_ins
     }
@@ -262,7 +262,7 @@ impl ControlState {
         &self.epochs
     }
 
-    /// How often `version` of `service` came back by itself.
+    /// How often `version` of `service` was reinstated automatically.
     pub fn mistakes(&self, service: &str, version: &str) -> u32 {
         let place = (service.to_owned(), version.to_owned());
         self.mistakes.get(&place).copied().unwrap_or_default()
@@ -277,7 +277,7 @@ impl ControlState {
         versions
     }
 
-    /// Endpoints that operators keep out, by service and version.
+    /// Manually ejected endpoints, by service and version.
     pub fn kept_out(&self) -> Endpoints {
         let mut out = Endpoints::new();
         for (service, version, endpoint) in self.endpoints.keys().cloned() {
@@ -286,13 +286,13 @@ impl ControlState {
         out
     }
 
-    /// Weights set while running, as a snapshot takes them.
+    /// Weights set at runtime, as a snapshot takes them.
     pub fn overrides(&self) -> Overrides {
         let each = self.weights.iter();
         each.map(|(service, weights)| (service.clone(), weights.set.clone())).collect()
     }
 
-    /// Weights ahead of those in the file: those of stand-ins, then those set while running.
+    /// Weights that take precedence over the file: those of stand-ins, then those set at runtime.
     pub fn weights_ahead(&self) -> Overrides {
         let mut ahead = self.overrides();
         ahead.extend(self.stand_ins.iter().map(|(service, stand_in)| {
@@ -301,7 +301,7 @@ impl ControlState {
         ahead
     }
 
-    /// Whether all that is decided is the same: the two differ in generation and epochs at most.
+    /// Whether both states hold the same decisions; generation and epochs may differ.
     pub fn decides_as(&self, other: &Self) -> bool {
         let Self { generation: _, epochs: _, weights, ejections, endpoints, stand_ins, mistakes } =
             self;
@@ -312,7 +312,7 @@ impl ControlState {
             && *mistakes == other.mistakes
     }
 
-    /// With `now` where a process did not say when it ejected something.
+    /// Replaces missing times of ejection by `now`.
     #[must_use]
     pub fn dated(mut self, now: SystemTime) -> Self {
         let of_versions = self.ejections.values_mut().map(|ejection| &mut ejection.since);

@@ -1,8 +1,8 @@
-//! Starts the tasks of the control plane anew when they panic.
+//! Restarts the tasks of the control plane when they panic.
 //!
-//! A panic is a bug, and the task that has it may be the one that ejects: without it, nobody would notice
-//! until a restart. So each panic is counted and told, and the task goes on after a pause. A task that keeps
-//! panicking does nothing of use; then the process says that it is not ready.
+//! A panic is a bug, and the task may be the one that ejects: without a restart no bad version would be ejected
+//! any more. So each panic is counted and logged, and the task is restarted after a pause. A task that keeps
+//! panicking is useless; the process is then no longer ready.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,16 +11,16 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-/// The first pause, and the longest: each is twice the one before.
+/// The first and the longest pause; each is twice the previous one.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 
-/// A task that ran for so long is taken to be well again.
+/// A task that ran for this long is considered recovered.
 const WELL: Duration = Duration::from_secs(60);
 
-/// Panics, none of them long after the one before, after which a task counts as failing.
+/// A task counts as failing after this many panics in a row.
 const FAILING: u32 = 5;
 
-/// What became of the tasks.
+/// The state of the tasks.
 #[derive(Debug, Clone, Default)]
 pub struct Supervision(Arc<Mutex<Vec<Task>>>);
 
@@ -29,11 +29,11 @@ pub struct Supervision(Arc<Mutex<Vec<Task>>>);
 pub struct Task {
     /// Its name.
     pub name: &'static str,
-    /// Panics since start.
+    /// Panics since the start.
     pub panics: u64,
     /// Panics in a row.
     in_row: u32,
-    /// When it was started last.
+    /// Time of the last start.
     started: Instant,
 }
 
@@ -42,7 +42,7 @@ impl Task {
         Self { name, panics: 0, in_row: 0, started: now }
     }
 
-    /// Takes in that it panicked; returns the pause before it is started again.
+    /// Notes a panic; returns the pause before the restart.
     fn panicked(&mut self, now: Instant) -> Duration {
         if now.saturating_duration_since(self.started) >= WELL {
             self.in_row = 0;
@@ -58,7 +58,7 @@ impl Task {
 }
 
 impl Supervision {
-    /// Runs the task called `name`, which `start` begins, until it ends; begins it again after a panic.
+    /// Runs the task `name` until it ends; `start` creates it, and creates it again after a panic.
     pub async fn run<F>(self, name: &'static str, mut start: impl FnMut() -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -71,14 +71,14 @@ impl Supervision {
         loop {
             match tokio::spawn(start()).await {
                 Err(error) if error.is_panic() => {}
-                // It has ended, or the process does.
+                // The task or the process has ended.
                 _ => return,
             }
             let pause = self.tasks()[number].panicked(Instant::now());
             tracing::error!(
                 task = name,
                 ?pause,
-                "a task of the control plane panicked; it goes on"
+                "a task of the control plane panicked; it is restarted"
             );
             sleep(pause).await;
             self.tasks()[number].started = Instant::now();
@@ -97,7 +97,7 @@ impl Supervision {
     }
 
     fn tasks(&self) -> MutexGuard<'_, Vec<Task>> {
-        // Nothing in here can panic half way.
+        // No code panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_begin_anew_after_a_good_while() {
+    fn pauses_grow_and_are_reset_after_a_long_run() {
         let now = Instant::now();
         let mut task = Task::new("absorb", now);
         let pauses: Vec<_> = (0..12).map(|_| task.panicked(now).as_millis()).collect();

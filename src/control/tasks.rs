@@ -1,7 +1,7 @@
-//! The controller and what workers sent, and the tasks that run beside it for as long as the process.
+//! The controller, the samples of the workers, and the tasks of the control plane.
 //!
-//! Each task locks the controller for moments only. What takes long, counts of latency and the dropping of
-//! old snapshots, is done outside of that lock.
+//! Each task locks the controller only for a moment. Slow work, such as counting latencies and dropping old
+//! snapshots, is done outside of that lock.
 
 use std::{
     collections::HashSet,
@@ -19,27 +19,27 @@ use crate::{
 };
 
 /// Batches of samples that may wait for a scrape to end.
-const HEARD: usize = 256;
+const WAITING_BATCHES: usize = 256;
 
 /// How long a change waits for workers to acknowledge it.
 const ACKNOWLEDGED: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether old snapshots can be dropped, while there are any.
+/// Interval of the attempts to drop old snapshots, while there are any.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
-/// The controller and what the workers told, for those who look and those who change.
+/// The controller and the samples of the workers.
 #[derive(Debug, Clone)]
 pub struct ControlPlane {
     controller: Arc<Mutex<Controller>>,
-    /// What workers send, which the safety thread hears first.
+    /// Samples from the workers, which the safety thread receives first.
     inbox: Arc<Mutex<mpsc::Receiver<Vec<Sample>>>>,
-    heard: mpsc::Sender<Vec<Sample>>,
+    outbox: mpsc::Sender<Vec<Sample>>,
     /// Locked for as long as a scrape takes, so never by the safety thread.
     latencies: Arc<Mutex<Latencies>>,
     supervision: Supervision,
 }
 
-/// What the collector knows, and the samples that it was not told yet.
+/// The collector, and the samples that it has not received yet.
 #[derive(Debug)]
 pub(super) struct Latencies {
     pub(super) collector: Collector,
@@ -49,30 +49,30 @@ pub(super) struct Latencies {
 }
 
 impl ControlPlane {
-    /// Gathers from `controller` and from the samples that its workers send.
+    /// Created from `controller` and the channel of its workers' samples.
     pub fn new(controller: Controller, samples: mpsc::Receiver<Vec<Sample>>) -> Self {
         let collector = Collector::default();
-        let (heard, forwarded) = mpsc::channel(HEARD);
+        let (outbox, forwarded) = mpsc::channel(WAITING_BATCHES);
         let latencies = Latencies { collector, samples: forwarded, endpoints: Default::default() };
         Self {
             controller: Arc::new(Mutex::new(controller)),
             inbox: Arc::new(Mutex::new(samples)),
-            heard,
+            outbox,
             latencies: Arc::new(Mutex::new(latencies)),
             supervision: Supervision::default(),
         }
     }
 
-    /// The controller, locked: for a moment only, never across an await.
+    /// Locks the controller; hold the lock only for a moment, and never across an await.
     pub fn controller(&self) -> MutexGuard<'_, Controller> {
-        // A panic in one request of the admin API must not end all later ones; the controller's state
-        // is replaced whole, so it is never half changed.
+        // A panic in one request of the admin API must not fail all later ones. The controller's state is
+        // replaced as a whole, so it is never half changed.
         self.controller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until each worker plans by `generation`, so that every request planned by an older snapshot is
-    /// counted as in flight. A worker that is busy for long is not waited for: a request that begins later
-    /// is assigned by the new snapshot even there.
+    /// Waits until each worker plans requests by `generation`, so that every request planned by an older
+    /// snapshot is counted as in flight. It does not wait for a worker that is busy for long: there, too, a
+    /// later request is assigned by the new snapshot.
     pub async fn in_force(&self, generation: u64) {
         let shared = Arc::clone(self.controller().shared());
         if tokio::time::timeout(ACKNOWLEDGED, shared.barrier.passed(generation)).await.is_err() {
@@ -92,12 +92,12 @@ impl ControlPlane {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What became of the tasks of the control plane.
+    /// The state of the tasks of the control plane.
     pub fn supervision(&self) -> &Supervision {
         &self.supervision
     }
 
-    /// Hears of traffic, for as long as there are workers, and passes samples on.
+    /// Receives samples from the workers until they end, notes the traffic and passes the samples on.
     pub async fn hear(self) {
         loop {
             let batch = poll_fn(|cx| self.inbox().poll_recv(cx)).await;
@@ -105,13 +105,13 @@ impl ControlPlane {
             let lost = batch.len() as u64;
             let mut controller = self.controller();
             controller.note_traffic();
-            if self.heard.try_send(batch).is_err() {
-                controller.shared().samples_unheard.fetch_add(lost, Relaxed);
+            if self.outbox.try_send(batch).is_err() {
+                controller.shared().samples_dropped.fetch_add(lost, Relaxed);
             }
         }
     }
 
-    /// Takes in samples as they come.
+    /// Takes the samples as they come.
     pub async fn absorb(self) {
         loop {
             let batch = poll_fn(|cx| self.latencies().samples.poll_recv(cx)).await;
@@ -121,7 +121,7 @@ impl ControlPlane {
         }
     }
 
-    /// Compares versions while any are to be compared, and acts on what is found.
+    /// Compares versions while there are any to compare, and acts on the findings.
     pub async fn evaluate(self) {
         let mut published = {
             let mut controller = self.controller();
@@ -132,7 +132,7 @@ impl ControlPlane {
             let next = self.controller().evaluate();
             let changed = published.changed();
             match next {
-                // Whichever comes first, it is time to look again.
+                // Polls after the pause or at the next change, whichever comes first.
                 Some(pause) => drop(tokio::time::timeout(pause, changed).await),
                 None if changed.await.is_err() => return,
                 None => {}
@@ -140,7 +140,7 @@ impl ControlPlane {
         }
     }
 
-    /// After each publication, forgets what no snapshot names any more as soon as nobody holds it.
+    /// After each publication, drops old snapshots as soon as they are unused.
     pub async fn tidy(self) {
         let mut published = self.controller().published();
         while published.changed().await.is_ok() {
@@ -153,10 +153,10 @@ impl ControlPlane {
         }
     }
 
-    /// Answers whether something is left to be forgotten later.
+    /// Returns whether something remains to be dropped later.
     fn tidy_now(&self) -> bool {
         let (retired, left) = self.controller().take_retired();
-        // With many routes that takes a while, and the controller is not to be held meanwhile.
+        // With many routes this takes long, so it is done without holding the controller.
         drop(retired);
         let registry = Arc::clone(self.controller().registry());
         let forgotten = registry.forget_unused();

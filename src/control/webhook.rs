@@ -1,4 +1,4 @@
-//! Tells receivers what is wrong.
+//! Sends alerts to receivers.
 
 use std::{
     io,
@@ -24,37 +24,37 @@ use crate::{
     tls::{self, HTTP_1_1, TlsError},
 };
 
-/// Between two messages to a receiver at least: what happens meanwhile is told together.
+/// Shortest time between two messages to a receiver: changes within it are sent together.
 const SPACING: Duration = Duration::from_secs(1);
 
-/// Between a message that failed and the next one: at first, and at most.
+/// First and longest pause between a failed message and the next one.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Largest answer that is read: it is only there to say what was wrong.
+/// Largest response that is read: only the beginning of an error message is needed.
 const ANSWER_BYTES: usize = 1024;
 
-/// A part of a receiver's URL that is as long as this may be a secret.
+/// A part of a receiver's URL of at least this length may be a secret.
 const SECRET_BYTES: usize = 8;
 
 impl ControlPlane {
-    /// Tells each receiver of the configuration in force what is wrong, for as long as the process lives.
+    /// Sends alerts to each receiver of the configuration in force, for the lifetime of the process.
     pub async fn alert(self) {
         let mut in_force = self.controller().in_force();
         loop {
             let config = Arc::clone(&in_force.borrow_and_update());
-            let mut told = JoinSet::new();
+            let mut sending = JoinSet::new();
             for number in 0..config.alerts.as_ref().map_or(0, |alerts| alerts.webhooks.len()) {
-                told.spawn(self.clone().tell(Arc::clone(&config), number));
+                sending.spawn(self.clone().send_alerts(Arc::clone(&config), number));
             }
-            // Those of the configuration before end with the set.
+            // Dropping the set ends the tasks of the previous configuration.
             if in_force.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    /// Tells receiver `number` of `config`.
-    async fn tell(self, config: Arc<Config>, number: usize) {
+    /// Sends alerts to receiver `number` of `config`.
+    async fn send_alerts(self, config: Arc<Config>, number: usize) {
         let Some(alerts) = &config.alerts else { return };
         let webhook = &alerts.webhooks[number];
         warn_of_files(webhook).await;
@@ -72,7 +72,7 @@ impl ControlPlane {
             };
             news.borrow_and_update();
             let Some(body) = body else {
-                // Nothing is wrong, so there is nothing to repeat; or another process tells it.
+                // No alert fires, so there is nothing to repeat; or another process sends the alerts.
                 match news.changed().await {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -87,22 +87,18 @@ impl ControlPlane {
             match answered {
                 Ok(()) => {
                     if failed > 0 {
-                        tracing::info!(receiver, failed, "the receiver of alerts takes them again");
+                        tracing::info!(receiver, failed, "the receiver accepts alerts again");
                     }
                     failed = 0;
                     sleep(SPACING).await;
-                    // Whichever comes first, it is time to tell again.
+                    // After the repetition interval or at the next event, whichever comes first.
                     let _ = timeout(alerts.repeat, news.changed()).await;
                 }
                 Err(reason) => {
                     // Its file of authorities may have been renewed.
                     client = None;
                     if failed == 0 {
-                        tracing::warn!(
-                            receiver,
-                            reason,
-                            "the receiver of alerts did not take them"
-                        );
+                        tracing::warn!(receiver, reason, "the receiver did not accept the alerts");
                     }
                     sleep(pause(failed)).await;
                     failed += 1;
@@ -112,24 +108,23 @@ impl ControlPlane {
     }
 }
 
-/// Says in advance what would keep `webhook` from being told. The files may get better until then.
+/// Logs faults of the files of `webhook` in advance. They may be repaired before the first message.
 async fn warn_of_files(webhook: &Webhook) {
     let looked = webhook.clone();
     let found = apart(move || Ok::<_, String>(faults(&looked))).await.unwrap_or_default();
     for (_, reason) in found {
         let receiver = webhook.label();
-        tracing::warn!(receiver, reason, "the receiver cannot be told of alerts");
+        tracing::warn!(receiver, reason, "alerts cannot be sent to the receiver");
     }
 }
 
-/// How long to wait after a message failed, if `before` of it did.
+/// How long to wait after a failed message, if `before` messages failed before it.
 fn pause(before: u32) -> Duration {
     let (first, most) = RETRY;
     first.saturating_mul(2_u32.saturating_pow(before)).min(most)
 }
 
-/// Sends `body` to `webhook` with `client`, which is built if there is none. An error says in a few words what
-/// went wrong.
+/// Sends `body` to `webhook` with `client`, which is built if there is none. The error is a short message.
 async fn post(
     webhook: &Webhook,
     client: &mut Option<reqwest::Client>,
@@ -150,12 +145,12 @@ async fn post(
     }
     let response = request.body(body).send().await.map_err(|error| why(&error))?;
     let (status, target) = (response.status(), response.url().clone());
-    // What is wrong stands at the beginning.
+    // The beginning of the response is enough to show the error.
     let text = beginning(response, ANSWER_BYTES).await;
     judge(status, &text, &format!("{}?{}", target.path(), target.query().unwrap_or_default()))
 }
 
-/// What `read` comes to, on a thread of its own: it reads files, which may take a while.
+/// Runs `read` on a blocking thread: it reads files, which may take long.
 async fn apart<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     read: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, String> {
@@ -163,8 +158,8 @@ async fn apart<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// What an answer with `status` and the beginning of `text` to a message for `target` means. Servers like to
-/// repeat the path, which may hold a secret: its longer parts are left out.
+/// The result of a message for `target`, by the `status` and the beginning `text` of the response. Servers
+/// often repeat the path, which may hold a secret: its longer parts are removed.
 fn judge(status: StatusCode, text: &[u8], target: &str) -> Result<(), String> {
     if status.is_success() {
         return Ok(());
@@ -178,7 +173,7 @@ fn judge(status: StatusCode, text: &[u8], target: &str) -> Result<(), String> {
     Err(if text.is_empty() { status.to_string() } else { format!("{status}: {text}") })
 }
 
-/// What is wrong with the files that `webhook` names, each with the file, if it is one.
+/// Faults in the files that `webhook` names, each with the file, if it is one.
 pub fn faults(webhook: &Webhook) -> Vec<(Option<PathBuf>, String)> {
     let mut found = Vec::new();
     if let Some(file) = &webhook.token_file
@@ -193,14 +188,14 @@ pub fn faults(webhook: &Webhook) -> Vec<(Option<PathBuf>, String)> {
     found
 }
 
-/// TLS towards `webhook`, if its URL asks for it.
+/// TLS settings for `webhook`, if its URL requires TLS.
 fn client(webhook: &Webhook) -> Result<Option<tls::Client>, TlsError> {
     let tls = VersionTls { ca: webhook.ca.clone(), ..VersionTls::default() };
     let encrypted = webhook.url.starts_with("https://");
     encrypted.then(|| tls::Client::open(&tls, &[HTTP_1_1])).transpose()
 }
 
-/// The value of `Authorization`. The file is read each time, as tokens are renewed in place.
+/// The value of `Authorization`. The file is read each time, because tokens are renewed in place.
 fn bearer(file: &Path) -> io::Result<HeaderValue> {
     let text = read_text(file, MOST_BYTES).map_err(|error| {
         let why = format!("{}: {error}; name a file that this process may read", file.display());
@@ -227,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_in_one_line() {
+    fn a_refusal_is_reported_in_one_line() {
         let judge = |status, text| judge(status, text, "/hooks/T0/xoxb-123456?key=abcdefgh");
         assert_eq!(judge(StatusCode::OK, b"{}"), Ok(()));
         let echo = judge(StatusCode::NOT_FOUND, b"no /hooks/T0/xoxb-123456?key=abcdefgh here");

@@ -76,19 +76,19 @@ pub enum Cause {
     /// It failed more often than the others of its version.
     Peers,
     /// An operator ejected it.
-    Word,
+    Manual,
 }
 
 impl Cause {
     /// All causes, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Connect, Self::Peers, Self::Word];
+    pub const ALL: [Self; 3] = [Self::Connect, Self::Peers, Self::Manual];
 
     /// The label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Peers => "peers",
-            Self::Word => "word",
+            Self::Manual => "word",
         }
     }
 }
@@ -259,7 +259,7 @@ impl Health {
     /// Ejects the endpoint until `until`, or until it is reinstated. Only an operator can eject an
     /// endpoint that does not serve. Returns whether it was ejected.
     pub fn eject(&mut self, cause: Cause, until: Option<Duration>, now: Duration) -> bool {
-        if cause != Cause::Word && self.state != State::Serving {
+        if cause != Cause::Manual && self.state != State::Serving {
             return false;
         }
         self.enter(State::Ejected, now);

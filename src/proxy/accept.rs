@@ -26,7 +26,7 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Connections that failed because this process had no resource left, such as a descriptor.
 #[derive(Debug, Default)]
-pub struct Wants {
+pub struct ResourceExhaustion {
     /// Connections of clients that were not accepted, or were closed at once.
     pub clients: AtomicU64,
     /// Connections to endpoints.
@@ -34,10 +34,10 @@ pub struct Wants {
     log: Seldom,
 }
 
-impl Wants {
+impl ResourceExhaustion {
     /// Counts a client that could not be accepted, and logs it. `listener` names the socket in the
     /// log.
-    pub(super) fn of_client(&self, listener: &str, error: &io::Error) {
+    pub(super) fn count_client(&self, listener: &str, error: &io::Error) {
         self.clients.fetch_add(1, Relaxed);
         if let Some(more) = self.log.due(Instant::now()) {
             tracing::error!(listener, %error, more, "{NO_CLIENTS}");
@@ -45,7 +45,7 @@ impl Wants {
     }
 
     /// Counts a connection to the endpoint at `address` that could not be opened, and logs it.
-    pub(super) fn of_endpoint(&self, address: SocketAddr, error: &io::Error) {
+    pub(super) fn count_endpoint(&self, address: SocketAddr, error: &io::Error) {
         self.endpoints.fetch_add(1, Relaxed);
         if let Some(more) = self.log.due(Instant::now()) {
             tracing::error!(%address, %error, more, "{NO_ENDPOINTS}");
@@ -65,7 +65,7 @@ pub async fn accept_next(
     socket: &TcpListener,
     is_open: &mut watch::Receiver<bool>,
     listener: &str,
-    wants: &Wants,
+    exhaustion: &ResourceExhaustion,
 ) -> Option<(TcpStream, SocketAddr)> {
     loop {
         let accepted = select! {
@@ -77,7 +77,7 @@ pub async fn accept_next(
             Some(Ok(client)) => return Some(client),
             Some(Err(error)) if is_of_one_client(&error) => {}
             Some(Err(error)) => {
-                wants.of_client(listener, &error);
+                exhaustion.count_client(listener, &error);
                 sleep(BACK_OFF).await;
             }
             None => {
@@ -128,11 +128,11 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = socket.local_addr().expect("bound");
         let (gate, mut is_open) = watch::channel(true);
-        let wants = Wants::default();
+        let exhaustion = ResourceExhaustion::default();
         for open in [true, false, true] {
             gate.send_replace(open);
             let waiting = TcpStream::connect(address).await.expect("a queue");
-            let mut next = pin!(accept_next(&socket, &mut is_open, "test", &wants));
+            let mut next = pin!(accept_next(&socket, &mut is_open, "test", &exhaustion));
             if !open {
                 // The client is in the queue already, so an accept would be ready.
                 let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
@@ -144,6 +144,6 @@ mod tests {
         }
         gate.send_replace(false);
         drop(gate);
-        assert!(accept_next(&socket, &mut is_open, "test", &wants).await.is_none());
+        assert!(accept_next(&socket, &mut is_open, "test", &exhaustion).await.is_none());
     }
 }

@@ -171,8 +171,8 @@ async fn accept(listener: Listener, hand_out: Rc<HandOut>, mut is_open: watch::R
             return;
         }
     };
-    let (name, wants) = (&state.name, &hand_out.shared.wants);
-    while let Some((stream, peer)) = accept_next(&socket, &mut is_open, name, wants).await {
+    let (name, exhaustion) = (&state.name, &hand_out.shared.exhaustion);
+    while let Some((stream, peer)) = accept_next(&socket, &mut is_open, name, exhaustion).await {
         hand_out.give(stream, peer, &state);
     }
     // Clients in the queue have connected; closing the socket would reset them.
@@ -203,7 +203,7 @@ impl HandOut {
         state.accepted.fetch_add(1, Relaxed);
         if stream.as_raw_fd() >= self.shared.granted.ceiling() {
             state.count_shed(LimitKind::OfAll);
-            return self.shared.wants.of_client(&state.name, &Errno::MFILE.into());
+            return self.shared.exhaustion.count_client(&state.name, &Errno::MFILE.into());
         }
         if self.shared.connections() >= self.shared.bounds().connections as usize {
             return self.shed(stream, LimitKind::OfAll, state);

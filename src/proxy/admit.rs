@@ -1,4 +1,4 @@
-//! The stage *admit*: finds out whose a request is, and whether there is room for it.
+//! The stage *admit*: determines the client of a request, and checks the limits.
 
 use std::net::IpAddr;
 
@@ -21,14 +21,14 @@ use crate::{
     telemetry::access_log::sampled,
 };
 
-/// A request that may go on. Borrows the client's inbox.
+/// An admitted request. Borrows the client's inbox.
 pub(super) struct Admitted<'a, 'b> {
     pub(super) head: &'a RequestHead<'a, 'b>,
     /// Bytes of the head in the client's inbox.
     pub(super) head_bytes: usize,
-    /// What a trusted proxy states of its client.
+    /// The client, as a trusted proxy reports it.
     pub(super) forwarded: Option<Forwarded<'b>>,
-    /// The client's address, which behind a trusted proxy is not the connection's.
+    /// The client's address; behind a trusted proxy it differs from the connection's.
     pub(super) address: IpAddr,
     pub(super) id: RequestId,
     pub(super) mode: ResponseMode,
@@ -38,7 +38,7 @@ pub(super) struct Admitted<'a, 'b> {
 }
 
 impl Admitted<'_, '_> {
-    /// The request as routes, rules and cohort keys see it.
+    /// The request in the form for routes, rules and cohort keys.
     #[inline(always)]
     pub(super) fn view<'a>(&'a self, connected: &'a Connected) -> RequestView<'a> {
         let head = self.head;
@@ -57,7 +57,7 @@ impl Admitted<'_, '_> {
         }
     }
 
-    /// The request, answered with `problem` after all; `read` bytes of it are here.
+    /// Rejects an admitted request with `problem`; `read` bytes of it have arrived.
     pub(super) fn reject(self, problem: Problem, read: usize) -> Box<Rejected> {
         let whole = whole(self.head, self.head_bytes, read);
         let (id, mode, log) = (Some(self.id), self.mode, self.log);
@@ -81,7 +81,7 @@ pub(super) fn admit<'a, 'b>(
     let ends_here = counts && head.count_forwards();
     let head = &*head;
     let connected = &*client.connected;
-    // Behind a trusted proxy each request has a client of its own.
+    // Behind a trusted proxy each request may have another client.
     let forwarded = match &*snapshot.trusted_proxies {
         [] => None,
         trusted => forwarded::read(head.headers, connected.address, trusted),
@@ -135,7 +135,7 @@ fn log_text(
     })
 }
 
-/// Bytes of the request, if all of it is among the `read` ones, so that the next one can follow.
+/// Length of the request in bytes, if all of it is among the `read` ones, so that another request can follow.
 fn whole(head: &RequestHead<'_, '_>, head_bytes: usize, read: usize) -> Option<usize> {
     let Framing::Length(body) = head.framing else { return None };
     let bytes = head_bytes.checked_add(usize::try_from(body).ok()?)?;

@@ -1,5 +1,5 @@
-//! The stages *route* and *assign*: which version of which service a request gets, and whether that
-//! version takes it. Run again, they decide anew by the snapshot that they are given.
+//! The stages *route* and *assign*: the version for a request, and whether the version's breaker admits the
+//! request. Called again, they decide again by the given snapshot.
 
 use super::{
     breaker,
@@ -11,7 +11,7 @@ use crate::{
     snapshot::{Decision, NoDecision, Snapshot},
 };
 
-/// Where the `request` goes by `snapshot`, or the response if it goes nowhere.
+/// The decision for `request` by `snapshot`, or the response if there is none.
 #[inline(always)]
 pub(super) fn assign(
     worker: &Worker,

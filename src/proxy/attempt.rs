@@ -1,8 +1,8 @@
-//! One attempt at one endpoint: the request's text goes out while the answer may already come in.
+//! One attempt at one endpoint: sends the request while the response may already arrive.
 //!
-//! An attempt knows no client. Its caller takes the answer's head from it, passes interim answers on, and
-//! feeds it what of the request's body did not come with the head. Both directions are polled from one
-//! task, so an endpoint may answer before it has read the whole body (a 413, a `100 Continue`).
+//! An attempt knows no client. Its caller takes the response's head from it, passes interim responses on, and
+//! supplies the part of the request's body that did not arrive with the head. Both directions are polled from
+//! one task, so an endpoint may respond before it has read the whole body (a 413, a `100 Continue`).
 
 use std::{
     mem::MaybeUninit,
@@ -34,13 +34,13 @@ use super::{
 };
 use crate::tls::Transport;
 
-/// Largest head of an answer.
+/// Largest head of a response.
 const ANSWER_HEAD_BYTES: usize = 256 * 1024;
 
-/// Bytes of interim answers that may wait for a client to read them.
+/// Bytes of interim responses that may wait for a client to read them.
 const INTERIM_BYTES: usize = 64 * 1024;
 
-/// Most bytes of a request's body that are kept until it is answered, so that it can be sent again.
+/// Bytes of a request's body that are kept at most, so that the request can be sent again.
 const KEPT_BYTES: usize = 16 * 1024;
 
 /// An attempt in progress.
@@ -49,80 +49,80 @@ pub(super) struct Attempt<'a> {
     plan: &'a Plan,
     target: Target<'a>,
     upstream: Channel,
-    /// The connection had served before.
+    /// The connection has served a request before.
     pub(super) reused: bool,
-    /// Bytes that came in from the endpoint.
+    /// Bytes received from the endpoint.
     inbox: Buffer,
-    /// Of a head of the answer that is not whole.
+    /// Pieces of an incomplete response head.
     pieces: Pieces,
     /// Bytes of the request's text that were sent.
     sent: usize,
     /// The part of the body that follows the request's text.
     upload: Option<Upload>,
-    /// The body that was uploaded, if all of it could be kept.
+    /// The uploaded body, if all of it could be kept.
     kept: Option<Vec<u8>>,
-    /// All of the request's text was flushed to the TLS session, or to the socket.
+    /// All of the request's text was flushed to the TLS session or to the socket.
     flushed: bool,
-    /// The request did not go out whole.
+    /// The request was not sent completely.
     cut: bool,
-    /// Interim answers on their way to the client.
+    /// Interim responses on their way to the client.
     interim: Buffer,
-    /// Interim answers came that the caller was not told of.
+    /// Interim responses arrived that have not been reported to the caller.
     came_interim: bool,
-    /// The endpoint goes on in another protocol, and waits for the end of the request.
+    /// The endpoint switches protocols and waits for the end of the request.
     switches: bool,
-    /// Any byte of an answer came in.
+    /// At least one byte of a response has arrived.
     pub(super) answered: bool,
     /// Bytes of the request's body sent.
     pub(super) body_bytes: u64,
 }
 
-/// A body that did not fit behind the head.
+/// The part of a body that was not sent with the head.
 struct Upload {
     relay: Relay,
     outbox: Buffer,
 }
 
-/// What came of an attempt's answer.
+/// The next response head.
 pub(super) enum Head {
-    /// Interim answers, which [`Attempt::poll_interim`] passes on.
+    /// Interim responses, which [`Attempt::pass_interim`] passes on.
     Interim,
-    /// The final one. It stands in the response's text as the client is to get it.
+    /// The final response. Its head is in `response`, in the form for the client.
     Final(Answer),
 }
 
-/// An answer whose head is read.
+/// A response whose head was read.
 pub(super) struct Answer {
     pub(super) status: u16,
     relay: Relay,
-    /// The endpoint keeps the connection, and for how long if it states that.
+    /// Whether the endpoint keeps the connection, and for how long if it says so.
     keep_upstream: Option<Option<Duration>>,
-    /// The client's connection can stay.
+    /// Whether the client's connection can be kept.
     pub(super) keep_client: bool,
-    /// It goes on for as long as it likes: events, or messages of a call.
+    /// The response may last indefinitely: events, or messages of a call.
     pub(super) is_stream: bool,
-    /// The business amounts that it carries, if the service has any; boxed, since most have none.
+    /// Business amounts of the response, if the service has any; boxed, since most responses have none.
     pub(super) amounts: Option<Box<AmountValues>>,
 }
 
 impl Answer {
-    /// Whether it is the client that keeps the body from moving on; `response` holds what it has yet to take.
+    /// Whether the body waits for the client to read; `response` holds the unread part.
     pub(super) fn waits_for_client(&self, response: &Buffer) -> bool {
         self.relay.waits_for_receiver(response)
     }
 
-    /// Bytes of the answer's body found so far.
+    /// Bytes of the response's body received so far.
     pub(super) fn body_bytes(&self) -> u64 {
         self.relay.moved
     }
 
-    /// Whether any byte of the body moved since this was last called.
+    /// Whether any byte of the body was moved since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         self.relay.take_progress()
     }
 }
 
-/// Why an attempt ended without a whole answer.
+/// Why an attempt ended without a complete response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AttemptError {
     /// The client left.
@@ -131,26 +131,26 @@ pub(super) enum AttemptError {
     ClientBody,
     /// The endpoint did not process the request, which a client of HTTP/2 can send again.
     Refused,
-    /// The client neither sent its body nor read its answer for too long.
+    /// The client was too slow to send its body or to read its response.
     ClientSlow,
-    /// There is no connection to the endpoint, so that nothing was sent.
+    /// There is no connection to the endpoint, so nothing was sent.
     Unconnected(ProxyError),
     /// The endpoint failed.
     Failed(ProxyError),
 }
 
-/// How a request's body moved on.
+/// Progress of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
-    /// Bytes of it moved.
+    /// Some bytes were sent.
     On,
-    /// All of it has gone out.
+    /// The whole body was sent.
     ToItsEnd,
 }
 
 impl<'a> Attempt<'a> {
-    /// An attempt at `target` over `upstream`. The `rest` of the body, which does not stand behind the head
-    /// in the request's text, is uploaded as it comes.
+    /// An attempt at `target` over `upstream`. The part of the body that is not in the request's text (`rest`)
+    /// is uploaded as it arrives.
     pub(super) fn new(
         worker: &'a Worker,
         plan: &'a Plan,
@@ -167,11 +167,11 @@ impl<'a> Attempt<'a> {
         let upload = rest.map(|framing| {
             let is_stream = upstream.is_stream();
             let mut relay = Relay::new(framing, framing.is_open() && !is_stream);
-            // Those of a request go on between streams alone.
+            // Trailers of a request are passed on only from stream to stream.
             if framing == Framing::UntilClose && is_stream {
                 relay.pass_trailers();
             }
-            // Only on a stream can an endpoint state that it did not process a request, whatever its method.
+            // Only on a stream can an endpoint report that it did not process a request, whatever its method.
             if is_stream {
                 relay.tap(Tap::new(KEPT_BYTES));
             }
@@ -198,7 +198,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Gives the buffers back.
+    /// Returns the buffers to the worker.
     pub(super) fn discard(self) {
         self.worker.blocks.give(self.inbox);
         if let Some(upload) = self.upload {
@@ -206,7 +206,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// What is left to be sent of interim answers.
+    /// Interim responses that the client has yet to get.
     pub(super) fn interim(&self) -> &[u8] {
         self.interim.data()
     }
@@ -224,17 +224,17 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether that is so of a stream, of a request that could be sent on another.
+    /// Whether the endpoint refused the stream, so that the request can be sent on another.
     pub(super) fn is_refused(&self) -> bool {
         matches!(&self.upstream, Channel::ClientStream(stream) if stream.is_refused())
     }
 
-    /// The body that was uploaded, if all of it is still here.
+    /// The uploaded body, if all of it was kept.
     pub(super) fn take_body(&mut self) -> Option<Vec<u8>> {
         self.kept.take()
     }
 
-    /// The client left before it was answered.
+    /// Notes that the client left before the response.
     pub(super) fn doubt(&self) {
         if let Channel::ClientStream(stream) = &self.upstream
             && !self.answered
@@ -243,7 +243,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Number of the shared connection that it is made on; 0 if it has one of its own.
+    /// Number of the shared connection; 0 if the attempt has a connection of its own.
     pub(super) fn connection(&self) -> u64 {
         match &self.upstream {
             Channel::ClientStream(stream) => stream.connection(),
@@ -251,24 +251,24 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The endpoint did not answer in time.
+    /// Notes that the endpoint did not respond in time.
     pub(super) fn suspect(&self) {
         if let Channel::ClientStream(stream) = &self.upstream {
             stream.suspect();
         }
     }
 
-    /// The status by which a gRPC call counts whose answer has the status `http` and is `whole`; `None` if it
-    /// counts by `http`.
+    /// The status that counts for a gRPC call with a `whole` response of status `http`; `None` if `http`
+    /// counts.
     pub(super) fn grpc_status(&self, http: u16, whole: bool) -> Option<u16> {
-        // What follows a body of HTTP/1.1 is not looked at.
+        // Trailers of HTTP/1.1 are not examined.
         let Channel::ClientStream(stream) = &self.upstream else { return None };
         let status = stream.grpc_status();
         status.or_else(|| grpc::without_status(http).filter(|_| whole))
     }
 
-    /// Sends the `request`'s text and reads heads of answers until one is to be passed on. The final one is
-    /// then written into `response`, as the client is to get it; nothing of it has reached the client.
+    /// Sends the `request`'s text and reads response heads until one is to be passed on. The final head is
+    /// written into `response`, in the form for the client; no byte of it has been sent to the client yet.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -295,23 +295,23 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Writes interim answers to the client, as far as it takes them; false if it is gone.
+    /// Writes interim responses to the client, as far as it reads them; false if the client is gone.
     pub(super) fn pass_interim(&mut self, cx: &mut Context<'_>, to: &mut Channel) -> bool {
         self.interim.is_empty() || !matches!(self.interim.poll_flush(cx, to), Poll::Ready(Err(_)))
     }
 
-    /// Whether the head of an answer waits for the end of the request: the endpoint goes on in another
-    /// protocol then.
+    /// Whether the response head only waits for the end of the request, because the endpoint switches
+    /// protocols.
     pub(super) fn may_switch(&self) -> bool {
         self.switches && self.upload.is_none()
     }
 
-    /// Whether all of the request's text has gone out.
+    /// Whether all of the request's text was sent.
     pub(super) fn has_sent(&self, request: &Buffer) -> bool {
         self.sent == request.len()
     }
 
-    /// Moves the rest of the request's body on, of which `ahead` has come in. `None` if nothing moved.
+    /// Sends more of the request's body, of which `ahead` has arrived. `None` if nothing was sent.
     pub(super) fn poll_upload(
         &mut self,
         cx: &mut Context<'_>,
@@ -342,19 +342,19 @@ impl<'a> Attempt<'a> {
         self.upload.is_some()
     }
 
-    /// Bytes of the body that moved, if it is the endpoint that keeps it from moving on.
+    /// Bytes of the body sent so far, if the body waits for the endpoint to read.
     pub(super) fn stall(&self) -> Option<u64> {
         let stalls = |u: &&Upload| u.relay.waits_for_receiver(&u.outbox);
         self.upload.as_ref().filter(stalls).map(|_| self.body_bytes)
     }
 
-    /// Whether the upload waits for more to come in than is `ahead`.
+    /// Whether the upload waits for more bytes than `ahead` holds.
     pub(super) fn waits_for_body(&self, ahead: &Buffer) -> bool {
         let waits = |u: &Upload| ahead.is_empty() && !u.relay.waits_for_receiver(&u.outbox);
         self.upload.as_ref().is_some_and(waits)
     }
 
-    /// Relays the body of `answer` to the client, behind its head in `response`.
+    /// Relays the body of `answer` to the client, after its head in `response`.
     pub(super) fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
@@ -370,9 +370,9 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// The connection, if it can serve again after `answer`, and how long the endpoint keeps it.
+    /// The connection, if it can be used again after `answer`, and how long the endpoint keeps it.
     pub(super) fn into_reusable(self, answer: &Answer) -> Option<(Transport, Option<Duration>)> {
-        // Bytes after the answer's end were never asked for.
+        // Unrequested bytes after the response show that the connection is out of step.
         let clean = self.request_is_read() && self.inbox.is_empty();
         self.worker.blocks.give(self.inbox);
         let offered = answer.keep_upstream?;
@@ -382,8 +382,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The endpoint's side, and what came in from there and was not read, once another protocol is
-    /// spoken.
+    /// The endpoint's side, and the unread bytes from it, after the protocol was switched.
     pub(super) fn into_parts(self) -> (Channel, Buffer) {
         (self.upstream, self.inbox)
     }
@@ -394,12 +393,12 @@ impl<'a> Attempt<'a> {
             match Pin::new(&mut self.upstream).poll_write(cx, rest) {
                 Poll::Ready(Ok(n)) if n > 0 => self.sent += n,
                 Poll::Pending => return,
-                // The endpoint may have answered before it closed; reading will tell.
+                // The endpoint may have responded before it closed; reading will show that.
                 Poll::Ready(_) => self.stop_upload(),
             }
         }
         if !self.flushed && !self.cut {
-            // A body that is still to come ends the message itself.
+            // The body that follows ends the message.
             let flushed = match self.upload {
                 None => self.upstream.poll_end(cx),
                 Some(_) => Pin::new(&mut self.upstream).poll_flush(cx),
@@ -412,7 +411,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The endpoint takes no more of the request.
+    /// Stops sending: the endpoint does not read the rest of the request.
     fn stop_upload(&mut self) {
         self.cut = true;
         self.end_upload();
@@ -424,8 +423,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// How the body of an answer with `head` is found. On a stream it ends with the stream, so that what
-    /// follows it is seen.
+    /// How the body of a response with `head` is delimited. On a stream it ends with the stream, so that
+    /// trailers are seen.
     fn body_of(&self, head: &ResponseHead<'_, '_>) -> Framing {
         match (&self.upstream, head.framing) {
             (Channel::ClientStream(stream), _) if stream.is_ended() => Framing::Length(0),
@@ -445,7 +444,7 @@ impl<'a> Attempt<'a> {
         Ok(None)
     }
 
-    /// Reads heads from what came in: interim ones are kept for the client, the final one is written into
+    /// Reads heads from the inbox. Interim ones are kept for the client; the final one is written into
     /// `response`.
     fn read_heads(
         &mut self,
@@ -510,10 +509,10 @@ impl<'a> Attempt<'a> {
                 self.pieces = Pieces::default();
                 continue;
             }
-            // A request that the endpoint did not take whole ends here.
+            // The endpoint did not read the whole request, and now never will.
             let is_cut = self.cut || self.sent < request.len();
             let whole = self.upload.is_none() && !is_cut;
-            // With room for a small body, which then leaves in the same write.
+            // With room for a small body, which is then sent in the same write.
             *response = worker.blocks.take();
             response.put(self.interim.data());
             let switched = head.status == 101;
@@ -521,7 +520,7 @@ impl<'a> Attempt<'a> {
             let is_stream = plan.mode.protocol == Protocol::Http2;
             let delimiter = match head.framing {
                 Framing::Length(_) => Delimiter::None,
-                // Streams end by themselves, and so do answers to old clients, with the connection.
+                // Streams end by themselves; responses to HTTP/1.0 clients end with the connection.
                 _ if is_stream || plan.mode.is_http10() => Delimiter::None,
                 _ if body == Framing::Length(0) => Delimiter::Empty,
                 _ => Delimiter::Chunks,
@@ -577,7 +576,7 @@ fn space_for_many<'b>() -> (Vec<MaybeUninit<Header<'b>>>, Vec<FieldKind>) {
 
 fn put_interim(out: &mut Buffer, head: &ResponseHead<'_, '_>) {
     if head.status == 100 {
-        // Fields of a 100 tell a client nothing.
+        // The fields of a 100 have no meaning for a client.
         put_status(out, 100, "Continue");
         out.put(b"\r\n");
     } else {

@@ -1,8 +1,8 @@
-//! A barrier over the workers: which snapshot each of them plans by.
+//! A barrier over the workers: which snapshot each worker plans requests by.
 //!
 //! A worker acknowledges a snapshot in its own loop, between two polls of its tasks. A request is planned and
 //! counted as in flight within one poll. So once every worker has acknowledged a generation, each request that
-//! was planned by an older snapshot is counted, and no later request is planned by one.
+//! was planned by an older snapshot is counted, and no later request is planned by an older one.
 
 use std::sync::atomic::{
     AtomicU64,
@@ -21,12 +21,12 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// A barrier over so many `workers`, none of which has acknowledged anything.
+    /// A barrier over `workers` workers, none of which has acknowledged a generation.
     pub(super) fn new(workers: usize) -> Self {
         Self { acknowledged: PerWorker::new(workers), changed: Notify::new() }
     }
 
-    /// Worker number `worker` plans by `generation`, or a later one, from now on.
+    /// Notes that worker number `worker` plans requests by `generation` or a later one from now on.
     pub(super) fn acknowledge(&self, worker: usize, generation: u64) {
         self.acknowledged.of(worker).fetch_max(generation, Release);
         self.changed.notify_waiters();
@@ -37,8 +37,8 @@ impl Barrier {
         self.acknowledged.iter().map(|generation| generation.load(Acquire)).min().unwrap_or(0)
     }
 
-    /// Waits until all workers have acknowledged `generation`. A worker that is busy for long, or has ended,
-    /// keeps it waiting, so bound the wait.
+    /// Waits until all workers have acknowledged `generation`. A worker that is busy or has ended delays it
+    /// indefinitely, so bound the wait.
     pub async fn passed(&self, generation: u64) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());

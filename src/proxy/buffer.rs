@@ -1,7 +1,7 @@
 //! Byte buffers of a worker: 16 KiB blocks that connections borrow while they need them.
 //!
-//! An idle connection holds none, which is why ten thousand of them are cheap. Blocks are zeroed once,
-//! when they are made, and stay initialized, so reading into them needs neither zeroing nor `unsafe`.
+//! An idle connection has no block, so ten thousand idle connections are cheap. Blocks are zeroed once, when
+//! they are created, and stay initialized, so reading into them needs neither zeroing nor `unsafe`.
 
 use std::{
     cell::RefCell,
@@ -12,16 +12,16 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of a block: a read of this size empties most sockets at once.
+/// Bytes of a block: one read of this size empties most sockets.
 const BLOCK_BYTES: usize = 16 * 1024;
 
-/// Free blocks a worker keeps, 16 MiB; more are given back to the allocator.
+/// Free blocks that a worker keeps, 16 MiB; others are returned to the allocator.
 const FREE_BLOCKS: usize = 1024;
 
-/// Bytes of the space for what a stream's client sends: most requests are a head.
+/// Bytes of the buffer for the request on a stream: most requests are only a head.
 const SMALL_BYTES: usize = 2 * 1024;
 
-/// Bytes that came in and have not gone out: `bytes[start..end]`.
+/// Bytes that were received and not yet sent: `bytes[start..end]`.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -30,7 +30,7 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer without space, to stand where none is needed yet.
+    /// A buffer without memory, as a placeholder.
     pub(super) fn hollow() -> Self {
         Self { bytes: Vec::new(), start: 0, end: 0 }
     }
@@ -60,7 +60,7 @@ impl Buffer {
         }
     }
 
-    /// Appends `data`, growing if need be.
+    /// Appends `data`, and grows if necessary.
     pub(super) fn put(&mut self, data: &[u8]) {
         let end = self.end + data.len();
         if end > self.bytes.len() {
@@ -92,7 +92,7 @@ impl Buffer {
         self.bytes.resize(self.bytes.len() * 2, 0);
     }
 
-    /// Makes room for a body on its way, where there was room for a head.
+    /// Grows a buffer for a head so that it fits a body.
     pub(super) fn widen(&mut self) {
         if self.bytes.len() < BLOCK_BYTES {
             self.make_space();
@@ -107,7 +107,8 @@ impl Buffer {
         }
     }
 
-    /// Appends what can be read at once; 0 is the end of the stream. The buffer must have space.
+    /// Appends the bytes that can be read at once; returns 0 at the end of the stream. The buffer must have
+    /// space.
     pub(super) fn poll_fill<S>(
         &mut self,
         cx: &mut Context<'_>,
@@ -127,7 +128,7 @@ impl Buffer {
         Poll::Ready(Ok(n))
     }
 
-    /// Writes until nothing is left here.
+    /// Writes until the buffer is empty.
     pub(super) fn poll_drain<S>(&mut self, cx: &mut Context<'_>, to: &mut S) -> Poll<io::Result<()>>
     where
         S: AsyncWrite + Unpin,
@@ -142,7 +143,7 @@ impl Buffer {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes until nothing is left, here and in the session below.
+    /// Writes until the buffer is empty, and flushes the session below.
     pub(super) fn poll_flush<S>(&mut self, cx: &mut Context<'_>, to: &mut S) -> Poll<io::Result<()>>
     where
         S: AsyncWrite + Unpin,
@@ -162,12 +163,12 @@ impl Blocks {
         Buffer { bytes: block.unwrap_or_else(|| vec![0; BLOCK_BYTES]), start: 0, end: 0 }
     }
 
-    /// A buffer of less space, which grows as need be.
+    /// A smaller buffer, which grows if necessary.
     pub(super) fn take_small(&self) -> Buffer {
         Buffer { bytes: vec![0; SMALL_BYTES], start: 0, end: 0 }
     }
 
-    /// Gives the block of `buffer` back if what it holds fits into half of a small one.
+    /// Replaces the block of `buffer` by a small one, if its content fits into half of that.
     pub(super) fn shrink(&self, buffer: &mut Buffer) {
         if buffer.bytes.len() == BLOCK_BYTES && buffer.len() <= SMALL_BYTES / 2 {
             let mut small = self.take_small();

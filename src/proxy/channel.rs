@@ -36,7 +36,7 @@ pub(super) trait MessageIo: AsyncRead + AsyncWrite + Unpin {
     fn put_trailers(&mut self, _trailers: HeaderMap) {}
 
     /// Keeps reading into memory, as far as allowed, while the receiver does not read.
-    fn soak(&mut self, _cx: &mut Context<'_>) {}
+    fn read_ahead(&mut self, _cx: &mut Context<'_>) {}
 }
 
 /// A connection of its own, or a stream.
@@ -96,12 +96,12 @@ impl MessageIo for Channel {
         }
     }
 
-    fn soak(&mut self, cx: &mut Context<'_>) {
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
         match self {
             // The kernel's buffers do not grow.
             Self::Wire(_) => {}
-            Self::ServerStream(stream) => stream.soak(cx),
-            Self::ClientStream(stream) => stream.soak(cx),
+            Self::ServerStream(stream) => stream.read_ahead(cx),
+            Self::ClientStream(stream) => stream.read_ahead(cx),
         }
     }
 }

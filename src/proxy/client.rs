@@ -1,4 +1,4 @@
-//! A client: what is known of it, what was read of it, and what becomes of its connection.
+//! A client: its identity, the bytes read from it, and the next state of its connection.
 
 use std::{
     future::poll_fn,
@@ -22,22 +22,22 @@ use super::{
 };
 use crate::tls::Transport;
 
-/// A client that is told to go may take this long to read what it was told.
+/// How long a client may take to read its last response before the connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The same while the worker drains and waits for nobody else.
+/// The same for a draining worker after the grace period of idle connections.
 const LINGER_AT_END: Duration = Duration::from_secs(1);
 
-/// Bytes of a client that is told to go which are read and dropped at most.
+/// Bytes from such a client that are read and dropped at most.
 const LINGER_BYTES: usize = 1 << 20;
 
-/// How a connection of HTTP/2 begins, as far as an HTTP/1.1 parser can tell.
+/// The start of an HTTP/2 connection, as an HTTP/1.1 parser sees it.
 const PREFACE_START: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// What is known of a client from its connection, which its requests share.
+/// The properties of a client's connection, which its requests share.
 pub(super) struct Connected {
-    /// The address that the connection comes from, by the PROXY protocol where that is spoken. A
-    /// request behind a trusted proxy may be of another client.
+    /// The address that the connection comes from, from the PROXY protocol if that is used. A request behind a
+    /// trusted proxy may be of another client.
     pub(super) address: IpAddr,
     pub(super) address_text: AddressText,
     /// Subject of the client's verified certificate.
@@ -53,35 +53,35 @@ impl Connected {
     }
 }
 
-/// A client's connection, or a stream of it, and what has been read of it.
+/// A client's connection or stream, and the bytes read from it.
 pub(super) struct Client {
     pub(super) stream: Channel,
-    /// Bytes read that belong to this request or to later ones; hollow while the client is idle.
+    /// Bytes read of this request and of later ones; a placeholder while the client is idle.
     pub(super) inbox: Buffer,
     pub(super) deadline: Deadline,
     pub(super) connected: Rc<Connected>,
-    /// The head of an answer is out and its end is not.
+    /// The head of a response was sent, but not its end.
     pub(super) answering: bool,
-    /// The client has ended its sending side: it asks no more than what was read, and may wait for answers.
+    /// The client has closed its sending side: it sends no further request, but may wait for responses.
     pub(super) sent_all: bool,
     /// When the last request ended.
     pub(super) idle_since: Instant,
-    /// No request was waited for yet.
+    /// No request has been awaited yet.
     fresh: bool,
-    /// No request was answered yet.
+    /// No request has been answered yet.
     pub(super) first: bool,
 }
 
-/// What becomes of the client's connection.
+/// The next state of a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NextState {
-    /// It stays.
+    /// Open for another request.
     Keep,
-    /// It ends.
+    /// Closed.
     Close,
-    /// It ends once the client had time to read its answer.
+    /// Closed after the client has had time to read its response.
     Linger,
-    /// It begins as one of HTTP/2 does.
+    /// Continued as HTTP/2.
     Http2,
 }
 
@@ -100,24 +100,23 @@ impl Client {
         }
     }
 
-    /// Gives back what the worker lent.
+    /// Returns the buffer to the worker.
     pub(super) fn leave(mut self, worker: &Worker) {
         worker.blocks.give(std::mem::replace(&mut self.inbox, Buffer::hollow()));
     }
 
-    /// Whether a head that was answered `status` begins a connection of HTTP/2 (RFC 9113 section 3.3).
+    /// Whether a head with the response `status` begins an HTTP/2 connection (RFC 9113 section 3.3).
     pub(super) fn begins_http2(&self, status: u16) -> bool {
         status == 505 && self.first && self.inbox.data().starts_with(PREFACE_START)
     }
 
-    /// Waits until there is something to read; false if the client left or stayed idle too long.
-    /// Holds no buffer while it waits.
+    /// Waits for bytes to read; false if the client left or was idle for too long. Holds no buffer while it
+    /// waits.
     ///
-    /// A worker that drains does not close an idle connection at once: the client may be sending a
-    /// request on it, which would be lost, and most clients do not send a POST again. For a short
-    /// grace the next request is still served, and its answer ends the connection in a way that
-    /// cannot be missed. Whoever is busy ends that way; only a client that was silent for all of the
-    /// grace is closed without an answer.
+    /// A draining worker does not close an idle connection at once. The client may be sending a request, which
+    /// would be lost, and most clients do not send a POST again. For a short grace period the next request is
+    /// still served, and its response tells the client that the connection ends. Only a client that is silent
+    /// for the whole grace period is disconnected without a response.
     pub(super) async fn next_request(&mut self, worker: &Worker) -> bool {
         if !self.inbox.is_empty() {
             return true;
@@ -138,8 +137,8 @@ impl Client {
         .await
     }
 
-    /// Ready with true when there is something to read, with false when there never will be; takes a
-    /// buffer only then.
+    /// Ready with true when there is something to read, with false when there never will be. Takes a buffer
+    /// only if it is ready.
     fn poll_something(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<bool> {
         if let Channel::Wire(Transport::Plain(stream)) = &self.stream {
             let ready = ready!(stream.poll_read_ready(cx)).is_ok();
@@ -148,7 +147,8 @@ impl Client {
             }
             return Poll::Ready(ready);
         }
-        // That bytes came in tells nothing of a session: they may be its own. Only reading shows.
+        // A readable socket does not show that there is data: the bytes may belong to TLS. Only reading shows
+        // it.
         let mut inbox = worker.blocks.take();
         match inbox.poll_fill(cx, &mut self.stream) {
             Poll::Ready(Ok(n)) if n > 0 => {
@@ -166,20 +166,20 @@ impl Client {
         }
     }
 
-    /// Gives blocks back that hold little, while the client or an endpoint may take long; `buffer` is the
-    /// other one that is held meanwhile.
+    /// Releases blocks that hold little, while the client or an endpoint may take long; `buffer` is the other
+    /// buffer held at that time.
     pub(super) fn hold_little(&mut self, worker: &Worker, buffer: &mut Buffer) {
         worker.blocks.shrink(buffer);
         worker.blocks.shrink(&mut self.inbox);
     }
 
-    /// Whether the client is there, as far as can be seen: a client that breaks off is not. What it sends
-    /// ahead is kept for the next request. One that ends its sending side may still read (RFC 9112 section
-    /// 9.6): `nc` and small HTTP clients do so after each request.
+    /// Whether the client is still connected, as far as can be seen. Bytes that it sends ahead are kept for the
+    /// next request. A client that closes only its sending side may still read (RFC 9112 section 9.6): `nc` and
+    /// small HTTP clients do so after each request.
     pub(super) fn is_there(&mut self, cx: &mut Context<'_>) -> bool {
         while !self.sent_all && self.inbox.space() > 0 {
             match self.inbox.poll_fill(cx, &mut self.stream) {
-                // The end of a request on a stream is not that of the stream.
+                // On a stream this is the end of the request, not of the stream.
                 Poll::Ready(Ok(0)) => self.sent_all = !self.stream.is_stream(),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return false,
@@ -189,8 +189,8 @@ impl Client {
         true
     }
 
-    /// Ends the connection so that the client can read its last answer: closing a socket with unread
-    /// bytes would reset it (RFC 9112 section 9.6).
+    /// Closes the connection so that the client can read its last response: closing a socket with unread bytes
+    /// would reset it (RFC 9112 section 9.6).
     pub(super) async fn linger(&mut self, worker: &Worker) {
         let is_end = worker.idle_until.get().is_some_and(|until| until <= Instant::now());
         let patience = if is_end { LINGER_AT_END } else { LINGER };
@@ -206,14 +206,14 @@ impl Client {
             }
             std::io::Result::Ok(())
         };
-        // A client that does not end in time, or broke off, has nothing more to be told.
+        // A client that does not close in time, or has disconnected, needs nothing more.
         let _ = tokio::time::timeout(patience, end).await;
     }
 }
 
 impl Drop for Client {
-    /// Ends the connection so that the client cannot take a cut answer for a whole one: without a
-    /// length, an answer to an old client ends where its connection ends in order.
+    /// Closes the connection so that a truncated response cannot be taken for a complete one: without a length,
+    /// a response to an HTTP/1.0 client ends at a regular end of its connection.
     fn drop(&mut self) {
         if self.answering {
             self.stream.break_off();

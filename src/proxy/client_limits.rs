@@ -1,14 +1,14 @@
-//! Connections and requests by client address, so that one address cannot take all of them.
+//! Limits on connections and requests of one client address, so that it cannot use up all of them.
 //!
-//! A connection looks its client up once, when it begins, and holds the client's count of requests from
-//! then on (a [`ConnectionSlot`]). A request of it counts there without a lock, on a cache line that only
-//! connections of this client write. Behind a trusted proxy every request has a client of its own, so
-//! there each one looks its client up: it locks that client's shard of the map as it begins and as it
-//! ends, and allocates if the client has nothing else open.
+//! A connection looks its client up once, when it begins, and then holds the client's request counter (a
+//! [`ConnectionSlot`]). Its requests are counted there without a lock, on a cache line that only connections of
+//! this client write. Behind a trusted proxy every request has a client of its own, so each request looks its
+//! client up: it locks that client's shard of the map when it begins and when it ends, and allocates if nothing
+//! else of the client is open.
 //!
-//! An address with neither a connection nor a request has no entry: the memory is bounded by
-//! `limits.connections` and `limits.requests`. An IPv6 client is counted by its /64, the least that a
-//! provider hands out: whoever has one has 2^64 addresses.
+//! An address without connections and requests has no entry, so `limits.connections` and `limits.requests`
+//! bound the memory. An IPv6 client is counted by its /64, the smallest network that providers assign: its
+//! owner has 2^64 addresses.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -20,11 +20,11 @@ use std::{
 
 use dashmap::{DashMap, Entry};
 
-/// What each client address has open. Clones count together.
+/// Open connections and requests of each client address. Clones share their counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClientLimits(Arc<DashMap<IpAddr, ClientEntry>>);
 
-/// What one client address has open.
+/// Open connections and requests of one client address.
 #[derive(Debug, Default)]
 struct ClientEntry {
     connections: u32,
@@ -36,7 +36,7 @@ struct ClientEntry {
 #[repr(align(64))]
 struct Requests(AtomicU32);
 
-/// A connection's slot among those of its address; dropped, it is free again.
+/// A connection's slot among those of its address; it is released on drop.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     client_limits: ClientLimits,
@@ -45,7 +45,7 @@ pub struct ConnectionSlot {
 }
 
 impl ClientLimits {
-    /// Reserves a connection slot for `client`, unless it has `limit` (at least 1) already.
+    /// Reserves a connection slot for `client`; `None` if the client holds `limit` (at least 1) already.
     pub(super) fn enter(&self, client: IpAddr, limit: u32) -> Option<ConnectionSlot> {
         let whose = subscriber(client);
         let mut entry = self.0.entry(whose).or_default();
@@ -58,23 +58,23 @@ impl ClientLimits {
         Some(ConnectionSlot { client_limits: self.clone(), whose, requests })
     }
 
-    /// Counts a request of `client`, which has no slot, unless it has `limit` (at least 1) in flight
-    /// already; [`ClientLimits::end`] takes it back.
+    /// Counts a request of `client`, which has no slot; false if `limit` (at least 1) are in flight already.
+    /// Release it by [`ClientLimits::end`].
     #[must_use]
     pub(super) fn begin(&self, client: IpAddr, limit: u32) -> bool {
         let whose = subscriber(client);
         self.0.entry(whose).or_default().requests.begin(limit)
     }
 
-    /// A request that [`ClientLimits::begin`] counted has ended.
+    /// Releases a request that [`ClientLimits::begin`] counted.
     pub(super) fn end(&self, client: IpAddr) {
         self.leave(subscriber(client), |entry| entry.requests.end());
     }
 
-    /// Takes something back of what is counted, and forgets who has nothing left.
+    /// Applies `take_back` to the client's entry, and removes the entry if nothing is left.
     ///
-    /// Requests are counted without the lock only by those who have a slot: without connections the
-    /// count stands still.
+    /// Only connections with a slot count requests without the lock, so without connections the count cannot
+    /// change here.
     fn leave(&self, whose: IpAddr, take_back: impl FnOnce(&mut ClientEntry)) {
         if let Entry::Occupied(mut entry) = self.0.entry(whose) {
             take_back(entry.get_mut());
@@ -86,14 +86,14 @@ impl ClientLimits {
 }
 
 impl ConnectionSlot {
-    /// Counts a request of this client, unless it has `limit` in flight already; [`ConnectionSlot::end`] takes it
-    /// back.
+    /// Counts a request of this client; false if `limit` are in flight already. Release it by
+    /// [`ConnectionSlot::end`].
     #[must_use]
     pub(super) fn begin(&self, limit: u32) -> bool {
         self.requests.begin(limit)
     }
 
-    /// A request that [`ConnectionSlot::begin`] counted has ended.
+    /// Releases a request that [`ConnectionSlot::begin`] counted.
     pub(super) fn end(&self) {
         self.requests.end();
     }
@@ -119,7 +119,7 @@ impl Requests {
     }
 }
 
-/// Whom an address stands for: itself, or the /64 around it.
+/// The unit of counting for an address: itself, or its /64.
 fn subscriber(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
@@ -147,7 +147,7 @@ mod tests {
         seats.pop();
         seats.extend(client_limits.enter(one, 2));
         assert_eq!(seats.len(), 2);
-        // A limit that was lowered lets nobody in, and throws nobody out.
+        // A lowered limit admits no further connection, and closes none.
         assert!(client_limits.enter(one, 1).is_none());
         drop(seats);
         assert!(client_limits.is_empty());
@@ -166,7 +166,7 @@ mod tests {
         assert!(seats[0].begin(3) && !client_limits.begin(one, 3));
         seats[0].end();
         seats[0].end();
-        // What is forwarded outlives the client's own connections, and the other way around.
+        // Forwarded requests may outlive the client's own connections, and vice versa.
         drop(seats);
         assert!(!client_limits.is_empty() && !client_limits.begin(one, 1));
         let slot = client_limits.enter(one, 1).expect("a seat");

@@ -1,4 +1,4 @@
-//! What a worker is told.
+//! Commands to a worker.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -6,44 +6,44 @@ use tokio::sync::oneshot;
 
 use super::{client_limits::ConnectionSlot, shared::ListenerState};
 
-/// What a worker is told.
+/// A command to a worker.
 #[derive(Debug)]
 pub enum Command {
     /// Serve this client.
     Connection(Accepted),
-    /// Let go of the old snapshot, since a new one was published, and acknowledge that.
+    /// Drop the old snapshot, because a new one was published, and acknowledge that.
     Refresh,
-    /// Hand over samples and log lines now, then answer.
+    /// Hand over samples and log lines now, then notify the sender.
     Flush(oneshot::Sender<()>),
-    /// From now on, end every connection with its next answer.
+    /// From now on, close every connection after its next response.
     Part,
-    /// End every connection in order, and answer when all are closed.
+    /// Close every connection gracefully, and notify the sender when all are closed.
     Drain(Drain),
-    /// Have a bug.
+    /// Panic, for tests.
     #[cfg(test)]
     Panic,
 }
 
-/// How connections end: each with its next answer.
+/// How connections are closed: each after its next response.
 #[derive(Debug)]
 pub struct Drain {
-    /// Those that stay idle for this time are closed.
+    /// Connections that stay idle for this time are closed.
     pub idle: Duration,
-    /// Those that went on in another protocol may do so for this time, and are then closed in order.
+    /// After this time, connections that switched protocols are closed gracefully.
     pub upgraded: Duration,
-    /// Is told when all are closed.
+    /// Notified when all connections are closed.
     pub done: std::sync::mpsc::Sender<()>,
 }
 
-/// A connection as the acceptor hands it to a worker.
+/// A connection that the acceptor hands to a worker.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection.
     pub stream: std::net::TcpStream,
-    /// The address at its other end, an IPv4 address as such.
+    /// The peer's address; an IPv4-mapped address as IPv4.
     pub peer: IpAddr,
-    /// Where it was accepted.
+    /// The listener that accepted it.
     pub listener: Arc<ListenerState>,
-    /// Its slot among those of its address; none yet if a balancer has still to say whose it is.
+    /// Its slot among those of its address; `None` while the client's address is not known, behind a balancer.
     pub slot: Option<ConnectionSlot>,
 }

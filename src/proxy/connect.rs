@@ -225,6 +225,6 @@ fn open(worker: &Worker, address: SocketAddr) -> io::Result<TcpSocket> {
 /// Counts and logs that a connection cannot be opened, which is no fault of the endpoint.
 #[cold]
 fn want(worker: &Worker, address: SocketAddr, error: &io::Error) -> ProxyError {
-    worker.shared.wants.of_endpoint(address, error);
+    worker.shared.exhaustion.count_endpoint(address, error);
     ProxyError::Want
 }

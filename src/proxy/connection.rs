@@ -1,4 +1,4 @@
-//! A client's connection: waits for requests, hands each to [`handle`], and ends in order.
+//! A client's connection: waits for requests, passes each to [`handle`], and closes gracefully.
 
 use std::{
     future::poll_fn, net::IpAddr, rc::Rc, sync::atomic::Ordering::Relaxed, task::Poll,
@@ -20,14 +20,14 @@ use super::{
 };
 use crate::tls::{self, Transport};
 
-/// Serves one client until its connection ends.
+/// Serves a client until its connection ends.
 pub(super) async fn serve(
     worker: Rc<Worker>,
     mut stream: TcpStream,
     peer: IpAddr,
     mut open: ConnectionGuard,
 ) {
-    // Fails only if the connection is already gone, which the first read will tell.
+    // Fails only if the connection is already gone, which the first read will show.
     let _ = stream.set_nodelay(true);
     let _panics = worker.count_panic();
     poll_fn(|cx| {
@@ -55,7 +55,7 @@ pub(super) async fn serve(
     }
     while client.next_request(&worker).await {
         match handle(&mut client, &worker).await {
-            // Also while the worker drains: the answer had left before it could say that it is the last.
+            // Also while the worker drains: this response was sent before it could announce the close.
             NextState::Keep => client.first = false,
             NextState::Close => break,
             NextState::Linger => {
@@ -68,8 +68,8 @@ pub(super) async fn serve(
     client.leave(&worker);
 }
 
-/// The connection as the listener has it, in clear or under TLS, and the subject of the client's
-/// certificate. Nothing if the handshake failed, which is the client's affair.
+/// Performs the TLS handshake if the listener has TLS. Returns the connection and the subject of the client's
+/// certificate; `None` if the handshake failed, which is the client's fault.
 async fn speak(
     worker: &Worker,
     stream: TcpStream,
@@ -78,14 +78,14 @@ async fn speak(
     deadline: &mut Deadline,
 ) -> Option<(Transport, Option<Box<str>>)> {
     let Some(tls) = &listener.tls else { return Some((stream.into(), None)) };
-    // On the heap, so that a connection does not hold its handshake's space for as long as it lives.
+    // Boxed, so that a connection does not hold the handshake's memory for its whole life.
     let mut handshake = Box::pin(tls::server::accept(tls.config(), stream, patience));
     let began = Instant::now();
     let spoken = poll_fn(|cx| {
         if let Poll::Ready(spoken) = handshake.as_mut().poll(cx) {
             return Poll::Ready(Some(spoken));
         }
-        // Who is amid one is let go as if he were idle.
+        // A client in the middle of a handshake is treated as idle.
         let Some(until) = worker.idle_until.get() else { return Poll::Pending };
         deadline.set(until);
         deadline.poll_passed(cx).map(|()| None)
@@ -99,7 +99,7 @@ async fn speak(
         }
         Err(error) => {
             listener.handshakes_failed.fetch_add(1, Relaxed);
-            tracing::debug!(listener = listener.name, %error, "a client did not come to speak TLS");
+            tracing::debug!(listener = listener.name, %error, "a TLS handshake failed");
             None
         }
     }

@@ -1,10 +1,10 @@
-//! Requests in flight, bounded: of all clients, and of each.
+//! Limits on requests in flight: of all clients, and of each client.
 //!
-//! Requests are counted and not connections, since many can share one. The bound on all of them is
-//! divided among the workers, and each counts for itself: nothing is shared, at the price that one
-//! worker may refuse while another has room. A client's own count is shared by its connections, on
-//! whichever workers they are (`client_limits.rs`). Trusted proxies stand for many clients and are not counted;
-//! the clients that they name are.
+//! Requests are counted, not connections, since many requests can share a connection. The limit on all requests
+//! is divided among the workers, and each worker counts alone: nothing is shared, but one worker may refuse a
+//! request while another has room. A client's counter is shared by its connections on all workers
+//! (`client_limits.rs`). Trusted proxies act for many clients and are not counted; the clients that they name
+//! are.
 
 use std::{net::IpAddr, rc::Rc};
 
@@ -24,18 +24,18 @@ pub(super) struct InFlight {
 }
 
 enum Whose {
-    /// The connection's client's, if that has a slot; a trusted proxy or a balancer that asks for itself
-    /// has none.
+    /// Counted on the connection's slot, if it has one; a trusted proxy or balancer that sends a request of its
+    /// own has none.
     Connection,
-    /// Of the client that a trusted proxy named.
+    /// Counted for the client that a trusted proxy named.
     Named(IpAddr),
-    /// Of a trusted proxy behind a trusted proxy.
+    /// Not counted: the client named by a trusted proxy is itself a trusted proxy.
     Uncounted,
 }
 
 impl InFlight {
-    /// Counts a request of the client `connected`, or of the client that it names if it is a trusted proxy.
-    /// Fails with the response to send if that exceeds a limit.
+    /// Counts a request of the client `connected`, or of the client `named` by it if it is a trusted proxy.
+    /// Fails with the response to send if a limit is exceeded.
     pub(super) fn begin(
         connected: &Rc<Connected>,
         named: Option<IpAddr>,

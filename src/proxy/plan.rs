@@ -1,4 +1,4 @@
-//! What is decided of a request once its head is complete, for the stages that follow.
+//! The decisions about a request, made when its head is complete, for the stages that follow.
 
 use std::{mem::MaybeUninit, net::IpAddr, rc::Rc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
-/// All that later stages need of a request; the head itself is no longer needed.
+/// Everything that later stages need; they do not need the head itself.
 pub(super) struct Plan {
     pub(super) snapshot: Rc<WorkerSnapshot>,
     pub(super) decision: Decision,
@@ -40,25 +40,25 @@ pub(super) struct Plan {
     pub(super) id: RequestId,
     pub(super) mode: ResponseMode,
     pub(super) class: Class,
-    /// Sending it twice does what sending it once does.
+    /// Sending the request twice has the same effect as sending it once.
     pub(super) idempotent: bool,
     pub(super) log: Option<Box<LogText>>,
-    /// The client's network, if the comparison asks for it.
+    /// The client's network, if the comparison needs it.
     pub(super) network: Option<Player>,
     /// Counts the request until it has ended.
     _in_flight: InFlight,
 }
 
-/// Options that few requests have, boxed so that they cost the others nothing.
+/// Options that few requests have; boxed, so that they cost other requests nothing.
 struct RareOptions {
-    /// When the whole call is due, if the client set a deadline.
+    /// The deadline of the whole call, if the client set one.
     ends_by: Option<Instant>,
-    /// The protocol that the client would go on in, and may.
+    /// The protocol to which the client asks to switch, if that is allowed.
     upgrade: Option<Box<str>>,
 }
 
 impl Plan {
-    /// `patience` from `now` on, or until the whole call is due.
+    /// `patience` after `now`, or the deadline of the whole call if that is earlier.
     pub(super) fn until(&self, now: Instant, patience: Duration) -> Instant {
         let until = now + patience;
         match self.ends_by() {
@@ -67,17 +67,17 @@ impl Plan {
         }
     }
 
-    /// When the whole call is due, if the client set a deadline.
+    /// The deadline of the whole call, if the client set one.
     pub(super) fn ends_by(&self) -> Option<Instant> {
         self.special.as_ref()?.ends_by
     }
 
-    /// The protocol that the client asked to go on in, and may.
+    /// The protocol to which the client asks to switch, if that is allowed.
     pub(super) fn upgrade(&self) -> Option<&str> {
         self.special.as_ref()?.upgrade.as_deref()
     }
 
-    /// Whether the client asked to go on in `protocol`.
+    /// Whether the client asked to switch to `protocol`.
     pub(super) fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
         match (self.upgrade(), protocol) {
             (Some(asked), Some(protocol)) => asked.as_bytes().eq_ignore_ascii_case(protocol),
@@ -85,8 +85,8 @@ impl Plan {
         }
     }
 
-    /// Whether chance decided its version, so that it may be compared. Rules and routes that name a
-    /// version choose players, so that versions would differ by who asks.
+    /// Whether the version was assigned at random, so that the request may be compared. Rules and routes that
+    /// name a version select players, so versions would differ because of their players.
     pub(super) fn is_by_chance(&self) -> bool {
         matches!(self.decision.by, AssignedBy::Cohort(_) | AssignedBy::Only)
     }
@@ -105,9 +105,10 @@ impl Plan {
     }
 }
 
-/// Plans the request whose head stands in the client's inbox: *admit*, *route*, *assign*, *render*; its head
-/// as it goes on is then in `request`. Nothing is planned if more of the head must be read. The head stays in
-/// the inbox, so that a request can be planned again. Plans are large: each is made where it stays.
+/// Plans the request whose head is in the client's inbox: *admit*, *route*, *assign*, *render*. Writes its head
+/// for the endpoint into `request`. Leaves `planned` empty if more of the head must be read. The head stays in the
+/// inbox, so that the request can be planned again. The plan is built in place, because moving it would be
+/// expensive.
 pub(super) fn plan(
     client: &Client,
     worker: &Worker,
@@ -151,7 +152,7 @@ pub(super) fn plan(
         special,
         head_bytes: admitted.head_bytes,
         framing: match admitted.head.framing {
-            // On a stream there are no chunks: the body ends with it.
+            // On a stream there are no chunks: the body ends with the stream.
             Framing::Chunked if client.stream.is_stream() => Framing::UntilClose,
             framing => framing,
         },
@@ -168,7 +169,7 @@ pub(super) fn plan(
     Ok(())
 }
 
-/// The network of a client, as the comparison tells networks apart: IPv4 /24, IPv6 /48.
+/// The network of a client, as the comparison distinguishes networks: IPv4 /24, IPv6 /48.
 fn network(client: IpAddr) -> Player {
     match client {
         IpAddr::V4(client) => Player::of(&client.octets()[..3]),

@@ -1,23 +1,23 @@
-//! A request that is answered here, before any version is asked.
+//! Requests that are answered by the proxy, before any version gets them.
 
 use std::net::IpAddr;
 
 use super::{head::HeadError, problem::Problem, response_mode::ResponseMode, rewrite::RequestId};
 
-/// A request that is answered without asking a version.
+/// A request that is answered by the proxy.
 pub(super) struct Rejected {
     pub(super) problem: Problem,
     pub(super) id: Option<RequestId>,
     pub(super) mode: ResponseMode,
-    /// Bytes of the request, if it was read to its end and the connection can stay.
+    /// Length of the request in bytes, if it was read to its end and the connection can be kept.
     pub(super) whole: Option<usize>,
     pub(super) log: Option<Box<LogText>>,
 }
 
-/// The fields of an access log's line that come from a request's head.
+/// The fields of an access log line that come from a request's head.
 #[derive(Debug)]
 pub(super) struct LogText {
-    /// The client's address, which behind a trusted proxy is not the connection's.
+    /// The client's address; behind a trusted proxy it differs from the connection's.
     pub(super) client: IpAddr,
     pub(super) method: Box<str>,
     pub(super) host: Box<str>,
@@ -25,14 +25,14 @@ pub(super) struct LogText {
 }
 
 impl Rejected {
-    /// A request whose head is not understood, so that nothing after it can be.
+    /// A request with an unreadable head; no request can follow it.
     pub(super) fn unread(problem: impl Into<Problem>) -> Self {
         let problem = problem.into();
         Self { problem, id: None, mode: ResponseMode::UNREAD, whole: None, log: None }
     }
 
-    /// A request whose head is above the limit: `bytes` of it have come. If its first line alone is, the
-    /// target is too long.
+    /// A request whose head exceeds the limit, of which `bytes` have arrived. If the first line alone exceeds
+    /// it, the target is too long.
     pub(super) fn too_large(bytes: &[u8], limit: u64) -> Self {
         let line = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len()) as u64;
         Self::unread(if line >= limit {

@@ -1,8 +1,8 @@
-//! Moves one body from one connection to another, a block at a time.
+//! Relays one body from one connection to another, a block at a time.
 //!
-//! Nothing is read while something waits to be written, so a slow receiver slows the sender
-//! (back-pressure) and a body of any size costs two blocks. Bytes are copied only where that saves a
-//! system call: a small body leaves in the same write as the head before it.
+//! Nothing is read while bytes wait to be written, so a slow receiver slows the sender down (back-pressure),
+//! and a body of any size needs two blocks. Bytes are copied only where that saves a system call: a small body
+//! is sent in the same write as the head before it.
 
 use std::{
     io::Write,
@@ -20,28 +20,28 @@ use super::{
     trailers,
 };
 
-/// Room for a chunk's size line and its end.
+/// Room for the size line and the end of a chunk.
 const CHUNK_FRAMING_BYTES: usize = 24;
 
-/// The state of a body on its way.
+/// The state of a body that is being relayed.
 #[derive(Debug)]
 pub(super) struct Relay {
     decoder: Decoder,
-    /// Whether the receiver gets chunks.
+    /// Whether the body is sent in chunks.
     chunked: bool,
-    /// Bytes at the front of the inbox that are written as they are.
+    /// Bytes at the front of the inbox that are written without copying.
     direct: usize,
     finished: bool,
-    /// Bytes of body found so far.
+    /// Bytes of the body received so far.
     pub(super) moved: u64,
     progressed: bool,
-    /// The receiver takes fields that follow the body, and those that came if it gets chunks.
+    /// Whether the receiver takes trailers; and the trailers received, if it gets chunks.
     trailers: Trailers,
     /// Keeps a copy of the body.
     tap: Option<Box<Tap>>,
 }
 
-/// What becomes of fields that follow the body.
+/// The handling of trailers.
 #[derive(Debug)]
 enum Trailers {
     Dropped,
@@ -49,7 +49,7 @@ enum Trailers {
     Behind(Box<HeaderMap>),
 }
 
-/// Why a body did not arrive.
+/// Why a body was not relayed completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RelayError {
     /// The sender failed or left before the end.
@@ -63,7 +63,7 @@ pub(super) enum RelayError {
 impl Relay {
     pub(super) fn new(framing: Framing, chunked: bool) -> Self {
         let decoder = Decoder::new(framing);
-        // No body at all has no last chunk either.
+        // An absent body has no last chunk either.
         let (finished, chunked) = match framing {
             Framing::Length(0) => (true, false),
             _ => (false, chunked),
@@ -80,33 +80,33 @@ impl Relay {
         }
     }
 
-    /// Has `tap` keep a copy of the body.
+    /// Lets `tap` keep a copy of the body.
     pub(super) fn tap(&mut self, tap: Tap) {
         self.tap = Some(Box::new(tap));
     }
 
-    /// The copy of the body, once it has passed, if one was to be kept and all of it could be.
+    /// The copy of the body after its end, if the tap could keep all of it.
     pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
         self.tap.take()?.into_body()
     }
 
-    /// Passes fields on that follow the body.
+    /// Passes trailers on.
     pub(super) fn pass_trailers(&mut self) {
         self.decoder.keep_trailers();
         self.trailers = Trailers::Passed;
     }
 
-    /// Whether any byte moved since this was last asked.
+    /// Whether any byte was moved since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.progressed)
     }
 
-    /// Whether what was taken in has yet to be written.
+    /// Whether received bytes have yet to be written.
     pub(super) fn waits_for_receiver(&self, outbox: &Buffer) -> bool {
         self.direct > 0 || !outbox.is_empty()
     }
 
-    /// Moves what can be moved now; ready when all of `outbox` and the body are written.
+    /// Relays as much as possible now; ready when all of `outbox` and the body are written.
     pub(super) fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -124,7 +124,7 @@ impl Relay {
             match self.write_out(cx, inbox, outbox, to) {
                 Poll::Ready(written) => written.map_err(|_| RelayError::Receiver)?,
                 Poll::Pending => {
-                    from.soak(cx);
+                    from.read_ahead(cx);
                     return Poll::Pending;
                 }
             }
@@ -147,7 +147,7 @@ impl Relay {
         }
     }
 
-    /// Turns what is in the inbox into what will be written.
+    /// Converts the bytes in the inbox to the form in which they are written.
     fn take_in<W: MessageIo>(
         &mut self,
         inbox: &mut Buffer,
@@ -185,7 +185,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Has `fields` follow the body, if the receiver takes any.
+    /// Sends `fields` as trailers, if the receiver takes them.
     #[inline(never)]
     fn pass_on<W: MessageIo>(&mut self, fields: HeaderMap, to: &mut W) {
         let Trailers::Passed = self.trailers else { return };
@@ -199,8 +199,8 @@ impl Relay {
         }
     }
 
-    /// Puts `data` bytes of the inbox into the outbox if that joins them with others, else marks them
-    /// to be written from where they are.
+    /// Copies `data` bytes of the inbox into the outbox if they then leave in one write with others; otherwise
+    /// marks them to be written from the inbox.
     fn place(&mut self, data: usize, inbox: &mut Buffer, outbox: &mut Buffer) {
         if self.chunked {
             let mut line = [0u8; CHUNK_FRAMING_BYTES];
@@ -247,8 +247,8 @@ impl Relay {
                 outbox.put(b"\r\n");
             }
         }
-        // A session may hold back the end of what was written until its socket takes it, and a stream
-        // until it knows that this was the end.
+        // A TLS session may hold the last bytes back until its socket accepts them, and a stream until it knows
+        // that they are the last.
         let framed = self.chunked && !self.finished;
         if self.decoder.is_done() && outbox.is_empty() && !framed {
             to.poll_end(cx)

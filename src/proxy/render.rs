@@ -1,5 +1,5 @@
-//! The stage *render*: writes a request's head as it goes to the endpoints of its service. Run again, it
-//! replaces what it wrote.
+//! The stage *render*: writes a request's head in the form for the endpoint. Called again, it replaces the
+//! head.
 
 use super::{
     admit::Admitted,
@@ -11,11 +11,11 @@ use super::{
 };
 use crate::snapshot::{Route, Snapshot};
 
-/// Most protocols of an `Upgrade` that are looked at, the first ones.
+/// Number of protocols of an `Upgrade` that are considered.
 const MAX_PROTOCOLS: usize = 16;
 
-/// Writes the head of an `admitted` request that takes `route` into `request`. Returns the protocol that the
-/// connection may go on in, if the client asks for one that the route allows.
+/// Writes the head of an `admitted` request on `route` into `request`. Returns the protocol to which the
+/// connection may switch, if the client asks for one that the route allows.
 pub(super) fn render<'b>(
     request: &mut Buffer,
     admitted: &Admitted<'_, 'b>,
@@ -24,7 +24,7 @@ pub(super) fn render<'b>(
     route: &Route,
 ) -> Option<&'b str> {
     let head = admitted.head;
-    // An HTTP/1.0 client may leave the host out; the endpoint needs one.
+    // An HTTP/1.0 client may omit the host; the endpoint needs one.
     let authority = if head.authority.is_empty() { connected.listener() } else { head.authority };
     let has_body = head.framing != Framing::Length(0);
     let upgrade = head.upgrade.and_then(|asked| allowed(asked, &route.upgrades, has_body));
@@ -43,8 +43,8 @@ pub(super) fn render<'b>(
     upgrade
 }
 
-/// The first of the protocols `asked` for that the route allows (`may`). A WebSocket is opened by a request
-/// without a body (RFC 6455 section 4.1).
+/// The first of the protocols `asked` for that the route allows (`may`). The handshake of a WebSocket is a
+/// request without a body (RFC 6455 section 4.1).
 fn allowed<'b>(asked: &'b [u8], may: &[Box<str>], has_body: bool) -> Option<&'b str> {
     tokens(asked)
         .take(MAX_PROTOCOLS)

@@ -1,9 +1,10 @@
-//! What a worker runs: the loop that takes commands, and the tick beside it.
+//! The loop of a worker, which takes commands, and its periodic task.
 //!
-//! Every connection is a task, and so is every request of HTTP/2. The runtime catches a panic of a task
-//! and drops what the task held: it ends that connection or request alone, and all that it counted as
-//! open or in flight is taken back. A [`PanicCounter`](super::worker::PanicCounter) in the task counts it.
-//! A panic of the worker itself ends all its connections; it is counted too, and the worker begins anew.
+//! Every connection is a task, and so is every request of HTTP/2. The runtime catches a panic of a task and
+//! drops what the task held: only that connection or request ends, and its counts of open connections and
+//! requests in flight are released. A [`PanicCounter`](super::worker::PanicCounter) in the task counts the
+//! panic. A panic of the worker itself ends all its connections; it is counted, too, and the worker is
+//! restarted.
 
 use std::{panic, rc::Rc, sync::Arc, task::Waker, thread, time::Duration};
 
@@ -22,25 +23,25 @@ use super::{
     worker::{ConnectionGuard, Worker},
 };
 
-/// How long samples and log lines wait for more of their kind before they are handed over.
+/// How long samples and log lines wait for others before they are handed over.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The same for the first samples and lines after a pause.
+/// The same for the first samples and lines after an idle period.
 const SOON: Duration = Duration::from_millis(10);
 
-/// How often idle upstream connections are looked over.
+/// Interval at which idle upstream connections are checked.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A running worker.
 #[derive(Debug)]
 pub struct WorkerHandle {
-    /// Takes commands.
+    /// Sends commands to the worker.
     pub commands: mpsc::UnboundedSender<Command>,
     thread: thread::JoinHandle<()>,
 }
 
 impl WorkerHandle {
-    /// Ends the worker at once, with whatever it still serves, and waits for its thread.
+    /// Ends the worker at once, with the requests that it still serves, and waits for its thread.
     pub fn stop(self) {
         drop(self.commands);
         if self.thread.join().is_err() {
@@ -62,8 +63,8 @@ pub fn spawn(id: usize, shared: Arc<Shared>) -> std::io::Result<WorkerHandle> {
     Ok(WorkerHandle { commands, thread })
 }
 
-/// Runs worker number `id` until it ends, or panics, which is false. All that it held is dropped then, and with it
-/// all that it counted as open or in flight.
+/// Runs worker number `id` until it ends (true) or panics (false). Everything that it held is then dropped,
+/// which releases its counts of open connections and requests in flight.
 fn survive(
     runtime: &Runtime,
     id: usize,
@@ -72,7 +73,7 @@ fn survive(
 ) -> bool {
     let (worker, local) = (Rc::new(Worker::new(id, Arc::clone(shared))), LocalSet::new());
     let run = || local.block_on(runtime, worker.run(inbox));
-    // What is shared is counters and a channel, which no panic leaves half changed.
+    // The shared data are counters and a channel, which a panic cannot leave inconsistent.
     let ended = panic::catch_unwind(panic::AssertUnwindSafe(run)).is_ok();
     drop(local);
     if !ended {
@@ -121,24 +122,24 @@ impl Worker {
                 let serving = connection::serve(Rc::clone(self), stream, peer, open);
                 tokio::task::spawn_local(serving);
             }
-            Err(error) => self.shared.wants.of_client(&open.listener().name, &error),
+            Err(error) => self.shared.exhaustion.count_client(&open.listener().name, &error),
         }
     }
 
-    /// Ticks, and goes on after a panic.
+    /// Runs the periodic task, and restarts it after a panic.
     async fn keep_on(self: Rc<Self>) {
         while tokio::task::spawn_local(Rc::clone(&self).tick()).await.is_err() {
             sleep(TICK).await;
         }
     }
 
-    /// Hands over and sweeps while there is something to do, then sleeps until there is again.
+    /// Hands data over and checks idle connections while there is work, then sleeps until there is again.
     async fn tick(self: Rc<Self>) {
         let _panics = self.count_panic();
         let (mut swept, mut generation) = (Instant::now(), 0);
         let (mut served, mut idle) = (false, true);
         loop {
-            // After a pause, word of traffic goes out soon: others look at counts only while there is some.
+            // After an idle period, hand over soon: the control plane polls counts only while there is traffic.
             match (served, idle) {
                 (true, _) => sleep(TICK).await,
                 (false, true) => {
@@ -243,11 +244,11 @@ mod tests {
             |connected: &Rc<Connected>| InFlight::begin(connected, None, &worker.snapshot());
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         LocalSet::new().block_on(&runtime, async {
-            let (go_on, told) = oneshot::channel::<()>();
+            let (go_on, go_on_received) = oneshot::channel::<()>();
             let bystander = (worker.count_panic(), connected(&worker, &listener));
             let bystander = tokio::task::spawn_local(async move {
                 let _held = bystander;
-                told.await
+                go_on_received.await
             });
             let held = (worker.count_panic(), connected(&worker, &listener));
             let in_flight = begin(&held.1).expect("the first");
@@ -263,11 +264,11 @@ mod tests {
             });
             assert!(panicking.await.is_err_and(|error| error.is_panic()));
             assert_eq!((panics(), open(), worker.requests.get()), (1, (1, 1), 0));
-            // The same client is served on.
+            // The same client is still served.
             let next = connected(&worker, &listener);
             drop(begin(&next).expect("a place"));
             go_on.send(()).expect("the bystander waits");
-            bystander.await.expect("no panic").expect("told");
+            bystander.await.expect("no panic").expect("the signal");
         });
         assert_eq!((panics(), open()), (1, (0, 0)));
     }
@@ -278,7 +279,7 @@ mod tests {
         let old = shared.snapshot.load_full();
         assert_eq!(shared.barrier.acknowledged(), old.generation, "the one that it began with");
         let handle = spawn(0, Arc::clone(&shared)).expect("a thread");
-        // It has begun, by the old one.
+        // It has begun, by the old snapshot.
         let (flushed, done) = oneshot::channel();
         handle.commands.send(Command::Flush(flushed)).expect("it lives");
         done.blocking_recv().expect("it lives");
@@ -287,12 +288,12 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(async {
             let passed = || shared.barrier.passed(old.generation + 1);
-            assert!(timeout(Duration::from_millis(20), passed()).await.is_err(), "nobody was told");
+            assert!(timeout(Duration::from_millis(20), passed()).await.is_err(), "not notified");
             handle.commands.send(Command::Refresh).expect("it lives");
             timeout(Duration::from_secs(30), passed()).await.expect("acknowledged");
         });
         assert_eq!(Arc::strong_count(&old), 1, "the worker lets go of the old one");
-        // A worker that begins anew does so by the snapshot in force.
+        // A restarted worker uses the snapshot in force.
         shared.snapshot.store(Arc::new(snapshot("", old.generation + 2)));
         handle.commands.send(Command::Panic).expect("it lives");
         let deadline = std::time::Instant::now() + Duration::from_secs(30);

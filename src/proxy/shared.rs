@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    accept::Wants,
+    accept::ResourceExhaustion,
     barrier::Barrier,
     client_limits::{ClientLimits, ConnectionSlot},
     forwarded::contains,
@@ -50,9 +50,9 @@ pub struct Shared {
     pub granted: Granted,
     /// Connections of clients and to endpoints that failed because this process had no resource
     /// left.
-    pub wants: Wants,
+    pub exhaustion: ResourceExhaustion,
     /// Samples that were dropped after they had been handed over.
-    pub samples_unheard: AtomicU64,
+    pub samples_dropped: AtomicU64,
     pub(super) client_limits: ClientLimits,
     /// Permits to send a 503 to a connection above a limit.
     pub(super) shedding: Semaphore,
@@ -107,8 +107,8 @@ impl Shared {
             cells: PerWorker::new(workers),
             samples,
             granted,
-            wants: Wants::default(),
-            samples_unheard: AtomicU64::new(0),
+            exhaustion: ResourceExhaustion::default(),
+            samples_dropped: AtomicU64::new(0),
             client_limits: ClientLimits::default(),
             shedding: Semaphore::new(SHED_AT_ONCE),
         }

@@ -258,7 +258,7 @@ impl<'a> Trial<'a> {
             head_us,
             whole_us,
         };
-        evidence.outcomes.say(worker.id, ending);
+        evidence.outcomes.push(worker.id, ending);
     }
 
     /// Microseconds since the endpoint had the request; [`NO_TIME`] for an endpoint that warms up,

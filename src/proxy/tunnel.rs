@@ -156,7 +156,7 @@ impl Pipe {
     ) -> Poll<io::Result<()>> {
         while !self.done {
             let Poll::Ready(written) = self.poll_out(cx, to) else {
-                from.soak(cx);
+                from.read_ahead(cx);
                 return Poll::Pending;
             };
             written?;

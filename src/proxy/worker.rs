@@ -1,6 +1,6 @@
-//! What a worker holds: its snapshot, its buffers, its connections, what it has to hand over.
+//! The state of a worker: its snapshot, buffers and connections, and the data to hand over.
 //!
-//! Only its own thread sees it; `run.rs` has the loop.
+//! Only the worker's own thread accesses it; `run.rs` has the loop.
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -33,13 +33,13 @@ use crate::{
     upstream::pool::Pools,
 };
 
-/// A snapshot as a worker holds it: requests count their use of it by an `Rc` around this, so that the
-/// count of the `Arc`, which all workers share, is written once per snapshot and not once per request.
+/// A snapshot in a worker. Requests hold it by an `Rc`, so that the reference count of the `Arc`, which all
+/// workers share, is written once per snapshot and not once per request.
 pub(super) struct WorkerSnapshot {
     snapshot: Arc<Snapshot>,
     /// This worker's part of `limits.requests`.
     pub(super) requests: u32,
-    /// Requests in flight of one client.
+    /// `limits.requests_per_client`.
     pub(super) requests_per_client: u32,
 }
 
@@ -62,33 +62,33 @@ impl std::ops::Deref for WorkerSnapshot {
     }
 }
 
-/// One worker's part of a limit, rounded up so that nobody's is 0.
+/// One worker's part of a limit, rounded up so that no worker's part is 0.
 fn part(limit: u32, workers: usize) -> u32 {
     limit.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX).max(1))
 }
 
-/// State of a worker; only its own thread sees it.
+/// The state of a worker; only its own thread accesses it.
 pub(super) struct Worker {
     pub(super) id: usize,
     pub(super) shared: Arc<Shared>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
-    /// The same snapshot behind a count that no other core touches.
+    /// The same snapshot, with a reference count that no other core writes.
     current: RefCell<Rc<WorkerSnapshot>>,
     pub(super) blocks: Blocks,
     pub(super) pools: RefCell<Pools>,
     pub(super) streams: RefCell<H2Pool>,
-    /// Clients' connections of HTTP/2.
+    /// HTTP/2 connections of clients.
     pub(super) h2_clients: AllConnections,
     pub(super) samples: RefCell<Vec<Sample>>,
     pub(super) lines: RefCell<Lines>,
-    /// Wakes the tick when there is something to hand over or to look after.
+    /// Wakes the periodic task when there is work.
     pub(super) busy: Notify,
     date: RefCell<Date>,
-    /// Answers end their connections.
+    /// Whether responses close their connections.
     pub(super) parting: Cell<bool>,
-    /// When idle connections are closed, once the worker drains.
+    /// When idle connections are closed, while the worker drains.
     pub(super) idle_until: Cell<Option<Instant>>,
-    /// When connections that went on in another protocol are, once the worker drains.
+    /// When connections that switched protocols are closed, while the worker drains.
     pub(super) upgraded_until: watch::Sender<Option<Instant>>,
     /// Requests in flight.
     pub(super) requests: Cell<u32>,
@@ -128,12 +128,12 @@ impl Worker {
         now.into_std().saturating_duration_since(self.shared.started)
     }
 
-    /// Counts a panic of the task that holds the result.
+    /// A guard that counts a panic of the task that holds it.
     pub(super) fn count_panic(self: &Rc<Self>) -> PanicCounter {
         PanicCounter(Rc::clone(self))
     }
 
-    /// The snapshot in force. Looked at once per request, when its head is complete.
+    /// The snapshot in force. Read once per request, when its head is complete.
     pub(super) fn snapshot(&self) -> Rc<WorkerSnapshot> {
         let mut cache = self.snapshot.borrow_mut();
         let latest = cache.load();
@@ -144,7 +144,7 @@ impl Worker {
         Rc::clone(&current)
     }
 
-    /// Notes a finished request.
+    /// Records a finished request.
     pub(super) fn record(&self, sample: Sample) {
         let mut samples = self.samples.borrow_mut();
         if samples.is_empty() {
@@ -157,7 +157,7 @@ impl Worker {
         }
     }
 
-    /// Asks for a tick: something waits to be handed over or looked after.
+    /// Wakes the periodic task.
     pub(super) fn keep_ticking(&self) {
         self.busy.notify_one();
     }
@@ -180,7 +180,7 @@ impl Worker {
         }
     }
 
-    /// The current date as HTTP writes it (RFC 9110 section 5.6.7), made once a second.
+    /// The current date in the format of HTTP (RFC 9110 section 5.6.7), rendered once per second.
     pub(super) fn date(&self, now: Instant) -> Ref<'_, str> {
         self.date.borrow_mut().renew(now);
         Ref::map(self.date.borrow(), |date| date.text.as_str())
@@ -196,7 +196,7 @@ impl Worker {
     }
 }
 
-/// Open client connections: a place each, with the waker of its task once that was polled, so that idle
+/// Open client connections: a slot for each, with the waker of its task after the first poll, so that idle
 /// connections notice a drain.
 #[derive(Default)]
 pub(super) struct Clients {
@@ -204,7 +204,7 @@ pub(super) struct Clients {
     free: Vec<usize>,
 }
 
-/// Counts an open client connection for as long as it lives.
+/// Counts an open client connection until it is dropped.
 pub(super) struct ConnectionGuard {
     worker: Rc<Worker>,
     listener: Arc<ListenerState>,
@@ -226,12 +226,12 @@ impl ConnectionGuard {
         Self { worker: Rc::clone(worker), listener, place, slot }
     }
 
-    /// Who serves it.
+    /// The worker that serves it.
     pub(super) fn worker(&self) -> &Worker {
         &self.worker
     }
 
-    /// Its slot; none if it stands for many clients.
+    /// Its slot; `None` if it acts for many clients.
     pub(super) fn slot(&self) -> Option<&ConnectionSlot> {
         self.slot.as_ref()
     }
@@ -241,12 +241,12 @@ impl ConnectionGuard {
         &self.listener
     }
 
-    /// Holds the slot that the client got once it was known.
+    /// Stores the slot, which is reserved when the client's address is known.
     pub(super) fn set_slot(&mut self, slot: Option<ConnectionSlot>) {
         self.slot = slot;
     }
 
-    /// Lets a drain wake the connection's task.
+    /// Registers the waker of the connection's task for a drain.
     pub(super) fn wake_by(&self, waker: &Waker) {
         self.worker.clients.borrow_mut().wakers[self.place] = Some(waker.clone());
     }

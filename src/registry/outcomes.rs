@@ -22,7 +22,7 @@ use crate::analysis::{ENDPOINT_GROUPS, Ending, What};
 /// Outcomes that a ring holds: those of 100,000 requests a second in 160 ms.
 const CAPACITY: u64 = 1 << 14;
 /// Outcomes passed to the evaluator in one call.
-const HEARD_AT_ONCE: usize = 64;
+const TAKEN_AT_ONCE: usize = 64;
 /// Words of an outcome.
 const WORDS: u64 = 3;
 
@@ -56,13 +56,13 @@ impl Outcomes {
     }
 
     /// Records an outcome. Called by `worker` only.
-    pub fn say(&self, worker: usize, ending: Ending) {
+    pub fn push(&self, worker: usize, ending: Ending) {
         self.rings.of(worker).push(ending);
     }
 
-    /// Passes all new outcomes to `heard`, some at a time. Called by the evaluator only.
-    pub fn hear(&self, mut heard: impl FnMut(&[Ending])) {
-        self.rings.iter().for_each(|ring| ring.drain(&mut heard));
+    /// Passes all new outcomes to `take`, some at a time. Called by the evaluator only.
+    pub fn drain(&self, mut take: impl FnMut(&[Ending])) {
+        self.rings.iter().for_each(|ring| ring.drain(&mut take));
     }
 
     /// Outcomes that were lost because a ring was full.
@@ -97,7 +97,7 @@ impl Ring {
         }
     }
 
-    fn drain(&self, heard: &mut impl FnMut(&[Ending])) {
+    fn drain(&self, take: &mut impl FnMut(&[Ending])) {
         let Some(words) = self.words.get() else { return };
         let (read, written) = (self.read.load(Relaxed), self.written.load(Acquire));
         let ending = |number: u64| {
@@ -105,11 +105,11 @@ impl Ring {
             let word = |n: usize| words[at + n].load(Relaxed);
             unpack([word(0), word(1), word(2)])
         };
-        let mut some = Vec::with_capacity(HEARD_AT_ONCE);
-        for first in (read..written).step_by(HEARD_AT_ONCE) {
+        let mut some = Vec::with_capacity(TAKEN_AT_ONCE);
+        for first in (read..written).step_by(TAKEN_AT_ONCE) {
             some.clear();
-            some.extend((first..written).take(HEARD_AT_ONCE).map(ending));
-            heard(&some);
+            some.extend((first..written).take(TAKEN_AT_ONCE).map(ending));
+            take(&some);
         }
         self.read.store(written, Release);
     }
@@ -170,30 +170,30 @@ mod tests {
         }
     }
 
-    fn heard(outcomes: &Outcomes) -> Vec<Ending> {
+    fn drained(outcomes: &Outcomes) -> Vec<Ending> {
         let mut all = Vec::new();
-        outcomes.hear(|endings| all.extend_from_slice(endings));
+        outcomes.drain(|endings| all.extend_from_slice(endings));
         all
     }
 
     #[test]
-    fn what_workers_say_is_heard_once_and_as_it_was_said() {
+    fn outcomes_are_drained_once_and_unchanged() {
         let outcomes = Outcomes::new(2);
-        assert_eq!(heard(&outcomes), []);
+        assert_eq!(drained(&outcomes), []);
         let all: Vec<Ending> = (0..100).map(ending).collect();
-        all.iter().for_each(|ending| outcomes.say(0, *ending));
-        outcomes.say(1, ending(7));
-        assert_eq!(heard(&outcomes), [&all[..], &[ending(7)]].concat());
-        assert_eq!((heard(&outcomes), outcomes.lost()), (vec![], 0));
+        all.iter().for_each(|ending| outcomes.push(0, *ending));
+        outcomes.push(1, ending(7));
+        assert_eq!(drained(&outcomes), [&all[..], &[ending(7)]].concat());
+        assert_eq!((drained(&outcomes), outcomes.lost()), (vec![], 0));
     }
 
     #[test]
-    fn a_full_ring_loses_what_comes_and_says_so() {
+    fn a_full_ring_drops_and_counts_outcomes() {
         let outcomes = Outcomes::new(1);
-        (0..CAPACITY as u32 + 5).for_each(|n| outcomes.say(0, ending(n)));
-        assert_eq!((heard(&outcomes).len() as u64, outcomes.lost()), (CAPACITY, 5));
-        outcomes.say(0, ending(3));
-        assert_eq!(heard(&outcomes), [ending(3)]);
+        (0..CAPACITY as u32 + 5).for_each(|n| outcomes.push(0, ending(n)));
+        assert_eq!((drained(&outcomes).len() as u64, outcomes.lost()), (CAPACITY, 5));
+        outcomes.push(0, ending(3));
+        assert_eq!(drained(&outcomes), [ending(3)]);
     }
 
     #[test]
@@ -201,15 +201,15 @@ mod tests {
         let outcomes = Outcomes::new(1);
         let (mut next, all) = (0, 200_000);
         std::thread::scope(|scope| {
-            let said = scope.spawn(|| (0..all).for_each(|n| outcomes.say(0, ending(n))));
+            let pushing = scope.spawn(|| (0..all).for_each(|n| outcomes.push(0, ending(n))));
             loop {
-                let is_last = said.is_finished();
-                outcomes.hear(|endings| {
-                    for heard in endings {
+                let is_last = pushing.is_finished();
+                outcomes.drain(|endings| {
+                    for seen in endings {
                         // Outcomes may be lost, but none is torn or read twice.
-                        assert!(heard.look >= next, "{} after {next}", heard.look);
-                        assert_eq!(*heard, ending(heard.look));
-                        next = heard.look + 1;
+                        assert!(seen.look >= next, "{} after {next}", seen.look);
+                        assert_eq!(*seen, ending(seen.look));
+                        next = seen.look + 1;
                     }
                 });
                 if is_last {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_numbered_and_never_0() {
+    fn evaluation_numbers_are_never_0() {
         let outcomes = Outcomes::new(1);
         let next = outcomes.next_look();
         assert_eq!((outcomes.look(), next), (1, 2));

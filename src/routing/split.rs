@@ -71,20 +71,20 @@ impl Split {
 
     /// Makes the hash of `version`, if that has weight, determine the buckets of players, so that
     /// they do not depend on the weights of other versions.
-    pub fn telling_by(self, version: u16) -> Self {
+    pub fn bucket_by(self, version: u16) -> Self {
         let bucket_arm = self.arms.iter().position(|arm| arm.version == version);
         Self { bucket_arm: bucket_arm.unwrap_or(0), ..self }
     }
 
     /// The version of the player with `key`; `None` if no version has weight.
     pub fn assign(&self, key: &[u8]) -> Option<u16> {
-        self.assign_and_tell(key).map(|(version, _)| version)
+        self.assign_with_bucket(key).map(|(version, _)| version)
     }
 
     /// Likewise, with the bucket by which the comparison identifies the player: the lowest bits of
-    /// the hash of the version set by [`Split::telling_by`]. They contribute less than 2^-48 to the
+    /// the hash of the version set by [`Split::bucket_by`]. They contribute less than 2^-48 to the
     /// fraction, so the bucket is independent of the version that a player gets.
-    pub fn assign_and_tell(&self, key: &[u8]) -> Option<(u16, u16)> {
+    pub fn assign_with_bucket(&self, key: &[u8]) -> Option<(u16, u16)> {
         match &*self.arms {
             [] => None,
             [only] => Some((only.version, only.hash_apart(key) as u16)),
@@ -228,17 +228,17 @@ mod tests {
 
     #[test]
     fn buckets_of_players_are_many_and_say_nothing_of_the_version() {
-        let alone = split("release-42", &[("v1", 100.0), ("v2", 0.0)]).telling_by(0);
-        let after = split("release-42", &[("v0", 3.0), ("v1", 5.0), ("v2", 1.0)]).telling_by(1);
-        let split = split("release-42", &[("v1", 75.0), ("v2", 25.0)]).telling_by(0);
+        let alone = split("release-42", &[("v1", 100.0), ("v2", 0.0)]).bucket_by(0);
+        let after = split("release-42", &[("v0", 3.0), ("v1", 5.0), ("v2", 1.0)]).bucket_by(1);
+        let split = split("release-42", &[("v1", 75.0), ("v2", 25.0)]).bucket_by(0);
         let (mut buckets, mut by_half) = (std::collections::HashSet::new(), [[0_u32; 2]; 2]);
         for player in 0..40_000 {
             let key = format!("player-{player}");
-            let (version, bucket) = split.assign_and_tell(key.as_bytes()).expect("a version");
+            let (version, bucket) = split.assign_with_bucket(key.as_bytes()).expect("a version");
             assert_eq!(split.assign(key.as_bytes()), Some(version));
             for other in [&alone, &after] {
                 assert_eq!(
-                    other.assign_and_tell(key.as_bytes()).map(|(_, told)| told),
+                    other.assign_with_bucket(key.as_bytes()).map(|(_, bucket)| bucket),
                     Some(bucket)
                 );
             }

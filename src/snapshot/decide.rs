@@ -92,7 +92,7 @@ impl Service {
         if let Some(rule) = rule {
             return Some(Assigned::to(rule.version, AssignedBy::Rule));
         }
-        let (version, bucket) = self.split.assign_and_tell(key.value)?;
+        let (version, bucket) = self.split.assign_with_bucket(key.value)?;
         let by = match self.split.needs_key() {
             true => AssignedBy::Cohort(key.source),
             false => AssignedBy::Only,

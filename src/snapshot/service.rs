@@ -83,7 +83,7 @@ impl Service {
                 &service.cohort.salt,
                 versions.iter().map(|version| (&*version.name, version.share_weight())),
             )
-            .telling_by(index(&service.baseline)),
+            .bucket_by(index(&service.baseline)),
             epoch: sources.decided.epochs.get(name).copied().unwrap_or_default(),
             state: registry.service(name),
             compared,

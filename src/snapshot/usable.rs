@@ -35,7 +35,7 @@ impl Trust {
             (State::Serving, _) => Self::Serving,
             (State::Down, _) | (_, None | Some(Cause::Connect)) => Self::Doubted,
             (_, Some(Cause::Peers)) => Self::Worse,
-            (_, Some(Cause::Word)) => Self::Withdrawn,
+            (_, Some(Cause::Manual)) => Self::Withdrawn,
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct Scrape {
     pub requests_shed_per_client: u64,
     /// Connections that failed because a resource was exhausted, such as descriptors: of clients,
     /// and to endpoints.
-    pub wants: [u64; 2],
+    pub exhausted: [u64; 2],
     /// Limit of client connections in force, which depends on the descriptors of the process.
     pub connections_limit: u32,
     /// Limit of requests in flight in force.

@@ -76,7 +76,7 @@ pub enum Refreshed {
 
 /// Files of a listener that cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("listener {listener}: the certificates before stay in force: {error}")]
+#[error("listener {listener}: the previous certificates stay in force: {error}")]
 pub struct Fault {
     /// The listener's name.
     pub listener: String,

@@ -362,7 +362,7 @@ async fn what_is_broken_keeps_the_old() {
     let Refreshed::Kept(fault) = listener.refresh(now) else { panic!("taken over") };
     assert_eq!(fault.listener, "front");
     assert!(
-        fault.to_string().starts_with("listener front: the certificates before stay in force: ")
+        fault.to_string().starts_with("listener front: the previous certificates stay in force: ")
     );
     assert_eq!(fault.error.file(), Some(files.cert.as_path()));
     assert!(matches!(listener.refresh(now), Refreshed::Unchanged));

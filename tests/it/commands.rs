@@ -70,13 +70,13 @@ fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
     );
     let (_, status, _) = run(&proxy, &["status"]);
     assert!(status.contains("\ngame-api v2: ejected since 20"), "{status}");
-    let back = " by anonymous (pays twice); `tidegate reinstate game-api v2` takes it back in\n";
+    let back = " by anonymous (pays twice); `tidegate reinstate game-api v2` reinstates it\n";
     assert!(status.contains(back), "{status}");
 
     let (code, _, problem) = run(&proxy, &["weights", "game-api", "v2=50", "--only"]);
     assert_eq!(code, Some(65), "{problem}");
     assert!(
-        problem.starts_with("409 Conflict: weights.v2: nobody would serve `game-api`"),
+        problem.starts_with("409 Conflict: weights.v2: no version would serve `game-api`"),
         "{problem}"
     );
     assert!(problem.contains("`tidegate reinstate game-api v2`"), "{problem}");
@@ -90,7 +90,7 @@ fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
     let changed = "v2 0% -> 0%; v2 is ejected, and gets 50% when it is reinstated";
     assert!(events.contains(changed), "{events}");
     assert!(
-        events.contains(": pays twice; `tidegate reinstate game-api v2` takes it back in\n"),
+        events.contains(": pays twice; `tidegate reinstate game-api v2` reinstates it\n"),
         "{events}"
     );
     let (_, dry, _) = run(&proxy, &["reinstate", "game-api", "v2", "--dry-run"]);
@@ -206,7 +206,7 @@ fn a_mistake_is_named_and_changes_nothing() {
         (&["eject", "game-api"][..], 2, "<VERSION>"),
         (&["eject", "a/b", "v1"], 2, "a service's name has letters"),
         (&["eject", "game-api", "v1", "--endpoint", "here"], 2, "'--endpoint <ADDRESS>'"),
-        (&["weights", "game-api", "v1=1", "v1=2"], 2, "`v1` stands twice"),
+        (&["weights", "game-api", "v1=1", "v1=2"], 2, "`v1` is given twice"),
         (&["status", "--token-file", "/nonexistent"], 64, "/nonexistent: "),
         (&["eject", "other", "v1"], 65, "404 Not Found: there is no service `other`"),
         (&["eject", "game-api", "v9"], 65, "422 Unprocessable Entity: version: service `game-api`"),

@@ -195,7 +195,7 @@ fn an_ejection_that_helped_nobody_is_told_and_taken_back_where_the_file_says_so(
         assert_eq!(events("reinstated"), on_mistake == "reinstate");
         if on_mistake == "tell" {
             let reason = get(&proxy)["verdicts"][0]["reason"].as_str().expect("one").to_owned();
-            assert!(reason.contains("Afterwards: the ejection helped nobody: "), "{reason}");
+            assert!(reason.contains("Afterwards: the ejection did not help: "), "{reason}");
         }
     }
 }

@@ -159,7 +159,7 @@ fn the_command_line_shows_events() {
     };
     let line = shown(&[]);
     assert!(line.contains("  ejected ") && line.contains("game-api  v2  by "), "{line}");
-    let end = ": a test; `tidegate reinstate game-api v2` takes it back in\n";
+    let end = ": a test; `tidegate reinstate game-api v2` reinstates it\n";
     assert!(line.ends_with(end), "{line}");
     let unknown = ["events", "other", "--admin", &admin];
     let unknown = process::program().args(unknown).output().expect("it runs");
@@ -326,7 +326,7 @@ fn a_receiver_is_told_of_an_ejection_and_of_its_end() {
     assert_eq!(texts["summary"], "game-api v2 is ejected");
     assert_eq!(
         texts["description"],
-        "game-api v2: a test. `tidegate reinstate game-api v2` takes it back in."
+        "game-api v2: a test. `tidegate reinstate game-api v2` reinstates it."
     );
     let told = received.lock().expect("whole").len();
     eventually("it is told again", || received.lock().expect("whole").len() > told);
@@ -378,7 +378,7 @@ fn the_secret_in_the_url_of_a_receiver_is_shown_nowhere() {
         200
     );
     eventually("the log says that it was not taken", || {
-        process.log().contains("did not take them")
+        process.log().contains("did not accept the alerts")
     });
     let twice = format!(", {{ url: 'ftp://a/{SECRET}' }}, 'http://a/{SECRET}'");
     process.write(&builder.listen(process.address).top(&alerts(&twice)).text());

@@ -229,7 +229,9 @@ fn files_of_receivers_that_cannot_be_used_are_reported_by_check_and_warned_of_by
         assert!(line.contains(why), "{field}: {said}");
     }
     let process = builder.spawn();
-    eventually("it is said in advance", || process.log().contains("the receiver cannot be told"));
+    eventually("it is said in advance", || {
+        process.log().contains("alerts cannot be sent to the receiver")
+    });
     assert!(process.log().contains("nosuch.token: No such file"), "{}", process.log());
 }
 

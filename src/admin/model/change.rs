@@ -213,7 +213,7 @@ fn each_once<'de, D: Deserializer<'de>>(d: D) -> Result<IndexMap<String, NewWeig
                 match weights.entry(version) {
                     Entry::Vacant(entry) => entry.insert(weight),
                     Entry::Occupied(entry) => {
-                        let twice = format_args!("`{}` stands twice; name it once", entry.key());
+                        let twice = format_args!("`{}` is given twice", entry.key());
                         return Err(de::Error::custom(twice));
                     }
                 };
@@ -235,7 +235,7 @@ mod tests {
         assert!(request.weights.keys().eq(["v42", "v41"]));
         assert_eq!(request.reason, None);
         let twice = parse(r#"{"weights": {"v42": 10, "v42": 90}}"#).unwrap_err();
-        assert!(twice.to_string().starts_with("`v42` stands twice"), "{twice}");
+        assert!(twice.to_string().starts_with("`v42` is given twice"), "{twice}");
     }
 
     #[test]

@@ -190,7 +190,9 @@ impl Reload {
     pub fn new(reloads: &Reloads, stand_ins: &StandIns) -> Self {
         let refused = || {
             let each = stand_ins.iter().map(|(service, StandIn { version, why })| {
-                format!("{service}: its weights would leave nobody, so {version} serves: {why}")
+                format!(
+                    "{service}: no version would serve by its weights, so {version} serves: {why}"
+                )
             });
             let message = each.collect::<Vec<_>>().join("; ");
             (!message.is_empty()).then(|| ReloadError {

@@ -26,14 +26,14 @@ impl Judged {
         }
     }
 
-    fn tell(&mut self, entry: &Entry) {
-        self.gate.told(entry);
-        self.comparison.told(entry);
+    fn add(&mut self, entry: &Entry) {
+        self.gate.apply(entry);
+        self.comparison.apply(entry);
     }
 
     fn requests(&mut self, block: Arms<Tally>, at: Duration) {
         let block = Box::new(Attempts::of_strangers(block));
-        self.tell(&Entry::Errors { at, block, route: None });
+        self.add(&Entry::Errors { at, block, route: None });
     }
 
     fn answer(&self, now: Duration) -> Answer {
@@ -59,7 +59,7 @@ fn latency() -> Limits {
 }
 
 #[test]
-fn health_is_certain_in_time_and_is_asked_anew_after_a_step() {
+fn health_becomes_certain_and_is_tested_again_after_a_step() {
     let health = Health::new(2.0, 0.05);
     let mut judged = Judged::new(&Limits { health, ..errors(1e-4) });
     let mut second = 0;
@@ -72,7 +72,7 @@ fn health_is_certain_in_time_and_is_asked_anew_after_a_step() {
     let health = judged.gate.health().expect("errors are compared");
     assert!(health.log_evidence.is_some_and(|evidence| evidence >= health.log_threshold));
     assert!(health.to_string().contains("less than 2 times as often"), "{health}");
-    judged.tell(&Entry::WeightStep { at: S(2001), warms: true });
+    judged.add(&Entry::WeightStep { at: S(2001), warms: true });
     assert_eq!(judged.answer(S(2001)), Answer::Undecided);
 }
 
@@ -173,7 +173,7 @@ fn a_slow_canary_that_fails_no_request_is_not_healthy() {
         (0..10).for_each(|_| canary.record(20_000));
         let block = Arms::new((&canary).into(), (&of(900, 9_000)).into());
         let (span, quantile, at) = (Span::Head, Quantile::P95, S(second));
-        judged.tell(&Entry::Latency { at, span, quantile, block, slow });
+        judged.add(&Entry::Latency { at, span, quantile, block, slow });
         healthy += u32::from(judged.answer(S(second)) == Answer::Healthy);
     }
     assert!(healthy <= 2, "{healthy} seconds healthy");
@@ -181,7 +181,7 @@ fn a_slow_canary_that_fails_no_request_is_not_healthy() {
 }
 
 #[test]
-fn nobody_is_healthy_where_errors_are_not_compared() {
+fn no_canary_is_healthy_if_errors_are_not_compared() {
     let nothing = Eject::default();
     let mut judged = Judged::new(&Limits::of(&nothing, &nothing, 1e-3));
     (1..1000).for_each(|second| judged.requests(block(100, 0, 900, 0), S(second)));
@@ -196,7 +196,7 @@ fn another_certainty_of_health_keeps_the_evidence_for_it() {
     judged.requests(block(500, 0, 500, 12), S(1));
     let evidence = judged.gate.health().expect("a question").log_evidence;
     assert_eq!(judged.answer(S(1)), Answer::Undecided);
-    judged.tell(&Entry::Demand(Box::new(limits(0.05))));
+    judged.add(&Entry::Demand(Box::new(limits(0.05))));
     assert_eq!(judged.gate.health().expect("a question").log_evidence, evidence);
     judged.requests(block(500, 0, 500, 12), S(2));
     assert_eq!(judged.answer(S(2)), Answer::Healthy);

@@ -122,10 +122,10 @@ struct Cycle {
     bad: u32,
 }
 
-/// Least length of a cycle.
+/// Shortest length of a cycle.
 const CYCLE: Duration = Duration::from_secs(10);
-/// Part of bad players that ends a cycle, and their least number: otherwise one player of three
-/// would be bad again in each cycle.
+/// Fraction of bad players that ends a cycle, and their smallest number: otherwise one player of three would be
+/// bad again in each cycle.
 const FULL: f64 = 0.25;
 const LEAST_FULL: u32 = 3;
 

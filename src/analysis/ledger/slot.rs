@@ -33,7 +33,7 @@ const KNOWS_TROUBLE: u64 = 20;
 /// With fewer requests the result is unknown.
 const LEAST_ABOUT: u64 = 5;
 /// Most players that 64 bits can count reliably.
-const MOST_TOLD_APART: u64 = 30;
+const MOST_DISTINCT: u64 = 30;
 
 /// Requests that began during some evaluations, by version.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +51,7 @@ pub(super) struct Slot {
     failed_by: Players,
     unserved_by: Players,
     /// Outcomes of each version's requests that ended while this was the newest slot.
-    told: Vec<Told>,
+    recent: Vec<Recent>,
 }
 
 impl Slot {
@@ -63,10 +63,10 @@ impl Slot {
             arms.clear();
             arms.resize(versions, SlotCounts::default());
         }
-        self.told.clear();
-        self.told.resize(versions, Told::default());
-        let Self { started, arms, aside, told, .. } = self;
-        Self { first_look: look, began: now, started, arms, aside, told, ..Self::default() }
+        self.recent.clear();
+        self.recent.resize(versions, Recent::default());
+        let Self { started, arms, aside, recent, .. } = self;
+        Self { first_look: look, began: now, started, arms, aside, recent, ..Self::default() }
     }
 
     /// Pending requests of `version`. A request that began between the count and the number of the
@@ -102,12 +102,12 @@ impl Slot {
     }
 
     /// Records that a request of `version` ended while this is the newest slot.
-    pub(super) fn hear(&mut self, version: usize, player: u16, is_bad: bool) {
-        let told = &mut self.told[version];
-        told.ended += 1;
+    pub(super) fn note(&mut self, version: usize, player: u16, is_bad: bool) {
+        let recent = &mut self.recent[version];
+        recent.ended += 1;
         if is_bad {
-            told.bad += 1;
-            told.bad_by.add(player);
+            recent.bad += 1;
+            recent.bad_by.add(player);
         }
     }
 }
@@ -138,7 +138,7 @@ impl Players {
     /// Whether they are more than one in `of` requests of `ended`. The bits are half full before as
     /// many have failed as that takes of very many.
     fn are_many(self, of: u64, ended: u64) -> bool {
-        of * u64::from(self.0.count_ones()) > ended.min(of * MOST_TOLD_APART)
+        of * u64::from(self.0.count_ones()) > ended.min(of * MOST_DISTINCT)
     }
 }
 
@@ -189,13 +189,13 @@ impl About {
 
 /// Outcomes of a version's requests at some time.
 #[derive(Debug, Clone, Copy, Default)]
-struct Told {
+struct Recent {
     ended: u64,
     bad: u64,
     bad_by: Players,
 }
 
-impl AddAssign for Told {
+impl AddAssign for Recent {
     fn add_assign(&mut self, more: Self) {
         self.ended += more.ended;
         self.bad += more.bad;
@@ -203,10 +203,10 @@ impl AddAssign for Told {
     }
 }
 
-impl Told {
+impl Recent {
     /// The latest outcomes of `version`.
     fn lately(slots: &VecDeque<Slot>, version: usize) -> Self {
-        sum(slots.iter().rev().map(|slot| slot.told[version]), |told| told.ended)
+        sum(slots.iter().rev().map(|slot| slot.recent[version]), |recent| recent.ended)
     }
 
     /// Unserved players per request; `None` for too few requests.
@@ -250,7 +250,7 @@ impl Outage {
         (version, baseline): (usize, usize),
         now: Duration,
     ) -> bool {
-        let rate = Told::lately(slots, baseline).rate().filter(|rate| *rate > OF_OUTAGE);
+        let rate = Recent::lately(slots, baseline).rate().filter(|rate| *rate > OF_OUTAGE);
         if let Some(rate) = rate {
             if now >= self.until {
                 (self.since, self.rate) = (now, 0.0);
@@ -261,7 +261,7 @@ impl Outage {
         if now >= self.until {
             return false;
         }
-        let own = Told::lately(slots, version).rate().unwrap_or(0.0);
+        let own = Recent::lately(slots, version).rate().unwrap_or(0.0);
         let is_new = now < self.since + REMEMBERED;
         let part = if is_new || own == 0.0 { 1.0 } else { self.rate / own };
         self.credit += part.min(1.0);

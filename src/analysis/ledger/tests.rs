@@ -42,7 +42,7 @@ impl Book {
     fn ask(&mut self, player: u16, what: What) {
         self.started[CANARY] += 1;
         let ending = self.ending(player, what, 1_000);
-        self.ledger.tell(CANARY, &ending, self.now);
+        self.ledger.add(CANARY, &ending, self.now);
     }
 
     /// The counts of the slot that began at `began`.
@@ -69,9 +69,9 @@ fn what_began_before_a_stop_has_ended_and_counts_nowhere() {
     book.started[CANARY] += before.len() as u64;
     book.look_after(MS(3_000));
     book.ledger.forget_before(book.look);
-    let mut tell = |ending: &Ending| book.ledger.tell(CANARY, ending, book.now);
+    let mut add = |ending: &Ending| book.ledger.add(CANARY, ending, book.now);
     for ending in before.iter().chain(&later) {
-        assert_eq!(tell(ending), Counter::default(), "{:?}", ending.what);
+        assert_eq!(add(ending), Counter::default(), "{:?}", ending.what);
     }
     let arm = &book.ledger.arms[CANARY];
     assert_eq!((arm.requests.trials, arm.requests.failures, arm.timed_out.len()), (1, 0, 0));
@@ -122,7 +122,7 @@ fn a_client_that_leaves_is_no_trial_of_errors_and_was_not_served() {
 }
 
 #[test]
-fn a_network_fails_once_where_networks_are_asked() {
+fn a_network_fails_once_if_networks_count() {
     let mut book = Book::new();
     book.ledger.networks = true;
     let began = book.now;
@@ -140,8 +140,8 @@ fn an_answer_that_breaks_is_no_success_after_all() {
     let broke = book.ending(1, What::Broke, NO_TIME);
     let left = book.ending(2, What::LeftLater, NO_TIME);
     book.look_after(MS(500));
-    book.ledger.tell(CANARY, &broke, book.now);
-    book.ledger.tell(CANARY, &left, book.now);
+    book.ledger.add(CANARY, &broke, book.now);
+    book.ledger.add(CANARY, &left, book.now);
     let counts = book.slot(began);
     assert_eq!((counts.requests, counts.players), (Tally::new(2, 1), Tally::new(2, 1)));
     assert_eq!(counts.served, Tally::new(2, 2));
@@ -149,7 +149,7 @@ fn an_answer_that_breaks_is_no_success_after_all() {
     let late = Ending { player: 3, ..broke };
     (0..300).for_each(|_| book.look_after(MS(10)));
     let now = book.now;
-    book.ledger.tell(CANARY, &late, now);
+    book.ledger.add(CANARY, &late, now);
     assert_eq!(book.slot(now).players, Tally::new(1, 1));
 }
 
@@ -158,31 +158,31 @@ fn who_was_slow_by_the_baselines_mark_counts_no_more() {
     let mut book = Book::new();
     let gauge = Gauge(Span::Head, Quantile::P95);
     let (own, mark) = (latency_bucket(12_000), latency_bucket(10_000));
-    let tell = |book: &mut Book, player, what, us| {
+    let add = |book: &mut Book, player, what, us| {
         let ending = book.ending(player, what, us);
-        book.ledger.tell(CANARY, &ending, book.now);
+        book.ledger.add(CANARY, &ending, book.now);
     };
     let trials = |book: &Book| {
         let trials = book.ledger.arms[CANARY].trials(gauge);
         (trials.iter().sum::<u32>(), trials[mark..].iter().sum::<u32>())
     };
-    tell(&mut book, 1, What::Served, 20_000);
+    add(&mut book, 1, What::Served, 20_000);
     assert_eq!(trials(&book), (0, 0), "it is not known what is slow");
     book.ledger.set_slow_from(gauge, Some(Arms::new(own, mark)));
     book.look_after(MS(1_000));
-    tell(&mut book, 1, What::Served, 20_000);
-    tell(&mut book, 2, What::Served, 11_000);
-    tell(&mut book, 3, What::Served, 1_000);
-    tell(&mut book, 3, What::Served, 1_000);
+    add(&mut book, 1, What::Served, 20_000);
+    add(&mut book, 2, What::Served, 11_000);
+    add(&mut book, 3, What::Served, 1_000);
+    add(&mut book, 3, What::Served, 1_000);
     book.look_after(MS(1_000));
-    tell(&mut book, 1, What::Served, 20_000);
-    tell(&mut book, 2, What::Served, 1_000);
+    add(&mut book, 1, What::Served, 20_000);
+    add(&mut book, 2, What::Served, 1_000);
     assert_eq!(trials(&book), (3, 2));
     // For clients that left, only slowness is certain.
-    tell(&mut book, 4, What::Left, 11_000);
-    tell(&mut book, 5, What::Left, 13_000);
-    tell(&mut book, 6, What::TimedOut, NO_TIME);
-    tell(&mut book, 7, What::Failed, NO_TIME);
+    add(&mut book, 4, What::Left, 11_000);
+    add(&mut book, 5, What::Left, 13_000);
+    add(&mut book, 6, What::TimedOut, NO_TIME);
+    add(&mut book, 7, What::Failed, NO_TIME);
     assert_eq!(trials(&book), (5, 4));
     let all = book.ledger.arms[CANARY].latencies(Span::Head);
     assert_eq!((all.iter().sum::<u32>(), all[LATENCY_BUCKETS - 1]), (8, 1));
@@ -192,17 +192,17 @@ fn who_was_slow_by_the_baselines_mark_counts_no_more() {
 #[test]
 fn a_request_is_timed_on_a_kept_connection_unless_the_baseline_keeps_none() {
     let mut book = Book::new();
-    let tell = |book: &mut Book, version, fresh| {
+    let add = |book: &mut Book, version, fresh| {
         let ending = Ending { fresh, ..book.ending(1, What::Served, 5_000) };
-        book.ledger.tell(version, &ending, book.now);
+        book.ledger.add(version, &ending, book.now);
     };
     let timed = |book: &Book| book.ledger.arms[CANARY].latencies(Span::Head).iter().sum::<u32>();
-    (0..2_000).for_each(|n| tell(&mut book, 0, n % 5 > 0));
-    tell(&mut book, CANARY, true);
-    tell(&mut book, CANARY, false);
+    (0..2_000).for_each(|n| add(&mut book, 0, n % 5 > 0));
+    add(&mut book, CANARY, true);
+    add(&mut book, CANARY, false);
     assert_eq!(timed(&book), 1);
-    (0..4_000).for_each(|_| tell(&mut book, 0, true));
-    tell(&mut book, CANARY, true);
+    (0..4_000).for_each(|_| add(&mut book, 0, true));
+    add(&mut book, CANARY, true);
     assert_eq!(timed(&book), 2, "there is nothing else to compare");
 }
 
@@ -213,8 +213,8 @@ fn what_began_under_another_split_is_not_timed() {
     book.ledger.weight_step(2);
     book.look_after(MS(10));
     let new = book.ending(2, What::Served, 5_000);
-    book.ledger.tell(CANARY, &old, book.now);
-    book.ledger.tell(CANARY, &new, book.now);
+    book.ledger.add(CANARY, &old, book.now);
+    book.ledger.add(CANARY, &new, book.now);
     assert_eq!(book.ledger.arms[CANARY].latencies(Span::Head).iter().sum::<u32>(), 1);
 }
 
@@ -260,7 +260,7 @@ fn a_start_that_is_counted_in_the_next_slot_waits_in_neither() {
     let mut book = Book::new();
     let first = book.now;
     let ending = book.ending(1, What::Served, 1_000);
-    book.ledger.tell(CANARY, &ending, book.now);
+    book.ledger.add(CANARY, &ending, book.now);
     book.look_after(MS(10));
     book.started[CANARY] += 1;
     book.look_after(MS(10));
@@ -270,18 +270,18 @@ fn a_start_that_is_counted_in_the_next_slot_waits_in_neither() {
 }
 
 #[test]
-fn a_failure_while_the_baseline_fails_or_hangs_is_nobodys_own() {
+fn a_failure_while_the_baseline_fails_or_hangs_is_not_the_players_own() {
     let mut book = Book::new();
     let mut player = 0;
-    let mut tell = |book: &mut Book, what| {
+    let mut add = |book: &mut Book, what| {
         player += 1;
         let ending = book.ending(player, what, 1_000);
-        book.ledger.tell(0, &ending, book.now);
+        book.ledger.add(0, &ending, book.now);
     };
     let mut look = |book: &mut Book, served: u32, failed: u32, hung: u64| {
         let look = book.look;
-        (0..served).for_each(|_| tell(book, What::Served));
-        (0..failed).for_each(|_| tell(book, What::Failed));
+        (0..served).for_each(|_| add(book, What::Served));
+        (0..failed).for_each(|_| add(book, What::Failed));
         book.started[0] += u64::from(served + failed) + hung;
         book.look_after(MS(10));
         look
@@ -302,25 +302,25 @@ fn a_failure_while_the_baseline_fails_or_hangs_is_nobodys_own() {
     assert!(book.ledger.baseline_serves(last, NOBODY));
 }
 
-/// One player whose every request fails, on a baseline with few requests, is no trouble for others.
+/// One player whose every request fails is no outage, even if the baseline has few requests.
 #[test]
 fn one_player_who_fails_is_no_trouble_of_the_baseline() {
     let mut book = Book::new();
-    let tell = |book: &mut Book, player, what| {
+    let add = |book: &mut Book, player, what| {
         let ending = book.ending(player, what, 1_000);
-        book.ledger.tell(0, &ending, book.now);
+        book.ledger.add(0, &ending, book.now);
         book.started[0] += 1;
     };
     for player in 0..60 {
-        tell(&mut book, player, What::Served);
-        (0..3).for_each(|_| tell(&mut book, 1_000, What::Failed));
+        add(&mut book, player, What::Served);
+        (0..3).for_each(|_| add(&mut book, 1_000, What::Failed));
         book.look_after(MS(10));
     }
     let look = book.look - 30;
     assert!(book.ledger.baseline_serves(look, 1_000) && book.ledger.baseline_serves(look, 5));
     for player in 0..60 {
-        tell(&mut book, player, What::Served);
-        tell(&mut book, 2_000 + player, What::Failed);
+        add(&mut book, player, What::Served);
+        add(&mut book, 2_000 + player, What::Failed);
         book.look_after(MS(10));
     }
     assert!(!book.ledger.baseline_serves(book.look - 30, 2_030), "so do all others");
@@ -329,7 +329,7 @@ fn one_player_who_fails_is_no_trouble_of_the_baseline() {
 /// Most responses break after their slot was judged, since a slot is final once all heads have
 /// arrived.
 #[test]
-fn what_is_told_of_a_slot_that_was_judged_counts_where_requests_begin_now() {
+fn late_outcomes_of_a_judged_slot_count_in_the_current_slot() {
     for (what, served) in [(What::Broke, true), (What::LeftLater, true), (What::TimedOut, false)] {
         let mut book = Book::new();
         let began = book.now;
@@ -342,7 +342,7 @@ fn what_is_told_of_a_slot_that_was_judged_counts_where_requests_begin_now() {
         book.look_after(MS(100));
         let now = book.now;
         book.ledger.read_until(now);
-        book.ledger.tell(CANARY, &late, now);
+        book.ledger.add(CANARY, &late, now);
         let [before, after] = [book.slot(began), book.slot(now)];
         assert_eq!((before.served.failures(), before.pending), (0, 0), "{what:?}");
         assert_eq!(after.served, Tally::new(1, 1), "{what:?}");
@@ -351,13 +351,13 @@ fn what_is_told_of_a_slot_that_was_judged_counts_where_requests_begin_now() {
         let late = Ending { player: 2, ..late };
         book.ledger.weight_step(book.look + 1);
         book.look_after(MS(100));
-        book.ledger.tell(CANARY, &late, book.now);
+        book.ledger.add(CANARY, &late, book.now);
         assert_eq!(book.slot(book.now).served, Tally::default(), "{what:?}");
     }
 }
 
 #[test]
-fn keys_of_one_network_are_one_trial_a_second_where_networks_are_asked() {
+fn keys_of_one_network_are_one_trial_a_second_if_networks_count() {
     let mut book = Book::new();
     book.ledger.networks = true;
     let began = book.now;
@@ -368,9 +368,9 @@ fn keys_of_one_network_are_one_trial_a_second_where_networks_are_asked() {
 proptest! {
     /// For any outcomes in any order, counts are consistent, and no player fails twice in a cycle.
     #[test]
-    fn counts_fit_each_other(told in prop::collection::vec((0_u16..9, 0_usize..11, 0_u64..30), 1..400)) {
+    fn counts_fit_each_other(outcomes in prop::collection::vec((0_u16..9, 0_usize..11, 0_u64..30), 1..400)) {
         let mut book = Book::new();
-        for (player, what, pause) in told {
+        for (player, what, pause) in outcomes {
             book.ask(player, What::ALL[what]);
             book.look_after(MS(pause));
         }

@@ -37,7 +37,7 @@ fn played(seconds: u64, share: f64) -> (Recorder<Comparison>, Duration) {
             let rate = if second > seconds / 2 { share } else { 0.01 };
             let block = Arms::new(arm(5, rate), arm(95, 0.01));
             let block = Box::new(Attempts::of_strangers(block));
-            recorder.tell(Entry::Errors { at, block, route: None });
+            recorder.add(Entry::Errors { at, block, route: None });
         }
         let mut latencies = |requests: u32| {
             let mut all = Latencies::default();
@@ -48,13 +48,13 @@ fn played(seconds: u64, share: f64) -> (Recorder<Comparison>, Duration) {
         let block = Arms::new((&canary).into(), (&baseline).into());
         for (span, quantile) in [(Span::Head, Quantile::P95), (Span::Whole, Quantile::P99)] {
             let (block, slow) = (block.clone(), quantile.threshold(&reference));
-            recorder.tell(Entry::Latency { at, span, quantile, block, slow });
+            recorder.add(Entry::Latency { at, span, quantile, block, slow });
         }
         let refused = Arms::new(Tally::new(9, 1), Tally::new(90, 2));
-        recorder.tell(Entry::Refusals { at, block: refused });
+        recorder.add(Entry::Refusals { at, block: refused });
         let payout = Arms::new(Tally::new(9, 0), Tally::new(90, 2));
         let payout = Box::new(Attempts::of_strangers(payout));
-        recorder.tell(Entry::Errors { at, block: payout, route: Some(0) });
+        recorder.add(Entry::Errors { at, block: payout, route: Some(0) });
         reference.absorb(&baseline, Duration::from_secs(1));
         let mut amounts = |requests: u32| {
             let mut all = Amounts::new(clip);
@@ -62,17 +62,17 @@ fn played(seconds: u64, share: f64) -> (Recorder<Comparison>, Duration) {
             all
         };
         let block = Box::new(Arms::new(amounts(100), amounts(1_900)));
-        recorder.tell(Entry::Amounts { at, number: 0, block });
+        recorder.add(Entry::Amounts { at, number: 0, block });
         let mut derived = |requests: u32| {
             let mut all = Amounts::of_derived(clip, 20.0);
             (0..requests).for_each(|_| all.record_rounded(rng.f64() * 120.0 - 60.0, rng.f64()));
             all
         };
         let block = Box::new(Arms::new(derived(100), derived(1_900)));
-        recorder.tell(Entry::Amounts { at, number: 1, block });
+        recorder.add(Entry::Amounts { at, number: 1, block });
         match second % 7 {
-            3 => recorder.tell(Entry::WeightStep { at, warms: true }),
-            5 => recorder.tell(Entry::Dispersion(1.0 + rng.f64())),
+            3 => recorder.add(Entry::WeightStep { at, warms: true }),
+            5 => recorder.add(Entry::Dispersion(1.0 + rng.f64())),
             _ => {}
         }
     }
@@ -117,7 +117,7 @@ fn a_canary_that_fails_by_a_derived_amount_fails_by_its_record_too() {
     let seconds = (1..=150).map(Duration::from_secs);
     for at in seconds {
         let block = Box::new(Arms::new(arm(100, -7.5), arm(900, 3.1)));
-        recorder.tell(Entry::Amounts { at, number: 1, block });
+        recorder.add(Entry::Amounts { at, number: 1, block });
     }
     let at = Duration::from_secs(150);
     let verdict = recorder.judge().verdict(at);
@@ -221,7 +221,7 @@ fn a_version_alone_is_judged_again_too() {
         let mut latencies = Latencies::default();
         (0..200).for_each(|nth| latencies.record(if nth < 3 { 40_000 } else { 9_000 }));
         let errors = Tally::new(200, u64::from(second % 3 == 0));
-        recorder.tell(Entry::Alone { at, errors, latencies: (&latencies).into() });
+        recorder.add(Entry::Alone { at, errors, latencies: (&latencies).into() });
     }
     let verdict = recorder.judge().verdict(at);
     let text = recorder.record().write(title(verdict.clone(), at));

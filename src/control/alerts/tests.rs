@@ -20,7 +20,7 @@ fn posted(alerts: &Alerts, now: SystemTime) -> Vec<Posted> {
 }
 
 /// Name and version of each alert, and whether it fires.
-fn told(alerts: &Alerts, now: SystemTime) -> Vec<(String, String, bool)> {
+fn sent(alerts: &Alerts, now: SystemTime) -> Vec<(String, String, bool)> {
     let label = |alert: &Posted, key| alert.labels.get(key).cloned().unwrap_or_default();
     let shown = humantime::format_rfc3339_millis(now).to_string();
     let each = posted(alerts, now).into_iter();
@@ -32,26 +32,27 @@ fn named(name: &str, version: &str, fires: bool) -> (String, String, bool) {
 }
 
 #[test]
-fn an_ejection_takes_the_place_of_a_near_miss_and_ends_by_word() {
+fn an_ejection_replaces_a_near_miss_and_ends_by_reinstatement() {
     let mut alerts = Alerts::default();
     alerts.follow(EventKind::NearMiss, &of("v42"), at(10));
-    assert_eq!(told(&alerts, at(11)), [named("TidegateNearMiss", "v42", true)]);
+    assert_eq!(sent(&alerts, at(11)), [named("TidegateNearMiss", "v42", true)]);
     alerts.follow(EventKind::Ejected, &of("v42"), at(20));
     alerts.follow(EventKind::ComparisonEnded, &of("v42"), at(20));
     let both = |fires| {
         [named("TidegateVersionEjected", "v42", fires), named("TidegateNearMiss", "v42", false)]
     };
-    assert_eq!(told(&alerts, at(21)), both(true));
+    assert_eq!(sent(&alerts, at(21)), both(true));
     alerts.follow(EventKind::Reinstated, &of("v42"), at(50));
-    assert_eq!(told(&alerts, at(51)), both(false));
+    assert_eq!(sent(&alerts, at(51)), both(false));
     assert!(!alerts.any() && !alerts.is_empty());
-    // A quarter of an hour later nobody needs to hear of it.
-    assert_eq!(told(&alerts, at(50 + 900)), []);
+    // After a quarter of an hour the ended alert is no longer sent.
+    assert_eq!(sent(&alerts, at(50 + 900)), []);
     alerts.retain(at(50 + 900), |_| true);
     assert!(alerts.is_empty());
 }
 
-/// Reinstated in the same moment, by `on_mistake: reinstate`, it was over before it was told.
+/// With `on_mistake: reinstate` the ejection ended in the same moment, so its alert was over before it was
+/// sent.
 #[test]
 fn what_has_no_end_fires_for_ten_minutes() {
     let mut alerts = Alerts::default();
@@ -76,7 +77,7 @@ fn what_has_no_end_fires_for_ten_minutes() {
 }
 
 #[test]
-fn an_alert_that_fires_goes_on_and_one_that_ended_begins_anew() {
+fn a_firing_alert_continues_and_an_ended_one_begins_again() {
     let mut alerts = Alerts::default();
     let outage = EventDetails { version: None, ..of("") };
     alerts.follow(EventKind::SharedOutage, &outage, at(10));
@@ -107,7 +108,7 @@ fn what_is_gone_fires_no_more() {
         named("TidegateVersionWorse", "v43", false),
         named("TidegateEndpointOut", "v41", true),
     ];
-    assert_eq!(told(&alerts, at(21)), expected);
+    assert_eq!(sent(&alerts, at(21)), expected);
     alerts.follow(EventKind::EndpointServing, &endpoint, at(30));
     assert!(!alerts.any());
 }
@@ -126,7 +127,7 @@ fn an_alert_is_written_as_alertmanager_reads_it() {
             },
             "annotations": {
                 "summary": "game-api v42 is ejected",
-                "description": "game-api v42: why. `tidegate reinstate game-api v42` takes it back in.",
+                "description": "game-api v42: why. `tidegate reinstate game-api v42` reinstates it.",
             },
             "startsAt": "1970-01-01T00:00:10.000Z",
             "endsAt": "1970-01-01T00:05:10.000Z",

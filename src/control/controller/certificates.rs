@@ -1,4 +1,4 @@
-//! Looks at certificates and keys: of listeners, and of clients of endpoints.
+//! Reloads certificates and keys of listeners, and of TLS clients for endpoints.
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Controller {
-    /// What certificates and keys in use are looked at again with, without the controller.
+    /// Everything that is needed to read certificates and keys again without holding the controller.
     pub fn certificates(&self) -> Certificates {
         Certificates {
             config: Arc::clone(&self.config),
@@ -20,7 +20,7 @@ impl Controller {
         }
     }
 
-    /// Notes that certificates of listeners cannot be used, so that those before stay in force.
+    /// Notes that new certificates of listeners cannot be used, so that the previous ones stay in force.
     pub fn note_certificates(&mut self, faults: &[Fault]) {
         for fault in faults {
             let reason = fault.to_string();
@@ -31,23 +31,24 @@ impl Controller {
         }
     }
 
-    /// Takes over clients of endpoints that were opened anew; one whose files are broken keeps what it had.
+    /// Takes over TLS clients for endpoints that were opened again. A client with broken files keeps its old
+    /// content.
     pub fn renew_clients(&mut self, opened: OpenedClients) {
-        // Another configuration came into force, and its files were read later.
+        // Another configuration came into force, whose files were read later.
         if !Arc::ptr_eq(&opened.config, &self.config) {
             return;
         }
-        let before: HashSet<_> = self.told_faults().collect();
+        let before: HashSet<_> = self.fault_messages().collect();
         self.clients = opened.clients;
-        let new: Vec<_> = self.told_faults().filter(|fault| !before.contains(fault)).collect();
+        let new: Vec<_> = self.fault_messages().filter(|fault| !before.contains(fault)).collect();
         for (service, version, error) in new {
             tracing::error!(
                 service,
                 version,
                 error,
-                "certificates towards endpoints cannot be used; the old ones stay"
+                "certificates for endpoints cannot be used; the old ones stay in use"
             );
-            let reason = format!("{service} {version}: {error}; the old ones stay");
+            let reason = format!("{service} {version}: {error}; the old ones stay in use");
             self.record(
                 EventKind::ConfigurationRejected,
                 EventDetails { reason, ..EventDetails::default() },
@@ -57,22 +58,22 @@ impl Controller {
             Ok(tls) if self.renews(&tls) => {
                 self.tls = tls;
                 let generation = self.refresh();
-                tracing::info!(generation, "certificates towards endpoints taken over");
+                tracing::info!(generation, "certificates for endpoints taken over");
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(%error, "certificates towards endpoints cannot be used"),
+            Err(error) => tracing::error!(%error, "certificates for endpoints cannot be used"),
         }
     }
 
-    /// Service, version and words of [`Self::tls_faults`].
-    fn told_faults(&self) -> impl Iterator<Item = (String, String, String)> {
+    /// Service, version and message of each of [`Self::tls_faults`].
+    fn fault_messages(&self) -> impl Iterator<Item = (String, String, String)> {
         let owned = |(service, version, fault): (&str, &str, &TlsError)| {
             (service.to_owned(), version.to_owned(), fault.to_string())
         };
         self.tls_faults().map(owned)
     }
 
-    /// Whether one of `tls` is another client than is in force.
+    /// Whether `tls` has another client than the one in force.
     pub(super) fn renews(&self, tls: &TlsClients) -> bool {
         let same = |(key, client): (&(schema::VersionTls, schema::Protocol), &Client)| {
             self.tls.get(key).is_some_and(|known| Arc::ptr_eq(known.config(), client.config()))
@@ -80,8 +81,7 @@ impl Controller {
         !tls.iter().all(same)
     }
 
-    /// What is wrong with files of a version's `tls`, while their older content is in use, by service and
-    /// version.
+    /// Errors in the `tls` files of versions whose older content is still in use, by service and version.
     pub fn tls_faults(&self) -> impl Iterator<Item = (&str, &str, &TlsError)> {
         self.config.services.iter().flat_map(|(name, service)| {
             service.versions.iter().filter_map(|(version, settings)| {
@@ -91,7 +91,7 @@ impl Controller {
         })
     }
 
-    /// Files of certificates and keys that are in use: a change of one is worth a reload.
+    /// Files of certificates and keys in use: a change of one of them triggers a reload.
     pub fn tls_files(&self) -> Vec<PathBuf> {
         let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
         let mut files: Vec<PathBuf> = listeners.flat_map(|tls| tls.files()).collect();
@@ -102,7 +102,7 @@ impl Controller {
     }
 }
 
-/// Certificates and keys in use. To read them may take long, and the controller is not held meanwhile.
+/// Certificates and keys in use. Reading them may take long, so this is done without holding the controller.
 #[derive(Debug)]
 pub struct Certificates {
     config: Arc<Config>,
@@ -110,18 +110,18 @@ pub struct Certificates {
     clients: Clients,
 }
 
-/// Clients of endpoints, whose files were read.
+/// TLS clients for endpoints, whose files were read.
 #[derive(Debug)]
 pub struct OpenedClients {
-    /// The configuration that names them.
+    /// The configuration that names the files.
     config: Arc<Config>,
     tls: Result<TlsClients, TlsError>,
     clients: Clients,
 }
 
 impl Certificates {
-    /// Has every listener look at its certificates, as the configuration names them. Returns the faults that
-    /// were not there at the last look.
+    /// Has every listener read its certificates again, as the configuration names them. Returns the faults that
+    /// are new since the last time.
     pub fn refresh_listeners(&self) -> Vec<Fault> {
         let (now, mut faults) = (SystemTime::now(), Vec::new());
         for (place, listener) in self.listeners.iter().enumerate() {
@@ -136,7 +136,7 @@ impl Certificates {
                 }
                 Refreshed::Kept(fault) => {
                     let (listener, error) = (&fault.listener, &fault.error);
-                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay");
+                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay in use");
                     if before.is_none_or(|before| before != error.to_string()) {
                         faults.push(fault);
                     }
@@ -148,14 +148,14 @@ impl Certificates {
         faults
     }
 
-    /// Reads the files of the clients of endpoints.
+    /// Reads the files of the TLS clients for endpoints.
     pub fn open_clients(mut self) -> OpenedClients {
         let tls = open_clients(&self.config, &mut self.clients);
         OpenedClients { config: self.config, tls, clients: self.clients }
     }
 }
 
-/// Entries of `listen` with certificates that no running listener follows: they are read at the next start.
+/// Entries of `listen` with certificates that no running listener uses: they are read at the next start.
 pub(super) fn waiting<'a>(
     listen: &'a [schema::Listen],
     running: &[Arc<ListenerState>],
@@ -171,8 +171,8 @@ pub(super) fn waiting<'a>(
     listen.iter().filter(move |entry| !is_followed(entry))
 }
 
-/// What a file says of the socket bound to `bound`, which stood at `place` when the process started: the
-/// entry with its address, wherever it stands now; one with port 0 is known by its place alone.
+/// The entry of `listen` for the socket bound to `bound`, which was entry `place` when the process started. An
+/// entry is found by its address, whatever its place is now; one with port 0 is found by its place.
 fn listen_of<'a>(
     bound: &str,
     place: usize,
@@ -186,7 +186,8 @@ fn listen_of<'a>(
 mod tests {
     use super::*;
 
-    /// Certificates were taken by place, so listeners that changed places in the file got each other's.
+    /// Regression: certificates were assigned by place, so two listeners that changed places in the file got
+    /// each other's certificates.
     #[test]
     fn a_listener_is_known_by_its_address_and_not_by_its_place() {
         let listen = |addresses: &[&str]| -> Vec<schema::Listen> {

@@ -1,4 +1,4 @@
-//! What a new file changes, in words.
+//! Describes what a new configuration file changes.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::config::{Config, schema::Service};
 
-/// Fields that are named; of more the number is told.
+/// Number of fields that are named; the others are only counted.
 const NAMED: usize = 5;
 
-/// Which fields differ between two configurations, of services each by itself. Routes are compared as a
-/// whole: there may be ten thousand.
+/// The names of fields that differ between two configurations, separately for each service. Routes are compared
+/// as a whole: there may be ten thousand.
 pub(super) fn what_changed(old: &Config, new: &Config) -> String {
-    // By name, so that a new field does not compile until it stands here.
+    // Destructured, so that adding a field without listing it here is a compile error.
     macro_rules! differences {
         ($($field:ident),*) => {{
             let Config { services: _, $($field),* } = old;
@@ -51,12 +51,12 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
     };
     fields.truncate(NAMED);
     match fields.is_empty() {
-        true => "nothing but the text".to_owned(),
+        true => "no field".to_owned(),
         false => format!("{}{more}", fields.join(", ")),
     }
 }
 
-/// Fields of the service at `place` that differ; the place itself if they cannot be told apart.
+/// Names of fields that differ in the service at `place`; `place` itself if no field differs.
 fn differing(place: &str, old: &Service, new: &Service) -> Vec<String> {
     let (old, new) = (serde_json::to_value(old), serde_json::to_value(new));
     let (Ok(Value::Object(old)), Ok(Value::Object(new))) = (old, new) else {
@@ -81,7 +81,7 @@ mod tests {
             crate::config::parse(&text).expect("a good file")
         };
         let old = with("", "", "");
-        assert_eq!(what_changed(&old, &with("", "", "# new")), "nothing but the text");
+        assert_eq!(what_changed(&old, &with("", "", "# new")), "no field");
         let second = ", v2: { endpoints: [ 127.0.0.1:2 ] }";
         let new = with(second, ", weights: { v1: 1 }", "workers: 2");
         assert_eq!(what_changed(&old, &new), "services.a.versions, services.a.weights, workers");

@@ -1,4 +1,4 @@
-//! Ejects versions, by a verdict or for an operator, and reinstates them for an operator.
+//! Ejects versions, by a verdict or for an operator, and reinstates them.
 
 use std::{
     sync::Arc,
@@ -20,14 +20,14 @@ use crate::{
     },
 };
 
-/// How often a version comes back by itself: one that is ejected again and again is left to people.
+/// How often a version is reinstated automatically. After that an operator must do it.
 const MOST_MISTAKES: u32 = 3;
 
 impl Controller {
-    /// Looks at all comparisons and acts on what they found; answers when to look again, or nothing if
-    /// nothing is compared.
+    /// Polls all comparisons and acts on their findings. Returns when to poll next; `None` if no version is
+    /// compared.
     ///
-    /// An ejection is published before anything else is done about it: safety waits for no disk. While
+    /// An ejection is published before anything else is done about it: safety does not wait for a disk. While
     /// another process decides, nothing is judged.
     pub fn evaluate(&mut self) -> Option<Duration> {
         if self.handed_over {
@@ -56,7 +56,7 @@ impl Controller {
                             service,
                             version,
                             reason,
-                            "the only version is worse, and stays"
+                            "the only version is worse; it is not ejected"
                         );
                     }
                     _ => tracing::warn!(service, version, reason, "a version would be ejected"),
@@ -85,7 +85,7 @@ impl Controller {
                 let matter = EventDetails {
                     service: Some(service.into()),
                     version: Some(version.into()),
-                    reason: "it has no share, or is compared anew".to_owned(),
+                    reason: "it has no share, or its comparison restarted".to_owned(),
                     ..EventDetails::default()
                 };
                 self.record(EventKind::ComparisonEnded, matter);
@@ -109,24 +109,24 @@ impl Controller {
         }
     }
 
-    /// Notes that an ejection by a verdict helped nobody, and takes it back if the file says so.
+    /// Records that an ejection by a verdict did not reduce failures. Undoes it if the configuration says so.
     fn note_mistake(&mut self, service: String, version: String, failed: u64, of: u64) {
         let key = (service, version);
         let ejection = self.state.ejection(&key.0, &key.1);
         let Some((_, verdict)) = ejection.and_then(|e| e.verdict.as_ref()) else { return };
-        let helped_nobody = format!(
-            "the ejection helped nobody: {failed} of {of} players who failed on it go on failing elsewhere"
+        let did_not_help = format!(
+            "the ejection did not help: {failed} of {of} players who failed on it still fail elsewhere"
         );
-        let reason = format!("{} Afterwards: {helped_nobody}.", verdict.reason);
+        let reason = format!("{} Afterwards: {did_not_help}.", verdict.reason);
         let (service, version) = key.clone();
         self.note(Change::EjectionMistaken {
             service: service.clone(),
             version: version.clone(),
             reason,
         });
-        tracing::error!(service, version, reason = helped_nobody, "an ejection helped nobody");
+        tracing::error!(service, version, reason = did_not_help, "an ejection did not help");
         let by = "verdict".to_owned();
-        let matter = EventDetails::of_version(service, version, by.clone(), helped_nobody.clone());
+        let matter = EventDetails::of_version(service, version, by.clone(), did_not_help.clone());
         self.record(EventKind::EjectionMistaken, matter);
         let snapshot = self.snapshot();
         let compared = snapshot.service(&key.0).and_then(|service| service.compared.as_ref());
@@ -136,7 +136,7 @@ impl Controller {
             tracing::warn!(
                 service = key.0,
                 version = key.1,
-                "it was reinstated {MOST_MISTAKES} times by itself, and stays out now"
+                "it was reinstated automatically {MOST_MISTAKES} times, and now stays ejected"
             );
         }
         if !reinstates || times >= MOST_MISTAKES {
@@ -149,7 +149,7 @@ impl Controller {
             endpoint: None,
             if_generation: None,
             by,
-            reason: Some(helped_nobody),
+            reason: Some(did_not_help),
             dry_run: false,
         };
         if let Err(why) = self.reinstate_version(subject, true) {
@@ -191,10 +191,10 @@ impl Controller {
         };
         let (service, version) = key.clone();
         let prepared = self.prepare(Change::VersionEjected { service, version, ejection });
-        // A comparison has a baseline with a share of players, but nothing may depend on that.
+        // A comparison always has a baseline with a share of players, but nothing may depend on that.
         let Ok(prepared) = prepared else {
             let (service, version) = key;
-            tracing::error!(service, version, "the last version is worse, and stays");
+            tracing::error!(service, version, "the last version is worse; it is not ejected");
             self.record(EventKind::WorseAlone, EventDetails::of_suspect(suspect));
             return;
         };
@@ -206,7 +206,7 @@ impl Controller {
         let matter = EventDetails { by, ..EventDetails::of_suspect(suspect.clone()) };
         let generation = self.commit(prepared, Some((EventKind::Ejected, matter)));
         let CanaryFinding { service, version, route, verdict, .. } = &suspect;
-        // Nobody waits for it any more.
+        // The ejection is already in force, so nothing waits for this.
         let record = self.evaluator.record(service, version, route.as_deref());
         self.judged.insert(key.clone(), Judged { at: now, record: record.map(Arc::new) });
         let reason = &verdict.reason;
@@ -215,7 +215,8 @@ impl Controller {
         *self.ejected_by_verdict.entry(key).or_default() += 1;
     }
 
-    /// Ejects a version, or one of its endpoints, for an operator. When this returns, nobody new gets it.
+    /// Ejects a version, or one of its endpoints, for an operator. When this returns, no new request is sent to
+    /// it.
     pub fn eject(&mut self, subject: Target) -> Result<Moved, Rejected> {
         if let Some(endpoint) = subject.endpoint.clone() {
             return self.eject_endpoint(subject, &endpoint);
@@ -244,8 +245,8 @@ impl Controller {
         Ok(Moved::to(generation))
     }
 
-    /// Takes a version back in: it gets players by its weight again, as a new rollout. Or one of its
-    /// endpoints.
+    /// Reinstates a version or one of its endpoints. A version gets players by its weight again, as a new
+    /// rollout.
     pub fn reinstate(&mut self, subject: Target) -> Result<Moved, Rejected> {
         if let Some(endpoint) = subject.endpoint.clone() {
             return self.reinstate_endpoint(subject, &endpoint);
@@ -253,7 +254,7 @@ impl Controller {
         self.reinstate_version(subject, false)
     }
 
-    /// The same of a whole version, for an operator or `by_itself`.
+    /// Reinstates a whole version, for an operator or automatically (`by_itself`).
     fn reinstate_version(&mut self, subject: Target, by_itself: bool) -> Result<Moved, Rejected> {
         let generation = self.admit(&subject)?;
         let Target { service, version, by, reason, .. } = subject;
@@ -267,7 +268,7 @@ impl Controller {
             self.check(&change, &self.config)?;
             return Ok(Moved { share, ..Moved::to(generation) });
         }
-        // Health is no part of the state: it moves first, and the snapshot is compiled with it.
+        // Health is not part of the state: it changes first, and the snapshot is compiled with it.
         self.reinstate_compared_endpoints(&service, &version);
         let prepared = self.prepare(change)?;
         let (of, name, reason) = (service.clone(), version.clone(), reason.unwrap_or_default());
@@ -295,31 +296,31 @@ impl Controller {
         self.state.ejections()
     }
 
-    /// Endpoints that operators keep out.
+    /// Manually ejected endpoints.
     pub fn manual_ejections(&self) -> &ManualEjections {
         self.state.endpoints()
     }
 
-    /// When, since the process started, it judged `version` of `service` to be ejected; nothing if it did not.
+    /// When this process judged `version` of `service` to be ejected, since its start; `None` if it did not.
     pub fn judged_at(&self, service: &str, version: &str) -> Option<Duration> {
         Some(self.judged.get(&(service.to_owned(), version.to_owned()))?.at)
     }
 
-    /// How often a verdict ejected `version` of `service`.
+    /// How often a verdict has ejected `version` of `service`.
     pub fn ejected_by_verdict(&self, service: &str, version: &str) -> u64 {
         let key = (service.to_owned(), version.to_owned());
         self.ejected_by_verdict.get(&key).copied().unwrap_or_default()
     }
 
-    /// Whether baseline and canaries of `service` fail alike; nothing if they are not compared.
+    /// Whether the baseline and the canaries of `service` fail alike; `None` if they are not compared.
     pub fn has_shared_outage(&self, service: &str) -> Option<bool> {
         self.evaluator.has_shared_outage(service)
     }
 
-    /// What the comparison of `version` of `service` was told on the requests of `route`, or of all routes
-    /// without limits of their own: the one that ejected it, else the one that runs. Nothing if there is
-    /// none. To judge what runs takes a while: that is left to the caller, who does not hold the controller
-    /// meanwhile.
+    /// The recorded inputs of the comparison of `version` of `service` on the requests of `route`, or on all
+    /// routes without limits of their own: of the comparison that ejected the version, else of the running one;
+    /// `None` if there is neither. Judging a running comparison takes time, so the caller does that after it
+    /// has released the controller.
     pub fn record_of(
         &self,
         service: &str,
@@ -350,8 +351,8 @@ impl Controller {
         })
     }
 
-    /// Verdicts of `service` as they stand, the ones that ejected first: version, route with limits of
-    /// its own, verdict.
+    /// Current verdicts of `service`, those that ejected a version first: version, route with limits of its
+    /// own, verdict.
     pub fn verdicts(&self, service: &str) -> Vec<(String, Option<String>, Verdict)> {
         let now = self.started.0.elapsed();
         let past = self.ejections().iter().filter(|((of, _), _)| of == service);
@@ -366,7 +367,7 @@ impl Controller {
     }
 }
 
-/// That both arms `fail` or `failed`, with their counts.
+/// A sentence that both arms `fail` or `failed`, with their counts.
 fn shared(verb: &str, counts: Arms<Tally>) -> String {
     let Arms { canary, baseline } = counts;
     format!(

@@ -1,34 +1,34 @@
-//! How an operator asks for an ejection or a reinstatement, and what became of it.
+//! Arguments and results of manual ejection and reinstatement.
 
 use crate::control::state::ManualEjection;
 
-/// A version, or one of its endpoints, to take out or back in.
+/// A version, or one of its endpoints, to eject or reinstate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// The service.
     pub service: String,
     /// Its version.
     pub version: String,
-    /// The endpoint's address; nothing for the whole version.
+    /// The endpoint's address; `None` for the whole version.
     pub endpoint: Option<String>,
-    /// The generation that the caller saw; another one in force refuses the change.
+    /// The generation that the caller saw; the change is refused if another one is in force.
     pub if_generation: Option<u64>,
-    /// Who asks.
+    /// The caller's name.
     pub by: String,
     /// Why.
     pub reason: Option<String>,
-    /// Only tell what would change.
+    /// Only report what would change.
     pub dry_run: bool,
 }
 
-/// What became of a version, or of an endpoint, that was to be ejected or reinstated.
+/// The result of an ejection or a reinstatement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moved {
     /// Generation in force afterwards.
     pub generation: u64,
-    /// Who had ejected it before; nothing was changed then.
+    /// Who had ejected it before; in that case nothing was changed.
     pub already: Option<ManualEjection>,
-    /// The share of players, 0 to 1, that a reinstated version gets.
+    /// The share of players that a reinstated version gets, 0 to 1.
     pub share: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! Ejects and reinstates endpoints, by what was found or for an operator.
+//! Ejects and reinstates endpoints, by the endpoint monitor's findings or for an operator.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,15 +29,15 @@ use crate::{
 };
 
 impl Controller {
-    /// Looks at all endpoints and publishes which ones serve, if that changed. Answers whom to ask, at
-    /// most `room` of them, and when to look again; nothing if only word can change something.
+    /// Polls all endpoints and publishes which ones serve, if that changed. Returns the endpoints to probe, at
+    /// most `room` of them, and when to poll next; `None` if only an operator's change can matter.
     pub fn attend(&mut self, room: usize) -> (Vec<(u32, Probe)>, Option<Instant>) {
         let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
         let look = self.endpoints.look(&snapshot, now, room, fastrand::f64);
-        // Whoever went must not wait for a line of the log.
+        // The snapshot is published before anything is logged: an ejection must not wait for the log.
         let generation = self.publish_endpoints(&snapshot).unwrap_or(snapshot.generation);
         for moved in look.moves {
-            tell(&moved, generation);
+            log_transition(&moved, generation);
             self.record_move(moved);
         }
         for notice in look.notices {
@@ -46,18 +46,18 @@ impl Controller {
         (look.probes, look.next.map(|next| self.started.0 + next))
     }
 
-    /// Takes in how a probe of endpoint number `id` ended.
+    /// Takes the result of a probe of endpoint number `id`.
     pub fn endpoint_probed(&mut self, id: u32, answer: Result<(), String>) {
         let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
         self.endpoints.probed(&snapshot, id, answer, now, fastrand::f64());
     }
 
-    /// Tells whoever attends to endpoints that there is something to look at.
+    /// Wakes the task that attends to endpoints.
     pub fn stirred(&self) -> Arc<Notify> {
         Arc::clone(&self.stirred)
     }
 
-    /// Notes that requests were served. Counts are looked at while there is traffic.
+    /// Notes that requests were served: counts are polled only while there is traffic.
     pub fn note_traffic(&mut self) {
         let now = self.started.0.elapsed();
         if self.endpoints.waits_for_traffic(now) {
@@ -130,9 +130,9 @@ impl Controller {
         Ok(Moved::to(generation))
     }
 
-    /// Brings a change of an endpoint into force that was not refused. The endpoint's health has moved
-    /// already: it is no part of the state, and the snapshot is compiled with it. There is no new snapshot if
-    /// the one in force chooses from the same endpoints.
+    /// Brings an accepted change of an endpoint into force. The endpoint's health has changed already: it is
+    /// not part of the state, and the snapshot is compiled with it. No snapshot is published if the one in
+    /// force chooses from the same endpoints.
     fn commit_endpoint(
         &mut self,
         change: Change,
@@ -149,7 +149,8 @@ impl Controller {
         snapshot.generation
     }
 
-    /// Takes those endpoints of a version back in that were worse than their peers, as the version is.
+    /// Reinstates the endpoints of a version that were ejected by comparison with their peers, when the version
+    /// is reinstated.
     pub(super) fn reinstate_compared_endpoints(&mut self, service: &str, version: &str) {
         let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
         let Some(service) = snapshot.service(service) else { return };
@@ -201,12 +202,12 @@ impl Controller {
         self.record(kind, EventDetails { endpoint, ..place });
     }
 
-    /// Publishes which endpoints serve, if they are others than in `snapshot`, the one in force.
+    /// Publishes which endpoints serve, if they differ from those in `snapshot`, the one in force.
     pub(super) fn publish_endpoints(&mut self, snapshot: &Snapshot) -> Option<u64> {
         self.has_other_endpoints(snapshot).then(|| self.refresh())
     }
 
-    /// Whether other endpoints serve than in `snapshot`, the one in force.
+    /// Whether the endpoints that serve differ from those in `snapshot`, the one in force.
     fn has_other_endpoints(&self, snapshot: &Snapshot) -> bool {
         let mut versions = snapshot.services.iter().flat_map(|service| {
             service.versions.iter().map(|version| (version, service.health.panic_threshold))
@@ -223,7 +224,7 @@ impl Controller {
             || unserved_in(snapshot) != who_is_unserved(&self.config, &self.state, out)
     }
 
-    /// Versions whose players will go to others in a snapshot that is compiled now.
+    /// Versions whose players go to other versions in a snapshot that is compiled now.
     pub(super) fn will_be_unserved(&self, state: &ControlState, inputs: Inputs<'_>) -> Versions {
         let Inputs { config, resolved, .. } = inputs;
         who_is_unserved(config, state, |service, version| {
@@ -232,9 +233,9 @@ impl Controller {
         })
     }
 
-    /// The share of players, 0 to 1, that each ejected version of `service` gets once it alone is reinstated.
+    /// The share of players, 0 to 1, that each ejected version of `service` gets if it alone is reinstated.
     ///
-    /// A stand-in is counted as it will be then: it goes once the weights as written lead to somebody.
+    /// A stand-in that would then be released is not counted: it ends when a version with weight can serve.
     pub fn shares_when_reinstated(&self, service: &str) -> IndexMap<String, f64> {
         let mut shares = self.returning(service, &self.state);
         if self.state.stand_ins().contains_key(service) {
@@ -248,8 +249,7 @@ impl Controller {
         shares
     }
 
-    /// The share of players that each ejected version of `service` gets in `state`, once it alone is
-    /// reinstated.
+    /// The share of players that each ejected version of `service` gets in `state` if it alone is reinstated.
     pub(super) fn returning(&self, service: &str, state: &ControlState) -> IndexMap<String, f64> {
         let ejected = state.ejections().keys().filter(|(of, _)| of == service);
         let each = ejected.map(|(_, version)| {
@@ -259,8 +259,8 @@ impl Controller {
         each.collect()
     }
 
-    /// The share of players, 0 to 1, that each version of `service` has in `state`, with the endpoints that
-    /// serve now, and as if `back` were neither ejected nor without endpoints.
+    /// The share of players, 0 to 1, of each version of `service` in `state`, with the endpoints that serve
+    /// now, and as if `back` were neither ejected nor without endpoints.
     pub(super) fn shares_with(
         &self,
         service: &str,
@@ -292,14 +292,14 @@ impl Controller {
 /// Versions by service.
 type Versions = BTreeMap<String, BTreeSet<String>>;
 
-/// What is told of an endpoint that somebody took out or back in.
+/// Event details of a manual change of an endpoint.
 fn details_of(subject: &Target) -> EventDetails {
     let Target { service, version, endpoint, by, reason, .. } = subject.clone();
     let place = EventDetails::of_place(service, version, reason.unwrap_or_default());
     EventDetails { endpoint, by: Some(by), ..place }
 }
 
-/// Versions whose players go to others in `snapshot`.
+/// Versions whose players go to other versions in `snapshot`.
 fn unserved_in(snapshot: &Snapshot) -> Versions {
     let each = snapshot.services.iter().map(|service| {
         let left = service.versions.iter().filter(|version| version.unserved);
@@ -308,12 +308,12 @@ fn unserved_in(snapshot: &Snapshot) -> Versions {
     each.filter(|(_, left): &(String, BTreeSet<String>)| !left.is_empty()).collect()
 }
 
-/// Whether no request should go to a version of these endpoints.
+/// Whether no request should go to a version with these endpoints.
 pub(super) fn serves_nobody(known: &[Endpoint]) -> bool {
     known.iter().all(|endpoint| !endpoint.state.standing.serves())
 }
 
-/// The same of `version` of `service`, as it is written.
+/// Whether no request should go to `version` of `service`, as configured.
 pub(super) fn has_no_endpoint(
     name: &str,
     service: &schema::Service,
@@ -326,7 +326,8 @@ pub(super) fn has_no_endpoint(
     serves_nobody(&endpoints(written, resolved, state.id, registry))
 }
 
-/// Versions of `config` whose players go to others, since they are `out`: none of their endpoints serves.
+/// Versions of `config` whose players go to other versions, because they are `out`: none of their endpoints
+/// serves.
 fn who_is_unserved(
     config: &Config,
     state: &ControlState,
@@ -340,7 +341,7 @@ fn who_is_unserved(
     each.filter(|(_, left)| !left.is_empty()).collect()
 }
 
-/// The same of one service.
+/// As [`who_is_unserved`], for one service.
 fn unserved_of(
     name: &str,
     service: &schema::Service,
@@ -379,7 +380,7 @@ fn find<'s>(
     })
 }
 
-/// Writes to the log what moved nobody.
+/// Logs a notice that changed the state of no endpoint.
 fn announce(kind: EventKind, place: &EventDetails, endpoint: Option<&str>, generation: u64) {
     let (service, version) = (place.service.as_deref(), place.version.as_deref());
     let reason = &*place.reason;
@@ -408,8 +409,8 @@ fn announce(kind: EventKind, place: &EventDetails, endpoint: Option<&str>, gener
     }
 }
 
-/// Writes what moved to the log.
-fn tell(moved: &Transition, generation: u64) {
+/// Logs the change of an endpoint's state.
+fn log_transition(moved: &Transition, generation: u64) {
     let Transition { service, version, endpoint, to, cause, pause, advice, reason } = moved;
     let (service, version, endpoint) = (&**service, &**version, &**endpoint);
     let cause = cause.map(Cause::label);

@@ -1,4 +1,4 @@
-//! What the controller tells: events, and alerts that end with what they are about.
+//! The events that the controller records, and the alerts that end when their subject is gone.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -9,27 +9,27 @@ use crate::control::{
     events::{EventDetails, EventKind, Events},
 };
 
-/// Messages to each receiver of alerts since start, by its name: those it took, and the others.
+/// Messages to each receiver of alerts since the start, by receiver: accepted, and failed.
 pub type Webhooks = BTreeMap<String, [u64; 2]>;
 
 impl Controller {
-    /// The last events, and what is wrong now.
+    /// The last events, and the alerts that fire.
     pub fn events(&self) -> &Events {
         &self.events
     }
 
-    /// Notes what happened.
+    /// Records an event.
     pub(super) fn record(&mut self, kind: EventKind, matter: EventDetails) {
         self.record_at(kind, matter, SystemTime::now());
     }
 
-    /// Notes what happened at `at`, maybe in another process.
+    /// Records an event that happened at `at`, possibly in another process.
     pub(super) fn record_at(&mut self, kind: EventKind, matter: EventDetails, at: SystemTime) {
         let generation = self.snapshot().generation;
         self.events.record(kind, generation, matter, at);
     }
 
-    /// Ends alerts of what is no longer there, or no longer compared.
+    /// Ends alerts about versions and endpoints that no longer exist or are no longer compared.
     pub(super) fn forget_alerts(&mut self) {
         let (snapshot, ejections) = (self.snapshot(), self.state.ejections());
         self.events.alerts_mut().retain(SystemTime::now(), |subject| {
@@ -42,7 +42,7 @@ impl Controller {
                     service.compared.is_some()
                         && version.is_some_and(|v| service.version(v).is_some())
                 }
-                // These end by themselves.
+                // These alerts end after a fixed time.
                 AlertName::EjectionMistaken | AlertName::FewPlayers => true,
                 AlertName::VersionEjected => version.is_some_and(|version| {
                     ejections.contains_key(&(subject.service.clone(), version.to_owned()))
@@ -56,7 +56,7 @@ impl Controller {
         });
     }
 
-    /// Messages to receivers of alerts since start, those that were sent none included.
+    /// Messages to receivers of alerts since the start, including receivers that were sent none.
     pub fn webhooks(&self) -> Webhooks {
         let receivers = self.config.alerts.iter().flat_map(|alerts| &alerts.webhooks);
         let mut all: Webhooks = receivers.map(|webhook| (webhook.label(), [0, 0])).collect();
@@ -64,7 +64,7 @@ impl Controller {
         all
     }
 
-    /// Notes whether `receiver` took a message.
+    /// Notes whether `receiver` accepted a message.
     pub fn note_webhook(&mut self, receiver: &str, taken: bool) {
         self.webhooks.entry(receiver.to_owned()).or_default()[usize::from(!taken)] += 1;
     }

@@ -12,26 +12,26 @@ use crate::{
     },
 };
 
-/// Why something is back that the process before had ejected when it was asked first.
-const BEFORE_THIS_ONE: &str = "reinstated before this one";
+/// The reason recorded when the previous process has reinstated something that it had reported as ejected.
+const BEFORE_THIS_ONE: &str = "reinstated by an earlier process";
 
 impl Controller {
-    /// How this process came from another one, and what came of those that were to follow it.
+    /// Whether this process took over from another one, and whether a takeover from it failed.
     pub fn replacement(&self) -> &Replacement {
         &self.replacement
     }
 
-    /// Notes how the process came from another one, or why none follows it.
+    /// As [`Controller::replacement`], to be changed.
     pub fn replacement_mut(&mut self) -> &mut Replacement {
         &mut self.replacement
     }
 
-    /// What another process needs, to go on where this one is.
+    /// The state that another process needs to continue from here.
     pub fn carried(&self) -> ControlState {
         self.state.clone()
     }
 
-    /// As [`Controller::carried`]; from now on another process decides the weights, judges and alerts.
+    /// As [`Controller::carried`]; from now on another process decides the weights, judges and sends alerts.
     pub fn hand_over(&mut self) -> ControlState {
         self.handed_over = true;
         self.carried()
@@ -42,41 +42,41 @@ impl Controller {
         self.handed_over
     }
 
-    /// Decides again, since the other process failed, or at last, since it has let go.
+    /// Decides again, after the other process failed or has released control.
     pub fn take_back(&mut self) {
         self.handed_over = false;
-        // Those who judge and alert have waited for it.
+        // The evaluator and the sender of alerts wait for this.
         self.published.send_modify(|_| ());
         self.events.stir();
     }
 
-    /// Goes on where another process was: weights that were set on it stay under the rule of a
-    /// reload, and generations go on above its own.
+    /// Continues from the state of another process. Weights that were set there are kept by the rules of a
+    /// reload, and generations are higher than its own.
     pub fn inherit(&mut self, carried: ControlState) {
         let carried = carried.dated(SystemTime::now());
-        // The file is this process's own.
+        // This process has read the file itself.
         let ended = what_a_file_ends(&carried, &self.config);
         let mut next = carried.after(ended);
         let last = take_back_the_last(&mut next, &self.config);
         let (before, snapshot) = (self.state.clone(), self.snapshot());
-        self.tell_carried_versions(&next, &last, &carried);
-        // Health is no part of the state: it moves first, and the snapshot is compiled with it.
+        self.record_carried_versions(&next, &last, &carried);
+        // Health is not part of the state: it changes first, and the snapshot is compiled with it.
         self.endpoints.inherit(&snapshot, next.kept_out(), self.started.0.elapsed());
         let prepared = self.lead(Change::Resumed(Box::new(next)), self.inputs(&snapshot));
-        // The process is asked twice, and mostly says the same.
+        // The other process sends its state twice, mostly without a difference.
         match prepared.state().decides_as(&before) && before.generation() > carried.generation() {
             true => drop(self.publish_endpoints(&snapshot)),
             false => drop(self.commit(prepared, None)),
         }
-        self.tell_stand_ins(before.stand_ins());
-        self.tell_carried_endpoints(before.endpoints());
+        self.record_stand_ins(before.stand_ins());
+        self.record_carried_endpoints(before.endpoints());
     }
 
-    /// Tells which versions that the file has are ejected in the state `carried` from another process and were
-    /// not, and which ones are no longer. This process has served nobody yet, so all that it has ejected comes
-    /// from the other one, which may have reinstated some of it since it was asked first. It goes on as `next`,
-    /// and takes back the `last` by itself.
-    fn tell_carried_versions(
+    /// Records events for versions of this file that are ejected in `carried`, the state of another process,
+    /// and were not before, and for versions that no longer are. This process has not served yet, so all its
+    /// ejections came from the other process, which may have reinstated some since it first sent its state.
+    /// `next` is the state to continue with; the versions in `last` are reinstated by this process.
+    fn record_carried_versions(
         &mut self,
         next: &ControlState,
         last: &[(String, String)],
@@ -106,8 +106,7 @@ impl Controller {
             self.record_at(kind, matter, at);
         }
         for (service, version) in last.iter().cloned() {
-            let reason =
-                "every version that the file has is ejected, and one must serve".to_owned();
+            let reason = "all versions in the file are ejected, and one must serve".to_owned();
             tracing::error!(service, version, reason, "version reinstated");
             let by = "takeover".to_owned();
             self.record(
@@ -117,9 +116,9 @@ impl Controller {
         }
     }
 
-    /// Tells which endpoints operators of another process keep out, but for those of `told`, and which of
-    /// these have come back since.
-    fn tell_carried_endpoints(&mut self, told: &ManualEjections) {
+    /// Records events for endpoints that were manually ejected in another process, except those in `known`, and
+    /// for those in `known` that have been reinstated since.
+    fn record_carried_endpoints(&mut self, known: &ManualEjections) {
         let matter =
             |(service, version, endpoint): &(String, String, String), by, reason| EventDetails {
                 endpoint: Some(endpoint.clone()),
@@ -127,11 +126,11 @@ impl Controller {
                 ..EventDetails::of_version(service.clone(), version.clone(), by, reason)
             };
         let manual = self.state.endpoints();
-        let out = manual.iter().filter(|(key, _)| !told.contains_key(*key)).map(|(key, why)| {
+        let out = manual.iter().filter(|(key, _)| !known.contains_key(*key)).map(|(key, why)| {
             let ManualEjection { since, by, reason } = why.clone();
             (EventKind::EndpointEjected, matter(key, by, reason), since)
         });
-        let back = told.keys().filter(|key| !manual.contains_key(*key)).map(|key| {
+        let back = known.keys().filter(|key| !manual.contains_key(*key)).map(|key| {
             let (by, reason) = ("another process".to_owned(), BEFORE_THIS_ONE.to_owned());
             (EventKind::EndpointServing, matter(key, by, reason), SystemTime::now())
         });
@@ -142,8 +141,8 @@ impl Controller {
     }
 }
 
-/// Takes back the baseline of each service all of whose versions are ejected, and tells which ones: the file has
-/// changed since, and this process has no older one to go on with.
+/// Reinstates the baseline of each service all of whose versions are ejected, and returns these baselines. It
+/// happens when the file has changed since: this process has no older file to continue with.
 fn take_back_the_last(state: &mut ControlState, config: &Config) -> Vec<(String, String)> {
     let services = without_versions(state, config);
     let baselines: Vec<_> = services.map(|(n, s)| (n.clone(), s.baseline.clone())).collect();

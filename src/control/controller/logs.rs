@@ -1,4 +1,4 @@
-//! The process's own log, and the access log, which reloads replace.
+//! The process's own log, and the access log, which a reload may replace.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use crate::{
     telemetry::{access_log, log},
 };
 
-/// The access log of a configuration, if it has one, or why it cannot be opened.
+/// The access log of a configuration, if it has one, or the error of opening it.
 pub(super) type OpenedLog = io::Result<Option<access_log::AccessLog>>;
 
-/// Opens the access log that `new` asks for, if it is another one than that of `old`.
+/// Opens the access log of `new` if it differs from that of `old`.
 pub(super) fn open_log(old: &Config, new: &Config) -> Option<OpenedLog> {
     let path = |config: &Config| config.access_log.as_ref().map(|log| log.path.clone());
     let (old, new) = (path(old), path(new));
@@ -32,7 +32,7 @@ impl Controller {
     /// Takes over the access log that was `opened`.
     pub(super) fn replace_access_log(&mut self, opened: OpenedLog) {
         match opened {
-            // The old writer ends when the last worker has let go of the old snapshot.
+            // The old writer ends when the last worker has dropped the old snapshot.
             Ok(log) => self.access_log = log,
             Err(error) => {
                 tracing::error!(%error, "the access log cannot be opened; the old one stays")
@@ -40,12 +40,12 @@ impl Controller {
         }
     }
 
-    /// The access log, to end it.
+    /// Takes the access log out, so that the caller can end it.
     pub fn take_access_log(&mut self) -> Option<access_log::AccessLog> {
         self.access_log.take()
     }
 
-    /// Opens the access log's file anew, after it was renamed.
+    /// Opens the access log's file again, after it was renamed.
     pub fn reopen_logs(&self) {
         if let Some(log) = &self.access_log {
             log.reopen();

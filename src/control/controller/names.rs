@@ -1,4 +1,4 @@
-//! What names of endpoints stand for, and which ones are not resolved.
+//! The addresses that names of endpoints resolve to, and the names that do not resolve.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Controller {
-    /// Takes over the addresses that names stand for, if they changed, and which names failed.
+    /// Takes over the addresses of names, if they changed, and the failed lookups.
     pub fn set_resolved(&mut self, resolved: Resolved, lookups: Lookups) {
         self.lookups = lookups;
         if resolved != self.resolved {
@@ -20,13 +20,13 @@ impl Controller {
         }
     }
 
-    /// Names of the configuration that were asked for, and whether the last question had an answer.
+    /// Names of the configuration that were looked up, and whether the last lookup succeeded.
     pub fn names(&self) -> Vec<(String, bool)> {
         let names = names(&self.config).into_iter();
         names.filter_map(|n| self.lookups.get(&n).map(|error| (n, error.is_none()))).collect()
     }
 
-    /// Names of `service` that are not resolved, and why, by version.
+    /// Names of `service` that do not resolve, each with the error, by version.
     pub fn unresolved(&self, service: &str) -> HashMap<String, BTreeMap<String, String>> {
         unresolved(&self.config, service, &self.lookups)
     }

@@ -1,8 +1,9 @@
 //! How a change comes into force.
 //!
-//! [`Controller::prepare`] makes it on a copy of the state, refuses what leaves a service without anybody to
-//! serve it, and compiles the snapshot; [`Controller::commit`] swaps state and snapshot and tells so. Whoever
-//! asks, an operator, a verdict, a file or another process, goes this way. A dry run only prepares.
+//! [`Controller::prepare`] applies the change to a copy of the state, refuses it if a service would have no
+//! version to serve it, and compiles the snapshot. [`Controller::commit`] swaps state and snapshot and notifies
+//! of it. Every change takes this path, whether it comes from an operator, a verdict, a file or another
+//! process. A dry run only prepares.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,27 +20,27 @@ use crate::{
     tls::TlsClients,
 };
 
-/// A change that may come into force.
+/// A change that was checked and compiled, and can be committed.
 #[derive(Debug)]
 pub(super) struct Prepared {
     state: ControlState,
     snapshot: Snapshot,
-    /// Services whose weights lead to somebody again.
+    /// Services whose stand-in is released, because a version with weight can serve again.
     released: Vec<String>,
 }
 
 impl Prepared {
-    /// The state that it leads to.
+    /// The state after the change.
     pub(super) fn state(&self) -> &ControlState {
         &self.state
     }
 }
 
-/// What a snapshot is compiled from beside the state.
+/// The inputs of a snapshot besides the state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub(super) config: &'a Config,
-    /// A snapshot of `config`: the new one shares its routes, and what is compared of them.
+    /// A snapshot of `config`: the new one shares its routes and their comparison data.
     pub(super) compiled: &'a Snapshot,
     pub(super) resolved: &'a Resolved,
     pub(super) tls: &'a TlsClients,
@@ -47,7 +48,7 @@ pub(super) struct Inputs<'a> {
 }
 
 impl Controller {
-    /// What is in force beside the state; `compiled` is the snapshot in force.
+    /// The inputs in force; `compiled` is the snapshot in force.
     pub(super) fn inputs<'a>(&'a self, compiled: &'a Snapshot) -> Inputs<'a> {
         Inputs {
             config: &self.config,
@@ -58,12 +59,12 @@ impl Controller {
         }
     }
 
-    /// What `change` leads to, or why it is refused.
+    /// Prepares `change` with the inputs in force, or returns why it is refused.
     pub(super) fn prepare(&self, change: Change) -> Result<Prepared, Rejected> {
         self.prepare_with(change, self.inputs(&self.snapshot()))
     }
 
-    /// The same together with other inputs.
+    /// As [`Controller::prepare`], with other inputs.
     pub(super) fn prepare_with(
         &self,
         change: Change,
@@ -81,14 +82,14 @@ impl Controller {
         Ok(state)
     }
 
-    /// What a change leads to that nobody may refuse any more, as one that another process has made.
+    /// Prepares a change that cannot be refused, such as the state of another process.
     pub(super) fn lead(&self, change: Change, inputs: Inputs<'_>) -> Prepared {
         self.lead_to(self.state.after(change.clone()), &change, inputs)
     }
 
-    /// What `change` leads to, which makes `state` of the one in force.
+    /// Compiles the snapshot of `state`, the result of `change`.
     fn lead_to(&self, mut state: ControlState, change: &Change, inputs: Inputs<'_>) -> Prepared {
-        // Neither another process nor a file is refused for the weights of one service.
+        // The weights of a single service are no reason to refuse a file or a takeover.
         if matches!(change, Change::FileTaken { .. } | Change::Resumed(_)) {
             let stand_ins = self.stand_ins_of(&state, inputs);
             state.apply(Change::StandInsChosen(stand_ins));
@@ -96,8 +97,8 @@ impl Controller {
         self.compile(state, inputs)
     }
 
-    /// Compiles and publishes a snapshot of the state as it is, since endpoints, addresses or certificates have
-    /// changed; returns its generation.
+    /// Compiles and publishes a snapshot of the unchanged state, because endpoints, addresses or certificates
+    /// have changed. Returns its generation.
     pub(super) fn refresh(&mut self) -> u64 {
         let prepared = self.compile(self.state.clone(), self.inputs(&self.snapshot()));
         self.commit(prepared, None)
@@ -137,8 +138,7 @@ impl Controller {
         Prepared { state, snapshot, released }
     }
 
-    /// Brings into force what was prepared, and records `event` of it; returns the generation. Workers see all
-    /// of it at once.
+    /// Brings a prepared change into force on all workers at once, and records `event`. Returns the generation.
     pub(super) fn commit(
         &mut self,
         prepared: Prepared,
@@ -158,14 +158,14 @@ impl Controller {
         self.forget_alerts();
         self.published.send_replace(generation);
         self.stirred.notify_one();
-        self.tell_released(released);
+        self.record_released(released);
         if let Some((kind, matter)) = event {
             self.record(kind, matter);
         }
         generation
     }
 
-    /// Makes a change that no snapshot shows.
+    /// Applies a change that needs no new snapshot.
     pub(super) fn note(&mut self, change: Change) {
         self.state.apply(change);
     }

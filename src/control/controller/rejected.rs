@@ -1,12 +1,12 @@
 //! Why a change is refused.
 
-/// Why a change was refused; nothing changed.
+/// Why a change was refused. A refused change has no effect.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Rejected {
     /// The service does not exist.
     #[error("there is no service `{service}`; there are: {known}")]
     NoService {
-        /// As asked for.
+        /// As requested.
         service: String,
         /// Names of services.
         known: String,
@@ -14,32 +14,32 @@ pub enum Rejected {
     /// A version does not exist.
     #[error("service `{service}` has no version `{version}`; it has: {known}")]
     NoVersion {
-        /// As asked for.
+        /// As requested.
         service: String,
-        /// As asked for.
+        /// As requested.
         version: String,
         /// Names of versions.
         known: String,
     },
-    /// A version that weights name does not exist.
+    /// The weights name a version that does not exist.
     #[error("service `{service}` has no version `{version}`; it has: {known}")]
     NoVersionToWeigh {
-        /// As asked for.
+        /// As requested.
         service: String,
-        /// As asked for.
+        /// As requested.
         version: String,
         /// Names of versions.
         known: String,
     },
     /// All weights are 0.
-    #[error("all weights are 0, so nobody could be served; {right}")]
+    #[error("all weights are 0, so no version would serve; {right}")]
     NoWeight {
-        /// How to write what was probably meant.
+        /// What was probably meant.
         right: String,
     },
-    /// Versions that have weight are not named, and `only` is not said.
+    /// Versions with weight are not named, and `only` is not set.
     #[error(
-        "{not_named} would get nobody, since the weights name only {named}: {preview}. {right}"
+        "{not_named} would get no players, since the weights name only {named}: {preview}. {right}"
     )]
     NotNamed {
         /// Versions that have weight and are not named.
@@ -48,29 +48,29 @@ pub enum Rejected {
         named: String,
         /// Shares before and after.
         preview: String,
-        /// How to write what was probably meant.
+        /// What was probably meant.
         right: String,
     },
-    /// Shares of players that cannot be.
+    /// The shares of players are invalid.
     #[error("{0}")]
     Shares(String),
-    /// Weights that nobody serves by.
-    #[error("nobody would serve `{service}`: {why}; or give another version weight")]
+    /// With these weights no version would serve.
+    #[error("no version would serve `{service}`: {why}; or give another version weight")]
     Unserved {
         /// The service.
         service: String,
-        /// A version that has weight and does not serve.
+        /// A version that has weight and cannot serve.
         version: String,
-        /// Why its versions with weight do not serve, and how they could.
+        /// Why the versions with weight cannot serve, and what would help.
         why: String,
     },
-    /// A file has a service all of whose versions are ejected.
+    /// In the file there is a service all of whose versions are ejected.
     #[error("{why}")]
     AllEjected {
-        /// Which, and why.
+        /// The service, and why.
         why: String,
     },
-    /// Without the version nobody would serve.
+    /// No other version could serve.
     #[error(
         "`{version}` is the last version of `{service}` that serves; give another one weight first"
     )]
@@ -80,7 +80,7 @@ pub enum Rejected {
         /// Its version.
         version: String,
     },
-    /// There is nothing to take back.
+    /// The version is not ejected.
     #[error("version `{version}` of `{service}` is not ejected")]
     NotEjected {
         /// The service.
@@ -95,14 +95,14 @@ pub enum Rejected {
         service: String,
         /// Its version.
         version: String,
-        /// As asked for.
+        /// As requested.
         endpoint: String,
         /// Addresses of endpoints.
         known: String,
     },
     /// No other endpoint of the version serves.
     #[error(
-        "no endpoint of version `{version}` of `{service}` serves beside `{endpoint}`; eject the version instead"
+        "`{endpoint}` is the last endpoint of version `{version}` of `{service}` that serves; eject the version instead"
     )]
     LastEndpoint {
         /// The service.
@@ -112,7 +112,7 @@ pub enum Rejected {
         /// The endpoint.
         endpoint: String,
     },
-    /// There is no endpoint to take back.
+    /// The endpoint is not ejected.
     #[error(
         "endpoint `{endpoint}` of version `{version}` of `{service}` is not ejected; it is {state}"
     )]
@@ -127,14 +127,14 @@ pub enum Rejected {
         state: &'static str,
     },
     /// Another process has taken over.
-    #[error("another process has taken over; ask again on a new connection")]
+    #[error("another process has taken over; try again on a new connection")]
     HandedOver,
-    /// Somebody else made a change first.
-    #[error("the generation is {actual}, not {expected}: somebody else made a change; look again")]
+    /// Another change was made since the caller looked.
+    #[error("the generation is {actual}, not {expected}: there was another change; look again")]
     Outdated {
-        /// As the caller saw it.
+        /// The generation that the caller saw.
         expected: u64,
-        /// In force.
+        /// The generation in force.
         actual: u64,
     },
 }

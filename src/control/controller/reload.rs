@@ -1,4 +1,4 @@
-//! Takes over the file when it has changed.
+//! Takes over the configuration file when it has changed.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,36 +25,36 @@ use crate::{
     tls::{self, Clients, TlsClients, TlsError, open_clients},
 };
 
-/// How reloads went.
+/// Counters and errors of reloads.
 #[derive(Debug, Clone, Default)]
 pub struct Reloads {
-    /// Files taken over as a whole, or found unchanged.
+    /// Files that were applied completely, or were unchanged.
     pub applied: u64,
-    /// Bad files, which changed nothing, and files whose weights would leave a service to nobody, which
-    /// were taken over but for these.
+    /// Invalid files, which changed nothing, and files that were applied except for weights with which no
+    /// version could serve.
     pub rejected: u64,
-    /// What was wrong with the last file, if it was bad.
+    /// The error of the last file, if it was invalid.
     pub error: Option<Arc<LoadError>>,
-    /// Fields that are read at start, and differ in the file in force from what the process started with.
+    /// Fields that are read only at the start and differ between the file in force and the one at the start.
     pub waiting: Vec<&'static str>,
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reloaded {
-    /// The file is as before.
+    /// The file has not changed.
     Unchanged,
     /// The file is in force, as this generation.
     Applied(u64),
 }
 
 impl Controller {
-    /// How reloads went.
+    /// Counters and errors of reloads.
     pub fn reloads(&self) -> &Reloads {
         &self.reloads
     }
 
-    /// What a file is prepared with, without the controller.
+    /// Everything that is needed to prepare a file without holding the controller.
     pub fn preparing(&self) -> Preparing {
         Preparing {
             config: Arc::clone(&self.config),
@@ -67,8 +67,8 @@ impl Controller {
         }
     }
 
-    /// Takes over the `file` as it was read again. A bad file changes nothing; it is logged and
-    /// counted, and [`Controller::reloads`] shows what was wrong with it.
+    /// Takes over a file that was read again. An invalid file changes nothing: its error is logged, counted,
+    /// and returned by [`Controller::reloads`].
     pub fn reload(
         &mut self,
         file: Result<PreparedFile, LoadError>,
@@ -97,8 +97,8 @@ impl Controller {
         }
     }
 
-    /// Takes over all of the file but weights that would leave a service to nobody; also returns whether
-    /// there are none.
+    /// Takes over the whole file, except for weights with which no version could serve. Also returns whether
+    /// there are no such weights.
     fn take_over(&mut self, file: PreparedFile) -> Result<(Reloaded, bool), LoadError> {
         let PreparedFile { loaded, compiled, changed, tls, clients, access_log } = file;
         let renewed = self.renews(&tls);
@@ -109,7 +109,7 @@ impl Controller {
                 return Ok((Reloaded::Unchanged, true));
             }
             let generation = self.refresh();
-            tracing::info!(generation, "certificates towards endpoints taken over");
+            tracing::info!(generation, "certificates for endpoints taken over");
             return Ok((Reloaded::Applied(generation), true));
         };
         let new = Arc::new(loaded.config);
@@ -152,13 +152,13 @@ impl Controller {
             self.retired.push(old);
         }
         tracing::info!(generation, hash = self.hash, changed, "configuration taken over");
-        self.tell_stand_ins(&StandIns::new());
+        self.record_stand_ins(&StandIns::new());
         Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))
     }
 }
 
-/// What of `state` the configuration `new` ends: weights that it contradicts, and ejections of what it no
-/// longer has, so that a version that comes again is a new one.
+/// The change that ends what configuration `new` makes obsolete in `state`: weights that it contradicts, and
+/// ejections of versions that it does not have. A version that is added again later is a new version.
 pub(super) fn what_a_file_ends(state: &ControlState, new: &Config) -> Change {
     let weights = state.weights().iter().filter(|(name, set)| !keeps_override(name, set, new));
     let has = |service: &str, version: &str| {
@@ -173,40 +173,40 @@ pub(super) fn what_a_file_ends(state: &ControlState, new: &Config) -> Change {
     }
 }
 
-/// What a file is prepared with.
+/// Everything that is needed to prepare a file.
 #[derive(Debug)]
 pub struct Preparing {
     /// The configuration in force, and its hash.
     config: Arc<Config>,
     hash: String,
     clients: Clients,
-    /// Where the file is.
+    /// The path of the file.
     file: Option<PathBuf>,
     resolved: Resolved,
     registry: Arc<Registry>,
     listeners: Vec<Arc<ListenerState>>,
 }
 
-/// A file that was read, with all that would take long while the controller is held: what the file names is
-/// open, and its routes are compiled.
+/// A file whose slow work is done before the controller is held: the files that it names are open, and its
+/// routes are compiled.
 #[derive(Debug)]
 pub struct PreparedFile {
     loaded: Loaded,
-    /// At the weights of the file. Nothing if the file is the one in force.
+    /// Compiled with the weights of the file. `None` if the file is the one in force.
     compiled: Option<Snapshot>,
-    /// Which fields differ from those in force, in words.
+    /// Names of the fields that differ from those in force.
     changed: String,
     tls: TlsClients,
     clients: Clients,
-    /// If it is another one than is open.
+    /// Present if it differs from the open one.
     access_log: Option<OpenedLog>,
 }
 
 impl Preparing {
-    /// Compiles the file that was `read`, and opens what it names.
+    /// Compiles the `read` file and opens the files that it names.
     pub fn prepare(mut self, read: Result<Loaded, LoadError>) -> Result<PreparedFile, LoadError> {
         let loaded = read?;
-        // Nobody reads these files before the next start, which must not be the one to find them bad.
+        // These files are not used before the next start. A fault in them should be reported now.
         let waiting = tls::listener_faults(waiting(&loaded.config.listen, &self.listeners));
         let tls = match (open_clients(&loaded.config, &mut self.clients), &*waiting) {
             (Ok(tls), []) => tls,
@@ -236,7 +236,7 @@ impl Preparing {
     }
 }
 
-/// Fields that differ between the configuration `at_start` and a `new` one, and are only read at start.
+/// Fields that differ between `at_start` and `new`, and are read only at the start.
 fn needs_restart(at_start: &Config, new: &Config) -> Vec<&'static str> {
     let admin = |c: &Config| c.admin.as_ref().map(|a| a.address);
     let format = |c: &Config| -> schema::LogFormat { c.log.format };

@@ -1,4 +1,4 @@
-//! Undoes what a task that panicked left half done, before it begins anew.
+//! Repairs what a task that panicked left half done, before the task is restarted.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use super::Controller;
 use crate::control::events::{EventDetails, EventKind};
 
 impl Controller {
-    /// Begins all comparisons anew, since a panic may have left them half changed, and publishes an ejection
-    /// that was decided and not published. Does nothing when the process starts.
+    /// Restarts all comparisons, because a panic may have left them inconsistent, and publishes an ejection
+    /// that was decided but not published. Has no effect when the process starts.
     pub fn resume_evaluating(&mut self) {
         let in_force = self.snapshot();
         let ejected = in_force.services.iter().flat_map(|service| {
@@ -21,7 +21,7 @@ impl Controller {
         let before = std::mem::take(&mut self.evaluator);
         for service in &snapshot.services {
             if before.has_shared_outage(&service.name) == Some(true) {
-                let reason = "the comparison begins anew".to_owned();
+                let reason = "the comparison was restarted".to_owned();
                 let service = Some(service.name.to_string());
                 self.record(
                     EventKind::SharedOutageOver,
@@ -34,7 +34,7 @@ impl Controller {
         }
     }
 
-    /// Takes no endpoint to be asked any more: who asked is gone.
+    /// Forgets the probes in progress: the task that waited for them is gone.
     pub fn resume_attending(&mut self) {
         self.endpoints.forget_probes();
     }
@@ -45,8 +45,7 @@ use crate::control::state::Change;
 
 #[cfg(test)]
 impl Controller {
-    /// Has the next look panic after it decided to eject `version` of `service`, and before it published
-    /// that.
+    /// Lets the next poll panic between the decision to eject `version` of `service` and its publication.
     pub(crate) fn panic_at_next_look(&mut self, service: &str, version: &str) {
         let ejection = super::Ejection {
             since: std::time::SystemTime::now(),

@@ -1,9 +1,9 @@
-//! No change leaves a service that nobody serves.
+//! No change may leave a service without a version that serves it.
 //!
-//! Every change asks [`Coverage`] what it leads to before it is committed. What somebody asks for is
-//! refused if it leaves the service worse served. A file cannot be refused for the weights of one
-//! service, and a process that takes over must serve: there a *stand-in* gets all players, the baseline
-//! if it can serve, until the weights as they are written lead to somebody again.
+//! Before a change is committed, its [`Coverage`] is computed. A change on request is refused if the service
+//! would be worse served. A file cannot be refused because of the weights of one service, and a process that
+//! takes over must serve. In these two cases a *stand-in* gets all players, the baseline if it can serve, until
+//! a version with configured weight can serve again.
 
 use super::{
     Controller, Rejected,
@@ -19,14 +19,14 @@ use crate::{
     snapshot::{self, Endpoint, Overrides, Snapshot, weights_in_force},
 };
 
-/// What is known of a version, for [`Coverage`].
+/// The facts about a version that [`Coverage`] depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Contender {
     /// It has weight.
     pub has_weight: bool,
     /// It is ejected.
     pub is_ejected: bool,
-    /// None of its endpoints serves, or its names stand for no address.
+    /// None of its endpoints serves, or its names resolve to no address.
     pub is_out: bool,
     /// It is the baseline.
     pub is_baseline: bool,
@@ -34,12 +34,12 @@ pub(super) struct Contender {
     pub has_players: bool,
 }
 
-/// How well a service is served; a later one is better.
+/// How well a service is served, from worst to best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Coverage {
     /// All versions with weight are ejected, so that every request is answered 503.
     Nobody,
-    /// Versions have a share, but none of their endpoints serves. They are asked nevertheless.
+    /// Versions have a share, but none of their endpoints serves. Requests are sent to them nevertheless.
     Unavailable,
     /// A version has a share and an endpoint that serves.
     Available,
@@ -50,8 +50,8 @@ impl Coverage {
         if is_out { Self::Unavailable } else { Self::Available }
     }
 
-    /// How well a service is served by its versions with a share, of each of which it is said whether it is
-    /// out: as well as by the best.
+    /// The best coverage of the versions with a share. Each item is true if none of the version's endpoints
+    /// serves.
     fn of_shares(are_out: impl Iterator<Item = bool>) -> Self {
         are_out.map(Self::of_version).max().unwrap_or(Self::Nobody)
     }
@@ -62,16 +62,16 @@ impl Coverage {
         Self::of_shares(shares.map(|version| serves_nobody(&version.known)))
     }
 
-    /// How well a service would be served by `versions`.
+    /// How well a service with `versions` is served.
     fn by(versions: &[Contender]) -> Self {
         let shares = versions.iter().filter(|v| v.has_weight && !v.is_ejected);
         Self::of_shares(shares.map(|version| version.is_out))
     }
 }
 
-/// The version that gets all players, if the weights lead to nobody, or to less than there was `before`:
-/// one that serves, the baseline if that does, else one that has players, else the first. Nothing if
-/// the weights are good, or no version is better.
+/// The version that gets all players, if with the weights the service has no version to serve it or is worse
+/// served than `before`. The order of preference: a version that serves, the baseline, a version that has
+/// players, the first one. `None` if the weights are good or no version is better.
 pub(super) fn stand_in(versions: &[Contender], before: Coverage) -> Option<usize> {
     let now = Coverage::by(versions);
     if now > Coverage::Nobody && now >= before {
@@ -79,16 +79,17 @@ pub(super) fn stand_in(versions: &[Contender], before: Coverage) -> Option<usize
     }
     let better = |v: &Contender| !v.is_ejected && Coverage::of_version(v.is_out) > now;
     let candidates = versions.iter().enumerate().filter(|(_, v)| better(v));
-    // Of equal ones the last is taken, so they are looked at from the end.
+    // `max_by_key` returns the last of equal items, so the order is reversed.
     let best = candidates.rev().max_by_key(|(_, v)| (!v.is_out, v.is_baseline, v.has_players));
     best.map(|(place, _)| place)
 }
 
 impl Controller {
-    /// Refuses what would leave a service without anybody to serve it, or worse served than it is: `change`,
-    /// which leads to the state `then`, under `config`.
+    /// Refuses `change`, which leads to the state `then` under `config`, if a service would have no version to
+    /// serve it or would be worse served than now.
     ///
-    /// A verdict may leave a service to versions whose endpoints do not serve: they are asked nevertheless.
+    /// A verdict may eject all versions but those whose endpoints do not serve: requests are sent to these
+    /// nevertheless.
     pub(super) fn refuse_unserved(
         &self,
         change: &Change,
@@ -131,7 +132,7 @@ impl Controller {
                 Some(why) => Err(Rejected::AllEjected { why }),
                 None => Ok(()),
             },
-            // These eject nobody, or nobody more than is ejected.
+            // These eject no version that is not ejected already.
             Change::Resumed(_)
             | Change::VersionReinstated { .. }
             | Change::EjectionMistaken { .. }
@@ -143,7 +144,7 @@ impl Controller {
         }
     }
 
-    /// Whether the stand-in of `service` goes once its ejected `version` is reinstated.
+    /// Whether the stand-in of `service` is released when its ejected `version` is reinstated.
     pub(super) fn releases_stand_in(&self, service: &str, version: &str) -> bool {
         let (service, version) = (service.to_owned(), version.to_owned());
         let released = Change::StandInReleased { service: service.clone() };
@@ -152,7 +153,7 @@ impl Controller {
         self.coverage(&service, &self.state.after(back).after(released)) == Coverage::Available
     }
 
-    /// How well `service` would be served by `state`, with the endpoints that serve now.
+    /// How well `service` would be served in `state`, with the endpoints that serve now.
     fn coverage(&self, service: &str, state: &ControlState) -> Coverage {
         let Some(written) = self.config.services.get(service) else { return Coverage::Nobody };
         let snapshot = self.snapshot();
@@ -165,7 +166,8 @@ impl Controller {
         Coverage::by(&contenders((service, written), &ahead, is_ejected, is_out, &snapshot))
     }
 
-    /// Why the versions of `service` that have weight in `weights` do not serve; the first of them.
+    /// The first version of `service` that has weight in `weights` and does not serve, and why these versions
+    /// do not.
     fn why_unserved<'a>(
         &self,
         service: &str,
@@ -178,7 +180,7 @@ impl Controller {
         let each = versions.iter().map(|version| match state.ejection(service, version) {
             Some(ejection) => format!(
                 "`{version}` is ejected since {ejection}; `tidegate reinstate {service} {version}`, \
-                 or POST /v1/services/{service}/reinstate, takes it back in"
+                 or POST /v1/services/{service}/reinstate, reinstates it"
             ),
             None => {
                 let known = snapshot.service(service).and_then(|s| s.version(version));
@@ -189,7 +191,7 @@ impl Controller {
         (versions.first().map(|version| (*version).clone()).unwrap_or_default(), why)
     }
 
-    /// What is wrong with `config`: every version of a service is ejected, so nobody could stand in.
+    /// The error if `config` has a service all of whose versions are ejected: no version could be a stand-in.
     fn all_ejected(&self, config: &Config) -> Option<String> {
         let (name, service) = without_versions(&self.state, config).next()?;
         let versions = service.versions.keys().map(|version| (version, Weight::ONE));
@@ -197,7 +199,7 @@ impl Controller {
         Some(format!("services.{name}: every version is ejected: {why}; or keep another version"))
     }
 
-    /// Who stands in by `state`, when a file, or what another process knew, comes into force.
+    /// The stand-ins in `state`, when a file or the state of another process comes into force.
     pub(super) fn stand_ins_of(&self, state: &ControlState, inputs: Inputs<'_>) -> StandIns {
         let (snapshot, overrides) = (self.snapshot(), state.overrides());
         let written = Written { state, overrides: &overrides, inputs };
@@ -212,7 +214,7 @@ impl Controller {
         each.collect()
     }
 
-    /// Services with a stand-in whose own weights lead to somebody again.
+    /// Services with a stand-in in which a version with configured weight can serve again.
     pub(super) fn releasable(&self, state: &ControlState, inputs: Inputs<'_>) -> Vec<String> {
         let overrides = state.overrides();
         let written = Written { state, overrides: &overrides, inputs };
@@ -224,20 +226,21 @@ impl Controller {
         state.stand_ins().keys().filter(served).cloned().collect()
     }
 
-    /// Tells which versions stand in, but for those that are among `told`.
-    pub(super) fn tell_stand_ins(&mut self, told: &StandIns) {
+    /// Records the stand-ins that are not in `known`.
+    pub(super) fn record_stand_ins(&mut self, known: &StandIns) {
         let new = self.state.stand_ins().clone().into_iter();
-        let new = new.filter(|(service, stand_in)| told.get(service) != Some(stand_in));
+        let new = new.filter(|(service, stand_in)| known.get(service) != Some(stand_in));
         for (service, StandIn { version, why }) in new {
-            let reason = format!("its weights would leave nobody, so {version} serves: {why}");
+            let reason =
+                format!("no version would serve by its weights, so {version} serves: {why}");
             tracing::error!(service, version, reason, "weights of the file are not in force");
             let place = EventDetails::of_place(service, version, reason);
             self.record(EventKind::ConfigurationRejected, place);
         }
     }
 
-    /// Tells that the weights of `services` are in force as they are written.
-    pub(super) fn tell_released(&mut self, services: Vec<String>) {
+    /// Records that the configured weights of `services` are in force again.
+    pub(super) fn record_released(&mut self, services: Vec<String>) {
         for service in services {
             let reason = "the weights as written are in force again".to_owned();
             tracing::info!(service, "{reason}");
@@ -248,8 +251,7 @@ impl Controller {
         }
     }
 
-    /// The versions of a service, by weights as they are written in `state`, in a snapshot that is compiled
-    /// now.
+    /// The versions of a service in a snapshot that is compiled now, with the configured weights of `state`.
     fn contenders_to_come(
         &self,
         name: &str,
@@ -264,7 +266,7 @@ impl Controller {
     }
 }
 
-/// What a snapshot is compiled from, with the weights that were set, which all services are looked up in.
+/// The inputs of a snapshot, with the weights set at runtime, looked up once for all services.
 #[derive(Clone, Copy)]
 struct Written<'a> {
     state: &'a ControlState,
@@ -282,7 +284,7 @@ pub(super) fn without_versions<'a>(
     })
 }
 
-/// The versions of a service, in the order of the file, by the weights of `ahead`, else of the file.
+/// The versions of a service in the order of the file, with the weights in `ahead`, or else those of the file.
 fn contenders(
     (name, service): (&str, &schema::Service),
     ahead: &Overrides,
@@ -304,9 +306,9 @@ fn contenders(
     each.collect()
 }
 
-/// That no endpoint of `version` serves, of those that are `known`.
+/// A sentence that no endpoint of `version` serves, of those that are `known`.
 fn no_endpoint(version: &str, known: &[Endpoint]) -> String {
-    /// Endpoints that are named; more would not be read.
+    /// Number of endpoints that are named.
     const NAMED: usize = 3;
     let each = known
         .iter()
@@ -314,7 +316,7 @@ fn no_endpoint(version: &str, known: &[Endpoint]) -> String {
     let named: Vec<String> = each.take(NAMED).collect();
     let more = if known.len() > NAMED { ", …" } else { "" };
     match named.is_empty() {
-        true => format!("`{version}` has no endpoint: its name stands for no address"),
+        true => format!("`{version}` has no endpoint: its name resolves to no address"),
         false => format!("no endpoint of `{version}` serves ({}{more})", named.join(", ")),
     }
 }
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_stands_in_where_the_weights_are_no_worse_than_before() {
+    fn there_is_no_stand_in_if_the_weights_are_no_worse_than_before() {
         assert_eq!(stand_in(&[BASELINE, ejected(CANARY)], Coverage::Available), None);
         let all_out = [out(CANARY), without_weight(BASELINE)];
         assert_eq!(stand_in(&all_out, Coverage::Unavailable), None);
@@ -379,7 +381,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn somebody_serves_unless_all_are_ejected(
+        fn a_version_serves_unless_all_are_ejected(
             versions in prop::collection::vec(any::<(bool, bool, bool, bool)>(), 1..6),
             baseline in 0_usize..6,
         ) {

@@ -1,9 +1,8 @@
-//! New weights as they are asked for, and the weights that they come to.
+//! Weights as requested, and the weights that result.
 //!
-//! A share in percent is of all players, so the versions that are not named share the rest as before.
-//! A bare number is relative to the other numbers alone: `v42: 50` without any other number is all
-//! players. That is rarely meant, so a version that has weight and is not named is an error unless the
-//! caller says `only`.
+//! A share in percent is of all players: the versions that are not named divide the rest in their old
+//! proportions. A bare number is relative to the other numbers only: `v42: 50` alone means all players. That is
+//! rarely intended, so a version that has weight and is not named is an error unless the caller sets `only`.
 
 use std::fmt::Write;
 
@@ -11,20 +10,20 @@ use indexmap::IndexMap;
 
 use crate::config::units::{Share, Weight};
 
-/// Errors of rounding in sums of shares.
+/// Tolerance for rounding errors in sums of shares.
 const ROUNDING: f64 = 1e-9;
 
-/// New weights as asked for.
+/// New weights as requested.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Asked {
     /// Relative weights, on any scale; a version that is not named gets 0.
     Weights {
         /// By version.
         weights: IndexMap<String, Weight>,
-        /// Versions that have weight and are not named shall have none.
+        /// Versions that have weight and are not named get none.
         only: bool,
     },
-    /// Shares of all players by version; the others keep their proportions in the rest.
+    /// Shares of all players by version; the other versions keep their proportions in the rest.
     Shares(IndexMap<String, Share>),
 }
 
@@ -38,8 +37,7 @@ impl Asked {
         weights.into_iter().flatten().chain(shares.into_iter().flatten())
     }
 
-    /// The weights that it comes to, where those `in_force` are those before it. A version that is not
-    /// among them has 0.
+    /// The resulting weights, given the weights `in_force`. A version that is not in the result has weight 0.
     pub fn weights(
         &self,
         in_force: &IndexMap<String, Weight>,
@@ -50,7 +48,7 @@ impl Asked {
         }
     }
 
-    /// Versions that have weight and would lose it for not being named.
+    /// Versions that have weight and would lose it because they are not named.
     pub fn not_named<'a>(&self, in_force: &'a IndexMap<String, Weight>) -> Vec<&'a str> {
         let Self::Weights { weights, only: false } = self else { return Vec::new() };
         let with_weight = in_force.iter().filter(|(_, weight)| **weight > Weight::ZERO);
@@ -59,7 +57,7 @@ impl Asked {
     }
 }
 
-/// Weights on a scale of 100.
+/// The weights, on a scale of 100.
 fn of_shares(
     shares: &IndexMap<String, Share>,
     in_force: &IndexMap<String, Weight>,
@@ -85,19 +83,19 @@ fn of_shares(
         (version, if of_others > 0.0 { rest * (weight / of_others) } else { 0.0 })
     });
     let each = named.chain(others).map(|(version, share)| {
-        // A part of 100 is within the bounds of a weight.
+        // A share of 100 is a valid weight.
         (version.clone(), Weight::new(short(share * 100.0)).unwrap_or(Weight::ZERO))
     });
     Ok(each.collect())
 }
 
-/// `number` without digits that are errors of rounding.
+/// Rounds away the digits of `number` that are rounding errors.
 fn short(number: f64) -> f64 {
     let short = (number * 1e9).round() / 1e9;
     if (short - number).abs() <= number * 1e-12 { short } else { number }
 }
 
-/// A share from 0 to 1 in percent, to as many digits as tell it from 0.
+/// A share from 0 to 1 in percent, with as many digits as it needs not to read as 0.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     let digits = if percent == 0.0 || percent >= 0.01 { 2 } else { 6 };
@@ -118,7 +116,7 @@ pub fn moves(before: &IndexMap<String, f64>, after: &IndexMap<String, f64>) -> S
     text
 }
 
-/// Names in a sentence.
+/// Names as a list within a sentence.
 pub(super) fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_cannot_be_say_why() {
+    fn invalid_shares_are_explained() {
         let blue = weights(&[("blue", 1.0), ("green", 0.0)]);
         let why = |asked: &Asked| asked.weights(&blue).expect_err("bad");
         let too_much = why(&shares(&[("blue", 60.0), ("green", 60.0)]));
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_told_in_percent() {
+    fn shares_are_shown_in_percent() {
         for (share, text) in [
             (0.0, "0%"),
             (1.0, "100%"),

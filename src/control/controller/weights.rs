@@ -1,4 +1,4 @@
-//! Weights that are set while it runs.
+//! Weights that are set at runtime.
 
 use std::fmt::Write;
 
@@ -15,27 +15,27 @@ use crate::{
     snapshot::weights_in_force,
 };
 
-/// A change of weights as asked for.
+/// A change of weights as requested.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightsChange {
     /// The service.
     pub service: String,
-    /// What is asked for.
+    /// The requested weights.
     pub asked: Asked,
-    /// The generation that the caller saw; another one in force refuses the change.
+    /// The generation that the caller saw; the change is refused if another one is in force.
     pub if_generation: Option<u64>,
-    /// Who asks, for the log.
+    /// The caller's name, for the log.
     pub by: String,
     /// Why, for the log.
     pub reason: Option<String>,
-    /// Only tell what would change.
+    /// Only report what would change.
     pub dry_run: bool,
 }
 
-/// What a change did, or would do.
+/// The result of a change or of a dry run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Applied {
-    /// Generation in force afterwards; of a dry run the one that is in force now.
+    /// Generation in force afterwards; for a dry run, the current one.
     pub generation: u64,
     /// Weights before, by version.
     pub before: IndexMap<String, Weight>,
@@ -45,7 +45,7 @@ pub struct Applied {
     pub shares_before: IndexMap<String, f64>,
     /// Shares of players after, 0 to 1, by version.
     pub shares_after: IndexMap<String, f64>,
-    /// Ejected versions, and the share that each gets by these weights once it is reinstated.
+    /// Ejected versions, and the share that each gets with these weights when it is reinstated.
     pub returning: IndexMap<String, f64>,
 }
 
@@ -54,7 +54,7 @@ impl Applied {
         self.before == self.after && self.shares_before == self.shares_after
     }
 
-    /// Shares before and after, and what becomes of versions that are ejected.
+    /// Shares before and after, and the future shares of ejected versions.
     fn moves(&self) -> String {
         let mut text = moves(&self.shares_before, &self.shares_after);
         for (version, share) in &self.returning {
@@ -67,8 +67,8 @@ impl Applied {
 }
 
 impl Controller {
-    /// Whether a change may be made now, by a caller who saw the generation `expected`; answers the one
-    /// in force.
+    /// Whether a caller who saw the generation `expected` may make a change now. Returns the generation in
+    /// force.
     pub(super) fn admit_change(&self, expected: Option<u64>) -> Result<u64, Rejected> {
         if self.handed_over {
             return Err(Rejected::HandedOver);
@@ -80,7 +80,7 @@ impl Controller {
         }
     }
 
-    /// The service called `service`, as the file has it.
+    /// The configuration of `service`, from the file.
     pub fn known_service(&self, service: &str) -> Result<&schema::Service, Rejected> {
         self.config.services.get(service).ok_or_else(|| {
             let known = list(self.config.services.keys());
@@ -97,14 +97,14 @@ impl Controller {
             return Ok(planned);
         }
         let WeightsChange { service, by, reason, .. } = asked;
-        // What moves nothing takes no other caller's `If-Match` away.
+        // A change without effect must not invalidate another caller's `If-Match`.
         let as_before = planned.moves_nothing() && !self.state.stand_ins().contains_key(&service);
         let (moved, reason) = (planned.moves(), reason.unwrap_or_default());
-        let told = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
+        let text = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
         let matter = EventDetails {
             service: Some(service.clone()),
             by: Some(by.clone()),
-            reason: told,
+            reason: text,
             ..EventDetails::default()
         };
         let generation = match as_before {
@@ -118,7 +118,7 @@ impl Controller {
         Ok(Applied { generation, ..planned })
     }
 
-    /// What `change` comes to, and what it does to the shares; or why it cannot be.
+    /// The resulting weights and shares of `change`, or why it is refused.
     fn plan_weights(
         &self,
         change: &WeightsChange,
@@ -159,7 +159,7 @@ impl Controller {
     }
 }
 
-/// How to write weights that are all 0: probably as shares, if a version that has weight is not named.
+/// Suggests what to write instead of weights that are all 0: shares, if a version with weight is not named.
 fn no_weight(asked: &Asked, in_force: &IndexMap<String, Weight>) -> String {
     if asked.not_named(in_force).is_empty() || asked.versions().next().is_none() {
         return "give at least one version a weight".to_owned();
@@ -168,8 +168,8 @@ fn no_weight(asked: &Asked, in_force: &IndexMap<String, Weight>) -> String {
     format!("write {} for no players; the other versions share them as before", shares.join(" "))
 }
 
-/// That versions which have weight are not named, what would become of them, and how to write what was
-/// probably meant.
+/// The error that versions with weight are not named. It shows the resulting shares and what was probably
+/// meant.
 fn not_all_named(
     not_named: &[&str],
     weights: &IndexMap<String, Weight>,
@@ -192,8 +192,8 @@ fn not_all_named(
     }
 }
 
-/// Whether weights set while running outlive a reload: only while the file's own weights for the
-/// service are as before and somebody would still be served.
+/// Whether weights set at runtime outlive a reload: only if the file's own weights for the service are
+/// unchanged and a version would still serve.
 pub(super) fn keeps_override(name: &str, weights: &SetWeights, new: &Config) -> bool {
     let Some(service) = new.services.get(name) else { return false };
     let mut set = weights.set.iter();
@@ -201,7 +201,7 @@ pub(super) fn keeps_override(name: &str, weights: &SetWeights, new: &Config) -> 
     if !serves {
         tracing::warn!(
             service = name,
-            "the weights set while running name no version of the file; the file's apply"
+            "the weights set at runtime name no version of the file; the file's weights apply"
         );
     }
     serves && weights.is_of_file(service.weights.as_ref())

@@ -1,4 +1,4 @@
-//! Endpoints that an operator ejected stay out when another process takes over; all else is soon found again.
+//! Manually ejected endpoints stay ejected after a takeover; all other findings are soon made again.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl EndpointMonitor {
-    /// Goes on where another process was: those of `out` are out by word, at once or when their names are
-    /// resolved, and no others are.
+    /// Continues from the state of another process: exactly the endpoints in `out` are manually ejected, now or
+    /// as soon as their names are resolved.
     pub(in crate::control) fn inherit(
         &mut self,
         snapshot: &Snapshot,
@@ -26,12 +26,12 @@ impl EndpointMonitor {
                 for Endpoint { state, .. } in &version.known {
                     let is_out = contains(&self.kept_out, service, version, state);
                     let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
-                    match (is_out, watched.health.cause() == Some(Cause::Word)) {
-                        (true, false) => drop(watched.health.eject(Cause::Word, None, now)),
+                    match (is_out, watched.health.cause() == Some(Cause::Manual)) {
+                        (true, false) => drop(watched.health.eject(Cause::Manual, None, now)),
                         (false, true) => watched.health.reinstate(&service.health, now),
                         _ => continue,
                     }
-                    watched.tell(state, &service.health, now);
+                    watched.write_status(state, &service.health, now);
                 }
             }
         }
@@ -49,7 +49,7 @@ pub(super) fn contains(
     of_version.is_some_and(|addresses| addresses.contains(&*state.label))
 }
 
-/// Takes an endpoint out of `endpoints`.
+/// Removes an endpoint from `endpoints`.
 pub(super) fn forget(
     endpoints: &mut Endpoints,
     service: &Service,

@@ -8,7 +8,7 @@ use crate::{
     snapshot::{Overrides, Resolved, RuntimeState, SnapshotInputs, usable},
 };
 
-/// A service `a` with versions v1 of three endpoints and v2 of one, the registry and the watch of it.
+/// A service `a` with three endpoints of v1 and one of v2, its registry and monitor.
 struct Bench {
     snapshot: Snapshot,
     watch: EndpointMonitor,
@@ -20,7 +20,7 @@ impl Bench {
         Self::with_canary("10.0.0.2:1", fields)
     }
 
-    /// The same with other endpoints of v2.
+    /// With other endpoints of v2.
     fn with_canary(canary: &str, fields: &str) -> Self {
         let text = format!(
             "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices:\n  a:\n    \
@@ -62,7 +62,7 @@ impl Bench {
         self.look()
     }
 
-    /// Attempts at an endpoint on a worker, of which `faults` got no connection.
+    /// Adds attempts at an endpoint on a worker, `faults` of which could not connect.
     fn attempts(&self, endpoint: usize, worker: usize, all: u64, faults: u64) {
         let cells = self.state(endpoint).cells.of(worker);
         cells.started.add(all);
@@ -86,7 +86,7 @@ fn faults_of_all_workers_in_a_row_eject_and_a_probe_brings_back() {
     let look = bench.pass(Duration::from_secs(30));
     let [(id, probe)] = &*look.probes else { panic!("{look:?}") };
     assert_eq!((bench.standing(1), probe.address), (State::Probing, bench.state(1).address));
-    assert!(bench.look().probes.is_empty(), "it is asked already");
+    assert!(bench.look().probes.is_empty(), "it is being probed");
     bench.watch.probed(&bench.snapshot, *id, Err("no".to_owned()), bench.now, 0.5);
     let look = bench.look();
     assert_eq!(
@@ -96,20 +96,20 @@ fn faults_of_all_workers_in_a_row_eject_and_a_probe_brings_back() {
     let look = bench.pass(Duration::from_secs(2));
     bench.watch.probed(&bench.snapshot, look.probes[0].0, Ok(()), bench.now, 0.5);
     let moved = bench.look().moves.remove(0);
-    // Nobody has asked it anything.
+    // The endpoint has not been probed.
     assert_eq!((moved.to, &*moved.reason), (State::Serving, "it can be connected"));
     assert_eq!(bench.state(1).standing.checks.each_ref().map(|c| c.read()), [1, 1]);
     assert!(bench.state(1).standing.share() < WHOLE, "it starts slowly");
 }
 
-/// Who asked panicked, and so the endpoint was never asked again.
+/// Regression: the prober panicked, and the endpoint was never probed again.
 #[test]
-fn an_endpoint_whose_probe_is_forgotten_is_asked_again() {
+fn an_endpoint_whose_probe_is_forgotten_is_probed_again() {
     let mut bench = Bench::new("connect_timeout: 1s");
     bench.attempts(1, 0, 3, 3);
     bench.pass(SLOW_LOOK);
     assert_eq!(bench.pass(Duration::from_secs(30)).probes.len(), 1);
-    assert!(bench.look().probes.is_empty(), "it is asked already");
+    assert!(bench.look().probes.is_empty(), "it is being probed");
     bench.watch.forget_probes();
     assert_eq!(bench.look().probes.len(), 1);
 }
@@ -125,13 +125,13 @@ fn it_sleeps_while_there_is_no_traffic() {
     let look = bench.pass(SLOW_LOOK);
     assert_eq!(look.next, Some(bench.now + SLOW_LOOK));
     assert_eq!(bench.pass(LINGER).next, None, "nothing was counted since");
-    // Where nobody's counts matter, word of traffic is not wanted either.
+    // Where counts do not matter, no notification of traffic is needed.
     let bench = Bench::new("health: { connect_faults: 0 }");
     assert!(!bench.watch.waits_for_traffic(bench.now));
 }
 
 #[test]
-fn as_many_are_asked_as_there_is_room_for_the_longest_due_first() {
+fn probes_fill_the_room_with_the_longest_due_first() {
     let mut bench = Bench::new("health: { tcp: {} }");
     bench.now += Duration::from_secs(9);
     let look = bench.watch.look(&bench.snapshot, bench.now, 3, || 0.5);
@@ -141,7 +141,7 @@ fn as_many_are_asked_as_there_is_room_for_the_longest_due_first() {
 }
 
 #[test]
-fn an_endpoint_that_is_worse_than_its_peers_is_out_and_only_told_where_that_is_asked() {
+fn an_endpoint_worse_than_its_peers_is_ejected_or_only_reported() {
     for (mode, out) in [("act", State::Ejected), ("advise", State::Serving)] {
         let mut bench = Bench::new(&format!("eject: {{ errors: {{}}, mode: {mode} }}"));
         let mut moves = Vec::new();
@@ -197,29 +197,29 @@ fn one_of_two_endpoints_of_a_canary_is_out_by_what_the_baseline_does() {
 }
 
 #[test]
-fn by_word_it_goes_for_good_and_comes_back_with_a_clean_sheet() {
+fn a_manual_ejection_lasts_until_reinstatement_which_clears_the_history() {
     let mut bench = Bench::new("connect_timeout: 1s");
     let id = bench.state(0).id;
     bench.watch.eject(&bench.snapshot, id, bench.now);
     bench.watch.eject(&bench.snapshot, id, bench.now);
-    assert_eq!(bench.state(0).standing.ejections[Cause::Word as usize].read(), 1, "once");
+    assert_eq!(bench.state(0).standing.ejections[Cause::Manual as usize].read(), 1, "once");
     assert_eq!(bench.pass(Duration::from_secs(100_000)).next, None);
     assert_eq!(
         (bench.standing(0), bench.state(0).standing.cause()),
-        (State::Ejected, Some(Cause::Word))
+        (State::Ejected, Some(Cause::Manual))
     );
     bench.watch.reinstate(&bench.snapshot, id, bench.now);
     assert_eq!((bench.standing(0), bench.state(0).standing.cause()), (State::Serving, None));
 }
 
 #[test]
-fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
+fn a_manual_ejection_of_another_process_applies_when_the_endpoint_appears() {
     let mut old = Bench::new("connect_timeout: 1s");
     let id = old.state(0).id;
     old.watch.eject(&old.snapshot, id, old.now);
     let mut carried = old.watch.kept_out.clone();
     assert_eq!(carried["a"]["v1"].iter().collect::<Vec<_>>(), ["10.0.0.1:1"]);
-    // This one's name is not resolved yet.
+    // The name of this endpoint is not resolved yet.
     let of_v2 = carried.get_mut("a").expect("just seen").entry("v2".to_owned()).or_default();
     of_v2.insert("10.0.0.2:1".to_owned());
 
@@ -228,17 +228,17 @@ fn who_was_out_by_word_in_another_process_is_out_whenever_it_comes() {
     new.snapshot.generation += 1;
     new.watch.inherit(&new.snapshot, carried.clone(), new.now);
     assert_eq!((new.standing(0), new.standing(1)), (State::Ejected, State::Serving));
-    assert_eq!(new.state(0).standing.ejections[Cause::Word as usize].read(), 0, "not its own");
+    assert_eq!(new.state(0).standing.ejections[Cause::Manual as usize].read(), 0, "not its own");
     assert_eq!(new.watch.kept_out, carried, "and so on");
     new.snapshot.services[0].versions[1].known = later;
     new.snapshot.generation += 1;
     new.look();
     let known = &new.snapshot.services[0].versions[1].known;
-    assert_eq!(known[0].state.standing.cause(), Some(Cause::Word));
+    assert_eq!(known[0].state.standing.cause(), Some(Cause::Manual));
 }
 
 #[test]
-fn who_is_out_by_word_stays_so_when_the_address_goes_and_comes_back() {
+fn a_manual_ejection_outlasts_a_change_of_addresses() {
     let mut bench = Bench::new("connect_timeout: 1s");
     let id = bench.state(0).id;
     bench.watch.eject(&bench.snapshot, id, bench.now);
@@ -248,12 +248,13 @@ fn who_is_out_by_word_stays_so_when_the_address_goes_and_comes_back() {
     bench.snapshot.services[0].versions[0].known = known;
     bench.snapshot.generation += 1;
     bench.look();
-    assert_eq!(bench.state(0).standing.cause(), Some(Cause::Word));
+    assert_eq!(bench.state(0).standing.cause(), Some(Cause::Manual));
     bench.watch.reinstate(&bench.snapshot, id, bench.now);
     assert!(bench.watch.kept_out["a"]["v1"].is_empty());
 }
 
-/// Nine of ten refused for a second, and the tenth had everything for thirty.
+/// Regression: nine of ten endpoints refused connections for a second, and the tenth got all requests for
+/// thirty.
 #[test]
 fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
     let mut bench = Bench::new("connect_timeout: 1s");
@@ -272,7 +273,7 @@ fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
     let used =
         |bench: &Bench| usable(&bench.snapshot.services[0].versions[0].known, Share(0.5)).count();
     assert_eq!(used(&bench), 3);
-    // They are asked at once, and not in thirty seconds.
+    // They are probed at once, not after thirty seconds.
     let look = bench.look();
     assert!(look.notices.is_empty(), "it is said once");
     let [first, second] = [0, 1].map(|n| look.probes.get(n).expect("two").0);
@@ -281,7 +282,7 @@ fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
     bench.watch.probed(&bench.snapshot, first, Ok(()), bench.now, 0.5);
     assert_eq!(bench.look().notices, [panic(2, false)]);
     assert_eq!(used(&bench), 2);
-    // The other one was in use until now, too.
+    // The other endpoint was in use until now, too.
     bench.pass(Duration::from_secs(1));
     bench.watch.probed(&bench.snapshot, second, Ok(()), bench.now, 0.5);
     assert_eq!([0, 1].map(|n| bench.standing(n)), [State::Serving; 2]);
@@ -289,18 +290,18 @@ fn where_too_few_serve_those_out_for_faults_are_used_until_enough_are_back() {
 }
 
 #[test]
-fn an_endpoint_that_rests_for_a_fault_is_not_asked_sooner_while_enough_others_serve() {
+fn a_resting_endpoint_is_not_probed_sooner_while_enough_others_serve() {
     let mut bench = Bench::new("connect_timeout: 1s");
     bench.attempts(0, 0, 3, 3);
     bench.pass(SLOW_LOOK);
-    // A connection that was begun before it went.
+    // A connection that began before the endpoint was ejected.
     bench.attempts(0, 0, 1, 0);
     assert!(bench.pass(SLOW_LOOK).probes.is_empty());
     assert_eq!(bench.standing(0), State::Ejected);
 }
 
 #[test]
-fn the_only_endpoint_serves_unreachable_and_that_is_said_once() {
+fn an_unreachable_only_endpoint_serves_and_is_reported_once() {
     let mut bench = Bench::new("connect_timeout: 1s");
     let state = std::sync::Arc::clone(&bench.snapshot.services[0].versions[1].known[0].state);
     let cells = state.cells.of(0);

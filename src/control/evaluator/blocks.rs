@@ -1,34 +1,34 @@
-//! What a look collects of a service: plain data, and all that goes from the collectors to the judge.
+//! The result of collecting: plain data, the only input of the judge.
 //!
 //! It names no cell, no registry and no snapshot, so blocks that another process collected can be judged as
-//! well. Versions are known by their names, and strata by their places in the configuration.
+//! well. Versions are known by their names, strata by their places in the configuration.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::analysis::{Arms, Entry, Players, Tally};
 
-/// How long a version is judged once it serves alone, and how long a baseline is remembered: the hours
-/// of a day differ by themselves.
+/// How long a version that serves alone is judged, and how long a baseline is remembered: traffic differs by
+/// the hour of the day.
 pub(super) const ALONE_FOR: Duration = Duration::from_secs(3600);
 
-/// What a look collected of a service. Times are in the time of the judge.
+/// What one evaluation collected for a service. Times are on the clock of the judge.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ServiceBlocks {
     /// A window over the endpoints of the baseline, if one closed.
     pub(super) endpoints: Option<EndpointWindow>,
     /// A window over all canaries together and the baseline, if one closed.
     pub(super) outage: Option<Arms<Tally>>,
-    /// Of canaries beside the baseline.
+    /// Blocks of canaries with a baseline.
     pub(super) canaries: Vec<VersionBlocks<Collected>>,
-    /// Players who are followed after an ejection, of whom it is known how they fared, since it.
+    /// Players followed after an ejection whose results are known, since the ejection.
     pub(super) followed: Players,
-    /// Of versions with no baseline beside them.
+    /// Blocks of versions without a baseline.
     pub(super) alone: Vec<VersionBlocks<Entry>>,
-    /// What the baseline did, if it is time to learn that.
+    /// Data of the baseline, if it is due.
     pub(super) baseline: Option<BaselineBlock>,
 }
 
-/// What players did at each endpoint of the baseline that served all the time.
+/// Counts of players at each endpoint of the baseline that served all the time.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct EndpointWindow {
     /// Trials and failures, by endpoint.
@@ -37,26 +37,26 @@ pub(super) struct EndpointWindow {
     pub(super) length: Duration,
 }
 
-/// Blocks of a version: of a canary and its baseline, or of a version alone.
+/// Blocks of a version: of a canary with its baseline, or of a version alone.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct VersionBlocks<T> {
     /// The version.
     pub(super) version: Arc<str>,
-    /// By stratum, in the order in which they are judged.
+    /// By stratum, in the order of judgement.
     pub(super) strata: Vec<Vec<T>>,
 }
 
-/// Something that the comparison of a canary over a stratum is told.
+/// An input of a canary's comparison over a stratum.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Collected {
-    /// What does not change any more.
+    /// An entry that does not change any more.
     Final(Entry),
-    /// Blocks as they stand while requests wait for their outcomes. They count only if with them the canary
-    /// fails; else they come again.
+    /// Blocks as they are while requests wait for their outcomes. They count only if the canary fails with
+    /// them; otherwise they are collected again later.
     SoFar(Vec<Entry>),
 }
 
-/// What a baseline did.
+/// Data of a baseline.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct BaselineBlock {
     /// The version.
@@ -65,23 +65,23 @@ pub(super) struct BaselineBlock {
     pub(super) strata: Vec<BaselineStratum>,
 }
 
-/// What a baseline did on the requests of a stratum.
+/// Data of a baseline on the requests of a stratum.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct BaselineStratum {
     /// First attempts since the block before.
     pub(super) requests: Tally,
-    /// Its latency, as far as it is known.
+    /// Its 95th percentile of latency, if known.
     pub(super) p95: Option<Duration>,
-    /// The same.
+    /// Its 99th percentile of latency, if known.
     pub(super) p99: Option<Duration>,
 }
 
 impl ServiceBlocks {
-    /// The blocks of several collectors of one service.
+    /// Merges the blocks of several collectors of one service.
     ///
-    /// Blocks of a canary stand one after the other, and are not added up: each is a bet of its own, which is
-    /// fair whatever the split was where it was collected. Sums over different splits would make two equal
-    /// versions different (Simpson's paradox).
+    /// Blocks of a canary are concatenated, not added up: each is a bet of its own, which is fair whatever the
+    /// split was at its collector. With sums over different splits two equal versions would seem different
+    /// (Simpson's paradox).
     pub(super) fn merged(collected: impl IntoIterator<Item = Self>) -> Self {
         collected.into_iter().reduce(Self::with).unwrap_or_default()
     }
@@ -111,8 +111,8 @@ impl EndpointWindow {
 }
 
 impl BaselineBlock {
-    /// Of another baseline nothing is taken over. Quantiles are the larger ones: a bound that is made of them
-    /// must not be too strict.
+    /// Merges two. Data of a different baseline is dropped. Of two quantiles the larger one is kept: a bound
+    /// based on them must not be too strict.
     fn with(mut self, more: Self) -> Self {
         if self.version == more.version {
             for (own, more) in self.strata.iter_mut().zip(more.strata) {
@@ -132,7 +132,7 @@ fn both<T>(a: Option<T>, b: Option<T>, with: impl FnOnce(T, T) -> T) -> Option<T
     }
 }
 
-/// Puts the blocks of `more` behind those of the same version and stratum.
+/// Appends the blocks of `more` to those of the same version and stratum.
 fn extend<T>(all: &mut Vec<VersionBlocks<T>>, more: Vec<VersionBlocks<T>>) {
     for VersionBlocks { version, strata } in more {
         match all.iter_mut().find(|own| own.version == version) {

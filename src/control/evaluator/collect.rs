@@ -1,4 +1,4 @@
-//! Collects blocks: reads the workers' rings and cells, and makes plain data of them. Judges nothing.
+//! Collects blocks: turns the workers' rings and cells into plain data. Judges nothing.
 
 mod account;
 mod alone;
@@ -21,12 +21,12 @@ use self::places::Places;
 pub(super) use self::service::ServiceCollector;
 use crate::{analysis::Ending, snapshot::Snapshot};
 
-/// A look that comes so much later than it was due means that the process did not run: it was stopped, or
-/// the machine was. Deadlines pass then although the answers are there. A busy machine is late by less.
+/// An evaluation that is late by more than this means that the process or the machine was stopped. Deadlines
+/// then pass although the answers have arrived. A busy machine is late by less.
 const STOPPED: Duration = Duration::from_millis(250);
 
-/// Least time between two such looks, else the later one excuses nothing: on a machine that is always late a
-/// version that hangs is to be found, too.
+/// Shortest time between two stops that are both excused: on a machine that is always late, a version that
+/// hangs must still be found.
 const STEADY: Duration = Duration::from_secs(3);
 
 /// The collectors of all services of this process.
@@ -34,27 +34,28 @@ const STEADY: Duration = Duration::from_secs(3);
 pub(super) struct Collector {
     pub(super) services: IndexMap<Box<str>, ServiceCollector>,
     places: Places,
-    /// Endings that were lost so far.
+    /// Number of outcomes lost so far.
     lost: u64,
-    /// When the next look is due.
+    /// When the next evaluation is due.
     due: Option<Duration>,
-    /// When the process went on after a stop, the last time.
+    /// When the process last continued after a stop.
     went_on: Option<Duration>,
 }
 
 impl Collector {
-    /// Takes over where the attempts that `snapshot` compares are counted. All its services were followed.
+    /// Notes where the attempts that `snapshot` compares are counted. All its services must have been followed
+    /// before.
     pub(super) fn place(&mut self, snapshot: &Snapshot) {
         self.places = Places::new(snapshot, |service| self.services.get_index_of(service));
     }
 
-    /// Begins the next look, and hears what the workers said since the last one.
-    pub(super) fn hear(&mut self, snapshot: &Snapshot, now: Duration) {
+    /// Begins the next evaluation, and takes the outcomes that the workers reported since the last one.
+    pub(super) fn collect_outcomes(&mut self, snapshot: &Snapshot, now: Duration) {
         let compared = snapshot.services.iter().filter_map(|service| service.compared.as_ref());
         let Some(outcomes) = compared.map(|compared| &compared.outcomes).next() else { return };
         let look = outcomes.next_look();
         self.services.values_mut().for_each(|service| service.look(look, now));
-        // After the counts: one that is counted never has the number of a look to come.
+        // After the counts were read, so that a counted request never has the number of a later evaluation.
         outcomes.begin_look(look);
         if self.was_stopped(now) {
             tracing::debug!(
@@ -65,22 +66,22 @@ impl Collector {
         }
         let lost = outcomes.lost();
         if std::mem::replace(&mut self.lost, lost) != lost {
-            // What is not heard of any more would wait for ever, and so speak against the baseline.
+            // Requests whose outcomes were lost would wait forever, and so count against the baseline.
             self.services.values_mut().for_each(|service| service.skip_to(now));
         }
-        outcomes.hear(|endings| {
+        outcomes.drain(|endings| {
             self.fetch(endings);
             endings.iter().for_each(|ending| self.take_in(snapshot, ending, look, now));
         });
     }
 
-    /// Notes that the next look is due so long after `now`, the time of the last one: one that is far later
-    /// says that the process did not run meanwhile.
+    /// Notes that the next evaluation is due `pause` after `now`, the time of the last one. If it comes far later,
+    /// the process was stopped meanwhile.
     pub(super) fn expect_after(&mut self, pause: Option<Duration>, now: Duration) {
         self.due = pause.map(|pause| now + pause);
     }
 
-    /// Whether the process did not run for a part of the time before the look that begins `now`.
+    /// Whether the process was stopped for a part of the time before the evaluation that begins at `now`.
     fn was_stopped(&mut self, now: Duration) -> bool {
         let Some(due) = self.due.take() else { return false };
         let is_steady = self.went_on.is_none_or(|went_on| now.saturating_sub(went_on) >= STEADY);
@@ -91,9 +92,9 @@ impl Collector {
         was_stopped
     }
 
-    /// Reads what is known of the players of `endings`. They are drawn at random, so each is a line of memory
-    /// that is in no near cache: all at once they cost little more than one, and one after the other most of
-    /// what an ending costs.
+    /// Prefetches the records of the players in `endings`. Players are random, so each record is a cache miss:
+    /// the misses cost little more than one when they overlap, and most of the time per outcome when they do
+    /// not.
     fn fetch(&self, endings: &[Ending]) {
         let marks = endings.iter().map(|ending| {
             let place = self.places.of(ending.arm)?;
@@ -103,13 +104,13 @@ impl Collector {
         std::hint::black_box(marks.flatten().fold(0, |all, marks| all ^ marks));
     }
 
-    /// Takes in an ending at the look number `look`.
+    /// Takes one outcome at the evaluation number `look`.
     fn take_in(&mut self, snapshot: &Snapshot, ending: &Ending, look: u32, now: Duration) {
-        // One that the snapshot does not know is of a version that is gone.
+        // An arm that the snapshot does not know belongs to a removed version.
         let Some(place) = self.places.of(ending.arm) else { return };
         let Some(service) = snapshot.services.get(place.service) else { return };
         let Some((_, collector)) = self.services.get_index_mut(place.collector) else { return };
-        let counted = collector.tell(service, place, ending, look, now);
+        let counted = collector.add(service, place, ending, look, now);
         if let Some(endpoint) = self.places.endpoint(ending.endpoint) {
             endpoint.judged.add(counted);
         }

@@ -1,5 +1,5 @@
-//! Applies a new snapshot to the collector and to the judge of a service: which versions are compared, by
-//! what limits, and how players are split between them.
+//! Applies a new snapshot to the collector and the judge of a service: which versions are compared, with which
+//! limits, and how players are split between them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     snapshot::{ComparisonPlan, Service},
 };
 
-/// Applies what `service` compares by its plan.
+/// Applies the comparison plan of `service`.
 pub(super) fn follow(
     collector: &mut ServiceCollector,
     judge: &mut ServiceJudge,
@@ -28,7 +28,7 @@ pub(super) fn follow(
         collector.go_on(plan, &anew, now);
     }
     if (is_other_plan && collector.plan() != plan) || !has_same_baseline {
-        // Other questions, or other arms: what was found so far answers none of them.
+        // Other limits or other arms: the evidence so far does not apply to them.
         collector.ask_anew(service, plan, now);
         found.extend(judge.ask_anew(terms(service, plan)));
     }
@@ -58,15 +58,15 @@ pub(super) fn follow(
 
 /// Versions that have a share, by how they are judged.
 struct Roles {
-    /// Beside the baseline.
+    /// With a baseline.
     canaries: Vec<u16>,
-    /// With no baseline, or as a baseline with no canary beside it.
+    /// Without a baseline, or a baseline without a canary.
     alone: Vec<u16>,
 }
 
 impl Roles {
     fn of(service: &Service) -> Self {
-        // A version that nobody gets until one of its endpoints serves is still in its rollout.
+        // A version that gets no players until one of its endpoints serves is still in its rollout.
         let has_share = |version: &u16| {
             let version = &service.versions[usize::from(*version)];
             version.weight > Weight::ZERO && !version.ejected
@@ -82,7 +82,7 @@ impl Roles {
     }
 }
 
-/// What the versions of `service` are judged by.
+/// The limits by which the versions of `service` are judged.
 pub(super) fn terms(service: &Service, plan: &ComparisonPlan) -> Terms {
     let strata = plan.strata.iter().map(|stratum| StratumTerms {
         route: stratum.route.clone(),
@@ -92,8 +92,7 @@ pub(super) fn terms(service: &Service, plan: &ComparisonPlan) -> Terms {
     Terms { service: service.name.clone(), mode: plan.mode, strata: strata.collect() }
 }
 
-/// Whether `after` asks the same of the same versions as `before`, and only the certainty that is demanded,
-/// or what is done about it, is another.
+/// Whether `after` differs from `before` only in the certainty that is required or in the action on a verdict.
 fn asks_the_same(before: &ComparisonPlan, after: &ComparisonPlan) -> bool {
     let mut both = before.strata.iter().zip(&after.strata);
     before.strata.len() == after.strata.len()

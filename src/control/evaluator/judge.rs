@@ -1,11 +1,11 @@
 //! Judges the blocks of one service, whichever process collected them.
 //!
-//! The judge holds the state of the comparisons, and is a function of its arguments: blocks, the limits that
-//! they are judged by, and the time. It reads no clock, no cell and no registry. The same blocks lead to the
-//! same verdict, to the last digit, and blocks of several collectors are judged together.
+//! The judge holds the state of the comparisons and is a function of its arguments: blocks, limits and the
+//! time. It reads no clock, no cell and no registry. The same blocks lead to the same verdict, to the last
+//! digit, and blocks of several collectors are judged together.
 //!
-//! [`ServiceJudge::judge`] returns what is *new*, for the controller to act on. [`ServiceJudge::answer`] returns
-//! the current result of a comparison at any time.
+//! [`ServiceJudge::judge`] returns what is *new*, for the controller to act on. [`ServiceJudge::answer`]
+//! returns the current result of a comparison at any time.
 
 mod alone;
 mod canary;
@@ -31,25 +31,25 @@ use crate::{
     config::schema::{Mode, Slo},
 };
 
-/// What the versions of a service are judged by.
+/// The limits by which the versions of a service are judged.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Terms {
     /// The service.
     pub(super) service: Box<str>,
-    /// What is to be done about a bad verdict.
+    /// The action on a bad verdict.
     pub(super) mode: Mode,
     /// By stratum.
     pub(super) strata: Box<[StratumTerms]>,
 }
 
-/// What is judged on the requests of a stratum.
+/// The limits for the requests of a stratum.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StratumTerms {
-    /// The route with limits of its own; nothing for all others together.
+    /// The route with limits of its own; `None` for all other routes together.
     pub(super) route: Option<Box<str>>,
-    /// What is tolerated.
+    /// Limits of a comparison.
     pub(super) limits: Limits,
-    /// What a version without a baseline beside it is judged by.
+    /// Limits of a version without a baseline.
     pub(super) slo: Slo,
 }
 
@@ -57,11 +57,11 @@ pub(super) struct StratumTerms {
 #[derive(Debug, Clone)]
 pub(super) struct ServiceJudge {
     terms: Terms,
-    /// How failures cluster.
+    /// The size of the clusters in which failures come.
     clusters: Dispersion,
     outage: Outage,
     canaries: Vec<CanaryComparison>,
-    /// Versions that serve without a baseline beside them.
+    /// Versions that serve without a baseline.
     alone: Vec<StandaloneVersion>,
     /// Players of the version that was ejected last.
     followed: Option<Followed>,
@@ -82,8 +82,8 @@ impl ServiceJudge {
         }
     }
 
-    /// Begins anew by other `terms`, or of other arms: what was found so far answers none of them. Returns
-    /// what is to be told of the comparisons that end.
+    /// Restarts with other `terms` or other arms, to which the evidence so far does not apply. Returns the
+    /// findings caused by the end of the comparisons.
     pub(super) fn ask_anew(&mut self, terms: Terms) -> Vec<Found> {
         let Self { clusters, followed, history, .. } = self;
         let new = Self {
@@ -95,8 +95,8 @@ impl ServiceJudge {
         std::mem::replace(self, new).end()
     }
 
-    /// Goes on with the evidence so far, of which `terms` demand another certainty, or something else is done
-    /// with it. Returns canaries that are compared anew.
+    /// Keeps the evidence so far; `terms` differ only in the required certainty or in the action on a verdict.
+    /// Returns the canaries whose comparisons restart.
     pub(super) fn demand(&mut self, terms: Terms, now: Duration) -> Vec<Arc<str>> {
         self.terms = terms;
         let (terms, phi) = (&self.terms, self.clusters.phi());
@@ -106,7 +106,7 @@ impl ServiceJudge {
                 line.demand(&stratum.limits);
             }
             if canary.has_failed() && terms.mode == Mode::Act {
-                // It may have been told hours ago. What is done now needs what happens now.
+                // The finding may be hours old. An action needs current evidence.
                 *canary =
                     CanaryComparison::new(Arc::clone(&canary.version), lines(terms, phi, now), now);
                 anew.push(Arc::clone(&canary.version));
@@ -115,7 +115,7 @@ impl ServiceJudge {
         anew
     }
 
-    /// Ends the comparisons of all versions but of these. Returns what is to be told of it.
+    /// Ends the comparisons of all versions except these. Returns the findings that this causes.
     pub(super) fn retain(&mut self, canaries: &[&str], alone: &[&str]) -> Vec<Found> {
         let terms = &self.terms;
         let gone = self.canaries.extract_if(.., |canary| !canaries.contains(&&*canary.version));
@@ -130,19 +130,19 @@ impl ServiceJudge {
         self.canary(version).is_some()
     }
 
-    /// Whether `version` is judged without a baseline beside it.
+    /// Whether `version` is judged without a baseline.
     pub(super) fn judges_alone(&self, version: &str) -> bool {
         self.alone.iter().any(|alone| *alone.version == *version)
     }
 
-    /// Begins `now` to compare a canary called `version`.
+    /// Begins at `now` to compare the canary `version`.
     pub(super) fn begin_canary(&mut self, version: Arc<str>, now: Duration) {
         let lines = lines(&self.terms, self.clusters.phi(), now);
         self.canaries.push(CanaryComparison::new(version, lines, now));
     }
 
-    /// Begins `now` to judge `version` without a baseline beside it. Returns on which strata there is anything
-    /// to judge it by.
+    /// Begins at `now` to judge `version` without a baseline. Returns, by stratum, whether there are limits for
+    /// it.
     pub(super) fn begin_alone(&mut self, version: Arc<str>, now: Duration) -> Vec<bool> {
         let alone = StandaloneVersion::new(version, &self.terms, &self.history, now);
         let judged = alone.judged().collect();
@@ -150,8 +150,8 @@ impl ServiceJudge {
         judged
     }
 
-    /// Judges blocks of any number of collectors. Returns what is new: a version that was told is not told
-    /// again while it keeps its share.
+    /// Judges blocks of any number of collectors and returns new findings. A finding is returned once for as
+    /// long as its version keeps its share.
     pub(super) fn judge(
         &mut self,
         collected: impl IntoIterator<Item = ServiceBlocks>,
@@ -176,7 +176,7 @@ impl ServiceJudge {
             match of.poll(followed, now) {
                 Outcome::Open => {}
                 Outcome::Helped => self.followed = None,
-                Outcome::HelpedNobody([failed, of]) => {
+                Outcome::DidNotHelp([failed, of]) => {
                     self.followed = None;
                     let service = terms.service.clone();
                     found.push(Found::Mistake { service, version, failed, of });
@@ -195,7 +195,7 @@ impl ServiceJudge {
         found
     }
 
-    /// Adds blocks to the comparisons of canaries; what is new is left to the next [`ServiceJudge::judge`].
+    /// Adds blocks to the comparisons of canaries. The next [`ServiceJudge::judge`] returns the findings.
     pub(super) fn take_in(&mut self, blocks: ServiceBlocks) {
         if let Some(window) = &blocks.endpoints {
             self.clusters.observe(&window.endpoints, window.length);
@@ -212,8 +212,8 @@ impl ServiceJudge {
         }
     }
 
-    /// The current result of the comparison of the canary called `version`, over all strata, as of the last
-    /// blocks that were judged; none if it is not compared.
+    /// The current result of the comparison of the canary `version`, over all strata, as of the last judged
+    /// blocks; `None` if it is not compared.
     pub(super) fn answer(&self, version: &str) -> Option<GateAnswer> {
         self.canary(version).map(CanaryComparison::answer)
     }
@@ -222,7 +222,7 @@ impl ServiceJudge {
         self.canaries.iter().find(|canary| *canary.version == *version)
     }
 
-    /// Follows so many `players` who failed on `version`, which was ejected `now`.
+    /// Follows `players`, a number of players who failed on `version`, which was ejected at `now`.
     pub(super) fn follow_players(&mut self, version: &str, players: u64, now: Duration) {
         self.followed = Some(Followed::new(version, players, now));
     }
@@ -232,12 +232,13 @@ impl ServiceJudge {
         self.followed.is_some()
     }
 
-    /// Whether baseline and canaries fail alike.
+    /// Whether the baseline and the canaries fail alike.
     pub(super) fn has_shared_outage(&self) -> bool {
         self.outage.is_on()
     }
 
-    /// What the comparison of `version` was told on the requests of `route`; nothing if none runs.
+    /// The recorded inputs of the comparison of `version` on the requests of `route`; `None` if there is no
+    /// such comparison.
     pub(super) fn record(&self, version: &str, route: Option<&str>) -> Option<Record> {
         let mut strata = self.terms.strata.iter();
         let stratum = strata.position(|stratum| stratum.route.as_deref() == route)?;
@@ -247,7 +248,7 @@ impl ServiceJudge {
         }
     }
 
-    /// The verdicts as they stand: version, route with limits of its own, verdict.
+    /// Current verdicts: version, route with limits of its own, verdict.
     pub(super) fn verdicts(
         &self,
         now: Duration,
@@ -267,21 +268,21 @@ impl ServiceJudge {
         compared.chain(alone)
     }
 
-    /// What is to be told when all comparisons end.
+    /// Ends all comparisons. Returns the findings that this causes.
     pub(super) fn end(self) -> Vec<Found> {
         let terms = &self.terms;
         let canaries = self.canaries.into_iter().filter_map(|canary| canary.end(terms));
         canaries.chain(self.alone.into_iter().filter_map(|alone| alone.end(terms))).collect()
     }
 
-    /// The size of the clusters that failures come in.
+    /// The size of the clusters in which failures come.
     #[cfg(test)]
     pub(super) fn phi(&self) -> f64 {
         self.clusters.phi()
     }
 }
 
-/// Comparisons of a canary, by stratum, of failures that come in clusters of `phi`.
+/// Comparisons of a canary, by stratum; failures come in clusters of size `phi`.
 fn lines(terms: &Terms, phi: f64, now: Duration) -> Vec<StratumComparison> {
     terms.strata.iter().map(|stratum| StratumComparison::new(&stratum.limits, phi, now)).collect()
 }

@@ -1,4 +1,4 @@
-//! Two members of a fleet collect blocks, each of its own players, and one judge judges them.
+//! Two members of a fleet each collect blocks of their own players, and one judge judges them.
 
 use super::{
     blocks::ServiceBlocks,
@@ -9,7 +9,7 @@ use super::{
 const LOOK: Duration = Duration::from_millis(20);
 const EJECT: &str = "{ errors: { absolute: 0.3% } }";
 
-/// A member, of which nobody asks what it judges by itself.
+/// A member whose own judgement is not used.
 struct Member {
     stage: Stage,
     asked: [u64; 2],
@@ -23,7 +23,7 @@ impl Member {
         Self { stage, asked: [0; 2] }
     }
 
-    /// Serves so many requests of each version, of which every so many fail on the canary (0: none).
+    /// Serves a number of requests of each version, of which every `one_of`-th fails on the canary (0: none).
     fn serve(&mut self, requests: [u64; 2], one_of: u64) {
         for version in [BASELINE, CANARY] {
             for _ in 0..requests[version] {
@@ -36,15 +36,15 @@ impl Member {
         }
     }
 
-    /// What it collects at the next look.
+    /// The blocks of the next evaluation.
     fn collect(&mut self) -> ServiceBlocks {
         let Stage { snapshot, evaluator, now, .. } = &mut self.stage;
         *now += LOOK;
-        evaluator.collector.hear(snapshot, *now);
+        evaluator.collector.collect_outcomes(snapshot, *now);
         evaluator.collector.services[0].collect(&snapshot.services[0], *now)
     }
 
-    /// A judge who judges as one of this member would, and nothing yet.
+    /// A judge with the terms of this member, without any blocks.
     fn judge(&self) -> ServiceJudge {
         let service = &self.stage.snapshot.services[0];
         let plan = service.compared.as_ref().expect("it is compared");
@@ -61,12 +61,12 @@ fn answer(judge: &ServiceJudge) -> Answer {
 #[test]
 fn blocks_of_two_members_are_evidence_as_if_one_had_collected_them() {
     let mut members = [Member::new(), Member::new()];
-    // One that serves all players of both.
+    // A member that serves all players of both.
     let mut whole = Member::new();
     let [mut both, mut merged] = [members[0].judge(), members[0].judge()];
     let mut alone = [members[0].judge(), members[1].judge()];
     let mut of_whole = whole.judge();
-    // When both together fail the canary, and when the one that serves all does.
+    // When the canary fails by the blocks of both members, and by those of the member that serves all.
     let (mut of_both, mut of_one) = (None, None);
     for look in 1..=500_u64 {
         let one_of = if look > 100 { 10 } else { 0 };

@@ -1,5 +1,5 @@
-//! Outages of something that both versions need: neither is to be blamed, whenever each of them meets it
-//! and however long each takes to tell.
+//! Outages of a dependency of both versions: neither version is to blame, whenever its requests reach the
+//! dependency and however long the errors take.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -16,26 +16,26 @@ const fn ms(ms: u64) -> Duration {
 }
 
 const LOOK: Duration = ms(10);
-/// When the thing that both need is down.
+/// When the dependency is down.
 const DOWN: std::ops::Range<Duration> = ms(5_000)..ms(8_000);
 const LENGTH: Duration = ms(12_000);
 
-/// How a version deals with what it needs.
+/// How a version uses the dependency.
 #[derive(Debug, Clone, Copy)]
 struct Needs {
-    /// From the beginning of a request until it asks for it.
+    /// From the start of a request to the call of the dependency.
     after: Duration,
-    /// From then until it tells that it is down.
-    told_after: Duration,
+    /// From the call to the error, if the dependency is down.
+    fails_after: Duration,
 }
 
-/// Requests that go on, the first to end first: when, in which look each began, its version, player, and
-/// whether it fails.
+/// Requests in progress, by their end: end, evaluation in which the request began, version, player, and whether it
+/// fails.
 type UnderWay = BinaryHeap<Reverse<(Duration, u32, usize, u16, bool)>>;
 
 impl Needs {
-    /// How long a request takes that begins `now`, and whether it fails, where `failing` says what part of those
-    /// fail that ask at some time.
+    /// How long a request that begins at `now` takes, and whether it fails. `failing` is the fraction of calls
+    /// that fail at a given time.
     fn fate(
         self,
         now: Duration,
@@ -43,12 +43,12 @@ impl Needs {
         rng: &mut Rng,
     ) -> (Duration, bool) {
         let fails = rng.f64() < failing(now + self.after);
-        (self.after + if fails { self.told_after } else { ms(1) }, fails)
+        (self.after + if fails { self.fails_after } else { ms(1) }, fails)
     }
 }
 
-/// When a canary with that share of `rate` requests a second is ejected, if ever, where `fate` says how long a
-/// request of a version takes that begins at some time, and whether it fails.
+/// When a canary with this share of `rate` requests per second is ejected, if at all. `fate` gives the duration
+/// of a request of a version that begins at some time, and whether it fails.
 fn ejected_at(
     rate: f64,
     share: f64,
@@ -82,17 +82,17 @@ fn ejected_at(
 }
 
 #[test]
-fn an_outage_that_versions_meet_at_different_moments_of_a_request_is_nobodys() {
-    let needs = |after, told_after| Needs { after: ms(after), told_after: ms(told_after) };
+fn no_version_is_blamed_for_an_outage_that_they_meet_at_different_moments() {
+    let needs = |after, fails_after| Needs { after: ms(after), fails_after: ms(fails_after) };
     let at_once = needs(0, 1);
     let pairs = [
-        // The canary asks later, or the baseline does.
+        // The canary calls later, or the baseline does.
         [at_once, needs(300, 1)],
         [needs(300, 1), at_once],
         [needs(50, 5), needs(600, 20)],
-        // The canary asks later, and tells later, too.
+        // The canary calls later, and its errors take longer.
         [needs(20, 1), needs(300, 400)],
-        // Both ask at once, and one of them tells later.
+        // Both call at once, and the errors of one take longer.
         [needs(0, 1_000), needs(0, 200)],
         [needs(0, 50), needs(0, 500)],
     ];
@@ -113,10 +113,10 @@ fn an_outage_that_versions_meet_at_different_moments_of_a_request_is_nobodys() {
     assert!(blamed.is_empty(), "{blamed:?}");
 }
 
-/// What the baseline ever fails for is no outage, and in one a version that fares worse is found as well.
+/// Constant failures of the baseline are no outage, and even in an outage a worse version is found.
 #[test]
 fn a_canary_that_fails_more_than_a_baseline_that_fails_is_found() {
-    let at_once = Needs { after: ms(0), told_after: ms(1) };
+    let at_once = Needs { after: ms(0), fails_after: ms(1) };
     for (rate, share) in [(1_000.0, 0.05), (10_000.0, 0.05), (300.0, 0.5)] {
         for (ever, worse) in [(0.05, 0.5), (0.1, 0.6), (0.4, 1.0)] {
             for since in [Duration::ZERO, DOWN.start] {
@@ -138,8 +138,8 @@ fn a_canary_that_fails_more_than_a_baseline_that_fails_is_found() {
     }
 }
 
-/// What failed was put aside for as long as other requests of the baseline took that fail after a long time, or
-/// that clients leave.
+/// Regression: failures were set aside for as long as some requests of the baseline took to fail or be left by
+/// their clients.
 #[test]
 fn a_canary_that_fails_is_found_where_some_requests_ever_fail_late() {
     for hold in [ms(1_000), ms(2_000)] {

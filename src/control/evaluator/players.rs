@@ -1,18 +1,17 @@
-//! What alpha promises where players are real: they stay on one version, and they differ.
+//! The guarantee of alpha with realistic players, who stay on one version and differ from each other.
 //!
-//! A proxy draws players at random, not requests. One player whose every request fails, a bot that
-//! sends a hundred times as much as others, or a client that tries again ten times, must not eject
-//! a healthy canary; a canary that is worse must be ejected all the same. Here such players send
-//! requests, which are counted in the cells as a worker counts them, and the evaluator looks every
-//! 10 ms.
+//! A proxy assigns players at random, not requests. One player whose every request fails, a bot that sends a
+//! hundred times as much as others, or a client that retries ten times must not eject a healthy canary; a worse
+//! canary must be ejected all the same. Here such players send requests, which are counted in the cells as a
+//! worker counts them, and the evaluator polls every 10 ms.
 //!
-//! Without `TIDEGATE_PLAYERS`, a few short runs. Tables of 200 seeds, minutes to hours of two cores
-//! each:
+//! Without `TIDEGATE_PLAYERS` there are a few short runs. Tables of 200 seeds take minutes to hours each, on
+//! two cores:
 //!
 //!     TIDEGATE_PLAYERS=cursed,bots TIDEGATE_PLAYERS_SEEDS=200 \
 //!         cargo test --release --lib evaluator::players -- --nocapture
 //!
-//! A table that was broken off goes on after its first 18 rows of healthy canaries as `differ:18`.
+//! A table that was interrupted after 18 rows of healthy canaries is continued with `differ:18`.
 
 mod amounts;
 mod attack;
@@ -27,7 +26,7 @@ use self::table::Report;
 use super::stage::{Outcome, Stage};
 use crate::registry::Player;
 
-/// A request of a player that ends in the instant it begins.
+/// A request that ends in the instant it begins.
 #[derive(Debug, Clone, Copy)]
 struct Request {
     version: usize,
@@ -38,11 +37,11 @@ struct Request {
     /// Number of the endpoint among those of the version.
     endpoint: usize,
     outcome: Outcome,
-    /// What the answer says of the amount `stake`, if that is compared.
+    /// The amount `stake` in the response, if that is compared.
     carried: Option<f64>,
 }
 
-/// Counts a request as a worker does, now. All that is simulated here is counted by this function.
+/// Counts a request now, as a worker does. All simulated requests are counted by this function.
 fn ask(stage: &mut Stage, request: Request) {
     let Request { version, key, network, endpoint, outcome, carried } = request;
     let (player, network) = (player(key), player(network));
@@ -63,7 +62,7 @@ fn player(key: u32) -> Player {
     Player::of(&key.to_le_bytes())
 }
 
-/// What makes the table called `name`.
+/// The function that makes the table `name`.
 fn table(name: &str) -> fn(&mut Report) {
     match name {
         "short" => validity::short,
@@ -87,8 +86,8 @@ fn table(name: &str) -> fn(&mut Report) {
     }
 }
 
-/// The tables that `TIDEGATE_PLAYERS` names, or a short one. At `f799450`, where requests are
-/// counted and not players, the short one does not hold.
+/// Makes the tables that `TIDEGATE_PLAYERS` names, or a short one. At `f799450`, which counts requests and not
+/// players, the short one fails.
 #[test]
 fn players_eject_no_healthy_canary() {
     let asked = std::env::var("TIDEGATE_PLAYERS").unwrap_or_else(|_| "short".to_owned());

@@ -1,12 +1,12 @@
-//! What alpha promises, through all that stands between a worker's cells and an ejection.
+//! The guarantee of alpha, through everything between a worker's cells and an ejection.
 //!
-//! Days of an equal canary in seconds: requests are counted in the cells as a worker counts them, the
-//! evaluator looks, and the weights grow in steps, each with an epoch of its own. What is simpler than
-//! life: one worker; a request ends in the instant it begins; forty requests a second, looked at every
-//! 200 ms instead of 10, since one in a hundred such looks would find something new.
+//! Days of an equal canary in seconds: requests are counted in the cells as a worker counts them, the evaluator
+//! polls, and the weights grow in steps, each with an epoch of its own. Simplifications: one worker; a request
+//! ends in the instant it begins; forty requests per second, polled every 200 ms instead of 10, since only one
+//! in a hundred such evaluations would find anything new.
 //!
-//! `TIDEGATE_AA_RUNS=500 cargo test --release --lib equal_canary -- --nocapture` runs whole days, in
-//! about an hour of two cores; without it the runs are few and short.
+//! `TIDEGATE_AA_RUNS=500 cargo test --release --lib equal_canary -- --nocapture` runs whole days, in about an
+//! hour on two cores; without it the runs are few and short.
 
 use std::{f64::consts::TAU, thread};
 
@@ -21,10 +21,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const REQUESTS_PER_S: f64 = 40.0;
 /// Shares of the canary, each for an equal part of the run.
 const RAMP: [f64; 4] = [0.01, 0.05, 0.25, 0.5];
-/// Length of the outage in each step but the first, which both versions share; it spans a step's end.
+/// Length of the outage of both versions in each step but the first; it spans the end of the step.
 const OUTAGE: Duration = Duration::from_secs(120);
 
-/// How requests of both versions fare at an instant.
+/// Failure rate and latency of both versions at an instant.
 struct Weather {
     failing: f64,
     /// Median latency in microseconds.
@@ -56,7 +56,7 @@ impl Weather {
     }
 }
 
-/// When a canary that fails and lasts `times` as much as the baseline is ejected, if ever.
+/// When a canary is ejected whose failures and latencies are `times` those of the baseline, if at all.
 fn ejected_at(eject: &str, length: Duration, times: f64, seed: u64) -> Option<Duration> {
     let mut rng = Rng::with_seed(seed);
     let mut stage = Stage::new(eject);
@@ -70,7 +70,7 @@ fn ejected_at(eject: &str, length: Duration, times: f64, seed: u64) -> Option<Du
         }
         let worse =
             Weather { failing: weather.failing * times, latency_us: weather.latency_us * times };
-        // Nobody knows how many come between two looks.
+        // The number of requests between two evaluations is random.
         due += 2.0 * rng.f64() * REQUESTS_PER_S * LOOK.as_secs_f64();
         while due >= 1.0 {
             due -= 1.0;
@@ -98,9 +98,9 @@ fn ejected(eject: &str, runs: u64, length: Duration, times: f64) -> usize {
     })
 }
 
-/// What the file asks for by default, p95 and p99 compared.
+/// The default limits, with p95 and p99 compared.
 const DEFAULT: &str = "{ errors: {}, latency: { p95: 20%, p99: 20% } }";
-/// Nothing is tolerated, so an equal canary is at the very boundary of what may be ejected.
+/// With no tolerance, an equal canary is just at the limit.
 const STRICT: &str = "{ errors: { relative: 0%, absolute: 0% }, latency: { p95: 0%, p99: 0% }, \
                       alpha: 5%, warm_up: 0s }";
 
@@ -125,10 +125,10 @@ fn an_equal_canary_is_ejected_no_more_often_than_alpha_allows() {
     assert!(default as f64 <= most(0.001) && strict as f64 <= most(0.05));
 }
 
-/// Requests of a canary, and those of them that failed, that is as `bad` after five good seconds, until it
-/// is ejected; 2,000 requests a second, 5 % of them the canary's.
+/// Requests and failures of a canary that becomes `bad` after five good seconds, until it is ejected. There are
+/// 2,000 requests per second, 5 % of them to the canary.
 fn until_ejected(eject: &str, bad: &Weather, seed: u64) -> (u32, u32) {
-    // As often as the evaluator looks at a canary that does badly.
+    // The evaluator's polling interval for a canary with failures.
     const LOOK: Duration = Duration::from_millis(2);
     let mut rng = Rng::with_seed(seed);
     let good = Weather { failing: 0.0, latency_us: 5_000.0 };
@@ -154,7 +154,7 @@ fn until_ejected(eject: &str, bad: &Weather, seed: u64) -> (u32, u32) {
     (requests, failed)
 }
 
-/// What it takes to eject 20 canaries that are as `bad`, in order.
+/// The sorted costs of ejecting 20 canaries that are `bad`.
 fn costs(eject: &str, bad: &Weather, cost: impl Fn((u32, u32)) -> u32) -> Vec<u32> {
     let mut costs: Vec<u32> = (0..20).map(|seed| cost(until_ejected(eject, bad, seed))).collect();
     costs.sort_unstable();
@@ -177,12 +177,12 @@ fn twice_the_latency_is_found_within_800_requests() {
     let of = |eject| costs(eject, &slow, |(requests, _)| requests);
     let both = of("{ errors: {}, latency: { p95: 20%, p99: 20% }, warm_up: 1s }");
     assert!(both[0] > 50 && both[19] <= 800, "{both:?}");
-    // One quantile of a long tail tells less; its worst run takes longer.
+    // One quantile of a long tail has less information; its worst run takes longer.
     let alone = of("{ errors: {}, latency: { p99: 20% }, warm_up: 1s }");
     assert!(alone[0] > 50 && alone[10] <= 800, "{alone:?}");
 }
 
-/// Else what never ejects would pass.
+/// The counterpart: without it, an evaluator that never ejects would pass.
 #[test]
 fn a_worse_canary_is_ejected_in_the_same_weather() {
     assert_eq!(ejected(DEFAULT, 4, Duration::from_secs(1200), 2.0), 4);

@@ -1,4 +1,4 @@
-//! A service of two versions whose counts a test makes, for all tests of the comparison.
+//! A service of two versions with counts made by the test, for all tests of the comparison.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,9 +13,9 @@ use crate::{
 /// How a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// With an answer that took so many microseconds.
+    /// Served, with this latency in microseconds.
     Served(u32),
-    /// With a failure.
+    /// Failed.
     Failed,
     /// Not within the deadline.
     TimedOut,
@@ -25,7 +25,7 @@ pub(super) enum Outcome {
 pub(super) const BASELINE: usize = 0;
 pub(super) const CANARY: usize = 1;
 
-/// A service of two versions, the first of which is the baseline, whose counts a test makes.
+/// A service of two versions, the first of which is the baseline, with counts made by the test.
 pub(super) struct Stage {
     config: Config,
     overrides: Overrides,
@@ -99,14 +99,14 @@ impl Stage {
         self.publish();
     }
 
-    /// Counts a request of a player of its own as a worker does: it begins and ends now.
+    /// Counts a request of a new player, as a worker does: it begins and ends now.
     pub(super) fn count(&mut self, version: usize, outcome: Outcome) {
-        // Far apart, so that nobody asks twice for long.
+        // Far apart, so that a key is not used again for long.
         self.players = self.players.wrapping_add(40_503);
         self.ask(version, Player(self.players), Player(self.players), 0, outcome);
     }
 
-    /// The same of a player of a network, at an endpoint of the version.
+    /// As [`Self::count`], for a given player and network, at an endpoint of the version.
     pub(super) fn ask(
         &mut self,
         version: usize,
@@ -119,7 +119,7 @@ impl Stage {
         self.end(look, version, player, network, group, outcome);
     }
 
-    /// A request begins: in which look.
+    /// Begins a request; returns the number of the evaluation in which it began.
     pub(super) fn begin(&self, version: usize) -> u32 {
         self.evidence_of().begin(version, 0)
     }
@@ -128,7 +128,7 @@ impl Stage {
         self.snapshot.routes[0].evidence.as_ref().expect("it is compared")
     }
 
-    /// One that began in that look ends.
+    /// Ends a request that began in the evaluation `look`.
     pub(super) fn end(
         &self,
         look: u32,
@@ -153,17 +153,17 @@ impl Stage {
         let endpoint = endpoint.map_or(u32::MAX, |known| known.state.id);
         let ending =
             Ending { look, arm, player, network, endpoint, group, fresh, what, head_us, whole_us };
-        evidence.outcomes.say(0, ending);
+        evidence.outcomes.push(0, ending);
     }
 
-    /// Looks when `pause` has passed.
+    /// Polls after `pause`.
     pub(super) fn look_after(&mut self, pause: Duration) -> Vec<Found> {
         self.now += pause;
         self.evaluator.poll(&self.snapshot, self.now)
     }
 
-    /// So many seconds of 800 requests of the baseline and 200 of the canary each, of which one of so
-    /// many fails (0: none); what was found meanwhile.
+    /// Simulates seconds of 800 requests of the baseline and 200 of the canary each, every `one_of`-th of which
+    /// fails (0: none). Returns the findings.
     pub(super) fn pass(&mut self, seconds: u64, one_of: [u64; 2]) -> Vec<Found> {
         let (mut found, mut asked) = (Vec::new(), [0_u64; 2]);
         for _ in 0..seconds * 50 {
@@ -181,7 +181,7 @@ impl Stage {
         found
     }
 
-    /// A second in which the baseline answers `requests` within 10 ms, all but 2 % within 1.
+    /// A second in which the baseline answers `requests` within 10 ms, and all but 2 % within 1 ms.
     pub(super) fn serve(&mut self, requests: u32) -> Vec<Found> {
         for n in 0..requests {
             let latency_us = if n % 50 == 0 { 10_000 } else { 1_000 };

@@ -1,4 +1,4 @@
-//! The pace of looks, and what is known before a canary begins.
+//! The polling intervals, and what is known before a canary begins.
 
 use super::{
     stage::{BASELINE, CANARY, Outcome, Stage},
@@ -30,7 +30,7 @@ fn looks_are_rare_without_a_canary_and_sooner_while_it_does_badly() {
     assert_eq!(Evaluator::default().next_look(), None);
 }
 
-/// A second of `requests` to the baseline and fifty slow ones to the canary: the versions found.
+/// A second of `requests` to the baseline and fifty slow ones to the canary. Returns the versions found.
 fn compare_slow(stage: &mut Stage, requests: u32) -> Vec<Box<str>> {
     (0..50).for_each(|_| stage.count(CANARY, Outcome::Served(30_000)));
     let found = stage.serve(requests).into_iter();
@@ -48,7 +48,7 @@ fn the_baselines_latency_is_known_before_a_rollout_and_after_it() {
     for _rollout in 0..2 {
         stage.set_share(0.05);
         assert_eq!(stage.look_after(Duration::from_millis(10)), []);
-        // The canary came amid the first block, and no block decides alone.
+        // The canary began during the first block, and no block decides alone.
         let looks = (1..20).find(|_| compare_slow(&mut stage, 100) == ["v42".into()]);
         assert!(looks.is_some_and(|looks| looks <= 6), "after {looks:?}");
         stage.set_share(0.0);
@@ -89,7 +89,7 @@ fn another_certainty_keeps_the_evidence_and_another_question_does_not() {
     stage.reload("{ errors: {}, alpha: 1e-9, minimum_failures: 4 }");
     assert_eq!(words(&stage.look_after(Duration::from_millis(1))), [""; 0]);
     assert_eq!(stage.evidence(), Some(before));
-    // What is now demanded is there already, and a block shows it.
+    // The evidence already meets the new threshold, and the next block shows it.
     stage.reload("{ errors: {}, alpha: 0.4 }");
     let found = stage.pass(1, [1_000, 20]);
     let suspect = worse(&found);
@@ -119,7 +119,7 @@ fn a_burst_adds_what_is_demanded_now_and_not_what_was_demanded_before() {
 }
 
 #[test]
-fn what_was_told_long_ago_ejects_nobody_when_verdicts_are_to_act() {
+fn old_evidence_ejects_no_version_when_verdicts_begin_to_act() {
     let advise = "{ errors: {}, mode: advise }";
     let mut stage = Stage::new(advise);
     stage.set_share(0.2);
@@ -130,14 +130,14 @@ fn what_was_told_long_ago_ejects_nobody_when_verdicts_are_to_act() {
     assert_eq!(words(&stage.pass(10, [1_000, 10])), ["worse"]);
 }
 
-/// What was under way at a change of weights was thrown away, so a canary that hangs stayed for as long as weights
-/// changed each second, as they do where another version's endpoint comes and goes.
+/// Regression: requests in progress at a change of weights were discarded, so a canary that hangs was not found
+/// while weights changed each second, as they do when another version's endpoint comes and goes.
 #[test]
 fn a_canary_that_hangs_is_found_however_often_weights_change() {
     for pause in [1_000, 25, 45] {
         let mut stage = Stage::new("{ errors: {} }");
         stage.set_share(0.2);
-        // Requests of the canary that hang: the look at which each began, and its player.
+        // Requests of the canary that hang: the evaluation at which each began, and its player.
         let mut hanging = std::collections::VecDeque::new();
         let found_at = (0..400_u64).find(|tick| {
             if tick.is_multiple_of(pause) {
@@ -158,8 +158,8 @@ fn a_canary_that_hangs_is_found_however_often_weights_change() {
     }
 }
 
-/// So many seconds of a thousand requests of the baseline each, all of players of their own, of which so many
-/// end as `outcome`; how long one is waited for then.
+/// Simulates seconds of a thousand requests of the baseline each, all of different players, `some` of which end
+/// as `outcome`. Returns the deadline after that.
 fn deadline_after(stage: &mut Stage, seconds: u32, some: u32, outcome: Outcome) -> Duration {
     for _ in 0..seconds {
         for n in 0..1_000 {
@@ -190,7 +190,7 @@ fn requests_that_are_slow_by_nature_are_waited_for_as_long_as_there_are_any() {
     let mut stage = stage();
     let longest = deadline_after(&mut stage, 10, 7, Outcome::TimedOut);
     assert!(longest > Duration::from_secs(10));
-    // Those that take five seconds are served in eight.
+    // Requests of five seconds are served within a deadline of eight.
     let deadline = deadline_after(&mut stage, 30, 7, Outcome::Served(5_000_000));
     assert_eq!(deadline, Duration::from_secs(8));
     let deadline = deadline_after(&mut stage, 30, 0, Outcome::TimedOut);
@@ -205,7 +205,7 @@ fn one_player_does_not_decide_how_long_all_are_waited_for() {
         deadline_after(&mut stage, 2, 0, Outcome::TimedOut);
         for second in 0..40 {
             for n in 0..4_u16 {
-                // Of a few keys where networks are told apart.
+                // Only a few keys where networks are distinguished.
                 let key = if eject.contains("networks") { 4 * second + n } else { 7 };
                 stage.ask(BASELINE, Player(key), Player(7), 0, Outcome::TimedOut);
             }
@@ -214,9 +214,9 @@ fn one_player_does_not_decide_how_long_all_are_waited_for() {
     }
 }
 
-/// A look that comes so long after the last one. Of the requests that began in a fifth of a second before
-/// it, those of the baseline are served; those of the canary wait for their answers, and then count as late,
-/// one half before that look and the other after it. Whether the canary is out.
+/// Evaluates after `pause`. Requests began in the fifth of a second before that: those of the baseline are
+/// served, those of the canary count as late, one half before that evaluation and the other after it. Returns
+/// whether the canary is ejected.
 fn is_out_after(stage: &mut Stage, pause: Duration) -> bool {
     let mut looks = Vec::new();
     for _ in 0..10 {
@@ -239,7 +239,7 @@ fn is_out_after(stage: &mut Stage, pause: Duration) -> bool {
 }
 
 #[test]
-fn what_began_before_the_process_was_stopped_counts_for_nobody() {
+fn requests_from_before_the_process_was_stopped_do_not_count() {
     let stage = || {
         let mut stage = Stage::new("{ errors: {} }");
         stage.set_share(0.2);
@@ -252,7 +252,7 @@ fn what_began_before_the_process_was_stopped_counts_for_nobody() {
     assert!(!is_out_after(&mut stage, ms(3_000)));
     let counter = stage.evaluator.collector.services[0].requests(0, CANARY);
     assert!(counter.failures < 5, "{counter:?}");
-    // Not at once again: a machine that is always late would have no version found.
+    // Not excused again at once: on a machine that is always late no version would be found.
     assert!(is_out_after(&mut stage, ms(500)));
 }
 
@@ -269,7 +269,7 @@ fn a_version_that_fails_is_found_after_a_stop() {
 }
 
 #[test]
-fn an_ejection_that_helped_nobody_is_told() {
+fn an_ejection_that_did_not_help_is_reported() {
     for still_fails in [true, false] {
         let mut stage = Stage::new("{ errors: {} }");
         stage.set_share(0.05);
@@ -289,9 +289,9 @@ fn an_ejection_that_helped_nobody_is_told() {
         let service = stage.snapshot.service("game-api").expect("it is there");
         stage.evaluator.follow_players(service, "v42", None, stage.now);
         let outcome = if still_fails { Outcome::Failed } else { Outcome::Served(1_000) };
-        let mut told = None;
+        let mut mistake = None;
         for n in 0..failed {
-            // Among others who are served, so that the baseline is not in trouble.
+            // Other players are served, so the baseline is not in an outage.
             (0..20).for_each(|_| stage.count(BASELINE, Outcome::Served(1_000)));
             stage.ask(BASELINE, player(n), player(n), 0, outcome);
             let found = stage.look_after(Duration::from_millis(10));
@@ -299,16 +299,16 @@ fn an_ejection_that_helped_nobody_is_told() {
         }
         for found in stage.look_after(Duration::from_secs(10)) {
             if let Found::Mistake { failed, of, .. } = found {
-                told = Some((failed, of));
+                mistake = Some((failed, of));
             }
         }
         let all = u64::from(failed);
-        assert_eq!(told, still_fails.then_some((all, all)));
+        assert_eq!(mistake, still_fails.then_some((all, all)));
     }
 }
 
 #[test]
-fn other_questions_begin_anew() {
+fn other_limits_restart_the_comparison() {
     let mut stage = Stage::new("{ latency: { p99: 20% }, warm_up: 0s }");
     (0..3).for_each(|_| assert_eq!(stage.serve(1_000), []));
     let mut other = Stage::new("{ latency: { p99: 30% }, warm_up: 0s }");
@@ -320,7 +320,7 @@ fn other_questions_begin_anew() {
     }
 }
 
-/// What each is, in a word.
+/// Each finding as a word.
 fn words(found: &[Found]) -> Vec<&'static str> {
     let word = |found: &Found| match found {
         Found::Worse(_) => "worse",
@@ -339,7 +339,7 @@ fn words(found: &[Found]) -> Vec<&'static str> {
 }
 
 #[test]
-fn a_canary_that_plainly_fails_is_told_once_and_as_near_never() {
+fn a_clearly_bad_canary_is_reported_once_and_never_as_a_near_miss() {
     let mut stage = Stage::new("{ errors: {}, mode: advise }");
     stage.set_share(0.2);
     assert_eq!(words(&stage.pass(10, [1_000, 1_000])), [""; 0]);
@@ -353,18 +353,18 @@ fn a_canary_that_plainly_fails_is_told_once_and_as_near_never() {
     let verdict = &suspect.verdict;
     let evidence = verdict.log_evidence.expect("some");
     assert!(evidence >= verdict.log_threshold);
-    // Nothing more is to be said, until the weights change.
+    // No further finding until the weights change.
     assert_eq!(words(&stage.pass(5, [1_000, 10])), [""; 0]);
     stage.set_share(0.0);
     assert_eq!(words(&stage.pass(1, [0, 0])), ["no longer compared"]);
 }
 
 #[test]
-fn a_near_miss_that_passes_is_told_as_over() {
+fn the_end_of_a_near_miss_is_reported() {
     let mut stage = Stage::new("{ errors: {} }");
     stage.set_share(0.2);
     stage.pass(5, [1_000, 1_000]);
-    // Bad whenever there is less than six tenths of the evidence, so that it stays near.
+    // Failing whenever there is less than six tenths of the evidence, so that it stays near the threshold.
     let threshold = (1.0 / 0.001_f64).ln();
     let (mut found, mut near_s) = (Vec::new(), 0);
     while found.is_empty() {
@@ -374,7 +374,7 @@ fn a_near_miss_that_passes_is_told_as_over() {
     }
     assert!((5..20).contains(&near_s), "{near_s}");
     assert_eq!(words(&found), ["near"]);
-    // As good as the baseline for long.
+    // Then as good as the baseline for long.
     assert_eq!(words(&stage.pass(300, [100, 0])), ["no longer near"]);
 }
 
@@ -396,7 +396,7 @@ fn what_both_arms_share_is_an_outage_and_no_verdict() {
 }
 
 #[test]
-fn what_a_comparison_has_come_to_is_known_whenever_it_is_asked() {
+fn the_current_result_of_a_comparison_is_always_known() {
     let mut stage = Stage::new("{ errors: { absolute: 0.3% } }");
     let answer = |stage: &Stage| stage.evaluator.judges["game-api"].answer("v42");
     assert_eq!(answer(&stage), None, "it has no share");
@@ -418,7 +418,7 @@ fn what_a_comparison_has_come_to_is_known_whenever_it_is_asked() {
     assert!(fail.log_evidence.is_some_and(|nats| nats >= fail.log_threshold), "{fail:?}");
 }
 
-/// The verdict of the only thing that was found: a version that is worse.
+/// The only finding, which must be a worse version.
 fn worse(found: &[Found]) -> &CanaryFinding {
     match found {
         [Found::Worse(suspect)] => suspect,
@@ -431,7 +431,7 @@ fn after_a_cutover_a_version_is_judged_by_what_was_before() {
     let mut stage = Stage::new("{ errors: {}, latency: { p99: 20% } }");
     assert_eq!(words(&stage.pass(60, [200, 0])), [""; 0]);
     stage.set_share(1.0);
-    // The canary's 200 requests a second fail at 1 % now, where the baseline failed at 0.5 %.
+    // 1 % of the canary's 200 requests per second now fail, where 0.5 % of the baseline's failed.
     let mut only = |seconds, one_of| {
         let mut found = Vec::new();
         for second in 0..seconds {
@@ -451,11 +451,11 @@ fn after_a_cutover_a_version_is_judged_by_what_was_before() {
     assert!(suspect.verdict.alone);
     assert!(suspect.verdict.reason.contains("the baseline before"), "{}", suspect.verdict.reason);
     // It is judged for an hour, and no longer.
-    let told =
+    let alone =
         |stage: &Stage| stage.evaluator.verdicts(&stage.snapshot, "game-api", stage.now).count();
-    assert_eq!(told(&stage), 1);
+    assert_eq!(alone(&stage), 1);
     stage.look_after(Duration::from_secs(3_600));
-    assert_eq!(told(&stage), 0);
+    assert_eq!(alone(&stage), 0);
     stage.set_share(0.5);
     assert_eq!(words(&stage.look_after(IDLE_LOOK)), ["no longer compared"]);
 }

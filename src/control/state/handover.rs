@@ -1,4 +1,4 @@
-//! The state in the form in which one process leaves it to the next (`carried.rs`), and back.
+//! Conversion of the state to and from the format of a takeover (`carried.rs`).
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +10,10 @@ use super::{
     ControlState, Ejection, ManualEjection,
 };
 
-/// Stands for a time that a process did not say.
+/// Placeholder for a time that a process did not give.
 pub(super) const NOT_SAID: SystemTime = SystemTime::UNIX_EPOCH;
 
-/// As it is handed over.
+/// The precision of the hand-over format.
 pub(super) fn whole_ms(at: SystemTime) -> SystemTime {
     time_of(unix_ms(at))
 }
@@ -61,10 +61,10 @@ impl From<ControlState> for HandoverState {
 }
 
 impl From<HandoverState> for ControlState {
-    /// What an older process ejected without saying why is out nevertheless, and what it gives reasons for
-    /// and does not name is not.
+    /// Versions that an older process ejected without a reason are ejected, too; reasons of versions that are
+    /// not ejected are ignored.
     fn from(carried: HandoverState) -> Self {
-        let unknown = || ("another process".to_owned(), "ejected before this one".to_owned());
+        let unknown = || ("another process".to_owned(), "ejected by an earlier process".to_owned());
         let HandoverState { reasons, endpoint_reasons, .. } = carried;
         let mut reasons: BTreeMap<_, _> = reasons
             .into_iter()

@@ -142,7 +142,7 @@ fn an_endpoint_comes_back_and_weights_end_a_stand_in() {
     assert!(set.stand_ins().is_empty() && set.weights_ahead()["a"].is_empty());
 }
 
-/// What the first release that hands over writes: the rest came later.
+/// The format of the first release with takeovers: other fields were added later.
 #[test]
 fn what_an_older_process_hands_over_is_understood() {
     let text = r#"{

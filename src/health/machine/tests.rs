@@ -90,7 +90,7 @@ fn the_only_endpoint_is_not_ejected_and_zero_faults_eject_nobody() {
 fn who_went_by_word_comes_back_by_word() {
     let settings = checked();
     let mut health = good(&settings);
-    assert!(health.eject(Cause::Word, None, at(1)));
+    assert!(health.eject(Cause::Manual, None, at(1)));
     health.advance(&settings, at(100_000));
     assert_eq!((health.state(), health.next_probe()), (State::Ejected, None));
     assert_eq!(health.next_change(&settings, at(100_000)), None, "nothing to wake up for");
@@ -108,7 +108,7 @@ fn an_endpoint_that_is_down_is_not_ejected_but_by_word() {
     assert_eq!(health.state(), State::Down);
     health.reinstate(&settings, at(2));
     assert_eq!(health.state(), State::Down, "its checks decide");
-    assert!(health.eject(Cause::Word, None, at(3)));
+    assert!(health.eject(Cause::Manual, None, at(3)));
     assert_eq!(health.state(), State::Ejected);
 }
 
@@ -180,7 +180,7 @@ proptest! {
                 }
                 Event::Attempts(f, s) => health.connected(f, s, Company::Others, &settings, now),
                 Event::Worse => drop(health.eject(Cause::Peers, Some(now + PAUSE), now)),
-                Event::Out => drop(health.eject(Cause::Word, None, now)),
+                Event::Out => drop(health.eject(Cause::Manual, None, now)),
                 Event::In => health.reinstate(&settings, now),
             }
             let share = health.share(&settings, now);
@@ -193,11 +193,11 @@ proptest! {
                 State::Serving => prop_assert_eq!(health.next_probe().is_some(), is_checked),
                 State::Down => prop_assert!(is_checked && health.next_probe().is_some()),
                 State::Probing => prop_assert!(health.next_probe().is_some() && health.cause().is_some()),
-                State::Ejected => prop_assert_eq!(health.until().is_none(), health.cause() == Some(Cause::Word)),
+                State::Ejected => prop_assert_eq!(health.until().is_none(), health.cause() == Some(Cause::Manual)),
             }
         }
         // From any state, good probes bring it back, and an operator if one ejected it.
-        if health.cause() == Some(Cause::Word) {
+        if health.cause() == Some(Cause::Manual) {
             health.reinstate(&settings, now);
         }
         for _ in 0..4 {

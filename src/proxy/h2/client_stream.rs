@@ -215,9 +215,9 @@ impl ClientStream {
     }
 
     /// Takes the received bytes of the response from the crate although nobody reads them.
-    pub(in crate::proxy) fn soak(&mut self, cx: &mut Context<'_>) {
+    pub(in crate::proxy) fn read_ahead(&mut self, cx: &mut Context<'_>) {
         if let Answer::Begun(body) = &mut self.answer {
-            body.soak(cx);
+            body.read_ahead(cx);
         }
     }
 

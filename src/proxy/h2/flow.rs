@@ -82,7 +82,7 @@ impl Incoming {
 
     /// Takes the bytes that have arrived from the crate although nobody reads them. The window does
     /// not open.
-    pub(super) fn soak(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) {
         while !self.ended
             && let Poll::Ready(Some(Ok(chunk))) = self.stream.poll_data(cx)
         {

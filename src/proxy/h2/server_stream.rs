@@ -91,8 +91,8 @@ impl ServerStream {
     }
 
     /// Takes the received bytes of the request from the crate although nobody reads them.
-    pub(in crate::proxy) fn soak(&mut self, cx: &mut Context<'_>) {
-        self.incoming.soak(cx);
+    pub(in crate::proxy) fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        self.incoming.read_ahead(cx);
     }
 
     pub(in crate::proxy) fn take_trailers(&mut self) -> Option<HeaderMap> {

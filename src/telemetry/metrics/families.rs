@@ -11,7 +11,7 @@ use super::{
 pub(super) fn traffic(scrape: &Scrape, page: &mut Page) {
     let mut requests = page.counter(
         "tidegate_requests_total",
-        "Requests answered, by service, version, route and class of the status sent to the client.",
+        "Responses to clients, by service, version, route and class of the status.",
     );
     for series in &scrape.series {
         for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(series.by_class) {
@@ -21,22 +21,22 @@ pub(super) fn traffic(scrape: &Scrape, page: &mut Page) {
     }
     let mut durations = page.histogram(
         "tidegate_request_duration_seconds",
-        "Time from the head of a request to the last byte of its answer.",
+        "Time from the complete head of a request to the last byte of its response.",
     );
     for series in &scrape.series {
         durations.durations(labels(series), &series.durations);
     }
     let mut unrouted = page.counter(
         "tidegate_requests_unrouted_total",
-        "Requests that Tidegate answered itself before a version was chosen, by status: no route \
-         matched, a malformed or oversized request, or a refusal.",
+        "Responses of Tidegate itself before a version was chosen, by status: no route, a \
+         malformed or oversized request, or a limit.",
     );
     for (code, count) in &scrape.unrouted {
         unrouted.count([("code", &code.to_string())], *count);
     }
     let mut shed = page.counter(
         "tidegate_requests_shed_total",
-        "Requests answered 503, since the limit of those in flight was reached: of all (total) or of \
+        "Requests that got 503 at the limit of requests in flight: of all clients (total) or of \
          one client (per_client).",
     );
     shed.count([("limit", "total")], scrape.requests_shed);
@@ -51,15 +51,16 @@ fn labels(series: &super::Series) -> Labels<'_, 3> {
 pub(super) fn services(scrape: &Scrape, page: &mut Page) {
     let mut up = page.gauge(
         "tidegate_service_up",
-        "Whether a version with a share of players has an endpoint that serves: 0 if nobody serves.",
+        "Whether a version with a share of players has a serving endpoint: 1, or 0 if no \
+         version serves.",
     );
     for service in &scrape.services {
         up.value([("service", &*service.name)], f64::from(u8::from(service.available)));
     }
     let mut refused = page.gauge(
         "tidegate_weights_refused",
-        "Whether weights as written are not in force, since nobody would serve by them: 1 while one \
-         version serves all instead.",
+        "Whether the weights as written are not in force, since no version would serve by them: \
+         1 while one version serves all players instead.",
     );
     for service in &scrape.services {
         refused.value([("service", &*service.name)], f64::from(u8::from(service.weights_refused)));
@@ -69,20 +70,21 @@ pub(super) fn services(scrape: &Scrape, page: &mut Page) {
 /// State of the versions.
 pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
     let mut in_flight =
-        page.gauge("tidegate_requests_in_flight", "Requests a version is working on.");
+        page.gauge("tidegate_requests_in_flight", "Requests in flight on a version.");
     for (labels, version) in each(scrape) {
         in_flight.value(labels, version.in_flight as f64);
     }
     let mut weight = page.gauge(
         "tidegate_version_weight",
-        "Relative share of new players a version gets; 0 means none.",
+        "Relative share of new players of a version; 0 means none.",
     );
     for (labels, version) in each(scrape) {
         weight.value(labels, version.weight);
     }
     let mut state = page.gauge(
         "tidegate_version_state",
-        "State of a version: 1 for the current of serving, idle, draining and ejected, else 0.",
+        "State of a version: 1 for the current one of serving, idle, draining and ejected, 0 \
+         for the others.",
     );
     for ([service, name], version) in each(scrape) {
         for (value, text) in [
@@ -112,7 +114,7 @@ pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
     }
     let mut retries = page.counter(
         "tidegate_retries_total",
-        "Attempts beyond the first, by the version whose failure caused them and the reason.",
+        "Attempts after the first, by the version whose failure caused them and by reason.",
     );
     for ([service, name], version) in each(scrape) {
         for (reason, count) in &version.retries {
@@ -125,8 +127,8 @@ pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
 pub(super) fn breakers(scrape: &Scrape, page: &mut Page) {
     let mut shed = page.counter(
         "tidegate_breaker_shed_total",
-        "Requests answered 503 by a version's circuit breaker: requests (too many in flight), pending \
-         (too many wait for a connection).",
+        "Requests that got 503 from a version's circuit breaker, by limit: requests (too many \
+         in flight), pending (too many wait for a connection).",
     );
     for ([service, name], version) in each(scrape) {
         for (limit, count) in &version.shed {
@@ -139,7 +141,7 @@ pub(super) fn breakers(scrape: &Scrape, page: &mut Page) {
 pub(super) fn evidence(scrape: &Scrape, page: &mut Page) {
     let mut evidence = page.gauge(
         "tidegate_evidence_log",
-        "Log evidence against a canary in nats, by what is compared, and of all together.",
+        "Log evidence against a canary, in nats, for each gate and for all together.",
     );
     for ([service, name], version) in each(scrape) {
         for (gate, log) in &version.evidence_log {
@@ -148,7 +150,7 @@ pub(super) fn evidence(scrape: &Scrape, page: &mut Page) {
     }
     let mut threshold = page.gauge(
         "tidegate_evidence_threshold_log",
-        "Log evidence of all that is compared together at which a canary is ejected, in nats.",
+        "Log evidence of all gates together at which a canary is ejected, in nats.",
     );
     for ([service, name], version) in each(scrape) {
         for (gate, log) in &version.evidence_threshold {
@@ -176,15 +178,15 @@ pub(super) fn amounts(scrape: &Scrape, page: &mut Page) {
     };
     let mut carried = page.summary(
         "tidegate_amount",
-        "Business amounts in the answers of a version: their sum, and the number of answers that carried \
-         one.",
+        "Business amounts in the responses of a version: their sum, and the number of responses \
+         that carried one.",
     );
     for (labels, amount) in each() {
         carried.sum(labels, amount.count, amount.sum);
     }
     let mut malformed = page.counter(
         "tidegate_amounts_malformed_total",
-        "Answers of a version whose amount was not one decimal number, and counted as 0.",
+        "Responses of a version whose amount was not one decimal number; it counts as 0.",
     );
     for (labels, amount) in each() {
         malformed.count(labels, amount.malformed);
@@ -195,23 +197,25 @@ pub(super) fn amounts(scrape: &Scrape, page: &mut Page) {
 pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
     let mut latency = page.summary(
         "tidegate_upstream_latency_seconds",
-        "Time until an endpoint's answer began: quantiles over the last minute, sum and count \
-         since start.",
+        "Time from the choice of an endpoint to the head of its response: quantiles over the \
+         last minute, sum and count since the start.",
     );
     for (labels, endpoint) in each_endpoint(scrape) {
         latency.quantiles(labels, &endpoint.minute, &endpoint.total);
     }
     let mut connecting = page.summary(
         "tidegate_upstream_connect_seconds",
-        "Time that it took to make connections to an endpoint, TLS included, and their number.",
+        "Time taken to make connections to an endpoint, TLS included, and the number of \
+         connections.",
     );
     for (labels, endpoint) in each_endpoint(scrape) {
         connecting.sum(labels, endpoint.connections, endpoint.connecting.as_secs_f64());
     }
     let mut errors = page.counter(
         "tidegate_upstream_errors_total",
-        "Faults of an endpoint by kind: connect (no connection), timeout (no answer in time), reset \
-         (closed before the answer ended), protocol (not HTTP), status (500 or above).",
+        "Errors of an endpoint by kind: connect (no connection), timeout (no response in time), \
+         reset (closed before the response ended), protocol (invalid HTTP), status (500 or \
+         above).",
     );
     for ([service, name, address], endpoint) in each_endpoint(scrape) {
         for (kind, count) in [
@@ -227,31 +231,31 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
     }
     let mut up = page.gauge(
         "tidegate_endpoint_up",
-        "Whether an endpoint serves: 0 while it is ejected, probed, down, or cannot be connected though its \
-         version has no other.",
+        "Whether an endpoint serves: 0 while it is ejected, probed or down, or is its version's \
+         only endpoint and cannot be connected.",
     );
     for (labels, endpoint) in each_endpoint(scrape) {
         up.value(labels, f64::from(u8::from(endpoint.serves)));
     }
     let mut panic = page.gauge(
         "tidegate_health_panic",
-        "Whether so few endpoints of a version serve that those that are out for connect faults and \
-         checks get requests, too: 1 while they do.",
+        "Whether so few endpoints of a version serve that those ejected for connect faults or \
+         failed checks get requests, too: 1 while they do.",
     );
     for (labels, version) in each(scrape) {
         panic.value(labels, f64::from(u8::from(version.health_panic)));
     }
     let mut names = page.gauge(
         "tidegate_name_resolved",
-        "Whether the last question for a name of endpoints had an answer: 0 while there is none, and the \
-         addresses of the last answer are used.",
+        "Whether the last DNS query for a name of endpoints was answered: 0 while it was not \
+         and the last known addresses are used.",
     );
     for (name, is_resolved) in &scrape.names {
         names.value([("name", &**name)], f64::from(u8::from(*is_resolved)));
     }
     let mut checks = page.counter(
         "tidegate_health_checks_total",
-        "Checks of an endpoint, and probes after an ejection, by result: good or bad.",
+        "Health checks of an endpoint, and probes after an ejection, by result: good or bad.",
     );
     for ([service, name, address], endpoint) in each_endpoint(scrape) {
         for (result, count) in ["good", "bad"].into_iter().zip(endpoint.checks) {
@@ -260,8 +264,8 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
     }
     let mut ejections = page.counter(
         "tidegate_ejections_total",
-        "Times a version, or one endpoint of it, was taken out, by reason; endpoint is empty where \
-         it was the whole version.",
+        "Ejections of a version or of one of its endpoints, by reason; the label endpoint is \
+         empty for a whole version.",
     );
     for ([service, name], version) in each(scrape) {
         for (reason, count) in &version.ejections {
@@ -276,8 +280,8 @@ pub(super) fn endpoints(scrape: &Scrape, page: &mut Page) {
     }
     let mut events = page.counter(
         "tidegate_comparison_events_total",
-        "Events of a version's comparison that change nothing by themselves, by kind: few_players, \
-         refusals_rise, ejection_mistaken.",
+        "Events of a version's comparison that have no effect by themselves, by kind: \
+         few_players, refusals_rise, ejection_mistaken.",
     );
     for ([service, name], version) in each(scrape) {
         for (kind, count) in &version.events {
@@ -306,19 +310,21 @@ fn each_endpoint(scrape: &Scrape) -> impl Iterator<Item = (Labels<'_, 3>, &Endpo
 
 /// Tidegate itself.
 pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
-    let mut open = page.gauge("tidegate_connections", "Open connections of clients, by listener.");
+    let mut open = page.gauge("tidegate_connections", "Open client connections, by listener.");
     for listener in &scrape.listeners {
         open.value([("listener", &listener.name)], listener.open as f64);
     }
-    let mut accepted =
-        page.counter("tidegate_connections_accepted_total", "Connections of clients, by listener.");
+    let mut accepted = page.counter(
+        "tidegate_connections_accepted_total",
+        "Client connections accepted, by listener.",
+    );
     for listener in &scrape.listeners {
         accepted.count([("listener", &listener.name)], listener.accepted);
     }
     let mut shed = page.counter(
         "tidegate_connections_shed_total",
-        "Connections closed as soon as accepted, since the limit of open ones was reached: of all \
-         (total) or of one address (per_client).",
+        "Client connections closed after they were accepted, at the limit of open connections: \
+         of all clients (total) or of one address (per_client).",
     );
     for listener in &scrape.listeners {
         let name = ("listener", listener.name.as_str());
@@ -327,68 +333,68 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     }
     page.gauge(
         "tidegate_connections_limit",
-        "Connections of clients that are taken at once: limits.connections, or fewer where the process's \
-         limit of open files does not allow as many.",
+        "Limit of open client connections: limits.connections, or fewer if the process's limit \
+         of open files is too low.",
     )
     .value([], f64::from(scrape.connections_limit));
     page.gauge(
         "tidegate_requests_limit",
-        "Requests in flight that are taken at once: limits.requests, whose default follows from the memory \
-         that the process is granted.",
+        "Limit of requests in flight: limits.requests, whose default follows from the memory \
+         granted to the process.",
     )
     .value([], f64::from(scrape.requests_limit));
-    let mut wants = page.counter(
+    let mut exhausted = page.counter(
         "tidegate_connections_wanting_total",
-        "Connections that could not be had, since the process had no descriptor, memory or port left for \
-         them: of a client, or to an endpoint, against which it does not count.",
+        "Connections that could not be made, since the process had no descriptor, memory or \
+         port left: of a client, or to an endpoint, which is not blamed.",
     );
-    for (side, count) in ["client", "endpoint"].into_iter().zip(scrape.wants) {
-        wants.count([("side", side)], count);
+    for (side, count) in ["client", "endpoint"].into_iter().zip(scrape.exhausted) {
+        exhausted.count([("side", side)], count);
     }
     let mut heads = page.counter(
         "tidegate_proxy_protocol_errors_total",
-        "Connections of listed balancers that were closed, since their PROXY protocol head was \
-         missing, malformed or late.",
+        "Connections of listed balancers that were closed, since their PROXY protocol header \
+         was missing, malformed or late.",
     );
     for listener in &scrape.listeners {
         heads.count([("listener", &listener.name)], listener.proxy_protocol_errors);
     }
     let mut handshakes = page.counter(
         "tidegate_tls_handshakes_failed_total",
-        "Connections closed, since their client did not come to speak TLS.",
+        "Client connections closed, since the TLS handshake failed.",
     );
     for listener in &scrape.listeners {
         handshakes.count([("listener", &listener.name)], listener.tls_handshakes_failed);
     }
     page.counter(
         "tidegate_http2_floods_total",
-        "Connections of HTTP/2 ended, since their client sent more frames that ask for nothing than a \
-         client has use for.",
+        "HTTP/2 connections closed, since their client sent too many frames that request \
+         nothing, or did not read its responses.",
     )
     .count([], scrape.http2_floods);
     let mut reloads = page.counter(
         "tidegate_config_reloads_total",
-        "Reloads of the configuration: applied as a whole; rejected as a whole, or only the weights of a \
-         service, by which nobody would serve, while the rest of the file is in force.",
+        "Reloads of the configuration by result: applied, or rejected. A rejected reload \
+         changed nothing, or all but the weights of a service by which no version would serve.",
     );
     reloads.count([("result", "applied")], scrape.reloads_applied);
     reloads.count([("result", "rejected")], scrape.reloads_rejected);
     page.gauge(
         "tidegate_config_generation",
-        "Number of the snapshot in force; it grows with every change of file or override.",
+        "Number of the snapshot in force; it increases with every change.",
     )
     .value([], scrape.generation as f64);
     let mut dropped = page.counter(
         "tidegate_access_log_dropped_total",
-        "Lines of the access log that were lost: queue_full (the writer did not keep up), \
-         write_error (the disk refused).",
+        "Lines of the access log that were lost, by reason: queue_full (the writer was too \
+         slow), write_error.",
     );
     dropped.count([("reason", "queue_full")], scrape.access_log.queue_full);
     dropped.count([("reason", "write_error")], scrape.access_log.write_error);
     let mut dropped = page.counter(
         "tidegate_log_dropped_total",
-        "Lines of the process's own log that were lost: queue_full (standard error is not read as fast), \
-         write_error (it refused).",
+        "Lines of the process's own log that were lost, by reason: queue_full (standard error \
+         was not read fast enough), write_error.",
     );
     dropped.count([("reason", "queue_full")], scrape.log.queue_full);
     dropped.count([("reason", "write_error")], scrape.log.write_error);
@@ -403,26 +409,27 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     }
     page.counter(
         "tidegate_worker_panics_total",
-        "Panics caught in workers; any is a bug of Tidegate and cost one connection or request.",
+        "Panics of workers. Each is a bug of Tidegate, and ended one connection or request.",
     )
     .count([], scrape.worker_panics);
     let mut panics = page.counter(
         "tidegate_control_panics_total",
-        "Panics of tasks of the control plane, which were started anew; any is a bug of Tidegate.",
+        "Panics of tasks of the control plane, each of which was restarted. Each is a bug of \
+         Tidegate.",
     );
     for (task, count) in &scrape.control_panics {
         panics.count([("task", *task)], *count);
     }
     page.counter(
         "tidegate_latency_samples_lost_total",
-        "Requests that are missing in the histograms of latency and duration, since the collector did \
-         not keep up; the counts of requests have them.",
+        "Requests missing in the histograms of latency and duration, since the collector was \
+         too slow; the counters include them.",
     )
     .count([], scrape.samples_lost);
     page.counter(
         "tidegate_outcomes_lost_total",
-        "Requests that are missing in the comparison of versions, since it did not keep up; rates stay what \
-         they are.",
+        "Requests missing in the comparison of versions, since it was too slow; rates are not \
+         distorted.",
     )
     .count([], scrape.outcomes_lost);
     page.gauge("tidegate_build_info", "Version of Tidegate; the value is always 1.")
@@ -433,7 +440,7 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
 pub(super) fn certificates(scrape: &Scrape, page: &mut Page) {
     let mut expiry = page.gauge(
         "tidegate_tls_certificate_expiry_timestamp_seconds",
-        "When a certificate in force ends, in seconds since 1970, by listener and file.",
+        "When a certificate in force expires, in seconds since 1970, by listener and file.",
     );
     for certificate in &scrape.certificates {
         let labels =
@@ -449,9 +456,9 @@ pub(super) fn process(scrape: &Scrape, page: &mut Page) {
     page.gauge("process_start_time_seconds", "When the process started, in seconds since 1970.")
         .value([], started.as_secs_f64());
     let Some(process) = scrape.process else { return };
-    page.counter("process_cpu_seconds_total", "Time on a processor, in user and kernel mode.")
+    page.counter("process_cpu_seconds_total", "Processor time in user and kernel mode.")
         .total([], process.cpu.as_secs_f64());
-    page.gauge("process_resident_memory_bytes", "Memory in RAM.")
+    page.gauge("process_resident_memory_bytes", "Resident memory.")
         .value([], process.resident_bytes as f64);
     page.gauge("process_open_fds", "Open file descriptors.").value([], process.open_fds as f64);
     if let Some(max_fds) = process.max_fds {

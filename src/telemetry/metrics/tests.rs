@@ -58,7 +58,7 @@ fn scrape() -> Scrape {
             shared_outage: Some(false),
             weights_refused: false,
         }],
-        wants: [2, 3],
+        exhausted: [2, 3],
         connections_limit: 16_384,
         names: vec![("game.internal".into(), true), ("gone.internal".into(), false)],
         series: vec![Series {
@@ -118,8 +118,8 @@ fn the_page_reads_like_this() {
         std::fs::write(path, &page).expect("the golden text is written");
         return;
     }
-    for (line, (told, golden)) in page.lines().zip(golden.lines()).enumerate() {
-        assert_eq!(told, golden, "line {}; set BLESS=1 to accept", line + 1);
+    for (line, (rendered, golden)) in page.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(rendered, golden, "line {}; set BLESS=1 to accept", line + 1);
     }
     assert_eq!(page.len(), golden.len(), "one is longer; set BLESS=1 to accept");
 }

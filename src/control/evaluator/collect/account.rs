@@ -1,4 +1,4 @@
-//! The account of a stratum: what its requests did, all together and by named route.
+//! The account of a stratum: the results of its requests, in total and by named route.
 
 use std::time::Duration;
 
@@ -10,32 +10,32 @@ use crate::{
     snapshot::Stratum,
 };
 
-/// Least and largest time after which a request without an answer has failed, unless the file says so: ten
-/// times the baseline's p99 between them, and the largest while nothing is known of it: a version that takes
-/// a second must not fail in its first.
+/// Bounds of the deadline after which a request without an answer has failed, unless the file sets it. The
+/// deadline is ten times the baseline's p99, and the upper bound while that is unknown: a version whose
+/// requests take a second must not fail in its first second.
 const LEAST_DEADLINE: Duration = Duration::from_secs(1);
 const LARGEST_DEADLINE: Duration = Duration::from_secs(30);
 const OF_P99: u32 = 10;
 
-/// Of so many trials of the baseline one player who is not waited for any longer is the exception. Where
-/// there are more, a kind of request is slow by nature, and what is learnt is doubled; where there are many,
-/// it is an outage, of which nothing is learnt. Once no more requests take half of that, it is halved again.
-/// Players are counted, not requests: one alone would else decide how soon a version that hangs is found.
+/// Per this many trials of the baseline one player who exceeds the deadline is an exception. If more players
+/// do, some requests are slow by nature, and the learnt deadline is doubled. If [`OUTAGE`] or more do, it is an
+/// outage, from which nothing is learnt. When no more requests take half of the deadline, it is halved again.
+/// Players are counted, not requests: otherwise one player could decide how soon a version that hangs is found.
 const EXCEPTION: u64 = 1_000;
 const OUTAGE: u64 = 10;
-/// How often it is doubled at most.
+/// How often the deadline is doubled at most.
 const DOUBLED: u32 = 5;
 
 /// The ledgers of a stratum.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) all: Ledger,
-    /// Of the named routes, in the order of the limits.
+    /// Ledgers of the named routes, in the order of the limits.
     pub(super) named: Vec<Ledger>,
     baseline: usize,
-    /// Trials of the baseline when that was looked at last.
+    /// Trials of the baseline when the deadline was last adjusted.
     trials: u64,
-    /// Requests of the baseline since then that took half of what is waited for, or longer.
+    /// Requests of the baseline since then that took at least half of the deadline.
     long: u64,
     doubled: u32,
 }
@@ -61,7 +61,7 @@ impl Account {
         account
     }
 
-    /// Begins the look number `look`.
+    /// Begins the evaluation number `look`.
     pub(super) fn look(&mut self, stratum: &Stratum, look: u32, now: Duration) {
         let started = |state: &EvidenceState| state.cells.sum(|cells| cells.started.read());
         self.all.look(look, stratum.arms.iter().map(|arm| started(&arm.attempts)), now);
@@ -70,45 +70,45 @@ impl Account {
         }
     }
 
-    /// Takes in how an attempt at `version` ended, on the named route of that number, if on one. Answers what
-    /// that adds to the trials and failures of players.
-    pub(super) fn tell(
+    /// Takes the outcome of an attempt at `version`, on the named route with the number `named` if there is
+    /// one. Returns the trials and failures of players that it adds.
+    pub(super) fn add(
         &mut self,
         version: u16,
         named: Option<usize>,
         ending: &Ending,
         now: Duration,
     ) -> Counter {
-        let counted = self.all.tell(version.into(), ending, now);
+        let counted = self.all.add(version.into(), ending, now);
         if let Some(ledger) = named.and_then(|named| self.named.get_mut(named)) {
-            ledger.tell(version.into(), ending, now);
+            ledger.add(version.into(), ending, now);
         }
         counted
     }
 
-    /// Notes until when what began was judged: of all, and of the named routes.
+    /// Notes until when requests were judged, by their start: in total, and for each named route.
     pub(super) fn read_until(&mut self, (all, named): (Duration, impl Iterator<Item = Duration>)) {
-        // Of several canaries the one that is farthest: what is told later counts once for all of them.
+        // With several canaries, the one judged farthest decides: a later outcome counts once for all of them.
         self.all.read_until(all);
         self.named.iter_mut().zip(named).for_each(|(ledger, until)| ledger.read_until(until));
     }
 
-    /// Says that the split changed before the look number `look`.
+    /// Notes that the split changed before the evaluation number `look`.
     pub(super) fn weight_step(&mut self, look: u32) {
         self.ledgers().for_each(|ledger| ledger.weight_step(look));
     }
 
-    /// Says that the process did not run before the look number `look`, as [`Ledger::forget_before`].
+    /// Notes that the process was stopped before the evaluation number `look`; see [`Ledger::forget_before`].
     pub(super) fn forget_before(&mut self, look: u32) {
         self.ledgers().for_each(|ledger| ledger.forget_before(look));
     }
 
-    /// Has everybody count, as in a new comparison.
+    /// Makes all players count again, as in a new comparison.
     pub(super) fn begin_cycles(&mut self, now: Duration) {
         self.ledgers().for_each(|ledger| ledger.begin_cycles(now));
     }
 
-    /// Takes over from when on what is slow, as the baseline's latency in `reference` tells.
+    /// Sets the latency from which on a request is slow, derived from the baseline's latency in `reference`.
     pub(super) fn learn(&mut self, stratum: &Stratum, gauge: Gauge, reference: &Reference) {
         let tolerance = match gauge.1 {
             Quantile::P95 => stratum.limits.p95,
@@ -121,8 +121,8 @@ impl Account {
         self.all.set_slow_from(gauge, first);
     }
 
-    /// Takes over how long an outcome is waited for, as what is known of the baseline's `p99` tells, and its
-    /// latencies in a `block` that has closed.
+    /// Sets the deadline of requests, derived from the baseline's `p99` and its latencies in the closed
+    /// `block`.
     pub(super) fn wait_for(&mut self, stratum: &Stratum, p99: Option<Duration>, block: &Latencies) {
         let half = stratum.state.deadline().unwrap_or(LARGEST_DEADLINE) / 2;
         self.long += block.at_or_above(latency_bucket(half.as_micros() as u64));
@@ -138,8 +138,8 @@ impl Account {
         self.ledgers().for_each(|ledger| ledger.wait_for(horizon(deadline)));
     }
 
-    /// Doubles what is waited for if some of the baseline's players ask what takes longer by nature; halves
-    /// it if none does any more.
+    /// Doubles the deadline if requests of some of the baseline's players are slow by nature; halves it if none
+    /// is any more.
     fn be_patient(&mut self) {
         let arm = &mut self.all.arms[self.baseline];
         let so_far = arm.groups.iter().map(|group| group.trials).fold(0, u64::wrapping_add);
@@ -159,7 +159,7 @@ impl Account {
         }
     }
 
-    /// The age from which on a slot is final: its requests have failed by then, or ended.
+    /// The age at which a slot is final: by then each of its requests has ended or failed.
     pub(super) fn horizon(stratum: &Stratum) -> Duration {
         horizon(stratum.state.deadline().unwrap_or(LARGEST_DEADLINE))
     }
@@ -169,12 +169,12 @@ impl Account {
     }
 }
 
-/// Requests so far of all versions.
+/// Requests of all versions so far.
 pub(super) fn requests(ledger: &Ledger) -> u64 {
     ledger.arms.iter().map(|arm| arm.requests.trials).fold(0, u64::wrapping_add)
 }
 
-/// A moment more than the deadline, since a worker that is busy notices late.
+/// A little more than the deadline, because a busy worker notices a timeout late.
 fn horizon(deadline: Duration) -> Duration {
     deadline + deadline / 50
 }

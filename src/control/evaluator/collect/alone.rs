@@ -1,4 +1,4 @@
-//! Blocks of versions that serve without a baseline beside them.
+//! Blocks of versions that serve without a baseline.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::analysis::{Counter, Entry, Latencies, Latest, Span};
 
-/// Between two blocks: nothing is done about what is found, so nothing waits for it.
+/// Length of a block. Findings here trigger no action, so it can be long.
 const LENGTH: Duration = Duration::from_secs(1);
 
 /// A version that serves alone.
@@ -16,13 +16,13 @@ const LENGTH: Duration = Duration::from_secs(1);
 pub(super) struct AloneCollector {
     pub(super) number: u16,
     pub(super) version: Arc<str>,
-    /// By stratum; nothing where it is not judged.
+    /// By stratum; `None` where the version is not judged.
     seen: Vec<Option<Seen>>,
     began: Duration,
     closed: Duration,
 }
 
-/// What was seen when the open block began.
+/// The counts at the start of the open block.
 #[derive(Debug)]
 struct Seen {
     counter: Counter,
@@ -35,7 +35,7 @@ impl Seen {
         Self { counter: arm.requests, latencies: arm.latencies(Span::Head) }
     }
 
-    /// Closes the open block, which begins the next one.
+    /// Closes the open block and begins the next one.
     fn close(&mut self, account: &Account, version: u16, now: Duration) -> Entry {
         let before = std::mem::replace(self, Self::new(account, version));
         let errors = self.counter.since(before.counter);
@@ -45,7 +45,7 @@ impl Seen {
 }
 
 impl AloneCollector {
-    /// Collects from `now` on of version number `number`, on the requests of the strata on which it is
+    /// Begins at `now` to collect data of version number `number`, on the requests of the strata on which it is
     /// `judged`.
     pub(super) fn new(
         (number, version): (u16, Arc<str>),

@@ -1,4 +1,4 @@
-//! Blocks of one amount of a canary and its baseline.
+//! Blocks of one amount, of a canary and its baseline.
 
 use crate::{
     analysis::{AMOUNT_BUCKETS, Amounts, Arms, Clip},
@@ -6,30 +6,30 @@ use crate::{
     snapshot::Stratum,
 };
 
-/// Amounts so far of one version, over all workers: those of zero and more, and those below by their
-/// size, if there may be any.
+/// Sums of the amounts of one version so far, over all workers: amounts of zero and more, and negative ones, by
+/// absolute value, if they are possible.
 #[derive(Debug)]
 struct Sums {
     above: Box<[u32; AMOUNT_BUCKETS]>,
     below: Option<Box<[u32; AMOUNT_BUCKETS]>>,
 }
 
-/// How they are measured.
+/// The scale of an amount.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     clip: Clip,
-    /// Mean size of the baseline's, which is asked of amounts that may be negative.
+    /// Mean absolute value in the baseline, needed for amounts that may be negative.
     size: f64,
 }
 
-/// What was seen when the open block began.
+/// The sums at the start of the open block.
 #[derive(Debug)]
 pub(super) struct Seen {
     /// Number of the amount in the limits.
     number: usize,
     sums: Arms<Sums>,
-    /// What the baseline has shown before the canary began, else, where that is too little, before the
-    /// first block that is compared. It stays: means of amounts clipped elsewhere are other means.
+    /// From the baseline's amounts before the canary began, or, if these are too few, before the first block
+    /// that is compared. The scale is then fixed: means with different clips are not comparable.
     scale: Option<Scale>,
 }
 
@@ -39,7 +39,7 @@ impl Seen {
         Self { number, scale: scale(&sums), sums }
     }
 
-    /// Closes the open block, which begins the next one; nothing before it is known where to clip.
+    /// Closes the open block and begins the next one; `None` while the clip is unknown.
     pub(super) fn close(&mut self, stratum: &Stratum, arms: Arms<u16>) -> Option<Arms<Amounts>> {
         let after = read(stratum, arms, self.number);
         let before = std::mem::replace(&mut self.sums, after);
@@ -54,7 +54,7 @@ impl Seen {
         block
     }
 
-    /// Throws the open block away: the weights changed in it.
+    /// Discards the open block, because the weights changed during it.
     pub(super) fn skip(&mut self, stratum: &Stratum, arms: Arms<u16>) {
         self.sums = read(stratum, arms, self.number);
     }
@@ -132,19 +132,18 @@ mod tests {
         }
     }
 
-    /// Has `version` answer `requests`, half of which pay `factor` times 10 in the mean.
+    /// Lets `version` answer `requests` requests, half of which pay `factor` times 10 on average.
     fn serve(stratum: &Stratum, version: u16, requests: u32, factor: f64, rng: &mut fastrand::Rng) {
         let amount = &stratum.arms[usize::from(version)].amounts[0];
         for _ in 0..requests {
             let paid = if rng.bool() { -10.0 * factor * (1.0 - rng.f64()).ln() } else { 0.0 };
-            // Of what is derived, 8 are kept of each.
+            // For a derived amount, 8 is kept of each request.
             let carried = if amount.below.is_some() { 8.0 - paid } else { paid };
             amount.record(rng.usize(..2), carried, || rng.f64());
         }
     }
 
-    /// What a canary has come to that pays `factor` times as much: the seconds until it failed, and its
-    /// comparison.
+    /// Runs a canary that pays `factor` times as much. Returns the seconds until it failed, and its comparison.
     fn run(
         derived: bool,
         factor: f64,
@@ -195,13 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_block_only_tells_where_to_clip() {
+    fn the_first_block_only_sets_the_clip() {
         let (stratum, mut rng) = (stratum(false), fastrand::Rng::with_seed(5));
         let mut seen = Seen::new(&stratum, ARMS, 0);
         serve(&stratum, 0, 100, 1.0, &mut rng);
         assert!(seen.close(&stratum, ARMS).is_none(), "too few to tell");
         serve(&stratum, 0, 2_000, 1.0, &mut rng);
-        assert!(seen.close(&stratum, ARMS).is_none(), "told by this one");
+        assert!(seen.close(&stratum, ARMS).is_none(), "learnt from this block");
         serve(&stratum, 1, 7, 1.0, &mut rng);
         let block = seen.close(&stratum, ARMS).expect("it is known where to clip");
         assert_eq!(block.canary.requests(), 7);

@@ -1,8 +1,8 @@
-//! Players who are asked whether it is they who fail, and those who are followed after an ejection.
+//! Cross-over tests of players: whether a player or the version fails; and players followed after an ejection.
 //!
-//! Players are asked only while more of a canary's requests fail than are tolerated. A version within its
-//! limits has players who fail twice in a row there, and not on the baseline: what is tolerated is of all
-//! requests, and may fall on a few players.
+//! Players are tested only while more of a canary's requests fail than are tolerated. Within its limits a
+//! version also has players who fail there twice in a row and not on the baseline: the tolerance applies to all
+//! requests, and a few players may account for it.
 
 use std::time::Duration;
 
@@ -12,45 +12,45 @@ use crate::{
     snapshot::Service,
 };
 
-/// How long a player who failed twice in a row stays with the baseline.
+/// How long a player who failed twice in a row stays on the baseline.
 const AWAY: Duration = Duration::from_secs(30);
 
-/// Players who wait to be asked.
+/// Bound on the players who wait to be tested.
 const MOST_WAITING: usize = 1_000;
-/// Time in which requests count half when it is looked whether too many fail.
+/// Half-life of the counts that decide whether too many requests fail.
 const HALF_LIFE: Duration = Duration::from_secs(30);
-/// Probability of so many failures, where no more is to be expected than is tolerated, below which they are no
-/// chance; and how many standard deviations that is where many are to be expected.
+/// Significance of an excess of failures over what is tolerated, as a probability (Poisson) and, where many
+/// failures are expected, in standard deviations.
 const CHANCE: f64 = 1e-4;
 const DEVIATIONS: f64 = 3.72;
 const MANY: f64 = 50.0;
 
-/// Who is asked, what was said of it, and when players were let go last.
+/// Players under test, the results, and when players were last released.
 #[derive(Debug)]
 pub(super) struct Questions {
     pub(super) asking: Asking,
     before: Arms<Players>,
     let_go: Duration,
     doubt: Doubt,
-    /// Players who failed twice in a row while nobody was asked.
+    /// Players who failed twice in a row while no player was tested.
     waiting: Vec<u16>,
-    /// Networks of which somebody has answered, where networks are asked too.
+    /// Networks with a result, where each network is tested once.
     networks: Buckets,
 }
 
-/// Whether more of a canary's requests fail lately than are tolerated.
+/// Whether more of a canary's recent requests fail than are tolerated.
 #[derive(Debug, Default)]
 struct Doubt {
     exceeds: bool,
-    /// Counts when it was looked last.
+    /// Counts at the last evaluation.
     before: Option<Arms<Counter>>,
     at: Duration,
-    /// Requests and failures lately, the older the less.
+    /// Requests and failures, with exponentially decreasing weights.
     lately: Arms<[f64; 2]>,
 }
 
 impl Doubt {
-    /// Takes in what was counted `now`, where so much is `tolerated`.
+    /// Takes the `counts` at `now`; `tolerated` is the limit.
     fn look(&mut self, counts: Arms<Counter>, tolerated: Tolerance, now: Duration) {
         let age = now.saturating_sub(std::mem::replace(&mut self.at, now));
         let kept = (-age.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
@@ -68,8 +68,8 @@ impl Doubt {
     }
 }
 
-/// Whether of requests and failures so many of the canary failed that it is more than is `tolerated`, and no
-/// chance.
+/// Whether the canary's failures exceed what is `tolerated` by more than chance explains. Each pair holds
+/// requests and failures.
 fn exceeds(Arms { canary, baseline }: Arms<[f64; 2]>, tolerated: Tolerance) -> bool {
     let [requests, failures] = canary;
     let rate = baseline[1] / baseline[0].max(1.0);
@@ -77,7 +77,7 @@ fn exceeds(Arms { canary, baseline }: Arms<[f64; 2]>, tolerated: Tolerance) -> b
     if allowed >= MANY {
         return failures > allowed + DEVIATIONS * allowed.sqrt();
     }
-    // That a Poisson variable of that mean is as large.
+    // The probability that a Poisson variable with that mean is at least as large.
     let (mut fewer, mut term) = (0.0, (-allowed).exp());
     for k in 1..=failures as u32 {
         fewer += term;
@@ -98,8 +98,8 @@ impl Questions {
         }
     }
 
-    /// Looks `now` whether more of the canary's requests fail than are `tolerated`, so that its players are
-    /// asked. Nothing: they are not, since nothing would be made of it.
+    /// Decides at `now` whether more of the canary's requests fail than are `tolerated`, so that its players
+    /// are tested. `None`: they are not, because the results would not be used.
     pub(super) fn doubt(
         &mut self,
         service: &Service,
@@ -117,10 +117,10 @@ impl Questions {
         }
     }
 
-    /// Takes in how a request to `version` of `service` ended, at the look number `look`, which began at a time
-    /// at which the baseline `serves`: else it says nothing of version or player that failed. `networks`: one
-    /// network answers once.
-    pub(super) fn tell(
+    /// Takes the outcome of a request to `version` of `service` in evaluation number `look`. `serves`: whether
+    /// the baseline served when the request began; otherwise a failure shows nothing about version or player.
+    /// `networks`: each network counts once.
+    pub(super) fn add(
         &mut self,
         service: &Service,
         version: u16,
@@ -144,8 +144,8 @@ impl Questions {
         let group = endpoints.filter(|endpoints| *endpoints > 1).map(|_| ending.group);
         let is_whole = ending.what != What::Served || ending.whole_us != NO_TIME;
         let began = ending.look;
-        let heard = Heard { is_baseline, asked, failed, is_whole, version, began, look, group };
-        let diverts = self.asking.note(ending.player, heard);
+        let outcome = Heard { is_baseline, asked, failed, is_whole, version, began, look, group };
+        let diverts = self.asking.note(ending.player, outcome);
         if !diverts || (networks && !self.networks.add(ending.network)) {
             return;
         }
@@ -156,7 +156,7 @@ impl Questions {
         }
     }
 
-    /// Players of whom it is known since the last look; nothing if of none.
+    /// Players whose results became known since the last evaluation; `None` if there are none.
     pub(super) fn poll(&mut self, service: &Service, now: Duration) -> Option<Arms<Players>> {
         if now.saturating_sub(self.let_go) >= AWAY {
             self.let_go = now;
@@ -175,7 +175,7 @@ impl Questions {
         (canary.asked + baseline.asked > 0).then(|| Arms::new(canary, baseline))
     }
 
-    /// Asks of a version that is new: what was asked before is of another.
+    /// Starts the tests for a new version: earlier results are about another one.
     pub(super) fn begin(&mut self, service: &Service, now: Duration) {
         self.let_go = now;
         self.doubt = Doubt::default();
@@ -185,14 +185,14 @@ impl Questions {
         service.state.diverted.clear();
     }
 
-    /// Follows `players` of the version with the number `ejected`, which is that from the look number `look` on;
-    /// how many they are.
+    /// Follows `players` of the version with the number `ejected`, ejected as of the evaluation number `look`.
+    /// Returns their number.
     pub(super) fn follow(&mut self, players: &Buckets, ejected: u16, look: u32) -> u64 {
         self.asking.follow(players, ejected, look.wrapping_sub(1))
     }
 }
 
-/// Sends a player to the baseline for a while, unless the file leaves all where they are.
+/// Sends a player to the baseline for a while, unless the file forbids it.
 fn divert(service: &Service, player: u16) {
     if service.compared.as_ref().is_some_and(|compared| compared.asks_players()) {
         service.state.diverted.add(Player(player));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn players_are_asked_where_more_fails_than_is_tolerated() {
+    fn players_are_tested_if_more_fails_than_is_tolerated() {
         let asks = |canary, baseline| exceeds(Arms::new(canary, baseline), tolerated());
         assert!(!asks([50.0, 2.0], [950.0, 0.0]), "by chance");
         assert!(asks([4.0, 2.0], [76.0, 0.0]) && asks([50.0, 4.0], [950.0, 0.0]));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_long_ago_asks_nobody() {
+    fn old_failures_cause_no_test_of_players() {
         let of = |trials, failures| Counter { trials, failures };
         let mut doubt = Doubt::default();
         let mut look = |canary, baseline, s| {

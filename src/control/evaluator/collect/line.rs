@@ -18,32 +18,32 @@ use crate::{
     snapshot::Stratum,
 };
 
-/// The blocks that are open, and those that closed since they were taken.
+/// The open blocks, and those that closed since the last call of `take`.
 #[derive(Debug)]
 pub(super) struct StratumCollector {
     arms: Arms<u16>,
     closed: Vec<Collected>,
     slots: Slots,
-    /// Of the named routes, in the order of the limits.
+    /// Slots of the named routes, in the order of the limits.
     routes: Vec<Slots>,
     refusals: Block,
     /// The canary's latencies when the open block began, by gauge; `None` until the first complete block.
     latencies: [Option<Box<Latest>>; 4],
-    /// Of amounts, in the order of the limits.
+    /// Sums of amounts, in the order of the limits.
     amounts: Vec<Seen>,
     /// When blocks of amounts close.
     pace: Pace,
-    /// Requests of all versions when the open ones began.
+    /// Requests of all versions when the open blocks began.
     requests: u64,
-    /// Whether what one block of errors adds is limited.
+    /// Whether the evidence that one block of errors adds is capped.
     capped: bool,
 }
 
-/// Endpoints of a canary from which on the spread between them shows how failures cluster.
+/// From this many endpoints of a canary, the spread between them shows how failures cluster.
 const ENDPOINTS_THAT_SPREAD: usize = 3;
 
 impl StratumCollector {
-    /// Opens blocks of the versions with the numbers `arms` from `now` on.
+    /// Opens blocks of the versions with the numbers `arms` at `now`.
     pub(super) fn new(
         stratum: &Stratum,
         account: &Account,
@@ -67,8 +67,8 @@ impl StratumCollector {
         }
     }
 
-    /// Looks at what began and ended. `patience`: how long a baseline request usually takes at most;
-    /// `endpoints`: of the canary that serve.
+    /// Takes what began and ended. `patience`: how long a baseline request usually takes at most; `endpoints`:
+    /// number of the canary's endpoints that serve.
     pub(super) fn poll(
         &mut self,
         stratum: &Stratum,
@@ -115,7 +115,7 @@ impl StratumCollector {
         }
     }
 
-    /// Closes the block of latencies beside that of the `baseline`, which closes now.
+    /// Closes the block of latencies together with that of the `baseline`.
     pub(super) fn close_latency(
         &mut self,
         ledger: &Ledger,
@@ -138,12 +138,12 @@ impl StratumCollector {
         }
     }
 
-    /// Whether the canary did something badly that is not judged for good.
+    /// Whether the canary has failures that are not yet finally judged.
     pub(super) fn is_suspect(&self) -> bool {
         self.slots.is_suspect() || self.routes.iter().any(Slots::is_suspect)
     }
 
-    /// The blocks that closed since they were taken last.
+    /// The blocks that closed since the last call.
     pub(super) fn take(&mut self) -> Vec<Collected> {
         std::mem::take(&mut self.closed)
     }
@@ -152,13 +152,13 @@ impl StratumCollector {
         self.closed.push(Collected::Final(entry));
     }
 
-    /// Until when what began was judged: of all, and of the named routes.
+    /// Until when requests were judged, by their start: in total, and for each named route.
     pub(super) fn read_until(&self) -> (Duration, impl Iterator<Item = Duration>) {
         (self.slots.read_until(), self.routes.iter().map(Slots::read_until))
     }
 
-    /// Says that shares changed after the look at `before`, at the latest `now`; a canary that `warms` up again
-    /// has got more players.
+    /// Notes that shares changed after the look at `before`, at the latest at `now`. A canary that `warms` up
+    /// again has got more players.
     pub(super) fn weight_step(
         &mut self,
         stratum: &Stratum,
@@ -169,7 +169,7 @@ impl StratumCollector {
         self.close(Entry::WeightStep { at: now, warms });
         self.slots.weight_step(now);
         self.routes.iter_mut().for_each(|slots| slots.weight_step(now));
-        // Blocks by their end would mix two splits.
+        // Blocks of requests by their end would mix two splits.
         self.latencies = Default::default();
         self.refusals = Block::open(refusals(&account.all, self.arms), now);
         for seen in &mut self.amounts {
@@ -177,19 +177,19 @@ impl StratumCollector {
         }
     }
 
-    /// Throws away what began before `now` and is not final.
+    /// Discards the blocks of requests that began before `now` and are not final.
     pub(super) fn skip_to(&mut self, now: Duration) {
         self.slots.skip_to(now);
         self.routes.iter_mut().for_each(|slots| slots.skip_to(now));
     }
 
-    /// Says how players ended who were asked, of a canary with this `share` of all players.
+    /// Takes the results of tested players of a canary; `share` is its share of all players.
     pub(super) fn asked(&mut self, players: Arms<Players>, share: f64, now: Duration) {
         self.close(Entry::Asked { at: now, players, share });
     }
 }
 
-/// Closes blocks that are final, and adds those that are not if they may fail the canary.
+/// Closes blocks that are final, and adds blocks that are not if the canary may fail with them.
 fn close(
     closed: &mut Vec<Collected>,
     route: Option<usize>,

@@ -1,4 +1,4 @@
-//! Counts of the baseline and of all canaries together, window by window.
+//! Counts of the baseline and of all canaries together, by windows.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ impl OutageWindows {
         Self { opened: now, before: read(accounts, baseline) }
     }
 
-    /// Closes the window if it is over: its counts.
+    /// Closes the window if it is over, and returns its counts.
     pub(super) fn poll(
         &mut self,
         accounts: &[Account],

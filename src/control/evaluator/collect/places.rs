@@ -1,4 +1,4 @@
-//! Where attempts count: by the number of their evidence, and of their endpoint.
+//! Where attempts are counted, by the numbers of their evidence and of their endpoint.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// Where attempts count.
+/// Where attempts are counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// In the snapshot.
+    /// Number in the snapshot.
     pub(super) service: usize,
-    /// Of the service.
+    /// Number of the service's collector.
     pub(super) collector: usize,
     pub(super) stratum: usize,
-    /// Number of the named route, if they are of one.
+    /// Number of the named route, if the attempts belong to one.
     pub(super) named: Option<usize>,
     pub(super) version: u16,
 }
 
-/// Places, in the order of the numbers of their evidence, and endpoints, in that of theirs.
+/// Places by the number of their evidence, and endpoints by their number.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     places: Vec<(u32, Place)>,
@@ -28,7 +28,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Of all that `snapshot` compares, where the service of a name has the `collector` of that number.
+    /// The places of everything that `snapshot` compares; `collector` returns the number of a service's
+    /// collector.
     pub(super) fn new(snapshot: &Snapshot, collector: impl Fn(&str) -> Option<usize>) -> Self {
         let mut places = Vec::new();
         for (service, of) in snapshot.services.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The collector of one service: what of its requests counts, and when blocks close.
+//! The collector of one service: decides which of its requests count, and when blocks close.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,22 +23,22 @@ use crate::{
     snapshot::{ComparisonPlan, Service},
 };
 
-/// Requests between two looks while nothing is compared, and the shortest pause between these.
-const HEARD_AT_ONCE: f64 = 8_000.0;
+/// Requests between two evaluations while no version is compared, and the shortest interval between them.
+const REQUESTS_AT_ONCE: f64 = 8_000.0;
 const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
 
-/// Between two looks at a canary, and while it does badly. A look costs the safety thread about as much as a
-/// hundred requests: mostly what it has to fetch into its caches again.
+/// Polling interval of a canary, and the shorter one while it has failures. An evaluation costs the safety thread
+/// about as much as a hundred requests, mostly for cache misses.
 const LOOK: Duration = Duration::from_millis(10);
 const SUSPECT_LOOK: Duration = Duration::from_millis(2);
-/// How long the comparisons wait for what was heard, if none of it speaks against a canary: their blocks are
-/// the same whenever they are judged, and no other evidence grows. Half of what a look costs is saved.
+/// How long outcomes wait for a comparison if none of them counts against a canary: their blocks are the same
+/// whenever they are judged, and no other evidence grows. This saves half of the cost of an evaluation.
 const JUDGED_AT_LAST: Duration = Duration::from_millis(50);
 
-/// A canary whose part of the weights grew by that much warms up again.
+/// A canary whose part of the weights grew by this factor warms up again.
 const GROWN: f64 = 1.1;
 
-/// How long an amount of a player counts no more once it did.
+/// For this long, further amounts of a player do not count after the first one.
 const PAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// The collector of one service.
@@ -50,33 +50,33 @@ pub(in crate::control::evaluator) struct ServiceCollector {
     endpoints: EndpointWindows,
     outage: OutageWindows,
     traffic: Traffic,
-    /// The baseline's latency by stratum.
+    /// The baseline's latencies, by stratum.
     speeds: Vec<BaselineLatencies>,
     /// By stratum.
     accounts: Vec<Account>,
-    /// When amounts of all players counted anew.
+    /// When the amounts of all players last began to count again.
     paid: Duration,
     questions: Questions,
     canaries: Vec<CanaryCollector>,
-    /// Versions that serve without a baseline beside them.
+    /// Versions that serve without a baseline.
     alone: Vec<AloneCollector>,
-    /// Whether anything was heard that may speak against a canary since blocks were collected.
+    /// Whether outcomes that may count against a canary arrived since the last collection.
     has_news: bool,
-    /// When blocks were collected last.
+    /// Time of the last collection.
     collected: Duration,
-    /// When a block of what the baseline does closed last, and its counts then, by stratum.
+    /// When a block of the baseline's data last closed, and the counts at that time, by stratum.
     learnt: Duration,
     counted: Vec<Counter>,
 }
 
-/// What is open of one canary.
+/// The open blocks of one canary.
 #[derive(Debug)]
 struct CanaryCollector {
     number: u16,
     version: Arc<str>,
     /// Its part of the weights.
     share: f64,
-    /// It is found to be worse: nothing waits for its blocks any more.
+    /// The canary was found to be worse: nothing waits for its blocks any more.
     decided: bool,
     /// By stratum.
     lines: Vec<StratumCollector>,
@@ -115,7 +115,7 @@ impl ServiceCollector {
         }
     }
 
-    /// The plan that it collects for.
+    /// The plan of the comparison.
     pub(in crate::control::evaluator) fn plan(&self) -> &Arc<ComparisonPlan> {
         &self.plan
     }
@@ -125,8 +125,8 @@ impl ServiceCollector {
         self.baseline
     }
 
-    /// Restarts for `plan`, which compares something else, or other versions. The open window over the
-    /// endpoints goes on.
+    /// Restarts for `plan`, which has other limits or other versions. The open window over the endpoints
+    /// continues.
     pub(in crate::control::evaluator) fn ask_anew(
         &mut self,
         service: &Service,
@@ -137,7 +137,7 @@ impl ServiceCollector {
         self.endpoints = before.endpoints;
     }
 
-    /// Continues with `plan`, which compares the same, and restarts for the canaries called `anew`: all players
+    /// Continues with `plan`, which has the same limits, and restarts for the canaries in `anew`: all players
     /// count again.
     pub(in crate::control::evaluator) fn go_on(
         &mut self,
@@ -154,8 +154,8 @@ impl ServiceCollector {
         self.plan = Arc::clone(plan);
     }
 
-    /// Takes over the split of `service`. If it has changed, returns the blocks of requests that began before,
-    /// with the change as the last entry of each.
+    /// Takes over the split of `service`. If it has changed, returns the blocks of requests that began before
+    /// the change, each with the change as its last entry.
     pub(in crate::control::evaluator) fn follow_split(
         &mut self,
         service: &Service,
@@ -167,7 +167,7 @@ impl ServiceCollector {
         }
         self.epoch = service.epoch;
         self.poll_lines(service, now);
-        // What began since the last look began partly under the split before.
+        // Some requests since the last evaluation began under the old split.
         let look = self.plan.outcomes.look().wrapping_add(1);
         let strata = self.plan.strata.iter().zip(&mut self.accounts);
         for (number, (stratum, account)) in strata.enumerate() {
@@ -183,13 +183,13 @@ impl ServiceCollector {
         Some(ServiceBlocks { canaries: self.take_canaries(), ..ServiceBlocks::default() })
     }
 
-    /// Drops all versions but these: canaries, and versions alone.
+    /// Drops all versions except the given canaries and versions alone.
     pub(in crate::control::evaluator) fn retain(&mut self, canaries: &[u16], alone: &[u16]) {
         self.canaries.retain(|canary| canaries.contains(&canary.number));
         self.alone.retain(|version| alone.contains(&version.number));
     }
 
-    /// Adds the canary of that `number` from `now` on.
+    /// Adds the canary with this `number` at `now`.
     pub(in crate::control::evaluator) fn begin_canary(
         &mut self,
         service: &Service,
@@ -198,8 +198,8 @@ impl ServiceCollector {
         now: Duration,
     ) {
         if self.canaries.is_empty() {
-            // Everybody counts in a new comparison, and is asked. Beside another one that would be several
-            // times in that one.
+            // All players count in a new comparison, and may be tested. With several canaries, players would
+            // count several times in the comparison of another one.
             self.questions.begin(service, now);
             self.accounts.iter_mut().for_each(|account| account.begin_cycles(now));
         }
@@ -209,7 +209,7 @@ impl ServiceCollector {
         self.canaries.push(CanaryCollector { number, version, share, decided: false, lines });
     }
 
-    /// Adds a version alone from `now` on, on the strata on which it is `judged`.
+    /// Adds a version alone at `now`, on the strata on which it is `judged`.
     pub(in crate::control::evaluator) fn begin_alone(
         &mut self,
         version: (u16, Arc<str>),
@@ -219,14 +219,15 @@ impl ServiceCollector {
         self.alone.push(AloneCollector::new(version, &self.accounts, judged, now));
     }
 
-    /// Notes which canaries are found to be worse.
+    /// Notes which canaries were found to be worse.
     pub(in crate::control::evaluator) fn decide(&mut self, is_worse: impl Fn(&str) -> bool) {
         for canary in self.canaries.iter_mut().filter(|canary| !canary.decided) {
             canary.decided = is_worse(&canary.version);
         }
     }
 
-    /// Follows the players who failed on version number `number` on the requests of a stratum; how many.
+    /// Follows the players who failed on version number `number` on the requests of a stratum. Returns their
+    /// number.
     pub(in crate::control::evaluator) fn follow_players(
         &mut self,
         number: u16,
@@ -237,38 +238,38 @@ impl ServiceCollector {
         self.questions.follow(failed, number, look)
     }
 
-    /// First attempts at version number `number` on the requests of a stratum.
+    /// Counts of first attempts at version number `number` on the requests of a stratum.
     #[cfg(test)]
     pub(in crate::control::evaluator) fn requests(&self, stratum: usize, number: usize) -> Counter {
         self.accounts[stratum].all.arms[number].requests
     }
 
-    /// Begins the look number `look`.
+    /// Begins the evaluation number `look`.
     pub(super) fn look(&mut self, look: u32, now: Duration) {
         let strata = self.plan.strata.iter().zip(&mut self.accounts);
         strata.for_each(|(stratum, account)| account.look(stratum, look, now));
     }
 
-    /// Goes on with what begins from `now` on, where the split is the same.
+    /// Discards open requests and continues with those that begin from `now` on, under the same split.
     pub(super) fn skip_to(&mut self, now: Duration) {
         let lines = self.canaries.iter_mut().flat_map(|canary| &mut canary.lines);
         lines.for_each(|line| line.skip_to(now));
     }
 
-    /// Has what began before the look number `look`, which begins `now`, count for nobody.
+    /// Excludes all requests that began before the evaluation number `look`, which begins at `now`.
     pub(super) fn forget_before(&mut self, look: u32, now: Duration) {
         self.accounts.iter_mut().for_each(|account| account.forget_before(look));
         self.skip_to(now);
     }
 
-    /// What is known of `player` on the requests of a stratum.
+    /// The marks of `player` on the requests of a stratum.
     pub(super) fn marks_of(&self, stratum: usize, player: u16) -> Option<u16> {
         Some(self.accounts.get(stratum)?.all.marks_of(player))
     }
 
-    /// Takes in an ending of `place` at the look number `look`. Returns what that adds to the trials and
-    /// failures of players.
-    pub(super) fn tell(
+    /// Takes the outcome of an attempt at `place` at the evaluation number `look`. Returns the trials and failures of
+    /// players that it adds.
+    pub(super) fn add(
         &mut self,
         service: &Service,
         place: &Place,
@@ -277,20 +278,20 @@ impl ServiceCollector {
         now: Duration,
     ) -> Counter {
         let Some(account) = self.accounts.get_mut(place.stratum) else { return Counter::default() };
-        let counted = account.tell(place.version, place.named, ending, now);
-        // One that was asked elsewhere has no look of its own.
+        let counted = account.add(place.version, place.named, ending, now);
+        // A request that was sent to another version has no evaluation number of its own.
         let began = if ending.look == 0 { look.wrapping_sub(1) } else { ending.look };
         if !account.all.forgets(began) {
             let serves = || account.all.baseline_serves(began, ending.player);
             let networks = self.plan.strata[place.stratum].networks;
-            self.questions.tell(service, place.version, ending, look, networks, serves);
-            self.hear(place.version, ending.what);
+            self.questions.add(service, place.version, ending, look, networks, serves);
+            self.note_outcome(place.version, ending.what);
         }
         counted
     }
 
     /// Notes that a request to version number `version` ended as `what`.
-    fn hear(&mut self, version: u16, what: What) {
+    fn note_outcome(&mut self, version: u16, what: What) {
         self.has_news |= match what {
             What::Served | What::Refused | What::Whole | What::Void => false,
             What::AskedServed | What::AskedFailed => true,
@@ -300,33 +301,33 @@ impl ServiceCollector {
         };
     }
 
-    /// Whether blocks are to be collected and judged `now`.
+    /// Whether blocks should be collected and judged at `now`.
     pub(in crate::control::evaluator) fn is_due(&self, now: Duration) -> bool {
         self.has_news
             || now.saturating_sub(self.collected) >= JUDGED_AT_LAST
             || self.open().any(CanaryCollector::is_suspect)
     }
 
-    /// Canaries that are not found to be worse.
+    /// Canaries that were not found to be worse.
     fn open(&self) -> impl Iterator<Item = &CanaryCollector> {
         self.canaries.iter().filter(|canary| !canary.decided)
     }
 
-    /// When to look next; `follows`: players are followed after an ejection.
+    /// Time until the next evaluation; `follows`: players are followed after an ejection.
     pub(in crate::control::evaluator) fn next_look(&self, follows: bool) -> Duration {
-        // What fails meanwhile is what waiting costs.
+        // Requests that fail within this time are the cost of waiting.
         match self.open().next().is_some() {
             true if self.open().any(CanaryCollector::is_suspect) => SUSPECT_LOOK,
             true => LOOK,
             false if follows => SHORTEST_IDLE_LOOK,
-            // Soon enough that the workers' rings do not run over.
-            false => Duration::from_secs_f64(HEARD_AT_ONCE / self.traffic.per_s().max(1.0))
+            // Soon enough that the workers' rings do not overflow.
+            false => Duration::from_secs_f64(REQUESTS_AT_ONCE / self.traffic.per_s().max(1.0))
                 .clamp(SHORTEST_IDLE_LOOK, IDLE_LOOK),
         }
     }
 
-    /// What players are asked by: counts of requests, and what is tolerated. Nothing where several are compared,
-    /// or errors are not.
+    /// Counts of requests and the tolerance that decide whether players are tested. `None` if there are several
+    /// canaries or errors are not compared.
     fn doubted(&self) -> Option<(Arms<Counter>, Tolerance)> {
         let canary = self.open().next().filter(|_| self.canaries.len() == 1)?;
         let tolerated = self.plan.strata.first()?.limits.errors?;
@@ -334,7 +335,7 @@ impl ServiceCollector {
         Some((Arms::new(of(canary.number), of(self.baseline)), tolerated))
     }
 
-    /// The blocks that close `now`.
+    /// The blocks that close at `now`.
     pub(in crate::control::evaluator) fn collect(
         &mut self,
         service: &Service,
@@ -349,7 +350,7 @@ impl ServiceCollector {
         self.poll_speeds(now);
         let doubted = self.doubted();
         self.questions.doubt(service, doubted, now);
-        // Of two canaries nobody knows which one a player left.
+        // With two canaries it is unknown which one a player left.
         if let (Some(players), [canary]) =
             (self.questions.poll(service, now), &mut self.canaries[..])
         {
@@ -357,7 +358,7 @@ impl ServiceCollector {
             canary.lines.iter_mut().take(1).for_each(|line| line.asked(players, share, now));
         }
         self.poll_lines(service, now);
-        // An amount counts once in so long, whoever plays how often.
+        // An amount counts once in this time, however often the player plays.
         if now.saturating_sub(self.paid) >= PAID_AGAIN {
             self.paid = now;
             self.plan.strata.iter().for_each(|stratum| stratum.state.paid.clear());
@@ -387,7 +388,7 @@ impl ServiceCollector {
         }
     }
 
-    /// Has blocks of canaries take in what began and ended.
+    /// Updates the blocks of canaries with what began and ended.
     fn poll_lines(&mut self, service: &Service, now: Duration) {
         for canary in &mut self.canaries {
             let version = service.versions.get(usize::from(canary.number));
@@ -411,7 +412,7 @@ impl ServiceCollector {
         each.collect()
     }
 
-    /// What the baseline did since the last time, if it has a share and it is time.
+    /// The baseline's data since the last time, if it has a share and the data is due.
     fn poll_baseline(&mut self, service: &Service, now: Duration) -> Option<BaselineBlock> {
         if now.saturating_sub(self.learnt) < IDLE_LOOK {
             return None;
@@ -440,7 +441,7 @@ impl CanaryCollector {
         self.share = service.weight_share(self.number);
     }
 
-    /// Whether it did something badly that is not judged for good.
+    /// Whether the canary has failures that are not yet finally judged.
     fn is_suspect(&self) -> bool {
         self.lines.iter().any(StratumCollector::is_suspect)
     }

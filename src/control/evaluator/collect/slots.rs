@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::analysis::{Attempts, ENDPOINT_GROUPS, Ledger, Lineup, Look, Said, SlotCounts};
 
-/// How slots are looked at now.
+/// Arguments of an evaluation of slots.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scope {
     /// How long a baseline request usually takes at most.
     pub(super) patience: Duration,
-    /// Age from which on a slot is final, whatever waits.
+    /// Age from which on a slot is final, even if requests wait.
     pub(super) horizon: Duration,
-    /// The group of the canary's endpoint, if it has one alone.
+    /// The group of the canary's endpoint, if it has only one.
     pub(super) alone: Option<u8>,
     /// The time.
     pub(super) now: Duration,
@@ -21,17 +21,17 @@ pub(super) struct Scope {
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
     canary: usize,
-    /// When it began, at the earliest.
+    /// The earliest start of the first slot.
     from: Duration,
     lineup: Lineup,
-    /// When the split changed, as far as slots about these times are not judged: the older first.
+    /// Times at which the split changed, oldest first, until the slots around them are judged.
     borders: Vec<Duration>,
-    /// What the canary did badly in those that are not final when they were tried last.
+    /// Number of the canary's failures in slots that were not final at the last try.
     tried: u64,
 }
 
 impl Slots {
-    /// Slots of version number `canary`, from the one on that begins at `now` or later.
+    /// Slots of version number `canary`, beginning with the first that begins at `now` or later.
     pub(super) fn new(canary: u16, now: Duration) -> Self {
         Self {
             canary: canary.into(),
@@ -42,44 +42,44 @@ impl Slots {
         }
     }
 
-    /// Slots that began before were judged.
+    /// Slots that began before this time were judged.
     pub(super) fn read_until(&self) -> Duration {
         self.from
     }
 
-    /// Throws away what is not final: the slot that begins at `now` or later is the first one.
+    /// Discards slots that are not final: the first slot is the next that begins at `now` or later.
     pub(super) fn skip_to(&mut self, now: Duration) {
         self.from = now;
         self.lineup.clear();
     }
 
-    /// Says that the split changed at `now`, or since the look before. What began before is judged as it ends,
-    /// and stands in no block with what begins later; the slot in which it changed is of both splits, and says
-    /// nothing.
+    /// Notes that the split changed at `now`, or since the evaluation before. Requests that began before the change
+    /// are judged as they end, in other blocks than later ones. The slot in which it changed belongs to both
+    /// splits and is not used.
     pub(super) fn weight_step(&mut self, now: Duration) {
         self.borders.push(now);
     }
 
-    /// Whether the split changed in a slot.
+    /// Whether the split changed during a slot.
     fn is_mixed(&self, began: Duration, end: Option<Duration>) -> bool {
         let mut borders = self.borders.iter();
         borders.any(|border| began < *border && end.is_none_or(|end| end >= *border))
     }
 
-    /// Whether it is worth trying what `so_far` would add, after blocks that became final, if any did: only
-    /// what the canary did badly makes the difference, and a try costs a copy of the comparison.
+    /// Whether it is worth trying the blocks `so_far`, after final blocks, if there are any. Only the canary's
+    /// failures can make a difference, and a try costs a copy of the comparison.
     pub(super) fn tries(&mut self, so_far: &[Attempts], any_final: bool) -> bool {
         let bad = so_far.iter().map(Attempts::bad).sum();
         let before = std::mem::replace(&mut self.tried, bad);
         bad > 0 && (any_final || bad != before)
     }
 
-    /// Whether the canary did anything badly in slots that are not final.
+    /// Whether the canary has failures in slots that are not final.
     pub(super) fn is_suspect(&self) -> bool {
         self.tried > 0
     }
 
-    /// Blocks of slots that have become final, and those of the slots after them as they stand.
+    /// Blocks of slots that have become final, and blocks of the later slots as they are now.
     pub(super) fn poll(&mut self, ledger: &Ledger, scope: &Scope) -> [Vec<Attempts>; 2] {
         let (mut last, mut so_far) = (Vec::new(), Vec::new());
         let mut ahead: Option<Lineup> = None;
@@ -123,8 +123,8 @@ impl Slots {
     }
 }
 
-/// Whether all that a slot counts is of the endpoint that is left, of group `alone`. Another one that was there
-/// when requests began is told apart, also once it is out.
+/// Whether everything in a slot was served by the only remaining endpoint, of group `alone`. Requests to
+/// another endpoint that has since been removed are recognized by their group.
 fn is_alone(alone: Option<u8>, canary: &SlotCounts) -> bool {
     let mut groups = canary.groups.iter().enumerate();
     alone.is_some_and(|alone| {

@@ -1,8 +1,8 @@
 //! The baseline's latency over the requests of one stratum, of one span.
 //!
-//! It is learnt while a service is compared, whether or not a canary has a share, and from one rollout to
-//! the next: a canary that begins finds a reference, and nothing has to warm up. It says from when on a
-//! request is slow, and how long one without an answer is waited for.
+//! It is learnt while a service is compared, whether or not a canary has a share, and kept from one rollout to
+//! the next. So a new canary has a reference at once, without a warm-up. It determines from which latency on a
+//! request is slow, and the deadline of requests.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use crate::{
     snapshot::Stratum,
 };
 
-/// What is known, and the block that is open. Its length is that of all comparisons of the stratum: a
-/// threshold must not know the latencies that are compared with it.
+/// The learnt latencies, and the open block, which is as long as those of all comparisons of the stratum. A
+/// threshold must not depend on the latencies that it is applied to.
 #[derive(Debug)]
 pub(super) struct BaselineLatency {
     span: Span,
     baseline: u16,
     pace: Pace,
-    /// What was seen of latencies when the open block began: of all requests.
+    /// Latencies of all requests at the start of the open block.
     before: Box<Latest>,
-    /// The same of trials, of the quantiles that are compared.
+    /// Latencies of trials at the start of the open block, for each compared quantile.
     trials: Vec<(Quantile, Box<Latest>)>,
-    /// Requests of all versions then.
+    /// Requests of all versions at the start of the open block.
     requests: u64,
     reference: Reference,
-    /// Its p99, which is asked at each look.
+    /// The p99, which each evaluation reads.
     p99: Option<Duration>,
-    /// About that, sooner; it is not forgotten.
+    /// A first estimate of the p99, known sooner and kept.
     about_p99: Option<Duration>,
 }
 
@@ -36,13 +36,13 @@ pub(super) struct BaselineLatency {
 #[derive(Debug)]
 pub(super) struct Closed {
     all: Latencies,
-    /// Of trials, by quantile.
+    /// Latencies of trials, by quantile.
     pub(super) trials: Vec<(Quantile, Latencies)>,
     length: Duration,
 }
 
 impl BaselineLatency {
-    /// Begins `now` to learn of version number `baseline`.
+    /// Begins at `now` to learn the latency of version number `baseline`.
     pub(super) fn new(
         stratum: &Stratum,
         ledger: &Ledger,
@@ -68,7 +68,7 @@ impl BaselineLatency {
         }
     }
 
-    /// The block, if it closes now. It is to be compared before it is [absorbed](BaselineLatency::absorb).
+    /// The block, if it closes now. Compare it before it is [absorbed](BaselineLatency::absorb).
     pub(super) fn poll(&mut self, ledger: &Ledger, now: Duration) -> Option<Closed> {
         let so_far = requests(ledger);
         let length = self.pace.due(so_far.wrapping_sub(self.requests), now)?;
@@ -90,7 +90,7 @@ impl BaselineLatency {
         Closed { all, trials: trials.collect(), length }
     }
 
-    /// Throws the open block away: the weights changed in it.
+    /// Discards the open block, because the weights changed during it.
     pub(super) fn skip(&mut self, stratum: &Stratum, account: &mut Account, now: Duration) {
         self.pace = Pace::new(now);
         self.requests = requests(&account.all);
@@ -98,12 +98,12 @@ impl BaselineLatency {
         self.absorb(&closed, stratum, account);
     }
 
-    /// What earlier blocks tell.
+    /// The latencies of earlier blocks.
     pub(super) fn reference(&self) -> &Reference {
         &self.reference
     }
 
-    /// Learns from a block that has been compared.
+    /// Learns from a block after it was compared.
     pub(super) fn absorb(&mut self, block: &Closed, stratum: &Stratum, account: &mut Account) {
         self.reference.absorb(&block.all, block.length);
         self.p99 = self.reference.latency_of(Quantile::P99);
@@ -117,7 +117,7 @@ impl BaselineLatency {
     }
 }
 
-/// Latencies so far of trials of version number `version` at `gauge`.
+/// Latencies of all trials of version number `version` at `gauge` so far.
 pub(super) fn trials(ledger: &Ledger, version: u16, gauge: Gauge) -> Box<Latest> {
     ledger.arms[usize::from(version)].trials(gauge)
 }
@@ -126,7 +126,7 @@ pub(super) fn trials(ledger: &Ledger, version: u16, gauge: Gauge) -> Box<Latest>
 #[derive(Debug)]
 pub(super) struct BaselineLatencies {
     pub(super) head: BaselineLatency,
-    /// Nothing where no latency is compared.
+    /// `None` where no latency is compared.
     whole: Option<BaselineLatency>,
 }
 
@@ -149,7 +149,7 @@ impl BaselineLatencies {
     }
 }
 
-/// How long a baseline request is waited for before it counts as failed until it ends: twice the p99, this
-/// at least, and this while too little is known.
+/// How long to wait for a request to the baseline before it counts as failed until it ends: twice the p99, but
+/// at least this; and this while the p99 is unknown.
 const LEAST_PATIENCE: Duration = Duration::from_millis(20);
 const UNKNOWN_PATIENCE: Duration = Duration::from_millis(100);

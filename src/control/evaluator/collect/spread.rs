@@ -1,7 +1,7 @@
-//! How failures spread over the endpoints of a baseline, window by window.
+//! How failures spread over the endpoints of a baseline, by windows.
 //!
-//! An endpoint counts in a window if it served at both ends of it. One that was ejected or down is
-//! broken or being replaced; its failures are no clusters.
+//! An endpoint counts in a window if it served at both ends of the window. An endpoint that was ejected or down
+//! is broken or being replaced: its failures do not show how failures normally cluster.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct EndpointWindows {
     opened: Duration,
-    /// Counts at the beginning of the open window of the endpoints that served then, by group.
+    /// Counts at the start of the open window, by group, of the endpoints that served at that time.
     before: HashMap<u8, Counter>,
 }
 
@@ -24,8 +24,7 @@ impl EndpointWindows {
         Self { opened: now, before: HashMap::new() }
     }
 
-    /// Closes the window if it is over.
-    /// `groups`: trials and failures of players so far, by group of endpoints.
+    /// Closes the window if it is over. `groups`: trials and failures of players so far, by group of endpoints.
     pub(super) fn poll(
         &mut self,
         endpoints: &[Arc<EndpointState>],
@@ -39,9 +38,9 @@ impl EndpointWindows {
         self.opened = now;
         let serving = endpoints.iter().filter(|endpoint| endpoint.standing.serves());
         let counter = |e: &Arc<EndpointState>| groups[usize::from(e.group) % ENDPOINT_GROUPS];
-        // Endpoints that share a group are seen as one.
+        // Endpoints in the same group are treated as one.
         let counters: HashMap<u8, Counter> = serving.map(|e| (e.group, counter(e))).collect();
-        // An endpoint that has just come has no window behind it, nor has one that did not serve.
+        // An endpoint that is new or did not serve at the start is not counted.
         let known = counters.iter().filter_map(|(id, now)| Some(now.since(*self.before.get(id)?)));
         let endpoints = known.collect();
         self.before = counters;
@@ -58,7 +57,7 @@ mod tests {
         registry::Registry,
     };
 
-    /// Endpoints that count, and windows of them.
+    /// A baseline with endpoints that are counted over windows.
     struct Baseline {
         endpoints: Vec<Arc<EndpointState>>,
         groups: [Counter; ENDPOINT_GROUPS],
@@ -85,7 +84,7 @@ mod tests {
             baseline
         }
 
-        /// A window in which endpoints fail so many of 100 requests each.
+        /// A window; `failures`: failures of each endpoint, of 100 requests.
         fn window(&mut self, failures: [u64; 4]) {
             for (endpoint, failures) in self.endpoints.iter().zip(failures) {
                 let group = &mut self.groups[usize::from(endpoint.group)];
@@ -118,7 +117,7 @@ mod tests {
         for _ in 0..40 {
             baseline.stand(1, State::Ejected);
             baseline.window([0, 6, 0, 0]);
-            // It serves again, but did not when this window began.
+            // It serves again, but did not at the start of this window.
             baseline.stand(1, State::Serving);
             baseline.window([0, 6, 0, 0]);
         }

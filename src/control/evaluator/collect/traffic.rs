@@ -1,11 +1,11 @@
-//! How many requests a second a service has: the busier it is, the sooner it is looked at again.
+//! The request rate of a service: a busier service is polled more often.
 
 use std::time::Duration;
 
-/// Requests are counted over this time at least: long enough that a burst of a few is no rate.
+/// Shortest interval over which requests are counted: a burst of a few requests is no rate.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// The rate of the last interval, and the beginning of the open one.
+/// The rate of the last interval, and the start of the open one.
 #[derive(Debug)]
 pub(super) struct Traffic {
     opened: Duration,
@@ -14,12 +14,12 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Begins `now`, at counts of `requests` so far.
+    /// Begins at `now`, with counts of `requests` so far.
     pub(super) fn new(requests: impl Iterator<Item = u64>, now: Duration) -> Self {
         Self { opened: now, requests: sum(requests), per_s: 0.0 }
     }
 
-    /// Takes in what `requests` have come to.
+    /// Updates the rate with the counts of `requests` so far.
     pub(super) fn look(&mut self, requests: impl Iterator<Item = u64>, now: Duration) {
         let age = now.saturating_sub(self.opened);
         if age >= INTERVAL {

@@ -1,7 +1,7 @@
-//! Versions that serve without a baseline beside them: straight after a cutover, or a canary at 100 %.
+//! Versions that serve without a baseline: after a cutover, or a canary at 100 %.
 //!
-//! Each is judged by the limits that the file has (`slo`) and by what the baseline before it did. Nobody
-//! is ejected for it: there is nowhere for players to go.
+//! Each is judged by the limits in the file (`slo`) and by the baseline before it. It is never ejected: no
+//! other version could serve its players.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,12 +24,12 @@ pub(super) struct StandaloneVersion {
     pub(super) version: Arc<str>,
     /// By stratum.
     lines: Vec<Recorder<Alone>>,
-    /// It was said that it is worse.
-    told: bool,
+    /// Whether it was reported as worse.
+    reported: bool,
 }
 
 impl StandaloneVersion {
-    /// Begins `now` to judge `version`.
+    /// Begins at `now` to judge `version`.
     pub(super) fn new(
         version: Arc<str>,
         terms: &Terms,
@@ -42,22 +42,22 @@ impl StandaloneVersion {
             Recorder::new(Alone::new(&bounds, limits.alpha, limits.least_failures, now))
         });
         let lines = lines.collect();
-        Self { version, lines, told: false }
+        Self { version, lines, reported: false }
     }
 
-    /// Whether there is anything to judge it by, by stratum.
+    /// Whether there are limits for it, by stratum.
     pub(super) fn judged(&self) -> impl Iterator<Item = bool> {
         self.lines.iter().map(|line| !line.judge().is_empty())
     }
 
-    /// Whether something is to be found out still.
+    /// Whether further findings are possible.
     fn is_open(&self, now: Duration) -> bool {
         let is_fresh = |alone: &Alone| now.saturating_sub(alone.began()) < ALONE_FOR;
         let mut lines = self.lines.iter().map(Recorder::judge);
         lines.any(|alone| !alone.is_empty() && is_fresh(alone))
     }
 
-    /// Takes in what it did; returns if it has just turned out to be worse.
+    /// Takes its blocks; returns a finding if it has just proved to be worse.
     pub(super) fn judge(
         &mut self,
         terms: &Terms,
@@ -67,9 +67,9 @@ impl StandaloneVersion {
         let mut found = None;
         let each = self.lines.iter_mut().zip(&terms.strata).zip(blocks.strata);
         for ((line, stratum), entries) in each {
-            entries.into_iter().for_each(|entry| line.tell(entry));
-            if !self.told && line.judge().answer() == Answer::Fail {
-                self.told = true;
+            entries.into_iter().for_each(|entry| line.add(entry));
+            if !self.reported && line.judge().answer() == Answer::Fail {
+                self.reported = true;
                 found = Some(Found::Worse(Box::new(CanaryFinding {
                     service: terms.service.clone(),
                     version: (&*self.version).into(),
@@ -82,22 +82,22 @@ impl StandaloneVersion {
         found
     }
 
-    /// What is to be said when it ends.
+    /// The finding when it ends.
     pub(super) fn end(self, terms: &Terms) -> Option<Found> {
-        self.told.then(|| Found::NoLongerCompared {
+        self.reported.then(|| Found::NoLongerCompared {
             service: terms.service.clone(),
             version: (&*self.version).into(),
         })
     }
 
-    /// That it can be judged again, on the requests of the stratum of that number; nothing if it is not
+    /// Its recorded inputs on the requests of this stratum, which can be judged again; `None` if it is not
     /// judged there.
     pub(super) fn record(&self, stratum: usize) -> Option<Record> {
         let line = self.lines.get(stratum)?;
         (!line.judge().is_empty()).then(|| line.record())
     }
 
-    /// The verdicts as they stand, by stratum.
+    /// Current verdicts, by stratum.
     pub(super) fn verdicts(&self, now: Duration) -> impl Iterator<Item = Option<Verdict>> {
         let is_open = self.is_open(now);
         self.lines.iter().map(move |line| {

@@ -1,4 +1,4 @@
-//! One canary: its comparisons, what they have come to, and what was said of it.
+//! One canary: its comparisons, their results, and what has been reported of them.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -12,11 +12,11 @@ use crate::{
     config::schema::Mode,
 };
 
-/// Part of the threshold from which on evidence is a near-miss, and under which it no longer is.
+/// The fraction of the threshold at which evidence becomes a near-miss, and the lower one at which it ends.
 const NEAR: f64 = 0.5;
 const NO_LONGER_NEAR: f64 = 0.25;
 
-/// How long evidence stays that near before it is told. A canary that is plainly bad is ejected sooner,
+/// How long evidence stays near the threshold before it is reported. A clearly bad canary is ejected sooner,
 /// and one page is enough for it.
 const NEAR_FOR: Duration = Duration::from_secs(5);
 
@@ -26,19 +26,19 @@ pub(super) struct CanaryComparison {
     pub(super) version: Arc<str>,
     /// By stratum.
     pub(super) lines: Vec<StratumComparison>,
-    /// What they have come to, and since when.
+    /// The result of the comparisons, and since when.
     answer: Answer,
     since: Duration,
-    /// Since when it is near its threshold.
+    /// Since when the evidence is near its threshold.
     near_since: Option<Duration>,
-    /// It was said that it is.
+    /// Whether the near-miss was reported.
     near: bool,
-    /// What was advised of it, by number of the stratum.
+    /// Advice given, by number of the stratum.
     advised: HashSet<(usize, Advised)>,
 }
 
 impl CanaryComparison {
-    /// A canary called `version` that is compared by `lines`, from `now` on.
+    /// The canary `version`, compared by `lines` from `now` on.
     pub(super) fn new(version: Arc<str>, lines: Vec<StratumComparison>, now: Duration) -> Self {
         Self {
             version,
@@ -76,9 +76,9 @@ impl CanaryComparison {
         }
     }
 
-    /// The stratum with most evidence against it, and its number.
+    /// The stratum with most evidence against the canary, and its number.
     fn decisive(&self) -> (&StratumComparison, usize) {
-        // One that failed stays so though its evidence sinks.
+        // A stratum that failed remains failed even if its evidence decreases.
         let key = |line: &StratumComparison| {
             let comparison = line.comparison();
             (comparison.answer() == Answer::Fail, comparison.part_of_threshold())
@@ -90,7 +90,7 @@ impl CanaryComparison {
         decisive.expect("requests of routes without limits of their own are a stratum")
     }
 
-    /// What is new about it.
+    /// A new finding.
     pub(super) fn judge(&mut self, terms: &Terms, now: Duration) -> Option<Found> {
         if self.has_failed() {
             return None;
@@ -127,7 +127,7 @@ impl CanaryComparison {
         found
     }
 
-    /// What is new beside the verdict.
+    /// New advice besides the verdict.
     pub(super) fn advise(&mut self, terms: &Terms) -> Vec<Found> {
         let has_failed = self.has_failed();
         let mut found = Vec::new();
@@ -153,7 +153,7 @@ impl CanaryComparison {
         found
     }
 
-    /// What is to be said when it ends; of a version that was to be ejected, that says it all.
+    /// The finding when it ends; none for a version that was to be ejected, which was reported already.
     pub(super) fn end(self, terms: &Terms) -> Option<Found> {
         let says = if self.has_failed() { terms.mode != Mode::Act } else { self.near };
         says.then(|| Found::NoLongerCompared {
@@ -163,7 +163,7 @@ impl CanaryComparison {
     }
 }
 
-/// The result of all strata together.
+/// The result over all strata.
 fn together(answers: impl Iterator<Item = Answer>) -> Answer {
     let both = |a, b| match (a, b) {
         (Answer::Fail, _) | (_, Answer::Fail) => Answer::Fail,
@@ -173,7 +173,7 @@ fn together(answers: impl Iterator<Item = Answer>) -> Answer {
     answers.reduce(both).unwrap_or(Answer::Undecided)
 }
 
-/// The one that is farther from its threshold; what is not asked is never certain.
+/// The finding that is farther from its threshold; `None` is never certain.
 fn least_certain(a: Option<HealthFinding>, b: Option<HealthFinding>) -> Option<HealthFinding> {
     let part = |health: &HealthFinding| {
         health.log_evidence.map_or(f64::NEG_INFINITY, |evidence| evidence / health.log_threshold)
@@ -182,8 +182,8 @@ fn least_certain(a: Option<HealthFinding>, b: Option<HealthFinding>) -> Option<H
     Some(if part(&b) < part(&a) { b } else { a })
 }
 
-/// Since when evidence that is `part` of its threshold at `now` is near it, if it was `before` already.
-/// What falls between the two marks goes on, so that noise does not begin the time anew.
+/// Since when evidence at the fraction `part` of its threshold has been near it, given that it was since
+/// `before`. Between the two marks nothing changes, so that noise does not restart the time.
 fn near_since(before: Option<Duration>, part: f64, now: Duration) -> Option<Duration> {
     match before {
         _ if part < NO_LONGER_NEAR => None,

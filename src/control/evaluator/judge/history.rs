@@ -1,4 +1,4 @@
-//! What the baseline did, which is what a version without one beside it is judged by.
+//! What the baseline did: a version without a baseline is judged by that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,21 +8,21 @@ use super::{
 };
 use crate::analysis::{Bound, Quantile, Source, Tally, Usual};
 
-/// Least multiple of a baseline's past that is tolerated, since the past is another hour.
+/// The smallest multiple of an earlier baseline's rate that is tolerated: traffic differs by the hour.
 const LEAST_RATIO: f64 = 1.5;
 
-/// What the baseline does, and what the one before it did.
+/// The history of the current baseline and of the one before it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BaselineHistory {
     present: Option<PastBaseline>,
     before: Option<PastBaseline>,
 }
 
-/// What a baseline did, until then.
+/// The history of an earlier baseline.
 #[derive(Debug, Clone)]
 struct PastBaseline {
     version: Arc<str>,
-    /// When it last had a share.
+    /// The last time at which it had a share.
     until: Duration,
     /// By the label of the stratum's route.
     strata: Vec<(Option<Box<str>>, PastStratum)>,
@@ -37,7 +37,7 @@ struct PastStratum {
 }
 
 impl BaselineHistory {
-    /// Learns from a `block` of the baseline, whose failures come in clusters of `phi`, that closed `now`.
+    /// Learns from a `block` of the baseline that closed at `now`; its failures come in clusters of size `phi`.
     pub(super) fn learn(&mut self, block: BaselineBlock, terms: &Terms, phi: f64, now: Duration) {
         let mut last = match self.present.take() {
             Some(present) if present.version == block.version => Some(present),
@@ -53,7 +53,7 @@ impl BaselineHistory {
                 let at = last.strata.iter().position(|(route, _)| *route == stratum.route)?;
                 Some(last.strata.swap_remove(at).1)
             });
-            // How long the first block took is not known.
+            // The length of the first block is unknown.
             let requests = if known.is_some() { block.requests } else { Tally::default() };
             let mut past = known.unwrap_or_default();
             past.usual.absorb(requests, passed);
@@ -65,7 +65,7 @@ impl BaselineHistory {
         self.present = Some(PastBaseline { version: block.version, until: now, strata });
     }
 
-    /// What the baseline before `version` did on the requests of `stratum`, if that is not long ago.
+    /// The history of the baseline before `version` on the requests of `stratum`, if it is recent.
     fn before(&self, version: &str, stratum: &StratumTerms, now: Duration) -> Option<&PastStratum> {
         let pasts = self.present.iter().chain(&self.before);
         let past = pasts.filter(|past| *past.version != *version).max_by_key(|past| past.until)?;
@@ -75,7 +75,7 @@ impl BaselineHistory {
         strata.next().map(|(_, past)| past)
     }
 
-    /// By what `version` is judged on the requests of `stratum`.
+    /// The bounds by which `version` is judged on the requests of `stratum`.
     pub(super) fn bounds(
         &self,
         version: &str,

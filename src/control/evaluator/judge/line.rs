@@ -10,12 +10,12 @@ use crate::analysis::{Answer, Comparison, Entry, Gate, Judge, Limits, Record, Re
 pub(super) struct StratumComparison {
     recorder: Recorder<Comparison>,
     gate: Gate,
-    /// Whether what one block of errors adds is limited.
+    /// Whether the evidence that one block of errors adds is capped.
     capped: bool,
 }
 
 impl StratumComparison {
-    /// A comparison that begins `now`, of failures that come in clusters of `phi`.
+    /// A comparison that begins at `now`; failures come in clusters of size `phi`.
     pub(super) fn new(limits: &Limits, phi: f64, now: Duration) -> Self {
         Self {
             recorder: Recorder::new(Comparison::new(limits.clone(), phi, now)),
@@ -24,54 +24,54 @@ impl StratumComparison {
         }
     }
 
-    /// Takes in what was collected.
+    /// Takes what was collected.
     pub(super) fn take_in(&mut self, collected: Collected) {
         match collected {
-            Collected::Final(entry) => self.tell(entry),
+            Collected::Final(entry) => self.add(entry),
             Collected::SoFar(entries) => {
                 if self.fails_with(&entries) {
-                    entries.into_iter().for_each(|entry| self.tell(entry));
+                    entries.into_iter().for_each(|entry| self.add(entry));
                 }
             }
         }
     }
 
-    /// Whether the canary fails with `entries`, and has not failed yet.
+    /// Whether the canary fails with `entries`, and has not failed before.
     fn fails_with(&self, entries: &[Entry]) -> bool {
         if self.comparison().has_failed() {
             return false;
         }
         let mut tried = self.comparison().clone();
-        entries.iter().for_each(|entry| tried.told(entry));
+        entries.iter().for_each(|entry| tried.apply(entry));
         tried.has_failed()
     }
 
-    /// What is told after it failed changes nothing.
-    fn tell(&mut self, entry: Entry) {
+    /// Ignores entries after a failure.
+    fn add(&mut self, entry: Entry) {
         if let Entry::CapBursts(capped) = entry {
             self.capped = capped;
         }
         if !self.comparison().has_failed() {
-            self.gate.told(&entry);
-            self.recorder.tell(entry);
+            self.gate.apply(&entry);
+            self.recorder.add(entry);
         }
     }
 
-    /// Demands another certainty, if `limits` have one.
+    /// Adopts the required certainty of `limits`.
     pub(super) fn demand(&mut self, limits: &Limits) {
         if self.comparison().limits() == limits {
             return;
         }
-        self.tell(Entry::Demand(Box::new(limits.clone())));
-        // The cap follows alpha.
+        self.add(Entry::Demand(Box::new(limits.clone())));
+        // The cap depends on alpha.
         if self.capped {
-            self.tell(Entry::CapBursts(true));
+            self.add(Entry::CapBursts(true));
         }
     }
 
-    /// Says that failures come in clusters of `phi`.
+    /// Sets the size `phi` of clusters of failures.
     pub(super) fn set_dispersion(&mut self, phi: f64) {
-        self.tell(Entry::Dispersion(phi));
+        self.add(Entry::Dispersion(phi));
     }
 
     /// The comparison.
@@ -84,12 +84,12 @@ impl StratumComparison {
         &self.gate
     }
 
-    /// Whether the canary is worse, healthy, or neither yet, `now`.
+    /// Whether the canary is worse, healthy, or neither yet, at `now`.
     pub(super) fn answer(&self, now: Duration) -> Answer {
         self.gate.answer(self.comparison(), now)
     }
 
-    /// That it can be judged again.
+    /// The recorded inputs, which can be judged again.
     pub(super) fn record(&self) -> Record {
         self.recorder.record()
     }

@@ -34,7 +34,7 @@ fn terms() -> Terms {
     Terms { service: "game-api".into(), mode: Mode::Act, strata }
 }
 
-/// A judge who compares `v42`, and judges `v43` alone.
+/// A judge that compares `v42`, and judges `v43` alone.
 fn judge() -> ServiceJudge {
     let mut judge = ServiceJudge::new(terms());
     judge.begin_canary("v42".into(), MS(0));
@@ -53,7 +53,7 @@ fn of_canary(strata: Vec<Vec<Collected>>) -> ServiceBlocks {
     ServiceBlocks { canaries, ..ServiceBlocks::default() }
 }
 
-/// One kind of blocks, with numbers that may be anything.
+/// Blocks of one kind with arbitrary numbers.
 fn blocks(kind: u8, numbers: [u64; 4], at: Duration) -> ServiceBlocks {
     let [n_c, k_c, n_b, k_b] = numbers;
     let both = Arms::new(Tally::new(n_c, k_c), Tally::new(n_b, k_b));
@@ -105,7 +105,7 @@ fn blocks(kind: u8, numbers: [u64; 4], at: Duration) -> ServiceBlocks {
     }
 }
 
-/// What can be asked of a judge.
+/// All results of a judge.
 fn asked(judge: &ServiceJudge, now: Duration) -> (Option<GateAnswer>, Vec<Verdict>, Vec<String>) {
     let verdicts: Vec<_> = judge.verdicts(now).map(|(_, _, verdict)| verdict).collect();
     let records = [("v42", None), ("v42", Some("bet")), ("v43", None)];
@@ -128,7 +128,7 @@ proptest! {
         for (number, (kind, n_c, k_c, n_b, k_b)) in looks.into_iter().enumerate() {
             let now = MS(100 * number as u64);
             let blocks = blocks(kind, [n_c, k_c, n_b, k_b], now);
-            // One that takes over goes on as the one before would have.
+            // A successor continues as its predecessor would have.
             if number == turn {
                 other = one.clone();
             }
@@ -137,7 +137,7 @@ proptest! {
         }
     }
 
-    /// In whatever parts they come.
+    /// The result must not depend on how the blocks are divided.
     #[test]
     fn blocks_of_several_collectors_are_judged_as_one(
         parts in prop::collection::vec(
@@ -156,7 +156,7 @@ proptest! {
     }
 }
 
-/// So that blocks of other processes can be judged, and judged again.
+/// Needed to judge the blocks of other processes, and to judge blocks again.
 #[test]
 fn a_judge_names_no_cell_no_snapshot_and_no_clock() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/control/evaluator");
@@ -174,7 +174,7 @@ fn a_judge_names_no_cell_no_snapshot_and_no_clock() {
     }
 }
 
-/// Members may have other splits for a moment, and other rates. Their sums would be of different arms.
+/// Members may have other splits and rates for a moment. Sums of their blocks would mix different arms.
 #[test]
 fn blocks_of_different_splits_are_never_added_up() {
     let mut apart = judge();
@@ -246,7 +246,7 @@ fn a_canary_is_healthy_if_it_is_so_on_all_strata() {
     let (blocks, now) = all(70, 2);
     judge.judge([blocks], now);
     assert_eq!(answer(&judge).1, second, "it stands");
-    // Other weights.
+    // A change of weights.
     let step = Collected::Final(Entry::WeightStep { at: MS(71_000), warms: true });
     judge.judge([of_canary(vec![vec![step.clone()], vec![step]])], MS(71_000));
     assert_eq!((answer(&judge).0, answer(&judge).1), (Answer::Undecided, 71));

@@ -1,7 +1,7 @@
-//! Players whose stakes differ for good.
+//! Players with permanently different stakes.
 //!
-//! The mean of a canary's amounts depends on which players it got. How much of that a tolerance
-//! must cover is what these tables show; they assert nothing.
+//! The mean of a canary's amounts depends on which players it got. These tables show how much of that a
+//! tolerance must cover; they assert nothing.
 
 use super::{
     population::{Bots, Population, Stakes},

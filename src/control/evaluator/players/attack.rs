@@ -1,4 +1,4 @@
-//! Attackers who know a request that fails, and which keys are the canary's.
+//! Attackers who know a request that fails, and which keys are assigned to the canary.
 
 use super::{
     super::stage::CANARY,
@@ -9,11 +9,11 @@ use super::{
 };
 
 const ALPHA: f64 = 0.001;
-/// Limits that attackers meet.
+/// The limits under attack.
 const DEFENSES: [(&str, &str); 2] = [("by key", USUAL), ("by key and network", NETWORKS)];
-/// The usual ones, where a failure counts only if nobody of its network has failed.
+/// The usual limits, where a failure counts only if no player of its network has failed.
 const NETWORKS: &str = "errors: { relative: 10%, absolute: 0.3% }, networks: true";
-/// Numbers of keys that are tried, fewer first.
+/// Numbers of keys to try, in increasing order.
 const KEYS: [usize; 16] = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128];
 
 fn attacked(size: (f64, f64, usize), keys: usize, one_network: bool) -> Population {
@@ -27,7 +27,7 @@ fn ejected(runs: &[Run]) -> usize {
     runs.iter().filter(|run| run.out_s.is_some()).count()
 }
 
-/// The fewest keys with which half of the canaries are ejected, and what it took.
+/// The smallest number of keys that ejects half of the canaries, and the cost.
 fn fewest(report: &Report, size: (f64, f64, usize), limits: &str, one_network: bool) -> String {
     for keys in KEYS {
         let runs = report.runs(&attacked(size, keys, one_network), &eject(limits, ALPHA));
@@ -41,7 +41,7 @@ fn fewest(report: &Report, size: (f64, f64, usize), limits: &str, one_network: b
     format!("more than {}", KEYS[KEYS.len() - 1])
 }
 
-/// One key, which must not do; and how many do.
+/// One key, which must not be enough; and the number that is.
 pub(super) fn attack(report: &mut Report) {
     report.begin(
         "an attacker fails 5/s with each of his keys, all of them the canary's, for a minute; base \

@@ -1,4 +1,4 @@
-//! Canaries that are worse: what it costs until they are ejected.
+//! Worse canaries: how many requests fail before they are ejected.
 
 use super::{
     population::{Fault, Population, Stumbles},
@@ -16,7 +16,7 @@ const SIZES: [(f64, f64, usize); 5] = [
     (5_000.0, 0.25, 100_000),
 ];
 
-/// Requests that fail, of all players.
+/// A fault that fails requests of all players.
 fn fails(from_s: f64, failing: f64) -> Option<Fault> {
     Some(Fault { from_s, failing, players: 1.0, latency: 1.0 })
 }
@@ -25,12 +25,12 @@ fn failed(run: &Run) -> u32 {
     run.failed
 }
 
-/// The mean of what was learnt of clusters when the fault began.
+/// The mean learnt size of clusters when the fault began.
 fn phi(runs: &[Run]) -> String {
     format!("{:.2}", runs.iter().map(|run| run.phi).sum::<f64>() / runs.len() as f64)
 }
 
-/// Failed answers by how much of the canary fails.
+/// Failed answers by the fraction of the canary's requests that fail.
 pub(super) fn detect(report: &mut Report) {
     report.begin(
         "a canary fails after 20 good seconds, base 0.05 %: failed answers until out, median / \
@@ -58,8 +58,8 @@ pub(super) fn detect(report: &mut Report) {
     }
 }
 
-/// Failed answers by how many endpoints a canary has that fails on all of them: it goes only if the evidence
-/// suffices without its worst one.
+/// Failed answers by the number of a canary's endpoints, all of which fail: it is ejected only if the evidence
+/// suffices without its worst endpoint.
 pub(super) fn pods(report: &mut Report) {
     report.begin(
         "a canary fails on all its endpoints after 20 good seconds, base 0.05 %; 2,000/s of 4,000 \
@@ -109,7 +109,7 @@ pub(super) fn slowdetect(report: &mut Report) {
     }
 }
 
-/// Failed answers after hours in which many players have failed once.
+/// Failed answers after hours in which many players failed once.
 pub(super) fn late(report: &mut Report) {
     report.begin(
         "a canary fails after two good hours, base 0.1 %: failed answers until out, median / 90 % \
@@ -143,7 +143,7 @@ pub(super) fn ramp(report: &mut Report) {
     );
     for steps in [0_u32, 5, 20, 50, 100, 200, 600] {
         for failing in [1.0, 0.05, 0.02] {
-            // The same weights again would be no step.
+            // Setting the same weights again would be no change.
             let step = |n: u32| {
                 let at_s = 600.0 * f64::from(n) / f64::from(steps) + 0.5;
                 (at_s, if n.is_multiple_of(2) { 0.1001 } else { 0.1 })
@@ -197,8 +197,8 @@ pub(super) fn phi_after_restart(report: &mut Report) {
     }
 }
 
-/// How often healthy canaries are ejected whose processes, like the baseline's, fail all now and
-/// then.
+/// How often healthy canaries are ejected if the processes of both versions fail all requests from time to
+/// time.
 pub(super) fn bursts(report: &mut Report) {
     report.begin(
         "equal versions; each endpoint fails all that it gets for a moment, now and then; 10 % \
@@ -238,9 +238,9 @@ pub(super) fn bursts(report: &mut Report) {
     }
 }
 
-/// What must be found within a minute, for every run of the tests.
+/// A worse canary must be found within a minute; runs with every test run.
 #[test]
-fn a_worse_canary_is_ejected_whoever_counts() {
+fn a_worse_canary_is_ejected_whatever_its_players() {
     let report = Report::new(4, 0);
     let population = |failing, latency| Population {
         players: 1_000,

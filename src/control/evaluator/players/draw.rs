@@ -1,7 +1,7 @@
-//! Players and bots as they are drawn from a seed, before the first request.
+//! Players and bots, drawn from a seed before the first request.
 //!
-//! A player's hash decides the version and is independent of the key that stands for the player in
-//! the counts, as in the program.
+//! As in the program, a player's hash decides the version and is independent of the key by which the player is
+//! counted.
 
 use std::f64::consts::TAU;
 
@@ -15,20 +15,20 @@ use super::{
 /// A player or a bot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Player {
-    /// On the canary where it is below the canary's share.
+    /// The player is on the canary if this is below the canary's share.
     pub(super) hash: f64,
-    /// Stands for the player in the counts.
+    /// The key by which the player is counted.
     pub(super) key: u32,
     pub(super) network: u32,
-    /// Of the shard that fails for a while.
+    /// Belongs to the shard that fails for a while.
     pub(super) in_shard: bool,
     /// Has the canary's fault.
     pub(super) has_fault: bool,
-    /// Mean of what a request carries.
+    /// Mean amount of a request.
     pub(super) stake: f64,
 }
 
-/// A bot, and when it sends next.
+/// A bot, and the time of its next request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bot {
     pub(super) player: Player,
@@ -37,7 +37,7 @@ pub(super) struct Bot {
 }
 
 impl Population {
-    /// The players, bots not among them.
+    /// The players without the bots.
     pub(super) fn draw_players(&self, rng: &mut Rng) -> Vec<Player> {
         let between = self.stakes.map_or(0.0, |stakes| stakes.between);
         let player = |_| Player {
@@ -51,7 +51,7 @@ impl Population {
         (0..self.players).map(player).collect()
     }
 
-    /// How active the players are.
+    /// The activities of the players.
     pub(super) fn draw_activities(&self, rng: &mut Rng) -> Vec<f64> {
         (0..self.players).map(|_| (self.sigma * normal(rng)).exp()).collect()
     }
@@ -77,7 +77,7 @@ impl Population {
         all.map(bot).collect()
     }
 
-    /// When the endpoints of `version` fail, by endpoint, the last time first.
+    /// When the endpoints of `version` fail, by endpoint, in reverse order.
     pub(super) fn draw_spells(&self, version: usize, rng: &mut Rng) -> Vec<Vec<(f64, f64)>> {
         let end_s = self.length_s;
         let spells = |number: usize| -> Vec<(f64, f64)> {
@@ -110,13 +110,13 @@ pub(super) struct Lottery(Vec<Slot>);
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// Part of the slot that is its owner's.
+    /// The owner's part of the slot.
     own: f32,
     other: u32,
 }
 
 impl Lottery {
-    /// Of players who are as active as `parts` says.
+    /// A lottery of players with the activities `parts`.
     pub(super) fn new(mut parts: Vec<f64>) -> Self {
         let mean = parts.iter().sum::<f64>() / parts.len() as f64;
         parts.iter_mut().for_each(|part| *part /= mean);
@@ -134,7 +134,7 @@ impl Lottery {
         Self(slots)
     }
 
-    /// The number of a player.
+    /// Draws the number of a player.
     pub(super) fn draw(&self, rng: &mut Rng) -> usize {
         let number = rng.usize(..self.0.len());
         let slot = self.0[number];

@@ -1,20 +1,20 @@
-//! What a simulated service, its players and its canary are like.
+//! The parameters of a simulated service, its players and its canary.
 //!
-//! Times are seconds since the canary got its share, negative ones before.
+//! Times are seconds since the canary got its share; before that they are negative.
 
-/// What is simulated.
+/// A simulated service.
 #[derive(Debug, Clone)]
 pub(super) struct Population {
-    /// Players, bots not counted.
+    /// Number of players without the bots.
     pub(super) players: usize,
-    /// Requests of those players a second.
+    /// Requests of these players per second.
     pub(super) per_s: f64,
     /// Standard deviation of the logarithm of a player's activity.
     pub(super) sigma: f64,
-    /// Share of those players' requests that fail in either version.
+    /// Fraction of these players' requests that fail in either version.
     pub(super) failing: f64,
     pub(super) bots: Vec<Bots>,
-    /// Share of players on the canary.
+    /// Share of the canary.
     pub(super) share: f64,
     /// Later shares, each with its time, in order.
     pub(super) steps: Vec<(f64, f64)>,
@@ -22,38 +22,37 @@ pub(super) struct Population {
     pub(super) before_s: f64,
     /// How long the canary has its share.
     pub(super) length_s: f64,
-    /// Between two looks of the evaluator.
+    /// Polling interval of the evaluator.
     pub(super) look_s: f64,
-    /// Endpoints of baseline and canary.
+    /// Number of endpoints of baseline and canary.
     pub(super) endpoints: [usize; 2],
     pub(super) stumbles: Stumbles,
     pub(super) shard: Option<Shard>,
     pub(super) fault: Option<Fault>,
-    /// How often a failed request is sent again at once, at most; each fails again at
-    /// [`RETRY_FAILS`].
+    /// Largest number of immediate retries of a failed request; each fails with probability [`RETRY_FAILS`].
     pub(super) retries: u32,
-    /// Whether latencies are drawn; without it they are all alike.
+    /// Whether latencies are drawn; otherwise they are all equal.
     pub(super) latencies: bool,
     pub(super) stakes: Option<Stakes>,
 }
 
-/// Share of retries that fail.
+/// Fraction of retries that fail.
 pub(super) const RETRY_FAILS: f64 = 0.8;
 
 /// Clients that send at a steady pace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bots {
     pub(super) count: usize,
-    /// Requests a second of each.
+    /// Requests of each per second.
     pub(super) per_s: f64,
-    /// Share of their requests that fail in either version.
+    /// Fraction of their requests that fail in either version.
     pub(super) failing: f64,
-    /// Median latency; nothing: that of players.
+    /// Median latency; `None`: as that of players.
     pub(super) latency_us: Option<f64>,
     pub(super) from_s: f64,
-    /// The version that they are on; nothing: the one that their hash decides.
+    /// The version that they are on; `None`: as their hash decides.
     pub(super) on: Option<usize>,
-    /// They share one network.
+    /// Whether they share one network.
     pub(super) one_network: bool,
     /// Multiple of the median player's stake.
     pub(super) stake: f64,
@@ -64,47 +63,47 @@ pub(super) struct Bots {
 pub(super) struct Shard {
     pub(super) from_s: f64,
     pub(super) until_s: f64,
-    /// Of the players.
+    /// Fraction of the players.
     pub(super) share: f64,
 }
 
-/// What is wrong with the canary.
+/// The canary's fault.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
     pub(super) from_s: f64,
-    /// Share of requests that fail.
+    /// Fraction of requests that fail.
     pub(super) failing: f64,
-    /// Share of players who have that fault.
+    /// Fraction of players who have that fault.
     pub(super) players: f64,
     /// Multiple of the latency, for all players.
     pub(super) latency: f64,
 }
 
-/// When endpoints fail all that they get.
+/// When endpoints fail all requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stumbles {
     Never,
-    /// Those of the baseline, one after the other.
+    /// Endpoints of the baseline, one after the other.
     Restart {
         from_s: f64,
         gap_s: f64,
         length_s: f64,
     },
-    /// Each by itself, now and then.
+    /// Each endpoint independently, at random times.
     Bursts {
         every_s: f64,
         length_s: f64,
     },
 }
 
-/// What requests carry. Players' means differ for good.
+/// Amounts of requests. The players' means differ permanently.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stakes {
     /// Standard deviation of the logarithm of a player's mean.
     pub(super) between: f64,
-    /// The same of one player's requests.
+    /// Standard deviation of the logarithm of one player's requests.
     pub(super) within: f64,
-    /// Multiple of it that the canary pays.
+    /// Factor by which the canary pays more.
     pub(super) canary: f64,
 }
 
@@ -134,7 +133,7 @@ impl Default for Population {
 }
 
 impl Bots {
-    /// So many bots that are like players but for their pace.
+    /// `count` bots that differ from players only in their rate.
     pub(super) fn new(count: usize, per_s: f64) -> Self {
         Self {
             count,
@@ -148,7 +147,7 @@ impl Bots {
         }
     }
 
-    /// The same, failing that share of their requests.
+    /// As `self`, with this fraction of failing requests.
     pub(super) fn failing(self, failing: f64) -> Self {
         Self { failing, ..self }
     }

@@ -1,8 +1,7 @@
-//! One run: the players send, the workers' cells count, the evaluator looks.
+//! One run: the players send, the workers' cells count, the evaluator evaluates.
 //!
-//! What is simpler than life: one worker, and a request ends in the instant it begins. What is
-//! drawn does not depend on what the evaluator asks, so the same seed is the same traffic at any
-//! alpha.
+//! Simplifications: one worker, and a request ends in the instant it begins. The random draws do not depend on
+//! the evaluator, so the same seed gives the same traffic at any alpha.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -27,18 +26,18 @@ const LATENCY_US: f64 = 20_000.0;
 /// Standard deviation of the logarithm of latencies.
 const LATENCY_SIGMA: f64 = 0.8;
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Run {
     /// When the canary was ejected, in seconds since it got its share.
     pub(super) out_s: Option<f64>,
     /// Requests of the canary, since its fault if it has one.
     pub(super) asked: u32,
-    /// Of those, failed.
+    /// Of these, failed.
     pub(super) failed: u32,
     /// Bots on the canary at its first share.
     pub(super) bots_on_canary: usize,
-    /// The size of clusters of failures that was learnt, when the fault began or at the end.
+    /// The learnt size of clusters, when the fault began or at the end.
     pub(super) phi: f64,
 }
 
@@ -84,7 +83,7 @@ struct Scene<'p> {
     run: Run,
 }
 
-/// An endpoint, and when it fails all that it gets, the next time last.
+/// An endpoint, and the times at which it fails all requests, in reverse order.
 struct Endpoint {
     state: Arc<EndpointState>,
     spells: Vec<(f64, f64)>,
@@ -117,7 +116,7 @@ impl<'p> Scene<'p> {
         scene
     }
 
-    /// Has the snapshot use the scene's endpoints, of which a stage has one of each version.
+    /// Lets the snapshot use the scene's endpoints; a stage has only one for each version.
     fn place_endpoints(&mut self) {
         for (version, endpoints) in self.endpoints.iter().enumerate() {
             let states = endpoints.iter().map(|endpoint| Arc::clone(&endpoint.state));
@@ -154,7 +153,7 @@ impl<'p> Scene<'p> {
         }
     }
 
-    /// A request, and its retries.
+    /// A request and its retries.
     fn ask(&mut self, player: &Player, failing: f64, latency_us: f64, rng: &mut Rng) {
         let version = if player.hash < self.share { CANARY } else { BASELINE };
         let fault = self.population.fault.filter(|_| self.is_faulty && version == CANARY);
@@ -199,7 +198,7 @@ impl<'p> Scene<'p> {
         !failed
     }
 
-    /// Whether the canary is ejected now.
+    /// Polls; returns whether the canary is ejected.
     fn look(&mut self) -> bool {
         let pause_s = self.population.look_s;
         let found = self.stage.look_after(Duration::from_secs_f64(pause_s));

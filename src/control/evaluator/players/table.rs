@@ -1,38 +1,38 @@
-//! Tables of many runs, printed as Markdown while they grow.
+//! Tables of many runs, printed as Markdown row by row.
 
 use std::thread;
 
 use super::{population::Population, run::*};
 
-/// Tolerated excess of errors in most tables.
+/// The tolerated excess of errors in most tables.
 pub(super) const USUAL: &str = "errors: { relative: 10%, absolute: 0.3% }";
-/// What a file that says nothing tolerates: 10 % and 0.01 %.
+/// The default tolerance: 10 % and 0.01 %.
 pub(super) const DEFAULT: &str = "errors: {}";
-/// An equal canary is at the very boundary of what may be ejected.
+/// With no tolerance, an equal canary is just at the limit.
 pub(super) const NOTHING: &str = "errors: { relative: 0%, absolute: 0% }";
 /// Errors and latency.
 pub(super) const LATENCY: &str =
     "errors: { relative: 10%, absolute: 0.3% }, latency: { p95: 20%, p99: 20% }, warm_up: 30s";
 
-/// The probabilities that validity is asserted at, the larger one first.
+/// The values of alpha at which validity is asserted, the larger one first.
 const ALPHAS: [f64; 2] = [0.05, 0.001];
 
-/// The limits of a service that tolerates that.
+/// The limits of a service with this tolerance.
 pub(super) fn eject(tolerated: &str, alpha: f64) -> String {
     format!("{{ {tolerated}, alpha: {alpha} }}")
 }
 
-/// What the tables of a run of tests are made of.
+/// The settings and results of the tables of a test run.
 #[derive(Debug)]
 pub(super) struct Report {
     seeds: u64,
-    /// Rows of healthy canaries that are still to be left out.
+    /// Rows of healthy canaries that remain to be skipped.
     left_out: usize,
     broken: Vec<String>,
 }
 
 impl Report {
-    /// Tables of so many seeds a row, without the first so many rows of healthy canaries.
+    /// Tables with this number of seeds per row; the first `left_out` rows of healthy canaries are skipped.
     pub(super) fn new(seeds: u64, left_out: usize) -> Self {
         Self { seeds, left_out, broken: Vec::new() }
     }
@@ -63,9 +63,8 @@ impl Report {
         runs(population, eject, &seeds)
     }
 
-    /// A row of equal versions, which `what` begins, with the shares ejected at each alpha, and
-    /// with what `rest` says of the runs. Notes if there are more than the binomial distribution
-    /// explains.
+    /// Prints a row of equal versions: `what`, the fraction ejected at each alpha, and the result of `rest`.
+    /// Notes the row if more were ejected than the binomial distribution explains.
     pub(super) fn healthy(
         &mut self,
         mut what: Vec<String>,
@@ -88,7 +87,8 @@ impl Report {
                 self.note(format!("{} at alpha {}", what.join(", "), percent(alpha)));
             }
             cells.push(ejections(&these, self.seeds));
-            // The evidence does not depend on alpha, only its threshold: the others stay in.
+            // The evidence does not depend on alpha, only its threshold does: the other seeds are not ejected
+            // either.
             let out = seeds.iter().zip(&these).filter(|(_, run)| run.out_s.is_some());
             let out = out.map(|(seed, _)| *seed).collect();
             (seeds, all) = (out, all.or(Some(these)));
@@ -99,7 +99,7 @@ impl Report {
     }
 }
 
-/// Runs of those seeds, in order, by two threads.
+/// Runs of these seeds, in order, on two threads.
 pub(super) fn runs(population: &Population, eject: &str, seeds: &[u64]) -> Vec<Run> {
     let half = |odd: usize| -> Vec<Run> {
         let seeds = seeds.iter().skip(odd).step_by(2);
@@ -119,14 +119,14 @@ pub(super) fn most(seeds: u64, alpha: f64) -> f64 {
     mean + 3.5 * (mean * (1.0 - alpha)).sqrt()
 }
 
-/// The share of runs of `seeds` that ejected, and the median time.
+/// The fraction of runs of `seeds` that ejected, and the median time.
 pub(super) fn ejections(runs: &[Run], seeds: u64) -> String {
     let times = sorted(runs.iter().filter_map(|run| run.out_s));
     let share = percent(times.len() as f64 / seeds as f64);
     times.get(times.len() / 2).map_or(share.clone(), |median| format!("{share} ({median:.1} s)"))
 }
 
-/// Median and ninth decile of `cost` over the runs that ejected, and their share if not all did.
+/// Median and ninth decile of `cost` over the runs that ejected, and the fraction of these if not all did.
 pub(super) fn costs(runs: &[Run], cost: impl Fn(&Run) -> u32) -> String {
     let found = runs.iter().filter(|run| run.out_s.is_some());
     let costs = sorted(found.map(|run| f64::from(cost(run))));

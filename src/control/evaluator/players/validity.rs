@@ -1,4 +1,4 @@
-//! Healthy canaries: who fails, is slow or tries again does so on either version.
+//! Healthy canaries: players who fail, are slow or retry do so on either version.
 
 use super::{
     super::stage::{BASELINE, CANARY},
@@ -12,7 +12,7 @@ const SIZES: [(f64, usize); 5] =
     [(200.0, 1_000), (1_000.0, 1_000), (1_000.0, 10_000), (5_000.0, 10_000), (5_000.0, 100_000)];
 const SHARES: [f64; 3] = [0.01, 0.05, 0.25];
 
-/// The name of a row that is told by size and share.
+/// The name of a row, with size and share.
 pub(super) fn size(Population { per_s, share, players, .. }: &Population) -> Vec<String> {
     vec![per_s.to_string(), percent(*share), players.to_string()]
 }
@@ -27,7 +27,7 @@ fn hit(runs: &[Run]) -> Vec<String> {
     vec![percent(hit as f64 / runs.len() as f64)]
 }
 
-/// A few short rows like those of the tables below, for every run of the tests.
+/// A few short rows like those of the tables below, for every test run.
 pub(super) fn short(report: &mut Report) {
     report.begin("equal versions, two minutes", &["what", EJECTED[0], EJECTED[1]]);
     let healthy = Population {
@@ -93,7 +93,7 @@ pub(super) fn cursed(report: &mut Report) {
     }
 }
 
-/// An outage that hits the same players in both versions.
+/// An outage that affects the same players in both versions.
 pub(super) fn shard(report: &mut Report) {
     report.begin(
         "one player of 64 fails for three minutes of four, in either version; 10 % + 0.3 % \
@@ -146,7 +146,7 @@ pub(super) fn slow(report: &mut Report) {
     }
 }
 
-/// Clients that send again at once what failed.
+/// Clients that retry failed requests at once.
 pub(super) fn retry(report: &mut Report) {
     report.begin(
         "a failed request (0.1 %) is sent again up to K times at once, each fails at 80 %; \
@@ -176,7 +176,7 @@ pub(super) fn retry(report: &mut Report) {
 const TOLERATED: [(&str, &str); 3] =
     [(DEFAULT, "10 % + 0.01 %"), (USUAL, "10 % + 0.3 %"), (NOTHING, "nothing")];
 
-/// Players that differ for good.
+/// Players that differ permanently.
 pub(super) fn differ(report: &mut Report) {
     report.begin(
         "some players fail more often than others, in either version; 200/s; three hours",
@@ -208,8 +208,7 @@ pub(super) fn differ(report: &mut Report) {
     }
 }
 
-/// Healthy bots that send far more than others: they move the shares of requests, not those of
-/// players.
+/// Healthy bots that send far more than others: they change the shares of requests, not those of players.
 pub(super) fn bots(report: &mut Report) {
     report.begin(
         "700/s of 10,000 players, of whom 100 fail 30 % of 0.1/s more, the others 0.05 %; three \
