@@ -1,4 +1,4 @@
-//! The stage *answer*: relays an endpoint's answer to the client, from its head to its last byte.
+//! The stage *answer*: relays an endpoint's response to the client, from its head to its last byte.
 
 use std::{
     future::poll_fn,
@@ -20,18 +20,18 @@ use super::{
     turn::Turn,
 };
 
-/// Relays the `answer` whose head came at `began` and stands in the turn's response, and gives the endpoint's
-/// connection back if it can serve again.
-pub(super) async fn answer(turn: &mut Turn<'_>, mut answer: Answer, began: Instant) -> NextState {
-    let Turn { client, worker, plan, response, record, attempt: made, .. } = turn;
-    let Some(attempt) = made else { return NextState::Close };
+/// Relays the response whose head arrived at `began` and is in the turn's `response`, and returns the endpoint's
+/// connection to its pool if it can be used again.
+pub(super) async fn answer(turn: &mut Turn<'_>, began: Instant) -> NextState {
+    let Turn { client, worker, plan, response, record, attempt: made, answer, .. } = turn;
+    let (Some(attempt), Some(answer)) = (&mut *made, answer) else { return NextState::Close };
     client.answering = true;
     if answer.is_stream {
         record.streams();
     }
     let mut stall = None;
     let relayed = poll_fn(|cx| {
-        let polled = poll_answer(cx, attempt, client, plan, response, &mut answer, began);
+        let polled = poll_answer(cx, attempt, client, plan, response, answer, began);
         if polled.is_pending() {
             record.goes_on();
             let waits_for_client = answer.waits_for_client(response);
@@ -39,7 +39,7 @@ pub(super) async fn answer(turn: &mut Turn<'_>, mut answer: Answer, began: Insta
                 client.hold_little(worker, response);
             }
             let stall = stall.get_or_insert_with(|| Stall::new(record.patience()));
-            // What waits for the client is the client's.
+            // A response that waits for the client is not late.
             if !answer.is_stream && stall.is_due(client, answer.body_bytes()) && !waits_for_client {
                 record.late();
             }
@@ -65,7 +65,7 @@ pub(super) async fn answer(turn: &mut Turn<'_>, mut answer: Answer, began: Insta
     let now = record.end();
     let read = attempt.request_is_read();
     let keep = answer.keep_client && read;
-    let reusable = made.take().and_then(|attempt| attempt.into_reusable(&answer));
+    let reusable = made.take().and_then(|attempt| attempt.into_reusable(answer));
     if let Some((upstream, offered)) = reusable {
         let (bounds, endpoint) = (&plan.service().pool, record.endpoint_id());
         worker.pools.borrow_mut().put(endpoint, upstream, bounds, offered, now);
@@ -77,7 +77,7 @@ pub(super) async fn answer(turn: &mut Turn<'_>, mut answer: Answer, began: Insta
     }
 }
 
-/// Relays the answer's body behind its head in `response`, and what is left of the request's.
+/// Relays the response's body after its head in `response`, and the rest of the request's body.
 fn poll_answer(
     cx: &mut Context<'_>,
     attempt: &mut Attempt<'_>,
@@ -110,7 +110,7 @@ fn poll_answer(
     })
 }
 
-/// Ends a response whose rest will not come. Its head is out: only a broken connection can tell.
+/// Ends a response that cannot be completed. Its head was sent, so only a broken connection can tell the client.
 fn cut(turn: &mut Turn<'_>, broken: AttemptError) -> NextState {
     let Turn { client, plan, record, .. } = turn;
     match broken {
@@ -123,7 +123,7 @@ fn cut(turn: &mut Turn<'_>, broken: AttemptError) -> NextState {
             }
         }
         AttemptError::ClientGone => record.gone = true,
-        // An endpoint that has answered does not refuse.
+        // An endpoint that has begun its response cannot refuse the request any more.
         AttemptError::ClientBody | AttemptError::ClientSlow | AttemptError::Refused => {
             record.acquit();
             record.gone = true;
@@ -132,18 +132,18 @@ fn cut(turn: &mut Turn<'_>, broken: AttemptError) -> NextState {
     NextState::Close
 }
 
-/// Ends a gRPC call whose answer has begun and will not go on: its status says why.
+/// Ends a gRPC call whose response has begun and cannot be completed: its status says why.
 fn cut_call(client: &mut Client, status: http::HeaderMap) {
     client.stream.put_trailers(status);
-    // A stream takes its end at once; the client's own is broken off if it does not.
+    // A stream takes its end at once; if it does not, the client's stream is reset.
     let mut cx = Context::from_waker(Waker::noop());
     client.answering = !matches!(client.stream.poll_end(&mut cx), Poll::Ready(Ok(())));
 }
 
-/// Notices an answer that does not go on for so long that it counts as failed.
+/// Notices a response that stands still for so long that it counts as failed.
 struct Stall {
     patience: Option<Duration>,
-    /// Bytes of the body when the watch began that is on.
+    /// Bytes of the body when the current wait began.
     bytes: Option<u64>,
 }
 
@@ -152,8 +152,8 @@ impl Stall {
         Self { patience, bytes: None }
     }
 
-    /// Whether the answer of `client` has stood still at so many `bytes`. It costs a timer only where an
-    /// answer does not come at once.
+    /// Whether the response to `client` has stood still at this number of `bytes`. A timer is used only if a
+    /// response does not arrive at once.
     fn is_due(&mut self, client: &mut Client, bytes: u64) -> bool {
         let Some(patience) = self.patience else { return false };
         match self.bytes {

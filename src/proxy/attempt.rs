@@ -58,7 +58,7 @@ pub(super) struct Attempt<'a> {
     /// Bytes of the request's text that were sent.
     sent: usize,
     /// The part of the body that follows the request's text.
-    upload: Option<Upload>,
+    upload: Option<Box<Upload>>,
     /// The uploaded body, if all of it could be kept.
     kept: Option<Vec<u8>>,
     /// All of the request's text was flushed to the TLS session or to the socket.
@@ -77,7 +77,8 @@ pub(super) struct Attempt<'a> {
     pub(super) body_bytes: u64,
 }
 
-/// The part of a body that was not sent with the head.
+/// The part of a body that was not sent with the head. Boxed, since few requests have one, and since attempts
+/// are moved.
 struct Upload {
     relay: Relay,
     outbox: Buffer,
@@ -88,7 +89,7 @@ pub(super) enum Head {
     /// Interim responses, which [`Attempt::pass_interim`] passes on.
     Interim,
     /// The final response. Its head is in `response`, in the form for the client.
-    Final(Answer),
+    Final,
 }
 
 /// A response whose head was read.
@@ -151,6 +152,7 @@ pub(super) enum Moved {
 impl<'a> Attempt<'a> {
     /// An attempt at `target` over `upstream`. The part of the body that is not in the request's text (`rest`)
     /// is uploaded as it arrives.
+    #[inline(always)]
     pub(super) fn new(
         worker: &'a Worker,
         plan: &'a Plan,
@@ -175,7 +177,7 @@ impl<'a> Attempt<'a> {
             if is_stream {
                 relay.tap(Tap::new(KEPT_BYTES));
             }
-            Upload { relay, outbox: worker.blocks.take() }
+            Box::new(Upload { relay, outbox: worker.blocks.take() })
         });
         Self {
             worker,
@@ -268,12 +270,14 @@ impl<'a> Attempt<'a> {
     }
 
     /// Sends the `request`'s text and reads response heads until one is to be passed on. The final head is
-    /// written into `response`, in the form for the client; no byte of it has been sent to the client yet.
+    /// written into `response`, in the form for the client, and what it says of the body and the connections
+    /// into `answer`; no byte of it has been sent to the client yet.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         request: &Buffer,
         response: &mut Buffer,
+        answer: &mut Option<Answer>,
     ) -> Poll<Result<Head, ProxyError>> {
         self.poll_send(cx, request);
         loop {
@@ -286,8 +290,9 @@ impl<'a> Attempt<'a> {
                 return Poll::Pending;
             }
             self.switches = false;
-            if let Some(answer) = self.read_heads(request, response)? {
-                return Poll::Ready(Ok(Head::Final(answer)));
+            self.read_heads(request, response, answer)?;
+            if answer.is_some() {
+                return Poll::Ready(Ok(Head::Final));
             }
             if std::mem::take(&mut self.came_interim) {
                 return Poll::Ready(Ok(Head::Interim));
@@ -296,6 +301,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Writes interim responses to the client, as far as it reads them; false if the client is gone.
+    #[inline]
     pub(super) fn pass_interim(&mut self, cx: &mut Context<'_>, to: &mut Channel) -> bool {
         self.interim.is_empty() || !matches!(self.interim.poll_flush(cx, to), Poll::Ready(Err(_)))
     }
@@ -318,7 +324,7 @@ impl<'a> Attempt<'a> {
         from: &mut Channel,
         ahead: &mut Buffer,
     ) -> Result<Option<Moved>, AttemptError> {
-        let Some(Upload { relay, outbox }) = &mut self.upload else { return Ok(None) };
+        let Some(Upload { relay, outbox }) = self.upload.as_deref_mut() else { return Ok(None) };
         let polled = relay.poll(cx, from, ahead, outbox, &mut self.upstream);
         self.body_bytes = relay.moved;
         match polled {
@@ -345,13 +351,13 @@ impl<'a> Attempt<'a> {
     /// Bytes of the body sent so far, if the body waits for the endpoint to read.
     pub(super) fn stall(&self) -> Option<u64> {
         let stalls = |u: &&Upload| u.relay.waits_for_receiver(&u.outbox);
-        self.upload.as_ref().filter(stalls).map(|_| self.body_bytes)
+        self.upload.as_deref().filter(stalls).map(|_| self.body_bytes)
     }
 
     /// Whether the upload waits for more bytes than `ahead` holds.
     pub(super) fn waits_for_body(&self, ahead: &Buffer) -> bool {
         let waits = |u: &Upload| ahead.is_empty() && !u.relay.waits_for_receiver(&u.outbox);
-        self.upload.as_ref().is_some_and(waits)
+        self.upload.as_deref().is_some_and(waits)
     }
 
     /// Relays the body of `answer` to the client, after its head in `response`.
@@ -371,6 +377,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The connection, if it can be used again after `answer`, and how long the endpoint keeps it.
+    #[inline(always)]
     pub(super) fn into_reusable(self, answer: &Answer) -> Option<(Transport, Option<Duration>)> {
         // Unrequested bytes after the response show that the connection is out of step.
         let clean = self.request_is_read() && self.inbox.is_empty();
@@ -434,23 +441,24 @@ impl<'a> Attempt<'a> {
     }
 
     /// Makes room for the rest of a head.
-    fn need_more(&mut self) -> Result<Option<Answer>, ProxyError> {
+    fn need_more(&mut self) -> Result<(), ProxyError> {
         if self.inbox.len() >= ANSWER_HEAD_BYTES {
             return Err(ProxyError::LargeHead);
         }
         if self.inbox.space() == 0 {
             self.inbox.grow();
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Reads heads from the inbox. Interim ones are kept for the client; the final one is written into
-    /// `response`.
+    /// `response` and `answer`.
     fn read_heads(
         &mut self,
         request: &Buffer,
         response: &mut Buffer,
-    ) -> Result<Option<Answer>, ProxyError> {
+        answer: &mut Option<Answer>,
+    ) -> Result<(), ProxyError> {
         let (worker, plan) = (self.worker, self.plan);
         loop {
             if !self.pieces.may_be_whole(self.inbox.data()) {
@@ -484,7 +492,7 @@ impl<'a> Attempt<'a> {
                     // The client ends its request first (RFC 9110 section 7.8).
                     (true, Some(_)) => {
                         self.switches = true;
-                        return Ok(None);
+                        return Ok(());
                     }
                     (true, None) if self.cut => return Err(ProxyError::Reset),
                     (true, None) => {}
@@ -547,7 +555,7 @@ impl<'a> Attempt<'a> {
                 relay.pass_trailers();
             }
             let seconds = head.keep_alive_seconds;
-            let answer = Answer {
+            *answer = Some(Answer {
                 status: head.status,
                 relay,
                 keep_upstream: head
@@ -556,13 +564,13 @@ impl<'a> Attempt<'a> {
                 keep_client,
                 is_stream: plan.mode.grpc || head.is_event_stream(),
                 amounts,
-            };
+            });
             self.inbox.consume(head_bytes);
             self.interim.clear();
             if is_cut {
                 self.stop_upload();
             }
-            return Ok(Some(answer));
+            return Ok(());
         }
     }
 }

@@ -70,6 +70,22 @@ impl Buffer {
         self.end = end;
     }
 
+    /// Appends all `parts`, one behind the other: looks for room once.
+    #[inline(always)]
+    pub(super) fn put_all<const N: usize>(&mut self, parts: [&[u8]; N]) {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let Some(mut room) = self.bytes.get_mut(self.end..).filter(|room| room.len() >= length)
+        else {
+            return parts.into_iter().for_each(|part| self.put_slow(part));
+        };
+        for part in parts {
+            let place;
+            (place, room) = room.split_at_mut(part.len());
+            place.copy_from_slice(part);
+        }
+        self.end += length;
+    }
+
     #[cold]
     fn put_slow(&mut self, data: &[u8]) {
         self.make_space();
@@ -177,6 +193,7 @@ impl Blocks {
         }
     }
 
+    #[inline]
     pub(super) fn give(&self, buffer: Buffer) {
         let mut free = self.0.borrow_mut();
         if buffer.bytes.len() == BLOCK_BYTES && free.len() < FREE_BLOCKS {

@@ -46,29 +46,54 @@ pub(super) fn known_of_client(name: &str) -> FieldKind {
 
 /// Classifies the field `name` of a response: an endpoint may use any name.
 pub(super) fn known(name: &str) -> FieldKind {
-    // One constant per arm lets the compiler compare whole words; a table costs twice as much.
-    let is = |text: &str| name.eq_ignore_ascii_case(text);
+    let name = name.as_bytes();
     match name.len() {
-        2 if is("te") => FieldKind::Te,
-        4 if is("host") => FieldKind::Host,
-        4 if is("date") => FieldKind::Date,
-        6 if is("expect") => FieldKind::Expect,
-        7 if is("upgrade") => FieldKind::Upgrade,
-        7 if is("trailer") => FieldKind::HopByHop,
-        9 if is("forwarded") => FieldKind::Claim,
-        10 if is("connection") => FieldKind::Connection,
-        10 if is("keep-alive") => FieldKind::KeepAlive,
-        12 if is("x-request-id") => FieldKind::RequestId,
-        14 if is("content-length") => FieldKind::ContentLength,
-        15 if is("x-forwarded-for") => FieldKind::XForwarded,
-        16 if is("proxy-connection") => FieldKind::HopByHop,
-        16 if is("x-forwarded-host") => FieldKind::XForwarded,
-        17 if is("transfer-encoding") => FieldKind::TransferEncoding,
-        17 if is("x-forwarded-proto") => FieldKind::XForwarded,
-        18 if is("proxy-authenticate") => FieldKind::HopByHop,
-        19 if is("proxy-authorization") => FieldKind::HopByHop,
-        21 if is("x-client-cert-subject") => FieldKind::XForwarded,
+        2 if is(name, b"te") => FieldKind::Te,
+        4 if is(name, b"host") => FieldKind::Host,
+        4 if is(name, b"date") => FieldKind::Date,
+        6 if is(name, b"expect") => FieldKind::Expect,
+        7 if is(name, b"upgrade") => FieldKind::Upgrade,
+        7 if is(name, b"trailer") => FieldKind::HopByHop,
+        9 if is(name, b"forwarded") => FieldKind::Claim,
+        10 if is(name, b"connection") => FieldKind::Connection,
+        10 if is(name, b"keep-alive") => FieldKind::KeepAlive,
+        12 if is(name, b"x-request-id") => FieldKind::RequestId,
+        14 if is(name, b"content-length") => FieldKind::ContentLength,
+        15 if is(name, b"x-forwarded-for") => FieldKind::XForwarded,
+        16 if is(name, b"proxy-connection") => FieldKind::HopByHop,
+        16 if is(name, b"x-forwarded-host") => FieldKind::XForwarded,
+        17 if is(name, b"transfer-encoding") => FieldKind::TransferEncoding,
+        17 if is(name, b"x-forwarded-proto") => FieldKind::XForwarded,
+        18 if is(name, b"proxy-authenticate") => FieldKind::HopByHop,
+        19 if is(name, b"proxy-authorization") => FieldKind::HopByHop,
+        21 if is(name, b"x-client-cert-subject") => FieldKind::XForwarded,
         _ => FieldKind::Other,
+    }
+}
+
+/// Whether `name`, a token (RFC 9110 section 5.6.2), is `known`, which is in lower case and has letters and
+/// `-` alone. No other byte of a token differs from one of these in the bit of the case only. Lengths are
+/// constants, so that whole words are compared: the first and the last ones, which may overlap.
+#[inline(always)]
+fn is<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
+    let eight = |at: usize| {
+        let word =
+            |bytes: &[u8; N]| bytes[at..].first_chunk().map_or(0, |w| u64::from_le_bytes(*w));
+        word(name) | CASE == word(known)
+    };
+    let four = |at: usize| {
+        let word =
+            |bytes: &[u8; N]| bytes[at..].first_chunk().map_or(0, |w| u32::from_le_bytes(*w));
+        word(name) | CASE as u32 == word(known)
+    };
+    match N {
+        0..4 => name.eq_ignore_ascii_case(known),
+        4..8 => four(0) && four(N - 4),
+        8..=16 => eight(0) && eight(N - 8),
+        17..=24 => eight(0) && eight(8) && eight(N - 8),
+        _ => name.eq_ignore_ascii_case(known),
     }
 }
 
@@ -218,6 +243,25 @@ mod tests {
                         FieldKind::Disguised,
                         "{plain}"
                     );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_known_in_any_case_and_in_no_other_spelling() {
+        let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+        let bytes: Vec<u8> = (0..=127).filter(token).collect();
+        for name in ["te", "host", "keep-alive", "content-length", "x-client-cert-subject"] {
+            let kind = known(name);
+            assert_ne!(kind, FieldKind::Other, "{name}");
+            for at in 0..name.len() {
+                for byte in &bytes {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] = *byte;
+                    let same = other.eq_ignore_ascii_case(name.as_bytes());
+                    let other = String::from_utf8(other).expect("ASCII");
+                    assert_eq!(known(&other) == kind, same, "{other}");
                 }
             }
         }

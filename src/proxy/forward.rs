@@ -1,4 +1,4 @@
-//! The stage *forward*: one attempt, from the choice of an endpoint to the head of its answer.
+//! The stage *forward*: one attempt, from the choice of an endpoint to the head of its response.
 
 use std::{
     future::poll_fn,
@@ -23,13 +23,13 @@ use super::{
 };
 use crate::{config::schema::Protocol, snapshot::Version};
 
-/// Makes one attempt; it is in `turn` until the next. Returns the answer, whose head then stands in the turn's
-/// response, and when it came.
+/// Makes one attempt. The attempt and its answer stay in `turn` until the next attempt; the response's head is
+/// in the turn's `response`. Returns when that head arrived.
 pub(super) async fn forward<'a>(
     turn: &mut Turn<'a>,
     sending: &mut Sending,
-) -> Result<(Answer, Instant), AttemptError> {
-    let Turn { client, request, response, record, attempt, unread_body, .. } = turn;
+) -> Result<Instant, AttemptError> {
+    let Turn { client, request, response, record, attempt, answer, unread_body, .. } = turn;
     let (worker, plan): (_, &'a Plan) = (turn.worker, turn.plan);
     let version = plan.version();
     let target = sending.choose(worker, version);
@@ -38,7 +38,7 @@ pub(super) async fn forward<'a>(
     record.attempt(target, began);
     client.deadline.set(sending.due);
 
-    // A request that cannot be sent again must not meet a dead connection.
+    // A request that cannot be sent again must not be sent on a dead connection.
     let thorough = !plan.idempotent || sending.rest.is_some();
     let (endpoint, encrypted) = (target.endpoint().id, version.tls.is_some());
     let pooled = match (sending.failed, version.protocol) {
@@ -66,7 +66,7 @@ pub(super) async fn forward<'a>(
             let connected =
                 connect_or_join(worker, plan.service(), target, failed, switches, due).await;
             let (upstream, reused) = connected.map_err(AttemptError::Unconnected)?;
-            // Nor is a version slower because fewer of its connections are kept.
+            // A version does not count as slower because it keeps fewer connections.
             if !reused {
                 record.connected();
             }
@@ -77,7 +77,7 @@ pub(super) async fn forward<'a>(
         }
     };
     if sending.failed.is_some() && plan.framing.is_open() && !upstream.is_stream() {
-        // The head announces chunks, and the body is here without.
+        // The head announces chunks, but the body that was kept has none.
         return Err(AttemptError::Failed(ProxyError::Reset));
     }
     if let Some(framing) = sending.rest
@@ -101,9 +101,9 @@ pub(super) async fn forward<'a>(
     client.deadline.notice_at(if sending.uploading { None } else { late_at(began) });
     let (mut sends, mut stall) = (false, None);
     let head = poll_fn(|cx| {
-        let polled = poll_head(cx, attempt, client, plan, request, response);
-        // A client that ends its side while it waits has left, most likely. It gets its answer, but the
-        // comparison waits for it no longer.
+        let polled = poll_head(cx, attempt, client, plan, request, response, answer);
+        // A client that ends its side while it waits has probably left. It gets its response, but the
+        // comparison no longer waits for the outcome.
         if std::mem::replace(&mut sends, !client.sent_all) && client.sent_all {
             record.parted();
         }
@@ -125,21 +125,23 @@ pub(super) async fn forward<'a>(
     let head = head.await;
     client.deadline.notice_at(None);
     record.bytes_in = record.bytes_in.max(attempt.body_bytes);
-    let mut answer = head?;
-    record.amounts = answer.amounts.take();
+    head?;
     let now = Instant::now();
-    record.answered(answer.status, now);
-    Ok((answer, now))
+    if let Some(answer) = answer {
+        record.amounts = answer.amounts.take();
+        record.answered(answer.status, now);
+    }
+    Ok(now)
 }
 
-/// The protocol that a connection to `version` must be able to go on in. HTTP/2 can for WebSocket alone, and not
-/// all who speak it do; where the endpoint may speak HTTP/1.1, that can.
+/// The protocol that a connection to `version` must be able to switch to. HTTP/2 can carry only WebSocket, and
+/// not every HTTP/2 server supports that; an endpoint that may also speak HTTP/1.1 is then asked in HTTP/1.1.
 fn switches<'p>(plan: &'p Plan, version: &Version) -> Option<&'p str> {
     plan.upgrade().filter(|_| version.protocol == Protocol::Auto)
 }
 
-/// Moves an attempt on until the head of its answer is in: sends the request's text, and what the client sends
-/// of the body; passes interim answers on to the client, and notices one that leaves.
+/// Continues an attempt until the head of its response has arrived: sends the request's text and the body as the
+/// client sends it, passes interim responses to the client, and notices when the client leaves.
 fn poll_head(
     cx: &mut Context<'_>,
     attempt: &mut Attempt<'_>,
@@ -147,22 +149,23 @@ fn poll_head(
     plan: &Plan,
     request: &Buffer,
     response: &mut Buffer,
-) -> Poll<Result<Answer, AttemptError>> {
+    answer: &mut Option<Answer>,
+) -> Poll<Result<(), AttemptError>> {
     if !attempt.pass_interim(cx, &mut client.stream) {
         return Poll::Ready(Err(AttemptError::ClientGone));
     }
     let mut came_interim = false;
     loop {
-        while let Poll::Ready(head) = attempt.poll_head(cx, request, response) {
+        while let Poll::Ready(head) = attempt.poll_head(cx, request, response, answer) {
             match head.map_err(AttemptError::Failed)? {
-                Head::Final(answer) => return Poll::Ready(Ok(answer)),
+                Head::Final => return Poll::Ready(Ok(())),
                 Head::Interim => came_interim = true,
             }
             if !attempt.pass_interim(cx, &mut client.stream) {
                 return Poll::Ready(Err(AttemptError::ClientGone));
             }
         }
-        // An endpoint that sends them without a pause leaves no turn for the timer.
+        // An endpoint that sends interim responses without a pause would keep the timer from being polled.
         if came_interim && client.deadline.has_passed(Instant::now()) {
             return Poll::Ready(Err(AttemptError::Failed(ProxyError::Timeout)));
         }
@@ -190,7 +193,7 @@ fn poll_head(
     })
 }
 
-/// When an attempt whose bodies moved `now` has stood still for too long, or its upload been too slow.
+/// When an attempt times out whose bodies moved `now`: because nothing moves, or because the upload is too slow.
 pub(super) fn upload_due(attempt: &Attempt<'_>, plan: &Plan, now: Instant) -> Instant {
     let limits = plan.route().body;
     let due = plan.until(now, limits.timeout);

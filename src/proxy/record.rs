@@ -1,4 +1,4 @@
-//! What is remembered of a request: counts, a latency sample, a line of the access log.
+//! What is recorded of a request: counts, a latency sample, a line of the access log.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,14 +34,14 @@ pub(super) struct RequestRecord<'a> {
     trial: Trial<'a>,
     ended: Option<Instant>,
     retries: u32,
-    /// Status that the client was sent; 0 while there is none.
+    /// Status sent to the client; 0 while there is none.
     pub(super) status: u16,
-    /// What the answer carries of the service's amounts; `None` of a service without any.
+    /// The service's amounts that the response carries; `None` if the service has none.
     pub(super) amounts: Option<Box<amounts::AmountValues>>,
-    /// Status that it counts as, if another: a call of gRPC fails below a 200.
+    /// Status that it counts as, if that is another one: a failed gRPC call has the status 200.
     pub(super) outcome: Option<u16>,
     pub(super) fault: Option<&'static str>,
-    /// The client left before its answer was whole.
+    /// The client left before its response was complete.
     pub(super) gone: bool,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
@@ -89,13 +89,13 @@ impl<'a> RequestRecord<'a> {
         self.attempt.map(|(target, _)| target.endpoint())
     }
 
-    /// The request is with the endpoint, or on its way on a connection that is there. `at_once`: as the
-    /// attempt begins.
+    /// The request was sent to the endpoint, or is about to be sent on an existing connection. `at_once`: when
+    /// the attempt began.
     pub(super) fn asked(&mut self, now: Instant, at_once: bool) {
         self.trial.asked(self.subject(), now, at_once);
     }
 
-    /// All of the request's body, `length` bytes, is here.
+    /// All of the request's body, `length` bytes, has arrived.
     pub(super) fn gathered(&mut self, length: usize) {
         self.bytes_in = length as u64;
     }
@@ -105,7 +105,7 @@ impl<'a> RequestRecord<'a> {
         self.trial.connected();
     }
 
-    /// The endpoint takes no more of the request's body `since` then; nothing: it does.
+    /// The endpoint has read no more of the request's body `since` then; `None`: it reads again.
     #[cold]
     pub(super) fn stalls(&mut self, since: Option<Instant>) {
         self.trial.stalls(since);
@@ -128,7 +128,7 @@ impl<'a> RequestRecord<'a> {
         cells.retries[reason as usize].add(1);
     }
 
-    /// The endpoint's answer began.
+    /// The head of the endpoint's response arrived.
     pub(super) fn answered(&mut self, status: u16, now: Instant) {
         self.status = status;
         if let Some((target, began)) = self.attempt {
@@ -141,27 +141,27 @@ impl<'a> RequestRecord<'a> {
         self.trial.answered(self.subject(), status, now, self.upstream_us);
     }
 
-    /// The connection goes on in another protocol: what is judged is over.
+    /// The connection switches to another protocol, which is not compared.
     pub(super) fn switched(&mut self) {
         self.trial.acquit(self.subject());
     }
 
-    /// No answer came in the time after which none is waited for in the comparison, or it stalls.
+    /// No response arrived within the comparison's patience, or the response stands still.
     pub(super) fn late(&mut self) {
         self.trial.failed(self.subject(), true);
     }
 
-    /// The answer does not come at once.
+    /// The response does not arrive at once.
     pub(super) fn goes_on(&mut self) {
         self.trial.goes_on(self.subject());
     }
 
-    /// The answer is a stream, which lasts for as long as it likes.
+    /// The response is a stream of unlimited length.
     pub(super) fn streams(&mut self) {
         self.trial.streams();
     }
 
-    /// What happened is the client's doing or ours, and says nothing of the version.
+    /// The client or Tidegate caused what happened, so it is no evidence about the version.
     pub(super) fn acquit(&mut self) {
         self.trial.acquit(self.subject());
     }
@@ -172,13 +172,13 @@ impl<'a> RequestRecord<'a> {
         self.trial.left(self.subject(), Instant::now());
     }
 
-    /// The time after which a request without an answer, or an answer that stalls, has failed in the
-    /// comparison; nothing if it is not compared.
+    /// The time after which a request without a response, or a response that stands still, counts as failed in
+    /// the comparison; `None` if it is not compared.
     pub(super) fn patience(&self) -> Option<Duration> {
         self.trial.patience()
     }
 
-    /// The answer was one of gRPC that ended with `status`.
+    /// A gRPC call ended with `status`.
     pub(super) fn grpc_ended(&mut self, status: u16) {
         let outcome = grpc::to_http(status);
         self.outcome = Some(outcome);
@@ -207,8 +207,8 @@ impl<'a> RequestRecord<'a> {
         self.count_fault(fault);
     }
 
-    /// The endpoint could not be connected, and another one is tried. Nothing was sent, so what becomes of the
-    /// request is what the comparison counts, unless its client has waited for a connection in vain.
+    /// The endpoint could not be connected, and another one is tried. Nothing was sent, so the comparison counts
+    /// the outcome of the next attempt, unless the client has waited for a connection until it timed out.
     #[cold]
     pub(super) fn unconnected(&mut self, fault: ProxyError) {
         self.fault = Some(fault.problem().kind);
@@ -224,8 +224,8 @@ impl<'a> RequestRecord<'a> {
         }
     }
 
-    /// Whether the client's own deadline has passed, which is sooner than an outcome is waited for in the
-    /// comparison. How soon is up to the client, and says nothing of the version.
+    /// Whether the client's own deadline has passed, and was sooner than the comparison's patience. The client
+    /// chose that deadline, so it is no evidence about the version.
     #[cold]
     pub(super) fn is_given_up(&self) -> bool {
         let Some(ends_by) = self.plan.ends_by() else { return false };
@@ -239,13 +239,13 @@ impl<'a> RequestRecord<'a> {
         self.endpoint().map_or(u32::MAX, |endpoint| endpoint.id)
     }
 
-    /// The last byte of the answer was written, now.
+    /// The last byte of the response was written now.
     pub(super) fn end(&mut self) -> Instant {
         *self.ended.insert(Instant::now())
     }
 
-    /// The request ended: counts it, hands its latency and its line on, and answers when it ended.
-    pub(super) fn record(mut self) -> Instant {
+    /// The request ended: counts it, passes on its latency and its log line, and returns when it ended.
+    pub(super) fn record(&mut self) -> Instant {
         let ended = self.ended.unwrap_or_else(Instant::now);
         let (plan, worker) = (self.plan, self.worker);
         let series = &plan.route().series[usize::from(plan.decision.version)];
@@ -327,7 +327,7 @@ impl Drop for RequestRecord<'_> {
     }
 }
 
-/// Remembers a request that went nowhere.
+/// Records a request that was sent to no version.
 pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejected) {
     worker.shared.cells.of(worker.id).count_unrouted(refused.problem.status);
     if worker.snapshot().access_log.is_none() {

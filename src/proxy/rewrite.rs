@@ -82,16 +82,11 @@ pub(super) fn write_request(
     request: &RequestHead<'_, '_>,
     origin: &ForwardingInfo<'_>,
 ) {
-    out.put(request.method.as_bytes());
-    out.put(b" ");
-    out.put(request.path.as_bytes());
+    out.put_all([request.method.as_bytes(), b" ", request.path.as_bytes()]);
     if let Some(query) = request.query {
-        out.put(b"?");
-        out.put(query.as_bytes());
+        out.put_all([b"?", query.as_bytes()]);
     }
-    out.put(b" HTTP/1.1\r\nHost: ");
-    out.put(origin.authority.as_bytes());
-    out.put(b"\r\n");
+    out.put_all([b" HTTP/1.1\r\nHost: ", origin.authority.as_bytes(), b"\r\n"]);
     for (field, kind) in request.fields() {
         match kind {
             FieldKind::Claim if origin.forwarded.is_none() => continue,
@@ -118,23 +113,17 @@ pub(super) fn write_request(
     let forwarded = origin.forwarded;
     if forwarded.is_some() {
         for value in chain(request.headers) {
-            out.put(value);
-            out.put(b", ");
+            out.put_all([value, b", "]);
         }
     }
-    out.put(origin.peer);
-    out.put(b"\r\nX-Forwarded-Proto: ");
     let scheme = if origin.encrypted { "https" } else { "http" };
-    out.put(forwarded.and_then(|f| f.proto).unwrap_or(scheme).as_bytes());
-    out.put(b"\r\nX-Forwarded-Host: ");
-    out.put(forwarded.and_then(|f| f.host).unwrap_or(origin.authority).as_bytes());
+    let scheme = forwarded.and_then(|f| f.proto).unwrap_or(scheme).as_bytes();
+    let host = forwarded.and_then(|f| f.host).unwrap_or(origin.authority).as_bytes();
+    out.put_all([origin.peer, b"\r\nX-Forwarded-Proto: ", scheme, b"\r\nX-Forwarded-Host: ", host]);
     if let Some(subject) = origin.subject {
-        out.put(b"\r\nX-Client-Cert-Subject: ");
-        out.put(subject.as_bytes());
+        out.put_all([b"\r\nX-Client-Cert-Subject: ", subject.as_bytes()]);
     }
-    out.put(b"\r\nX-Request-Id: ");
-    out.put(origin.id.as_bytes());
-    out.put(b"\r\n\r\n");
+    out.put_all([b"\r\nX-Request-Id: ", origin.id.as_bytes(), b"\r\n\r\n"]);
 }
 
 /// The `Connection` field of a response.
@@ -217,18 +206,13 @@ pub(super) fn write_response(
 }
 
 pub(super) fn put_status(out: &mut Buffer, status: u16, reason: &str) {
-    out.put(b"HTTP/1.1 ");
-    out.put(itoa::Buffer::new().format(status).as_bytes());
-    out.put(b" ");
-    out.put(reason.as_bytes());
-    out.put(b"\r\n");
+    let (mut digits, reason) = (itoa::Buffer::new(), reason.as_bytes());
+    out.put_all([b"HTTP/1.1 ", digits.format(status).as_bytes(), b" ", reason, b"\r\n"]);
 }
 
+#[inline(always)]
 pub(super) fn put_field(out: &mut Buffer, name: &str, value: &[u8]) {
-    out.put(name.as_bytes());
-    out.put(b": ");
-    out.put(value);
-    out.put(b"\r\n");
+    out.put_all([name.as_bytes(), b": ", value, b"\r\n"]);
 }
 
 #[cfg(test)]

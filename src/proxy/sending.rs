@@ -1,4 +1,4 @@
-//! A request on its way to an endpoint, over all attempts at it.
+//! The state of a request that is being sent, over all its attempts.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use super::{
 };
 use crate::{snapshot::Version, upstream::balance};
 
-/// What is known of a request on its way, over all attempts at it.
+/// The state of a request that is being sent, over all its attempts.
 pub(super) struct Sending {
-    /// The part of the body that does not stand in the request's text; `None` if all of it does.
+    /// The part of the body that is not in the request's text; `None` if all of it is.
     pub(super) rest: Option<Framing>,
-    /// Whether part of the body is still to come from the client. The time that takes is the client's.
+    /// Whether part of the body has yet to arrive from the client. That time does not count for the version.
     pub(super) uploading: bool,
     /// Fields that follow the body.
     pub(super) trailers: Option<Box<HeaderMap>>,
-    /// The connection on which the request went unanswered, once it did.
+    /// The connection on which the request got no response, if there was one.
     pub(super) failed: Option<u64>,
-    /// Where to go once an endpoint could not be connected.
+    /// The endpoints to try after one that could not be connected.
     others: Option<Box<Others>>,
     /// When the attempt began.
     pub(super) began: Instant,
-    /// When the answer is due.
+    /// When the response is due.
     pub(super) due: Instant,
 }
 
 impl Sending {
-    /// Takes the head of the request from the client's inbox, and its body too if that is here whole: then
-    /// both leave in one write and can be sent again.
+    /// Takes the request's head from the client's inbox, and its body too if all of it is there: then both are
+    /// sent in one write and can be sent again.
     pub(super) fn begin(turn: &mut Turn<'_>) -> Self {
         let (client, plan, request) = (&mut *turn.client, turn.plan, &mut turn.request);
         client.inbox.consume(plan.head_bytes);
@@ -60,7 +60,7 @@ impl Sending {
         }
     }
 
-    /// Where to go in `version`; `None` if it has no endpoint.
+    /// The endpoint of `version` for the next attempt; `None` if it has none.
     pub(super) fn choose<'a>(&self, worker: &Worker, version: &'a Version) -> Option<Target<'a>> {
         let number = match (&self.others, version.endpoints.len()) {
             (Some(others), _) => Some(others.next),
@@ -92,7 +92,7 @@ impl Sending {
     }
 }
 
-/// Number of the endpoint of `version` to ask. Apart, since most versions of a sidecar have one.
+/// Number of the endpoint of `version` to ask. Not inlined, since most versions of a sidecar have one endpoint.
 #[inline(never)]
 fn choose(worker: &Worker, version: &Version) -> Option<usize> {
     let endpoints = &version.endpoints;

@@ -1,7 +1,11 @@
-//! A client's turn: what its request and the response to it need, from the plan to the record.
+//! A client's turn: the state of one request and its response, from the plan to the record.
 
 use super::{
-    attempt::Attempt, buffer::Buffer, client::Client, plan::Plan, record::RequestRecord,
+    attempt::{Answer, Attempt},
+    buffer::Buffer,
+    client::Client,
+    plan::Plan,
+    record::RequestRecord,
     worker::Worker,
 };
 
@@ -10,13 +14,16 @@ pub(super) struct Turn<'a> {
     pub(super) client: &'a mut Client,
     pub(super) worker: &'a Worker,
     pub(super) plan: &'a Plan,
-    /// The request as it goes to endpoints: its head, and its body where that was here at once. Whole until an
-    /// answer is committed, so that it can be sent again.
+    /// The request's text as endpoints get it: its head, and its body if that arrived with the head. Complete
+    /// until a response is committed, so that it can be sent again.
     pub(super) request: Buffer,
-    /// The response as it goes to the client: hollow until there is one, and nobody's before it is committed.
+    /// The response's text as the client gets it: hollow until there is one. Nothing of it is sent before it is
+    /// committed.
     pub(super) response: Buffer,
-    /// The attempt that is made, or was made last.
+    /// The current or the last attempt.
     pub(super) attempt: Option<Attempt<'a>>,
+    /// Its answer, once the head has arrived.
+    pub(super) answer: Option<Answer>,
     /// Part of the request's body was not read.
     pub(super) unread_body: bool,
     pub(super) record: RequestRecord<'a>,
@@ -38,17 +45,18 @@ impl<'a> Turn<'a> {
             request,
             response: Buffer::hollow(),
             attempt: None,
+            answer: None,
             unread_body: false,
             record: RequestRecord::new(worker, plan),
         }
     }
 
-    /// Gives up the request's text: what is in `response` goes to the client, and nothing is sent again.
+    /// Gives the request's text up: `response` goes to the client, and the request is not sent again.
     pub(super) fn commit(&mut self) {
         self.worker.blocks.give(std::mem::replace(&mut self.request, Buffer::hollow()));
     }
 
-    /// Gives up the attempt and what came of it.
+    /// Gives the attempt up.
     pub(super) fn discard_attempt(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             attempt.discard();
