@@ -10,6 +10,8 @@ pub mod auth;
 mod body;
 mod connections;
 mod events;
+mod flagger;
+mod gate;
 pub mod model;
 pub mod problem;
 mod ready;
@@ -78,6 +80,7 @@ fn router(observatory: ControlPlane) -> Router {
     api::guarded(observatory.clone())
         .layer(bounds)
         .layer(middleware::from_fn_with_state(observatory.clone(), guard))
+        .merge(flagger::hooks(observatory.clone()))
         .merge(api::probes(observatory))
 }
 

@@ -312,6 +312,14 @@ impl App {
         // The controller has senders of the workers' channels, too.
         self.observatory.controller().forget_workers();
         self.workers.into_iter().for_each(WorkerHandle::stop);
+        let shared = Arc::clone(self.observatory.controller().shared());
+        let cut = shared.cells.sum(|cells| cells.requests_cut.read());
+        if cut > 0 {
+            tracing::warn!(
+                requests = cut,
+                "requests were cut short; their lines in the access log have the fault `cut`"
+            );
+        }
         let access_log = self.observatory.controller().take_access_log();
         if !access_log.is_none_or(|log| log.shutdown(LAST_LINES)) {
             tracing::warn!("the last lines of the access log were not written in time");

@@ -19,7 +19,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Problem, body, events,
+    Problem, body, events, gate,
     model::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
         SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
@@ -62,8 +62,8 @@ struct RecordParameters {
     route: Option<String>,
 }
 
-type Parameters<T> = Result<Query<T>, QueryRejection>;
-type Name = Result<Path<String>, PathRejection>;
+pub(super) type Parameters<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Name = Result<Path<String>, PathRejection>;
 
 /// Paths that need authentication.
 pub(super) fn guarded(observatory: ControlPlane) -> Router {
@@ -72,6 +72,7 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
         .route("/v1/services", get(services))
         .route("/v1/services/{service}", get(service))
         .route("/v1/services/{service}/record", get(record))
+        .route("/v1/services/{service}/gate", get(gate::gate))
         .route("/v1/services/{service}/weights", put(set_weights))
         .route(
             "/v1/services/{service}/eject",

@@ -6,6 +6,7 @@
 mod change;
 mod digits;
 mod ejection;
+mod gate;
 mod status;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use indexmap::IndexMap;
 pub use change::{NewWeight, Shares, SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection};
+pub use gate::Gate;
 use serde::{Deserialize, Serialize};
 pub use status::{
     Certificate, Listener, ListenerTls, Reload, ReloadError, Status, Takeover, TakeoverError,

@@ -10,6 +10,7 @@ mod ejection;
 mod ejections;
 mod endpoints;
 mod events;
+mod gate;
 mod handover;
 mod logs;
 mod names;
@@ -35,6 +36,7 @@ pub use self::{
     certificates::{Certificates, OpenedClients},
     ejections::{Moved, Target},
     events::Webhooks,
+    gate::GateReport,
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
     served::Coverage,

@@ -28,7 +28,7 @@ use self::{
     judge::ServiceJudge,
 };
 use crate::{
-    analysis::{Answer, Record, Verdict},
+    analysis::{Answer, GateAnswer, Record, Verdict},
     snapshot::{Service, Snapshot},
 };
 
@@ -135,6 +135,11 @@ impl Evaluator {
     /// Whether the baseline and the canaries of `service` fail alike; `None` if they are not compared.
     pub fn has_shared_outage(&self, service: &str) -> Option<bool> {
         self.judges.get(service).map(ServiceJudge::has_shared_outage)
+    }
+
+    /// The current result of the comparison of `version` of `service`; `None` if it is not compared.
+    pub fn answer(&self, service: &str, version: &str) -> Option<GateAnswer> {
+        self.judges.get(service)?.answer(version)
     }
 
     /// The recorded inputs of the comparison of `version` of `service` on the requests of `route`; `None` if

@@ -33,6 +33,8 @@ pub(super) struct RequestRecord<'a> {
     upstream_us: u32,
     trial: Trial<'a>,
     ended: Option<Instant>,
+    /// Whether it was counted and logged.
+    recorded: bool,
     retries: u32,
     /// Status sent to the client; 0 while there is none.
     pub(super) status: u16,
@@ -59,6 +61,7 @@ impl<'a> RequestRecord<'a> {
             upstream_us: Sample::NONE,
             trial: Trial::new(plan),
             ended: None,
+            recorded: false,
             retries: 0,
             status: 0,
             amounts: None,
@@ -246,6 +249,7 @@ impl<'a> RequestRecord<'a> {
 
     /// The request ended: counts it, passes on its latency and its log line, and returns when it ended.
     pub(super) fn record(&mut self) -> Instant {
+        self.recorded = true;
         let ended = self.ended.unwrap_or_else(Instant::now);
         let (plan, worker) = (self.plan, self.worker);
         let series = &plan.route().series[usize::from(plan.decision.version)];
@@ -277,6 +281,16 @@ impl<'a> RequestRecord<'a> {
             self.log(duration_us);
         }
         ended
+    }
+
+    /// The request was cut short before it ended: the deadline of a shutdown passed, or its task panicked.
+    #[cold]
+    fn cut(&mut self) {
+        self.fault = Some("cut");
+        self.worker.shared.cells.of(self.worker.id).requests_cut.add(1);
+        if self.plan.log.is_some() {
+            self.log(micros(self.plan.began, Instant::now()));
+        }
     }
 
     fn log(&mut self, duration_us: u32) {
@@ -318,6 +332,9 @@ impl<'a> RequestRecord<'a> {
 
 impl Drop for RequestRecord<'_> {
     fn drop(&mut self) {
+        if !self.recorded {
+            self.cut();
+        }
         if self.trial.is_open() {
             self.trial.acquit(self.subject());
         }

@@ -72,12 +72,14 @@ fn survive(
     inbox: &mut mpsc::UnboundedReceiver<Command>,
 ) -> bool {
     let (worker, local) = (Rc::new(Worker::new(id, Arc::clone(shared))), LocalSet::new());
-    let run = || local.block_on(runtime, worker.run(inbox));
+    let run = || local.block_on(runtime, Rc::clone(&worker).run(inbox));
     // The shared data are counters and a channel, which a panic cannot leave inconsistent.
     let ended = panic::catch_unwind(panic::AssertUnwindSafe(run)).is_ok();
     drop(local);
-    if !ended {
-        shared.cells.of(id).panics.add(1);
+    match ended {
+        // Lines of the requests that were cut.
+        true => worker.hand_over(),
+        false => shared.cells.of(id).panics.add(1),
     }
     ended
 }

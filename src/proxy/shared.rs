@@ -69,6 +69,8 @@ pub struct WorkerCells {
     pub panics: Counter,
     /// Samples dropped because the collector did not keep up.
     pub samples_lost: Counter,
+    /// Requests that were cut short: the deadline of a shutdown passed, or their task panicked.
+    pub requests_cut: Counter,
     /// Requests answered 503 because too many were in flight.
     pub requests_shed: Counter,
     /// Requests answered 503 because too many of the same client were in flight.

@@ -20,6 +20,7 @@ mod events;
 mod faults;
 mod files;
 mod frames;
+mod gate;
 mod grpc;
 mod grpc_outcomes;
 mod heads;

@@ -148,3 +148,39 @@ fn the_deadline_cuts_what_is_left_and_no_cut_answer_looks_whole() {
         origin.await_open(0);
     }
 }
+
+/// A bet in flight that is cut must be found afterwards, or nobody knows that its outcome is open.
+#[test]
+fn every_request_that_the_deadline_cuts_has_a_line_in_the_access_log() {
+    let (origin, _signal) = patient("never");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let proxy = Proxy::builder()
+        .version("v1", &origin)
+        .top("shutdown: { deadline: 100ms }")
+        .top(&format!("access_log: {{ path: {} }}", path.display()))
+        .start();
+    let bets = ["bet-1", "bet-2"];
+    let clients = bets.map(|id| {
+        let mut client = proxy.connect();
+        client.send(format!(
+            "POST /v1/bets HTTP/1.1\r\nHost: a\r\nX-Request-Id: {id}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        client
+    });
+    eventually("both are in flight", || {
+        let snapshot = proxy.controller().snapshot();
+        snapshot.services[0].versions[0].state.in_flight() == 2
+    });
+    assert_eq!(proxy.shutdown(), Ended::Cut);
+    let text = fs::read_to_string(&path).expect("the log");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for id in bets {
+        let line = lines.iter().find(|line| line["request_id"] == id);
+        let line = line.unwrap_or_else(|| panic!("no line of {id} in {text}"));
+        assert_eq!((&line["fault"], &line["status"]), (&"cut".into(), &0.into()), "{line}");
+        assert_eq!((&line["version"], &line["method"]), (&"v1".into(), &"POST".into()), "{line}");
+    }
+    drop(clients);
+}

@@ -1,0 +1,200 @@
+//! Webhooks of Flagger, so that it advances, holds and rolls back by the verdict in the data path.
+//!
+//! Flagger sends `POST` with `{name, namespace, phase, checksum, metadata}`; 200 to 202 pass, and of any other
+//! status the body is shown in the canary's events
+//! ([webhooks](https://docs.flagger.app/usage/webhooks)). It cannot send header fields, so a token may be in
+//! `metadata`.
+
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    error_handling::HandleErrorLayer,
+    extract::{ConnectInfo, Path, State},
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode, Uri,
+        header::{AUTHORIZATION, CACHE_CONTROL},
+    },
+    response::IntoResponse,
+    routing::post,
+};
+use serde::Deserialize;
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
+
+use super::{Problem, auth, body, out_of_bounds};
+use crate::{
+    analysis::Answer,
+    control::{Controller, controller::GateReport, tasks::ControlPlane},
+    snapshot::Service,
+};
+
+/// Concurrent calls. They have places of their own, since a call is read before its token is known.
+const CALLS: usize = 16;
+
+/// Longest time of a call; Flagger waits 10 s.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Kinds of webhooks: those that let a canary go on.
+const GATES: [&str; 5] =
+    ["confirm-rollout", "pre-rollout", "rollout", "confirm-traffic-increase", "confirm-promotion"];
+
+/// The kind that asks whether to roll back.
+const ROLLBACK: &str = "rollback";
+
+/// Kinds that only report.
+const REPORTS: [&str; 2] = ["post-rollout", "event"];
+
+/// What Flagger sends. It adds fields from release to release, so unknown ones are ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Call {
+    name: String,
+    namespace: String,
+    phase: String,
+    metadata: HashMap<String, String>,
+}
+
+pub(super) fn hooks(plane: ControlPlane) -> Router {
+    let bounds = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(out_of_bounds))
+        .load_shed()
+        .layer(GlobalConcurrencyLimitLayer::new(CALLS))
+        .timeout(CALL_TIMEOUT);
+    Router::new()
+        .route("/v1/hooks/flagger/{service}/{kind}", post(hook))
+        .layer(bounds)
+        .with_state(plane)
+}
+
+async fn hook(
+    State(plane): State<ControlPlane>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path((service, kind)): Path<(String, String)>,
+    method: Method,
+    uri: Uri,
+    mut headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let call: Call = body::json(&headers, body).await?;
+    if let Some(token) = call.metadata.get("token") {
+        let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
+            let detail = "the token has characters that no token has";
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("metadata.token")
+        })?;
+        headers.insert(AUTHORIZATION, bearer);
+    }
+    let controller = plane.controller();
+    let tokens = controller.tokens();
+    // No call changes anything, so any role may make it.
+    let method = if tokens.is_empty() { method } else { Method::GET };
+    auth::admit(&auth::Caller { peer, method: &method, uri: &uri, headers: &headers }, tokens)?;
+    let (status, text) = answer(&controller, &service, &kind, &call)?;
+    Ok((status, [(CACHE_CONTROL, "no-store")], text))
+}
+
+/// The status and the text that Flagger gets.
+fn answer(
+    controller: &Controller,
+    service: &str,
+    kind: &str,
+    call: &Call,
+) -> Result<(StatusCode, String), Problem> {
+    if REPORTS.contains(&kind) {
+        controller.known_service(service)?;
+        let Call { name, namespace, phase, metadata } = call;
+        let message = metadata.get("eventMessage");
+        tracing::info!(service, kind, canary = name, namespace, phase, message, "Flagger reports");
+        return Ok((StatusCode::ACCEPTED, "noted\n".to_owned()));
+    }
+    if kind != ROLLBACK && !GATES.contains(&kind) {
+        let known = [&GATES[..], &[ROLLBACK], &REPORTS[..]].concat().join(", ");
+        let detail = format!("Flagger has no webhook of the type `{kind}`; it has: {known}");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    }
+    let waits = waits_for_health(call)?;
+    controller.known_service(service)?;
+    let snapshot = controller.snapshot();
+    let version = match call.metadata.get("version") {
+        Some(version) => version.clone(),
+        None => the_canary(snapshot.service(service))?,
+    };
+    let report = controller
+        .gate(service, &version)
+        .map_err(|unknown| Problem::from(unknown).at("metadata.version"))?;
+    Ok(decide(kind, waits, &version, report))
+}
+
+/// Whether a gate passes a version that is not certainly healthy.
+fn waits_for_health(call: &Call) -> Result<bool, Problem> {
+    match call.metadata.get("undecided").map(String::as_str) {
+        None | Some("pass") => Ok(false),
+        Some("halt") => Ok(true),
+        Some(other) => {
+            let detail = format!("`{other}` is neither `pass` nor `halt`");
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("metadata.undecided"))
+        }
+    }
+}
+
+/// The only version of `service` beside its baseline.
+fn the_canary(service: Option<&Service>) -> Result<String, Problem> {
+    let versions = service.map_or(&[][..], |service| &service.versions);
+    let baseline = service.map_or(0, |service| usize::from(service.baseline));
+    let mut canaries = versions.iter().enumerate().filter(|(n, _)| *n != baseline);
+    match (canaries.next(), canaries.next()) {
+        (Some((_, canary)), None) => Ok(canary.name.to_string()),
+        _ => {
+            let known: Vec<_> = versions.iter().map(|version| &*version.name).collect();
+            let detail = format!(
+                "say which version is meant, since the service has not exactly one beside its \
+                 baseline; it has: {}",
+                known.join(", ")
+            );
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("metadata.version"))
+        }
+    }
+}
+
+/// The answer to a webhook about `version`.
+fn decide(kind: &str, waits: bool, version: &str, report: GateReport) -> (StatusCode, String) {
+    let passes = match (kind, report.answer) {
+        (ROLLBACK, answer) => answer == Answer::Fail,
+        (_, Answer::Fail) => false,
+        (_, Answer::Healthy) => true,
+        (_, Answer::Undecided) => !waits,
+    };
+    let status = if passes { StatusCode::OK } else { StatusCode::PRECONDITION_FAILED };
+    (status, format!("{version}: {}\n", report.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worse_version_never_passes_and_only_it_is_rolled_back() {
+        for answer in [Answer::Fail, Answer::Healthy, Answer::Undecided] {
+            for waits in [false, true] {
+                let report = || GateReport {
+                    answer,
+                    ejected: false,
+                    reason: "why".to_owned(),
+                    since: None,
+                    comparison: None,
+                };
+                let status = |kind| decide(kind, waits, "v42", report()).0.as_u16();
+                let gate = match answer {
+                    Answer::Fail => 412,
+                    Answer::Undecided if waits => 412,
+                    _ => 200,
+                };
+                for kind in GATES {
+                    assert_eq!(status(kind), gate, "{kind} {answer:?} {waits}");
+                }
+                let rollback = if answer == Answer::Fail { 200 } else { 412 };
+                assert_eq!(status(ROLLBACK), rollback, "{answer:?}");
+            }
+        }
+    }
+}
