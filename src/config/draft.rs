@@ -259,7 +259,7 @@ routes:
 ",
             "\
 8:1: state: unknown field `state`; known fields: workers, listen, trusted_proxies, admin, services, routes, limits, forwarding, access_log, log, resolver, shutdown, alerts, takeover
-25:5: routes[0].retry: unknown field `retry`; known fields: name, match, service, version, on_eject, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures",
+25:5: routes[0].retry: unknown field `retry`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures",
         );
     }
 

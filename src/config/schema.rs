@@ -40,7 +40,7 @@ pub use self::{
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},
     process::{Forwarding, Resolver, Shutdown},
-    route::{Route, RouteMatch},
+    route::{Class, Route, RouteMatch},
     service::{Labels, Pool, Protocol, Service, Version},
     slo::Slo,
     tls::{

@@ -1,19 +1,12 @@
-//! Reads and writes: what a request's method promises.
+//! Reads and writes: what a request's method promises, where its route does not say more.
 
-/// Whether a request reads or writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// A safe method: the client asks for no change (RFC 9110 section 9.2.1).
-    Read,
-    /// Any other method, unknown ones among them.
-    Write,
-}
+pub use crate::config::schema::Class;
 
 impl Class {
     /// Both, in the order of counts by class.
     pub const ALL: [Self; 2] = [Self::Read, Self::Write];
 
-    /// The class of `method`.
+    /// The class of `method`: a safe one reads (RFC 9110 section 9.2.1), any other writes, unknown ones among them.
     pub fn of(method: &str) -> Self {
         match method {
             "GET" | "HEAD" | "OPTIONS" | "TRACE" => Self::Read,

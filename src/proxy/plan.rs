@@ -159,7 +159,7 @@ pub(super) fn plan(
         expects_continue: admitted.head.expects_continue,
         id: admitted.id,
         mode: admitted.mode,
-        class: Class::of(admitted.head.method),
+        class: route.class.unwrap_or_else(|| Class::of(admitted.head.method)),
         idempotent: is_idempotent(admitted.head.method),
         log: admitted.log,
         network: networks.map(|_| network(admitted.address)),

@@ -10,7 +10,7 @@ use crate::{
     config::{
         Config,
         pattern::Segment,
-        schema::{self, OnEject},
+        schema::{self, Class, OnEject},
     },
     registry::{Registry, SeriesState},
 };
@@ -26,6 +26,8 @@ pub struct Route {
     pub version: Option<u16>,
     /// Whether that version serves them even while it is ejected.
     pub keeps_ejected: bool,
+    /// The class of its requests; `None`: by method.
+    pub class: Option<Class>,
     /// Longest time to the head of the response.
     pub timeout: Duration,
     /// Limits of the duration of bodies.
@@ -81,6 +83,7 @@ impl Route {
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))
                 .map(|v| v as u16),
             keeps_ejected: route.on_eject == Some(OnEject::Keep),
+            class: route.class,
             timeout: route.timeout,
             body: BodyLimits {
                 timeout: route.body_timeout.unwrap_or(config.limits.body_timeout),

@@ -1,8 +1,13 @@
 //! Which route serves a request, and which rule a player falls under, as seen from outside.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Mutex, mpsc},
+};
 
-use crate::support::{Answer, Client, Origin, Proxy};
+use tidegate::config::schema::Class;
+
+use crate::support::{Answer, Client, Origin, Proxy, eventually};
 
 /// Two services, told apart by what they answer.
 fn two_services(routes: &str) -> (Proxy, [Origin; 2]) {
@@ -193,4 +198,39 @@ fn a_route_with_a_version_goes_ahead_of_rules_and_split() {
         .start();
     assert_eq!(proxy.get("/v1/x").text(), "v1");
     assert_eq!(proxy.get("/x").text(), "v2");
+}
+
+#[test]
+fn a_route_says_whether_its_requests_write_and_else_their_method_does() {
+    let (signal, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |call| {
+        // Fails if the test has failed first, and then nobody reads the answer.
+        let _ = wait.lock().expect("no panic").recv();
+        call.answer(200, b"")
+    });
+    let proxy = Proxy::builder()
+        .version("v1", &origin)
+        .route("name: search, match: { path: /search }, class: read")
+        .route("name: spin, match: { path: /spin }, class: write")
+        .route("name: all")
+        .start();
+    let in_flight = || {
+        let snapshot = proxy.controller().snapshot();
+        Class::ALL.map(|class| snapshot.services[0].versions[0].state.in_flight_of(class))
+    };
+    for (method, path, class) in [
+        ("POST", "/search", Class::Read),
+        ("GET", "/spin", Class::Write),
+        ("GET", "/", Class::Read),
+        ("POST", "/", Class::Write),
+    ] {
+        let mut client = proxy.connect();
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"));
+        eventually("one is in flight", || in_flight().iter().sum::<u64>() == 1);
+        assert_eq!(in_flight()[class as usize], 1, "{method} {path}");
+        signal.send(()).expect("the origin waits");
+        assert_eq!(client.answer().status, 200);
+        eventually("it is over", || in_flight() == [0, 0]);
+    }
 }

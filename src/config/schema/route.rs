@@ -35,6 +35,9 @@ pub struct Route {
     /// `move`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_eject: Option<OnEject>,
+    /// Whether its requests read or write. Default: by method; GET, HEAD, OPTIONS and TRACE read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
     /// Longest wait for the head of the response once the request was sent; after that the client
     /// gets 504. Default `30s`.
     #[serde(default = "default_timeout", with = "units::duration")]
@@ -69,6 +72,18 @@ pub struct Route {
     /// Responses that count as failures of the version. Default: as in the service.
     #[serde(default)]
     pub failures: Option<Failures>,
+}
+
+/// Whether a request reads or writes.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// It changes nothing.
+    Read,
+    /// It may change something, such as a balance.
+    Write,
 }
 
 fn default_timeout() -> Duration {
