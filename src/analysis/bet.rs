@@ -48,6 +48,13 @@ impl Tolerance {
         possible.then_some(Self { ratio, excess })
     }
 
+    /// Tolerates whatever this or `other` tolerates.
+    #[must_use]
+    pub fn at_least(self, other: Self) -> Self {
+        let (ratio, excess) = (self.ratio.max(other.ratio), self.excess.max(other.excess));
+        Self { ratio, excess }
+    }
+
     /// `r`: tolerated multiple of the baseline's rate.
     pub fn ratio(self) -> f64 {
         self.ratio

@@ -7,10 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::{bet::Tolerance, certificate::Health, engine::LEAST_FAILURES};
 use crate::config::schema::Eject;
 
-/// Tolerated relative excess of errors: a person would still call this the same rate.
-const ERRORS_RELATIVE: f64 = 0.10;
-/// Tolerated absolute excess: nobody rolls back for one failure in ten thousand requests.
-const ERRORS_ABSOLUTE: f64 = 1e-4;
 /// Tolerated relative excess of requests that are not served; clients also leave for reasons of
 /// their own, and failures have a separate test.
 const UNSERVED_RELATIVE: f64 = 0.20;
@@ -87,20 +83,27 @@ impl Limits {
     /// probability `alpha`. The caller sets which amounts are derived.
     pub fn of(eject: &Eject, own: &Eject, alpha: f64) -> Self {
         let errors = own.errors.as_ref().or(eject.errors.as_ref()).map(|errors| Tolerance {
-            ratio: 1.0 + errors.relative.map_or(ERRORS_RELATIVE, |share| share.0),
-            excess: errors.absolute.map_or(ERRORS_ABSOLUTE, |share| share.0),
+            ratio: 1.0 + errors.relative_or_default().0,
+            excess: errors.absolute_or_default().0,
         });
-        let unserved = own.unserved.as_ref().or(eject.unserved.as_ref());
-        let unserved = Tolerance {
-            ratio: 1.0 + unserved.and_then(|u| u.relative).map_or(UNSERVED_RELATIVE, |s| s.0),
-            excess: unserved.and_then(|u| u.absolute).map_or(UNSERVED_ABSOLUTE, |s| s.0),
-        };
+        let written = own.unserved.as_ref().or(eject.unserved.as_ref());
+        let default = Tolerance { ratio: 1.0 + UNSERVED_RELATIVE, excess: UNSERVED_ABSOLUTE };
+        let unserved = errors.map(|errors| {
+            // A request that fails is not served, so what `errors` tolerates is tolerated here, too.
+            let default = default.at_least(errors);
+            let relative = written.and_then(|unserved| unserved.relative);
+            let absolute = written.and_then(|unserved| unserved.absolute);
+            Tolerance {
+                ratio: relative.map_or(default.ratio, |share| 1.0 + share.0),
+                excess: absolute.map_or(default.excess, |share| share.0),
+            }
+        });
         let latency = own.latency.as_ref().or(eject.latency.as_ref());
         let amounts = own.amounts.as_ref().or(eject.amounts.as_ref()).into_iter().flatten();
         let least_failures = own.minimum_failures.or(eject.minimum_failures);
         Self {
             errors,
-            unserved: errors.map(|_| unserved),
+            unserved,
             routes: Vec::new(),
             p95: latency.and_then(|latency| latency.p95).map(|share| share.0),
             p99: latency.and_then(|latency| latency.p99).map(|share| share.0),
@@ -162,6 +165,24 @@ mod tests {
         assert_eq!(both.amounts, [payout]);
         assert_eq!((both.warm_up, both.alpha), (Duration::ZERO, 1e-4));
         assert_eq!(Limits::of(&Eject::default(), &Eject::default(), 1e-3).errors, None);
+    }
+
+    #[test]
+    fn errors_tolerated_above_the_default_of_unserved_are_not_ejected_as_unserved() {
+        let tolerated = |relative, absolute| {
+            let share = |share: Option<f64>| share.map(Share);
+            Some(EjectErrors { relative: share(relative), absolute: share(absolute) })
+        };
+        let unserved = |errors, unserved| {
+            let own = Eject { unserved, ..Eject::default() };
+            Limits::of(&Eject { errors, ..Eject::default() }, &own, 1e-3).unserved
+        };
+        let (small, large) = (tolerated(None, None), tolerated(Some(0.5), Some(0.10)));
+        assert_eq!(unserved(None, None), None);
+        assert_eq!(unserved(small, None), Tolerance::new(1.2, 0.01));
+        assert_eq!(unserved(large.clone(), None), Tolerance::new(1.5, 0.10));
+        let absolute = tolerated(None, Some(0.02));
+        assert_eq!(unserved(large, absolute), Tolerance::new(1.5, 0.02), "as written");
     }
 
     #[test]

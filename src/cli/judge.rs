@@ -57,10 +57,12 @@ pub(super) struct JudgeArguments {
     /// Another probability of ejecting a canary that is within all tolerances, such as 0.001 or 0.1%.
     #[arg(long, value_name = "SHARE", value_parser = value::<Probability>)]
     alpha: Option<Probability>,
-    /// Another tolerated excess of the error rate, as a fraction of the baseline's rate.
+    /// Another tolerated excess of the error rate, as a fraction of the baseline's rate. As much is
+    /// tolerated of unserved requests, unless `--unserved-relative` is given.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     errors_relative: Option<Share>,
-    /// Another tolerated excess of the error rate, as a fraction of all requests.
+    /// Another tolerated excess of the error rate, as a fraction of all requests. As much is
+    /// tolerated of unserved requests, unless `--unserved-absolute` is given.
     #[arg(long, value_name = "SHARE", value_parser = value::<Share>)]
     errors_absolute: Option<Share>,
     /// Another tolerated excess of the rate of unserved requests, as a fraction of the baseline's
@@ -184,7 +186,17 @@ impl JudgeArguments {
             Tolerance::new(ratio, absolute.map_or(known.excess(), |share| share.0))
         };
         limits.errors = other(recorded.errors, self.errors_relative, self.errors_absolute);
-        limits.unserved = other(recorded.unserved, self.unserved_relative, self.unserved_absolute);
+        // A request that fails is not served: other errors are tolerated only if `unserved` tolerates them.
+        let raised = |written: Option<Share>, least: Option<Share>, known: Option<f64>| {
+            let least = least.filter(|least| known.is_some_and(|known| known < least.0));
+            written.or(least)
+        };
+        let known = recorded.unserved;
+        let relative = known.map(|known| known.ratio() - 1.0);
+        let relative = raised(self.unserved_relative, self.errors_relative, relative);
+        let absolute = known.map(Tolerance::excess);
+        let absolute = raised(self.unserved_absolute, self.errors_absolute, absolute);
+        limits.unserved = other(known, relative, absolute);
         limits.alpha = self.alpha.map_or(limits.alpha, |alpha| alpha.0);
         limits.p95 = self.p95.map(|share| share.0).or(limits.p95);
         limits.p99 = self.p99.map(|share| share.0).or(limits.p99);

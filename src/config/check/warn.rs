@@ -6,7 +6,7 @@ use super::{Finding, route::Match};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
-    schema::{Config, Mode, OnMistake, Service},
+    schema::{Config, Eject, EjectErrors, Mode, OnMistake, Service},
 };
 
 /// All warnings for `config`.
@@ -21,7 +21,18 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
             not_compared(service, &path, &mut found);
             failures_not_compared(service, &path, &mut found);
             never_mistaken(service, &path, &mut found);
+            if let Some(eject) = &service.eject {
+                unserved_below_errors(eject, None, &path.key("eject"), &mut found);
+            }
             addresses_only(service, &path, &mut found);
+        }
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        let service = config.services.get(&route.service).filter(|s| s.versions.len() > 1);
+        let service = service.and_then(|service| service.eject.as_ref());
+        if let (Some(own), Some(service)) = (&route.eject, service) {
+            let path = FieldPath::default().key("routes").index(index).key("eject");
+            unserved_below_errors(own, Some(service), &path, &mut found);
         }
     }
     never_reached(config, &mut found);
@@ -74,6 +85,42 @@ fn failures_not_compared(service: &Service, path: &FieldPath, found: &mut Vec<Fi
         others.join(" and ")
     );
     found.push(Finding::of_name(path.key("eject"), message));
+}
+
+/// Warns if fewer unserved requests are tolerated than errors: a request that fails is not served, so the
+/// tolerance of errors has no effect. `own` is of a service, or of a route of `service`.
+fn unserved_below_errors(
+    own: &Eject,
+    service: Option<&Eject>,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
+    let written = |of: fn(&Eject) -> Option<&EjectErrors>| of(own).or_else(|| service.and_then(of));
+    if [Some(own), service].into_iter().flatten().any(|eject| eject.mode == Some(Mode::Off)) {
+        return;
+    }
+    // What only the service has written is a warning about the service.
+    if service.is_some() && own.errors.is_none() && own.unserved.is_none() {
+        return;
+    }
+    let errors = written(|eject| eject.errors.as_ref());
+    let unserved = written(|eject| eject.unserved.as_ref());
+    let (Some(errors), Some(unserved)) = (errors, unserved) else { return };
+    for (field, errors, unserved) in [
+        ("relative", errors.relative_or_default(), unserved.relative),
+        ("absolute", errors.absolute_or_default(), unserved.absolute),
+    ] {
+        let Some(unserved) = unserved.filter(|unserved| *unserved < errors) else { continue };
+        let message = format!(
+            "`unserved` tolerates {unserved} {field}, less than the {errors} of `errors`, which so have no \
+             effect: a request that fails is not served either; write at least {errors}, or leave it out"
+        );
+        let path = match own.unserved.is_some() {
+            true => path.key("unserved").key(field),
+            false => path.key("errors"),
+        };
+        found.push(Finding::new(path, message));
+    }
 }
 
 fn never_mistaken(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
@@ -192,6 +239,41 @@ mod tests {
         for good in ["errors: {}", "mode: off"] {
             let eject = format!("eject: {{ {good}, latency: {{ p95: 20% }} }}");
             assert_eq!(of(&eject), [""; 0], "{good}");
+        }
+    }
+
+    #[test]
+    fn unserved_below_errors_is_doubtful() {
+        let warned = |eject: &str, route: &str| {
+            let services = GOOD.replace("eject: { errors: {} }", eject);
+            told(&services, &format!("[ {{ service: s{route} }} ]"))
+        };
+        let large = "errors: { relative: 10%, absolute: 10% }";
+        let of_service = format!("eject: {{ {large}, unserved: {{ absolute: 1% }} }}");
+        let [only] = &*warned(&of_service, "") else { panic!("one warning") };
+        let message = "services.s.eject.unserved.absolute: `unserved` tolerates 1% absolute, less than the 10% of \
+                       `errors`, which so have no effect: a request that fails is not served either; write at \
+                       least 10%, or leave it out";
+        assert!(only.ends_with(message), "{only}");
+        let small = "eject: { errors: {}, unserved: { relative: 5% } }";
+        let [only] = &*warned(small, "") else { panic!("one warning") };
+        assert!(only.contains("unserved.relative: `unserved` tolerates 5% relative"), "{only}");
+        let service = "eject: { errors: {}, unserved: { absolute: 1% } }";
+        let of_route = format!(", eject: {{ {large} }}");
+        let [only] = &*warned(service, &of_route) else { panic!("one warning") };
+        assert!(
+            only.contains("routes[0].eject.errors: `unserved` tolerates 1% absolute"),
+            "{only}"
+        );
+        let of_route = ", eject: { unserved: { absolute: 0.001% } }";
+        let [only] = &*warned(service, of_route) else { panic!("one warning") };
+        assert!(only.contains("routes[0].eject.unserved.absolute: "), "{only}");
+        for (service, route) in [
+            (format!("eject: {{ {large} }}"), ""),
+            (format!("eject: {{ {large}, unserved: {{ relative: 20% }} }}"), ""),
+            (service.to_owned(), ", eject: { latency: { p95: 20% } }"),
+        ] {
+            assert_eq!(warned(&service, route), [""; 0], "{service} {route}");
         }
     }
 

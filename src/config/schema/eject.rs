@@ -36,7 +36,7 @@ pub struct Eject {
     pub errors: Option<EjectErrors>,
     /// Tolerated excess of the share of requests that are not served: that fail, or whose clients
     /// leave before the response is complete. Default, if `errors` are compared: `20%` relative,
-    /// `1%` absolute.
+    /// `1%` absolute, or as much as `errors` tolerate, if that is more.
     pub unserved: Option<EjectErrors>,
     /// Tolerated excess of latency quantiles, both of the time to the head of the response and to
     /// its last byte. Default: not compared.
@@ -92,10 +92,22 @@ pub enum OnMistake {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EjectErrors {
-    /// Relative to the baseline's rate. Default `10%`.
+    /// Relative to the baseline's rate. Default `10%`; of `unserved` `20%`, or as for `errors`.
     pub relative: Option<Share>,
-    /// Added to it. Default `0.01%`.
+    /// Added to it. Default `0.01%`; of `unserved` `1%`, or as for `errors`.
     pub absolute: Option<Share>,
+}
+
+impl EjectErrors {
+    /// Of `errors`: a person would still call 10 % more the same rate.
+    pub fn relative_or_default(&self) -> Share {
+        self.relative.unwrap_or(Share(0.10))
+    }
+
+    /// Of `errors`: nobody rolls back for one failure in ten thousand requests.
+    pub fn absolute_or_default(&self) -> Share {
+        self.absolute.unwrap_or(Share(1e-4))
+    }
 }
 
 /// Tolerated excess of a canary's latency over the baseline's: relative per quantile, and absolute.
