@@ -125,7 +125,7 @@ fn line(event: &Event) -> String {
         text = format!("{}{gap}{sentence}", text.trim_end_matches('.'));
     };
     if matter.carried_over {
-        more("carried over from the process before".to_owned());
+        more("reported before".to_owned());
     }
     if let Some(share) = matter.share {
         more(format!("it gets {} of the players", percent(share)));

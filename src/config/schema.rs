@@ -107,3 +107,10 @@ pub struct Config {
     #[serde(default)]
     pub takeover: Option<Takeover>,
 }
+
+impl Config {
+    /// Whether the file has `version` of `service`.
+    pub fn has_version(&self, service: &str, version: &str) -> bool {
+        self.services.get(service).is_some_and(|service| service.versions.contains_key(version))
+    }
+}

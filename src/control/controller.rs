@@ -4,6 +4,7 @@
 //! committed (`controller/prepare.rs`) before its caller gets an answer: a request that begins after the answer
 //! is assigned by the new snapshot, on every worker.
 
+mod absent;
 mod certificates;
 mod changed;
 mod ejection;

@@ -385,12 +385,6 @@ impl EndpointMonitor {
         }
         self.crowds.retain(|version, _| versions.contains(version));
         self.panicking.retain(|version| versions.contains(version));
-        // A version that was removed and is added again is a new one.
-        self.kept_out.retain(|service, versions| {
-            let known = snapshot.service(service);
-            versions.retain(|version, _| known.is_some_and(|s| s.version(version).is_some()));
-            !versions.is_empty()
-        });
         self.pace = match compared {
             true => Some(LOOK),
             false if faults_count => Some(SLOW_LOOK),

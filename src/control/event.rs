@@ -120,7 +120,8 @@ pub struct EventDetails {
     /// The numbers of the comparison that caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// Whether it happened in the previous process, which reported it at that time.
+    /// Whether it was reported at its time already: by the previous process, or before the version left the
+    /// file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub carried_over: bool,
 }

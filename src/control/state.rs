@@ -20,6 +20,10 @@ pub use super::carried::StandIn;
 use super::carried::{Endpoints, HandoverState, SetWeights};
 use crate::{analysis::Verdict, config::units::Weight, snapshot::Overrides};
 
+/// Most ejections of versions that are in no file, and of their endpoints. They stay in case the versions
+/// come back.
+const MOST_ABSENT: usize = 1_000;
+
 /// Why and since when a version is ejected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ejection {
@@ -127,7 +131,8 @@ pub enum Change {
     FileTaken {
         /// Services whose weights are those of the file again.
         weights: BTreeSet<String>,
-        /// Versions that the file no longer has.
+        /// Versions with ejections that the file does not have. Their ejections stay: a version that comes back
+        /// is still ejected. Only the oldest are forgotten, if there are too many.
         gone: BTreeSet<(String, String)>,
     },
     /// The state of another process was taken over.
@@ -192,10 +197,12 @@ impl ControlState {
             }
             Change::FileTaken { weights, gone } => {
                 self.weights.retain(|service, _| !weights.contains(service));
-                self.ejections.retain(|place, _| !gone.contains(place));
-                self.endpoints.retain(|(service, version, _), _| {
-                    !gone.contains(&(service.clone(), version.clone()))
-                });
+                let is_gone = |place: &(String, String)| gone.contains(place);
+                forget_oldest(&mut self.ejections, is_gone, |ejection| ejection.since);
+                let is_gone = |(service, version, _): &(String, String, String)| {
+                    gone.contains(&(service.clone(), version.clone()))
+                };
+                forget_oldest(&mut self.endpoints, is_gone, |ejection| ejection.since);
             }
             Change::Resumed(from) => {
                 let Self { generation, weights, ejections, endpoints, epochs, mistakes, .. } =
@@ -237,7 +244,7 @@ impl ControlState {
         &self.weights
     }
 
-    /// Versions that are ejected.
+    /// Versions that are ejected, also those that are in no file now.
     pub fn ejections(&self) -> &Ejections {
         &self.ejections
     }
@@ -247,7 +254,7 @@ impl ControlState {
         self.ejections.get(&(service.to_owned(), version.to_owned()))
     }
 
-    /// Manually ejected endpoints.
+    /// Manually ejected endpoints, also those of versions that are in no file now.
     pub fn endpoints(&self) -> &ManualEjections {
         &self.endpoints
     }
@@ -321,6 +328,20 @@ impl ControlState {
             *since = whole_ms(now);
         }
         self
+    }
+}
+
+/// Removes the oldest of the items for which `is_gone` holds, if they are more than [`MOST_ABSENT`].
+fn forget_oldest<K: Ord + Clone, E>(
+    ejections: &mut BTreeMap<K, E>,
+    is_gone: impl Fn(&K) -> bool,
+    since: impl Fn(&E) -> SystemTime,
+) {
+    let gone = ejections.iter().filter(|(place, _)| is_gone(place));
+    let mut gone: Vec<_> = gone.map(|(place, e)| (since(e), place.clone())).collect();
+    gone.sort_unstable();
+    for (_, place) in gone.iter().take(gone.len().saturating_sub(MOST_ABSENT)) {
+        ejections.remove(place);
     }
 }
 

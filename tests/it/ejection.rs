@@ -345,3 +345,26 @@ fn what_is_ejected_stays_so_when_another_process_takes_over() {
     assert_eq!(get(&new)["versions"][1]["state"], "ejected");
     assert_eq!(post(&new, "/v1/services/game-api/reinstate", "v2").0, 200);
 }
+
+/// The file of the new process may lack a version that is ejected.
+#[test]
+fn an_ejection_of_a_version_that_is_in_no_file_is_handed_over_and_shown_nowhere() {
+    let never = Arc::default();
+    let (v1, v2) = (origin("v1", &never, 1), origin("v2", &never, 1));
+    let (old, last) = (proxy(&v1, &v2, "{ errors: {} }"), proxy(&v1, &v2, "{ errors: {} }"));
+    let between = Proxy::builder().version("v1", &v1).top("admin: { address: 127.0.0.1:0 }");
+    let between = between.start();
+    assert_eq!(post(&old, "/v1/services/game-api/eject", "v2").0, 200);
+    // As between two processes, which ask twice.
+    for _ in 0..2 {
+        between.controller().inherit(old.controller().carried());
+    }
+    assert!(between.controller().ejections().is_empty());
+    let told = |proxy: &Proxy, kind: &str| {
+        proxy.controller().events().since(0).any(|event| event.kind.label() == kind)
+    };
+    assert!(!told(&between, "ejected") && !told(&between, "reinstated"));
+    last.controller().inherit(between.controller().hand_over());
+    assert_eq!(get(&last)["versions"][1]["state"], "ejected");
+    assert!(told(&last, "ejected"));
+}

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
+
 use crate::support::{Origin, Proxy, SetOnDrop, eventually, process::Process, proxy::Builder};
 
 fn two_versions(origins: &[Origin; 2]) -> Builder {
@@ -112,6 +114,80 @@ fn weights_set_while_running_stay_until_the_files_own_change() {
     assert_eq!(client.get("/").send().text(), "v2", "the file's weights are as before");
     proxy.write(&with("v1: 2", "match: { path: /b }, version: v1"));
     eventually("the file's new weights apply", || client.get("/").send().text() == "v1");
+}
+
+/// A version that left the file and came back, as when a file is reverted, served again, although an operator
+/// had ejected it.
+#[test]
+fn a_version_that_leaves_the_file_and_comes_back_is_still_ejected() {
+    let origins = origins();
+    let alone = Proxy::builder().version("v1", &origins[0]);
+    let alone = alone.top("admin: { address: \"127.0.0.1:0\" }");
+    let both = alone.clone().version("v2", &origins[1]).service("weights: { v1: 1, v2: 1 }");
+    let proxy = both.start_with_file();
+    let post = |what: &str, body: Value| {
+        let target = format!("/v1/services/game-api/{what}");
+        let body = body.to_string();
+        let answer = proxy.admin().post(&target, body.as_bytes()).host("localhost").send();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let get = |path: &str| proxy.admin().get(path).host("localhost").send().text().to_owned();
+    let events = || -> Vec<Value> {
+        let mut admin = proxy.admin();
+        let request = admin.get("/v1/events").host("localhost");
+        let list = request.header("Accept", "application/json").send().json();
+        list["events"].as_array().expect("a list").clone()
+    };
+    let address = origins[1].address.to_string();
+    let other = "10.255.255.1:1";
+    let wide = both
+        .clone()
+        .text()
+        .replace(&format!("\"{address}\""), &format!("\"{address}\", \"{other}\""));
+    proxy.write(&wide);
+    eventually("taken over", || proxy.reloads() == (1, 0));
+    post("eject", json!({ "version": "v2", "endpoint": other, "reason": "disk full" }));
+    post("eject", json!({ "version": "v2", "reason": "pays twice" }));
+
+    proxy.write(&alone.text());
+    eventually("taken over", || proxy.reloads() == (2, 0));
+    let last = events().pop().expect("an event");
+    let told = last["reason"].as_str().expect("a reason");
+    let left = "game-api v2 left the file while ejected, since 20";
+    assert!(told.contains(left) && told.contains(" by anonymous (pays twice)"), "{told}");
+    assert!(told.ends_with(": it stays ejected should it come back"), "{told}");
+    assert!(proxy.controller().ejections().is_empty());
+    for path in ["/v1/services", "/v1/services/game-api", "/metrics"] {
+        assert!(!get(path).contains("v2"), "{path} shows it");
+    }
+    let dry = json!({ "weights": { "v1": 1 } }).to_string();
+    let target = "/v1/services/game-api/weights?dry_run=true";
+    let mut admin = proxy.admin();
+    let answer = admin.request("PUT", target).host("localhost").body(dry.as_bytes()).send();
+    assert_eq!(answer.json()["ejected"], json!([]));
+    assert!(!proxy.controller().events().alerts().any(), "its alerts have ended");
+    // The comparisons begin anew; it compared names that are in no file, and published a snapshot each time.
+    let generation = proxy.snapshot().generation;
+    proxy.controller().resume_evaluating();
+    assert_eq!(proxy.snapshot().generation, generation);
+
+    proxy.write(&wide);
+    eventually("taken over", || proxy.reloads() == (3, 0));
+    assert!(proxy.snapshot().services[0].versions[1].ejected);
+    let last = events().pop().expect("an event");
+    assert_eq!((&last["kind"], &last["version"]), (&json!("ejected"), &json!("v2")));
+    assert_eq!((&last["reason"], &last["carried_over"]), (&json!("pays twice"), &json!(true)));
+    assert!(proxy.controller().events().alerts().any(), "it is told again");
+    let mut client = proxy.connect();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").send().text(), "v1");
+    }
+    post("reinstate", json!({ "version": "v2" }));
+    assert!(!proxy.snapshot().services[0].versions[1].ejected);
+    let service: Value = serde_json::from_str(&get("/v1/services/game-api")).expect("JSON");
+    let endpoint = &service["versions"][1]["endpoints"][1];
+    let shown = (&endpoint["address"], &endpoint["state"], &endpoint["ejection"]["reason"]);
+    assert_eq!(shown, (&json!(other), &json!("ejected"), &json!("disk full")));
 }
 
 #[test]

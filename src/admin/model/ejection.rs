@@ -69,7 +69,7 @@ impl Ejected {
         service: &str,
         returning: &IndexMap<String, f64>,
     ) -> Vec<Self> {
-        let ejections = controller.ejections().iter();
+        let ejections = controller.ejections().into_iter();
         let own = ejections.filter(|((of, _), _)| of == service);
         let each = own.map(|((_, version), ejection)| Self {
             version: version.clone(),
@@ -96,7 +96,7 @@ pub struct Decisions {
 impl Decisions {
     /// Collects the state of `service` from `controller`.
     pub fn of(controller: &Controller, service: &str) -> Self {
-        let ejected = controller.ejections().iter().filter(|((of, _), _)| of == service);
+        let ejected = controller.ejections().into_iter().filter(|((of, _), _)| of == service);
         let endpoints = controller.manual_ejections().iter();
         let endpoints = endpoints.filter(|((of, _, _), _)| of == service);
         Self {

@@ -16,7 +16,7 @@ use crate::{
     control::{
         evaluator::{Advice, CanaryFinding, Found},
         events::{EventDetails, EventKind, way_back},
-        state::{Change, Ejection, Ejections, ManualEjections},
+        state::{Change, Ejection, ManualEjections},
     },
 };
 
@@ -291,11 +291,6 @@ impl Controller {
         Ok(generation)
     }
 
-    /// Ejections in force.
-    pub fn ejections(&self) -> &Ejections {
-        self.state.ejections()
-    }
-
     /// Manually ejected endpoints.
     pub fn manual_ejections(&self) -> &ManualEjections {
         self.state.endpoints()
@@ -355,7 +350,7 @@ impl Controller {
     /// own, verdict.
     pub fn verdicts(&self, service: &str) -> Vec<(String, Option<String>, Verdict)> {
         let now = self.started.0.elapsed();
-        let past = self.ejections().iter().filter(|((of, _), _)| of == service);
+        let past = self.ejections().into_iter().filter(|((of, _), _)| of == service);
         let past = past.filter_map(|((_, version), ejection)| {
             let (route, verdict) = ejection.verdict.clone()?;
             Some((version.clone(), route, verdict))

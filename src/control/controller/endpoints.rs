@@ -251,7 +251,8 @@ impl Controller {
 
     /// The share of players that each ejected version of `service` gets in `state` if it alone is reinstated.
     pub(super) fn returning(&self, service: &str, state: &ControlState) -> IndexMap<String, f64> {
-        let ejected = state.ejections().keys().filter(|(of, _)| of == service);
+        let ejected = state.ejections().keys();
+        let ejected = ejected.filter(|(of, v)| of == service && self.config.has_version(of, v));
         let each = ejected.map(|(_, version)| {
             let shares = self.shares_with(service, state, Some(version));
             (version.clone(), shares.get(version).copied().unwrap_or(0.0))

@@ -45,7 +45,8 @@ impl Controller {
                 // These alerts end after a fixed time.
                 AlertName::EjectionMistaken | AlertName::FewPlayers => true,
                 AlertName::VersionEjected => version.is_some_and(|version| {
-                    ejections.contains_key(&(subject.service.clone(), version.to_owned()))
+                    service.version(version).is_some()
+                        && ejections.contains_key(&(subject.service.clone(), version.to_owned()))
                 }),
                 AlertName::EndpointOut => {
                     let known = version.and_then(|version| service.version(version));

@@ -83,8 +83,12 @@ impl Controller {
         carried: &ControlState,
     ) {
         let (before, now) = (self.state.ejections(), carried.ejections());
-        let is_known =
-            |place: &(String, String)| next.ejections().contains_key(place) || last.contains(place);
+        // Versions that are not in this file stay ejected, and nothing shows them.
+        let is_ours =
+            |(service, version): &(String, String)| self.config.has_version(service, version);
+        let is_known = |place: &(String, String)| {
+            is_ours(place) && (next.ejections().contains_key(place) || last.contains(place))
+        };
         let out = now.iter().filter(|(place, _)| !before.contains_key(*place) && is_known(place));
         let out = out.map(|((service, version), ejection)| {
             let place =
@@ -94,7 +98,7 @@ impl Controller {
             let matter = EventDetails { by, route, verdict, carried_over: true, ..place };
             (EventKind::Ejected, matter, ejection.since)
         });
-        let back = before.keys().filter(|place| !now.contains_key(*place));
+        let back = before.keys().filter(|place| !now.contains_key(*place) && is_ours(place));
         let back = back.map(|(service, version)| {
             let (by, reason) = (Some("another process".to_owned()), BEFORE_THIS_ONE.to_owned());
             let place = EventDetails::of_place(service.clone(), version.clone(), reason);

@@ -153,8 +153,10 @@ impl Controller {
             let _ = worker.send(Command::Refresh);
         }
         self.retired.push(old);
-        let ejections = self.state.ejections();
-        self.judged.retain(|place, _| ejections.contains_key(place));
+        let (ejections, config) = (self.state.ejections(), &self.config);
+        self.judged.retain(|place, _| {
+            ejections.contains_key(place) && config.has_version(&place.0, &place.1)
+        });
         self.forget_alerts();
         self.published.send_replace(generation);
         self.stirred.notify_one();

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Controller, StandIns,
+    absent::stay_ejected,
     certificates::waiting,
     changed::what_changed,
     logs::{OpenedLog, open_log},
@@ -140,36 +141,45 @@ impl Controller {
         }
         let old = std::mem::replace(&mut self.config, new);
         self.hash = loaded.hash;
+        let left = stay_ejected(prepared.state(), &old, &self.config);
         let waiting = match self.reloads.waiting.join(", ") {
             none if none.is_empty() => none,
             fields => format!("; the next start takes over: {fields}"),
         };
-        let reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
+        let mut reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
+        for more in left.iter() {
+            reason = format!("{reason}; {more}");
+        }
         let matter = EventDetails { reason, ..EventDetails::default() };
         let generation = self.commit(prepared, Some((EventKind::Configuration, matter)));
         self.in_force.send_replace(Arc::clone(&self.config));
+        // Endpoints of a version that is in the file again may have been ejected by an operator.
+        let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
+        self.endpoints.inherit(&snapshot, self.state.kept_out(), now);
+        let generation = self.publish_endpoints(&snapshot).unwrap_or(generation);
+        self.record_returned(&old);
         if !Arc::ptr_eq(&old, &self.at_start) {
             self.retired.push(old);
         }
         tracing::info!(generation, hash = self.hash, changed, "configuration taken over");
+        if let Some(left) = left {
+            tracing::warn!(generation, "{left}");
+        }
         self.record_stand_ins(&StandIns::new());
         Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))
     }
 }
 
-/// The change that ends what configuration `new` makes obsolete in `state`: weights that it contradicts, and
-/// ejections of versions that it does not have. A version that is added again later is a new version.
+/// The change of `state` by configuration `new`: it ends weights that `new` contradicts, and names the versions
+/// with ejections that `new` does not have (`absent.rs`).
 pub(super) fn what_a_file_ends(state: &ControlState, new: &Config) -> Change {
     let weights = state.weights().iter().filter(|(name, set)| !keeps_override(name, set, new));
-    let has = |service: &str, version: &str| {
-        new.services.get(service).is_some_and(|s| s.versions.contains_key(version))
-    };
     let versions = state.ejections().keys().cloned();
     let endpoints = state.endpoints().keys();
     let endpoints = endpoints.map(|(service, version, _)| (service.clone(), version.clone()));
     Change::FileTaken {
         weights: weights.map(|(name, _)| name.clone()).collect(),
-        gone: versions.chain(endpoints).filter(|(s, version)| !has(s, version)).collect(),
+        gone: versions.chain(endpoints).filter(|(s, v)| !new.has_version(s, v)).collect(),
     }
 }
 

@@ -14,7 +14,7 @@ impl Controller {
             let versions = service.versions.iter().filter(|version| version.ejected);
             versions.map(|version| (service.name.to_string(), version.name.to_string()))
         });
-        if !self.state.ejections().keys().cloned().eq(ejected.collect::<BTreeSet<_>>()) {
+        if !self.ejections().into_keys().eq(&ejected.collect::<BTreeSet<_>>()) {
             self.refresh();
         }
         let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());

@@ -1,4 +1,5 @@
-//! Manually ejected endpoints stay ejected after a takeover; all other findings are soon made again.
+//! Manually ejected endpoints stay ejected after a takeover, and while their version is in no file; all other
+//! findings are soon made again.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use crate::{
 };
 
 impl EndpointMonitor {
-    /// Continues from the state of another process: exactly the endpoints in `out` are manually ejected, now or
-    /// as soon as their names are resolved.
+    /// Continues from the state of another process, or with a new file: exactly the endpoints in `out` are
+    /// manually ejected, now or as soon as they exist.
     pub(in crate::control) fn inherit(
         &mut self,
         snapshot: &Snapshot,

@@ -142,6 +142,35 @@ fn an_endpoint_comes_back_and_weights_end_a_stand_in() {
     assert!(set.stand_ins().is_empty() && set.weights_ahead()["a"].is_empty());
 }
 
+/// An ejection was forgotten when its version left the file, and the version served again once a file had it
+/// again.
+#[test]
+fn a_version_that_left_the_file_stays_ejected_and_the_oldest_of_too_many_are_forgotten() {
+    let at = |s: usize| SystemTime::UNIX_EPOCH + Duration::from_secs(s as u64);
+    let (by, reason) = ("ops".to_owned(), "pays twice".to_owned());
+    let place = |n: usize| ("a".to_owned(), format!("v{n}"));
+    let mut state = ControlState::at(1);
+    let most = MOST_ABSENT + 3;
+    for n in 0..most {
+        let ((service, version), since) = (place(n), at(most - n));
+        let ejection = Ejection { since, by: by.clone(), reason: reason.clone(), verdict: None };
+        state.apply(Change::VersionEjected { service, version, ejection });
+        let ((service, version), endpoint) = (place(n), "10.0.0.1:80".to_owned());
+        let ejection = ManualEjection { since, by: by.clone(), reason: reason.clone() };
+        state.apply(Change::EndpointEjected { service, version, endpoint, ejection });
+    }
+    let taken = |gone| Change::FileTaken { weights: BTreeSet::new(), gone };
+    assert_eq!(state.after(taken(BTreeSet::from([place(0), place(9)]))), state);
+    let but_one = state.after(taken((0..most).filter(|n| *n != most - 1).map(place).collect()));
+    let forgotten = |state: &ControlState| -> Vec<usize> {
+        let is_out = |n: &usize| state.ejection("a", &format!("v{n}")).is_some();
+        (0..most).filter(|n| !is_out(n)).collect()
+    };
+    // The last one was ejected first, and is in the file.
+    assert_eq!(forgotten(&but_one), [most - 3, most - 2]);
+    assert_eq!(but_one.endpoints().len(), most - 2);
+}
+
 /// The format of the first release with takeovers: other fields were added later.
 #[test]
 fn what_an_older_process_hands_over_is_understood() {
