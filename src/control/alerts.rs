@@ -105,9 +105,9 @@ impl AlertKey {
         format!("{}{gap} {}", self.place(), self.name.summary())
     }
 
-    /// Why the alert fires, and how an ejected version returns.
-    fn description(&self, reason: &str) -> String {
-        let place = self.place();
+    /// Why the alert fires at `instance`, and how an ejected version returns.
+    fn description(&self, reason: &str, instance: &str) -> String {
+        let place = format!("{} at {instance}", self.place());
         match (&self.name, &self.version) {
             (AlertName::VersionEjected, Some(version)) => {
                 let stop = if reason.is_empty() || reason.ends_with('.') { "" } else { "." };
@@ -249,20 +249,25 @@ impl Alerts {
         self.states.is_empty()
     }
 
-    /// All alerts as sent at `now`, if they are sent again after `repeat`. `labels` are added to each.
+    /// All alerts as sent at `now`, if they are sent again after `repeat`. `labels` are added to each, and
+    /// `instance`, unless they have one: without it the end of an alert at one instance would end the same
+    /// alert of another.
     pub fn posted(
         &self,
         now: SystemTime,
         repeat: Duration,
         labels: &BTreeMap<String, String>,
+        instance: &str,
     ) -> Vec<Posted> {
+        let instance = labels.get("instance").map_or(instance, String::as_str);
         let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
         let sent = self.states.iter().filter(|(_, state)| state.is_sent(now));
         let each = sent.map(|(subject, state)| {
             let AlertKey { name, service, version, endpoint } = subject;
-            let description = subject.description(&state.reason);
+            let description = subject.description(&state.reason, instance);
             let mut all = labels.clone();
             let mut put = |key: &str, value: &str| all.insert(key.to_owned(), value.to_owned());
+            put("instance", instance);
             put("alertname", name.label());
             put("severity", name.severity());
             put("service", service);

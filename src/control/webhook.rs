@@ -66,7 +66,8 @@ impl ControlPlane {
                 let controller = self.controller();
                 let now = SystemTime::now();
                 let firing = controller.events().alerts();
-                let posted = firing.posted(now, alerts.repeat, &alerts.labels);
+                let posted =
+                    firing.posted(now, alerts.repeat, &alerts.labels, &controller.instance());
                 let is_ours = !controller.is_handed_over() && !posted.is_empty();
                 is_ours.then(|| serde_json::to_string(&posted).unwrap_or_default())
             };

@@ -324,9 +324,13 @@ fn a_receiver_is_told_of_an_ejection_and_of_its_end() {
     assert_eq!((&labels["cluster"], &labels["version"]), (&json!("eu"), &json!("v2")));
     let texts = &alerts[0]["annotations"];
     assert_eq!(texts["summary"], "game-api v2 is ejected");
+    let instance = labels["instance"].as_str().expect("a label");
+    assert!(instance.ends_with(&format!(":{}", stage.proxy.address.port())), "{instance}");
     assert_eq!(
         texts["description"],
-        "game-api v2: a test. `tidegate reinstate game-api v2` reinstates it."
+        format!(
+            "game-api v2 at {instance}: a test. `tidegate reinstate game-api v2` reinstates it."
+        )
     );
     let told = received.lock().expect("whole").len();
     eventually("it is told again", || received.lock().expect("whole").len() > told);

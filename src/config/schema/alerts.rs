@@ -15,7 +15,8 @@ pub struct Alerts {
     /// Receivers, at least one. Each gets all alerts.
     #[schemars(length(min = 1))]
     pub webhooks: Vec<Webhook>,
-    /// Labels added to each alert, such as the cluster. Default: none.
+    /// Labels added to each alert, such as the cluster. Default: `instance`, the host name and the
+    /// port of the admin endpoint, which may be set here, too.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Interval at which firing alerts are sent again; a receiver without a message for four times

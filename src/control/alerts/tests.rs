@@ -16,7 +16,7 @@ fn of(version: &str) -> EventDetails {
 }
 
 fn posted(alerts: &Alerts, now: SystemTime) -> Vec<Posted> {
-    alerts.posted(now, REPEAT, &BTreeMap::new())
+    alerts.posted(now, REPEAT, &BTreeMap::new(), "edge-1:9090")
 }
 
 /// Name and version of each alert, and whether it fires.
@@ -85,7 +85,7 @@ fn a_firing_alert_continues_and_an_ended_one_begins_again() {
     alerts.follow(EventKind::SharedOutage, &more, at(20));
     let first = &posted(&alerts, at(30))[0];
     assert_eq!(first.starts_at, "1970-01-01T00:00:10.000Z");
-    assert_eq!(first.annotations["description"], "game-api: more");
+    assert_eq!(first.annotations["description"], "game-api at edge-1:9090: more");
     assert_eq!(first.annotations["summary"], "game-api: baseline and canaries fail alike");
     alerts.follow(EventKind::SharedOutageOver, &outage, at(40));
     alerts.follow(EventKind::SharedOutageOver, &outage, at(45));
@@ -119,18 +119,37 @@ fn an_alert_is_written_as_alertmanager_reads_it() {
     alerts.follow(EventKind::Ejected, &of("v42"), at(10));
     let labels = BTreeMap::from([("cluster".to_owned(), "eu".to_owned())]);
     assert_eq!(
-        serde_json::to_value(alerts.posted(at(70), REPEAT, &labels)).expect("JSON"),
+        serde_json::to_value(alerts.posted(at(70), REPEAT, &labels, "edge-1:9090")).expect("JSON"),
         serde_json::json!([{
             "labels": {
                 "alertname": "TidegateVersionEjected", "severity": "critical", "cluster": "eu",
-                "service": "game-api", "version": "v42",
+                "instance": "edge-1:9090", "service": "game-api", "version": "v42",
             },
             "annotations": {
                 "summary": "game-api v42 is ejected",
-                "description": "game-api v42: why. `tidegate reinstate game-api v42` reinstates it.",
+                "description": "game-api v42 at edge-1:9090: why. `tidegate reinstate game-api v42` reinstates it.",
             },
             "startsAt": "1970-01-01T00:00:10.000Z",
             "endsAt": "1970-01-01T00:05:10.000Z",
         }])
     );
+}
+
+/// Alerts of several instances had the same labels, so a receiver ended the alert of one with the message of
+/// another.
+#[test]
+fn alerts_of_two_instances_are_told_apart_and_a_configured_label_is_kept() {
+    let mut alerts = Alerts::default();
+    alerts.follow(EventKind::Ejected, &of("v42"), at(10));
+    let labels_at = |instance: &str, labels: &BTreeMap<String, String>| {
+        let posted = alerts.posted(at(11), REPEAT, labels, instance);
+        let Posted { labels, annotations, .. } = posted.into_iter().next().expect("one");
+        (labels, annotations["description"].clone())
+    };
+    let none = BTreeMap::new();
+    assert_ne!(labels_at("edge-1:9090", &none).0, labels_at("edge-2:9090", &none).0);
+    let own = BTreeMap::from([("instance".to_owned(), "malta-1".to_owned())]);
+    let (labels, description) = labels_at("edge-1:9090", &own);
+    assert_eq!(labels["instance"], "malta-1");
+    assert!(description.starts_with("game-api v42 at malta-1: why."), "{description}");
 }

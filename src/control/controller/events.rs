@@ -18,6 +18,21 @@ impl Controller {
         &self.events
     }
 
+    /// The name of this instance in alerts: the host and the port of the admin endpoint, or of the first
+    /// listener.
+    pub fn instance(&self) -> String {
+        let name = rustix::system::uname();
+        let host = name.nodename().to_string_lossy();
+        let admin = self.at_start.admin.as_ref().map(|admin| admin.address.port());
+        // Port 0 is any free one, and only the listeners know which.
+        let port = admin.filter(|port| *port != 0).map(|port| port.to_string());
+        let port = port.or_else(|| {
+            let (_, port) = self.listeners.first()?.name.rsplit_once(':')?;
+            Some(port.to_owned())
+        });
+        format!("{host}:{}", port.unwrap_or_default())
+    }
+
     /// Records an event.
     pub(super) fn record(&mut self, kind: EventKind, matter: EventDetails) {
         self.record_at(kind, matter, SystemTime::now());
