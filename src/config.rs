@@ -10,6 +10,7 @@ mod decode;
 mod draft;
 mod error;
 pub mod file;
+mod folder;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod load;

@@ -9,6 +9,7 @@ use super::{
     draft::Draft,
     error::LoadError,
     file::{MOST_BYTES, read_file},
+    folder,
     named::{NamedFile, named_files},
     problem::{FieldPath, Problem, Problems},
     schema::Config,
@@ -37,7 +38,8 @@ pub fn parse(text: &str) -> Result<Config, Problems> {
     draft.finish()
 }
 
-/// Reads and checks a configuration file and the token files that it names, relative to its folder.
+/// Reads and checks a configuration file and the token files that it names, relative to its folder,
+/// and checks the folders in which files are created.
 /// Paths of TLS files are relative to that folder, too; the room `tls` opens them.
 pub fn read(path: &Path) -> Result<Loaded, LoadError> {
     let unread = |source| LoadError::Read { path: path.to_owned(), source };
@@ -58,16 +60,17 @@ pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
     draft.check();
     let admin = draft.config.iter().find_map(|config| config.admin.as_ref());
     let mut found = Vec::new();
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let tokens = token::read(admin.map_or(&[], |a| &a.tokens), folder, &mut found);
+    let beside = path.parent().unwrap_or(Path::new(""));
+    let tokens = token::read(admin.map_or(&[], |a| &a.tokens), beside, &mut found);
+    draft.config.iter().for_each(|config| folder::check(config, &mut found));
     found.into_iter().for_each(|finding| draft.note(finding));
     let files = draft.config.iter().flat_map(named_files).map(|(path, file)| {
         let (path, at) = draft.locate(&path);
-        NamedFile { file: folder.join(file), at, path }
+        NamedFile { file: beside.join(file), at, path }
     });
     let files = files.collect();
     let mut config = draft.finish().map_err(invalid)?;
-    config.place_files(folder);
+    config.place_files(beside);
     Ok(Loaded { config, hash: format!("{:016x}", xxh3_64(bytes)), tokens, files })
 }
 
