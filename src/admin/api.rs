@@ -106,6 +106,7 @@ async fn status(
     let controller = observatory.controller();
     let snapshot = controller.snapshot();
     let in_force: BTreeMap<_, _> = controller.state().overrides().into_iter().collect();
+    let set = controller.state().weights().iter();
     let now = SystemTime::now();
     let listeners = controller.listeners().iter().map(|listener| Listener::new(listener, now));
     let tls_faults = controller.tls_faults().map(|(service, version, fault)| VersionFault {
@@ -125,6 +126,7 @@ async fn status(
         connections: controller.shared().connections(),
         listeners: listeners.collect(),
         overrides: in_force,
+        weights_set: set.map(|(service, set)| (service.clone(), set.into())).collect(),
         reload: Reload::new(controller.reloads(), controller.state().stand_ins()),
         tls_faults: tls_faults.collect(),
         takeover: controller.replacement().into(),

@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 
 pub use change::{NewWeight, Shares, SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
 use digits::six_digits;
-pub use ejection::{Decisions, Ejected, Ejection};
+pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
 use serde::{Deserialize, Serialize};
 pub use status::{
@@ -59,6 +59,9 @@ pub struct Service {
     /// all. Null if they are in force.
     #[serde(default)]
     pub weights_refused: Option<String>,
+    /// Who set the weights at run time, when and why; null if they are those of the file.
+    #[serde(default)]
+    pub weights_set: Option<WeightsSet>,
     /// Its versions, in the order of the file.
     pub versions: Vec<Version>,
     /// How canaries compare with the baseline, and the verdicts that ejected versions, these first.
@@ -243,6 +246,7 @@ impl Service {
                 .collect(),
             verdicts: decisions.verdicts,
             weights_refused: decisions.weights_refused,
+            weights_set: decisions.weights_set,
         }
     }
 }

@@ -57,7 +57,10 @@ pub(super) fn run(file: &FileArguments, takeover: Option<&Path>) -> Result<ExitC
     };
     match predecessor {
         Some(predecessor) => process.follow(predecessor).map_err(unavailable)?,
-        None => process.open(),
+        None => {
+            process.app.observatory().controller().record_started();
+            process.open();
+        }
     }
     process.serve()
 }
@@ -147,6 +150,7 @@ impl Process {
         self.app.observatory().controller().inherit(carried);
         predecessor.serving()?;
         self.app.observatory().controller().take_back();
+        self.app.observatory().controller().record_started();
         self.open();
         predecessor.await_release();
         Ok(())

@@ -69,7 +69,9 @@ fn heading(admin: &str, status: &Value) -> String {
     }
     let set: Vec<_> = status["overrides"].as_object().into_iter().flat_map(|o| o.keys()).collect();
     for service in set {
-        let _ = writeln!(lines, "{service}: weights were set at runtime and override the file's");
+        let by = by(&status["weights_set"][service]);
+        let _ =
+            writeln!(lines, "{service}: weights were set at runtime{by} and override the file's");
     }
     let waiting = status["reload"]["waiting"].as_array().into_iter().flatten();
     let waiting: Vec<_> = waiting.filter_map(Value::as_str).collect();
@@ -99,6 +101,17 @@ fn heading(admin: &str, status: &Value) -> String {
         let _ = writeln!(lines, "a process that was to take over failed at {at}: {message}");
     }
     lines
+}
+
+/// ` by ops (canary looks good) at 2026-11-26T18:00:00Z`; empty if the instance does not say so.
+fn by(set: &Value) -> String {
+    let (Some(by), Some(at)) = (set["by"].as_str(), set["at"].as_str()) else {
+        return String::new();
+    };
+    match set["reason"].as_str().unwrap_or_default().trim_end_matches('.') {
+        "" => format!(" by {by} at {at}"),
+        reason => format!(" by {by} ({reason}) at {at}"),
+    }
 }
 
 /// Lines on the certificates of a listener.
@@ -131,7 +144,8 @@ mod tests {
         let status = json!({
             "version": "0.1.0", "generation": 3, "config_file": "edge.yaml", "config_hash": "00ff",
             "uptime_seconds": 62.5, "workers": 2, "draining": false, "connections": 7,
-            "overrides": { "game-api": { "v41": 1.0 } },
+            "overrides": { "game-api": { "v41": 1.0 }, "wallet": { "v1": 1.0 } },
+            "weights_set": { "wallet": { "at": "2026-11-26T18:00:00Z", "by": "ops", "reason": "test." } },
             "reload": { "applied": 0, "rejected": 1, "waiting": [ "listen", "workers" ], "error": {
                 "message": "edge.yaml: not taken over, 1 problem(s)",
                 "problems": [ { "line": 1, "column": 9, "path": "listen", "message": "bad" } ],
@@ -163,6 +177,7 @@ config edge.yaml (00ff)
 127.0.0.1:8443: the previous certificates stay in use: new.pem: holds no certificate
 game-api v41: the previous certificates stay in use: ca.pem: bad
 game-api: weights were set at runtime and override the file's
+wallet: weights were set at runtime by ops (test) at 2026-11-26T18:00:00Z and override the file's
 changed in the file, takes effect at the next start: listen, workers
 the last reload was refused: edge.yaml: not taken over, 1 problem(s)
   1:9: listen: bad

@@ -223,6 +223,7 @@ mod tests {
             baseline: "v41".to_owned(),
             available: true,
             weights_refused: None,
+            weights_set: None,
             versions: versions.into(),
             verdicts: Vec::new(),
         }

@@ -199,7 +199,10 @@ impl Alerts {
             EventKind::HealthPanic | EventKind::HealthPanicOver => {}
             // More refused requests may be intended.
             EventKind::RefusalsRise => {}
-            EventKind::Weights | EventKind::Configuration | EventKind::ConfigurationRejected => {}
+            EventKind::Started
+            | EventKind::Weights
+            | EventKind::Configuration
+            | EventKind::ConfigurationRejected => {}
         }
     }
 

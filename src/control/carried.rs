@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use indexmap::IndexMap;
@@ -114,9 +114,48 @@ pub struct SetWeights {
     /// The file's weights at that time; the weights that were set remain in force only while the file is
     /// unchanged in this.
     pub file: Option<IndexMap<String, Weight>>,
+    /// Who set them, when and why; `None` if an older process did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<WhySet>,
+}
+
+/// Who set weights, when and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhySet {
+    /// Who set them: a token's name.
+    pub by: String,
+    /// Why; empty if no reason was given.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+}
+
+impl WhySet {
+    /// Weights that `by` sets at `now`.
+    pub fn new(by: &str, reason: Option<&str>, now: SystemTime) -> Self {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let at_unix_ms = since.as_millis().try_into().unwrap_or_default();
+        Self { by: by.to_owned(), reason: reason.unwrap_or_default().to_owned(), at_unix_ms }
+    }
+
+    /// When they were set.
+    pub fn at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.at_unix_ms)
+    }
 }
 
 impl SetWeights {
+    /// `weights set by ops (canary looks good) at 2026-11-26T18:00:00Z`.
+    pub fn told(&self) -> String {
+        let Some(why) = &self.why else { return "weights set at runtime".to_owned() };
+        let reason = match why.reason.trim_end_matches('.') {
+            "" => String::new(),
+            reason => format!(" ({reason})"),
+        };
+        let at = humantime::format_rfc3339_seconds(why.at());
+        format!("weights set by {}{reason} at {at}", why.by)
+    }
+
     /// Whether the file's weights were `weights` when these were set.
     pub fn is_of_file(&self, weights: Option<&IndexMap<String, Weight>>) -> bool {
         // A round trip through JSON may change the last bit of a number, so both sides take it.
@@ -143,7 +182,7 @@ mod tests {
         let weight = |w| Weight::new(w).expect("a weight");
         for odd in [1.0 / 3.0, 100.0 / 3.0, 0.1 + 0.2, 1e-9 / 7.0, 99.999_999_999_999_99] {
             let file = IndexMap::from([("v1".to_owned(), weight(odd))]);
-            let set = SetWeights { set: file.clone(), file: Some(file.clone()) };
+            let set = SetWeights { set: file.clone(), file: Some(file.clone()), why: None };
             let text = serde_json::to_string(&set).expect("JSON");
             let read: SetWeights = serde_json::from_str(&text).expect("the same");
             assert!(read.is_of_file(Some(&file)), "{odd}");

@@ -18,6 +18,7 @@ mod names;
 mod prepare;
 mod rejected;
 mod reload;
+mod replaced;
 mod resume;
 mod served;
 mod split;
@@ -116,6 +117,8 @@ pub struct Controller {
     /// True once another process decides the weights.
     handed_over: bool,
     replacement: Replacement,
+    /// Weights that the process before had set at runtime, and that the file replaces.
+    ended: Vec<String>,
 }
 
 /// The evidence on which a version was ejected.
@@ -189,6 +192,7 @@ impl Controller {
             draining: false,
             handed_over: false,
             replacement: Replacement::default(),
+            ended: Vec::new(),
         }
     }
 

@@ -8,6 +8,8 @@ use crate::analysis::Verdict;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
+    /// The process started to serve.
+    Started,
     /// An operator changed the weights of a service.
     Weights,
     /// A changed file was applied.
@@ -65,6 +67,7 @@ impl EventKind {
     /// The name in the API.
     pub fn label(self) -> &'static str {
         match self {
+            Self::Started => "started",
             Self::Weights => "weights",
             Self::Configuration => "configuration",
             Self::ConfigurationRejected => "configuration_rejected",

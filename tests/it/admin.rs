@@ -140,9 +140,19 @@ fn a_service_is_shown_as_the_contract_says() {
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(
         keys(&service),
-        ["available", "baseline", "generation", "name", "verdicts", "versions", "weights_refused"]
+        [
+            "available",
+            "baseline",
+            "generation",
+            "name",
+            "verdicts",
+            "versions",
+            "weights_refused",
+            "weights_set"
+        ]
     );
     assert_eq!((&service["available"], &service["weights_refused"]), (&json!(true), &Value::Null));
+    assert_eq!(service["weights_set"], Value::Null);
     assert_eq!(service["verdicts"], json!([]));
     let version = &service["versions"][0];
     assert_eq!((&version["name"], &version["state"]), (&json!("v41"), &json!("serving")));

@@ -205,6 +205,7 @@ fn who_follows_events_goes_on_after_a_restart_of_the_instance() {
         .spawn()
         .expect("it runs");
     let mut next = told_by(&mut child);
+    assert_eq!(next()["kind"], "started");
     assert_eq!(next()["kind"], "ejected");
     first.signal(rustix::process::Signal::TERM);
     assert_eq!(first.wait().code(), Some(0));
@@ -213,6 +214,10 @@ fn who_follows_events_goes_on_after_a_restart_of_the_instance() {
     assert!(told.contains("cannot be reached") && told.contains("trying again"), "{told}");
     let second = process::Process::spawn_at(listen, &text);
     run("eject");
+    // A restart ends ejections.
+    let started = next();
+    let reason = started["reason"].as_str().expect("a reason");
+    assert!(reason.contains("; no process handed over to it, so weights set"), "{reason}");
     let again = next();
     child.kill().and_then(|()| child.wait()).expect("it ends");
     assert_eq!((&again["kind"], &again["by"]), (&json!("ejected"), &json!("anonymous")));

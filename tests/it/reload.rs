@@ -114,6 +114,13 @@ fn weights_set_while_running_stay_until_the_files_own_change() {
     assert_eq!(client.get("/").send().text(), "v2", "the file's weights are as before");
     proxy.write(&with("v1: 2", "match: { path: /b }, version: v1"));
     eventually("the file's new weights apply", || client.get("/").send().text() == "v1");
+    // Nobody was told that what an operator had set was gone.
+    let last = {
+        let controller = proxy.controller();
+        controller.events().since(0).last().expect("an event").matter.reason.clone()
+    };
+    let told = "; game-api: v1 0% -> 100%, v2 100% -> 0%; the weights of the file replace weights set by test at 20";
+    assert!(last.contains(told), "{last}");
 }
 
 /// A version that left the file and came back, as when a file is reverted, served again, although an operator

@@ -179,6 +179,36 @@ fn prefer_v2(admin: SocketAddr) -> Answer {
     answer
 }
 
+/// A restart dropped weights and ejections without a word.
+#[test]
+fn a_start_says_by_which_file_and_what_became_of_changes_made_before() {
+    let origins = origins();
+    let (builder, admin) = builder(&origins);
+    let process = spawn(&builder, admin);
+    let told = || {
+        let mut client = Client::connect(admin);
+        let request = client.get("/v1/events").host("localhost");
+        let list = request.header("Accept", "application/json").send().json();
+        let events = list["events"].as_array().expect("a list").clone();
+        let started: Vec<_> = events.iter().filter(|e| e["kind"] == "started").collect();
+        assert_eq!(started.len(), 1, "{events:?}");
+        started[0]["reason"].as_str().expect("a reason").to_owned()
+    };
+    let hash = status(admin).expect("a status")["config_hash"].as_str().expect("text").to_owned();
+    let file = process.file.display();
+    let configuration = format!("configuration {file}, hash {hash}; ");
+    let gone = "no process handed over to it, so weights set at runtime and ejections of a process before it, \
+                if there was one, are gone";
+    assert_eq!(told(), format!("{configuration}{gone}"));
+    prefer_v2(admin);
+    let first = pid(admin).expect("a process");
+    upgrade(admin);
+    let kept = format!("took over from process {first}, with what was changed at runtime");
+    assert_eq!(told(), format!("{configuration}{kept}"));
+    let set = &status(admin).expect("a status")["weights_set"][SERVICE];
+    assert_eq!((&set["by"], &set["reason"]), (&json!("anonymous"), &json!("")));
+}
+
 /// A client that keeps its connection until it is told that it ends.
 struct Player {
     address: SocketAddr,
@@ -413,7 +443,9 @@ fn a_process_that_breaks_off_gets_nothing() {
             let offer = converse(&mut stream, &hello(1));
             assert_eq!(offer["message"], "offer", "{offer}");
             let set = &offer["carried"]["weights"][SERVICE];
-            assert_eq!(*set, json!({ "set": { "v2": 1.0 }, "file": { "v1": 1.0 } }));
+            assert_eq!(set["set"], json!({ "v2": 1.0 }));
+            assert_eq!(set["file"], json!({ "v1": 1.0 }));
+            assert_eq!(set["why"]["by"], "anonymous");
             let sockets = offer["sockets"].as_array().expect("a list").len();
             assert_eq!(sockets, 2);
             // The bytes that the sockets come with; read like this, the sockets are dropped.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{VersionVerdict, digits::six_digits};
 use crate::control::{
     Controller,
+    carried::SetWeights,
     controller::{self, ManualEjection},
 };
 
@@ -41,6 +42,28 @@ impl From<&controller::Ejection> for Ejection {
 impl From<&ManualEjection> for Ejection {
     fn from(ejection: &ManualEjection) -> Self {
         Self::new(ejection.since, &ejection.by, &ejection.reason)
+    }
+}
+
+/// Who set the weights of a service at run time, when and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsSet {
+    /// When, as RFC 3339 in UTC; null if an earlier process that does not say so set them.
+    pub at: Option<String>,
+    /// Who set them: the name of a token, `anonymous` without tokens, or `another process`.
+    pub by: String,
+    /// Why; empty if no reason was given.
+    pub reason: String,
+}
+
+impl From<&SetWeights> for WeightsSet {
+    fn from(weights: &SetWeights) -> Self {
+        let Some(why) = &weights.why else {
+            let (by, reason) = ("another process".to_owned(), String::new());
+            return Self { at: None, by, reason };
+        };
+        let at = Some(humantime::format_rfc3339_seconds(why.at()).to_string());
+        Self { at, by: why.by.clone(), reason: why.reason.clone() }
     }
 }
 
@@ -89,6 +112,7 @@ pub struct Decisions {
     /// By version and address of the endpoint.
     pub(super) endpoints: HashMap<(String, String), Ejection>,
     pub(super) weights_refused: Option<String>,
+    pub(super) weights_set: Option<WeightsSet>,
     /// Names that are not resolved, and why, by version.
     pub(super) unresolved: HashMap<String, BTreeMap<String, String>>,
 }
@@ -108,6 +132,7 @@ impl Decisions {
                 })
                 .collect(),
             unresolved: controller.unresolved(service),
+            weights_set: controller.state().weights().get(service).map(Into::into),
             weights_refused: controller.state().stand_ins().get(service).map(|s| s.why.clone()),
         }
     }

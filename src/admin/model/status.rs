@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::SystemTi
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::WeightsSet;
 use crate::{
     config::{LoadError, Problem, units::Weight},
     control::{
@@ -40,6 +41,8 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Weights set at run time that are in force, by service and version.
     pub overrides: BTreeMap<String, IndexMap<String, Weight>>,
+    /// Who set these, when and why, by service.
+    pub weights_set: BTreeMap<String, WeightsSet>,
     /// Results of reloads.
     pub reload: Reload,
     /// Versions whose current certificate or authority files cannot be used.

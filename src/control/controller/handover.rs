@@ -56,6 +56,7 @@ impl Controller {
         let carried = carried.dated(SystemTime::now());
         // This process has read the file itself.
         let ended = what_a_file_ends(&carried, &self.config);
+        self.ended = replaced_weights(&carried, &ended);
         let mut next = carried.after(ended);
         let last = take_back_the_last(&mut next, &self.config);
         let (before, snapshot) = (self.state.clone(), self.snapshot());
@@ -70,6 +71,24 @@ impl Controller {
         }
         self.record_stand_ins(before.stand_ins());
         self.record_carried_endpoints(before.endpoints());
+    }
+
+    /// Records that the process serves, with which configuration, and which changes made at runtime in the
+    /// process before are gone.
+    pub fn record_started(&mut self) {
+        let file = self.file.as_ref().map(|file| format!("{}, ", file.display()));
+        let configuration = format!("configuration {}hash {}", file.unwrap_or_default(), self.hash);
+        let before = match self.replacement.from_pid {
+            Some(pid) if self.ended.is_empty() => {
+                format!("took over from process {pid}, with what was changed at runtime")
+            }
+            Some(pid) => format!("took over from process {pid}; {}", self.ended.join("; ")),
+            None => "no process handed over to it, so weights set at runtime and ejections of a process \
+                     before it, if there was one, are gone"
+                .to_owned(),
+        };
+        let reason = format!("{configuration}; {before}");
+        self.record(EventKind::Started, EventDetails { reason, ..EventDetails::default() });
     }
 
     /// Records events for versions of this file that are ejected in `carried`, the state of another process,
@@ -143,6 +162,16 @@ impl Controller {
             self.record_at(kind, matter, at);
         }
     }
+}
+
+/// A sentence on each service whose weights in `state`, the state of another process, end by `change`.
+fn replaced_weights(state: &ControlState, change: &Change) -> Vec<String> {
+    let Change::FileTaken { weights, .. } = change else { return Vec::new() };
+    let each = weights.iter().filter_map(|service| {
+        let set = state.weights().get(service)?.told();
+        Some(format!("{service}: the weights of the file replace {set}"))
+    });
+    each.collect()
 }
 
 /// Reinstates the baseline of each service all of whose versions are ejected, and returns these baselines. It

@@ -34,6 +34,11 @@ impl Prepared {
     pub(super) fn state(&self) -> &ControlState {
         &self.state
     }
+
+    /// The snapshot that was compiled from it.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
 }
 
 /// The inputs of a snapshot besides the state.

@@ -125,8 +125,10 @@ impl Controller {
             tls: &tls,
             access_log: opened,
         };
-        let prepared = self.prepare_with(what_a_file_ends(&self.state, &new), inputs);
+        let change = what_a_file_ends(&self.state, &new);
+        let prepared = self.prepare_with(change.clone(), inputs);
         let prepared = prepared.map_err(|why| LoadError::Named { why: why.to_string() })?;
+        let replaced = self.replaced(&change, &prepared);
         self.tokens = loaded.tokens;
         (self.tls, self.clients) = (tls, clients);
         self.reloads.waiting = needs_restart(&self.at_start, &new);
@@ -147,7 +149,7 @@ impl Controller {
             fields => format!("; the next start takes over: {fields}"),
         };
         let mut reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
-        for more in left.iter() {
+        for more in replaced.iter().chain(&left) {
             reason = format!("{reason}; {more}");
         }
         let matter = EventDetails { reason, ..EventDetails::default() };
@@ -162,8 +164,8 @@ impl Controller {
             self.retired.push(old);
         }
         tracing::info!(generation, hash = self.hash, changed, "configuration taken over");
-        if let Some(left) = left {
-            tracing::warn!(generation, "{left}");
+        for more in replaced.iter().chain(&left) {
+            tracing::warn!(generation, "{more}");
         }
         self.record_stand_ins(&StandIns::new());
         Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))

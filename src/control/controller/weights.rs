@@ -1,6 +1,6 @@
 //! Weights that are set at runtime.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::SystemTime};
 
 use indexmap::IndexMap;
 
@@ -8,7 +8,7 @@ use super::{Asked, Controller, Rejected, moves, percent, split::list};
 use crate::{
     config::{Config, schema, units::Weight},
     control::{
-        carried::SetWeights,
+        carried::{SetWeights, WhySet},
         events::{EventDetails, EventKind},
         state::{Change, ControlState},
     },
@@ -140,7 +140,8 @@ impl Controller {
         if weights.values().all(|weight| *weight == Weight::ZERO) {
             return Err(Rejected::NoWeight { right: no_weight(&change.asked, &before) });
         }
-        let set = SetWeights { set: weights.clone(), file: service.weights.clone() };
+        let why = Some(WhySet::new(&change.by, change.reason.as_deref(), SystemTime::now()));
+        let set = SetWeights { set: weights.clone(), file: service.weights.clone(), why };
         let set = Change::WeightsSet { service: name.to_owned(), weights: set };
         let then = self.state.after(set.clone());
         let planned = Applied {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::control::carried::WhySet;
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()])
@@ -44,9 +45,11 @@ fn change() -> impl Strategy<Value = Change> {
     });
     let stand_in = (name(), name()).prop_map(|(version, why)| StandIn { version, why });
     prop_oneof![
-        (name(), weights(), prop::option::of(weights())).prop_map(|(service, set, file)| {
-            Change::WeightsSet { service, weights: SetWeights { set, file } }
-        }),
+        (name(), weights(), prop::option::of(weights()), prop::option::of((name(), time())))
+            .prop_map(|(service, set, file, why)| {
+                let why = why.map(|(by, at)| WhySet::new(&by, None, at));
+                Change::WeightsSet { service, weights: SetWeights { set, file, why } }
+            }),
         (place(), ejection()).prop_map(|((service, version), ejection)| {
             Change::VersionEjected { service, version, ejection }
         }),
@@ -137,7 +140,7 @@ fn an_endpoint_comes_back_and_weights_end_a_stand_in() {
     assert_eq!(out.endpoints().len(), 1);
     let back = Change::EndpointReinstated { service: service.clone(), version, endpoint };
     assert_eq!(out.after(back), start);
-    let weights = SetWeights { set: IndexMap::new(), file: None };
+    let weights = SetWeights { set: IndexMap::new(), file: None, why: None };
     let set = start.after(Change::WeightsSet { service, weights });
     assert!(set.stand_ins().is_empty() && set.weights_ahead()["a"].is_empty());
 }
@@ -193,6 +196,22 @@ fn what_an_older_process_hands_over_is_understood() {
     let least: ControlState =
         serde_json::from_str(r#"{ "generation": 1, "weights": {} }"#).expect("a state");
     assert_eq!(least, ControlState::at(1));
+}
+
+/// An older process neither writes nor knows who set weights.
+#[test]
+fn who_set_weights_is_handed_over_and_may_be_unknown() {
+    let old = r#"{ "set": { "v2": 1.0 }, "file": null }"#;
+    let read: SetWeights = serde_json::from_str(old).expect("weights");
+    assert_eq!((&read.why, &*read.told()), (&None, "weights set at runtime"));
+    assert_eq!(serde_json::to_string(&read).expect("JSON"), old.replace(' ', ""));
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+    let why = Some(WhySet::new("ops", Some("canary looks good."), at));
+    let set = SetWeights { why, ..read };
+    let text = serde_json::to_string(&set).expect("JSON");
+    assert!(text.contains(r#""why":{"by":"ops","reason":"canary looks good.","at_unix_ms":1500}"#));
+    assert_eq!(serde_json::from_str::<SetWeights>(&text).expect("weights"), set);
+    assert_eq!(set.told(), "weights set by ops (canary looks good) at 1970-01-01T00:00:01Z");
 }
 
 #[test]

@@ -1,0 +1,34 @@
+//! Weights set at runtime that a file replaces, because its own weights for the service have changed.
+
+use indexmap::IndexMap;
+
+use super::{Controller, moves, prepare::Prepared};
+use crate::{control::state::Change, snapshot::Snapshot};
+
+impl Controller {
+    /// A sentence for each service whose weights, set at runtime, are replaced by those of the file:
+    /// `prepared` is the state after `change`.
+    pub(super) fn replaced(&self, change: &Change, prepared: &Prepared) -> Vec<String> {
+        let Change::FileTaken { weights, .. } = change else { return Vec::new() };
+        let now = self.snapshot();
+        let each = weights.iter().filter_map(|service| {
+            let set = self.state.weights().get(service)?.told();
+            Some(match shares(prepared.snapshot(), service) {
+                Some(after) => {
+                    let before = shares(&now, service).unwrap_or_default();
+                    let moves = moves(&before, &after);
+                    format!("{service}: {moves}; the weights of the file replace {set}")
+                }
+                None => format!("{service} is no longer in the file; this ends {set}"),
+            })
+        });
+        each.collect()
+    }
+}
+
+/// The share of players of each version of `service` in `snapshot`, 0 to 1.
+fn shares(snapshot: &Snapshot, service: &str) -> Option<IndexMap<String, f64>> {
+    let service = snapshot.service(service)?;
+    let each = service.versions.iter().zip(0..);
+    Some(each.map(|(version, n)| (version.name.to_string(), service.share(n))).collect())
+}
