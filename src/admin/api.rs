@@ -258,6 +258,7 @@ async fn set_weights(
         shares: Shares::new(applied.shares_before, applied.shares_after),
         dry_run,
         ejected,
+        unserved: applied.unserved.into_iter().map(Into::into).collect(),
     };
     Ok((fresh(applied.generation), Json(answer)))
 }

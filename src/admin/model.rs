@@ -13,7 +13,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 
-pub use change::{NewWeight, Shares, SubjectAnswer, SubjectRequest, WeightsAnswer, WeightsRequest};
+pub use change::{
+    NewWeight, Shares, SubjectAnswer, SubjectRequest, Unserved, WeightsAnswer, WeightsRequest,
+};
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;

@@ -159,7 +159,7 @@ mod tests {
                 "field": "weights.v43",
             })
         );
-        let outdated = Problem::from(Rejected::Outdated { expected: 1, actual: 2 });
+        let outdated = Problem::from(Rejected::Outdated { expected: 1, actual: 3, decided: 2 });
         assert_eq!(outdated.status, StatusCode::PRECONDITION_FAILED);
     }
 

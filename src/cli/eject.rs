@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     admin::model::{Ejected, Ejection, SubjectAnswer, SubjectRequest},
-    control::{controller::percent, events::way_back},
+    control::{
+        controller::{moves, percent},
+        events::way_back,
+    },
 };
 
 /// Arguments of `tidegate eject` and `tidegate reinstate`.
@@ -31,7 +34,8 @@ pub(super) struct SubjectArguments {
     /// Show what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Change only if this generation, as shown by `status`, is still in force.
+    /// Change only if nobody made a change since this generation, as shown by `status`. Endpoints that
+    /// leave or return do not count.
     #[arg(long, value_name = "N")]
     if_generation: Option<u64>,
     /// Print the response of the admin endpoint as one JSON object.
@@ -102,7 +106,10 @@ fn report(action: Action, answer: &SubjectAnswer) -> String {
         }
         (true, action) => {
             let action = action.name();
-            format!("{service}: would {action} {subject} (generation {generation} in force){share}")
+            let effect = effect(answer);
+            format!(
+                "{service}: would {action} {subject} (generation {generation} in force){share}{effect}"
+            )
         }
         (false, Action::Eject) => format!("{service}: ejected {subject} (generation {generation})"),
         (false, Action::Reinstate) => {
@@ -112,6 +119,18 @@ fn report(action: Action, answer: &SubjectAnswer) -> String {
     // The version itself was reported already, or is about to change.
     let others: Vec<_> = ejected.iter().filter(|e| e.version != *version).cloned().collect();
     line + &still_ejected(service, &others)
+}
+
+/// The effect of an ejection on shares, and on the comparison.
+fn effect(answer: &SubjectAnswer) -> String {
+    let Some(shares) = &answer.shares else { return String::new() };
+    let moves = moves(&shares.before, &shares.after);
+    let left = match &*answer.uncompared {
+        [] => String::new(),
+        [one] => format!("; {one} then has no baseline to be compared with"),
+        all => format!("; {} then have no baseline to be compared with", all.join(", ")),
+    };
+    format!(": {moves}{left}")
 }
 
 /// A line for each ejected version of `service`, each with a newline before it.
@@ -137,7 +156,10 @@ pub(super) fn since(ejection: &Ejection) -> String {
 
 #[cfg(test)]
 mod tests {
+    use indexmap::IndexMap;
+
     use super::*;
+    use crate::admin::model::Shares;
 
     #[test]
     fn a_change_is_shown_in_one_line() {
@@ -149,9 +171,24 @@ mod tests {
             dry_run: false,
             already_ejected: None,
             share: None,
+            shares: None,
+            uncompared: Vec::new(),
             ejected: Vec::new(),
         };
         assert_eq!(report(Action::Eject, &version), "game-api: ejected v42 (generation 3)");
+        // The preview of an ejection showed no effect.
+        let shares = |v41, v42| IndexMap::from([("v41".to_owned(), v41), ("v42".to_owned(), v42)]);
+        let preview = SubjectAnswer {
+            dry_run: true,
+            shares: Some(Shares::new(shares(0.95, 0.05), shares(0.0, 1.0))),
+            uncompared: vec!["v42".to_owned()],
+            ..version.clone()
+        };
+        assert_eq!(
+            report(Action::Eject, &preview),
+            "game-api: would eject v42 (generation 3 in force): v41 95% -> 0%, v42 5% -> 100%; v42 then has no \
+             baseline to be compared with"
+        );
         let back = SubjectAnswer { share: Some(0.05), ..version.clone() };
         assert_eq!(
             report(Action::Reinstate, &back),

@@ -12,9 +12,9 @@ use super::{
     table,
 };
 use crate::{
-    admin::model::{NewWeight, Service, WeightsAnswer, WeightsRequest},
+    admin::model::{NewWeight, Service, Unserved, WeightsAnswer, WeightsRequest},
     config::units::Weight,
-    control::controller::moves,
+    control::controller::{moves, percent},
 };
 
 /// Arguments of `tidegate weights`.
@@ -28,7 +28,8 @@ pub(super) struct WeightsArguments {
     /// Without any, the weights are shown.
     #[arg(value_name = "VERSION=WEIGHT", value_parser = assignment)]
     weights: Vec<(String, NewWeight)>,
-    /// With numbers: versions that are not named get weight 0.
+    /// Versions that are not named get no players. Without this, numbers, and shares that add up to
+    /// 100%, must name every version with weight.
     #[arg(long, requires = "weights")]
     only: bool,
     /// The reason, for the event and the log of the instance.
@@ -37,10 +38,12 @@ pub(super) struct WeightsArguments {
     /// Show what would change, and change nothing.
     #[arg(long, requires = "weights")]
     dry_run: bool,
-    /// Change nothing and exit with 65 if a version that would get a share is ejected.
+    /// Change nothing and exit with 65 if a version that would get a share is ejected, or has no
+    /// endpoint that serves.
     #[arg(long, requires = "weights")]
     strict: bool,
-    /// Change only if this generation, as shown by `status`, is still in force.
+    /// Change only if nobody made a change since this generation, as shown by `status`. Endpoints that
+    /// leave or return do not count.
     #[arg(long, value_name = "N", requires = "weights")]
     if_generation: Option<u64>,
     /// Print the response of the admin endpoint as one JSON object.
@@ -81,7 +84,7 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     let mut if_generation = arguments.if_generation;
     if arguments.strict {
         let answer = put(true, if_generation)?;
-        refuse_ejected(&printable(&answer)?)?;
+        refuse_without_players(&printable(&answer)?)?;
         // An ejection between the two calls raises the generation, so the change is rejected.
         if_generation = Some(answer.generation);
     }
@@ -93,24 +96,31 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Fails if an ejected version would otherwise have a share.
-fn refuse_ejected(answer: &WeightsAnswer) -> Result<(), Failure> {
-    let ejected: Vec<_> = answer
-        .ejected
-        .iter()
-        .filter(|ejected| ejected.share_when_reinstated > 0.0)
-        .cloned()
-        .collect();
-    match ejected.as_slice() {
-        [] => Ok(()),
-        ejected => {
-            let why = still_ejected(&answer.service, ejected);
-            Err(Failure::new(
-                Exit::Refused,
-                format!("{}: nothing was changed{why}", answer.service),
-            ))
+/// Fails if a version would have a share, but is ejected or has no endpoint that serves.
+fn refuse_without_players(answer: &WeightsAnswer) -> Result<(), Failure> {
+    let ejected = answer.ejected.iter().filter(|ejected| ejected.share_when_reinstated > 0.0);
+    let ejected: Vec<_> = ejected.cloned().collect();
+    let unserved = answer.unserved.iter().filter(|unserved| unserved.share_when_served > 0.0);
+    let unserved: Vec<_> = unserved.cloned().collect();
+    let why = still_ejected(&answer.service, &ejected) + &without_endpoint(&unserved);
+    match why.is_empty() {
+        true => Ok(()),
+        false => {
+            let message = format!("{}: nothing was changed{why}", answer.service);
+            Err(Failure::new(Exit::Refused, message))
         }
     }
+}
+
+/// A line for each version without an endpoint that serves, each with a newline before it.
+fn without_endpoint(unserved: &[Unserved]) -> String {
+    let each = unserved.iter().map(|Unserved { version, reason, share_when_served }| {
+        let share = percent(*share_when_served);
+        format!(
+            "\n{version} gets no players: {reason}; it gets {share} of the players once one does"
+        )
+    });
+    each.collect()
 }
 
 fn report(answer: &WeightsAnswer) -> String {
@@ -120,7 +130,7 @@ fn report(answer: &WeightsAnswer) -> String {
         true => format!("{service}: would change {changes} (generation {generation} in force)"),
         false => format!("{service}: {changes} (generation {generation})"),
     };
-    line + &still_ejected(service, &answer.ejected)
+    line + &still_ejected(service, &answer.ejected) + &without_endpoint(&answer.unserved)
 }
 
 /// `v41=90` or `v41=90%`.
@@ -196,6 +206,7 @@ mod tests {
             shares: Shares::new(shares(0.95, 0.05), shares(0.9, 0.1)),
             dry_run: false,
             ejected: Vec::new(),
+            unserved: Vec::new(),
         };
         assert_eq!(report(&answer), "game-api: v41 95% -> 90%, v42 5% -> 10% (generation 2)");
         answer.dry_run = true;

@@ -36,14 +36,14 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     certificates::{Certificates, OpenedClients},
-    ejections::{Moved, Target},
+    ejections::{Effect, Moved, Target},
     events::Webhooks,
     gate::GateReport,
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
     served::Coverage,
     split::{Asked, moves, percent},
-    weights::{Applied, WeightsChange},
+    weights::{Applied, Unserved, WeightsChange},
 };
 pub use super::state::{Ejection, Ejections, ManualEjection, ManualEjections, StandIn, StandIns};
 use super::{
@@ -73,6 +73,9 @@ pub struct Controller {
     /// The configuration that the process started with.
     at_start: Arc<Config>,
     hash: String,
+    /// Generation of the last change by an operator, a verdict, a file or another process. Later ones only
+    /// follow endpoints, names and certificates.
+    decided: u64,
     tokens: Vec<AdminToken>,
     /// The file that a reload reads; `None` if the configuration did not come from a file.
     file: Option<PathBuf>,
@@ -165,6 +168,7 @@ impl Controller {
             at_start: Arc::clone(&config),
             config,
             hash: start.loaded.hash,
+            decided: start.shared.snapshot.load().generation,
             tokens: start.loaded.tokens,
             file: start.file,
             state: ControlState::at(start.shared.snapshot.load().generation),

@@ -191,8 +191,13 @@ fn weights_change_and_the_answer_tells_what_did() {
         "before": {"v41": 95.0, "v42": 5.0}, "after": {"v41": 90.0, "v42": 10.0},
         "shares": { "before": {"v41": 0.95, "v42": 0.05}, "after": {"v41": 0.9, "v42": 0.1} },
         "ejected": [],
+        "unserved": [],
     });
     assert_eq!(done.json(), expected);
+    // Only that there are such weights was shown.
+    let set = &get(admin, "/v1/services/game-api").json()["weights_set"];
+    assert_eq!((&set["by"], &set["reason"]), (&json!("anonymous"), &json!("canary looks good")));
+    assert!(set["at"].as_str().unwrap().starts_with("20"), "{set}");
     assert_eq!(get(admin, "/v1/services/game-api").json()["versions"][1]["share"], 0.1);
 
     // A version that is not named gets nothing, if that is said.
@@ -226,7 +231,7 @@ fn what_is_wrong_is_a_problem_at_its_field() {
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": "101%"}}"#), at(422, "weights.v41"));
     assert_eq!(
         refused(WEIGHTS, "", r#"{"weights": {"v41": "1%"}, "only": true}"#),
-        at(422, "only")
+        at(422, "weights")
     );
     assert_eq!(refused(WEIGHTS, "", r#"{"weights": {"v41": 1}, "x": 1}"#), at(422, "x"));
     assert_eq!(refused(WEIGHTS, "", "{"), at(400, ""));

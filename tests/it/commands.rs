@@ -1,6 +1,12 @@
 //! Commands that talk to a running instance: what they print, and the exit codes that scripts go by.
 
-use crate::support::{Origin, Proxy, process::program};
+use std::sync::atomic::Ordering::SeqCst;
+
+use crate::support::{
+    Origin, Proxy, eventually,
+    patient::{self, Patient, QUICK, at, shown, state},
+    process::program,
+};
 
 /// Runs the program against the admin endpoint of `proxy`; its exit code, and what it printed where.
 fn run(proxy: &Proxy, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -23,13 +29,15 @@ fn a_version_goes_and_comes_back_by_command() {
 
     let eject = ["eject", "game-api", "v2", "--reason", "pays twice"];
     let dry = run(&proxy, &[&eject[..], &["--dry-run"]].concat());
-    assert_eq!(dry, done("would eject v2 (generation 1 in force)"));
+    assert_eq!(dry, done("would eject v2 (generation 1 in force): v1 50% -> 100%, v2 50% -> 0%"));
     assert!(!ejected());
     assert_eq!(run(&proxy, &eject), done("ejected v2 (generation 2)"));
     assert!(ejected());
     let (code, _, problem) = run(&proxy, &["eject", "game-api", "v1"]);
     assert_eq!(code, Some(65));
-    assert!(problem.starts_with("409 Conflict: version: `v1` is the last version"), "{problem}");
+    let last = "409 Conflict: version: `v1` is the last version of `game-api` that serves; `v2` has weight, too, \
+                but `v2` is ejected since 20";
+    assert!(problem.starts_with(last), "{problem}");
     // It said "ejected" again and dropped the reason.
     let (code, line, _) = run(&proxy, &["eject", "game-api", "v2", "--reason", "again"]);
     assert_eq!(code, Some(0), "{line}");
@@ -101,6 +109,72 @@ fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
     run(&proxy, &["reinstate", "game-api", "v2", "--reason", "fixed"]);
     let (_, events, _) = run(&proxy, &["events", "game-api"]);
     assert!(events.contains("by anonymous: fixed; it gets 50% of the players\n"), "{events}");
+}
+
+/// `v2 0% -> 0%` and success were all that a pipeline learnt of a canary without an endpoint that serves.
+#[test]
+fn a_change_says_which_versions_have_no_endpoint_that_serves() {
+    let (v1, v2) = (Patient::new("v1"), Patient::new("v2"));
+    let service = format!("health: {{ http: {{}}, {QUICK} }}");
+    let builder = patient::builder(&service).service("weights: { v1: 90, v2: 10 }");
+    let builder = builder.version_at("v1", &at(&[&v1])).version_at("v2", &at(&[&v2]));
+    let proxy = builder.service("eject: { errors: {} }").start();
+    v2.ill.store(true, SeqCst);
+    eventually("v2 is down", || state(&proxy, 1, 0) == "down");
+    eventually("it has no share", || shown(&proxy)["versions"][1]["share"] == 0.0);
+    let address = v2.origin.address;
+    let told = format!("no endpoint of `v2` serves ({address} is down)");
+    let line = format!("v2 gets no players: {told}; it gets 25% of the players once one does\n");
+    let (code, _, problem) = run(&proxy, &["weights", "game-api", "v2=25%", "--strict"]);
+    assert_eq!((code, problem), (Some(65), format!("game-api: nothing was changed\n{line}")));
+    let (code, changed, _) = run(&proxy, &["weights", "game-api", "v2=25%"]);
+    assert_eq!(code, Some(0), "{changed}");
+    assert!(changed.starts_with("game-api: v1 100% -> 100%, v2 0% -> 0% (gen"), "{changed}");
+    assert!(changed.ends_with(&line), "{changed}");
+    let (_, events, _) = run(&proxy, &["events", "game-api"]);
+    let told_by_event = format!("; v2 gets no players: {told}; it gets 25% once one does\n");
+    assert!(events.contains(&told_by_event), "{events}");
+    let (code, _, problem) = run(&proxy, &["eject", "game-api", "v1"]);
+    let last = format!("that serves; `v2` has weight, too, but {told}\n");
+    assert!(code == Some(65) && problem.ends_with(&last), "{problem}");
+
+    v2.ill.store(false, SeqCst);
+    eventually("v2 serves", || shown(&proxy)["versions"][1]["share"] == 0.25);
+    let (_, dry, _) = run(&proxy, &["eject", "game-api", "v1", "--dry-run"]);
+    let alone = ": v1 75% -> 0%, v2 25% -> 100%; v2 then has no baseline to be compared with\n";
+    assert!(dry.ends_with(alone), "{dry}");
+}
+
+/// An endpoint that failed its checks made a change fail: "somebody else made a change", though nobody had.
+#[test]
+fn only_what_somebody_decided_outdates_a_generation() {
+    let (a, b) = (Patient::new("a"), Patient::new("b"));
+    let v2 = Origin::answering("v2");
+    let builder = patient::builder(&format!("health: {{ http: {{}}, {QUICK} }}"));
+    let proxy = builder.version_at("v1", &at(&[&a, &b])).version("v2", &v2).start();
+    let seen = proxy.snapshot().generation.to_string();
+    b.ill.store(true, SeqCst);
+    eventually("b is down", || state(&proxy, 0, 1) == "down");
+    let now = proxy.snapshot().generation;
+    assert!(now.to_string() != seen, "its leave is a generation");
+    let set = |share: &str, generation: &str| {
+        run(&proxy, &["weights", "game-api", share, "--if-generation", generation])
+    };
+    let (code, _, problem) = set("v2=20%", &(now + 1).to_string());
+    assert!(code == Some(65) && problem.starts_with("412 "), "{problem}");
+    let (code, _, problem) = set("v2=20%", &seen);
+    assert_eq!(code, Some(0), "{problem}");
+    let (code, _, problem) = set("v2=30%", &seen);
+    let decided = proxy.snapshot().generation;
+    let told = format!(
+        "412 Precondition Failed: If-Match: generation {seen} is outdated: the last change by an operator, a \
+         verdict or a file is generation {decided}, and {decided} is in force; look again\n"
+    );
+    assert_eq!((code, problem), (Some(65), told));
+    b.ill.store(false, SeqCst);
+    eventually("b serves", || state(&proxy, 0, 1) == "serving");
+    let (code, _, problem) = set("v2=30%", &decided.to_string());
+    assert_eq!(code, Some(0), "{problem}");
 }
 
 /// A reason could move the cursor, name the window and fake lines of a table.

@@ -124,6 +124,37 @@ fn a_number_alone_moves_nobody_and_a_share_is_of_all_players() {
     assert_eq!((status, proxy.snapshot().services[0].share(1)), (200, 1.0));
 }
 
+/// `v1=60% v2=40%` took all players from a third version that nobody had named, and the hint for numbers was to
+/// write just that.
+#[test]
+fn shares_that_leave_nothing_to_a_version_that_is_not_named_are_refused() {
+    let origins = [Origin::answering("v1"), Origin::answering("v2"), Origin::answering("v3")];
+    let builder = Proxy::builder().version("v1", &origins[0]).version("v2", &origins[1]);
+    let builder = builder.version("v3", &origins[2]).service("weights: { v1: 50, v2: 45, v3: 5 }");
+    let proxy = builder.top("admin: { address: \"127.0.0.1:0\" }").start();
+    let put = |body: serde_json::Value| {
+        let (target, body) = ("/v1/services/game-api/weights", body.to_string());
+        let mut admin = proxy.admin();
+        let request = admin.request("PUT", target).host("127.0.0.1").body(body.as_bytes());
+        let answer = request.send();
+        (answer.status, answer.json()["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    for (weights, hint) in [
+        (serde_json::json!({ "v1": "60%", "v2": "40%" }), "with `v3=0%` for no players"),
+        (serde_json::json!({ "v1": 60, "v2": 40 }), "with `v3=0` for no players"),
+    ] {
+        let (status, detail) = put(serde_json::json!({ "weights": weights }));
+        assert_eq!(status, 422, "{detail}");
+        let told =
+            "`v3` would get no players, since the weights name only `v1`, `v2`: v1 50% -> 60%";
+        assert!(detail.starts_with(told), "{detail}");
+        assert!(detail.contains(hint) && !detail.contains("`v1=60%"), "{detail}");
+    }
+    let only = serde_json::json!({ "weights": { "v1": "60%", "v2": "40%" }, "only": true });
+    assert_eq!(put(only), (200, String::new()));
+    assert_eq!(proxy.snapshot().services[0].share(2), 0.0);
+}
+
 #[test]
 fn a_head_that_ends_after_a_change_is_assigned_by_it() {
     let origins = [Origin::answering("v1"), Origin::answering("v2")];

@@ -8,7 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::IntoDeseri
 use super::{Ejected, Ejection, digits::six_digits};
 use crate::{
     config::units::{Share, Weight},
-    control::{Asked, controller::Moved},
+    control::{
+        Asked,
+        controller::{self, Moved},
+    },
 };
 
 /// Body of `PUT /v1/services/{s}/weights`.
@@ -18,7 +21,7 @@ pub struct WeightsRequest {
     /// By version: numbers, or shares of all players.
     #[serde(deserialize_with = "each_once")]
     pub weights: IndexMap<String, NewWeight>,
-    /// Versions that have weight and are not named get 0.
+    /// Versions that have weight and are not named get 0, also if shares add up to 100 %.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only: bool,
     /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
@@ -81,6 +84,7 @@ impl WeightsRequest {
     /// The requested change; the error is the field at fault and the reason: numbers and shares
     /// cannot be mixed.
     pub fn asked(self) -> Result<Asked, (&'static str, &'static str)> {
+        let only = self.only;
         let (mut weights, mut shares) = (IndexMap::new(), IndexMap::new());
         for (version, weight) in self.weights {
             match weight {
@@ -88,15 +92,10 @@ impl WeightsRequest {
                 NewWeight::Share(share) => drop(shares.insert(version, share)),
             }
         }
-        match (weights.is_empty(), shares.is_empty(), self.only) {
-            (_, true, only) => Ok(Asked::Weights { weights, only }),
-            (true, false, false) => Ok(Asked::Shares(shares)),
-            (true, false, true) => {
-                let why = "shares are of all players, so `only` says nothing; leave it out, or \
-                           write 100%";
-                Err(("only", why))
-            }
-            (false, false, _) => {
+        match (weights.is_empty(), shares.is_empty()) {
+            (_, true) => Ok(Asked::Weights { weights, only }),
+            (true, false) => Ok(Asked::Shares { shares, only }),
+            (false, false) => {
                 Err(("weights", "numbers and shares do not go together; write one of the two"))
             }
         }
@@ -138,6 +137,13 @@ pub struct SubjectAnswer {
     /// otherwise.
     #[serde(default)]
     pub share: Option<f64>,
+    /// Of `eject` of a version: the shares of players. Null otherwise.
+    #[serde(default)]
+    pub shares: Option<Shares>,
+    /// Of `eject` of a version: versions that were compared with the baseline, and have nothing left
+    /// to be compared with.
+    #[serde(default)]
+    pub uncompared: Vec<String>,
     /// Versions of the service that are ejected after the change, whatever their weight.
     #[serde(default)]
     pub ejected: Vec<Ejected>,
@@ -151,10 +157,23 @@ impl SubjectAnswer {
         moved: Moved,
         ejected: Vec<Ejected>,
     ) -> Self {
-        let Moved { generation, already, share } = moved;
+        let Moved { generation, already, share, effect } = moved;
         let already_ejected = already.as_ref().map(Ejection::from);
-        let share = share.map(six_digits);
-        Self { generation, service, version, endpoint, dry_run, already_ejected, share, ejected }
+        let (shares, uncompared) = effect
+            .map(|effect| (Shares::new(effect.before, effect.after), effect.uncompared))
+            .unzip();
+        Self {
+            generation,
+            service,
+            version,
+            endpoint,
+            dry_run,
+            already_ejected,
+            share: share.map(six_digits),
+            shares,
+            uncompared: uncompared.unwrap_or_default(),
+            ejected,
+        }
     }
 }
 
@@ -176,6 +195,28 @@ pub struct WeightsAnswer {
     /// Versions of the service that are ejected after the change, whatever their weight.
     #[serde(default)]
     pub ejected: Vec<Ejected>,
+    /// Versions of the service that have weight after the change and get no players, because none of
+    /// their endpoints serves.
+    #[serde(default)]
+    pub unserved: Vec<Unserved>,
+}
+
+/// A version with weight that gets no players because none of its endpoints serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unserved {
+    /// The version.
+    pub version: String,
+    /// Why, with the states of its endpoints.
+    pub reason: String,
+    /// Its share of players, 0 to 1 and to six digits, once an endpoint serves.
+    pub share_when_served: f64,
+}
+
+impl From<controller::Unserved> for Unserved {
+    fn from(unserved: controller::Unserved) -> Self {
+        let controller::Unserved { version, why, share } = unserved;
+        Self { version, reason: why, share_when_served: six_digits(share) }
+    }
 }
 
 /// Shares of players, 0 to 1, to six digits; an ejected version has none.
@@ -246,13 +287,11 @@ mod tests {
             panic!("a number");
         };
         assert_eq!(weights["v42"].value(), 50.0);
-        let Ok(Asked::Shares(shares)) = asked(r#"{"weights": {"v42": "50%"}}"#) else {
-            panic!("a share");
-        };
+        let text = r#"{"weights": {"v42": "50%"}}"#;
+        let Ok(Asked::Shares { shares, only: false }) = asked(text) else { panic!("a share") };
         assert_eq!(shares["v42"].0, 0.5);
         let field = |text| asked(text).unwrap_err().0;
         assert_eq!(field(r#"{"weights": {"v41": 50, "v42": "50%"}}"#), "weights");
-        assert_eq!(field(r#"{"weights": {"v42": "50%"}, "only": true}"#), "only");
         let wrong = serde_json::from_str::<WeightsRequest>(r#"{"weights": {"v42": "50"}}"#);
         assert!(wrong.unwrap_err().to_string().starts_with("`50` is not a share"));
     }

@@ -5,9 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use indexmap::IndexMap;
+
 use super::{
     Controller, Judged, Rejected,
-    ejections::{Moved, Target},
+    ejections::{Effect, Moved, Target},
     split::list,
 };
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     control::{
         evaluator::{Advice, CanaryFinding, Found},
         events::{EventDetails, EventKind, way_back},
-        state::{Change, Ejection, ManualEjections},
+        state::{Change, ControlState, Ejection, ManualEjections},
     },
 };
 
@@ -224,7 +226,7 @@ impl Controller {
         let generation = self.admit(&subject)?;
         let Target { service, version, by, reason, .. } = subject;
         if let Some(ejection) = self.state.ejection(&service, &version) {
-            return Ok(Moved { generation, already: Some(ejection.into()), share: None });
+            return Ok(Moved { already: Some(ejection.into()), ..Moved::to(generation) });
         }
         let (now, reason) = (SystemTime::now(), reason.unwrap_or_default());
         let ejection =
@@ -234,15 +236,33 @@ impl Controller {
             version: version.clone(),
             ejection,
         })?;
+        let effect = Some(self.effect(&service, prepared.state()));
         if subject.dry_run {
-            return Ok(Moved::to(generation));
+            return Ok(Moved { effect, ..Moved::to(generation) });
         }
         let matter =
             EventDetails::of_version(service.clone(), version.clone(), by.clone(), reason.clone());
         let generation = self.commit(prepared, Some((EventKind::Ejected, matter)));
         let reinstate = way_back(&service, &version);
         tracing::warn!(service, version, generation, by, reason, reinstate, "version ejected");
-        Ok(Moved::to(generation))
+        Ok(Moved { effect, ..Moved::to(generation) })
+    }
+
+    /// The effect on the shares of `service` of an ejection that leads to the state `then`.
+    fn effect(&self, service: &str, then: &ControlState) -> Effect {
+        let before = self.shares_with(service, &self.state, None);
+        let after = self.shares_with(service, then, None);
+        let snapshot = self.snapshot();
+        let compared = snapshot.service(service).filter(|service| service.compared.is_some());
+        let baseline =
+            compared.map(|service| &*service.versions[usize::from(service.baseline)].name);
+        let has = |shares: &IndexMap<String, f64>, version: &str| {
+            shares.get(version).is_some_and(|share| *share > 0.0)
+        };
+        let is_left = baseline.is_some_and(|name| has(&before, name) && !has(&after, name));
+        let others = after.keys().filter(|version| is_left && has(&after, version));
+        let uncompared = others.cloned().collect();
+        Effect { before, after, uncompared }
     }
 
     /// Reinstates a version or one of its endpoints. A version gets players by its weight again, as a new

@@ -76,7 +76,7 @@ impl Controller {
         let (_, id) = find(&snapshot, &subject, address)?;
         let place = (subject.service.clone(), subject.version.clone(), address.to_owned());
         if let Some(already) = self.state.endpoints().get(&place) {
-            return Ok(Moved { generation, already: Some(already.clone()), share: None });
+            return Ok(Moved { already: Some(already.clone()), ..Moved::to(generation) });
         }
         let (service, version, endpoint) = place;
         let ejection = ManualEjection {

@@ -67,7 +67,7 @@ impl Controller {
         // The other process sends its state twice, mostly without a difference.
         match prepared.state().decides_as(&before) && before.generation() > carried.generation() {
             true => drop(self.publish_endpoints(&snapshot)),
-            false => drop(self.commit(prepared, None)),
+            false => self.decided = self.commit(prepared, None),
         }
         self.record_stand_ins(before.stand_ins());
         self.record_carried_endpoints(before.endpoints());

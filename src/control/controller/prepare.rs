@@ -151,6 +151,9 @@ impl Controller {
     ) -> u64 {
         let Prepared { state, snapshot, released } = prepared;
         let (generation, old) = (snapshot.generation, self.snapshot());
+        if !state.decides_as(&self.state) {
+            self.decided = generation;
+        }
         self.state = state;
         self.shared.snapshot.store(Arc::new(snapshot));
         for worker in &self.workers {

@@ -71,10 +71,10 @@ pub enum Rejected {
         why: String,
     },
     /// No other version could serve.
-    #[error(
-        "`{version}` is the last version of `{service}` that serves; give another one weight first"
-    )]
+    #[error("`{version}` is the last version of `{service}` that serves; {right}")]
     LastVersion {
+        /// Why the other versions with weight do not serve, or what would help.
+        right: String,
         /// The service.
         service: String,
         /// Its version.
@@ -130,11 +130,16 @@ pub enum Rejected {
     #[error("another process has taken over; try again on a new connection")]
     HandedOver,
     /// Another change was made since the caller looked.
-    #[error("the generation is {actual}, not {expected}: there was another change; look again")]
+    #[error(
+        "generation {expected} is outdated: the last change by an operator, a verdict or a file is generation \
+         {decided}, and {actual} is in force; look again"
+    )]
     Outdated {
         /// The generation that the caller saw.
         expected: u64,
         /// The generation in force.
         actual: u64,
+        /// The generation of the last change that counts.
+        decided: u64,
     },
 }

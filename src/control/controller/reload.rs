@@ -154,6 +154,7 @@ impl Controller {
         }
         let matter = EventDetails { reason, ..EventDetails::default() };
         let generation = self.commit(prepared, Some((EventKind::Configuration, matter)));
+        self.decided = generation;
         self.in_force.send_replace(Arc::clone(&self.config));
         // Endpoints of a version that is in the file again may have been ejected by an operator.
         let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());

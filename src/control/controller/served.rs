@@ -9,6 +9,7 @@ use super::{
     Controller, Rejected,
     endpoints::{has_no_endpoint, serves_nobody},
     prepare::Inputs,
+    weights::Unserved,
 };
 use crate::{
     config::{Config, schema, units::Weight},
@@ -114,8 +115,9 @@ impl Controller {
                 if self.coverage(service, then) >= least {
                     return Ok(());
                 }
+                let right = self.instead_of(service, version, then);
                 let (service, version) = (service.clone(), version.clone());
-                Err(Rejected::LastVersion { service, version })
+                Err(Rejected::LastVersion { service, version, right })
             }
             Change::EndpointEjected { service, version, endpoint, .. } => {
                 let snapshot = self.snapshot();
@@ -142,6 +144,29 @@ impl Controller {
             | Change::EpochsBegun { .. }
             | Change::Compiled { .. } => Ok(()),
         }
+    }
+
+    /// Versions of `service` that have weight in `state` and get no players, because none of their endpoints
+    /// serves.
+    pub(super) fn waiting(&self, service: &str, state: &ControlState) -> Vec<Unserved> {
+        let Some(written) = self.config.services.get(service) else { return Vec::new() };
+        let (snapshot, shares) = (self.snapshot(), self.shares_with(service, state, None));
+        let known =
+            |version: &str| snapshot.service(service).and_then(|service| service.version(version));
+        let each = weights_in_force(service, written, &state.weights_ahead()).into_iter();
+        let each = each.filter(|(version, weight)| {
+            let has_players = shares.get(*version).is_some_and(|share| *share > 0.0);
+            *weight > Weight::ZERO && !has_players && state.ejection(service, version).is_none()
+        });
+        let each = each.map(|(version, _)| {
+            let with = self.shares_with(service, state, Some(version));
+            Unserved {
+                version: version.clone(),
+                why: no_endpoint(version, known(version).map_or(&[], |version| &version.known)),
+                share: with.get(version).copied().unwrap_or_default(),
+            }
+        });
+        each.collect()
     }
 
     /// Whether the stand-in of `service` is released when its ejected `version` is reinstated.
@@ -189,6 +214,24 @@ impl Controller {
         });
         let why = each.collect::<Vec<_>>().join("; ");
         (versions.first().map(|version| (*version).clone()).unwrap_or_default(), why)
+    }
+
+    /// What must happen before `version` of `service`, the last one that serves, can be ejected: why others that
+    /// have weight do not serve, if there are any.
+    fn instead_of(&self, service: &str, version: &str, state: &ControlState) -> String {
+        let nothing = || "give another one weight first".to_owned();
+        let Some(written) = self.config.services.get(service) else { return nothing() };
+        let others = weights_in_force(service, written, &state.overrides()).into_iter();
+        let others = others.filter(|(other, weight)| *other != version && *weight > Weight::ZERO);
+        let others: Vec<_> = others.collect();
+        let names: Vec<_> = others.iter().map(|(other, _)| format!("`{other}`")).collect();
+        let have = match &*names {
+            [] => return nothing(),
+            [one] => format!("{one} has weight, too"),
+            all => format!("{} have weight, too", all.join(", ")),
+        };
+        let (_, why) = self.why_unserved(service, state, others);
+        format!("{have}, but {why}")
     }
 
     /// The error if `config` has a service all of whose versions are ejected: no version could be a stand-in.

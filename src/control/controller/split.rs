@@ -2,7 +2,8 @@
 //!
 //! A share in percent is of all players: the versions that are not named divide the rest in their old
 //! proportions. A bare number is relative to the other numbers only: `v42: 50` alone means all players. That is
-//! rarely intended, so a version that has weight and is not named is an error unless the caller sets `only`.
+//! rarely intended, so a version that has weight and is not named is an error unless the caller sets `only`. The
+//! same holds for shares of several versions that add up to 100 %.
 
 use std::fmt::Write;
 
@@ -23,8 +24,13 @@ pub enum Asked {
         /// Versions that have weight and are not named get none.
         only: bool,
     },
-    /// Shares of all players by version; the other versions keep their proportions in the rest.
-    Shares(IndexMap<String, Share>),
+    /// Shares of all players; the other versions keep their proportions in the rest.
+    Shares {
+        /// By version.
+        shares: IndexMap<String, Share>,
+        /// Versions that have weight and are not named get none.
+        only: bool,
+    },
 }
 
 impl Asked {
@@ -32,7 +38,7 @@ impl Asked {
     pub fn versions(&self) -> impl Iterator<Item = &String> {
         let (weights, shares) = match self {
             Self::Weights { weights, .. } => (Some(weights.keys()), None),
-            Self::Shares(shares) => (None, Some(shares.keys())),
+            Self::Shares { shares, .. } => (None, Some(shares.keys())),
         };
         weights.into_iter().flatten().chain(shares.into_iter().flatten())
     }
@@ -44,22 +50,35 @@ impl Asked {
     ) -> Result<IndexMap<String, Weight>, String> {
         match self {
             Self::Weights { weights, .. } => Ok(weights.clone()),
-            Self::Shares(shares) => of_shares(shares, in_force),
+            Self::Shares { shares, only } => of_shares(shares, *only, in_force),
         }
     }
 
     /// Versions that have weight and would lose it because they are not named.
     pub fn not_named<'a>(&self, in_force: &'a IndexMap<String, Weight>) -> Vec<&'a str> {
-        let Self::Weights { weights, only: false } = self else { return Vec::new() };
+        let loses = match self {
+            Self::Weights { only, .. } => !only,
+            // All players for one version can mean nothing else.
+            Self::Shares { shares, only } => !only && shares.len() > 1 && is_whole(shares),
+        };
+        if !loses {
+            return Vec::new();
+        }
         let with_weight = in_force.iter().filter(|(_, weight)| **weight > Weight::ZERO);
         let names = with_weight.map(|(version, _)| version.as_str());
-        names.filter(|version| !weights.contains_key(*version)).collect()
+        names.filter(|name| self.versions().all(|version| version != name)).collect()
     }
+}
+
+/// Whether the shares are those of all players, so that nothing is left for other versions.
+fn is_whole(shares: &IndexMap<String, Share>) -> bool {
+    shares.values().map(|share| share.0).sum::<f64>() > 1.0 - ROUNDING
 }
 
 /// The weights, on a scale of 100.
 fn of_shares(
     shares: &IndexMap<String, Share>,
+    only: bool,
     in_force: &IndexMap<String, Weight>,
 ) -> Result<IndexMap<String, Weight>, String> {
     let named: f64 = shares.values().map(|share| share.0).sum();
@@ -67,7 +86,14 @@ fn of_shares(
         let all = percent(named);
         return Err(format!("the shares add up to {all}; they are of all players: at most 100%"));
     }
-    let rest = if named > 1.0 - ROUNDING { 0.0 } else { 1.0 - named };
+    let rest = if is_whole(shares) { 0.0 } else { 1.0 - named };
+    if only && rest > 0.0 {
+        let (all, rest) = (percent(named), percent(rest));
+        return Err(format!(
+            "the shares add up to {all}, and with `only` no other version takes the other {rest}; leave `only` \
+             out, or write shares that add up to 100%"
+        ));
+    }
     let others = in_force.iter().filter(|(version, _)| !shares.contains_key(*version));
     let others: IndexMap<&String, f64> = others.map(|(v, weight)| (v, weight.value())).collect();
     let of_others: f64 = others.values().sum();
@@ -135,7 +161,7 @@ mod tests {
     fn shares(each: &[(&str, f64)]) -> Asked {
         let share =
             |(version, percent): &(&str, f64)| ((*version).to_owned(), Share(percent / 100.0));
-        Asked::Shares(each.iter().map(share).collect())
+        Asked::Shares { shares: each.iter().map(share).collect(), only: false }
     }
 
     #[test]
@@ -173,6 +199,25 @@ mod tests {
         assert!(named.not_named(&in_force).is_empty());
         assert!(asked(&[("v42", 50.0)], true).not_named(&in_force).is_empty());
         assert!(shares(&[("v42", 50.0)]).not_named(&in_force).is_empty());
+    }
+
+    /// A version that was forgotten lost all its players.
+    #[test]
+    fn shares_of_several_versions_that_add_up_to_all_players_need_every_version_with_weight() {
+        let in_force = weights(&[("v40", 50.0), ("v41", 45.0), ("v42", 5.0), ("v43", 0.0)]);
+        let both = [("v41", 60.0), ("v42", 40.0)];
+        assert_eq!(shares(&both).not_named(&in_force), ["v40"]);
+        let only = |each: &[(&str, f64)]| match shares(each) {
+            Asked::Shares { shares, .. } => Asked::Shares { shares, only: true },
+            other => other,
+        };
+        assert!(only(&both).not_named(&in_force).is_empty());
+        assert!(only(&both).weights(&in_force).is_ok());
+        let why = only(&[("v41", 60.0)]).weights(&in_force).expect_err("a rest");
+        assert!(why.contains("no other version takes the other 40%"), "{why}");
+        let all = [("v40", 0.0), ("v41", 60.0), ("v42", 40.0)];
+        assert!(shares(&all).not_named(&in_force).is_empty());
+        assert!(shares(&[("v42", 100.0)]).not_named(&in_force).is_empty());
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct WeightsChange {
     pub service: String,
     /// The requested weights.
     pub asked: Asked,
-    /// The generation that the caller saw; the change is refused if another one is in force.
+    /// The generation that the caller saw; the change is refused if somebody made a change since.
     pub if_generation: Option<u64>,
     /// The caller's name, for the log.
     pub by: String,
@@ -47,6 +47,19 @@ pub struct Applied {
     pub shares_after: IndexMap<String, f64>,
     /// Ejected versions, and the share that each gets with these weights when it is reinstated.
     pub returning: IndexMap<String, f64>,
+    /// Versions with weight that get no players because none of their endpoints serves.
+    pub unserved: Vec<Unserved>,
+}
+
+/// A version with weight that gets no players because none of its endpoints serves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unserved {
+    /// The version.
+    pub version: String,
+    /// A sentence that no endpoint serves, with their states.
+    pub why: String,
+    /// The share of players that the version gets once an endpoint serves, 0 to 1.
+    pub share: f64,
 }
 
 impl Applied {
@@ -62,20 +75,25 @@ impl Applied {
             // Writing to a string does not fail.
             let _ = write!(text, "; {version} is ejected, and gets {share} when it is reinstated");
         }
+        for Unserved { version, why, share } in &self.unserved {
+            let share = percent(*share);
+            let _ =
+                write!(text, "; {version} gets no players: {why}; it gets {share} once one does");
+        }
         text
     }
 }
 
 impl Controller {
-    /// Whether a caller who saw the generation `expected` may make a change now. Returns the generation in
-    /// force.
+    /// Whether a caller who saw the generation `expected` may make a change now: nobody decided anything since.
+    /// Returns the generation in force.
     pub(super) fn admit_change(&self, expected: Option<u64>) -> Result<u64, Rejected> {
         if self.handed_over {
             return Err(Rejected::HandedOver);
         }
         let actual = self.snapshot().generation;
-        match expected.filter(|expected| *expected != actual) {
-            Some(expected) => Err(Rejected::Outdated { expected, actual }),
+        match expected.filter(|expected| !(self.decided..=actual).contains(expected)) {
+            Some(expected) => Err(Rejected::Outdated { expected, actual, decided: self.decided }),
             None => Ok(actual),
         }
     }
@@ -150,11 +168,12 @@ impl Controller {
             shares_before: self.shares_with(name, &self.state, None),
             shares_after: self.shares_with(name, &then, None),
             returning: self.returning(name, &then),
+            unserved: self.waiting(name, &then),
             before,
         };
         let not_named = change.asked.not_named(&planned.before);
         if !not_named.is_empty() {
-            return Err(not_all_named(&not_named, &weights, planned.moves()));
+            return Err(not_all_named(&change.asked, &not_named, &weights, planned.moves()));
         }
         Ok((set, planned))
     }
@@ -172,24 +191,35 @@ fn no_weight(asked: &Asked, in_force: &IndexMap<String, Weight>) -> String {
 /// The error that versions with weight are not named. It shows the resulting shares and what was probably
 /// meant.
 fn not_all_named(
+    asked: &Asked,
     not_named: &[&str],
     weights: &IndexMap<String, Weight>,
     preview: String,
 ) -> Rejected {
     let quoted = |name: &str| format!("`{name}`");
     let sum: f64 = weights.values().map(|weight| weight.value()).sum();
-    let shares = weights.iter().map(|(v, w)| format!("`{v}={}`", percent(w.value() / 100.0)));
-    let shares = match sum <= 100.0 {
-        true => format!("{} for a share of all players", shares.collect::<Vec<_>>().join(" ")),
-        false => "shares of all players in percent".to_owned(),
+    let are_shares = matches!(asked, Asked::Shares { .. });
+    // Shares that add up to 100 % would be refused for the same reason.
+    let right = match are_shares || (sum == 100.0 && weights.len() > 1) {
+        true => {
+            let none = if are_shares { "0%" } else { "0" };
+            let none = not_named.iter().map(|name| format!("`{name}={none}`"));
+            let none = none.collect::<Vec<_>>().join(" ");
+            format!("Name every version, with {none} for no players")
+        }
+        false if sum <= 100.0 => {
+            let each = weights.iter().map(|(v, w)| format!("`{v}={}`", percent(w.value() / 100.0)));
+            let each = each.collect::<Vec<_>>().join(" ");
+            format!("Write {each} for a share of all players, or name every version")
+        }
+        false => "Write shares of all players in percent, or name every version".to_owned(),
     };
+    let named = asked.versions().map(|version| quoted(version)).collect::<Vec<_>>().join(", ");
     Rejected::NotNamed {
         not_named: not_named.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(", "),
-        named: weights.keys().map(|v| quoted(v)).collect::<Vec<_>>().join(", "),
+        named,
         preview,
-        right: format!(
-            "Write {shares}, or name every version, or add `only` (`--only` on the command line)"
-        ),
+        right: format!("{right}, or add `only` (`--only` on the command line)"),
     }
 }
 
