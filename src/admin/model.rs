@@ -9,7 +9,11 @@ mod ejection;
 mod gate;
 mod status;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use indexmap::IndexMap;
 
@@ -86,14 +90,28 @@ pub struct VersionVerdict {
     pub version: String,
     /// The route with limits of its own that was judged; null for all other routes together.
     pub route: Option<String>,
+    /// When the difference of the first finding began, most likely, as RFC 3339 in UTC: its `onset_s`.
+    /// Null if it has none.
+    #[serde(default)]
+    pub onset_at: Option<String>,
     /// The verdict with its numbers.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-impl From<(String, Option<String>, Verdict)> for VersionVerdict {
-    fn from((version, route, verdict): (String, Option<String>, Verdict)) -> Self {
-        Self { version, route, verdict }
+impl VersionVerdict {
+    /// A verdict of a comparison that began at `began`.
+    fn new(
+        version: String,
+        route: Option<String>,
+        verdict: Verdict,
+        began: Option<SystemTime>,
+    ) -> Self {
+        let onset = verdict.findings.first().and_then(|finding| finding.onset_s);
+        let onset = onset.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let onset = began.zip(onset).map(|(began, onset)| began + onset);
+        let onset_at = onset.map(|at| humantime::format_rfc3339_seconds(at).to_string());
+        Self { version, route, onset_at, verdict }
     }
 }
 

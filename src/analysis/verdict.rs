@@ -133,7 +133,8 @@ pub enum HeldBack {
         /// Required number.
         least: u64,
     },
-    /// Without the worst endpoint the evidence does not suffice: that endpoint is ejected instead.
+    /// Without the worst endpoint the evidence does not suffice. Whether that endpoint is ejected is decided
+    /// by the comparison of endpoints.
     OneEndpoint,
 }
 

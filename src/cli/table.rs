@@ -128,7 +128,7 @@ fn endpoints(service: &Service, version: &Version, text: &mut String) {
 
 /// Reports the comparison of a version, as it is or as it was at the ejection.
 fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
-    let VersionVerdict { version, route, verdict } = judged;
+    let VersionVerdict { version, route, onset_at, verdict } = judged;
     let route = route.as_ref().map_or(String::new(), |route| format!(" on {route}"));
     let serves = |known: &Version| known.name == *version && known.state != State::Ejected;
     let more = match verdict.answer {
@@ -138,8 +138,12 @@ fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
         }
         Answer::Fail | Answer::Healthy => String::new(),
     };
+    // Of a version that does no worse the onset says nothing.
+    let is_worse = verdict.answer == Answer::Fail || verdict.log_evidence.is_some_and(|e| e > 0.0);
+    let onset = onset_at.as_ref().filter(|_| is_worse);
+    let onset = onset.map_or(String::new(), |at| format!(" It began about {at}."));
     // Writing to a string does not fail.
-    let _ = writeln!(text, "{} {version}{route}: {}{more}", service.name, verdict.reason);
+    let _ = writeln!(text, "{} {version}{route}: {}{more}{onset}", service.name, verdict.reason);
 }
 
 /// The percentage of the evidence that ejects a version, from 10 % on.
@@ -338,5 +342,27 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
             line("fail", 7.0),
             "game-api v42: its sentence. It is not ejected: the comparison only advises."
         );
+    }
+
+    /// `onset_s` counts from a moment that is shown nowhere.
+    #[test]
+    fn the_time_at_which_a_difference_began_is_shown() {
+        let line = |log_evidence: f64| {
+            let verdict = json!({
+                "version": "v42", "route": null, "onset_at": "2026-11-26T18:00:00Z", "answer": "undecided",
+                "since_s": 0.0, "compared_s": 8.7, "log_evidence": log_evidence, "log_threshold": 6.9,
+                "health": null, "findings": [], "reason": "not certain yet: 5 % fail.",
+            });
+            let verdicts = vec![serde_json::from_value(verdict).expect("a verdict")];
+            let versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
+            let text = render([&Service { verdicts, ..service(versions) }]);
+            text.lines().last().expect("lines").to_owned()
+        };
+        assert_eq!(
+            line(3.5),
+            "game-api v42: not certain yet: 5 % fail. (50 % of the evidence that would eject it) It began about \
+             2026-11-26T18:00:00Z."
+        );
+        assert_eq!(line(-1.0), "game-api v42: not certain yet: 5 % fail.");
     }
 }

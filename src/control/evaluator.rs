@@ -142,6 +142,12 @@ impl Evaluator {
         self.judges.get(service)?.answer(version)
     }
 
+    /// When the comparison of `version` of `service` on the requests of `route` began; `None` if there is no
+    /// such comparison.
+    pub fn began(&self, service: &str, version: &str, route: Option<&str>) -> Option<Duration> {
+        self.judges.get(service)?.began(version, route)
+    }
+
     /// The recorded inputs of the comparison of `version` of `service` on the requests of `route`; `None` if
     /// there is no such comparison.
     pub fn record(&self, service: &str, version: &str, route: Option<&str>) -> Option<Record> {

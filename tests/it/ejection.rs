@@ -1,8 +1,11 @@
 //! A canary that is worse than its baseline is out before many notice, and comes back only when it is reinstated.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, SystemTime},
 };
 
 use serde_json::{Value, json};
@@ -76,6 +79,16 @@ fn a_failing_canary_is_out_within_a_handful_of_failures_and_back_by_word() {
     let verdict = &shown["verdicts"][0];
     assert_eq!((&verdict["version"], &verdict["answer"]), (&json!("v2"), &json!("fail")));
     assert_eq!(verdict["findings"][0]["metric"], "errors");
+    // `onset_s` counts from the begin of the comparison, which is shown nowhere.
+    let onset = verdict["onset_at"].as_str().expect("a time");
+    let onset = humantime::parse_rfc3339(onset).expect("a time");
+    let ago = SystemTime::now().duration_since(onset).expect("in the past");
+    assert!(ago < Duration::from_secs(120), "{ago:?}");
+    let onset_s = verdict["findings"][0]["onset_s"].as_f64().expect("seconds");
+    let at = humantime::parse_rfc3339(version["ejection"]["at"].as_str().expect("a time"));
+    let before = at.expect("a time").duration_since(onset).unwrap_or_default().as_secs_f64();
+    let compared_s = verdict["compared_s"].as_f64().expect("seconds");
+    assert!((compared_s - onset_s - before).abs() < 2.5, "{onset_s} of {compared_s}: {before}");
     for player in 0..1_000 {
         assert_eq!(ask(&mut client, player), ("v1".to_owned(), false));
     }

@@ -123,8 +123,13 @@ impl Decisions {
         let ejected = controller.ejections().into_iter().filter(|((of, _), _)| of == service);
         let endpoints = controller.manual_ejections().iter();
         let endpoints = endpoints.filter(|((of, _, _), _)| of == service);
+        let verdicts = controller.verdicts(service).into_iter().map(|(version, route, verdict)| {
+            let subject = (&*version, route.as_deref(), &verdict);
+            let began = controller.compared_since(service, subject);
+            VersionVerdict::new(version, route, verdict, began)
+        });
         Self {
-            verdicts: controller.verdicts(service).into_iter().map(Into::into).collect(),
+            verdicts: verdicts.collect(),
             ejections: ejected.map(|((_, v), ejection)| (v.clone(), ejection.into())).collect(),
             endpoints: endpoints
                 .map(|((_, version, address), ejection)| {

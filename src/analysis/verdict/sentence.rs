@@ -13,11 +13,14 @@ impl fmt::Display for HeldBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MinimumFailures { failures, least } => {
-                write!(f, "The evidence suffices, and waits for `minimum_failures`: {failures} of {least}")
+                write!(
+                    f,
+                    "The evidence suffices, and waits for `minimum_failures`: {failures} of {least}"
+                )
             }
-            Self::OneEndpoint => f.write_str(
-                "The evidence suffices, but not without the worst endpoint, which is ejected instead",
-            ),
+            Self::OneEndpoint => {
+                f.write_str("The evidence suffices, but not without the worst endpoint")
+            }
         }
     }
 }

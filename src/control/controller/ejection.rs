@@ -366,6 +366,22 @@ impl Controller {
         })
     }
 
+    /// When the comparison that led to `verdict` on `version` of `service` began; `None` if it has ended without
+    /// an ejection.
+    pub fn compared_since(
+        &self,
+        service: &str,
+        (version, route, verdict): (&str, Option<&str>, &Verdict),
+    ) -> Option<SystemTime> {
+        if let Some(ejection) = self.state.ejection(service, version)
+            && ejection.verdict.as_ref().is_some_and(|(of, _)| of.as_deref() == route)
+        {
+            let compared = Duration::try_from_secs_f64(verdict.compared_s).ok()?;
+            return ejection.since.checked_sub(compared);
+        }
+        Some(self.started.1 + self.evaluator.began(service, version, route)?)
+    }
+
     /// Current verdicts of `service`, those that ejected a version first: version, route with limits of its
     /// own, verdict.
     pub fn verdicts(&self, service: &str) -> Vec<(String, Option<String>, Verdict)> {

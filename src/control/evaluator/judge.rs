@@ -248,6 +248,16 @@ impl ServiceJudge {
         }
     }
 
+    /// When the comparison of `version` on the requests of `route` began; `None` if there is no such comparison.
+    pub(super) fn began(&self, version: &str, route: Option<&str>) -> Option<Duration> {
+        let mut strata = self.terms.strata.iter();
+        let stratum = strata.position(|stratum| stratum.route.as_deref() == route)?;
+        match self.alone.iter().find(|alone| *alone.version == *version) {
+            Some(alone) => alone.began(stratum),
+            None => Some(self.canary(version)?.lines.get(stratum)?.comparison().began()),
+        }
+    }
+
     /// Current verdicts: version, route with limits of its own, verdict.
     pub(super) fn verdicts(
         &self,

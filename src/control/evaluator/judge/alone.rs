@@ -97,6 +97,11 @@ impl StandaloneVersion {
         (!line.judge().is_empty()).then(|| line.record())
     }
 
+    /// When the judgement on the requests of this stratum began.
+    pub(super) fn began(&self, stratum: usize) -> Option<Duration> {
+        Some(self.lines.get(stratum)?.judge().began())
+    }
+
     /// Current verdicts, by stratum.
     pub(super) fn verdicts(&self, now: Duration) -> impl Iterator<Item = Option<Verdict>> {
         let is_open = self.is_open(now);
