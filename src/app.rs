@@ -348,7 +348,8 @@ fn warn_of_cut_limits(shared: &Shared, limits: &Limits) {
         tracing::warn!(
             configured = limits.connections,
             connections,
-            "the limit of open files allows fewer client connections than `limits.connections`; raise it"
+            "the limit of open files allows fewer client connections than `limits.connections`; raise the limit \
+             of open files: `ulimit -n`, or LimitNOFILE= of the systemd unit"
         );
     }
 }

@@ -37,7 +37,7 @@ Exit codes:
   69   cannot listen or take over, or the admin endpoint cannot be reached
   70   an internal error of Tidegate
   75   of `run`: ended, but responses were cut off at the deadline
-  77   the token is missing, or the admin endpoint does not accept it
+  77   the admin endpoint requires a token, or another one, or refuses this caller
   130  of `run`: a second SIGINT ended the drain; 143: a second SIGTERM
 
 Signals of `run`:

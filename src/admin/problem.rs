@@ -111,7 +111,10 @@ impl From<Rejected> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, rejection.body_text())
+        let text = rejection.body_text();
+        // The beginning names a part of the program, which the caller does not know.
+        let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+        Self::new(StatusCode::BAD_REQUEST, format!("the query is invalid: {why}"))
     }
 }
 
@@ -161,6 +164,18 @@ mod tests {
         );
         let outdated = Problem::from(Rejected::Outdated { expected: 1, actual: 3, decided: 2 });
         assert_eq!(outdated.status, StatusCode::PRECONDITION_FAILED);
+    }
+
+    #[test]
+    fn an_unknown_query_parameter_is_told_without_the_programs_own_words() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        let uri = "http://a/?dry=true".parse().unwrap();
+        let rejection = axum::extract::Query::<Nothing>::try_from_uri(&uri).unwrap_err();
+        let detail = Problem::from(rejection).detail;
+        assert!(detail.starts_with("the query is invalid: "), "{detail}");
+        assert!(detail.contains("`dry`") && !detail.contains("eserialize"), "{detail}");
     }
 
     #[test]

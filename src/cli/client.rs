@@ -220,11 +220,15 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
         status if status.is_client_error() => Exit::Refused,
         _ => Exit::Unavailable,
     };
+    let token = match status {
+        StatusCode::UNAUTHORIZED => "; `--token-file FILE` sends the token in FILE",
+        _ => "",
+    };
     let message = match serde_json::from_slice::<Document>(body) {
         Ok(Document { detail, field: Some(field), .. }) => {
             format!("{status}: {}: {}", escaped(&field), escaped(&detail))
         }
-        Ok(Document { detail, .. }) => format!("{status}: {}", escaped(&detail)),
+        Ok(Document { detail, .. }) => format!("{status}: {}{token}", escaped(&detail)),
         Err(_) => format!("{status}; is this the admin endpoint?"),
     };
     Failure::new(exit, message)
@@ -261,6 +265,12 @@ mod tests {
         assert_eq!(failure.exit, Exit::Refused);
         assert_eq!(failure.message, "422 Unprocessable Entity: weights.v43: no such version");
         assert_eq!(refused(StatusCode::UNAUTHORIZED).exit, Exit::Unauthorized);
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "a token is required").document();
+        let body = serde_json::to_vec(&problem).unwrap();
+        let message = refusal(StatusCode::UNAUTHORIZED, &body).message;
+        let right =
+            "401 Unauthorized: a token is required; `--token-file FILE` sends the token in FILE";
+        assert_eq!(message, right);
         assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE).exit, Exit::Unavailable);
         assert!(refusal(StatusCode::NOT_FOUND, b"<html>").message.contains("admin endpoint?"));
     }

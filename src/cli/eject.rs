@@ -25,8 +25,9 @@ pub(super) struct SubjectArguments {
     service: String,
     /// Its version.
     version: String,
-    /// Only this endpoint of the version, such as 127.0.0.1:9002 or [::1]:9002.
-    #[arg(long, value_name = "ADDRESS")]
+    /// Only this endpoint of the version: its address as `tidegate status` shows it, such as
+    /// 127.0.0.1:9002 or [::1]:9002.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     endpoint: Option<SocketAddr>,
     /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT")]
@@ -119,6 +120,11 @@ fn report(action: Action, answer: &SubjectAnswer) -> String {
     // The version itself was reported already, or is about to change.
     let others: Vec<_> = ejected.iter().filter(|e| e.version != *version).cloned().collect();
     line + &still_ejected(service, &others)
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let right = "write an address as `tidegate status` shows it, such as 127.0.0.1:9002";
+    text.parse().map_err(|_| right.to_owned())
 }
 
 /// The effect of an ejection on shares, and on the comparison.

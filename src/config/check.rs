@@ -355,6 +355,11 @@ resolver: {{ servers: [ 10.0.0.2:53, 10.0.0.2:53, 10.0.0.2:0 ] }}
 11:37: resolver.servers[1]: `10.0.0.2:53` twice; write it once
 11:50: resolver.servers[2]: port 0; a DNS server listens at port 53",
         );
+        // It quoted `1000B`, which nobody had written.
+        assert_problems(
+            &format!("{SERVICES}{ROUTES}{LISTEN}limits: {{ header_bytes: 1KB }}\n"),
+            "4:25: limits.header_bytes: `1KB` is out of range; write 1KiB to 1MiB",
+        );
         assert_problems(
             &format!("{SERVICES}{ROUTES}{LISTEN}admin: {{ address: 0.0.0.0:9090 }}\n"),
             "4:19: admin.address: reachable from other hosts without a token; write admin.tokens, or an address of this host only, such as 127.0.0.1:9090",

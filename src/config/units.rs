@@ -156,7 +156,10 @@ pub struct ByteSize(
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, name) in [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        // Most files say 1KiB, and an error quotes `1KB` as it was written.
+        let binary = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let decimal = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "KB")];
+        for (unit, name) in binary.into_iter().chain(decimal) {
             if self.0 >= unit && self.0.is_multiple_of(unit) {
                 return write!(f, "{}{name}", self.0 / unit);
             }

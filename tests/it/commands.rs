@@ -280,6 +280,11 @@ fn a_mistake_is_named_and_changes_nothing() {
         (&["eject", "game-api"][..], 2, "<VERSION>"),
         (&["eject", "a/b", "v1"], 2, "a service's name has letters"),
         (&["eject", "game-api", "v1", "--endpoint", "here"], 2, "'--endpoint <ADDRESS>'"),
+        (
+            &["eject", "game-api", "v1", "--endpoint", "localhost:9011"],
+            2,
+            "an address as `tidegate status` shows it",
+        ),
         (&["weights", "game-api", "v1=1", "v1=2"], 2, "`v1` is given twice"),
         (&["status", "--token-file", "/nonexistent"], 64, "/nonexistent: "),
         (&["eject", "other", "v1"], 65, "404 Not Found: there is no service `other`"),

@@ -20,9 +20,9 @@ use hickory_resolver::{
     Hosts, TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     lookup::Lookup,
-    net::{NetError, runtime::TokioRuntimeProvider},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
-        op::Query,
+        op::{Query, ResponseCode},
         rr::{Name, RecordType},
     },
 };
@@ -64,7 +64,7 @@ impl Dns {
         let hosts = in_hosts(name);
         let resolver = match hosts {
             Some(_) => Ok(None),
-            None => self.resolver().map(Some).map_err(|error| error.to_string()),
+            None => self.resolver().map(Some).map_err(|error| plain(&error)),
         };
         let name = name.to_owned();
         async move {
@@ -110,13 +110,28 @@ impl Dns {
 
 /// The usable addresses of one family.
 async fn family(asked: impl Future<Output = Result<Lookup, NetError>>) -> Result<Answer, String> {
-    let found = asked.await.map_err(|error| error.to_string())?;
+    let found = asked.await.map_err(|error| plain(&error))?;
     let age = found.valid_until().saturating_duration_since(Instant::now());
     let all = found.answers().iter().filter_map(|record| record.data.ip_addr());
     let addresses: Vec<IpAddr> = all.filter(|a| is_reachable(*a)).collect();
     match addresses.is_empty() {
         true => Err("the name has no usable address".to_owned()),
         false => Ok(Answer { addresses, age }),
+    }
+}
+
+/// Why a query failed, in plain words: the library prints its own structs.
+fn plain(error: &NetError) -> String {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NXDomain => "the name does not exist (NXDOMAIN)".to_owned(),
+            ResponseCode::NoError => "the name has no address".to_owned(),
+            code => format!("the name server reports: {code}"),
+        },
+        NetError::Dns(DnsError::ResponseCode(code)) => format!("the name server reports: {code}"),
+        NetError::Timeout => "the name server does not answer in time".to_owned(),
+        NetError::NoConnections => "no name server can be reached".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -176,7 +191,23 @@ fn is_reachable(address: IpAddr) -> bool {
 mod tests {
     use std::future::{pending, ready};
 
+    use hickory_resolver::net::NoRecords;
+
     use super::*;
+
+    /// It was "no records found for Query { name: Name(…), query_type: …".
+    #[test]
+    fn a_name_without_records_is_told_in_plain_words() {
+        let name = Name::from_str("gone.test.").expect("a name");
+        let none = |code| {
+            let query = Query::query(name.clone(), RecordType::A);
+            plain(&DnsError::NoRecordsFound(NoRecords::new(query, code)).into())
+        };
+        assert_eq!(none(ResponseCode::NXDomain), "the name does not exist (NXDOMAIN)");
+        assert_eq!(none(ResponseCode::NoError), "the name has no address");
+        assert_eq!(none(ResponseCode::ServFail), "the name server reports: Server Failure");
+        assert_eq!(plain(&NetError::Timeout), "the name server does not answer in time");
+    }
 
     fn answer(address: &str, seconds: u64) -> Result<Answer, String> {
         let addresses = vec![address.parse().expect("an address")];
