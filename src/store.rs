@@ -21,6 +21,7 @@ mod error;
 mod export;
 mod fault;
 mod folder;
+pub mod fuzzing;
 mod hash;
 mod health;
 mod journal;

@@ -336,4 +336,22 @@ proptest! {
         let faults = verify((text + &end_line(head(&all))).as_bytes());
         prop_assert_eq!(faults.is_empty(), changed == all, "{:?}", faults);
     }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        crate::store::fuzzing::journal(&bytes);
+    }
+
+    #[test]
+    fn no_changed_journal_makes_it_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let all = lines(3);
+        let mut bytes = (export(&all) + "%\n" + &note(&all)).into_bytes();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        crate::store::fuzzing::journal(&bytes);
+    }
 }
