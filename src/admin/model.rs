@@ -19,8 +19,8 @@ pub use ejection::{Decisions, Ejected, Ejection};
 pub use gate::Gate;
 use serde::{Deserialize, Serialize};
 pub use status::{
-    Certificate, Listener, ListenerTls, Reload, ReloadError, Status, Takeover, TakeoverError,
-    VersionFault,
+    Certificate, Journal, JournalFailing, Listener, ListenerTls, Reload, ReloadError, Status,
+    Takeover, TakeoverError, VersionFault,
 };
 
 use crate::{

@@ -1,10 +1,14 @@
 //! Weights that are set at runtime.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::SystemTime};
 
 use indexmap::IndexMap;
+use serde_json::json;
 
-use super::{Asked, Controller, Rejected, moves, percent, split::list};
+use super::{
+    Asked, Controller, Moment, Operation, Plan, Rejected, moves, percent, prepare::Prepared,
+    split::list,
+};
 use crate::{
     config::{Config, schema, units::Weight},
     control::{
@@ -13,6 +17,7 @@ use crate::{
         state::{Change, ControlState},
     },
     snapshot::weights_in_force,
+    store::Actor,
 };
 
 /// A change of weights as requested.
@@ -24,8 +29,8 @@ pub struct WeightsChange {
     pub asked: Asked,
     /// The generation that the caller saw; the change is refused if another one is in force.
     pub if_generation: Option<u64>,
-    /// The caller's name, for the log.
-    pub by: String,
+    /// The caller.
+    pub by: Actor,
     /// Why, for the log.
     pub reason: Option<String>,
     /// Only report what would change.
@@ -66,6 +71,36 @@ impl Applied {
     }
 }
 
+/// A change of weights that was checked.
+struct Weighed {
+    prepared: Prepared,
+    planned: Applied,
+    /// Whether it moves nothing.
+    as_before: bool,
+}
+
+impl Operation for WeightsChange {
+    type Outcome = Applied;
+    type Error = Rejected;
+
+    fn plan(&self, controller: &Controller, _: SystemTime) -> Result<Option<Plan>, Rejected> {
+        let Weighed { prepared, planned, as_before } = controller.weigh(self)?;
+        let then = prepared.state();
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let place = (&*self.service, then);
+        let mut draft = controller.draft_of("weights", self.by.clone(), reason, place);
+        (draft.before, draft.after) = (json!(planned.before), json!(planned.after));
+        if !as_before {
+            draft.generation = then.generation();
+        }
+        Ok(Some(Plan { draft, then: (!as_before).then(|| then.clone()) }))
+    }
+
+    fn make(self, controller: &mut Controller, moment: Moment) -> Result<Applied, Rejected> {
+        controller.set_weights_at(self, moment)
+    }
+}
+
 impl Controller {
     /// Whether a caller who saw the generation `expected` may make a change now. Returns the generation in
     /// force.
@@ -88,23 +123,30 @@ impl Controller {
         })
     }
 
-    /// Changes the weights of a service. When this returns, they are in force on every worker.
+    /// Changes the weights of a service, without a journal. When this returns, they are in force on every
+    /// worker.
     pub fn set_weights(&mut self, asked: WeightsChange) -> Result<Applied, Rejected> {
-        let generation = self.admit_change(asked.if_generation)?;
-        let (change, planned) = self.plan_weights(&asked, generation)?;
-        let prepared = self.prepare(change)?;
+        self.set_weights_at(asked, Moment::now())
+    }
+
+    fn set_weights_at(
+        &mut self,
+        asked: WeightsChange,
+        moment: Moment,
+    ) -> Result<Applied, Rejected> {
+        let Weighed { prepared, planned, as_before } = self.weigh(&asked)?;
         if asked.dry_run {
             return Ok(planned);
         }
-        let WeightsChange { service, by, reason, .. } = asked;
-        // A change without effect must not invalidate another caller's `If-Match`.
-        let as_before = planned.moves_nothing() && !self.state.stand_ins().contains_key(&service);
+        let generation = planned.generation;
+        let WeightsChange { service, by: Actor { name: by, .. }, reason, .. } = asked;
         let (moved, reason) = (planned.moves(), reason.unwrap_or_default());
         let text = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
         let matter = EventDetails {
             service: Some(service.clone()),
             by: Some(by.clone()),
             reason: text,
+            journal: moment.entry,
             ..EventDetails::default()
         };
         let generation = match as_before {
@@ -114,8 +156,29 @@ impl Controller {
             }
             false => self.commit(prepared, Some((EventKind::Weights, matter))),
         };
-        tracing::info!(service, moved, generation, by, reason, "weights changed");
+        let (journal_seq, journal_hash) = moment.logged();
+        tracing::info!(
+            service,
+            moved,
+            generation,
+            by,
+            reason,
+            journal.seq = journal_seq,
+            journal.hash = journal_hash,
+            "weights changed"
+        );
         Ok(Applied { generation, ..planned })
+    }
+
+    /// Checks and prepares a change of weights.
+    fn weigh(&self, asked: &WeightsChange) -> Result<Weighed, Rejected> {
+        let generation = self.admit_change(asked.if_generation)?;
+        let (change, planned) = self.plan_weights(asked, generation)?;
+        let prepared = self.prepare(change)?;
+        // A change without effect must not invalidate another caller's `If-Match`.
+        let has_stand_in = self.state.stand_ins().contains_key(&asked.service);
+        let as_before = planned.moves_nothing() && !has_stand_in;
+        Ok(Weighed { prepared, planned, as_before })
     }
 
     /// The resulting weights and shares of `change`, or why it is refused.
@@ -198,11 +261,5 @@ pub(super) fn keeps_override(name: &str, weights: &SetWeights, new: &Config) -> 
     let Some(service) = new.services.get(name) else { return false };
     let mut set = weights.set.iter();
     let serves = set.any(|(v, w)| service.versions.contains_key(v) && *w > Weight::ZERO);
-    if !serves {
-        tracing::warn!(
-            service = name,
-            "the weights set at runtime name no version of the file; the file's weights apply"
-        );
-    }
     serves && weights.is_of_file(service.weights.as_ref())
 }
