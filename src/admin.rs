@@ -85,7 +85,7 @@ fn router(observatory: ControlPlane) -> Router {
         .merge(api::probes(observatory))
 }
 
-/// Admits authorized callers, and records the caller's name.
+/// Admits authorized callers, and records who calls.
 async fn guard(
     State(observatory): State<ControlPlane>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -1,6 +1,7 @@
 //! The whole process: creates workers, acceptor and control plane, and shuts them down in order.
 
 mod control;
+mod journal;
 mod reload;
 
 use std::{
@@ -15,16 +16,23 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use control::Control;
+use journal::{Keeping, Opening};
 use reload::Reloader;
 
 use crate::{
     admin,
     config::{Loaded, WatchGuard, schema::Limits},
-    control::{Controller, controller::Start, state::ControlState, tasks::ControlPlane},
+    control::{
+        Controller,
+        controller::{Dropped, Start},
+        state::{ControlState, rows::MalformedRow},
+        tasks::ControlPlane,
+    },
     health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     snapshot::{AccessLog, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
+    store::StoreError,
     takeover::{InheritedSockets, Offer},
     telemetry::{access_log, log},
     tls::{Clients, TlsError, open_clients},
@@ -69,6 +77,12 @@ pub enum StartError {
     /// Certificates or keys cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The journal cannot be used.
+    #[error("cannot use the journal of `state`: {0}")]
+    Journal(#[from] StoreError),
+    /// The state in the journal cannot be read.
+    #[error("cannot read the state in the journal of `state`: {0}")]
+    State(#[from] MalformedRow),
     /// A thread or a runtime cannot be created.
     #[error("cannot start: {0}")]
     Threads(#[from] std::io::Error),
@@ -94,6 +108,7 @@ pub struct App {
     /// The listening sockets to hand over at a takeover, with their addresses as written in the file.
     sockets: Vec<(SocketAddr, StdListener)>,
     observatory: ControlPlane,
+    journal: Option<Keeping>,
     reloader: Reloader,
     acceptor: Acceptor,
     admin_is_open: watch::Sender<bool>,
@@ -119,6 +134,7 @@ impl App {
         log: Option<log::Handle>,
     ) -> Result<Self, StartError> {
         let app = Self::prepare(loaded, file, log, &mut InheritedSockets::default())?;
+        app.open_journal()?;
         app.open();
         Ok(app)
     }
@@ -214,6 +230,7 @@ impl App {
             admin: admin_address,
             sockets,
             observatory,
+            journal: Keeping::of(config.state.as_ref()),
             reloader,
             acceptor,
             admin_is_open,
@@ -243,6 +260,19 @@ impl App {
         }
     }
 
+    /// Opens the journal, if the configuration has one, and continues from its state. Comes before
+    /// [`App::open`], unless another process hands over.
+    pub fn open_journal(&self) -> Result<(), StartError> {
+        journal::open(&self.observatory, self.journal.as_ref(), &Opening::Start)
+    }
+
+    /// As [`App::open_journal`], after process `pid` has handed over its state, of which `dropped` does not
+    /// apply.
+    pub fn take_over_journal(&self, pid: u32, dropped: &Dropped) -> Result<(), StartError> {
+        let opening = Opening::TakenOver(pid, dropped);
+        journal::open(&self.observatory, self.journal.as_ref(), &opening)
+    }
+
     /// Begins to accept clients and callers of the admin endpoint.
     pub fn open(&self) {
         self.acceptor.set_open(true);
@@ -256,6 +286,14 @@ impl App {
         Ok(Offer { sockets, carried: self.observatory.controller().carried() })
     }
 
+    /// Lets the changes under way end, refuses others, and closes the journal, so that another process can open
+    /// it. It returns whether that is done, and blocks, so it is to be run on another thread. Comes before
+    /// [`App::hand_over`].
+    pub fn releasing(&self) -> impl FnOnce() -> bool + Send + use<> {
+        let observatory = self.observatory.clone();
+        move || journal::release(&observatory)
+    }
+
     /// Stops accepting connections and changing weights, so that another process can do so; both have stopped
     /// when this returns. New connections wait in the queues of the sockets.
     pub fn hand_over(&self) -> ControlState {
@@ -267,6 +305,7 @@ impl App {
     /// Continues after the other process failed.
     pub fn take_back(&self) {
         self.observatory.controller().take_back();
+        journal::take_back(&self.observatory, self.journal.as_ref());
         self.open();
     }
 
@@ -338,6 +377,7 @@ impl App {
             thread::sleep(Duration::from_millis(5));
         }
         self.control.stop();
+        journal::end(&self.observatory);
         ended
     }
 }

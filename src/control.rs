@@ -9,6 +9,8 @@ mod epochs;
 pub mod evaluator;
 pub mod event;
 pub mod events;
+pub mod journaled;
+mod kept;
 pub mod scrape;
 pub mod state;
 pub mod supervision;

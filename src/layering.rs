@@ -14,7 +14,7 @@ const RANKS: &[&[&str]] = &[
     &["routing", "policy", "analysis"],
     &["tls", "upstream", "health"],
     &["registry", "snapshot", "http_client"],
-    &["proxy"],
+    &["proxy", "store"],
     &["control"],
     &["admin", "takeover"],
     &["app"],

@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod registry;
 pub mod routing;
 pub mod snapshot;
+pub mod store;
 pub mod takeover;
 pub mod telemetry;
 pub mod tls;

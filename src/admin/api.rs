@@ -28,16 +28,17 @@ use super::{
 use crate::{
     control::{
         Controller, Rejected,
-        controller::{Moved, Target, WeightsChange},
+        controller::{Eject, Moved, Operation, Reinstate, Target, WeightsChange},
         tasks::ControlPlane,
     },
     snapshot::Snapshot,
+    store::Actor,
     telemetry::metrics,
 };
 
-/// Name of the token of a request.
+/// Who sent a request.
 #[derive(Debug, Clone)]
-pub(super) struct By(pub(super) String);
+pub(super) struct By(pub(super) Actor);
 
 /// Query of a path without parameters. Unknown parameters are rejected, since they may be a
 /// mistyped one that would change the meaning.
@@ -61,6 +62,9 @@ struct RecordParameters {
     route: Option<String>,
 }
 
+/// What a change of a version would do.
+type DryRun = fn(&mut Controller, Target) -> Result<Moved, Rejected>;
+
 /// Paths that need authentication.
 pub(super) fn guarded(observatory: ControlPlane) -> Router {
     Router::new()
@@ -72,11 +76,13 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
         .route("/v1/services/{service}/weights", put(set_weights))
         .route(
             "/v1/services/{service}/eject",
-            post(|a, b, c, d, e, f| move_version(a, b, c, d, e, f, Controller::eject)),
+            post(|a, b, c, d, e, f| move_version(a, b, c, d, e, f, (Controller::eject, Eject))),
         )
         .route(
             "/v1/services/{service}/reinstate",
-            post(|a, b, c, d, e, f| move_version(a, b, c, d, e, f, Controller::reinstate)),
+            post(|a, b, c, d, e, f| {
+                move_version(a, b, c, d, e, f, (Controller::reinstate, Reinstate))
+            }),
         )
         .route("/metrics", get(scrape))
         .merge(
@@ -129,6 +135,7 @@ async fn status(
         weights_set: set.map(|(service, set)| (service.clone(), set.into())).collect(),
         reload: Reload::new(controller.reloads(), controller.state().stand_ins()),
         tls_faults: tls_faults.collect(),
+        journal: controller.journal().map(Into::into),
         takeover: controller.replacement().into(),
     };
     Ok((fresh(snapshot.generation), Json(status)))
@@ -241,12 +248,11 @@ async fn set_weights(
         .map_err(|(field, why)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))?;
     let change =
         WeightsChange { service: service.clone(), asked, if_generation, by, reason, dry_run };
-    let (applied, ejected) = {
-        let mut controller = observatory.controller();
-        let applied = controller.set_weights(change)?;
-        let ejected = Ejected::of(&controller, &service, &applied.returning);
-        (applied, ejected)
+    let applied = match dry_run {
+        true => observatory.controller().set_weights(change)?,
+        false => observatory.change(change).await?,
     };
+    let ejected = Ejected::of(&observatory.controller(), &service, &applied.returning);
     if !dry_run {
         observatory.in_force(applied.generation).await;
     }
@@ -273,16 +279,20 @@ fn bounded(reason: Option<&str>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Ejects or reinstates a version or an endpoint; `change` is the controller's function.
-async fn move_version(
+/// Ejects or reinstates a version or an endpoint; `how` are the controller's function for a dry run, and what
+/// makes the change of its subject.
+async fn move_version<O>(
     State(observatory): State<ControlPlane>,
     Extension(By(by)): Extension<By>,
     name: Name,
     parameters: Parameters<ChangeParameters>,
     headers: HeaderMap,
     body: Body,
-    change: fn(&mut Controller, Target) -> Result<Moved, Rejected>,
-) -> Result<impl IntoResponse, Problem> {
+    (try_out, change): (DryRun, fn(Target) -> O),
+) -> Result<impl IntoResponse, Problem>
+where
+    O: Operation<Outcome = Moved, Error = Rejected> + Send + 'static,
+{
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
@@ -297,11 +307,11 @@ async fn move_version(
         reason,
         dry_run,
     };
-    let (moved, ejected) = {
-        let mut controller = observatory.controller();
-        let moved = change(&mut controller, subject)?;
-        (moved, Ejected::in_force(&controller, &service))
+    let moved = match dry_run {
+        true => try_out(&mut observatory.controller(), subject)?,
+        false => observatory.change(change(subject)).await?,
     };
+    let ejected = Ejected::in_force(&observatory.controller(), &service);
     if !dry_run {
         observatory.in_force(moved.generation).await;
     }

@@ -17,7 +17,10 @@ use axum::http::{
 use subtle::{Choice, ConstantTimeEq};
 
 use super::Problem;
-use crate::config::{AdminToken, schema::Role};
+use crate::{
+    config::{AdminToken, schema::Role},
+    store::Actor,
+};
 
 /// Name of the caller in the log where there are no tokens.
 const ANONYMOUS: &str = "anonymous";
@@ -35,8 +38,20 @@ pub struct Caller<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Returns the caller's name, or the problem if the call is rejected.
-pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<String, Problem> {
+impl Caller<'_> {
+    /// The caller as the journal names it.
+    fn named(&self, name: &str, role: Role) -> Actor {
+        let role = match role {
+            Role::Read => "read",
+            Role::Operate => "operate",
+        };
+        let address = Some(self.peer.ip().to_canonical().to_string());
+        Actor { name: name.to_owned(), role: role.to_owned(), address }
+    }
+}
+
+/// Returns who calls, or the problem if the call is rejected.
+pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<Actor, Problem> {
     if !tokens.is_empty() {
         let token = holder(caller.headers, tokens).ok_or_else(|| {
             let detail = "send a token of admin.tokens: `Authorization: Bearer TOKEN`";
@@ -46,7 +61,7 @@ pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<String, Probl
             let detail = format!("the token `{}` may only read: its role is `read`", token.name);
             return Err(Problem::new(StatusCode::FORBIDDEN, detail));
         }
-        return Ok(token.name.clone());
+        return Ok(caller.named(&token.name, token.role));
     }
     // A reload may take the tokens away while the socket stays bound beyond loopback.
     if !caller.peer.ip().to_canonical().is_loopback() {
@@ -62,7 +77,7 @@ pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<String, Probl
         let detail = "a page of another origin sent this change; without tokens that is refused";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail).at("Origin"));
     }
-    Ok(ANONYMOUS.to_owned())
+    Ok(caller.named(ANONYMOUS, Role::Operate))
 }
 
 /// The token that `headers` contain. Every token is compared, in a time that depends at most on the
@@ -119,7 +134,8 @@ mod tests {
         let peer = ([127, 0, 0, 1], 40_000).into();
         let uri = Uri::from_static("/v1/status");
         let caller = Caller { peer, method: &method, uri: &uri, headers: &headers };
-        admit(&caller, tokens).map_err(|problem| problem.status.as_u16())
+        let admitted = admit(&caller, tokens).map(|actor| actor.name);
+        admitted.map_err(|problem| problem.status.as_u16())
     }
 
     type Answer = Result<String, u16>;

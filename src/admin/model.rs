@@ -25,8 +25,8 @@ pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
 use serde::{Deserialize, Serialize};
 pub use status::{
-    Certificate, Listener, ListenerTls, Reload, ReloadError, Status, Takeover, TakeoverError,
-    VersionFault,
+    Certificate, Journal, JournalFailing, Listener, ListenerTls, Reload, ReloadError, Status,
+    Takeover, TakeoverError, VersionFault,
 };
 
 use crate::{

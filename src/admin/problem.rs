@@ -16,7 +16,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::control::controller::Rejected;
+use crate::control::{controller::Rejected, journaled::Unmade};
 
 /// Media type of a [`Document`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -105,6 +105,21 @@ impl From<Rejected> for Problem {
             Rejected::Outdated { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")
             }
+        }
+    }
+}
+
+impl From<Unmade<Rejected>> for Problem {
+    fn from(unmade: Unmade<Rejected>) -> Self {
+        match unmade {
+            Unmade::Refused(rejected) => rejected.into(),
+            Unmade::Unwritten(error) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "the change was not made, since it cannot be written to the journal: {error}; traffic and \
+                     ejections by verdicts go on"
+                ),
+            ),
         }
     }
 }

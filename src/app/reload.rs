@@ -83,7 +83,7 @@ impl Reloader {
             return;
         }
         // An invalid file was logged and counted, and `status` shows its error.
-        if observatory.controller().reload(prepared).is_ok() {
+        if observatory.reload(prepared) {
             let certificates = observatory.controller().certificates();
             let faults = certificates.refresh_listeners();
             observatory.controller().note_certificates(&faults);

@@ -44,6 +44,8 @@ pub(super) enum Origin {
 /// Messages of the thread that talks to the other process.
 enum Event {
     LetGo(u64, std_mpsc::Sender<ControlState>),
+    /// The journal is closed, or cannot be.
+    Released(std_mpsc::Sender<ControlState>, bool),
     Ended(u64, Result<Handed, Error>),
 }
 
@@ -130,8 +132,26 @@ impl Replacing {
             Event::LetGo(..) if self.let_go.is_some() => None,
             Event::LetGo(number, reply) => {
                 self.let_go = Some(number);
+                let (release, report) = (app.releasing(), self.report.clone());
+                // The disk may be slow.
+                let release = move || {
+                    let is_released = release();
+                    let _ = report.send(Event::Released(reply, is_released));
+                };
+                let thread = thread::Builder::new().name("release".to_owned());
+                if let Err(error) = thread.spawn(release) {
+                    tracing::error!(%error, "no thread to close the journal");
+                }
+                None
+            }
+            Event::Released(reply, true) => {
                 // The other thread waits for the reply.
                 let _ = reply.send(app.hand_over());
+                None
+            }
+            // Without a reply the other replacement is rejected, and this process takes back.
+            Event::Released(_, false) => {
+                tracing::error!("the journal was not closed in time");
                 None
             }
             Event::Ended(_, Ok(handed)) => Some(handed),

@@ -135,8 +135,10 @@ impl Process {
             let mut controller = app.observatory().controller();
             controller.replacement_mut().from_pid = Some(pid);
             controller.inherit(state);
-            // The other process evaluates and alerts until it hands over.
+            // The other process evaluates and alerts until it hands over, and has the journal.
             controller.hand_over();
+        } else {
+            app.open_journal().map_err(|error| unavailable(&error))?;
         }
         found.unclaimed().for_each(|address| {
             tracing::warn!(%address, "no listener uses this inherited socket; closed");
@@ -146,8 +148,13 @@ impl Process {
 
     /// Takes over from `predecessor`. After an error nothing was accepted.
     fn follow(&mut self, mut predecessor: Predecessor) -> Result<(), takeover::Error> {
-        let carried = predecessor.ready()?;
-        self.app.observatory().controller().inherit(carried);
+        let (carried, pid) = (predecessor.ready()?, predecessor.pid());
+        let dropped = self.app.observatory().controller().inherit(carried);
+        if let Err(error) = self.app.take_over_journal(pid, &dropped) {
+            let reason = error.to_string();
+            predecessor.fail(&reason);
+            return Err(takeover::Error::Failed(reason));
+        }
         predecessor.serving()?;
         self.app.observatory().controller().take_back();
         self.app.observatory().controller().record_started();

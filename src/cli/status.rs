@@ -59,6 +59,7 @@ fn heading(admin: &str, status: &Value) -> String {
     );
     // Writing to a string does not fail.
     let _ = writeln!(lines, "config {} ({})", text("config_file"), text("config_hash"));
+    journal(&status["journal"], &mut lines);
     for listener in status["listeners"].as_array().into_iter().flatten() {
         certificates(listener, &mut lines);
     }
@@ -114,6 +115,43 @@ fn by(set: &Value) -> String {
     }
 }
 
+/// Lines on the journal.
+fn journal(journal: &Value, lines: &mut String) {
+    let text = |field: &str| journal[field].as_str().unwrap_or("-");
+    let Some(seq) = journal["seq"].as_u64() else {
+        let _ = match journal["failing"]["message"].as_str() {
+            Some(message) => writeln!(
+                lines,
+                "journal {} is not open, so changes are refused: {message}",
+                text("folder")
+            ),
+            None => writeln!(
+                lines,
+                "no journal: weights and ejections set at run time live as long as the process"
+            ),
+        };
+        return;
+    };
+    let _ =
+        writeln!(lines, "journal {}: {seq} entries, the last one {}", text("folder"), text("hash"));
+    if let Some(message) = journal["failing"]["message"].as_str() {
+        let since = journal["failing"]["since"].as_str().unwrap_or("-");
+        let _ = writeln!(
+            lines,
+            "the journal cannot be written since {since}, so changes are refused: {message}"
+        );
+    }
+    let number = |field: &str| journal[field].as_u64().unwrap_or_default();
+    for (field, what) in [
+        ("late", "change(s) in force wait to be written to the journal"),
+        ("lost", "change(s) in force are not in the journal, since too many waited"),
+    ] {
+        if number(field) > 0 {
+            let _ = writeln!(lines, "{} {what}", number(field));
+        }
+    }
+}
+
 /// Lines on the certificates of a listener.
 fn certificates(listener: &Value, lines: &mut String) {
     let address = listener["address"].as_str().unwrap_or("-");
@@ -162,6 +200,10 @@ mod tests {
                     ],
                 },
             } ],
+            "journal": {
+                "folder": "/var/lib/tidegate", "seq": 12, "hash": "ab01", "late": 1, "lost": 0,
+                "failing": { "since": "2026-11-22T09:17:10Z", "message": "the disk is full" },
+            },
             "tls_faults": [ { "service": "game-api", "version": "v41", "message": "ca.pem: bad" } ],
             "takeover": { "from_pid": null, "last_error": {
                 "at": "2026-11-22T09:17:10Z", "message": "the new process cannot start: bad",
@@ -172,6 +214,9 @@ mod tests {
             "\
 tidegate 0.1.0 at 127.0.0.1:9090: serving, generation 3, up 1m 2s, 2 worker(s), 7 connection(s)
 config edge.yaml (00ff)
+journal /var/lib/tidegate: 12 entries, the last one ab01
+the journal cannot be written since 2026-11-22T09:17:10Z, so changes are refused: the disk is full
+1 change(s) in force wait to be written to the journal
 127.0.0.1:8443: edge.pem for a.test, 10.0.0.1 until 2031-01-15T00:00:00Z: 41 day(s) left
 127.0.0.1:8443: old.pem for b.test until 2030-01-15T00:00:00Z: EXPIRED
 127.0.0.1:8443: the previous certificates stay in use: new.pem: holds no certificate

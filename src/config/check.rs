@@ -95,6 +95,9 @@ pub fn check(config: &Config) -> Vec<Finding> {
             file_name(&socket, path, &mut found);
         }
     }
+    if let Some(state) = &config.state {
+        file_name(&state.to_string_lossy(), root.key("state"), &mut found);
+    }
     for (index, server) in config.resolver.servers.iter().enumerate() {
         let path = root.key("resolver").key("servers").index(index);
         if server.port() == 0 {

@@ -22,6 +22,8 @@ mod slo;
 mod tests;
 mod tls;
 
+use std::path::PathBuf;
+
 use indexmap::IndexMap;
 use ipnet::IpNet;
 use schemars::{JsonSchema, schema_for};
@@ -76,6 +78,12 @@ pub struct Config {
     /// The admin endpoint. Default: none.
     #[serde(default)]
     pub admin: Option<Admin>,
+    /// The folder of the release journal: the record of all changes made at run time, and the state
+    /// that they lead to, which survives restart and crash. It belongs to one process, and is made
+    /// with mode 0700. A relative path begins at the process's working folder. Read at start.
+    /// Default: none; weights and ejections set at run time then live as long as the process.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
     /// Services by name, at least one. Metrics and the admin API use the name.
     #[schemars(extend("minProperties" = 1, "propertyNames" = { "pattern": NAME }))]
     pub services: IndexMap<String, Service>,

@@ -12,6 +12,7 @@ use std::{
 use serde::Serialize;
 
 use super::event::{EventDetails, EventKind, way_back};
+use crate::store::Head;
 
 /// How long the alert of an event without an end fires; the same as in the rules for Prometheus.
 const MOMENT: Duration = Duration::from_secs(600);
@@ -27,8 +28,8 @@ const MISSED: u32 = 4;
 pub struct AlertKey {
     /// The name of the alert.
     pub name: AlertName,
-    /// The service.
-    pub service: String,
+    /// The service; `None` if the alert is about the process.
+    pub service: Option<String>,
     /// Its version.
     pub version: Option<String>,
     /// An endpoint of the version.
@@ -52,6 +53,8 @@ pub enum AlertName {
     SharedOutage,
     /// An endpoint is ejected.
     EndpointOut,
+    /// The journal cannot be written.
+    JournalFailing,
 }
 
 impl AlertName {
@@ -65,12 +68,13 @@ impl AlertName {
             Self::NearMiss => "TidegateNearMiss",
             Self::SharedOutage => "TidegateSharedOutage",
             Self::EndpointOut => "TidegateEndpointOut",
+            Self::JournalFailing => "TidegateJournalFailing",
         }
     }
 
     fn severity(self) -> &'static str {
         match self {
-            Self::VersionEjected | Self::SharedOutage => "critical",
+            Self::VersionEjected | Self::SharedOutage | Self::JournalFailing => "critical",
             Self::EjectionMistaken
             | Self::FewPlayers
             | Self::VersionWorse
@@ -89,6 +93,7 @@ impl AlertName {
             Self::NearMiss => "is near its ejection: evidence is above half of the threshold",
             Self::SharedOutage => "baseline and canaries fail alike",
             Self::EndpointOut => "gets no requests",
+            Self::JournalFailing => "the journal cannot be written, so changes are refused",
         }
     }
 }
@@ -96,8 +101,9 @@ impl AlertName {
 impl AlertKey {
     /// Service, version and endpoint as text, for receivers that do not show labels.
     fn place(&self) -> String {
+        let service = self.service.clone().unwrap_or_else(|| "tidegate".to_owned());
         let rest = self.version.iter().chain(&self.endpoint);
-        rest.fold(self.service.clone(), |place, part| format!("{place} {part}"))
+        rest.fold(service, |place, part| format!("{place} {part}"))
     }
 
     fn summary(&self) -> String {
@@ -108,10 +114,10 @@ impl AlertKey {
     /// Why the alert fires at `instance`, and how an ejected version returns.
     fn description(&self, reason: &str, instance: &str) -> String {
         let place = format!("{} at {instance}", self.place());
-        match (&self.name, &self.version) {
-            (AlertName::VersionEjected, Some(version)) => {
+        match (&self.name, &self.service, &self.version) {
+            (AlertName::VersionEjected, Some(service), Some(version)) => {
                 let stop = if reason.is_empty() || reason.ends_with('.') { "" } else { "." };
-                let back = way_back(&self.service, version);
+                let back = way_back(service, version);
                 let gap = if reason.is_empty() { "" } else { " " };
                 format!("{place}: {reason}{stop}{gap}`{back}` reinstates it.")
             }
@@ -126,6 +132,8 @@ struct State {
     began: SystemTime,
     ended: Option<SystemTime>,
     reason: String,
+    /// The entry in the journal of the change that began it, if that was written first.
+    journal: Option<Head>,
 }
 
 /// All alerts that fire or ended recently.
@@ -147,34 +155,38 @@ pub struct Posted {
 impl Alerts {
     /// Updates the alerts after an event at `now`.
     pub(super) fn follow(&mut self, kind: EventKind, matter: &EventDetails, now: SystemTime) {
-        let Some(service) = &matter.service else { return };
         let subject = |name, version: bool, endpoint: bool| AlertKey {
             name,
-            service: service.clone(),
+            service: matter.service.clone(),
             version: matter.version.clone().filter(|_| version),
             endpoint: matter.endpoint.clone().filter(|_| endpoint),
         };
         let version = |name| subject(name, true, false);
         let endpoint = || subject(AlertName::EndpointOut, true, true);
+        let of_process = || subject(AlertName::JournalFailing, false, false);
         match kind {
+            EventKind::JournalFailing => self.begin(of_process(), matter, now),
+            EventKind::JournalWorks => self.end(&of_process(), now),
+            // The others are about a service.
+            _ if matter.service.is_none() => {}
             EventKind::Ejected => {
                 for name in [AlertName::NearMiss, AlertName::VersionWorse] {
                     self.end(&version(name), now);
                 }
-                self.begin(version(AlertName::VersionEjected), &matter.reason, now);
+                self.begin(version(AlertName::VersionEjected), matter, now);
             }
             EventKind::EjectionMistaken => {
-                self.note(version(AlertName::EjectionMistaken), &matter.reason, now);
+                self.note(version(AlertName::EjectionMistaken), matter, now);
             }
             EventKind::FewPlayers => {
-                self.note(version(AlertName::FewPlayers), &matter.reason, now);
+                self.note(version(AlertName::FewPlayers), matter, now);
             }
             EventKind::Reinstated => self.end(&version(AlertName::VersionEjected), now),
             EventKind::WouldEject | EventKind::WorseAlone => {
                 self.end(&version(AlertName::NearMiss), now);
-                self.begin(version(AlertName::VersionWorse), &matter.reason, now);
+                self.begin(version(AlertName::VersionWorse), matter, now);
             }
-            EventKind::NearMiss => self.begin(version(AlertName::NearMiss), &matter.reason, now),
+            EventKind::NearMiss => self.begin(version(AlertName::NearMiss), matter, now),
             EventKind::NearMissOver => self.end(&version(AlertName::NearMiss), now),
             EventKind::ComparisonEnded => {
                 for name in [AlertName::NearMiss, AlertName::VersionWorse] {
@@ -182,7 +194,7 @@ impl Alerts {
                 }
             }
             EventKind::SharedOutage => {
-                self.begin(subject(AlertName::SharedOutage, false, false), &matter.reason, now);
+                self.begin(subject(AlertName::SharedOutage, false, false), matter, now);
             }
             EventKind::SharedOutageOver => {
                 self.end(&subject(AlertName::SharedOutage, false, false), now)
@@ -190,7 +202,7 @@ impl Alerts {
             EventKind::EndpointEjected
             | EventKind::EndpointDown
             | EventKind::EndpointUnreachable => {
-                self.begin(endpoint(), &matter.reason, now);
+                self.begin(endpoint(), matter, now);
             }
             EventKind::EndpointServing | EventKind::EndpointReached => self.end(&endpoint(), now),
             // A probed endpoint is still ejected. Advice about one of several endpoints is not urgent.
@@ -216,19 +228,23 @@ impl Alerts {
         self.forget(now);
     }
 
-    fn begin(&mut self, subject: AlertKey, reason: &str, now: SystemTime) {
-        let state = State { began: now, ended: None, reason: reason.to_owned() };
+    fn begin(&mut self, subject: AlertKey, matter: &EventDetails, now: SystemTime) {
+        let EventDetails { reason, journal, .. } = matter.clone();
+        let state = State { began: now, ended: None, reason, journal };
         match self.states.get_mut(&subject) {
             // The alert fires already: it keeps its start and gets the new reason.
-            Some(known) if known.ended.is_none() => known.reason = state.reason,
+            Some(known) if known.ended.is_none() => {
+                (known.reason, known.journal) = (state.reason, state.journal);
+            }
             _ => drop(self.states.insert(subject, state)),
         }
     }
 
     /// Adds an alert for an event that has no end: it fires for [`MOMENT`].
-    fn note(&mut self, subject: AlertKey, reason: &str, now: SystemTime) {
-        let (ended, reason) = (Some(now + MOMENT), reason.to_owned());
-        self.states.insert(subject, State { began: now, ended, reason });
+    fn note(&mut self, subject: AlertKey, matter: &EventDetails, now: SystemTime) {
+        let EventDetails { reason, journal, .. } = matter.clone();
+        let ended = Some(now + MOMENT);
+        self.states.insert(subject, State { began: now, ended, reason, journal });
     }
 
     fn end(&mut self, subject: &AlertKey, now: SystemTime) {
@@ -273,13 +289,15 @@ impl Alerts {
             put("instance", instance);
             put("alertname", name.label());
             put("severity", name.severity());
-            put("service", service);
+            service.iter().for_each(|service| drop(put("service", service)));
             version.iter().for_each(|version| drop(put("version", version)));
             endpoint.iter().for_each(|endpoint| drop(put("endpoint", endpoint)));
             let annotations = [("summary", subject.summary()), ("description", description)];
+            let entry =
+                state.journal.map(|head| ("journal", format!("{} {}", head.seq, head.hash)));
             Posted {
                 labels: all,
-                annotations: annotations.into(),
+                annotations: annotations.into_iter().chain(entry).collect(),
                 starts_at: time(state.began),
                 ends_at: time(state.ended.unwrap_or(now + repeat * MISSED)),
             }

@@ -7,12 +7,14 @@
 mod absent;
 mod certificates;
 mod changed;
+mod dropped;
 mod ejection;
 mod ejections;
 mod endpoints;
 mod events;
 mod gate;
 mod handover;
+mod keeping;
 mod logs;
 mod names;
 mod prepare;
@@ -34,11 +36,14 @@ use std::{
 
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
+pub(super) use self::keeping::First;
 pub use self::{
     certificates::{Certificates, OpenedClients},
-    ejections::{Effect, Moved, Target},
+    dropped::Dropped,
+    ejections::{Effect, Eject, Moved, Reinstate, Target},
     events::Webhooks,
     gate::GateReport,
+    keeping::{JournalState, Moment, Operation, Plan},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
     served::Coverage,
@@ -67,6 +72,8 @@ pub struct Controller {
     // State that must outlive the process.
     /// Decisions made at runtime, which a successor must know.
     state: ControlState,
+    /// Where changes of the state are written.
+    keeper: keeping::Keeper,
 
     // The content of files.
     config: Arc<Config>,
@@ -172,6 +179,7 @@ impl Controller {
             tokens: start.loaded.tokens,
             file: start.file,
             state: ControlState::at(start.shared.snapshot.load().generation),
+            keeper: keeping::Keeper::default(),
             evaluator: Evaluator::default(),
             judged: HashMap::new(),
             ejected_by_verdict: HashMap::new(),

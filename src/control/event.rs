@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::Verdict;
+use crate::{analysis::Verdict, store::Head};
 
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,10 @@ pub enum EventKind {
     HealthPanic,
     /// Enough endpoints serve again.
     HealthPanicOver,
+    /// The journal cannot be written: changes on request are refused.
+    JournalFailing,
+    /// The journal can be written again.
+    JournalWorks,
 }
 
 impl EventKind {
@@ -92,6 +96,8 @@ impl EventKind {
             Self::EndpointReached => "endpoint_reached",
             Self::HealthPanic => "health_panic",
             Self::HealthPanicOver => "health_panic_over",
+            Self::JournalFailing => "journal_failing",
+            Self::JournalWorks => "journal_works",
         }
     }
 }
@@ -127,6 +133,9 @@ pub struct EventDetails {
     /// file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub carried_over: bool,
+    /// Its entry in the journal, if that was written first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Head>,
 }
 
 /// An event.

@@ -123,6 +123,14 @@ impl ControlPlane {
                 + shared.samples_dropped.load(Relaxed),
             http2_floods: shared.cells.sum(|c| c.floods.read()),
             alert_posts: controller.webhooks().into_iter().collect(),
+            journal: controller.journal().map(|journal| {
+                let health = journal.health.as_ref().ok();
+                metrics::Journal {
+                    entries: journal.entries,
+                    failing: health.is_none_or(|health| health.failing.is_some()),
+                    waiting: health.map_or(0, |health| (health.waiting + health.late) as u64),
+                }
+            }),
             build: env!("CARGO_PKG_VERSION"),
             started: controller.started().1,
             process,

@@ -5,6 +5,7 @@
 //! state itself, in the format of `carried.rs`.
 
 mod handover;
+pub mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -317,6 +318,13 @@ impl ControlState {
             && *endpoints == other.endpoints
             && *stand_ins == other.stand_ins
             && *mistakes == other.mistakes
+    }
+
+    /// The same with a generation that is higher by `count`.
+    #[must_use]
+    pub fn ahead(mut self, count: u64) -> Self {
+        self.generation = self.generation.saturating_add(count);
+        self
     }
 
     /// Replaces missing times of ejection by `now`.

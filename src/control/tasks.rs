@@ -37,6 +37,8 @@ pub struct ControlPlane {
     /// Locked for as long as a scrape takes, so never by the safety thread.
     latencies: Arc<Mutex<Latencies>>,
     supervision: Supervision,
+    /// Held by a change on request from its plan until it is in force.
+    turnstile: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The collector, and the samples that it has not received yet.
@@ -60,6 +62,7 @@ impl ControlPlane {
             outbox,
             latencies: Arc::new(Mutex::new(latencies)),
             supervision: Supervision::default(),
+            turnstile: Arc::default(),
         }
     }
 
@@ -82,6 +85,10 @@ impl ControlPlane {
                 "a worker has not acknowledged the change yet"
             );
         }
+    }
+
+    pub(super) fn turnstile(&self) -> &tokio::sync::Mutex<()> {
+        &self.turnstile
     }
 
     pub(super) fn latencies(&self) -> MutexGuard<'_, Latencies> {

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::units::Weight,
     control::{Asked, WeightsChange, tasks::ControlPlane},
+    store::Actor,
 };
 
 /// Interval of samples of the evidence: that of the evaluator.
@@ -179,7 +180,7 @@ impl Stage {
             service: SERVICE.to_owned(),
             asked: Asked::Weights { weights: weights.into(), only: false },
             if_generation: None,
-            by: "demo".to_owned(),
+            by: Actor { name: "demo".to_owned(), ..Actor::system() },
             reason: Some(title(step)),
             dry_run: false,
         };

@@ -76,8 +76,21 @@ pub struct Scrape {
     pub started: SystemTime,
     /// Messages to receivers of alerts by name: accepted ones, and failed ones.
     pub alert_posts: Vec<(String, [u64; 2])>,
+    /// The journal; `None` if the process has none.
+    pub journal: Option<Journal>,
     /// The kernel's data about the process; `None` where there is no `/proc`.
     pub process: Option<Process>,
+}
+
+/// The journal.
+#[derive(Debug, Clone, Copy)]
+pub struct Journal {
+    /// Entries written since it was opened.
+    pub entries: u64,
+    /// Whether it cannot be written.
+    pub failing: bool,
+    /// Changes that wait to be written.
+    pub waiting: u64,
 }
 
 /// A service.

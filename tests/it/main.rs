@@ -27,6 +27,7 @@ mod heads;
 mod health;
 mod health_panic;
 mod http2;
+mod journal;
 mod keep_alive;
 mod kept;
 mod limits;

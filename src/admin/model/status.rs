@@ -10,7 +10,7 @@ use crate::{
     config::{LoadError, Problem, units::Weight},
     control::{
         carried::Replacement,
-        controller::{Reloads, StandIn, StandIns},
+        controller::{JournalState, Reloads, StandIn, StandIns},
     },
     proxy::ListenerState,
     tls::{Expiry, TlsListener},
@@ -47,8 +47,77 @@ pub struct Status {
     pub reload: Reload,
     /// Versions whose current certificate or authority files cannot be used.
     pub tls_faults: Vec<VersionFault>,
+    /// The journal; null if there is none, so that weights and ejections set at run time live as long
+    /// as the process.
+    pub journal: Option<Journal>,
     /// Takeovers from and by another process.
     pub takeover: Takeover,
+}
+
+/// The journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Journal {
+    /// Its folder.
+    pub folder: String,
+    /// Number of its last entry, and so of all entries; null while it is not open.
+    pub seq: Option<u64>,
+    /// SHA-256 of the last entry's line; null while it is not open.
+    pub hash: Option<String>,
+    /// Why it cannot be written; null if it can be.
+    pub failing: Option<JournalFailing>,
+    /// Changes on request that wait to be written and answered.
+    pub waiting: usize,
+    /// Changes in force that are still to be written.
+    pub late: usize,
+    /// Changes in force since the start that the journal will never show, since too many waited.
+    pub lost: u64,
+    /// Its name in checkpoints.
+    pub origin: String,
+    /// The key that verifies its checkpoints.
+    pub public_key: String,
+}
+
+/// Why the journal cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JournalFailing {
+    /// Since when, as RFC 3339 in UTC; null while it is not open.
+    pub since: Option<String>,
+    /// One line.
+    pub message: String,
+}
+
+impl From<JournalState> for Journal {
+    fn from(journal: JournalState) -> Self {
+        let JournalState { folder, health, origin, public_key, .. } = journal;
+        let folder = folder.display().to_string();
+        match health {
+            Ok(health) => Self {
+                folder,
+                seq: Some(health.head.seq),
+                hash: Some(health.head.hash.to_string()),
+                failing: health.failing.map(|failing| JournalFailing {
+                    since: Some(humantime::format_rfc3339_seconds(failing.since).to_string()),
+                    message: failing.reason,
+                }),
+                waiting: health.waiting,
+                late: health.late,
+                lost: health.lost,
+                origin,
+                public_key,
+            },
+            Err(message) => Self {
+                folder,
+                seq: None,
+                hash: None,
+                failing: Some(JournalFailing { since: None, message }),
+                waiting: 0,
+                late: 0,
+                lost: 0,
+                origin,
+                public_key,
+            },
+        }
+    }
 }
 
 /// Takeovers from and by another process.

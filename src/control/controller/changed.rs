@@ -24,6 +24,7 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
         listen,
         trusted_proxies,
         admin,
+        state,
         routes,
         limits,
         forwarding,

@@ -6,10 +6,11 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use serde_json::json;
 
 use super::{
-    Controller, Judged, Rejected,
-    ejections::{Effect, Moved, Target},
+    Controller, Judged, Moment, Rejected,
+    ejections::{Effect, Moved, Target, ejected},
     split::list,
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         events::{EventDetails, EventKind, way_back},
         state::{Change, ControlState, Ejection, ManualEjections},
     },
+    store::{Actor, Draft},
 };
 
 /// How often a version is reinstated automatically. After that an operator must do it.
@@ -127,8 +129,11 @@ impl Controller {
             reason,
         });
         tracing::error!(service, version, reason = did_not_help, "an ejection did not help");
-        let by = "verdict".to_owned();
-        let matter = EventDetails::of_version(service, version, by.clone(), did_not_help.clone());
+        let draft = self.verdict_entry("ejection_mistaken", &key, &did_not_help);
+        self.write_late(draft);
+        let by = by_verdict();
+        let matter =
+            EventDetails::of_version(service, version, by.name.clone(), did_not_help.clone());
         self.record(EventKind::EjectionMistaken, matter);
         let snapshot = self.snapshot();
         let compared = snapshot.service(&key.0).and_then(|service| service.compared.as_ref());
@@ -154,7 +159,7 @@ impl Controller {
             reason: Some(did_not_help),
             dry_run: false,
         };
-        if let Err(why) = self.reinstate_version(subject, true) {
+        if let Err(why) = self.reinstate_version(subject, true, Moment::now()) {
             tracing::warn!(service, version, %why, "the version is not reinstated");
         }
     }
@@ -214,37 +219,63 @@ impl Controller {
         let reason = &verdict.reason;
         let reinstate = way_back(service, version);
         tracing::error!(service, version, generation, reason, reinstate, "version ejected");
+        let mut draft = self.verdict_entry("ejected", &key, reason);
+        draft.verdict = serde_json::to_value(verdict).ok();
+        if let Some(route) = route {
+            draft.after["route"] = json!(route);
+        }
+        self.write_late(draft);
         *self.ejected_by_verdict.entry(key).or_default() += 1;
     }
 
-    /// Ejects a version, or one of its endpoints, for an operator. When this returns, no new request is sent to
-    /// it.
+    /// The entry of a change of a version that nobody asked for, and that is in force.
+    fn verdict_entry(&self, kind: &str, place: &(String, String), reason: &str) -> Draft {
+        let (service, version) = place;
+        let mut draft = self.draft_of(kind, by_verdict(), reason, (service, &self.state));
+        let is_ejected = self.state.ejection(service, version).is_some();
+        draft.before = json!({ "version": version, "ejected": kind != "ejected" });
+        draft.after = json!({ "version": version, "ejected": is_ejected });
+        draft
+    }
+
+    /// Ejects a version, or one of its endpoints, for an operator, without a journal. When this returns, no new
+    /// request is sent to it.
     pub fn eject(&mut self, subject: Target) -> Result<Moved, Rejected> {
+        self.eject_at(subject, Moment::now())
+    }
+
+    pub(super) fn eject_at(&mut self, subject: Target, moment: Moment) -> Result<Moved, Rejected> {
         if let Some(endpoint) = subject.endpoint.clone() {
-            return self.eject_endpoint(subject, &endpoint);
+            return self.eject_endpoint(subject, &endpoint, moment);
         }
         let generation = self.admit(&subject)?;
-        let Target { service, version, by, reason, .. } = subject;
-        if let Some(ejection) = self.state.ejection(&service, &version) {
+        if let Some(ejection) = self.state.ejection(&subject.service, &subject.version) {
             return Ok(Moved { already: Some(ejection.into()), ..Moved::to(generation) });
         }
-        let (now, reason) = (SystemTime::now(), reason.unwrap_or_default());
-        let ejection =
-            Ejection { since: now, by: by.clone(), reason: reason.clone(), verdict: None };
-        let prepared = self.prepare(Change::VersionEjected {
-            service: service.clone(),
-            version: version.clone(),
-            ejection,
-        })?;
-        let effect = Some(self.effect(&service, prepared.state()));
+        let prepared = self.prepare(ejected(&subject, moment.at))?;
+        let effect = Some(self.effect(&subject.service, prepared.state()));
         if subject.dry_run {
             return Ok(Moved { effect, ..Moved::to(generation) });
         }
+        let Target { service, version, by: Actor { name: by, .. }, reason, .. } = subject;
+        let reason = reason.unwrap_or_default();
         let matter =
             EventDetails::of_version(service.clone(), version.clone(), by.clone(), reason.clone());
+        let matter = EventDetails { journal: moment.entry, ..matter };
         let generation = self.commit(prepared, Some((EventKind::Ejected, matter)));
         let reinstate = way_back(&service, &version);
-        tracing::warn!(service, version, generation, by, reason, reinstate, "version ejected");
+        let (journal_seq, journal_hash) = moment.logged();
+        tracing::warn!(
+            service,
+            version,
+            generation,
+            by,
+            reason,
+            reinstate,
+            journal.seq = journal_seq,
+            journal.hash = journal_hash,
+            "version ejected"
+        );
         Ok(Moved { effect, ..Moved::to(generation) })
     }
 
@@ -265,25 +296,48 @@ impl Controller {
         Effect { before, after, uncompared }
     }
 
-    /// Reinstates a version or one of its endpoints. A version gets players by its weight again, as a new
-    /// rollout.
+    /// Reinstates a version or one of its endpoints, without a journal. A version gets players by its weight
+    /// again, as a new rollout.
     pub fn reinstate(&mut self, subject: Target) -> Result<Moved, Rejected> {
-        if let Some(endpoint) = subject.endpoint.clone() {
-            return self.reinstate_endpoint(subject, &endpoint);
-        }
-        self.reinstate_version(subject, false)
+        self.reinstate_at(subject, Moment::now())
     }
 
-    /// Reinstates a whole version, for an operator or automatically (`by_itself`).
-    fn reinstate_version(&mut self, subject: Target, by_itself: bool) -> Result<Moved, Rejected> {
-        let generation = self.admit(&subject)?;
-        let Target { service, version, by, reason, .. } = subject;
+    pub(super) fn reinstate_at(
+        &mut self,
+        subject: Target,
+        moment: Moment,
+    ) -> Result<Moved, Rejected> {
+        if let Some(endpoint) = subject.endpoint.clone() {
+            return self.reinstate_endpoint(subject, &endpoint, moment);
+        }
+        self.reinstate_version(subject, false, moment)
+    }
+
+    /// The change that reinstates the version of `subject`, if it is ejected. Also returns the generation in
+    /// force.
+    pub(super) fn reinstated(
+        &self,
+        subject: &Target,
+        by_itself: bool,
+    ) -> Result<(u64, Change), Rejected> {
+        let generation = self.admit(subject)?;
+        let (service, version) = (subject.service.clone(), subject.version.clone());
         if self.state.ejection(&service, &version).is_none() {
             return Err(Rejected::NotEjected { service, version });
         }
+        Ok((generation, Change::VersionReinstated { service, version, by_itself }))
+    }
+
+    /// Reinstates a whole version, for an operator or automatically (`by_itself`).
+    fn reinstate_version(
+        &mut self,
+        subject: Target,
+        by_itself: bool,
+        moment: Moment,
+    ) -> Result<Moved, Rejected> {
+        let (generation, change) = self.reinstated(&subject, by_itself)?;
+        let Target { service, version, by: Actor { name: by, .. }, reason, .. } = subject;
         let share = self.shares_when_reinstated(&service).get(&version).copied();
-        let (of, name) = (service.clone(), version.clone());
-        let change = Change::VersionReinstated { service: of, version: name, by_itself };
         if subject.dry_run {
             self.check(&change, &self.config)?;
             return Ok(Moved { share, ..Moved::to(generation) });
@@ -293,9 +347,25 @@ impl Controller {
         let prepared = self.prepare(change)?;
         let (of, name, reason) = (service.clone(), version.clone(), reason.unwrap_or_default());
         let matter = EventDetails::of_version(of, name, by.clone(), reason.clone());
-        let matter = EventDetails { share, ..matter };
+        let matter = EventDetails { share, journal: moment.entry, ..matter };
         let generation = self.commit(prepared, Some((EventKind::Reinstated, matter)));
-        tracing::info!(service, version, generation, share, by, reason, "version reinstated");
+        let (journal_seq, journal_hash) = moment.logged();
+        tracing::info!(
+            service,
+            version,
+            generation,
+            share,
+            by,
+            reason,
+            journal.seq = journal_seq,
+            journal.hash = journal_hash,
+            "version reinstated"
+        );
+        if by_itself {
+            let place = (service, version);
+            let draft = self.verdict_entry("reinstated", &place, &reason);
+            self.write_late(draft);
+        }
         Ok(Moved { share, ..Moved::to(generation) })
     }
 
@@ -396,6 +466,11 @@ impl Controller {
         let open = open.map(|(v, r, verdict)| (v.to_owned(), r.map(str::to_owned), verdict));
         past.chain(open).collect()
     }
+}
+
+/// Who made a change that a verdict caused.
+fn by_verdict() -> Actor {
+    Actor { name: "verdict".to_owned(), ..Actor::system() }
 }
 
 /// A sentence that both arms `fail` or `failed`, with their counts.

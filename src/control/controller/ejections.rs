@@ -1,8 +1,15 @@
-//! Arguments and results of manual ejection and reinstatement.
+//! Ejections and reinstatements by an operator: arguments, results, and what the journal says of them.
+
+use std::time::SystemTime;
 
 use indexmap::IndexMap;
+use serde_json::json;
 
-use crate::control::state::ManualEjection;
+use super::{Controller, Moment, Operation, Plan, Rejected};
+use crate::{
+    control::state::{Change, ControlState, Ejection, ManualEjection},
+    store::{Actor, Draft},
+};
 
 /// A version, or one of its endpoints, to eject or reinstate.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,13 +22,21 @@ pub struct Target {
     pub endpoint: Option<String>,
     /// The generation that the caller saw; the change is refused if somebody made a change since.
     pub if_generation: Option<u64>,
-    /// The caller's name.
-    pub by: String,
+    /// The caller.
+    pub by: Actor,
     /// Why.
     pub reason: Option<String>,
     /// Only report what would change.
     pub dry_run: bool,
 }
+
+/// The ejection of a version or an endpoint, by an operator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Eject(pub Target);
+
+/// The reinstatement of a version or an endpoint, by an operator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reinstate(pub Target);
 
 /// The result of an ejection or a reinstatement.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,4 +66,85 @@ impl Moved {
     pub(super) fn to(generation: u64) -> Self {
         Self { generation, already: None, share: None, effect: None }
     }
+}
+
+impl Operation for Eject {
+    type Outcome = Moved;
+    type Error = Rejected;
+
+    fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
+        let Self(subject) = self;
+        if let Some(endpoint) = &subject.endpoint {
+            return controller.plan_endpoint(subject, endpoint, Some(at)).map(Some);
+        }
+        controller.admit(subject)?;
+        if controller.state.ejection(&subject.service, &subject.version).is_some() {
+            let draft = controller.entry_of("ejected", subject, [true, true]);
+            return Ok(Some(Plan { draft, then: None }));
+        }
+        let prepared = controller.prepare(ejected(subject, at))?;
+        Ok(Some(controller.planned("ejected", subject, [false, true], prepared.state().clone())))
+    }
+
+    fn make(self, controller: &mut Controller, moment: Moment) -> Result<Moved, Rejected> {
+        controller.eject_at(self.0, moment)
+    }
+}
+
+impl Operation for Reinstate {
+    type Outcome = Moved;
+    type Error = Rejected;
+
+    fn plan(&self, controller: &Controller, _: SystemTime) -> Result<Option<Plan>, Rejected> {
+        let Self(subject) = self;
+        if let Some(endpoint) = &subject.endpoint {
+            return controller.plan_endpoint(subject, endpoint, None).map(Some);
+        }
+        let (_, change) = controller.reinstated(subject, false)?;
+        // With the endpoints as they are: those that come back with it are found out when it is made.
+        let prepared = controller.prepare(change)?;
+        Ok(Some(controller.planned("reinstated", subject, [true, false], prepared.state().clone())))
+    }
+
+    fn make(self, controller: &mut Controller, moment: Moment) -> Result<Moved, Rejected> {
+        controller.reinstate_at(self.0, moment)
+    }
+}
+
+impl Controller {
+    /// The plan of a change of `subject` that leads to the state `then`.
+    pub(super) fn planned(
+        &self,
+        kind: &str,
+        subject: &Target,
+        is_ejected: [bool; 2],
+        then: ControlState,
+    ) -> Plan {
+        let mut draft = self.entry_of(kind, subject, is_ejected);
+        draft.generation = then.generation();
+        draft.epoch = then.epochs().get(&subject.service).copied();
+        Plan { draft, then: Some(then) }
+    }
+
+    /// The entry of a change of `subject`; `is_ejected` says whether it was and whether it will be.
+    pub(super) fn entry_of(&self, kind: &str, subject: &Target, is_ejected: [bool; 2]) -> Draft {
+        let Target { service, version, endpoint, by, reason, .. } = subject;
+        let reason = reason.as_deref().unwrap_or_default();
+        let mut draft = self.draft_of(kind, by.clone(), reason, (service, &self.state));
+        [draft.before, draft.after] = is_ejected.map(|is_ejected| match endpoint {
+            Some(endpoint) => {
+                json!({ "version": version, "endpoint": endpoint, "ejected": is_ejected })
+            }
+            None => json!({ "version": version, "ejected": is_ejected }),
+        });
+        draft
+    }
+}
+
+/// The change that ejects the version of `subject`.
+pub(super) fn ejected(subject: &Target, at: SystemTime) -> Change {
+    let Target { service, version, by, reason, .. } = subject.clone();
+    let reason = reason.unwrap_or_default();
+    let ejection = Ejection { since: at, by: by.name, reason, verdict: None };
+    Change::VersionEjected { service, version, ejection }
 }

@@ -9,7 +9,7 @@ use std::{
 use indexmap::IndexMap;
 use tokio::sync::Notify;
 
-use super::{Controller, Moved, Rejected, Target, prepare::Inputs};
+use super::{Controller, Moment, Moved, Plan, Rejected, Target, prepare::Inputs};
 use crate::{
     config::{
         Config, schema,
@@ -71,20 +71,14 @@ impl Controller {
         &mut self,
         subject: Target,
         address: &str,
+        moment: Moment,
     ) -> Result<Moved, Rejected> {
         let (generation, snapshot) = (self.admit(&subject)?, self.snapshot());
         let (_, id) = find(&snapshot, &subject, address)?;
-        let place = (subject.service.clone(), subject.version.clone(), address.to_owned());
-        if let Some(already) = self.state.endpoints().get(&place) {
+        if let Some(already) = self.manually_ejected(&subject, address) {
             return Ok(Moved { already: Some(already.clone()), ..Moved::to(generation) });
         }
-        let (service, version, endpoint) = place;
-        let ejection = ManualEjection {
-            since: SystemTime::now(),
-            by: subject.by.clone(),
-            reason: subject.reason.clone().unwrap_or_default(),
-        };
-        let change = Change::EndpointEjected { service, version, endpoint, ejection };
+        let change = endpoint_ejected(&subject, address, moment.at);
         self.check(&change, &self.config)?;
         if subject.dry_run {
             return Ok(Moved::to(generation));
@@ -92,10 +86,21 @@ impl Controller {
         let now = self.started.0.elapsed();
         self.endpoints.follow(&snapshot, now, fastrand::f64);
         self.endpoints.eject(&snapshot, id, now);
-        let event = (EventKind::EndpointEjected, details_of(&subject));
+        let event = (EventKind::EndpointEjected, details_of(&subject, moment));
         let generation = self.commit_endpoint(change, &snapshot, event);
         let Target { service, version, endpoint, by, reason, .. } = &subject;
-        tracing::warn!(service, version, endpoint, generation, by, reason, "endpoint ejected");
+        let (journal_seq, journal_hash) = moment.logged();
+        tracing::warn!(
+            service,
+            version,
+            endpoint,
+            generation,
+            by = by.name,
+            reason,
+            journal.seq = journal_seq,
+            journal.hash = journal_hash,
+            "endpoint ejected"
+        );
         Ok(Moved::to(generation))
     }
 
@@ -104,30 +109,66 @@ impl Controller {
         &mut self,
         subject: Target,
         address: &str,
+        moment: Moment,
     ) -> Result<Moved, Rejected> {
         let (generation, snapshot) = (self.admit(&subject)?, self.snapshot());
-        let (version, id) = find(&snapshot, &subject, address)?;
-        let known = version.known.iter().find(|known| known.state.id == id);
-        let state = known.map_or(State::Serving, |known| known.state.standing.state());
-        if !matches!(state, State::Ejected | State::Probing) {
-            let Target { service, version, .. } = subject;
-            let (endpoint, state) = (address.to_owned(), state.label());
-            return Err(Rejected::EndpointNotEjected { service, version, endpoint, state });
-        }
-        let (service, version) = (subject.service.clone(), subject.version.clone());
-        let change = Change::EndpointReinstated { service, version, endpoint: address.to_owned() };
+        let (change, id) = endpoint_reinstated(&snapshot, &subject, address)?;
         if subject.dry_run {
             return self.check(&change, &self.config).map(|_| Moved::to(generation));
         }
         let now = self.started.0.elapsed();
         self.endpoints.follow(&snapshot, now, fastrand::f64);
         self.endpoints.reinstate(&snapshot, id, now);
-        let event = (EventKind::EndpointServing, details_of(&subject));
+        let event = (EventKind::EndpointServing, details_of(&subject, moment));
         let generation = self.commit_endpoint(change, &snapshot, event);
         self.stirred.notify_one();
         let Target { service, version, endpoint, by, reason, .. } = &subject;
-        tracing::info!(service, version, endpoint, generation, by, reason, "endpoint reinstated");
+        let (journal_seq, journal_hash) = moment.logged();
+        tracing::info!(
+            service,
+            version,
+            endpoint,
+            generation,
+            by = by.name,
+            reason,
+            journal.seq = journal_seq,
+            journal.hash = journal_hash,
+            "endpoint reinstated"
+        );
         Ok(Moved::to(generation))
+    }
+
+    /// Plans the ejection of an endpoint at the time `ejected_at`, or its reinstatement.
+    pub(super) fn plan_endpoint(
+        &self,
+        subject: &Target,
+        address: &str,
+        ejected_at: Option<SystemTime>,
+    ) -> Result<Plan, Rejected> {
+        let (generation, snapshot) = (self.admit(subject)?, self.snapshot());
+        let (version, id) = find(&snapshot, subject, address)?;
+        let (kind, change) = match ejected_at {
+            Some(_) if self.manually_ejected(subject, address).is_some() => {
+                let draft = self.entry_of("ejected", subject, [true, true]);
+                return Ok(Plan { draft, then: None });
+            }
+            Some(at) => ("ejected", endpoint_ejected(subject, address, at)),
+            None => ("reinstated", endpoint_reinstated(&snapshot, subject, address)?.0),
+        };
+        let then = self.check(&change, &self.config)?;
+        let was_in_use = version.endpoints.iter().any(|endpoint| endpoint.id == id);
+        let mut plan = self.planned(kind, subject, [!was_in_use, ejected_at.is_some()], then);
+        // No snapshot is published if the endpoints in use are the same.
+        let moves = was_in_use == ejected_at.is_some();
+        plan.draft.generation = generation + u64::from(moves);
+        Ok(plan)
+    }
+
+    /// Who ejected the endpoint of `subject`, if an operator did.
+    fn manually_ejected(&self, subject: &Target, address: &str) -> Option<&ManualEjection> {
+        let Target { service, version, .. } = subject;
+        let place = (service.clone(), version.clone(), address.to_owned());
+        self.state.endpoints().get(&place)
     }
 
     /// Brings an accepted change of an endpoint into force. The endpoint's health has changed already: it is
@@ -294,10 +335,36 @@ impl Controller {
 type Versions = BTreeMap<String, BTreeSet<String>>;
 
 /// Event details of a manual change of an endpoint.
-fn details_of(subject: &Target) -> EventDetails {
+fn details_of(subject: &Target, moment: Moment) -> EventDetails {
     let Target { service, version, endpoint, by, reason, .. } = subject.clone();
     let place = EventDetails::of_place(service, version, reason.unwrap_or_default());
-    EventDetails { endpoint, by: Some(by), ..place }
+    EventDetails { endpoint, by: Some(by.name), journal: moment.entry, ..place }
+}
+
+/// The change that ejects the endpoint of `subject` at `address`.
+fn endpoint_ejected(subject: &Target, address: &str, since: SystemTime) -> Change {
+    let Target { service, version, by, reason, .. } = subject.clone();
+    let ejection = ManualEjection { since, by: by.name, reason: reason.unwrap_or_default() };
+    Change::EndpointEjected { service, version, endpoint: address.to_owned(), ejection }
+}
+
+/// The change that reinstates the endpoint of `subject` at `address`, if it is ejected, and the endpoint's
+/// number.
+fn endpoint_reinstated(
+    snapshot: &Snapshot,
+    subject: &Target,
+    address: &str,
+) -> Result<(Change, u32), Rejected> {
+    let (version, id) = find(snapshot, subject, address)?;
+    let known = version.known.iter().find(|known| known.state.id == id);
+    let state = known.map_or(State::Serving, |known| known.state.standing.state());
+    let (service, version) = (subject.service.clone(), subject.version.clone());
+    let endpoint = address.to_owned();
+    if !matches!(state, State::Ejected | State::Probing) {
+        let state = state.label();
+        return Err(Rejected::EndpointNotEjected { service, version, endpoint, state });
+    }
+    Ok((Change::EndpointReinstated { service, version, endpoint }, id))
 }
 
 /// Versions whose players go to other versions in `snapshot`.

@@ -48,8 +48,8 @@ impl Controller {
     pub(super) fn forget_alerts(&mut self) {
         let (snapshot, ejections) = (self.snapshot(), self.state.ejections());
         self.events.alerts_mut().retain(SystemTime::now(), |subject| {
-            let service = snapshot.service(&subject.service);
-            let Some(service) = service else { return false };
+            let Some(name) = &subject.service else { return true };
+            let Some(service) = snapshot.service(name) else { return false };
             let version = subject.version.as_deref();
             match subject.name {
                 AlertName::SharedOutage => service.compared.is_some(),
@@ -59,9 +59,10 @@ impl Controller {
                 }
                 // These alerts end after a fixed time.
                 AlertName::EjectionMistaken | AlertName::FewPlayers => true,
+                AlertName::JournalFailing => true,
                 AlertName::VersionEjected => version.is_some_and(|version| {
                     service.version(version).is_some()
-                        && ejections.contains_key(&(subject.service.clone(), version.to_owned()))
+                        && ejections.contains_key(&(name.clone(), version.to_owned()))
                 }),
                 AlertName::EndpointOut => {
                     let known = version.and_then(|version| service.version(version));

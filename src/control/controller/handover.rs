@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Controller, reload::what_a_file_ends, served::without_versions};
+use super::{Controller, Dropped, reload::what_a_file_ends, served::without_versions};
 use crate::{
     config::Config,
     control::{
@@ -45,6 +45,7 @@ impl Controller {
     /// Decides again, after the other process failed or has released control.
     pub fn take_back(&mut self) {
         self.handed_over = false;
+        self.take_back_journal();
         // The evaluator and the sender of alerts wait for this.
         self.published.send_modify(|_| ());
         self.events.stir();
@@ -52,15 +53,23 @@ impl Controller {
 
     /// Continues from the state of another process. Weights that were set there are kept by the rules of a
     /// reload, and generations are higher than its own.
-    pub fn inherit(&mut self, carried: ControlState) {
+    pub fn inherit(&mut self, carried: ControlState) -> Dropped {
+        self.inherit_as(carried, "takeover")
+    }
+
+    /// As [`Controller::inherit`]; `by` says how the state came here.
+    pub(super) fn inherit_as(&mut self, carried: ControlState, by: &str) -> Dropped {
         let carried = carried.dated(SystemTime::now());
         // This process has read the file itself.
         let ended = what_a_file_ends(&carried, &self.config);
         self.ended = replaced_weights(&carried, &ended);
-        let mut next = carried.after(ended);
+        for more in &self.ended {
+            tracing::warn!("{more}");
+        }
+        let mut next = carried.after(ended.clone());
         let last = take_back_the_last(&mut next, &self.config);
         let (before, snapshot) = (self.state.clone(), self.snapshot());
-        self.record_carried_versions(&next, &last, &carried);
+        self.record_carried_versions(&next, (&last, by), &carried);
         // Health is not part of the state: it changes first, and the snapshot is compiled with it.
         self.endpoints.inherit(&snapshot, next.kept_out(), self.started.0.elapsed());
         let prepared = self.lead(Change::Resumed(Box::new(next)), self.inputs(&snapshot));
@@ -71,6 +80,10 @@ impl Controller {
         }
         self.record_stand_ins(before.stand_ins());
         self.record_carried_endpoints(before.endpoints());
+        match ended {
+            Change::FileTaken { weights, gone } => Dropped { weights, gone, reinstated: last },
+            _ => Dropped { reinstated: last, ..Dropped::default() },
+        }
     }
 
     /// Records that the process serves, with which configuration, and which changes made at runtime in the
@@ -83,6 +96,10 @@ impl Controller {
                 format!("took over from process {pid}, with what was changed at runtime")
             }
             Some(pid) => format!("took over from process {pid}; {}", self.ended.join("; ")),
+            None if self.journal().is_some() => match self.ended.is_empty() {
+                true => "with what the journal says".to_owned(),
+                false => format!("with what the journal says; {}", self.ended.join("; ")),
+            },
             None => "no process handed over to it, so weights set at runtime and ejections of a process \
                      before it, if there was one, are gone"
                 .to_owned(),
@@ -98,7 +115,7 @@ impl Controller {
     fn record_carried_versions(
         &mut self,
         next: &ControlState,
-        last: &[(String, String)],
+        (last, by): (&[(String, String)], &str),
         carried: &ControlState,
     ) {
         let (before, now) = (self.state.ejections(), carried.ejections());
@@ -131,11 +148,8 @@ impl Controller {
         for (service, version) in last.iter().cloned() {
             let reason = "all versions in the file are ejected, and one must serve".to_owned();
             tracing::error!(service, version, reason, "version reinstated");
-            let by = "takeover".to_owned();
-            self.record(
-                EventKind::Reinstated,
-                EventDetails::of_version(service, version, by, reason),
-            );
+            let matter = EventDetails::of_version(service, version, by.to_owned(), reason);
+            self.record(EventKind::Reinstated, matter);
         }
     }
 

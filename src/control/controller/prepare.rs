@@ -105,8 +105,11 @@ impl Controller {
     /// Compiles and publishes a snapshot of the unchanged state, because endpoints, addresses or certificates
     /// have changed. Returns its generation.
     pub(super) fn refresh(&mut self) -> u64 {
-        let prepared = self.compile(self.state.clone(), self.inputs(&self.snapshot()));
-        self.commit(prepared, None)
+        let before = self.state.clone();
+        let prepared = self.compile(before.clone(), self.inputs(&self.snapshot()));
+        let generation = self.commit(prepared, None);
+        self.write_refreshed(&before);
+        generation
     }
 
     fn compile(&self, mut state: ControlState, inputs: Inputs<'_>) -> Prepared {

@@ -3,15 +3,18 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
+use serde_json::json;
+
 use super::{
-    Controller, StandIns,
+    Controller, Moment, Operation, Plan, Rejected, StandIns,
     absent::stay_ejected,
     certificates::waiting,
     changed::what_changed,
     logs::{OpenedLog, open_log},
-    prepare::Inputs,
+    prepare::{Inputs, Prepared},
     weights::keeps_override,
 };
 use crate::{
@@ -23,6 +26,7 @@ use crate::{
     proxy::ListenerState,
     registry::Registry,
     snapshot::{Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
+    store::Actor,
     tls::{self, Clients, TlsClients, TlsError, open_clients},
 };
 
@@ -73,8 +77,9 @@ impl Controller {
     pub fn reload(
         &mut self,
         file: Result<PreparedFile, LoadError>,
+        moment: Moment,
     ) -> Result<Reloaded, Arc<LoadError>> {
-        match file.and_then(|file| self.take_over(file)) {
+        match file.and_then(|file| self.take_over(file, moment)) {
             Ok((reloaded, is_whole)) => {
                 self.reloads.error = None;
                 match is_whole {
@@ -100,10 +105,15 @@ impl Controller {
 
     /// Takes over the whole file, except for weights with which no version could serve. Also returns whether
     /// there are no such weights.
-    fn take_over(&mut self, file: PreparedFile) -> Result<(Reloaded, bool), LoadError> {
-        let PreparedFile { loaded, compiled, changed, tls, clients, access_log } = file;
+    fn take_over(
+        &mut self,
+        file: PreparedFile,
+        moment: Moment,
+    ) -> Result<(Reloaded, bool), LoadError> {
+        let prepared = self.prepare_file(&file)?;
+        let PreparedFile { loaded, changed, tls, clients, access_log, .. } = file;
         let renewed = self.renews(&tls);
-        let Some(compiled) = compiled else {
+        let Some((prepared, ended)) = prepared else {
             self.tokens = loaded.tokens;
             (self.tls, self.clients) = (tls, clients);
             if !renewed {
@@ -114,21 +124,7 @@ impl Controller {
             return Ok((Reloaded::Applied(generation), true));
         };
         let new = Arc::new(loaded.config);
-        let opened = match &access_log {
-            Some(Ok(opened)) => opened.as_ref(),
-            Some(Err(_)) | None => self.access_log.as_ref(),
-        };
-        let inputs = Inputs {
-            config: &new,
-            compiled: &compiled,
-            resolved: &self.resolved,
-            tls: &tls,
-            access_log: opened,
-        };
-        let change = what_a_file_ends(&self.state, &new);
-        let prepared = self.prepare_with(change.clone(), inputs);
-        let prepared = prepared.map_err(|why| LoadError::Named { why: why.to_string() })?;
-        let replaced = self.replaced(&change, &prepared);
+        let replaced = self.replaced(&ended, &prepared);
         self.tokens = loaded.tokens;
         (self.tls, self.clients) = (tls, clients);
         self.reloads.waiting = needs_restart(&self.at_start, &new);
@@ -152,7 +148,7 @@ impl Controller {
         for more in replaced.iter().chain(&left) {
             reason = format!("{reason}; {more}");
         }
-        let matter = EventDetails { reason, ..EventDetails::default() };
+        let matter = EventDetails { reason, journal: moment.entry, ..EventDetails::default() };
         let generation = self.commit(prepared, Some((EventKind::Configuration, matter)));
         self.decided = generation;
         self.in_force.send_replace(Arc::clone(&self.config));
@@ -164,12 +160,65 @@ impl Controller {
         if !Arc::ptr_eq(&old, &self.at_start) {
             self.retired.push(old);
         }
-        tracing::info!(generation, hash = self.hash, changed, "configuration taken over");
+        let (journal_seq, journal_hash) = moment.logged();
+        tracing::info!(
+            generation,
+            hash = self.hash,
+            changed,
+            journal.seq = journal_seq,
+            journal.hash = journal_hash,
+            "configuration taken over"
+        );
         for more in replaced.iter().chain(&left) {
             tracing::warn!(generation, "{more}");
         }
         self.record_stand_ins(&StandIns::new());
         Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))
+    }
+
+    /// Prepares `file`, and returns what it ends; `None` if it is the one in force.
+    fn prepare_file(&self, file: &PreparedFile) -> Result<Option<(Prepared, Change)>, LoadError> {
+        let Some(compiled) = &file.compiled else { return Ok(None) };
+        let opened = match &file.access_log {
+            Some(Ok(opened)) => opened.as_ref(),
+            Some(Err(_)) | None => self.access_log.as_ref(),
+        };
+        let inputs = Inputs {
+            config: &file.loaded.config,
+            compiled,
+            resolved: &self.resolved,
+            tls: &file.tls,
+            access_log: opened,
+        };
+        let ended = what_a_file_ends(&self.state, inputs.config);
+        let prepared = self.prepare_with(ended.clone(), inputs);
+        let named = |why: Rejected| LoadError::Named { why: why.to_string() };
+        Ok(Some((prepared.map_err(named)?, ended)))
+    }
+}
+
+impl Operation for PreparedFile {
+    type Outcome = Reloaded;
+    /// The error has been logged and counted, unless the plan failed.
+    type Error = Arc<LoadError>;
+
+    fn plan(&self, controller: &Controller, _: SystemTime) -> Result<Option<Plan>, Self::Error> {
+        let Some((prepared, ended)) = controller.prepare_file(self)? else { return Ok(None) };
+        let then = prepared.state().clone();
+        let reason = format!("changed: {}", self.changed);
+        let mut draft = controller.draft("configuration", Actor::system(), &reason);
+        draft.before = json!({ "hash": controller.config_hash() });
+        draft.after = json!({ "hash": self.loaded.hash });
+        if let Change::FileTaken { weights, gone } = ended {
+            draft.after["weights_dropped"] = json!(weights);
+            draft.after["versions_gone"] = json!(gone);
+        }
+        (draft.config_hash, draft.generation) = (Some(self.loaded.hash.clone()), then.generation());
+        Ok(Some(Plan { draft, then: Some(then) }))
+    }
+
+    fn make(self, controller: &mut Controller, moment: Moment) -> Result<Reloaded, Self::Error> {
+        controller.reload(Ok(self), moment)
     }
 }
 
@@ -257,6 +306,7 @@ fn needs_restart(at_start: &Config, new: &Config) -> Vec<&'static str> {
         ("workers", at_start.workers != new.workers),
         ("listen", at_start.listen != new.listen),
         ("admin.address", admin(at_start) != admin(new)),
+        ("state", at_start.state != new.state),
         ("resolver", at_start.resolver != new.resolver),
         ("log.format", format(at_start) != format(new)),
         ("takeover", at_start.takeover != new.takeover),

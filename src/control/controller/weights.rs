@@ -3,8 +3,12 @@
 use std::{fmt::Write, time::SystemTime};
 
 use indexmap::IndexMap;
+use serde_json::json;
 
-use super::{Asked, Controller, Rejected, moves, percent, split::list};
+use super::{
+    Asked, Controller, Moment, Operation, Plan, Rejected, moves, percent, prepare::Prepared,
+    split::list,
+};
 use crate::{
     config::{Config, schema, units::Weight},
     control::{
@@ -13,6 +17,7 @@ use crate::{
         state::{Change, ControlState},
     },
     snapshot::weights_in_force,
+    store::Actor,
 };
 
 /// A change of weights as requested.
@@ -24,8 +29,8 @@ pub struct WeightsChange {
     pub asked: Asked,
     /// The generation that the caller saw; the change is refused if somebody made a change since.
     pub if_generation: Option<u64>,
-    /// The caller's name, for the log.
-    pub by: String,
+    /// The caller.
+    pub by: Actor,
     /// Why, for the log.
     pub reason: Option<String>,
     /// Only report what would change.
@@ -84,6 +89,36 @@ impl Applied {
     }
 }
 
+/// A change of weights that was checked.
+struct Weighed {
+    prepared: Prepared,
+    planned: Applied,
+    /// Whether it moves nothing.
+    as_before: bool,
+}
+
+impl Operation for WeightsChange {
+    type Outcome = Applied;
+    type Error = Rejected;
+
+    fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
+        let Weighed { prepared, planned, as_before } = controller.weigh(self, at)?;
+        let then = prepared.state();
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let place = (&*self.service, then);
+        let mut draft = controller.draft_of("weights", self.by.clone(), reason, place);
+        (draft.before, draft.after) = (json!(planned.before), json!(planned.after));
+        if !as_before {
+            draft.generation = then.generation();
+        }
+        Ok(Some(Plan { draft, then: (!as_before).then(|| then.clone()) }))
+    }
+
+    fn make(self, controller: &mut Controller, moment: Moment) -> Result<Applied, Rejected> {
+        controller.set_weights_at(self, moment)
+    }
+}
+
 impl Controller {
     /// Whether a caller who saw the generation `expected` may make a change now: nobody decided anything since.
     /// Returns the generation in force.
@@ -106,23 +141,30 @@ impl Controller {
         })
     }
 
-    /// Changes the weights of a service. When this returns, they are in force on every worker.
+    /// Changes the weights of a service, without a journal. When this returns, they are in force on every
+    /// worker.
     pub fn set_weights(&mut self, asked: WeightsChange) -> Result<Applied, Rejected> {
-        let generation = self.admit_change(asked.if_generation)?;
-        let (change, planned) = self.plan_weights(&asked, generation)?;
-        let prepared = self.prepare(change)?;
+        self.set_weights_at(asked, Moment::now())
+    }
+
+    fn set_weights_at(
+        &mut self,
+        asked: WeightsChange,
+        moment: Moment,
+    ) -> Result<Applied, Rejected> {
+        let Weighed { prepared, planned, as_before } = self.weigh(&asked, moment.at)?;
         if asked.dry_run {
             return Ok(planned);
         }
-        let WeightsChange { service, by, reason, .. } = asked;
-        // A change without effect must not invalidate another caller's `If-Match`.
-        let as_before = planned.moves_nothing() && !self.state.stand_ins().contains_key(&service);
+        let generation = planned.generation;
+        let WeightsChange { service, by: Actor { name: by, .. }, reason, .. } = asked;
         let (moved, reason) = (planned.moves(), reason.unwrap_or_default());
         let text = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
         let matter = EventDetails {
             service: Some(service.clone()),
             by: Some(by.clone()),
             reason: text,
+            journal: moment.entry,
             ..EventDetails::default()
         };
         let generation = match as_before {
@@ -132,8 +174,29 @@ impl Controller {
             }
             false => self.commit(prepared, Some((EventKind::Weights, matter))),
         };
-        tracing::info!(service, moved, generation, by, reason, "weights changed");
+        let (journal_seq, journal_hash) = moment.logged();
+        tracing::info!(
+            service,
+            moved,
+            generation,
+            by,
+            reason,
+            journal.seq = journal_seq,
+            journal.hash = journal_hash,
+            "weights changed"
+        );
         Ok(Applied { generation, ..planned })
+    }
+
+    /// Checks and prepares a change of weights.
+    fn weigh(&self, asked: &WeightsChange, at: SystemTime) -> Result<Weighed, Rejected> {
+        let generation = self.admit_change(asked.if_generation)?;
+        let (change, planned) = self.plan_weights(asked, generation, at)?;
+        let prepared = self.prepare(change)?;
+        // A change without effect must not invalidate another caller's `If-Match`.
+        let has_stand_in = self.state.stand_ins().contains_key(&asked.service);
+        let as_before = planned.moves_nothing() && !has_stand_in;
+        Ok(Weighed { prepared, planned, as_before })
     }
 
     /// The resulting weights and shares of `change`, or why it is refused.
@@ -141,6 +204,7 @@ impl Controller {
         &self,
         change: &WeightsChange,
         generation: u64,
+        at: SystemTime,
     ) -> Result<(Change, Applied), Rejected> {
         let (name, service) = (change.service.as_str(), self.known_service(&change.service)?);
         let unknown = change.asked.versions().find(|v| !service.versions.contains_key(*v));
@@ -158,7 +222,7 @@ impl Controller {
         if weights.values().all(|weight| *weight == Weight::ZERO) {
             return Err(Rejected::NoWeight { right: no_weight(&change.asked, &before) });
         }
-        let why = Some(WhySet::new(&change.by, change.reason.as_deref(), SystemTime::now()));
+        let why = Some(WhySet::new(&change.by.name, change.reason.as_deref(), at));
         let set = SetWeights { set: weights.clone(), file: service.weights.clone(), why };
         let set = Change::WeightsSet { service: name.to_owned(), weights: set };
         let then = self.state.after(set.clone());
@@ -229,11 +293,5 @@ pub(super) fn keeps_override(name: &str, weights: &SetWeights, new: &Config) -> 
     let Some(service) = new.services.get(name) else { return false };
     let mut set = weights.set.iter();
     let serves = set.any(|(v, w)| service.versions.contains_key(v) && *w > Weight::ZERO);
-    if !serves {
-        tracing::warn!(
-            service = name,
-            "the weights set at runtime name no version of the file; the file's weights apply"
-        );
-    }
     serves && weights.is_of_file(service.weights.as_ref())
 }

@@ -18,11 +18,11 @@ pub(super) fn whole_ms(at: SystemTime) -> SystemTime {
     time_of(unix_ms(at))
 }
 
-fn time_of(at_unix_ms: Option<u64>) -> SystemTime {
+pub(super) fn time_of(at_unix_ms: Option<u64>) -> SystemTime {
     at_unix_ms.map_or(NOT_SAID, |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
 }
 
-fn unix_ms(at: SystemTime) -> Option<u64> {
+pub(super) fn unix_ms(at: SystemTime) -> Option<u64> {
     at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis().try_into().ok()
 }
 

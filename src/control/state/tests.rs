@@ -88,6 +88,37 @@ fn read_again(state: &ControlState) -> ControlState {
 
 proptest! {
     #[test]
+    fn rows_are_the_state_and_the_differences_lead_to_them(
+        changes in prop::collection::vec(change(), 0..20),
+    ) {
+        let (mut state, mut rows) = (ControlState::at(1), ControlState::at(1).rows());
+        for change in changes {
+            let after = state.after(change);
+            rows::apply(&mut rows, &rows::difference(&state.rows(), &after.rows()));
+            prop_assert_eq!(&rows, &after.rows());
+            prop_assert!(rows.keys().all(|key| rows::is_known(key)));
+            prop_assert_eq!(ControlState::from_rows(&rows), Ok(after.clone()));
+            state = after;
+        }
+    }
+
+    #[test]
+    fn changes_of_different_things_are_written_in_any_order(one in change(), other in change()) {
+        let start = ControlState::at(1);
+        let [one, other] = [one, other].map(|change| {
+            rows::difference(&start.rows(), &start.after(change).rows())
+        });
+        prop_assume!(!one.iter().any(|row| other.iter().any(|its| its.key == row.key)));
+        let both = |first, second| {
+            let mut rows = start.rows();
+            rows::apply(&mut rows, first);
+            rows::apply(&mut rows, second);
+            rows
+        };
+        prop_assert_eq!(both(&one, &other), both(&other, &one));
+    }
+
+    #[test]
     fn changes_one_by_one_are_the_changes_replayed(
         changes in prop::collection::vec(change(), 0..20),
     ) {

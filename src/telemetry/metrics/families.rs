@@ -398,6 +398,20 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
     );
     dropped.count([("reason", "queue_full")], scrape.log.queue_full);
     dropped.count([("reason", "write_error")], scrape.log.write_error);
+    if let Some(journal) = scrape.journal {
+        page.counter(
+            "tidegate_journal_entries_total",
+            "Entries written to the journal since it was opened.",
+        )
+        .count([], journal.entries);
+        page.gauge(
+            "tidegate_journal_failing",
+            "Whether the journal cannot be written: 1 while changes on request are refused.",
+        )
+        .value([], f64::from(u8::from(journal.failing)));
+        page.gauge("tidegate_journal_waiting", "Changes that wait to be written to the journal.")
+            .value([], journal.waiting as f64);
+    }
     let mut posts = page.counter(
         "tidegate_alert_posts_total",
         "Messages to receivers of alerts, by result: taken or failed.",

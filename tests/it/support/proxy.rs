@@ -13,6 +13,7 @@ use tidegate::{
     control::{Asked, Controller, WeightsChange},
     registry::{ErrorKind, RetryReason},
     snapshot::Snapshot,
+    store::Actor,
 };
 
 use super::{Answer, Client, Origin, process::Process};
@@ -252,7 +253,7 @@ impl Proxy {
                 only: true,
             },
             if_generation: None,
-            by: "test".to_owned(),
+            by: Actor { name: "test".to_owned(), ..Actor::system() },
             reason: None,
             dry_run: false,
         };

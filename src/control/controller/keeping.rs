@@ -1,0 +1,354 @@
+//! The controller's side of the journal: what is written with a change, and what is written late.
+//!
+//! A change on request passes in halves. The first one plans it as a dry run does, and says what its entry is to
+//! be ([`Operation::plan`]); then the entry is written, while the controller is free for others
+//! (`control/journaled.rs`); then the change is made ([`Operation::make`]). A change by a verdict is made first,
+//! and [`Controller::write_late`] queues its entry, which never waits for the disk.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::{Controller, Dropped};
+use crate::{
+    control::{
+        events::{EventDetails, EventKind},
+        kept::{GENERATIONS_AHEAD, KeptRows},
+        state::{
+            ControlState,
+            rows::{Rows, is_known},
+        },
+    },
+    store::{Actor, Draft, Failing, Head, Health, Journal, StateChange, StoreError},
+};
+
+/// Most entries that wait for a journal that is to be opened again.
+const MOST_MISSED: usize = 1_000;
+
+/// A change that is written to the journal before it is made.
+pub trait Operation {
+    /// What the caller gets.
+    type Outcome;
+    /// Why it is refused.
+    type Error;
+
+    /// Checks the change as a dry run does, and says what its entry is to be; `None` if it needs none.
+    fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Self::Error>;
+
+    /// Makes the change.
+    fn make(
+        self,
+        controller: &mut Controller,
+        moment: Moment,
+    ) -> Result<Self::Outcome, Self::Error>;
+}
+
+/// What is to be written before a change is made.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its entry.
+    pub draft: Draft,
+    /// The state that it leads to; `None` if nothing moves, and the entry only shows that somebody asked.
+    pub then: Option<ControlState>,
+}
+
+/// The moment of a change.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By the clock, when it was planned.
+    pub at: SystemTime,
+    /// Its entry, if it was written first.
+    pub entry: Option<Head>,
+}
+
+impl Moment {
+    /// That of a change that is made now and not written first.
+    pub fn now() -> Self {
+        Self { at: SystemTime::now(), entry: None }
+    }
+
+    /// Position and hash of the entry, for a line of the log.
+    pub(super) fn logged(&self) -> (Option<u64>, Option<String>) {
+        self.entry.map(|head| (head.seq, head.hash.to_string())).unzip()
+    }
+}
+
+/// Where changes are written.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    place: Place,
+    rows: KeptRows,
+    /// Wakes the task that watches the journal.
+    news: Arc<Notify>,
+    /// What that task found last.
+    failing: Option<Failing>,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Changes live as long as the process, or another process writes them.
+    Memory,
+    /// To be opened; until then changes on request are refused.
+    Closed { folder: PathBuf, why: String, missed: VecDeque<Draft> },
+    /// Open; it had so many entries when it was opened.
+    Open { folder: PathBuf, journal: Arc<Journal>, entries: u64 },
+}
+
+/// What must happen before a change is made.
+#[derive(Debug)]
+pub(in crate::control) enum First {
+    /// Nothing: there is no journal, or the change needs no entry.
+    Nothing,
+    /// This must be written.
+    Write(Arc<Journal>, Box<Draft>, Vec<StateChange>),
+}
+
+/// The journal of this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalState {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its health; the error if it is not open.
+    pub health: Result<Health, String>,
+    /// Entries that were written since it was opened.
+    pub entries: u64,
+    /// Its name in checkpoints, and the key that verifies them; both empty while it is not open.
+    pub origin: String,
+    /// See [`JournalState::origin`].
+    pub public_key: String,
+}
+
+impl Default for Keeper {
+    fn default() -> Self {
+        let (rows, news, failing) = Default::default();
+        Self { place: Place::Memory, rows, news, failing }
+    }
+}
+
+impl Controller {
+    /// The journal, if the process has one.
+    pub fn journal(&self) -> Option<JournalState> {
+        match &self.keeper.place {
+            Place::Memory => None,
+            Place::Closed { folder, why, .. } => Some(JournalState {
+                folder: folder.clone(),
+                health: Err(why.clone()),
+                entries: 0,
+                origin: String::new(),
+                public_key: String::new(),
+            }),
+            Place::Open { folder, journal, entries } => {
+                let health = journal.health();
+                Some(JournalState {
+                    folder: folder.clone(),
+                    entries: health.head.seq.saturating_sub(*entries),
+                    health: Ok(health),
+                    origin: journal.origin().to_owned(),
+                    public_key: journal.public_key().to_string(),
+                })
+            }
+        }
+    }
+
+    /// The folder of the journal, as configured at the start.
+    pub fn state_folder(&self) -> Option<PathBuf> {
+        self.at_start.state.clone()
+    }
+
+    /// Wakes the task that watches the journal.
+    pub(in crate::control) fn journal_news(&self) -> Arc<Notify> {
+        Arc::clone(&self.keeper.news)
+    }
+
+    /// An entry of a change that this controller makes now.
+    pub(super) fn draft(&self, kind: &str, actor: Actor, reason: &str) -> Draft {
+        let mut draft = Draft::new(kind, actor, reason);
+        draft.config_hash = Some(self.hash.clone());
+        draft.generation = self.snapshot().generation;
+        draft
+    }
+
+    /// As [`Controller::draft`], for a change of `service` that leads to the state `then`.
+    pub(super) fn draft_of(
+        &self,
+        kind: &str,
+        actor: Actor,
+        reason: &str,
+        (service, then): (&str, &ControlState),
+    ) -> Draft {
+        let mut draft = self.draft(kind, actor, reason);
+        draft.service = Some(service.to_owned());
+        draft.epoch = then.epochs().get(service).copied();
+        draft
+    }
+
+    /// The first half of a change: what is to be written before it is made.
+    pub(in crate::control) fn begin(&mut self, plan: Option<Plan>) -> Result<First, StoreError> {
+        let Some(Plan { draft, then }) = plan else { return Ok(First::Nothing) };
+        let journal = match &self.keeper.place {
+            Place::Memory => return Ok(First::Nothing),
+            Place::Closed { why, .. } => return Err(StoreError::Refused(why.clone())),
+            Place::Open { journal, .. } => Arc::clone(journal),
+        };
+        let then = then.map(|then| then.rows());
+        let rows = then.map(|then| self.keeper.rows.first(&then)).unwrap_or_default();
+        Ok(First::Write(journal, Box::new(draft), rows))
+    }
+
+    /// The change was not written, and is not made.
+    pub(in crate::control) fn not_written(&mut self) {
+        self.keeper.rows.not_written();
+        self.keeper.news.notify_one();
+    }
+
+    /// The second half has ended: the change that was written as `entry` was made, or `refused` because of
+    /// another change that came between.
+    pub(in crate::control) fn settle(&mut self, entry: Head, refused: Option<String>) {
+        let rest = self.keeper.rows.settle(&self.state.rows());
+        let (kind, reason) = match refused {
+            Some(why) => ("withdrawn", why),
+            None if rest.is_empty() => return self.keeper.news.notify_one(),
+            None => ("adjusted", "another change came between its entry and the change".to_owned()),
+        };
+        let mut draft = self.draft(kind, Actor::system(), &reason);
+        draft.before = json!({ "seq": entry.seq, "hash": entry.hash });
+        self.send_late(draft, rest);
+    }
+
+    /// Queues the entry of a change that is in force, with the state in force. Never waits for the disk.
+    pub(super) fn write_late(&mut self, draft: Draft) {
+        match &mut self.keeper.place {
+            Place::Memory => {}
+            // The rows follow when it is open again.
+            Place::Closed { missed, .. } => {
+                if missed.len() < MOST_MISSED {
+                    missed.push_back(draft);
+                }
+            }
+            Place::Open { .. } => {
+                let rows = self.keeper.rows.late(&self.state.rows());
+                self.send_late(draft, rows);
+            }
+        }
+    }
+
+    fn send_late(&self, draft: Draft, rows: Vec<StateChange>) {
+        if let Place::Open { journal, .. } = &self.keeper.place {
+            journal.write_late(draft, rows);
+        }
+        self.keeper.news.notify_one();
+    }
+
+    /// Writes, after a snapshot was published because of endpoints or names, what that changed in the state
+    /// since it was `before`.
+    pub(super) fn write_refreshed(&mut self, before: &ControlState) {
+        if !matches!(self.keeper.place, Place::Open { .. }) {
+            return;
+        }
+        let moved = before.epochs() != self.state.epochs()
+            || before.stand_ins() != self.state.stand_ins()
+            || before.ejections() != self.state.ejections();
+        if !moved && !self.keeper.rows.is_behind(self.state.generation()) {
+            return;
+        }
+        let reason = match moved {
+            true => "endpoints or addresses changed, and with them who serves",
+            false => "the generation is far above the one in the last entry",
+        };
+        self.write_late(self.draft("refreshed", Actor::system(), reason));
+    }
+
+    /// Gives the journal to the caller, who closes it: from now on changes are not written here. `None` if
+    /// there is none.
+    pub fn release_journal(&mut self) -> Option<Arc<Journal>> {
+        match std::mem::replace(&mut self.keeper.place, Place::Memory) {
+            Place::Open { journal, .. } => Some(journal),
+            Place::Memory | Place::Closed { .. } => None,
+        }
+    }
+
+    /// Notes that the journal of the configuration, if it has one, was given to another process and is to be
+    /// opened again.
+    pub(super) fn take_back_journal(&mut self) {
+        if let (Place::Memory, Some(folder)) = (&self.keeper.place, self.state_folder()) {
+            let why = "another process did not take over, and it is being opened again".to_owned();
+            self.keeper.place = Place::Closed { folder, why, missed: VecDeque::new() };
+        }
+    }
+
+    /// Notes why the journal cannot be opened again.
+    pub fn await_journal(&mut self, because: String) {
+        if let Place::Closed { why, .. } = &mut self.keeper.place {
+            *why = because;
+            self.keeper.news.notify_one();
+        }
+    }
+
+    /// Writes to `journal` from now on, which has `rows`. Its next entry says why, and what was `dropped` of its
+    /// state.
+    pub fn attach_journal(
+        &mut self,
+        folder: PathBuf,
+        journal: Arc<Journal>,
+        rows: Rows,
+        (reason, dropped): (&str, &Dropped),
+    ) {
+        let missed = match std::mem::replace(&mut self.keeper.place, Place::Memory) {
+            Place::Closed { missed, .. } => missed,
+            Place::Memory | Place::Open { .. } => VecDeque::new(),
+        };
+        missed.into_iter().for_each(|draft| journal.write_late(draft, Vec::new()));
+        self.keeper.rows =
+            KeptRows::new(rows.into_iter().filter(|(key, _)| is_known(key)).collect());
+        let changes = self.keeper.rows.late(&self.state.rows());
+        let entries = journal.health().head.seq;
+        self.keeper.place = Place::Open { folder, journal, entries };
+        let mut draft = self.draft("resumed", Actor::system(), reason);
+        draft.after = dropped.described();
+        self.send_late(draft, changes);
+    }
+
+    /// Takes over the state that a journal has, by the rules of a reload. Returns what no longer applies.
+    pub fn resume_from(&mut self, rows: &ControlState) -> Dropped {
+        self.inherit_as(rows.clone().ahead(GENERATIONS_AHEAD), "restart")
+    }
+
+    /// Notes what the journal's health is, and records when it begins to fail and when that is over. Returns
+    /// whether to look again soon.
+    pub(in crate::control) fn watch_journal(&mut self) -> bool {
+        let (failing, waits) = match self.journal().map(|journal| journal.health) {
+            Some(Ok(health)) => {
+                let waits = health.late > 0 || health.waiting > 0;
+                (health.failing, waits)
+            }
+            Some(Err(why)) => {
+                let since = self.keeper.failing.as_ref().map(|failing| failing.since);
+                let since = since.unwrap_or_else(SystemTime::now);
+                (Some(Failing { since, reason: why }), true)
+            }
+            None => (None, false),
+        };
+        let looks_again = failing.is_some() || waits;
+        let before = std::mem::replace(&mut self.keeper.failing, failing.clone());
+        let event = match (before, failing) {
+            (None, Some(failing)) => Some((EventKind::JournalFailing, failing.reason)),
+            (Some(before), None) => {
+                let lasted = before.since.elapsed().unwrap_or_default();
+                let lasted = humantime::format_duration(Duration::from_secs(lasted.as_secs()));
+                let reason = format!("it is written again after {lasted}: {}", before.reason);
+                Some((EventKind::JournalWorks, reason))
+            }
+            _ => None,
+        };
+        if let Some((kind, reason)) = event {
+            self.record(kind, EventDetails { reason, ..EventDetails::default() });
+        }
+        looks_again
+    }
+}

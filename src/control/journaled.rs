@@ -1,0 +1,139 @@
+//! How a change on request passes: it is written first, in force next, and its caller gets the answer last.
+//!
+//! Such changes pass one after the other. The safety thread waits for none of them, so a verdict may come
+//! between the two halves of a change; [`KeptRows`](super::kept::KeptRows) says what is written then.
+
+use std::{
+    fmt::Display,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{error::Elapsed, timeout};
+
+use super::{
+    controller::{First, Moment, Operation, PreparedFile, Reloaded},
+    tasks::ControlPlane,
+};
+use crate::{
+    config::LoadError,
+    store::{Journal, StoreError},
+};
+
+/// Pause between two looks at a journal that fails or has late changes.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub enum Unmade<E> {
+    /// It is refused.
+    Refused(E),
+    /// It is not in the journal.
+    Unwritten(StoreError),
+}
+
+impl ControlPlane {
+    /// Writes a change to the journal and makes it, also if the caller does not wait for the end.
+    ///
+    /// # Errors
+    ///
+    /// If the change is refused, or cannot be written.
+    pub async fn change<O>(&self, operation: O) -> Result<O::Outcome, Unmade<O::Error>>
+    where
+        O: Operation<Outcome: Send, Error: Display + Send> + Send + 'static,
+    {
+        let observatory = self.clone();
+        match tokio::spawn(async move { observatory.pass(operation).await }).await {
+            Ok(made) => made,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The process ends.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    async fn pass<O: Operation<Error: Display>>(
+        &self,
+        operation: O,
+    ) -> Result<O::Outcome, Unmade<O::Error>> {
+        let _turn = self.turnstile().lock().await;
+        let now = SystemTime::now();
+        let first = {
+            let mut controller = self.controller();
+            let plan = operation.plan(&controller, now).map_err(Unmade::Refused)?;
+            controller.begin(plan).map_err(Unmade::Unwritten)?
+        };
+        let entry = match first {
+            First::Nothing => None,
+            First::Write(journal, draft, rows) => match journal.write(*draft, rows).await {
+                Ok(head) => Some(head),
+                Err(error) => {
+                    self.controller().not_written();
+                    return Err(Unmade::Unwritten(error));
+                }
+            },
+        };
+        let mut controller = self.controller();
+        let made = operation.make(&mut controller, Moment { at: now, entry });
+        if let Some(entry) = entry {
+            controller.settle(entry, made.as_ref().err().map(ToString::to_string));
+        }
+        made.map_err(Unmade::Refused)
+    }
+
+    /// Takes over a file that was read again; returns whether it is in force. Blocks. An error is logged,
+    /// counted and shown in the status.
+    pub fn reload(&self, file: Result<PreparedFile, LoadError>) -> bool {
+        let file = match file {
+            Ok(file) => file,
+            Err(error) => return self.controller().reload(Err(error), Moment::now()).is_ok(),
+        };
+        // A thread of its own may block, whatever runs on this one.
+        let passing = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let runtime = runtime.map_err(|error| LoadError::Named { why: error.to_string() })?;
+            Ok(runtime.block_on(self.pass(file)))
+        };
+        let passed = std::thread::scope(|scope| scope.spawn(passing).join());
+        let error = match passed {
+            Ok(Ok(Ok(Reloaded::Unchanged | Reloaded::Applied(_)))) => return true,
+            Ok(Ok(Err(Unmade::Refused(error)))) => match Arc::try_unwrap(error) {
+                Ok(error) => error,
+                // It is recorded already.
+                Err(_) => return false,
+            },
+            Ok(Ok(Err(Unmade::Unwritten(error)))) => LoadError::Named {
+                why: format!("the change cannot be written to the journal: {error}"),
+            },
+            Ok(Err(error)) => error,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let _ = self.controller().reload(Err(error), Moment::now());
+        false
+    }
+
+    /// Lets the changes under way end, and then decides nothing more. Gives the journal to the caller, who
+    /// closes it; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the changes do not end `within` this time.
+    pub async fn release_journal(&self, within: Duration) -> Result<Option<Arc<Journal>>, Elapsed> {
+        let _turn = timeout(within, self.turnstile().lock()).await?;
+        let mut controller = self.controller();
+        controller.hand_over();
+        Ok(controller.release_journal())
+    }
+
+    /// Watches the journal, for events and alerts, while anything is written to it.
+    pub async fn watch_journal(self) {
+        let news = self.controller().journal_news();
+        loop {
+            while self.controller().watch_journal() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            news.notified().await;
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The state as rows, as the journal keeps it.
+//!
+//! A row is about one thing, and its key names that thing: the weights of a service, a version that is
+//! ejected. So two changes of different things touch different rows, in whichever order they are written. What
+//! is written with a change is the [`difference`] of the rows before and after it.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `weights/SERVICE` | [`SetWeights`] |
+//! | `ejected/SERVICE/VERSION` | who, when, why, the verdict |
+//! | `endpoint/SERVICE/VERSION/ADDRESS` | who, when, why |
+//! | `mistakes/SERVICE/VERSION` | number of reinstatements |
+//! | `stand_in/SERVICE` | [`StandIn`] |
+//! | `epoch/SERVICE` | number of changes of shares |
+//! | `generation` | generation of the snapshot |
+//!
+//! Names are percent-encoded. Rows with other keys are those of another release: they are neither read nor
+//! removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    ControlState, Ejection, ManualEjection, StandIn,
+    handover::{time_of, unix_ms},
+};
+use crate::{control::carried::SetWeights, store::StateChange};
+
+/// Rows by key.
+pub type Rows = BTreeMap<String, Value>;
+
+/// A row that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the row `{key}`: {why}")]
+pub struct MalformedRow {
+    /// Its key.
+    pub key: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// The value of an ejected version.
+#[derive(Debug, Serialize, Deserialize)]
+struct EjectedRow {
+    by: String,
+    reason: String,
+    at_unix_ms: Option<u64>,
+    /// The route with limits of its own that the verdict is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    route: Option<String>,
+    /// The verdict, in the form of the release that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verdict: Option<Value>,
+}
+
+/// The value of an endpoint that an operator ejected.
+#[derive(Debug, Serialize, Deserialize)]
+struct EndpointRow {
+    by: String,
+    reason: String,
+    at_unix_ms: Option<u64>,
+}
+
+impl ControlState {
+    /// The state as rows.
+    pub fn rows(&self) -> Rows {
+        let Self { generation, weights, ejections, endpoints, stand_ins, epochs, mistakes } = self;
+        let mut rows = Rows::new();
+        let mut add = |key: String, value: Value| drop(rows.insert(key, value));
+        for (service, weights) in weights {
+            add(key("weights", &[service]), json(weights));
+        }
+        for ((service, version), ejection) in ejections {
+            add(key("ejected", &[service, version]), json(EjectedRow::from(ejection)));
+        }
+        for ((service, version, address), ejection) in endpoints {
+            let ManualEjection { since, by, reason } = ejection.clone();
+            let row = EndpointRow { by, reason, at_unix_ms: unix_ms(since) };
+            add(key("endpoint", &[service, version, address]), json(row));
+        }
+        for ((service, version), times) in mistakes {
+            add(key("mistakes", &[service, version]), json(times));
+        }
+        for (service, stand_in) in stand_ins {
+            add(key("stand_in", &[service]), json(stand_in));
+        }
+        for (service, epoch) in epochs {
+            add(key("epoch", &[service]), json(epoch));
+        }
+        add(GENERATION.to_owned(), json(generation));
+        rows
+    }
+
+    /// The state that `rows` are.
+    ///
+    /// # Errors
+    ///
+    /// If a row of this release cannot be read.
+    pub fn from_rows(rows: &Rows) -> Result<Self, MalformedRow> {
+        let mut state = Self::default();
+        for (key, value) in rows {
+            let malformed = |why: String| MalformedRow { key: key.clone(), why };
+            let parts: Option<Vec<String>> = key.split('/').map(decoded).collect();
+            let parts = parts.ok_or_else(|| malformed("the key is malformed".to_owned()))?;
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            state.take_row(&parts, value).map_err(|error| malformed(error.to_string()))?;
+        }
+        Ok(state)
+    }
+
+    fn take_row(&mut self, key: &[&str], value: &Value) -> serde_json::Result<()> {
+        match *key {
+            ["weights", service] => {
+                self.weights.insert(service.to_owned(), SetWeights::deserialize(value)?);
+            }
+            ["ejected", service, version] => {
+                let ejection = EjectedRow::deserialize(value)?.into();
+                self.ejections.insert((service.to_owned(), version.to_owned()), ejection);
+            }
+            ["endpoint", service, version, address] => {
+                let EndpointRow { by, reason, at_unix_ms } = EndpointRow::deserialize(value)?;
+                let place = (service.to_owned(), version.to_owned(), address.to_owned());
+                let ejection = ManualEjection { since: time_of(at_unix_ms), by, reason };
+                self.endpoints.insert(place, ejection);
+            }
+            ["mistakes", service, version] => {
+                let place = (service.to_owned(), version.to_owned());
+                self.mistakes.insert(place, u32::deserialize(value)?);
+            }
+            ["stand_in", service] => {
+                self.stand_ins.insert(service.to_owned(), StandIn::deserialize(value)?);
+            }
+            ["epoch", service] => {
+                self.epochs.insert(service.to_owned(), u64::deserialize(value)?);
+            }
+            [GENERATION] => self.generation = u64::deserialize(value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The key of the generation.
+pub const GENERATION: &str = "generation";
+
+/// Whether a row with this key is one of those that a state consists of.
+pub fn is_known(key: &str) -> bool {
+    matches!(
+        (key.split('/').next(), key.split('/').count()),
+        (Some("weights" | "stand_in" | "epoch"), 2)
+            | (Some("ejected" | "mistakes"), 3)
+            | (Some("endpoint"), 4)
+            | (Some(GENERATION), 1)
+    )
+}
+
+/// The changes that make `after` of `before`, by key.
+pub fn difference(before: &Rows, after: &Rows) -> Vec<StateChange> {
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changed = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
+    changed.map(|key| StateChange { key: key.clone(), value: after.get(key).cloned() }).collect()
+}
+
+/// Makes `changes` of `rows`.
+pub fn apply(rows: &mut Rows, changes: &[StateChange]) {
+    for StateChange { key, value } in changes {
+        match value {
+            Some(value) => drop(rows.insert(key.clone(), value.clone())),
+            None => drop(rows.remove(key)),
+        }
+    }
+}
+
+impl From<&Ejection> for EjectedRow {
+    fn from(ejection: &Ejection) -> Self {
+        let Ejection { since, by, reason, verdict } = ejection.clone();
+        let (route, verdict) = verdict.unzip();
+        Self {
+            by,
+            reason,
+            at_unix_ms: unix_ms(since),
+            route: route.flatten(),
+            verdict: verdict.map(json),
+        }
+    }
+}
+
+impl From<EjectedRow> for Ejection {
+    /// Without the verdict, if another release wrote it in a form that this one does not know.
+    fn from(row: EjectedRow) -> Self {
+        let EjectedRow { by, reason, at_unix_ms, route, verdict } = row;
+        let verdict = verdict.and_then(|verdict| serde_json::from_value(verdict).ok());
+        let verdict = verdict.map(|verdict| (route, verdict));
+        Self { since: time_of(at_unix_ms), by, reason, verdict }
+    }
+}
+
+fn json(value: impl Serialize) -> Value {
+    // Fails only for maps whose keys are no texts, and there are none.
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+fn key(kind: &str, names: &[&String]) -> String {
+    names.iter().fold(kind.to_owned(), |key, name| key + "/" + &encoded(name))
+}
+
+/// `name` with percent-encoding of what is neither a letter, a digit nor usual in names and addresses.
+fn encoded(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'.' | b'_' | b'-' | b':' | b'[' | b']' => text.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
+            byte => text += &format!("%{byte:02X}"),
+        }
+    }
+    text
+}
+
+/// The name that was encoded as `text`; `None` if none was.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let value = digit()? * 16 + digit()?;
+        bytes.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_kind_are_read_as_they_were_written() {
+        for name in ["game-api", "10.0.0.1:80", "[::1]:80", "a/b", "%2F", "Spiel ü", ""] {
+            let text = encoded(name);
+            assert!(!text.contains('/'), "{text}");
+            assert_eq!(decoded(&text).as_deref(), Some(name));
+        }
+        assert_eq!(encoded("a/ü"), "a%2F%C3%BC");
+        assert_eq!(decoded("a%2"), None);
+        assert_eq!(decoded("%FF"), None);
+    }
+
+    #[test]
+    fn rows_of_another_release_are_left_alone() {
+        let rows = Rows::from([
+            ("pins/a".to_owned(), json(1)),
+            ("generation".to_owned(), json(7)),
+            ("epoch/a".to_owned(), json(3)),
+        ]);
+        let state = ControlState::from_rows(&rows).expect("a state");
+        assert_eq!((state.generation(), state.epochs()["a"]), (7, 3));
+        assert_eq!(rows.keys().filter(|key| is_known(key)).count(), 2);
+    }
+
+    #[test]
+    fn a_malformed_row_is_named() {
+        let rows = Rows::from([("epoch/a".to_owned(), json("three"))]);
+        let error = ControlState::from_rows(&rows).expect_err("no number");
+        assert!(error.to_string().starts_with("the row `epoch/a`: "), "{error}");
+    }
+}

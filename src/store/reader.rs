@@ -1,0 +1,290 @@
+//! Reading a journal, also while a process writes it. All of it blocks.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use rusqlite::{Connection, named_params, types::ValueRef};
+use serde_json::Value;
+
+use super::{
+    backup::copy,
+    chain::Head,
+    entry::{Entry, written},
+    error::StoreError,
+    export::end_line,
+    fault::Verification,
+    folder::Folder,
+    hash::Hash,
+    note::PublicKey,
+    report::ReportWriter,
+    sqlite::{self, Access, number},
+    verify::{Row, Verifier},
+};
+
+/// Most entries that [`Reader::show`] returns.
+pub const MOST_SHOWN: u32 = 10_000;
+
+/// Entries that are read at once where all of them are.
+const CHUNK: u32 = 1000;
+
+/// Which entries to show. All that is set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this service.
+    pub service: Option<String>,
+    /// Of this kind.
+    pub kind: Option<String>,
+    /// By an actor with this name.
+    pub actor: Option<String>,
+    /// Made then or later.
+    pub from: Option<SystemTime>,
+    /// Made before then.
+    pub to: Option<SystemTime>,
+    /// Behind this entry.
+    pub after: u64,
+    /// At most so many; 100 if it is not set, and never more than [`MOST_SHOWN`].
+    pub limit: Option<u32>,
+    /// The last ones first, else the first ones.
+    pub newest_first: bool,
+}
+
+/// An entry as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The entry.
+    pub entry: Entry,
+    /// Its line, without a line break.
+    pub line: String,
+    /// The hash of its line, as it is stored.
+    pub hash: Hash,
+}
+
+/// A value of the state, and the entry that brought it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateValue {
+    /// The entry.
+    pub seq: u64,
+    /// The value.
+    pub value: Value,
+}
+
+/// A connection that only reads.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Reader {
+    /// Opens the journal in `folder`, whoever writes it.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, a later release wrote it, or it cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        Self::of_file(&Folder::at(folder).journal())
+    }
+
+    /// Opens the database at `path`, as a backup is one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Reader::open`].
+    pub fn of_file(path: &Path) -> Result<Self, StoreError> {
+        let connection = sqlite::open(path, Access::Read)?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
+
+    /// The last entry.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or was changed.
+    pub fn head(&self) -> Result<Head, StoreError> {
+        sqlite::head(&self.connection, &self.path)
+    }
+
+    /// The entries that `filter` asks for, in their order or the opposite one.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub fn show(&self, filter: &Filter) -> Result<Vec<Stored>, StoreError> {
+        let order = if filter.newest_first { "DESC" } else { "ASC" };
+        let sql = format!(
+            "SELECT seq, line, hash FROM entry WHERE seq > :after
+             AND (:service IS NULL OR service = :service) AND (:kind IS NULL OR kind = :kind)
+             AND (:actor IS NULL OR actor = :actor)
+             AND (:from IS NULL OR at >= :from) AND (:to IS NULL OR at < :to)
+             ORDER BY seq {order} LIMIT :limit"
+        );
+        let mut select = self.connection.prepare_cached(&sql)?;
+        let mut rows = select.query(named_params! {
+            ":after": number(filter.after),
+            ":service": filter.service,
+            ":kind": filter.kind,
+            ":actor": filter.actor,
+            ":from": filter.from.map(written),
+            ":to": filter.to.map(written),
+            ":limit": filter.limit.unwrap_or(100).min(MOST_SHOWN),
+        })?;
+        let mut shown = Vec::new();
+        while let Some(row) = rows.next()? {
+            shown.push(self.stored(row)?);
+        }
+        Ok(shown)
+    }
+
+    /// Writes all entries behind `after` to `to` as JSON lines, and a last line with the head; returns that.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read or written.
+    pub fn export(&self, after: u64, to: &mut dyn io::Write) -> Result<Head, StoreError> {
+        let head = self.head()?;
+        let written = self.each("seq > ?1 AND seq <= ?2", (after, head.seq), |row| {
+            let line = row.get_ref(1)?.as_bytes().unwrap_or_default().to_vec();
+            Ok(to.write_all(&line).and_then(|()| to.write_all(b"\n")))
+        });
+        written?;
+        let end = writeln!(to, "{}", end_line(head)).and_then(|()| to.flush());
+        end.map_err(StoreError::file("the export"))?;
+        Ok(head)
+    }
+
+    /// Writes the entries made at `from` or later and before `to` as CSV to `out`; returns their number.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read or written.
+    pub fn report(
+        &self,
+        from: SystemTime,
+        to: SystemTime,
+        out: &mut dyn io::Write,
+    ) -> Result<u64, StoreError> {
+        let no_report = |error| StoreError::file("the report")(error);
+        let mut report = ReportWriter::new(out).map_err(no_report)?;
+        let (mut filter, mut count) = (Filter::default(), 0);
+        (filter.from, filter.to, filter.limit) = (Some(from), Some(to), Some(CHUNK));
+        loop {
+            let entries = self.show(&filter)?;
+            for Stored { entry, hash, .. } in &entries {
+                report.row(entry, *hash).map_err(no_report)?;
+            }
+            count += entries.len() as u64;
+            match entries.last() {
+                Some(last) => filter.after = last.entry.seq,
+                None => break,
+            }
+        }
+        report.finish().map_err(no_report)?;
+        Ok(count)
+    }
+
+    /// Verifies the whole journal, and compares it with a checkpoint if there is one: see [`Verifier`].
+    pub fn verify(&self, note: Option<&str>, key: Option<&PublicKey>) -> Verification {
+        let mut verifier = Verifier::new();
+        if let Some(note) = note {
+            verifier = verifier.against(note, key);
+        }
+        let read = self.each("seq >= ?1 AND seq <= ?2", (0, u64::MAX), |row| {
+            let bytes = |value: ValueRef<'_>| match value {
+                ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
+                _ => Vec::new(),
+            };
+            let (line, hash) = (bytes(row.get_ref(1)?), bytes(row.get_ref(2)?));
+            let key = Some(row.get::<_, i64>(0)?.unsigned_abs());
+            verifier.row(Row { key, line: &line, hash: Some(&hash) });
+            Ok(Ok(()))
+        });
+        if let Err(error) = read {
+            verifier.unreadable(error.to_string());
+        }
+        verifier.finish()
+    }
+
+    /// The signed checkpoints, the last ones first, at most `limit`, each with the entry that it signs.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub fn checkpoints(&self, limit: u32) -> Result<Vec<(u64, String)>, StoreError> {
+        let sql = "SELECT seq, note FROM checkpoint ORDER BY id DESC LIMIT ?1";
+        let mut select = self.connection.prepare_cached(sql)?;
+        let rows = select.query_map([limit], |row| {
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, String>(1)?))
+        })?;
+        rows.collect::<Result<_, _>>().map_err(Into::into)
+    }
+
+    /// The state that the entries lead to, by key.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or a value is no JSON.
+    pub fn state(&self) -> Result<BTreeMap<String, StateValue>, StoreError> {
+        let mut select = self.connection.prepare_cached("SELECT key, seq, value FROM state")?;
+        let mut rows = select.query([])?;
+        let mut state = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let (key, seq, text): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let value = serde_json::from_str(&text)
+                .map_err(|error| self.damaged(format!("the state `{key}`: {error}")))?;
+            state.insert(key, StateValue { seq: seq.unsigned_abs(), value });
+        }
+        Ok(state)
+    }
+
+    /// Copies the journal as it is to a new file, while it may be written; returns the last entry in the
+    /// copy. The key of checkpoints is not part of it.
+    ///
+    /// # Errors
+    ///
+    /// If the file exists, or cannot be written.
+    pub fn backup(&self, to: &Path) -> Result<Head, StoreError> {
+        copy(&self.connection, to)
+    }
+
+    /// Checks all pages of the file.
+    pub(super) fn check_integrity(&self) -> Result<(), StoreError> {
+        sqlite::check_integrity(&self.connection, &self.path)
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Calls `take` with each entry for which `what` holds of `bounds`, in their order.
+    fn each(
+        &self,
+        what: &str,
+        bounds: (u64, u64),
+        mut take: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<io::Result<()>>,
+    ) -> Result<(), StoreError> {
+        let sql = format!("SELECT seq, line, hash FROM entry WHERE {what} ORDER BY seq");
+        let mut select = self.connection.prepare_cached(&sql)?;
+        let mut rows = select.query([number(bounds.0), number(bounds.1)])?;
+        while let Some(row) = rows.next()? {
+            take(row)?.map_err(StoreError::file("the export"))?;
+        }
+        Ok(())
+    }
+
+    fn stored(&self, row: &rusqlite::Row<'_>) -> Result<Stored, StoreError> {
+        let (seq, line, hash): (i64, String, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let entry = serde_json::from_str(&line)
+            .map_err(|error| self.damaged(format!("entry {seq} is malformed: {error}")))?;
+        let hash = Hash::from_bytes(&hash);
+        let hash = hash.ok_or_else(|| self.damaged(format!("entry {seq} has no hash")))?;
+        Ok(Stored { entry, line, hash })
+    }
+
+    fn damaged(&self, why: String) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), why }
+    }
+}
