@@ -337,7 +337,8 @@ fn a_body_left_unread_is_not_the_next_request() {
     let unresolved = Proxy::builder().version_named("v1", "nowhere.invalid:80").start();
     let refused = Proxy::builder().version_at("v1", &[address]).start();
     let silent = Origin::start(|call| call.await_end());
-    let late = Proxy::builder().version("v1", &silent).route("timeout: 100ms").start();
+    let impatient = "timeout: 100ms, body_timeout: 100ms";
+    let late = Proxy::builder().version("v1", &silent).route(impatient).start();
     for proxy in [&unresolved, &refused, &late] {
         for framing in ["Content-Length: 100000", "Transfer-Encoding: chunked"] {
             let mut client = proxy.connect();
