@@ -28,6 +28,10 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(4);
 /// How long the folder may still belong to the process that hands over.
 const FREE_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long the process waits for the entry that says how it goes on, before it serves. With a disk that is
+/// full it serves without.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+
 /// Pause between two attempts to open a journal again, and to find its folder free.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -93,8 +97,22 @@ pub(super) fn open(
     };
     controller.attach_journal(folder.clone(), journal, rows, (&reason, &dropped));
     drop(controller);
+    await_late(observatory);
     tracing::info!(folder = %folder.display(), journal.seq = seq, reason, "the journal is open");
     Ok(())
+}
+
+/// Waits until nothing waits for the disk any more, unless that takes long.
+fn await_late(observatory: &ControlPlane) {
+    let until = Instant::now() + WRITTEN_WITHIN;
+    let waits = || {
+        let journal = observatory.controller().journal();
+        let health = journal.and_then(|journal| journal.health.ok());
+        health.is_some_and(|health| health.late > 0 && health.failing.is_none())
+    };
+    while waits() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Opens it; if it `may_be_held`, waits for its folder for a while.

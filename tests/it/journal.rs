@@ -335,7 +335,7 @@ fn without_a_journal_log_and_status_say_so() {
     eventually("the admin endpoint is there", || TcpStream::connect(admin).is_ok());
     let status = Client::connect(admin).get("/v1/status").host("localhost").send().json();
     assert!(status.as_object().is_some_and(|status| status["journal"].is_null()), "{status}");
-    assert!(process.log().contains("live as long as this process"), "{}", process.log());
+    eventually("the log says so", || process.log().contains("live as long as this process"));
     let shown = program().args(["status", "--admin", &format!("http://{admin}")]).output();
     let shown = String::from_utf8_lossy(&shown.expect("it runs").stdout).into_owned();
     assert!(shown.contains("no journal: weights and ejections"), "{shown}");
