@@ -16,6 +16,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use control::Control;
+pub use journal::Unusable as UnusableJournal;
 use journal::{Keeping, Opening};
 use reload::Reloader;
 
@@ -25,14 +26,13 @@ use crate::{
     control::{
         Controller,
         controller::{Dropped, Start},
-        state::{ControlState, rows::MalformedRow},
+        state::ControlState,
         tasks::ControlPlane,
     },
     health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     snapshot::{AccessLog, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
-    store::StoreError,
     takeover::{InheritedSockets, Offer},
     telemetry::{access_log, log},
     tls::{Clients, TlsError, open_clients},
@@ -79,10 +79,7 @@ pub enum StartError {
     Tls(#[from] TlsError),
     /// The journal cannot be used.
     #[error("cannot use the journal of `state`: {0}")]
-    Journal(#[from] StoreError),
-    /// The state in the journal cannot be read.
-    #[error("cannot read the state in the journal of `state`: {0}")]
-    State(#[from] MalformedRow),
+    Journal(#[from] UnusableJournal),
     /// A thread or a runtime cannot be created.
     #[error("cannot start: {0}")]
     Threads(#[from] std::io::Error),
@@ -263,14 +260,14 @@ impl App {
     /// Opens the journal, if the configuration has one, and continues from its state. Comes before
     /// [`App::open`], unless another process hands over.
     pub fn open_journal(&self) -> Result<(), StartError> {
-        journal::open(&self.observatory, self.journal.as_ref(), &Opening::Start)
+        Ok(journal::open(&self.observatory, self.journal.as_ref(), &Opening::Start)?)
     }
 
     /// As [`App::open_journal`], after process `pid` has handed over its state, of which `dropped` does not
     /// apply.
     pub fn take_over_journal(&self, pid: u32, dropped: &Dropped) -> Result<(), StartError> {
         let opening = Opening::TakenOver(pid, dropped);
-        journal::open(&self.observatory, self.journal.as_ref(), &opening)
+        Ok(journal::open(&self.observatory, self.journal.as_ref(), &opening)?)
     }
 
     /// Begins to accept clients and callers of the admin endpoint.

@@ -13,9 +13,12 @@ use std::{
 
 use tokio::runtime;
 
-use super::StartError;
 use crate::{
-    control::{controller::Dropped, state::ControlState, tasks::ControlPlane},
+    control::{
+        controller::Dropped,
+        state::{ControlState, rows::MalformedRow},
+        tasks::ControlPlane,
+    },
     store::{Identity, Journal, Settings, StoreError},
 };
 
@@ -34,6 +37,17 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Pause between two attempts to open a journal again, and to find its folder free.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// It cannot be opened or read.
+    #[error(transparent)]
+    Journal(#[from] StoreError),
+    /// Its state is not one.
+    #[error("the state in it cannot be read: {0}")]
+    State(#[from] MalformedRow),
+}
 
 /// Why a process opens the journal.
 #[derive(Debug)]
@@ -68,7 +82,7 @@ pub(super) fn open(
     observatory: &ControlPlane,
     keeping: Option<&Keeping>,
     opening: &Opening<'_>,
-) -> Result<(), StartError> {
+) -> Result<(), Unusable> {
     let Some(Keeping { folder, identity }) = keeping else {
         if matches!(opening, Opening::Start) {
             tracing::warn!(

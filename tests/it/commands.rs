@@ -190,7 +190,7 @@ fn a_reason_neither_commands_the_terminal_nor_looks_like_a_line() {
     run(&proxy, &eject);
     for (arguments, lines, expected) in [
         (&eject[..], 1, shown),
-        (&["status"], 7, shown),
+        (&["status"], 8, shown),
         (&["weights", "game-api"], 5, shown),
         (&["weights", "game-api", "v2=5%", "--dry-run"], 2, shown),
         (&["events", "game-api"], 1, &*in_a_line),

@@ -61,12 +61,18 @@ impl Stage {
     #[track_caller]
     fn start(&self) -> Process {
         let process = Process::spawn_at(self.address, &self.builder.text());
-        eventually("the admin endpoint is there", || TcpStream::connect(self.admin).is_ok());
+        serves(self.admin);
         process
     }
 
     fn get(&self, path: &str) -> Value {
         Client::connect(self.admin).get(path).host("localhost").send().json()
+    }
+
+    /// As [`Stage::get`]; `None` if the process that was asked hands over.
+    fn try_get(&self, path: &str) -> Option<Value> {
+        let answer = Client::connect(self.admin).get(path).host("localhost").try_send();
+        answer.ok().map(|answer| answer.json())
     }
 
     /// The events so far.
@@ -104,6 +110,12 @@ impl Stage {
     fn verify(&self) {
         verify(&self.state());
     }
+}
+
+/// Waits until a process serves its admin endpoint. Its sockets are there before it has opened the journal.
+fn serves(admin: SocketAddr) {
+    eventually("the admin endpoint is there", || TcpStream::connect(admin).is_ok());
+    Client::connect(admin).get("/healthz").host("localhost").send();
 }
 
 fn entries(state: &Path) -> Vec<Entry> {
@@ -332,7 +344,7 @@ fn without_a_journal_log_and_status_say_so() {
     let admin = free_address();
     let builder = Proxy::builder().version("v1", &origins[0]);
     let process = builder.top(&format!("admin: {{ address: \"{admin}\" }}")).spawn();
-    eventually("the admin endpoint is there", || TcpStream::connect(admin).is_ok());
+    serves(admin);
     let status = Client::connect(admin).get("/v1/status").host("localhost").send().json();
     assert!(status.as_object().is_some_and(|status| status["journal"].is_null()), "{status}");
     eventually("the log says so", || process.log().contains("live as long as this process"));

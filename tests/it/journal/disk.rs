@@ -67,7 +67,7 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
         command.arg(program.get_program()).args(program.get_args());
         command
     });
-    eventually("the admin endpoint is there", || TcpStream::connect(stage.admin).is_ok());
+    serves(stage.admin);
     assert_eq!(stage.set_weights(2, 1).status, 200);
     let pid = stage.get("/v1/status")["pid"].as_u64().expect("a number");
     // The disk as the program sees it.

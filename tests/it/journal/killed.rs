@@ -73,7 +73,7 @@ fn every_change_acknowledged_is_there_after_a_kill_and_none_is_half_done() {
     let rounds = std::env::var("TIDEGATE_KILLS").ok().and_then(|text| text.parse().ok());
     let start = || {
         let process = Process::spawn_at(address, &text);
-        eventually("the admin endpoint is there", || TcpStream::connect(admin).is_ok());
+        serves(admin);
         process
     };
     let mut told = [Told { sent: 1, acknowledged: 0 }; CALLERS];

@@ -23,7 +23,7 @@ fn each_change_is_synced_between_request_and_answer() {
         command.arg(program.get_program()).args(program.get_args());
         command
     });
-    eventually("the admin endpoint is there", || TcpStream::connect(stage.admin).is_ok());
+    serves(stage.admin);
     let mut client = Client::connect(stage.admin);
     let path = format!("/v1/services/{SERVICE}/weights");
     for n in 1..=CHANGES {
