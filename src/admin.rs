@@ -8,8 +8,10 @@
 mod api;
 pub mod auth;
 mod body;
+mod bounds;
 mod connections;
 mod events;
+mod extract;
 mod flagger;
 mod gate;
 pub mod model;
@@ -24,14 +26,13 @@ use std::{
 };
 
 use axum::{
-    BoxError, Router,
+    Router,
     error_handling::HandleErrorLayer,
     extract::{ConnectInfo, Request, State},
-    http::StatusCode,
     middleware::{self, Next},
     response::Response,
 };
-use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, timeout::error::Elapsed};
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 
 pub use problem::Problem;
 
@@ -72,7 +73,7 @@ pub async fn serve(
 
 fn router(observatory: ControlPlane) -> Router {
     let bounds = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(out_of_bounds))
+        .layer(HandleErrorLayer::new(|error| bounds::problem(error, REQUESTS, REQUEST_TIMEOUT)))
         .load_shed()
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
         .timeout(REQUEST_TIMEOUT);
@@ -108,13 +109,4 @@ async fn guard(
         response.extensions_mut().insert(server::Known);
     }
     Ok(response)
-}
-
-async fn out_of_bounds(error: BoxError) -> Problem {
-    let detail = if error.is::<Elapsed>() {
-        format!("the request took more than {} s", REQUEST_TIMEOUT.as_secs())
-    } else {
-        format!("more than {REQUESTS} requests at once; try again")
-    };
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }

@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{
-        Extension, Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{Extension, Path, Query, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, ETAG},
@@ -19,7 +16,9 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Problem, body, events, gate,
+    Problem, body, events,
+    extract::{Name, Parameters},
+    gate,
     model::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
         SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
@@ -61,9 +60,6 @@ struct RecordParameters {
     version: String,
     route: Option<String>,
 }
-
-pub(super) type Parameters<T> = Result<Query<T>, QueryRejection>;
-pub(super) type Name = Result<Path<String>, PathRejection>;
 
 /// Paths that need authentication.
 pub(super) fn guarded(observatory: ControlPlane) -> Router {

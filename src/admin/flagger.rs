@@ -22,7 +22,7 @@ use axum::{
 use serde::Deserialize;
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 
-use super::{Problem, auth, body, out_of_bounds};
+use super::{Problem, auth, body, bounds};
 use crate::{
     analysis::Answer,
     control::{Controller, controller::GateReport, tasks::ControlPlane},
@@ -57,7 +57,7 @@ struct Call {
 
 pub(super) fn hooks(plane: ControlPlane) -> Router {
     let bounds = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(out_of_bounds))
+        .layer(HandleErrorLayer::new(|error| bounds::problem(error, CALLS, CALL_TIMEOUT)))
         .load_shed()
         .layer(GlobalConcurrencyLimitLayer::new(CALLS))
         .timeout(CALL_TIMEOUT);

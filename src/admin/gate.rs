@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     Problem,
-    api::{Name, Parameters},
+    extract::{Name, Parameters},
     model::Gate,
 };
 use crate::{analysis::Answer, control::tasks::ControlPlane};

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     attempt::{Answer, Attempt, AttemptError, Head, Moved},
+    body::Framing,
     buffer::Buffer,
     channel::{Channel, MessageIo as _},
     client::Client,
@@ -82,12 +83,18 @@ pub(super) async fn forward<'a>(
     }
     if let Some(framing) = sending.rest
         && upstream.is_stream()
-        && let Some(length) = gather(client, framing, request)
     {
-        (sending.rest, sending.uploading, *unread_body) = (None, false, false);
-        record.gathered(length);
-        record.asked(Instant::now(), false);
-        sending.trailers = client.stream.take_trailers().and_then(permitted).map(Box::new);
+        if let Channel::ServerStream(stream) = &mut client.stream {
+            // From stream to stream a body ends with the stream, so that trailers are seen.
+            stream.report_end();
+            sending.rest = Some(Framing::UntilClose);
+        }
+        if let Some(length) = gather(client, framing, request) {
+            (sending.rest, sending.uploading, *unread_body) = (None, false, false);
+            record.gathered(length);
+            record.asked(Instant::now(), false);
+            sending.trailers = client.stream.take_trailers().and_then(permitted).map(Box::new);
+        }
     }
     if let Some(trailers) = &sending.trailers {
         upstream.put_trailers((**trailers).clone());
@@ -95,6 +102,9 @@ pub(super) async fn forward<'a>(
 
     let made = Attempt::new(worker, plan, target, upstream, reused, sending.rest);
     let attempt = attempt.insert(made);
+    if sending.uploading && !plan.expects_continue {
+        client.deadline.set(upload_due(attempt, plan, Instant::now()));
+    }
     let patience = record.patience();
     // Where the route's own timeout is sooner, that ends the attempt first.
     let late_at = |asked: Instant| patience.map(|patience| asked + patience);
@@ -108,8 +118,9 @@ pub(super) async fn forward<'a>(
             record.parted();
         }
         if sending.uploading && attempt.request_is_read() {
-            sending.uploading = false;
             let now = Instant::now();
+            // Also of a further attempt: the time of the upload was the client's.
+            (sending.uploading, sending.due) = (false, plan.until(now, plan.route().timeout));
             record.asked(now, false);
             client.deadline.notice_at(late_at(now));
         } else if sending.uploading && std::mem::replace(&mut stall, attempt.stall()) != stall {

@@ -13,16 +13,17 @@ use super::{body::Framing, buffer::Buffer, client::Client};
 #[inline(never)]
 pub(super) fn gather(client: &mut Client, framing: Framing, request: &mut Buffer) -> Option<usize> {
     let length = match framing {
-        Framing::Length(length) => Some(usize::try_from(length).ok()?),
-        Framing::UntilClose => None,
         Framing::Chunked => return None,
+        Framing::Length(length) if length > request.space() as u64 => return None,
+        Framing::Length(length) if !client.stream.is_stream() => Some(length as usize),
+        // A stream's body ends with the stream, so that trailers are seen.
+        Framing::Length(_) | Framing::UntilClose => None,
     };
     // If the body is incomplete, the relay polls again and registers its waker.
     let mut cx = Context::from_waker(Waker::noop());
     let whole = loop {
         let read = client.inbox.len();
         match length {
-            Some(length) if length > request.space() => return None,
             Some(length) if length <= read => break length,
             _ if read > request.space() || client.inbox.space() == 0 => return None,
             _ => {}

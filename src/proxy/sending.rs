@@ -24,7 +24,7 @@ pub(super) struct Sending {
     others: Option<Box<Others>>,
     /// When the attempt began.
     pub(super) began: Instant,
-    /// When the response is due.
+    /// When the response to the attempt is due.
     pub(super) due: Instant,
 }
 

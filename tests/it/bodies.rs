@@ -387,6 +387,24 @@ fn a_body_that_only_trickles_ends() {
     assert_eq!(proxy.all_errors("v1"), 3);
 }
 
+#[test]
+fn a_body_may_pause_before_its_first_byte_as_it_may_later() {
+    let origin = Origin::start(|call| {
+        call.skip_body()?;
+        call.answer(200, b"ok")
+    });
+    let proxy = Proxy::builder().version("v1", &origin).route("timeout: 200ms").start();
+    for (framing, body) in
+        [("Content-Length: 1", "x"), ("Transfer-Encoding: chunked", "1\r\nx\r\n0\r\n\r\n")]
+    {
+        let mut client = proxy.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+        thread::sleep(Duration::from_millis(600));
+        client.send(body);
+        assert_eq!(client.answer().status, 200, "{framing}");
+    }
+}
+
 /// A proxy whose bodies may pause for 200 ms, but for those of `routes`.
 fn hurried(origin: &Origin, routes: &[&str]) -> Proxy {
     let builder = Proxy::builder().version("v1", origin).top("limits: { body_timeout: 200ms }");

@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, Response};
-use tidegate::{app::Ended, registry::RetryReason};
+use tidegate::{
+    app::Ended,
+    registry::{ErrorKind, RetryReason},
+};
 use tokio::sync::Semaphore;
 
 use crate::support::{
@@ -126,25 +129,52 @@ fn a_slow_reader_slows_the_writer() {
 }
 
 #[test]
-fn trailers_pass_between_streams() {
+fn trailers_pass_between_streams_whether_or_not_the_length_was_announced() {
     let origin = Origin2::start(100, |mut asked| async move {
         let body = read_all(&mut asked.body).await.expect("whole");
         let told = asked.body.trailers().await.expect("open").expect("trailers");
-        let mut stream = asked.respond.send_response(Response::new(()), false).expect("open");
+        let length = asked.head.headers.get("content-length").cloned();
+        let mut head = Response::new(());
+        length.map(|length| head.headers_mut().insert("content-length", length));
+        let mut stream = asked.respond.send_response(head, false).expect("open");
         send_all(&mut stream, &body).await;
         stream.send_trailers(told).expect("open");
     });
     let proxy = to_h2(&origin).start();
     let client = Http2::connect(proxy.address);
-    let reply = client.run(async {
-        let (head, mut stream) = client.open(request("POST", "/")).await;
-        send_all(&mut stream, b"body").await;
+    for length in [1, 4, 30_000] {
+        for is_announced in [false, true] {
+            let reply = client.run(async {
+                let mut head = request("POST", "/");
+                if is_announced {
+                    head = head.header("content-length", length.to_string());
+                }
+                let (head, mut stream) = client.open(head).await;
+                send_all(&mut stream, &pattern(length)).await;
+                let mut trailers = HeaderMap::new();
+                trailers.insert("x-sum", "42".parse().expect("a value"));
+                stream.send_trailers(trailers).expect("open");
+                reply(head).await.expect("whole")
+            });
+            assert!(reply.body == pattern(length), "{length} {is_announced}");
+            assert_eq!(reply.trailer("x-sum"), Some("42"), "{length} {is_announced}");
+        }
+    }
+}
+
+#[test]
+fn trailers_follow_an_empty_body_of_announced_length() {
+    let origin = Origin2::start(100, |mut asked| async move {
+        let head = Response::builder().header("content-length", "0").body(()).expect("a head");
+        let mut stream = asked.respond.send_response(head, false).expect("open");
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", "42".parse().expect("a value"));
         stream.send_trailers(trailers).expect("open");
-        reply(head).await.expect("whole")
     });
-    assert_eq!((&reply.body[..], reply.trailer("x-sum")), (&b"body"[..], Some("42")));
+    let proxy = to_h2(&origin).start();
+    assert_eq!(Http2::connect(proxy.address).get("/").trailer("x-sum"), Some("42"));
+    let plain = proxy.get("/");
+    assert_eq!((plain.status, plain.text()), (200, ""));
 }
 
 #[test]
@@ -296,6 +326,28 @@ fn a_post_that_the_endpoint_refused_unread_is_sent_again_and_another_is_not() {
         assert_eq!(proxy.retries("v1", RetryReason::StaleConnection), retries, "{reason:?}");
         assert_eq!(origin.requests(), 2 + retries as usize, "{reason:?}");
     }
+}
+
+/// The further attempt had no time left, and the endpoint was counted as slow.
+#[test]
+fn a_refused_post_whose_upload_took_long_has_as_much_time_again() {
+    let origin = Origin2::start(100, move |mut asked| async move {
+        let body = read_all(&mut asked.body).await.expect("whole");
+        match asked.nth {
+            0 => asked.respond.send_reset(Reason::REFUSED_STREAM),
+            _ => asked.answer(200, &body),
+        }
+    });
+    let proxy = to_h2(&origin).route("timeout: 300ms").start();
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\na");
+    for byte in [" ", "b", "e", "t"] {
+        std::thread::sleep(Duration::from_millis(150));
+        client.send(byte);
+    }
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text()), (200, "a bet"));
+    assert_eq!(proxy.errors("v1", ErrorKind::Timeout), 0);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(in crate::proxy) struct ServerStream {
     /// The unread part of the request's head as text.
     head: Bytes,
     incoming: Incoming,
-    /// The body has no length, so its end must be returned once as an empty read.
+    /// The reader does not know the body's length, so its end must be returned once as an empty read.
     reports_end: bool,
     respond: SendResponse<Bytes>,
     answer: Answer,
@@ -93,6 +93,11 @@ impl ServerStream {
     /// Takes the received bytes of the request from the crate although nobody reads them.
     pub(in crate::proxy) fn read_ahead(&mut self, cx: &mut Context<'_>) {
         self.incoming.read_ahead(cx);
+    }
+
+    /// Has the end of the request returned as an empty read, even if its length was announced.
+    pub(in crate::proxy) fn report_end(&mut self) {
+        self.reports_end = true;
     }
 
     pub(in crate::proxy) fn take_trailers(&mut self) -> Option<HeaderMap> {

@@ -107,7 +107,7 @@ pub(super) struct Sieve {
     /// Bytes that are held back: they need more bytes, or are `judged` and can pass.
     held: Vec<u8>,
     judged: bool,
-    /// Bytes that `held` must have to continue.
+    /// Bytes that `held` must have to continue; 0 if nothing is held.
     needs: usize,
     /// Most bytes of a header block that are held.
     most_held: usize,
@@ -138,6 +138,7 @@ impl Sieve {
     /// dropped or held back.
     fn sift(&mut self, bytes: &mut [u8], watch: &mut impl Watch) -> usize {
         let (mut at, mut kept) = (0, 0);
+        self.needs = 0;
         while at < bytes.len() {
             if self.pass == 0 {
                 let Some(head) = bytes[at..].first_chunk() else {
@@ -159,7 +160,7 @@ impl Sieve {
                                 self.pass = screened.len();
                                 self.held = screened;
                                 self.held.extend_from_slice(&rest[end..]);
-                                (self.judged, self.needs) = (true, 0);
+                                self.judged = true;
                                 break;
                             }
                         }
@@ -422,6 +423,7 @@ impl<S: AsyncWrite + Unpin, W: Watch + Unpin> AsyncWrite for Sifted<S, W> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
@@ -489,6 +491,35 @@ mod tests {
                 let (passed, frames) = sifted(&wire, step, space).await;
                 assert!(passed == keep.concat(), "{step} {space}: {} bytes", passed.len());
                 assert_eq!(frames, 8 + 18, "{step} {space}");
+            }
+        }
+    }
+
+    /// What a block in pieces had needed was awaited again later, before frames that were there.
+    #[tokio::test]
+    async fn a_whole_frame_passes_at_once_after_a_block_in_pieces() {
+        let value = [b'x'; 200];
+        let fields = [&[0x82, 0x86, 0x84, 0, 1, b'a', 0x7f, 73][..], &value].concat();
+        let block = frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields);
+        let ping = frame(6, 0, 0, &[0; 8]);
+        for space in [1, HEAD_BYTES, LEAST_SPACE - 1, LEAST_SPACE, 4096] {
+            let (mut far, near) = duplex(65_536);
+            let mut near = Sifted::new(near, Count::default(), Sieve::new(0, 32 * 1024));
+            let mut into = vec![0; space];
+            far.write_all(&block[..60]).await.expect("open");
+            assert!(near.read(&mut into).now_or_never().is_none(), "the block is not whole");
+            far.write_all(&block[60..]).await.expect("open");
+            for whole in std::iter::once(&block).chain([&ping; 20]) {
+                if whole == &ping {
+                    far.write_all(whole).await.expect("open");
+                }
+                let mut passed = Vec::new();
+                while passed.len() < whole.len() {
+                    let read = near.read(&mut into).now_or_never();
+                    let n = read.expect("what is there passes").expect("open");
+                    passed.extend_from_slice(&into[..n]);
+                }
+                assert_eq!(&passed, whole, "{space}");
             }
         }
     }
