@@ -20,6 +20,11 @@ pub enum Fault {
         /// The entry.
         seq: u64,
     },
+    /// The columns beside the line of an entry, which queries use, were changed; its line was not.
+    Columns {
+        /// The entry.
+        seq: u64,
+    },
     /// Two entries do not belong together: one of them was changed, and nothing shows which.
     Unlinked {
         /// The first of the two; the other one is the next.
@@ -109,6 +114,7 @@ impl Fault {
         match *self {
             Self::Changed { seq }
             | Self::StoredHash { seq }
+            | Self::Columns { seq }
             | Self::Unlinked { seq }
             | Self::OutOfOrder { seq, .. }
             | Self::Repeated { seq }
@@ -133,6 +139,9 @@ impl fmt::Display for Fault {
             Self::Changed { seq } => write!(f, "entry {seq} was changed"),
             Self::StoredHash { seq } => {
                 write!(f, "the hash stored beside entry {seq} was changed; its line was not")
+            }
+            Self::Columns { seq } => {
+                write!(f, "the columns stored beside entry {seq} were changed; its line was not")
             }
             Self::Unlinked { seq } => {
                 let next = seq.saturating_add(1);
