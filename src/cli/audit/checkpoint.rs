@@ -14,7 +14,10 @@ use crate::{
         say::{complain, say},
     },
     config::problem::escaped,
-    store::{Checkpoint, Filter, Identity, Journal, Reader, Settings, StoreError},
+    store::{
+        Checkpoint, Filter, GENESIS, Identity, Journal, MOST_SHOWN, PublicKey, Reader, Settings,
+        StoreError,
+    },
 };
 
 /// Most checkpoints that are listed.
@@ -99,7 +102,30 @@ fn stored(reader: &Reader, error: StoreError) -> Result<(String, String), Failur
         0 => "it is of the last entry".to_owned(),
         later => format!("{} came later", entries(later)),
     };
-    Ok((note, format!("this is the last checkpoint, of entry {seq}{at}; {later}. {why}")))
+    let by = match signer(reader, &note)? {
+        Some(key) => format!(", signed with the key {key}"),
+        None => ", signed with a key that no entry names".to_owned(),
+    };
+    Ok((note, format!("this is the last checkpoint, of entry {seq}{at}{by}; {later}. {why}")))
+}
+
+/// The key that signed the checkpoint, among those that the journal names in entries.
+fn signer(reader: &Reader, note: &str) -> Result<Option<PublicKey>, Failure> {
+    for kind in ["checkpoint_key", GENESIS] {
+        let filter = Filter {
+            kind: Some(kind.to_owned()),
+            limit: Some(MOST_SHOWN),
+            newest_first: true,
+            ..Filter::default()
+        };
+        for stored in reader.show(&filter).map_err(failure)? {
+            let key = stored.entry.after["key"].as_str().and_then(|key| key.parse().ok());
+            if let Some(key) = key.filter(|key| Checkpoint::verify(note, key).is_ok()) {
+                return Ok(Some(key));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn table(notes: &[(u64, String)]) -> String {

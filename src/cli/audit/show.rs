@@ -172,9 +172,9 @@ mod tests {
         assert_eq!(
             table(entries.iter()),
             "\
-SEQ  TIME                      WHO                             KIND     SERVICE   CHANGE        REASON
+SEQ  TIME                      WHO                              KIND     SERVICE   CHANGE        REASON
   9  2026-01-31T12:00:00.000Z  ann (operator), approved by bob  weights  game-api  v41 95 -> 90  more players
- 10  2026-01-31T12:00:00.000Z  verdict                          ejected  -         -             x"
+ 10  2026-01-31T12:00:00.000Z  verdict                          ejected  -         -             a\\u{1b}[2J\\nb; ticket CHG-1; high impact; written 12 ms after the change"
         );
     }
 }

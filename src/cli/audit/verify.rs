@@ -237,15 +237,14 @@ fn compared(noted: &Noted, verification: &Verification, lines: &mut Vec<String>)
 fn meaning(fault: &Fault, after: u64) -> String {
     match fault {
         Fault::Changed { .. } => {
-            "what it says is not what was written; the entries around it show when and by whom others were made"
-                .to_owned()
+            "its content is not what was written; the entries before and behind it are".to_owned()
         }
         Fault::StoredHash { .. } => {
-            "what the entry says is as it was written, but somebody or a broken disk changed the database".to_owned()
+            "its content is as it was written, but somebody, or a broken disk, changed the database".to_owned()
         }
         Fault::Columns { .. } => {
-            "what the entry says is as it was written, but `audit show` and `audit report` may list it wrongly \
-             or not at all: use an export"
+            "its content is as it was written, but `audit show` and `audit report` may list it wrongly or not \
+             at all: use an export"
                 .to_owned()
         }
         Fault::Unlinked { .. } => "do not rely on either, unless a backup or an export has them, too".to_owned(),

@@ -79,7 +79,7 @@ fn every_fault_is_named_with_its_entry_and_what_it_means() {
     };
     let changed = with(&|lines| lines[3] = lines[3].replace("step 3", "step 9"));
     assert!(changed.contains("NOT INTACT: 1 fault in 7 entries"), "{changed}");
-    assert!(changed.contains("  entry 4 was changed; what it says is not what was written"));
+    assert!(changed.contains("  entry 4 was changed; its content is not what was written"));
     let missing = with(&|lines| drop(lines.drain(2..4)));
     assert!(
         missing.contains("  entries 3 to 4 are missing; 2 entries were taken out"),
@@ -186,6 +186,8 @@ fn while_a_process_writes_the_last_checkpoint_is_shown() {
     let shown = fixture.run(&["audit", "checkpoint"]);
     let said = "this is the last checkpoint, of entry 2, made at 20";
     assert!(shown.error.starts_with(said), "{shown:?}");
+    let by = format!(", signed with the key {}; ", journal.public_key());
+    assert!(shown.error.contains(&by), "{shown:?}");
     assert!(shown.error.contains("; 1 entry came later. "), "{shown:?}");
     assert!(shown.error.contains(&holder), "{shown:?}");
     assert_eq!(shown.done(), note);
