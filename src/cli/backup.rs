@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     failure::{Exit, Failure},
-    journal::{JournalArguments, NoteArguments, entries, failure, refuse_inside},
+    journal::{JournalArguments, NoteArguments, entries, failure_at, refuse_inside},
     say::say,
 };
 use crate::{
@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &BackupArguments) -> Result<(), Failure> {
     let BackupArguments { journal, file } = arguments;
     let reader = journal.reader()?;
     refuse_inside(file, journal.path())?;
-    let head = reader.backup(file).map_err(failure)?;
+    let head = reader.backup(file).map_err(|error| journal.failure(error))?;
     let shown = shown(file);
     let count = entries(head.seq);
     say(&format!(
@@ -59,7 +59,7 @@ pub(super) fn put_back(arguments: &RestoreArguments) -> Result<(), Failure> {
     }
     let verified = restore(file, state, text.as_deref(), key.as_ref()).map_err(|error| {
         let is_no_backup = matches!(error, StoreError::NotAJournal(_));
-        let mut failure = failure(error);
+        let mut failure = failure_at(file, error);
         if is_no_backup {
             failure.message += "; an export (JSON lines) can be verified, but not restored";
         }

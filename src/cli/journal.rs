@@ -3,7 +3,8 @@
 //! All of them but `audit checkpoint` and `restore` only read, so they work while a process writes.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -13,6 +14,9 @@ use crate::{
     config::problem::escaped,
     store::{PublicKey, Reader, StoreError},
 };
+
+/// Most that is read of a file with a checkpoint or a key: more than either may have.
+const MAX_TEXT_BYTES: u64 = 128 * 1024;
 
 /// The file of a journal in its folder.
 const DATABASE: &str = "journal.db";
@@ -29,6 +33,11 @@ impl JournalArguments {
     /// The folder, or the backup.
     pub(super) fn path(&self) -> &Path {
         &self.state
+    }
+
+    /// The failure of a command on this journal.
+    pub(super) fn failure(&self, error: StoreError) -> Failure {
+        failure_at(self.path(), error)
     }
 
     /// Opens the journal for reading.
@@ -88,18 +97,30 @@ pub(super) fn open(path: &Path) -> Result<Reader, Failure> {
         Err(error) => return Err(no(&error.to_string())),
     };
     if !found.is_dir() {
-        return Reader::of_file(path).map_err(failure);
+        return Reader::of_file(path).map_err(|error| failure_at(path, error));
     }
     match std::fs::symlink_metadata(path.join(DATABASE)) {
-        Ok(_) => Reader::open(path).map_err(failure),
+        Ok(_) => Reader::open(path).map_err(|error| failure_at(path, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(no("there is no journal in this folder: it has no file `journal.db`"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(no(&format!("{error}; run this as the user to whom the folder belongs")))
         }
         Err(error) => Err(no(&error.to_string())),
     }
 }
 
-/// The failure of a command for an error of the journal.
+/// The failure of a command for an error of the journal, or the backup, at `path`.
+pub(super) fn failure_at(path: &Path, error: StoreError) -> Failure {
+    let StoreError::Database(source) = &error else { return failure(error) };
+    let is_damaged = source.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt);
+    let hint = if is_damaged { "; it is damaged, or was cut off: use a backup" } else { "" };
+    let text = format!("{}: the database cannot be read: {source}{hint}", path.display());
+    Failure::new(Exit::File, escaped(&text))
+}
+
+/// The same for an error that names its file itself.
 pub(super) fn failure(error: StoreError) -> Failure {
     use StoreError as E;
     let (exit, hint) = match &error {
@@ -193,7 +214,10 @@ pub(super) fn entries(count: u64) -> String {
 
 /// Reads a small file of text.
 fn read_text(path: &Path, what: &str) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
+    let mut text = String::new();
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_TEXT_BYTES).read_to_string(&mut text));
+    read.map(|_| text).map_err(|error| {
         let shown = escaped(&path.display().to_string());
         Failure::new(Exit::File, format!("{shown}: no file with {what} can be read: {error}"))
     })

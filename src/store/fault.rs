@@ -104,6 +104,11 @@ pub enum Fault {
         /// Why.
         why: String,
     },
+    /// Pages of the database are damaged, though all lines can be read.
+    Pages {
+        /// What was found.
+        why: String,
+    },
     /// There is no entry at all.
     Empty,
 }
@@ -128,6 +133,7 @@ impl Fault {
             Self::OtherJournal { .. }
             | Self::BehindEnd { .. }
             | Self::Note { .. }
+            | Self::Pages { .. }
             | Self::Empty => None,
         }
     }
@@ -187,6 +193,7 @@ impl fmt::Display for Fault {
             Self::Unreadable { last, why } => {
                 write!(f, "the journal cannot be read behind entry {last}: {why}")
             }
+            Self::Pages { why } => write!(f, "the database is damaged: {why}"),
             Self::Empty => f.write_str("there is no entry at all"),
         }
     }

@@ -263,8 +263,12 @@ impl Reader {
         copy(&self.connection, to)
     }
 
-    /// Checks all pages of the file.
-    pub(super) fn check_integrity(&self) -> Result<(), StoreError> {
+    /// Checks all pages of the file, which takes about a second per GiB.
+    ///
+    /// # Errors
+    ///
+    /// If they are damaged, or cannot be read.
+    pub fn check_integrity(&self) -> Result<(), StoreError> {
         sqlite::check_integrity(&self.connection, &self.path)
     }
 

@@ -34,7 +34,7 @@ pub(super) struct ExportArguments {
 pub(super) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     let ExportArguments { journal, after, file } = arguments;
     let reader = journal.reader()?;
-    let last = reader.head().map_err(failure)?.seq;
+    let last = reader.head().map_err(|error| journal.failure(error))?.seq;
     if *after > last {
         let why = format!("--after {after}: the last entry of this journal is {last}");
         return Err(Failure::new(Exit::Arguments, why));
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     if file.as_os_str() == "-" {
         let mut out = BufWriter::new(io::stdout().lock());
         return match reader.export(*after, &mut out) {
-            Err(error) if !is_reader_gone(&error) => Err(failure(error)),
+            Err(error) if !is_reader_gone(&error) => Err(journal.failure(error)),
             _ => Ok(()),
         };
     }

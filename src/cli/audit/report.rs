@@ -8,7 +8,7 @@ use std::{
 use crate::{
     cli::{
         failure::{Exit, Failure},
-        journal::{JournalArguments, failure, is_reader_gone, moment},
+        journal::{JournalArguments, is_reader_gone, moment},
         say::complain,
     },
     store::StoreError,
@@ -51,8 +51,10 @@ pub(super) fn run(arguments: &ReportArguments) -> Result<(), Failure> {
         Ok(0) => complain("no entries in this time"),
         Ok(_) => {}
         Err(error) if is_reader_gone(&error) => {}
-        Err(StoreError::File { source, .. }) => return Err(Failure::new(Exit::File, source)),
-        Err(error) => return Err(failure(error)),
+        Err(StoreError::File { source, .. }) => {
+            return Err(Failure::new(Exit::File, format!("standard output: {source}")));
+        }
+        Err(error) => return Err(journal.failure(error)),
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::change::in_words;
 use crate::{
     cli::{
         failure::{Exit, Failure},
-        journal::{JournalArguments, failure, moment},
+        journal::{JournalArguments, moment},
         say::{complain, say, say_as_is},
     },
     config::problem::escaped,
@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
         limit: Some(limit.saturating_add(1)),
         newest_first: after.is_none(),
     };
-    let mut shown = journal.reader()?.show(&filter).map_err(failure)?;
+    let mut shown = journal.reader()?.show(&filter).map_err(|error| journal.failure(error))?;
     let has_more = shown.len() > *limit as usize || shown.len() == MOST_SHOWN as usize;
     shown.truncate(*limit as usize);
     if after.is_none() {

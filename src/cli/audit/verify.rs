@@ -19,7 +19,7 @@ use crate::{
     },
     config::problem::escaped,
     store::{
-        Checkpoint, Fault, Hash, Head, MAX_LINE_BYTES, Reader, Verification, Verifier,
+        Checkpoint, Fault, Hash, Head, MAX_LINE_BYTES, Reader, StoreError, Verification, Verifier,
         verify_export,
     },
 };
@@ -86,7 +86,18 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
             // Without it the progress has no end, and the verification finds out why.
             let total = reader.head().ok().map(|head| head.seq);
             let mut progress = Progress::of("entries", total);
-            reader.verify_counted(text, key.as_ref(), &mut || progress.add(1))
+            let mut verification =
+                reader.verify_counted(text, key.as_ref(), &mut || progress.add(1));
+            if verification.is_intact()
+                && let Err(error) = reader.check_integrity()
+            {
+                let why = match error {
+                    StoreError::Damaged { why, .. } => why,
+                    error => error.to_string(),
+                };
+                verification.faults.push(Fault::Pages { why });
+            }
+            verification
         }
         Input::Export(lines, length) => {
             let (start, lines) = match after {
@@ -119,7 +130,8 @@ fn input(path: &Path) -> Result<Input, Failure> {
     if path == Path::new("-") {
         return Ok(Input::Export(Box::new(BufReader::new(io::stdin())), None));
     }
-    if !path.is_file() {
+    // A pipe is an export, such as one that another program decompresses.
+    if path.is_dir() || !path.exists() {
         return open(path).map(Input::Database);
     }
     let of_file = |error: io::Error| {
@@ -276,6 +288,11 @@ fn meaning(fault: &Fault, after: u64) -> String {
         }
         Fault::Unreadable { .. } => {
             "what is behind it was not verified; restore a backup into an empty folder".to_owned()
+        }
+        Fault::Pages { .. } => {
+            "its entries are as they were written, but queries may miss some: export them, and restore a backup \
+             into an empty folder"
+                .to_owned()
         }
         Fault::Empty => "everything was taken out, or nothing was ever written".to_owned(),
     }

@@ -154,7 +154,9 @@ fn a_flipped_bit_in_any_byte_of_a_database_names_its_entry() {
 fn columns_that_differ_from_their_line_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path());
-    (1..=3).for_each(|n| drop(write(&journal, "ann", n).unwrap()));
+    for n in 1..=3 {
+        write(&journal, "ann", n).unwrap();
+    }
     journal.close();
     for (seq, column) in
         [(2, "actor = 'eve'"), (3, "service = NULL"), (4, "kind = 'x'"), (1, "at = ''")]

@@ -196,3 +196,32 @@ fn while_a_process_writes_the_last_checkpoint_is_shown() {
     let verified = fixture.run(&["audit", "verify"]).done();
     assert!(verified.contains("intact: 3 entries"), "{verified}");
 }
+
+#[test]
+fn a_damaged_database_is_named_with_its_path() {
+    let fixture = Fixture::with(40);
+    let database = fixture.folder.join("journal.db");
+    let bytes = fs::read(&database).expect("a file");
+    // The roots of the indexes: pages of lines are not touched.
+    let mut damaged = bytes.clone();
+    let size = 4096;
+    let page = (1..bytes.len() / size).rev().find(|page| bytes[page * size] == 10);
+    let page = page.expect("a leaf of an index");
+    damaged[page * size + size - 20..][..10].fill(0xff);
+    let copy = fixture.beside("copy.db");
+    fs::write(&copy, damaged).expect("a file");
+    let told = faults(run(&["audit", "verify", text(&copy)]));
+    assert!(told.contains("  the database is damaged: "), "{told}");
+    fs::write(&copy, &bytes[..bytes.len() / 2]).expect("a file");
+    for command in [&["audit", "verify"][..], &["audit", "show", "--state"], &["restore"]] {
+        let mut arguments = [command, &[text(&copy)]].concat();
+        let folder = fixture.beside("restored");
+        if command == ["restore"] {
+            arguments.extend(["--state", text(&folder)]);
+        }
+        let output = run(&arguments);
+        assert!(matches!(output.code, Some(64 | 65)), "{output:?}");
+        assert!(output.error.contains("copy.db: "), "{output:?}");
+        assert!(!folder.exists());
+    }
+}
