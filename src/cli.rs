@@ -3,12 +3,15 @@
 //! Exit codes follow `sysexits.h`, so that a script can distinguish a bad file from a refusal. Wrong
 //! arguments exit with 2, as in most programs.
 
+mod audit;
+mod backup;
 mod check;
 mod client;
 mod eject;
 mod events;
 mod failure;
 mod file;
+mod journal;
 mod judge;
 mod printable;
 mod replace;
@@ -32,9 +35,11 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0    success; of `run`: ended, and every response was finished
   2    wrong arguments
-  64   a bad file: the configuration, a certificate, a record, a token; of `check --strict`: warnings
-  65   the server refused: unknown name, bad weight, outdated generation, no version would serve
-  69   cannot listen or take over, or the admin endpoint cannot be reached
+  64   a bad file: the configuration, a certificate, a record, a token, a journal that cannot be read, a
+       checkpoint; of `check --strict`: warnings
+  65   the server refused: unknown name, bad weight, outdated generation, no version would serve; a journal
+       is not as it was written; a file or folder exists, and is not overwritten
+  69   cannot listen or take over, or the admin endpoint cannot be reached; another process has the journal
   70   an internal error of Tidegate
   75   of `run`: ended, but responses were cut off at the deadline
   77   the admin endpoint requires a token, or another one, or refuses this caller
@@ -84,6 +89,12 @@ enum Command {
     Record(judge::RecordArguments),
     /// Judge a recorded comparison again, with the same limits or with others.
     Judge(judge::JudgeArguments),
+    /// The release journal: who changed what, when and why; and whether that is as it was written.
+    Audit(audit::AuditArguments),
+    /// Copy the journal to a new file, also while a process writes it.
+    Backup(backup::BackupArguments),
+    /// Verify a backup of the journal, and put it into an empty folder.
+    Restore(backup::RestoreArguments),
     /// Eject a version or one of its endpoints: it gets no requests until it is reinstated.
     Eject(eject::SubjectArguments),
     /// Reinstate an ejected version or endpoint, whatever ejected it.
@@ -112,6 +123,9 @@ pub fn main() -> ExitCode {
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Backup(arguments) => backup::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Restore(arguments) => backup::put_back(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Eject(arguments) => {
             eject::run(eject::Action::Eject, &arguments).map(|()| ExitCode::SUCCESS)

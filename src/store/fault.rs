@@ -20,6 +20,11 @@ pub enum Fault {
         /// The entry.
         seq: u64,
     },
+    /// The columns beside the line of an entry, which queries use, were changed; its line was not.
+    Columns {
+        /// The entry.
+        seq: u64,
+    },
     /// Two entries do not belong together: one of them was changed, and nothing shows which.
     Unlinked {
         /// The first of the two; the other one is the next.
@@ -99,6 +104,11 @@ pub enum Fault {
         /// Why.
         why: String,
     },
+    /// Pages of the database are damaged, though all lines can be read.
+    Pages {
+        /// What was found.
+        why: String,
+    },
     /// There is no entry at all.
     Empty,
 }
@@ -109,6 +119,7 @@ impl Fault {
         match *self {
             Self::Changed { seq }
             | Self::StoredHash { seq }
+            | Self::Columns { seq }
             | Self::Unlinked { seq }
             | Self::OutOfOrder { seq, .. }
             | Self::Repeated { seq }
@@ -122,6 +133,7 @@ impl Fault {
             Self::OtherJournal { .. }
             | Self::BehindEnd { .. }
             | Self::Note { .. }
+            | Self::Pages { .. }
             | Self::Empty => None,
         }
     }
@@ -133,6 +145,9 @@ impl fmt::Display for Fault {
             Self::Changed { seq } => write!(f, "entry {seq} was changed"),
             Self::StoredHash { seq } => {
                 write!(f, "the hash stored beside entry {seq} was changed; its line was not")
+            }
+            Self::Columns { seq } => {
+                write!(f, "the columns stored beside entry {seq} were changed; its line was not")
             }
             Self::Unlinked { seq } => {
                 let next = seq.saturating_add(1);
@@ -178,6 +193,7 @@ impl fmt::Display for Fault {
             Self::Unreadable { last, why } => {
                 write!(f, "the journal cannot be read behind entry {last}: {why}")
             }
+            Self::Pages { why } => write!(f, "the database is damaged: {why}"),
             Self::Empty => f.write_str("there is no entry at all"),
         }
     }

@@ -45,7 +45,7 @@ impl<W: io::Write> ReportWriter<W> {
     pub fn new(to: W) -> io::Result<Self> {
         let mut writer =
             csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(to);
-        writer.write_record(COLUMNS).map_err(io::Error::other)?;
+        writer.write_record(COLUMNS).map_err(as_io)?;
         Ok(Self(writer))
     }
 
@@ -86,12 +86,20 @@ impl<W: io::Write> ReportWriter<W> {
             hash.to_string(),
         ];
         let cells = cells.iter().map(|cell| harmless(cell).into_owned());
-        self.0.write_record(cells).map_err(io::Error::other)
+        self.0.write_record(cells).map_err(as_io)
     }
 
     /// Writes out what is buffered.
     pub fn finish(mut self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+/// The error of the file itself, so that its kind shows, such as that of a full disk.
+fn as_io(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 

@@ -168,6 +168,14 @@ impl Verifier {
         self.fault(Fault::Unreadable { last, why });
     }
 
+    /// Records that the columns beside the line of an entry are not those of the line, which only matters if
+    /// nothing else is wrong with the entry.
+    pub(super) fn columns(&mut self, seq: u64) {
+        if !self.faults.iter().any(|fault| fault.seq() == Some(seq)) {
+            self.fault(Fault::Columns { seq });
+        }
+    }
+
     /// Records a fault.
     pub(super) fn fault(&mut self, fault: Fault) {
         if self.faults.contains(&fault) {

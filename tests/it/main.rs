@@ -8,6 +8,7 @@ mod support;
 mod admin;
 mod allocation;
 mod amounts;
+mod audit;
 mod bodies;
 mod breaker;
 mod client_address;

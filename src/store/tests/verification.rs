@@ -151,6 +151,30 @@ fn a_flipped_bit_in_any_byte_of_a_database_names_its_entry() {
 }
 
 #[test]
+fn columns_that_differ_from_their_line_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    for n in 1..=3 {
+        write(&journal, "ann", n).unwrap();
+    }
+    journal.close();
+    for (seq, column) in
+        [(2, "actor = 'eve'"), (3, "service = NULL"), (4, "kind = 'x'"), (1, "at = ''")]
+    {
+        let copy = folder.path().join("copy.db");
+        std::fs::copy(folder.path().join("journal.db"), &copy).unwrap();
+        let connection = rusqlite::Connection::open(&copy).unwrap();
+        connection.execute_batch("DROP TRIGGER entry_is_final").unwrap();
+        let set = format!("UPDATE entry SET {column} WHERE seq = {seq}");
+        connection.execute(&set, []).unwrap();
+        drop(connection);
+        let faults = Reader::of_file(&copy).unwrap().verify(None, None).faults;
+        assert_eq!(faults, [Fault::Columns { seq }], "{column}");
+    }
+    assert_intact(folder.path());
+}
+
+#[test]
 fn an_entry_rewritten_with_its_hash_is_named() {
     let mut rows = rows(&lines(5));
     rows[2].1 =

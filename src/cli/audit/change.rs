@@ -1,0 +1,141 @@
+//! What an entry changed, in words.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// Longest text of one value, in characters. `--json` shows all of it.
+const MOST_OF_A_VALUE: usize = 40;
+
+/// Longest text of a change, in characters.
+const MOST_OF_A_CHANGE: usize = 120;
+
+/// The change from `before` to `after`: `v41 95 -> 90, v42 5 -> 10`. A dash if there is none.
+pub(super) fn in_words(before: &Value, after: &Value) -> String {
+    let text = match (before, after) {
+        (Value::Null, Value::Null) => "-".to_owned(),
+        (Value::Null, after) => content(after),
+        (before, Value::Null) => format!("was {}", content(before)),
+        (before, after) if before == after => format!("as before: {}", content(after)),
+        (Value::Object(_), Value::Object(_)) => fields(before, after),
+        (before, after) => format!("{} -> {}", value(before), value(after)),
+    };
+    shortened(&text, MOST_OF_A_CHANGE)
+}
+
+/// The fields of two objects: first what is the same in both, then what changed.
+fn fields(before: &Value, after: &Value) -> String {
+    let names: BTreeSet<&String> =
+        [before, after].into_iter().filter_map(Value::as_object).flat_map(|o| o.keys()).collect();
+    let is_same = |name: &&&String| before.get(**name) == after.get(**name);
+    let (same, changed): (Vec<&String>, Vec<&String>) = (
+        names.iter().filter(is_same).copied().collect(),
+        names.iter().filter(|n| !is_same(n)).copied().collect(),
+    );
+    let same: Vec<String> = same.into_iter().map(|name| field(name, &after[name])).collect();
+    let changed: Vec<String> = changed
+        .into_iter()
+        .map(|name| match (before.get(name), after.get(name)) {
+            (Some(Value::Bool(before)), Some(Value::Bool(after))) => {
+                format!("{} -> {}", flag(name, *before), flag(name, *after))
+            }
+            (Some(before), Some(after)) => format!("{name} {} -> {}", value(before), value(after)),
+            (Some(before), None) => format!("{name} {} -> none", value(before)),
+            (None, Some(after)) => field(name, after),
+            (None, None) => name.clone(),
+        })
+        .collect();
+    match same.is_empty() {
+        true => changed.join(", "),
+        false => format!("{}: {}", same.join(", "), changed.join(", ")),
+    }
+}
+
+fn content(content: &Value) -> String {
+    match content {
+        Value::Object(fields) => {
+            let fields: Vec<String> =
+                fields.iter().map(|(name, value)| field(name, value)).collect();
+            fields.join(", ")
+        }
+        other => value(other),
+    }
+}
+
+fn field(name: &str, content: &Value) -> String {
+    match content {
+        Value::Bool(set) => flag(name, *set),
+        content => format!("{name} {}", value(content)),
+    }
+}
+
+fn flag(name: &str, set: bool) -> String {
+    if set { name.to_owned() } else { format!("not {name}") }
+}
+
+fn value(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "none".to_owned(),
+        // As it was written on the command line: 90 rather than 90.0.
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < 1e15 => format!("{float}"),
+            _ => number.to_string(),
+        },
+        other => other.to_string(),
+    };
+    shortened(&text, MOST_OF_A_VALUE)
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => {
+            let kept: String = text.chars().take(most.saturating_sub(1)).collect();
+            format!("{kept}…")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_in_words() {
+        for (before, after, expected) in [
+            (
+                json!({ "v41": 95.0, "v42": 5.0 }),
+                json!({ "v41": 90, "v42": 10.5 }),
+                "v41 95 -> 90, v42 5 -> 10.5",
+            ),
+            (json!({ "v41": 100 }), json!({ "v41": 90, "v42": 10 }), "v41 100 -> 90, v42 10"),
+            (
+                json!({ "v41": 90, "v42": 10 }),
+                json!({ "v41": 100 }),
+                "v41 90 -> 100, v42 10 -> none",
+            ),
+            (
+                json!({ "version": "v42", "ejected": false }),
+                json!({ "version": "v42", "ejected": true }),
+                "version v42: not ejected -> ejected",
+            ),
+            (json!({ "v41": 1 }), json!({ "v41": 1 }), "as before: v41 1"),
+            (json!(null), json!({ "version": "v42", "ejected": true }), "ejected, version v42"),
+            (json!({ "a": null }), json!(null), "was a none"),
+            (json!("off"), json!("auto"), "off -> auto"),
+            (json!(null), json!(null), "-"),
+            (json!({ "a": [1] }), json!({ "a": [1, 2] }), "a [1] -> [1,2]"),
+        ] {
+            assert_eq!(in_words(&before, &after), expected);
+        }
+        let long = in_words(&json!(null), &json!("é".repeat(50)));
+        assert_eq!(long, format!("{}…", "é".repeat(39)));
+        let many: Vec<String> = (0..50).map(|n| format!("version-{n}")).collect();
+        let many: Value =
+            many.into_iter().map(|name| (name, json!(1))).collect::<serde_json::Map<_, _>>().into();
+        assert_eq!(in_words(&json!(null), &many).chars().count(), MOST_OF_A_CHANGE);
+    }
+}
