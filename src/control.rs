@@ -3,6 +3,7 @@
 pub mod alerts;
 mod attend;
 pub mod carried;
+mod checkpoints;
 pub mod controller;
 pub mod endpoints;
 mod epochs;

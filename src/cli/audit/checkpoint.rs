@@ -24,8 +24,8 @@ use crate::{
 const MOST_LISTED: u32 = 10_000;
 
 /// How a process that has the journal makes checkpoints.
-const BY_THE_PROCESS: &str = "only the process that writes a journal makes its checkpoints; while it is \
-                              stopped, this command makes one";
+const BY_THE_PROCESS: &str = "only the process that writes a journal makes its checkpoints, one a day while \
+                              it grows; while that process is stopped, this command makes one";
 
 /// Arguments of `tidegate audit checkpoint`.
 #[derive(Debug, clap::Args)]

@@ -156,6 +156,14 @@ impl Controller {
         }
     }
 
+    /// The journal, while it is open. Whoever holds it must be done before it can be given up.
+    pub(in crate::control) fn open_journal(&self) -> Option<Arc<Journal>> {
+        match &self.keeper.place {
+            Place::Open { journal, .. } => Some(Arc::clone(journal)),
+            Place::Memory | Place::Closed { .. } => None,
+        }
+    }
+
     /// The folder of the journal, as configured at the start.
     pub fn state_folder(&self) -> Option<PathBuf> {
         self.at_start.state.clone()
