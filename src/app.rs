@@ -45,6 +45,13 @@ const SAMPLE_BATCHES: usize = 256;
 /// deadline. A busy client then gets its close notice with a response, and a restart is not delayed noticeably.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 
+/// How long callers of the admin endpoint may take to read their last responses.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// Receivers of whether the admin endpoint is open that belong to no connection: its task's, and the one for
+/// the task that is started after a panic.
+const ADMIN_TASKS: usize = 2;
+
 /// How long the access log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -359,6 +366,12 @@ impl App {
         let access_log = self.observatory.controller().take_access_log();
         if !access_log.is_none_or(|log| log.shutdown(LAST_LINES)) {
             tracing::warn!("the last lines of the access log were not written in time");
+        }
+        // Callers of the admin endpoint get their responses.
+        self.admin_is_open.send_replace(false);
+        let until = Instant::now() + LAST_CALLS;
+        while self.admin_is_open.receiver_count() > ADMIN_TASKS && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
         }
         self.control.stop();
         journal::end(&self.observatory);

@@ -43,6 +43,9 @@ const CONNECTION_LIFE: Duration = Duration::from_secs(300);
 /// Time for the last response of a connection.
 const LAST_ANSWER: Duration = Duration::from_secs(15);
 
+/// When the endpoint closes, a connection serves on for this long: a request may be on its way.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// Marks the response to a caller who sent a valid token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known;
@@ -99,6 +102,9 @@ async fn serve(
         _ = is_open.wait_for(|open| !open) => false,
     };
     if !ended {
+        if !*is_open.borrow() && timeout(GRACE, connection.as_mut()).await.is_ok() {
+            return;
+        }
         connection.as_mut().graceful_shutdown();
         let _ = timeout(LAST_ANSWER, connection).await;
     }
