@@ -6,6 +6,7 @@ mod verify;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
     time::SystemTime,
 };
 
@@ -204,9 +205,36 @@ fn a_mistake_is_named_with_what_would_be_right() {
     assert_says(&show(&file).fails(64), &["text: this file is no journal", "`tidegate backup`"]);
     let wrong = |arguments: &[&str]| fixture.run(&[&["audit"], arguments].concat()).fails(2);
     assert!(wrong(&["show", "--from", "soon"]).contains("write 2026-01-31T12:00:00Z"));
-    assert!(wrong(&["show", "--limit", "0"]).contains("1..=10000"));
+    assert!(wrong(&["show", "--limit", "0"]).contains("1..=9999"));
     assert!(wrong(&["show", "--from", "1h", "--to", "2h"]).contains("--from is not before --to"));
     assert!(wrong(&["export", "--after", "3"]).contains("the last entry of this journal is 2"));
     assert!(run(&["audit", "show"]).fails(2).contains("--state <DIR>"));
     assert!(fs::read_dir(&other).expect("a folder").next().is_none(), "nothing was made there");
+}
+
+/// `audit report | head` said that a pipe is broken.
+#[test]
+fn a_reader_that_has_gone_is_no_error_and_a_full_disk_is_one() {
+    let fixture = Fixture::with(3);
+    let commands =
+        [&["export"][..], &["report", "--from", "1h"], &["show", "--json"], &["checkpoint"]];
+    for command in commands {
+        let to = |out: Stdio| {
+            let mut program = program();
+            let program = program.args(["audit"]).args(command);
+            let output = program.args(["--state", text(&fixture.folder)]).stdout(out).output();
+            output.expect("the program runs")
+        };
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = to(writer.into());
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {output:?}");
+        if command[0] != "show" {
+            let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+            let output = to(full.into());
+            assert_eq!(output.status.code(), Some(64), "{command:?}: {output:?}");
+            let error = String::from_utf8(output.stderr).expect("text");
+            assert!(error.contains("No space left on device"), "{command:?}: {error}");
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub(super) struct ShowArguments {
     after: Option<u64>,
     /// Number of entries at most.
     #[arg(long, value_name = "N", default_value_t = LIMIT,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SHOWN)))]
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SHOWN) - 1))]
     limit: u32,
     /// Print each entry as it is stored: a JSON object on one line.
     #[arg(long)]
@@ -66,12 +66,12 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
         from: *from,
         to: *to,
         after: after.unwrap_or(0),
-        // One more shows whether there are more.
+        // One more shows whether there are more, so the limit is below that of the store.
         limit: Some(limit.saturating_add(1)),
         newest_first: after.is_none(),
     };
     let mut shown = journal.reader()?.show(&filter).map_err(|error| journal.failure(error))?;
-    let has_more = shown.len() > *limit as usize || shown.len() == MOST_SHOWN as usize;
+    let has_more = shown.len() > *limit as usize;
     shown.truncate(*limit as usize);
     if after.is_none() {
         shown.reverse();

@@ -269,10 +269,12 @@ fn meaning(fault: &Fault, after: u64) -> String {
         Fault::Missing { from, to } => were(to.saturating_sub(*from).saturating_add(1), "taken out"),
         Fault::OutOfOrder { .. } => "somebody moved it".to_owned(),
         Fault::Repeated { .. } => "one was put in later; the chain holds without this one".to_owned(),
-        Fault::CutTail { last, noted } => format!(
-            "{}: they existed when the checkpoint was made",
-            are(noted.saturating_sub(*last), "missing")
-        ),
+        Fault::CutTail { last, noted } => match noted.saturating_sub(*last) {
+            1 => "1 entry is missing: it existed when the checkpoint was made".to_owned(),
+            missing => {
+                format!("{missing} entries are missing: they existed when the checkpoint was made")
+            }
+        },
         Fault::NotAsNoted { .. } => "rely on no entry up to it".to_owned(),
         Fault::OtherJournal { .. } => {
             "compare with a checkpoint of this journal; if there should be the other one here, it was replaced"
@@ -299,17 +301,10 @@ fn meaning(fault: &Fault, after: u64) -> String {
 }
 
 fn were(count: u64, what: &str) -> String {
-    format!(
-        "{} {what}",
-        if count == 1 { "1 entry was".to_owned() } else { format!("{count} entries were") }
-    )
-}
-
-fn are(count: u64, what: &str) -> String {
-    format!(
-        "{} {what}",
-        if count == 1 { "1 entry is".to_owned() } else { format!("{count} entries are") }
-    )
+    match count {
+        1 => format!("1 entry was {what}"),
+        count => format!("{count} entries were {what}"),
+    }
 }
 
 /// The result for programs.
