@@ -1,7 +1,7 @@
 //! How a change on request passes: it is written first, in force next, and its caller gets the answer last.
 //!
 //! Such changes pass one after the other. The safety thread waits for none of them, so a verdict may come
-//! between the two halves of a change; [`KeptRows`](super::kept::KeptRows) says what is written then.
+//! between the two halves of a change; `kept.rs` says what is written then.
 
 use std::{
     fmt::Display,
