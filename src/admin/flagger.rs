@@ -103,8 +103,9 @@ fn answer(
     if REPORTS.contains(&kind) {
         controller.known_service(service)?;
         let Call { name, namespace, phase, metadata } = call;
-        let message = metadata.get("eventMessage");
-        tracing::info!(service, kind, canary = name, namespace, phase, message, "Flagger reports");
+        let text = metadata.get("eventMessage");
+        // Not as `message`, which is that of the line.
+        tracing::info!(service, kind, canary = name, namespace, phase, text, "Flagger reports");
         return Ok((StatusCode::ACCEPTED, "noted\n".to_owned()));
     }
     if kind != ROLLBACK && !GATES.contains(&kind) {

@@ -152,6 +152,13 @@ pub struct HealthFinding {
     pub log_threshold: f64,
 }
 
+impl HealthFinding {
+    /// Whether the evidence suffices.
+    pub fn is_certain(&self) -> bool {
+        self.log_evidence.is_some_and(|evidence| evidence >= self.log_threshold)
+    }
+}
+
 /// The finding of one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {

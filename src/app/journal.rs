@@ -145,12 +145,26 @@ fn open_free(settings: &Settings, may_be_held: bool) -> Result<Journal, StoreErr
 /// Lets the changes under way end, refuses others, and closes the journal. Returns whether it is closed.
 pub(super) fn release(observatory: &ControlPlane) -> bool {
     let until = Instant::now() + RELEASED_WITHIN;
+    // What waits for the disk is in this process alone.
+    while !is_written(observatory) {
+        if Instant::now() >= until {
+            tracing::error!("the journal cannot be written, so no other process takes over");
+            return false;
+        }
+        thread::sleep(PAUSE);
+    }
     let Ok(runtime) = runtime::Builder::new_current_thread().enable_time().build() else {
         return false;
     };
     let released = runtime.block_on(observatory.release_journal(RELEASED_WITHIN));
     let left = until.saturating_duration_since(Instant::now());
     released.is_ok_and(|journal| close(journal, left))
+}
+
+/// Whether the journal, if there is one, has all changes in force.
+fn is_written(observatory: &ControlPlane) -> bool {
+    let journal = observatory.controller().journal();
+    journal.is_none_or(|journal| journal.health.is_ok_and(|health| health.late == 0))
 }
 
 /// Opens the journal again that was released, as soon as that is possible; until then changes are refused.

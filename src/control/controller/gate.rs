@@ -76,6 +76,8 @@ impl Controller {
         };
         match (found.answer, found.health) {
             (Answer::Healthy, Some(health)) => format!("healthy: {health}"),
+            // It was healthy, and evidence against it grows.
+            (Answer::Undecided, Some(health)) if health.is_certain() => sentence(),
             (Answer::Undecided, Some(health)) => {
                 let (has, needs) = (health.log_evidence.unwrap_or(0.0), health.log_threshold);
                 format!("{}; evidence that it is healthy: {has:.1} of {needs:.1} nats", sentence())

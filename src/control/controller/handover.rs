@@ -163,7 +163,10 @@ impl Controller {
                 ..EventDetails::of_version(service.clone(), version.clone(), by, reason)
             };
         let manual = self.state.endpoints();
-        let out = manual.iter().filter(|(key, _)| !known.contains_key(*key)).map(|(key, why)| {
+        // Of versions that the file does not have nothing is shown, until they are back.
+        let has = |key: &(String, String, String)| self.config.has_version(&key.0, &key.1);
+        let out = manual.iter().filter(|(key, _)| !known.contains_key(*key) && has(key));
+        let out = out.map(|(key, why)| {
             let ManualEjection { since, by, reason } = why.clone();
             (EventKind::EndpointEjected, matter(key, by, reason), since)
         });
