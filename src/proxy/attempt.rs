@@ -433,12 +433,10 @@ impl<'a> Attempt<'a> {
     /// How the body of a response with `head` is delimited. On a stream it ends with the stream, so that
     /// trailers are seen.
     fn body_of(&self, head: &ResponseHead<'_, '_>) -> Framing {
-        // RFC 9110 section 6.4.1. An empty body may have trailers, these have none.
-        let bodiless = self.plan.mode.head_only || matches!(head.status, 100..200 | 204 | 304);
         match (&self.upstream, head.framing) {
             (Channel::ClientStream(stream), _) if stream.is_ended() => Framing::Length(0),
             (Channel::Wire(_), framing) => framing,
-            (_, framing @ Framing::Length(0)) if bodiless => framing,
+            (_, framing @ Framing::Length(0)) if head.bodiless => framing,
             _ => Framing::UntilClose,
         }
     }

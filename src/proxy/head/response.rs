@@ -21,6 +21,8 @@ pub(in crate::proxy) struct ResponseHead<'h, 'b> {
     pub(in crate::proxy) headers: &'h [Header<'b>],
     kinds: &'h mut [FieldKind],
     pub(in crate::proxy) framing: Framing,
+    /// There is no body, whatever the fields say, and so nothing that follows one.
+    pub(in crate::proxy) bodiless: bool,
     pub(in crate::proxy) http10: bool,
     /// The endpoint keeps the connection.
     pub(in crate::proxy) keep_alive: bool,
@@ -98,6 +100,8 @@ pub(in crate::proxy) fn parse_response<'h, 'b>(
         headers,
         kinds: &mut kinds[..headers.len()],
         framing: Framing::UntilClose,
+        // RFC 9112 section 6.3.
+        bodiless: head_only || status < 200 || status == 204 || status == 304,
         http10: response.version == Some(0),
         keep_alive: false,
         keep_alive_seconds: None,
@@ -122,10 +126,8 @@ pub(in crate::proxy) fn parse_response<'h, 'b>(
         head.has_date = head.kinds.contains(&FieldKind::Date);
     }
     let framing = framing.resolve()?;
-    // RFC 9112 section 6.3: these have no body, whatever their fields.
-    let bodiless = head_only || status < 200 || status == 204 || status == 304;
     head.framing =
-        if bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
+        if head.bodiless { Framing::Length(0) } else { framing.unwrap_or(Framing::UntilClose) };
     head.keep_alive = !head.http10 && !options.close && head.framing != Framing::UntilClose;
     Ok(Some((head, length)))
 }
