@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod check;
 mod client;
+mod columns;
 mod eject;
 mod events;
 mod failure;

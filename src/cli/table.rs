@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
-use super::eject::since;
+use super::{columns, eject::since};
 use crate::admin::model::{Endpoint, EndpointState, Service, State, Version, VersionVerdict};
 use crate::analysis::{Answer, Verdict};
 use crate::control::events::way_back;
@@ -30,8 +28,7 @@ const WORDS: [usize; 3] = [0, 1, 4];
 /// one line per service that is not available, per ejected version, per endpoint that does not
 /// serve, and per verdict.
 pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> String {
-    let (mut table, mut out) = (Table::new(), String::new());
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let (mut table, mut out) = (columns::table(), String::new());
     table.add_row(HEADINGS);
     for service in services {
         table.add_rows(service.versions.iter().map(|version| row(service, version)));
@@ -40,16 +37,7 @@ pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> Str
         service.versions.iter().for_each(|version| endpoints(service, version, &mut out));
         service.verdicts.iter().for_each(|verdict| judged(service, verdict, &mut out));
     }
-    for (number, column) in table.column_iter_mut().enumerate() {
-        let is_words = WORDS.contains(&number);
-        column.set_cell_alignment(if is_words {
-            CellAlignment::Left
-        } else {
-            CellAlignment::Right
-        });
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt() + "\n" + &out
+    columns::aligned(table, |column| !WORDS.contains(&column)) + "\n" + &out
 }
 
 /// Reports that no version serves, or that another one serves than the weights define.

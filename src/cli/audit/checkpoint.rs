@@ -5,10 +5,9 @@ use std::{
     path::Path,
 };
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
 use crate::{
     cli::{
+        columns,
         failure::{Exit, Failure},
         journal::{JournalArguments, entries, failure},
         say::{complain, say},
@@ -129,8 +128,7 @@ fn signer(reader: &Reader, note: &str) -> Result<Option<PublicKey>, Failure> {
 }
 
 fn table(notes: &[(u64, String)]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let mut table = columns::table();
     table.add_row(["SEQ", "MADE AT", "HASH"]);
     for (seq, note) in notes {
         let [at, hash] = match Checkpoint::read(note) {
@@ -141,14 +139,5 @@ fn table(notes: &[(u64, String)]) -> String {
         };
         table.add_row([seq.to_string(), at, hash]);
     }
-    for (number, column) in table.column_iter_mut().enumerate() {
-        let is_number = number == 0;
-        column.set_cell_alignment(if is_number {
-            CellAlignment::Right
-        } else {
-            CellAlignment::Left
-        });
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
+    columns::aligned(table, |column| column == 0)
 }

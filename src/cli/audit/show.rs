@@ -2,11 +2,10 @@
 
 use std::time::SystemTime;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
 use super::change::in_words;
 use crate::{
     cli::{
+        columns,
         failure::{Exit, Failure},
         journal::{JournalArguments, moment},
         say::{complain, say, say_as_is},
@@ -98,20 +97,10 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
 }
 
 fn table<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let mut table = columns::table();
     table.add_row(HEADINGS);
     table.add_rows(entries.map(|entry| row(entry).map(|cell| escaped(&cell))));
-    for (number, column) in table.column_iter_mut().enumerate() {
-        let is_number = number == 0;
-        column.set_cell_alignment(if is_number {
-            CellAlignment::Right
-        } else {
-            CellAlignment::Left
-        });
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
+    columns::aligned(table, |column| column == 0)
 }
 
 fn row(entry: &Entry) -> [String; HEADINGS.len()] {
