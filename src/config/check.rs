@@ -9,13 +9,16 @@ mod amounts;
 mod comparison;
 mod health;
 mod matching;
+mod plans;
 mod route;
 mod service;
 mod tls;
 mod warn;
+mod windows;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use plans::{check_steps, unanswered};
 pub(super) use warn::warnings;
 
 use indexmap::IndexMap;
@@ -113,6 +116,8 @@ pub fn check(config: &Config) -> Vec<Finding> {
     for (name, value) in &config.services {
         service::check(name, value, config, &mut found);
     }
+    plans::check(config, &mut found);
+    windows::check(config, &mut found);
     route::check(config, &mut found);
     found
 }

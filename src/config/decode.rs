@@ -103,6 +103,7 @@ fn plain<'a>(wanted: &'a str, name: &str) -> &'a str {
         "u32" => "a whole number from 0 to 4294967295",
         "a boolean" => "true or false",
         "f64" => "a number",
+        "u64" => "a whole number of 1 or more",
         _ => wanted,
     }
 }
@@ -120,6 +121,9 @@ fn example(name: &str) -> String {
         "match" => "{ headers: { x-tester: yes } }",
         "file" | "path" | "cert" | "key" | "ca" => "FILE",
         "certificates" => "[ { cert: edge.pem, key: edge.key } ]",
+        "weight" => "5%",
+        "url" => "http://HOST:PORT/PATH",
+        "zone" => "Europe/Malta",
         "socket" => "/run/tidegate/takeover.sock",
         _ => "NAME",
     };

@@ -14,6 +14,7 @@ mod health;
 mod limits;
 mod listen;
 mod log;
+mod plan;
 mod process;
 mod route;
 mod service;
@@ -21,6 +22,7 @@ mod slo;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod window;
 
 use std::path::PathBuf;
 
@@ -41,6 +43,7 @@ pub use self::{
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},
+    plan::{Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, Step},
     process::{Forwarding, Resolver, Shutdown},
     route::{Class, Route, RouteMatch},
     service::{Labels, Pool, Protocol, Service, Version},
@@ -49,6 +52,7 @@ pub use self::{
         CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
         VersionTls,
     },
+    window::{LocalTime, Weekly, Window, time_zone, time_zone_names},
 };
 
 /// The JSON Schema of a configuration file, draft 2020-12.
@@ -114,6 +118,14 @@ pub struct Config {
     /// The socket at which another process can take over. Default: none; SIGUSR2 works without it.
     #[serde(default)]
     pub takeover: Option<Takeover>,
+    /// Plans of rollouts by name: the steps in which a new version gets players. Default: none.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = { "pattern": NAME }))]
+    pub plans: IndexMap<String, Vec<Step>>,
+    /// Windows in which rollouts do not grow, or only in which they do. Default: they may grow at any
+    /// time.
+    #[serde(default)]
+    pub windows: Vec<Window>,
 }
 
 impl Config {

@@ -104,13 +104,21 @@ fn limits(eject: &Eject, service: Option<&Service>, path: &FieldPath, found: &mu
     }
 }
 
-/// Checks absolute limits together with `eject` of the service or the route.
-pub(super) fn slo(slo: &Slo, eject: Option<&Eject>, path: &FieldPath, found: &mut Vec<Finding>) {
+/// Checks absolute limits together with `eject` of the service or the route; `is_asked` if rollouts
+/// of the service may ask for them.
+pub(super) fn slo(
+    slo: &Slo,
+    eject: Option<&Eject>,
+    is_asked: bool,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
     if *slo == Slo::default() {
         let message = "says nothing; write errors, p95 or p99, or leave the field out";
         found.push(Finding::new(path.clone(), message));
     }
     match eject.map(|eject| eject.mode) {
+        _ if is_asked => {}
         None => {
             let message =
                 "nobody judges by it without the service's eject; write that too, or leave it out";

@@ -56,7 +56,8 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
             // If the service is off, its routes are off whatever their settings.
             let is_off = |eject: &&Eject| eject.mode == Some(Mode::Off);
             let own = route.eject.as_ref().filter(is_off);
-            comparison::slo(slo, own.and(service).and(own).or(service), &path.key("slo"), found);
+            let eject = own.and(service).and(own).or(service);
+            comparison::slo(slo, eject, false, &path.key("slo"), found);
         }
         if let Some(eject) = &route.eject {
             comparison::route(eject, route, config, &path.key("eject"), found);

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Finding, amounts, comparison, health, label,
     matching::{self, Kind, canonical, has_param},
-    no_such, reaches, tls,
+    no_such, plans, reaches, tls,
 };
 use crate::config::{
     pattern::{EndpointHost, KeySource},
@@ -49,7 +49,11 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
         comparison::service(eject, name, config, &path.key("eject"), found);
     }
     if let Some(slo) = &service.slo {
-        comparison::slo(slo, service.eject.as_ref(), &path.key("slo"), found);
+        let is_asked = service.rollout.is_some();
+        comparison::slo(slo, service.eject.as_ref(), is_asked, &path.key("slo"), found);
+    }
+    if let Some(plan) = &service.rollout {
+        plans::chosen(plan, service, config, &path.key("rollout"), found);
     }
     comparison::failures(service.failures.as_ref(), &path.key("failures"), found);
     if let Some(value) = &service.health {

@@ -48,9 +48,16 @@ pub struct Service {
     #[serde(default)]
     pub eject: Option<Eject>,
     /// Absolute limits for a version without a baseline to compare with, such as directly after a
-    /// cutover; only with `eject`. Default: none.
+    /// cutover, and for the gate `slo` of rollouts; only with `eject` or `rollout`. Default: none.
     #[serde(default)]
     pub slo: Option<Slo>,
+    /// The plan of its rollouts, if a rollout is started without one. Default: none.
+    #[serde(default)]
+    pub rollout: Option<String>,
+    /// Whether an approval in a rollout must come from another person than the one who started it.
+    /// Default `false`.
+    #[serde(default)]
+    pub second_person: bool,
     /// Responses that count as failures of the version. Default: 500 and above.
     #[serde(default)]
     pub failures: Option<Failures>,

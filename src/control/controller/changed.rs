@@ -33,7 +33,9 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
         resolver,
         shutdown,
         alerts,
-        takeover
+        takeover,
+        plans,
+        windows
     );
     let mut fields = Vec::new();
     let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
