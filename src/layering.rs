@@ -15,6 +15,7 @@ const RANKS: &[&[&str]] = &[
     &["tls", "upstream", "health"],
     &["registry", "snapshot", "http_client"],
     &["proxy", "store"],
+    &["rollout"],
     &["control"],
     &["admin", "takeover"],
     &["app"],

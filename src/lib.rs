@@ -12,6 +12,7 @@ pub mod http_client;
 pub mod policy;
 pub mod proxy;
 pub mod registry;
+pub mod rollout;
 pub mod routing;
 pub mod snapshot;
 pub mod store;

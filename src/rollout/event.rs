@@ -1,0 +1,225 @@
+//! What can happen to a rollout, and what follows.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    gate::GateReply,
+    phase::{On, Phase},
+    plan::Plan,
+    split::Weights,
+    state::{BreakIn, Frozen, Outcome},
+};
+use crate::config::schema::GateWebhook;
+
+/// What is needed to start a rollout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// The service.
+    pub service: String,
+    /// The version that is to grow.
+    pub to: String,
+    /// The plan.
+    pub plan: Plan,
+    /// Who starts it: a token's name.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Whether approvals must come from somebody else.
+    pub second_person: bool,
+    /// The weights in force.
+    pub weights: Weights,
+    /// Versions that are ejected.
+    pub ejected: BTreeSet<String>,
+}
+
+/// What happens to a rollout.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Time passes: about each second. Growth happens on a tick only.
+    Tick(Observed),
+    /// An operator pauses it.
+    Pause {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator lets it go on.
+    Resume {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator skips what is left of the step. Guardrails that fail and windows count nevertheless.
+    Promote {
+        /// Who.
+        by: String,
+        /// Why; not empty.
+        reason: String,
+    },
+    /// An operator gives it up: the split before is restored, unless weights were set by hand.
+    Abort {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator orders the split before to be restored; possible also after `done`.
+    Rollback {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// Whether the endpoints of that split get their load at once although they are not ready.
+        at_once: bool,
+    },
+    /// A person approves the step, or refuses to.
+    Approve {
+        /// Who.
+        by: String,
+        /// Whether the person approves.
+        approves: bool,
+        /// Why; not empty if the person does not.
+        reason: String,
+    },
+    /// An operator lets it grow in spite of the window that freezes it, until that window is over.
+    BreakIn {
+        /// Who.
+        by: String,
+        /// A second person who agrees, where the window asks for one.
+        second: Option<String>,
+        /// Why; not empty.
+        reason: String,
+    },
+    /// A version of the service was ejected.
+    Ejected {
+        /// The version.
+        version: String,
+        /// Why.
+        reason: String,
+    },
+    /// A version was reinstated.
+    Reinstated {
+        /// The version.
+        version: String,
+    },
+    /// Somebody set the weights of the service by hand.
+    WeightsByHand {
+        /// The weights.
+        weights: Weights,
+        /// Who.
+        by: String,
+    },
+    /// Another file came into force; it has these versions of the service.
+    Reloaded {
+        /// Their names; empty if the file no longer has the service.
+        versions: BTreeSet<String>,
+    },
+    /// Whether the endpoints of the split before are ready for its load.
+    Baseline {
+        /// Whether they are.
+        ready: bool,
+    },
+}
+
+/// What is known on a tick.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observed {
+    /// The window that freezes growth of the service at this moment.
+    pub frozen: Option<Frozen>,
+    /// Requests of the version since any moment; if the number falls, its counting began anew.
+    pub requests: u64,
+    /// The answer of `evidence` since the weights were set. Without one it is undecided.
+    pub evidence: Option<GateReply>,
+    /// The answer of `slo`, likewise.
+    pub slo: Option<GateReply>,
+    /// The answer of `amounts`, likewise.
+    pub amounts: Option<GateReply>,
+    /// Answers of smoke checks and webhooks that have come since the last tick, by the number of the
+    /// question.
+    pub replies: Vec<(u64, GateReply)>,
+}
+
+/// What the caller does, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Record a transition.
+    Record(Entry),
+    /// Set the weights of the service, all versions not named getting 0.
+    SetWeights(Weights),
+    /// Run a smoke check against the new version.
+    RunSmoke {
+        /// The number of the question.
+        ask: u64,
+        /// The check.
+        name: String,
+    },
+    /// Call a webhook.
+    CallWebhook {
+        /// The number of the question.
+        ask: u64,
+        /// The receiver.
+        webhook: GateWebhook,
+    },
+    /// Say something to people.
+    Warn(String),
+    /// The rollout has ended.
+    Finish(Outcome),
+}
+
+/// A transition that was taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What led to it.
+    pub on: On,
+    /// The phase before.
+    pub from: Phase,
+    /// The phase after.
+    pub to: Phase,
+    /// The step, counted from 0.
+    pub step: usize,
+    /// Who: a token's name; `rollout` if it went on by itself.
+    pub by: String,
+    /// Why, a sentence without a full stop.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// The break-in that a growth rests on.
+    pub break_in: Option<BreakIn>,
+}
+
+impl Entry {
+    /// Whether it belongs into the journal: `hold` and `go_on` change nothing that must be kept.
+    pub fn is_kept(&self) -> bool {
+        !matches!(self.on, On::Hold | On::GoOn)
+    }
+}
+
+/// Why a command is refused; the state stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another rollout of the service has not ended.
+    #[error("a rollout of `{service}` to `{to}` is {phase}; abort it, or wait until it has ended")]
+    Running {
+        /// The service.
+        service: String,
+        /// Its version.
+        to: String,
+        /// The phase of the other one.
+        phase: Phase,
+    },
+    /// The table of transitions does not have the command for this phase.
+    #[error("a rollout that is {phase} knows no `{on}`")]
+    Phase {
+        /// The phase.
+        phase: Phase,
+        /// The command.
+        on: On,
+    },
+    /// Something else speaks against it: what is wrong, a semicolon, and what would be right.
+    #[error("{0}")]
+    Rule(String),
+}

@@ -1,0 +1,205 @@
+//! What follows from what: `(state, event, now) → (state, actions)`.
+//!
+//! Three rules make the rest simple:
+//!
+//! - The phase changes in one place, which looks the transition up in [`TRANSITIONS`](super::TRANSITIONS).
+//! - The version gets more players on a tick only, and a tick says whether a window freezes growth at that
+//!   moment. Commands only prepare what the next tick does.
+//! - Taking players away from the version, by rollback or ejection, never asks a window or a gate.
+//!
+//! The caller keeps the new state and carries the actions out, or does neither: a state whose weights could not
+//! be published is dropped, and the next event finds the old one.
+
+mod ask;
+mod back;
+mod command;
+mod tick;
+
+use std::time::{Duration, SystemTime};
+
+pub use self::ask::{ASK_AGAIN, SMOKE_AGAIN};
+use super::{
+    event::{Action, Entry, Event, Refused, Start},
+    phase::{On, Phase, is_legal, is_possible},
+    split::share,
+    state::{BreakIn, Outcome, Progress, Rollout},
+};
+
+/// Most time that passes on a rollout's clock between two ticks: longer, nobody watched.
+pub const MOST_GAP: Duration = Duration::from_secs(60);
+
+/// How long a rollback takes if the endpoints of the split before are not ready for its load. They get more
+/// of it bit by bit, and all of it after this time: players of a version that was failed do not wait longer.
+pub const RAMP: Duration = Duration::from_secs(60);
+
+/// How often a ramp sets weights.
+pub const RAMP_STEP: Duration = Duration::from_secs(5);
+
+/// Who, where a rollout goes on by itself.
+const ITSELF: &str = "rollout";
+
+/// Starts a rollout, `current` being the one that the service has or had. It begins at the first step whose
+/// weight is no less than the share that the version has already. Its weight is set on the first tick that
+/// allows it. The caller records the command.
+pub fn start(
+    start: Start,
+    current: Option<&Rollout>,
+    now: SystemTime,
+) -> Result<(Rollout, Vec<Action>), Refused> {
+    let Start { service, to, plan, by, reason, second_person, weights, ejected } = start;
+    if let Some(other) = current.filter(|other| !other.phase.is_end()) {
+        let (service, to, phase) = (service, other.to.clone(), other.phase);
+        return Err(Refused::Running { service, to, phase });
+    }
+    if ejected.contains(&to) {
+        return Err(rule(format!("`{to}` is ejected; reinstate it first")));
+    }
+    let has = share(&weights, &to);
+    if has >= 1.0 {
+        return Err(rule(format!("`{to}` has all players already; name another version")));
+    }
+    let step = plan.first_above(has);
+    let mut actions = Vec::new();
+    if step > 0 {
+        let has = 100.0 * has;
+        actions.push(Action::Warn(format!(
+            "`{to}` has {has:.2} % of players already: the rollout begins at step {} of {}",
+            step + 1,
+            plan.steps().len()
+        )));
+    }
+    let now = unix_ms(now);
+    let cause = format!("started by {by}: {reason}");
+    let rollout = Rollout {
+        service,
+        to,
+        plan,
+        by,
+        reason,
+        second_person,
+        started_unix_ms: now,
+        before: weights.clone(),
+        weights,
+        by_hand: false,
+        phase: Phase::Pending,
+        since_unix_ms: now,
+        cause,
+        step,
+        progress: Progress::default(),
+        missing: Vec::new(),
+        frozen: None,
+        break_in: None,
+        ejected,
+        baseline_ready: true,
+        ramp: None,
+        heading: Outcome::Done,
+        way_back: true,
+        clock_ms: 0,
+        last_tick_unix_ms: None,
+        last_requests: None,
+        asked: 0,
+    };
+    match rollout.way() {
+        Some(_) => Ok((rollout, actions)),
+        None => Err(rule("no version of the split serves, so there is no way back; reinstate one")),
+    }
+}
+
+/// What `event` makes of a rollout. Ticks and what happens elsewhere are always taken; a command may be
+/// refused. Without consequence for a rollout that has ended, except for the ways back from `done`.
+pub fn apply(
+    rollout: &Rollout,
+    event: Event,
+    now: SystemTime,
+) -> Result<(Rollout, Vec<Action>), Refused> {
+    let mut run = Run { state: rollout.clone(), actions: Vec::new(), now_unix_ms: unix_ms(now) };
+    match event {
+        Event::Tick(observed) => run.tick(observed),
+        Event::Pause { by, reason } => run.pause(&by, reason)?,
+        Event::Resume { by, reason } => run.resume(&by, reason)?,
+        Event::Promote { by, reason } => run.promote(by, reason)?,
+        Event::Approve { by, approves, reason } => run.approve(by, approves, reason)?,
+        Event::BreakIn { by, second, reason } => run.break_in(by, second, reason)?,
+        Event::Abort { by, reason } => run.abort(&by, reason)?,
+        Event::Rollback { by, reason, at_once } => run.roll_back(&by, reason, at_once)?,
+        Event::Ejected { version, reason } => run.ejected(version, &reason),
+        Event::Reinstated { version } => run.reinstated(&version),
+        Event::WeightsByHand { weights, by } => run.weights_by_hand(weights, &by),
+        Event::Reloaded { versions } => run.reloaded(&versions),
+        Event::Baseline { ready } => run.baseline(ready),
+    }
+    Ok((run.state, run.actions))
+}
+
+fn rule(message: impl Into<String>) -> Refused {
+    Refused::Rule(message.into())
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, ms)
+}
+
+/// One event in progress.
+struct Run {
+    state: Rollout,
+    actions: Vec<Action>,
+    now_unix_ms: u64,
+}
+
+impl Run {
+    /// The command `on`, if the table has it for the phase.
+    fn command(&self, on: On) -> Result<(), Refused> {
+        let phase = self.state.phase;
+        is_possible(phase, on).then_some(()).ok_or(Refused::Phase { phase, on })
+    }
+
+    /// Takes the transition `on` to `to`. All changes of the phase are here.
+    fn go(&mut self, on: On, to: Phase, by: &str, reason: impl Into<String>) {
+        self.go_with(on, to, by, reason, None);
+    }
+
+    fn go_with(
+        &mut self,
+        on: On,
+        to: Phase,
+        by: &str,
+        reason: impl Into<String>,
+        break_in: Option<BreakIn>,
+    ) {
+        let (from, reason) = (self.state.phase, reason.into());
+        debug_assert!(is_legal(from, on, to), "no transition from {from} on {on} to {to}");
+        if !is_legal(from, on, to) {
+            self.warn(format!("the rollout stays {from}: no transition on {on} to {to}"));
+            return;
+        }
+        if from != to {
+            self.state.since_unix_ms = self.now_unix_ms;
+        }
+        self.state.phase = to;
+        // What people say about a phase is not why the rollout is in it.
+        let is_said = matches!(on, On::Approve | On::Promote | On::BreakIn);
+        if !is_said && (from, to) != (Phase::RollingBack, Phase::RollingBack) {
+            self.state.cause.clone_from(&reason);
+        }
+        let (step, by, at_unix_ms) = (self.state.step, by.to_owned(), self.now_unix_ms);
+        let entry = Entry { on, from, to, step, by, reason, at_unix_ms, break_in };
+        self.actions.push(Action::Record(entry));
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.state.missing.clear();
+        self.state.ramp = None;
+        self.actions.push(Action::Finish(outcome));
+    }
+
+    fn warn(&mut self, message: impl Into<String>) {
+        self.actions.push(Action::Warn(message.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Ways back: rollback, ejection, and what others do to the split meanwhile.
+
+use std::collections::BTreeSet;
+
+use super::{ITSELF, RAMP, RAMP_STEP, Run, ms};
+use crate::rollout::{
+    event::Action,
+    phase::{On, Phase},
+    split::{Weights, share, with_share, without},
+    state::{Missing, Outcome, Progress, Ramp},
+};
+
+impl Run {
+    /// Begins to restore the split before, which ends in `heading`.
+    pub(super) fn back(
+        &mut self,
+        on: On,
+        heading: Outcome,
+        by: &str,
+        why: impl Into<String>,
+        at_once: bool,
+    ) {
+        self.state.heading = heading;
+        self.state.missing.clear();
+        self.go(on, Phase::RollingBack, by, why);
+        let (clock, from) = (self.state.clock_ms, self.state.share());
+        // The first part of the ramp is set at once.
+        let set_ms = clock.saturating_sub(ms(RAMP_STEP));
+        self.state.ramp = Some(Ramp { began_ms: clock, set_ms, from });
+        self.restore(at_once);
+        if self.state.missing.contains(&Missing::Baseline) {
+            self.warn("every version of the split before is ejected: the rollback waits");
+        }
+    }
+
+    /// Restores the split before: at once, or the next part of a ramp.
+    pub(super) fn restore(&mut self, at_once: bool) {
+        let Some(target) = self.state.way() else {
+            self.state.missing = vec![Missing::Baseline];
+            return;
+        };
+        self.state.missing.clear();
+        let (clock, from) = (self.state.clock_ms, self.state.share());
+        let ramp = self.state.ramp.unwrap_or(Ramp { began_ms: clock, set_ms: 0, from });
+        let elapsed_ms = clock.saturating_sub(ramp.began_ms);
+        let to = share(&target, &self.state.to);
+        let is_whole = at_once
+            || self.state.baseline_ready
+            || elapsed_ms >= ms(RAMP)
+            || to >= self.state.share();
+        if is_whole {
+            self.set(target);
+            let (why, heading) = (self.state.cause.clone(), self.state.heading);
+            self.go(On::Restored, heading.phase(), ITSELF, why);
+            self.end(heading);
+        } else if clock.saturating_sub(ramp.set_ms) >= ms(RAMP_STEP) || ramp.began_ms == clock {
+            let part = (elapsed_ms + ms(RAMP_STEP)) as f64 / ms(RAMP) as f64;
+            let share = ramp.from + (to - ramp.from) * part.min(1.0);
+            let weights = with_share(&target, &self.state.to, share.min(self.state.share()));
+            self.state.ramp = Some(Ramp { set_ms: clock, ..ramp });
+            self.set(weights);
+        }
+    }
+
+    /// Sets weights that are no growth of the rollout.
+    fn set(&mut self, weights: Weights) {
+        if weights != self.state.weights {
+            self.actions.push(Action::SetWeights(weights.clone()));
+            self.state.weights = weights;
+        }
+        self.state.by_hand = false;
+    }
+
+    /// A version was ejected: the new one, or one of those to go back to.
+    pub(super) fn ejected(&mut self, version: String, reason: &str) {
+        let phase = self.state.phase;
+        if matches!(phase, Phase::RolledBack | Phase::Aborted) {
+            return;
+        }
+        let is_own = version == self.state.to;
+        let is_other = self.state.others().any(|other| *other == version);
+        let why = format!("{version} was ejected: {reason}");
+        self.state.ejected.insert(version);
+        match phase {
+            // What was set by hand since is not the rollout's any more.
+            Phase::Done if is_own && !self.state.way_back => {}
+            _ if is_own => self.out(why),
+            Phase::Done => {}
+            _ if !is_other => {}
+            Phase::RollingBack => {
+                self.go(On::OtherEjected, Phase::RollingBack, ITSELF, why);
+                self.restore(false);
+            }
+            _ => {
+                self.warn(format!("the rollout is paused: {why}"));
+                self.go(On::OtherEjected, Phase::Paused, ITSELF, why);
+            }
+        }
+    }
+
+    /// Ends without players on the ejected version. If all others are ejected, too, they get the players
+    /// nevertheless: who serves then is for the caller to choose.
+    fn out(&mut self, why: String) {
+        let own = BTreeSet::from([self.state.to.clone()]);
+        let before = &self.state.before;
+        let weights = self.state.way().or_else(|| without(before, &own));
+        // Published before it is recorded: safety does not wait.
+        if let Some(weights) = weights {
+            self.set(weights);
+        }
+        self.go(On::Ejected, Phase::RolledBack, ITSELF, why);
+        self.end(Outcome::RolledBack);
+    }
+
+    /// A version was reinstated.
+    pub(super) fn reinstated(&mut self, version: &str) {
+        self.state.ejected.remove(version);
+        if self.state.phase == Phase::RollingBack {
+            self.restore(false);
+        }
+    }
+
+    /// The endpoints of the split before became ready, or are no longer.
+    pub(super) fn baseline(&mut self, ready: bool) {
+        self.state.baseline_ready = ready;
+        if self.state.phase == Phase::RollingBack {
+            self.restore(false);
+        }
+    }
+
+    /// Somebody set the weights.
+    pub(super) fn weights_by_hand(&mut self, weights: Weights, by: &str) {
+        let phase = self.state.phase;
+        if matches!(phase, Phase::RolledBack | Phase::Aborted) {
+            return;
+        }
+        self.state.weights = weights;
+        self.state.by_hand = true;
+        let why = format!("{by} set weights by hand");
+        match phase {
+            Phase::Done => {
+                self.state.way_back = false;
+                self.go(On::WeightsByHand, Phase::Done, by, why);
+            }
+            Phase::RollingBack => {
+                self.go(On::WeightsByHand, Phase::Aborted, by, why);
+                self.end(Outcome::Aborted);
+            }
+            _ => {
+                self.state.progress = Progress::default();
+                self.warn(format!(
+                    "{why}: the rollout is paused; resume it to set the weight of its step again, or abort it to keep these"
+                ));
+                self.go(On::WeightsByHand, Phase::Paused, by, why);
+            }
+        }
+    }
+
+    /// Another file came into force, with these versions of the service.
+    pub(super) fn reloaded(&mut self, versions: &BTreeSet<String>) {
+        let phase = self.state.phase;
+        if matches!(phase, Phase::RolledBack | Phase::Aborted) {
+            return;
+        }
+        self.state.before.retain(|name, _| versions.contains(name));
+        self.state.weights.retain(|name, _| versions.contains(name));
+        self.state.ejected.retain(|name| versions.contains(name));
+        let is_gone = !versions.contains(&self.state.to);
+        if !is_gone && self.state.others().next().is_some() {
+            return;
+        }
+        let why = match is_gone {
+            true => format!("the file no longer has {}", self.state.to),
+            false => "the file no longer has a version of the split before".to_owned(),
+        };
+        if phase == Phase::Done {
+            if self.state.way_back {
+                self.state.way_back = false;
+                self.go(On::VersionGone, Phase::Done, ITSELF, why);
+            }
+            return;
+        }
+        self.go(On::VersionGone, Phase::Aborted, ITSELF, why);
+        if is_gone && !self.state.by_hand {
+            // Without the version these weights lead to the versions that are left.
+            let weights = self.state.way().unwrap_or_else(|| self.state.before.clone());
+            if weights.values().any(|weight| weight.value() > 0.0) {
+                self.actions.push(Action::SetWeights(weights.clone()));
+                self.state.weights = weights;
+            }
+        }
+        self.end(Outcome::Aborted);
+    }
+}

@@ -1,0 +1,147 @@
+//! Commands of people.
+
+use super::{Run, rule};
+use crate::{
+    config::schema::GateQuestion,
+    rollout::{
+        event::Refused,
+        gate::Approval,
+        phase::{On, Phase},
+        state::{BreakIn, Outcome},
+    },
+};
+
+impl Run {
+    pub(super) fn pause(&mut self, by: &str, reason: String) -> Result<(), Refused> {
+        self.command(On::Pause)?;
+        self.go(On::Pause, Phase::Paused, by, reason);
+        Ok(())
+    }
+
+    pub(super) fn resume(&mut self, by: &str, reason: String) -> Result<(), Refused> {
+        self.command(On::Resume)?;
+        if self.state.way().is_none() {
+            return Err(rule(
+                "every version of the split before is ejected; reinstate one, or set weights by hand",
+            ));
+        }
+        let phase = match self.state.progress.begun {
+            false => Phase::Pending,
+            true if self.state.plan.step(self.state.step).bake.is_some() => Phase::Baking,
+            true => Phase::Growing,
+        };
+        self.go(On::Resume, phase, by, reason);
+        Ok(())
+    }
+
+    pub(super) fn promote(&mut self, by: String, reason: String) -> Result<(), Refused> {
+        self.command(On::Promote)?;
+        if reason.trim().is_empty() {
+            return Err(rule("no reason; say why the rest of the step is skipped"));
+        }
+        if self.state.second_person && self.asks_for_approval() && self.is_starter(&by) {
+            return Err(rule(format!(
+                "{by} started the rollout, and the step asks for an approval; another person can promote it"
+            )));
+        }
+        let phase = self.state.phase;
+        self.go(On::Promote, phase, &by, reason.clone());
+        self.state.progress.promoted = Some((by, reason));
+        Ok(())
+    }
+
+    pub(super) fn approve(
+        &mut self,
+        by: String,
+        approves: bool,
+        reason: String,
+    ) -> Result<(), Refused> {
+        self.command(On::Approve)?;
+        if !self.state.progress.begun || !self.asks_for_approval() {
+            return Err(rule("this step asks for no approval; wait for a step that does"));
+        }
+        if self.state.second_person && self.is_starter(&by) {
+            return Err(rule(format!(
+                "{by} started the rollout; another person can approve the step"
+            )));
+        }
+        if !approves && reason.trim().is_empty() {
+            return Err(rule("no reason; say why the step is not approved"));
+        }
+        let phase = self.state.phase;
+        self.go(On::Approve, phase, &by, reason.clone());
+        self.state.progress.approval = Some(Approval { by, approves, reason });
+        Ok(())
+    }
+
+    pub(super) fn break_in(
+        &mut self,
+        by: String,
+        second: Option<String>,
+        reason: String,
+    ) -> Result<(), Refused> {
+        self.command(On::BreakIn)?;
+        let Some(frozen) = self.state.frozen.clone() else {
+            return Err(rule("no window freezes the rollout; it grows without a break-in"));
+        };
+        if reason.trim().is_empty() {
+            return Err(rule("no reason; say why the window must not be waited for"));
+        }
+        let second = second.filter(|second| !second.trim().is_empty() && *second != by);
+        if frozen.second_person && second.is_none() {
+            return Err(rule(format!(
+                "the window {} asks for a second person; name one who agrees",
+                frozen.window
+            )));
+        }
+        let phase = self.state.phase;
+        let leave = BreakIn { window: frozen.window, by: by.clone(), second, reason };
+        self.go_with(On::BreakIn, phase, &by, leave.reason.clone(), Some(leave.clone()));
+        self.state.break_in = Some(leave);
+        Ok(())
+    }
+
+    pub(super) fn abort(&mut self, by: &str, reason: String) -> Result<(), Refused> {
+        self.command(On::Abort)?;
+        if self.state.by_hand {
+            self.go(On::Abort, Phase::Aborted, by, reason);
+            self.end(Outcome::Aborted);
+        } else {
+            self.back(On::Abort, Outcome::Aborted, by, reason, false);
+        }
+        Ok(())
+    }
+
+    pub(super) fn roll_back(
+        &mut self,
+        by: &str,
+        reason: String,
+        at_once: bool,
+    ) -> Result<(), Refused> {
+        self.command(On::Rollback)?;
+        if self.state.phase == Phase::Done && !self.state.way_back {
+            return Err(rule(
+                "the split was changed since the rollout was done; set weights by hand",
+            ));
+        }
+        if self.state.way().is_none() {
+            return Err(rule("every version of the split before is ejected; reinstate one"));
+        }
+        if self.state.phase == Phase::RollingBack {
+            self.go(On::Rollback, Phase::RollingBack, by, reason);
+            self.restore(at_once);
+        } else {
+            self.back(On::Rollback, Outcome::RolledBack, by, reason, at_once);
+        }
+        Ok(())
+    }
+
+    fn is_starter(&self, by: &str) -> bool {
+        self.state.by == *by
+    }
+
+    fn asks_for_approval(&self) -> bool {
+        let gates = &self.state.plan.step(self.state.step).gates;
+        gates.iter().any(|gate| gate.question == GateQuestion::Approval)
+    }
+}

@@ -1,0 +1,341 @@
+//! The rules of the machine, one by one.
+
+mod stage;
+mod table;
+mod ways_back;
+
+use std::time::Duration;
+
+use self::stage::{PLAN, Stage, weights};
+use super::*;
+use crate::{
+    config::units::Weight,
+    rollout::{
+        gate::Reply,
+        state::{Frozen, Missing},
+    },
+};
+
+fn friday() -> Frozen {
+    Frozen { window: "friday-peak".to_owned(), until_unix_ms: None, second_person: false }
+}
+
+#[test]
+fn it_grows_step_by_step_bakes_and_is_done() {
+    let mut stage = Stage::new(PLAN);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Pending, 0.0));
+    stage.tick(0);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Growing, 0.01));
+    assert_eq!(stage.rollout.missing, [Missing::Time { left_ms: 120_000 }]);
+    stage.pass().wait(119);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Growing, 0));
+    stage.wait(1);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Growing, 0.5));
+    stage.wait(600);
+    assert_eq!(stage.phase(), Phase::Holding, "{:?}", stage.rollout.missing);
+    stage.send(Event::Approve { by: "ana".into(), approves: true, reason: String::new() });
+    stage.tick(1);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Baking, 1.0));
+    stage.wait(3599);
+    assert_eq!(stage.phase(), Phase::Baking);
+    let actions = stage.tick(1);
+    assert_eq!(stage.phase(), Phase::Done);
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Done)));
+    assert_eq!(stage.weights(), weights(&[("v41", 0.0), ("v42", 100.0)]));
+}
+
+#[test]
+fn requests_are_a_minimum_and_counted_over_a_restart() {
+    let mut stage = Stage::new(r#"[{"weight":"1%","requests":100},{"weight":"100%"}]"#);
+    stage.seen.requests = 7_000;
+    stage.tick(0);
+    for (requests, left) in [(7_060, 40), (30, 10), (39, 1)] {
+        stage.seen.requests = requests;
+        stage.tick(1);
+        assert_eq!(stage.rollout.missing, [Missing::Requests { left }]);
+    }
+    stage.seen.requests = 40;
+    stage.tick(1);
+    assert_eq!(stage.rollout.step, 1);
+}
+
+#[test]
+fn time_that_nobody_watched_does_not_count() {
+    let mut stage = Stage::new(r#"[{"weight":"1%","for":"10m"},{"weight":"100%"}]"#);
+    stage.tick(0);
+    // The process was down for a day; then the clock is set back by an hour.
+    stage.tick(86_400);
+    assert_eq!(stage.rollout.progress.watched_ms, 60_000);
+    stage.now -= Duration::from_secs(3600);
+    stage.tick(0);
+    assert_eq!(stage.rollout.progress.watched_ms, 60_000);
+    stage.wait(539);
+    assert_eq!(stage.rollout.step, 0);
+    stage.wait(1);
+    assert_eq!(stage.rollout.step, 1);
+}
+
+#[test]
+fn a_guardrail_that_fails_goes_back_whenever_it_fails() {
+    for seconds in [1, 121, 130, 900] {
+        let mut stage = Stage::new(PLAN);
+        stage.tick(0);
+        stage.pass().wait(seconds);
+        stage.seen.evidence = Some(Reply::Fail.because("worse"));
+        let actions = stage.tick(1);
+        assert_eq!(stage.phase(), Phase::RolledBack);
+        assert_eq!(stage.rollout.cause, "evidence fails: worse");
+        assert_eq!(stage.weights(), stage.rollout.before);
+        assert!(actions.contains(&Action::Finish(Outcome::RolledBack)));
+    }
+}
+
+#[test]
+fn a_signal_that_fails_holds_and_growth_goes_on_by_itself() {
+    let mut stage = Stage::new(
+        r#"[{"weight":"1%","for":"2m","gates":[{"slo":{"kind":"signal"}}]},{"weight":"100%"}]"#,
+    );
+    stage.tick(0);
+    stage.seen.slo = Some(Reply::Fail.because("slow"));
+    stage.tick(10);
+    assert_eq!(stage.phase(), Phase::Holding, "before the time is over, too");
+    assert_eq!(stage.rollout.cause, "waits for 1m 50s, slo (fail: slow)");
+    stage.seen.slo = Some(Reply::Pass.because("fast"));
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::Growing);
+    stage.seen.slo = Some(Reply::Fail.because("slow"));
+    stage.wait(900);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 0));
+    stage.seen.slo = Some(Reply::Pass.because("fast"));
+    stage.tick(1);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Growing, 1));
+}
+
+#[test]
+fn undecided_holds_until_within_is_over() {
+    let plan = |gates: &str| {
+        format!(
+            r#"[{{"weight":"1%","for":"1m","within":"5m","gates":[{gates}]}},{{"weight":"100%"}}]"#
+        )
+    };
+    let after = |gates: &str, seconds: u64| {
+        let mut stage = Stage::new(&plan(gates));
+        stage.tick(0);
+        stage.wait(seconds);
+        (stage.phase(), stage.rollout.step)
+    };
+    let signal = r#"{"slo":{"kind":"signal"}}"#;
+    for gates in ["\"evidence\"", "\"slo\"", signal] {
+        assert_eq!(after(gates, 299), (Phase::Holding, 0), "{gates}");
+    }
+    assert_eq!(after("\"evidence\"", 300), (Phase::Growing, 1), "without a verdict");
+    assert_eq!(after("\"slo\"", 300), (Phase::RolledBack, 0));
+    assert_eq!(after(signal, 3000), (Phase::Holding, 0));
+    // What does not measure any more is undecided, not what it was.
+    let mut stage = Stage::new(PLAN);
+    stage.tick(0);
+    stage.pass().wait(100);
+    stage.seen.evidence = None;
+    stage.wait(100);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 0));
+}
+
+#[test]
+fn growth_is_frozen_by_a_window_and_allowed_by_breaking_in() {
+    let mut stage = Stage::new(PLAN);
+    stage.seen.frozen = Some(friday());
+    stage.wait(100);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Pending, 0.0));
+    assert_eq!(stage.rollout.missing, [Missing::Window(friday())]);
+    stage.seen.frozen = None;
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::Growing);
+    stage.seen.frozen = Some(Frozen { second_person: true, ..friday() });
+    stage.pass().wait(200);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Holding, 0.01));
+    stage.send(Event::Promote { by: "bo".into(), reason: "a patch".into() });
+    stage.tick(1);
+    assert_eq!(stage.rollout.share(), 0.01, "a window counts for a promotion, too");
+    let mut break_in = |second: Option<&str>, reason: &str| {
+        let (second, reason) = (second.map(str::to_owned), reason.to_owned());
+        stage.try_send(Event::BreakIn { by: "bo".into(), second, reason })
+    };
+    for (second, reason) in
+        [(None, "P1"), (Some("bo"), "P1"), (Some(" "), "P1"), (Some("ana"), " ")]
+    {
+        assert!(matches!(break_in(second, reason), Err(Refused::Rule(_))), "{second:?} {reason}");
+    }
+    break_in(Some("ana"), "P1").expect("two persons and a reason");
+    let actions = stage.tick(1);
+    assert_eq!(stage.rollout.share(), 0.5);
+    let marked = actions.iter().any(|action| match action {
+        Action::Record(entry) => {
+            entry.break_in.as_ref().is_some_and(|by| by.second.as_deref() == Some("ana"))
+        }
+        _ => false,
+    });
+    assert!(marked, "{actions:?}");
+    // The leave ends with the window.
+    stage.seen.frozen = None;
+    stage.tick(1);
+    assert_eq!(stage.rollout.break_in, None);
+    let none = stage.try_send(Event::BreakIn { by: "bo".into(), second: None, reason: "x".into() });
+    assert!(none.is_err());
+}
+
+#[test]
+fn what_is_left_of_a_step_is_skipped_with_a_reason() {
+    let mut stage = Stage::new(PLAN);
+    stage.tick(0);
+    let promote = |by: &str, reason: &str| Event::Promote { by: by.into(), reason: reason.into() };
+    assert!(matches!(stage.try_send(promote("bo", " ")), Err(Refused::Rule(_))));
+    stage.send(promote("bo", "seen enough"));
+    stage.tick(1);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Growing, 0.5));
+    stage.wait(100);
+    assert_eq!(stage.rollout.step, 1, "only one step is skipped");
+    // A guardrail counts nevertheless.
+    stage.send(promote("bo", "seen enough"));
+    stage.seen.evidence = Some(Reply::Fail.because("worse"));
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::RolledBack);
+    let refused = stage.try_send(promote("bo", "x")).expect_err("it has ended");
+    assert_eq!(refused.to_string(), "a rollout that is rolled_back knows no `promote`");
+}
+
+#[test]
+fn a_second_person_approves_where_the_service_asks_for_one() {
+    let mut stage = Stage::with(PLAN, |start| start.second_person = true);
+    let approve = |by: &str, approves: bool, reason: &str| Event::Approve {
+        by: by.into(),
+        approves,
+        reason: reason.into(),
+    };
+    stage.tick(0);
+    stage.pass();
+    assert!(stage.try_send(approve("ana", true, "")).is_err(), "the first step asks for none");
+    stage.wait(800);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 1));
+    assert!(stage.try_send(approve("bo", true, "")).is_err(), "bo started it");
+    let promote = Event::Promote { by: "bo".into(), reason: "I am sure".into() };
+    assert!(stage.try_send(promote).is_err(), "nor is that a way around");
+    assert!(stage.try_send(approve("ana", false, "")).is_err(), "a refusal has a reason");
+    stage.send(approve("ana", false, "the ledger differs"));
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::Holding);
+    assert!(stage.rollout.cause.contains("waits for"), "{}", stage.rollout.cause);
+    stage.send(approve("ana", true, ""));
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::Baking);
+}
+
+#[test]
+fn a_pause_stops_time_and_not_guardrails() {
+    let mut stage = Stage::new(PLAN);
+    stage.tick(0);
+    stage.pass().wait(60);
+    stage.send(Event::Pause { by: "bo".into(), reason: "lunch".into() });
+    stage.wait(3000);
+    assert_eq!((stage.phase(), stage.rollout.progress.watched_ms), (Phase::Paused, 60_000));
+    stage.send(Event::Resume { by: "bo".into(), reason: String::new() });
+    stage.wait(59);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Growing, 0));
+    stage.wait(1);
+    assert_eq!(stage.rollout.step, 1);
+    stage.send(Event::Pause { by: "bo".into(), reason: "lunch".into() });
+    stage.seen.evidence = Some(Reply::Fail.because("worse"));
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::RolledBack);
+}
+
+#[test]
+fn smoke_checks_run_before_the_first_players_and_after_each_switch() {
+    let plan = r#"[{"weight":"1%","gates":[{"smoke":"login"}]},{"weight":"100%"}]"#;
+    let mut stage = Stage::new(plan);
+    let runs = |actions: &[Action]| {
+        let ask = |action: &Action| match action {
+            Action::RunSmoke { ask, name } if name == "login" => Some(*ask),
+            _ => None,
+        };
+        actions.iter().filter_map(ask).collect::<Vec<u64>>()
+    };
+    let first = runs(&stage.tick(0));
+    assert_eq!(runs(&stage.tick(1)), [0; 0], "one is running");
+    assert_eq!(stage.phase(), Phase::Pending);
+    stage.reply(first[0], Reply::Pass);
+    let second = runs(&stage.tick(1));
+    assert_eq!((stage.phase(), second.len()), (Phase::Growing, 1));
+    // The answer of the first run is not that of the second one.
+    stage.reply(first[0], Reply::Pass);
+    stage.tick(1);
+    assert_eq!(stage.rollout.step, 0);
+    stage.reply(second[0], Reply::Fail);
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::RolledBack, "straight after the switch");
+
+    let mut stage = Stage::new(plan);
+    let first = runs(&stage.tick(0));
+    stage.reply(first[0], Reply::Fail);
+    let actions = stage.tick(1);
+    assert_eq!(stage.phase(), Phase::RolledBack);
+    let sets = actions.iter().filter(|action| matches!(action, Action::SetWeights(_))).count();
+    assert_eq!(sets, 0, "nobody had been sent there");
+}
+
+#[test]
+fn webhooks_are_asked_again_and_a_lost_answer_too() {
+    let plan = r#"[{"weight":"1%","for":"1h","gates":[{"webhook":{"url":"http://gate/"}}]},{"weight":"100%"}]"#;
+    let mut stage = Stage::new(plan);
+    let calls = |actions: &[Action]| {
+        let ask = |action: &Action| match action {
+            Action::CallWebhook { ask, .. } => Some(*ask),
+            _ => None,
+        };
+        actions.iter().filter_map(ask).collect::<Vec<u64>>()
+    };
+    let first = calls(&stage.tick(0));
+    assert_eq!(first.len(), 1);
+    stage.reply(first[0], Reply::Pass);
+    assert_eq!(calls(&stage.tick(1)), [0; 0]);
+    stage.tick(9);
+    let second = calls(&stage.tick(1));
+    assert_eq!(second.len(), 1, "it may fail later");
+    // A restart: the answer never comes.
+    let text = serde_json::to_string(&stage.rollout).expect("JSON");
+    stage.rollout = serde_json::from_str(&text).expect("the same");
+    let asked: Vec<u64> = (0..25).flat_map(|_| calls(&stage.tick(1))).collect();
+    assert_eq!(asked.len(), 1);
+    stage.reply(second[0], Reply::Fail);
+    stage.tick(1);
+    assert_ne!(stage.phase(), Phase::Holding, "an answer to a question that was asked again");
+    stage.reply(asked[0], Reply::Fail);
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::Holding);
+}
+
+#[test]
+fn a_second_rollout_and_one_without_a_way_back_are_refused() {
+    let stage = Stage::new(PLAN);
+    let start = |change: &dyn Fn(&mut Start)| {
+        let mut start = stage::request(PLAN);
+        change(&mut start);
+        super::start(start, Some(&stage.rollout), stage.now).map(|_| ())
+    };
+    let error = start(&|_| {}).expect_err("one is running");
+    assert!(matches!(&error, Refused::Running { to, phase: Phase::Pending, .. } if to == "v42"));
+    let alone = |change: &dyn Fn(&mut Start)| {
+        let mut start = stage::request(PLAN);
+        change(&mut start);
+        super::start(start, None, stage.now).map(|(rollout, actions)| (rollout.step, actions.len()))
+    };
+    assert!(alone(&|start| start.ejected = ["v42".to_owned()].into()).is_err());
+    assert!(alone(&|start| start.ejected = ["v41".to_owned()].into()).is_err());
+    assert!(alone(&|start| start.weights = weights(&[("v42", 3.0), ("v41", 0.0)])).is_err());
+    assert!(alone(&|start| start.weights = weights(&[("v41", 0.0)])).is_err());
+    // It has 5 % already: the step of 1 % would take players away.
+    let has = alone(&|start| start.weights = weights(&[("v41", 95.0), ("v42", 5.0)]));
+    assert_eq!(has, Ok((1, 1)));
+    assert_eq!(alone(&|_| {}), Ok((0, 0)));
+    let weight = |w| Weight::new(w).expect("a weight");
+    assert_eq!(stage.rollout.before["v41"], weight(100.0));
+}

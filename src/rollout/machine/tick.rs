@@ -1,0 +1,200 @@
+//! Time passes: gates are judged, and the version grows.
+
+use super::{ITSELF, MOST_GAP, Run, ms};
+use crate::{
+    config::schema::{GateKind, GateQuestion, Step},
+    rollout::{
+        event::{Action, Observed},
+        gate::{Decision, Patience, Reply, decide},
+        phase::{On, Phase},
+        split::with_share,
+        state::{Missing, Outcome, Progress},
+    },
+};
+
+/// Above rounding errors of shares.
+const ROUNDING: f64 = 1e-9;
+
+impl Run {
+    /// Time passes.
+    pub(super) fn tick(&mut self, seen: Observed) {
+        let (elapsed_ms, requests) = self.advance(&seen);
+        self.hear(&seen);
+        self.state.frozen = seen.frozen;
+        let window = self.state.frozen.as_ref().map(|frozen| &frozen.window);
+        if self.state.break_in.as_ref().is_some_and(|leave| Some(&leave.window) != window) {
+            self.state.break_in = None;
+        }
+        match self.state.phase {
+            Phase::Pending => self.begin(),
+            Phase::Growing | Phase::Holding | Phase::Baking => {
+                self.state.progress.watched_ms += elapsed_ms;
+                self.state.progress.requests += requests;
+                self.judge();
+            }
+            Phase::Paused if self.state.progress.begun => self.guard(),
+            Phase::RollingBack => self.restore(false),
+            Phase::Paused | Phase::Done | Phase::RolledBack | Phase::Aborted => {}
+        }
+    }
+
+    /// Advances the rollout's clock; returns by how much, in milliseconds, and the new requests.
+    fn advance(&mut self, seen: &Observed) -> (u64, u64) {
+        let state = &mut self.state;
+        let last = state.last_tick_unix_ms.replace(self.now_unix_ms).unwrap_or(self.now_unix_ms);
+        let elapsed_ms = self.now_unix_ms.saturating_sub(last).min(ms(MOST_GAP));
+        state.clock_ms += elapsed_ms;
+        let before = state.last_requests.replace(seen.requests);
+        // After a restart the caller counts from 0 again.
+        let new = |before: u64| seen.requests.checked_sub(before).unwrap_or(seen.requests);
+        (elapsed_ms, before.map_or(0, new))
+    }
+
+    /// Sets the weight of the step if smoke checks and windows allow it.
+    fn begin(&mut self) {
+        self.ask(|question| matches!(question, GateQuestion::Smoke(_)));
+        let step = self.state.plan.step(self.state.step).clone();
+        let replies = self.replies();
+        let all = step.gates.iter().zip(&replies);
+        let smokes: Vec<_> =
+            all.filter(|(gate, _)| matches!(gate.question, GateQuestion::Smoke(_))).collect();
+        match decide(smokes.iter().copied(), Patience::Left) {
+            Decision::Back(_, why) => {
+                self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
+                return;
+            }
+            Decision::Pass => self.state.missing.clear(),
+            Decision::Hold(open) => {
+                let gate = |index: usize| {
+                    let (gate, said) = smokes[index];
+                    let (gate, why) = (gate.question.to_string(), said.why.clone());
+                    Missing::Gate { gate, reply: said.reply, why }
+                };
+                self.state.missing = open.into_iter().map(gate).collect();
+            }
+        }
+        self.state.missing.extend(self.closed(&step));
+        if self.state.missing.is_empty() {
+            self.enter(&step);
+        }
+    }
+
+    /// What forbids to set the weight of `step` now.
+    fn closed(&self, step: &Step) -> Option<Missing> {
+        if self.state.way().is_none() {
+            return Some(Missing::Baseline);
+        }
+        let grows = step.weight.0 > self.state.share() + ROUNDING;
+        let frozen = self.state.frozen.as_ref().filter(|_| self.state.break_in.is_none());
+        frozen.filter(|_| grows).cloned().map(Missing::Window)
+    }
+
+    /// Sets the weight of `step`, which nothing forbids any more.
+    fn enter(&mut self, step: &Step) {
+        let Some(base) = self.state.way() else { return };
+        let weights = with_share(&base, &self.state.to, step.weight.0);
+        let grows = step.weight.0 > self.state.share() + ROUNDING;
+        let leave = self.state.break_in.clone().filter(|_| grows && self.state.frozen.is_some());
+        let reason = format!(
+            "step {} of {}: {} % of players",
+            self.state.step + 1,
+            self.state.plan.steps().len(),
+            (step.weight.0 * 1e5).round() / 1e3
+        );
+        let (on, phase) = match step.bake {
+            Some(_) => (On::Bake, Phase::Baking),
+            None => (On::Grow, Phase::Growing),
+        };
+        self.go_with(on, phase, ITSELF, reason, leave);
+        self.actions.push(Action::SetWeights(weights.clone()));
+        self.state.weights = weights;
+        self.state.by_hand = false;
+        self.state.progress = Progress { begun: true, ..Progress::default() };
+        self.state.missing = self.minimum(step);
+        self.ask(|_| true);
+    }
+
+    /// Judges the gates of the step, and goes on if nothing is missing.
+    fn judge(&mut self) {
+        self.ask(|_| true);
+        let step = self.state.plan.step(self.state.step).clone();
+        let watched_ms = self.state.progress.watched_ms;
+        let is_over = |time: Option<_>| time.is_some_and(|time| watched_ms >= ms(time));
+        let patience = match () {
+            () if is_over(step.bake) => Patience::Baked,
+            () if is_over(step.within) => Patience::Over,
+            () => Patience::Left,
+        };
+        let replies = self.replies();
+        let mut missing = self.minimum(&step);
+        let is_early = !missing.is_empty();
+        let mut fails = false;
+        match decide(step.gates.iter().zip(&replies), patience) {
+            Decision::Back(_, why) => {
+                self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
+                return;
+            }
+            Decision::Pass => {}
+            Decision::Hold(open) => {
+                for index in open {
+                    let (gate, said) = (step.gates[index].question.to_string(), &replies[index]);
+                    fails |= said.reply == Reply::Fail;
+                    let (reply, why) = (said.reply, said.why.clone());
+                    missing.push(Missing::Gate { gate, reply, why });
+                }
+            }
+        }
+        let is_promoted = self.state.progress.promoted.is_some();
+        if is_promoted {
+            missing.clear();
+            fails = false;
+        }
+        let next = self.state.plan.steps().get(self.state.step + 1).cloned();
+        if missing.is_empty() {
+            missing.extend(next.as_ref().and_then(|next| self.closed(next)));
+        }
+        if !missing.is_empty() {
+            let holds = fails || !is_early || is_promoted;
+            self.wait(missing, holds);
+        } else if let Some(next) = next {
+            self.state.step += 1;
+            self.enter(&next);
+        } else {
+            self.go(On::Finish, Phase::Done, ITSELF, "the last step is over");
+            self.end(Outcome::Done);
+        }
+    }
+
+    /// What is missing of the least time and requests of `step`.
+    fn minimum(&self, step: &Step) -> Vec<Missing> {
+        let progress = &self.state.progress;
+        let least_ms = step.bake.or(step.least).map_or(0, ms);
+        let left_ms = least_ms.saturating_sub(progress.watched_ms);
+        let left = step.requests.unwrap_or(0).saturating_sub(progress.requests);
+        let time = (left_ms > 0).then_some(Missing::Time { left_ms });
+        time.into_iter().chain((left > 0).then_some(Missing::Requests { left })).collect()
+    }
+
+    /// Stays in the step. A bake has one phase, whatever is missing.
+    fn wait(&mut self, missing: Vec<Missing>, holds: bool) {
+        let shown: Vec<String> = missing.iter().map(Missing::to_string).collect();
+        self.state.missing = missing;
+        let why = || format!("waits for {}", shown.join(", "));
+        match (self.state.phase, holds) {
+            (Phase::Growing, true) => self.go(On::Hold, Phase::Holding, ITSELF, why()),
+            (Phase::Holding, false) => self.go(On::GoOn, Phase::Growing, ITSELF, why()),
+            _ => {}
+        }
+    }
+
+    /// Guardrails act while the rollout is paused, too, unless the weights are not its own.
+    fn guard(&mut self) {
+        let step = self.state.plan.step(self.state.step).clone();
+        let replies = self.replies();
+        let guardrails = step.gates.iter().zip(&replies);
+        let guardrails = guardrails.filter(|(gate, _)| gate.kind == GateKind::Guardrail);
+        if let Decision::Back(_, why) = decide(guardrails, Patience::Left) {
+            self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A plan as a rollout goes through it: the steps as written, checked, and what follows from them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{
+    Finding, check_steps,
+    problem::FieldPath,
+    schema::{Gate, GateKind, GateQuestion, Step},
+};
+
+/// The steps of a rollout. A rollout keeps its plan, so that a change of the file does not change what was
+/// started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The name in the file; none if the steps came with the command.
+    pub name: Option<String>,
+    /// At least one; their weights grow to 100 % in the last one.
+    steps: Vec<Step>,
+}
+
+/// Why steps are no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .findings.iter().map(|f| format!("{}: {}", f.path, f.message)).collect::<Vec<_>>().join("\n"))]
+pub struct PlanError {
+    /// What is wrong, with paths below the one that was given; at least one.
+    pub findings: Vec<Finding>,
+}
+
+impl Plan {
+    /// A plan of `steps`, which stand at `path` of a file or request. A step that is baked is always
+    /// judged by evidence: as a guardrail that `bake` without a verdict passes.
+    pub fn new(name: Option<&str>, steps: &[Step], path: &FieldPath) -> Result<Self, PlanError> {
+        let findings = check_steps(steps, path);
+        if !findings.is_empty() {
+            return Err(PlanError { findings });
+        }
+        let mut steps = steps.to_vec();
+        for step in steps.iter_mut().filter(|step| step.bake.is_some()) {
+            if !step.gates.iter().any(|gate| gate.question == GateQuestion::Evidence) {
+                let question = GateQuestion::Evidence;
+                step.gates.insert(0, Gate { question, kind: GateKind::Guardrail });
+            }
+        }
+        Ok(Self { name: name.map(str::to_owned), steps })
+    }
+
+    /// The steps, at least one.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The step `index`; the last one if it has fewer.
+    pub fn step(&self, index: usize) -> &Step {
+        &self.steps[index.min(self.steps.len() - 1)]
+    }
+
+    /// The first step that does not take players away from a version with this share of them, 0 to 1.
+    pub fn first_above(&self, share: f64) -> usize {
+        // Shares of weights have rounding errors.
+        let first = self.steps.iter().position(|step| step.weight.0 >= share - 1e-9);
+        first.unwrap_or(self.steps.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(text: &str) -> Vec<Step> {
+        serde_json::from_str(text).expect(text)
+    }
+
+    #[test]
+    fn a_bake_is_always_judged() {
+        let steps =
+            steps(r#"[{"weight":"5%","for":"2m"},{"weight":"100%","bake":"1h","gates":["slo"]}]"#);
+        let plan = Plan::new(Some("p"), &steps, &FieldPath::default()).expect("a plan");
+        let questions: Vec<_> = plan.step(1).gates.iter().map(|g| g.question.label()).collect();
+        assert_eq!(questions, ["evidence", "slo"]);
+        assert_eq!(plan.step(7), plan.step(1));
+        assert_eq!([0.0, 0.05, 0.06, 1.0].map(|share| plan.first_above(share)), [0, 0, 1, 1]);
+        let text = serde_json::to_string(&plan).expect("JSON");
+        assert_eq!(serde_json::from_str::<Plan>(&text).expect("the same"), plan);
+    }
+
+    #[test]
+    fn steps_of_a_request_are_checked_as_those_of_a_file() {
+        let steps = steps(r#"[{"weight":"5%"},{"weight":"50%"}]"#);
+        let path = FieldPath::default().key("plan");
+        let error = Plan::new(None, &steps, &path).expect_err("no plan").to_string();
+        assert!(error.starts_with("plan[0]: nothing to wait for"), "{error}");
+        assert!(error.contains("plan[1].weight: the last step leaves players"), "{error}");
+    }
+}

@@ -1,0 +1,189 @@
+//! Rollouts by random plans under random events. Whatever happens, a rollout takes no transition outside the
+//! table, never grows in a frozen window, never ends with players on an ejected version, restores exactly the
+//! split before, and ends, or says what it waits for.
+//!
+//! `cargo test` runs 2,000 of them, and as many as the variable `TIDEGATE_ROLLOUTS` says.
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use self::world::World;
+use super::{
+    event::{Action, Event},
+    phase::{On, Phase, TRANSITIONS, is_legal},
+    split::{share, without},
+    state::{Outcome, Rollout},
+};
+
+/// Most events of a rollout before the quiet at its end.
+const EVENTS: u32 = 300;
+
+/// Ticks of the quiet: enough for all steps.
+const QUIET: u32 = 3_000;
+
+/// How often each transition was taken.
+type Taken = BTreeMap<(Phase, On, Phase), u64>;
+
+/// Checks what `event` made of `before`.
+fn check(
+    world: &World,
+    before: &Rollout,
+    event: &Event,
+    after: &Rollout,
+    actions: &[Action],
+    taken: &mut Taken,
+) {
+    let told = || format!("{event:?} of {before:#?}: {actions:#?}");
+    let mut phase = before.phase;
+    let (mut finished, mut broke_in) = (None, false);
+    for action in actions {
+        assert_eq!(finished, None, "nothing follows the end: {}", told());
+        match action {
+            Action::Record(entry) => {
+                assert_eq!(entry.from, phase, "{}", told());
+                assert!(is_legal(entry.from, entry.on, entry.to), "{}", told());
+                *taken.entry((entry.from, entry.on, entry.to)).or_default() += 1;
+                phase = entry.to;
+                broke_in |= entry.break_in.is_some() && matches!(entry.on, On::Grow | On::Bake);
+            }
+            Action::SetWeights(weights) => {
+                let sum: f64 = weights.values().map(|weight| weight.value()).sum();
+                assert!(sum > 0.0, "nobody serves: {}", told());
+            }
+            Action::Finish(outcome) => finished = Some(*outcome),
+            Action::Warn(text) => assert!(!text.contains("no transition"), "{text}"),
+            Action::RunSmoke { .. } | Action::CallWebhook { .. } => {}
+        }
+    }
+    assert_eq!(after.phase, phase, "{}", told());
+    assert_eq!(
+        finished.map(Outcome::phase),
+        after.phase.is_end().then_some(after.phase).filter(|end| *end != before.phase),
+        "{}",
+        told()
+    );
+    grows(world, before, event, after, broke_in);
+    if let Some(outcome) = finished {
+        ends(world, before, event, after, outcome);
+    }
+    let is_waiting = matches!(after.phase, Phase::Pending | Phase::Holding);
+    if matches!(event, Event::Tick(_)) && is_waiting {
+        assert!(!after.missing.is_empty(), "it waits for nothing: {}", told());
+    }
+}
+
+/// More players come on a tick only, and in a frozen window only by breaking in. The way back may give the
+/// version what it had before, if somebody had taken that away by hand, and the share that it has by that
+/// split without the versions that were ejected meanwhile.
+fn grows(world: &World, before: &Rollout, event: &Event, after: &Rollout, broke_in: bool) {
+    let way = without(&world.before, &world.ejected).unwrap_or_default();
+    let most = before.share().max(share(&world.before, &after.to)).max(share(&way, &after.to));
+    let by_hand = matches!(event, Event::WeightsByHand { .. });
+    let reload = matches!(event, Event::Reloaded { .. });
+    if after.share() <= most + 1e-9 || by_hand || reload {
+        return;
+    }
+    let Event::Tick(seen) = event else { panic!("grown by {event:?}: {after:#?}") };
+    assert!(seen.frozen.is_none() || broke_in, "grown in {:?}: {after:#?}", seen.frozen);
+    assert!(matches!(after.phase, Phase::Growing | Phase::Baking), "{after:#?}");
+}
+
+/// The end is as it says.
+fn ends(world: &World, before: &Rollout, event: &Event, after: &Rollout, outcome: Outcome) {
+    let is_out = world.ejected.contains(&after.to);
+    assert!(
+        !is_out || after.share() == 0.0,
+        "ended with players on an ejected version: {after:#?}"
+    );
+    let is_gone = matches!(event, Event::Reloaded { .. });
+    let stays = before.by_hand && matches!(event, Event::Abort { .. });
+    let is_back = matches!(outcome, Outcome::RolledBack | Outcome::Aborted);
+    if is_back && !is_gone && !stays && !matches!(event, Event::WeightsByHand { .. }) {
+        let own = std::iter::once(after.to.clone()).collect();
+        let others = world.before.iter().any(|(name, weight)| {
+            weight.value() > 0.0 && *name != after.to && !world.ejected.contains(name)
+        });
+        let whole = match others {
+            true => without(&world.before, &world.ejected),
+            false => without(&world.before, &own),
+        };
+        assert_eq!(Some(&after.weights), whole.as_ref(), "by {event:?}: {after:#?}");
+        if world.ejected.is_empty() {
+            assert_eq!(after.weights, world.before);
+        }
+    }
+    if outcome == Outcome::Done {
+        assert!(after.share() > 1.0 - 1e-9, "{after:#?}");
+    }
+}
+
+/// One rollout. Returns its last phase.
+fn run(seed: u64, taken: &mut Taken) -> Phase {
+    let mut rng = Rng::with_seed(seed);
+    let (mut world, mut rollout) = loop {
+        let mut world = World::new(rng.fork());
+        if let Some(rollout) = world.start() {
+            break (world, rollout);
+        }
+    };
+    let mut step = |world: &mut World, rollout: &mut Rollout, event: Event| {
+        let Ok((after, actions)) = super::apply(rollout, event.clone(), world.now) else { return };
+        check(world, rollout, &event, &after, &actions, taken);
+        world.carry_out(&actions);
+        *rollout = after;
+        let is_over = matches!(rollout.phase, Phase::RolledBack | Phase::Aborted);
+        assert!(is_over || world.weights == rollout.weights, "{event:?}: {rollout:#?}");
+    };
+    for _ in 0..EVENTS {
+        let event = world.event(&rollout);
+        step(&mut world, &mut rollout, event);
+        if world.rng.u8(..) < 8 {
+            // A restart: only the state survives, and no open question does.
+            world.open.clear();
+            let text = serde_json::to_string(&rollout).expect("JSON");
+            let read: Rollout = serde_json::from_str(&text).expect("the same");
+            assert_eq!(read, rollout);
+            rollout = read;
+        }
+        if rollout.phase.is_end() && world.rng.u8(..) < 40 {
+            break;
+        }
+    }
+    // Quiet at last: whatever can go on does.
+    for _ in 0..QUIET {
+        if rollout.phase.is_end() || rollout.phase == Phase::Paused {
+            break;
+        }
+        let event = world.quiet_tick();
+        step(&mut world, &mut rollout, event);
+    }
+    let holds = rollout.phase == Phase::Paused || !rollout.missing.is_empty();
+    assert!(rollout.phase.is_end() || holds, "neither ends nor holds: {rollout:#?}");
+    let waits = |phase| matches!(phase, Phase::Growing | Phase::Baking);
+    assert!(!waits(rollout.phase), "time alone would have ended it: {rollout:#?}");
+    rollout.phase
+}
+
+#[test]
+fn no_events_lead_a_rollout_astray() {
+    let runs = std::env::var("TIDEGATE_ROLLOUTS").ok().and_then(|text| text.parse().ok());
+    let runs: u64 = runs.unwrap_or(2_000);
+    let (mut taken, mut last) = (Taken::new(), BTreeMap::<Phase, u64>::new());
+    for seed in 0..runs {
+        *last.entry(run(seed, &mut taken)).or_default() += 1;
+    }
+    println!("{runs} rollouts; last phases {last:?}; transitions:");
+    for ((from, on, to), times) in &taken {
+        println!("{times:>9} {from} {on} {to}");
+    }
+    // Else it would show nothing about these; `machine/tests/table.rs` takes each of them.
+    let known = TRANSITIONS.iter().filter(|row| taken.contains_key(&(row.from, row.on, row.to)));
+    let known = known.count();
+    assert!(known + 3 >= TRANSITIONS.len() || runs < 2_000, "{known} transitions were taken");
+    for end in [Phase::Done, Phase::RolledBack, Phase::Aborted] {
+        assert!(last.contains_key(&end) || runs < 2_000, "never {end}");
+    }
+}

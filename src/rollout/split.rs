@@ -1,0 +1,75 @@
+//! Weights that give one version a share of players.
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+
+use crate::config::units::Weight;
+
+/// Relative weights by version, on any scale.
+pub type Weights = IndexMap<String, Weight>;
+
+/// The share of players of `version`, 0 to 1; 0 if no version has weight.
+pub fn share(weights: &Weights, version: &str) -> f64 {
+    let sum: f64 = weights.values().map(|weight| weight.value()).sum();
+    let own = weights.get(version).map_or(0.0, |weight| weight.value());
+    if sum > 0.0 { own / sum } else { 0.0 }
+}
+
+/// Weights that give `version` the share `share`, 0 to 1, and the others the rest in the proportions of
+/// `before`; they add up to 100. If no other version has weight in `before`, `version` gets all.
+pub fn with_share(before: &Weights, version: &str, share: f64) -> Weights {
+    let others = before.iter().filter(|(name, _)| *name != version);
+    let others: Vec<(&String, f64)> = others.map(|(name, w)| (name, w.value())).collect();
+    let sum: f64 = others.iter().map(|(_, weight)| weight).sum();
+    let own = if sum > 0.0 { (share * 100.0).clamp(0.0, 100.0) } else { 100.0 };
+    let weight = |value: f64| Weight::new(value).unwrap_or(Weight::ZERO);
+    let rest = |w: f64| if sum > 0.0 { w / sum * (100.0 - own) } else { 0.0 };
+    let mut weights: Weights =
+        others.iter().map(|(name, w)| ((*name).clone(), weight(rest(*w)))).collect();
+    weights.insert(version.to_owned(), weight(own));
+    weights
+}
+
+/// `weights` with nothing for `versions`; `None` if nobody would be left. Weights without these versions
+/// stay exactly as they are.
+pub fn without(weights: &Weights, versions: &BTreeSet<String>) -> Option<Weights> {
+    let mut left = weights.clone();
+    for (name, weight) in &mut left {
+        if versions.contains(name) {
+            *weight = Weight::ZERO;
+        }
+    }
+    left.values().any(|weight| weight.value() > 0.0).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(of: &[(&str, f64)]) -> Weights {
+        of.iter().map(|(n, w)| ((*n).to_owned(), Weight::new(*w).expect("a weight"))).collect()
+    }
+
+    #[test]
+    fn the_others_keep_their_proportions() {
+        let before = weights(&[("v40", 1.0), ("v41", 3.0), ("v42", 4.0)]);
+        let grown = with_share(&before, "v43", 0.2);
+        assert_eq!(grown, weights(&[("v40", 10.0), ("v41", 30.0), ("v42", 40.0), ("v43", 20.0)]));
+        assert_eq!(share(&grown, "v41"), 0.3);
+        let all = with_share(&before, "v42", 1.0);
+        assert_eq!(all, weights(&[("v40", 0.0), ("v41", 0.0), ("v42", 100.0)]));
+        let alone = with_share(&weights(&[("v41", 0.0)]), "v42", 0.1);
+        assert_eq!(share(&alone, "v42"), 1.0);
+        assert_eq!(share(&weights(&[]), "v42"), 0.0);
+    }
+
+    #[test]
+    fn who_is_out_gets_nobody() {
+        let out = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let before = weights(&[("v41", 3.0), ("v42", 1.0)]);
+        assert_eq!(without(&before, &out(&["v9"])), Some(before.clone()));
+        assert_eq!(without(&before, &out(&["v42"])), Some(weights(&[("v41", 3.0), ("v42", 0.0)])));
+        assert_eq!(without(&before, &out(&["v41", "v42"])), None);
+    }
+}

@@ -1,0 +1,230 @@
+//! All that a rollout is, as data: it survives restarts and takeovers as JSON.
+//!
+//! Durations are measured on the rollout's own clock, `clock_ms`, which advances on each tick by the time since
+//! the tick before, and by [`MOST_GAP`](super::MOST_GAP) at most. So a clock that is set back or forward, and a
+//! process that was down or asleep, neither end a step nor a bake: a step lasts as long as it was watched. Wall
+//! times, in milliseconds since 1970, are for people.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    gate::{Approval, GateReply, Reply, in_words},
+    phase::Phase,
+    plan::Plan,
+    split::{Weights, share, without},
+};
+
+/// A rollout of one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The service.
+    pub service: String,
+    /// The version that grows.
+    pub to: String,
+    /// The plan, as it was when the rollout was started.
+    pub plan: Plan,
+    /// Who started it: a token's name.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Whether approvals must come from somebody else.
+    pub second_person: bool,
+    /// When it was started, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// The split before it, which a rollback restores.
+    pub before: Weights,
+    /// The weights in force: as this rollout set them last, or as they were set by hand.
+    pub weights: Weights,
+    /// Whether the weights were set by hand since this rollout set them.
+    pub by_hand: bool,
+    /// The phase.
+    pub phase: Phase,
+    /// Since when, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// Why it is in this phase, a sentence without a full stop.
+    pub cause: String,
+    /// The step, counted from 0: the one in force, or in `pending` the one that begins next.
+    pub step: usize,
+    /// What has come of the step.
+    pub progress: Progress,
+    /// What is missing for the next step; empty in an end.
+    pub missing: Vec<Missing>,
+    /// The window that freezes growth, as of the last tick.
+    pub frozen: Option<Frozen>,
+    /// Leave to grow in spite of a window.
+    pub break_in: Option<BreakIn>,
+    /// Versions that are ejected.
+    pub ejected: BTreeSet<String>,
+    /// Whether the endpoints of the split before are ready for its load.
+    pub baseline_ready: bool,
+    /// A rollback in a ramp.
+    pub ramp: Option<Ramp>,
+    /// What `rolling_back` ends in.
+    pub heading: Outcome,
+    /// Whether a rollback restores `before` once the rollout is done.
+    pub way_back: bool,
+    /// The rollout's own clock, in milliseconds.
+    pub(super) clock_ms: u64,
+    /// The wall time of the last tick.
+    pub(super) last_tick_unix_ms: Option<u64>,
+    /// The version's requests as of the last tick.
+    pub(super) last_requests: Option<u64>,
+    /// The number of the last question that was asked.
+    pub(super) asked: u64,
+}
+
+/// What a rollout ends in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The version has all players.
+    Done,
+    /// The split before is in force.
+    RolledBack,
+    /// It was given up.
+    Aborted,
+}
+
+impl Outcome {
+    /// The phase that it is.
+    pub fn phase(self) -> Phase {
+        match self {
+            Self::Done => Phase::Done,
+            Self::RolledBack => Phase::RolledBack,
+            Self::Aborted => Phase::Aborted,
+        }
+    }
+}
+
+/// What has come of a step since its weight was set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Whether the weight of the step is set.
+    pub begun: bool,
+    /// How long it was watched, in milliseconds, without pauses.
+    pub watched_ms: u64,
+    /// Requests of the version.
+    pub requests: u64,
+    /// Who skips what is left of it, and why.
+    pub promoted: Option<(String, String)>,
+    /// The last word of a person about it.
+    pub approval: Option<Approval>,
+    /// The last answer of each gate, in the order of the plan; absent until there is one.
+    pub replies: Vec<Option<GateReply>>,
+    /// Questions that were asked of smoke checks and webhooks, in the same order.
+    pub(super) asks: Vec<Ask>,
+}
+
+/// The question that was asked last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ask {
+    /// Its number while no answer has come; 0 if none is open.
+    pub(super) open: u64,
+    /// When it was asked, or answered, on the rollout's clock.
+    pub(super) at_ms: u64,
+}
+
+/// What is missing for the next step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// Time of the step, or of the bake.
+    Time {
+        /// How much, in milliseconds.
+        left_ms: u64,
+    },
+    /// Requests of the version.
+    Requests {
+        /// How many.
+        left: u64,
+    },
+    /// A gate that has not passed.
+    Gate {
+        /// What it asks.
+        gate: String,
+        /// Its answer: fail or undecided.
+        reply: Reply,
+        /// The reason.
+        why: String,
+    },
+    /// A window that allows growth.
+    Window(Frozen),
+    /// A version of the split before that is not ejected.
+    Baseline,
+}
+
+/// A window that freezes growth at present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// The window's name: the one that freezes; or one outside of which nothing grows.
+    pub window: String,
+    /// When it ends, in milliseconds since 1970; absent if never.
+    pub until_unix_ms: Option<u64>,
+    /// Whether a break-in needs a second person.
+    pub second_person: bool,
+}
+
+/// Leave to grow in spite of a window, until that window is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakIn {
+    /// The window.
+    pub window: String,
+    /// Who broke in.
+    pub by: String,
+    /// The second person, if one agreed.
+    pub second: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// A rollback that gives the split before its load bit by bit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ramp {
+    /// When it began, on the rollout's clock.
+    pub(super) began_ms: u64,
+    /// When the weights were set last, on the rollout's clock.
+    pub(super) set_ms: u64,
+    /// The share of the version as it began, 0 to 1.
+    pub(super) from: f64,
+}
+
+impl Rollout {
+    /// The share of players that the version has by the weights in force, 0 to 1.
+    pub fn share(&self) -> f64 {
+        share(&self.weights, &self.to)
+    }
+
+    /// Versions that had weight in the split before, without the new one.
+    pub(super) fn others(&self) -> impl Iterator<Item = &String> {
+        let with_weight = self.before.iter().filter(|(_, weight)| weight.value() > 0.0);
+        with_weight.map(|(name, _)| name).filter(|name| **name != self.to)
+    }
+
+    /// The split before without ejected versions, exactly as it was if none is; `None` if nobody but the new
+    /// version would be left.
+    pub(super) fn way(&self) -> Option<Weights> {
+        let is_left = self.others().any(|name| !self.ejected.contains(name));
+        without(&self.before, &self.ejected).filter(|_| is_left)
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time { left_ms } => f.write_str(&in_words(Duration::from_millis(*left_ms))),
+            Self::Requests { left } => write!(f, "{left} requests"),
+            Self::Gate { gate, reply, why } => write!(f, "{gate} ({}: {why})", reply.label()),
+            Self::Window(frozen) => {
+                write!(f, "the window {}", frozen.window)?;
+                let until = frozen.until_unix_ms.map(Duration::from_millis);
+                match until.and_then(|until| std::time::SystemTime::UNIX_EPOCH.checked_add(until)) {
+                    Some(until) => write!(f, " until {}", humantime::format_rfc3339_seconds(until)),
+                    None => Ok(()),
+                }
+            }
+            Self::Baseline => f.write_str("a version to go back to: all are ejected"),
+        }
+    }
+}
