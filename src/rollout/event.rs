@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     gate::GateReply,
-    phase::{On, Phase},
+    phase::{On, Phase, commands},
     plan::Plan,
     split::Weights,
     state::{BreakIn, Frozen, Outcome},
@@ -89,7 +89,8 @@ pub enum Event {
     BreakIn {
         /// Who.
         by: String,
-        /// A second person who agrees, where the window asks for one.
+        /// A second person who agrees, where the window asks for one. The caller has made sure that it is that
+        /// person who says so.
         second: Option<String>,
         /// Why; not empty.
         reason: String,
@@ -106,7 +107,7 @@ pub enum Event {
         /// The version.
         version: String,
     },
-    /// Somebody set the weights of the service by hand.
+    /// Somebody else set the weights of the service: an operator by hand, or a file that changed them.
     WeightsByHand {
         /// The weights.
         weights: Weights,
@@ -198,6 +199,15 @@ impl Entry {
     }
 }
 
+/// The commands that are possible in a phase, as a sentence part.
+fn possible(phase: Phase) -> String {
+    let commands: Vec<&str> = commands(phase).into_iter().map(On::label).collect();
+    match &*commands {
+        [] => "it has ended, so start another one".to_owned(),
+        commands => format!("possible: {}", commands.join(", ")),
+    }
+}
+
 /// Why a command is refused; the state stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -212,7 +222,7 @@ pub enum Refused {
         phase: Phase,
     },
     /// The table of transitions does not have the command for this phase.
-    #[error("a rollout that is {phase} knows no `{on}`")]
+    #[error("`{on}` is not possible while the rollout is {phase}; {}", possible(*phase))]
     Phase {
         /// The phase.
         phase: Phase,

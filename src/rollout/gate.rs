@@ -1,4 +1,4 @@
-//! What the numbers answer to a gate, and what the answers of all gates of a step decide together.
+//! The reply of each gate, from numbers, people and programs, and the decision from all replies of a step.
 //!
 //! | gate | pass | fail | undecided |
 //! | --- | --- | --- | --- |
@@ -9,8 +9,8 @@
 //! | `webhook` | status 200 to 202 | another status | no answer |
 //!
 //! Decisions: a guardrail that fails goes back; a signal that fails holds; undecided holds. When `within` of
-//! the step is over, evidence without a verdict passes, another guardrail that has not passed fails, and
-//! another signal goes on holding.
+//! the step is over, evidence without a verdict passes, another guardrail that has never passed in the step
+//! fails, and another signal goes on holding.
 
 mod decide;
 mod limits;

@@ -312,6 +312,13 @@ pub(super) fn is_possible(from: Phase, on: On) -> bool {
     TRANSITIONS.iter().any(|row| (row.from, row.on) == (from, on))
 }
 
+/// The commands that the table has for a phase.
+pub(super) fn commands(phase: Phase) -> Vec<On> {
+    let all =
+        [On::Pause, On::Resume, On::Promote, On::Approve, On::BreakIn, On::Rollback, On::Abort];
+    all.into_iter().filter(|on| is_possible(phase, *on)).collect()
+}
+
 /// The page of the documentation with all phases and transitions, in Markdown.
 pub fn transitions_page() -> String {
     let mut page = String::from(

@@ -11,11 +11,30 @@ use crate::config::{
 /// The steps of a rollout. A rollout keeps its plan, so that a change of the file does not change what was
 /// started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Plan {
     /// The name in the file; none if the steps came with the command.
     pub name: Option<String>,
     /// At least one; their weights grow to 100 % in the last one.
     steps: Vec<Step>,
+}
+
+/// A plan as it is kept. It was checked when the rollout was started, by rules of that release.
+#[derive(Deserialize)]
+struct Written {
+    name: Option<String>,
+    steps: Vec<Step>,
+}
+
+impl TryFrom<Written> for Plan {
+    type Error = &'static str;
+
+    fn try_from(Written { name, steps }: Written) -> Result<Self, &'static str> {
+        if steps.is_empty() {
+            return Err("a plan without a step; write at least one");
+        }
+        Ok(Self { name, steps })
+    }
 }
 
 /// Why steps are no plan.
@@ -81,6 +100,7 @@ mod tests {
         assert_eq!([0.0, 0.05, 0.06, 1.0].map(|share| plan.first_above(share)), [0, 0, 1, 1]);
         let text = serde_json::to_string(&plan).expect("JSON");
         assert_eq!(serde_json::from_str::<Plan>(&text).expect("the same"), plan);
+        assert!(serde_json::from_str::<Plan>(r#"{"name":null,"steps":[]}"#).is_err());
     }
 
     #[test]

@@ -6,17 +6,19 @@
 
 mod world;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use fastrand::Rng;
 
 use self::world::World;
 use super::{
-    event::{Action, Event},
+    event::{Action, Entry, Event},
+    gate::{GateReply, Reply},
     phase::{On, Phase, TRANSITIONS, is_legal},
     split::{share, without},
     state::{Outcome, Rollout},
 };
+use crate::config::schema::GateQuestion;
 
 /// Most events of a rollout before the quiet at its end.
 const EVENTS: u32 = 300;
@@ -46,6 +48,7 @@ fn check(
                 assert_eq!(entry.from, phase, "{}", told());
                 assert!(is_legal(entry.from, entry.on, entry.to), "{}", told());
                 *taken.entry((entry.from, entry.on, entry.to)).or_default() += 1;
+                earned(before, event, after, entry);
                 phase = entry.to;
                 broke_in |= entry.break_in.is_some() && matches!(entry.on, On::Grow | On::Bake);
             }
@@ -89,6 +92,50 @@ fn grows(world: &World, before: &Rollout, event: &Event, after: &Rollout, broke_
     let Event::Tick(seen) = event else { panic!("grown by {event:?}: {after:#?}") };
     assert!(seen.frozen.is_none() || broke_in, "grown in {:?}: {after:#?}", seen.frozen);
     assert!(matches!(after.phase, Phase::Growing | Phase::Baking), "{after:#?}");
+}
+
+/// A step is left for the next one, or for the end, only if its least time and requests are over and its gates
+/// pass, or somebody promoted it.
+fn earned(before: &Rollout, event: &Event, after: &Rollout, entry: &Entry) {
+    let is_left = matches!(entry.on, On::Grow | On::Bake | On::Finish);
+    if !is_left || entry.from == Phase::Pending || before.progress.promoted.is_some() {
+        return;
+    }
+    let Event::Tick(seen) = event else { panic!("left by {event:?}: {after:#?}") };
+    let (step, progress) = (before.plan.step(before.step), &before.progress);
+    let elapsed_ms = after.clock_ms - before.clock_ms;
+    let watched = Duration::from_millis(progress.watched_ms + elapsed_ms);
+    let told = || format!("{seen:?}: {before:#?}");
+    assert!(step.bake.or(step.least).is_none_or(|least| watched >= least), "{}", told());
+    let new = before
+        .last_requests
+        .map_or(0, |last| seen.requests.checked_sub(last).unwrap_or(seen.requests));
+    assert!(step.requests.is_none_or(|least| progress.requests + new >= least), "{}", told());
+    let is_over = step.bake.or(step.within).is_some_and(|most| watched >= most);
+    for (index, gate) in step.gates.iter().enumerate() {
+        let measured = |said: &Option<GateReply>| said.as_ref().map(|said| said.reply);
+        let answered = match &gate.question {
+            GateQuestion::Evidence => match measured(&seen.evidence) {
+                Some(Reply::Undecided) | None if is_over => Some(Reply::Pass),
+                other => other,
+            },
+            GateQuestion::Slo => measured(&seen.slo),
+            GateQuestion::Amounts => measured(&seen.amounts),
+            GateQuestion::Approval => {
+                let approval = progress.approval.as_ref().filter(|said| said.approves);
+                let own = approval.is_some_and(|said| said.by == before.by);
+                assert!(!(own && before.second_person), "{}", told());
+                approval.map(|_| Reply::Pass)
+            }
+            GateQuestion::Smoke(_) | GateQuestion::Webhook(_) => {
+                let ask = progress.asks.get(index).map_or(0, |ask| ask.open);
+                let mut now = seen.replies.iter().filter(|(number, _)| *number == ask && ask > 0);
+                let earlier = progress.replies.get(index).and_then(Option::as_ref);
+                now.next().map(|(_, said)| said).or(earlier).map(|said| said.reply)
+            }
+        };
+        assert_eq!(answered, Some(Reply::Pass), "gate {index}: {}", told());
+    }
 }
 
 /// The end is as it says.

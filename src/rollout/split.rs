@@ -64,6 +64,26 @@ mod tests {
         assert_eq!(share(&weights(&[]), "v42"), 0.0);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn the_version_gets_its_share_and_no_other_one_more_than_before(
+            of in proptest::collection::vec(0.0f64..1000.0, 1..6), share_of_new in 0.0f64..1.0, more in 0.0f64..1.0,
+        ) {
+            proptest::prop_assume!(of.iter().sum::<f64>() > 1e-3);
+            let names = ["a", "b", "c", "d", "e", "f"];
+            let before = weights(&names.into_iter().zip(of).collect::<Vec<_>>());
+            let grown = with_share(&before, "new", share_of_new);
+            proptest::prop_assert!((share(&grown, "new") - share_of_new).abs() < 1e-9);
+            // From step to step players move to the new version only.
+            let next = with_share(&before, "new", share_of_new + (1.0 - share_of_new) * more);
+            for name in before.keys() {
+                proptest::prop_assert!(share(&next, name) <= share(&grown, name) + 1e-9);
+                let kept = share(&before, name) * (1.0 - share_of_new);
+                proptest::prop_assert!((share(&grown, name) - kept).abs() < 1e-9);
+            }
+        }
+    }
+
     #[test]
     fn who_is_out_gets_nobody() {
         let out = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();

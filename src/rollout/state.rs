@@ -113,6 +113,8 @@ pub struct Progress {
     pub approval: Option<Approval>,
     /// The last answer of each gate, in the order of the plan; absent until there is one.
     pub replies: Vec<Option<GateReply>>,
+    /// Whether each gate has passed once, in the same order.
+    pub(super) passed: Vec<bool>,
     /// Questions that were asked of smoke checks and webhooks, in the same order.
     pub(super) asks: Vec<Ask>,
 }

@@ -14,14 +14,14 @@ pub struct GateReply {
     pub why: String,
 }
 
-/// How much time the gates of a step have left to pass.
+/// How much time a gate has left to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
     /// Some, or any amount.
     Left,
     /// The time of a bake is over: evidence without a verdict passes, and others still have time.
     Baked,
-    /// `within` is over.
+    /// `within` is over, and it has never passed.
     Over,
 }
 
@@ -36,14 +36,14 @@ pub enum Decision {
     Back(usize, String),
 }
 
-/// The decision of `gates` with their replies. The first guardrail that fails decides.
+/// The decision of gates, each with its reply and the time that it has left. The first guardrail that
+/// fails decides.
 pub fn decide<'a>(
-    gates: impl IntoIterator<Item = (&'a Gate, &'a GateReply)>,
-    patience: Patience,
+    gates: impl IntoIterator<Item = (&'a Gate, &'a GateReply, Patience)>,
 ) -> Decision {
     let mut missing = Vec::new();
     let mut late = None;
-    for (index, (gate, said)) in gates.into_iter().enumerate() {
+    for (index, (gate, said, patience)) in gates.into_iter().enumerate() {
         let is_evidence = gate.question == GateQuestion::Evidence;
         match (said.reply, gate.kind, patience) {
             (Reply::Pass, _, _) => {}
@@ -101,7 +101,7 @@ mod tests {
             (Slo, Signal, Fail, Over, hold()),
         ] {
             let (gate, said) = (gate(question, kind), reply.because("x"));
-            let decision = decide([(&gate, &said)], patience);
+            let decision = decide([(&gate, &said, patience)]);
             assert_eq!(decision, expected, "{gate:?} {reply:?} {patience:?}");
         }
     }
@@ -112,9 +112,12 @@ mod tests {
         let signal = gate(GateQuestion::Amounts, GateKind::Signal);
         let late = gate(GateQuestion::Slo, GateKind::Guardrail);
         let bad = gate(GateQuestion::Evidence, GateKind::Guardrail);
-        let all = [(&signal, &fail), (&late, &open), (&bad, &fail)];
-        assert!(matches!(decide(all, Patience::Over), Decision::Back(2, _)));
-        assert_eq!(decide(all[..2].iter().copied(), Patience::Left), Decision::Hold(vec![0, 1]));
-        assert_eq!(decide([], Patience::Left), Decision::Pass);
+        let all = |patience| {
+            [(&signal, &fail, patience), (&late, &open, patience), (&bad, &fail, patience)]
+        };
+        assert!(matches!(decide(all(Patience::Over)), Decision::Back(2, _)));
+        let two = all(Patience::Left).into_iter().take(2);
+        assert_eq!(decide(two), Decision::Hold(vec![0, 1]));
+        assert_eq!(decide([]), Decision::Pass);
     }
 }

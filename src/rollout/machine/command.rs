@@ -39,7 +39,9 @@ impl Run {
         if reason.trim().is_empty() {
             return Err(rule("no reason; say why the rest of the step is skipped"));
         }
-        if self.state.second_person && self.asks_for_approval() && self.is_starter(&by) {
+        let approved = self.state.progress.approval.as_ref().is_some_and(|said| said.approves);
+        let needs_another = self.state.second_person && self.asks_for_approval() && !approved;
+        if needs_another && self.is_starter(&by) {
             return Err(rule(format!(
                 "{by} started the rollout, and the step asks for an approval; another person can promote it"
             )));

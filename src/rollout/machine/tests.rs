@@ -131,6 +131,21 @@ fn undecided_holds_until_within_is_over() {
     assert_eq!(after("\"evidence\"", 300), (Phase::Growing, 1), "without a verdict");
     assert_eq!(after("\"slo\"", 300), (Phase::RolledBack, 0));
     assert_eq!(after(signal, 3000), (Phase::Holding, 0));
+    // What has passed once was in time, though a window is waited for when it is undecided again.
+    let mut stage = Stage::new(&plan("\"slo\""));
+    stage.seen.frozen = None;
+    stage.tick(0);
+    stage.pass().wait(10);
+    stage.seen.slo = None;
+    stage.wait(600);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 0));
+    // A promotion comes before the time that is left.
+    let mut stage = Stage::new(&plan("\"slo\""));
+    stage.tick(0);
+    stage.wait(299);
+    stage.send(Event::Promote { by: "ana".into(), reason: "seen enough".into() });
+    stage.tick(1);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Growing, 1));
     // What does not measure any more is undecided, not what it was.
     let mut stage = Stage::new(PLAN);
     stage.tick(0);
@@ -200,7 +215,10 @@ fn what_is_left_of_a_step_is_skipped_with_a_reason() {
     stage.tick(1);
     assert_eq!(stage.phase(), Phase::RolledBack);
     let refused = stage.try_send(promote("bo", "x")).expect_err("it has ended");
-    assert_eq!(refused.to_string(), "a rollout that is rolled_back knows no `promote`");
+    assert_eq!(
+        refused.to_string(),
+        "`promote` is not possible while the rollout is rolled_back; it has ended, so start another one"
+    );
 }
 
 #[test]
@@ -218,13 +236,14 @@ fn a_second_person_approves_where_the_service_asks_for_one() {
     assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 1));
     assert!(stage.try_send(approve("bo", true, "")).is_err(), "bo started it");
     let promote = Event::Promote { by: "bo".into(), reason: "I am sure".into() };
-    assert!(stage.try_send(promote).is_err(), "nor is that a way around");
+    assert!(stage.try_send(promote.clone()).is_err(), "nor is that a way around");
     assert!(stage.try_send(approve("ana", false, "")).is_err(), "a refusal has a reason");
     stage.send(approve("ana", false, "the ledger differs"));
     stage.tick(1);
     assert_eq!(stage.phase(), Phase::Holding);
     assert!(stage.rollout.cause.contains("waits for"), "{}", stage.rollout.cause);
     stage.send(approve("ana", true, ""));
+    stage.clone().send(promote);
     stage.tick(1);
     assert_eq!(stage.phase(), Phase::Baking);
 }

@@ -2,10 +2,10 @@
 
 use super::{ITSELF, MOST_GAP, Run, ms};
 use crate::{
-    config::schema::{GateKind, GateQuestion, Step},
+    config::schema::{Gate, GateQuestion, Step},
     rollout::{
         event::{Action, Observed},
-        gate::{Decision, Patience, Reply, decide},
+        gate::{Decision, GateReply, Patience, Reply, decide},
         phase::{On, Phase},
         split::with_share,
         state::{Missing, Outcome, Progress},
@@ -56,9 +56,12 @@ impl Run {
         let step = self.state.plan.step(self.state.step).clone();
         let replies = self.replies();
         let all = step.gates.iter().zip(&replies);
-        let smokes: Vec<_> =
-            all.filter(|(gate, _)| matches!(gate.question, GateQuestion::Smoke(_))).collect();
-        match decide(smokes.iter().copied(), Patience::Left) {
+        let is_smoke = |gate: &Gate| matches!(gate.question, GateQuestion::Smoke(_));
+        let smokes: Vec<_> = all
+            .filter(|(gate, _)| is_smoke(gate))
+            .map(|(gate, said)| (gate, said, Patience::Left))
+            .collect();
+        match decide(smokes.iter().copied()) {
             Decision::Back(_, why) => {
                 self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
                 return;
@@ -66,7 +69,7 @@ impl Run {
             Decision::Pass => self.state.missing.clear(),
             Decision::Hold(open) => {
                 let gate = |index: usize| {
-                    let (gate, said) = smokes[index];
+                    let (gate, said, _) = smokes[index];
                     let (gate, why) = (gate.question.to_string(), said.why.clone());
                     Missing::Gate { gate, reply: said.reply, why }
                 };
@@ -118,18 +121,13 @@ impl Run {
     fn judge(&mut self) {
         self.ask(|_| true);
         let step = self.state.plan.step(self.state.step).clone();
-        let watched_ms = self.state.progress.watched_ms;
-        let is_over = |time: Option<_>| time.is_some_and(|time| watched_ms >= ms(time));
-        let patience = match () {
-            () if is_over(step.bake) => Patience::Baked,
-            () if is_over(step.within) => Patience::Over,
-            () => Patience::Left,
-        };
         let replies = self.replies();
+        let patience = self.patience(&step, &replies);
+        let asked = step.gates.iter().zip(&replies).zip(patience);
         let mut missing = self.minimum(&step);
         let is_early = !missing.is_empty();
         let mut fails = false;
-        match decide(step.gates.iter().zip(&replies), patience) {
+        match decide(asked.map(|((gate, said), patience)| (gate, said, patience))) {
             Decision::Back(_, why) => {
                 self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
                 return;
@@ -165,6 +163,28 @@ impl Run {
         }
     }
 
+    /// The time that each gate of `step` has left. A gate that has passed once was in time: if it becomes
+    /// undecided while a window or an approval is waited for, it holds.
+    fn patience(&mut self, step: &Step, replies: &[GateReply]) -> Vec<Patience> {
+        let progress = &mut self.state.progress;
+        progress.passed.resize(replies.len(), false);
+        for (passed, said) in progress.passed.iter_mut().zip(replies) {
+            *passed |= said.reply == Reply::Pass;
+        }
+        let is_over = |time: Option<_>| time.is_some_and(|time| progress.watched_ms >= ms(time));
+        let (baked, over) = (is_over(step.bake), is_over(step.within));
+        let each = step.gates.iter().zip(&progress.passed).map(|(gate, passed)| {
+            let counts = !passed || gate.question == GateQuestion::Evidence;
+            match () {
+                () if progress.promoted.is_some() => Patience::Left,
+                () if baked => Patience::Baked,
+                () if over && counts => Patience::Over,
+                () => Patience::Left,
+            }
+        });
+        each.collect()
+    }
+
     /// What is missing of the least time and requests of `step`.
     fn minimum(&self, step: &Step) -> Vec<Missing> {
         let progress = &self.state.progress;
@@ -191,9 +211,9 @@ impl Run {
     fn guard(&mut self) {
         let step = self.state.plan.step(self.state.step).clone();
         let replies = self.replies();
-        let guardrails = step.gates.iter().zip(&replies);
-        let guardrails = guardrails.filter(|(gate, _)| gate.kind == GateKind::Guardrail);
-        if let Decision::Back(_, why) = decide(guardrails, Patience::Left) {
+        let all = step.gates.iter().zip(&replies);
+        let all = all.map(|(gate, said)| (gate, said, Patience::Left));
+        if let Decision::Back(_, why) = decide(all) {
             self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
         }
     }
