@@ -89,8 +89,8 @@ pub enum Event {
     BreakIn {
         /// Who.
         by: String,
-        /// A second person who agrees, where the window asks for one. The caller has made sure that it is that
-        /// person who says so.
+        /// A second person who agrees, where the window requires one. The caller must have authenticated this
+        /// person, too.
         second: Option<String>,
         /// Why; not empty.
         reason: String,
@@ -133,14 +133,15 @@ pub struct Observed {
     pub frozen: Option<Frozen>,
     /// Requests of the version since any moment; if the number falls, its counting began anew.
     pub requests: u64,
-    /// The answer of `evidence` since the weights were set. Without one it is undecided.
+    /// The reply of the gate `evidence` from requests since the weights were set; absent means undecided. A pass
+    /// is ignored until the step has been watched for [`SETTLE`](super::SETTLE).
     pub evidence: Option<GateReply>,
-    /// The answer of `slo`, likewise.
+    /// The reply of the gate `slo`, likewise.
     pub slo: Option<GateReply>,
-    /// The answer of `amounts`, likewise.
+    /// The reply of the gate `amounts`, likewise.
     pub amounts: Option<GateReply>,
-    /// Answers of smoke checks and webhooks that have come since the last tick, by the number of the
-    /// question.
+    /// Replies of smoke checks and webhooks since the last tick, each with the number from
+    /// [`Action::RunSmoke`] or [`Action::CallWebhook`].
     pub replies: Vec<(u64, GateReply)>,
 }
 

@@ -5,8 +5,8 @@
 //! | `evidence` | certainly healthy ([`crate::analysis::Gate`]), and the sample ratio is right | the comparison fails the version | else |
 //! | `slo` | certainly within all limits | certainly beyond one | else |
 //! | `amounts` | enough amounts, and no evidence against any | evidence against one suffices | else |
-//! | `approval` | a person approves | a person refuses | nobody said anything |
-//! | `webhook` | status 200 to 202 | another status | no answer |
+//! | `approval` | a person approves | a person refuses | no reply yet |
+//! | `webhook` | status 200 to 202 | another status | no response |
 //!
 //! Decisions: a guardrail that fails goes back; a signal that fails holds; undecided holds. When `within` of
 //! the step is over, evidence without a verdict passes, another guardrail that has never passed in the step
@@ -26,15 +26,15 @@ pub use self::{
 use super::ratio::Mismatch;
 use crate::analysis::{Answer, GateAnswer, Metric, Numbers, Verdict};
 
-/// The answer of a gate.
+/// The result of a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// The question is answered in favor of the version.
+    /// In favor of the version.
     Pass,
-    /// It is answered against it.
+    /// Against it.
     Fail,
-    /// It is not answered.
+    /// Neither yet.
     Undecided,
 }
 
@@ -48,7 +48,7 @@ impl Reply {
         }
     }
 
-    /// The answer with its reason, a sentence without a full stop.
+    /// The result with its reason, a sentence without a full stop.
     pub fn because(self, why: impl Into<String>) -> GateReply {
         GateReply { reply: self, why: why.into() }
     }
@@ -61,8 +61,8 @@ const LEAST_AMOUNTS: u64 = 500;
 /// of twenty comparisons at most.
 const DOUBTED: f64 = 3.0;
 
-/// The gate `evidence`. A sample ratio that is wrong makes the two versions' players incomparable: then what is
-/// certain of these players is not certain of the version, and only a failure counts.
+/// The gate `evidence`. If the sample ratio is wrong, the players of the two versions are not comparable:
+/// the gate can fail, and cannot pass.
 pub fn evidence(gate: &GateAnswer, ratio: Option<&Mismatch>) -> GateReply {
     let against = gate.log_evidence.unwrap_or(0.0);
     let requests = gate.requests.canary;
@@ -128,7 +128,7 @@ pub fn amounts(verdict: Option<&Verdict>) -> GateReply {
     }
 }
 
-/// What a person said about a step.
+/// The approval of a step by a person, or the refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// Who: a token's name.
@@ -139,7 +139,7 @@ pub struct Approval {
     pub reason: String,
 }
 
-/// The gate `approval`: the last word counts.
+/// The gate `approval`: the latest reply counts.
 pub fn approval(said: Option<&Approval>, second_person: bool) -> GateReply {
     match said {
         Some(Approval { by, approves: true, .. }) => Reply::Pass.because(format!("{by} approves")),
@@ -155,8 +155,8 @@ pub fn approval(said: Option<&Approval>, second_person: bool) -> GateReply {
 const MESSAGE: usize = 200;
 
 /// The gate `webhook`, by Flagger's rule: the statuses 200 to 202 pass, and every other one fails with the body
-/// as its message. No answer at all, `status` absent and `body` the error, says nothing about the version:
-/// unlike in Flagger it is undecided, so that a receiver that is down holds a rollout and does not undo it.
+/// as its message. Without a response, `status` absent and `body` the error, the gate is undecided,
+/// unlike in Flagger: a receiver that is down holds a rollout and does not roll it back.
 pub fn webhook(status: Option<u16>, body: &str) -> GateReply {
     let mut message: String = body.trim().chars().take(MESSAGE).collect();
     if message.len() < body.trim().len() {

@@ -1,11 +1,11 @@
-//! What follows from what: `(state, event, now) → (state, actions)`.
+//! The state machine of a rollout: `(state, event, now) → (state, actions)`.
 //!
 //! Three rules make the rest simple:
 //!
 //! - The phase changes in one place, which looks the transition up in [`TRANSITIONS`](super::TRANSITIONS).
-//! - The version gets more players on a tick only, and a tick says whether a window freezes growth at that
+//! - The version gets more players on a tick only, and a tick carries the window that freezes growth at that
 //!   moment. Commands only prepare what the next tick does.
-//! - Taking players away from the version, by rollback or ejection, never asks a window or a gate.
+//! - Taking players away from the version, by rollback or ejection, depends on no window and no gate.
 //!
 //! The caller keeps the new state and carries the actions out, or does neither: a state whose weights could not
 //! be published is dropped, and the next event finds the old one.
@@ -17,7 +17,7 @@ mod tick;
 
 use std::time::{Duration, SystemTime};
 
-pub use self::ask::{ASK_AGAIN, SMOKE_AGAIN};
+pub use self::ask::{ASK_AGAIN, SETTLE, SMOKE_AGAIN};
 use super::{
     event::{Action, Entry, Event, Refused, Start},
     phase::{On, Phase, is_legal, is_possible},
@@ -105,8 +105,9 @@ pub fn start(
     }
 }
 
-/// What `event` makes of a rollout. Ticks and what happens elsewhere are always taken; a command may be
-/// refused. Without consequence for a rollout that has ended, except for the ways back from `done`.
+/// Applies `event` to a rollout. Returns the new state and the actions, in the order in which the caller
+/// carries them out. Only commands can be refused. A rollout that has ended does not change, except by the
+/// ways back from `done`.
 pub fn apply(
     rollout: &Rollout,
     event: Event,

@@ -1,4 +1,4 @@
-//! The phases of a rollout, and the one table of what leads from one to another.
+//! The phases of a rollout, and the one table of transitions between them.
 //!
 //! The machine takes a transition only if the table has it, and refuses a command that the table does
 //! not have for the phase; tests, the page `docs/rollout-states.md` and the console read the same table.
@@ -16,8 +16,8 @@ pub enum Phase {
     /// The weight of its step is set, and the least time and requests of the step are not over, or
     /// the next tick grows.
     Growing,
-    /// A signal fails; or the least time and requests are over, and an answer, an approval or a window
-    /// is missing. Goes on by itself.
+    /// A signal fails; or the least time and requests are over, and a gate has not passed, an approval
+    /// is missing, or a window is closed. Goes on by itself.
     Holding,
     /// An operator paused it, set weights by hand, or a version of the split before was ejected. Goes
     /// on when an operator resumes it.
@@ -102,7 +102,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What leads from one phase to another.
+/// Triggers of transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum On {
@@ -205,7 +205,7 @@ const NO_WAY_BACK: &str =
     "The versions of the split before are no longer there; an operator decides.";
 const STOP: &str = "The weights stay; time and requests are not counted.";
 const SKIP: &str = "The next tick goes on, unless a guardrail fails or a window is closed.";
-const TOLD: &str = "The answer is kept for the step.";
+const TOLD: &str = "The reply is kept for the step.";
 const BROKEN_IN: &str = "Growth is allowed until this window is over; the journal marks it.";
 
 /// All legal transitions.

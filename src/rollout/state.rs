@@ -47,7 +47,7 @@ pub struct Rollout {
     pub cause: String,
     /// The step, counted from 0: the one in force, or in `pending` the one that begins next.
     pub step: usize,
-    /// What has come of the step.
+    /// Progress of the step.
     pub progress: Progress,
     /// What is missing for the next step; empty in an end.
     pub missing: Vec<Missing>,
@@ -71,7 +71,7 @@ pub struct Rollout {
     pub(super) last_tick_unix_ms: Option<u64>,
     /// The version's requests as of the last tick.
     pub(super) last_requests: Option<u64>,
-    /// The number of the last question that was asked.
+    /// The number of the latest run or call.
     pub(super) asked: u64,
 }
 
@@ -98,7 +98,7 @@ impl Outcome {
     }
 }
 
-/// What has come of a step since its weight was set.
+/// Progress of a step since its weight was set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Whether the weight of the step is set.
@@ -109,22 +109,22 @@ pub struct Progress {
     pub requests: u64,
     /// Who skips what is left of it, and why.
     pub promoted: Option<(String, String)>,
-    /// The last word of a person about it.
+    /// The latest approval or refusal by a person.
     pub approval: Option<Approval>,
-    /// The last answer of each gate, in the order of the plan; absent until there is one.
+    /// The latest reply of each gate, in the order of the plan; absent until there is one.
     pub replies: Vec<Option<GateReply>>,
     /// Whether each gate has passed once, in the same order.
     pub(super) passed: Vec<bool>,
-    /// Questions that were asked of smoke checks and webhooks, in the same order.
+    /// Runs of smoke checks and calls of webhooks, in the same order.
     pub(super) asks: Vec<Ask>,
 }
 
-/// The question that was asked last.
+/// The latest run of a smoke check, or call of a webhook.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ask {
-    /// Its number while no answer has come; 0 if none is open.
+    /// Its number while its reply is missing; 0 if none is.
     pub(super) open: u64,
-    /// When it was asked, or answered, on the rollout's clock.
+    /// When it began, or its reply came, on the rollout's clock.
     pub(super) at_ms: u64,
 }
 
@@ -144,9 +144,9 @@ pub enum Missing {
     },
     /// A gate that has not passed.
     Gate {
-        /// What it asks.
+        /// Its name, such as `evidence` or `smoke money-path`.
         gate: String,
-        /// Its answer: fail or undecided.
+        /// Its reply: fail or undecided.
         reply: Reply,
         /// The reason.
         why: String,

@@ -5,10 +5,10 @@
 //! change a local time may not exist, or exist twice. In doubt growth is frozen: such a freeze begins at the
 //! earlier instant and ends at the later one, and leave to grow the other way round.
 //!
-//! The answer depends on the instant alone, so a clock that is set back finds what was right then. The rules of
-//! zones are those that the program was built with.
+//! The result depends on the instant alone, so a clock that is set back yields the result of that time. The rules
+//! of zones are those that the program was built with.
 //!
-//! Only growth asks: rollbacks and ejections never do.
+//! Windows concern growth only; rollbacks and ejections are always allowed.
 
 use std::time::SystemTime;
 
@@ -20,7 +20,7 @@ use crate::config::schema::{Weekly, Window, time_zone};
 /// Days ahead that are searched for a change of a weekly window: two weeks and a change of clocks.
 const HORIZON: usize = 16;
 
-/// The windows of all services, ready to answer.
+/// The windows of all services.
 #[derive(Debug, Clone, Default)]
 pub struct Windows(Vec<Span>);
 

@@ -117,11 +117,9 @@ fn gates(gates: &[Gate], path: &FieldPath, found: &mut Vec<Finding>) {
                     found.push(Finding::new(here.clone(), message));
                 }
             }
-            GateQuestion::Webhook(hook) => {
-                if !is_url(&hook.url) {
-                    let message = "not a URL; write one such as http://gate:8080/check";
-                    found.push(Finding::new(here.key("webhook").key("url"), message));
-                }
+            GateQuestion::Webhook(hook) if !is_url(&hook.url) => {
+                let message = "not a URL; write one such as http://gate:8080/check";
+                found.push(Finding::new(here.key("webhook").key("url"), message));
             }
             _ => {}
         }
@@ -172,8 +170,8 @@ pub(super) fn chosen(
     }
 }
 
-/// Why rollouts of `service` could not go through `steps`: questions that nothing answers. Each is a
-/// sentence that says what is wrong, a semicolon, and what would be right; empty if there is none.
+/// Why rollouts of `service` could not go through `steps`: gates that could never pass. Each message has the
+/// form `what is wrong; what would be right`; empty if there is none.
 pub fn unanswered(steps: &[Step], service: &Service) -> Vec<String> {
     let compared = service.eject.as_ref().filter(|eject| eject.mode != Some(Mode::Off));
     let asks = |question: &GateQuestion, step: &Step| {

@@ -49,7 +49,7 @@ pub struct Step {
     pub requests: Option<u64>,
 }
 
-/// A gate: a question whose answer decides whether the rollout grows. Written as `evidence`, or as
+/// A gate: a condition of growth. Written as `evidence`, or as
 /// `{ evidence: { kind: signal } }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
@@ -59,10 +59,10 @@ pub struct Gate {
     pub kind: GateKind,
 }
 
-/// What a gate asks.
+/// The condition of a gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GateQuestion {
-    /// Whether the comparison with the baseline says that the version is healthy.
+    /// Whether the version is healthy by the comparison with the baseline.
     Evidence,
     /// Whether the version is within the absolute limits of the service.
     Slo,
@@ -72,7 +72,7 @@ pub enum GateQuestion {
     Approval,
     /// Whether the smoke check of this name succeeds.
     Smoke(String),
-    /// What another program says.
+    /// Whether another program agrees.
     Webhook(GateWebhook),
 }
 
@@ -87,7 +87,7 @@ pub enum GateKind {
 }
 
 /// A program that is asked by HTTP: a POST with the payload of Flagger's webhooks. The statuses 200
-/// to 202 pass; another one fails, with the body as message; no answer is undecided.
+/// to 202 pass; another one fails, with the body as message; without a response it is undecided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateWebhook {
     /// The URL, such as `http://gate:8080/check`. Its path and query may contain a secret.
@@ -116,8 +116,8 @@ impl GateQuestion {
         }
     }
 
-    /// The kind where none is written: what measures the version is a guardrail; what people and
-    /// other programs say is a signal, since their silence or fault is no fault of the version.
+    /// The kind where none is written: measurements of the version are guardrails; replies of people and
+    /// of other programs are signals, since their silence or fault is no fault of the version.
     fn default_kind(&self) -> GateKind {
         match self {
             Self::Evidence | Self::Slo | Self::Amounts | Self::Smoke(_) => GateKind::Guardrail,
@@ -153,7 +153,7 @@ impl fmt::Display for GateQuestion {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Gate_settings")]
 struct Written {
-    /// Whether the comparison with the baseline says that the version is healthy.
+    /// Whether the version is healthy by the comparison with the baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<Plain>,
     /// Whether the version is within the limits that `slo` of the service sets.
@@ -168,7 +168,7 @@ struct Written {
     /// Whether a smoke check succeeds: its name, or its name and a kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     smoke: Option<Smoke>,
-    /// What another program says.
+    /// Whether another program agrees.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<Webhook>,
 }

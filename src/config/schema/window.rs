@@ -38,12 +38,12 @@ pub struct Window {
     /// Services whose rollouts it concerns. Default: all.
     #[serde(default)]
     pub services: Option<Vec<String>>,
-    /// Whether growth in spite of the window needs the word of a second person. Default `false`.
+    /// Whether a second person must agree to growth in spite of the window. Default `false`.
     #[serde(default)]
     pub second_person: bool,
 }
 
-/// The rules of all zones as this program was built with them, so that the answer does not depend on
+/// The rules of all zones as this program was built with them, so that the result does not depend on
 /// the machine. A zone whose rules change needs a newer program.
 static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 

@@ -1,14 +1,14 @@
-//! What the answers of all gates of a step decide together.
+//! The decision from the replies of all gates of a step.
 
 use serde::{Deserialize, Serialize};
 
 use super::Reply;
 use crate::config::schema::{Gate, GateKind, GateQuestion};
 
-/// An answer and its reason.
+/// The reply of a gate, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateReply {
-    /// The answer.
+    /// The reply.
     pub reply: Reply,
     /// The reason, a sentence without a full stop.
     pub why: String,

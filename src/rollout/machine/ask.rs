@@ -1,4 +1,4 @@
-//! Questions to smoke checks and webhooks: when they are asked, and which answer belongs to which.
+//! Smoke checks and webhooks: when each is run, and which reply belongs to which run.
 
 use std::time::Duration;
 
@@ -12,13 +12,17 @@ use crate::{
     },
 };
 
-/// How often a webhook is asked: also after it has passed, since it may fail later.
+/// How long a step is watched before a measured gate can pass: until then a measurement may still be of the
+/// step before.
+pub const SETTLE: Duration = Duration::from_secs(2);
+
+/// How often a webhook is called: also after it has passed, since it may fail later.
 pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// After which time a smoke check that has not passed is run again.
 pub const SMOKE_AGAIN: Duration = Duration::from_secs(60);
 
-/// After which time the answer of a smoke check counts as lost, such as by a restart.
+/// After this time the reply of a smoke check counts as lost, such as by a restart.
 const SMOKE_LOST: Duration = Duration::from_secs(300);
 
 impl Run {
@@ -60,8 +64,8 @@ impl Run {
         }
     }
 
-    /// Takes in what is known on a tick. What measures the version is answered on each tick; an answer of
-    /// an earlier step, or to a question that was asked again, is dropped.
+    /// Stores the replies that came with a tick. Replies from measurements are valid for this tick only; a reply
+    /// of an earlier step, or of a run that was repeated since, is dropped.
     pub(super) fn hear(&mut self, seen: &Observed) {
         self.make_room();
         let state = &mut self.state;
@@ -87,11 +91,13 @@ impl Run {
                     continue;
                 }
             };
-            progress.replies[index].clone_from(measured);
+            let is_early = progress.begun && progress.watched_ms < ms(SETTLE);
+            let counts = |said: &&GateReply| !is_early || said.reply != Reply::Pass;
+            progress.replies[index] = measured.as_ref().filter(counts).cloned();
         }
     }
 
-    /// The answers of the step's gates; undecided where there is none.
+    /// The replies of the step's gates; undecided where there is none.
     pub(super) fn replies(&self) -> Vec<GateReply> {
         let gates = &self.state.plan.step(self.state.step).gates;
         let replies = &self.state.progress.replies;

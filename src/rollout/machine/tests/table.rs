@@ -62,6 +62,9 @@ fn stages() -> Vec<Stage> {
     baking.wait(1);
     assert_eq!(baking.phase(), Phase::Baking);
     stages.push(baking);
+    let mut at_once = Stage::new(r#"[{"weight":"100%"}]"#);
+    at_once.tick(0);
+    stages.push(at_once);
     let mut resumed = Stage::new(PLAN);
     resumed.set_by_hand(&[("v41", 80.0), ("v42", 20.0)]);
     resumed.send(Event::Resume { by: "bo".into(), reason: String::new() });
