@@ -202,7 +202,7 @@ const GONE: &str = "The split before is set without the versions that are gone."
 const BY_HAND: &str = "The weights stay as they were set; a warning says so.";
 const KEPT: &str = "Weights that were set by hand stay.";
 const NO_WAY_BACK: &str =
-    "The versions of the split before are no longer there; an operator decides.";
+    "A version of the split before is no longer there; an operator decides how to go on.";
 const STOP: &str = "The weights stay; time and requests are not counted.";
 const SKIP: &str = "The next tick goes on, unless a guardrail fails or a window is closed.";
 const TOLD: &str = "The reply is kept for the step.";
@@ -353,7 +353,10 @@ mod tests {
             return;
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(written, page, "set BLESS=1 to accept");
+        for (line, (written, own)) in written.lines().zip(page.lines()).enumerate() {
+            assert_eq!(written, own, "line {}; set BLESS=1 to accept", line + 1);
+        }
+        assert_eq!(written.len(), page.len(), "one is longer; set BLESS=1 to accept");
     }
 
     #[test]
