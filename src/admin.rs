@@ -17,6 +17,7 @@ mod gate;
 pub mod model;
 pub mod problem;
 mod ready;
+mod rollout;
 mod server;
 
 use std::{

@@ -16,6 +16,7 @@ mod journal;
 mod judge;
 mod printable;
 mod replace;
+mod rollout;
 mod run;
 mod say;
 mod status;
@@ -36,6 +37,8 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0    success; of `run`: ended, and every response was finished
   2    wrong arguments
+  3    of `rollout --wait`: the rollout was rolled back or given up
+  4    of `rollout --wait`: the time to wait is over, and the rollout goes on
   64   a bad file: the configuration, a certificate, a record, a token, a journal that cannot be read, a
        checkpoint; of `check --strict`: warnings
   65   the server refused: unknown name, bad weight, outdated generation, no version would serve; a journal
@@ -84,6 +87,8 @@ enum Command {
     Status(status::StatusArguments),
     /// Show the weights of a service, or change them.
     Weights(weights::WeightsArguments),
+    /// Let a version grow by a plan: start a rollout, show it, wait for it, command it.
+    Rollout(rollout::RolloutArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
     /// Print the recorded inputs of a comparison, for `tidegate judge`.
@@ -121,6 +126,7 @@ pub fn main() -> ExitCode {
         }
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Rollout(arguments) => rollout::run(&arguments),
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
@@ -156,6 +162,8 @@ mod tests {
     fn help_tells_every_exit_code() {
         let all = [
             Exit::Arguments,
+            Exit::RolledBack,
+            Exit::Waiting,
             Exit::File,
             Exit::Refused,
             Exit::Unavailable,

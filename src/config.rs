@@ -27,7 +27,7 @@ mod yaml;
 
 pub use check::{Finding, check, check_steps, unanswered};
 pub use error::LoadError;
-pub use load::{Loaded, parse, read, read_bytes, warnings};
+pub use load::{Loaded, parse, read, read_bytes, steps, warnings};
 pub use named::{NamedFile, blame};
 pub use problem::{Problem, Problems};
 pub use schema::{Config, json_schema};

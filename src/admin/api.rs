@@ -23,7 +23,7 @@ use super::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
         SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
     },
-    ready,
+    ready, rollout,
 };
 use crate::{
     control::{
@@ -44,14 +44,14 @@ pub(super) struct By(pub(super) Actor);
 /// mistyped one that would change the meaning.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NoParameters {}
+pub(super) struct NoParameters {}
 
 /// Query of a change.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ChangeParameters {
+pub(super) struct ChangeParameters {
     #[serde(default)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 /// Query of a record.
@@ -84,6 +84,7 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
                 move_version(a, b, c, d, e, f, (Controller::reinstate, Reinstate))
             }),
         )
+        .merge(rollout::paths())
         .route("/metrics", get(scrape))
         .merge(
             Router::new()
@@ -270,7 +271,7 @@ async fn set_weights(
 }
 
 /// Rejects a reason that is too long for a line of the log.
-fn bounded(reason: Option<&str>) -> Result<(), Problem> {
+pub(super) fn bounded(reason: Option<&str>) -> Result<(), Problem> {
     let most = WeightsRequest::REASON_CHARS;
     if reason.is_some_and(|reason| reason.chars().count() > most) {
         let detail = format!("the reason is longer than {most} characters");
@@ -333,7 +334,7 @@ async fn wrong_method() -> Problem {
 }
 
 /// Header fields of a response that is not cached and names the generation for a later `If-Match`.
-fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
+pub(super) fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
     // Digits in quotes are always a valid value.
     let tag = HeaderValue::try_from(format!("\"{generation}\""));
     let tag = tag.unwrap_or_else(|_| HeaderValue::from_static("\"\""));

@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{
-    HeaderMap, Method, StatusCode, Uri,
+    HeaderMap, HeaderName, Method, StatusCode, Uri,
     header::{AUTHORIZATION, HOST, ORIGIN},
     uri::Authority,
 };
@@ -24,6 +24,9 @@ use crate::{
 
 /// Name of the caller in the log where there are no tokens.
 const ANONYMOUS: &str = "anonymous";
+
+/// The field with the token of a second person.
+pub const SECOND: HeaderName = HeaderName::from_static("tidegate-second-authorization");
 
 /// The parts of a request that identify the caller.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +56,7 @@ impl Caller<'_> {
 /// Returns who calls, or the problem if the call is rejected.
 pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<Actor, Problem> {
     if !tokens.is_empty() {
-        let token = holder(caller.headers, tokens).ok_or_else(|| {
+        let token = holder(caller.headers, &AUTHORIZATION, tokens).ok_or_else(|| {
             let detail = "send a token of admin.tokens: `Authorization: Bearer TOKEN`";
             Problem::new(StatusCode::UNAUTHORIZED, detail)
         })?;
@@ -80,10 +83,36 @@ pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<Actor, Proble
     Ok(caller.named(ANONYMOUS, Role::Operate))
 }
 
-/// The token that `headers` contain. Every token is compared, in a time that depends at most on the
+/// The second person of a change, who sends a token beside the caller's; `None` if nobody does.
+///
+/// # Errors
+///
+/// If the token is unknown, or may not change anything.
+pub fn second(headers: &HeaderMap, tokens: &[AdminToken]) -> Result<Option<String>, Problem> {
+    if !headers.contains_key(&SECOND) {
+        return Ok(None);
+    }
+    match holder(headers, &SECOND, tokens) {
+        Some(token) if token.role == Role::Operate => Ok(Some(token.name.clone())),
+        Some(token) => {
+            let detail = format!("the second token `{}` may only read", token.name);
+            Err(Problem::new(StatusCode::FORBIDDEN, detail).at(SECOND.as_str()))
+        }
+        None => {
+            let detail = "the second person's token is unknown; send a token of admin.tokens: `Bearer TOKEN`";
+            Err(Problem::new(StatusCode::FORBIDDEN, detail).at(SECOND.as_str()))
+        }
+    }
+}
+
+/// The token that the field `name` of `headers` contains. Every token is compared, in a time that depends at most on the
 /// length of the secrets.
-fn holder<'a>(headers: &HeaderMap, tokens: &'a [AdminToken]) -> Option<&'a AdminToken> {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
+fn holder<'a>(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    tokens: &'a [AdminToken],
+) -> Option<&'a AdminToken> {
+    let mut fields = headers.get_all(name).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else { return None };
     let (scheme, sent) = field.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("bearer") {

@@ -1,7 +1,7 @@
 //! Reads `If-Match` and the JSON body of a request.
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     http::{
         HeaderMap, StatusCode,
         header::{CONTENT_TYPE, IF_MATCH},
@@ -41,6 +41,21 @@ pub(super) async fn json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
+    parse(&bytes(headers, body).await?)
+}
+
+/// Reads a body of JSON; an empty one stands for an object without fields.
+pub(super) async fn json_or_none<T: DeserializeOwned + Default>(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Problem> {
+    match &*bytes(headers, body).await? {
+        [] => Ok(T::default()),
+        bytes => parse(bytes),
+    }
+}
+
+async fn bytes(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     // A missing media type is taken for JSON, since nothing else is accepted.
     if headers.get(CONTENT_TYPE).is_some_and(|value| !is_json(value.as_bytes())) {
         let detail = "the body must be application/json";
@@ -54,7 +69,7 @@ pub(super) async fn json<T: DeserializeOwned>(
             Problem::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"))
         }
     })?;
-    parse(&bytes.to_bytes())
+    Ok(bytes.to_bytes())
 }
 
 /// `application/json` with any parameters.

@@ -7,6 +7,7 @@ mod change;
 mod digits;
 mod ejection;
 mod gate;
+mod rollout;
 mod status;
 
 use std::{
@@ -23,6 +24,9 @@ pub use change::{
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
+pub use rollout::{
+    Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest, RolloutStep,
+};
 use serde::{Deserialize, Serialize};
 pub use status::{
     Certificate, Journal, JournalFailing, Listener, ListenerTls, Reload, ReloadError, Status,

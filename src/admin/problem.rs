@@ -101,6 +101,15 @@ impl From<Rejected> for Problem {
                 Self::new(StatusCode::CONFLICT, detail).at(format!("weights.{version}"))
             }
             Rejected::AllEjected { .. } => Self::new(StatusCode::CONFLICT, detail),
+            Rejected::NoRollout { .. } => Self::new(StatusCode::NOT_FOUND, detail),
+            Rejected::Rollout(_) => Self::new(StatusCode::CONFLICT, detail),
+            Rejected::NoPlan { .. } | Rejected::PlanMissing { .. } | Rejected::PlanDoesNotFit { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("plan")
+            }
+            Rejected::Plan(error) => {
+                let first = error.findings.first().map(|finding| finding.path.to_string());
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(first.unwrap_or_default())
+            }
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")

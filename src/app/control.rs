@@ -88,6 +88,7 @@ fn service(
     run.task("absorb", ControlPlane::absorb);
     run.task("tidy", ControlPlane::tidy);
     run.task("alert", ControlPlane::alert);
+    run.task("rollout", ControlPlane::roll_out);
     run.task("journal", ControlPlane::watch_journal);
     run.task("checkpoint", ControlPlane::make_checkpoints);
     run.task("resolve", move |observatory| {

@@ -2,7 +2,10 @@
 //!
 //! Plain HTTP only, as the endpoint: it is on loopback or in a network of operators.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::{Uri, uri::Authority};
 use reqwest::{
@@ -17,7 +20,7 @@ use tokio::{
 
 use super::failure::{Exit, Failure};
 use crate::{
-    admin::problem::Document,
+    admin::{auth::SECOND, problem::Document},
     config::problem::escaped,
     http_client::{self, why},
 };
@@ -79,6 +82,19 @@ impl ClientArguments {
         serde_json::from_slice(&self.exchanged(call)?).map_err(|error| self.strange(&error))
     }
 
+    /// As [`ClientArguments::call`], with the token of a second person in a file, if there is one.
+    pub(super) fn call_with_second<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        second: Option<&Path>,
+    ) -> Result<T, Failure> {
+        let mut request = self.request(call, "application/json")?;
+        if let Some(file) = second {
+            request = request.header(SECOND, bearer(file)?);
+        }
+        serde_json::from_slice(&self.answered(request)?).map_err(|error| self.strange(&error))
+    }
+
     /// Makes `call` and returns the text of the response.
     pub(super) fn text(&self, call: Call) -> Result<String, Failure> {
         String::from_utf8(self.exchanged(call)?).map_err(|error| self.strange(&error))
@@ -91,9 +107,12 @@ impl ClientArguments {
     }
 
     fn exchanged(&self, call: Call) -> Result<Vec<u8>, Failure> {
-        let request = self.request(call, "application/json")?.timeout(PATIENCE);
+        self.answered(self.request(call, "application/json")?)
+    }
+
+    fn answered(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
         let exchange = async {
-            let answer = request.send().await.map_err(|error| self.failed(&error))?;
+            let answer = request.timeout(PATIENCE).send().await.map_err(|error| self.failed(&error))?;
             self.whole(answer).await
         };
         runtime()?.block_on(exchange)
@@ -156,18 +175,11 @@ impl ClientArguments {
     }
 
     fn request(&self, call: Call, accepts: &str) -> Result<RequestBuilder, Failure> {
-        let bad_file = |message: String| Failure::new(Exit::File, message);
         let client = http_client::client(None).map_err(|error| Failure::new(Exit::Fault, error))?;
         let url = format!("http://{}{}", self.admin, call.target);
         let mut request = client.request(call.method, url).header(ACCEPT, accepts);
         if let Some(file) = &self.token_file {
-            let shown = file.display();
-            let text =
-                std::fs::read_to_string(file).map_err(|e| bad_file(format!("{shown}: {e}")))?;
-            let value = HeaderValue::try_from(format!("Bearer {}", text.trim()));
-            let mut value = value.map_err(|_| bad_file(format!("{shown} holds no token")))?;
-            value.set_sensitive(true);
-            request = request.header(AUTHORIZATION, value);
+            request = request.header(AUTHORIZATION, bearer(file)?);
         }
         if let Some(generation) = call.if_generation {
             request = request.header(IF_MATCH, format!("\"{generation}\""));
@@ -177,6 +189,17 @@ impl ClientArguments {
             None => request,
         })
     }
+}
+
+/// The value of a field with the token in `file`.
+fn bearer(file: &Path) -> Result<HeaderValue, Failure> {
+    let bad_file = |message: String| Failure::new(Exit::File, message);
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).map_err(|e| bad_file(format!("{shown}: {e}")))?;
+    let value = HeaderValue::try_from(format!("Bearer {}", text.trim()));
+    let mut value = value.map_err(|_| bad_file(format!("{shown} holds no token")))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn runtime() -> Result<Runtime, Failure> {

@@ -15,6 +15,10 @@ pub(super) struct Failure {
 pub(super) enum Exit {
     /// Wrong arguments.
     Arguments = 2,
+    /// The rollout that was waited for was rolled back or given up.
+    RolledBack = 3,
+    /// The rollout that was waited for has not ended.
+    Waiting = 4,
     /// A bad file.
     File = 64,
     /// `EX_DATAERR`: the server rejected the request.

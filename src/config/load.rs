@@ -6,13 +6,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     check::warnings as doubtful,
+    decode::{Fault, decode},
     draft::Draft,
     error::LoadError,
     file::{MOST_BYTES, read_file},
     folder,
     named::{NamedFile, named_files},
     problem::{FieldPath, Problem, Problems},
-    schema::Config,
+    schema::{Config, Step},
     token::{self, AdminToken},
     yaml,
 };
@@ -36,6 +37,20 @@ pub fn parse(text: &str) -> Result<Config, Problems> {
     let mut draft = Draft::read(text)?;
     draft.check();
     draft.finish()
+}
+
+/// Reads the steps of a plan, in YAML or JSON, without checking them. The first problem ends it.
+pub fn steps(text: &str) -> Result<Vec<Step>, Problems> {
+    let mut problems = Vec::new();
+    let tree = yaml::parse(text, &mut problems)?;
+    if let Some(problems) = Problems::sorted(problems) {
+        return Err(problems);
+    }
+    decode(&tree).map_err(|(path, fault)| {
+        let (place, at) = tree.locate(&path, matches!(fault, Fault::UnknownField(_)));
+        let message = fault.message("", tree.child(&path));
+        Problem { at, path: place, message }.into()
+    })
 }
 
 /// Reads and checks a configuration file and the token files that it names, relative to its folder,

@@ -53,6 +53,10 @@ pub enum AlertName {
     SharedOutage,
     /// An endpoint is ejected.
     EndpointOut,
+    /// A rollout went back to the split before it.
+    RolloutRolledBack,
+    /// A rollout waits for people, or its evidence is not believed.
+    RolloutWaits,
     /// The journal cannot be written.
     JournalFailing,
 }
@@ -68,6 +72,8 @@ impl AlertName {
             Self::NearMiss => "TidegateNearMiss",
             Self::SharedOutage => "TidegateSharedOutage",
             Self::EndpointOut => "TidegateEndpointOut",
+            Self::RolloutRolledBack => "TidegateRolloutRolledBack",
+            Self::RolloutWaits => "TidegateRolloutWaits",
             Self::JournalFailing => "TidegateJournalFailing",
         }
     }
@@ -79,6 +85,8 @@ impl AlertName {
             | Self::FewPlayers
             | Self::VersionWorse
             | Self::NearMiss
+            | Self::RolloutRolledBack
+            | Self::RolloutWaits
             | Self::EndpointOut => "warning",
         }
     }
@@ -93,6 +101,8 @@ impl AlertName {
             Self::NearMiss => "is near its ejection: evidence is above half of the threshold",
             Self::SharedOutage => "baseline and canaries fail alike",
             Self::EndpointOut => "gets no requests",
+            Self::RolloutRolledBack => "was rolled back: the split before its rollout is in force",
+            Self::RolloutWaits => "has a rollout that needs somebody",
             Self::JournalFailing => "the journal cannot be written, so changes are refused",
         }
     }
@@ -211,7 +221,19 @@ impl Alerts {
             EventKind::HealthPanic | EventKind::HealthPanicOver => {}
             // More refused requests may be intended.
             EventKind::RefusalsRise => {}
-            EventKind::Started
+            EventKind::RolloutRolledBack => {
+                self.end(&version(AlertName::RolloutWaits), now);
+                self.note(version(AlertName::RolloutRolledBack), matter, now);
+            }
+            EventKind::RolloutWarning => {
+                self.note(version(AlertName::RolloutWaits), matter, now);
+            }
+            EventKind::RolloutDone | EventKind::RolloutAborted => {
+                self.end(&version(AlertName::RolloutWaits), now);
+            }
+            EventKind::RolloutStarted
+            | EventKind::Rollout
+            | EventKind::Started
             | EventKind::Weights
             | EventKind::Configuration
             | EventKind::ConfigurationRejected => {}

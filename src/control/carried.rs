@@ -42,6 +42,9 @@ pub struct HandoverState {
     /// Versions that were reinstated automatically.
     #[serde(default)]
     pub mistakes: Vec<Mistakes>,
+    /// Rollouts, in the form of the release that wrote them.
+    #[serde(default)]
+    pub rollouts: BTreeMap<String, serde_json::Value>,
 }
 
 /// A version that gets all players of its service because no version with weight can serve.

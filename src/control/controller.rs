@@ -22,13 +22,14 @@ mod rejected;
 mod reload;
 mod replaced;
 mod resume;
+mod rollouts;
 mod served;
 mod split;
 mod weights;
 
 use std::{
     any::Any,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -36,7 +37,7 @@ use std::{
 
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
-pub(super) use self::keeping::First;
+pub(super) use self::{keeping::First, rollouts::Advance};
 pub use self::{
     certificates::{Certificates, OpenedClients},
     dropped::Dropped,
@@ -46,6 +47,9 @@ pub use self::{
     keeping::{JournalState, Moment, Operation, Plan},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
+    rollouts::{
+        Latencies, Live, PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutsEnded,
+    },
     served::Coverage,
     split::{Asked, moves, percent},
     weights::{Applied, Unserved, WeightsChange},
@@ -119,6 +123,11 @@ pub struct Controller {
     ejected_by_verdict: HashMap<(String, String), u64>,
     events: Events,
     webhooks: Webhooks,
+    /// Rollouts in progress and the last one of each service, by service.
+    rollouts: BTreeMap<String, Live>,
+    rollouts_ended: RolloutsEnded,
+    /// Wakes the task that lets time pass for rollouts.
+    rollout_news: Arc<Notify>,
 
     // The process itself.
     started: (Instant, SystemTime),
@@ -185,6 +194,9 @@ impl Controller {
             ejected_by_verdict: HashMap::new(),
             events: Events::new(SystemTime::now()),
             webhooks: Webhooks::new(),
+            rollouts: BTreeMap::new(),
+            rollouts_ended: RolloutsEnded::new(),
+            rollout_news: Arc::default(),
             resolved: Resolved::new(),
             lookups: Lookups::new(),
             registry: Arc::new(start.registry),

@@ -9,10 +9,12 @@
 //! | `collect` | reads the workers' rings and cells, and decides what counts and when a block closes |
 //! | `blocks` | what was collected, as plain data |
 //! | `judge` | from blocks to verdicts; knows neither cells nor clock, so blocks may come from elsewhere |
+//! | `exposure` | which players were seen on which version |
 //! | `follow` | takes a new snapshot over to both |
 
 mod blocks;
 mod collect;
+mod exposure;
 mod follow;
 mod found;
 mod judge;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-pub use self::found::{Advice, CanaryFinding, Found};
+pub use self::{exposure::Exposure, found::{Advice, CanaryFinding, Found}};
 use self::{
     collect::{Collector, ServiceCollector},
     follow::{follow, terms},
@@ -135,6 +137,19 @@ impl Evaluator {
     /// Whether the baseline and the canaries of `service` fail alike; `None` if they are not compared.
     pub fn has_shared_outage(&self, service: &str) -> Option<bool> {
         self.judges.get(service).map(ServiceJudge::has_shared_outage)
+    }
+
+    /// Begins to note which players of `service` are seen on which version, or ends it. While it goes on, nothing
+    /// changes.
+    pub fn watch_players(&mut self, service: &str, watch: bool) {
+        if let Some(collector) = self.collector.services.get_mut(service) {
+            collector.watch_players(watch);
+        }
+    }
+
+    /// The players of each version of `service` since its split changed last; `None` if they are not noted.
+    pub fn exposure(&self, service: &str) -> Option<&Exposure> {
+        self.collector.services.get(service)?.exposure()
     }
 
     /// The current result of the comparison of `version` of `service`; `None` if it is not compared.

@@ -58,6 +58,18 @@ pub enum EventKind {
     HealthPanic,
     /// Enough endpoints serve again.
     HealthPanicOver,
+    /// A rollout was started.
+    RolloutStarted,
+    /// A rollout took a step, or somebody held it, let it go on, or sent it back.
+    Rollout,
+    /// A rollout is done: its version has all players.
+    RolloutDone,
+    /// A rollout was rolled back: the split before it is in force.
+    RolloutRolledBack,
+    /// A rollout was given up.
+    RolloutAborted,
+    /// Something about a rollout that people should know.
+    RolloutWarning,
     /// The journal cannot be written: changes on request are refused.
     JournalFailing,
     /// The journal can be written again.
@@ -96,6 +108,12 @@ impl EventKind {
             Self::EndpointReached => "endpoint_reached",
             Self::HealthPanic => "health_panic",
             Self::HealthPanicOver => "health_panic_over",
+            Self::RolloutStarted => "rollout_started",
+            Self::Rollout => "rollout",
+            Self::RolloutDone => "rollout_done",
+            Self::RolloutRolledBack => "rollout_rolled_back",
+            Self::RolloutAborted => "rollout_aborted",
+            Self::RolloutWarning => "rollout_warning",
             Self::JournalFailing => "journal_failing",
             Self::JournalWorks => "journal_works",
         }

@@ -33,7 +33,7 @@ const IDLE_SERIES: usize = 500;
 
 impl ControlPlane {
     /// Lets every worker hand over its samples, and takes them.
-    async fn flush(&self) -> Arc<Snapshot> {
+    pub(super) async fn flush(&self) -> Arc<Snapshot> {
         let workers = self.controller().workers().to_vec();
         let flushed = workers.iter().filter_map(|worker| {
             let (done, flushed) = oneshot::channel();

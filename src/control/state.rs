@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use self::handover::{NOT_SAID, whole_ms};
 pub use super::carried::StandIn;
 use super::carried::{Endpoints, HandoverState, SetWeights};
-use crate::{analysis::Verdict, config::units::Weight, snapshot::Overrides};
+use crate::{
+    analysis::Verdict, config::units::Weight, rollout::Rollout, snapshot::Overrides,
+};
 
 /// Most ejections of versions that are in no file, and of their endpoints. They stay in case the versions
 /// come back.
@@ -69,6 +71,8 @@ pub struct ControlState {
     stand_ins: StandIns,
     epochs: BTreeMap<String, u64>,
     mistakes: BTreeMap<(String, String), u32>,
+    /// The last rollout of each service, as of its last transition.
+    rollouts: BTreeMap<String, Rollout>,
 }
 
 /// Every change of a [`ControlState`].
@@ -128,8 +132,17 @@ pub enum Change {
         /// Its address.
         endpoint: String,
     },
+    /// A rollout was started, or took a transition.
+    RolloutMoved(Box<Rollout>),
+    /// A service with a rollout that has ended is in no file any more.
+    RolloutForgotten {
+        /// The service.
+        service: String,
+    },
     /// Another file came into force.
     FileTaken {
+        /// When.
+        at: SystemTime,
         /// Services whose weights are those of the file again.
         weights: BTreeSet<String>,
         /// Versions with ejections that the file does not have. Their ejections stay: a version that comes back
@@ -196,7 +209,11 @@ impl ControlState {
             Change::EndpointReinstated { service, version, endpoint } => {
                 self.endpoints.remove(&(service, version, endpoint));
             }
-            Change::FileTaken { weights, gone } => {
+            Change::RolloutMoved(rollout) => {
+                self.rollouts.insert(rollout.service.clone(), *rollout);
+            }
+            Change::RolloutForgotten { service } => drop(self.rollouts.remove(&service)),
+            Change::FileTaken { weights, gone, .. } => {
                 self.weights.retain(|service, _| !weights.contains(service));
                 let is_gone = |place: &(String, String)| gone.contains(place);
                 forget_oldest(&mut self.ejections, is_gone, |ejection| ejection.since);
@@ -206,10 +223,18 @@ impl ControlState {
                 forget_oldest(&mut self.endpoints, is_gone, |ejection| ejection.since);
             }
             Change::Resumed(from) => {
-                let Self { generation, weights, ejections, endpoints, epochs, mistakes, .. } =
-                    *from;
+                let Self {
+                    generation,
+                    weights,
+                    ejections,
+                    endpoints,
+                    epochs,
+                    mistakes,
+                    rollouts,
+                    ..
+                } = *from;
                 self.generation = self.generation.max(generation);
-                (self.weights, self.ejections) = (weights, ejections);
+                (self.weights, self.ejections, self.rollouts) = (weights, ejections, rollouts);
                 (self.endpoints, self.mistakes) = (endpoints, mistakes);
                 for (service, epoch) in epochs {
                     let own = self.epochs.entry(service).or_default();
@@ -270,6 +295,11 @@ impl ControlState {
         &self.epochs
     }
 
+    /// The last rollout of each service, as of its last transition.
+    pub fn rollouts(&self) -> &BTreeMap<String, Rollout> {
+        &self.rollouts
+    }
+
     /// How often `version` of `service` was reinstated automatically.
     pub fn mistakes(&self, service: &str, version: &str) -> u32 {
         let place = (service.to_owned(), version.to_owned());
@@ -311,13 +341,22 @@ impl ControlState {
 
     /// Whether both states hold the same decisions; generation and epochs may differ.
     pub fn decides_as(&self, other: &Self) -> bool {
-        let Self { generation: _, epochs: _, weights, ejections, endpoints, stand_ins, mistakes } =
-            self;
+        let Self {
+            generation: _,
+            epochs: _,
+            weights,
+            ejections,
+            endpoints,
+            stand_ins,
+            mistakes,
+            rollouts,
+        } = self;
         *weights == other.weights
             && *ejections == other.ejections
             && *endpoints == other.endpoints
             && *stand_ins == other.stand_ins
             && *mistakes == other.mistakes
+            && *rollouts == other.rollouts
     }
 
     /// The same with a generation that is higher by `count`.

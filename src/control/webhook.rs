@@ -125,6 +125,13 @@ fn pause(before: u32) -> Duration {
     first.saturating_mul(2_u32.saturating_pow(before)).min(most)
 }
 
+/// A client for `url` that trusts the authorities of the system, or those in `ca`.
+pub(super) async fn client_for(url: &str, ca: Option<PathBuf>) -> Result<reqwest::Client, String> {
+    let url = url.to_owned();
+    let opened = apart(move || trusting(&url, ca)).await?;
+    http_client::client(opened.as_ref())
+}
+
 /// Sends `body` to `webhook` with `client`, which is built if there is none. The error is a short message.
 async fn post(
     webhook: &Webhook,
@@ -133,11 +140,7 @@ async fn post(
 ) -> Result<(), String> {
     let client = match client {
         Some(client) => client,
-        None => {
-            let looked = webhook.clone();
-            let opened = apart(move || self::client(&looked)).await?;
-            client.insert(http_client::client(opened.as_ref())?)
-        }
+        None => client.insert(client_for(&webhook.url, webhook.ca.clone()).await?),
     };
     let mut request = client.post(&webhook.url).header(header::CONTENT_TYPE, "application/json");
     if let Some(file) = &webhook.token_file {
@@ -182,17 +185,17 @@ pub fn faults(webhook: &Webhook) -> Vec<(Option<PathBuf>, String)> {
     {
         found.push((Some(file.clone()), error.to_string()));
     }
-    if let Err(error) = client(webhook) {
+    if let Err(error) = trusting(&webhook.url, webhook.ca.clone()) {
         let (file, why) = error.place();
         found.push((file.map(Path::to_owned), why));
     }
     found
 }
 
-/// TLS settings for `webhook`, if its URL requires TLS.
-fn client(webhook: &Webhook) -> Result<Option<tls::Client>, TlsError> {
-    let tls = VersionTls { ca: webhook.ca.clone(), ..VersionTls::default() };
-    let encrypted = webhook.url.starts_with("https://");
+/// TLS settings for `url`, if it requires TLS.
+fn trusting(url: &str, ca: Option<PathBuf>) -> Result<Option<tls::Client>, TlsError> {
+    let tls = VersionTls { ca, ..VersionTls::default() };
+    let encrypted = url.starts_with("https://");
     encrypted.then(|| tls::Client::open(&tls, &[HTTP_1_1])).transpose()
 }
 

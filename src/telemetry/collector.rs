@@ -152,6 +152,12 @@ impl Collector {
         latency(&mut self.versions, version, now)
     }
 
+    /// Responses of a version since start: all, and those that took longer than each of `limits`.
+    pub fn slower(&mut self, version: u32, limits: [Duration; 2], now: Instant) -> [u64; 3] {
+        let known = self.versions.get_mut(version as usize).and_then(Option::as_deref_mut);
+        known.map_or([0; 3], |latency| latency.slower(limits, now))
+    }
+
     /// Durations of a series; all zero before its first request ended.
     pub fn series(&self, series: u32) -> Durations {
         self.series.get(series as usize).and_then(Option::as_deref).copied().unwrap_or_default()

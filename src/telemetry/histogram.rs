@@ -130,6 +130,24 @@ impl LatencyHistogram {
         quantiles(&self.total, self.total_sum_us)
     }
 
+    /// All values so far, and those above each of `limits` to the precision of a bin.
+    pub fn slower(&mut self, limits: [Duration; 2], now: Instant) -> [u64; 3] {
+        if now >= self.slot_ends {
+            self.turn(now);
+        }
+        self.fold();
+        let all = self.total.len();
+        let [one, other] = limits.map(|limit| {
+            let limit_us = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
+            // Values above the largest one that is distinguished count as that one.
+            match limit_us < u64::from(MAX_US) {
+                true => all - self.total.count_between(0, limit_us),
+                false => 0,
+            }
+        });
+        [all, one, other]
+    }
+
     /// Closes the open slice, opens the one of `now`, and lets old ones expire.
     fn turn(&mut self, now: Instant) {
         self.fold();

@@ -48,7 +48,9 @@ impl Controller {
 
     pub(super) fn act(&mut self, found: Found, now: Duration) {
         match found {
-            Found::Worse(suspect) if suspect.mode == Mode::Act => self.eject_suspect(*suspect, now),
+            Found::Worse(suspect) if suspect.mode == Mode::Act || self.has_way_back(&suspect) => {
+                self.eject_suspect(*suspect, now);
+            }
             Found::Worse(suspect) => {
                 let CanaryFinding { service, version, verdict, .. } = &*suspect;
                 let reason = &verdict.reason;

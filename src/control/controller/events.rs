@@ -58,7 +58,10 @@ impl Controller {
                         && version.is_some_and(|v| service.version(v).is_some())
                 }
                 // These alerts end after a fixed time.
-                AlertName::EjectionMistaken | AlertName::FewPlayers => true,
+                AlertName::EjectionMistaken
+                | AlertName::FewPlayers
+                | AlertName::RolloutRolledBack
+                | AlertName::RolloutWaits => true,
                 AlertName::JournalFailing => true,
                 AlertName::VersionEjected => version.is_some_and(|version| {
                     service.version(version).is_some()

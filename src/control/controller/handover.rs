@@ -28,7 +28,11 @@ impl Controller {
 
     /// The state that another process needs to continue from here.
     pub fn carried(&self) -> ControlState {
-        self.state.clone()
+        // Rollouts with their progress since their last transition.
+        let lives = self.rollouts.values().map(|live| Box::new(live.rollout.clone()));
+        let mut state = self.state.clone();
+        lives.for_each(|rollout| state.apply(Change::RolloutMoved(rollout)));
+        state
     }
 
     /// As [`Controller::carried`]; from now on another process decides the weights, judges and sends alerts.
@@ -46,6 +50,7 @@ impl Controller {
     pub fn take_back(&mut self) {
         self.handed_over = false;
         self.take_back_journal();
+        self.rollout_news.notify_one();
         // The evaluator and the sender of alerts wait for this.
         self.published.send_modify(|_| ());
         self.events.stir();
@@ -59,9 +64,10 @@ impl Controller {
 
     /// As [`Controller::inherit`]; `by` says how the state came here.
     pub(super) fn inherit_as(&mut self, carried: ControlState, by: &str) -> Dropped {
-        let carried = carried.dated(SystemTime::now());
+        let now = SystemTime::now();
+        let carried = carried.dated(now);
         // This process has read the file itself.
-        let ended = what_a_file_ends(&carried, &self.config);
+        let ended = what_a_file_ends(&carried, &self.config, now);
         self.ended = replaced_weights(&carried, &ended);
         for more in &self.ended {
             tracing::warn!("{more}");
@@ -76,12 +82,15 @@ impl Controller {
         // The other process sends its state twice, mostly without a difference.
         match prepared.state().decides_as(&before) && before.generation() > carried.generation() {
             true => drop(self.publish_endpoints(&snapshot)),
-            false => self.decided = self.commit(prepared, None),
+            false => {
+                self.decided = self.commit(prepared, None);
+                self.resume_rollouts();
+            }
         }
         self.record_stand_ins(before.stand_ins());
         self.record_carried_endpoints(before.endpoints());
         match ended {
-            Change::FileTaken { weights, gone } => Dropped { weights, gone, reinstated: last },
+            Change::FileTaken { weights, gone, .. } => Dropped { weights, gone, reinstated: last },
             _ => Dropped { reinstated: last, ..Dropped::default() },
         }
     }

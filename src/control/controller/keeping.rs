@@ -88,6 +88,10 @@ pub(super) struct Keeper {
     news: Arc<Notify>,
     /// What that task found last.
     failing: Option<Failing>,
+    /// Whether a change is being written first.
+    is_writing: bool,
+    /// Entries of what followed from a change, which come after the entry of that change.
+    deferred: Vec<Draft>,
 }
 
 #[derive(Debug)]
@@ -126,8 +130,17 @@ pub struct JournalState {
 
 impl Default for Keeper {
     fn default() -> Self {
-        let (rows, news, failing) = Default::default();
-        Self { place: Place::Memory, rows, news, failing }
+        let (rows, news, failing, deferred) = Default::default();
+        Self { place: Place::Memory, rows, news, failing, is_writing: false, deferred }
+    }
+}
+
+impl Keeper {
+    /// Notes an entry that is written once that of the change which caused it is.
+    pub(super) fn defer(&mut self, draft: Draft) {
+        if !matches!(self.place, Place::Memory) {
+            self.deferred.push(draft);
+        }
     }
 }
 
@@ -206,6 +219,7 @@ impl Controller {
         };
         let then = then.map(|then| then.rows());
         let rows = then.map(|then| self.keeper.rows.first(&then)).unwrap_or_default();
+        self.keeper.is_writing = true;
         Ok(First::Write(journal, Box::new(draft), rows))
     }
 
@@ -213,11 +227,26 @@ impl Controller {
     pub(in crate::control) fn not_written(&mut self) {
         self.keeper.rows.not_written();
         self.keeper.news.notify_one();
+        self.keeper.is_writing = false;
+        self.write_deferred();
     }
 
     /// The second half has ended: the change that was written as `entry` was made, or `refused` because of
     /// another change that came between.
     pub(in crate::control) fn settle(&mut self, entry: Head, refused: Option<String>) {
+        self.settle_rows(entry, refused);
+        self.keeper.is_writing = false;
+        self.write_deferred();
+    }
+
+    fn write_deferred(&mut self) {
+        if !self.keeper.is_writing {
+            let deferred = std::mem::take(&mut self.keeper.deferred);
+            deferred.into_iter().for_each(|draft| self.write_late(draft));
+        }
+    }
+
+    fn settle_rows(&mut self, entry: Head, refused: Option<String>) {
         let rest = self.keeper.rows.settle(&self.state.rows());
         let (kind, reason) = match refused {
             Some(why) => ("withdrawn", why),
@@ -243,7 +272,7 @@ impl Controller {
                 let rows = self.keeper.rows.late(&self.state.rows());
                 self.send_late(draft, rows);
             }
-        }
+        }        self.write_deferred();
     }
 
     fn send_late(&self, draft: Draft, rows: Vec<StateChange>) {

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Controller, Rejected};
+use super::{Controller, Rejected, rollouts::Rolled};
 use crate::{
     config::Config,
     control::{
@@ -27,6 +27,8 @@ pub(super) struct Prepared {
     snapshot: Snapshot,
     /// Services whose stand-in is released, because a version with weight can serve again.
     released: Vec<String>,
+    /// What follows for rollouts.
+    followed: Vec<Rolled>,
 }
 
 impl Prepared {
@@ -75,31 +77,44 @@ impl Controller {
         change: Change,
         inputs: Inputs<'_>,
     ) -> Result<Prepared, Rejected> {
-        let state = self.check(&change, inputs.config)?;
-        Ok(self.lead_to(state, &change, inputs))
+        let (state, followed) = self.after(&change, inputs.config);
+        self.refuse_unserved(&change, &state, inputs.config)?;
+        Ok(self.lead_to((state, followed), &change, inputs))
     }
 
     /// The state that `change` leads to under `config`, or why it is refused: the first half of
     /// [`Controller::prepare`], without a snapshot.
     pub(super) fn check(&self, change: &Change, config: &Config) -> Result<ControlState, Rejected> {
-        let state = self.state.after(change.clone());
+        let (state, _) = self.after(change, config);
         self.refuse_unserved(change, &state, config)?;
         Ok(state)
     }
 
+    /// The state that `change` leads to, with what follows for rollouts.
+    fn after(&self, change: &Change, config: &Config) -> (ControlState, Vec<Rolled>) {
+        let mut state = self.state.after(change.clone());
+        let followed = self.follow(&mut state, change, config);
+        (state, followed)
+    }
+
     /// Prepares a change that cannot be refused, such as the state of another process.
     pub(super) fn lead(&self, change: Change, inputs: Inputs<'_>) -> Prepared {
-        self.lead_to(self.state.after(change.clone()), &change, inputs)
+        self.lead_to(self.after(&change, inputs.config), &change, inputs)
     }
 
     /// Compiles the snapshot of `state`, the result of `change`.
-    fn lead_to(&self, mut state: ControlState, change: &Change, inputs: Inputs<'_>) -> Prepared {
+    fn lead_to(
+        &self,
+        (mut state, followed): (ControlState, Vec<Rolled>),
+        change: &Change,
+        inputs: Inputs<'_>,
+    ) -> Prepared {
         // The weights of a single service are no reason to refuse a file or a takeover.
         if matches!(change, Change::FileTaken { .. } | Change::Resumed(_)) {
             let stand_ins = self.stand_ins_of(&state, inputs);
             state.apply(Change::StandInsChosen(stand_ins));
         }
-        self.compile(state, inputs)
+        Prepared { followed, ..self.compile(state, inputs) }
     }
 
     /// Compiles and publishes a snapshot of the unchanged state, because endpoints, addresses or certificates
@@ -112,7 +127,7 @@ impl Controller {
         generation
     }
 
-    fn compile(&self, mut state: ControlState, inputs: Inputs<'_>) -> Prepared {
+    pub(super) fn compile(&self, mut state: ControlState, inputs: Inputs<'_>) -> Prepared {
         let (old, config) = (self.snapshot(), inputs.config);
         let released = self.releasable(&state, inputs);
         for service in released.iter().cloned() {
@@ -143,7 +158,7 @@ impl Controller {
         };
         let compiled = Some(inputs.compiled);
         let snapshot = Snapshot::compile(generation, sources, compiled, &self.registry);
-        Prepared { state, snapshot, released }
+        Prepared { state, snapshot, released, followed: Vec::new() }
     }
 
     /// Brings a prepared change into force on all workers at once, and records `event`. Returns the generation.
@@ -152,7 +167,7 @@ impl Controller {
         prepared: Prepared,
         event: Option<(EventKind, EventDetails)>,
     ) -> u64 {
-        let Prepared { state, snapshot, released } = prepared;
+        let Prepared { state, snapshot, released, followed } = prepared;
         let (generation, old) = (snapshot.generation, self.snapshot());
         if !state.decides_as(&self.state) {
             self.decided = generation;
@@ -175,6 +190,7 @@ impl Controller {
         if let Some((kind, matter)) = event {
             self.record(kind, matter);
         }
+        self.publish_followed(followed);
         generation
     }
 

@@ -1,5 +1,7 @@
 //! Why a change is refused.
 
+use crate::rollout::{PlanError, Refused};
+
 /// Why a change was refused. A refused change has no effect.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Rejected {
@@ -125,6 +127,38 @@ pub enum Rejected {
         endpoint: String,
         /// Its state.
         state: &'static str,
+    },
+    /// The service has no rollout.
+    #[error("`{service}` has no rollout; start one with `tidegate rollout start {service} VERSION`")]
+    NoRollout {
+        /// The service.
+        service: String,
+    },
+    /// The table of transitions, or a rule of rollouts, does not allow the command.
+    #[error(transparent)]
+    Rollout(Refused),
+    /// There is no such plan.
+    #[error("there is no plan `{plan}`; {known}")]
+    NoPlan {
+        /// As requested.
+        plan: String,
+        /// Names of plans.
+        known: String,
+    },
+    /// Neither the request nor the file names a plan.
+    #[error("no plan is named, and the file has no `rollout` for `{service}`; name a plan, or give `steps`")]
+    PlanMissing {
+        /// The service.
+        service: String,
+    },
+    /// The steps of the request are invalid.
+    #[error(transparent)]
+    Plan(PlanError),
+    /// The service cannot answer a gate of the plan.
+    #[error("the plan does not fit: {why}")]
+    PlanDoesNotFit {
+        /// What is wrong, and what would be right.
+        why: String,
     },
     /// Another process has taken over.
     #[error("another process has taken over; try again on a new connection")]

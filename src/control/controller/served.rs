@@ -136,6 +136,8 @@ impl Controller {
             },
             // These eject no version that is not ejected already.
             Change::Resumed(_)
+            | Change::RolloutMoved(_)
+            | Change::RolloutForgotten { .. }
             | Change::VersionReinstated { .. }
             | Change::EjectionMistaken { .. }
             | Change::EndpointReinstated { .. }

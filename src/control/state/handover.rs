@@ -8,7 +8,9 @@ use std::{
 use super::{
     super::carried::{HandoverState, Mistakes, WhyEjected, WhyEndpoint},
     ControlState, Ejection, ManualEjection,
+    rows::json,
 };
+use crate::rollout::Rollout;
 
 /// Placeholder for a time that a process did not give.
 pub(super) const NOT_SAID: SystemTime = SystemTime::UNIX_EPOCH;
@@ -29,8 +31,16 @@ pub(super) fn unix_ms(at: SystemTime) -> Option<u64> {
 impl From<ControlState> for HandoverState {
     fn from(state: ControlState) -> Self {
         let (ejected, out) = (state.ejected(), state.kept_out());
-        let ControlState { generation, weights, ejections, endpoints, stand_ins, epochs, mistakes } =
-            state;
+        let ControlState {
+            generation,
+            weights,
+            ejections,
+            endpoints,
+            stand_ins,
+            epochs,
+            mistakes,
+            rollouts,
+        } = state;
         let reasons = ejections.into_iter().map(|((service, version), ejection)| {
             let Ejection { since, by, reason, verdict } = ejection;
             let (route, verdict) = verdict.unzip();
@@ -56,6 +66,7 @@ impl From<ControlState> for HandoverState {
             stand_ins,
             epochs,
             mistakes: mistakes.collect(),
+            rollouts: rollouts.into_iter().map(|(service, it)| (service, json(it))).collect(),
         }
     }
 }
@@ -119,6 +130,21 @@ impl From<HandoverState> for ControlState {
             stand_ins: carried.stand_ins,
             epochs: carried.epochs,
             mistakes: mistakes.collect(),
+            rollouts: readable(carried.rollouts),
         }
     }
+}
+
+/// The rollouts that this release can read. One that it cannot is left behind: its weights stay as they are.
+fn readable(rollouts: BTreeMap<String, serde_json::Value>) -> BTreeMap<String, Rollout> {
+    let each = rollouts.into_iter().filter_map(|(service, value)| {
+        match serde_json::from_value(value) {
+            Ok(rollout) => Some((service, rollout)),
+            Err(error) => {
+                tracing::error!(service, %error, "a rollout of another release is not continued");
+                None
+            }
+        }
+    });
+    each.collect()
 }

@@ -11,6 +11,7 @@
 //! | `endpoint/SERVICE/VERSION/ADDRESS` | who, when, why |
 //! | `mistakes/SERVICE/VERSION` | number of reinstatements |
 //! | `stand_in/SERVICE` | [`StandIn`] |
+//! | `rollout/SERVICE` | [`Rollout`], as of its last transition |
 //! | `epoch/SERVICE` | number of changes of shares |
 //! | `generation` | generation of the snapshot |
 //!
@@ -26,7 +27,7 @@ use super::{
     ControlState, Ejection, ManualEjection, StandIn,
     handover::{time_of, unix_ms},
 };
-use crate::{control::carried::SetWeights, store::StateChange};
+use crate::{control::carried::SetWeights, rollout::Rollout, store::StateChange};
 
 /// Rows by key.
 pub type Rows = BTreeMap<String, Value>;
@@ -66,7 +67,16 @@ struct EndpointRow {
 impl ControlState {
     /// The state as rows.
     pub fn rows(&self) -> Rows {
-        let Self { generation, weights, ejections, endpoints, stand_ins, epochs, mistakes } = self;
+        let Self {
+            generation,
+            weights,
+            ejections,
+            endpoints,
+            stand_ins,
+            epochs,
+            mistakes,
+            rollouts,
+        } = self;
         let mut rows = Rows::new();
         let mut add = |key: String, value: Value| drop(rows.insert(key, value));
         for (service, weights) in weights {
@@ -85,6 +95,9 @@ impl ControlState {
         }
         for (service, stand_in) in stand_ins {
             add(key("stand_in", &[service]), json(stand_in));
+        }
+        for (service, rollout) in rollouts {
+            add(key("rollout", &[service]), json(rollout));
         }
         for (service, epoch) in epochs {
             add(key("epoch", &[service]), json(epoch));
@@ -132,6 +145,9 @@ impl ControlState {
             ["stand_in", service] => {
                 self.stand_ins.insert(service.to_owned(), StandIn::deserialize(value)?);
             }
+            ["rollout", service] => {
+                self.rollouts.insert(service.to_owned(), Rollout::deserialize(value)?);
+            }
             ["epoch", service] => {
                 self.epochs.insert(service.to_owned(), u64::deserialize(value)?);
             }
@@ -149,7 +165,7 @@ pub const GENERATION: &str = "generation";
 pub fn is_known(key: &str) -> bool {
     matches!(
         (key.split('/').next(), key.split('/').count()),
-        (Some("weights" | "stand_in" | "epoch"), 2)
+        (Some("weights" | "stand_in" | "epoch" | "rollout"), 2)
             | (Some("ejected" | "mistakes"), 3)
             | (Some("endpoint"), 4)
             | (Some(GENERATION), 1)
@@ -197,7 +213,7 @@ impl From<EjectedRow> for Ejection {
     }
 }
 
-fn json(value: impl Serialize) -> Value {
+pub(super) fn json(value: impl Serialize) -> Value {
     // Fails only for maps whose keys are no texts, and there are none.
     serde_json::to_value(value).unwrap_or_default()
 }

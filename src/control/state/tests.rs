@@ -66,7 +66,7 @@ fn change() -> impl Strategy<Value = Change> {
             Change::EndpointReinstated { service, version, endpoint }
         }),
         (prop::collection::btree_set(name(), 0..2), prop::collection::btree_set(place(), 0..3))
-            .prop_map(|(weights, gone)| Change::FileTaken { weights, gone }),
+            .prop_map(|(weights, gone)| Change::FileTaken { at: SystemTime::UNIX_EPOCH, weights, gone }),
         prop::collection::btree_map(name(), stand_in, 0..3).prop_map(Change::StandInsChosen),
         name().prop_map(|service| Change::StandInReleased { service }),
         prop::collection::btree_set(name(), 1..3)
@@ -193,7 +193,11 @@ fn a_version_that_left_the_file_stays_ejected_and_the_oldest_of_too_many_are_for
         let ejection = ManualEjection { since, by: by.clone(), reason: reason.clone() };
         state.apply(Change::EndpointEjected { service, version, endpoint, ejection });
     }
-    let taken = |gone| Change::FileTaken { weights: BTreeSet::new(), gone };
+    let taken = |gone| Change::FileTaken {
+        at: SystemTime::UNIX_EPOCH,
+        weights: BTreeSet::new(),
+        gone,
+    };
     assert_eq!(state.after(taken(BTreeSet::from([place(0), place(9)]))), state);
     let but_one = state.after(taken((0..most).filter(|n| *n != most - 1).map(place).collect()));
     let forgotten = |state: &ControlState| -> Vec<usize> {

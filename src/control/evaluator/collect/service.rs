@@ -6,6 +6,7 @@ use super::{
     super::{
         IDLE_LOOK,
         blocks::{BaselineBlock, BaselineStratum, Collected, ServiceBlocks, VersionBlocks},
+        exposure::Exposure,
     },
     account::{Account, requests},
     alone::AloneCollector,
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     analysis::{Arms, Counter, Ending, Quantile, Tolerance, What},
     config::units::Weight,
+    registry::Player,
     snapshot::{ComparisonPlan, Service},
 };
 
@@ -57,6 +59,8 @@ pub(in crate::control::evaluator) struct ServiceCollector {
     /// When the amounts of all players last began to count again.
     paid: Duration,
     questions: Questions,
+    /// The players of each version, while a rollout asks for them.
+    exposure: Option<Exposure>,
     canaries: Vec<CanaryCollector>,
     /// Versions that serve without a baseline.
     alone: Vec<AloneCollector>,
@@ -109,6 +113,7 @@ impl ServiceCollector {
             questions: Questions::new(now),
             canaries: Vec::new(),
             alone: Vec::new(),
+            exposure: None,
             has_news: false,
             collected: now,
             learnt: now,
@@ -166,6 +171,7 @@ impl ServiceCollector {
             return None;
         }
         self.epoch = service.epoch;
+        self.exposure.iter_mut().for_each(|exposure| *exposure = Exposure::default());
         self.poll_lines(service, now);
         // Some requests since the last evaluation began under the old split.
         let look = self.plan.outcomes.look().wrapping_add(1);
@@ -244,6 +250,19 @@ impl ServiceCollector {
         self.accounts[stratum].all.arms[number].requests
     }
 
+    /// Begins or ends to note the players of each version.
+    pub(in crate::control::evaluator) fn watch_players(&mut self, watch: bool) {
+        match watch {
+            true => drop(self.exposure.get_or_insert_default()),
+            false => self.exposure = None,
+        }
+    }
+
+    /// The players of each version since the split changed last, if they are noted.
+    pub(in crate::control::evaluator) fn exposure(&self) -> Option<&Exposure> {
+        self.exposure.as_ref()
+    }
+
     /// Begins the evaluation number `look`.
     pub(super) fn look(&mut self, look: u32, now: Duration) {
         let strata = self.plan.strata.iter().zip(&mut self.accounts);
@@ -286,6 +305,9 @@ impl ServiceCollector {
             let networks = self.plan.strata[place.stratum].networks;
             self.questions.add(service, place.version, ending, look, networks, serves);
             self.note_outcome(place.version, ending.what);
+            if let Some(exposure) = &mut self.exposure {
+                exposure.add(Player(ending.player), place.version);
+            }
         }
         counted
     }

@@ -1,0 +1,168 @@
+//! Rollouts: started, shown, and commanded.
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Extension, Path, Query, State},
+    http::{HeaderMap, StatusCode, header::CACHE_CONTROL},
+    response::IntoResponse,
+    routing::{get, post},
+};
+
+use super::{
+    Problem,
+    api::{By, ChangeParameters, NoParameters, bounded, fresh},
+    auth, body,
+    extract::{Name, Parameters},
+    model::{Rollout, RolloutAnswer, RolloutCommand, RolloutRequest},
+};
+use crate::{
+    control::{
+        controller::{PlanAsked, RolloutAsked, RolloutChange, RolloutChanged},
+        tasks::ControlPlane,
+    },
+    rollout::Event,
+};
+
+/// The command that a path stands for.
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    Pause,
+    Resume,
+    Promote,
+    Approve,
+    BreakIn,
+    Abort,
+    Rollback,
+}
+
+pub(super) fn paths() -> Router<ControlPlane> {
+    let paths = [
+        ("pause", Command::Pause),
+        ("resume", Command::Resume),
+        ("promote", Command::Promote),
+        ("approve", Command::Approve),
+        ("break-in", Command::BreakIn),
+        ("abort", Command::Abort),
+        ("rollback", Command::Rollback),
+    ];
+    let router = Router::new().route("/v1/services/{service}/rollout", get(show).post(start));
+    paths.into_iter().fold(router, |router, (name, command)| {
+        let path = format!("/v1/services/{{service}}/rollout/{name}");
+        router.route(&path, post(move |a, b, c, d, e, f| order(a, b, c, d, e, f, command)))
+    })
+}
+
+async fn show(
+    State(plane): State<ControlPlane>,
+    name: Name,
+    parameters: Parameters<NoParameters>,
+) -> Result<impl IntoResponse, Problem> {
+    let Path(service) = name?;
+    parameters?;
+    let controller = plane.controller();
+    controller.known_service(&service)?;
+    match controller.rollout(&service) {
+        Some(live) => Ok(([(CACHE_CONTROL, "no-store")], Json(Rollout::from(live)))),
+        None => {
+            let detail = format!("`{service}` has had no rollout since its journal began");
+            Err(Problem::new(StatusCode::NOT_FOUND, detail))
+        }
+    }
+}
+
+async fn start(
+    State(plane): State<ControlPlane>,
+    Extension(By(by)): Extension<By>,
+    name: Name,
+    parameters: Parameters<ChangeParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let Path(service) = name?;
+    let Query(ChangeParameters { dry_run }) = parameters?;
+    let if_generation = body::if_match(&headers)?;
+    let RolloutRequest { to, plan, steps, reason } = body::json(&headers, body).await?;
+    bounded(reason.as_deref())?;
+    let plan = match (plan, steps) {
+        (None, None) => PlanAsked::OfService,
+        (Some(plan), None) => PlanAsked::Named(plan),
+        (None, Some(steps)) => PlanAsked::Steps(steps),
+        (Some(_), Some(_)) => {
+            let detail = "a plan of the file and steps of its own do not go together; write one of the two";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("steps"));
+        }
+    };
+    let asked = RolloutAsked::Start { to, plan, reason: reason.unwrap_or_default() };
+    change(&plane, RolloutChange { service, asked, by, if_generation, dry_run }).await
+}
+
+async fn order(
+    State(plane): State<ControlPlane>,
+    Extension(By(by)): Extension<By>,
+    name: Name,
+    parameters: Parameters<ChangeParameters>,
+    headers: HeaderMap,
+    body: Body,
+    command: Command,
+) -> Result<impl IntoResponse, Problem> {
+    let Path(service) = name?;
+    let Query(ChangeParameters { dry_run }) = parameters?;
+    let if_generation = body::if_match(&headers)?;
+    let asked: RolloutCommand = body::json_or_none(&headers, body).await?;
+    bounded(asked.reason.as_deref())?;
+    belongs(command, &asked)?;
+    let second = auth::second(&headers, plane.controller().tokens())?;
+    let (by_name, reason) = (by.name.clone(), asked.reason.unwrap_or_default());
+    let event = match command {
+        Command::Pause => Event::Pause { by: by_name, reason },
+        Command::Resume => Event::Resume { by: by_name, reason },
+        Command::Promote => Event::Promote { by: by_name, reason },
+        Command::Approve => {
+            Event::Approve { by: by_name, approves: asked.approves.unwrap_or(true), reason }
+        }
+        Command::BreakIn => Event::BreakIn { by: by_name, second, reason },
+        Command::Abort => Event::Abort { by: by_name, reason },
+        Command::Rollback => {
+            Event::Rollback { by: by_name, reason, at_once: asked.at_once.unwrap_or(false) }
+        }
+    };
+    let asked = RolloutAsked::Event(event);
+    change(&plane, RolloutChange { service, asked, by, if_generation, dry_run }).await
+}
+
+/// Rejects fields that mean nothing to `command`.
+fn belongs(command: Command, asked: &RolloutCommand) -> Result<(), Problem> {
+    let wrong = match command {
+        Command::Approve => asked.at_once.map(|_| "at_once"),
+        Command::Rollback => asked.approves.map(|_| "approves"),
+        _ => asked.at_once.map(|_| "at_once").or(asked.approves.map(|_| "approves")),
+    };
+    match wrong {
+        None => Ok(()),
+        Some(field) => {
+            let detail = format!("`{field}` means nothing to this command; leave it out");
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(field))
+        }
+    }
+}
+
+async fn change(
+    plane: &ControlPlane,
+    change: RolloutChange,
+) -> Result<impl IntoResponse + use<>, Problem> {
+    let (service, dry_run) = (change.service.clone(), change.dry_run);
+    let changed = match dry_run {
+        true => plane.controller().change_rollout(change)?,
+        false => plane.change(change).await?,
+    };
+    let RolloutChanged { generation, rollout, warnings } = changed;
+    if !dry_run {
+        plane.in_force(generation).await;
+    }
+    let mut rollout = Rollout::new(&rollout);
+    if let Some(live) = plane.controller().rollout(&service).filter(|_| !dry_run) {
+        rollout.entries = Rollout::from(live).entries;
+    }
+    Ok((fresh(generation), Json(RolloutAnswer { generation, dry_run, warnings, rollout })))
+}

@@ -1,0 +1,262 @@
+//! `tidegate rollout`: starts a rollout, shows it, waits for its end, and commands it.
+
+mod report;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use http::Method;
+
+use self::report::report;
+use super::{
+    client::{Call, ClientArguments, service_name},
+    failure::{Exit, Failure},
+    file::text_of,
+    printable::printable,
+    say::{say, say_json},
+};
+use crate::{
+    admin::model::{Rollout, RolloutAnswer, RolloutCommand, RolloutRequest},
+    config::schema::Step,
+};
+
+/// Arguments of `tidegate rollout`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RolloutArguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a rollout: the version gets players step by step, while the gates of its plan pass.
+    Start(StartArguments),
+    /// Show the rollout of a service in progress, or its last one.
+    Show(SubjectArguments),
+    /// Wait until the rollout of a service has ended, and show its progress.
+    Wait(WaitArguments),
+    /// Hold the rollout until it is resumed.
+    Pause(CommandArguments),
+    /// Let a paused rollout go on.
+    Resume(CommandArguments),
+    /// Skip what is left of the step. Guardrails that fail, and windows, count nevertheless.
+    Promote(ReasonArguments),
+    /// Approve the step, as a gate `approval` asks.
+    Approve(CommandArguments),
+    /// Refuse to approve the step.
+    Reject(ReasonArguments),
+    /// Let the rollout grow in spite of the window that freezes it, until that window is over.
+    BreakIn(BreakInArguments),
+    /// Give the rollout up, and restore the split before it.
+    Abort(CommandArguments),
+    /// Restore the split before the rollout, also when it is done.
+    Rollback(RollbackArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct StartArguments {
+    /// The service.
+    #[arg(value_parser = service_name)]
+    service: String,
+    /// The version that is to get all players.
+    version: String,
+    /// A plan of the configuration. Default: the one that `rollout` of the service names.
+    #[arg(long, conflicts_with = "steps")]
+    plan: Option<String>,
+    /// A file with the steps of a plan, in YAML or JSON; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    steps: Option<std::path::PathBuf>,
+    /// Wait until the rollout has ended, and show its progress.
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// Longest time to wait, such as 2h. Default: none.
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = humantime::parse_duration)]
+    timeout: Option<std::time::Duration>,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Debug, clap::Args)]
+struct SubjectArguments {
+    /// The service.
+    #[arg(value_parser = service_name)]
+    service: String,
+    /// Print the response of the admin endpoint as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct WaitArguments {
+    /// Longest time to wait, such as 2h. Default: none.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<std::time::Duration>,
+    #[command(flatten)]
+    subject: SubjectArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct CommandArguments {
+    /// The service.
+    #[arg(value_parser = service_name)]
+    service: String,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReasonArguments {
+    #[command(flatten)]
+    command: CommandArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct BreakInArguments {
+    /// File with the token of a second person who agrees, where the window asks for one.
+    #[arg(long, value_name = "FILE")]
+    second_token_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    command: CommandArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct RollbackArguments {
+    /// Give the endpoints of the split before their load at once, although they are not ready for it.
+    #[arg(long)]
+    at_once: bool,
+    #[command(flatten)]
+    command: CommandArguments,
+}
+
+/// Options of all changes.
+#[derive(Debug, clap::Args)]
+struct Change {
+    /// The reason, for the journal, the event and the log of the instance.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Show what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Change only if nobody made a change since this generation, as shown by `status`.
+    #[arg(long, value_name = "N")]
+    if_generation: Option<u64>,
+    /// Print the response of the admin endpoint as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &RolloutArguments) -> Result<ExitCode, Failure> {
+    let order = |name: &str, arguments: &CommandArguments, more: RolloutCommand| {
+        order(name, arguments, more, None).map(|()| ExitCode::SUCCESS)
+    };
+    let none = RolloutCommand::default;
+    match &arguments.command {
+        Command::Start(arguments) => start(arguments),
+        Command::Show(arguments) => show(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Wait(WaitArguments { timeout, subject }) => {
+            let SubjectArguments { service, json, client } = subject;
+            wait::wait(client, service, *timeout, *json)
+        }
+        Command::Pause(arguments) => order("pause", arguments, none()),
+        Command::Resume(arguments) => order("resume", arguments, none()),
+        Command::Promote(arguments) => order("promote", &arguments.command, none()),
+        Command::Approve(arguments) => order("approve", arguments, none()),
+        Command::Reject(arguments) => {
+            let more = RolloutCommand { approves: Some(false), ..none() };
+            order("approve", &arguments.command, more)
+        }
+        Command::BreakIn(BreakInArguments { second_token_file, command }) => {
+            let second = second_token_file.as_deref();
+            self::order("break-in", command, none(), second).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Abort(arguments) => order("abort", arguments, none()),
+        Command::Rollback(RollbackArguments { at_once, command }) => {
+            let more = RolloutCommand { at_once: at_once.then_some(true), ..none() };
+            order("rollback", command, more)
+        }
+    }
+}
+
+fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
+    let StartArguments { service, version, plan, steps, wait, timeout, change } = arguments;
+    let request = RolloutRequest {
+        to: version.clone(),
+        plan: plan.clone(),
+        steps: steps.as_deref().map(steps_of).transpose()?,
+        reason: change.reason.clone(),
+    };
+    let target = format!("/v1/services/{service}/rollout");
+    let answer: RolloutAnswer = change.client.call(change.post(target, &request)?)?;
+    if !*wait {
+        return tell(&answer, change.json).map(|()| ExitCode::SUCCESS);
+    }
+    if !change.json {
+        answer.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
+    wait::wait(&change.client, service, *timeout, change.json)
+}
+
+fn show(arguments: &SubjectArguments) -> Result<(), Failure> {
+    let SubjectArguments { service, json, client } = arguments;
+    let rollout: Rollout = client.call(Call::get(format!("/v1/services/{service}/rollout")))?;
+    match json {
+        true => say_json(&rollout)?,
+        false => say(&report(&printable(&rollout)?)),
+    }
+    Ok(())
+}
+
+fn order(
+    name: &str,
+    arguments: &CommandArguments,
+    more: RolloutCommand,
+    second_token: Option<&std::path::Path>,
+) -> Result<(), Failure> {
+    let CommandArguments { service, change } = arguments;
+    let request = RolloutCommand { reason: change.reason.clone(), ..more };
+    let target = format!("/v1/services/{service}/rollout/{name}");
+    let call = change.post(target, &request)?;
+    let answer: RolloutAnswer = change.client.call_with_second(call, second_token)?;
+    tell(&answer, change.json)
+}
+
+fn tell(answer: &RolloutAnswer, json: bool) -> Result<(), Failure> {
+    if json {
+        return say_json(answer);
+    }
+    let answer = printable(answer)?;
+    for warning in &answer.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    if answer.dry_run {
+        say(&format!("would be, in generation {}:", answer.generation));
+    }
+    say(&report(&answer.rollout));
+    Ok(())
+}
+
+impl Change {
+    fn post(&self, target: String, request: &impl serde::Serialize) -> Result<Call, Failure> {
+        let body = serde_json::to_string(request);
+        let body = body.map_err(|error| Failure::new(Exit::Fault, error))?;
+        let query = if self.dry_run { "?dry_run=true" } else { "" };
+        let target = format!("{target}{query}");
+        let if_generation = self.if_generation;
+        Ok(Call { method: Method::POST, target, body: Some(body), if_generation })
+    }
+}
+
+/// The steps in a file.
+fn steps_of(file: &std::path::Path) -> Result<Vec<Step>, Failure> {
+    let text = text_of(file)?;
+    crate::config::steps(&text).map_err(|problems| {
+        let each = problems.as_slice().iter().map(|problem| format!("{}:{problem}", file.display()));
+        Failure::new(Exit::File, each.collect::<Vec<_>>().join("\n"))
+    })
+}

@@ -1,0 +1,307 @@
+//! Rollouts: what happens to them, and what follows for the weights of their services.
+//!
+//! [`crate::rollout`] decides; here its decisions come into force. A rollout in progress lives in the
+//! controller, where each tick changes it, and in the state as of its last transition, which is what the
+//! journal has. Growth and commands are written to the journal first. What takes players away from a version
+//! that was failed is made first and written late, as an ejection is.
+//!
+//! What others do to a service with a rollout reaches the rollout in the same change ([`Controller::follow`]):
+//! weights set by hand pause it, and the ejection of its version ends it and restores the split before it, in
+//! one swap of the snapshot.
+
+mod change;
+mod observe;
+mod publish;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use indexmap::IndexMap;
+use tokio::sync::Notify;
+
+pub(in crate::control) use self::observe::Advance;
+use self::observe::Counted;
+pub use self::{
+    change::{PlanAsked, RolloutAsked, RolloutChange, RolloutChanged},
+    observe::Latencies,
+    publish::RolloutsEnded,
+};
+use super::Controller;
+use crate::{
+    config::{Config, schema::Mode, units::Weight},
+    control::{
+        carried::{SetWeights, WhySet},
+        evaluator::CanaryFinding,
+        state::{Change, ControlState},
+    },
+    rollout::{self, Action, Entry, Event, GateReply, Refused, Rollout, Weights},
+    snapshot::weights_in_force,
+};
+
+/// Who set weights, where a rollout did.
+const ITSELF: &str = "rollout";
+
+/// Most transitions of a rollout that are remembered for reports; the journal has all.
+const MOST_ENTRIES: usize = 500;
+
+/// A rollout in progress, or the last one of its service.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// As of the last tick.
+    pub rollout: Rollout,
+    /// Its transitions since this process knows it, the oldest first.
+    pub entries: VecDeque<Entry>,
+    /// What the versions had counted when its weights were set last.
+    since: Counted,
+    /// Smoke checks and webhooks that are to be asked.
+    asks: Vec<Action>,
+    /// Their replies since the last tick.
+    replies: Vec<(u64, GateReply)>,
+    /// Why it cannot go on at present, as it was last reported.
+    stuck: Option<String>,
+}
+
+/// What an event makes of a rollout.
+#[derive(Debug)]
+pub(super) struct Rolled {
+    /// The state before; `None` if it was started.
+    before: Option<Rollout>,
+    rollout: Rollout,
+    actions: Vec<Action>,
+    /// Replies that the event contained.
+    heard: Vec<u64>,
+}
+
+impl Rolled {
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.actions.iter().filter_map(|action| match action {
+            Action::Record(entry) => Some(entry),
+            _ => None,
+        })
+    }
+
+    /// The weights that it sets.
+    fn weights(&self) -> Option<&Weights> {
+        self.actions.iter().rev().find_map(|action| match action {
+            Action::SetWeights(weights) => Some(weights),
+            _ => None,
+        })
+    }
+
+    /// Whether it changes what the journal has.
+    fn is_kept(&self) -> bool {
+        self.before.is_none()
+            || self.weights().is_some()
+            || self.entries().any(Entry::is_kept)
+    }
+
+    /// Whether the version gets more players, or the rollout ends as done: such a step waits for the journal.
+    fn grows(&self) -> bool {
+        use rollout::On::{Bake, Finish, Grow};
+        self.entries().any(|entry| matches!(entry.on, Grow | Bake | Finish))
+    }
+}
+
+impl Controller {
+    /// The rollout of `service` in progress, or its last one.
+    pub fn rollout(&self, service: &str) -> Option<&Live> {
+        self.rollouts.get(service)
+    }
+
+    /// Wakes the task that lets time pass for rollouts.
+    pub(in crate::control) fn rollout_news(&self) -> Arc<Notify> {
+        Arc::clone(&self.rollout_news)
+    }
+
+    /// The number of rollouts that ended since the start, by service and by how they ended.
+    pub fn rollouts_ended(&self) -> &RolloutsEnded {
+        &self.rollouts_ended
+    }
+
+    /// Services whose rollouts have not ended.
+    pub(in crate::control) fn rolling(&self) -> Vec<String> {
+        if self.handed_over {
+            return Vec::new();
+        }
+        let going = self.rollouts.iter().filter(|(_, live)| !live.rollout.phase.is_end());
+        going.map(|(service, _)| service.clone()).collect()
+    }
+
+    /// Whether a version that is judged alone has all players by a rollout that is still judged: then its
+    /// ejection restores the split before.
+    pub(super) fn has_way_back(&self, suspect: &CanaryFinding) -> bool {
+        let Some(live) = self.rollouts.get(&*suspect.service) else { return false };
+        let snapshot = self.snapshot();
+        let compared = snapshot.service(&suspect.service).and_then(|s| s.compared.as_ref());
+        suspect.verdict.alone
+            && live.rollout.to == *suspect.version
+            && !live.rollout.phase.is_end()
+            && compared.is_some_and(|compared| compared.mode == Mode::Act)
+    }
+
+    /// Applies `event` to the rollout `base`, and its result to `state`.
+    fn roll(
+        &self,
+        state: &mut ControlState,
+        config: &Config,
+        (base, event): (&Rollout, Event),
+        at: SystemTime,
+    ) -> Result<Rolled, Refused> {
+        let heard = match &event {
+            Event::Tick(seen) => seen.replies.iter().map(|(ask, _)| *ask).collect(),
+            _ => Vec::new(),
+        };
+        let (rollout, actions) = rollout::apply(base, event, at)?;
+        let rolled = Rolled { before: Some(base.clone()), rollout, actions, heard };
+        take_over(state, config, &rolled, at);
+        Ok(rolled)
+    }
+
+    /// What follows for rollouts from `change`, which led to `state` under `config`; `state` is changed
+    /// accordingly.
+    pub(super) fn follow(
+        &self,
+        state: &mut ControlState,
+        change: &Change,
+        config: &Config,
+    ) -> Vec<Rolled> {
+        let mut followed = Vec::new();
+        for (service, event, at) in self.consequences(state, change, config) {
+            let Some(base) = self.base(&service, state, &followed, change) else { continue };
+            // Only commands are refused.
+            if let Ok(rolled) = self.roll(state, config, (&base, event), at)
+                && rolled.before.as_ref() != Some(&rolled.rollout)
+            {
+                followed.push(rolled);
+            }
+        }
+        if let Change::FileTaken { .. } = change {
+            let gone = state.rollouts().iter().filter(|(service, rollout)| {
+                rollout.phase.is_end() && !config.services.contains_key(*service)
+            });
+            let gone: Vec<String> = gone.map(|(service, _)| service.clone()).collect();
+            for service in gone {
+                state.apply(Change::RolloutForgotten { service });
+            }
+        }
+        followed
+    }
+
+    /// The rollout that the next event of `service` finds.
+    fn base(
+        &self,
+        service: &str,
+        state: &ControlState,
+        followed: &[Rolled],
+        change: &Change,
+    ) -> Option<Rollout> {
+        let last = followed.iter().rev().find(|rolled| rolled.rollout.service == service);
+        let live = || self.rollouts.get(service).map(|live| live.rollout.clone());
+        let kept = || state.rollouts().get(service).cloned();
+        match (last, change) {
+            (Some(rolled), _) => Some(rolled.rollout.clone()),
+            // The state of another process: what lives here is older.
+            (None, Change::Resumed(_)) => kept(),
+            (None, _) => live().or_else(kept),
+        }
+    }
+
+    /// The events that `change` is for rollouts, in order.
+    fn consequences(
+        &self,
+        state: &ControlState,
+        change: &Change,
+        config: &Config,
+    ) -> Vec<(String, Event, SystemTime)> {
+        let has_one = |service: &str| state.rollouts().contains_key(service);
+        match change {
+            Change::WeightsSet { service, weights: SetWeights { why, .. } } if has_one(service) => {
+                let at = why.as_ref().map_or_else(SystemTime::now, WhySet::at);
+                let by = why.as_ref().map_or("another process", |why| &why.by);
+                self.by_hand(service, (state, config), by, at).into_iter().collect()
+            }
+            Change::VersionEjected { service, version, ejection } if has_one(service) => {
+                let (version, reason) = (version.clone(), ejection.reason.clone());
+                vec![(service.clone(), Event::Ejected { version, reason }, ejection.since)]
+            }
+            Change::VersionReinstated { service, version, .. } if has_one(service) => {
+                let version = version.clone();
+                vec![(service.clone(), Event::Reinstated { version }, SystemTime::now())]
+            }
+            Change::FileTaken { at, .. } => self.by_file((state, config), *at),
+            Change::Resumed(_) => self.by_file((state, config), SystemTime::now()),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What another file is for all rollouts: its versions, and its weights where these are others.
+    fn by_file(
+        &self,
+        (state, config): (&ControlState, &Config),
+        at: SystemTime,
+    ) -> Vec<(String, Event, SystemTime)> {
+        let each = state.rollouts().keys().flat_map(|service| {
+            let known = config.services.get(service);
+            let versions: BTreeSet<String> =
+                known.into_iter().flat_map(|service| service.versions.keys().cloned()).collect();
+            let event = (service.clone(), Event::Reloaded { versions }, at);
+            [Some(event), self.by_hand(service, (state, config), "the file", at)]
+        });
+        each.flatten().collect()
+    }
+
+    /// That somebody set the weights of `service`, if they are not those of its rollout.
+    fn by_hand(
+        &self,
+        service: &str,
+        (state, config): (&ControlState, &Config),
+        by: &str,
+        at: SystemTime,
+    ) -> Option<(String, Event, SystemTime)> {
+        let weights = split_of(service, state, config)?;
+        let live = self.rollouts.get(service).map(|live| &live.rollout);
+        let rollout = live.or_else(|| state.rollouts().get(service))?;
+        let event = Event::WeightsByHand { weights: weights.clone(), by: by.to_owned() };
+        (!is_same_split(&rollout.weights, &weights)).then(|| (service.to_owned(), event, at))
+    }
+}
+
+/// Applies what `rolled` does to `state`.
+fn take_over(state: &mut ControlState, config: &Config, rolled: &Rolled, at: SystemTime) {
+    let service = &rolled.rollout.service;
+    if let (Some(weights), Some(known)) = (rolled.weights(), config.services.get(service)) {
+        let why = Some(WhySet::new(ITSELF, Some(&rolled.rollout.cause), at));
+        let weights = SetWeights { set: weights.clone(), file: known.weights.clone(), why };
+        state.apply(Change::WeightsSet { service: service.clone(), weights });
+    }
+    if rolled.is_kept() {
+        state.apply(Change::RolloutMoved(Box::new(rolled.rollout.clone())));
+    }
+}
+
+/// The weights of `service` that were set or that the file has, whether they serve or not.
+fn split_of(service: &str, state: &ControlState, config: &Config) -> Option<Weights> {
+    let known = config.services.get(service)?;
+    let weights = weights_in_force(service, known, &state.overrides()).into_iter();
+    Some(weights.map(|(version, weight)| (version.clone(), weight)).collect())
+}
+
+/// Whether both give the same players to each version.
+fn is_same_split(one: &Weights, other: &Weights) -> bool {
+    let names: BTreeMap<&String, ()> = one.keys().chain(other.keys()).map(|n| (n, ())).collect();
+    let differs = |name: &&String| {
+        (rollout::share(one, name) - rollout::share(other, name)).abs() > f64::EPSILON * 8.0
+    };
+    !names.into_keys().any(|name| differs(&name))
+}
+
+/// Shares of players by version, 0 to 1.
+fn shares(weights: &Weights) -> IndexMap<String, f64> {
+    let share = |name: &String| (name.clone(), rollout::share(weights, name));
+    let with_weight = weights.iter().filter(|(_, weight)| **weight > Weight::ZERO);
+    with_weight.map(|(name, _)| share(name)).collect()
+}
+

@@ -1,0 +1,270 @@
+//! Commands of people to rollouts, and the steps that a rollout takes by itself, as changes.
+
+use std::time::SystemTime;
+
+use super::{Rolled, split_of, take_over};
+use crate::{
+    config::{
+        problem::FieldPath,
+        schema::{self, Step},
+        unanswered,
+    },
+    control::{
+        controller::{
+            Controller, Moment, Operation, Plan as Written, Rejected, prepare::Prepared,
+            split::list,
+        },
+        state::{Change, ControlState},
+    },
+    rollout::{self, Event, Plan, Rollout, Start},
+    store::Actor,
+};
+
+/// A command to a rollout, or a step that it takes by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RolloutChange {
+    /// The service.
+    pub service: String,
+    /// What is to happen.
+    pub asked: RolloutAsked,
+    /// Who asks.
+    pub by: Actor,
+    /// The generation that the caller saw; the change is refused if somebody made a change since.
+    pub if_generation: Option<u64>,
+    /// Only report what would change.
+    pub dry_run: bool,
+}
+
+/// What is to happen to a rollout.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RolloutAsked {
+    /// It is to start.
+    Start {
+        /// The version that is to grow.
+        to: String,
+        /// By which plan.
+        plan: PlanAsked,
+        /// Why.
+        reason: String,
+    },
+    /// An event of the one in progress.
+    Event(Event),
+}
+
+/// The plan of a rollout.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PlanAsked {
+    /// That which the file names for the service.
+    OfService,
+    /// One of the file, by name.
+    Named(String),
+    /// These steps.
+    Steps(Vec<Step>),
+}
+
+/// The result of a change of a rollout, or of a dry run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RolloutChanged {
+    /// Generation in force afterwards; for a dry run, the current one.
+    pub generation: u64,
+    /// The rollout afterwards.
+    pub rollout: Rollout,
+    /// What people should know, such as that it begins at a later step.
+    pub warnings: Vec<String>,
+}
+
+/// A change of a rollout that was checked.
+pub(super) struct Checked {
+    rolled: Rolled,
+    /// The state that it leads to, and the snapshot if weights change.
+    then: Then,
+}
+
+enum Then {
+    /// Nobody gets another version.
+    Quiet(ControlState),
+    Moves(Box<Prepared>),
+}
+
+impl Checked {
+    pub(super) fn grows(&self) -> bool {
+        self.rolled.grows()
+    }
+
+    fn state(&self) -> &ControlState {
+        match &self.then {
+            Then::Quiet(state) => state,
+            Then::Moves(prepared) => prepared.state(),
+        }
+    }
+}
+
+impl Operation for RolloutChange {
+    type Outcome = RolloutChanged;
+    type Error = Rejected;
+
+    fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Written>, Rejected> {
+        let checked = controller.check_rollout(self, at)?;
+        let state = checked.state();
+        let draft = controller.rollout_entry(&checked.rolled, Some(&self.by), state);
+        Ok(Some(Written { draft, then: Some(state.clone()) }))
+    }
+
+    fn make(self, controller: &mut Controller, moment: Moment) -> Result<RolloutChanged, Rejected> {
+        controller.change_rollout_at(self, moment)
+    }
+}
+
+impl Controller {
+    /// Makes a change of a rollout, without a journal; for a dry run only reports it.
+    pub fn change_rollout(&mut self, change: RolloutChange) -> Result<RolloutChanged, Rejected> {
+        self.change_rollout_at(change, Moment::now())
+    }
+
+    fn change_rollout_at(
+        &mut self,
+        change: RolloutChange,
+        moment: Moment,
+    ) -> Result<RolloutChanged, Rejected> {
+        let checked = self.check_rollout(&change, moment.at)?;
+        let (rollout, warnings) = (checked.rolled.rollout.clone(), checked.rolled.warnings());
+        let generation = match change.dry_run {
+            true => self.snapshot().generation,
+            false => self.make_rollout(checked, Some(moment)),
+        };
+        Ok(RolloutChanged { generation, rollout, warnings })
+    }
+
+    /// Brings a checked change into force. `moment` is that of a change that was written first, or that needs no
+    /// entry; without it, its entry is written late. Returns the generation in force.
+    pub(super) fn make_rollout(&mut self, checked: Checked, moment: Option<Moment>) -> u64 {
+        let Checked { rolled, then } = checked;
+        let generation = match then {
+            Then::Quiet(state) => {
+                if rolled.is_kept() {
+                    self.note(Change::RolloutMoved(Box::new(rolled.rollout.clone())));
+                    debug_assert!(state.decides_as(self.state()));
+                }
+                self.snapshot().generation
+            }
+            Then::Moves(prepared) => self.commit(*prepared, None),
+        };
+        let is_late = moment.is_none() && rolled.is_kept();
+        let late = is_late.then(|| self.rollout_entry(&rolled, None, &self.state));
+        self.publish_rolled(rolled, moment.and_then(|moment| moment.entry));
+        if let Some(draft) = late {
+            self.write_late(draft);
+        }
+        generation
+    }
+
+    fn check_rollout(&self, change: &RolloutChange, at: SystemTime) -> Result<Checked, Rejected> {
+        self.admit_change(change.if_generation)?;
+        let known = self.known_service(&change.service)?;
+        match &change.asked {
+            RolloutAsked::Start { to, plan, reason } => {
+                let start = Start {
+                    service: change.service.clone(),
+                    to: to.clone(),
+                    plan: self.plan_of(&change.service, known, plan)?,
+                    by: change.by.name.clone(),
+                    reason: reason.clone(),
+                    second_person: known.second_person,
+                    weights: split_of(&change.service, &self.state, &self.config)
+                        .unwrap_or_default(),
+                    ejected: self
+                        .state
+                        .ejected()
+                        .remove(&change.service)
+                        .unwrap_or_default(),
+                };
+                if !known.versions.contains_key(to) {
+                    let (service, known) = (change.service.clone(), list(known.versions.keys()));
+                    return Err(Rejected::NoVersion { service, version: to.clone(), known });
+                }
+                let current = self.rollouts.get(&change.service).map(|live| &live.rollout);
+                let (rollout, actions) =
+                    rollout::start(start, current, at).map_err(Rejected::Rollout)?;
+                let rolled = Rolled { before: None, rollout, actions, heard: Vec::new() };
+                let mut state = self.state.clone();
+                take_over(&mut state, &self.config, &rolled, at);
+                Ok(Checked { rolled, then: Then::Quiet(state) })
+            }
+            RolloutAsked::Event(event) => {
+                let current = self.rollouts.get(&change.service);
+                let Some(live) = current else {
+                    return Err(Rejected::NoRollout { service: change.service.clone() });
+                };
+                self.check_event(&live.rollout, event.clone(), at)
+            }
+        }
+    }
+
+    /// Checks an event of the rollout `base`, and prepares the weights that it sets.
+    pub(super) fn check_event(
+        &self,
+        base: &Rollout,
+        event: Event,
+        at: SystemTime,
+    ) -> Result<Checked, Rejected> {
+        let mut state = self.state.clone();
+        let rolled = self
+            .roll(&mut state, &self.config, (base, event), at)
+            .map_err(Rejected::Rollout)?;
+        if rolled.weights().is_none() {
+            return Ok(Checked { rolled, then: Then::Quiet(state) });
+        }
+        if rolled.grows() {
+            let set = state.weights().get(&base.service).cloned();
+            if let Some(weights) = set {
+                let change = Change::WeightsSet { service: base.service.clone(), weights };
+                self.refuse_unserved(&change, &state, &self.config)?;
+            }
+        }
+        let prepared = self.compile(state, self.inputs(&self.snapshot()));
+        Ok(Checked { rolled, then: Then::Moves(Box::new(prepared)) })
+    }
+
+    fn plan_of(
+        &self,
+        name: &str,
+        service: &schema::Service,
+        asked: &PlanAsked,
+    ) -> Result<Plan, Rejected> {
+        let plans = &self.config.plans;
+        let named = |plan: &String| {
+            let steps = plans.get(plan).ok_or_else(|| {
+                let known = match plans.is_empty() {
+                    true => "the file has no `plans`".to_owned(),
+                    false => format!("there are: {}", list(plans.keys())),
+                };
+                Rejected::NoPlan { plan: plan.clone(), known }
+            })?;
+            Plan::new(Some(plan), steps, &FieldPath::default()).map_err(Rejected::Plan)
+        };
+        let plan = match asked {
+            PlanAsked::Named(plan) => named(plan)?,
+            PlanAsked::OfService => match &service.rollout {
+                Some(plan) => named(plan)?,
+                None => return Err(Rejected::PlanMissing { service: name.to_owned() }),
+            },
+            PlanAsked::Steps(steps) => {
+                Plan::new(None, steps, &FieldPath::default().key("steps")).map_err(Rejected::Plan)?
+            }
+        };
+        match &*unanswered(plan.steps(), service) {
+            [] => Ok(plan),
+            why => Err(Rejected::PlanDoesNotFit { why: why.join("; ") }),
+        }
+    }
+}
+
+impl Rolled {
+    fn warnings(&self) -> Vec<String> {
+        let each = self.actions.iter().filter_map(|action| match action {
+            rollout::Action::Warn(message) => Some(message.clone()),
+            _ => None,
+        });
+        each.collect()
+    }
+}

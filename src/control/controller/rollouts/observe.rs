@@ -1,0 +1,276 @@
+//! What a rollout sees on a tick, and the steps that it then takes.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Controller, Live, RolloutAsked, RolloutChange};
+use crate::{
+    analysis::{Answer, Numbers, Verdict},
+    config::schema::{GateQuestion, Slo},
+    control::controller::Rejected,
+    rollout::{
+        self, Action, Event, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow, Windows,
+    },
+    snapshot::Version,
+    store::Actor,
+};
+
+/// Share of the endpoints of a version, of those known, that must serve so that it is ready for its load.
+const READY: f64 = 0.5;
+
+/// What the new version had counted at some moment, since the process started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counted {
+    finished: u64,
+    errors: u64,
+    latency: Latencies,
+}
+
+/// Responses of a version since the process started, against the limits of its service.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Latencies {
+    /// Responses.
+    pub responses: u64,
+    /// Those that took longer than `p95` of the limits, and than `p99`.
+    pub slower: [u64; 2],
+    /// The quantiles p95 and p99 over the last minute.
+    pub quantiles: [Duration; 2],
+}
+
+/// What follows from an event of a rollout.
+#[derive(Debug)]
+pub(in crate::control) enum Advance {
+    /// It has been done.
+    Done,
+    /// This is to be written to the journal first.
+    Write(Box<RolloutChange>),
+    /// It is not possible now, and the rollout stays as it is.
+    Impossible(Rejected),
+}
+
+impl Controller {
+    /// The counts of the version that grows in `service`.
+    pub(super) fn counted(&self, service: &str) -> Counted {
+        let Some(live) = self.rollouts.get(service) else { return Counted::default() };
+        let snapshot = self.snapshot();
+        let version = snapshot.service(service).and_then(|s| s.version(&live.rollout.to));
+        version.map_or_else(Counted::default, |version| Counted {
+            // Errors are read first: a request that ends in between must not make them exceed the requests.
+            errors: version.state.cells.sum(|cells| cells.errors.read()),
+            finished: version.state.finished(),
+            latency: live.since.latency,
+        })
+    }
+
+    /// The version that grows in `service`, by its number, and the limits whose latencies the step asks for; `None`
+    /// if it asks for none.
+    pub(in crate::control) fn latencies_asked(&self, service: &str) -> Option<(u32, Slo)> {
+        let rollout = &self.rollouts.get(service)?.rollout;
+        let step = rollout.plan.step(rollout.step);
+        step.gates.iter().find(|gate| gate.question == GateQuestion::Slo)?;
+        let slo = self.config.services.get(service)?.slo?;
+        let snapshot = self.snapshot();
+        Some((snapshot.service(service)?.version(&rollout.to)?.state.id, slo))
+    }
+
+    /// The next event of the rollout of `service` at `now`; `latencies` are those of its version, if they were
+    /// asked for.
+    pub(in crate::control) fn next_event(
+        &mut self,
+        service: &str,
+        latencies: Option<Latencies>,
+        now: SystemTime,
+    ) -> Option<Event> {
+        let live = self.rollouts.get(service)?;
+        let ready = self.is_ready(&live.rollout);
+        if ready != live.rollout.baseline_ready {
+            return Some(Event::Baseline { ready });
+        }
+        let (observed, mismatch) = self.observed(live, latencies, now);
+        let rollout = live.rollout.clone();
+        if let Some(mismatch) = mismatch {
+            self.say_once(service, &rollout, mismatch.to_string());
+        }
+        self.evaluator.watch_players(service, !rollout.phase.is_end());
+        if let (Some(latency), Some(live)) = (latencies, self.rollouts.get_mut(service))
+            && live.since.latency == Latencies::default()
+        {
+            live.since.latency = latency;
+        }
+        Some(Event::Tick(observed))
+    }
+
+    /// Reports something that hinders a rollout, unless it was the last thing that was reported.
+    fn say_once(&mut self, service: &str, rollout: &Rollout, message: String) {
+        let Some(live) = self.rollouts.get_mut(service) else { return };
+        // Numbers in it change from tick to tick.
+        let what = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+        if live.stuck.as_deref().map(what) == Some(what(&message)) {
+            return;
+        }
+        live.stuck = Some(message.clone());
+        self.warn_of_rollout(rollout, message);
+    }
+
+    /// Notes that the next step of the rollout of `service` cannot be written or made at present.
+    pub(in crate::control) fn note_stuck(&mut self, service: &str, why: &str) {
+        if let Some(rollout) = self.rollouts.get(service).map(|live| live.rollout.clone()) {
+            self.say_once(service, &rollout, format!("the next step waits: {why}"));
+        }
+    }
+
+    /// Lets `event` happen to the rollout of `service`.
+    pub(in crate::control) fn advance(
+        &mut self,
+        service: &str,
+        event: Event,
+        now: SystemTime,
+    ) -> Advance {
+        let Some(live) = self.rollouts.get(service) else { return Advance::Done };
+        let checked = match self.check_event(&live.rollout, event.clone(), now) {
+            Ok(checked) => checked,
+            Err(rejected) => return Advance::Impossible(rejected),
+        };
+        if checked.grows() {
+            return Advance::Write(Box::new(RolloutChange {
+                service: service.to_owned(),
+                asked: RolloutAsked::Event(event),
+                by: Actor { name: super::ITSELF.to_owned(), ..Actor::system() },
+                if_generation: None,
+                dry_run: false,
+            }));
+        }
+        self.make_rollout(checked, None);
+        Advance::Done
+    }
+
+    /// Removes and returns the smoke checks and webhooks that are to be asked, with what they are about.
+    pub(in crate::control) fn take_asks(&mut self, service: &str) -> Vec<(Action, Rollout)> {
+        let Some(live) = self.rollouts.get_mut(service) else { return Vec::new() };
+        let rollout = &live.rollout;
+        std::mem::take(&mut live.asks).into_iter().map(|ask| (ask, rollout.clone())).collect()
+    }
+
+    /// Takes the reply of a smoke check or webhook; the next tick judges it.
+    pub(in crate::control) fn take_reply(&mut self, service: &str, ask: u64, reply: GateReply) {
+        if let Some(live) = self.rollouts.get_mut(service) {
+            live.replies.push((ask, reply));
+        }
+    }
+
+    fn observed(
+        &self,
+        live: &Live,
+        latencies: Option<Latencies>,
+        now: SystemTime,
+    ) -> (Observed, Option<Mismatch>) {
+        let rollout = &live.rollout;
+        let (service, to) = (&rollout.service, &rollout.to);
+        let asks = |question| {
+            let step = rollout.plan.step(rollout.step);
+            step.gates.iter().any(|gate| gate.question == question)
+        };
+        let counted = self.counted(service);
+        let mismatch = rollout.progress.begun.then(|| self.mismatch(rollout)).flatten();
+        let verdicts: Vec<Verdict> = self
+            .verdicts(service)
+            .into_iter()
+            .filter_map(|(version, _, verdict)| (version == *to).then_some(verdict))
+            .collect();
+        let slo = self.config.services.get(service).and_then(|service| service.slo);
+        let slo = slo.filter(|_| asks(GateQuestion::Slo));
+        let observed = Observed {
+            frozen: Windows::new(&self.config.windows).growth(service, now).frozen,
+            requests: counted.finished,
+            evidence: self.evidence(rollout, &verdicts, mismatch.as_ref()),
+            slo: slo.map(|slo| rollout::slo(&slo, &seen(&live.since, &counted, latencies))),
+            amounts: asks(GateQuestion::Amounts).then(|| amounts(&verdicts)),
+            replies: live.replies.clone(),
+        };
+        (observed, mismatch)
+    }
+
+    /// The gate `evidence`: by the comparison with the baseline; or, when no baseline has players any more, by
+    /// the judgement of the version against its limits and the past.
+    fn evidence(
+        &self,
+        rollout: &Rollout,
+        verdicts: &[Verdict],
+        mismatch: Option<&Mismatch>,
+    ) -> Option<GateReply> {
+        if let Some(answer) = self.evaluator.answer(&rollout.service, &rollout.to) {
+            return Some(rollout::evidence(&answer, mismatch));
+        }
+        let fails = verdicts.iter().find(|verdict| verdict.answer == Answer::Fail)?;
+        Some(Reply::Fail.because(fails.reason.trim_end_matches('.')))
+    }
+
+    /// Whether the players of the versions agree with the weights.
+    fn mismatch(&self, rollout: &Rollout) -> Option<Mismatch> {
+        let exposure = self.evaluator.exposure(&rollout.service)?;
+        let snapshot = self.snapshot();
+        let service = snapshot.service(&rollout.service)?;
+        let arms: Vec<rollout::Arm> = (0u16..)
+            .zip(&service.versions)
+            .map(|(number, version)| rollout::Arm {
+                version: version.name.to_string(),
+                weight: service.share(number),
+                players: exposure.players(number),
+            })
+            .collect();
+        rollout::sample_ratio(&arms)
+            .or_else(|| rollout::players_moved(exposure.moved(), exposure.all()))
+    }
+
+    /// Whether the endpoints of the split before are ready for its load.
+    fn is_ready(&self, rollout: &Rollout) -> bool {
+        let snapshot = self.snapshot();
+        let Some(service) = snapshot.service(&rollout.service) else { return true };
+        let gets_players = |version: &&Version| {
+            let before = rollout.before.get(&*version.name);
+            before.is_some_and(|weight| weight.value() > 0.0)
+                && *version.name != *rollout.to
+                && !version.ejected
+        };
+        service.versions.iter().filter(gets_players).all(|version| {
+            let serving = version.known.iter().filter(|known| known.state.standing.serves());
+            let known = version.known.len();
+            known > 0 && serving.count() as f64 >= READY * known as f64
+        })
+    }
+}
+
+/// What was counted since the weights were set.
+fn seen(since: &Counted, now: &Counted, latencies: Option<Latencies>) -> Seen {
+    // A version that left the file and came back counts from 0.
+    let new = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+    let slow = |index: usize| {
+        latencies.map(|latency| Slow {
+            requests: new(latency.responses, since.latency.responses),
+            slower: new(latency.slower[index], since.latency.slower[index]),
+            quantile: latency.quantiles[index],
+        })
+    };
+    Seen {
+        requests: new(now.finished, since.finished),
+        failed: new(now.errors, since.errors),
+        p95: slow(0),
+        p99: slow(1),
+    }
+}
+
+/// The gate `amounts` over all verdicts of a version: the worst reply counts.
+fn amounts(verdicts: &[Verdict]) -> GateReply {
+    let is_amount = |numbers: &Numbers| {
+        matches!(numbers, Numbers::Amount { .. } | Numbers::DerivedAmount { .. })
+    };
+    let compared = verdicts
+        .iter()
+        .filter(|verdict| verdict.findings.iter().any(|finding| is_amount(&finding.numbers)));
+    let replies: Vec<GateReply> =
+        compared.map(|verdict| rollout::amounts(Some(verdict))).collect();
+    let worst = |reply: Reply| replies.iter().find(|said| said.reply == reply).cloned();
+    worst(Reply::Fail)
+        .or_else(|| worst(Reply::Undecided))
+        .or_else(|| worst(Reply::Pass))
+        .unwrap_or_else(|| rollout::amounts(None))
+}

@@ -1,0 +1,211 @@
+//! What people and the journal are told of a rollout.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use super::{ITSELF, Live, MOST_ENTRIES, Rolled, observe::Counted, shares};
+use crate::{
+    control::{
+        controller::Controller,
+        events::{EventDetails, EventKind},
+        state::ControlState,
+    },
+    rollout::{Action, Entry, On, Outcome, Phase, Rollout},
+    store::{Actor, Draft, Head},
+};
+
+impl Controller {
+    /// Tells of what `rolled` did, which is in force, and remembers what is still to be done. `entry` is its entry
+    /// in the journal, if that was written first.
+    pub(super) fn publish_rolled(&mut self, rolled: Rolled, entry: Option<Head>) {
+        let Rolled { before, rollout, actions, heard } = rolled;
+        let service = rollout.service.clone();
+        if before.is_none() {
+            self.tell_started(&rollout, entry);
+        }
+        let mut asks = Vec::new();
+        let mut entries = Vec::new();
+        let mut sets = false;
+        for action in actions {
+            match action {
+                Action::Record(one) => {
+                    self.tell_transition(&rollout, &one, entry);
+                    entries.push(one);
+                }
+                Action::SetWeights(_) => sets = true,
+                Action::RunSmoke { .. } | Action::CallWebhook { .. } => asks.push(action),
+                Action::Warn(message) => self.warn_of_rollout(&rollout, message),
+                Action::Finish(outcome) => self.tell_ended(&rollout, outcome, entry),
+            }
+        }
+        let counted = self.counted(&service);
+        if rollout.phase.is_end() {
+            self.evaluator.watch_players(&service, false);
+        }
+        let live = self.rollouts.entry(service).or_insert_with(|| Live::of(rollout.clone()));
+        if before.is_none() {
+            *live = Live::of(rollout.clone());
+        }
+        live.rollout = rollout;
+        live.entries.extend(entries);
+        while live.entries.len() > MOST_ENTRIES {
+            live.entries.pop_front();
+        }
+        live.replies.retain(|(ask, _)| !heard.contains(ask));
+        live.asks.extend(asks);
+        if sets || before.is_none() {
+            live.since = counted;
+        }
+        live.stuck = None;
+        self.rollout_news.notify_one();
+    }
+
+    /// As [`Controller::publish_rolled`], for what followed from a change of others. Its entry comes after that
+    /// of the change.
+    pub(in crate::control::controller) fn publish_followed(&mut self, followed: Vec<Rolled>) {
+        for rolled in followed {
+            if rolled.is_kept() {
+                let draft = self.rollout_entry(&rolled, None, &self.state);
+                self.keeper.defer(draft);
+            }
+            self.publish_rolled(rolled, None);
+        }
+    }
+
+    /// Continues with the rollouts of the state, where these differ from those that live here.
+    pub(in crate::control::controller) fn resume_rollouts(&mut self) {
+        let kept = self.state.rollouts().clone();
+        self.rollouts.retain(|service, _| kept.contains_key(service));
+        for (service, rollout) in kept {
+            let lives = self.rollouts.get(&service);
+            if lives.is_none_or(|live| live.rollout != rollout) {
+                let mut live = Live::of(rollout);
+                live.since = self.counted(&service);
+                self.rollouts.insert(service, live);
+            }
+        }
+        self.rollout_news.notify_one();
+    }
+
+    /// The entry of what `rolled` does, which leads to the state `then`. `by` is the caller, if it is a command.
+    pub(super) fn rollout_entry(
+        &self,
+        rolled: &Rolled,
+        by: Option<&Actor>,
+        then: &ControlState,
+    ) -> Draft {
+        let Rolled { before, rollout, .. } = rolled;
+        let kept: Vec<&Entry> = rolled.entries().filter(|entry| entry.is_kept()).collect();
+        let itself = Actor { name: ITSELF.to_owned(), ..Actor::system() };
+        let reason = match (before, &*kept) {
+            (None, _) => rollout.reason.clone(),
+            (Some(_), []) => rollout.cause.clone(),
+            (Some(_), [first, ..]) => first.reason.clone(),
+        };
+        let kind = if before.is_none() { "rollout_started" } else { "rollout" };
+        let actor = by.cloned().unwrap_or(itself);
+        let mut draft = self.draft_of(kind, actor, &reason, (&rollout.service, then));
+        draft.before = before.as_ref().map_or(Value::Null, described);
+        draft.after = described(rollout);
+        match before {
+            None => draft.after["plan"] = json!(rollout.plan),
+            Some(_) => draft.after["on"] = json!(kept.iter().map(|e| e.on).collect::<Vec<_>>()),
+        }
+        let leave = kept.iter().find_map(|entry| entry.break_in.as_ref());
+        if let Some(leave) = leave {
+            draft.after["break_in"] = json!(leave);
+            draft.second.clone_from(&leave.second);
+        }
+        draft.generation = then.generation();
+        draft
+    }
+
+    fn tell_started(&mut self, rollout: &Rollout, entry: Option<Head>) {
+        let Rollout { service, to, by, reason, .. } = rollout;
+        let plan = rollout.plan.name.clone().unwrap_or_else(|| "its own steps".to_owned());
+        tracing::info!(service, version = to, plan, by, reason, "rollout started");
+        let gap = if reason.is_empty() { "" } else { ": " };
+        let text = format!("a rollout by {plan} begins{gap}{reason}");
+        let matter = EventDetails {
+            journal: entry,
+            ..EventDetails::of_version(service.clone(), to.clone(), by.clone(), text)
+        };
+        self.record(EventKind::RolloutStarted, matter);
+    }
+
+    fn tell_transition(&mut self, rollout: &Rollout, entry: &Entry, journal: Option<Head>) {
+        let Rollout { service, to, .. } = rollout;
+        let Entry { on, from, to: phase, by, reason, step, .. } = entry;
+        let (step, share) = (step + 1, rollout.share());
+        tracing::info!(
+            service, version = to, %on, %from, %phase, step, share, by, reason, "rollout"
+        );
+        if !entry.is_kept() {
+            return;
+        }
+        let text = format!("{phase}: {reason}");
+        let matter = EventDetails {
+            journal,
+            share: matches!(on, On::Grow | On::Bake | On::Restored | On::Ejected).then_some(share),
+            ..EventDetails::of_version(service.clone(), to.clone(), by.clone(), text)
+        };
+        self.record(EventKind::Rollout, matter);
+    }
+
+    fn tell_ended(&mut self, rollout: &Rollout, outcome: Outcome, journal: Option<Head>) {
+        let Rollout { service, to, cause, .. } = rollout;
+        let ended = outcome.phase().label();
+        match outcome {
+            Outcome::Done => tracing::info!(service, version = to, cause, "rollout done"),
+            _ => tracing::warn!(service, version = to, ended, cause, "rollout ended"),
+        }
+        let matter = EventDetails {
+            journal,
+            by: Some(ITSELF.to_owned()),
+            ..EventDetails::of_place(service.clone(), to.clone(), format!("{ended}: {cause}"))
+        };
+        let kind = match outcome {
+            Outcome::Done => EventKind::RolloutDone,
+            Outcome::RolledBack => EventKind::RolloutRolledBack,
+            Outcome::Aborted => EventKind::RolloutAborted,
+        };
+        self.record(kind, matter);
+        *self.rollouts_ended.entry((service.clone(), outcome.phase())).or_default() += 1;
+    }
+
+    pub(super) fn warn_of_rollout(&mut self, rollout: &Rollout, message: String) {
+        let Rollout { service, to, .. } = rollout;
+        tracing::warn!(service, version = to, message, "rollout");
+        let matter = EventDetails::of_place(service.clone(), to.clone(), message);
+        self.record(EventKind::RolloutWarning, matter);
+    }
+}
+
+impl Live {
+    pub(super) fn of(rollout: Rollout) -> Self {
+        Self {
+            rollout,
+            entries: VecDeque::new(),
+            since: Counted::default(),
+            asks: Vec::new(),
+            replies: Vec::new(),
+            stuck: None,
+        }
+    }
+}
+
+/// A rollout in an entry of the journal.
+fn described(rollout: &Rollout) -> Value {
+    let Rollout { to, phase, step, weights, .. } = rollout;
+    json!({
+        "version": to,
+        "phase": phase,
+        "step": step + 1,
+        "weights": weights,
+        "shares": shares(weights),
+    })
+}
+
+/// The number of rollouts that ended in each phase, by service.
+pub type RolloutsEnded = std::collections::BTreeMap<(String, Phase), u64>;

@@ -1,0 +1,146 @@
+//! Lets time pass for rollouts, and asks the webhooks of their gates.
+//!
+//! A rollout takes at most one step a tick. Steps that give its version more players are written to the journal
+//! first, so they wait for a disk; ejections do not pass here.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    controller::{Advance, Latencies},
+    journaled::Unmade,
+    tasks::ControlPlane,
+    webhook::client_for,
+};
+use crate::{
+    config::schema::{GateWebhook, Slo},
+    http_client::{beginning, why},
+    rollout::{self, Action, GateReply, Rollout},
+};
+
+/// Pause between two ticks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Most bytes of a webhook's response that are read: only the beginning of a message is shown.
+const MESSAGE_BYTES: usize = 4096;
+
+impl ControlPlane {
+    /// Ticks while there are rollouts, for the lifetime of the process.
+    pub async fn roll_out(self) {
+        let news = self.controller().rollout_news();
+        let mut asking = JoinSet::new();
+        loop {
+            let rolling = self.controller().rolling();
+            for service in &rolling {
+                self.tick(service).await;
+                let asks = self.controller().take_asks(service);
+                for (ask, rollout) in asks {
+                    asking.spawn(self.clone().ask(ask, rollout));
+                }
+            }
+            while asking.try_join_next().is_some() {}
+            match rolling.is_empty() {
+                true => news.notified().await,
+                false => sleep(TICK).await,
+            }
+        }
+    }
+
+    /// Lets time pass for the rollout of `service`.
+    async fn tick(&self, service: &str) {
+        let now = SystemTime::now();
+        let asked = self.controller().latencies_asked(service);
+        let latencies = match asked {
+            Some((version, slo)) => Some(self.latencies_of(version, slo).await),
+            None => None,
+        };
+        let advance = {
+            let mut controller = self.controller();
+            match controller.next_event(service, latencies, now) {
+                Some(event) => controller.advance(service, event, now),
+                None => return,
+            }
+        };
+        let stuck = match advance {
+            Advance::Done => return,
+            Advance::Write(change) => match self.change(*change).await {
+                Ok(_) => return,
+                Err(Unmade::Unwritten(error)) => {
+                    format!("it cannot be written to the journal: {error}")
+                }
+                Err(Unmade::Refused(rejected)) => rejected.to_string(),
+            },
+            Advance::Impossible(rejected) => rejected.to_string(),
+        };
+        self.controller().note_stuck(service, &stuck);
+    }
+
+    /// What `version` has counted of latencies, against `slo`.
+    async fn latencies_of(&self, version: u32, slo: Slo) -> Latencies {
+        self.flush().await;
+        let mut latencies = self.latencies();
+        let now = Instant::now();
+        let limits = [slo.p95, slo.p99].map(|limit| limit.unwrap_or(Duration::MAX));
+        let minute = latencies.collector.version(version, now).minute;
+        let [responses, slower @ ..] = latencies.collector.slower(version, limits, now);
+        Latencies { responses, slower, quantiles: [minute.p95, minute.p99] }
+    }
+
+    /// Asks a smoke check or webhook of `rollout`, and leaves its reply to the next tick.
+    async fn ask(self, action: Action, rollout: Rollout) {
+        let (ask, reply) = match action {
+            Action::CallWebhook { ask, webhook } => {
+                let answered = timeout(webhook.timeout, call(&webhook, &rollout)).await;
+                let late = || rollout::webhook(None, "no response in time");
+                (ask, answered.unwrap_or_else(|_| late()))
+            }
+            _ => return,
+        };
+        self.controller().take_reply(&rollout.service, ask, reply);
+    }
+}
+
+/// Calls `webhook` as Flagger does.
+async fn call(webhook: &GateWebhook, rollout: &Rollout) -> GateReply {
+    let client = match client_for(&webhook.url, None).await {
+        Ok(client) => client,
+        Err(error) => return rollout::webhook(None, &error),
+    };
+    let sent = client
+        .post(&webhook.url)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(payload(rollout).to_string())
+        .send()
+        .await;
+    match sent {
+        Ok(response) => {
+            let status = response.status().as_u16();
+            let body = beginning(response, MESSAGE_BYTES).await;
+            rollout::webhook(Some(status), &String::from_utf8_lossy(&body))
+        }
+        Err(error) => rollout::webhook(None, &why(&error)),
+    }
+}
+
+/// The payload of Flagger's webhooks; what it has no field for is in `metadata`.
+fn payload(rollout: &Rollout) -> Value {
+    let Rollout { service, to, phase, step, started_unix_ms, .. } = rollout;
+    json!({
+        "name": service,
+        "namespace": "",
+        "phase": "Progressing",
+        "checksum": format!("{to}-{started_unix_ms}"),
+        "metadata": {
+            "version": to,
+            "phase": phase.label(),
+            "step": (step + 1).to_string(),
+            "steps": rollout.plan.steps().len().to_string(),
+            "share": rollout.share().to_string(),
+        },
+    })
+}
