@@ -1,8 +1,8 @@
 //! `tidegate demo`: two versions of a small game API, players, a growing weight, a fault and an ejection, in
 //! one process.
 //!
-//! The proxy is a normal [`App`], started from a normal configuration. Weights are changed by the controller as
-//! through the admin API, and only the comparison ejects. Only the game, its fault and its players are
+//! The proxy is a normal [`App`], started from a normal configuration. The version grows by a
+//! rollout, started as through the admin API, and only the comparison ejects. Only the game, its fault and its players are
 //! simulated. All sockets listen on free ports of loopback; no file is written.
 
 mod game;
@@ -159,8 +159,9 @@ async fn play(
 
     let ledger = SharedLedger::new(arguments.players as usize);
     let admin = app.admin.context("the admin API listens nowhere")?.to_string();
-    let mut stage = Stage::new(app.observatory(), &ledger, game.fault(), admin);
     let script = script(arguments);
+    let (fault, length) = (game.fault(), script.step_length());
+    let mut stage = Stage::new(app.observatory(), &ledger, fault, admin, length);
     stage.enter(0)?;
     let started = Instant::now();
     let players = Players::start(proxy, started, arguments.players, arguments.rate, &ledger)?;

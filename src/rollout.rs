@@ -36,7 +36,7 @@ pub use phase::{On, Phase, TRANSITIONS, Transition, is_legal, transitions_page};
 pub use plan::{Plan, PlanError};
 pub use ratio::{Arm, Mismatch, RATIO_ALPHA, players_moved, sample_ratio};
 pub use split::{Weights, share, with_share, without};
-pub use state::{BreakIn, Frozen, Missing, Outcome, Progress, Ramp, Rollout};
+pub use state::{BreakIn, Due, Frozen, Missing, Outcome, Progress, Ramp, Rollout, URGENT};
 pub use window::{Growth, Windows};
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
 pub use rollout::{
-    Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest, RolloutStep,
+    Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest,
+    RolloutStep,
 };
 use serde::{Deserialize, Serialize};
 pub use status::{

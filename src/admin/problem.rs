@@ -103,7 +103,9 @@ impl From<Rejected> for Problem {
             Rejected::AllEjected { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::NoRollout { .. } => Self::new(StatusCode::NOT_FOUND, detail),
             Rejected::Rollout(_) => Self::new(StatusCode::CONFLICT, detail),
-            Rejected::NoPlan { .. } | Rejected::PlanMissing { .. } | Rejected::PlanDoesNotFit { .. } => {
+            Rejected::NoPlan { .. }
+            | Rejected::PlanMissing { .. }
+            | Rejected::PlanDoesNotFit { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("plan")
             }
             Rejected::Plan(error) => {

@@ -82,18 +82,20 @@ async fn start(
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
-    let RolloutRequest { to, plan, steps, reason } = body::json(&headers, body).await?;
+    let RolloutRequest { to, plan, steps, priority, reason } = body::json(&headers, body).await?;
     bounded(reason.as_deref())?;
     let plan = match (plan, steps) {
         (None, None) => PlanAsked::OfService,
         (Some(plan), None) => PlanAsked::Named(plan),
         (None, Some(steps)) => PlanAsked::Steps(steps),
         (Some(_), Some(_)) => {
-            let detail = "a plan of the file and steps of its own do not go together; write one of the two";
+            let detail =
+                "a plan of the file and steps of its own do not go together; write one of the two";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("steps"));
         }
     };
-    let asked = RolloutAsked::Start { to, plan, reason: reason.unwrap_or_default() };
+    let (urgent, reason) = (priority.is_some(), reason.unwrap_or_default());
+    let asked = RolloutAsked::Start { to, plan, urgent, reason };
     change(&plane, RolloutChange { service, asked, by, if_generation, dry_run }).await
 }
 

@@ -112,7 +112,8 @@ impl ClientArguments {
 
     fn answered(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
         let exchange = async {
-            let answer = request.timeout(PATIENCE).send().await.map_err(|error| self.failed(&error))?;
+            let answer =
+                request.timeout(PATIENCE).send().await.map_err(|error| self.failed(&error))?;
             self.whole(answer).await
         };
         runtime()?.block_on(exchange)

@@ -17,7 +17,7 @@ use super::{
     say::{say, say_json},
 };
 use crate::{
-    admin::model::{Rollout, RolloutAnswer, RolloutCommand, RolloutRequest},
+    admin::model::{Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutRequest},
     config::schema::Step,
 };
 
@@ -67,6 +67,10 @@ struct StartArguments {
     /// A file with the steps of a plan, in YAML or JSON; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     steps: Option<std::path::PathBuf>,
+    /// p1: the version must have all players within 24 hours, as a security patch. A metric and an alert show the
+    /// time that is left.
+    #[arg(long, value_name = "PRIORITY", value_parser = ["p1"])]
+    priority: Option<String>,
     /// Wait until the rollout has ended, and show its progress.
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
@@ -184,11 +188,13 @@ pub(super) fn run(arguments: &RolloutArguments) -> Result<ExitCode, Failure> {
 }
 
 fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
-    let StartArguments { service, version, plan, steps, wait, timeout, change } = arguments;
+    let StartArguments { service, version, plan, steps, priority, wait, timeout, change } =
+        arguments;
     let request = RolloutRequest {
         to: version.clone(),
         plan: plan.clone(),
         steps: steps.as_deref().map(steps_of).transpose()?,
+        priority: priority.as_ref().map(|_| Priority::P1),
         reason: change.reason.clone(),
     };
     let target = format!("/v1/services/{service}/rollout");
@@ -256,7 +262,8 @@ impl Change {
 fn steps_of(file: &std::path::Path) -> Result<Vec<Step>, Failure> {
     let text = text_of(file)?;
     crate::config::steps(&text).map_err(|problems| {
-        let each = problems.as_slice().iter().map(|problem| format!("{}:{problem}", file.display()));
+        let each =
+            problems.as_slice().iter().map(|problem| format!("{}:{problem}", file.display()));
         Failure::new(Exit::File, each.collect::<Vec<_>>().join("\n"))
     })
 }

@@ -12,7 +12,7 @@ use super::{
     file::{MOST_BYTES, read_file},
     folder,
     named::{NamedFile, named_files},
-    problem::{FieldPath, Problem, Problems},
+    problem::{FieldPath, Problem, Problems, Step as Place},
     schema::{Config, Step},
     token::{self, AdminToken},
     yaml,
@@ -48,7 +48,11 @@ pub fn steps(text: &str) -> Result<Vec<Step>, Problems> {
     }
     decode(&tree).map_err(|(path, fault)| {
         let (place, at) = tree.locate(&path, matches!(fault, Fault::UnknownField(_)));
-        let message = fault.message("", tree.child(&path));
+        let name = match path.steps.last() {
+            Some(Place::Key(name)) => name.as_str(),
+            _ => "",
+        };
+        let message = fault.message(name, tree.child(&path));
         Problem { at, path: place, message }.into()
     })
 }

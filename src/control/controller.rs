@@ -37,7 +37,6 @@ use std::{
 
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
-pub(super) use self::{keeping::First, rollouts::Advance};
 pub use self::{
     certificates::{Certificates, OpenedClients},
     dropped::Dropped,
@@ -54,6 +53,7 @@ pub use self::{
     split::{Asked, moves, percent},
     weights::{Applied, Unserved, WeightsChange},
 };
+pub(super) use self::{keeping::First, rollouts::Advance};
 pub use super::state::{Ejection, Ejections, ManualEjection, ManualEjections, StandIn, StandIns};
 use super::{
     carried::Replacement, endpoints::EndpointMonitor, evaluator::Evaluator, events::Events,

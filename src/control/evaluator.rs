@@ -23,11 +23,14 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-pub use self::{exposure::Exposure, found::{Advice, CanaryFinding, Found}};
 use self::{
     collect::{Collector, ServiceCollector},
     follow::{follow, terms},
     judge::ServiceJudge,
+};
+pub use self::{
+    exposure::Exposure,
+    found::{Advice, CanaryFinding, Found},
 };
 use crate::{
     analysis::{Answer, GateAnswer, Record, Verdict},

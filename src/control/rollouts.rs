@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Pause between two ticks.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(250);
 
 /// Most bytes of a webhook's response that are read: only the beginning of a message is shown.
 const MESSAGE_BYTES: usize = 4096;

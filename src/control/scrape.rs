@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ use crate::{
     health::Cause,
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, RetryReason},
+    rollout::Phase,
     snapshot::{AmountSource, Service, Snapshot, Version},
     telemetry::{
         collector::{Collector, Latency},
@@ -72,6 +73,8 @@ impl ControlPlane {
             available: Coverage::of(service) == Coverage::Available,
             shared_outage: None,
             weights_refused: false,
+            rollout: None,
+            rollouts_ended: Vec::new(),
         });
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -199,6 +202,26 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
     }
     service.shared_outage = controller.has_shared_outage(&service.name);
     service.weights_refused = controller.state().stand_ins().contains_key(&service.name);
+    service.rollout = controller.rollout(&service.name).map(|live| {
+        let rollout = &live.rollout;
+        metrics::Rollout {
+            version: rollout.to.clone(),
+            phases: Phase::ALL.map(|phase| (phase.label(), phase == rollout.phase)).to_vec(),
+            step: rollout.step + 1,
+            steps: rollout.plan.steps().len(),
+            due_s: rollout.due.filter(|_| !rollout.phase.is_end()).map(|due| {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                due.by_unix_ms as f64 / 1e3 - now.unwrap_or_default().as_secs_f64()
+            }),
+        }
+    });
+    if service.rollout.is_some() {
+        let ended = controller.rollouts_ended();
+        let count = |phase: Phase| ended.get(&(service.name.clone(), phase)).copied();
+        let outcomes = [Phase::Done, Phase::RolledBack, Phase::Aborted];
+        let counts = outcomes.map(|phase| (phase.label(), count(phase).unwrap_or_default()));
+        service.rollouts_ended = counts.to_vec();
+    }
 }
 
 fn version(

@@ -19,9 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::handover::{NOT_SAID, whole_ms};
 pub use super::carried::StandIn;
 use super::carried::{Endpoints, HandoverState, SetWeights};
-use crate::{
-    analysis::Verdict, config::units::Weight, rollout::Rollout, snapshot::Overrides,
-};
+use crate::{analysis::Verdict, config::units::Weight, rollout::Rollout, snapshot::Overrides};
 
 /// Most ejections of versions that are in no file, and of their endpoints. They stay in case the versions
 /// come back.

@@ -4,10 +4,17 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::game::{SERVICE, Version};
+use super::{
+    game::{SERVICE, Version},
+    stage::BY,
+};
 use crate::{
     analysis::Verdict,
-    control::{scrape, tasks::ControlPlane},
+    control::{
+        events::{Event, EventKind},
+        scrape,
+        tasks::ControlPlane,
+    },
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics::State},
 };
@@ -18,14 +25,25 @@ const RECENT: Duration = Duration::from_secs(2);
 /// The state of the comparison of v42 with v41.
 #[derive(Debug, Clone)]
 pub(super) struct Judged {
-    /// Generation of the snapshot in force.
-    pub(super) generation: u64,
+    /// Whether another client changed the split.
+    pub(super) meddled: bool,
     /// How often a verdict ejected v42.
     pub(super) ejections: u64,
     /// The current verdict; `None` while nothing is compared.
     pub(super) verdict: Option<Verdict>,
     /// Since when v42 is ejected, if it is.
     pub(super) ejected_at: Option<std::time::Instant>,
+}
+
+/// Whether `event` is a change that neither the demonstration nor a verdict made.
+fn is_meddling(event: &Event) -> bool {
+    let by = event.matter.by.as_deref().unwrap_or_default();
+    match event.kind {
+        EventKind::Weights | EventKind::Reinstated | EventKind::RolloutStarted => by != BY,
+        EventKind::Ejected => by != "verdict",
+        EventKind::Rollout => ![BY, "rollout"].contains(&by),
+        _ => false,
+    }
 }
 
 /// The observed state of both versions.
@@ -71,7 +89,7 @@ impl Observer {
         let canary = Version::V42.name();
         let verdicts = controller.verdicts(SERVICE).into_iter();
         Judged {
-            generation: controller.snapshot().generation,
+            meddled: controller.events().since(0).any(|event| is_meddling(event)),
             ejections: controller.ejected_by_verdict(SERVICE, canary),
             verdict: verdicts.map(|(_, _, verdict)| verdict).next(),
             ejected_at: controller.judged_at(SERVICE, canary).map(|at| controller.started().0 + at),

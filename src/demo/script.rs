@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::config::{schema::Step, units::Share};
+
 /// Weight of v42 at each step; v41 has the rest of 100.
 pub(super) const WEIGHTS: [u8; 4] = [0, 1, 5, 25];
 
@@ -25,6 +27,9 @@ const FAULT_LENGTH: u32 = 3;
 /// Least expected faults in that step if v42 is not ejected. About ten decide, and which requests
 /// fail is random.
 const LEAST_FAULTS: f64 = 40.0;
+
+/// How much longer than a step of the script one of the plan is.
+const LATER: Duration = Duration::from_millis(100);
 
 /// Length of each step but the last.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +86,25 @@ impl Script {
         let share = f64::from(weight(FAULT)) / 100.0;
         f64::from(rate) * share * FAULT_SHARE * seconds >= LEAST_FAULTS
     }
+}
+
+/// The plan of the rollout: the weights above 0, each for a little longer than a step of the script, so that
+/// it never runs ahead of it; the last of them until v42 has failed.
+pub(super) fn plan(step_length: Duration) -> Vec<Step> {
+    let step = |(index, weight): (usize, u8)| Step {
+        weight: Share(f64::from(weight) / 100.0),
+        least: Some(match index + 1 == FAULT {
+            true => step_length * (FAULT_LENGTH + 2),
+            false => step_length + LATER,
+        }),
+        within: None,
+        gates: Vec::new(),
+        bake: None,
+        requests: None,
+    };
+    let all = WEIGHTS.into_iter().enumerate().skip(1).map(step);
+    let last = Step { bake: Some(step_length), least: None, ..step((FAULT, 100)) };
+    all.chain([last]).collect()
 }
 
 /// Weight of v42 in a step.
@@ -165,6 +189,16 @@ mod tests {
         // One request each, of which 30 of 100 fail.
         assert!((super::checks(1.0, 300).players - 90.0).abs() < 1e-9);
         assert_eq!(super::checks(0.0, 0), Checks { faults: 0.0, players: 0.0 });
+    }
+
+    #[test]
+    fn the_plan_has_the_weights_of_the_script_and_is_valid() {
+        let steps = plan(Duration::from_secs(1));
+        let path = crate::config::problem::FieldPath::default();
+        let plan = crate::rollout::Plan::new(None, &steps, &path).expect("a plan");
+        let shares: Vec<f64> = plan.steps().iter().map(|step| step.weight.0).collect();
+        assert_eq!(shares, [0.01, 0.05, 0.25, 1.0]);
+        assert!(plan.step(2).least > Some(Duration::from_secs(3)));
     }
 
     #[test]

@@ -13,15 +13,20 @@ use super::{
     observe::{Observed, Observer},
     players::SharedLedger,
     screen::{self, Screen},
-    script::{FAULT, Script, title, weight},
+    script::{FAULT, Script, plan, weight},
     trace::Trace,
     view::{self, Scene},
 };
 use crate::{
-    config::units::Weight,
-    control::{Asked, WeightsChange, tasks::ControlPlane},
+    control::{
+        controller::{PlanAsked, RolloutAsked, RolloutChange},
+        tasks::ControlPlane,
+    },
     store::Actor,
 };
+
+/// Who makes the changes of the demonstration.
+pub(super) const BY: &str = "demo";
 
 /// Interval of samples of the evidence: that of the evaluator.
 const LOOK: Duration = Duration::from_millis(10);
@@ -52,8 +57,8 @@ pub(super) struct Stage {
     fault: Arc<Fault>,
     /// Address of the admin API.
     admin: String,
-    /// The last generation made by the demo; ejections add to it.
-    generation: u64,
+    /// Length of each step of growth.
+    step_length: Duration,
     /// Whether another client changed the split, so that moves are no evidence about it.
     pub(super) meddled: bool,
     trace: Trace,
@@ -72,6 +77,7 @@ impl Stage {
         ledger: &SharedLedger,
         fault: Arc<Fault>,
         admin: String,
+        step_length: Duration,
     ) -> Self {
         Self {
             observer: Observer::new(observatory.clone()),
@@ -79,7 +85,7 @@ impl Stage {
             ledger: ledger.clone(),
             fault,
             admin,
-            generation: observatory.controller().snapshot().generation,
+            step_length,
             meddled: false,
             trace: Trace::default(),
             reason: String::new(),
@@ -91,7 +97,7 @@ impl Stage {
     /// Samples the comparison; returns whether it ejected v42 for the first time.
     fn judge(&mut self, started: Instant) -> bool {
         let judged = self.observer.judged();
-        self.meddled |= judged.generation != self.generation + judged.ejections;
+        self.meddled |= judged.meddled;
         self.trace.note(judged.verdict.as_ref());
         self.reason = judged.verdict.map(|verdict| verdict.reason).unwrap_or_default();
         let at = judged.ejected_at.filter(|_| judged.ejections > 0 && self.ejected.is_none());
@@ -160,32 +166,32 @@ impl Stage {
         Ok(())
     }
 
-    /// Begins step number `step`: changes the weights like the admin API, or makes v42 fail.
+    /// Begins step number `step`. In the first one with a weight of v42 the rollout is started, which then grows by
+    /// itself; in the last one v42 begins to fail.
     pub(super) fn enter(&mut self, step: usize) -> anyhow::Result<()> {
         if step == FAULT {
             self.ledger.lock().begin_fault();
             self.fault.begin();
             return Ok(());
         }
-        let weight = weight(step);
-        self.ledger.lock().begin_step(weight);
-        if step == 0 {
+        self.ledger.lock().begin_step(weight(step));
+        if step != 1 {
             return Ok(());
         }
-        let weights = [(Version::V41, 100 - weight), (Version::V42, weight)].map(|(version, w)| {
-            let weight = Weight::new(w.into()).expect("at most 100");
-            (version.name().to_owned(), weight)
-        });
-        let change = WeightsChange {
+        let steps = plan(self.step_length);
+        let change = RolloutChange {
             service: SERVICE.to_owned(),
-            asked: Asked::Weights { weights: weights.into(), only: false },
+            asked: RolloutAsked::Start {
+                to: Version::V42.name().to_owned(),
+                plan: PlanAsked::Steps(steps),
+                urgent: false,
+                reason: "the demonstration".to_owned(),
+            },
+            by: Actor { name: BY.to_owned(), ..Actor::system() },
             if_generation: None,
-            by: Actor { name: "demo".to_owned(), ..Actor::system() },
-            reason: Some(title(step)),
             dry_run: false,
         };
-        self.observatory.controller().set_weights(change)?;
-        self.generation += 1;
+        self.observatory.controller().change_rollout(change)?;
         Ok(())
     }
 }
@@ -194,6 +200,5 @@ impl Stage {
 fn announce(screen: &mut Screen<'_>, scene: &Scene<'_>) -> io::Result<()> {
     screen.print(&format!("v42 is ejected: {}", scene.reason))?;
     view::chart(scene.trace).iter().try_for_each(|row| screen.print(&format!("  {row}")))?;
-    let [first, second] = view::way_back(scene.admin);
-    screen.print(&format!("  to bring it back: {first}\n  {second}"))
+    screen.print(&format!("  what became of its rollout: {}", view::its_end(scene.admin)))
 }

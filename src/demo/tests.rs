@@ -41,7 +41,7 @@ fn a_small_demo_ejects_v42_once_it_fails_and_loses_nothing_else() {
     // More players, if growth was observed late on a busy machine.
     assert!(back[0] == "ejected" && moved.parse::<usize>().unwrap() >= before, "{text}");
     assert!(text.contains("% of its requests failed ("), "{text}");
-    assert!(text.contains("game-api/reinstate") && text.contains("as computed"), "{text}");
+    assert!(text.contains("game-api/rollout") && text.contains("as computed"), "{text}");
     assert!(text.ends_with("v42 was ejected, nobody moved but as the split says.\n"), "{text}");
 }
 

@@ -59,12 +59,9 @@ impl Scene<'_> {
     }
 }
 
-/// The command that reinstates v42, in two lines.
-pub(super) fn way_back(admin: &str) -> [String; 2] {
-    [
-        format!("curl http://{admin}/v1/services/{SERVICE}/reinstate \\"),
-        r#"  -H content-type:application/json -d '{"version":"v42"}'"#.to_owned(),
-    ]
+/// The command that shows what became of the rollout.
+pub(super) fn its_end(admin: &str) -> String {
+    format!("curl http://{admin}/v1/services/{SERVICE}/rollout")
 }
 
 /// The frame of a terminal, [`LINES`] lines.
@@ -76,12 +73,11 @@ pub(super) fn frame(scene: &Scene<'_>) -> Vec<String> {
     let bars = if scene.trace.is_decided() { WRONG } else { ARRIVED };
     lines.extend(chart(scene.trace).map(|row| format!("  {}", row.with(bars))));
     lines.extend(evidence::reason(scene.reason).into_iter().map(|text| format!("  {text}")));
-    let [first, second] = if scene.is_ejected() {
-        let [first, second] = way_back(scene.admin);
-        [format!("back again: {first}"), second]
-    } else {
-        [String::new(), format!("curl http://{}/v1/services", scene.admin)]
+    let first = match scene.is_ejected() {
+        true => format!("its rollout: {}", its_end(scene.admin)),
+        false => String::new(),
     };
+    let second = format!("curl http://{}/v1/services", scene.admin);
     let end = "Ctrl-C ends it";
     lines.push(format!("  {first}").dim().to_string());
     lines.push(format!("  {second:<0$}{end}", INNER - end.len()).dim().to_string());

@@ -26,6 +26,8 @@ pub struct Start {
     pub by: String,
     /// Why.
     pub reason: String,
+    /// Whether it is urgent: the version must have all players within [`URGENT`](super::URGENT).
+    pub urgent: bool,
     /// Whether approvals must come from somebody else.
     pub second_person: bool,
     /// The weights in force.

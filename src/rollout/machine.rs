@@ -22,7 +22,7 @@ use super::{
     event::{Action, Entry, Event, Refused, Start},
     phase::{On, Phase, is_legal, is_possible},
     split::share,
-    state::{BreakIn, Outcome, Progress, Rollout},
+    state::{BreakIn, Due, Outcome, Progress, Rollout, ms},
 };
 
 /// Most time that passes on a rollout's clock between two ticks: longer, nobody watched.
@@ -46,7 +46,7 @@ pub fn start(
     current: Option<&Rollout>,
     now: SystemTime,
 ) -> Result<(Rollout, Vec<Action>), Refused> {
-    let Start { service, to, plan, by, reason, second_person, weights, ejected } = start;
+    let Start { service, to, plan, by, reason, urgent, second_person, weights, ejected } = start;
     if let Some(other) = current.filter(|other| !other.phase.is_end()) {
         let (service, to, phase) = (service, other.to.clone(), other.phase);
         return Err(Refused::Running { service, to, phase });
@@ -98,6 +98,7 @@ pub fn start(
         last_tick_unix_ms: None,
         last_requests: None,
         asked: 0,
+        due: urgent.then(|| Due::from(now)),
     };
     match rollout.way() {
         Some(_) => Ok((rollout, actions)),
@@ -134,10 +135,6 @@ pub fn apply(
 
 fn rule(message: impl Into<String>) -> Refused {
     Refused::Rule(message.into())
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unix_ms(at: SystemTime) -> u64 {

@@ -73,6 +73,62 @@ pub struct Rollout {
     pub(super) last_requests: Option<u64>,
     /// The number of the latest run or call.
     pub(super) asked: u64,
+    /// Until when the version must have all players, if the rollout is urgent.
+    #[serde(default)]
+    pub due: Option<Due>,
+}
+
+/// The clock of an urgent rollout, such as one of a security patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    /// When the version must have all players, in milliseconds since 1970.
+    pub by_unix_ms: u64,
+    /// Warnings so far: one when little time is left, and one when it is over.
+    pub(super) warned: u8,
+}
+
+impl Due {
+    /// The clock of a rollout that starts at this time.
+    pub(super) fn from(started_unix_ms: u64) -> Self {
+        let by_unix_ms = started_unix_ms.saturating_add(ms(URGENT));
+        Self { by_unix_ms, warned: 0 }
+    }
+
+    /// What to say at this time, if it has not been said.
+    pub(super) fn warning(&mut self, now_unix_ms: u64) -> Option<String> {
+        let left = self.by_unix_ms.saturating_sub(now_unix_ms);
+        let (level, message) = match left {
+            0 => (
+                2,
+                "it is urgent, and its time is over: the version should have all players"
+                    .to_owned(),
+            ),
+            left if left <= ms(SOON) => {
+                let left = in_words(Duration::from_millis(left));
+                (
+                    1,
+                    format!(
+                        "it is urgent, and {left} are left until the version must have all players"
+                    ),
+                )
+            }
+            _ => return None,
+        };
+        let is_new = level > self.warned;
+        self.warned = self.warned.max(level);
+        is_new.then_some(message)
+    }
+}
+
+/// In which time the version of an urgent rollout must have all players.
+pub const URGENT: Duration = Duration::from_secs(24 * 3600);
+
+/// Time left at which a warning is given.
+const SOON: Duration = Duration::from_secs(2 * 3600);
+
+/// A time in whole milliseconds.
+pub(super) fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a rollout ends in.

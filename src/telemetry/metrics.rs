@@ -106,6 +106,26 @@ pub struct Service {
     pub shared_outage: Option<bool>,
     /// Whether its configured weights are not in force because no version would serve.
     pub weights_refused: bool,
+    /// Its rollout in progress, or the last one.
+    pub rollout: Option<Rollout>,
+    /// Rollouts that ended since start, by outcome.
+    pub rollouts_ended: Vec<(&'static str, u64)>,
+}
+
+/// A rollout.
+#[derive(Debug, Clone)]
+pub struct Rollout {
+    /// The version that grows.
+    pub version: String,
+    /// All phases, and whether it is in each.
+    pub phases: Vec<(&'static str, bool)>,
+    /// The step, counted from 1.
+    pub step: usize,
+    /// Number of steps.
+    pub steps: usize,
+    /// Seconds left until the version must have all players, below 0 once they are over; `None` if it is not
+    /// urgent, or has ended.
+    pub due_s: Option<f64>,
 }
 
 /// A version of a service.
@@ -262,6 +282,7 @@ pub fn render(scrape: &Scrape) -> String {
     let mut page = text::Page::default();
     families::traffic(scrape, &mut page);
     families::services(scrape, &mut page);
+    families::rollouts(scrape, &mut page);
     families::versions(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);

@@ -39,6 +39,7 @@ mod players;
 mod process;
 mod reload;
 mod retired;
+mod rollout;
 mod routing;
 mod served;
 mod shutdown;

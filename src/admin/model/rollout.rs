@@ -28,9 +28,21 @@ pub struct RolloutRequest {
     /// Steps, as in a plan of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<Step>>,
+    /// `p1`: the version must have all players within 24 hours, as a security patch; a metric and an alert show
+    /// the time that is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// Why, for the journal and the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// The priority of a rollout that is urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// All players within 24 hours.
+    P1,
 }
 
 /// Body of a command to a rollout: `POST /v1/services/{s}/rollout/pause` and the like.
@@ -77,6 +89,8 @@ pub struct Rollout {
     pub reason: String,
     /// When, in UTC, RFC 3339.
     pub started: String,
+    /// Until when the version must have all players, if it is urgent.
+    pub due: Option<String>,
     /// The phase.
     pub phase: Phase,
     /// Since when.
@@ -178,6 +192,7 @@ impl Rollout {
             reason,
             plan: plan.name,
             started: time(rollout.started_unix_ms),
+            due: rollout.due.map(|due| time(due.by_unix_ms)),
             phase,
             since: time(rollout.since_unix_ms),
             cause,

@@ -144,7 +144,11 @@ mod tests {
 
     #[test]
     fn a_line_is_repeated_only_when_more_than_numbers_changed() {
-        let at = |left: &str| format!("v2 is growing, step 1 of 3, with 1% of the players: waits for {left}, 12 requests");
+        let at = |left: &str| {
+            format!(
+                "v2 is growing, step 1 of 3, with 1% of the players: waits for {left}, 12 requests"
+            )
+        };
         assert_eq!(essence(&at("1m 2s")), essence(&at("59s")));
         assert_ne!(essence(&at("59s")), essence(&at("approval")));
         let next = at("9s").replace("step 1", "step 2");

@@ -272,7 +272,8 @@ impl Controller {
                 let rows = self.keeper.rows.late(&self.state.rows());
                 self.send_late(draft, rows);
             }
-        }        self.write_deferred();
+        }
+        self.write_deferred();
     }
 
     fn send_late(&self, draft: Draft, rows: Vec<StateChange>) {

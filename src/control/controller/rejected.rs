@@ -129,7 +129,9 @@ pub enum Rejected {
         state: &'static str,
     },
     /// The service has no rollout.
-    #[error("`{service}` has no rollout; start one with `tidegate rollout start {service} VERSION`")]
+    #[error(
+        "`{service}` has no rollout; start one with `tidegate rollout start {service} VERSION`"
+    )]
     NoRollout {
         /// The service.
         service: String,
@@ -146,7 +148,9 @@ pub enum Rejected {
         known: String,
     },
     /// Neither the request nor the file names a plan.
-    #[error("no plan is named, and the file has no `rollout` for `{service}`; name a plan, or give `steps`")]
+    #[error(
+        "no plan is named, and the file has no `rollout` for `{service}`; name a plan, or give `steps`"
+    )]
     PlanMissing {
         /// The service.
         service: String,

@@ -93,9 +93,7 @@ impl Rolled {
 
     /// Whether it changes what the journal has.
     fn is_kept(&self) -> bool {
-        self.before.is_none()
-            || self.weights().is_some()
-            || self.entries().any(Entry::is_kept)
+        self.before.is_none() || self.weights().is_some() || self.entries().any(Entry::is_kept)
     }
 
     /// Whether the version gets more players, or the rollout ends as done: such a step waits for the journal.
@@ -304,4 +302,3 @@ fn shares(weights: &Weights) -> IndexMap<String, f64> {
     let with_weight = weights.iter().filter(|(_, weight)| **weight > Weight::ZERO);
     with_weight.map(|(name, _)| share(name)).collect()
 }
-

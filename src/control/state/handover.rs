@@ -137,14 +137,13 @@ impl From<HandoverState> for ControlState {
 
 /// The rollouts that this release can read. One that it cannot is left behind: its weights stay as they are.
 fn readable(rollouts: BTreeMap<String, serde_json::Value>) -> BTreeMap<String, Rollout> {
-    let each = rollouts.into_iter().filter_map(|(service, value)| {
-        match serde_json::from_value(value) {
+    let each =
+        rollouts.into_iter().filter_map(|(service, value)| match serde_json::from_value(value) {
             Ok(rollout) => Some((service, rollout)),
             Err(error) => {
                 tracing::error!(service, %error, "a rollout of another release is not continued");
                 None
             }
-        }
-    });
+        });
     each.collect()
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::carried::WhySet;
+use crate::{config::problem::FieldPath, control::carried::WhySet, rollout};
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()])
@@ -36,6 +36,27 @@ fn ejection() -> impl Strategy<Value = Ejection> {
     })
 }
 
+/// A rollout after its first tick.
+fn rollout(service: String, at: SystemTime) -> Rollout {
+    let steps = r#"[{ "weight": "5%", "for": "1m" }, { "weight": "100%", "bake": "1h" }]"#;
+    let steps: Vec<_> = serde_json::from_str(steps).expect("steps");
+    let start = rollout::Start {
+        service,
+        to: "v2".to_owned(),
+        plan: rollout::Plan::new(None, &steps, &FieldPath::default()).expect("a plan"),
+        by: "ana".to_owned(),
+        reason: String::new(),
+        urgent: true,
+        second_person: false,
+        weights: IndexMap::from([("v1".to_owned(), Weight::ONE)]),
+        ejected: BTreeSet::new(),
+    };
+    let (rollout, _) = rollout::start(start, None, at).expect("it starts");
+    rollout::apply(&rollout, rollout::Event::Tick(rollout::Observed::default()), at)
+        .expect("a tick")
+        .0
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let place = || (name(), name());
     let manual = (time(), name(), name()).prop_map(|(since, by, reason)| ManualEjection {
@@ -66,12 +87,19 @@ fn change() -> impl Strategy<Value = Change> {
             Change::EndpointReinstated { service, version, endpoint }
         }),
         (prop::collection::btree_set(name(), 0..2), prop::collection::btree_set(place(), 0..3))
-            .prop_map(|(weights, gone)| Change::FileTaken { at: SystemTime::UNIX_EPOCH, weights, gone }),
+            .prop_map(|(weights, gone)| Change::FileTaken {
+                at: SystemTime::UNIX_EPOCH,
+                weights,
+                gone
+            }),
         prop::collection::btree_map(name(), stand_in, 0..3).prop_map(Change::StandInsChosen),
         name().prop_map(|service| Change::StandInReleased { service }),
         prop::collection::btree_set(name(), 1..3)
             .prop_map(|services| Change::EpochsBegun { services }),
         (1_u64..1_000).prop_map(|generation| Change::Compiled { generation }),
+        (name(), time())
+            .prop_map(|(service, at)| { Change::RolloutMoved(Box::new(rollout(service, at))) }),
+        name().prop_map(|service| Change::RolloutForgotten { service }),
     ]
 }
 
@@ -193,11 +221,8 @@ fn a_version_that_left_the_file_stays_ejected_and_the_oldest_of_too_many_are_for
         let ejection = ManualEjection { since, by: by.clone(), reason: reason.clone() };
         state.apply(Change::EndpointEjected { service, version, endpoint, ejection });
     }
-    let taken = |gone| Change::FileTaken {
-        at: SystemTime::UNIX_EPOCH,
-        weights: BTreeSet::new(),
-        gone,
-    };
+    let taken =
+        |gone| Change::FileTaken { at: SystemTime::UNIX_EPOCH, weights: BTreeSet::new(), gone };
     assert_eq!(state.after(taken(BTreeSet::from([place(0), place(9)]))), state);
     let but_one = state.after(taken((0..most).filter(|n| *n != most - 1).map(place).collect()));
     let forgotten = |state: &ControlState| -> Vec<usize> {

@@ -358,3 +358,22 @@ fn a_second_rollout_and_one_without_a_way_back_are_refused() {
     let weight = |w| Weight::new(w).expect("a weight");
     assert_eq!(stage.rollout.before["v41"], weight(100.0));
 }
+
+#[test]
+fn an_urgent_rollout_warns_when_little_time_is_left_and_when_none_is() {
+    let mut stage = Stage::with(PLAN, |request| request.urgent = true);
+    let warns = |actions: Vec<Action>| -> Vec<String> {
+        let each = actions.into_iter().filter_map(|action| match action {
+            Action::Warn(message) => Some(message),
+            _ => None,
+        });
+        each.collect()
+    };
+    assert_eq!(warns(stage.tick(1)), Vec::<String>::new());
+    let soon = warns(stage.tick(22 * 3600));
+    assert!(matches!(&*soon, [message] if message.contains("1h 59m 59s are left")), "{soon:?}");
+    assert_eq!(warns(stage.tick(60)), Vec::<String>::new());
+    let over = warns(stage.tick(2 * 3600));
+    assert!(matches!(&*over, [message] if message.contains("its time is over")), "{over:?}");
+    assert_eq!(warns(stage.tick(60)), Vec::<String>::new());
+}

@@ -20,6 +20,9 @@ impl Run {
     pub(super) fn tick(&mut self, seen: Observed) {
         let (elapsed_ms, requests) = self.advance(&seen);
         self.hear(&seen);
+        let due = if self.state.phase.is_end() { None } else { self.state.due.as_mut() };
+        let late = due.and_then(|due| due.warning(self.now_unix_ms));
+        late.into_iter().for_each(|message| self.warn(message));
         self.state.frozen = seen.frozen;
         let window = self.state.frozen.as_ref().map(|frozen| &frozen.window);
         if self.state.break_in.as_ref().is_some_and(|leave| Some(&leave.window) != window) {

@@ -136,6 +136,7 @@ impl World {
             self.ejected.insert(version);
         }
         let request = Start {
+            urgent: self.rng.bool(),
             service: "wallet".to_owned(),
             to: "v42".to_owned(),
             plan: self.plan(),

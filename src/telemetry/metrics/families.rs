@@ -67,6 +67,56 @@ pub(super) fn services(scrape: &Scrape, page: &mut Page) {
     }
 }
 
+/// Rollouts.
+pub(super) fn rollouts(scrape: &Scrape, page: &mut Page) {
+    let each = || {
+        let rollouts = scrape.services.iter().filter_map(|service| {
+            let rollout = service.rollout.as_ref()?;
+            let labels = [("service", &*service.name), ("version", &*rollout.version)];
+            Some((labels, rollout))
+        });
+        rollouts
+    };
+    let mut phase = page.gauge(
+        "tidegate_rollout_phase",
+        "Phase of the rollout in progress, or of the last one: 1 for the phase it is in.",
+    );
+    for ([service, version], rollout) in each() {
+        for (name, is_in) in &rollout.phases {
+            phase.value([service, version, ("phase", name)], f64::from(u8::from(*is_in)));
+        }
+    }
+    let mut step = page.gauge(
+        "tidegate_rollout_step",
+        "Step of that rollout, counted from 1: the one in force, or the one that begins next.",
+    );
+    for (labels, rollout) in each() {
+        step.value(labels, rollout.step as f64);
+    }
+    let mut steps = page.gauge("tidegate_rollout_steps", "Number of steps of that rollout.");
+    for (labels, rollout) in each() {
+        steps.value(labels, rollout.steps as f64);
+    }
+    let mut due = page.gauge(
+        "tidegate_rollout_due_seconds",
+        "Time left until the version of an urgent rollout must have all players; below 0 once it is over.",
+    );
+    for (labels, rollout) in each() {
+        if let Some(due_s) = rollout.due_s {
+            due.value(labels, due_s);
+        }
+    }
+    let mut ended = page.counter(
+        "tidegate_rollouts_total",
+        "Rollouts that ended since start, by outcome: done, rolled_back, aborted.",
+    );
+    for service in &scrape.services {
+        for (outcome, count) in &service.rollouts_ended {
+            ended.count([("outcome", *outcome), ("service", &*service.name)], *count);
+        }
+    }
+}
+
 /// State of the versions.
 pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
     let mut in_flight =

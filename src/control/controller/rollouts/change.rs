@@ -44,6 +44,8 @@ pub enum RolloutAsked {
         to: String,
         /// By which plan.
         plan: PlanAsked,
+        /// Whether it is urgent.
+        urgent: bool,
         /// Why.
         reason: String,
     },
@@ -162,21 +164,18 @@ impl Controller {
         self.admit_change(change.if_generation)?;
         let known = self.known_service(&change.service)?;
         match &change.asked {
-            RolloutAsked::Start { to, plan, reason } => {
+            RolloutAsked::Start { to, plan, urgent, reason } => {
                 let start = Start {
                     service: change.service.clone(),
                     to: to.clone(),
                     plan: self.plan_of(&change.service, known, plan)?,
                     by: change.by.name.clone(),
                     reason: reason.clone(),
+                    urgent: *urgent,
                     second_person: known.second_person,
                     weights: split_of(&change.service, &self.state, &self.config)
                         .unwrap_or_default(),
-                    ejected: self
-                        .state
-                        .ejected()
-                        .remove(&change.service)
-                        .unwrap_or_default(),
+                    ejected: self.state.ejected().remove(&change.service).unwrap_or_default(),
                 };
                 if !known.versions.contains_key(to) {
                     let (service, known) = (change.service.clone(), list(known.versions.keys()));
@@ -208,9 +207,8 @@ impl Controller {
         at: SystemTime,
     ) -> Result<Checked, Rejected> {
         let mut state = self.state.clone();
-        let rolled = self
-            .roll(&mut state, &self.config, (base, event), at)
-            .map_err(Rejected::Rollout)?;
+        let rolled =
+            self.roll(&mut state, &self.config, (base, event), at).map_err(Rejected::Rollout)?;
         if rolled.weights().is_none() {
             return Ok(Checked { rolled, then: Then::Quiet(state) });
         }
@@ -248,9 +246,8 @@ impl Controller {
                 Some(plan) => named(plan)?,
                 None => return Err(Rejected::PlanMissing { service: name.to_owned() }),
             },
-            PlanAsked::Steps(steps) => {
-                Plan::new(None, steps, &FieldPath::default().key("steps")).map_err(Rejected::Plan)?
-            }
+            PlanAsked::Steps(steps) => Plan::new(None, steps, &FieldPath::default().key("steps"))
+                .map_err(Rejected::Plan)?,
         };
         match &*unanswered(plan.steps(), service) {
             [] => Ok(plan),

@@ -22,7 +22,8 @@ const READY: f64 = 0.5;
 pub(super) struct Counted {
     finished: u64,
     errors: u64,
-    latency: Latencies,
+    /// Absent until the first tick that asks for latencies.
+    latency: Option<Latencies>,
 }
 
 /// Responses of a version since the process started, against the limits of its service.
@@ -57,7 +58,7 @@ impl Controller {
             // Errors are read first: a request that ends in between must not make them exceed the requests.
             errors: version.state.cells.sum(|cells| cells.errors.read()),
             finished: version.state.finished(),
-            latency: live.since.latency,
+            latency: None,
         })
     }
 
@@ -80,6 +81,10 @@ impl Controller {
         latencies: Option<Latencies>,
         now: SystemTime,
     ) -> Option<Event> {
+        let live = self.rollouts.get_mut(service)?;
+        if live.since.latency.is_none() {
+            live.since.latency = latencies;
+        }
         let live = self.rollouts.get(service)?;
         let ready = self.is_ready(&live.rollout);
         if ready != live.rollout.baseline_ready {
@@ -91,11 +96,6 @@ impl Controller {
             self.say_once(service, &rollout, mismatch.to_string());
         }
         self.evaluator.watch_players(service, !rollout.phase.is_end());
-        if let (Some(latency), Some(live)) = (latencies, self.rollouts.get_mut(service))
-            && live.since.latency == Latencies::default()
-        {
-            live.since.latency = latency;
-        }
         Some(Event::Tick(observed))
     }
 
@@ -244,9 +244,10 @@ fn seen(since: &Counted, now: &Counted, latencies: Option<Latencies>) -> Seen {
     // A version that left the file and came back counts from 0.
     let new = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
     let slow = |index: usize| {
-        latencies.map(|latency| Slow {
-            requests: new(latency.responses, since.latency.responses),
-            slower: new(latency.slower[index], since.latency.slower[index]),
+        let (latency, since) = latencies.zip(since.latency)?;
+        Some(Slow {
+            requests: new(latency.responses, since.responses),
+            slower: new(latency.slower[index], since.slower[index]),
             quantile: latency.quantiles[index],
         })
     };
@@ -266,8 +267,7 @@ fn amounts(verdicts: &[Verdict]) -> GateReply {
     let compared = verdicts
         .iter()
         .filter(|verdict| verdict.findings.iter().any(|finding| is_amount(&finding.numbers)));
-    let replies: Vec<GateReply> =
-        compared.map(|verdict| rollout::amounts(Some(verdict))).collect();
+    let replies: Vec<GateReply> = compared.map(|verdict| rollout::amounts(Some(verdict))).collect();
     let worst = |reply: Reply| replies.iter().find(|said| said.reply == reply).cloned();
     worst(Reply::Fail)
         .or_else(|| worst(Reply::Undecided))

@@ -19,6 +19,7 @@ impl Controller {
     /// Tells of what `rolled` did, which is in force, and remembers what is still to be done. `entry` is its entry
     /// in the journal, if that was written first.
     pub(super) fn publish_rolled(&mut self, rolled: Rolled, entry: Option<Head>) {
+        let is_kept = rolled.is_kept();
         let Rolled { before, rollout, actions, heard } = rolled;
         let service = rollout.service.clone();
         if before.is_none() {
@@ -57,8 +58,12 @@ impl Controller {
         if sets || before.is_none() {
             live.since = counted;
         }
-        live.stuck = None;
-        self.rollout_news.notify_one();
+        if is_kept {
+            live.stuck = None;
+        }
+        if before.is_none() {
+            self.rollout_news.notify_one();
+        }
     }
 
     /// As [`Controller::publish_rolled`], for what followed from a change of others. Its entry comes after that
@@ -109,7 +114,10 @@ impl Controller {
         draft.before = before.as_ref().map_or(Value::Null, described);
         draft.after = described(rollout);
         match before {
-            None => draft.after["plan"] = json!(rollout.plan),
+            None => {
+                draft.after["plan"] = json!(rollout.plan);
+                draft.after["urgent"] = json!(rollout.due.is_some());
+            }
             Some(_) => draft.after["on"] = json!(kept.iter().map(|e| e.on).collect::<Vec<_>>()),
         }
         let leave = kept.iter().find_map(|entry| entry.break_in.as_ref());

@@ -37,6 +37,7 @@ fn plan(text: &str) -> Plan {
 /// A start by `bo`, from all players on `v41` to `v42`.
 pub(super) fn request(text: &str) -> Start {
     Start {
+        urgent: false,
         service: "wallet".to_owned(),
         to: "v42".to_owned(),
         plan: plan(text),

@@ -1,0 +1,109 @@
+//! A rollout goes on where it was after a kill, a restart and a takeover.
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tidegate::store::{Entry, Filter, Reader};
+
+use super::*;
+use crate::support::process::{Process, free_address};
+
+/// A program with a journal, and players.
+struct Kept {
+    versions: Versions,
+    folder: TempDir,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let (address, admin) = (free_address(), free_address());
+        Self { versions: Versions::new(), folder, address, admin }
+    }
+
+    fn start(&self) -> Process {
+        let state = self.folder.path().join("state");
+        let text = self
+            .versions
+            .builder(&["eject: { errors: { absolute: 1% } }"])
+            .top(&format!("admin: {{ address: \"{}\" }}", self.admin))
+            .top(&format!("state: '{}'", state.display()))
+            .listen(self.address)
+            .text();
+        let process = Process::spawn_at(self.address, &text);
+        eventually("the admin endpoint is there", || self.try_get("/v1/status").is_some());
+        process
+    }
+
+    fn try_get(&self, path: &str) -> Option<Value> {
+        std::net::TcpStream::connect(self.admin).ok()?;
+        let answer = Client::connect(self.admin).get(path).host("localhost").try_send().ok()?;
+        (answer.status == 200).then(|| answer.json())
+    }
+
+    fn begin(&self, steps: &Value) {
+        let body = json!({ "to": "v2", "steps": steps }).to_string();
+        let mut client = Client::connect(self.admin);
+        let answer = client.post(ROLLOUT, body.as_bytes()).host("localhost").send();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        eventually(what, || {
+            last = self.try_get(ROLLOUT).unwrap_or_default();
+            holds(&last)
+        });
+        last
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let reader = Reader::open(&self.folder.path().join("state")).expect("a journal");
+        let filter = Filter { limit: Some(1_000), ..Filter::default() };
+        reader.show(&filter).expect("entries").into_iter().map(|stored| stored.entry).collect()
+    }
+}
+
+#[test]
+fn a_rollout_goes_on_where_it_was_after_a_kill() {
+    let kept = Kept::new();
+    let mut process = kept.start();
+    let _players = Players::at(kept.address);
+    kept.begin(&json!([{ "weight": "10%", "for": "2s" }, { "weight": "50%", "for": "2s" },
+                       { "weight": "100%", "for": "2s" }]));
+    kept.until("the second step begins", |rollout| rollout["step"] == 2);
+    process.signal(Signal::KILL);
+    process.wait();
+    drop(process);
+    let _process = kept.start();
+    let resumed = kept.try_get(ROLLOUT).expect("a rollout");
+    assert_eq!((&resumed["step"], &resumed["share"]), (&json!(2), &json!(0.5)), "{resumed}");
+    kept.until("it is done", |rollout| rollout["phase"] == "done");
+}
+
+#[test]
+fn a_rollout_goes_on_in_the_process_that_takes_over() {
+    let kept = Kept::new();
+    let _process = kept.start();
+    let _players = Players::at(kept.address);
+    kept.begin(&json!([{ "weight": "10%", "for": "4s" }, { "weight": "100%", "for": "1s" }]));
+    let before = kept.until("a step is watched", |rollout| {
+        rollout["watched_s"].as_f64().is_some_and(|watched| watched > 1.0)
+    });
+    let pid = || kept.try_get("/v1/status").and_then(|status| status["pid"].as_i64());
+    let old = pid().expect("a process");
+    let number = rustix::process::Pid::from_raw(i32::try_from(old).expect("a number"));
+    rustix::process::kill_process(number.expect("above 0"), Signal::USR2).expect("it runs");
+    eventually("another process serves", || pid().is_some_and(|new| new != old));
+    let after = kept.try_get(ROLLOUT).expect("a rollout");
+    assert!(after["watched_s"].as_f64() >= before["watched_s"].as_f64(), "{after}");
+    kept.until("it is done", |rollout| rollout["phase"] == "done");
+    let entries = kept.entries();
+    let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+    assert!(kinds.contains(&"rollout_started"), "{kinds:?}");
+    assert!(!kinds.contains(&"adjusted") && !kinds.contains(&"withdrawn"), "{kinds:?}");
+    let last = entries.iter().rev().find(|entry| entry.kind == "rollout").expect("an entry");
+    assert_eq!(last.after["phase"], "done");
+}
