@@ -6,10 +6,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Extension, Path, Query, State},
-    http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG},
-    },
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::{get, post, put},
 };
@@ -17,7 +14,7 @@ use serde::Deserialize;
 
 use super::{
     Problem, body, events,
-    extract::{Name, Parameters},
+    extract::{By, ChangeParameters, Name, NoParameters, Parameters, fresh},
     gate,
     model::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
@@ -32,27 +29,8 @@ use crate::{
         tasks::ControlPlane,
     },
     snapshot::Snapshot,
-    store::Actor,
     telemetry::metrics,
 };
-
-/// Who sent a request.
-#[derive(Debug, Clone)]
-pub(super) struct By(pub(super) Actor);
-
-/// Query of a path without parameters. Unknown parameters are rejected, since they may be a
-/// mistyped one that would change the meaning.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoParameters {}
-
-/// Query of a change.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ChangeParameters {
-    #[serde(default)]
-    pub(super) dry_run: bool,
-}
 
 /// Query of a record.
 #[derive(Debug, Deserialize)]
@@ -243,7 +221,7 @@ async fn set_weights(
     let if_generation = body::if_match(&headers)?;
     let request: WeightsRequest = body::json(&headers, body).await?;
     let reason = request.reason.clone();
-    bounded(reason.as_deref())?;
+    body::bounded(reason.as_deref())?;
     let asked = request
         .asked()
         .map_err(|(field, why)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))?;
@@ -270,16 +248,6 @@ async fn set_weights(
     Ok((fresh(applied.generation), Json(answer)))
 }
 
-/// Rejects a reason that is too long for a line of the log.
-pub(super) fn bounded(reason: Option<&str>) -> Result<(), Problem> {
-    let most = WeightsRequest::REASON_CHARS;
-    if reason.is_some_and(|reason| reason.chars().count() > most) {
-        let detail = format!("the reason is longer than {most} characters");
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("reason"));
-    }
-    Ok(())
-}
-
 /// Ejects or reinstates a version or an endpoint; `how` are the controller's function for a dry run, and what
 /// makes the change of its subject.
 async fn move_version<O>(
@@ -298,7 +266,7 @@ where
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
     let SubjectRequest { version, endpoint, reason } = body::json(&headers, body).await?;
-    bounded(reason.as_deref())?;
+    body::bounded(reason.as_deref())?;
     let subject = Target {
         service: service.clone(),
         version: version.clone(),
@@ -331,12 +299,4 @@ async fn unknown_path() -> Problem {
 async fn wrong_method() -> Problem {
     let detail = "the path exists, but not with this method; `Allow` tells which it has";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
-}
-
-/// Header fields of a response that is not cached and names the generation for a later `If-Match`.
-pub(super) fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
-    // Digits in quotes are always a valid value.
-    let tag = HeaderValue::try_from(format!("\"{generation}\""));
-    let tag = tag.unwrap_or_else(|_| HeaderValue::from_static("\"\""));
-    [(ETAG, tag), (CACHE_CONTROL, HeaderValue::from_static("no-store"))]
 }

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use super::Problem;
+use super::{Problem, model::WeightsRequest};
 
 /// Largest body: weights of a few hundred versions and a reason.
 const BODY_BYTES: usize = 64 * 1024;
@@ -70,6 +70,16 @@ async fn bytes(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         }
     })?;
     Ok(bytes.to_bytes())
+}
+
+/// Rejects a reason that is too long for a line of the log.
+pub(super) fn bounded(reason: Option<&str>) -> Result<(), Problem> {
+    let most = WeightsRequest::REASON_CHARS;
+    if reason.is_some_and(|reason| reason.chars().count() > most) {
+        let detail = format!("the reason is longer than {most} characters");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("reason"));
+    }
+    Ok(())
 }
 
 /// `application/json` with any parameters.

@@ -10,10 +10,8 @@ use axum::{
 };
 
 use super::{
-    Problem,
-    api::{By, ChangeParameters, NoParameters, bounded, fresh},
-    auth, body,
-    extract::{Name, Parameters},
+    Problem, auth, body,
+    extract::{By, ChangeParameters, Name, NoParameters, Parameters, fresh},
     model::{Rollout, RolloutAnswer, RolloutCommand, RolloutRequest},
 };
 use crate::{
@@ -83,7 +81,7 @@ async fn start(
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
     let RolloutRequest { to, plan, steps, priority, reason } = body::json(&headers, body).await?;
-    bounded(reason.as_deref())?;
+    body::bounded(reason.as_deref())?;
     let plan = match (plan, steps) {
         (None, None) => PlanAsked::OfService,
         (Some(plan), None) => PlanAsked::Named(plan),
@@ -112,7 +110,7 @@ async fn order(
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
     let asked: RolloutCommand = body::json_or_none(&headers, body).await?;
-    bounded(asked.reason.as_deref())?;
+    body::bounded(asked.reason.as_deref())?;
     belongs(command, &asked)?;
     let second = auth::second(&headers, plane.controller().tokens())?;
     let (by_name, reason) = (by.name.clone(), asked.reason.unwrap_or_default());

@@ -22,6 +22,7 @@ mod rejected;
 mod reload;
 mod replaced;
 mod resume;
+mod rolled;
 mod rollouts;
 mod served;
 mod split;

@@ -42,6 +42,9 @@ use super::script::FAULT_SHARE;
 /// The service in the configuration.
 pub(super) const SERVICE: &str = "game-api";
 
+/// Who makes the changes of the demonstration.
+pub(super) const BY: &str = "demo";
+
 /// `error` of a planned failure.
 pub(super) const PLANNED: &str = "planned";
 

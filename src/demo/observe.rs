@@ -4,10 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    game::{SERVICE, Version},
-    stage::BY,
-};
+use super::game::{BY, SERVICE, Version};
 use crate::{
     analysis::Verdict,
     control::{

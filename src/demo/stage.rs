@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
-    game::{Fault, SERVICE, Version},
+    game::{BY, Fault, SERVICE, Version},
     observe::{Observed, Observer},
     players::SharedLedger,
     screen::{self, Screen},
@@ -24,9 +24,6 @@ use crate::{
     },
     store::Actor,
 };
-
-/// Who makes the changes of the demonstration.
-pub(super) const BY: &str = "demo";
 
 /// Interval of samples of the evidence: that of the evaluator.
 const LOOK: Duration = Duration::from_millis(10);

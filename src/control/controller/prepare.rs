@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Controller, Rejected, rollouts::Rolled};
+use super::{Controller, Rejected, rolled::Rolled};
 use crate::{
     config::Config,
     control::{

@@ -29,7 +29,7 @@ pub use self::{
     observe::Latencies,
     publish::RolloutsEnded,
 };
-use super::Controller;
+use super::{Controller, rolled::Rolled};
 use crate::{
     config::{Config, schema::Mode, units::Weight},
     control::{
@@ -62,45 +62,6 @@ pub struct Live {
     replies: Vec<(u64, GateReply)>,
     /// Why it cannot go on at present, as it was last reported.
     stuck: Option<String>,
-}
-
-/// What an event makes of a rollout.
-#[derive(Debug)]
-pub(super) struct Rolled {
-    /// The state before; `None` if it was started.
-    before: Option<Rollout>,
-    rollout: Rollout,
-    actions: Vec<Action>,
-    /// Replies that the event contained.
-    heard: Vec<u64>,
-}
-
-impl Rolled {
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.actions.iter().filter_map(|action| match action {
-            Action::Record(entry) => Some(entry),
-            _ => None,
-        })
-    }
-
-    /// The weights that it sets.
-    fn weights(&self) -> Option<&Weights> {
-        self.actions.iter().rev().find_map(|action| match action {
-            Action::SetWeights(weights) => Some(weights),
-            _ => None,
-        })
-    }
-
-    /// Whether it changes what the journal has.
-    fn is_kept(&self) -> bool {
-        self.before.is_none() || self.weights().is_some() || self.entries().any(Entry::is_kept)
-    }
-
-    /// Whether the version gets more players, or the rollout ends as done: such a step waits for the journal.
-    fn grows(&self) -> bool {
-        use rollout::On::{Bake, Finish, Grow};
-        self.entries().any(|entry| matches!(entry.on, Grow | Bake | Finish))
-    }
 }
 
 impl Controller {

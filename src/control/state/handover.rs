@@ -8,7 +8,6 @@ use std::{
 use super::{
     super::carried::{HandoverState, Mistakes, WhyEjected, WhyEndpoint},
     ControlState, Ejection, ManualEjection,
-    rows::json,
 };
 use crate::rollout::Rollout;
 
@@ -66,7 +65,10 @@ impl From<ControlState> for HandoverState {
             stand_ins,
             epochs,
             mistakes: mistakes.collect(),
-            rollouts: rollouts.into_iter().map(|(service, it)| (service, json(it))).collect(),
+            rollouts: rollouts
+                .into_iter()
+                .filter_map(|(service, it)| Some((service, serde_json::to_value(it).ok()?)))
+                .collect(),
         }
     }
 }

@@ -213,7 +213,7 @@ impl From<EjectedRow> for Ejection {
     }
 }
 
-pub(super) fn json(value: impl Serialize) -> Value {
+fn json(value: impl Serialize) -> Value {
     // Fails only for maps whose keys are no texts, and there are none.
     serde_json::to_value(value).unwrap_or_default()
 }

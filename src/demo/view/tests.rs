@@ -113,7 +113,7 @@ fn a_frame_shows_the_gate_shut_and_the_way_back() {
     assert!(text.contains("·◆ 400 on v41   ■ 0 on v42 (0 ± 0 expected)"), "{text}");
     assert!(text.contains("v42      ejected     25"), "{text}");
     assert!(text.contains("fail after 21.1 s: the canary fails more often than is tolerated"));
-    assert!(text.contains("game-api/reinstate \\\n    -H content-type"), "{text}");
+    assert!(text.contains("its rollout: curl http://"), "{text}");
     let short = line(&scene);
     assert!(short.contains("v42 ejected, weight 25, 0 of 400 players"), "{short}");
     assert!(

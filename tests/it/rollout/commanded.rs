@@ -137,7 +137,7 @@ fn the_command_line_starts_waits_and_tells_the_end_by_its_exit_code() {
     let (code, shown, _) = run(&["rollout", "show", "game-api"]);
     assert_eq!(code, Some(0));
     assert!(
-        shown.contains("▶  1     10%") && shown.contains("`tidegate rollout wait game-api`"),
+        shown.contains("▶     1    10%") && shown.contains("`tidegate rollout wait game-api`"),
         "{shown}"
     );
     stage.versions.failing.store(true, SeqCst);

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Rolled, split_of, take_over};
+use super::{split_of, take_over};
 use crate::{
     config::{
         problem::FieldPath,
@@ -12,7 +12,7 @@ use crate::{
     control::{
         controller::{
             Controller, Moment, Operation, Plan as Written, Rejected, prepare::Prepared,
-            split::list,
+            rolled::Rolled, split::list,
         },
         state::{Change, ControlState},
     },

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use super::{ITSELF, Live, MOST_ENTRIES, Rolled, observe::Counted, shares};
+use super::{ITSELF, Live, MOST_ENTRIES, observe::Counted, shares};
 use crate::{
     control::{
-        controller::Controller,
+        controller::{Controller, rolled::Rolled},
         events::{EventDetails, EventKind},
         state::ControlState,
     },

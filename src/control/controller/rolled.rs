@@ -1,0 +1,45 @@
+//! What an event does to a rollout.
+
+use crate::rollout::{
+    Action, Entry,
+    On::{Bake, Finish, Grow},
+    Rollout, Weights,
+};
+
+/// What an event makes of a rollout.
+#[derive(Debug)]
+pub(super) struct Rolled {
+    /// The state before; `None` if it was started.
+    pub(super) before: Option<Rollout>,
+    pub(super) rollout: Rollout,
+    pub(super) actions: Vec<Action>,
+    /// Replies that the event contained.
+    pub(super) heard: Vec<u64>,
+}
+
+impl Rolled {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.actions.iter().filter_map(|action| match action {
+            Action::Record(entry) => Some(entry),
+            _ => None,
+        })
+    }
+
+    /// The weights that it sets.
+    pub(super) fn weights(&self) -> Option<&Weights> {
+        self.actions.iter().rev().find_map(|action| match action {
+            Action::SetWeights(weights) => Some(weights),
+            _ => None,
+        })
+    }
+
+    /// Whether it changes what the journal has.
+    pub(super) fn is_kept(&self) -> bool {
+        self.before.is_none() || self.weights().is_some() || self.entries().any(Entry::is_kept)
+    }
+
+    /// Whether the version gets more players, or the rollout ends as done: such a step waits for the journal.
+    pub(super) fn grows(&self) -> bool {
+        self.entries().any(|entry| matches!(entry.on, Grow | Bake | Finish))
+    }
+}
