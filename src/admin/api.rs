@@ -270,7 +270,7 @@ async fn set_weights(
 }
 
 /// Rejects a reason that is too long for a line of the log.
-fn bounded(reason: Option<&str>) -> Result<(), Problem> {
+pub(super) fn bounded(reason: Option<&str>) -> Result<(), Problem> {
     let most = WeightsRequest::REASON_CHARS;
     if reason.is_some_and(|reason| reason.chars().count() > most) {
         let detail = format!("the reason is longer than {most} characters");
@@ -333,7 +333,7 @@ async fn wrong_method() -> Problem {
 }
 
 /// Header fields of a response that is not cached and names the generation for a later `If-Match`.
-fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
+pub(super) fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
     // Digits in quotes are always a valid value.
     let tag = HeaderValue::try_from(format!("\"{generation}\""));
     let tag = tag.unwrap_or_else(|_| HeaderValue::from_static("\"\""));

@@ -100,7 +100,9 @@ impl From<Rejected> for Problem {
             Rejected::Unserved { version, .. } => {
                 Self::new(StatusCode::CONFLICT, detail).at(format!("weights.{version}"))
             }
-            Rejected::AllEjected { .. } => Self::new(StatusCode::CONFLICT, detail),
+            Rejected::AllEjected { .. }
+            | Rejected::NothingBefore { .. }
+            | Rejected::BeforeIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")

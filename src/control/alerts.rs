@@ -213,6 +213,7 @@ impl Alerts {
             EventKind::RefusalsRise => {}
             EventKind::Started
             | EventKind::Weights
+            | EventKind::Cutover
             | EventKind::Configuration
             | EventKind::ConfigurationRejected => {}
         }

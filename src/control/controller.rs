@@ -7,6 +7,7 @@
 mod absent;
 mod certificates;
 mod changed;
+mod cutover;
 mod dropped;
 mod ejection;
 mod ejections;
@@ -39,6 +40,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 pub(super) use self::keeping::First;
 pub use self::{
     certificates::{Certificates, OpenedClients},
+    cutover::{Cutover, Destination, Moving},
     dropped::Dropped,
     ejections::{Effect, Eject, Moved, Reinstate, Target},
     events::Webhooks,

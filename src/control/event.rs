@@ -12,6 +12,8 @@ pub enum EventKind {
     Started,
     /// An operator changed the weights of a service.
     Weights,
+    /// All traffic of a service was moved to a version, or back to the split before.
+    Cutover,
     /// A changed file was applied.
     Configuration,
     /// An invalid file changed nothing.
@@ -73,6 +75,7 @@ impl EventKind {
         match self {
             Self::Started => "started",
             Self::Weights => "weights",
+            Self::Cutover => "cutover",
             Self::Configuration => "configuration",
             Self::ConfigurationRejected => "configuration_rejected",
             Self::Ejected => "ejected",

@@ -81,6 +81,13 @@ pub enum Change {
         /// The weights.
         weights: SetWeights,
     },
+    /// All traffic of a service was moved to a version, or back to the split before.
+    CutOver {
+        /// The service.
+        service: String,
+        /// The weights.
+        weights: SetWeights,
+    },
     /// A version was ejected.
     VersionEjected {
         /// The service.
@@ -166,7 +173,7 @@ impl ControlState {
     /// Applies a change.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::WeightsSet { service, weights } => {
+            Change::WeightsSet { service, weights } | Change::CutOver { service, weights } => {
                 self.stand_ins.remove(&service);
                 self.weights.insert(service, weights);
             }

@@ -3,6 +3,7 @@
 
 mod disk;
 mod killed;
+mod rolled_back;
 mod synced;
 mod taken_over;
 

@@ -126,6 +126,26 @@ pub enum Rejected {
         /// Its state.
         state: &'static str,
     },
+    /// Nothing is known of a split before the one in force.
+    #[error(
+        "there is nothing to go back to: the weights of `{service}` are those of the file; `tidegate cutover \
+         {service} VERSION` moves its traffic to a version"
+    )]
+    NothingBefore {
+        /// The service.
+        service: String,
+    },
+    /// The split before the one in force had versions that the file no longer has.
+    #[error(
+        "the split of `{service}` before the last change gave players to {versions}, which the file no longer \
+         has; `tidegate cutover {service} VERSION` moves its traffic to a version"
+    )]
+    BeforeIsGone {
+        /// The service.
+        service: String,
+        /// The missing versions.
+        versions: String,
+    },
     /// Another process has taken over.
     #[error("another process has taken over; try again on a new connection")]
     HandedOver,

@@ -98,7 +98,7 @@ impl Controller {
         config: &Config,
     ) -> Result<(), Rejected> {
         match change {
-            Change::WeightsSet { service, weights } => {
+            Change::WeightsSet { service, weights } | Change::CutOver { service, weights } => {
                 let least = self.coverage(service, &self.state).max(Coverage::Unavailable);
                 if self.coverage(service, then) >= least {
                     return Ok(());

@@ -45,10 +45,17 @@ fn change() -> impl Strategy<Value = Change> {
     });
     let stand_in = (name(), name()).prop_map(|(version, why)| StandIn { version, why });
     prop_oneof![
-        (name(), weights(), prop::option::of(weights()), prop::option::of((name(), time())))
-            .prop_map(|(service, set, file, why)| {
+        (
+            (name(), weights(), prop::option::of(weights())),
+            (prop::option::of((name(), time())), prop::option::of(weights()), any::<bool>()),
+        )
+            .prop_map(|((service, set, file), (why, before, is_cutover))| {
                 let why = why.map(|(by, at)| WhySet::new(&by, None, at));
-                Change::WeightsSet { service, weights: SetWeights { set, file, why } }
+                let weights = SetWeights { set, file, why, before };
+                match is_cutover {
+                    true => Change::CutOver { service, weights },
+                    false => Change::WeightsSet { service, weights },
+                }
             }),
         (place(), ejection()).prop_map(|((service, version), ejection)| {
             Change::VersionEjected { service, version, ejection }
@@ -171,7 +178,7 @@ fn an_endpoint_comes_back_and_weights_end_a_stand_in() {
     assert_eq!(out.endpoints().len(), 1);
     let back = Change::EndpointReinstated { service: service.clone(), version, endpoint };
     assert_eq!(out.after(back), start);
-    let weights = SetWeights { set: IndexMap::new(), file: None, why: None };
+    let weights = SetWeights { set: IndexMap::new(), file: None, why: None, before: None };
     let set = start.after(Change::WeightsSet { service, weights });
     assert!(set.stand_ins().is_empty() && set.weights_ahead()["a"].is_empty());
 }
