@@ -29,7 +29,7 @@ use crate::{
         tasks::ControlPlane,
     },
     policy::class::Class,
-    registry::VersionState,
+    registry::{Tally, VersionState},
 };
 
 /// Concurrent requests; further ones get 503. Changes pass one after the other anyway.
@@ -110,11 +110,11 @@ async fn cut_over(
 ) -> Result<impl IntoResponse, Problem> {
     let (Path(service), Query(parameters)) = (name?, parameters?);
     let if_generation = body::if_match(&headers)?;
-    let CutoverRequest { to, reason } = body::json(&headers, body).await?;
+    let CutoverRequest { to, fence, reason } = body::json(&headers, body).await?;
     bounded(reason.as_deref())?;
     let dry_run = parameters.dry_run;
     let to = Destination::Version(to);
-    let asked = Cutover { service, to, if_generation, by, reason, dry_run };
+    let asked = Cutover { service, to, fence, if_generation, by, reason, dry_run };
     make(&plane, asked, &parameters).await.map_err(of_destination)
 }
 
@@ -128,10 +128,11 @@ async fn roll_back(
 ) -> Result<impl IntoResponse, Problem> {
     let (Path(service), Query(parameters)) = (name?, parameters?);
     let if_generation = body::if_match(&headers)?;
-    let RollbackRequest { reason } = body::json(&headers, body).await?;
+    let RollbackRequest { fence, reason } = body::json(&headers, body).await?;
     bounded(reason.as_deref())?;
     let dry_run = parameters.dry_run;
-    let asked = Cutover { service, to: Destination::Before, if_generation, by, reason, dry_run };
+    let to = Destination::Before;
+    let asked = Cutover { service, to, fence, if_generation, by, reason, dry_run };
     let made = make(&plane, asked, &parameters).await;
     made.map_err(|problem| match problem.field.as_deref() {
         // No version is named in the body.
@@ -155,9 +156,16 @@ async fn make(
 ) -> Result<impl IntoResponse + use<>, Problem> {
     let patience = parameters.patience()?;
     let (service, dry_run) = (asked.service.clone(), asked.dry_run);
-    let moving = match dry_run {
-        true => plane.controller().cut_over(&asked)?,
-        false => plane.change(asked).await?,
+    let (moving, held, fenced) = match dry_run {
+        true => {
+            let mut controller = plane.controller();
+            let fenced = controller.fence_for(&asked)?.is_some();
+            (controller.cut_over(&asked)?, Tally::default(), fenced)
+        }
+        false => {
+            let (moving, held) = plane.cut_over(asked).await?;
+            (moving, held.unwrap_or_default(), held.is_some())
+        }
     };
     let left = Left::of(plane, &service, &moving);
     if !dry_run {
@@ -174,6 +182,11 @@ async fn make(
         after: applied.after,
         shares: Shares::new(applied.shares_before, applied.shares_after),
         dry_run,
+        epoch: plane.controller().fence_epoch(&left.service),
+        fenced,
+        writes_held: held.held,
+        writes_refused: held.refused,
+        longest_hold_ms: held.longest.as_micros() as f64 / 1e3,
         left_in_flight: left.in_flight(),
         named,
     };
@@ -181,7 +194,10 @@ async fn make(
 }
 
 /// The versions that lost their players.
-struct Left(Vec<(String, Arc<VersionState>)>);
+struct Left {
+    service: String,
+    versions: Vec<(String, Arc<VersionState>)>,
+}
 
 impl Left {
     fn of(plane: &ControlPlane, service: &str, moving: &Moving) -> Self {
@@ -190,18 +206,19 @@ impl Left {
             let known = snapshot.service(service)?.version(&version)?;
             Some((version, Arc::clone(&known.state)))
         };
-        Self(moving.left().into_iter().filter_map(state).collect())
+        let versions = moving.left().into_iter().filter_map(state).collect();
+        Self { service: service.to_owned(), versions }
     }
 
     fn in_flight(&self) -> IndexMap<String, u64> {
-        self.0.iter().map(|(version, state)| (version.clone(), state.in_flight())).collect()
+        self.versions.iter().map(|(version, state)| (version.clone(), state.in_flight())).collect()
     }
 
     /// Waits until they have nothing in flight; the error names what is left after `patience`.
     async fn drained(&self, patience: Duration, generation: u64) -> Result<(), Problem> {
         let until = Instant::now() + patience;
         loop {
-            if self.0.iter().all(|(_, state)| state.in_flight() == 0) {
+            if self.versions.iter().all(|(_, state)| state.in_flight() == 0) {
                 return Ok(());
             }
             if Instant::now() >= until {
@@ -209,7 +226,7 @@ impl Left {
             }
             sleep(LOOK_EVERY).await;
         }
-        let busy = self.0.iter().filter(|(_, state)| state.in_flight() > 0);
+        let busy = self.versions.iter().filter(|(_, state)| state.in_flight() > 0);
         let busy = busy.map(|(version, state)| {
             let (all, writes) = (state.in_flight(), state.in_flight_of(Class::Write));
             format!("{version} still has {all} in flight, {writes} of them writes")

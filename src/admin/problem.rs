@@ -103,6 +103,15 @@ impl From<Rejected> for Problem {
             Rejected::AllEjected { .. }
             | Rejected::NothingBefore { .. }
             | Rejected::BeforeIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
+            Rejected::NoFence { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("fence")
+            }
+            Rejected::FenceUndone { is_late: true, .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, detail)
+            }
+            Rejected::FenceUndone { .. }
+            | Rejected::FenceRequired { .. }
+            | Rejected::WriterIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")

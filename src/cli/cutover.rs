@@ -49,6 +49,12 @@ struct CommonArguments {
     /// change stays in force.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = patience)]
     timeout: Option<Duration>,
+    /// Hold writes until those of the version before have ended. The default for a service with `fence`.
+    #[arg(long)]
+    fence: bool,
+    /// Do not hold writes.
+    #[arg(long, conflicts_with = "fence")]
+    no_fence: bool,
     /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -69,14 +75,16 @@ struct CommonArguments {
 /// Moves all traffic of a service to a version.
 pub(super) fn run(arguments: &CutoverArguments) -> Result<(), Failure> {
     let reason = arguments.common.reason.clone();
-    let request = CutoverRequest { to: arguments.version.clone(), reason };
+    let (to, fence) = (arguments.version.clone(), arguments.common.fence());
+    let request = CutoverRequest { to, fence, reason };
     let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
     arguments.common.call(&arguments.service, "cutover", body)
 }
 
 /// Returns to the split before the last change.
 pub(super) fn roll_back(arguments: &RollbackArguments) -> Result<(), Failure> {
-    let request = RollbackRequest { reason: arguments.common.reason.clone() };
+    let (fence, reason) = (arguments.common.fence(), arguments.common.reason.clone());
+    let request = RollbackRequest { fence, reason };
     let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
     arguments.common.call(&arguments.service, "rollback", body)
 }
@@ -92,6 +100,10 @@ impl CommonArguments {
             false => say(&report(&printable(&answer)?)),
         }
         Ok(())
+    }
+
+    fn fence(&self) -> Option<bool> {
+        (self.fence || self.no_fence).then_some(self.fence)
     }
 
     fn query(&self) -> String {
@@ -118,6 +130,15 @@ fn report(answer: &CutoverAnswer) -> String {
         true => format!("{service}: would change {changes} (generation {generation} in force)"),
         false => format!("{service}: {changes} (generation {generation})"),
     };
+    if answer.fenced && !answer.dry_run {
+        let epoch = answer.epoch.unwrap_or_default();
+        let (held, longest) = (answer.writes_held, answer.longest_hold_ms);
+        text += &format!("\n{held} write(s) held, at most {longest:.1} ms; epoch {epoch}");
+        if answer.writes_refused > 0 {
+            text +=
+                &format!("\n{} write(s) refused, since too many were held", answer.writes_refused);
+        }
+    }
     let left = answer.left_in_flight.iter().filter(|(_, requests)| **requests > 0);
     for (version, requests) in left {
         text += &format!("\n{version} still has {requests} request(s) in flight");
@@ -145,6 +166,11 @@ mod tests {
             after: IndexMap::new(),
             shares: Shares::new(shares(1.0, 0.0), shares(0.0, 1.0)),
             dry_run: false,
+            epoch: None,
+            fenced: false,
+            writes_held: 0,
+            writes_refused: 0,
+            longest_hold_ms: 0.0,
             left_in_flight: IndexMap::from([("v41".to_owned(), 0)]),
             named: Vec::new(),
         };
@@ -154,6 +180,10 @@ mod tests {
         answer.named = vec!["route `legacy` names v41".to_owned()];
         let more = "\nv41 still has 3 request(s) in flight\nroute `legacy` names v41, and still sends its requests there";
         assert_eq!(report(&answer), format!("{line}{more}"));
+        (answer.fenced, answer.epoch, answer.writes_held) = (true, Some(1_795_618_177_001), 12);
+        answer.longest_hold_ms = 21.53;
+        let held = "\n12 write(s) held, at most 21.5 ms; epoch 1795618177001\nv41 still";
+        assert!(report(&answer).contains(held), "{}", report(&answer));
         answer.dry_run = true;
         assert!(report(&answer).starts_with("game-api: would change v41 100% -> 0%"));
     }

@@ -214,6 +214,7 @@ impl Alerts {
             EventKind::Started
             | EventKind::Weights
             | EventKind::Cutover
+            | EventKind::CutoverUndone
             | EventKind::Configuration
             | EventKind::ConfigurationRejected => {}
         }

@@ -12,6 +12,7 @@ use std::{
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::fences::FenceMark;
 use crate::{analysis::Verdict, config::units::Weight};
 
 /// The state of a process that is not in its configuration file.
@@ -39,6 +40,9 @@ pub struct HandoverState {
     /// Number of changes of shares, by service.
     #[serde(default)]
     pub epochs: BTreeMap<String, u64>,
+    /// Which version has the writes of each service with a fence, and the epoch.
+    #[serde(default)]
+    pub fences: BTreeMap<String, FenceMark>,
     /// Versions that were reinstated automatically.
     #[serde(default)]
     pub mistakes: Vec<Mistakes>,

@@ -14,6 +14,8 @@ pub enum EventKind {
     Weights,
     /// All traffic of a service was moved to a version, or back to the split before.
     Cutover,
+    /// A cutover was undone: writes stay where they were.
+    CutoverUndone,
     /// A changed file was applied.
     Configuration,
     /// An invalid file changed nothing.
@@ -76,6 +78,7 @@ impl EventKind {
             Self::Started => "started",
             Self::Weights => "weights",
             Self::Cutover => "cutover",
+            Self::CutoverUndone => "cutover_undone",
             Self::Configuration => "configuration",
             Self::ConfigurationRejected => "configuration_rejected",
             Self::Ejected => "ejected",

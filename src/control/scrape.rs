@@ -72,6 +72,11 @@ impl ControlPlane {
             available: Coverage::of(service) == Coverage::Available,
             shared_outage: None,
             weights_refused: false,
+            cutovers: Vec::new(),
+            fence: service
+                .fence
+                .as_ref()
+                .map(|fence| (fence.state.waiting() as u64, fence.state.holds())),
         });
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -197,6 +202,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
             version.evidence_threshold.push((gate("all"), verdict.log_threshold));
         }
     }
+    service.cutovers = controller.cutovers(&service.name).to_vec();
     service.shared_outage = controller.has_shared_outage(&service.name);
     service.weights_refused = controller.state().stand_ins().contains_key(&service.name);
 }

@@ -106,6 +106,10 @@ pub struct Service {
     pub shared_outage: Option<bool>,
     /// Whether its configured weights are not in force because no version would serve.
     pub weights_refused: bool,
+    /// Cutovers since the start, by result.
+    pub cutovers: Vec<(&'static str, u64)>,
+    /// Writes that are held now, and how long writes were; `None` if the service has no fence.
+    pub fence: Option<(u64, Durations)>,
 }
 
 /// A version of a service.
@@ -262,6 +266,7 @@ pub fn render(scrape: &Scrape) -> String {
     let mut page = text::Page::default();
     families::traffic(scrape, &mut page);
     families::services(scrape, &mut page);
+    families::cutovers(scrape, &mut page);
     families::versions(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);

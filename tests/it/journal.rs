@@ -2,6 +2,7 @@
 //! process and its disk.
 
 mod disk;
+mod fenced;
 mod killed;
 mod rolled_back;
 mod synced;

@@ -20,6 +20,7 @@ mod ejection;
 mod endpoints;
 mod events;
 mod faults;
+mod fence;
 mod files;
 mod frames;
 mod gate;

@@ -24,6 +24,8 @@ pub struct Cutover {
     pub service: String,
     /// Where its traffic goes.
     pub to: Destination,
+    /// Whether writes are held meanwhile; `None`: if the service has a fence.
+    pub fence: Option<bool>,
     /// The generation that the caller saw; the change is refused if somebody made a change since.
     pub if_generation: Option<u64>,
     /// The caller.
@@ -81,11 +83,24 @@ fn left(applied: &Applied) -> Vec<String> {
     left.cloned().collect()
 }
 
+impl Cutover {
+    /// Makes the cutover; its service's fence has been raised, if it has one.
+    pub(in crate::control) fn make_at(
+        &self,
+        controller: &mut Controller,
+        moment: Moment,
+    ) -> Result<Moving, Rejected> {
+        controller.cut_over_at(self, moment)
+    }
+}
+
 impl Operation for Cutover {
     type Outcome = Moving;
     type Error = Rejected;
 
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
+        // Whether it is made behind it is decided by `ControlPlane::cut_over`.
+        controller.fence_for(self)?;
         let (asked, weighed) = controller.weigh_cutover(self, at)?;
         Ok(Some(controller.planned_weights(self.to.kind(), &asked, &weighed)))
     }
@@ -109,7 +124,13 @@ impl Controller {
             return Ok(Moving { applied: weighed.planned, named });
         }
         let applied = self.make_weights(EventKind::Cutover, change, weighed, moment);
+        self.count_cutover(&asked.service, "made");
         Ok(Moving { applied, named })
+    }
+
+    /// Whether `asked` would move anything.
+    pub(in crate::control) fn moves_something(&self, asked: &Cutover) -> Result<bool, Rejected> {
+        Ok(!self.weigh_cutover(asked, SystemTime::now())?.1.as_before)
     }
 
     /// Checks and prepares a cutover, as a change of weights.
@@ -146,7 +167,10 @@ impl Controller {
     }
 
     /// The weights of `service` before they were set last.
-    fn weights_before(&self, service: &str) -> Result<IndexMap<String, Weight>, Rejected> {
+    pub(super) fn weights_before(
+        &self,
+        service: &str,
+    ) -> Result<IndexMap<String, Weight>, Rejected> {
         let before = self.state.weights().get(service).and_then(|set| set.before.clone());
         let service = service.to_owned();
         let Some(mut before) = before else { return Err(Rejected::NothingBefore { service }) };

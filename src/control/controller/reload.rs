@@ -13,6 +13,7 @@ use super::{
     absent::stay_ejected,
     certificates::waiting,
     changed::what_changed,
+    fencing::held_by_fences,
     logs::{OpenedLog, open_log},
     prepare::{Inputs, Prepared},
     weights::keeps_override,
@@ -110,7 +111,7 @@ impl Controller {
         file: PreparedFile,
         moment: Moment,
     ) -> Result<(Reloaded, bool), LoadError> {
-        let prepared = self.prepare_file(&file)?;
+        let prepared = self.prepare_file(&file, moment.at)?;
         let PreparedFile { loaded, changed, tls, clients, access_log, .. } = file;
         let renewed = self.renews(&tls);
         let Some((prepared, ended)) = prepared else {
@@ -177,7 +178,11 @@ impl Controller {
     }
 
     /// Prepares `file`, and returns what it ends; `None` if it is the one in force.
-    fn prepare_file(&self, file: &PreparedFile) -> Result<Option<(Prepared, Change)>, LoadError> {
+    fn prepare_file(
+        &self,
+        file: &PreparedFile,
+        at: SystemTime,
+    ) -> Result<Option<(Prepared, Change)>, LoadError> {
         let Some(compiled) = &file.compiled else { return Ok(None) };
         let opened = match &file.access_log {
             Some(Ok(opened)) => opened.as_ref(),
@@ -190,7 +195,7 @@ impl Controller {
             tls: &file.tls,
             access_log: opened,
         };
-        let ended = what_a_file_ends(&self.state, inputs.config);
+        let ended = what_a_file_ends(&self.state, inputs.config, at);
         let prepared = self.prepare_with(ended.clone(), inputs);
         let named = |why: Rejected| LoadError::Named { why: why.to_string() };
         Ok(Some((prepared.map_err(named)?, ended)))
@@ -202,14 +207,17 @@ impl Operation for PreparedFile {
     /// The error has been logged and counted, unless the plan failed.
     type Error = Arc<LoadError>;
 
-    fn plan(&self, controller: &Controller, _: SystemTime) -> Result<Option<Plan>, Self::Error> {
-        let Some((prepared, ended)) = controller.prepare_file(self)? else { return Ok(None) };
+    fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Self::Error> {
+        let Some((prepared, ended)) = controller.prepare_file(self, at)? else { return Ok(None) };
         let then = prepared.state().clone();
         let reason = format!("changed: {}", self.changed);
         let mut draft = controller.draft("configuration", Actor::system(), &reason);
         draft.before = json!({ "hash": controller.config_hash() });
         draft.after = json!({ "hash": self.loaded.hash });
-        if let Change::FileTaken { weights, gone } = ended {
+        if let Change::FileTaken { weights, gone, held } = ended {
+            if !held.is_empty() {
+                draft.after["writes_held"] = json!(held.keys().collect::<Vec<_>>());
+            }
             draft.after["weights_dropped"] = json!(weights);
             draft.after["versions_gone"] = json!(gone);
         }
@@ -224,13 +232,16 @@ impl Operation for PreparedFile {
 
 /// The change of `state` by configuration `new`: it ends weights that `new` contradicts, and names the versions
 /// with ejections that `new` does not have (`absent.rs`).
-pub(super) fn what_a_file_ends(state: &ControlState, new: &Config) -> Change {
+pub(super) fn what_a_file_ends(state: &ControlState, new: &Config, at: SystemTime) -> Change {
     let weights = state.weights().iter().filter(|(name, set)| !keeps_override(name, set, new));
     let versions = state.ejections().keys().cloned();
     let endpoints = state.endpoints().keys();
     let endpoints = endpoints.map(|(service, version, _)| (service.clone(), version.clone()));
+    let weights = weights.map(|(name, _)| name.clone()).collect();
+    let held = held_by_fences(state, new, &weights, at);
     Change::FileTaken {
-        weights: weights.map(|(name, _)| name.clone()).collect(),
+        held,
+        weights,
         gone: versions.chain(endpoints).filter(|(s, v)| !new.has_version(s, v)).collect(),
     }
 }

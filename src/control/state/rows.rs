@@ -12,6 +12,7 @@
 //! | `mistakes/SERVICE/VERSION` | number of reinstatements |
 //! | `stand_in/SERVICE` | [`StandIn`] |
 //! | `epoch/SERVICE` | number of changes of shares |
+//! | `fence/SERVICE` | [`FenceMark`] |
 //! | `generation` | generation of the snapshot |
 //!
 //! Names are percent-encoded. Rows with other keys are those of another release: they are neither read nor
@@ -26,7 +27,10 @@ use super::{
     ControlState, Ejection, ManualEjection, StandIn,
     handover::{time_of, unix_ms},
 };
-use crate::{control::carried::SetWeights, store::StateChange};
+use crate::{
+    control::{carried::SetWeights, fences::FenceMark},
+    store::StateChange,
+};
 
 /// Rows by key.
 pub type Rows = BTreeMap<String, Value>;
@@ -66,7 +70,8 @@ struct EndpointRow {
 impl ControlState {
     /// The state as rows.
     pub fn rows(&self) -> Rows {
-        let Self { generation, weights, ejections, endpoints, stand_ins, epochs, mistakes } = self;
+        let Self { generation, weights, ejections, endpoints, stand_ins, .. } = self;
+        let Self { epochs, fences, mistakes, .. } = self;
         let mut rows = Rows::new();
         let mut add = |key: String, value: Value| drop(rows.insert(key, value));
         for (service, weights) in weights {
@@ -88,6 +93,9 @@ impl ControlState {
         }
         for (service, epoch) in epochs {
             add(key("epoch", &[service]), json(epoch));
+        }
+        for (service, mark) in fences {
+            add(key("fence", &[service]), json(mark));
         }
         add(GENERATION.to_owned(), json(generation));
         rows
@@ -135,6 +143,9 @@ impl ControlState {
             ["epoch", service] => {
                 self.epochs.insert(service.to_owned(), u64::deserialize(value)?);
             }
+            ["fence", service] => {
+                self.fences.insert(service.to_owned(), FenceMark::deserialize(value)?);
+            }
             [GENERATION] => self.generation = u64::deserialize(value)?,
             _ => {}
         }
@@ -149,7 +160,7 @@ pub const GENERATION: &str = "generation";
 pub fn is_known(key: &str) -> bool {
     matches!(
         (key.split('/').next(), key.split('/').count()),
-        (Some("weights" | "stand_in" | "epoch"), 2)
+        (Some("weights" | "stand_in" | "epoch" | "fence"), 2)
             | (Some("ejected" | "mistakes"), 3)
             | (Some("endpoint"), 4)
             | (Some(GENERATION), 1)

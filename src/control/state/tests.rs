@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::carried::WhySet;
+use crate::control::{carried::WhySet, fences::FenceMark};
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()])
@@ -73,7 +73,10 @@ fn change() -> impl Strategy<Value = Change> {
             Change::EndpointReinstated { service, version, endpoint }
         }),
         (prop::collection::btree_set(name(), 0..2), prop::collection::btree_set(place(), 0..3))
-            .prop_map(|(weights, gone)| Change::FileTaken { weights, gone }),
+            .prop_map(|(weights, gone)| Change::FileTaken { weights, gone, held: BTreeMap::new() }),
+        (name(), 1_u64..9, prop::option::of(name())).prop_map(|(service, epoch, writer)| {
+            Change::WritesMoved(FenceMarks::from([(service, FenceMark { epoch, writer })]))
+        }),
         prop::collection::btree_map(name(), stand_in, 0..3).prop_map(Change::StandInsChosen),
         name().prop_map(|service| Change::StandInReleased { service }),
         prop::collection::btree_set(name(), 1..3)
@@ -200,7 +203,8 @@ fn a_version_that_left_the_file_stays_ejected_and_the_oldest_of_too_many_are_for
         let ejection = ManualEjection { since, by: by.clone(), reason: reason.clone() };
         state.apply(Change::EndpointEjected { service, version, endpoint, ejection });
     }
-    let taken = |gone| Change::FileTaken { weights: BTreeSet::new(), gone };
+    let (weights, held) = (BTreeSet::new(), BTreeMap::new());
+    let taken = |gone| Change::FileTaken { weights: weights.clone(), gone, held: held.clone() };
     assert_eq!(state.after(taken(BTreeSet::from([place(0), place(9)]))), state);
     let but_one = state.after(taken((0..most).filter(|n| *n != most - 1).map(place).collect()));
     let forgotten = |state: &ControlState| -> Vec<usize> {

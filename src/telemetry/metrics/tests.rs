@@ -57,6 +57,8 @@ fn scrape() -> Scrape {
             available: true,
             shared_outage: Some(false),
             weights_refused: false,
+            cutovers: vec![("made", 3), ("undone", 1)],
+            fence: Some((2, collector.series(0))),
         }],
         exhausted: [2, 3],
         connections_limit: 16_384,
