@@ -110,6 +110,7 @@ impl From<Rejected> for Problem {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, detail)
             }
             Rejected::FenceUndone { .. }
+            | Rejected::FenceUnready { .. }
             | Rejected::FenceRequired { .. }
             | Rejected::WriterIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),

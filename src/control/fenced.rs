@@ -20,7 +20,10 @@ use super::{
     journaled::Unmade,
     tasks::ControlPlane,
 };
-use crate::{config::schema, registry::Tally};
+use crate::{
+    config::schema,
+    registry::{FenceState, Tally},
+};
 
 /// Pause between two looks at the writes in flight, and at those that wait.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -58,6 +61,10 @@ impl ControlPlane {
         fence: schema::Fence,
     ) -> Result<CutOver, Unmade<Rejected>> {
         let _turn = self.turnstile().lock().await;
+        // Writes that the last move held may still be beginning.
+        let state = self.controller().fence_state(&asked.service);
+        opened(state.as_deref()).await;
+        self.controller().may_fence(&asked.service).map_err(Unmade::Refused)?;
         let at = SystemTime::now();
         let first = self.plan_first(&asked, at)?;
         let entry = self.write_first(first).await.map_err(Unmade::Unwritten)?;
@@ -86,18 +93,11 @@ impl ControlPlane {
             }
             made
         };
-        let state = raising.ok().map(|raising| raising.raised.fence().clone());
-        // Dropped by now, the fence lets those go on that wait.
+        // Dropped, the fence lets those go on that wait.
+        drop(raising);
+        opened(state.as_deref()).await;
         match made {
-            Ok(moving) => {
-                let until = Instant::now() + SETTLED;
-                while state.as_ref().is_some_and(|state| state.is_closed())
-                    && Instant::now() < until
-                {
-                    sleep(LOOK_EVERY).await;
-                }
-                Ok((moving, state.map(|state| state.tally())))
-            }
+            Ok(moving) => Ok((moving, state.map(|state| state.tally()))),
             Err(why) => {
                 self.written(Instant::now() + SETTLED).await;
                 Err(Unmade::Refused(why))
@@ -114,6 +114,14 @@ impl ControlPlane {
         while waits() && Instant::now() < until {
             sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+/// Waits until nothing is held, but not for ever.
+async fn opened(state: Option<&FenceState>) {
+    let until = Instant::now() + SETTLED;
+    while state.is_some_and(FenceState::is_closed) && Instant::now() < until {
+        sleep(LOOK_EVERY).await;
     }
 }
 

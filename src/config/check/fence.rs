@@ -61,3 +61,50 @@ pub(super) fn fence(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    /// Path and message of each problem of a service with this `fence`, with these `more` fields and `routes`.
+    fn problems(fence: &str, more: &str, routes: &str) -> Vec<String> {
+        let text = format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices:\n  a:\n    baseline: v1\n    fence: {{ {fence} }}\n    \
+             versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }}, v2: {{ endpoints: [ 127.0.0.1:2 ] }} }}\n{more}\
+             routes:\n  - {{ service: a }}\n{routes}"
+        );
+        match parse(&text) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
+        }
+    }
+
+    #[test]
+    fn where_a_fence_is_required_only_one_version_has_writes() {
+        let weights = "    weights: { v1: 1, v2: 1 }\n";
+        let rules = "    rules: [ { match: { headers: { x-beta: \"1\" } }, version: v2 } ]\n";
+        let route = "  - { match: { path: /b }, service: a, version: v2 }\n";
+        let reads = "  - { match: { path: /b }, service: a, version: v2, class: read }\n";
+        assert_eq!(problems("", weights, route), [""; 0]);
+        assert_eq!(problems("required: true", "    weights: { v1: 0, v2: 1 }\n", reads), [""; 0]);
+        for (more, routes, place) in [
+            (weights, "", "services.a.weights"),
+            (rules, "", "services.a.rules"),
+            ("", route, "routes[1].version"),
+        ] {
+            let found = problems("required: true", more, routes);
+            let is_one = found.len() == 1;
+            assert!(is_one && found[0].contains(place), "{found:?}");
+            assert!(found[0].contains("services.a.fence.required"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_too_long_or_in_too_long_a_queue() {
+        for (fence, place) in [("deadline: 31s", "fence.deadline"), ("queue: 0", "fence.queue")] {
+            let found = problems(fence, "", "");
+            assert!(found.len() == 1 && found[0].contains(place), "{found:?}");
+        }
+        assert_eq!(problems("deadline: 30s, queue: 100000", "", ""), [""; 0]);
+    }
+}

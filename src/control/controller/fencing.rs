@@ -23,7 +23,7 @@ use crate::{
     },
     policy::class::Class,
     proxy::Command,
-    registry::{Raised, VersionState},
+    registry::{FenceState, Raised, VersionState},
     snapshot::Overrides,
 };
 
@@ -130,6 +130,13 @@ impl Controller {
         Some(self.state.fences().get(service)?.epoch)
     }
 
+    /// The live state of the fence of `service`; `None` if it has none in force.
+    pub(in crate::control) fn fence_state(&self, service: &str) -> Option<Arc<FenceState>> {
+        let snapshot = self.snapshot();
+        let fence = snapshot.service(service)?.fence.as_ref()?;
+        Some(Arc::clone(&fence.state))
+    }
+
     /// Raises the fence of the service of `asked`.
     pub(in crate::control) fn raise_fence(
         &self,
@@ -137,22 +144,11 @@ impl Controller {
         fence: &schema::Fence,
     ) -> Result<Raising, Rejected> {
         let service = &asked.service;
-        let undone =
-            |why: String, is_late| Rejected::FenceUndone { service: service.clone(), why, is_late };
-        if let Some(pid) = self.predecessor() {
-            let why = format!(
-                "process {pid}, which this one replaced, still finishes requests; try again when it has ended"
-            );
-            return Err(undone(why, false));
-        }
-        if self.draining {
-            return Err(undone("the process is shutting down".to_owned(), false));
-        }
-        let snapshot = self.snapshot();
-        let state = snapshot.service(service).and_then(|service| service.fence.as_ref());
+        self.may_fence(service)?;
+        let state = self.fence_state(service);
         let state = state.ok_or_else(|| Rejected::NoFence { service: service.clone() })?;
-        let raised = state.state.raise(fence.deadline, fence.queue as usize);
-        let busy = || undone("another move of its writes is not over yet".to_owned(), false);
+        let raised = state.raise(fence.deadline, fence.queue as usize);
+        let busy = || unready(service, "another move of its writes is not over yet");
         let to = match &asked.to {
             Destination::Version(version) => Some(version.clone()),
             Destination::Before => {
@@ -166,6 +162,20 @@ impl Controller {
             others: self.registry.other_versions(service, to.as_deref()),
             workers: self.workers.clone(),
         })
+    }
+
+    /// Whether a move of the writes of `service` may begin now.
+    pub(in crate::control) fn may_fence(&self, service: &str) -> Result<(), Rejected> {
+        match self.predecessor() {
+            _ if self.draining => Err(unready(service, "the process is shutting down")),
+            Some(pid) => Err(unready(
+                service,
+                &format!(
+                    "process {pid}, which this one replaced, still finishes requests; try again when it has ended"
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The process before this one, while it may still have writes in flight.
@@ -228,6 +238,10 @@ impl Controller {
             (result, count.copied().unwrap_or_default())
         })
     }
+}
+
+fn unready(service: &str, why: &str) -> Rejected {
+    Rejected::FenceUnready { service: service.to_owned(), why: why.to_owned() }
 }
 
 /// Whether the writes of `service` move only behind a fence.

@@ -154,6 +154,14 @@ pub enum Rejected {
         /// The service.
         service: String,
     },
+    /// A fence cannot be raised now.
+    #[error("the writes of `{service}` cannot be moved now: {why}")]
+    FenceUnready {
+        /// The service.
+        service: String,
+        /// What is in the way.
+        why: String,
+    },
     /// A cutover behind a fence was undone.
     #[error(
         "the cutover of `{service}` was undone: {why}; the writes that waited went where they would have gone"
