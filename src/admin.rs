@@ -10,6 +10,7 @@ pub mod auth;
 mod body;
 mod bounds;
 mod connections;
+pub mod cutover;
 mod events;
 mod extract;
 mod flagger;
@@ -81,6 +82,7 @@ fn router(observatory: ControlPlane) -> Router {
     // Outside the limit: an unauthorized caller does not occupy a place.
     api::guarded(observatory.clone())
         .layer(bounds)
+        .merge(cutover::routes(observatory.clone()))
         .layer(middleware::from_fn_with_state(observatory.clone(), guard))
         .merge(flagger::hooks(observatory.clone()))
         .merge(api::probes(observatory))

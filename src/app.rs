@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc as std_mpsc},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{mpsc, watch};
@@ -26,6 +26,7 @@ use crate::{
     control::{
         Controller,
         controller::{Dropped, Start},
+        fences,
         state::ControlState,
         tasks::ControlPlane,
     },
@@ -181,10 +182,13 @@ impl App {
         let registry = Registry::new(workers);
         let target = config.access_log.as_ref().zip(access_log.as_ref());
         let target = target.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
+        let fences = fences::first(&config, SystemTime::now());
+        let fence_epochs = fences::epochs(&fences);
+        let decided = RuntimeState { fence_epochs, ..RuntimeState::default() };
         let sources = SnapshotInputs {
             config: &config,
             overrides: &Overrides::new(),
-            decided: &RuntimeState::default(),
+            decided: &decided,
             resolved: &Resolved::new(),
             tls: &tls,
             access_log: target.as_ref(),
@@ -207,6 +211,7 @@ impl App {
             clients,
             tls,
             registry,
+            fences,
             shared: Arc::clone(&shared),
             workers: commands.clone(),
             listeners: states,

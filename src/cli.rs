@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod client;
 mod columns;
+mod cutover;
 mod eject;
 mod events;
 mod failure;
@@ -89,6 +90,10 @@ enum Command {
     Weights(weights::WeightsArguments),
     /// Let a version grow by a plan: start a rollout, show it, wait for it, command it.
     Rollout(rollout::RolloutArguments),
+    /// Move all traffic of a service to one version, in one swap.
+    Cutover(cutover::CutoverArguments),
+    /// Go back to the split before the last cutover or change of weights.
+    Rollback(cutover::RollbackArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
     /// Print the recorded inputs of a comparison, for `tidegate judge`.
@@ -134,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Backup(arguments) => backup::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Restore(arguments) => backup::put_back(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Cutover(arguments) => cutover::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Rollback(arguments) => cutover::roll_back(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Eject(arguments) => {
             eject::run(eject::Action::Eject, &arguments).map(|()| ExitCode::SUCCESS)
         }

@@ -10,6 +10,8 @@ mod epochs;
 pub mod evaluator;
 pub mod event;
 pub mod events;
+pub mod fenced;
+pub mod fences;
 pub mod journaled;
 mod kept;
 mod rollouts;

@@ -1,4 +1,5 @@
 //! Decisions on the path of a request, as functions of their arguments.
 
 pub mod class;
+pub mod fence;
 pub mod retry;

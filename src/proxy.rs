@@ -28,6 +28,7 @@ mod cost;
 mod date;
 mod deadline;
 mod elapsed;
+mod fence;
 mod field_kind;
 mod forward;
 mod forwarded;

@@ -8,6 +8,7 @@
 mod cells;
 mod counts;
 mod evidence;
+mod fence;
 mod outcomes;
 mod players;
 mod standing;
@@ -29,6 +30,7 @@ pub use self::{
         AmountCells, EndpointCells, ErrorKind, Judged, RetryReason, SeriesCells, VersionCells,
     },
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
+    fence::{Admission, FenceState, Held, Raised, Tally},
     outcomes::{ENDPOINTS, Outcomes},
     players::{Player, PlayerSet},
     standing::EndpointStatus,
@@ -118,6 +120,19 @@ impl Registry {
             id: take(&self.next_id[0]),
             cells: PerWorker::new(self.workers),
         })
+    }
+
+    /// The versions of `service` other than `but`, also those that are in no file any more and still have
+    /// requests in flight.
+    pub fn other_versions(
+        &self,
+        service: &str,
+        but: Option<&str>,
+    ) -> Vec<(String, Arc<VersionState>)> {
+        let known = self.versions.lock();
+        let others =
+            known.iter().filter(|((of, version), _)| of == service && but != Some(version));
+        others.map(|((_, version), state)| (version.clone(), Arc::clone(state))).collect()
     }
 
     /// The state of the endpoint at `address` of the version with id `version`; created if unknown.

@@ -8,6 +8,7 @@ mod amounts;
 mod comparison;
 mod decide;
 mod endpoints;
+mod fence;
 mod forwarding;
 mod route;
 mod service;
@@ -24,6 +25,7 @@ pub use self::{
     comparison::{AmountArm, Arm, ComparisonPlan, Evidence, FailureSet, Named, Stratum},
     decide::{AssignedBy, Decision, NoDecision},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
+    fence::Fence,
     forwarding::Forwarding,
     route::{BodyLimits, Route},
     service::Service,

@@ -4,6 +4,7 @@
 //! like one that responds at once and without errors.
 
 mod change;
+mod cutover;
 mod digits;
 mod ejection;
 mod gate;
@@ -21,6 +22,7 @@ use indexmap::IndexMap;
 pub use change::{
     NewWeight, Shares, SubjectAnswer, SubjectRequest, Unserved, WeightsAnswer, WeightsRequest,
 };
+pub use cutover::{CutoverAnswer, CutoverRequest, RollbackRequest};
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;

@@ -100,7 +100,6 @@ impl From<Rejected> for Problem {
             Rejected::Unserved { version, .. } => {
                 Self::new(StatusCode::CONFLICT, detail).at(format!("weights.{version}"))
             }
-            Rejected::AllEjected { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::NoRollout { .. } => Self::new(StatusCode::NOT_FOUND, detail),
             Rejected::Rollout(_) => Self::new(StatusCode::CONFLICT, detail),
             Rejected::NoPlan { .. }
@@ -112,6 +111,19 @@ impl From<Rejected> for Problem {
                 let first = error.findings.first().map(|finding| finding.path.to_string());
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(first.unwrap_or_default())
             }
+            Rejected::AllEjected { .. }
+            | Rejected::NothingBefore { .. }
+            | Rejected::BeforeIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
+            Rejected::NoFence { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("fence")
+            }
+            Rejected::FenceUndone { is_late: true, .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, detail)
+            }
+            Rejected::FenceUndone { .. }
+            | Rejected::FenceUnready { .. }
+            | Rejected::FenceRequired { .. }
+            | Rejected::WriterIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")

@@ -79,7 +79,18 @@ impl ClientArguments {
 
     /// Makes `call` and returns the JSON of the response.
     pub(super) fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
-        serde_json::from_slice(&self.exchanged(call)?).map_err(|error| self.strange(&error))
+        serde_json::from_slice(&self.exchanged(call, PATIENCE)?)
+            .map_err(|error| self.strange(&error))
+    }
+
+    /// As [`Self::call`]; the endpoint may take `longer` than usual.
+    pub(super) fn call_within<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        longer: Duration,
+    ) -> Result<T, Failure> {
+        let body = self.exchanged(call, PATIENCE + longer)?;
+        serde_json::from_slice(&body).map_err(|error| self.strange(&error))
     }
 
     /// As [`ClientArguments::call`], with the token of a second person in a file, if there is one.
@@ -92,12 +103,13 @@ impl ClientArguments {
         if let Some(file) = second {
             request = request.header(SECOND, bearer(file)?);
         }
-        serde_json::from_slice(&self.answered(request)?).map_err(|error| self.strange(&error))
+        serde_json::from_slice(&self.answered(request, PATIENCE)?)
+            .map_err(|error| self.strange(&error))
     }
 
     /// Makes `call` and returns the text of the response.
     pub(super) fn text(&self, call: Call) -> Result<String, Failure> {
-        String::from_utf8(self.exchanged(call)?).map_err(|error| self.strange(&error))
+        String::from_utf8(self.exchanged(call, PATIENCE)?).map_err(|error| self.strange(&error))
     }
 
     fn strange(&self, error: &dyn std::fmt::Display) -> Failure {
@@ -106,14 +118,14 @@ impl ClientArguments {
         Failure::new(Exit::Unavailable, message)
     }
 
-    fn exchanged(&self, call: Call) -> Result<Vec<u8>, Failure> {
-        self.answered(self.request(call, "application/json")?)
+    fn exchanged(&self, call: Call, patience: Duration) -> Result<Vec<u8>, Failure> {
+        self.answered(self.request(call, "application/json")?, patience)
     }
 
-    fn answered(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+    fn answered(&self, request: RequestBuilder, patience: Duration) -> Result<Vec<u8>, Failure> {
         let exchange = async {
             let answer =
-                request.timeout(PATIENCE).send().await.map_err(|error| self.failed(&error))?;
+                request.timeout(patience).send().await.map_err(|error| self.failed(&error))?;
             self.whole(answer).await
         };
         runtime()?.block_on(exchange)

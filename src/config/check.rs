@@ -7,6 +7,7 @@
 mod alerts;
 mod amounts;
 mod comparison;
+mod fence;
 mod health;
 mod matching;
 mod plans;

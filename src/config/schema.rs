@@ -9,6 +9,7 @@ mod alerts;
 mod amount;
 mod cohort;
 mod eject;
+mod fence;
 mod files;
 mod health;
 mod limits;
@@ -39,6 +40,7 @@ pub use self::{
     amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS},
     cohort::{Cohort, OnEject, Rule, RuleMatch},
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
+    fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},

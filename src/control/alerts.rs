@@ -235,6 +235,8 @@ impl Alerts {
             | EventKind::Rollout
             | EventKind::Started
             | EventKind::Weights
+            | EventKind::Cutover
+            | EventKind::CutoverUndone
             | EventKind::Configuration
             | EventKind::ConfigurationRejected => {}
         }

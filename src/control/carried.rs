@@ -12,6 +12,7 @@ use std::{
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::fences::FenceMark;
 use crate::{analysis::Verdict, config::units::Weight};
 
 /// The state of a process that is not in its configuration file.
@@ -39,6 +40,9 @@ pub struct HandoverState {
     /// Number of changes of shares, by service.
     #[serde(default)]
     pub epochs: BTreeMap<String, u64>,
+    /// Which version has the writes of each service with a fence, and the epoch.
+    #[serde(default)]
+    pub fences: BTreeMap<String, FenceMark>,
     /// Versions that were reinstated automatically.
     #[serde(default)]
     pub mistakes: Vec<Mistakes>,
@@ -120,6 +124,9 @@ pub struct SetWeights {
     /// Who set them, when and why; `None` if an older process did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<WhySet>,
+    /// The weights before them, to which a rollback returns; `None` if an older process set them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<IndexMap<String, Weight>>,
 }
 
 /// Who set weights, when and why.
@@ -185,7 +192,8 @@ mod tests {
         let weight = |w| Weight::new(w).expect("a weight");
         for odd in [1.0 / 3.0, 100.0 / 3.0, 0.1 + 0.2, 1e-9 / 7.0, 99.999_999_999_999_99] {
             let file = IndexMap::from([("v1".to_owned(), weight(odd))]);
-            let set = SetWeights { set: file.clone(), file: Some(file.clone()), why: None };
+            let set =
+                SetWeights { set: file.clone(), file: Some(file.clone()), why: None, before: None };
             let text = serde_json::to_string(&set).expect("JSON");
             let read: SetWeights = serde_json::from_str(&text).expect("the same");
             assert!(read.is_of_file(Some(&file)), "{odd}");

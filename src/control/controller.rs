@@ -7,11 +7,13 @@
 mod absent;
 mod certificates;
 mod changed;
+mod cutover;
 mod dropped;
 mod ejection;
 mod ejections;
 mod endpoints;
 mod events;
+mod fencing;
 mod gate;
 mod handover;
 mod keeping;
@@ -40,6 +42,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
     certificates::{Certificates, OpenedClients},
+    cutover::{Cutover, Destination, Moving},
     dropped::Dropped,
     ejections::{Effect, Eject, Moved, Reinstate, Target},
     events::Webhooks,
@@ -54,11 +57,15 @@ pub use self::{
     split::{Asked, moves, percent},
     weights::{Applied, Unserved, WeightsChange},
 };
-pub(super) use self::{keeping::First, rollouts::Advance};
+pub(super) use self::{fencing::Raising, keeping::First, rollouts::Advance};
 pub use super::state::{Ejection, Ejections, ManualEjection, ManualEjections, StandIn, StandIns};
 use super::{
-    carried::Replacement, endpoints::EndpointMonitor, evaluator::Evaluator, events::Events,
-    state::ControlState,
+    carried::Replacement,
+    endpoints::EndpointMonitor,
+    evaluator::Evaluator,
+    events::Events,
+    fences::FenceMarks,
+    state::{Change, ControlState},
 };
 use crate::{
     analysis::Record,
@@ -122,6 +129,8 @@ pub struct Controller {
     /// The evidence of the ejections in force that this process decided.
     judged: HashMap<(String, String), Judged>,
     ejected_by_verdict: HashMap<(String, String), u64>,
+    /// Cutovers by service and result.
+    cutovers: HashMap<(String, &'static str), u64>,
     events: Events,
     webhooks: Webhooks,
     /// Rollouts in progress and the last one of each service, by service.
@@ -167,6 +176,8 @@ pub struct Start {
     pub tls: TlsClients,
     /// The live state that the first snapshot was compiled with.
     pub registry: Registry,
+    /// The fences of the configuration, as in the first snapshot.
+    pub fences: FenceMarks,
     /// Holds the first snapshot.
     pub shared: Arc<Shared>,
     /// Running workers.
@@ -188,11 +199,13 @@ impl Controller {
             decided: start.shared.snapshot.load().generation,
             tokens: start.loaded.tokens,
             file: start.file,
-            state: ControlState::at(start.shared.snapshot.load().generation),
+            state: ControlState::at(start.shared.snapshot.load().generation)
+                .after(Change::WritesMoved(start.fences)),
             keeper: keeping::Keeper::default(),
             evaluator: Evaluator::default(),
             judged: HashMap::new(),
             ejected_by_verdict: HashMap::new(),
+            cutovers: HashMap::new(),
             events: Events::new(SystemTime::now()),
             webhooks: Webhooks::new(),
             rollouts: BTreeMap::new(),
@@ -288,6 +301,7 @@ impl Controller {
 
     /// Notes that shutdown has begun: the process is no longer ready.
     pub fn drain(&mut self) {
+        self.undo_fences("the process is shutting down");
         self.draining = true;
     }
 

@@ -12,6 +12,10 @@ pub enum EventKind {
     Started,
     /// An operator changed the weights of a service.
     Weights,
+    /// All traffic of a service was moved to a version, or back to the split before.
+    Cutover,
+    /// A cutover was undone: writes stay where they were.
+    CutoverUndone,
     /// A changed file was applied.
     Configuration,
     /// An invalid file changed nothing.
@@ -85,6 +89,8 @@ impl EventKind {
         match self {
             Self::Started => "started",
             Self::Weights => "weights",
+            Self::Cutover => "cutover",
+            Self::CutoverUndone => "cutover_undone",
             Self::Configuration => "configuration",
             Self::ConfigurationRejected => "configuration_rejected",
             Self::Ejected => "ejected",

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::LoadError,
-    store::{Journal, StoreError},
+    store::{Head, Journal, StoreError},
 };
 
 /// Pause between two looks at a journal that fails or has late changes.
@@ -43,7 +43,15 @@ impl ControlPlane {
         O: Operation<Outcome: Send, Error: Display + Send> + Send + 'static,
     {
         let observatory = self.clone();
-        match tokio::spawn(async move { observatory.pass(operation).await }).await {
+        self.detached(async move { observatory.pass(operation).await }).await
+    }
+
+    /// Runs `change` to its end, also if the caller does not wait for it.
+    pub(super) async fn detached<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        match tokio::spawn(change).await {
             Ok(made) => made,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -58,28 +66,40 @@ impl ControlPlane {
         operation: O,
     ) -> Result<O::Outcome, Unmade<O::Error>> {
         let _turn = self.turnstile().lock().await;
-        let now = SystemTime::now();
-        let first = {
-            let mut controller = self.controller();
-            let plan = operation.plan(&controller, now).map_err(Unmade::Refused)?;
-            controller.begin(plan).map_err(Unmade::Unwritten)?
-        };
-        let entry = match first {
-            First::Nothing => None,
-            First::Write(journal, draft, rows) => match journal.write(*draft, rows).await {
-                Ok(head) => Some(head),
-                Err(error) => {
-                    self.controller().not_written();
-                    return Err(Unmade::Unwritten(error));
-                }
-            },
-        };
+        let at = SystemTime::now();
+        let first = self.plan_first(&operation, at)?;
+        let entry = self.write_first(first).await.map_err(Unmade::Unwritten)?;
         let mut controller = self.controller();
-        let made = operation.make(&mut controller, Moment { at: now, entry });
+        let made = operation.make(&mut controller, Moment { at, entry });
         if let Some(entry) = entry {
             controller.settle(entry, made.as_ref().err().map(ToString::to_string));
         }
         made.map_err(Unmade::Refused)
+    }
+
+    /// Plans a change at `now`: what must be written before it is made. The caller holds the turnstile.
+    pub(super) fn plan_first<O: Operation>(
+        &self,
+        operation: &O,
+        now: SystemTime,
+    ) -> Result<First, Unmade<O::Error>> {
+        let mut controller = self.controller();
+        let plan = operation.plan(&controller, now).map_err(Unmade::Refused)?;
+        controller.begin(plan).map_err(Unmade::Unwritten)
+    }
+
+    /// Writes the entry of a change, which the caller settles.
+    pub(super) async fn write_first(&self, first: First) -> Result<Option<Head>, StoreError> {
+        match first {
+            First::Nothing => Ok(None),
+            First::Write(journal, draft, rows) => match journal.write(*draft, rows).await {
+                Ok(head) => Ok(Some(head)),
+                Err(error) => {
+                    self.controller().not_written();
+                    Err(error)
+                }
+            },
+        }
     }
 
     /// Takes over a file that was read again; returns whether it is in force. Blocks. An error is logged,
@@ -120,6 +140,7 @@ impl ControlPlane {
     ///
     /// If the changes do not end `within` this time.
     pub async fn release_journal(&self, within: Duration) -> Result<Option<Arc<Journal>>, Elapsed> {
+        self.controller().undo_fences("another process takes over");
         let _turn = timeout(within, self.turnstile().lock()).await?;
         let mut controller = self.controller();
         controller.hand_over();

@@ -75,6 +75,11 @@ impl ControlPlane {
             weights_refused: false,
             rollout: None,
             rollouts_ended: Vec::new(),
+            cutovers: Vec::new(),
+            fence: service
+                .fence
+                .as_ref()
+                .map(|fence| (fence.state.waiting() as u64, fence.state.holds())),
         });
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -200,6 +205,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
             version.evidence_threshold.push((gate("all"), verdict.log_threshold));
         }
     }
+    service.cutovers = controller.cutovers(&service.name).to_vec();
     service.shared_outage = controller.has_shared_outage(&service.name);
     service.weights_refused = controller.state().stand_ins().contains_key(&service.name);
     service.rollout = controller.rollout(&service.name).map(|live| {

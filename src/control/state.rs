@@ -18,7 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use self::handover::{NOT_SAID, whole_ms};
 pub use super::carried::StandIn;
-use super::carried::{Endpoints, HandoverState, SetWeights};
+use super::{
+    carried::{Endpoints, HandoverState, SetWeights},
+    fences::FenceMarks,
+};
 use crate::{analysis::Verdict, config::units::Weight, rollout::Rollout, snapshot::Overrides};
 
 /// Most ejections of versions that are in no file, and of their endpoints. They stay in case the versions
@@ -68,6 +71,7 @@ pub struct ControlState {
     endpoints: ManualEjections,
     stand_ins: StandIns,
     epochs: BTreeMap<String, u64>,
+    fences: FenceMarks,
     mistakes: BTreeMap<(String, String), u32>,
     /// The last rollout of each service, as of its last transition.
     rollouts: BTreeMap<String, Rollout>,
@@ -78,6 +82,13 @@ pub struct ControlState {
 pub enum Change {
     /// Weights of a service were set.
     WeightsSet {
+        /// The service.
+        service: String,
+        /// The weights.
+        weights: SetWeights,
+    },
+    /// All traffic of a service was moved to a version, or back to the split before.
+    CutOver {
         /// The service.
         service: String,
         /// The weights.
@@ -146,6 +157,8 @@ pub enum Change {
         /// Versions with ejections that the file does not have. Their ejections stay: a version that comes back
         /// is still ejected. Only the oldest are forgotten, if there are too many.
         gone: BTreeSet<(String, String)>,
+        /// Services whose writes the file would move, and the weights that stay in force instead.
+        held: BTreeMap<String, SetWeights>,
     },
     /// The state of another process was taken over.
     Resumed(Box<ControlState>),
@@ -161,6 +174,8 @@ pub enum Change {
         /// The services.
         services: BTreeSet<String>,
     },
+    /// Writes of these services are in other hands.
+    WritesMoved(FenceMarks),
     /// A snapshot was compiled from the state.
     Compiled {
         /// Its number.
@@ -177,7 +192,7 @@ impl ControlState {
     /// Applies a change.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::WeightsSet { service, weights } => {
+            Change::WeightsSet { service, weights } | Change::CutOver { service, weights } => {
                 self.stand_ins.remove(&service);
                 self.weights.insert(service, weights);
             }
@@ -211,8 +226,9 @@ impl ControlState {
                 self.rollouts.insert(rollout.service.clone(), *rollout);
             }
             Change::RolloutForgotten { service } => drop(self.rollouts.remove(&service)),
-            Change::FileTaken { weights, gone, .. } => {
+            Change::FileTaken { weights, gone, held, .. } => {
                 self.weights.retain(|service, _| !weights.contains(service));
+                self.weights.extend(held);
                 let is_gone = |place: &(String, String)| gone.contains(place);
                 forget_oldest(&mut self.ejections, is_gone, |ejection| ejection.since);
                 let is_gone = |(service, version, _): &(String, String, String)| {
@@ -221,19 +237,13 @@ impl ControlState {
                 forget_oldest(&mut self.endpoints, is_gone, |ejection| ejection.since);
             }
             Change::Resumed(from) => {
-                let Self {
-                    generation,
-                    weights,
-                    ejections,
-                    endpoints,
-                    epochs,
-                    mistakes,
-                    rollouts,
-                    ..
-                } = *from;
+                let Self { generation, weights, ejections, endpoints, .. } = *from;
+                let Self { epochs, fences, mistakes, rollouts, .. } = *from;
                 self.generation = self.generation.max(generation);
                 (self.weights, self.ejections, self.rollouts) = (weights, ejections, rollouts);
                 (self.endpoints, self.mistakes) = (endpoints, mistakes);
+                // Exactly: two processes that serve at the same time say the same.
+                self.fences.extend(fences);
                 for (service, epoch) in epochs {
                     let own = self.epochs.entry(service).or_default();
                     *own = epoch.max(*own);
@@ -246,6 +256,7 @@ impl ControlState {
                     *self.epochs.entry(service).or_default() += 1;
                 }
             }
+            Change::WritesMoved(marks) => self.fences.extend(marks),
             Change::Compiled { generation } => self.generation = generation,
         }
     }
@@ -298,6 +309,11 @@ impl ControlState {
         &self.rollouts
     }
 
+    /// Which version has the writes of each service with a fence, and the epoch.
+    pub fn fences(&self) -> &FenceMarks {
+        &self.fences
+    }
+
     /// How often `version` of `service` was reinstated automatically.
     pub fn mistakes(&self, service: &str, version: &str) -> u32 {
         let place = (service.to_owned(), version.to_owned());
@@ -339,16 +355,8 @@ impl ControlState {
 
     /// Whether both states hold the same decisions; generation and epochs may differ.
     pub fn decides_as(&self, other: &Self) -> bool {
-        let Self {
-            generation: _,
-            epochs: _,
-            weights,
-            ejections,
-            endpoints,
-            stand_ins,
-            mistakes,
-            rollouts,
-        } = self;
+        let Self { generation: _, epochs: _, fences: _, weights, ejections, .. } = self;
+        let Self { endpoints, stand_ins, mistakes, rollouts, .. } = self;
         *weights == other.weights
             && *ejections == other.ejections
             && *endpoints == other.endpoints
@@ -361,6 +369,13 @@ impl ControlState {
     #[must_use]
     pub fn ahead(mut self, count: u64) -> Self {
         self.generation = self.generation.saturating_add(count);
+        self
+    }
+
+    /// The same with epochs of fences of at least `epoch`: also if the state is an old one, put back.
+    #[must_use]
+    pub fn fenced_from(mut self, epoch: u64) -> Self {
+        self.fences.values_mut().for_each(|mark| mark.epoch = mark.epoch.max(epoch));
         self
     }
 

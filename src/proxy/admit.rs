@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{
     body::Framing,
     client::{Client, Connected},
+    fence::{FULL, HeldWrite},
     forwarded::{self, Forwarded},
     grpc,
     head::RequestHead,
@@ -16,6 +17,7 @@ use super::{
     worker::WorkerSnapshot,
 };
 use crate::{
+    registry::Held,
     routing::{RequestView, header},
     snapshot::Snapshot,
     telemetry::access_log::sampled,
@@ -61,7 +63,16 @@ impl Admitted<'_, '_> {
     pub(super) fn reject(self, problem: Problem, read: usize) -> Box<Rejected> {
         let whole = whole(self.head, self.head_bytes, read);
         let (id, mode, log) = (Some(self.id), self.mode, self.log);
-        Box::new(Rejected { problem, id, mode, whole, log })
+        Box::new(Rejected { problem, id, mode, whole, log, held: None })
+    }
+
+    /// Holds an admitted write at its place in the queue of a fence; `read` bytes of it have arrived.
+    #[cold]
+    pub(super) fn hold(self, held: Held, read: usize) -> Box<Rejected> {
+        let whole = whole(self.head, self.head_bytes, read);
+        let (id, mode, log) = (Some(self.id), self.mode, self.log);
+        let held = Some(Box::new(HeldWrite::new(held, self.in_flight)));
+        Box::new(Rejected { problem: FULL, id, mode, whole, log, held })
     }
 }
 
@@ -108,7 +119,7 @@ pub(super) fn admit<'a, 'b>(
         Ok(in_flight) => in_flight,
         Err(problem) => {
             let whole = whole(head, head_bytes, read.len());
-            return Err(Box::new(Rejected { problem, id: Some(id), mode, whole, log }));
+            return Err(Box::new(Rejected { problem, id: Some(id), mode, whole, log, held: None }));
         }
     };
     let method = head.method;

@@ -13,6 +13,8 @@ pub enum Command {
     Connection(Accepted),
     /// Drop the old snapshot, because a new one was published, and acknowledge that.
     Refresh,
+    /// Notify the sender: what was planned before is counted as in flight.
+    Pass(oneshot::Sender<()>),
     /// Hand over samples and log lines now, then notify the sender.
     Flush(oneshot::Sender<()>),
     /// From now on, close every connection after its next response.

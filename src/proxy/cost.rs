@@ -37,6 +37,7 @@ fn pass_request(text: &[u8]) {
         authority: head.authority,
         id: &RequestId::from_random(7),
         upgrade: None,
+        epoch: None,
         via: b"",
     };
     let mut out = Buffer::hollow();

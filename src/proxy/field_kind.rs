@@ -29,6 +29,8 @@ pub(super) enum FieldKind {
     /// Another field by which a proxy identifies its client, such as `Forwarded` (RFC 7239): passed
     /// on from trusted peers only.
     Claim,
+    /// `Tidegate-Epoch`: written by the proxy where a service has a fence.
+    Epoch,
     /// Another spelling of one of the names above that some applications read as that name.
     Disguised,
     RequestId,
@@ -151,6 +153,9 @@ const CLAIM_PREFIXES: [&[u8]; 8] = [
     b"x-tls-client-",
 ];
 
+/// The epoch of a service's fence.
+const EPOCH: &[u8] = b"tidegate-epoch";
+
 /// Longest length that the table distinguishes; longer names count as this long.
 const LONGEST: usize = 31;
 
@@ -205,7 +210,11 @@ fn reserved(name: &[u8]) -> FieldKind {
         return FieldKind::Other;
     }
     let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-    if is_plain { FieldKind::Claim } else { FieldKind::Disguised }
+    match is_plain {
+        true if name.eq_ignore_ascii_case(EPOCH) => FieldKind::Epoch,
+        true => FieldKind::Claim,
+        false => FieldKind::Disguised,
+    }
 }
 
 /// Whether an application may read `name` as `other`, which is in lower case.
@@ -289,6 +298,12 @@ mod tests {
         ] {
             assert!(!may_be_reserved(name.as_bytes()), "{name}");
             assert_eq!(known_of_client(name), FieldKind::Other, "{name}");
+        }
+        for epoch in ["tidegate-epoch", "Tidegate-Epoch"] {
+            assert_eq!(known_of_client(epoch), FieldKind::Epoch);
+        }
+        for other in ["tidegate_epoch", "Tidegate.Epoch"] {
+            assert_eq!(known_of_client(other), FieldKind::Disguised);
         }
         // Other names with the same letters and length.
         for name in ["x-reel-ip", "xxreal-ip", "clientcert-x", "x-forwardedfor"] {

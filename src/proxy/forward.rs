@@ -162,7 +162,7 @@ fn poll_head(
     response: &mut Buffer,
     answer: &mut Option<Answer>,
 ) -> Poll<Result<(), AttemptError>> {
-    if !attempt.pass_interim(cx, &mut client.stream) {
+    if !attempt.pass_interim(cx, &mut client.stream) && !plan.is_awaited() {
         return Poll::Ready(Err(AttemptError::ClientGone));
     }
     let mut came_interim = false;
@@ -172,7 +172,7 @@ fn poll_head(
                 Head::Final => return Poll::Ready(Ok(())),
                 Head::Interim => came_interim = true,
             }
-            if !attempt.pass_interim(cx, &mut client.stream) {
+            if !attempt.pass_interim(cx, &mut client.stream) && !plan.is_awaited() {
                 return Poll::Ready(Err(AttemptError::ClientGone));
             }
         }
@@ -194,7 +194,7 @@ fn poll_head(
             break;
         }
     }
-    if !attempt.uploads() && !client.is_there(cx) {
+    if !attempt.uploads() && !client.is_there(cx) && !plan.is_awaited() {
         return Poll::Ready(Err(AttemptError::ClientGone));
     }
     let uncalled = plan.expects_continue && !attempt.answered;

@@ -143,6 +143,7 @@ fn written_request(
         authority,
         id: &RequestId::from_random(7),
         upgrade: None,
+        epoch: None,
         via: b"",
     };
     write_request(&mut out, head, &origin);

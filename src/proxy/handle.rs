@@ -3,7 +3,11 @@
 //! [`plan`] is *admit*, *route*, *assign* and *render*, each in a file of its own; then come *forward*, *answer*
 //! and *record*. A request may be forwarded several times: the one place where that is decided is [`decide`].
 
-use std::{future::poll_fn, rc::Rc, task::Poll};
+use std::{
+    future::{Future as _, poll_fn},
+    rc::Rc,
+    task::Poll,
+};
 
 use tokio::time::Instant;
 
@@ -43,6 +47,9 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
         Ok(None) | Err(None) => NextState::Close,
         Err(Some(refused)) => {
             worker.blocks.give(request);
+            if refused.held.is_some() {
+                return Box::pin(hold(client, worker, refused)).await;
+            }
             match client.begins_http2(refused.problem.status) {
                 true => NextState::Http2,
                 false => refuse(client, worker, &refused).await,
@@ -84,6 +91,40 @@ async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffe
     after
 }
 
+/// Serves a write that waits behind the fence of its service, once it may begin, as far as it is served.
+#[cold]
+async fn hold(client: &mut Client, worker: &Worker, mut held: Box<Rejected>) -> NextState {
+    while let Some(write) = held.held.take() {
+        let called = match write.called(client).await {
+            Ok(called) => called,
+            Err(problem) => {
+                held.problem = problem;
+                break;
+            }
+        };
+        let (mut request, mut planned) = (worker.blocks.take(), None);
+        match plan(client, worker, &mut request, &mut planned, Some(&called)) {
+            Ok(()) => {
+                // The head was complete before.
+                let Some(plan) = &planned else { return NextState::Close };
+                let mut served = Box::pin(serve(client, worker, plan, request));
+                // It is counted as in flight, and sent if there is a connection, before the next one is called.
+                let begun = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx))).await;
+                drop(called);
+                return match begun {
+                    Poll::Ready(after) => after,
+                    Poll::Pending => served.await,
+                };
+            }
+            Err(again) => {
+                worker.blocks.give(request);
+                held = again;
+            }
+        }
+    }
+    refuse(client, worker, &held).await
+}
+
 /// Reads until a head is complete, and plans the request.
 async fn read(
     client: &mut Client,
@@ -96,7 +137,7 @@ async fn read(
         if !client.inbox.is_empty() {
             if pieces.may_be_whole(client.inbox.data()) {
                 *request = worker.blocks.take();
-                plan(client, worker, request, planned).map_err(Some)?;
+                plan(client, worker, request, planned, None).map_err(Some)?;
                 if planned.is_some() {
                     return Ok(());
                 }

@@ -10,6 +10,7 @@ use super::{
     body::Framing,
     buffer::Buffer,
     client::Client,
+    fence::{self, Entry},
     grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
     in_flight::InFlight,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     policy::class::{Class, is_idempotent},
-    registry::Player,
+    registry::{Held, Player},
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -91,6 +92,13 @@ impl Plan {
         matches!(self.decision.by, AssignedBy::Cohort(_) | AssignedBy::Only)
     }
 
+    /// Whether the request is awaited to its end even if its client leaves: the writes of the service move only
+    /// when the version has done with those that it got.
+    #[cold]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.class == Class::Write && self.service().fence.is_some()
+    }
+
     pub(super) fn route(&self) -> &Route {
         &self.snapshot.routes[self.decision.route as usize]
     }
@@ -108,12 +116,13 @@ impl Plan {
 /// Plans the request whose head is in the client's inbox: *admit*, *route*, *assign*, *render*. Writes its head
 /// for the endpoint into `request`. Leaves `planned` empty if more of the head must be read. The head stays in the
 /// inbox, so that the request can be planned again. The plan is built in place, because moving it would be
-/// expensive.
+/// expensive. `called` is the place of a write in the queue of a fence, if it has waited there.
 pub(super) fn plan(
     client: &Client,
     worker: &Worker,
     request: &mut Buffer,
     planned: &mut Option<Plan>,
+    called: Option<&Held>,
 ) -> Result<(), Box<Rejected>> {
     let snapshot = worker.snapshot();
     let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -131,7 +140,21 @@ pub(super) fn plan(
     };
 
     let route = &snapshot.routes[decision.route as usize];
-    let upgrade = render(request, &admitted, &client.connected, &snapshot, route);
+    let class = route.class.unwrap_or_else(|| Class::of(admitted.head.method));
+    let fence = snapshot.services[decision.service as usize].fence.as_deref();
+    if let (Some(fence), Class::Write) = (fence, class) {
+        match fence::enter(worker, &snapshot, fence, called) {
+            Entry::Pass => {}
+            Entry::Again => {
+                drop(admitted);
+                return plan(client, worker, request, planned, called);
+            }
+            Entry::Hold(held) => return Err(admitted.hold(held, client.inbox.len())),
+            Entry::Full => return Err(admitted.reject(fence::FULL, client.inbox.len())),
+        }
+    }
+    let epoch = fence.map(|fence| &*fence.line);
+    let upgrade = render(request, &admitted, &client.connected, &snapshot, route, epoch);
 
     let began = Instant::now();
     let timeout = match admitted.mode.grpc {
@@ -159,7 +182,7 @@ pub(super) fn plan(
         expects_continue: admitted.head.expects_continue,
         id: admitted.id,
         mode: admitted.mode,
-        class: route.class.unwrap_or_else(|| Class::of(admitted.head.method)),
+        class,
         idempotent: is_idempotent(admitted.head.method),
         log: admitted.log,
         network: networks.map(|_| network(admitted.address)),

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{head::HeadError, problem::Problem, response_mode::ResponseMode, rewrite::RequestId};
+use super::{
+    fence::HeldWrite, head::HeadError, problem::Problem, response_mode::ResponseMode,
+    rewrite::RequestId,
+};
 
 /// A request that is answered by the proxy.
 pub(super) struct Rejected {
@@ -12,6 +15,8 @@ pub(super) struct Rejected {
     /// Length of the request in bytes, if it was read to its end and the connection can be kept.
     pub(super) whole: Option<usize>,
     pub(super) log: Option<Box<LogText>>,
+    /// The write waits behind the fence of its service; `problem` is not sent.
+    pub(super) held: Option<Box<HeldWrite>>,
 }
 
 /// The fields of an access log line that come from a request's head.
@@ -28,7 +33,7 @@ impl Rejected {
     /// A request with an unreadable head; no request can follow it.
     pub(super) fn unread(problem: impl Into<Problem>) -> Self {
         let problem = problem.into();
-        Self { problem, id: None, mode: ResponseMode::UNREAD, whole: None, log: None }
+        Self { problem, id: None, mode: ResponseMode::UNREAD, whole: None, log: None, held: None }
     }
 
     /// A request whose head exceeds the limit, of which `bytes` have arrived. If the first line alone exceeds

@@ -15,13 +15,15 @@ use crate::snapshot::{Route, Snapshot};
 const MAX_PROTOCOLS: usize = 16;
 
 /// Writes the head of an `admitted` request on `route` into `request`. Returns the protocol to which the
-/// connection may switch, if the client asks for one that the route allows.
+/// connection may switch, if the client asks for one that the route allows. `epoch` is the line with the epoch
+/// of the service's fence, if it has one.
 pub(super) fn render<'b>(
     request: &mut Buffer,
     admitted: &Admitted<'_, 'b>,
     connected: &Connected,
     snapshot: &Snapshot,
     route: &Route,
+    epoch: Option<&[u8]>,
 ) -> Option<&'b str> {
     let head = admitted.head;
     // An HTTP/1.0 client may omit the host; the endpoint needs one.
@@ -36,6 +38,7 @@ pub(super) fn render<'b>(
         authority,
         id: &admitted.id,
         upgrade,
+        epoch,
         via: snapshot.forwarding.request_via(admitted.mode.protocol as usize),
     };
     request.clear();

@@ -72,6 +72,8 @@ pub(super) struct ForwardingInfo<'a> {
     pub(super) id: &'a RequestId,
     /// The protocol to which the connection is to switch.
     pub(super) upgrade: Option<&'a str>,
+    /// The line with the epoch of the service's fence, if it has one.
+    pub(super) epoch: Option<&'a [u8]>,
     /// The proxy's `Via` line; empty if it adds none.
     pub(super) via: &'a [u8],
 }
@@ -91,6 +93,8 @@ pub(super) fn write_request(
         match kind {
             FieldKind::Claim if origin.forwarded.is_none() => continue,
             FieldKind::Other | FieldKind::Date | FieldKind::Claim | FieldKind::ContentLength => {}
+            // From a trusted proxy in front, where this one has no fence of its own.
+            FieldKind::Epoch if origin.forwarded.is_some() && origin.epoch.is_none() => {}
             FieldKind::Expect
                 if request.expects_continue && request.framing != Framing::Length(0) => {}
             _ => continue,
@@ -106,6 +110,9 @@ pub(super) fn write_request(
     }
     if let Some(left) = request.max_forwards {
         put_field(out, "Max-Forwards", itoa::Buffer::new().format(left).as_bytes());
+    }
+    if let Some(epoch) = origin.epoch {
+        out.put(epoch);
     }
     // After the `Via` fields of earlier proxies.
     out.put(origin.via);
@@ -182,6 +189,7 @@ pub(super) fn write_response(
             | FieldKind::Host
             | FieldKind::XForwarded
             | FieldKind::Claim
+            | FieldKind::Epoch
             | FieldKind::RequestId => {}
             FieldKind::Upgrade if persistence == Persistence::Upgrade => {}
             // 1xx and 204 must not have a length (RFC 9110 section 8.6).
@@ -248,6 +256,7 @@ mod tests {
             authority: head.authority,
             id: &RequestId::from_random(0xabc),
             upgrade: None,
+            epoch: None,
             via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);
@@ -279,6 +288,7 @@ mod tests {
             authority: head.authority,
             id: &RequestId::from_random(0xabc),
             upgrade: None,
+            epoch: None,
             via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);

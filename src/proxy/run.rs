@@ -94,6 +94,10 @@ impl Worker {
                     let generation = self.snapshot().generation;
                     self.shared.barrier.acknowledge(self.id, generation);
                 }
+                Command::Pass(done) => {
+                    // The receiver may have stopped waiting.
+                    let _ = done.send(());
+                }
                 Command::Flush(done) => {
                     self.hand_over();
                     // The receiver may have stopped waiting.

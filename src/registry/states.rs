@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -10,6 +13,7 @@ use super::{
     cells::PerWorker,
     counts::{AmountCells, EndpointCells, Judged, SeriesCells, VersionCells},
     evidence::AmountEvidenceCells,
+    fence::FenceState,
     players::PlayerSet,
     standing::EndpointStatus,
 };
@@ -117,6 +121,8 @@ impl EndpointState {
 /// A service's live state.
 #[derive(Debug, Default)]
 pub struct ServiceState {
+    /// Holds writes while they move to another version.
+    pub fence: Arc<FenceState>,
     /// Players of a canary who are sent to the baseline for a time.
     pub diverted: PlayerSet,
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Amount, Breaker, ComparisonPlan, Version,
+    Amount, Breaker, ComparisonPlan, Fence, Version,
     sources::{SnapshotInputs, weights_in_force},
 };
 use crate::{
@@ -36,6 +36,8 @@ pub struct Service {
     pub health: schema::Health,
     /// Limits of each version; `None` if there are none.
     pub breaker: Option<Breaker>,
+    /// Holds writes while they move to another version; `None` if the service has none.
+    pub fence: Option<Box<Fence>>,
     /// Number of the epoch: it grows at every change of shares.
     pub epoch: u64,
     /// Live state.
@@ -84,6 +86,7 @@ impl Service {
                 versions.iter().map(|version| (&*version.name, version.share_weight())),
             )
             .bucket_by(index(&service.baseline)),
+            fence: Fence::compile(name, service, sources, registry),
             epoch: sources.decided.epochs.get(name).copied().unwrap_or_default(),
             state: registry.service(name),
             compared,

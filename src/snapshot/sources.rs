@@ -26,6 +26,8 @@ pub struct RuntimeState {
     pub unserved: BTreeMap<String, BTreeSet<String>>,
     /// Number of changes of shares, by service.
     pub epochs: HashMap<String, u64>,
+    /// Number of moves of writes, by service with a fence.
+    pub fence_epochs: BTreeMap<String, u64>,
 }
 
 impl RuntimeState {

@@ -61,7 +61,8 @@ impl Durations {
         Duration::from_micros(self.sum_us)
     }
 
-    fn record(&mut self, value_us: u32) {
+    /// Adds a value, in microseconds.
+    pub fn record(&mut self, value_us: u32) {
         self.counts[DURATION_BOUNDS_US.partition_point(|bound| *bound < value_us)] += 1;
         self.sum_us += u64::from(value_us);
     }

@@ -110,6 +110,10 @@ pub struct Service {
     pub rollout: Option<Rollout>,
     /// Rollouts that ended since start, by outcome.
     pub rollouts_ended: Vec<(&'static str, u64)>,
+    /// Cutovers since the start, by result.
+    pub cutovers: Vec<(&'static str, u64)>,
+    /// Writes that are held now, and how long writes were; `None` if the service has no fence.
+    pub fence: Option<(u64, Durations)>,
 }
 
 /// A rollout.
@@ -283,6 +287,7 @@ pub fn render(scrape: &Scrape) -> String {
     families::traffic(scrape, &mut page);
     families::services(scrape, &mut page);
     families::rollouts(scrape, &mut page);
+    families::cutovers(scrape, &mut page);
     families::versions(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);

@@ -2,7 +2,9 @@
 //! process and its disk.
 
 mod disk;
+mod fenced;
 mod killed;
+mod rolled_back;
 mod synced;
 mod taken_over;
 

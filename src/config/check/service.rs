@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Finding, amounts, comparison, health, label,
+    Finding, amounts, comparison, fence, health, label,
     matching::{self, Kind, canonical, has_param},
     no_such, plans, reaches, tls,
 };
@@ -61,6 +61,9 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
     }
     if let Some(value) = &service.breaker {
         health::breaker(value, &path.key("breaker"), found);
+    }
+    if let Some(value) = &service.fence {
+        fence::fence(value, (name, service), config, &path.key("fence"), found);
     }
     let mut matches = HashMap::new();
     for (index, value) in service.rules.iter().enumerate() {

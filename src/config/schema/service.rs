@@ -10,6 +10,7 @@ use super::{
     amount::Amount,
     cohort::{Cohort, Rule},
     eject::{Eject, Failures},
+    fence::Fence,
     health::{Breaker, Health},
     slo::Slo,
     tls::VersionTls,
@@ -68,6 +69,9 @@ pub struct Service {
     /// Limits of concurrent requests of each version. Default: none.
     #[serde(default)]
     pub breaker: Option<Breaker>,
+    /// Holds writes while a cutover moves them to another version; `{}` uses the defaults. Default: none.
+    #[serde(default)]
+    pub fence: Option<Fence>,
     /// Longest time for a TCP connection to an endpoint. Default `1s`.
     #[serde(default = "default_connect_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]

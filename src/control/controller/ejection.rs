@@ -201,11 +201,17 @@ impl Controller {
         let (service, version) = key.clone();
         let prepared = self.prepare(Change::VersionEjected { service, version, ejection });
         // A comparison always has a baseline with a share of players, but nothing may depend on that.
-        let Ok(prepared) = prepared else {
-            let (service, version) = key;
-            tracing::error!(service, version, "the last version is worse; it is not ejected");
-            self.record(EventKind::WorseAlone, EventDetails::of_suspect(suspect));
-            return;
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(why) => {
+                let ((service, version), mut matter) = (key, EventDetails::of_suspect(suspect));
+                if let Rejected::FenceRequired { .. } = why {
+                    matter.reason = format!("{}; {why}", matter.reason);
+                }
+                tracing::error!(service, version, %why, "a version is worse; it is not ejected");
+                self.record(EventKind::WorseAlone, matter);
+                return;
+            }
         };
         if let Some(service) = self.snapshot().service(&suspect.service) {
             let route = suspect.route.as_deref();

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use super::{Controller, Dropped, reload::what_a_file_ends, served::without_versions};
+use super::{
+    Controller, Dropped, fencing::told, reload::what_a_file_ends, served::without_versions,
+};
 use crate::{
     config::Config,
     control::{
@@ -37,6 +39,7 @@ impl Controller {
 
     /// As [`Controller::carried`]; from now on another process decides the weights, judges and sends alerts.
     pub fn hand_over(&mut self) -> ControlState {
+        self.undo_fences("another process takes over");
         self.handed_over = true;
         self.carried()
     }
@@ -192,12 +195,13 @@ impl Controller {
 
 /// A sentence on each service whose weights in `state`, the state of another process, end by `change`.
 fn replaced_weights(state: &ControlState, change: &Change) -> Vec<String> {
-    let Change::FileTaken { weights, .. } = change else { return Vec::new() };
-    let each = weights.iter().filter_map(|service| {
+    let Change::FileTaken { weights, held, .. } = change else { return Vec::new() };
+    let ended = weights.iter().filter(|service| !held.contains_key(*service));
+    let each = ended.filter_map(|service| {
         let set = state.weights().get(service)?.told();
         Some(format!("{service}: the weights of the file replace {set}"))
     });
-    each.collect()
+    each.chain(told(held)).collect()
 }
 
 /// Reinstates the baseline of each service all of whose versions are ejected, and returns these baselines. It

@@ -19,6 +19,7 @@ use super::{Controller, Dropped};
 use crate::{
     control::{
         events::{EventDetails, EventKind},
+        fences::first_epoch,
         kept::{GENERATIONS_AHEAD, KeptRows},
         state::{
             ControlState,
@@ -290,6 +291,7 @@ impl Controller {
             return;
         }
         let moved = before.epochs() != self.state.epochs()
+            || before.fences() != self.state.fences()
             || before.stand_ins() != self.state.stand_ins()
             || before.ejections() != self.state.ejections();
         if !moved && !self.keeper.rows.is_behind(self.state.generation()) {
@@ -354,7 +356,8 @@ impl Controller {
 
     /// Takes over the state that a journal has, by the rules of a reload. Returns what no longer applies.
     pub fn resume_from(&mut self, rows: &ControlState) -> Dropped {
-        self.inherit_as(rows.clone().ahead(GENERATIONS_AHEAD), "restart")
+        let rows = rows.clone().ahead(GENERATIONS_AHEAD);
+        self.inherit_as(rows.fenced_from(first_epoch(self.started.1)), "restart")
     }
 
     /// Notes what the journal's health is, and records when it begins to fail and when that is over. Returns

@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     control::{
         events::{EventDetails, EventKind},
+        fences,
         state::{Change, ControlState},
     },
     proxy::Command,
@@ -77,17 +78,26 @@ impl Controller {
         change: Change,
         inputs: Inputs<'_>,
     ) -> Result<Prepared, Rejected> {
-        let (state, followed) = self.after(&change, inputs.config);
-        self.refuse_unserved(&change, &state, inputs.config)?;
+        let (state, followed) = self.admitted(&change, inputs.config)?;
         Ok(self.lead_to((state, followed), &change, inputs))
     }
 
     /// The state that `change` leads to under `config`, or why it is refused: the first half of
     /// [`Controller::prepare`], without a snapshot.
     pub(super) fn check(&self, change: &Change, config: &Config) -> Result<ControlState, Rejected> {
-        let (state, _) = self.after(change, config);
+        Ok(self.admitted(change, config)?.0)
+    }
+
+    /// As [`Controller::after`], unless `change` is refused.
+    fn admitted(
+        &self,
+        change: &Change,
+        config: &Config,
+    ) -> Result<(ControlState, Vec<Rolled>), Rejected> {
+        let (state, followed) = self.after(change, config);
         self.refuse_unserved(change, &state, config)?;
-        Ok(state)
+        self.refuse_fenced(change, &state, config)?;
+        Ok((state, followed))
     }
 
     /// The state that `change` leads to, with what follows for rollouts.
@@ -138,11 +148,16 @@ impl Controller {
             ejected: state.ejected(),
             unserved: self.will_be_unserved(&state, inputs),
             epochs: state.epochs().clone().into_iter().collect(),
+            ..RuntimeState::default()
         };
         decided.begin_epochs(&old, config, &ahead);
         let begun = decided.epochs.iter().filter(|(name, e)| state.epochs().get(*name) != Some(e));
         let services: BTreeSet<String> = begun.map(|(name, _)| name.clone()).collect();
         state.apply(Change::EpochsBegun { services });
+        let begin = fences::first_epoch(self.started.1);
+        let moved = fences::moved(state.fences(), config, &ahead, &decided, begin);
+        state.apply(Change::WritesMoved(moved));
+        decided.fence_epochs = fences::epochs(state.fences());
         let generation = old.generation.max(state.generation()) + 1;
         state.apply(Change::Compiled { generation });
         let access_log = config.access_log.as_ref().zip(inputs.access_log);
@@ -172,6 +187,7 @@ impl Controller {
         if !state.decides_as(&self.state) {
             self.decided = generation;
         }
+        self.undo_fences_for(&snapshot);
         self.state = state;
         self.shared.snapshot.store(Arc::new(snapshot));
         for worker in &self.workers {

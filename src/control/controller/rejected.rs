@@ -164,6 +164,74 @@ pub enum Rejected {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// The writes of the service move only behind its fence.
+    #[error(
+        "the writes of `{service}` move only behind its fence (`fence.required`), so that no two versions work on \
+         them: `tidegate cutover {service} VERSION`, or POST /v1/services/{service}/cutover, moves them"
+    )]
+    FenceRequired {
+        /// The service.
+        service: String,
+    },
+    /// A file without the version that has the writes of a service.
+    #[error(
+        "services.{service}: `{version}` has the writes, and they move only behind the fence (`fence.required`); \
+         keep it in the file, `tidegate cutover {service} VERSION`, and then remove it"
+    )]
+    WriterIsGone {
+        /// The service.
+        service: String,
+        /// The version.
+        version: String,
+    },
+    /// The service has no fence.
+    #[error(
+        "`{service}` has no fence; write `fence: {{}}` for the service into the file, or cut over without"
+    )]
+    NoFence {
+        /// The service.
+        service: String,
+    },
+    /// A fence cannot be raised now.
+    #[error("the writes of `{service}` cannot be moved now: {why}")]
+    FenceUnready {
+        /// The service.
+        service: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// A cutover behind a fence was undone.
+    #[error(
+        "the cutover of `{service}` was undone: {why}; the writes that waited went where they would have gone"
+    )]
+    FenceUndone {
+        /// The service.
+        service: String,
+        /// What was in the way.
+        why: String,
+        /// Whether the deadline had passed.
+        is_late: bool,
+    },
+    /// Nothing is known of a split before the one in force.
+    #[error(
+        "there is nothing to go back to: the weights of `{service}` are those of the file; `tidegate cutover \
+         {service} VERSION` moves its traffic to a version"
+    )]
+    NothingBefore {
+        /// The service.
+        service: String,
+    },
+    /// The split before the one in force had versions that the file no longer has.
+    #[error(
+        "the split of `{service}` before the last change gave players to {versions}, which the file no longer \
+         has; `tidegate cutover {service} VERSION` moves its traffic to a version"
+    )]
+    BeforeIsGone {
+        /// The service.
+        service: String,
+        /// The missing versions.
+        versions: String,
+    },
     /// Another process has taken over.
     #[error("another process has taken over; try again on a new connection")]
     HandedOver,

@@ -13,6 +13,7 @@ use super::{
     absent::stay_ejected,
     certificates::waiting,
     changed::what_changed,
+    fencing::held_by_fences,
     logs::{OpenedLog, open_log},
     prepare::{Inputs, Prepared},
     weights::keeps_override,
@@ -213,7 +214,10 @@ impl Operation for PreparedFile {
         let mut draft = controller.draft("configuration", Actor::system(), &reason);
         draft.before = json!({ "hash": controller.config_hash() });
         draft.after = json!({ "hash": self.loaded.hash });
-        if let Change::FileTaken { weights, gone, .. } = ended {
+        if let Change::FileTaken { weights, gone, held, .. } = ended {
+            if !held.is_empty() {
+                draft.after["writes_held"] = json!(held.keys().collect::<Vec<_>>());
+            }
             draft.after["weights_dropped"] = json!(weights);
             draft.after["versions_gone"] = json!(gone);
         }
@@ -233,9 +237,12 @@ pub(super) fn what_a_file_ends(state: &ControlState, new: &Config, at: SystemTim
     let versions = state.ejections().keys().cloned();
     let endpoints = state.endpoints().keys();
     let endpoints = endpoints.map(|(service, version, _)| (service.clone(), version.clone()));
+    let weights = weights.map(|(name, _)| name.clone()).collect();
+    let held = held_by_fences(state, new, &weights, at);
     Change::FileTaken {
         at,
-        weights: weights.map(|(name, _)| name.clone()).collect(),
+        held,
+        weights,
         gone: versions.chain(endpoints).filter(|(s, v)| !new.has_version(s, v)).collect(),
     }
 }

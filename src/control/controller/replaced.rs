@@ -2,16 +2,17 @@
 
 use indexmap::IndexMap;
 
-use super::{Controller, moves, prepare::Prepared};
+use super::{Controller, fencing::told, moves, prepare::Prepared};
 use crate::{control::state::Change, snapshot::Snapshot};
 
 impl Controller {
     /// A sentence for each service whose weights, set at runtime, are replaced by those of the file:
     /// `prepared` is the state after `change`.
     pub(super) fn replaced(&self, change: &Change, prepared: &Prepared) -> Vec<String> {
-        let Change::FileTaken { weights, .. } = change else { return Vec::new() };
+        let Change::FileTaken { weights, held, .. } = change else { return Vec::new() };
         let now = self.snapshot();
-        let each = weights.iter().filter_map(|service| {
+        let ended = weights.iter().filter(|service| !held.contains_key(*service));
+        let each = ended.filter_map(|service| {
             let set = self.state.weights().get(service)?.told();
             Some(match shares(prepared.snapshot(), service) {
                 Some(after) => {
@@ -22,7 +23,7 @@ impl Controller {
                 None => format!("{service} is no longer in the file; this ends {set}"),
             })
         });
-        each.collect()
+        each.chain(told(held)).collect()
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
         evaluator::CanaryFinding,
         state::{Change, ControlState},
     },
-    rollout::{self, Action, Entry, Event, GateReply, Refused, Rollout, Weights},
+    rollout::{self, Action, Entry, Event, GateReply, Phase, Refused, Rollout, Weights},
     snapshot::weights_in_force,
 };
 
@@ -177,10 +177,18 @@ impl Controller {
     ) -> Vec<(String, Event, SystemTime)> {
         let has_one = |service: &str| state.rollouts().contains_key(service);
         match change {
-            Change::WeightsSet { service, weights: SetWeights { why, .. } } if has_one(service) => {
-                let at = why.as_ref().map_or_else(SystemTime::now, WhySet::at);
-                let by = why.as_ref().map_or("another process", |why| &why.by);
-                self.by_hand(service, (state, config), by, at).into_iter().collect()
+            Change::WeightsSet { service, weights } | Change::CutOver { service, weights }
+                if has_one(service) =>
+            {
+                let why = weights.why.as_ref();
+                let at = why.map_or_else(SystemTime::now, WhySet::at);
+                let by = why.map_or("another process", |why| &why.by);
+                let back = matches!(change, Change::CutOver { .. })
+                    .then(|| self.way_back(service, weights))
+                    .flatten();
+                let event = back.map(|event| (service.clone(), event, at));
+                let by_hand = || self.by_hand(service, (state, config), by, at);
+                event.or_else(by_hand).into_iter().collect()
             }
             Change::VersionEjected { service, version, ejection } if has_one(service) => {
                 let (version, reason) = (version.clone(), ejection.reason.clone());
@@ -212,6 +220,16 @@ impl Controller {
         each.flatten().collect()
     }
 
+    /// That somebody went back to the split before the rollout of `service`, if that is what `weights` are and the
+    /// rollout can be rolled back.
+    fn way_back(&self, service: &str, weights: &SetWeights) -> Option<Event> {
+        let rollout = &self.rollouts.get(service)?.rollout;
+        let why = weights.why.clone()?;
+        let goes = !rollout.phase.is_end() || rollout.phase == Phase::Done && rollout.way_back;
+        let is_back = goes && is_same_split(&rollout.before, &weights.set);
+        is_back.then_some(Event::Rollback { by: why.by, reason: why.reason, at_once: true })
+    }
+
     /// That somebody set the weights of `service`, if they are not those of its rollout.
     fn by_hand(
         &self,
@@ -233,7 +251,8 @@ fn take_over(state: &mut ControlState, config: &Config, rolled: &Rolled, at: Sys
     let service = &rolled.rollout.service;
     if let (Some(weights), Some(known)) = (rolled.weights(), config.services.get(service)) {
         let why = Some(WhySet::new(ITSELF, Some(&rolled.rollout.cause), at));
-        let weights = SetWeights { set: weights.clone(), file: known.weights.clone(), why };
+        let before = Some(rolled.rollout.before.clone());
+        let weights = SetWeights { set: weights.clone(), file: known.weights.clone(), why, before };
         state.apply(Change::WeightsSet { service: service.clone(), weights });
     }
     if rolled.is_kept() {

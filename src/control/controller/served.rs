@@ -98,7 +98,7 @@ impl Controller {
         config: &Config,
     ) -> Result<(), Rejected> {
         match change {
-            Change::WeightsSet { service, weights } => {
+            Change::WeightsSet { service, weights } | Change::CutOver { service, weights } => {
                 let least = self.coverage(service, &self.state).max(Coverage::Unavailable);
                 if self.coverage(service, then) >= least {
                     return Ok(());
@@ -144,6 +144,7 @@ impl Controller {
             | Change::StandInsChosen(_)
             | Change::StandInReleased { .. }
             | Change::EpochsBegun { .. }
+            | Change::WritesMoved(_)
             | Change::Compiled { .. } => Ok(()),
         }
     }
@@ -249,6 +250,10 @@ impl Controller {
         let (snapshot, overrides) = (self.snapshot(), state.overrides());
         let written = Written { state, overrides: &overrides, inputs };
         let each = inputs.config.services.iter().filter_map(|(name, service)| {
+            // A stand-in would move writes.
+            if service.fence.as_ref().is_some_and(|fence| fence.required) {
+                return None;
+            }
             let before = snapshot.service(name).map_or(Coverage::Available, Coverage::of);
             let contenders = self.contenders_to_come(name, service, written);
             let (version, _) = service.versions.get_index(stand_in(&contenders, before)?)?;

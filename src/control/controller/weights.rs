@@ -90,11 +90,18 @@ impl Applied {
 }
 
 /// A change of weights that was checked.
-struct Weighed {
-    prepared: Prepared,
-    planned: Applied,
+pub(super) struct Weighed {
+    pub(super) prepared: Prepared,
+    pub(super) planned: Applied,
     /// Whether it moves nothing.
-    as_before: bool,
+    pub(super) as_before: bool,
+}
+
+/// How weights become a change.
+pub(super) type AsChange = fn(String, SetWeights) -> Change;
+
+fn weights_set(service: String, weights: SetWeights) -> Change {
+    Change::WeightsSet { service, weights }
 }
 
 impl Operation for WeightsChange {
@@ -102,16 +109,8 @@ impl Operation for WeightsChange {
     type Error = Rejected;
 
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
-        let Weighed { prepared, planned, as_before } = controller.weigh(self, at)?;
-        let then = prepared.state();
-        let reason = self.reason.as_deref().unwrap_or_default();
-        let place = (&*self.service, then);
-        let mut draft = controller.draft_of("weights", self.by.clone(), reason, place);
-        (draft.before, draft.after) = (json!(planned.before), json!(planned.after));
-        if !as_before {
-            draft.generation = then.generation();
-        }
-        Ok(Some(Plan { draft, then: (!as_before).then(|| then.clone()) }))
+        let weighed = controller.weigh(self, at, weights_set)?;
+        Ok(Some(controller.planned_weights("weights", self, &weighed)))
     }
 
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<Applied, Rejected> {
@@ -152,10 +151,38 @@ impl Controller {
         asked: WeightsChange,
         moment: Moment,
     ) -> Result<Applied, Rejected> {
-        let Weighed { prepared, planned, as_before } = self.weigh(&asked, moment.at)?;
-        if asked.dry_run {
-            return Ok(planned);
+        let weighed = self.weigh(&asked, moment.at, weights_set)?;
+        match asked.dry_run {
+            true => Ok(weighed.planned),
+            false => Ok(self.make_weights(EventKind::Weights, asked, weighed, moment)),
         }
+    }
+
+    /// The plan of a change of weights, whose entry is of this `kind`.
+    pub(super) fn planned_weights(
+        &self,
+        kind: &str,
+        asked: &WeightsChange,
+        Weighed { prepared, planned, as_before }: &Weighed,
+    ) -> Plan {
+        let then = prepared.state();
+        let reason = asked.reason.as_deref().unwrap_or_default();
+        let mut draft = self.draft_of(kind, asked.by.clone(), reason, (&asked.service, then));
+        (draft.before, draft.after) = (json!(planned.before), json!(planned.after));
+        if !as_before {
+            draft.generation = then.generation();
+        }
+        Plan { draft, then: (!as_before).then(|| then.clone()) }
+    }
+
+    /// Brings a change of weights into force, and records an event of this `kind`.
+    pub(super) fn make_weights(
+        &mut self,
+        kind: EventKind,
+        asked: WeightsChange,
+        Weighed { prepared, planned, as_before }: Weighed,
+        moment: Moment,
+    ) -> Applied {
         let generation = planned.generation;
         let WeightsChange { service, by: Actor { name: by, .. }, reason, .. } = asked;
         let (moved, reason) = (planned.moves(), reason.unwrap_or_default());
@@ -169,10 +196,10 @@ impl Controller {
         };
         let generation = match as_before {
             true => {
-                self.record(EventKind::Weights, matter);
+                self.record(kind, matter);
                 generation
             }
-            false => self.commit(prepared, Some((EventKind::Weights, matter))),
+            false => self.commit(prepared, Some((kind, matter))),
         };
         let (journal_seq, journal_hash) = moment.logged();
         tracing::info!(
@@ -185,14 +212,19 @@ impl Controller {
             journal.hash = journal_hash,
             "weights changed"
         );
-        Ok(Applied { generation, ..planned })
+        Applied { generation, ..planned }
     }
 
-    /// Checks and prepares a change of weights.
-    fn weigh(&self, asked: &WeightsChange, at: SystemTime) -> Result<Weighed, Rejected> {
+    /// Checks and prepares a change of weights, which becomes a change by `as_change`.
+    pub(super) fn weigh(
+        &self,
+        asked: &WeightsChange,
+        at: SystemTime,
+        as_change: AsChange,
+    ) -> Result<Weighed, Rejected> {
         let generation = self.admit_change(asked.if_generation)?;
-        let (change, planned) = self.plan_weights(asked, generation, at)?;
-        let prepared = self.prepare(change)?;
+        let (set, planned) = self.plan_weights(asked, generation, at)?;
+        let prepared = self.prepare(as_change(asked.service.clone(), set))?;
         // A change without effect must not invalidate another caller's `If-Match`.
         let has_stand_in = self.state.stand_ins().contains_key(&asked.service);
         let as_before = planned.moves_nothing() && !has_stand_in;
@@ -205,7 +237,7 @@ impl Controller {
         change: &WeightsChange,
         generation: u64,
         at: SystemTime,
-    ) -> Result<(Change, Applied), Rejected> {
+    ) -> Result<(SetWeights, Applied), Rejected> {
         let (name, service) = (change.service.as_str(), self.known_service(&change.service)?);
         let unknown = change.asked.versions().find(|v| !service.versions.contains_key(*v));
         if let Some(version) = unknown.cloned() {
@@ -223,9 +255,12 @@ impl Controller {
             return Err(Rejected::NoWeight { right: no_weight(&change.asked, &before) });
         }
         let why = Some(WhySet::new(&change.by.name, change.reason.as_deref(), at));
-        let set = SetWeights { set: weights.clone(), file: service.weights.clone(), why };
-        let set = Change::WeightsSet { service: name.to_owned(), weights: set };
-        let then = self.state.after(set.clone());
+        // As written: a version that only stands in is nothing to return to.
+        let written = weights_in_force(name, service, &self.state.overrides()).into_iter();
+        let written = written.map(|(version, weight)| (version.clone(), weight)).collect();
+        let file = service.weights.clone();
+        let set = SetWeights { set: weights.clone(), file, why, before: Some(written) };
+        let then = self.state.after(weights_set(name.to_owned(), set.clone()));
         let planned = Applied {
             generation,
             after: in_force(&then),

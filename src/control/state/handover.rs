@@ -30,16 +30,8 @@ pub(super) fn unix_ms(at: SystemTime) -> Option<u64> {
 impl From<ControlState> for HandoverState {
     fn from(state: ControlState) -> Self {
         let (ejected, out) = (state.ejected(), state.kept_out());
-        let ControlState {
-            generation,
-            weights,
-            ejections,
-            endpoints,
-            stand_ins,
-            epochs,
-            mistakes,
-            rollouts,
-        } = state;
+        let ControlState { generation, weights, ejections, endpoints, stand_ins, .. } = state;
+        let ControlState { epochs, fences, mistakes, rollouts, .. } = state;
         let reasons = ejections.into_iter().map(|((service, version), ejection)| {
             let Ejection { since, by, reason, verdict } = ejection;
             let (route, verdict) = verdict.unzip();
@@ -64,6 +56,7 @@ impl From<ControlState> for HandoverState {
             endpoint_reasons: endpoint_reasons.collect(),
             stand_ins,
             epochs,
+            fences,
             mistakes: mistakes.collect(),
             rollouts: rollouts
                 .into_iter()
@@ -131,6 +124,7 @@ impl From<HandoverState> for ControlState {
             endpoints: endpoints.collect(),
             stand_ins: carried.stand_ins,
             epochs: carried.epochs,
+            fences: carried.fences,
             mistakes: mistakes.collect(),
             rollouts: readable(carried.rollouts),
         }

@@ -13,6 +13,7 @@
 //! | `stand_in/SERVICE` | [`StandIn`] |
 //! | `rollout/SERVICE` | [`Rollout`], as of its last transition |
 //! | `epoch/SERVICE` | number of changes of shares |
+//! | `fence/SERVICE` | [`FenceMark`] |
 //! | `generation` | generation of the snapshot |
 //!
 //! Names are percent-encoded. Rows with other keys are those of another release: they are neither read nor
@@ -27,7 +28,11 @@ use super::{
     ControlState, Ejection, ManualEjection, StandIn,
     handover::{time_of, unix_ms},
 };
-use crate::{control::carried::SetWeights, rollout::Rollout, store::StateChange};
+use crate::{
+    control::{carried::SetWeights, fences::FenceMark},
+    rollout::Rollout,
+    store::StateChange,
+};
 
 /// Rows by key.
 pub type Rows = BTreeMap<String, Value>;
@@ -67,16 +72,8 @@ struct EndpointRow {
 impl ControlState {
     /// The state as rows.
     pub fn rows(&self) -> Rows {
-        let Self {
-            generation,
-            weights,
-            ejections,
-            endpoints,
-            stand_ins,
-            epochs,
-            mistakes,
-            rollouts,
-        } = self;
+        let Self { generation, weights, ejections, endpoints, stand_ins, .. } = self;
+        let Self { epochs, fences, mistakes, rollouts, .. } = self;
         let mut rows = Rows::new();
         let mut add = |key: String, value: Value| drop(rows.insert(key, value));
         for (service, weights) in weights {
@@ -101,6 +98,9 @@ impl ControlState {
         }
         for (service, epoch) in epochs {
             add(key("epoch", &[service]), json(epoch));
+        }
+        for (service, mark) in fences {
+            add(key("fence", &[service]), json(mark));
         }
         add(GENERATION.to_owned(), json(generation));
         rows
@@ -151,6 +151,9 @@ impl ControlState {
             ["epoch", service] => {
                 self.epochs.insert(service.to_owned(), u64::deserialize(value)?);
             }
+            ["fence", service] => {
+                self.fences.insert(service.to_owned(), FenceMark::deserialize(value)?);
+            }
             [GENERATION] => self.generation = u64::deserialize(value)?,
             _ => {}
         }
@@ -165,7 +168,7 @@ pub const GENERATION: &str = "generation";
 pub fn is_known(key: &str) -> bool {
     matches!(
         (key.split('/').next(), key.split('/').count()),
-        (Some("weights" | "stand_in" | "epoch" | "rollout"), 2)
+        (Some("weights" | "stand_in" | "epoch" | "fence" | "rollout"), 2)
             | (Some("ejected" | "mistakes"), 3)
             | (Some("endpoint"), 4)
             | (Some(GENERATION), 1)

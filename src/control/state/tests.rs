@@ -3,7 +3,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::problem::FieldPath, control::carried::WhySet, rollout};
+use crate::{
+    config::problem::FieldPath,
+    control::{carried::WhySet, fences::FenceMark},
+    rollout,
+};
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()])
@@ -66,10 +70,17 @@ fn change() -> impl Strategy<Value = Change> {
     });
     let stand_in = (name(), name()).prop_map(|(version, why)| StandIn { version, why });
     prop_oneof![
-        (name(), weights(), prop::option::of(weights()), prop::option::of((name(), time())))
-            .prop_map(|(service, set, file, why)| {
+        (
+            (name(), weights(), prop::option::of(weights())),
+            (prop::option::of((name(), time())), prop::option::of(weights()), any::<bool>()),
+        )
+            .prop_map(|((service, set, file), (why, before, is_cutover))| {
                 let why = why.map(|(by, at)| WhySet::new(&by, None, at));
-                Change::WeightsSet { service, weights: SetWeights { set, file, why } }
+                let weights = SetWeights { set, file, why, before };
+                match is_cutover {
+                    true => Change::CutOver { service, weights },
+                    false => Change::WeightsSet { service, weights },
+                }
             }),
         (place(), ejection()).prop_map(|((service, version), ejection)| {
             Change::VersionEjected { service, version, ejection }
@@ -90,8 +101,12 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(weights, gone)| Change::FileTaken {
                 at: SystemTime::UNIX_EPOCH,
                 weights,
-                gone
+                gone,
+                held: BTreeMap::new()
             }),
+        (name(), 1_u64..9, prop::option::of(name())).prop_map(|(service, epoch, writer)| {
+            Change::WritesMoved(FenceMarks::from([(service, FenceMark { epoch, writer })]))
+        }),
         prop::collection::btree_map(name(), stand_in, 0..3).prop_map(Change::StandInsChosen),
         name().prop_map(|service| Change::StandInReleased { service }),
         prop::collection::btree_set(name(), 1..3)
@@ -199,7 +214,7 @@ fn an_endpoint_comes_back_and_weights_end_a_stand_in() {
     assert_eq!(out.endpoints().len(), 1);
     let back = Change::EndpointReinstated { service: service.clone(), version, endpoint };
     assert_eq!(out.after(back), start);
-    let weights = SetWeights { set: IndexMap::new(), file: None, why: None };
+    let weights = SetWeights { set: IndexMap::new(), file: None, why: None, before: None };
     let set = start.after(Change::WeightsSet { service, weights });
     assert!(set.stand_ins().is_empty() && set.weights_ahead()["a"].is_empty());
 }
@@ -221,8 +236,9 @@ fn a_version_that_left_the_file_stays_ejected_and_the_oldest_of_too_many_are_for
         let ejection = ManualEjection { since, by: by.clone(), reason: reason.clone() };
         state.apply(Change::EndpointEjected { service, version, endpoint, ejection });
     }
-    let taken =
-        |gone| Change::FileTaken { at: SystemTime::UNIX_EPOCH, weights: BTreeSet::new(), gone };
+    let (weights, held) = (BTreeSet::new(), BTreeMap::new());
+    let at = SystemTime::UNIX_EPOCH;
+    let taken = |gone| Change::FileTaken { at, weights: weights.clone(), gone, held: held.clone() };
     assert_eq!(state.after(taken(BTreeSet::from([place(0), place(9)]))), state);
     let but_one = state.after(taken((0..most).filter(|n| *n != most - 1).map(place).collect()));
     let forgotten = |state: &ControlState| -> Vec<usize> {

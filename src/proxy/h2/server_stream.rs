@@ -90,6 +90,11 @@ impl ServerStream {
         Poll::Ready(())
     }
 
+    /// Ready once the client has reset the stream; reads nothing. Before the response begins.
+    pub(in crate::proxy) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.respond.poll_reset(cx).map(drop)
+    }
+
     /// Takes the received bytes of the request from the crate although nobody reads them.
     pub(in crate::proxy) fn read_ahead(&mut self, cx: &mut Context<'_>) {
         self.incoming.read_ahead(cx);

@@ -117,6 +117,30 @@ pub(super) fn rollouts(scrape: &Scrape, page: &mut Page) {
     }
 }
 
+/// Cutovers, and the writes that they hold.
+pub(super) fn cutovers(scrape: &Scrape, page: &mut Page) {
+    let mut cutovers = page.counter(
+        "tidegate_cutovers_total",
+        "Cutovers and ways back, by result: made, or undone because the deadline of the fence passed or players \
+         had to be moved at once.",
+    );
+    for service in &scrape.services {
+        for (result, count) in &service.cutovers {
+            cutovers.count([("service", &*service.name), ("result", result)], *count);
+        }
+    }
+    let fenced = || scrape.services.iter().filter_map(|s| Some((&*s.name, s.fence.as_ref()?)));
+    let mut held = page.gauge("tidegate_fence_held", "Writes that a cutover holds now.");
+    for (service, (waiting, _)) in fenced() {
+        held.value([("service", service)], *waiting as f64);
+    }
+    let mut holds =
+        page.histogram("tidegate_fence_hold_seconds", "How long writes were held by cutovers.");
+    for (service, (_, durations)) in fenced() {
+        holds.durations([("service", service)], durations);
+    }
+}
+
 /// State of the versions.
 pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
     let mut in_flight =

@@ -165,6 +165,7 @@ impl Controller {
         let known = self.known_service(&change.service)?;
         match &change.asked {
             RolloutAsked::Start { to, plan, urgent, reason } => {
+                self.refuses_to_move(&change.service)?;
                 let start = Start {
                     service: change.service.clone(),
                     to: to.clone(),
@@ -212,6 +213,7 @@ impl Controller {
         if rolled.weights().is_none() {
             return Ok(Checked { rolled, then: Then::Quiet(state) });
         }
+        self.refuses_to_move(&base.service)?;
         if rolled.grows() {
             let set = state.weights().get(&base.service).cloned();
             if let Some(weights) = set {

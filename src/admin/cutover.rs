@@ -1,0 +1,239 @@
+//! Cutovers and the way back, and the wait for the version that is left.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    error_handling::HandleErrorLayer,
+    extract::{Extension, Path, Query, State},
+    http::{HeaderMap, StatusCode},
+    response::IntoResponse,
+    routing::post,
+};
+use indexmap::IndexMap;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
+
+use super::{
+    Problem, body, bounds,
+    extract::{By, Name, Parameters, fresh},
+    model::{CutoverAnswer, CutoverRequest, RollbackRequest, Shares},
+};
+use crate::{
+    control::{
+        controller::{Cutover, Destination, Moving},
+        tasks::ControlPlane,
+    },
+    policy::class::Class,
+    registry::{Tally, VersionState},
+};
+
+/// Concurrent requests; further ones get 503. Changes pass one after the other anyway.
+const REQUESTS: usize = 16;
+
+/// How long `wait=drained` waits if the caller does not say so.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The most that it may be told to wait: a connection to the endpoint lasts five minutes.
+pub const MOST_PATIENCE: Duration = Duration::from_secs(240);
+
+/// Longest time from the end of a request's head to the head of its response.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(270);
+
+/// Pause between two looks at the requests in flight.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Query of a cutover.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CutoverParameters {
+    #[serde(default)]
+    dry_run: bool,
+    wait: Option<Wait>,
+    #[serde(default, with = "crate::config::units::optional_duration")]
+    timeout: Option<Duration>,
+}
+
+/// What a caller waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wait {
+    /// The versions that lost their players have nothing in flight.
+    Drained,
+}
+
+impl CutoverParameters {
+    /// How long to wait for the versions that lost their players; `None`: not at all.
+    fn patience(&self) -> Result<Option<Duration>, Problem> {
+        let bad = |why: String| Err(Problem::new(StatusCode::BAD_REQUEST, why).at("timeout"));
+        match (self.wait, self.timeout) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => bad("`timeout` bounds a wait; write wait=drained, too".to_owned()),
+            (Some(Wait::Drained), None) => Ok(Some(PATIENCE)),
+            (Some(Wait::Drained), Some(patience)) if patience <= MOST_PATIENCE => {
+                Ok(Some(patience))
+            }
+            (Some(Wait::Drained), Some(patience)) => bad(format!(
+                "{} is longer than a connection lasts; at most {}",
+                humantime::format_duration(patience),
+                humantime::format_duration(MOST_PATIENCE),
+            )),
+        }
+    }
+}
+
+/// The paths. They need authentication, and take longer than others.
+pub(super) fn routes(plane: ControlPlane) -> Router {
+    let bounds = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(|error| bounds::problem(error, REQUESTS, REQUEST_TIMEOUT)))
+        .load_shed()
+        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
+        .timeout(REQUEST_TIMEOUT);
+    Router::new()
+        .route("/v1/services/{service}/cutover", post(cut_over))
+        .route("/v1/services/{service}/rollback", post(roll_back))
+        .layer(bounds)
+        .with_state(plane)
+}
+
+async fn cut_over(
+    State(plane): State<ControlPlane>,
+    Extension(By(by)): Extension<By>,
+    name: Name,
+    parameters: Parameters<CutoverParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let (Path(service), Query(parameters)) = (name?, parameters?);
+    let if_generation = body::if_match(&headers)?;
+    let CutoverRequest { to, fence, reason } = body::json(&headers, body).await?;
+    body::bounded(reason.as_deref())?;
+    let dry_run = parameters.dry_run;
+    let to = Destination::Version(to);
+    let asked = Cutover { service, to, fence, if_generation, by, reason, dry_run };
+    make(&plane, asked, &parameters).await.map_err(of_destination)
+}
+
+async fn roll_back(
+    State(plane): State<ControlPlane>,
+    Extension(By(by)): Extension<By>,
+    name: Name,
+    parameters: Parameters<CutoverParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let (Path(service), Query(parameters)) = (name?, parameters?);
+    let if_generation = body::if_match(&headers)?;
+    let RollbackRequest { fence, reason } = body::json(&headers, body).await?;
+    body::bounded(reason.as_deref())?;
+    let dry_run = parameters.dry_run;
+    let to = Destination::Before;
+    let asked = Cutover { service, to, fence, if_generation, by, reason, dry_run };
+    let made = make(&plane, asked, &parameters).await;
+    made.map_err(|problem| match problem.field.as_deref() {
+        // No version is named in the body.
+        Some(field) if field.starts_with("weights") => Problem { field: None, ..problem },
+        _ => problem,
+    })
+}
+
+/// Names the field of the body that holds the version.
+fn of_destination(problem: Problem) -> Problem {
+    match problem.field.as_deref() {
+        Some(field) if field == "version" || field.starts_with("weights.") => problem.at("to"),
+        _ => problem,
+    }
+}
+
+async fn make(
+    plane: &ControlPlane,
+    asked: Cutover,
+    parameters: &CutoverParameters,
+) -> Result<impl IntoResponse + use<>, Problem> {
+    let patience = parameters.patience()?;
+    let (service, dry_run) = (asked.service.clone(), asked.dry_run);
+    let (moving, held, fenced) = match dry_run {
+        true => {
+            let mut controller = plane.controller();
+            let fenced = controller.fence_for(&asked)?.is_some();
+            (controller.cut_over(&asked)?, Tally::default(), fenced)
+        }
+        false => {
+            let (moving, held) = plane.cut_over(asked).await?;
+            (moving, held.unwrap_or_default(), held.is_some())
+        }
+    };
+    let left = Left::of(plane, &service, &moving);
+    if !dry_run {
+        plane.in_force(moving.applied.generation).await;
+        if let Some(patience) = patience {
+            left.drained(patience, moving.applied.generation).await?;
+        }
+    }
+    let Moving { applied, named } = moving;
+    let answer = CutoverAnswer {
+        generation: applied.generation,
+        service,
+        before: applied.before,
+        after: applied.after,
+        shares: Shares::new(applied.shares_before, applied.shares_after),
+        dry_run,
+        epoch: plane.controller().fence_epoch(&left.service),
+        fenced,
+        writes_held: held.held,
+        writes_refused: held.refused,
+        longest_hold_ms: held.longest.as_micros() as f64 / 1e3,
+        left_in_flight: left.in_flight(),
+        named,
+    };
+    Ok((fresh(answer.generation), Json(answer)))
+}
+
+/// The versions that lost their players.
+struct Left {
+    service: String,
+    versions: Vec<(String, Arc<VersionState>)>,
+}
+
+impl Left {
+    fn of(plane: &ControlPlane, service: &str, moving: &Moving) -> Self {
+        let snapshot = plane.controller().snapshot();
+        let state = |version: String| {
+            let known = snapshot.service(service)?.version(&version)?;
+            Some((version, Arc::clone(&known.state)))
+        };
+        let versions = moving.left().into_iter().filter_map(state).collect();
+        Self { service: service.to_owned(), versions }
+    }
+
+    fn in_flight(&self) -> IndexMap<String, u64> {
+        self.versions.iter().map(|(version, state)| (version.clone(), state.in_flight())).collect()
+    }
+
+    /// Waits until they have nothing in flight; the error names what is left after `patience`.
+    async fn drained(&self, patience: Duration, generation: u64) -> Result<(), Problem> {
+        let until = Instant::now() + patience;
+        loop {
+            if self.versions.iter().all(|(_, state)| state.in_flight() == 0) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        let busy = self.versions.iter().filter(|(_, state)| state.in_flight() > 0);
+        let busy = busy.map(|(version, state)| {
+            let (all, writes) = (state.in_flight(), state.in_flight_of(Class::Write));
+            format!("{version} still has {all} in flight, {writes} of them writes")
+        });
+        let busy = busy.collect::<Vec<_>>().join("; ");
+        let detail = format!(
+            "the change is in force as generation {generation}, but after {} {busy}",
+            humantime::format_duration(patience)
+        );
+        Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).at("wait"))
+    }
+}

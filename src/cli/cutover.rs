@@ -1,0 +1,198 @@
+//! `tidegate cutover` and `tidegate rollback`: all traffic of a service moves to a version, and back.
+
+use std::time::Duration;
+
+use http::Method;
+
+use super::{
+    client::{Call, ClientArguments, service_name},
+    failure::{Exit, Failure},
+    printable::printable,
+    say::{say, say_json},
+};
+use crate::{
+    admin::{
+        cutover::MOST_PATIENCE,
+        model::{CutoverAnswer, CutoverRequest, RollbackRequest},
+    },
+    control::controller::moves,
+};
+
+/// Arguments of `tidegate cutover`.
+#[derive(Debug, clap::Args)]
+pub(super) struct CutoverArguments {
+    /// The service.
+    #[arg(value_parser = service_name)]
+    service: String,
+    /// The version that gets all of its traffic.
+    version: String,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+/// Arguments of `tidegate rollback`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RollbackArguments {
+    /// The service.
+    #[arg(value_parser = service_name)]
+    service: String,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct CommonArguments {
+    /// Return only when the versions that lost their players have nothing in flight any more.
+    #[arg(long, value_name = "WHAT", value_parser = ["drained"])]
+    wait: Option<String>,
+    /// The longest wait, such as 30s, which is the default, at most 4m; then the exit code is 69, and the
+    /// change stays in force.
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = patience)]
+    timeout: Option<Duration>,
+    /// Hold writes until those of the version before have ended. The default for a service with `fence`.
+    #[arg(long)]
+    fence: bool,
+    /// Do not hold writes.
+    #[arg(long, conflicts_with = "fence")]
+    no_fence: bool,
+    /// The reason, for the event and the log of the instance.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Show what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Change only if nobody made a change since this generation, as shown by `status`. Endpoints that
+    /// leave or return do not count.
+    #[arg(long, value_name = "N")]
+    if_generation: Option<u64>,
+    /// Print the response of the admin endpoint as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+/// Moves all traffic of a service to a version.
+pub(super) fn run(arguments: &CutoverArguments) -> Result<(), Failure> {
+    let reason = arguments.common.reason.clone();
+    let (to, fence) = (arguments.version.clone(), arguments.common.fence());
+    let request = CutoverRequest { to, fence, reason };
+    let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
+    arguments.common.call(&arguments.service, "cutover", body)
+}
+
+/// Returns to the split before the last change.
+pub(super) fn roll_back(arguments: &RollbackArguments) -> Result<(), Failure> {
+    let (fence, reason) = (arguments.common.fence(), arguments.common.reason.clone());
+    let request = RollbackRequest { fence, reason };
+    let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
+    arguments.common.call(&arguments.service, "rollback", body)
+}
+
+impl CommonArguments {
+    fn call(&self, service: &str, path: &str, body: String) -> Result<(), Failure> {
+        let target = format!("/v1/services/{service}/{path}{}", self.query());
+        let method = Method::POST;
+        let call = Call { method, target, body: Some(body), if_generation: self.if_generation };
+        let answer: CutoverAnswer = self.client.call_within(call, MOST_PATIENCE)?;
+        match self.json {
+            true => say_json(&answer)?,
+            false => say(&report(&printable(&answer)?)),
+        }
+        Ok(())
+    }
+
+    fn fence(&self) -> Option<bool> {
+        (self.fence || self.no_fence).then_some(self.fence)
+    }
+
+    fn query(&self) -> String {
+        let wait = self.wait.as_ref().map(|wait| format!("wait={wait}"));
+        let timeout = self.timeout.map(|time| {
+            format!("timeout={}", humantime::format_duration(time).to_string().replace(' ', ""))
+        });
+        let dry_run = self.dry_run.then(|| "dry_run=true".to_owned());
+        let each: Vec<String> = [wait, timeout, dry_run].into_iter().flatten().collect();
+        if each.is_empty() { String::new() } else { format!("?{}", each.join("&")) }
+    }
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    let right = "write a time with its unit, such as 30s, at most 4m";
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; {right}"))?;
+    if time.is_zero() || time > MOST_PATIENCE { Err(right.to_owned()) } else { Ok(time) }
+}
+
+fn report(answer: &CutoverAnswer) -> String {
+    let changes = moves(&answer.shares.before, &answer.shares.after);
+    let CutoverAnswer { service, generation, .. } = answer;
+    let mut text = match answer.dry_run {
+        true => format!("{service}: would change {changes} (generation {generation} in force)"),
+        false => format!("{service}: {changes} (generation {generation})"),
+    };
+    if answer.fenced && !answer.dry_run {
+        let epoch = answer.epoch.unwrap_or_default();
+        let (held, longest) = (answer.writes_held, answer.longest_hold_ms);
+        text += &format!("\n{held} write(s) held, at most {longest:.1} ms; epoch {epoch}");
+        if answer.writes_refused > 0 {
+            text +=
+                &format!("\n{} write(s) refused, since too many were held", answer.writes_refused);
+        }
+    }
+    let left = answer.left_in_flight.iter().filter(|(_, requests)| **requests > 0);
+    for (version, requests) in left {
+        text += &format!("\n{version} still has {requests} request(s) in flight");
+    }
+    for named in &answer.named {
+        text += &format!("\n{named}, and still sends its requests there");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use indexmap::IndexMap;
+
+    use super::*;
+    use crate::admin::model::Shares;
+
+    #[test]
+    fn a_cutover_is_told_in_a_line_and_what_is_left_below_it() {
+        let shares = |v41, v42| IndexMap::from([("v41".to_owned(), v41), ("v42".to_owned(), v42)]);
+        let mut answer = CutoverAnswer {
+            generation: 2,
+            service: "game-api".to_owned(),
+            before: IndexMap::new(),
+            after: IndexMap::new(),
+            shares: Shares::new(shares(1.0, 0.0), shares(0.0, 1.0)),
+            dry_run: false,
+            epoch: None,
+            fenced: false,
+            writes_held: 0,
+            writes_refused: 0,
+            longest_hold_ms: 0.0,
+            left_in_flight: IndexMap::from([("v41".to_owned(), 0)]),
+            named: Vec::new(),
+        };
+        let line = "game-api: v41 100% -> 0%, v42 0% -> 100% (generation 2)";
+        assert_eq!(report(&answer), line);
+        answer.left_in_flight["v41"] = 3;
+        answer.named = vec!["route `legacy` names v41".to_owned()];
+        let more = "\nv41 still has 3 request(s) in flight\nroute `legacy` names v41, and still sends its requests there";
+        assert_eq!(report(&answer), format!("{line}{more}"));
+        (answer.fenced, answer.epoch, answer.writes_held) = (true, Some(1_795_618_177_001), 12);
+        answer.longest_hold_ms = 21.53;
+        let held = "\n12 write(s) held, at most 21.5 ms; epoch 1795618177001\nv41 still";
+        assert!(report(&answer).contains(held), "{}", report(&answer));
+        answer.dry_run = true;
+        assert!(report(&answer).starts_with("game-api: would change v41 100% -> 0%"));
+    }
+
+    #[test]
+    fn a_wait_is_bounded() {
+        assert_eq!(patience("1m 30s"), Ok(Duration::from_secs(90)));
+        for wrong in ["0s", "5m", "30", "soon"] {
+            assert!(patience(wrong).expect_err("out of bounds").contains("at most 4m"), "{wrong}");
+        }
+    }
+}

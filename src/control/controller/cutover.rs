@@ -1,0 +1,206 @@
+//! Cutovers: all traffic of a service moves to one version in one swap, and one command leads back.
+//!
+//! A cutover is a change of weights that gives one version all players. What the weights were before stands
+//! beside them in the state, and so in the journal, and [`Destination::Before`] returns to it.
+
+use std::time::SystemTime;
+
+use indexmap::IndexMap;
+
+use super::{
+    Applied, Asked, Controller, Moment, Operation, Plan, Rejected, WeightsChange, split::list,
+    weights::Weighed,
+};
+use crate::{
+    config::units::Weight,
+    control::{carried::SetWeights, events::EventKind, state::Change},
+    store::Actor,
+};
+
+/// A cutover as requested.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cutover {
+    /// The service.
+    pub service: String,
+    /// Where its traffic goes.
+    pub to: Destination,
+    /// Whether writes are held meanwhile; `None`: if the service has a fence.
+    pub fence: Option<bool>,
+    /// The generation that the caller saw; the change is refused if somebody made a change since.
+    pub if_generation: Option<u64>,
+    /// The caller.
+    pub by: Actor,
+    /// Why, for the log.
+    pub reason: Option<String>,
+    /// Only report what would change.
+    pub dry_run: bool,
+}
+
+/// Where a cutover leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// This version gets all players.
+    Version(String),
+    /// The split before the last cutover, or change of weights by an operator, comes back.
+    Before,
+}
+
+impl Destination {
+    /// The kind of its entries in the journal.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Version(_) => "cutover",
+            Self::Before => "rollback",
+        }
+    }
+}
+
+/// The result of a cutover or of a dry run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moving {
+    /// What moved.
+    pub applied: Applied,
+    /// Routes and rules of the file that name a version which lost its players: they still send their requests
+    /// there. A sentence for each.
+    pub named: Vec<String>,
+}
+
+impl Moving {
+    /// Versions that had players before and have none after.
+    pub fn left(&self) -> Vec<String> {
+        left(&self.applied)
+    }
+}
+
+/// Versions that had players before and have none after.
+fn left(applied: &Applied) -> Vec<String> {
+    let has = |shares: &IndexMap<String, f64>, version: &str| {
+        shares.get(version).is_some_and(|share| *share > 0.0)
+    };
+    let versions = applied.shares_before.keys();
+    let left =
+        versions.filter(|v| has(&applied.shares_before, v) && !has(&applied.shares_after, v));
+    left.cloned().collect()
+}
+
+impl Cutover {
+    /// Makes the cutover; its service's fence has been raised, if it has one.
+    pub(in crate::control) fn make_at(
+        &self,
+        controller: &mut Controller,
+        moment: Moment,
+    ) -> Result<Moving, Rejected> {
+        controller.cut_over_at(self, moment)
+    }
+}
+
+impl Operation for Cutover {
+    type Outcome = Moving;
+    type Error = Rejected;
+
+    fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
+        // Whether it is made behind it is decided by `ControlPlane::cut_over`.
+        controller.fence_for(self)?;
+        let (asked, weighed) = controller.weigh_cutover(self, at)?;
+        Ok(Some(controller.planned_weights(self.to.kind(), &asked, &weighed)))
+    }
+
+    fn make(self, controller: &mut Controller, moment: Moment) -> Result<Moving, Rejected> {
+        controller.cut_over_at(&self, moment)
+    }
+}
+
+impl Controller {
+    /// Moves all traffic of a service, without a journal. When this returns, no request that begins later is
+    /// assigned by the split before, on any worker.
+    pub fn cut_over(&mut self, asked: &Cutover) -> Result<Moving, Rejected> {
+        self.cut_over_at(asked, Moment::now())
+    }
+
+    fn cut_over_at(&mut self, asked: &Cutover, moment: Moment) -> Result<Moving, Rejected> {
+        let (change, weighed) = self.weigh_cutover(asked, moment.at)?;
+        let named = self.named(&asked.service, &left(&weighed.planned));
+        if asked.dry_run {
+            return Ok(Moving { applied: weighed.planned, named });
+        }
+        let applied = self.make_weights(EventKind::Cutover, change, weighed, moment);
+        self.count_cutover(&asked.service, "made");
+        Ok(Moving { applied, named })
+    }
+
+    /// Whether `asked` would move anything.
+    pub(in crate::control) fn moves_something(&self, asked: &Cutover) -> Result<bool, Rejected> {
+        Ok(!self.weigh_cutover(asked, SystemTime::now())?.1.as_before)
+    }
+
+    /// Checks and prepares a cutover, as a change of weights.
+    fn weigh_cutover(
+        &self,
+        asked: &Cutover,
+        at: SystemTime,
+    ) -> Result<(WeightsChange, Weighed), Rejected> {
+        let change = WeightsChange {
+            service: asked.service.clone(),
+            asked: Asked::Weights { weights: self.destination(asked)?, only: true },
+            if_generation: asked.if_generation,
+            by: asked.by.clone(),
+            reason: asked.reason.clone(),
+            dry_run: asked.dry_run,
+        };
+        let cut_over = |service, weights: SetWeights| Change::CutOver { service, weights };
+        let weighed = self.weigh(&change, at, cut_over)?;
+        Ok((change, weighed))
+    }
+
+    /// The weights that a cutover leads to.
+    fn destination(&self, asked: &Cutover) -> Result<IndexMap<String, Weight>, Rejected> {
+        let (name, service) = (&asked.service, self.known_service(&asked.service)?);
+        let version = match &asked.to {
+            Destination::Version(version) => version,
+            Destination::Before => return self.weights_before(name),
+        };
+        if !service.versions.contains_key(version) {
+            let (service, known) = (name.clone(), list(service.versions.keys()));
+            return Err(Rejected::NoVersion { service, version: version.clone(), known });
+        }
+        Ok(IndexMap::from([(version.clone(), Weight::ONE)]))
+    }
+
+    /// The weights of `service` before they were set last.
+    pub(super) fn weights_before(
+        &self,
+        service: &str,
+    ) -> Result<IndexMap<String, Weight>, Rejected> {
+        let before = self.state.weights().get(service).and_then(|set| set.before.clone());
+        let service = service.to_owned();
+        let Some(mut before) = before else { return Err(Rejected::NothingBefore { service }) };
+        let gone = |version: &String| !self.config.has_version(&service, version);
+        let lost =
+            before.iter().filter(|(version, weight)| **weight > Weight::ZERO && gone(version));
+        let lost: Vec<_> = lost.map(|(version, _)| format!("`{version}`")).collect();
+        if !lost.is_empty() {
+            return Err(Rejected::BeforeIsGone { service, versions: lost.join(", ") });
+        }
+        before.retain(|version, _| self.config.has_version(&service, version));
+        Ok(before)
+    }
+
+    /// A sentence for each route and rule of `service` that names one of `versions`.
+    fn named(&self, service: &str, versions: &[String]) -> Vec<String> {
+        let is_left = |version: &String| versions.contains(version);
+        let routes = self.config.routes.iter().enumerate().filter(|(_, r)| r.service == service);
+        let routes = routes.filter_map(|(index, route)| {
+            let version = route.version.as_ref().filter(|version| is_left(version))?;
+            Some(match &route.name {
+                Some(name) => format!("route `{name}` names {version}"),
+                None => format!("routes[{index}] names {version}"),
+            })
+        });
+        let rules = self.config.services.get(service).into_iter().flat_map(|s| &s.rules);
+        let rules = rules.enumerate().filter(|(_, rule)| is_left(&rule.version));
+        let rules = rules.map(|(index, rule)| {
+            format!("services.{service}.rules[{index}] names {}", rule.version)
+        });
+        routes.chain(rules).collect()
+    }
+}

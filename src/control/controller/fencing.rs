@@ -1,0 +1,293 @@
+//! Services whose writes move behind a fence: who may move them, and the part of the controller in such a move.
+//!
+//! The order of a move is in `control/fenced.rs`; the decisions are in `policy/fence.rs`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use indexmap::IndexMap;
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
+
+use super::{Controller, Cutover, Destination, Rejected};
+use crate::{
+    config::{Config, schema, units::Weight},
+    control::{
+        carried::{SetWeights, WhySet},
+        events::{EventDetails, EventKind},
+        fences::only_with_weight,
+        state::{Change, ControlState},
+    },
+    policy::class::Class,
+    proxy::Command,
+    registry::{FenceState, Raised, VersionState},
+    snapshot::Overrides,
+};
+
+/// A process that was replaced may serve for this much longer than its drain lasts.
+const LAST_OF_PREDECESSOR: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A raised fence, and what must be over before the writes may be moved.
+#[derive(Debug)]
+pub(in crate::control) struct Raising {
+    /// Dropped, the move is undone.
+    pub(in crate::control) raised: Raised,
+    /// The versions that must have no write in flight.
+    others: Vec<(String, Arc<VersionState>)>,
+    workers: Vec<UnboundedSender<Command>>,
+}
+
+impl Raising {
+    /// Asks each worker to say when every write that it let pass before is counted.
+    pub(in crate::control) fn ask_workers(&self) -> Vec<oneshot::Receiver<()>> {
+        let asked = self.workers.iter().filter_map(|worker| {
+            let (done, passed) = oneshot::channel();
+            // A worker that has ended lets nothing pass.
+            worker.send(Command::Pass(done)).ok().map(|()| passed)
+        });
+        asked.collect()
+    }
+
+    /// Writes in flight on the versions that lose them, by version.
+    pub(in crate::control) fn left(&self) -> Vec<(String, u64)> {
+        let each = self.others.iter();
+        let each = each.map(|(version, state)| (version.clone(), state.in_flight_of(Class::Write)));
+        each.filter(|(_, writes)| *writes > 0).collect()
+    }
+}
+
+impl Controller {
+    /// Refuses a move of the players of `service` in any way but a fenced cutover, if its `fence` is `required`.
+    /// Whoever moves players by weights asks this first.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, which says what to do instead.
+    pub fn refuses_to_move(&self, service: &str) -> Result<(), Rejected> {
+        match is_required(&self.config, service) {
+            true => Err(Rejected::FenceRequired { service: service.to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses `change`, which leads to the state `then` under `config`, if it moves writes that only a fenced
+    /// cutover may move.
+    pub(super) fn refuse_fenced(
+        &self,
+        change: &Change,
+        then: &ControlState,
+        config: &Config,
+    ) -> Result<(), Rejected> {
+        match change {
+            Change::WeightsSet { service, .. }
+            | Change::VersionEjected { service, .. }
+            | Change::VersionReinstated { service, .. } => {
+                if is_required(&self.config, service)
+                    && self.shares_with(service, &self.state, None)
+                        != self.shares_with(service, then, None)
+                {
+                    return self.refuses_to_move(service);
+                }
+                Ok(())
+            }
+            Change::FileTaken { .. } => {
+                let gone = self.state.fences().iter().find_map(|(service, mark)| {
+                    let writer = mark.writer.as_ref()?;
+                    let is_gone = self.config.has_version(service, writer)
+                        && is_required(config, service)
+                        && !config.has_version(service, writer);
+                    is_gone.then(|| (service.clone(), writer.clone()))
+                });
+                match gone {
+                    Some((service, version)) => Err(Rejected::WriterIsGone { service, version }),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The fence behind which `asked` is to be made; `None` if it needs none.
+    pub fn fence_for(&self, asked: &Cutover) -> Result<Option<schema::Fence>, Rejected> {
+        let fence = self.known_service(&asked.service)?.fence.clone();
+        let service = asked.service.clone();
+        match (asked.fence, fence) {
+            (Some(true), None) => Err(Rejected::NoFence { service }),
+            (Some(false), Some(fence)) if fence.required => {
+                Err(Rejected::FenceRequired { service })
+            }
+            (Some(false), _) => Ok(None),
+            (_, fence) => Ok(fence),
+        }
+    }
+
+    /// The epoch of the writes of `service`; `None` if it has no fence.
+    pub fn fence_epoch(&self, service: &str) -> Option<u64> {
+        self.config.services.get(service)?.fence.as_ref()?;
+        Some(self.state.fences().get(service)?.epoch)
+    }
+
+    /// The live state of the fence of `service`; `None` if it has none in force.
+    pub(in crate::control) fn fence_state(&self, service: &str) -> Option<Arc<FenceState>> {
+        let snapshot = self.snapshot();
+        let fence = snapshot.service(service)?.fence.as_ref()?;
+        Some(Arc::clone(&fence.state))
+    }
+
+    /// Raises the fence of the service of `asked`.
+    pub(in crate::control) fn raise_fence(
+        &self,
+        asked: &Cutover,
+        fence: &schema::Fence,
+    ) -> Result<Raising, Rejected> {
+        let service = &asked.service;
+        self.may_fence(service)?;
+        let state = self.fence_state(service);
+        let state = state.ok_or_else(|| Rejected::NoFence { service: service.clone() })?;
+        let raised = state.raise(fence.deadline, fence.queue as usize);
+        let busy = || unready(service, "another move of its writes is not over yet");
+        let to = match &asked.to {
+            Destination::Version(version) => Some(version.clone()),
+            Destination::Before => {
+                let before = self.weights_before(service)?.into_iter();
+                let mut with = before.filter(|(_, weight)| *weight > Weight::ZERO);
+                with.next().map(|(version, _)| version).filter(|_| with.next().is_none())
+            }
+        };
+        Ok(Raising {
+            raised: raised.ok_or_else(busy)?,
+            others: self.registry.other_versions(service, to.as_deref()),
+            workers: self.workers.clone(),
+        })
+    }
+
+    /// Whether a move of the writes of `service` may begin now.
+    pub(in crate::control) fn may_fence(&self, service: &str) -> Result<(), Rejected> {
+        match self.predecessor() {
+            _ if self.draining => Err(unready(service, "the process is shutting down")),
+            Some(pid) => Err(unready(
+                service,
+                &format!(
+                    "process {pid}, which this one replaced, still finishes requests; try again when it has ended"
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The process before this one, while it may still have writes in flight.
+    fn predecessor(&self) -> Option<u32> {
+        let pid = self.replacement.from_pid?;
+        let shutdown = &self.config.shutdown;
+        let last = shutdown.delay + shutdown.deadline + LAST_OF_PREDECESSOR;
+        let may_serve = self.started.0.elapsed() < last;
+        (may_serve && Path::new(&format!("/proc/{pid}")).exists()).then_some(pid)
+    }
+
+    /// Undoes the moves of writes under way.
+    pub(in crate::control) fn undo_fences(&self, why: &str) {
+        let snapshot = self.snapshot();
+        let fences = snapshot.services.iter().filter_map(|service| service.fence.as_ref());
+        fences.for_each(|fence| fence.state.undo(why));
+    }
+
+    /// Undoes the moves of the writes of services whose players `next` moves, before it comes into force.
+    pub(super) fn undo_fences_for(&self, next: &crate::snapshot::Snapshot) {
+        let now = self.snapshot();
+        for service in &next.services {
+            let Some(fence) = service.fence.as_ref().filter(|f| f.state.is_closed()) else {
+                continue;
+            };
+            if now.service(&service.name).is_some_and(|now| now.epoch != service.epoch) {
+                fence.state.undo("players had to be moved at once, since a version was taken out");
+            }
+        }
+    }
+
+    /// Records that a fenced cutover was undone.
+    pub(in crate::control) fn record_undone(&mut self, asked: &Cutover, why: &str) {
+        self.count_cutover(&asked.service, "undone");
+        let service = asked.service.clone();
+        tracing::warn!(service, why, by = asked.by.name, "a cutover was undone");
+        let version = match &asked.to {
+            Destination::Version(version) => Some(version.clone()),
+            Destination::Before => None,
+        };
+        let matter = EventDetails {
+            service: Some(service),
+            version,
+            by: Some(asked.by.name.clone()),
+            reason: why.to_owned(),
+            ..EventDetails::default()
+        };
+        self.record(EventKind::CutoverUndone, matter);
+    }
+
+    /// Counts a cutover of `service` with this result.
+    pub(super) fn count_cutover(&mut self, service: &str, result: &'static str) {
+        *self.cutovers.entry((service.to_owned(), result)).or_default() += 1;
+    }
+
+    /// Cutovers of `service` since the start, by result.
+    pub fn cutovers(&self, service: &str) -> [(&'static str, u64); 2] {
+        ["made", "undone"].map(|result| {
+            let count = self.cutovers.get(&(service.to_owned(), result));
+            (result, count.copied().unwrap_or_default())
+        })
+    }
+}
+
+fn unready(service: &str, why: &str) -> Rejected {
+    Rejected::FenceUnready { service: service.to_owned(), why: why.to_owned() }
+}
+
+/// Whether the writes of `service` move only behind a fence.
+fn is_required(config: &Config, service: &str) -> bool {
+    let service = config.services.get(service);
+    service.and_then(|service| service.fence.as_ref()).is_some_and(|fence| fence.required)
+}
+
+/// The weights that stay in force because the file `new`, which ends the `dropped` ones of `state`, would move the
+/// writes of services that move only behind a fence.
+pub(super) fn held_by_fences(
+    state: &ControlState,
+    new: &Config,
+    dropped: &BTreeSet<String>,
+    at: SystemTime,
+) -> BTreeMap<String, SetWeights> {
+    let mut overrides: Overrides = state.overrides();
+    overrides.retain(|service, _| !dropped.contains(service));
+    let required = new.services.iter().filter(|(name, _)| is_required(new, name));
+    let each = required.filter_map(|(name, service)| {
+        let writer = state.fences().get(name)?.writer.clone()?;
+        if !service.versions.contains_key(&writer)
+            || only_with_weight(name, service, &overrides, |_| true).as_ref() == Some(&writer)
+        {
+            return None;
+        }
+        let reason = "writes move only by a cutover, not by a file";
+        let held = SetWeights {
+            set: IndexMap::from([(writer, Weight::ONE)]),
+            file: service.weights.clone(),
+            why: Some(WhySet::new("fence", Some(reason), at)),
+            before: state.weights().get(name).and_then(|set| set.before.clone()),
+        };
+        Some((name.clone(), held))
+    });
+    each.collect()
+}
+
+/// A sentence for each service whose weights are held.
+pub(super) fn told(held: &BTreeMap<String, SetWeights>) -> Vec<String> {
+    let each = held.iter().map(|(service, weights)| {
+        let writer = weights.set.keys().next().map_or("", |version| version);
+        format!(
+            "{service}: {writer} keeps the writes, whatever the weights of the file, since `fence.required` \
+             rules out any other way; `tidegate cutover {service} VERSION` moves them"
+        )
+    });
+    each.collect()
+}
