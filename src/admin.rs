@@ -18,6 +18,7 @@ pub mod model;
 pub mod problem;
 mod ready;
 mod server;
+mod smoke;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -80,6 +81,7 @@ fn router(observatory: ControlPlane) -> Router {
     // Outside the limit: an unauthorized caller does not occupy a place.
     api::guarded(observatory.clone())
         .layer(bounds)
+        .merge(smoke::router(observatory.clone()))
         .layer(middleware::from_fn_with_state(observatory.clone(), guard))
         .merge(flagger::hooks(observatory.clone()))
         .merge(api::probes(observatory))

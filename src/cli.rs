@@ -18,6 +18,7 @@ mod printable;
 mod replace;
 mod run;
 mod say;
+mod smoke;
 mod status;
 mod table;
 mod weights;
@@ -35,6 +36,7 @@ use crate::demo;
 const AFTER_HELP: &str = "\
 Exit codes:
   0    success; of `run`: ended, and every response was finished
+  1    of `smoke`: the version does not pass the check
   2    wrong arguments
   64   a bad file: the configuration, a certificate, a record, a token, a journal that cannot be read, a
        checkpoint; of `check --strict`: warnings
@@ -86,6 +88,8 @@ enum Command {
     Weights(weights::WeightsArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
+    /// Run a smoke check against a version, whatever its weight.
+    Smoke(smoke::SmokeArguments),
     /// Print the recorded inputs of a comparison, for `tidegate judge`.
     Record(judge::RecordArguments),
     /// Judge a recorded comparison again, with the same limits or with others.
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Smoke(arguments) => smoke::run(&arguments),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),
@@ -155,6 +160,7 @@ mod tests {
     #[test]
     fn help_tells_every_exit_code() {
         let all = [
+            Exit::Failed,
             Exit::Arguments,
             Exit::File,
             Exit::Refused,

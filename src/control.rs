@@ -13,6 +13,8 @@ pub mod events;
 pub mod journaled;
 mod kept;
 pub mod scrape;
+mod smoke;
+mod smoke_counts;
 pub mod state;
 pub mod supervision;
 pub mod tasks;

@@ -44,7 +44,7 @@ pub(super) struct By(pub(super) Actor);
 /// mistyped one that would change the meaning.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NoParameters {}
+pub(super) struct NoParameters {}
 
 /// Query of a change.
 #[derive(Debug, Deserialize)]
@@ -327,7 +327,7 @@ async fn unknown_path() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such path; see docs/admin-api.md")
 }
 
-async fn wrong_method() -> Problem {
+pub(super) async fn wrong_method() -> Problem {
     let detail = "the path exists, but not with this method; `Allow` tells which it has";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }

@@ -7,6 +7,7 @@ mod change;
 mod digits;
 mod ejection;
 mod gate;
+mod smoke;
 mod status;
 
 use std::{
@@ -24,6 +25,7 @@ use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
 use serde::{Deserialize, Serialize};
+pub use smoke::SmokeQuestion;
 pub use status::{
     Certificate, Journal, JournalFailing, Listener, ListenerTls, Reload, ReloadError, Status,
     Takeover, TakeoverError, VersionFault,

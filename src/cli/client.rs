@@ -76,12 +76,22 @@ impl ClientArguments {
 
     /// Makes `call` and returns the JSON of the response.
     pub(super) fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
-        serde_json::from_slice(&self.exchanged(call)?).map_err(|error| self.strange(&error))
+        self.call_within(call, PATIENCE)
+    }
+
+    /// As [`call`](Self::call), for a call that may take as long as `patience`.
+    pub(super) fn call_within<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        patience: Duration,
+    ) -> Result<T, Failure> {
+        let body = self.exchanged(call, patience)?;
+        serde_json::from_slice(&body).map_err(|error| self.strange(&error))
     }
 
     /// Makes `call` and returns the text of the response.
     pub(super) fn text(&self, call: Call) -> Result<String, Failure> {
-        String::from_utf8(self.exchanged(call)?).map_err(|error| self.strange(&error))
+        String::from_utf8(self.exchanged(call, PATIENCE)?).map_err(|error| self.strange(&error))
     }
 
     fn strange(&self, error: &dyn std::fmt::Display) -> Failure {
@@ -90,8 +100,8 @@ impl ClientArguments {
         Failure::new(Exit::Unavailable, message)
     }
 
-    fn exchanged(&self, call: Call) -> Result<Vec<u8>, Failure> {
-        let request = self.request(call, "application/json")?.timeout(PATIENCE);
+    fn exchanged(&self, call: Call, patience: Duration) -> Result<Vec<u8>, Failure> {
+        let request = self.request(call, "application/json")?.timeout(patience);
         let exchange = async {
             let answer = request.send().await.map_err(|error| self.failed(&error))?;
             self.whole(answer).await

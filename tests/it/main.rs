@@ -42,6 +42,7 @@ mod retired;
 mod routing;
 mod served;
 mod shutdown;
+mod smoke;
 mod soak;
 mod split;
 mod stalled;
