@@ -20,6 +20,7 @@ pub mod problem;
 mod ready;
 mod rollout;
 mod server;
+mod smoke;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -83,6 +84,7 @@ fn router(observatory: ControlPlane) -> Router {
     api::guarded(observatory.clone())
         .layer(bounds)
         .merge(cutover::routes(observatory.clone()))
+        .merge(smoke::router(observatory.clone()))
         .layer(middleware::from_fn_with_state(observatory.clone(), guard))
         .merge(flagger::hooks(observatory.clone()))
         .merge(api::probes(observatory))

@@ -20,6 +20,7 @@ mod replace;
 mod rollout;
 mod run;
 mod say;
+mod smoke;
 mod status;
 mod table;
 mod weights;
@@ -37,6 +38,7 @@ use crate::demo;
 const AFTER_HELP: &str = "\
 Exit codes:
   0    success; of `run`: ended, and every response was finished
+  1    of `smoke`: the version does not pass the check
   2    wrong arguments
   3    of `rollout --wait`: the rollout was rolled back or given up
   4    of `rollout --wait`: the time to wait is over, and the rollout goes on
@@ -96,6 +98,8 @@ enum Command {
     Rollback(cutover::RollbackArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
+    /// Run a smoke check against a version, whatever its weight.
+    Smoke(smoke::SmokeArguments),
     /// Print the recorded inputs of a comparison, for `tidegate judge`.
     Record(judge::RecordArguments),
     /// Judge a recorded comparison again, with the same limits or with others.
@@ -133,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Rollout(arguments) => rollout::run(&arguments),
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Smoke(arguments) => smoke::run(&arguments),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),
@@ -168,6 +173,7 @@ mod tests {
     #[test]
     fn help_tells_every_exit_code() {
         let all = [
+            Exit::Failed,
             Exit::Arguments,
             Exit::RolledBack,
             Exit::Waiting,

@@ -16,6 +16,8 @@ pub mod journaled;
 mod kept;
 mod rollouts;
 pub mod scrape;
+mod smoke;
+mod smoke_counts;
 pub mod state;
 pub mod supervision;
 pub mod tasks;

@@ -14,6 +14,7 @@
 //! | `event` | events and actions |
 //! | `machine` | the state machine |
 //! | `window` | whether rollouts of a service may grow at an instant |
+//! | `smoke` | the requests of a smoke check, and whether their answers are as expected |
 //! | `ratio` | whether players per version agree with the weights |
 
 mod event;
@@ -22,6 +23,7 @@ mod machine;
 mod phase;
 mod plan;
 mod ratio;
+mod smoke;
 mod split;
 mod state;
 mod window;
@@ -35,6 +37,9 @@ pub use machine::{ASK_AGAIN, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, app
 pub use phase::{On, Phase, TRANSITIONS, Transition, is_legal, transitions_page};
 pub use plan::{Plan, PlanError};
 pub use ratio::{Arm, Mismatch, RATIO_ALPHA, players_moved, sample_ratio};
+pub use smoke::{
+    Failure, Smoke, SmokeAnswer, SmokeReport, SmokeRequest, SmokeRun, SmokeStepReport,
+};
 pub use split::{Weights, share, with_share, without};
 pub use state::{BreakIn, Due, Frozen, Missing, Outcome, Progress, Ramp, Rollout, URGENT};
 pub use window::{Growth, Windows};

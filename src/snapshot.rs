@@ -23,7 +23,7 @@ use ipnet::IpNet;
 pub use self::{
     amounts::{Amount, AmountSource},
     comparison::{AmountArm, Arm, ComparisonPlan, Evidence, FailureSet, Named, Stratum},
-    decide::{AssignedBy, Decision, NoDecision},
+    decide::{AssignedBy, Decision, NoDecision, NoSmoke},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,

@@ -296,7 +296,7 @@ async fn unknown_path() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such path; see docs/admin-api.md")
 }
 
-async fn wrong_method() -> Problem {
+pub(super) async fn wrong_method() -> Problem {
     let detail = "the path exists, but not with this method; `Allow` tells which it has";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }

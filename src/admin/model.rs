@@ -9,6 +9,7 @@ mod digits;
 mod ejection;
 mod gate;
 mod rollout;
+mod smoke;
 mod status;
 
 use std::{
@@ -31,6 +32,7 @@ pub use rollout::{
     RolloutStep,
 };
 use serde::{Deserialize, Serialize};
+pub use smoke::SmokeQuestion;
 pub use status::{
     Certificate, Journal, JournalFailing, Listener, ListenerTls, Reload, ReloadError, Status,
     Takeover, TakeoverError, VersionFault,

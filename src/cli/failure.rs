@@ -13,6 +13,8 @@ pub(super) struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Exit {
+    /// A smoke check failed.
+    Failed = 1,
     /// Wrong arguments.
     Arguments = 2,
     /// The rollout that was waited for was rolled back or given up.

@@ -13,6 +13,7 @@ mod matching;
 mod plans;
 mod route;
 mod service;
+mod smoke;
 mod tls;
 mod warn;
 mod windows;
@@ -20,6 +21,7 @@ mod windows;
 use std::net::{IpAddr, SocketAddr};
 
 pub use plans::{check_steps, unanswered};
+pub use smoke::check_smoke_gates;
 pub(super) use warn::warnings;
 
 use indexmap::IndexMap;
@@ -118,6 +120,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
         service::check(name, value, config, &mut found);
     }
     plans::check(config, &mut found);
+    smoke::check(config, &mut found);
     windows::check(config, &mut found);
     route::check(config, &mut found);
     found

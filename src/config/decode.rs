@@ -124,6 +124,9 @@ fn example(name: &str) -> String {
         "weight" => "5%",
         "url" => "http://HOST:PORT/PATH",
         "zone" => "Europe/Malta",
+        "request" => "POST /v1/login",
+        "steps" => "[ { request: GET /healthz } ]",
+        "matches" => "^application/json",
         "socket" => "/run/tidegate/takeover.sock",
         _ => "NAME",
     };

@@ -120,12 +120,13 @@ impl Draft {
 
 /// Values that replace a rejected or missing one, in turn, until one is accepted: the shapes that a
 /// required field can have. If none is accepted, the value is removed.
-const STAND_INS: [fn() -> Tree; 5] = [
+const STAND_INS: [fn() -> Tree; 6] = [
     || Tree::Map(IndexMap::new()),
     || Tree::List(Vec::new()),
     || Tree::Scalar { value: "x".into(), written: "x".to_owned() },
     || Tree::Scalar { value: "127.0.0.1:1".into(), written: "127.0.0.1:1".to_owned() },
     || Tree::Scalar { value: "1%".into(), written: "1%".to_owned() },
+    || Tree::Scalar { value: "GET /".into(), written: "GET /".to_owned() },
 ];
 
 /// Replaces or removes the value at `path`; false if nothing more can be tried.
@@ -202,7 +203,7 @@ admin: { address: 127.0.0.1:80a, tokens: { name: ci } }
 ",
             "\
 1:10: workers: the text `many` stands here; write a whole number from 1 to 1024
-2:1: listne: unknown field `listne`; did you mean `listen`? known fields: workers, listen, trusted_proxies, admin, state, services, routes, limits, forwarding, access_log, log, resolver, shutdown, alerts, takeover, plans, windows
+2:1: listne: unknown field `listne`; did you mean `listen`? known fields: workers, listen, trusted_proxies, admin, state, services, routes, limits, forwarding, access_log, log, resolver, shutdown, alerts, takeover, plans, smoke, windows
 4:14: listen[0].address: `localhost` is not an address with a port; write it in digits, such as 127.0.0.1:8080 or [::1]:8080
 5:5: listen[1].address: missing; add `address: 127.0.0.1:8080`
 5:7: listen[1].port: unknown field `port`; known fields: address, tls, proxy_protocol

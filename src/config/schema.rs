@@ -20,6 +20,7 @@ mod process;
 mod route;
 mod service;
 mod slo;
+mod smoke;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -50,6 +51,11 @@ pub use self::{
     route::{Class, Route, RouteMatch},
     service::{Labels, Pool, Protocol, Service, Version},
     slo::Slo,
+    smoke::{
+        HeaderExpectation, HeaderPattern, Kept, MAX_SMOKE_STEPS, MAX_SMOKE_TIME, Piece,
+        RequestLine, Scheme, SmokeCheck, SmokeExpectation, SmokeStep, Template, is_variable,
+        json_path,
+    },
     tls::{
         CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
         VersionTls,
@@ -124,6 +130,10 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "pattern": NAME }))]
     pub plans: IndexMap<String, Vec<Step>>,
+    /// Smoke checks by name: requests that a version must answer as expected. Default: none.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = { "pattern": NAME }))]
+    pub smoke: IndexMap<String, SmokeCheck>,
     /// Windows in which rollouts do not grow, or only in which they do. Default: they may grow at any
     /// time.
     #[serde(default)]

@@ -342,6 +342,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
                 T::deserialize(value.into_deserializer()).map(OneOrMany::One)
             }
 
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<OneOrMany<T>, E> {
+                T::deserialize(value.into_deserializer()).map(OneOrMany::One)
+            }
+
             fn visit_seq<A: de::SeqAccess<'de>>(
                 self,
                 mut seq: A,

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::schema::{GateWebhook, Slo},
     http_client::{beginning, why},
-    rollout::{self, Action, GateReply, Rollout},
+    rollout::{self, Action, GateReply, Reply, Rollout},
 };
 
 /// Pause between two ticks.
@@ -98,6 +98,16 @@ impl ControlPlane {
                 let answered = timeout(webhook.timeout, call(&webhook, &rollout)).await;
                 let late = || rollout::webhook(None, "no response in time");
                 (ask, answered.unwrap_or_else(|_| late()))
+            }
+            Action::RunSmoke { ask, name } => {
+                let is_known = self.controller().config().smoke.contains_key(&name);
+                let reply = match is_known {
+                    true => self.run_smoke(&rollout.service, &rollout.to, &name).await.reply(),
+                    // Another file came into force. That is no fault of the version.
+                    false => Reply::Undecided
+                        .because(format!("the file no longer has the smoke check `{name}`")),
+                };
+                (ask, reply)
             }
             _ => return,
         };

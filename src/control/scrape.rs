@@ -131,6 +131,7 @@ impl ControlPlane {
                 + shared.samples_dropped.load(Relaxed),
             http2_floods: shared.cells.sum(|c| c.floods.read()),
             alert_posts: controller.webhooks().into_iter().collect(),
+            smoke_checks: self.smoke_counts().all(),
             journal: controller.journal().map(|journal| {
                 let health = journal.health.as_ref().ok();
                 metrics::Journal {

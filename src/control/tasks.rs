@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Controller, supervision::Supervision};
+use super::{Controller, smoke_counts::SmokeCounts, supervision::Supervision};
 use crate::{
     snapshot::Snapshot,
     telemetry::collector::{Collector, Sample},
@@ -37,6 +37,7 @@ pub struct ControlPlane {
     /// Locked for as long as a scrape takes, so never by the safety thread.
     latencies: Arc<Mutex<Latencies>>,
     supervision: Supervision,
+    smoke_counts: Arc<SmokeCounts>,
     /// Held by a change on request from its plan until it is in force.
     turnstile: Arc<tokio::sync::Mutex<()>>,
 }
@@ -62,6 +63,7 @@ impl ControlPlane {
             outbox,
             latencies: Arc::new(Mutex::new(latencies)),
             supervision: Supervision::default(),
+            smoke_counts: Arc::default(),
             turnstile: Arc::default(),
         }
     }
@@ -85,6 +87,10 @@ impl ControlPlane {
                 "a worker has not acknowledged the change yet"
             );
         }
+    }
+
+    pub(super) fn smoke_counts(&self) -> &SmokeCounts {
+        &self.smoke_counts
     }
 
     pub(super) fn turnstile(&self) -> &tokio::sync::Mutex<()> {

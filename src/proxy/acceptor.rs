@@ -224,7 +224,8 @@ impl HandOut {
         let Ok(stream) = stream.into_std() else { return };
         self.shared.loads.of(least).fetch_add(1, Relaxed);
         state.open.fetch_add(1, Relaxed);
-        let accepted = Accepted { stream, peer, listener: Arc::clone(state), slot };
+        let listener = Arc::clone(state);
+        let accepted = Accepted { stream, peer, listener, slot, smoke: None };
         if self.workers[least].send(Command::Connection(accepted)).is_err() {
             // The worker has ended, so the process ends too; the connection is dropped with the
             // command.

@@ -2,12 +2,12 @@
 //!
 //! An amount is a decimal number without sign or exponent. A malformed or repeated amount is
 //! counted and logged, and does not affect the request. Interim responses, and responses that count
-//! as failures of the version, have no amounts; fields to be removed are removed from them, too.
+//! as failures of the version or belong to a smoke check, have no amounts; fields to be removed are removed from them, too.
 
 use super::{field_kind::FieldKind, head::ResponseHead, plan::Plan, worker::Worker};
 use crate::{
     config::schema::MAX_AMOUNTS,
-    snapshot::{Amount, AmountSource, Version},
+    snapshot::{Amount, AmountSource, AssignedBy, Version},
 };
 
 /// Value of each amount of the service, by the amount's number.
@@ -44,7 +44,8 @@ pub(super) fn take(
 ) -> AmountValues {
     let status = head.status;
     let found = read(configured, head);
-    if (status < 200 && status != 101) || plan.route().failures.contains(status) {
+    let counts_not = (status < 200 && status != 101) || plan.route().failures.contains(status);
+    if counts_not || plan.decision.by == AssignedBy::Smoke {
         return NONE;
     }
     let mut all = NONE;

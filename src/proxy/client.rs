@@ -18,6 +18,7 @@ use super::{
     buffer::Buffer,
     channel::Channel,
     deadline::Deadline,
+    smoke_target::SmokeTarget,
     worker::{ConnectionGuard, Worker},
 };
 use crate::tls::Transport;
@@ -43,6 +44,8 @@ pub(super) struct Connected {
     /// Subject of the client's verified certificate.
     pub(super) subject: Option<Box<str>>,
     pub(super) encrypted: bool,
+    /// Where its requests go, if a smoke check sends them.
+    pub(super) smoke: Option<Box<SmokeTarget>>,
     pub(super) open: ConnectionGuard,
 }
 

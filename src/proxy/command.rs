@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
-use super::{client_limits::ConnectionSlot, shared::ListenerState};
+use super::{client_limits::ConnectionSlot, shared::ListenerState, smoke_target::SmokeTarget};
 
 /// A command to a worker.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Drain {
     pub done: std::sync::mpsc::Sender<()>,
 }
 
-/// A connection that the acceptor hands to a worker.
+/// A connection that the acceptor, or a smoke check, hands to a worker.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection.
@@ -48,4 +48,6 @@ pub struct Accepted {
     pub listener: Arc<ListenerState>,
     /// Its slot among those of its address; `None` while the client's address is not known, behind a balancer.
     pub slot: Option<ConnectionSlot>,
+    /// Where its requests go, if a smoke check sends them.
+    pub smoke: Option<Box<SmokeTarget>>,
 }

@@ -16,16 +16,18 @@ use super::{
     handle::handle,
     preamble::read_proxy_header,
     shared::ListenerState,
+    smoke_target::SmokeTarget,
     worker::{ConnectionGuard, Worker},
 };
 use crate::tls::{self, Transport};
 
-/// Serves a client until its connection ends.
+/// Serves a client until its connection ends; `smoke`: its requests go there.
 pub(super) async fn serve(
     worker: Rc<Worker>,
     mut stream: TcpStream,
     peer: IpAddr,
     mut open: ConnectionGuard,
+    smoke: Option<Box<SmokeTarget>>,
 ) {
     // Fails only if the connection is already gone, which the first read will show.
     let _ = stream.set_nodelay(true);
@@ -46,7 +48,8 @@ pub(super) async fn serve(
         address,
         address_text: AddressText::new(address),
         subject,
-        encrypted: stream.is_encrypted(),
+        encrypted: smoke.as_ref().map_or(stream.is_encrypted(), |smoke| smoke.encrypted),
+        smoke,
         open,
     });
     let mut client = Client::new(Channel::Wire(stream), deadline, connected);

@@ -39,6 +39,7 @@ const OF_CONNECTION: &[&str] = &[
 const OF_PROXY: &[&str] = &[
     "host",
     "x-client-cert-subject",
+    "tidegate-smoke",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-proto",

@@ -210,9 +210,11 @@ fn decide(
 fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyError) -> Next {
     let (record, worker) = (&mut turn.record, turn.worker);
     let patience = turn.plan.service().connect_timeout;
-    let elsewhere = record.target().is_some_and(|failed: Target<'_>| {
-        sending.goes_elsewhere(worker, failed, fault, Instant::now(), patience)
-    });
+    let is_smoke = turn.client.connected.smoke.is_some();
+    let elsewhere = !is_smoke
+        && record.target().is_some_and(|failed: Target<'_>| {
+            sending.goes_elsewhere(worker, failed, fault, Instant::now(), patience)
+        });
     if !elsewhere {
         record.failed(fault);
         return Next::Fail(AttemptError::Unconnected(fault));

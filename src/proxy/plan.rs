@@ -18,6 +18,7 @@ use super::{
     render::render,
     response_mode::ResponseMode,
     rewrite::RequestId,
+    smoke,
     worker::{Worker, WorkerSnapshot},
 };
 use crate::{
@@ -134,9 +135,16 @@ pub(super) fn plan(
     let admitted = admit(client, &snapshot, &mut head, head_bytes)?;
 
     let view = admitted.view(&client.connected);
-    let decision = match assign(worker, &snapshot, &view) {
-        Ok(decision) => decision,
-        Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
+    // Two matches rather than one of both results, so that the usual decision stays in registers.
+    let decision = match client.connected.smoke.as_deref() {
+        None => match assign(worker, &snapshot, &view) {
+            Ok(decision) => decision,
+            Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
+        },
+        Some(target) => match smoke::assign(worker, &snapshot, &view, target) {
+            Ok(decision) => decision,
+            Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
+        },
     };
 
     let route = &snapshot.routes[decision.route as usize];

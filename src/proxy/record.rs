@@ -136,7 +136,7 @@ impl<'a> RequestRecord<'a> {
         self.status = status;
         if let Some((target, began)) = self.attempt {
             self.upstream_us = micros(began, now);
-            if status >= 500 {
+            if status >= 500 && !self.is_smoke() {
                 target.endpoint().cells.of(self.worker.id).errors[ErrorKind::Status as usize]
                     .add(1);
             }
@@ -252,6 +252,10 @@ impl<'a> RequestRecord<'a> {
         self.recorded = true;
         let ended = self.ended.unwrap_or_else(Instant::now);
         let (plan, worker) = (self.plan, self.worker);
+        if self.is_smoke() {
+            self.record_smoke(ended);
+            return ended;
+        }
         let series = &plan.route().series[usize::from(plan.decision.version)];
         let outcome = self.outcome.unwrap_or(self.status);
         let class = match outcome {
@@ -283,6 +287,20 @@ impl<'a> RequestRecord<'a> {
         ended
     }
 
+    /// Whether a smoke check sent the request.
+    #[inline(always)]
+    fn is_smoke(&self) -> bool {
+        self.plan.decision.by == AssignedBy::Smoke
+    }
+
+    /// A request of a smoke check ended: it is logged, and not counted among those of players.
+    #[cold]
+    fn record_smoke(&mut self, ended: Instant) {
+        if self.plan.log.is_some() {
+            self.log(micros(self.plan.began, ended));
+        }
+    }
+
     /// The request was cut short before it ended: the deadline of a shutdown passed, or its task panicked.
     #[cold]
     fn cut(&mut self) {
@@ -300,6 +318,7 @@ impl<'a> RequestRecord<'a> {
             AssignedBy::Route => "route",
             AssignedBy::Rule => "rule",
             AssignedBy::Only => "only",
+            AssignedBy::Smoke => "smoke",
             AssignedBy::Cohort(source) => plan.service().cohort.label(source),
         };
         let address = self.endpoint().map(|endpoint| endpoint.label.as_ref());
@@ -346,7 +365,10 @@ impl Drop for RequestRecord<'_> {
 
 /// Records a request that was sent to no version.
 pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejected) {
-    worker.shared.cells.of(worker.id).count_unrouted(refused.problem.status);
+    let is_smoke = client.connected.smoke.is_some();
+    if !is_smoke {
+        worker.shared.cells.of(worker.id).count_unrouted(refused.problem.status);
+    }
     if worker.snapshot().access_log.is_none() {
         return;
     }
@@ -370,7 +392,7 @@ pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejecte
             version: None,
             endpoint: None,
             route: None,
-            cohort: None,
+            cohort: is_smoke.then_some("smoke"),
             bytes_in: 0,
             bytes_out: 0,
             duration_us: 0,

@@ -39,7 +39,10 @@ pub(super) fn render<'b>(
         id: &admitted.id,
         upgrade,
         epoch,
-        via: snapshot.forwarding.request_via(admitted.mode.protocol as usize),
+        via: match connected.smoke {
+            None => snapshot.forwarding.request_via(admitted.mode.protocol as usize),
+            Some(_) => snapshot.forwarding.smoke_lines(),
+        },
     };
     request.clear();
     write_request(request, head, &info);

@@ -62,6 +62,9 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
             breaker::problem(fault, plan.service())
         }
     };
+    if let Some(smoke) = &client.connected.smoke {
+        smoke.note(&problem);
+    }
     record.status = problem.status;
     record.fault = Some(problem.kind);
     let read = !turn.unread_body && error != AttemptError::ClientBody;
@@ -76,6 +79,9 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
 
 /// Answers a request that was rejected before it was planned.
 pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejected) -> NextState {
+    if let Some(smoke) = &client.connected.smoke {
+        smoke.note(&refused.problem);
+    }
     let mode = refused.mode;
     let keep = refused.whole.is_some() && mode.keep_alive && !worker.parting.get();
     let mut response = worker.blocks.take();

@@ -121,11 +121,11 @@ impl Worker {
     }
 
     fn serve(self: &Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, listener, slot } = accepted;
+        let Accepted { stream, peer, listener, slot, smoke } = accepted;
         let open = ConnectionGuard::new(self, listener, slot);
         match TcpStream::from_std(stream) {
             Ok(stream) => {
-                let serving = connection::serve(Rc::clone(self), stream, peer, open);
+                let serving = connection::serve(Rc::clone(self), stream, peer, open, smoke);
                 tokio::task::spawn_local(serving);
             }
             Err(error) => self.shared.exhaustion.count_client(&open.listener().name, &error),
@@ -236,6 +236,7 @@ mod tests {
             address_text: AddressText::new(address),
             subject: None,
             encrypted: false,
+            smoke: None,
             open: ConnectionGuard::new(worker, Arc::clone(listener), slot),
         })
     }
@@ -324,8 +325,8 @@ mod tests {
             stream.set_nonblocking(true).expect("a socket");
             shared.loads.of(0).fetch_add(1, Relaxed);
             listener.open.fetch_add(1, Relaxed);
-            let accepted =
-                Accepted { stream, peer: peer.ip(), listener: Arc::clone(&listener), slot: None };
+            let (peer, listener) = (peer.ip(), Arc::clone(&listener));
+            let accepted = Accepted { stream, peer, listener, slot: None, smoke: None };
             handle.commands.send(Command::Connection(accepted)).expect("it lives");
             use std::io::{Read, Write};
             let client = clients.last_mut().expect("one");

@@ -6,6 +6,7 @@
 //! | `slo` | certainly within all limits | certainly beyond one | else |
 //! | `amounts` | enough amounts, and no evidence against any | evidence against one suffices | else |
 //! | `approval` | a person approves | a person refuses | no reply yet |
+//! | `smoke` | every step is answered as expected | one is not | it has not run |
 //! | `webhook` | status 200 to 202 | another status | no response |
 //!
 //! Decisions: a guardrail that fails goes back; a signal that fails holds; undecided holds. When `within` of

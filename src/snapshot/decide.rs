@@ -42,6 +42,21 @@ pub enum AssignedBy {
     Cohort(u16),
     /// No other version has weight.
     Only,
+    /// A smoke check.
+    Smoke,
+}
+
+/// Why a request of a smoke check does not reach the version that is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSmoke {
+    /// No route matches.
+    NoRoute,
+    /// The route leads to another service.
+    OtherService,
+    /// The route names another version.
+    OtherVersion,
+    /// The service or its version is gone.
+    NoVersion,
 }
 
 impl Snapshot {
@@ -52,6 +67,29 @@ impl Snapshot {
         let service = &self.services[route.service as usize];
         let assigned = service.assign(request, route).ok_or(NoDecision::NoVersion(number))?;
         let Assigned { version, by, player, diverted } = assigned;
+        Ok(Decision { route: number, service: route.service, version, by, player, diverted })
+    }
+
+    /// As [`decide`](Self::decide), for a request of a smoke check of `version` of `service`: weights, rules and
+    /// ejections do not count, but the route must be one on which players can reach the version.
+    pub fn decide_smoke(
+        &self,
+        request: &RequestView<'_>,
+        service: &str,
+        version: &str,
+    ) -> Result<Decision, NoSmoke> {
+        let number = self.table.find(request).ok_or(NoSmoke::NoRoute)?;
+        let route = &self.routes[number as usize];
+        let found = &self.services[route.service as usize];
+        if *found.name != *service {
+            return Err(NoSmoke::OtherService);
+        }
+        let version = found.versions.iter().position(|v| *v.name == *version);
+        let version = version.and_then(|at| u16::try_from(at).ok()).ok_or(NoSmoke::NoVersion)?;
+        if route.version.is_some_and(|named| named != version) {
+            return Err(NoSmoke::OtherVersion);
+        }
+        let Assigned { version, by, player, diverted } = Assigned::to(version, AssignedBy::Smoke);
         Ok(Decision { route: number, service: route.service, version, by, player, diverted })
     }
 }

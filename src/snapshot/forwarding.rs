@@ -5,6 +5,9 @@ use crate::config::schema;
 /// HTTP versions of received messages, as written in `Via`.
 const VERSIONS: [&str; 3] = ["1.0", "1.1", "2.0"];
 
+/// The line that marks requests of smoke checks. A client's field of this name is dropped (`proxy/field_kind.rs`).
+const SMOKE: &[u8] = b"Tidegate-Smoke: 1\r\n";
+
 /// Fields that are added to forwarded messages.
 #[derive(Debug)]
 pub struct Forwarding {
@@ -12,6 +15,7 @@ pub struct Forwarding {
     /// added.
     requests: [Box<[u8]>; 3],
     answers: [Box<[u8]>; 3],
+    smoke: Box<[u8]>,
     /// Whether `Max-Forwards` is counted down.
     pub max_forwards: bool,
 }
@@ -27,8 +31,10 @@ impl Forwarding {
                 _ => Box::default(),
             })
         };
+        let requests = lines(true);
         Self {
-            requests: lines(true),
+            smoke: [&requests[1], SMOKE].concat().into(),
+            requests,
             answers: lines(forwarding.via_answers),
             max_forwards: forwarding.max_forwards,
         }
@@ -37,6 +43,11 @@ impl Forwarding {
     /// The `Via` line of a request received with HTTP version number `version`.
     pub fn request_via(&self, version: usize) -> &[u8] {
         &self.requests[version]
+    }
+
+    /// The `Via` line of a smoke request, and the line that marks it.
+    pub fn smoke_lines(&self) -> &[u8] {
+        &self.smoke
     }
 
     /// The `Via` line of a response.
@@ -61,9 +72,11 @@ mod tests {
         let usual = forwarding("edge", false);
         assert_eq!(usual.request_via(0), b"Via: 1.0 edge\r\n");
         assert_eq!(usual.request_via(2), b"Via: 2.0 edge\r\n");
+        assert_eq!(usual.smoke_lines(), b"Via: 1.1 edge\r\nTidegate-Smoke: 1\r\n");
         assert!((0..3).all(|version| usual.answer_via(version).is_empty()));
         assert_eq!(forwarding("edge", true).answer_via(1), b"Via: 1.1 edge\r\n");
         let none = forwarding("", true);
+        assert_eq!(none.smoke_lines(), b"Tidegate-Smoke: 1\r\n");
         assert!((0..3).all(|v| none.request_via(v).is_empty() && none.answer_via(v).is_empty()));
     }
 }

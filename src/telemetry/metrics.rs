@@ -76,6 +76,8 @@ pub struct Scrape {
     pub started: SystemTime,
     /// Messages to receivers of alerts by name: accepted ones, and failed ones.
     pub alert_posts: Vec<(String, [u64; 2])>,
+    /// Smoke checks by service, version and name: passed ones, and failed ones.
+    pub smoke_checks: Vec<([String; 3], [u64; 2])>,
     /// The journal; `None` if the process has none.
     pub journal: Option<Journal>,
     /// The kernel's data about the process; `None` where there is no `/proc`.
@@ -291,6 +293,7 @@ pub fn render(scrape: &Scrape) -> String {
     families::versions(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);
+    families::smoke_checks(scrape, &mut page);
     families::amounts(scrape, &mut page);
     families::endpoints(scrape, &mut page);
     families::proxy(scrape, &mut page);

@@ -45,6 +45,7 @@ mod rollout;
 mod routing;
 mod served;
 mod shutdown;
+mod smoke;
 mod soak;
 mod split;
 mod stalled;

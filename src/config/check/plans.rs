@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use super::{Finding, label, no_such};
+use super::{Finding, label, no_such, smoke::check_smoke_gates};
 use crate::config::{
     problem::FieldPath,
     schema::{Config, Gate, GateQuestion, MAX_GATES, MAX_STEPS, Mode, Service, Step},
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
             found.push(Finding::of_name(path.clone(), message));
         }
         found.extend(check_steps(steps, &path));
+        found.extend(check_smoke_gates(steps, config, &path));
     }
 }
 
@@ -230,7 +231,8 @@ plans:
     - { weight: 50%, for: 10m, within: 1h, requests: 1000, gates: [ evidence, approval ] }
     - { weight: 100%, bake: 1h }
   at-once: [ { weight: 100% } ]
-  signals: [ { weight: 1%, within: 2m, gates: [ { evidence: { kind: signal } }, { approval: {} }, { smoke: { name: login, kind: signal } } ] }, { weight: 100%, gates: [ slo ] } ]";
+  signals: [ { weight: 1%, within: 2m, gates: [ { evidence: { kind: signal } }, { approval: {} }, { smoke: { name: login, kind: signal } } ] }, { weight: 100%, gates: [ slo ] } ]
+smoke: { money-path: { steps: [ { request: GET / } ] }, login: { steps: [ { request: GET / } ] } }";
         let service = "rollout: careful, second_person: true, eject: { errors: {} }, slo: { errors: 0.3%, p95: 250ms }";
         assert_eq!(problems(service, plans), "");
         assert_eq!(problems("rollout: at-once, slo: { p99: 1s }", plans), "");

@@ -35,6 +35,7 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
         alerts,
         takeover,
         plans,
+        smoke,
         windows
     );
     let mut fields = Vec::new();

@@ -211,6 +211,22 @@ pub(super) fn breakers(scrape: &Scrape, page: &mut Page) {
     }
 }
 
+/// Results of smoke checks.
+pub(super) fn smoke_checks(scrape: &Scrape, page: &mut Page) {
+    let mut checks = page.counter(
+        "tidegate_smoke_checks_total",
+        "Smoke checks of a version, by check and result: passed, failed. Checks that never ran are \
+         absent.",
+    );
+    for ([service, version, check], counts) in &scrape.smoke_checks {
+        for (result, count) in ["passed", "failed"].into_iter().zip(counts) {
+            let of = [("service", &**service), ("version", version), ("check", check)];
+            let [service, version, check] = of;
+            checks.count([service, version, check, ("result", result)], *count);
+        }
+    }
+}
+
 /// How canaries compare with their baseline.
 pub(super) fn evidence(scrape: &Scrape, page: &mut Page) {
     let mut evidence = page.gauge(

@@ -108,6 +108,7 @@ fn scrape() -> Scrape {
         http2_floods: 2,
         journal: Some(Journal { entries: 7, failing: false, waiting: 1 }),
         alert_posts: vec![("alertmanager:9093".into(), [4, 1])],
+        smoke_checks: vec![(["game-api".into(), "v42".into(), "money-path".into()], [3, 1])],
         build: "0.1.0",
         started: UNIX_EPOCH + Duration::from_millis(1_795_332_031_500),
         process: Some(Process {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::{split_of, take_over};
 use crate::{
     config::{
+        check_smoke_gates,
         problem::FieldPath,
         schema::{self, Step},
         unanswered,
@@ -16,7 +17,7 @@ use crate::{
         },
         state::{Change, ControlState},
     },
-    rollout::{self, Event, Plan, Rollout, Start},
+    rollout::{self, Event, Plan, PlanError, Rollout, Start},
     store::Actor,
 };
 
@@ -251,6 +252,11 @@ impl Controller {
             PlanAsked::Steps(steps) => Plan::new(None, steps, &FieldPath::default().key("steps"))
                 .map_err(Rejected::Plan)?,
         };
+        let path = FieldPath::default().key("steps");
+        let findings = check_smoke_gates(plan.steps(), &self.config, &path);
+        if !findings.is_empty() {
+            return Err(Rejected::Plan(PlanError { findings }));
+        }
         match &*unanswered(plan.steps(), service) {
             [] => Ok(plan),
             why => Err(Rejected::PlanDoesNotFit { why: why.join("; ") }),
