@@ -111,3 +111,32 @@ fn a_webhook_is_asked_as_flagger_asks_and_its_no_holds() {
     agrees.store(true, SeqCst);
     eventually("it goes on", || stage.rollout()["step"] == 2);
 }
+
+#[test]
+fn a_smoke_check_that_fails_sends_no_player_to_the_version() {
+    let smoke = "smoke: { ping: { steps: [ { request: 'GET /ping', expect: { status: 200 } } ] } }";
+    let stage = Stage::with(&[], |builder| builder.top(smoke));
+    let steps = json!([{ "weight": "10%", "for": "1s", "gates": [{ "smoke": "ping" }] },
+                       { "weight": "100%", "for": "1h" }]);
+    stage.versions.failing.store(true, SeqCst);
+    stage.begin(&steps);
+    let back = stage.until("rolled_back");
+    assert!(back["cause"].as_str().expect("a text").contains("ping"), "{back}");
+    let asked = stage.versions.origins[1].seen();
+    let all = asked.iter().all(|seen| seen.target() == "/ping");
+    assert!(!asked.is_empty() && all, "a player was sent to it");
+    assert_eq!(transitions(&back), ["guardrail", "restored"]);
+    // With an answer as expected it goes on: it is asked before the step and straight after it.
+    stage.versions.failing.store(false, SeqCst);
+    let before = stage.versions.origins[1].requests();
+    stage.begin(&steps);
+    eventually("the next step begins", || stage.rollout()["step"] == 2);
+    let since = stage.versions.origins[1].seen().into_iter().skip(before);
+    let smoked = since.filter(|seen| seen.target() == "/ping").count();
+    assert!(smoked >= 2, "{smoked}");
+    let unknown = json!({ "to": "v2", "steps": [{ "weight": "100%", "for": "1s", "gates": [{ "smoke": "pong" }] }] });
+    stage.order("abort", &json!({}));
+    let answer = stage.post(ROLLOUT, &unknown);
+    assert_eq!(answer.status, 422);
+    assert!(answer.text().contains("did you mean `ping`?"), "{}", answer.text());
+}
