@@ -12,6 +12,7 @@ mod eject;
 mod events;
 mod failure;
 mod file;
+mod incidents;
 mod journal;
 mod judge;
 mod printable;
@@ -86,6 +87,8 @@ enum Command {
     Weights(weights::WeightsArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
+    /// List reports of incidents: ejections, rollbacks, and rollouts that have ended; or show one.
+    Incidents(incidents::IncidentsArguments),
     /// Print the recorded inputs of a comparison, for `tidegate judge`.
     Record(judge::RecordArguments),
     /// Judge a recorded comparison again, with the same limits or with others.
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Incidents(arguments) => incidents::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),

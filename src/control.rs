@@ -10,6 +10,7 @@ mod epochs;
 pub mod evaluator;
 pub mod event;
 pub mod events;
+pub mod incidents;
 pub mod journaled;
 mod kept;
 pub mod scrape;

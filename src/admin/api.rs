@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::{
     Problem, body, events,
     extract::{Name, Parameters},
-    gate,
+    gate, incidents,
     model::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
         SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
@@ -84,6 +84,8 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
                 move_version(a, b, c, d, e, f, (Controller::reinstate, Reinstate))
             }),
         )
+        .route("/v1/incidents", get(incidents::list))
+        .route("/v1/incidents/{id}", get(incidents::report))
         .route("/metrics", get(scrape))
         .merge(
             Router::new()

@@ -7,6 +7,7 @@ mod change;
 mod digits;
 mod ejection;
 mod gate;
+mod incident;
 mod status;
 
 use std::{
@@ -23,6 +24,7 @@ pub use change::{
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
+pub use incident::IncidentList;
 use serde::{Deserialize, Serialize};
 pub use status::{
     Certificate, Journal, JournalFailing, Listener, ListenerTls, Reload, ReloadError, Status,

@@ -88,6 +88,8 @@ fn service(
     run.task("absorb", ControlPlane::absorb);
     run.task("tidy", ControlPlane::tidy);
     run.task("alert", ControlPlane::alert);
+    run.task("history", ControlPlane::keep_history);
+    run.task("incidents", ControlPlane::report_incidents);
     run.task("journal", ControlPlane::watch_journal);
     run.task("checkpoint", ControlPlane::make_checkpoints);
     run.task("resolve", move |observatory| {

@@ -14,6 +14,7 @@ mod endpoints;
 mod events;
 mod gate;
 mod handover;
+mod incidents;
 mod keeping;
 mod logs;
 mod names;
@@ -53,7 +54,7 @@ pub use self::{
 pub use super::state::{Ejection, Ejections, ManualEjection, ManualEjections, StandIn, StandIns};
 use super::{
     carried::Replacement, endpoints::EndpointMonitor, evaluator::Evaluator, events::Events,
-    state::ControlState,
+    incidents::Ledger, state::ControlState,
 };
 use crate::{
     analysis::Record,
@@ -118,6 +119,7 @@ pub struct Controller {
     judged: HashMap<(String, String), Judged>,
     ejected_by_verdict: HashMap<(String, String), u64>,
     events: Events,
+    incidents: Ledger,
     webhooks: Webhooks,
 
     // The process itself.
@@ -184,6 +186,7 @@ impl Controller {
             judged: HashMap::new(),
             ejected_by_verdict: HashMap::new(),
             events: Events::new(SystemTime::now()),
+            incidents: Ledger::default(),
             webhooks: Webhooks::new(),
             resolved: Resolved::new(),
             lookups: Lookups::new(),

@@ -57,6 +57,11 @@ impl ControlPlane {
         snapshot
     }
 
+    /// Lets every worker hand over its samples, so that histograms have the last moments, too.
+    pub(super) async fn flush_samples(&self) {
+        self.flush().await;
+    }
+
     /// Everything that `/metrics` shows.
     pub async fn scrape(&self) -> Scrape {
         let snapshot = self.flush().await;
@@ -72,6 +77,7 @@ impl ControlPlane {
             available: Coverage::of(service) == Coverage::Available,
             shared_outage: None,
             weights_refused: false,
+            incidents: Vec::new(),
         });
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -198,6 +204,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
         }
     }
     service.shared_outage = controller.has_shared_outage(&service.name);
+    service.incidents = controller.incidents().counted(&service.name);
     service.weights_refused = controller.state().stand_ins().contains_key(&service.name);
 }
 

@@ -106,6 +106,8 @@ pub struct Service {
     pub shared_outage: Option<bool>,
     /// Whether its configured weights are not in force because no version would serve.
     pub weights_refused: bool,
+    /// Incidents, by kind.
+    pub incidents: Vec<(&'static str, u64)>,
 }
 
 /// A version of a service.

@@ -57,6 +57,7 @@ fn scrape() -> Scrape {
             available: true,
             shared_outage: Some(false),
             weights_refused: false,
+            incidents: vec![("ejected", 2), ("rolled_back", 0)],
         }],
         exhausted: [2, 3],
         connections_limit: 16_384,
