@@ -39,12 +39,13 @@ pub struct RateCurve {
 }
 
 impl RateCurve {
-    /// Requests and failures of the seconds whose middle is at `from_s` or later and before `until_s`.
+    /// Requests and failures of the seconds that begin at `from_s` or later and before `until_s`. So the second of
+    /// the incident counts as one before it: that is when an ejected version had its last requests.
     pub fn sum(&self, from_s: f64, until_s: f64) -> (u64, u64) {
         let seconds = self.requests.iter().zip(&self.failures).enumerate();
         let within = seconds.filter(|(nth, _)| {
-            let middle = self.from_s + *nth as f64 + 0.5;
-            (from_s..until_s).contains(&middle)
+            let begins = self.from_s + *nth as f64;
+            (from_s..until_s).contains(&begins)
         });
         within.fold((0, 0), |(requests, failures), (_, (more, failed))| {
             (requests + u64::from(*more), failures + u64::from(*failed))
@@ -65,4 +66,17 @@ pub struct LatencyPoint {
     pub p95_ms: f64,
     /// 99 % of them.
     pub p99_ms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_of_the_incident_counts_as_before_it() {
+        let curve = RateCurve { from_s: -1.4, requests: vec![10, 20, 40], failures: vec![0, 3, 1] };
+        assert_eq!(curve.sum(f64::NEG_INFINITY, 0.0), (30, 3));
+        assert_eq!(curve.sum(0.0, f64::INFINITY), (40, 1));
+        assert_eq!((curve.sum(-1.0, 0.0), curve.sum(1.0, 2.0)), ((20, 3), (0, 0)));
+    }
 }

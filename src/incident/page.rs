@@ -180,8 +180,7 @@ fn periods(html: &mut Html, incident: &Incident) {
         ("n", "p95 ms"),
         ("n", "p99 ms"),
     ];
-    let caption =
-        "The same in numbers, by whole seconds; latency is the median of the five-second values";
+    let caption = "The same in numbers, by whole seconds, that of the incident as before it; latency is the median of the five-second values";
     html.table(caption, &heads, rows);
 }
 
