@@ -15,6 +15,7 @@ mod events;
 mod extract;
 mod flagger;
 mod gate;
+mod incidents;
 pub mod model;
 pub mod problem;
 mod ready;

@@ -1,6 +1,7 @@
 //! The whole process: creates workers, acceptor and control plane, and shuts them down in order.
 
 mod control;
+mod incidents;
 mod journal;
 mod reload;
 
@@ -378,6 +379,7 @@ impl App {
         while self.admin_is_open.receiver_count() > ADMIN_TASKS && Instant::now() < until {
             thread::sleep(Duration::from_millis(5));
         }
+        incidents::end(&self.observatory);
         self.control.stop();
         journal::end(&self.observatory);
         ended

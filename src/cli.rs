@@ -13,6 +13,7 @@ mod eject;
 mod events;
 mod failure;
 mod file;
+mod incidents;
 mod journal;
 mod judge;
 mod printable;
@@ -100,6 +101,8 @@ enum Command {
     Events(events::EventsArguments),
     /// Run a smoke check against a version, whatever its weight.
     Smoke(smoke::SmokeArguments),
+    /// List reports of incidents: ejections, rollbacks, and rollouts that have ended; or show one.
+    Incidents(incidents::IncidentsArguments),
     /// Print the recorded inputs of a comparison, for `tidegate judge`.
     Record(judge::RecordArguments),
     /// Judge a recorded comparison again, with the same limits or with others.
@@ -138,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Rollout(arguments) => rollout::run(&arguments),
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Smoke(arguments) => smoke::run(&arguments),
+        Command::Incidents(arguments) => incidents::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),

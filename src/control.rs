@@ -12,6 +12,7 @@ pub mod event;
 pub mod events;
 pub mod fenced;
 pub mod fences;
+pub mod incidents;
 pub mod journaled;
 mod kept;
 mod rollouts;

@@ -3,7 +3,8 @@
 //!
 //! The proxy is a normal [`App`], started from a normal configuration. The version grows by a
 //! rollout, started as through the admin API, and only the comparison ejects. Only the game, its fault and its players are
-//! simulated. All sockets listen on free ports of loopback; no file is written.
+//! simulated. All sockets listen on free ports of loopback. The only files that
+//! it writes are the report of the rollout, in the folder for temporary files.
 
 mod game;
 mod ledger;
@@ -20,6 +21,7 @@ use std::{
     future::Future,
     io::{self, Write},
     net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -40,6 +42,7 @@ use self::{
 use crate::{
     app::App,
     config::{self, Loaded},
+    control::tasks::ControlPlane,
 };
 
 /// Arguments of `tidegate demo`.
@@ -173,6 +176,7 @@ async fn play(
     let well = players.stop();
     let observed = stage.last_look(started).await;
     let own_time = stage.observer.own_time().await;
+    let report = report(app.observatory());
     app.shutdown();
     game.stop();
     shown?;
@@ -193,8 +197,25 @@ async fn play(
         ejected,
     };
     out.write_all(summary.text().as_bytes())?;
+    match report {
+        Ok(Some(path)) => writeln!(out, "The report of the rollout: {}", path.display())?,
+        Ok(None) => {}
+        Err(error) => writeln!(out, "The report of the rollout cannot be written: {error}")?,
+    }
     out.flush()?;
     Ok(summary.is_as_promised())
+}
+
+/// Writes the report of the last rollout that ended to a folder for temporary files, and returns the path of its
+/// page; `None` if none has ended.
+fn report(plane: &ControlPlane) -> io::Result<Option<PathBuf>> {
+    let all = plane.finish_incidents();
+    let Some(id) = all.iter().rev().find(|id| id.as_str().contains("-rollout-")) else {
+        return Ok(None);
+    };
+    let folder = std::env::temp_dir().join("tidegate-demo");
+    std::fs::create_dir_all(&folder)?;
+    plane.save_incident(id, &folder).map(Some)
 }
 
 /// Every player needs two file descriptors of this process: the client's and the proxy's.

@@ -16,6 +16,7 @@ const RANKS: &[&[&str]] = &[
     &["registry", "snapshot", "http_client"],
     &["proxy", "store"],
     &["rollout"],
+    &["incident"],
     &["control"],
     &["admin", "takeover"],
     &["app"],

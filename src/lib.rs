@@ -9,6 +9,7 @@ pub mod control;
 pub mod demo;
 pub mod health;
 pub mod http_client;
+pub mod incident;
 pub mod policy;
 pub mod proxy;
 pub mod registry;

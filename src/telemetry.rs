@@ -9,4 +9,5 @@ pub mod collector;
 pub mod histogram;
 pub mod log;
 pub mod metrics;
+pub mod rates;
 pub mod seldom;

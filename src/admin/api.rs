@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{
     Problem, body, events,
     extract::{By, ChangeParameters, Name, NoParameters, Parameters, fresh},
-    gate,
+    gate, incidents,
     model::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
         SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
@@ -63,6 +63,8 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
             }),
         )
         .merge(rollout::paths())
+        .route("/v1/incidents", get(incidents::list))
+        .route("/v1/incidents/{id}", get(incidents::report))
         .route("/metrics", get(scrape))
         .merge(
             Router::new()

@@ -8,6 +8,7 @@ mod cutover;
 mod digits;
 mod ejection;
 mod gate;
+mod incident;
 mod rollout;
 mod smoke;
 mod status;
@@ -27,6 +28,7 @@ pub use cutover::{CutoverAnswer, CutoverRequest, RollbackRequest};
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
+pub use incident::IncidentList;
 pub use rollout::{
     Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest,
     RolloutStep,

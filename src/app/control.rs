@@ -89,6 +89,8 @@ fn service(
     run.task("tidy", ControlPlane::tidy);
     run.task("alert", ControlPlane::alert);
     run.task("rollout", ControlPlane::roll_out);
+    run.task("history", ControlPlane::keep_history);
+    run.task("incidents", ControlPlane::report_incidents);
     run.task("journal", ControlPlane::watch_journal);
     run.task("checkpoint", ControlPlane::make_checkpoints);
     run.task("resolve", move |observatory| {

@@ -135,6 +135,9 @@ fn line(event: &Event) -> String {
     {
         more(format!("`{}` reinstates it", way_back(service, version)));
     }
+    if let Some(incident) = &matter.incident {
+        more(format!("`tidegate incidents {}` shows its report", incident.id));
+    }
     if !text.is_empty() {
         let gap = if matter.service.is_none() && matter.by.is_none() { "  " } else { ": " };
         let _ = write!(line, "{gap}{text}");

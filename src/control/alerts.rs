@@ -144,6 +144,8 @@ struct State {
     reason: String,
     /// The entry in the journal of the change that began it, if that was written first.
     journal: Option<Head>,
+    /// Where the admin endpoint shows the report, if it is an incident.
+    report: Option<String>,
 }
 
 /// All alerts that fire or ended recently.
@@ -253,12 +255,12 @@ impl Alerts {
     }
 
     fn begin(&mut self, subject: AlertKey, matter: &EventDetails, now: SystemTime) {
-        let EventDetails { reason, journal, .. } = matter.clone();
-        let state = State { began: now, ended: None, reason, journal };
+        let state = State::new(now, None, matter);
         match self.states.get_mut(&subject) {
             // The alert fires already: it keeps its start and gets the new reason.
             Some(known) if known.ended.is_none() => {
                 (known.reason, known.journal) = (state.reason, state.journal);
+                known.report = state.report.or(known.report.take());
             }
             _ => drop(self.states.insert(subject, state)),
         }
@@ -266,9 +268,8 @@ impl Alerts {
 
     /// Adds an alert for an event that has no end: it fires for [`MOMENT`].
     fn note(&mut self, subject: AlertKey, matter: &EventDetails, now: SystemTime) {
-        let EventDetails { reason, journal, .. } = matter.clone();
         let ended = Some(now + MOMENT);
-        self.states.insert(subject, State { began: now, ended, reason, journal });
+        self.states.insert(subject, State::new(now, ended, matter));
     }
 
     fn end(&mut self, subject: &AlertKey, now: SystemTime) {
@@ -319,9 +320,10 @@ impl Alerts {
             let annotations = [("summary", subject.summary()), ("description", description)];
             let entry =
                 state.journal.map(|head| ("journal", format!("{} {}", head.seq, head.hash)));
+            let report = state.report.clone().map(|path| ("incident", path));
             Posted {
                 labels: all,
-                annotations: annotations.into_iter().chain(entry).collect(),
+                annotations: annotations.into_iter().chain(entry).chain(report).collect(),
                 starts_at: time(state.began),
                 ends_at: time(state.ended.unwrap_or(now + repeat * MISSED)),
             }
@@ -331,6 +333,11 @@ impl Alerts {
 }
 
 impl State {
+    fn new(began: SystemTime, ended: Option<SystemTime>, matter: &EventDetails) -> Self {
+        let EventDetails { reason, journal, incident, .. } = matter.clone();
+        Self { began, ended, reason, journal, report: incident.map(|incident| incident.path) }
+    }
+
     fn is_sent(&self, now: SystemTime) -> bool {
         let since = |ended: SystemTime| now.duration_since(ended).unwrap_or(Duration::ZERO);
         self.ended.is_none_or(|ended| since(ended) < SENT_AFTER_END)

@@ -16,6 +16,7 @@ mod events;
 mod fencing;
 mod gate;
 mod handover;
+mod incidents;
 mod keeping;
 mod logs;
 mod names;
@@ -65,6 +66,7 @@ use super::{
     evaluator::Evaluator,
     events::Events,
     fences::FenceMarks,
+    incidents::Ledger,
     state::{Change, ControlState},
 };
 use crate::{
@@ -132,6 +134,7 @@ pub struct Controller {
     /// Cutovers by service and result.
     cutovers: HashMap<(String, &'static str), u64>,
     events: Events,
+    incidents: Ledger,
     webhooks: Webhooks,
     /// Rollouts in progress and the last one of each service, by service.
     rollouts: BTreeMap<String, Live>,
@@ -207,6 +210,7 @@ impl Controller {
             ejected_by_verdict: HashMap::new(),
             cutovers: HashMap::new(),
             events: Events::new(SystemTime::now()),
+            incidents: Ledger::default(),
             webhooks: Webhooks::new(),
             rollouts: BTreeMap::new(),
             rollouts_ended: RolloutsEnded::new(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{analysis::Verdict, store::Head};
+use crate::{analysis::Verdict, incident::Id, store::Head};
 
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +160,24 @@ pub struct EventDetails {
     /// Its entry in the journal, if that was written first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<Head>,
+    /// Its report, if it is an incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentRef>,
+}
+
+/// The report of an incident.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncidentRef {
+    /// Its name.
+    pub id: Id,
+    /// Where the admin endpoint shows it.
+    pub path: String,
+}
+
+impl From<Id> for IncidentRef {
+    fn from(id: Id) -> Self {
+        Self { path: id.path(), id }
+    }
 }
 
 /// An event.

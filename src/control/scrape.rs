@@ -58,6 +58,11 @@ impl ControlPlane {
         snapshot
     }
 
+    /// Lets every worker hand over its samples, so that histograms have the last moments, too.
+    pub(super) async fn flush_samples(&self) {
+        self.flush().await;
+    }
+
     /// Everything that `/metrics` shows.
     pub async fn scrape(&self) -> Scrape {
         let snapshot = self.flush().await;
@@ -80,6 +85,7 @@ impl ControlPlane {
                 .fence
                 .as_ref()
                 .map(|fence| (fence.state.waiting() as u64, fence.state.holds())),
+            incidents: Vec::new(),
         });
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -208,6 +214,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
     }
     service.cutovers = controller.cutovers(&service.name).to_vec();
     service.shared_outage = controller.has_shared_outage(&service.name);
+    service.incidents = controller.incidents().counted(&service.name);
     service.weights_refused = controller.state().stand_ins().contains_key(&service.name);
     service.rollout = controller.rollout(&service.name).map(|live| {
         let rollout = &live.rollout;

@@ -10,9 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
-use super::{Controller, smoke_counts::SmokeCounts, supervision::Supervision};
+use super::{
+    Controller,
+    incidents::{Book, History},
+    smoke_counts::SmokeCounts,
+    supervision::Supervision,
+};
 use crate::{
     snapshot::Snapshot,
     telemetry::collector::{Collector, Sample},
@@ -40,6 +45,10 @@ pub struct ControlPlane {
     smoke_counts: Arc<SmokeCounts>,
     /// Held by a change on request from its plan until it is in force.
     turnstile: Arc<tokio::sync::Mutex<()>>,
+    /// Rates of the last minutes; not locked by the safety thread.
+    history: Arc<Mutex<History>>,
+    /// Reports of incidents; not locked by the safety thread.
+    book: Arc<Mutex<Book>>,
 }
 
 /// The collector, and the samples that it has not received yet.
@@ -49,6 +58,8 @@ pub(super) struct Latencies {
     pub(super) samples: mpsc::Receiver<Vec<Sample>>,
     /// Endpoints that the collector knows.
     endpoints: HashSet<u32>,
+    /// Wakes the task that notes rates.
+    heard: Arc<Notify>,
 }
 
 impl ControlPlane {
@@ -56,7 +67,8 @@ impl ControlPlane {
     pub fn new(controller: Controller, samples: mpsc::Receiver<Vec<Sample>>) -> Self {
         let collector = Collector::default();
         let (outbox, forwarded) = mpsc::channel(WAITING_BATCHES);
-        let latencies = Latencies { collector, samples: forwarded, endpoints: Default::default() };
+        let (endpoints, heard) = Default::default();
+        let latencies = Latencies { collector, samples: forwarded, endpoints, heard };
         Self {
             controller: Arc::new(Mutex::new(controller)),
             inbox: Arc::new(Mutex::new(samples)),
@@ -65,6 +77,8 @@ impl ControlPlane {
             supervision: Supervision::default(),
             smoke_counts: Arc::default(),
             turnstile: Arc::default(),
+            history: Arc::default(),
+            book: Arc::default(),
         }
     }
 
@@ -99,6 +113,14 @@ impl ControlPlane {
 
     pub(super) fn latencies(&self) -> MutexGuard<'_, Latencies> {
         self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn inbox(&self) -> MutexGuard<'_, mpsc::Receiver<Vec<Sample>>> {
@@ -178,13 +200,21 @@ impl ControlPlane {
             latencies.collector.forget_endpoint(endpoint);
             latencies.endpoints.remove(&endpoint);
         }
-        forgotten.versions.into_iter().for_each(|v| latencies.collector.forget_version(v));
+        for version in forgotten.versions {
+            latencies.collector.forget_version(version);
+            self.history().forget(version);
+        }
         forgotten.series.into_iter().for_each(|s| latencies.collector.forget_series(s));
         left
     }
 }
 
 impl Latencies {
+    /// Notifies of traffic.
+    pub(super) fn heard(&self) -> Arc<Notify> {
+        Arc::clone(&self.heard)
+    }
+
     pub(super) fn absorb(&mut self, snapshot: &Snapshot, batch: &[Sample]) {
         // An endpoint is new to the collector at its first sample after a change, which is rare.
         if batch.iter().any(|s| !self.endpoints.contains(&s.endpoint)) {
@@ -196,5 +226,6 @@ impl Latencies {
             }
         }
         self.collector.absorb(batch, Instant::now());
+        self.heard.notify_one();
     }
 }

@@ -16,7 +16,8 @@ use super::error::StoreError;
 
 /// What may be in a folder before the database is: what is left of an attempt to begin one, and what a new
 /// disk has.
-const OWN: [&str; 5] = ["lost+found", "lock", "ballast", "checkpoint.key", "checkpoint.part"];
+const OWN: [&str; 6] =
+    ["lost+found", "lock", "ballast", "checkpoint.key", "checkpoint.part", "incidents"];
 
 /// Paths of the files in a folder.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::histogram::{LatencyHistogram, Quantiles};
+use super::histogram::{LatencyHistogram, Quantiles, SliceQuantiles};
 
 /// Most samples that a worker gathers before it hands them over: 16 KiB.
 pub const BATCH: usize = 1024;
@@ -130,14 +130,14 @@ impl Collector {
             }
             let version = self.version_of.get(sample.endpoint as usize);
             if let Some(&version) = version.filter(|version| **version != Sample::NONE) {
-                for latency in [
-                    &mut self.endpoints[sample.endpoint as usize],
-                    &mut self.versions[version as usize],
-                ] {
-                    latency
-                        .get_or_insert_with(|| Box::new(LatencyHistogram::new(now)))
-                        .record(sample.upstream_us, now);
-                }
+                let endpoint = &mut self.endpoints[sample.endpoint as usize];
+                endpoint
+                    .get_or_insert_with(|| Box::new(LatencyHistogram::new(now)))
+                    .record(sample.upstream_us, now);
+                let version = &mut self.versions[version as usize];
+                version
+                    .get_or_insert_with(|| Box::new(LatencyHistogram::remembering(now)))
+                    .record(sample.upstream_us, now);
             }
         }
     }
@@ -157,6 +157,13 @@ impl Collector {
     pub fn slower(&mut self, version: u32, limits: [Duration; 2], now: Instant) -> [u64; 3] {
         let known = self.versions.get_mut(version as usize).and_then(Option::as_deref_mut);
         known.map_or([0; 3], |latency| latency.slower(limits, now))
+    }
+
+    /// Quantiles of a version's upstream latency in each five seconds of the last ten minutes with responses,
+    /// the oldest first.
+    pub fn past(&mut self, version: u32, now: Instant) -> Vec<(Instant, SliceQuantiles)> {
+        let known = self.versions.get_mut(version as usize).and_then(Option::as_deref_mut);
+        known.map(|known| known.past(now)).unwrap_or_default()
     }
 
     /// Durations of a series; all zero before its first request ended.
@@ -215,6 +222,8 @@ mod tests {
         assert_eq!(collector.endpoint(1, now).total.max, Duration::from_micros(3_001));
         let version = collector.version(5, now);
         assert_eq!((version.minute.count, version.total.sum), (2, Duration::from_millis(4)));
+        let past: Vec<_> = collector.past(5, now).iter().map(|(_, slice)| slice.count).collect();
+        assert_eq!((past, collector.past(99, now)), (vec![2], vec![]));
         assert_eq!(collector.series(2).count(), 3);
         assert_eq!(collector.series(7).sum(), Duration::from_micros(200));
         assert_eq!(collector.series(99), Durations::default());

@@ -31,6 +31,7 @@ use std::{
 use hdrhistogram::{Counter, Histogram};
 
 use self::slice::Slice;
+pub use self::slice::SliceQuantiles;
 
 mod slice;
 
@@ -38,6 +39,8 @@ mod slice;
 const SLICE: Duration = Duration::from_secs(5);
 /// Slices in a minute, the open one included.
 const SLICES: u32 = 12;
+/// Slices whose quantiles are remembered where that is asked for: ten minutes and a half, of 20 bytes each.
+const REMEMBERED: usize = 126;
 /// Largest latency that is distinguished, in microseconds.
 const MAX_US: u32 = 60_000_000;
 
@@ -58,6 +61,8 @@ pub struct LatencyHistogram {
     minute_sum_us: u64,
     total: Histogram<u64>,
     total_sum_us: u64,
+    /// Quantiles of closed slices, the oldest first; `None` if they are not remembered.
+    past: Option<VecDeque<SliceQuantiles>>,
 }
 
 /// Quantiles of a histogram. All zero if nothing was recorded.
@@ -101,7 +106,26 @@ impl LatencyHistogram {
             minute_sum_us: 0,
             total: small(),
             total_sum_us: 0,
+            past: None,
         }
+    }
+
+    /// As [`Self::new`], and remembers the quantiles of each slice of the last ten minutes.
+    pub fn remembering(now: Instant) -> Self {
+        Self { past: Some(VecDeque::new()), ..Self::new(now) }
+    }
+
+    /// Quantiles of each slice of five seconds in the last ten minutes that has values, the oldest first, with
+    /// the start of the slice. The last one may still be open. Empty unless they are remembered.
+    pub fn past(&mut self, now: Instant) -> Vec<(Instant, SliceQuantiles)> {
+        if now >= self.slot_ends {
+            self.turn(now);
+        }
+        self.fold();
+        let Some(past) = &self.past else { return Vec::new() };
+        let open = self.slices.back().filter(|last| last.slot == self.slot).map(Slice::quantiles);
+        let all = past.iter().copied().chain(open);
+        all.map(|slice| (self.origin + SLICE * slice.slot, slice)).collect()
     }
 
     /// Counts a latency in microseconds.
@@ -151,6 +175,7 @@ impl LatencyHistogram {
     /// Closes the open slice, opens the one of `now`, and lets old ones expire.
     fn turn(&mut self, now: Instant) {
         self.fold();
+        self.remember();
         let slot = now.saturating_duration_since(self.origin).as_secs() / SLICE.as_secs();
         self.slot = u32::try_from(slot).unwrap_or(u32::MAX - 1);
         self.slot_ends = self.origin + SLICE * (self.slot + 1);
@@ -169,6 +194,17 @@ impl LatencyHistogram {
             // Frees the memory that one slow response needed.
             (self.minute, self.open) = (small(), small());
             self.minute_sum_us = 0;
+        }
+    }
+
+    /// Notes the quantiles of the slice that closes.
+    fn remember(&mut self) {
+        let Some(past) = &mut self.past else { return };
+        if let Some(closed) = self.slices.back().filter(|last| last.slot == self.slot) {
+            if past.len() == REMEMBERED {
+                past.pop_front();
+            }
+            past.push_back(closed.quantiles());
         }
     }
 
@@ -233,6 +269,35 @@ mod tests {
     fn exact(sorted_us: &[u32], q: f64) -> u64 {
         let rank = (q * sorted_us.len() as f64).ceil() as usize;
         u64::from(sorted_us[rank.max(1) - 1])
+    }
+
+    #[test]
+    fn each_slice_is_remembered_with_quantiles_of_its_own() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut histogram = LatencyHistogram::remembering(start);
+        (1..=100).for_each(|n| histogram.record(n * 1_000, at(1)));
+        histogram.record(7, at(12));
+        // Read while the slice is open, and then recorded into again.
+        assert_eq!(histogram.past(at(12)).len(), 2);
+        histogram.record(7, at(13));
+        let past = histogram.past(at(400));
+        let slots: Vec<_> = past.iter().map(|(from, slice)| (*from, slice.count)).collect();
+        assert_eq!(slots, [(start, 100), (at(10), 2)]);
+        let first = past[0].1;
+        for (told, exact) in
+            [(first.p50_us, 50_000), (first.p95_us, 95_000), (first.p99_us, 99_000)]
+        {
+            assert_close(Duration::from_micros(told.into()), exact);
+        }
+        assert_eq!((past[1].1.p50_us, past[1].1.p99_us), (7, 7));
+        (0..200).for_each(|n| histogram.record(9, at(405 + 5 * n)));
+        let past = histogram.past(at(405 + 5 * 200));
+        assert_eq!(past.len(), REMEMBERED);
+        assert_eq!(past.last().map(|(from, _)| *from), Some(at(405 + 5 * 199)));
+        let mut forgetful = LatencyHistogram::new(start);
+        forgetful.record(9, start);
+        assert_eq!(forgetful.past(at(9)), []);
     }
 
     fn assert_close(told: Duration, exact_us: u64) {

@@ -116,6 +116,8 @@ pub struct Service {
     pub cutovers: Vec<(&'static str, u64)>,
     /// Writes that are held now, and how long writes were; `None` if the service has no fence.
     pub fence: Option<(u64, Durations)>,
+    /// Incidents, by kind.
+    pub incidents: Vec<(&'static str, u64)>,
 }
 
 /// A rollout.

@@ -98,7 +98,9 @@ fn a_change_says_which_versions_are_ejected_and_status_who_when_and_why() {
     let changed = "v2 0% -> 0%; v2 is ejected, and gets 50% when it is reinstated";
     assert!(events.contains(changed), "{events}");
     assert!(
-        events.contains(": pays twice; `tidegate reinstate game-api v2` reinstates it\n"),
+        events.contains(
+            ": pays twice; `tidegate reinstate game-api v2` reinstates it; `tidegate incidents 2"
+        ),
         "{events}"
     );
     let (_, dry, _) = run(&proxy, &["reinstate", "game-api", "v2", "--dry-run"]);

@@ -159,8 +159,10 @@ fn the_command_line_shows_events() {
     };
     let line = shown(&[]);
     assert!(line.contains("  ejected ") && line.contains("game-api  v2  by "), "{line}");
-    let end = ": a test; `tidegate reinstate game-api v2` reinstates it\n";
-    assert!(line.ends_with(end), "{line}");
+    let way_back =
+        ": a test; `tidegate reinstate game-api v2` reinstates it; `tidegate incidents 2";
+    assert!(line.contains(way_back), "{line}");
+    assert!(line.ends_with("Z-game-api-v2-ejected` shows its report\n"), "{line}");
     let unknown = ["events", "other", "--admin", &admin];
     let unknown = process::program().args(unknown).output().expect("it runs");
     assert_eq!(unknown.status.code(), Some(65), "{unknown:?}");

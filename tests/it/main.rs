@@ -30,6 +30,7 @@ mod heads;
 mod health;
 mod health_panic;
 mod http2;
+mod incidents;
 mod journal;
 mod keep_alive;
 mod kept;

@@ -51,6 +51,20 @@ fn an_ejection_replaces_a_near_miss_and_ends_by_reinstatement() {
     assert!(alerts.is_empty());
 }
 
+#[test]
+fn an_alert_names_the_report_of_its_incident() {
+    let mut alerts = Alerts::default();
+    let id = crate::incident::Id::new(at(10), "game-api", "v42", crate::incident::Kind::Ejected);
+    let with_report = EventDetails { incident: Some(id.clone().into()), ..of("v42") };
+    alerts.follow(EventKind::Ejected, &with_report, at(10));
+    // The process that took over tells of the same ejection without a report of its own.
+    alerts.follow(EventKind::Ejected, &of("v42"), at(20));
+    alerts.follow(EventKind::Ejected, &of("v41"), at(20));
+    let posted = posted(&alerts, at(21));
+    let named: Vec<_> = posted.iter().map(|alert| alert.annotations.get("incident")).collect();
+    assert_eq!(named, [None, Some(&id.path())]);
+}
+
 /// With `on_mistake: reinstate` the ejection ended in the same moment, so its alert was over before it was
 /// sent.
 #[test]

@@ -123,7 +123,16 @@ impl Controller {
         if asked.dry_run {
             return Ok(Moving { applied: weighed.planned, named });
         }
+        let (by, reason) = (change.by.name.clone(), change.reason.clone().unwrap_or_default());
+        let ended = self.rollouts_ended_of(&asked.service);
         let applied = self.make_weights(EventKind::Cutover, change, weighed, moment);
+        // The end of a rollout has a report of its own.
+        let is_told = self.rollouts_ended_of(&asked.service) > ended;
+        if let (Destination::Before, [from, ..], false) = (&asked.to, &*left(&applied), is_told) {
+            let report = self.rolled_back((&asked.service, from), &by, &reason);
+            let report = report.map(|incident| incident.path);
+            tracing::info!(service = asked.service, from, report, "rolled back");
+        }
         self.count_cutover(&asked.service, "made");
         Ok(Moving { applied, named })
     }

@@ -226,7 +226,17 @@ impl Controller {
         self.judged.insert(key.clone(), Judged { at: now, record: record.map(Arc::new) });
         let reason = &verdict.reason;
         let reinstate = way_back(service, version);
-        tracing::error!(service, version, generation, reason, reinstate, "version ejected");
+        let (incident, report) = self.logged_incident();
+        tracing::error!(
+            service,
+            version,
+            generation,
+            reason,
+            reinstate,
+            incident,
+            report,
+            "version ejected"
+        );
         let mut draft = self.verdict_entry("ejected", &key, reason);
         draft.verdict = serde_json::to_value(verdict).ok();
         if let Some(route) = route {
@@ -273,6 +283,7 @@ impl Controller {
         let generation = self.commit(prepared, Some((EventKind::Ejected, matter)));
         let reinstate = way_back(&service, &version);
         let (journal_seq, journal_hash) = moment.logged();
+        let (incident, report) = self.logged_incident();
         tracing::warn!(
             service,
             version,
@@ -280,6 +291,8 @@ impl Controller {
             by,
             reason,
             reinstate,
+            incident,
+            report,
             journal.seq = journal_seq,
             journal.hash = journal_hash,
             "version ejected"

@@ -39,7 +39,8 @@ impl Controller {
     }
 
     /// Records an event that happened at `at`, possibly in another process.
-    pub(super) fn record_at(&mut self, kind: EventKind, matter: EventDetails, at: SystemTime) {
+    pub(super) fn record_at(&mut self, kind: EventKind, mut matter: EventDetails, at: SystemTime) {
+        self.open_incident_of(kind, &mut matter, at);
         let generation = self.snapshot().generation;
         self.events.record(kind, generation, matter, at);
     }

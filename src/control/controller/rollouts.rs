@@ -80,6 +80,12 @@ impl Controller {
         &self.rollouts_ended
     }
 
+    /// The number of rollouts of `service` that ended since the start.
+    pub(super) fn rollouts_ended_of(&self, service: &str) -> u64 {
+        let of_it = self.rollouts_ended.iter().filter(|((of, _), _)| of == service);
+        of_it.map(|(_, count)| count).sum()
+    }
+
     /// Services whose rollouts have not ended.
     pub(in crate::control) fn rolling(&self) -> Vec<String> {
         if self.handed_over {

@@ -15,7 +15,40 @@ pub(super) struct Slice {
     bytes: Box<[u8]>,
 }
 
+/// Quantiles of the values of one slice, in microseconds, to three significant digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SliceQuantiles {
+    /// Number of the slice.
+    pub(super) slot: u32,
+    /// Number of values, at least 1, saturating.
+    pub count: u32,
+    /// Half of the values were at most this.
+    pub p50_us: u32,
+    /// 95 % of the values were at most this.
+    pub p95_us: u32,
+    /// 99 % of the values were at most this.
+    pub p99_us: u32,
+}
+
 impl Slice {
+    /// Quantiles by nearest rank, each the greatest value of its bin.
+    pub(super) fn quantiles(&self) -> SliceQuantiles {
+        let total: u64 = self.values().map(|(_, count)| u64::from(count)).sum();
+        let ranks = [50, 95, 99].map(|percent| (total * percent).div_ceil(100).max(1));
+        let (mut found, mut seen, mut next) = ([0; 3], 0, 0);
+        for (value_us, count) in self.values() {
+            seen += u64::from(count);
+            while next < ranks.len() && seen >= ranks[next] {
+                let greatest = self::value_us(code(value_us) + 1) - 1;
+                found[next] = u32::try_from(greatest).unwrap_or(u32::MAX);
+                next += 1;
+            }
+        }
+        let [p50_us, p95_us, p99_us] = found;
+        let count = u32::try_from(total).unwrap_or(u32::MAX);
+        SliceQuantiles { slot: self.slot, count, p50_us, p95_us, p99_us }
+    }
+
     /// Packs values, given in rising order with their counts.
     pub(super) fn pack(
         slot: u32,

@@ -65,6 +65,16 @@ pub(super) fn services(scrape: &Scrape, page: &mut Page) {
     for service in &scrape.services {
         refused.value([("service", &*service.name)], f64::from(u8::from(service.weights_refused)));
     }
+    let mut incidents = page.counter(
+        "tidegate_incidents_total",
+        "Incidents with a report, by service and kind: ejections, rollbacks and rollouts that have \
+         ended.",
+    );
+    for service in &scrape.services {
+        for (kind, count) in &service.incidents {
+            incidents.count([("service", &*service.name), ("kind", kind)], *count);
+        }
+    }
 }
 
 /// Rollouts.

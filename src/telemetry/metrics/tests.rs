@@ -67,6 +67,7 @@ fn scrape() -> Scrape {
             rollouts_ended: vec![("done", 2), ("rolled_back", 1), ("aborted", 0)],
             cutovers: vec![("made", 3), ("undone", 1)],
             fence: Some((2, collector.series(0))),
+            incidents: vec![("ejected", 2), ("rolled_back", 0)],
         }],
         exhausted: [2, 3],
         connections_limit: 16_384,

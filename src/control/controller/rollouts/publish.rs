@@ -22,47 +22,55 @@ impl Controller {
         let is_kept = rolled.is_kept();
         let Rolled { before, rollout, actions, heard } = rolled;
         let service = rollout.service.clone();
-        if before.is_none() {
-            self.tell_started(&rollout, entry);
-        }
-        let mut asks = Vec::new();
-        let mut entries = Vec::new();
-        let mut sets = false;
-        for action in actions {
-            match action {
-                Action::Record(one) => {
-                    self.tell_transition(&rollout, &one, entry);
-                    entries.push(one);
-                }
-                Action::SetWeights(_) => sets = true,
-                Action::RunSmoke { .. } | Action::CallWebhook { .. } => asks.push(action),
-                Action::Warn(message) => self.warn_of_rollout(&rollout, message),
-                Action::Finish(outcome) => self.tell_ended(&rollout, outcome, entry),
-            }
-        }
-        let counted = self.counted(&service);
-        if rollout.phase.is_end() {
-            self.evaluator.watch_players(&service, false);
-        }
-        let live = self.rollouts.entry(service).or_insert_with(|| Live::of(rollout.clone()));
-        if before.is_none() {
-            *live = Live::of(rollout.clone());
-        }
+        let is_new = before.is_none();
+        let mut live = match self.rollouts.remove(&service).filter(|_| !is_new) {
+            Some(live) => live,
+            None => Live::of(rollout.clone()),
+        };
         live.rollout = rollout;
-        live.entries.extend(entries);
-        while live.entries.len() > MOST_ENTRIES {
-            live.entries.pop_front();
-        }
         live.replies.retain(|(ask, _)| !heard.contains(ask));
-        live.asks.extend(asks);
-        if sets || before.is_none() {
-            live.since = counted;
-        }
         if is_kept {
             live.stuck = None;
         }
-        if before.is_none() {
+        let sets = actions.iter().any(|action| matches!(action, Action::SetWeights(_)));
+        for action in &actions {
+            match action {
+                Action::Record(entry) => live.entries.push_back(entry.clone()),
+                Action::RunSmoke { .. } | Action::CallWebhook { .. } => {
+                    live.asks.push(action.clone());
+                }
+                Action::SetWeights(_) | Action::Warn(_) | Action::Finish(_) => {}
+            }
+        }
+        while live.entries.len() > MOST_ENTRIES {
+            live.entries.pop_front();
+        }
+        self.rollouts.insert(service.clone(), live.clone());
+        if sets || is_new {
+            self.begin_count(&service);
+        }
+        if live.rollout.phase.is_end() {
+            self.evaluator.watch_players(&service, false);
+        }
+        if is_new {
+            self.tell_started(&live.rollout, entry);
             self.rollout_news.notify_one();
+        }
+        for action in actions {
+            match action {
+                Action::Record(one) => self.tell_transition(&live.rollout, &one, entry),
+                Action::Warn(message) => self.warn_of_rollout(&live.rollout, message),
+                Action::Finish(outcome) => self.tell_ended(&live, outcome, entry),
+                Action::SetWeights(_) | Action::RunSmoke { .. } | Action::CallWebhook { .. } => {}
+            }
+        }
+    }
+
+    /// From now on counts for the step of the rollout of `service`.
+    fn begin_count(&mut self, service: &str) {
+        let counted = self.counted(service);
+        if let Some(live) = self.rollouts.get_mut(service) {
+            live.since = counted;
         }
     }
 
@@ -85,9 +93,8 @@ impl Controller {
         for (service, rollout) in kept {
             let lives = self.rollouts.get(&service);
             if lives.is_none_or(|live| live.rollout != rollout) {
-                let mut live = Live::of(rollout);
-                live.since = self.counted(&service);
-                self.rollouts.insert(service, live);
+                self.rollouts.insert(service.clone(), Live::of(rollout));
+                self.begin_count(&service);
             }
         }
         self.rollout_news.notify_one();
@@ -161,15 +168,19 @@ impl Controller {
         self.record(EventKind::Rollout, matter);
     }
 
-    fn tell_ended(&mut self, rollout: &Rollout, outcome: Outcome, journal: Option<Head>) {
-        let Rollout { service, to, cause, .. } = rollout;
+    fn tell_ended(&mut self, live: &Live, outcome: Outcome, journal: Option<Head>) {
+        let Rollout { service, to, cause, .. } = &live.rollout;
+        let entries: Vec<Entry> = live.entries.iter().cloned().collect();
+        let incident = self.finished_rollout(&live.rollout, &entries);
+        let report = incident.as_ref().map(|incident| incident.path.clone());
         let ended = outcome.phase().label();
         match outcome {
-            Outcome::Done => tracing::info!(service, version = to, cause, "rollout done"),
-            _ => tracing::warn!(service, version = to, ended, cause, "rollout ended"),
+            Outcome::Done => tracing::info!(service, version = to, cause, report, "rollout done"),
+            _ => tracing::warn!(service, version = to, ended, cause, report, "rollout ended"),
         }
         let matter = EventDetails {
             journal,
+            incident,
             by: Some(ITSELF.to_owned()),
             ..EventDetails::of_place(service.clone(), to.clone(), format!("{ended}: {cause}"))
         };

@@ -1,0 +1,44 @@
+//! Rates of each version in the last ten minutes.
+
+use std::collections::HashMap;
+
+use crate::{
+    snapshot::{Snapshot, Version},
+    telemetry::rates::{Rates, Second},
+};
+
+/// Rates by the id of a version. A version without a request has none.
+#[derive(Debug, Default)]
+pub(in crate::control) struct History {
+    rates: HashMap<u32, Rates>,
+}
+
+impl History {
+    /// Reads the counters of all versions, within second `at_s` of the process.
+    pub(super) fn note(&mut self, snapshot: &Snapshot, at_s: u32) {
+        for version in snapshot.services.iter().flat_map(|service| &service.versions) {
+            let (requests, failures) = counted(version);
+            if requests > 0 {
+                let rates = self.rates.entry(version.state.id).or_default();
+                rates.note(at_s, requests, failures);
+            }
+        }
+    }
+
+    /// The seconds of a version from `at_s` on in which requests ended.
+    pub(super) fn since(&self, version: u32, at_s: u32) -> Vec<Second> {
+        self.rates.get(&version).map(|rates| rates.since(at_s).collect()).unwrap_or_default()
+    }
+
+    /// Forgets a version.
+    pub(in crate::control) fn forget(&mut self, version: u32) {
+        self.rates.remove(&version);
+    }
+}
+
+/// Requests that have ended, and of these the ones answered 500 or above.
+fn counted(version: &Version) -> (u64, u64) {
+    // Failures are read first: otherwise they could exceed the requests.
+    let failures = version.state.cells.sum(|cells| cells.errors.read());
+    (version.state.finished(), failures)
+}

@@ -1,0 +1,168 @@
+//! Incidents as the controller opens them: their names, their number, and those that wait for their report.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::Notify;
+
+use crate::incident::{Happened, Id, Kind, Opened};
+
+/// Incidents that may wait for the service thread. It takes them at once unless it is stuck.
+const MOST_WAITING: usize = 100;
+
+/// Names that are remembered, so that a second incident of the same second gets another one.
+const REMEMBERED: usize = 200;
+
+/// An endpoint may leave and return many times: a version gets one report on its endpoints in this time.
+const ENDPOINT_PACE: Duration = Duration::from_secs(600);
+
+/// The incidents of this process.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    waiting: VecDeque<Opened>,
+    names: VecDeque<Id>,
+    counts: HashMap<(String, Kind), u64>,
+    /// When a report on endpoints of a version was opened last.
+    endpoints: HashMap<(String, String), SystemTime>,
+    news: Arc<Notify>,
+}
+
+impl Ledger {
+    /// Opens an incident of a service at `at`; `facts` are the baseline, the generation after it, and the hash of
+    /// the configuration. Returns its name; `None` if it gets no report, since another one on endpoints of the
+    /// version is younger than ten minutes, or too many wait.
+    pub fn open(
+        &mut self,
+        happened: Happened,
+        at: SystemTime,
+        (baseline, generation, config_hash): (Option<String>, u64, &str),
+    ) -> Option<Id> {
+        if self.is_too_soon(&happened, at) || self.waiting.len() == MOST_WAITING {
+            return None;
+        }
+        let Happened { kind, service, version, .. } = &happened;
+        let id = Id::new(at, service, version, *kind);
+        let nth = (1..).map(|nth| id.clone().nth(nth));
+        let id = nth.take(REMEMBERED + 1).find(|id| !self.names.contains(id))?;
+        if self.names.len() == REMEMBERED {
+            self.names.pop_front();
+        }
+        self.names.push_back(id.clone());
+        *self.counts.entry((service.clone(), *kind)).or_default() += 1;
+        let config_hash = config_hash.to_owned();
+        self.waiting.push_back(Opened {
+            id: id.clone(),
+            at,
+            happened,
+            baseline,
+            generation,
+            config_hash,
+        });
+        self.news.notify_one();
+        Some(id)
+    }
+
+    fn is_too_soon(&mut self, happened: &Happened, at: SystemTime) -> bool {
+        if happened.kind != Kind::EndpointEjected {
+            return false;
+        }
+        self.endpoints
+            .retain(|_, last| at.duration_since(*last).is_ok_and(|ago| ago < ENDPOINT_PACE));
+        let place = (happened.service.clone(), happened.version.clone());
+        if self.endpoints.contains_key(&place) {
+            return true;
+        }
+        self.endpoints.insert(place, at);
+        false
+    }
+
+    /// Takes those that wait for their report.
+    pub fn take(&mut self) -> Vec<Opened> {
+        self.waiting.drain(..).collect()
+    }
+
+    /// The name of the newest one.
+    pub fn newest(&self) -> Option<&Id> {
+        self.names.back()
+    }
+
+    /// Wakes whoever writes reports.
+    pub fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
+    }
+
+    /// Incidents of `service` since the start, by the label of their kind.
+    pub fn counted(&self, service: &str) -> Vec<(&'static str, u64)> {
+        let of = |kind| self.counts.get(&(service.to_owned(), kind)).copied().unwrap_or_default();
+        Kind::ALL.into_iter().map(|kind| (kind.label(), of(kind))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn happened(kind: Kind, version: &str) -> Happened {
+        Happened {
+            kind,
+            service: "game-api".to_owned(),
+            version: version.to_owned(),
+            endpoint: None,
+            route: None,
+            by: "ops".to_owned(),
+            reason: String::new(),
+            verdict: None,
+            rollout: None,
+        }
+    }
+
+    fn at(s: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(s)
+    }
+
+    fn open(ledger: &mut Ledger, kind: Kind, version: &str, s: u64) -> Option<String> {
+        let id = ledger.open(happened(kind, version), at(s), (None, 1, "hash"));
+        id.map(|id| id.to_string())
+    }
+
+    #[test]
+    fn each_incident_has_a_name_of_its_own_and_is_counted() {
+        let mut ledger = Ledger::default();
+        let first = "1970-01-01T000005Z-game-api-v42-ejected";
+        assert_eq!(open(&mut ledger, Kind::Ejected, "v42", 5).as_deref(), Some(first));
+        let second = open(&mut ledger, Kind::Ejected, "v42", 5);
+        assert_eq!(second, Some(format!("{first}-2")));
+        assert_eq!(ledger.newest().map(Id::as_str), second.as_deref());
+        let opened = ledger.take();
+        assert_eq!((opened.len(), opened[0].generation), (2, 1));
+        assert!(ledger.take().is_empty());
+        let counted = ledger.counted("game-api");
+        assert_eq!(
+            (counted[0], counted[1], counted.len()),
+            (("ejected", 2), ("endpoint_ejected", 0), 6)
+        );
+        assert_eq!(ledger.counted("other")[0].1, 0);
+    }
+
+    #[test]
+    fn endpoints_that_come_and_go_fill_no_folder() {
+        let mut ledger = Ledger::default();
+        let mut opens = |version, s| open(&mut ledger, Kind::EndpointEjected, version, s).is_some();
+        assert!(opens("v42", 0) && opens("v41", 1));
+        assert!(!opens("v42", 599) && opens("v42", 600) && !opens("v42", 601));
+        // The clock was set back.
+        assert!(opens("v42", 100));
+    }
+
+    #[test]
+    fn no_more_wait_than_are_bounded() {
+        let mut ledger = Ledger::default();
+        let opened = (0..500).filter_map(|s| open(&mut ledger, Kind::Ejected, "v42", s));
+        assert_eq!(opened.count(), MOST_WAITING);
+        assert_eq!(ledger.take().len(), MOST_WAITING);
+        assert!(open(&mut ledger, Kind::Ejected, "v42", 501).is_some());
+    }
+}

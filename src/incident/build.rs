@@ -1,0 +1,256 @@
+//! Puts a report together from what is known.
+
+use std::time::SystemTime;
+
+use super::{
+    curve::{Role, VersionCurve},
+    harm::harm,
+    id::Id,
+    kind::{Kind, State},
+    model::{Covers, FORM, Incident, JournalEntry, Moment, MomentSource, ProcessFacts},
+    review::Review,
+    text::{moved, offset_s, parsed, rfc3339, seconds},
+};
+use crate::analysis::{Answer, Verdict};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Happened {
+    /// The kind.
+    pub kind: Kind,
+    /// The service.
+    pub service: String,
+    /// Its version: the one that was taken out, or that grew.
+    pub version: String,
+    /// Address of the endpoint, if it is about one.
+    pub endpoint: Option<String>,
+    /// The route with limits of its own, if the verdict is about one.
+    pub route: Option<String>,
+    /// Who caused it: a token's name, `verdict`, or the like.
+    pub by: String,
+    /// The reason or the evidence.
+    pub reason: String,
+    /// The verdict that caused it, or the comparison as it was then.
+    pub verdict: Option<Verdict>,
+    /// The rollout that has ended, if it is about one.
+    pub rollout: Option<Box<Review>>,
+}
+
+/// An incident as it is known when it happens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opened {
+    /// Its name.
+    pub id: Id,
+    /// When.
+    pub at: SystemTime,
+    /// What happened.
+    pub happened: Happened,
+    /// The version that others are compared with, if the configuration has the service.
+    pub baseline: Option<String>,
+    /// Generation of the snapshot in force after it.
+    pub generation: u64,
+    /// Hash of the configuration in force.
+    pub config_hash: String,
+}
+
+/// What is known around an incident.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// Beginning of the curves.
+    pub from: SystemTime,
+    /// End of the curves.
+    pub until: SystemTime,
+    /// Events, in any order.
+    pub events: Vec<Moment>,
+    /// Entries of the journal, in their order.
+    pub journal: Vec<JournalEntry>,
+    /// Curves, in any order.
+    pub versions: Vec<VersionCurve>,
+    /// The name of the instance.
+    pub instance: String,
+}
+
+impl Opened {
+    /// When the difference began, most likely, if a verdict caused the incident. Its times count from the begin
+    /// of the comparison, and it was reached when the incident happened.
+    pub fn onset(&self) -> Option<SystemTime> {
+        let verdict = self.happened.cause()?;
+        let onset_s = verdict.findings.first()?.onset_s?;
+        Some(moved(self.at, -(verdict.since_s - onset_s).max(0.0)))
+    }
+}
+
+impl Happened {
+    /// The verdict, if it decided: a comparison that was still undecided caused nothing.
+    fn cause(&self) -> Option<&Verdict> {
+        self.verdict.as_ref().filter(|verdict| verdict.answer == Answer::Fail)
+    }
+
+    /// A sentence without a full stop.
+    fn title(&self) -> String {
+        let Self { service, version, .. } = self;
+        match (self.kind, &self.endpoint) {
+            (Kind::EndpointEjected, Some(endpoint)) => {
+                format!("Endpoint {endpoint} of {service} {version} was ejected")
+            }
+            (Kind::Ejected | Kind::EndpointEjected, _) => {
+                format!("{service} {version} was ejected")
+            }
+            (Kind::RolledBack, _) => format!("{service} was rolled back from {version}"),
+            (Kind::RolloutDone, _) => format!("The rollout of {service} to {version} is done"),
+            (Kind::RolloutRolledBack, _) => {
+                format!("The rollout of {service} to {version} was rolled back")
+            }
+            (Kind::RolloutAborted, _) => {
+                format!("The rollout of {service} to {version} was aborted")
+            }
+        }
+    }
+}
+
+impl Incident {
+    /// The report of what was `opened`, with the `evidence` so far. `before` is an earlier report of the same
+    /// incident: the curves of versions that have left the configuration since are taken from it.
+    pub fn new(opened: &Opened, evidence: Evidence, state: State, before: Option<&Self>) -> Self {
+        let Opened { id, at, happened, baseline, generation, config_hash } = opened;
+        let Evidence { from, until, events, journal, versions, instance } = evidence;
+        let versions = with_those_of(before, versions);
+        Self {
+            form: FORM,
+            id: id.clone(),
+            kind: happened.kind,
+            state,
+            title: happened.title(),
+            at: rfc3339(*at),
+            service: happened.service.clone(),
+            version: happened.version.clone(),
+            endpoint: happened.endpoint.clone(),
+            route: happened.route.clone(),
+            baseline: baseline.clone(),
+            by: happened.by.clone(),
+            reason: happened.reason.clone(),
+            onset_at: opened.onset().map(rfc3339),
+            covers: Covers { from: rfc3339(from), until: rfc3339(until) },
+            harm: harm(happened.cause(), &versions),
+            verdict: happened.verdict.clone(),
+            rollout: happened.rollout.as_deref().cloned(),
+            timeline: timeline(opened, events),
+            journal,
+            versions,
+            process: ProcessFacts {
+                instance,
+                binary: env!("CARGO_PKG_VERSION").to_owned(),
+                config_hash: config_hash.clone(),
+                generation: *generation,
+            },
+        }
+    }
+}
+
+/// `versions`, and those that only the report `before` has; that of the incident first, then the baseline.
+fn with_those_of(before: Option<&Incident>, mut versions: Vec<VersionCurve>) -> Vec<VersionCurve> {
+    let old = before.into_iter().flat_map(|before| &before.versions);
+    let is_gone = |old: &&VersionCurve| versions.iter().all(|version| version.name != old.name);
+    let gone: Vec<_> = old.filter(is_gone).cloned().collect();
+    versions.extend(gone);
+    versions.sort_by_key(|version| match version.role {
+        Role::Subject => 0,
+        Role::Baseline => 1,
+        Role::Other => 2,
+    });
+    versions
+}
+
+/// `events`, the onset, and the transitions of a rollout, the oldest first.
+fn timeline(opened: &Opened, mut events: Vec<Moment>) -> Vec<Moment> {
+    events.extend(opened.onset().map(|onset| began(onset, opened)));
+    let turns = opened.happened.rollout.iter().flat_map(|review| &review.transitions);
+    events.extend(turns.filter_map(|turn| {
+        let what = format!("{}: {} to {}", turn.on, turn.from, turn.to);
+        Some(Moment {
+            source: MomentSource::Rollout,
+            subject: Some(format!("step {}", turn.step)),
+            by: Some(turn.by.clone()),
+            ..Moment::event(parsed(&turn.at)?, opened.at, &what, turn.reason.clone())
+        })
+    }));
+    events.sort_by(|a, b| a.offset_s.total_cmp(&b.offset_s));
+    events
+}
+
+impl Moment {
+    /// An event at `at`, around an incident at `origin`, without what may be missing.
+    pub fn event(at: SystemTime, origin: SystemTime, what: &str, reason: String) -> Self {
+        Self {
+            at: rfc3339(at),
+            offset_s: offset_s(at, origin),
+            source: MomentSource::Event,
+            what: what.to_owned(),
+            subject: None,
+            by: None,
+            reason,
+            incident: None,
+        }
+    }
+}
+
+/// The onset as a moment.
+fn began(onset: SystemTime, opened: &Opened) -> Moment {
+    let before = seconds(offset_s(opened.at, onset));
+    Moment {
+        source: MomentSource::Verdict,
+        subject: Some(opened.happened.version.clone()),
+        by: Some("verdict".to_owned()),
+        ..Moment::event(
+            onset,
+            opened.at,
+            "onset",
+            format!("the difference began here, most likely: {before} before the verdict"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::example::{at, evidence, opened};
+
+    #[test]
+    fn a_report_has_the_onset_and_everything_in_its_order() {
+        let (opened, evidence) = (opened(), evidence());
+        let report = Incident::new(&opened, evidence.clone(), State::Open, None);
+        assert_eq!(report.title, "game-api v42 was ejected");
+        assert_eq!(report.onset_at.as_deref(), Some("2026-11-27T23:14:59.100Z"));
+        let order: Vec<_> = report.timeline.iter().map(|m| (m.offset_s, &*m.what)).collect();
+        assert_eq!(
+            order,
+            [(-180.0, "weights"), (-0.9, "onset"), (0.0, "ejected"), (12.0, "weights")]
+        );
+        let roles: Vec<_> = report.versions.iter().map(|v| (&*v.name, v.role)).collect();
+        assert_eq!(roles, [("v42", Role::Subject), ("v41", Role::Baseline)]);
+        let text = serde_json::to_string(&report).expect("JSON");
+        assert_eq!(serde_json::from_str::<Incident>(&text).expect("the same"), report);
+
+        // The canary has left the file before the report was completed.
+        let mut later = evidence;
+        later.versions.retain(|version| version.role == Role::Baseline);
+        later.until = at(60.0);
+        let complete = Incident::new(&opened, later, State::Complete, Some(&report));
+        assert_eq!(complete.versions, report.versions);
+        assert_eq!(complete.state, State::Complete);
+    }
+
+    #[test]
+    fn a_comparison_that_was_undecided_caused_nothing() {
+        let mut opened = opened();
+        let verdict = opened.happened.verdict.as_mut().expect("one");
+        verdict.answer = Answer::Undecided;
+        opened.happened.by = "ops".to_owned();
+        let report = Incident::new(&opened, evidence(), State::Open, None);
+        assert_eq!(
+            (report.onset_at, report.harm.source),
+            (None, super::super::HarmSource::Counters)
+        );
+        assert!(report.verdict.is_some());
+    }
+}
