@@ -15,6 +15,7 @@ mod extract;
 mod flagger;
 mod gate;
 pub mod model;
+mod pins;
 pub mod problem;
 mod ready;
 mod server;

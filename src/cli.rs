@@ -14,6 +14,7 @@ mod failure;
 mod file;
 mod journal;
 mod judge;
+mod pins;
 mod printable;
 mod replace;
 mod run;
@@ -84,6 +85,8 @@ enum Command {
     Status(status::StatusArguments),
     /// Show the weights of a service, or change them.
     Weights(weights::WeightsArguments),
+    /// Show the pins of a running instance: how many players and rounds each version holds.
+    Pins(pins::PinsArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
     /// Print the recorded inputs of a comparison, for `tidegate judge`.
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Pins(arguments) => pins::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),

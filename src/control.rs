@@ -12,6 +12,7 @@ pub mod event;
 pub mod events;
 pub mod journaled;
 mod kept;
+pub mod pins;
 pub mod scrape;
 pub mod state;
 pub mod supervision;

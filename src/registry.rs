@@ -9,6 +9,7 @@ mod cells;
 mod counts;
 mod evidence;
 mod outcomes;
+mod pins;
 mod players;
 mod standing;
 mod states;
@@ -30,6 +31,7 @@ pub use self::{
     },
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     outcomes::{ENDPOINTS, Outcomes},
+    pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
     standing::EndpointStatus,
     states::{
@@ -49,6 +51,7 @@ pub struct Registry {
     endpoints: States<(u32, SocketAddr), EndpointState>,
     series: States<(u32, String), SeriesState>,
     services: States<String, ServiceState>,
+    pins: States<String, PinTable>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
     amounts: States<(u32, String), AmountState>,
@@ -92,6 +95,7 @@ impl Registry {
             endpoints: States::new(),
             series: States::new(),
             services: States::new(),
+            pins: States::new(),
             strata: States::new(),
             evidence: States::new(),
             amounts: States::new(),
@@ -156,6 +160,11 @@ impl Registry {
         self.services.find(service.to_owned(), ServiceState::default)
     }
 
+    /// The pins of `service`; created if unknown.
+    pub fn pins(&self, service: &str) -> Arc<PinTable> {
+        self.pins.find(service.to_owned(), PinTable::default)
+    }
+
     /// The state that the versions of `service` share over `route`, or over all routes without
     /// limits of their own; created if unknown.
     pub fn stratum(&self, service: &str, route: Option<&str>) -> Arc<StratumState> {
@@ -194,6 +203,7 @@ impl Registry {
     /// Forgets states that no snapshot holds any more; returns their ids.
     pub fn forget_unused(&self) -> Forgotten {
         self.services.take_unused();
+        self.pins.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();
         self.amounts.take_unused();

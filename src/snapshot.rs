@@ -9,6 +9,7 @@ mod comparison;
 mod decide;
 mod endpoints;
 mod forwarding;
+mod pin;
 mod route;
 mod service;
 mod sources;
@@ -25,6 +26,7 @@ pub use self::{
     decide::{AssignedBy, Decision, NoDecision},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     forwarding::Forwarding,
+    pin::PinPlan,
     route::{BodyLimits, Route},
     service::Service,
     sources::{AccessLog, Overrides, RuntimeState, SnapshotInputs, weights_in_force},

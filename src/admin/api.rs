@@ -23,7 +23,7 @@ use super::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
         SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
     },
-    ready,
+    pins, ready,
 };
 use crate::{
     control::{
@@ -49,9 +49,9 @@ struct NoParameters {}
 /// Query of a change.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ChangeParameters {
+pub(super) struct ChangeParameters {
     #[serde(default)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 /// Query of a record.
@@ -84,6 +84,8 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
                 move_version(a, b, c, d, e, f, (Controller::reinstate, Reinstate))
             }),
         )
+        .route("/v1/pins", get(pins::pins))
+        .route("/v1/pins/move", post(pins::move_pins))
         .route("/metrics", get(scrape))
         .merge(
             Router::new()
@@ -270,7 +272,7 @@ async fn set_weights(
 }
 
 /// Rejects a reason that is too long for a line of the log.
-fn bounded(reason: Option<&str>) -> Result<(), Problem> {
+pub(super) fn bounded(reason: Option<&str>) -> Result<(), Problem> {
     let most = WeightsRequest::REASON_CHARS;
     if reason.is_some_and(|reason| reason.chars().count() > most) {
         let detail = format!("the reason is longer than {most} characters");
@@ -333,7 +335,7 @@ async fn wrong_method() -> Problem {
 }
 
 /// Header fields of a response that is not cached and names the generation for a later `If-Match`.
-fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
+pub(super) fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
     // Digits in quotes are always a valid value.
     let tag = HeaderValue::try_from(format!("\"{generation}\""));
     let tag = tag.unwrap_or_else(|_| HeaderValue::from_static("\"\""));

@@ -7,6 +7,7 @@ mod change;
 mod digits;
 mod ejection;
 mod gate;
+mod pins;
 mod status;
 
 use std::{
@@ -23,6 +24,7 @@ pub use change::{
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
+pub use pins::{KeptBy, PinList, PinMoveAnswer, PinMoveRequest, ServicePins, VersionPins};
 use serde::{Deserialize, Serialize};
 pub use status::{
     Certificate, Journal, JournalFailing, Listener, ListenerTls, Reload, ReloadError, Status,

@@ -87,6 +87,7 @@ fn service(
     let run = Supervised(observatory);
     run.task("absorb", ControlPlane::absorb);
     run.task("tidy", ControlPlane::tidy);
+    run.task("pins", ControlPlane::attend_pins);
     run.task("alert", ControlPlane::alert);
     run.task("journal", ControlPlane::watch_journal);
     run.task("checkpoint", ControlPlane::make_checkpoints);

@@ -9,6 +9,7 @@ mod amounts;
 mod comparison;
 mod health;
 mod matching;
+mod pin;
 mod route;
 mod service;
 mod tls;

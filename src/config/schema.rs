@@ -14,6 +14,7 @@ mod health;
 mod limits;
 mod listen;
 mod log;
+mod pin;
 mod process;
 mod route;
 mod service;
@@ -41,6 +42,10 @@ pub use self::{
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},
+    pin::{
+        Pin, PinBegin, PinCookie, PinCookieKey, PinEnd, PinEndAnswer, PinKeyAnswer, PinOnEject,
+        PinSecret,
+    },
     process::{Forwarding, Resolver, Shutdown},
     route::{Class, Route, RouteMatch},
     service::{Labels, Pool, Protocol, Service, Version},

@@ -212,6 +212,7 @@ impl Alerts {
             // More refused requests may be intended.
             EventKind::RefusalsRise => {}
             EventKind::Started
+            | EventKind::PinsMoved
             | EventKind::Weights
             | EventKind::Configuration
             | EventKind::ConfigurationRejected => {}

@@ -17,6 +17,7 @@ mod handover;
 mod keeping;
 mod logs;
 mod names;
+mod pins;
 mod prepare;
 mod rejected;
 mod reload;
@@ -44,6 +45,7 @@ pub use self::{
     events::Webhooks,
     gate::GateReport,
     keeping::{JournalState, Moment, Operation, Plan},
+    pins::{MovePins, PinsMoved},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
     served::Coverage,

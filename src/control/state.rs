@@ -17,9 +17,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use self::handover::{NOT_SAID, whole_ms};
-pub use super::carried::StandIn;
 use super::carried::{Endpoints, HandoverState, SetWeights};
-use crate::{analysis::Verdict, config::units::Weight, snapshot::Overrides};
+pub use super::carried::{MovedPins, StandIn};
+use crate::{analysis::Verdict, config::units::Weight, routing::pin::PinMove, snapshot::Overrides};
 
 /// Most ejections of versions that are in no file, and of their endpoints. They stay in case the versions
 /// come back.
@@ -55,6 +55,9 @@ pub type Ejections = BTreeMap<(String, String), Ejection>;
 /// Manually ejected endpoints, by service, version and address.
 pub type ManualEjections = BTreeMap<(String, String, String), ManualEjection>;
 
+/// Moves of pins by operators, by service and the version that had them.
+pub type PinMoves = BTreeMap<(String, String), MovedPins>;
+
 /// Stand-ins by service.
 pub type StandIns = BTreeMap<String, StandIn>;
 
@@ -69,6 +72,7 @@ pub struct ControlState {
     stand_ins: StandIns,
     epochs: BTreeMap<String, u64>,
     mistakes: BTreeMap<(String, String), u32>,
+    pin_moves: PinMoves,
 }
 
 /// Every change of a [`ControlState`].
@@ -127,6 +131,15 @@ pub enum Change {
         version: String,
         /// Its address.
         endpoint: String,
+    },
+    /// An operator moved the pins of a version.
+    PinsMoved {
+        /// The service.
+        service: String,
+        /// The version that had them.
+        from: String,
+        /// Where they are now.
+        rule: MovedPins,
     },
     /// Another file came into force.
     FileTaken {
@@ -196,6 +209,11 @@ impl ControlState {
             Change::EndpointReinstated { service, version, endpoint } => {
                 self.endpoints.remove(&(service, version, endpoint));
             }
+            Change::PinsMoved { service, from, rule } => {
+                // Pins of moves that are that old have ended.
+                self.pin_moves.retain(|_, old| old.until >= rule.before);
+                self.pin_moves.insert((service, from), rule);
+            }
             Change::FileTaken { weights, gone } => {
                 self.weights.retain(|service, _| !weights.contains(service));
                 let is_gone = |place: &(String, String)| gone.contains(place);
@@ -206,11 +224,20 @@ impl ControlState {
                 forget_oldest(&mut self.endpoints, is_gone, |ejection| ejection.since);
             }
             Change::Resumed(from) => {
-                let Self { generation, weights, ejections, endpoints, epochs, mistakes, .. } =
-                    *from;
+                let Self {
+                    generation,
+                    weights,
+                    ejections,
+                    endpoints,
+                    stand_ins: _,
+                    epochs,
+                    mistakes,
+                    pin_moves,
+                } = *from;
                 self.generation = self.generation.max(generation);
                 (self.weights, self.ejections) = (weights, ejections);
                 (self.endpoints, self.mistakes) = (endpoints, mistakes);
+                self.pin_moves = pin_moves;
                 for (service, epoch) in epochs {
                     let own = self.epochs.entry(service).or_default();
                     *own = epoch.max(*own);
@@ -276,6 +303,22 @@ impl ControlState {
         self.mistakes.get(&place).copied().unwrap_or_default()
     }
 
+    /// Moves of pins by operators.
+    pub fn pin_moves(&self) -> &PinMoves {
+        &self.pin_moves
+    }
+
+    /// The same in the order in which they were made, by service, as a snapshot takes them.
+    pub fn pin_moves_by_service(&self) -> BTreeMap<String, Vec<PinMove>> {
+        let mut all: BTreeMap<String, Vec<PinMove>> = BTreeMap::new();
+        for ((service, from), MovedPins { to, before, .. }) in &self.pin_moves {
+            let one = PinMove { from: from.clone(), to: to.clone(), before: *before };
+            all.entry(service.clone()).or_default().push(one);
+        }
+        all.values_mut().for_each(|moves| moves.sort_by_key(|one| one.before));
+        all
+    }
+
     /// Versions that are ejected, by service.
     pub fn ejected(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -311,13 +354,22 @@ impl ControlState {
 
     /// Whether both states hold the same decisions; generation and epochs may differ.
     pub fn decides_as(&self, other: &Self) -> bool {
-        let Self { generation: _, epochs: _, weights, ejections, endpoints, stand_ins, mistakes } =
-            self;
+        let Self {
+            generation: _,
+            epochs: _,
+            weights,
+            ejections,
+            endpoints,
+            stand_ins,
+            mistakes,
+            pin_moves,
+        } = self;
         *weights == other.weights
             && *ejections == other.ejections
             && *endpoints == other.endpoints
             && *stand_ins == other.stand_ins
             && *mistakes == other.mistakes
+            && *pin_moves == other.pin_moves
     }
 
     /// The same with a generation that is higher by `count`.

@@ -23,6 +23,7 @@ use super::{
     grpc,
     head::{BadAnswer, Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
     pieces::Pieces,
+    pin,
     plan::Plan,
     problem::ProxyError,
     relay::{Relay, RelayError},
@@ -518,6 +519,8 @@ impl<'a> Attempt<'a> {
                 self.pieces = Pieces::default();
                 continue;
             }
+            let pinned =
+                plan.pin().and_then(|turn| pin::answered(plan, turn, self.target.version, &head));
             // The endpoint did not read the whole request, and now never will.
             let is_cut = self.cut || self.sent < request.len();
             let whole = self.upload.is_none() && !is_cut;
@@ -550,6 +553,14 @@ impl<'a> Attempt<'a> {
                 _ => Protocol::Http2,
             };
             let via = plan.snapshot.forwarding.answer_via(version as usize);
+            let lines;
+            let via = match pinned {
+                None => via,
+                Some(pinned) => {
+                    lines = [pinned.as_bytes(), via].concat();
+                    &lines
+                }
+            };
             write_response(response, &head, delimiter, persistence, date.as_deref(), via);
             let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
             if plan.mode.trailers && (is_stream || delimiter == Delimiter::Chunks) {

@@ -13,6 +13,7 @@ use super::{
     grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
     in_flight::InFlight,
+    pin::{self, PinTurn},
     rejected::{LogText, Rejected},
     render::render,
     response_mode::ResponseMode,
@@ -55,6 +56,8 @@ struct RareOptions {
     ends_by: Option<Instant>,
     /// The protocol to which the client asks to switch, if that is allowed.
     upgrade: Option<Box<str>>,
+    /// What the response may do to pins.
+    pin: Option<PinTurn>,
 }
 
 impl Plan {
@@ -75,6 +78,11 @@ impl Plan {
     /// The protocol to which the client asks to switch, if that is allowed.
     pub(super) fn upgrade(&self) -> Option<&str> {
         self.special.as_ref()?.upgrade.as_deref()
+    }
+
+    /// What the response may do to pins, if anything.
+    pub(super) fn pin(&self) -> Option<PinTurn> {
+        self.special.as_ref()?.pin
     }
 
     /// Whether the client asked to switch to `protocol`.
@@ -125,24 +133,33 @@ pub(super) fn plan(
     let admitted = admit(client, &snapshot, &mut head, head_bytes)?;
 
     let view = admitted.view(&client.connected);
-    let decision = match assign(worker, &snapshot, &view) {
-        Ok(decision) => decision,
+    let (decision, pin) = match assign(worker, &snapshot, &view) {
+        Ok(assigned) => assigned,
         Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
     };
 
     let route = &snapshot.routes[decision.route as usize];
     let upgrade = render(request, &admitted, &client.connected, &snapshot, route);
+    let service = &snapshot.services[decision.service as usize];
+    let pin = match &service.pins {
+        None => None,
+        Some(_) => {
+            pin::hide(service, request);
+            pin.map(|turn| turn.of_client(client.connected.encrypted))
+        }
+    };
 
     let began = Instant::now();
     let timeout = match admitted.mode.grpc {
         true => view.header("grpc-timeout").and_then(grpc::timeout),
         false => None,
     };
-    let special = match (timeout, upgrade) {
-        (None, None) => None,
+    let special = match (timeout, upgrade, pin) {
+        (None, None, None) => None,
         _ => Some(Box::new(RareOptions {
             ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
             upgrade: upgrade.map(Into::into),
+            pin,
         })),
     };
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);

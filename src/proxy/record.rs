@@ -300,6 +300,7 @@ impl<'a> RequestRecord<'a> {
             AssignedBy::Route => "route",
             AssignedBy::Rule => "rule",
             AssignedBy::Only => "only",
+            AssignedBy::Pin => "pin",
             AssignedBy::Cohort(source) => plan.service().cohort.label(source),
         };
         let address = self.endpoint().map(|endpoint| endpoint.label.as_ref());

@@ -42,6 +42,8 @@ pub enum AssignedBy {
     Cohort(u16),
     /// No other version has weight.
     Only,
+    /// The pin of the player or the round.
+    Pin,
 }
 
 impl Snapshot {

@@ -10,6 +10,7 @@ use crate::{
         units::{Share, Weight},
     },
     health::resolve::Resolved,
+    routing::pin::PinMove,
     telemetry::access_log::Sender,
     tls::TlsClients,
 };
@@ -26,6 +27,8 @@ pub struct RuntimeState {
     pub unserved: BTreeMap<String, BTreeSet<String>>,
     /// Number of changes of shares, by service.
     pub epochs: HashMap<String, u64>,
+    /// Moves of pins by operators, by service, in their order.
+    pub pin_moves: BTreeMap<String, Vec<PinMove>>,
 }
 
 impl RuntimeState {

@@ -24,7 +24,7 @@ const APPLICATION: i64 = 0x5447_4a31;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each leads from one schema to the next; their number is the schema that this program writes.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

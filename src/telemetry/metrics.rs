@@ -11,11 +11,13 @@
 //! cannot be added up over instances, the duration histogram can.
 
 mod families;
+mod pins;
 mod process;
 mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use pins::Pins;
 pub use process::Process;
 
 use super::{access_log::Lost, collector::Durations, histogram::Quantiles};
@@ -106,6 +108,8 @@ pub struct Service {
     pub shared_outage: Option<bool>,
     /// Whether its configured weights are not in force because no version would serve.
     pub weights_refused: bool,
+    /// Its pins; `None` if it has none.
+    pub pins: Option<Pins>,
 }
 
 /// A version of a service.
@@ -263,6 +267,7 @@ pub fn render(scrape: &Scrape) -> String {
     families::traffic(scrape, &mut page);
     families::services(scrape, &mut page);
     families::versions(scrape, &mut page);
+    pins::pins(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);
     families::amounts(scrape, &mut page);

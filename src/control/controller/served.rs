@@ -138,6 +138,7 @@ impl Controller {
             Change::Resumed(_)
             | Change::VersionReinstated { .. }
             | Change::EjectionMistaken { .. }
+            | Change::PinsMoved { .. }
             | Change::EndpointReinstated { .. }
             | Change::StandInsChosen(_)
             | Change::StandInReleased { .. }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    super::carried::{HandoverState, Mistakes, WhyEjected, WhyEndpoint},
+    super::carried::{CarriedPinMove, HandoverState, Mistakes, WhyEjected, WhyEndpoint},
     ControlState, Ejection, ManualEjection,
 };
 
@@ -29,8 +29,19 @@ pub(super) fn unix_ms(at: SystemTime) -> Option<u64> {
 impl From<ControlState> for HandoverState {
     fn from(state: ControlState) -> Self {
         let (ejected, out) = (state.ejected(), state.kept_out());
-        let ControlState { generation, weights, ejections, endpoints, stand_ins, epochs, mistakes } =
-            state;
+        let ControlState {
+            generation,
+            weights,
+            ejections,
+            endpoints,
+            stand_ins,
+            epochs,
+            mistakes,
+            pin_moves,
+        } = state;
+        let pin_moves = pin_moves.into_iter();
+        let pin_moves =
+            pin_moves.map(|((service, from), rule)| CarriedPinMove { service, from, rule });
         let reasons = ejections.into_iter().map(|((service, version), ejection)| {
             let Ejection { since, by, reason, verdict } = ejection;
             let (route, verdict) = verdict.unzip();
@@ -56,6 +67,7 @@ impl From<ControlState> for HandoverState {
             stand_ins,
             epochs,
             mistakes: mistakes.collect(),
+            pin_moves: pin_moves.collect(),
         }
     }
 }
@@ -119,6 +131,11 @@ impl From<HandoverState> for ControlState {
             stand_ins: carried.stand_ins,
             epochs: carried.epochs,
             mistakes: mistakes.collect(),
+            pin_moves: carried
+                .pin_moves
+                .into_iter()
+                .map(|m| ((m.service, m.from), m.rule))
+                .collect(),
         }
     }
 }

@@ -57,6 +57,10 @@ fn scrape() -> Scrape {
             available: true,
             shared_outage: Some(false),
             weights_refused: false,
+            pins: Some(Pins {
+                versions: vec![("v41".into(), 12, 311), ("v42".into(), 0, 0)],
+                events: vec![("begun", 40), ("ended", 28)],
+            }),
         }],
         exhausted: [2, 3],
         connections_limit: 16_384,
