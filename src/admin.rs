@@ -80,6 +80,7 @@ fn router(observatory: ControlPlane) -> Router {
         .timeout(REQUEST_TIMEOUT);
     // Outside the limit: an unauthorized caller does not occupy a place.
     api::guarded(observatory.clone())
+        .merge(pins::routes(observatory.clone()))
         .layer(bounds)
         .layer(middleware::from_fn_with_state(observatory.clone(), guard))
         .merge(flagger::hooks(observatory.clone()))

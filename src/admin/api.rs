@@ -23,7 +23,7 @@ use super::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
         SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
     },
-    pins, ready,
+    ready,
 };
 use crate::{
     control::{
@@ -84,8 +84,6 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
                 move_version(a, b, c, d, e, f, (Controller::reinstate, Reinstate))
             }),
         )
-        .route("/v1/pins", get(pins::pins))
-        .route("/v1/pins/move", post(pins::move_pins))
         .route("/metrics", get(scrape))
         .merge(
             Router::new()
@@ -329,7 +327,7 @@ async fn unknown_path() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such path; see docs/admin-api.md")
 }
 
-async fn wrong_method() -> Problem {
+pub(super) async fn wrong_method() -> Problem {
     let detail = "the path exists, but not with this method; `Allow` tells which it has";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }

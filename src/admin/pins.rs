@@ -1,17 +1,18 @@
 //! `/v1/pins`: pins, counted and moved.
 
 use axum::{
-    Json,
+    Json, Router,
     body::Body,
     extract::{Extension, Query, State},
     http::{HeaderMap, StatusCode, header::CACHE_CONTROL},
     response::IntoResponse,
+    routing::{get, post},
 };
 use serde::Deserialize;
 
 use super::{
     Problem,
-    api::{By, ChangeParameters, bounded, fresh},
+    api::{By, ChangeParameters, bounded, fresh, wrong_method},
     body,
     extract::Parameters,
     model::{PinList, PinMoveAnswer, PinMoveRequest, ServicePins},
@@ -21,15 +22,24 @@ use crate::{
     snapshot::Snapshot,
 };
 
+/// Paths of pins, which need authentication.
+pub(super) fn routes(plane: ControlPlane) -> Router {
+    Router::new()
+        .route("/v1/pins", get(pins))
+        .route("/v1/pins/move", post(move_pins))
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(plane)
+}
+
 /// Query of the pins.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PinParameters {
+struct PinParameters {
     service: Option<String>,
 }
 
 /// The pins of all services, or of one.
-pub(super) async fn pins(
+async fn pins(
     State(plane): State<ControlPlane>,
     parameters: Parameters<PinParameters>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -45,7 +55,7 @@ pub(super) async fn pins(
 }
 
 /// Moves the pins of a version to another one.
-pub(super) async fn move_pins(
+async fn move_pins(
     State(plane): State<ControlPlane>,
     Extension(By(by)): Extension<By>,
     parameters: Parameters<ChangeParameters>,

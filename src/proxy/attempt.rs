@@ -519,8 +519,9 @@ impl<'a> Attempt<'a> {
                 self.pieces = Pieces::default();
                 continue;
             }
-            let pinned =
-                plan.pin().and_then(|turn| pin::answered(plan, turn, self.target.version, &head));
+            let pinned = plan
+                .pin()
+                .and_then(|turn| pin::answered(plan.service(), turn, self.target.version, &head));
             // The endpoint did not read the whole request, and now never will.
             let is_cut = self.cut || self.sent < request.len();
             let whole = self.upload.is_none() && !is_cut;

@@ -7,7 +7,7 @@
 mod cookie;
 mod keyed;
 
-use super::{buffer::Buffer, head::ResponseHead, plan::Plan};
+use super::{buffer::Buffer, head::ResponseHead};
 use crate::{
     registry::PinKey,
     routing::RequestView,
@@ -97,12 +97,11 @@ pub(super) fn hide(service: &Service, request: &mut Buffer) {
 /// the client is to get beside the response's fields.
 #[cold]
 pub(super) fn answered(
-    plan: &Plan,
+    service: &Service,
     turn: PinTurn,
     version: &Version,
     head: &ResponseHead<'_, '_>,
 ) -> Option<String> {
-    let service = plan.service();
     let pins = service.pins.as_deref()?;
     match &pins.cookie {
         Some(cookie) => cookie::answered((pins, cookie), turn, version, head),

@@ -312,7 +312,7 @@ mod tests {
             ("wal_autocheckpoint", 1000),
             ("journal_size_limit", 1024 * 1024),
             ("busy_timeout", 5000),
-            ("user_version", 1),
+            ("user_version", 2),
         ] {
             assert_eq!(read(name).unwrap(), value.into(), "{name}");
         }

@@ -194,3 +194,66 @@ fn header_fault(header: &str) -> Option<String> {
     let is_token = !header.is_empty() && header.bytes().all(is_token_byte);
     (!is_token).then(|| format!("`{header}` is not a header's name; write letters, digits and -"))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    /// Problems of a file whose service `a` has these pins, in line 5; service `b` has a cookie.
+    #[track_caller]
+    fn assert_problems(pin: &str, expected: &str) {
+        let text = format!(
+            "listen: [ {{ address: 127.0.0.1:8080 }} ]
+services:
+  b: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }} }}, pin: {{ cookie: {{ keys: [ {{ id: k, file: f }} ] }} }} }}
+  a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }} }},
+pin: {{ {pin} }} }}
+routes: [ {{ service: a, match: {{ path: '/rounds/{{round}}' }} }}, {{ service: b }} ]
+"
+        );
+        let problems = parse(&text).map_or_else(|p| p.to_string(), |_| String::new());
+        assert_eq!(problems, expected, "\n{problems}\n");
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_good() {
+        for good in [
+            "key: 'path:round', begin: { path: /v1/rounds, methods: [ POST ] }, end: { answer: { header: x-round-state, is: settled } }, idle: 10m, limit: 2h, on_eject: move",
+            "key: [ 'header:x-player', client-ip ], on_eject: hold, most: 1",
+            "key: 'path:round', begin: { answer: { header: x-round-id } }, end: { path: '/rounds/{id}/end' }",
+            "cookie: { name: pin-a, keys: [ { id: k2, file: k2 }, { id: k1, file: k1 } ] }, begin: { path: /login }, idle: 1s, limit: 1s",
+        ] {
+            assert_problems(good, "");
+        }
+    }
+
+    #[test]
+    fn pins_are_kept_by_key_or_in_a_cookie() {
+        assert_problems("idle: 1m", "?");
+        assert_problems(
+            "key: client-ip, cookie: { name: other, keys: [ { id: k, file: f } ] }",
+            "?",
+        );
+        assert_problems(
+            "cookie: { keys: [ { id: k, file: f }, { id: k, file: '' }, { id: 'a b', file: g } ] }, most: 5, begin: { answer: { header: x } }",
+            "?",
+        );
+        assert_problems("cookie: { name: 'a b', keys: [] }", "?");
+    }
+
+    #[test]
+    fn keys_and_conditions_make_sense() {
+        assert_problems("key: [ 'path:rond', client-ip, 'header:x', client-ip ]", "?");
+        assert_problems("key: []", "?");
+        assert_problems("key: 'claim:sub'", "?");
+        assert_problems(
+            "key: client-ip, begin: { methods: [ post ], answer: { header: 'x y' } }, end: {}, idle: 3h, limit: 500ms, most: 0",
+            "?",
+        );
+        assert_problems(
+            "key: client-ip, begin: {}, end: { methods: [ GET, GET ], answer: { header: '', is: [ a, a, ' b' ] } }, limit: 800h, on_eject: keep",
+            "?",
+        );
+        assert_problems("key: client-ip, end: { answer: { header: x, is: [] } }, idel: 1m", "?");
+    }
+}

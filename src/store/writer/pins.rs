@@ -1,6 +1,8 @@
 //! The writer's side of pins.
 
 use super::{FOR_EJECTIONS, Writer};
+#[cfg(test)]
+use crate::store::sqlite;
 use crate::store::{
     error::StoreError,
     pins::{self, PinJob, Unkept},
@@ -17,6 +19,8 @@ impl Writer {
         };
         let kept = kept.and_then(|()| {
             let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
+            #[cfg(test)]
+            sqlite::limit(connection, &self.shared.max_pages);
             pins::commit(connection, &changes).map_err(|error| {
                 self.connection = None;
                 error.into()

@@ -34,7 +34,7 @@ pub(super) fn pins(scrape: &Scrape, page: &mut Page) {
     let mut events = page.counter(
         "tidegate_pins_total",
         "What happened to pins: begun; ended by a response, by idle or by limit; moved since their version was \
-         ejected or lost; forced to another version by an operator; refused_full at the limit of pins.",
+         ejected or lost; forced to another version by an operator; refused_full at the limit of pins; cookie_rejected.",
     );
     for (service, pins) in each() {
         for (event, count) in pins.iter().flat_map(|pins| &pins.events) {
