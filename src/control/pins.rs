@@ -58,10 +58,11 @@ impl ControlPlane {
             published.mark_unchanged();
             let snapshot = self.controller().snapshot();
             let has_pins = sweep(&snapshot);
-            if has_pins && let Err(why) = self.write_pins(&snapshot).await {
-                if let Some(suppressed) = complaint.due(std::time::Instant::now()) {
-                    tracing::warn!(%why, suppressed, "pins are in memory only for now");
-                }
+            if has_pins
+                && let Err(why) = self.write_pins(&snapshot).await
+                && let Some(suppressed) = complaint.due(std::time::Instant::now())
+            {
+                tracing::warn!(%why, suppressed, "pins are in memory only for now");
             }
             drop(snapshot);
             let changed = published.changed();
@@ -100,9 +101,9 @@ impl ControlPlane {
             let now = plan.table.now();
             if loads {
                 // A move may have been written, and its pins not.
-                let moved = pins.iter().cloned().map(|pin| KeptPin {
+                let moved = pins.iter().map(|pin| KeptPin {
                     version: after_moves(&plan.moves, &pin.version, pin.began).into(),
-                    ..pin
+                    ..*pin
                 });
                 plan.table.load(moved.collect(), now, plan.most);
             }

@@ -19,7 +19,7 @@ pub(super) fn assign(
     worker: &Worker,
     snapshot: &Snapshot,
     request: &RequestView<'_>,
-) -> Result<(Decision, Option<PinTurn>), Problem> {
+) -> Result<(Decision, Option<Box<PinTurn>>), Problem> {
     let (mut decided, mut turn) = (snapshot.decide(request), None);
     let service = match decided {
         Ok(decision) => decision.service,

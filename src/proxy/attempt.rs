@@ -519,9 +519,6 @@ impl<'a> Attempt<'a> {
                 self.pieces = Pieces::default();
                 continue;
             }
-            let pinned = plan
-                .pin()
-                .and_then(|turn| pin::answered(plan.service(), turn, self.target.version, &head));
             // The endpoint did not read the whole request, and now never will.
             let is_cut = self.cut || self.sent < request.len();
             let whole = self.upload.is_none() && !is_cut;
@@ -555,10 +552,10 @@ impl<'a> Attempt<'a> {
             };
             let via = plan.snapshot.forwarding.answer_via(version as usize);
             let lines;
-            let via = match pinned {
+            let via = match plan.pin() {
                 None => via,
-                Some(pinned) => {
-                    lines = [pinned.as_bytes(), via].concat();
+                Some(turn) => {
+                    lines = pin::answered(plan.service(), *turn, self.target.version, &head, via);
                     &lines
                 }
             };

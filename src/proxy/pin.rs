@@ -28,9 +28,9 @@ pub(super) struct PinTurn {
 }
 
 impl PinTurn {
-    /// The same for a client whose connection is encrypted, if it `is_secure`.
-    pub(super) fn of_client(self, is_secure: bool) -> Self {
-        Self { is_secure, ..self }
+    /// Notes whether the client's connection is encrypted.
+    pub(super) fn of_client(&mut self, is_secure: bool) {
+        self.is_secure = is_secure;
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) fn assign(
     pins: &PinPlan,
     request: &RequestView<'_>,
     decided: Result<Decision, NoDecision>,
-) -> (Result<Decision, NoDecision>, Option<PinTurn>) {
+) -> (Result<Decision, NoDecision>, Option<Box<PinTurn>>) {
     let route = match &decided {
         Ok(Decision { by: AssignedBy::Route, .. }) | Err(NoDecision::NoRoute) => {
             return (decided, None);
@@ -81,7 +81,7 @@ pub(super) fn assign(
         None => decided,
     };
     let has_effect = turn.begins || turn.ends.is_some() || turn.renews.is_some();
-    (decision, has_effect.then_some(turn))
+    (decision, has_effect.then(|| Box::new(turn)))
 }
 
 /// Removes the cookie of pins from the head of a request to a version of `service`.
@@ -93,23 +93,24 @@ pub(super) fn hide(service: &Service, request: &mut Buffer) {
     }
 }
 
-/// The response of `version` to a request with this `turn` has come: begins or ends pins. Returns the line that
-/// the client is to get beside the response's fields.
+/// The response of `version` to a request with this `turn` has come: begins or ends pins. Returns the lines that
+/// the client is to get beside the response's fields: a cookie, and then `via`.
 #[cold]
 pub(super) fn answered(
     service: &Service,
     turn: PinTurn,
     version: &Version,
     head: &ResponseHead<'_, '_>,
-) -> Option<String> {
-    let pins = service.pins.as_deref()?;
-    match &pins.cookie {
+    via: &[u8],
+) -> Vec<u8> {
+    let cookie = service.pins.as_deref().and_then(|pins| match &pins.cookie {
         Some(cookie) => cookie::answered((pins, cookie), turn, version, head),
         None => {
             keyed::answered(pins, service, turn, version, head);
             None
         }
-    }
+    });
+    [cookie.unwrap_or_default().as_bytes(), via].concat()
 }
 
 /// The version with this index in `service`, if an endpoint of it works: pins may move there.

@@ -57,7 +57,7 @@ struct RareOptions {
     /// The protocol to which the client asks to switch, if that is allowed.
     upgrade: Option<Box<str>>,
     /// What the response may do to pins.
-    pin: Option<PinTurn>,
+    pin: Option<Box<PinTurn>>,
 }
 
 impl Plan {
@@ -81,8 +81,8 @@ impl Plan {
     }
 
     /// What the response may do to pins, if anything.
-    pub(super) fn pin(&self) -> Option<PinTurn> {
-        self.special.as_ref()?.pin
+    pub(super) fn pin(&self) -> Option<&PinTurn> {
+        self.special.as_ref()?.pin.as_deref()
     }
 
     /// Whether the client asked to switch to `protocol`.
@@ -133,7 +133,7 @@ pub(super) fn plan(
     let admitted = admit(client, &snapshot, &mut head, head_bytes)?;
 
     let view = admitted.view(&client.connected);
-    let (decision, pin) = match assign(worker, &snapshot, &view) {
+    let (decision, mut pin) = match assign(worker, &snapshot, &view) {
         Ok(assigned) => assigned,
         Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
     };
@@ -141,21 +141,18 @@ pub(super) fn plan(
     let route = &snapshot.routes[decision.route as usize];
     let upgrade = render(request, &admitted, &client.connected, &snapshot, route);
     let service = &snapshot.services[decision.service as usize];
-    let pin = match &service.pins {
-        None => None,
-        Some(_) => {
-            pin::hide(service, request);
-            pin.map(|turn| turn.of_client(client.connected.encrypted))
-        }
-    };
+    if service.pins.is_some() {
+        pin::hide(service, request);
+        pin.iter_mut().for_each(|turn| turn.of_client(client.connected.encrypted));
+    }
 
     let began = Instant::now();
     let timeout = match admitted.mode.grpc {
         true => view.header("grpc-timeout").and_then(grpc::timeout),
         false => None,
     };
-    let special = match (timeout, upgrade, pin) {
-        (None, None, None) => None,
+    let special = match (timeout, upgrade, pin.is_none()) {
+        (None, None, true) => None,
         _ => Some(Box::new(RareOptions {
             ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
             upgrade: upgrade.map(Into::into),

@@ -169,8 +169,16 @@ enum NamedBy {
 #[derive(Debug, Clone)]
 struct End {
     asked: Asked,
-    /// A header field in lower case, and the values that end a pin.
-    says: Option<(Box<str>, Box<[Box<str>]>)>,
+    says: Option<Says>,
+}
+
+/// What a response says when it ends a pin.
+#[derive(Debug, Clone)]
+struct Says {
+    /// A header field, in lower case.
+    header: Box<str>,
+    /// The values.
+    is: Box<[Box<str>]>,
 }
 
 impl Asked {
@@ -208,7 +216,8 @@ impl PinRules {
                 asked: Asked::new(end.path.as_ref(), &end.methods),
                 says: end.answer.as_ref().map(|answer| {
                     let values = answer.is.as_slice().iter().map(|value| value.as_str().into());
-                    (answer.header.to_ascii_lowercase().into(), values.collect())
+                    let header = answer.header.to_ascii_lowercase().into();
+                    Says { header, is: values.collect() }
                 }),
             }),
             terms: PinTerms::new(pin),
@@ -267,9 +276,9 @@ impl PinRules {
         match self.end.as_ref().map(|end| &end.says) {
             None => false,
             Some(None) => (200..300).contains(&status),
-            Some(Some((name, values))) => {
-                let said = field(name).map(<[u8]>::trim_ascii);
-                said.is_some_and(|said| values.iter().any(|value| value.as_bytes() == said))
+            Some(Some(Says { header, is })) => {
+                let said = field(header).map(<[u8]>::trim_ascii);
+                said.is_some_and(|said| is.iter().any(|value| value.as_bytes() == said))
             }
         }
     }

@@ -199,7 +199,7 @@ fn header_fault(header: &str) -> Option<String> {
 mod tests {
     use crate::config::parse;
 
-    /// Problems of a file whose service `a` has these pins, in line 5; service `b` has a cookie.
+    /// Problems of a file whose service `a` has these pins, in line 5 from column 13; service `b` has a cookie.
     #[track_caller]
     fn assert_problems(pin: &str, expected: &str) {
         let text = format!(
@@ -207,7 +207,7 @@ mod tests {
 services:
   b: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }} }}, pin: {{ cookie: {{ keys: [ {{ id: k, file: f }} ] }} }} }}
   a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }} }},
-pin: {{ {pin} }} }}
+     pin: {{ {pin} }} }}
 routes: [ {{ service: a, match: {{ path: '/rounds/{{round}}' }} }}, {{ service: b }} ]
 "
         );
@@ -229,31 +229,79 @@ routes: [ {{ service: a, match: {{ path: '/rounds/{{round}}' }} }}, {{ service: 
 
     #[test]
     fn pins_are_kept_by_key_or_in_a_cookie() {
-        assert_problems("idle: 1m", "?");
+        assert_problems(
+            "idle: 1m",
+            "\
+5:11: services.a.pin: neither key nor cookie; write one, such as key: path:round",
+        );
         assert_problems(
             "key: client-ip, cookie: { name: other, keys: [ { id: k, file: f } ] }",
-            "?",
+            "\
+5:18: services.a.pin.key: pins are kept by key or in a cookie; write one of both",
         );
         assert_problems(
             "cookie: { keys: [ { id: k, file: f }, { id: k, file: '' }, { id: 'a b', file: g } ] }, most: 5, begin: { answer: { header: x } }",
-            "?",
+            "\
+5:21: services.a.pin.cookie.name: `tg-pin` is the cookie of `b` already; write another name
+5:57: services.a.pin.cookie.keys[1].id: `k` twice; cookies name their key by it
+5:66: services.a.pin.cookie.keys[1].file: an empty path; name the file of the key
+5:78: services.a.pin.cookie.keys[2].id: `a b` cannot be a name; write 1 to 64 of the letters a-z A-Z, the digits 0-9 and . _ -
+5:100: services.a.pin.most: clients keep their cookies themselves, without a bound; leave it out
+5:118: services.a.pin.begin.answer: a cookie has no key that a response could name; leave it out",
         );
-        assert_problems("cookie: { name: 'a b', keys: [] }", "?");
+        assert_problems(
+            "cookie: { name: 'a b', keys: [] }",
+            "\
+5:29: services.a.pin.cookie.name: `a b` is not a cookie's name; write letters, digits, - and _
+5:42: services.a.pin.cookie.keys: no key; write one, such as { id: k1, file: pin-k1.key }",
+        );
     }
 
     #[test]
     fn keys_and_conditions_make_sense() {
-        assert_problems("key: [ 'path:rond', client-ip, 'header:x', client-ip ]", "?");
-        assert_problems("key: []", "?");
-        assert_problems("key: 'claim:sub'", "?");
+        assert_problems(
+            "key: [ 'path:rond', client-ip, 'header:x', client-ip ]",
+            "\
+5:20: services.a.pin.key[0]: no route to `a` has `{rond}` in its path; write it there, such as /rounds/{rond}
+5:44: services.a.pin.key[2]: `header:x` is never asked, since client-ip is always there; write client-ip last
+5:56: services.a.pin.key[3]: `client-ip` twice; write it once",
+        );
+        assert_problems(
+            "key: []",
+            "\
+5:18: services.a.pin.key: no source; write one, such as path:round or header:x-player-id",
+        );
+        assert_problems(
+            "key: 'claim:sub'",
+            "\
+5:18: services.a.pin.key: `claim:sub` is not a cohort key; write header:NAME, cookie:NAME, query:NAME, path:NAME or client-ip",
+        );
         assert_problems(
             "key: client-ip, begin: { methods: [ post ], answer: { header: 'x y' } }, end: {}, idle: 3h, limit: 500ms, most: 0",
-            "?",
+            "\
+5:49: services.a.pin.begin.methods[0]: `post` is not a method in upper case; write POST
+5:75: services.a.pin.begin.answer.header: `x y` is not a header's name; write letters, digits and -
+5:91: services.a.pin.end: no condition, so every response would end the pin; write path, methods or answer
+5:101: services.a.pin.idle: longer than `limit`, so it would never pass; write a shorter time
+5:112: services.a.pin.limit: out of range; write 1s to 744h, since pins are counted in seconds
+5:125: services.a.pin.most: out of range; write 1 to 10000000",
         );
         assert_problems(
             "key: client-ip, begin: {}, end: { methods: [ GET, GET ], answer: { header: '', is: [ a, a, ' b' ] } }, limit: 800h, on_eject: keep",
-            "?",
+            "\
+5:36: services.a.pin.begin: no condition; write path, methods or answer, or leave `begin` out
+5:63: services.a.pin.end.methods[1]: `GET` twice; write it once
+5:88: services.a.pin.end.answer.header: `` is not a header's name; write letters, digits and -
+5:101: services.a.pin.end.answer.is[1]: `a` twice; write it once
+5:104: services.a.pin.end.answer.is[2]: ` b` never matches; a header's value has no white space around it; leave it out
+5:123: services.a.pin.limit: out of range; write 1s to 744h, since pins are counted in seconds
+5:139: services.a.pin.on_eject: `keep` is not known; write one of move, hold",
         );
-        assert_problems("key: client-ip, end: { answer: { header: x, is: [] } }, idel: 1m", "?");
+        assert_problems(
+            "key: client-ip, end: { answer: { header: x, is: [] } }, idel: 1m",
+            "\
+5:61: services.a.pin.end.answer.is: an empty list; write the values that end a pin
+5:69: services.a.pin.idel: unknown field `idel`; did you mean `idle`? known fields: key, cookie, begin, end, idle, limit, on_eject, most",
+        );
     }
 }

@@ -13,12 +13,12 @@ pub struct Pins {
 
 /// Pins of the services that have some.
 pub(super) fn pins(scrape: &Scrape, page: &mut Page) {
-    let each = || scrape.services.iter().filter_map(|s| Some((("service", &*s.name), &s.pins)));
-    let versions = || {
-        each()
-            .filter_map(|(service, pins)| Some((service, pins.as_ref()?)))
-            .flat_map(|(service, pins)| pins.versions.iter().map(move |version| (service, version)))
+    let each = || {
+        let services = scrape.services.iter();
+        services.filter_map(|s| Some((("service", &*s.name), s.pins.as_ref()?)))
     };
+    let versions =
+        || each().flat_map(|(service, pins)| pins.versions.iter().map(move |v| (service, v)));
     let mut held =
         page.gauge("tidegate_pins", "Players and rounds held on a version, whatever its weight.");
     for (service, (version, pins, _)) in versions() {
@@ -37,7 +37,7 @@ pub(super) fn pins(scrape: &Scrape, page: &mut Page) {
          ejected or lost; forced to another version by an operator; refused_full at the limit of pins; cookie_rejected.",
     );
     for (service, pins) in each() {
-        for (event, count) in pins.iter().flat_map(|pins| &pins.events) {
+        for (event, count) in &pins.events {
             events.count([service, ("event", event)], *count);
         }
     }
