@@ -2,7 +2,7 @@
 //!
 //! All workers share one table in shards with locks of their own. A request of a service with pins locks one
 //! shard for a moment; other requests never come here. A key is kept as 128 bits of its SHA-256, so a client
-//! cannot make two keys that meet, an entry has a fixed size (about 60 bytes with the free places of the
+//! cannot make two keys that meet, an entry has a fixed size (30 to 70 bytes with the free places of the
 //! table), and neither memory nor disk holds what identifies a player.
 //!
 //! Times are seconds since 1970 by a clock that is read once, when the table is made, and is monotonic from

@@ -40,7 +40,7 @@ pub struct Pin {
     #[serde(default)]
     pub on_eject: PinOnEject,
     /// Most pins of the service at once, 1 to 10,000,000; what begins beyond them is not pinned. A pin
-    /// takes about 60 bytes. Not with `cookie`. Default `100000`.
+    /// takes 30 to 70 bytes. Not with `cookie`. Default `100000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub most: Option<u32>,
