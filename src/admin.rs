@@ -17,6 +17,7 @@ mod flagger;
 mod gate;
 mod incidents;
 pub mod model;
+mod pins;
 pub mod problem;
 mod ready;
 mod rollout;
@@ -83,6 +84,7 @@ fn router(observatory: ControlPlane) -> Router {
         .timeout(REQUEST_TIMEOUT);
     // Outside the limit: an unauthorized caller does not occupy a place.
     api::guarded(observatory.clone())
+        .merge(pins::routes(observatory.clone()))
         .layer(bounds)
         .merge(cutover::routes(observatory.clone()))
         .merge(smoke::router(observatory.clone()))

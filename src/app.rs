@@ -28,14 +28,13 @@ use crate::{
         Controller,
         controller::{Dropped, Start},
         fences,
-        state::ControlState,
         tasks::ControlPlane,
     },
     health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
     registry::Registry,
     snapshot::{AccessLog, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
-    takeover::{InheritedSockets, Offer},
+    takeover::{InheritedSockets, LetGo, Offer},
     telemetry::{access_log, log},
     tls::{Clients, TlsError, open_clients},
 };
@@ -299,10 +298,11 @@ impl App {
 
     /// Stops accepting connections and changing weights, so that another process can do so; both have stopped
     /// when this returns. New connections wait in the queues of the sockets.
-    pub fn hand_over(&self) -> ControlState {
+    pub fn hand_over(&self) -> LetGo {
         self.acceptor.set_open(false);
         self.admin_is_open.send_replace(false);
-        self.observatory.controller().hand_over()
+        let carried = self.observatory.controller().hand_over();
+        LetGo { carried, pins: self.observatory.carried_pins() }
     }
 
     /// Continues after the other process failed.

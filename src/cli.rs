@@ -16,6 +16,7 @@ mod file;
 mod incidents;
 mod journal;
 mod judge;
+mod pins;
 mod printable;
 mod replace;
 mod rollout;
@@ -97,6 +98,8 @@ enum Command {
     Cutover(cutover::CutoverArguments),
     /// Go back to the split before the last cutover or change of weights.
     Rollback(cutover::RollbackArguments),
+    /// Show the pins of a running instance: how many players and rounds each version holds.
+    Pins(pins::PinsArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
     /// Run a smoke check against a version, whatever its weight.
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Events(arguments) => events::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Smoke(arguments) => smoke::run(&arguments),
         Command::Incidents(arguments) => incidents::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Pins(arguments) => pins::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),

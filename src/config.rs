@@ -17,6 +17,7 @@ mod load;
 mod named;
 mod node;
 pub mod pattern;
+mod pin_keys;
 pub mod problem;
 mod scalar;
 pub mod schema;

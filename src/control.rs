@@ -15,6 +15,7 @@ pub mod fences;
 pub mod incidents;
 pub mod journaled;
 mod kept;
+pub mod pins;
 mod rollouts;
 pub mod scrape;
 mod smoke;

@@ -45,6 +45,7 @@ mod limit;
 mod others;
 mod pace;
 mod pieces;
+mod pin;
 mod plan;
 mod preamble;
 mod problem;

@@ -10,6 +10,7 @@ mod counts;
 mod evidence;
 mod fence;
 mod outcomes;
+mod pins;
 mod players;
 mod standing;
 mod states;
@@ -32,6 +33,7 @@ pub use self::{
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally},
     outcomes::{ENDPOINTS, Outcomes},
+    pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
     standing::EndpointStatus,
     states::{
@@ -51,6 +53,7 @@ pub struct Registry {
     endpoints: States<(u32, SocketAddr), EndpointState>,
     series: States<(u32, String), SeriesState>,
     services: States<String, ServiceState>,
+    pins: States<String, PinTable>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
     amounts: States<(u32, String), AmountState>,
@@ -94,6 +97,7 @@ impl Registry {
             endpoints: States::new(),
             series: States::new(),
             services: States::new(),
+            pins: States::new(),
             strata: States::new(),
             evidence: States::new(),
             amounts: States::new(),
@@ -171,6 +175,11 @@ impl Registry {
         self.services.find(service.to_owned(), ServiceState::default)
     }
 
+    /// The pins of `service`; created if unknown.
+    pub fn pins(&self, service: &str) -> Arc<PinTable> {
+        self.pins.find(service.to_owned(), PinTable::default)
+    }
+
     /// The state that the versions of `service` share over `route`, or over all routes without
     /// limits of their own; created if unknown.
     pub fn stratum(&self, service: &str, route: Option<&str>) -> Arc<StratumState> {
@@ -209,6 +218,7 @@ impl Registry {
     /// Forgets states that no snapshot holds any more; returns their ids.
     pub fn forget_unused(&self) -> Forgotten {
         self.services.take_unused();
+        self.pins.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();
         self.amounts.take_unused();

@@ -6,6 +6,7 @@
 pub mod cohort;
 pub mod matcher;
 pub mod path;
+pub mod pin;
 pub mod split;
 pub mod table;
 

@@ -10,6 +10,7 @@ mod decide;
 mod endpoints;
 mod fence;
 mod forwarding;
+mod pin;
 mod route;
 mod service;
 mod sources;
@@ -27,6 +28,7 @@ pub use self::{
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,
+    pin::PinPlan,
     route::{BodyLimits, Route},
     service::Service,
     sources::{AccessLog, Overrides, RuntimeState, SnapshotInputs, weights_in_force},

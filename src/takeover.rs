@@ -9,6 +9,7 @@
 //!        reads its file, starts workers, accepts nothing yet
 //!     ── ready ──────────────────────────────────▶
 //!                                                  accepts nothing more, changes no weights
+//!     ◀─ pins (of services), several ──────────────
 //!     ◀─ yours (carried) ─────────────────────────
 //!     ── serving ────────────────────────────────▶
 //!        accepts, at the takeover socket too       notifies systemd
@@ -34,6 +35,7 @@
 mod door;
 mod found;
 mod message;
+mod pins;
 mod predecessor;
 mod successor;
 
@@ -42,7 +44,7 @@ use std::{io, time::Duration};
 pub use door::TakeoverSocket;
 pub use found::InheritedSockets;
 pub use predecessor::Predecessor;
-pub use successor::{Handed, Offer, Program, Successor};
+pub use successor::{Handed, LetGo, Offer, Program, Successor};
 
 /// Names the takeover socket for a process that was started for a takeover: `@NAME` in the abstract namespace.
 pub const SOCKET_VARIABLE: &str = "TIDEGATE_TAKEOVER";

@@ -9,6 +9,7 @@ mod digits;
 mod ejection;
 mod gate;
 mod incident;
+mod pins;
 mod rollout;
 mod smoke;
 mod status;
@@ -29,6 +30,7 @@ use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
 pub use incident::IncidentList;
+pub use pins::{KeptBy, PinList, PinMoveAnswer, PinMoveRequest, ServicePins, VersionPins};
 pub use rollout::{
     Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest,
     RolloutStep,

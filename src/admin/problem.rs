@@ -85,6 +85,11 @@ impl From<Rejected> for Problem {
             Rejected::NoVersionToWeigh { version, .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(format!("weights.{version}"))
             }
+            Rejected::NoVersionForPins { field, .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(field)
+            }
+            Rejected::NoPins { .. } => Self::new(StatusCode::CONFLICT, detail).at("service"),
+            Rejected::PinsStay { .. } => Self::new(StatusCode::CONFLICT, detail).at("to"),
             Rejected::LastVersion { .. } | Rejected::NotEjected { .. } => {
                 Self::new(StatusCode::CONFLICT, detail).at("version")
             }

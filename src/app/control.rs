@@ -87,6 +87,7 @@ fn service(
     let run = Supervised(observatory);
     run.task("absorb", ControlPlane::absorb);
     run.task("tidy", ControlPlane::tidy);
+    run.task("pins", ControlPlane::attend_pins);
     run.task("alert", ControlPlane::alert);
     run.task("rollout", ControlPlane::roll_out);
     run.task("history", ControlPlane::keep_history);

@@ -19,7 +19,8 @@ use crate::{
         state::{ControlState, rows::MalformedRow},
         tasks::ControlPlane,
     },
-    store::{Identity, Journal, Settings, StoreError},
+    registry::PinChanges,
+    store::{Identity, Journal, KeptPins, Settings, StoreError},
 };
 
 /// How long changes under way, and then what waits for the disk, may take before a takeover is given up.
@@ -94,7 +95,9 @@ pub(super) fn open(
     };
     let settings = Settings { folder: folder.clone(), identity: identity.clone(), replaces: None };
     let journal = open_free(&settings, matches!(opening, Opening::TakenOver(..)))?;
-    let rows = journal.reader()?.state()?;
+    let reader = journal.reader()?;
+    let (rows, pins) = (reader.state()?, reader.pins()?);
+    drop(reader);
     let rows = rows.into_iter().map(|(key, kept)| (key, kept.value)).collect();
     let state = ControlState::from_rows(&rows)?;
     let (seq, journal) = (journal.health().head.seq, Arc::new(journal));
@@ -111,7 +114,11 @@ pub(super) fn open(
     };
     controller.attach_journal(folder.clone(), journal, rows, (&reason, &dropped));
     drop(controller);
+    // A process that hands over pins hands over all of them; a release without pins has kept none.
+    let loads = matches!(opening, Opening::Start);
+    let others = observatory.resume_pins(pins, loads);
     await_late(observatory);
+    forget(others, observatory);
     tracing::info!(folder = %folder.display(), journal.seq = seq, reason, "the journal is open");
     Ok(())
 }
@@ -127,6 +134,30 @@ fn await_late(observatory: &ControlPlane) {
     while waits() && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Removes pins of services that have none any more: should the service get some again, they are too old.
+fn forget(pins: KeptPins, observatory: &ControlPlane) {
+    let changes = pins.into_iter().map(|(service, pins)| {
+        let gone = pins.into_iter().map(|pin| pin.key).collect();
+        (service, PinChanges { gone, ..PinChanges::default() })
+    });
+    let changes: Vec<_> = changes.collect();
+    if !changes.is_empty() {
+        in_time(observatory.drop_pins(changes));
+    }
+}
+
+/// Runs a task that writes pins, for as long as the last entries may take.
+fn in_time(writing: impl Future<Output = Result<(), StoreError>>) {
+    let Ok(runtime) = runtime::Builder::new_current_thread().enable_time().build() else { return };
+    let within = async { tokio::time::timeout(WRITTEN_WITHIN, writing).await };
+    let why = match runtime.block_on(within) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(late) => late.to_string(),
+    };
+    tracing::warn!(why, "the last changes of pins were not written");
 }
 
 /// Opens it; if it `may_be_held`, waits for its folder for a while.
@@ -153,11 +184,13 @@ pub(super) fn release(observatory: &ControlPlane) -> bool {
         }
         thread::sleep(PAUSE);
     }
+    in_time(observatory.keep_pins());
     let Ok(runtime) = runtime::Builder::new_current_thread().enable_time().build() else {
         return false;
     };
     let released = runtime.block_on(observatory.release_journal(RELEASED_WITHIN));
     let left = until.saturating_duration_since(Instant::now());
+    observatory.forget_kept_pins();
     released.is_ok_and(|journal| close(journal, left))
 }
 
@@ -195,6 +228,7 @@ pub(super) fn take_back(observatory: &ControlPlane, keeping: Option<&Keeping>) {
 
 /// Writes the last entries at the end of the process.
 pub(super) fn end(observatory: &ControlPlane) {
+    in_time(observatory.keep_pins());
     let journal = observatory.controller().release_journal();
     if !close(journal, CLOSED_WITHIN) {
         tracing::error!("the journal was not closed in time");

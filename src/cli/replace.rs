@@ -7,8 +7,7 @@ use tokio::{net::UnixListener, select, sync::mpsc};
 
 use crate::{
     app::App,
-    control::state::ControlState,
-    takeover::{Error, Handed, Program, Successor, TakeoverSocket},
+    takeover::{Error, Handed, LetGo, Program, Successor, TakeoverSocket},
 };
 
 /// Pause after an accept that failed for lack of file descriptors or memory.
@@ -43,9 +42,9 @@ pub(super) enum Origin {
 
 /// Messages of the thread that talks to the other process.
 enum Event {
-    LetGo(u64, std_mpsc::Sender<ControlState>),
+    LetGo(u64, std_mpsc::Sender<LetGo>),
     /// The journal is closed, or cannot be.
-    Released(std_mpsc::Sender<ControlState>, bool),
+    Released(std_mpsc::Sender<LetGo>, bool),
     Ended(u64, Result<Handed, Error>),
 }
 

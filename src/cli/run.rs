@@ -29,7 +29,7 @@ use super::{
 use crate::{
     app::{App, Ended, StartError},
     config::blame,
-    takeover::{self, Handed, InheritedSockets, Predecessor, TakeoverSocket},
+    takeover::{self, Handed, InheritedSockets, LetGo, Predecessor, TakeoverSocket},
     telemetry::log,
 };
 
@@ -148,8 +148,9 @@ impl Process {
 
     /// Takes over from `predecessor`. After an error nothing was accepted.
     fn follow(&mut self, mut predecessor: Predecessor) -> Result<(), takeover::Error> {
-        let (carried, pid) = (predecessor.ready()?, predecessor.pid());
+        let (LetGo { carried, pins }, pid) = (predecessor.ready()?, predecessor.pid());
         let dropped = self.app.observatory().controller().inherit(carried);
+        self.app.observatory().inherit_pins(pins);
         if let Err(error) = self.app.take_over_journal(pid, &dropped) {
             let reason = error.to_string();
             predecessor.fail(&reason);

@@ -10,6 +10,7 @@ mod comparison;
 mod fence;
 mod health;
 mod matching;
+mod pin;
 mod plans;
 mod route;
 mod service;

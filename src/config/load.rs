@@ -12,6 +12,7 @@ use super::{
     file::{MOST_BYTES, read_file},
     folder,
     named::{NamedFile, named_files},
+    pin_keys,
     problem::{FieldPath, Problem, Problems, Step as Place},
     schema::{Config, Step},
     token::{self, AdminToken},
@@ -82,6 +83,9 @@ pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
     let beside = path.parent().unwrap_or(Path::new(""));
     let tokens = token::read(admin.map_or(&[], |a| &a.tokens), beside, &mut found);
     draft.config.iter().for_each(|config| folder::check(config, &mut found));
+    if let Some(config) = &mut draft.config {
+        pin_keys::read(config, beside, &mut found);
+    }
     found.into_iter().for_each(|finding| draft.note(finding));
     let files = draft.config.iter().flat_map(named_files).map(|(path, file)| {
         let (path, at) = draft.locate(&path);

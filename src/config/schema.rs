@@ -15,6 +15,7 @@ mod health;
 mod limits;
 mod listen;
 mod log;
+mod pin;
 mod plan;
 mod process;
 mod route;
@@ -46,6 +47,10 @@ pub use self::{
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},
+    pin::{
+        Pin, PinBegin, PinCookie, PinCookieKey, PinEnd, PinEndAnswer, PinKeyAnswer, PinOnEject,
+        PinSecret,
+    },
     plan::{Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, Step},
     process::{Forwarding, Resolver, Shutdown},
     route::{Class, Route, RouteMatch},

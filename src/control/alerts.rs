@@ -236,6 +236,7 @@ impl Alerts {
             EventKind::RolloutStarted
             | EventKind::Rollout
             | EventKind::Started
+            | EventKind::PinsMoved
             | EventKind::Weights
             | EventKind::Cutover
             | EventKind::CutoverUndone

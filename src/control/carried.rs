@@ -49,6 +49,36 @@ pub struct HandoverState {
     /// Rollouts, in the form of the release that wrote them.
     #[serde(default)]
     pub rollouts: BTreeMap<String, serde_json::Value>,
+    /// Moves of pins.
+    #[serde(default)]
+    pub pin_moves: Vec<CarriedPinMove>,
+}
+
+/// A move of pins of a version of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedPinMove {
+    /// The service.
+    pub service: String,
+    /// The version that had them.
+    pub from: String,
+    /// The move.
+    #[serde(flatten)]
+    pub rule: MovedPins,
+}
+
+/// Where the pins of a version are since an operator moved them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedPins {
+    /// The version that has them.
+    pub to: String,
+    /// When they were moved, in seconds since 1970: later pins are none of them.
+    pub before: u32,
+    /// When the last of them has ended, in seconds since 1970.
+    pub until: u32,
+    /// Who moved them.
+    pub by: String,
+    /// Why; empty if no reason was given.
+    pub reason: String,
 }
 
 /// A version that gets all players of its service because no version with weight can serve.

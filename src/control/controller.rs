@@ -20,6 +20,7 @@ mod incidents;
 mod keeping;
 mod logs;
 mod names;
+mod pins;
 mod prepare;
 mod rejected;
 mod reload;
@@ -49,6 +50,7 @@ pub use self::{
     events::Webhooks,
     gate::GateReport,
     keeping::{JournalState, Moment, Operation, Plan},
+    pins::{MovePins, PinsMoved},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
     rollouts::{

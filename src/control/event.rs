@@ -44,6 +44,8 @@ pub enum EventKind {
     SharedOutage,
     /// The baseline serves again.
     SharedOutageOver,
+    /// An operator moved the pins of a version to another one.
+    PinsMoved,
     /// An endpoint was ejected.
     EndpointEjected,
     /// An endpoint would have been ejected, but the comparison is advisory.
@@ -105,6 +107,7 @@ impl EventKind {
             Self::ComparisonEnded => "comparison_ended",
             Self::SharedOutage => "shared_outage",
             Self::SharedOutageOver => "shared_outage_over",
+            Self::PinsMoved => "pins_moved",
             Self::EndpointEjected => "endpoint_ejected",
             Self::EndpointWouldEject => "endpoint_would_eject",
             Self::EndpointDown => "endpoint_down",

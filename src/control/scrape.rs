@@ -17,9 +17,9 @@ use crate::{
     config::units::Weight,
     health::Cause,
     proxy::Command,
-    registry::{AmountState, EndpointState, ErrorKind, RetryReason},
+    registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason},
     rollout::Phase,
-    snapshot::{AmountSource, Service, Snapshot, Version},
+    snapshot::{AmountSource, PinPlan, Service, Snapshot, Version},
     telemetry::{
         collector::{Collector, Latency},
         metrics::{self, Errors, Scrape, State},
@@ -86,6 +86,7 @@ impl ControlPlane {
                 .as_ref()
                 .map(|fence| (fence.state.waiting() as u64, fence.state.holds())),
             incidents: Vec::new(),
+            pins: service.pins.as_deref().map(pins),
         });
         let mut services: Vec<_> = services.collect();
         let series = series(&snapshot, &latencies.collector);
@@ -185,10 +186,19 @@ pub fn state(version: &Version) -> State {
         State::Ejected
     } else if version.weight.value() > 0.0 {
         State::Serving
-    } else if version.state.in_flight() > 0 {
+    } else if version.is_needed() {
         State::Draining
     } else {
         State::Idle
+    }
+}
+
+/// The pins of a service.
+fn pins(plan: &PinPlan) -> metrics::Pins {
+    let counts = plan.table.counts(plan.table.now()).into_iter();
+    metrics::Pins {
+        versions: counts.map(|c| (c.version.into(), c.pins, c.oldest.unwrap_or(0))).collect(),
+        events: PinEvent::ALL.map(|event| (event.label(), plan.table.events(event))).to_vec(),
     }
 }
 

@@ -17,12 +17,15 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use self::handover::{NOT_SAID, whole_ms};
-pub use super::carried::StandIn;
+pub use super::carried::{MovedPins, StandIn};
 use super::{
     carried::{Endpoints, HandoverState, SetWeights},
     fences::FenceMarks,
 };
-use crate::{analysis::Verdict, config::units::Weight, rollout::Rollout, snapshot::Overrides};
+use crate::{
+    analysis::Verdict, config::units::Weight, rollout::Rollout, routing::pin::PinMove,
+    snapshot::Overrides,
+};
 
 /// Most ejections of versions that are in no file, and of their endpoints. They stay in case the versions
 /// come back.
@@ -58,6 +61,9 @@ pub type Ejections = BTreeMap<(String, String), Ejection>;
 /// Manually ejected endpoints, by service, version and address.
 pub type ManualEjections = BTreeMap<(String, String, String), ManualEjection>;
 
+/// Moves of pins by operators, by service and the version that had them.
+pub type PinMoves = BTreeMap<(String, String), MovedPins>;
+
 /// Stand-ins by service.
 pub type StandIns = BTreeMap<String, StandIn>;
 
@@ -75,6 +81,7 @@ pub struct ControlState {
     mistakes: BTreeMap<(String, String), u32>,
     /// The last rollout of each service, as of its last transition.
     rollouts: BTreeMap<String, Rollout>,
+    pin_moves: PinMoves,
 }
 
 /// Every change of a [`ControlState`].
@@ -147,6 +154,15 @@ pub enum Change {
     RolloutForgotten {
         /// The service.
         service: String,
+    },
+    /// An operator moved the pins of a version.
+    PinsMoved {
+        /// The service.
+        service: String,
+        /// The version that had them.
+        from: String,
+        /// Where they are now.
+        rule: MovedPins,
     },
     /// Another file came into force.
     FileTaken {
@@ -226,6 +242,11 @@ impl ControlState {
                 self.rollouts.insert(rollout.service.clone(), *rollout);
             }
             Change::RolloutForgotten { service } => drop(self.rollouts.remove(&service)),
+            Change::PinsMoved { service, from, rule } => {
+                // Pins of moves that are that old have ended.
+                self.pin_moves.retain(|_, old| old.until >= rule.before);
+                self.pin_moves.insert((service, from), rule);
+            }
             Change::FileTaken { weights, gone, held, .. } => {
                 self.weights.retain(|service, _| !weights.contains(service));
                 self.weights.extend(held);
@@ -238,12 +259,13 @@ impl ControlState {
             }
             Change::Resumed(from) => {
                 let Self { generation, weights, ejections, endpoints, .. } = *from;
-                let Self { epochs, fences, mistakes, rollouts, .. } = *from;
+                let Self { epochs, fences, mistakes, rollouts, pin_moves, .. } = *from;
                 self.generation = self.generation.max(generation);
                 (self.weights, self.ejections, self.rollouts) = (weights, ejections, rollouts);
                 (self.endpoints, self.mistakes) = (endpoints, mistakes);
                 // Exactly: two processes that serve at the same time say the same.
                 self.fences.extend(fences);
+                self.pin_moves = pin_moves;
                 for (service, epoch) in epochs {
                     let own = self.epochs.entry(service).or_default();
                     *own = epoch.max(*own);
@@ -320,6 +342,22 @@ impl ControlState {
         self.mistakes.get(&place).copied().unwrap_or_default()
     }
 
+    /// Moves of pins by operators.
+    pub fn pin_moves(&self) -> &PinMoves {
+        &self.pin_moves
+    }
+
+    /// The same in the order in which they were made, by service, as a snapshot takes them.
+    pub fn pin_moves_by_service(&self) -> BTreeMap<String, Vec<PinMove>> {
+        let mut all: BTreeMap<String, Vec<PinMove>> = BTreeMap::new();
+        for ((service, from), MovedPins { to, before, .. }) in &self.pin_moves {
+            let one = PinMove { from: from.clone(), to: to.clone(), before: *before };
+            all.entry(service.clone()).or_default().push(one);
+        }
+        all.values_mut().for_each(|moves| moves.sort_by_key(|one| one.before));
+        all
+    }
+
     /// Versions that are ejected, by service.
     pub fn ejected(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -356,13 +394,14 @@ impl ControlState {
     /// Whether both states hold the same decisions; generation and epochs may differ.
     pub fn decides_as(&self, other: &Self) -> bool {
         let Self { generation: _, epochs: _, fences: _, weights, ejections, .. } = self;
-        let Self { endpoints, stand_ins, mistakes, rollouts, .. } = self;
+        let Self { endpoints, stand_ins, mistakes, rollouts, pin_moves, .. } = self;
         *weights == other.weights
             && *ejections == other.ejections
             && *endpoints == other.endpoints
             && *stand_ins == other.stand_ins
             && *mistakes == other.mistakes
             && *rollouts == other.rollouts
+            && *pin_moves == other.pin_moves
     }
 
     /// The same with a generation that is higher by `count`.

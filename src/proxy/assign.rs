@@ -3,6 +3,7 @@
 
 use super::{
     breaker,
+    pin::{self, PinTurn},
     problem::{Problem, ProxyError},
     worker::Worker,
 };
@@ -11,19 +12,25 @@ use crate::{
     snapshot::{Decision, NoDecision, Snapshot},
 };
 
-/// The decision for `request` by `snapshot`, or the response if there is none.
+/// The decision for `request` by `snapshot`, or the response if there is none; and what the response of the
+/// version may do to pins.
 #[inline(always)]
 pub(super) fn assign(
     worker: &Worker,
     snapshot: &Snapshot,
     request: &RequestView<'_>,
-) -> Result<Decision, Problem> {
-    let decision = match snapshot.decide(request) {
-        Ok(decision) => decision,
+) -> Result<(Decision, Option<Box<PinTurn>>), Problem> {
+    let (mut decided, mut turn) = (snapshot.decide(request), None);
+    let service = match decided {
+        Ok(decision) => decision.service,
+        Err(NoDecision::NoVersion(route)) => snapshot.routes[route as usize].service,
         Err(NoDecision::NoRoute) => return Err(ProxyError::NoRoute.problem()),
-        Err(NoDecision::NoVersion(_)) => return Err(ProxyError::NoVersion.problem()),
     };
-    let service = &snapshot.services[decision.service as usize];
+    let service = &snapshot.services[service as usize];
+    if let Some(pins) = &service.pins {
+        (decided, turn) = pin::assign(snapshot, pins, request, decided);
+    }
+    let Ok(decision) = decided else { return Err(ProxyError::NoVersion.problem()) };
     breaker::admit(worker, service, &service.versions[usize::from(decision.version)])?;
-    Ok(decision)
+    Ok((decision, turn))
 }

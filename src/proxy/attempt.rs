@@ -23,6 +23,7 @@ use super::{
     grpc,
     head::{BadAnswer, Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
     pieces::Pieces,
+    pin,
     plan::Plan,
     problem::ProxyError,
     relay::{Relay, RelayError},
@@ -550,6 +551,14 @@ impl<'a> Attempt<'a> {
                 _ => Protocol::Http2,
             };
             let via = plan.snapshot.forwarding.answer_via(version as usize);
+            let lines;
+            let via = match plan.pin() {
+                None => via,
+                Some(turn) => {
+                    lines = pin::answered(plan.service(), *turn, self.target.version, &head, via);
+                    &lines
+                }
+            };
             write_response(response, &head, delimiter, persistence, date.as_deref(), via);
             let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
             if plan.mode.trailers && (is_stream || delimiter == Delimiter::Chunks) {

@@ -14,6 +14,7 @@ use super::{
     grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
     in_flight::InFlight,
+    pin::{self, PinTurn},
     rejected::{LogText, Rejected},
     render::render,
     response_mode::ResponseMode,
@@ -57,6 +58,8 @@ struct RareOptions {
     ends_by: Option<Instant>,
     /// The protocol to which the client asks to switch, if that is allowed.
     upgrade: Option<Box<str>>,
+    /// What the response may do to pins.
+    pin: Option<Box<PinTurn>>,
 }
 
 impl Plan {
@@ -77,6 +80,11 @@ impl Plan {
     /// The protocol to which the client asks to switch, if that is allowed.
     pub(super) fn upgrade(&self) -> Option<&str> {
         self.special.as_ref()?.upgrade.as_deref()
+    }
+
+    /// What the response may do to pins, if anything.
+    pub(super) fn pin(&self) -> Option<&PinTurn> {
+        self.special.as_ref()?.pin.as_deref()
     }
 
     /// Whether the client asked to switch to `protocol`.
@@ -136,20 +144,21 @@ pub(super) fn plan(
 
     let view = admitted.view(&client.connected);
     // Two matches rather than one of both results, so that the usual decision stays in registers.
-    let decision = match client.connected.smoke.as_deref() {
+    let (decision, mut pin) = match client.connected.smoke.as_deref() {
         None => match assign(worker, &snapshot, &view) {
-            Ok(decision) => decision,
+            Ok(assigned) => assigned,
             Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
         },
         Some(target) => match smoke::assign(worker, &snapshot, &view, target) {
-            Ok(decision) => decision,
+            Ok(decision) => (decision, None),
             Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
         },
     };
 
     let route = &snapshot.routes[decision.route as usize];
     let class = route.class.unwrap_or_else(|| Class::of(admitted.head.method));
-    let fence = snapshot.services[decision.service as usize].fence.as_deref();
+    let service = &snapshot.services[decision.service as usize];
+    let fence = service.fence.as_deref();
     if let (Some(fence), Class::Write) = (fence, class) {
         match fence::enter(worker, &snapshot, fence, called) {
             Entry::Pass => {}
@@ -163,17 +172,22 @@ pub(super) fn plan(
     }
     let epoch = fence.map(|fence| &*fence.line);
     let upgrade = render(request, &admitted, &client.connected, &snapshot, route, epoch);
+    if service.pins.is_some() {
+        pin::hide(service, request);
+        pin.iter_mut().for_each(|turn| turn.of_client(client.connected.encrypted));
+    }
 
     let began = Instant::now();
     let timeout = match admitted.mode.grpc {
         true => view.header("grpc-timeout").and_then(grpc::timeout),
         false => None,
     };
-    let special = match (timeout, upgrade) {
-        (None, None) => None,
+    let special = match (timeout, upgrade, pin.is_none()) {
+        (None, None, true) => None,
         _ => Some(Box::new(RareOptions {
             ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
             upgrade: upgrade.map(Into::into),
+            pin,
         })),
     };
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);

@@ -319,6 +319,7 @@ impl<'a> RequestRecord<'a> {
             AssignedBy::Rule => "rule",
             AssignedBy::Only => "only",
             AssignedBy::Smoke => "smoke",
+            AssignedBy::Pin => "pin",
             AssignedBy::Cohort(source) => plan.service().cohort.label(source),
         };
         let address = self.endpoint().map(|endpoint| endpoint.label.as_ref());

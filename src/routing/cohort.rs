@@ -32,16 +32,26 @@ impl Cohort {
         if !sources.contains(&KeySource::ClientIp) {
             sources.push(KeySource::ClientIp);
         }
-        let sources = sources
-            .into_iter()
-            .map(|source| Source { label: source.to_string().into(), source })
-            .collect();
-        Self { sources }
+        Self::exactly(&sources)
+    }
+
+    /// These sources in order of preference, and no other.
+    pub fn exactly(sources: &[KeySource]) -> Self {
+        let sources = sources.iter().cloned();
+        let sources = sources.map(|source| Source { label: source.to_string().into(), source });
+        Self { sources: sources.collect() }
     }
 
     /// The key of the player who sent `request` to a route with `params`. An empty value counts as
     /// absent: otherwise all players without a session would share one cohort.
     pub fn key<'a>(&self, request: &RequestView<'a>, params: &Params) -> CohortKey<'a> {
+        let none = CohortKey { value: request.client_text, source: 0 };
+        self.present(request, params).unwrap_or(none)
+    }
+
+    /// As [`Cohort::key`]; `None` if no source is present.
+    #[inline(always)]
+    pub fn present<'a>(&self, request: &RequestView<'a>, params: &Params) -> Option<CohortKey<'a>> {
         for (source, number) in self.sources.iter().zip(0u16..) {
             let value = match &source.source {
                 KeySource::Header(name) => request.header(name),
@@ -55,10 +65,10 @@ impl Cohort {
                 KeySource::ClientIp => Some(request.client_text),
             };
             if let Some(value) = value.filter(|v| !v.is_empty()) {
-                return CohortKey { value, source: number };
+                return Some(CohortKey { value, source: number });
             }
         }
-        CohortKey { value: request.client_text, source: 0 }
+        None
     }
 
     /// The source number `source` as in the file: `cookie:uid`.

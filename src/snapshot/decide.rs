@@ -44,6 +44,8 @@ pub enum AssignedBy {
     Only,
     /// A smoke check.
     Smoke,
+    /// The pin of the player or the round.
+    Pin,
 }
 
 /// Why a request of a smoke check does not reach the version that is checked.

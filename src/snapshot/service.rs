@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Amount, Breaker, ComparisonPlan, Fence, Version,
+    Amount, Breaker, ComparisonPlan, Fence, PinPlan, Version,
     sources::{SnapshotInputs, weights_in_force},
 };
 use crate::{
@@ -26,6 +26,8 @@ pub struct Service {
     pub rules: Box<[Rule]>,
     /// Assigns versions to players.
     pub split: Split,
+    /// Its pins; `None` if it has none.
+    pub pins: Option<Box<PinPlan>>,
     /// Versions, in the order of the file.
     pub versions: Box<[Version]>,
     /// Longest time for a connection to an endpoint.
@@ -58,13 +60,16 @@ impl Service {
     ) -> Self {
         let weights = weights_in_force(name, service, sources.overrides);
         let health = service.health.clone().unwrap_or_default();
+        let pins = service.pin.as_ref().map(|_| registry.pins(name));
         let versions: Box<[Version]> = service
             .versions
             .keys()
             .zip(&weights)
             .map(|(version, (_, weight))| {
                 let names = (name, version.as_str());
-                Version::compile(names, service, *weight, health.panic_threshold, sources, registry)
+                let pinned = pins.as_ref().map(|pins| pins.version(version));
+                let weights = (*weight, health.panic_threshold);
+                Version::compile(names, service, weights, pinned, sources, registry)
             })
             .collect();
         let compared = match previous {
@@ -87,6 +92,10 @@ impl Service {
             )
             .bucket_by(index(&service.baseline)),
             fence: Fence::compile(name, service, sources, registry),
+            pins: service.pin.as_ref().zip(pins).map(|(pin, table)| {
+                let before = previous.and_then(|previous| previous.pins.as_deref());
+                Box::new(PinPlan::new((name, pin), sources, &versions, table, before))
+            }),
             epoch: sources.decided.epochs.get(name).copied().unwrap_or_default(),
             state: registry.service(name),
             compared,

@@ -10,6 +10,7 @@ use crate::{
         units::{Share, Weight},
     },
     health::resolve::Resolved,
+    routing::pin::PinMove,
     telemetry::access_log::Sender,
     tls::TlsClients,
 };
@@ -28,6 +29,8 @@ pub struct RuntimeState {
     pub epochs: HashMap<String, u64>,
     /// Number of moves of writes, by service with a fence.
     pub fence_epochs: BTreeMap<String, u64>,
+    /// Moves of pins by operators, by service, in their order.
+    pub pin_moves: BTreeMap<String, Vec<PinMove>>,
 }
 
 impl RuntimeState {

@@ -13,7 +13,7 @@ use crate::{
         schema,
         units::{Share, Weight},
     },
-    registry::{AmountState, EndpointState, Registry, VersionState},
+    registry::{AmountState, EndpointState, PinnedVersion, Registry, VersionState},
     tls,
 };
 
@@ -39,6 +39,8 @@ pub struct Version {
     pub tls: Option<(tls::Client, Box<[EndpointHost]>)>,
     /// Protocol of its endpoints.
     pub protocol: schema::Protocol,
+    /// Its pins, if its service has any.
+    pub pinned: Option<Arc<PinnedVersion>>,
     /// Live state.
     pub state: Arc<VersionState>,
     /// Live state of its amounts, in the order of the service's amounts.
@@ -50,8 +52,8 @@ impl Version {
     pub(super) fn compile(
         (service, name): (&str, &str),
         within: &schema::Service,
-        weight: Weight,
-        panic_threshold: Share,
+        (weight, panic_threshold): (Weight, Share),
+        pinned: Option<Arc<PinnedVersion>>,
         sources: SnapshotInputs<'_>,
         registry: &Registry,
     ) -> Self {
@@ -74,6 +76,7 @@ impl Version {
             known,
             tls: tls.map(|client| (client, hosts.into())),
             protocol: written.protocol,
+            pinned,
             amounts: amounts.collect(),
             state,
         }
@@ -82,6 +85,22 @@ impl Version {
     /// Whether fewer than `threshold` of its endpoints serve, so that others get requests, too.
     pub fn panics(&self, threshold: Share) -> bool {
         usable::panics(&self.known, threshold)
+    }
+
+    /// Whether an endpoint serves and can be connected.
+    pub fn works(&self) -> bool {
+        let standings = self.known.iter().map(|known| &known.state.standing);
+        standings.into_iter().any(|standing| standing.serves() && !standing.is_unreachable())
+    }
+
+    /// Pins that it holds.
+    pub fn pins(&self) -> u64 {
+        self.pinned.as_ref().map_or(0, |pinned| pinned.live())
+    }
+
+    /// Whether something that began on it has not ended: a request in flight, or a pin.
+    pub fn is_needed(&self) -> bool {
+        self.state.in_flight() > 0 || self.pinned.as_ref().is_some_and(|pinned| pinned.holds())
     }
 
     /// The effective weight: 0 while the version is ejected or unserved.

@@ -25,10 +25,12 @@ use super::{
     key,
     late::Late,
     note::{NoteError, PublicKey, SigningKey},
+    pins::{PinJob, Unkept},
     reader::Reader,
     sqlite::{self, Access},
     writer::{Command, Job, Writer},
 };
+use crate::registry::PinChanges;
 
 /// The kind of the entry that names a new key of checkpoints.
 const KEY_MADE: &str = "checkpoint_key";
@@ -170,6 +172,32 @@ impl Journal {
         let (answer, answered) = oneshot::channel();
         self.try_send(Command::Checkpoint(answer))?;
         answered.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Writes changes of pins, by service, in one commit, and waits until they are on the disk. Pins that end
+    /// come before those that begin.
+    ///
+    /// # Errors
+    ///
+    /// If they are not written; they are in the error.
+    pub async fn keep_pins(&self, changes: Vec<(String, PinChanges)>) -> Result<(), Box<Unkept>> {
+        let (answer, answered) = oneshot::channel();
+        let job = Command::Pins(Box::new(PinJob { changes, answer }));
+        let (why, given_back) = match self.commands.try_send(job) {
+            Ok(()) => match answered.await {
+                Ok(kept) => return kept.map_err(Box::new),
+                Err(_) => {
+                    return Err(Box::new(Unkept { why: StoreError::Closed, changes: vec![] }));
+                }
+            },
+            Err(TrySendError::Full(command)) => (StoreError::Busy, command),
+            Err(TrySendError::Disconnected(command)) => (StoreError::Closed, command),
+        };
+        let changes = match given_back {
+            Command::Pins(job) => job.changes,
+            _ => Vec::new(),
+        };
+        Err(Box::new(Unkept { why, changes }))
     }
 
     /// The health of the journal. Never waits for the disk.

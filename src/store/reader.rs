@@ -20,6 +20,7 @@ use super::{
     folder::Folder,
     hash::Hash,
     note::PublicKey,
+    pins::{self, KeptPins},
     report::ReportWriter,
     sqlite::{self, Access, number},
     verify::{Row, Verifier},
@@ -270,6 +271,15 @@ impl Reader {
     /// If they are damaged, or cannot be read.
     pub fn check_integrity(&self) -> Result<(), StoreError> {
         sqlite::check_integrity(&self.connection, &self.path)
+    }
+
+    /// All pins, by service.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read, or one is malformed.
+    pub fn pins(&self) -> Result<KeptPins, StoreError> {
+        pins::read(&self.connection, &self.path)
     }
 
     pub(super) fn connection(&self) -> &Connection {

@@ -24,7 +24,7 @@ const APPLICATION: i64 = 0x5447_4a31;
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Each leads from one schema to the next; their number is the schema that this program writes.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,7 +312,7 @@ mod tests {
             ("wal_autocheckpoint", 1000),
             ("journal_size_limit", 1024 * 1024),
             ("busy_timeout", 5000),
-            ("user_version", 1),
+            ("user_version", 2),
         ] {
             assert_eq!(read(name).unwrap(), value.into(), "{name}");
         }

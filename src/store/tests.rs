@@ -3,6 +3,7 @@
 mod copies;
 mod disk;
 mod killed;
+mod pins;
 mod verification;
 mod writing;
 

@@ -6,6 +6,7 @@
 //! as that cannot be found out, nothing is written. If the commit turns out to be there although its changes
 //! were answered as not made, an entry `annulled` names them, and the state is what it was.
 
+mod pins;
 mod recovery;
 
 use std::{
@@ -31,6 +32,7 @@ use super::{
     health::{MOST_WAITING, Shared},
     late::Late,
     note::{Checkpoint, SigningKey},
+    pins::PinJob,
     sqlite,
 };
 
@@ -45,6 +47,7 @@ const FOR_EJECTIONS: &str = "what is left of it is kept for ejections";
 pub(super) enum Command {
     Write(Box<Job>),
     Checkpoint(oneshot::Sender<Result<String, StoreError>>),
+    Pins(Box<PinJob>),
     /// There are late changes.
     Wake,
     Close,
@@ -86,6 +89,7 @@ pub(super) struct Writer {
 struct Work {
     jobs: Vec<Job>,
     notes: Vec<oneshot::Sender<Result<String, StoreError>>>,
+    pins: Vec<PinJob>,
     is_last: bool,
 }
 
@@ -106,8 +110,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _ended = Ended(self.shared.clone());
         loop {
-            let Work { jobs, notes, is_last } = self.work();
+            let Work { jobs, notes, pins, is_last } = self.work();
             self.write(jobs);
+            pins.into_iter().for_each(|job| self.keep_pins(job));
             for answer in notes {
                 // Whoever asked may have gone.
                 let _ = answer.send(self.checkpoint());
@@ -127,6 +132,7 @@ impl Writer {
             match command {
                 Command::Write(job) => work.jobs.push(*job),
                 Command::Checkpoint(answer) => work.notes.push(answer),
+                Command::Pins(job) => work.pins.push(*job),
                 Command::Wake => {}
                 Command::Close => work.is_last = true,
             }

@@ -17,7 +17,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::Error;
+use super::{Error, pins::PinMessage};
 use crate::control::state::ControlState;
 
 /// Version of the protocol; grows with every incompatible change.
@@ -39,6 +39,9 @@ pub(super) enum FromNew {
         protocol: u32,
         /// Its release.
         version: String,
+        /// Whether it takes pins over; an earlier release does not say so.
+        #[serde(default)]
+        pins: bool,
     },
     /// It could serve at once.
     Ready,
@@ -62,6 +65,8 @@ pub(super) enum FromOld {
         /// The current state; it may change until [`FromOld::Yours`].
         carried: ControlState,
     },
+    /// Pins of a service, before [`FromOld::Yours`].
+    Pins(PinMessage),
     /// The old process does not accept or change anything any more.
     Yours {
         /// The final state.

@@ -10,10 +10,10 @@ use std::{
 };
 
 use super::{
-    Error, InheritedSockets, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
+    Error, InheritedSockets, LetGo, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
     message::{Channel, FromNew, FromOld, PROTOCOL},
 };
-use crate::control::state::ControlState;
+use crate::{control::state::ControlState, store::KeptPins};
 
 /// The process that serves until this one takes over.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Predecessor {
         };
         let mut channel = Channel::new(stream)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        channel.send(&FromNew::Hello { protocol: PROTOCOL, version })?;
+        channel.send(&FromNew::Hello { protocol: PROTOCOL, version, pins: true })?;
         Ok(Some(Self { channel, is_parent }))
     }
 
@@ -70,18 +70,22 @@ impl Predecessor {
                 Ok(Some((found, carried)))
             }
             FromOld::Refused { reason } => Err(Error::Refused(reason)),
-            FromOld::Yours { .. } => Err(out_of_turn()),
+            FromOld::Yours { .. } | FromOld::Pins(_) => Err(out_of_turn()),
         }
     }
 
-    /// Reports that this process is ready; returns the final state once the other process has
-    /// stopped to accept.
-    pub fn ready(&mut self) -> Result<ControlState, Error> {
+    /// Reports that this process is ready; returns the final state and all pins once the other
+    /// process has stopped to accept.
+    pub fn ready(&mut self) -> Result<LetGo, Error> {
         self.channel.send(&FromNew::Ready)?;
-        match self.channel.receive(READY_WITHIN)? {
-            FromOld::Yours { carried } => Ok(carried),
-            FromOld::Refused { reason } => Err(Error::Refused(reason)),
-            FromOld::Offer { .. } => Err(out_of_turn()),
+        let mut pins = KeptPins::new();
+        loop {
+            match self.channel.receive(READY_WITHIN)? {
+                FromOld::Yours { carried } => return Ok(LetGo { carried, pins }),
+                FromOld::Pins(more) => more.add_to(&mut pins)?,
+                FromOld::Refused { reason } => return Err(Error::Refused(reason)),
+                FromOld::Offer { .. } => return Err(out_of_turn()),
+            }
         }
     }
 

@@ -19,8 +19,9 @@ use std::{
 use super::{
     Error, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
     message::{Channel, FromNew, FromOld, PROTOCOL},
+    pins::PinMessage,
 };
-use crate::control::state::ControlState;
+use crate::{control::state::ControlState, store::KeptPins};
 
 /// Interval of checks whether a new process has connected, or ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -43,6 +44,15 @@ pub struct Offer {
     pub sockets: Vec<(SocketAddr, TcpListener)>,
     /// The current state.
     pub carried: ControlState,
+}
+
+/// What a process gives up when it lets go.
+#[derive(Debug)]
+pub struct LetGo {
+    /// The final state.
+    pub carried: ControlState,
+    /// All pins.
+    pub pins: KeptPins,
 }
 
 /// The process that is to take over.
@@ -127,12 +137,12 @@ impl Successor {
     }
 
     /// Hands over. `let_go` is called once the new process is ready: it makes this process stop to
-    /// accept, and returns the final state, or `None` if this process ends in another way. After an
+    /// accept, and returns the final state and all pins, or `None` if this process ends in another way. After an
     /// error this process must continue.
     pub fn take(
         mut self,
         offer: Offer,
-        let_go: impl FnOnce() -> Option<ControlState>,
+        let_go: impl FnOnce() -> Option<LetGo>,
     ) -> Result<Handed, Error> {
         match self.converse(offer, let_go) {
             Ok(()) => {
@@ -157,13 +167,15 @@ impl Successor {
     fn converse(
         &mut self,
         offer: Offer,
-        let_go: impl FnOnce() -> Option<ControlState>,
+        let_go: impl FnOnce() -> Option<LetGo>,
     ) -> Result<(), Error> {
+        let takes_pins;
         match self.channel.receive(STEP_WITHIN)? {
-            FromNew::Hello { protocol: PROTOCOL, version } => {
+            FromNew::Hello { protocol: PROTOCOL, version, pins } => {
+                takes_pins = pins;
                 tracing::info!(pid = self.channel.pid, version, "a process asks for the sockets");
             }
-            FromNew::Hello { protocol, version } => {
+            FromNew::Hello { protocol, version, .. } => {
                 let reason = format!(
                     "it speaks protocol {PROTOCOL}, and release {version} protocol {protocol}"
                 );
@@ -188,11 +200,16 @@ impl Successor {
             FromNew::Ready => {}
             other => return Err(unexpected(other)),
         }
-        let Some(carried) = let_go() else {
+        let Some(LetGo { carried, pins }) = let_go() else {
             let reason = Error::Ending.to_string();
             self.channel.send(&FromOld::Refused { reason })?;
             return Err(Error::Ending);
         };
+        if takes_pins {
+            for pins in PinMessage::all(&pins) {
+                self.channel.send(&FromOld::Pins(pins))?;
+            }
+        }
         self.channel.send(&FromOld::Yours { carried })?;
         let serving = match self.channel.receive(STEP_WITHIN) {
             // The message may arrive at this moment, and then this process must not continue.

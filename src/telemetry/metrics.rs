@@ -11,11 +11,13 @@
 //! cannot be added up over instances, the duration histogram can.
 
 mod families;
+mod pins;
 mod process;
 mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use pins::Pins;
 pub use process::Process;
 
 use super::{access_log::Lost, collector::Durations, histogram::Quantiles};
@@ -118,6 +120,8 @@ pub struct Service {
     pub fence: Option<(u64, Durations)>,
     /// Incidents, by kind.
     pub incidents: Vec<(&'static str, u64)>,
+    /// Its pins; `None` if it has none.
+    pub pins: Option<Pins>,
 }
 
 /// A rollout.
@@ -293,6 +297,7 @@ pub fn render(scrape: &Scrape) -> String {
     families::rollouts(scrape, &mut page);
     families::cutovers(scrape, &mut page);
     families::versions(scrape, &mut page);
+    pins::pins(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);
     families::smoke_checks(scrape, &mut page);

@@ -38,6 +38,7 @@ mod limits;
 mod metrics;
 mod names;
 mod pace;
+mod pins;
 mod players;
 mod process;
 mod reload;

@@ -60,6 +60,11 @@ impl Kind {
     }
 }
 
+/// Why nothing of this kind can have `value`, if so.
+pub(super) fn value_fault(kind: Kind, value: &str) -> Option<&'static str> {
+    kind.value_fault(value)
+}
+
 /// Checks the names and values of `conditions`.
 pub(super) fn check(
     kind: Kind,

@@ -124,8 +124,20 @@ fn conditions(matches: &RouteMatch, path: &FieldPath, found: &mut Vec<Finding>) 
             }
         }
     }
-    for (index, method) in matches.methods.iter().enumerate() {
-        let path = path.key("methods").index(index);
+    methods(&matches.methods, &path.key("methods"), found);
+    if let Some(name) = matches.headers.keys().find(|name| name.eq_ignore_ascii_case("host")) {
+        let message =
+            "the host is no header in HTTP/2; write `host: api.example.com` beside `path`";
+        found.push(Finding::of_name(path.key("headers").key(name), message));
+    }
+    matching::check(Kind::Headers, &matches.headers, &path.key("headers"), found);
+    matching::check(Kind::Query, &matches.query, &path.key("query"), found);
+}
+
+/// Checks `methods` of requests.
+pub(super) fn methods(methods: &[String], path: &FieldPath, found: &mut Vec<Finding>) {
+    for (index, method) in methods.iter().enumerate() {
+        let path = path.index(index);
         if method == "CONNECT" {
             let message = "CONNECT asks for a tunnel, which is not offered; leave it out";
             found.push(Finding::new(path.clone(), message));
@@ -135,17 +147,10 @@ fn conditions(matches: &RouteMatch, path: &FieldPath, found: &mut Vec<Finding>) 
             let message = format!("`{method}` is not a method in upper case; write {right}");
             found.push(Finding::new(path.clone(), message));
         }
-        if matches.methods[..index].contains(method) {
+        if methods[..index].contains(method) {
             found.push(Finding::new(path, format!("`{method}` twice; write it once")));
         }
     }
-    if let Some(name) = matches.headers.keys().find(|name| name.eq_ignore_ascii_case("host")) {
-        let message =
-            "the host is no header in HTTP/2; write `host: api.example.com` beside `path`";
-        found.push(Finding::of_name(path.key("headers").key(name), message));
-    }
-    matching::check(Kind::Headers, &matches.headers, &path.key("headers"), found);
-    matching::check(Kind::Query, &matches.query, &path.key("query"), found);
 }
 
 fn is_method(text: &str) -> bool {

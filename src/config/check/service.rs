@@ -9,7 +9,7 @@ use std::{
 use super::{
     Finding, amounts, comparison, fence, health, label,
     matching::{self, Kind, canonical, has_param},
-    no_such, plans, reaches, tls,
+    no_such, pin, plans, reaches, tls,
 };
 use crate::config::{
     pattern::{EndpointHost, KeySource},
@@ -44,6 +44,9 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
     }
     weights(service, &path, found);
     cohort(name, &service.cohort, config, &path.key("cohort"), found);
+    if let Some(value) = &service.pin {
+        pin::check(name, value, config, &path.key("pin"), found);
+    }
     amounts::amounts(service, &path.key("amounts"), found);
     if let Some(eject) = &service.eject {
         comparison::service(eject, name, config, &path.key("eject"), found);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Config;
 
 impl Config {
-    /// Makes relative paths of TLS files and of files of alert receivers relative to `folder`.
+    /// Makes relative paths of TLS files, of keys of pin cookies and of files of alert receivers relative to `folder`.
     pub(in crate::config) fn place_files(&mut self, folder: &Path) {
         let place = |file: &mut PathBuf| *file = folder.join(&*file);
         for tls in self.listen.iter_mut().filter_map(|listen| listen.tls.as_mut()) {
@@ -18,6 +18,10 @@ impl Config {
         }
         for webhook in self.alerts.iter_mut().flat_map(|alerts| &mut alerts.webhooks) {
             webhook.token_file.iter_mut().chain(&mut webhook.ca).for_each(place);
+        }
+        let pins = self.services.values_mut().filter_map(|service| service.pin.as_mut());
+        for cookie in pins.filter_map(|pin| pin.cookie.as_mut()) {
+            cookie.keys.iter_mut().for_each(|key| place(&mut key.file));
         }
         let versions = self.services.values_mut().flat_map(|s| s.versions.values_mut());
         for tls in versions.filter_map(|version| version.tls.as_mut()) {

@@ -12,6 +12,7 @@ use super::{
     eject::{Eject, Failures},
     fence::Fence,
     health::{Breaker, Health},
+    pin::Pin,
     slo::Slo,
     tls::VersionTls,
 };
@@ -39,6 +40,10 @@ pub struct Service {
     /// Rules that send selected players to a version before the split; the first match wins.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// Pins: a player or a round stays on the version that it began with, whatever the weights become.
+    /// Default: none.
+    #[serde(default)]
+    pub pin: Option<Pin>,
     /// Business amounts in responses, by name, at most 8: shown by the API and by metrics, and
     /// compared if `eject` names them. Default: none.
     #[serde(default)]

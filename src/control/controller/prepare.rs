@@ -148,6 +148,7 @@ impl Controller {
             ejected: state.ejected(),
             unserved: self.will_be_unserved(&state, inputs),
             epochs: state.epochs().clone().into_iter().collect(),
+            pin_moves: state.pin_moves_by_service(),
             ..RuntimeState::default()
         };
         decided.begin_epochs(&old, config, &ahead);

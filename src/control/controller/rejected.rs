@@ -33,6 +33,30 @@ pub enum Rejected {
         /// Names of versions.
         known: String,
     },
+    /// A version whose pins are to be moved, or that is to get them, does not exist.
+    #[error("service `{service}` has no version `{version}`; it has: {known}")]
+    NoVersionForPins {
+        /// As requested.
+        service: String,
+        /// As requested.
+        version: String,
+        /// The field of the request.
+        field: &'static str,
+        /// Names of versions.
+        known: String,
+    },
+    /// The service has no pins.
+    #[error("`{service}` has no pins; `pin` in the file gives it some")]
+    NoPins {
+        /// The service.
+        service: String,
+    },
+    /// Pins cannot be moved there.
+    #[error("{why}")]
+    PinsStay {
+        /// Why, and what would help.
+        why: String,
+    },
     /// All weights are 0.
     #[error("all weights are 0, so no version would serve; {right}")]
     NoWeight {

@@ -301,7 +301,9 @@ impl Preparing {
             access_log: None,
         };
         let compile = || Snapshot::compile(0, sources, None, &self.registry);
-        let compiled = (loaded.hash != self.hash).then(compile);
+        // Keys of pin cookies have files of their own, which are read with it.
+        let differs = loaded.hash != self.hash || loaded.config != *self.config;
+        let compiled = differs.then(compile);
         let changed = match &compiled {
             Some(_) => what_changed(&self.config, &loaded.config),
             None => String::new(),

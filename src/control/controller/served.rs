@@ -140,6 +140,7 @@ impl Controller {
             | Change::RolloutForgotten { .. }
             | Change::VersionReinstated { .. }
             | Change::EjectionMistaken { .. }
+            | Change::PinsMoved { .. }
             | Change::EndpointReinstated { .. }
             | Change::StandInsChosen(_)
             | Change::StandInReleased { .. }

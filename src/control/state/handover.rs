@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    super::carried::{HandoverState, Mistakes, WhyEjected, WhyEndpoint},
+    super::carried::{CarriedPinMove, HandoverState, Mistakes, WhyEjected, WhyEndpoint},
     ControlState, Ejection, ManualEjection,
 };
 use crate::rollout::Rollout;
@@ -31,7 +31,10 @@ impl From<ControlState> for HandoverState {
     fn from(state: ControlState) -> Self {
         let (ejected, out) = (state.ejected(), state.kept_out());
         let ControlState { generation, weights, ejections, endpoints, stand_ins, .. } = state;
-        let ControlState { epochs, fences, mistakes, rollouts, .. } = state;
+        let ControlState { epochs, fences, mistakes, rollouts, pin_moves, .. } = state;
+        let pin_moves = pin_moves.into_iter();
+        let pin_moves =
+            pin_moves.map(|((service, from), rule)| CarriedPinMove { service, from, rule });
         let reasons = ejections.into_iter().map(|((service, version), ejection)| {
             let Ejection { since, by, reason, verdict } = ejection;
             let (route, verdict) = verdict.unzip();
@@ -62,6 +65,7 @@ impl From<ControlState> for HandoverState {
                 .into_iter()
                 .filter_map(|(service, it)| Some((service, serde_json::to_value(it).ok()?)))
                 .collect(),
+            pin_moves: pin_moves.collect(),
         }
     }
 }
@@ -127,6 +131,11 @@ impl From<HandoverState> for ControlState {
             fences: carried.fences,
             mistakes: mistakes.collect(),
             rollouts: readable(carried.rollouts),
+            pin_moves: carried
+                .pin_moves
+                .into_iter()
+                .map(|m| ((m.service, m.from), m.rule))
+                .collect(),
         }
     }
 }

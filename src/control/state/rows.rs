@@ -10,6 +10,7 @@
 //! | `ejected/SERVICE/VERSION` | who, when, why, the verdict |
 //! | `endpoint/SERVICE/VERSION/ADDRESS` | who, when, why |
 //! | `mistakes/SERVICE/VERSION` | number of reinstatements |
+//! | `pin_move/SERVICE/VERSION` | [`MovedPins`] |
 //! | `stand_in/SERVICE` | [`StandIn`] |
 //! | `rollout/SERVICE` | [`Rollout`], as of its last transition |
 //! | `epoch/SERVICE` | number of changes of shares |
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    ControlState, Ejection, ManualEjection, StandIn,
+    ControlState, Ejection, ManualEjection, MovedPins, StandIn,
     handover::{time_of, unix_ms},
 };
 use crate::{
@@ -73,7 +74,7 @@ impl ControlState {
     /// The state as rows.
     pub fn rows(&self) -> Rows {
         let Self { generation, weights, ejections, endpoints, stand_ins, .. } = self;
-        let Self { epochs, fences, mistakes, rollouts, .. } = self;
+        let Self { epochs, fences, mistakes, rollouts, pin_moves, .. } = self;
         let mut rows = Rows::new();
         let mut add = |key: String, value: Value| drop(rows.insert(key, value));
         for (service, weights) in weights {
@@ -89,6 +90,9 @@ impl ControlState {
         }
         for ((service, version), times) in mistakes {
             add(key("mistakes", &[service, version]), json(times));
+        }
+        for ((service, from), rule) in pin_moves {
+            add(key("pin_move", &[service, from]), json(rule));
         }
         for (service, stand_in) in stand_ins {
             add(key("stand_in", &[service]), json(stand_in));
@@ -142,6 +146,10 @@ impl ControlState {
                 let place = (service.to_owned(), version.to_owned());
                 self.mistakes.insert(place, u32::deserialize(value)?);
             }
+            ["pin_move", service, from] => {
+                let place = (service.to_owned(), from.to_owned());
+                self.pin_moves.insert(place, MovedPins::deserialize(value)?);
+            }
             ["stand_in", service] => {
                 self.stand_ins.insert(service.to_owned(), StandIn::deserialize(value)?);
             }
@@ -169,7 +177,7 @@ pub fn is_known(key: &str) -> bool {
     matches!(
         (key.split('/').next(), key.split('/').count()),
         (Some("weights" | "stand_in" | "epoch" | "fence" | "rollout"), 2)
-            | (Some("ejected" | "mistakes"), 3)
+            | (Some("ejected" | "mistakes" | "pin_move"), 3)
             | (Some("endpoint"), 4)
             | (Some(GENERATION), 1)
     )

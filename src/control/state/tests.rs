@@ -97,6 +97,10 @@ fn change() -> impl Strategy<Value = Change> {
         (place(), name()).prop_map(|((service, version), endpoint)| {
             Change::EndpointReinstated { service, version, endpoint }
         }),
+        (place(), name(), 0_u32..100, name()).prop_map(|((service, from), to, before, by)| {
+            let (until, reason) = (before + 50, String::new());
+            Change::PinsMoved { service, from, rule: MovedPins { to, before, until, by, reason } }
+        }),
         (prop::collection::btree_set(name(), 0..2), prop::collection::btree_set(place(), 0..3))
             .prop_map(|(weights, gone)| Change::FileTaken {
                 at: SystemTime::UNIX_EPOCH,

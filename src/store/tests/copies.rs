@@ -55,10 +55,10 @@ fn a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()));
     let path = database(folder.path());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
     let bytes = fs::read(&path).unwrap();
     let error = Journal::open(&settings(folder.path())).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 2, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 3, known: 2, .. }), "{error:?}");
     assert!(error.to_string().contains("a later release of Tidegate"), "{error}");
     assert!(matches!(Reader::open(folder.path()), Err(StoreError::NewerSchema { .. })));
     assert_eq!(fs::read(&path).unwrap(), bytes, "it stays as it was");

@@ -68,6 +68,10 @@ fn scrape() -> Scrape {
             cutovers: vec![("made", 3), ("undone", 1)],
             fence: Some((2, collector.series(0))),
             incidents: vec![("ejected", 2), ("rolled_back", 0)],
+            pins: Some(Pins {
+                versions: vec![("v41".into(), 12, 311), ("v42".into(), 0, 0)],
+                events: vec![("begun", 40), ("ended", 28)],
+            }),
         }],
         exhausted: [2, 3],
         connections_limit: 16_384,
