@@ -15,6 +15,7 @@ mod file;
 mod journal;
 mod judge;
 mod printable;
+mod remarks;
 mod replace;
 mod run;
 mod say;

@@ -16,7 +16,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Problem, body, events,
+    Problem, audit, body, events,
     extract::{Name, Parameters},
     gate,
     model::{
@@ -28,11 +28,11 @@ use super::{
 use crate::{
     control::{
         Controller, Rejected,
-        controller::{Eject, Moved, Operation, Reinstate, Target, WeightsChange},
+        controller::{Eject, Moved, Operation, Reinstate, Remarks, Target, WeightsChange},
         tasks::ControlPlane,
     },
     snapshot::Snapshot,
-    store::Actor,
+    store::{Actor, Impact},
     telemetry::metrics,
 };
 
@@ -84,6 +84,7 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
                 move_version(a, b, c, d, e, f, (Controller::reinstate, Reinstate))
             }),
         )
+        .route("/v1/audit", get(audit::audit))
         .route("/metrics", get(scrape))
         .merge(
             Router::new()
@@ -243,11 +244,19 @@ async fn set_weights(
     let request: WeightsRequest = body::json(&headers, body).await?;
     let reason = request.reason.clone();
     bounded(reason.as_deref())?;
+    let remarks = remarks(request.ticket.clone(), request.impact)?;
     let asked = request
         .asked()
         .map_err(|(field, why)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))?;
-    let change =
-        WeightsChange { service: service.clone(), asked, if_generation, by, reason, dry_run };
+    let change = WeightsChange {
+        service: service.clone(),
+        asked,
+        if_generation,
+        by,
+        reason,
+        remarks,
+        dry_run,
+    };
     let applied = match dry_run {
         true => observatory.controller().set_weights(change)?,
         false => observatory.change(change).await?,
@@ -279,6 +288,22 @@ fn bounded(reason: Option<&str>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Rejects a ticket that is empty, too long, or no line of text.
+fn remarks(ticket: Option<String>, impact: Option<Impact>) -> Result<Remarks, Problem> {
+    let most = Remarks::TICKET_CHARS;
+    let wrong = match &ticket {
+        Some(ticket) if ticket.trim().is_empty() => "the ticket is empty; leave it out".to_owned(),
+        Some(ticket) if ticket.chars().count() > most => {
+            format!("the ticket is longer than {most} characters; write its number, or its address")
+        }
+        Some(ticket) if ticket.chars().any(char::is_control) => {
+            "the ticket has control characters; write one line of text".to_owned()
+        }
+        _ => return Ok(Remarks { ticket, impact }),
+    };
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, wrong).at("ticket"))
+}
+
 /// Ejects or reinstates a version or an endpoint; `how` are the controller's function for a dry run, and what
 /// makes the change of its subject.
 async fn move_version<O>(
@@ -296,8 +321,10 @@ where
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
-    let SubjectRequest { version, endpoint, reason } = body::json(&headers, body).await?;
+    let request: SubjectRequest = body::json(&headers, body).await?;
+    let SubjectRequest { version, endpoint, reason, ticket, impact } = request;
     bounded(reason.as_deref())?;
+    let remarks = remarks(ticket, impact)?;
     let subject = Target {
         service: service.clone(),
         version: version.clone(),
@@ -305,6 +332,7 @@ where
         if_generation,
         by,
         reason,
+        remarks,
         dry_run,
     };
     let moved = match dry_run {

@@ -15,7 +15,7 @@ use tokio::runtime;
 
 use crate::{
     control::{
-        controller::Dropped,
+        controller::{Dropped, Opened},
         state::{ControlState, rows::MalformedRow},
         tasks::ControlPlane,
     },
@@ -34,6 +34,9 @@ const FREE_WITHIN: Duration = Duration::from_millis(500);
 /// How long the process waits for the entry that says how it goes on, before it serves. With a disk that is
 /// full it serves without.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Newest entries and checkpoints that are looked at before the process serves.
+const MOST_READ: u32 = 1_000;
 
 /// Pause between two attempts to open a journal again, and to find its folder free.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -94,9 +97,13 @@ pub(super) fn open(
     };
     let settings = Settings { folder: folder.clone(), identity: identity.clone(), replaces: None };
     let journal = open_free(&settings, matches!(opening, Opening::TakenOver(..)))?;
-    let rows = journal.reader()?.state()?;
+    let reader = journal.reader()?;
+    let rows = reader.state()?;
     let rows = rows.into_iter().map(|(key, kept)| (key, kept.value)).collect();
     let state = ControlState::from_rows(&rows)?;
+    // What these cannot tell is no reason not to start.
+    let weights = reader.last_weights(MOST_READ).unwrap_or_default();
+    let suspicious = reader.own_faults(MOST_READ).unwrap_or_default();
     let (seq, journal) = (journal.health().head.seq, Arc::new(journal));
     let mut controller = observatory.controller();
     let (reason, dropped) = match opening {
@@ -109,7 +116,11 @@ pub(super) fn open(
         Opening::TakenBack if controller.is_handed_over() => return Ok(()),
         Opening::TakenBack => ("another process did not take over".to_owned(), Dropped::default()),
     };
-    controller.attach_journal(folder.clone(), journal, rows, (&reason, &dropped));
+    let opened =
+        Opened { folder: folder.clone(), journal, rows, weights, reason: reason.clone(), dropped };
+    controller.attach_journal(opened);
+    // The whole chain is verified later, while the process serves.
+    controller.journal_checked(suspicious.iter().map(ToString::to_string).collect(), false);
     drop(controller);
     await_late(observatory);
     tracing::info!(folder = %folder.display(), journal.seq = seq, reason, "the journal is open");

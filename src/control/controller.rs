@@ -5,6 +5,7 @@
 //! is assigned by the new snapshot, on every worker.
 
 mod absent;
+mod attached;
 mod certificates;
 mod changed;
 mod dropped;
@@ -20,10 +21,12 @@ mod names;
 mod prepare;
 mod rejected;
 mod reload;
+mod remarks;
 mod replaced;
 mod resume;
 mod served;
 mod split;
+mod splits;
 mod weights;
 
 use std::{
@@ -38,14 +41,16 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub(super) use self::keeping::First;
 pub use self::{
+    attached::Opened,
     certificates::{Certificates, OpenedClients},
     dropped::Dropped,
     ejections::{Effect, Eject, Moved, Reinstate, Target},
     events::Webhooks,
     gate::GateReport,
-    keeping::{JournalState, Moment, Operation, Plan},
+    keeping::{Checked, JournalState, Moment, Operation, Plan},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
+    remarks::Remarks,
     served::Coverage,
     split::{Asked, moves, percent},
     weights::{Applied, Unserved, WeightsChange},

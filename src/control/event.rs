@@ -62,6 +62,8 @@ pub enum EventKind {
     JournalFailing,
     /// The journal can be written again.
     JournalWorks,
+    /// The journal is not as it was written: entries were changed, taken out or cut off.
+    JournalNotIntact,
 }
 
 impl EventKind {
@@ -98,6 +100,7 @@ impl EventKind {
             Self::HealthPanicOver => "health_panic_over",
             Self::JournalFailing => "journal_failing",
             Self::JournalWorks => "journal_works",
+            Self::JournalNotIntact => "journal_not_intact",
         }
     }
 }

@@ -1,5 +1,8 @@
 //! How a change on request passes: it is written first, in force next, and its caller gets the answer last.
 //!
+//! Only an ejection by an operator does not wait for a journal that cannot be written: it is made, and its entry
+//! follows.
+//!
 //! Such changes pass one after the other. The safety thread waits for none of them, so a verdict may come
 //! between the two halves of a change; `kept.rs` says what is written then.
 
@@ -17,7 +20,7 @@ use super::{
 };
 use crate::{
     config::LoadError,
-    store::{Journal, StoreError},
+    store::{Head, Journal, StoreError},
 };
 
 /// Pause between two looks at a journal that fails or has late changes.
@@ -59,19 +62,21 @@ impl ControlPlane {
     ) -> Result<O::Outcome, Unmade<O::Error>> {
         let _turn = self.turnstile().lock().await;
         let now = SystemTime::now();
-        let first = {
+        let (first, late) = {
             let mut controller = self.controller();
-            let plan = operation.plan(&controller, now).map_err(Unmade::Refused)?;
-            controller.begin(plan).map_err(Unmade::Unwritten)?
+            // Without a journal nothing is written first, and making the change checks it, too.
+            let plan = match controller.has_journal() {
+                true => operation.plan(&controller, now).map_err(Unmade::Refused)?,
+                false => None,
+            };
+            let late = plan.as_ref().filter(|_| O::ACTS_FIRST).map(|plan| plan.draft.clone());
+            (controller.begin(plan), late)
         };
-        let entry = match first {
-            First::Nothing => None,
-            First::Write(journal, draft, rows) => match journal.write(*draft, rows).await {
-                Ok(head) => Some(head),
-                Err(error) => {
-                    self.controller().not_written();
-                    return Err(Unmade::Unwritten(error));
-                }
+        let (entry, unwritten) = match self.write(first).await {
+            Ok(entry) => (entry, None),
+            Err(error) => match late {
+                Some(draft) => (None, Some((draft, error))),
+                None => return Err(Unmade::Unwritten(error)),
             },
         };
         let mut controller = self.controller();
@@ -79,7 +84,19 @@ impl ControlPlane {
         if let Some(entry) = entry {
             controller.settle(entry, made.as_ref().err().map(ToString::to_string));
         }
-        made.map_err(Unmade::Refused)
+        let mut outcome = made.map_err(Unmade::Refused)?;
+        if let Some((draft, error)) = unwritten {
+            controller.write_late(draft);
+            O::entry_waits(&mut outcome, error.to_string());
+        }
+        Ok(outcome)
+    }
+
+    /// Writes what is to be written before a change is made; returns its entry, if it has one.
+    async fn write(&self, first: Result<First, StoreError>) -> Result<Option<Head>, StoreError> {
+        let First::Write(journal, draft, rows) = first? else { return Ok(None) };
+        let written = journal.write(*draft, rows).await;
+        written.map(Some).inspect_err(|_| self.controller().not_written())
     }
 
     /// Takes over a file that was read again; returns whether it is in force. Blocks. An error is logged,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    control::{Asked, WeightsChange, tasks::ControlPlane},
+    control::{Asked, WeightsChange, controller::Remarks, tasks::ControlPlane},
     store::Actor,
 };
 
@@ -177,6 +177,7 @@ impl Stage {
             (version.name().to_owned(), weight)
         });
         let change = WeightsChange {
+            remarks: Remarks::default(),
             service: SERVICE.to_owned(),
             asked: Asked::Weights { weights: weights.into(), only: false },
             if_generation: None,

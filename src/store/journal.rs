@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     ballast::Ballast,
     chain::{self, Head},
-    entry::{Actor, Draft, GENESIS, Identity, Stamp, StateChange},
+    entry::{Actor, Draft, GENESIS, Identity, KEY_MADE, Replaced, Stamp, StateChange},
     error::StoreError,
     folder::{FileId, Folder},
     hash::hex,
@@ -30,9 +30,6 @@ use super::{
     writer::{Command, Job, Writer},
 };
 
-/// The kind of the entry that names a new key of checkpoints.
-const KEY_MADE: &str = "checkpoint_key";
-
 /// Settings of a journal.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -41,8 +38,8 @@ pub struct Settings {
     /// Identity of the process that writes.
     pub identity: Identity,
     /// The last entry of the journal that this one goes on from, if there is one. Only the first entry of a
-    /// new journal names it.
-    pub replaces: Option<Head>,
+    /// new journal names it. A checkpoint in the file `replaces` of the folder says the same.
+    pub replaces: Option<Replaced>,
 }
 
 /// A journal that is written. Dropping it writes what waits, and then gives up the folder.
@@ -257,19 +254,33 @@ fn begin_or_go_on(
         Ok::<_, StoreError>(sealed.head)
     };
     let Some(first) = sqlite::line(connection, 1)? else {
+        // The key is made last, so there was a journal.
+        if let Some(key) = key::read(&folder.key())? {
+            let name = key.public().name().to_owned();
+            return Err(StoreError::Gone { folder: folder.path().to_owned(), name });
+        }
         let random: [u8; 16] = key::random().ok_or_else(|| damaged("there is no randomness"))?;
         let origin = chain::origin(&identity.node, &hex(&random));
-        let key = key::make(&folder.key(), &origin)?;
+        let key = key::new(&origin, &folder.key())?;
         let public = key.public().to_string();
-        let first = chain::genesis(&identity.node, random, &public, *replaces);
-        return Ok((append(Head::START, first)?, origin, key));
+        let replaced = key::replaced(&folder.replaces())?.or_else(|| replaces.clone());
+        let first = chain::genesis(&identity.node, random, &public, replaced.as_ref());
+        let head = append(Head::START, first)?;
+        key::keep(&key, &folder.key())?;
+        // It is in the entry now.
+        let _ = std::fs::remove_file(folder.replaces());
+        return Ok((head, origin, key));
     };
     let origin = chain::origin_of(first.as_bytes());
     let origin = origin.ok_or_else(|| damaged("its first entry does not say what it is"))?;
     // A restored journal has none.
     let key = match key::read(&folder.key())? {
         Some(key) => key,
-        None => key::make(&folder.key(), &origin)?,
+        None => {
+            let key = key::new(&origin, &folder.key())?;
+            key::keep(&key, &folder.key())?;
+            key
+        }
     };
     if key.public().name() != origin {
         let source = NoteError::KeyOfOther;

@@ -59,7 +59,7 @@ impl Controller {
                 }
                 // These alerts end after a fixed time.
                 AlertName::EjectionMistaken | AlertName::FewPlayers => true,
-                AlertName::JournalFailing => true,
+                AlertName::JournalFailing | AlertName::JournalNotIntact => true,
                 AlertName::VersionEjected => version.is_some_and(|version| {
                     service.version(version).is_some()
                         && ejections.contains_key(&(name.clone(), version.to_owned()))

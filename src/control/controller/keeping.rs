@@ -15,18 +15,22 @@ use std::{
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{Controller, Dropped};
+use super::{
+    Controller,
+    splits::{splits, tell_moved},
+};
 use crate::{
     control::{
         events::{EventDetails, EventKind},
-        kept::{GENERATIONS_AHEAD, KeptRows},
-        state::{
-            ControlState,
-            rows::{Rows, is_known},
-        },
+        kept::KeptRows,
+        state::ControlState,
     },
+    snapshot::Snapshot,
     store::{Actor, Draft, Failing, Head, Health, Journal, StateChange, StoreError},
 };
+
+/// Most faults of a journal that are told; the verification lists all.
+const MOST_FAULTS: usize = 3;
 
 /// Most entries that wait for a journal that is to be opened again.
 const MOST_MISSED: usize = 1_000;
@@ -37,6 +41,8 @@ pub trait Operation {
     type Outcome;
     /// Why it is refused.
     type Error;
+    /// Whether it is made also while the journal cannot be written, as ejections are. Its entry follows then.
+    const ACTS_FIRST: bool = false;
 
     /// Checks the change as a dry run does, and says what its entry is to be; `None` if it needs none.
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Self::Error>;
@@ -47,6 +53,9 @@ pub trait Operation {
         controller: &mut Controller,
         moment: Moment,
     ) -> Result<Self::Outcome, Self::Error>;
+
+    /// Notes in the outcome why the entry is not written yet. Only for a change that acts first.
+    fn entry_waits(_outcome: &mut Self::Outcome, _why: String) {}
 }
 
 /// What is to be written before a change is made.
@@ -82,8 +91,12 @@ impl Moment {
 /// Where changes are written.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    place: Place,
-    rows: KeptRows,
+    pub(super) place: Place,
+    pub(super) rows: KeptRows,
+    /// Whether the journal is as it was written.
+    pub(super) checked: Checked,
+    /// What was in force when the change under way was planned.
+    planned_on: Option<Arc<Snapshot>>,
     /// Wakes the task that watches the journal.
     news: Arc<Notify>,
     /// What that task found last.
@@ -91,13 +104,29 @@ pub(super) struct Keeper {
 }
 
 #[derive(Debug)]
-enum Place {
+pub(super) enum Place {
     /// Changes live as long as the process, or another process writes them.
     Memory,
     /// To be opened; until then changes on request are refused.
     Closed { folder: PathBuf, why: String, missed: VecDeque<Draft> },
     /// Open; it had so many entries when it was opened.
     Open { folder: PathBuf, journal: Arc<Journal>, entries: u64 },
+}
+
+/// Whether the journal is as it was written, as far as this process knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// It has not been verified yet.
+    NotYet,
+    /// It is.
+    Intact,
+    /// It is not, or cannot be verified.
+    Faulty {
+        /// The first faults.
+        faults: Vec<String>,
+        /// Whether they are those of a verification, and not of a first look.
+        is_all: bool,
+    },
 }
 
 /// What must happen before a change is made.
@@ -116,6 +145,8 @@ pub struct JournalState {
     pub folder: PathBuf,
     /// Its health; the error if it is not open.
     pub health: Result<Health, String>,
+    /// Whether it is as it was written.
+    pub checked: Checked,
     /// Entries that were written since it was opened.
     pub entries: u64,
     /// Its name in checkpoints, and the key that verifies them; both empty while it is not open.
@@ -127,7 +158,8 @@ pub struct JournalState {
 impl Default for Keeper {
     fn default() -> Self {
         let (rows, news, failing) = Default::default();
-        Self { place: Place::Memory, rows, news, failing }
+        let (checked, planned_on) = (Checked::NotYet, None);
+        Self { place: Place::Memory, rows, checked, planned_on, news, failing }
     }
 }
 
@@ -139,6 +171,7 @@ impl Controller {
             Place::Closed { folder, why, .. } => Some(JournalState {
                 folder: folder.clone(),
                 health: Err(why.clone()),
+                checked: self.keeper.checked.clone(),
                 entries: 0,
                 origin: String::new(),
                 public_key: String::new(),
@@ -147,6 +180,7 @@ impl Controller {
                 let health = journal.health();
                 Some(JournalState {
                     folder: folder.clone(),
+                    checked: self.keeper.checked.clone(),
                     entries: health.head.seq.saturating_sub(*entries),
                     health: Ok(health),
                     origin: journal.origin().to_owned(),
@@ -162,6 +196,11 @@ impl Controller {
             Place::Open { journal, .. } => Some(Arc::clone(journal)),
             Place::Memory | Place::Closed { .. } => None,
         }
+    }
+
+    /// Whether changes are to be written, even if the journal is not open now.
+    pub(in crate::control) fn has_journal(&self) -> bool {
+        !matches!(self.keeper.place, Place::Memory)
     }
 
     /// The folder of the journal, as configured at the start.
@@ -204,6 +243,7 @@ impl Controller {
             Place::Closed { why, .. } => return Err(StoreError::Refused(why.clone())),
             Place::Open { journal, .. } => Arc::clone(journal),
         };
+        self.keeper.planned_on = Some(self.snapshot());
         let then = then.map(|then| then.rows());
         let rows = then.map(|then| self.keeper.rows.first(&then)).unwrap_or_default();
         Ok(First::Write(journal, Box::new(draft), rows))
@@ -212,6 +252,7 @@ impl Controller {
     /// The change was not written, and is not made.
     pub(in crate::control) fn not_written(&mut self) {
         self.keeper.rows.not_written();
+        self.keeper.planned_on = None;
         self.keeper.news.notify_one();
     }
 
@@ -219,6 +260,7 @@ impl Controller {
     /// another change that came between.
     pub(in crate::control) fn settle(&mut self, entry: Head, refused: Option<String>) {
         let rest = self.keeper.rows.settle(&self.state.rows());
+        let before = self.keeper.planned_on.take();
         let (kind, reason) = match refused {
             Some(why) => ("withdrawn", why),
             None if rest.is_empty() => return self.keeper.news.notify_one(),
@@ -226,11 +268,14 @@ impl Controller {
         };
         let mut draft = self.draft(kind, Actor::system(), &reason);
         draft.before = json!({ "seq": entry.seq, "hash": entry.hash });
+        if let Some(before) = before {
+            tell_moved(&mut draft, &splits(&before), &splits(&self.snapshot()));
+        }
         self.send_late(draft, rest);
     }
 
     /// Queues the entry of a change that is in force, with the state in force. Never waits for the disk.
-    pub(super) fn write_late(&mut self, draft: Draft) {
+    pub(in crate::control) fn write_late(&mut self, draft: Draft) {
         match &mut self.keeper.place {
             Place::Memory => {}
             // The rows follow when it is open again.
@@ -246,7 +291,7 @@ impl Controller {
         }
     }
 
-    fn send_late(&self, draft: Draft, rows: Vec<StateChange>) {
+    pub(super) fn send_late(&self, draft: Draft, rows: Vec<StateChange>) {
         if let Place::Open { journal, .. } = &self.keeper.place {
             journal.write_late(draft, rows);
         }
@@ -254,8 +299,8 @@ impl Controller {
     }
 
     /// Writes, after a snapshot was published because of endpoints or names, what that changed in the state
-    /// since it was `before`.
-    pub(super) fn write_refreshed(&mut self, before: &ControlState) {
+    /// since it was `before`, with the snapshot `shown`.
+    pub(super) fn write_refreshed(&mut self, before: &ControlState, shown: &Snapshot) {
         if !matches!(self.keeper.place, Place::Open { .. }) {
             return;
         }
@@ -269,7 +314,9 @@ impl Controller {
             true => "endpoints or addresses changed, and with them who serves",
             false => "the generation is far above the one in the last entry",
         };
-        self.write_late(self.draft("refreshed", Actor::system(), reason));
+        let mut draft = self.draft("refreshed", Actor::system(), reason);
+        tell_moved(&mut draft, &splits(shown), &splits(&self.snapshot()));
+        self.write_late(draft);
     }
 
     /// Gives the journal to the caller, who closes it: from now on changes are not written here. `None` if
@@ -298,33 +345,33 @@ impl Controller {
         }
     }
 
-    /// Writes to `journal` from now on, which has `rows`. Its next entry says why, and what was `dropped` of its
-    /// state.
-    pub fn attach_journal(
-        &mut self,
-        folder: PathBuf,
-        journal: Arc<Journal>,
-        rows: Rows,
-        (reason, dropped): (&str, &Dropped),
-    ) {
-        let missed = match std::mem::replace(&mut self.keeper.place, Place::Memory) {
-            Place::Closed { missed, .. } => missed,
-            Place::Memory | Place::Open { .. } => VecDeque::new(),
+    /// Notes what a comparison of the journal found: what is wrong with it, if anything is. Whether it `is_all`
+    /// that can be found decides whether nothing found means that it is intact.
+    pub fn journal_checked(&mut self, faults: Vec<String>, is_all: bool) {
+        let checked = match (faults.is_empty(), is_all) {
+            (true, false) => return,
+            (true, true) => Checked::Intact,
+            (false, _) => {
+                let faults = faults.iter().take(MOST_FAULTS).cloned().collect();
+                Checked::Faulty { faults, is_all }
+            }
         };
-        missed.into_iter().for_each(|draft| journal.write_late(draft, Vec::new()));
-        self.keeper.rows =
-            KeptRows::new(rows.into_iter().filter(|(key, _)| is_known(key)).collect());
-        let changes = self.keeper.rows.late(&self.state.rows());
-        let entries = journal.health().head.seq;
-        self.keeper.place = Place::Open { folder, journal, entries };
-        let mut draft = self.draft("resumed", Actor::system(), reason);
-        draft.after = dropped.described();
-        self.send_late(draft, changes);
-    }
-
-    /// Takes over the state that a journal has, by the rules of a reload. Returns what no longer applies.
-    pub fn resume_from(&mut self, rows: &ControlState) -> Dropped {
-        self.inherit_as(rows.clone().ahead(GENERATIONS_AHEAD), "restart")
+        let before = std::mem::replace(&mut self.keeper.checked, checked);
+        if faults.is_empty() || self.keeper.checked == before {
+            return;
+        }
+        let more = faults.len().saturating_sub(MOST_FAULTS);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        let shown: Vec<&str> = faults.iter().take(MOST_FAULTS).map(String::as_str).collect();
+        let reason = format!("{}{more}", shown.join("; "));
+        tracing::error!(
+            reason,
+            "THE JOURNAL IS NOT AS IT WAS WRITTEN; `tidegate audit verify` says more, and no checkpoint is made of it"
+        );
+        self.record(
+            EventKind::JournalNotIntact,
+            EventDetails { reason, ..EventDetails::default() },
+        );
     }
 
     /// Notes what the journal's health is, and records when it begins to fail and when that is over. Returns

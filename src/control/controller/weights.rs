@@ -6,8 +6,8 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use super::{
-    Asked, Controller, Moment, Operation, Plan, Rejected, moves, percent, prepare::Prepared,
-    split::list,
+    Asked, Controller, Moment, Operation, Plan, Rejected, Remarks, moves, percent,
+    prepare::Prepared, split::list,
 };
 use crate::{
     config::{Config, schema, units::Weight},
@@ -33,6 +33,8 @@ pub struct WeightsChange {
     pub by: Actor,
     /// Why, for the log.
     pub reason: Option<String>,
+    /// What else the entry is to say.
+    pub remarks: Remarks,
     /// Only report what would change.
     pub dry_run: bool,
 }
@@ -108,6 +110,7 @@ impl Operation for WeightsChange {
         let place = (&*self.service, then);
         let mut draft = controller.draft_of("weights", self.by.clone(), reason, place);
         (draft.before, draft.after) = (json!(planned.before), json!(planned.after));
+        self.remarks.mark(&mut draft);
         if !as_before {
             draft.generation = then.generation();
         }
