@@ -104,7 +104,7 @@ async fn guard(
         let tokens = controller.tokens();
         (auth::admit(&caller, tokens)?, !tokens.is_empty())
     };
-    request.extensions_mut().insert(api::By(by));
+    request.extensions_mut().insert(extract::By(by));
     let mut response = next.run(request).await;
     if is_known {
         response.extensions_mut().insert(server::Known);

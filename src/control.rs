@@ -13,6 +13,7 @@ pub mod events;
 pub mod journaled;
 mod kept;
 pub mod scrape;
+mod sent;
 pub mod state;
 pub mod supervision;
 pub mod tasks;

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::{
     Problem, audit, body, events,
-    extract::{Name, Parameters},
+    extract::{By, Name, Parameters},
     gate,
     model::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
@@ -32,13 +32,9 @@ use crate::{
         tasks::ControlPlane,
     },
     snapshot::Snapshot,
-    store::{Actor, Impact},
+    store::Impact,
     telemetry::metrics,
 };
-
-/// Who sent a request.
-#[derive(Debug, Clone)]
-pub(super) struct By(pub(super) Actor);
 
 /// Query of a path without parameters. Unknown parameters are rejected, since they may be a
 /// mistyped one that would change the meaning.

@@ -14,7 +14,11 @@ use axum::{
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::{Problem, api::By, extract::Parameters, model::AuditPage};
+use super::{
+    Problem,
+    extract::{By, Parameters},
+    model::AuditPage,
+};
 use crate::{
     config::schema::Role,
     control::tasks::ControlPlane,

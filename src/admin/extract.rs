@@ -5,6 +5,12 @@ use axum::extract::{
     rejection::{PathRejection, QueryRejection},
 };
 
+use crate::store::Actor;
+
+/// Who sent a request.
+#[derive(Debug, Clone)]
+pub(super) struct By(pub(super) Actor);
+
 /// The query.
 pub(super) type Parameters<T> = Result<Query<T>, QueryRejection>;
 

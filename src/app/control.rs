@@ -90,6 +90,7 @@ fn service(
     run.task("alert", ControlPlane::alert);
     run.task("journal", ControlPlane::watch_journal);
     run.task("checkpoint", ControlPlane::make_checkpoints);
+    run.task("checkpoint-send", ControlPlane::send_checkpoints);
     run.task("resolve", move |observatory| {
         let (resolving, in_force) = (resolving.clone(), observatory.controller().in_force());
         let tell = move |resolved, lookups| {

@@ -5,7 +5,7 @@
 //! a takeover, and does not keep this process from serving.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -72,11 +72,11 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// That of a configuration with this `state`.
-    pub(super) fn of(state: Option<&PathBuf>) -> Option<Self> {
+    pub(super) fn of(state: Option<&Path>) -> Option<Self> {
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
         // Reads all of the program, so it is done before another process waits for this one.
         let identity = || Identity::of_this_process(&node);
-        state.map(|folder| Self { folder: folder.clone(), identity: identity() })
+        state.map(|folder| Self { folder: folder.to_owned(), identity: identity() })
     }
 }
 
@@ -226,3 +226,6 @@ fn close(journal: Option<Arc<Journal>>, within: Duration) -> bool {
     });
     closing.is_ok() && closed.recv_timeout(within).is_ok()
 }
+
+#[cfg(test)]
+mod tests;

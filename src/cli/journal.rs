@@ -57,7 +57,8 @@ pub(super) fn folder_of(file: &Path) -> Result<PathBuf, Failure> {
     let text = read_text(file, MOST_BYTES).map_err(|error| no(&error.to_string()))?;
     let config =
         parse(&text).map_err(|problems| Failure::new(Exit::File, problems.in_file(file)))?;
-    config.state.ok_or_else(|| no("it has no `state`, so the process that uses it has no journal"))
+    let folder = config.state.map(|state| state.folder().to_owned());
+    folder.ok_or_else(|| no("it has no `state`, so the process that uses it has no journal"))
 }
 
 /// The folder of a journal, or a backup.

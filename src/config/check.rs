@@ -11,6 +11,7 @@ mod health;
 mod matching;
 mod route;
 mod service;
+mod state;
 mod tls;
 mod warn;
 
@@ -96,7 +97,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
         }
     }
     if let Some(state) = &config.state {
-        file_name(&state.to_string_lossy(), root.key("state"), &mut found);
+        state::check(state, &root.key("state"), &mut found);
     }
     for (index, server) in config.resolver.servers.iter().enumerate() {
         let path = root.key("resolver").key("servers").index(index);

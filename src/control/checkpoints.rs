@@ -27,12 +27,14 @@ fn is_due(last: Option<&Checkpoint>, head: Head, now: SystemTime) -> bool {
 impl ControlPlane {
     /// Makes checkpoints for as long as the process has a journal.
     pub async fn make_checkpoints(self) {
+        let opened = self.controller().journal_opened();
         loop {
             self.verify_new_journal().await;
             if let Err(error) = self.make_checkpoint_if_due(SystemTime::now()).await {
                 tracing::warn!(%error, "there is no new checkpoint of the journal");
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            // After the pause, or when a journal was opened, whichever comes first.
+            let _ = tokio::time::timeout(LOOK_EVERY, opened.notified()).await;
         }
     }
 
@@ -52,6 +54,7 @@ impl ControlPlane {
         let note = journal.checkpoint().await?;
         let seq = Checkpoint::read(&note).map(|checkpoint| checkpoint.head.seq).ok();
         tracing::info!(journal.seq = seq, note, "checkpoint of the journal");
+        self.controller().offer_checkpoint(&note);
         Ok(Some(note))
     }
 
@@ -101,14 +104,18 @@ impl ControlPlane {
         let head = journal.health().head;
         let read = move || last_of(&journal);
         let last = tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))?;
+        if let Some(note) = &last {
+            // A process before may not have got it out.
+            self.controller().offer_checkpoint(note);
+        }
+        let last = last.and_then(|note| Checkpoint::read(&note).ok());
         Ok(is_due(last.as_ref(), head, now))
     }
 }
 
 /// The last checkpoint that is in the journal.
-fn last_of(journal: &Journal) -> Result<Option<Checkpoint>, StoreError> {
-    let note = journal.reader()?.checkpoints(1)?.pop();
-    Ok(note.and_then(|(_, note)| Checkpoint::read(&note).ok()))
+fn last_of(journal: &Journal) -> Result<Option<String>, StoreError> {
+    Ok(journal.reader()?.checkpoints(1)?.pop().map(|(_, note)| note))
 }
 
 #[cfg(test)]

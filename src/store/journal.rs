@@ -91,6 +91,9 @@ impl Journal {
         folder.make()?;
         let lock = folder.lock()?;
         let path = folder.journal();
+        if !path.exists() {
+            refuse_begun(&folder)?;
+        }
         // A clean end removes it.
         let was_unclean = std::fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0);
         let connection = sqlite::open(&path, Access::Create)?;
@@ -237,6 +240,13 @@ impl Journal {
     }
 }
 
+/// Refuses to begin a journal where there was one: its key is made after its first entry.
+fn refuse_begun(folder: &Folder) -> Result<(), StoreError> {
+    let Some(key) = key::read(&folder.key())? else { return Ok(()) };
+    let name = key.public().name().to_owned();
+    Err(StoreError::Gone { folder: folder.path().to_owned(), name })
+}
+
 /// Writes the first entry unless there is one, and an entry that names the key of checkpoints unless one
 /// does; returns the head, the name of the journal and the key.
 fn begin_or_go_on(
@@ -254,11 +264,7 @@ fn begin_or_go_on(
         Ok::<_, StoreError>(sealed.head)
     };
     let Some(first) = sqlite::line(connection, 1)? else {
-        // The key is made last, so there was a journal.
-        if let Some(key) = key::read(&folder.key())? {
-            let name = key.public().name().to_owned();
-            return Err(StoreError::Gone { folder: folder.path().to_owned(), name });
-        }
+        refuse_begun(folder)?;
         let random: [u8; 16] = key::random().ok_or_else(|| damaged("there is no randomness"))?;
         let origin = chain::origin(&identity.node, &hex(&random));
         let key = key::new(&origin, &folder.key())?;

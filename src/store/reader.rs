@@ -217,10 +217,7 @@ impl Reader {
         let mut verification = verifier.finish();
         match own::faults(&self.connection, u32::MAX) {
             Ok(faults) => verification.add(faults),
-            Err(error) => {
-                let (last, why) = (verification.head.seq, error.to_string());
-                verification.add(vec![Fault::Unreadable { last, why }]);
-            }
+            Err(error) => verification.add(vec![Fault::Pages { why: error.to_string() }]),
         }
         verification
     }

@@ -1,6 +1,7 @@
 //! The commands of the journal: what they print, what they refuse, and the exit codes that scripts go by.
 
 mod copies;
+mod untouched;
 mod verify;
 
 use std::{

@@ -90,7 +90,8 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
         say("no entries");
         return Ok(());
     }
-    say(table(shown.iter().map(|stored| &stored.entry)).trim_end());
+    let entries = shown.iter().map(|stored| &stored.entry);
+    say(table(entries, service.as_deref()).trim_end());
     if let (true, Some(first), Some(last)) = (has_more, shown.first(), shown.last()) {
         let (first, last) = (first.entry.seq, last.entry.seq);
         complain(&match after {
@@ -103,14 +104,14 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
+fn table<'a>(entries: impl Iterator<Item = &'a Entry>, service: Option<&str>) -> String {
     let mut table = columns::table();
     table.add_row(HEADINGS);
-    table.add_rows(entries.map(|entry| row(entry).map(|cell| escaped(&cell))));
+    table.add_rows(entries.map(|entry| row(entry, service).map(|cell| escaped(&cell))));
     columns::aligned(table, |column| column == 0)
 }
 
-fn row(entry: &Entry) -> [String; HEADINGS.len()] {
+fn row(entry: &Entry, service: Option<&str>) -> [String; HEADINGS.len()] {
     let actor = &entry.actor;
     let role = if actor.role == "system" { String::new() } else { format!(" ({})", actor.role) };
     let second = entry.second.as_ref().map(|second| format!(", approved by {second}"));
@@ -136,7 +137,7 @@ fn row(entry: &Entry) -> [String; HEADINGS.len()] {
         format!("{}{role}{}", actor.name, second.unwrap_or_default()),
         entry.kind.clone(),
         entry.service.clone().unwrap_or_else(|| "-".to_owned()),
-        in_words(&entry.before, &entry.after),
+        in_words(&entry.before, &entry.after, service),
         reason,
     ]
 }
@@ -168,7 +169,7 @@ mod tests {
         });
         let entries = [entry(9, json!({ "second": "bob" })), entry(10, system)];
         assert_eq!(
-            table(entries.iter()),
+            table(entries.iter(), None),
             "\
 SEQ  TIME                      WHO                              KIND     SERVICE   CHANGE        REASON
   9  2026-01-31T12:00:00.000Z  ann (operator), approved by bob  weights  game-api  v41 95 -> 90  more players

@@ -67,6 +67,7 @@ impl Controller {
         draft.after = dropped.described();
         self.tell_weights(&mut draft, weights);
         self.send_late(draft, changes);
+        self.keeper.opened.notify_one();
     }
 
     /// Takes over the state that a journal has, by the rules of a reload. Returns what no longer applies.

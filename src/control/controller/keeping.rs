@@ -6,20 +6,21 @@
 //! and [`Controller::write_late`] queues its entry, which never waits for the disk.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
     Controller,
     splits::{splits, tell_moved},
 };
 use crate::{
+    config::schema::Checkpoints,
     control::{
         events::{EventDetails, EventKind},
         kept::KeptRows,
@@ -97,8 +98,12 @@ pub(super) struct Keeper {
     pub(super) checked: Checked,
     /// What was in force when the change under way was planned.
     planned_on: Option<Arc<Snapshot>>,
+    newest_checkpoint: watch::Sender<Option<Arc<str>>>,
+    checkpoints_sent: BTreeMap<&'static str, [u64; 2]>,
     /// Wakes the task that watches the journal.
     news: Arc<Notify>,
+    /// Wakes the task that verifies it.
+    pub(super) opened: Arc<Notify>,
     /// What that task found last.
     failing: Option<Failing>,
 }
@@ -158,8 +163,17 @@ pub struct JournalState {
 impl Default for Keeper {
     fn default() -> Self {
         let (rows, news, failing) = Default::default();
-        let (checked, planned_on) = (Checked::NotYet, None);
-        Self { place: Place::Memory, rows, checked, planned_on, news, failing }
+        Self {
+            place: Place::Memory,
+            rows,
+            checked: Checked::NotYet,
+            planned_on: None,
+            newest_checkpoint: watch::Sender::default(),
+            checkpoints_sent: BTreeMap::new(),
+            news,
+            opened: Arc::default(),
+            failing,
+        }
     }
 }
 
@@ -205,12 +219,48 @@ impl Controller {
 
     /// The folder of the journal, as configured at the start.
     pub fn state_folder(&self) -> Option<PathBuf> {
-        self.at_start.state.clone()
+        self.at_start.state.as_ref().map(|state| state.folder().to_owned())
+    }
+
+    /// Where its checkpoints go, as configured at the start.
+    pub(in crate::control) fn checkpoints_go(&self) -> Option<Checkpoints> {
+        self.at_start.state.as_ref()?.checkpoints().cloned()
+    }
+
+    /// The newest checkpoint that this process knows.
+    pub(in crate::control) fn newest_checkpoint(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.keeper.newest_checkpoint.subscribe()
+    }
+
+    /// Has a checkpoint sent to where checkpoints go, unless it is the last one.
+    pub(in crate::control) fn offer_checkpoint(&self, note: &str) {
+        self.keeper.newest_checkpoint.send_if_modified(|newest| {
+            let is_new = newest.as_deref() != Some(note);
+            if is_new {
+                *newest = Some(note.into());
+            }
+            is_new
+        });
+    }
+
+    /// Counts an attempt to keep a checkpoint at a kind of place.
+    pub(in crate::control) fn note_checkpoint_sent(&mut self, to: &'static str, is_kept: bool) {
+        self.keeper.checkpoints_sent.entry(to).or_default()[usize::from(!is_kept)] += 1;
+    }
+
+    /// Attempts to keep checkpoints since the start, by kind of place: successful, and failed.
+    pub fn checkpoints_sent(&self) -> &BTreeMap<&'static str, [u64; 2]> {
+        &self.keeper.checkpoints_sent
     }
 
     /// Wakes the task that watches the journal.
     pub(in crate::control) fn journal_news(&self) -> Arc<Notify> {
         Arc::clone(&self.keeper.news)
+    }
+
+    /// Wakes the task that verifies a journal when there is one to verify.
+    pub(in crate::control) fn journal_opened(&self) -> Arc<Notify> {
+        Arc::clone(&self.keeper.opened)
     }
 
     /// An entry of a change that this controller makes now.

@@ -97,6 +97,7 @@ fn scrape() -> Scrape {
         outcomes_lost: 7,
         http2_floods: 2,
         journal: Some(Journal { entries: 7, failing: false, waiting: 1 }),
+        checkpoints_sent: vec![("webhook", [2, 1])],
         alert_posts: vec![("alertmanager:9093".into(), [4, 1])],
         build: "0.1.0",
         started: UNIX_EPOCH + Duration::from_millis(1_795_332_031_500),
