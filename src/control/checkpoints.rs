@@ -90,8 +90,12 @@ impl ControlPlane {
     }
 
     async fn make_checkpoint_if_due(&self, now: SystemTime) -> Result<(), StoreError> {
-        let is_due = self.is_checkpoint_due(now).await?;
-        if is_due {
+        // What was found once is found again.
+        let is_faulty = self
+            .controller()
+            .journal()
+            .is_some_and(|journal| matches!(journal.checked, Checked::Faulty { is_all: true, .. }));
+        if !is_faulty && self.is_checkpoint_due(now).await? {
             self.checkpoint_journal().await?;
         }
         Ok(())

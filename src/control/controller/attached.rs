@@ -1,7 +1,11 @@
 //! The moment from which a process writes to its journal: at its start, after a takeover, and when it gets the
 //! journal back. Then the journal is told what is in force, and how that differs from what it knew.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
@@ -21,6 +25,9 @@ use crate::{
     store::{Actor, Draft, Journal, StateChange},
 };
 
+/// Most rows of the state that an entry names because they are gone.
+const MOST_GONE: usize = 1_000;
+
 /// A journal as it was opened.
 #[derive(Debug)]
 pub struct Opened {
@@ -31,7 +38,7 @@ pub struct Opened {
     /// Its state.
     pub rows: Rows,
     /// The weights that it knew last, by service and version.
-    pub weights: std::collections::BTreeMap<String, Value>,
+    pub weights: BTreeMap<String, Value>,
     /// Why it is opened now.
     pub reason: String,
     /// What of its state does not apply.
@@ -49,15 +56,15 @@ impl Controller {
         };
         let has_missed = !missed.is_empty();
         missed.into_iter().for_each(|draft| journal.write_late(draft, Vec::new()));
-        self.keeper.rows =
-            KeptRows::new(rows.into_iter().filter(|(key, _)| is_known(key)).collect());
+        let rows: Rows = rows.into_iter().filter(|(key, _)| is_known(key)).collect();
+        self.keeper.rows = KeptRows::new(rows.clone());
         let mut changes = self.keeper.rows.late(&self.state.rows());
         let entries = journal.health().head.seq;
         self.keeper.place = Place::Open { folder, journal, entries };
         self.keeper.checked = Checked::NotYet;
         // What was missed has the entries of what was decided meanwhile.
         if !has_missed {
-            for (draft, key) in self.unknown_decisions(&changes) {
+            for (draft, key) in self.unknown_decisions(&changes, &rows) {
                 let own: Vec<StateChange> =
                     changes.extract_if(.., |change| change.key == key).collect();
                 self.send_late(draft, own);
@@ -65,6 +72,11 @@ impl Controller {
         }
         let mut draft = self.draft("resumed", Actor::system(), &reason);
         draft.after = dropped.described();
+        let is_gone = |change: &&StateChange| change.value.is_none();
+        let gone: Vec<&str> = changes.iter().filter(is_gone).map(|change| &*change.key).collect();
+        if !gone.is_empty() {
+            draft.after["rows_gone"] = json!(gone.iter().take(MOST_GONE).collect::<Vec<_>>());
+        }
         self.tell_weights(&mut draft, weights);
         self.send_late(draft, changes);
         self.keeper.opened.notify_one();
@@ -77,7 +89,7 @@ impl Controller {
 
     /// Writes into the entry what is in force of all services, and the weights that were in force, of those
     /// that have others now.
-    fn tell_weights(&self, draft: &mut Draft, known: std::collections::BTreeMap<String, Value>) {
+    fn tell_weights(&self, draft: &mut Draft, known: BTreeMap<String, Value>) {
         let after = splits(&self.snapshot());
         let was = |(service, weights): (String, Value)| {
             let now = after.get(&service).map(|split| &split["weights"]);
@@ -87,13 +99,16 @@ impl Controller {
         tell_all(draft, &before, &after);
     }
 
-    /// Entries of decisions among `changes`, each with the key of its row: they were made while there was no
-    /// journal.
-    fn unknown_decisions(&self, changes: &[StateChange]) -> Vec<(Draft, String)> {
+    /// Entries of decisions among `changes` of the `known` rows, each with the key of its row: they were made
+    /// while there was no journal.
+    fn unknown_decisions(&self, changes: &[StateChange], known: &Rows) -> Vec<(Draft, String)> {
         let rows = changes.iter().filter(|change| change.value.is_some());
         let rows =
             rows.map(|change| (change.key.clone(), change.value.clone().unwrap_or_default()));
-        let rows: Rows = rows.filter(|(key, _)| is_known(key)).collect();
+        let is_new = |(key, row): &(String, Value)| {
+            !known.get(key).is_some_and(|old| is_same_decision(old, row))
+        };
+        let rows: Rows = rows.filter(|(key, _)| is_known(key)).filter(is_new).collect();
         let mut all = Vec::new();
         for (key, value) in rows {
             let one = Rows::from([(key.clone(), value)]);
@@ -137,6 +152,15 @@ impl Controller {
     }
 }
 
+/// Whether two rows are of one decision, maybe in the forms of two releases.
+fn is_same_decision(old: &Value, new: &Value) -> bool {
+    let of = |row: &Value| {
+        let why = row.get("why").unwrap_or(row);
+        (why["by"].clone(), why["at_unix_ms"].clone())
+    };
+    of(old) == of(new)
+}
+
 /// Whether both are the same weights; a version that is not named has 0.
 fn is_same(now: Option<&Value>, known: &Value) -> bool {
     let (Some(now), Some(known)) = (now.and_then(Value::as_object), known.as_object()) else {
@@ -151,6 +175,22 @@ fn is_same(now: Option<&Value>, known: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_in_another_form_is_no_other_decision() {
+        let row =
+            |by: &str, at: u64| json!({ "by": by, "at_unix_ms": at, "reason": "", "verdict": {} });
+        let without = json!({ "by": "ann", "at_unix_ms": 5, "reason": "" });
+        assert!(is_same_decision(&row("ann", 5), &without));
+        assert!(!is_same_decision(&row("ben", 5), &without));
+        assert!(!is_same_decision(&row("ann", 6), &without));
+        let weights =
+            |at: u64| json!({ "set": { "v1": at }, "why": { "by": "ann", "at_unix_ms": at } });
+        assert!(
+            is_same_decision(&weights(1), &weights(1))
+                && !is_same_decision(&weights(1), &weights(2))
+        );
+    }
 
     #[test]
     fn a_version_that_is_not_named_has_no_weight() {
