@@ -6,6 +6,7 @@
 //! through here.
 
 mod api;
+mod audit;
 pub mod auth;
 mod body;
 mod bounds;

@@ -232,7 +232,7 @@ impl App {
             admin: admin_address,
             sockets,
             observatory,
-            journal: Keeping::of(config.state.as_ref()),
+            journal: Keeping::of(config.state.as_ref().map(|state| state.folder())),
             reloader,
             acceptor,
             admin_is_open,

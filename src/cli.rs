@@ -18,6 +18,7 @@ mod journal;
 mod judge;
 mod pins;
 mod printable;
+mod remarks;
 mod replace;
 mod rollout;
 mod run;

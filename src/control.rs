@@ -18,6 +18,7 @@ mod kept;
 pub mod pins;
 mod rollouts;
 pub mod scrape;
+mod sent;
 mod smoke;
 mod smoke_counts;
 pub mod state;

@@ -7,7 +7,8 @@
 //! database, too, from an export (`verify.rs`, `export.rs`).
 //!
 //! Chain, entry, verification, note and report are functions of their arguments. Files, clocks and threads
-//! are in `folder`, `key`, `process`, `sqlite`, `writer`, `journal`, `reader`, `backup` and `restore`.
+//! are in `folder`, `key`, `process`, `sqlite`, `writer`, `journal`, `reader`, `names`, `own`, `backup`
+//! and `restore`.
 //!
 //! Rejected: a Merkle tree, which proves one entry without the others, to strangers; here one auditor reads
 //! some thousand of them as a whole. A canonical form of JSON, which the hash does not need if the line is
@@ -20,6 +21,7 @@ mod entry;
 mod error;
 mod export;
 mod fault;
+mod filter;
 mod folder;
 pub mod fuzzing;
 mod hash;
@@ -27,7 +29,9 @@ mod health;
 mod journal;
 mod key;
 mod late;
+mod names;
 mod note;
+mod own;
 mod pins;
 mod process;
 mod reader;
@@ -38,17 +42,20 @@ mod verify;
 mod writer;
 
 pub use chain::{Head, MAX_LINE_BYTES, Unfit};
-pub use entry::{Actor, Binary, Draft, Entry, GENESIS, Identity, Impact, Stamp, StateChange};
+pub use entry::{
+    Actor, Binary, Draft, Entry, GENESIS, Identity, Impact, Replaced, Stamp, StateChange,
+};
 pub use error::StoreError;
 pub use export::verify_export;
 pub use fault::{Fault, MAX_FAULTS, Verification};
+pub use filter::{Filter, MOST_SHOWN};
 pub use hash::{Hash, NotAHash};
 pub use health::{Failing, Health, MOST_WAITING};
 pub use journal::{Journal, Receipt, Settings};
 pub use late::MOST_LATE;
 pub use note::{Checkpoint, NoteError, PublicKey, SigningKey};
 pub use pins::{KeptPins, Unkept};
-pub use reader::{Filter, MOST_SHOWN, Reader, StateValue, Stored};
+pub use reader::{Reader, StateValue, Stored};
 pub use report::{COLUMNS, ReportWriter};
 pub use restore::restore;
 pub use verify::{Row, Verifier};

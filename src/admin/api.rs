@@ -13,7 +13,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Problem, body, events,
+    Problem, audit, body, events,
     extract::{By, ChangeParameters, Name, NoParameters, Parameters, fresh},
     gate, incidents,
     model::{
@@ -65,6 +65,7 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
         .merge(rollout::paths())
         .route("/v1/incidents", get(incidents::list))
         .route("/v1/incidents/{id}", get(incidents::report))
+        .route("/v1/audit", get(audit::audit))
         .route("/metrics", get(scrape))
         .merge(
             Router::new()
@@ -224,11 +225,19 @@ async fn set_weights(
     let request: WeightsRequest = body::json(&headers, body).await?;
     let reason = request.reason.clone();
     body::bounded(reason.as_deref())?;
+    let remarks = body::remarks(request.ticket.clone(), request.impact)?;
     let asked = request
         .asked()
         .map_err(|(field, why)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))?;
-    let change =
-        WeightsChange { service: service.clone(), asked, if_generation, by, reason, dry_run };
+    let change = WeightsChange {
+        service: service.clone(),
+        asked,
+        if_generation,
+        by,
+        reason,
+        remarks,
+        dry_run,
+    };
     let applied = match dry_run {
         true => observatory.controller().set_weights(change)?,
         false => observatory.change(change).await?,
@@ -267,8 +276,10 @@ where
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
-    let SubjectRequest { version, endpoint, reason } = body::json(&headers, body).await?;
+    let request: SubjectRequest = body::json(&headers, body).await?;
+    let SubjectRequest { version, endpoint, reason, ticket, impact } = request;
     body::bounded(reason.as_deref())?;
+    let remarks = body::remarks(ticket, impact)?;
     let subject = Target {
         service: service.clone(),
         version: version.clone(),
@@ -276,6 +287,7 @@ where
         if_generation,
         by,
         reason,
+        remarks,
         dry_run,
     };
     let moved = match dry_run {

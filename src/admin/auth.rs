@@ -44,12 +44,8 @@ pub struct Caller<'a> {
 impl Caller<'_> {
     /// The caller as the journal names it.
     fn named(&self, name: &str, role: Role) -> Actor {
-        let role = match role {
-            Role::Read => "read",
-            Role::Operate => "operate",
-        };
         let address = Some(self.peer.ip().to_canonical().to_string());
-        Actor { name: name.to_owned(), role: role.to_owned(), address }
+        Actor { name: name.to_owned(), role: role.label().to_owned(), address }
     }
 }
 
@@ -60,8 +56,10 @@ pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<Actor, Proble
             let detail = "send a token of admin.tokens: `Authorization: Bearer TOKEN`";
             Problem::new(StatusCode::UNAUTHORIZED, detail)
         })?;
-        if token.role == Role::Read && !caller.method.is_safe() {
-            let detail = format!("the token `{}` may only read: its role is `read`", token.name);
+        if token.role < Role::Operate && !caller.method.is_safe() {
+            let AdminToken { name, role, .. } = token;
+            let detail =
+                format!("the token `{name}` may only read: its role is `{}`", role.label());
             return Err(Problem::new(StatusCode::FORBIDDEN, detail));
         }
         return Ok(caller.named(&token.name, token.role));

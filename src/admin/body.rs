@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::{Problem, model::WeightsRequest};
+use crate::{control::controller::Remarks, store::Impact};
 
 /// Largest body: weights of a few hundred versions and a reason.
 const BODY_BYTES: usize = 64 * 1024;
@@ -80,6 +81,22 @@ pub(super) fn bounded(reason: Option<&str>) -> Result<(), Problem> {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("reason"));
     }
     Ok(())
+}
+
+/// Rejects a ticket that is empty, too long, or no line of text.
+pub(super) fn remarks(ticket: Option<String>, impact: Option<Impact>) -> Result<Remarks, Problem> {
+    let most = Remarks::TICKET_CHARS;
+    let wrong = match &ticket {
+        Some(ticket) if ticket.trim().is_empty() => "the ticket is empty; leave it out".to_owned(),
+        Some(ticket) if ticket.chars().count() > most => {
+            format!("the ticket is longer than {most} characters; write its number, or its address")
+        }
+        Some(ticket) if ticket.chars().any(char::is_control) => {
+            "the ticket has control characters; write one line of text".to_owned()
+        }
+        _ => return Ok(Remarks { ticket, impact }),
+    };
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, wrong).at("ticket"))
 }
 
 /// `application/json` with any parameters.

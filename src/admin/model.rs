@@ -3,6 +3,7 @@
 //! A rate or a quantile without samples is `null`, not 0: a version without requests must not look
 //! like one that responds at once and without errors.
 
+mod audit;
 mod change;
 mod cutover;
 mod digits;
@@ -22,6 +23,7 @@ use std::{
 
 use indexmap::IndexMap;
 
+pub use audit::{AuditEntry, AuditPage};
 pub use change::{
     NewWeight, Shares, SubjectAnswer, SubjectRequest, Unserved, WeightsAnswer, WeightsRequest,
 };

@@ -145,7 +145,7 @@ impl From<Unmade<Rejected>> for Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!(
                     "the change was not made, since it cannot be written to the journal: {error}; traffic and \
-                     ejections by verdicts go on"
+                     ejections go on"
                 ),
             ),
         }

@@ -112,6 +112,17 @@ impl Certificate {
         self.engine.set_dispersion(phi);
     }
 
+    /// A test of what comes after it was reached: whether the canary is now worse than is allowed, half of what
+    /// the certificate excludes. It forgets nothing and never ends, but is at most falsely alarmed once in
+    /// `stakes` blocks with failures, in the mean, while the canary is within what is allowed; `phi` as of
+    /// [`Certificate::new`].
+    pub(super) fn doubt(&self, stakes: f64, phi: f64) -> Engine {
+        let Health { ratio, excess, .. } = self.health;
+        let (ratio, excess) = (ratio / TIMES_ALLOWED, excess / TIMES_ALLOWED);
+        let settings = Settings::new(Tolerance { ratio, excess }, Guarantee::RunLength(stakes));
+        Engine::new(settings).with_dispersion(phi)
+    }
+
     /// When it was reached, if it was; that is final.
     pub fn reached_at(&self) -> Option<Duration> {
         self.engine.rejected_at()

@@ -94,6 +94,7 @@ fn service(
     run.task("incidents", ControlPlane::report_incidents);
     run.task("journal", ControlPlane::watch_journal);
     run.task("checkpoint", ControlPlane::make_checkpoints);
+    run.task("checkpoint-send", ControlPlane::send_checkpoints);
     run.task("resolve", move |observatory| {
         let (resolving, in_force) = (resolving.clone(), observatory.controller().in_force());
         let tell = move |resolved, lookups| {

@@ -5,7 +5,7 @@
 //! a takeover, and does not keep this process from serving.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use tokio::runtime;
 
 use crate::{
     control::{
-        controller::Dropped,
+        controller::{Dropped, Opened},
         state::{ControlState, rows::MalformedRow},
         tasks::ControlPlane,
     },
@@ -35,6 +35,9 @@ const FREE_WITHIN: Duration = Duration::from_millis(500);
 /// How long the process waits for the entry that says how it goes on, before it serves. With a disk that is
 /// full it serves without.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Newest entries and checkpoints that are looked at before the process serves.
+const MOST_READ: u32 = 1_000;
 
 /// Pause between two attempts to open a journal again, and to find its folder free.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -70,11 +73,11 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// That of a configuration with this `state`.
-    pub(super) fn of(state: Option<&PathBuf>) -> Option<Self> {
+    pub(super) fn of(state: Option<&Path>) -> Option<Self> {
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
         // Reads all of the program, so it is done before another process waits for this one.
         let identity = || Identity::of_this_process(&node);
-        state.map(|folder| Self { folder: folder.clone(), identity: identity() })
+        state.map(|folder| Self { folder: folder.to_owned(), identity: identity() })
     }
 }
 
@@ -97,9 +100,12 @@ pub(super) fn open(
     let journal = open_free(&settings, matches!(opening, Opening::TakenOver(..)))?;
     let reader = journal.reader()?;
     let (rows, pins) = (reader.state()?, reader.pins()?);
-    drop(reader);
     let rows = rows.into_iter().map(|(key, kept)| (key, kept.value)).collect();
     let state = ControlState::from_rows(&rows)?;
+    // What these cannot tell is no reason not to start.
+    let weights = reader.last_weights(MOST_READ).unwrap_or_default();
+    let suspicious = reader.own_faults(MOST_READ).unwrap_or_default();
+    drop(reader);
     let (seq, journal) = (journal.health().head.seq, Arc::new(journal));
     let mut controller = observatory.controller();
     let (reason, dropped) = match opening {
@@ -112,7 +118,11 @@ pub(super) fn open(
         Opening::TakenBack if controller.is_handed_over() => return Ok(()),
         Opening::TakenBack => ("another process did not take over".to_owned(), Dropped::default()),
     };
-    controller.attach_journal(folder.clone(), journal, rows, (&reason, &dropped));
+    let opened =
+        Opened { folder: folder.clone(), journal, rows, weights, reason: reason.clone(), dropped };
+    controller.attach_journal(opened);
+    // The whole chain is verified later, while the process serves.
+    controller.journal_checked(suspicious.iter().map(ToString::to_string).collect(), false);
     drop(controller);
     // A process that hands over pins hands over all of them; a release without pins has kept none.
     let loads = matches!(opening, Opening::Start);
@@ -249,3 +259,6 @@ fn close(journal: Option<Arc<Journal>>, within: Duration) -> bool {
     });
     closing.is_ok() && closed.recv_timeout(within).is_ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod export;
 mod progress;
 mod report;
 mod show;
+mod split;
 mod verify;
 
 use std::process::ExitCode;

@@ -24,6 +24,7 @@ pub(super) struct BackupArguments {
 /// Backs the journal up.
 pub(super) fn run(arguments: &BackupArguments) -> Result<(), Failure> {
     let BackupArguments { journal, file } = arguments;
+    let journal = journal.place()?;
     let reader = journal.reader()?;
     refuse_inside(file, journal.path())?;
     let head = reader.backup(file).map_err(|error| journal.failure(error))?;

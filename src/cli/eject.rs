@@ -7,6 +7,7 @@ use super::{
     client::{Call, ClientArguments, service_name},
     failure::{Exit, Failure},
     printable::printable,
+    remarks::RemarkArguments,
     say::{say, say_json},
 };
 use crate::{
@@ -32,6 +33,8 @@ pub(super) struct SubjectArguments {
     /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    remarks: RemarkArguments,
     /// Show what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -61,6 +64,8 @@ pub(super) fn run(action: Action, arguments: &SubjectArguments) -> Result<(), Fa
         version: arguments.version.clone(),
         endpoint: arguments.endpoint.map(|address| address.to_string()),
         reason: arguments.reason.clone(),
+        ticket: arguments.remarks.ticket.clone(),
+        impact: arguments.remarks.impact(),
     };
     let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
     let query = if arguments.dry_run { "?dry_run=true" } else { "" };
@@ -119,7 +124,11 @@ fn report(action: Action, answer: &SubjectAnswer) -> String {
     };
     // The version itself was reported already, or is about to change.
     let others: Vec<_> = ejected.iter().filter(|e| e.version != *version).cloned().collect();
-    line + &still_ejected(service, &others)
+    let unwritten = match &answer.unwritten {
+        Some(why) => format!("\nits entry is not in the journal yet, and follows: {why}"),
+        None => String::new(),
+    };
+    line + &unwritten + &still_ejected(service, &others)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -179,6 +188,7 @@ mod tests {
             share: None,
             shares: None,
             uncompared: Vec::new(),
+            unwritten: None,
             ejected: Vec::new(),
         };
         assert_eq!(report(Action::Eject, &version), "game-api: ejected v42 (generation 3)");
@@ -210,6 +220,12 @@ mod tests {
             report(Action::Eject, &again),
             "game-api: v42 is ejected already, since 2026-11-26T18:00:00Z by ops (pays twice); nothing was \
              changed, and no other reason noted (generation 3)"
+        );
+        let waits =
+            SubjectAnswer { unwritten: Some("the disk is full".to_owned()), ..version.clone() };
+        assert_eq!(
+            report(Action::Eject, &waits),
+            "game-api: ejected v42 (generation 3)\nits entry is not in the journal yet, and follows: the disk is full"
         );
         let endpoint = Some("127.0.0.1:9002".to_owned());
         let endpoint = SubjectAnswer { endpoint, dry_run: true, ..version };

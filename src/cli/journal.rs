@@ -11,7 +11,11 @@ use std::{
 
 use super::failure::{Exit, Failure};
 use crate::{
-    config::problem::escaped,
+    config::{
+        file::{MOST_BYTES, read_text},
+        parse,
+        problem::escaped,
+    },
     store::{PublicKey, Reader, StoreError},
 };
 
@@ -21,18 +25,50 @@ const MAX_TEXT_BYTES: u64 = 128 * 1024;
 /// The file of a journal in its folder.
 const DATABASE: &str = "journal.db";
 
-/// Where the journal is. The key `state` of a configuration file will be a second way to name the folder.
+/// Where the journal is.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct JournalArguments {
     /// The folder of the journal. Commands that only read accept a backup, too.
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    state: Option<PathBuf>,
+    /// The configuration file whose `state` names the folder.
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
+    config: Option<PathBuf>,
 }
 
 impl JournalArguments {
+    /// The journal that they name.
+    pub(super) fn place(&self) -> Result<JournalPlace, Failure> {
+        match (&self.state, &self.config) {
+            (Some(state), _) => Ok(JournalPlace(state.clone())),
+            (None, Some(file)) => folder_of(file).map(JournalPlace),
+            (None, None) => {
+                Err(Failure::new(Exit::Arguments, "name the journal by --state or --config"))
+            }
+        }
+    }
+}
+
+/// The folder of the journal in the configuration `file`. The files that it names are not read: who reads the
+/// journal may not be permitted to.
+pub(super) fn folder_of(file: &Path) -> Result<PathBuf, Failure> {
+    let shown = escaped(&file.display().to_string());
+    let no = |why: &str| Failure::new(Exit::File, format!("{shown}: {why}"));
+    let text = read_text(file, MOST_BYTES).map_err(|error| no(&error.to_string()))?;
+    let config =
+        parse(&text).map_err(|problems| Failure::new(Exit::File, problems.in_file(file)))?;
+    let folder = config.state.map(|state| state.folder().to_owned());
+    folder.ok_or_else(|| no("it has no `state`, so the process that uses it has no journal"))
+}
+
+/// The folder of a journal, or a backup.
+#[derive(Debug, Clone)]
+pub(super) struct JournalPlace(PathBuf);
+
+impl JournalPlace {
     /// The folder, or the backup.
     pub(super) fn path(&self) -> &Path {
-        &self.state
+        &self.0
     }
 
     /// The failure of a command on this journal.
@@ -65,7 +101,7 @@ impl NoteArguments {
 
     /// Reads the checkpoint, if one is given.
     pub(super) fn note(&self) -> Result<Option<String>, Failure> {
-        self.against.as_deref().map(|path| read_text(path, "a checkpoint")).transpose()
+        self.against.as_deref().map(|path| read_small(path, "a checkpoint")).transpose()
     }
 
     /// Reads the key, if one is given.
@@ -76,8 +112,7 @@ impl NoteArguments {
         }
         let what = "neither a public key (NAME+ID+BASE64, as `tidegate audit checkpoint` names it) nor a \
                     file with one";
-        let key =
-            read_text(Path::new(text), "a public key").ok().and_then(|text| text.parse().ok());
+        let key = read_small(Path::new(text), "a public key").ok().and_then(|text| key_in(&text));
         let shown = escaped(text);
         key.map(Some).ok_or_else(|| Failure::new(Exit::File, format!("--key {shown}: {what}")))
     }
@@ -212,8 +247,14 @@ pub(super) fn entries(count: u64) -> String {
     if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") }
 }
 
+/// The public key in a text, which may be the sentence with which `audit checkpoint` names it.
+fn key_in(text: &str) -> Option<PublicKey> {
+    let words = text.split_whitespace().map(|word| word.trim_matches([',', ';', '.', '`']));
+    words.filter_map(|word| word.parse().ok()).next()
+}
+
 /// Reads a small file of text.
-fn read_text(path: &Path, what: &str) -> Result<String, Failure> {
+fn read_small(path: &Path, what: &str) -> Result<String, Failure> {
     let mut text = String::new();
     let read =
         File::open(path).and_then(|file| file.take(MAX_TEXT_BYTES).read_to_string(&mut text));
@@ -226,6 +267,22 @@ fn read_text(path: &Path, what: &str) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_found_in_the_sentence_that_names_it() {
+        let key = "tidegate/edge-1/6b1f0c52a7f24be1a6c0d2c3b1a9e8f7";
+        let key = crate::store::SigningKey::from_seed(key, [1; 32]).unwrap().public().clone();
+        for text in [
+            format!("{key}\n"),
+            format!("made now, signed with the key {key}\n"),
+            format!(
+                "this is the last checkpoint, signed with the key {key}; 2 entries came later."
+            ),
+        ] {
+            assert_eq!(key_in(&text), Some(key.clone()), "{text}");
+        }
+        assert_eq!(key_in("no key, edge+1+x"), None);
+    }
 
     #[test]
     fn a_moment_is_written_in_several_ways() {

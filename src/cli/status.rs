@@ -141,6 +141,15 @@ fn journal(journal: &Value, lines: &mut String) {
             "the journal cannot be written since {since}, so changes are refused: {message}"
         );
     }
+    if journal["intact"] == false {
+        let faults = journal["faults"].as_array().into_iter().flatten();
+        let faults: Vec<&str> = faults.filter_map(Value::as_str).collect();
+        let faults = faults.join("; ");
+        let _ = writeln!(
+            lines,
+            "THE JOURNAL IS NOT AS IT WAS WRITTEN: {faults}; `tidegate audit verify` says more"
+        );
+    }
     let number = |field: &str| journal[field].as_u64().unwrap_or_default();
     for (field, what) in [
         ("late", "change(s) in force wait to be written to the journal"),
@@ -202,6 +211,7 @@ mod tests {
             } ],
             "journal": {
                 "folder": "/var/lib/tidegate", "seq": 12, "hash": "ab01", "late": 1, "lost": 0,
+                "intact": false, "faults": [ "entry 3 was changed" ],
                 "failing": { "since": "2026-11-22T09:17:10Z", "message": "the disk is full" },
             },
             "tls_faults": [ { "service": "game-api", "version": "v41", "message": "ca.pem: bad" } ],
@@ -216,6 +226,7 @@ tidegate 0.1.0 at 127.0.0.1:9090: serving, generation 3, up 1m 2s, 2 worker(s), 
 config edge.yaml (00ff)
 journal /var/lib/tidegate: 12 entries, the last one ab01
 the journal cannot be written since 2026-11-22T09:17:10Z, so changes are refused: the disk is full
+THE JOURNAL IS NOT AS IT WAS WRITTEN: entry 3 was changed; `tidegate audit verify` says more
 1 change(s) in force wait to be written to the journal
 127.0.0.1:8443: edge.pem for a.test, 10.0.0.1 until 2031-01-15T00:00:00Z: 41 day(s) left
 127.0.0.1:8443: old.pem for b.test until 2030-01-15T00:00:00Z: EXPIRED

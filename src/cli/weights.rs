@@ -8,6 +8,7 @@ use super::{
     eject::still_ejected,
     failure::{Exit, Failure},
     printable::printable,
+    remarks::RemarkArguments,
     say::{say, say_json},
     table,
 };
@@ -35,6 +36,8 @@ pub(super) struct WeightsArguments {
     /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT", requires = "weights")]
     reason: Option<String>,
+    #[command(flatten)]
+    remarks: RemarkArguments,
     /// Show what would change, and change nothing.
     #[arg(long, requires = "weights")]
     dry_run: bool,
@@ -57,6 +60,11 @@ pub(super) struct WeightsArguments {
 pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     let target = format!("/v1/services/{}", arguments.service);
     if arguments.weights.is_empty() {
+        if arguments.remarks.is_given() {
+            let why =
+                "--ticket and --impact are said of a change; name the new weights, such as v42=10%";
+            return Err(Failure::new(Exit::Arguments, why));
+        }
         let service: Service = arguments.client.call(Call::get(target))?;
         match arguments.json {
             true => say_json(&service)?,
@@ -71,6 +79,8 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
         weights: each_once(&arguments.weights)?,
         only: arguments.only,
         reason: arguments.reason.clone(),
+        ticket: arguments.remarks.ticket.clone(),
+        impact: arguments.remarks.impact(),
     };
     let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
     let put = |dry_run: bool, if_generation| -> Result<WeightsAnswer, Failure> {

@@ -15,6 +15,7 @@ mod plans;
 mod route;
 mod service;
 mod smoke;
+mod state;
 mod tls;
 mod warn;
 mod windows;
@@ -103,7 +104,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
         }
     }
     if let Some(state) = &config.state {
-        file_name(&state.to_string_lossy(), root.key("state"), &mut found);
+        state::check(state, &root.key("state"), &mut found);
     }
     for (index, server) in config.resolver.servers.iter().enumerate() {
         let path = root.key("resolver").key("servers").index(index);

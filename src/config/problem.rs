@@ -123,8 +123,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Escapes the control characters in `text`. A terminal obeys them, and a newline in a quoted name
-/// would look like a line of the program.
+/// Escapes the control characters in `text`, and those that change the direction or the lines of what follows.
+/// A terminal obeys them: a newline in a quoted name would look like a line of the program, and an override of
+/// the direction shows a text as another one.
 pub(crate) fn escaped(text: &str) -> String {
     escaped_but(text, |_| false)
 }
@@ -133,12 +134,18 @@ pub(crate) fn escaped(text: &str) -> String {
 pub(crate) fn escaped_but(text: &str, kept: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match c.is_control() && !kept(c) {
+        match is_obeyed(c) && !kept(c) {
             true => shown.extend(c.escape_default()),
             false => shown.push(c),
         }
     }
     shown
+}
+
+/// Whether a terminal, or a program that shows text, obeys the character instead of showing it.
+fn is_obeyed(c: char) -> bool {
+    let moves = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || moves
 }
 
 /// Most problems that are searched for: nobody reads more, and each costs a few readings.
@@ -196,7 +203,7 @@ impl fmt::Display for Problems {
 
 /// The known name that `written` is probably a misspelling of: at most two edits away, and at most
 /// half of its letters, so that `tls` is not taken for `log`.
-pub(super) fn closest<'a>(
+pub(crate) fn closest<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
@@ -213,6 +220,13 @@ pub(super) fn closest<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        let text = "a\u{202e}b\u{2066}c\u{1b}[2J\u{200f}\u{2028}";
+        assert_eq!(escaped(text), r"a\u{202e}b\u{2066}c\u{1b}[2J\u{200f}\u{2028}");
+        assert_eq!(escaped("Spiel ü שלום"), "Spiel ü שלום");
+    }
 
     #[test]
     fn paths_read_as_people_write_them() {

@@ -22,12 +22,11 @@ mod route;
 mod service;
 mod slo;
 mod smoke;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod window;
-
-use std::path::PathBuf;
 
 use indexmap::IndexMap;
 use ipnet::IpNet;
@@ -61,6 +60,7 @@ pub use self::{
         RequestLine, Scheme, SmokeCheck, SmokeExpectation, SmokeStep, Template, is_variable,
         json_path,
     },
+    state::{Checkpoints, State, StateFolder},
     tls::{
         CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
         VersionTls,
@@ -99,8 +99,9 @@ pub struct Config {
     /// that they lead to, which survives restart and crash. It belongs to one process, and is made
     /// with mode 0700. A relative path begins at the process's working folder. Read at start.
     /// Default: none; weights and ejections set at run time then live as long as the process.
+    /// Instead of a text, a map with `folder` and `checkpoints` says where signed checkpoints go.
     #[serde(default)]
-    pub state: Option<PathBuf>,
+    pub state: Option<State>,
     /// Services by name, at least one. Metrics and the admin API use the name.
     #[schemars(extend("minProperties" = 1, "propertyNames" = { "pattern": NAME }))]
     pub services: IndexMap<String, Service>,

@@ -59,6 +59,8 @@ pub enum AlertName {
     RolloutWaits,
     /// The journal cannot be written.
     JournalFailing,
+    /// The journal is not as it was written.
+    JournalNotIntact,
 }
 
 impl AlertName {
@@ -75,12 +77,16 @@ impl AlertName {
             Self::RolloutRolledBack => "TidegateRolloutRolledBack",
             Self::RolloutWaits => "TidegateRolloutWaits",
             Self::JournalFailing => "TidegateJournalFailing",
+            Self::JournalNotIntact => "TidegateJournalNotIntact",
         }
     }
 
     fn severity(self) -> &'static str {
         match self {
-            Self::VersionEjected | Self::SharedOutage | Self::JournalFailing => "critical",
+            Self::VersionEjected
+            | Self::SharedOutage
+            | Self::JournalFailing
+            | Self::JournalNotIntact => "critical",
             Self::EjectionMistaken
             | Self::FewPlayers
             | Self::VersionWorse
@@ -104,6 +110,7 @@ impl AlertName {
             Self::RolloutRolledBack => "was rolled back: the split before its rollout is in force",
             Self::RolloutWaits => "has a rollout that needs somebody",
             Self::JournalFailing => "the journal cannot be written, so changes are refused",
+            Self::JournalNotIntact => "the journal is not as it was written",
         }
     }
 }
@@ -175,10 +182,15 @@ impl Alerts {
         };
         let version = |name| subject(name, true, false);
         let endpoint = || subject(AlertName::EndpointOut, true, true);
-        let of_process = || subject(AlertName::JournalFailing, false, false);
+        let of_process = |name| subject(name, false, false);
         match kind {
-            EventKind::JournalFailing => self.begin(of_process(), matter, now),
-            EventKind::JournalWorks => self.end(&of_process(), now),
+            EventKind::JournalFailing => {
+                self.begin(of_process(AlertName::JournalFailing), matter, now);
+            }
+            EventKind::JournalWorks => self.end(&of_process(AlertName::JournalFailing), now),
+            EventKind::JournalNotIntact => {
+                self.begin(of_process(AlertName::JournalNotIntact), matter, now);
+            }
             // The others are about a service.
             _ if matter.service.is_none() => {}
             EventKind::Ejected => {

@@ -5,6 +5,7 @@
 //! is assigned by the new snapshot, on every worker.
 
 mod absent;
+mod attached;
 mod certificates;
 mod changed;
 mod cutover;
@@ -24,12 +25,14 @@ mod pins;
 mod prepare;
 mod rejected;
 mod reload;
+mod remarks;
 mod replaced;
 mod resume;
 mod rolled;
 mod rollouts;
 mod served;
 mod split;
+mod splits;
 mod weights;
 
 use std::{
@@ -43,16 +46,18 @@ use std::{
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 pub use self::{
+    attached::Opened,
     certificates::{Certificates, OpenedClients},
     cutover::{Cutover, Destination, Moving},
     dropped::Dropped,
     ejections::{Effect, Eject, Moved, Reinstate, Target},
     events::Webhooks,
     gate::GateReport,
-    keeping::{JournalState, Moment, Operation, Plan},
+    keeping::{Checked, JournalState, Moment, Operation, Plan},
     pins::{MovePins, PinsMoved},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
+    remarks::Remarks,
     rollouts::{
         Latencies, Live, PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutsEnded,
     },

@@ -80,6 +80,8 @@ pub enum EventKind {
     JournalFailing,
     /// The journal can be written again.
     JournalWorks,
+    /// The journal is not as it was written: entries were changed, taken out or cut off.
+    JournalNotIntact,
 }
 
 impl EventKind {
@@ -125,6 +127,7 @@ impl EventKind {
             Self::RolloutWarning => "rollout_warning",
             Self::JournalFailing => "journal_failing",
             Self::JournalWorks => "journal_works",
+            Self::JournalNotIntact => "journal_not_intact",
         }
     }
 }

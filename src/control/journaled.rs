@@ -1,5 +1,8 @@
 //! How a change on request passes: it is written first, in force next, and its caller gets the answer last.
 //!
+//! Only an ejection by an operator does not wait for a journal that cannot be written: it is made, and its entry
+//! follows.
+//!
 //! Such changes pass one after the other. The safety thread waits for none of them, so a verdict may come
 //! between the two halves of a change; `kept.rs` says what is written then.
 
@@ -67,14 +70,38 @@ impl ControlPlane {
     ) -> Result<O::Outcome, Unmade<O::Error>> {
         let _turn = self.turnstile().lock().await;
         let at = SystemTime::now();
-        let first = self.plan_first(&operation, at)?;
-        let entry = self.write_first(first).await.map_err(Unmade::Unwritten)?;
+        let (first, late) = {
+            let mut controller = self.controller();
+            // Without a journal nothing is written first, and making the change checks it, too.
+            let plan = match controller.has_journal() {
+                true => operation.plan(&controller, at).map_err(Unmade::Refused)?,
+                false => None,
+            };
+            let late = plan.as_ref().filter(|_| O::ACTS_FIRST).map(|plan| plan.draft.clone());
+            (controller.begin(plan), late)
+        };
+        let written = match first {
+            Ok(first) => self.write_first(first).await,
+            Err(error) => Err(error),
+        };
+        let (entry, unwritten) = match written {
+            Ok(entry) => (entry, None),
+            Err(error) => match late {
+                Some(draft) => (None, Some((draft, error))),
+                None => return Err(Unmade::Unwritten(error)),
+            },
+        };
         let mut controller = self.controller();
         let made = operation.make(&mut controller, Moment { at, entry });
         if let Some(entry) = entry {
             controller.settle(entry, made.as_ref().err().map(ToString::to_string));
         }
-        made.map_err(Unmade::Refused)
+        let mut outcome = made.map_err(Unmade::Refused)?;
+        if let Some((draft, error)) = unwritten {
+            controller.write_late(draft);
+            O::entry_waits(&mut outcome, error.to_string());
+        }
+        Ok(outcome)
     }
 
     /// Plans a change at `now`: what must be written before it is made. The caller holds the turnstile.
@@ -90,16 +117,9 @@ impl ControlPlane {
 
     /// Writes the entry of a change, which the caller settles.
     pub(super) async fn write_first(&self, first: First) -> Result<Option<Head>, StoreError> {
-        match first {
-            First::Nothing => Ok(None),
-            First::Write(journal, draft, rows) => match journal.write(*draft, rows).await {
-                Ok(head) => Ok(Some(head)),
-                Err(error) => {
-                    self.controller().not_written();
-                    Err(error)
-                }
-            },
-        }
+        let First::Write(journal, draft, rows) = first else { return Ok(None) };
+        let written = journal.write(*draft, rows).await;
+        written.map(Some).inspect_err(|_| self.controller().not_written())
     }
 
     /// Takes over a file that was read again; returns whether it is in force. Blocks. An error is logged,

@@ -139,6 +139,11 @@ impl ControlPlane {
             http2_floods: shared.cells.sum(|c| c.floods.read()),
             alert_posts: controller.webhooks().into_iter().collect(),
             smoke_checks: self.smoke_counts().all(),
+            checkpoints_sent: controller
+                .checkpoints_sent()
+                .iter()
+                .map(|(to, n)| (*to, *n))
+                .collect(),
             journal: controller.journal().map(|journal| {
                 let health = journal.health.as_ref().ok();
                 metrics::Journal {

@@ -120,7 +120,7 @@ async fn warn_of_files(webhook: &Webhook) {
 }
 
 /// How long to wait after a failed message, if `before` messages failed before it.
-fn pause(before: u32) -> Duration {
+pub(super) fn pause(before: u32) -> Duration {
     let (first, most) = RETRY;
     first.saturating_mul(2_u32.saturating_pow(before)).min(most)
 }
@@ -133,7 +133,7 @@ pub(super) async fn client_for(url: &str, ca: Option<PathBuf>) -> Result<reqwest
 }
 
 /// Sends `body` to `webhook` with `client`, which is built if there is none. The error is a short message.
-async fn post(
+pub(super) async fn post(
     webhook: &Webhook,
     client: &mut Option<reqwest::Client>,
     body: String,

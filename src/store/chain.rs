@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    entry::{Actor, Draft, Entry, GENESIS, Identity, Impact, Stamp, written},
+    entry::{Actor, Draft, Entry, GENESIS, Identity, Replaced, Stamp, written},
     hash::{Hash, hex},
 };
 
@@ -108,13 +108,17 @@ pub(super) fn seal(
 
 /// The first entry of a journal. Its random bits identify the journal.
 ///
-/// `random` are 128 random bits, `replaces` is the head of the journal that this one goes on from, and
+/// `random` are 128 random bits, `replaces` is the journal that this one goes on from, and
 /// `key` the public key of its checkpoints as text.
-pub(super) fn genesis(node: &str, random: [u8; 16], key: &str, replaces: Option<Head>) -> Draft {
+pub(super) fn genesis(
+    node: &str,
+    random: [u8; 16],
+    key: &str,
+    replaces: Option<&Replaced>,
+) -> Draft {
     let what = json!({ "node": node, "random": hex(&random), "key": key, "replaces": replaces });
     let mut draft = Draft::new(GENESIS, Actor::system(), "the journal begins");
     draft.after = what;
-    draft.impact = Impact::Low;
     draft
 }
 

@@ -13,6 +13,9 @@ use super::hash::Hash;
 /// The kind of the first entry of each journal.
 pub const GENESIS: &str = "genesis";
 
+/// The kind of the entry that names a new key of checkpoints.
+pub(super) const KEY_MADE: &str = "checkpoint_key";
+
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -39,8 +42,9 @@ pub struct Entry {
     /// The service that was changed, if it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// Whether regulators count the change as one of high impact.
-    pub impact: Impact,
+    /// The class of the change, if somebody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impact: Option<Impact>,
     /// Reference to a ticket in another system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
@@ -106,6 +110,18 @@ pub struct Binary {
     pub sha256: String,
 }
 
+/// A journal that another one goes on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Its name in checkpoints, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// The number of its last entry.
+    pub seq: u64,
+    /// The hash of that entry's line.
+    pub hash: Hash,
+}
+
 /// The fields that are the same in all entries of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -138,7 +154,7 @@ pub struct Draft {
     /// See [`Entry::service`].
     pub service: Option<String>,
     /// See [`Entry::impact`].
-    pub impact: Impact,
+    pub impact: Option<Impact>,
     /// See [`Entry::ticket`].
     pub ticket: Option<String>,
     /// See [`Entry::reason`].
@@ -158,14 +174,14 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// A change of low impact by `actor` with a kind and a reason only.
+    /// A change by `actor` with a kind and a reason only.
     pub fn new(kind: impl Into<String>, actor: Actor, reason: impl Into<String>) -> Self {
         Self {
             actor,
             second: None,
             kind: kind.into(),
             service: None,
-            impact: Impact::Low,
+            impact: None,
             ticket: None,
             reason: reason.into(),
             before: Value::Null,

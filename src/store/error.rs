@@ -75,6 +75,19 @@ pub enum StoreError {
         /// A file in it.
         name: String,
     },
+    /// The journal is gone, and its key is there.
+    #[error(
+        "{}: `checkpoint.key` is there, and the journal `{name}` that it belongs to is not: it was deleted or \
+         moved. Put `journal.db` back, or restore a backup into an empty folder. To begin a new journal, remove \
+         `checkpoint.key`; the last checkpoint of the old one as the file `replaces` in this folder makes the \
+         new one name it", .folder.display()
+    )]
+    Gone {
+        /// The folder.
+        folder: PathBuf,
+        /// The name of the journal in its checkpoints.
+        name: String,
+    },
     /// The key of checkpoints cannot be used.
     #[error("{}: {source}", .path.display())]
     Key {

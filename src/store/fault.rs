@@ -104,6 +104,20 @@ pub enum Fault {
         /// Why.
         why: String,
     },
+    /// A checkpoint in the journal does not fit its entries, or cannot be used.
+    OwnCheckpoint {
+        /// The entry that it is of.
+        seq: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The state was brought by an entry that is missing: the end was cut off.
+    StateAhead {
+        /// The last entry.
+        last: u64,
+        /// The entry that the state names.
+        newest: u64,
+    },
     /// Pages of the database are damaged, though all lines can be read.
     Pages {
         /// What was found.
@@ -124,12 +138,14 @@ impl Fault {
             | Self::OutOfOrder { seq, .. }
             | Self::Repeated { seq }
             | Self::NotAsNoted { seq }
+            | Self::OwnCheckpoint { seq, .. }
             | Self::EndDiffers { seq } => Some(seq),
             Self::Malformed { seq, .. } => seq,
             Self::Missing { from, .. } => Some(from),
-            Self::CutTail { last, .. } | Self::NoEnd { last } | Self::Unreadable { last, .. } => {
-                last.checked_add(1)
-            }
+            Self::CutTail { last, .. }
+            | Self::StateAhead { last, .. }
+            | Self::NoEnd { last }
+            | Self::Unreadable { last, .. } => last.checked_add(1),
             Self::OtherJournal { .. }
             | Self::BehindEnd { .. }
             | Self::Note { .. }
@@ -193,6 +209,14 @@ impl fmt::Display for Fault {
             Self::Unreadable { last, why } => {
                 write!(f, "the journal cannot be read behind entry {last}: {why}")
             }
+            Self::OwnCheckpoint { seq, why } => {
+                write!(f, "the checkpoint of entry {seq} in the journal {why}")
+            }
+            Self::StateAhead { last, newest } => write!(
+                f,
+                "the end was cut off: the last entry is {last}, and the state beside the entries is that of \
+                 entry {newest}"
+            ),
             Self::Pages { why } => write!(f, "the database is damaged: {why}"),
             Self::Empty => f.write_str("there is no entry at all"),
         }
@@ -215,6 +239,17 @@ pub struct Verification {
 }
 
 impl Verification {
+    /// Adds what was found beside the entries.
+    pub(super) fn add(&mut self, found: Vec<Fault>) {
+        for fault in found {
+            match self.faults.len() < MAX_FAULTS {
+                true => self.faults.push(fault),
+                false => self.more_faults = self.more_faults.saturating_add(1),
+            }
+        }
+        self.faults.sort_by_key(Fault::seq);
+    }
+
     /// Whether nothing is wrong.
     pub fn is_intact(&self) -> bool {
         self.faults.is_empty()

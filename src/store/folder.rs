@@ -16,8 +16,12 @@ use super::error::StoreError;
 
 /// What may be in a folder before the database is: what is left of an attempt to begin one, and what a new
 /// disk has.
-const OWN: [&str; 6] =
-    ["lost+found", "lock", "ballast", "checkpoint.key", "checkpoint.part", "incidents"];
+const OWN: [&str; 7] =
+    ["lost+found", "lock", "ballast", "checkpoint.key", "checkpoint.part", "replaces", "incidents"];
+
+/// Attempts to take the lock that a reader may have for a moment, and the pause between them.
+const LOOKS: u32 = 5;
+const LOOK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Paths of the files in a folder.
 #[derive(Debug, Clone)]
@@ -51,6 +55,11 @@ impl Folder {
     /// Space on the disk that is kept for ejections.
     pub(super) fn ballast(&self) -> PathBuf {
         self.0.join("ballast")
+    }
+
+    /// A checkpoint of the journal that a new one here goes on from.
+    pub(super) fn replaces(&self) -> PathBuf {
+        self.0.join("replaces")
     }
 
     fn lock_file(&self) -> PathBuf {
@@ -97,7 +106,16 @@ impl Folder {
         let mut options = OpenOptions::new();
         let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = opened.open(&path).map_err(StoreError::file(&path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        for _ in 0..LOOKS {
+            if locked != Err(rustix::io::Errno::WOULDBLOCK) {
+                break;
+            }
+            // A reader finds out whether somebody has it, which takes a moment.
+            std::thread::sleep(LOOK_PAUSE);
+            locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        }
+        match locked {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
@@ -117,6 +135,25 @@ impl Folder {
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         sync_folder(&self.0)
     }
+}
+
+/// Whether some process has the folder of the database at `path`, or may have it. A database with another name,
+/// as a backup, is written by nobody.
+pub(super) fn is_written(path: &Path) -> bool {
+    let Some(folder) = path.parent().map(Folder::at).filter(|folder| folder.journal() == path)
+    else {
+        return false;
+    };
+    let file = match File::open(folder.lock_file()) {
+        Ok(file) => file,
+        Err(error) => return error.kind() != io::ErrorKind::NotFound,
+    };
+    // Where it cannot be taken because nobody can, somebody may have it.
+    let is_free = flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+    if is_free {
+        let _ = flock(&file, FlockOperation::Unlock);
+    }
+    !is_free
 }
 
 /// Tells a file from another one that gets its name.

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     ballast::Ballast,
     chain::{self, Head},
-    entry::{Actor, Draft, GENESIS, Identity, Stamp, StateChange},
+    entry::{Actor, Draft, GENESIS, Identity, KEY_MADE, Replaced, Stamp, StateChange},
     error::StoreError,
     folder::{FileId, Folder},
     hash::hex,
@@ -32,9 +32,6 @@ use super::{
 };
 use crate::registry::PinChanges;
 
-/// The kind of the entry that names a new key of checkpoints.
-const KEY_MADE: &str = "checkpoint_key";
-
 /// Settings of a journal.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -43,8 +40,8 @@ pub struct Settings {
     /// Identity of the process that writes.
     pub identity: Identity,
     /// The last entry of the journal that this one goes on from, if there is one. Only the first entry of a
-    /// new journal names it.
-    pub replaces: Option<Head>,
+    /// new journal names it. A checkpoint in the file `replaces` of the folder says the same.
+    pub replaces: Option<Replaced>,
 }
 
 /// A journal that is written. Dropping it writes what waits, and then gives up the folder.
@@ -96,6 +93,9 @@ impl Journal {
         folder.make()?;
         let lock = folder.lock()?;
         let path = folder.journal();
+        if !path.exists() {
+            refuse_begun(&folder)?;
+        }
         // A clean end removes it.
         let was_unclean = std::fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0);
         let connection = sqlite::open(&path, Access::Create)?;
@@ -268,6 +268,13 @@ impl Journal {
     }
 }
 
+/// Refuses to begin a journal where there was one: its key is made after its first entry.
+fn refuse_begun(folder: &Folder) -> Result<(), StoreError> {
+    let Some(key) = key::read(&folder.key())? else { return Ok(()) };
+    let name = key.public().name().to_owned();
+    Err(StoreError::Gone { folder: folder.path().to_owned(), name })
+}
+
 /// Writes the first entry unless there is one, and an entry that names the key of checkpoints unless one
 /// does; returns the head, the name of the journal and the key.
 fn begin_or_go_on(
@@ -285,19 +292,29 @@ fn begin_or_go_on(
         Ok::<_, StoreError>(sealed.head)
     };
     let Some(first) = sqlite::line(connection, 1)? else {
+        refuse_begun(folder)?;
         let random: [u8; 16] = key::random().ok_or_else(|| damaged("there is no randomness"))?;
         let origin = chain::origin(&identity.node, &hex(&random));
-        let key = key::make(&folder.key(), &origin)?;
+        let key = key::new(&origin, &folder.key())?;
         let public = key.public().to_string();
-        let first = chain::genesis(&identity.node, random, &public, *replaces);
-        return Ok((append(Head::START, first)?, origin, key));
+        let replaced = key::replaced(&folder.replaces())?.or_else(|| replaces.clone());
+        let first = chain::genesis(&identity.node, random, &public, replaced.as_ref());
+        let head = append(Head::START, first)?;
+        key::keep(&key, &folder.key())?;
+        // It is in the entry now.
+        let _ = std::fs::remove_file(folder.replaces());
+        return Ok((head, origin, key));
     };
     let origin = chain::origin_of(first.as_bytes());
     let origin = origin.ok_or_else(|| damaged("its first entry does not say what it is"))?;
     // A restored journal has none.
     let key = match key::read(&folder.key())? {
         Some(key) => key,
-        None => key::make(&folder.key(), &origin)?,
+        None => {
+            let key = key::new(&origin, &folder.key())?;
+            key::keep(&key, &folder.key())?;
+            key
+        }
     };
     if key.public().name() != origin {
         let source = NoteError::KeyOfOther;

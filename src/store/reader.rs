@@ -16,42 +16,21 @@ use super::{
     entry::{Entry, written},
     error::StoreError,
     export::end_line,
-    fault::Verification,
-    folder::Folder,
+    fault::{Fault, Verification},
+    filter::{Filter, MOST_SHOWN},
+    folder::{Folder, is_written},
     hash::Hash,
+    names::{self, OF_SERVICE},
     note::PublicKey,
+    own,
     pins::{self, KeptPins},
     report::ReportWriter,
     sqlite::{self, Access, number},
     verify::{Row, Verifier},
 };
 
-/// Most entries that [`Reader::show`] returns.
-pub const MOST_SHOWN: u32 = 10_000;
-
 /// Entries that are read at once where all of them are.
 const CHUNK: u32 = 1000;
-
-/// Which entries to show. All that is set must hold.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Of this service.
-    pub service: Option<String>,
-    /// Of this kind.
-    pub kind: Option<String>,
-    /// By an actor with this name.
-    pub actor: Option<String>,
-    /// Made then or later.
-    pub from: Option<SystemTime>,
-    /// Made before then.
-    pub to: Option<SystemTime>,
-    /// Behind this entry.
-    pub after: u64,
-    /// At most so many; 100 if it is not set, and never more than [`MOST_SHOWN`].
-    pub limit: Option<u32>,
-    /// The last ones first, else the first ones.
-    pub newest_first: bool,
-}
 
 /// An entry as it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +57,8 @@ pub struct StateValue {
 pub struct Reader {
     connection: Connection,
     path: PathBuf,
+    /// Whether nobody wrote it when it was opened, so that it was opened without leaving a trace.
+    is_still: bool,
 }
 
 impl Reader {
@@ -96,8 +77,9 @@ impl Reader {
     ///
     /// As of [`Reader::open`].
     pub fn of_file(path: &Path) -> Result<Self, StoreError> {
-        let connection = sqlite::open(path, Access::Read)?;
-        Ok(Self { connection, path: path.to_owned() })
+        let is_still = !is_written(path);
+        let connection = sqlite::open(path, if is_still { Access::Still } else { Access::Read })?;
+        Ok(Self { connection, path: path.to_owned(), is_still })
     }
 
     /// The last entry.
@@ -118,7 +100,7 @@ impl Reader {
         let order = if filter.newest_first { "DESC" } else { "ASC" };
         let sql = format!(
             "SELECT seq, line, hash FROM entry WHERE seq > :after
-             AND (:service IS NULL OR service = :service) AND (:kind IS NULL OR kind = :kind)
+             AND (:service IS NULL OR {OF_SERVICE}) AND (:kind IS NULL OR kind = :kind)
              AND (:actor IS NULL OR actor = :actor)
              AND (:from IS NULL OR at >= :from) AND (:to IS NULL OR at < :to)
              ORDER BY seq {order} LIMIT :limit"
@@ -133,11 +115,25 @@ impl Reader {
             ":to": filter.to.map(written),
             ":limit": filter.limit.unwrap_or(100).min(MOST_SHOWN),
         })?;
-        let mut shown = Vec::new();
+        let (mut shown, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
-            shown.push(self.stored(row)?);
+            let stored = self.stored(row)?;
+            bytes += stored.line.len();
+            shown.push(stored);
+            if filter.most_bytes.is_some_and(|most| bytes >= most) {
+                break;
+            }
         }
         Ok(shown)
+    }
+
+    /// A sentence for each name in `filter` that no entry has, and so probably is a mistake.
+    ///
+    /// # Errors
+    ///
+    /// If the journal cannot be read.
+    pub fn unknown_names(&self, filter: &Filter) -> Result<Vec<String>, StoreError> {
+        names::unknown(&self.connection, filter)
     }
 
     /// Writes all entries behind `after` to `to` as JSON lines, and a last line with the head; returns that.
@@ -219,7 +215,39 @@ impl Reader {
         } else if let Err(error) = self.each_with_other_columns(|seq| verifier.columns(seq)) {
             verifier.unreadable(error.to_string());
         }
-        verifier.finish()
+        let mut verification = verifier.finish();
+        match own::faults(&self.connection, u32::MAX) {
+            Ok(faults) => verification.add(faults),
+            Err(error) => verification.add(vec![Fault::Pages { why: error.to_string() }]),
+        }
+        verification
+    }
+
+    /// Compares the newest checkpoints in the journal, at most `most`, with the entries that they are of, and
+    /// the state with the entries that brought it. That shows an end that was cut off by somebody who forgot
+    /// those; it is no verification.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub fn own_faults(&self, most: u32) -> Result<Vec<Fault>, StoreError> {
+        own::faults(&self.connection, most)
+    }
+
+    /// The last weights of each service that entries tell of, by service and version, as far as the newest
+    /// `most` entries have them.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub fn last_weights(&self, most: u32) -> Result<BTreeMap<String, Value>, StoreError> {
+        names::last_weights(&self.connection, most)
+    }
+
+    /// Whether a process has begun to write the journal since it was opened as one that nobody writes, so that
+    /// what was read may be of two moments.
+    pub fn is_disturbed(&self) -> bool {
+        self.is_still && is_written(&self.path)
     }
 
     /// The signed checkpoints, the last ones first, at most `limit`, each with the entry that it signs.

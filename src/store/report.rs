@@ -2,6 +2,7 @@
 //!
 //! The columns stay: a later release adds new ones behind them. Spreadsheets run a cell that begins with `=`
 //! and the like as a formula; operators choose reasons and names, so such a cell gets an apostrophe before it.
+//! What a program obeys instead of showing it, as line breaks and overrides of the direction, is escaped.
 
 use std::{borrow::Cow, io};
 
@@ -9,6 +10,7 @@ use super::{
     entry::{Entry, Impact, written},
     hash::Hash,
 };
+use crate::config::problem::escaped;
 
 /// The names of the columns, in their order.
 pub const COLUMNS: [&str; 23] = [
@@ -64,8 +66,9 @@ impl<W: io::Write> ReportWriter<W> {
             entry.kind.clone(),
             text(&entry.service),
             match entry.impact {
-                Impact::High => "high".to_owned(),
-                Impact::Low => "low".to_owned(),
+                Some(Impact::High) => "high".to_owned(),
+                Some(Impact::Low) => "low".to_owned(),
+                None => String::new(),
             },
             text(&entry.ticket),
             entry.actor.name.clone(),
@@ -85,7 +88,7 @@ impl<W: io::Write> ReportWriter<W> {
             entry.boot.clone(),
             hash.to_string(),
         ];
-        let cells = cells.iter().map(|cell| harmless(cell).into_owned());
+        let cells = cells.iter().map(|cell| harmless(&escaped(cell)).into_owned());
         self.0.write_record(cells).map_err(as_io)
     }
 
@@ -163,7 +166,7 @@ mod tests {
         assert_eq!(
             row,
             format!(
-                "1,2023-11-14T22:13:20.123Z,edge-1,weights,game-api,low,,ann,operator,10.0.0.1,,\
+                "1,2023-11-14T22:13:20.123Z,edge-1,weights,game-api,,,ann,operator,10.0.0.1,,\
                  more players,\"{{\"\"v41\"\":95}}\",\"{{\"\"v41\"\":90}}\",,7,3,,0.1.0,ab,12,b,{hash}\r\n"
             )
         );
@@ -172,8 +175,21 @@ mod tests {
     #[test]
     fn no_cell_is_a_formula_and_each_is_read_again() {
         let reasons = [
-            "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "'=1", "a,b",
-            "a\"b", "a\nb", "plain",
+            "=1+1",
+            "+1",
+            "-1",
+            "@SUM(A1)",
+            "\t=1",
+            "\r=1",
+            "\n=1",
+            " =1",
+            "＝1",
+            "'=1",
+            "a,b",
+            "a\"b",
+            "a\nb",
+            "a\u{202e}b",
+            "plain",
         ];
         let entries = reasons.map(|reason| entry(|draft| draft.reason = reason.to_owned()));
         let csv = rows(&entries);
@@ -181,7 +197,8 @@ mod tests {
         let at = COLUMNS.iter().position(|name| *name == "reason").unwrap();
         let read: Vec<String> = reader.records().map(|row| row.unwrap()[at].to_owned()).collect();
         let expected = reasons.map(|reason| match reason {
-            "a,b" | "a\"b" | "a\nb" | "plain" => reason.to_owned(),
+            "a,b" | "a\"b" | "plain" => reason.to_owned(),
+            obeyed if obeyed.contains(['\t', '\r', '\n', '\u{202e}']) => escaped(obeyed),
             risky => format!("'{risky}"),
         });
         assert_eq!(read, expected);

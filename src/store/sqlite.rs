@@ -5,9 +5,11 @@
 //! parts of it, for queries. The log is synced at each commit (`synchronous=FULL`), so an answered change
 //! survives the loss of power.
 
-use std::{path::Path, time::Duration};
+use std::{os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, TransactionBehavior, config::DbConfig, params,
+};
 
 use super::{
     chain::{Head, Sealed},
@@ -35,6 +37,8 @@ pub(super) enum Access {
     Write,
     /// Reads beside another connection that writes.
     Read,
+    /// Reads what nobody writes, and makes no file, so the folder need not be writable.
+    Still,
 }
 
 /// Opens the database at `path`, and brings it to the present schema if it may write.
@@ -53,10 +57,13 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, StoreError
             }
         }
         Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
-        Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Access::Read | Access::Still => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
+    let mut connection = match access {
+        Access::Still => open_still(path, flags)?,
+        _ => Connection::open_with_flags(path, flags)?,
+    };
     connection.busy_timeout(Duration::from_secs(5))?;
     let found = schema(&connection, path)?;
     match access {
@@ -64,7 +71,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, StoreError
             settings(&connection)?;
             migrate(&mut connection, found, MIGRATIONS)?;
         }
-        Access::Read => {
+        Access::Read | Access::Still => {
             connection.pragma_update(None, "query_only", "ON")?;
             connection.pragma_update(None, "trusted_schema", "OFF")?;
             if found == 0 {
@@ -73,6 +80,38 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, StoreError
         }
     }
     Ok(connection)
+}
+
+/// Opens what nobody writes. What a crash left in the log is read, too, with its index in memory.
+fn open_still(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let log = Path::new(path).with_file_name({
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push("-wal");
+        name
+    });
+    let has_log = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
+    let how = if has_log { "vfs=unix-none" } else { "immutable=1" };
+    let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri(path, how), flags)?;
+    if has_log {
+        // Without it the index would be a file; and the end would move the log into the database.
+        connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    }
+    Ok(connection)
+}
+
+/// `path` as SQLite reads it with parameters.
+fn uri(path: &Path, parameters: &str) -> String {
+    let mut text = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => text.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => text.push(char::from(*byte)),
+            byte => text += &format!("%{byte:02X}"),
+        }
+    }
+    text + "?" + parameters
 }
 
 /// The schema of the database, 0 of an empty one; one that is no journal, or a newer one, is refused.

@@ -1,5 +1,6 @@
 //! The journal as a whole, on a disk.
 
+mod beside;
 mod copies;
 mod disk;
 mod killed;

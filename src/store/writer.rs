@@ -102,6 +102,8 @@ struct Batch {
     sealed: Vec<Sealed>,
     state: Vec<Vec<StateChange>>,
     late: usize,
+    /// The version that each late one is about, if it is about one.
+    versions: Vec<Option<String>>,
     waiting: Vec<Waiting>,
 }
 
@@ -248,6 +250,8 @@ impl Writer {
         for late in late {
             let late_ms = Some(now.mono_ms.saturating_sub(late.stamp.mono_ms));
             let seal = |draft| chain::seal(head, draft, late.stamp, &self.identity, late_ms);
+            let version = late.draft.after["version"].as_str();
+            batch.versions.push(version.map(str::to_owned));
             let sealed = seal(late.said()).or_else(|_| seal(late.shortened()));
             // What is short has no deep values, either.
             let sealed = sealed.expect("a shortened entry fits");
@@ -329,7 +333,11 @@ impl Writer {
 
     /// Records that `batch` is on the disk, and answers.
     fn made(&mut self, batch: Batch) {
-        let Batch { sealed, late, waiting, .. } = batch;
+        let Batch { sealed, late, versions, waiting, .. } = batch;
+        sealed
+            .iter()
+            .zip(&versions)
+            .for_each(|(sealed, version)| log_late(sealed, version.as_deref()));
         self.head = sealed.last().map_or(self.head, |last| last.head);
         self.shared.late().done(late);
         self.shared.reached(self.head);
@@ -379,6 +387,19 @@ impl Writer {
         }
         drop(self.lock);
     }
+}
+
+/// Names the entry of a change that was told before it was written.
+fn log_late(sealed: &Sealed, version: Option<&str>) {
+    let Sealed { head, kind, service, .. } = sealed;
+    tracing::info!(
+        kind,
+        service,
+        version,
+        journal.seq = head.seq,
+        journal.hash = %head.hash,
+        "a change in force is in the journal"
+    );
 }
 
 /// Answers whoever waits, who may have gone.

@@ -82,6 +82,8 @@ pub struct Scrape {
     pub smoke_checks: Vec<([String; 3], [u64; 2])>,
     /// The journal; `None` if the process has none.
     pub journal: Option<Journal>,
+    /// Attempts to keep checkpoints of the journal, by kind of place: successful, and failed.
+    pub checkpoints_sent: Vec<(&'static str, [u64; 2])>,
     /// The kernel's data about the process; `None` where there is no `/proc`.
     pub process: Option<Process>,
 }

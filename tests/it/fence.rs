@@ -426,6 +426,7 @@ fn a_version_that_is_ejected_meanwhile_goes_first() {
         assert_eq!(stage.post("eject?dry_run=true", &json!({ "version": "v2" })).status, 200);
         // An operator waits for the cutover; a verdict does not, and takes the way of this call.
         let target = tidegate::control::controller::Target {
+            remarks: Default::default(),
             service: SERVICE.to_owned(),
             version: "v2".to_owned(),
             endpoint: None,

@@ -1,12 +1,16 @@
 //! What is acknowledged is in the journal, and what is in the journal is in force, whatever happens to the
 //! process and its disk.
 
+mod altered;
+mod asked;
 mod disk;
 mod fenced;
 mod killed;
 mod rolled_back;
+mod sent;
 mod synced;
 mod taken_over;
+mod told;
 
 use std::{
     fs,

@@ -12,6 +12,7 @@ use crate::{
         Asked,
         controller::{self, Moved},
     },
+    store::Impact,
 };
 
 /// Body of `PUT /v1/services/{s}/weights`.
@@ -27,6 +28,14 @@ pub struct WeightsRequest {
     /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Reference to another system, for the journal; at most [`TICKET_CHARS`] characters of one line.
+    ///
+    /// [`TICKET_CHARS`]: controller::Remarks::TICKET_CHARS
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+    /// Class of the change, for the journal: `high` or `low`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impact: Option<Impact>,
 }
 
 /// A requested weight.
@@ -114,6 +123,12 @@ pub struct SubjectRequest {
     /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// See [`WeightsRequest::ticket`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+    /// See [`WeightsRequest::impact`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impact: Option<Impact>,
 }
 
 /// Answer to `POST /v1/services/{s}/eject` and `/reinstate`.
@@ -144,6 +159,10 @@ pub struct SubjectAnswer {
     /// to be compared with.
     #[serde(default)]
     pub uncompared: Vec<String>,
+    /// Of `eject`: why its entry is not in the journal yet, in which case it follows. Null if it is there, or
+    /// there is no journal.
+    #[serde(default)]
+    pub unwritten: Option<String>,
     /// Versions of the service that are ejected after the change, whatever their weight.
     #[serde(default)]
     pub ejected: Vec<Ejected>,
@@ -157,7 +176,7 @@ impl SubjectAnswer {
         moved: Moved,
         ejected: Vec<Ejected>,
     ) -> Self {
-        let Moved { generation, already, share, effect } = moved;
+        let Moved { generation, already, share, effect, unwritten } = moved;
         let already_ejected = already.as_ref().map(Ejection::from);
         let (shares, uncompared) = effect
             .map(|effect| (Shares::new(effect.before, effect.after), effect.uncompared))
@@ -172,6 +191,7 @@ impl SubjectAnswer {
             share: share.map(six_digits),
             shares,
             uncompared: uncompared.unwrap_or_default(),
+            unwritten,
             ejected,
         }
     }
@@ -298,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_request_is_written_as_it_is_read() {
-        let text = r#"{"weights":{"v41":90.5,"v42":2.0},"only":true,"reason":"so"}"#;
+        let text = r#"{"weights":{"v41":90.5,"v42":2.0},"only":true,"reason":"so","ticket":"CHG-7","impact":"high"}"#;
         let request: WeightsRequest = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&request).unwrap(), text);
         let text = r#"{"weights":{"v42":"12.5%"}}"#;

@@ -10,7 +10,7 @@ use crate::{
     config::{LoadError, Problem, units::Weight},
     control::{
         carried::Replacement,
-        controller::{JournalState, Reloads, StandIn, StandIns},
+        controller::{Checked, JournalState, Reloads, StandIn, StandIns},
     },
     proxy::ListenerState,
     tls::{Expiry, TlsListener},
@@ -63,6 +63,10 @@ pub struct Journal {
     pub seq: Option<u64>,
     /// SHA-256 of the last entry's line; null while it is not open.
     pub hash: Option<String>,
+    /// Whether it is as it was written; null until it has been verified.
+    pub intact: Option<bool>,
+    /// The first faults, if it is not.
+    pub faults: Vec<String>,
     /// Why it cannot be written; null if it can be.
     pub failing: Option<JournalFailing>,
     /// Changes on request that wait to be written and answered.
@@ -88,13 +92,20 @@ pub struct JournalFailing {
 
 impl From<JournalState> for Journal {
     fn from(journal: JournalState) -> Self {
-        let JournalState { folder, health, origin, public_key, .. } = journal;
+        let JournalState { folder, health, origin, public_key, checked, .. } = journal;
+        let (intact, faults) = match checked {
+            Checked::NotYet => (None, Vec::new()),
+            Checked::Intact => (Some(true), Vec::new()),
+            Checked::Faulty { faults, .. } => (Some(false), faults),
+        };
         let folder = folder.display().to_string();
         match health {
             Ok(health) => Self {
                 folder,
                 seq: Some(health.head.seq),
                 hash: Some(health.head.hash.to_string()),
+                intact,
+                faults,
                 failing: health.failing.map(|failing| JournalFailing {
                     since: Some(humantime::format_rfc3339_seconds(failing.since).to_string()),
                     message: failing.reason,
@@ -109,6 +120,8 @@ impl From<JournalState> for Journal {
                 folder,
                 seq: None,
                 hash: None,
+                intact,
+                faults,
                 failing: Some(JournalFailing { since: None, message }),
                 waiting: 0,
                 late: 0,

@@ -4,23 +4,47 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::split;
+
 /// Longest text of one value, in characters. `--json` shows all of it.
 const MOST_OF_A_VALUE: usize = 40;
 
 /// Longest text of a change, in characters.
 const MOST_OF_A_CHANGE: usize = 120;
 
-/// The change from `before` to `after`: `v41 95 -> 90, v42 5 -> 10`. A dash if there is none.
-pub(super) fn in_words(before: &Value, after: &Value) -> String {
-    let text = match (before, after) {
+/// The change from `before` to `after`: `v41 95 -> 90, v42 5 -> 10`. A dash if there is none. Of an entry about
+/// several services, those come first, or only the one `asked` for.
+pub(super) fn in_words(before: &Value, after: &Value, asked: Option<&str>) -> String {
+    let of_services = split::in_words(before, after, asked);
+    if of_services.is_empty() {
+        return shortened(&plain(before, after), MOST_OF_A_CHANGE);
+    }
+    let (mut before, mut after) = (before.clone(), after.clone());
+    for side in [&mut before, &mut after] {
+        let Some(fields) = side.as_object_mut() else { continue };
+        fields.remove("services");
+        // Lists of what was dropped are mostly empty.
+        fields.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
+        if fields.is_empty() {
+            *side = Value::Null;
+        }
+    }
+    let text = match plain(&before, &after) {
+        none if none == "-" => of_services,
+        rest => format!("{of_services}; {rest}"),
+    };
+    shortened(&text, MOST_OF_A_CHANGE)
+}
+
+fn plain(before: &Value, after: &Value) -> String {
+    match (before, after) {
         (Value::Null, Value::Null) => "-".to_owned(),
         (Value::Null, after) => content(after),
         (before, Value::Null) => format!("was {}", content(before)),
         (before, after) if before == after => format!("as before: {}", content(after)),
         (Value::Object(_), Value::Object(_)) => fields(before, after),
         (before, after) => format!("{} -> {}", value(before), value(after)),
-    };
-    shortened(&text, MOST_OF_A_CHANGE)
+    }
 }
 
 /// The fields of two objects: first what is the same in both, then what changed.
@@ -129,13 +153,16 @@ mod tests {
             (json!(null), json!(null), "-"),
             (json!({ "a": [1] }), json!({ "a": [1, 2] }), "a [1] -> [1,2]"),
         ] {
-            assert_eq!(in_words(&before, &after), expected);
+            assert_eq!(in_words(&before, &after, None), expected);
         }
-        let long = in_words(&json!(null), &json!("é".repeat(50)));
+        let before = json!({ "hash": "x", "services": { "a": { "weights": { "v1": 1 } } } });
+        let after = json!({ "hash": "y", "versions_gone": [], "services": { "a": { "weights": { "v1": 2 } } } });
+        assert_eq!(in_words(&before, &after, None), "a v1 1 -> 2; hash x -> y");
+        let long = in_words(&json!(null), &json!("é".repeat(50)), None);
         assert_eq!(long, format!("{}…", "é".repeat(39)));
         let many: Vec<String> = (0..50).map(|n| format!("version-{n}")).collect();
         let many: Value =
             many.into_iter().map(|name| (name, json!(1))).collect::<serde_json::Map<_, _>>().into();
-        assert_eq!(in_words(&json!(null), &many).chars().count(), MOST_OF_A_CHANGE);
+        assert_eq!(in_words(&json!(null), &many, None).chars().count(), MOST_OF_A_CHANGE);
     }
 }

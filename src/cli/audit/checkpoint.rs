@@ -39,6 +39,7 @@ pub(super) struct CheckpointArguments {
 /// Prints the checkpoint on standard output as it is, so that it can be redirected to a file.
 pub(super) fn run(arguments: &CheckpointArguments) -> Result<(), Failure> {
     let CheckpointArguments { journal, list } = arguments;
+    let journal = journal.place()?;
     let reader = journal.reader()?;
     if *list {
         let notes = reader.checkpoints(MOST_LISTED).map_err(failure)?;
@@ -49,6 +50,13 @@ pub(super) fn run(arguments: &CheckpointArguments) -> Result<(), Failure> {
         let shown = escaped(&journal.path().display().to_string());
         let why = "a backup gets no new checkpoints; --list lists those that it has";
         return Err(Failure::new(Exit::Arguments, format!("{shown}: {why}")));
+    }
+    let found = reader.verify(None, None);
+    if let Some(fault) = found.faults.first() {
+        let shown = escaped(&format!("{}: {fault}", journal.path().display()));
+        let why = "no checkpoint is made of a journal that is not as it was written; `tidegate audit verify` \
+                   lists all that is wrong";
+        return Err(Failure::new(Exit::Refused, format!("{shown}; {why}")));
     }
     let (note, remark) = match make(journal.path(), &reader) {
         Ok((note, key)) => (note, format!("made now, signed with the key {key}")),

@@ -33,6 +33,7 @@ pub(super) struct ExportArguments {
 /// Exports the journal.
 pub(super) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     let ExportArguments { journal, after, file } = arguments;
+    let journal = journal.place()?;
     let reader = journal.reader()?;
     let last = reader.head().map_err(|error| journal.failure(error))?.seq;
     if *after > last {

@@ -40,6 +40,7 @@ enum Format {
 /// Prints the report.
 pub(super) fn run(arguments: &ReportArguments) -> Result<(), Failure> {
     let ReportArguments { journal, from, to, format: Format::Csv } = arguments;
+    let journal = journal.place()?;
     let to = to.unwrap_or_else(SystemTime::now);
     if *from >= to {
         let why = "--from is not before --to, so no entry can be between them";

@@ -54,6 +54,7 @@ pub(super) struct ShowArguments {
 /// Shows entries, the oldest first.
 pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
     let ShowArguments { journal, service, kind, by, from, to, after, limit, json } = arguments;
+    let journal = journal.place()?;
     if from.zip(*to).is_some_and(|(from, to)| from >= to) {
         let why = "--from is not before --to, so no entry can be between them";
         return Err(Failure::new(Exit::Arguments, why));
@@ -65,15 +66,21 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
         from: *from,
         to: *to,
         after: after.unwrap_or(0),
+        most_bytes: None,
         // One more shows whether there are more, so the limit is below that of the store.
         limit: Some(limit.saturating_add(1)),
         newest_first: after.is_none(),
     };
-    let mut shown = journal.reader()?.show(&filter).map_err(|error| journal.failure(error))?;
+    let reader = journal.reader()?;
+    let mut shown = reader.show(&filter).map_err(|error| journal.failure(error))?;
     let has_more = shown.len() > *limit as usize;
     shown.truncate(*limit as usize);
     if after.is_none() {
         shown.reverse();
+    }
+    if shown.is_empty() {
+        let unknown = reader.unknown_names(&filter).map_err(|error| journal.failure(error))?;
+        unknown.iter().for_each(|said| complain(&escaped(said)));
     }
     if *json {
         shown.iter().for_each(|stored| say_as_is(&stored.line));
@@ -83,7 +90,8 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
         say("no entries");
         return Ok(());
     }
-    say(table(shown.iter().map(|stored| &stored.entry)).trim_end());
+    let entries = shown.iter().map(|stored| &stored.entry);
+    say(table(entries, service.as_deref()).trim_end());
     if let (true, Some(first), Some(last)) = (has_more, shown.first(), shown.last()) {
         let (first, last) = (first.entry.seq, last.entry.seq);
         complain(&match after {
@@ -96,14 +104,14 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
+fn table<'a>(entries: impl Iterator<Item = &'a Entry>, service: Option<&str>) -> String {
     let mut table = columns::table();
     table.add_row(HEADINGS);
-    table.add_rows(entries.map(|entry| row(entry).map(|cell| escaped(&cell))));
+    table.add_rows(entries.map(|entry| row(entry, service).map(|cell| escaped(&cell))));
     columns::aligned(table, |column| column == 0)
 }
 
-fn row(entry: &Entry) -> [String; HEADINGS.len()] {
+fn row(entry: &Entry, service: Option<&str>) -> [String; HEADINGS.len()] {
     let actor = &entry.actor;
     let role = if actor.role == "system" { String::new() } else { format!(" ({})", actor.role) };
     let second = entry.second.as_ref().map(|second| format!(", approved by {second}"));
@@ -115,8 +123,10 @@ fn row(entry: &Entry) -> [String; HEADINGS.len()] {
     if let Some(ticket) = &entry.ticket {
         more(format!("ticket {ticket}"));
     }
-    if entry.impact == Impact::High {
-        more("high impact".to_owned());
+    match entry.impact {
+        Some(Impact::High) => more("high impact".to_owned()),
+        Some(Impact::Low) => more("low impact".to_owned()),
+        None => {}
     }
     if let Some(late) = entry.written_late_ms {
         more(format!("written {late} ms after the change"));
@@ -127,7 +137,7 @@ fn row(entry: &Entry) -> [String; HEADINGS.len()] {
         format!("{}{role}{}", actor.name, second.unwrap_or_default()),
         entry.kind.clone(),
         entry.service.clone().unwrap_or_else(|| "-".to_owned()),
-        in_words(&entry.before, &entry.after),
+        in_words(&entry.before, &entry.after, service),
         reason,
     ]
 }
@@ -142,7 +152,7 @@ mod tests {
         let mut line = json!({
             "seq": seq, "prev": "0".repeat(64), "at": "2026-01-31T12:00:00.000Z", "mono_ms": 1,
             "node": "edge-1", "boot": "b", "actor": { "name": "ann", "role": "operator" },
-            "kind": "weights", "service": "game-api", "impact": "low", "reason": "more players",
+            "kind": "weights", "service": "game-api", "reason": "more players",
             "before": { "v41": 95 }, "after": { "v41": 90 },
             "binary": { "version": "0.1.0", "sha256": "ab" }, "generation": 7,
         });
@@ -159,7 +169,7 @@ mod tests {
         });
         let entries = [entry(9, json!({ "second": "bob" })), entry(10, system)];
         assert_eq!(
-            table(entries.iter()),
+            table(entries.iter(), None),
             "\
 SEQ  TIME                      WHO                              KIND     SERVICE   CHANGE        REASON
   9  2026-01-31T12:00:00.000Z  ann (operator), approved by bob  weights  game-api  v41 95 -> 90  more players

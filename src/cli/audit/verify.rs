@@ -14,13 +14,13 @@ use super::progress::{Progress, Watched};
 use crate::{
     cli::{
         failure::{Exit, Failure},
-        journal::{NoteArguments, entries, open},
+        journal::{NoteArguments, entries, folder_of, open},
         say::{say, say_json},
     },
     config::problem::escaped,
     store::{
-        Checkpoint, Fault, Hash, Head, MAX_LINE_BYTES, Reader, StoreError, Verification, Verifier,
-        verify_export,
+        Checkpoint, Fault, Hash, Head, MAX_LINE_BYTES, PublicKey, Reader, StoreError, Verification,
+        Verifier, verify_export,
     },
 };
 
@@ -31,11 +31,15 @@ const DATABASE: &[u8] = b"SQLite format 3\0";
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArguments {
     /// An export, a backup, or the folder of a journal; `-` is an export on standard input.
-    #[arg(value_name = "FILE", required_unless_present = "state", conflicts_with = "state")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["state", "config"],
+          conflicts_with_all = ["state", "config"])]
     file: Option<PathBuf>,
     /// The folder of the journal.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state: Option<PathBuf>,
+    /// The configuration file whose `state` names the folder.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     note: NoteArguments,
     /// The export begins behind this entry, as `audit export --after SEQ` wrote it.
@@ -63,8 +67,12 @@ struct Noted {
 
 /// Verifies a journal.
 pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
-    let VerifyArguments { file, state, note, after, json } = arguments;
-    let path = file.as_deref().or(state.as_deref()).expect("one of the two is required");
+    let VerifyArguments { file, state, config, note, after, json } = arguments;
+    let found = match config {
+        Some(config) => Some(folder_of(config)?),
+        None => file.clone().or_else(|| state.clone()),
+    };
+    let path = found.as_deref().expect("one of the three is required");
     let shown = escaped(&path.display().to_string());
     let unreadable = |why: String| Failure::new(Exit::File, format!("{shown}: {why}"));
     let key = note.key()?;
@@ -83,21 +91,12 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
             return Err(Failure::new(Exit::Arguments, format!("{shown}: {why}")));
         }
         Input::Database(reader) => {
-            // Without it the progress has no end, and the verification finds out why.
-            let total = reader.head().ok().map(|head| head.seq);
-            let mut progress = Progress::of("entries", total);
-            let mut verification =
-                reader.verify_counted(text, key.as_ref(), &mut || progress.add(1));
-            if verification.is_intact()
-                && let Err(error) = reader.check_integrity()
-            {
-                let why = match error {
-                    StoreError::Damaged { why, .. } => why,
-                    error => error.to_string(),
-                };
-                verification.faults.push(Fault::Pages { why });
+            let verification = of_database(&reader, text, key.as_ref());
+            match !verification.is_intact() && reader.is_disturbed() {
+                // A process that has begun to write meanwhile is no fault.
+                true => of_database(&open(path)?, text, key.as_ref()),
+                false => verification,
             }
-            verification
         }
         Input::Export(lines, length) => {
             let (start, lines) = match after {
@@ -124,6 +123,23 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
     }
     let is_intact = verification.is_intact();
     Ok(if is_intact { ExitCode::SUCCESS } else { Exit::Refused.into() })
+}
+
+fn of_database(reader: &Reader, note: Option<&str>, key: Option<&PublicKey>) -> Verification {
+    // Without it the progress has no end, and the verification finds out why.
+    let total = reader.head().ok().map(|head| head.seq);
+    let mut progress = Progress::of("entries", total);
+    let mut verification = reader.verify_counted(note, key, &mut || progress.add(1));
+    if verification.is_intact()
+        && let Err(error) = reader.check_integrity()
+    {
+        let why = match error {
+            StoreError::Damaged { why, .. } => why,
+            error => error.to_string(),
+        };
+        verification.faults.push(Fault::Pages { why });
+    }
+    verification
 }
 
 fn input(path: &Path) -> Result<Input, Failure> {
@@ -290,6 +306,14 @@ fn meaning(fault: &Fault, after: u64) -> String {
         }
         Fault::Unreadable { .. } => {
             "what is behind it was not verified; restore a backup into an empty folder".to_owned()
+        }
+        Fault::OwnCheckpoint { .. } => {
+            "compare with a checkpoint that was kept elsewhere: who changed the entries could not sign this one anew, \
+             or forgot it"
+                .to_owned()
+        }
+        Fault::StateAhead { last, newest } => {
+            were(newest.saturating_sub(*last), "taken out, at least")
         }
         Fault::Pages { .. } => {
             "its entries are as they were written, but queries may miss some: export them, and restore a backup \

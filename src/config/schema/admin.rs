@@ -37,13 +37,39 @@ pub struct Token {
     pub role: Role,
 }
 
-/// What the holder of a token may do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// What the holder of a token may do; each role includes those before it.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Read status, services, events, records and metrics. For scrapers and dashboards.
     Read,
+    /// Also read the journal. Changes nothing.
+    Auditor,
     /// Also change weights, eject and reinstate.
     #[default]
     Operate,
+}
+
+impl Role {
+    /// The name in the configuration and in the journal.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Auditor => "auditor",
+            Self::Operate => "operate",
+        }
+    }
 }

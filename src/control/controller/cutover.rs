@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use indexmap::IndexMap;
 
 use super::{
-    Applied, Asked, Controller, Moment, Operation, Plan, Rejected, WeightsChange, split::list,
-    weights::Weighed,
+    Applied, Asked, Controller, Moment, Operation, Plan, Rejected, Remarks, WeightsChange,
+    split::list, weights::Weighed,
 };
 use crate::{
     config::units::Weight,
@@ -149,6 +149,7 @@ impl Controller {
         at: SystemTime,
     ) -> Result<(WeightsChange, Weighed), Rejected> {
         let change = WeightsChange {
+            remarks: Remarks::default(),
             service: asked.service.clone(),
             asked: Asked::Weights { weights: self.destination(asked)?, only: true },
             if_generation: asked.if_generation,

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use super::{
-    Controller, Judged, Moment, Rejected,
+    Controller, Judged, Moment, Rejected, Remarks,
     ejections::{Effect, Moved, Target, ejected},
     split::list,
 };
@@ -159,6 +159,7 @@ impl Controller {
             if_generation: None,
             by,
             reason: Some(did_not_help),
+            remarks: Remarks::default(),
             dry_run: false,
         };
         if let Err(why) = self.reinstate_version(subject, true, Moment::now()) {

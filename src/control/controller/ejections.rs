@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use indexmap::IndexMap;
 use serde_json::json;
 
-use super::{Controller, Moment, Operation, Plan, Rejected};
+use super::{Controller, Moment, Operation, Plan, Rejected, Remarks};
 use crate::{
     control::state::{Change, ControlState, Ejection, ManualEjection},
     store::{Actor, Draft},
@@ -26,6 +26,8 @@ pub struct Target {
     pub by: Actor,
     /// Why.
     pub reason: Option<String>,
+    /// What else the entry is to say.
+    pub remarks: Remarks,
     /// Only report what would change.
     pub dry_run: bool,
 }
@@ -49,6 +51,8 @@ pub struct Moved {
     pub share: Option<f64>,
     /// The effect of the ejection of a version.
     pub effect: Option<Effect>,
+    /// Why its entry is not in the journal yet; `None` if it is, or there is no journal.
+    pub unwritten: Option<String>,
 }
 
 /// The effect of the ejection of a version on the shares of its service.
@@ -64,13 +68,19 @@ pub struct Effect {
 
 impl Moved {
     pub(super) fn to(generation: u64) -> Self {
-        Self { generation, already: None, share: None, effect: None }
+        Self { generation, already: None, share: None, effect: None, unwritten: None }
     }
 }
 
 impl Operation for Eject {
     type Outcome = Moved;
     type Error = Rejected;
+    // Safety does not wait for a disk.
+    const ACTS_FIRST: bool = true;
+
+    fn entry_waits(outcome: &mut Moved, why: String) {
+        outcome.unwritten = Some(why);
+    }
 
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
         let Self(subject) = self;
@@ -137,6 +147,7 @@ impl Controller {
             }
             None => json!({ "version": version, "ejected": is_ejected }),
         });
+        subject.remarks.mark(&mut draft);
         draft
     }
 }

@@ -63,7 +63,7 @@ impl Controller {
                 | AlertName::FewPlayers
                 | AlertName::RolloutRolledBack
                 | AlertName::RolloutWaits => true,
-                AlertName::JournalFailing => true,
+                AlertName::JournalFailing | AlertName::JournalNotIntact => true,
                 AlertName::VersionEjected => version.is_some_and(|version| {
                     service.version(version).is_some()
                         && ejections.contains_key(&(name.clone(), version.to_owned()))

@@ -6,28 +6,32 @@
 //! and [`Controller::write_late`] queues its entry, which never waits for the disk.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::{Controller, Dropped};
+use super::{
+    Controller,
+    splits::{splits, tell_moved},
+};
 use crate::{
+    config::schema::Checkpoints,
     control::{
         events::{EventDetails, EventKind},
-        fences::first_epoch,
-        kept::{GENERATIONS_AHEAD, KeptRows},
-        state::{
-            ControlState,
-            rows::{Rows, is_known},
-        },
+        kept::KeptRows,
+        state::ControlState,
     },
+    snapshot::Snapshot,
     store::{Actor, Draft, Failing, Head, Health, Journal, StateChange, StoreError},
 };
+
+/// Most faults of a journal that are told; the verification lists all.
+const MOST_FAULTS: usize = 3;
 
 /// Most entries that wait for a journal that is to be opened again.
 const MOST_MISSED: usize = 1_000;
@@ -38,6 +42,8 @@ pub trait Operation {
     type Outcome;
     /// Why it is refused.
     type Error;
+    /// Whether it is made also while the journal cannot be written, as ejections are. Its entry follows then.
+    const ACTS_FIRST: bool = false;
 
     /// Checks the change as a dry run does, and says what its entry is to be; `None` if it needs none.
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Self::Error>;
@@ -48,6 +54,9 @@ pub trait Operation {
         controller: &mut Controller,
         moment: Moment,
     ) -> Result<Self::Outcome, Self::Error>;
+
+    /// Notes in the outcome why the entry is not written yet. Only for a change that acts first.
+    fn entry_waits(_outcome: &mut Self::Outcome, _why: String) {}
 }
 
 /// What is to be written before a change is made.
@@ -83,10 +92,18 @@ impl Moment {
 /// Where changes are written.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    place: Place,
-    rows: KeptRows,
+    pub(super) place: Place,
+    pub(super) rows: KeptRows,
+    /// Whether the journal is as it was written.
+    pub(super) checked: Checked,
+    /// What was in force when the change under way was planned.
+    planned_on: Option<Arc<Snapshot>>,
+    newest_checkpoint: watch::Sender<Option<Arc<str>>>,
+    checkpoints_sent: BTreeMap<&'static str, [u64; 2]>,
     /// Wakes the task that watches the journal.
     news: Arc<Notify>,
+    /// Wakes the task that verifies it.
+    pub(super) opened: Arc<Notify>,
     /// What that task found last.
     failing: Option<Failing>,
     /// Whether a change is being written first.
@@ -96,13 +113,29 @@ pub(super) struct Keeper {
 }
 
 #[derive(Debug)]
-enum Place {
+pub(super) enum Place {
     /// Changes live as long as the process, or another process writes them.
     Memory,
     /// To be opened; until then changes on request are refused.
     Closed { folder: PathBuf, why: String, missed: VecDeque<Draft> },
     /// Open; it had so many entries when it was opened.
     Open { folder: PathBuf, journal: Arc<Journal>, entries: u64 },
+}
+
+/// Whether the journal is as it was written, as far as this process knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// It has not been verified yet.
+    NotYet,
+    /// It is.
+    Intact,
+    /// It is not, or cannot be verified.
+    Faulty {
+        /// The first faults.
+        faults: Vec<String>,
+        /// Whether they are those of a verification, and not of a first look.
+        is_all: bool,
+    },
 }
 
 /// What must happen before a change is made.
@@ -121,6 +154,8 @@ pub struct JournalState {
     pub folder: PathBuf,
     /// Its health; the error if it is not open.
     pub health: Result<Health, String>,
+    /// Whether it is as it was written.
+    pub checked: Checked,
     /// Entries that were written since it was opened.
     pub entries: u64,
     /// Its name in checkpoints, and the key that verifies them; both empty while it is not open.
@@ -131,8 +166,20 @@ pub struct JournalState {
 
 impl Default for Keeper {
     fn default() -> Self {
-        let (rows, news, failing, deferred) = Default::default();
-        Self { place: Place::Memory, rows, news, failing, is_writing: false, deferred }
+        let (rows, news, failing) = Default::default();
+        Self {
+            place: Place::Memory,
+            rows,
+            checked: Checked::NotYet,
+            planned_on: None,
+            newest_checkpoint: watch::Sender::default(),
+            checkpoints_sent: BTreeMap::new(),
+            news,
+            opened: Arc::default(),
+            failing,
+            is_writing: false,
+            deferred: Vec::new(),
+        }
     }
 }
 
@@ -153,6 +200,7 @@ impl Controller {
             Place::Closed { folder, why, .. } => Some(JournalState {
                 folder: folder.clone(),
                 health: Err(why.clone()),
+                checked: self.keeper.checked.clone(),
                 entries: 0,
                 origin: String::new(),
                 public_key: String::new(),
@@ -161,6 +209,7 @@ impl Controller {
                 let health = journal.health();
                 Some(JournalState {
                     folder: folder.clone(),
+                    checked: self.keeper.checked.clone(),
                     entries: health.head.seq.saturating_sub(*entries),
                     health: Ok(health),
                     origin: journal.origin().to_owned(),
@@ -178,14 +227,55 @@ impl Controller {
         }
     }
 
+    /// Whether changes are to be written, even if the journal is not open now.
+    pub(in crate::control) fn has_journal(&self) -> bool {
+        !matches!(self.keeper.place, Place::Memory)
+    }
+
     /// The folder of the journal, as configured at the start.
     pub fn state_folder(&self) -> Option<PathBuf> {
-        self.at_start.state.clone()
+        self.at_start.state.as_ref().map(|state| state.folder().to_owned())
+    }
+
+    /// Where its checkpoints go, as configured at the start.
+    pub(in crate::control) fn checkpoints_go(&self) -> Option<Checkpoints> {
+        self.at_start.state.as_ref()?.checkpoints().cloned()
+    }
+
+    /// The newest checkpoint that this process knows.
+    pub(in crate::control) fn newest_checkpoint(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.keeper.newest_checkpoint.subscribe()
+    }
+
+    /// Has a checkpoint sent to where checkpoints go, unless it is the last one.
+    pub(in crate::control) fn offer_checkpoint(&self, note: &str) {
+        self.keeper.newest_checkpoint.send_if_modified(|newest| {
+            let is_new = newest.as_deref() != Some(note);
+            if is_new {
+                *newest = Some(note.into());
+            }
+            is_new
+        });
+    }
+
+    /// Counts an attempt to keep a checkpoint at a kind of place.
+    pub(in crate::control) fn note_checkpoint_sent(&mut self, to: &'static str, is_kept: bool) {
+        self.keeper.checkpoints_sent.entry(to).or_default()[usize::from(!is_kept)] += 1;
+    }
+
+    /// Attempts to keep checkpoints since the start, by kind of place: successful, and failed.
+    pub fn checkpoints_sent(&self) -> &BTreeMap<&'static str, [u64; 2]> {
+        &self.keeper.checkpoints_sent
     }
 
     /// Wakes the task that watches the journal.
     pub(in crate::control) fn journal_news(&self) -> Arc<Notify> {
         Arc::clone(&self.keeper.news)
+    }
+
+    /// Wakes the task that verifies a journal when there is one to verify.
+    pub(in crate::control) fn journal_opened(&self) -> Arc<Notify> {
+        Arc::clone(&self.keeper.opened)
     }
 
     /// An entry of a change that this controller makes now.
@@ -218,6 +308,7 @@ impl Controller {
             Place::Closed { why, .. } => return Err(StoreError::Refused(why.clone())),
             Place::Open { journal, .. } => Arc::clone(journal),
         };
+        self.keeper.planned_on = Some(self.snapshot());
         let then = then.map(|then| then.rows());
         let rows = then.map(|then| self.keeper.rows.first(&then)).unwrap_or_default();
         self.keeper.is_writing = true;
@@ -227,6 +318,7 @@ impl Controller {
     /// The change was not written, and is not made.
     pub(in crate::control) fn not_written(&mut self) {
         self.keeper.rows.not_written();
+        self.keeper.planned_on = None;
         self.keeper.news.notify_one();
         self.keeper.is_writing = false;
         self.write_deferred();
@@ -249,6 +341,7 @@ impl Controller {
 
     fn settle_rows(&mut self, entry: Head, refused: Option<String>) {
         let rest = self.keeper.rows.settle(&self.state.rows());
+        let before = self.keeper.planned_on.take();
         let (kind, reason) = match refused {
             Some(why) => ("withdrawn", why),
             None if rest.is_empty() => return self.keeper.news.notify_one(),
@@ -256,11 +349,14 @@ impl Controller {
         };
         let mut draft = self.draft(kind, Actor::system(), &reason);
         draft.before = json!({ "seq": entry.seq, "hash": entry.hash });
+        if let Some(before) = before {
+            tell_moved(&mut draft, &splits(&before), &splits(&self.snapshot()));
+        }
         self.send_late(draft, rest);
     }
 
     /// Queues the entry of a change that is in force, with the state in force. Never waits for the disk.
-    pub(super) fn write_late(&mut self, draft: Draft) {
+    pub(in crate::control) fn write_late(&mut self, draft: Draft) {
         match &mut self.keeper.place {
             Place::Memory => {}
             // The rows follow when it is open again.
@@ -277,7 +373,7 @@ impl Controller {
         self.write_deferred();
     }
 
-    fn send_late(&self, draft: Draft, rows: Vec<StateChange>) {
+    pub(super) fn send_late(&self, draft: Draft, rows: Vec<StateChange>) {
         if let Place::Open { journal, .. } = &self.keeper.place {
             journal.write_late(draft, rows);
         }
@@ -285,8 +381,8 @@ impl Controller {
     }
 
     /// Writes, after a snapshot was published because of endpoints or names, what that changed in the state
-    /// since it was `before`.
-    pub(super) fn write_refreshed(&mut self, before: &ControlState) {
+    /// since it was `before`, with the snapshot `shown`.
+    pub(super) fn write_refreshed(&mut self, before: &ControlState, shown: &Snapshot) {
         if !matches!(self.keeper.place, Place::Open { .. }) {
             return;
         }
@@ -301,7 +397,9 @@ impl Controller {
             true => "endpoints or addresses changed, and with them who serves",
             false => "the generation is far above the one in the last entry",
         };
-        self.write_late(self.draft("refreshed", Actor::system(), reason));
+        let mut draft = self.draft("refreshed", Actor::system(), reason);
+        tell_moved(&mut draft, &splits(shown), &splits(&self.snapshot()));
+        self.write_late(draft);
     }
 
     /// Gives the journal to the caller, who closes it: from now on changes are not written here. `None` if
@@ -330,34 +428,33 @@ impl Controller {
         }
     }
 
-    /// Writes to `journal` from now on, which has `rows`. Its next entry says why, and what was `dropped` of its
-    /// state.
-    pub fn attach_journal(
-        &mut self,
-        folder: PathBuf,
-        journal: Arc<Journal>,
-        rows: Rows,
-        (reason, dropped): (&str, &Dropped),
-    ) {
-        let missed = match std::mem::replace(&mut self.keeper.place, Place::Memory) {
-            Place::Closed { missed, .. } => missed,
-            Place::Memory | Place::Open { .. } => VecDeque::new(),
+    /// Notes what a comparison of the journal found: what is wrong with it, if anything is. Whether it `is_all`
+    /// that can be found decides whether nothing found means that it is intact.
+    pub fn journal_checked(&mut self, faults: Vec<String>, is_all: bool) {
+        let checked = match (faults.is_empty(), is_all) {
+            (true, false) => return,
+            (true, true) => Checked::Intact,
+            (false, _) => {
+                let faults = faults.iter().take(MOST_FAULTS).cloned().collect();
+                Checked::Faulty { faults, is_all }
+            }
         };
-        missed.into_iter().for_each(|draft| journal.write_late(draft, Vec::new()));
-        self.keeper.rows =
-            KeptRows::new(rows.into_iter().filter(|(key, _)| is_known(key)).collect());
-        let changes = self.keeper.rows.late(&self.state.rows());
-        let entries = journal.health().head.seq;
-        self.keeper.place = Place::Open { folder, journal, entries };
-        let mut draft = self.draft("resumed", Actor::system(), reason);
-        draft.after = dropped.described();
-        self.send_late(draft, changes);
-    }
-
-    /// Takes over the state that a journal has, by the rules of a reload. Returns what no longer applies.
-    pub fn resume_from(&mut self, rows: &ControlState) -> Dropped {
-        let rows = rows.clone().ahead(GENERATIONS_AHEAD);
-        self.inherit_as(rows.fenced_from(first_epoch(self.started.1)), "restart")
+        let before = std::mem::replace(&mut self.keeper.checked, checked);
+        if faults.is_empty() || self.keeper.checked == before {
+            return;
+        }
+        let more = faults.len().saturating_sub(MOST_FAULTS);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        let shown: Vec<&str> = faults.iter().take(MOST_FAULTS).map(String::as_str).collect();
+        let reason = format!("{}{more}", shown.join("; "));
+        tracing::error!(
+            reason,
+            "THE JOURNAL IS NOT AS IT WAS WRITTEN; `tidegate audit verify` says more, and no checkpoint is made of it"
+        );
+        self.record(
+            EventKind::JournalNotIntact,
+            EventDetails { reason, ..EventDetails::default() },
+        );
     }
 
     /// Notes what the journal's health is, and records when it begins to fail and when that is over. Returns

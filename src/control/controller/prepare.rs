@@ -130,10 +130,10 @@ impl Controller {
     /// Compiles and publishes a snapshot of the unchanged state, because endpoints, addresses or certificates
     /// have changed. Returns its generation.
     pub(super) fn refresh(&mut self) -> u64 {
-        let before = self.state.clone();
+        let (before, shown) = (self.state.clone(), self.snapshot());
         let prepared = self.compile(before.clone(), self.inputs(&self.snapshot()));
         let generation = self.commit(prepared, None);
-        self.write_refreshed(&before);
+        self.write_refreshed(&before, &shown);
         generation
     }
 

@@ -16,6 +16,7 @@ use super::{
     fencing::held_by_fences,
     logs::{OpenedLog, open_log},
     prepare::{Inputs, Prepared},
+    splits::{splits, tell_moved},
     weights::keeps_override,
 };
 use crate::{
@@ -221,6 +222,7 @@ impl Operation for PreparedFile {
             draft.after["weights_dropped"] = json!(weights);
             draft.after["versions_gone"] = json!(gone);
         }
+        tell_moved(&mut draft, &splits(&controller.snapshot()), &splits(prepared.snapshot()));
         (draft.config_hash, draft.generation) = (Some(self.loaded.hash.clone()), then.generation());
         Ok(Some(Plan { draft, then: Some(then) }))
     }

@@ -6,8 +6,8 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use super::{
-    Asked, Controller, Moment, Operation, Plan, Rejected, moves, percent, prepare::Prepared,
-    split::list,
+    Asked, Controller, Moment, Operation, Plan, Rejected, Remarks, moves, percent,
+    prepare::Prepared, split::list,
 };
 use crate::{
     config::{Config, schema, units::Weight},
@@ -33,6 +33,8 @@ pub struct WeightsChange {
     pub by: Actor,
     /// Why, for the log.
     pub reason: Option<String>,
+    /// What else the entry is to say.
+    pub remarks: Remarks,
     /// Only report what would change.
     pub dry_run: bool,
 }
@@ -169,6 +171,7 @@ impl Controller {
         let reason = asked.reason.as_deref().unwrap_or_default();
         let mut draft = self.draft_of(kind, asked.by.clone(), reason, (&asked.service, then));
         (draft.before, draft.after) = (json!(planned.before), json!(planned.after));
+        asked.remarks.mark(&mut draft);
         if !as_before {
             draft.generation = then.generation();
         }

@@ -235,7 +235,7 @@ fn each_key_of_checkpoints_is_named_once() {
 #[test]
 fn a_new_journal_names_the_one_that_it_replaces() {
     let folder = tempfile::tempdir().unwrap();
-    let replaces = Some(Head { seq: 9, hash: Hash::of(b"x") });
+    let replaces = Some(Replaced { origin: None, seq: 9, hash: Hash::of(b"x") });
     let journal = Journal::open(&Settings { replaces, ..settings(folder.path()) }).unwrap();
     let first = journal.reader().unwrap().show(&Filter::default()).unwrap().remove(0).entry;
     assert_eq!(first.after["replaces"], json!({ "seq": 9, "hash": Hash::of(b"x") }));

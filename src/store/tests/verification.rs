@@ -321,7 +321,7 @@ proptest! {
         let actor = Actor { name, role, address: Some(address) };
         let mut said = Draft::new(kind, actor, reason.clone());
         said.ticket = Some(ticket);
-        said.impact = if is_high { Impact::High } else { Impact::Low };
+        said.impact = is_high.then_some(Impact::High);
         (said.generation, said.epoch) = (numbers.0, numbers.1);
         said.before = json!([reason, numbers.2, null, 0.1]);
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::from(numbers.2));

@@ -512,6 +512,17 @@ pub(super) fn proxy(scrape: &Scrape, page: &mut Page) {
         page.gauge("tidegate_journal_waiting", "Changes that wait to be written to the journal.")
             .value([], journal.waiting as f64);
     }
+    if !scrape.checkpoints_sent.is_empty() {
+        let mut sent = page.counter(
+            "tidegate_journal_checkpoints_total",
+            "Attempts to keep a checkpoint of the journal elsewhere, by kind of place and result: kept or failed.",
+        );
+        for (to, counts) in &scrape.checkpoints_sent {
+            for (result, count) in ["kept", "failed"].into_iter().zip(counts) {
+                sent.count([("to", *to), ("result", result)], *count);
+            }
+        }
+    }
     let mut posts = page.counter(
         "tidegate_alert_posts_total",
         "Messages to receivers of alerts, by result: taken or failed.",

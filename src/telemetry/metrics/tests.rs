@@ -112,6 +112,7 @@ fn scrape() -> Scrape {
         outcomes_lost: 7,
         http2_floods: 2,
         journal: Some(Journal { entries: 7, failing: false, waiting: 1 }),
+        checkpoints_sent: vec![("webhook", [2, 1])],
         alert_posts: vec![("alertmanager:9093".into(), [4, 1])],
         smoke_checks: vec![(["game-api".into(), "v42".into(), "money-path".into()], [3, 1])],
         build: "0.1.0",

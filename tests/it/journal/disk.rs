@@ -49,7 +49,9 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
             call.answer(if failing.load(SeqCst) { 500 } else { 200 }, b"v2")
         })
     };
-    let builder = Proxy::builder().version("v1", &v1).version("v2", &v2);
+    let other = Origin::answering("v1");
+    let endpoints = [v1.address, other.address];
+    let builder = Proxy::builder().version_at("v1", &endpoints).version("v2", &v2);
     let builder = builder
         .service("weights: { v1: 1, v2: 1 }")
         .service("cohort: { key: [ 'header:x-player-id' ] }")
@@ -111,6 +113,30 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
         }
         stage.version(1)["state"] == "ejected"
     });
+    // The entry of the ejection took what is kept for it. An ejection by an operator is made all the same.
+    fill(&disk.join("more"));
+    let body = json!({ "version": "v1", "endpoint": other.address.to_string(), "reason": "disk" });
+    let ejected = stage.send("POST", "eject", &body);
+    assert_eq!(ejected.status, 200, "{ejected:?}");
+    let unwritten = ejected.json()["unwritten"].clone();
+    assert!(unwritten.as_str().is_some_and(|why| why.contains("full")), "{unwritten}");
+    let out = |stage: &Stage| stage.version(0)["endpoints"][1]["state"] == "ejected";
+    assert!(out(&stage), "{}", stage.version(0));
+    eventually("it waits for the disk", || {
+        stage.get("/v1/status")["journal"]["late"].as_u64().is_some_and(|late| late > 0)
+    });
+    // The ejection is in this process alone, so none takes over.
+    process.signal(Signal::USR2);
+    eventually("no process takes over", || {
+        let status = stage.try_get("/v1/status");
+        status.is_some_and(|status| !status["takeover"]["last_error"].is_null())
+    });
+    let log = process.log();
+    assert!(log.contains("the journal cannot be written, so no other process takes over"), "{log}");
+    assert_eq!(stage.get("/v1/status")["pid"], pid);
+    assert!(out(&stage));
+
+    fs::remove_file(disk.join("more")).expect("a file");
     fs::remove_file(disk.join("filler")).expect("a file");
     eventually("the journal is written again", || {
         stage.get("/v1/status")["journal"]["failing"].is_null()
@@ -129,6 +155,9 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
         fs::copy(disk.join("state").join(file), copy.join(file)).expect("a file");
     }
     let entries = entries(&copy);
-    assert!(kinds(&entries).contains(&"ejected"), "{entries:?}");
+    let ejected: Vec<_> = entries.iter().filter(|entry| entry.kind == "ejected").collect();
+    let actors: Vec<&str> = ejected.iter().map(|entry| &*entry.actor.name).collect();
+    assert_eq!(actors, ["verdict", "anonymous"], "{entries:?}");
+    assert!(ejected.iter().all(|entry| entry.written_late_ms.is_some()), "{ejected:?}");
     verify(&copy);
 }

@@ -10,7 +10,7 @@ use super::*;
 
 /// Replaces the process that serves; returns once another one does.
 #[track_caller]
-fn upgrade(stage: &Stage) {
+pub(super) fn upgrade(stage: &Stage) {
     let pid = || stage.try_get("/v1/status").and_then(|status| status["pid"].as_i64());
     let old = pid().expect("a process");
     let number = rustix::process::Pid::from_raw(i32::try_from(old).expect("a number"));

@@ -247,6 +247,7 @@ impl Proxy {
     pub(crate) fn set_weights(&self, weights: &[(&str, f64)]) {
         let weight = |w| Weight::new(w).expect("a weight");
         let change = WeightsChange {
+            remarks: Default::default(),
             service: SERVICE.to_owned(),
             asked: Asked::Weights {
                 weights: weights.iter().map(|(v, w)| ((*v).to_owned(), weight(*w))).collect(),
