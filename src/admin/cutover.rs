@@ -24,10 +24,12 @@ use super::{
 use crate::{
     control::{
         controller::{Cutover, Destination, Moving},
+        pins,
         tasks::ControlPlane,
     },
     policy::class::Class,
     registry::{Tally, VersionState},
+    snapshot::Snapshot,
 };
 
 /// Concurrent requests; further ones get 503. Changes pass one after the other anyway.
@@ -108,11 +110,13 @@ async fn cut_over(
 ) -> Result<impl IntoResponse, Problem> {
     let (Path(service), Query(parameters)) = (name?, parameters?);
     let if_generation = body::if_match(&headers)?;
-    let CutoverRequest { to, fence, reason } = body::json(&headers, body).await?;
+    let request: CutoverRequest = body::json(&headers, body).await?;
+    let CutoverRequest { to, fence, reason, ticket, impact } = request;
     body::bounded(reason.as_deref())?;
+    let remarks = body::remarks(ticket, impact)?;
     let dry_run = parameters.dry_run;
     let to = Destination::Version(to);
-    let asked = Cutover { service, to, fence, if_generation, by, reason, dry_run };
+    let asked = Cutover { service, to, fence, if_generation, by, reason, remarks, dry_run };
     make(&plane, asked, &parameters).await.map_err(of_destination)
 }
 
@@ -126,11 +130,13 @@ async fn roll_back(
 ) -> Result<impl IntoResponse, Problem> {
     let (Path(service), Query(parameters)) = (name?, parameters?);
     let if_generation = body::if_match(&headers)?;
-    let RollbackRequest { fence, reason } = body::json(&headers, body).await?;
+    let request: RollbackRequest = body::json_or_none(&headers, body).await?;
+    let RollbackRequest { fence, reason, ticket, impact } = request;
     body::bounded(reason.as_deref())?;
+    let remarks = body::remarks(ticket, impact)?;
     let dry_run = parameters.dry_run;
     let to = Destination::Before;
-    let asked = Cutover { service, to, fence, if_generation, by, reason, dry_run };
+    let asked = Cutover { service, to, fence, if_generation, by, reason, remarks, dry_run };
     let made = make(&plane, asked, &parameters).await;
     made.map_err(|problem| match problem.field.as_deref() {
         // No version is named in the body.
@@ -169,7 +175,7 @@ async fn make(
     if !dry_run {
         plane.in_force(moving.applied.generation).await;
         if let Some(patience) = patience {
-            left.drained(patience, moving.applied.generation).await?;
+            left.drained(plane, patience, moving.applied.generation).await?;
         }
     }
     let Moving { applied, named } = moving;
@@ -212,28 +218,52 @@ impl Left {
         self.versions.iter().map(|(version, state)| (version.clone(), state.in_flight())).collect()
     }
 
-    /// Waits until they have nothing in flight; the error names what is left after `patience`.
-    async fn drained(&self, patience: Duration, generation: u64) -> Result<(), Problem> {
+    /// Waits until they have nothing in flight and no pins; the error names what is left after `patience`.
+    async fn drained(
+        &self,
+        plane: &ControlPlane,
+        patience: Duration,
+        generation: u64,
+    ) -> Result<(), Problem> {
         let until = Instant::now() + patience;
-        loop {
-            if self.versions.iter().all(|(_, state)| state.in_flight() == 0) {
+        let busy = loop {
+            let busy = self.busy(&plane.controller().snapshot());
+            if busy.is_empty() {
                 return Ok(());
             }
             if Instant::now() >= until {
-                break;
+                break busy.join("; ");
             }
             sleep(LOOK_EVERY).await;
-        }
-        let busy = self.versions.iter().filter(|(_, state)| state.in_flight() > 0);
-        let busy = busy.map(|(version, state)| {
-            let (all, writes) = (state.in_flight(), state.in_flight_of(Class::Write));
-            format!("{version} still has {all} in flight, {writes} of them writes")
-        });
-        let busy = busy.collect::<Vec<_>>().join("; ");
+        };
         let detail = format!(
             "the change is in force as generation {generation}, but after {} {busy}",
             humantime::format_duration(patience)
         );
         Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).at("wait"))
+    }
+
+    /// A sentence part for each that still has something.
+    fn busy(&self, snapshot: &Snapshot) -> Vec<String> {
+        let service = snapshot.service(&self.service);
+        // Behind a fence pins move with the writes.
+        let pinned = service.filter(|service| service.fence.is_none());
+        let each = self.versions.iter().filter_map(|(version, state)| {
+            let mut left = Vec::new();
+            let (all, writes) = (state.in_flight(), state.in_flight_of(Class::Write));
+            if all > 0 {
+                left.push(format!("{all} in flight, {writes} of them writes"));
+            }
+            let pins = pinned.and_then(|service| service.version(version)).map(pins::Left::on);
+            if let Some(pins::Left { pins: 1.., .. }) = pins {
+                left.push(format!("{} pins", pins.map_or(0, |left| left.pins)));
+            }
+            if let Some(end) = pins.and_then(|left| left.cookies_end_in) {
+                let end = humantime::format_duration(end);
+                left.push(format!("cookies of pins that end within {end}"));
+            }
+            (!left.is_empty()).then(|| format!("{version} still has {}", left.join(" and ")))
+        });
+        each.collect()
     }
 }

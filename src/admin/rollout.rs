@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     control::{
-        controller::{PlanAsked, RolloutAsked, RolloutChange, RolloutChanged},
+        controller::{PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutRetreat},
         tasks::ControlPlane,
     },
     rollout::Event,
@@ -80,7 +80,9 @@ async fn start(
     let Path(service) = name?;
     let Query(ChangeParameters { dry_run }) = parameters?;
     let if_generation = body::if_match(&headers)?;
-    let RolloutRequest { to, plan, steps, priority, reason } = body::json(&headers, body).await?;
+    let request: RolloutRequest = body::json(&headers, body).await?;
+    let RolloutRequest { to, plan, steps, priority, reason, ticket, impact } = request;
+    let remarks = body::remarks(ticket, impact)?;
     body::bounded(reason.as_deref())?;
     let plan = match (plan, steps) {
         (None, None) => PlanAsked::OfService,
@@ -94,7 +96,8 @@ async fn start(
     };
     let (urgent, reason) = (priority.is_some(), reason.unwrap_or_default());
     let asked = RolloutAsked::Start { to, plan, urgent, reason };
-    change(&plane, RolloutChange { service, asked, by, if_generation, dry_run }).await
+    let asked = RolloutChange { service, asked, by, if_generation, remarks, dry_run };
+    change(&plane, asked, false).await
 }
 
 async fn order(
@@ -112,6 +115,7 @@ async fn order(
     let asked: RolloutCommand = body::json_or_none(&headers, body).await?;
     body::bounded(asked.reason.as_deref())?;
     belongs(command, &asked)?;
+    let remarks = body::remarks(asked.ticket, asked.impact)?;
     let second = auth::second(&headers, plane.controller().tokens())?;
     let (by_name, reason) = (by.name.clone(), asked.reason.unwrap_or_default());
     let event = match command {
@@ -128,7 +132,9 @@ async fn order(
         }
     };
     let asked = RolloutAsked::Event(event);
-    change(&plane, RolloutChange { service, asked, by, if_generation, dry_run }).await
+    let retreats = matches!(command, Command::Abort | Command::Rollback);
+    let asked = RolloutChange { service, asked, by, if_generation, remarks, dry_run };
+    change(&plane, asked, retreats).await
 }
 
 /// Rejects fields that mean nothing to `command`.
@@ -150,13 +156,15 @@ fn belongs(command: Command, asked: &RolloutCommand) -> Result<(), Problem> {
 async fn change(
     plane: &ControlPlane,
     change: RolloutChange,
+    retreats: bool,
 ) -> Result<impl IntoResponse + use<>, Problem> {
     let (service, dry_run) = (change.service.clone(), change.dry_run);
-    let changed = match dry_run {
-        true => plane.controller().change_rollout(change)?,
-        false => plane.change(change).await?,
+    let changed = match (dry_run, retreats) {
+        (true, _) => plane.controller().change_rollout(change)?,
+        (false, true) => plane.change(RolloutRetreat(change)).await?,
+        (false, false) => plane.change(change).await?,
     };
-    let RolloutChanged { generation, rollout, warnings } = changed;
+    let RolloutChanged { generation, rollout, warnings, unwritten } = changed;
     if !dry_run {
         plane.in_force(generation).await;
     }
@@ -164,5 +172,8 @@ async fn change(
     if let Some(live) = plane.controller().rollout(&service).filter(|_| !dry_run) {
         rollout.entries = Rollout::from(live).entries;
     }
-    Ok((fresh(generation), Json(RolloutAnswer { generation, dry_run, warnings, rollout })))
+    Ok((
+        fresh(generation),
+        Json(RolloutAnswer { generation, dry_run, warnings, unwritten, rollout }),
+    ))
 }

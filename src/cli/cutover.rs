@@ -8,6 +8,7 @@ use super::{
     client::{Call, ClientArguments, service_name},
     failure::{Exit, Failure},
     printable::printable,
+    remarks::RemarkArguments,
     say::{say, say_json},
 };
 use crate::{
@@ -58,6 +59,8 @@ struct CommonArguments {
     /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    remarks: RemarkArguments,
     /// Show what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -76,7 +79,9 @@ struct CommonArguments {
 pub(super) fn run(arguments: &CutoverArguments) -> Result<(), Failure> {
     let reason = arguments.common.reason.clone();
     let (to, fence) = (arguments.version.clone(), arguments.common.fence());
-    let request = CutoverRequest { to, fence, reason };
+    let remarks = &arguments.common.remarks;
+    let (ticket, impact) = (remarks.ticket.clone(), remarks.impact());
+    let request = CutoverRequest { to, fence, reason, ticket, impact };
     let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
     arguments.common.call(&arguments.service, "cutover", body)
 }
@@ -84,7 +89,9 @@ pub(super) fn run(arguments: &CutoverArguments) -> Result<(), Failure> {
 /// Returns to the split before the last change.
 pub(super) fn roll_back(arguments: &RollbackArguments) -> Result<(), Failure> {
     let (fence, reason) = (arguments.common.fence(), arguments.common.reason.clone());
-    let request = RollbackRequest { fence, reason };
+    let remarks = &arguments.common.remarks;
+    let (ticket, impact) = (remarks.ticket.clone(), remarks.impact());
+    let request = RollbackRequest { fence, reason, ticket, impact };
     let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
     arguments.common.call(&arguments.service, "rollback", body)
 }

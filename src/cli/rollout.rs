@@ -14,6 +14,7 @@ use super::{
     failure::{Exit, Failure},
     file::text_of,
     printable::printable,
+    remarks::RemarkArguments,
     say::{say, say_json},
 };
 use crate::{
@@ -141,6 +142,8 @@ struct Change {
     /// The reason, for the journal, the event and the log of the instance.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    remarks: RemarkArguments,
     /// Show what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -196,6 +199,8 @@ fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
         steps: steps.as_deref().map(steps_of).transpose()?,
         priority: priority.as_ref().map(|_| Priority::P1),
         reason: change.reason.clone(),
+        ticket: change.remarks.ticket.clone(),
+        impact: change.remarks.impact(),
     };
     let target = format!("/v1/services/{service}/rollout");
     let answer: RolloutAnswer = change.client.call(change.post(target, &request)?)?;
@@ -225,7 +230,8 @@ fn order(
     second_token: Option<&std::path::Path>,
 ) -> Result<(), Failure> {
     let CommandArguments { service, change } = arguments;
-    let request = RolloutCommand { reason: change.reason.clone(), ..more };
+    let (reason, ticket) = (change.reason.clone(), change.remarks.ticket.clone());
+    let request = RolloutCommand { reason, ticket, impact: change.remarks.impact(), ..more };
     let target = format!("/v1/services/{service}/rollout/{name}");
     let call = change.post(target, &request)?;
     let answer: RolloutAnswer = change.client.call_with_second(call, second_token)?;
@@ -239,6 +245,9 @@ fn tell(answer: &RolloutAnswer, json: bool) -> Result<(), Failure> {
     let answer = printable(answer)?;
     for warning in &answer.warnings {
         say(&format!("warning: {warning}"));
+    }
+    if let Some(why) = &answer.unwritten {
+        say(&format!("in force, but not in the journal yet: {why}"));
     }
     if answer.dry_run {
         say(&format!("would be, in generation {}:", answer.generation));

@@ -59,7 +59,8 @@ pub use self::{
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
     remarks::Remarks,
     rollouts::{
-        Latencies, Live, PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutsEnded,
+        Latencies, Live, PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutRetreat,
+        RolloutsEnded,
     },
     served::Coverage,
     split::{Asked, moves, percent},

@@ -34,6 +34,7 @@ impl ControlPlane {
     pub async fn roll_out(self) {
         let news = self.controller().rollout_news();
         let mut asking = JoinSet::new();
+        let mut ended = self.rollouts_ended();
         loop {
             let rolling = self.controller().rolling();
             for service in &rolling {
@@ -44,10 +45,26 @@ impl ControlPlane {
                 }
             }
             while asking.try_join_next().is_some() {}
+            let ends = self.rollouts_ended();
+            if std::mem::replace(&mut ended, ends) != ends {
+                asking.spawn(self.clone().seal());
+            }
             match rolling.is_empty() {
                 true => news.notified().await,
                 false => sleep(TICK).await,
             }
+        }
+    }
+
+    /// The number of rollouts that ended since the start.
+    fn rollouts_ended(&self) -> u64 {
+        self.controller().rollouts_ended().values().sum()
+    }
+
+    /// Makes a checkpoint of the journal after a rollout has ended.
+    async fn seal(self) {
+        if let Err(error) = self.checkpoint_journal().await {
+            tracing::warn!(%error, "no checkpoint was made after a rollout");
         }
     }
 

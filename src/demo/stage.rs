@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::{
-        controller::{PlanAsked, RolloutAsked, RolloutChange},
+        controller::{PlanAsked, Remarks, RolloutAsked, RolloutChange},
         tasks::ControlPlane,
     },
     store::Actor,
@@ -186,6 +186,7 @@ impl Stage {
             },
             by: Actor { name: BY.to_owned(), ..Actor::system() },
             if_generation: None,
+            remarks: Remarks::default(),
             dry_run: false,
         };
         self.observatory.controller().change_rollout(change)?;

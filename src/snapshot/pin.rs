@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{sources::SnapshotInputs, version::Version};
 use crate::{
-    config::schema,
+    config::{schema, units::Weight},
     registry::PinTable,
     routing::pin::{Host, PinCookie, PinMove, PinRules},
 };
@@ -25,6 +25,8 @@ pub struct PinPlan {
     /// Index of the version in the service, by its number in the table; [`u16::MAX`] if the file does not have
     /// it.
     places: Box<[u16]>,
+    /// Index of the version that has all writes of a service with a fence; `None` if there is no such version.
+    writer: Option<u16>,
 }
 
 impl PinPlan {
@@ -59,6 +61,7 @@ impl PinPlan {
             cookie: cookie.or_else(|| pin.cookie.as_ref().map(make)),
             moves: sources.decided.pin_moves.get(name).cloned().unwrap_or_default().into(),
             places: places.into(),
+            writer: writer(config.services.get(name), versions),
         }
     }
 
@@ -69,12 +72,25 @@ impl PinPlan {
 
     /// What the version with this number in the table, one of `versions`, can do for its pins.
     pub fn host(&self, number: u16, versions: &[Version]) -> Host {
-        let version = self.place(number).and_then(|place| versions.get(usize::from(place)));
-        match version {
+        let place = self.place(number);
+        if self.writer.is_some() && place != self.writer {
+            return Host::Out;
+        }
+        match place.and_then(|place| versions.get(usize::from(place))) {
             Some(version) if !version.works() => Host::Out,
             Some(version) if version.ejected => Host::Ejected,
             Some(_) => Host::Serves,
             None => Host::Out,
         }
     }
+}
+
+/// Index of the only version with players, if the service has a fence. No other version may work on its writes,
+/// so pins do not hold them elsewhere.
+fn writer(service: Option<&schema::Service>, versions: &[Version]) -> Option<u16> {
+    service?.fence.as_ref()?;
+    let mut with =
+        (0u16..).zip(versions).filter(|(_, version)| version.share_weight() > Weight::ZERO);
+    let (writer, _) = with.next()?;
+    with.next().is_none().then_some(writer)
 }

@@ -13,6 +13,7 @@ use crate::{
     },
     control::controller::Live,
     rollout::{BreakIn, Entry, Frozen, Phase, Reply, Rollout as Machine},
+    store::Impact,
 };
 
 /// Body of `POST /v1/services/{s}/rollout`.
@@ -35,6 +36,12 @@ pub struct RolloutRequest {
     /// Why, for the journal and the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Reference to another system, for the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+    /// Class of the change, for the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impact: Option<Impact>,
 }
 
 /// The priority of a rollout that is urgent.
@@ -52,6 +59,12 @@ pub struct RolloutCommand {
     /// Why, for the journal and the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Reference to another system, for the journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+    /// Class of the change, for the journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impact: Option<Impact>,
     /// Of `approve`: whether the step is approved. Default `true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approves: Option<bool>,
@@ -70,6 +83,10 @@ pub struct RolloutAnswer {
     pub dry_run: bool,
     /// What people should know, such as that it begins at a later step.
     pub warnings: Vec<String>,
+    /// Of `abort` and `rollback`: why the entry is not in the journal yet, although the change is in force; null if
+    /// it is, or there is no journal.
+    #[serde(default)]
+    pub unwritten: Option<String>,
     /// The rollout afterwards.
     pub rollout: Rollout,
 }

@@ -32,6 +32,8 @@ pub struct Cutover {
     pub by: Actor,
     /// Why, for the log.
     pub reason: Option<String>,
+    /// What else is said of it.
+    pub remarks: Remarks,
     /// Only report what would change.
     pub dry_run: bool,
 }
@@ -149,7 +151,7 @@ impl Controller {
         at: SystemTime,
     ) -> Result<(WeightsChange, Weighed), Rejected> {
         let change = WeightsChange {
-            remarks: Remarks::default(),
+            remarks: asked.remarks.clone(),
             service: asked.service.clone(),
             asked: Asked::Weights { weights: self.destination(asked)?, only: true },
             if_generation: asked.if_generation,

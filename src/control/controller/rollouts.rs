@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 pub(in crate::control) use self::observe::Advance;
 use self::observe::Counted;
 pub use self::{
-    change::{PlanAsked, RolloutAsked, RolloutChange, RolloutChanged},
+    change::{PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutRetreat},
     observe::Latencies,
     publish::RolloutsEnded,
 };

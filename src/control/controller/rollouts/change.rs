@@ -12,7 +12,7 @@ use crate::{
     },
     control::{
         controller::{
-            Controller, Moment, Operation, Plan as Written, Rejected, prepare::Prepared,
+            Controller, Moment, Operation, Plan as Written, Rejected, Remarks, prepare::Prepared,
             rolled::Rolled, split::list,
         },
         state::{Change, ControlState},
@@ -32,9 +32,16 @@ pub struct RolloutChange {
     pub by: Actor,
     /// The generation that the caller saw; the change is refused if somebody made a change since.
     pub if_generation: Option<u64>,
+    /// What else is said of it.
+    pub remarks: Remarks,
     /// Only report what would change.
     pub dry_run: bool,
 }
+
+/// A command that takes players away from the version of a rollout. It is made also while the journal cannot be
+/// written: nobody waits for a disk to leave a bad version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RolloutRetreat(pub RolloutChange);
 
 /// What is to happen to a rollout.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +81,8 @@ pub struct RolloutChanged {
     pub rollout: Rollout,
     /// What people should know, such as that it begins at a later step.
     pub warnings: Vec<String>,
+    /// Why its entry is not in the journal yet, although it is in force; `None` if it is, or there is no journal.
+    pub unwritten: Option<String>,
 }
 
 /// A change of a rollout that was checked.
@@ -109,12 +118,31 @@ impl Operation for RolloutChange {
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Written>, Rejected> {
         let checked = controller.check_rollout(self, at)?;
         let state = checked.state();
-        let draft = controller.rollout_entry(&checked.rolled, Some(&self.by), state);
+        let mut draft = controller.rollout_entry(&checked.rolled, Some(&self.by), state);
+        self.remarks.mark(&mut draft);
         Ok(Some(Written { draft, then: Some(state.clone()) }))
     }
 
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<RolloutChanged, Rejected> {
         controller.change_rollout_at(self, moment)
+    }
+}
+
+impl Operation for RolloutRetreat {
+    type Outcome = RolloutChanged;
+    type Error = Rejected;
+    const ACTS_FIRST: bool = true;
+
+    fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Written>, Rejected> {
+        self.0.plan(controller, at)
+    }
+
+    fn make(self, controller: &mut Controller, moment: Moment) -> Result<RolloutChanged, Rejected> {
+        self.0.make(controller, moment)
+    }
+
+    fn entry_waits(outcome: &mut RolloutChanged, why: String) {
+        outcome.unwritten = Some(why);
     }
 }
 
@@ -135,7 +163,7 @@ impl Controller {
             true => self.snapshot().generation,
             false => self.make_rollout(checked, Some(moment)),
         };
-        Ok(RolloutChanged { generation, rollout, warnings })
+        Ok(RolloutChanged { generation, rollout, warnings, unwritten: None })
     }
 
     /// Brings a checked change into force. `moment` is that of a change that was written first, or that needs no

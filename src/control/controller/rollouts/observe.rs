@@ -6,7 +6,7 @@ use super::{Controller, Live, RolloutAsked, RolloutChange};
 use crate::{
     analysis::{Answer, Numbers, Verdict},
     config::schema::{GateQuestion, Slo},
-    control::controller::Rejected,
+    control::controller::{Rejected, Remarks},
     rollout::{
         self, Action, Event, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow, Windows,
     },
@@ -136,6 +136,7 @@ impl Controller {
                 asked: RolloutAsked::Event(event),
                 by: Actor { name: super::ITSELF.to_owned(), ..Actor::system() },
                 if_generation: None,
+                remarks: Remarks::default(),
                 dry_run: false,
             }));
         }

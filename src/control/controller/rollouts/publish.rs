@@ -191,6 +191,8 @@ impl Controller {
         };
         self.record(kind, matter);
         *self.rollouts_ended.entry((service.clone(), outcome.phase())).or_default() += 1;
+        // A checkpoint follows.
+        self.rollout_news.notify_one();
     }
 
     pub(super) fn warn_of_rollout(&mut self, rollout: &Rollout, message: String) {
