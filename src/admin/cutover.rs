@@ -255,8 +255,10 @@ impl Left {
                 left.push(format!("{all} in flight, {writes} of them writes"));
             }
             let pins = pinned.and_then(|service| service.version(version)).map(pins::Left::on);
-            if let Some(pins::Left { pins: 1.., .. }) = pins {
-                left.push(format!("{} pins", pins.map_or(0, |left| left.pins)));
+            match pins.map_or(0, |left| left.pins) {
+                0 => {}
+                1 => left.push("1 pin".to_owned()),
+                count => left.push(format!("{count} pins")),
             }
             if let Some(end) = pins.and_then(|left| left.cookies_end_in) {
                 let end = humantime::format_duration(end);

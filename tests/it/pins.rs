@@ -150,6 +150,32 @@ fn rounds_end_on_the_version_that_they_began_on_while_all_weight_moves_to_anothe
 }
 
 #[test]
+fn a_cutover_drains_pins_and_behind_a_fence_takes_them_with_it() {
+    let origins = [game("v41"), game("v42")];
+    let cut = |proxy: &Proxy, query: &str| {
+        let path = format!("/v1/services/{SERVICE}/cutover{query}");
+        let answer = post(proxy, &path, &json!({ "to": "v42" }));
+        (answer.status, answer.text().to_owned())
+    };
+    let proxy = builder(&origins, ROUNDS).start();
+    let round = begin(&proxy);
+    let (status, text) = cut(&proxy, "?wait=drained&timeout=100ms");
+    assert_eq!((status, text.contains("v41 still has 1 pin")), (504, true), "{text}");
+    assert_eq!(proxy.connect().get(&format!("{round}/state")).send().text(), "v41");
+    proxy.connect().post(&format!("{round}/settle"), b"{}").send();
+    assert_eq!(pins(&proxy), [0, 0]);
+
+    let proxy = builder(&origins, ROUNDS).service("fence: { required: true }").start();
+    let round = begin(&proxy);
+    assert_eq!(proxy.connect().get(&format!("{round}/state")).send().text(), "v41");
+    let (status, text) = cut(&proxy, "?wait=drained");
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(proxy.connect().post(&format!("{round}/bet"), b"{}").send().text(), "v42");
+    assert_eq!(proxy.connect().get(&format!("{round}/state")).send().text(), "v42");
+    assert_eq!(pins(&proxy), [0, 1]);
+}
+
+#[test]
 fn an_ejection_moves_rounds_to_the_other_version_or_they_are_held() {
     for (on_eject, expected, counts) in [("move", "v42", [0, 1]), ("hold", "v41", [1, 0])] {
         let origins = [game("v41"), game("v42")];
