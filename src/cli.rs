@@ -16,6 +16,7 @@ mod file;
 mod incidents;
 mod journal;
 mod judge;
+mod manual;
 mod pins;
 mod printable;
 mod remarks;
@@ -30,7 +31,7 @@ mod weights;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::{
     failure::Exit,
@@ -117,6 +118,10 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Verify a backup of the journal, and put it into an empty folder.
     Restore(backup::RestoreArguments),
+    /// Print completions for a shell.
+    Completions(manual::CompletionsArguments),
+    /// Print the manual page, or write those of all commands into a folder.
+    Man(manual::ManArguments),
     /// Eject a version or one of its endpoints: it gets no requests until it is reinstated.
     Eject(eject::SubjectArguments),
     /// Reinstate an ejected version or endpoint, whatever ejected it.
@@ -152,6 +157,13 @@ pub fn main() -> ExitCode {
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Restore(arguments) => backup::put_back(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Completions(arguments) => {
+            manual::completions(&arguments, Arguments::command());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man(arguments) => {
+            manual::man(&arguments, Arguments::command()).map(|()| ExitCode::SUCCESS)
+        }
         Command::Weights(arguments) => weights::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Cutover(arguments) => cutover::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Rollback(arguments) => cutover::roll_back(&arguments).map(|()| ExitCode::SUCCESS),
@@ -170,8 +182,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

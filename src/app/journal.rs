@@ -159,13 +159,16 @@ fn forget(pins: KeptPins, observatory: &ControlPlane) {
 }
 
 /// Runs a task that writes pins, for as long as the last entries may take.
-fn in_time(writing: impl Future<Output = Result<(), StoreError>>) {
+fn in_time(writing: impl Future<Output = Result<(), StoreError>> + Send) {
     let Ok(runtime) = runtime::Builder::new_current_thread().enable_time().build() else { return };
     let within = async { tokio::time::timeout(WRITTEN_WITHIN, writing).await };
-    let why = match runtime.block_on(within) {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(late) => late.to_string(),
+    // A thread of its own may block, whatever runs on this one.
+    let waited = thread::scope(|scope| scope.spawn(|| runtime.block_on(within)).join());
+    let why = match waited {
+        Ok(Ok(Ok(()))) => return,
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(late)) => late.to_string(),
+        Err(_) => "the task that writes them panicked".to_owned(),
     };
     tracing::warn!(why, "the last changes of pins were not written");
 }

@@ -190,6 +190,11 @@ impl Keeper {
             self.deferred.push(draft);
         }
     }
+
+    /// Whether a change is being written first.
+    pub(super) fn is_writing(&self) -> bool {
+        self.is_writing
+    }
 }
 
 impl Controller {

@@ -76,10 +76,12 @@ impl KeptValues {
             self.0.iter().map(|(name, value)| (name, text(value))).collect();
         hidden.sort_by_key(|(_, text)| std::cmp::Reverse(text.len()));
         for (name, text) in hidden {
-            if shown == text {
+            if shown.trim() == text.trim() {
                 return format!("`${{{name}}}`");
             }
-            for form in forms(&text).iter().filter(|form| form.len() >= LEAST_HIDDEN) {
+            // What came may have lost the spaces around it.
+            let all = [forms(&text), forms(text.trim())].concat();
+            for form in all.iter().filter(|form| form.len() >= LEAST_HIDDEN) {
                 shown = shown.replace(form, &format!("${{{name}}}"));
             }
         }

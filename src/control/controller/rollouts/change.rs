@@ -182,9 +182,11 @@ impl Controller {
         };
         let is_late = moment.is_none() && rolled.is_kept();
         let late = is_late.then(|| self.rollout_entry(&rolled, None, &self.state));
+        let service = rolled.rollout.service.clone();
         self.publish_rolled(rolled, moment.and_then(|moment| moment.entry));
-        if let Some(draft) = late {
-            self.write_late(draft);
+        match late {
+            Some(draft) => self.write_late(draft),
+            None => self.keep_progress(&service),
         }
         generation
     }

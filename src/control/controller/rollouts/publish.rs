@@ -1,6 +1,6 @@
 //! What people and the journal are told of a rollout.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -9,11 +9,14 @@ use crate::{
     control::{
         controller::{Controller, rolled::Rolled},
         events::{EventDetails, EventKind},
-        state::ControlState,
+        state::{Change, ControlState},
     },
     rollout::{Action, Entry, On, Outcome, Phase, Rollout},
     store::{Actor, Draft, Head},
 };
+
+/// After so much watched time the progress of a step is written.
+const KEPT_EVERY: Duration = Duration::from_secs(300);
 
 impl Controller {
     /// Tells of what `rolled` did, which is in force, and remembers what is still to be done. `entry` is its entry
@@ -64,6 +67,28 @@ impl Controller {
                 Action::SetWeights(_) | Action::RunSmoke { .. } | Action::CallWebhook { .. } => {}
             }
         }
+    }
+
+    /// Writes how far the step of the rollout of `service` is, if it was watched for a while since that was
+    /// written: a process that is started anew goes on from there.
+    pub(super) fn keep_progress(&mut self, service: &str) {
+        let Some(live) = self.rollouts.get(service) else { return };
+        let kept = self.state.rollouts().get(service).map(|kept| kept.progress.watched_ms);
+        let watched_ms = live.rollout.progress.watched_ms;
+        let since = Duration::from_millis(watched_ms.saturating_sub(kept.unwrap_or_default()));
+        if since < KEPT_EVERY || self.keeper.is_writing() {
+            return;
+        }
+        let rollout = live.rollout.clone();
+        let watched = humantime::format_duration(Duration::from_secs(watched_ms / 1000));
+        let reason = format!("the step was watched for {watched}");
+        self.note(Change::RolloutMoved(Box::new(rollout.clone())));
+        let itself = Actor { name: ITSELF.to_owned(), ..Actor::system() };
+        let place = (service, &self.state);
+        let mut draft = self.draft_of("rollout_progress", itself, &reason, place);
+        draft.after = described(&rollout);
+        draft.after["requests"] = json!(rollout.progress.requests);
+        self.write_late(draft);
     }
 
     /// From now on counts for the step of the rollout of `service`.
