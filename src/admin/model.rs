@@ -35,7 +35,7 @@ pub use incident::IncidentList;
 pub use pins::{KeptBy, PinList, PinMoveAnswer, PinMoveRequest, ServicePins, VersionPins};
 pub use rollout::{
     Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest,
-    RolloutStep,
+    RolloutStep, RolloutSummary,
 };
 use serde::{Deserialize, Serialize};
 pub use smoke::SmokeQuestion;
@@ -83,6 +83,9 @@ pub struct Service {
     /// Who set the weights at run time, when and why; null if they are those of the file.
     #[serde(default)]
     pub weights_set: Option<WeightsSet>,
+    /// Its rollout in progress; null if there is none.
+    #[serde(default)]
+    pub rollout: Option<RolloutSummary>,
     /// Its versions, in the order of the file.
     pub versions: Vec<Version>,
     /// How canaries compare with the baseline, and the verdicts that ejected versions, these first.
@@ -282,6 +285,7 @@ impl Service {
             verdicts: decisions.verdicts,
             weights_refused: decisions.weights_refused,
             weights_set: decisions.weights_set,
+            rollout: decisions.rollout,
         }
     }
 }

@@ -3,9 +3,14 @@
 use std::fmt::Write;
 
 use super::{columns, eject::since};
-use crate::admin::model::{Endpoint, EndpointState, Service, State, Version, VersionVerdict};
-use crate::analysis::{Answer, Verdict};
-use crate::control::events::way_back;
+use crate::{
+    admin::model::{
+        Endpoint, EndpointState, RolloutSummary, Service, State, Version, VersionVerdict,
+    },
+    analysis::{Answer, Verdict},
+    control::events::way_back,
+    rollout::Phase,
+};
 
 const HEADINGS: [&str; 11] = [
     "SERVICE",
@@ -33,6 +38,7 @@ pub(super) fn render<'a>(services: impl IntoIterator<Item = &'a Service>) -> Str
     for service in services {
         table.add_rows(service.versions.iter().map(|version| row(service, version)));
         unserved(service, &mut out);
+        rollout(service, &mut out);
         service.versions.iter().for_each(|version| ejected(service, version, &mut out));
         service.versions.iter().for_each(|version| endpoints(service, version, &mut out));
         service.verdicts.iter().for_each(|verdict| judged(service, verdict, &mut out));
@@ -53,6 +59,23 @@ fn unserved(service: &Service, text: &mut String) {
     if let Some(why) = &service.weights_refused {
         let _ = writeln!(text, "{}: the weights as written are not in force: {why}", service.name);
     }
+}
+
+/// Reports the rollout in progress.
+fn rollout(service: &Service, text: &mut String) {
+    let Some(rollout) = &service.rollout else { return };
+    let RolloutSummary { to, phase, step, steps, cause, missing } = rollout;
+    let waits = match (phase, &**missing) {
+        (Phase::Paused, _) | (_, []) => cause.clone(),
+        (_, missing) => format!("waits for {}", missing.join(", ")),
+    };
+    let phase = phase.label().replace('_', " ");
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "{}: rollout to {to}: {phase}, step {step} of {steps}: {waits}",
+        service.name
+    );
 }
 
 /// Reports who ejected `version`, when and why; the reason of a verdict has a line of its own.
@@ -216,6 +239,7 @@ mod tests {
             available: true,
             weights_refused: None,
             weights_set: None,
+            rollout: None,
             versions: versions.into(),
             verdicts: Vec::new(),
         }

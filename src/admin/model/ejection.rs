@@ -8,7 +8,7 @@ use std::{
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{VersionVerdict, digits::six_digits};
+use super::{VersionVerdict, digits::six_digits, rollout::RolloutSummary};
 use crate::control::{
     Controller,
     carried::SetWeights,
@@ -113,6 +113,7 @@ pub struct Decisions {
     pub(super) endpoints: HashMap<(String, String), Ejection>,
     pub(super) weights_refused: Option<String>,
     pub(super) weights_set: Option<WeightsSet>,
+    pub(super) rollout: Option<RolloutSummary>,
     /// Names that are not resolved, and why, by version.
     pub(super) unresolved: HashMap<String, BTreeMap<String, String>>,
 }
@@ -138,6 +139,7 @@ impl Decisions {
                 .collect(),
             unresolved: controller.unresolved(service),
             weights_set: controller.state().weights().get(service).map(Into::into),
+            rollout: controller.rollout(service).and_then(RolloutSummary::of),
             weights_refused: controller.state().stand_ins().get(service).map(|s| s.why.clone()),
         }
     }

@@ -144,6 +144,38 @@ pub struct Rollout {
     pub entries: Vec<RolloutEntry>,
 }
 
+/// The rollout in progress of a service, in short.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutSummary {
+    /// The version that grows.
+    pub to: String,
+    /// The phase.
+    pub phase: Phase,
+    /// The step, counted from 1.
+    pub step: usize,
+    /// Number of steps.
+    pub steps: usize,
+    /// Why it is in this phase.
+    pub cause: String,
+    /// What is missing for the next step.
+    pub missing: Vec<String>,
+}
+
+impl RolloutSummary {
+    /// That of `live`; `None` if it has ended.
+    pub fn of(live: &Live) -> Option<Self> {
+        let Machine { to, phase, step, plan, cause, missing, .. } = &live.rollout;
+        (!phase.is_end()).then(|| Self {
+            to: to.clone(),
+            phase: *phase,
+            step: step + 1,
+            steps: plan.steps().len(),
+            cause: cause.clone(),
+            missing: missing.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
 /// A step of a rollout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RolloutStep {

@@ -33,9 +33,15 @@ impl Rolled {
         })
     }
 
-    /// Whether it changes what the journal has.
+    /// Whether the journal tells of it.
     pub(super) fn is_kept(&self) -> bool {
         self.before.is_none() || self.weights().is_some() || self.entries().any(Entry::is_kept)
+    }
+
+    /// Whether the state must have it: also where nothing is told, because a version was reinstated.
+    pub(super) fn changes_state(&self) -> bool {
+        let ejected = self.before.as_ref().map(|before| &before.ejected);
+        self.is_kept() || ejected != Some(&self.rollout.ejected)
     }
 
     /// Whether the version gets more players, or the rollout ends as done: such a step waits for the journal.

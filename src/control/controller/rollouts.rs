@@ -60,8 +60,8 @@ pub struct Live {
     asks: Vec<Action>,
     /// Their replies since the last tick.
     replies: Vec<(u64, GateReply)>,
-    /// Why it cannot go on at present, as it was last reported.
-    stuck: Option<String>,
+    /// What hinders it, as was reported since its last transition, without the numbers.
+    told: BTreeSet<String>,
 }
 
 impl Controller {
@@ -261,7 +261,7 @@ fn take_over(state: &mut ControlState, config: &Config, rolled: &Rolled, at: Sys
         let weights = SetWeights { set: weights.clone(), file: known.weights.clone(), why, before };
         state.apply(Change::WeightsSet { service: service.clone(), weights });
     }
-    if rolled.is_kept() {
+    if rolled.changes_state() {
         state.apply(Change::RolloutMoved(Box::new(rolled.rollout.clone())));
     }
 }

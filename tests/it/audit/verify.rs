@@ -205,7 +205,9 @@ fn a_damaged_database_is_named_with_its_path() {
     // The roots of the indexes: pages of lines are not touched.
     let mut damaged = bytes.clone();
     let size = 4096;
-    let page = (1..bytes.len() / size).rev().find(|page| bytes[page * size] == 10);
+    // Type 10 is a leaf of an index; the number of its cells follows. That of a table without rows has none.
+    let is_used = |page: &usize| bytes[page * size] == 10 && bytes[page * size + 4] > 0;
+    let page = (1..bytes.len() / size).rev().find(is_used);
     let page = page.expect("a leaf of an index");
     damaged[page * size + size - 20..][..10].fill(0xff);
     let copy = fixture.beside("copy.db");

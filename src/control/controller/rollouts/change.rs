@@ -172,7 +172,7 @@ impl Controller {
         let Checked { rolled, then } = checked;
         let generation = match then {
             Then::Quiet(state) => {
-                if rolled.is_kept() {
+                if rolled.changes_state() {
                     self.note(Change::RolloutMoved(Box::new(rolled.rollout.clone())));
                     debug_assert!(state.decides_as(self.state()));
                 }

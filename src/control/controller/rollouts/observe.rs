@@ -17,6 +17,9 @@ use crate::{
 /// Share of the endpoints of a version, of those known, that must serve so that it is ready for its load.
 const READY: f64 = 0.5;
 
+/// Most hindrances that are reported between two transitions.
+const MOST_TOLD: usize = 16;
+
 /// What the new version had counted at some moment, since the process started.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counted {
@@ -99,16 +102,14 @@ impl Controller {
         Some(Event::Tick(observed))
     }
 
-    /// Reports something that hinders a rollout, unless it was the last thing that was reported.
+    /// Reports something that hinders a rollout, once until its next transition.
     fn say_once(&mut self, service: &str, rollout: &Rollout, message: String) {
         let Some(live) = self.rollouts.get_mut(service) else { return };
         // Numbers in it change from tick to tick.
-        let what = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-        if live.stuck.as_deref().map(what) == Some(what(&message)) {
-            return;
+        let what = message.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if live.told.len() < MOST_TOLD && live.told.insert(what) {
+            self.warn_of_rollout(rollout, message);
         }
-        live.stuck = Some(message.clone());
-        self.warn_of_rollout(rollout, message);
     }
 
     /// Notes that the next step of the rollout of `service` cannot be written or made at present.

@@ -1,6 +1,9 @@
 //! What people and the journal are told of a rollout.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -33,7 +36,7 @@ impl Controller {
         live.rollout = rollout;
         live.replies.retain(|(ask, _)| !heard.contains(ask));
         if is_kept {
-            live.stuck = None;
+            live.told.clear();
         }
         let sets = actions.iter().any(|action| matches!(action, Action::SetWeights(_)));
         for action in &actions {
@@ -236,7 +239,7 @@ impl Live {
             since: Counted::default(),
             asks: Vec::new(),
             replies: Vec::new(),
-            stuck: None,
+            told: BTreeSet::new(),
         }
     }
 }
