@@ -160,14 +160,20 @@ fn forget(pins: KeptPins, observatory: &ControlPlane) {
 
 /// Runs a task that writes pins, for as long as the last entries may take.
 fn in_time(writing: impl Future<Output = Result<(), StoreError>> + Send) {
-    let Ok(runtime) = runtime::Builder::new_current_thread().enable_time().build() else { return };
     let within = async { tokio::time::timeout(WRITTEN_WITHIN, writing).await };
     // A thread of its own may block, whatever runs on this one.
-    let waited = thread::scope(|scope| scope.spawn(|| runtime.block_on(within)).join());
+    let waited = thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let runtime = runtime::Builder::new_current_thread().enable_time().build();
+            runtime.map(|runtime| runtime.block_on(within))
+        });
+        waiting.join()
+    });
     let why = match waited {
-        Ok(Ok(Ok(()))) => return,
-        Ok(Ok(Err(error))) => error.to_string(),
-        Ok(Err(late)) => late.to_string(),
+        Ok(Ok(Ok(Ok(())))) => return,
+        Ok(Ok(Ok(Err(error)))) => error.to_string(),
+        Ok(Ok(Err(late))) => late.to_string(),
+        Ok(Err(error)) => error.to_string(),
         Err(_) => "the task that writes them panicked".to_owned(),
     };
     tracing::warn!(why, "the last changes of pins were not written");
