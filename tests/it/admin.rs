@@ -145,6 +145,7 @@ fn a_service_is_shown_as_the_contract_says() {
             "baseline",
             "generation",
             "name",
+            "rollout",
             "verdicts",
             "versions",
             "weights_refused",

@@ -80,12 +80,11 @@ pub(super) fn services(scrape: &Scrape, page: &mut Page) {
 /// Rollouts.
 pub(super) fn rollouts(scrape: &Scrape, page: &mut Page) {
     let each = || {
-        let rollouts = scrape.services.iter().filter_map(|service| {
+        scrape.services.iter().filter_map(|service| {
             let rollout = service.rollout.as_ref()?;
             let labels = [("service", &*service.name), ("version", &*rollout.version)];
             Some((labels, rollout))
-        });
-        rollouts
+        })
     };
     let mut phase = page.gauge(
         "tidegate_rollout_phase",

@@ -94,7 +94,7 @@ pub(super) struct Checked {
 
 enum Then {
     /// Nobody gets another version.
-    Quiet(ControlState),
+    Quiet(Box<ControlState>),
     Moves(Box<Prepared>),
 }
 
@@ -219,7 +219,7 @@ impl Controller {
                 let rolled = Rolled { before: None, rollout, actions, heard: Vec::new() };
                 let mut state = self.state.clone();
                 take_over(&mut state, &self.config, &rolled, at);
-                Ok(Checked { rolled, then: Then::Quiet(state) })
+                Ok(Checked { rolled, then: Then::Quiet(Box::new(state)) })
             }
             RolloutAsked::Event(event) => {
                 let current = self.rollouts.get(&change.service);
@@ -242,7 +242,7 @@ impl Controller {
         let rolled =
             self.roll(&mut state, &self.config, (base, event), at).map_err(Rejected::Rollout)?;
         if rolled.weights().is_none() {
-            return Ok(Checked { rolled, then: Then::Quiet(state) });
+            return Ok(Checked { rolled, then: Then::Quiet(Box::new(state)) });
         }
         self.refuses_to_move(&base.service)?;
         if rolled.grows() {
