@@ -11,7 +11,10 @@ use super::Problem;
 /// into a problem.
 pub(super) async fn problem(error: BoxError, most: usize, longest: Duration) -> Problem {
     let detail = if error.is::<Elapsed>() {
-        format!("the request took more than {} s", longest.as_secs())
+        format!(
+            "the request took more than {} s; a change that it asked for may still be made, so read the state again",
+            longest.as_secs()
+        )
     } else {
         format!("more than {most} requests at once; try again")
     };

@@ -20,11 +20,14 @@ use super::{
 };
 use crate::{
     config::LoadError,
-    store::{Head, Journal, StoreError},
+    store::{Draft, Head, Journal, StoreError},
 };
 
 /// Pause between two looks at a journal that fails or has late changes.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a change that acts first waits for its turn, and for the disk.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a change was not made.
 #[derive(Debug)]
@@ -64,42 +67,95 @@ impl ControlPlane {
         }
     }
 
+    /// Takes its turn, writes the entry of a change and makes it. A change that takes players away from a version
+    /// waits for neither for long: then it is made first.
     async fn pass<O: Operation<Error: Display>>(
         &self,
         operation: O,
     ) -> Result<O::Outcome, Unmade<O::Error>> {
-        let _turn = self.turnstile().lock().await;
+        let turn = Arc::clone(self.turnstile()).lock_owned();
+        let turn = match O::ACTS_FIRST {
+            true => timeout(PATIENCE, turn).await.ok(),
+            false => Some(turn.await),
+        };
         let at = SystemTime::now();
         let (first, late) = {
-            let mut controller = self.controller();
+            let controller = self.controller();
             // Without a journal nothing is written first, and making the change checks it, too.
             let plan = match controller.has_journal() {
                 true => operation.plan(&controller, at).map_err(Unmade::Refused)?,
                 false => None,
             };
             let late = plan.as_ref().filter(|_| O::ACTS_FIRST).map(|plan| plan.draft.clone());
-            (controller.begin(plan), late)
+            (plan, late)
         };
-        let written = match first {
-            Ok(first) => self.write_first(first).await,
-            Err(error) => Err(error),
+        let Some(turn) = turn else {
+            return self.act(operation, at, late, "another change is being made");
         };
-        let (entry, unwritten) = match written {
-            Ok(entry) => (entry, None),
-            Err(error) => match late {
-                Some(draft) => (None, Some((draft, error))),
-                None => return Err(Unmade::Unwritten(error)),
-            },
+        let first = self.controller().begin(first);
+        let plane = self.clone();
+        let mut writing = Box::pin(async move {
+            match first {
+                Ok(first) => plane.write_first(first).await,
+                Err(error) => Err(error),
+            }
+        });
+        let written = match O::ACTS_FIRST {
+            true => timeout(PATIENCE, &mut writing).await,
+            false => Ok(writing.as_mut().await),
+        };
+        let entry = match (written, late) {
+            (Ok(Ok(entry)), _) => entry,
+            (Ok(Err(error)), Some(draft)) => {
+                return self.act(operation, at, Some(draft), &error.to_string());
+            }
+            (Ok(Err(error)), None) => return Err(Unmade::Unwritten(error)),
+            // The disk does not answer. The entry is on its way, and the change does not wait for it.
+            (Err(_), late) => {
+                let made = self.act(operation, at, None, "the disk does not answer");
+                let refused = made.as_ref().err().and_then(|unmade| match unmade {
+                    Unmade::Refused(why) => Some(why.to_string()),
+                    Unmade::Unwritten(_) => None,
+                });
+                let plane = self.clone();
+                tokio::spawn(async move {
+                    let _turn = turn;
+                    let written = writing.await;
+                    let mut controller = plane.controller();
+                    match (written, late) {
+                        (Ok(Some(entry)), _) => controller.settle(entry, refused),
+                        (Err(_), Some(draft)) if refused.is_none() => controller.write_late(draft),
+                        _ => {}
+                    }
+                });
+                return made;
+            }
         };
         let mut controller = self.controller();
         let made = operation.make(&mut controller, Moment { at, entry });
         if let Some(entry) = entry {
             controller.settle(entry, made.as_ref().err().map(ToString::to_string));
         }
+        made.map_err(Unmade::Refused)
+    }
+
+    /// Makes a change that acts first, and queues its entry, the `late` one, unless that is on its way. `why` it is
+    /// not written yet is told to the caller if there is a journal.
+    fn act<O: Operation>(
+        &self,
+        operation: O,
+        at: SystemTime,
+        late: Option<Draft>,
+        why: &str,
+    ) -> Result<O::Outcome, Unmade<O::Error>> {
+        let mut controller = self.controller();
+        let made = operation.make(&mut controller, Moment { at, entry: None });
         let mut outcome = made.map_err(Unmade::Refused)?;
-        if let Some((draft, error)) = unwritten {
+        if let Some(draft) = late {
             controller.write_late(draft);
-            O::entry_waits(&mut outcome, error.to_string());
+        }
+        if controller.has_journal() {
+            O::entry_waits(&mut outcome, why.to_owned());
         }
         Ok(outcome)
     }

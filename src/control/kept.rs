@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use super::state::rows::{GENERATION, Rows, apply, difference};
+use super::state::rows::{GENERATION, Rows, apply, difference, is_as_before};
 use crate::store::StateChange;
 
 /// A new process begins so many generations above the one in the journal.
@@ -66,6 +66,12 @@ impl KeptRows {
         let written = std::mem::take(&mut self.under_way);
         apply(&mut self.rows, &written);
         let mut rest = difference(&self.rows, now);
+        // What only time has changed follows with a later entry.
+        let rows = &self.rows;
+        rest.retain(|change| {
+            let kept = rows.get(&change.key).zip(change.value.as_ref());
+            !kept.is_some_and(|(kept, now)| is_as_before(&change.key, kept, now))
+        });
         let crossed = written.iter().filter(|change| self.crossed.contains(&change.key));
         for key in crossed.map(|change| &change.key) {
             if rest.iter().all(|change| change.key != *key) {
@@ -128,6 +134,22 @@ mod tests {
             let mut journal = start;
             writes.iter().for_each(|changes| apply(&mut journal, changes));
             prop_assert_eq!(without_generation(journal), without_generation(now));
+        }
+
+        /// Regression: every pause of a rollout had an entry `adjusted` after it.
+        #[test]
+        fn time_that_passes_meanwhile_needs_no_second_entry(before in 0_u64..9, passed in 1_u64..9) {
+            let row = |clock: u64, phase: &str| {
+                let progress = json!({ "begun": true, "watched_ms": clock, "requests": clock });
+                let row = json!({ "phase": phase, "clock_ms": clock, "progress": progress });
+                Rows::from([("rollout/a".to_owned(), row)])
+            };
+            let mut kept = KeptRows::new(row(before, "growing"));
+            kept.first(&row(before, "paused"));
+            prop_assert_eq!(kept.settle(&row(before + passed, "paused")), vec![]);
+            prop_assert_eq!(kept.late(&row(before + passed, "paused")).len(), 1);
+            kept.first(&row(before, "growing"));
+            prop_assert_eq!(kept.settle(&row(before + passed, "paused")).len(), 1);
         }
 
         #[test]

@@ -1,9 +1,13 @@
 //! Lets time pass for rollouts, and asks the webhooks of their gates.
 //!
-//! A rollout takes at most one step a tick. Steps that give its version more players are written to the journal
+//! A rollout takes at most one step at a time. Steps that give its version more players are written to the journal
 //! first, so they wait for a disk; ejections do not pass here.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -12,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    controller::{Advance, Latencies},
+    controller::{Advance, Latencies, RolloutChange},
     journaled::Unmade,
     tasks::ControlPlane,
     webhook::client_for,
@@ -29,16 +33,24 @@ const TICK: Duration = Duration::from_millis(250);
 /// Most bytes of a webhook's response that are read: only the beginning of a message is shown.
 const MESSAGE_BYTES: usize = 4096;
 
+/// Services whose rollouts are taking a step.
+type Growing = Arc<Mutex<HashSet<String>>>;
+
+fn lock(growing: &Growing) -> MutexGuard<'_, HashSet<String>> {
+    growing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl ControlPlane {
     /// Ticks while there are rollouts, for the lifetime of the process.
     pub async fn roll_out(self) {
         let news = self.controller().rollout_news();
         let mut asking = JoinSet::new();
+        let growing: Growing = Arc::default();
         let mut ended = self.rollouts_ended();
         loop {
             let rolling = self.controller().rolling();
             for service in &rolling {
-                self.tick(service).await;
+                self.tick(service, &growing, &mut asking).await;
                 let asks = self.controller().take_asks(service);
                 for (ask, rollout) in asks {
                     asking.spawn(self.clone().ask(ask, rollout));
@@ -69,7 +81,7 @@ impl ControlPlane {
     }
 
     /// Lets time pass for the rollout of `service`.
-    async fn tick(&self, service: &str) {
+    async fn tick(&self, service: &str, growing: &Growing, tasks: &mut JoinSet<()>) {
         let now = SystemTime::now();
         let asked = self.controller().latencies_asked(service);
         let latencies = match asked {
@@ -83,18 +95,34 @@ impl ControlPlane {
                 None => return,
             }
         };
-        let stuck = match advance {
-            Advance::Done => return,
-            Advance::Write(change) => match self.change(*change).await {
-                Ok(_) => return,
-                Err(Unmade::Unwritten(error)) => {
-                    format!("it cannot be written to the journal: {error}")
+        match advance {
+            Advance::Done => {}
+            Advance::Impossible(rejected) => {
+                self.controller().note_stuck(service, &rejected.to_string());
+            }
+            // It may wait for another change or for the disk, and the guardrails of all rollouts go on meanwhile.
+            Advance::Write(change) => {
+                if lock(growing).insert(service.to_owned()) {
+                    tasks.spawn(self.clone().grow(*change, Arc::clone(growing)));
                 }
-                Err(Unmade::Refused(rejected)) => rejected.to_string(),
-            },
-            Advance::Impossible(rejected) => rejected.to_string(),
+            }
+        }
+    }
+
+    /// Takes a step that gives the version of a rollout more players.
+    async fn grow(self, change: RolloutChange, growing: Growing) {
+        let service = change.service.clone();
+        let stuck = match self.change(change).await {
+            Ok(_) => None,
+            Err(Unmade::Unwritten(error)) => {
+                Some(format!("it cannot be written to the journal: {error}"))
+            }
+            Err(Unmade::Refused(rejected)) => Some(rejected.to_string()),
         };
-        self.controller().note_stuck(service, &stuck);
+        if let Some(stuck) = stuck {
+            self.controller().note_stuck(&service, &stuck);
+        }
+        lock(&growing).remove(&service);
     }
 
     /// What `version` has counted of latencies, against `slo`.

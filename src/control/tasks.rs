@@ -107,7 +107,7 @@ impl ControlPlane {
         &self.smoke_counts
     }
 
-    pub(super) fn turnstile(&self) -> &tokio::sync::Mutex<()> {
+    pub(super) fn turnstile(&self) -> &Arc<tokio::sync::Mutex<()>> {
         &self.turnstile
     }
 

@@ -42,7 +42,11 @@ fn a_small_demo_ejects_v42_once_it_fails_and_loses_nothing_else() {
     assert!(back[0] == "ejected" && moved.parse::<usize>().unwrap() >= before, "{text}");
     assert!(text.contains("% of its requests failed ("), "{text}");
     assert!(text.contains("game-api/rollout") && text.contains("as computed"), "{text}");
-    assert!(text.ends_with("v42 was ejected, nobody moved but as the split says.\n"), "{text}");
+    assert!(text.contains("v42 was ejected, nobody moved but as the split says.\n"), "{text}");
+    let report = text.lines().last().expect("a line");
+    let (_, path) = report.split_once("The report of the rollout: ").expect("its path");
+    let page = std::fs::read_to_string(path).expect("a page");
+    assert!(page.contains("The rollout of game-api to v42 was rolled back"), "{path}");
 }
 
 #[test]

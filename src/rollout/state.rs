@@ -235,6 +235,20 @@ pub struct BreakIn {
     pub second: Option<String>,
     /// Why.
     pub reason: String,
+    /// When it ends at the latest, in milliseconds since 1970: when growth was to be allowed again.
+    #[serde(default)]
+    pub until_unix_ms: Option<u64>,
+}
+
+impl BreakIn {
+    /// Whether it allows growth in spite of `frozen` at this time. A window that asks for a second person may
+    /// have begun since.
+    pub(super) fn covers(&self, frozen: Option<&Frozen>, now_unix_ms: u64) -> bool {
+        let is_over = self.until_unix_ms.is_some_and(|until| now_unix_ms >= until);
+        frozen.is_some_and(|frozen| {
+            frozen.window == self.window && (!frozen.second_person || self.second.is_some())
+        }) && !is_over
+    }
 }
 
 /// A rollback that gives the split before its load bit by bit.

@@ -98,6 +98,8 @@ pub(super) struct Keeper {
     pub(super) checked: Checked,
     /// What was in force when the change under way was planned.
     planned_on: Option<Arc<Snapshot>>,
+    /// The service that change is about.
+    planned_for: Option<String>,
     newest_checkpoint: watch::Sender<Option<Arc<str>>>,
     checkpoints_sent: BTreeMap<&'static str, [u64; 2]>,
     /// Wakes the task that watches the journal.
@@ -172,6 +174,7 @@ impl Default for Keeper {
             rows,
             checked: Checked::NotYet,
             planned_on: None,
+            planned_for: None,
             newest_checkpoint: watch::Sender::default(),
             checkpoints_sent: BTreeMap::new(),
             news,
@@ -314,6 +317,7 @@ impl Controller {
             Place::Open { journal, .. } => Arc::clone(journal),
         };
         self.keeper.planned_on = Some(self.snapshot());
+        self.keeper.planned_for.clone_from(&draft.service);
         let then = then.map(|then| then.rows());
         let rows = then.map(|then| self.keeper.rows.first(&then)).unwrap_or_default();
         self.keeper.is_writing = true;
@@ -354,6 +358,7 @@ impl Controller {
         };
         let mut draft = self.draft(kind, Actor::system(), &reason);
         draft.before = json!({ "seq": entry.seq, "hash": entry.hash });
+        draft.service = self.keeper.planned_for.take();
         if let Some(before) = before {
             tell_moved(&mut draft, &splits(&before), &splits(&self.snapshot()));
         }

@@ -45,7 +45,7 @@ use crate::{
 const ITSELF: &str = "rollout";
 
 /// Most transitions of a rollout that are remembered for reports; the journal has all.
-const MOST_ENTRIES: usize = 500;
+const MOST_ENTRIES: usize = 100;
 
 /// A rollout in progress, or the last one of its service.
 #[derive(Debug, Clone)]

@@ -183,6 +183,31 @@ pub fn is_known(key: &str) -> bool {
     )
 }
 
+/// What a rollout counts and measures in each moment.
+const MEASURED: [&str; 6] =
+    ["clock_ms", "last_tick_unix_ms", "last_requests", "asked", "missing", "frozen"];
+
+/// The same of its step.
+const MEASURED_OF_STEP: [&str; 5] = ["watched_ms", "requests", "replies", "passed", "asks"];
+
+/// Whether two values of the row `key` differ at most in what is measured in each moment.
+pub fn is_as_before(key: &str, one: &Value, other: &Value) -> bool {
+    if !key.starts_with("rollout/") {
+        return false;
+    }
+    let decided = |row: &Value| {
+        let mut row = row.clone();
+        let forget = |of: Option<&mut Value>, fields: &[&str]| {
+            let fields_of = of.and_then(Value::as_object_mut);
+            fields_of.into_iter().for_each(|of| fields.iter().for_each(|f| drop(of.remove(*f))));
+        };
+        forget(row.get_mut("progress"), &MEASURED_OF_STEP);
+        forget(Some(&mut row), &MEASURED);
+        row
+    };
+    decided(one) == decided(other)
+}
+
 /// The changes that make `after` of `before`, by key.
 pub fn difference(before: &Rows, after: &Rows) -> Vec<StateChange> {
     let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();

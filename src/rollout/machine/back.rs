@@ -102,8 +102,11 @@ impl Run {
     /// nevertheless: who serves then is for the caller to choose.
     fn out(&mut self, why: String) {
         let own = BTreeSet::from([self.state.to.clone()]);
-        let before = &self.state.before;
-        let weights = self.state.way().or_else(|| without(before, &own));
+        // Weights that were set by hand stay, without the version.
+        let by_hand = without(&self.state.weights, &self.state.ejected);
+        let by_hand = by_hand.filter(|_| self.state.by_hand);
+        let before = || self.state.way().or_else(|| without(&self.state.before, &own));
+        let weights = by_hand.or_else(before);
         // Published before it is recorded: safety does not wait.
         if let Some(weights) = weights {
             self.set(weights);

@@ -97,7 +97,9 @@ impl Run {
             )));
         }
         let phase = self.state.phase;
-        let leave = BreakIn { window: frozen.window, by: by.clone(), second, reason };
+        let until_unix_ms = frozen.until_unix_ms;
+        let leave =
+            BreakIn { window: frozen.window, by: by.clone(), second, reason, until_unix_ms };
         self.go_with(On::BreakIn, phase, &by, leave.reason.clone(), Some(leave.clone()));
         self.state.break_in = Some(leave);
         Ok(())

@@ -377,3 +377,26 @@ fn an_urgent_rollout_warns_when_little_time_is_left_and_when_none_is() {
     assert!(matches!(&*over, [message] if message.contains("its time is over")), "{over:?}");
     assert_eq!(warns(stage.tick(60)), Vec::<String>::new());
 }
+
+/// Regression: leave for a window that one person may break into opened one that asks for two.
+#[test]
+fn leave_to_grow_ends_when_a_window_begins_that_asks_for_more_and_at_its_time() {
+    let mut stage = Stage::new(PLAN);
+    let at = |stage: &Stage| {
+        stage.now.duration_since(std::time::SystemTime::UNIX_EPOCH).expect("a time").as_millis()
+            as u64
+    };
+    let until_unix_ms = Some(at(&stage) + 3_600_000);
+    stage.seen.frozen = Some(Frozen { until_unix_ms, ..friday() });
+    stage.tick(1);
+    let leave = || Event::BreakIn { by: "bo".into(), second: None, reason: "P1".into() };
+    stage.send(leave());
+    let mut other = stage.clone();
+    stage.seen.frozen = Some(Frozen { second_person: true, until_unix_ms, ..friday() });
+    stage.tick(1);
+    assert_eq!((stage.phase(), &stage.rollout.break_in), (Phase::Pending, &None));
+    // The same window a week later, and no tick between.
+    other.now += Duration::from_secs(3_600);
+    other.tick(0);
+    assert_eq!((other.phase(), &other.rollout.break_in), (Phase::Pending, &None));
+}

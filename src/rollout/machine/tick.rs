@@ -24,10 +24,8 @@ impl Run {
         let late = due.and_then(|due| due.warning(self.now_unix_ms));
         late.into_iter().for_each(|message| self.warn(message));
         self.state.frozen = seen.frozen;
-        let window = self.state.frozen.as_ref().map(|frozen| &frozen.window);
-        if self.state.break_in.as_ref().is_some_and(|leave| Some(&leave.window) != window) {
-            self.state.break_in = None;
-        }
+        let (frozen, now) = (self.state.frozen.as_ref(), self.now_unix_ms);
+        self.state.break_in.take_if(|leave| !leave.covers(frozen, now));
         match self.state.phase {
             Phase::Pending => self.begin(),
             Phase::Growing | Phase::Holding | Phase::Baking => {

@@ -17,7 +17,7 @@ use crate::{
         },
         state::{Change, ControlState},
     },
-    rollout::{self, Event, Plan, PlanError, Rollout, Start},
+    rollout::{self, Event, Plan, PlanError, Refused, Rollout, Start},
     store::Actor,
 };
 
@@ -158,6 +158,9 @@ impl Controller {
         moment: Moment,
     ) -> Result<RolloutChanged, Rejected> {
         let checked = self.check_rollout(&change, moment.at)?;
+        if checked.grows() && moment.entry.is_some() {
+            self.still_grows(&change)?;
+        }
         let (rollout, warnings) = (checked.rolled.rollout.clone(), checked.rolled.warnings());
         let generation = match change.dry_run {
             true => self.snapshot().generation,
@@ -189,6 +192,25 @@ impl Controller {
             None => self.keep_progress(&service),
         }
         generation
+    }
+
+    /// Refuses a step that was written if what allowed it has changed meanwhile: a window may have begun, or a
+    /// guardrail fail.
+    fn still_grows(&self, change: &RolloutChange) -> Result<(), Rejected> {
+        let (Some(live), RolloutAsked::Event(Event::Tick(seen))) =
+            (self.rollouts.get(&change.service), &change.asked)
+        else {
+            return Ok(());
+        };
+        let now = SystemTime::now();
+        let seen = self.seen_again(live, seen, now);
+        match self.check_event(&live.rollout, Event::Tick(seen), now)?.grows() {
+            true => Ok(()),
+            false => {
+                let why = "what allowed the step has changed while it was written".to_owned();
+                Err(Rejected::Rollout(Refused::Rule(why)))
+            }
+        }
     }
 
     fn check_rollout(&self, change: &RolloutChange, at: SystemTime) -> Result<Checked, Rejected> {

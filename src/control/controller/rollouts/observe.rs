@@ -159,6 +159,12 @@ impl Controller {
         }
     }
 
+    /// What a rollout sees at `now`, with what cannot be measured again as it was `seen`.
+    pub(super) fn seen_again(&self, live: &Live, seen: &Observed, now: SystemTime) -> Observed {
+        let (slo, replies) = (seen.slo.clone(), seen.replies.clone());
+        Observed { slo, replies, ..self.observed(live, None, now).0 }
+    }
+
     fn observed(
         &self,
         live: &Live,

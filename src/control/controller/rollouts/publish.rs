@@ -150,7 +150,7 @@ impl Controller {
         draft.after = described(rollout);
         match before {
             None => {
-                draft.after["plan"] = json!(rollout.plan);
+                draft.after["plan"] = without_secrets(json!(rollout.plan));
                 draft.after["urgent"] = json!(rollout.due.is_some());
             }
             Some(_) => draft.after["on"] = json!(kept.iter().map(|e| e.on).collect::<Vec<_>>()),
@@ -242,6 +242,21 @@ impl Live {
             told: BTreeSet::new(),
         }
     }
+}
+
+/// A plan without the paths of its webhooks, which may be secrets.
+fn without_secrets(mut plan: Value) -> Value {
+    let steps = plan["steps"].as_array_mut().into_iter().flatten();
+    let gates = steps.filter_map(|step| step.get_mut("gates")?.as_array_mut()).flatten();
+    for url in gates.filter_map(|gate| gate.get_mut("webhook")?.get_mut("url")) {
+        let parsed: Option<http::Uri> = url.as_str().and_then(|url| url.parse().ok());
+        let host = parsed.as_ref().and_then(|url| Some((url.scheme_str()?, url.authority()?)));
+        *url = match host {
+            Some((scheme, host)) => json!(format!("{scheme}://{host}/…")),
+            None => json!("…"),
+        };
+    }
+    plan
 }
 
 /// A rollout in an entry of the journal.

@@ -176,6 +176,20 @@ fn without_a_version_to_go_back_to_it_waits() {
     assert_eq!(stage.weights(), weights(&[("v40", 0.0), ("v41", 50.0)]));
 }
 
+/// Regression: everybody was sent to the split before, which an operator had just emptied.
+#[test]
+fn weights_set_by_hand_stay_when_the_version_is_ejected() {
+    let mut stage = halfway();
+    stage.set_by_hand(&[("v40", 100.0), ("v41", 0.0), ("v42", 0.0)]);
+    stage.send(eject("v42"));
+    assert_eq!(stage.phase(), Phase::RolledBack);
+    assert_eq!(stage.weights(), weights(&[("v40", 100.0), ("v41", 0.0), ("v42", 0.0)]));
+    let mut stage = halfway();
+    stage.set_by_hand(&[("v41", 30.0), ("v42", 70.0)]);
+    stage.send(eject("v42"));
+    assert_eq!(stage.weights(), weights(&[("v41", 30.0), ("v42", 0.0)]));
+}
+
 #[test]
 fn a_file_without_the_version_ends_it() {
     let versions = |names: &[&str]| -> BTreeSet<String> {
