@@ -113,6 +113,13 @@ impl From<Rejected> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("plan")
             }
             Rejected::Plan(error) => {
+                let detail = match &*error.findings {
+                    [only] => only.message.clone(),
+                    all => {
+                        let each = all.iter().map(|one| format!("{}: {}", one.path, one.message));
+                        each.collect::<Vec<_>>().join("; ")
+                    }
+                };
                 let first = error.findings.first().map(|finding| finding.path.to_string());
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(first.unwrap_or_default())
             }

@@ -168,7 +168,7 @@ pub(super) fn run(arguments: &RolloutArguments) -> Result<ExitCode, Failure> {
         Command::Show(arguments) => show(arguments).map(|()| ExitCode::SUCCESS),
         Command::Wait(WaitArguments { timeout, subject }) => {
             let SubjectArguments { service, json, client } = subject;
-            wait::wait(client, service, *timeout, *json)
+            wait::wait((client, service), *timeout, *json, None)
         }
         Command::Pause(arguments) => order("pause", arguments, none()),
         Command::Resume(arguments) => order("resume", arguments, none()),
@@ -210,7 +210,8 @@ fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
     if !change.json {
         answer.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     }
-    wait::wait(&change.client, service, *timeout, change.json)
+    let started = Some(answer.rollout.started);
+    wait::wait((&change.client, service), *timeout, change.json, started)
 }
 
 fn show(arguments: &SubjectArguments) -> Result<(), Failure> {

@@ -69,7 +69,8 @@ pub fn start(
         )));
     }
     let now = unix_ms(now);
-    let cause = format!("started by {by}: {reason}");
+    let gap = if reason.is_empty() { "" } else { ": " };
+    let cause = format!("started by {by}{gap}{reason}");
     let rollout = Rollout {
         service,
         to,

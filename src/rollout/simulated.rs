@@ -146,7 +146,7 @@ fn ends(world: &World, before: &Rollout, event: &Event, after: &Rollout, outcome
         "ended with players on an ejected version: {after:#?}"
     );
     let is_gone = matches!(event, Event::Reloaded { .. });
-    let stays = before.by_hand && matches!(event, Event::Abort { .. });
+    let stays = before.by_hand && matches!(event, Event::Abort { .. } | Event::Ejected { .. });
     let is_back = matches!(outcome, Outcome::RolledBack | Outcome::Aborted);
     if is_back && !is_gone && !stays && !matches!(event, Event::WeightsByHand { .. }) {
         let own = std::iter::once(after.to.clone()).collect();

@@ -263,6 +263,12 @@ pub struct Ramp {
 }
 
 impl Rollout {
+    /// The same in a process that goes on with it: nobody has watched since the last tick.
+    #[must_use]
+    pub fn resumed(self) -> Self {
+        Self { last_tick_unix_ms: None, ..self }
+    }
+
     /// The share of players that the version has by the weights in force, 0 to 1.
     pub fn share(&self) -> f64 {
         share(&self.weights, &self.to)

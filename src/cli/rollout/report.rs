@@ -69,7 +69,8 @@ pub(super) fn line(rollout: &Rollout) -> String {
         missing => format!("waits for {}", missing.join(", ")),
     };
     let waits = if *phase == Phase::Paused { cause.clone() } else { waits };
-    format!("{to} is {}{place}, with {share} of the players: {waits}", shown(*phase))
+    let gap = if waits.is_empty() { "" } else { ": " };
+    format!("{to} is {}{place}, with {share} of the players{gap}{waits}", shown(*phase))
 }
 
 /// The command that is probably wanted next.

@@ -25,12 +25,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long the endpoint may be unreachable: a process that is started anew, or that another one replaces.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until the rollout of `service` has ended, or for `timeout`.
+/// Waits until the rollout of the service has ended that was `started` at this time, or the one that is there
+/// now; or for `timeout`.
 pub(super) fn wait(
-    client: &ClientArguments,
-    service: &str,
+    (client, service): (&ClientArguments, &str),
     timeout: Option<Duration>,
     json: bool,
+    mut started: Option<String>,
 ) -> Result<ExitCode, Failure> {
     let began = Instant::now();
     let mut progress = Progress::new(json);
@@ -40,6 +41,17 @@ pub(super) fn wait(
         match client.call::<Rollout>(Call::get(target)) {
             Ok(rollout) => {
                 unreachable = None;
+                let ours = started.get_or_insert_with(|| rollout.started.clone());
+                if *ours != rollout.started {
+                    progress.end();
+                    let next = &rollout.started;
+                    let message = format!(
+                        "the rollout that was started at {ours} has ended, and another one was started at {next}; \
+                         `tidegate audit show` and `tidegate incidents` say how it ended"
+                    );
+                    complain(&message);
+                    return Ok(Exit::RolledBack.into());
+                }
                 if rollout.phase.is_end() {
                     progress.end();
                     match json {

@@ -5,9 +5,9 @@ use crate::{
     config::schema::GateQuestion,
     rollout::{
         event::Refused,
-        gate::Approval,
+        gate::{Approval, Reply, approval},
         phase::{On, Phase},
-        state::{BreakIn, Outcome},
+        state::{BreakIn, Missing, Outcome},
     },
 };
 
@@ -73,6 +73,7 @@ impl Run {
         let phase = self.state.phase;
         self.go(On::Approve, phase, &by, reason.clone());
         self.state.progress.approval = Some(Approval { by, approves, reason });
+        self.show_approval();
         Ok(())
     }
 
@@ -92,7 +93,8 @@ impl Run {
         let second = second.filter(|second| !second.trim().is_empty() && *second != by);
         if frozen.second_person && second.is_none() {
             return Err(rule(format!(
-                "the window {} asks for a second person; name one who agrees",
+                "the window {} asks for a second person besides {by}, who agrees by a token of their own: \
+                 `--second-token-file`, or the field `Tidegate-Second-Authorization`",
                 frozen.window
             )));
         }
@@ -138,6 +140,25 @@ impl Run {
             self.back(On::Rollback, Outcome::RolledBack, by, reason, at_once);
         }
         Ok(())
+    }
+
+    /// Shows the reply at once; the next tick judges it.
+    fn show_approval(&mut self) {
+        let state = &mut self.state;
+        let said = approval(state.progress.approval.as_ref(), state.second_person);
+        let gates = &state.plan.step(state.step).gates;
+        state.progress.replies.resize(gates.len(), None);
+        for (gate, reply) in gates.iter().zip(&mut state.progress.replies) {
+            if gate.question == GateQuestion::Approval {
+                *reply = Some(said.clone());
+            }
+        }
+        let name = GateQuestion::Approval.to_string();
+        if said.reply == Reply::Pass {
+            state
+                .missing
+                .retain(|missing| !matches!(missing, Missing::Gate { gate, .. } if *gate == name));
+        }
     }
 
     fn is_starter(&self, by: &str) -> bool {

@@ -153,8 +153,9 @@ impl PinCookie {
     /// The cookies of a field's `value` besides this one; `None` if this one is not among them.
     fn others<'a>(&self, value: &'a [u8]) -> Option<Vec<&'a [u8]>> {
         let name = self.name.as_bytes();
+        // A backend may take a name with a space behind it for the same.
         let is_it = |pair: &&[u8]| {
-            pair.len() > name.len() && pair[name.len()] == b'=' && pair.starts_with(name)
+            memchr::memchr(b'=', pair).is_some_and(|end| pair[..end].trim_ascii_end() == name)
         };
         let pairs = value.split(|b| *b == b';').map(<[u8]>::trim_ascii).filter(|p| !p.is_empty());
         let (ours, others): (Vec<_>, Vec<_>) = pairs.partition(is_it);

@@ -10,7 +10,7 @@ use crate::{
     rollout::{
         self, Action, Event, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow, Windows,
     },
-    snapshot::Version,
+    snapshot::{Endpoint, Version},
     store::Actor,
 };
 
@@ -240,7 +240,10 @@ impl Controller {
                 && !version.ejected
         };
         service.versions.iter().filter(gets_players).all(|version| {
-            let serving = version.known.iter().filter(|known| known.state.standing.serves());
+            let works = |known: &&Endpoint| {
+                known.state.standing.serves() && !known.state.standing.is_unreachable()
+            };
+            let serving = version.known.iter().filter(works);
             let known = version.known.len();
             known > 0 && serving.count() as f64 >= READY * known as f64
         })

@@ -121,7 +121,7 @@ impl Controller {
         for (service, rollout) in kept {
             let lives = self.rollouts.get(&service);
             if lives.is_none_or(|live| live.rollout != rollout) {
-                self.rollouts.insert(service.clone(), Live::of(rollout));
+                self.rollouts.insert(service.clone(), Live::of(rollout.resumed()));
                 self.begin_count(&service);
             }
         }
