@@ -89,6 +89,11 @@ impl Evaluator {
         found
     }
 
+    /// Whether it has been polled.
+    pub fn has_begun(&self) -> bool {
+        self.generation.is_some()
+    }
+
     /// Takes over a new snapshot's comparisons.
     fn follow(&mut self, snapshot: &Snapshot, now: Duration, found: &mut Vec<Found>) {
         let is_compared = |name: &str| snapshot.service(name).is_some_and(|s| s.compared.is_some());

@@ -17,6 +17,9 @@ impl Controller {
         if !self.ejections().into_keys().eq(&ejected.collect::<BTreeSet<_>>()) {
             self.refresh();
         }
+        if !self.evaluator.has_begun() {
+            return;
+        }
         let (snapshot, now) = (self.snapshot(), self.judging_time());
         let before = std::mem::take(&mut self.evaluator);
         for service in &snapshot.services {
