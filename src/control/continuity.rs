@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Time to write the pieces. Clients wait meanwhile.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(200);
+const WRITTEN_WITHIN: Duration = Duration::from_millis(100);
 
 /// One piece.
 #[derive(Debug, Serialize, Deserialize)]

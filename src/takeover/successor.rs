@@ -27,7 +27,7 @@ use crate::{control::state::ControlState, store::KeptPins};
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Time in which pieces of the past are sent.
-const PAST_WITHIN: Duration = Duration::from_millis(300);
+const PAST_WITHIN: Duration = Duration::from_millis(100);
 
 /// Time that a failed new process has to exit, so that its exit code can be reported.
 const LAST_BREATH: Duration = Duration::from_secs(1);

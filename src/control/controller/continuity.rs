@@ -9,7 +9,7 @@ use super::Controller;
 use crate::control::evaluator::{CarriedEvidence, Evaluator};
 
 /// Memory of all recorded inputs that are handed over, in bytes. Clients wait meanwhile.
-const RECORDS_BYTES: usize = 4 << 20;
+const RECORDS_BYTES: usize = 2 << 20;
 
 impl Controller {
     /// The time on the evaluator's clock.
