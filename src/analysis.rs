@@ -81,7 +81,9 @@ pub use latency::{
 pub use ledger::{Buckets, Ending, Gauge, Latest, Ledger, NO_TIME, SlotView, What};
 pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
-pub use record::{Entry, Judge, Judged, Record, Recorder, Title, Unreadable};
+pub use record::{
+    CarriedRecorder, Entry, Judge, Judged, Record, RecordForm, Recorder, Title, Unreadable,
+};
 pub use recovery::{Asked, Players, Recovery};
 pub use slots::{Attempts, ENDPOINT_GROUPS, Lineup, Look, Said, SlotCounts};
 pub use spared::Spared;

@@ -302,7 +302,8 @@ impl App {
         self.acceptor.set_open(false);
         self.admin_is_open.send_replace(false);
         let carried = self.observatory.controller().hand_over();
-        LetGo { carried, pins: self.observatory.carried_pins() }
+        let past = self.observatory.carried_past();
+        LetGo { carried, pins: self.observatory.carried_pins(), past }
     }
 
     /// Continues after the other process failed.

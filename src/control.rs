@@ -4,6 +4,7 @@ pub mod alerts;
 mod attend;
 pub mod carried;
 mod checkpoints;
+mod continuity;
 pub mod controller;
 pub mod endpoints;
 mod epochs;

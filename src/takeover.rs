@@ -10,6 +10,7 @@
 //!     ── ready ──────────────────────────────────▶
 //!                                                  accepts nothing more, changes no weights
 //!     ◀─ pins (of services), several ──────────────
+//!     ◀─ past (evidence, histograms), several ─────
 //!     ◀─ yours (carried) ─────────────────────────
 //!     ── serving ────────────────────────────────▶
 //!        accepts, at the takeover socket too       notifies systemd

@@ -77,7 +77,7 @@ impl Health {
 }
 
 /// A running certificate.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Certificate {
     health: Health,
     /// The test, with the baseline in the role of the canary.
@@ -93,6 +93,11 @@ impl Certificate {
         // No least number of the baseline's failures: the evidence alone decides.
         let settings = Settings { least_failures: 0, grid: Grid::Ratios, ..settings };
         Self { health, engine: Engine::new(settings).with_dispersion(phi) }
+    }
+
+    /// Whether its parts are consistent; those from another process may not be.
+    pub(super) fn is_sound(&self) -> bool {
+        self.engine.is_sound()
     }
 
     /// Adds a closed block that ended at `at`.

@@ -29,6 +29,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::counts::Tally;
 
 /// Window over which failures of endpoints are counted: longer than a client retries.
@@ -46,7 +48,7 @@ const MOST: f64 = 3.0;
 const BROKEN: f64 = 5.0;
 
 /// The spread of failures between the endpoints of a baseline. Outlives any one canary.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Dispersion {
     squares: f64,
     freedom: f64,

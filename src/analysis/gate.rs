@@ -41,6 +41,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     certificate::Certificate,
     comparison::Comparison,
@@ -74,7 +76,7 @@ pub struct GateAnswer {
 const DOUBT_STAKES: f64 = 1_000.0;
 
 /// Evidence for a canary; the comparison collects the evidence against it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Gate {
     certificate: Option<Certificate>,
     /// Evidence against a certificate that was reached.
@@ -88,6 +90,13 @@ impl Gate {
     pub fn new(limits: &Limits, phi: f64) -> Self {
         let certificate = limits.health.map(|health| Certificate::new(health, phi));
         Self { certificate, doubt: None, phi, requests: Arms::default() }
+    }
+
+    /// Whether its parts fit each other and `limits`; those that come from another process may not.
+    pub fn is_sound(&self, limits: &Limits) -> bool {
+        self.certificate.as_ref().map(Certificate::health) == limits.health
+            && self.certificate.iter().all(Certificate::is_sound)
+            && self.doubt.iter().all(Engine::is_sound)
     }
 
     /// Adds an input of the comparison.

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::counts::{Arms, Tally};
 
 /// Length of a window.
@@ -28,7 +30,7 @@ const TO_END: u32 = 5;
 const MEMORY: f64 = 600.0;
 
 /// Detector of shared outages.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Outage {
     /// Trials and failures of the baseline in normal windows, with exponential decay.
     usual: (f64, f64),
@@ -52,6 +54,11 @@ pub enum OutageChange {
 }
 
 impl Outage {
+    /// A detector that has learnt the same, and finds an outage that is on anew.
+    pub fn afresh(self) -> Self {
+        Self { usual: self.usual, learnt: self.learnt, ..Self::default() }
+    }
+
     /// Adds the counts of a window.
     pub fn observe(&mut self, window: Arms<Tally>) -> Option<OutageChange> {
         let baseline_bad =

@@ -8,10 +8,13 @@
 //!
 //! It is written as lines of JSON: the first one is the [`Title`], each other one an [`Entry`].
 
+mod carried;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::carried::{CarriedRecorder, RecordForm};
 use super::{
     Alone, Amounts, Answer, Arms, Attempts, Comparison, Latencies, Limits, Players, Quantile, Span,
     SparseLatencies, Tally, Verdict,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::counts::Tally;
 
 /// Half-life of a request's weight.
@@ -14,7 +16,7 @@ const LEAST: f64 = 500.0;
 const DEVIATIONS: f64 = 3.09;
 
 /// Requests and failures with exponential decay.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Usual {
     requests: f64,
     failures: f64,

@@ -148,9 +148,10 @@ impl Process {
 
     /// Takes over from `predecessor`. After an error nothing was accepted.
     fn follow(&mut self, mut predecessor: Predecessor) -> Result<(), takeover::Error> {
-        let (LetGo { carried, pins }, pid) = (predecessor.ready()?, predecessor.pid());
+        let (LetGo { carried, pins, past }, pid) = (predecessor.ready()?, predecessor.pid());
         let dropped = self.app.observatory().controller().inherit(carried);
         self.app.observatory().inherit_pins(pins);
+        self.app.observatory().inherit_past(&past);
         if let Err(error) = self.app.take_over_journal(pid, &dropped) {
             let reason = error.to_string();
             predecessor.fail(&reason);

@@ -8,6 +8,7 @@ mod absent;
 mod attached;
 mod certificates;
 mod changed;
+mod continuity;
 mod cutover;
 mod dropped;
 mod ejection;
@@ -134,6 +135,8 @@ pub struct Controller {
 
     // State that the next process learns itself.
     evaluator: Evaluator,
+    /// The time of the evaluator when the process started: that of the processes before it.
+    judged_before: Duration,
     /// The health of all endpoints.
     endpoints: EndpointMonitor,
     /// The evidence of the ejections in force that this process decided.
@@ -164,7 +167,7 @@ pub struct Controller {
 /// The evidence on which a version was ejected.
 #[derive(Debug)]
 struct Judged {
-    /// Time of the verdict, since the process started.
+    /// Time of the verdict, on the evaluator's clock.
     at: Duration,
     /// The recorded inputs of the comparison, which can be judged again.
     record: Option<Arc<Record>>,
@@ -214,6 +217,7 @@ impl Controller {
                 .after(Change::WritesMoved(start.fences)),
             keeper: keeping::Keeper::default(),
             evaluator: Evaluator::default(),
+            judged_before: Duration::ZERO,
             judged: HashMap::new(),
             ejected_by_verdict: HashMap::new(),
             cutovers: HashMap::new(),

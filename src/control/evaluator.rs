@@ -9,28 +9,32 @@
 //! | `collect` | reads the workers' rings and cells, and decides what counts and when a block closes |
 //! | `blocks` | what was collected, as plain data |
 //! | `judge` | from blocks to verdicts; knows neither cells nor clock, so blocks may come from elsewhere |
+//! | `carried` | hands evidence over to another process |
 //! | `exposure` | which players were seen on which version |
 //! | `follow` | takes a new snapshot over to both |
 
 mod blocks;
+mod carried;
 mod collect;
 mod exposure;
 mod follow;
 mod found;
 mod judge;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use indexmap::IndexMap;
 
+pub use self::{
+    carried::CarriedEvidence,
+    exposure::Exposure,
+    found::{Advice, CanaryFinding, Found},
+};
 use self::{
+    carried::question,
     collect::{Collector, ServiceCollector},
     follow::{follow, terms},
     judge::ServiceJudge,
-};
-pub use self::{
-    exposure::Exposure,
-    found::{Advice, CanaryFinding, Found},
 };
 use crate::{
     analysis::{Answer, GateAnswer, Record, Verdict},
@@ -49,6 +53,8 @@ pub struct Evaluator {
     judges: IndexMap<Box<str>, ServiceJudge>,
     /// The generation of the comparisons.
     generation: Option<u64>,
+    /// Evidence of another process that is to be continued, and what it must be about.
+    carried: HashMap<Box<str>, (String, CarriedEvidence)>,
     /// The next evaluation panics.
     #[cfg(test)]
     pub(super) has_bug: bool,
@@ -83,6 +89,11 @@ impl Evaluator {
         found
     }
 
+    /// Whether it has been polled.
+    pub fn has_begun(&self) -> bool {
+        self.generation.is_some()
+    }
+
     /// Takes over a new snapshot's comparisons.
     fn follow(&mut self, snapshot: &Snapshot, now: Duration, found: &mut Vec<Found>) {
         let is_compared = |name: &str| snapshot.service(name).is_some_and(|s| s.compared.is_some());
@@ -93,9 +104,21 @@ impl Evaluator {
             let collectors = self.collector.services.entry(service.name.clone());
             let collector = collectors.or_insert_with(|| ServiceCollector::new(service, plan, now));
             let judges = self.judges.entry(service.name.clone());
-            let judge = judges.or_insert_with(|| ServiceJudge::new(terms(service, plan)));
+            let mut kinds = Vec::new();
+            let judge = judges.or_insert_with(|| match self.carried.remove(&service.name) {
+                None => ServiceJudge::new(terms(service, plan)),
+                Some((more, carried)) => {
+                    let judge;
+                    let question = question(service, plan, &more);
+                    (judge, kinds) = carried.resume(&question, terms(service, plan));
+                    judge
+                }
+            });
             follow(collector, judge, (service, plan), now, found);
+            collector.resume(&kinds);
         }
+        // Only the first snapshot continues with it.
+        self.carried.clear();
         self.collector.place(snapshot);
     }
 
@@ -184,6 +207,8 @@ impl Evaluator {
     }
 }
 
+#[cfg(test)]
+mod continued;
 #[cfg(test)]
 mod members;
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::control::state::ControlState;
 pub(super) const PROTOCOL: u32 = 1;
 
 /// Longest message: weights of more services than a file of 8 MiB can have.
-const LONGEST: u32 = 16 << 20;
+pub(super) const LONGEST: u32 = 16 << 20;
 
 /// Bytes of a message that are read at once.
 const PART: usize = 16 << 10;
@@ -42,6 +42,9 @@ pub(super) enum FromNew {
         /// Whether it takes pins over; an earlier release does not say so.
         #[serde(default)]
         pins: bool,
+        /// Whether it continues what the old process has measured; an earlier release does not say so.
+        #[serde(default)]
+        past: bool,
     },
     /// It could serve at once.
     Ready,
@@ -67,6 +70,8 @@ pub(super) enum FromOld {
     },
     /// Pins of a service, before [`FromOld::Yours`].
     Pins(PinMessage),
+    /// A piece of what the old process has measured follows, before [`FromOld::Yours`].
+    Past,
     /// The old process does not accept or change anything any more.
     Yours {
         /// The final state.
@@ -102,15 +107,25 @@ impl Channel {
     }
 
     pub(super) fn send(&mut self, message: &impl Serialize) -> Result<(), Error> {
-        let text = serde_json::to_vec(message).map_err(io::Error::from)?;
+        self.send_bytes(&serde_json::to_vec(message).map_err(io::Error::from)?)
+    }
+
+    /// Sends bytes that are no message, with their length.
+    pub(super) fn send_bytes(&mut self, text: &[u8]) -> Result<(), Error> {
         let length = u32::try_from(text.len()).map_err(io::Error::other)?;
         self.stream.set_write_timeout(Some(super::STEP_WITHIN))?;
-        Ok(self.stream.write_all(&[&length.to_be_bytes(), &*text].concat())?)
+        Ok(self.stream.write_all(&[&length.to_be_bytes(), text].concat())?)
     }
 
     /// Receives the next message, if it arrives `within` this time. A part that has arrived is kept
     /// for the next call.
     pub(super) fn receive<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, Error> {
+        let message = self.receive_bytes(within)?;
+        Ok(serde_json::from_slice(&message).map_err(io::Error::from)?)
+    }
+
+    /// Receives the bytes of the next [`Channel::send_bytes`], like [`Channel::receive`].
+    pub(super) fn receive_bytes(&mut self, within: Duration) -> Result<Vec<u8>, Error> {
         let late = |error: io::Error| match Error::from(error) {
             Error::Late(_) => Error::Late(within),
             error => error,
@@ -124,8 +139,9 @@ impl Channel {
             return Err(io::Error::other(format!("a message of {length} bytes")).into());
         }
         self.hold(4 + length as usize, until).map_err(late)?;
-        let message = std::mem::take(&mut self.held);
-        Ok(serde_json::from_slice(&message[4..]).map_err(io::Error::from)?)
+        let mut message = std::mem::take(&mut self.held);
+        message.drain(..4);
+        Ok(message)
     }
 
     /// Receives the last message if it has arrived already. From here on the kernel rejects what

@@ -45,7 +45,7 @@ impl Predecessor {
         };
         let mut channel = Channel::new(stream)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        channel.send(&FromNew::Hello { protocol: PROTOCOL, version, pins: true })?;
+        channel.send(&FromNew::Hello { protocol: PROTOCOL, version, pins: true, past: true })?;
         Ok(Some(Self { channel, is_parent }))
     }
 
@@ -70,19 +70,20 @@ impl Predecessor {
                 Ok(Some((found, carried)))
             }
             FromOld::Refused { reason } => Err(Error::Refused(reason)),
-            FromOld::Yours { .. } | FromOld::Pins(_) => Err(out_of_turn()),
+            FromOld::Yours { .. } | FromOld::Pins(_) | FromOld::Past => Err(out_of_turn()),
         }
     }
 
-    /// Reports that this process is ready; returns the final state and all pins once the other
+    /// Reports that this process is ready; returns the final state, all pins and the past once the other
     /// process has stopped to accept.
     pub fn ready(&mut self) -> Result<LetGo, Error> {
         self.channel.send(&FromNew::Ready)?;
-        let mut pins = KeptPins::new();
+        let (mut pins, mut past) = (KeptPins::new(), Vec::new());
         loop {
             match self.channel.receive(READY_WITHIN)? {
-                FromOld::Yours { carried } => return Ok(LetGo { carried, pins }),
+                FromOld::Yours { carried } => return Ok(LetGo { carried, pins, past }),
                 FromOld::Pins(more) => more.add_to(&mut pins)?,
+                FromOld::Past => past.push(self.channel.receive_bytes(STEP_WITHIN)?),
                 FromOld::Refused { reason } => return Err(Error::Refused(reason)),
                 FromOld::Offer { .. } => return Err(out_of_turn()),
             }

@@ -18,13 +18,16 @@ use std::{
 
 use super::{
     Error, READY_WITHIN, SOCKET_VARIABLE, STEP_WITHIN,
-    message::{Channel, FromNew, FromOld, PROTOCOL},
+    message::{Channel, FromNew, FromOld, LONGEST, PROTOCOL},
     pins::PinMessage,
 };
 use crate::{control::state::ControlState, store::KeptPins};
 
 /// Interval of checks whether a new process has connected, or ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Time in which pieces of the past are sent.
+const PAST_WITHIN: Duration = Duration::from_millis(100);
 
 /// Time that a failed new process has to exit, so that its exit code can be reported.
 const LAST_BREATH: Duration = Duration::from_secs(1);
@@ -53,6 +56,8 @@ pub struct LetGo {
     pub carried: ControlState,
     /// All pins.
     pub pins: KeptPins,
+    /// Pieces of what it has measured, in the order of their importance.
+    pub past: Vec<Vec<u8>>,
 }
 
 /// The process that is to take over.
@@ -137,7 +142,7 @@ impl Successor {
     }
 
     /// Hands over. `let_go` is called once the new process is ready: it makes this process stop to
-    /// accept, and returns the final state and all pins, or `None` if this process ends in another way. After an
+    /// accept, and returns the final state, all pins and the past, or `None` if this process ends in another way. After an
     /// error this process must continue.
     pub fn take(
         mut self,
@@ -169,10 +174,10 @@ impl Successor {
         offer: Offer,
         let_go: impl FnOnce() -> Option<LetGo>,
     ) -> Result<(), Error> {
-        let takes_pins;
+        let (takes_pins, takes_past);
         match self.channel.receive(STEP_WITHIN)? {
-            FromNew::Hello { protocol: PROTOCOL, version, pins } => {
-                takes_pins = pins;
+            FromNew::Hello { protocol: PROTOCOL, version, pins, past } => {
+                (takes_pins, takes_past) = (pins, past);
                 tracing::info!(pid = self.channel.pid, version, "a process asks for the sockets");
             }
             FromNew::Hello { protocol, version, .. } => {
@@ -200,7 +205,7 @@ impl Successor {
             FromNew::Ready => {}
             other => return Err(unexpected(other)),
         }
-        let Some(LetGo { carried, pins }) = let_go() else {
+        let Some(LetGo { carried, pins, past }) = let_go() else {
             let reason = Error::Ending.to_string();
             self.channel.send(&FromOld::Refused { reason })?;
             return Err(Error::Ending);
@@ -209,6 +214,9 @@ impl Successor {
             for pins in PinMessage::all(&pins) {
                 self.channel.send(&FromOld::Pins(pins))?;
             }
+        }
+        if takes_past {
+            self.send_past(&past)?;
         }
         self.channel.send(&FromOld::Yours { carried })?;
         let serving = match self.channel.receive(STEP_WITHIN) {
@@ -222,6 +230,26 @@ impl Successor {
             FromNew::Serving => Ok(()),
             other => Err(unexpected(other)),
         }
+    }
+}
+
+impl Successor {
+    /// Sends what was measured, as far as there is time for it: clients wait meanwhile.
+    fn send_past(&mut self, past: &[Vec<u8>]) -> Result<(), Error> {
+        let until = Instant::now() + PAST_WITHIN;
+        let mut left_out = 0;
+        for piece in past {
+            if piece.len() > LONGEST as usize || Instant::now() >= until {
+                left_out += 1;
+                continue;
+            }
+            self.channel.send(&FromOld::Past)?;
+            self.channel.send_bytes(piece)?;
+        }
+        if left_out > 0 {
+            tracing::warn!(left_out, "a part of the evidence and the histograms begins anew");
+        }
+        Ok(())
     }
 }
 

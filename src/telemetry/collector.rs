@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::histogram::{LatencyHistogram, Quantiles, SliceQuantiles};
+use super::histogram::{CarriedHistogram, LatencyHistogram, Quantiles, SliceQuantiles};
 
 /// Most samples that a worker gathers before it hands them over: 16 KiB.
 pub const BATCH: usize = 1024;
@@ -164,6 +164,32 @@ impl Collector {
     pub fn past(&mut self, version: u32, now: Instant) -> Vec<(Instant, SliceQuantiles)> {
         let known = self.versions.get_mut(version as usize).and_then(Option::as_deref_mut);
         known.map(|known| known.past(now)).unwrap_or_default()
+    }
+
+    /// The histogram of an endpoint for another process; `None` before its first response.
+    pub fn carried_endpoint(&mut self, endpoint: u32, now: Instant) -> Option<CarriedHistogram> {
+        let known = self.endpoints.get_mut(endpoint as usize)?;
+        known.as_deref_mut().map(|known| known.carried(now))
+    }
+
+    /// As [`Collector::carried_endpoint`], of a version.
+    pub fn carried_version(&mut self, version: u32, now: Instant) -> Option<CarriedHistogram> {
+        let known = self.versions.get_mut(version as usize)?;
+        known.as_deref_mut().map(|known| known.carried(now))
+    }
+
+    /// Continues the histogram of an endpoint of another process, before its first response here.
+    pub fn resume_endpoint(&mut self, endpoint: u32, carried: &CarriedHistogram, now: Instant) {
+        let known = slot(&mut self.endpoints, endpoint, || None);
+        let known = known.get_or_insert_with(|| Box::new(LatencyHistogram::new(now)));
+        known.resume(carried, now);
+    }
+
+    /// As [`Collector::resume_endpoint`], of a version.
+    pub fn resume_version(&mut self, version: u32, carried: &CarriedHistogram, now: Instant) {
+        let known = slot(&mut self.versions, version, || None);
+        let known = known.get_or_insert_with(|| Box::new(LatencyHistogram::remembering(now)));
+        known.resume(carried, now);
     }
 
     /// Durations of a series; all zero before its first request ended.

@@ -31,8 +31,9 @@ use std::{
 use hdrhistogram::{Counter, Histogram};
 
 use self::slice::Slice;
-pub use self::slice::SliceQuantiles;
+pub use self::{carried::CarriedHistogram, slice::SliceQuantiles};
 
+mod carried;
 mod slice;
 
 /// Length of a slice.

@@ -13,6 +13,7 @@ mod bodies;
 mod breaker;
 mod client_address;
 mod commands;
+mod continued;
 mod cutover;
 mod deploy;
 mod descriptors;

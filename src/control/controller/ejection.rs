@@ -37,7 +37,7 @@ impl Controller {
         if self.handed_over {
             return None;
         }
-        let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
+        let (snapshot, now) = (self.snapshot(), self.judging_time());
         for found in self.evaluator.poll(&snapshot, now) {
             self.act(found, now);
         }
@@ -410,7 +410,8 @@ impl Controller {
 
     /// When this process judged `version` of `service` to be ejected, since its start; `None` if it did not.
     pub fn judged_at(&self, service: &str, version: &str) -> Option<Duration> {
-        Some(self.judged.get(&(service.to_owned(), version.to_owned()))?.at)
+        let judged = self.judged.get(&(service.to_owned(), version.to_owned()))?;
+        Some(judged.at.saturating_sub(self.judged_before))
     }
 
     /// How often a verdict has ejected `version` of `service`.
@@ -443,7 +444,7 @@ impl Controller {
                 (Some(verdict.clone()), judged.at, record)
             }
             _ => {
-                let now = self.started.0.elapsed();
+                let now = self.judging_time();
                 let record = self.evaluator.record(service, version, route)?;
                 (None, now, Arc::new(record))
             }
@@ -471,13 +472,13 @@ impl Controller {
             let compared = Duration::try_from_secs_f64(verdict.compared_s).ok()?;
             return ejection.since.checked_sub(compared);
         }
-        Some(self.started.1 + self.evaluator.began(service, version, route)?)
+        Some(self.when_judged(self.evaluator.began(service, version, route)?))
     }
 
     /// Current verdicts of `service`, those that ejected a version first: version, route with limits of its
     /// own, verdict.
     pub fn verdicts(&self, service: &str) -> Vec<(String, Option<String>, Verdict)> {
-        let now = self.started.0.elapsed();
+        let now = self.judging_time();
         let past = self.ejections().into_iter().filter(|((of, _), _)| of == service);
         let past = past.filter_map(|((_, version), ejection)| {
             let (route, verdict) = ejection.verdict.clone()?;

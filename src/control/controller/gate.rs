@@ -57,7 +57,7 @@ impl Controller {
             answer: found.answer,
             ejected: false,
             reason: self.reason_of(service, version, &found),
-            since: self.started.1.checked_add(found.since),
+            since: Some(self.when_judged(found.since)),
             comparison,
         })
     }

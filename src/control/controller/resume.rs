@@ -17,7 +17,10 @@ impl Controller {
         if !self.ejections().into_keys().eq(&ejected.collect::<BTreeSet<_>>()) {
             self.refresh();
         }
-        let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
+        if !self.evaluator.has_begun() {
+            return;
+        }
+        let (snapshot, now) = (self.snapshot(), self.judging_time());
         let before = std::mem::take(&mut self.evaluator);
         for service in &snapshot.services {
             if before.has_shared_outage(&service.name) == Some(true) {

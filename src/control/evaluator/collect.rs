@@ -18,7 +18,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use self::places::Places;
-pub(super) use self::service::ServiceCollector;
+pub(super) use self::service::{CarriedCollector, ServiceCollector};
 use crate::{analysis::Ending, snapshot::Snapshot};
 
 /// An evaluation that is late by more than this means that the process or the machine was stopped. Deadlines

@@ -41,16 +41,22 @@ pub(super) fn follow(
     found.extend(judge.retain(&names(&canaries), &names(&alone)));
     collector.retain(&canaries, &alone);
     for number in alone {
-        if !judge.judges_alone(name(&number)) {
-            let version: Arc<str> = Arc::from(name(&number));
-            let judged = judge.begin_alone(Arc::clone(&version), now);
+        let version: Arc<str> = Arc::from(name(&number));
+        if !judge.judges_alone(&version) {
+            judge.begin_alone(Arc::clone(&version), now);
+        }
+        // The judge may have come from another process, and the collector has not.
+        if !collector.has_alone(number) {
+            let judged = judge.judged_alone(&version);
             collector.begin_alone((number, version), &judged, now);
         }
     }
     for number in canaries {
-        if !judge.compares(name(&number)) {
-            let version: Arc<str> = Arc::from(name(&number));
+        let version: Arc<str> = Arc::from(name(&number));
+        if !judge.compares(&version) {
             judge.begin_canary(Arc::clone(&version), now);
+        }
+        if !collector.has_canary(number) {
             collector.begin_canary(service, number, version, now);
         }
     }

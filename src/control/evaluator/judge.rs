@@ -9,12 +9,14 @@
 
 mod alone;
 mod canary;
+mod carried;
 mod followed;
 mod history;
 mod line;
 
 use std::{sync::Arc, time::Duration};
 
+pub(super) use self::carried::CarriedJudge;
 use self::{
     alone::StandaloneVersion,
     canary::CanaryComparison,
@@ -130,6 +132,12 @@ impl ServiceJudge {
         self.canary(version).is_some()
     }
 
+    /// Versions that are judged, with a baseline or alone.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Arc<str>> {
+        let canaries = self.canaries.iter().map(|canary| &canary.version);
+        canaries.chain(self.alone.iter().map(|alone| &alone.version))
+    }
+
     /// Whether `version` is judged without a baseline.
     pub(super) fn judges_alone(&self, version: &str) -> bool {
         self.alone.iter().any(|alone| *alone.version == *version)
@@ -141,13 +149,15 @@ impl ServiceJudge {
         self.canaries.push(CanaryComparison::new(version, lines, now));
     }
 
-    /// Begins at `now` to judge `version` without a baseline. Returns, by stratum, whether there are limits for
-    /// it.
-    pub(super) fn begin_alone(&mut self, version: Arc<str>, now: Duration) -> Vec<bool> {
-        let alone = StandaloneVersion::new(version, &self.terms, &self.history, now);
-        let judged = alone.judged().collect();
-        self.alone.push(alone);
-        judged
+    /// Begins at `now` to judge `version` without a baseline.
+    pub(super) fn begin_alone(&mut self, version: Arc<str>, now: Duration) {
+        self.alone.push(StandaloneVersion::new(version, &self.terms, &self.history, now));
+    }
+
+    /// By stratum, whether there are limits for `version`, which is judged without a baseline.
+    pub(super) fn judged_alone(&self, version: &str) -> Vec<bool> {
+        let alone = self.alone.iter().find(|alone| *alone.version == *version);
+        alone.map(|alone| alone.judged().collect()).unwrap_or_default()
     }
 
     /// Judges blocks of any number of collectors and returns new findings. A finding is returned once for as

@@ -69,6 +69,32 @@ impl Slice {
         Self { slot, sum_us, bytes: bytes.into() }
     }
 
+    /// The packed values.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A slice of values up to `most_us` that were packed in another process; `None` if they are malformed.
+    pub(super) fn from_bytes(
+        slot: u32,
+        sum_us: u64,
+        bytes: Box<[u8]>,
+        most_us: u64,
+    ) -> Option<Self> {
+        let (mut rest, mut last) = (&*bytes, 0);
+        while !rest.is_empty() {
+            let step = checked_pull(&mut rest)?;
+            last += u64::from(step >> 1);
+            if last > u64::from(code(most_us)) {
+                return None;
+            }
+            if step & 1 == 0 {
+                checked_pull(&mut rest)?;
+            }
+        }
+        Some(Self { slot, sum_us, bytes })
+    }
+
     /// Unpacks the values, each as the least of its bin.
     pub(super) fn values(&self) -> impl Iterator<Item = (u64, u32)> {
         let mut rest = self.bytes.iter();
@@ -114,6 +140,20 @@ fn pull(bytes: &mut std::slice::Iter<'_, u8>) -> Option<u32> {
         }
     }
     Some(number)
+}
+
+/// As [`pull`], of bytes that may be malformed.
+fn checked_pull(rest: &mut &[u8]) -> Option<u32> {
+    let mut number = 0;
+    for shift in (0..35).step_by(7) {
+        let (byte, more) = rest.split_first()?;
+        *rest = more;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return u32::try_from(number).ok();
+        }
+    }
+    None
 }
 
 #[cfg(test)]

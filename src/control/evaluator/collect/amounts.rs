@@ -1,5 +1,7 @@
 //! Blocks of one amount, of a canary and its baseline.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     analysis::{AMOUNT_BUCKETS, Amounts, Arms, Clip},
     registry::AmountEvidenceState,
@@ -15,8 +17,8 @@ struct Sums {
 }
 
 /// The scale of an amount.
-#[derive(Debug, Clone, Copy)]
-struct Scale {
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Scale {
     clip: Clip,
     /// Mean absolute value in the baseline, needed for amounts that may be negative.
     size: f64,
@@ -37,6 +39,16 @@ impl Seen {
     pub(super) fn new(stratum: &Stratum, arms: Arms<u16>, number: usize) -> Self {
         let sums = read(stratum, arms, number);
         Self { number, scale: scale(&sums), sums }
+    }
+
+    /// The scale of the amounts, if it is known.
+    pub(super) fn scale(&self) -> Option<Scale> {
+        self.scale
+    }
+
+    /// Continues in the `scale` of another process.
+    pub(super) fn resume(&mut self, scale: Option<Scale>) {
+        self.scale = scale;
     }
 
     /// Closes the open block and begins the next one; `None` while the clip is unknown.

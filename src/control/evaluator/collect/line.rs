@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     super::blocks::Collected,
     account::{Account, requests},
-    amounts::Seen,
+    amounts::{Scale, Seen},
     slots::{Scope, Slots},
     speed::{Closed, trials},
 };
@@ -39,6 +41,14 @@ pub(super) struct StratumCollector {
     capped: bool,
 }
 
+/// What the judge was told about how the blocks of a stratum are made, on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CarriedStratum {
+    capped: bool,
+    /// In the order of the limits.
+    scales: Vec<Option<Scale>>,
+}
+
 /// From this many endpoints of a canary, the spread between them shows how failures cluster.
 const ENDPOINTS_THAT_SPREAD: usize = 3;
 
@@ -65,6 +75,19 @@ impl StratumCollector {
             requests: requests(&account.all),
             capped: false,
         }
+    }
+
+    /// What another process needs to continue with blocks of the same kind.
+    pub(super) fn carried(&self) -> CarriedStratum {
+        let scales = self.amounts.iter().map(Seen::scale).collect();
+        CarriedStratum { capped: self.capped, scales }
+    }
+
+    /// Continues with blocks of the same kind as another process.
+    pub(super) fn resume(&mut self, carried: &CarriedStratum) {
+        self.capped = carried.capped;
+        let scales = self.amounts.iter_mut().zip(&carried.scales);
+        scales.for_each(|(seen, scale)| seen.resume(*scale));
     }
 
     /// Takes what began and ended. `patience`: how long a baseline request usually takes at most; `endpoints`:

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     super::{
         IDLE_LOOK,
@@ -11,7 +13,7 @@ use super::{
     account::{Account, requests},
     alone::AloneCollector,
     asked::Questions,
-    line::StratumCollector,
+    line::{CarriedStratum, StratumCollector},
     outage::OutageWindows,
     places::Place,
     speed::BaselineLatencies,
@@ -84,6 +86,21 @@ struct CanaryCollector {
     decided: bool,
     /// By stratum.
     lines: Vec<StratumCollector>,
+}
+
+/// How the blocks of a canary are made, on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::control::evaluator) struct CarriedCollector {
+    version: Arc<str>,
+    /// By stratum.
+    strata: Vec<CarriedStratum>,
+}
+
+impl CarriedCollector {
+    /// The canary.
+    pub(in crate::control::evaluator) fn version(&self) -> &str {
+        &self.version
+    }
 }
 
 impl ServiceCollector {
@@ -213,6 +230,36 @@ impl ServiceCollector {
         let lines = lines(&self.plan, &self.accounts, arms, now);
         let share = service.weight_share(number);
         self.canaries.push(CanaryCollector { number, version, share, decided: false, lines });
+    }
+
+    /// Whether it collects blocks of the canary with this `number`.
+    pub(in crate::control::evaluator) fn has_canary(&self, number: u16) -> bool {
+        self.canaries.iter().any(|canary| canary.number == number)
+    }
+
+    /// Whether it collects blocks of the version with this `number`, which serves alone.
+    pub(in crate::control::evaluator) fn has_alone(&self, number: u16) -> bool {
+        self.alone.iter().any(|alone| alone.number == number)
+    }
+
+    /// What another process needs to continue with blocks of the same kind.
+    pub(in crate::control::evaluator) fn carried(&self) -> Vec<CarriedCollector> {
+        let canaries = self.canaries.iter().map(|canary| CarriedCollector {
+            version: Arc::clone(&canary.version),
+            strata: canary.lines.iter().map(StratumCollector::carried).collect(),
+        });
+        canaries.collect()
+    }
+
+    /// Continues with blocks of the same kind as another process.
+    pub(in crate::control::evaluator) fn resume(&mut self, carried: &[CarriedCollector]) {
+        for CarriedCollector { version, strata } in carried {
+            let mut known = self.canaries.iter_mut();
+            if let Some(canary) = known.find(|known| known.version == *version) {
+                let lines = canary.lines.iter_mut().zip(strata);
+                lines.for_each(|(line, carried)| line.resume(carried));
+            }
+        }
     }
 
     /// Adds a version alone at `now`, on the strata on which it is `judged`.

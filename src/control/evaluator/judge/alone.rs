@@ -5,6 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     super::{
         blocks::{ALONE_FOR, VersionBlocks},
@@ -14,7 +16,7 @@ use super::{
     history::BaselineHistory,
 };
 use crate::{
-    analysis::{Alone, Answer, Entry, Record, Recorder, Verdict},
+    analysis::{Alone, Answer, CarriedRecorder, Entry, Record, Recorder, Verdict},
     config::schema::Mode,
 };
 
@@ -26,6 +28,14 @@ pub(super) struct StandaloneVersion {
     lines: Vec<Recorder<Alone>>,
     /// Whether it was reported as worse.
     reported: bool,
+}
+
+/// A version that serves alone, on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CarriedAlone {
+    pub(super) version: Arc<str>,
+    /// By stratum.
+    lines: Vec<CarriedRecorder<Alone>>,
 }
 
 impl StandaloneVersion {
@@ -43,6 +53,20 @@ impl StandaloneVersion {
         });
         let lines = lines.collect();
         Self { version, lines, reported: false }
+    }
+
+    /// Everything that another process needs to continue, apart from what was reported.
+    pub(super) fn carried(&self, budget: &mut usize) -> CarriedAlone {
+        let lines = self.lines.iter().map(|line| line.carried(budget)).collect();
+        CarriedAlone { version: Arc::clone(&self.version), lines }
+    }
+
+    /// Continues by the same `terms`; `None` if it was judged by others.
+    pub(super) fn resume(carried: CarriedAlone, terms: &Terms) -> Option<Self> {
+        let CarriedAlone { version, lines } = carried;
+        let is_whole = lines.len() == terms.strata.len();
+        let lines: Option<_> = lines.into_iter().map(CarriedRecorder::resume).collect();
+        Some(Self { version, lines: lines.filter(|_| is_whole)?, reported: false })
     }
 
     /// Whether there are limits for it, by stratum.

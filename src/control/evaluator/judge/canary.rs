@@ -2,10 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     super::found::{Advice, CanaryFinding, Found},
     StratumTerms, Terms,
-    line::StratumComparison,
+    line::{CarriedLine, StratumComparison},
 };
 use crate::{
     analysis::{Advised, Answer, Arms, GateAnswer, HealthFinding},
@@ -37,6 +39,18 @@ pub(super) struct CanaryComparison {
     advised: HashSet<(usize, Advised)>,
 }
 
+/// A canary on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CarriedCanary {
+    pub(super) version: Arc<str>,
+    /// By stratum.
+    lines: Vec<CarriedLine>,
+    /// Since when it is healthy, or else undecided.
+    is_healthy: bool,
+    since: Duration,
+    near_since: Option<Duration>,
+}
+
 impl CanaryComparison {
     /// The canary `version`, compared by `lines` from `now` on.
     pub(super) fn new(version: Arc<str>, lines: Vec<StratumComparison>, now: Duration) -> Self {
@@ -49,6 +63,29 @@ impl CanaryComparison {
             near: false,
             advised: HashSet::new(),
         }
+    }
+
+    /// Everything that another process needs to continue, apart from what was reported.
+    pub(super) fn carried(&self, budget: &mut usize) -> CarriedCanary {
+        CarriedCanary {
+            version: Arc::clone(&self.version),
+            lines: self.lines.iter().map(|line| line.carried(budget)).collect(),
+            is_healthy: self.answer == Answer::Healthy,
+            since: self.since,
+            near_since: self.near_since,
+        }
+    }
+
+    /// Continues by the same `terms`; `None` if it was compared by others.
+    pub(super) fn resume(carried: CarriedCanary, terms: &Terms) -> Option<Self> {
+        let CarriedCanary { version, lines, is_healthy, since, near_since } = carried;
+        let is_whole = lines.len() == terms.strata.len();
+        let lines = lines.into_iter().zip(&terms.strata);
+        let lines = lines.map(|(line, of)| StratumComparison::resume(line, &of.limits));
+        let lines: Option<_> = lines.collect();
+        let lines = lines.filter(|_| is_whole)?;
+        let answer = if is_healthy { Answer::Healthy } else { Answer::Undecided };
+        Some(Self { answer, near_since, ..Self::new(version, lines, since) })
     }
 
     /// Whether it was found to be worse.

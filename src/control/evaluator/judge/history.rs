@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     super::blocks::{ALONE_FOR, BaselineBlock},
     StratumTerms, Terms,
@@ -12,14 +14,14 @@ use crate::analysis::{Bound, Quantile, Source, Tally, Usual};
 const LEAST_RATIO: f64 = 1.5;
 
 /// The history of the current baseline and of the one before it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct BaselineHistory {
     present: Option<PastBaseline>,
     before: Option<PastBaseline>,
 }
 
 /// The history of an earlier baseline.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct PastBaseline {
     version: Arc<str>,
     /// The last time at which it had a share.
@@ -28,7 +30,7 @@ struct PastBaseline {
     strata: Vec<(Option<Box<str>>, PastStratum)>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct PastStratum {
     usual: Usual,
     most_failures: Option<f64>,

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::blocks::Collected;
-use crate::analysis::{Answer, Comparison, Entry, Gate, Judge, Limits, Record, Recorder};
+use crate::analysis::{
+    Answer, CarriedRecorder, Comparison, Entry, Gate, Judge, Limits, Record, Recorder,
+};
 
 /// Evidence against the canary, and for it.
 #[derive(Debug, Clone)]
@@ -11,6 +15,14 @@ pub(super) struct StratumComparison {
     recorder: Recorder<Comparison>,
     gate: Gate,
     /// Whether the evidence that one block of errors adds is capped.
+    capped: bool,
+}
+
+/// A comparison on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CarriedLine {
+    recorder: CarriedRecorder<Comparison>,
+    gate: Gate,
     capped: bool,
 }
 
@@ -22,6 +34,20 @@ impl StratumComparison {
             gate: Gate::new(limits, phi),
             capped: false,
         }
+    }
+
+    /// Everything that another process needs to continue; a record beyond the `budget` is left out.
+    pub(super) fn carried(&self, budget: &mut usize) -> CarriedLine {
+        let recorder = self.recorder.carried(budget);
+        CarriedLine { recorder, gate: self.gate.clone(), capped: self.capped }
+    }
+
+    /// Continues by the same `limits`; `None` if it has others.
+    pub(super) fn resume(carried: CarriedLine, limits: &Limits) -> Option<Self> {
+        let CarriedLine { recorder, gate, capped } = carried;
+        let fits = recorder.judge().limits() == limits && gate.is_sound(limits);
+        let recorder = recorder.resume().filter(|_| fits)?;
+        Some(Self { recorder, gate, capped })
     }
 
     /// Takes what was collected.

@@ -38,7 +38,8 @@ fn terms() -> Terms {
 fn judge() -> ServiceJudge {
     let mut judge = ServiceJudge::new(terms());
     judge.begin_canary("v42".into(), MS(0));
-    assert_eq!(judge.begin_alone("v43".into(), MS(0)), [true, true], "by `slo`");
+    judge.begin_alone("v43".into(), MS(0));
+    assert_eq!(judge.judged_alone("v43"), [true, true], "by `slo`");
     judge
 }
 
@@ -137,6 +138,45 @@ proptest! {
         }
     }
 
+    /// Handed over at any block, with its record or, if that is too long, without.
+    #[test]
+    fn a_judge_that_is_handed_over_leads_to_the_same_verdict_at_the_same_block(
+        looks in prop::collection::vec(
+            (0..14_u8, 0..40_u64, 0..40_u64, 1..400_u64, 0..40_u64), 1..60,
+        ),
+        turn in 0..60_usize,
+        mut budget in prop_oneof![Just(0), Just(usize::MAX)],
+    ) {
+        let (mut one, mut other) = (judge(), judge());
+        let (is_whole, mut had_failed) = (budget > 0, false);
+        for (number, (kind, n_c, k_c, n_b, k_b)) in looks.into_iter().enumerate() {
+            let now = MS(100 * number as u64);
+            if number == turn {
+                let text = serde_json::to_vec(&one.carried(&mut budget)).expect("JSON");
+                other = ServiceJudge::resume(terms(), serde_json::from_slice(&text).expect("read"));
+                had_failed = one.answer("v42").expect("compared").answer == Answer::Fail;
+            }
+            let blocks = blocks(kind, [n_c, k_c, n_b, k_b], now);
+            let worse = |found: Vec<Found>| {
+                let of = found.into_iter().find(|found| matches!(found, Found::Worse(of) if &*of.version == "v42"));
+                of.map(|found| format!("{found:?}"))
+            };
+            let found = (worse(one.judge([blocks.clone()], now)), worse(other.judge([blocks], now)));
+            // What was found before is found again, for the events of the other process.
+            match number == turn && had_failed {
+                true => prop_assert!(found.0.is_none() && found.1.is_some()),
+                false => prop_assert_eq!(found.0, found.1),
+            }
+            let ((answer, verdicts, records), of) = (asked(&one, now), asked(&other, now));
+            if !had_failed {
+                prop_assert_eq!(answer, of.0);
+            }
+            prop_assert_eq!((verdicts, records, one.phi()), (of.1, of.2, other.phi()));
+            let inputs = |judge: &ServiceJudge| judge.record("v42", None).map(|record| record.len());
+            prop_assert!(inputs(&one) == inputs(&other) || (!is_whole && number >= turn));
+        }
+    }
+
     /// The result must not depend on how the blocks are divided.
     #[test]
     fn blocks_of_several_collectors_are_judged_as_one(
@@ -161,7 +201,7 @@ proptest! {
 fn a_judge_names_no_cell_no_snapshot_and_no_clock() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/control/evaluator");
     let mut files = vec![format!("{folder}/judge.rs"), format!("{folder}/blocks.rs")];
-    for part in ["alone", "canary", "followed", "history", "line"] {
+    for part in ["alone", "canary", "carried", "followed", "history", "line"] {
         files.push(format!("{folder}/judge/{part}.rs"));
     }
     let parts = std::fs::read_dir(format!("{folder}/judge")).expect("a folder").count();

@@ -1,0 +1,130 @@
+//! What a process has measured, on its way to the one that takes over: evidence with its records, and latencies.
+//!
+//! It goes in pieces, each of which stands for itself. A piece that cannot be read, such as one of another
+//! release, is logged and dropped: what it is about begins anew, and the takeover goes on.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{evaluator::CarriedEvidence, tasks::ControlPlane};
+use crate::{
+    snapshot::Snapshot,
+    telemetry::{collector::Collector, histogram::CarriedHistogram},
+};
+
+/// Time to write the pieces. Clients wait meanwhile.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(100);
+
+/// One piece.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Piece {
+    /// The time on the clock of all evidence.
+    JudgingTime(Duration),
+    /// The evidence of one service.
+    Evidence(Box<CarriedEvidence>),
+    /// The latencies of one service.
+    Latencies {
+        /// The service.
+        service: String,
+        /// Those of its versions and endpoints that have some.
+        latencies: Vec<CarriedLatency>,
+    },
+}
+
+/// Latencies of a version, or of one of its endpoints.
+#[derive(Debug, Serialize, Deserialize)]
+struct CarriedLatency {
+    version: String,
+    endpoint: Option<String>,
+    histogram: CarriedHistogram,
+}
+
+impl ControlPlane {
+    /// What this process has measured, for the next one: pieces in the order of their importance.
+    pub fn carried_past(&self) -> Vec<Vec<u8>> {
+        let until = Instant::now() + WRITTEN_WITHIN;
+        let (time, evidence) = {
+            let controller = self.controller();
+            (controller.judging_time(), controller.carried_evidence())
+        };
+        let evidence = evidence.into_iter().map(|of| Piece::Evidence(Box::new(of)));
+        let snapshot = self.controller().snapshot();
+        let mut latencies = self.latencies();
+        let latencies = carried_latencies(&snapshot, &mut latencies.collector);
+        let pieces = std::iter::once(Piece::JudgingTime(time)).chain(evidence).chain(latencies);
+        let mut written = Vec::new();
+        for piece in pieces {
+            if Instant::now() >= until {
+                tracing::warn!("no time to hand over all measurements; a part of them begins anew");
+                break;
+            }
+            // Cannot fail: all keys are texts.
+            written.extend(serde_json::to_vec(&piece));
+        }
+        written
+    }
+
+    /// Continues with the pieces of the process before. Must come before this process judges.
+    pub fn inherit_past(&self, pieces: &[Vec<u8>]) {
+        let (mut time, mut evidence) = (Duration::ZERO, Vec::new());
+        for piece in pieces {
+            match serde_json::from_slice(piece) {
+                Ok(Piece::JudgingTime(at)) => time = at,
+                Ok(Piece::Evidence(of)) => evidence.push(*of),
+                Ok(Piece::Latencies { service, latencies }) => {
+                    self.inherit_latencies(&service, &latencies);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "unknown measurements of the process before; they begin anew");
+                }
+            }
+        }
+        self.controller().inherit_evidence(evidence, time);
+    }
+
+    fn inherit_latencies(&self, service: &str, latencies: &[CarriedLatency]) {
+        let snapshot = self.controller().snapshot();
+        let Some(service) = snapshot.service(service) else { return };
+        let (mut known, now) = (self.latencies(), Instant::now());
+        for CarriedLatency { version, endpoint, histogram } in latencies {
+            let Some(version) = service.version(version) else { continue };
+            let Some(endpoint) = endpoint else {
+                known.collector.resume_version(version.state.id, histogram, now);
+                continue;
+            };
+            let mut endpoints = version.known.iter().map(|known| &known.state);
+            if let Some(endpoint) = endpoints.find(|known| *known.label == **endpoint) {
+                known.collector.resume_endpoint(endpoint.id, histogram, now);
+            }
+        }
+    }
+}
+
+/// The latencies of each service of `snapshot`.
+fn carried_latencies(
+    snapshot: &Snapshot,
+    collector: &mut Collector,
+) -> impl Iterator<Item = Piece> {
+    let now = Instant::now();
+    snapshot.services.iter().map(move |service| {
+        let mut latencies = Vec::new();
+        for version in &service.versions {
+            let mut add = |endpoint, histogram: Option<CarriedHistogram>| {
+                let version = version.name.to_string();
+                latencies.extend(histogram.map(|h| CarriedLatency {
+                    version,
+                    endpoint,
+                    histogram: h,
+                }));
+            };
+            add(None, collector.carried_version(version.state.id, now));
+            for endpoint in &version.known {
+                let label = endpoint.state.label.to_string();
+                add(Some(label), collector.carried_endpoint(endpoint.state.id, now));
+            }
+        }
+        Piece::Latencies { service: service.name.to_string(), latencies }
+    })
+}
