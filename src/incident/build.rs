@@ -86,6 +86,12 @@ impl Happened {
         self.verdict.as_ref().filter(|verdict| verdict.answer == Answer::Fail)
     }
 
+    /// The time since the first step of the rollout that ended, in seconds; `None` if it is no rollout.
+    fn lasted_s(&self) -> Option<f64> {
+        let steps = self.rollout.as_ref()?.steps.iter();
+        Some(steps.filter_map(|step| step.lasted_s).sum())
+    }
+
     /// A sentence without a full stop.
     fn title(&self) -> String {
         let Self { service, version, .. } = self;
@@ -131,7 +137,7 @@ impl Incident {
             reason: happened.reason.clone(),
             onset_at: opened.onset().map(rfc3339),
             covers: Covers { from: rfc3339(from), until: rfc3339(until) },
-            harm: harm(happened.cause(), &versions),
+            harm: harm(happened.cause(), &versions, happened.lasted_s()),
             verdict: happened.verdict.clone(),
             rollout: happened.rollout.as_deref().cloned(),
             timeline: timeline(opened, events),

@@ -3,7 +3,8 @@
 //! Of the requests that a bad version failed, some would have failed anywhere. So the estimate is what it failed
 //! beyond the baseline's rate: `failures − requests × baseline's rate`, from the onset of the difference to the
 //! incident. The verdict has these counts, of exactly the requests that it judged. Without a verdict, as of a
-//! manual ejection, the counters of responses (500 and above) are taken, over the five minutes before it.
+//! manual ejection, the counters of responses (500 and above) are taken, over the five minutes before it; of a rollout
+//! at most since its first step.
 
 use serde::{Deserialize, Serialize};
 
@@ -64,15 +65,21 @@ struct Counted {
     players: Option<u64>,
 }
 
-/// The harm of an incident, by its `verdict`, if it was caused by one, and the curves of its versions.
-pub(super) fn harm(verdict: Option<&Verdict>, versions: &[VersionCurve]) -> Harm {
+/// The harm of an incident, by its `verdict`, if it was caused by one, and the curves of its versions. `lasted_s` is
+/// the time since the first step of the rollout that it ended, in seconds.
+pub(super) fn harm(
+    verdict: Option<&Verdict>,
+    versions: &[VersionCurve],
+    lasted_s: Option<f64>,
+) -> Harm {
+    let before_s = lasted_s.map_or(BEFORE_S, |lasted| lasted.min(BEFORE_S));
     let of = |role| versions.iter().find(|version| version.role == role);
     let subject = of(Role::Subject);
     let sum = |from_s, until_s| subject.map_or((0, 0), |v| v.rates.sum(from_s, until_s));
     let counted = verdict.and_then(by_verdict);
     let counted = counted.unwrap_or_else(|| {
-        let baseline = of(Role::Baseline).map(|baseline| baseline.rates.sum(-BEFORE_S, 0.0));
-        by_counters(sum(-BEFORE_S, 0.0), baseline)
+        let baseline = of(Role::Baseline).map(|baseline| baseline.rates.sum(-before_s, 0.0));
+        by_counters(sum(-before_s, 0.0), baseline, before_s)
     });
     let estimate = counted.expected.map(|rate| {
         thousandths((counted.failures as f64 - counted.requests as f64 * rate).max(0.0))
@@ -148,7 +155,11 @@ fn since_onset(counts: &Counts) -> (Rate, Rate) {
     }
 }
 
-fn by_counters((requests, failures): (u64, u64), baseline: Option<(u64, u64)>) -> Counted {
+fn by_counters(
+    (requests, failures): (u64, u64),
+    baseline: Option<(u64, u64)>,
+    counted_s: f64,
+) -> Counted {
     let expected = baseline.and_then(|(requests, failures)| ratio(failures, requests));
     let expectation = match baseline {
         Some((requests, failures)) => format!(
@@ -162,7 +173,7 @@ fn by_counters((requests, failures): (u64, u64), baseline: Option<(u64, u64)>) -
     Counted {
         source: HarmSource::Counters,
         what: "were answered with a status of 500 or above",
-        counted_s: BEFORE_S,
+        counted_s,
         requests,
         failures,
         expected,
@@ -220,7 +231,7 @@ mod tests {
     #[test]
     fn failures_beyond_those_of_the_baseline_count() {
         let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
-        let harm = harm(Some(&failing()), &versions);
+        let harm = harm(Some(&failing()), &versions, None);
         assert_eq!(harm.source, HarmSource::Verdict);
         assert_eq!((harm.requests, harm.failures, harm.players), (40, 14, Some(12)));
         // 14 − 40 × 4/800.
@@ -237,7 +248,7 @@ mod tests {
 
     #[test]
     fn slow_requests_are_harmed_too() {
-        let harm = harm(Some(&latency_verdict()), &[]);
+        let harm = harm(Some(&latency_verdict()), &[], None);
         assert_eq!((harm.requests, harm.failures, harm.estimate), (100, 30, Some(29.0)));
         assert!(harm.how.contains("30 of 100 requests of the version were slow"), "{}", harm.how);
     }
@@ -245,14 +256,18 @@ mod tests {
     #[test]
     fn without_a_verdict_the_counters_of_five_minutes_are_taken() {
         let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
-        let harm = super::harm(None, &versions);
+        let harm = super::harm(None, &versions, None);
         assert_eq!((harm.source, harm.counted_s), (HarmSource::Counters, 300.0));
         // 900 − 3,000 × 1 %.
         assert_eq!((harm.requests, harm.failures, harm.estimate), (3_000, 900, Some(870.0)));
         let better = [curve(Role::Subject, 10, 0), curve(Role::Baseline, 100, 1)];
-        assert_eq!(super::harm(None, &better).estimate, Some(0.0));
-        let alone = super::harm(None, &[curve(Role::Subject, 10, 3)]);
+        assert_eq!(super::harm(None, &better, None).estimate, Some(0.0));
+        let alone = super::harm(None, &[curve(Role::Subject, 10, 3)], None);
         assert_eq!((alone.estimate, alone.failures), (None, 900));
         assert!(alone.how.contains("There is no estimate"), "{}", alone.how);
+        // What failed before the rollout is not its harm.
+        let short = super::harm(None, &versions, Some(20.0));
+        assert_eq!((short.counted_s, short.requests, short.failures), (20.0, 200, 60));
+        assert_eq!(super::harm(None, &versions, Some(0.0)).failures, 0);
     }
 }
