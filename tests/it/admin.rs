@@ -20,6 +20,8 @@ use tidegate::{
     config::{AdminToken, Loaded, parse, read, schema::Role},
 };
 
+use crate::support::eventually;
+
 /// Requests of the admin API served at once; one more is told to come again.
 const REQUESTS: usize = 64;
 
@@ -134,6 +136,12 @@ fn a_service_is_shown_as_the_contract_says() {
     assert_eq!(before["versions"][0]["error_rate"], Value::Null);
     assert_eq!(get(app.listeners[0], "/").status, 200);
 
+    // It is recorded after the answer was sent.
+    eventually("the latency of the request is shown", || {
+        let service = get(admin, "/v1/services/game-api").json();
+        let versions = service["versions"].as_array().unwrap();
+        versions.iter().any(|version| version["latency_ms"]["p999"].is_number())
+    });
     let answer = get(admin, "/v1/services/game-api");
     assert_eq!((answer.status, &*answer.fields["etag"]), (200, "\"1\""));
     let service = answer.json();
