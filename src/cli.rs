@@ -5,6 +5,7 @@
 
 mod audit;
 mod backup;
+mod change;
 mod check;
 mod client;
 mod columns;
@@ -19,7 +20,6 @@ mod judge;
 mod manual;
 mod pins;
 mod printable;
-mod remarks;
 mod replace;
 mod rollout;
 mod run;

@@ -12,7 +12,7 @@ use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_MATCH},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     runtime::{Builder, Runtime},
     time::timeout,
@@ -68,6 +68,16 @@ impl Call {
     /// Reads `target`.
     pub(super) fn get(target: impl Into<String>) -> Self {
         Self { method: Method::GET, target: target.into(), body: None, if_generation: None }
+    }
+
+    /// Sends `request` to `target` as JSON. Fails if it cannot be JSON.
+    pub(super) fn post(
+        target: impl Into<String>,
+        request: &impl Serialize,
+    ) -> Result<Self, Failure> {
+        let body = serde_json::to_string(request);
+        let body = Some(body.map_err(|error| Failure::new(Exit::Fault, error))?);
+        Ok(Self { method: Method::POST, target: target.into(), body, if_generation: None })
     }
 }
 

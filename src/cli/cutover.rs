@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use http::Method;
+use serde::Serialize;
 
 use super::{
-    client::{Call, ClientArguments, service_name},
-    failure::{Exit, Failure},
+    change::ChangeArguments,
+    client::{Call, service_name},
+    failure::Failure,
     printable::printable,
-    remarks::RemarkArguments,
     say::{say, say_json},
 };
 use crate::{
@@ -56,53 +56,44 @@ struct CommonArguments {
     /// Do not hold writes.
     #[arg(long, conflicts_with = "fence")]
     no_fence: bool,
-    /// The reason, for the event and the log of the instance.
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
     #[command(flatten)]
-    remarks: RemarkArguments,
-    /// Show what would change, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Change only if nobody made a change since this generation, as shown by `status`. Endpoints that
-    /// leave or return do not count.
-    #[arg(long, value_name = "N")]
-    if_generation: Option<u64>,
-    /// Print the response of the admin endpoint as one JSON object.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    client: ClientArguments,
+    change: ChangeArguments,
 }
 
 /// Moves all traffic of a service to a version.
 pub(super) fn run(arguments: &CutoverArguments) -> Result<(), Failure> {
-    let reason = arguments.common.reason.clone();
-    let (to, fence) = (arguments.version.clone(), arguments.common.fence());
-    let remarks = &arguments.common.remarks;
-    let (ticket, impact) = (remarks.ticket.clone(), remarks.impact());
-    let request = CutoverRequest { to, fence, reason, ticket, impact };
-    let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
-    arguments.common.call(&arguments.service, "cutover", body)
+    let CutoverArguments { service, version, common } = arguments;
+    let ChangeArguments { reason, remarks, .. } = &common.change;
+    let request = CutoverRequest {
+        to: version.clone(),
+        fence: common.fence(),
+        reason: reason.clone(),
+        ticket: remarks.ticket.clone(),
+        impact: remarks.impact(),
+    };
+    common.call(service, "cutover", &request)
 }
 
 /// Returns to the split before the last change.
 pub(super) fn roll_back(arguments: &RollbackArguments) -> Result<(), Failure> {
-    let (fence, reason) = (arguments.common.fence(), arguments.common.reason.clone());
-    let remarks = &arguments.common.remarks;
-    let (ticket, impact) = (remarks.ticket.clone(), remarks.impact());
-    let request = RollbackRequest { fence, reason, ticket, impact };
-    let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
-    arguments.common.call(&arguments.service, "rollback", body)
+    let RollbackArguments { service, common } = arguments;
+    let ChangeArguments { reason, remarks, .. } = &common.change;
+    let request = RollbackRequest {
+        fence: common.fence(),
+        reason: reason.clone(),
+        ticket: remarks.ticket.clone(),
+        impact: remarks.impact(),
+    };
+    common.call(service, "rollback", &request)
 }
 
 impl CommonArguments {
-    fn call(&self, service: &str, path: &str, body: String) -> Result<(), Failure> {
+    fn call(&self, service: &str, path: &str, request: &impl Serialize) -> Result<(), Failure> {
         let target = format!("/v1/services/{service}/{path}{}", self.query());
-        let method = Method::POST;
-        let call = Call { method, target, body: Some(body), if_generation: self.if_generation };
-        let answer: CutoverAnswer = self.client.call_within(call, MOST_PATIENCE)?;
-        match self.json {
+        let if_generation = self.change.if_generation;
+        let call = Call { if_generation, ..Call::post(target, request)? };
+        let answer: CutoverAnswer = self.change.client.call_within(call, MOST_PATIENCE)?;
+        match self.change.json {
             true => say_json(&answer)?,
             false => say(&report(&printable(&answer)?)),
         }
@@ -118,7 +109,7 @@ impl CommonArguments {
         let timeout = self.timeout.map(|time| {
             format!("timeout={}", humantime::format_duration(time).to_string().replace(' ', ""))
         });
-        let dry_run = self.dry_run.then(|| "dry_run=true".to_owned());
+        let dry_run = self.change.dry_run.then(|| "dry_run=true".to_owned());
         let each: Vec<String> = [wait, timeout, dry_run].into_iter().flatten().collect();
         if each.is_empty() { String::new() } else { format!("?{}", each.join("&")) }
     }

@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 
 use super::{
-    client::{Call, ClientArguments, service_name},
-    failure::{Exit, Failure},
+    change::ChangeArguments,
+    client::service_name,
+    failure::Failure,
     printable::printable,
-    remarks::RemarkArguments,
     say::{say, say_json},
 };
 use crate::{
@@ -30,23 +30,8 @@ pub(super) struct SubjectArguments {
     /// 127.0.0.1:9002 or [::1]:9002.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     endpoint: Option<SocketAddr>,
-    /// The reason, for the event and the log of the instance.
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
     #[command(flatten)]
-    remarks: RemarkArguments,
-    /// Show what would change, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Change only if nobody made a change since this generation, as shown by `status`. Endpoints that
-    /// leave or return do not count.
-    #[arg(long, value_name = "N")]
-    if_generation: Option<u64>,
-    /// Print the response of the admin endpoint as one JSON object.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    client: ClientArguments,
+    change: ChangeArguments,
 }
 
 /// The change to make.
@@ -60,22 +45,17 @@ pub(super) enum Action {
 
 /// Ejects or reinstates a version or an endpoint.
 pub(super) fn run(action: Action, arguments: &SubjectArguments) -> Result<(), Failure> {
+    let change = &arguments.change;
     let request = SubjectRequest {
         version: arguments.version.clone(),
         endpoint: arguments.endpoint.map(|address| address.to_string()),
-        reason: arguments.reason.clone(),
-        ticket: arguments.remarks.ticket.clone(),
-        impact: arguments.remarks.impact(),
+        reason: change.reason.clone(),
+        ticket: change.remarks.ticket.clone(),
+        impact: change.remarks.impact(),
     };
-    let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
-    let query = if arguments.dry_run { "?dry_run=true" } else { "" };
-    let answer: SubjectAnswer = arguments.client.call(Call {
-        method: hyper::Method::POST,
-        target: format!("/v1/services/{}/{}{query}", arguments.service, action.name()),
-        body: Some(body),
-        if_generation: arguments.if_generation,
-    })?;
-    match arguments.json {
+    let target = format!("/v1/services/{}/{}", arguments.service, action.name());
+    let answer: SubjectAnswer = change.client.call(change.post(&target, &request)?)?;
+    match change.json {
         true => say_json(&answer)?,
         false => say(&report(action, &printable(&answer)?)),
     }

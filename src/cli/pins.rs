@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 use super::{
     client::{Call, ClientArguments, service_name},
     columns,
-    failure::{Exit, Failure},
+    failure::Failure,
     printable::printable,
     say::{say, say_json},
 };
@@ -78,14 +78,10 @@ fn move_pins(arguments: &MoveArguments) -> Result<(), Failure> {
         to: to.clone(),
         reason: reason.clone(),
     };
-    let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
     let query = if *dry_run { "?dry_run=true" } else { "" };
-    let answer: PinMoveAnswer = arguments.client.call(Call {
-        method: hyper::Method::POST,
-        target: format!("/v1/pins/move{query}"),
-        body: Some(body),
-        if_generation: *if_generation,
-    })?;
+    let call = Call::post(format!("/v1/pins/move{query}"), &request)?;
+    let call = Call { if_generation: *if_generation, ..call };
+    let answer: PinMoveAnswer = arguments.client.call(call)?;
     match arguments.json {
         true => say_json(&answer)?,
         false => say(&moved(&printable(&answer)?)),

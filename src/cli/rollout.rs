@@ -6,15 +6,14 @@ mod wait;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use http::Method;
 
 use self::report::report;
 use super::{
+    change::ChangeArguments,
     client::{Call, ClientArguments, service_name},
     failure::{Exit, Failure},
     file::text_of,
     printable::printable,
-    remarks::RemarkArguments,
     say::{say, say_json},
 };
 use crate::{
@@ -79,7 +78,7 @@ struct StartArguments {
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<std::time::Duration>,
     #[command(flatten)]
-    change: Change,
+    change: ChangeArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,7 +108,7 @@ struct CommandArguments {
     #[arg(value_parser = service_name)]
     service: String,
     #[command(flatten)]
-    change: Change,
+    change: ChangeArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -134,27 +133,6 @@ struct RollbackArguments {
     at_once: bool,
     #[command(flatten)]
     command: CommandArguments,
-}
-
-/// Options of all changes.
-#[derive(Debug, clap::Args)]
-struct Change {
-    /// The reason, for the journal, the event and the log of the instance.
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    #[command(flatten)]
-    remarks: RemarkArguments,
-    /// Show what would change, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Change only if nobody made a change since this generation, as shown by `status`.
-    #[arg(long, value_name = "N")]
-    if_generation: Option<u64>,
-    /// Print the response of the admin endpoint as one JSON object.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    client: ClientArguments,
 }
 
 /// Runs the command.
@@ -203,7 +181,7 @@ fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
         impact: change.remarks.impact(),
     };
     let target = format!("/v1/services/{service}/rollout");
-    let answer: RolloutAnswer = change.client.call(change.post(target, &request)?)?;
+    let answer: RolloutAnswer = change.client.call(change.post(&target, &request)?)?;
     if !*wait {
         return tell(&answer, change.json).map(|()| ExitCode::SUCCESS);
     }
@@ -234,7 +212,7 @@ fn order(
     let (reason, ticket) = (change.reason.clone(), change.remarks.ticket.clone());
     let request = RolloutCommand { reason, ticket, impact: change.remarks.impact(), ..more };
     let target = format!("/v1/services/{service}/rollout/{name}");
-    let call = change.post(target, &request)?;
+    let call = change.post(&target, &request)?;
     let answer: RolloutAnswer = change.client.call_with_second(call, second_token)?;
     tell(&answer, change.json)
 }
@@ -255,17 +233,6 @@ fn tell(answer: &RolloutAnswer, json: bool) -> Result<(), Failure> {
     }
     say(&report(&answer.rollout));
     Ok(())
-}
-
-impl Change {
-    fn post(&self, target: String, request: &impl serde::Serialize) -> Result<Call, Failure> {
-        let body = serde_json::to_string(request);
-        let body = body.map_err(|error| Failure::new(Exit::Fault, error))?;
-        let query = if self.dry_run { "?dry_run=true" } else { "" };
-        let target = format!("{target}{query}");
-        let if_generation = self.if_generation;
-        Ok(Call { method: Method::POST, target, body: Some(body), if_generation })
-    }
 }
 
 /// The steps in a file.

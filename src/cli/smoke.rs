@@ -2,8 +2,6 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use http::Method;
-
 use super::{
     client::{Call, ClientArguments, service_name},
     columns::{aligned, table},
@@ -41,14 +39,7 @@ pub(super) struct SmokeArguments {
 pub(super) fn run(arguments: &SmokeArguments) -> Result<ExitCode, Failure> {
     let question =
         SmokeQuestion { version: arguments.version.clone(), check: arguments.check.clone() };
-    let body =
-        serde_json::to_string(&question).map_err(|error| Failure::new(Exit::Fault, error))?;
-    let call = Call {
-        method: Method::POST,
-        target: format!("/v1/services/{}/smoke", arguments.service),
-        body: Some(body),
-        if_generation: None,
-    };
+    let call = Call::post(format!("/v1/services/{}/smoke", arguments.service), &question)?;
     let report: SmokeReport = arguments.client.call_within(call, PATIENCE)?;
     match arguments.json {
         true => say_json(&report)?,

@@ -4,11 +4,11 @@ use http::Method;
 use indexmap::IndexMap;
 
 use super::{
+    change::RemarkArguments,
     client::{Call, ClientArguments, service_name},
     eject::still_ejected,
     failure::{Exit, Failure},
     printable::printable,
-    remarks::RemarkArguments,
     say::{say, say_json},
     table,
 };
@@ -82,14 +82,10 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
         ticket: arguments.remarks.ticket.clone(),
         impact: arguments.remarks.impact(),
     };
-    let body = serde_json::to_string(&request).map_err(|error| Failure::new(Exit::Fault, error))?;
     let put = |dry_run: bool, if_generation| -> Result<WeightsAnswer, Failure> {
-        arguments.client.call(Call {
-            method: Method::PUT,
-            target: format!("{target}/weights{}", if dry_run { "?dry_run=true" } else { "" }),
-            body: Some(body.clone()),
-            if_generation,
-        })
+        let query = if dry_run { "?dry_run=true" } else { "" };
+        let call = Call::post(format!("{target}/weights{query}"), &request)?;
+        arguments.client.call(Call { method: Method::PUT, if_generation, ..call })
     };
     let mut if_generation = arguments.if_generation;
     if arguments.strict {
