@@ -66,7 +66,7 @@ pub(super) async fn audit(
         let detail = format!("{limit} entries cannot be a page; ask for 1 to {MOST}");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("limit"));
     }
-    // Without the journal itself: whoever takes it over would wait for this.
+    // Its folder only: a process that takes over waits until nobody holds the journal itself.
     let journal = plane.controller().journal();
     let Some(journal) = journal else {
         let detail =

@@ -73,7 +73,7 @@ impl ControlPlane {
     /// Verifies the journal, beside those who write it; returns whether it is intact. False if there is none
     /// that is open.
     async fn verify_journal(&self) -> bool {
-        // Without the journal itself: whoever takes it over would wait for this.
+        // Its folder only: a process that takes over waits until nobody holds the journal itself.
         let journal = self.controller().journal().filter(|journal| journal.health.is_ok());
         let Some(journal) = journal else { return false };
         let verify = move || match Reader::open(&journal.folder) {
