@@ -94,29 +94,27 @@ impl Controller {
             return Some(Event::Baseline { ready });
         }
         let (observed, mismatch) = self.observed(live, latencies, now);
-        let rollout = live.rollout.clone();
+        self.evaluator.watch_players(service, !live.rollout.phase.is_end());
         if let Some(mismatch) = mismatch {
-            self.say_once(service, &rollout, mismatch.to_string());
+            self.say_once(service, mismatch.to_string());
         }
-        self.evaluator.watch_players(service, !rollout.phase.is_end());
         Some(Event::Tick(observed))
     }
 
     /// Reports something that hinders a rollout, once until its next transition.
-    fn say_once(&mut self, service: &str, rollout: &Rollout, message: String) {
+    fn say_once(&mut self, service: &str, message: String) {
         let Some(live) = self.rollouts.get_mut(service) else { return };
         // Numbers in it change from tick to tick.
         let what = message.chars().filter(|c| !c.is_ascii_digit()).collect();
         if live.told.len() < MOST_TOLD && live.told.insert(what) {
-            self.warn_of_rollout(rollout, message);
+            let rollout = live.rollout.clone();
+            self.warn_of_rollout(&rollout, message);
         }
     }
 
     /// Notes that the next step of the rollout of `service` cannot be written or made at present.
     pub(in crate::control) fn note_stuck(&mut self, service: &str, why: &str) {
-        if let Some(rollout) = self.rollouts.get(service).map(|live| live.rollout.clone()) {
-            self.say_once(service, &rollout, format!("the next step waits: {why}"));
-        }
+        self.say_once(service, format!("the next step waits: {why}"));
     }
 
     /// Lets `event` happen to the rollout of `service`.
