@@ -26,5 +26,6 @@ pub mod state;
 pub mod supervision;
 pub mod tasks;
 pub mod webhook;
+mod whole_file;
 
 pub use controller::{Asked, Controller, Rejected, Reloaded, WeightsChange};

@@ -3,13 +3,7 @@
 //! Only the newest one matters, since it covers all entries before it: it is sent until it arrives, or until
 //! there is a newer one.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -21,6 +15,7 @@ use tokio::{
 use super::{
     tasks::ControlPlane,
     webhook::{pause, post},
+    whole_file::replace,
 };
 use crate::{
     config::schema::{self, Webhook},
@@ -29,6 +24,9 @@ use crate::{
 
 /// Longest time of a message, from the connection to the response.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Mode of a file with a checkpoint, less what the process's umask takes away: others are to read it.
+const MODE: u32 = 0o666;
 
 /// A checkpoint as text; `None` before the first one.
 pub(super) type Newest = watch::Receiver<Option<Arc<str>>>;
@@ -71,7 +69,7 @@ impl Place {
         match self {
             Self::File(file) => {
                 let (file, note) = (file.clone(), Arc::clone(note));
-                let written = spawn_blocking(move || replace(&file, &note)).await;
+                let written = spawn_blocking(move || replace(&file, note.as_bytes(), MODE)).await;
                 written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
             }
             Self::Webhook { webhook, client } => {
@@ -156,34 +154,4 @@ fn message(note: &str) -> String {
     let (origin, head) = read.map(|read| (read.origin, read.head)).unzip();
     let (seq, hash) = head.map(|head| (head.seq, head.hash)).unzip();
     json!({ "origin": origin, "seq": seq, "hash": hash, "at": at, "note": note }).to_string()
-}
-
-/// Writes `text` to `file` such that there is a whole text in it at any time.
-fn replace(file: &Path, text: &str) -> io::Result<()> {
-    let mut part = file.file_name().unwrap_or_default().to_owned();
-    part.push(".part");
-    let part = file.with_file_name(part);
-    let written = File::create(&part).and_then(|mut to| {
-        to.write_all(text.as_bytes())?;
-        to.sync_all()?;
-        fs::rename(&part, file)
-    });
-    written.inspect_err(|_| drop(fs::remove_file(&part)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_always_holds_a_whole_checkpoint() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("note");
-        for text in ["a longer one", "short"] {
-            replace(&file, text).expect("written");
-            assert_eq!(fs::read_to_string(&file).expect("a file"), text);
-        }
-        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
-        assert!(replace(&folder.path().join("no/where"), "x").is_err());
-    }
 }

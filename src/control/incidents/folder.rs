@@ -4,16 +4,22 @@
 //! removed. Only names of the form of an [`Id`] are read or removed; whatever else is in the folder stays.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
-use crate::incident::{Id, Incident, page};
+use crate::{
+    control::whole_file::replace,
+    incident::{Id, Incident, page},
+};
 
 /// Most incidents in the folder; the oldest are removed.
 pub const MOST_FILES: usize = 200;
+
+/// Mode of the files of a report.
+const MODE: u32 = 0o600;
 
 /// Largest file that is read: far more than a report has.
 const MOST_BYTES: u64 = 8 << 20;
@@ -31,25 +37,9 @@ pub(super) fn write(folder: &Path, incident: &Incident) -> io::Result<()> {
     }
     let json = serde_json::to_string_pretty(incident)? + "\n";
     // The page first: whoever finds the document finds the page, too.
-    put(&file(folder, &incident.id, "html"), page(incident).as_bytes())?;
-    put(&file(folder, &incident.id, "json"), json.as_bytes())?;
+    replace(&file(folder, &incident.id, "html"), page(incident).as_bytes(), MODE)?;
+    replace(&file(folder, &incident.id, "json"), json.as_bytes(), MODE)?;
     remove_oldest(folder)
-}
-
-/// Replaces the file at `path` as a whole.
-fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = path.with_extension("part");
-    let mut options = OpenOptions::new();
-    let written = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let written = written.and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&part, path)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written
 }
 
 /// The incidents in the folder, the oldest first; none if there is no folder.
