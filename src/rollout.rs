@@ -33,7 +33,9 @@ pub use gate::{
     Approval, Decision, GateReply, Patience, Reply, Seen, Slow, amounts, approval, decide,
     evidence, slo, webhook,
 };
-pub use machine::{ASK_AGAIN, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, apply, start};
+pub use machine::{
+    ASK_AGAIN, ITSELF, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, apply, start,
+};
 pub use phase::{On, Phase, TRANSITIONS, Transition, is_legal, transitions_page};
 pub use plan::{Plan, PlanError};
 pub use ratio::{Arm, Mismatch, RATIO_ALPHA, players_moved, sample_ratio};

@@ -36,7 +36,7 @@ pub const RAMP: Duration = Duration::from_secs(60);
 pub const RAMP_STEP: Duration = Duration::from_secs(5);
 
 /// Who, where a rollout goes on by itself.
-const ITSELF: &str = "rollout";
+pub const ITSELF: &str = "rollout";
 
 /// Starts a rollout, `current` being the one that the service has or had. It begins at the first step whose
 /// weight is no less than the share that the version has already. Its weight is set on the first tick that

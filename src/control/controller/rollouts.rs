@@ -37,15 +37,18 @@ use crate::{
         evaluator::CanaryFinding,
         state::{Change, ControlState},
     },
-    rollout::{self, Action, Entry, Event, GateReply, Phase, Refused, Rollout, Weights},
+    rollout::{self, Action, Entry, Event, GateReply, ITSELF, Phase, Refused, Rollout, Weights},
     snapshot::weights_in_force,
+    store::Actor,
 };
-
-/// Who set weights, where a rollout did.
-const ITSELF: &str = "rollout";
 
 /// Most transitions of a rollout that are remembered for reports; the journal has all.
 const MOST_ENTRIES: usize = 100;
+
+/// Who made a change that a rollout made.
+fn itself() -> Actor {
+    Actor { name: ITSELF.to_owned(), ..Actor::system() }
+}
 
 /// A rollout in progress, or the last one of its service.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Controller, Live, RolloutAsked, RolloutChange};
+use super::{Controller, Live, RolloutAsked, RolloutChange, itself};
 use crate::{
     analysis::{Answer, Numbers, Verdict},
     config::schema::{GateQuestion, Slo},
@@ -11,7 +11,6 @@ use crate::{
         self, Action, Event, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow, Windows,
     },
     snapshot::{Endpoint, Version},
-    store::Actor,
 };
 
 /// Share of the endpoints of a version, of those known, that must serve so that it is ready for its load.
@@ -133,7 +132,7 @@ impl Controller {
             return Advance::Write(Box::new(RolloutChange {
                 service: service.to_owned(),
                 asked: RolloutAsked::Event(event),
-                by: Actor { name: super::ITSELF.to_owned(), ..Actor::system() },
+                by: itself(),
                 if_generation: None,
                 remarks: Remarks::default(),
                 dry_run: false,

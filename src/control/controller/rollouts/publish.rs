@@ -7,14 +7,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{ITSELF, Live, MOST_ENTRIES, observe::Counted, shares};
+use super::{Live, MOST_ENTRIES, itself, observe::Counted, shares};
 use crate::{
     control::{
         controller::{Controller, rolled::Rolled},
         events::{EventDetails, EventKind},
         state::{Change, ControlState},
     },
-    rollout::{Action, Entry, On, Outcome, Phase, Rollout},
+    rollout::{Action, Entry, ITSELF, On, Outcome, Phase, Rollout},
     store::{Actor, Draft, Head},
 };
 
@@ -51,13 +51,17 @@ impl Controller {
         while live.entries.len() > MOST_ENTRIES {
             live.entries.pop_front();
         }
-        self.rollouts.insert(service.clone(), live.clone());
+        let is_end = live.rollout.phase.is_end();
+        // Most ticks have nothing to tell.
+        let told = (is_new || !actions.is_empty()).then(|| live.clone());
+        self.rollouts.insert(service.clone(), live);
         if sets || is_new {
             self.begin_count(&service);
         }
-        if live.rollout.phase.is_end() {
+        if is_end {
             self.evaluator.watch_players(&service, false);
         }
+        let Some(live) = told else { return };
         if is_new {
             self.tell_started(&live.rollout, entry);
             self.rollout_news.notify_one();
@@ -86,9 +90,8 @@ impl Controller {
         let watched = humantime::format_duration(Duration::from_secs(watched_ms / 1000));
         let reason = format!("the step was watched for {watched}");
         self.note(Change::RolloutMoved(Box::new(rollout.clone())));
-        let itself = Actor { name: ITSELF.to_owned(), ..Actor::system() };
         let place = (service, &self.state);
-        let mut draft = self.draft_of("rollout_progress", itself, &reason, place);
+        let mut draft = self.draft_of("rollout_progress", itself(), &reason, place);
         draft.after = described(&rollout);
         draft.after["requests"] = json!(rollout.progress.requests);
         self.write_late(draft);
@@ -137,14 +140,13 @@ impl Controller {
     ) -> Draft {
         let Rolled { before, rollout, .. } = rolled;
         let kept: Vec<&Entry> = rolled.entries().filter(|entry| entry.is_kept()).collect();
-        let itself = Actor { name: ITSELF.to_owned(), ..Actor::system() };
         let reason = match (before, &*kept) {
             (None, _) => rollout.reason.clone(),
             (Some(_), []) => rollout.cause.clone(),
             (Some(_), [first, ..]) => first.reason.clone(),
         };
         let kind = if before.is_none() { "rollout_started" } else { "rollout" };
-        let actor = by.cloned().unwrap_or(itself);
+        let actor = by.cloned().unwrap_or_else(itself);
         let mut draft = self.draft_of(kind, actor, &reason, (&rollout.service, then));
         draft.before = before.as_ref().map_or(Value::Null, described);
         draft.after = described(rollout);
