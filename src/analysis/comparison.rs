@@ -5,6 +5,9 @@
 //! together. Dividing alpha between them is never better. Half of the weight is on errors, which
 //! costs them 0.7 nats, about 8 % more requests.
 
+mod advice;
+mod weighing;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,8 +23,14 @@ use super::{
     recovery::{Asked, Players, Recovery},
     slots::Attempts,
     spared::Spared,
-    verdict::{Answer, Finding, HeldBack, Metric, Verdict, known},
+    verdict::{Answer, Verdict},
     wealth::{Guarantee, log_sum},
+};
+
+pub use self::advice::Advised;
+use self::{
+    advice::{Advice, REFUSALS, Recent},
+    weighing::weighted,
 };
 
 /// A running comparison. It begins with a canary's first weight and ends with the canary; a new
@@ -60,66 +69,6 @@ struct RouteTest {
     errors: Engine,
     spared: Spared,
 }
-
-/// Tests that decide nothing, but are reported to people.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Advice {
-    /// Errors by requests instead of players: reveals failures of a few players.
-    requests: Option<Engine>,
-    /// Refusals, by players.
-    refusals: Option<Engine>,
-    recent: Recent,
-}
-
-/// Recent failures of the canary's requests, and players who failed on it, each counted once per
-/// cycle. Both have a half-life of a minute.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct Recent {
-    failures: f64,
-    players: f64,
-    at: Duration,
-}
-
-impl Recent {
-    const HALF_LIFE_S: f64 = 60.0;
-
-    fn add(&mut self, failures: u64, players: u64, now: Duration) {
-        let age_s = now.saturating_sub(std::mem::replace(&mut self.at, now)).as_secs_f64();
-        let kept = (-age_s / Self::HALF_LIFE_S).exp2();
-        self.failures = self.failures * kept + failures as f64;
-        self.players = self.players * kept + players as f64;
-    }
-
-    /// Whether a few players have nearly all failures.
-    fn is_of_few(&self) -> bool {
-        self.failures >= FAILURES_OF_FEW * self.players.max(1.0)
-    }
-}
-
-/// Reports beside the verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Advised {
-    /// A few players have nearly all failures.
-    FewPlayers,
-    /// The canary refuses requests (4xx) that the baseline serves.
-    Refusals,
-}
-
-/// The evidence of a metric.
-#[derive(Clone, Copy)]
-struct Term {
-    /// Weight relative to those of the others.
-    weight: f64,
-    log_evidence: f64,
-    /// The evidence without the canary's worst endpoint, if it has several and the metric
-    /// distinguishes them.
-    spared: Option<f64>,
-    /// Whether the canary was bad often enough to be judged.
-    enough: bool,
-}
-
-/// Failures per failed player from which on they count as those of a few players.
-const FAILURES_OF_FEW: f64 = 4.0;
 
 /// Requests that a canary needs to be warm, unless that takes very long.
 const WARM_REQUESTS: u64 = 100;
@@ -371,36 +320,6 @@ impl Comparison {
         (self.log_evidence() / self.log_threshold()).max(0.0)
     }
 
-    /// The current reports beside the verdict.
-    pub fn advised(&self) -> impl Iterator<Item = Advised> {
-        let rejected = |test: &Option<Engine>| test.as_ref().is_some_and(Engine::rejected);
-        // If the trials of players show it, too, the verdict reports it.
-        let few = rejected(&self.advice.requests)
-            && !rejected(&self.errors)
-            && self.advice.recent.is_of_few();
-        let refusals = rejected(&self.advice.refusals);
-        let few = few.then_some(Advised::FewPlayers);
-        few.into_iter().chain(refusals.then_some(Advised::Refusals))
-    }
-
-    /// The numbers of a report.
-    pub fn advice(&self, advised: Advised) -> Option<Finding> {
-        let (metric, test) = match advised {
-            Advised::FewPlayers => (Metric::Errors, &self.advice.requests),
-            Advised::Refusals => (Metric::Refusals, &self.advice.refusals),
-        };
-        let finding = Finding::of_rate(metric, None, test.as_ref()?, self.began);
-        Some(match advised {
-            Advised::FewPlayers => finding.of_few(self.failed_players()),
-            Advised::Refusals => finding,
-        })
-    }
-
-    /// Players who failed on the canary recently, each counted once per cycle; at least one.
-    pub fn failed_players(&self) -> u64 {
-        self.advice.recent.players.round().max(1.0) as u64
-    }
-
     /// Whether all that is compared is judged `now`, or nothing of it has to warm up.
     pub(super) fn judges_all(&self, now: Duration) -> bool {
         (self.latency.is_empty() && self.amounts.is_empty()) || self.is_warm(now)
@@ -412,143 +331,10 @@ impl Comparison {
         age >= length && (requests >= WARM_REQUESTS || age >= length * WARM_AT_LAST)
     }
 
-    fn judge(&mut self, now: Duration) {
-        let terms = self.terms();
-        let weighted = weighted(&terms);
-        let evidence = log_sum(weighted.iter().copied());
-        self.evidence = Some(evidence);
-        let Some(largest) = largest(&weighted) else { return };
-        if self.failed.is_none()
-            && terms[largest].enough
-            && evidence >= self.log_threshold()
-            && !(self.has_groups && self.is_one_endpoint(&terms, largest))
-        {
-            self.failed = Some(Box::new(self.describe(Answer::Fail, now)));
-        }
-    }
-
-    /// Whether the evidence, most of which is term number `largest`, is that of one of several
-    /// endpoints, which the comparison of endpoints will eject.
-    fn is_one_endpoint(&self, terms: &[Term], largest: usize) -> bool {
-        if terms[largest].spared.is_none() {
-            return false;
-        }
-        let without = |term: &Term| {
-            let spared = term.spared.unwrap_or(f64::INFINITY);
-            Term { log_evidence: term.log_evidence.min(spared), ..*term }
-        };
-        let without: Vec<Term> = terms.iter().map(without).collect();
-        log_sum(weighted(&without).into_iter()) < self.log_threshold()
-    }
-
     /// Evidence that fails the canary, in nats.
     pub fn log_threshold(&self) -> f64 {
         Guarantee::Alpha(self.limits.alpha).log_threshold()
     }
-
-    /// The terms in the order of [`Comparison::findings`].
-    fn terms(&self) -> Vec<Term> {
-        let of = |weight: f64, test: &Engine| Term {
-            weight,
-            log_evidence: test.log_evidence(),
-            spared: None,
-            enough: test.has_enough_failures(),
-        };
-        let spared = self.spared.as_ref().and_then(Spared::least_log_evidence);
-        let all = |term| Term { spared, ..term };
-        let errors = self.errors.iter().map(|test| all(of(ERRORS, test)));
-        let unserved = self.unserved.iter().map(|test| all(of(UNSERVED, test)));
-        let weight = ROUTES / self.routes.len().max(1) as f64;
-        let routes = self.routes.iter().map(|RouteTest { errors, spared }| Term {
-            spared: spared.least_log_evidence(),
-            ..of(weight, errors)
-        });
-        let latency = self.latency.iter().map(|test| of(LATENCY, test.engine()));
-        let amount = AMOUNT / self.limits.amounts.len().max(1) as f64;
-        let certain =
-            |weight, log_evidence| Term { weight, log_evidence, spared: None, enough: true };
-        let recovery = self.recovery.iter().map(|test| certain(RECOVERY, test.evidence_so_far()));
-        let amounts = self.amounts.iter().map(|test| certain(amount, test.log_evidence()));
-        let rates = errors.chain(unserved).chain(routes).chain(recovery);
-        rates.chain(latency).chain(amounts).collect()
-    }
-
-    fn findings(&self) -> impl Iterator<Item = Finding> {
-        let began = self.began;
-        let errors = self.errors.iter();
-        let errors = errors.map(move |test| Finding::of_rate(Metric::Errors, None, test, began));
-        let unserved = self.unserved.iter();
-        let unserved =
-            unserved.map(move |test| Finding::of_rate(Metric::Unserved, None, test, began));
-        let routes = self.routes.iter().zip(&self.limits.routes);
-        let routes = routes.map(move |(test, route)| {
-            Finding::of_rate(Metric::Errors, Some(route.clone()), &test.errors, began)
-        });
-        let latency = self.latency.iter().map(move |test| Finding::of_latency(test, began));
-        let names = self.limits.amounts.iter().flat_map(|limit| [&limit.name; 2]);
-        let amounts = self.amounts.iter().zip(names);
-        let amounts = amounts.map(move |(test, name)| Finding::of_amount(name, test, began));
-        let recovery = self.recovery.iter().map(Finding::of_recovery);
-        let rates = errors.chain(unserved).chain(routes).chain(recovery);
-        rates.chain(latency).chain(amounts)
-    }
-
-    fn describe(&self, answer: Answer, now: Duration) -> Verdict {
-        let s = |at: Duration| at.saturating_sub(self.began).as_secs_f64();
-        let terms = self.terms();
-        let weighted = weighted(&terms);
-        let largest = largest(&weighted);
-        let mut ranked: Vec<_> = weighted.into_iter().zip(self.findings()).collect();
-        ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        let findings: Vec<_> = ranked.into_iter().map(|(_, finding)| finding).collect();
-        let suffices = self.log_evidence() >= self.log_threshold();
-        let held =
-            largest.filter(|_| answer == Answer::Undecided && suffices).map(
-                |largest| match findings[0].failures().filter(|_| !terms[largest].enough) {
-                    Some(failures) => {
-                        HeldBack::MinimumFailures { failures, least: self.limits.least_failures }
-                    }
-                    None => HeldBack::OneEndpoint,
-                },
-            );
-        let mut verdict = Verdict {
-            answer,
-            alone: false,
-            since_s: if answer == Answer::Fail { s(now) } else { 0.0 },
-            compared_s: s(now),
-            log_evidence: known(self.log_evidence()),
-            log_threshold: self.log_threshold(),
-            health: None,
-            held,
-            findings,
-            reason: String::new(),
-        };
-        verdict.reason = verdict.to_string();
-        verdict
-    }
-}
-
-/// Weights of the metrics. Errors are certainly harmful. Spans and quantiles of latency mostly
-/// agree with each other, and so do the two sides of an amount. A fault of one route shows in all
-/// routes together, too, unless the route is small.
-const ERRORS: f64 = 0.5;
-const UNSERVED: f64 = 0.1;
-const ROUTES: f64 = 0.1;
-const RECOVERY: f64 = 0.1;
-const LATENCY: f64 = 0.1;
-const AMOUNT: f64 = 0.1;
-
-/// Tolerance of refusals: a fifth more, and one in a hundred.
-const REFUSALS: Tolerance = Tolerance { ratio: 1.2, excess: 0.01 };
-
-/// Logarithms of the weighted wealths of the terms; the weights are scaled to a sum of 1.
-fn weighted(terms: &[Term]) -> Vec<f64> {
-    let sum: f64 = terms.iter().map(|term| term.weight).sum();
-    terms.iter().map(|term| (term.weight / sum).ln() + term.log_evidence).collect()
-}
-
-fn largest(logs: &[f64]) -> Option<usize> {
-    (0..logs.len()).max_by(|a, b| logs[*a].total_cmp(&logs[*b]))
 }
 
 #[cfg(test)]

@@ -27,95 +27,30 @@
 //! the Delta Method in Metric Analytics* (KDD 2018); the rest is derived in the project's
 //! simulations.
 
+mod arm;
 mod ending;
 mod players;
 mod slot;
+mod timing;
 
 use std::{collections::VecDeque, time::Duration};
 
-pub use self::{
-    ending::{Ending, NO_TIME, What},
-    players::Buckets,
-};
 use self::{
+    arm::Arm,
     players::{Marks, Way},
     slot::{About, Outage, Slot, is_amid_trouble},
+};
+pub use self::{
+    arm::{Gauge, Latest},
+    ending::{Ending, NO_TIME, What},
+    players::Buckets,
 };
 
 use super::{
     counts::{Arms, Counter},
-    latency::{LATENCY_BUCKETS, Quantile, Span, latency_bucket},
+    latency::Span,
     slots::{ENDPOINT_GROUPS, SlotCounts},
 };
-
-/// Counts of latencies by bucket; they only grow, and wrap.
-pub type Latest = [u32; LATENCY_BUCKETS];
-
-/// A quantile of a span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gauge(pub Span, pub Quantile);
-
-impl Gauge {
-    /// All gauges.
-    pub const ALL: [Self; 4] = [
-        Self(Span::Head, Quantile::P95),
-        Self(Span::Head, Quantile::P99),
-        Self(Span::Whole, Quantile::P95),
-        Self(Span::Whole, Quantile::P99),
-    ];
-
-    /// Its index in [`Self::ALL`].
-    pub fn index(self) -> usize {
-        2 * self.0 as usize + usize::from(self.1 == Quantile::P99)
-    }
-}
-
-/// Counts of one version.
-#[derive(Debug, Clone, Default)]
-pub struct Arm {
-    /// First attempts with an outcome, and failed ones.
-    pub requests: Counter,
-    /// Refusals by players.
-    pub refusals: Counter,
-    /// `None` before the first timed request.
-    timed: Option<Box<[Timed; LATENCY_BUCKETS]>>,
-    /// Trials and failures of players, by group of endpoints.
-    pub groups: [Counter; ENDPOINT_GROUPS],
-    /// Players, or networks if they count, with a request that timed out.
-    pub timed_out: Buckets,
-    /// Players who failed on it in this cycle.
-    pub failed: Buckets,
-}
-
-impl Arm {
-    /// Latencies so far of all requests.
-    pub fn latencies(&self, span: Span) -> Box<Latest> {
-        self.times(|timed| timed.all[span as usize])
-    }
-
-    /// Latencies so far of the trials at `gauge`.
-    pub fn trials(&self, gauge: Gauge) -> Box<Latest> {
-        self.times(|timed| timed.trials[gauge.index()])
-    }
-
-    fn times(&self, of: impl Fn(&Timed) -> u32) -> Box<Latest> {
-        let mut latest = Box::new([0; LATENCY_BUCKETS]);
-        let timed = self.timed.iter().flat_map(|timed| timed.iter());
-        latest.iter_mut().zip(timed).for_each(|(count, timed)| *count = of(timed));
-        latest
-    }
-}
-
-/// Requests whose latency is in one bucket. A response in one piece is in the same bucket by head
-/// and as a whole, so it touches one cache line.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(align(32))]
-struct Timed {
-    /// All requests, by [`Span`].
-    all: [u32; 2],
-    /// Trials, by [`Gauge`].
-    trials: [u32; 4],
-}
 
 /// Whether evaluation number `a` was before number `b`; numbers wrap.
 pub(super) fn is_before(a: u32, b: u32) -> bool {
@@ -162,12 +97,6 @@ pub struct Ledger {
     /// Recent requests of the baseline, on pooled connections and on new ones.
     connections: [u64; 2],
 }
-
-/// A baseline with this many requests on new connections per request on a pooled one keeps no
-/// connections.
-const KEEPS_NONE: u64 = 9;
-/// Requests that are needed to know that; twice as many are remembered.
-const KNOWS_CONNECTIONS: u64 = 1_000;
 
 impl Ledger {
     /// Creates the account of `versions` versions, of which one is the `baseline`, for requests
@@ -454,56 +383,6 @@ impl Ledger {
             self.time(version, Span::Whole, ending, false);
         }
         Counter { trials: 0, failures: u64::from(trial) }
-    }
-
-    fn time(&mut self, version: usize, span: Span, ending: &Ending, first: bool) {
-        if !self.is_timed || is_before(ending.look, self.epoch_look) || ending.what == What::Failed
-        {
-            return;
-        }
-        if version == self.baseline && span == Span::Head {
-            self.connections[usize::from(ending.fresh)] += 1;
-            if self.connections.iter().sum::<u64>() > 2 * KNOWS_CONNECTIONS {
-                self.connections = self.connections.map(|count| count / 2);
-            }
-        }
-        // A new connection takes time at the endpoint, too, and a version with few requests has
-        // more of them.
-        if ending.fresh && !self.keeps_no_connections() {
-            return;
-        }
-        let us = if span == Span::Head { ending.head_us } else { ending.whole_us };
-        let never = ending.what == What::TimedOut && span == Span::Head;
-        if us == NO_TIME && !never {
-            return;
-        }
-        let bucket = if never { LATENCY_BUCKETS - 1 } else { latency_bucket(us.into()) };
-        let known = !matches!(ending.what, What::Left | What::LeftLater);
-        let none = || Box::new([Timed::default(); LATENCY_BUCKETS]);
-        let timed = &mut self.arms[version].timed.get_or_insert_with(none)[bucket];
-        if known {
-            let count = &mut timed.all[span as usize];
-            *count = count.wrapping_add(1);
-        }
-        for gauge in 2 * span as usize..2 * span as usize + 2 {
-            let Some(Arms { canary, baseline }) = self.slow_from[gauge] else { continue };
-            // For a client that left, only slowness is certain.
-            let own = if version == self.baseline { baseline } else { canary };
-            if !known && bucket < own {
-                continue;
-            }
-            let (way, is_slow) = (Way::Slow(gauge), bucket >= baseline);
-            if self.marks.admits(way, ending, self.networks, first, is_slow) {
-                timed.trials[gauge] = timed.trials[gauge].wrapping_add(1);
-            }
-        }
-    }
-
-    /// Whether the baseline makes a connection for nearly every request, so that only such requests
-    /// can be compared.
-    fn keeps_no_connections(&self) -> bool {
-        let [kept, made] = self.connections;
-        kept + made >= KNOWS_CONNECTIONS && made > KEEPS_NONE * kept
     }
 
     /// Slots that began at `from` or later, of version number `canary` and the baseline: the

@@ -1,5 +1,6 @@
 use super::{
     super::{AmountLimit, Reference, amount::Clip, verdict::Metric},
+    weighing::{Term, largest},
     *,
 };
 use crate::config::{

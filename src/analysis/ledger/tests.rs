@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
 use super::{
-    super::{counts::Tally, slots::SlotCounts},
+    super::{
+        counts::Tally,
+        latency::{LATENCY_BUCKETS, Quantile, latency_bucket},
+        slots::SlotCounts,
+    },
     *,
 };
 

@@ -1,5 +1,15 @@
+use std::time::Duration;
+
 use super::{
-    super::{Attempts, amount::Amounts, comparison::Comparison, limits::Limits, wealth::Guarantee},
+    super::{
+        Arms, Attempts, Tolerance,
+        amount::{AmountTest, Amounts, Clip},
+        comparison::Comparison,
+        counts::Tally,
+        engine::Engine,
+        limits::Limits,
+        wealth::Guarantee,
+    },
     *,
 };
 use crate::config::schema::{Eject, EjectErrors};
