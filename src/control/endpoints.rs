@@ -4,25 +4,27 @@
 //! are the changes. The only state written outside is the status of each endpoint. The state machine of one
 //! endpoint is in `health/machine.rs`, the comparison of several in `analysis/endpoint.rs`.
 
+mod found;
 mod inherited;
+mod monitored;
+mod peers;
 
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
 };
 
+pub use self::found::{Notice, NoticeKind, Transition};
+use self::{
+    monitored::{Counts, Monitored, Place, warm_up},
+    peers::{PeerTests, is_compared},
+};
 use crate::{
-    analysis::{self, Change, Counter},
-    config::{
-        schema::{self, Mode},
-        units::Weight,
-    },
     control::carried,
     health::{
-        Cause, Company, Health, State, WHOLE,
+        Cause, Company, Health, State,
         probe::{Probe, Question},
     },
-    registry::EndpointState,
     snapshot::{Endpoint, Service, Snapshot, Trust, Version},
 };
 
@@ -58,95 +60,6 @@ pub struct EndpointMonitor {
     panicking: HashSet<u32>,
     moves: Vec<Transition>,
     notices: Vec<Notice>,
-}
-
-/// The comparisons of a version's endpoints.
-#[derive(Debug, Default)]
-struct PeerTests {
-    /// With each other, by requests.
-    among: analysis::Endpoints,
-    /// With each other and with the endpoints of the baseline, by players.
-    beside: analysis::Endpoints,
-}
-
-/// One endpoint.
-#[derive(Debug)]
-struct Monitored {
-    place: Place,
-    health: Health,
-    counts: Counts,
-    /// A probe is in progress.
-    asked: bool,
-    /// When it last got requests although it was ejected, because too few others served.
-    used: Option<Duration>,
-}
-
-/// The place of an endpoint in the snapshot.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    service: usize,
-    version: usize,
-    endpoint: usize,
-}
-
-/// Sums of the workers' counters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Counts {
-    started: u64,
-    faults: u64,
-    connected: u64,
-}
-
-/// An endpoint whose state changed, or would have changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transition {
-    /// Its service.
-    pub service: Box<str>,
-    /// Its version.
-    pub version: Box<str>,
-    /// Its address.
-    pub endpoint: Box<str>,
-    /// Its new state.
-    pub to: State,
-    /// The cause of an ejection.
-    pub cause: Option<Cause>,
-    /// The shortest time until it returns, if that is known.
-    pub pause: Option<Duration>,
-    /// Advisory only: the state has not changed.
-    pub advice: bool,
-    /// A short reason.
-    pub reason: String,
-}
-
-/// A condition that changes no endpoint's state but that operators should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// The service.
-    pub service: Box<str>,
-    /// The version.
-    pub version: Box<str>,
-    /// The condition.
-    pub what: NoticeKind,
-    /// Whether the condition began or ended.
-    pub begins: bool,
-}
-
-/// The condition of a notice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoticeKind {
-    /// So few endpoints of a version serve that those ejected for connect faults or failed checks get requests,
-    /// too.
-    Panic {
-        /// Endpoints that serve.
-        serving: usize,
-        /// All endpoints.
-        of: usize,
-    },
-    /// Connections to the version's only endpoint fail.
-    Unreachable {
-        /// Its address.
-        endpoint: Box<str>,
-    },
 }
 
 /// The result of a poll.
@@ -393,66 +306,6 @@ impl EndpointMonitor {
         };
     }
 
-    /// Compares the endpoints of a version with each other.
-    fn compare(&mut self, service: &Service, version: &Version, now: Duration) {
-        // Counts from before a change of shares belong to another rollout.
-        if !is_compared(service, version) || version.weight == Weight::ZERO {
-            self.crowds.remove(&version.state.id);
-            return;
-        }
-        let label = |e: &Endpoint| e.state.label.clone();
-        let labels: Vec<Box<str>> = version.known.iter().map(label).collect();
-        let of = |count: fn(&EndpointState) -> Counter| -> Vec<(&str, Counter)> {
-            labels.iter().zip(&version.known).map(|(of, e)| (&**of, count(&e.state))).collect()
-        };
-        let beside: Vec<_> = (beside(service, version).iter())
-            .flat_map(|baseline| &baseline.known)
-            .map(|e| (&*e.state.label, e.state.judged.read()))
-            .collect();
-        let crowd = self.crowds.entry(version.state.id).or_default();
-        let mut changes = crowd.among.poll(&of(EndpointState::attempts), &[], now);
-        changes.iter().for_each(|change| change.apply_to(&mut crowd.beside));
-        if beside.is_empty() {
-            crowd.beside = analysis::Endpoints::default();
-        } else {
-            let more = crowd.beside.poll(&of(|e| e.judged.read()), &beside, now);
-            more.iter().for_each(|change| change.apply_to(&mut crowd.among));
-            changes.extend(more);
-        }
-        for change in changes {
-            // An endpoint ejected by comparison returns after a successful probe: its state machine handles
-            // that.
-            let Change::Eject { endpoint, until, test } = change else { continue };
-            let known = version.known.iter().find(|e| e.state.label == endpoint);
-            let Some(state) = known.map(|known| &*known.state) else { continue };
-            let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
-            let onset = test.onset().map(|(_, counted)| counted.trials);
-            let counts = onset.unwrap_or_else(|| test.estimate().total());
-            let reason = || {
-                let (own, peers) = (counts.canary, counts.baseline);
-                let (failed, of) = (own.failures(), own.trials());
-                let (others, of_others) = (peers.failures(), peers.trials());
-                format!("{failed} of {of} failed, of its peers' {others} of {of_others}")
-            };
-            if service.compared.as_ref().is_some_and(|compared| compared.mode == Mode::Act) {
-                let before = watched.health.state();
-                watched.health.eject(Cause::Peers, Some(until), now);
-                self.moves.extend(watched.moved(before, service, version, state, now, reason));
-            } else {
-                self.moves.push(Transition {
-                    service: service.name.clone(),
-                    version: version.name.clone(),
-                    endpoint,
-                    to: State::Ejected,
-                    cause: Some(Cause::Peers),
-                    pause: Some(until.saturating_sub(now)),
-                    advice: true,
-                    reason: reason(),
-                });
-            }
-        }
-    }
-
     /// The probe for endpoint number `id`, which is then marked as being probed.
     fn ask(&mut self, id: u32, snapshot: &Snapshot) -> Option<Probe> {
         let (watched, service, version, endpoint) = self.find(snapshot, id)?;
@@ -480,108 +333,6 @@ impl EndpointMonitor {
         // The snapshot may be newer than the places.
         (endpoint.state.id == id).then_some((watched, service, version, endpoint))
     }
-}
-
-impl Notice {
-    fn of(service: &Service, version: &Version, what: NoticeKind, begins: bool) -> Self {
-        Self { service: service.name.clone(), version: version.name.clone(), what, begins }
-    }
-}
-
-impl Monitored {
-    /// The transition to report if the state is no longer `before`; counts an ejection.
-    fn moved(
-        &self,
-        before: State,
-        service: &Service,
-        version: &Version,
-        state: &EndpointState,
-        now: Duration,
-        reason: impl FnOnce() -> String,
-    ) -> Option<Transition> {
-        let to = self.health.state();
-        if to == before {
-            return None;
-        }
-        let cause = self.health.cause().filter(|_| to == State::Ejected);
-        if to == State::Serving {
-            warm_up(service, state, now);
-        }
-        if let Some(cause) = cause {
-            state.standing.ejections[cause as usize].add(1);
-        }
-        Some(Transition {
-            service: service.name.clone(),
-            version: version.name.clone(),
-            endpoint: state.label.clone(),
-            to,
-            cause,
-            pause: self.health.until().map(|until| until.saturating_sub(now)),
-            advice: false,
-            reason: reason(),
-        })
-    }
-
-    /// The notice to report if this is the version's only endpoint and it became reachable or unreachable.
-    fn reached(
-        &self,
-        before: bool,
-        service: &Service,
-        version: &Version,
-        state: &EndpointState,
-    ) -> Option<Notice> {
-        let begins = self.health.is_unreachable();
-        let what = NoticeKind::Unreachable { endpoint: state.label.clone() };
-        (begins != before).then(|| Notice::of(service, version, what, begins))
-    }
-
-    /// Writes the endpoint's status.
-    fn write_status(&self, state: &EndpointState, settings: &schema::Health, now: Duration) {
-        state.standing.set(self.health.state(), self.health.cause());
-        state.standing.set_unreachable(self.health.is_unreachable());
-        // If no endpoint serves, all get the same share.
-        let share = self.health.share(settings, now);
-        state.standing.set_share(if share == 0 { WHOLE } else { share });
-    }
-}
-
-/// Notes that an endpoint was added or has returned, so that it warms up.
-fn warm_up(service: &Service, state: &EndpointState, now: Duration) {
-    let strata = service.compared.iter().flat_map(|compared| &compared.strata);
-    if let Some(longest) = strata.map(|stratum| stratum.limits.warm_up).max() {
-        state.warm_up_until(now + longest);
-    }
-}
-
-impl Counts {
-    fn read(state: &EndpointState) -> Self {
-        Self {
-            started: state.cells.sum(|c| c.started.read()),
-            faults: state.cells.sum(|c| c.connect_faults()),
-            connected: state.cells.sum(|c| c.connected.read()),
-        }
-    }
-
-    fn since(self, earlier: Self) -> Self {
-        Self {
-            started: self.started.wrapping_sub(earlier.started),
-            faults: self.faults.wrapping_sub(earlier.faults),
-            connected: self.connected.wrapping_sub(earlier.connected),
-        }
-    }
-}
-
-/// Whether the endpoints of `version` are compared with each other and with those of the baseline.
-fn is_compared(service: &Service, version: &Version) -> bool {
-    let is_beside = beside(service, version).is_some();
-    service.compared.is_some() && analysis::Endpoints::is_enough(version.known.len(), is_beside)
-}
-
-/// The baseline, if `version` is a canary and the baseline has a share.
-fn beside<'s>(service: &'s Service, version: &Version) -> Option<&'s Version> {
-    let baseline = service.versions.get(usize::from(service.baseline))?;
-    let has_share = baseline.weight > Weight::ZERO && !baseline.ejected && !baseline.unserved;
-    (has_share && baseline.state.id != version.state.id).then_some(baseline)
 }
 
 #[cfg(test)]

@@ -11,17 +11,21 @@
 //! A table can be kept on disk: it remembers what changed since [`PinTable::take_changes`]. No request waits
 //! for that.
 
+mod event;
+mod keeping;
+mod key;
+mod version;
+
 use std::{
     collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
+    hash::BuildHasherDefault,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
 use dashmap::{DashMap, Entry as Place};
 
 use crate::{
@@ -29,158 +33,13 @@ use crate::{
     telemetry::seldom::Seldom,
 };
 
-/// A key as a table keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PinKey([u8; 16]);
-
-impl PinKey {
-    /// The key with this text.
-    pub fn of(key: &[u8]) -> Self {
-        let mut short = [0; 16];
-        short.copy_from_slice(&digest(&SHA256, key).as_ref()[..16]);
-        Self(short)
-    }
-
-    /// The key with these bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-/// What happens to pins; the `event` label of `tidegate_pins_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PinEvent {
-    /// It began.
-    Begun,
-    /// A response ended it.
-    Ended,
-    /// It ended because it was not used.
-    Idle,
-    /// It ended because it was too old.
-    Limit,
-    /// Its version was ejected or lost, and another one has it.
-    Moved,
-    /// An operator moved it.
-    Forced,
-    /// It did not begin, because there were too many.
-    RefusedFull,
-    /// A cookie is malformed or forged, or names a key or a version that there is not.
-    CookieRejected,
-}
-
-impl PinEvent {
-    /// All events, in the order of the counters.
-    pub const ALL: [Self; 8] = [
-        Self::Begun,
-        Self::Ended,
-        Self::Idle,
-        Self::Limit,
-        Self::Moved,
-        Self::Forced,
-        Self::RefusedFull,
-        Self::CookieRejected,
-    ];
-
-    /// The label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Begun => "begun",
-            Self::Ended => "ended",
-            Self::Idle => "idle",
-            Self::Limit => "limit",
-            Self::Moved => "moved",
-            Self::Forced => "forced",
-            Self::RefusedFull => "refused_full",
-            Self::CookieRejected => "cookie_rejected",
-        }
-    }
-}
-
-/// A version that pins may name. It keeps its number as long as the table lives.
-#[derive(Debug)]
-pub struct PinnedVersion {
-    /// Its name.
-    pub name: Box<str>,
-    /// Its number in the table.
-    pub number: u16,
-    live: AtomicU64,
-    /// When the last cookie that was seen ends.
-    until: AtomicU32,
-    clock: Clock,
-}
-
-impl PinnedVersion {
-    /// Pins that it holds now.
-    pub fn live(&self) -> u64 {
-        self.live.load(Relaxed)
-    }
-
-    /// Seconds until the last cookie that names it and was seen ends; `None` if all have ended.
-    pub fn cookies_end_in(&self) -> Option<u32> {
-        self.until.load(Relaxed).checked_sub(self.clock.now()).filter(|left| *left > 0)
-    }
-
-    /// Whether it holds pins, in the table or in cookies.
-    pub fn holds(&self) -> bool {
-        self.live() > 0 || self.cookies_end_in().is_some()
-    }
-
-    /// A cookie that names it, and ends then, was seen or made.
-    pub fn seen_until(&self, until: u32) {
-        // Workers share this cache line, so it is written only on a change.
-        if self.until.load(Relaxed) < until {
-            self.until.fetch_max(until, Relaxed);
-        }
-    }
-}
-
-/// Seconds since 1970 at a moment; monotonic from there.
-#[derive(Debug, Clone, Copy)]
-struct Clock(u32, Instant);
-
-impl Clock {
-    fn start() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self(u32::try_from(now).unwrap_or(u32::MAX), Instant::now())
-    }
-
-    fn now(self) -> u32 {
-        let Self(base, since) = self;
-        base.saturating_add(u32::try_from(since.elapsed().as_secs()).unwrap_or(u32::MAX))
-    }
-}
-
-/// A pin that is kept elsewhere, too: on disk, or in another process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptPin {
-    /// Its key.
-    pub key: PinKey,
-    /// The name of its version.
-    pub version: Arc<str>,
-    /// When it began, in seconds since 1970.
-    pub began: u32,
-}
-
-/// What changed in a table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PinChanges {
-    /// Pins that began or moved.
-    pub set: Vec<KeptPin>,
-    /// Pins that ended.
-    pub gone: Vec<PinKey>,
-}
-
-impl PinChanges {
-    /// Whether nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.gone.is_empty()
-    }
-}
+pub use self::{
+    event::PinEvent,
+    keeping::{KeptPin, PinChanges},
+    key::PinKey,
+    version::PinnedVersion,
+};
+use self::{keeping::kept, key::KeyHasher, version::Clock};
 
 /// The pins of a version at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,25 +65,6 @@ impl Entry {
     fn pin(self) -> Pin {
         Pin { version: self.version, began: self.began, used: self.used }
     }
-}
-
-/// Keys are hashes already.
-#[derive(Debug, Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // An array is hashed as its length, and then as its bytes.
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _: usize) {}
 }
 
 type Entries = DashMap<PinKey, Entry, BuildHasherDefault<KeyHasher>>;
@@ -274,10 +114,7 @@ impl PinTable {
         let mut all = self.versions.write().unwrap_or_else(PoisonError::into_inner);
         known(&all).unwrap_or_else(|| {
             let number = u16::try_from(all.len()).unwrap_or(u16::MAX);
-            let (live, until) = (AtomicU64::new(0), AtomicU32::new(0));
-            let name = name.into();
-            let version = PinnedVersion { name, number, live, until, clock: self.clock };
-            let version = Arc::new(version);
+            let version = Arc::new(PinnedVersion::new(name, number, self.clock));
             all.push(Arc::clone(&version));
             version
         })
@@ -326,7 +163,7 @@ impl PinTable {
             }
             ended @ (Fate::Idle | Fate::Limit) => {
                 let entry = place.remove();
-                self.removed(key, entry, event_of(ended));
+                self.removed(key, entry, PinEvent::of(ended));
                 return None;
             }
         }
@@ -374,7 +211,7 @@ impl PinTable {
             fate.is_none()
         });
         for (key, entry, fate) in ended {
-            self.removed(key, entry, event_of(fate));
+            self.removed(key, entry, PinEvent::of(fate));
         }
     }
 
@@ -456,72 +293,6 @@ impl PinTable {
         self.gone().clear();
     }
 
-    /// Whether changes are remembered for [`PinTable::take_changes`] from now on. Pins that are not in `kept`
-    /// as they are, and those of `kept` that are no more, count as changed.
-    pub fn keep(&self, kept: Option<&[KeptPin]>) {
-        self.is_kept.store(kept.is_some(), Relaxed);
-        let mut gone = self.gone();
-        gone.clear();
-        let Some(kept) = kept else { return };
-        let names = self.names();
-        let mut is_kept: HashMap<PinKey, &KeptPin> = kept.iter().map(|k| (k.key, k)).collect();
-        for mut entry in self.entries.iter_mut() {
-            let (key, value) = (*entry.key(), *entry.value());
-            let known = is_kept.remove(&key);
-            entry.is_new = known != self::kept(key, value, &names).as_ref();
-        }
-        gone.extend(is_kept.into_keys());
-    }
-
-    /// Whether changes are remembered.
-    pub fn is_kept(&self) -> bool {
-        self.is_kept.load(Relaxed)
-    }
-
-    /// What changed since the last call, at most `most` of either kind; the rest is for the next call. What is
-    /// taken counts as kept: if it was not, the caller calls [`PinTable::put_back`].
-    pub fn take_changes(&self, most: usize) -> PinChanges {
-        let mut changes = PinChanges::default();
-        if !self.is_kept.load(Relaxed) {
-            return changes;
-        }
-        // First those that ended: a pin that begins again with the same key is set afterwards.
-        {
-            let mut gone = self.gone();
-            let rest = gone.len().saturating_sub(most);
-            changes.gone = gone.split_off(rest);
-        }
-        for key in &changes.gone {
-            // It began again, and may be kept as such already: it is set again, behind its end.
-            if let Some(mut entry) = self.entries.get_mut(key) {
-                entry.is_new = true;
-            }
-        }
-        let names = self.names();
-        for mut entry in self.entries.iter_mut() {
-            if changes.set.len() == most {
-                break;
-            }
-            if entry.is_new {
-                entry.is_new = false;
-                changes.set.extend(kept(*entry.key(), *entry.value(), &names));
-            }
-        }
-        changes
-    }
-
-    /// Marks `changes` as not kept.
-    pub fn put_back(&self, changes: PinChanges) {
-        for KeptPin { key, .. } in changes.set {
-            match self.entries.get_mut(&key) {
-                Some(mut entry) => entry.is_new = true,
-                // It has ended since, and may be there from before.
-                None => self.gone().push(key),
-            }
-        }
-        self.gone().extend(changes.gone);
-    }
-
     fn gone(&self) -> MutexGuard<'_, Vec<PinKey>> {
         // Keys are added or taken as a whole.
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
@@ -542,7 +313,7 @@ impl PinTable {
 
     fn count_of(&self, version: u16, by: i64) {
         if let Some(version) = self.versions().get(usize::from(version)) {
-            version.live.fetch_add(by as u64, Relaxed);
+            version.count(by);
         }
     }
 
@@ -550,18 +321,6 @@ impl PinTable {
     pub fn note(&self, event: PinEvent) {
         self.events[event as usize].fetch_add(1, Relaxed);
     }
-}
-
-fn event_of(ended: Fate) -> PinEvent {
-    match ended {
-        Fate::Limit => PinEvent::Limit,
-        _ => PinEvent::Idle,
-    }
-}
-
-fn kept(key: PinKey, entry: Entry, names: &[Arc<str>]) -> Option<KeptPin> {
-    let version = Arc::clone(names.get(usize::from(entry.version))?);
-    Some(KeptPin { key, version, began: entry.began })
 }
 
 #[cfg(test)]

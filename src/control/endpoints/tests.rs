@@ -4,7 +4,8 @@ use super::*;
 use crate::{
     analysis::Counter,
     config::{parse, units::Share},
-    registry::{ErrorKind, Registry},
+    health::WHOLE,
+    registry::{EndpointState, ErrorKind, Registry},
     snapshot::{Overrides, Resolved, RuntimeState, SnapshotInputs, usable},
 };
 

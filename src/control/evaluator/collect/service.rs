@@ -1,9 +1,12 @@
 //! The collector of one service: decides which of its requests count, and when blocks close.
 
+mod canary;
+mod pace;
+
 use std::{sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
+pub(in crate::control::evaluator) use self::canary::CarriedCollector;
+use self::canary::{CanaryCollector, lines};
 use super::{
     super::{
         IDLE_LOOK,
@@ -13,7 +16,7 @@ use super::{
     account::{Account, requests},
     alone::AloneCollector,
     asked::Questions,
-    line::{CarriedStratum, StratumCollector},
+    line::StratumCollector,
     outage::OutageWindows,
     places::Place,
     speed::BaselineLatencies,
@@ -26,18 +29,6 @@ use crate::{
     registry::Player,
     snapshot::{ComparisonPlan, Service},
 };
-
-/// Requests between two evaluations while no version is compared, and the shortest interval between them.
-const REQUESTS_AT_ONCE: f64 = 8_000.0;
-const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(50);
-
-/// Polling interval of a canary, and the shorter one while it has failures. An evaluation costs the safety thread
-/// about as much as a hundred requests, mostly for cache misses.
-const LOOK: Duration = Duration::from_millis(10);
-const SUSPECT_LOOK: Duration = Duration::from_millis(2);
-/// How long outcomes wait for a comparison if none of them counts against a canary: their blocks are the same
-/// whenever they are judged, and no other evidence grows. This saves half of the cost of an evaluation.
-const JUDGED_AT_LAST: Duration = Duration::from_millis(50);
 
 /// A canary whose part of the weights grew by this factor warms up again.
 const GROWN: f64 = 1.1;
@@ -73,34 +64,6 @@ pub(in crate::control::evaluator) struct ServiceCollector {
     /// When a block of the baseline's data last closed, and the counts at that time, by stratum.
     learnt: Duration,
     counted: Vec<Counter>,
-}
-
-/// The open blocks of one canary.
-#[derive(Debug)]
-struct CanaryCollector {
-    number: u16,
-    version: Arc<str>,
-    /// Its part of the weights.
-    share: f64,
-    /// The canary was found to be worse: nothing waits for its blocks any more.
-    decided: bool,
-    /// By stratum.
-    lines: Vec<StratumCollector>,
-}
-
-/// How the blocks of a canary are made, on its way to another process.
-#[derive(Debug, Serialize, Deserialize)]
-pub(in crate::control::evaluator) struct CarriedCollector {
-    version: Arc<str>,
-    /// By stratum.
-    strata: Vec<CarriedStratum>,
-}
-
-impl CarriedCollector {
-    /// The canary.
-    pub(in crate::control::evaluator) fn version(&self) -> &str {
-        &self.version
-    }
 }
 
 impl ServiceCollector {
@@ -242,26 +205,6 @@ impl ServiceCollector {
         self.alone.iter().any(|alone| alone.number == number)
     }
 
-    /// What another process needs to continue with blocks of the same kind.
-    pub(in crate::control::evaluator) fn carried(&self) -> Vec<CarriedCollector> {
-        let canaries = self.canaries.iter().map(|canary| CarriedCollector {
-            version: Arc::clone(&canary.version),
-            strata: canary.lines.iter().map(StratumCollector::carried).collect(),
-        });
-        canaries.collect()
-    }
-
-    /// Continues with blocks of the same kind as another process.
-    pub(in crate::control::evaluator) fn resume(&mut self, carried: &[CarriedCollector]) {
-        for CarriedCollector { version, strata } in carried {
-            let mut known = self.canaries.iter_mut();
-            if let Some(canary) = known.find(|known| known.version == *version) {
-                let lines = canary.lines.iter_mut().zip(strata);
-                lines.for_each(|(line, carried)| line.resume(carried));
-            }
-        }
-    }
-
     /// Adds a version alone at `now`, on the strata on which it is `judged`.
     pub(in crate::control::evaluator) fn begin_alone(
         &mut self,
@@ -370,29 +313,9 @@ impl ServiceCollector {
         };
     }
 
-    /// Whether blocks should be collected and judged at `now`.
-    pub(in crate::control::evaluator) fn is_due(&self, now: Duration) -> bool {
-        self.has_news
-            || now.saturating_sub(self.collected) >= JUDGED_AT_LAST
-            || self.open().any(CanaryCollector::is_suspect)
-    }
-
     /// Canaries that were not found to be worse.
     fn open(&self) -> impl Iterator<Item = &CanaryCollector> {
         self.canaries.iter().filter(|canary| !canary.decided)
-    }
-
-    /// Time until the next evaluation; `follows`: players are followed after an ejection.
-    pub(in crate::control::evaluator) fn next_look(&self, follows: bool) -> Duration {
-        // Requests that fail within this time are the cost of waiting.
-        match self.open().next().is_some() {
-            true if self.open().any(CanaryCollector::is_suspect) => SUSPECT_LOOK,
-            true => LOOK,
-            false if follows => SHORTEST_IDLE_LOOK,
-            // Soon enough that the workers' rings do not overflow.
-            false => Duration::from_secs_f64(REQUESTS_AT_ONCE / self.traffic.per_s().max(1.0))
-                .clamp(SHORTEST_IDLE_LOOK, IDLE_LOOK),
-        }
     }
 
     /// Counts of requests and the tolerance that decide whether players are tested. `None` if there are several
@@ -503,26 +426,4 @@ impl ServiceCollector {
         });
         Some(BaselineBlock { version: Arc::from(&*baseline.name), strata: strata.collect() })
     }
-}
-
-impl CanaryCollector {
-    fn follow_share(&mut self, service: &Service) {
-        self.share = service.weight_share(self.number);
-    }
-
-    /// Whether the canary has failures that are not yet finally judged.
-    fn is_suspect(&self) -> bool {
-        self.lines.iter().any(StratumCollector::is_suspect)
-    }
-}
-
-/// Open blocks of both versions, by stratum, from `now` on.
-fn lines(
-    plan: &ComparisonPlan,
-    accounts: &[Account],
-    arms: Arms<u16>,
-    now: Duration,
-) -> Vec<StratumCollector> {
-    let strata = plan.strata.iter().zip(accounts);
-    strata.map(|(stratum, account)| StratumCollector::new(stratum, account, arms, now)).collect()
 }

@@ -1,0 +1,127 @@
+//! One endpoint: its place in the snapshot, the counts that were read, and what its state machine changes outside.
+
+use std::time::Duration;
+
+use super::found::{Notice, NoticeKind, Transition};
+use crate::{
+    config::schema,
+    health::{Health, State, WHOLE},
+    registry::EndpointState,
+    snapshot::{Service, Version},
+};
+
+/// One endpoint.
+#[derive(Debug)]
+pub(super) struct Monitored {
+    pub(super) place: Place,
+    pub(super) health: Health,
+    pub(super) counts: Counts,
+    /// A probe is in progress.
+    pub(super) asked: bool,
+    /// When it last got requests although it was ejected, because too few others served.
+    pub(super) used: Option<Duration>,
+}
+
+/// The place of an endpoint in the snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) service: usize,
+    pub(super) version: usize,
+    pub(super) endpoint: usize,
+}
+
+/// Sums of the workers' counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) started: u64,
+    pub(super) faults: u64,
+    pub(super) connected: u64,
+}
+
+impl Monitored {
+    /// The transition to report if the state is no longer `before`; counts an ejection.
+    pub(super) fn moved(
+        &self,
+        before: State,
+        service: &Service,
+        version: &Version,
+        state: &EndpointState,
+        now: Duration,
+        reason: impl FnOnce() -> String,
+    ) -> Option<Transition> {
+        let to = self.health.state();
+        if to == before {
+            return None;
+        }
+        let cause = self.health.cause().filter(|_| to == State::Ejected);
+        if to == State::Serving {
+            warm_up(service, state, now);
+        }
+        if let Some(cause) = cause {
+            state.standing.ejections[cause as usize].add(1);
+        }
+        Some(Transition {
+            service: service.name.clone(),
+            version: version.name.clone(),
+            endpoint: state.label.clone(),
+            to,
+            cause,
+            pause: self.health.until().map(|until| until.saturating_sub(now)),
+            advice: false,
+            reason: reason(),
+        })
+    }
+
+    /// The notice to report if this is the version's only endpoint and it became reachable or unreachable.
+    pub(super) fn reached(
+        &self,
+        before: bool,
+        service: &Service,
+        version: &Version,
+        state: &EndpointState,
+    ) -> Option<Notice> {
+        let begins = self.health.is_unreachable();
+        let what = NoticeKind::Unreachable { endpoint: state.label.clone() };
+        (begins != before).then(|| Notice::of(service, version, what, begins))
+    }
+
+    /// Writes the endpoint's status.
+    pub(super) fn write_status(
+        &self,
+        state: &EndpointState,
+        settings: &schema::Health,
+        now: Duration,
+    ) {
+        state.standing.set(self.health.state(), self.health.cause());
+        state.standing.set_unreachable(self.health.is_unreachable());
+        // If no endpoint serves, all get the same share.
+        let share = self.health.share(settings, now);
+        state.standing.set_share(if share == 0 { WHOLE } else { share });
+    }
+}
+
+/// Notes that an endpoint was added or has returned, so that it warms up.
+pub(super) fn warm_up(service: &Service, state: &EndpointState, now: Duration) {
+    let strata = service.compared.iter().flat_map(|compared| &compared.strata);
+    if let Some(longest) = strata.map(|stratum| stratum.limits.warm_up).max() {
+        state.warm_up_until(now + longest);
+    }
+}
+
+impl Counts {
+    pub(super) fn read(state: &EndpointState) -> Self {
+        Self {
+            started: state.cells.sum(|c| c.started.read()),
+            faults: state.cells.sum(|c| c.connect_faults()),
+            connected: state.cells.sum(|c| c.connected.read()),
+        }
+    }
+
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            started: self.started.wrapping_sub(earlier.started),
+            faults: self.faults.wrapping_sub(earlier.faults),
+            connected: self.connected.wrapping_sub(earlier.connected),
+        }
+    }
+}
