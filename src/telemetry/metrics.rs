@@ -10,9 +10,11 @@
 //! Quantiles are of the last minute, `_sum` and `_count` since start, as summaries are; quantiles
 //! cannot be added up over instances, the duration histogram can.
 
-mod families;
+mod endpoints;
+mod itself;
 mod pins;
 mod process;
+mod services;
 mod text;
 
 use std::time::{Duration, SystemTime};
@@ -294,20 +296,20 @@ pub struct Certificate {
 /// The text of a scrape, in the exposition format 0.0.4.
 pub fn render(scrape: &Scrape) -> String {
     let mut page = text::Page::default();
-    families::traffic(scrape, &mut page);
-    families::services(scrape, &mut page);
-    families::rollouts(scrape, &mut page);
-    families::cutovers(scrape, &mut page);
-    families::versions(scrape, &mut page);
+    services::traffic(scrape, &mut page);
+    services::services(scrape, &mut page);
+    services::rollouts(scrape, &mut page);
+    services::cutovers(scrape, &mut page);
+    services::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
-    families::breakers(scrape, &mut page);
-    families::evidence(scrape, &mut page);
-    families::smoke_checks(scrape, &mut page);
-    families::amounts(scrape, &mut page);
-    families::endpoints(scrape, &mut page);
-    families::proxy(scrape, &mut page);
-    families::certificates(scrape, &mut page);
-    families::process(scrape, &mut page);
+    services::breakers(scrape, &mut page);
+    services::evidence(scrape, &mut page);
+    services::smoke_checks(scrape, &mut page);
+    services::amounts(scrape, &mut page);
+    endpoints::endpoints(scrape, &mut page);
+    itself::itself(scrape, &mut page);
+    itself::certificates(scrape, &mut page);
+    itself::process(scrape, &mut page);
     page.into_text()
 }
 
