@@ -38,6 +38,9 @@ const FRIENDS: &[(&str, &str)] = &[
     ("cli", "demo"),
 ];
 
+/// Lines of a file at most, except those of tests in `tests.rs`.
+const MOST_LINES: usize = 600;
+
 #[test]
 fn rooms_use_only_rooms_before_them() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -65,6 +68,22 @@ fn a_module_stands_beside_its_folder() {
             assert!(!file.ends_with("mod.rs"), "name it after its folder: {}", file.display());
         }
     }
+}
+
+#[test]
+fn a_file_is_short_enough_to_be_read_as_a_whole() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let long = files(&root.join("src")).into_iter().filter_map(|(file, text)| {
+        let (lines, is_tests) = (text.lines().count(), file.ends_with("tests.rs"));
+        let file = file.strip_prefix(root).expect("in the repository").display().to_string();
+        (lines > MOST_LINES && !is_tests).then(|| format!("{file}: {lines} lines"))
+    });
+    let long: Vec<String> = long.collect();
+    assert!(
+        long.is_empty(),
+        "longer than {MOST_LINES} lines, so split by meaning:\n{}",
+        long.join("\n")
+    );
 }
 
 #[test]
