@@ -399,6 +399,7 @@ fn a_body_may_pause_before_its_first_byte_as_it_may_later() {
     {
         let mut client = proxy.connect();
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+        // The pause is what is tested: it is longer than the route's timeout.
         thread::sleep(Duration::from_millis(600));
         client.send(body);
         assert_eq!(client.answer().status, 200, "{framing}");
