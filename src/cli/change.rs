@@ -6,7 +6,10 @@ use super::{
     client::{Call, ClientArguments},
     failure::Failure,
 };
-use crate::store::Impact;
+use crate::{
+    admin::model::{ChangeBody, Said},
+    store::Impact,
+};
 
 /// Options of the commands that change something.
 #[derive(Debug, clap::Args)]
@@ -31,10 +34,22 @@ pub(super) struct ChangeArguments {
 }
 
 impl ChangeArguments {
-    /// The call that sends `request` to `target`.
-    pub(super) fn post(&self, target: &str, request: &impl Serialize) -> Result<Call, Failure> {
-        let query = if self.dry_run { "?dry_run=true" } else { "" };
-        let call = Call::post(format!("{target}{query}"), request)?;
+    /// The call that asks `target` for a change.
+    pub(super) fn post(&self, target: &str, asked: impl Serialize) -> Result<Call, Failure> {
+        self.post_with(target, Vec::new(), asked)
+    }
+
+    /// As [`ChangeArguments::post`], with these parameters besides.
+    pub(super) fn post_with(
+        &self,
+        target: &str,
+        mut query: Vec<String>,
+        asked: impl Serialize,
+    ) -> Result<Call, Failure> {
+        query.extend(self.dry_run.then(|| "dry_run=true".to_owned()));
+        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        let body = ChangeBody { asked, said: self.remarks.said(self.reason.clone()) };
+        let call = Call::post(format!("{target}{query}"), &body)?;
         Ok(Call { if_generation: self.if_generation, ..call })
     }
 }
@@ -44,7 +59,7 @@ impl ChangeArguments {
 pub(super) struct RemarkArguments {
     /// Reference to another system, for the journal, such as a change number.
     #[arg(long, value_name = "TEXT")]
-    pub(super) ticket: Option<String>,
+    ticket: Option<String>,
     /// Class of the change, for the journal.
     #[arg(long, value_name = "CLASS", value_enum)]
     impact: Option<Class>,
@@ -60,12 +75,13 @@ enum Class {
 }
 
 impl RemarkArguments {
-    /// The class of the change, if one was given.
-    pub(super) fn impact(&self) -> Option<Impact> {
-        self.impact.map(|class| match class {
+    /// What is said of a change, with this reason.
+    pub(super) fn said(&self, reason: Option<String>) -> Said {
+        let impact = self.impact.map(|class| match class {
             Class::High => Impact::High,
             Class::Low => Impact::Low,
-        })
+        });
+        Said { reason, ticket: self.ticket.clone(), impact }
     }
 
     /// Whether anything is said.

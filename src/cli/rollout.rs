@@ -176,12 +176,9 @@ fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
         plan: plan.clone(),
         steps: steps.as_deref().map(steps_of).transpose()?,
         priority: priority.as_ref().map(|_| Priority::P1),
-        reason: change.reason.clone(),
-        ticket: change.remarks.ticket.clone(),
-        impact: change.remarks.impact(),
     };
     let target = format!("/v1/services/{service}/rollout");
-    let answer: RolloutAnswer = change.client.call(change.post(&target, &request)?)?;
+    let answer: RolloutAnswer = change.client.call(change.post(&target, request)?)?;
     if !*wait {
         return tell(&answer, change.json).map(|()| ExitCode::SUCCESS);
     }
@@ -205,14 +202,12 @@ fn show(arguments: &SubjectArguments) -> Result<(), Failure> {
 fn order(
     name: &str,
     arguments: &CommandArguments,
-    more: RolloutCommand,
+    asked: RolloutCommand,
     second_token: Option<&std::path::Path>,
 ) -> Result<(), Failure> {
     let CommandArguments { service, change } = arguments;
-    let (reason, ticket) = (change.reason.clone(), change.remarks.ticket.clone());
-    let request = RolloutCommand { reason, ticket, impact: change.remarks.impact(), ..more };
     let target = format!("/v1/services/{service}/rollout/{name}");
-    let call = change.post(&target, &request)?;
+    let call = change.post(&target, asked)?;
     let answer: RolloutAnswer = change.client.call_with_second(call, second_token)?;
     tell(&answer, change.json)
 }

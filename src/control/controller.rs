@@ -18,6 +18,7 @@ mod events;
 mod fencing;
 mod gate;
 mod handover;
+mod head;
 mod incidents;
 mod keeping;
 mod logs;
@@ -26,7 +27,6 @@ mod pins;
 mod prepare;
 mod rejected;
 mod reload;
-mod remarks;
 mod replaced;
 mod resume;
 mod rolled;
@@ -54,11 +54,11 @@ pub use self::{
     ejections::{Effect, Eject, Moved, Reinstate, Target},
     events::Webhooks,
     gate::GateReport,
+    head::ChangeHead,
     keeping::{Checked, JournalState, Moment, Operation, Plan},
     pins::{MovePins, PinsMoved},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
-    remarks::Remarks,
     rollouts::{
         Latencies, Live, PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutRetreat,
         RolloutsEnded,
