@@ -78,11 +78,28 @@ fn is_json(media_type: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// Parses a body: 400 if it is not JSON, 422 with the field if the JSON does not have the expected
+/// Rejects JSON that is no object: by its position in an array a value could be read as that of a field, which nobody
+/// means.
+fn object(bytes: &[u8]) -> Result<(), Problem> {
+    let what = match bytes.trim_ascii_start().first() {
+        Some(b'[') => "an array",
+        Some(b'"') => "a text",
+        Some(b'0'..=b'9' | b'-') => "a number",
+        // What is no JSON at all, and null and the like, serde_json describes better.
+        _ => return Ok(()),
+    };
+    let detail = format!(
+        "the body is {what}; write an object of named fields, such as {{\"reason\": \"…\"}}"
+    );
+    Err(Problem::new(StatusCode::BAD_REQUEST, detail))
+}
+
+/// Parses a body: 400 if it is no JSON object, 422 with the field if the JSON does not have the expected
 /// form.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let not_json =
         |error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"));
+    object(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -154,7 +171,10 @@ mod tests {
         assert_eq!(parse(r#"{"weights": {}, "reasn": ""}"#), field("reasn"));
         assert_eq!(parse(r#"{"weights": {}, "reason": 7}"#), field("reason"));
         assert_eq!(parse("{}"), field("weights"));
-        assert_eq!(parse("[]"), field(""));
+        for other in ["[]", r#" [{"v41": 1}, false]"#, "7", "-1.5", r#""v41""#] {
+            assert_eq!(parse(other), syntax, "{other}");
+        }
+        assert_eq!(parse("null"), field(""));
     }
 
     #[test]
