@@ -53,8 +53,9 @@ impl<T: DeserializeOwned + Send, Q: IsDryRun> FromRequest<ControlPlane> for Chan
         let ChangeBody { asked, said } = body::json_or_none(&parts.headers, body).await?;
         check(&said)?;
         let Said { reason, ticket, impact } = said;
-        let second = auth::second(&parts.headers, plane.controller().tokens())?;
         let By(by) = parts.extensions.remove().ok_or_else(nobody)?;
+        let second = auth::second(&parts.headers, plane.controller().tokens())?;
+        let second = second.filter(|second| *second != by.name);
         let (reason, dry_run) = (reason.unwrap_or_default(), parameters.is_dry_run());
         let head = ChangeHead { by, second, reason, ticket, impact, if_generation, dry_run };
         Ok(Self { head, asked, parameters })

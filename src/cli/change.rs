@@ -1,5 +1,7 @@
 //! Options of the commands that change something.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::{
@@ -50,7 +52,8 @@ impl ChangeArguments {
         let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
         let body = ChangeBody { asked, said: self.remarks.said(self.reason.clone()) };
         let call = Call::post(format!("{target}{query}"), &body)?;
-        Ok(Call { if_generation: self.if_generation, ..call })
+        let second = self.remarks.second_token_file.clone();
+        Ok(Call { if_generation: self.if_generation, second, ..call })
     }
 }
 
@@ -63,6 +66,9 @@ pub(super) struct RemarkArguments {
     /// Class of the change, for the journal.
     #[arg(long, value_name = "CLASS", value_enum)]
     impact: Option<Class>,
+    /// File with the token of a second person who agrees, where the service or the window asks for one.
+    #[arg(long, value_name = "FILE")]
+    pub(super) second_token_file: Option<PathBuf>,
 }
 
 /// Classes of changes, as in the change management of regulated gaming.

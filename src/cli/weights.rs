@@ -80,7 +80,8 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
     let put = |dry_run: bool, if_generation| -> Result<WeightsAnswer, Failure> {
         let query = if dry_run { "?dry_run=true" } else { "" };
         let call = Call::post(format!("{target}/weights{query}"), &request)?;
-        arguments.client.call(Call { method: Method::PUT, if_generation, ..call })
+        let second = arguments.remarks.second_token_file.clone();
+        arguments.client.call(Call { method: Method::PUT, if_generation, second, ..call })
     };
     let mut if_generation = arguments.if_generation;
     if arguments.strict {

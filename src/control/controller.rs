@@ -16,6 +16,7 @@ mod ejections;
 mod endpoints;
 mod events;
 mod fencing;
+mod four_eyes;
 mod gate;
 mod handover;
 mod head;

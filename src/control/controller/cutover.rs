@@ -148,6 +148,8 @@ impl Controller {
         };
         let cut_over = |service, weights: SetWeights| Change::CutOver { service, weights };
         let weighed = self.weigh(&change, at, cut_over)?;
+        let place = (&*asked.service, &asked.to);
+        self.refuse_cutover_alone(place, &weighed.planned, &asked.head)?;
         Ok((change, weighed))
     }
 

@@ -37,6 +37,9 @@ impl ChangeHead {
 
     /// Writes into an entry what is said of the change besides its reason.
     pub(super) fn mark(&self, draft: &mut Draft) {
+        if self.second.is_some() {
+            draft.second.clone_from(&self.second);
+        }
         draft.ticket.clone_from(&self.ticket);
         draft.impact = self.impact;
     }

@@ -103,7 +103,7 @@ impl Operation for WeightsChange {
     type Error = Rejected;
 
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
-        let weighed = controller.weigh(self, at, weights_set)?;
+        let weighed = controller.weigh_by_hand(self, at)?;
         Ok(Some(controller.planned_weights("weights", self, &weighed)))
     }
 
@@ -145,7 +145,7 @@ impl Controller {
         asked: WeightsChange,
         moment: Moment,
     ) -> Result<Applied, Rejected> {
-        let weighed = self.weigh(&asked, moment.at, weights_set)?;
+        let weighed = self.weigh_by_hand(&asked, moment.at)?;
         match asked.head.dry_run {
             true => Ok(weighed.planned),
             false => Ok(self.make_weights(EventKind::Weights, asked, weighed, moment)),
@@ -207,6 +207,13 @@ impl Controller {
             "weights changed"
         );
         Applied { generation, ..planned }
+    }
+
+    /// Checks and prepares weights that somebody sets.
+    fn weigh_by_hand(&self, asked: &WeightsChange, at: SystemTime) -> Result<Weighed, Rejected> {
+        let weighed = self.weigh(asked, at, weights_set)?;
+        self.refuse_growth_alone(&asked.service, &weighed.planned, &asked.head)?;
+        Ok(weighed)
     }
 
     /// Checks and prepares a change of weights, which becomes a change by `as_change`.

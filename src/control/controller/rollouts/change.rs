@@ -210,6 +210,7 @@ impl Controller {
         match &change.asked {
             RolloutAsked::Start { to, plan, urgent } => {
                 self.refuses_to_move(&change.service)?;
+                self.refuse_plan_alone((&change.service, known), plan, &change.head)?;
                 let start = Start {
                     service: change.service.clone(),
                     to: to.clone(),
