@@ -10,6 +10,7 @@ mod audit;
 pub mod auth;
 mod body;
 mod bounds;
+mod change;
 mod connections;
 pub mod cutover;
 mod events;

@@ -4,17 +4,18 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use axum::{
     Json, Router,
-    body::Body,
-    extract::{Extension, Path, Query, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    extract::{Path, Query, State},
+    http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::{get, post, put},
 };
 use serde::Deserialize;
 
 use super::{
-    Problem, audit, body, events,
-    extract::{By, ChangeParameters, Name, NoParameters, Parameters, fresh},
+    Problem, audit,
+    change::Change,
+    events,
+    extract::{Name, NoParameters, Parameters, fresh},
     gate, incidents,
     model::{
         Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
@@ -54,13 +55,11 @@ pub(super) fn guarded(observatory: ControlPlane) -> Router {
         .route("/v1/services/{service}/weights", put(set_weights))
         .route(
             "/v1/services/{service}/eject",
-            post(|a, b, c, d, e, f| move_version(a, b, c, d, e, f, (Controller::eject, Eject))),
+            post(|a, b, c| move_version(a, b, c, (Controller::eject, Eject))),
         )
         .route(
             "/v1/services/{service}/reinstate",
-            post(|a, b, c, d, e, f| {
-                move_version(a, b, c, d, e, f, (Controller::reinstate, Reinstate))
-            }),
+            post(|a, b, c| move_version(a, b, c, (Controller::reinstate, Reinstate))),
         )
         .merge(rollout::paths())
         .route("/v1/incidents", get(incidents::list))
@@ -213,31 +212,15 @@ fn no_record(snapshot: &Snapshot, name: &str, version: &str, route: Option<&str>
 
 async fn set_weights(
     State(observatory): State<ControlPlane>,
-    Extension(By(by)): Extension<By>,
     name: Name,
-    parameters: Parameters<ChangeParameters>,
-    headers: HeaderMap,
-    body: Body,
+    Change { head, asked: request, .. }: Change<WeightsRequest>,
 ) -> Result<impl IntoResponse, Problem> {
     let Path(service) = name?;
-    let Query(ChangeParameters { dry_run }) = parameters?;
-    let if_generation = body::if_match(&headers)?;
-    let request: WeightsRequest = body::json(&headers, body).await?;
-    let reason = request.reason.clone();
-    body::bounded(reason.as_deref())?;
-    let remarks = body::remarks(request.ticket.clone(), request.impact)?;
+    let dry_run = head.dry_run;
     let asked = request
         .asked()
         .map_err(|(field, why)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))?;
-    let change = WeightsChange {
-        service: service.clone(),
-        asked,
-        if_generation,
-        by,
-        reason,
-        remarks,
-        dry_run,
-    };
+    let change = WeightsChange { service: service.clone(), asked, head };
     let applied = match dry_run {
         true => observatory.controller().set_weights(change)?,
         false => observatory.change(change).await?,
@@ -263,32 +246,21 @@ async fn set_weights(
 /// makes the change of its subject.
 async fn move_version<O>(
     State(observatory): State<ControlPlane>,
-    Extension(By(by)): Extension<By>,
     name: Name,
-    parameters: Parameters<ChangeParameters>,
-    headers: HeaderMap,
-    body: Body,
+    Change { head, asked: request, .. }: Change<SubjectRequest>,
     (try_out, change): (DryRun, fn(Target) -> O),
 ) -> Result<impl IntoResponse, Problem>
 where
     O: Operation<Outcome = Moved, Error = Rejected> + Send + 'static,
 {
     let Path(service) = name?;
-    let Query(ChangeParameters { dry_run }) = parameters?;
-    let if_generation = body::if_match(&headers)?;
-    let request: SubjectRequest = body::json(&headers, body).await?;
-    let SubjectRequest { version, endpoint, reason, ticket, impact } = request;
-    body::bounded(reason.as_deref())?;
-    let remarks = body::remarks(ticket, impact)?;
+    let dry_run = head.dry_run;
+    let SubjectRequest { version, endpoint } = request;
     let subject = Target {
         service: service.clone(),
         version: version.clone(),
         endpoint: endpoint.clone(),
-        if_generation,
-        by,
-        reason,
-        remarks,
-        dry_run,
+        head,
     };
     let moved = match dry_run {
         true => try_out(&mut observatory.controller(), subject)?,

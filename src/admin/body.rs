@@ -11,8 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use super::{Problem, model::WeightsRequest};
-use crate::{control::controller::Remarks, store::Impact};
+use super::Problem;
 
 /// Largest body: weights of a few hundred versions and a reason.
 const BODY_BYTES: usize = 64 * 1024;
@@ -45,13 +44,13 @@ pub(super) async fn json<T: DeserializeOwned>(
     parse(&bytes(headers, body).await?)
 }
 
-/// Reads a body of JSON; an empty one stands for an object without fields.
-pub(super) async fn json_or_none<T: DeserializeOwned + Default>(
+/// Reads a body of JSON; an empty one stands for an object without fields, if `T` needs none.
+pub(super) async fn json_or_none<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
     match &*bytes(headers, body).await? {
-        [] => Ok(T::default()),
+        [] => parse(b"{}").or_else(|_| parse(b"")),
         bytes => parse(bytes),
     }
 }
@@ -73,43 +72,34 @@ async fn bytes(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     Ok(bytes.to_bytes())
 }
 
-/// Rejects a reason that is too long for a line of the log.
-pub(super) fn bounded(reason: Option<&str>) -> Result<(), Problem> {
-    let most = WeightsRequest::REASON_CHARS;
-    if reason.is_some_and(|reason| reason.chars().count() > most) {
-        let detail = format!("the reason is longer than {most} characters");
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("reason"));
-    }
-    Ok(())
-}
-
-/// Rejects a ticket that is empty, too long, or no line of text.
-pub(super) fn remarks(ticket: Option<String>, impact: Option<Impact>) -> Result<Remarks, Problem> {
-    let most = Remarks::TICKET_CHARS;
-    let wrong = match &ticket {
-        Some(ticket) if ticket.trim().is_empty() => "the ticket is empty; leave it out".to_owned(),
-        Some(ticket) if ticket.chars().count() > most => {
-            format!("the ticket is longer than {most} characters; write its number, or its address")
-        }
-        Some(ticket) if ticket.chars().any(char::is_control) => {
-            "the ticket has control characters; write one line of text".to_owned()
-        }
-        _ => return Ok(Remarks { ticket, impact }),
-    };
-    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, wrong).at("ticket"))
-}
-
 /// `application/json` with any parameters.
 fn is_json(media_type: &[u8]) -> bool {
     let essence = media_type.split(|b| *b == b';').next().unwrap_or_default();
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// Parses a body: 400 if it is not JSON, 422 with the field if the JSON does not have the expected
+/// Rejects JSON that is no object: by its position in an array a value could be read as that of a field, which nobody
+/// means.
+fn object(bytes: &[u8]) -> Result<(), Problem> {
+    let what = match bytes.trim_ascii_start().first() {
+        Some(b'[') => "an array",
+        Some(b'"') => "a text",
+        Some(b'0'..=b'9' | b'-') => "a number",
+        // What is no JSON at all, and null and the like, serde_json describes better.
+        _ => return Ok(()),
+    };
+    let detail = format!(
+        "the body is {what}; write an object of named fields, such as {{\"reason\": \"…\"}}"
+    );
+    Err(Problem::new(StatusCode::BAD_REQUEST, detail))
+}
+
+/// Parses a body: 400 if it is no JSON object, 422 with the field if the JSON does not have the expected
 /// form.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let not_json =
         |error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"));
+    object(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -121,8 +111,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         }
         let message = error.to_string();
         // The path of a missing field is that of the object that should have it, which is the body.
-        let missing = message.strip_prefix("missing field `").and_then(|m| m.split('`').next());
-        let field = missing.unwrap_or(&path).to_owned();
+        // So is that of an unknown one in a body that is read in two parts.
+        let mut quoted = ["missing field `", "unknown field `"].iter();
+        let named = quoted.find_map(|start| message.strip_prefix(start)?.split('`').next());
+        let is_own = path == "." || message.starts_with("missing");
+        let field = named.filter(|_| is_own).unwrap_or(&path).to_owned();
         let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, message);
         if field == "." { problem } else { problem.at(field) }
     })?;
@@ -133,7 +126,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::model::WeightsRequest;
+    use crate::admin::model::{ChangeBody, WeightsRequest};
 
     #[test]
     fn if_match_is_one_generation_in_quotes() {
@@ -160,7 +153,7 @@ mod tests {
     #[test]
     fn a_body_is_refused_at_its_field() {
         let parse = |text: &str| {
-            let result = parse::<WeightsRequest>(text.as_bytes());
+            let result = parse::<ChangeBody<WeightsRequest>>(text.as_bytes());
             result.map(|_| ()).map_err(|p| (p.status.as_u16(), p.field.unwrap_or_default()))
         };
         let field = |field: &str| Err((422, field.to_owned()));
@@ -178,7 +171,10 @@ mod tests {
         assert_eq!(parse(r#"{"weights": {}, "reasn": ""}"#), field("reasn"));
         assert_eq!(parse(r#"{"weights": {}, "reason": 7}"#), field("reason"));
         assert_eq!(parse("{}"), field("weights"));
-        assert_eq!(parse("[]"), field(""));
+        for other in ["[]", r#" [{"v41": 1}, false]"#, "7", "-1.5", r#""v41""#] {
+            assert_eq!(parse(other), syntax, "{other}");
+        }
+        assert_eq!(parse("null"), field(""));
     }
 
     #[test]

@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Body,
     error_handling::HandleErrorLayer,
-    extract::{Extension, Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    extract::{Path, State},
+    http::StatusCode,
     response::IntoResponse,
     routing::post,
 };
@@ -17,8 +16,9 @@ use tokio::time::{Instant, sleep};
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 
 use super::{
-    Problem, body, bounds,
-    extract::{By, Name, Parameters, fresh},
+    Problem, bounds,
+    change::{Change, IsDryRun},
+    extract::{Name, fresh},
     model::{CutoverAnswer, CutoverRequest, RollbackRequest, Shares},
 };
 use crate::{
@@ -66,6 +66,12 @@ enum Wait {
     Drained,
 }
 
+impl IsDryRun for CutoverParameters {
+    fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
 impl CutoverParameters {
     /// How long to wait for the versions that lost their players; `None`: not at all.
     fn patience(&self) -> Result<Option<Duration>, Problem> {
@@ -102,41 +108,23 @@ pub(super) fn routes(plane: ControlPlane) -> Router {
 
 async fn cut_over(
     State(plane): State<ControlPlane>,
-    Extension(By(by)): Extension<By>,
     name: Name,
-    parameters: Parameters<CutoverParameters>,
-    headers: HeaderMap,
-    body: Body,
+    Change { head, asked, parameters }: Change<CutoverRequest, CutoverParameters>,
 ) -> Result<impl IntoResponse, Problem> {
-    let (Path(service), Query(parameters)) = (name?, parameters?);
-    let if_generation = body::if_match(&headers)?;
-    let request: CutoverRequest = body::json(&headers, body).await?;
-    let CutoverRequest { to, fence, reason, ticket, impact } = request;
-    body::bounded(reason.as_deref())?;
-    let remarks = body::remarks(ticket, impact)?;
-    let dry_run = parameters.dry_run;
-    let to = Destination::Version(to);
-    let asked = Cutover { service, to, fence, if_generation, by, reason, remarks, dry_run };
+    let Path(service) = name?;
+    let CutoverRequest { to, fence } = asked;
+    let asked = Cutover { service, to: Destination::Version(to), fence, head };
     make(&plane, asked, &parameters).await.map_err(of_destination)
 }
 
 async fn roll_back(
     State(plane): State<ControlPlane>,
-    Extension(By(by)): Extension<By>,
     name: Name,
-    parameters: Parameters<CutoverParameters>,
-    headers: HeaderMap,
-    body: Body,
+    Change { head, asked, parameters }: Change<RollbackRequest, CutoverParameters>,
 ) -> Result<impl IntoResponse, Problem> {
-    let (Path(service), Query(parameters)) = (name?, parameters?);
-    let if_generation = body::if_match(&headers)?;
-    let request: RollbackRequest = body::json_or_none(&headers, body).await?;
-    let RollbackRequest { fence, reason, ticket, impact } = request;
-    body::bounded(reason.as_deref())?;
-    let remarks = body::remarks(ticket, impact)?;
-    let dry_run = parameters.dry_run;
-    let to = Destination::Before;
-    let asked = Cutover { service, to, fence, if_generation, by, reason, remarks, dry_run };
+    let Path(service) = name?;
+    let RollbackRequest { fence } = asked;
+    let asked = Cutover { service, to: Destination::Before, fence, head };
     let made = make(&plane, asked, &parameters).await;
     made.map_err(|problem| match problem.field.as_deref() {
         // No version is named in the body.
@@ -159,7 +147,7 @@ async fn make(
     parameters: &CutoverParameters,
 ) -> Result<impl IntoResponse + use<>, Problem> {
     let patience = parameters.patience()?;
-    let (service, dry_run) = (asked.service.clone(), asked.dry_run);
+    let (service, dry_run) = (asked.service.clone(), asked.head.dry_run);
     let (moving, held, fenced) = match dry_run {
         true => {
             let mut controller = plane.controller();

@@ -31,14 +31,6 @@ pub(super) struct By(pub(super) Actor);
 #[serde(deny_unknown_fields)]
 pub(super) struct NoParameters {}
 
-/// Query of a change.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ChangeParameters {
-    #[serde(default)]
-    pub(super) dry_run: bool,
-}
-
 /// Header fields of a response that is not cached and names the generation for a later `If-Match`.
 pub(super) fn fresh(generation: u64) -> [(HeaderName, HeaderValue); 2] {
     // Digits in quotes are always a valid value.

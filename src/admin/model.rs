@@ -12,6 +12,7 @@ mod gate;
 mod incident;
 mod pins;
 mod rollout;
+mod said;
 mod smoke;
 mod status;
 
@@ -37,6 +38,7 @@ pub use rollout::{
     Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest,
     RolloutStep, RolloutSummary,
 };
+pub use said::{ChangeBody, Said};
 use serde::{Deserialize, Serialize};
 pub use smoke::SmokeQuestion;
 pub use status::{

@@ -2,9 +2,8 @@
 
 use axum::{
     Json, Router,
-    body::Body,
-    extract::{Extension, Query, State},
-    http::{HeaderMap, StatusCode, header::CACHE_CONTROL},
+    extract::{Query, State},
+    http::{StatusCode, header::CACHE_CONTROL},
     response::IntoResponse,
     routing::{get, post},
 };
@@ -13,8 +12,8 @@ use serde::Deserialize;
 use super::{
     Problem,
     api::wrong_method,
-    body,
-    extract::{By, ChangeParameters, Parameters, fresh},
+    change::Change,
+    extract::{Parameters, fresh},
     model::{PinList, PinMoveAnswer, PinMoveRequest, ServicePins},
 };
 use crate::{
@@ -57,16 +56,11 @@ async fn pins(
 /// Moves the pins of a version to another one.
 async fn move_pins(
     State(plane): State<ControlPlane>,
-    Extension(By(by)): Extension<By>,
-    parameters: Parameters<ChangeParameters>,
-    headers: HeaderMap,
-    body: Body,
+    Change { head, asked, .. }: Change<PinMoveRequest>,
 ) -> Result<impl IntoResponse, Problem> {
-    let Query(ChangeParameters { dry_run }) = parameters?;
-    let if_generation = body::if_match(&headers)?;
-    let PinMoveRequest { service, from, to, reason } = body::json(&headers, body).await?;
-    body::bounded(reason.as_deref())?;
-    let asked = MovePins { service, from, to, if_generation, by, reason, dry_run };
+    let PinMoveRequest { service, from, to } = asked;
+    let dry_run = head.dry_run;
+    let asked = MovePins { service, from, to, head };
     let moved = match dry_run {
         true => plane.controller().try_move_pins(&asked)?,
         false => plane.change(asked.clone()).await?,

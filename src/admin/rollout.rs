@@ -2,16 +2,16 @@
 
 use axum::{
     Json, Router,
-    body::Body,
-    extract::{Extension, Path, Query, State},
-    http::{HeaderMap, StatusCode, header::CACHE_CONTROL},
+    extract::{Path, State},
+    http::{StatusCode, header::CACHE_CONTROL},
     response::IntoResponse,
     routing::{get, post},
 };
 
 use super::{
-    Problem, auth, body,
-    extract::{By, ChangeParameters, Name, NoParameters, Parameters, fresh},
+    Problem,
+    change::Change,
+    extract::{Name, NoParameters, Parameters, fresh},
     model::{Rollout, RolloutAnswer, RolloutCommand, RolloutRequest},
 };
 use crate::{
@@ -47,7 +47,7 @@ pub(super) fn paths() -> Router<ControlPlane> {
     let router = Router::new().route("/v1/services/{service}/rollout", get(show).post(start));
     paths.into_iter().fold(router, |router, (name, command)| {
         let path = format!("/v1/services/{{service}}/rollout/{name}");
-        router.route(&path, post(move |a, b, c, d, e, f| order(a, b, c, d, e, f, command)))
+        router.route(&path, post(move |a, b, c| order(a, b, c, command)))
     })
 }
 
@@ -71,19 +71,11 @@ async fn show(
 
 async fn start(
     State(plane): State<ControlPlane>,
-    Extension(By(by)): Extension<By>,
     name: Name,
-    parameters: Parameters<ChangeParameters>,
-    headers: HeaderMap,
-    body: Body,
+    Change { head, asked, .. }: Change<RolloutRequest>,
 ) -> Result<impl IntoResponse, Problem> {
     let Path(service) = name?;
-    let Query(ChangeParameters { dry_run }) = parameters?;
-    let if_generation = body::if_match(&headers)?;
-    let request: RolloutRequest = body::json(&headers, body).await?;
-    let RolloutRequest { to, plan, steps, priority, reason, ticket, impact } = request;
-    let remarks = body::remarks(ticket, impact)?;
-    body::bounded(reason.as_deref())?;
+    let RolloutRequest { to, plan, steps, priority } = asked;
     let plan = match (plan, steps) {
         (None, None) => PlanAsked::OfService,
         (Some(plan), None) => PlanAsked::Named(plan),
@@ -94,47 +86,33 @@ async fn start(
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("steps"));
         }
     };
-    let (urgent, reason) = (priority.is_some(), reason.unwrap_or_default());
-    let asked = RolloutAsked::Start { to, plan, urgent, reason };
-    let asked = RolloutChange { service, asked, by, if_generation, remarks, dry_run };
-    change(&plane, asked, false).await
+    let asked = RolloutAsked::Start { to, plan, urgent: priority.is_some() };
+    make(&plane, RolloutChange { service, asked, head }, false).await
 }
 
 async fn order(
     State(plane): State<ControlPlane>,
-    Extension(By(by)): Extension<By>,
     name: Name,
-    parameters: Parameters<ChangeParameters>,
-    headers: HeaderMap,
-    body: Body,
+    Change { head, asked, .. }: Change<RolloutCommand>,
     command: Command,
 ) -> Result<impl IntoResponse, Problem> {
     let Path(service) = name?;
-    let Query(ChangeParameters { dry_run }) = parameters?;
-    let if_generation = body::if_match(&headers)?;
-    let asked: RolloutCommand = body::json_or_none(&headers, body).await?;
-    body::bounded(asked.reason.as_deref())?;
     belongs(command, &asked)?;
-    let remarks = body::remarks(asked.ticket, asked.impact)?;
-    let second = auth::second(&headers, plane.controller().tokens())?;
-    let (by_name, reason) = (by.name.clone(), asked.reason.unwrap_or_default());
+    let (by, reason) = (head.by.name.clone(), head.reason.clone());
     let event = match command {
-        Command::Pause => Event::Pause { by: by_name, reason },
-        Command::Resume => Event::Resume { by: by_name, reason },
-        Command::Promote => Event::Promote { by: by_name, reason },
-        Command::Approve => {
-            Event::Approve { by: by_name, approves: asked.approves.unwrap_or(true), reason }
-        }
-        Command::BreakIn => Event::BreakIn { by: by_name, second, reason },
-        Command::Abort => Event::Abort { by: by_name, reason },
+        Command::Pause => Event::Pause { by, reason },
+        Command::Resume => Event::Resume { by, reason },
+        Command::Promote => Event::Promote { by, reason },
+        Command::Approve => Event::Approve { by, approves: asked.approves.unwrap_or(true), reason },
+        Command::BreakIn => Event::BreakIn { by, second: head.second.clone(), reason },
+        Command::Abort => Event::Abort { by, reason },
         Command::Rollback => {
-            Event::Rollback { by: by_name, reason, at_once: asked.at_once.unwrap_or(false) }
+            Event::Rollback { by, reason, at_once: asked.at_once.unwrap_or(false) }
         }
     };
-    let asked = RolloutAsked::Event(event);
     let retreats = matches!(command, Command::Abort | Command::Rollback);
-    let asked = RolloutChange { service, asked, by, if_generation, remarks, dry_run };
-    change(&plane, asked, retreats).await
+    let asked = RolloutAsked::Event(event);
+    make(&plane, RolloutChange { service, asked, head }, retreats).await
 }
 
 /// Rejects fields that mean nothing to `command`.
@@ -153,12 +131,12 @@ fn belongs(command: Command, asked: &RolloutCommand) -> Result<(), Problem> {
     }
 }
 
-async fn change(
+async fn make(
     plane: &ControlPlane,
     change: RolloutChange,
     retreats: bool,
 ) -> Result<impl IntoResponse + use<>, Problem> {
-    let (service, dry_run) = (change.service.clone(), change.dry_run);
+    let (service, dry_run) = (change.service.clone(), change.head.dry_run);
     let changed = match (dry_run, retreats) {
         (true, _) => plane.controller().change_rollout(change)?,
         (false, true) => plane.change(RolloutRetreat(change)).await?,

@@ -1,12 +1,17 @@
 //! Options of the commands that change something.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::{
     client::{Call, ClientArguments},
     failure::Failure,
 };
-use crate::store::Impact;
+use crate::{
+    admin::model::{ChangeBody, Said},
+    store::Impact,
+};
 
 /// Options of the commands that change something.
 #[derive(Debug, clap::Args)]
@@ -31,11 +36,24 @@ pub(super) struct ChangeArguments {
 }
 
 impl ChangeArguments {
-    /// The call that sends `request` to `target`.
-    pub(super) fn post(&self, target: &str, request: &impl Serialize) -> Result<Call, Failure> {
-        let query = if self.dry_run { "?dry_run=true" } else { "" };
-        let call = Call::post(format!("{target}{query}"), request)?;
-        Ok(Call { if_generation: self.if_generation, ..call })
+    /// The call that asks `target` for a change.
+    pub(super) fn post(&self, target: &str, asked: impl Serialize) -> Result<Call, Failure> {
+        self.post_with(target, Vec::new(), asked)
+    }
+
+    /// As [`ChangeArguments::post`], with these parameters besides.
+    pub(super) fn post_with(
+        &self,
+        target: &str,
+        mut query: Vec<String>,
+        asked: impl Serialize,
+    ) -> Result<Call, Failure> {
+        query.extend(self.dry_run.then(|| "dry_run=true".to_owned()));
+        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        let body = ChangeBody { asked, said: self.remarks.said(self.reason.clone()) };
+        let call = Call::post(format!("{target}{query}"), &body)?;
+        let second = self.remarks.second_token_file.clone();
+        Ok(Call { if_generation: self.if_generation, second, ..call })
     }
 }
 
@@ -44,10 +62,13 @@ impl ChangeArguments {
 pub(super) struct RemarkArguments {
     /// Reference to another system, for the journal, such as a change number.
     #[arg(long, value_name = "TEXT")]
-    pub(super) ticket: Option<String>,
+    ticket: Option<String>,
     /// Class of the change, for the journal.
     #[arg(long, value_name = "CLASS", value_enum)]
     impact: Option<Class>,
+    /// File with the token of a second person who agrees, where the service or the window asks for one.
+    #[arg(long, value_name = "FILE")]
+    pub(super) second_token_file: Option<PathBuf>,
 }
 
 /// Classes of changes, as in the change management of regulated gaming.
@@ -60,12 +81,13 @@ enum Class {
 }
 
 impl RemarkArguments {
-    /// The class of the change, if one was given.
-    pub(super) fn impact(&self) -> Option<Impact> {
-        self.impact.map(|class| match class {
+    /// What is said of a change, with this reason.
+    pub(super) fn said(&self, reason: Option<String>) -> Said {
+        let impact = self.impact.map(|class| match class {
             Class::High => Impact::High,
             Class::Low => Impact::Low,
-        })
+        });
+        Said { reason, ticket: self.ticket.clone(), impact }
     }
 
     /// Whether anything is said.

@@ -62,12 +62,15 @@ pub(super) struct Call {
     pub(super) body: Option<String>,
     /// Generation that must be in force.
     pub(super) if_generation: Option<u64>,
+    /// File with the token of a second person who agrees.
+    pub(super) second: Option<PathBuf>,
 }
 
 impl Call {
     /// Reads `target`.
     pub(super) fn get(target: impl Into<String>) -> Self {
-        Self { method: Method::GET, target: target.into(), body: None, if_generation: None }
+        let (body, if_generation, second) = (None, None, None);
+        Self { method: Method::GET, target: target.into(), body, if_generation, second }
     }
 
     /// Sends `request` to `target` as JSON. Fails if it cannot be JSON.
@@ -77,7 +80,8 @@ impl Call {
     ) -> Result<Self, Failure> {
         let body = serde_json::to_string(request);
         let body = Some(body.map_err(|error| Failure::new(Exit::Fault, error))?);
-        Ok(Self { method: Method::POST, target: target.into(), body, if_generation: None })
+        let (if_generation, second) = (None, None);
+        Ok(Self { method: Method::POST, target: target.into(), body, if_generation, second })
     }
 }
 
@@ -101,20 +105,6 @@ impl ClientArguments {
     ) -> Result<T, Failure> {
         let body = self.exchanged(call, PATIENCE + longer)?;
         serde_json::from_slice(&body).map_err(|error| self.strange(&error))
-    }
-
-    /// As [`ClientArguments::call`], with the token of a second person in a file, if there is one.
-    pub(super) fn call_with_second<T: DeserializeOwned>(
-        &self,
-        call: Call,
-        second: Option<&Path>,
-    ) -> Result<T, Failure> {
-        let mut request = self.request(call, "application/json")?;
-        if let Some(file) = second {
-            request = request.header(SECOND, bearer(file)?);
-        }
-        serde_json::from_slice(&self.answered(request, PATIENCE)?)
-            .map_err(|error| self.strange(&error))
     }
 
     /// Makes `call` and returns the text of the response.
@@ -203,6 +193,9 @@ impl ClientArguments {
         let mut request = client.request(call.method, url).header(ACCEPT, accepts);
         if let Some(file) = &self.token_file {
             request = request.header(AUTHORIZATION, bearer(file)?);
+        }
+        if let Some(file) = &call.second {
+            request = request.header(SECOND, bearer(file)?);
         }
         if let Some(generation) = call.if_generation {
             request = request.header(IF_MATCH, format!("\"{generation}\""));

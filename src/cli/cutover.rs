@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     change::ChangeArguments,
-    client::{Call, service_name},
+    client::service_name,
     failure::Failure,
     printable::printable,
     say::{say, say_json},
@@ -63,35 +63,20 @@ struct CommonArguments {
 /// Moves all traffic of a service to a version.
 pub(super) fn run(arguments: &CutoverArguments) -> Result<(), Failure> {
     let CutoverArguments { service, version, common } = arguments;
-    let ChangeArguments { reason, remarks, .. } = &common.change;
-    let request = CutoverRequest {
-        to: version.clone(),
-        fence: common.fence(),
-        reason: reason.clone(),
-        ticket: remarks.ticket.clone(),
-        impact: remarks.impact(),
-    };
-    common.call(service, "cutover", &request)
+    let request = CutoverRequest { to: version.clone(), fence: common.fence() };
+    common.call(service, "cutover", request)
 }
 
 /// Returns to the split before the last change.
 pub(super) fn roll_back(arguments: &RollbackArguments) -> Result<(), Failure> {
     let RollbackArguments { service, common } = arguments;
-    let ChangeArguments { reason, remarks, .. } = &common.change;
-    let request = RollbackRequest {
-        fence: common.fence(),
-        reason: reason.clone(),
-        ticket: remarks.ticket.clone(),
-        impact: remarks.impact(),
-    };
-    common.call(service, "rollback", &request)
+    common.call(service, "rollback", RollbackRequest { fence: common.fence() })
 }
 
 impl CommonArguments {
-    fn call(&self, service: &str, path: &str, request: &impl Serialize) -> Result<(), Failure> {
-        let target = format!("/v1/services/{service}/{path}{}", self.query());
-        let if_generation = self.change.if_generation;
-        let call = Call { if_generation, ..Call::post(target, request)? };
+    fn call(&self, service: &str, path: &str, request: impl Serialize) -> Result<(), Failure> {
+        let target = format!("/v1/services/{service}/{path}");
+        let call = self.change.post_with(&target, self.query(), request)?;
         let answer: CutoverAnswer = self.change.client.call_within(call, MOST_PATIENCE)?;
         match self.change.json {
             true => say_json(&answer)?,
@@ -104,14 +89,13 @@ impl CommonArguments {
         (self.fence || self.no_fence).then_some(self.fence)
     }
 
-    fn query(&self) -> String {
+    /// The parameters besides those of every change.
+    fn query(&self) -> Vec<String> {
         let wait = self.wait.as_ref().map(|wait| format!("wait={wait}"));
         let timeout = self.timeout.map(|time| {
             format!("timeout={}", humantime::format_duration(time).to_string().replace(' ', ""))
         });
-        let dry_run = self.change.dry_run.then(|| "dry_run=true".to_owned());
-        let each: Vec<String> = [wait, timeout, dry_run].into_iter().flatten().collect();
-        if each.is_empty() { String::new() } else { format!("?{}", each.join("&")) }
+        [wait, timeout].into_iter().flatten().collect()
     }
 }
 

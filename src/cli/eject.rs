@@ -49,12 +49,9 @@ pub(super) fn run(action: Action, arguments: &SubjectArguments) -> Result<(), Fa
     let request = SubjectRequest {
         version: arguments.version.clone(),
         endpoint: arguments.endpoint.map(|address| address.to_string()),
-        reason: change.reason.clone(),
-        ticket: change.remarks.ticket.clone(),
-        impact: change.remarks.impact(),
     };
     let target = format!("/v1/services/{}/{}", arguments.service, action.name());
-    let answer: SubjectAnswer = change.client.call(change.post(&target, &request)?)?;
+    let answer: SubjectAnswer = change.client.call(change.post(&target, request)?)?;
     match change.json {
         true => say_json(&answer)?,
         false => say(&report(action, &printable(&answer)?)),

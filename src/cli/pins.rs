@@ -3,6 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use super::{
+    change::ChangeArguments,
     client::{Call, ClientArguments, service_name},
     columns,
     failure::Failure,
@@ -46,20 +47,8 @@ struct MoveArguments {
     from: String,
     /// The version that is to have them.
     to: String,
-    /// The reason, for the journal, the event and the log of the instance.
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// Show what would change, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Change only if nobody made a change since this generation, as shown by `status`.
-    #[arg(long, value_name = "N")]
-    if_generation: Option<u64>,
-    /// Print the response of the admin endpoint as one JSON object.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    client: ClientArguments,
+    change: ChangeArguments,
 }
 
 /// Shows the pins, or moves some.
@@ -71,18 +60,10 @@ pub(super) fn run(arguments: &PinsArguments) -> Result<(), Failure> {
 }
 
 fn move_pins(arguments: &MoveArguments) -> Result<(), Failure> {
-    let MoveArguments { service, from, to, reason, dry_run, if_generation, .. } = arguments;
-    let request = PinMoveRequest {
-        service: service.clone(),
-        from: from.clone(),
-        to: to.clone(),
-        reason: reason.clone(),
-    };
-    let query = if *dry_run { "?dry_run=true" } else { "" };
-    let call = Call::post(format!("/v1/pins/move{query}"), &request)?;
-    let call = Call { if_generation: *if_generation, ..call };
-    let answer: PinMoveAnswer = arguments.client.call(call)?;
-    match arguments.json {
+    let MoveArguments { service, from, to, change } = arguments;
+    let request = PinMoveRequest { service: service.clone(), from: from.clone(), to: to.clone() };
+    let answer: PinMoveAnswer = change.client.call(change.post("/v1/pins/move", request)?)?;
+    match change.json {
         true => say_json(&answer)?,
         false => say(&moved(&printable(&answer)?)),
     }

@@ -47,7 +47,7 @@ enum Command {
     /// Refuse to approve the step.
     Reject(ReasonArguments),
     /// Let the rollout grow in spite of the window that freezes it, until that window is over.
-    BreakIn(BreakInArguments),
+    BreakIn(CommandArguments),
     /// Give the rollout up, and restore the split before it.
     Abort(CommandArguments),
     /// Restore the split before the rollout, also when it is done.
@@ -118,15 +118,6 @@ struct ReasonArguments {
 }
 
 #[derive(Debug, clap::Args)]
-struct BreakInArguments {
-    /// File with the token of a second person who agrees, where the window asks for one.
-    #[arg(long, value_name = "FILE")]
-    second_token_file: Option<std::path::PathBuf>,
-    #[command(flatten)]
-    command: CommandArguments,
-}
-
-#[derive(Debug, clap::Args)]
 struct RollbackArguments {
     /// Give the endpoints of the split before their load at once, although they are not ready for it.
     #[arg(long)]
@@ -138,7 +129,7 @@ struct RollbackArguments {
 /// Runs the command.
 pub(super) fn run(arguments: &RolloutArguments) -> Result<ExitCode, Failure> {
     let order = |name: &str, arguments: &CommandArguments, more: RolloutCommand| {
-        order(name, arguments, more, None).map(|()| ExitCode::SUCCESS)
+        order(name, arguments, more).map(|()| ExitCode::SUCCESS)
     };
     let none = RolloutCommand::default;
     match &arguments.command {
@@ -156,10 +147,7 @@ pub(super) fn run(arguments: &RolloutArguments) -> Result<ExitCode, Failure> {
             let more = RolloutCommand { approves: Some(false), ..none() };
             order("approve", &arguments.command, more)
         }
-        Command::BreakIn(BreakInArguments { second_token_file, command }) => {
-            let second = second_token_file.as_deref();
-            self::order("break-in", command, none(), second).map(|()| ExitCode::SUCCESS)
-        }
+        Command::BreakIn(arguments) => order("break-in", arguments, none()),
         Command::Abort(arguments) => order("abort", arguments, none()),
         Command::Rollback(RollbackArguments { at_once, command }) => {
             let more = RolloutCommand { at_once: at_once.then_some(true), ..none() };
@@ -176,12 +164,9 @@ fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
         plan: plan.clone(),
         steps: steps.as_deref().map(steps_of).transpose()?,
         priority: priority.as_ref().map(|_| Priority::P1),
-        reason: change.reason.clone(),
-        ticket: change.remarks.ticket.clone(),
-        impact: change.remarks.impact(),
     };
     let target = format!("/v1/services/{service}/rollout");
-    let answer: RolloutAnswer = change.client.call(change.post(&target, &request)?)?;
+    let answer: RolloutAnswer = change.client.call(change.post(&target, request)?)?;
     if !*wait {
         return tell(&answer, change.json).map(|()| ExitCode::SUCCESS);
     }
@@ -202,18 +187,11 @@ fn show(arguments: &SubjectArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn order(
-    name: &str,
-    arguments: &CommandArguments,
-    more: RolloutCommand,
-    second_token: Option<&std::path::Path>,
-) -> Result<(), Failure> {
+fn order(name: &str, arguments: &CommandArguments, asked: RolloutCommand) -> Result<(), Failure> {
     let CommandArguments { service, change } = arguments;
-    let (reason, ticket) = (change.reason.clone(), change.remarks.ticket.clone());
-    let request = RolloutCommand { reason, ticket, impact: change.remarks.impact(), ..more };
     let target = format!("/v1/services/{service}/rollout/{name}");
-    let call = change.post(&target, &request)?;
-    let answer: RolloutAnswer = change.client.call_with_second(call, second_token)?;
+    let call = change.post(&target, asked)?;
+    let answer: RolloutAnswer = change.client.call(call)?;
     tell(&answer, change.json)
 }
 

@@ -13,7 +13,7 @@ use super::{
     table,
 };
 use crate::{
-    admin::model::{NewWeight, Service, Unserved, WeightsAnswer, WeightsRequest},
+    admin::model::{ChangeBody, NewWeight, Service, Unserved, WeightsAnswer, WeightsRequest},
     config::units::Weight,
     control::controller::{moves, percent},
 };
@@ -75,17 +75,13 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let request = WeightsRequest {
-        weights: each_once(&arguments.weights)?,
-        only: arguments.only,
-        reason: arguments.reason.clone(),
-        ticket: arguments.remarks.ticket.clone(),
-        impact: arguments.remarks.impact(),
-    };
+    let asked = WeightsRequest { weights: each_once(&arguments.weights)?, only: arguments.only };
+    let request = ChangeBody { asked, said: arguments.remarks.said(arguments.reason.clone()) };
     let put = |dry_run: bool, if_generation| -> Result<WeightsAnswer, Failure> {
         let query = if dry_run { "?dry_run=true" } else { "" };
         let call = Call::post(format!("{target}/weights{query}"), &request)?;
-        arguments.client.call(Call { method: Method::PUT, if_generation, ..call })
+        let second = arguments.remarks.second_token_file.clone();
+        arguments.client.call(Call { method: Method::PUT, if_generation, second, ..call })
     };
     let mut if_generation = arguments.if_generation;
     if arguments.strict {

@@ -1,4 +1,4 @@
-//! Reads a configuration and continues after the first problem.
+//! Reads a configuration, or a part of one, and continues after the first problem.
 //!
 //! serde stops at the first value that it rejects. To find further problems, the rejected value is
 //! recorded and replaced, and the reading is repeated until it succeeds. Consequences of a recorded
@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
 
 use super::{
-    check::{Finding, check},
+    check::Finding,
     decode::{Fault, decode},
     node::{Field, Node, Tree},
     problem::{FieldPath, MAX_PROBLEMS, Position, Problem, Problems, Step},
@@ -18,18 +19,18 @@ use super::{
     yaml,
 };
 
-/// A reading in progress.
-pub(super) struct Draft {
+/// A reading of a `T` in progress.
+pub(super) struct Draft<T = Config> {
     /// The file after repairs.
     tree: Node,
     /// `None` if repairs were given up.
-    pub(super) config: Option<Config>,
+    pub(super) config: Option<T>,
     problems: Vec<Problem>,
     /// Places in the file that were repaired.
     spoiled: Vec<FieldPath>,
 }
 
-impl Draft {
+impl<T: DeserializeOwned> Draft<T> {
     pub(super) fn read(text: &str) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         match yaml::parse(text, &mut problems) {
@@ -77,12 +78,10 @@ impl Draft {
         }
     }
 
-    pub(super) fn check(&mut self) {
-        if let Some(config) = &self.config {
-            for finding in check(config) {
-                self.note(finding);
-            }
-        }
+    /// Notes what `check` finds in the decoded value.
+    pub(super) fn check(&mut self, check: impl FnOnce(&T) -> Vec<Finding>) {
+        let found = self.config.as_ref().map(check).unwrap_or_default();
+        found.into_iter().for_each(|finding| self.note(finding));
     }
 
     /// The position of the value of the field `path` in the text, and its path there.
@@ -104,7 +103,7 @@ impl Draft {
         self.problems.push(Problem { at, path, message });
     }
 
-    pub(super) fn finish(self) -> Result<Config, Problems> {
+    pub(super) fn finish(self) -> Result<T, Problems> {
         let whole = || Problem {
             at: Position::START,
             path: FieldPath::default(),

@@ -5,15 +5,14 @@ use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    check::warnings as doubtful,
-    decode::{Fault, decode},
+    check::{check, check_steps, warnings as doubtful},
     draft::Draft,
     error::LoadError,
     file::{MOST_BYTES, read_file},
     folder,
     named::{NamedFile, named_files},
     pin_keys,
-    problem::{FieldPath, Problem, Problems, Step as Place},
+    problem::{FieldPath, Problem, Problems},
     schema::{Config, Step},
     token::{self, AdminToken},
     yaml,
@@ -36,26 +35,15 @@ pub struct Loaded {
 /// files stay as written.
 pub fn parse(text: &str) -> Result<Config, Problems> {
     let mut draft = Draft::read(text)?;
-    draft.check();
+    draft.check(check);
     draft.finish()
 }
 
-/// Reads the steps of a plan, in YAML or JSON, without checking them. The first problem ends it.
+/// Reads and checks the steps of a plan, in YAML or JSON; the error has all their problems.
 pub fn steps(text: &str) -> Result<Vec<Step>, Problems> {
-    let mut problems = Vec::new();
-    let tree = yaml::parse(text, &mut problems)?;
-    if let Some(problems) = Problems::sorted(problems) {
-        return Err(problems);
-    }
-    decode(&tree).map_err(|(path, fault)| {
-        let (place, at) = tree.locate(&path, matches!(fault, Fault::UnknownField(_)));
-        let name = match path.steps.last() {
-            Some(Place::Key(name)) => name.as_str(),
-            _ => "",
-        };
-        let message = fault.message(name, tree.child(&path));
-        Problem { at, path: place, message }.into()
-    })
+    let mut draft = Draft::<Vec<Step>>::read(text)?;
+    draft.check(|steps| check_steps(steps, &FieldPath::default()));
+    draft.finish()
 }
 
 /// Reads and checks a configuration file and the token files that it names, relative to its folder,
@@ -76,8 +64,8 @@ pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
         let path = FieldPath::default();
         invalid(Problem { at: yaml::end_of(&good), path, message }.into())
     })?;
-    let mut draft = Draft::read(text).map_err(invalid)?;
-    draft.check();
+    let mut draft = Draft::<Config>::read(text).map_err(invalid)?;
+    draft.check(check);
     let admin = draft.config.iter().find_map(|config| config.admin.as_ref());
     let mut found = Vec::new();
     let beside = path.parent().unwrap_or(Path::new(""));
@@ -99,9 +87,8 @@ pub fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Loaded, LoadError> {
 
 /// The warnings for a valid file, in the order of the text; none for an invalid one.
 pub fn warnings(text: &str) -> Vec<Problem> {
-    let Ok(mut draft) = Draft::read(text) else { return Vec::new() };
-    let found = draft.config.as_ref().map(doubtful).unwrap_or_default();
-    found.into_iter().for_each(|finding| draft.note(finding));
+    let Ok(mut draft) = Draft::<Config>::read(text) else { return Vec::new() };
+    draft.check(doubtful);
     draft.finish().map_or_else(|problems| problems.as_slice().to_vec(), |_| Vec::new())
 }
 

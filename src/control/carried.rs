@@ -172,10 +172,10 @@ pub struct WhySet {
 
 impl WhySet {
     /// Weights that `by` sets at `now`.
-    pub fn new(by: &str, reason: Option<&str>, now: SystemTime) -> Self {
+    pub fn new(by: &str, reason: &str, now: SystemTime) -> Self {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_unix_ms = since.as_millis().try_into().unwrap_or_default();
-        Self { by: by.to_owned(), reason: reason.unwrap_or_default().to_owned(), at_unix_ms }
+        Self { by: by.to_owned(), reason: reason.to_owned(), at_unix_ms }
     }
 
     /// When they were set.

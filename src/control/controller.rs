@@ -16,8 +16,10 @@ mod ejections;
 mod endpoints;
 mod events;
 mod fencing;
+mod four_eyes;
 mod gate;
 mod handover;
+mod head;
 mod incidents;
 mod keeping;
 mod logs;
@@ -26,7 +28,6 @@ mod pins;
 mod prepare;
 mod rejected;
 mod reload;
-mod remarks;
 mod replaced;
 mod resume;
 mod rolled;
@@ -54,11 +55,11 @@ pub use self::{
     ejections::{Effect, Eject, Moved, Reinstate, Target},
     events::Webhooks,
     gate::GateReport,
+    head::ChangeHead,
     keeping::{Checked, JournalState, Moment, Operation, Plan},
     pins::{MovePins, PinsMoved},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
-    remarks::Remarks,
     rollouts::{
         Latencies, Live, PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutRetreat,
         RolloutsEnded,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::{
-        controller::{PlanAsked, Remarks, RolloutAsked, RolloutChange},
+        controller::{ChangeHead, PlanAsked, RolloutAsked, RolloutChange},
         tasks::ControlPlane,
     },
     store::Actor,
@@ -182,12 +182,11 @@ impl Stage {
                 to: Version::V42.name().to_owned(),
                 plan: PlanAsked::Steps(steps),
                 urgent: false,
-                reason: "the demonstration".to_owned(),
             },
-            by: Actor { name: BY.to_owned(), ..Actor::system() },
-            if_generation: None,
-            remarks: Remarks::default(),
-            dry_run: false,
+            head: ChangeHead {
+                reason: "the demonstration".to_owned(),
+                ..ChangeHead::of(Actor { name: BY.to_owned(), ..Actor::system() })
+            },
         };
         self.observatory.controller().change_rollout(change)?;
         Ok(())

@@ -272,6 +272,32 @@ fn what_is_wrong_is_a_problem_at_its_field() {
     app.shutdown();
 }
 
+/// An array used to be read as the fields of a body in their order, so `["v42", null, "so"]` ejected a version.
+#[test]
+fn no_body_is_anything_but_an_object() {
+    let app = start(Vec::new());
+    let admin = app.admin.unwrap();
+    let of_service = |path: &str| format!("POST /v1/services/game-api/{path}");
+    let commands = ["pause", "resume", "promote", "approve", "break-in", "abort", "rollback"];
+    let commands = commands.iter().map(|command| of_service(&format!("rollout/{command}")));
+    let others = ["eject", "reinstate", "cutover", "rollback", "rollout", "smoke"].map(of_service);
+    let more = [
+        format!("PUT {WEIGHTS}"),
+        "POST /v1/pins/move".to_owned(),
+        "POST /v1/hooks/flagger/game-api/rollout".to_owned(),
+    ];
+    for line in commands.chain(others).chain(more) {
+        for body in [r#"["v42", null, "so"]"#, "[]", r#" [{"v41": 1}]"#, r#""v42""#, "42"] {
+            let answer = send(admin, &line, "", body);
+            assert_eq!(answer.problem(), (400, String::new()), "{line} {body}: {}", answer.body);
+            let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            assert!(detail.contains("write an object of named fields"), "{line}: {detail}");
+        }
+    }
+    assert_eq!(get(admin, "/v1/status").json()["generation"], 1);
+    app.shutdown();
+}
+
 #[test]
 fn head_answers_where_get_does() {
     let app = start(Vec::new());

@@ -426,14 +426,10 @@ fn a_version_that_is_ejected_meanwhile_goes_first() {
         assert_eq!(stage.post("eject?dry_run=true", &json!({ "version": "v2" })).status, 200);
         // An operator waits for the cutover; a verdict does not, and takes the way of this call.
         let target = tidegate::control::controller::Target {
-            remarks: Default::default(),
             service: SERVICE.to_owned(),
             version: "v2".to_owned(),
             endpoint: None,
-            if_generation: None,
-            by: tidegate::store::Actor::system(),
-            reason: None,
-            dry_run: false,
+            head: tidegate::control::controller::ChangeHead::of(tidegate::store::Actor::system()),
         };
         stage.proxy().controller().eject(target).expect("v1 serves");
         let undone = moving.join().expect("no panic");

@@ -12,7 +12,6 @@ use crate::{
         Asked,
         controller::{self, Moved},
     },
-    store::Impact,
 };
 
 /// Body of `PUT /v1/services/{s}/weights`.
@@ -25,17 +24,6 @@ pub struct WeightsRequest {
     /// Versions that have weight and are not named get 0, also if shares add up to 100 %.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only: bool,
-    /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Reference to another system, for the journal; at most [`TICKET_CHARS`] characters of one line.
-    ///
-    /// [`TICKET_CHARS`]: controller::Remarks::TICKET_CHARS
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    /// Class of the change, for the journal: `high` or `low`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub impact: Option<Impact>,
 }
 
 /// A requested weight.
@@ -87,9 +75,6 @@ impl<'de> Deserialize<'de> for NewWeight {
 }
 
 impl WeightsRequest {
-    /// Longest reason: it becomes part of one line of the log.
-    pub const REASON_CHARS: usize = 1000;
-
     /// The requested change; the error is the field at fault and the reason: numbers and shares
     /// cannot be mixed.
     pub fn asked(self) -> Result<Asked, (&'static str, &'static str)> {
@@ -120,15 +105,6 @@ pub struct SubjectRequest {
     /// The address of one of its endpoints; null for the whole version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`] characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// See [`WeightsRequest::ticket`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    /// See [`WeightsRequest::impact`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub impact: Option<Impact>,
 }
 
 /// Answer to `POST /v1/services/{s}/eject` and `/reinstate`.
@@ -294,7 +270,6 @@ mod tests {
         let parse = serde_json::from_str::<WeightsRequest>;
         let request = parse(r#"{"weights": {"v42": 10, "v41": 90.5}}"#).unwrap();
         assert!(request.weights.keys().eq(["v42", "v41"]));
-        assert_eq!(request.reason, None);
         let twice = parse(r#"{"weights": {"v42": 10, "v42": 90}}"#).unwrap_err();
         assert!(twice.to_string().starts_with("`v42` is given twice"), "{twice}");
     }
@@ -318,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_request_is_written_as_it_is_read() {
-        let text = r#"{"weights":{"v41":90.5,"v42":2.0},"only":true,"reason":"so","ticket":"CHG-7","impact":"high"}"#;
+        let text = r#"{"weights":{"v41":90.5,"v42":2.0},"only":true}"#;
         let request: WeightsRequest = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&request).unwrap(), text);
         let text = r#"{"weights":{"v42":"12.5%"}}"#;

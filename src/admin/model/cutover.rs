@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::Shares;
-use crate::{config::units::Weight, store::Impact};
+use crate::config::units::Weight;
 
 /// Body of `POST /v1/services/{s}/cutover`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,15 +15,6 @@ pub struct CutoverRequest {
     /// Whether writes are held meanwhile. Default: if the service has a fence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<bool>,
-    /// Why, for the log; at most [`WeightsRequest::REASON_CHARS`](super::WeightsRequest::REASON_CHARS) characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Reference to another system, for the journal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    /// Class of the change, for the journal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub impact: Option<Impact>,
 }
 
 /// Body of `POST /v1/services/{s}/rollback`.
@@ -33,15 +24,6 @@ pub struct RollbackRequest {
     /// As in [`CutoverRequest::fence`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<bool>,
-    /// Why, as in [`CutoverRequest::reason`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// As in [`CutoverRequest::ticket`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    /// As in [`CutoverRequest::impact`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub impact: Option<Impact>,
 }
 
 /// Answer to `POST /v1/services/{s}/cutover` and `/rollback`.

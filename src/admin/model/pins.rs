@@ -72,9 +72,6 @@ pub struct PinMoveRequest {
     pub from: String,
     /// The version that is to have them.
     pub to: String,
-    /// Why, for the journal and the log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 /// Response to a move of pins.

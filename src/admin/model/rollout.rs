@@ -13,7 +13,6 @@ use crate::{
     },
     control::controller::Live,
     rollout::{BreakIn, Entry, Frozen, Phase, Reply, Rollout as Machine},
-    store::Impact,
 };
 
 /// Body of `POST /v1/services/{s}/rollout`.
@@ -33,15 +32,6 @@ pub struct RolloutRequest {
     /// the time that is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
-    /// Why, for the journal and the log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Reference to another system, for the journal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    /// Class of the change, for the journal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub impact: Option<Impact>,
 }
 
 /// The priority of a rollout that is urgent.
@@ -56,15 +46,6 @@ pub enum Priority {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RolloutCommand {
-    /// Why, for the journal and the log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Reference to another system, for the journal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    /// Class of the change, for the journal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub impact: Option<Impact>,
     /// Of `approve`: whether the step is approved. Default `true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approves: Option<bool>,

@@ -6,7 +6,7 @@ use super::{Finding, route::Match};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
-    schema::{Config, Eject, EjectErrors, Mode, OnMistake, Service},
+    schema::{Config, Eject, EjectErrors, Mode, OnMistake, Role, Service},
 };
 
 /// All warnings for `config`.
@@ -16,6 +16,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
     for (name, service) in &config.services {
         let path = services.key(name);
         shared_endpoints(service, &path, &mut found);
+        no_second_person(config, service, &path, &mut found);
         // With a single version no player moves between versions.
         if service.versions.len() > 1 {
             not_compared(service, &path, &mut found);
@@ -53,6 +54,28 @@ fn shared_endpoints(service: &Service, path: &FieldPath, found: &mut Vec<Finding
                 found.push(Finding::new(path, message));
             }
         }
+    }
+}
+
+/// Warns if a second person is asked for and there are no two who can act: then no approval is possible.
+fn no_second_person(
+    config: &Config,
+    service: &Service,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
+    let tokens = config.admin.iter().flat_map(|admin| &admin.tokens);
+    let persons = tokens.filter(|token| token.role == Role::Operate).count();
+    if service.second_person && persons < 2 {
+        let have = match persons {
+            0 => "there is none",
+            _ => "there is one",
+        };
+        let message = format!(
+            "a second person needs a token of their own, so it takes two of `admin.tokens` with the role `operate`, \
+             and {have}; give each person a token, or leave this out"
+        );
+        found.push(Finding::new(path.key("second_person"), message));
     }
 }
 
@@ -275,6 +298,26 @@ mod tests {
         ] {
             assert_eq!(warned(&service, route), [""; 0], "{service} {route}");
         }
+    }
+
+    #[test]
+    fn a_second_person_without_a_token_of_their_own_is_doubtful() {
+        let services = GOOD.replace("baseline: v1,", "baseline: v1, second_person: true,");
+        let with = |tokens: &str| {
+            let admin = format!("admin: {{ address: 127.0.0.1:0, tokens: [ {tokens} ] }}");
+            told(&services, &format!("[ {{ service: s }} ]\n{admin}"))
+        };
+        let (ana, ben) = ("{ name: ana, file: a }", "{ name: ben, file: b }");
+        let reader = "{ name: bot, file: c, role: auditor }";
+        for (tokens, have) in [
+            (String::new(), "there is none"),
+            (ana.to_owned(), "there is one"),
+            (format!("{ana}, {reader}"), "there is one"),
+        ] {
+            let [only] = &*with(&tokens) else { panic!("one warning: {tokens}") };
+            assert!(only.contains("services.s.second_person: ") && only.contains(have), "{only}");
+        }
+        assert_eq!(with(&format!("{ana}, {ben}")), [""; 0]);
     }
 
     #[test]

@@ -60,8 +60,8 @@ pub struct Service {
     /// The plan of its rollouts, if a rollout is started without one. Default: none.
     #[serde(default)]
     pub rollout: Option<String>,
-    /// Whether an approval in a rollout must come from another person than the one who started it.
-    /// Default `false`.
+    /// Whether an approval in a rollout must come from another person than the one who started it, and
+    /// growth in any other way than by the plan of the service needs a second person. Default `false`.
     #[serde(default)]
     pub second_person: bool,
     /// Responses that count as failures of the version. Default: 500 and above.

@@ -8,13 +8,12 @@ use std::time::SystemTime;
 use indexmap::IndexMap;
 
 use super::{
-    Applied, Asked, Controller, Moment, Operation, Plan, Rejected, Remarks, WeightsChange,
+    Applied, Asked, ChangeHead, Controller, Moment, Operation, Plan, Rejected, WeightsChange,
     split::list, weights::Weighed,
 };
 use crate::{
     config::units::Weight,
     control::{carried::SetWeights, events::EventKind, state::Change},
-    store::Actor,
 };
 
 /// A cutover as requested.
@@ -26,16 +25,8 @@ pub struct Cutover {
     pub to: Destination,
     /// Whether writes are held meanwhile; `None`: if the service has a fence.
     pub fence: Option<bool>,
-    /// The generation that the caller saw; the change is refused if somebody made a change since.
-    pub if_generation: Option<u64>,
-    /// The caller.
-    pub by: Actor,
-    /// Why, for the log.
-    pub reason: Option<String>,
-    /// What else is said of it.
-    pub remarks: Remarks,
-    /// Only report what would change.
-    pub dry_run: bool,
+    /// Who asks, why, and under which conditions.
+    pub head: ChangeHead,
 }
 
 /// Where a cutover leads.
@@ -122,10 +113,10 @@ impl Controller {
     fn cut_over_at(&mut self, asked: &Cutover, moment: Moment) -> Result<Moving, Rejected> {
         let (change, weighed) = self.weigh_cutover(asked, moment.at)?;
         let named = self.named(&asked.service, &left(&weighed.planned));
-        if asked.dry_run {
+        if asked.head.dry_run {
             return Ok(Moving { applied: weighed.planned, named });
         }
-        let (by, reason) = (change.by.name.clone(), change.reason.clone().unwrap_or_default());
+        let (by, reason) = (asked.head.by.name.clone(), asked.head.reason.clone());
         let ended = self.rollouts_ended_of(&asked.service);
         let applied = self.make_weights(EventKind::Cutover, change, weighed, moment);
         // The end of a rollout has a report of its own.
@@ -151,16 +142,14 @@ impl Controller {
         at: SystemTime,
     ) -> Result<(WeightsChange, Weighed), Rejected> {
         let change = WeightsChange {
-            remarks: asked.remarks.clone(),
             service: asked.service.clone(),
             asked: Asked::Weights { weights: self.destination(asked)?, only: true },
-            if_generation: asked.if_generation,
-            by: asked.by.clone(),
-            reason: asked.reason.clone(),
-            dry_run: asked.dry_run,
+            head: asked.head.clone(),
         };
         let cut_over = |service, weights: SetWeights| Change::CutOver { service, weights };
         let weighed = self.weigh(&change, at, cut_over)?;
+        let place = (&*asked.service, &asked.to);
+        self.refuse_cutover_alone(place, &weighed.planned, &asked.head)?;
         Ok((change, weighed))
     }
 

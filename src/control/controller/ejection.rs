@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use super::{
-    Controller, Judged, Moment, Rejected, Remarks,
+    ChangeHead, Controller, Judged, Moment, Rejected,
     ejections::{Effect, Moved, Target, ejected},
     split::list,
 };
@@ -156,11 +156,7 @@ impl Controller {
             service: service.clone(),
             version: version.clone(),
             endpoint: None,
-            if_generation: None,
-            by,
-            reason: Some(did_not_help),
-            remarks: Remarks::default(),
-            dry_run: false,
+            head: ChangeHead { reason: did_not_help, ..ChangeHead::of(by) },
         };
         if let Err(why) = self.reinstate_version(subject, true, Moment::now()) {
             tracing::warn!(service, version, %why, "the version is not reinstated");
@@ -273,11 +269,11 @@ impl Controller {
         }
         let prepared = self.prepare(ejected(&subject, moment.at))?;
         let effect = Some(self.effect(&subject.service, prepared.state()));
-        if subject.dry_run {
+        if subject.head.dry_run {
             return Ok(Moved { effect, ..Moved::to(generation) });
         }
-        let Target { service, version, by: Actor { name: by, .. }, reason, .. } = subject;
-        let reason = reason.unwrap_or_default();
+        let Target { service, version, head, .. } = subject;
+        let ChangeHead { by: Actor { name: by, .. }, reason, .. } = head;
         let matter =
             EventDetails::of_version(service.clone(), version.clone(), by.clone(), reason.clone());
         let matter = EventDetails { journal: moment.entry, ..matter };
@@ -358,16 +354,17 @@ impl Controller {
         moment: Moment,
     ) -> Result<Moved, Rejected> {
         let (generation, change) = self.reinstated(&subject, by_itself)?;
-        let Target { service, version, by: Actor { name: by, .. }, reason, .. } = subject;
+        let Target { service, version, head, .. } = subject;
+        let ChangeHead { by: Actor { name: by, .. }, reason, dry_run, .. } = head;
         let share = self.shares_when_reinstated(&service).get(&version).copied();
-        if subject.dry_run {
+        if dry_run {
             self.check(&change, &self.config)?;
             return Ok(Moved { share, ..Moved::to(generation) });
         }
         // Health is not part of the state: it changes first, and the snapshot is compiled with it.
         self.reinstate_compared_endpoints(&service, &version);
         let prepared = self.prepare(change)?;
-        let (of, name, reason) = (service.clone(), version.clone(), reason.unwrap_or_default());
+        let (of, name) = (service.clone(), version.clone());
         let matter = EventDetails::of_version(of, name, by.clone(), reason.clone());
         let matter = EventDetails { share, journal: moment.entry, ..matter };
         let generation = self.commit(prepared, Some((EventKind::Reinstated, matter)));
@@ -392,8 +389,8 @@ impl Controller {
     }
 
     pub(super) fn admit(&self, subject: &Target) -> Result<u64, Rejected> {
-        let Target { service, version, if_generation, .. } = subject;
-        let generation = self.admit_change(*if_generation)?;
+        let Target { service, version, head, .. } = subject;
+        let generation = self.admit_change(head.if_generation)?;
         let known = self.known_service(service)?;
         if !known.versions.contains_key(version) {
             let known = list(known.versions.keys());

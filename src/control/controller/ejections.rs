@@ -5,10 +5,10 @@ use std::time::SystemTime;
 use indexmap::IndexMap;
 use serde_json::json;
 
-use super::{Controller, Moment, Operation, Plan, Rejected, Remarks};
+use super::{ChangeHead, Controller, Moment, Operation, Plan, Rejected};
 use crate::{
     control::state::{Change, ControlState, Ejection, ManualEjection},
-    store::{Actor, Draft},
+    store::Draft,
 };
 
 /// A version, or one of its endpoints, to eject or reinstate.
@@ -20,16 +20,8 @@ pub struct Target {
     pub version: String,
     /// The endpoint's address; `None` for the whole version.
     pub endpoint: Option<String>,
-    /// The generation that the caller saw; the change is refused if somebody made a change since.
-    pub if_generation: Option<u64>,
-    /// The caller.
-    pub by: Actor,
-    /// Why.
-    pub reason: Option<String>,
-    /// What else the entry is to say.
-    pub remarks: Remarks,
-    /// Only report what would change.
-    pub dry_run: bool,
+    /// Who asks, why, and under which conditions.
+    pub head: ChangeHead,
 }
 
 /// The ejection of a version or an endpoint, by an operator.
@@ -138,24 +130,22 @@ impl Controller {
 
     /// The entry of a change of `subject`; `is_ejected` says whether it was and whether it will be.
     pub(super) fn entry_of(&self, kind: &str, subject: &Target, is_ejected: [bool; 2]) -> Draft {
-        let Target { service, version, endpoint, by, reason, .. } = subject;
-        let reason = reason.as_deref().unwrap_or_default();
-        let mut draft = self.draft_of(kind, by.clone(), reason, (service, &self.state));
+        let Target { service, version, endpoint, head } = subject;
+        let mut draft = self.draft_asked(kind, head, (service, &self.state));
         [draft.before, draft.after] = is_ejected.map(|is_ejected| match endpoint {
             Some(endpoint) => {
                 json!({ "version": version, "endpoint": endpoint, "ejected": is_ejected })
             }
             None => json!({ "version": version, "ejected": is_ejected }),
         });
-        subject.remarks.mark(&mut draft);
         draft
     }
 }
 
 /// The change that ejects the version of `subject`.
 pub(super) fn ejected(subject: &Target, at: SystemTime) -> Change {
-    let Target { service, version, by, reason, .. } = subject.clone();
-    let reason = reason.unwrap_or_default();
+    let Target { service, version, head, .. } = subject.clone();
+    let ChangeHead { by, reason, .. } = head;
     let ejection = Ejection { since: at, by: by.name, reason, verdict: None };
     Change::VersionEjected { service, version, ejection }
 }

@@ -9,7 +9,7 @@ use std::{
 use indexmap::IndexMap;
 use tokio::sync::Notify;
 
-use super::{Controller, Moment, Moved, Plan, Rejected, Target, prepare::Inputs};
+use super::{ChangeHead, Controller, Moment, Moved, Plan, Rejected, Target, prepare::Inputs};
 use crate::{
     config::{
         Config, schema,
@@ -80,7 +80,7 @@ impl Controller {
         }
         let change = endpoint_ejected(&subject, address, moment.at);
         self.check(&change, &self.config)?;
-        if subject.dry_run {
+        if subject.head.dry_run {
             return Ok(Moved::to(generation));
         }
         let now = self.started.0.elapsed();
@@ -88,7 +88,7 @@ impl Controller {
         self.endpoints.eject(&snapshot, id, now);
         let event = (EventKind::EndpointEjected, details_of(&subject, moment));
         let generation = self.commit_endpoint(change, &snapshot, event);
-        let Target { service, version, endpoint, by, reason, .. } = &subject;
+        let Target { service, version, endpoint, head: ChangeHead { by, reason, .. } } = &subject;
         let (journal_seq, journal_hash) = moment.logged();
         tracing::warn!(
             service,
@@ -113,7 +113,7 @@ impl Controller {
     ) -> Result<Moved, Rejected> {
         let (generation, snapshot) = (self.admit(&subject)?, self.snapshot());
         let (change, id) = endpoint_reinstated(&snapshot, &subject, address)?;
-        if subject.dry_run {
+        if subject.head.dry_run {
             return self.check(&change, &self.config).map(|_| Moved::to(generation));
         }
         let now = self.started.0.elapsed();
@@ -122,7 +122,7 @@ impl Controller {
         let event = (EventKind::EndpointServing, details_of(&subject, moment));
         let generation = self.commit_endpoint(change, &snapshot, event);
         self.stirred.notify_one();
-        let Target { service, version, endpoint, by, reason, .. } = &subject;
+        let Target { service, version, endpoint, head: ChangeHead { by, reason, .. } } = &subject;
         let (journal_seq, journal_hash) = moment.logged();
         tracing::info!(
             service,
@@ -336,15 +336,15 @@ type Versions = BTreeMap<String, BTreeSet<String>>;
 
 /// Event details of a manual change of an endpoint.
 fn details_of(subject: &Target, moment: Moment) -> EventDetails {
-    let Target { service, version, endpoint, by, reason, .. } = subject.clone();
-    let place = EventDetails::of_place(service, version, reason.unwrap_or_default());
-    EventDetails { endpoint, by: Some(by.name), journal: moment.entry, ..place }
+    let Target { service, version, endpoint, head } = subject.clone();
+    let place = EventDetails::of_place(service, version, head.reason);
+    EventDetails { endpoint, by: Some(head.by.name), journal: moment.entry, ..place }
 }
 
 /// The change that ejects the endpoint of `subject` at `address`.
 fn endpoint_ejected(subject: &Target, address: &str, since: SystemTime) -> Change {
-    let Target { service, version, by, reason, .. } = subject.clone();
-    let ejection = ManualEjection { since, by: by.name, reason: reason.unwrap_or_default() };
+    let Target { service, version, head, .. } = subject.clone();
+    let ejection = ManualEjection { since, by: head.by.name, reason: head.reason };
     Change::EndpointEjected { service, version, endpoint: address.to_owned(), ejection }
 }
 

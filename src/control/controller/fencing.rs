@@ -211,7 +211,7 @@ impl Controller {
     pub(in crate::control) fn record_undone(&mut self, asked: &Cutover, why: &str) {
         self.count_cutover(&asked.service, "undone");
         let service = asked.service.clone();
-        tracing::warn!(service, why, by = asked.by.name, "a cutover was undone");
+        tracing::warn!(service, why, by = asked.head.by.name, "a cutover was undone");
         let version = match &asked.to {
             Destination::Version(version) => Some(version.clone()),
             Destination::Before => None,
@@ -219,7 +219,7 @@ impl Controller {
         let matter = EventDetails {
             service: Some(service),
             version,
-            by: Some(asked.by.name.clone()),
+            by: Some(asked.head.by.name.clone()),
             reason: why.to_owned(),
             ..EventDetails::default()
         };
@@ -272,7 +272,7 @@ pub(super) fn held_by_fences(
         let held = SetWeights {
             set: IndexMap::from([(writer, Weight::ONE)]),
             file: service.weights.clone(),
-            why: Some(WhySet::new("fence", Some(reason), at)),
+            why: Some(WhySet::new("fence", reason, at)),
             before: state.weights().get(name).and_then(|set| set.before.clone()),
         };
         Some((name.clone(), held))

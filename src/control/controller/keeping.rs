@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    Controller,
+    ChangeHead, Controller,
     splits::{splits, tell_moved},
 };
 use crate::{
@@ -305,6 +305,18 @@ impl Controller {
         let mut draft = self.draft(kind, actor, reason);
         draft.service = Some(service.to_owned());
         draft.epoch = then.epochs().get(service).copied();
+        draft
+    }
+
+    /// As [`Controller::draft_of`], for a change that somebody asked for.
+    pub(super) fn draft_asked(
+        &self,
+        kind: &str,
+        head: &ChangeHead,
+        place: (&str, &ControlState),
+    ) -> Draft {
+        let mut draft = self.draft_of(kind, head.by.clone(), &head.reason, place);
+        head.mark(&mut draft);
         draft
     }
 

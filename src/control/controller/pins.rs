@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::{Controller, Moment, Operation, Plan, Rejected, prepare::Prepared, split::list};
+use super::{
+    ChangeHead, Controller, Moment, Operation, Plan, Rejected, prepare::Prepared, split::list,
+};
 use crate::{
     control::{
         events::{EventDetails, EventKind},
@@ -28,14 +30,8 @@ pub struct MovePins {
     pub from: String,
     /// The version that is to have them.
     pub to: String,
-    /// The generation that the caller saw; the change is refused if somebody made a change since.
-    pub if_generation: Option<u64>,
-    /// The caller.
-    pub by: Actor,
-    /// Why.
-    pub reason: Option<String>,
-    /// Only report what would change.
-    pub dry_run: bool,
+    /// Who asks, why, and under which conditions.
+    pub head: ChangeHead,
 }
 
 /// The result of a move of pins, or of a dry run.
@@ -56,9 +52,7 @@ impl Operation for MovePins {
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
         let (prepared, planned) = controller.plan_pins(self, at)?;
         let then = prepared.state();
-        let reason = self.reason.as_deref().unwrap_or_default();
-        let place = (&*self.service, then);
-        let mut draft = controller.draft_of("pins_moved", self.by.clone(), reason, place);
+        let mut draft = controller.draft_asked("pins_moved", &self.head, (&self.service, then));
         draft.before = json!({ "version": self.from, "pins": planned.pins });
         draft.after = json!({ "version": self.to, "pins": planned.pins });
         draft.generation = then.generation();
@@ -78,8 +72,8 @@ impl Controller {
 
     fn move_pins(&mut self, asked: MovePins, moment: Moment) -> Result<PinsMoved, Rejected> {
         let (prepared, planned) = self.plan_pins(&asked, moment.at)?;
-        let MovePins { service, from, to, by: Actor { name: by, .. }, reason, .. } = asked;
-        let reason = reason.unwrap_or_default();
+        let MovePins { service, from, to, head } = asked;
+        let ChangeHead { by: Actor { name: by, .. }, reason, .. } = head;
         let what = match planned.pins {
             Some(pins) => format!("{pins} pins of {from} moved to {to}"),
             None => format!("the pins of {from} in cookies moved to {to}"),
@@ -121,7 +115,7 @@ impl Controller {
         asked: &MovePins,
         at: SystemTime,
     ) -> Result<(Prepared, PinsMoved), Rejected> {
-        let generation = self.admit_change(asked.if_generation)?;
+        let generation = self.admit_change(asked.head.if_generation)?;
         self.known_service(&asked.service)?;
         let snapshot = self.snapshot();
         let MovePins { service: name, from, to, .. } = asked;
@@ -140,8 +134,8 @@ impl Controller {
             to: to.clone(),
             before,
             until,
-            by: asked.by.name.clone(),
-            reason: asked.reason.clone().unwrap_or_default(),
+            by: asked.head.by.name.clone(),
+            reason: asked.head.reason.clone(),
         };
         let change = Change::PinsMoved { service: name.clone(), from: from.clone(), rule };
         let prepared = self.prepare(change)?;

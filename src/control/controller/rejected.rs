@@ -188,6 +188,19 @@ pub enum Rejected {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// Growth that needs a second person, who did not agree.
+    #[error(
+        "`{service}` asks for a second person: {what} needs one besides {by}, who agrees by a token of their own: \
+         `--second-token-file`, or the field `Tidegate-Second-Authorization`"
+    )]
+    Alone {
+        /// The service.
+        service: String,
+        /// What was asked for.
+        what: &'static str,
+        /// Who asked.
+        by: String,
+    },
     /// The writes of the service move only behind its fence.
     #[error(
         "the writes of `{service}` move only behind its fence (`fence.required`), so that no two versions work on \

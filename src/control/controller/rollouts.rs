@@ -259,7 +259,7 @@ impl Controller {
 fn take_over(state: &mut ControlState, config: &Config, rolled: &Rolled, at: SystemTime) {
     let service = &rolled.rollout.service;
     if let (Some(weights), Some(known)) = (rolled.weights(), config.services.get(service)) {
-        let why = Some(WhySet::new(ITSELF, Some(&rolled.rollout.cause), at));
+        let why = Some(WhySet::new(ITSELF, &rolled.rollout.cause, at));
         let before = Some(rolled.rollout.before.clone());
         let weights = SetWeights { set: weights.clone(), file: known.weights.clone(), why, before };
         state.apply(Change::WeightsSet { service: service.clone(), weights });

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use super::{
-    Asked, Controller, Moment, Operation, Plan, Rejected, Remarks, moves, percent,
+    Asked, ChangeHead, Controller, Moment, Operation, Plan, Rejected, moves, percent,
     prepare::Prepared, split::list,
 };
 use crate::{
@@ -27,16 +27,8 @@ pub struct WeightsChange {
     pub service: String,
     /// The requested weights.
     pub asked: Asked,
-    /// The generation that the caller saw; the change is refused if somebody made a change since.
-    pub if_generation: Option<u64>,
-    /// The caller.
-    pub by: Actor,
-    /// Why, for the log.
-    pub reason: Option<String>,
-    /// What else the entry is to say.
-    pub remarks: Remarks,
-    /// Only report what would change.
-    pub dry_run: bool,
+    /// Who asks, why, and under which conditions.
+    pub head: ChangeHead,
 }
 
 /// The result of a change or of a dry run.
@@ -111,7 +103,7 @@ impl Operation for WeightsChange {
     type Error = Rejected;
 
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
-        let weighed = controller.weigh(self, at, weights_set)?;
+        let weighed = controller.weigh_by_hand(self, at)?;
         Ok(Some(controller.planned_weights("weights", self, &weighed)))
     }
 
@@ -153,8 +145,8 @@ impl Controller {
         asked: WeightsChange,
         moment: Moment,
     ) -> Result<Applied, Rejected> {
-        let weighed = self.weigh(&asked, moment.at, weights_set)?;
-        match asked.dry_run {
+        let weighed = self.weigh_by_hand(&asked, moment.at)?;
+        match asked.head.dry_run {
             true => Ok(weighed.planned),
             false => Ok(self.make_weights(EventKind::Weights, asked, weighed, moment)),
         }
@@ -168,10 +160,8 @@ impl Controller {
         Weighed { prepared, planned, as_before }: &Weighed,
     ) -> Plan {
         let then = prepared.state();
-        let reason = asked.reason.as_deref().unwrap_or_default();
-        let mut draft = self.draft_of(kind, asked.by.clone(), reason, (&asked.service, then));
+        let mut draft = self.draft_asked(kind, &asked.head, (&asked.service, then));
         (draft.before, draft.after) = (json!(planned.before), json!(planned.after));
-        asked.remarks.mark(&mut draft);
         if !as_before {
             draft.generation = then.generation();
         }
@@ -187,8 +177,9 @@ impl Controller {
         moment: Moment,
     ) -> Applied {
         let generation = planned.generation;
-        let WeightsChange { service, by: Actor { name: by, .. }, reason, .. } = asked;
-        let (moved, reason) = (planned.moves(), reason.unwrap_or_default());
+        let WeightsChange { service, head, .. } = asked;
+        let ChangeHead { by: Actor { name: by, .. }, reason, .. } = head;
+        let moved = planned.moves();
         let text = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
         let matter = EventDetails {
             service: Some(service.clone()),
@@ -218,6 +209,13 @@ impl Controller {
         Applied { generation, ..planned }
     }
 
+    /// Checks and prepares weights that somebody sets.
+    fn weigh_by_hand(&self, asked: &WeightsChange, at: SystemTime) -> Result<Weighed, Rejected> {
+        let weighed = self.weigh(asked, at, weights_set)?;
+        self.refuse_growth_alone(&asked.service, &weighed.planned, &asked.head)?;
+        Ok(weighed)
+    }
+
     /// Checks and prepares a change of weights, which becomes a change by `as_change`.
     pub(super) fn weigh(
         &self,
@@ -225,7 +223,7 @@ impl Controller {
         at: SystemTime,
         as_change: AsChange,
     ) -> Result<Weighed, Rejected> {
-        let generation = self.admit_change(asked.if_generation)?;
+        let generation = self.admit_change(asked.head.if_generation)?;
         let (set, planned) = self.plan_weights(asked, generation, at)?;
         let prepared = self.prepare(as_change(asked.service.clone(), set))?;
         // A change without effect must not invalidate another caller's `If-Match`.
@@ -257,7 +255,7 @@ impl Controller {
         if weights.values().all(|weight| *weight == Weight::ZERO) {
             return Err(Rejected::NoWeight { right: no_weight(&change.asked, &before) });
         }
-        let why = Some(WhySet::new(&change.by.name, change.reason.as_deref(), at));
+        let why = Some(WhySet::new(&change.head.by.name, &change.head.reason, at));
         // As written: a version that only stands in is nothing to return to.
         let written = weights_in_force(name, service, &self.state.overrides()).into_iter();
         let written = written.map(|(version, weight)| (version.clone(), weight)).collect();

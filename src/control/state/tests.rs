@@ -75,7 +75,7 @@ fn change() -> impl Strategy<Value = Change> {
             (prop::option::of((name(), time())), prop::option::of(weights()), any::<bool>()),
         )
             .prop_map(|((service, set, file), (why, before, is_cutover))| {
-                let why = why.map(|(by, at)| WhySet::new(&by, None, at));
+                let why = why.map(|(by, at)| WhySet::new(&by, "", at));
                 let weights = SetWeights { set, file, why, before };
                 match is_cutover {
                     true => Change::CutOver { service, weights },
@@ -286,7 +286,7 @@ fn who_set_weights_is_handed_over_and_may_be_unknown() {
     assert_eq!((&read.why, &*read.told()), (&None, "weights set at runtime"));
     assert_eq!(serde_json::to_string(&read).expect("JSON"), old.replace(' ', ""));
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
-    let why = Some(WhySet::new("ops", Some("canary looks good."), at));
+    let why = Some(WhySet::new("ops", "canary looks good.", at));
     let set = SetWeights { why, ..read };
     let text = serde_json::to_string(&set).expect("JSON");
     assert!(text.contains(r#""why":{"by":"ops","reason":"canary looks good.","at_unix_ms":1500}"#));

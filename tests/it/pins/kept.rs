@@ -4,12 +4,12 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tidegate::store::Reader;
+use tidegate::store::{Impact, Reader};
 
 use super::*;
 use crate::support::{
     Client,
-    process::{Process, free_address},
+    process::{Process, free_address, program},
 };
 
 /// A program with rounds, which may be started again.
@@ -170,8 +170,8 @@ fn a_move_is_in_the_journal_and_outlives_a_kill_that_the_moved_pins_do_not() {
     let mut process = stage.start(0);
     let rounds = stage.begin(20);
     eventually("they are on the disk", || stage.kept() == 20);
-    let body =
-        json!({ "service": SERVICE, "from": "v41", "to": "v42", "reason": "it loses rounds" });
+    let body = json!({ "service": SERVICE, "from": "v41", "to": "v42", "reason": "it loses rounds",
+        "ticket": "CHG-7", "impact": "high" });
     let body = body.to_string();
     let mut admin = Client::connect(stage.admin);
     let answer =
@@ -182,6 +182,10 @@ fn a_move_is_in_the_journal_and_outlives_a_kill_that_the_moved_pins_do_not() {
     let _process = stage.start(0);
     assert_eq!(stage.pins(), [0, 20]);
     assert!(rounds.iter().all(|round| stage.ask(round) == "v42"));
+    let admin = format!("http://{}", stage.admin);
+    let back = ["pins", "move", SERVICE, "v42", "v41", "--ticket", "CHG-8", "--impact", "low"];
+    let ended = program().args(back).args(["--admin", &admin]).output().expect("it runs");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     let reader = Reader::open(&stage.state()).expect("a journal");
     let filter =
         tidegate::store::Filter { kind: Some("pins_moved".to_owned()), ..Default::default() };
@@ -189,5 +193,8 @@ fn a_move_is_in_the_journal_and_outlives_a_kill_that_the_moved_pins_do_not() {
     let entry = &entries.first().expect("one").entry;
     assert_eq!((&*entry.reason, &entry.before["pins"]), ("it loses rounds", &json!(20)));
     assert_eq!((&entry.before["version"], &entry.after["version"]), (&json!("v41"), &json!("v42")));
+    let marks = entries.iter().map(|told| (told.entry.ticket.as_deref(), told.entry.impact));
+    let (high, low) = (Some(Impact::High), Some(Impact::Low));
+    assert_eq!(marks.collect::<Vec<_>>(), [(Some("CHG-7"), high), (Some("CHG-8"), low)]);
     assert!(reader.verify(None, None).faults.is_empty());
 }

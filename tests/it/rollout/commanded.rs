@@ -122,11 +122,19 @@ fn the_command_line_starts_waits_and_tells_the_end_by_its_exit_code() {
     let (code, shown, error) = run(&["rollout", "rollback", "game-api", "--reason", "one more"]);
     assert_eq!(code, Some(0), "{shown}{error}");
     let bad = folder.path().join("bad.yaml");
-    std::fs::write(&bad, "- { weight: 20%, fore: 1s }\n").expect("a file");
+    let steps = "- { weight: 20%, fore: 1s }\n- { weight: 10%, for: soon, gates: [ slow ] }\n";
+    std::fs::write(&bad, steps).expect("a file");
     let (code, _, error) =
         run(&["rollout", "start", "game-api", "v2", "--steps", &bad.display().to_string()]);
     assert_eq!(code, Some(64), "{error}");
-    assert!(error.contains("bad.yaml:1:18: ") && error.contains("unknown field `fore`"), "{error}");
+    for problem in [
+        "bad.yaml:1:18: [0].fore: unknown field `fore`",
+        "bad.yaml:2:13: [1].weight: not more than the 20% of the step before",
+        "bad.yaml:2:23: [1].for: `soon` is not a duration",
+        "bad.yaml:2:38: [1].gates[0]: `slow` is not known",
+    ] {
+        assert!(error.contains(problem), "{problem} is missing in:\n{error}");
+    }
     let slow = folder.path().join("slow.json");
     std::fs::write(&slow, slow_text()).expect("a file");
     let slow = slow.display().to_string();

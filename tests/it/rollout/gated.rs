@@ -62,7 +62,8 @@ fn another_person_approves() {
     };
     let steps =
         json!([{ "weight": "10%", "gates": ["approval"] }, { "weight": "100%", "for": "1h" }]);
-    let (status, text) = send("ana-x", ROLLOUT, None, json!({ "to": "v2", "steps": steps }));
+    let (status, text) =
+        send("ana-x", ROLLOUT, Some("ben-x"), json!({ "to": "v2", "steps": steps }));
     assert_eq!(status, 200, "{text}");
     eventually("the window freezes it", || rollout()["frozen"]["window"] == "always");
     let path = format!("{ROLLOUT}/break-in");

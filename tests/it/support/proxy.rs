@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tidegate::{
     app::{App, Ended},
     config::{Loaded, parse, read, units::Weight},
-    control::{Asked, Controller, WeightsChange},
+    control::{Asked, Controller, WeightsChange, controller::ChangeHead},
     registry::{ErrorKind, RetryReason},
     snapshot::Snapshot,
     store::Actor,
@@ -247,16 +247,12 @@ impl Proxy {
     pub(crate) fn set_weights(&self, weights: &[(&str, f64)]) {
         let weight = |w| Weight::new(w).expect("a weight");
         let change = WeightsChange {
-            remarks: Default::default(),
             service: SERVICE.to_owned(),
             asked: Asked::Weights {
                 weights: weights.iter().map(|(v, w)| ((*v).to_owned(), weight(*w))).collect(),
                 only: true,
             },
-            if_generation: None,
-            by: Actor { name: "test".to_owned(), ..Actor::system() },
-            reason: None,
-            dry_run: false,
+            head: ChangeHead::of(Actor { name: "test".to_owned(), ..Actor::system() }),
         };
         self.app().observatory().controller().set_weights(change).expect("good weights");
     }

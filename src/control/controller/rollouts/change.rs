@@ -12,13 +12,12 @@ use crate::{
     },
     control::{
         controller::{
-            Controller, Moment, Operation, Plan as Written, Rejected, Remarks, prepare::Prepared,
-            rolled::Rolled, split::list,
+            ChangeHead, Controller, Moment, Operation, Plan as Written, Rejected,
+            prepare::Prepared, rolled::Rolled, split::list,
         },
         state::{Change, ControlState},
     },
     rollout::{self, Event, Plan, PlanError, Refused, Rollout, Start},
-    store::Actor,
 };
 
 /// A command to a rollout, or a step that it takes by itself.
@@ -28,14 +27,8 @@ pub struct RolloutChange {
     pub service: String,
     /// What is to happen.
     pub asked: RolloutAsked,
-    /// Who asks.
-    pub by: Actor,
-    /// The generation that the caller saw; the change is refused if somebody made a change since.
-    pub if_generation: Option<u64>,
-    /// What else is said of it.
-    pub remarks: Remarks,
-    /// Only report what would change.
-    pub dry_run: bool,
+    /// Who asks, why, and under which conditions.
+    pub head: ChangeHead,
 }
 
 /// A command that takes players away from the version of a rollout. It is made also while the journal cannot be
@@ -54,8 +47,6 @@ pub enum RolloutAsked {
         plan: PlanAsked,
         /// Whether it is urgent.
         urgent: bool,
-        /// Why.
-        reason: String,
     },
     /// An event of the one in progress.
     Event(Event),
@@ -118,8 +109,8 @@ impl Operation for RolloutChange {
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Written>, Rejected> {
         let checked = controller.check_rollout(self, at)?;
         let state = checked.state();
-        let mut draft = controller.rollout_entry(&checked.rolled, Some(&self.by), state);
-        self.remarks.mark(&mut draft);
+        let mut draft = controller.rollout_entry(&checked.rolled, Some(&self.head.by), state);
+        self.head.mark(&mut draft);
         Ok(Some(Written { draft, then: Some(state.clone()) }))
     }
 
@@ -162,7 +153,7 @@ impl Controller {
             self.still_grows(&change)?;
         }
         let (rollout, warnings) = (checked.rolled.rollout.clone(), checked.rolled.warnings());
-        let generation = match change.dry_run {
+        let generation = match change.head.dry_run {
             true => self.snapshot().generation,
             false => self.make_rollout(checked, Some(moment)),
         };
@@ -214,17 +205,18 @@ impl Controller {
     }
 
     fn check_rollout(&self, change: &RolloutChange, at: SystemTime) -> Result<Checked, Rejected> {
-        self.admit_change(change.if_generation)?;
+        self.admit_change(change.head.if_generation)?;
         let known = self.known_service(&change.service)?;
         match &change.asked {
-            RolloutAsked::Start { to, plan, urgent, reason } => {
+            RolloutAsked::Start { to, plan, urgent } => {
                 self.refuses_to_move(&change.service)?;
+                self.refuse_plan_alone((&change.service, known), plan, &change.head)?;
                 let start = Start {
                     service: change.service.clone(),
                     to: to.clone(),
                     plan: self.plan_of(&change.service, known, plan)?,
-                    by: change.by.name.clone(),
-                    reason: reason.clone(),
+                    by: change.head.by.name.clone(),
+                    reason: change.head.reason.clone(),
                     urgent: *urgent,
                     second_person: known.second_person,
                     weights: split_of(&change.service, &self.state, &self.config)

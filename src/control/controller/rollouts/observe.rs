@@ -6,7 +6,7 @@ use super::{Controller, Live, RolloutAsked, RolloutChange, itself};
 use crate::{
     analysis::{Answer, Numbers, Verdict},
     config::schema::{GateQuestion, Slo},
-    control::controller::{Rejected, Remarks},
+    control::controller::{ChangeHead, Rejected},
     rollout::{
         self, Action, Event, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow, Windows,
     },
@@ -132,10 +132,7 @@ impl Controller {
             return Advance::Write(Box::new(RolloutChange {
                 service: service.to_owned(),
                 asked: RolloutAsked::Event(event),
-                by: itself(),
-                if_generation: None,
-                remarks: Remarks::default(),
-                dry_run: false,
+                head: ChangeHead::of(itself()),
             }));
         }
         self.make_rollout(checked, None);

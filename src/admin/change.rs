@@ -1,0 +1,92 @@
+//! Reads what every change on request has: one head, one body, one query.
+
+use std::fmt::Debug;
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::StatusCode,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    Problem, auth, body,
+    extract::{By, Parameters},
+    model::{ChangeBody, Said},
+};
+use crate::control::{controller::ChangeHead, tasks::ControlPlane};
+
+/// A change as requested: its head, which all have, and what is particular to it: its body and its query.
+#[derive(Debug)]
+pub(super) struct Change<T, Q = ChangeParameters> {
+    pub(super) head: ChangeHead,
+    pub(super) asked: T,
+    pub(super) parameters: Q,
+}
+
+/// The query of a change.
+pub(super) trait IsDryRun: DeserializeOwned + Send {
+    fn is_dry_run(&self) -> bool;
+}
+
+/// Query of a change without parameters of its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeParameters {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl IsDryRun for ChangeParameters {
+    fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
+impl<T: DeserializeOwned + Send, Q: IsDryRun> FromRequest<ControlPlane> for Change<T, Q> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, plane: &ControlPlane) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let Ok(parameters) = Parameters::<Q>::from_request_parts(&mut parts, plane).await;
+        let Query(parameters) = parameters?;
+        let if_generation = body::if_match(&parts.headers)?;
+        let ChangeBody { asked, said } = body::json_or_none(&parts.headers, body).await?;
+        check(&said)?;
+        let Said { reason, ticket, impact } = said;
+        let By(by) = parts.extensions.remove().ok_or_else(nobody)?;
+        let second = auth::second(&parts.headers, plane.controller().tokens())?;
+        let second = second.filter(|second| *second != by.name);
+        let (reason, dry_run) = (reason.unwrap_or_default(), parameters.is_dry_run());
+        let head = ChangeHead { by, second, reason, ticket, impact, if_generation, dry_run };
+        Ok(Self { head, asked, parameters })
+    }
+}
+
+/// The problem of a change that came past the authentication, which names everybody.
+fn nobody() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "nobody knows who asks for this change")
+}
+
+/// Rejects a reason that is too long for a line of the log, and a ticket that is empty, too long, or no line of text.
+fn check(said: &Said) -> Result<(), Problem> {
+    let refuse = |field, why| Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field));
+    let is_longer = |text: &Option<String>, most| {
+        text.as_deref().is_some_and(|text| text.chars().count() > most)
+    };
+    let (most, most_of_ticket) = (ChangeHead::REASON_CHARS, ChangeHead::TICKET_CHARS);
+    if is_longer(&said.reason, most) {
+        return refuse("reason", format!("the reason is longer than {most} characters"));
+    }
+    let Some(ticket) = &said.ticket else { return Ok(()) };
+    let wrong = match ticket {
+        _ if ticket.trim().is_empty() => "the ticket is empty; leave it out".to_owned(),
+        _ if is_longer(&said.ticket, most_of_ticket) => format!(
+            "the ticket is longer than {most_of_ticket} characters; write its number, or its address"
+        ),
+        _ if ticket.chars().any(char::is_control) => {
+            "the ticket has control characters; write one line of text".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    refuse("ticket", wrong)
+}

@@ -1,0 +1,93 @@
+//! Growth around the plan of a service with `second_person` needs a second person.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+const PLANS: &str = "plans: { careful: [ { weight: 10%, gates: [ approval ] }, { weight: 100%, for: 1h } ], \
+    fast: [ { weight: 100%, for: 1h } ] }";
+
+fn secret(name: &str) -> String {
+    format!("{name}-{name}-{name}-{name}")
+}
+
+fn stage(fields: &[&str]) -> Stage {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, secret(name)).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a file");
+        format!("{{ name: {name}, file: '{}' }}", path.display())
+    };
+    let tokens = ["ana-x", "ben-x"].map(file).join(", ");
+    let admin = format!("admin: {{ address: 127.0.0.1:0, tokens: [ {tokens} ] }}");
+    Stage::with(fields, |builder| builder.top(&admin).top(PLANS))
+}
+
+/// Sends a change of ana's, with which `second` agrees; returns the status and the text.
+fn send(stage: &Stage, call: (&str, &str), second: Option<&str>, body: &Value) -> (u16, String) {
+    let (body, bearer) = (body.to_string(), |name: &str| format!("Bearer {}", secret(name)));
+    let mut client = stage.proxy.admin();
+    let path = format!("/v1/services/game-api/{}", call.1);
+    let mut request = client.request(call.0, &path);
+    request = request.body(body.as_bytes()).host("localhost");
+    request = request.header("Authorization", &bearer("ana-x"));
+    let second = second.map(bearer);
+    if let Some(second) = &second {
+        request = request.header("Tidegate-Second-Authorization", second);
+    }
+    let answer = request.send();
+    (answer.status, answer.text().to_owned())
+}
+
+#[test]
+fn nobody_goes_around_the_approvals_of_a_plan_alone() {
+    let stage = stage(&["second_person: true", "rollout: careful"]);
+    let steps = json!([{ "weight": "100%", "for": "1h" }]);
+    let around = [
+        (("POST", "rollout"), json!({ "to": "v2", "steps": steps })),
+        (("POST", "rollout"), json!({ "to": "v2", "plan": "fast" })),
+        (("PUT", "weights"), json!({ "weights": { "v2": "50%" } })),
+        (("POST", "cutover"), json!({ "to": "v2" })),
+    ];
+    for (call, body) in &around {
+        for (second, dry) in [(None, ""), (None, "?dry_run=true"), (Some("ana-x"), "")] {
+            let path = format!("{}{dry}", call.1);
+            let (status, text) = send(&stage, (call.0, &path), second, body);
+            let is_told = text.contains("asks for a second person");
+            assert_eq!((status, is_told), (409, true), "{call:?} {second:?}: {text}");
+        }
+        let path = format!("{}?dry_run=true", call.1);
+        let (status, text) = send(&stage, (call.0, &path), Some("ben-x"), body);
+        assert_eq!(status, 200, "{call:?}: {text}");
+        let (status, text) = send(&stage, *call, Some("eve-x"), body);
+        assert_eq!((status, text.contains("token is unknown")), (403, true), "{text}");
+    }
+    let (status, text) = send(&stage, around[2].0, Some("ben-x"), &around[2].1);
+    assert_eq!(status, 200, "{text}");
+    let (status, text) =
+        send(&stage, ("PUT", "weights"), None, &json!({ "weights": { "v2": "40%" } }));
+    assert_eq!(status, 200, "to take players away is open to everybody: {text}");
+    let (status, text) = send(&stage, ("POST", "rollback"), None, &json!({}));
+    assert_eq!(status, 200, "and so is the way back: {text}");
+    let (status, text) = send(&stage, ("POST", "cutover"), None, &json!({ "to": "v1" }));
+    assert_eq!(status, 200, "{text}");
+    let (status, text) = send(&stage, ("POST", "rollout"), None, &json!({ "to": "v2" }));
+    assert_eq!(status, 200, "the plan of the service has its own approvals: {text}");
+    let promote = json!({ "reason": "I am sure" });
+    eventually("the step waits for its approval", || {
+        let (status, text) = send(&stage, ("POST", "rollout/promote"), None, &promote);
+        status == 409 && text.contains("another person can promote it")
+    });
+}
+
+#[test]
+fn without_second_person_one_is_enough() {
+    let stage = stage(&["rollout: careful"]);
+    let weights = json!({ "weights": { "v2": "50%" } });
+    let (status, text) = send(&stage, ("PUT", "weights"), None, &weights);
+    assert_eq!(status, 200, "{text}");
+    let (status, text) =
+        send(&stage, ("POST", "rollout"), None, &json!({ "to": "v2", "plan": "fast" }));
+    assert_eq!(status, 200, "{text}");
+}
