@@ -16,6 +16,15 @@ use super::{
 
 /// What is wrong with the newest checkpoints, at most `most`, and with the state.
 pub(super) fn faults(connection: &Connection, most: u32) -> Result<Vec<Fault>, StoreError> {
+    // All of it as it was at one moment: entries that are written meanwhile bring state and checkpoints, which would
+    // seem to be of entries that are missing.
+    let view = connection.unchecked_transaction()?;
+    let faults = faults_seen(&view, most)?;
+    view.finish()?;
+    Ok(faults)
+}
+
+fn faults_seen(connection: &Connection, most: u32) -> Result<Vec<Fault>, StoreError> {
     let last: i64 =
         connection.query_row("SELECT coalesce(max(seq), 0) FROM entry", [], |row| row.get(0))?;
     let last = last.unsigned_abs();

@@ -35,6 +35,35 @@ fn names(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
+fn entries_that_are_written_while_it_is_verified_are_no_end_that_was_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    write_all(&journal, 1..=2);
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let looks = std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let reader = Reader::open(folder.path()).unwrap();
+            let mut looks = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(reader.own_faults(1000).unwrap(), []);
+                looks += 1;
+            }
+            looks
+        });
+        for n in 3..=300 {
+            write(&journal, "ann", n).unwrap();
+            if n % 20 == 0 {
+                checkpoint(&journal);
+            }
+        }
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        looks.join().unwrap()
+    });
+    assert!(looks > 10, "{looks}");
+    journal.close();
+}
+
+#[test]
 fn an_end_that_was_cut_off_below_a_checkpoint_of_the_journal_shows() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path());
