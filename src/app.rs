@@ -341,6 +341,13 @@ impl App {
             (Instant::now() + deadline, IDLE_GRACE.min(deadline / 2), deadline - last_words)
         };
         self.reloader.stop();
+        // A process that has taken over answers at the admin endpoint, and must be able to listen there again if it is
+        // started once more, so the socket is not kept for the whole drain.
+        let is_handed_over = !*self.admin_is_open.borrow();
+        let (mut admin, mut ending) = (Some(self.admin_is_open), None);
+        if is_handed_over {
+            ending = admin.take().map(|admin| thread::spawn(move || end_admin(admin)));
+        }
         // The acceptor then holds the last descriptors, so no connection can be queued after its last look.
         drop(self.sockets);
         self.acceptor.stop();
@@ -374,16 +381,22 @@ impl App {
         if !access_log.is_none_or(|log| log.shutdown(LAST_LINES)) {
             tracing::warn!("the last lines of the access log were not written in time");
         }
-        // Callers of the admin endpoint get their responses.
-        self.admin_is_open.send_replace(false);
-        let until = Instant::now() + LAST_CALLS;
-        while self.admin_is_open.receiver_count() > ADMIN_TASKS && Instant::now() < until {
-            thread::sleep(Duration::from_millis(5));
-        }
+        admin.map(end_admin);
+        // A panic there would have been told.
+        ending.map(thread::JoinHandle::join);
         incidents::end(&self.observatory);
         self.control.stop();
         journal::end(&self.observatory);
         ended
+    }
+}
+
+/// Lets callers of the admin endpoint get their responses, and closes its socket.
+fn end_admin(is_open: watch::Sender<bool>) {
+    is_open.send_replace(false);
+    let until = Instant::now() + LAST_CALLS;
+    while is_open.receiver_count() > ADMIN_TASKS && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -314,6 +314,25 @@ fn a_websocket_finishes_on_the_process_that_it_began_on() {
     assert!(echo(&mut after));
 }
 
+/// Regression: the old process kept the admin endpoint's socket for its whole drain, so a new process that had died
+/// could not be replaced by another one until then.
+#[test]
+fn a_process_that_took_over_and_died_can_be_started_again_while_the_old_one_drains() {
+    let origins = origins();
+    let (builder, admin) = builder(&origins);
+    let builder = builder.top("shutdown: { deadline: 30s }");
+    let process = spawn(&builder, admin);
+    // It keeps the old process for its whole drain.
+    let mut live = websocket(process.address);
+    let old = pid(admin).expect("it answers");
+    let new = upgrade(admin);
+    signal(new, Signal::KILL);
+    let again = builder.spawn();
+    eventually("it answers", || pid(admin).is_some_and(|pid| pid != old && pid != new));
+    assert!(echo(&mut live), "the old one still drains");
+    drop((again, process));
+}
+
 #[test]
 fn a_new_process_that_fails_leaves_the_old_one_serving() {
     let origins = origins();
