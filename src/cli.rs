@@ -52,6 +52,7 @@ Exit codes:
        is not as it was written; a file or folder exists, and is not overwritten
   69   cannot listen or take over, or the admin endpoint cannot be reached; another process has the journal
   70   an internal error of Tidegate
+  74   the output cannot be written
   75   of `run`: ended, but responses were cut off at the deadline
   77   the admin endpoint requires a token, or another one, or refuses this caller
   130  of `run`: a second SIGINT ended the drain; 143: a second SIGTERM
@@ -174,10 +175,14 @@ pub fn main() -> ExitCode {
             eject::run(eject::Action::Reinstate, &arguments).map(|()| ExitCode::SUCCESS)
         }
     };
-    result.unwrap_or_else(|failure| {
-        complain(&failure.message);
-        failure.exit.into()
-    })
+    match result {
+        Ok(_) if say::has_lost_output() => Exit::Output.into(),
+        Ok(code) => code,
+        Err(failure) => {
+            complain(&failure.message);
+            failure.exit.into()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +205,7 @@ mod tests {
             Exit::Refused,
             Exit::Unavailable,
             Exit::Fault,
+            Exit::Output,
             Exit::Cut,
             Exit::Unauthorized,
         ];

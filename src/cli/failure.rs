@@ -29,6 +29,8 @@ pub(super) enum Exit {
     Unavailable = 69,
     /// `EX_SOFTWARE`: an error of the program.
     Fault = 70,
+    /// `EX_IOERR`: the output cannot be written.
+    Output = 74,
     /// `EX_TEMPFAIL`: the drain was cut short.
     Cut = 75,
     /// `EX_NOPERM`: the token is missing or not permitted.

@@ -1,6 +1,9 @@
 //! Output of commands: without control characters for people, unchanged for programs.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use super::{
     failure::{Exit, Failure},
@@ -14,14 +17,30 @@ pub(super) fn say(text: &str) {
 
 /// Writes lines for people on standard error.
 pub(super) fn complain(text: &str) {
-    eprintln!("{}", lines(text));
+    // Where nobody reads it, there is nobody to tell that either.
+    let _ = writeln!(io::stderr(), "{}", lines(text));
 }
 
 /// Writes output for programs on standard output. A reader that has gone, such as `head`, is no
 /// error.
 pub(super) fn say_as_is(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
+    let mut out = io::stdout();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            if !LOST.swap(true, Relaxed) {
+                complain(&format!("the output cannot be written: {error}"));
+            }
+        }
+        _ => {}
+    }
 }
+
+/// Whether part of the output could not be written, so that the command did not do what it was asked for.
+pub(super) fn has_lost_output() -> bool {
+    LOST.load(Relaxed)
+}
+
+static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Writes the response of an endpoint as one JSON object.
 pub(super) fn say_json(answer: &impl serde::Serialize) -> Result<(), Failure> {

@@ -318,3 +318,25 @@ fn a_mistake_is_named_and_changes_nothing() {
     }
     assert_eq!(proxy.snapshot().generation, 1);
 }
+
+/// Regression: a bad file with nobody to read the error was exit code 101, a panic, and a full disk was exit code 0.
+#[test]
+fn an_exit_code_tells_the_truth_whoever_reads_the_output() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let bad = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(bad.path(), "listne: []\n").expect("room");
+    for command in ["check", "run"] {
+        let ended = program().arg(command).arg(bad.path()).stderr(full()).status();
+        assert_eq!(ended.expect("the program runs").code(), Some(64), "{command}");
+    }
+    let schema = program().arg("schema").stdout(full()).output().expect("the program runs");
+    let problem = String::from_utf8_lossy(&schema.stderr).into_owned();
+    assert_eq!(schema.status.code(), Some(74), "{problem}");
+    assert!(problem.contains("the output cannot be written"), "{problem}");
+    // A reader that has read enough is no error.
+    let mut schema = program();
+    let mut schema =
+        schema.arg("schema").stdout(std::process::Stdio::piped()).spawn().expect("it runs");
+    drop(schema.stdout.take());
+    assert_eq!(schema.wait().expect("it ends").code(), Some(0));
+}
