@@ -50,9 +50,12 @@ impl Split {
     /// A split over `versions`, each a name and its weight; [`Split::assign`] returns the index of
     /// a version.
     pub fn new<'a>(salt: &str, versions: impl IntoIterator<Item = (&'a str, Weight)>) -> Self {
+        let versions: Vec<_> = versions.into_iter().zip(0u16..).collect();
+        let largest = versions.iter().map(|((_, weight), _)| weight.value()).fold(0.0, f64::max);
+        // Only proportions count. Below this a quotient would be infinite, and so the same for all versions.
+        let scale = if largest < 1e-200 { 1e200 } else { 1.0 };
         let arms = versions
             .into_iter()
-            .zip(0u16..)
             .filter(|((_, weight), _)| weight.value() > 0.0)
             .map(|((name, weight), version)| {
                 let mut prefix = Vec::with_capacity(salt.len() + name.len() + 2);
@@ -63,7 +66,7 @@ impl Split {
                 let mut start = [0; SHORT_BYTES];
                 let fits = prefix.len().min(SHORT_BYTES);
                 start[..fits].copy_from_slice(&prefix[..fits]);
-                Arm { version, weight: weight.value(), prefix: prefix.into(), start }
+                Arm { version, weight: weight.value() * scale, prefix: prefix.into(), start }
             })
             .collect();
         Self { arms, bucket_arm: 0 }
@@ -259,6 +262,17 @@ mod tests {
         assert!(!split.needs_key());
         assert_eq!(split.assign(b"anyone"), Some(1));
         assert_eq!(Split::default().assign(b"anyone"), None);
+    }
+
+    /// Regression: with weights of 1e-320 all players got the first version, and the shares said half and half.
+    #[test]
+    fn weights_of_any_scale_split_by_their_proportions() {
+        for scale in [f64::MIN_POSITIVE * 1e-14, 1e-310, 1e-300, 1e-200, 1e-9, 1.0, 1e11] {
+            let split = split("salt", &[("a", 3.0 * scale), ("b", scale)]);
+            let assigned = |n: u32| split.assign(n.to_string().as_bytes());
+            let of_a = (0..10_000u32).filter(|n| assigned(*n) == Some(0)).count();
+            assert!((7300..7700).contains(&of_a), "{scale}: {of_a}");
+        }
     }
 
     #[test]
