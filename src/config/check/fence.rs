@@ -43,6 +43,13 @@ pub(super) fn fence(
         );
         found.push(Finding::new(services.key("weights"), message).and(required.clone()));
     }
+    if let Some(plan) = &service.rollout {
+        let message = format!(
+            "`{plan}` would split writes over two versions, which `{required}` rules out; remove it, and move the \
+             service by cutover"
+        );
+        found.push(Finding::new(services.key("rollout"), message).and(required.clone()));
+    }
     if !service.rules.is_empty() {
         let message = format!(
             "rules would send writes to a version whatever a cutover says, which `{required}` rules out; \
@@ -84,12 +91,14 @@ mod tests {
         let weights = "    weights: { v1: 1, v2: 1 }\n";
         let rules = "    rules: [ { match: { headers: { x-beta: \"1\" } }, version: v2 } ]\n";
         let route = "  - { match: { path: /b }, service: a, version: v2 }\n";
+        let plans = "plans: { quick: [ { weight: 100%, bake: 1m } ] }\n";
         let reads = "  - { match: { path: /b }, service: a, version: v2, class: read }\n";
         assert_eq!(problems("", weights, route), [""; 0]);
         assert_eq!(problems("required: true", "    weights: { v1: 0, v2: 1 }\n", reads), [""; 0]);
         for (more, routes, place) in [
             (weights, "", "services.a.weights"),
             (rules, "", "services.a.rules"),
+            ("    rollout: quick\n", plans, "services.a.rollout"),
             ("", route, "routes[1].version"),
         ] {
             let found = problems("required: true", more, routes);
