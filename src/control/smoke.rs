@@ -157,6 +157,7 @@ async fn exchange(
     let target = SmokeTarget {
         service: service.into(),
         version: version.into(),
+        path: request.path.as_str().into(),
         encrypted,
         fault: Arc::clone(&fault),
     };

@@ -114,7 +114,7 @@ pub(super) fn admit<'a, 'b>(
         head_only: head.method == "HEAD",
         trailers: is_stream || head.trailers,
     };
-    let log = log_text(head, address, snapshot);
+    let log = log_text(head, address, connected, snapshot);
     let in_flight = match InFlight::begin(&client.connected, named, snapshot) {
         Ok(in_flight) => in_flight,
         Err(problem) => {
@@ -133,6 +133,7 @@ pub(super) fn admit<'a, 'b>(
 fn log_text(
     head: &RequestHead<'_, '_>,
     client: IpAddr,
+    connected: &Connected,
     snapshot: &Snapshot,
 ) -> Option<Box<LogText>> {
     let log = snapshot.access_log.as_ref()?;
@@ -141,7 +142,8 @@ fn log_text(
             client,
             method: head.method.into(),
             host: head.authority.into(),
-            path: (&*head.path).into(),
+            // The path of a smoke request may have secrets.
+            path: connected.smoke.as_ref().map_or(&*head.path, |smoke| &smoke.path).into(),
         })
     })
 }

@@ -11,6 +11,8 @@ pub struct SmokeTarget {
     pub service: Box<str>,
     /// The version of it.
     pub version: Box<str>,
+    /// The path as it was written, without kept values: those are in no log.
+    pub path: Box<str>,
     /// Whether endpoints are told that the client used TLS (`X-Forwarded-Proto: https`).
     pub encrypted: bool,
     /// Set if Tidegate itself answers a request, with the reason: nothing else tells such an answer from the

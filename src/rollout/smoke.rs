@@ -73,6 +73,8 @@ pub struct SmokeRequest {
     pub method: String,
     /// Path and query.
     pub target: String,
+    /// The path as it was written, without values.
+    pub path: String,
     /// Fields beside `Host`.
     pub headers: HeaderMap,
     /// The body; empty if there is none.
@@ -205,6 +207,7 @@ impl SmokeRun<'_> {
         Ok(SmokeRequest {
             method: step.method.clone(),
             target: self.kept.fill(&step.target, Place::Target)?,
+            path: step.target.to_string().split('?').next().unwrap_or_default().to_owned(),
             headers,
             body,
             within: step.expect.within,
