@@ -31,7 +31,7 @@ pub use self::{
         AmountCells, EndpointCells, ErrorKind, Judged, RetryReason, SeriesCells, VersionCells,
     },
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
-    fence::{Admission, FenceState, Held, Raised, Tally},
+    fence::{Admission, FenceState, Held, Raised, Tally, Upload},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},

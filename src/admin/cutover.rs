@@ -178,6 +178,7 @@ async fn make(
         fenced,
         writes_held: held.held,
         writes_refused: held.refused,
+        uploads_cut: held.cut,
         longest_hold_ms: held.longest.as_micros() as f64 / 1e3,
         left_in_flight: left.in_flight(),
         named,

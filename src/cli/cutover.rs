@@ -116,6 +116,12 @@ fn report(answer: &CutoverAnswer) -> String {
         let epoch = answer.epoch.unwrap_or_default();
         let (held, longest) = (answer.writes_held, answer.longest_hold_ms);
         text += &format!("\n{held} write(s) held, at most {longest:.1} ms; epoch {epoch}");
+        if answer.uploads_cut > 0 {
+            text += &format!(
+                "\n{} write(s) ended, since their bodies did not arrive",
+                answer.uploads_cut
+            );
+        }
         if answer.writes_refused > 0 {
             text +=
                 &format!("\n{} write(s) refused, since too many were held", answer.writes_refused);
@@ -152,6 +158,7 @@ mod tests {
             fenced: false,
             writes_held: 0,
             writes_refused: 0,
+            uploads_cut: 0,
             longest_hold_ms: 0.0,
             left_in_flight: IndexMap::from([("v41".to_owned(), 0)]),
             named: Vec::new(),

@@ -81,10 +81,11 @@ impl ControlPlane {
             rollout: None,
             rollouts_ended: Vec::new(),
             cutovers: Vec::new(),
-            fence: service
-                .fence
-                .as_ref()
-                .map(|fence| (fence.state.waiting() as u64, fence.state.holds())),
+            fence: service.fence.as_ref().map(|fence| metrics::FenceUse {
+                waiting: fence.state.waiting() as u64,
+                holds: fence.state.holds(),
+                uploads_cut: fence.state.uploads_cut(),
+            }),
             incidents: Vec::new(),
             pins: service.pins.as_deref().map(pins),
         });

@@ -30,9 +30,13 @@ pub(super) async fn answer(turn: &mut Turn<'_>, began: Instant) -> NextState {
         record.streams();
     }
     let mut stall = None;
+    let upload = if attempt.uploads() { plan.upload() } else { None };
     let relayed = poll_fn(|cx| {
         let polled = poll_answer(cx, attempt, client, plan, response, answer, began);
         if polled.is_pending() {
+            if attempt.uploads() && plan.is_cut(upload.as_ref(), cx) {
+                return Poll::Ready(Err(AttemptError::ClientSlow));
+            }
             record.goes_on();
             let waits_for_client = answer.waits_for_client(response);
             if waits_for_client && attempt.request_is_read() {

@@ -110,8 +110,12 @@ pub(super) async fn forward<'a>(
     let late_at = |asked: Instant| patience.map(|patience| asked + patience);
     client.deadline.notice_at(if sending.uploading { None } else { late_at(began) });
     let (mut sends, mut stall) = (false, None);
+    let upload = if sending.uploading { plan.upload() } else { None };
     let head = poll_fn(|cx| {
         let polled = poll_head(cx, attempt, client, plan, request, response, answer);
+        if polled.is_pending() && attempt.uploads() && plan.is_cut(upload.as_ref(), cx) {
+            return Poll::Ready(Err(AttemptError::ClientSlow));
+        }
         // A client that ends its side while it waits has probably left. It gets its response, but the
         // comparison no longer waits for the outcome.
         if std::mem::replace(&mut sends, !client.sent_all) && client.sent_all {

@@ -3,6 +3,8 @@
 //! While it is open, a write reads one flag. Everything else, the queue among it, is behind a lock that is
 //! taken only while the service's writes are being moved.
 
+mod uploads;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -16,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::uploads::Upload;
+use self::uploads::Uploads;
 use crate::{
     policy::fence::{Action, Event, Fence, Ticket},
     telemetry::collector::Durations,
@@ -27,6 +31,7 @@ pub struct FenceState {
     /// Whether the fence is not open. Written under the lock.
     closed: AtomicBool,
     queue: Mutex<Queue>,
+    uploads: Uploads,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +42,8 @@ struct Queue {
     called: Option<Ticket>,
     /// Of the move under way, or the last one.
     tally: Tally,
+    /// Uploads that were ended before it.
+    cut_before: u64,
     /// Why it was undone, if it was not the deadline.
     undone: Option<String>,
     /// How long writes were held, since the process started.
@@ -52,6 +59,8 @@ pub struct Tally {
     pub longest: Duration,
     /// Writes that were refused because the queue was full.
     pub refused: u64,
+    /// Writes that were ended because their bodies had not arrived in time.
+    pub cut: u64,
 }
 
 /// What becomes of a write that arrives.
@@ -110,6 +119,7 @@ impl FenceState {
             return None;
         }
         (inner.tally, inner.undone) = (Tally::default(), None);
+        inner.cut_before = self.uploads.ended();
         Some(Raised(Arc::clone(self)))
     }
 
@@ -140,7 +150,13 @@ impl FenceState {
 
     /// The writes that the move under way, or the last one, has held.
     pub fn tally(&self) -> Tally {
-        self.lock().tally
+        let queue = self.lock();
+        Tally { cut: self.uploads.ended() - queue.cut_before, ..queue.tally }
+    }
+
+    /// Writes that were ended because their bodies had not arrived in time, since the process started.
+    pub fn uploads_cut(&self) -> u64 {
+        self.uploads.ended()
     }
 
     /// How long writes were held, since the process started.
@@ -220,6 +236,11 @@ impl Raised {
         self.0.deadline().is_none()
     }
 
+    /// Ends writes whose bodies are still arriving, except those to the version `except`, until the fence is dropped.
+    pub fn cut_uploads(&self, except: Option<&str>) {
+        self.0.uploads.cut(except);
+    }
+
     /// Why the move was undone; `None` if it was the deadline.
     pub fn why_undone(&self) -> Option<String> {
         self.0.lock().undone.clone()
@@ -233,6 +254,7 @@ impl Raised {
 
 impl Drop for Raised {
     fn drop(&mut self) {
+        self.0.uploads.spare();
         let mut queue = self.0.lock();
         self.0.act(&mut queue, Event::Undo, Instant::now());
     }

@@ -121,7 +121,7 @@ pub struct Service {
     /// Cutovers since the start, by result.
     pub cutovers: Vec<(&'static str, u64)>,
     /// Writes that are held now, and how long writes were; `None` if the service has no fence.
-    pub fence: Option<(u64, Durations)>,
+    pub fence: Option<FenceUse>,
     /// Incidents, by kind.
     pub incidents: Vec<(&'static str, u64)>,
     /// Its pins; `None` if it has none.
@@ -291,6 +291,17 @@ pub struct Certificate {
     pub file: String,
     /// The last moment of its validity.
     pub not_after: SystemTime,
+}
+
+/// The fence of a service.
+#[derive(Debug, Clone, Default)]
+pub struct FenceUse {
+    /// Writes that wait.
+    pub waiting: u64,
+    /// How long writes were held.
+    pub holds: Durations,
+    /// Writes that were ended because their bodies had not arrived in time.
+    pub uploads_cut: u64,
 }
 
 /// The text of a scrape, in the exposition format 0.0.4.

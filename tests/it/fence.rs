@@ -324,6 +324,48 @@ fn what_lasts_longer_than_the_deadline_undoes_the_cutover_and_is_named() {
     assert_eq!(proxy.snapshot().services[0].share(1), 1.0);
 }
 
+/// Regression: a client that sent its body slowly had every cutover undone.
+#[test]
+fn clients_that_are_slow_to_send_their_bodies_do_not_keep_the_writes_from_moving() {
+    let stage = Stage::new("deadline: 2s");
+    let mut slow: Vec<Client> = Vec::new();
+    for length in ["Content-Length: 9\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
+    {
+        let mut client = stage.proxy().connect();
+        client.send(format!("POST /slow HTTP/1.1\r\nHost: a\r\n{length}"));
+        slow.push(client);
+    }
+    let streams = Http2::connect(stage.proxy().address);
+    let told = streams.run(async {
+        let (answer, mut body) = streams.open(request("POST", "/slow/stream")).await;
+        body.send_data("abc".into(), false).expect("open");
+        eventually("all have begun", || stage.proxy().in_flight() == 3);
+        let moving = stage.cut_over("v2");
+        assert_eq!(moving.status, 200, "{}", moving.text());
+        assert_eq!(answer.await.expect("an answer").status(), 408);
+        moving.json()
+    });
+    assert_eq!(told["uploads_cut"], 3, "{told}");
+    for client in &mut slow {
+        assert_eq!(client.answer().status, 408);
+        client.expect_end();
+    }
+    // Whose body is there in the first half of the time is served, and nobody is cut later.
+    assert_eq!(stage.begin("/after").answer().text(), "v2");
+    let mut late = stage.proxy().connect();
+    late.send("POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na");
+    eventually("it has begun", || stage.proxy().in_flight() == 1);
+    thread::scope(|scope| {
+        let moving = scope.spawn(|| stage.cut_over("v1"));
+        stage.await_closed();
+        late.send("b");
+        assert_eq!(late.answer().text(), "v2");
+        assert_eq!(moving.join().expect("no panic").json()["uploads_cut"], 0);
+    });
+    assert!(stage.writes().iter().all(|write| !write.target.starts_with("/slow")));
+    assert_apart(stage.writes());
+}
+
 #[test]
 fn writes_that_waited_in_vain_go_to_the_old_version_in_time() {
     let stage = Stage::new("deadline: 150ms");

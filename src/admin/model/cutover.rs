@@ -53,6 +53,9 @@ pub struct CutoverAnswer {
     /// Writes that got 503 because too many were held.
     #[serde(default)]
     pub writes_refused: u64,
+    /// Writes that got 408 because their bodies had not arrived in half of the deadline.
+    #[serde(default)]
+    pub uploads_cut: u64,
     /// The longest time that a write was held, in milliseconds.
     #[serde(default)]
     pub longest_hold_ms: f64,

@@ -35,6 +35,8 @@ const LAST_OF_PREDECESSOR: std::time::Duration = std::time::Duration::from_secs(
 pub(in crate::control) struct Raising {
     /// Dropped, the move is undone.
     pub(in crate::control) raised: Raised,
+    /// The version that gets the writes, if it is one.
+    to: Option<String>,
     /// The versions that must have no write in flight.
     others: Vec<(String, Arc<VersionState>)>,
     workers: Vec<UnboundedSender<Command>>,
@@ -49,6 +51,11 @@ impl Raising {
             worker.send(Command::Pass(done)).ok().map(|()| passed)
         });
         asked.collect()
+    }
+
+    /// Ends the writes on the versions that lose them whose bodies are still arriving.
+    pub(in crate::control) fn cut_uploads(&self) {
+        self.raised.cut_uploads(self.to.as_deref());
     }
 
     /// Writes in flight on the versions that lose them, by version.
@@ -160,6 +167,7 @@ impl Controller {
         Ok(Raising {
             raised: raised.ok_or_else(busy)?,
             others: self.registry.other_versions(service, to.as_deref()),
+            to,
             workers: self.workers.clone(),
         })
     }

@@ -138,13 +138,20 @@ pub(super) fn cutovers(scrape: &Scrape, page: &mut Page) {
     }
     let fenced = || scrape.services.iter().filter_map(|s| Some((&*s.name, s.fence.as_ref()?)));
     let mut held = page.gauge("tidegate_fence_held", "Writes that a cutover holds now.");
-    for (service, (waiting, _)) in fenced() {
-        held.value([("service", service)], *waiting as f64);
+    for (service, fence) in fenced() {
+        held.value([("service", service)], fence.waiting as f64);
     }
     let mut holds =
         page.histogram("tidegate_fence_hold_seconds", "How long writes were held by cutovers.");
-    for (service, (_, durations)) in fenced() {
-        holds.durations([("service", service)], durations);
+    for (service, fence) in fenced() {
+        holds.durations([("service", service)], &fence.holds);
+    }
+    let mut cut = page.counter(
+        "tidegate_fence_uploads_cut_total",
+        "Writes that got 408 because a cutover waited for them and their bodies did not arrive in time.",
+    );
+    for (service, fence) in fenced() {
+        cut.count([("service", service)], fence.uploads_cut);
     }
 }
 

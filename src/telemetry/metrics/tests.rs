@@ -66,7 +66,7 @@ fn scrape() -> Scrape {
             }),
             rollouts_ended: vec![("done", 2), ("rolled_back", 1), ("aborted", 0)],
             cutovers: vec![("made", 3), ("undone", 1)],
-            fence: Some((2, collector.series(0))),
+            fence: Some(FenceUse { waiting: 2, holds: collector.series(0), uploads_cut: 1 }),
             incidents: vec![("ejected", 2), ("rolled_back", 0)],
             pins: Some(Pins {
                 versions: vec![("v41".into(), 12, 311), ("v42".into(), 0, 0)],
