@@ -46,7 +46,7 @@ struct CommonArguments {
     /// Return only when the versions that lost their players have nothing in flight any more.
     #[arg(long, value_name = "WHAT", value_parser = ["drained"])]
     wait: Option<String>,
-    /// The longest wait, such as 30s, which is the default, at most 4m; then the exit code is 69, and the
+    /// The longest wait, such as 30s, which is the default, at most 4m; then the exit code is 4, and the
     /// change stays in force.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = patience)]
     timeout: Option<Duration>,

@@ -1,6 +1,8 @@
 //! Cutovers: all traffic of a service moves in one swap, nothing fails, nothing is late, and one command
 //! leads back.
 
+mod undone;
+
 use std::{
     sync::{
         Mutex,
@@ -38,6 +40,16 @@ fn two(origins: &[Origin; 2]) -> Builder {
 fn post(admin: &mut Client, what: &str, body: &Value) -> Answer {
     let (path, body) = (format!("/v1/services/{SERVICE}/{what}"), body.to_string());
     admin.request("POST", &path).host("127.0.0.1").body(body.as_bytes()).send()
+}
+
+/// Runs the program with the admin endpoint of `proxy`: its exit code, and what it prints.
+fn command(proxy: &Proxy, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let admin = format!("http://{}", proxy.admin_address());
+    let mut command = program();
+    command.args(arguments).env("TIDEGATE_ADMIN", admin).env_remove("TIDEGATE_TOKEN_FILE");
+    let output = command.output().expect("the program runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 /// The version that has all players after change number `change`.
@@ -183,14 +195,7 @@ fn what_cannot_be_done_is_refused_and_says_why() {
 fn a_service_is_cut_over_and_back_by_command_and_the_split_by_hand_comes_back() {
     let origins = [Origin::answering("v1"), Origin::answering("v2")];
     let proxy = two(&origins).start();
-    let run = |arguments: &[&str]| {
-        let admin = format!("http://{}", proxy.admin_address());
-        let mut command = program();
-        command.args(arguments).env("TIDEGATE_ADMIN", admin).env_remove("TIDEGATE_TOKEN_FILE");
-        let output = command.output().expect("the program runs");
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    };
+    let run = |arguments: &[&str]| command(&proxy, arguments);
     let done = |line: &str| (Some(0), format!("game-api: {line}\n"), String::new());
     proxy.set_weights(&[("v1", 3.0), ("v2", 1.0)]);
     let cutover = ["cutover", "game-api", "v2", "--wait", "drained", "--reason", "release"];
