@@ -25,6 +25,7 @@ mod smoke_counts;
 pub mod state;
 pub mod supervision;
 pub mod tasks;
+pub mod undo;
 pub mod webhook;
 mod whole_file;
 

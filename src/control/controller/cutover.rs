@@ -1,7 +1,7 @@
 //! Cutovers: all traffic of a service moves to one version in one swap, and one command leads back.
 //!
 //! A cutover is a change of weights that gives one version all players. What the weights were before stands
-//! beside them in the state, and so in the journal, and [`Destination::Before`] returns to it.
+//! beside them in the state, and so in the journal, and [`Destination::Before`] returns to it (`undo.rs`).
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    control::{carried::SetWeights, events::EventKind, state::Change},
+    control::{carried::SetWeights, events::EventKind, state::Change, undo::Undo},
 };
 
 /// A cutover as requested.
@@ -34,7 +34,8 @@ pub struct Cutover {
 pub enum Destination {
     /// This version gets all players.
     Version(String),
-    /// The split before the last cutover, or change of weights by an operator, comes back.
+    /// The split before the last cutover, or change of weights by an operator, comes back; called again, the one
+    /// before that.
     Before,
 }
 
@@ -146,7 +147,13 @@ impl Controller {
             asked: Asked::Weights { weights: self.destination(asked)?, only: true },
             head: asked.head.clone(),
         };
-        let cut_over = |service, weights: SetWeights| Change::CutOver { service, weights };
+        let cut_over = |service: String, weights: SetWeights| {
+            let Undo { before, earlier } = match asked.to {
+                Destination::Version(_) => Undo::of(Some(&weights)),
+                Destination::Before => Undo::of(self.state.weights().get(&service)).back(),
+            };
+            Change::CutOver { service, weights: SetWeights { before, earlier, ..weights } }
+        };
         let weighed = self.weigh(&change, at, cut_over)?;
         let place = (&*asked.service, &asked.to);
         self.refuse_cutover_alone(place, &weighed.planned, &asked.head)?;
@@ -172,7 +179,7 @@ impl Controller {
         &self,
         service: &str,
     ) -> Result<IndexMap<String, Weight>, Rejected> {
-        let before = self.state.weights().get(service).and_then(|set| set.before.clone());
+        let before = Undo::of(self.state.weights().get(service)).before;
         let service = service.to_owned();
         let Some(mut before) = before else { return Err(Rejected::NothingBefore { service }) };
         let gone = |version: &String| !self.config.has_version(&service, version);

@@ -249,10 +249,11 @@ pub enum Rejected {
         /// Whether the deadline had passed.
         is_late: bool,
     },
-    /// Nothing is known of a split before the one in force.
+    /// No split is left to which a rollback would lead.
     #[error(
-        "there is nothing to go back to: the weights of `{service}` are those of the file; `tidegate cutover \
-         {service} VERSION` moves its traffic to a version"
+        "there is nothing further to go back to: no change of the weights of `{service}` is left to undo; \
+         `tidegate weights {service} VERSION=WEIGHT` sets them, and `tidegate cutover {service} VERSION` moves \
+         its traffic to a version"
     )]
     NothingBefore {
         /// The service.

@@ -15,6 +15,7 @@ use crate::{
         carried::{SetWeights, WhySet},
         events::{EventDetails, EventKind},
         state::{Change, ControlState},
+        undo::Undo,
     },
     snapshot::weights_in_force,
     store::Actor,
@@ -90,9 +91,6 @@ pub(super) struct Weighed {
     /// Whether it moves nothing.
     pub(super) as_before: bool,
 }
-
-/// How weights become a change.
-pub(super) type AsChange = fn(String, SetWeights) -> Change;
 
 fn weights_set(service: String, weights: SetWeights) -> Change {
     Change::WeightsSet { service, weights }
@@ -221,7 +219,7 @@ impl Controller {
         &self,
         asked: &WeightsChange,
         at: SystemTime,
-        as_change: AsChange,
+        as_change: impl FnOnce(String, SetWeights) -> Change,
     ) -> Result<Weighed, Rejected> {
         let generation = self.admit_change(asked.head.if_generation)?;
         let (set, planned) = self.plan_weights(asked, generation, at)?;
@@ -260,7 +258,10 @@ impl Controller {
         let written = weights_in_force(name, service, &self.state.overrides()).into_iter();
         let written = written.map(|(version, weight)| (version.clone(), weight)).collect();
         let file = service.weights.clone();
-        let set = SetWeights { set: weights.clone(), file, why, before: Some(written) };
+        let undo = Undo::of(self.state.weights().get(name));
+        let undo = undo.after(written, &weights);
+        let (top, earlier) = (undo.before, undo.earlier);
+        let set = SetWeights { set: weights.clone(), file, why, before: top, earlier };
         let then = self.state.after(weights_set(name.to_owned(), set.clone()));
         let planned = Applied {
             generation,

@@ -1,8 +1,42 @@
-//! Each exit code has one meaning.
+//! Each rollback leads one change further back, and each exit code has one meaning.
 
 use std::sync::Arc;
 
 use super::*;
+
+#[test]
+fn each_rollback_leads_one_change_further_back_until_there_is_none() {
+    let origins = ["v1", "v2", "v3"].map(Origin::answering);
+    let [v1, v2, v3] = &origins;
+    let builder = Proxy::builder().version("v1", v1).version("v2", v2).version("v3", v3);
+    let builder = builder.service("weights: { v1: 1 }").top("admin: { address: \"127.0.0.1:0\" }");
+    let proxy = builder.start();
+    let change = |what: &str, body: Value| post(&mut proxy.admin(), what, &body);
+    let back = || {
+        let answer = change("rollback", json!({ "reason": "bad" }));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        proxy.get("/").text().to_owned()
+    };
+    for to in ["v2", "v3"] {
+        assert_eq!(change("cutover", json!({ "to": to })).status, 200);
+    }
+    assert_eq!(back(), "v2");
+    // What the rollback left was v3: a second one does not return to it.
+    assert_eq!(back(), "v1");
+    let nothing = change("rollback", json!({}));
+    assert_eq!(nothing.status, 409, "{}", nothing.text());
+    let detail = nothing.json()["detail"].as_str().expect("a detail").to_owned();
+    for part in ["nothing further to go back to", "tidegate weights game-api", "tidegate cutover"] {
+        assert!(detail.contains(part), "{detail}");
+    }
+    assert_eq!(proxy.get("/").text(), "v1", "nothing has moved");
+    // A change after rollbacks is undone as any other.
+    assert_eq!(change("cutover", json!({ "to": "v3" })).status, 200);
+    // It moves nothing, so it is none.
+    assert_eq!(change("cutover", json!({ "to": "v3" })).status, 200);
+    assert_eq!(back(), "v1");
+    assert_eq!(change("rollback", json!({})).status, 409);
+}
 
 /// Holds a request of `v1` until it is told to answer it.
 fn holding() -> (Origin, mpsc::Sender<()>) {
