@@ -17,6 +17,8 @@ pub mod incidents;
 pub mod journaled;
 mod kept;
 pub mod pins;
+mod probed;
+pub mod reach;
 mod rollouts;
 pub mod scrape;
 mod sent;

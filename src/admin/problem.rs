@@ -102,7 +102,7 @@ impl From<Rejected> for Problem {
             Rejected::NoWeight { .. } | Rejected::NotNamed { .. } | Rejected::Shares(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights")
             }
-            Rejected::Unserved { version, .. } => {
+            Rejected::Unserved { version, .. } | Rejected::Unreached { version, .. } => {
                 Self::new(StatusCode::CONFLICT, detail).at(format!("weights.{version}"))
             }
             Rejected::NoRollout { .. } => Self::new(StatusCode::NOT_FOUND, detail),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    control::{carried::SetWeights, events::EventKind, state::Change, undo::Undo},
+    control::{carried::SetWeights, events::EventKind, reach::Reach, state::Change, undo::Undo},
 };
 
 /// A cutover as requested.
@@ -25,6 +25,8 @@ pub struct Cutover {
     pub to: Destination,
     /// Whether writes are held meanwhile; `None`: if the service has a fence.
     pub fence: Option<bool>,
+    /// What is known of the endpoints that get the traffic.
+    pub reach: Reach,
     /// Who asks, why, and under which conditions.
     pub head: ChangeHead,
 }
@@ -67,7 +69,7 @@ impl Moving {
 }
 
 /// Versions that had players before and have none after.
-fn left(applied: &Applied) -> Vec<String> {
+pub(super) fn left(applied: &Applied) -> Vec<String> {
     let has = |shares: &IndexMap<String, f64>, version: &str| {
         shares.get(version).is_some_and(|share| *share > 0.0)
     };
@@ -137,7 +139,7 @@ impl Controller {
     }
 
     /// Checks and prepares a cutover, as a change of weights.
-    fn weigh_cutover(
+    pub(super) fn weigh_cutover(
         &self,
         asked: &Cutover,
         at: SystemTime,
@@ -145,6 +147,8 @@ impl Controller {
         let change = WeightsChange {
             service: asked.service.clone(),
             asked: Asked::Weights { weights: self.destination(asked)?, only: true },
+            // Decided below: it holds whatever serves now.
+            reach: Reach::Unasked,
             head: asked.head.clone(),
         };
         let cut_over = |service: String, weights: SetWeights| {
@@ -155,6 +159,7 @@ impl Controller {
             Change::CutOver { service, weights: SetWeights { before, earlier, ..weights } }
         };
         let weighed = self.weigh(&change, at, cut_over)?;
+        self.refuse_unreached(&asked.service, &weighed.planned, &asked.reach)?;
         let place = (&*asked.service, &asked.to);
         self.refuse_cutover_alone(place, &weighed.planned, &asked.head)?;
         Ok((change, weighed))

@@ -90,6 +90,21 @@ pub enum Rejected {
         /// Why the versions with weight cannot serve, and what would help.
         why: String,
     },
+    /// None of the endpoints that would get the traffic can be reached.
+    #[error(
+        "no endpoint of {versions} of `{service}` can be reached: {why}; start it, or insist with `force` \
+         (`--force` on the command line)"
+    )]
+    Unreached {
+        /// The service.
+        service: String,
+        /// The first of the versions.
+        version: String,
+        /// The versions that would get the traffic.
+        versions: String,
+        /// Their endpoints, and what is wrong with each.
+        why: String,
+    },
     /// In the file there is a service all of whose versions are ejected.
     #[error("{why}")]
     AllEjected {

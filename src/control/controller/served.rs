@@ -183,7 +183,7 @@ impl Controller {
     }
 
     /// How well `service` would be served in `state`, with the endpoints that serve now.
-    fn coverage(&self, service: &str, state: &ControlState) -> Coverage {
+    pub(super) fn coverage(&self, service: &str, state: &ControlState) -> Coverage {
         let Some(written) = self.config.services.get(service) else { return Coverage::Nobody };
         let snapshot = self.snapshot();
         let known = snapshot.service(service);

@@ -14,6 +14,7 @@ use crate::{
     control::{
         carried::{SetWeights, WhySet},
         events::{EventDetails, EventKind},
+        reach::Reach,
         state::{Change, ControlState},
         undo::Undo,
     },
@@ -28,6 +29,8 @@ pub struct WeightsChange {
     pub service: String,
     /// The requested weights.
     pub asked: Asked,
+    /// What is known of the endpoints that get traffic.
+    pub reach: Reach,
     /// Who asks, why, and under which conditions.
     pub head: ChangeHead,
 }
@@ -208,8 +211,13 @@ impl Controller {
     }
 
     /// Checks and prepares weights that somebody sets.
-    fn weigh_by_hand(&self, asked: &WeightsChange, at: SystemTime) -> Result<Weighed, Rejected> {
+    pub(super) fn weigh_by_hand(
+        &self,
+        asked: &WeightsChange,
+        at: SystemTime,
+    ) -> Result<Weighed, Rejected> {
         let weighed = self.weigh(asked, at, weights_set)?;
+        self.refuse_unreached_weights(&asked.service, &weighed.planned, &asked.reach)?;
         self.refuse_growth_alone(&asked.service, &weighed.planned, &asked.head)?;
         Ok(weighed)
     }
