@@ -147,8 +147,7 @@ impl Controller {
         let change = WeightsChange {
             service: asked.service.clone(),
             asked: Asked::Weights { weights: self.destination(asked)?, only: true },
-            // Decided below: it holds whatever serves now.
-            reach: Reach::Unasked,
+            reach: asked.reach.clone(),
             head: asked.head.clone(),
         };
         let cut_over = |service: String, weights: SetWeights| {

@@ -231,7 +231,11 @@ impl Controller {
     ) -> Result<Weighed, Rejected> {
         let generation = self.admit_change(asked.head.if_generation)?;
         let (set, planned) = self.plan_weights(asked, generation, at)?;
-        let prepared = self.prepare(as_change(asked.service.clone(), set))?;
+        let change = as_change(asked.service.clone(), set);
+        let prepared = match asked.reach {
+            Reach::Insisted => self.prepare_insisting(change)?,
+            Reach::Unasked | Reach::Asked(_) => self.prepare(change)?,
+        };
         // A change without effect must not invalidate another caller's `If-Match`.
         let has_stand_in = self.state.stand_ins().contains_key(&asked.service);
         let as_before = planned.moves_nothing() && !has_stand_in;

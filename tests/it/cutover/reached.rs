@@ -50,6 +50,29 @@ fn a_cutover_to_what_refuses_connections_is_refused_unless_the_caller_insists() 
 }
 
 #[test]
+fn a_version_whose_checks_fail_gets_the_traffic_only_if_the_caller_insists() {
+    let origins = [Origin::answering("v1"), Origin::answering("v2")];
+    let dead = free_address();
+    let file = to(&origins[0], &[dead]).service("health: { http: { path: / }, interval: 100ms }");
+    let proxy = file.start();
+    let is_down = || {
+        let snapshot = proxy.snapshot();
+        !snapshot.services[0].versions[1].known[0].state.standing.serves()
+    };
+    eventually("v2 is down", is_down);
+    let refused = post(&mut proxy.admin(), "cutover", &json!({ "to": "v2" }));
+    assert_refused(&refused, "to", &format!("no endpoint of `v2` serves ({dead} is down)"));
+    assert_eq!(post(&mut proxy.admin(), "eject", &json!({ "version": "v2" })).status, 200);
+    let insisted = json!({ "to": "v2", "force": true });
+    let ejected = post(&mut proxy.admin(), "cutover", &insisted);
+    assert_eq!(ejected.status, 409, "an ejected version is reinstated first");
+    assert_eq!(post(&mut proxy.admin(), "reinstate", &json!({ "version": "v2" })).status, 200);
+    let moved = post(&mut proxy.admin(), "cutover", &insisted);
+    assert_eq!(moved.status, 200, "{}", moved.text());
+    assert_eq!(proxy.snapshot().services[0].share(1), 1.0);
+}
+
+#[test]
 fn one_endpoint_that_accepts_connections_is_enough() {
     let origins = [Origin::answering("v1"), Origin::answering("v2")];
     let proxy = to(&origins[0], &[free_address(), origins[1].address]).start();
