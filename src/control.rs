@@ -17,6 +17,8 @@ pub mod incidents;
 pub mod journaled;
 mod kept;
 pub mod pins;
+mod probed;
+pub mod reach;
 mod rollouts;
 pub mod scrape;
 mod sent;
@@ -25,6 +27,7 @@ mod smoke_counts;
 pub mod state;
 pub mod supervision;
 pub mod tasks;
+pub mod undo;
 pub mod webhook;
 mod whole_file;
 

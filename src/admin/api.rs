@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::{
     Problem, audit,
     change::Change,
+    cutover::insisted,
     events,
     extract::{Name, NoParameters, Parameters, fresh},
     gate, incidents,
@@ -217,10 +218,12 @@ async fn set_weights(
 ) -> Result<impl IntoResponse, Problem> {
     let Path(service) = name?;
     let dry_run = head.dry_run;
+    let reach = insisted(request.force);
     let asked = request
         .asked()
         .map_err(|(field, why)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))?;
-    let change = WeightsChange { service: service.clone(), asked, head };
+    let change = WeightsChange { service: service.clone(), asked, reach, head };
+    let change = observatory.with_reach_of_weights(change).await;
     let applied = match dry_run {
         true => observatory.controller().set_weights(change)?,
         false => observatory.change(change).await?,

@@ -25,6 +25,7 @@ use crate::{
     control::{
         controller::{Cutover, Destination, Moving},
         pins,
+        reach::Reach,
         tasks::ControlPlane,
     },
     policy::class::Class,
@@ -112,8 +113,9 @@ async fn cut_over(
     Change { head, asked, parameters }: Change<CutoverRequest, CutoverParameters>,
 ) -> Result<impl IntoResponse, Problem> {
     let Path(service) = name?;
-    let CutoverRequest { to, fence } = asked;
-    let asked = Cutover { service, to: Destination::Version(to), fence, head };
+    let CutoverRequest { to, fence, force } = asked;
+    let to = Destination::Version(to);
+    let asked = Cutover { service, to, fence, reach: insisted(force), head };
     make(&plane, asked, &parameters).await.map_err(of_destination)
 }
 
@@ -123,14 +125,20 @@ async fn roll_back(
     Change { head, asked, parameters }: Change<RollbackRequest, CutoverParameters>,
 ) -> Result<impl IntoResponse, Problem> {
     let Path(service) = name?;
-    let RollbackRequest { fence } = asked;
-    let asked = Cutover { service, to: Destination::Before, fence, head };
+    let RollbackRequest { fence, force } = asked;
+    let to = Destination::Before;
+    let asked = Cutover { service, to, fence, reach: insisted(force), head };
     let made = make(&plane, asked, &parameters).await;
     made.map_err(|problem| match problem.field.as_deref() {
         // No version is named in the body.
         Some(field) if field.starts_with("weights") => Problem { field: None, ..problem },
         _ => problem,
     })
+}
+
+/// What is known of the endpoints before they are asked.
+pub(super) fn insisted(force: bool) -> Reach {
+    if force { Reach::Insisted } else { Reach::Unasked }
 }
 
 /// Names the field of the body that holds the version.
@@ -147,6 +155,7 @@ async fn make(
     parameters: &CutoverParameters,
 ) -> Result<impl IntoResponse + use<>, Problem> {
     let patience = parameters.patience()?;
+    let asked = plane.with_reach(asked).await;
     let (service, dry_run) = (asked.service.clone(), asked.head.dry_run);
     let (moving, held, fenced) = match dry_run {
         true => {

@@ -102,7 +102,7 @@ impl From<Rejected> for Problem {
             Rejected::NoWeight { .. } | Rejected::NotNamed { .. } | Rejected::Shares(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("weights")
             }
-            Rejected::Unserved { version, .. } => {
+            Rejected::Unserved { version, .. } | Rejected::Unreached { version, .. } => {
                 Self::new(StatusCode::CONFLICT, detail).at(format!("weights.{version}"))
             }
             Rejected::NoRollout { .. } => Self::new(StatusCode::NOT_FOUND, detail),
@@ -129,11 +129,13 @@ impl From<Rejected> for Problem {
             Rejected::NoFence { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("fence")
             }
-            Rejected::FenceUndone { is_late: true, .. } => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, detail)
+            // The command tells by the field that the cutover was undone.
+            Rejected::FenceUndone { is_late, .. } => {
+                let status =
+                    if is_late { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::CONFLICT };
+                Self::new(status, detail).at("fence")
             }
-            Rejected::FenceUndone { .. }
-            | Rejected::FenceUnready { .. }
+            Rejected::FenceUnready { .. }
             | Rejected::FenceRequired { .. }
             | Rejected::Alone { .. }
             | Rejected::WriterIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),

@@ -252,18 +252,18 @@ pub(super) fn service_name(text: &str) -> Result<String, String> {
 
 /// The failure for a response with an error status.
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {
-    let exit = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
-            Exit::Unauthorized
-        }
-        status if status.is_client_error() => Exit::Refused,
-        _ => Exit::Unavailable,
+    let document = serde_json::from_slice::<Document>(body);
+    let field = document.as_ref().ok().and_then(|document| document.field.as_deref());
+    let exit = match (status, field) {
+        (StatusCode::GATEWAY_TIMEOUT, Some("wait")) => Exit::Waiting,
+        (StatusCode::GATEWAY_TIMEOUT | StatusCode::CONFLICT, Some("fence")) => Exit::Undone,
+        (status, _) => exit_by(status),
     };
     let token = match status {
         StatusCode::UNAUTHORIZED => "; `--token-file FILE` sends the token in FILE",
         _ => "",
     };
-    let message = match serde_json::from_slice::<Document>(body) {
+    let message = match document {
         Ok(Document { detail, field: Some(field), .. }) => {
             format!("{status}: {}: {}", escaped(&field), escaped(&detail))
         }
@@ -271,6 +271,16 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
         Err(_) => format!("{status}; is this the admin endpoint?"),
     };
     Failure::new(exit, message)
+}
+
+fn exit_by(status: StatusCode) -> Exit {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
+            Exit::Unauthorized
+        }
+        status if status.is_client_error() => Exit::Refused,
+        _ => Exit::Unavailable,
+    }
 }
 
 #[cfg(test)]
@@ -312,5 +322,18 @@ mod tests {
         assert_eq!(message, right);
         assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE).exit, Exit::Unavailable);
         assert!(refusal(StatusCode::NOT_FOUND, b"<html>").message.contains("admin endpoint?"));
+    }
+
+    #[test]
+    fn an_undone_cutover_and_a_wait_in_vain_are_told_by_the_field() {
+        let exit = |status, field: &str| {
+            let problem = Problem::new(status, "why").at(field).document();
+            refusal(status, &serde_json::to_vec(&problem).unwrap()).exit
+        };
+        assert_eq!(exit(StatusCode::GATEWAY_TIMEOUT, "wait"), Exit::Waiting);
+        assert_eq!(exit(StatusCode::GATEWAY_TIMEOUT, "fence"), Exit::Undone);
+        assert_eq!(exit(StatusCode::CONFLICT, "fence"), Exit::Undone);
+        assert_eq!(exit(StatusCode::UNPROCESSABLE_ENTITY, "fence"), Exit::Refused);
+        assert_eq!(exit(StatusCode::GATEWAY_TIMEOUT, "timeout"), Exit::Unavailable);
     }
 }

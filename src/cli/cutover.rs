@@ -46,7 +46,7 @@ struct CommonArguments {
     /// Return only when the versions that lost their players have nothing in flight any more.
     #[arg(long, value_name = "WHAT", value_parser = ["drained"])]
     wait: Option<String>,
-    /// The longest wait, such as 30s, which is the default, at most 4m; then the exit code is 69, and the
+    /// The longest wait, such as 30s, which is the default, at most 4m; then the exit code is 4, and the
     /// change stays in force.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = patience)]
     timeout: Option<Duration>,
@@ -56,6 +56,9 @@ struct CommonArguments {
     /// Do not hold writes.
     #[arg(long, conflicts_with = "fence")]
     no_fence: bool,
+    /// Go on although no endpoint of the version can be reached.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     change: ChangeArguments,
 }
@@ -63,14 +66,16 @@ struct CommonArguments {
 /// Moves all traffic of a service to a version.
 pub(super) fn run(arguments: &CutoverArguments) -> Result<(), Failure> {
     let CutoverArguments { service, version, common } = arguments;
-    let request = CutoverRequest { to: version.clone(), fence: common.fence() };
+    let (to, fence, force) = (version.clone(), common.fence(), common.force);
+    let request = CutoverRequest { to, fence, force };
     common.call(service, "cutover", request)
 }
 
 /// Returns to the split before the last change.
 pub(super) fn roll_back(arguments: &RollbackArguments) -> Result<(), Failure> {
     let RollbackArguments { service, common } = arguments;
-    common.call(service, "rollback", RollbackRequest { fence: common.fence() })
+    let request = RollbackRequest { fence: common.fence(), force: common.force };
+    common.call(service, "rollback", request)
 }
 
 impl CommonArguments {

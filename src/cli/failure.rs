@@ -19,8 +19,10 @@ pub(super) enum Exit {
     Arguments = 2,
     /// The rollout that was waited for was rolled back or given up.
     RolledBack = 3,
-    /// The rollout that was waited for has not ended.
+    /// What was waited for has not ended: the rollout, or the requests on the version that a cutover left.
     Waiting = 4,
+    /// The cutover was undone.
+    Undone = 5,
     /// A bad file.
     File = 64,
     /// `EX_DATAERR`: the server rejected the request.

@@ -33,6 +33,9 @@ pub(super) struct WeightsArguments {
     /// 100%, must name every version with weight.
     #[arg(long, requires = "weights")]
     only: bool,
+    /// Change even if no version with players would be left whose endpoints can be reached.
+    #[arg(long, requires = "weights")]
+    force: bool,
     /// The reason, for the event and the log of the instance.
     #[arg(long, value_name = "TEXT", requires = "weights")]
     reason: Option<String>,
@@ -75,7 +78,8 @@ pub(super) fn run(arguments: &WeightsArguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let asked = WeightsRequest { weights: each_once(&arguments.weights)?, only: arguments.only };
+    let weights = each_once(&arguments.weights)?;
+    let asked = WeightsRequest { weights, only: arguments.only, force: arguments.force };
     let request = ChangeBody { asked, said: arguments.remarks.said(arguments.reason.clone()) };
     let put = |dry_run: bool, if_generation| -> Result<WeightsAnswer, Failure> {
         let query = if dry_run { "?dry_run=true" } else { "" };

@@ -157,6 +157,9 @@ pub struct SetWeights {
     /// The weights before them, to which a rollback returns; `None` if an older process set them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<IndexMap<String, Weight>>,
+    /// The splits before that one, oldest first, to which further rollbacks lead; see `undo.rs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<IndexMap<String, Weight>>,
 }
 
 /// Who set weights, when and why.
@@ -222,8 +225,9 @@ mod tests {
         let weight = |w| Weight::new(w).expect("a weight");
         for odd in [1.0 / 3.0, 100.0 / 3.0, 0.1 + 0.2, 1e-9 / 7.0, 99.999_999_999_999_99] {
             let file = IndexMap::from([("v1".to_owned(), weight(odd))]);
+            let (why, before, earlier) = (None, None, Vec::new());
             let set =
-                SetWeights { set: file.clone(), file: Some(file.clone()), why: None, before: None };
+                SetWeights { set: file.clone(), file: Some(file.clone()), why, before, earlier };
             let text = serde_json::to_string(&set).expect("JSON");
             let read: SetWeights = serde_json::from_str(&text).expect("the same");
             assert!(read.is_of_file(Some(&file)), "{odd}");

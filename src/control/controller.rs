@@ -26,6 +26,7 @@ mod logs;
 mod names;
 mod pins;
 mod prepare;
+mod reach;
 mod rejected;
 mod reload;
 mod replaced;

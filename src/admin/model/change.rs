@@ -24,6 +24,9 @@ pub struct WeightsRequest {
     /// Versions that have weight and are not named get 0, also if shares add up to 100 %.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only: bool,
+    /// Whether they are set although no version with players would be left whose endpoints can be reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// A requested weight.

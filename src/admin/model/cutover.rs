@@ -15,6 +15,9 @@ pub struct CutoverRequest {
     /// Whether writes are held meanwhile. Default: if the service has a fence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<bool>,
+    /// Whether it is made although no endpoint of the version can be reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// Body of `POST /v1/services/{s}/rollback`.
@@ -24,6 +27,9 @@ pub struct RollbackRequest {
     /// As in [`CutoverRequest::fence`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<bool>,
+    /// As in [`CutoverRequest::force`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// Answer to `POST /v1/services/{s}/cutover` and `/rollback`.

@@ -1,7 +1,7 @@
 //! Cutovers: all traffic of a service moves to one version in one swap, and one command leads back.
 //!
 //! A cutover is a change of weights that gives one version all players. What the weights were before stands
-//! beside them in the state, and so in the journal, and [`Destination::Before`] returns to it.
+//! beside them in the state, and so in the journal, and [`Destination::Before`] returns to it (`undo.rs`).
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    control::{carried::SetWeights, events::EventKind, state::Change},
+    control::{carried::SetWeights, events::EventKind, reach::Reach, state::Change, undo::Undo},
 };
 
 /// A cutover as requested.
@@ -25,6 +25,8 @@ pub struct Cutover {
     pub to: Destination,
     /// Whether writes are held meanwhile; `None`: if the service has a fence.
     pub fence: Option<bool>,
+    /// What is known of the endpoints that get the traffic.
+    pub reach: Reach,
     /// Who asks, why, and under which conditions.
     pub head: ChangeHead,
 }
@@ -34,7 +36,8 @@ pub struct Cutover {
 pub enum Destination {
     /// This version gets all players.
     Version(String),
-    /// The split before the last cutover, or change of weights by an operator, comes back.
+    /// The split before the last cutover, or change of weights by an operator, comes back; called again, the one
+    /// before that.
     Before,
 }
 
@@ -66,7 +69,7 @@ impl Moving {
 }
 
 /// Versions that had players before and have none after.
-fn left(applied: &Applied) -> Vec<String> {
+pub(super) fn left(applied: &Applied) -> Vec<String> {
     let has = |shares: &IndexMap<String, f64>, version: &str| {
         shares.get(version).is_some_and(|share| *share > 0.0)
     };
@@ -136,7 +139,7 @@ impl Controller {
     }
 
     /// Checks and prepares a cutover, as a change of weights.
-    fn weigh_cutover(
+    pub(super) fn weigh_cutover(
         &self,
         asked: &Cutover,
         at: SystemTime,
@@ -144,10 +147,18 @@ impl Controller {
         let change = WeightsChange {
             service: asked.service.clone(),
             asked: Asked::Weights { weights: self.destination(asked)?, only: true },
+            reach: asked.reach.clone(),
             head: asked.head.clone(),
         };
-        let cut_over = |service, weights: SetWeights| Change::CutOver { service, weights };
+        let cut_over = |service: String, weights: SetWeights| {
+            let Undo { before, earlier } = match asked.to {
+                Destination::Version(_) => Undo::of(Some(&weights)),
+                Destination::Before => Undo::of(self.state.weights().get(&service)).back(),
+            };
+            Change::CutOver { service, weights: SetWeights { before, earlier, ..weights } }
+        };
         let weighed = self.weigh(&change, at, cut_over)?;
+        self.refuse_unreached(&asked.service, &weighed.planned, &asked.reach)?;
         let place = (&*asked.service, &asked.to);
         self.refuse_cutover_alone(place, &weighed.planned, &asked.head)?;
         Ok((change, weighed))
@@ -172,7 +183,7 @@ impl Controller {
         &self,
         service: &str,
     ) -> Result<IndexMap<String, Weight>, Rejected> {
-        let before = self.state.weights().get(service).and_then(|set| set.before.clone());
+        let before = Undo::of(self.state.weights().get(service)).before;
         let service = service.to_owned();
         let Some(mut before) = before else { return Err(Rejected::NothingBefore { service }) };
         let gone = |version: &String| !self.config.has_version(&service, version);

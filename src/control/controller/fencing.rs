@@ -20,6 +20,7 @@ use crate::{
         events::{EventDetails, EventKind},
         fences::only_with_weight,
         state::{Change, ControlState},
+        undo::Undo,
     },
     policy::class::Class,
     proxy::Command,
@@ -277,11 +278,13 @@ pub(super) fn held_by_fences(
             return None;
         }
         let reason = "writes move only by a cutover, not by a file";
+        let Undo { before, earlier } = Undo::of(state.weights().get(name));
         let held = SetWeights {
             set: IndexMap::from([(writer, Weight::ONE)]),
             file: service.weights.clone(),
             why: Some(WhySet::new("fence", reason, at)),
-            before: state.weights().get(name).and_then(|set| set.before.clone()),
+            before,
+            earlier,
         };
         Some((name.clone(), held))
     });

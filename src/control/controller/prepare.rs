@@ -78,14 +78,22 @@ impl Controller {
         change: Change,
         inputs: Inputs<'_>,
     ) -> Result<Prepared, Rejected> {
-        let (state, followed) = self.admitted(&change, inputs.config)?;
-        Ok(self.lead_to((state, followed), &change, inputs))
+        let admitted = self.admitted(&change, inputs.config, false)?;
+        Ok(self.lead_to(admitted, &change, inputs))
+    }
+
+    /// As [`Controller::prepare`], also if no endpoint of the versions that get players serves.
+    pub(super) fn prepare_insisting(&self, change: Change) -> Result<Prepared, Rejected> {
+        let snapshot = self.snapshot();
+        let inputs = self.inputs(&snapshot);
+        let admitted = self.admitted(&change, inputs.config, true)?;
+        Ok(self.lead_to(admitted, &change, inputs))
     }
 
     /// The state that `change` leads to under `config`, or why it is refused: the first half of
     /// [`Controller::prepare`], without a snapshot.
     pub(super) fn check(&self, change: &Change, config: &Config) -> Result<ControlState, Rejected> {
-        Ok(self.admitted(change, config)?.0)
+        Ok(self.admitted(change, config, false)?.0)
     }
 
     /// As [`Controller::after`], unless `change` is refused.
@@ -93,9 +101,10 @@ impl Controller {
         &self,
         change: &Change,
         config: &Config,
+        insists: bool,
     ) -> Result<(ControlState, Vec<Rolled>), Rejected> {
         let (state, followed) = self.after(change, config);
-        self.refuse_unserved(change, &state, config)?;
+        self.refuse_unserved_unless(insists, change, (&state, config))?;
         self.refuse_fenced(change, &state, config)?;
         Ok((state, followed))
     }

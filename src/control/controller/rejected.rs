@@ -90,6 +90,21 @@ pub enum Rejected {
         /// Why the versions with weight cannot serve, and what would help.
         why: String,
     },
+    /// None of the endpoints that would get the traffic can be reached.
+    #[error(
+        "no endpoint of {versions} of `{service}` can be reached: {why}; start it, or insist with `force` \
+         (`--force` on the command line)"
+    )]
+    Unreached {
+        /// The service.
+        service: String,
+        /// The first of the versions.
+        version: String,
+        /// The versions that would get the traffic.
+        versions: String,
+        /// Their endpoints, and what is wrong with each.
+        why: String,
+    },
     /// In the file there is a service all of whose versions are ejected.
     #[error("{why}")]
     AllEjected {
@@ -249,10 +264,11 @@ pub enum Rejected {
         /// Whether the deadline had passed.
         is_late: bool,
     },
-    /// Nothing is known of a split before the one in force.
+    /// No split is left to which a rollback would lead.
     #[error(
-        "there is nothing to go back to: the weights of `{service}` are those of the file; `tidegate cutover \
-         {service} VERSION` moves its traffic to a version"
+        "there is nothing further to go back to: no change of the weights of `{service}` is left to undo; \
+         `tidegate weights {service} VERSION=WEIGHT` sets them, and `tidegate cutover {service} VERSION` moves \
+         its traffic to a version"
     )]
     NothingBefore {
         /// The service.

@@ -14,7 +14,7 @@ mod observe;
 mod publish;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::SystemTime,
 };
@@ -36,6 +36,7 @@ use crate::{
         carried::{SetWeights, WhySet},
         evaluator::CanaryFinding,
         state::{Change, ControlState},
+        undo::{Undo, is_same_split},
     },
     rollout::{self, Action, Entry, Event, GateReply, ITSELF, Phase, Refused, Rollout, Weights},
     snapshot::weights_in_force,
@@ -260,8 +261,10 @@ fn take_over(state: &mut ControlState, config: &Config, rolled: &Rolled, at: Sys
     let service = &rolled.rollout.service;
     if let (Some(weights), Some(known)) = (rolled.weights(), config.services.get(service)) {
         let why = Some(WhySet::new(ITSELF, &rolled.rollout.cause, at));
-        let before = Some(rolled.rollout.before.clone());
-        let weights = SetWeights { set: weights.clone(), file: known.weights.clone(), why, before };
+        let undo = Undo::of(state.weights().get(service));
+        let Undo { before, earlier } = undo.after(rolled.rollout.before.clone(), weights);
+        let (set, file) = (weights.clone(), known.weights.clone());
+        let weights = SetWeights { set, file, why, before, earlier };
         state.apply(Change::WeightsSet { service: service.clone(), weights });
     }
     if rolled.changes_state() {
@@ -274,15 +277,6 @@ fn split_of(service: &str, state: &ControlState, config: &Config) -> Option<Weig
     let known = config.services.get(service)?;
     let weights = weights_in_force(service, known, &state.overrides()).into_iter();
     Some(weights.map(|(version, weight)| (version.clone(), weight)).collect())
-}
-
-/// Whether both give the same players to each version.
-fn is_same_split(one: &Weights, other: &Weights) -> bool {
-    let names: BTreeMap<&String, ()> = one.keys().chain(other.keys()).map(|n| (n, ())).collect();
-    let differs = |name: &&String| {
-        (rollout::share(one, name) - rollout::share(other, name)).abs() > f64::EPSILON * 8.0
-    };
-    !names.into_keys().any(|name| differs(&name))
 }
 
 /// Shares of players by version, 0 to 1.

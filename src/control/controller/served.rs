@@ -97,14 +97,30 @@ impl Controller {
         then: &ControlState,
         config: &Config,
     ) -> Result<(), Rejected> {
+        self.refuse_unserved_unless(false, change, (then, config))
+    }
+
+    /// As [`Controller::refuse_unserved`]; if their caller `insists`, weights and a cutover may lead to versions
+    /// whose endpoints do not serve.
+    pub(super) fn refuse_unserved_unless(
+        &self,
+        insists: bool,
+        change: &Change,
+        (then, config): (&ControlState, &Config),
+    ) -> Result<(), Rejected> {
         match change {
             Change::WeightsSet { service, weights } | Change::CutOver { service, weights } => {
-                let least = self.coverage(service, &self.state).max(Coverage::Unavailable);
-                if self.coverage(service, then) >= least {
+                let now =
+                    if insists { Coverage::Nobody } else { self.coverage(service, &self.state) };
+                let comes = self.coverage(service, then);
+                if comes >= now.max(Coverage::Unavailable) {
                     return Ok(());
                 }
                 let set = weights.set.iter().map(|(version, weight)| (version, *weight));
-                let (version, why) = self.why_unserved(service, then, set);
+                let (version, mut why) = self.why_unserved(service, then, set);
+                if comes == Coverage::Unavailable {
+                    why += "; insist with `force` (`--force` on the command line)";
+                }
                 Err(Rejected::Unserved { service: service.clone(), version, why })
             }
             Change::VersionEjected { service, version, ejection } => {
@@ -183,7 +199,7 @@ impl Controller {
     }
 
     /// How well `service` would be served in `state`, with the endpoints that serve now.
-    fn coverage(&self, service: &str, state: &ControlState) -> Coverage {
+    pub(super) fn coverage(&self, service: &str, state: &ControlState) -> Coverage {
         let Some(written) = self.config.services.get(service) else { return Coverage::Nobody };
         let snapshot = self.snapshot();
         let known = snapshot.service(service);

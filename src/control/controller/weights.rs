@@ -14,7 +14,9 @@ use crate::{
     control::{
         carried::{SetWeights, WhySet},
         events::{EventDetails, EventKind},
+        reach::Reach,
         state::{Change, ControlState},
+        undo::Undo,
     },
     snapshot::weights_in_force,
     store::Actor,
@@ -27,6 +29,8 @@ pub struct WeightsChange {
     pub service: String,
     /// The requested weights.
     pub asked: Asked,
+    /// What is known of the endpoints that get traffic.
+    pub reach: Reach,
     /// Who asks, why, and under which conditions.
     pub head: ChangeHead,
 }
@@ -90,9 +94,6 @@ pub(super) struct Weighed {
     /// Whether it moves nothing.
     pub(super) as_before: bool,
 }
-
-/// How weights become a change.
-pub(super) type AsChange = fn(String, SetWeights) -> Change;
 
 fn weights_set(service: String, weights: SetWeights) -> Change {
     Change::WeightsSet { service, weights }
@@ -210,8 +211,13 @@ impl Controller {
     }
 
     /// Checks and prepares weights that somebody sets.
-    fn weigh_by_hand(&self, asked: &WeightsChange, at: SystemTime) -> Result<Weighed, Rejected> {
+    pub(super) fn weigh_by_hand(
+        &self,
+        asked: &WeightsChange,
+        at: SystemTime,
+    ) -> Result<Weighed, Rejected> {
         let weighed = self.weigh(asked, at, weights_set)?;
+        self.refuse_unreached_weights(&asked.service, &weighed.planned, &asked.reach)?;
         self.refuse_growth_alone(&asked.service, &weighed.planned, &asked.head)?;
         Ok(weighed)
     }
@@ -221,11 +227,15 @@ impl Controller {
         &self,
         asked: &WeightsChange,
         at: SystemTime,
-        as_change: AsChange,
+        as_change: impl FnOnce(String, SetWeights) -> Change,
     ) -> Result<Weighed, Rejected> {
         let generation = self.admit_change(asked.head.if_generation)?;
         let (set, planned) = self.plan_weights(asked, generation, at)?;
-        let prepared = self.prepare(as_change(asked.service.clone(), set))?;
+        let change = as_change(asked.service.clone(), set);
+        let prepared = match asked.reach {
+            Reach::Insisted => self.prepare_insisting(change)?,
+            Reach::Unasked | Reach::Asked(_) => self.prepare(change)?,
+        };
         // A change without effect must not invalidate another caller's `If-Match`.
         let has_stand_in = self.state.stand_ins().contains_key(&asked.service);
         let as_before = planned.moves_nothing() && !has_stand_in;
@@ -260,7 +270,10 @@ impl Controller {
         let written = weights_in_force(name, service, &self.state.overrides()).into_iter();
         let written = written.map(|(version, weight)| (version.clone(), weight)).collect();
         let file = service.weights.clone();
-        let set = SetWeights { set: weights.clone(), file, why, before: Some(written) };
+        let undo = Undo::of(self.state.weights().get(name));
+        let undo = undo.after(written, &weights);
+        let (top, earlier) = (undo.before, undo.earlier);
+        let set = SetWeights { set: weights.clone(), file, why, before: top, earlier };
         let then = self.state.after(weights_set(name.to_owned(), set.clone()));
         let planned = Applied {
             generation,

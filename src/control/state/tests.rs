@@ -71,12 +71,13 @@ fn change() -> impl Strategy<Value = Change> {
     let stand_in = (name(), name()).prop_map(|(version, why)| StandIn { version, why });
     prop_oneof![
         (
-            (name(), weights(), prop::option::of(weights())),
-            (prop::option::of((name(), time())), prop::option::of(weights()), any::<bool>()),
+            (name(), weights(), prop::option::of(weights()), any::<bool>()),
+            (prop::option::of((name(), time())), prop::collection::vec(weights(), 0..3)),
         )
-            .prop_map(|((service, set, file), (why, before, is_cutover))| {
+            .prop_map(|((service, set, file, is_cutover), (why, mut earlier))| {
+                let before = earlier.pop();
                 let why = why.map(|(by, at)| WhySet::new(&by, "", at));
-                let weights = SetWeights { set, file, why, before };
+                let weights = SetWeights { set, file, why, before, earlier };
                 match is_cutover {
                     true => Change::CutOver { service, weights },
                     false => Change::WeightsSet { service, weights },
@@ -218,7 +219,8 @@ fn an_endpoint_comes_back_and_weights_end_a_stand_in() {
     assert_eq!(out.endpoints().len(), 1);
     let back = Change::EndpointReinstated { service: service.clone(), version, endpoint };
     assert_eq!(out.after(back), start);
-    let weights = SetWeights { set: IndexMap::new(), file: None, why: None, before: None };
+    let (file, why, before, earlier) = (None, None, None, Vec::new());
+    let weights = SetWeights { set: IndexMap::new(), file, why, before, earlier };
     let set = start.after(Change::WeightsSet { service, weights });
     assert!(set.stand_ins().is_empty() && set.weights_ahead()["a"].is_empty());
 }

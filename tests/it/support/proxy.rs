@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tidegate::{
     app::{App, Ended},
     config::{Loaded, parse, read, units::Weight},
-    control::{Asked, Controller, WeightsChange, controller::ChangeHead},
+    control::{Asked, Controller, WeightsChange, controller::ChangeHead, reach::Reach},
     registry::{ErrorKind, RetryReason},
     snapshot::Snapshot,
     store::Actor,
@@ -252,6 +252,7 @@ impl Proxy {
                 weights: weights.iter().map(|(v, w)| ((*v).to_owned(), weight(*w))).collect(),
                 only: true,
             },
+            reach: Reach::Unasked,
             head: ChangeHead::of(Actor { name: "test".to_owned(), ..Actor::system() }),
         };
         self.app().observatory().controller().set_weights(change).expect("good weights");
