@@ -381,9 +381,11 @@ impl App {
         if !access_log.is_none_or(|log| log.shutdown(LAST_LINES)) {
             tracing::warn!("the last lines of the access log were not written in time");
         }
-        admin.map(end_admin);
+        if let Some(admin) = admin {
+            end_admin(admin);
+        }
         // A panic there would have been told.
-        ending.map(thread::JoinHandle::join);
+        let _ = ending.map(thread::JoinHandle::join);
         incidents::end(&self.observatory);
         self.control.stop();
         journal::end(&self.observatory);

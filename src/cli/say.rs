@@ -25,13 +25,11 @@ pub(super) fn complain(text: &str) {
 /// error.
 pub(super) fn say_as_is(text: &str) {
     let mut out = io::stdout();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            if !LOST.swap(true, Relaxed) {
-                complain(&format!("the output cannot be written: {error}"));
-            }
-        }
-        _ => {}
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !LOST.swap(true, Relaxed)
+    {
+        complain(&format!("the output cannot be written: {error}"));
     }
 }
 
