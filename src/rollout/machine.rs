@@ -40,7 +40,8 @@ pub const ITSELF: &str = "rollout";
 
 /// Starts a rollout, `current` being the one that the service has or had. It begins at the first step whose
 /// weight is no less than the share that the version has already. Its weight is set on the first tick that
-/// allows it. The caller records the command.
+/// allows it. The caller records the command. Its questions are numbered on from those of `current`, so that a
+/// late reply to a rollout that has ended is none to this one.
 pub fn start(
     start: Start,
     current: Option<&Rollout>,
@@ -98,7 +99,7 @@ pub fn start(
         clock_ms: 0,
         last_tick_unix_ms: None,
         last_requests: None,
-        asked: 0,
+        asked: current.map_or(0, |ended| ended.asked),
         due: urgent.then(|| Due::from(now)),
     };
     match rollout.way() {

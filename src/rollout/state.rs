@@ -269,6 +269,13 @@ impl Rollout {
         Self { last_tick_unix_ms: None, ..self }
     }
 
+    /// Whether both are states of one rollout.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.service == other.service
+            && self.to == other.to
+            && self.started_unix_ms == other.started_unix_ms
+    }
+
     /// The share of players that the version has by the weights in force, 0 to 1.
     pub fn share(&self) -> f64 {
         share(&self.weights, &self.to)

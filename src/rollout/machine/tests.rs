@@ -301,6 +301,40 @@ fn smoke_checks_run_before_the_first_players_and_after_each_switch() {
     assert_eq!(sets, 0, "nobody had been sent there");
 }
 
+/// Regression: the check of a rollout that had been given up answered the gate of the next one.
+#[test]
+fn a_reply_to_an_ended_rollout_is_none_to_the_next_one() {
+    let gates = [r#"{"smoke":"login"}"#, r#"{"webhook":{"url":"http://gate/"}}"#];
+    let asked = |actions: &[Action]| -> Vec<u64> {
+        let ask = |action: &Action| match action {
+            Action::RunSmoke { ask, .. } | Action::CallWebhook { ask, .. } => Some(*ask),
+            _ => None,
+        };
+        actions.iter().filter_map(ask).collect()
+    };
+    for (gate, reply) in gates.iter().flat_map(|g| [(g, Reply::Pass), (g, Reply::Fail)]) {
+        let plan = format!(r#"[{{"weight":"1%","gates":[{gate}]}},{{"weight":"100%"}}]"#);
+        let mut first = Stage::new(&plan);
+        let late = asked(&first.tick(1));
+        assert_eq!(late.len(), 1, "{gate}");
+        first.send(Event::Abort { by: "bo".into(), reason: "wrong build".into() });
+        let mut request = stage::request(&plan);
+        request.to = "v43".to_owned();
+        let next = super::start(request, Some(&first.rollout), first.now);
+        let mut next = Stage::from(first, next.expect("the first has ended").0);
+        let own = asked(&next.tick(1));
+        assert!(own.len() == 1 && own != late, "{gate}: {own:?} after {late:?}");
+        let before = next.rollout.clone();
+        next.reply(late[0], reply);
+        next.tick(1);
+        assert_eq!(next.rollout.progress.replies, before.progress.replies, "{gate}");
+        assert_eq!((next.phase(), next.rollout.step), (before.phase, 0), "{gate} {reply:?}");
+        next.reply(own[0], reply);
+        next.tick(1);
+        assert_ne!(next.rollout.progress.replies, before.progress.replies, "{gate}");
+    }
+}
+
 #[test]
 fn webhooks_are_asked_again_and_a_lost_answer_too() {
     let plan = r#"[{"weight":"1%","for":"1h","gates":[{"webhook":{"url":"http://gate/"}}]},{"weight":"100%"}]"#;

@@ -149,9 +149,11 @@ impl Controller {
         std::mem::take(&mut live.asks).into_iter().map(|ask| (ask, rollout.clone())).collect()
     }
 
-    /// Takes the reply of a smoke check or webhook; the next tick judges it.
-    pub(in crate::control) fn take_reply(&mut self, service: &str, ask: u64, reply: GateReply) {
-        if let Some(live) = self.rollouts.get_mut(service) {
+    /// Takes the reply of a smoke check or webhook that was asked for the rollout `of`; the next tick judges it. It
+    /// is dropped if that rollout is no longer there: another one may have been started meanwhile.
+    pub(in crate::control) fn take_reply(&mut self, of: &Rollout, ask: u64, reply: GateReply) {
+        let live = self.rollouts.get_mut(&of.service);
+        if let Some(live) = live.filter(|live| live.rollout.is_same(of)) {
             live.replies.push((ask, reply));
         }
     }

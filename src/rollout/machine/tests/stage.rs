@@ -72,6 +72,11 @@ impl Stage {
         Self { rollout, now, seen: Observed::default(), in_force }
     }
 
+    /// The next rollout of the same service.
+    pub(super) fn from(stage: Self, rollout: Rollout) -> Self {
+        Self { in_force: rollout.weights.clone(), rollout, ..stage }
+    }
+
     pub(super) fn phase(&self) -> Phase {
         self.rollout.phase
     }
