@@ -248,6 +248,38 @@ fn a_second_person_approves_where_the_service_asks_for_one() {
     assert_eq!(stage.phase(), Phase::Baking);
 }
 
+/// Regression: a refusal after a promotion that waited for a window was ignored, and the rollout grew.
+#[test]
+fn a_refusal_voids_the_promotion_before_it() {
+    for second_person in [true, false] {
+        let mut stage = Stage::with(PLAN, |start| start.second_person = second_person);
+        let approve = |approves: bool| Event::Approve {
+            by: "ana".into(),
+            approves,
+            reason: "the ledger differs".into(),
+        };
+        let promote = || Event::Promote { by: "bo".into(), reason: "seen enough".into() };
+        stage.tick(0);
+        stage.pass().wait(120);
+        assert_eq!(stage.rollout.step, 1);
+        stage.seen.frozen = Some(friday());
+        stage.send(approve(true));
+        stage.send(promote());
+        stage.tick(1);
+        assert_eq!(stage.rollout.missing, [Missing::Window(friday())]);
+        let said = stage.send(approve(false));
+        assert!(said.iter().any(|action| matches!(action, Action::Warn(_))), "{said:?}");
+        stage.seen.frozen = None;
+        stage.wait(700);
+        assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 1), "{second_person}");
+        let again = stage.try_send(promote());
+        assert_eq!(again.is_err(), second_person, "the starter needs a new approval");
+        stage.send(approve(true));
+        stage.tick(1);
+        assert_eq!(stage.phase(), Phase::Baking);
+    }
+}
+
 #[test]
 fn a_pause_stops_time_and_not_guardrails() {
     let mut stage = Stage::new(PLAN);
