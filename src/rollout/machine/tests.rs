@@ -63,16 +63,49 @@ fn requests_are_a_minimum_and_counted_over_a_restart() {
 fn time_that_nobody_watched_does_not_count() {
     let mut stage = Stage::new(r#"[{"weight":"1%","for":"10m"},{"weight":"100%"}]"#);
     stage.tick(0);
-    // The process was down for a day; then the clock is set back by an hour.
-    stage.tick(86_400);
+    stage.wait(60);
+    // The process was stopped, for long and again and again for a little.
+    stage.tick_after(Duration::from_secs(86_400));
+    (0..1000).for_each(|_| drop(stage.tick_after(MOST_GAP + Duration::from_millis(1))));
     assert_eq!(stage.rollout.progress.watched_ms, 60_000);
-    stage.now -= Duration::from_secs(3600);
+    // Another process goes on, whose clock began later.
+    stage.rollout = stage.rollout.clone().resumed();
+    stage.seen.moment = Duration::from_millis(900);
     stage.tick(0);
     assert_eq!(stage.rollout.progress.watched_ms, 60_000);
-    stage.wait(539);
+    stage.tick_after(MOST_GAP);
+    assert_eq!(stage.rollout.progress.watched_ms, 62_000);
+    stage.wait(537);
     assert_eq!(stage.rollout.step, 0);
     stage.wait(1);
     assert_eq!(stage.rollout.step, 1);
+}
+
+/// Regression: a clock that was set forward ended steps, at once or in several jumps.
+#[test]
+fn a_clock_that_is_set_ends_no_step() {
+    let plan = r#"[{"weight":"1%","for":"10m"},{"weight":"100%","bake":"10m"}]"#;
+    for jump in [100, 864_000].map(Duration::from_secs) {
+        for forward in [true, false] {
+            let mut stage = Stage::new(plan);
+            stage.tick(0);
+            for step in [0, 1] {
+                let mut jumping = |seconds: u64, stage: &mut Stage| {
+                    for _ in 0..seconds {
+                        match forward {
+                            true => stage.now += jump,
+                            false => stage.now -= jump,
+                        }
+                        stage.tick(1);
+                    }
+                };
+                jumping(599, &mut stage);
+                assert_eq!((stage.rollout.step, stage.phase().is_end()), (step, false));
+                jumping(1, &mut stage);
+                assert!(stage.rollout.step > step || stage.phase() == Phase::Done);
+            }
+        }
+    }
 }
 
 #[test]
@@ -97,9 +130,9 @@ fn a_signal_that_fails_holds_and_growth_goes_on_by_itself() {
     );
     stage.tick(0);
     stage.seen.slo = Some(Reply::Fail.because("slow"));
-    stage.tick(10);
+    stage.tick(1);
     assert_eq!(stage.phase(), Phase::Holding, "before the time is over, too");
-    assert_eq!(stage.rollout.cause, "waits for 1m 50s, slo (fail: slow)");
+    assert_eq!(stage.rollout.cause, "waits for 1m 59s, slo (fail: slow)");
     stage.seen.slo = Some(Reply::Pass.because("fast"));
     stage.tick(1);
     assert_eq!(stage.phase(), Phase::Growing);
@@ -435,13 +468,15 @@ fn an_urgent_rollout_warns_when_little_time_is_left_and_when_none_is() {
         });
         each.collect()
     };
+    let later =
+        |stage: &mut Stage, seconds: u64| stage.tick_after(Duration::from_secs(seconds));
     assert_eq!(warns(stage.tick(1)), Vec::<String>::new());
-    let soon = warns(stage.tick(22 * 3600));
+    let soon = warns(later(&mut stage, 22 * 3600));
     assert!(matches!(&*soon, [message] if message.contains("1h 59m 59s are left")), "{soon:?}");
-    assert_eq!(warns(stage.tick(60)), Vec::<String>::new());
-    let over = warns(stage.tick(2 * 3600));
+    assert_eq!(warns(later(&mut stage, 60)), Vec::<String>::new());
+    let over = warns(later(&mut stage, 2 * 3600));
     assert!(matches!(&*over, [message] if message.contains("its time is over")), "{over:?}");
-    assert_eq!(warns(stage.tick(60)), Vec::<String>::new());
+    assert_eq!(warns(later(&mut stage, 60)), Vec::<String>::new());
 }
 
 /// Regression: leave for a window that one person may break into opened one that asks for two.

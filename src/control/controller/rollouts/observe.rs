@@ -186,6 +186,7 @@ impl Controller {
         let slo = self.config.services.get(service).and_then(|service| service.slo);
         let slo = slo.filter(|_| asks(GateQuestion::Slo));
         let observed = Observed {
+            moment: self.started.0.elapsed(),
             frozen: Windows::new(&self.config.windows).growth(service, now).frozen,
             requests: counted.finished,
             evidence: self.evidence(rollout, &verdicts, mismatch.as_ref()),

@@ -53,6 +53,7 @@ pub(super) fn request(text: &str) -> Start {
 #[derive(Clone)]
 pub(super) struct Stage {
     pub(super) rollout: Rollout,
+    /// The wall time; the other clock is in `seen`.
     pub(super) now: SystemTime,
     pub(super) seen: Observed,
     in_force: Weights,
@@ -108,9 +109,18 @@ impl Stage {
         self.send(Event::WeightsByHand { weights: weights(of), by: "ana".to_owned() })
     }
 
-    /// A tick after `seconds`.
+    /// A tick each second for `seconds`; one at once if that is 0.
     pub(super) fn tick(&mut self, seconds: u64) -> Vec<Action> {
-        self.now += Duration::from_secs(seconds);
+        if seconds == 0 {
+            return self.tick_after(Duration::ZERO);
+        }
+        (0..seconds).flat_map(|_| self.tick_after(Duration::from_secs(1))).collect()
+    }
+
+    /// A tick after `pause`, in which there is none.
+    pub(super) fn tick_after(&mut self, pause: Duration) -> Vec<Action> {
+        self.now += pause;
+        self.seen.moment += pause;
         let actions = self.send(Event::Tick(self.seen.clone()));
         self.seen.replies.clear();
         actions
