@@ -265,10 +265,13 @@ pub struct Ramp {
 }
 
 impl Rollout {
-    /// The same in a process that goes on with it: nobody has watched since the last tick.
+    /// The same in a process that goes on with it: nobody has watched since the last tick, and nobody will answer
+    /// the smoke checks and webhooks that another process asked.
     #[must_use]
-    pub fn resumed(self) -> Self {
-        Self { last_tick_ms: None, ..self }
+    pub fn resumed(mut self) -> Self {
+        self.last_tick_ms = None;
+        self.progress.asks.iter_mut().for_each(|ask| ask.open = 0);
+        self
     }
 
     /// Whether both are states of one rollout.

@@ -431,6 +431,37 @@ fn webhooks_are_asked_again_and_a_lost_answer_too() {
     assert_eq!(stage.phase(), Phase::Holding);
 }
 
+/// Regression: after a takeover a rollout waited five minutes for the check that the process before had begun.
+#[test]
+fn what_another_process_asked_is_asked_again_at_once() {
+    let gates = [r#"{"smoke":"login"}"#, r#"{"webhook":{"url":"http://gate/","timeout":"1m"}}"#];
+    let asked = |actions: &[Action]| -> Vec<u64> {
+        let ask = |action: &Action| match action {
+            Action::RunSmoke { ask, .. } | Action::CallWebhook { ask, .. } => Some(*ask),
+            _ => None,
+        };
+        actions.iter().filter_map(ask).collect()
+    };
+    for gate in gates {
+        let plan = format!(r#"[{{"weight":"1%","gates":[{gate}]}},{{"weight":"100%"}}]"#);
+        let mut stage = Stage::new(&plan);
+        let lost = asked(&stage.tick(1));
+        assert_eq!((lost.len(), asked(&stage.tick(1))), (1, vec![]), "{gate}");
+        let text = serde_json::to_string(&stage.rollout).expect("JSON");
+        let read: Rollout = serde_json::from_str(&text).expect("the same");
+        stage.rollout = read.resumed();
+        let again = asked(&stage.tick(1));
+        assert!(again.len() == 1 && again != lost, "{gate}: {again:?} after {lost:?}");
+        let before = stage.rollout.progress.replies.clone();
+        stage.reply(lost[0], Reply::Fail);
+        assert_eq!(asked(&stage.tick(1)), [0; 0], "{gate}");
+        assert_eq!(stage.rollout.progress.replies, before, "{gate}");
+        stage.reply(again[0], Reply::Pass);
+        stage.tick(1);
+        assert_ne!(stage.rollout.progress.replies, before, "{gate}");
+    }
+}
+
 #[test]
 fn a_second_rollout_and_one_without_a_way_back_are_refused() {
     let stage = Stage::new(PLAN);
