@@ -90,7 +90,7 @@ fn a_clock_that_is_set_ends_no_step() {
             let mut stage = Stage::new(plan);
             stage.tick(0);
             for step in [0, 1] {
-                let mut jumping = |seconds: u64, stage: &mut Stage| {
+                let jumping = |seconds: u64, stage: &mut Stage| {
                     for _ in 0..seconds {
                         match forward {
                             true => stage.now += jump,
