@@ -88,6 +88,11 @@ impl EndpointState {
         analysis::Counter { trials: self.cells.sum(|cells| cells.trials.read()), failures }
     }
 
+    /// Whether a check succeeded, or a connection was made, since the process started.
+    pub fn was_reached(&self) -> bool {
+        self.standing.checks[0].read() > 0 || self.cells.sum(|cells| cells.connected.read()) > 0
+    }
+
     /// Sets the end of its warm-up, since the process started; called when it joined or came back.
     pub fn warm_up_until(&self, warm: Duration) {
         self.warm_from_us.store(warm.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
