@@ -7,6 +7,7 @@ use crate::{
     analysis::{Answer, Numbers, Verdict},
     config::schema::{GateQuestion, Slo},
     control::controller::{Rejected, Remarks},
+    registry::Origin,
     rollout::{
         self, Action, Event, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow, Windows,
     },
@@ -56,11 +57,10 @@ impl Controller {
         let Some(live) = self.rollouts.get(service) else { return Counted::default() };
         let snapshot = self.snapshot();
         let version = snapshot.service(service).and_then(|s| s.version(&live.rollout.to));
-        version.map_or_else(Counted::default, |version| Counted {
-            // Errors are read first: a request that ends in between must not make them exceed the requests.
-            errors: version.state.cells.sum(|cells| cells.errors.read()),
-            finished: version.state.finished(),
-            latency: None,
+        version.map_or_else(Counted::default, |version| {
+            // Requests of testers, whom a rule or a route sends there, tell nothing about what players meet.
+            let (finished, errors) = version.state.ended(&[Origin::Player]);
+            Counted { finished, errors, latency: None }
         })
     }
 
