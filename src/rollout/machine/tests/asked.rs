@@ -61,6 +61,8 @@ fn a_reply_to_an_ended_rollout_is_none_to_the_next_one() {
         let mut next = Stage::from(first, next.expect("the first has ended").0);
         let own = asked(&next.tick(1));
         assert!(own.len() == 1 && own != late, "{gate}: {own:?} after {late:?}");
+        // A webhook that has not answered holds.
+        next.tick(1);
         let before = next.rollout.clone();
         next.reply(late[0], reply);
         next.tick(1);
