@@ -11,6 +11,7 @@ fn requests_of_smoke_checks_and_testers_are_none_of_players() {
     let proxy = versions
         .builder(&[
             "slo: { errors: 1% }",
+            "eject: { errors: {}, mode: advise }",
             "rules: [ { match: { headers: { x-tester: '1' } }, version: v2 } ]",
         ])
         .top(smoke)
