@@ -28,7 +28,8 @@ use std::{
 pub use self::{
     cells::{Counter, PerWorker, Sum},
     counts::{
-        AmountCells, EndpointCells, ErrorKind, Judged, RetryReason, SeriesCells, VersionCells,
+        AmountCells, EndpointCells, ErrorKind, Judged, Origin, RetryReason, SeriesCells,
+        VersionCells,
     },
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},

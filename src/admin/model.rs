@@ -52,7 +52,7 @@ use crate::{
     control::{controller::Coverage, events::Event, scrape},
     health,
     policy::class::Class,
-    registry::AmountState,
+    registry::{AmountState, Origin},
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics},
 };
@@ -300,11 +300,7 @@ impl Version {
         latency: &Latency,
         decisions: &Decisions,
     ) -> Self {
-        let cells = &version.state.cells;
-        // Errors are read first: otherwise a request that ends in between could make errors exceed
-        // requests.
-        let errors = cells.sum(|c| c.errors.read());
-        let requests = version.state.finished();
+        let (requests, errors) = version.state.ended(&Origin::ALL);
         let weight = version.weight.value();
         let endpoints = version.known.iter().map(|known| Endpoint {
             address: known.state.label.to_string(),

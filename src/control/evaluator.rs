@@ -173,6 +173,14 @@ impl Evaluator {
         }
     }
 
+    /// Notes that a step of a rollout of `service` begins with the next snapshot: from then on health is certified by
+    /// later requests only, also if the step leaves the split as it is.
+    pub fn begin_step(&mut self, service: &str) {
+        if let Some(collector) = self.collector.services.get_mut(service) {
+            collector.begin_step();
+        }
+    }
+
     /// The players of each version of `service` since its split changed last; `None` if they are not noted.
     pub fn exposure(&self, service: &str) -> Option<&Exposure> {
         self.collector.services.get(service)?.exposure()

@@ -156,7 +156,7 @@ impl ControlPlane {
             }
             _ => return,
         };
-        self.controller().take_reply(&rollout.service, ask, reply);
+        self.controller().take_reply(&rollout, ask, reply);
     }
 }
 

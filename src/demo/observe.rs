@@ -12,6 +12,7 @@ use crate::{
         scrape,
         tasks::ControlPlane,
     },
+    registry::Origin,
     snapshot,
     telemetry::{collector::Latency, histogram::Quantiles, metrics::State},
 };
@@ -105,7 +106,7 @@ impl Observer {
         };
         let versions = Version::ALL.map(of);
         let now = Instant::now();
-        let count = |v: &snapshot::Version| v.state.finished();
+        let count = |v: &snapshot::Version| v.state.ended(&Origin::ALL).0;
         let finished = versions.map(|known| known.map_or(0, |(v, _)| count(v)));
         let rates = self.rates(now, finished);
         let weights: f64 = service.versions.iter().map(|v| v.share_weight().value()).sum();
@@ -115,7 +116,7 @@ impl Observer {
                 weight: version.weight.value(),
                 share: version.share_weight().value() / weights,
                 requests_per_second,
-                errors: version.state.cells.sum(|cells| cells.errors.read()),
+                errors: version.state.ended(&Origin::ALL).1,
                 latency,
             })
         };

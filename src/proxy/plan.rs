@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     policy::class::{Class, is_idempotent},
-    registry::{Held, Player, Upload},
+    registry::{Held, Origin, Player, Upload},
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -99,6 +99,14 @@ impl Plan {
     /// name a version select players, so versions would differ because of their players.
     pub(super) fn is_by_chance(&self) -> bool {
         matches!(self.decision.by, AssignedBy::Cohort(_) | AssignedBy::Only)
+    }
+
+    /// Why the version got the request.
+    pub(super) fn origin(&self) -> Origin {
+        match self.decision.by {
+            AssignedBy::Route | AssignedBy::Rule => Origin::Named,
+            _ => Origin::Player,
+        }
     }
 
     /// Whether the request is awaited to its end even if its client leaves: the writes of the service move only

@@ -263,8 +263,10 @@ impl<'a> RequestRecord<'a> {
             status => usize::from(status / 100).clamp(1, 5) - 1,
         };
         series.cells.of(worker.id).classes[class].add(1);
+        let (cells, origin) = (self.version.state.cells.of(worker.id), plan.origin() as usize);
+        cells.ended[origin].add(1);
         if outcome >= 500 {
-            self.version.state.cells.of(worker.id).errors.add(1);
+            cells.errors[origin].add(1);
         }
         match (self.gone, outcome) {
             (true, _) => self.trial.left(self.subject(), ended),

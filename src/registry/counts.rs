@@ -57,6 +57,20 @@ impl RetryReason {
     }
 }
 
+/// Why a version got a request of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Its player belongs to it, by the split or by a pin.
+    Player,
+    /// A rule or a route names the version, as for testers.
+    Named,
+}
+
+impl Origin {
+    /// All of them, in the order of [`VersionCells::ended`].
+    pub const ALL: [Self; 2] = [Self::Player, Self::Named];
+}
+
 /// Counts of a version, by worker.
 #[derive(Debug, Default)]
 pub struct VersionCells {
@@ -64,8 +78,11 @@ pub struct VersionCells {
     pub started: [Counter; 2],
     /// Of those, ended in any way.
     pub finished: [Counter; 2],
+    /// Requests that were answered or left by their clients, by [`Origin`]; none of smoke checks, and none that was
+    /// cut.
+    pub ended: [Counter; 2],
     /// Of those, answered 5xx, by the version or in its place.
-    pub errors: Counter,
+    pub errors: [Counter; 2],
     /// Repeated attempts, by [`RetryReason`].
     pub retries: [Counter; 2],
     /// Requests that began to wait for a connection.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    cells::PerWorker,
-    counts::{AmountCells, EndpointCells, Judged, SeriesCells, VersionCells},
+    cells::{Counter, PerWorker},
+    counts::{AmountCells, EndpointCells, Judged, Origin, SeriesCells, VersionCells},
     evidence::AmountEvidenceCells,
     fence::FenceState,
     players::PlayerSet,
@@ -47,9 +47,14 @@ impl VersionState {
         self.cells.sum(|cells| cells.started.iter().map(|counter| counter.read()).sum())
     }
 
-    /// Requests that have ended.
-    pub fn finished(&self) -> u64 {
-        self.cells.sum(|cells| cells.finished.iter().map(|counter| counter.read()).sum())
+    /// Requests of clients that have ended, and of these the ones answered 5xx, from these origins.
+    pub fn ended(&self, origins: &[Origin]) -> (u64, u64) {
+        let sum = |counts: &[Counter; 2]| -> u64 {
+            origins.iter().map(|origin| counts[*origin as usize].read()).sum()
+        };
+        // Errors are read first: otherwise a request that ends in between could make them exceed the requests.
+        let errors = self.cells.sum(|cells| sum(&cells.errors));
+        (self.cells.sum(|cells| sum(&cells.ended)), errors)
     }
 }
 
@@ -86,6 +91,11 @@ impl EndpointState {
         // Failures are read first: otherwise they could exceed the trials.
         let failures = self.cells.sum(|cells| cells.failures.read());
         analysis::Counter { trials: self.cells.sum(|cells| cells.trials.read()), failures }
+    }
+
+    /// Whether a check succeeded, or a connection was made, since the process started.
+    pub fn was_reached(&self) -> bool {
+        self.standing.checks[0].read() > 0 || self.cells.sum(|cells| cells.connected.read()) > 0
     }
 
     /// Sets the end of its warm-up, since the process started; called when it joined or came back.

@@ -1,6 +1,6 @@
 //! What can happen to a rollout, and what follows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ pub struct Start {
 /// What happens to a rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Time passes: about each second. Growth happens on a tick only.
+    /// Time passes: several times a second. Growth happens on a tick only.
     Tick(Observed),
     /// An operator pauses it.
     Pause {
@@ -131,6 +131,8 @@ pub enum Event {
 /// What is known on a tick.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observed {
+    /// When it was seen, by a clock that nobody sets: the time since any fixed moment of this process.
+    pub moment: Duration,
     /// The window that freezes growth of the service at this moment.
     pub frozen: Option<Frozen>,
     /// Requests of the version since any moment; if the number falls, its counting began anew.

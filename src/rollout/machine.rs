@@ -25,8 +25,9 @@ use super::{
     state::{BreakIn, Due, Outcome, Progress, Rollout, ms},
 };
 
-/// Most time that passes on a rollout's clock between two ticks: longer, nobody watched.
-pub const MOST_GAP: Duration = Duration::from_secs(60);
+/// Most time between two ticks that counts, a few times what lies between them usually: in a longer gap nobody
+/// watched, and none of it counts.
+pub const MOST_GAP: Duration = Duration::from_secs(2);
 
 /// How long a rollback takes if the endpoints of the split before are not ready for its load. They get more
 /// of it bit by bit, and all of it after this time: players of a version that was failed do not wait longer.
@@ -40,7 +41,8 @@ pub const ITSELF: &str = "rollout";
 
 /// Starts a rollout, `current` being the one that the service has or had. It begins at the first step whose
 /// weight is no less than the share that the version has already. Its weight is set on the first tick that
-/// allows it. The caller records the command.
+/// allows it. The caller records the command. Its questions are numbered on from those of `current`, so that a
+/// late reply to a rollout that has ended is none to this one.
 pub fn start(
     start: Start,
     current: Option<&Rollout>,
@@ -96,9 +98,9 @@ pub fn start(
         heading: Outcome::Done,
         way_back: true,
         clock_ms: 0,
-        last_tick_unix_ms: None,
+        last_tick_ms: None,
         last_requests: None,
-        asked: 0,
+        asked: current.map_or(0, |ended| ended.asked),
         due: urgent.then(|| Due::from(now)),
     };
     match rollout.way() {

@@ -1,5 +1,5 @@
 //! Rollouts by random plans under random events. Whatever happens, a rollout takes no transition outside the
-//! table, never grows in a frozen window, never ends with players on an ejected version, restores exactly the
+//! table, never counts time that nobody watched, never grows in a frozen window, never ends with players on an ejected version, restores exactly the
 //! split before, and ends, or shows what it waits for.
 //!
 //! `cargo test` runs 2,000 of them; the variable `TIDEGATE_ROLLOUTS` sets another number.
@@ -12,6 +12,7 @@ use fastrand::Rng;
 
 use self::world::World;
 use super::{
+    MOST_GAP,
     event::{Action, Entry, Event},
     gate::{GateReply, Reply},
     phase::{On, Phase, TRANSITIONS, is_legal},
@@ -68,6 +69,7 @@ fn check(
         "{}",
         told()
     );
+    lasts(world, before, event, after);
     grows(world, before, event, after, broke_in);
     if let Some(outcome) = finished {
         ends(world, before, event, after, outcome);
@@ -76,6 +78,16 @@ fn check(
     if matches!(event, Event::Tick(_)) && is_waiting {
         assert!(!after.missing.is_empty(), "it waits for nothing: {}", told());
     }
+}
+
+/// The rollout's clock shows the time between two ticks: not what the wall clock was set by, and nothing of a gap in
+/// which nobody watched.
+fn lasts(world: &World, before: &Rollout, event: &Event, after: &Rollout) {
+    let is_first = before.last_tick_ms.is_none();
+    let counts = matches!(event, Event::Tick(_)) && !is_first && world.passed <= MOST_GAP;
+    let expected = if counts { world.passed } else { Duration::ZERO };
+    let shown = Duration::from_millis(after.clock_ms - before.clock_ms);
+    assert_eq!(shown, expected, "{event:?} of {before:#?}");
 }
 
 /// More players come on a tick only, and in a frozen window only by breaking in. The way back may give the
@@ -189,11 +201,11 @@ fn run(seed: u64, taken: &mut Taken) -> Phase {
         step(&mut world, &mut rollout, event);
         if world.rng.u8(..) < 8 {
             // A restart: only the state survives, and no open question does.
-            world.open.clear();
+            world.restart();
             let text = serde_json::to_string(&rollout).expect("JSON");
             let read: Rollout = serde_json::from_str(&text).expect("the same");
             assert_eq!(read, rollout);
-            rollout = read;
+            rollout = read.resumed();
         }
         if rollout.phase.is_end() && world.rng.u8(..) < 40 {
             break;

@@ -1,9 +1,10 @@
 //! All that a rollout is, as data: it survives restarts and takeovers as JSON.
 //!
 //! Durations are measured on the rollout's own clock, `clock_ms`, which advances on each tick by the time since
-//! the tick before, and by [`MOST_GAP`](super::MOST_GAP) at most. So a clock that is set back or forward, and a
-//! process that was down or asleep, neither end a step nor a bake: a step lasts as long as it was watched. Wall
-//! times, in milliseconds since 1970, are for people.
+//! the tick before, as a clock measures it that nobody sets. A gap above [`MOST_GAP`](super::MOST_GAP) does not
+//! count. So a clock that is set back or forward, and a process that was down, stopped or asleep, neither end a
+//! step nor a bake: a step lasts as long as it was watched. Wall times, in milliseconds since 1970, are for people
+//! and for windows.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -67,8 +68,9 @@ pub struct Rollout {
     pub way_back: bool,
     /// The rollout's own clock, in milliseconds.
     pub(super) clock_ms: u64,
-    /// The wall time of the last tick.
-    pub(super) last_tick_unix_ms: Option<u64>,
+    /// The moment of the last tick in this process, in milliseconds; see [`Observed`](super::Observed).
+    #[serde(default)]
+    pub(super) last_tick_ms: Option<u64>,
     /// The version's requests as of the last tick.
     pub(super) last_requests: Option<u64>,
     /// The number of the latest run or call.
@@ -263,10 +265,20 @@ pub struct Ramp {
 }
 
 impl Rollout {
-    /// The same in a process that goes on with it: nobody has watched since the last tick.
+    /// The same in a process that goes on with it: nobody has watched since the last tick, and nobody will answer
+    /// the smoke checks and webhooks that another process asked.
     #[must_use]
-    pub fn resumed(self) -> Self {
-        Self { last_tick_unix_ms: None, ..self }
+    pub fn resumed(mut self) -> Self {
+        self.last_tick_ms = None;
+        self.progress.asks.iter_mut().for_each(|ask| ask.open = 0);
+        self
+    }
+
+    /// Whether both are states of one rollout.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.service == other.service
+            && self.to == other.to
+            && self.started_unix_ms == other.started_unix_ms
     }
 
     /// The share of players that the version has by the weights in force, 0 to 1.

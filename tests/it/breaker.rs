@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate::registry::ErrorKind;
+use tidegate::registry::{self, ErrorKind};
 
 use crate::support::{
     Answer, Origin, Proxy, eventually,
@@ -82,7 +82,7 @@ fn more_requests_than_a_version_takes_are_answered_at_once_and_in_nobodys_eviden
     assert_eq!(origin.requests(), 3);
     let snapshot = proxy.snapshot();
     let state = &snapshot.services[0].versions[0].state;
-    let counts = [state.cells.sum(|c| c.errors.read()), state.started()];
+    let counts = [state.ended(&registry::Origin::ALL).1, state.started()];
     assert_eq!(counts, [0, 3]);
     assert_eq!(shed(&proxy), [5.0, 0.0]);
 }

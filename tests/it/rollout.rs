@@ -1,6 +1,7 @@
 //! Rollouts over real sockets: they grow, hold, go back, and go on after a kill.
 
 mod commanded;
+mod counted;
 mod four_eyes;
 mod gated;
 mod kept;

@@ -418,6 +418,31 @@ fn the_current_result_of_a_comparison_is_always_known() {
     assert!(fail.log_evidence.is_some_and(|nats| nats >= fail.log_threshold), "{fail:?}");
 }
 
+/// Regression: a first step that left the split as it was passed by evidence from before it, with no request of its
+/// own.
+#[test]
+fn health_is_certified_anew_in_each_step_also_if_shares_stay() {
+    let mut stage = Stage::new("{ errors: { absolute: 0.3% } }");
+    let answer = |stage: &Stage| stage.evaluator.answer("game-api", "v42").map(|said| said.answer);
+    stage.set_share(0.2);
+    stage.pass(20, [1_000, 1_000]);
+    stage.set_share(0.2);
+    stage.look_after(Duration::from_secs(1));
+    assert_eq!(answer(&stage), Some(Answer::Healthy), "the same shares are no step");
+    stage.evaluator.begin_step("game-api");
+    stage.evaluator.begin_step("another one");
+    stage.set_share(0.2);
+    for _ in 0..10 {
+        stage.look_after(Duration::from_secs(1));
+        assert_eq!(answer(&stage), Some(Answer::Undecided), "nobody asked since");
+    }
+    stage.pass(20, [1_000, 1_000]);
+    assert_eq!(answer(&stage), Some(Answer::Healthy));
+    stage.set_share(0.2);
+    stage.look_after(Duration::from_secs(1));
+    assert_eq!(answer(&stage), Some(Answer::Healthy), "a step begins once");
+}
+
 /// The only finding, which must be a worse version.
 fn worse(found: &[Found]) -> &CanaryFinding {
     match found {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
+    registry::Origin,
     snapshot::{Snapshot, Version},
     telemetry::rates::{Rates, Second},
 };
@@ -38,7 +39,5 @@ impl History {
 
 /// Requests that have ended, and of these the ones answered 500 or above.
 fn counted(version: &Version) -> (u64, u64) {
-    // Failures are read first: otherwise they could exceed the requests.
-    let failures = version.state.cells.sum(|cells| cells.errors.read());
-    (version.state.finished(), failures)
+    version.state.ended(&Origin::ALL)
 }

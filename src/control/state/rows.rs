@@ -185,7 +185,7 @@ pub fn is_known(key: &str) -> bool {
 
 /// What a rollout counts and measures in each moment.
 const MEASURED: [&str; 6] =
-    ["clock_ms", "last_tick_unix_ms", "last_requests", "asked", "missing", "frozen"];
+    ["clock_ms", "last_tick_ms", "last_requests", "asked", "missing", "frozen"];
 
 /// The same of its step.
 const MEASURED_OF_STEP: [&str; 5] = ["watched_ms", "requests", "replies", "passed", "asks"];

@@ -72,6 +72,10 @@ impl Run {
         }
         let phase = self.state.phase;
         self.go(On::Approve, phase, &by, reason.clone());
+        // A refusal is later than the promotion, and may be of the approval that the promotion rests on.
+        if let Some((promoter, _)) = self.state.progress.promoted.take_if(|_| !approves) {
+            self.warn(format!("{by} does not approve: the promotion by {promoter} is void"));
+        }
         self.state.progress.approval = Some(Approval { by, approves, reason });
         self.show_approval();
         Ok(())

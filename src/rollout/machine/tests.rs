@@ -1,5 +1,6 @@
 //! The rules of the machine, one by one.
 
+mod asked;
 mod stage;
 mod table;
 mod ways_back;
@@ -63,16 +64,49 @@ fn requests_are_a_minimum_and_counted_over_a_restart() {
 fn time_that_nobody_watched_does_not_count() {
     let mut stage = Stage::new(r#"[{"weight":"1%","for":"10m"},{"weight":"100%"}]"#);
     stage.tick(0);
-    // The process was down for a day; then the clock is set back by an hour.
-    stage.tick(86_400);
+    stage.wait(60);
+    // The process was stopped, for long and again and again for a little.
+    stage.tick_after(Duration::from_secs(86_400));
+    (0..1000).for_each(|_| drop(stage.tick_after(MOST_GAP + Duration::from_millis(1))));
     assert_eq!(stage.rollout.progress.watched_ms, 60_000);
-    stage.now -= Duration::from_secs(3600);
+    // Another process goes on, whose clock began later.
+    stage.rollout = stage.rollout.clone().resumed();
+    stage.seen.moment = Duration::from_millis(900);
     stage.tick(0);
     assert_eq!(stage.rollout.progress.watched_ms, 60_000);
-    stage.wait(539);
+    stage.tick_after(MOST_GAP);
+    assert_eq!(stage.rollout.progress.watched_ms, 62_000);
+    stage.wait(537);
     assert_eq!(stage.rollout.step, 0);
     stage.wait(1);
     assert_eq!(stage.rollout.step, 1);
+}
+
+/// Regression: a clock that was set forward ended steps, at once or in several jumps.
+#[test]
+fn a_clock_that_is_set_ends_no_step() {
+    let plan = r#"[{"weight":"1%","for":"10m"},{"weight":"100%","bake":"10m"}]"#;
+    for jump in [100, 864_000].map(Duration::from_secs) {
+        for forward in [true, false] {
+            let mut stage = Stage::new(plan);
+            stage.tick(0);
+            for step in [0, 1] {
+                let jumping = |seconds: u64, stage: &mut Stage| {
+                    for _ in 0..seconds {
+                        match forward {
+                            true => stage.now += jump,
+                            false => stage.now -= jump,
+                        }
+                        stage.tick(1);
+                    }
+                };
+                jumping(599, &mut stage);
+                assert_eq!((stage.rollout.step, stage.phase().is_end()), (step, false));
+                jumping(1, &mut stage);
+                assert!(stage.rollout.step > step || stage.phase() == Phase::Done);
+            }
+        }
+    }
 }
 
 #[test]
@@ -97,9 +131,9 @@ fn a_signal_that_fails_holds_and_growth_goes_on_by_itself() {
     );
     stage.tick(0);
     stage.seen.slo = Some(Reply::Fail.because("slow"));
-    stage.tick(10);
+    stage.tick(1);
     assert_eq!(stage.phase(), Phase::Holding, "before the time is over, too");
-    assert_eq!(stage.rollout.cause, "waits for 1m 50s, slo (fail: slow)");
+    assert_eq!(stage.rollout.cause, "waits for 1m 59s, slo (fail: slow)");
     stage.seen.slo = Some(Reply::Pass.because("fast"));
     stage.tick(1);
     assert_eq!(stage.phase(), Phase::Growing);
@@ -248,6 +282,38 @@ fn a_second_person_approves_where_the_service_asks_for_one() {
     assert_eq!(stage.phase(), Phase::Baking);
 }
 
+/// Regression: a refusal after a promotion that waited for a window was ignored, and the rollout grew.
+#[test]
+fn a_refusal_voids_the_promotion_before_it() {
+    for second_person in [true, false] {
+        let mut stage = Stage::with(PLAN, |start| start.second_person = second_person);
+        let approve = |approves: bool| Event::Approve {
+            by: "ana".into(),
+            approves,
+            reason: "the ledger differs".into(),
+        };
+        let promote = || Event::Promote { by: "bo".into(), reason: "seen enough".into() };
+        stage.tick(0);
+        stage.pass().wait(120);
+        assert_eq!(stage.rollout.step, 1);
+        stage.seen.frozen = Some(friday());
+        stage.send(approve(true));
+        stage.send(promote());
+        stage.tick(1);
+        assert_eq!(stage.rollout.missing, [Missing::Window(friday())]);
+        let said = stage.send(approve(false));
+        assert!(said.iter().any(|action| matches!(action, Action::Warn(_))), "{said:?}");
+        stage.seen.frozen = None;
+        stage.wait(700);
+        assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 1), "{second_person}");
+        let again = stage.try_send(promote());
+        assert_eq!(again.is_err(), second_person, "the starter needs a new approval");
+        stage.send(approve(true));
+        stage.tick(1);
+        assert_eq!(stage.phase(), Phase::Baking);
+    }
+}
+
 #[test]
 fn a_pause_stops_time_and_not_guardrails() {
     let mut stage = Stage::new(PLAN);
@@ -265,71 +331,6 @@ fn a_pause_stops_time_and_not_guardrails() {
     stage.seen.evidence = Some(Reply::Fail.because("worse"));
     stage.tick(1);
     assert_eq!(stage.phase(), Phase::RolledBack);
-}
-
-#[test]
-fn smoke_checks_run_before_the_first_players_and_after_each_switch() {
-    let plan = r#"[{"weight":"1%","gates":[{"smoke":"login"}]},{"weight":"100%"}]"#;
-    let mut stage = Stage::new(plan);
-    let runs = |actions: &[Action]| {
-        let ask = |action: &Action| match action {
-            Action::RunSmoke { ask, name } if name == "login" => Some(*ask),
-            _ => None,
-        };
-        actions.iter().filter_map(ask).collect::<Vec<u64>>()
-    };
-    let first = runs(&stage.tick(0));
-    assert_eq!(runs(&stage.tick(1)), [0; 0], "one is running");
-    assert_eq!(stage.phase(), Phase::Pending);
-    stage.reply(first[0], Reply::Pass);
-    let second = runs(&stage.tick(1));
-    assert_eq!((stage.phase(), second.len()), (Phase::Growing, 1));
-    // The answer of the first run is not that of the second one.
-    stage.reply(first[0], Reply::Pass);
-    stage.tick(1);
-    assert_eq!(stage.rollout.step, 0);
-    stage.reply(second[0], Reply::Fail);
-    stage.tick(1);
-    assert_eq!(stage.phase(), Phase::RolledBack, "straight after the switch");
-
-    let mut stage = Stage::new(plan);
-    let first = runs(&stage.tick(0));
-    stage.reply(first[0], Reply::Fail);
-    let actions = stage.tick(1);
-    assert_eq!(stage.phase(), Phase::RolledBack);
-    let sets = actions.iter().filter(|action| matches!(action, Action::SetWeights(_))).count();
-    assert_eq!(sets, 0, "nobody had been sent there");
-}
-
-#[test]
-fn webhooks_are_asked_again_and_a_lost_answer_too() {
-    let plan = r#"[{"weight":"1%","for":"1h","gates":[{"webhook":{"url":"http://gate/"}}]},{"weight":"100%"}]"#;
-    let mut stage = Stage::new(plan);
-    let calls = |actions: &[Action]| {
-        let ask = |action: &Action| match action {
-            Action::CallWebhook { ask, .. } => Some(*ask),
-            _ => None,
-        };
-        actions.iter().filter_map(ask).collect::<Vec<u64>>()
-    };
-    let first = calls(&stage.tick(0));
-    assert_eq!(first.len(), 1);
-    stage.reply(first[0], Reply::Pass);
-    assert_eq!(calls(&stage.tick(1)), [0; 0]);
-    stage.tick(9);
-    let second = calls(&stage.tick(1));
-    assert_eq!(second.len(), 1, "it may fail later");
-    // A restart: the answer never comes.
-    let text = serde_json::to_string(&stage.rollout).expect("JSON");
-    stage.rollout = serde_json::from_str(&text).expect("the same");
-    let asked: Vec<u64> = (0..25).flat_map(|_| calls(&stage.tick(1))).collect();
-    assert_eq!(asked.len(), 1);
-    stage.reply(second[0], Reply::Fail);
-    stage.tick(1);
-    assert_ne!(stage.phase(), Phase::Holding, "an answer to a question that was asked again");
-    stage.reply(asked[0], Reply::Fail);
-    stage.tick(1);
-    assert_eq!(stage.phase(), Phase::Holding);
 }
 
 #[test]
@@ -369,13 +370,14 @@ fn an_urgent_rollout_warns_when_little_time_is_left_and_when_none_is() {
         });
         each.collect()
     };
+    let later = |stage: &mut Stage, seconds: u64| stage.tick_after(Duration::from_secs(seconds));
     assert_eq!(warns(stage.tick(1)), Vec::<String>::new());
-    let soon = warns(stage.tick(22 * 3600));
+    let soon = warns(later(&mut stage, 22 * 3600));
     assert!(matches!(&*soon, [message] if message.contains("1h 59m 59s are left")), "{soon:?}");
-    assert_eq!(warns(stage.tick(60)), Vec::<String>::new());
-    let over = warns(stage.tick(2 * 3600));
+    assert_eq!(warns(later(&mut stage, 60)), Vec::<String>::new());
+    let over = warns(later(&mut stage, 2 * 3600));
     assert!(matches!(&*over, [message] if message.contains("its time is over")), "{over:?}");
-    assert_eq!(warns(stage.tick(60)), Vec::<String>::new());
+    assert_eq!(warns(later(&mut stage, 60)), Vec::<String>::new());
 }
 
 /// Regression: leave for a window that one person may break into opened one that asks for two.

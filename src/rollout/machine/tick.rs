@@ -42,8 +42,10 @@ impl Run {
     /// Advances the rollout's clock; returns by how much, in milliseconds, and the new requests.
     fn advance(&mut self, seen: &Observed) -> (u64, u64) {
         let state = &mut self.state;
-        let last = state.last_tick_unix_ms.replace(self.now_unix_ms).unwrap_or(self.now_unix_ms);
-        let elapsed_ms = self.now_unix_ms.saturating_sub(last).min(ms(MOST_GAP));
+        let moment_ms = ms(seen.moment);
+        let last = state.last_tick_ms.replace(moment_ms).unwrap_or(moment_ms);
+        let gap_ms = moment_ms.saturating_sub(last);
+        let elapsed_ms = if gap_ms > ms(MOST_GAP) { 0 } else { gap_ms };
         state.clock_ms += elapsed_ms;
         let before = state.last_requests.replace(seen.requests);
         // After a restart the caller counts from 0 again.

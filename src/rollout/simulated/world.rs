@@ -8,13 +8,14 @@ use std::{
 use fastrand::Rng;
 
 use super::super::{
+    MOST_GAP,
     event::{Action, Event, Observed, Start},
     gate::{GateReply, Reply},
     phase::Phase,
     plan::Plan,
     split::Weights,
     start,
-    state::{Frozen, Rollout},
+    state::{Frozen, Rollout, ms},
 };
 use crate::config::{
     problem::FieldPath,
@@ -27,7 +28,12 @@ const PEOPLE: [&str; 3] = ["ana", "bo", "cy"];
 
 pub(super) struct World {
     pub(super) rng: Rng,
+    /// The wall time, which somebody sets now and then.
     pub(super) now: SystemTime,
+    /// The clock that nobody sets.
+    moment: Duration,
+    /// How long before the present tick the last one was.
+    pub(super) passed: Duration,
     /// The split before the rollout, of versions that the file has.
     pub(super) before: Weights,
     /// The weights in force.
@@ -56,6 +62,8 @@ impl World {
         let (fails, undecided) = if rng.bool() { (0, 40) } else { (rng.u8(..30), rng.u8(..200)) };
         Self {
             now,
+            moment: Duration::from_millis(rng.u64(..1 << 40)),
+            passed: Duration::ZERO,
             weights: before.clone(),
             before,
             ejected: BTreeSet::new(),
@@ -82,7 +90,7 @@ impl World {
     }
 
     fn time(&mut self) -> Option<Duration> {
-        (self.rng.u8(..) < 160).then(|| Duration::from_secs(self.rng.u64(1..200)))
+        (self.rng.u8(..) < 160).then(|| Duration::from_secs(self.rng.u64(1..40)))
     }
 
     fn gates(&mut self) -> Vec<Gate> {
@@ -159,6 +167,18 @@ impl World {
         reply.because("drawn")
     }
 
+    fn pass(&mut self, passed: Duration) {
+        self.now += passed;
+        self.moment += passed;
+        self.passed = passed;
+    }
+
+    /// Another process goes on, with a clock of its own.
+    pub(super) fn restart(&mut self) {
+        self.open.clear();
+        self.moment = Duration::from_millis(self.rng.u64(..1 << 40));
+    }
+
     fn observed(&mut self) -> Observed {
         self.requests += self.rng.u64(..50);
         if self.is_rare() {
@@ -182,6 +202,7 @@ impl World {
         let mut measured = || Some(self.reply()).filter(|_| self.rng.u8(..) < 240);
         let (evidence, slo, amounts) = (measured(), measured(), measured());
         Observed {
+            moment: self.moment,
             frozen: self.frozen.clone(),
             requests: self.requests,
             evidence,
@@ -194,7 +215,11 @@ impl World {
     /// What happens next.
     pub(super) fn event(&mut self, rollout: &Rollout) -> Event {
         if self.rng.u8(..) < 200 {
-            self.now += Duration::from_secs(self.rng.u64(1..40));
+            let passed_ms = match self.rng.u8(..) {
+                0..4 => self.rng.u64(..100_000_000),
+                _ => self.rng.u64(..ms(MOST_GAP)),
+            };
+            self.pass(Duration::from_millis(passed_ms));
             match self.rng.u8(..) {
                 0..4 => self.now -= Duration::from_secs(3600),
                 4..6 => self.now += Duration::from_secs(86_400),
@@ -267,12 +292,13 @@ impl World {
 
     /// A tick on which all passes that can.
     pub(super) fn quiet_tick(&mut self) -> Event {
-        self.now += Duration::from_secs(10);
+        self.pass(Duration::from_secs(2));
         self.requests += 10;
         let pass = Reply::Pass.because("quiet");
         let replies = self.open.drain(..).map(|ask| (ask, pass.clone())).collect();
         let measured = Some(pass);
         Event::Tick(Observed {
+            moment: self.moment,
             frozen: None,
             requests: self.requests,
             evidence: measured.clone(),

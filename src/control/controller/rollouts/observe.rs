@@ -7,6 +7,7 @@ use crate::{
     analysis::{Answer, Numbers, Verdict},
     config::schema::{GateQuestion, Slo},
     control::controller::{ChangeHead, Rejected},
+    registry::Origin,
     rollout::{
         self, Action, Event, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow, Windows,
     },
@@ -56,11 +57,10 @@ impl Controller {
         let Some(live) = self.rollouts.get(service) else { return Counted::default() };
         let snapshot = self.snapshot();
         let version = snapshot.service(service).and_then(|s| s.version(&live.rollout.to));
-        version.map_or_else(Counted::default, |version| Counted {
-            // Errors are read first: a request that ends in between must not make them exceed the requests.
-            errors: version.state.cells.sum(|cells| cells.errors.read()),
-            finished: version.state.finished(),
-            latency: None,
+        version.map_or_else(Counted::default, |version| {
+            // Requests of testers, whom a rule or a route sends there, tell nothing about what players meet.
+            let (finished, errors) = version.state.ended(&[Origin::Player]);
+            Counted { finished, errors, latency: None }
         })
     }
 
@@ -146,9 +146,11 @@ impl Controller {
         std::mem::take(&mut live.asks).into_iter().map(|ask| (ask, rollout.clone())).collect()
     }
 
-    /// Takes the reply of a smoke check or webhook; the next tick judges it.
-    pub(in crate::control) fn take_reply(&mut self, service: &str, ask: u64, reply: GateReply) {
-        if let Some(live) = self.rollouts.get_mut(service) {
+    /// Takes the reply of a smoke check or webhook that was asked for the rollout `of`; the next tick judges it. It
+    /// is dropped if that rollout is no longer there: another one may have been started meanwhile.
+    pub(in crate::control) fn take_reply(&mut self, of: &Rollout, ask: u64, reply: GateReply) {
+        let live = self.rollouts.get_mut(&of.service);
+        if let Some(live) = live.filter(|live| live.rollout.is_same(of)) {
             live.replies.push((ask, reply));
         }
     }
@@ -181,6 +183,7 @@ impl Controller {
         let slo = self.config.services.get(service).and_then(|service| service.slo);
         let slo = slo.filter(|_| asks(GateQuestion::Slo));
         let observed = Observed {
+            moment: self.started.0.elapsed(),
             frozen: Windows::new(&self.config.windows).growth(service, now).frozen,
             requests: counted.finished,
             evidence: self.evidence(rollout, &verdicts, mismatch.as_ref()),
@@ -223,7 +226,9 @@ impl Controller {
             .or_else(|| rollout::players_moved(exposure.moved(), exposure.all()))
     }
 
-    /// Whether the endpoints of the split before are ready for its load.
+    /// Whether the endpoints of the split before are ready for its load. If they were not, as of the last tick or of
+    /// the process before, only those count that have been found to work in this process: a new one begins as
+    /// serving, and a takeover would else cut the ramp of a rollback short.
     fn is_ready(&self, rollout: &Rollout) -> bool {
         let snapshot = self.snapshot();
         let Some(service) = snapshot.service(&rollout.service) else { return true };
@@ -233,15 +238,23 @@ impl Controller {
                 && *version.name != *rollout.to
                 && !version.ejected
         };
-        service.versions.iter().filter(gets_players).all(|version| {
-            let works = |known: &&Endpoint| {
-                known.state.standing.serves() && !known.state.standing.is_unreachable()
-            };
-            let serving = version.known.iter().filter(works);
-            let known = version.known.len();
-            known > 0 && serving.count() as f64 >= READY * known as f64
-        })
+        service
+            .versions
+            .iter()
+            .filter(gets_players)
+            .all(|version| enough_work(&version.known, rollout.baseline_ready))
     }
+}
+
+/// Whether enough of the `known` endpoints of a version work; `were_enough` as of the last look.
+fn enough_work(known: &[Endpoint], were_enough: bool) -> bool {
+    let works = |known: &&Endpoint| {
+        let standing = &known.state.standing;
+        let is_found = || were_enough || known.state.was_reached();
+        standing.serves() && !standing.is_unreachable() && is_found()
+    };
+    let working = known.iter().filter(works).count();
+    !known.is_empty() && working as f64 >= READY * known.len() as f64
 }
 
 /// What was counted since the weights were set.
@@ -278,4 +291,39 @@ fn amounts(verdicts: &[Verdict]) -> GateReply {
         .or_else(|| worst(Reply::Undecided))
         .or_else(|| worst(Reply::Pass))
         .unwrap_or_else(|| rollout::amounts(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::{config::pattern::EndpointHost, health::State, registry::Registry};
+
+    /// Regression: a takeover cut the ramp of a rollback short, since endpoints that the process before had found down
+    /// begin as serving.
+    #[test]
+    fn an_endpoint_that_was_not_reached_yet_ends_no_ramp() {
+        let registry = Registry::new(1);
+        let version = registry.version("wallet", "v41").id;
+        let known: Vec<Endpoint> = (1_u16..=4)
+            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+            .map(|address| Endpoint {
+                state: registry.endpoint(version, address),
+                host: EndpointHost::Address(address.ip()),
+            })
+            .collect();
+        assert!(enough_work(&known, true), "as they begin");
+        assert!(!enough_work(&known, false), "the process before knew better");
+        known[0].state.standing.checks[0].add(1);
+        known[1].state.standing.checks[1].add(1);
+        assert!(!enough_work(&known, false), "one of four works");
+        known[1].state.cells.of(0).connected.add(1);
+        assert!(enough_work(&known, false), "a check or a connection shows it");
+        known[0].state.standing.set(State::Down, None);
+        assert!(!enough_work(&known, false) && enough_work(&known, true));
+        known[1].state.standing.set_unreachable(true);
+        known[2].state.standing.set(State::Ejected, None);
+        assert!(!enough_work(&known, true) && !enough_work(&[], true));
+    }
 }

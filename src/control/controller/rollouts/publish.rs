@@ -41,7 +41,12 @@ impl Controller {
         let sets = actions.iter().any(|action| matches!(action, Action::SetWeights(_)));
         for action in &actions {
             match action {
-                Action::Record(entry) => live.entries.push_back(entry.clone()),
+                Action::Record(entry) => {
+                    if matches!(entry.on, On::Grow | On::Bake) {
+                        self.evaluator.begin_step(&service);
+                    }
+                    live.entries.push_back(entry.clone());
+                }
                 Action::RunSmoke { .. } | Action::CallWebhook { .. } => {
                     live.asks.push(action.clone());
                 }

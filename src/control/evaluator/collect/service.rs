@@ -42,6 +42,8 @@ pub(in crate::control::evaluator) struct ServiceCollector {
     plan: Arc<ComparisonPlan>,
     baseline: u16,
     epoch: u64,
+    /// Whether a step of a rollout began since.
+    step_begins: bool,
     endpoints: EndpointWindows,
     outage: OutageWindows,
     traffic: Traffic,
@@ -81,6 +83,7 @@ impl ServiceCollector {
             plan: Arc::clone(plan),
             baseline,
             epoch: service.epoch,
+            step_begins: false,
             endpoints: EndpointWindows::new(now),
             outage: OutageWindows::new(&accounts, baseline, now),
             traffic: Traffic::new(accounts.iter().map(|a| requests(&a.all)), now),
@@ -139,14 +142,20 @@ impl ServiceCollector {
         self.plan = Arc::clone(plan);
     }
 
-    /// Takes over the split of `service`. If it has changed, returns the blocks of requests that began before
+    /// Notes that a step of a rollout begins: with the next snapshot it goes on as after a change of the split.
+    pub(in crate::control::evaluator) fn begin_step(&mut self) {
+        self.step_begins = true;
+    }
+
+    /// Takes over the split of `service`. If it has changed, or a step began, returns the blocks of requests that began before
     /// the change, each with the change as its last entry.
     pub(in crate::control::evaluator) fn follow_split(
         &mut self,
         service: &Service,
         now: Duration,
     ) -> Option<ServiceBlocks> {
-        if self.epoch == service.epoch {
+        let step_begins = std::mem::take(&mut self.step_begins);
+        if self.epoch == service.epoch && !step_begins {
             self.canaries.iter_mut().for_each(|canary| canary.follow_share(service));
             return None;
         }

@@ -53,6 +53,7 @@ pub(super) fn request(text: &str) -> Start {
 #[derive(Clone)]
 pub(super) struct Stage {
     pub(super) rollout: Rollout,
+    /// The wall time; the other clock is in `seen`.
     pub(super) now: SystemTime,
     pub(super) seen: Observed,
     in_force: Weights,
@@ -70,6 +71,11 @@ impl Stage {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
         let (rollout, _) = start(request, None, now).expect("it starts");
         Self { rollout, now, seen: Observed::default(), in_force }
+    }
+
+    /// The next rollout of the same service.
+    pub(super) fn from(stage: Self, rollout: Rollout) -> Self {
+        Self { in_force: rollout.weights.clone(), rollout, ..stage }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -103,9 +109,18 @@ impl Stage {
         self.send(Event::WeightsByHand { weights: weights(of), by: "ana".to_owned() })
     }
 
-    /// A tick after `seconds`.
+    /// A tick each second for `seconds`; one at once if that is 0.
     pub(super) fn tick(&mut self, seconds: u64) -> Vec<Action> {
-        self.now += Duration::from_secs(seconds);
+        if seconds == 0 {
+            return self.tick_after(Duration::ZERO);
+        }
+        (0..seconds).flat_map(|_| self.tick_after(Duration::from_secs(1))).collect()
+    }
+
+    /// A tick after `pause`, in which there is none.
+    pub(super) fn tick_after(&mut self, pause: Duration) -> Vec<Action> {
+        self.now += pause;
+        self.seen.moment += pause;
         let actions = self.send(Event::Tick(self.seen.clone()));
         self.seen.replies.clear();
         actions
