@@ -135,6 +135,7 @@ impl From<Rejected> for Problem {
             Rejected::FenceUndone { .. }
             | Rejected::FenceUnready { .. }
             | Rejected::FenceRequired { .. }
+            | Rejected::SplitWrites { .. }
             | Rejected::WriterIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {
