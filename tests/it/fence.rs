@@ -2,6 +2,7 @@
 
 mod many;
 mod required;
+mod smoke;
 
 use std::{
     sync::{
