@@ -3,6 +3,7 @@
 mod many;
 mod required;
 mod smoke;
+mod undone;
 
 use std::{
     sync::{

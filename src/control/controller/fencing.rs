@@ -214,7 +214,11 @@ impl Controller {
             let Some(fence) = service.fence.as_ref().filter(|f| f.state.is_closed()) else {
                 continue;
             };
-            if now.service(&service.name).is_some_and(|now| now.epoch != service.epoch) {
+            let Some(now) = now.service(&service.name) else { continue };
+            let mut versions = service.versions.iter().filter(|version| version.ejected);
+            // Also that which is to get the writes: it has no players yet.
+            let ejected = versions.any(|v| now.version(&v.name).is_some_and(|v| !v.ejected));
+            if ejected || now.epoch != service.epoch {
                 fence.state.undo("players had to be moved at once, since a version was taken out");
             }
         }
