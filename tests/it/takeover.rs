@@ -1,6 +1,8 @@
 //! One process after another on the same sockets: SIGUSR2, the takeover socket, socket activation, and the
 //! delay before a drain.
 
+mod chain;
+
 use std::{
     fs,
     io::{self, ErrorKind, Read, Write},

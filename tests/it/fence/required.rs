@@ -28,7 +28,9 @@ fn applied(stage: &Stage, text: &str) {
 
 #[test]
 fn a_file_that_requires_the_fence_of_a_split_is_refused_and_the_split_can_be_ended() {
-    let stage = Stage::new("");
+    let stage = Stage::with("", Duration::from_millis(20), |builder| {
+        builder.service("cohort: { key: [ client-ip ] }").service("eject: { errors: {} }")
+    });
     let free = stage.builder.text();
     let required = free.replace("fence: {  }", "fence: { required: true }");
     assert_ne!(free, required);
