@@ -11,7 +11,10 @@ use std::{
 use indexmap::IndexMap;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
-use super::{Controller, Cutover, Destination, Rejected, one_writer::largest};
+use super::{
+    Controller, Cutover, Destination, Rejected,
+    one_writer::{is_required, largest},
+};
 use crate::{
     config::{Config, schema, units::Weight},
     control::{
@@ -259,12 +262,6 @@ impl Controller {
 
 fn unready(service: &str, why: &str) -> Rejected {
     Rejected::FenceUnready { service: service.to_owned(), why: why.to_owned() }
-}
-
-/// Whether the writes of `service` move only behind a fence.
-pub(super) fn is_required(config: &Config, service: &str) -> bool {
-    let service = config.services.get(service);
-    service.and_then(|service| service.fence.as_ref()).is_some_and(|fence| fence.required)
 }
 
 /// The weights that stay in force because the file `new`, which ends the `dropped` ones of `state`, would move the

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 
-use super::{Controller, Rejected, fencing::is_required, split::list};
+use super::{Controller, Rejected, split::list};
 use crate::{
     config::{
         Config,
@@ -165,6 +165,12 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+/// Whether the writes of `service` move only behind a fence.
+pub(super) fn is_required(config: &Config, service: &str) -> bool {
+    let service = config.services.get(service);
+    service.and_then(|service| service.fence.as_ref()).is_some_and(|fence| fence.required)
 }
 
 /// Whether a change of shares gives writes to a version that has none, or is the only one that loses any. Where

@@ -1,5 +1,7 @@
 //! Processes before this one that still finish writes: a fenced cutover waits for each of them.
 
+use std::path::Path;
+
 use super::*;
 
 /// A service with a fence whose v1 does not end a write before the test says so, and the way to say so.
@@ -26,7 +28,7 @@ fn cut_over(admin: SocketAddr) -> Answer {
 }
 
 /// Takes over from the process that serves, by the socket at `path`.
-fn take_over(address: SocketAddr, text: &str, admin: SocketAddr, path: &PathBuf) -> Process {
+fn take_over(address: SocketAddr, text: &str, admin: SocketAddr, path: &Path) -> Process {
     let old = pid(admin);
     let next = Process::spawn_beside(address, text, |mut command| {
         command.arg("--takeover").arg(path);
