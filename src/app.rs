@@ -285,7 +285,13 @@ impl App {
     pub fn offer(&self) -> io::Result<Offer> {
         let sockets = self.sockets.iter().map(|(asked, socket)| Ok((*asked, socket.try_clone()?)));
         let sockets = sockets.collect::<io::Result<_>>()?;
-        Ok(Offer { sockets, carried: self.observatory.controller().carried() })
+        let controller = self.observatory.controller();
+        Ok(Offer {
+            sockets,
+            carried: controller.carried(),
+            split: controller.all_split_writes(),
+            to_know: controller.to_know(),
+        })
     }
 
     /// Lets the changes under way end, refuses others, and closes the journal, so that another process can open
@@ -301,9 +307,12 @@ impl App {
     pub fn hand_over(&self) -> LetGo {
         self.acceptor.set_open(false);
         self.admin_is_open.send_replace(false);
-        let carried = self.observatory.controller().hand_over();
+        let (carried, earlier) = {
+            let mut controller = self.observatory.controller();
+            (controller.hand_over(), controller.earlier())
+        };
         let past = self.observatory.carried_past();
-        LetGo { carried, pins: self.observatory.carried_pins(), past }
+        LetGo { carried, pins: self.observatory.carried_pins(), past, earlier }
     }
 
     /// Continues after the other process failed.

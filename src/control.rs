@@ -6,6 +6,7 @@ pub mod carried;
 mod checkpoints;
 mod continuity;
 pub mod controller;
+pub mod earlier;
 pub mod endpoints;
 mod epochs;
 pub mod evaluator;

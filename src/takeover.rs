@@ -44,7 +44,7 @@ use std::{io, time::Duration};
 
 pub use door::TakeoverSocket;
 pub use found::InheritedSockets;
-pub use predecessor::Predecessor;
+pub use predecessor::{Offered, Predecessor};
 pub use successor::{Handed, LetGo, Offer, Program, Successor};
 
 /// Names the takeover socket for a process that was started for a takeover: `@NAME` in the abstract namespace.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     error_handling::HandleErrorLayer,
     extract::{Path, State},
     http::StatusCode,
@@ -12,7 +12,10 @@ use axum::{
 };
 use indexmap::IndexMap;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
+};
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 
 use super::{
@@ -33,8 +36,11 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// Concurrent requests; further ones get 503. Changes pass one after the other anyway.
+/// Concurrent requests to each path; further ones get 503. Changes pass one after the other anyway.
 const REQUESTS: usize = 16;
+
+/// How many of these may wait for a drain; further ones get 503, and move nothing.
+const WAITING: usize = 8;
 
 /// How long `wait=drained` waits if the caller does not say so.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,20 +101,40 @@ impl CutoverParameters {
 
 /// The paths. They need authentication, and take longer than others.
 pub(super) fn routes(plane: ControlPlane) -> Router {
+    // The way back has places of its own, whoever waits for what.
+    let cutover = Router::new().route("/v1/services/{service}/cutover", post(cut_over));
+    let rollback = Router::new().route("/v1/services/{service}/rollback", post(roll_back));
+    bounded(cutover).merge(bounded(rollback)).with_state(plane)
+}
+
+/// The same with places of its own.
+fn bounded(router: Router<ControlPlane>) -> Router<ControlPlane> {
     let bounds = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(|error| bounds::problem(error, REQUESTS, REQUEST_TIMEOUT)))
         .load_shed()
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
         .timeout(REQUEST_TIMEOUT);
-    Router::new()
-        .route("/v1/services/{service}/cutover", post(cut_over))
-        .route("/v1/services/{service}/rollback", post(roll_back))
-        .layer(bounds)
-        .with_state(plane)
+    router.layer(bounds).layer(Extension(Waiting(Arc::new(Semaphore::new(WAITING)))))
+}
+
+/// Places of those who wait for a drain.
+#[derive(Debug, Clone)]
+struct Waiting(Arc<Semaphore>);
+
+impl Waiting {
+    fn enter(self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.0.try_acquire_owned().map_err(|_| {
+            let detail = format!(
+                "{WAITING} others wait for a drain already, and nothing was moved; ask without wait=drained"
+            );
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).at("wait")
+        })
+    }
 }
 
 async fn cut_over(
     State(plane): State<ControlPlane>,
+    Extension(waiting): Extension<Waiting>,
     name: Name,
     Change { head, asked, parameters }: Change<CutoverRequest, CutoverParameters>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -116,11 +142,12 @@ async fn cut_over(
     let CutoverRequest { to, fence, force } = asked;
     let to = Destination::Version(to);
     let asked = Cutover { service, to, fence, reach: insisted(force), head };
-    make(&plane, asked, &parameters).await.map_err(of_destination)
+    make(&plane, asked, &parameters, waiting).await.map_err(of_destination)
 }
 
 async fn roll_back(
     State(plane): State<ControlPlane>,
+    Extension(waiting): Extension<Waiting>,
     name: Name,
     Change { head, asked, parameters }: Change<RollbackRequest, CutoverParameters>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -128,7 +155,7 @@ async fn roll_back(
     let RollbackRequest { fence, force } = asked;
     let to = Destination::Before;
     let asked = Cutover { service, to, fence, reach: insisted(force), head };
-    let made = make(&plane, asked, &parameters).await;
+    let made = make(&plane, asked, &parameters, waiting).await;
     made.map_err(|problem| match problem.field.as_deref() {
         // No version is named in the body.
         Some(field) if field.starts_with("weights") => Problem { field: None, ..problem },
@@ -153,8 +180,10 @@ async fn make(
     plane: &ControlPlane,
     asked: Cutover,
     parameters: &CutoverParameters,
+    waiting: Waiting,
 ) -> Result<impl IntoResponse + use<>, Problem> {
     let patience = parameters.patience()?;
+    let _place = patience.map(|_| waiting.enter()).transpose()?;
     let asked = plane.with_reach(asked).await;
     let (service, dry_run) = (asked.service.clone(), asked.head.dry_run);
     let (moving, held, fenced) = match dry_run {

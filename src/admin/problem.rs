@@ -138,6 +138,7 @@ impl From<Rejected> for Problem {
             Rejected::FenceUnready { .. }
             | Rejected::FenceRequired { .. }
             | Rejected::Alone { .. }
+            | Rejected::SplitWrites { .. }
             | Rejected::WriterIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     app::{App, Ended, StartError},
     config::blame,
-    takeover::{self, Handed, InheritedSockets, LetGo, Predecessor, TakeoverSocket},
+    takeover::{self, Handed, InheritedSockets, LetGo, Offered, Predecessor, TakeoverSocket},
     telemetry::log,
 };
 
@@ -100,9 +100,9 @@ impl Process {
         if let Some(asked) = predecessor {
             let pid = asked.pid();
             match asked.offer().map_err(|error| unavailable(&error))? {
-                Some((sockets, state)) => {
-                    found = sockets;
-                    carried = Some((pid, state));
+                Some(mut offered) => {
+                    found = std::mem::take(&mut offered.sockets);
+                    carried = Some((pid, offered));
                 }
                 None => {
                     tracing::warn!(
@@ -131,10 +131,12 @@ impl Process {
             }
             _ => unavailable(&error),
         })?;
-        if let Some((pid, state)) = carried {
+        if let Some((pid, Offered { carried, split, .. })) = carried {
             let mut controller = app.observatory().controller();
+            let may = controller.refuses_to_inherit(&carried, &split);
+            may.map_err(|error| unavailable(&error))?;
             controller.replacement_mut().from_pid = Some(pid);
-            controller.inherit(state);
+            controller.inherit(carried);
             // The other process evaluates and alerts until it hands over, and has the journal.
             controller.hand_over();
         } else {
@@ -148,8 +150,13 @@ impl Process {
 
     /// Takes over from `predecessor`. After an error nothing was accepted.
     fn follow(&mut self, mut predecessor: Predecessor) -> Result<(), takeover::Error> {
-        let (LetGo { carried, pins, past }, pid) = (predecessor.ready()?, predecessor.pid());
-        let dropped = self.app.observatory().controller().inherit(carried);
+        let (let_go, pid) = (predecessor.ready()?, predecessor.pid());
+        let LetGo { carried, pins, past, earlier } = let_go;
+        let dropped = {
+            let mut controller = self.app.observatory().controller();
+            controller.follows(pid, earlier);
+            controller.inherit(carried)
+        };
         self.app.observatory().inherit_pins(pins);
         self.app.observatory().inherit_past(&past);
         if let Err(error) = self.app.take_over_journal(pid, &dropped) {

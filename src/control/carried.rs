@@ -12,7 +12,7 @@ use std::{
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::fences::FenceMark;
+use super::{earlier::Earlier, fences::FenceMark};
 use crate::{analysis::Verdict, config::units::Weight};
 
 /// The state of a process that is not in its configuration file.
@@ -212,6 +212,8 @@ impl SetWeights {
 pub struct Replacement {
     /// The process whose sockets were taken over.
     pub from_pid: Option<u32>,
+    /// The processes before this one that may still have requests in flight, the last one at the end.
+    pub earlier: Vec<Earlier>,
     /// When and why the last takeover by another process failed; `None` if none failed.
     pub last_error: Option<(SystemTime, String)>,
 }

@@ -24,6 +24,7 @@ mod incidents;
 mod keeping;
 mod logs;
 mod names;
+mod one_writer;
 mod pins;
 mod prepare;
 mod reach;

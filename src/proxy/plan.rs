@@ -191,7 +191,11 @@ pub(super) fn plan(
             Entry::Full => return Err(admitted.reject(fence::FULL, client.inbox.len())),
         }
     }
-    let epoch = fence.map(|fence| &*fence.line);
+    // A smoke check must not show the epoch of the writer to a version that is not the writer.
+    let knows = |_: &&crate::snapshot::Fence| {
+        client.connected.smoke.is_none() || service.has_share(decision.version)
+    };
+    let epoch = fence.filter(knows).map(|fence| &*fence.line);
     let upgrade = render(request, &admitted, &client.connected, &snapshot, route, epoch);
     if service.pins.is_some() {
         pin::hide(service, request);

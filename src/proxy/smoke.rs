@@ -86,6 +86,10 @@ fn problem(why: NoSmoke) -> Problem {
         NoSmoke::OtherVersion => {
             "the route of this request names another version, so no player reaches this version on it"
         }
+        NoSmoke::OtherWriter => {
+            "it is a write, another version has the writes of the service, and `fence.required` allows no other; \
+             check reads before the cutover and writes after it"
+        }
         NoSmoke::NoVersion => "the service does not have the version any more",
     };
     Problem { status: 404, kind: "smoke", detail, retry_after: RETRY_AFTER }

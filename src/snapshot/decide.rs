@@ -1,7 +1,7 @@
 //! Decides the route, service and version of a request.
 
 use super::{Snapshot, route::Route, service::Service};
-use crate::{config::units::Weight, registry::Player, routing::RequestView};
+use crate::{config::units::Weight, policy::class::Class, registry::Player, routing::RequestView};
 
 /// The target of a request: indices into the snapshot, and what decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub enum NoSmoke {
     OtherVersion,
     /// The service or its version is gone.
     NoVersion,
+    /// It is a write of a service of which only one version may have writes, and this is another one.
+    OtherWriter,
 }
 
 impl Snapshot {
@@ -90,6 +92,14 @@ impl Snapshot {
         let version = version.and_then(|at| u16::try_from(at).ok()).ok_or(NoSmoke::NoVersion)?;
         if route.version.is_some_and(|named| named != version) {
             return Err(NoSmoke::OtherVersion);
+        }
+        let is_write = || {
+            let class = route.class.unwrap_or_else(|| Class::of(request.method));
+            class == Class::Write
+        };
+        let required = found.fence.as_ref().is_some_and(|fence| fence.required);
+        if required && !found.has_share(version) && is_write() {
+            return Err(NoSmoke::OtherWriter);
         }
         let Assigned { version, by, player, diverted } = Assigned::to(version, AssignedBy::Smoke);
         Ok(Decision { route: number, service: route.service, version, by, player, diverted })

@@ -7,7 +7,10 @@ use super::{
     sources::{SnapshotInputs, weights_in_force},
 };
 use crate::{
-    config::schema::{self, OnEject},
+    config::{
+        schema::{self, OnEject},
+        units::Weight,
+    },
     registry::{Registry, ServiceState},
     routing::{Cohort, Rule, Split},
 };
@@ -111,6 +114,11 @@ impl Service {
     /// The share of players, 0 to 1, of version number `version`.
     pub fn share(&self, version: u16) -> f64 {
         self.part(version, |v| v.share_weight().value())
+    }
+
+    /// Whether version number `version` has a share of the players.
+    pub fn has_share(&self, version: u16) -> bool {
+        self.versions[usize::from(version)].share_weight() > Weight::ZERO
     }
 
     /// The part of version number `version` in the weights of versions that are not ejected,

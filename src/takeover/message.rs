@@ -1,6 +1,7 @@
 //! Sends messages and sockets between two processes.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     net::{Shutdown, SocketAddr, TcpListener},
@@ -18,7 +19,7 @@ use rustix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Error, pins::PinMessage};
-use crate::control::state::ControlState;
+use crate::control::{earlier::Earlier, state::ControlState};
 
 /// Version of the protocol; grows with every incompatible change.
 pub(super) const PROTOCOL: u32 = 1;
@@ -45,6 +46,9 @@ pub(super) enum FromNew {
         /// Whether it continues what the old process has measured; an earlier release does not say so.
         #[serde(default)]
         past: bool,
+        /// Whether it continues rollouts and keeps fences; an earlier release does not say so.
+        #[serde(default)]
+        continues: bool,
     },
     /// It could serve at once.
     Ready,
@@ -67,6 +71,9 @@ pub(super) enum FromOld {
         sockets: Vec<SocketAddr>,
         /// The current state; it may change until [`FromOld::Yours`].
         carried: ControlState,
+        /// Services of which several versions have writes, each with why; an earlier release does not say so.
+        #[serde(default)]
+        split: BTreeMap<String, String>,
     },
     /// Pins of a service, before [`FromOld::Yours`].
     Pins(PinMessage),
@@ -76,6 +83,10 @@ pub(super) enum FromOld {
     Yours {
         /// The final state.
         carried: ControlState,
+        /// The processes that may have requests in flight, the old one at the end; an earlier release does not
+        /// say so.
+        #[serde(default)]
+        earlier: Vec<Earlier>,
     },
     /// It does not hand over.
     Refused {

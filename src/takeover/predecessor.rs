@@ -1,6 +1,7 @@
 //! The new process's side: gets the sockets of the running process.
 
 use std::{
+    collections::BTreeMap,
     env, io,
     os::{
         linux::net::SocketAddrExt,
@@ -21,6 +22,17 @@ pub struct Predecessor {
     channel: Channel,
     /// Whether it started this process.
     is_parent: bool,
+}
+
+/// What the process offers before this one is ready.
+#[derive(Debug)]
+pub struct Offered {
+    /// Its listening sockets.
+    pub sockets: InheritedSockets,
+    /// Its current state.
+    pub carried: ControlState,
+    /// Services of which several versions have writes there, each with why.
+    pub split: BTreeMap<String, String>,
 }
 
 impl Predecessor {
@@ -45,7 +57,13 @@ impl Predecessor {
         };
         let mut channel = Channel::new(stream)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        channel.send(&FromNew::Hello { protocol: PROTOCOL, version, pins: true, past: true })?;
+        channel.send(&FromNew::Hello {
+            protocol: PROTOCOL,
+            version,
+            pins: true,
+            past: true,
+            continues: true,
+        })?;
         Ok(Some(Self { channel, is_parent }))
     }
 
@@ -56,18 +74,18 @@ impl Predecessor {
 
     /// Receives its sockets and its current state. `None` if it is silent and did not start this
     /// process: then this process starts as if there were no other.
-    pub fn offer(&mut self) -> Result<Option<(InheritedSockets, ControlState)>, Error> {
+    pub fn offer(&mut self) -> Result<Option<Offered>, Error> {
         let offer = match self.channel.receive(STEP_WITHIN) {
             Err(Error::Late(_)) if !self.is_parent => return Ok(None),
             offer => offer?,
         };
         match offer {
-            FromOld::Offer { sockets, carried } => {
+            FromOld::Offer { sockets, carried, split } => {
                 let mut found = InheritedSockets::default();
                 for asked in sockets {
                     found.add(asked, self.channel.receive_socket()?);
                 }
-                Ok(Some((found, carried)))
+                Ok(Some(Offered { sockets: found, carried, split }))
             }
             FromOld::Refused { reason } => Err(Error::Refused(reason)),
             FromOld::Yours { .. } | FromOld::Pins(_) | FromOld::Past => Err(out_of_turn()),
@@ -81,7 +99,9 @@ impl Predecessor {
         let (mut pins, mut past) = (KeptPins::new(), Vec::new());
         loop {
             match self.channel.receive(READY_WITHIN)? {
-                FromOld::Yours { carried } => return Ok(LetGo { carried, pins, past }),
+                FromOld::Yours { carried, earlier } => {
+                    return Ok(LetGo { carried, pins, past, earlier });
+                }
                 FromOld::Pins(more) => more.add_to(&mut pins)?,
                 FromOld::Past => past.push(self.channel.receive_bytes(STEP_WITHIN)?),
                 FromOld::Refused { reason } => return Err(Error::Refused(reason)),

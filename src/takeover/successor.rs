@@ -4,6 +4,7 @@
 //! to do meanwhile.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     net::{SocketAddr, TcpListener},
@@ -21,7 +22,10 @@ use super::{
     message::{Channel, FromNew, FromOld, LONGEST, PROTOCOL},
     pins::PinMessage,
 };
-use crate::{control::state::ControlState, store::KeptPins};
+use crate::{
+    control::{earlier::Earlier, state::ControlState},
+    store::KeptPins,
+};
 
 /// Interval of checks whether a new process has connected, or ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -47,6 +51,10 @@ pub struct Offer {
     pub sockets: Vec<(SocketAddr, TcpListener)>,
     /// The current state.
     pub carried: ControlState,
+    /// Services of which several versions have writes, each with why.
+    pub split: BTreeMap<String, String>,
+    /// What a release that does not know of it would forget, to harm; `None` if there is nothing.
+    pub to_know: Option<String>,
 }
 
 /// What a process gives up when it lets go.
@@ -58,6 +66,8 @@ pub struct LetGo {
     pub pins: KeptPins,
     /// Pieces of what it has measured, in the order of their importance.
     pub past: Vec<Vec<u8>>,
+    /// The processes that may have requests in flight, this one at the end.
+    pub earlier: Vec<Earlier>,
 }
 
 /// The process that is to take over.
@@ -176,7 +186,15 @@ impl Successor {
     ) -> Result<(), Error> {
         let (takes_pins, takes_past);
         match self.channel.receive(STEP_WITHIN)? {
-            FromNew::Hello { protocol: PROTOCOL, version, pins, past } => {
+            FromNew::Hello { protocol: PROTOCOL, version, continues: false, .. }
+                if offer.to_know.is_some() =>
+            {
+                let would = offer.to_know.unwrap_or_default();
+                let reason = format!("release {version} is too old: it would forget {would}");
+                self.channel.send(&FromOld::Refused { reason: reason.clone() })?;
+                return Err(Error::Refused(reason));
+            }
+            FromNew::Hello { protocol: PROTOCOL, version, pins, past, .. } => {
                 (takes_pins, takes_past) = (pins, past);
                 tracing::info!(pid = self.channel.pid, version, "a process asks for the sockets");
             }
@@ -189,9 +207,9 @@ impl Successor {
             }
             other => return Err(unexpected(other)),
         }
-        let Offer { sockets, carried } = offer;
+        let Offer { sockets, carried, split, to_know: _ } = offer;
         let addresses = sockets.iter().map(|(asked, _)| *asked).collect();
-        self.channel.send(&FromOld::Offer { sockets: addresses, carried })?;
+        self.channel.send(&FromOld::Offer { sockets: addresses, carried, split })?;
         for (_, socket) in &sockets {
             self.channel.send_socket(socket)?;
         }
@@ -205,7 +223,7 @@ impl Successor {
             FromNew::Ready => {}
             other => return Err(unexpected(other)),
         }
-        let Some(LetGo { carried, pins, past }) = let_go() else {
+        let Some(LetGo { carried, pins, past, earlier }) = let_go() else {
             let reason = Error::Ending.to_string();
             self.channel.send(&FromOld::Refused { reason })?;
             return Err(Error::Ending);
@@ -218,7 +236,7 @@ impl Successor {
         if takes_past {
             self.send_past(&past)?;
         }
-        self.channel.send(&FromOld::Yours { carried })?;
+        self.channel.send(&FromOld::Yours { carried, earlier })?;
         let serving = match self.channel.receive(STEP_WITHIN) {
             // The message may arrive at this moment, and then this process must not continue.
             Err(Error::Late(within)) => {

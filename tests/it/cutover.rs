@@ -1,6 +1,7 @@
 //! Cutovers: all traffic of a service moves in one swap, nothing fails, nothing is late, and one command
 //! leads back.
 
+mod places;
 mod reached;
 mod undone;
 

@@ -1,6 +1,9 @@
 //! Fenced cutovers: writes wait, those of the old version end, and never do two versions work on writes.
 
 mod many;
+mod required;
+mod smoke;
+mod undone;
 
 use std::{
     sync::{

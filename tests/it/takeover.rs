@@ -1,6 +1,7 @@
 //! One process after another on the same sockets: SIGUSR2, the takeover socket, socket activation, and the
 //! delay before a drain.
 
+mod chain;
 mod many;
 
 use std::{

@@ -17,6 +17,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
         let path = services.key(name);
         shared_endpoints(service, &path, &mut found);
         no_second_person(config, service, &path, &mut found);
+        epoch_forgotten(service, config, &path, &mut found);
         // With a single version no player moves between versions.
         if service.versions.len() > 1 {
             not_compared(service, &path, &mut found);
@@ -76,6 +77,15 @@ fn no_second_person(
              and {have}; give each person a token, or leave this out"
         );
         found.push(Finding::new(path.key("second_person"), message));
+    }
+}
+
+/// Warns if the epoch of a fence is nowhere kept: it begins with the clock, which may be set back.
+fn epoch_forgotten(service: &Service, config: &Config, path: &FieldPath, found: &mut Vec<Finding>) {
+    if service.fence.is_some() && config.state.is_none() {
+        let message = "its epoch is not kept over a restart, and falls if the clock was set back; write `state`, \
+                       the folder of the journal";
+        found.push(Finding::of_name(path.key("fence"), message));
     }
 }
 
@@ -249,6 +259,15 @@ mod tests {
         assert_eq!(told("act"), [""; 0]);
         let [only] = &*told("advise") else { panic!("one warning") };
         assert!(only.contains("services.a.eject.on_mistake: takes nothing back"), "{only}");
+    }
+
+    #[test]
+    fn a_fence_without_a_journal_is_doubtful_since_its_epoch_may_fall_over_a_restart() {
+        let service = GOOD.replace("baseline: v1,", "baseline: v1, fence: {},");
+        let [only] = &*told(&service, "[ { service: s } ]") else { panic!("one warning") };
+        assert!(only.contains("services.s.fence: its epoch is not kept"), "{only}");
+        let kept = told(&service, "[ { service: s } ]\nstate: /var/lib/tidegate");
+        assert_eq!(kept, [""; 0]);
     }
 
     #[test]

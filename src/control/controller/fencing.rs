@@ -4,19 +4,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use indexmap::IndexMap;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
-use super::{Controller, Cutover, Destination, Rejected};
+use super::{
+    Controller, Cutover, Destination, Rejected,
+    one_writer::{is_required, largest},
+};
 use crate::{
     config::{Config, schema, units::Weight},
     control::{
         carried::{SetWeights, WhySet},
+        earlier::Earlier,
         events::{EventDetails, EventKind},
         fences::only_with_weight,
         state::{Change, ControlState},
@@ -28,8 +31,9 @@ use crate::{
     snapshot::Overrides,
 };
 
-/// A process that was replaced may serve for this much longer than its drain lasts.
-const LAST_OF_PREDECESSOR: std::time::Duration = std::time::Duration::from_secs(5);
+/// Why one version has all writes since a start.
+const SPLIT: &str =
+    "several versions had writes, of which `fence.required` leaves those of the largest share";
 
 /// A raised fence, and what must be over before the writes may be moved.
 #[derive(Debug)]
@@ -92,16 +96,9 @@ impl Controller {
         match change {
             Change::WeightsSet { service, .. }
             | Change::VersionEjected { service, .. }
-            | Change::VersionReinstated { service, .. } => {
-                if is_required(&self.config, service)
-                    && self.shares_with(service, &self.state, None)
-                        != self.shares_with(service, then, None)
-                {
-                    return self.refuses_to_move(service);
-                }
-                Ok(())
-            }
+            | Change::VersionReinstated { service, .. } => self.refuse_new_writer(service, then),
             Change::FileTaken { .. } => {
+                self.refuse_split_writes(config, then)?;
                 let gone = self.state.fences().iter().find_map(|(service, mark)| {
                     let writer = mark.writer.as_ref()?;
                     let is_gone = self.config.has_version(service, writer)
@@ -180,20 +177,39 @@ impl Controller {
             Some(pid) => Err(unready(
                 service,
                 &format!(
-                    "process {pid}, which this one replaced, still finishes requests; try again when it has ended"
+                    "process {pid}, which was replaced, still finishes requests; try again when it has ended"
                 ),
             )),
             None => Ok(()),
         }
     }
 
-    /// The process before this one, while it may still have writes in flight.
+    /// A process before this one that may still have writes in flight.
     fn predecessor(&self) -> Option<u32> {
-        let pid = self.replacement.from_pid?;
-        let shutdown = &self.config.shutdown;
-        let last = shutdown.delay + shutdown.deadline + LAST_OF_PREDECESSOR;
-        let may_serve = self.started.0.elapsed() < last;
-        (may_serve && Path::new(&format!("/proc/{pid}")).exists()).then_some(pid)
+        let serving = self.replacement.earlier.iter().find(|earlier| earlier.may_serve());
+        serving.map(|earlier| earlier.pid)
+    }
+
+    /// The processes that may have requests in flight when another one takes over: those before this one, and this
+    /// one.
+    pub fn earlier(&self) -> Vec<Earlier> {
+        let before = self.replacement.earlier.iter().filter(|earlier| earlier.may_serve());
+        let own = Earlier::ending(std::process::id(), self.longest_drain());
+        before.cloned().chain([own]).collect()
+    }
+
+    /// Notes that process `pid` and those that it told of, `earlier`, finish their requests. An earlier release
+    /// tells of none: then it is awaited for as long as this process would drain.
+    pub fn follows(&mut self, pid: u32, mut earlier: Vec<Earlier>) {
+        let own = earlier.pop();
+        let seen = Earlier::ending(pid, self.longest_drain());
+        let until_ms = own.map_or(seen.until_ms, |own| own.until_ms);
+        earlier.push(Earlier { until_ms, ..seen });
+        self.replacement.earlier = earlier;
+    }
+
+    fn longest_drain(&self) -> Duration {
+        self.config.shutdown.delay.saturating_add(self.config.shutdown.deadline)
     }
 
     /// Undoes the moves of writes under way.
@@ -210,7 +226,11 @@ impl Controller {
             let Some(fence) = service.fence.as_ref().filter(|f| f.state.is_closed()) else {
                 continue;
             };
-            if now.service(&service.name).is_some_and(|now| now.epoch != service.epoch) {
+            let Some(now) = now.service(&service.name) else { continue };
+            let mut versions = service.versions.iter().filter(|version| version.ejected);
+            // Also that which is to get the writes: it has no players yet.
+            let ejected = versions.any(|v| now.version(&v.name).is_some_and(|v| !v.ejected));
+            if ejected || now.epoch != service.epoch {
                 fence.state.undo("players had to be moved at once, since a version was taken out");
             }
         }
@@ -253,12 +273,6 @@ fn unready(service: &str, why: &str) -> Rejected {
     Rejected::FenceUnready { service: service.to_owned(), why: why.to_owned() }
 }
 
-/// Whether the writes of `service` move only behind a fence.
-fn is_required(config: &Config, service: &str) -> bool {
-    let service = config.services.get(service);
-    service.and_then(|service| service.fence.as_ref()).is_some_and(|fence| fence.required)
-}
-
 /// The weights that stay in force because the file `new`, which ends the `dropped` ones of `state`, would move the
 /// writes of services that move only behind a fence.
 pub(super) fn held_by_fences(
@@ -271,13 +285,18 @@ pub(super) fn held_by_fences(
     overrides.retain(|service, _| !dropped.contains(service));
     let required = new.services.iter().filter(|(name, _)| is_required(new, name));
     let each = required.filter_map(|(name, service)| {
-        let writer = state.fences().get(name)?.writer.clone()?;
+        let known = state.fences().get(name).and_then(|mark| mark.writer.clone());
+        let is_split = known.is_none();
+        let writer = known.or_else(|| largest(name, service, state, &overrides))?;
         if !service.versions.contains_key(&writer)
             || only_with_weight(name, service, &overrides, |_| true).as_ref() == Some(&writer)
         {
             return None;
         }
-        let reason = "writes move only by a cutover, not by a file";
+        let reason = match is_split {
+            true => SPLIT,
+            false => "writes move only by a cutover, not by a file",
+        };
         let Undo { before, earlier } = Undo::of(state.weights().get(name));
         let held = SetWeights {
             set: IndexMap::from([(writer, Weight::ONE)]),
@@ -295,10 +314,15 @@ pub(super) fn held_by_fences(
 pub(super) fn told(held: &BTreeMap<String, SetWeights>) -> Vec<String> {
     let each = held.iter().map(|(service, weights)| {
         let writer = weights.set.keys().next().map_or("", |version| version);
-        format!(
-            "{service}: {writer} keeps the writes, whatever the weights of the file, since `fence.required` \
-             rules out any other way; `tidegate cutover {service} VERSION` moves them"
-        )
+        match weights.why.as_ref().is_some_and(|why| why.reason == SPLIT) {
+            true => format!(
+                "{service}: {SPLIT}: {writer} has them all now; `tidegate cutover {service} VERSION` moves them"
+            ),
+            false => format!(
+                "{service}: {writer} keeps the writes, whatever the weights of the file, since `fence.required` \
+                 rules out any other way; `tidegate cutover {service} VERSION` moves them"
+            ),
+        }
     });
     each.collect()
 }

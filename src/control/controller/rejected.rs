@@ -225,6 +225,16 @@ pub enum Rejected {
         /// The service.
         service: String,
     },
+    /// A file that requires the fence of a service of which several versions have writes.
+    #[error(
+        "services.{service}.fence.required: from then on only one version may work on writes, but {why}"
+    )]
+    SplitWrites {
+        /// The service.
+        service: String,
+        /// Which have them, and what to do.
+        why: String,
+    },
     /// A file without the version that has the writes of a service.
     #[error(
         "services.{service}: `{version}` has the writes, and they move only behind the fence (`fence.required`); \

@@ -42,3 +42,33 @@ fn a_fenced_cutover_that_is_in_the_journal_is_in_force_after_a_kill() {
     assert!(after > before, "{after} after {before}");
     stage.verify();
 }
+
+/// A file that requires the fence may be changed while no process runs: the split before must not come back.
+#[test]
+fn a_start_that_requires_the_fence_of_a_split_leaves_one_writer_and_says_so() {
+    let origins = ["v1", "v2"].map(Origin::answering);
+    let builder = Proxy::builder().version("v1", &origins[0]).version("v2", &origins[1]);
+    let mut stage = Stage::of(builder);
+    let mut process = stage.start();
+    assert_eq!(stage.set_weights(1, 3).status, 200);
+    process.signal(Signal::KILL);
+    process.wait();
+
+    stage.builder = stage.builder.service("fence: { required: true }");
+    let process = stage.start();
+    for _ in 0..20 {
+        assert_eq!(Client::connect(stage.address).post("/", b"x").send().text(), "v2");
+    }
+    let started = stage.events().into_iter().find(|event| event["kind"] == "started");
+    let told = "several versions had writes, of which `fence.required` leaves those of the largest share: \
+                v2 has them all now";
+    let started = started.expect("an event").to_string();
+    assert!(started.contains(told), "{started}");
+    eventually("the log says so", || process.log().contains("several versions had writes"));
+    let status = stage.get("/v1/status").to_string();
+    assert!(status.contains("several versions had writes"), "{status}");
+    // What takes the last writer away is refused as ever, and a cutover moves the writes.
+    assert_eq!(stage.set_weights(1, 1).status, 409);
+    assert_eq!(stage.send("POST", "cutover", &json!({ "to": "v1" })).status, 200);
+    stage.verify();
+}

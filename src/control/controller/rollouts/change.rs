@@ -258,13 +258,15 @@ impl Controller {
         if rolled.weights().is_none() {
             return Ok(Checked { rolled, then: Then::Quiet(Box::new(state)) });
         }
-        self.refuses_to_move(&base.service)?;
         if rolled.grows() {
+            self.refuses_to_move(&base.service)?;
             let set = state.weights().get(&base.service).cloned();
             if let Some(weights) = set {
                 let change = Change::WeightsSet { service: base.service.clone(), weights };
                 self.refuse_unserved(&change, &state, &self.config)?;
             }
+        } else {
+            self.refuse_new_writer(&base.service, &state)?;
         }
         let prepared = self.compile(state, self.inputs(&self.snapshot()));
         Ok(Checked { rolled, then: Then::Moves(Box::new(prepared)) })
