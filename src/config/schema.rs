@@ -50,7 +50,9 @@ pub use self::{
         Pin, PinBegin, PinCookie, PinCookieKey, PinEnd, PinEndAnswer, PinKeyAnswer, PinOnEject,
         PinSecret,
     },
-    plan::{Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, Step},
+    plan::{
+        Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, MAX_WEBHOOK_TIMEOUT, Step,
+    },
     process::{Forwarding, Resolver, Shutdown},
     route::{Class, Route, RouteMatch},
     service::{Labels, Pool, Protocol, Service, Version},
