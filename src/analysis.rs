@@ -78,7 +78,7 @@ pub use latency::{
     LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, Slower, Span, SparseLatencies,
     latency_bucket,
 };
-pub use ledger::{Buckets, Ending, Gauge, Latest, Ledger, NO_TIME, SlotView, What};
+pub use ledger::{Buckets, Ending, Gauge, Latest, Ledger, NO_TIME, SlotView, What, is_before};
 pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
 pub use record::{

@@ -224,6 +224,8 @@ mod outages;
 #[cfg(test)]
 mod players;
 #[cfg(test)]
+mod ratios;
+#[cfg(test)]
 mod simulated;
 #[cfg(test)]
 mod stage;

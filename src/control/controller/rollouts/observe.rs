@@ -214,12 +214,17 @@ impl Controller {
         let exposure = self.evaluator.exposure(&rollout.service)?;
         let snapshot = self.snapshot();
         let service = snapshot.service(&rollout.service)?;
+        let players = exposure.players();
+        let has_share = |number: usize| service.has_share(number as u16);
+        if (players.len()..service.versions.len()).any(has_share) {
+            return None;
+        }
         let arms: Vec<rollout::Arm> = (0u16..)
             .zip(&service.versions)
             .map(|(number, version)| rollout::Arm {
                 version: version.name.to_string(),
                 weight: service.share(number),
-                players: exposure.players(number),
+                players: players.get(usize::from(number)).copied().unwrap_or_default(),
             })
             .collect();
         rollout::sample_ratio(&arms)
