@@ -219,7 +219,7 @@ fn wrong(kind: Kind, splits: usize) -> [usize; 3] {
 #[test]
 fn a_split_that_is_followed_is_not_doubted_while_requests_are_in_flight_over_its_change() {
     let asked = std::env::var("TIDEGATE_RATIO_SPLITS").ok().and_then(|text| text.parse().ok());
-    let splits = asked.unwrap_or(16);
+    let splits = asked.unwrap_or(8);
     for (what, kind) in [
         ("fast", Kind { thinks: 2.0, lasts: [0.02, 0.02], unfair: 1.0 }),
         ("slow", Kind { thinks: 2.0, lasts: [1.0, 1.0], unfair: 1.0 }),
