@@ -62,6 +62,7 @@ fn look(c: &mut Criterion) {
                     let us = 1_000 + rng.u32(..9_000);
                     let ending = Ending {
                         look: evidence.begin(version, worker),
+                        split: 0,
                         arm: evidence.number(version),
                         player: rng.u16(..),
                         network: 0,

@@ -22,6 +22,8 @@
 //! | `spared` | is a canary worse even without its worst endpoint? |
 //! | `certificate`, `gate` | does the canary certainly not exceed a multiple of the limits, so that it may grow? |
 //! | `alone`, `usual` | is a version without a baseline worse than a limit, or than the version before it? |
+//! | `fixed` | is a share certainly above or below a fixed bound, by all requests so far? |
+//! | `warming` | is a version warm, so that its latency and amounts are judged? |
 //! | `limits`, `comparison`, `verdict` | all tests together, and the text of the result |
 //! | `record` | what were the inputs of a comparison, so that it can be judged again? |
 //! | `estimate`, `onset`, `outage` | how much worse, since when, are both bad? for people, never for decisions |
@@ -42,6 +44,7 @@ mod dispersion;
 mod endpoint;
 mod engine;
 mod estimate;
+mod fixed;
 mod gate;
 mod grid;
 mod latency;
@@ -55,9 +58,10 @@ mod slots;
 mod spared;
 mod usual;
 mod verdict;
+mod warming;
 mod wealth;
 
-pub use alone::{Alone, Bound};
+pub use alone::{Alone, Bound, COMPARABLE, Standing, Unjudged};
 pub use amount::{
     AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Tolerated, Total, amount_bucket,
     rounded_bucket,
@@ -72,13 +76,14 @@ pub use dispersion::{DISPERSION_WINDOW, Dispersion};
 pub use endpoint::{Change, Endpoints};
 pub use engine::{BURST_CAP, Engine, LEAST_FAILURES, Settings};
 pub use estimate::Estimate;
+pub use fixed::{is_within, log_wealth};
 pub use gate::{Gate, GateAnswer};
 pub use grid::{BaseRate, Component, Grid};
 pub use latency::{
-    LATENCY_BUCKETS, Latencies, LatencyTest, Quantile, Reference, Slower, Span, SparseLatencies,
-    latency_bucket,
+    LATENCY_BUCKETS, LATENCY_HALF_LIFE, Latencies, LatencyTest, Quantile, Reference, Slower, Span,
+    SparseLatencies, latency_bucket,
 };
-pub use ledger::{Buckets, Ending, Gauge, Latest, Ledger, NO_TIME, SlotView, What};
+pub use ledger::{Buckets, Ending, Gauge, Latest, Ledger, NO_TIME, SlotView, What, is_before};
 pub use limits::{AmountLimit, Limits, parts_of_alpha};
 pub use outage::{OUTAGE_WINDOW, Outage, OutageChange};
 pub use record::{
@@ -91,6 +96,7 @@ pub use usual::Usual;
 pub use verdict::{
     Answer, Counts, Finding, HealthFinding, HeldBack, Mean, Metric, Numbers, Rate, Source, Verdict,
 };
+pub use warming::Warming;
 pub use wealth::{Guarantee, Wealth};
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ mod window;
 pub use event::{Action, Entry, Event, Observed, Refused, Start};
 pub use gate::{
     Approval, Decision, GateReply, Patience, Reply, Seen, Slow, amounts, approval, decide,
-    evidence, slo, webhook,
+    evidence, evidence_alone, slo, webhook,
 };
 pub use machine::{
     ASK_AGAIN, ITSELF, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, apply, start,

@@ -24,6 +24,7 @@ use super::{
     slots::Attempts,
     spared::Spared,
     verdict::{Answer, Verdict},
+    warming::Warming,
     wealth::{Guarantee, log_sum},
 };
 
@@ -69,11 +70,6 @@ struct RouteTest {
     errors: Engine,
     spared: Spared,
 }
-
-/// Requests that a canary needs to be warm, unless that takes very long.
-const WARM_REQUESTS: u64 = 100;
-/// After this multiple of the warm-up time a canary is warm in any case.
-const WARM_AT_LAST: u32 = 10;
 
 impl Comparison {
     /// Creates a comparison that begins `now`, for failures in clusters of `phi`, at least 1.
@@ -320,15 +316,19 @@ impl Comparison {
         (self.log_evidence() / self.log_threshold()).max(0.0)
     }
 
-    /// Whether all that is compared is judged `now`, or nothing of it has to warm up.
-    pub(super) fn judges_all(&self, now: Duration) -> bool {
-        (self.latency.is_empty() && self.amounts.is_empty()) || self.is_warm(now)
+    /// What is left `now` of the warm-up until all that is compared is judged; `None` if nothing of it has to warm up.
+    pub fn warming(&self, now: Duration) -> Option<Warming> {
+        let is_timed = !self.latency.is_empty() || !self.amounts.is_empty();
+        self.warm_up_left(now).filter(|_| is_timed)
+    }
+
+    fn warm_up_left(&self, now: Duration) -> Option<Warming> {
+        let (since, requests) = self.warming;
+        Warming::left(now.saturating_sub(since), requests, self.limits.warm_up)
     }
 
     fn is_warm(&self, now: Duration) -> bool {
-        let (since, requests) = self.warming;
-        let (age, length) = (now.saturating_sub(since), self.limits.warm_up);
-        age >= length && (requests >= WARM_REQUESTS || age >= length * WARM_AT_LAST)
+        self.warm_up_left(now).is_none()
     }
 
     /// Evidence that fails the canary, in nats.

@@ -51,6 +51,7 @@ use super::{
     limits::Limits,
     record::Entry,
     verdict::{Answer, DOUBTED, HealthFinding, known},
+    warming::Warming,
 };
 
 /// The answer of a comparison, with its numbers.
@@ -64,6 +65,8 @@ pub struct GateAnswer {
     pub log_threshold: f64,
     /// Evidence that the canary is healthy; absent where errors are not compared.
     pub health: Option<HealthFinding>,
+    /// What is left of the warm-up, without which it is not *healthy*; `None` if it is over, or nothing has to warm up.
+    pub warming: Option<Warming>,
     /// Requests that were compared since the comparison began: first attempts with an outcome.
     pub requests: Arms<u64>,
     /// Since when the answer has been the same, in the comparison's time; for *undecided*, since the comparison
@@ -152,7 +155,10 @@ impl Gate {
         let is_certain = self.certificate.as_ref().is_some_and(|test| test.reached_at().is_some());
         if comparison.answer() == Answer::Fail {
             Answer::Fail
-        } else if is_certain && comparison.log_evidence() < DOUBTED && comparison.judges_all(now) {
+        } else if is_certain
+            && comparison.log_evidence() < DOUBTED
+            && comparison.warming(now).is_none()
+        {
             Answer::Healthy
         } else {
             Answer::Undecided

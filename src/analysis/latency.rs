@@ -34,7 +34,7 @@ pub(super) use buckets::first_at_or_above;
 pub use buckets::{
     BUCKETS as LATENCY_BUCKETS, Latencies, SparseLatencies, bucket as latency_bucket,
 };
-pub use reference::Reference;
+pub use reference::{HALF_LIFE as LATENCY_HALF_LIFE, Reference};
 
 /// A quantile of latency that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

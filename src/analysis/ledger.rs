@@ -53,7 +53,7 @@ use super::{
 };
 
 /// Whether evaluation number `a` was before number `b`; numbers wrap.
-pub(super) fn is_before(a: u32, b: u32) -> bool {
+pub fn is_before(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) > u32::MAX / 2
 }
 

@@ -34,8 +34,9 @@ const FORMAT: u32 = 3;
 /// the control of recovery is estimated differently. 6: evidence of endpoints that are out is given
 /// up, requests in flight at a change of weights are judged, and latency has an absolute tolerance.
 /// 7: failures during failures of the baseline count only if the baseline's requests that began
-/// with them fail, too.
-const RULES: u32 = 7;
+/// with them fail, too. 8: latency of a version alone is judged once it is warm, at a load that is
+/// comparable with that of its bound, and capped by block.
+const RULES: u32 = 8;
 
 /// An input of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,6 +10,8 @@ use super::{amount::Side, grid::Component};
 mod finding;
 mod sentence;
 
+pub(super) use self::sentence::Percent;
+
 /// The answer of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

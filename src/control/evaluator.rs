@@ -37,7 +37,7 @@ use self::{
     judge::ServiceJudge,
 };
 use crate::{
-    analysis::{Answer, GateAnswer, Record, Verdict},
+    analysis::{Answer, GateAnswer, Record, Standing, Verdict},
     snapshot::{Service, Snapshot},
 };
 
@@ -80,7 +80,8 @@ impl Evaluator {
                 let news = judge.judge([blocks], now);
                 // A canary fails only together with a finding.
                 if !news.is_empty() {
-                    let answer = |version: &str| judge.answer(version).map(|answer| answer.answer);
+                    let answer =
+                        |version: &str| judge.answer(version, now).map(|answer| answer.answer);
                     collector.decide(|version| answer(version) == Some(Answer::Fail));
                 }
                 found.extend(news);
@@ -186,9 +187,15 @@ impl Evaluator {
         self.collector.services.get(service)?.exposure()
     }
 
-    /// The current result of the comparison of `version` of `service`; `None` if it is not compared.
-    pub fn answer(&self, service: &str, version: &str) -> Option<GateAnswer> {
-        self.judges.get(service)?.answer(version)
+    /// The current result of the comparison of `version` of `service` at `now`; `None` if it is not compared.
+    pub fn answer(&self, service: &str, version: &str, now: Duration) -> Option<GateAnswer> {
+        self.judges.get(service)?.answer(version, now)
+    }
+
+    /// How `version` of `service` stands at `now`, which serves without a baseline; `None` if there is one, or if it is
+    /// not judged.
+    pub fn standing(&self, service: &str, version: &str, now: Duration) -> Option<Standing> {
+        self.judges.get(service)?.standing(version, now)
     }
 
     /// When the comparison of `version` of `service` on the requests of `route` began; `None` if there is no
@@ -216,6 +223,8 @@ impl Evaluator {
 }
 
 #[cfg(test)]
+mod bakes;
+#[cfg(test)]
 mod continued;
 #[cfg(test)]
 mod members;
@@ -223,6 +232,8 @@ mod members;
 mod outages;
 #[cfg(test)]
 mod players;
+#[cfg(test)]
+mod ratios;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]

@@ -248,6 +248,7 @@ impl<'a> Trial<'a> {
         }
         let ending = Ending {
             look: self.look,
+            split: plan.service().epoch as u8,
             arm: evidence.number(version),
             player: plan.decision.player.0,
             network: plan.network.map_or(0, |network| network.0),

@@ -115,6 +115,9 @@ impl Ring {
     }
 }
 
+/// Numbers of evidence that are told apart; outcomes of others are dropped.
+const ARMS: u32 = 1 << 24;
+
 /// Ids of endpoints are recorded modulo this number: two endpoints of a version with the same
 /// remainder are eight million endpoints apart.
 pub const ENDPOINTS: u32 = 1 << 23;
@@ -122,10 +125,10 @@ pub const ENDPOINTS: u32 = 1 << 23;
 const _: () = assert!(ENDPOINT_GROUPS <= 16 && What::ALL.len() <= 16, "four bits each");
 
 fn pack(ending: Ending) -> [u64; 3] {
-    let Ending { look, arm, player, network, endpoint, group, fresh, what, head_us, whole_us } =
-        ending;
+    let Ending { look, split, arm, player, network, endpoint, .. } = ending;
+    let Ending { group, fresh, what, head_us, whole_us, .. } = ending;
     [
-        u64::from(look) << 32 | u64::from(arm),
+        u64::from(look) << 32 | u64::from(split) << 24 | u64::from(arm % ARMS),
         u64::from(player) << 48
             | u64::from(network) << 32
             | u64::from(endpoint % ENDPOINTS) << 9
@@ -139,7 +142,8 @@ fn pack(ending: Ending) -> [u64; 3] {
 fn unpack([a, b, c]: [u64; 3]) -> Ending {
     Ending {
         look: (a >> 32) as u32,
-        arm: a as u32,
+        split: (a >> 24) as u8,
+        arm: a as u32 % ARMS,
         player: (b >> 48) as u16,
         network: (b >> 32) as u16,
         endpoint: b as u32 >> 9,
@@ -158,7 +162,8 @@ mod tests {
     fn ending(n: u32) -> Ending {
         Ending {
             look: n,
-            arm: n ^ 0xFFFF_FFFF,
+            split: n.wrapping_mul(7) as u8,
+            arm: (n ^ 0xFFFF_FFFF) % ARMS,
             player: n as u16,
             network: !(n as u16),
             endpoint: n.wrapping_mul(2_654_435_761) % ENDPOINTS,

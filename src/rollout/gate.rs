@@ -25,7 +25,7 @@ pub use self::{
     limits::{Seen, Slow, slo},
 };
 use super::ratio::Mismatch;
-use crate::analysis::{Answer, GateAnswer, Metric, Numbers, Verdict};
+use crate::analysis::{Answer, GateAnswer, Metric, Numbers, Standing, Verdict};
 
 /// The result of a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,9 +87,27 @@ pub fn evidence(gate: &GateAnswer, ratio: Option<&Mismatch>) -> GateReply {
                 format!(": {:.1} of {needed:.1} nats for its health", found.unwrap_or(0.0))
             });
             let of = of.unwrap_or_default();
-            Reply::Undecided.because(format!("nothing is certain after {requests} requests{of}"))
+            let doubt = match against {
+                DOUBTED.. => format!(", and {against:.1} nats against it"),
+                _ => String::new(),
+            };
+            Reply::Undecided.because(match gate.warming {
+                Some(warming) => format!("{warming}; after {requests} requests{of}{doubt}"),
+                None => format!("nothing is certain after {requests} requests{of}{doubt}"),
+            })
         }
     }
+}
+
+/// The gate `evidence` of a version that serves without a baseline, as in a bake: by its limits, and by the past. It
+/// passes by errors alone, since nothing certifies a latency; its reason says what was not judged.
+pub fn evidence_alone(standing: &Standing) -> GateReply {
+    let reply = match standing.answer {
+        Answer::Fail => Reply::Fail,
+        Answer::Healthy => Reply::Pass,
+        Answer::Undecided => Reply::Undecided,
+    };
+    reply.because(standing.to_string())
 }
 
 /// The gate `amounts`, from the verdict of the comparison; none before the first one. There is no certificate
@@ -180,7 +198,7 @@ pub(super) fn in_words(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::{Arms, Finding, HealthFinding, Mean};
+    use crate::analysis::{Arms, Finding, HealthFinding, Mean, Warming};
 
     fn gate_answer(answer: Answer) -> GateAnswer {
         GateAnswer {
@@ -193,6 +211,7 @@ mod tests {
                 log_evidence: Some(1.5),
                 log_threshold: 3.0,
             }),
+            warming: None,
             requests: Arms::new(830, 9_000),
             since: Duration::ZERO,
         }
@@ -209,7 +228,20 @@ mod tests {
         );
         let undecided = of(Answer::Undecided, None);
         assert_eq!(undecided.reply, Reply::Undecided);
-        assert!(undecided.why.ends_with("1.5 of 3.0 nats for its health"), "{}", undecided.why);
+        assert_eq!(
+            undecided.why,
+            "nothing is certain after 830 requests: 1.5 of 3.0 nats for its health, and 7.2 nats against it"
+        );
+        let warming = Warming::Time(Duration::from_secs(12));
+        let cold = GateAnswer {
+            warming: Some(warming),
+            log_evidence: Some(0.5),
+            ..gate_answer(Answer::Undecided)
+        };
+        assert_eq!(
+            evidence(&cold, None).why,
+            "warming up, 12 s left; after 830 requests: 1.5 of 3.0 nats for its health"
+        );
         let healthy = of(Answer::Healthy, None);
         assert!(healthy.reply == Reply::Pass && healthy.why.contains("2.2 times"), "{healthy:?}");
         let mismatch = Mismatch::of_moved(7, 1_000);

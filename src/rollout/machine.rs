@@ -118,6 +118,13 @@ pub fn apply(
     now: SystemTime,
 ) -> Result<(Rollout, Vec<Action>), Refused> {
     let mut run = Run { state: rollout.clone(), actions: Vec::new(), now_unix_ms: unix_ms(now) };
+    let is_command = matches!(
+        event,
+        Event::Resume { .. }
+            | Event::Promote { .. }
+            | Event::Approve { .. }
+            | Event::BreakIn { .. }
+    );
     match event {
         Event::Tick(observed) => run.tick(observed),
         Event::Pause { by, reason } => run.pause(&by, reason)?,
@@ -132,6 +139,9 @@ pub fn apply(
         Event::WeightsByHand { weights, by } => run.weights_by_hand(weights, &by),
         Event::Reloaded { versions } => run.reloaded(&versions),
         Event::Baseline { ready } => run.baseline(ready),
+    }
+    if is_command {
+        run.show();
     }
     Ok((run.state, run.actions))
 }

@@ -113,14 +113,28 @@ impl fmt::Display for Mismatch {
                         "{comma}{version} has {seen} ({share:.2} %, expected {expected:.2} %)"
                     )?;
                 }
-                write!(f, "; evidence of {log_evidence:.1} nats, where {log_threshold:.1} suffice")
+                write!(
+                    f,
+                    "; evidence of {log_evidence:.1} nats, where {log_threshold:.1} suffice; {KEY}, or something in \
+                     front of the proxy chooses the version"
+                )?;
             }
-            Self::Moved { moved, players } => {
-                write!(f, "{moved} of {players} players were seen on two versions without cause")
-            }
+            Self::Moved { moved, players } => write!(
+                f,
+                "{moved} of {players} players were seen on two versions without cause; `cohort` or `rules` have \
+                 changed since the step began, or {KEY}"
+            )?,
         }
+        write!(f, "; {GO_ON}")
     }
 }
+
+/// What is wrong with the key, most likely, and how to see it.
+const KEY: &str = "the key of `cohort` is missing in many requests, is shared by players, or is set by the versions \
+                   themselves (the field `cohort` of the access log says which key each request had)";
+
+/// What to do.
+const GO_ON: &str = "put it right, or `promote` with a reason goes on without this evidence";
 
 /// The logarithm of the gamma function of `x > 0`, by Stirling's series from 10 on (Abramowitz and Stegun
 /// 6.1.41), with an error below 1e-10.
@@ -176,13 +190,21 @@ mod tests {
         assert_eq!(
             off.to_string(),
             "players do not follow the weights: v41 has 9300 (93.00 %, expected 95.00 %), v42 has 700 \
-             (7.00 %, expected 5.00 %); evidence of 33.2 nats, where 7.6 suffice"
+             (7.00 %, expected 5.00 %); evidence of 33.2 nats, where 7.6 suffice; the key of `cohort` is missing \
+             in many requests, is shared by players, or is set by the versions themselves (the field `cohort` of \
+             the access log says which key each request had), or something in front of the proxy chooses the \
+             version; put it right, or `promote` with a reason goes on without this evidence"
         );
         assert_eq!(players_moved(10, 10_000), None);
         assert_eq!(players_moved(0, 0), None);
-        assert_eq!(
-            players_moved(11, 10_000).expect("a warning").to_string(),
-            "11 of 10000 players were seen on two versions without cause"
+        let moved = players_moved(11, 10_000).expect("a warning").to_string();
+        assert!(
+            moved.starts_with(
+                "11 of 10000 players were seen on two versions without cause; `cohort` or"
+            ) && moved.ends_with(
+                "; put it right, or `promote` with a reason goes on without this evidence"
+            ),
+            "{moved}"
         );
     }
 

@@ -16,6 +16,7 @@ use super::{
     plan::Plan,
     split::{Weights, share, without},
 };
+use crate::config::schema::Gate;
 
 /// A rollout of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -297,6 +298,14 @@ impl Rollout {
     pub(super) fn way(&self) -> Option<Weights> {
         let is_left = self.others().any(|name| !self.ejected.contains(name));
         without(&self.before, &self.ejected).filter(|_| is_left)
+    }
+}
+
+impl Missing {
+    /// A gate that has not passed.
+    pub(super) fn gate(gate: &Gate, said: &GateReply) -> Self {
+        let (gate, why) = (gate.question.to_string(), said.why.clone());
+        Self::Gate { gate, reply: said.reply, why }
     }
 }
 

@@ -6,6 +6,7 @@ mod counted;
 mod four_eyes;
 mod gated;
 mod kept;
+mod loaded;
 
 use std::{
     net::{SocketAddr, TcpStream},

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Half-life of a request's weight.
-const HALF_LIFE: Duration = Duration::from_secs(60);
+pub const HALF_LIFE: Duration = Duration::from_secs(60);
 /// Least decayed requests for a quantile. Fewer remain only after a long time without requests.
 const LEAST_LEFT: f64 = 20.0;
 

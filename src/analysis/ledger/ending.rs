@@ -53,7 +53,9 @@ pub const NO_TIME: u32 = u32::MAX;
 pub struct Ending {
     /// Number of the evaluation in which it began.
     pub look: u32,
-    /// Number of the version's evidence on the route.
+    /// The split by which its version was chosen: the low bits of the number of the service's epoch.
+    pub split: u8,
+    /// Number of the version's evidence on the route, below 2^24.
     pub arm: u32,
     /// The player's bucket.
     pub player: u16,

@@ -39,8 +39,20 @@ impl Book {
     fn ending(&self, player: u16, what: What, head_us: u32) -> Ending {
         let (look, arm, whole_us) = (self.look, 0, NO_TIME);
         let (network, group, fresh) = (player / 4, 2, false);
-        let endpoint = 0;
-        Ending { look, arm, player, network, endpoint, group, fresh, what, head_us, whole_us }
+        let (endpoint, split) = (0, 0);
+        Ending {
+            look,
+            split,
+            arm,
+            player,
+            network,
+            endpoint,
+            group,
+            fresh,
+            what,
+            head_us,
+            whole_us,
+        }
     }
 
     fn ask(&mut self, player: u16, what: What) {

@@ -212,9 +212,10 @@ fn a_version_alone_is_judged_again_too() {
     use crate::analysis::{Bound, Source};
     let bounds = [
         Bound::errors(Source::Slo, 0.003),
-        Bound::latency(Source::Before, Quantile::P99, Duration::from_millis(20)),
+        Bound::latency(Source::Before, Quantile::P99, Duration::from_millis(20)).measured_at(190.0),
     ];
-    let mut recorder = Recorder::new(Alone::new(&bounds, 1e-3, 3, Duration::from_secs(7)));
+    let mut recorder =
+        Recorder::new(Alone::new(&bounds, 1e-3, 3, Duration::from_secs(5), Duration::from_secs(7)));
     let mut at = Duration::ZERO;
     for second in 8..40 {
         at = Duration::from_secs(second);

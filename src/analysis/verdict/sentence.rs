@@ -312,7 +312,7 @@ impl fmt::Display for Share<'_> {
 }
 
 /// A share in percent, to three digits.
-struct Percent(f64);
+pub(in crate::analysis) struct Percent(pub(in crate::analysis) f64);
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -34,7 +34,7 @@ impl Controller {
             let (service, version) = (service.to_owned(), version.to_owned());
             return Err(Rejected::NoVersion { service, version, known });
         }
-        let comparison = self.evaluator.answer(service, version);
+        let comparison = self.evaluator.answer(service, version, self.judging_time());
         if let Some(ejection) = self.state.ejection(service, version) {
             return Ok(GateReport {
                 answer: Answer::Fail,
@@ -76,8 +76,11 @@ impl Controller {
         };
         match (found.answer, found.health) {
             (Answer::Healthy, Some(health)) => format!("healthy: {health}"),
-            // It was healthy, and evidence against it grows.
-            (Answer::Undecided, Some(health)) if health.is_certain() => sentence(),
+            (Answer::Undecided, Some(health)) if health.is_certain() => match found.warming {
+                Some(warming) => format!("{}; {warming}", sentence()),
+                // Evidence against it grows.
+                None => sentence(),
+            },
             (Answer::Undecided, Some(health)) => {
                 let (has, needs) = (health.log_evidence.unwrap_or(0.0), health.log_threshold);
                 format!("{}; evidence that it is healthy: {has:.1} of {needs:.1} nats", sentence())

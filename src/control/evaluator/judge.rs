@@ -29,7 +29,7 @@ use super::{
     found::Found,
 };
 use crate::{
-    analysis::{Dispersion, GateAnswer, Limits, Outage, Record, Verdict},
+    analysis::{Dispersion, GateAnswer, Limits, Outage, Record, Standing, Verdict},
     config::schema::{Mode, Slo},
 };
 
@@ -223,9 +223,14 @@ impl ServiceJudge {
     }
 
     /// The current result of the comparison of the canary `version`, over all strata, as of the last judged
-    /// blocks; `None` if it is not compared.
-    pub(super) fn answer(&self, version: &str) -> Option<GateAnswer> {
-        self.canary(version).map(CanaryComparison::answer)
+    /// blocks, and what is left of its warm-up at `now`; `None` if it is not compared.
+    pub(super) fn answer(&self, version: &str, now: Duration) -> Option<GateAnswer> {
+        self.canary(version).map(|canary| canary.answer(now))
+    }
+
+    /// How `version` stands at `now`, which is judged without a baseline; `None` if it is not.
+    pub(super) fn standing(&self, version: &str, now: Duration) -> Option<Standing> {
+        self.alone.iter().find(|alone| *alone.version == *version)?.standing(now)
     }
 
     fn canary(&self, version: &str) -> Option<&CanaryComparison> {

@@ -55,7 +55,7 @@ impl Member {
 }
 
 fn answer(judge: &ServiceJudge) -> Answer {
-    judge.answer("v42").expect("it is compared").answer
+    judge.answer("v42", Duration::ZERO).expect("it is compared").answer
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn blocks_of_two_members_are_evidence_as_if_one_had_collected_them() {
         }
         let one = ServiceBlocks::merged(collected.clone());
         assert_eq!(both.judge(collected, now), merged.judge([one], now));
-        assert_eq!(both.answer("v42"), merged.answer("v42"));
+        assert_eq!(both.answer("v42", Duration::ZERO), merged.answer("v42", Duration::ZERO));
         of_whole.judge([all], now);
         if answer(&of_whole) == Answer::Fail {
             of_one.get_or_insert(look);

@@ -128,9 +128,29 @@ impl Stage {
         self.snapshot.routes[0].evidence.as_ref().expect("it is compared")
     }
 
-    /// Ends a request that began in the evaluation `look`.
+    /// The split in force, as outcomes name it.
+    pub(super) fn split(&self) -> u8 {
+        self.snapshot.services[0].epoch as u8
+    }
+
+    /// Ends a request that began in the evaluation `look`, of a player whom the split in force sent to the version.
     pub(super) fn end(
         &self,
+        look: u32,
+        version: usize,
+        player: Player,
+        network: Player,
+        group: u8,
+        outcome: Outcome,
+    ) {
+        self.end_of(self.split(), look, version, player, network, group, outcome);
+    }
+
+    /// As [`Self::end`], of a player whom `split` sent to the version.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn end_of(
+        &self,
+        split: u8,
         look: u32,
         version: usize,
         player: Player,
@@ -151,8 +171,19 @@ impl Stage {
         let known = &self.snapshot.services[0].versions[version].known;
         let endpoint = known.iter().find(|known| known.state.group == group);
         let endpoint = endpoint.map_or(u32::MAX, |known| known.state.id);
-        let ending =
-            Ending { look, arm, player, network, endpoint, group, fresh, what, head_us, whole_us };
+        let ending = Ending {
+            look,
+            split,
+            arm,
+            player,
+            network,
+            endpoint,
+            group,
+            fresh,
+            what,
+            head_us,
+            whole_us,
+        };
         evidence.outcomes.push(0, ending);
     }
 

@@ -398,7 +398,7 @@ fn what_both_arms_share_is_an_outage_and_no_verdict() {
 #[test]
 fn the_current_result_of_a_comparison_is_always_known() {
     let mut stage = Stage::new("{ errors: { absolute: 0.3% } }");
-    let answer = |stage: &Stage| stage.evaluator.judges["game-api"].answer("v42");
+    let answer = |stage: &Stage| stage.evaluator.judges["game-api"].answer("v42", stage.now);
     assert_eq!(answer(&stage), None, "it has no share");
     stage.set_share(0.2);
     assert_eq!(words(&stage.pass(1, [1_000, 1_000])), [""; 0]);
@@ -423,7 +423,9 @@ fn the_current_result_of_a_comparison_is_always_known() {
 #[test]
 fn health_is_certified_anew_in_each_step_also_if_shares_stay() {
     let mut stage = Stage::new("{ errors: { absolute: 0.3% } }");
-    let answer = |stage: &Stage| stage.evaluator.answer("game-api", "v42").map(|said| said.answer);
+    let answer = |stage: &Stage| {
+        stage.evaluator.answer("game-api", "v42", stage.now).map(|said| said.answer)
+    };
     stage.set_share(0.2);
     stage.pass(20, [1_000, 1_000]);
     stage.set_share(0.2);
@@ -490,7 +492,7 @@ fn a_version_alone_is_judged_by_the_limits_of_the_file() {
     let mut stage = Stage::new("{ errors: {} }\n    slo: { errors: 1%, p95: 50ms }");
     let pass = |stage: &mut Stage, slow: u32| {
         let mut found = Vec::new();
-        for _ in 0..30 {
+        for _ in 0..60 {
             for nth in 0..200 {
                 let latency_us = if nth < slow { 80_000 } else { 5_000 };
                 stage.count(BASELINE, Outcome::Served(latency_us));

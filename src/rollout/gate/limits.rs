@@ -2,15 +2,8 @@
 //!
 //! A limit is a share `m` of requests that may be bad: fail, or take longer than a quantile allows. p95 at
 //! most 250 ms means that at most 5 % take longer than that. Against "the share is at most `m`" stand bets
-//! that it is `q > m`, and against "the share is at least `m`" bets that it is `q < m`; the wealth of a bet
-//! after `n` requests with `k` bad ones is
-//!
-//! ```text
-//! (q / m)^k * ((1 - q) / (1 - m))^(n - k)
-//! ```
-//!
-//! and the mean over the bets exceeds `1 / alpha` with probability at most `alpha`, however often one looks
-//! (Ville 1939; the e-variable of `analysis::alone`). So it fails with an error of 0.1 % and passes with one
+//! that it is `q > m`, and against "the share is at least `m`" bets that it is `q < m`, whose mean wealth exceeds
+//! `1 / alpha` with probability at most `alpha`, however often one looks ([`log_wealth`]). So it fails with an error of 0.1 % and passes with one
 //! of 5 %, as the certificate of health does. A share close to the limit stays undecided.
 //!
 //! Rejected: to compare the measured rate or quantile with the limit. A version at its limit then passes and
@@ -19,22 +12,19 @@
 use std::{fmt, time::Duration};
 
 use super::{GateReply, Reply};
-use crate::config::schema::Slo;
+use crate::{
+    analysis::{is_within, log_wealth},
+    config::schema::Slo,
+};
 
 /// Probability that a version within its limits ever fails, per limit.
 const ALPHA: f64 = 0.001;
-
-/// Probability that a version beyond a limit ever passes it.
-const BETA: f64 = 0.05;
 
 /// Bets on a larger share, as multiples of the limit.
 const LARGER: [f64; 8] = [1.2, 1.4, 1.8, 2.7, 5.0, 12.0, 50.0, 400.0];
 
 /// Largest share that is bet on.
 const MOST: f64 = 0.95;
-
-/// Bets on a smaller share, as multiples of the limit.
-const SMALLER: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
 
 /// The smallest limit: with 0 a single failure would be certainty.
 const LEAST: f64 = 1e-6;
@@ -127,27 +117,11 @@ impl Limit {
         }
         let share = self.share();
         let bets = LARGER.map(|factor| (factor * share).min(MOST.max(share)));
-        self.log_wealth(&bets) >= -ALPHA.ln()
+        log_wealth(share, &bets, self.bad, self.requests) >= -ALPHA.ln()
     }
 
     fn is_within(&self) -> bool {
-        let share = self.share();
-        self.log_wealth(&SMALLER.map(|factor| factor * share)) >= -BETA.ln()
-    }
-
-    /// The logarithm of the mean wealth of bets on these shares.
-    fn log_wealth(&self, bets: &[f64]) -> f64 {
-        let (m, bad) = (self.share(), self.bad.min(self.requests) as f64);
-        let good = self.requests as f64 - bad;
-        let one = |q: f64| {
-            // No bad request has the logarithm of 0 as its factor, and no power of it either.
-            let of_bad = if bad > 0.0 { bad * (q / m).ln() } else { 0.0 };
-            of_bad + good * ((1.0 - q) / (1.0 - m)).ln()
-        };
-        let logs: Vec<f64> = bets.iter().map(|q| one(*q)).collect();
-        let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = logs.iter().map(|log| (log - most).exp()).sum();
-        most + (sum / bets.len() as f64).ln()
+        is_within(self.share(), self.bad, self.requests)
     }
 }
 

@@ -5,9 +5,9 @@ use crate::{
     config::schema::GateQuestion,
     rollout::{
         event::Refused,
-        gate::{Approval, Reply, approval},
+        gate::{Approval, approval},
         phase::{On, Phase},
-        state::{BreakIn, Missing, Outcome},
+        state::{BreakIn, Outcome},
     },
 };
 
@@ -156,12 +156,6 @@ impl Run {
             if gate.question == GateQuestion::Approval {
                 *reply = Some(said.clone());
             }
-        }
-        let name = GateQuestion::Approval.to_string();
-        if said.reply == Reply::Pass {
-            state
-                .missing
-                .retain(|missing| !matches!(missing, Missing::Gate { gate, .. } if *gate == name));
         }
     }
 

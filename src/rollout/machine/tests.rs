@@ -3,6 +3,7 @@
 mod asked;
 mod stage;
 mod table;
+mod told;
 mod ways_back;
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::*;
 use crate::{
     config::units::Weight,
     rollout::{
-        gate::Reply,
+        gate::{GateReply, Reply},
         state::{Frozen, Missing},
     },
 };

@@ -15,6 +15,16 @@ use crate::{
 /// Above rounding errors of shares.
 const ROUNDING: f64 = 1e-9;
 
+/// What follows from the gates of a step.
+enum Outlook {
+    /// A guardrail fails: its index, and why.
+    Back { index: usize, why: String },
+    /// This is missing; a signal fails, or nothing but gates is waited for.
+    Waits { missing: Vec<Missing>, holds: bool },
+    /// The rollout goes on.
+    Goes,
+}
+
 impl Run {
     /// Time passes.
     pub(super) fn tick(&mut self, seen: Observed) {
@@ -57,6 +67,15 @@ impl Run {
     fn begin(&mut self) {
         self.ask(|question| matches!(question, GateQuestion::Smoke(_)));
         let step = self.state.plan.step(self.state.step).clone();
+        match self.before(&step) {
+            Err(why) => self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false),
+            Ok(missing) if missing.is_empty() => self.enter(&step, ""),
+            Ok(missing) => self.state.missing = missing,
+        }
+    }
+
+    /// What is missing until the weight of `step` is set; or why the rollout goes back.
+    fn before(&self, step: &Step) -> Result<Vec<Missing>, String> {
         let replies = self.replies();
         let all = step.gates.iter().zip(&replies);
         let is_smoke = |gate: &Gate| matches!(gate.question, GateQuestion::Smoke(_));
@@ -64,24 +83,38 @@ impl Run {
             .filter(|(gate, _)| is_smoke(gate))
             .map(|(gate, said)| (gate, said, Patience::Left))
             .collect();
-        match decide(smokes.iter().copied()) {
-            Decision::Back(_, why) => {
-                self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
-                return;
+        let mut missing = match decide(smokes.iter().copied()) {
+            Decision::Back(_, why) => return Err(why),
+            Decision::Pass => Vec::new(),
+            Decision::Hold(open) => open
+                .into_iter()
+                .map(|index| Missing::gate(smokes[index].0, smokes[index].1))
+                .collect(),
+        };
+        missing.extend(self.closed(step));
+        Ok(missing)
+    }
+
+    /// Shows what is missing after a command, by the replies that are shown beside it: those of the last tick.
+    pub(super) fn show(&mut self) {
+        let step = self.state.plan.step(self.state.step).clone();
+        match self.state.phase {
+            Phase::Pending => {
+                if let Ok(missing) = self.before(&step) {
+                    self.state.missing = missing;
+                }
             }
-            Decision::Pass => self.state.missing.clear(),
-            Decision::Hold(open) => {
-                let gate = |index: usize| {
-                    let (gate, said, _) = smokes[index];
-                    let (gate, why) = (gate.question.to_string(), said.why.clone());
-                    Missing::Gate { gate, reply: said.reply, why }
+            Phase::Growing | Phase::Holding | Phase::Baking => {
+                let replies = self.replies();
+                self.state.missing = match self.outlook(&step, &replies) {
+                    Outlook::Goes => Vec::new(),
+                    Outlook::Waits { missing, .. } => missing,
+                    Outlook::Back { index, .. } => {
+                        vec![Missing::gate(&step.gates[index], &replies[index])]
+                    }
                 };
-                self.state.missing = open.into_iter().map(gate).collect();
             }
-        }
-        self.state.missing.extend(self.closed(&step));
-        if self.state.missing.is_empty() {
-            self.enter(&step);
+            _ => {}
         }
     }
 
@@ -96,13 +129,14 @@ impl Run {
     }
 
     /// Sets the weight of `step`, which nothing forbids any more.
-    fn enter(&mut self, step: &Step) {
+    /// `besides` is what is to be said of the step before: empty, or with a semicolon before it.
+    fn enter(&mut self, step: &Step, besides: &str) {
         let Some(base) = self.state.way() else { return };
         let weights = with_share(&base, &self.state.to, step.weight.0);
         let grows = step.weight.0 > self.state.share() + ROUNDING;
         let leave = self.state.break_in.clone().filter(|_| grows && self.state.frozen.is_some());
         let reason = format!(
-            "step {} of {}: {} % of players",
+            "step {} of {}: {} % of players{besides}",
             self.state.step + 1,
             self.state.plan.steps().len(),
             (step.weight.0 * 1e5).round() / 1e3
@@ -125,23 +159,29 @@ impl Run {
         self.ask(|_| true);
         let step = self.state.plan.step(self.state.step).clone();
         let replies = self.replies();
-        let patience = self.patience(&step, &replies);
-        let asked = step.gates.iter().zip(&replies).zip(patience);
-        let mut missing = self.minimum(&step);
+        match self.outlook(&step, &replies) {
+            Outlook::Back { why, .. } => {
+                self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
+            }
+            Outlook::Waits { missing, holds } => self.wait(missing, holds),
+            Outlook::Goes => self.go_on(&step, &replies),
+        }
+    }
+
+    /// What follows from the gates of the step in force and their `replies`.
+    fn outlook(&mut self, step: &Step, replies: &[GateReply]) -> Outlook {
+        let patience = self.patience(step, replies);
+        let asked = step.gates.iter().zip(replies).zip(patience);
+        let mut missing = self.minimum(step);
         let is_early = !missing.is_empty();
         let mut fails = false;
         match decide(asked.map(|((gate, said), patience)| (gate, said, patience))) {
-            Decision::Back(_, why) => {
-                self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
-                return;
-            }
+            Decision::Back(index, why) => return Outlook::Back { index, why },
             Decision::Pass => {}
             Decision::Hold(open) => {
                 for index in open {
-                    let (gate, said) = (step.gates[index].question.to_string(), &replies[index]);
-                    fails |= said.reply == Reply::Fail;
-                    let (reply, why) = (said.reply, said.why.clone());
-                    missing.push(Missing::Gate { gate, reply, why });
+                    fails |= replies[index].reply == Reply::Fail;
+                    missing.push(Missing::gate(&step.gates[index], &replies[index]));
                 }
             }
         }
@@ -150,20 +190,41 @@ impl Run {
             missing.clear();
             fails = false;
         }
-        let next = self.state.plan.steps().get(self.state.step + 1).cloned();
+        let next = self.state.plan.steps().get(self.state.step + 1);
         if missing.is_empty() {
-            missing.extend(next.as_ref().and_then(|next| self.closed(next)));
+            missing.extend(next.and_then(|next| self.closed(next)));
         }
-        if !missing.is_empty() {
-            let holds = fails || !is_early || is_promoted;
-            self.wait(missing, holds);
-        } else if let Some(next) = next {
-            self.state.step += 1;
-            self.enter(&next);
-        } else {
-            self.go(On::Finish, Phase::Done, ITSELF, "the last step is over");
-            self.end(Outcome::Done);
+        match missing.is_empty() {
+            true => Outlook::Goes,
+            false => Outlook::Waits { missing, holds: fails || !is_early || is_promoted },
         }
+    }
+
+    /// Takes the next step, or ends.
+    fn go_on(&mut self, step: &Step, replies: &[GateReply]) {
+        let open = self.without_answer(step, replies);
+        match self.state.plan.steps().get(self.state.step + 1).cloned() {
+            Some(next) => {
+                let open = open.map(|why| format!("; the step before had no answer of {why}"));
+                self.state.step += 1;
+                self.enter(&next, &open.unwrap_or_default());
+            }
+            None => {
+                let of = if step.bake.is_some() { "its bake" } else { "it" };
+                let open = open.map(|why| format!("; {of} ended without an answer of {why}"));
+                let why = format!("the last step is over{}", open.unwrap_or_default());
+                self.go(On::Finish, Phase::Done, ITSELF, why);
+                self.end(Outcome::Done);
+            }
+        }
+    }
+
+    /// The gate `evidence` of `step` and its reason, if it has no answer and time alone lets the rollout go on.
+    fn without_answer(&self, step: &Step, replies: &[GateReply]) -> Option<String> {
+        let mut all =
+            step.gates.iter().zip(replies).filter(|_| self.state.progress.promoted.is_none());
+        let (gate, said) = all.find(|(_, said)| said.reply == Reply::Undecided)?;
+        Some(format!("{}: {}", gate.question, said.why))
     }
 
     /// The time that each gate of `step` has left. A gate that has passed once was in time: if it becomes

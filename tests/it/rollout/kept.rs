@@ -23,10 +23,16 @@ impl Kept {
     }
 
     fn start(&self) -> Process {
+        self.start_with(&[])
+    }
+
+    /// Starts it with further fields of the service.
+    fn start_with(&self, fields: &[&str]) -> Process {
+        let fields = [&["eject: { errors: { absolute: 1% } }"], fields].concat();
         let state = self.folder.path().join("state");
         let text = self
             .versions
-            .builder(&["eject: { errors: { absolute: 1% } }"])
+            .builder(&fields)
             .top(&format!("admin: {{ address: \"{}\" }}", self.admin))
             .top(&format!("state: '{}'", state.display()))
             .listen(self.address)
@@ -38,7 +44,9 @@ impl Kept {
 
     fn try_get(&self, path: &str) -> Option<Value> {
         std::net::TcpStream::connect(self.admin).ok()?;
-        let answer = Client::connect(self.admin).get(path).host("localhost").try_send().ok()?;
+        let mut client = Client::connect(self.admin);
+        let request = client.get(path).host("localhost").header("Accept", "application/json");
+        let answer = request.try_send().ok()?;
         (answer.status == 200).then(|| answer.json())
     }
 
@@ -106,4 +114,29 @@ fn a_rollout_goes_on_in_the_process_that_takes_over() {
     assert!(!kinds.contains(&"adjusted") && !kinds.contains(&"withdrawn"), "{kinds:?}");
     let last = entries.iter().rev().find(|entry| entry.kind == "rollout").expect("an entry");
     assert_eq!(last.after["phase"], "done");
+}
+
+/// Regression: a bake in which too few requests came to judge anything ended as one in which all was well.
+#[test]
+fn a_bake_without_an_answer_says_so_in_state_event_journal_and_report() {
+    let kept = Kept::new();
+    let _process = kept.start_with(&["slo: { errors: 1% }"]);
+    kept.begin(&json!([{ "weight": "100%", "bake": "4s" }]));
+    kept.until("it bakes", |rollout| rollout["phase"] == "baking");
+    let mut client = Client::connect(kept.address);
+    for player in 0..12 {
+        let asked = client.get("/").header("x-player-id", &player.to_string());
+        assert_eq!(asked.send().status, 200);
+    }
+    let done = kept.until("it is done", |rollout| rollout["phase"] == "done");
+    let cause = done["cause"].as_str().expect("a text");
+    let says = "the last step is over; its bake ended without an answer of evidence: too few requests: 12 of the ";
+    assert!(cause.starts_with(says) && cause.contains("allowed 1 % by slo"), "{cause}");
+    let events = kept.try_get("/v1/events?since=0").expect("events");
+    assert!(events.to_string().contains(&format!("done: {cause}")), "{events}");
+    let incidents = kept.try_get("/v1/incidents").expect("incidents");
+    assert!(incidents.to_string().contains(cause), "{incidents}");
+    let entries = kept.entries();
+    let last = entries.iter().rev().find(|entry| entry.kind == "rollout").expect("an entry");
+    assert_eq!((&last.after["phase"], &*last.reason), (&json!("done"), cause));
 }

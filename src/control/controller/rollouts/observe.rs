@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Controller, Live, RolloutAsked, RolloutChange, itself};
 use crate::{
-    analysis::{Answer, Numbers, Verdict},
+    analysis::{Numbers, Verdict},
     config::schema::{GateQuestion, Slo},
     control::controller::{ChangeHead, Rejected},
     registry::Origin,
@@ -186,7 +186,7 @@ impl Controller {
             moment: self.started.0.elapsed(),
             frozen: Windows::new(&self.config.windows).growth(service, now).frozen,
             requests: counted.finished,
-            evidence: self.evidence(rollout, &verdicts, mismatch.as_ref()),
+            evidence: self.evidence(rollout, mismatch.as_ref()),
             slo: slo.map(|slo| rollout::slo(&slo, &seen(&live.since, &counted, latencies))),
             amounts: asks(GateQuestion::Amounts).then(|| amounts(&verdicts)),
             replies: live.replies.clone(),
@@ -196,17 +196,13 @@ impl Controller {
 
     /// The gate `evidence`: by the comparison with the baseline; or, when no baseline has players any more, by
     /// the judgement of the version against its limits and the past.
-    fn evidence(
-        &self,
-        rollout: &Rollout,
-        verdicts: &[Verdict],
-        mismatch: Option<&Mismatch>,
-    ) -> Option<GateReply> {
-        if let Some(answer) = self.evaluator.answer(&rollout.service, &rollout.to) {
+    fn evidence(&self, rollout: &Rollout, mismatch: Option<&Mismatch>) -> Option<GateReply> {
+        let Rollout { service, to, .. } = rollout;
+        let now = self.judging_time();
+        if let Some(answer) = self.evaluator.answer(service, to, now) {
             return Some(rollout::evidence(&answer, mismatch));
         }
-        let fails = verdicts.iter().find(|verdict| verdict.answer == Answer::Fail)?;
-        Some(Reply::Fail.because(fails.reason.trim_end_matches('.')))
+        Some(rollout::evidence_alone(&self.evaluator.standing(service, to, now)?))
     }
 
     /// Whether the players of the versions agree with the weights.
@@ -214,12 +210,17 @@ impl Controller {
         let exposure = self.evaluator.exposure(&rollout.service)?;
         let snapshot = self.snapshot();
         let service = snapshot.service(&rollout.service)?;
+        let players = exposure.players();
+        let has_share = |number: usize| service.has_share(number as u16);
+        if (players.len()..service.versions.len()).any(has_share) {
+            return None;
+        }
         let arms: Vec<rollout::Arm> = (0u16..)
             .zip(&service.versions)
             .map(|(number, version)| rollout::Arm {
                 version: version.name.to_string(),
                 weight: service.share(number),
-                players: exposure.players(number),
+                players: players.get(usize::from(number)).copied().unwrap_or_default(),
             })
             .collect();
         rollout::sample_ratio(&arms)

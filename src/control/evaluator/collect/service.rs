@@ -266,6 +266,10 @@ impl ServiceCollector {
     pub(super) fn look(&mut self, look: u32, now: Duration) {
         let strata = self.plan.strata.iter().zip(&mut self.accounts);
         strata.for_each(|(stratum, account)| account.look(stratum, look, now));
+        if let Some(exposure) = &mut self.exposure {
+            let waits = self.plan.strata.iter().map(Account::horizon);
+            exposure.look(look, waits.max().unwrap_or_default(), now);
+        }
     }
 
     /// Discards open requests and continues with those that begin from `now` on, under the same split.
@@ -304,11 +308,18 @@ impl ServiceCollector {
             let networks = self.plan.strata[place.stratum].networks;
             self.questions.add(service, place.version, ending, look, networks, serves);
             self.note_outcome(place.version, ending.what);
-            if let Some(exposure) = &mut self.exposure {
-                exposure.add(Player(ending.player), place.version);
-            }
+            self.expose(place.version, ending);
         }
         counted
+    }
+
+    /// Notes on which version a player was seen, if the split in force sent the player there: neither the one before,
+    /// whose requests end for a while yet, nor a test of the player on another version.
+    fn expose(&mut self, version: u16, ending: &Ending) {
+        let is_drawn = ending.look != 0 && ending.split == self.epoch as u8;
+        if let Some(exposure) = self.exposure.as_mut().filter(|_| is_drawn) {
+            exposure.add(Player(ending.player), version, ending.look);
+        }
     }
 
     /// Notes that a request to version number `version` ended as `what`.

@@ -16,7 +16,7 @@ use super::{
     history::BaselineHistory,
 };
 use crate::{
-    analysis::{Alone, Answer, CarriedRecorder, Entry, Record, Recorder, Verdict},
+    analysis::{Alone, Answer, CarriedRecorder, Entry, Record, Recorder, Standing, Verdict},
     config::schema::Mode,
 };
 
@@ -49,7 +49,8 @@ impl StandaloneVersion {
         let lines = terms.strata.iter().map(|stratum| {
             let bounds = history.bounds(&version, stratum, now);
             let limits = &stratum.limits;
-            Recorder::new(Alone::new(&bounds, limits.alpha, limits.least_failures, now))
+            let (alpha, least) = (limits.alpha, limits.least_failures);
+            Recorder::new(Alone::new(&bounds, alpha, least, limits.warm_up, now))
         });
         let lines = lines.collect();
         Self { version, lines, reported: false }
@@ -104,6 +105,19 @@ impl StandaloneVersion {
             }
         }
         found
+    }
+
+    /// How it stands over all strata on which it is judged: that of the stratum which is worst off.
+    pub(super) fn standing(&self, now: Duration) -> Option<Standing> {
+        let judged = self.lines.iter().map(Recorder::judge).filter(|alone| !alone.is_empty());
+        let rank = |standing: &Standing| match standing.answer {
+            Answer::Fail => 0,
+            Answer::Undecided => 1,
+            Answer::Healthy => 2,
+        };
+        let any = self.lines.first().map(Recorder::judge);
+        let worst = judged.map(|alone| alone.standing(now)).min_by_key(rank);
+        worst.or_else(|| Some(any?.standing(now)))
     }
 
     /// The finding when it ends.

@@ -96,7 +96,7 @@ impl CanaryComparison {
     /// The result over all strata: the canary fails if it fails on one of them, and is healthy if it is healthy
     /// on all of them. The evidence is that of the stratum with most evidence against it; `health` that of the
     /// stratum with least evidence for it.
-    pub(super) fn answer(&self) -> GateAnswer {
+    pub(super) fn answer(&self, now: Duration) -> GateAnswer {
         let comparison = self.decisive().0.comparison();
         let evidence = comparison.log_evidence();
         let requests = self.lines.iter().map(|line| line.gate().requests());
@@ -106,6 +106,7 @@ impl CanaryComparison {
             log_evidence: evidence.is_finite().then_some(evidence),
             log_threshold: comparison.log_threshold(),
             health: healths.reduce(least_certain).flatten(),
+            warming: self.lines.iter().find_map(|line| line.comparison().warming(now)),
             requests: requests.fold(Arms::default(), |sum, more| {
                 Arms::new(sum.canary + more.canary, sum.baseline + more.baseline)
             }),

@@ -8,7 +8,7 @@ use super::{
     super::blocks::{ALONE_FOR, BaselineBlock},
     StratumTerms, Terms,
 };
-use crate::analysis::{Bound, Quantile, Source, Tally, Usual};
+use crate::analysis::{Bound, LATENCY_HALF_LIFE, Quantile, Source, Tally, Usual};
 
 /// The smallest multiple of an earlier baseline's rate that is tolerated: traffic differs by the hour.
 const LEAST_RATIO: f64 = 1.5;
@@ -34,8 +34,30 @@ struct PastBaseline {
 struct PastStratum {
     usual: Usual,
     most_failures: Option<f64>,
+    #[serde(default)]
+    load: PastLoad,
     p95: Option<Duration>,
     p99: Option<Duration>,
+}
+
+/// Requests and seconds of a baseline, with the half-life that its latencies have.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct PastLoad {
+    requests: f64,
+    seconds: f64,
+}
+
+impl PastLoad {
+    fn absorb(&mut self, requests: u64, length: Duration) {
+        let kept = (-length.as_secs_f64() / LATENCY_HALF_LIFE.as_secs_f64()).exp2();
+        self.requests = self.requests * kept + requests as f64;
+        self.seconds = self.seconds * kept + length.as_secs_f64();
+    }
+
+    /// Requests per second.
+    fn per_s(self) -> f64 {
+        if self.seconds > 0.0 { self.requests / self.seconds } else { 0.0 }
+    }
 }
 
 impl BaselineHistory {
@@ -59,6 +81,7 @@ impl BaselineHistory {
             let requests = if known.is_some() { block.requests } else { Tally::default() };
             let mut past = known.unwrap_or_default();
             past.usual.absorb(requests, passed);
+            past.load.absorb(requests.trials(), passed);
             past.most_failures = past.usual.most(phi);
             (past.p95, past.p99) = (block.p95, block.p99);
             (stratum.route.clone(), past)
@@ -87,18 +110,22 @@ impl BaselineHistory {
         let slo = &stratum.slo;
         let mut bounds = Vec::new();
         bounds.extend(slo.errors.map(|share| Bound::errors(Source::Slo, share.0)));
-        let mut latency = |quantile, longest: Option<Duration>, source| {
-            bounds.extend(longest.map(|longest| Bound::latency(source, quantile, longest)));
+        let latency = |source, quantile, longest: Option<Duration>| {
+            longest.map(|longest| Bound::latency(source, quantile, longest))
         };
-        latency(Quantile::P95, slo.p95, Source::Slo);
-        latency(Quantile::P99, slo.p99, Source::Slo);
+        bounds.extend(latency(Source::Slo, Quantile::P95, slo.p95));
+        bounds.extend(latency(Source::Slo, Quantile::P99, slo.p99));
         let Some(past) = self.before(version, stratum, now) else { return bounds };
         let limits = &stratum.limits;
         let longest = |past: Option<Duration>, tolerance: Option<f64>| {
             Some(past?.mul_f64((1.0 + tolerance?).max(LEAST_RATIO)) + limits.latency_absolute)
         };
-        latency(Quantile::P95, longest(past.p95, limits.p95), Source::Before);
-        latency(Quantile::P99, longest(past.p99, limits.p99), Source::Before);
+        let before = |quantile, past_latency, tolerance| {
+            let bound = latency(Source::Before, quantile, longest(past_latency, tolerance));
+            bound.map(|bound| bound.measured_at(past.load.per_s()))
+        };
+        bounds.extend(before(Quantile::P95, past.p95, limits.p95));
+        bounds.extend(before(Quantile::P99, past.p99, limits.p99));
         if let Some((most, tolerance)) = past.most_failures.zip(limits.errors) {
             let share = most * tolerance.ratio().max(LEAST_RATIO) + tolerance.excess();
             bounds.push(Bound::errors(Source::Before, share));

@@ -114,7 +114,7 @@ fn asked(judge: &ServiceJudge, now: Duration) -> (Option<GateAnswer>, Vec<Verdic
         let record = judge.record(version, route).expect("it is judged");
         format!("{:?}", record.judge(now))
     });
-    (judge.answer("v42"), verdicts, records.into())
+    (judge.answer("v42", MS(0)), verdicts, records.into())
 }
 
 proptest! {
@@ -154,7 +154,7 @@ proptest! {
             if number == turn {
                 let text = serde_json::to_vec(&one.carried(&mut budget)).expect("JSON");
                 other = ServiceJudge::resume(terms(), serde_json::from_slice(&text).expect("read"));
-                had_failed = one.answer("v42").expect("compared").answer == Answer::Fail;
+                had_failed = one.answer("v42", now).expect("compared").answer == Answer::Fail;
             }
             let blocks = blocks(kind, [n_c, k_c, n_b, k_b], now);
             let worse = |found: Vec<Found>| {
@@ -225,7 +225,7 @@ fn blocks_of_different_splits_are_never_added_up() {
         apart.judge([of([50, 5, 50, 5]), of([5, 0, 95, 0])], now);
         added.judge([of([55, 5, 145, 5])], now);
     }
-    let of = |judge: &ServiceJudge| judge.answer("v42").expect("it is compared").answer;
+    let of = |judge: &ServiceJudge| judge.answer("v42", MS(0)).expect("it is compared").answer;
     assert_eq!((of(&apart), of(&added)), (Answer::Undecided, Answer::Fail));
 }
 
@@ -264,7 +264,8 @@ fn a_canary_is_healthy_if_it_is_so_on_all_strata() {
         (of_canary((0..strata).map(|_| block()).collect()), now)
     };
     let answer = |judge: &ServiceJudge| {
-        let GateAnswer { answer, since, requests, .. } = judge.answer("v42").expect("compared");
+        let GateAnswer { answer, since, requests, .. } =
+            judge.answer("v42", MS(0)).expect("compared");
         (answer, since.as_secs(), requests.canary)
     };
     for second in 1..=20 {
@@ -272,7 +273,7 @@ fn a_canary_is_healthy_if_it_is_so_on_all_strata() {
         assert_eq!(judge.judge([blocks], now), []);
     }
     assert_eq!(answer(&judge), (Answer::Undecided, 0, 4_000), "nothing is known of the other");
-    assert_eq!(judge.answer("v43"), None, "nothing is beside it");
+    assert_eq!(judge.answer("v43", MS(0)), None, "nothing is beside it");
     let mut second = 20;
     while answer(&judge).0 == Answer::Undecided && second < 60 {
         second += 1;
@@ -281,7 +282,8 @@ fn a_canary_is_healthy_if_it_is_so_on_all_strata() {
     }
     assert_eq!(answer(&judge).0, Answer::Healthy);
     assert_eq!(answer(&judge).1, second, "since then");
-    let health = judge.answer("v42").and_then(|answer| answer.health).expect("errors are compared");
+    let health =
+        judge.answer("v42", MS(0)).and_then(|answer| answer.health).expect("errors are compared");
     assert!(health.log_evidence.is_some_and(|evidence| evidence >= health.log_threshold));
     let (blocks, now) = all(70, 2);
     judge.judge([blocks], now);

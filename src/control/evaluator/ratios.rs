@@ -1,0 +1,245 @@
+//! Players on a split that changes while their requests are in flight: the check of the split against the players
+//! must be right whatever the requests are like.
+//!
+//! Players send one request after another, as browsers do. Each request is assigned by the split that its worker
+//! knows at that moment, which is the new one some time after the change; then it is sent, which takes seconds if
+//! the client is slow; then it lasts up to seconds, on one version longer than on the other. The outcomes go
+//! through the rings and the evaluator. Simplifications: one worker's ring; looks every 50 ms instead of 10.
+//!
+//! `TIDEGATE_RATIO_SPLITS=4000 cargo test --release --lib ratios -- --nocapture` simulates so many splits.
+
+use std::{cmp::Reverse, collections::BinaryHeap, thread};
+
+use fastrand::Rng;
+
+use super::{
+    stage::{BASELINE, CANARY, Outcome, Stage},
+    *,
+};
+use crate::{
+    registry::Player,
+    rollout::{Arm, Mismatch, players_moved, sample_ratio},
+};
+
+const LOOK: Duration = Duration::from_millis(50);
+/// How long each split lasts.
+const LASTS: Duration = Duration::from_secs(30);
+/// Until when workers know the new split.
+const KNOWN: Duration = Duration::from_millis(200);
+const PLAYERS: usize = 2_000;
+/// Mean time that a player stays, in seconds.
+const STAYS: f64 = 120.0;
+const DEADLINE: Duration = Duration::from_secs(6);
+const EJECT: &str = "{ errors: { absolute: 5% }, deadline: 6s }";
+
+/// What players and versions are like.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Mean time between two requests of a player, in seconds.
+    thinks: f64,
+    /// Median duration of a request, in seconds, by version.
+    lasts: [f64; 2],
+    /// How many times the canary's share get to it.
+    unfair: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Event {
+    /// A player begins a request, is done with sending it, or has the response.
+    Begin,
+    Sent {
+        split: u8,
+        version: usize,
+    },
+    End {
+        split: u8,
+        version: usize,
+        look: u32,
+        outcome: Option<u32>,
+    },
+}
+
+struct World {
+    rng: Rng,
+    stage: Stage,
+    kind: Kind,
+    /// Bucket and place among all players, 0 to 1.
+    players: Vec<(Player, f64)>,
+    queue: BinaryHeap<Reverse<(Duration, usize)>>,
+    /// When each of them goes, and another one comes in the place.
+    leaves: Vec<Duration>,
+    next: Vec<Event>,
+    /// The split, the one before, and when it changed.
+    shares: [f64; 2],
+    splits: [u8; 2],
+    changed: Duration,
+    /// Players by version as the ends of requests would have it, since the split changed: a control.
+    ended: [Vec<bool>; 2],
+}
+
+impl World {
+    fn new(kind: Kind, seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let players: Vec<_> = (0..PLAYERS).map(|_| (Player(rng.u16(..)), rng.f64())).collect();
+        let leaves = (0..PLAYERS).map(|_| exponential(&mut rng, STAYS)).collect();
+        let queue = (0..PLAYERS).map(|nth| Reverse((exponential(&mut rng, kind.thinks), nth)));
+        let mut stage = Stage::new(EJECT);
+        stage.evaluator.watch_players("game-api", true);
+        Self {
+            queue: queue.collect(),
+            rng,
+            stage,
+            kind,
+            players,
+            leaves,
+            next: vec![Event::Begin; PLAYERS],
+            shares: [0.0; 2],
+            splits: [0; 2],
+            changed: Duration::ZERO,
+            ended: [vec![false; 1 << 16], vec![false; 1 << 16]],
+        }
+    }
+
+    /// Changes the canary's share, and lets the split last; returns what is said against it, and against the control.
+    fn split(&mut self, share: f64) -> (Option<Mismatch>, bool) {
+        let (split, shares) = (self.stage.split(), self.shares);
+        self.stage.set_share(share);
+        (self.shares, self.splits) = ([share, shares[0]], [self.stage.split(), split]);
+        self.changed = self.stage.now;
+        self.ended.iter_mut().for_each(|players| players.fill(false));
+        let (mut found, mut control) = (None, false);
+        let end = self.changed + LASTS;
+        while self.stage.now < end {
+            self.pass();
+            if self.stage.now.as_millis().is_multiple_of(1_000) {
+                let ended = |version: usize| self.ended[version].iter().filter(|is| **is).count();
+                let ended = [ended(BASELINE) as u64, ended(CANARY) as u64];
+                control |= sample_ratio(&self.arms(ended)).is_some();
+                found = found.or_else(|| self.mismatch());
+            }
+        }
+        (found, control)
+    }
+
+    /// What is said against the split at this moment.
+    fn mismatch(&self) -> Option<Mismatch> {
+        let exposure = self.stage.evaluator.exposure("game-api").expect("players are watched");
+        let [baseline, canary, ..] = exposure.players();
+        sample_ratio(&self.arms([baseline, canary]))
+            .or_else(|| players_moved(exposure.moved(), exposure.all()))
+    }
+
+    fn arms(&self, players: [u64; 2]) -> [Arm; 2] {
+        let share = self.shares[0];
+        let arm = |version: &str, weight, players| Arm { version: version.into(), weight, players };
+        [arm("v41", 1.0 - share, players[0]), arm("v42", share, players[1])]
+    }
+
+    /// Everything until the next look, and the look.
+    fn pass(&mut self) {
+        let until = self.stage.now + LOOK;
+        while let Some(Reverse((at, nth))) =
+            self.queue.peek().copied().filter(|due| due.0.0 < until)
+        {
+            self.queue.pop();
+            let (pause, next) = self.happens(nth, at);
+            self.next[nth] = next;
+            self.queue.push(Reverse((at + pause, nth)));
+        }
+        self.stage.look_after(LOOK);
+    }
+
+    /// What happens to a player at `at`, and what comes next.
+    fn happens(&mut self, nth: usize, at: Duration) -> (Duration, Event) {
+        let (player, place) = self.players[nth];
+        match self.next[nth] {
+            Event::Begin => {
+                let lag = KNOWN.mul_f64(self.rng.f64());
+                let of = usize::from(at < self.changed + lag);
+                let canary = place < self.shares[of] * self.kind.unfair;
+                let split = self.splits[of];
+                let sends = if self.rng.f64() < 0.1 { 4.0 * self.rng.f64() } else { 0.0 };
+                let version = if canary { CANARY } else { BASELINE };
+                (Duration::from_secs_f64(sends), Event::Sent { split, version })
+            }
+            Event::Sent { split, version } => {
+                let normal = (0..12).map(|_| self.rng.f64()).sum::<f64>() - 6.0;
+                let lasts = self.kind.lasts[version] * (0.8 * normal).exp();
+                let lasts = Duration::from_secs_f64(lasts).min(DEADLINE);
+                let outcome = (lasts < DEADLINE).then_some(lasts.as_micros() as u32);
+                let look = self.stage.begin(version);
+                (lasts, Event::End { split, version, look, outcome })
+            }
+            Event::End { split, version, look, outcome } => {
+                let outcome = outcome.map_or(Outcome::TimedOut, Outcome::Served);
+                self.stage.end_of(split, look, version, player, player, 0, outcome);
+                let bucket = usize::from(player.0);
+                if !self.ended[1 - version][bucket] {
+                    self.ended[version][bucket] = true;
+                }
+                if at > self.leaves[nth] {
+                    self.players[nth] = (Player(self.rng.u16(..)), self.rng.f64());
+                    self.leaves[nth] = at + exponential(&mut self.rng, STAYS);
+                }
+                (exponential(&mut self.rng, self.kind.thinks), Event::Begin)
+            }
+        }
+    }
+}
+
+fn exponential(rng: &mut Rng, mean: f64) -> Duration {
+    Duration::from_secs_f64(-mean * (1.0 - rng.f64()).ln())
+}
+
+/// Shares one after the other, in large steps.
+const SHARES: [f64; 8] = [0.5, 0.05, 0.6, 0.01, 0.25, 0.75, 0.1, 0.4];
+
+/// Of `splits`: those found to be wrong, those that the control finds wrong, and how many there are.
+fn wrong(kind: Kind, splits: usize) -> [usize; 3] {
+    let half = |odd: u64| {
+        let runs = (0..splits.div_ceil(SHARES.len()) as u64).filter(move |run| run % 2 == odd);
+        let mut wrong = [0; 3];
+        for run in runs {
+            let mut world = World::new(kind, run);
+            for share in SHARES {
+                let (found, control) = world.split(share);
+                let counts = [usize::from(found.is_some()), usize::from(control), 1];
+                wrong.iter_mut().zip(counts).for_each(|(sum, more)| *sum += more);
+            }
+        }
+        wrong
+    };
+    thread::scope(|scope| {
+        let odd = scope.spawn(|| half(1));
+        let (even, odd) = (half(0), odd.join().expect("no panic"));
+        std::array::from_fn(|n| even[n] + odd[n])
+    })
+}
+
+#[test]
+fn a_split_that_is_followed_is_not_doubted_while_requests_are_in_flight_over_its_change() {
+    let asked = std::env::var("TIDEGATE_RATIO_SPLITS").ok().and_then(|text| text.parse().ok());
+    let splits = asked.unwrap_or(8);
+    for (what, kind) in [
+        ("fast", Kind { thinks: 2.0, lasts: [0.02, 0.02], unfair: 1.0 }),
+        ("slow", Kind { thinks: 2.0, lasts: [1.0, 1.0], unfair: 1.0 }),
+        ("slower on the canary", Kind { thinks: 1.0, lasts: [0.1, 1.5], unfair: 1.0 }),
+        ("slower on the baseline", Kind { thinks: 1.0, lasts: [1.5, 0.1], unfair: 1.0 }),
+    ] {
+        let [found, control, of] = wrong(kind, splits);
+        println!("{what}: {found} of {of} splits are doubted, {control} by the ends of requests");
+        // Three and a half standard deviations above the mean that RATIO_ALPHA allows.
+        let mean = of as f64 * crate::rollout::RATIO_ALPHA;
+        assert!(found as f64 <= mean + 3.5 * mean.sqrt(), "{what}: {found} of {of}");
+        assert!(what == "fast" || 4 * control >= of, "{what}: {control} of {of}, a weak test");
+    }
+}
+
+#[test]
+fn a_split_that_is_not_followed_is_found() {
+    let kind = Kind { thinks: 2.0, lasts: [0.5, 0.5], unfair: 1.35 };
+    let [found, _, of] = wrong(kind, 16);
+    println!("{found} of {of} splits that are off by a third are found");
+    // A share of 1 % has 20 players.
+    assert!(4 * found >= 3 * of, "{found} of {of}");
+}

@@ -1,0 +1,109 @@
+//! What people are told: what is missing after a command, and what a rollout went on without.
+
+use super::*;
+
+/// The replies of the gates of the step, and what is missing, as the status shows them.
+fn shown(stage: &Stage) -> (Vec<String>, Vec<String>) {
+    let replies = stage.rollout.progress.replies.iter().flatten();
+    let replies = replies.map(|said| format!("{}: {}", said.reply.label(), said.why)).collect();
+    (replies, stage.rollout.missing.iter().map(ToString::to_string).collect())
+}
+
+/// Regression: after a command the line of the state was that of the tick before it, beside gates as of the command.
+#[test]
+fn what_is_missing_is_of_the_same_moment_as_the_gates_beside_it() {
+    let mut stage = Stage::new(PLAN);
+    stage.tick(0);
+    stage.pass().wait(130);
+    stage.wait(5);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Growing, 1));
+    let approval = |stage: &Stage| {
+        let (replies, missing) = shown(stage);
+        let of_gate = missing.into_iter().find(|missing| missing.starts_with("approval"));
+        (replies[1].clone(), of_gate)
+    };
+    let waits = "undecided: waits for an approval".to_owned();
+    assert_eq!(approval(&stage), (waits.clone(), Some(format!("approval ({waits})"))));
+    let by = || "ana".to_owned();
+    stage.send(Event::Approve { by: by(), approves: false, reason: "too slow".to_owned() });
+    let refused = "fail: ana does not approve: too slow".to_owned();
+    assert_eq!(approval(&stage), (refused.clone(), Some(format!("approval ({refused})"))));
+    stage.send(Event::Approve { by: by(), approves: true, reason: String::new() });
+    assert_eq!(approval(&stage), ("pass: ana approves".to_owned(), None));
+    // What changes during a pause is shown when it is over.
+    stage.send(Event::Pause { by: by(), reason: String::new() });
+    stage.seen.evidence = Some(Reply::Undecided.because("nothing is certain"));
+    stage.tick(1);
+    stage.send(Event::Resume { by: by(), reason: String::new() });
+    let (replies, missing) = shown(&stage);
+    assert_eq!(replies[0], "undecided: nothing is certain");
+    assert!(
+        missing.contains(&"evidence (undecided: nothing is certain)".to_owned()),
+        "{missing:?}"
+    );
+    stage.send(Event::Promote { by: by(), reason: "seen enough".to_owned() });
+    assert_eq!(shown(&stage).1, [""; 0], "nothing is waited for");
+    // Unless a window freezes it.
+    stage.seen.frozen = Some(friday());
+    stage.tick(1);
+    assert_eq!(shown(&stage).1, ["the window friday-peak"]);
+    let leave = Event::BreakIn { by: by(), second: None, reason: "a hot fix".to_owned() };
+    stage.send(leave);
+    assert_eq!(shown(&stage).1, [""; 0]);
+}
+
+fn end_of_bake(evidence: Option<GateReply>, slo: bool) -> Stage {
+    let gates = if slo { r#","gates":["slo"]"# } else { "" };
+    let plan = format!(r#"[{{"weight":"100%","bake":"1m"{gates}}}]"#);
+    let mut stage = Stage::new(&plan);
+    stage.pass();
+    stage.seen.evidence = evidence;
+    stage.tick(0);
+    stage.wait(70);
+    stage
+}
+
+/// Regression: a bake in which nothing could be judged ended as one in which all was well.
+#[test]
+fn a_bake_that_ends_without_an_answer_says_so_and_why() {
+    let few =
+        "too few requests: 12 of the 300 that it takes at least; 0 failed, allowed 1 % by slo";
+    let expected = |why: &str| {
+        format!("the last step is over; its bake ended without an answer of evidence: {why}")
+    };
+    for slo in [false, true] {
+        let stage = end_of_bake(Some(Reply::Undecided.because(few)), slo);
+        assert_eq!((stage.phase(), stage.rollout.cause.clone()), (Phase::Done, expected(few)));
+        let stage = end_of_bake(None, slo);
+        assert_eq!(
+            (stage.phase(), stage.rollout.cause.clone()),
+            (Phase::Done, expected("no answer yet"))
+        );
+        let stage = end_of_bake(Some(Reply::Pass.because("certainly within its limits")), slo);
+        assert_eq!((stage.phase(), &*stage.rollout.cause), (Phase::Done, "the last step is over"));
+    }
+    // Who skips the rest has read that.
+    let mut stage = Stage::new(r#"[{"weight":"100%","bake":"1h"}]"#);
+    stage.tick(0);
+    stage.send(Event::Promote { by: "ana".into(), reason: "seen enough".into() });
+    let actions = stage.tick(1);
+    assert_eq!((stage.phase(), &*stage.rollout.cause), (Phase::Done, "the last step is over"));
+    assert!(matches!(actions.last(), Some(Action::Finish(Outcome::Done))), "{actions:?}");
+}
+
+#[test]
+fn a_step_whose_time_is_over_without_evidence_says_so_as_the_next_one_begins() {
+    let plan = r#"[{"weight":"1%","for":"1m","within":"5m","gates":["evidence"]},{"weight":"100%","for":"1m"}]"#;
+    let mut stage = Stage::new(plan);
+    stage.seen.evidence = Some(Reply::Undecided.because("nothing is certain after 7 requests"));
+    stage.tick(0);
+    stage.wait(301);
+    assert_eq!(
+        (stage.phase(), &*stage.rollout.cause),
+        (
+            Phase::Growing,
+            "step 2 of 2: 100 % of players; the step before had no answer of evidence: nothing is certain after 7 \
+             requests"
+        )
+    );
+}
