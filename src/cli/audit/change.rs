@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::split;
+use crate::cli::wrapped::shortened;
 
 /// Longest text of one value, in characters. `--json` shows all of it.
 const MOST_OF_A_VALUE: usize = 40;
@@ -109,16 +110,6 @@ fn value(value: &Value) -> String {
         other => other.to_string(),
     };
     shortened(&text, MOST_OF_A_VALUE)
-}
-
-fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some(_) => {
-            let kept: String = text.chars().take(most.saturating_sub(1)).collect();
-            format!("{kept}…")
-        }
-    }
 }
 
 #[cfg(test)]
