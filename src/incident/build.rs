@@ -32,7 +32,7 @@ pub struct Happened {
     pub reason: String,
     /// The verdict that caused it, or the comparison as it was then.
     pub verdict: Option<Verdict>,
-    /// When that verdict ejected the version, if this was another incident.
+    /// When that verdict ejected the version, in this incident or in another one.
     pub ejected_at: Option<SystemTime>,
     /// The rollout that has ended, if it is about one.
     pub rollout: Option<Box<Review>>,
@@ -106,13 +106,14 @@ impl Opened {
 
     fn harm(&self, versions: &[VersionCurve]) -> Harm {
         let Happened { kind, ejected_at, .. } = self.happened;
+        let is_ejection = matches!(kind, Kind::Ejected | Kind::EndpointEjected);
         let ago = |at| offset_s(self.at, at).max(0.0);
         harm(Asked {
             kind,
             verdict: self.happened.cause(),
             versions,
             lasted_s: self.happened.lasted_s(),
-            ejected_ago_s: ejected_at.map(ago),
+            ejected_ago_s: ejected_at.filter(|_| !is_ejection).map(ago),
             earlier: self.earlier.as_ref().map(|earlier| (&earlier.id, ago(earlier.at))),
         })
     }

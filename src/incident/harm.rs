@@ -112,9 +112,13 @@ pub(super) fn harm(asked: Asked<'_>) -> Harm {
         HarmSource::Counters => -counted.counted_s,
     };
     let failed_attempts = subject.map(|version| version.failed_attempts(from_s, 0.0));
-    let estimate = counted.expected.map(|rate| {
-        thousandths((counted.failures as f64 - counted.requests as f64 * rate).max(0.0))
-    });
+    let beyond = |rate: f64| (counted.failures as f64 - counted.requests as f64 * rate).max(0.0);
+    // Where another incident has counted all of it, there is nothing to compare.
+    let is_nothing = counted.counted_in.is_some() && counted.requests == 0;
+    let estimate = match is_nothing {
+        true => Some(0.0),
+        false => counted.expected.map(|rate| thousandths(beyond(rate))),
+    };
     Harm {
         how: counted.in_words(estimate),
         estimate,
@@ -264,6 +268,11 @@ impl Counted {
         };
         let facts =
             format!("{failures} of {requests} requests of the version {} {since}", self.what);
+        if let (Some(id), 0) = (&self.counted_in, self.requests) {
+            return format!(
+                "No request of the version ended after the incident {id}, which counts those before."
+            );
+        }
         self.told(&facts, estimate) + &self.also()
     }
 
@@ -392,6 +401,9 @@ mod tests {
         assert_eq!(second.counted_in.as_ref(), Some(&ejected));
         let which = format!("in the 2.0 s since the incident {ejected}, which counts those before");
         assert!(second.how.contains(&which), "{}", second.how);
+        let none = rollback(Some((&ejected, 0.0)), Some(0.0));
+        assert_eq!((none.estimate, none.requests), (Some(0.0), 0));
+        assert!(none.how.starts_with("No request of the version ended after"), "{}", none.how);
         // After a restart the incident before is not known, and still counts.
         let restarted = rollback(None, Some(3.0));
         assert_eq!((restarted.source, restarted.failures), (HarmSource::Counters, 9));

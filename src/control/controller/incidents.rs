@@ -52,8 +52,8 @@ impl Controller {
             route: matter.route.clone(),
             by: matter.by.clone().unwrap_or_default(),
             reason: matter.reason.clone(),
+            ejected_at: verdict.as_ref().and_then(|_| self.ejected_at(service, version)),
             verdict,
-            ejected_at: None,
             rollout: None,
         };
         matter.incident = self.open_incident(happened, at).map(IncidentRef::from);
