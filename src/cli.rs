@@ -28,6 +28,7 @@ mod smoke;
 mod status;
 mod table;
 mod weights;
+mod wrapped;
 
 use std::{path::PathBuf, process::ExitCode};
 

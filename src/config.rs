@@ -26,7 +26,7 @@ pub mod units;
 mod watch;
 mod yaml;
 
-pub use check::{Finding, check, check_smoke_gates, check_steps, unanswered};
+pub use check::{Finding, check, check_smoke_gates, check_steps, least_requests, unanswered};
 pub use error::LoadError;
 pub use load::{Loaded, parse, read, read_bytes, steps, warnings};
 pub use named::{NamedFile, blame};

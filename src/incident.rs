@@ -7,7 +7,7 @@
 //! | file | content |
 //! | --- | --- |
 //! | `id` | names of incidents: sortable, and safe in URLs and paths |
-//! | `kind`, `curve`, `model` | the report as data |
+//! | `kind`, `curve`, `failure`, `model` | the report as data |
 //! | `harm` | the estimate of requests harmed, and its formula in words |
 //! | `review` | a rollout in review: its steps and transitions |
 //! | `build` | puts a report together |
@@ -21,6 +21,7 @@ mod build;
 mod chart;
 mod curve;
 mod curves;
+mod failure;
 mod harm;
 mod id;
 mod kind;
@@ -30,8 +31,9 @@ mod review;
 mod scale;
 mod text;
 
-pub use build::{Evidence, Happened, Opened};
+pub use build::{Earlier, Evidence, Happened, Opened};
 pub use curve::{LatencyPoint, RateCurve, Role, VersionCurve};
+pub use failure::{FailedSecond, FailureKinds};
 pub use harm::{Harm, HarmSource};
 pub use id::{Id, MalformedId};
 pub use kind::{Kind, State};

@@ -88,9 +88,26 @@ async fn hook(
     let tokens = controller.tokens();
     // No call changes anything, so any role may make it.
     let method = if tokens.is_empty() { method } else { Method::GET };
-    auth::admit(&auth::Caller { peer, method: &method, uri: &uri, headers: &headers }, tokens)?;
+    auth::admit(&auth::Caller { peer, method: &method, uri: &uri, headers: &headers }, tokens)
+        .map_err(|problem| how_to_be_let_in(problem, call.metadata.contains_key("token")))?;
     let (status, text) = answer(&controller, &service, &kind, &call)?;
     Ok((status, [(CACHE_CONTROL, "no-store")], text))
+}
+
+/// A refusal for want of a token, in the words of Flagger, which sends no header fields.
+fn how_to_be_let_in(problem: Problem, has_token: bool) -> Problem {
+    if problem.status() != StatusCode::UNAUTHORIZED {
+        return problem;
+    }
+    let what = match has_token {
+        true => "`metadata.token` of this webhook is no token of `admin.tokens`",
+        false => "this webhook has no token, and `admin.tokens` asks for one",
+    };
+    let detail = format!(
+        "{what}; write a token of `admin.tokens`, whose role may be `read`, into the webhook of the Canary: \
+         `metadata: {{ token: TOKEN }}`"
+    );
+    Problem::new(StatusCode::UNAUTHORIZED, detail).at("metadata.token")
 }
 
 /// The status and the text that Flagger gets.

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::{
     Problem,
     extract::{Name, Parameters},
-    model::IncidentList,
+    model::{IncidentList, KeptIn},
 };
 use crate::{
     control::{incidents::MOST_FILES, tasks::ControlPlane},
@@ -63,13 +63,17 @@ pub(super) async fn list(
         let detail = format!("`limit` is 1 to {MOST_FILES}");
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail).at("limit"));
     }
+    let kept_in = match plane.keeps_incidents() {
+        true => KeptIn::State,
+        false => KeptIn::Memory,
+    };
     let incidents = apart(move || {
         plane.incidents(most, |incident| {
             service.as_ref().is_none_or(|service| *service == incident.service)
         })
     });
     let incidents = incidents.await?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(IncidentList { incidents })))
+    Ok(([(CACHE_CONTROL, "no-store")], Json(IncidentList { incidents, kept_in: Some(kept_in) })))
 }
 
 /// One report. Its form is that of the name's ending, else that of `format`, else what the client accepts.

@@ -32,7 +32,7 @@ pub use cutover::{CutoverAnswer, CutoverRequest, RollbackRequest};
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
-pub use incident::IncidentList;
+pub use incident::{IncidentList, KeptIn};
 pub use pins::{KeptBy, PinList, PinMoveAnswer, PinMoveRequest, ServicePins, VersionPins};
 pub use rollout::{
     Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest,

@@ -57,6 +57,11 @@ impl Problem {
         Self { status, detail: detail.into(), field: None }
     }
 
+    /// The status of the response.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Sets the `field` that is at fault.
     pub fn at(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }

@@ -5,6 +5,7 @@ mod checkpoint;
 mod export;
 mod progress;
 mod report;
+mod rollout;
 mod show;
 mod split;
 mod verify;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::{
     change::ChangeArguments,
     client::service_name,
-    failure::Failure,
+    failure::{Exit, Failure},
     printable::printable,
     say::{say, say_json},
 };
@@ -48,7 +49,7 @@ struct CommonArguments {
     wait: Option<String>,
     /// The longest wait, such as 30s, which is the default, at most 4m; then the exit code is 4, and the
     /// change stays in force.
-    #[arg(long, value_name = "TIME", requires = "wait", value_parser = patience)]
+    #[arg(long, value_name = "TIME", value_parser = patience)]
     timeout: Option<Duration>,
     /// Hold writes until those of the version before have ended. The default for a service with `fence`.
     #[arg(long)]
@@ -80,6 +81,7 @@ pub(super) fn roll_back(arguments: &RollbackArguments) -> Result<(), Failure> {
 
 impl CommonArguments {
     fn call(&self, service: &str, path: &str, request: impl Serialize) -> Result<(), Failure> {
+        waits(self.timeout, self.wait.is_some(), "--wait drained")?;
         let target = format!("/v1/services/{service}/{path}");
         let call = self.change.post_with(&target, self.query(), request)?;
         let answer: CutoverAnswer = self.change.client.call_within(call, MOST_PATIENCE)?;
@@ -104,6 +106,29 @@ impl CommonArguments {
     }
 }
 
+/// The split in force, as a sentence.
+fn already(shares: &IndexMap<String, f64>) -> String {
+    let mut some = shares.iter().filter(|(_, share)| **share > 0.0);
+    match (some.next(), some.next()) {
+        (Some((version, _)), None) => format!("{version} has all players already"),
+        _ => "the split is so already".to_owned(),
+    }
+}
+
+/// Refuses a time to wait of a command that does not wait; `wait` is the option that makes it wait.
+pub(super) fn waits(timeout: Option<Duration>, waits: bool, wait: &str) -> Result<(), Failure> {
+    match timeout {
+        Some(_) if !waits => {
+            let why = format!(
+                "--timeout is how long `{wait}` waits, and this command does not wait: add `{wait}`, or leave \
+                 --timeout out; nothing was changed"
+            );
+            Err(Failure::new(Exit::Arguments, why))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn patience(text: &str) -> Result<Duration, String> {
     let right = "write a time with its unit, such as 30s, at most 4m";
     let time = humantime::parse_duration(text).map_err(|error| format!("{error}; {right}"))?;
@@ -111,8 +136,19 @@ fn patience(text: &str) -> Result<Duration, String> {
 }
 
 fn report(answer: &CutoverAnswer) -> String {
-    let changes = moves(&answer.shares.before, &answer.shares.after);
     let CutoverAnswer { service, generation, .. } = answer;
+    if answer.shares.before == answer.shares.after {
+        let would = if answer.dry_run { "would move" } else { "moved" };
+        let named = answer
+            .named
+            .iter()
+            .map(|named| format!("\n{named}, and still sends its requests there"));
+        return format!(
+            "{service}: {would} nobody: {} (generation {generation})",
+            already(&answer.shares.after)
+        ) + &named.collect::<String>();
+    }
+    let changes = moves(&answer.shares.before, &answer.shares.after);
     let mut text = match answer.dry_run {
         true => format!("{service}: would change {changes} (generation {generation} in force)"),
         false => format!("{service}: {changes} (generation {generation})"),
@@ -144,7 +180,6 @@ fn report(answer: &CutoverAnswer) -> String {
 
 #[cfg(test)]
 mod tests {
-    use indexmap::IndexMap;
 
     use super::*;
     use crate::admin::model::Shares;
@@ -179,11 +214,28 @@ mod tests {
         let held = "\n12 write(s) held, at most 21.5 ms; epoch 1795618177001\nv41 still";
         assert!(report(&answer).contains(held), "{}", report(&answer));
         answer.dry_run = true;
+        let mut same = answer.clone();
+        same.named.clear();
+        same.shares.before = same.shares.after.clone();
+        assert_eq!(
+            report(&same),
+            "game-api: would move nobody: v42 has all players already (generation 2)"
+        );
+        same.dry_run = false;
+        let said = report(&same);
+        assert!(
+            said.starts_with("game-api: moved nobody: v42 has all") && said.lines().count() == 1
+        );
         assert!(report(&answer).starts_with("game-api: would change v41 100% -> 0%"));
     }
 
     #[test]
     fn a_wait_is_bounded() {
+        let second = Some(Duration::from_secs(1));
+        let refused = waits(second, false, "--wait drained").expect_err("it does not wait");
+        assert_eq!(refused.exit, Exit::Arguments);
+        assert!(refused.message.contains("add `--wait drained`"), "{}", refused.message);
+        assert!(waits(second, true, "--wait").is_ok() && waits(None, false, "--wait").is_ok());
         assert_eq!(patience("1m 30s"), Ok(Duration::from_secs(90)));
         for wrong in ["0s", "5m", "30", "soon"] {
             assert!(patience(wrong).expect_err("out of bounds").contains("at most 4m"), "{wrong}");

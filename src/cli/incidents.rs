@@ -1,5 +1,7 @@
 //! `tidegate incidents`: reports of incidents of a running instance.
 
+mod text;
+
 use std::{
     fs::OpenOptions,
     io::{self, Write},
@@ -11,7 +13,6 @@ use serde_json::Value;
 
 use super::{
     client::{Call, ClientArguments, service_name},
-    columns,
     failure::{Exit, Failure},
     printable::printable,
     say::{say, say_as_is},
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     admin::model::IncidentList,
     config::problem::escaped,
-    incident::{Id, Incident, Summary, page},
+    incident::{Id, Incident, page},
 };
 
 /// Arguments of `tidegate incidents`.
@@ -38,6 +39,9 @@ pub(super) struct IncidentsArguments {
     #[arg(long, value_name = "N", conflicts_with = "id", default_value_t = 50,
           value_parser = clap::value_parser!(u8).range(1..=200))]
     limit: u8,
+    /// Show all moments and entries of the journal of a report, not only the last ones.
+    #[arg(long, requires = "id", conflicts_with_all = ["json", "html"])]
+    all: bool,
     /// Print the response of the admin endpoint as JSON.
     #[arg(long)]
     json: bool,
@@ -45,33 +49,42 @@ pub(super) struct IncidentsArguments {
     client: ClientArguments,
 }
 
+/// Most incidents that a list has.
+const MOST: u8 = 200;
+
 fn id(text: &str) -> Result<Id, String> {
     Id::parse(text).map_err(|malformed| malformed.to_string())
 }
 
 /// Lists incidents, or shows one.
 pub(super) fn run(arguments: &IncidentsArguments) -> Result<(), Failure> {
-    let IncidentsArguments { id, html, service, limit, json, client } = arguments;
+    let IncidentsArguments { id, html, service, limit, all, json, client } = arguments;
     let target = match id {
         Some(id) => format!("{}?format=json", id.path()),
         None => {
+            // The list for people says how many it leaves out.
+            let limit = if *json { *limit } else { MOST };
             let service = service.as_ref().map_or(String::new(), |name| format!("&service={name}"));
             format!("/v1/incidents?limit={limit}{service}")
         }
     };
+    let about = |failure: Failure| match id {
+        Some(id) => unknown(id, failure),
+        None => failure,
+    };
     if *json {
-        let answer: Value = client.call(Call::get(target))?;
+        let answer: Value = client.call(Call::get(target)).map_err(about)?;
         say_as_is(&format!("{answer:#}"));
         return Ok(());
     }
     if id.is_none() {
         let list: IncidentList = printable(&client.call::<IncidentList>(Call::get(target))?)?;
-        say(&listed(&list.incidents));
+        say(&text::listed(&list, usize::from(*limit)));
         return Ok(());
     }
-    let incident: Incident = client.call(Call::get(target))?;
+    let incident: Incident = client.call(Call::get(target)).map_err(about)?;
     match html {
-        None => say(&shown(&printable(&incident)?)),
+        None => say(&text::shown(&printable(&incident)?, *all)),
         Some(file) if file.as_os_str() == "-" => say_as_is(page(&incident).trim_end()),
         Some(file) => {
             write_new(file, page(&incident).as_bytes())?;
@@ -83,6 +96,18 @@ pub(super) fn run(arguments: &IncidentsArguments) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The failure of a call about an incident, which may be unknown.
+fn unknown(id: &Id, failure: Failure) -> Failure {
+    if failure.exit != Exit::Refused || !failure.message.starts_with("404 ") {
+        return failure;
+    }
+    let why = format!(
+        "there is no incident {id}: `tidegate incidents` lists all that are kept, which are the last 200 with \
+         `state`, and without it the last 50 of this process"
+    );
+    Failure::new(Exit::Refused, why)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
@@ -99,51 +124,4 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
             _ => Failure::new(Exit::File, format!("{shown}: {error}")),
         }
     })
-}
-
-/// A line per incident.
-fn listed(incidents: &[Summary]) -> String {
-    if incidents.is_empty() {
-        return "no incidents".to_owned();
-    }
-    let mut table = columns::table();
-    table.add_row(["INCIDENT", "STATE", "BY", "HARMED", "WHAT"]);
-    table.add_rows(incidents.iter().map(|incident| {
-        let harmed = incident.harmed.map_or("-".to_owned(), |harmed| format!("{harmed:.0}"));
-        let (state, by) = (incident.state.label(), &*incident.by);
-        [incident.id.as_str(), state, by, &harmed, &incident.title].map(str::to_owned)
-    }));
-    columns::aligned(table, |column| column == 3).trim_end().to_owned()
-}
-
-/// A report in short.
-fn shown(incident: &Incident) -> String {
-    let mut lines = vec![
-        format!("{}: {}", incident.id, incident.title),
-        format!("at {} by {} ({})", incident.at, incident.by, incident.state.label()),
-    ];
-    lines.extend(incident.onset_at.as_ref().map(|at| format!("onset, most likely: {at}")));
-    if !incident.reason.is_empty() {
-        lines.push(incident.reason.clone());
-    }
-    lines.push(format!("harmed: {}", incident.harm.how));
-    lines.extend(incident.rollout.iter().flat_map(|review| &review.steps).map(|step| {
-        let share = 100.0 * step.share;
-        let (demands, step, began) = (&step.demands, step.step, &step.began_at);
-        let began = began.as_deref().unwrap_or("not reached");
-        format!("step {step}, {share} %: {began} ({demands})")
-    }));
-    lines.push(String::new());
-    lines.extend(incident.timeline.iter().map(|moment| {
-        let subject = moment.subject.as_deref().unwrap_or("-");
-        let by = moment.by.as_deref().map_or(String::new(), |by| format!(" by {by}"));
-        let gap = if moment.reason.is_empty() { "" } else { ": " };
-        format!("{}  {:<16}  {subject}{by}{gap}{}", moment.at, moment.what, moment.reason)
-    }));
-    lines.extend(incident.journal.iter().map(|entry| {
-        let (seq, at, kind, by) = (entry.seq, &entry.at, &entry.kind, &entry.by);
-        format!("{at}  journal {seq}: {kind} by {by} ({})", entry.hash)
-    }));
-    lines.push(format!("`tidegate incidents {} --html FILE` writes the page", incident.id));
-    lines.join("\n")
 }

@@ -11,6 +11,7 @@ use self::report::report;
 use super::{
     change::ChangeArguments,
     client::{Call, ClientArguments, service_name},
+    cutover::waits,
     failure::{Exit, Failure},
     file::text_of,
     printable::printable,
@@ -75,7 +76,7 @@ struct StartArguments {
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     /// Longest time to wait, such as 2h. Default: none.
-    #[arg(long, value_name = "TIME", requires = "wait", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<std::time::Duration>,
     #[command(flatten)]
     change: ChangeArguments,
@@ -159,6 +160,7 @@ pub(super) fn run(arguments: &RolloutArguments) -> Result<ExitCode, Failure> {
 fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
     let StartArguments { service, version, plan, steps, priority, wait, timeout, change } =
         arguments;
+    waits(*timeout, *wait, "--wait")?;
     let request = RolloutRequest {
         to: version.clone(),
         plan: plan.clone(),

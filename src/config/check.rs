@@ -22,7 +22,7 @@ mod windows;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use plans::{check_steps, unanswered};
+pub use plans::{check_steps, least_requests, unanswered};
 pub use smoke::check_smoke_gates;
 pub(super) use warn::warnings;
 

@@ -1,14 +1,19 @@
-//! What a process has measured, on its way to the one that takes over: evidence with its records, and latencies.
+//! What a process has measured, on its way to the one that takes over: evidence with its records, latencies, and
+//! reports of incidents that are in no file.
 //!
 //! It goes in pieces, each of which stands for itself. A piece that cannot be read, such as one of another
 //! release, is logged and dropped: what it is about begins anew, and the takeover goes on.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{evaluator::CarriedEvidence, tasks::ControlPlane};
 use crate::{
+    incident::Incident,
     snapshot::Snapshot,
     telemetry::{collector::Collector, histogram::CarriedHistogram},
 };
@@ -31,6 +36,8 @@ enum Piece {
         /// Those of its versions and endpoints that have some.
         latencies: Vec<CarriedLatency>,
     },
+    /// The report of an incident.
+    Incident(Arc<Incident>),
 }
 
 /// Latencies of a version, or of one of its endpoints.
@@ -51,9 +58,13 @@ impl ControlPlane {
         };
         let evidence = evidence.into_iter().map(|of| Piece::Evidence(Box::new(of)));
         let snapshot = self.controller().snapshot();
+        let incidents = self.carried_incidents().into_iter().map(Piece::Incident);
         let mut latencies = self.latencies();
         let latencies = carried_latencies(&snapshot, &mut latencies.collector);
-        let pieces = std::iter::once(Piece::JudgingTime(time)).chain(evidence).chain(latencies);
+        let pieces = std::iter::once(Piece::JudgingTime(time))
+            .chain(evidence)
+            .chain(latencies)
+            .chain(incidents);
         let mut written = Vec::new();
         for piece in pieces {
             if Instant::now() >= until {
@@ -75,6 +86,9 @@ impl ControlPlane {
                 Ok(Piece::Evidence(of)) => evidence.push(*of),
                 Ok(Piece::Latencies { service, latencies }) => {
                     self.inherit_latencies(&service, &latencies);
+                }
+                Ok(Piece::Incident(incident)) => {
+                    self.inherit_incident(Arc::unwrap_or_clone(incident));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "unknown measurements of the process before; they begin anew");

@@ -96,6 +96,8 @@ impl ControlPlane {
         // Dropped, the fence lets those go on that wait.
         drop(raising);
         opened(state.as_deref()).await;
+        let cut = state.as_ref().map_or(0, |state| state.tally().cut);
+        self.controller().write_uploads_cut(&asked, entry, cut);
         match made {
             Ok(moving) => Ok((moving, state.map(|state| state.tally()))),
             Err(why) => {

@@ -6,13 +6,14 @@
 //! | file | content |
 //! | --- | --- |
 //! | `ledger` | names of incidents, and those that wait for their report |
-//! | `history`, `keeping` | rates of each second, which reports need from before the incident, and the task that notes them |
+//! | `history`, `failures`, `keeping` | rates and failures of each second, which reports need from before the incident, and the task that notes them |
 //! | `gather` | what is known around an incident |
 //! | `folder` | the files |
 //! | `book` | reports that are open, and those that are in no file |
 //! | `reporting` | the task |
 
 mod book;
+mod failures;
 mod folder;
 mod gather;
 mod history;

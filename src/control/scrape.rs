@@ -297,7 +297,8 @@ fn version(
 }
 
 fn endpoint(state: &EndpointState, collector: &mut Collector, now: Instant) -> metrics::Endpoint {
-    let errors = |kind: ErrorKind| state.cells.sum(|c| c.errors[kind as usize].read());
+    let failed = state.failed_attempts();
+    let errors = |kind: ErrorKind| failed[kind as usize];
     let latency = collector.endpoint(state.id, now);
     metrics::Endpoint {
         address: state.label.to_string(),

@@ -199,6 +199,7 @@ impl ControlPlane {
         for endpoint in forgotten.endpoints {
             latencies.collector.forget_endpoint(endpoint);
             latencies.endpoints.remove(&endpoint);
+            self.history().forget_endpoint(endpoint);
         }
         for version in forgotten.versions {
             latencies.collector.forget_version(version);

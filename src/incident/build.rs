@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::{
     curve::{Role, VersionCurve},
-    harm::harm,
+    harm::{Asked, Harm, harm},
     id::Id,
     kind::{Kind, State},
     model::{Covers, FORM, Incident, JournalEntry, Moment, MomentSource, ProcessFacts},
@@ -32,6 +32,8 @@ pub struct Happened {
     pub reason: String,
     /// The verdict that caused it, or the comparison as it was then.
     pub verdict: Option<Verdict>,
+    /// When that verdict ejected the version, in this incident or in another one.
+    pub ejected_at: Option<SystemTime>,
     /// The rollout that has ended, if it is about one.
     pub rollout: Option<Box<Review>>,
 }
@@ -51,6 +53,17 @@ pub struct Opened {
     pub generation: u64,
     /// Hash of the configuration in force.
     pub config_hash: String,
+    /// The incident of the version before this one.
+    pub earlier: Option<Earlier>,
+}
+
+/// An incident before another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// Its name.
+    pub id: Id,
+    /// When it happened.
+    pub at: SystemTime,
 }
 
 /// What is known around an incident.
@@ -71,12 +84,38 @@ pub struct Evidence {
 }
 
 impl Opened {
-    /// When the difference began, most likely, if a verdict caused the incident. Its times count from the begin
-    /// of the comparison, and it was reached when the incident happened.
+    /// When the difference began, most likely, if a verdict caused the incident. Without a baseline there is no
+    /// difference, and nothing shows when it began.
     pub fn onset(&self) -> Option<SystemTime> {
-        let verdict = self.happened.cause()?;
-        let onset_s = verdict.findings.first()?.onset_s?;
-        Some(moved(self.at, -(verdict.since_s - onset_s).max(0.0)))
+        let verdict = self.happened.cause().filter(|verdict| !verdict.alone)?;
+        Some(self.of_verdict(verdict, verdict.findings.first()?.onset_s?))
+    }
+
+    /// Since when the version was judged without a baseline, if that verdict caused the incident.
+    pub fn judged_since(&self) -> Option<SystemTime> {
+        let verdict = self.happened.cause().filter(|verdict| verdict.alone)?;
+        Some(self.of_verdict(verdict, 0.0))
+    }
+
+    /// `at_s` on the clock of the verdict, in seconds since the comparison began: it was reached when the version
+    /// was ejected, or when the incident happened.
+    fn of_verdict(&self, verdict: &Verdict, at_s: f64) -> SystemTime {
+        let reached = self.happened.ejected_at.unwrap_or(self.at);
+        moved(reached, -(verdict.since_s - at_s).max(0.0))
+    }
+
+    fn harm(&self, versions: &[VersionCurve]) -> Harm {
+        let Happened { kind, ejected_at, .. } = self.happened;
+        let is_ejection = matches!(kind, Kind::Ejected | Kind::EndpointEjected);
+        let ago = |at| offset_s(self.at, at).max(0.0);
+        harm(Asked {
+            kind,
+            verdict: self.happened.cause(),
+            versions,
+            lasted_s: self.happened.lasted_s(),
+            ejected_ago_s: ejected_at.filter(|_| !is_ejection).map(ago),
+            earlier: self.earlier.as_ref().map(|earlier| (&earlier.id, ago(earlier.at))),
+        })
     }
 }
 
@@ -118,7 +157,7 @@ impl Incident {
     /// The report of what was `opened`, with the `evidence` so far. `before` is an earlier report of the same
     /// incident: the curves of versions that have left the configuration since are taken from it.
     pub fn new(opened: &Opened, evidence: Evidence, state: State, before: Option<&Self>) -> Self {
-        let Opened { id, at, happened, baseline, generation, config_hash } = opened;
+        let Opened { id, at, happened, baseline, generation, config_hash, .. } = opened;
         let Evidence { from, until, events, journal, versions, instance } = evidence;
         let versions = with_those_of(before, versions);
         Self {
@@ -136,8 +175,9 @@ impl Incident {
             by: happened.by.clone(),
             reason: happened.reason.clone(),
             onset_at: opened.onset().map(rfc3339),
+            judged_since: opened.judged_since().map(rfc3339),
             covers: Covers { from: rfc3339(from), until: rfc3339(until) },
-            harm: harm(happened.cause(), &versions, happened.lasted_s()),
+            harm: opened.harm(&versions),
             verdict: happened.verdict.clone(),
             rollout: happened.rollout.as_deref().cloned(),
             timeline: timeline(opened, events),
@@ -170,6 +210,7 @@ fn with_those_of(before: Option<&Incident>, mut versions: Vec<VersionCurve>) -> 
 /// `events`, the onset, and the transitions of a rollout, the oldest first.
 fn timeline(opened: &Opened, mut events: Vec<Moment>) -> Vec<Moment> {
     events.extend(opened.onset().map(|onset| began(onset, opened)));
+    events.extend(opened.judged_since().map(|since| judged(since, opened)));
     let turns = opened.happened.rollout.iter().flat_map(|review| &review.transitions);
     events.extend(turns.filter_map(|turn| {
         let what = format!("{}: {} to {}", turn.on, turn.from, turn.to);
@@ -202,17 +243,24 @@ impl Moment {
 
 /// The onset as a moment.
 fn began(onset: SystemTime, opened: &Opened) -> Moment {
-    let before = seconds(offset_s(opened.at, onset));
+    let why = "the difference began here, most likely";
+    of_verdict(onset, opened, "onset", why)
+}
+
+/// The begin of the judging as a moment.
+fn judged(since: SystemTime, opened: &Opened) -> Moment {
+    let why = "it was judged from here on, without a baseline; when it began to fail is not known";
+    of_verdict(since, opened, "judged since", why)
+}
+
+fn of_verdict(at: SystemTime, opened: &Opened, what: &str, why: &str) -> Moment {
+    let reached = opened.happened.ejected_at.unwrap_or(opened.at);
+    let before = seconds(offset_s(reached, at));
     Moment {
         source: MomentSource::Verdict,
         subject: Some(opened.happened.version.clone()),
         by: Some("verdict".to_owned()),
-        ..Moment::event(
-            onset,
-            opened.at,
-            "onset",
-            format!("the difference began here, most likely: {before} before the verdict"),
-        )
+        ..Moment::event(at, opened.at, what, format!("{why}: {before} before the verdict"))
     }
 }
 
@@ -244,6 +292,29 @@ mod tests {
         let complete = Incident::new(&opened, later, State::Complete, Some(&report));
         assert_eq!(complete.versions, report.versions);
         assert_eq!(complete.state, State::Complete);
+    }
+
+    #[test]
+    fn a_verdict_without_a_baseline_says_since_when_it_judged() {
+        let mut opened = opened();
+        opened.happened.verdict.as_mut().expect("one").alone = true;
+        let report = Incident::new(&opened, evidence(), State::Open, None);
+        assert_eq!(report.onset_at, None);
+        assert_eq!(report.judged_since.as_deref(), Some("2026-11-27T23:10:59.100Z"));
+        let judged = report.timeline.iter().find(|moment| moment.what == "judged since");
+        let why = &judged.expect("it is in the timeline").reason;
+        assert!(why.contains("without a baseline") && !why.contains("difference"), "{why}");
+    }
+
+    #[test]
+    fn a_rollback_after_an_ejection_has_the_same_onset() {
+        let mut opened = opened();
+        opened.happened.ejected_at = Some(opened.at);
+        opened.at = at(1.5);
+        opened.happened.kind = Kind::RolloutRolledBack;
+        let report = Incident::new(&opened, evidence(), State::Open, None);
+        assert_eq!(report.onset_at.as_deref(), Some("2026-11-27T23:14:59.100Z"));
+        assert_eq!(report.harm.counted_s, 1.5);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::failure::{FailedSecond, FailureKinds};
+
 /// The part of a version in an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,6 +27,24 @@ pub struct VersionCurve {
     pub rates: RateCurve,
     /// Quantiles of the time to the head of the response, for each five seconds with responses.
     pub latency: Vec<LatencyPoint>,
+    /// Failed attempts by kind, of each second in which any failed.
+    #[serde(default)]
+    pub failed_attempts: Vec<FailedSecond>,
+}
+
+impl VersionCurve {
+    /// Failed attempts of the seconds that begin at `from_s` or later and before `until_s`, as [`RateCurve::sum`].
+    pub fn failed_attempts(&self, from_s: f64, until_s: f64) -> FailureKinds {
+        let seconds = self.failed_attempts.iter();
+        let within = seconds.filter(|second| (from_s..until_s).contains(&second.from_s));
+        within.fold(FailureKinds::default(), |sum, second| sum.and(second.kinds))
+    }
+}
+
+/// The earliest beginning of the second in which `offset_s` is, to the millisecond: so a sum from here on has the
+/// whole second.
+pub(super) fn second_of(offset_s: f64) -> f64 {
+    offset_s - 0.999
 }
 
 /// Requests of a version by second, without a gap.

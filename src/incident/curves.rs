@@ -197,7 +197,7 @@ fn marks(incident: &Incident) -> Vec<Mark> {
     let onset = incident.timeline.iter().find(|moment| moment.source == MomentSource::Verdict);
     marks.extend(onset.map(|moment| Mark {
         at_s: moment.offset_s,
-        label: "onset".to_owned(),
+        label: moment.what.clone(),
         weight: MarkWeight::Onset,
     }));
     marks.push(Mark { at_s: 0.0, label: label.to_owned(), weight: MarkWeight::Incident });

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::{
     build::{Evidence, Happened, Opened},
     curve::{LatencyPoint, RateCurve, Role, VersionCurve},
+    failure::{FailedSecond, FailureKinds},
     id::Id,
     kind::Kind,
     model::{JournalEntry, Moment},
@@ -112,11 +113,13 @@ pub(super) fn opened() -> Opened {
             by: "verdict".to_owned(),
             reason: verdict.reason.clone(),
             verdict: Some(verdict),
+            ejected_at: None,
             rollout: None,
         },
         baseline: Some("v41".to_owned()),
         generation: 7,
         config_hash: "06addf45ff87c65c".to_owned(),
+        earlier: None,
     }
 }
 
@@ -152,6 +155,12 @@ pub(super) fn evidence() -> Evidence {
         versions: vec![curve("v41", Role::Baseline), curve("v42", Role::Subject)],
         instance: "edge-1:9090".to_owned(),
     }
+}
+
+/// What v42 fails in the seconds that the curve has failures of.
+fn failed_attempts() -> Vec<FailedSecond> {
+    let kinds = FailureKinds { status: 2, timeout: 1, ..FailureKinds::default() };
+    (-5..0).map(|s| FailedSecond { from_s: f64::from(s), kinds }).collect()
 }
 
 /// Traffic that looks like some, and is the same each time.
@@ -191,5 +200,6 @@ fn curve(name: &str, role: Role) -> VersionCurve {
             failures: seconds(failures),
         },
         latency: latency.collect(),
+        failed_attempts: if is_canary { failed_attempts() } else { Vec::new() },
     }
 }

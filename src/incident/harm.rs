@@ -5,11 +5,17 @@
 //! incident. The verdict has these counts, of exactly the requests that it judged. Without a verdict, as of a
 //! manual ejection, the counters of responses (500 and above) are taken, over the five minutes before it; of a rollout
 //! at most since its first step.
+//!
+//! No request counts twice: an ejection often ends a rollout, and both leave a report. So what counts by counters
+//! begins where the incident before it, of the same version, has ended, and names that one.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    curve::{Role, VersionCurve},
+    curve::{Role, VersionCurve, second_of},
+    failure::FailureKinds,
+    id::Id,
+    kind::Kind,
     text::{count, number, percent, ratio, seconds, thousandths},
 };
 use crate::analysis::{Counts, Finding, Metric, Numbers, Rate, Verdict};
@@ -33,6 +39,16 @@ pub struct Harm {
     pub expected_rate: Option<f64>,
     /// Players of the version who failed or were slow in that time, if the verdict counted them.
     pub players: Option<u64>,
+    /// Failed attempts of the version in that time by kind, by whole seconds; with those that the comparison does
+    /// not count.
+    #[serde(default)]
+    pub failed_attempts: FailureKinds,
+    /// The incident that counts what failed before that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_in: Option<Id>,
+    /// Another incident that counts a part of the same requests, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_with: Option<Id>,
     /// All responses of the version with a status of 500 or above before the incident, in the time of the curves.
     pub failures_before: u64,
     /// The same after the incident: requests that were in flight.
@@ -52,6 +68,23 @@ pub enum HarmSource {
 /// Time before an incident without a verdict that is counted, in seconds.
 const BEFORE_S: f64 = 300.0;
 
+/// What an estimate is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// What happened.
+    pub(super) kind: Kind,
+    /// The verdict that caused it.
+    pub(super) verdict: Option<&'a Verdict>,
+    /// Curves of the versions.
+    pub(super) versions: &'a [VersionCurve],
+    /// The time since the first step of the rollout that ended, in seconds.
+    pub(super) lasted_s: Option<f64>,
+    /// The time since the verdict ejected the version, in seconds, if that was another incident.
+    pub(super) ejected_ago_s: Option<f64>,
+    /// The incident of the version before this one, and the time since then, in seconds.
+    pub(super) earlier: Option<(&'a Id, f64)>,
+}
+
 /// Counts of a version, and what to expect of it.
 struct Counted {
     source: HarmSource,
@@ -63,27 +96,29 @@ struct Counted {
     /// The expectation in words.
     expectation: String,
     players: Option<u64>,
+    /// No baseline served beside it: the time begins with the judging, not with a difference.
+    alone: bool,
+    counted_in: Option<Id>,
+    shared_with: Option<Id>,
 }
 
-/// The harm of an incident, by its `verdict`, if it was caused by one, and the curves of its versions. `lasted_s` is
-/// the time since the first step of the rollout that it ended, in seconds.
-pub(super) fn harm(
-    verdict: Option<&Verdict>,
-    versions: &[VersionCurve],
-    lasted_s: Option<f64>,
-) -> Harm {
-    let before_s = lasted_s.map_or(BEFORE_S, |lasted| lasted.min(BEFORE_S));
-    let of = |role| versions.iter().find(|version| version.role == role);
-    let subject = of(Role::Subject);
+/// The harm of an incident.
+pub(super) fn harm(asked: Asked<'_>) -> Harm {
+    let subject = asked.of(Role::Subject);
     let sum = |from_s, until_s| subject.map_or((0, 0), |v| v.rates.sum(from_s, until_s));
-    let counted = verdict.and_then(by_verdict);
-    let counted = counted.unwrap_or_else(|| {
-        let baseline = of(Role::Baseline).map(|baseline| baseline.rates.sum(-before_s, 0.0));
-        by_counters(sum(-before_s, 0.0), baseline, before_s)
-    });
-    let estimate = counted.expected.map(|rate| {
-        thousandths((counted.failures as f64 - counted.requests as f64 * rate).max(0.0))
-    });
+    let counted = asked.by_verdict().unwrap_or_else(|| asked.by_counters());
+    let from_s = match counted.source {
+        HarmSource::Verdict => second_of(-counted.counted_s),
+        HarmSource::Counters => -counted.counted_s,
+    };
+    let failed_attempts = subject.map(|version| version.failed_attempts(from_s, 0.0));
+    let beyond = |rate: f64| (counted.failures as f64 - counted.requests as f64 * rate).max(0.0);
+    // Where another incident has counted all of it, there is nothing to compare.
+    let is_nothing = counted.counted_in.is_some() && counted.requests == 0;
+    let estimate = match is_nothing {
+        true => Some(0.0),
+        false => counted.expected.map(|rate| thousandths(beyond(rate))),
+    };
     Harm {
         how: counted.in_words(estimate),
         estimate,
@@ -93,14 +128,42 @@ pub(super) fn harm(
         failures: counted.failures,
         expected_rate: counted.expected,
         players: counted.players,
+        failed_attempts: failed_attempts.unwrap_or_default(),
+        counted_in: counted.counted_in,
+        shared_with: counted.shared_with,
         failures_before: sum(f64::NEG_INFINITY, 0.0).1,
         failures_after: sum(0.0, f64::INFINITY).1,
     }
 }
 
-/// By the first finding of a verdict that counts requests.
-fn by_verdict(verdict: &Verdict) -> Option<Counted> {
-    verdict.findings.iter().find_map(|finding| by_finding(verdict, finding))
+impl Asked<'_> {
+    fn of(&self, role: Role) -> Option<&VersionCurve> {
+        self.versions.iter().find(|version| version.role == role)
+    }
+
+    /// By the first finding of a verdict that counts requests, unless another incident counts these.
+    fn by_verdict(&self) -> Option<Counted> {
+        let verdict = self.verdict.filter(|_| self.ejected_ago_s.is_none())?;
+        let mut findings = verdict.findings.iter();
+        let counted = findings.find_map(|finding| by_finding(verdict, finding))?;
+        let shared = self.earlier.filter(|(_, ago_s)| *ago_s < counted.counted_s);
+        let is_ejection = matches!(self.kind, Kind::Ejected | Kind::EndpointEjected);
+        let shared_with = shared.map(|(id, _)| id.clone());
+        (is_ejection || shared_with.is_none()).then_some(Counted { shared_with, ..counted })
+    }
+
+    /// By the counters, from the end of the incident before.
+    fn by_counters(&self) -> Counted {
+        let before_s = self.lasted_s.map_or(BEFORE_S, |lasted| lasted.min(BEFORE_S));
+        let earlier = self.earlier.filter(|(_, ago_s)| *ago_s < before_s);
+        let counted = [earlier.map(|(_, ago_s)| ago_s), self.ejected_ago_s];
+        let before_s = counted.into_iter().flatten().fold(before_s, f64::min).max(0.0);
+        let sum = |version: &VersionCurve| version.rates.sum(-before_s, 0.0);
+        let subject = self.of(Role::Subject).map_or((0, 0), sum);
+        let counted_in = earlier.map(|(id, _)| id.clone());
+        let baseline = self.of(Role::Baseline).map(sum);
+        Counted { counted_in, ..by_counters(subject, baseline, before_s) }
+    }
 }
 
 fn by_finding(verdict: &Verdict, finding: &Finding) -> Option<Counted> {
@@ -143,6 +206,9 @@ fn by_finding(verdict: &Verdict, finding: &Finding) -> Option<Counted> {
         expected,
         expectation,
         players: players.filter(|players| *players > 0),
+        alone: verdict.alone,
+        counted_in: None,
+        shared_with: None,
     })
 }
 
@@ -179,6 +245,9 @@ fn by_counters(
         expected,
         expectation,
         players: None,
+        alone: false,
+        counted_in: None,
+        shared_with: None,
     }
 }
 
@@ -187,14 +256,35 @@ impl Counted {
     fn in_words(&self, estimate: Option<f64>) -> String {
         let (failures, requests) = (count(self.failures), count(self.requests));
         let time = seconds(self.counted_s);
-        let since = match self.source {
-            HarmSource::Verdict => {
+        let since = match (self.source, &self.counted_in) {
+            (HarmSource::Verdict, _) if self.alone => format!("in the {time} that it was judged"),
+            (HarmSource::Verdict, _) => {
                 format!("in the {time} from the onset of the difference to the verdict")
             }
-            HarmSource::Counters => format!("in the {time} before the incident"),
+            (HarmSource::Counters, None) => format!("in the {time} before the incident"),
+            (HarmSource::Counters, Some(id)) => {
+                format!("in the {time} since the incident {id}, which counts those before")
+            }
         };
         let facts =
             format!("{failures} of {requests} requests of the version {} {since}", self.what);
+        if let (Some(id), 0) = (&self.counted_in, self.requests) {
+            return format!(
+                "No request of the version ended after the incident {id}, which counts those before."
+            );
+        }
+        self.told(&facts, estimate) + &self.also()
+    }
+
+    /// What else counts the same requests.
+    fn also(&self) -> String {
+        self.shared_with.as_ref().map_or(String::new(), |id| {
+            format!(" The incident {id} counts a part of these requests, too.")
+        })
+    }
+
+    fn told(&self, facts: &str, estimate: Option<f64>) -> String {
+        let (failures, requests) = (count(self.failures), count(self.requests));
         match (estimate, self.expected) {
             (Some(estimate), Some(rate)) => format!(
                 "{facts}. By {}, {} of them would have been so anyway; what is beyond that counts as harmed: \
@@ -216,8 +306,21 @@ mod tests {
     use super::*;
     use crate::incident::{
         curve::RateCurve,
-        example::{failing, latency_verdict},
+        example::{failing, latency_verdict, opened},
+        failure::FailedSecond,
     };
+
+    /// As many answers of 5xx in each second.
+    fn attempts(failures: u32) -> Vec<FailedSecond> {
+        let kinds = FailureKinds { status: u64::from(failures), ..FailureKinds::default() };
+        (-400..60).map(|s| FailedSecond { from_s: f64::from(s), kinds }).collect()
+    }
+
+    /// What is asked of a manual ejection.
+    fn asked(versions: &[VersionCurve]) -> Asked<'_> {
+        let (verdict, lasted_s, ejected_ago_s, earlier) = Default::default();
+        Asked { kind: Kind::Ejected, verdict, versions, lasted_s, ejected_ago_s, earlier }
+    }
 
     fn curve(role: Role, requests: u32, failures: u32) -> VersionCurve {
         let rates = RateCurve {
@@ -225,13 +328,16 @@ mod tests {
             requests: vec![requests; 460],
             failures: vec![failures; 460],
         };
-        VersionCurve { name: "v".to_owned(), role, rates, latency: Vec::new() }
+        let (latency, failed_attempts) = (Vec::new(), attempts(failures));
+        VersionCurve { name: "v".to_owned(), role, rates, latency, failed_attempts }
     }
 
     #[test]
     fn failures_beyond_those_of_the_baseline_count() {
         let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
-        let harm = harm(Some(&failing()), &versions, None);
+        let verdict = failing();
+        let harm = harm(Asked { verdict: Some(&verdict), ..asked(&versions) });
+        assert_eq!(harm.failed_attempts.status, 3, "of the second of the onset");
         assert_eq!(harm.source, HarmSource::Verdict);
         assert_eq!((harm.requests, harm.failures, harm.players), (40, 14, Some(12)));
         // 14 − 40 × 4/800.
@@ -248,7 +354,8 @@ mod tests {
 
     #[test]
     fn slow_requests_are_harmed_too() {
-        let harm = harm(Some(&latency_verdict()), &[], None);
+        let verdict = latency_verdict();
+        let harm = harm(Asked { verdict: Some(&verdict), ..asked(&[]) });
         assert_eq!((harm.requests, harm.failures, harm.estimate), (100, 30, Some(29.0)));
         assert!(harm.how.contains("30 of 100 requests of the version were slow"), "{}", harm.how);
     }
@@ -256,18 +363,68 @@ mod tests {
     #[test]
     fn without_a_verdict_the_counters_of_five_minutes_are_taken() {
         let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
-        let harm = super::harm(None, &versions, None);
+        let harm = super::harm(asked(&versions));
+        assert_eq!(harm.failed_attempts.in_words(), "900 answered 5xx");
         assert_eq!((harm.source, harm.counted_s), (HarmSource::Counters, 300.0));
         // 900 − 3,000 × 1 %.
         assert_eq!((harm.requests, harm.failures, harm.estimate), (3_000, 900, Some(870.0)));
         let better = [curve(Role::Subject, 10, 0), curve(Role::Baseline, 100, 1)];
-        assert_eq!(super::harm(None, &better, None).estimate, Some(0.0));
-        let alone = super::harm(None, &[curve(Role::Subject, 10, 3)], None);
+        assert_eq!(super::harm(asked(&better)).estimate, Some(0.0));
+        let alone = super::harm(asked(&[curve(Role::Subject, 10, 3)]));
         assert_eq!((alone.estimate, alone.failures), (None, 900));
         assert!(alone.how.contains("There is no estimate"), "{}", alone.how);
         // What failed before the rollout is not its harm.
-        let short = super::harm(None, &versions, Some(20.0));
+        let short = super::harm(Asked { lasted_s: Some(20.0), ..asked(&versions) });
         assert_eq!((short.counted_s, short.requests, short.failures), (20.0, 200, 60));
-        assert_eq!(super::harm(None, &versions, Some(0.0)).failures, 0);
+        let none = super::harm(Asked { lasted_s: Some(0.0), ..asked(&versions) });
+        assert_eq!(none.failures, 0);
+    }
+
+    #[test]
+    fn no_request_is_harmed_in_two_incidents() {
+        let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
+        let (verdict, ejected) = (failing(), opened().id);
+        let rollback = |earlier, ejected_ago_s| {
+            let (kind, verdict) = (Kind::RolloutRolledBack, Some(&verdict));
+            let lasted_s = Some(200.0);
+            harm(Asked { kind, verdict, lasted_s, earlier, ejected_ago_s, ..asked(&versions) })
+        };
+        // The verdict counts where it is reported first.
+        let first = rollback(None, None);
+        assert_eq!(
+            (first.source, first.requests, &first.counted_in),
+            (HarmSource::Verdict, 40, &None)
+        );
+        let second = rollback(Some((&ejected, 2.0)), Some(2.0));
+        assert_eq!((second.source, second.counted_s), (HarmSource::Counters, 2.0));
+        assert_eq!((second.requests, second.failures, second.estimate), (20, 6, Some(5.8)));
+        assert_eq!(second.counted_in.as_ref(), Some(&ejected));
+        let which = format!("in the 2.0 s since the incident {ejected}, which counts those before");
+        assert!(second.how.contains(&which), "{}", second.how);
+        let none = rollback(Some((&ejected, 0.0)), Some(0.0));
+        assert_eq!((none.estimate, none.requests), (Some(0.0), 0));
+        assert!(none.how.starts_with("No request of the version ended after"), "{}", none.how);
+        // After a restart the incident before is not known, and still counts.
+        let restarted = rollback(None, Some(3.0));
+        assert_eq!((restarted.source, restarted.failures), (HarmSource::Counters, 9));
+        // What happened long before has another harm.
+        let later = rollback(Some((&ejected, 250.0)), None);
+        assert_eq!((later.source, later.counted_in), (HarmSource::Verdict, None));
+
+        // An ejection has its verdict in any case, and says what else counts.
+        let whole = harm(Asked {
+            verdict: Some(&verdict),
+            earlier: Some((&ejected, 0.5)),
+            ..asked(&versions)
+        });
+        assert_eq!((whole.requests, whole.shared_with.as_ref()), (40, Some(&ejected)));
+        assert!(whole.how.ends_with("counts a part of these requests, too."), "{}", whole.how);
+    }
+
+    #[test]
+    fn without_a_baseline_the_time_is_that_of_the_judging() {
+        let verdict = Verdict { alone: true, ..failing() };
+        let harm = harm(Asked { verdict: Some(&verdict), ..asked(&[]) });
+        assert!(harm.how.contains(" s that it was judged. "), "{}", harm.how);
     }
 }

@@ -48,8 +48,11 @@ pub struct Incident {
     pub by: String,
     /// The reason or the evidence.
     pub reason: String,
-    /// When the difference began, most likely; only with a verdict.
+    /// When the difference began, most likely; only with a verdict that compared with a baseline.
     pub onset_at: Option<String>,
+    /// Since when it was judged without a baseline; only with such a verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_since: Option<String>,
     /// The time of the curves.
     pub covers: Covers,
     /// Requests harmed.
@@ -182,6 +185,9 @@ pub struct Summary {
     pub reason: String,
     /// Estimate of requests harmed; null if there is none.
     pub harmed: Option<f64>,
+    /// The incident that counts what failed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_in: Option<Id>,
     /// Where the admin endpoint shows it.
     pub path: String,
 }
@@ -199,6 +205,7 @@ impl From<&Incident> for Summary {
             by: incident.by.clone(),
             reason: incident.reason.clone(),
             harmed: incident.harm.estimate,
+            counted_in: incident.harm.counted_in.clone(),
             path: incident.id.path(),
         }
     }

@@ -1,17 +1,17 @@
 //! The report as HTML: one file, which needs no network, no script and no other file.
 
 mod html;
+mod numbers;
 mod verdict;
 
 use self::html::Html;
 use super::{
-    curve::{LatencyPoint, Role, VersionCurve},
     curves::charts,
     harm::HarmSource,
     kind::{Kind, State},
     model::{Incident, JournalEntry, Moment, MomentSource},
     review::Review,
-    text::{count, number, offset_s, parsed, percent, ratio, seconds},
+    text::{count, number, percent, seconds},
 };
 
 /// The style sheet of the page.
@@ -40,6 +40,7 @@ pub fn page(incident: &Incident) -> String {
     html.element(("main", ""), |html| {
         header(html, incident);
         harm(html, incident);
+        before_it_returns(html, incident);
         if let Some(of) = &incident.verdict {
             verdict::section(html, of, &incident.reason);
         }
@@ -49,8 +50,9 @@ pub fn page(incident: &Incident) -> String {
                     html.element(("figure", ""), |html| html.raw(&chart.svg(None)));
                 }
             });
-            periods(html, incident);
+            numbers::periods(html, incident);
         });
+        numbers::failures(html, incident);
         if let Some(review) = &incident.rollout {
             rollout(html, review);
         }
@@ -82,6 +84,7 @@ fn header(html: &mut Html, incident: &Incident) {
         let at = |label, at: &Option<String>| at.clone().map(|at| (label, at));
         let facts = [("when", incident.at.clone()), ("by", incident.by.clone())];
         let facts = facts.into_iter().chain(at("onset, most likely", &incident.onset_at));
+        let facts = facts.chain(at("judged since", &incident.judged_since));
         let facts = facts.chain([
             ("service", incident.service.clone()),
             ("version", incident.version.clone()),
@@ -89,9 +92,29 @@ fn header(html: &mut Html, incident: &Incident) {
         let facts = facts
             .chain(at("endpoint", &incident.endpoint))
             .chain(at("route", &incident.route))
-            .chain(at("baseline", &incident.baseline))
-            .chain(way_back(incident).map(|command| ("way back", command)));
+            .chain(at("baseline", &incident.baseline));
         html.facts(&facts.collect::<Vec<_>>());
+    });
+}
+
+/// What is to be known before an ejection is undone.
+fn before_it_returns(html: &mut Html, incident: &Incident) {
+    let Some(command) = way_back(incident) else { return };
+    html.section("Before it returns", |html| {
+        let (what, effect) = match incident.kind {
+            Kind::EndpointEjected => ("endpoint", "It gets its part of the version's requests"),
+            _ => ("version", "Its players return to it: it gets the share of its weight"),
+        };
+        html.paragraph(&format!(
+            "Check first that the cause is gone: read the {what}'s own log from the onset on, and send a \
+             request to it. To let only testers meet it, name the version by a rule or a smoke check."
+        ));
+        html.paragraph(&format!(
+            "{effect} at once, not step by step, and the comparison begins anew: what still fails then harms \
+             players until a new verdict. Set a small weight before, or start a rollout after it; \
+             --dry-run says which share it would get. A rollout that ended with the ejection does not go on."
+        ));
+        html.facts(&[("then", command)]);
     });
 }
 
@@ -118,83 +141,27 @@ fn harm(html: &mut Html, incident: &Incident) {
                 &estimate,
                 "requests harmed, estimate",
             );
+            let counted = match harm.source {
+                HarmSource::Verdict if incident.judged_since.is_some() => "while it was judged",
+                HarmSource::Verdict => "from the onset to the verdict",
+                HarmSource::Counters => "before the incident, which are counted",
+            };
             if let Some(players) = harm.players {
-                html.tile(false, &count(players), "players who met it");
+                html.tile(false, &count(players), &format!("players who met it {counted}"));
             }
-            if harm.source == HarmSource::Verdict {
-                html.tile(false, &seconds(harm.counted_s), "from the onset to the verdict");
-            }
-            html.tile(
-                false,
-                &count(harm.failures_before),
-                "failed responses before it, in the charts",
-            );
+            html.tile(false, &seconds(harm.counted_s), counted);
+            let covered = "with a status of 500 or above";
+            let before = format!("responses {covered} before it, in the whole time of the charts");
+            html.tile(false, &count(harm.failures_before), &before);
             if incident.state == State::Complete {
-                let after = count(harm.failures_after);
-                html.tile(false, &after, "failed responses after it, in flight");
+                let after = format!("responses {covered} after it: requests in flight");
+                html.tile(false, &count(harm.failures_after), &after);
             }
         });
+        let kinds = harm.failed_attempts.in_words();
         html.paragraph(&harm.how);
+        html.paragraph(&format!("Failed attempts in that time, by whole seconds: {kinds}."));
     });
-}
-
-/// Each version before the onset, from the onset to the incident, and after it.
-fn periods(html: &mut Html, incident: &Incident) {
-    let onset_s = incident.onset_at.as_deref().and_then(parsed);
-    let onset_s = onset_s.zip(parsed(&incident.at)).map(|(onset, at)| offset_s(onset, at));
-    // The counters are read each second, so less than that shows nothing.
-    let onset_s = onset_s.map(|onset_s| onset_s.min(-1.0));
-    let mut spans = vec![("before", f64::NEG_INFINITY, onset_s.unwrap_or(0.0))];
-    spans.extend(onset_s.map(|onset_s| ("from the onset", onset_s, 0.0)));
-    if incident.state == State::Complete {
-        spans.push(("after", 0.0, f64::INFINITY));
-    }
-    let rows = incident.versions.iter().flat_map(|version| {
-        spans.iter().map(move |(name, from_s, until_s)| {
-            let (requests, failures) = version.rates.sum(*from_s, *until_s);
-            let [p50, p95, p99] = latency(version, *from_s, *until_s);
-            let role = match version.role {
-                Role::Baseline => " (baseline)",
-                Role::Subject | Role::Other => "",
-            };
-            let cells = vec![
-                ("", format!("{}{role}", version.name)),
-                ("", (*name).to_owned()),
-                ("n", count(requests)),
-                ("n", count(failures)),
-                ("n", percent(ratio(failures, requests))),
-                ("n", p50),
-                ("n", p95),
-                ("n", p99),
-            ];
-            ("", cells)
-        })
-    });
-    let heads = [
-        ("", "version"),
-        ("", "time"),
-        ("n", "requests"),
-        ("n", "failed"),
-        ("n", "rate"),
-        ("n", "p50 ms"),
-        ("n", "p95 ms"),
-        ("n", "p99 ms"),
-    ];
-    let caption = "The same in numbers, by whole seconds, that of the incident as before it; latency is the median of the five-second values";
-    html.table(caption, &heads, rows);
-}
-
-/// The medians of the quantiles within a time.
-fn latency(version: &VersionCurve, from_s: f64, until_s: f64) -> [String; 3] {
-    let points = version.latency.iter();
-    let points: Vec<_> =
-        points.filter(|point| (from_s..until_s).contains(&(point.from_s + 2.5))).collect();
-    let median = |of: fn(&LatencyPoint) -> f64| {
-        let mut values: Vec<f64> = points.iter().map(|point| of(point)).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().map_or("–".to_owned(), number)
-    };
-    [median(|point| point.p50_ms), median(|point| point.p95_ms), median(|point| point.p99_ms)]
 }
 
 fn rollout(html: &mut Html, review: &Review) {

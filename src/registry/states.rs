@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     cells::{Counter, PerWorker},
-    counts::{AmountCells, EndpointCells, Judged, Origin, SeriesCells, VersionCells},
+    counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::AmountEvidenceCells,
     fence::FenceState,
     players::PlayerSet,
@@ -91,6 +91,11 @@ impl EndpointState {
         // Failures are read first: otherwise they could exceed the trials.
         let failures = self.cells.sum(|cells| cells.failures.read());
         analysis::Counter { trials: self.cells.sum(|cells| cells.trials.read()), failures }
+    }
+
+    /// Failed attempts so far, in the order of [`ErrorKind::ALL`].
+    pub fn failed_attempts(&self) -> [u64; ErrorKind::ALL.len()] {
+        ErrorKind::ALL.map(|kind| self.cells.sum(|cells| cells.errors[kind as usize].read()))
     }
 
     /// Whether a check succeeded, or a connection was made, since the process started.

@@ -206,7 +206,7 @@ impl Entry {
 
 /// The commands that are possible in a phase, as a sentence part.
 fn possible(phase: Phase) -> String {
-    let commands: Vec<&str> = commands(phase).into_iter().map(On::label).collect();
+    let commands: Vec<&str> = commands(phase).into_iter().map(On::command).collect();
     match &*commands {
         [] => "it has ended, so start another one".to_owned(),
         commands => format!("possible: {}", commands.join(", ")),
@@ -227,7 +227,11 @@ pub enum Refused {
         phase: Phase,
     },
     /// The table of transitions does not have the command for this phase.
-    #[error("`{on}` is not possible while the rollout is {phase}; {}", possible(*phase))]
+    #[error(
+        "`{}` is not possible while the rollout is {phase}; {}",
+        on.command(),
+        possible(*phase)
+    )]
     Phase {
         /// The phase.
         phase: Phase,

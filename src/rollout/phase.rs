@@ -170,6 +170,16 @@ impl On {
     }
 }
 
+impl On {
+    /// What an operator types for it after `tidegate rollout`, and the API has in its path.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::BreakIn => "break-in",
+            other => other.label(),
+        }
+    }
+}
+
 impl fmt::Display for On {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())
@@ -343,6 +353,16 @@ pub fn transitions_page() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_are_named_as_they_are_typed() {
+        for on in Phase::ALL.into_iter().flat_map(commands) {
+            assert!(!on.command().contains('_'), "{on}");
+        }
+        let refused = crate::rollout::Refused::Phase { phase: Phase::Pending, on: On::BreakIn };
+        assert!(refused.to_string().starts_with("`break-in` is not possible"), "{refused}");
+        assert!(refused.to_string().contains(", break-in"), "{refused}");
+    }
 
     #[test]
     fn the_page_of_the_documentation_is_that_of_the_table() {

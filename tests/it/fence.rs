@@ -331,6 +331,7 @@ fn what_lasts_longer_than_the_deadline_undoes_the_cutover_and_is_named() {
 #[test]
 fn clients_that_are_slow_to_send_their_bodies_do_not_keep_the_writes_from_moving() {
     let stage = Stage::new("deadline: 2s");
+    let state = stage.folder.path().join("state");
     let mut slow: Vec<Client> = Vec::new();
     for length in ["Content-Length: 9\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
     {
@@ -365,6 +366,21 @@ fn clients_that_are_slow_to_send_their_bodies_do_not_keep_the_writes_from_moving
         assert_eq!(late.answer().text(), "v2");
         assert_eq!(moving.join().expect("no panic").json()["uploads_cut"], 0);
     });
+    // The journal names the cutover that ended them, and none of the one that ended nobody.
+    let written =
+        || Reader::open(&state).expect("a journal").show(&Filter::default()).expect("entries");
+    eventually("it is written", || {
+        written().iter().any(|stored| stored.entry.kind == "uploads_cut")
+    });
+    let entries = written();
+    let [of] =
+        &*entries.iter().filter(|stored| stored.entry.kind == "uploads_cut").collect::<Vec<_>>()
+    else {
+        panic!("one entry")
+    };
+    assert_eq!(of.entry.after["uploads_cut"], 3);
+    let cutover = entries.iter().find(|stored| stored.entry.kind == "cutover").expect("a cutover");
+    assert_eq!(of.entry.before["seq"], cutover.entry.seq);
     assert!(stage.writes().iter().all(|write| !write.target.starts_with("/slow")));
     assert_apart(stage.writes());
 }

@@ -176,7 +176,13 @@ fn flagger_shows_its_token_in_the_metadata() {
     let token = format!("{{ name: flagger, role: read, file: {} }}", file.display());
     let admin = format!("admin: {{ address: 127.0.0.1:0, tokens: [ {token} ] }}");
     let split = Split::with_admin(&["eject: { errors: {} }"], &admin);
-    assert_eq!(split.flagger("rollout", json!({})).0, 401);
-    assert_eq!(split.flagger("rollout", json!({ "token": "wrong" })).0, 401);
+    for (metadata, what) in [
+        (json!({}), "this webhook has no token"),
+        (json!({ "token": "wrong" }), "`metadata.token` of this webhook is no token"),
+    ] {
+        let (status, text) = split.flagger("rollout", metadata);
+        assert_eq!(status, 401);
+        assert!(text.contains(what) && text.contains("metadata: { token: TOKEN }"), "{text}");
+    }
     assert_eq!(split.flagger("rollout", json!({ "token": secret })).0, 200);
 }

@@ -135,6 +135,8 @@ fn an_ejection_leaves_a_report_with_its_verdict_its_curves_and_the_journal() {
     assert_eq!(harm["source"], "verdict");
     let (estimate, failures) = (harm["estimate"].as_f64(), harm["failures"].as_f64());
     assert!(estimate > Some(2.0) && estimate <= failures, "{harm}");
+    let kinds = &harm["failed_attempts"];
+    assert!(kinds["status"].as_f64() >= failures && kinds["timeout"] == 0, "{harm}");
     assert!(report["onset_at"].as_str() <= report["at"].as_str(), "{report}");
 
     // The event names it.
@@ -220,7 +222,10 @@ fn a_report_is_json_or_a_page_and_strange_names_lead_nowhere() {
         assert_eq!((answer.status, &answer.json()["field"]), (404, &json!("id")), "{strange}");
     }
     assert_eq!(stage.get("/v1/incidents?limit=0").json()["field"], "limit");
-    assert_eq!(stage.get("/v1/incidents?service=other").json(), json!({ "incidents": [] }));
+    assert_eq!(
+        stage.get("/v1/incidents?service=other").json(),
+        json!({ "incidents": [], "kept_in": "state" })
+    );
     assert_eq!(stage.get(&format!("{path}?format=pdf")).status, 400);
 }
 
@@ -247,6 +252,8 @@ fn without_a_folder_reports_are_in_memory_and_commands_show_them() {
     let [id] = &*stage.names(1) else { panic!("one incident") };
     let (_, list, _) = command(&["incidents", "--service", "game-api"]);
     assert!(list.contains(&**id) && list.contains("game-api v2 was ejected"), "{list}");
+    assert!(list.contains("kept in memory only"), "{list}");
+    assert!(list.lines().all(|line| line.chars().count() <= 100), "{list}");
     let (_, shown, _) = command(&["incidents", id]);
     assert!(shown.contains("by anonymous (open)") && shown.contains("pays twice"), "{shown}");
     let (_, document, _) = command(&["incidents", id, "--json"]);
@@ -263,7 +270,10 @@ fn without_a_folder_reports_are_in_memory_and_commands_show_them() {
     assert!(why.contains("is not overwritten"), "{why}");
     assert_eq!(command(&["incidents", id, "--html", "-"]).1.matches("<svg").count(), 5);
     assert_eq!(command(&["incidents", "../../etc/passwd"]).0, Some(2));
-    assert_eq!(command(&["incidents", "2026-11-27T231500Z-game-api-v2-ejected"]).0, Some(65));
+    let (code, _, why) = command(&["incidents", "2026-11-27T231500Z-game-api-v2-ejected"]);
+    assert_eq!(code, Some(65));
+    assert!(why.contains("there is no incident 2026-11-27T231500Z-game-api-v2-ejected: "), "{why}");
+    assert!(!why.contains("404"), "{why}");
 
     let saved = stage.proxy.app().observatory().save_incident(&name_of(id), folder.path());
     assert!(saved.expect("it is saved").exists());
@@ -348,9 +358,12 @@ fn a_rollout_that_has_ended_and_a_rollback_leave_reports() {
     let opened =
         stage.proxy.controller().finished_rollout(&rollout, &entries).expect("an incident");
     assert_eq!(opened.path, format!("/v1/incidents/{}", opened.id));
-    stage.proxy.controller().rolled_back(("game-api", "v2"), "ops", "as before").expect("another");
+    let rolled_back = stage.proxy.controller().rolled_back(("game-api", "v2"), "ops", "as before");
+    let rolled_back = rolled_back.expect("another");
     let names = stage.names(2);
     assert!(names.iter().any(|name| name.ends_with("-game-api-v2-rolled-back")), "{names:?}");
+    let second = read_soon(&stage, rolled_back.id.as_str());
+    assert_eq!(second["harm"]["counted_in"], json!(opened.id), "no request counts twice");
     let report = read_soon(&stage, opened.id.as_str());
     assert_eq!((&report["kind"], &report["by"]), (&json!("rollout_aborted"), &json!("ops")));
     let review = &report["rollout"];

@@ -2,6 +2,7 @@
 //! delay before a drain.
 
 mod chain;
+mod handed;
 mod many;
 
 use std::{

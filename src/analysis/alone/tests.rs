@@ -32,7 +32,7 @@ fn a_version_beyond_its_limit_fails_and_says_by_what() {
     assert_eq!(verdict.findings[0].metric, Metric::Errors);
     assert_eq!(
         verdict.reason,
-        "0.87 % of its requests failed (87 of 10000); allowed 0.3 % by slo. Wrong once in \
+        "0.87 % of its requests failed (87 of 10000, judged for 10.0 s); allowed 0.3 % by slo. Wrong once in \
          1,000,000. No baseline serves beside it, so an outage that every version would share \
          looks the same."
     );

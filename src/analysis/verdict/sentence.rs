@@ -152,13 +152,12 @@ impl Finding {
                     Some(slow_ms) => write!(f, "took {slow_ms:.1} ms or longer")?,
                     None => write!(f, "failed")?,
                 }
-                write!(
-                    f,
-                    " ({} of {}); allowed {}",
-                    counts.failures,
-                    counts.requests,
-                    Percent(*tolerated_share)
-                )?;
+                write!(f, " ({} of {}", counts.failures, counts.requests)?;
+                // There is no onset: nothing shows when it began.
+                if let Some(judged_s) = until_s {
+                    write!(f, ", judged for {judged_s:.1} s")?;
+                }
+                write!(f, "); allowed {}", Percent(*tolerated_share))?;
                 match source {
                     Source::Slo => write!(f, " by slo"),
                     Source::Before => write!(f, " by the rate of the baseline before"),

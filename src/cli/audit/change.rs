@@ -4,17 +4,37 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::split;
+use super::{rollout, split};
+use crate::cli::wrapped::shortened;
 
 /// Longest text of one value, in characters. `--json` shows all of it.
 const MOST_OF_A_VALUE: usize = 40;
 
-/// Longest text of a change, in characters.
+/// Longest text of a change, in characters, and of that of a rollout.
 const MOST_OF_A_CHANGE: usize = 120;
+const MOST_OF_A_ROLLOUT: usize = 200;
 
 /// The change from `before` to `after`: `v41 95 -> 90, v42 5 -> 10`. A dash if there is none. Of an entry about
-/// several services, those come first, or only the one `asked` for.
-pub(super) fn in_words(before: &Value, after: &Value, asked: Option<&str>) -> String {
+/// several services, those come first, or only the one `asked` for. A rollout is a sentence of its own.
+pub(super) fn in_words(
+    kind: &str,
+    (before, after): (&Value, &Value),
+    asked: Option<&str>,
+) -> String {
+    let rollout = rollout::is_meant(kind).then(|| rollout::in_words(before, after)).flatten();
+    if let Some(text) = rollout {
+        return shortened(&text, MOST_OF_A_ROLLOUT);
+    }
+    // What the entry of another change led to.
+    if let (Some(seq), Some(_)) = (before["seq"].as_u64(), before["hash"].as_str()) {
+        let more = plain_or_services(&Value::Null, after, asked);
+        let gap = if more == "-" { String::new() } else { format!(": {more}") };
+        return shortened(&format!("entry {seq}{gap}"), MOST_OF_A_CHANGE);
+    }
+    plain_or_services(before, after, asked)
+}
+
+fn plain_or_services(before: &Value, after: &Value, asked: Option<&str>) -> String {
     let of_services = split::in_words(before, after, asked);
     if of_services.is_empty() {
         return shortened(&plain(before, after), MOST_OF_A_CHANGE);
@@ -97,8 +117,8 @@ fn flag(name: &str, set: bool) -> String {
     if set { name.to_owned() } else { format!("not {name}") }
 }
 
-fn value(value: &Value) -> String {
-    let text = match value {
+fn value(value_of: &Value) -> String {
+    let text = match value_of {
         Value::String(text) => text.clone(),
         Value::Null => "none".to_owned(),
         // As it was written on the command line: 90 rather than 90.0.
@@ -106,19 +126,14 @@ fn value(value: &Value) -> String {
             Some(float) if float.fract() == 0.0 && float.abs() < 1e15 => format!("{float}"),
             _ => number.to_string(),
         },
-        other => other.to_string(),
+        Value::Bool(set) => set.to_string(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(value).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(_) => format!("({})", content(value_of)),
     };
     shortened(&text, MOST_OF_A_VALUE)
-}
-
-fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some(_) => {
-            let kept: String = text.chars().take(most.saturating_sub(1)).collect();
-            format!("{kept}…")
-        }
-    }
 }
 
 #[cfg(test)]
@@ -151,18 +166,25 @@ mod tests {
             (json!({ "a": null }), json!(null), "was a none"),
             (json!("off"), json!("auto"), "off -> auto"),
             (json!(null), json!(null), "-"),
-            (json!({ "a": [1] }), json!({ "a": [1, 2] }), "a [1] -> [1,2]"),
+            (json!({ "a": [1] }), json!({ "a": [1, 2] }), "a [1] -> [1, 2]"),
+            (json!(null), json!({ "a": ["x", { "b": "y", "c": true }] }), "a [x, (b y, c)]"),
+            (json!({ "seq": 17, "hash": "x" }), json!(null), "entry 17"),
+            (
+                json!({ "seq": 17, "hash": "x" }),
+                json!({ "uploads_cut": 2 }),
+                "entry 17: uploads_cut 2",
+            ),
         ] {
-            assert_eq!(in_words(&before, &after, None), expected);
+            assert_eq!(in_words("weights", (&before, &after), None), expected);
         }
         let before = json!({ "hash": "x", "services": { "a": { "weights": { "v1": 1 } } } });
         let after = json!({ "hash": "y", "versions_gone": [], "services": { "a": { "weights": { "v1": 2 } } } });
-        assert_eq!(in_words(&before, &after, None), "a v1 1 -> 2; hash x -> y");
-        let long = in_words(&json!(null), &json!("é".repeat(50)), None);
+        assert_eq!(in_words("configuration", (&before, &after), None), "a v1 1 -> 2; hash x -> y");
+        let long = in_words("x", (&json!(null), &json!("é".repeat(50))), None);
         assert_eq!(long, format!("{}…", "é".repeat(39)));
         let many: Vec<String> = (0..50).map(|n| format!("version-{n}")).collect();
         let many: Value =
             many.into_iter().map(|name| (name, json!(1))).collect::<serde_json::Map<_, _>>().into();
-        assert_eq!(in_words(&json!(null), &many, None).chars().count(), MOST_OF_A_CHANGE);
+        assert_eq!(in_words("x", (&json!(null), &many), None).chars().count(), MOST_OF_A_CHANGE);
     }
 }

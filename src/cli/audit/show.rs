@@ -137,7 +137,7 @@ fn row(entry: &Entry, service: Option<&str>) -> [String; HEADINGS.len()] {
         format!("{}{role}{}", actor.name, second.unwrap_or_default()),
         entry.kind.clone(),
         entry.service.clone().unwrap_or_else(|| "-".to_owned()),
-        in_words(&entry.before, &entry.after, service),
+        in_words(&entry.kind, (&entry.before, &entry.after), service),
         reason,
     ]
 }

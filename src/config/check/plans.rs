@@ -6,7 +6,8 @@ use super::{Finding, label, no_such, smoke::check_smoke_gates};
 use crate::config::{
     problem::FieldPath,
     schema::{
-        Config, Gate, GateQuestion, MAX_GATES, MAX_STEPS, MAX_WEBHOOK_TIMEOUT, Mode, Service, Step,
+        Config, Gate, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, MAX_WEBHOOK_TIMEOUT, Mode,
+        Service, Step,
     },
 };
 
@@ -132,6 +133,9 @@ fn gates(gates: &[Gate], path: &FieldPath, found: &mut Vec<Finding>) {
             }
             _ => {}
         }
+        if let GateQuestion::Webhook(hook) = &gate.question {
+            hook_name(hook, &gates[..index], (&here, path), found);
+        }
         let earlier = gates[..index].iter().position(|other| is_same(gate, other));
         if let Some(earlier) = earlier {
             let other = path.index(earlier);
@@ -139,6 +143,52 @@ fn gates(gates: &[Gate], path: &FieldPath, found: &mut Vec<Finding>) {
             found.push(Finding::new(here, message).and(other));
         }
     }
+}
+
+/// Checks the name of a webhook after the gates `before` of its step: each reason must say which one is meant. Two
+/// without a name on one host are a warning, see [`alike`].
+fn hook_name(
+    hook: &GateWebhook,
+    before: &[Gate],
+    (here, gates): (&FieldPath, &FieldPath),
+    found: &mut Vec<Finding>,
+) {
+    let at = here.key("webhook").key("name");
+    if let Some(Err(message)) = hook.name.as_ref().map(|name| label(name, "")) {
+        found.push(Finding::new(at, message));
+        return;
+    }
+    let question = GateQuestion::Webhook(hook.clone());
+    let like = |other: &Gate| match &other.question {
+        GateQuestion::Webhook(other_hook) => {
+            other.question.to_string() == question.to_string()
+                && (hook.name.is_some() || other_hook.name.is_some())
+        }
+        _ => false,
+    };
+    if let Some(earlier) = before.iter().position(like) {
+        let other = gates.index(earlier);
+        let message = format!("`{other}` is called `{question}`, too; write another `name`");
+        let at = if hook.name.is_some() { at } else { here.key("webhook") };
+        found.push(Finding::new(at, message).and(other));
+    }
+}
+
+/// Webhooks of a step that are called alike, since none has a name and they are on one host: the later one, and how
+/// it is called.
+pub(super) fn alike(gates: &[Gate]) -> Option<(usize, String)> {
+    let host = |gate: &Gate| match &gate.question {
+        GateQuestion::Webhook(hook) if hook.name.is_none() => Some(gate.question.to_string()),
+        _ => None,
+    };
+    let mut each = gates.iter().enumerate().filter_map(|(index, gate)| Some((index, host(gate)?)));
+    each.find(|(index, shown)| gates[..*index].iter().filter_map(host).any(|other| other == *shown))
+}
+
+/// Requests without a single bad one after which the gate `slo` passes a limit of the share `limit`, 0 to 1, of bad
+/// requests. `rollout/gate/limits.rs` has the test, and a test that the two agree.
+pub fn least_requests(limit: f64) -> f64 {
+    3.93 / limit.max(1e-6)
 }
 
 fn is_same(one: &Gate, other: &Gate) -> bool {
@@ -307,6 +357,59 @@ plans:
             problems(compared, plans),
             "\
 4:11: services.a.rollout: `p` does not fit: step 1 waits for evidence, and no version is certainly healthy while errors are not compared; write eject.errors, or `within` in the step"
+        );
+    }
+
+    #[test]
+    fn webhooks_of_one_step_have_names_of_their_own() {
+        let plan =
+            |gates: &str| format!("plans: {{ a: [ {{ weight: 100%, gates: [ {gates} ] }} ] }}");
+        let hook = |name: &str, path: &str| {
+            format!("{{ webhook: {{ {name} url: 'http://gate/{path}' }} }}")
+        };
+        let named = plan(&format!("{}, {}", hook("name: load,", "a"), hook("name: legal,", "b")));
+        assert_eq!(problems("", &named), "");
+        let same = problems(
+            "",
+            &plan(&format!("{}, {}", hook("name: load,", "a"), hook("name: load,", "b"))),
+        );
+        assert!(same.contains("plans.a[0].gates[1].webhook.name: `plans.a[0].gates[0]` is called `webhook load`, too"), "{same}");
+        let host = problems("", &plan(&format!("{}, {}", hook("", "a"), hook("name: gate,", "b"))));
+        assert!(host.contains("is called `webhook gate`, too; write another `name`"), "{host}");
+        let bad = problems("", &plan(&hook("name: 'a b',", "a")));
+        assert!(bad.contains("plans.a[0].gates[0].webhook.name: "), "{bad}");
+    }
+
+    #[test]
+    fn what_is_valid_and_rarely_intended_is_a_warning() {
+        let warned = |service: &str, more: &str| {
+            let text = format!(
+                "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\nservices: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 10.0.0.1:1 ] }} }}, {service} }} }}\n{more}\n"
+            );
+            let config = parse(&text).expect("valid");
+            let all = super::super::warn::warnings(&config).into_iter();
+            all.map(|finding| finding.message).collect::<Vec<_>>().join("\n")
+        };
+        let service = "rollout: p, slo: { errors: 0.1% }";
+        let plan = |within: &str| {
+            format!(
+                "plans: {{ p: [ {{ weight: 1%, within: {within}, gates: [ slo ] }}, {{ weight: 100% }} ] }}"
+            )
+        };
+        let short = warned(service, &plan("1m"));
+        assert!(
+            short.contains(
+                "step 1 of `p` has 1m for the gate slo, which passes after 3930 requests"
+            ),
+            "{short}"
+        );
+        assert!(short.contains("takes 6550 requests a second of the service"), "{short}");
+        assert!(!warned(service, &plan("1h")).contains("gate slo"), "there is time");
+        let hooks = "plans: { p: [ { weight: 100%, gates: [ { webhook: { url: 'http://gate/a' } }, { webhook: { url: 'http://gate/b' } } ] } ] }";
+        let alike = warned("rollout: p", hooks);
+        assert!(
+            alike.contains("another webhook of the step is called `webhook gate`, too"),
+            "{alike}"
         );
     }
 }

@@ -93,6 +93,8 @@ pub enum GateKind {
 /// to 202 pass; another one fails, with the body as message; without a response it is undecided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateWebhook {
+    /// What it is called in the status, in reasons and in the journal. Default: the host of the URL.
+    pub name: Option<String>,
     /// The URL, such as `http://gate:8080/check`. Its path and query may contain a secret.
     pub url: String,
     /// Longest time of a call, at most 5 minutes. Default `10s`.
@@ -141,6 +143,7 @@ impl fmt::Display for GateQuestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Smoke(name) => write!(f, "smoke {name}"),
+            Self::Webhook(GateWebhook { name: Some(name), .. }) => write!(f, "webhook {name}"),
             Self::Webhook(hook) => {
                 let url: Option<http::Uri> = hook.url.parse().ok();
                 let host = url.and_then(|url| url.host().map(str::to_owned));
@@ -210,6 +213,10 @@ struct SmokeSettings {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Gate_webhook")]
 struct Webhook {
+    /// What it is called in the status, in reasons and in the journal: letters, digits and `_.-`. Default: the host
+    /// of the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     /// The URL, such as `http://gate:8080/check`.
     #[schemars(regex(pattern = "^https?://[!-~]+$"))]
     url: String,
@@ -258,8 +265,8 @@ impl Written {
                 Smoke::Name(name) => (GateQuestion::Smoke(name), None),
                 Smoke::Settings(SmokeSettings { name, kind }) => (GateQuestion::Smoke(name), kind),
             }),
-            self.webhook.map(|Webhook { url, kind, timeout }| {
-                (GateQuestion::Webhook(GateWebhook { url, timeout }), kind)
+            self.webhook.map(|Webhook { name, url, kind, timeout }| {
+                (GateQuestion::Webhook(GateWebhook { name, url, timeout }), kind)
             }),
         ];
         let mut all = all.into_iter().flatten();
@@ -280,8 +287,9 @@ impl From<&Gate> for Written {
             GateQuestion::Smoke(name) => {
                 written.smoke = Some(Smoke::Settings(SmokeSettings { name: name.clone(), kind }));
             }
-            GateQuestion::Webhook(GateWebhook { url, timeout }) => {
-                written.webhook = Some(Webhook { url: url.clone(), kind, timeout: *timeout });
+            GateQuestion::Webhook(GateWebhook { name, url, timeout }) => {
+                let (name, url, timeout) = (name.clone(), url.clone(), *timeout);
+                written.webhook = Some(Webhook { name, url, kind, timeout });
             }
         }
         written

@@ -9,6 +9,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use serde_json::json;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use super::{
@@ -29,6 +30,7 @@ use crate::{
     proxy::Command,
     registry::{FenceState, Raised, VersionState},
     snapshot::Overrides,
+    store::Head,
 };
 
 /// Why one version has all writes since a start.
@@ -234,6 +236,28 @@ impl Controller {
                 fence.state.undo("players had to be moved at once, since a version was taken out");
             }
         }
+    }
+
+    /// Writes how many uploads a cutover has ended whose `entry` was written before that: there is no entry if it
+    /// ended none.
+    pub(in crate::control) fn write_uploads_cut(
+        &mut self,
+        asked: &Cutover,
+        entry: Option<Head>,
+        cut: u64,
+    ) {
+        if cut == 0 {
+            return;
+        }
+        let Cutover { service, head, .. } = asked;
+        let reason = "writes whose bodies did not arrive in time were ended";
+        let place = (&**service, &self.state);
+        let mut draft = self.draft_of("uploads_cut", head.by.clone(), reason, place);
+        if let Some(Head { seq, hash }) = entry {
+            draft.before = json!({ "seq": seq, "hash": hash });
+        }
+        draft.after = json!({ "uploads_cut": cut });
+        self.write_late(draft);
     }
 
     /// Records that a fenced cutover was undone.

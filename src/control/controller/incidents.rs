@@ -52,6 +52,7 @@ impl Controller {
             route: matter.route.clone(),
             by: matter.by.clone().unwrap_or_default(),
             reason: matter.reason.clone(),
+            ejected_at: verdict.as_ref().and_then(|_| self.ejected_at(service, version)),
             verdict,
             rollout: None,
         };
@@ -69,6 +70,12 @@ impl Controller {
         let mut verdicts = self.verdicts(service).into_iter();
         let of = verdicts.find(|(of, route, _)| of == version && route.is_none());
         of.map(|(_, _, verdict)| verdict)
+    }
+
+    /// When a verdict ejected the version, if it is ejected.
+    fn ejected_at(&self, service: &str, version: &str) -> Option<SystemTime> {
+        let ejection = self.state.ejection(service, version)?;
+        ejection.verdict.is_some().then_some(ejection.since)
     }
 
     fn open_incident(&mut self, happened: Happened, at: SystemTime) -> Option<Id> {
@@ -97,6 +104,7 @@ impl Controller {
             by: by.to_owned(),
             reason: reason.to_owned(),
             verdict: self.comparison_of(service, from),
+            ejected_at: self.ejected_at(service, from),
             rollout: None,
         };
         self.open_incident(happened, SystemTime::now()).map(IncidentRef::from)
@@ -127,6 +135,7 @@ impl Controller {
             by: by.clone(),
             reason: rollout.cause.clone(),
             verdict: self.comparison_of(&rollout.service, &rollout.to),
+            ejected_at: self.ejected_at(&rollout.service, &rollout.to),
             rollout: Some(Box::new(Review::new(rollout, entries))),
         };
         self.open_incident(happened, SystemTime::now()).map(IncidentRef::from)

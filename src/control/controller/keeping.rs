@@ -27,7 +27,7 @@ use crate::{
         state::ControlState,
     },
     snapshot::Snapshot,
-    store::{Actor, Draft, Failing, Head, Health, Journal, StateChange, StoreError},
+    store::{Actor, Draft, EntryKind, Failing, Head, Health, Journal, StateChange, StoreError},
 };
 
 /// Most faults of a journal that are told; the verification lists all.
@@ -288,6 +288,7 @@ impl Controller {
 
     /// An entry of a change that this controller makes now.
     pub(super) fn draft(&self, kind: &str, actor: Actor, reason: &str) -> Draft {
+        debug_assert!(EntryKind::named(kind).is_some(), "`{kind}` is not in store/kind.rs");
         let mut draft = Draft::new(kind, actor, reason);
         draft.config_hash = Some(self.hash.clone());
         draft.generation = self.snapshot().generation;

@@ -64,6 +64,11 @@ impl Book {
         self.held.get(id).cloned()
     }
 
+    /// All reports that are held, the oldest first.
+    pub(super) fn all_held(&self) -> Vec<Arc<Incident>> {
+        self.held.values().cloned().collect()
+    }
+
     /// Names of the reports that are held.
     pub(super) fn names(&self) -> Vec<Id> {
         self.held.keys().cloned().collect()

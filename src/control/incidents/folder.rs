@@ -111,6 +111,7 @@ mod tests {
             by: "ops".to_owned(),
             reason: "pays twice".to_owned(),
             verdict: None,
+            ejected_at: None,
             rollout: None,
         };
         let opened = Opened {
@@ -120,6 +121,7 @@ mod tests {
             baseline: None,
             generation: 1,
             config_hash: String::new(),
+            earlier: None,
         };
         let (events, journal, versions) = Default::default();
         let instance = "edge-1:9090".to_owned();

@@ -8,8 +8,8 @@ use std::{
 use crate::{
     control::{events::Event, tasks::ControlPlane},
     incident::{
-        Evidence, JournalEntry, LatencyPoint, Moment, MomentSource, Opened, RateCurve, Role,
-        VersionCurve, offset_s, thousandths,
+        Evidence, FailedSecond, JournalEntry, LatencyPoint, Moment, MomentSource, Opened,
+        RateCurve, Role, VersionCurve, offset_s, thousandths,
     },
     snapshot::{Service, Version},
     store::{Filter, Reader},
@@ -118,12 +118,17 @@ impl ControlPlane {
         };
         let each = service.versions.iter().map(|version| {
             let seconds = self.history().since(version.state.id, bounds.0);
-            let from_s = origin_s + f64::from(bounds.0);
+            let failed = self.history().failed_since(version.state.id, bounds.0);
+            let begins_s = |second: u32| thousandths(origin_s + f64::from(second));
+            let failed = failed.into_iter().filter(|(second, _)| *second < bounds.1);
+            let failed =
+                failed.map(|(second, kinds)| FailedSecond { from_s: begins_s(second), kinds });
             VersionCurve {
                 name: version.name.to_string(),
                 role: role(&version.name),
-                rates: dense(&seconds, bounds, thousandths(from_s)),
+                rates: dense(&seconds, bounds, begins_s(bounds.0)),
                 latency: self.latency(version, clock, (from_s, until_s)),
+                failed_attempts: failed.collect(),
             }
         });
         let requests =

@@ -1,8 +1,10 @@
-//! Rates of each version in the last ten minutes.
+//! Rates and failed attempts of each version in the last ten minutes.
 
 use std::collections::HashMap;
 
+use super::failures::Failures;
 use crate::{
+    incident::FailureKinds,
     registry::Origin,
     snapshot::{Snapshot, Version},
     telemetry::rates::{Rates, Second},
@@ -12,6 +14,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(in crate::control) struct History {
     rates: HashMap<u32, Rates>,
+    failures: HashMap<u32, Failures>,
 }
 
 impl History {
@@ -22,6 +25,7 @@ impl History {
             if requests > 0 {
                 let rates = self.rates.entry(version.state.id).or_default();
                 rates.note(at_s, requests, failures);
+                self.failures.entry(version.state.id).or_default().note(version, at_s);
             }
         }
     }
@@ -31,9 +35,21 @@ impl History {
         self.rates.get(&version).map(|rates| rates.since(at_s).collect()).unwrap_or_default()
     }
 
+    /// The seconds of a version from `at_s` on in which attempts failed, by kind.
+    pub(super) fn failed_since(&self, version: u32, at_s: u32) -> Vec<(u32, FailureKinds)> {
+        let failures = self.failures.get(&version);
+        failures.map(|failures| failures.since(at_s).collect()).unwrap_or_default()
+    }
+
     /// Forgets a version.
     pub(in crate::control) fn forget(&mut self, version: u32) {
         self.rates.remove(&version);
+        self.failures.remove(&version);
+    }
+
+    /// Forgets an endpoint.
+    pub(in crate::control) fn forget_endpoint(&mut self, endpoint: u32) {
+        self.failures.values_mut().for_each(|failures| failures.forget(endpoint));
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::incident::{Happened, Id, Kind, Opened};
+use crate::incident::{Earlier, Happened, Id, Kind, Opened};
 
 /// Incidents that may wait for the service thread. It takes them at once unless it is stuck.
 const MOST_WAITING: usize = 100;
@@ -25,6 +25,8 @@ pub struct Ledger {
     waiting: VecDeque<Opened>,
     names: VecDeque<Id>,
     counts: HashMap<(String, Kind), u64>,
+    /// The last incident of each version, the latest at the end.
+    last: VecDeque<((String, String), Earlier)>,
     /// When a report on endpoints of a version was opened last.
     endpoints: HashMap<(String, String), SystemTime>,
     news: Arc<Notify>,
@@ -52,6 +54,7 @@ impl Ledger {
         }
         self.names.push_back(id.clone());
         *self.counts.entry((service.clone(), *kind)).or_default() += 1;
+        let earlier = self.succeed((service.clone(), version.clone()), id.clone(), at);
         let config_hash = config_hash.to_owned();
         self.waiting.push_back(Opened {
             id: id.clone(),
@@ -60,9 +63,22 @@ impl Ledger {
             baseline,
             generation,
             config_hash,
+            earlier,
         });
         self.news.notify_one();
         Some(id)
+    }
+
+    /// Notes the last incident of a version, and returns the one before it.
+    fn succeed(&mut self, of: (String, String), id: Id, at: SystemTime) -> Option<Earlier> {
+        let place = self.last.iter().position(|(known, _)| *known == of);
+        let before = place.and_then(|place| self.last.remove(place));
+        if self.last.len() == REMEMBERED {
+            self.last.pop_front();
+        }
+        self.last.push_back((of, Earlier { id, at }));
+        // If the clock was set back, the one before is not known to be earlier.
+        before.map(|(_, earlier)| earlier).filter(|earlier| earlier.at <= at)
     }
 
     fn is_too_soon(&mut self, happened: &Happened, at: SystemTime) -> bool {
@@ -115,6 +131,7 @@ mod tests {
             by: "ops".to_owned(),
             reason: String::new(),
             verdict: None,
+            ejected_at: None,
             rollout: None,
         }
     }
@@ -138,6 +155,8 @@ mod tests {
         assert_eq!(ledger.newest().map(Id::as_str), second.as_deref());
         let opened = ledger.take();
         assert_eq!((opened.len(), opened[0].generation), (2, 1));
+        let earlier = |nth: usize| opened[nth].earlier.as_ref().map(|earlier| earlier.id.as_str());
+        assert_eq!((earlier(0), earlier(1)), (None, Some(first)));
         assert!(ledger.take().is_empty());
         let counted = ledger.counted("game-api");
         assert_eq!(
@@ -162,6 +181,15 @@ mod tests {
         let mut ledger = Ledger::default();
         let opened = (0..500).filter_map(|s| open(&mut ledger, Kind::Ejected, "v42", s));
         assert_eq!(opened.count(), MOST_WAITING);
+        for nth in 0..500 {
+            let version = format!("v{nth}");
+            ledger.succeed(
+                ("game-api".to_owned(), version),
+                Id::new(at(0), "s", "v", Kind::Ejected),
+                at(0),
+            );
+        }
+        assert_eq!(ledger.last.len(), REMEMBERED);
         assert_eq!(ledger.take().len(), MOST_WAITING);
         assert!(open(&mut ledger, Kind::Ejected, "v42", 501).is_some());
     }

@@ -116,6 +116,30 @@ impl ControlPlane {
         self.controller().state_folder().map(|state| state.join("incidents"))
     }
 
+    /// Whether reports are kept in files.
+    pub fn keeps_incidents(&self) -> bool {
+        self.controller().state_folder().is_some()
+    }
+
+    /// The reports that this process hands over to the next one: without a folder they would be lost. They are
+    /// completed, as at the end of the process. The newest first.
+    pub(in crate::control) fn carried_incidents(&self) -> Vec<Arc<Incident>> {
+        if self.keeps_incidents() {
+            return Vec::new();
+        }
+        self.finish_incidents();
+        let mut held = self.book().all_held();
+        held.reverse();
+        held
+    }
+
+    /// Holds a report of the process before.
+    pub(in crate::control) fn inherit_incident(&self, incident: Incident) {
+        if !self.keeps_incidents() {
+            self.book().put(Arc::new(incident), false);
+        }
+    }
+
     /// At most so many incidents for which `is_meant` holds, the newest first. Blocks.
     ///
     /// # Errors

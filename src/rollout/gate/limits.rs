@@ -76,16 +76,25 @@ pub fn slo(slo: &Slo, seen: &Seen) -> GateReply {
             share: errors.0,
             requests: seen.requests,
             bad: seen.failed,
-            shown: format!("{rate:.2} % of {} requests fail", seen.requests),
+            shown: format!(
+                "{rate:.2} % of {} requests fail, limit {}",
+                seen.requests,
+                Percent(errors.0)
+            ),
         });
     }
     for (label, limit, slow, share) in
         [("p95", slo.p95, seen.p95, 0.05), ("p99", slo.p99, seen.p99, 0.01)]
     {
-        if limit.is_some() {
+        if let Some(limit) = limit {
             let Slow { requests, slower, quantile } = slow.unwrap_or_default();
-            let quantile = Duration::from_micros(quantile.as_micros() as u64);
-            let shown = format!("{label} is {quantile:?} of {requests} requests");
+            let (quantile, limit) = (ms(quantile), ms(limit));
+            let shown = match requests {
+                0 => format!("{label} is not known: no requests yet, limit {limit}"),
+                _ => format!(
+                    "{label} is {quantile}, limit {limit}; {slower} of {requests} requests took longer than that"
+                ),
+            };
             limits.push(Limit { label, share, requests, bad: slower, shown });
         }
     }
@@ -125,6 +134,21 @@ impl Limit {
     }
 }
 
+/// A share as a percentage, without zeros at its end.
+struct Percent(f64);
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Rounded, since 0.003 * 100 is not 0.3.
+        write!(f, "{} %", (self.0 * 1e8).round() / 1e6)
+    }
+}
+
+/// A time in milliseconds, to the tenth.
+fn ms(time: Duration) -> String {
+    format!("{} ms", (time.as_secs_f64() * 1e4).round() / 10.0)
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
@@ -154,14 +178,15 @@ mod tests {
         // ln(4 * 20) / 0.003
         assert_eq!(
             of(1_500, 0),
-            Reply::Pass.because("within all limits: 0.00 % of 1500 requests fail")
+            Reply::Pass.because("within all limits: 0.00 % of 1500 requests fail, limit 0.3 %")
         );
         assert_eq!(of(20_000, 60).reply, Reply::Undecided, "at the limit nothing is certain");
         assert_eq!(of(2, 2).reply, Reply::Undecided, "one player may have failed twice");
         let fail = of(1_000, 30);
         assert_eq!(
             fail,
-            Reply::Fail.because("beyond the limit of errors: 3.00 % of 1000 requests fail")
+            Reply::Fail
+                .because("beyond the limit of errors: 3.00 % of 1000 requests fail, limit 0.3 %")
         );
         assert_eq!(slo(&Slo::default(), &seen(9_000, 0)).reply, Reply::Undecided);
         assert_eq!(slo(&errors(0.0), &seen(100, 3)).reply, Reply::Fail);
@@ -178,17 +203,35 @@ mod tests {
         };
         assert_eq!(
             of(50, 180),
-            Reply::Pass.because("within all limits: p95 is 180ms of 2000 requests")
+            Reply::Pass.because(
+                "within all limits: p95 is 180 ms, limit 250 ms; 50 of 2000 requests took longer than that"
+            )
         );
         assert_eq!(of(100, 250).reply, Reply::Undecided);
         assert_eq!(of(200, 400).reply, Reply::Fail);
-        assert_eq!(slo(&limits, &seen(9_000, 0)).reply, Reply::Undecided, "no latency is known");
+        let unknown = slo(&limits, &seen(9_000, 0));
+        assert_eq!(
+            unknown,
+            Reply::Undecided
+                .because("not certain: p95 is not known: no requests yet, limit 250 ms")
+        );
         let both = Slo { errors: Some(Share(0.003)), ..limits };
         let slow = Slow { requests: 2_000, slower: 50, quantile: Duration::from_millis(180) };
         let all = Seen { p95: Some(slow), ..seen(9_000, 9_000) };
         assert_eq!(slo(&both, &all).reply, Reply::Fail, "one limit suffices");
         let some = Seen { p95: Some(slow), ..seen(100, 0) };
         assert!(slo(&both, &some).why.starts_with("not certain: 0.00 % of 100 requests"));
+    }
+
+    #[test]
+    fn the_least_requests_that_pass_are_those_that_the_check_of_a_file_takes() {
+        for share in [0.0001, 0.003, 0.01, 0.05] {
+            let passes =
+                |requests: u64| slo(&errors(share), &seen(requests, 0)).reply == Reply::Pass;
+            let least = crate::config::least_requests(share);
+            let (less, more) = ((0.97 * least) as u64, (1.03 * least).ceil() as u64);
+            assert!(!passes(less) && passes(more), "{share}: {least}");
+        }
     }
 
     /// Runs of 20,000 requests at `rate`, looked at after each hundred, that ever answer `reply`.

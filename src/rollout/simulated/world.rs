@@ -101,7 +101,7 @@ impl World {
             GateQuestion::Amounts,
             GateQuestion::Approval,
             GateQuestion::Smoke("money-path".to_owned()),
-            GateQuestion::Webhook(GateWebhook { url, timeout: Duration::from_secs(2) }),
+            GateQuestion::Webhook(GateWebhook { name: None, url, timeout: Duration::from_secs(2) }),
         ];
         let mut gates = Vec::new();
         for question in all {

@@ -84,6 +84,7 @@ impl KeptValues {
             for form in all.iter().filter(|form| form.len() >= LEAST_HIDDEN) {
                 shown = shown.replace(form, &format!("${{{name}}}"));
             }
+            shown = without_encoded(shown, text.trim(), name);
         }
         format!("`{}`", bounded(shown.trim()))
     }
@@ -101,6 +102,45 @@ impl KeptValues {
 fn forms(text: &str) -> [String; 3] {
     let quoted = Value::String(text.to_owned()).to_string();
     [text.to_owned(), quoted[1..quoted.len() - 1].to_owned(), encoded(text)]
+}
+
+/// `shown` with `${name}` in the place of `secret` as URLs and forms may have it: any of its bytes as `%XX`, in digits of
+/// either case, and a space as `+`.
+fn without_encoded(mut shown: String, secret: &str, name: &str) -> String {
+    if secret.chars().count() < LEAST_HIDDEN {
+        return shown;
+    }
+    for space in [b'+', b' '] {
+        // The name in its place is shorter than what is searched, or is found no second time.
+        let mut from = 0;
+        while let Some((start, end)) = encoded_at(&shown, secret.as_bytes(), space, from) {
+            let name = format!("${{{name}}}");
+            shown.replace_range(start..end, &name);
+            from = start + name.len();
+        }
+    }
+    shown
+}
+
+/// Where `secret` begins and ends in `text` from the byte `from` on, where a `+` stands for `plus`.
+fn encoded_at(text: &str, secret: &[u8], plus: u8, from: usize) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut decoded, mut starts, mut at) = (Vec::new(), Vec::new(), from);
+    while let Some(byte) = bytes.get(at) {
+        starts.push(at);
+        let (byte, length) = match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => ((high * 16 + low) as u8, 3),
+            (b'+', ..) => (plus, 1),
+            (byte, ..) => (*byte, 1),
+        };
+        decoded.push(byte);
+        at += length;
+    }
+    starts.push(at);
+    let first = decoded.windows(secret.len()).position(|window| window == secret)?;
+    let (start, end) = (starts[first], starts[first + secret.len()]);
+    (text.is_char_boundary(start) && text.is_char_boundary(end)).then_some((start, end))
 }
 
 fn text(value: &Value) -> String {

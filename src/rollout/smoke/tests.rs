@@ -207,6 +207,31 @@ fn a_failure_never_shows_a_kept_value() {
 }
 
 #[test]
+fn a_kept_value_is_hidden_within_other_texts_however_it_is_encoded() {
+    let smoke = check(json!([
+        { "request": "GET /", "keep": { "t": "json:$.t", "short": "json:$.s" } },
+        { "request": "GET /", "expect": { "json": { "$.x": 1 } } },
+    ]));
+    let secret = "ab/cd é+1";
+    for (came, shown) in [
+        ("id=ab/cd é+1;", "id=${t};"),
+        ("https://x/?q=ab%2Fcd%20%C3%A9%2B1&b=2", "https://x/?q=${t}&b=2"),
+        ("https://x/?q=ab%2fcd%20%c3%a9%2b1&b=2", "https://x/?q=${t}&b=2"),
+        ("q=ab/cd+%C3%A9%2B1, again ab%2Fcd%20\u{e9}+1", "q=${t}, again ${t}"),
+        ("%61b%2Fcd \u{e9}%2b1", "${t}"),
+        ("ab/cd is a part", "ab/cd is a part"),
+        ("100% of abc", "100% of abc"),
+    ] {
+        let mut run = smoke.begin();
+        let login = json!({ "t": secret, "s": "abc" }).to_string();
+        run.judge(&answer(200, &[], &login)).expect("kept");
+        let failed = run.judge(&answer(200, &[], &json!({ "x": came }).to_string()));
+        let failed = failed.expect_err("not 1").0;
+        assert_eq!(failed, format!("expected $.x to be 1, got `{shown}`"), "{came}");
+    }
+}
+
+#[test]
 fn a_value_that_cannot_be_sent_fails_the_step() {
     let smoke = logged_in(json!({ "request": "GET /", "headers": { "x-t": "${token}" } }));
     let mut run = smoke.begin();

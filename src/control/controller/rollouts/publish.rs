@@ -268,11 +268,13 @@ fn without_secrets(mut plan: Value) -> Value {
 
 /// A rollout in an entry of the journal.
 fn described(rollout: &Rollout) -> Value {
-    let Rollout { to, phase, step, weights, .. } = rollout;
+    let Rollout { to, plan, phase, step, weights, .. } = rollout;
     json!({
         "version": to,
         "phase": phase,
         "step": step + 1,
+        "steps": plan.steps().len(),
+        "plan_name": plan.name,
         "weights": weights,
         "shares": shares(weights),
     })
