@@ -51,6 +51,7 @@ mod policies;
 mod preamble;
 mod problem;
 mod proxy_protocol;
+mod rates;
 mod record;
 mod rejected;
 mod relay;

@@ -30,7 +30,7 @@ pub use self::{
     fence::Fence,
     forwarding::Forwarding,
     pin::PinPlan,
-    policies::RoutePolicies,
+    policies::{RateLimit, RoutePolicies},
     route::{BodyLimits, Route},
     service::Service,
     sources::{AccessLog, Overrides, RuntimeState, SnapshotInputs, weights_in_force},

@@ -9,6 +9,7 @@ mod amounts;
 mod comparison;
 mod fence;
 mod health;
+mod limit;
 mod matching;
 mod pin;
 mod plans;

@@ -8,6 +8,7 @@ use super::{
     policies::{self, Additions},
     problem::ProxyError,
     rejected::Stop,
+    waiting::Passed,
     worker::Worker,
 };
 use crate::{
@@ -31,13 +32,14 @@ pub(super) fn assign(
     snapshot: &Snapshot,
     admitted: &Admitted<'_, '_>,
     request: &RequestView<'_>,
+    passed: &mut Passed,
 ) -> Result<(Decision, Assigned), Stop> {
     let number = snapshot.route_of(request);
     let Some(number) = number else { return Err(ProxyError::NoRoute.problem().into()) };
     let route = &snapshot.routes[number as usize];
     let mut additions = None;
     if let Some(policies) = &route.policies {
-        additions = policies::ask(policies, admitted)?;
+        additions = policies::ask(policies, route, admitted, request, passed)?;
     }
     let (mut decided, mut pin) = (snapshot.decide(number, request), None);
     let service = &snapshot.services[route.service as usize];

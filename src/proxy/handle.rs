@@ -41,7 +41,8 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
     let mut request = Buffer::hollow();
     // Built in place: moving a plan costs more than most of the work done with it.
     let mut planned = None;
-    let read = read(client, worker, &mut request, &mut planned).await;
+    let mut passed = Passed::default();
+    let read = read(client, worker, &mut request, &mut planned, &mut passed).await;
     match read.map(|()| planned.as_ref()) {
         Ok(Some(plan)) => serve(client, worker, plan, request).await,
         // The client left before it sent a whole head.
@@ -49,7 +50,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
         Err(Some(refused)) => {
             worker.blocks.give(request);
             if refused.waiting.is_some() {
-                return Box::pin(hold(client, worker, refused)).await;
+                return Box::pin(hold(client, worker, refused, passed)).await;
             }
             match client.begins_http2(refused.problem.status) {
                 true => NextState::Http2,
@@ -94,15 +95,19 @@ async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffe
 
 /// Serves a request that waits, once it may begin, as far as it is served.
 #[cold]
-async fn hold(client: &mut Client, worker: &Worker, mut held: Box<Rejected>) -> NextState {
-    let mut passed = Passed::default();
+async fn hold(
+    client: &mut Client,
+    worker: &Worker,
+    mut held: Box<Rejected>,
+    mut passed: Passed,
+) -> NextState {
     while let Some(waiting) = held.waiting.take() {
         if let Err(problem) = waiting.end(client, &mut passed).await {
             held.problem = problem;
             break;
         }
         let (mut request, mut planned) = (worker.blocks.take(), None);
-        match plan(client, worker, &mut request, &mut planned, Some(&passed)) {
+        match plan(client, worker, &mut request, &mut planned, &mut passed) {
             Ok(()) => {
                 // The head was complete before.
                 let Some(plan) = &planned else { return NextState::Close };
@@ -130,13 +135,14 @@ async fn read(
     worker: &Worker,
     request: &mut Buffer,
     planned: &mut Option<Plan>,
+    passed: &mut Passed,
 ) -> Result<(), Option<Box<Rejected>>> {
     let (mut tried, mut pieces) = (false, Pieces::default());
     loop {
         if !client.inbox.is_empty() {
             if pieces.may_be_whole(client.inbox.data()) {
                 *request = worker.blocks.take();
-                plan(client, worker, request, planned, None).map_err(Some)?;
+                plan(client, worker, request, planned, passed).map_err(Some)?;
                 if planned.is_some() {
                     return Ok(());
                 }

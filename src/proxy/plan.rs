@@ -134,13 +134,14 @@ impl Plan {
 /// Plans the request whose head is in the client's inbox: *admit*, *route*, *assign*, *render*. Writes its head
 /// for the endpoint into `request`. Leaves `planned` empty if more of the head must be read. The head stays in the
 /// inbox, so that the request can be planned again. The plan is built in place, because moving it would be
-/// expensive. `passed` is what the request has waited for, if it has.
+/// expensive. `passed` is what the request has got before it was planned
+/// again.
 pub(super) fn plan(
     client: &Client,
     worker: &Worker,
     request: &mut Buffer,
     planned: &mut Option<Plan>,
-    passed: Option<&Passed>,
+    passed: &mut Passed,
 ) -> Result<(), Box<Rejected>> {
     let snapshot = worker.snapshot();
     let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -154,7 +155,7 @@ pub(super) fn plan(
     let view = admitted.view(&client.connected);
     // Two matches rather than one of both results, so that the usual decision stays in registers.
     let (decision, Assigned { mut pin, additions }) = match client.connected.smoke.as_deref() {
-        None => match assign(worker, &snapshot, &admitted, &view) {
+        None => match assign(worker, &snapshot, &admitted, &view, passed) {
             Ok(assigned) => assigned,
             Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
         },
@@ -169,12 +170,7 @@ pub(super) fn plan(
     let service = &snapshot.services[decision.service as usize];
     let fence = service.fence.as_deref();
     if let (Some(fence), Class::Write) = (fence, class) {
-        match fence::enter(
-            worker,
-            &snapshot,
-            fence,
-            passed.and_then(|passed| passed.fence.as_ref()),
-        ) {
+        match fence::enter(worker, &snapshot, fence, passed.fence.as_ref()) {
             Entry::Pass => {}
             Entry::Again => {
                 drop(admitted);

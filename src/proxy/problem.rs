@@ -103,7 +103,7 @@ pub(super) struct Problem {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     pub(super) detail: &'static str,
-    /// `Retry-After` in seconds; sent with a 503.
+    /// `Retry-After` in seconds; sent with a 429 or a 503.
     pub(super) retry_after: u32,
 }
 
@@ -189,7 +189,7 @@ impl Problem {
         put_field(out, "Content-Type", b"application/problem+json");
         put_field(out, "Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
         put_field(out, "Cache-Control", b"no-store");
-        if self.status == 503 {
+        if matches!(self.status, 429 | 503) {
             let seconds = itoa::Buffer::new().format(self.retry_after).to_owned();
             put_field(out, "Retry-After", seconds.as_bytes());
         }
@@ -211,6 +211,7 @@ fn reason(status: u16) -> &'static str {
         408 => "Request Timeout",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",

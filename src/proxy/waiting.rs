@@ -16,11 +16,14 @@ pub(super) struct Waiting {
     _in_flight: InFlight,
 }
 
-/// What a request has waited for, so that it does not wait for it once more.
+/// What a request that may be planned again has got, so that it is not asked for it, and does not wait for it, once
+/// more.
 #[derive(Default)]
 pub(super) struct Passed {
     /// Its place in the queue of a fence. It is dropped once the write has begun: then the next one is called.
     pub(super) fence: Option<Held>,
+    /// It took its part of the rates of its route; the lines that tell the client of them.
+    pub(super) rates: Option<Box<[u8]>>,
 }
 
 impl Waiting {

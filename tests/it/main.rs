@@ -43,6 +43,7 @@ mod pace;
 mod pins;
 mod players;
 mod process;
+mod rates;
 mod reload;
 mod retired;
 mod rollout;

@@ -9,6 +9,7 @@ use super::{
     access::Access,
     cohort::OnEject,
     eject::{Eject, Failures},
+    limit::Limit,
     slo::Slo,
 };
 use crate::config::{
@@ -76,6 +77,9 @@ pub struct Route {
     /// Client addresses that are admitted or refused with 403. Default: all are admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+    /// Limits on its requests. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
 }
 
 /// Whether a request reads or writes.
