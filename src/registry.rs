@@ -12,6 +12,7 @@ mod fence;
 mod outcomes;
 mod pins;
 mod players;
+mod rates;
 mod standing;
 mod states;
 
@@ -36,12 +37,13 @@ pub use self::{
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
+    rates::{RateKey, RateTable},
     standing::EndpointStatus,
     states::{
         AmountEvidenceState, AmountState, EndpointState, SeriesState, ServiceState, VersionState,
     },
 };
-use crate::{analysis::ENDPOINT_GROUPS, telemetry::seldom::Seldom};
+use crate::{analysis::ENDPOINT_GROUPS, policy::rate::Rate, telemetry::seldom::Seldom};
 
 /// All live state. Owned by the controller; workers reach it through the snapshot.
 ///
@@ -55,6 +57,7 @@ pub struct Registry {
     series: States<(u32, String), SeriesState>,
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
+    rates: States<(String, String, Rate, u32), RateTable>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
     amounts: States<(u32, String), AmountState>,
@@ -99,6 +102,7 @@ impl Registry {
             series: States::new(),
             services: States::new(),
             pins: States::new(),
+            rates: States::new(),
             strata: States::new(),
             evidence: States::new(),
             amounts: States::new(),
@@ -181,6 +185,12 @@ impl Registry {
         self.pins.find(service.to_owned(), PinTable::default)
     }
 
+    /// The keys of the rate limit `limit` of `route` with these terms; created if unknown, as they are for other terms.
+    pub fn rates(&self, route: &str, limit: &str, rate: Rate, keys: u32) -> Arc<RateTable> {
+        let identity = (route.to_owned(), limit.to_owned(), rate, keys);
+        self.rates.find(identity, || RateTable::new(rate, keys, fastrand::u64(..)))
+    }
+
     /// The state that the versions of `service` share over `route`, or over all routes without
     /// limits of their own; created if unknown.
     pub fn stratum(&self, service: &str, route: Option<&str>) -> Arc<StratumState> {
@@ -220,6 +230,7 @@ impl Registry {
     pub fn forget_unused(&self) -> Forgotten {
         self.services.take_unused();
         self.pins.take_unused();
+        self.rates.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();
         self.amounts.take_unused();

@@ -9,6 +9,7 @@ mod amounts;
 mod comparison;
 mod fence;
 mod health;
+mod limit;
 mod matching;
 mod pin;
 mod plans;
@@ -337,6 +338,22 @@ trusted_proxies: [ 10.0.0.0/8, 10.0.0.0/8, ::1, ::/0 ]
 11:39: listen[3].proxy_protocol.from[1]: `10.0.0.0/33` is not a range of addresses; write 10.0.0.0/8, 2001:db8::/32 or one address
 12:32: trusted_proxies[1]: `10.0.0.0/8` twice; write it once
 12:49: trusted_proxies[3]: `::/0` is everybody, so a client could claim any address; write the addresses of the proxies",
+        );
+    }
+
+    #[test]
+    fn lists_of_addresses_say_something_and_admit_somebody() {
+        assert_problems(
+            &format!(
+                "{SERVICES}{LISTEN}routes:
+- {{ service: a, access: {{ }} }}
+- {{ service: a, match: {{ path: /b }}, access: {{ allow: [ 10.1.0.0/16, 192.0.2.7 ], deny: [ 10.0.0.0/8, 10.0.0.0/8 ] }} }}
+"
+            ),
+            "\
+4:25: routes[0].access: neither `allow` nor `deny`; write the addresses, or leave `access` out
+5:57: routes[1].access.allow[0]: `10.1.0.0/16` is denied by `10.0.0.0/8`, so it admits nobody; leave one of them out
+5:103: routes[1].access.deny[1]: `10.0.0.0/8` twice; write it once",
         );
     }
 

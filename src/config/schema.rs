@@ -4,6 +4,7 @@
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
 //! *consistent* (a weight names a version that exists) is checked by `check`.
 
+mod access;
 mod admin;
 mod alerts;
 mod amount;
@@ -12,6 +13,7 @@ mod eject;
 mod fence;
 mod files;
 mod health;
+mod limit;
 mod limits;
 mod listen;
 mod log;
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use super::{address, pattern::NAME};
 
 pub use self::{
+    access::Access,
     admin::{Admin, Role, Token},
     alerts::{Alerts, Webhook},
     amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS},
@@ -43,6 +46,7 @@ pub use self::{
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
     fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},
+    limit::{Limit, RateLimit},
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},

@@ -120,6 +120,7 @@ impl ControlPlane {
             series,
             names: controller.names(),
             unrouted: shared.unrouted(),
+            rates: rates(&snapshot),
             requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
             exhausted: [&shared.exhaustion.clients, &shared.exhaustion.endpoints]
@@ -200,6 +201,22 @@ pub fn state(version: &Version) -> State {
 }
 
 /// The pins of a service.
+/// What the limits of rates of all routes have refused.
+fn rates(snapshot: &Snapshot) -> Vec<metrics::RateUse> {
+    let policies =
+        snapshot.routes.iter().filter_map(|route| Some((route, route.policies.as_ref()?)));
+    let rates =
+        policies.flat_map(|(route, policies)| policies.rates.iter().map(move |r| (route, r)));
+    rates
+        .map(|(route, rate)| metrics::RateUse {
+            route: route.label.to_string(),
+            limit: rate.label.to_string(),
+            refused: rate.table.refused(),
+            lost: rate.table.lost(),
+        })
+        .collect()
+}
+
 fn pins(plan: &PinPlan) -> metrics::Pins {
     let counts = plan.table.counts(plan.table.now()).into_iter();
     metrics::Pins {

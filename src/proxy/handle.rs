@@ -27,6 +27,7 @@ use super::{
     target::Target,
     tunnel::tunnel,
     turn::Turn,
+    waiting::Passed,
     worker::Worker,
 };
 use crate::{
@@ -40,15 +41,16 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
     let mut request = Buffer::hollow();
     // Built in place: moving a plan costs more than most of the work done with it.
     let mut planned = None;
-    let read = read(client, worker, &mut request, &mut planned).await;
+    let mut passed = Passed::default();
+    let read = read(client, worker, &mut request, &mut planned, &mut passed).await;
     match read.map(|()| planned.as_ref()) {
         Ok(Some(plan)) => serve(client, worker, plan, request).await,
         // The client left before it sent a whole head.
         Ok(None) | Err(None) => NextState::Close,
         Err(Some(refused)) => {
             worker.blocks.give(request);
-            if refused.held.is_some() {
-                return Box::pin(hold(client, worker, refused)).await;
+            if refused.waiting.is_some() {
+                return Box::pin(hold(client, worker, refused, passed)).await;
             }
             match client.begins_http2(refused.problem.status) {
                 true => NextState::Http2,
@@ -91,26 +93,28 @@ async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffe
     after
 }
 
-/// Serves a write that waits behind the fence of its service, once it may begin, as far as it is served.
+/// Serves a request that waits, once it may begin, as far as it is served.
 #[cold]
-async fn hold(client: &mut Client, worker: &Worker, mut held: Box<Rejected>) -> NextState {
-    while let Some(write) = held.held.take() {
-        let called = match write.called(client).await {
-            Ok(called) => called,
-            Err(problem) => {
-                held.problem = problem;
-                break;
-            }
-        };
+async fn hold(
+    client: &mut Client,
+    worker: &Worker,
+    mut held: Box<Rejected>,
+    mut passed: Passed,
+) -> NextState {
+    while let Some(waiting) = held.waiting.take() {
+        if let Err(problem) = waiting.end(client, &mut passed).await {
+            held.problem = problem;
+            break;
+        }
         let (mut request, mut planned) = (worker.blocks.take(), None);
-        match plan(client, worker, &mut request, &mut planned, Some(&called)) {
+        match plan(client, worker, &mut request, &mut planned, &mut passed) {
             Ok(()) => {
                 // The head was complete before.
                 let Some(plan) = &planned else { return NextState::Close };
                 let mut served = Box::pin(serve(client, worker, plan, request));
                 // It is counted as in flight, and sent if there is a connection, before the next one is called.
                 let begun = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx))).await;
-                drop(called);
+                drop(passed);
                 return match begun {
                     Poll::Ready(after) => after,
                     Poll::Pending => served.await,
@@ -131,13 +135,14 @@ async fn read(
     worker: &Worker,
     request: &mut Buffer,
     planned: &mut Option<Plan>,
+    passed: &mut Passed,
 ) -> Result<(), Option<Box<Rejected>>> {
     let (mut tried, mut pieces) = (false, Pieces::default());
     loop {
         if !client.inbox.is_empty() {
             if pieces.may_be_whole(client.inbox.data()) {
                 *request = worker.blocks.take();
-                plan(client, worker, request, planned, None).map_err(Some)?;
+                plan(client, worker, request, planned, passed).map_err(Some)?;
                 if planned.is_some() {
                     return Ok(());
                 }

@@ -12,6 +12,7 @@
 
 mod endpoints;
 mod itself;
+mod limits;
 mod pins;
 mod process;
 mod services;
@@ -19,6 +20,7 @@ mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use limits::RateUse;
 pub use pins::Pins;
 pub use process::Process;
 
@@ -38,6 +40,8 @@ pub struct Scrape {
     pub series: Vec<Series>,
     /// Responses made by Tidegate before a version was chosen, by status.
     pub unrouted: Vec<(u16, u64)>,
+    /// Limits of rates of routes.
+    pub rates: Vec<RateUse>,
     /// Requests answered 503 because too many were in flight.
     pub requests_shed: u64,
     /// Requests answered 503 because too many of the same client were in flight.
@@ -313,6 +317,7 @@ pub fn render(scrape: &Scrape) -> String {
     services::cutovers(scrape, &mut page);
     services::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
+    limits::limits(scrape, &mut page);
     services::breakers(scrape, &mut page);
     services::evidence(scrape, &mut page);
     services::smoke_checks(scrape, &mut page);

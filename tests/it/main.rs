@@ -5,6 +5,7 @@
 
 mod support;
 
+mod access;
 mod admin;
 mod allocation;
 mod amounts;
@@ -42,6 +43,7 @@ mod pace;
 mod pins;
 mod players;
 mod process;
+mod rates;
 mod reload;
 mod retired;
 mod rollout;

@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    access::Access,
     cohort::OnEject,
     eject::{Eject, Failures},
+    limit::Limit,
     slo::Slo,
 };
 use crate::config::{
@@ -72,6 +74,12 @@ pub struct Route {
     /// Responses that count as failures of the version. Default: as in the service.
     #[serde(default)]
     pub failures: Option<Failures>,
+    /// Client addresses that are admitted or refused with 403. Default: all are admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// Limits on its requests. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
 }
 
 /// Whether a request reads or writes.

@@ -132,10 +132,12 @@ impl Attempt<'_> {
             };
             let via = plan.snapshot.forwarding.answer_via(version as usize);
             let lines;
-            let via = match plan.pin() {
-                None => via,
-                Some(turn) => {
-                    lines = pin::answered(plan.service(), *turn, self.target.version, &head, via);
+            let via = match (plan.pin(), plan.added()) {
+                (None, None) => via,
+                (turn, added) => {
+                    let (service, version) = (plan.service(), self.target.version);
+                    let cookie = turn.map(|turn| pin::answered(service, *turn, version, &head));
+                    lines = [added.unwrap_or_default(), &cookie.unwrap_or_default(), via].concat();
                     &lines
                 }
             };

@@ -51,6 +51,12 @@ fn scrape() -> Scrape {
         ..Version::default()
     };
     Scrape {
+        rates: vec![RateUse {
+            route: "bet.place".into(),
+            limit: "client-ip".into(),
+            refused: 3,
+            lost: 0,
+        }],
         services: vec![Service {
             name: "game-api".into(),
             versions: vec![v41, v42],
