@@ -47,6 +47,7 @@ mod pace;
 mod pieces;
 mod pin;
 mod plan;
+mod policies;
 mod preamble;
 mod problem;
 mod proxy_protocol;
@@ -69,6 +70,7 @@ mod trailers;
 mod trial;
 mod tunnel;
 mod turn;
+mod waiting;
 mod websocket;
 mod worker;
 

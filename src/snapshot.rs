@@ -11,6 +11,7 @@ mod endpoints;
 mod fence;
 mod forwarding;
 mod pin;
+mod policies;
 mod route;
 mod service;
 mod sources;
@@ -24,11 +25,12 @@ use ipnet::IpNet;
 pub use self::{
     amounts::{Amount, AmountSource},
     comparison::{AmountArm, Arm, ComparisonPlan, Evidence, FailureSet, Named, Stratum},
-    decide::{AssignedBy, Decision, NoDecision, NoSmoke},
+    decide::{AssignedBy, Decision, NoSmoke},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,
     pin::PinPlan,
+    policies::RoutePolicies,
     route::{BodyLimits, Route},
     service::Service,
     sources::{AccessLog, Overrides, RuntimeState, SnapshotInputs, weights_in_force},

@@ -341,6 +341,22 @@ trusted_proxies: [ 10.0.0.0/8, 10.0.0.0/8, ::1, ::/0 ]
     }
 
     #[test]
+    fn lists_of_addresses_say_something_and_admit_somebody() {
+        assert_problems(
+            &format!(
+                "{SERVICES}{LISTEN}routes:
+- {{ service: a, access: {{ }} }}
+- {{ service: a, match: {{ path: /b }}, access: {{ allow: [ 10.1.0.0/16, 192.0.2.7 ], deny: [ 10.0.0.0/8, 10.0.0.0/8 ] }} }}
+"
+            ),
+            "\
+4:25: routes[0].access: neither `allow` nor `deny`; write the addresses, or leave `access` out
+5:57: routes[1].access.allow[0]: `10.1.0.0/16` is denied by `10.0.0.0/8`, so it admits nobody; leave one of them out
+5:103: routes[1].access.deny[1]: `10.0.0.0/8` twice; write it once",
+        );
+    }
+
+    #[test]
     fn process_wide_values_are_in_range() {
         assert_problems(
             &format!(

@@ -4,6 +4,7 @@
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
 //! *consistent* (a weight names a version that exists) is checked by `check`.
 
+mod access;
 mod admin;
 mod alerts;
 mod amount;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use super::{address, pattern::NAME};
 
 pub use self::{
+    access::Access,
     admin::{Admin, Role, Token},
     alerts::{Alerts, Webhook},
     amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS},

@@ -552,10 +552,12 @@ impl<'a> Attempt<'a> {
             };
             let via = plan.snapshot.forwarding.answer_via(version as usize);
             let lines;
-            let via = match plan.pin() {
-                None => via,
-                Some(turn) => {
-                    lines = pin::answered(plan.service(), *turn, self.target.version, &head, via);
+            let via = match (plan.pin(), plan.added()) {
+                (None, None) => via,
+                (turn, added) => {
+                    let version = self.target.version;
+                    let cookie = turn.map(|t| pin::answered(plan.service(), *t, version, &head));
+                    lines = [added.unwrap_or_default(), &cookie.unwrap_or_default(), via].concat();
                     &lines
                 }
             };

@@ -27,6 +27,7 @@ use super::{
     target::Target,
     tunnel::tunnel,
     turn::Turn,
+    waiting::Passed,
     worker::Worker,
 };
 use crate::{
@@ -47,7 +48,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
         Ok(None) | Err(None) => NextState::Close,
         Err(Some(refused)) => {
             worker.blocks.give(request);
-            if refused.held.is_some() {
+            if refused.waiting.is_some() {
                 return Box::pin(hold(client, worker, refused)).await;
             }
             match client.begins_http2(refused.problem.status) {
@@ -91,26 +92,24 @@ async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffe
     after
 }
 
-/// Serves a write that waits behind the fence of its service, once it may begin, as far as it is served.
+/// Serves a request that waits, once it may begin, as far as it is served.
 #[cold]
 async fn hold(client: &mut Client, worker: &Worker, mut held: Box<Rejected>) -> NextState {
-    while let Some(write) = held.held.take() {
-        let called = match write.called(client).await {
-            Ok(called) => called,
-            Err(problem) => {
-                held.problem = problem;
-                break;
-            }
-        };
+    let mut passed = Passed::default();
+    while let Some(waiting) = held.waiting.take() {
+        if let Err(problem) = waiting.end(client, &mut passed).await {
+            held.problem = problem;
+            break;
+        }
         let (mut request, mut planned) = (worker.blocks.take(), None);
-        match plan(client, worker, &mut request, &mut planned, Some(&called)) {
+        match plan(client, worker, &mut request, &mut planned, Some(&passed)) {
             Ok(()) => {
                 // The head was complete before.
                 let Some(plan) = &planned else { return NextState::Close };
                 let mut served = Box::pin(serve(client, worker, plan, request));
                 // It is counted as in flight, and sent if there is a connection, before the next one is called.
                 let begun = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx))).await;
-                drop(called);
+                drop(passed);
                 return match begun {
                     Poll::Ready(after) => after,
                     Poll::Pending => served.await,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     admit::admit,
-    assign::assign,
+    assign::{Assigned, assign},
     body::Framing,
     buffer::Buffer,
     client::Client,
@@ -15,16 +15,18 @@ use super::{
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
     in_flight::InFlight,
     pin::{self, PinTurn},
-    rejected::{LogText, Rejected},
+    policies::Additions,
+    rejected::{LogText, Rejected, Stop},
     render::render,
     response_mode::ResponseMode,
     rewrite::RequestId,
     smoke,
+    waiting::{Passed, Wait},
     worker::{Worker, WorkerSnapshot},
 };
 use crate::{
     policy::class::{Class, is_idempotent},
-    registry::{Held, Player},
+    registry::Player,
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -60,6 +62,8 @@ struct RareOptions {
     upgrade: Option<Box<str>>,
     /// What the response may do to pins.
     pin: Option<Box<PinTurn>>,
+    /// What the route's policies add.
+    additions: Option<Box<Additions>>,
 }
 
 impl Plan {
@@ -85,6 +89,11 @@ impl Plan {
     /// What the response may do to pins, if anything.
     pub(super) fn pin(&self) -> Option<&PinTurn> {
         self.special.as_ref()?.pin.as_deref()
+    }
+
+    /// Header fields for the client that the route's policies add, each a line with its end.
+    pub(super) fn added(&self) -> Option<&[u8]> {
+        Some(&self.special.as_ref()?.additions.as_deref()?.answer)
     }
 
     /// Whether the client asked to switch to `protocol`.
@@ -125,13 +134,13 @@ impl Plan {
 /// Plans the request whose head is in the client's inbox: *admit*, *route*, *assign*, *render*. Writes its head
 /// for the endpoint into `request`. Leaves `planned` empty if more of the head must be read. The head stays in the
 /// inbox, so that the request can be planned again. The plan is built in place, because moving it would be
-/// expensive. `called` is the place of a write in the queue of a fence, if it has waited there.
+/// expensive. `passed` is what the request has waited for, if it has.
 pub(super) fn plan(
     client: &Client,
     worker: &Worker,
     request: &mut Buffer,
     planned: &mut Option<Plan>,
-    called: Option<&Held>,
+    passed: Option<&Passed>,
 ) -> Result<(), Box<Rejected>> {
     let snapshot = worker.snapshot();
     let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -144,14 +153,14 @@ pub(super) fn plan(
 
     let view = admitted.view(&client.connected);
     // Two matches rather than one of both results, so that the usual decision stays in registers.
-    let (decision, mut pin) = match client.connected.smoke.as_deref() {
-        None => match assign(worker, &snapshot, &view) {
+    let (decision, Assigned { mut pin, additions }) = match client.connected.smoke.as_deref() {
+        None => match assign(worker, &snapshot, &admitted, &view) {
             Ok(assigned) => assigned,
-            Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
+            Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
         },
         Some(target) => match smoke::assign(worker, &snapshot, &view, target) {
-            Ok(decision) => (decision, None),
-            Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
+            Ok(decision) => (decision, Assigned::default()),
+            Err(problem) => return Err(admitted.stop(problem.into(), client.inbox.len())),
         },
     };
 
@@ -160,18 +169,33 @@ pub(super) fn plan(
     let service = &snapshot.services[decision.service as usize];
     let fence = service.fence.as_deref();
     if let (Some(fence), Class::Write) = (fence, class) {
-        match fence::enter(worker, &snapshot, fence, called) {
+        match fence::enter(
+            worker,
+            &snapshot,
+            fence,
+            passed.and_then(|passed| passed.fence.as_ref()),
+        ) {
             Entry::Pass => {}
             Entry::Again => {
                 drop(admitted);
-                return plan(client, worker, request, planned, called);
+                return plan(client, worker, request, planned, passed);
             }
-            Entry::Hold(held) => return Err(admitted.hold(held, client.inbox.len())),
-            Entry::Full => return Err(admitted.reject(fence::FULL, client.inbox.len())),
+            Entry::Hold(held) => {
+                let stop = Stop::Wait(Wait::Fence(held));
+                return Err(admitted.stop(stop, client.inbox.len()));
+            }
+            Entry::Full => return Err(admitted.stop(fence::FULL.into(), client.inbox.len())),
         }
     }
     let epoch = fence.map(|fence| &*fence.line);
-    let upgrade = render(request, &admitted, &client.connected, &snapshot, route, epoch);
+    let upgrade = render(
+        request,
+        &admitted,
+        &client.connected,
+        &snapshot,
+        route,
+        (epoch, additions.as_deref()),
+    );
     if service.pins.is_some() {
         pin::hide(service, request);
         pin.iter_mut().for_each(|turn| turn.of_client(client.connected.encrypted));
@@ -182,12 +206,13 @@ pub(super) fn plan(
         true => view.header("grpc-timeout").and_then(grpc::timeout),
         false => None,
     };
-    let special = match (timeout, upgrade, pin.is_none()) {
-        (None, None, true) => None,
+    let special = match (timeout, upgrade, &pin, &additions) {
+        (None, None, None, None) => None,
         _ => Some(Box::new(RareOptions {
             ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
             upgrade: upgrade.map(Into::into),
             pin,
+            additions,
         })),
     };
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);

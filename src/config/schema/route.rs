@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    access::Access,
     cohort::OnEject,
     eject::{Eject, Failures},
     slo::Slo,
@@ -72,6 +73,9 @@ pub struct Route {
     /// Responses that count as failures of the version. Default: as in the service.
     #[serde(default)]
     pub failures: Option<Failures>,
+    /// Client addresses that are admitted or refused with 403. Default: all are admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
 }
 
 /// Whether a request reads or writes.

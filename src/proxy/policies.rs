@@ -1,0 +1,39 @@
+//! What a route asks of its requests before they reach a version. Only requests of routes with policies come here.
+//!
+//! Each policy is decided by a function of `policy/`, from the request's head and what is shared by the workers.
+//! They are asked in this order: who may come (addresses).
+
+use super::{admit::Admitted, problem::Problem, rejected::Stop};
+use crate::snapshot::RoutePolicies;
+
+/// The response to a client whose address is not admitted. It says no more, so that it is of no help to a stranger.
+const NOT_ADMITTED: Problem = Problem {
+    status: 403,
+    kind: "address",
+    detail: "clients with this address are not admitted",
+    retry_after: 0,
+};
+
+/// What policies add to a request that goes on.
+#[derive(Debug, Default)]
+pub(super) struct Additions {
+    /// Header fields for the version, each a line with its end.
+    pub(super) request: Vec<u8>,
+    /// Header fields for the client beside those of the response, likewise.
+    pub(super) answer: Vec<u8>,
+}
+
+/// Asks the `policies` of a route about the request that was `admitted`. It goes on if they have nothing against
+/// it, with what they add to it.
+#[inline(never)]
+pub(super) fn ask(
+    policies: &RoutePolicies,
+    admitted: &Admitted<'_, '_>,
+) -> Result<Option<Box<Additions>>, Stop> {
+    if let Some(access) = &policies.access
+        && !access.admits(admitted.address)
+    {
+        return Err(NOT_ADMITTED.into());
+    }
+    Ok(None)
+}
