@@ -12,6 +12,7 @@ mod fence;
 mod outcomes;
 mod pins;
 mod players;
+mod retries;
 mod standing;
 mod states;
 
@@ -27,19 +28,19 @@ use std::{
 
 pub use self::{
     cells::{Counter, PerWorker, Sum},
-    counts::{
-        AmountCells, EndpointCells, ErrorKind, Judged, RetryReason, SeriesCells, VersionCells,
-    },
+    counts::{AmountCells, EndpointCells, ErrorKind, Judged, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
+    retries::RetryState,
     standing::EndpointStatus,
     states::{
         AmountEvidenceState, AmountState, EndpointState, SeriesState, ServiceState, VersionState,
     },
 };
+pub use crate::policy::retry::{RetryReason, Withheld};
 use crate::{analysis::ENDPOINT_GROUPS, telemetry::seldom::Seldom};
 
 /// All live state. Owned by the controller; workers reach it through the snapshot.
@@ -52,6 +53,7 @@ pub struct Registry {
     versions: States<(String, String), VersionState>,
     endpoints: States<(u32, SocketAddr), EndpointState>,
     series: States<(u32, String), SeriesState>,
+    retries: States<(String, String), RetryState>,
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
     strata: States<(String, Option<String>), StratumState>,
@@ -96,6 +98,7 @@ impl Registry {
             versions: States::new(),
             endpoints: States::new(),
             series: States::new(),
+            retries: States::new(),
             services: States::new(),
             pins: States::new(),
             strata: States::new(),
@@ -170,6 +173,11 @@ impl Registry {
         })
     }
 
+    /// The retries of `route` to `service`; created if unknown.
+    pub fn retries(&self, service: &str, route: &str) -> Arc<RetryState> {
+        self.retries.find((service.to_owned(), route.to_owned()), RetryState::default)
+    }
+
     /// The state of `service` as a whole; created if unknown.
     pub fn service(&self, service: &str) -> Arc<ServiceState> {
         self.services.find(service.to_owned(), ServiceState::default)
@@ -218,6 +226,7 @@ impl Registry {
     /// Forgets states that no snapshot holds any more; returns their ids.
     pub fn forget_unused(&self) -> Forgotten {
         self.services.take_unused();
+        self.retries.take_unused();
         self.pins.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();

@@ -12,6 +12,7 @@ mod health;
 mod matching;
 mod pin;
 mod plans;
+mod retry;
 mod route;
 mod service;
 mod smoke;

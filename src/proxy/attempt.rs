@@ -70,6 +70,8 @@ pub(super) struct Attempt<'a> {
     interim: Buffer,
     /// Interim responses arrived that have not been reported to the caller.
     came_interim: bool,
+    /// The client gets interim responses, or has got some.
+    pub(super) has_interim: bool,
     /// The endpoint switches protocols and waits for the end of the request.
     switches: bool,
     /// At least one byte of a response has arrived.
@@ -195,6 +197,7 @@ impl<'a> Attempt<'a> {
             cut: false,
             interim: Buffer::hollow(),
             came_interim: false,
+            has_interim: false,
             switches: false,
             answered: false,
             body_bytes: 0,
@@ -377,6 +380,21 @@ impl<'a> Attempt<'a> {
         })
     }
 
+    /// Drops the body of `answer` and its head in `response`. Ready if all of it is here, so that
+    /// the connection can be used again.
+    pub(super) fn poll_away(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &mut Buffer,
+        answer: &mut Answer,
+    ) -> Poll<()> {
+        let (upstream, nowhere) = (&mut self.upstream, &mut tokio::io::empty());
+        match answer.relay.poll(cx, upstream, &mut self.inbox, response, nowhere) {
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
     /// The connection, if it can be used again after `answer`, and how long the endpoint keeps it.
     #[inline(always)]
     pub(super) fn into_reusable(self, answer: &Answer) -> Option<(Transport, Option<Duration>)> {
@@ -510,6 +528,7 @@ impl<'a> Attempt<'a> {
                 let wanted =
                     !plan.mode.is_http10() && (head.status != 100 || plan.expects_continue);
                 if wanted {
+                    self.has_interim = true;
                     put_interim(&mut self.interim, &head);
                 }
                 if self.interim.len() > INTERIM_BYTES {

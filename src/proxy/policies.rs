@@ -4,7 +4,10 @@
 //! They are asked in this order: who may come (addresses).
 
 use super::{admit::Admitted, problem::Problem, rejected::Stop};
-use crate::snapshot::RoutePolicies;
+use crate::{
+    routing::header,
+    snapshot::{RetryPlan, RoutePolicies},
+};
 
 /// The response to a client whose address is not admitted. It says no more, so that it is of no help to a stranger.
 const NOT_ADMITTED: Problem = Problem {
@@ -35,5 +38,17 @@ pub(super) fn ask(
     {
         return Err(NOT_ADMITTED.into());
     }
-    Ok(None)
+    let mut additions: Option<Box<Additions>> = None;
+    // A call has a deadline of its own, and may be a stream.
+    if let (Some(retry), false) = (&policies.retry, admitted.mode.grpc)
+        && !is_told(admitted)
+    {
+        additions.get_or_insert_default().request.extend_from_slice(&retry.deadline_line);
+    }
+    Ok(additions)
+}
+
+/// Whether a trusted proxy in front tells the version how much time is left for the request.
+fn is_told(admitted: &Admitted<'_, '_>) -> bool {
+    admitted.forwarded.is_some() && header(admitted.head.headers, RetryPlan::DEADLINE).is_some()
 }

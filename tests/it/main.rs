@@ -45,6 +45,7 @@ mod players;
 mod process;
 mod reload;
 mod retired;
+mod retries;
 mod rollout;
 mod routing;
 mod served;

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Finding, comparison, label,
     matching::{self, Kind, canonical},
-    no_such, twice,
+    no_such, retry, twice,
 };
 use crate::config::{
     pattern::{HostPattern, Segment, is_token_byte},
@@ -73,6 +73,9 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         upgrades(&route.upgrades, &path.key("upgrades"), found);
         if let Some(lists) = &route.access {
             access(lists, &path.key("access"), found);
+        }
+        if let Some(written) = &route.retry {
+            retry::check(written, route, config, &path.key("retry"), found);
         }
         if let Some(slo) = &route.slo {
             let service = config.services.get(&route.service).and_then(|s| s.eject.as_ref());

@@ -9,6 +9,7 @@ use super::{
     access::Access,
     cohort::OnEject,
     eject::{Eject, Failures},
+    retry::Retry,
     slo::Slo,
 };
 use crate::config::{
@@ -76,6 +77,10 @@ pub struct Route {
     /// Client addresses that are admitted or refused with 403. Default: all are admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+    /// Whether failed requests are sent again, and where. Default: only after a connection that
+    /// could not be made or was stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 }
 
 /// Whether a request reads or writes.

@@ -1,0 +1,491 @@
+//! Requests that are sent again after a failure, and those that never are.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tidegate::registry::{RetryReason, Withheld};
+
+use crate::support::{
+    Origin, Proxy, eventually,
+    http2::{Http2, request},
+    nobody::{refusing, swallowing},
+    origin::Call,
+    proxy::Builder,
+};
+
+/// An origin that fails as `fault` does until it has failed `times`, and then answers its name.
+fn failing(
+    name: &'static str,
+    times: usize,
+    fault: impl Fn(&mut Call<'_>) -> std::io::Result<()> + Send + Sync + 'static,
+) -> Origin {
+    let failed = AtomicUsize::new(0);
+    Origin::start(move |call| {
+        call.read_body()?;
+        match failed.fetch_add(1, SeqCst) < times {
+            true => fault(call),
+            false => call.answer(200, name.as_bytes()),
+        }
+    })
+}
+
+fn resets(call: &mut Call<'_>) -> std::io::Result<()> {
+    call.reset();
+    Ok(())
+}
+
+fn refuses(call: &mut Call<'_>) -> std::io::Result<()> {
+    call.answer(503, b"not now")
+}
+
+fn one(origin: &Origin, retry: &str) -> Builder {
+    Proxy::builder().version("v1", origin).route(&format!("timeout: 2s, retry: {retry}"))
+}
+
+fn withheld(proxy: &Proxy, version: &str, reason: Withheld) -> u64 {
+    let snapshot = proxy.snapshot();
+    let version = snapshot.services[0].version(version).expect("a version");
+    version.state.cells.sum(|cells| cells.withheld[reason as usize].read())
+}
+
+fn rescued(proxy: &Proxy, version: &str) -> u64 {
+    let snapshot = proxy.snapshot();
+    let version = snapshot.services[0].version(version).expect("a version");
+    version.state.cells.sum(|cells| cells.rescued.read())
+}
+
+#[test]
+fn a_read_is_sent_again_after_a_reset_and_after_an_error_and_a_write_is_not() {
+    for (fault, reason) in
+        [(resets as fn(&mut Call<'_>) -> _, RetryReason::Reset), (refuses, RetryReason::Status)]
+    {
+        let origin = failing("ok", 1, fault);
+        let proxy = one(&origin, "{ }").start();
+        let answer = proxy.get("/");
+        assert_eq!((answer.status, answer.text()), (200, "ok"), "{reason:?}");
+        assert_eq!(origin.requests(), 2);
+        eventually("counted", || proxy.retries("v1", reason) == 1);
+        // The rule above all others.
+        let origin = failing("ok", 1, fault);
+        let proxy = one(&origin, "{ idempotency_key: honoured }").start();
+        assert!(proxy.connect().post("/", b"stake").send().status >= 500);
+        assert_eq!(origin.requests(), 1);
+        eventually("counted", || withheld(&proxy, "v1", Withheld::NotIdempotent) == 1);
+    }
+}
+
+#[test]
+fn a_route_without_the_policy_repeats_nothing_of_this() {
+    let origin = failing("ok", 1, refuses);
+    let proxy = Proxy::to(&origin);
+    assert_eq!(proxy.get("/").status, 503);
+    assert_eq!((origin.requests(), proxy.retries("v1", RetryReason::Status)), (1, 0));
+}
+
+#[test]
+fn a_write_with_a_key_is_sent_again_whole_where_the_route_says_that_keys_are_honoured() {
+    let bodies: [&[u8]; 3] = [b"stake=10", &[b'x'; 40_000], b""];
+    for body in bodies {
+        for (trust, requests) in [("honoured", 2), ("ignored", 1)] {
+            let origin = failing("ok", 1, resets);
+            let proxy = one(&origin, &format!("{{ idempotency_key: {trust} }}")).start();
+            let mut client = proxy.connect();
+            let answer = client.post("/bets", body).header("Idempotency-Key", "\"7\"").send();
+            let expected = if requests == 2 { 200 } else { 502 };
+            assert_eq!((answer.status, origin.requests()), (expected, requests), "{trust}");
+            let seen = origin.seen();
+            assert!(seen.iter().all(|seen| seen.body == body), "{} bytes", body.len());
+            assert_eq!(client.get("/next").send().status, 200, "the connection stays");
+        }
+    }
+}
+
+#[test]
+fn a_body_in_chunks_is_kept_and_sent_with_its_length() {
+    let origin = failing("ok", 1, refuses);
+    let proxy = one(&origin, "{ idempotency_key: honoured }").start();
+    let mut client = proxy.connect();
+    client.send("POST /bets HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 7\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nstake\r\n");
+    client.send("3\r\n=10\r\n0\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    for seen in origin.seen() {
+        assert_eq!(
+            (&seen.body[..], seen.head.field("content-length")),
+            (&b"stake=10"[..], Some("8"))
+        );
+        assert_eq!(seen.head.field("transfer-encoding"), None);
+    }
+    assert_eq!(origin.requests(), 2);
+}
+
+#[test]
+fn a_body_that_is_late_or_large_is_passed_on_and_its_request_not_repeated() {
+    let origin = Origin::start(|call| {
+        call.read_body()?;
+        call.answer(503, b"no")
+    });
+    let proxy = one(&origin, "{ idempotency_key: honoured, body_wait: 1ms, body: 1KiB }").start();
+    let mut client = proxy.connect();
+    let large = client.post("/", &[b'x'; 2_000]).header("Idempotency-Key", "1").send();
+    assert_eq!((large.status, origin.requests()), (503, 1));
+    assert_eq!(origin.last().body.len(), 2_000);
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 2\r\nContent-Length: 9\r\n\r\nstak");
+    origin.await_requests(2);
+    client.send("e=100");
+    assert_eq!((client.answer().status, origin.requests()), (503, 2));
+    eventually("its body was read", || origin.last().body == b"stake=100");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 3\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nstak\r\n");
+    origin.await_requests(3);
+    client.send("1\r\ne\r\n0\r\n\r\n");
+    assert_eq!((client.answer().status, origin.requests()), (503, 3));
+    eventually("its body was read", || origin.last().body == b"stake");
+    eventually("counted", || withheld(&proxy, "v1", Withheld::Body) == 3);
+}
+
+#[test]
+fn a_client_that_waits_to_be_asked_for_its_body_is_asked_and_not_repeated() {
+    let origin = Origin::start(|call| {
+        call.send("HTTP/1.1 100 Continue\r\n\r\n")?;
+        call.read_body()?;
+        call.answer(503, b"no")
+    });
+    let proxy = one(&origin, "{ idempotency_key: honoured, body_wait: 1s }").start();
+    let mut client = proxy.connect();
+    let began = Instant::now();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 2\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(
+        client.wire.head().expect("read").expect("a head").start_line(),
+        "HTTP/1.1 100 Continue"
+    );
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    client.send("stake");
+    assert_eq!((client.answer().status, origin.requests()), (503, 1));
+}
+
+#[test]
+fn bodies_of_streams_are_kept_too_and_go_to_either_protocol() {
+    for length in [None, Some(5)] {
+        let origin = failing("ok", 1, refuses);
+        let proxy = one(&origin, "{ idempotency_key: honoured, body_wait: 1s }").start();
+        let client = Http2::connect(proxy.address);
+        let status = client.run(async {
+            let mut asked = request("POST", "/bets").header("idempotency-key", "7");
+            if let Some(length) = length {
+                asked = asked.header("content-length", length);
+            }
+            let (answer, mut body) = client.open(asked).await;
+            body.send_data("st".into(), false).expect("open");
+            body.send_data("ake".into(), true).expect("open");
+            answer.await.expect("an answer").status()
+        });
+        assert_eq!((status.as_u16(), origin.requests()), (200, 2), "{length:?}");
+        assert!(origin.seen().iter().all(|seen| seen.body == b"stake"), "{:?}", origin.seen());
+    }
+}
+
+#[test]
+fn another_endpoint_gets_the_second_attempt() {
+    let (bad, good) = (failing("bad", usize::MAX, refuses), Origin::answering("good"));
+    let proxy = Proxy::builder()
+        .version_at("v1", &[bad.address, good.address])
+        .route("retry: { backoff: 0s }")
+        .start();
+    let mut client = proxy.connect();
+    for _ in 0..40 {
+        assert_eq!(client.get("/").send().text(), "good");
+    }
+    assert!(bad.requests() > 0);
+    assert_eq!(good.requests(), 40);
+    assert!(bad.connections() < bad.requests(), "short errors do not cost the connection");
+}
+
+#[test]
+fn an_error_whose_body_does_not_end_costs_its_connection_and_confuses_no_other_answer() {
+    let failed = AtomicUsize::new(0);
+    let bad = Origin::start(move |call| match failed.fetch_add(1, SeqCst) {
+        0 => {
+            call.send("HTTP/1.1 500 No\r\nContent-Length: 1000000\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")?;
+            call.await_end()
+        }
+        _ => call.answer(200, b"ok"),
+    });
+    let proxy = one(&bad, "{ backoff: 0s }").start();
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        let answer = client.get("/").send();
+        assert_eq!((answer.status, answer.text()), (200, "ok"));
+    }
+    assert_eq!((bad.connections(), bad.requests()), (2, 4));
+}
+
+#[test]
+fn an_attempt_that_hangs_ends_in_its_time_and_the_next_one_answers() {
+    let origin = failing("ok", 1, |call| call.await_end());
+    let retry = "{ on: [ timeout ], attempt_timeout: 100ms, backoff: 0s }";
+    let proxy = one(&origin, retry).start();
+    let began = Instant::now();
+    assert_eq!(proxy.get("/").status, 200);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(100) && took < Duration::from_millis(1900), "{took:?}");
+    eventually("counted", || proxy.retries("v1", RetryReason::Timeout) == 1);
+}
+
+#[test]
+fn the_deadline_of_the_route_is_that_of_all_attempts_and_is_told_to_each() {
+    let origin = Origin::start(|call| call.await_end());
+    let retry = "{ attempts: 5, on: [ timeout ], attempt_timeout: 150ms, backoff: 0s }";
+    let builder = Proxy::builder().version("v1", &origin);
+    let proxy = builder.route(&format!("timeout: 400ms, retry: {retry}")).start();
+    let began = Instant::now();
+    let answer = proxy.get("/");
+    assert_eq!((answer.status, answer.kind().as_str()), (504, "timeout"));
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    let left = |seen: &crate::support::origin::Seen| {
+        let text = seen.head.field("x-envoy-expected-rq-timeout-ms").expect("the time left");
+        text.parse::<u64>().expect("milliseconds")
+    };
+    let told: Vec<u64> = origin.seen().iter().map(left).collect();
+    assert_eq!((told[0], told.len()), (400, 3), "{told:?}");
+    assert!(told[1] <= 250 && told[2] <= 100, "{told:?}");
+    eventually("counted", || withheld(&proxy, "v1", Withheld::Deadline) == 1);
+}
+
+#[test]
+fn a_stranger_cannot_tell_an_endpoint_how_long_it_has() {
+    let origin = Origin::answering("ok");
+    let proxy = one(&origin, "{ }").start();
+    let mut client = proxy.connect();
+    let name = "X-Envoy-Expected-Rq-Timeout-Ms";
+    assert_eq!(client.get("/").header(name, "9999999").send().status, 200);
+    let told: Vec<_> = origin.last().head.all(name).map(str::to_owned).collect();
+    assert_eq!(told, ["2000"]);
+    let proxy = Proxy::builder().version("v1", &origin).route("timeout: 2s, retry: { }");
+    let proxy = proxy.top("trusted_proxies: [ 127.0.0.1 ]").start();
+    let mut front = proxy.connect();
+    let asked = front.get("/").header("X-Forwarded-For", "192.0.2.7").header(name, "700");
+    assert_eq!(asked.send().status, 200);
+    let told: Vec<_> = origin.last().head.all(name).map(str::to_owned).collect();
+    assert_eq!(told, ["700"]);
+}
+
+#[test]
+fn retry_after_is_waited_for_or_ends_the_attempts() {
+    let origin = failing("ok", 1, |call| {
+        call.send("HTTP/1.1 503 Later\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
+    });
+    let proxy = one(&origin, "{ }").start();
+    let began = Instant::now();
+    assert_eq!(proxy.get("/").status, 200);
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    for value in ["2", "Fri, 31 Dec 2999 23:59:59 GMT"] {
+        let answer =
+            format!("HTTP/1.1 503 Later\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n");
+        let origin = failing("ok", 1, move |call| call.send(&answer));
+        let proxy = one(&origin, "{ }").start();
+        let answer = proxy.get("/");
+        assert_eq!((answer.status, answer.field("retry-after")), (503, Some(value)));
+        eventually("counted", || withheld(&proxy, "v1", Withheld::RetryAfter) == 1);
+    }
+}
+
+#[test]
+fn the_budget_bounds_what_failures_add_and_is_one_for_all_workers() {
+    let origin = failing("never", usize::MAX, refuses);
+    let retry = "{ budget: 0%, min_per_second: 2, backoff: 0s }";
+    let proxy = one(&origin, retry).workers(3).start();
+    for _ in 0..15 {
+        // On a connection of its own, so that all workers get some.
+        for _ in 0..4 {
+            assert_eq!(proxy.get("/").status, 503);
+        }
+    }
+    let retries = proxy.retries("v1", RetryReason::Status);
+    assert!((20..=40).contains(&retries), "{retries}: that of ten seconds at once");
+    assert_eq!(origin.requests() as u64, 60 + retries);
+    eventually("counted", || withheld(&proxy, "v1", Withheld::Budget) == 60 - retries);
+}
+
+#[test]
+fn what_has_begun_for_the_client_is_not_repeated() {
+    let origin = Origin::start(|call| {
+        call.send("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n")?;
+        call.answer(503, b"no")
+    });
+    let proxy = one(&origin, "{ }").start();
+    let answer = proxy.get("/");
+    assert_eq!((answer.status, &answer.interim[..], origin.requests()), (503, &[103][..], 1));
+    eventually("counted", || withheld(&proxy, "v1", Withheld::Begun) == 1);
+}
+
+#[test]
+fn a_client_that_leaves_in_the_pause_is_sent_nowhere() {
+    let origin = failing("ok", 1, |call| {
+        call.send("HTTP/1.1 503 Later\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
+    });
+    let proxy = one(&origin, "{ }").start();
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it pauses", || proxy.retries("v1", RetryReason::Status) == 1);
+    client.reset();
+    eventually("it ended", || proxy.in_flight() == 0);
+    assert_eq!(origin.requests(), 1);
+}
+
+/// Two versions, of which all players get the canary; the rest of the route's `retry`.
+fn canary(baseline: &Builder, canary: &Origin, retry: &str) -> Builder {
+    baseline
+        .clone()
+        .version("v2", canary)
+        .service("weights: { v1: 1, v2: 999999 }")
+        .service("cohort: { key: [ 'header:x-player-id' ] }")
+        .top("admin: { address: 127.0.0.1:0 }")
+        .route(&format!("timeout: 2s, retry: {retry}"))
+}
+
+#[test]
+fn what_a_canary_fails_is_answered_by_the_baseline_and_counts_against_the_canary() {
+    let (good, address) = (Origin::answering("v1"), refusing());
+    let baseline = Proxy::builder().version("v1", &good);
+    let faults: [fn(&mut Call<'_>) -> _; 3] = [resets, refuses, |call| {
+        call.send("HTTP/1.1 503 No\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n")
+    }];
+    for fault in faults {
+        let bad = failing("v2", usize::MAX, fault);
+        let proxy = canary(&baseline, &bad, "{ rescue: true }").start();
+        let mut client = proxy.connect();
+        for player in 0..20 {
+            let answer = client.get("/").header("x-player-id", &player.to_string()).send();
+            assert_eq!((answer.status, answer.text()), (200, "v1"));
+        }
+        assert_eq!((bad.requests(), rescued(&proxy, "v2"), rescued(&proxy, "v1")), (20, 20, 0));
+        eventually("nothing is in flight", || proxy.in_flight() == 0);
+        let shown: Value =
+            proxy.admin().get("/v1/services/game-api").host("localhost").send().json();
+        assert_eq!(
+            (&shown["versions"][1]["rescued"], &shown["versions"][1]["errors"]),
+            (&20.into(), &0.into())
+        );
+        let page = proxy.admin().get("/metrics").host("localhost").send();
+        let line = "tidegate_rescued_total{service=\"game-api\",version=\"v2\"} 20\n";
+        assert!(page.text().contains(line));
+    }
+    let dead = Proxy::builder().version("v1", &good).version_at("v2", &[address.0]);
+    let dead = dead.service("weights: { v1: 1, v2: 999999 }").route("retry: { rescue: true }");
+    let proxy = dead.service("cohort: { key: [ 'header:x-player-id' ] }").start();
+    let mut client = proxy.connect();
+    let bet = client.post("/bets", b"once").header("x-player-id", "7").send();
+    assert_eq!((bet.status, bet.text()), (200, "v1"), "nothing of it was sent");
+    assert_eq!(rescued(&proxy, "v2"), 1);
+}
+
+#[test]
+fn writes_are_rescued_only_if_keys_are_shared_and_never_twice_without_a_key() {
+    let good = Origin::start(|call| {
+        call.read_body()?;
+        call.answer(200, b"v1")
+    });
+    let baseline = Proxy::builder().version("v1", &good);
+    for (rescue, keyed, by_baseline) in
+        [("true", true, false), ("shared_store", true, true), ("shared_store", false, false)]
+    {
+        let bad = failing("v2", usize::MAX, refuses);
+        let retry = format!("{{ idempotency_key: honoured, rescue: {rescue}, backoff: 0s }}");
+        let proxy = canary(&baseline, &bad, &retry).start();
+        let before = good.requests();
+        let mut client = proxy.connect();
+        let bet = client.post("/bets", b"stake").header("x-player-id", "7");
+        let bet = if keyed { bet.header("Idempotency-Key", "k") } else { bet };
+        let answer = bet.send();
+        assert_eq!(
+            (answer.status == 200, good.requests() - before),
+            (by_baseline, usize::from(by_baseline))
+        );
+        // Without sharing the canary is asked once more, if there is a key.
+        let asked = if keyed && !by_baseline { 2 } else { 1 };
+        assert_eq!(bad.requests(), asked, "{rescue} {keyed}");
+    }
+}
+
+#[test]
+fn a_version_that_a_route_a_rule_or_a_pin_chose_is_not_left() {
+    let good = Origin::answering("v1");
+    let baseline = Proxy::builder().version("v1", &good);
+    let bad = failing("v2", usize::MAX, refuses);
+    let rule = "rules: [ { when: { headers: { x-beta: '1' } }, version: v2 } ]";
+    let retry = "{ rescue: true, backoff: 0s }";
+    let proxy = canary(&baseline, &bad, retry).service(rule).start();
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/").header("x-beta", "1").send().status, 503);
+    assert_eq!(client.get("/").header("x-player-id", "1").send().status, 200);
+    assert_eq!((good.requests(), rescued(&proxy, "v2")), (1, 1));
+
+    let opens = Origin::start(|call| match call.target() {
+        "/rounds" => call.send("HTTP/1.1 200 OK\r\nX-Round: r7\r\nContent-Length: 2\r\n\r\nv2"),
+        _ => call.answer(503, b"no"),
+    });
+    let pin = "pin: { key: 'path:round', begin: { path: /rounds, methods: [ POST ], answer: { header: x-round } }, idle: 10m, limit: 2h }";
+    let builder = canary(&baseline, &opens, retry).service(pin);
+    let builder = builder.route(&format!("match: {{ path: '/rounds/{{round}}' }}, retry: {retry}"));
+    let proxy = builder.start();
+    let mut client = proxy.connect();
+    assert_eq!(client.post("/rounds", b"").header("x-player-id", "1").send().status, 200);
+    let held = client.get("/rounds/r7").header("x-player-id", "1").send();
+    assert_eq!((held.status, good.requests()), (503, 1), "its round is unknown elsewhere");
+}
+
+#[test]
+fn a_baseline_without_players_or_endpoints_rescues_nobody() {
+    let bad = failing("v2", usize::MAX, refuses);
+    let good = Origin::answering("v1");
+    let (silent, _held) = swallowing();
+    for (baseline, weights) in [
+        (Proxy::builder().version("v1", &good), "weights: { v1: 0, v2: 1 }"),
+        (Proxy::builder().version_at("v1", &[silent]), "weights: { v1: 1, v2: 999999 }"),
+    ] {
+        let builder =
+            baseline.version("v2", &bad).service(weights).service("connect_timeout: 100ms");
+        let proxy = builder.route("retry: { rescue: true, backoff: 0s }").start();
+        let answer = proxy.get("/");
+        assert!(answer.status >= 500, "{answer:?}");
+        assert_eq!((good.requests(), rescued(&proxy, "v2")), (0, 0));
+        eventually("nothing is in flight", || proxy.in_flight() == 0);
+    }
+}
+
+#[test]
+fn the_log_says_why_a_request_was_repeated_or_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("access.log");
+    let (good, bad) = (Origin::answering("v1"), failing("v2", usize::MAX, refuses));
+    let baseline = Proxy::builder().version("v1", &good);
+    let log = format!("access_log: {{ path: {} }}", file.display());
+    let proxy = canary(&baseline, &bad, "{ rescue: true }").top(&log).start();
+    let mut client = proxy.connect();
+    client.get("/").header("x-player-id", "1").send();
+    client.post("/", b"x").header("x-player-id", "1").send();
+    let lines = || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        lines.collect::<Vec<Value>>()
+    };
+    eventually("both are logged", || lines().len() == 2);
+    let lines = lines();
+    let first = &lines[0];
+    assert_eq!((&first["retries"], &first["retry"]), (&1.into(), &"5xx".into()));
+    assert_eq!((&first["version"], &first["rescued_by"]), (&"v2".into(), &"v1".into()));
+    assert_eq!((&first["status"], &first["withheld"]), (&200.into(), &Value::Null));
+    let second = &lines[1];
+    assert_eq!((&second["retries"], &second["withheld"]), (&0.into(), &"not_idempotent".into()));
+}
+
+/// What each origin saw of each id.
+type Record = Arc<Mutex<Vec<String>>>;
+
+mod storm;
