@@ -49,11 +49,11 @@ pub struct Retry {
     #[serde(with = "units::optional_duration")]
     #[schemars(with = "Option<units::DurationText>")]
     pub attempt_timeout: Option<Duration>,
-    /// Largest body that is kept so that the request can be repeated. Default `64KiB`, at most
-    /// `1MiB`; `0B` keeps none.
+    /// Largest body that is waited for and kept, so that the request can be repeated. One that came
+    /// with its head is kept anyway. Default `64KiB`, at most `1MiB`.
     pub body: ByteSize,
     /// Longest wait for the rest of such a body before the first attempt. Default `5ms`, at most
-    /// `1s`; `0s` keeps a body only if it came with the head.
+    /// `1s`; `0s` waits for none.
     #[serde(with = "units::pause")]
     #[schemars(with = "units::DurationText")]
     pub body_wait: Duration,
