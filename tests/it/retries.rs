@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Response;
 use serde_json::Value;
 use tidegate::registry::{RetryReason, Withheld};
 
 use crate::support::{
     Origin, Proxy, eventually,
-    http2::{Http2, request},
+    http2::{Asked, Http2, Origin2, read_all, request},
     nobody::{refusing, swallowing},
     origin::Call,
     proxy::Builder,
@@ -188,6 +189,62 @@ fn bodies_of_streams_are_kept_too_and_go_to_either_protocol() {
         assert_eq!((status.as_u16(), origin.requests()), (200, 2), "{length:?}");
         assert!(origin.seen().iter().all(|seen| seen.body == b"stake"), "{:?}", origin.seen());
     }
+}
+
+/// Answers 503 to the first request, breaks the stream of the second one, and answers the third one.
+async fn unsure(mut asked: Asked) {
+    let body = read_all(&mut asked.body).await.expect("whole");
+    match asked.nth {
+        0 => {
+            let answer = Response::builder().status(503).body(()).expect("a response");
+            asked.respond.send_response(answer, true).expect("open");
+        }
+        1 => asked.respond.send_reset(h2::Reason::INTERNAL_ERROR),
+        _ => {
+            let mut stream = asked.respond.send_response(Response::new(()), false).expect("open");
+            stream.send_data(body.into(), true).expect("open");
+        }
+    }
+}
+
+#[test]
+fn endpoints_of_http2_get_a_request_again_with_its_body() {
+    let bodies = [
+        "Content-Length: 5\r\n\r\nstake",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nstake\r\n0\r\n\r\n",
+    ];
+    for rest in bodies {
+        let origin = Origin2::start(100, unsure);
+        let retry = "retry: { attempts: 3, idempotency_key: honoured, backoff: 1ms }";
+        let builder = Proxy::builder().version_speaking("v1", &[origin.address], "h2");
+        let proxy = builder.route(retry).start();
+        let mut client = proxy.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 7\r\n{rest}"));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.text()), (200, "stake"));
+        eventually("counted", || proxy.retries("v1", RetryReason::Reset) == 1);
+        assert_eq!(proxy.retries("v1", RetryReason::Status), 1);
+    }
+}
+
+#[test]
+fn a_call_is_told_the_time_that_is_left_when_it_is_made_again() {
+    let origin = failing("ok", 1, |call| {
+        call.send("HTTP/1.1 503 Later\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
+    });
+    let proxy = one(&origin, "{ idempotency_key: honoured }").start();
+    let client = Http2::connect(proxy.address);
+    let call = request("POST", "/game/bet").header("content-type", "application/grpc");
+    let call = call.header("grpc-timeout", "1800m").header("idempotency-key", "7");
+    client.ask(call, Some(b"\0\0\0\0\x02hi"));
+    let told: Vec<String> = (origin.seen().iter())
+        .map(|seen| seen.head.field("grpc-timeout").expect("a deadline").to_owned())
+        .collect();
+    assert_eq!((&*told[0], told.len()), ("1800m", 2));
+    let left = told[1].strip_suffix('m').and_then(|left| left.parse::<u64>().ok());
+    assert!(left.is_some_and(|left| left <= 800), "{told:?}");
+    let seen = origin.last();
+    assert_eq!(seen.head.field("x-envoy-expected-rq-timeout-ms"), None);
 }
 
 #[test]
