@@ -87,7 +87,7 @@ pub(super) fn again(
 ) -> Option<Instant> {
     let (plan, worker) = (turn.plan, turn.worker);
     let (Some(attempts), Some(retry)) = (&mut sending.attempts, plan.retry()) else { return None };
-    let rescuer = rescuer(plan, worker, attempts);
+    let has_rescuer = has_rescuer(plan, worker, attempts);
     let failed = Failed {
         request: request(turn, sending.rest.is_none() || outcome == Outcome::Unconnected),
         outcome,
@@ -98,7 +98,7 @@ pub(super) fn again(
         },
         begun: turn.attempt.as_ref().is_some_and(|attempt| attempt.has_interim),
         attempts: attempts.made,
-        has_rescuer: rescuer.is_some(),
+        has_rescuer,
         retry_after: match (outcome, turn.record.status) {
             (Outcome::Status, 503) => retry_after(turn.response.data()),
             _ => RetryAfter::Unsaid,
@@ -159,20 +159,34 @@ fn request<'t>(turn: &'t Turn<'_>, whole: bool) -> Request<'t> {
     }
 }
 
-/// The baseline, if a request that went to a canary can go there.
-fn rescuer<'p>(plan: &'p Plan, worker: &Worker, attempts: &Attempts) -> Option<&'p Version> {
+/// Whether a request that went to a canary can go to the baseline.
+fn has_rescuer(plan: &Plan, worker: &Worker, attempts: &Attempts) -> bool {
     let service = plan.service();
     let baseline = &service.versions[usize::from(service.baseline)];
-    let is_full = service
+    let has_room = service
         .breaker
         .as_ref()
-        .is_some_and(|breaker| baseline.state.cells.of(worker.id).in_flight() >= breaker.requests);
-    let can = plan.decision.version != service.baseline
+        .is_none_or(|breaker| baseline.state.cells.of(worker.id).in_flight() < breaker.requests);
+    plan.decision.version != service.baseline
         && !attempts.is_rescued
         && baseline.share_weight() > Weight::ZERO
         && baseline.works()
-        && !is_full;
-    can.then_some(baseline)
+        && has_room
+        && is_still_baseline(plan, worker, baseline)
+}
+
+/// Whether `baseline` has players also by the snapshot in force, if the request was planned by an older one: it may
+/// have been drained since, and whoever waited for that may have ended it.
+fn is_still_baseline(plan: &Plan, worker: &Worker, baseline: &Version) -> bool {
+    let now = worker.snapshot();
+    if now.generation == plan.snapshot.generation {
+        return true;
+    }
+    let service = now.services.iter().find(|service| service.name == plan.service().name);
+    let version = service.map(|service| &service.versions[usize::from(service.baseline)]);
+    version.is_some_and(|version| {
+        version.name == baseline.name && version.share_weight() > Weight::ZERO
+    })
 }
 
 /// What the head of a response says of when to come back.

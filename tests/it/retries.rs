@@ -518,6 +518,27 @@ fn a_baseline_without_players_or_endpoints_rescues_nobody() {
 }
 
 #[test]
+fn a_baseline_that_has_lost_its_players_meanwhile_rescues_nobody() {
+    let (fail, failing) = std::sync::mpsc::channel::<()>();
+    let (good, failing) = (Origin::answering("v1"), Mutex::new(failing));
+    let bad = Origin::start(move |call| {
+        failing.lock().expect("no panic").recv().map_err(std::io::Error::other)?;
+        call.answer(503, b"no")
+    });
+    let baseline = Proxy::builder().version("v1", &good);
+    let proxy = canary(&baseline, &bad, "{ rescue: true, on: [ 5xx ], attempts: 2 }").start();
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Player-Id: 7\r\n\r\n");
+    bad.await_requests(1);
+    proxy.set_weights(&[("v1", 0.0), ("v2", 1.0)]);
+    fail.send(()).expect("the origin waits");
+    // What it does instead is an attempt of its own.
+    bad.await_requests(2);
+    fail.send(()).expect("the origin waits");
+    assert_eq!((client.answer().status, good.requests()), (503, 0));
+}
+
+#[test]
 fn the_log_says_why_a_request_was_repeated_or_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("access.log");
