@@ -15,6 +15,9 @@ use crate::support::Client;
 
 const CLIENTS: usize = 6;
 
+/// The ids of the requests that the origins saw.
+type Record = Arc<Mutex<Vec<String>>>;
+
 /// How long the storms last.
 fn length() -> Duration {
     let seconds = std::env::var("TIDEGATE_RETRIES_SECONDS").ok().and_then(|text| text.parse().ok());
