@@ -152,7 +152,8 @@ pub struct Failed<'a> {
     pub request: Request<'a>,
     /// How it failed.
     pub outcome: Outcome,
-    /// The endpoint cannot have processed it: not one byte was sent, or it refused the stream.
+    /// No endpoint can have processed it, in this attempt and those before: not one byte was sent, or
+    /// the stream was refused.
     pub unprocessed: bool,
     /// The client has got something of an interim response.
     pub begun: bool,

@@ -290,6 +290,9 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
             repeated: sending.failed.is_some(),
         });
     if again {
+        if let Some(attempts) = &mut sending.attempts {
+            attempts.note(attempt.is_unprocessed());
+        }
         sending.failed = Some(attempt.connection());
         sending.began = Instant::now();
         record.retry(RetryReason::StaleConnection);

@@ -88,14 +88,15 @@ pub(super) fn again(
     let (plan, worker) = (turn.plan, turn.worker);
     let (Some(attempts), Some(retry)) = (&mut sending.attempts, plan.retry()) else { return None };
     let has_rescuer = has_rescuer(plan, worker, attempts);
+    let unprocessed = match outcome {
+        Outcome::Unconnected => true,
+        Outcome::Status => false,
+        _ => turn.attempt.as_ref().is_some_and(|attempt| attempt.is_unprocessed()),
+    };
     let failed = Failed {
         request: request(turn, sending.rest.is_none() || outcome == Outcome::Unconnected),
         outcome,
-        unprocessed: match outcome {
-            Outcome::Unconnected => true,
-            Outcome::Status => false,
-            _ => turn.attempt.as_ref().is_some_and(|attempt| attempt.is_unprocessed()),
-        },
+        unprocessed: attempts.note(unprocessed),
         begun: turn.attempt.as_ref().is_some_and(|attempt| attempt.has_interim),
         attempts: attempts.made,
         has_rescuer,

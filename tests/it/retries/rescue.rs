@@ -1,5 +1,7 @@
 //! What a canary fails is answered by the baseline, and what never is.
 
+use std::{io::Read, net::TcpListener};
+
 use serde_json::Value;
 
 use super::*;
@@ -78,6 +80,37 @@ fn writes_are_rescued_only_if_keys_are_shared_and_never_twice_without_a_key() {
         let asked = if keyed && !by_baseline { 2 } else { 1 };
         assert_eq!(bad.requests(), asked, "{rescue} {keyed}");
     }
+}
+
+/// The first attempt may have taken the stake, whatever became of the second one.
+#[test]
+fn a_write_that_was_sent_stays_with_its_version_even_if_that_is_gone_then() {
+    let good = Origin::answering("v1");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let taken = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the proxy connects");
+        drop(listener);
+        let mut text = Vec::new();
+        while !text.ends_with(b"stake") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("the request");
+            text.push(byte[0]);
+        }
+    });
+    let proxy = Proxy::builder()
+        .version("v1", &good)
+        .version_at("v2", &[address])
+        .service("weights: { v1: 1, v2: 999999 }")
+        .service("cohort: { key: [ 'header:x-player-id' ] }")
+        .route("retry: { attempts: 3, idempotency_key: honoured, rescue: true, backoff: 0s }")
+        .start();
+    let mut client = proxy.connect();
+    let bet = client.post("/bets", b"stake").header("x-player-id", "7");
+    let answer = bet.header("Idempotency-Key", "k").send();
+    taken.join().expect("it got the bet");
+    assert_eq!((answer.status, good.requests()), (502, 0));
+    eventually("counted", || proxy.retries("v2", RetryReason::Reset) == 1);
 }
 
 #[test]
