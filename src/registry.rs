@@ -13,6 +13,7 @@ mod outcomes;
 mod pins;
 mod players;
 mod rates;
+mod retries;
 mod standing;
 mod states;
 
@@ -28,21 +29,20 @@ use std::{
 
 pub use self::{
     cells::{Counter, PerWorker, Sum},
-    counts::{
-        AmountCells, EndpointCells, ErrorKind, Judged, Origin, RetryReason, SeriesCells,
-        VersionCells,
-    },
+    counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
     rates::{RateKey, RateTable},
+    retries::RetryState,
     standing::EndpointStatus,
     states::{
         AmountEvidenceState, AmountState, EndpointState, SeriesState, ServiceState, VersionState,
     },
 };
+pub use crate::policy::retry::{RetryReason, Withheld};
 use crate::{analysis::ENDPOINT_GROUPS, policy::rate::Rate, telemetry::seldom::Seldom};
 
 /// All live state. Owned by the controller; workers reach it through the snapshot.
@@ -55,6 +55,7 @@ pub struct Registry {
     versions: States<(String, String), VersionState>,
     endpoints: States<(u32, SocketAddr), EndpointState>,
     series: States<(u32, String), SeriesState>,
+    retries: States<(String, String), RetryState>,
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
     rates: States<(String, String, Rate, u32), RateTable>,
@@ -100,6 +101,7 @@ impl Registry {
             versions: States::new(),
             endpoints: States::new(),
             series: States::new(),
+            retries: States::new(),
             services: States::new(),
             pins: States::new(),
             rates: States::new(),
@@ -175,6 +177,11 @@ impl Registry {
         })
     }
 
+    /// The retries of `route` to `service`; created if unknown.
+    pub fn retries(&self, service: &str, route: &str) -> Arc<RetryState> {
+        self.retries.find((service.to_owned(), route.to_owned()), RetryState::default)
+    }
+
     /// The state of `service` as a whole; created if unknown.
     pub fn service(&self, service: &str) -> Arc<ServiceState> {
         self.services.find(service.to_owned(), ServiceState::default)
@@ -229,6 +236,7 @@ impl Registry {
     /// Forgets states that no snapshot holds any more; returns their ids.
     pub fn forget_unused(&self) -> Forgotten {
         self.services.take_unused();
+        self.retries.take_unused();
         self.pins.take_unused();
         self.rates.take_unused();
         self.strata.take_unused();

@@ -12,6 +12,7 @@ mod fence;
 mod forwarding;
 mod pin;
 mod policies;
+mod retry;
 mod route;
 mod service;
 mod sources;
@@ -31,6 +32,7 @@ pub use self::{
     forwarding::Forwarding,
     pin::PinPlan,
     policies::{RateLimit, RoutePolicies},
+    retry::RetryPlan,
     route::{BodyLimits, Route},
     service::Service,
     sources::{AccessLog, Overrides, RuntimeState, SnapshotInputs, weights_in_force},

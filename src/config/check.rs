@@ -13,6 +13,7 @@ mod limit;
 mod matching;
 mod pin;
 mod plans;
+mod retry;
 mod route;
 mod service;
 mod smoke;

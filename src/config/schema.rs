@@ -20,6 +20,7 @@ mod log;
 mod pin;
 mod plan;
 mod process;
+mod retry;
 mod route;
 mod service;
 mod slo;
@@ -56,6 +57,7 @@ pub use self::{
     },
     plan::{Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, Step},
     process::{Forwarding, Resolver, Shutdown},
+    retry::{KeyTrust, MAX_ATTEMPTS, MAX_BODY_WAIT, MAX_KEPT_BODY, Rescue, Retry, RetryOn},
     route::{Class, Route, RouteMatch},
     service::{Labels, Pool, Protocol, Service, Version},
     slo::Slo,

@@ -17,7 +17,7 @@ use crate::{
     config::units::Weight,
     health::Cause,
     proxy::Command,
-    registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason},
+    registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
     snapshot::{AmountSource, PinPlan, Service, Snapshot, Version},
     telemetry::{
@@ -281,6 +281,8 @@ fn version(
     let cells = &version.state.cells;
     let retries = RetryReason::ALL
         .map(|reason| (reason.label(), cells.sum(|c| c.retries[reason as usize].read())));
+    let withheld = Withheld::ALL
+        .map(|reason| (reason.label(), cells.sum(|c| c.withheld[reason as usize].read())));
     metrics::Version {
         name: version.name.to_string(),
         weight: version.weight.value(),
@@ -300,6 +302,8 @@ fn version(
             .collect(),
         health_panic: version.panics(service.health.panic_threshold),
         retries: retries.to_vec(),
+        withheld: withheld.to_vec(),
+        rescued: cells.sum(|c| c.rescued.read()),
         amounts: (service.amounts.iter().zip(&version.amounts))
             .filter(|(amount, _)| matches!(amount.source, AmountSource::Field { .. }))
             .map(|(amount, state)| metrics::Amount {

@@ -59,6 +59,8 @@ pub(super) struct Attempt<'a> {
     interim: Buffer,
     /// Interim responses arrived that have not been reported to the caller.
     came_interim: bool,
+    /// The client gets interim responses, or has got some.
+    pub(super) has_interim: bool,
     /// The endpoint switches protocols and waits for the end of the request.
     switches: bool,
     /// At least one byte of a response has arrived.
@@ -184,6 +186,7 @@ impl<'a> Attempt<'a> {
             cut: false,
             interim: Buffer::hollow(),
             came_interim: false,
+            has_interim: false,
             switches: false,
             answered: false,
             body_bytes: 0,
@@ -364,6 +367,21 @@ impl<'a> Attempt<'a> {
             RelayError::Malformed => AttemptError::Failed(ProxyError::Protocol),
             RelayError::Receiver => AttemptError::ClientGone,
         })
+    }
+
+    /// Drops the body of `answer` and its head in `response`. Ready if all of it is here, so that
+    /// the connection can be used again.
+    pub(super) fn poll_away(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &mut Buffer,
+        answer: &mut Answer,
+    ) -> Poll<()> {
+        let (upstream, nowhere) = (&mut self.upstream, &mut tokio::io::empty());
+        match answer.relay.poll(cx, upstream, &mut self.inbox, response, nowhere) {
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
     }
 
     /// The connection, if it can be used again after `answer`, and how long the endpoint keeps it.

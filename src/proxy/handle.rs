@@ -17,12 +17,14 @@ use super::{
     buffer::Buffer,
     client::{Client, NextState},
     forward::forward,
+    gather_soon::gather_soon,
     head::HeadError,
     pieces::Pieces,
     plan::{Plan, plan},
     problem::ProxyError,
     rejected::Rejected,
     reply::{fail, refuse},
+    retry,
     sending::Sending,
     target::Target,
     tunnel::tunnel,
@@ -31,7 +33,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    policy::retry::{Lost, may_repeat},
+    policy::retry::{Lost, Outcome, may_repeat},
     registry::RetryReason,
 };
 
@@ -64,11 +66,23 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
 async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffer) -> NextState {
     let mut turn = Turn::new(client, worker, plan, request);
     let mut sending = Sending::begin(&mut turn);
+    if plan.route().policies.is_some() {
+        if let Some(bounds) = retry::begin(&turn, &mut sending) {
+            // On the heap, as all that few requests need.
+            Box::pin(gather_soon(&mut turn, &mut sending, bounds)).await;
+        }
+        retry::set_deadlines(&turn, &mut sending);
+    }
     let forwarded = loop {
         let outcome = forward(&mut turn, &mut sending).await;
         match decide(&mut turn, &mut sending, outcome) {
             Next::Commit(came) => break Ok(came),
             Next::Again => {}
+            Next::Later(begins) => {
+                if !Box::pin(retry::pause(&mut turn, begins)).await {
+                    break Err(AttemptError::ClientGone);
+                }
+            }
             Next::Fail(error) => break Err(error),
         }
     };
@@ -192,6 +206,8 @@ enum Next {
     Commit(Instant),
     /// Another attempt is made.
     Again,
+    /// Another attempt is made at this time.
+    Later(Instant),
     /// The client gets an error, since no version responded.
     Fail(AttemptError),
 }
@@ -204,9 +220,19 @@ fn decide(
     outcome: Result<Instant, AttemptError>,
 ) -> Next {
     match outcome {
-        Ok(came) => Next::Commit(came),
+        Ok(came) if turn.record.status < 500 => Next::Commit(came),
+        Ok(came) => after_error(turn, sending, came),
         Err(AttemptError::Unconnected(fault)) => after_no_connection(turn, sending, fault),
         Err(error) => after_no_answer(turn, sending, error),
+    }
+}
+
+/// The version answered with an error, at that time. The client gets it unless the request is repeated.
+#[cold]
+fn after_error(turn: &mut Turn<'_>, sending: &mut Sending, came: Instant) -> Next {
+    match retry::again(turn, sending, Outcome::Status, came) {
+        Some(begins) => Next::Later(begins),
+        None => Next::Commit(came),
     }
 }
 
@@ -222,7 +248,10 @@ fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyE
         });
     if !elsewhere {
         record.failed(fault);
-        return Next::Fail(AttemptError::Unconnected(fault));
+        return match retry::again(turn, sending, fault.into(), Instant::now()) {
+            Some(begins) => Next::Later(begins),
+            None => Next::Fail(AttemptError::Unconnected(fault)),
+        };
     }
     record.unconnected(fault);
     record.retry(RetryReason::Connect);
@@ -233,12 +262,14 @@ fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyE
 /// the request, or failed.
 #[cold]
 fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptError) -> Next {
-    let Turn { client, plan, request, record, attempt: made, unread_body, .. } = turn;
+    let Turn { plan, request, record, attempt: made, unread_body, .. } = turn;
     let Some(attempt) = made else {
-        if let AttemptError::Failed(fault) = error {
-            record.failed(fault);
-        }
-        return Next::Fail(error);
+        let AttemptError::Failed(fault) = error else { return Next::Fail(error) };
+        record.failed(fault);
+        return match retry::again(turn, sending, fault.into(), Instant::now()) {
+            Some(begins) => Next::Later(begins),
+            None => Next::Fail(error),
+        };
     };
     let lost = error == AttemptError::Failed(ProxyError::Reset) && !attempt.answered;
     let refused = lost && attempt.is_refused();
@@ -265,6 +296,9 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
             repeated: sending.failed.is_some(),
         });
     if again {
+        if let Some(attempts) = &mut sending.attempts {
+            attempts.note(attempt.is_unprocessed());
+        }
         sending.failed = Some(attempt.connection());
         sending.began = Instant::now();
         record.retry(RetryReason::StaleConnection);
@@ -274,7 +308,11 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
     *unread_body = !attempt.request_is_read();
     if let AttemptError::Failed(fault) = error {
         record.failed(fault);
+        if let Some(begins) = retry::again(turn, sending, fault.into(), Instant::now()) {
+            return Next::Later(begins);
+        }
     }
-    let error = if refused && client.stream.is_stream() { AttemptError::Refused } else { error };
+    let error =
+        if refused && turn.client.stream.is_stream() { AttemptError::Refused } else { error };
     Next::Fail(error)
 }

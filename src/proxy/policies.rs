@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::{admit::Admitted, problem::Problem, rates, rejected::Stop, waiting::Passed};
 use crate::{
-    routing::RequestView,
-    snapshot::{Route, RoutePolicies},
+    routing::{RequestView, header},
+    snapshot::{RetryPlan, Route, RoutePolicies},
 };
 
 /// The response to a client whose address is not admitted. It says no more, so that it is of no help to a stranger.
@@ -52,6 +52,17 @@ pub(super) fn ask(
         passed.rates.get_or_insert_with(|| lines.as_slice().into());
         additions.answer = lines;
     }
+    // A call has a deadline of its own, and may be a stream.
+    if let (Some(retry), false) = (&policies.retry, admitted.mode.grpc)
+        && !is_told(admitted)
+    {
+        additions.request.extend_from_slice(&retry.deadline_line);
+    }
     let is_empty = additions.request.is_empty() && additions.answer.is_empty();
     Ok((!is_empty).then(|| Box::new(additions)))
+}
+
+/// Whether a trusted proxy in front tells the version how much time is left for the request.
+fn is_told(admitted: &Admitted<'_, '_>) -> bool {
+    admitted.forwarded.is_some() && header(admitted.head.headers, RetryPlan::DEADLINE).is_some()
 }

@@ -1,7 +1,8 @@
-//! What a route asks of its requests before they reach a version, compiled.
+//! What a route asks of its requests before they reach a version, and whether it repeats them, compiled.
 
 use std::sync::Arc;
 
+use super::retry::RetryPlan;
 use crate::{
     config::{
         pattern::KeySource,
@@ -19,6 +20,8 @@ pub struct RoutePolicies {
     pub access: Option<Access>,
     /// Limits of rates.
     pub rates: Box<[RateLimit]>,
+    /// How failed requests are repeated.
+    pub retry: Option<RetryPlan>,
 }
 
 /// A limit of the rate of requests.
@@ -44,7 +47,9 @@ impl RoutePolicies {
         let access = route.access.as_ref().map(Access::new);
         let rates = route.limit.iter().flat_map(|limit| &limit.rates);
         let rates: Box<[_]> = rates.map(|rate| RateLimit::compile(rate, label, registry)).collect();
-        (access.is_some() || !rates.is_empty()).then(|| Box::new(Self { access, rates }))
+        let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, registry));
+        let has_any = access.is_some() || !rates.is_empty() || retry.is_some();
+        has_any.then(|| Box::new(Self { access, rates, retry }))
     }
 }
 

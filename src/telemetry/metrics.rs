@@ -179,6 +179,10 @@ pub struct Version {
     pub shed: Vec<(&'static str, u64)>,
     /// Attempts beyond the first, by reason.
     pub retries: Vec<(&'static str, u64)>,
+    /// Failed requests that were not repeated, by reason.
+    pub withheld: Vec<(&'static str, u64)>,
+    /// Requests that it failed and the baseline answered.
+    pub rescued: u64,
     /// Amounts in its responses.
     pub amounts: Vec<Amount>,
     /// Whether too few of its endpoints serve, so that others get requests, too.

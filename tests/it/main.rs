@@ -46,6 +46,7 @@ mod process;
 mod rates;
 mod reload;
 mod retired;
+mod retries;
 mod rollout;
 mod routing;
 mod served;

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Finding, comparison, label, limit,
     matching::{self, Kind, canonical},
-    no_such, twice,
+    no_such, retry, twice,
 };
 use crate::config::{
     pattern::{HostPattern, Segment, is_token_byte},
@@ -76,6 +76,9 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         }
         if let Some(value) = &route.limit {
             limit::check(value, route, &path.key("limit"), found);
+        }
+        if let Some(written) = &route.retry {
+            retry::check(written, route, config, &path.key("retry"), found);
         }
         if let Some(slo) = &route.slo {
             let service = config.services.get(&route.service).and_then(|s| s.eject.as_ref());

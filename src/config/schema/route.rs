@@ -10,6 +10,7 @@ use super::{
     cohort::OnEject,
     eject::{Eject, Failures},
     limit::Limit,
+    retry::Retry,
     slo::Slo,
 };
 use crate::config::{
@@ -80,6 +81,10 @@ pub struct Route {
     /// Limits on its requests. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+    /// Whether failed requests are sent again, and where. Default: only after a connection that
+    /// could not be made or was stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 }
 
 /// Whether a request reads or writes.

@@ -90,6 +90,7 @@ impl Attempt<'_> {
                 let wanted =
                     !plan.mode.is_http10() && (head.status != 100 || plan.expects_continue);
                 if wanted {
+                    self.has_interim = true;
                     put_interim(&mut self.interim, &head);
                 }
                 if self.interim.len() > INTERIM_BYTES {

@@ -26,6 +26,8 @@ fn scrape() -> Scrape {
         in_flight: 12,
         health_panic: true,
         retries: vec![("connect", 3)],
+        withheld: vec![("budget", 2)],
+        rescued: 11,
         shed: vec![("requests", 5), ("pending", 0)],
         amounts: vec![Amount { name: "stake".into(), count: 40, sum: 812.5, malformed: 2 }],
         endpoints: vec![Endpoint {
