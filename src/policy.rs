@@ -3,4 +3,5 @@
 pub mod access;
 pub mod class;
 pub mod fence;
+pub mod idempotency;
 pub mod retry;

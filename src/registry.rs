@@ -6,9 +6,13 @@
 //! read-modify-write. Readers sum over the workers.
 
 mod cells;
+mod clock;
 mod counts;
 mod evidence;
 mod fence;
+mod kept_answer;
+mod key_log;
+mod keys;
 mod outcomes;
 mod pins;
 mod players;
@@ -20,7 +24,7 @@ use std::{
     hash::Hash,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -32,6 +36,9 @@ pub use self::{
     },
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally},
+    kept_answer::KeptAnswer,
+    key_log::{Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, RowState, Stored, Unstored},
+    keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
@@ -54,6 +61,8 @@ pub struct Registry {
     series: States<(u32, String), SeriesState>,
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
+    keys: States<(String, String), KeyTable>,
+    key_log: OnceLock<KeyLog>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
     amounts: States<(u32, String), AmountState>,
@@ -98,6 +107,8 @@ impl Registry {
             series: States::new(),
             services: States::new(),
             pins: States::new(),
+            keys: States::new(),
+            key_log: OnceLock::new(),
             strata: States::new(),
             evidence: States::new(),
             amounts: States::new(),
@@ -180,6 +191,18 @@ impl Registry {
         self.pins.find(service.to_owned(), PinTable::default)
     }
 
+    /// Keeps the keys of tables that are created from now on with `log`, too.
+    pub fn keep_keys(&self, log: KeyLog) {
+        // A second one would be another folder, and the first one is kept.
+        let _ = self.key_log.set(log);
+    }
+
+    /// The idempotency keys of `route` of `service`; created if unknown.
+    pub fn keys(&self, service: &str, route: &str) -> Arc<KeyTable> {
+        let new = || KeyTable::new(&format!("{service}\n{route}"), self.key_log.get().cloned());
+        self.keys.find((service.to_owned(), route.to_owned()), new)
+    }
+
     /// The state that the versions of `service` share over `route`, or over all routes without
     /// limits of their own; created if unknown.
     pub fn stratum(&self, service: &str, route: Option<&str>) -> Arc<StratumState> {
@@ -219,6 +242,7 @@ impl Registry {
     pub fn forget_unused(&self) -> Forgotten {
         self.services.take_unused();
         self.pins.take_unused();
+        self.keys.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();
         self.amounts.take_unused();

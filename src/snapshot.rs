@@ -10,6 +10,7 @@ mod decide;
 mod endpoints;
 mod fence;
 mod forwarding;
+mod idempotency;
 mod pin;
 mod policies;
 mod route;
@@ -29,6 +30,7 @@ pub use self::{
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,
+    idempotency::Idempotency,
     pin::PinPlan,
     policies::RoutePolicies,
     route::{BodyLimits, Route},

@@ -13,6 +13,7 @@ mod eject;
 mod fence;
 mod files;
 mod health;
+mod idempotency;
 mod limits;
 mod listen;
 mod log;
@@ -45,6 +46,7 @@ pub use self::{
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
     fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},
+    idempotency::{ErrorAnswers, Idempotency, Unsure},
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},

@@ -18,7 +18,7 @@ use super::{
     amounts::{self, AmountValues},
     body::Framing,
     buffer::Buffer,
-    channel::{Channel, MessageIo as _},
+    channel::{Channel, MessageIo},
     field_kind::FieldKind,
     grpc,
     head::{BadAnswer, Fields, MANY_FIELDS, MAX_FIELDS, NO_KINDS, ResponseHead, parse_response},
@@ -121,6 +121,11 @@ impl Answer {
     /// Whether any byte of the body was moved since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         self.relay.take_progress()
+    }
+
+    /// The body after its end, if all of it was kept.
+    pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
+        self.relay.take_copy()
     }
 }
 
@@ -365,7 +370,7 @@ impl<'a> Attempt<'a> {
     pub(super) fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
-        to: &mut Channel,
+        to: &mut impl MessageIo,
         response: &mut Buffer,
         answer: &mut Answer,
     ) -> Poll<Result<(), AttemptError>> {
@@ -565,6 +570,9 @@ impl<'a> Attempt<'a> {
             let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
             if plan.mode.trailers && (is_stream || delimiter == Delimiter::Chunks) {
                 relay.pass_trailers();
+            }
+            if let Some(key) = plan.key() {
+                relay.tap(key.came(&head, date.as_deref().unwrap_or_default()));
             }
             let seconds = head.keep_alive_seconds;
             *answer = Some(Answer {

@@ -22,12 +22,13 @@ use super::{
     plan::{Plan, plan},
     problem::ProxyError,
     rejected::Rejected,
+    replay::replay,
     reply::{fail, refuse},
     sending::Sending,
     target::Target,
     tunnel::tunnel,
     turn::Turn,
-    waiting::Passed,
+    waiting::{Passed, Waited},
     worker::Worker,
 };
 use crate::{
@@ -97,9 +98,13 @@ async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffe
 async fn hold(client: &mut Client, worker: &Worker, mut held: Box<Rejected>) -> NextState {
     let mut passed = Passed::default();
     while let Some(waiting) = held.waiting.take() {
-        if let Err(problem) = waiting.end(client, &mut passed).await {
-            held.problem = problem;
-            break;
+        match waiting.end(client, worker, &mut passed).await {
+            Waited::Again => {}
+            Waited::Refused(problem, extra) => {
+                (held.problem, held.extra) = (problem, extra);
+                break;
+            }
+            Waited::Replay(answer) => return replay(client, worker, &held, &answer).await,
         }
         let (mut request, mut planned) = (worker.blocks.take(), None);
         match plan(client, worker, &mut request, &mut planned, Some(&passed)) {
@@ -234,6 +239,11 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
         }
         return Next::Fail(error);
     };
+    if let Some(key) = plan.key()
+        && attempt.is_unprocessed()
+    {
+        key.unprocessed();
+    }
     let lost = error == AttemptError::Failed(ProxyError::Reset) && !attempt.answered;
     let refused = lost && attempt.is_refused();
     if refused

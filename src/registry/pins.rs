@@ -18,12 +18,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 use dashmap::{DashMap, Entry as Place};
 
+use super::clock::Clock;
 use crate::{
     routing::pin::{Fate, Pin, PinTerms},
     telemetry::seldom::Seldom,
@@ -136,22 +137,6 @@ impl PinnedVersion {
         if self.until.load(Relaxed) < until {
             self.until.fetch_max(until, Relaxed);
         }
-    }
-}
-
-/// Seconds since 1970 at a moment; monotonic from there.
-#[derive(Debug, Clone, Copy)]
-struct Clock(u32, Instant);
-
-impl Clock {
-    fn start() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self(u32::try_from(now).unwrap_or(u32::MAX), Instant::now())
-    }
-
-    fn now(self) -> u32 {
-        let Self(base, since) = self;
-        base.saturating_add(u32::try_from(since.elapsed().as_secs()).unwrap_or(u32::MAX))
     }
 }
 

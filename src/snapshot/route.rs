@@ -81,7 +81,7 @@ impl Route {
         Some(Self {
             evidence: compared.and_then(|compared| compared.evidence_of(route, &label)),
             failures: FailureSet::new(route.failures.as_ref().or(written.failures.as_ref())),
-            policies: RoutePolicies::compile(route),
+            policies: RoutePolicies::compile(route, registry),
             service: number as u32,
             version: version
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))

@@ -11,12 +11,14 @@
 //! cannot be added up over instances, the duration histogram can.
 
 mod families;
+mod idempotency;
 mod pins;
 mod process;
 mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use idempotency::Idempotency;
 pub use pins::Pins;
 pub use process::Process;
 
@@ -34,6 +36,8 @@ pub struct Scrape {
     pub names: Vec<(String, bool)>,
     /// Requests by service, version and route.
     pub series: Vec<Series>,
+    /// Idempotency keys of the routes that have some.
+    pub idempotency: Vec<Idempotency>,
     /// Responses made by Tidegate before a version was chosen, by status.
     pub unrouted: Vec<(u16, u64)>,
     /// Requests answered 503 because too many were in flight.
@@ -300,6 +304,7 @@ pub fn render(scrape: &Scrape) -> String {
     families::cutovers(scrape, &mut page);
     families::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
+    idempotency::idempotency(scrape, &mut page);
     families::breakers(scrape, &mut page);
     families::evidence(scrape, &mut page);
     families::smoke_checks(scrape, &mut page);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Finding, comparison, label,
+    Finding, comparison, idempotency, label,
     matching::{self, Kind, canonical},
     no_such, twice,
 };
@@ -73,6 +73,9 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         upgrades(&route.upgrades, &path.key("upgrades"), found);
         if let Some(lists) = &route.access {
             access(lists, &path.key("access"), found);
+        }
+        if let Some(keys) = &route.idempotency {
+            idempotency::check(route, keys, &path.key("idempotency"), found);
         }
         if let Some(slo) = &route.slo {
             let service = config.services.get(&route.service).and_then(|s| s.eject.as_ref());

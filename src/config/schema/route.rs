@@ -9,6 +9,7 @@ use super::{
     access::Access,
     cohort::OnEject,
     eject::{Eject, Failures},
+    idempotency::Idempotency,
     slo::Slo,
 };
 use crate::config::{
@@ -76,6 +77,10 @@ pub struct Route {
     /// Client addresses that are admitted or refused with 403. Default: all are admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+    /// Writes with an `Idempotency-Key` are processed once, and their responses replayed. Default: they are
+    /// forwarded like others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
 }
 
 /// Whether a request reads or writes.
