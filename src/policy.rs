@@ -3,5 +3,6 @@
 pub mod access;
 pub mod class;
 pub mod fence;
+pub mod idempotency;
 pub mod rate;
 pub mod retry;

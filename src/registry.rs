@@ -6,9 +6,13 @@
 //! read-modify-write. Readers sum over the workers.
 
 mod cells;
+mod clock;
 mod counts;
 mod evidence;
 mod fence;
+mod kept_answer;
+mod key_log;
+mod keys;
 mod outcomes;
 mod pins;
 mod players;
@@ -22,7 +26,7 @@ use std::{
     hash::Hash,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -32,6 +36,9 @@ pub use self::{
     counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
+    kept_answer::KeptAnswer,
+    key_log::{Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, RowState, Stored, Unstored},
+    keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
@@ -58,6 +65,8 @@ pub struct Registry {
     retries: States<(String, String), RetryState>,
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
+    keys: States<(String, String), KeyTable>,
+    key_log: OnceLock<KeyLog>,
     rates: States<(String, String, Rate, u32), RateTable>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
@@ -104,6 +113,8 @@ impl Registry {
             retries: States::new(),
             services: States::new(),
             pins: States::new(),
+            keys: States::new(),
+            key_log: OnceLock::new(),
             rates: States::new(),
             strata: States::new(),
             evidence: States::new(),
@@ -192,6 +203,18 @@ impl Registry {
         self.pins.find(service.to_owned(), PinTable::default)
     }
 
+    /// Keeps the keys of tables that are created from now on with `log`, too.
+    pub fn keep_keys(&self, log: KeyLog) {
+        // A second one would be another folder, and the first one is kept.
+        let _ = self.key_log.set(log);
+    }
+
+    /// The idempotency keys of `route` of `service`; created if unknown.
+    pub fn keys(&self, service: &str, route: &str) -> Arc<KeyTable> {
+        let new = || KeyTable::new(&format!("{service}\n{route}"), self.key_log.get().cloned());
+        self.keys.find((service.to_owned(), route.to_owned()), new)
+    }
+
     /// The keys of the rate limit `limit` of `route` with these terms; created if unknown, as they are for other terms.
     pub fn rates(&self, route: &str, limit: &str, rate: Rate, keys: u32) -> Arc<RateTable> {
         let identity = (route.to_owned(), limit.to_owned(), rate, keys);
@@ -238,6 +261,7 @@ impl Registry {
         self.services.take_unused();
         self.retries.take_unused();
         self.pins.take_unused();
+        self.keys.take_unused();
         self.rates.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();

@@ -10,6 +10,7 @@ mod decide;
 mod endpoints;
 mod fence;
 mod forwarding;
+mod idempotency;
 mod pin;
 mod policies;
 mod retry;
@@ -30,6 +31,7 @@ pub use self::{
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,
+    idempotency::Idempotency,
     pin::PinPlan,
     policies::{RateLimit, RoutePolicies},
     retry::RetryPlan,

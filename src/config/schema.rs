@@ -13,6 +13,7 @@ mod eject;
 mod fence;
 mod files;
 mod health;
+mod idempotency;
 mod limit;
 mod limits;
 mod listen;
@@ -47,6 +48,7 @@ pub use self::{
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
     fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},
+    idempotency::{ErrorAnswers, Idempotency, Unsure},
     limit::{Limit, RateLimit},
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},

@@ -19,7 +19,7 @@ use crate::{
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
-    snapshot::{AmountSource, PinPlan, Service, Snapshot, Version},
+    snapshot::{AmountSource, PinPlan, Route, Service, Snapshot, Version},
     telemetry::{
         collector::{Collector, Latency},
         metrics::{self, Errors, Scrape, State},
@@ -118,6 +118,7 @@ impl ControlPlane {
         Scrape {
             services,
             series,
+            idempotency: snapshot.routes.iter().filter_map(|r| idempotency(&snapshot, r)).collect(),
             names: controller.names(),
             unrouted: shared.unrouted(),
             rates: rates(&snapshot),
@@ -198,6 +199,21 @@ pub fn state(version: &Version) -> State {
     } else {
         State::Idle
     }
+}
+
+/// The idempotency keys of `route`, if it has some.
+fn idempotency(snapshot: &Snapshot, route: &Route) -> Option<metrics::Idempotency> {
+    let policy = route.policies.as_ref()?.idempotency.as_ref()?;
+    let table = &policy.table;
+    Some(metrics::Idempotency {
+        service: snapshot.services[route.service as usize].name.to_string(),
+        route: route.label.to_string(),
+        keys: table.len(),
+        limit: policy.rules.most.into(),
+        waiting: table.waiting() as u64,
+        bytes: table.bytes(),
+        events: table.events().map(|(event, count)| (event.label(), count)).collect(),
+    })
 }
 
 /// The pins of a service.

@@ -18,7 +18,7 @@ use super::{
     amounts::AmountValues,
     body::Framing,
     buffer::Buffer,
-    channel::{Channel, MessageIo as _},
+    channel::{Channel, MessageIo},
     grpc,
     pieces::Pieces,
     plan::Plan,
@@ -112,6 +112,11 @@ impl Answer {
     /// Whether any byte of the body was moved since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         self.relay.take_progress()
+    }
+
+    /// The body after its end, if all of it was kept.
+    pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
+        self.relay.take_copy()
     }
 }
 
@@ -357,7 +362,7 @@ impl<'a> Attempt<'a> {
     pub(super) fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
-        to: &mut Channel,
+        to: &mut impl MessageIo,
         response: &mut Buffer,
         answer: &mut Answer,
     ) -> Poll<Result<(), AttemptError>> {

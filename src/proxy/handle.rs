@@ -23,13 +23,14 @@ use super::{
     plan::{Plan, plan},
     problem::ProxyError,
     rejected::Rejected,
+    replay::replay,
     reply::{fail, refuse},
     retry,
     sending::Sending,
     target::Target,
     tunnel::tunnel,
     turn::Turn,
-    waiting::Passed,
+    waiting::{Passed, Waited},
     worker::Worker,
 };
 use crate::{
@@ -116,9 +117,16 @@ async fn hold(
     mut passed: Passed,
 ) -> NextState {
     while let Some(waiting) = held.waiting.take() {
-        if let Err(problem) = waiting.end(client, &mut passed).await {
-            held.problem = problem;
-            break;
+        match waiting.end(client, worker, &mut passed).await {
+            Waited::Again => {}
+            Waited::Refused(problem, extra) => {
+                (held.problem, held.extra) = (problem, extra);
+                break;
+            }
+            Waited::Replay(answer) => {
+                let added = passed.rates.as_deref().unwrap_or_default();
+                return replay(client, worker, &held, &answer, added).await;
+            }
         }
         let (mut request, mut planned) = (worker.blocks.take(), None);
         match plan(client, worker, &mut request, &mut planned, &mut passed) {
@@ -271,6 +279,11 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
             None => Next::Fail(error),
         };
     };
+    if let Some(key) = plan.key()
+        && attempt.is_unprocessed()
+    {
+        key.unprocessed();
+    }
     let lost = error == AttemptError::Failed(ProxyError::Reset) && !attempt.answered;
     let refused = lost && attempt.is_refused();
     if refused

@@ -120,7 +120,11 @@ fn write(
 }
 
 /// Writes a response that is complete in `response`.
-async fn flush(client: &mut Client, patience: Duration, response: &mut Buffer) -> io::Result<()> {
+pub(super) async fn flush(
+    client: &mut Client,
+    patience: Duration,
+    response: &mut Buffer,
+) -> io::Result<()> {
     client.deadline.set(Instant::now() + patience);
     poll_fn(|cx| {
         let ended = (|| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::retry::RetryPlan;
+use super::{idempotency::Idempotency, retry::RetryPlan};
 use crate::{
     config::{
         pattern::KeySource,
@@ -20,6 +20,8 @@ pub struct RoutePolicies {
     pub access: Option<Access>,
     /// Limits of rates.
     pub rates: Box<[RateLimit]>,
+    /// Which writes are processed once.
+    pub idempotency: Option<Idempotency>,
     /// How failed requests are repeated.
     pub retry: Option<RetryPlan>,
 }
@@ -47,9 +49,11 @@ impl RoutePolicies {
         let access = route.access.as_ref().map(Access::new);
         let rates = route.limit.iter().flat_map(|limit| &limit.rates);
         let rates: Box<[_]> = rates.map(|rate| RateLimit::compile(rate, label, registry)).collect();
-        let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, registry));
-        let has_any = access.is_some() || !rates.is_empty() || retry.is_some();
-        has_any.then(|| Box::new(Self { access, rates, retry }))
+        let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, label, registry));
+        let idempotency = Idempotency::compile(route, label, registry);
+        let has_any =
+            access.is_some() || !rates.is_empty() || idempotency.is_some() || retry.is_some();
+        has_any.then(|| Box::new(Self { access, rates, idempotency, retry }))
     }
 }
 

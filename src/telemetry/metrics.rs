@@ -11,6 +11,7 @@
 //! cannot be added up over instances, the duration histogram can.
 
 mod endpoints;
+mod idempotency;
 mod itself;
 mod limits;
 mod pins;
@@ -20,6 +21,7 @@ mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use idempotency::Idempotency;
 pub use limits::RateUse;
 pub use pins::Pins;
 pub use process::Process;
@@ -38,6 +40,8 @@ pub struct Scrape {
     pub names: Vec<(String, bool)>,
     /// Requests by service, version and route.
     pub series: Vec<Series>,
+    /// Idempotency keys of the routes that have some.
+    pub idempotency: Vec<Idempotency>,
     /// Responses made by Tidegate before a version was chosen, by status.
     pub unrouted: Vec<(u16, u64)>,
     /// Limits of rates of routes.
@@ -322,6 +326,7 @@ pub fn render(scrape: &Scrape) -> String {
     services::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
     limits::limits(scrape, &mut page);
+    idempotency::idempotency(scrape, &mut page);
     services::breakers(scrape, &mut page);
     services::evidence(scrape, &mut page);
     services::smoke_checks(scrape, &mut page);

@@ -32,6 +32,7 @@ mod heads;
 mod health;
 mod health_panic;
 mod http2;
+mod idempotency;
 mod incidents;
 mod journal;
 mod keep_alive;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Finding, route::Match};
+use super::{Finding, idempotency, route::Match};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
@@ -37,6 +37,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
             unserved_below_errors(own, Some(service), &path, &mut found);
         }
     }
+    idempotency::warn(config, &mut found);
     never_reached(config, &mut found);
     found
 }
