@@ -80,6 +80,7 @@ mod tunnel;
 mod turn;
 mod waiting;
 mod websocket;
+mod whole_body;
 mod worker;
 
 pub use accept::{ResourceExhaustion, accept_next};
