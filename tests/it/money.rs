@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -173,14 +173,12 @@ fn operate(admin: SocketAddr, stop: &AtomicBool) -> u64 {
 
 /// Replaces the process, and kills all that serve, the replaced one in the midst of its drain.
 fn replace_and_kill(process: &mut Process, address: SocketAddr, text: &str) {
+    eventually("the process serves", || process.pids().len() == 1);
     thread::sleep(Duration::from_millis(700));
     process.signal(Signal::USR2);
     eventually("the new process serves", || process.pids().len() == 2);
     thread::sleep(Duration::from_millis(fastrand::u64(100..700)));
-    for pid in process.pids() {
-        let _ = kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL);
-    }
-    process.wait();
+    process.kill_all();
     *process = Process::spawn_at(address, text);
 }
 

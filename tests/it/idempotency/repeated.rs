@@ -61,7 +61,7 @@ fn the_response_to_a_key_is_that_of_its_last_attempt() {
 fn a_write_whose_key_its_versions_do_not_honour_is_sent_once_whatever_its_method() {
     for method in ["POST", "PUT", "DELETE"] {
         let origin = scripted(&[resets]);
-        let proxy = repeating(&origin, "rescue: true");
+        let proxy = repeating(&origin, "");
         assert_eq!(bet(&proxy, method).0, 502, "{method}");
         assert_eq!(bet(&proxy, method), (409, "idempotency_unsure".into(), false), "{method}");
         assert_eq!(origin.requests(), 1, "{method}");

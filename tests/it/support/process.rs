@@ -167,6 +167,17 @@ impl Process {
         status.expect("it has ended")
     }
 
+    /// Kills the program, and those that took over from it, and waits until nobody listens any more.
+    #[track_caller]
+    pub(crate) fn kill_all(&mut self) {
+        for pid in self.pids() {
+            let _ = kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL);
+        }
+        self.wait();
+        // Those that took over are no children of this one.
+        eventually("nobody listens", || TcpStream::connect(self.address).is_err());
+    }
+
     /// Whether the program has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()
