@@ -170,8 +170,10 @@ impl Process {
     /// Kills the program, and those that took over from it, and waits until nobody listens any more.
     #[track_caller]
     pub(crate) fn kill_all(&mut self) {
-        for pid in self.pids() {
-            let _ = kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL);
+        let others = self.pids().into_iter().filter_map(Pid::from_raw);
+        // Also one that does not serve yet.
+        for pid in others.chain([Pid::from_child(&self.child)]) {
+            let _ = kill_process(pid, Signal::KILL);
         }
         self.wait();
         // Those that took over are no children of this one.
