@@ -60,8 +60,8 @@ pub struct DemoArguments {
     pub seconds_per_step: u32,
 }
 
-/// Runs the demonstration. Exits with 0 if v42 was ejected after it began to fail, every other request was
-/// answered and players moved only as the split requires, with 1 if not, with 2 if the arguments contradict
+/// Runs the demonstration. Exits with 0 if v42 was ejected after it began to fail, every request was answered
+/// all the same and players moved only as the split requires, with 1 if not, with 2 if the arguments contradict
 /// each other, with 69 if it cannot start.
 pub fn run(arguments: &DemoArguments) -> ExitCode {
     if let Err(problem) = check(arguments) {
@@ -137,6 +137,7 @@ services:
     eject: {{ errors: {{ relative: 10%, absolute: 0.3% }}, ask_players: false }}
 routes:
   - service: {SERVICE}
+    retry: {{ idempotency_key: honoured, rescue: shared_store }}
 "#
     )
 }

@@ -6,12 +6,18 @@
 //! read-modify-write. Readers sum over the workers.
 
 mod cells;
+mod clock;
 mod counts;
 mod evidence;
 mod fence;
+mod kept_answer;
+mod key_log;
+mod keys;
 mod outcomes;
 mod pins;
 mod players;
+mod rates;
+mod retries;
 mod standing;
 mod states;
 
@@ -20,28 +26,31 @@ use std::{
     hash::Hash,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
 pub use self::{
     cells::{Counter, PerWorker, Sum},
-    counts::{
-        AmountCells, EndpointCells, ErrorKind, Judged, Origin, RetryReason, SeriesCells,
-        VersionCells,
-    },
+    counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
+    kept_answer::KeptAnswer,
+    key_log::{Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, RowState, Stored, Unstored},
+    keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
+    rates::{RateKey, RateTable},
+    retries::RetryState,
     standing::EndpointStatus,
     states::{
         AmountEvidenceState, AmountState, EndpointState, SeriesState, ServiceState, VersionState,
     },
 };
-use crate::{analysis::ENDPOINT_GROUPS, telemetry::seldom::Seldom};
+pub use crate::policy::retry::{RetryReason, Withheld};
+use crate::{analysis::ENDPOINT_GROUPS, policy::rate::Rate, telemetry::seldom::Seldom};
 
 /// All live state. Owned by the controller; workers reach it through the snapshot.
 ///
@@ -53,8 +62,12 @@ pub struct Registry {
     versions: States<(String, String), VersionState>,
     endpoints: States<(u32, SocketAddr), EndpointState>,
     series: States<(u32, String), SeriesState>,
+    retries: States<(String, String), RetryState>,
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
+    keys: States<(String, String), KeyTable>,
+    key_log: OnceLock<KeyLog>,
+    rates: States<(String, String, Rate, u32), RateTable>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
     amounts: States<(u32, String), AmountState>,
@@ -97,8 +110,12 @@ impl Registry {
             versions: States::new(),
             endpoints: States::new(),
             series: States::new(),
+            retries: States::new(),
             services: States::new(),
             pins: States::new(),
+            keys: States::new(),
+            key_log: OnceLock::new(),
+            rates: States::new(),
             strata: States::new(),
             evidence: States::new(),
             amounts: States::new(),
@@ -171,6 +188,11 @@ impl Registry {
         })
     }
 
+    /// The retries of `route` to `service`; created if unknown.
+    pub fn retries(&self, service: &str, route: &str) -> Arc<RetryState> {
+        self.retries.find((service.to_owned(), route.to_owned()), RetryState::default)
+    }
+
     /// The state of `service` as a whole; created if unknown.
     pub fn service(&self, service: &str) -> Arc<ServiceState> {
         self.services.find(service.to_owned(), ServiceState::default)
@@ -179,6 +201,24 @@ impl Registry {
     /// The pins of `service`; created if unknown.
     pub fn pins(&self, service: &str) -> Arc<PinTable> {
         self.pins.find(service.to_owned(), PinTable::default)
+    }
+
+    /// Keeps the keys of tables that are created from now on with `log`, too.
+    pub fn keep_keys(&self, log: KeyLog) {
+        // A second one would be another folder, and the first one is kept.
+        let _ = self.key_log.set(log);
+    }
+
+    /// The idempotency keys of `route` of `service`; created if unknown.
+    pub fn keys(&self, service: &str, route: &str) -> Arc<KeyTable> {
+        let new = || KeyTable::new(&format!("{service}\n{route}"), self.key_log.get().cloned());
+        self.keys.find((service.to_owned(), route.to_owned()), new)
+    }
+
+    /// The keys of the rate limit `limit` of `route` with these terms; created if unknown, as they are for other terms.
+    pub fn rates(&self, route: &str, limit: &str, rate: Rate, keys: u32) -> Arc<RateTable> {
+        let identity = (route.to_owned(), limit.to_owned(), rate, keys);
+        self.rates.find(identity, || RateTable::new(rate, keys, fastrand::u64(..)))
     }
 
     /// The state that the versions of `service` share over `route`, or over all routes without
@@ -219,7 +259,10 @@ impl Registry {
     /// Forgets states that no snapshot holds any more; returns their ids.
     pub fn forget_unused(&self) -> Forgotten {
         self.services.take_unused();
+        self.retries.take_unused();
         self.pins.take_unused();
+        self.keys.take_unused();
+        self.rates.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();
         self.amounts.take_unused();

@@ -10,7 +10,10 @@ mod decide;
 mod endpoints;
 mod fence;
 mod forwarding;
+mod idempotency;
 mod pin;
+mod policies;
+mod retry;
 mod route;
 mod service;
 mod sources;
@@ -24,11 +27,14 @@ use ipnet::IpNet;
 pub use self::{
     amounts::{Amount, AmountSource},
     comparison::{AmountArm, Arm, ComparisonPlan, Evidence, FailureSet, Named, Stratum},
-    decide::{AssignedBy, Decision, NoDecision, NoSmoke},
+    decide::{AssignedBy, Decision, NoSmoke},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,
+    idempotency::Idempotency,
     pin::PinPlan,
+    policies::{RateLimit, RoutePolicies},
+    retry::RetryPlan,
     route::{BodyLimits, Route},
     service::Service,
     sources::{AccessLog, Overrides, RuntimeState, SnapshotInputs, weights_in_force},

@@ -175,6 +175,10 @@ pub struct Version {
     pub errors: u64,
     /// `errors` over `requests`, to six digits; null before the first request ended.
     pub error_rate: Option<f64>,
+    /// Of `requests`, those that it failed and the baseline answered instead. They count against it
+    /// in the comparison and are no `errors`, since the client saw none.
+    #[serde(default)]
+    pub rescued: u64,
     /// Time to the head of the response over the last minute; null if there was none.
     pub latency_ms: Option<LatencyMs>,
     /// Amounts of its responses since start, in the order of the file.
@@ -332,6 +336,7 @@ impl Version {
             requests,
             errors,
             error_rate: rate(errors, requests),
+            rescued: version.state.rescued(),
             latency_ms: LatencyMs::new(&latency.minute),
             amounts: amounts.map(|(a, state)| (a.name.to_string(), Amount::of(state))).collect(),
             endpoints: endpoints.collect(),

@@ -217,6 +217,7 @@ mod tests {
             requests: 91_022,
             errors: 31,
             error_rate: None,
+            rescued: 0,
             latency_ms,
             amounts: Default::default(),
             endpoints: Vec::new(),

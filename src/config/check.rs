@@ -9,9 +9,12 @@ mod amounts;
 mod comparison;
 mod fence;
 mod health;
+mod idempotency;
+mod limit;
 mod matching;
 mod pin;
 mod plans;
+mod retry;
 mod route;
 mod service;
 mod smoke;
@@ -337,6 +340,42 @@ trusted_proxies: [ 10.0.0.0/8, 10.0.0.0/8, ::1, ::/0 ]
 11:39: listen[3].proxy_protocol.from[1]: `10.0.0.0/33` is not a range of addresses; write 10.0.0.0/8, 2001:db8::/32 or one address
 12:32: trusted_proxies[1]: `10.0.0.0/8` twice; write it once
 12:49: trusted_proxies[3]: `::/0` is everybody, so a client could claim any address; write the addresses of the proxies",
+        );
+    }
+
+    #[test]
+    fn lists_of_addresses_say_something_and_admit_somebody() {
+        assert_problems(
+            &format!(
+                "{SERVICES}{LISTEN}routes:
+- {{ service: a, access: {{ }} }}
+- {{ service: a, match: {{ path: /b }}, access: {{ allow: [ 10.1.0.0/16, 192.0.2.7 ], deny: [ 10.0.0.0/8, 10.0.0.0/8 ] }} }}
+"
+            ),
+            "\
+4:25: routes[0].access: neither `allow` nor `deny`; write the addresses, or leave `access` out
+5:57: routes[1].access.allow[0]: `10.1.0.0/16` is denied by `10.0.0.0/8`, so it admits nobody; leave one of them out
+5:103: routes[1].access.deny[1]: `10.0.0.0/8` twice; write it once",
+        );
+    }
+
+    #[test]
+    fn idempotency_is_of_writes_and_within_bounds() {
+        assert_problems(
+            &format!(
+                "{SERVICES}{LISTEN}routes:
+- {{ service: a, match: {{ path: /r, methods: [ GET, HEAD ] }}, idempotency: {{ }} }}
+- {{ service: a, match: {{ path: /b }}, idempotency: {{ window: 1s, wait: 20m, body: 2MiB, answer: 1MiB, memory: 512KiB, keys: 0 }} }}
+- {{ service: a, idempotency: {{ required: true, window: 24h, unsure: ask, errors: replay }} }}
+"
+            ),
+            "\
+4:62: routes[0].idempotency: all requests of the route read, and only writes take part; leave it out
+5:61: routes[1].idempotency.window: out of range; write 1m to 744h
+5:71: routes[1].idempotency.wait: out of range; write 100ms to 10m
+5:82: routes[1].idempotency.body: out of range; write at most 1MiB
+5:110: routes[1].idempotency.memory: less than 16 responses of `answer` bytes; write at least 16MiB
+5:124: routes[1].idempotency.keys: out of range; write 1 to 10000000",
         );
     }
 

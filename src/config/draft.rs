@@ -256,10 +256,11 @@ routes:
     service: game-api
     timeout: 2s
     retry: { attempts: 2, on: [ connect, reset, 5xx ], idempotency_key: honoured, rescue: true }
+    mirror: { to: v42, share: 10% }
   - service: game-api                  # everything else
 ",
             "\
-25:5: routes[0].retry: unknown field `retry`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures",
+26:5: routes[0].mirror: unknown field `mirror`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures, access, limit, retry, idempotency",
         );
     }
 

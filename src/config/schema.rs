@@ -4,6 +4,7 @@
 //! fields, so the three cannot disagree. A value of these types is well formed; whether it is
 //! *consistent* (a weight names a version that exists) is checked by `check`.
 
+mod access;
 mod admin;
 mod alerts;
 mod amount;
@@ -12,12 +13,15 @@ mod eject;
 mod fence;
 mod files;
 mod health;
+mod idempotency;
+mod limit;
 mod limits;
 mod listen;
 mod log;
 mod pin;
 mod plan;
 mod process;
+mod retry;
 mod route;
 mod service;
 mod slo;
@@ -36,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use super::{address, pattern::NAME};
 
 pub use self::{
+    access::Access,
     admin::{Admin, Role, Token},
     alerts::{Alerts, Webhook},
     amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS},
@@ -43,6 +48,8 @@ pub use self::{
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
     fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},
+    idempotency::{ErrorAnswers, Idempotency, Unsure},
+    limit::{Limit, RateLimit},
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},
@@ -54,6 +61,7 @@ pub use self::{
         Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, MAX_WEBHOOK_TIMEOUT, Step,
     },
     process::{Forwarding, Resolver, Shutdown},
+    retry::{KeyTrust, MAX_ATTEMPTS, MAX_BODY_WAIT, MAX_KEPT_BODY, Rescue, Retry, RetryOn},
     route::{Class, Route, RouteMatch},
     service::{Labels, Pool, Protocol, Service, Version},
     slo::Slo,

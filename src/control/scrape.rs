@@ -17,9 +17,9 @@ use crate::{
     config::units::Weight,
     health::Cause,
     proxy::Command,
-    registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason},
+    registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
-    snapshot::{AmountSource, PinPlan, Service, Snapshot, Version},
+    snapshot::{AmountSource, PinPlan, Route, Service, Snapshot, Version},
     telemetry::{
         collector::{Collector, Latency},
         metrics::{self, Errors, Scrape, State},
@@ -118,8 +118,10 @@ impl ControlPlane {
         Scrape {
             services,
             series,
+            idempotency: snapshot.routes.iter().filter_map(|r| idempotency(&snapshot, r)).collect(),
             names: controller.names(),
             unrouted: shared.unrouted(),
+            rates: rates(&snapshot),
             requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
             exhausted: [&shared.exhaustion.clients, &shared.exhaustion.endpoints]
@@ -199,7 +201,38 @@ pub fn state(version: &Version) -> State {
     }
 }
 
+/// The idempotency keys of `route`, if it has some.
+fn idempotency(snapshot: &Snapshot, route: &Route) -> Option<metrics::Idempotency> {
+    let policy = route.policies.as_ref()?.idempotency.as_ref()?;
+    let table = &policy.table;
+    Some(metrics::Idempotency {
+        service: snapshot.services[route.service as usize].name.to_string(),
+        route: route.label.to_string(),
+        keys: table.len(),
+        limit: policy.rules.most.into(),
+        waiting: table.waiting() as u64,
+        bytes: table.bytes(),
+        events: table.events().map(|(event, count)| (event.label(), count)).collect(),
+    })
+}
+
 /// The pins of a service.
+/// What the limits of rates of all routes have refused.
+fn rates(snapshot: &Snapshot) -> Vec<metrics::RateUse> {
+    let policies =
+        snapshot.routes.iter().filter_map(|route| Some((route, route.policies.as_ref()?)));
+    let rates =
+        policies.flat_map(|(route, policies)| policies.rates.iter().map(move |r| (route, r)));
+    rates
+        .map(|(route, rate)| metrics::RateUse {
+            route: route.label.to_string(),
+            limit: rate.label.to_string(),
+            refused: rate.table.refused(),
+            lost: rate.table.lost(),
+        })
+        .collect()
+}
+
 fn pins(plan: &PinPlan) -> metrics::Pins {
     let counts = plan.table.counts(plan.table.now()).into_iter();
     metrics::Pins {
@@ -264,6 +297,8 @@ fn version(
     let cells = &version.state.cells;
     let retries = RetryReason::ALL
         .map(|reason| (reason.label(), cells.sum(|c| c.retries[reason as usize].read())));
+    let withheld = Withheld::ALL
+        .map(|reason| (reason.label(), cells.sum(|c| c.withheld[reason as usize].read())));
     metrics::Version {
         name: version.name.to_string(),
         weight: version.weight.value(),
@@ -283,6 +318,8 @@ fn version(
             .collect(),
         health_panic: version.panics(service.health.panic_threshold),
         retries: retries.to_vec(),
+        withheld: withheld.to_vec(),
+        rescued: version.state.rescued(),
         amounts: (service.amounts.iter().zip(&version.amounts))
             .filter(|(amount, _)| matches!(amount.source, AmountSource::Field { .. }))
             .map(|(amount, state)| metrics::Amount {

@@ -3,10 +3,12 @@
 //! Every response names its version and its player, so that players know their version and whether
 //! a response is theirs. Response times are log-normal, as those of most services; they are drawn
 //! per version from a seed, so two runs draw the same. v42 can be made to fail a share of its
-//! requests; such a response is marked, so that it is not confused with another failure.
+//! requests; such a response is marked, so that it is not confused with another failure. Every request has a
+//! key, and both versions share what they know of keys: v41 marks the response to a request that v42 has failed.
 
 use std::{
     cell::RefCell,
+    collections::HashSet,
     convert::Infallible,
     f64::consts::TAU,
     io,
@@ -44,6 +46,9 @@ pub(super) const SERVICE: &str = "game-api";
 
 /// Who makes the changes of the demonstration.
 pub(super) const BY: &str = "demo";
+
+/// The field with a request's key.
+pub(super) const KEY: &str = "idempotency-key";
 
 /// `error` of a planned failure.
 pub(super) const PLANNED: &str = "planned";
@@ -102,6 +107,9 @@ impl LogNormal {
     }
 }
 
+/// Keys of requests that v42 has failed and v41 has not answered since.
+type FailedKeys = RefCell<HashSet<String>>;
+
 /// The fault of v42. The time of its first failure is recorded here and not by the players, who on
 /// a busy machine may read that response only after the proxy has ejected v42.
 #[derive(Debug, Default)]
@@ -152,9 +160,9 @@ impl Game {
         let (fault, never) = (Arc::<Fault>::default(), Arc::default());
         let faults = [never, Arc::clone(&fault)];
         let thread = thread::Builder::new().name("game".to_owned()).spawn(move || {
-            let local = LocalSet::new();
+            let (local, failed) = (LocalSet::new(), Rc::<FailedKeys>::default());
             for ((socket, version), fault) in sockets.into_iter().zip(Version::ALL).zip(faults) {
-                local.spawn_local(serve(socket, version, fault));
+                local.spawn_local(serve(socket, version, fault, Rc::clone(&failed)));
             }
             // Open connections end with the runtime.
             let _ = local.block_on(&runtime, stopped);
@@ -183,7 +191,12 @@ fn bind() -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn serve(socket: std::net::TcpListener, version: Version, fault: Arc<Fault>) {
+async fn serve(
+    socket: std::net::TcpListener,
+    version: Version,
+    fault: Arc<Fault>,
+    failed: Rc<FailedKeys>,
+) {
     // Fails only without a runtime; then players get errors from the proxy.
     let Ok(socket) = TcpListener::from_std(socket) else { return };
     let rng = Rc::new(RefCell::new(fastrand::Rng::with_seed(version as u64)));
@@ -194,9 +207,9 @@ async fn serve(socket: std::net::TcpListener, version: Version, fault: Arc<Fault
         };
         // A response is one small write, which must not be delayed.
         let _ = stream.set_nodelay(true);
-        let (rng, fault) = (Rc::clone(&rng), Arc::clone(&fault));
+        let (rng, fault, failed) = (Rc::clone(&rng), Arc::clone(&fault), Rc::clone(&failed));
         spawn_local(async move {
-            let play = service_fn(|request| answer(request, version, &rng, &fault));
+            let play = service_fn(|request| answer(request, version, &rng, (&fault, &failed)));
             // The proxy notices a broken connection.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), play).await;
         });
@@ -207,7 +220,7 @@ async fn answer(
     request: Request<Incoming>,
     version: Version,
     rng: &RefCell<fastrand::Rng>,
-    fault: &Fault,
+    (fault, failed): (&Fault, &FailedKeys),
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let asked: Value = match body.collect().await {
@@ -225,12 +238,18 @@ async fn answer(
         _ => Value::Null,
     };
     let (version, player) = (version.name(), player(&head.headers));
+    let key = text(&head.headers, KEY).unwrap_or_default();
     let (status, body) = if fault.strikes(rng.borrow_mut().f64()) {
+        failed.borrow_mut().insert(key.to_owned());
         let body = json!({ "version": version, "player": player, "error": PLANNED });
         (StatusCode::INTERNAL_SERVER_ERROR, body)
     } else {
         let known = if result.is_null() { StatusCode::NOT_FOUND } else { StatusCode::OK };
-        (known, json!({ "version": version, "player": player, "result": result }))
+        let rescued = failed.borrow_mut().remove(key);
+        (
+            known,
+            json!({ "version": version, "player": player, "result": result, "rescued": rescued }),
+        )
     };
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = status;
@@ -240,11 +259,16 @@ async fn answer(
     Ok(response)
 }
 
+/// The value of a header field, if it is text.
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
 /// The player: the header, otherwise the cookie, like the configured cohort key.
 fn player(headers: &HeaderMap) -> Option<&str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let cookie = || text(COOKIE.as_str())?.split("; ").find_map(|pair| pair.strip_prefix("uid="));
-    text("x-player-id").or_else(cookie)
+    let cookie =
+        || text(headers, COOKIE.as_str())?.split("; ").find_map(|pair| pair.strip_prefix("uid="));
+    text(headers, "x-player-id").or_else(cookie)
 }
 
 #[cfg(test)]

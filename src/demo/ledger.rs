@@ -4,7 +4,8 @@
 //! came from it. A player whose response names another version than the one before has *moved*;
 //! while v42 grows, every move must be to v42, and once it fails, to v41.
 //!
-//! A *fault* is a planned failure of v42; a *failure* is any other. Times are since the players
+//! A *fault* is a planned failure of v42 that its player saw; one that v41 answered instead is *absorbed*, and
+//! its player has not moved. A *failure* is any other. Times are since the players
 //! began.
 
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub(super) struct Seat {
     pub(super) moved: Option<Move>,
     /// Whether the player ever got a fault.
     hit: bool,
+    /// Whether the player would have got one.
+    spared: bool,
     /// Time of the latest request.
     asked: Duration,
 }
@@ -51,7 +54,9 @@ pub(super) enum Move {
 pub(super) struct Faults {
     /// Number of faults.
     pub(super) count: u64,
-    /// Responses of v42 from the first fault on, including it.
+    /// Number of absorbed ones.
+    pub(super) absorbed: u64,
+    /// Requests to v42 from the first fault or absorbed one on, including it.
     pub(super) of_answers: u64,
 }
 
@@ -139,10 +144,22 @@ impl Ledger {
         self.answered(player, Version::V42, at);
     }
 
+    /// Records a response of v41 to a request of player number `player` that v42 had failed: the player stays
+    /// on v42.
+    pub(super) fn rescued(&mut self, player: usize) {
+        self.answers += 1;
+        self.faults.absorbed += 1;
+        self.faults.of_answers += 1;
+        self.seats[player].spared = true;
+        if let Some(step) = self.steps.last_mut() {
+            step.of_v42 += 1;
+        }
+    }
+
     /// Records a response of `version` to player number `player`.
     pub(super) fn answered(&mut self, player: usize, version: Version, at: Duration) {
         self.answers += 1;
-        if version == Version::V42 && self.faults.count > 0 {
+        if version == Version::V42 && self.faults.count + self.faults.absorbed > 0 {
             self.faults.of_answers += 1;
         }
         let before = self.seats[player].version.replace(version);
@@ -199,6 +216,11 @@ impl Ledger {
     /// Players who got a fault.
     pub(super) fn players_hit(&self) -> usize {
         self.seats.iter().filter(|seat| seat.hit).count()
+    }
+
+    /// Players who would have got a fault if v41 had not answered.
+    pub(super) fn players_spared(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.spared).count()
     }
 
     /// Requests that ended in any way.
@@ -305,9 +327,26 @@ mod tests {
         ledger.answered(0, V42, at(3_001));
         ledger.faulted(0, at(3_002));
         ledger.answered(1, V41, at(3_003));
-        let faults = Faults { count: 2, of_answers: 3 };
+        let faults = Faults { count: 2, absorbed: 0, of_answers: 3 };
         assert_eq!((ledger.faults(), ledger.players_hit()), (faults, 1));
         assert_eq!((ledger.requests(), ledger.failures(), step(&ledger)), (8, 0, (1, 0, 0)));
+    }
+
+    #[test]
+    fn who_is_rescued_is_spared_and_has_not_moved() {
+        let mut ledger = Ledger::new(2);
+        ledger.begin_step(25);
+        ledger.answered(0, V42, AT);
+        ledger.begin_fault();
+        ledger.rescued(0);
+        ledger.rescued(0);
+        ledger.answered(0, V42, AT);
+        let faults = Faults { count: 0, absorbed: 2, of_answers: 3 };
+        assert_eq!(
+            (ledger.faults(), ledger.players_spared(), ledger.players_hit()),
+            (faults, 1, 0)
+        );
+        assert_eq!((ledger.requests(), step(&ledger)), (4, (1, 0, 0)));
     }
 
     #[test]

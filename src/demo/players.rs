@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    game::{PLANNED, Version},
+    game::{KEY, PLANNED, Version},
     ledger::Ledger,
 };
 
@@ -134,12 +134,17 @@ struct Answer {
     version: String,
     player: String,
     error: Option<String>,
+    /// v41 answered what v42 had failed.
+    #[serde(default)]
+    rescued: bool,
 }
 
 /// A valid response.
 #[derive(Debug, Clone, Copy)]
 enum Answered {
     By(Version),
+    /// v41 answered it after v42 had failed it as planned.
+    Rescued,
     /// v42 failed it as planned.
     WithFault,
 }
@@ -154,10 +159,11 @@ impl Player {
             let (path, body) = ROUND[turn as usize % ROUND.len()];
             let late = |_| Err(anyhow::anyhow!("no answer within {PATIENCE:?}"));
             self.ledger.lock().asks(self.number as usize, pace.start.elapsed());
-            let answered = timeout(PATIENCE, self.ask(path, body)).await.unwrap_or_else(late);
+            let answered = timeout(PATIENCE, self.ask(path, body, turn)).await.unwrap_or_else(late);
             let (player, at) = (self.number as usize, pace.start.elapsed());
             match answered {
                 Ok(Answered::By(version)) => self.ledger.lock().answered(player, version, at),
+                Ok(Answered::Rescued) => self.ledger.lock().rescued(player),
                 Ok(Answered::WithFault) => self.ledger.lock().faulted(player, at),
                 Err(error) => {
                     // The connection may still deliver the late response.
@@ -169,7 +175,7 @@ impl Player {
     }
 
     /// Makes one request; returns the version and the kind of its response.
-    async fn ask(&mut self, path: &str, body: &'static str) -> anyhow::Result<Answered> {
+    async fn ask(&mut self, path: &str, body: &'static str, turn: u64) -> anyhow::Result<Answered> {
         let connection = match &mut self.connection {
             Some(open) if !open.is_closed() => open,
             none => none.insert(connect(self.proxy).await?),
@@ -182,6 +188,7 @@ impl Player {
             0 => request.header("x-player-id", &id),
             _ => request.header(COOKIE, format!("theme=dark; uid={id}")),
         };
+        let request = request.header(KEY, format!("{id}-{turn}"));
         let request = request.header(CONTENT_TYPE, "application/json").body(body.into())?;
         let response = connection.send_request(request).await?;
         let status = response.status();
@@ -198,7 +205,8 @@ fn judge(status: u16, text: &[u8], id: &str) -> anyhow::Result<Answered> {
     anyhow::ensure!(answer.player == id, "{id} got the answer of {}", answer.player);
     let version = Version::ALL.into_iter().find(|version| version.name() == answer.version);
     match (status, version, answer.error.as_deref()) {
-        (200, Some(version), None) => Ok(Answered::By(version)),
+        (200, Some(Version::V41), None) if answer.rescued => Ok(Answered::Rescued),
+        (200, Some(version), None) if !answer.rescued => Ok(Answered::By(version)),
         (500, Some(Version::V42), Some(PLANNED)) => Ok(Answered::WithFault),
         _ => Err(wrong()),
     }
@@ -222,12 +230,15 @@ mod tests {
         let judged = |status, text: &str| judge(status, text.as_bytes(), "p-1");
         let good = r#"{"version":"v41","player":"p-1","result":{}}"#;
         assert!(matches!(judged(200, good), Ok(Answered::By(Version::V41))));
+        let rescued = r#"{"version":"v41","player":"p-1","result":{},"rescued":true}"#;
+        assert!(matches!(judged(200, rescued), Ok(Answered::Rescued)));
         let fault = r#"{"version":"v42","player":"p-1","error":"planned"}"#;
         assert!(matches!(judged(500, fault), Ok(Answered::WithFault)));
         for (status, text) in [
             (500, good),
             (200, fault),
             (404, good),
+            (200, r#"{"version":"v42","player":"p-1","rescued":true}"#),
             (500, r#"{"version":"v41","player":"p-1","error":"planned"}"#),
             (500, r#"{"version":"v42","player":"p-2","error":"planned"}"#),
             (500, "out of memory"),

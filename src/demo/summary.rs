@@ -35,13 +35,14 @@ pub(super) struct Summary<'a> {
 }
 
 impl Summary<'_> {
-    /// Whether every request except the planned failures was answered, v42 was ejected because of
+    /// Whether every request was answered, those that v42 failed by v41, v42 was ejected because of
     /// those, and players moved only as the split requires.
     pub(super) fn is_as_promised(&self) -> bool {
         let as_split = self.ledger.elsewhere() == 0 && !self.left_early();
         let ejected =
             if self.completed { self.out_after().is_some() } else { !self.was_too_early() };
-        self.ledger.failures() == 0 && (self.meddled || (as_split && ejected))
+        let absorbed = self.ledger.faults().count == 0;
+        self.ledger.failures() == 0 && (self.meddled || (absorbed && as_split && ejected))
     }
 
     /// From the first fault to the ejection that followed it.
@@ -141,6 +142,7 @@ impl Summary<'_> {
         let rate = before.of_v42 as f64 / self.growth.as_secs_f64();
         let checks = checks(rate, before.on_v42);
         let (count, hit) = (thousands(faults.count), self.ledger.players_hit());
+        let (absorbed, spared) = (thousands(faults.absorbed), self.ledger.players_spared());
         let ms = after.as_secs_f64() * 1e3;
         // After a reinstatement v42 continues to fail.
         let requests = match self.meddled {
@@ -151,7 +153,8 @@ impl Summary<'_> {
             out,
             "\n  v42 was out {ms:.0} ms after its first fault{requests}\n\n\
              \x20                                        failed answers   players hit\n\
-             \x20 Tidegate, as seen                     {count:>15}   {hit:>11}\n\
+             \x20 Tidegate, as seen by players          {count:>15}   {hit:>11}\n\
+             \x20 failed by v42, answered by v41        {absorbed:>15}   {spared:>11}\n\
              \x20 five one-minute checks, as computed   {:>15}   {:>11.0}\n\
              \x20   ({rate:.0} requests a second to v42 × {share:.0} % × {} s; {} players on it)",
             thousands(checks.faults.round()),
@@ -163,8 +166,12 @@ impl Summary<'_> {
 
     fn verdict(&self) -> String {
         let failures = match (self.ledger.failures(), self.ledger.faults().count) {
+            (0, 0) if self.ledger.faults().absorbed > 0 => {
+                let absorbed = thousands(self.ledger.faults().absorbed);
+                format!("Every request was answered, {absorbed} by v41 after v42 had failed")
+            }
             (0, 0) => "Every request was answered".to_owned(),
-            (0, n) => format!("Every request was answered but {n} that v42 failed as planned"),
+            (0, n) => format!("Every request was answered BUT {n} that v42 failed as planned"),
             (n, _) => format!("Requests that FAILED: {n}"),
         };
         if self.meddled {
@@ -258,7 +265,7 @@ mod tests {
     fn an_ejection_is_told_with_what_five_checks_would_have_cost() {
         let mut ledger = grown();
         ledger.begin_fault();
-        ledger.faulted(0, at(4_100));
+        ledger.rescued(0);
         ledger.answered(0, Version::V42, at(4_200));
         ledger.answered(0, Version::V41, at(4_300));
         let summary = Summary {
@@ -269,19 +276,32 @@ mod tests {
         };
         let text = summary.text();
         assert!(summary.is_as_promised(), "{text}");
-        assert!(text.contains(", 1 fault, 0 failures"), "{text}");
+        assert!(text.contains(", 0 faults, 0 failures"), "{text}");
         assert!(text.contains("out 150 ms after its first fault, within 2 of its requests"));
         assert!(
-            text.contains("as seen                                   1             1"),
+            text.contains("as seen by players                        0             0"),
             "{text}"
         );
+        assert!(text.contains("answered by v41                      1             1"), "{text}");
         // Three answers in the second before: 3 × 30 % × 300 s.
         assert!(text.contains("as computed               270             1"), "{text}");
         assert!(
             text.contains("      ejected          0 ± 0            0        1 to v41"),
             "{text}"
         );
-        assert!(text.ends_with("v42 was ejected, nobody moved but as the split says.\n"), "{text}");
+        let end = "Every request was answered, 1 by v41 after v42 had failed;\n\
+                   v42 was ejected, nobody moved but as the split says.\n";
+        assert!(text.ends_with(end), "{text}");
+        // One that a player saw breaks the promise.
+        ledger.begin_fault();
+        ledger.faulted(0, at(4_400));
+        let seen = Summary {
+            completed: true,
+            first_fault: Some(at(4_100)),
+            ejected: ejected(4_250),
+            ..self::summary(&ledger)
+        };
+        assert!(!seen.is_as_promised() && seen.text().contains("BUT 1 that v42 failed"));
     }
 
     #[test]
@@ -290,7 +310,7 @@ mod tests {
         let early = Summary { ejected: ejected(3_500), ..summary(&ledger) };
         assert!(!early.is_as_promised() && early.text().contains("BEFORE it failed"));
         ledger.begin_fault();
-        ledger.faulted(0, at(4_100));
+        ledger.rescued(0);
         let interrupted = summary(&ledger);
         assert!(interrupted.is_as_promised(), "{}", interrupted.text());
         let stays = Summary { completed: true, ..summary(&ledger) };

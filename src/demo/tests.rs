@@ -19,7 +19,10 @@ fn a_small_demo_ejects_v42_once_it_fails_and_loses_nothing_else() {
     // Four steps of 300 requests and one of 900; the rate must not be much lower.
     let requests = text.lines().find(|line| line.contains(" requests of 120 players")).unwrap();
     let count: u32 = requests.split_once(' ').unwrap().0.replace(',', "").parse().unwrap();
-    assert!((1_600..=2_110).contains(&count) && requests.ends_with(", 0 failures"), "{requests}");
+    assert!(
+        (1_600..=2_110).contains(&count) && requests.ends_with(", 0 faults, 0 failures"),
+        "{requests}"
+    );
 
     let steps: Vec<Vec<usize>> = summary
         .lines()

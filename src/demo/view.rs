@@ -97,7 +97,7 @@ pub(super) fn line(scene: &Scene<'_>) -> String {
     format!(
         "step {}/{STEPS} {:>3.0} s left: v42 {}, weight {:>2}, {players} of {} players; \
          {:.0} + {:.0} req/s, p99 {} and {} ms; {moved} moved to {}, {elsewhere} elsewhere; \
-         {}, {}; evidence {evidence}",
+         {} absorbed, {}, {}; evidence {evidence}",
         step + 1,
         left.as_secs_f64(),
         state(v42.state),
@@ -108,6 +108,7 @@ pub(super) fn line(scene: &Scene<'_>) -> String {
         millis(&v41.latency.minute, |q| q.p99).trim(),
         millis(&v42.latency.minute, |q| q.p99).trim(),
         to.name(),
+        ledger.faults().absorbed,
         counted(ledger.faults().count, "fault"),
         counted(ledger.failures(), "failure"),
     )
@@ -267,12 +268,16 @@ fn moves(ledger: &Ledger) -> String {
             format!("{} fault{ending}, ", n.to_string().with(WRONG).bold())
         }
     };
+    let absorbed = match ledger.faults().absorbed {
+        0 => String::new(),
+        n => format!("{} absorbed, ", n.to_string().bold()),
+    };
     let failures = match ledger.failures() {
         0 => "0 failures".to_owned().with(V42),
         n => counted(n, "failure").to_uppercase().with(WRONG).bold(),
     };
     format!(
-        "  moved: {} to {}, {elsewhere}; {} requests, {faults}{failures}",
+        "  moved: {} to {}, {elsewhere}; {} requests, {absorbed}{faults}{failures}",
         moved.to_string().bold(),
         to.name(),
         thousands(ledger.requests()).bold(),

@@ -5,22 +5,29 @@ use std::net::IpAddr;
 use super::{
     body::Framing,
     client::{Client, Connected},
-    fence::{FULL, HeldWrite},
     forwarded::{self, Forwarded},
     grpc,
     head::RequestHead,
     in_flight::InFlight,
-    problem::Problem,
-    rejected::{LogText, Rejected},
+    problem::{Problem, RETRY_AFTER},
+    rejected::{LogText, Rejected, Stop},
     response_mode::{Protocol, ResponseMode},
     rewrite::RequestId,
+    waiting::Waiting,
     worker::WorkerSnapshot,
 };
 use crate::{
-    registry::Held,
     routing::{RequestView, header},
     snapshot::Snapshot,
     telemetry::access_log::sampled,
+};
+
+/// The response to a request that waits, until it is known how the wait ends.
+const GONE: Problem = Problem {
+    status: 503,
+    kind: "waiting",
+    detail: "the request waited and was not sent",
+    retry_after: RETRY_AFTER,
 };
 
 /// An admitted request. Borrows the client's inbox.
@@ -59,20 +66,16 @@ impl Admitted<'_, '_> {
         }
     }
 
-    /// Rejects an admitted request with `problem`; `read` bytes of it have arrived.
-    pub(super) fn reject(self, problem: Problem, read: usize) -> Box<Rejected> {
-        let whole = whole(self.head, self.head_bytes, read);
-        let (id, mode, log) = (Some(self.id), self.mode, self.log);
-        Box::new(Rejected { problem, id, mode, whole, log, held: None })
-    }
-
-    /// Holds an admitted write at its place in the queue of a fence; `read` bytes of it have arrived.
+    /// Stops an admitted request; `read` bytes of it have arrived.
     #[cold]
-    pub(super) fn hold(self, held: Held, read: usize) -> Box<Rejected> {
+    pub(super) fn stop(self, stop: Stop, read: usize) -> Box<Rejected> {
         let whole = whole(self.head, self.head_bytes, read);
         let (id, mode, log) = (Some(self.id), self.mode, self.log);
-        let held = Some(Box::new(HeldWrite::new(held, self.in_flight)));
-        Box::new(Rejected { problem: FULL, id, mode, whole, log, held })
+        let (problem, extra, waiting) = match stop {
+            Stop::Answer(problem, extra) => (problem, extra, None),
+            Stop::Wait(wait) => (GONE, None, Some(Box::new(Waiting::new(wait, self.in_flight)))),
+        };
+        Box::new(Rejected { problem, extra, id, mode, whole, log, waiting })
     }
 }
 
@@ -119,13 +122,14 @@ pub(super) fn admit<'a, 'b>(
         Ok(in_flight) => in_flight,
         Err(problem) => {
             let whole = whole(head, head_bytes, read.len());
-            return Err(Box::new(Rejected { problem, id: Some(id), mode, whole, log, held: None }));
+            let (id, extra, waiting) = (Some(id), None, None);
+            return Err(Box::new(Rejected { problem, extra, id, mode, whole, log, waiting }));
         }
     };
     let method = head.method;
     let admitted = Admitted { head, head_bytes, forwarded, address, id, mode, log, in_flight };
     match ends_here {
-        true => Err(admitted.reject(Problem::of_last(method), read.len())),
+        true => Err(admitted.stop(Problem::of_last(method).into(), read.len())),
         false => Ok(admitted),
     }
 }

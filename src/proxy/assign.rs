@@ -1,36 +1,52 @@
-//! The stages *route* and *assign*: the version for a request, and whether the version's breaker admits the
-//! request. Called again, they decide again by the given snapshot.
+//! The stages *route* and *assign*: the route of a request and what it asks of the request, the version for it, and
+//! whether the version's breaker admits it. Called again, they decide again by the given snapshot.
 
 use super::{
+    admit::Admitted,
     breaker,
     pin::{self, PinTurn},
-    problem::{Problem, ProxyError},
+    policies::{self, Additions},
+    problem::ProxyError,
+    rejected::Stop,
+    waiting::Passed,
     worker::Worker,
 };
 use crate::{
     routing::RequestView,
-    snapshot::{Decision, NoDecision, Snapshot},
+    snapshot::{Decision, Snapshot},
 };
 
-/// The decision for `request` by `snapshot`, or the response if there is none; and what the response of the
-/// version may do to pins.
+/// What comes with a decision, for few requests.
+#[derive(Default)]
+pub(super) struct Assigned {
+    /// What the response of the version may do to pins.
+    pub(super) pin: Option<Box<PinTurn>>,
+    /// What the route's policies add to the request and to its response.
+    pub(super) additions: Option<Box<Additions>>,
+}
+
+/// The decision for the `admitted` request by `snapshot`, or why there is none. `request` is a view of it.
 #[inline(always)]
 pub(super) fn assign(
     worker: &Worker,
     snapshot: &Snapshot,
+    admitted: &Admitted<'_, '_>,
     request: &RequestView<'_>,
-) -> Result<(Decision, Option<Box<PinTurn>>), Problem> {
-    let (mut decided, mut turn) = (snapshot.decide(request), None);
-    let service = match decided {
-        Ok(decision) => decision.service,
-        Err(NoDecision::NoVersion(route)) => snapshot.routes[route as usize].service,
-        Err(NoDecision::NoRoute) => return Err(ProxyError::NoRoute.problem()),
-    };
-    let service = &snapshot.services[service as usize];
-    if let Some(pins) = &service.pins {
-        (decided, turn) = pin::assign(snapshot, pins, request, decided);
+    passed: &mut Passed,
+) -> Result<(Decision, Assigned), Stop> {
+    let number = snapshot.route_of(request);
+    let Some(number) = number else { return Err(ProxyError::NoRoute.problem().into()) };
+    let route = &snapshot.routes[number as usize];
+    let mut additions = None;
+    if let Some(policies) = &route.policies {
+        additions = policies::ask(policies, route, admitted, request, passed)?;
     }
-    let Ok(decision) = decided else { return Err(ProxyError::NoVersion.problem()) };
+    let (mut decided, mut pin) = (snapshot.decide(number, request), None);
+    let service = &snapshot.services[route.service as usize];
+    if let Some(pins) = &service.pins {
+        (decided, pin) = pin::assign(snapshot, pins, (number, request), decided);
+    }
+    let Some(decision) = decided else { return Err(ProxyError::NoVersion.problem().into()) };
     breaker::admit(worker, service, &service.versions[usize::from(decision.version)])?;
-    Ok((decision, turn))
+    Ok((decision, Assigned { pin, additions }))
 }

@@ -18,7 +18,7 @@ use super::{
     amounts::AmountValues,
     body::Framing,
     buffer::Buffer,
-    channel::{Channel, MessageIo as _},
+    channel::{Channel, MessageIo},
     grpc,
     pieces::Pieces,
     plan::Plan,
@@ -59,6 +59,8 @@ pub(super) struct Attempt<'a> {
     interim: Buffer,
     /// Interim responses arrived that have not been reported to the caller.
     came_interim: bool,
+    /// The client gets interim responses, or has got some.
+    pub(super) has_interim: bool,
     /// The endpoint switches protocols and waits for the end of the request.
     switches: bool,
     /// At least one byte of a response has arrived.
@@ -110,6 +112,11 @@ impl Answer {
     /// Whether any byte of the body was moved since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         self.relay.take_progress()
+    }
+
+    /// The body after its end, if all of it was kept.
+    pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
+        self.relay.take_copy()
     }
 }
 
@@ -184,6 +191,7 @@ impl<'a> Attempt<'a> {
             cut: false,
             interim: Buffer::hollow(),
             came_interim: false,
+            has_interim: false,
             switches: false,
             answered: false,
             body_bytes: 0,
@@ -350,11 +358,11 @@ impl<'a> Attempt<'a> {
         self.upload.as_deref().is_some_and(waits)
     }
 
-    /// Relays the body of `answer` to the client, after its head in `response`.
+    /// Relays the body of `answer` to where it goes, after its head in `response`.
     pub(super) fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
-        to: &mut Channel,
+        to: &mut impl MessageIo,
         response: &mut Buffer,
         answer: &mut Answer,
     ) -> Poll<Result<(), AttemptError>> {

@@ -39,6 +39,9 @@ pub(super) trait MessageIo: AsyncRead + AsyncWrite + Unpin {
     fn read_ahead(&mut self, _cx: &mut Context<'_>) {}
 }
 
+/// What is sent nowhere.
+impl MessageIo for tokio::io::Empty {}
+
 /// A connection of its own, or a stream.
 pub(super) enum Channel {
     /// An HTTP/1.1 connection.

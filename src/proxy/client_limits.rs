@@ -120,7 +120,7 @@ impl Requests {
 }
 
 /// The unit of counting for an address: itself, or its /64.
-fn subscriber(client: IpAddr) -> IpAddr {
+pub(super) fn subscriber(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),

@@ -38,6 +38,7 @@ fn pass_request(text: &[u8]) {
         id: &RequestId::from_random(7),
         upgrade: None,
         epoch: None,
+        added: b"",
         via: b"",
     };
     let mut out = Buffer::hollow();

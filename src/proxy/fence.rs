@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::{
     channel::Channel,
     client::Client,
-    in_flight::InFlight,
     problem::{Problem, RETRY_AFTER},
     worker::{Worker, WorkerSnapshot},
 };
@@ -47,13 +46,6 @@ const LATE: Problem = Problem {
     detail: "the write has waited for too long while writes were moved to another version; nothing was done",
     retry_after: RETRY_AFTER,
 };
-
-/// A write that waits.
-pub(super) struct HeldWrite {
-    held: Held,
-    /// Counts the request meanwhile.
-    _in_flight: InFlight,
-}
 
 /// What becomes of a write that was assigned by a snapshot.
 pub(super) enum Entry {
@@ -90,47 +82,39 @@ pub(super) fn enter(
     if Rc::ptr_eq(&worker.snapshot(), snapshot) { Entry::Pass } else { Entry::Again }
 }
 
-impl HeldWrite {
-    pub(super) fn new(held: Held, in_flight: InFlight) -> Self {
-        Self { held, _in_flight: in_flight }
-    }
-
-    /// Waits until the write may begin; then its place in the queue is returned, and is to be dropped once it has
-    /// begun. The error is the response if the client leaves, or waits for too long.
-    pub(super) async fn called(self, client: &mut Client) -> Result<Held, Problem> {
-        let state = Arc::clone(self.held.fence());
-        let until = state.deadline().map_or_else(Instant::now, Instant::from_std);
-        client.deadline.set(until);
-        let mut is_late = false;
-        let called = poll_fn(|cx| {
-            if self.held.poll_called(cx).is_ready() {
+/// Waits until the write at this place in the queue may begin; then the place is returned, and is to be dropped once
+/// it has begun. The error is the response if the client leaves, or waits for too long.
+pub(super) async fn called(held: Held, client: &mut Client) -> Result<Held, Problem> {
+    let state = Arc::clone(held.fence());
+    let until = state.deadline().map_or_else(Instant::now, Instant::from_std);
+    client.deadline.set(until);
+    let mut is_late = false;
+    let called = poll_fn(|cx| {
+        if held.poll_called(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        // A write that has not begun is best not begun for somebody who has left.
+        let has_left = match &mut client.stream {
+            // The body stays unread, and with it the end that its reader is told.
+            Channel::ServerStream(stream) => stream.poll_left(cx).is_ready(),
+            Channel::Wire(_) | Channel::ClientStream(_) => !client.is_there(cx) || client.sent_all,
+        };
+        if has_left {
+            return Poll::Ready(Err(LEFT));
+        }
+        while client.deadline.poll_passed(cx).is_ready() {
+            if is_late {
+                return Poll::Ready(Err(LATE));
+            }
+            is_late = true;
+            client.deadline.set(Instant::now() + PATIENCE);
+            // Whatever the controller does, the move is undone in time.
+            state.tick(std::time::Instant::now());
+            if held.poll_called(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            // A write that has not begun is best not begun for somebody who has left.
-            let has_left = match &mut client.stream {
-                // The body stays unread, and with it the end that its reader is told.
-                Channel::ServerStream(stream) => stream.poll_left(cx).is_ready(),
-                Channel::Wire(_) | Channel::ClientStream(_) => {
-                    !client.is_there(cx) || client.sent_all
-                }
-            };
-            if has_left {
-                return Poll::Ready(Err(LEFT));
-            }
-            while client.deadline.poll_passed(cx).is_ready() {
-                if is_late {
-                    return Poll::Ready(Err(LATE));
-                }
-                is_late = true;
-                client.deadline.set(Instant::now() + PATIENCE);
-                // Whatever the controller does, the move is undone in time.
-                state.tick(std::time::Instant::now());
-                if self.held.poll_called(cx).is_ready() {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            Poll::Pending
-        });
-        called.await.map(|()| self.held)
-    }
+        }
+        Poll::Pending
+    });
+    called.await.map(|()| held)
 }

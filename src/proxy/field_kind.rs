@@ -116,8 +116,9 @@ const OWN: [&[u8]; 12] = [
     b"x-request-id",
 ];
 
-/// Names by which proxies and content delivery networks identify a client.
-const CLAIMS: [&[u8]; 22] = [
+/// Names by which proxies and content delivery networks identify a client, and the one by which they tell a
+/// version the time that is left for a request.
+const CLAIMS: [&[u8]; 23] = [
     b"cf-connecting-ip",
     b"cf-connecting-ipv6",
     b"client-ip",
@@ -130,6 +131,7 @@ const CLAIMS: [&[u8]; 22] = [
     b"x-azure-socketip",
     b"x-client-ip",
     b"x-cluster-client-ip",
+    b"x-envoy-expected-rq-timeout-ms",
     b"x-envoy-external-address",
     b"x-forwarded",
     b"x-original-for",

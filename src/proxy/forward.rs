@@ -32,9 +32,9 @@ pub(super) async fn forward<'a>(
 ) -> Result<Instant, AttemptError> {
     let Turn { client, request, response, record, attempt, answer, unread_body, .. } = turn;
     let (worker, plan): (_, &'a Plan) = (turn.worker, turn.plan);
-    let version = plan.version();
-    let target = sending.choose(worker, version);
+    let target = sending.choose(worker, plan);
     let target = target.ok_or(AttemptError::Failed(ProxyError::NoEndpoint))?;
+    let version = target.version;
     let began = sending.began;
     record.attempt(target, began);
     client.deadline.set(sending.due);
@@ -77,7 +77,8 @@ pub(super) async fn forward<'a>(
             (upstream, reused)
         }
     };
-    if sending.failed.is_some() && plan.framing.is_open() && !upstream.is_stream() {
+    let is_bare = sending.rest.is_none() && plan.framing.is_open() && !sending.measured;
+    if is_bare && !upstream.is_stream() {
         // The head announces chunks, but the body that was kept has none.
         return Err(AttemptError::Failed(ProxyError::Reset));
     }
@@ -102,6 +103,9 @@ pub(super) async fn forward<'a>(
 
     let made = Attempt::new(worker, plan, target, upstream, reused, sending.rest);
     let attempt = attempt.insert(made);
+    if let Some(key) = plan.key() {
+        key.attempting();
+    }
     if sending.uploading && !plan.expects_continue {
         client.deadline.set(upload_due(attempt, plan, Instant::now()));
     }

@@ -145,6 +145,7 @@ fn written_request(
         id: &RequestId::from_random(7),
         upgrade: None,
         epoch: None,
+        added: b"",
         via: b"",
     };
     write_request(&mut out, head, &origin);

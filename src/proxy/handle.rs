@@ -17,20 +17,24 @@ use super::{
     buffer::Buffer,
     client::{Client, NextState},
     forward::forward,
+    gather_soon::gather_soon,
     head::HeadError,
     pieces::Pieces,
     plan::{Plan, plan},
     problem::ProxyError,
     rejected::Rejected,
+    replay::replay,
     reply::{fail, refuse},
+    retry,
     sending::Sending,
     target::Target,
     tunnel::tunnel,
     turn::Turn,
+    waiting::{Passed, Waited},
     worker::Worker,
 };
 use crate::{
-    policy::retry::{Lost, may_repeat},
+    policy::retry::{Lost, Outcome, may_repeat},
     registry::RetryReason,
 };
 
@@ -40,15 +44,16 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
     let mut request = Buffer::hollow();
     // Built in place: moving a plan costs more than most of the work done with it.
     let mut planned = None;
-    let read = read(client, worker, &mut request, &mut planned).await;
+    let mut passed = Passed::default();
+    let read = read(client, worker, &mut request, &mut planned, &mut passed).await;
     match read.map(|()| planned.as_ref()) {
         Ok(Some(plan)) => serve(client, worker, plan, request).await,
         // The client left before it sent a whole head.
         Ok(None) | Err(None) => NextState::Close,
         Err(Some(refused)) => {
             worker.blocks.give(request);
-            if refused.held.is_some() {
-                return Box::pin(hold(client, worker, refused)).await;
+            if refused.waiting.is_some() {
+                return Box::pin(hold(client, worker, refused, passed)).await;
             }
             match client.begins_http2(refused.problem.status) {
                 true => NextState::Http2,
@@ -62,11 +67,27 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
 async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffer) -> NextState {
     let mut turn = Turn::new(client, worker, plan, request);
     let mut sending = Sending::begin(&mut turn);
+    let mut goes_on = true;
+    if plan.route().policies.is_some() {
+        if let Some(bounds) = retry::begin(&turn, &mut sending) {
+            // On the heap, as all that few requests need.
+            goes_on = Box::pin(gather_soon(&mut turn, &mut sending, bounds)).await;
+        }
+        retry::set_deadlines(&turn, &mut sending);
+    }
     let forwarded = loop {
+        if !goes_on {
+            break Err(AttemptError::ClientSlow);
+        }
         let outcome = forward(&mut turn, &mut sending).await;
         match decide(&mut turn, &mut sending, outcome) {
             Next::Commit(came) => break Ok(came),
             Next::Again => {}
+            Next::Later(begins) => {
+                if !Box::pin(retry::pause(&mut turn, begins)).await {
+                    break Err(AttemptError::ClientGone);
+                }
+            }
             Next::Fail(error) => break Err(error),
         }
     };
@@ -91,26 +112,35 @@ async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffe
     after
 }
 
-/// Serves a write that waits behind the fence of its service, once it may begin, as far as it is served.
+/// Serves a request that waits, once it may begin, as far as it is served.
 #[cold]
-async fn hold(client: &mut Client, worker: &Worker, mut held: Box<Rejected>) -> NextState {
-    while let Some(write) = held.held.take() {
-        let called = match write.called(client).await {
-            Ok(called) => called,
-            Err(problem) => {
-                held.problem = problem;
+async fn hold(
+    client: &mut Client,
+    worker: &Worker,
+    mut held: Box<Rejected>,
+    mut passed: Passed,
+) -> NextState {
+    while let Some(waiting) = held.waiting.take() {
+        match waiting.end(client, worker, &mut passed).await {
+            Waited::Again => {}
+            Waited::Refused(problem, extra) => {
+                (held.problem, held.extra) = (problem, extra);
                 break;
             }
-        };
+            Waited::Replay(answer) => {
+                let added = passed.rates.as_deref().unwrap_or_default();
+                return replay(client, worker, &held, &answer, added).await;
+            }
+        }
         let (mut request, mut planned) = (worker.blocks.take(), None);
-        match plan(client, worker, &mut request, &mut planned, Some(&called)) {
+        match plan(client, worker, &mut request, &mut planned, &mut passed) {
             Ok(()) => {
                 // The head was complete before.
                 let Some(plan) = &planned else { return NextState::Close };
                 let mut served = Box::pin(serve(client, worker, plan, request));
                 // It is counted as in flight, and sent if there is a connection, before the next one is called.
                 let begun = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx))).await;
-                drop(called);
+                drop(passed);
                 return match begun {
                     Poll::Ready(after) => after,
                     Poll::Pending => served.await,
@@ -131,13 +161,14 @@ async fn read(
     worker: &Worker,
     request: &mut Buffer,
     planned: &mut Option<Plan>,
+    passed: &mut Passed,
 ) -> Result<(), Option<Box<Rejected>>> {
     let (mut tried, mut pieces) = (false, Pieces::default());
     loop {
         if !client.inbox.is_empty() {
             if pieces.may_be_whole(client.inbox.data()) {
                 *request = worker.blocks.take();
-                plan(client, worker, request, planned, None).map_err(Some)?;
+                plan(client, worker, request, planned, passed).map_err(Some)?;
                 if planned.is_some() {
                     return Ok(());
                 }
@@ -187,6 +218,8 @@ enum Next {
     Commit(Instant),
     /// Another attempt is made.
     Again,
+    /// Another attempt is made at this time.
+    Later(Instant),
     /// The client gets an error, since no version responded.
     Fail(AttemptError),
 }
@@ -199,9 +232,19 @@ fn decide(
     outcome: Result<Instant, AttemptError>,
 ) -> Next {
     match outcome {
-        Ok(came) => Next::Commit(came),
+        Ok(came) if turn.record.status < 500 => Next::Commit(came),
+        Ok(came) => after_error(turn, sending, came),
         Err(AttemptError::Unconnected(fault)) => after_no_connection(turn, sending, fault),
         Err(error) => after_no_answer(turn, sending, error),
+    }
+}
+
+/// The version answered with an error, at that time. The client gets it unless the request is repeated.
+#[cold]
+fn after_error(turn: &mut Turn<'_>, sending: &mut Sending, came: Instant) -> Next {
+    match retry::again(turn, sending, Outcome::Status, came) {
+        Some(begins) => Next::Later(begins),
+        None => Next::Commit(came),
     }
 }
 
@@ -217,7 +260,10 @@ fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyE
         });
     if !elsewhere {
         record.failed(fault);
-        return Next::Fail(AttemptError::Unconnected(fault));
+        return match retry::again(turn, sending, fault.into(), Instant::now()) {
+            Some(begins) => Next::Later(begins),
+            None => Next::Fail(AttemptError::Unconnected(fault)),
+        };
     }
     record.unconnected(fault);
     record.retry(RetryReason::Connect);
@@ -228,13 +274,20 @@ fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyE
 /// the request, or failed.
 #[cold]
 fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptError) -> Next {
-    let Turn { client, plan, request, record, attempt: made, unread_body, .. } = turn;
+    let Turn { plan, request, record, attempt: made, unread_body, .. } = turn;
     let Some(attempt) = made else {
-        if let AttemptError::Failed(fault) = error {
-            record.failed(fault);
-        }
-        return Next::Fail(error);
+        let AttemptError::Failed(fault) = error else { return Next::Fail(error) };
+        record.failed(fault);
+        return match retry::again(turn, sending, fault.into(), Instant::now()) {
+            Some(begins) => Next::Later(begins),
+            None => Next::Fail(error),
+        };
     };
+    if let Some(key) = plan.key()
+        && attempt.is_unprocessed()
+    {
+        key.unprocessed();
+    }
     let lost = error == AttemptError::Failed(ProxyError::Reset) && !attempt.answered;
     let refused = lost && attempt.is_refused();
     if refused
@@ -260,6 +313,9 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
             repeated: sending.failed.is_some(),
         });
     if again {
+        if let Some(attempts) = &mut sending.attempts {
+            attempts.note(attempt.is_unprocessed());
+        }
         sending.failed = Some(attempt.connection());
         sending.began = Instant::now();
         record.retry(RetryReason::StaleConnection);
@@ -269,7 +325,11 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
     *unread_body = !attempt.request_is_read();
     if let AttemptError::Failed(fault) = error {
         record.failed(fault);
+        if let Some(begins) = retry::again(turn, sending, fault.into(), Instant::now()) {
+            return Next::Later(begins);
+        }
     }
-    let error = if refused && client.stream.is_stream() { AttemptError::Refused } else { error };
+    let error =
+        if refused && turn.client.stream.is_stream() { AttemptError::Refused } else { error };
     Next::Fail(error)
 }

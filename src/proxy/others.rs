@@ -1,6 +1,6 @@
-//! Other endpoints, which are tried after a connection failed.
+//! Other endpoints: those that are tried after a connection failed, and those to which a request is sent again.
 //!
-//! Nothing was sent, so another try costs a connection and repeats no request, whatever its method.
+//! After a connection failed, nothing was sent, so another try costs a connection and repeats no request, whatever its method.
 //! A refused connection fails at once; with a silent endpoint the client waits. So tries are
 //! bounded in number, and a further one is begun only while less than the connect timeout has
 //! passed, or if it is the first: together they take at most twice that timeout. Each endpoint is
@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::worker::Worker;
-use crate::{snapshot::Version, upstream::balance};
+use super::{plan::Plan, target::Target, worker::Worker};
+use crate::{
+    snapshot::{Service, Version},
+    upstream::balance,
+};
 
 /// Most endpoints that a request may try, including the first one.
 const TRIES: usize = 10;
@@ -24,7 +27,9 @@ pub(super) struct Others {
     /// Numbers of the endpoints that could not be connected.
     tried: Vec<usize>,
     /// The number of the endpoint to try now.
-    pub(super) next: usize,
+    next: usize,
+    /// Index of the version that answers instead of the request's own, if one does.
+    rescuer: Option<u16>,
 }
 
 impl Others {
@@ -40,19 +45,68 @@ impl Others {
         (began, now): (Instant, Instant),
         patience: Duration,
     ) -> Option<Box<Self>> {
+        let rescuer = before.as_ref().and_then(|before| before.rescuer);
         let (began, mut tried) = before.map_or((began, Vec::new()), |o| (o.began, o.tried));
         tried.push(failed);
         if !may_go_on(tried.len(), now.saturating_duration_since(began), patience) {
             return None;
         }
-        let endpoints = &version.endpoints;
-        let serves = |n: usize| endpoints[n].standing.serves();
-        let left = candidates(endpoints.len(), &tried, serves);
-        let load = |n: usize| endpoints[left[n]].in_flight_on(worker.id);
-        let share = |n: usize| endpoints[left[n]].standing.share();
-        let at = balance::choose(left.len(), load, share, || fastrand::u64(..))?;
-        Some(Box::new(Self { began, next: left[at], tried }))
+        let next = choose(worker, version, &tried)?;
+        Some(Box::new(Self { began, next, tried, rescuer }))
     }
+
+    /// Chooses the endpoint to which a request is sent again after `failed`: one that it has not tried, then
+    /// any other one, then the same one.
+    #[cold]
+    pub(super) fn again(
+        before: Option<Box<Self>>,
+        worker: &Worker,
+        failed: Target<'_>,
+        now: Instant,
+    ) -> Option<Box<Self>> {
+        let Target { version, number } = failed;
+        let rescuer = before.as_ref().and_then(|before| before.rescuer);
+        let mut tried = before.map_or(Vec::new(), |before| before.tried);
+        tried.push(number);
+        let next = choose(worker, version, &tried).or_else(|| {
+            tried = vec![number];
+            choose(worker, version, &tried)
+        });
+        let next = next.unwrap_or_else(|| {
+            tried.clear();
+            number
+        });
+        Some(Box::new(Self { began: now, next, tried, rescuer }))
+    }
+
+    /// Chooses an endpoint of the baseline of `service` for a request that another version failed.
+    #[cold]
+    pub(super) fn rescue(worker: &Worker, service: &Service, now: Instant) -> Option<Box<Self>> {
+        let baseline = &service.versions[usize::from(service.baseline)];
+        let next = choose(worker, baseline, &[])?;
+        let rescuer = Some(service.baseline);
+        Some(Box::new(Self { began: now, next, tried: Vec::new(), rescuer }))
+    }
+
+    /// The endpoint to try now.
+    pub(super) fn target<'a>(&self, plan: &'a Plan) -> Target<'a> {
+        let version = match self.rescuer {
+            Some(index) => &plan.service().versions[usize::from(index)],
+            None => plan.version(),
+        };
+        Target { version, number: self.next }
+    }
+}
+
+/// The number of an endpoint of `version` that was not `tried`.
+fn choose(worker: &Worker, version: &Version, tried: &[usize]) -> Option<usize> {
+    let endpoints = &version.endpoints;
+    let serves = |n: usize| endpoints[n].standing.serves();
+    let left = candidates(endpoints.len(), tried, serves);
+    let load = |n: usize| endpoints[left[n]].in_flight_on(worker.id);
+    let share = |n: usize| endpoints[left[n]].standing.share();
+    let at = balance::choose(left.len(), load, share, || fastrand::u64(..))?;
+    Some(left[at])
 }
 
 /// Whether another endpoint may be tried after `tries`, the first of which began `passed` ago.

@@ -11,7 +11,7 @@ use super::{buffer::Buffer, head::ResponseHead};
 use crate::{
     registry::PinKey,
     routing::RequestView,
-    snapshot::{AssignedBy, Decision, NoDecision, PinPlan, Service, Snapshot, Version},
+    snapshot::{AssignedBy, Decision, PinPlan, Service, Snapshot, Version},
 };
 
 /// What the response to a request does to pins.
@@ -50,24 +50,21 @@ struct Assigned {
     turn: PinTurn,
 }
 
-/// The decision for `request` with the pins of its service, and what its response may do to them. `decided` is
+/// The decision for `request`, on the route of this number, with the pins of its service, and what its response may do to them. `decided` is
 /// the decision without pins: a route that names a version comes before them, rules and weights come after them.
 #[inline(never)]
 pub(super) fn assign(
     snapshot: &Snapshot,
     pins: &PinPlan,
-    request: &RequestView<'_>,
-    decided: Result<Decision, NoDecision>,
-) -> (Result<Decision, NoDecision>, Option<Box<PinTurn>>) {
-    let route = match &decided {
-        Ok(Decision { by: AssignedBy::Route, .. }) | Err(NoDecision::NoRoute) => {
-            return (decided, None);
-        }
-        Ok(Decision { route, .. }) | Err(NoDecision::NoVersion(route)) => *route,
-    };
+    (route, request): (u32, &RequestView<'_>),
+    decided: Option<Decision>,
+) -> (Option<Decision>, Option<Box<PinTurn>>) {
+    if let Some(Decision { by: AssignedBy::Route, .. }) = &decided {
+        return (decided, None);
+    }
     let compiled = &snapshot.routes[route as usize];
     let service = &snapshot.services[compiled.service as usize];
-    let to = decided.ok().map(|decided| decided.version);
+    let to = decided.map(|decided| decided.version);
     let Assigned { version, turn } = match &pins.cookie {
         Some(cookie) => cookie::assign((pins, cookie), service, request, to),
         None => keyed::assign(pins, service, (request, &compiled.params), to),
@@ -76,7 +73,7 @@ pub(super) fn assign(
         Some(version) => {
             let (by, player) = (AssignedBy::Pin, Default::default());
             let service = compiled.service;
-            Ok(Decision { route, service, version, by, player, diverted: false })
+            Some(Decision { route, service, version, by, player, diverted: false })
         }
         None => decided,
     };
@@ -94,14 +91,13 @@ pub(super) fn hide(service: &Service, request: &mut Buffer) {
 }
 
 /// The response of `version` to a request with this `turn` has come: begins or ends pins. Returns the lines that
-/// the client is to get beside the response's fields: a cookie, and then `via`.
+/// the client is to get beside the response's fields: a cookie.
 #[cold]
 pub(super) fn answered(
     service: &Service,
     turn: PinTurn,
     version: &Version,
     head: &ResponseHead<'_, '_>,
-    via: &[u8],
 ) -> Vec<u8> {
     let cookie = service.pins.as_deref().and_then(|pins| match &pins.cookie {
         Some(cookie) => cookie::answered((pins, cookie), turn, version, head),
@@ -110,7 +106,7 @@ pub(super) fn answered(
             None
         }
     });
-    [cookie.unwrap_or_default().as_bytes(), via].concat()
+    cookie.unwrap_or_default().into_bytes()
 }
 
 /// The version with this index in `service`, if an endpoint of it works: pins may move there.

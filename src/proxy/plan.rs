@@ -6,25 +6,29 @@ use tokio::time::Instant;
 
 use super::{
     admit::admit,
-    assign::assign,
+    assign::{Assigned, assign},
     body::Framing,
     buffer::Buffer,
     client::Client,
     fence::{self, Entry},
     grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
+    idempotency::Key,
     in_flight::InFlight,
+    keyed,
     pin::{self, PinTurn},
-    rejected::{LogText, Rejected},
+    policies::Additions,
+    rejected::{LogText, Rejected, Stop},
     render::render,
     response_mode::ResponseMode,
     rewrite::RequestId,
     smoke,
+    waiting::{Passed, Wait},
     worker::{Worker, WorkerSnapshot},
 };
 use crate::{
     policy::class::{Class, is_idempotent},
-    registry::{Held, Origin, Player, Upload},
+    registry::{Origin, Player, Upload},
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -60,6 +64,10 @@ struct RareOptions {
     upgrade: Option<Box<str>>,
     /// What the response may do to pins.
     pin: Option<Box<PinTurn>>,
+    /// What the route's policies add.
+    additions: Option<Box<Additions>>,
+    /// Its idempotency key.
+    key: Option<Rc<Key>>,
 }
 
 impl Plan {
@@ -87,6 +95,17 @@ impl Plan {
         self.special.as_ref()?.pin.as_deref()
     }
 
+    /// Header fields for the client that the route's policies add, each a line with its end.
+    pub(super) fn added(&self) -> Option<&[u8]> {
+        Some(&self.special.as_ref()?.additions.as_deref()?.answer)
+    }
+
+    /// Its idempotency key, which ends with the request; `None` for most requests.
+    #[inline]
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.special.as_ref()?.key.as_deref()
+    }
+
     /// Whether the client asked to switch to `protocol`.
     pub(super) fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
         match (self.upgrade(), protocol) {
@@ -110,10 +129,10 @@ impl Plan {
     }
 
     /// Whether the request is awaited to its end even if its client leaves: the writes of the service move only
-    /// when the version has done with those that it got.
+    /// when the version has done with those that it got, and the response to an idempotency key is kept.
     #[cold]
     pub(super) fn is_awaited(&self) -> bool {
-        self.class == Class::Write && self.service().fence.is_some()
+        (self.class == Class::Write && self.service().fence.is_some()) || self.key().is_some()
     }
 
     /// The upload of the request's body, if it is a write that may have to make way for a move of its service's
@@ -146,13 +165,14 @@ impl Plan {
 /// Plans the request whose head is in the client's inbox: *admit*, *route*, *assign*, *render*. Writes its head
 /// for the endpoint into `request`. Leaves `planned` empty if more of the head must be read. The head stays in the
 /// inbox, so that the request can be planned again. The plan is built in place, because moving it would be
-/// expensive. `called` is the place of a write in the queue of a fence, if it has waited there.
+/// expensive. `passed` is what the request has got before it was planned
+/// again.
 pub(super) fn plan(
     client: &Client,
     worker: &Worker,
     request: &mut Buffer,
     planned: &mut Option<Plan>,
-    called: Option<&Held>,
+    passed: &mut Passed,
 ) -> Result<(), Box<Rejected>> {
     let snapshot = worker.snapshot();
     let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -161,18 +181,21 @@ pub(super) fn plan(
     let parsed = parse_request(client.inbox.data(), &mut fields[..count], &mut kinds);
     let parsed = parsed.map_err(|refusal| Box::new(Rejected::unread(refusal)))?;
     let Some((mut head, head_bytes)) = parsed else { return Ok(()) };
+    if passed.changes_head() {
+        passed.change(&mut head);
+    }
     let admitted = admit(client, &snapshot, &mut head, head_bytes)?;
 
     let view = admitted.view(&client.connected);
     // Two matches rather than one of both results, so that the usual decision stays in registers.
-    let (decision, mut pin) = match client.connected.smoke.as_deref() {
-        None => match assign(worker, &snapshot, &view) {
+    let (decision, Assigned { mut pin, mut additions }) = match client.connected.smoke.as_deref() {
+        None => match assign(worker, &snapshot, &admitted, &view, passed) {
             Ok(assigned) => assigned,
-            Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
+            Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
         },
         Some(target) => match smoke::assign(worker, &snapshot, &view, target) {
-            Ok(decision) => (decision, None),
-            Err(problem) => return Err(admitted.reject(problem, client.inbox.len())),
+            Ok(decision) => (decision, Assigned::default()),
+            Err(problem) => return Err(admitted.stop(problem.into(), client.inbox.len())),
         },
     };
 
@@ -180,23 +203,49 @@ pub(super) fn plan(
     let class = route.class.unwrap_or_else(|| Class::of(admitted.head.method));
     let service = &snapshot.services[decision.service as usize];
     let fence = service.fence.as_deref();
+    let keys = route.policies.as_deref().and_then(|policies| policies.idempotency.as_ref());
+    let keys = keys.filter(|_| class == Class::Write && client.connected.smoke.is_none());
+    let mut key = None;
+    if let Some(keys) = keys {
+        match keyed::begin(keys, (route, service), (&admitted, &view), client, passed) {
+            Ok(begun) => key = begun,
+            Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
+        }
+    }
     if let (Some(fence), Class::Write) = (fence, class) {
-        match fence::enter(worker, &snapshot, fence, called) {
+        match fence::enter(worker, &snapshot, fence, passed.fence.as_ref()) {
             Entry::Pass => {}
             Entry::Again => {
                 drop(admitted);
-                return plan(client, worker, request, planned, called);
+                return plan(client, worker, request, planned, passed);
             }
-            Entry::Hold(held) => return Err(admitted.hold(held, client.inbox.len())),
-            Entry::Full => return Err(admitted.reject(fence::FULL, client.inbox.len())),
+            Entry::Hold(held) => {
+                let stop = Stop::Wait(Wait::Fence(held));
+                return Err(admitted.stop(stop, client.inbox.len()));
+            }
+            Entry::Full => return Err(admitted.stop(fence::FULL.into(), client.inbox.len())),
         }
+    }
+    if let Some(line) = passed.length_line() {
+        additions.get_or_insert_default().request.extend_from_slice(line.as_bytes());
     }
     // A smoke check must not show the epoch of the writer to a version that is not the writer.
     let knows = |_: &&crate::snapshot::Fence| {
         client.connected.smoke.is_none() || service.has_share(decision.version)
     };
     let epoch = fence.filter(knows).map(|fence| &*fence.line);
-    let upgrade = render(request, &admitted, &client.connected, &snapshot, route, epoch);
+    let upgrade = render(
+        request,
+        &admitted,
+        &client.connected,
+        &snapshot,
+        route,
+        (epoch, additions.as_deref()),
+    );
+    if let (Some(_), Framing::Length(length)) = (&key, admitted.head.framing) {
+        // The policy bounds it.
+        request.reserve(length as usize);
+    }
     if service.pins.is_some() {
         pin::hide(service, request);
         pin.iter_mut().for_each(|turn| turn.of_client(client.connected.encrypted));
@@ -207,12 +256,15 @@ pub(super) fn plan(
         true => view.header("grpc-timeout").and_then(grpc::timeout),
         false => None,
     };
-    let special = match (timeout, upgrade, pin.is_none()) {
-        (None, None, true) => None,
+    let idempotent = is_idempotent(admitted.head.method) && key.is_none();
+    let special = match (timeout, upgrade, &pin, &additions, &key) {
+        (None, None, None, None, None) => None,
         _ => Some(Box::new(RareOptions {
             ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
             upgrade: upgrade.map(Into::into),
             pin,
+            additions,
+            key,
         })),
     };
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);
@@ -230,7 +282,7 @@ pub(super) fn plan(
         id: admitted.id,
         mode: admitted.mode,
         class,
-        idempotent: is_idempotent(admitted.head.method),
+        idempotent,
         log: admitted.log,
         network: networks.map(|_| network(admitted.address)),
         _in_flight: admitted.in_flight,

@@ -103,8 +103,17 @@ pub(super) struct Problem {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     pub(super) detail: &'static str,
-    /// `Retry-After` in seconds; sent with a 503.
+    /// `Retry-After` in seconds; sent with a 429 or a 503.
     pub(super) retry_after: u32,
+}
+
+/// What the response with a problem says beside it.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// Header fields, each a line with its end.
+    pub(super) fields: Vec<u8>,
+    /// Members of the JSON document, each with a comma before it.
+    pub(super) members: String,
 }
 
 impl From<HeadError> for Problem {
@@ -155,6 +164,7 @@ impl Problem {
         &self,
         out: &mut Buffer,
         id: Option<&RequestId>,
+        extra: Option<&Extra>,
         head_only: bool,
         persistence: Persistence,
         date: &str,
@@ -168,20 +178,23 @@ impl Problem {
         }
         let title = reason(self.status);
         let id = id.map_or("", RequestId::as_str);
+        let (fields, members) =
+            extra.map_or((&[][..], ""), |extra| (&extra.fields, &extra.members));
         // Titles, kinds and details are constants and ids are checked: nothing needs escaping.
         let body = format!(
-            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"kind\":\"{}\",\"detail\":\"{}\",\"request_id\":\"{id}\"}}\n",
+            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"kind\":\"{}\",\"detail\":\"{}\",\"request_id\":\"{id}\"{members}}}\n",
             self.status, self.kind, self.detail,
         );
         put_status(out, self.status, title);
         put_field(out, "Content-Type", b"application/problem+json");
         put_field(out, "Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
         put_field(out, "Cache-Control", b"no-store");
-        if self.status == 503 {
+        if matches!(self.status, 429 | 503) {
             let seconds = itoa::Buffer::new().format(self.retry_after).to_owned();
             put_field(out, "Retry-After", seconds.as_bytes());
         }
         put_field(out, "Date", date.as_bytes());
+        out.put(fields);
         out.put(persistence.line());
         out.put(b"\r\n");
         if !head_only {
@@ -193,10 +206,15 @@ impl Problem {
 fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",
@@ -215,7 +233,14 @@ mod tests {
     fn a_problem_names_kind_and_request_and_nothing_behind_the_proxy() {
         let mut out = Blocks::default().take();
         let id = RequestId::from_random(7);
-        ProxyError::Timeout.problem().write(&mut out, Some(&id), false, Persistence::Close, "now");
+        ProxyError::Timeout.problem().write(
+            &mut out,
+            Some(&id),
+            None,
+            false,
+            Persistence::Close,
+            "now",
+        );
         let text = std::str::from_utf8(out.data()).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{head}");

@@ -10,14 +10,14 @@ use super::{
     elapsed::micros,
     grpc,
     plan::Plan,
-    problem::ProxyError,
+    problem::{Problem, ProxyError},
     rejected::Rejected,
     target::Target,
     trial::{Subject, Trial},
     worker::Worker,
 };
 use crate::{
-    registry::{EndpointState, ErrorKind, RetryReason},
+    registry::{EndpointState, ErrorKind, KeptAnswer, RetryReason, Withheld},
     snapshot::{AssignedBy, Version},
     telemetry::{access_log::Entry, collector::Sample},
 };
@@ -36,6 +36,8 @@ pub(super) struct RequestRecord<'a> {
     /// Whether it was counted and logged.
     recorded: bool,
     retries: u32,
+    /// What became of the request after an attempt had failed, where its route repeats requests.
+    repeats: Option<Box<Repeats<'a>>>,
     /// Status sent to the client; 0 while there is none.
     pub(super) status: u16,
     /// The service's amounts that the response carries; `None` if the service has none.
@@ -47,6 +49,17 @@ pub(super) struct RequestRecord<'a> {
     pub(super) gone: bool,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
+}
+
+/// What became of a request after an attempt had failed.
+#[derive(Default)]
+struct Repeats<'a> {
+    /// Why the last further attempt was made.
+    reason: Option<RetryReason>,
+    /// Why no further one was made.
+    withheld: Option<Withheld>,
+    /// The version that got the request after the assigned one had failed; it counts as in flight there, too.
+    rescuer: Option<&'a Version>,
 }
 
 impl<'a> RequestRecord<'a> {
@@ -63,6 +76,7 @@ impl<'a> RequestRecord<'a> {
             ended: None,
             recorded: false,
             retries: 0,
+            repeats: None,
             status: 0,
             amounts: None,
             outcome: None,
@@ -127,8 +141,49 @@ impl<'a> RequestRecord<'a> {
     /// The attempt is made again.
     pub(super) fn retry(&mut self, reason: RetryReason) {
         self.retries += 1;
-        let cells = self.version.state.cells.of(self.worker.id);
+        let cells = self.asked_version().state.cells.of(self.worker.id);
         cells.retries[reason as usize].add(1);
+        self.repeats.get_or_insert_default().reason = Some(reason);
+    }
+
+    /// The version of the last attempt.
+    fn asked_version(&self) -> &'a Version {
+        self.attempt.map_or(self.version, |(target, _)| target.version)
+    }
+
+    /// The attempt has failed and is given up; another one follows. Its outcome counts in the comparison, and
+    /// what comes later does not.
+    #[cold]
+    pub(super) fn again(&mut self, reason: RetryReason) {
+        self.retry(reason);
+        self.trial.repeated(self.subject());
+        self.end_attempt();
+        (self.status, self.amounts) = (0, None);
+    }
+
+    /// The failed request is not repeated, for this reason.
+    #[cold]
+    pub(super) fn withheld(&mut self, reason: Withheld) {
+        let cells = self.asked_version().state.cells.of(self.worker.id);
+        cells.withheld[reason as usize].add(1);
+        self.repeats.get_or_insert_default().withheld = Some(reason);
+    }
+
+    /// `version` gets the request that the assigned one has failed.
+    #[cold]
+    pub(super) fn rescue(&mut self, version: &'a Version) {
+        let class = self.plan.class;
+        version.state.cells.of(self.worker.id).started[class as usize].add(1);
+        self.repeats.get_or_insert_default().rescuer = Some(version);
+    }
+
+    /// A repeated request ended with this `outcome`.
+    #[cold]
+    fn record_repeated(&self, outcome: u16) {
+        let is_rescued = self.repeats.as_ref().is_some_and(|repeats| repeats.rescuer.is_some());
+        if is_rescued && (1..500).contains(&outcome) {
+            self.version.state.cells.of(self.worker.id).rescued.add(1);
+        }
     }
 
     /// The head of the endpoint's response arrived.
@@ -276,6 +331,9 @@ impl<'a> RequestRecord<'a> {
                 self.trial.ended(self.subject(), ended, carried);
             }
         }
+        if self.retries > 0 {
+            self.record_repeated(outcome);
+        }
         let duration_us = micros(plan.began, ended);
         worker.record(Sample {
             endpoint: self.endpoint_id(),
@@ -325,6 +383,7 @@ impl<'a> RequestRecord<'a> {
             AssignedBy::Cohort(source) => plan.service().cohort.label(source),
         };
         let address = self.endpoint().map(|endpoint| endpoint.label.as_ref());
+        let repeats = self.repeats.as_deref();
         push_line(
             self.worker,
             &Entry {
@@ -347,6 +406,9 @@ impl<'a> RequestRecord<'a> {
                 upstream_us: (self.upstream_us != Sample::NONE).then_some(self.upstream_us.into()),
                 fault: if self.gone { Some("client_gone") } else { self.fault },
                 retries: self.retries,
+                retry: repeats.and_then(|repeats| Some(repeats.reason?.label())),
+                withheld: repeats.and_then(|repeats| Some(repeats.withheld?.label())),
+                rescued_by: repeats.and_then(|repeats| Some(&*repeats.rescuer?.name)),
             },
         );
     }
@@ -363,14 +425,42 @@ impl Drop for RequestRecord<'_> {
         self.end_attempt();
         let cells = self.version.state.cells.of(self.worker.id);
         cells.finished[self.plan.class as usize].add(1);
+        if self.retries > 0
+            && let Some(rescuer) = self.repeats.as_ref().and_then(|repeats| repeats.rescuer)
+        {
+            rescuer.state.cells.of(self.worker.id).finished[self.plan.class as usize].add(1);
+        }
     }
 }
 
 /// Records a request that was sent to no version.
 pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejected) {
-    let is_smoke = client.connected.smoke.is_some();
-    if !is_smoke {
-        worker.shared.cells.of(worker.id).count_unrouted(refused.problem.status);
+    let Problem { status, kind, .. } = refused.problem;
+    let cohort = client.connected.smoke.is_some().then_some("smoke");
+    record_own(worker, client, refused, (status, 0), (cohort, Some(kind)));
+}
+
+/// Counts and logs a request that got a response again that was kept.
+pub(super) fn record_replayed(
+    worker: &Worker,
+    client: &Client,
+    held: &Rejected,
+    answer: &KeptAnswer,
+) {
+    let sent = (answer.status, answer.body.len() as u64);
+    record_own(worker, client, held, sent, (Some("replayed"), None));
+}
+
+/// Counts and logs a request that no version got: with status and length of its response, and `cohort` and fault.
+fn record_own(
+    worker: &Worker,
+    client: &Client,
+    refused: &Rejected,
+    (status, bytes_out): (u16, u64),
+    (cohort, fault): (Option<&'static str>, Option<&'static str>),
+) {
+    if client.connected.smoke.is_none() {
+        worker.shared.cells.of(worker.id).count_unrouted(status);
     }
     if worker.snapshot().access_log.is_none() {
         return;
@@ -390,18 +480,21 @@ pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejecte
             host: text.map_or(&[], |t| t.host.as_bytes()),
             path: text.map_or(&[], |t| t.path.as_bytes()),
             protocol: refused.mode.protocol.name(),
-            status: refused.problem.status,
+            status,
             service: None,
             version: None,
             endpoint: None,
             route: None,
-            cohort: is_smoke.then_some("smoke"),
+            cohort,
             bytes_in: 0,
-            bytes_out: 0,
+            bytes_out,
             duration_us: 0,
             upstream_us: None,
-            fault: Some(refused.problem.kind),
+            fault,
             retries: 0,
+            retry: None,
+            withheld: None,
+            rescued_by: None,
         },
     );
 }

@@ -3,20 +3,39 @@
 use std::net::IpAddr;
 
 use super::{
-    fence::HeldWrite, head::HeadError, problem::Problem, response_mode::ResponseMode,
+    head::HeadError,
+    problem::{Extra, Problem},
+    response_mode::ResponseMode,
     rewrite::RequestId,
+    waiting::{Wait, Waiting},
 };
+
+/// Why a request does not go on.
+pub(super) enum Stop {
+    /// It is answered with this problem, and with more than a problem says by itself.
+    Answer(Problem, Option<Box<Extra>>),
+    /// It waits, and is planned again.
+    Wait(Wait),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Answer(problem, None)
+    }
+}
 
 /// A request that is answered by the proxy.
 pub(super) struct Rejected {
     pub(super) problem: Problem,
+    /// What the response says beside the problem.
+    pub(super) extra: Option<Box<Extra>>,
     pub(super) id: Option<RequestId>,
     pub(super) mode: ResponseMode,
     /// Length of the request in bytes, if it was read to its end and the connection can be kept.
     pub(super) whole: Option<usize>,
     pub(super) log: Option<Box<LogText>>,
-    /// The write waits behind the fence of its service; `problem` is not sent.
-    pub(super) held: Option<Box<HeldWrite>>,
+    /// It waits, and is planned again; `problem` is not sent then.
+    pub(super) waiting: Option<Box<Waiting>>,
 }
 
 /// The fields of an access log line that come from a request's head.
@@ -33,7 +52,15 @@ impl Rejected {
     /// A request with an unreadable head; no request can follow it.
     pub(super) fn unread(problem: impl Into<Problem>) -> Self {
         let problem = problem.into();
-        Self { problem, id: None, mode: ResponseMode::UNREAD, whole: None, log: None, held: None }
+        Self {
+            problem,
+            extra: None,
+            id: None,
+            mode: ResponseMode::UNREAD,
+            whole: None,
+            log: None,
+            waiting: None,
+        }
     }
 
     /// A request whose head exceeds the limit, of which `bytes` have arrived. If the first line alone exceeds

@@ -7,6 +7,7 @@ use super::{
     buffer::Buffer,
     client::Connected,
     head::tokens,
+    policies::Additions,
     rewrite::{ForwardingInfo, write_request},
 };
 use crate::snapshot::{Route, Snapshot};
@@ -16,14 +17,14 @@ const MAX_PROTOCOLS: usize = 16;
 
 /// Writes the head of an `admitted` request on `route` into `request`. Returns the protocol to which the
 /// connection may switch, if the client asks for one that the route allows. `epoch` is the line with the epoch
-/// of the service's fence, if it has one.
+/// of the service's fence, if it has one; `additions` are those of the route's policies.
 pub(super) fn render<'b>(
     request: &mut Buffer,
     admitted: &Admitted<'_, 'b>,
     connected: &Connected,
     snapshot: &Snapshot,
     route: &Route,
-    epoch: Option<&[u8]>,
+    (epoch, additions): (Option<&[u8]>, Option<&Additions>),
 ) -> Option<&'b str> {
     let head = admitted.head;
     // An HTTP/1.0 client may omit the host; the endpoint needs one.
@@ -39,6 +40,7 @@ pub(super) fn render<'b>(
         id: &admitted.id,
         upgrade,
         epoch,
+        added: additions.map_or(&[], |additions| &additions.request),
         via: match connected.smoke {
             None => snapshot.forwarding.request_via(admitted.mode.protocol as usize),
             Some(_) => snapshot.forwarding.smoke_lines(),

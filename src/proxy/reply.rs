@@ -16,7 +16,7 @@ use super::{
     channel::{Channel, MessageIo as _},
     client::{Client, NextState},
     head::HeadError,
-    problem::{Problem, ProxyError},
+    problem::{Extra, Problem, ProxyError},
     record::record_refused,
     rejected::Rejected,
     response_mode::ResponseMode,
@@ -69,7 +69,8 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
     record.fault = Some(problem.kind);
     let read = !turn.unread_body && error != AttemptError::ClientBody;
     let keep = plan.mode.keep_alive && read && !worker.parting.get();
-    write(problem, response, Some(&plan.id), plan.mode, keep, worker);
+    let extra = plan.added().map(|lines| Extra { fields: lines.to_vec(), members: String::new() });
+    write(problem, extra.as_ref(), response, Some(&plan.id), plan.mode, keep, worker);
     match (flush(client, plan.route().body.timeout, response).await, keep) {
         (Err(_), _) => NextState::Close,
         (Ok(()), true) => NextState::Keep,
@@ -85,7 +86,8 @@ pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejec
     let mode = refused.mode;
     let keep = refused.whole.is_some() && mode.keep_alive && !worker.parting.get();
     let mut response = worker.blocks.take();
-    write(refused.problem, &mut response, refused.id.as_ref(), mode, keep, worker);
+    let extra = refused.extra.as_deref();
+    write(refused.problem, extra, &mut response, refused.id.as_ref(), mode, keep, worker);
     let patience = worker.snapshot().limits.body_timeout;
     let flushed = flush(client, patience, &mut response).await;
     worker.blocks.give(response);
@@ -104,6 +106,7 @@ pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejec
 /// Writes `problem` into `response`, in the form that `mode` requires. `keep`: the client's connection is kept.
 fn write(
     problem: Problem,
+    extra: Option<&Extra>,
     response: &mut Buffer,
     id: Option<&RequestId>,
     mode: ResponseMode,
@@ -113,12 +116,16 @@ fn write(
     let date = worker.date(Instant::now());
     match mode.grpc {
         true => problem.write_to_grpc(response, &date),
-        false => problem.write(response, id, mode.head_only, mode.persistence(keep), &date),
+        false => problem.write(response, id, extra, mode.head_only, mode.persistence(keep), &date),
     }
 }
 
 /// Writes a response that is complete in `response`.
-async fn flush(client: &mut Client, patience: Duration, response: &mut Buffer) -> io::Result<()> {
+pub(super) async fn flush(
+    client: &mut Client,
+    patience: Duration,
+    response: &mut Buffer,
+) -> io::Result<()> {
     client.deadline.set(Instant::now() + patience);
     poll_fn(|cx| {
         let ended = (|| {

@@ -74,6 +74,8 @@ pub(super) struct ForwardingInfo<'a> {
     pub(super) upgrade: Option<&'a str>,
     /// The line with the epoch of the service's fence, if it has one.
     pub(super) epoch: Option<&'a [u8]>,
+    /// Fields that the route's policies add, each a line with its end.
+    pub(super) added: &'a [u8],
     /// The proxy's `Via` line; empty if it adds none.
     pub(super) via: &'a [u8],
 }
@@ -113,6 +115,9 @@ pub(super) fn write_request(
     }
     if let Some(epoch) = origin.epoch {
         out.put(epoch);
+    }
+    if !origin.added.is_empty() {
+        out.put(origin.added);
     }
     // After the `Via` fields of earlier proxies.
     out.put(origin.via);
@@ -257,6 +262,7 @@ mod tests {
             id: &RequestId::from_random(0xabc),
             upgrade: None,
             epoch: None,
+            added: b"",
             via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);
@@ -289,6 +295,7 @@ mod tests {
             id: &RequestId::from_random(0xabc),
             upgrade: None,
             epoch: None,
+            added: b"",
             via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);

@@ -6,7 +6,8 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{
-    body::Framing, others::Others, problem::ProxyError, target::Target, turn::Turn, worker::Worker,
+    attempts::Attempts, body::Framing, others::Others, plan::Plan, problem::ProxyError,
+    target::Target, turn::Turn, worker::Worker,
 };
 use crate::{snapshot::Version, upstream::balance};
 
@@ -21,7 +22,11 @@ pub(super) struct Sending {
     /// The connection on which the request got no response, if there was one.
     pub(super) failed: Option<u64>,
     /// The endpoints to try after one that could not be connected.
-    others: Option<Box<Others>>,
+    pub(super) others: Option<Box<Others>>,
+    /// The head announces the length of the body in place of chunks.
+    pub(super) measured: bool,
+    /// The attempts made and to be made, if the route repeats requests.
+    pub(super) attempts: Option<Box<Attempts>>,
     /// When the attempt began.
     pub(super) began: Instant,
     /// When the response to the attempt is due.
@@ -55,15 +60,18 @@ impl Sending {
             trailers: None,
             failed: None,
             others: None,
+            measured: false,
+            attempts: None,
             began: plan.began,
             due: plan.until(plan.began, plan.route().timeout),
         }
     }
 
-    /// The endpoint of `version` for the next attempt; `None` if it has none.
-    pub(super) fn choose<'a>(&self, worker: &Worker, version: &'a Version) -> Option<Target<'a>> {
+    /// The endpoint for the next attempt; `None` if the version has none.
+    pub(super) fn choose<'a>(&self, worker: &Worker, plan: &'a Plan) -> Option<Target<'a>> {
+        let version = plan.version();
         let number = match (&self.others, version.endpoints.len()) {
-            (Some(others), _) => Some(others.next),
+            (Some(others), _) => return Some(others.target(plan)),
             (None, 1) => Some(0),
             (None, _) => choose(worker, version),
         };

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Statuses of responses made by the proxy; the last place counts all other statuses.
-const UNROUTED: [u16; 10] = [400, 404, 408, 414, 417, 431, 501, 503, 505, 0];
+const UNROUTED: [u16; 12] = [400, 403, 404, 408, 414, 417, 429, 431, 501, 503, 505, 0];
 
 /// State shared by the acceptor, the workers and the controller.
 #[derive(Debug)]

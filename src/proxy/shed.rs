@@ -36,7 +36,7 @@ pub(super) async fn shed(shared: &Shared, stream: &mut TcpStream, limit: LimitKi
     let mut out = Buffer::hollow();
     let date = httpdate::fmt_http_date(SystemTime::now());
     let problem = Problem { status: 503, kind, detail, retry_after: RETRY_AFTER };
-    problem.write(&mut out, None, false, Persistence::Close, &date);
+    problem.write(&mut out, None, None, false, Persistence::Close, &date);
     let responding = async {
         stream.write_all(out.data()).await?;
         stream.shutdown().await?;

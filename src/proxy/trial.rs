@@ -187,6 +187,16 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// The attempt has failed, and another one follows, perhaps at another version: its outcome is the one that
+    /// counts. A response that is given up counts as what it is; if there was none, the version had no endpoint.
+    #[cold]
+    pub(super) fn repeated(&mut self, of: Subject<'_>) {
+        self.goes_on(of);
+        if std::mem::replace(&mut self.stage, Stage::Done) == Stage::Waiting {
+            self.settle(of, What::Failed, NO_TIME, NO_TIME);
+        }
+    }
+
     /// The response, from the version or made in its place, is complete.
     pub(super) fn ended(&mut self, of: Subject<'_>, now: Instant, carried: &amounts::AmountValues) {
         match std::mem::replace(&mut self.stage, Stage::Done) {

@@ -1,7 +1,10 @@
 //! Counters of versions, endpoints, series and amounts.
 
 use super::cells::{Counter, Sum};
-use crate::analysis;
+use crate::{
+    analysis,
+    policy::retry::{RetryReason, Withheld},
+};
 
 /// Why an upstream attempt failed; the `kind` label of `tidegate_upstream_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,28 +38,6 @@ impl ErrorKind {
     }
 }
 
-/// Why an attempt was repeated; the `reason` label of `tidegate_retries_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryReason {
-    /// The endpoint could not be connected, so nothing had been sent.
-    Connect,
-    /// A pooled connection turned out to be closed before any byte of a response.
-    StaleConnection,
-}
-
-impl RetryReason {
-    /// All reasons, in the order of [`VersionCells::retries`].
-    pub const ALL: [Self; 2] = [Self::Connect, Self::StaleConnection];
-
-    /// The label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::StaleConnection => "stale_connection",
-        }
-    }
-}
-
 /// Why a version got a request of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -74,7 +55,7 @@ impl Origin {
 /// Counts of a version, by worker.
 #[derive(Debug, Default)]
 pub struct VersionCells {
-    /// Requests assigned, by [`Class`](crate::policy::class::Class).
+    /// Requests assigned or rescued from another version, by [`Class`](crate::policy::class::Class).
     pub started: [Counter; 2],
     /// Of those, ended in any way.
     pub finished: [Counter; 2],
@@ -84,7 +65,11 @@ pub struct VersionCells {
     /// Of those, answered 5xx, by the version or in its place.
     pub errors: [Counter; 2],
     /// Repeated attempts, by [`RetryReason`].
-    pub retries: [Counter; 2],
+    pub retries: [Counter; RetryReason::ALL.len()],
+    /// Failed requests that were not repeated, by [`Withheld`].
+    pub withheld: [Counter; Withheld::ALL.len()],
+    /// Requests that it failed and the baseline answered instead.
+    pub rescued: Counter,
     /// Requests that began to wait for a connection.
     pub pending: Counter,
     /// Of those, requests that do not wait any more.

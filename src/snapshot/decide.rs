@@ -21,16 +21,6 @@ pub struct Decision {
     pub diverted: bool,
 }
 
-/// Why a request has no target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoDecision {
-    /// No route matches.
-    NoRoute,
-    /// The route's service has no version with weight; holds the route's index in
-    /// [`Snapshot::routes`].
-    NoVersion(u32),
-}
-
 /// What decided a request's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AssignedBy {
@@ -64,14 +54,19 @@ pub enum NoSmoke {
 }
 
 impl Snapshot {
-    /// Decides route, service and version of `request`, by the weights of this snapshot.
-    pub fn decide(&self, request: &RequestView<'_>) -> Result<Decision, NoDecision> {
-        let number = self.table.find(request).ok_or(NoDecision::NoRoute)?;
+    /// Index of the route of `request` in [`Snapshot::routes`]; `None` if no route matches.
+    pub fn route_of(&self, request: &RequestView<'_>) -> Option<u32> {
+        self.table.find(request)
+    }
+
+    /// Decides service and version of `request` on the route `number`, by the weights of this snapshot. `None` if
+    /// no version of the service has weight.
+    pub fn decide(&self, number: u32, request: &RequestView<'_>) -> Option<Decision> {
         let route = &self.routes[number as usize];
         let service = &self.services[route.service as usize];
-        let assigned = service.assign(request, route).ok_or(NoDecision::NoVersion(number))?;
+        let assigned = service.assign(request, route)?;
         let Assigned { version, by, player, diverted } = assigned;
-        Ok(Decision { route: number, service: route.service, version, by, player, diverted })
+        Some(Decision { route: number, service: route.service, version, by, player, diverted })
     }
 
     /// As [`decide`](Self::decide), for a request of a smoke check of `version` of `service`: weights, rules and
@@ -82,7 +77,7 @@ impl Snapshot {
         service: &str,
         version: &str,
     ) -> Result<Decision, NoSmoke> {
-        let number = self.table.find(request).ok_or(NoSmoke::NoRoute)?;
+        let number = self.route_of(request).ok_or(NoSmoke::NoRoute)?;
         let route = &self.routes[number as usize];
         let found = &self.services[route.service as usize];
         if *found.name != *service {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     comparison::{Evidence, FailureSet},
+    policies::RoutePolicies,
     service::Service,
 };
 use crate::{
@@ -44,6 +45,8 @@ pub struct Route {
     pub evidence: Option<Evidence>,
     /// The responses that are failures of the version.
     pub failures: FailureSet,
+    /// What is asked of its requests before they reach a version; `None`: nothing.
+    pub policies: Option<Box<RoutePolicies>>,
 }
 
 /// Limits of the duration of bodies.
@@ -78,6 +81,7 @@ impl Route {
         Some(Self {
             evidence: compared.and_then(|compared| compared.evidence_of(route, &label)),
             failures: FailureSet::new(route.failures.as_ref().or(written.failures.as_ref())),
+            policies: RoutePolicies::compile(route, &label, registry),
             service: number as u32,
             version: version
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))

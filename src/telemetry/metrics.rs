@@ -11,7 +11,9 @@
 //! cannot be added up over instances, the duration histogram can.
 
 mod endpoints;
+mod idempotency;
 mod itself;
+mod limits;
 mod pins;
 mod process;
 mod services;
@@ -19,6 +21,8 @@ mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use idempotency::Idempotency;
+pub use limits::RateUse;
 pub use pins::Pins;
 pub use process::Process;
 
@@ -36,8 +40,12 @@ pub struct Scrape {
     pub names: Vec<(String, bool)>,
     /// Requests by service, version and route.
     pub series: Vec<Series>,
+    /// Idempotency keys of the routes that have some.
+    pub idempotency: Vec<Idempotency>,
     /// Responses made by Tidegate before a version was chosen, by status.
     pub unrouted: Vec<(u16, u64)>,
+    /// Limits of rates of routes.
+    pub rates: Vec<RateUse>,
     /// Requests answered 503 because too many were in flight.
     pub requests_shed: u64,
     /// Requests answered 503 because too many of the same client were in flight.
@@ -175,6 +183,10 @@ pub struct Version {
     pub shed: Vec<(&'static str, u64)>,
     /// Attempts beyond the first, by reason.
     pub retries: Vec<(&'static str, u64)>,
+    /// Failed requests that were not repeated, by reason.
+    pub withheld: Vec<(&'static str, u64)>,
+    /// Requests that it failed and the baseline answered.
+    pub rescued: u64,
     /// Amounts in its responses.
     pub amounts: Vec<Amount>,
     /// Whether too few of its endpoints serve, so that others get requests, too.
@@ -313,6 +325,8 @@ pub fn render(scrape: &Scrape) -> String {
     services::cutovers(scrape, &mut page);
     services::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
+    limits::limits(scrape, &mut page);
+    idempotency::idempotency(scrape, &mut page);
     services::breakers(scrape, &mut page);
     services::evidence(scrape, &mut page);
     services::smoke_checks(scrape, &mut page);

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod access;
 mod admin;
 mod allocation;
 mod amounts;
@@ -31,19 +32,23 @@ mod heads;
 mod health;
 mod health_panic;
 mod http2;
+mod idempotency;
 mod incidents;
 mod journal;
 mod keep_alive;
 mod kept;
 mod limits;
 mod metrics;
+mod money;
 mod names;
 mod pace;
 mod pins;
 mod players;
 mod process;
+mod rates;
 mod reload;
 mod retired;
+mod retries;
 mod rollout;
 mod routing;
 mod served;

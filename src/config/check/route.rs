@@ -6,14 +6,14 @@ use std::{
 };
 
 use super::{
-    Finding, comparison, label,
+    Finding, comparison, idempotency, label, limit,
     matching::{self, Kind, canonical},
-    no_such,
+    no_such, retry, twice,
 };
 use crate::config::{
     pattern::{HostPattern, Segment, is_token_byte},
     problem::FieldPath,
-    schema::{Config, Eject, Mode, Route, RouteMatch},
+    schema::{Access, Config, Eject, Mode, Route, RouteMatch},
     units::OneOrMany,
 };
 
@@ -37,6 +37,26 @@ fn upgrades(protocols: &[String], path: &FieldPath, found: &mut Vec<Finding>) {
     }
 }
 
+/// Checks that the lists of `access` say something, and admit somebody.
+fn access(access: &Access, path: &FieldPath, found: &mut Vec<Finding>) {
+    if access.allow.is_empty() && access.deny.is_empty() {
+        let message = "neither `allow` nor `deny`; write the addresses, or leave `access` out";
+        found.push(Finding::new(path.clone(), message));
+    }
+    twice(&access.allow, &path.key("allow"), found);
+    twice(&access.deny, &path.key("deny"), found);
+    for (index, network) in access.allow.iter().enumerate() {
+        if let Some(denied) = access.deny.iter().position(|denied| denied.contains(network)) {
+            let message = format!(
+                "`{network}` is denied by `{}`, so it admits nobody; leave one of them out",
+                access.deny[denied]
+            );
+            let other = path.key("deny").index(denied);
+            found.push(Finding::new(path.key("allow").index(index), message).and(other));
+        }
+    }
+}
+
 /// Checks all routes of `config`.
 pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
     let routes = FieldPath::default().key("routes");
@@ -51,6 +71,18 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         target(route, config, &path, found);
         conditions(&route.matches, &path.key("match"), found);
         upgrades(&route.upgrades, &path.key("upgrades"), found);
+        if let Some(lists) = &route.access {
+            access(lists, &path.key("access"), found);
+        }
+        if let Some(value) = &route.limit {
+            limit::check(value, route, &path.key("limit"), found);
+        }
+        if let Some(written) = &route.retry {
+            retry::check(written, route, config, &path.key("retry"), found);
+        }
+        if let Some(keys) = &route.idempotency {
+            idempotency::check(route, keys, &path.key("idempotency"), found);
+        }
         if let Some(slo) = &route.slo {
             let service = config.services.get(&route.service).and_then(|s| s.eject.as_ref());
             // If the service is off, its routes are off whatever their settings.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    Finding,
+    Finding, idempotency,
     plans::{alike, least_requests},
     route::Match,
 };
@@ -43,6 +43,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
         }
     }
     called_alike(config, &mut found);
+    idempotency::warn(config, &mut found);
     never_reached(config, &mut found);
     found
 }

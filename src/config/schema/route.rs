@@ -6,8 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    access::Access,
     cohort::OnEject,
     eject::{Eject, Failures},
+    idempotency::Idempotency,
+    limit::Limit,
+    retry::Retry,
     slo::Slo,
 };
 use crate::config::{
@@ -72,6 +76,20 @@ pub struct Route {
     /// Responses that count as failures of the version. Default: as in the service.
     #[serde(default)]
     pub failures: Option<Failures>,
+    /// Client addresses that are admitted or refused with 403. Default: all are admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// Limits on its requests. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// Whether failed requests are sent again, and where. Default: only after a connection that
+    /// could not be made or was stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Writes with an `Idempotency-Key` are processed once, and their responses replayed. Default: they are
+    /// forwarded like others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
 }
 
 /// Whether a request reads or writes.

@@ -95,7 +95,8 @@ fn a_frame_says_what_the_ledger_says() {
     assert_eq!(text.matches('!').count(), 1, "{text}");
     let short = line(&scene(3, &observed, &ledger, &trace));
     assert!(
-        short.contains("99 of 400 players") && short.contains("1 elsewhere; 0 faults, 1 failure;"),
+        short.contains("99 of 400 players")
+            && short.contains("1 elsewhere; 0 absorbed, 0 faults, 1 failure;"),
         "{short}"
     );
 }
@@ -105,20 +106,26 @@ fn a_frame_shows_the_gate_shut_and_the_way_back() {
     let (observed, mut ledger, trace) = (observed(State::Ejected), ledger(400, 100), trace());
     ledger.begin_fault();
     ledger.faulted(0, AT);
+    ledger.rescued(0);
+    ledger.rescued(0);
     (0..100).for_each(|player| ledger.answered(player, Version::V41, AT));
     let scene = scene(FAULT, &observed, &ledger, &trace);
     let text: String = frame(&scene).iter().map(|line| plain(line) + "\n").collect();
     assert!(text.contains("v42 is ejected; everybody plays on v41"), "{text}");
-    assert!(text.contains("moved: 100 to v41, 0 elsewhere; 601 requests, 1 fault, 0 failures"));
+    assert!(
+        text.contains(
+            "moved: 100 to v41, 0 elsewhere; 603 requests, 2 absorbed, 1 fault, 0 failures"
+        )
+    );
     assert!(text.contains("·◆ 400 on v41   ■ 0 on v42 (0 ± 0 expected)"), "{text}");
     assert!(text.contains("v42      ejected     25"), "{text}");
     assert!(text.contains("fail after 21.1 s: the canary fails more often than is tolerated"));
     assert!(text.contains("its rollout: curl http://"), "{text}");
     let short = line(&scene);
     assert!(short.contains("v42 ejected, weight 25, 0 of 400 players"), "{short}");
-    assert!(
-        short.contains("100 moved to v41, 0 elsewhere; 1 fault, 0 failures; evidence 7.5 of 7.0")
-    );
+    assert!(short.contains(
+        "100 moved to v41, 0 elsewhere; 2 absorbed, 1 fault, 0 failures; evidence 7.5 of 7.0"
+    ));
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Attempt<'_> {
                 let wanted =
                     !plan.mode.is_http10() && (head.status != 100 || plan.expects_continue);
                 if wanted {
+                    self.has_interim = true;
                     put_interim(&mut self.interim, &head);
                 }
                 if self.interim.len() > INTERIM_BYTES {
@@ -132,10 +133,12 @@ impl Attempt<'_> {
             };
             let via = plan.snapshot.forwarding.answer_via(version as usize);
             let lines;
-            let via = match plan.pin() {
-                None => via,
-                Some(turn) => {
-                    lines = pin::answered(plan.service(), *turn, self.target.version, &head, via);
+            let via = match (plan.pin(), plan.added()) {
+                (None, None) => via,
+                (turn, added) => {
+                    let (service, version) = (plan.service(), self.target.version);
+                    let cookie = turn.map(|turn| pin::answered(service, *turn, version, &head));
+                    lines = [added.unwrap_or_default(), &cookie.unwrap_or_default(), via].concat();
                     &lines
                 }
             };
@@ -143,6 +146,9 @@ impl Attempt<'_> {
             let mut relay = Relay::new(body, delimiter == Delimiter::Chunks);
             if plan.mode.trailers && (is_stream || delimiter == Delimiter::Chunks) {
                 relay.pass_trailers();
+            }
+            if let Some(key) = plan.key() {
+                relay.tap(key.came(&head, date.as_deref().unwrap_or_default()));
             }
             let seconds = head.keep_alive_seconds;
             *answer = Some(Answer {

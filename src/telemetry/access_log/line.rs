@@ -2,7 +2,8 @@
 //!
 //! A line of some 400 bytes costs 2,500 instructions (callgrind, 100,000 lines).
 //!
-//! Every line has every key, in the same order; values that do not apply are `null`. Text from the
+//! Every line has every key, in the same order, except the last three, which are for requests that were
+//! repeated, or failed and were not; values that do not apply are `null`. Text from the
 //! network is bytes: invalid UTF-8 becomes `\ufffd`, so every line parses. Times are UTC (RFC 3339)
 //! with milliseconds; latencies are whole microseconds.
 
@@ -54,6 +55,12 @@ pub struct Entry<'a> {
     pub fault: Option<&'a str>,
     /// Attempts beyond the first.
     pub retries: u32,
+    /// Why the last attempt beyond the first was made.
+    pub retry: Option<&'a str>,
+    /// Why a failed request was not repeated.
+    pub withheld: Option<&'a str>,
+    /// The version that got it after the assigned one had failed.
+    pub rescued_by: Option<&'a str>,
 }
 
 /// Lines of one worker that are not handed over yet.
@@ -90,6 +97,16 @@ impl Lines {
         number(out, r#","upstream_us":"#, entry.upstream_us);
         text(out, r#","fault":"#, entry.fault.map(str::as_bytes));
         number(out, r#","retries":"#, Some(entry.retries.into()));
+        // Seldom, so that other lines do not grow.
+        for (key, value) in [
+            (r#","retry":"#, entry.retry),
+            (r#","withheld":"#, entry.withheld),
+            (r#","rescued_by":"#, entry.rescued_by),
+        ] {
+            if value.is_some() {
+                text(out, key, value.map(str::as_bytes));
+            }
+        }
         out.extend_from_slice(b"}\n");
     }
 
@@ -167,7 +184,22 @@ pub(super) mod tests {
             upstream_us: Some(3_100),
             fault: None,
             retries: 0,
+            retry: None,
+            withheld: None,
+            rescued_by: None,
         }
+    }
+
+    #[test]
+    fn what_was_repeated_says_why_and_by_whom() {
+        let mut lines = Lines::default();
+        let (retry, withheld, rescued_by) = (Some("5xx"), Some("budget"), Some("v41"));
+        lines.push(&Entry { retries: 1, retry, withheld, rescued_by, ..entry(b"/") });
+        let text = String::from_utf8_lossy(lines.text()).into_owned();
+        let expected = r#""retries":1,"retry":"5xx","withheld":"budget","rescued_by":"v41"}"#
+            .to_owned()
+            + "\n";
+        assert!(text.ends_with(&expected), "{text}");
     }
 
     #[test]

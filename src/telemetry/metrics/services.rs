@@ -209,6 +209,23 @@ pub(super) fn versions(scrape: &Scrape, page: &mut Page) {
             retries.count([service, name, ("reason", reason)], *count);
         }
     }
+    let mut withheld = page.counter(
+        "tidegate_retries_withheld_total",
+        "Failed requests of routes with `retry` that were not repeated, by the version that failed \
+         them and by reason.",
+    );
+    for ([service, name], version) in each(scrape) {
+        for (reason, count) in &version.withheld {
+            withheld.count([service, name, ("reason", reason)], *count);
+        }
+    }
+    let mut rescued = page.counter(
+        "tidegate_rescued_total",
+        "Requests that a canary failed and the baseline answered, by the canary.",
+    );
+    for ([service, name], version) in each(scrape) {
+        rescued.count([service, name], version.rescued);
+    }
 }
 
 /// Requests rejected by circuit breakers.

@@ -26,6 +26,8 @@ fn scrape() -> Scrape {
         in_flight: 12,
         health_panic: true,
         retries: vec![("connect", 3)],
+        withheld: vec![("budget", 2)],
+        rescued: 11,
         shed: vec![("requests", 5), ("pending", 0)],
         amounts: vec![Amount { name: "stake".into(), count: 40, sum: 812.5, malformed: 2 }],
         endpoints: vec![Endpoint {
@@ -51,6 +53,12 @@ fn scrape() -> Scrape {
         ..Version::default()
     };
     Scrape {
+        rates: vec![RateUse {
+            route: "bet.place".into(),
+            limit: "client-ip".into(),
+            refused: 3,
+            lost: 0,
+        }],
         services: vec![Service {
             name: "game-api".into(),
             versions: vec![v41, v42],
@@ -82,6 +90,15 @@ fn scrape() -> Scrape {
             route: "bet \"place\"\\\n".into(),
             by_class: [0, 2, 0, 0, 1],
             durations: collector.series(0),
+        }],
+        idempotency: vec![Idempotency {
+            service: "game-api".into(),
+            route: "bet.place".into(),
+            keys: 12,
+            limit: 1_000_000,
+            waiting: 1,
+            bytes: 4096,
+            events: vec![("begun", 12), ("replayed", 3)],
         }],
         unrouted: vec![(404, 5)],
         requests_shed: 6,

@@ -26,22 +26,23 @@ services:
     {service}
     cohort: {{ key: [ "cookie:uid", client-ip ] }}
 routes:
-  - {{ service: game-api }}
+  - {{ service: game-api{route} }}
 """
 
 
 class Tidegate:
     """Splits players evenly over `versions`, fields of a version by its name; the first is the baseline.
-    `service` is one more field of the service.
+    `service` is one more field of the service, `route` of its route.
     """
 
-    def __init__(self, folder, authority, versions, service=""):
+    def __init__(self, folder, authority, versions, service="", route=""):
         text = CONFIGURATION.format(
             authority=authority.folder,
             baseline=next(iter(versions)),
             versions=json.dumps(versions),
             weights=json.dumps({name: 1 for name in versions}),
             service=service,
+            route=f", {route}" if route else "",
         )
         self.authority = authority
         self.file = folder / "tidegate.yaml"

@@ -1,0 +1,72 @@
+//! Limits on the requests of a route.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{
+    pattern::KeySource,
+    units::{self, OneOrMany},
+};
+
+/// Limits on the requests of a route. A request over a limit is answered 429.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limit {
+    /// Limits of rates, 1 to 8; a request must be within all of them.
+    #[schemars(length(min = 1, max = 8))]
+    pub rates: Vec<RateLimit>,
+}
+
+/// A limit of the rate of requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Its name in responses and metrics, unique in the route. Default: what it goes by, such as `client-ip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[A-Za-z0-9._:-]{1,64}$"))]
+    pub name: Option<String>,
+    /// What tells those apart who each have the limit, as in `cohort.key`; one or a list, of which the first one that is
+    /// present counts, and the client's address if none is. Default: all requests of the route have it together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<OneOrMany<KeySource>>,
+    /// Requests that are admitted in `per`, at least 1.
+    #[schemars(range(min = 1))]
+    pub requests: u32,
+    /// The span of time, at most a day. Default `1s`.
+    #[serde(default = "default_per", with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub per: Duration,
+    /// Requests that are admitted at once, at least 1. Default: as `requests`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub burst: Option<u32>,
+    /// Keys that are remembered at once, 16 bytes each, at most 10,000,000. Beyond them, those that are soonest within
+    /// the limit again are forgotten. Default `100000`.
+    #[serde(default = "default_keys")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub keys: u32,
+}
+
+impl RateLimit {
+    /// Its name in responses and metrics.
+    pub fn label(&self) -> String {
+        match (&self.name, &self.by) {
+            (Some(name), _) => name.clone(),
+            (None, None) => "route".to_owned(),
+            (None, Some(by)) => {
+                let sources = by.as_slice().iter().map(ToString::to_string);
+                sources.collect::<Vec<_>>().join("-or-")
+            }
+        }
+    }
+}
+
+fn default_per() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn default_keys() -> u32 {
+    100_000
+}

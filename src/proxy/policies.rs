@@ -1,0 +1,68 @@
+//! What a route asks of its requests before they reach a version. Only requests of routes with policies come here.
+//!
+//! Each policy is decided by a function of `policy/`, from the request's head and what is shared by the workers.
+//! They are asked in this order: who may come (addresses), and how often (rates).
+
+use std::time::Instant;
+
+use super::{admit::Admitted, problem::Problem, rates, rejected::Stop, waiting::Passed};
+use crate::{
+    routing::{RequestView, header},
+    snapshot::{RetryPlan, Route, RoutePolicies},
+};
+
+/// The response to a client whose address is not admitted. It says no more, so that it is of no help to a stranger.
+const NOT_ADMITTED: Problem = Problem {
+    status: 403,
+    kind: "address",
+    detail: "clients with this address are not admitted",
+    retry_after: 0,
+};
+
+/// What policies add to a request that goes on.
+#[derive(Debug, Default)]
+pub(super) struct Additions {
+    /// Header fields for the version, each a line with its end.
+    pub(super) request: Vec<u8>,
+    /// Header fields for the client beside those of the response, likewise.
+    pub(super) answer: Vec<u8>,
+}
+
+/// Asks the `policies` of a `route` about the request that was `admitted`, of which `request` is a view. It goes on if
+/// they have nothing against it, with what they add to it. What it has `passed` is not asked again.
+#[inline(never)]
+pub(super) fn ask(
+    policies: &RoutePolicies,
+    route: &Route,
+    admitted: &Admitted<'_, '_>,
+    request: &RequestView<'_>,
+    passed: &mut Passed,
+) -> Result<Option<Box<Additions>>, Stop> {
+    if let Some(access) = &policies.access
+        && !access.admits(admitted.address)
+    {
+        return Err(NOT_ADMITTED.into());
+    }
+    let mut additions = Additions::default();
+    if !policies.rates.is_empty() {
+        let lines = match &passed.rates {
+            Some(lines) => lines.to_vec(),
+            None => rates::take(&policies.rates, route, admitted, request, Instant::now())?,
+        };
+        passed.rates.get_or_insert_with(|| lines.as_slice().into());
+        additions.answer = lines;
+    }
+    // A call has a deadline of its own, and may be a stream.
+    if let (Some(retry), false) = (&policies.retry, admitted.mode.grpc)
+        && !is_told(admitted)
+    {
+        additions.request.extend_from_slice(&retry.deadline_line);
+    }
+    let is_empty = additions.request.is_empty() && additions.answer.is_empty();
+    Ok((!is_empty).then(|| Box::new(additions)))
+}
+
+/// Whether a trusted proxy in front tells the version how much time is left for the request.
+fn is_told(admitted: &Admitted<'_, '_>) -> bool {
+    admitted.forwarded.is_some() && header(admitted.head.headers, RetryPlan::DEADLINE).is_some()
+}

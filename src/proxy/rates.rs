@@ -1,0 +1,111 @@
+//! Limits of rates on the path: a request takes its part of each, or is answered 429.
+
+use std::{fmt::Write as _, net::IpAddr, time::Instant};
+
+use super::{
+    admit::Admitted,
+    client_limits::subscriber,
+    problem::{Extra, Problem},
+    rejected::Stop,
+};
+use crate::{
+    policy::rate::Said,
+    registry::RateKey,
+    routing::RequestView,
+    snapshot::{RateLimit, Route},
+};
+
+/// Number of the source of a key that is the client's address.
+const BY_ADDRESS: u16 = u16::MAX;
+
+/// Takes the part of the `admitted` request of each of the `rates` of its `route`. Returns the header fields that tell
+/// the client of them (draft-ietf-httpapi-ratelimit-headers). A request over one of them takes from none.
+pub(super) fn take(
+    rates: &[RateLimit],
+    route: &Route,
+    admitted: &Admitted<'_, '_>,
+    request: &RequestView<'_>,
+    now: Instant,
+) -> Result<Vec<u8>, Stop> {
+    let octets = Octets::of(subscriber(admitted.address));
+    let key = |rate: &RateLimit| {
+        let Some(by) = &rate.by else { return RateKey { source: 0, value: &[] } };
+        match by.present(request, &route.params) {
+            Some(key) => RateKey { source: key.source, value: key.value },
+            None => RateKey { source: BY_ADDRESS, value: octets.as_slice() },
+        }
+    };
+    let mut fields = Fields::default();
+    for (number, rate) in rates.iter().enumerate() {
+        let said = rate.table.take(key(rate), now);
+        fields.put(rate, said);
+        if !said.admitted {
+            rates[..number].iter().for_each(|taken| taken.table.give_back(key(taken), now));
+            return Err(refuse(rate, said, fields));
+        }
+    }
+    Ok(fields.into_lines())
+}
+
+/// The response to a request over a limit (RFC 6585 section 4).
+#[cold]
+fn refuse(rate: &RateLimit, said: Said, fields: Fields) -> Stop {
+    let problem = Problem {
+        status: 429,
+        kind: "rate",
+        detail: "more requests came than the limit admits; nothing was done",
+        retry_after: whole_seconds(said.retry_after).max(1),
+    };
+    // Names of limits need no escaping.
+    let members = format!(",\"violated-policies\":[\"{}\"]", rate.label);
+    Stop::Answer(problem, Some(Box::new(Extra { fields: fields.into_lines(), members })))
+}
+
+fn whole_seconds(time: std::time::Duration) -> u32 {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
+/// The values of `RateLimit-Policy` and `RateLimit`.
+#[derive(Default)]
+struct Fields {
+    policy: String,
+    state: String,
+}
+
+impl Fields {
+    fn put(&mut self, rate: &RateLimit, said: Said) {
+        if !self.policy.is_empty() {
+            self.policy.push_str(", ");
+            self.state.push_str(", ");
+        }
+        self.policy.push_str(&rate.policy);
+        let (label, remaining, reset) = (&rate.label, said.remaining, whole_seconds(said.reset));
+        // Writing to a text cannot fail.
+        let _ = write!(self.state, "\"{label}\";r={remaining};t={reset}");
+    }
+
+    fn into_lines(self) -> Vec<u8> {
+        format!("RateLimit-Policy: {}\r\nRateLimit: {}\r\n", self.policy, self.state).into_bytes()
+    }
+}
+
+/// An address as octets.
+struct Octets([u8; 16], usize);
+
+impl Octets {
+    fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => {
+                let mut octets = [0; 16];
+                octets[..4].copy_from_slice(&address.octets());
+                Self(octets, 4)
+            }
+            IpAddr::V6(address) => Self(address.octets(), 16),
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
+}

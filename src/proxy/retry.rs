@@ -1,0 +1,291 @@
+//! Sends failed requests of routes with `retry` again: gathers what [`decide`](crate::policy::retry::decide)
+//! asks for, and does what it says.
+//!
+//! Nothing of a response has been committed when this is asked, and the request's text is whole, so an answer
+//! with an error can be dropped and another attempt be made: by another endpoint of the version, or by the
+//! baseline. Requests of other routes pass by with one test, and smoke checks never come here: they ask what a
+//! version answers, not what players get.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    attempts::Attempts, head_text, others::Others, plan::Plan, problem::ProxyError,
+    sending::Sending, turn::Turn, worker::Worker,
+};
+use crate::{
+    config::units::Weight,
+    policy::retry::{self, Failed, Next, Outcome, Place, Request, RetryAfter, RetryReason},
+    snapshot::{RetryPlan, Version},
+};
+
+/// The field of a call's remaining time.
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+
+impl Plan {
+    /// How the request is repeated, if its route says so.
+    pub(super) fn retry(&self) -> Option<&RetryPlan> {
+        self.route().policies.as_ref()?.retry.as_ref()
+    }
+}
+
+/// Begins the attempts of a request of a route with policies. Returns the largest body that is to be kept
+/// and the longest wait for it, if part of one has yet to arrive.
+#[cold]
+pub(super) fn begin(turn: &Turn<'_>, sending: &mut Sending) -> Option<(u64, Duration)> {
+    let retry = turn.plan.retry()?;
+    if turn.client.connected.smoke.is_some() {
+        return None;
+    }
+    sending.attempts = Some(Box::new(Attempts::first(sending.due)));
+    sending.rest.map(|_| (retry.body_bytes, retry.body_wait))
+}
+
+/// Sets the deadlines of a request that may be repeated, once its body has been waited for. A trusted proxy in
+/// front may have given it less time than the route.
+#[cold]
+pub(super) fn set_deadlines(turn: &Turn<'_>, sending: &mut Sending) {
+    let plan = turn.plan;
+    let (Some(attempts), Some(retry)) = (&mut sending.attempts, plan.retry()) else { return };
+    let told = head_text::field(turn.request.data(), RetryPlan::DEADLINE);
+    let told = told.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    let timeout = plan.route().timeout;
+    let time = told.map_or(timeout, |told| timeout.min(Duration::from_millis(told)));
+    attempts.ends = plan.until(sending.began, time);
+    sending.due = attempts.due(retry, sending.began);
+}
+
+impl From<ProxyError> for Outcome {
+    fn from(fault: ProxyError) -> Self {
+        match fault {
+            ProxyError::Connect | ProxyError::ConnectTimeout | ProxyError::Tls => Self::Unconnected,
+            ProxyError::NoEndpoint => Self::Unconnected,
+            ProxyError::Timeout => Self::Timeout,
+            ProxyError::Reset | ProxyError::Protocol => Self::Reset,
+            ProxyError::ManyFields | ProxyError::LargeHead => Self::Reset,
+            ProxyError::NoRoute | ProxyError::NoVersion => Self::Ours,
+            ProxyError::Want | ProxyError::TooManyRequests | ProxyError::TooManyPending => {
+                Self::Ours
+            }
+        }
+    }
+}
+
+/// Asks whether the request is sent once more after an attempt with this `outcome`, which is recorded already.
+/// If so, gives the attempt up, and returns when the next one begins.
+#[cold]
+pub(super) fn again(
+    turn: &mut Turn<'_>,
+    sending: &mut Sending,
+    outcome: Outcome,
+    now: Instant,
+) -> Option<Instant> {
+    let (plan, worker) = (turn.plan, turn.worker);
+    let (Some(attempts), Some(retry)) = (&mut sending.attempts, plan.retry()) else { return None };
+    let has_rescuer = has_rescuer(plan, worker, attempts);
+    let unprocessed = match outcome {
+        Outcome::Unconnected => true,
+        Outcome::Status => false,
+        _ => turn.attempt.as_ref().is_some_and(|attempt| attempt.is_unprocessed()),
+    };
+    let failed = Failed {
+        request: request(turn, sending.rest.is_none() || outcome == Outcome::Unconnected),
+        outcome,
+        unprocessed: attempts.note(unprocessed),
+        begun: turn.attempt.as_ref().is_some_and(|attempt| attempt.has_interim),
+        attempts: attempts.made,
+        has_rescuer,
+        retry_after: match (outcome, turn.record.status) {
+            (Outcome::Status, 503) => retry_after(turn.response.data()),
+            _ => RetryAfter::Unsaid,
+        },
+        left: attempts.ends.saturating_duration_since(now),
+        random: fastrand::f64(),
+    };
+    let may_spend = || {
+        let requests = plan.route().series.iter().flat_map(|series| series.cells.iter());
+        let requests = requests.flat_map(|cells| &cells.classes).map(|class| class.read()).sum();
+        retry.state.withdraw(worker.since_start(now).as_secs(), requests, retry.rules.allowance)
+    };
+    let (place, after, reason) = match retry::decide(&retry.rules, &failed, may_spend) {
+        Next::Again { place, after, reason } => (place, after, reason),
+        Next::GiveUp(reason) => {
+            turn.record.withheld(reason);
+            return None;
+        }
+    };
+    attempts.made += 1;
+    let (begins, left) = (now + after, failed.left - after);
+    sending.due = attempts.due(retry, begins);
+    attempts.is_rescued |= place == Place::Baseline;
+    give_up(turn, sending, (place, reason), now);
+    tell_deadline(turn, left);
+    if plan.framing.is_open() && sending.rest.is_none() {
+        head_text::measure(&mut turn.request);
+        sending.measured = true;
+    }
+    sending.began = begins;
+    Some(begins)
+}
+
+/// Waits until the next attempt begins; false if the client leaves before.
+#[cold]
+pub(super) async fn pause(turn: &mut Turn<'_>, until: Instant) -> bool {
+    let client = &mut *turn.client;
+    client.deadline.set(until);
+    // The response to a key is kept for the client's return.
+    let stays = turn.plan.key().is_some();
+    poll_fn(|cx| match client.is_there(cx) || stays {
+        false => Poll::Ready(false),
+        true if client.deadline.has_passed(Instant::now()) => Poll::Ready(true),
+        true => client.deadline.poll_passed(cx).map(|()| true),
+    })
+    .await
+}
+
+/// The request of `turn` as far as repeating it is concerned; `whole`: all of it can still be sent.
+fn request<'t>(turn: &'t Turn<'_>, whole: bool) -> Request<'t> {
+    let (plan, text) = (turn.plan, turn.request.data());
+    Request {
+        class: plan.class,
+        method: head_text::method(text),
+        keyed: head_text::field(text, "Idempotency-Key").is_some(),
+        whole,
+        once: plan.key().is_some(),
+        fenced: plan.service().fence.is_some(),
+        // What begins or ends a pin happens on the version that has it.
+        bound: !plan.is_by_chance() || plan.pin().is_some() || plan.upgrade().is_some(),
+    }
+}
+
+/// Whether a request that went to a canary can go to the baseline.
+fn has_rescuer(plan: &Plan, worker: &Worker, attempts: &Attempts) -> bool {
+    let service = plan.service();
+    let baseline = &service.versions[usize::from(service.baseline)];
+    let has_room = service
+        .breaker
+        .as_ref()
+        .is_none_or(|breaker| baseline.state.cells.of(worker.id).in_flight() < breaker.requests);
+    plan.decision.version != service.baseline
+        && !attempts.is_rescued
+        && baseline.share_weight() > Weight::ZERO
+        && baseline.works()
+        && has_room
+        && is_still_baseline(plan, worker, baseline)
+}
+
+/// Whether `baseline` has players also by the snapshot in force, if the request was planned by an older one: it may
+/// have been drained since, and whoever waited for that may have ended it.
+fn is_still_baseline(plan: &Plan, worker: &Worker, baseline: &Version) -> bool {
+    let now = worker.snapshot();
+    if now.generation == plan.snapshot.generation {
+        return true;
+    }
+    let service = now.services.iter().find(|service| service.name == plan.service().name);
+    let version = service.map(|service| &service.versions[usize::from(service.baseline)]);
+    version.is_some_and(|version| {
+        version.name == baseline.name && version.share_weight() > Weight::ZERO
+    })
+}
+
+/// What the head of a response says of when to come back.
+fn retry_after(response: &[u8]) -> RetryAfter {
+    let Some(value) = head_text::field(response, "Retry-After") else { return RetryAfter::Unsaid };
+    match std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok()) {
+        Some(seconds) => RetryAfter::In(Duration::from_secs(seconds)),
+        None => RetryAfter::Unread,
+    }
+}
+
+/// Gives the failed attempt up, and prepares the next one.
+fn give_up(
+    turn: &mut Turn<'_>,
+    sending: &mut Sending,
+    (place, reason): (Place, RetryReason),
+    now: Instant,
+) {
+    let (plan, worker) = (turn.plan, turn.worker);
+    let failed = turn.record.target();
+    let before = sending.others.take();
+    sending.others = match (place, failed) {
+        (Place::Baseline, _) => Others::rescue(worker, plan.service(), now),
+        (Place::SameVersion, Some(failed)) => Others::again(before, worker, failed, now),
+        (Place::SameVersion, None) => None,
+    };
+    sending.failed = None;
+    drop_attempt(turn);
+    turn.record.again(reason);
+    if place == Place::Baseline {
+        let service = plan.service();
+        turn.record.rescue(&service.versions[usize::from(service.baseline)]);
+    }
+    turn.unread_body = sending.rest.is_some();
+}
+
+/// Drops the attempt and what came of its answer. Its connection is kept if the answer is here to its end:
+/// most errors are short. Otherwise the connection is closed, since what follows on it belongs to the answer.
+fn drop_attempt(turn: &mut Turn<'_>) {
+    let answer = turn.answer.take();
+    let (Some(mut attempt), Some(mut answer)) = (turn.attempt.take(), answer) else {
+        return turn.discard_attempt();
+    };
+    let mut response = std::mem::replace(&mut turn.response, super::buffer::Buffer::hollow());
+    let mut cx = Context::from_waker(Waker::noop());
+    let nowhere = &mut tokio::io::empty();
+    let drained = attempt.poll_body(&mut cx, nowhere, &mut response, &mut answer);
+    let is_whole = matches!(drained, Poll::Ready(Ok(())));
+    turn.worker.blocks.give(response);
+    if !is_whole {
+        return attempt.discard();
+    }
+    if let Some((upstream, offered)) = attempt.into_reusable(&answer) {
+        let (bounds, endpoint) = (&turn.plan.service().pool, turn.record.endpoint_id());
+        let mut pools = turn.worker.pools.borrow_mut();
+        pools.put(endpoint, upstream, bounds, offered, Instant::now());
+    }
+}
+
+/// Tells the next endpoint the time that is left.
+fn tell_deadline(turn: &mut Turn<'_>, left: Duration) {
+    let milliseconds = left.as_millis().max(1);
+    if turn.plan.mode.grpc {
+        // Eight digits are more than a day.
+        let value = format!("{}m", milliseconds.min(99_999_999));
+        head_text::set_field(&mut turn.request, GRPC_TIMEOUT, value.as_bytes());
+    } else {
+        let value = milliseconds.to_string();
+        head_text::set_field(&mut turn.request, RetryPlan::DEADLINE, value.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_read_and_dates_are_not() {
+        let said = |value: &str| {
+            retry_after(format!("HTTP/1.1 503 x\r\nRetry-After: {value}\r\n\r\n").as_bytes())
+        };
+        assert_eq!(said("7"), RetryAfter::In(Duration::from_secs(7)));
+        assert_eq!(said("0"), RetryAfter::In(Duration::ZERO));
+        assert_eq!(said("Fri, 31 Dec 1999 23:59:59 GMT"), RetryAfter::Unread);
+        assert_eq!(said("-1"), RetryAfter::Unread);
+        assert_eq!(retry_after(b"HTTP/1.1 503 x\r\n\r\nRetry-After: 1"), RetryAfter::Unsaid);
+    }
+
+    #[test]
+    fn what_this_process_lacks_is_no_failure_of_an_endpoint() {
+        for fault in [ProxyError::Want, ProxyError::TooManyRequests, ProxyError::TooManyPending] {
+            assert_eq!(Outcome::from(fault), Outcome::Ours, "{fault:?}");
+        }
+        assert_eq!(Outcome::from(ProxyError::ConnectTimeout), Outcome::Unconnected);
+        assert_eq!(Outcome::from(ProxyError::Timeout), Outcome::Timeout);
+        assert_eq!(Outcome::from(ProxyError::Protocol), Outcome::Reset);
+    }
+}

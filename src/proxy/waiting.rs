@@ -1,0 +1,115 @@
+//! Requests that wait before they are planned again, and what they have got from it.
+
+use std::{rc::Rc, sync::Arc};
+
+use super::{
+    body::Framing,
+    client::Client,
+    fence,
+    head::RequestHead,
+    idempotency::{Beginning, Gathered, Key, Outcome, Reading},
+    in_flight::InFlight,
+    problem::{Extra, Problem},
+    worker::Worker,
+};
+use crate::registry::{Held, KeptAnswer};
+
+/// What a request waits for.
+pub(super) enum Wait {
+    /// Its turn among the writes behind the fence of its service.
+    Fence(Held),
+    /// The rest of its body.
+    Body(Reading),
+    /// The begin of its idempotency key.
+    Key(Box<Beginning>),
+}
+
+/// A request that waits. Its head stays in the client's inbox, and it is planned again after that.
+pub(super) struct Waiting {
+    wait: Wait,
+    /// Counts the request meanwhile.
+    _in_flight: InFlight,
+}
+
+/// What a request that may be planned again has got, so that it is not asked for it, and does not wait for it, once
+/// more.
+#[derive(Default)]
+pub(super) struct Passed {
+    /// Its place in the queue of a fence. It is dropped once the write has begun: then the next one is called.
+    pub(super) fence: Option<Held>,
+    /// It took its part of the rates of its route; the lines that tell the client of them.
+    pub(super) rates: Option<Box<[u8]>>,
+    /// Its body, which is in the client's inbox.
+    pub(super) body: Option<Gathered>,
+    /// Its idempotency key, which has begun.
+    pub(super) key: Option<Rc<Key>>,
+}
+
+impl Passed {
+    /// Whether the head in the client's inbox does not say what becomes of the request.
+    #[inline]
+    pub(super) fn changes_head(&self) -> bool {
+        self.body.is_some() || self.key.is_some()
+    }
+
+    /// Lets the `head` say what becomes of the request.
+    #[cold]
+    pub(super) fn change(&self, head: &mut RequestHead<'_, '_>) {
+        if let Some(gathered) = self.body {
+            head.framing = Framing::Length(gathered.length as u64);
+        }
+        head.expects_continue = false;
+        if self.key.is_some() {
+            // The response to a key is kept, and a connection that switches has none.
+            head.upgrade = None;
+        }
+    }
+
+    /// The line that tells the length of the body, if the client did not.
+    pub(super) fn length_line(&self) -> Option<String> {
+        let gathered = self.body.filter(|gathered| gathered.was_open)?;
+        Some(format!("Content-Length: {}\r\n", gathered.length))
+    }
+}
+
+/// What becomes of a request that has waited.
+pub(super) enum Waited {
+    /// It is planned again.
+    Again,
+    /// The client gets this problem.
+    Refused(Problem, Option<Box<Extra>>),
+    /// The client gets this response, which was kept.
+    Replay(Arc<KeptAnswer>),
+}
+
+impl Waiting {
+    pub(super) fn new(wait: Wait, in_flight: InFlight) -> Self {
+        Self { wait, _in_flight: in_flight }
+    }
+
+    /// Waits, and notes in `passed` what came of it.
+    pub(super) async fn end(
+        self,
+        client: &mut Client,
+        worker: &Worker,
+        passed: &mut Passed,
+    ) -> Waited {
+        let refused = |problem| Waited::Refused(problem, None);
+        match self.wait {
+            Wait::Fence(held) => match fence::called(held, client).await {
+                Ok(held) => passed.fence = Some(held),
+                Err(problem) => return refused(problem),
+            },
+            Wait::Body(reading) => match reading.end(client, worker).await {
+                Ok(gathered) => passed.body = Some(gathered),
+                Err(problem) => return refused(problem),
+            },
+            Wait::Key(beginning) => match beginning.end(client, &mut passed.fence).await {
+                Outcome::Begun(key) => passed.key = Some(key),
+                Outcome::Replay(answer) => return Waited::Replay(answer),
+                Outcome::Refused(problem, extra) => return Waited::Refused(problem, extra),
+            },
+        }
+        Waited::Again
+    }
+}

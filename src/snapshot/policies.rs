@@ -1,0 +1,78 @@
+//! What a route asks of its requests before they reach a version, and whether it repeats them, compiled.
+
+use std::sync::Arc;
+
+use super::{idempotency::Idempotency, retry::RetryPlan};
+use crate::{
+    config::{
+        pattern::KeySource,
+        schema::{self},
+    },
+    policy::{access::Access, rate::Rate},
+    registry::{RateTable, Registry},
+    routing::Cohort,
+};
+
+/// The policies of a route. A route without any has none of this, so its requests test one pointer.
+#[derive(Debug)]
+pub struct RoutePolicies {
+    /// The clients that are admitted.
+    pub access: Option<Access>,
+    /// Limits of rates.
+    pub rates: Box<[RateLimit]>,
+    /// Which writes are processed once.
+    pub idempotency: Option<Idempotency>,
+    /// How failed requests are repeated.
+    pub retry: Option<RetryPlan>,
+}
+
+/// A limit of the rate of requests.
+#[derive(Debug)]
+pub struct RateLimit {
+    /// Its name in responses and metrics.
+    pub label: Box<str>,
+    /// Its entry in `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers): `"client-ip";q=100;w=60`.
+    pub policy: Box<str>,
+    /// What tells keys apart; `None`: all requests have one key.
+    pub by: Option<Cohort>,
+    /// The keys.
+    pub table: Arc<RateTable>,
+}
+
+impl RoutePolicies {
+    /// The policies of `route` with this `label`; `None` if it has none.
+    pub(super) fn compile(
+        route: &schema::Route,
+        label: &str,
+        registry: &Registry,
+    ) -> Option<Box<Self>> {
+        let access = route.access.as_ref().map(Access::new);
+        let rates = route.limit.iter().flat_map(|limit| &limit.rates);
+        let rates: Box<[_]> = rates.map(|rate| RateLimit::compile(rate, label, registry)).collect();
+        let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, label, registry));
+        let idempotency = Idempotency::compile(route, label, registry);
+        let has_any =
+            access.is_some() || !rates.is_empty() || idempotency.is_some() || retry.is_some();
+        has_any.then(|| Box::new(Self { access, rates, idempotency, retry }))
+    }
+}
+
+impl RateLimit {
+    fn compile(written: &schema::RateLimit, route: &str, registry: &Registry) -> Self {
+        let label = written.label();
+        let rate =
+            Rate::new(written.requests, written.per, written.burst.unwrap_or(written.requests));
+        // The client's address is what is left if no other source is present.
+        let sources = |by: &[KeySource]| {
+            let named = by.iter().take_while(|source| **source != KeySource::ClientIp);
+            Cohort::exactly(&named.cloned().collect::<Vec<_>>())
+        };
+        let seconds = written.per.as_secs_f64().ceil();
+        Self {
+            policy: format!("\"{label}\";q={};w={seconds}", written.requests).into(),
+            by: written.by.as_ref().map(|by| sources(by.as_slice())),
+            table: registry.rates(route, &label, rate, written.keys),
+            label: label.into(),
+        }
+    }
+}

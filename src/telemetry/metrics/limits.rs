@@ -1,0 +1,36 @@
+//! The metric families of limits on the requests of routes.
+
+use super::{Scrape, text::Page};
+
+/// A limit of the rate of requests of a route.
+#[derive(Debug, Clone, Default)]
+pub struct RateUse {
+    /// The route.
+    pub route: String,
+    /// The name of the limit.
+    pub limit: String,
+    /// Requests over the limit.
+    pub refused: u64,
+    /// Keys forgotten before their time, since more came than the limit remembers.
+    pub lost: u64,
+}
+
+/// Limits of rates.
+pub(super) fn limits(scrape: &Scrape, page: &mut Page) {
+    let each = || {
+        scrape.rates.iter().map(|rate| ([("route", &*rate.route), ("limit", &*rate.limit)], rate))
+    };
+    let mut refused =
+        page.counter("tidegate_rate_limited_total", "Requests that got 429, by route and limit.");
+    for (labels, rate) in each() {
+        refused.count(labels, rate.refused);
+    }
+    let mut lost = page.counter(
+        "tidegate_rate_keys_lost_total",
+        "Keys of a limit that were forgotten before they were within it again, since more keys came than it \
+         remembers (`keys`).",
+    );
+    for (labels, rate) in each() {
+        lost.count(labels, rate.lost);
+    }
+}
