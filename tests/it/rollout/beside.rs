@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 
 fn steps() -> Value {
-    json!([{ "weight": "10%", "for": "3s", "gates": ["slo"] }, { "weight": "100%", "for": "1h" }])
+    json!([{ "weight": "10%", "for": "8s", "gates": ["slo"] }, { "weight": "100%", "for": "1h" }])
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn a_guardrail_that_fails_while_the_next_step_is_written_stops_it() {
         });
     stage.begin(&steps());
     let passed = |rollout: &Value| {
-        rollout["watched_s"].as_f64().is_some_and(|watched| watched > 2.0)
+        rollout["watched_s"].as_f64().is_some_and(|watched| watched > 4.0)
             && rollout["gates"][0]["reply"] == "pass"
     };
     eventually("the gate passes", || passed(&stage.rollout()));
