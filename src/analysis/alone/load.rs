@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A load is comparable up to this multiple of the other one. The bounds from the past tolerate at least 1.5 times
-/// its latency, and a queue with four fifths of its capacity in use is about so much slower with a tenth more.
+/// A load is comparable up to this multiple of the other one. The bounds from the past tolerate at least twice
+/// its latency, and a queue with four fifths of its capacity in use is 1.67 times as slow with a tenth more.
 pub const COMPARABLE: f64 = 1.1;
 
 /// Half-life of a request's weight: the load of a moment, but of more than a few requests.
