@@ -14,6 +14,7 @@ mod limit;
 mod matching;
 mod pin;
 mod plans;
+mod read_only;
 mod retry;
 mod route;
 mod service;
@@ -127,6 +128,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     plans::check(config, &mut found);
     smoke::check(config, &mut found);
     windows::check(config, &mut found);
+    read_only::check(config, &mut found);
     route::check(config, &mut found);
     found
 }
@@ -505,6 +507,26 @@ services:
 15:98: services.a.rules[2].match.players[0]: empty; write the player's cohort key
 15:105: services.a.rules[2].match.players[2]: `p` twice; write it once
 17:18: services.a.rules[4].match: the same as `services.a.rules[3].match`, which comes first; write it once",
+        );
+    }
+
+    #[test]
+    fn notices_and_holds_are_within_bounds() {
+        assert_problems(
+            &format!(
+                "{LISTEN}{SERVICES}routes:
+- {{ service: a, name: w, match: {{ path: /w, methods: [ GET ] }}, read_only: pass }}
+- {{ service: a, read_only: {{ hold: {{ queue: 0, bytes: 2GiB, deadline: 2h }} }} }}
+read_only: {{ retry_after: 2h }}
+announcements: {{ webhooks: [], before: [ 1h, 24h, 999h ] }}
+notices:
+  'a b': {{ from: '2026-12-01T03:00:00Z', until: '2026-12-01T04:00:00+01:00' }}
+  b: {{ from: '2026-12-01T03:00:00Z', until: '2026-12-01T04:00:00Z', services: [ wallet ] }}
+  c: {{ from: '2026-12-01T03:00:00Z', until: '2026-12-01T04:00:00Z', services: [] }}
+  d: {{ from: '2026-12-01T03:00:00Z', until: '2026-12-01T04:00:00Z', text: {{ english please: x }} }}
+"
+            ),
+            "",
         );
     }
 

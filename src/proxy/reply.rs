@@ -114,7 +114,7 @@ fn write(
 ) {
     let date = worker.date(Instant::now());
     match mode.grpc {
-        true => problem.write_to_grpc(response, &date),
+        true => problem.write_to_grpc(response, extra, &date),
         false => problem.write(response, id, extra, mode.head_only, mode.persistence(keep), &date),
     }
 }
