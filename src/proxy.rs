@@ -83,6 +83,7 @@ mod turn;
 mod waiting;
 mod websocket;
 mod worker;
+mod writable;
 
 pub use accept::{ResourceExhaustion, accept_next};
 pub use acceptor::{Acceptor, Listener};

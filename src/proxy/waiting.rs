@@ -10,8 +10,8 @@ use super::{
     idempotency::{Beginning, Gathered, Key, Outcome, Reading},
     in_flight::InFlight,
     problem::{Extra, Problem},
-    read_only::HeldUntilWritable,
     worker::Worker,
+    writable::HeldUntilWritable,
 };
 use crate::registry::{Held, KeptAnswer};
 

@@ -16,7 +16,10 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate::store::{Entry, Filter, Reader};
+use tidegate::{
+    config::schema::UtcTime,
+    store::{Entry, Filter, Reader},
+};
 
 use crate::support::{
     Answer, Client, Origin, Proxy, eventually,
@@ -26,8 +29,10 @@ use crate::support::{
 
 /// Times in the form of the API, `seconds` from now.
 fn from_now(seconds: f64) -> String {
-    let at = SystemTime::now() + Duration::from_secs_f64(seconds);
-    humantime::format_rfc3339_millis(at).to_string()
+    let span = Duration::from_secs_f64(seconds.abs());
+    let now = SystemTime::now();
+    let at = if seconds < 0.0 { now - span } else { now + span };
+    UtcTime::from(at).to_string()
 }
 
 /// A request to the admin endpoint.
@@ -35,7 +40,7 @@ fn ask(admin: &mut Client, method: &str, path: &str, body: &Value) -> Answer {
     let body = body.to_string();
     let request = admin.request(method, path).host("127.0.0.1");
     match method {
-        "GET" => request.send(),
+        "GET" => request.header("Accept", "application/json").send(),
         _ => request.body(body.as_bytes()).send(),
     }
 }
@@ -234,14 +239,17 @@ fn a_change_that_cannot_be_meant_is_refused_and_a_dry_run_changes_nothing() {
 #[test]
 fn a_mode_ends_by_itself_with_an_entry_and_an_event() {
     let stage = Stage::new(|builder| builder);
-    let until = from_now(0.6);
-    stage.mode(&json!({ "mode": "read-only", "service": SERVICE, "until": until }));
+    let until = SystemTime::now() + Duration::from_secs(3);
+    let asked = UtcTime::from(until).to_string();
+    stage.mode(&json!({ "mode": "read-only", "service": SERVICE, "until": asked }));
     let refused = stage.write("/bets");
-    assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")));
+    let after: u32 = refused.field("retry-after").expect("one").parse().expect("a number");
+    assert!(refused.status == 503 && (1..=3).contains(&after), "{refused:?}");
     let said = format!("?1; until=\"{}\"", refused.json()["until"].as_str().expect("a time"));
     assert_eq!(refused.field("tidegate-read-only"), Some(&*said));
     eventually("it is over", || stage.write("/bets").status == 200);
-    assert!(from_now(0.0) >= until, "not before its time");
+    let early = until.duration_since(SystemTime::now()).unwrap_or_default();
+    assert!(early < Duration::from_millis(2), "not before its time");
     assert_eq!(stage.get("/v1/mode")["read_only"], json!([]));
     let mut stage = stage;
     let entries = stage.entries(&["mode"]);
@@ -344,4 +352,46 @@ fn no_write_passes_while_the_mode_is_in_force_under_load() {
     );
     assert!(counts[&("write", 503)] > 0 && counts[&("write", 200)] > 0, "{counts:?}");
     assert!(counts.keys().all(|(kind, status)| *kind == "write" || *status == 200), "{counts:?}");
+}
+
+#[test]
+fn the_command_shows_changes_and_waits() {
+    let go = Arc::new(AtomicBool::new(false));
+    let origin = Origin::start({
+        let go = Arc::clone(&go);
+        move |call| {
+            call.skip_body()?;
+            eventually("it may end", || go.load(SeqCst));
+            call.answer(200, b"ok")
+        }
+    });
+    let stage = Stage::to(origin, |builder| builder);
+    let admin = format!("http://{}", stage.proxy().admin_address());
+    let run = |arguments: &[&str]| {
+        let mut command = crate::support::process::program();
+        let ran = command.arg("mode").args(arguments).args(["--admin", &admin]).output();
+        let ran = ran.expect("it runs");
+        let text = String::from_utf8([ran.stdout, ran.stderr].concat()).expect("text");
+        (ran.status.code().expect("a code"), text)
+    };
+    let (code, text) = run(&[]);
+    assert!(code == 0 && text.starts_with("nothing is read-only\n"), "{text}");
+    let address = stage.proxy().address;
+    let writing = thread::spawn(move || Client::connect(address).post("/bets", b"x").send().status);
+    stage.origin.await_requests(1);
+    let change = ["read-only", SERVICE, "--for", "10m", "--reason", "schema 42", "--wait", "300ms"];
+    let (code, text) = run(&change);
+    assert!(code == 4 && text.contains("; 1 write(s) in flight\n"), "{code} {text}");
+    assert!(text.contains("1 write(s) are still in flight"), "{text}");
+    go.store(true, SeqCst);
+    assert_eq!(writing.join().expect("no panic"), 200);
+    let (code, text) = run(&["read-only", SERVICE, "--until", &from_now(900.0), "--wait", "10s"]);
+    assert!(code == 0 && text.contains("no write is in flight"), "{code} {text}");
+    let (_, text) = run(&[]);
+    assert!(text.starts_with("service game-api is read-only since "), "{text}");
+    let (code, text) = run(&["normal", SERVICE]);
+    assert!(code == 0 && text.starts_with("service game-api is now normal"), "{text}");
+    let (code, text) = run(&["normal", "walet"]);
+    assert!(code == 65 && text.contains("there is no service `walet`"), "{code} {text}");
+    assert_eq!(run(&["read-only", "--until", "tomorrow"]).0, 2);
 }

@@ -1,14 +1,17 @@
 //! What becomes of the writes of a route while they would be refused in read-only mode.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, value::MapAccessDeserializer},
+};
 
 use crate::config::units::{self, ByteSize};
 
 /// What becomes of the writes of a route in read-only mode: `pass`, or `hold`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReadOnly {
     /// They go on as usual.
@@ -31,6 +34,40 @@ pub struct Hold {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub deadline: Duration,
+}
+
+impl<'de> Deserialize<'de> for OnReadOnly {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Written {
+            hold: Hold,
+        }
+
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = OnReadOnly;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("pass, or a map with `hold`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OnReadOnly, E> {
+                match text {
+                    "pass" => Ok(OnReadOnly::Pass),
+                    _ => Err(E::custom(format!(
+                        "`{text}` is not known; write pass, or hold: {{ deadline: 30s }}"
+                    ))),
+                }
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<OnReadOnly, A::Error> {
+                let written = Written::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(OnReadOnly::Hold(written.hold))
+            }
+        }
+        d.deserialize_any(Visitor)
+    }
 }
 
 impl Default for Hold {

@@ -50,7 +50,7 @@ fn notices_are_told_in_a_document_and_in_the_responses_of_their_services() {
 fn a_notice_set_at_run_time_switches_the_mode_on_and_is_forgotten_when_it_is_over() {
     let stage = Stage::new(with_document);
     let notice = json!({
-        "from": from_now(0.3), "until": from_now(1.3), "read_only": true,
+        "from": from_now(1.5), "until": from_now(5.0), "read_only": true,
         "text": { "en": "Back soon." }, "reason": "schema 42",
     });
     let path = "/v1/notices/schema-42";
@@ -134,12 +134,12 @@ fn receivers_are_told_once_per_lead_time_also_over_restarts() {
     let works = Arc::new(AtomicBool::new(false));
     let (hook, taken) = receiver(&works);
     let announcements = format!(
-        "announcements: {{ webhooks: [ {{ name: push, url: \"http://{}/\" }} ], before: [ 2h, 3s ] }}",
+        "announcements: {{ webhooks: [ {{ name: push, url: \"http://{}/\" }} ], before: [ 2h, 8s ] }}",
         hook.address
     );
     let mut stage = Stage::new(|builder| builder.top(&announcements));
     let notice =
-        json!({ "from": from_now(6.0), "until": from_now(60.0), "text": { "en": "Soon." } });
+        json!({ "from": from_now(20.0), "until": from_now(60.0), "text": { "en": "Soon." } });
     assert_eq!(stage.ask("PUT", "/v1/notices/schema", &notice).status, 200);
     eventually("it is tried", || hook.requests() > 0);
     works.store(true, SeqCst);
@@ -156,7 +156,7 @@ fn receivers_are_told_once_per_lead_time_also_over_restarts() {
     eventually("it is told again, shortly before", || leads().len() > 1);
     // Two seconds without another message.
     thread::sleep(Duration::from_secs(2));
-    assert_eq!(leads(), [7200, 3]);
+    assert_eq!(leads(), [7200, 8]);
     let messages = taken.lock().expect("no panic").clone();
     assert_eq!(
         (&messages[0]["notice"], &messages[0]["text"]["en"]),
