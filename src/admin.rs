@@ -18,6 +18,7 @@ mod extract;
 mod flagger;
 mod gate;
 mod incidents;
+mod mode;
 pub mod model;
 mod pins;
 pub mod problem;
@@ -87,6 +88,7 @@ fn router(observatory: ControlPlane) -> Router {
     // Outside the limit: an unauthorized caller does not occupy a place.
     api::guarded(observatory.clone())
         .merge(pins::routes(observatory.clone()))
+        .merge(mode::routes(observatory.clone()))
         .layer(bounds)
         .merge(cutover::routes(observatory.clone()))
         .merge(smoke::router(observatory.clone()))

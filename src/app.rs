@@ -289,6 +289,8 @@ impl App {
 
     /// Begins to accept clients and callers of the admin endpoint.
     pub fn open(&self) {
+        // A notice may have begun while no process ran.
+        self.observatory.controller().follow_plans();
         self.acceptor.set_open(true);
         self.admin_is_open.send_replace(true);
     }

@@ -18,6 +18,7 @@ mod incidents;
 mod journal;
 mod judge;
 mod manual;
+mod mode;
 mod pins;
 mod printable;
 mod replace;
@@ -102,6 +103,8 @@ enum Command {
     Cutover(cutover::CutoverArguments),
     /// Go back to the split before the last cutover or change of weights.
     Rollback(cutover::RollbackArguments),
+    /// Show what is read-only, or refuse writes for a while.
+    Mode(mode::ModeArguments),
     /// Show the pins of a running instance: how many players and rounds each version holds.
     Pins(pins::PinsArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
@@ -154,6 +157,7 @@ pub fn main() -> ExitCode {
         Command::Smoke(arguments) => smoke::run(&arguments),
         Command::Incidents(arguments) => incidents::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Pins(arguments) => pins::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Mode(arguments) => mode::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),

@@ -18,6 +18,7 @@ pub mod incidents;
 pub mod journaled;
 mod kept;
 pub mod pins;
+mod planned;
 mod probed;
 pub mod reach;
 mod rollouts;

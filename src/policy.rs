@@ -5,4 +5,5 @@ pub mod class;
 pub mod fence;
 pub mod idempotency;
 pub mod rate;
+pub mod read_only;
 pub mod retry;

@@ -10,6 +10,7 @@ mod clock;
 mod counts;
 mod evidence;
 mod fence;
+mod hold;
 mod kept_answer;
 mod key_log;
 mod keys;
@@ -36,6 +37,7 @@ pub use self::{
     counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
+    hold::{HeldWrite, HoldAdmission, HoldEvent, HoldState, HoldTurn},
     kept_answer::KeptAnswer,
     key_log::{Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, RowState, Stored, Unstored},
     keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
@@ -65,6 +67,7 @@ pub struct Registry {
     retries: States<(String, String), RetryState>,
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
+    holds: States<(String, String), HoldState>,
     keys: States<(String, String), KeyTable>,
     key_log: OnceLock<KeyLog>,
     rates: States<(String, String, Rate, u32), RateTable>,
@@ -113,6 +116,7 @@ impl Registry {
             retries: States::new(),
             services: States::new(),
             pins: States::new(),
+            holds: States::new(),
             keys: States::new(),
             key_log: OnceLock::new(),
             rates: States::new(),
@@ -203,6 +207,16 @@ impl Registry {
         self.pins.find(service.to_owned(), PinTable::default)
     }
 
+    /// The writes of `route` of `service` that wait while it is read-only; created if unknown.
+    pub fn hold(&self, service: &str, route: &str) -> Arc<HoldState> {
+        self.holds.find((service.to_owned(), route.to_owned()), HoldState::default)
+    }
+
+    /// All writes that wait, by service and route.
+    pub fn holds(&self) -> Vec<Arc<HoldState>> {
+        self.holds.lock().values().cloned().collect()
+    }
+
     /// Keeps the keys of tables that are created from now on with `log`, too.
     pub fn keep_keys(&self, log: KeyLog) {
         // A second one would be another folder, and the first one is kept.
@@ -261,6 +275,7 @@ impl Registry {
         self.services.take_unused();
         self.retries.take_unused();
         self.pins.take_unused();
+        self.holds.take_unused();
         self.keys.take_unused();
         self.rates.take_unused();
         self.strata.take_unused();

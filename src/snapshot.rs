@@ -10,6 +10,7 @@ mod decide;
 mod endpoints;
 mod fence;
 mod forwarding;
+mod hold;
 mod idempotency;
 mod pin;
 mod policies;
@@ -17,6 +18,7 @@ mod retry;
 mod route;
 mod service;
 mod sources;
+mod standing;
 mod usable;
 mod version;
 
@@ -31,6 +33,7 @@ pub use self::{
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,
+    hold::{Hold, OnReadOnly},
     idempotency::Idempotency,
     pin::PinPlan,
     policies::{RateLimit, RoutePolicies},
@@ -38,6 +41,7 @@ pub use self::{
     route::{BodyLimits, Route},
     service::Service,
     sources::{AccessLog, Overrides, RuntimeState, SnapshotInputs, weights_in_force},
+    standing::{Notices, Refusal, Standing},
     usable::{Trust, usable},
     version::Version,
 };
@@ -63,6 +67,8 @@ pub struct Snapshot {
     pub trusted_proxies: Box<[IpNet]>,
     /// Settings of the access log; `None` if it is off.
     pub access_log: Option<AccessLog>,
+    /// Notices and read-only modes.
+    pub notices: Arc<Notices>,
 }
 
 impl Snapshot {
@@ -77,12 +83,16 @@ impl Snapshot {
         registry: &Registry,
     ) -> Self {
         let config = sources.config;
+        let notices = Notices::compile(sources);
         let services: Vec<Service> = config
             .services
             .iter()
             .map(|(name, service)| {
                 let previous = previous.and_then(|previous| previous.service(name));
-                Service::compile(name, service, sources, previous, registry)
+                Service {
+                    standing: Standing::compile(name, &notices, sources, registry),
+                    ..Service::compile(name, service, sources, previous, registry)
+                }
             })
             .collect();
         let (table, routes) = match previous {
@@ -102,6 +112,7 @@ impl Snapshot {
             forwarding: Forwarding::new(&config.forwarding),
             trusted_proxies: config.trusted_proxies.clone().into(),
             access_log: sources.access_log.cloned(),
+            notices,
         }
     }
 

@@ -115,6 +115,7 @@ async fn status(
         listeners: listeners.collect(),
         overrides: in_force,
         weights_set: set.map(|(service, set)| (service.clone(), set.into())).collect(),
+        read_only: controller.state().read_only().modes.iter().map(Into::into).collect(),
         reload: Reload::new(controller.reloads(), controller.state().stand_ins()),
         tls_faults: tls_faults.collect(),
         journal: controller.journal().map(Into::into),

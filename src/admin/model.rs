@@ -10,6 +10,7 @@ mod digits;
 mod ejection;
 mod gate;
 mod incident;
+mod mode;
 mod pins;
 mod rollout;
 mod said;
@@ -33,6 +34,9 @@ use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
 pub use incident::{IncidentList, KeptIn};
+pub use mode::{
+    Mode, ModeAnswer, ModeName, ModeRequest, ModeService, Modes, Notice, NoticeAnswer, NoticeList,
+};
 pub use pins::{KeptBy, PinList, PinMoveAnswer, PinMoveRequest, ServicePins, VersionPins};
 pub use rollout::{
     Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutEntry, RolloutGate, RolloutRequest,

@@ -93,6 +93,16 @@ impl From<Rejected> for Problem {
             Rejected::NoVersionForPins { field, .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(field)
             }
+            Rejected::NoRouteForMode { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("route")
+            }
+            Rejected::ModeIsOver { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("until")
+            }
+            Rejected::Notice { field, .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(field)
+            }
+            Rejected::NoNotice { .. } => Self::new(StatusCode::NOT_FOUND, detail),
             Rejected::NoPins { .. } => Self::new(StatusCode::CONFLICT, detail).at("service"),
             Rejected::PinsStay { .. } => Self::new(StatusCode::CONFLICT, detail).at("to"),
             Rejected::LastVersion { .. } | Rejected::NotEjected { .. } => {

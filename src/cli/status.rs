@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     client::{Call, ClientArguments},
     failure::{Exit, Failure},
+    mode::subject,
     printable::escape,
     say::{say, say_as_is},
     table,
@@ -67,6 +68,12 @@ fn heading(admin: &str, status: &Value) -> String {
         let text = |field: &str| fault[field].as_str().unwrap_or("-");
         let (service, version, message) = (text("service"), text("version"), text("message"));
         let _ = writeln!(lines, "{service} {version}: {KEPT}: {message}");
+    }
+    for mode in status["read_only"].as_array().into_iter().flatten() {
+        let text = |field: &str| mode[field].as_str();
+        let subject = subject(text("service"), text("route"));
+        let until = text("until").map_or_else(String::new, |until| format!(" until {until}"));
+        let _ = writeln!(lines, "{subject} is read-only{until}: writes are refused");
     }
     let set: Vec<_> = status["overrides"].as_object().into_iter().flat_map(|o| o.keys()).collect();
     for service in set {

@@ -14,6 +14,7 @@ mod limit;
 mod matching;
 mod pin;
 mod plans;
+mod read_only;
 mod retry;
 mod route;
 mod service;
@@ -127,6 +128,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     plans::check(config, &mut found);
     smoke::check(config, &mut found);
     windows::check(config, &mut found);
+    read_only::check(config, &mut found);
     route::check(config, &mut found);
     found
 }
@@ -505,6 +507,39 @@ services:
 15:98: services.a.rules[2].match.players[0]: empty; write the player's cohort key
 15:105: services.a.rules[2].match.players[2]: `p` twice; write it once
 17:18: services.a.rules[4].match: the same as `services.a.rules[3].match`, which comes first; write it once",
+        );
+    }
+
+    #[test]
+    fn notices_and_holds_are_within_bounds() {
+        assert_problems(
+            &format!(
+                "{LISTEN}{SERVICES}routes:
+- {{ service: a, name: w, match: {{ path: /w, methods: [ GET ] }}, read_only: pass }}
+- {{ service: a, read_only: {{ hold: {{ queue: 0, bytes: 2GiB, deadline: 2h }} }} }}
+read_only: {{ retry_after: 2h }}
+announcements: {{ webhooks: [], before: [ 1h, 24h, 999h ] }}
+notices:
+  'a b': {{ from: '2026-12-01T03:00:00Z', until: '2026-12-01T04:00:00+01:00' }}
+  b: {{ from: '2026-12-01T03:00:00Z', until: '2026-12-01T04:00:00Z', services: [ wallet ] }}
+  c: {{ from: '2026-12-01T03:00:00Z', until: '2026-12-01T04:00:00Z', services: [] }}
+  d: {{ from: '2026-12-01T03:00:00Z', until: '2026-12-01T04:00:00Z', text: {{ english please: x }} }}
+"
+            ),
+            "\
+4:65: routes[0].read_only: all requests of the route read, and reads always go on; leave it out
+5:45: routes[1].read_only.hold.queue: out of range; write 1 to 100000
+5:55: routes[1].read_only.hold.bytes: out of range; write at most 1GiB
+5:71: routes[1].read_only.hold.deadline: out of range; write 100ms to 1h
+6:27: read_only.retry_after: out of range; write 1s to 1h
+7:28: announcements.webhooks: nobody to tell; write at least one
+7:46: announcements.before[1]: not shorter than the one before it; write the longest first
+7:51: announcements.before[2]: out of range; write at most 30d
+9:3: notices.\"a b\": `a b` cannot be a name; write 1 to 64 of the letters a-z A-Z, the digits 0-9 and . _ -
+9:49: notices.\"a b\".until: not after `2026-12-01T03:00:00Z`, when it begins; write a later time
+10:81: notices.b.services[0]: no service `wallet`; known: a
+11:79: notices.c.services: an empty list; write the services, or leave it out for all
+12:75: notices.d.text: `english please` is not the tag of a language; write one such as en",
         );
     }
 

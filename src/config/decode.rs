@@ -124,6 +124,7 @@ fn example(name: &str) -> String {
         "weight" => "5%",
         "url" => "http://HOST:PORT/PATH",
         "zone" => "Europe/Malta",
+        "until" => "2026-12-01T03:10:00Z",
         "request" => "POST /v1/login",
         "steps" => "[ { request: GET /healthz } ]",
         "matches" => "^application/json",

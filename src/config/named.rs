@@ -46,8 +46,12 @@ pub(super) fn named_files(config: &Config) -> Vec<(FieldPath, &Path)> {
             }
         }
     }
-    for (index, webhook) in config.alerts.iter().flat_map(|a| a.webhooks.iter().enumerate()) {
-        let path = root.key("alerts").key("webhooks").index(index);
+    let alerts = config.alerts.iter().flat_map(|a| a.webhooks.iter().enumerate());
+    let alerts = alerts.map(|webhook| ("alerts", webhook));
+    let announced = config.announcements.iter().flat_map(|a| a.webhooks.iter().enumerate());
+    let announced = announced.map(|webhook| ("announcements", webhook));
+    for (field, (index, webhook)) in alerts.chain(announced) {
+        let path = root.key(field).key("webhooks").index(index);
         files.extend(webhook.token_file.iter().map(|file| (path.key("token_file"), &**file)));
         files.extend(webhook.ca.iter().map(|ca| (path.key("ca"), &**ca)));
     }

@@ -13,11 +13,13 @@ mod eject;
 mod fence;
 mod files;
 mod health;
+mod hold;
 mod idempotency;
 mod limit;
 mod limits;
 mod listen;
 mod log;
+mod notice;
 mod pin;
 mod plan;
 mod process;
@@ -48,11 +50,13 @@ pub use self::{
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
     fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},
+    hold::{Hold, OnReadOnly},
     idempotency::{ErrorAnswers, Idempotency, Unsure},
     limit::{Limit, RateLimit},
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},
+    notice::{Announcements, MAX_NOTICES, Notice, NoticeKind, ReadOnly, UtcTime},
     pin::{
         Pin, PinBegin, PinCookie, PinCookieKey, PinEnd, PinEndAnswer, PinKeyAnswer, PinOnEject,
         PinSecret,
@@ -154,6 +158,16 @@ pub struct Config {
     /// time.
     #[serde(default)]
     pub windows: Vec<Window>,
+    /// Notices by name: planned work that players and clients are told of in advance. Default: none.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = { "pattern": NAME }))]
+    pub notices: IndexMap<String, Notice>,
+    /// Who is told of notices before they begin. Default: nobody.
+    #[serde(default)]
+    pub announcements: Option<Announcements>,
+    /// What clients are told whose writes are refused in read-only mode.
+    #[serde(default)]
+    pub read_only: ReadOnly,
 }
 
 impl Config {

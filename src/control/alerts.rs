@@ -249,6 +249,8 @@ impl Alerts {
             | EventKind::Rollout
             | EventKind::Started
             | EventKind::PinsMoved
+            | EventKind::Mode
+            | EventKind::Notice
             | EventKind::Weights
             | EventKind::Cutover
             | EventKind::CutoverUndone

@@ -13,7 +13,11 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{earlier::Earlier, fences::FenceMark};
-use crate::{analysis::Verdict, config::units::Weight};
+use crate::{
+    analysis::Verdict,
+    config::{schema::Notice, units::Weight},
+    policy::read_only::{Mark, Mode},
+};
 
 /// The state of a process that is not in its configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,29 @@ pub struct HandoverState {
     /// Moves of pins.
     #[serde(default)]
     pub pin_moves: Vec<CarriedPinMove>,
+    /// What is read-only.
+    #[serde(default)]
+    pub modes: Vec<CarriedMode>,
+    /// Notices that were set at run time.
+    #[serde(default)]
+    pub notices: BTreeMap<String, Notice>,
+    /// What became of notices.
+    #[serde(default)]
+    pub notice_marks: BTreeMap<String, Mark>,
+}
+
+/// A read-only mode: of a service, of a route, or of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedMode {
+    /// The service, if it is the mode of one.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// The route, if it is the mode of one.
+    #[serde(default)]
+    pub route: Option<String>,
+    /// The mode.
+    #[serde(flatten)]
+    pub mode: Mode,
 }
 
 /// A move of pins of a version of a service.

@@ -23,6 +23,7 @@ mod head;
 mod incidents;
 mod keeping;
 mod logs;
+mod modes;
 mod names;
 mod one_writer;
 mod pins;
@@ -59,6 +60,7 @@ pub use self::{
     gate::GateReport,
     head::ChangeHead,
     keeping::{Checked, JournalState, Moment, Operation, Plan},
+    modes::{ModeChange, ModeChanged, NoticeChange, ReadOnlyAsked},
     pins::{MovePins, PinsMoved},
     rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
@@ -321,6 +323,7 @@ impl Controller {
     /// Notes that shutdown has begun: the process is no longer ready.
     pub fn drain(&mut self) {
         self.undo_fences("the process is shutting down");
+        self.dismiss_held(true);
         self.draining = true;
     }
 

@@ -46,6 +46,10 @@ pub enum EventKind {
     SharedOutageOver,
     /// An operator moved the pins of a version to another one.
     PinsMoved,
+    /// Something is read-only, or no longer.
+    Mode,
+    /// A notice was set, changed or taken back, or is over.
+    Notice,
     /// An endpoint was ejected.
     EndpointEjected,
     /// An endpoint would have been ejected, but the comparison is advisory.
@@ -110,6 +114,8 @@ impl EventKind {
             Self::SharedOutage => "shared_outage",
             Self::SharedOutageOver => "shared_outage_over",
             Self::PinsMoved => "pins_moved",
+            Self::Mode => "mode",
+            Self::Notice => "notice",
             Self::EndpointEjected => "endpoint_ejected",
             Self::EndpointWouldEject => "endpoint_would_eject",
             Self::EndpointDown => "endpoint_down",

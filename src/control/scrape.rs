@@ -19,7 +19,7 @@ use crate::{
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
-    snapshot::{AmountSource, PinPlan, Route, Service, Snapshot, Version},
+    snapshot::{AmountSource, PinPlan, Route, Service, Snapshot, Standing, Version},
     telemetry::{
         collector::{Collector, Latency},
         metrics::{self, Errors, Scrape, State},
@@ -122,6 +122,8 @@ impl ControlPlane {
             names: controller.names(),
             unrouted: shared.unrouted(),
             rates: rates(&snapshot),
+            read_only: snapshot.services.iter().map(read_only).collect(),
+            holds: snapshot.routes.iter().filter_map(|r| hold(&snapshot, r)).collect(),
             requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
             exhausted: [&shared.exhaustion.clients, &shared.exhaustion.endpoints]
@@ -175,6 +177,31 @@ impl ControlPlane {
         drop(latencies);
         (snapshot, by_version)
     }
+}
+
+/// The mode of `service`.
+fn read_only(service: &Service) -> metrics::ReadOnly {
+    let standing = service.standing.as_deref();
+    metrics::ReadOnly {
+        service: service.name.to_string(),
+        all: standing.is_some_and(Standing::refuses_all),
+        routes: standing.map_or(0, Standing::refused_routes),
+        refused: service.state.read_only_refused.load(Relaxed),
+    }
+}
+
+/// The writes of `route` that wait; `None` if none may.
+fn hold(snapshot: &Snapshot, route: &Route) -> Option<metrics::HoldUse> {
+    let state = &route.policies.as_ref()?.hold()?.state;
+    let events = state.counts().map(|(event, count)| (event.label(), count));
+    Some(metrics::HoldUse {
+        service: snapshot.services[route.service as usize].name.to_string(),
+        route: route.label.to_string(),
+        waiting: state.waiting() as u64,
+        bytes: state.bytes() as u64,
+        events: events.into(),
+        holds: state.holds(),
+    })
 }
 
 /// Whether a version with a share has an address, so that requests of `service` can be sent.

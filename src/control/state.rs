@@ -5,6 +5,7 @@
 //! state itself, in the format of `carried.rs`.
 
 mod handover;
+mod read_only;
 pub mod rows;
 
 use std::{
@@ -23,7 +24,14 @@ use super::{
     fences::FenceMarks,
 };
 use crate::{
-    analysis::Verdict, config::units::Weight, rollout::Rollout, routing::pin::PinMove,
+    analysis::Verdict,
+    config::{
+        schema::{Notice, UtcTime},
+        units::Weight,
+    },
+    policy::read_only::{Mark, Mode, Modes, Scope},
+    rollout::Rollout,
+    routing::pin::PinMove,
     snapshot::Overrides,
 };
 
@@ -82,6 +90,18 @@ pub struct ControlState {
     /// The last rollout of each service, as of its last transition.
     rollouts: BTreeMap<String, Rollout>,
     pin_moves: PinMoves,
+    read_only: Planned,
+}
+
+/// What is read-only, and which notices were set at run time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// Modes in force.
+    pub modes: Modes,
+    /// Notices that were set at run time, by name.
+    pub notices: BTreeMap<String, Notice>,
+    /// What became of notices, by name.
+    pub marks: BTreeMap<String, Mark>,
 }
 
 /// Every change of a [`ControlState`].
@@ -163,6 +183,40 @@ pub enum Change {
         from: String,
         /// Where they are now.
         rule: MovedPins,
+    },
+    /// A read-only mode was set, or ended.
+    ModeSet {
+        /// What it is about.
+        scope: Scope,
+        /// The mode; `None` if it ended.
+        mode: Option<Mode>,
+    },
+    /// A notice switched read-only modes on.
+    NoticeBegun {
+        /// Its name.
+        notice: String,
+        /// When it begins.
+        from: UtcTime,
+        /// The modes.
+        modes: Vec<(Scope, Mode)>,
+    },
+    /// A receiver has taken the message about a notice.
+    NoticeSent {
+        /// The notice.
+        notice: String,
+        /// When it begins.
+        from: UtcTime,
+        /// The receiver.
+        receiver: String,
+        /// The lead time of the message, in seconds.
+        lead: u64,
+    },
+    /// A notice was set at run time, or is gone.
+    NoticeSet {
+        /// Its name.
+        name: String,
+        /// The notice; `None` if it is gone.
+        notice: Option<Notice>,
     },
     /// Another file came into force.
     FileTaken {
@@ -247,6 +301,10 @@ impl ControlState {
                 self.pin_moves.retain(|_, old| old.until >= rule.before);
                 self.pin_moves.insert((service, from), rule);
             }
+            Change::ModeSet { .. }
+            | Change::NoticeBegun { .. }
+            | Change::NoticeSent { .. }
+            | Change::NoticeSet { .. } => self.read_only.apply(change),
             Change::FileTaken { weights, gone, held, .. } => {
                 self.weights.retain(|service, _| !weights.contains(service));
                 self.weights.extend(held);
@@ -259,13 +317,13 @@ impl ControlState {
             }
             Change::Resumed(from) => {
                 let Self { generation, weights, ejections, endpoints, .. } = *from;
-                let Self { epochs, fences, mistakes, rollouts, pin_moves, .. } = *from;
+                let Self { epochs, fences, mistakes, rollouts, pin_moves, read_only, .. } = *from;
                 self.generation = self.generation.max(generation);
                 (self.weights, self.ejections, self.rollouts) = (weights, ejections, rollouts);
                 (self.endpoints, self.mistakes) = (endpoints, mistakes);
                 // Exactly: two processes that serve at the same time say the same.
                 self.fences.extend(fences);
-                self.pin_moves = pin_moves;
+                (self.pin_moves, self.read_only) = (pin_moves, read_only);
                 for (service, epoch) in epochs {
                     let own = self.epochs.entry(service).or_default();
                     *own = epoch.max(*own);
@@ -358,6 +416,11 @@ impl ControlState {
         all
     }
 
+    /// What is read-only, and which notices were set at run time.
+    pub fn read_only(&self) -> &Planned {
+        &self.read_only
+    }
+
     /// Versions that are ejected, by service.
     pub fn ejected(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -394,7 +457,7 @@ impl ControlState {
     /// Whether both states hold the same decisions; generation and epochs may differ.
     pub fn decides_as(&self, other: &Self) -> bool {
         let Self { generation: _, epochs: _, fences: _, weights, ejections, .. } = self;
-        let Self { endpoints, stand_ins, mistakes, rollouts, pin_moves, .. } = self;
+        let Self { endpoints, stand_ins, mistakes, rollouts, pin_moves, read_only, .. } = self;
         *weights == other.weights
             && *ejections == other.ejections
             && *endpoints == other.endpoints
@@ -402,6 +465,7 @@ impl ControlState {
             && *mistakes == other.mistakes
             && *rollouts == other.rollouts
             && *pin_moves == other.pin_moves
+            && *read_only == other.read_only
     }
 
     /// The same with a generation that is higher by `count`.

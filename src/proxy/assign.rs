@@ -1,19 +1,22 @@
 //! The stages *route* and *assign*: the route of a request and what it asks of the request, the version for it, and
 //! whether the version's breaker admits it. Called again, they decide again by the given snapshot.
 
+use std::time::SystemTime;
+
 use super::{
     admit::Admitted,
-    breaker,
+    breaker, notices,
     pin::{self, PinTurn},
     policies::{self, Additions},
     problem::ProxyError,
+    read_only,
     rejected::Stop,
     waiting::Passed,
     worker::Worker,
 };
 use crate::{
     routing::RequestView,
-    snapshot::{Decision, Snapshot},
+    snapshot::{Decision, Snapshot, Standing},
 };
 
 /// What comes with a decision, for few requests.
@@ -37,16 +40,34 @@ pub(super) fn assign(
     let number = snapshot.route_of(request);
     let Some(number) = number else { return Err(ProxyError::NoRoute.problem().into()) };
     let route = &snapshot.routes[number as usize];
-    let mut additions = None;
+    let (mut additions, mut queues) = (None, false);
     if let Some(policies) = &route.policies {
         additions = policies::ask(policies, route, admitted, request, passed)?;
+        if policies.notices {
+            return Err(notices::answer(&snapshot.notices, admitted));
+        }
+        queues = policies.hold().is_some_and(|hold| hold.state.is_closed());
+    }
+    let service = &snapshot.services[route.service as usize];
+    if service.standing.is_some() || queues {
+        let standing = service.standing.as_deref();
+        read_only::enter(standing, (number, route), admitted, passed)?;
+        announce(standing, &mut additions);
     }
     let (mut decided, mut pin) = (snapshot.decide(number, request), None);
-    let service = &snapshot.services[route.service as usize];
     if let Some(pins) = &service.pins {
         (decided, pin) = pin::assign(snapshot, pins, (number, request), decided);
     }
     let Some(decision) = decided else { return Err(ProxyError::NoVersion.problem().into()) };
     breaker::admit(worker, service, &service.versions[usize::from(decision.version)])?;
     Ok((decision, Assigned { pin, additions }))
+}
+
+/// Adds to the response what clients of a service with this `standing` are told in advance.
+#[cold]
+fn announce(standing: Option<&Standing>, additions: &mut Option<Box<Additions>>) {
+    let Some(standing) = standing.filter(|standing| standing.has_notices()) else { return };
+    for line in standing.lines(SystemTime::now().into()) {
+        additions.get_or_insert_default().answer.extend_from_slice(line.as_bytes());
+    }
 }

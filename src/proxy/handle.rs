@@ -23,7 +23,7 @@ use super::{
     plan::{Plan, plan},
     problem::ProxyError,
     rejected::Rejected,
-    replay::replay,
+    replay::{REPLAYED, replay},
     reply::{fail, refuse},
     retry,
     sending::Sending,
@@ -129,7 +129,12 @@ async fn hold(
             }
             Waited::Replay(answer) => {
                 let added = passed.rates.as_deref().unwrap_or_default();
-                return replay(client, worker, &held, &answer, added).await;
+                let added = [added, REPLAYED].concat();
+                return replay(client, worker, &held, (&answer, "replayed"), &added).await;
+            }
+            Waited::Own(answer) => {
+                let added = passed.rates.as_deref().unwrap_or_default();
+                return replay(client, worker, &held, (&answer, "notices"), added).await;
             }
         }
         let (mut request, mut planned) = (worker.blocks.take(), None);

@@ -149,14 +149,25 @@ impl Problem {
     }
 
     /// Writes the response to a gRPC call: a status without a body.
-    pub(super) fn write_to_grpc(&self, out: &mut Buffer, date: &str) {
+    pub(super) fn write_to_grpc(&self, out: &mut Buffer, extra: Option<&Extra>, date: &str) {
         put_status(out, 200, "OK");
         put_field(out, "Content-Type", b"application/grpc");
         let status = grpc::from_http(self.status);
         put_field(out, "Grpc-Status", itoa::Buffer::new().format(status).as_bytes());
         put_field(out, "Grpc-Message", self.detail.as_bytes());
+        if let Some(extra) = extra {
+            self.put_retry_after(out);
+            out.put(&extra.fields);
+        }
         put_field(out, "Date", date.as_bytes());
         out.put(b"\r\n");
+    }
+
+    fn put_retry_after(&self, out: &mut Buffer) {
+        if matches!(self.status, 429 | 503) {
+            let mut seconds = itoa::Buffer::new();
+            put_field(out, "Retry-After", seconds.format(self.retry_after).as_bytes());
+        }
     }
 
     /// Writes the response; `head_only` leaves out the body but not its length.
@@ -189,10 +200,7 @@ impl Problem {
         put_field(out, "Content-Type", b"application/problem+json");
         put_field(out, "Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
         put_field(out, "Cache-Control", b"no-store");
-        if matches!(self.status, 429 | 503) {
-            let seconds = itoa::Buffer::new().format(self.retry_after).to_owned();
-            put_field(out, "Retry-After", seconds.as_bytes());
-        }
+        self.put_retry_after(out);
         put_field(out, "Date", date.as_bytes());
         out.put(fields);
         out.put(persistence.line());
@@ -208,6 +216,7 @@ fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
         413 => "Content Too Large",

@@ -440,15 +440,15 @@ pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejecte
     record_own(worker, client, refused, (status, 0), (cohort, Some(kind)));
 }
 
-/// Counts and logs a request that got a response again that was kept.
+/// Counts and logs a request that got a response again that was kept, or one that the proxy made.
 pub(super) fn record_replayed(
     worker: &Worker,
     client: &Client,
     held: &Rejected,
-    answer: &KeptAnswer,
+    (answer, cohort): (&KeptAnswer, &'static str),
 ) {
     let sent = (answer.status, answer.body.len() as u64);
-    record_own(worker, client, held, sent, (Some("replayed"), None));
+    record_own(worker, client, held, sent, (Some(cohort), None));
 }
 
 /// Counts and logs a request that no version got: with status and length of its response, and `cohort` and fault.

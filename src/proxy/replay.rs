@@ -13,12 +13,16 @@ use super::{
 };
 use crate::registry::KeptAnswer;
 
-/// Sends `answer`, with the `added` lines, to the `client` of a request that was not sent to a version, `held`.
+/// The field that says that a response is sent again.
+pub(super) const REPLAYED: &[u8] = b"Idempotent-Replayed: true\r\n";
+
+/// Sends `answer`, which the access log calls `cohort`, with the `added` lines, to the `client` of a request that was
+/// not sent to a version, `held`.
 pub(super) async fn replay(
     client: &mut Client,
     worker: &Worker,
     held: &Rejected,
-    answer: &KeptAnswer,
+    (answer, cohort): (&KeptAnswer, &'static str),
     added: &[u8],
 ) -> NextState {
     let mode = held.mode;
@@ -32,7 +36,6 @@ pub(super) async fn replay(
     );
     response.put(&answer.fields);
     response.put(added);
-    put_field(&mut response, "Idempotent-Replayed", b"true");
     // RFC 9110 section 8.6.
     if answer.status != 204 && answer.status != 304 {
         let length = answer.body.len();
@@ -40,13 +43,13 @@ pub(super) async fn replay(
     }
     response.put(mode.persistence(keep).line());
     response.put(b"\r\n");
-    if answer.status != 204 && answer.status != 304 {
+    if answer.status != 204 && answer.status != 304 && !mode.head_only {
         response.put(&answer.body);
     }
     let patience = worker.snapshot().limits.body_timeout;
     let flushed = flush(client, patience, &mut response).await;
     worker.blocks.give(response);
-    record_replayed(worker, client, held, answer);
+    record_replayed(worker, client, held, (answer, cohort));
     match (flushed, held.whole) {
         (Ok(()), Some(bytes)) if keep => {
             client.inbox.consume(bytes);

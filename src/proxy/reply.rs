@@ -23,6 +23,7 @@ use super::{
     rewrite::RequestId,
     turn::Turn,
     worker::Worker,
+    writable,
 };
 
 /// Answers a request that no version answered; its last attempt, if there was one, ended with `error`.
@@ -84,7 +85,8 @@ pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejec
         smoke.note(&refused.problem);
     }
     let mode = refused.mode;
-    let keep = refused.whole.is_some() && mode.keep_alive && !worker.parting.get();
+    let is_last = worker.parting.get() || writable::ends_connection(&refused.problem);
+    let keep = refused.whole.is_some() && mode.keep_alive && !is_last;
     let mut response = worker.blocks.take();
     let extra = refused.extra.as_deref();
     write(refused.problem, extra, &mut response, refused.id.as_ref(), mode, keep, worker);
@@ -115,7 +117,7 @@ fn write(
 ) {
     let date = worker.date(Instant::now());
     match mode.grpc {
-        true => problem.write_to_grpc(response, &date),
+        true => problem.write_to_grpc(response, extra, &date),
         false => problem.write(response, id, extra, mode.head_only, mode.persistence(keep), &date),
     }
 }

@@ -11,6 +11,7 @@ use super::{
     in_flight::InFlight,
     problem::{Extra, Problem},
     worker::Worker,
+    writable::HeldUntilWritable,
 };
 use crate::registry::{Held, KeptAnswer};
 
@@ -22,6 +23,10 @@ pub(super) enum Wait {
     Body(Reading),
     /// The begin of its idempotency key.
     Key(Box<Beginning>),
+    /// The end of a read-only mode.
+    Writable(Box<HeldUntilWritable>),
+    /// Nothing: the response is here.
+    Own(Arc<KeptAnswer>),
 }
 
 /// A request that waits. Its head stays in the client's inbox, and it is planned again after that.
@@ -43,6 +48,11 @@ pub(super) struct Passed {
     pub(super) body: Option<Gathered>,
     /// Its idempotency key, which has begun.
     pub(super) key: Option<Rc<Key>>,
+    /// Its place among those that waited for the end of a read-only mode. It is dropped once the write has begun, or
+    /// waits for something else: then the next one is called.
+    pub(super) read_only: Option<HeldUntilWritable>,
+    /// Its turn among them has come.
+    pub(super) is_writable: bool,
 }
 
 impl Passed {
@@ -80,6 +90,8 @@ pub(super) enum Waited {
     Refused(Problem, Option<Box<Extra>>),
     /// The client gets this response, which was kept.
     Replay(Arc<KeptAnswer>),
+    /// The client gets this response, which the proxy made.
+    Own(Arc<KeptAnswer>),
 }
 
 impl Waiting {
@@ -95,6 +107,7 @@ impl Waiting {
         passed: &mut Passed,
     ) -> Waited {
         let refused = |problem| Waited::Refused(problem, None);
+        passed.read_only = None;
         match self.wait {
             Wait::Fence(held) => match fence::called(held, client).await {
                 Ok(held) => passed.fence = Some(held),
@@ -109,6 +122,16 @@ impl Waiting {
                 Outcome::Replay(answer) => return Waited::Replay(answer),
                 Outcome::Refused(problem, extra) => return Waited::Refused(problem, extra),
             },
+            Wait::Writable(held) => {
+                // Whoever comes behind it at a fence does not wait for that.
+                passed.fence = None;
+                match held.called(client).await {
+                    Ok(held) => passed.read_only = Some(held),
+                    Err((problem, extra)) => return Waited::Refused(problem, extra),
+                }
+                passed.is_writable = true;
+            }
+            Wait::Own(answer) => return Waited::Own(answer),
         }
         Waited::Again
     }

@@ -145,6 +145,15 @@ pub struct ServiceState {
     pub fence: Arc<FenceState>,
     /// Players of a canary who are sent to the baseline for a time.
     pub diverted: PlayerSet,
+    /// Writes that were refused because the service is read-only.
+    pub read_only_refused: AtomicU64,
+}
+
+impl ServiceState {
+    /// Counts a write that was refused because the service is read-only.
+    pub fn refused_read_only(&self) {
+        self.read_only_refused.fetch_add(1, Relaxed);
+    }
 }
 
 /// State of one (service, version, route).

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{idempotency::Idempotency, retry::RetryPlan};
+use super::{
+    hold::{Hold, OnReadOnly},
+    idempotency::Idempotency,
+    retry::RetryPlan,
+};
 use crate::{
     config::{
         pattern::KeySource,
@@ -24,6 +28,10 @@ pub struct RoutePolicies {
     pub idempotency: Option<Idempotency>,
     /// How failed requests are repeated.
     pub retry: Option<RetryPlan>,
+    /// What becomes of its writes in read-only mode; `None`: they are refused.
+    pub read_only: Option<OnReadOnly>,
+    /// Whether it answers with notices.
+    pub notices: bool,
 }
 
 /// A limit of the rate of requests.
@@ -51,9 +59,22 @@ impl RoutePolicies {
         let rates: Box<[_]> = rates.map(|rate| RateLimit::compile(rate, label, registry)).collect();
         let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, label, registry));
         let idempotency = Idempotency::compile(route, label, registry);
-        let has_any =
-            access.is_some() || !rates.is_empty() || idempotency.is_some() || retry.is_some();
-        has_any.then(|| Box::new(Self { access, rates, idempotency, retry }))
+        let read_only = OnReadOnly::compile(route, label, registry);
+        let notices = route.notices;
+        let has_any = access.is_some()
+            || !rates.is_empty()
+            || idempotency.is_some()
+            || retry.is_some()
+            || read_only.is_some()
+            || notices;
+        has_any.then(|| Box::new(Self { access, rates, idempotency, retry, read_only, notices }))
+    }
+}
+
+impl RoutePolicies {
+    /// How its writes wait in read-only mode, if they do.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.read_only.as_ref()?.hold()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Amount, Breaker, ComparisonPlan, Fence, PinPlan, Version,
+    Amount, Breaker, ComparisonPlan, Fence, PinPlan, Standing, Version,
     sources::{SnapshotInputs, weights_in_force},
 };
 use crate::{
@@ -43,6 +43,8 @@ pub struct Service {
     pub breaker: Option<Breaker>,
     /// Holds writes while they move to another version; `None` if the service has none.
     pub fence: Option<Box<Fence>>,
+    /// Whether its writes are refused, and what its clients are told in advance; `None` mostly.
+    pub standing: Option<Box<Standing>>,
     /// Number of the epoch: it grows at every change of shares.
     pub epoch: u64,
     /// Live state.
@@ -99,6 +101,7 @@ impl Service {
                 let before = previous.and_then(|previous| previous.pins.as_deref());
                 Box::new(PinPlan::new((name, pin), sources, &versions, table, before))
             }),
+            standing: None,
             epoch: sources.decided.epochs.get(name).copied().unwrap_or_default(),
             state: registry.service(name),
             compared,

@@ -10,6 +10,7 @@ use crate::{
         units::{Share, Weight},
     },
     health::resolve::Resolved,
+    policy::read_only::Modes,
     routing::pin::PinMove,
     telemetry::access_log::Sender,
     tls::TlsClients,
@@ -31,6 +32,10 @@ pub struct RuntimeState {
     pub fence_epochs: BTreeMap<String, u64>,
     /// Moves of pins by operators, by service, in their order.
     pub pin_moves: BTreeMap<String, Vec<PinMove>>,
+    /// Read-only modes.
+    pub modes: Modes,
+    /// Notices that were set at run time, by name.
+    pub notices: BTreeMap<String, schema::Notice>,
 }
 
 impl RuntimeState {

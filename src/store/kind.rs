@@ -32,6 +32,12 @@ pub enum EntryKind {
     Rollout,
     /// How far the step of a rollout is.
     RolloutProgress,
+    /// What is read-only, or no longer.
+    Mode,
+    /// A notice of planned work, or its end.
+    Notice,
+    /// A notice that was sent to webhooks.
+    NoticeSent,
     /// A new configuration.
     Configuration,
     /// A start.
@@ -46,7 +52,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Genesis,
         Self::Resumed,
         Self::Configuration,
@@ -61,6 +67,9 @@ impl EntryKind {
         Self::RolloutStarted,
         Self::Rollout,
         Self::RolloutProgress,
+        Self::Mode,
+        Self::Notice,
+        Self::NoticeSent,
         Self::Refreshed,
         Self::Withdrawn,
         Self::Adjusted,
@@ -85,6 +94,9 @@ impl EntryKind {
             Self::RolloutStarted => "rollout_started",
             Self::Rollout => "rollout",
             Self::RolloutProgress => "rollout_progress",
+            Self::Mode => "mode",
+            Self::Notice => "notice",
+            Self::NoticeSent => "notice_sent",
             Self::Configuration => "configuration",
             Self::Resumed => "resumed",
             Self::Refreshed => "refreshed",

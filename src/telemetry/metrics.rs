@@ -16,6 +16,7 @@ mod itself;
 mod limits;
 mod pins;
 mod process;
+mod read_only;
 mod services;
 mod text;
 
@@ -25,6 +26,7 @@ pub use idempotency::Idempotency;
 pub use limits::RateUse;
 pub use pins::Pins;
 pub use process::Process;
+pub use read_only::{HoldUse, ReadOnly};
 
 use super::{access_log::Lost, collector::Durations, histogram::Quantiles};
 
@@ -46,6 +48,10 @@ pub struct Scrape {
     pub unrouted: Vec<(u16, u64)>,
     /// Limits of rates of routes.
     pub rates: Vec<RateUse>,
+    /// Modes of services.
+    pub read_only: Vec<ReadOnly>,
+    /// Writes of routes that wait for the end of a mode.
+    pub holds: Vec<HoldUse>,
     /// Requests answered 503 because too many were in flight.
     pub requests_shed: u64,
     /// Requests answered 503 because too many of the same client were in flight.
@@ -327,6 +333,7 @@ pub fn render(scrape: &Scrape) -> String {
     pins::pins(scrape, &mut page);
     limits::limits(scrape, &mut page);
     idempotency::idempotency(scrape, &mut page);
+    read_only::read_only(scrape, &mut page);
     services::breakers(scrape, &mut page);
     services::evidence(scrape, &mut page);
     services::smoke_checks(scrape, &mut page);

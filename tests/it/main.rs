@@ -46,6 +46,7 @@ mod pins;
 mod players;
 mod process;
 mod rates;
+mod read_only;
 mod reload;
 mod retired;
 mod retries;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::SystemTi
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::WeightsSet;
+use super::{Mode, WeightsSet};
 use crate::{
     config::{LoadError, Problem, units::Weight},
     control::{
@@ -43,6 +43,8 @@ pub struct Status {
     pub overrides: BTreeMap<String, IndexMap<String, Weight>>,
     /// Who set these, when and why, by service.
     pub weights_set: BTreeMap<String, WeightsSet>,
+    /// What is read-only.
+    pub read_only: Vec<Mode>,
     /// Results of reloads.
     pub reload: Reload,
     /// Versions whose current certificate or authority files cannot be used.

@@ -15,13 +15,18 @@ const OWN: [&str; 5] = ["alertname", "severity", "service", "version", "endpoint
 
 /// Checks the receivers of alerts.
 pub(super) fn check(alerts: &Alerts, path: &FieldPath, found: &mut Vec<Finding>) {
-    let receivers = path.key("webhooks");
-    if alerts.webhooks.is_empty() {
-        found.push(Finding::new(receivers.clone(), "nobody to tell; write at least one"));
+    receivers(&alerts.webhooks, &path.key("webhooks"), found);
+    labels(alerts, path, found);
+}
+
+/// Checks a list of receivers.
+pub(super) fn receivers(webhooks: &[Webhook], path: &FieldPath, found: &mut Vec<Finding>) {
+    if webhooks.is_empty() {
+        found.push(Finding::new(path.clone(), "nobody to tell; write at least one"));
     }
     let (mut urls, mut names) = (HashMap::new(), HashSet::new());
-    for (index, webhook) in alerts.webhooks.iter().enumerate() {
-        let here = receivers.index(index);
+    for (index, webhook) in webhooks.iter().enumerate() {
+        let here = path.index(index);
         if let Err(message) = receiver(webhook) {
             found.push(Finding::new(here.key("url"), message));
         }
@@ -47,6 +52,9 @@ pub(super) fn check(alerts: &Alerts, path: &FieldPath, found: &mut Vec<Finding>)
             found.push(Finding::new(here.key("ca"), message).and(here.key("url")));
         }
     }
+}
+
+fn labels(alerts: &Alerts, path: &FieldPath, found: &mut Vec<Finding>) {
     for name in alerts.labels.keys() {
         let here = path.key("labels").key(name);
         let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';

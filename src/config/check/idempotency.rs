@@ -19,13 +19,7 @@ pub(super) fn check(
     path: &FieldPath,
     found: &mut Vec<Finding>,
 ) {
-    let methods = &route.matches.methods;
-    let reads = |method: &String| READING.contains(&method.as_str());
-    let only_reads = match route.class {
-        Some(class) => class == Class::Read,
-        None => !methods.is_empty() && methods.iter().all(reads),
-    };
-    if only_reads {
+    if only_reads(route) {
         let message = "all requests of the route read, and only writes take part; leave it out";
         found.push(Finding::of_name(path.clone(), message));
     }
@@ -49,6 +43,16 @@ pub(super) fn check(
     if *memory < least {
         let message = format!("less than 16 responses of `answer` bytes; write at least {least}");
         found.push(Finding::new(path.key("memory"), message).and(path.key("answer")));
+    }
+}
+
+/// Whether no request of `route` writes.
+pub(super) fn only_reads(route: &Route) -> bool {
+    let methods = &route.matches.methods;
+    let reads = |method: &String| READING.contains(&method.as_str());
+    match route.class {
+        Some(class) => class == Class::Read,
+        None => !methods.is_empty() && methods.iter().all(reads),
     }
 }
 

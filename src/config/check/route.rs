@@ -8,7 +8,7 @@ use std::{
 use super::{
     Finding, comparison, idempotency, label, limit,
     matching::{self, Kind, canonical},
-    no_such, retry, twice,
+    no_such, read_only, retry, twice,
 };
 use crate::config::{
     pattern::{HostPattern, Segment, is_token_byte},
@@ -82,6 +82,9 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         }
         if let Some(keys) = &route.idempotency {
             idempotency::check(route, keys, &path.key("idempotency"), found);
+        }
+        if let Some(written) = &route.read_only {
+            read_only::route(written, route, &path.key("read_only"), found);
         }
         if let Some(slo) = &route.slo {
             let service = config.services.get(&route.service).and_then(|s| s.eject.as_ref());

@@ -16,7 +16,9 @@ impl Config {
             }
             tls.client.iter_mut().for_each(|client| place(&mut client.ca));
         }
-        for webhook in self.alerts.iter_mut().flat_map(|alerts| &mut alerts.webhooks) {
+        let announced = self.announcements.iter_mut().flat_map(|told| &mut told.webhooks);
+        let alerts = self.alerts.iter_mut().flat_map(|alerts| &mut alerts.webhooks);
+        for webhook in alerts.chain(announced) {
             webhook.token_file.iter_mut().chain(&mut webhook.ca).for_each(place);
         }
         let pins = self.services.values_mut().filter_map(|service| service.pin.as_mut());

@@ -9,6 +9,7 @@ use super::{
     access::Access,
     cohort::OnEject,
     eject::{Eject, Failures},
+    hold::OnReadOnly,
     idempotency::Idempotency,
     limit::Limit,
     retry::Retry,
@@ -90,6 +91,14 @@ pub struct Route {
     /// forwarded like others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
+    /// What becomes of its writes while its service, or the whole process, is read-only: `pass`, or `hold` with
+    /// bounds. Default: they are refused with 503.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<OnReadOnly>,
+    /// Whether a GET of this route gets the notices of now and later as JSON, from Tidegate itself. Default
+    /// `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notices: bool,
 }
 
 /// Whether a request reads or writes.

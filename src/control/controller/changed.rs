@@ -36,7 +36,10 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
         takeover,
         plans,
         smoke,
-        windows
+        windows,
+        notices,
+        announcements,
+        read_only
     );
     let mut fields = Vec::new();
     let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();

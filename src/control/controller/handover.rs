@@ -40,6 +40,7 @@ impl Controller {
     /// As [`Controller::carried`]; from now on another process decides the weights, judges and sends alerts.
     pub fn hand_over(&mut self) -> ControlState {
         self.undo_fences("another process takes over");
+        self.dismiss_held(true);
         self.handed_over = true;
         self.carried()
     }
@@ -52,6 +53,7 @@ impl Controller {
     /// Decides again, after the other process failed or has released control.
     pub fn take_back(&mut self) {
         self.handed_over = false;
+        self.dismiss_held(false);
         self.take_back_journal();
         self.rollout_news.notify_one();
         // The evaluator and the sender of alerts wait for this.

@@ -158,6 +158,8 @@ impl Controller {
             unserved: self.will_be_unserved(&state, inputs),
             epochs: state.epochs().clone().into_iter().collect(),
             pin_moves: state.pin_moves_by_service(),
+            modes: state.read_only().modes.clone(),
+            notices: state.read_only().notices.clone(),
             ..RuntimeState::default()
         };
         decided.begin_epochs(&old, config, &ahead);
@@ -199,11 +201,13 @@ impl Controller {
         }
         self.undo_fences_for(&snapshot);
         self.state = state;
+        let open = self.close_holds(&snapshot);
         self.shared.snapshot.store(Arc::new(snapshot));
         for worker in &self.workers {
             // A worker that has ended needs no snapshot.
             let _ = worker.send(Command::Refresh);
         }
+        open.iter().for_each(|hold| hold.set_read_only(false));
         self.retired.push(old);
         let (ejections, config) = (self.state.ejections(), &self.config);
         self.judged.retain(|place, _| {

@@ -57,6 +57,38 @@ pub enum Rejected {
         /// Why, and what would help.
         why: String,
     },
+    /// There is no such route.
+    #[error("there is no route `{route}`; there are: {known}")]
+    NoRouteForMode {
+        /// As requested.
+        route: String,
+        /// Labels of routes.
+        known: String,
+    },
+    /// A mode would be over before it began.
+    #[error("`until` is {until}, and it is {now} now; write a later time")]
+    ModeIsOver {
+        /// As requested.
+        until: String,
+        /// The time of this process.
+        now: String,
+    },
+    /// A notice is refused.
+    #[error("{why}")]
+    Notice {
+        /// The field.
+        field: &'static str,
+        /// Why, and what would be right.
+        why: String,
+    },
+    /// There is no such notice.
+    #[error("there is no notice `{name}` that was set at run time; there are: {known}")]
+    NoNotice {
+        /// As requested.
+        name: String,
+        /// Names of notices.
+        known: String,
+    },
     /// All weights are 0.
     #[error("all weights are 0, so no version would serve; {right}")]
     NoWeight {

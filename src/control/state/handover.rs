@@ -6,10 +6,15 @@ use std::{
 };
 
 use super::{
-    super::carried::{CarriedPinMove, HandoverState, Mistakes, WhyEjected, WhyEndpoint},
-    ControlState, Ejection, ManualEjection,
+    super::carried::{
+        CarriedMode, CarriedPinMove, HandoverState, Mistakes, WhyEjected, WhyEndpoint,
+    },
+    ControlState, Ejection, ManualEjection, Planned,
 };
-use crate::rollout::Rollout;
+use crate::{
+    policy::read_only::{Mode, Scope},
+    rollout::Rollout,
+};
 
 /// Placeholder for a time that a process did not give.
 pub(super) const NOT_SAID: SystemTime = SystemTime::UNIX_EPOCH;
@@ -31,7 +36,8 @@ impl From<ControlState> for HandoverState {
     fn from(state: ControlState) -> Self {
         let (ejected, out) = (state.ejected(), state.kept_out());
         let ControlState { generation, weights, ejections, endpoints, stand_ins, .. } = state;
-        let ControlState { epochs, fences, mistakes, rollouts, pin_moves, .. } = state;
+        let ControlState { epochs, fences, mistakes, rollouts, pin_moves, read_only, .. } = state;
+        let Planned { modes, notices, marks } = read_only;
         let pin_moves = pin_moves.into_iter();
         let pin_moves =
             pin_moves.map(|((service, from), rule)| CarriedPinMove { service, from, rule });
@@ -66,6 +72,9 @@ impl From<ControlState> for HandoverState {
                 .filter_map(|(service, it)| Some((service, serde_json::to_value(it).ok()?)))
                 .collect(),
             pin_moves: pin_moves.collect(),
+            modes: modes.into_iter().map(CarriedMode::from).collect(),
+            notices,
+            notice_marks: marks,
         }
     }
 }
@@ -136,7 +145,30 @@ impl From<HandoverState> for ControlState {
                 .into_iter()
                 .map(|m| ((m.service, m.from), m.rule))
                 .collect(),
+            read_only: Planned {
+                modes: carried.modes.into_iter().map(CarriedMode::scoped).collect(),
+                notices: carried.notices,
+                marks: carried.notice_marks,
+            },
         }
+    }
+}
+
+impl From<(Scope, Mode)> for CarriedMode {
+    fn from((scope, mode): (Scope, Mode)) -> Self {
+        let (service, route) = scope.names();
+        Self { service: service.map(str::to_owned), route: route.map(str::to_owned), mode }
+    }
+}
+
+impl CarriedMode {
+    fn scoped(self) -> (Scope, Mode) {
+        let scope = match (self.service, self.route) {
+            (_, Some(route)) => Scope::Route(route),
+            (Some(service), None) => Scope::Service(service),
+            (None, None) => Scope::Process,
+        };
+        (scope, self.mode)
     }
 }
 

@@ -15,6 +15,9 @@
 //! | `rollout/SERVICE` | [`Rollout`], as of its last transition |
 //! | `epoch/SERVICE` | number of changes of shares |
 //! | `fence/SERVICE` | [`FenceMark`] |
+//! | `mode/process`, `mode/service/SERVICE`, `mode/route/LABEL` | [`Mode`]: it is read-only |
+//! | `notice/NAME` | [`Notice`] that was set at run time |
+//! | `notice_mark/NAME` | [`Mark`]: what became of a notice |
 //! | `generation` | generation of the snapshot |
 //!
 //! Names are percent-encoded. Rows with other keys are those of another release: they are neither read nor
@@ -30,7 +33,9 @@ use super::{
     handover::{time_of, unix_ms},
 };
 use crate::{
+    config::schema::Notice,
     control::{carried::SetWeights, fences::FenceMark},
+    policy::read_only::{Mark, Mode, Scope},
     rollout::Rollout,
     store::StateChange,
 };
@@ -74,7 +79,7 @@ impl ControlState {
     /// The state as rows.
     pub fn rows(&self) -> Rows {
         let Self { generation, weights, ejections, endpoints, stand_ins, .. } = self;
-        let Self { epochs, fences, mistakes, rollouts, pin_moves, .. } = self;
+        let Self { epochs, fences, mistakes, rollouts, pin_moves, read_only, .. } = self;
         let mut rows = Rows::new();
         let mut add = |key: String, value: Value| drop(rows.insert(key, value));
         for (service, weights) in weights {
@@ -105,6 +110,15 @@ impl ControlState {
         }
         for (service, mark) in fences {
             add(key("fence", &[service]), json(mark));
+        }
+        for (scope, mode) in &read_only.modes {
+            add(mode_key(scope), json(mode));
+        }
+        for (name, notice) in &read_only.notices {
+            add(key("notice", &[name]), json(notice));
+        }
+        for (name, mark) in &read_only.marks {
+            add(key("notice_mark", &[name]), json(mark));
         }
         add(GENERATION.to_owned(), json(generation));
         rows
@@ -162,6 +176,23 @@ impl ControlState {
             ["fence", service] => {
                 self.fences.insert(service.to_owned(), FenceMark::deserialize(value)?);
             }
+            ["mode", "process"] => {
+                self.read_only.modes.insert(Scope::Process, Mode::deserialize(value)?);
+            }
+            ["mode", "service", service] => {
+                let scope = Scope::Service(service.to_owned());
+                self.read_only.modes.insert(scope, Mode::deserialize(value)?);
+            }
+            ["mode", "route", route] => {
+                let scope = Scope::Route(route.to_owned());
+                self.read_only.modes.insert(scope, Mode::deserialize(value)?);
+            }
+            ["notice", name] => {
+                self.read_only.notices.insert(name.to_owned(), Notice::deserialize(value)?);
+            }
+            ["notice_mark", name] => {
+                self.read_only.marks.insert(name.to_owned(), Mark::deserialize(value)?);
+            }
             [GENERATION] => self.generation = u64::deserialize(value)?,
             _ => {}
         }
@@ -176,7 +207,10 @@ pub const GENERATION: &str = "generation";
 pub fn is_known(key: &str) -> bool {
     matches!(
         (key.split('/').next(), key.split('/').count()),
-        (Some("weights" | "stand_in" | "epoch" | "fence" | "rollout"), 2)
+        (
+            Some("weights" | "stand_in" | "epoch" | "fence" | "rollout" | "notice" | "notice_mark"),
+            2
+        ) | (Some("mode"), 2 | 3)
             | (Some("ejected" | "mistakes" | "pin_move"), 3)
             | (Some("endpoint"), 4)
             | (Some(GENERATION), 1)
@@ -256,6 +290,14 @@ fn json(value: impl Serialize) -> Value {
 
 fn key(kind: &str, names: &[&String]) -> String {
     names.iter().fold(kind.to_owned(), |key, name| key + "/" + &encoded(name))
+}
+
+fn mode_key(scope: &Scope) -> String {
+    match scope {
+        Scope::Process => "mode/process".to_owned(),
+        Scope::Service(service) => key("mode/service", &[service]),
+        Scope::Route(route) => key("mode/route", &[route]),
+    }
 }
 
 /// `name` with percent-encoding of what is neither a letter, a digit nor usual in names and addresses.

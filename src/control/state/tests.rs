@@ -61,6 +61,33 @@ fn rollout(service: String, at: SystemTime) -> Rollout {
         .0
 }
 
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![
+        Just(Scope::Process),
+        name().prop_map(Scope::Service),
+        name().prop_map(|route| Scope::Route(format!("/{route}/{{id}}"))),
+    ]
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    (time(), prop::option::of(time()), prop::option::of(name())).prop_map(
+        |(since, until, message)| Mode {
+            since: since.into(),
+            until: until.map(Into::into),
+            by: "ops".to_owned(),
+            reason: String::new(),
+            message,
+            notice: None,
+        },
+    )
+}
+
+fn notice(from: SystemTime) -> Notice {
+    let (from, until) = (UtcTime::from(from), UtcTime::from(from + Duration::from_secs(60)));
+    let text = serde_json::json!({ "from": from, "until": until, "text": { "en": "soon" } });
+    serde_json::from_value(text).expect("a notice")
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let place = || (name(), name());
     let manual = (time(), name(), name()).prop_map(|(since, by, reason)| ManualEjection {
@@ -120,6 +147,20 @@ fn change() -> impl Strategy<Value = Change> {
         (name(), time())
             .prop_map(|(service, at)| { Change::RolloutMoved(Box::new(rollout(service, at))) }),
         name().prop_map(|service| Change::RolloutForgotten { service }),
+        (scope(), prop::option::of((mode(), prop::option::of(name())))).prop_map(
+            |(scope, mode)| {
+                let mode = mode.map(|(mode, notice)| Mode { notice, ..mode });
+                Change::ModeSet { scope, mode }
+            }
+        ),
+        (name(), time(), prop::collection::vec((scope(), mode()), 0..2)).prop_map(
+            |(notice, from, modes)| Change::NoticeBegun { notice, from: from.into(), modes }
+        ),
+        (name(), time(), name(), 0_u64..9).prop_map(|(notice, from, receiver, lead)| {
+            Change::NoticeSent { notice, from: from.into(), receiver, lead }
+        }),
+        (name(), prop::option::of(time()))
+            .prop_map(|(name, from)| Change::NoticeSet { name, notice: from.map(notice) }),
     ]
 }
 

@@ -53,6 +53,15 @@ fn scrape() -> Scrape {
         ..Version::default()
     };
     Scrape {
+        read_only: vec![ReadOnly { service: "game-api".into(), all: true, routes: 1, refused: 4 }],
+        holds: vec![HoldUse {
+            service: "game-api".into(),
+            route: "cashier.webhook".into(),
+            waiting: 2,
+            bytes: 32_768,
+            events: vec![("released", 7), ("full", 1)],
+            holds: Durations::default(),
+        }],
         rates: vec![RateUse {
             route: "bet.place".into(),
             limit: "client-ip".into(),

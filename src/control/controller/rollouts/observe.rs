@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 use super::{Controller, Live, RolloutAsked, RolloutChange, itself};
 use crate::{
     analysis::{Numbers, Verdict},
-    config::schema::{GateQuestion, Slo},
-    control::controller::{ChangeHead, Rejected},
+    config::schema::{GateQuestion, Slo, UtcTime},
+    control::controller::{ChangeHead, Rejected, modes::mode_of},
     registry::Origin,
     rollout::{
-        self, Action, Event, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow, Windows,
+        self, Action, Event, Frozen, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow,
+        Windows,
     },
     snapshot::{Endpoint, Version},
 };
@@ -103,6 +104,17 @@ impl Controller {
         Some(Event::Tick(observed))
     }
 
+    /// Why the players of `service` may not grow at `now`: a window, or that its writes are refused, so that there is
+    /// no evidence about them.
+    fn frozen(&self, service: &str, now: SystemTime) -> Option<Frozen> {
+        let window = Windows::new(&self.config.windows).growth(service, now).frozen;
+        window.or_else(|| {
+            let mode = mode_of(&self.state, service)?;
+            let until_unix_ms = mode.until.map(UtcTime::unix_ms);
+            Some(Frozen { window: "read-only".to_owned(), until_unix_ms, second_person: false })
+        })
+    }
+
     /// Reports something that hinders a rollout, once until its next transition.
     fn say_once(&mut self, service: &str, message: String) {
         let Some(live) = self.rollouts.get_mut(service) else { return };
@@ -187,7 +199,7 @@ impl Controller {
         let slo = slo.filter(|_| asks(GateQuestion::Slo));
         let observed = Observed {
             moment: self.started.0.elapsed(),
-            frozen: Windows::new(&self.config.windows).growth(service, now).frozen,
+            frozen: self.frozen(service, now),
             requests: counted.finished,
             evidence: self.evidence(rollout, mismatch.as_ref()),
             slo: slo.map(|slo| rollout::slo(&slo, &seen(&live.since, &counted, latencies))),

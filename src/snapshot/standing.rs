@@ -1,0 +1,196 @@
+//! Whether writes of a service are refused, and what its clients are told in advance, compiled.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::json;
+
+use super::sources::SnapshotInputs;
+use crate::{
+    config::schema::{Notice, UtcTime},
+    policy::read_only::{Mode, Modes, Scope, later, retry_after},
+    registry::{Registry, ServiceState},
+};
+
+/// Most notices of a service that responses name.
+const MOST_TOLD: usize = 4;
+
+/// Whether writes of a service are refused, and what its clients are told in advance. Most services have none of it,
+/// so their requests test one pointer.
+#[derive(Debug)]
+pub struct Standing {
+    /// For all its routes.
+    all: Option<Arc<Refusal>>,
+    /// For routes with a mode of their own that ends later, by their numbers.
+    routes: Box<[(u32, Arc<Refusal>)]>,
+    /// Notices that responses name, those that begin first at the front.
+    announced: Box<[Announced]>,
+}
+
+/// What a client is told whose write is refused.
+#[derive(Debug)]
+pub struct Refusal {
+    /// When the mode ends, if that is known.
+    pub until: Option<UtcTime>,
+    /// Members of the problem document, each with a comma before it.
+    pub members: String,
+    /// The header field that says so, with its end.
+    pub field: String,
+    /// `Retry-After` while the end is unknown.
+    otherwise: Duration,
+    /// Counts it.
+    pub state: Arc<ServiceState>,
+}
+
+/// A notice in the responses of a service.
+#[derive(Debug)]
+struct Announced {
+    since: UtcTime,
+    until: UtcTime,
+    line: Box<str>,
+}
+
+/// All notices and modes, for those who ask for them.
+#[derive(Debug, Default)]
+pub struct Notices {
+    /// Notices of the file and of run time, by name; those that begin first at the front.
+    pub list: Vec<(String, Notice)>,
+    /// Modes in force.
+    pub modes: Modes,
+    /// Those of routes, with number and service of the route.
+    routes: Vec<(u32, String, Mode)>,
+}
+
+impl Notices {
+    pub(super) fn compile(sources: SnapshotInputs<'_>) -> Arc<Self> {
+        let mut all: BTreeMap<&String, &Notice> = sources.decided.notices.iter().collect();
+        // Those of the file come first.
+        all.extend(&sources.config.notices);
+        let list = all.into_iter().map(|(name, notice)| (name.clone(), notice.clone()));
+        let mut list: Vec<_> = list.collect();
+        list.sort_by_key(|(_, notice)| notice.from);
+        let modes = sources.decided.modes.clone();
+        let own = modes.iter().filter_map(|(scope, mode)| {
+            let Scope::Route(label) = scope else { return None };
+            let mut routes = (0_u32..).zip(&sources.config.routes);
+            let (number, route) = routes.find(|(_, route)| route.label() == label.as_str())?;
+            Some((number, route.service.clone(), mode.clone()))
+        });
+        let routes = own.collect();
+        Arc::new(Self { list, modes, routes })
+    }
+}
+
+impl Notices {
+    /// Those of a `list`, with `modes` of services and of the process.
+    #[cfg(test)]
+    pub fn of(list: Vec<(String, Notice)>, modes: Modes) -> Self {
+        Self { list, modes, routes: Vec::new() }
+    }
+}
+
+impl Standing {
+    /// That of the service `name`; `None` if there is nothing to tell.
+    pub(super) fn compile(
+        name: &str,
+        notices: &Notices,
+        sources: SnapshotInputs<'_>,
+        registry: &Registry,
+    ) -> Option<Box<Self>> {
+        if notices.list.is_empty() && notices.modes.is_empty() {
+            return None;
+        }
+        let refusal = |mode: &Mode| Arc::new(Refusal::new(name, mode, sources, registry));
+        let of_process = notices.modes.get(&Scope::Process);
+        let of_service = notices.modes.get(&Scope::Service(name.to_owned()));
+        let all = match (of_process, of_service) {
+            (Some(process), Some(service)) => Some(later(process, service)),
+            (process, service) => process.or(service),
+        };
+        let own = notices.routes.iter().filter(|(_, service, _)| service == name);
+        let own = own.filter_map(|(number, _, own)| {
+            let counts = all.is_none_or(|all| !std::ptr::eq(later(all, own), all));
+            counts.then(|| (*number, refusal(own)))
+        });
+        let told = notices.list.iter().filter(|(_, notice)| notice.concerns(name));
+        let standing = Self {
+            all: all.map(refusal),
+            routes: own.collect(),
+            announced: told.map(|(name, notice)| Announced::new(name, notice)).collect(),
+        };
+        let is_empty = standing.all.is_none() && standing.routes.is_empty();
+        (!is_empty || !standing.announced.is_empty()).then(|| Box::new(standing))
+    }
+
+    /// Why writes of route number `number` are refused; `None` if they are not.
+    pub fn refusal(&self, number: u32) -> Option<&Arc<Refusal>> {
+        let own = self.routes.iter().find(|(route, _)| *route == number);
+        own.map(|(_, refusal)| refusal).or(self.all.as_ref())
+    }
+
+    /// Whether writes of all routes are refused.
+    pub fn refuses_all(&self) -> bool {
+        self.all.is_some()
+    }
+
+    /// Number of routes with a mode of their own.
+    pub fn refused_routes(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether it has notices.
+    #[inline]
+    pub fn has_notices(&self) -> bool {
+        !self.announced.is_empty()
+    }
+
+    /// Header fields for responses at `now`, each a line with its end.
+    pub fn lines(&self, now: UtcTime) -> impl Iterator<Item = &str> {
+        let told = self.announced.iter();
+        let told = told.filter(move |notice| (notice.since..notice.until).contains(&now));
+        told.map(|notice| &*notice.line).take(MOST_TOLD)
+    }
+}
+
+impl Refusal {
+    fn new(service: &str, mode: &Mode, sources: SnapshotInputs<'_>, registry: &Registry) -> Self {
+        let Mode { until, message, notice, .. } = mode;
+        let notice = notice.as_ref().and_then(|name| {
+            let known = sources.config.notices.get(name).or(sources.decided.notices.get(name));
+            known.map(|notice| (name, notice))
+        });
+        let mut members = format!(",\"until\":{}", json!(until));
+        if let Some(message) = message {
+            members += &format!(",\"message\":{}", json!(message));
+        }
+        if let Some((name, notice)) = notice {
+            let (name, text) = (json!(name), json!(notice.text));
+            members += &format!(",\"notice\":{name},\"text\":{text}");
+        }
+        let field = match until {
+            Some(until) => format!("Tidegate-Read-Only: ?1; until=\"{until}\"\r\n"),
+            None => "Tidegate-Read-Only: ?1\r\n".to_owned(),
+        };
+        let otherwise = sources.config.read_only.retry_after;
+        Self { until: *until, members, field, otherwise, state: registry.service(service) }
+    }
+
+    /// `Retry-After` at `now`, in seconds.
+    pub fn retry_after(&self, now: UtcTime) -> u32 {
+        retry_after(self.until, now, self.otherwise)
+    }
+}
+
+impl Announced {
+    fn new(name: &str, notice: &Notice) -> Self {
+        let ahead = u64::try_from(notice.announce.as_millis()).unwrap_or(u64::MAX);
+        let since = UtcTime::from_unix_ms(notice.from.unix_ms().saturating_sub(ahead));
+        let Notice { from, until, .. } = notice;
+        let kind = notice.kind.label();
+        let writes = if notice.read_only { "; read-only" } else { "" };
+        // Names are checked, so nothing needs escaping.
+        let line = format!(
+            "Tidegate-Notice: {kind}; name=\"{name}\"; from=\"{from}\"; until=\"{until}\"{writes}\r\n"
+        );
+        Self { since, until: *until, line: line.into() }
+    }
+}
