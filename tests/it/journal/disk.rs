@@ -104,6 +104,8 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
     });
     assert_eq!(stage.version(0)["weight"], weight);
 
+    let last = || stage.get("/v1/status")["journal"]["seq"].as_u64().expect("a number");
+    let before = last();
     failing.store(true, SeqCst);
     let mut client = process.connect();
     let mut players = 0..40_000;
@@ -113,7 +115,8 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
         }
         stage.version(1)["state"] == "ejected"
     });
-    // The entry of the ejection took what is kept for it. An ejection by an operator is made all the same.
+    // The entry of the ejection takes what is kept for it. An ejection by an operator is made all the same.
+    eventually("the ejection is written", || last() > before);
     fill(&disk.join("more"));
     let body = json!({ "version": "v1", "endpoint": other.address.to_string(), "reason": "disk" });
     let ejected = stage.send("POST", "eject", &body);

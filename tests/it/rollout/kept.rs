@@ -134,8 +134,10 @@ fn a_bake_without_an_answer_says_so_in_state_event_journal_and_report() {
     assert!(cause.starts_with(says) && cause.contains("allowed 1 % by slo"), "{cause}");
     let events = kept.try_get("/v1/events?since=0").expect("events");
     assert!(events.to_string().contains(&format!("done: {cause}")), "{events}");
-    let incidents = kept.try_get("/v1/incidents").expect("incidents");
-    assert!(incidents.to_string().contains(cause), "{incidents}");
+    eventually("there is a report", || {
+        let incidents = kept.try_get("/v1/incidents").expect("incidents");
+        incidents.to_string().contains(cause)
+    });
     let entries = kept.entries();
     let last = entries.iter().rev().find(|entry| entry.kind == "rollout").expect("an entry");
     assert_eq!((&last.after["phase"], &*last.reason), (&json!("done"), cause));
