@@ -82,6 +82,7 @@ mod tunnel;
 mod turn;
 mod waiting;
 mod websocket;
+mod whole_body;
 mod worker;
 mod writable;
 

@@ -61,7 +61,9 @@ pub use self::{
         Pin, PinBegin, PinCookie, PinCookieKey, PinEnd, PinEndAnswer, PinKeyAnswer, PinOnEject,
         PinSecret,
     },
-    plan::{Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, Step},
+    plan::{
+        Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, MAX_WEBHOOK_TIMEOUT, Step,
+    },
     process::{Forwarding, Resolver, Shutdown},
     retry::{KeyTrust, MAX_ATTEMPTS, MAX_BODY_WAIT, MAX_KEPT_BODY, Rescue, Retry, RetryOn},
     route::{Class, Route, RouteMatch},

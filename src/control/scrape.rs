@@ -346,7 +346,7 @@ fn version(
         health_panic: version.panics(service.health.panic_threshold),
         retries: retries.to_vec(),
         withheld: withheld.to_vec(),
-        rescued: cells.sum(|c| c.rescued.read()),
+        rescued: version.state.rescued(),
         amounts: (service.amounts.iter().zip(&version.amounts))
             .filter(|(amount, _)| matches!(amount.source, AmountSource::Field { .. }))
             .map(|(amount, state)| metrics::Amount {

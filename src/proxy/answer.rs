@@ -14,9 +14,7 @@ use super::{
     channel::MessageIo as _,
     client::{Client, NextState},
     forward::upload_due,
-    grpc,
-    idempotency::Nowhere,
-    pace,
+    grpc, pace,
     plan::Plan,
     problem::ProxyError,
     turn::Turn,
@@ -134,7 +132,9 @@ async fn receive(
     let due = || plan.until(Instant::now(), plan.route().body.timeout);
     client.deadline.set(due());
     poll_fn(|cx| {
-        if let Poll::Ready(received) = attempt.poll_body(cx, &mut Nowhere, response, answer) {
+        if let Poll::Ready(received) =
+            attempt.poll_body(cx, &mut tokio::io::empty(), response, answer)
+        {
             return Poll::Ready(received.is_ok());
         }
         if answer.take_progress() {

@@ -358,7 +358,7 @@ impl<'a> Attempt<'a> {
         self.upload.as_deref().is_some_and(waits)
     }
 
-    /// Relays the body of `answer` to the client, after its head in `response`.
+    /// Relays the body of `answer` to where it goes, after its head in `response`.
     pub(super) fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
@@ -372,21 +372,6 @@ impl<'a> Attempt<'a> {
             RelayError::Malformed => AttemptError::Failed(ProxyError::Protocol),
             RelayError::Receiver => AttemptError::ClientGone,
         })
-    }
-
-    /// Drops the body of `answer` and its head in `response`. Ready if all of it is here, so that
-    /// the connection can be used again.
-    pub(super) fn poll_away(
-        &mut self,
-        cx: &mut Context<'_>,
-        response: &mut Buffer,
-        answer: &mut Answer,
-    ) -> Poll<()> {
-        let (upstream, nowhere) = (&mut self.upstream, &mut tokio::io::empty());
-        match answer.relay.poll(cx, upstream, &mut self.inbox, response, nowhere) {
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
     }
 
     /// The connection, if it can be used again after `answer`, and how long the endpoint keeps it.

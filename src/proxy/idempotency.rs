@@ -15,7 +15,6 @@ use crate::registry::{KeptAnswer, KeyLease};
 pub(super) use self::{
     begin::{Beginning, Outcome, explained},
     body::{Gathered, Reading, TOO_LARGE},
-    kept::Nowhere,
 };
 
 /// The key of a request, which has begun. Dropped before the response was received, it ends as
@@ -33,8 +32,9 @@ impl Key {
         Self { lease, limit, head: RefCell::default() }
     }
 
-    /// An attempt is made.
+    /// An attempt is made. What came of the one before is not the response.
     pub(super) fn attempting(&self) {
+        *self.head.borrow_mut() = None;
         self.lease.attempting();
     }
 

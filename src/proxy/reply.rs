@@ -70,7 +70,8 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
     record.fault = Some(problem.kind);
     let read = !turn.unread_body && error != AttemptError::ClientBody;
     let keep = plan.mode.keep_alive && read && !worker.parting.get();
-    write(problem, None, response, Some(&plan.id), plan.mode, keep, worker);
+    let extra = plan.added().map(|lines| Extra { fields: lines.to_vec(), members: String::new() });
+    write(problem, extra.as_ref(), response, Some(&plan.id), plan.mode, keep, worker);
     match (flush(client, plan.route().body.timeout, response).await, keep) {
         (Err(_), _) => NextState::Close,
         (Ok(()), true) => NextState::Keep,

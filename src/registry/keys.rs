@@ -525,15 +525,16 @@ impl KeyLease {
             return;
         }
         let Self { table, id, rules, .. } = self;
-        let (event, state, end) = match fate(ending, self.was_unsure, rules.errors) {
-            Fate::Answer => {
-                let kept = kept().map(Arc::new);
-                let end = KeyEnd::Answered(kept.clone());
-                (KeyEvent::Answered, Some(State::Answered(kept)), end)
-            }
-            Fate::Free => (KeyEvent::Freed, None, KeyEnd::Freed),
-            Fate::Hold => (KeyEvent::Unsure, Some(State::Unsure), KeyEnd::Unsure),
-        };
+        let (event, state, end) =
+            match fate(ending, self.was_unsure || self.sent_before.get(), rules.errors) {
+                Fate::Answer => {
+                    let kept = kept().map(Arc::new);
+                    let end = KeyEnd::Answered(kept.clone());
+                    (KeyEvent::Answered, Some(State::Answered(kept)), end)
+                }
+                Fate::Free => (KeyEvent::Freed, None, KeyEnd::Freed),
+                Fate::Hold => (KeyEvent::Unsure, Some(State::Unsure), KeyEnd::Unsure),
+            };
         table.note(event);
         // Before the key can begin again.
         if let Some(log) = &table.log {

@@ -25,7 +25,7 @@ class Bets(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
-        key = self.headers["idempotency-key"]
+        key = self.headers["idempotency-key"].strip('"')
         self.placed[key] += 1
         if self.path == "/slow":
             time.sleep(SLOW)

@@ -22,6 +22,7 @@ use crate::support::{
 
 mod kept;
 mod many;
+mod repeated;
 
 /// A proxy whose writes are processed once, with these further fields.
 fn keyed(origin: &Origin, fields: &str) -> Builder {

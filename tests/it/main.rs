@@ -39,6 +39,7 @@ mod keep_alive;
 mod kept;
 mod limits;
 mod metrics;
+mod money;
 mod names;
 mod pace;
 mod pins;

@@ -8,12 +8,13 @@ use std::{future::poll_fn, task::Poll};
 use tokio::time::Instant;
 
 use super::super::{
-    body::{Decoder, Framing},
+    body::Framing,
     buffer::Buffer,
     client::Client,
     head::HeadError,
     pace,
     problem::{Problem, RETRY_AFTER},
+    whole_body::{Broken, WholeBody},
     worker::Worker,
 };
 use crate::snapshot::BodyLimits;
@@ -69,43 +70,29 @@ impl Reading {
     }
 
     async fn read(&self, client: &mut Client) -> Result<Vec<u8>, Problem> {
-        let (mut decoder, mut body) = (Decoder::new(self.framing), Vec::new());
+        let mut body = WholeBody::taken(self.framing, self.limit as u64);
         let began = Instant::now();
-        loop {
-            loop {
-                let malformed =
-                    |_| HeadError { status: 400, detail: "the chunks of the body are malformed" };
-                let found = decoder.decode(client.inbox.data()).map_err(malformed)?;
-                client.inbox.consume(found.skip);
-                if found.data == 0 {
-                    break;
-                }
-                if body.len() + found.data > self.limit {
-                    return Err(TOO_LARGE);
-                }
-                body.extend_from_slice(&client.inbox.data()[..found.data]);
-                client.inbox.consume(found.data);
-            }
-            if decoder.is_done() {
-                return Ok(body);
-            }
+        let due = |bytes: usize| {
             let due = Instant::now() + self.limits.timeout;
-            let slow = pace::due(self.limits, began, body.len() as u64);
-            client.deadline.set(slow.map_or(due, |slow| slow.min(due)));
-            let filled = poll_fn(|cx| {
-                if let Poll::Ready(filled) = client.inbox.poll_fill(cx, &mut client.stream) {
-                    return Poll::Ready(filled.ok());
-                }
-                client.deadline.poll_passed(cx).map(|()| None)
-            });
-            match filled.await {
-                Some(0) if decoder.ends_with_connection() => return Ok(body),
-                Some(n) if n > 0 => {}
-                _ => {
-                    let detail = "the body did not arrive, or not in time";
-                    return Err(HeadError { status: 408, detail }.into());
-                }
+            pace::due(self.limits, began, bytes as u64).map_or(due, |slow| slow.min(due))
+        };
+        client.deadline.set(due(0));
+        let read = poll_fn(|cx| {
+            let before = body.len();
+            if let Poll::Ready(read) = body.poll(cx, client) {
+                return Poll::Ready(read);
             }
+            if body.len() > before {
+                client.deadline.set(due(body.len()));
+            }
+            client.deadline.poll_passed(cx).map(|()| Err(Broken::Ended))
+        });
+        let bad = |status, detail| Err(HeadError { status, detail }.into());
+        match read.await {
+            Ok(()) => Ok(body.into_parts().0),
+            Err(Broken::TooLarge) => Err(TOO_LARGE),
+            Err(Broken::Malformed) => bad(400, "the chunks of the body are malformed"),
+            Err(Broken::Ended) => bad(408, "the body did not arrive, or not in time"),
         }
     }
 }

@@ -152,11 +152,7 @@ fn processes_that_are_replaced_and_killed_under_load_process_no_key_twice() {
             thread::sleep(Duration::from_millis(300));
         }
         // All of them: the one that was replaced may still drain.
-        for pid in process.pids() {
-            let pid = rustix::process::Pid::from_raw(pid).expect("a number");
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
-        process.wait();
+        process.kill_all();
         process = Process::spawn_at(address, &text);
     }
     thread::sleep(Duration::from_millis(300));

@@ -36,7 +36,8 @@ fn a_flood_of_keys_is_refused_beyond_the_limit_and_takes_no_memory() {
     let more = flood(process.address, 8, 12_500);
     // Those of the first round are replayed.
     assert_eq!(more, HashMap::from([(200, 20_000), (503, 80_000)]));
-    let grown = process.peak_kib() - before;
+    // The peak is a sum of counts that lag behind, so it may also seem to fall.
+    let grown = process.peak_kib().saturating_sub(before);
     assert!(grown < 4096, "{grown} KiB");
     assert_eq!(origin.requests(), 20_000);
 }
