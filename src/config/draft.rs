@@ -202,7 +202,7 @@ admin: { address: 127.0.0.1:80a, tokens: { name: ci } }
 ",
             "\
 1:10: workers: the text `many` stands here; write a whole number from 1 to 1024
-2:1: listne: unknown field `listne`; did you mean `listen`? known fields: workers, listen, trusted_proxies, admin, state, services, routes, limits, forwarding, access_log, log, resolver, shutdown, alerts, takeover, plans, smoke, windows
+2:1: listne: unknown field `listne`; did you mean `listen`? known fields: workers, listen, trusted_proxies, admin, state, services, routes, limits, forwarding, access_log, log, resolver, shutdown, alerts, takeover, plans, smoke, windows, notices, announcements, read_only
 4:14: listen[0].address: `localhost` is not an address with a port; write it in digits, such as 127.0.0.1:8080 or [::1]:8080
 5:5: listen[1].address: missing; add `address: 127.0.0.1:8080`
 5:7: listen[1].port: unknown field `port`; known fields: address, tls, proxy_protocol
@@ -260,7 +260,7 @@ routes:
   - service: game-api                  # everything else
 ",
             "\
-26:5: routes[0].mirror: unknown field `mirror`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures, access, limit, retry, idempotency",
+26:5: routes[0].mirror: unknown field `mirror`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures, access, limit, retry, idempotency, read_only, notices",
         );
     }
 

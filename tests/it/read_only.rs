@@ -395,3 +395,26 @@ fn the_command_shows_changes_and_waits() {
     assert!(code == 65 && text.contains("there is no service `walet`"), "{code} {text}");
     assert_eq!(run(&["read-only", "--until", "tomorrow"]).0, 2);
 }
+
+#[test]
+fn a_rollout_holds_meanwhile_and_a_cutover_goes_on() {
+    let other = Origin::answering("new");
+    let stage = Stage::new(|builder| builder.version("v2", &other));
+    let share = || stage.proxy().snapshot().services[0].share(1);
+    let path = format!("/v1/services/{SERVICE}/rollout");
+    stage.mode(&json!({ "mode": "read-only", "service": SERVICE, "until": from_now(600.0) }));
+    let steps = json!([{ "weight": "10%", "for": "1h" }, { "weight": "100%", "for": "1h" }]);
+    let begun = stage.ask("POST", &path, &json!({ "to": "v2", "steps": steps }));
+    assert_eq!(begun.status, 200, "{}", begun.text());
+    eventually("it waits", || stage.get(&path)["frozen"]["window"] == "read-only");
+    assert_eq!(share(), 0.0);
+    stage.mode(&json!({ "mode": "normal", "service": SERVICE }));
+    eventually("it grows", || share() > 0.09);
+    stage.read_only();
+    let moved =
+        stage.ask("POST", &format!("/v1/services/{SERVICE}/cutover"), &json!({ "to": "v2" }));
+    assert_eq!(moved.status, 200, "{}", moved.text());
+    assert_eq!(share(), 1.0);
+    assert_eq!(stage.write("/bets").status, 503);
+    assert_eq!(stage.proxy().get("/bets").text(), "new");
+}
