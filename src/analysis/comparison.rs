@@ -42,6 +42,8 @@ pub struct Comparison {
     began: Duration,
     /// When the canary last began to warm up, and its requests since.
     warming: (Duration, u64),
+    /// By test of latency, requests of the canary that it compared since the weights changed last.
+    timed: Vec<u64>,
     errors: Option<Engine>,
     unserved: Option<Engine>,
     /// Errors of named routes, in the order of the limits.
@@ -93,6 +95,7 @@ impl Comparison {
             });
             tests.collect::<Vec<_>>()
         });
+        let latency: Vec<_> = latency.collect();
         let amounts = limits.amounts.iter().flat_map(|limit| {
             let new = if limit.derived { AmountTest::of_derived } else { AmountTest::new };
             [Side::Low, Side::High]
@@ -101,13 +104,14 @@ impl Comparison {
         Self {
             began: now,
             warming: (now, 0),
+            timed: vec![0; latency.len()],
             errors: limits.errors.map(engine),
             unserved: limits.unserved.map(engine),
             routes: limits.routes.iter().filter_map(|_| limits.errors.map(route)).collect(),
             spared: limits.errors.map(spared),
             has_groups: false,
             recovery: limits.errors.map(|_| Recovery::new(limits.alpha)),
-            latency: latency.collect(),
+            latency,
             amounts: amounts.collect(),
             phi,
             advice: Advice {
@@ -220,10 +224,11 @@ impl Comparison {
         now: Duration,
     ) {
         if self.is_warm(now) {
-            let tests = self.latency.iter_mut();
-            let mut tests = tests.filter(|t| (t.span(), t.quantile()) == (span, quantile));
-            if let Some(test) = tests.next() {
+            let mut tests = self.latency.iter_mut().zip(&mut self.timed);
+            let is_it = |t: &LatencyTest| (t.span(), t.quantile()) == (span, quantile);
+            if let Some((test, timed)) = tests.find(|(test, _)| is_it(test)) {
                 test.observe_above(block, slow, now);
+                *timed = timed.saturating_add(block.canary.requests());
             }
             self.judge(now);
         }
@@ -243,6 +248,7 @@ impl Comparison {
         if warms {
             self.warming = (now, 0);
         }
+        self.timed.iter_mut().for_each(|timed| *timed = 0);
         self.engines().for_each(Engine::weight_step);
         self.spared().for_each(Spared::weight_step);
         self.latency.iter_mut().for_each(LatencyTest::weight_step);
@@ -287,6 +293,7 @@ impl Comparison {
             && self.spared.iter().all(Spared::is_sound)
             && self.routes.iter().all(|route| route.spared.is_sound())
             && self.latency.iter().all(|test| test.engine().is_sound())
+            && self.timed.len() == self.latency.len()
             && self.amounts.iter().all(AmountTest::is_sound)
             && self.amounts.len() == 2 * self.limits.amounts.len()
     }
@@ -316,10 +323,15 @@ impl Comparison {
         (self.log_evidence() / self.log_threshold()).max(0.0)
     }
 
-    /// What is left `now` of the warm-up until all that is compared is judged; `None` if nothing of it has to warm up.
+    /// What is left `now` of the warm-up, and of the comparison of latencies after it, until all that is compared was
+    /// judged; `None` if nothing of it has to warm up.
     pub fn warming(&self, now: Duration) -> Option<Warming> {
         let is_timed = !self.latency.is_empty() || !self.amounts.is_empty();
-        self.warm_up_left(now).filter(|_| is_timed)
+        let compared = || {
+            let age = now.saturating_sub(self.warming.0);
+            Warming::compared(age, *self.timed.iter().max()?, self.limits.warm_up)
+        };
+        self.warm_up_left(now).filter(|_| is_timed).or_else(compared)
     }
 
     fn warm_up_left(&self, now: Duration) -> Option<Warming> {

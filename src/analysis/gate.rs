@@ -20,7 +20,8 @@
 //!    in at most one of twenty comparisons. So a canary that is slower, or pays more, is not healthy even if none
 //!    of its requests fails, and a canary that becomes worse is undecided before it is ejected;
 //! 3. no later requests contradict it: see below;
-//! 4. the canary has warmed up, if latency or amounts are compared: until then they are not.
+//! 4. the canary has warmed up, if latency or amounts are compared: until then they are not; and its latency was
+//!    compared for some hundred requests after that, since errors may be certain before any was.
 //!
 //! The certificate is final, and the evidence of (2) pays for a fault that begins late: 10 nats after a thousand
 //! blocks with failures (`wealth.rs`), so that 13 nats would have to be found before a canary that was good for
@@ -65,7 +66,8 @@ pub struct GateAnswer {
     pub log_threshold: f64,
     /// Evidence that the canary is healthy; absent where errors are not compared.
     pub health: Option<HealthFinding>,
-    /// What is left of the warm-up, without which it is not *healthy*; `None` if it is over, or nothing has to warm up.
+    /// What is left of the warm-up and of the comparison of latencies, without which it is not *healthy*; `None` if
+    /// that is over, or nothing has to warm up.
     pub warming: Option<Warming>,
     /// Requests that were compared since the comparison began: first attempts with an outcome.
     pub requests: Arms<u64>,
