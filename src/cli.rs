@@ -27,6 +27,7 @@ mod say;
 mod smoke;
 mod status;
 mod table;
+mod token;
 mod weights;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -64,7 +65,8 @@ Signals of `run`:
 
 Environment:
   TIDEGATE_ADMIN        default of --admin
-  TIDEGATE_TOKEN_FILE   default of --token-file";
+  TIDEGATE_TOKEN_FILE   default of --token-file
+  TIDEGATE_CA, TIDEGATE_CERT, TIDEGATE_KEY   defaults of --ca, --cert and --key";
 
 /// A Layer-7 traffic-splitting reverse proxy.
 #[derive(Debug, Parser)]
@@ -115,6 +117,8 @@ enum Command {
     Judge(judge::JudgeArguments),
     /// The release journal: who changed what, when and why; and whether that is as it was written.
     Audit(audit::AuditArguments),
+    /// Make a token of the admin endpoint, or print the hash of one.
+    Token(token::TokenArguments),
     /// Copy the journal to a new file, also while a process writes it.
     Backup(backup::BackupArguments),
     /// Verify a backup of the journal, and put it into an empty folder.
@@ -156,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Backup(arguments) => backup::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Restore(arguments) => backup::put_back(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Completions(arguments) => {

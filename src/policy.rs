@@ -2,6 +2,10 @@
 
 pub mod access;
 pub mod class;
+pub mod external;
 pub mod fence;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod rate;
 pub mod retry;
+pub mod token;

@@ -5,10 +5,12 @@
 //! per worker, on cache lines of its own, and only that worker writes it: plain relaxed stores, no
 //! read-modify-write. Readers sum over the workers.
 
+mod authorizers;
 mod cells;
 mod counts;
 mod evidence;
 mod fence;
+mod keys;
 mod outcomes;
 mod pins;
 mod players;
@@ -28,10 +30,12 @@ use std::{
 };
 
 pub use self::{
+    authorizers::{AnswerKey, Asked, AuthorizerState},
     cells::{Counter, PerWorker, Sum},
     counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
+    keys::KeyStore,
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
@@ -43,7 +47,12 @@ pub use self::{
     },
 };
 pub use crate::policy::retry::{RetryReason, Withheld};
-use crate::{analysis::ENDPOINT_GROUPS, policy::rate::Rate, telemetry::seldom::Seldom};
+use crate::{
+    analysis::ENDPOINT_GROUPS,
+    config::schema::{Authorizer, Jwt, JwtAlgorithm},
+    policy::rate::Rate,
+    telemetry::seldom::Seldom,
+};
 
 /// All live state. Owned by the controller; workers reach it through the snapshot.
 ///
@@ -59,6 +68,8 @@ pub struct Registry {
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
     rates: States<(String, String, Rate, u32), RateTable>,
+    keys: States<(String, String, Vec<JwtAlgorithm>), KeyStore>,
+    authorizers: States<(String, String), AuthorizerState>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
     amounts: States<(u32, String), AmountState>,
@@ -105,6 +116,8 @@ impl Registry {
             services: States::new(),
             pins: States::new(),
             rates: States::new(),
+            keys: States::new(),
+            authorizers: States::new(),
             strata: States::new(),
             evidence: States::new(),
             amounts: States::new(),
@@ -198,6 +211,19 @@ impl Registry {
         self.rates.find(identity, || RateTable::new(rate, keys, fastrand::u64(..)))
     }
 
+    /// The keys of the issuer `name`, which come from where `jwt` says; created if unknown.
+    pub fn keys(&self, name: &str, jwt: &Jwt) -> Arc<KeyStore> {
+        let identity = (name.to_owned(), jwt.jwks.clone(), jwt.algorithms.clone());
+        self.keys.find(identity, KeyStore::default)
+    }
+
+    /// The state of the authorizer `name` as it is `written`; created if unknown, as it is when it is written otherwise.
+    pub fn authorizer(&self, name: &str, written: &Authorizer) -> Arc<AuthorizerState> {
+        let most = written.cache.as_ref().map_or(1, |cache| cache.most);
+        let identity = (name.to_owned(), format!("{written:?}"));
+        self.authorizers.find(identity, || AuthorizerState::new(most))
+    }
+
     /// The state that the versions of `service` share over `route`, or over all routes without
     /// limits of their own; created if unknown.
     pub fn stratum(&self, service: &str, route: Option<&str>) -> Arc<StratumState> {
@@ -239,6 +265,8 @@ impl Registry {
         self.retries.take_unused();
         self.pins.take_unused();
         self.rates.take_unused();
+        self.keys.take_unused();
+        self.authorizers.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();
         self.amounts.take_unused();

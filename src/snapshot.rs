@@ -5,11 +5,13 @@
 //! of a snapshot is its *generation*; a larger one is newer.
 
 mod amounts;
+mod authorizer;
 mod comparison;
 mod decide;
 mod endpoints;
 mod fence;
 mod forwarding;
+mod identity;
 mod pin;
 mod policies;
 mod retry;
@@ -25,11 +27,13 @@ use ipnet::IpNet;
 
 pub use self::{
     amounts::{Amount, AmountSource},
+    authorizer::Authorizer,
     comparison::{AmountArm, Arm, ComparisonPlan, Evidence, FailureSet, Named, Stratum},
     decide::{AssignedBy, Decision, NoSmoke},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,
+    identity::{Identity, Issuer, Issuers},
     pin::PinPlan,
     policies::{RateLimit, RoutePolicies},
     retry::RetryPlan,
@@ -51,6 +55,12 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// Routes, in the order of the file.
     pub routes: Arc<[Route]>,
+    /// The issuer whose claims are conditions of routes; `None` if no route has any.
+    pub routing_issuer: Option<Arc<Issuer>>,
+    /// Header fields that no client can send, since policies write them: in lower case, with `-` for what is no letter or digit.
+    pub reserved: Arc<[Box<str>]>,
+    /// Issuers of clients' tokens.
+    pub issuers: Arc<Issuers>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
     /// Limits on clients.
@@ -83,18 +93,26 @@ impl Snapshot {
                 Service::compile(name, service, sources, previous, registry)
             })
             .collect();
-        let (table, routes) = match previous {
-            Some(previous) => (Arc::clone(&previous.table), Arc::clone(&previous.routes)),
+        let (table, routes, issuers) = match previous {
+            Some(Self { table, routes, issuers, .. }) => {
+                (Arc::clone(table), Arc::clone(routes), Arc::clone(issuers))
+            }
             None => {
-                let compile = |route| Route::compile(route, config, &services, registry);
+                let issuers = Arc::new(Issuers::compile(config, registry));
+                let compile =
+                    |route| Route::compile(route, config, (&services, &issuers), registry);
                 let routes = config.routes.iter().filter_map(compile).collect();
-                (Arc::new(Table::new(config.routes.iter().map(|r| &r.matches))), routes)
+                let table = Table::new(config.routes.iter().map(|r| &r.matches));
+                (Arc::new(table), routes, issuers)
             }
         };
         Self {
             generation,
             table,
             routes,
+            routing_issuer: issuers.routing.clone(),
+            reserved: Arc::clone(&issuers.reserved),
+            issuers,
             services,
             limits: config.limits.clone(),
             forwarding: Forwarding::new(&config.forwarding),

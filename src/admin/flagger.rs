@@ -5,10 +5,14 @@
 //! ([webhooks](https://docs.flagger.app/usage/webhooks)). It cannot send header fields, so a token may be in
 //! `metadata`.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     error_handling::HandleErrorLayer,
     extract::{ConnectInfo, Path, State},
@@ -22,7 +26,7 @@ use axum::{
 use serde::Deserialize;
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 
-use super::{Problem, auth, body, bounds};
+use super::{Problem, auth, body, bounds, server::Subject};
 use crate::{
     analysis::Answer,
     control::{Controller, controller::GateReport, tasks::ControlPlane},
@@ -70,6 +74,7 @@ pub(super) fn hooks(plane: ControlPlane) -> Router {
 async fn hook(
     State(plane): State<ControlPlane>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    subject: Option<Extension<Subject>>,
     Path((service, kind)): Path<(String, String)>,
     method: Method,
     uri: Uri,
@@ -87,8 +92,11 @@ async fn hook(
     let controller = plane.controller();
     let tokens = controller.tokens();
     // No call changes anything, so any role may make it.
-    let method = if tokens.is_empty() { method } else { Method::GET };
-    auth::admit(&auth::Caller { peer, method: &method, uri: &uri, headers: &headers }, tokens)?;
+    let known = auth::Known { tokens, certificates: controller.holders() };
+    let method = if known.is_empty() { method } else { Method::GET };
+    let subject = subject.as_ref().map(|Extension(Subject(subject))| &**subject);
+    let caller = auth::Caller { peer, method: &method, uri: &uri, headers: &headers, subject };
+    auth::admit(&caller, known, plane.callers(), Instant::now())?;
     let (status, text) = answer(&controller, &service, &kind, &call)?;
     Ok((status, [(CACHE_CONTROL, "no-store")], text))
 }

@@ -89,6 +89,8 @@ fn service(
     run.task("tidy", ControlPlane::tidy);
     run.task("pins", ControlPlane::attend_pins);
     run.task("alert", ControlPlane::alert);
+    run.task("keys", ControlPlane::fetch_keys);
+    run.task("authorizers", ControlPlane::open_authorizers);
     run.task("rollout", ControlPlane::roll_out);
     run.task("history", ControlPlane::keep_history);
     run.task("incidents", ControlPlane::report_incidents);

@@ -3,7 +3,7 @@
 
 use super::{
     admit::Admitted,
-    breaker,
+    breaker, identity,
     pin::{self, PinTurn},
     policies::{self, Additions},
     problem::ProxyError,
@@ -34,13 +34,27 @@ pub(super) fn assign(
     request: &RequestView<'_>,
     passed: &mut Passed,
 ) -> Result<(Decision, Assigned), Stop> {
-    let number = snapshot.route_of(request);
+    let number = match &snapshot.routing_issuer {
+        None => snapshot.route_of(request),
+        Some(issuer) => {
+            let claims = identity::early(issuer, worker, request);
+            snapshot.route_of(&RequestView { claims: claims.as_deref(), ..*request })
+        }
+    };
     let Some(number) = number else { return Err(ProxyError::NoRoute.problem().into()) };
     let route = &snapshot.routes[number as usize];
     let mut additions = None;
     if let Some(policies) = &route.policies {
-        additions = policies::ask(policies, route, admitted, request, passed)?;
+        additions = policies::ask(worker, (policies, route), admitted, request, passed)?;
     }
+    let claimed;
+    let request = match additions.as_deref() {
+        Some(Additions { claims: Some(claims), .. }) => {
+            claimed = RequestView { claims: Some(claims), ..*request };
+            &claimed
+        }
+        _ => request,
+    };
     let (mut decided, mut pin) = (snapshot.decide(number, request), None);
     let service = &snapshot.services[route.service as usize];
     if let Some(pins) = &service.pins {

@@ -1,12 +1,23 @@
 //! Requests that wait before they are planned again, and what they have got from it.
 
-use super::{client::Client, fence, in_flight::InFlight, problem::Problem};
-use crate::registry::Held;
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::timeout};
+
+use super::{client::Client, fence, in_flight::InFlight, problem::Problem, question::Question};
+use crate::{policy::external::Verdict, registry::Held};
+
+/// How long a request waits for keys that are being fetched.
+const KEYS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a request waits for.
 pub(super) enum Wait {
     /// Its turn among the writes behind the fence of its service.
     Fence(Held),
+    /// The keys of its token's issuer, which are being fetched.
+    Keys(watch::Receiver<u64>),
+    /// The answer of an authorizer.
+    Authorizer(Box<Question>),
 }
 
 /// A request that waits. Its head stays in the client's inbox, and it is planned again after that.
@@ -24,6 +35,10 @@ pub(super) struct Passed {
     pub(super) fence: Option<Held>,
     /// It took its part of the rates of its route; the lines that tell the client of them.
     pub(super) rates: Option<Box<[u8]>>,
+    /// It has waited for keys.
+    pub(super) keys: bool,
+    /// The answer of the authorizer.
+    pub(super) external: Option<Arc<Verdict>>,
 }
 
 impl Waiting {
@@ -35,7 +50,14 @@ impl Waiting {
     pub(super) async fn end(self, client: &mut Client, passed: &mut Passed) -> Result<(), Problem> {
         match self.wait {
             Wait::Fence(held) => passed.fence = Some(fence::called(held, client).await?),
+            Wait::Authorizer(question) => passed.external = Some(question.answered().await),
+            Wait::Keys(ended) => fetched(ended).await,
         }
         Ok(())
     }
+}
+
+/// Waits until keys were fetched, but not for long.
+async fn fetched(mut ended: watch::Receiver<u64>) {
+    let _ = timeout(KEYS_PATIENCE, ended.changed()).await;
 }

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::retry::RetryPlan;
+use super::{
+    authorizer::Authorizer,
+    identity::{Identity, Issuers},
+    retry::RetryPlan,
+};
 use crate::{
     config::{
         pattern::KeySource,
@@ -18,6 +22,10 @@ use crate::{
 pub struct RoutePolicies {
     /// The clients that are admitted.
     pub access: Option<Access>,
+    /// What is asked of the client's token.
+    pub identity: Option<Identity>,
+    /// Who is asked about its requests.
+    pub external: Option<Arc<Authorizer>>,
     /// Limits of rates.
     pub rates: Box<[RateLimit]>,
     /// How failed requests are repeated.
@@ -42,14 +50,18 @@ impl RoutePolicies {
     pub(super) fn compile(
         route: &schema::Route,
         label: &str,
+        issuers: &Issuers,
         registry: &Registry,
     ) -> Option<Box<Self>> {
         let access = route.access.as_ref().map(Access::new);
+        let identity = route.auth.as_ref().and_then(|auth| issuers.identity(auth));
         let rates = route.limit.iter().flat_map(|limit| &limit.rates);
         let rates: Box<[_]> = rates.map(|rate| RateLimit::compile(rate, label, registry)).collect();
         let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, registry));
-        let has_any = access.is_some() || !rates.is_empty() || retry.is_some();
-        has_any.then(|| Box::new(Self { access, rates, retry }))
+        let external = route.auth.as_ref().and_then(|auth| issuers.authorizer(auth));
+        let asks = access.is_some() || identity.is_some() || external.is_some();
+        let has_any = asks || !rates.is_empty() || retry.is_some();
+        has_any.then(|| Box::new(Self { access, identity, external, rates, retry }))
     }
 }
 

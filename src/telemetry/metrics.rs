@@ -11,6 +11,7 @@
 //! cannot be added up over instances, the duration histogram can.
 
 mod endpoints;
+mod identity;
 mod itself;
 mod limits;
 mod pins;
@@ -20,6 +21,7 @@ mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use identity::IssuerUse;
 pub use limits::RateUse;
 pub use pins::Pins;
 pub use process::Process;
@@ -42,6 +44,12 @@ pub struct Scrape {
     pub unrouted: Vec<(u16, u64)>,
     /// Limits of rates of routes.
     pub rates: Vec<RateUse>,
+    /// Requests about which an authorizer was asked, by authorizer, each with counts by result.
+    pub authorizers: Vec<(String, Vec<(&'static str, u64)>)>,
+    /// Refused calls of the admin endpoint, by reason.
+    pub callers_refused: Vec<(&'static str, u64)>,
+    /// Issuers of clients' tokens.
+    pub issuers: Vec<IssuerUse>,
     /// Requests answered 503 because too many were in flight.
     pub requests_shed: u64,
     /// Requests answered 503 because too many of the same client were in flight.
@@ -322,6 +330,9 @@ pub fn render(scrape: &Scrape) -> String {
     services::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
     limits::limits(scrape, &mut page);
+    identity::tokens(scrape, &mut page);
+    identity::authorizers(scrape, &mut page);
+    identity::callers(scrape, &mut page);
     services::breakers(scrape, &mut page);
     services::evidence(scrape, &mut page);
     services::smoke_checks(scrape, &mut page);

@@ -107,7 +107,7 @@ mod tests {
     /// Path and message of each problem of a route with this `limit`.
     fn problems(limit: &str) -> String {
         let text = format!(
-            "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices: {{ a: {{ versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n\
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n\
              routes:\n- {{ service: a, match: {{ path: '/r/{{id}}' }}, limit: {{ {limit} }} }}\n"
         );
         parse(&text).map_or_else(|problems| problems.to_string(), |_| String::new())

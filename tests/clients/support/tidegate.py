@@ -26,22 +26,25 @@ services:
     {service}
     cohort: {{ key: [ "cookie:uid", client-ip ] }}
 routes:
-  - {{ service: game-api }}
+  - {{ service: game-api{route} }}
+{top}
 """
 
 
 class Tidegate:
     """Splits players evenly over `versions`, fields of a version by its name; the first is the baseline.
-    `service` is one more field of the service.
+    `service` is one more field of the service, `route` are more of the route, `top` more of the file.
     """
 
-    def __init__(self, folder, authority, versions, service=""):
+    def __init__(self, folder, authority, versions, service="", route="", top=""):
         text = CONFIGURATION.format(
             authority=authority.folder,
             baseline=next(iter(versions)),
             versions=json.dumps(versions),
             weights=json.dumps({name: 1 for name in versions}),
             service=service,
+            route=route,
+            top=top,
         )
         self.authority = authority
         self.file = folder / "tidegate.yaml"
