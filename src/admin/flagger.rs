@@ -12,12 +12,12 @@ use std::{
 };
 
 use axum::{
-    Extension, Router,
+    Router,
     body::Body,
     error_handling::HandleErrorLayer,
     extract::{ConnectInfo, Path, State},
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode, Uri,
+        Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri,
         header::{AUTHORIZATION, CACHE_CONTROL},
     },
     response::IntoResponse,
@@ -73,14 +73,16 @@ pub(super) fn hooks(plane: ControlPlane) -> Router {
 
 async fn hook(
     State(plane): State<ControlPlane>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    subject: Option<Extension<Subject>>,
+    extensions: Extensions,
     Path((service, kind)): Path<(String, String)>,
     method: Method,
     uri: Uri,
     mut headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Problem> {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
+    let peer = peer
+        .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "nobody knows who calls"))?;
     let call: Call = body::json(&headers, body).await?;
     if let Some(token) = call.metadata.get("token") {
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
@@ -94,7 +96,7 @@ async fn hook(
     // No call changes anything, so any role may make it.
     let known = auth::Known { tokens, certificates: controller.holders() };
     let method = if known.is_empty() { method } else { Method::GET };
-    let subject = subject.as_ref().map(|Extension(Subject(subject))| &**subject);
+    let subject = extensions.get::<Subject>().map(|Subject(subject)| &**subject);
     let caller = auth::Caller { peer, method: &method, uri: &uri, headers: &headers, subject };
     auth::admit(&caller, known, plane.callers(), Instant::now())?;
     let (status, text) = answer(&controller, &service, &kind, &call)?;

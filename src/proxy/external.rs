@@ -33,7 +33,9 @@ pub(super) fn ask(
     passed: &Passed,
     lines: &mut Vec<u8>,
 ) -> Result<(), Stop> {
-    if let Some(verdict) = &passed.external {
+    if let Some((number, verdict)) = &passed.external
+        && *number == authorizer.number
+    {
         return judge(authorizer, verdict, lines);
     }
     let about = authorizer.by.as_ref().and_then(|by| by.present(request, &route.params));

@@ -51,8 +51,8 @@ pub(super) fn early(
 pub(super) fn put_headers(issuer: &Issuer, claims: &Claims, lines: &mut Vec<u8>) {
     for (name, claim) in &issuer.headers {
         let values = claims.all(claim);
-        let is_text = |value: &Box<str>| !value.bytes().any(|b| b < b' ' || b == 0x7f);
-        if values.is_empty() || !values.iter().all(is_text) {
+        let is_text = |value: &str| !value.bytes().any(|b| b < b' ' || b == 0x7f);
+        if values.is_empty() || !values.iter().all(|value| is_text(value)) {
             continue;
         }
         lines.extend_from_slice(name.as_bytes());

@@ -37,8 +37,8 @@ pub(super) struct Passed {
     pub(super) rates: Option<Box<[u8]>>,
     /// It has waited for keys.
     pub(super) keys: bool,
-    /// The answer of the authorizer.
-    pub(super) external: Option<Arc<Verdict>>,
+    /// The answer of an authorizer, with its number: after a reload another one may have to be asked.
+    pub(super) external: Option<(u64, Arc<Verdict>)>,
 }
 
 impl Waiting {
@@ -50,7 +50,9 @@ impl Waiting {
     pub(super) async fn end(self, client: &mut Client, passed: &mut Passed) -> Result<(), Problem> {
         match self.wait {
             Wait::Fence(held) => passed.fence = Some(fence::called(held, client).await?),
-            Wait::Authorizer(question) => passed.external = Some(question.answered().await),
+            Wait::Authorizer(question) => {
+                passed.external = Some((question.authorizer.number, question.answered().await));
+            }
             Wait::Keys(ended) => fetched(ended).await,
         }
         Ok(())

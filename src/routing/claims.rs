@@ -10,7 +10,13 @@ const DEEPEST: usize = 4;
 
 /// The claims of a verified token.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Claims(Box<[(Box<str>, Box<[Box<str>]>)]>);
+pub struct Claims(Box<[Claim]>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Claim {
+    name: Box<str>,
+    values: Box<[Box<str>]>,
+}
 
 impl Claims {
     /// The claims of the payload of a token.
@@ -24,7 +30,7 @@ impl Claims {
 
     /// The values of the claim `name`; none if it is absent.
     pub fn all(&self, name: &str) -> &[Box<str>] {
-        self.0.iter().find(|(known, _)| **known == *name).map_or(&[], |(_, values)| values)
+        self.0.iter().find(|claim| *claim.name == *name).map_or(&[], |claim| &claim.values)
     }
 
     /// The value of the claim `name`, if it is one.
@@ -38,11 +44,11 @@ impl Claims {
     /// Bytes that they take, about.
     pub fn bytes(&self) -> usize {
         let of = |values: &[Box<str>]| values.iter().map(|value| value.len() + 16).sum::<usize>();
-        self.0.iter().map(|(name, values)| name.len() + 32 + of(values)).sum()
+        self.0.iter().map(|claim| claim.name.len() + 32 + of(&claim.values)).sum()
     }
 }
 
-fn put(name: &str, value: &Value, depth: usize, all: &mut Vec<(Box<str>, Box<[Box<str>]>)>) {
+fn put(name: &str, value: &Value, depth: usize, all: &mut Vec<Claim>) {
     match value {
         Value::Object(members) if depth > 0 => {
             let slash = if name.starts_with('/') { "" } else { "/" };
@@ -51,9 +57,13 @@ fn put(name: &str, value: &Value, depth: usize, all: &mut Vec<(Box<str>, Box<[Bo
             }
         }
         Value::Array(values) => {
-            all.push((name.into(), values.iter().filter_map(text).collect()));
+            let values = values.iter().filter_map(text).collect();
+            all.push(Claim { name: name.into(), values });
         }
-        value => all.extend(text(value).map(|text| (name.into(), Box::from([text])))),
+        value => {
+            let values = text(value).map(|text| Box::from([text]));
+            all.extend(values.map(|values| Claim { name: name.into(), values }));
+        }
     }
 }
 

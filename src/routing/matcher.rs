@@ -133,8 +133,7 @@ impl Condition {
 
     /// Whether the client's token has a claim of that name with one of the values, or a list with one of them.
     pub fn holds_in_claims(&self, claims: &Claims) -> bool {
-        let is_one = |found: &Box<str>| self.values.contains(found);
-        claims.all(&self.name).iter().any(is_one)
+        claims.all(&self.name).iter().any(|found| self.values.contains(found))
     }
 
     fn accepts(&self, found: Option<&[u8]>) -> bool {

@@ -146,7 +146,6 @@ fn an_answer_counts_for_its_time_for_all_workers_and_failures_are_not_remembered
     for (token, status) in [("good", 200), ("bad", 401), ("good", 200), ("bad", 401), ("good", 200)]
     {
         assert_eq!(ask(&mut proxy.connect(), "/bets/1", token).0, status);
-        assert_eq!(origin.requests() > 0, true);
     }
     if began.elapsed() < Duration::from_secs(2) {
         assert_eq!(asked.load(SeqCst), 2);

@@ -139,7 +139,7 @@ mod tests {
                 "send[0]",
                 "no client",
             ),
-            (format!("{good}, copy: [ authorization ]"), "external: gate", "copy[0]", "meaning"),
+            (format!("{good}, copy: [ via ]"), "external: gate", "copy[0]", "meaning"),
             (
                 format!("{good}, cache: {{ by: client-ip, for: 1s }}"),
                 "external: gate",

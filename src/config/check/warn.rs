@@ -37,6 +37,13 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
             unserved_below_errors(own, Some(service), &path, &mut found);
         }
     }
+    for (name, jwt) in &config.jwt {
+        if jwt.audience.is_none() {
+            let message =
+                "tokens that the issuer made for other applications pass; write `audience`";
+            found.push(Finding::of_name(FieldPath::default().key("jwt").key(name), message));
+        }
+    }
     never_reached(config, &mut found);
     found
 }
