@@ -10,7 +10,7 @@ mod cells;
 mod counts;
 mod evidence;
 mod fence;
-mod keys;
+mod issuer_keys;
 mod outcomes;
 mod pins;
 mod players;
@@ -35,7 +35,7 @@ pub use self::{
     counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
-    keys::KeyStore,
+    issuer_keys::KeyStore,
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
@@ -68,7 +68,7 @@ pub struct Registry {
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
     rates: States<(String, String, Rate, u32), RateTable>,
-    keys: States<(String, String, Vec<JwtAlgorithm>), KeyStore>,
+    issuers: States<(String, String, Vec<JwtAlgorithm>), KeyStore>,
     authorizers: States<(String, String), AuthorizerState>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
@@ -116,7 +116,7 @@ impl Registry {
             services: States::new(),
             pins: States::new(),
             rates: States::new(),
-            keys: States::new(),
+            issuers: States::new(),
             authorizers: States::new(),
             strata: States::new(),
             evidence: States::new(),
@@ -212,9 +212,9 @@ impl Registry {
     }
 
     /// The keys of the issuer `name`, which come from where `jwt` says; created if unknown.
-    pub fn keys(&self, name: &str, jwt: &Jwt) -> Arc<KeyStore> {
+    pub fn issuer_keys(&self, name: &str, jwt: &Jwt) -> Arc<KeyStore> {
         let identity = (name.to_owned(), jwt.jwks.clone(), jwt.algorithms.clone());
-        self.keys.find(identity, KeyStore::default)
+        self.issuers.find(identity, KeyStore::default)
     }
 
     /// The state of the authorizer `name` as it is `written`; created if unknown, as it is when it is written otherwise.
@@ -265,7 +265,7 @@ impl Registry {
         self.retries.take_unused();
         self.pins.take_unused();
         self.rates.take_unused();
-        self.keys.take_unused();
+        self.issuers.take_unused();
         self.authorizers.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();

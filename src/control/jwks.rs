@@ -39,7 +39,7 @@ impl ControlPlane {
             let registry = Arc::clone(self.controller().registry());
             let mut fetching = JoinSet::new();
             for (name, jwt) in config.jwt.iter().filter(|(_, jwt)| jwt.is_fetched()) {
-                let store = registry.keys(name, jwt);
+                let store = registry.issuer_keys(name, jwt);
                 fetching.spawn(keep(name.clone(), jwt.clone(), store));
             }
             // Dropping the set ends the tasks of the previous configuration.

@@ -10,7 +10,7 @@ use crate::{
 /// Reads the files of keys of `config` again, and puts those that changed in force.
 pub(super) fn read_again(config: &Config, registry: &Registry) {
     for (name, jwt) in config.jwt.iter().filter(|(_, jwt)| !jwt.is_fetched()) {
-        let store = registry.keys(name, jwt);
+        let store = registry.issuer_keys(name, jwt);
         match read_keys(Path::new(&jwt.jwks), &jwt.algorithms) {
             Ok((text, keys)) => {
                 if store.note_text(&text) {

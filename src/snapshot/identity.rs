@@ -113,7 +113,7 @@ fn as_read(name: &str) -> Box<str> {
 impl Issuer {
     fn compile(name: &str, jwt: &Jwt, registry: &Registry) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let keys = registry.keys(name, jwt);
+        let keys = registry.issuer_keys(name, jwt);
         if let Some(document) = &jwt.document
             && keys.note_text(document)
             && let Ok(set) = KeySet::read(document, &jwt.algorithms)
