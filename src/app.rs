@@ -32,8 +32,9 @@ use crate::{
     },
     health::resolve::resolving,
     proxy::{Acceptor, Command, Drain, Granted, LAST_WORDS, Listener, Shared, WorkerHandle, spawn},
-    registry::Registry,
+    registry::{KeyLog, Registry},
     snapshot::{AccessLog, Overrides, Resolved, RuntimeState, Snapshot, SnapshotInputs},
+    store,
     takeover::{InheritedSockets, LetGo, Offer},
     telemetry::{access_log, log},
     tls::{Clients, HTTP_1_1, TlsError, TlsListener, open_clients},
@@ -52,6 +53,9 @@ const LAST_CALLS: Duration = Duration::from_secs(1);
 /// Receivers of whether the admin endpoint is open that belong to no connection: its task's, and the one for
 /// the task that is started after a panic.
 const ADMIN_TASKS: usize = 2;
+
+/// How long the last ends of idempotency keys may take.
+const LAST_KEYS: Duration = Duration::from_secs(2);
 
 /// How long the access log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -107,6 +111,8 @@ pub struct App {
     sockets: Vec<(SocketAddr, StdListener)>,
     observatory: ControlPlane,
     journal: Option<Keeping>,
+    /// Keeps idempotency keys on disk.
+    keys: Option<KeyLog>,
     reloader: Reloader,
     acceptor: Acceptor,
     admin_is_open: watch::Sender<bool>,
@@ -183,6 +189,11 @@ impl App {
         let access_log = access_log.transpose()?;
 
         let registry = Registry::new(workers);
+        let keys = match &config.state {
+            Some(state) => Some(store::keep_keys(state.folder())?),
+            None => None,
+        };
+        keys.iter().for_each(|keys| registry.keep_keys(keys.clone()));
         let target = config.access_log.as_ref().zip(access_log.as_ref());
         let target = target.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
         let fences = fences::first(&config, SystemTime::now());
@@ -236,6 +247,7 @@ impl App {
             admin: admin_address,
             sockets,
             observatory,
+            keys,
             journal: Keeping::of(config.state.as_ref().map(|state| state.folder())),
             reloader,
             acceptor,
@@ -382,6 +394,7 @@ impl App {
         // The controller has senders of the workers' channels, too.
         self.observatory.controller().forget_workers();
         self.workers.into_iter().for_each(WorkerHandle::stop);
+        self.keys.iter().for_each(|keys| keys.flush(LAST_KEYS));
         let shared = Arc::clone(self.observatory.controller().shared());
         let cut = shared.cells.sum(|cells| cells.requests_cut.read());
         if cut > 0 {

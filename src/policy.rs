@@ -6,6 +6,7 @@ pub mod external;
 pub mod fence;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+pub mod idempotency;
 pub mod rate;
 pub mod retry;
 pub mod token;

@@ -7,10 +7,14 @@
 
 mod authorizers;
 mod cells;
+mod clock;
 mod counts;
 mod evidence;
 mod fence;
 mod issuer_keys;
+mod kept_answer;
+mod key_log;
+mod keys;
 mod outcomes;
 mod pins;
 mod players;
@@ -24,7 +28,7 @@ use std::{
     hash::Hash,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -36,6 +40,9 @@ pub use self::{
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
     issuer_keys::KeyStore,
+    kept_answer::KeptAnswer,
+    key_log::{Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, RowState, Stored, Unstored},
+    keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     players::{Player, PlayerSet},
@@ -67,6 +74,8 @@ pub struct Registry {
     retries: States<(String, String), RetryState>,
     services: States<String, ServiceState>,
     pins: States<String, PinTable>,
+    keys: States<(String, String), KeyTable>,
+    key_log: OnceLock<KeyLog>,
     rates: States<(String, String, Rate, u32), RateTable>,
     issuers: States<(String, String, Vec<JwtAlgorithm>), KeyStore>,
     authorizers: States<(String, String), AuthorizerState>,
@@ -115,6 +124,8 @@ impl Registry {
             retries: States::new(),
             services: States::new(),
             pins: States::new(),
+            keys: States::new(),
+            key_log: OnceLock::new(),
             rates: States::new(),
             issuers: States::new(),
             authorizers: States::new(),
@@ -205,6 +216,18 @@ impl Registry {
         self.pins.find(service.to_owned(), PinTable::default)
     }
 
+    /// Keeps the keys of tables that are created from now on with `log`, too.
+    pub fn keep_keys(&self, log: KeyLog) {
+        // A second one would be another folder, and the first one is kept.
+        let _ = self.key_log.set(log);
+    }
+
+    /// The idempotency keys of `route` of `service`; created if unknown.
+    pub fn keys(&self, service: &str, route: &str) -> Arc<KeyTable> {
+        let new = || KeyTable::new(&format!("{service}\n{route}"), self.key_log.get().cloned());
+        self.keys.find((service.to_owned(), route.to_owned()), new)
+    }
+
     /// The keys of the rate limit `limit` of `route` with these terms; created if unknown, as they are for other terms.
     pub fn rates(&self, route: &str, limit: &str, rate: Rate, keys: u32) -> Arc<RateTable> {
         let identity = (route.to_owned(), limit.to_owned(), rate, keys);
@@ -264,6 +287,7 @@ impl Registry {
         self.services.take_unused();
         self.retries.take_unused();
         self.pins.take_unused();
+        self.keys.take_unused();
         self.rates.take_unused();
         self.issuers.take_unused();
         self.authorizers.take_unused();

@@ -11,6 +11,7 @@ mod decide;
 mod endpoints;
 mod fence;
 mod forwarding;
+mod idempotency;
 mod identity;
 mod pin;
 mod policies;
@@ -33,6 +34,7 @@ pub use self::{
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
     forwarding::Forwarding,
+    idempotency::Idempotency,
     identity::{Identity, Issuer, Issuers},
     pin::PinPlan,
     policies::{RateLimit, RoutePolicies},

@@ -336,7 +336,7 @@ impl Version {
             requests,
             errors,
             error_rate: rate(errors, requests),
-            rescued: version.state.cells.sum(|c| c.rescued.read()),
+            rescued: version.state.rescued(),
             latency_ms: LatencyMs::new(&latency.minute),
             amounts: amounts.map(|(a, state)| (a.name.to_string(), Amount::of(state))).collect(),
             endpoints: endpoints.collect(),

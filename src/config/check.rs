@@ -11,6 +11,7 @@ mod authorizer;
 mod comparison;
 mod fence;
 mod health;
+mod idempotency;
 mod jwt;
 mod limit;
 mod matching;
@@ -362,6 +363,26 @@ trusted_proxies: [ 10.0.0.0/8, 10.0.0.0/8, ::1, ::/0 ]
 4:25: routes[0].access: neither `allow` nor `deny`; write the addresses, or leave `access` out
 5:57: routes[1].access.allow[0]: `10.1.0.0/16` is denied by `10.0.0.0/8`, so it admits nobody; leave one of them out
 5:103: routes[1].access.deny[1]: `10.0.0.0/8` twice; write it once",
+        );
+    }
+
+    #[test]
+    fn idempotency_is_of_writes_and_within_bounds() {
+        assert_problems(
+            &format!(
+                "{SERVICES}{LISTEN}routes:
+- {{ service: a, match: {{ path: /r, methods: [ GET, HEAD ] }}, idempotency: {{ }} }}
+- {{ service: a, match: {{ path: /b }}, idempotency: {{ window: 1s, wait: 20m, body: 2MiB, answer: 1MiB, memory: 512KiB, keys: 0 }} }}
+- {{ service: a, idempotency: {{ required: true, window: 24h, unsure: ask, errors: replay }} }}
+"
+            ),
+            "\
+4:62: routes[0].idempotency: all requests of the route read, and only writes take part; leave it out
+5:61: routes[1].idempotency.window: out of range; write 1m to 744h
+5:71: routes[1].idempotency.wait: out of range; write 100ms to 10m
+5:82: routes[1].idempotency.body: out of range; write at most 1MiB
+5:110: routes[1].idempotency.memory: less than 16 responses of `answer` bytes; write at least 16MiB
+5:124: routes[1].idempotency.keys: out of range; write 1 to 10000000",
         );
     }
 

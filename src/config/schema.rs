@@ -14,6 +14,7 @@ mod eject;
 mod fence;
 mod files;
 mod health;
+mod idempotency;
 mod jwt;
 mod limit;
 mod limits;
@@ -50,6 +51,7 @@ pub use self::{
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
     fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},
+    idempotency::{ErrorAnswers, Idempotency, Unsure},
     jwt::{Auth, Jwt, JwtAlgorithm},
     limit::{Limit, RateLimit},
     limits::Limits,
@@ -59,7 +61,9 @@ pub use self::{
         Pin, PinBegin, PinCookie, PinCookieKey, PinEnd, PinEndAnswer, PinKeyAnswer, PinOnEject,
         PinSecret,
     },
-    plan::{Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, Step},
+    plan::{
+        Gate, GateKind, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, MAX_WEBHOOK_TIMEOUT, Step,
+    },
     process::{Forwarding, Resolver, Shutdown},
     retry::{KeyTrust, MAX_ATTEMPTS, MAX_BODY_WAIT, MAX_KEPT_BODY, Rescue, Retry, RetryOn},
     route::{Class, Route, RouteMatch},

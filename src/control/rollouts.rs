@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -46,14 +46,27 @@ impl ControlPlane {
         let news = self.controller().rollout_news();
         let mut asking = JoinSet::new();
         let growing: Growing = Arc::default();
+        let mut calls: Vec<(Rollout, AbortHandle)> = Vec::new();
         let mut ended = self.rollouts_ended();
         loop {
             let rolling = self.controller().rolling();
+            calls.retain(|(rollout, call)| {
+                let goes_on = self.controller().is_rolling(rollout);
+                if !goes_on {
+                    call.abort();
+                }
+                goes_on && !call.is_finished()
+            });
             for service in &rolling {
                 self.tick(service, &growing, &mut asking).await;
                 let asks = self.controller().take_asks(service);
                 for (ask, rollout) in asks {
-                    asking.spawn(self.clone().ask(ask, rollout));
+                    // A smoke check is not cut off: it may be about to pay back what it took.
+                    let is_call = matches!(ask, Action::CallWebhook { .. });
+                    let task = asking.spawn(self.clone().ask(ask, rollout.clone()));
+                    if is_call {
+                        calls.push((rollout, task));
+                    }
                 }
             }
             while asking.try_join_next().is_some() {}

@@ -19,7 +19,7 @@ use crate::{
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
-    snapshot::{AmountSource, Issuer, PinPlan, Service, Snapshot, Version},
+    snapshot::{AmountSource, Issuer, PinPlan, Route, Service, Snapshot, Version},
     telemetry::{
         collector::{Collector, Latency},
         metrics::{self, Errors, Scrape, State},
@@ -119,6 +119,7 @@ impl ControlPlane {
         Scrape {
             services,
             series,
+            idempotency: snapshot.routes.iter().filter_map(|r| idempotency(&snapshot, r)).collect(),
             names: controller.names(),
             unrouted: shared.unrouted(),
             rates: rates(&snapshot),
@@ -221,6 +222,21 @@ fn issuer(issuer: &Issuer) -> metrics::IssuerUse {
         keys: keys.keys().as_ref().map_or(0, |keys| keys.len() as u64),
         age_s: fetching.came.map(|came| came.elapsed().as_secs_f64()),
     }
+}
+
+/// The idempotency keys of `route`, if it has some.
+fn idempotency(snapshot: &Snapshot, route: &Route) -> Option<metrics::Idempotency> {
+    let policy = route.policies.as_ref()?.idempotency.as_ref()?;
+    let table = &policy.table;
+    Some(metrics::Idempotency {
+        service: snapshot.services[route.service as usize].name.to_string(),
+        route: route.label.to_string(),
+        keys: table.len(),
+        limit: policy.rules.most.into(),
+        waiting: table.waiting() as u64,
+        bytes: table.bytes(),
+        events: table.events().map(|(event, count)| (event.label(), count)).collect(),
+    })
 }
 
 /// What the limits of rates of all routes have refused.
@@ -326,7 +342,7 @@ fn version(
         health_panic: version.panics(service.health.panic_threshold),
         retries: retries.to_vec(),
         withheld: withheld.to_vec(),
-        rescued: cells.sum(|c| c.rescued.read()),
+        rescued: version.state.rescued(),
         amounts: (service.amounts.iter().zip(&version.amounts))
             .filter(|(amount, _)| matches!(amount.source, AmountSource::Field { .. }))
             .map(|(amount, state)| metrics::Amount {

@@ -195,6 +195,7 @@ mod tests {
         for second in 1..60 {
             let reply = if second < 50 { Reply::Pass } else { Reply::Fail };
             let observed = Observed {
+                moment: Duration::from_secs(second),
                 requests: 20 * second,
                 evidence: Some(reply.because("it says so")),
                 ..Observed::default()

@@ -111,7 +111,7 @@ mod tests {
         ] {
             let rate = Rate::new(requests, per, burst);
             let (due, said) = rate.take(u64::MAX, u64::MAX);
-            assert!(due >= u64::MAX - 1 && said.remaining <= u32::MAX);
+            assert!(due >= u64::MAX - 1, "{said:?}");
             let first = rate.take(0, 0).1;
             assert!(first.admitted, "the first request of a key is always admitted");
         }

@@ -137,6 +137,8 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// It has an `Idempotency-Key`.
     pub keyed: bool,
+    /// Its key is remembered here, so that it is processed once: its method is not trusted to make it so.
+    pub once: bool,
     /// All of it can still be sent.
     pub whole: bool,
     /// Its service has a fence, so that only one version may take writes at a time.
@@ -245,7 +247,7 @@ impl Rules {
                 is_idempotent(request.method) && Class::of(request.method) == Class::Write
             }
         };
-        by_method || (request.keyed && self.keys_honoured)
+        (by_method && !request.once) || (request.keyed && self.keys_honoured)
     }
 
     /// Where a failed request is sent again.
@@ -255,7 +257,7 @@ impl Rules {
         let covers = match self.rescue {
             Rescue::Off => false,
             Rescue::Reads => !writes || unprocessed,
-            Rescue::SharedStore => true,
+            Rescue::SharedStore => !writes || unprocessed || request.keyed,
         };
         let is_rescued = covers && has_rescuer && !request.bound && !(writes && request.fenced);
         if is_rescued { Place::Baseline } else { Place::SameVersion }

@@ -61,6 +61,12 @@ pub(super) async fn answer(turn: &mut Turn<'_>, began: Instant) -> NextState {
     {
         record.grpc_ended(status);
     }
+    if let Some(key) = plan.key() {
+        let left = matches!(relayed, Err(AttemptError::ClientGone | AttemptError::ClientSlow));
+        if relayed.is_ok() || left && receive(attempt, client, plan, response, answer).await {
+            key.answered(answer.take_copy());
+        }
+    }
     if let Err(broken) = relayed {
         turn.discard_attempt();
         return cut(turn, broken);
@@ -112,6 +118,31 @@ fn poll_answer(
         }
         Err(AttemptError::Failed(ProxyError::Timeout))
     })
+}
+
+/// Receives the rest of a response that is kept, although its client has left; returns whether it is whole.
+#[cold]
+async fn receive(
+    attempt: &mut Attempt<'_>,
+    client: &mut Client,
+    plan: &Plan,
+    response: &mut Buffer,
+    answer: &mut Answer,
+) -> bool {
+    let due = || plan.until(Instant::now(), plan.route().body.timeout);
+    client.deadline.set(due());
+    poll_fn(|cx| {
+        if let Poll::Ready(received) =
+            attempt.poll_body(cx, &mut tokio::io::empty(), response, answer)
+        {
+            return Poll::Ready(received.is_ok());
+        }
+        if answer.take_progress() {
+            client.deadline.set(due());
+        }
+        client.deadline.poll_passed(cx).map(|()| false)
+    })
+    .await
 }
 
 /// Ends a response that cannot be completed. Its head was sent, so only a broken connection can tell the client.

@@ -18,7 +18,7 @@ use super::{
     amounts::AmountValues,
     body::Framing,
     buffer::Buffer,
-    channel::{Channel, MessageIo as _},
+    channel::{Channel, MessageIo},
     grpc,
     pieces::Pieces,
     plan::Plan,
@@ -112,6 +112,11 @@ impl Answer {
     /// Whether any byte of the body was moved since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         self.relay.take_progress()
+    }
+
+    /// The body after its end, if all of it was kept.
+    pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
+        self.relay.take_copy()
     }
 }
 
@@ -355,11 +360,11 @@ impl<'a> Attempt<'a> {
         self.upload.as_deref().is_some_and(waits)
     }
 
-    /// Relays the body of `answer` to the client, after its head in `response`.
+    /// Relays the body of `answer` to where it goes, after its head in `response`.
     pub(super) fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
-        to: &mut Channel,
+        to: &mut impl MessageIo,
         response: &mut Buffer,
         answer: &mut Answer,
     ) -> Poll<Result<(), AttemptError>> {
@@ -369,21 +374,6 @@ impl<'a> Attempt<'a> {
             RelayError::Malformed => AttemptError::Failed(ProxyError::Protocol),
             RelayError::Receiver => AttemptError::ClientGone,
         })
-    }
-
-    /// Drops the body of `answer` and its head in `response`. Ready if all of it is here, so that
-    /// the connection can be used again.
-    pub(super) fn poll_away(
-        &mut self,
-        cx: &mut Context<'_>,
-        response: &mut Buffer,
-        answer: &mut Answer,
-    ) -> Poll<()> {
-        let (upstream, nowhere) = (&mut self.upstream, &mut tokio::io::empty());
-        match answer.relay.poll(cx, upstream, &mut self.inbox, response, nowhere) {
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
     }
 
     /// The connection, if it can be used again after `answer`, and how long the endpoint keeps it.

@@ -108,6 +108,14 @@ impl Buffer {
         self.bytes.resize(self.bytes.len() * 2, 0);
     }
 
+    /// Makes room for `more` bytes.
+    pub(super) fn reserve(&mut self, more: usize) {
+        if self.space() < more {
+            self.make_space();
+            self.bytes.resize(self.len() + more, 0);
+        }
+    }
+
     /// Grows a buffer for a head so that it fits a body.
     pub(super) fn widen(&mut self) {
         if self.bytes.len() < BLOCK_BYTES {

@@ -105,6 +105,9 @@ pub(super) async fn forward<'a>(
 
     let made = Attempt::new(worker, plan, target, upstream, reused, sending.rest);
     let attempt = attempt.insert(made);
+    if let Some(key) = plan.key() {
+        key.attempting();
+    }
     if sending.uploading && !plan.expects_continue {
         client.deadline.set(upload_due(attempt, plan, Instant::now()));
     }

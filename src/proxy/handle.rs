@@ -23,13 +23,14 @@ use super::{
     plan::{Plan, plan},
     problem::ProxyError,
     rejected::Rejected,
+    replay::replay,
     reply::{fail, refuse},
     retry,
     sending::Sending,
     target::Target,
     tunnel::tunnel,
     turn::Turn,
-    waiting::Passed,
+    waiting::{Passed, Waited},
     worker::Worker,
 };
 use crate::{
@@ -66,14 +67,18 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
 async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffer) -> NextState {
     let mut turn = Turn::new(client, worker, plan, request);
     let mut sending = Sending::begin(&mut turn);
+    let mut goes_on = true;
     if plan.route().policies.is_some() {
         if let Some(bounds) = retry::begin(&turn, &mut sending) {
             // On the heap, as all that few requests need.
-            Box::pin(gather_soon(&mut turn, &mut sending, bounds)).await;
+            goes_on = Box::pin(gather_soon(&mut turn, &mut sending, bounds)).await;
         }
         retry::set_deadlines(&turn, &mut sending);
     }
     let forwarded = loop {
+        if !goes_on {
+            break Err(AttemptError::ClientSlow);
+        }
         let outcome = forward(&mut turn, &mut sending).await;
         match decide(&mut turn, &mut sending, outcome) {
             Next::Commit(came) => break Ok(came),
@@ -116,9 +121,16 @@ async fn hold(
     mut passed: Passed,
 ) -> NextState {
     while let Some(waiting) = held.waiting.take() {
-        if let Err(problem) = waiting.end(client, &mut passed).await {
-            held.problem = problem;
-            break;
+        match waiting.end(client, worker, &mut passed).await {
+            Waited::Again => {}
+            Waited::Refused(problem, extra) => {
+                (held.problem, held.extra) = (problem, extra);
+                break;
+            }
+            Waited::Replay(answer) => {
+                let added = passed.rates.as_deref().unwrap_or_default();
+                return replay(client, worker, &held, &answer, added).await;
+            }
         }
         let (mut request, mut planned) = (worker.blocks.take(), None);
         match plan(client, worker, &mut request, &mut planned, &mut passed) {
@@ -271,6 +283,11 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
             None => Next::Fail(error),
         };
     };
+    if let Some(key) = plan.key()
+        && attempt.is_unprocessed()
+    {
+        key.unprocessed();
+    }
     let lost = error == AttemptError::Failed(ProxyError::Reset) && !attempt.answered;
     let refused = lost && attempt.is_refused();
     if refused

@@ -13,7 +13,9 @@ use super::{
     fence::{self, Entry},
     grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
+    idempotency::Key,
     in_flight::InFlight,
+    keyed,
     pin::{self, PinTurn},
     policies::Additions,
     rejected::{LogText, Rejected, Stop},
@@ -27,6 +29,7 @@ use super::{
 use crate::{
     policy::class::{Class, is_idempotent},
     registry::{Origin, Player, Upload},
+    routing::RequestView,
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -64,6 +67,8 @@ struct RareOptions {
     pin: Option<Box<PinTurn>>,
     /// What the route's policies add.
     additions: Option<Box<Additions>>,
+    /// Its idempotency key.
+    key: Option<Rc<Key>>,
 }
 
 impl Plan {
@@ -96,6 +101,12 @@ impl Plan {
         Some(&self.special.as_ref()?.additions.as_deref()?.answer)
     }
 
+    /// Its idempotency key, which ends with the request; `None` for most requests.
+    #[inline]
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.special.as_ref()?.key.as_deref()
+    }
+
     /// Whether the client asked to switch to `protocol`.
     pub(super) fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
         match (self.upgrade(), protocol) {
@@ -119,10 +130,10 @@ impl Plan {
     }
 
     /// Whether the request is awaited to its end even if its client leaves: the writes of the service move only
-    /// when the version has done with those that it got.
+    /// when the version has done with those that it got, and the response to an idempotency key is kept.
     #[cold]
     pub(super) fn is_awaited(&self) -> bool {
-        self.class == Class::Write && self.service().fence.is_some()
+        (self.class == Class::Write && self.service().fence.is_some()) || self.key().is_some()
     }
 
     /// The upload of the request's body, if it is a write that may have to make way for a move of its service's
@@ -171,11 +182,14 @@ pub(super) fn plan(
     let parsed = parse_request(client.inbox.data(), &mut fields[..count], &mut kinds);
     let parsed = parsed.map_err(|refusal| Box::new(Rejected::unread(refusal)))?;
     let Some((mut head, head_bytes)) = parsed else { return Ok(()) };
+    if passed.changes_head() {
+        passed.change(&mut head);
+    }
     let admitted = admit(client, &snapshot, &mut head, head_bytes)?;
 
     let view = admitted.view(&client.connected);
     // Two matches rather than one of both results, so that the usual decision stays in registers.
-    let (decision, Assigned { mut pin, additions }) = match client.connected.smoke.as_deref() {
+    let (decision, Assigned { mut pin, mut additions }) = match client.connected.smoke.as_deref() {
         None => match assign(worker, &snapshot, &admitted, &view, passed) {
             Ok(assigned) => assigned,
             Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
@@ -190,6 +204,18 @@ pub(super) fn plan(
     let class = route.class.unwrap_or_else(|| Class::of(admitted.head.method));
     let service = &snapshot.services[decision.service as usize];
     let fence = service.fence.as_deref();
+    let keys = route.policies.as_deref().and_then(|policies| policies.idempotency.as_ref());
+    let keys = keys.filter(|_| class == Class::Write && client.connected.smoke.is_none());
+    let mut key = None;
+    if let Some(keys) = keys {
+        // A player who is known by a claim has keys of their own.
+        let claims = additions.as_ref().and_then(|additions| additions.claims.clone());
+        let view = RequestView { claims: claims.as_deref(), ..view };
+        match keyed::begin(keys, (route, service), (&admitted, &view), client, passed) {
+            Ok(begun) => key = begun,
+            Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
+        }
+    }
     if let (Some(fence), Class::Write) = (fence, class) {
         match fence::enter(worker, &snapshot, fence, passed.fence.as_ref()) {
             Entry::Pass => {}
@@ -204,6 +230,9 @@ pub(super) fn plan(
             Entry::Full => return Err(admitted.stop(fence::FULL.into(), client.inbox.len())),
         }
     }
+    if let Some(line) = passed.length_line() {
+        additions.get_or_insert_default().request.extend_from_slice(line.as_bytes());
+    }
     // A smoke check must not show the epoch of the writer to a version that is not the writer.
     let knows = |_: &&crate::snapshot::Fence| {
         client.connected.smoke.is_none() || service.has_share(decision.version)
@@ -217,6 +246,10 @@ pub(super) fn plan(
         route,
         (epoch, additions.as_deref()),
     );
+    if let (Some(_), Framing::Length(length)) = (&key, admitted.head.framing) {
+        // The policy bounds it.
+        request.reserve(length as usize);
+    }
     if service.pins.is_some() {
         pin::hide(service, request);
         pin.iter_mut().for_each(|turn| turn.of_client(client.connected.encrypted));
@@ -227,13 +260,15 @@ pub(super) fn plan(
         true => view.header("grpc-timeout").and_then(grpc::timeout),
         false => None,
     };
-    let special = match (timeout, upgrade, &pin, &additions) {
-        (None, None, None, None) => None,
+    let idempotent = is_idempotent(admitted.head.method) && key.is_none();
+    let special = match (timeout, upgrade, &pin, &additions, &key) {
+        (None, None, None, None, None) => None,
         _ => Some(Box::new(RareOptions {
             ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
             upgrade: upgrade.map(Into::into),
             pin,
             additions,
+            key,
         })),
     };
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);
@@ -251,7 +286,7 @@ pub(super) fn plan(
         id: admitted.id,
         mode: admitted.mode,
         class,
-        idempotent: is_idempotent(admitted.head.method),
+        idempotent,
         log: admitted.log,
         network: networks.map(|_| network(admitted.address)),
         _in_flight: admitted.in_flight,

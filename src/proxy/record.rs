@@ -10,14 +10,14 @@ use super::{
     elapsed::micros,
     grpc,
     plan::Plan,
-    problem::ProxyError,
+    problem::{Problem, ProxyError},
     rejected::Rejected,
     target::Target,
     trial::{Subject, Trial},
     worker::Worker,
 };
 use crate::{
-    registry::{EndpointState, ErrorKind, RetryReason, Withheld},
+    registry::{EndpointState, ErrorKind, KeptAnswer, RetryReason, Withheld},
     snapshot::{AssignedBy, Version},
     telemetry::{access_log::Entry, collector::Sample},
 };
@@ -435,9 +435,32 @@ impl Drop for RequestRecord<'_> {
 
 /// Records a request that was sent to no version.
 pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejected) {
-    let is_smoke = client.connected.smoke.is_some();
-    if !is_smoke {
-        worker.shared.cells.of(worker.id).count_unrouted(refused.problem.status);
+    let Problem { status, kind, .. } = refused.problem;
+    let cohort = client.connected.smoke.is_some().then_some("smoke");
+    record_own(worker, client, refused, (status, 0), (cohort, Some(kind)));
+}
+
+/// Counts and logs a request that got a response again that was kept.
+pub(super) fn record_replayed(
+    worker: &Worker,
+    client: &Client,
+    held: &Rejected,
+    answer: &KeptAnswer,
+) {
+    let sent = (answer.status, answer.body.len() as u64);
+    record_own(worker, client, held, sent, (Some("replayed"), None));
+}
+
+/// Counts and logs a request that no version got: with status and length of its response, and `cohort` and fault.
+fn record_own(
+    worker: &Worker,
+    client: &Client,
+    refused: &Rejected,
+    (status, bytes_out): (u16, u64),
+    (cohort, fault): (Option<&'static str>, Option<&'static str>),
+) {
+    if client.connected.smoke.is_none() {
+        worker.shared.cells.of(worker.id).count_unrouted(status);
     }
     if worker.snapshot().access_log.is_none() {
         return;
@@ -457,17 +480,17 @@ pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejecte
             host: text.map_or(&[], |t| t.host.as_bytes()),
             path: text.map_or(&[], |t| t.path.as_bytes()),
             protocol: refused.mode.protocol.name(),
-            status: refused.problem.status,
+            status,
             service: None,
             version: None,
             endpoint: None,
             route: None,
-            cohort: is_smoke.then_some("smoke"),
+            cohort,
             bytes_in: 0,
-            bytes_out: 0,
+            bytes_out,
             duration_us: 0,
             upstream_us: None,
-            fault: Some(refused.problem.kind),
+            fault,
             retries: 0,
             retry: None,
             withheld: None,

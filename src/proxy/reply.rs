@@ -69,7 +69,8 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
     record.fault = Some(problem.kind);
     let read = !turn.unread_body && error != AttemptError::ClientBody;
     let keep = plan.mode.keep_alive && read && !worker.parting.get();
-    write(problem, None, response, Some(&plan.id), plan.mode, keep, worker);
+    let extra = plan.added().map(|lines| Extra { fields: lines.to_vec(), members: String::new() });
+    write(problem, extra.as_ref(), response, Some(&plan.id), plan.mode, keep, worker);
     match (flush(client, plan.route().body.timeout, response).await, keep) {
         (Err(_), _) => NextState::Close,
         (Ok(()), true) => NextState::Keep,
@@ -120,7 +121,11 @@ fn write(
 }
 
 /// Writes a response that is complete in `response`.
-async fn flush(client: &mut Client, patience: Duration, response: &mut Buffer) -> io::Result<()> {
+pub(super) async fn flush(
+    client: &mut Client,
+    patience: Duration,
+    response: &mut Buffer,
+) -> io::Result<()> {
     client.deadline.set(Instant::now() + patience);
     poll_fn(|cx| {
         let ended = (|| {

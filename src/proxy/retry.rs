@@ -138,7 +138,9 @@ pub(super) fn again(
 pub(super) async fn pause(turn: &mut Turn<'_>, until: Instant) -> bool {
     let client = &mut *turn.client;
     client.deadline.set(until);
-    poll_fn(|cx| match client.is_there(cx) {
+    // The response to a key is kept for the client's return.
+    let stays = turn.plan.key().is_some();
+    poll_fn(|cx| match client.is_there(cx) || stays {
         false => Poll::Ready(false),
         true if client.deadline.has_passed(Instant::now()) => Poll::Ready(true),
         true => client.deadline.poll_passed(cx).map(|()| true),
@@ -154,6 +156,7 @@ fn request<'t>(turn: &'t Turn<'_>, whole: bool) -> Request<'t> {
         method: head_text::method(text),
         keyed: head_text::field(text, "Idempotency-Key").is_some(),
         whole,
+        once: plan.key().is_some(),
         fenced: plan.service().fence.is_some(),
         // What begins or ends a pin happens on the version that has it.
         bound: !plan.is_by_chance() || plan.pin().is_some() || plan.upgrade().is_some(),
@@ -233,7 +236,9 @@ fn drop_attempt(turn: &mut Turn<'_>) {
     };
     let mut response = std::mem::replace(&mut turn.response, super::buffer::Buffer::hollow());
     let mut cx = Context::from_waker(Waker::noop());
-    let is_whole = attempt.poll_away(&mut cx, &mut response, &mut answer).is_ready();
+    let nowhere = &mut tokio::io::empty();
+    let drained = attempt.poll_body(&mut cx, nowhere, &mut response, &mut answer);
+    let is_whole = matches!(drained, Poll::Ready(Ok(())));
     turn.worker.blocks.give(response);
     if !is_whole {
         return attempt.discard();

@@ -1,13 +1,26 @@
 //! Requests that wait before they are planned again, and what they have got from it.
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 
-use super::{client::Client, fence, in_flight::InFlight, problem::Problem, question::Question};
-use crate::{policy::external::Verdict, registry::Held};
+use super::{
+    body::Framing,
+    client::Client,
+    fence,
+    head::RequestHead,
+    idempotency::{Beginning, Gathered, Key, Outcome, Reading},
+    in_flight::InFlight,
+    problem::{Extra, Problem},
+    question::Question,
+    worker::Worker,
+};
+use crate::{
+    policy::external::Verdict,
+    registry::{Held, KeptAnswer},
+};
 
-/// How long a request waits for keys that are being fetched.
+/// How long a request waits for keys of an issuer that are being fetched.
 const KEYS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a request waits for.
@@ -18,6 +31,10 @@ pub(super) enum Wait {
     Keys(watch::Receiver<u64>),
     /// The answer of an authorizer.
     Authorizer(Box<Question>),
+    /// The rest of its body.
+    Body(Reading),
+    /// The begin of its idempotency key.
+    Key(Box<Beginning>),
 }
 
 /// A request that waits. Its head stays in the client's inbox, and it is planned again after that.
@@ -39,6 +56,47 @@ pub(super) struct Passed {
     pub(super) keys: bool,
     /// The answer of an authorizer, with its number: after a reload another one may have to be asked.
     pub(super) external: Option<(u64, Arc<Verdict>)>,
+    /// Its body, which is in the client's inbox.
+    pub(super) body: Option<Gathered>,
+    /// Its idempotency key, which has begun.
+    pub(super) key: Option<Rc<Key>>,
+}
+
+impl Passed {
+    /// Whether the head in the client's inbox does not say what becomes of the request.
+    #[inline]
+    pub(super) fn changes_head(&self) -> bool {
+        self.body.is_some() || self.key.is_some()
+    }
+
+    /// Lets the `head` say what becomes of the request.
+    #[cold]
+    pub(super) fn change(&self, head: &mut RequestHead<'_, '_>) {
+        if let Some(gathered) = self.body {
+            head.framing = Framing::Length(gathered.length as u64);
+        }
+        head.expects_continue = false;
+        if self.key.is_some() {
+            // The response to a key is kept, and a connection that switches has none.
+            head.upgrade = None;
+        }
+    }
+
+    /// The line that tells the length of the body, if the client did not.
+    pub(super) fn length_line(&self) -> Option<String> {
+        let gathered = self.body.filter(|gathered| gathered.was_open)?;
+        Some(format!("Content-Length: {}\r\n", gathered.length))
+    }
+}
+
+/// What becomes of a request that has waited.
+pub(super) enum Waited {
+    /// It is planned again.
+    Again,
+    /// The client gets this problem.
+    Refused(Problem, Option<Box<Extra>>),
+    /// The client gets this response, which was kept.
+    Replay(Arc<KeptAnswer>),
 }
 
 impl Waiting {
@@ -46,16 +104,34 @@ impl Waiting {
         Self { wait, _in_flight: in_flight }
     }
 
-    /// Waits, and notes in `passed` what came of it. The error is the response to the client.
-    pub(super) async fn end(self, client: &mut Client, passed: &mut Passed) -> Result<(), Problem> {
+    /// Waits, and notes in `passed` what came of it.
+    pub(super) async fn end(
+        self,
+        client: &mut Client,
+        worker: &Worker,
+        passed: &mut Passed,
+    ) -> Waited {
+        let refused = |problem| Waited::Refused(problem, None);
         match self.wait {
-            Wait::Fence(held) => passed.fence = Some(fence::called(held, client).await?),
+            Wait::Fence(held) => match fence::called(held, client).await {
+                Ok(held) => passed.fence = Some(held),
+                Err(problem) => return refused(problem),
+            },
+            Wait::Body(reading) => match reading.end(client, worker).await {
+                Ok(gathered) => passed.body = Some(gathered),
+                Err(problem) => return refused(problem),
+            },
+            Wait::Key(beginning) => match beginning.end(client, &mut passed.fence).await {
+                Outcome::Begun(key) => passed.key = Some(key),
+                Outcome::Replay(answer) => return Waited::Replay(answer),
+                Outcome::Refused(problem, extra) => return Waited::Refused(problem, extra),
+            },
             Wait::Authorizer(question) => {
                 passed.external = Some((question.authorizer.number, question.answered().await));
             }
             Wait::Keys(ended) => fetched(ended).await,
         }
-        Ok(())
+        Waited::Again
     }
 }
 

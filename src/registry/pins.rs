@@ -28,6 +28,7 @@ use std::{
 
 use dashmap::{DashMap, Entry as Place};
 
+use super::clock::Clock;
 use crate::{
     routing::pin::{Fate, Pin, PinTerms},
     telemetry::seldom::Seldom,
@@ -39,7 +40,7 @@ pub use self::{
     key::PinKey,
     version::PinnedVersion,
 };
-use self::{keeping::kept, key::KeyHasher, version::Clock};
+use self::{keeping::kept, key::KeyHasher};
 
 /// The pins of a version at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]

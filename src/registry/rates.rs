@@ -111,7 +111,7 @@ impl RateTable {
         // A free slot has the hash 0.
         let hash = xxh3_64_with_seed(key.value, self.seed ^ u64::from(key.source)).max(1);
         // The upper bits, multiplied into the range: even for a number of sets that is no power of two.
-        let set = (u128::from(hash) * self.sets as u128 >> 64) as usize;
+        let set = ((u128::from(hash) * self.sets as u128) >> 64) as usize;
         let (lock, index) = (set % self.locks.len(), set / self.locks.len());
         // No panic leaves a half-done change: a slot is two numbers.
         let mut sets = self.locks[lock].lock().unwrap_or_else(PoisonError::into_inner);

@@ -56,6 +56,11 @@ impl VersionState {
         let errors = self.cells.sum(|cells| sum(&cells.errors));
         (self.cells.sum(|cells| sum(&cells.ended)), errors)
     }
+
+    /// Requests of its players that it failed and the baseline answered instead.
+    pub fn rescued(&self) -> u64 {
+        self.cells.sum(|cells| cells.rescued.read())
+    }
 }
 
 /// An endpoint's live state.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     authorizer::Authorizer,
+    idempotency::Idempotency,
     identity::{Identity, Issuers},
     retry::RetryPlan,
 };
@@ -28,6 +29,8 @@ pub struct RoutePolicies {
     pub external: Option<Arc<Authorizer>>,
     /// Limits of rates.
     pub rates: Box<[RateLimit]>,
+    /// Which writes are processed once.
+    pub idempotency: Option<Idempotency>,
     /// How failed requests are repeated.
     pub retry: Option<RetryPlan>,
 }
@@ -57,11 +60,12 @@ impl RoutePolicies {
         let identity = route.auth.as_ref().and_then(|auth| issuers.identity(auth));
         let rates = route.limit.iter().flat_map(|limit| &limit.rates);
         let rates: Box<[_]> = rates.map(|rate| RateLimit::compile(rate, label, registry)).collect();
-        let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, registry));
+        let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, label, registry));
+        let idempotency = Idempotency::compile(route, label, registry);
         let external = route.auth.as_ref().and_then(|auth| issuers.authorizer(auth));
         let asks = access.is_some() || identity.is_some() || external.is_some();
-        let has_any = asks || !rates.is_empty() || retry.is_some();
-        has_any.then(|| Box::new(Self { access, identity, external, rates, retry }))
+        let has_any = asks || !rates.is_empty() || idempotency.is_some() || retry.is_some();
+        has_any.then(|| Box::new(Self { access, identity, external, rates, idempotency, retry }))
     }
 }
 

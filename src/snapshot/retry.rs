@@ -26,8 +26,13 @@ pub struct RetryPlan {
 }
 
 impl RetryPlan {
-    /// The `written` policy of `route`.
-    pub(super) fn new(written: &schema::Retry, route: &schema::Route, registry: &Registry) -> Self {
+    /// The `written` policy of `route` with this `label`.
+    pub(super) fn new(
+        written: &schema::Retry,
+        route: &schema::Route,
+        label: &str,
+        registry: &Registry,
+    ) -> Self {
         let divided = || {
             let ends_attempts = written.on.contains(&RetryOn::Timeout);
             ends_attempts.then(|| route.timeout / written.attempts.max(1))
@@ -39,7 +44,7 @@ impl RetryPlan {
             body_bytes: written.body.0,
             body_wait: written.body_wait,
             deadline_line: format!("{}: {milliseconds}\r\n", Self::DEADLINE).into_bytes().into(),
-            state: registry.retries(&route.service, &route.label()),
+            state: registry.retries(&route.service, label),
         }
     }
 

@@ -92,7 +92,8 @@ impl Folder {
         let failed = || StoreError::file(&self.0);
         for file in fs::read_dir(&self.0).map_err(failed())? {
             let name = file.map_err(failed())?.file_name().to_string_lossy().into_owned();
-            let is_own = OWN.contains(&&*name) || name.starts_with("journal.db");
+            let is_own = OWN.contains(&&*name)
+                || ["journal.db", "idempotency.db"].iter().any(|own| name.starts_with(own));
             if !is_own {
                 return Err(StoreError::Foreign { folder: self.0.clone(), name });
             }

@@ -136,7 +136,7 @@ fn schema(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     }
 }
 
-fn settings(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn settings(connection: &Connection) -> Result<(), StoreError> {
     let set = |name, value: &str| {
         connection.pragma_update_and_check(None, name, value, |_| Ok(())).or_else(|error| {
             // Not every setting returns its value.

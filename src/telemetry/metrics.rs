@@ -11,6 +11,7 @@
 //! cannot be added up over instances, the duration histogram can.
 
 mod endpoints;
+mod idempotency;
 mod identity;
 mod itself;
 mod limits;
@@ -21,6 +22,7 @@ mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use idempotency::Idempotency;
 pub use identity::IssuerUse;
 pub use limits::RateUse;
 pub use pins::Pins;
@@ -40,6 +42,8 @@ pub struct Scrape {
     pub names: Vec<(String, bool)>,
     /// Requests by service, version and route.
     pub series: Vec<Series>,
+    /// Idempotency keys of the routes that have some.
+    pub idempotency: Vec<Idempotency>,
     /// Responses made by Tidegate before a version was chosen, by status.
     pub unrouted: Vec<(u16, u64)>,
     /// Limits of rates of routes.
@@ -333,6 +337,7 @@ pub fn render(scrape: &Scrape) -> String {
     identity::tokens(scrape, &mut page);
     identity::authorizers(scrape, &mut page);
     identity::callers(scrape, &mut page);
+    idempotency::idempotency(scrape, &mut page);
     services::breakers(scrape, &mut page);
     services::evidence(scrape, &mut page);
     services::smoke_checks(scrape, &mut page);

@@ -55,7 +55,7 @@ def guarded(issuer, origins, start):
         "audience": "games", "headers": {"x-player-id": "sub"},
     }
     top = "jwt: " + json.dumps({"players": players})
-    with start(route=", auth: { jwt: players }", top=top, **versions) as proxy:
+    with start(route="auth: { jwt: players }", top=top, **versions) as proxy:
         yield proxy
 
 

@@ -1,6 +1,7 @@
 //! Fenced cutovers: writes wait, those of the old version end, and never do two versions work on writes.
 
 mod many;
+mod repeated;
 mod required;
 mod smoke;
 mod undone;

@@ -264,3 +264,23 @@ fn a_cookie_holds_a_token_and_http2_clients_send_theirs() {
     assert_eq!(origin.last().head.field("x-player-id"), Some("bob"));
     assert_eq!(client.get("/bets/1").status, 401);
 }
+
+#[test]
+fn players_who_are_known_by_a_claim_have_idempotency_keys_of_their_own() {
+    let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
+    let keys = issuer.serve();
+    let proxy = Proxy::builder()
+        .version("v1", &origin)
+        .service("cohort: { key: [ claim:sub ] }")
+        .top(&format!("jwt: {{ players: {{ jwks: '{}', {TERMS} }} }}", url(&keys)))
+        .route("auth: { jwt: players }, idempotency: {}")
+        .start();
+    let mut client = proxy.connect();
+    let mut bet = |player: &str| {
+        let bet = client.post("/bets", b"stake").header("Idempotency-Key", "\"k1\"");
+        bet.header("Authorization", &issuer.bearer(player)).send().status
+    };
+    assert_eq!((bet("ada"), origin.requests()), (200, 1));
+    assert_eq!((bet("bob"), origin.requests()), (200, 2), "another player at the same address");
+    assert_eq!((bet("ada"), origin.requests()), (200, 2), "replayed");
+}

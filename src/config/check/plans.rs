@@ -5,7 +5,9 @@ use http::Uri;
 use super::{Finding, label, no_such, smoke::check_smoke_gates};
 use crate::config::{
     problem::FieldPath,
-    schema::{Config, Gate, GateQuestion, MAX_GATES, MAX_STEPS, Mode, Service, Step},
+    schema::{
+        Config, Gate, GateQuestion, MAX_GATES, MAX_STEPS, MAX_WEBHOOK_TIMEOUT, Mode, Service, Step,
+    },
 };
 
 /// Checks the plans of `config`.
@@ -121,6 +123,12 @@ fn gates(gates: &[Gate], path: &FieldPath, found: &mut Vec<Finding>) {
             GateQuestion::Webhook(hook) if !is_url(&hook.url) => {
                 let message = "not a URL; write one such as http://gate:8080/check";
                 found.push(Finding::new(here.key("webhook").key("url"), message));
+            }
+            GateQuestion::Webhook(hook)
+                if hook.timeout.is_zero() || hook.timeout > MAX_WEBHOOK_TIMEOUT =>
+            {
+                let message = "out of range; a call takes more than zero and at most 5m";
+                found.push(Finding::new(here.key("webhook").key("timeout"), message));
             }
             _ => {}
         }
@@ -252,7 +260,7 @@ plans:
   - { weight: 0%, within: 1m }
   - { weight: 2%, for: 2m, within: 1m, gates: [ slo, slo, { smoke: 'a b' } ] }
   - { weight: 3% }
-  - { weight: 4%, requests: 0, gates: [ { webhook: { url: gate } }, evidense, { slo: {}, evidence: {} } ] }
+  - { weight: 4%, requests: 0, gates: [ { webhook: { url: gate } }, { webhook: { url: 'http://g/', timeout: 10m } }, evidense, { slo: {}, evidence: {} } ] }
   - { weight: 100%, for: 1m, bake: 1h, gates: [ { webhook: { url: 'http://g/a' } }, { webhook: { url: 'http://g/a', kind: guardrail } } ] }
   forgot: [ { for: 2m, step: 1 } ]";
         assert_eq!(problems("", plans), "\
@@ -269,8 +277,9 @@ plans:
 15:5: plans.odd[2]: nothing to wait for, so the next step would follow at once; write `for`, requests or gates
 16:29: plans.odd[3].requests: out of range; write 1 or more
 16:59: plans.odd[3].gates[0].webhook.url: not a URL; write one such as http://gate:8080/check
-16:69: plans.odd[3].gates[1]: `evidense` is not known; did you mean `evidence`? write one of evidence, slo, amounts, approval
-16:79: plans.odd[3].gates[2]: a gate is one question; write a list of gates, such as [ evidence, { smoke: NAME } ]
+16:109: plans.odd[3].gates[1].webhook.timeout: out of range; a call takes more than zero and at most 5m
+16:118: plans.odd[3].gates[2]: `evidense` is not known; did you mean `evidence`? write one of evidence, slo, amounts, approval
+16:128: plans.odd[3].gates[3]: a gate is one question; write a list of gates, such as [ evidence, { smoke: NAME } ]
 17:26: plans.odd[4].for: `bake` is the time of this step; leave one of them out
 17:85: plans.odd[4].gates[1]: asked by `plans.odd[4].gates[0]` already; write it once
 18:13: plans.forgot[0].weight: missing; add `weight: 5%`

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Finding, comparison, jwt, label, limit,
+    Finding, comparison, idempotency, jwt, label, limit,
     matching::{self, Kind, canonical},
     no_such, retry, twice,
 };
@@ -82,6 +82,9 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         }
         if let Some(written) = &route.retry {
             retry::check(written, route, config, &path.key("retry"), found);
+        }
+        if let Some(keys) = &route.idempotency {
+            idempotency::check(route, keys, &path.key("idempotency"), found);
         }
         if let Some(slo) = &route.slo {
             let service = config.services.get(&route.service).and_then(|s| s.eject.as_ref());

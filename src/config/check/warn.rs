@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Finding, route::Match};
+use super::{Finding, idempotency, route::Match};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
@@ -44,6 +44,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
             found.push(Finding::of_name(FieldPath::default().key("jwt").key(name), message));
         }
     }
+    idempotency::warn(config, &mut found);
     never_reached(config, &mut found);
     found
 }

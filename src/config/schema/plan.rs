@@ -16,6 +16,9 @@ pub const MAX_STEPS: usize = 50;
 /// Most gates of a step.
 pub const MAX_GATES: usize = 20;
 
+/// Longest time of a call to a webhook of a gate.
+pub const MAX_WEBHOOK_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// A step of a plan: a share of players for the new version, and what must be so before the next
 /// step. The same type reads the steps of a plan in a file and those in a request to the admin API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,7 +95,7 @@ pub enum GateKind {
 pub struct GateWebhook {
     /// The URL, such as `http://gate:8080/check`. Its path and query may contain a secret.
     pub url: String,
-    /// Longest time of a call. Default `10s`.
+    /// Longest time of a call, at most 5 minutes. Default `10s`.
     pub timeout: Duration,
 }
 
@@ -213,7 +216,7 @@ struct Webhook {
     /// What it does when it fails. Default `signal`.
     #[serde(default)]
     kind: Option<GateKind>,
-    /// Longest time of a call. Default `10s`.
+    /// Longest time of a call, at most 5 minutes. Default `10s`.
     #[serde(default = "default_timeout", with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     timeout: Duration,

@@ -9,6 +9,7 @@ use super::{
     access::Access,
     cohort::OnEject,
     eject::{Eject, Failures},
+    idempotency::Idempotency,
     jwt::Auth,
     limit::Limit,
     retry::Retry,
@@ -89,6 +90,10 @@ pub struct Route {
     /// could not be made or was stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Writes with an `Idempotency-Key` are processed once, and their responses replayed. Default: they are
+    /// forwarded like others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
 }
 
 /// Whether a request reads or writes.

@@ -99,6 +99,12 @@ impl Controller {
         going.map(|(service, _)| service.clone()).collect()
     }
 
+    /// Whether `rollout` goes on in this process.
+    pub(in crate::control) fn is_rolling(&self, rollout: &Rollout) -> bool {
+        let live = self.rollouts.get(&rollout.service).filter(|_| !self.handed_over);
+        live.is_some_and(|live| live.rollout.is_same(rollout) && !live.rollout.phase.is_end())
+    }
+
     /// Whether a version that is judged alone has all players by a rollout that is still judged: then its
     /// ejection restores the split before.
     pub(super) fn has_way_back(&self, suspect: &CanaryFinding) -> bool {

@@ -33,12 +33,13 @@ fn for_all(check: impl Fn(&Rules, &Failed<'_>)) {
     for rules in all_rules() {
         for method in METHODS {
             for outcome in OUTCOMES {
-                for bits in 0..1u16 << 9 {
+                for bits in 0..1u16 << 10 {
                     let is = |bit: u16| bits & 1 << bit != 0;
                     let request = Request {
                         class: if is(0) { Class::Write } else { Class::Read },
                         method,
                         keyed: is(1),
+                        once: is(9),
                         whole: is(2),
                         fenced: is(3),
                         bound: is(4),
@@ -76,12 +77,12 @@ fn again(rules: &Rules, failed: &Failed<'_>) -> Option<(Place, Duration, RetryRe
 }
 
 #[test]
-fn a_bet_without_a_key_of_which_a_byte_was_sent_is_never_sent_again() {
+fn a_bet_of_which_a_byte_was_sent_is_never_sent_again_unless_its_version_honours_its_key() {
     for_all(|rules, failed| {
         let request = failed.request;
         let writes = request.class == Class::Write && !matches!(request.method, "PUT" | "DELETE");
         let keyed = request.keyed && rules.keys_honoured;
-        if writes && !keyed && !failed.unprocessed {
+        if (writes || request.once) && !keyed && !failed.unprocessed {
             assert_eq!(again(rules, failed), None, "{rules:?} {failed:?}");
         }
     });
@@ -111,7 +112,8 @@ fn a_write_leaves_its_version_only_if_nothing_was_sent_or_the_store_is_shared_an
         assert_eq!(after, Duration::ZERO);
         if request.class == Class::Write {
             assert!(!request.fenced, "{failed:?}");
-            assert!(failed.unprocessed || rules.rescue == Rescue::SharedStore, "{failed:?}");
+            let shares = rules.rescue == Rescue::SharedStore && request.keyed;
+            assert!(failed.unprocessed || shares, "{failed:?}");
         }
     });
 }
@@ -160,7 +162,15 @@ fn the_budget_is_asked_last_and_only_once() {
 fn read(outcome: Outcome) -> Failed<'static> {
     let (class, method) = (Class::Read, "GET");
     Failed {
-        request: Request { class, method, keyed: false, whole: true, fenced: false, bound: false },
+        request: Request {
+            class,
+            method,
+            keyed: false,
+            once: false,
+            whole: true,
+            fenced: false,
+            bound: false,
+        },
         outcome,
         unprocessed: false,
         begun: false,

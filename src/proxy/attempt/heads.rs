@@ -147,6 +147,9 @@ impl Attempt<'_> {
             if plan.mode.trailers && (is_stream || delimiter == Delimiter::Chunks) {
                 relay.pass_trailers();
             }
+            if let Some(key) = plan.key() {
+                relay.tap(key.came(&head, date.as_deref().unwrap_or_default()));
+            }
             let seconds = head.keep_alive_seconds;
             *answer = Some(Answer {
                 status: head.status,

@@ -1,9 +1,8 @@
-//! The versions that pins name, and the clock of a table.
+//! The versions that pins name.
 
-use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::super::clock::Clock;
 
 /// A version that pins may name. It keeps its number as long as the table lives.
 #[derive(Debug)]
@@ -50,21 +49,5 @@ impl PinnedVersion {
         if self.until.load(Relaxed) < until {
             self.until.fetch_max(until, Relaxed);
         }
-    }
-}
-
-/// Seconds since 1970 at a moment; monotonic from there.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock(u32, Instant);
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self(u32::try_from(now).unwrap_or(u32::MAX), Instant::now())
-    }
-
-    pub(super) fn now(self) -> u32 {
-        let Self(base, since) = self;
-        base.saturating_add(u32::try_from(since.elapsed().as_secs()).unwrap_or(u32::MAX))
     }
 }

@@ -43,7 +43,7 @@ class Tidegate:
             versions=json.dumps(versions),
             weights=json.dumps({name: 1 for name in versions}),
             service=service,
-            route=route,
+            route=f", {route}" if route else "",
             top=top,
         )
         self.authority = authority

@@ -32,6 +32,12 @@ fn a_file_that_requires_the_fence_of_a_split_is_refused_and_the_split_can_be_end
     let free = stage.builder.text();
     let required = free.replace("fence: {  }", "fence: { required: true }");
     assert_ne!(free, required);
+    let other = stage.builder.clone().service("weights: { v2: 1 }").text();
+    let other = other.replace("fence: {  }", "fence: { required: true }");
+    // Weights of the same file do not move them.
+    applied(&stage, &other);
+    assert_eq!(stage.share_of_v2(), 0.0);
+    applied(&stage, &free);
     assert_eq!(put_weights(&stage, 1, 1).status, 200);
     let why = refused(&stage, &required);
     assert!(why.contains("game-api.fence.required: "), "{why}");
@@ -53,15 +59,29 @@ fn a_file_that_requires_the_fence_of_a_split_is_refused_and_the_split_can_be_end
     stage.unstick();
     assert_eq!(stuck.answer().text(), "v1");
     eventually("it has ended", || stage.proxy().in_flight() == 0);
-    // Not with other weights at once.
-    let other = stage.builder.clone().service("weights: { v1: 1 }").text();
-    let other = other.replace("fence: {  }", "fence: { required: true }");
-    let why = refused(&stage, &other);
-    assert!(why.contains("v2 has them, and the weights of the file move them"), "{why}");
     applied(&stage, &required);
+    assert_eq!(stage.share_of_v2(), 1.0);
+    // Nor do other weights of the file move them from then on.
+    applied(&stage, &other.replace("v2: 1 ", "v1: 1 "));
     assert_eq!(stage.share_of_v2(), 1.0);
     assert_eq!(put_weights(&stage, 1, 1).status, 409);
     assert_eq!(stage.cut_over("v1").status, 200);
+}
+
+#[test]
+fn the_fence_is_not_required_while_a_rollout_is_under_way() {
+    let stage = Stage::with("", Duration::ZERO, |builder| builder.service("eject: { errors: {} }"));
+    let required = stage.builder.text().replace("fence: {  }", "fence: { required: true }");
+    let steps = json!([{ "weight": "100%", "bake": "1h" }]);
+    let begun = stage.post("rollout", &json!({ "to": "v2", "steps": steps, "reason": "a test" }));
+    assert_eq!(begun.status, 200, "{}", begun.text());
+    // Also once one version has all players: the rollout may still take them back.
+    eventually("v2 has all players", || stage.share_of_v2() == 1.0);
+    let why = refused(&stage, &required);
+    assert!(why.contains("a rollout to v2 is under way"), "{why}");
+    assert_eq!(stage.post("rollout/abort", &json!({ "reason": "a test" })).status, 200);
+    eventually("v1 has all players", || stage.share_of_v2() == 0.0);
+    applied(&stage, &format!("{required}# later\n"));
 }
 
 #[test]

@@ -141,3 +141,25 @@ fn a_smoke_check_that_fails_sends_no_player_to_the_version() {
     assert_eq!(answer.status, 422);
     assert!(answer.text().contains("did you mean `ping`?"), "{}", answer.text());
 }
+
+#[test]
+fn a_call_to_a_webhook_ends_with_its_rollout() {
+    let (begun, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (called, left) = (Arc::clone(&begun), Arc::clone(&ended));
+    let gate = Origin::start(move |call| {
+        call.read_body()?;
+        called.store(true, SeqCst);
+        call.await_end()?;
+        left.store(true, SeqCst);
+        Ok(())
+    });
+    let stage = Stage::start(&[]);
+    let url = format!("http://{}/check", gate.address);
+    stage.begin(
+        &json!([{ "weight": "10%", "gates": [{ "webhook": { "url": url, "timeout": "5m" } }] },
+                        { "weight": "100%", "for": "1h" }]),
+    );
+    eventually("the webhook is called", || begun.load(SeqCst));
+    stage.order("abort", &json!({ "reason": "not today" }));
+    eventually("the call ends", || ended.load(SeqCst));
+}

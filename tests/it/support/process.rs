@@ -167,6 +167,19 @@ impl Process {
         status.expect("it has ended")
     }
 
+    /// Kills the program, and those that took over from it, and waits until nobody listens any more.
+    #[track_caller]
+    pub(crate) fn kill_all(&mut self) {
+        let others = self.pids().into_iter().filter_map(Pid::from_raw);
+        // Also one that does not serve yet.
+        for pid in others.chain([Pid::from_child(&self.child)]) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        self.wait();
+        // Those that took over are no children of this one.
+        eventually("nobody listens", || TcpStream::connect(self.address).is_err());
+    }
+
     /// Whether the program has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()

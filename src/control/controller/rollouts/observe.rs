@@ -59,8 +59,11 @@ impl Controller {
         let version = snapshot.service(service).and_then(|s| s.version(&live.rollout.to));
         version.map_or_else(Counted::default, |version| {
             // Requests of testers, whom a rule or a route sends there, tell nothing about what players meet.
+            // What the baseline has answered in its place is a failure of the version all the same. It is read first,
+            // as errors are.
+            let rescued = version.state.rescued();
             let (finished, errors) = version.state.ended(&[Origin::Player]);
-            Counted { finished, errors, latency: None }
+            Counted { finished, errors: errors + rescued, latency: None }
         })
     }
 

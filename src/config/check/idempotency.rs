@@ -1,0 +1,68 @@
+//! Checks which requests of a route are processed once.
+
+use std::time::Duration;
+
+use super::Finding;
+use crate::config::{
+    problem::FieldPath,
+    schema::{Class, Config, Idempotency, Route},
+    units::ByteSize,
+};
+
+/// Methods that read.
+const READING: [&str; 4] = ["GET", "HEAD", "OPTIONS", "TRACE"];
+
+/// Checks `idempotency` of `route`.
+pub(super) fn check(
+    route: &Route,
+    idempotency: &Idempotency,
+    path: &FieldPath,
+    found: &mut Vec<Finding>,
+) {
+    let methods = &route.matches.methods;
+    let reads = |method: &String| READING.contains(&method.as_str());
+    let only_reads = match route.class {
+        Some(class) => class == Class::Read,
+        None => !methods.is_empty() && methods.iter().all(reads),
+    };
+    if only_reads {
+        let message = "all requests of the route read, and only writes take part; leave it out";
+        found.push(Finding::of_name(path.clone(), message));
+    }
+    let Idempotency { window, body, answer, memory, keys, wait, waiting, .. } = idempotency;
+    let mut bounds = |name: &str, is_within: bool, right: &str| {
+        if !is_within {
+            found.push(Finding::new(path.key(name), format!("out of range; write {right}")));
+        }
+    };
+    let within = |time: &Duration, least, most| {
+        (Duration::from_millis(least)..=Duration::from_secs(most)).contains(time)
+    };
+    bounds("window", within(window, 60_000, 744 * 3600), "1m to 744h");
+    bounds("wait", within(wait, 100, 600), "100ms to 10m");
+    bounds("body", body.0 <= 1 << 20, "at most 1MiB");
+    bounds("answer", answer.0 <= 1 << 20, "at most 1MiB");
+    bounds("memory", memory.0 <= 16 << 30, "at most 16GiB");
+    bounds("keys", (1..=10_000_000).contains(keys), "1 to 10000000");
+    bounds("waiting", *waiting <= 100_000, "at most 100000");
+    let least = ByteSize(answer.0.saturating_mul(16));
+    if *memory < least {
+        let message = format!("less than 16 responses of `answer` bytes; write at least {least}");
+        found.push(Finding::new(path.key("memory"), message).and(path.key("answer")));
+    }
+}
+
+/// Warns of keys that a restart forgets.
+pub(super) fn warn(config: &Config, found: &mut Vec<Finding>) {
+    if config.state.is_some() {
+        return;
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        if route.idempotency.is_some() {
+            let path = FieldPath::default().key("routes").index(index).key("idempotency");
+            let message = "there is no `state`, so a restart or an upgrade forgets all keys, and a request may be \
+                           processed twice; name a folder to keep them in";
+            found.push(Finding::of_name(path, message));
+        }
+    }
+}

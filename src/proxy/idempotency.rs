@@ -1,0 +1,67 @@
+//! A write with an `Idempotency-Key`: its body is read whole, its key begins, and its response is kept.
+//!
+//! `keyed.rs` decides which requests come here. The decisions are in `policy/idempotency.rs`, the keys in
+//! `registry/keys.rs`.
+
+mod begin;
+mod body;
+mod kept;
+
+use std::cell::RefCell;
+
+use super::{head::ResponseHead, tap::Tap};
+use crate::registry::{KeptAnswer, KeyLease};
+
+pub(super) use self::{
+    begin::{Beginning, Outcome, explained},
+    body::{Gathered, Reading, TOO_LARGE},
+};
+
+/// The key of a request, which has begun. Dropped before the response was received, it ends as
+/// [`KeyLease`] says.
+pub(super) struct Key {
+    lease: KeyLease,
+    /// Largest response that is kept, in bytes.
+    limit: usize,
+    /// Status and header fields of the response.
+    head: RefCell<Option<(u16, Vec<u8>)>>,
+}
+
+impl Key {
+    fn new(lease: KeyLease, limit: usize) -> Self {
+        Self { lease, limit, head: RefCell::default() }
+    }
+
+    /// An attempt is made. What came of the one before is not the response.
+    pub(super) fn attempting(&self) {
+        *self.head.borrow_mut() = None;
+        self.lease.attempting();
+    }
+
+    /// The version cannot have processed the last attempt.
+    pub(super) fn unprocessed(&self) {
+        self.lease.unprocessed();
+    }
+
+    /// The head of the response has come; `date` is used if it has none. Returns what keeps the body.
+    #[cold]
+    pub(super) fn came(&self, head: &ResponseHead<'_, '_>, date: &str) -> Tap {
+        let fields = kept::fields(head, date);
+        let left = self.limit.checked_sub(fields.len());
+        *self.head.borrow_mut() = Some((head.status, fields));
+        let mut tap = Tap::new(left.unwrap_or(0));
+        if left.is_none() {
+            tap.give_up();
+        }
+        tap
+    }
+
+    /// The whole response has come, with this `body` if it could be kept.
+    #[cold]
+    pub(super) fn answered(&self, body: Option<Vec<u8>>) {
+        let Some((status, fields)) = self.head.borrow_mut().take() else { return };
+        self.lease.answered(status, || {
+            Some(KeptAnswer { status, fields: fields.into(), body: body?.into() })
+        });
+    }
+}

@@ -1,0 +1,224 @@
+//! How a key begins: on the disk if keys are kept there, and after the request that has it has ended.
+
+use std::{future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
+
+use tokio::time::{Instant, timeout};
+
+use super::{
+    super::{
+        channel::Channel,
+        client::Client,
+        problem::{Extra, Problem, RETRY_AFTER},
+    },
+    Key,
+};
+use crate::{
+    registry::{
+        Entered, Fingerprint, Held, KeptAnswer, KeyEvent, KeyId, KeyLease, KeyRules, KeyTable,
+        RowState, Stored,
+    },
+    snapshot::Idempotency,
+};
+
+/// How long the disk may take.
+const STORED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at a key that another process has begun.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+const UNSURE: Problem = problem(
+    409,
+    "idempotency_unsure",
+    "a request with this idempotency key was sent, and it is unknown whether it was processed",
+);
+const NOT_KEPT: Problem = problem(
+    409,
+    "idempotency_not_kept",
+    "the request with this idempotency key was processed, and its response is not kept",
+);
+const BUSY: Problem = problem(
+    409,
+    "idempotency_busy",
+    "a request with this idempotency key is still being processed",
+);
+const CROWDED: Problem = problem(
+    409,
+    "idempotency_busy",
+    "a request with this idempotency key is being processed, and too many requests wait",
+);
+const MISMATCH: Problem =
+    problem(422, "idempotency_mismatch", "this idempotency key was used for another request");
+const FULL: Problem =
+    problem(503, "idempotency_full", "there are too many idempotency keys; nothing was done");
+const UNSTORED: Problem =
+    problem(503, "idempotency_store", "the idempotency key could not be written; nothing was done");
+const LEFT: Problem = problem(
+    503,
+    "idempotency_left",
+    "the client left while its request waited for another one; nothing was done",
+);
+
+const fn problem(status: u16, kind: &'static str, detail: &'static str) -> Problem {
+    Problem { status, kind, detail, retry_after: RETRY_AFTER }
+}
+
+/// A request whose key is to begin.
+pub(in crate::proxy) struct Beginning {
+    table: Arc<KeyTable>,
+    id: KeyId,
+    print: Fingerprint,
+    rules: KeyRules,
+    wait: Duration,
+    answer_limit: usize,
+}
+
+/// What came of it.
+pub(in crate::proxy) enum Outcome {
+    /// The key has begun.
+    Begun(Rc<Key>),
+    /// The client gets this response.
+    Replay(Arc<KeptAnswer>),
+    /// The client gets a problem.
+    Refused(Problem, Option<Box<Extra>>),
+}
+
+impl Beginning {
+    /// The request with key `id` that asks for `print`.
+    pub(in crate::proxy) fn new(policy: &Idempotency, id: KeyId, print: Fingerprint) -> Self {
+        Self {
+            table: Arc::clone(&policy.table),
+            id,
+            print,
+            rules: policy.rules,
+            wait: policy.wait,
+            answer_limit: policy.answer,
+        }
+    }
+
+    /// Begins the key, once no other request of this process has it. A place in the queue of a `fence` is given
+    /// up before the request waits for another one.
+    pub(in crate::proxy) async fn end(
+        self,
+        client: &mut Client,
+        fence: &mut Option<Held>,
+    ) -> Outcome {
+        let until = Instant::now() + self.wait;
+        let mut waited = false;
+        loop {
+            let ended = match self.table.enter(self.id, self.print, &self.rules) {
+                Entered::Begin(lease) => match self.store(lease).await {
+                    Ok(outcome) => return outcome,
+                    Err(Again::Now) => continue,
+                    Err(Again::Later) => {
+                        self.held(&mut waited, fence);
+                        let look = Instant::now() + LOOK_EVERY;
+                        let wait = |_: &mut std::task::Context<'_>| Poll::Pending;
+                        match rest(client, look.min(until), wait).await {
+                            Err(Rest::Late) if look < until => Ok(()),
+                            ended => ended,
+                        }
+                    }
+                },
+                Entered::Wait(place) => {
+                    self.held(&mut waited, fence);
+                    rest(client, until, |cx| place.poll_ended(cx)).await
+                }
+                Entered::Replay(answer) => {
+                    self.table.note(KeyEvent::Replayed);
+                    return Outcome::Replay(answer);
+                }
+                Entered::NotKept => return self.refuse(KeyEvent::RefusedNotKept, NOT_KEPT),
+                Entered::Unsure => return self.refuse(KeyEvent::RefusedUnsure, UNSURE),
+                Entered::Mismatch => return self.refuse(KeyEvent::Mismatch, MISMATCH),
+                Entered::Full => return self.refuse(KeyEvent::RefusedFull, FULL),
+                Entered::Crowded => return self.refuse(KeyEvent::RefusedBusy, CROWDED),
+            };
+            match ended {
+                Ok(()) => {}
+                Err(Rest::Late) => return self.refuse(KeyEvent::RefusedBusy, BUSY),
+                Err(Rest::Left) => return Outcome::Refused(LEFT, None),
+            }
+        }
+    }
+
+    fn held(&self, waited: &mut bool, fence: &mut Option<Held>) {
+        *fence = None;
+        if !std::mem::replace(waited, true) {
+            self.table.note(KeyEvent::Held);
+        }
+    }
+
+    /// Writes that the key has begun.
+    async fn store(&self, lease: KeyLease) -> Result<Outcome, Again> {
+        match timeout(STORED_WITHIN, lease.store()).await {
+            Ok(Ok(None)) => {
+                let event = if lease.was_unsure() { KeyEvent::Asked } else { KeyEvent::Begun };
+                self.table.note(event);
+                Ok(Outcome::Begun(Rc::new(Key::new(lease, self.answer_limit))))
+            }
+            Ok(Ok(Some(Stored::Full))) => Ok(self.refuse(KeyEvent::RefusedFull, FULL)),
+            Ok(Ok(Some(Stored::Known { state: RowState::Elsewhere, print, .. }))) => {
+                match print == self.print {
+                    true => Err(Again::Later),
+                    false => Ok(self.refuse(KeyEvent::Mismatch, MISMATCH)),
+                }
+            }
+            Ok(Ok(Some(Stored::Known { .. } | Stored::New))) => Err(Again::Now),
+            Ok(Err(_)) | Err(_) => Ok(self.refuse(KeyEvent::RefusedUnstored, UNSTORED)),
+        }
+    }
+
+    fn refuse(&self, event: KeyEvent, problem: Problem) -> Outcome {
+        self.table.note(event);
+        Outcome::Refused(problem, explained(problem))
+    }
+}
+
+/// Where the meaning of the problem is, and when a client may try again.
+pub(in crate::proxy) fn explained(problem: Problem) -> Option<Box<Extra>> {
+    let mut extra = Extra::default();
+    extra.fields.extend_from_slice(
+        b"Link: <https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header>; rel=\"describedby\"\r\n",
+    );
+    if problem.kind == BUSY.kind {
+        extra.fields.extend_from_slice(b"Retry-After: 1\r\n");
+    }
+    Some(Box::new(extra))
+}
+
+/// The key was known on the disk.
+enum Again {
+    /// What is known of it is in the table now.
+    Now,
+    /// Another process has begun it.
+    Later,
+}
+
+/// Why a wait ended early.
+enum Rest {
+    Late,
+    Left,
+}
+
+/// Waits until `ended` is ready, but no longer than `until`, and not for a client that has left.
+async fn rest(
+    client: &mut Client,
+    until: Instant,
+    mut ended: impl FnMut(&mut std::task::Context<'_>) -> Poll<()>,
+) -> Result<(), Rest> {
+    client.deadline.set(until);
+    poll_fn(|cx| {
+        if ended(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let has_left = match &mut client.stream {
+            Channel::ServerStream(stream) => stream.poll_left(cx).is_ready(),
+            Channel::Wire(_) | Channel::ClientStream(_) => !client.is_there(cx),
+        };
+        if has_left {
+            return Poll::Ready(Err(Rest::Left));
+        }
+        client.deadline.poll_passed(cx).map(|()| Err(Rest::Late))
+    })
+    .await
+}

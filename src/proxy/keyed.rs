@@ -1,0 +1,120 @@
+//! Which requests of a route with `idempotency` have a key, and what they wait for before they are sent.
+//!
+//! The body is read, and the key begins, before a write waits at a fence: neither a slow client nor a slow disk holds up
+//! those behind it in the queue, and what is replayed does not wait there at all.
+
+use std::{borrow::Cow, rc::Rc};
+
+use super::{
+    admit::Admitted,
+    body::Framing,
+    client::Client,
+    idempotency::{Beginning, Key, Reading, TOO_LARGE, explained},
+    problem::{Problem, RETRY_AFTER},
+    rejected::Stop,
+    waiting::{Passed, Wait},
+};
+use crate::{
+    policy::idempotency::parse_key,
+    registry::{Fingerprint, KeyEvent},
+    routing::RequestView,
+    snapshot::{Idempotency, Route, Service},
+};
+
+/// Name of the field.
+const FIELD: &str = "idempotency-key";
+
+const MISSING: Problem = Problem {
+    status: 400,
+    kind: "idempotency_missing",
+    detail: "requests to this resource need an Idempotency-Key",
+    retry_after: RETRY_AFTER,
+};
+
+/// The response to a call of gRPC, whose messages may never end and whose status is in trailers.
+const CALL: Problem = Problem {
+    status: 501,
+    kind: "idempotency_grpc",
+    detail: "idempotency keys of gRPC calls are not supported",
+    retry_after: RETRY_AFTER,
+};
+
+/// The key of the request, if it has one: its body is here and its key has begun, or the request waits for that.
+#[inline(never)]
+pub(super) fn begin(
+    policy: &Idempotency,
+    (route, service): (&Route, &Service),
+    (admitted, view): (&Admitted<'_, '_>, &RequestView<'_>),
+    client: &Client,
+    passed: &Passed,
+) -> Result<Option<Rc<Key>>, Stop> {
+    if let Some(key) = &passed.key {
+        return Ok(Some(Rc::clone(key)));
+    }
+    let Some(key) = key(policy, admitted)? else { return Ok(None) };
+    let length = gather(policy, route, admitted, client)?;
+    let body = &client.inbox.data()[admitted.head_bytes..][..length];
+    let player = service.cohort.key(view, &route.params);
+    let id = policy.table.id(player.value, &key);
+    let print = Fingerprint::of(view.method, view.path, view.query, body);
+    Err(Stop::Wait(Wait::Key(Box::new(Beginning::new(policy, id, print)))))
+}
+
+/// The key that the request names, if it does.
+fn key<'a>(
+    policy: &Idempotency,
+    admitted: &'a Admitted<'_, '_>,
+) -> Result<Option<Cow<'a, [u8]>>, Stop> {
+    let headers = admitted.head.headers.iter();
+    let mut values = headers.filter(|field| field.name.eq_ignore_ascii_case(FIELD));
+    let Some(field) = values.next() else {
+        return match policy.required {
+            true => refuse(policy, KeyEvent::Missing, MISSING),
+            false => Ok(None),
+        };
+    };
+    let detail = match (parse_key(field.value), values.next()) {
+        (Ok(_), None) if admitted.mode.grpc => return refuse(policy, KeyEvent::RefusedBody, CALL),
+        (Ok(key), None) => return Ok(Some(key)),
+        (Ok(_), Some(_)) => "the request has several idempotency keys",
+        (Err(bad), _) => bad.0,
+    };
+    let kind = "idempotency_malformed";
+    let problem = Problem { status: 400, kind, detail, retry_after: RETRY_AFTER };
+    refuse(policy, KeyEvent::Malformed, problem)
+}
+
+/// Bytes of the request's body, once all of it is in the client's inbox.
+fn gather(
+    policy: &Idempotency,
+    route: &Route,
+    admitted: &Admitted<'_, '_>,
+    client: &Client,
+) -> Result<usize, Stop> {
+    let framing = match admitted.head.framing {
+        // On a stream there are no chunks: the body ends with the stream.
+        Framing::Chunked if client.stream.is_stream() => Framing::UntilClose,
+        framing => framing,
+    };
+    if let Framing::Length(length) = framing {
+        if length > policy.body as u64 {
+            return refuse(policy, KeyEvent::RefusedBody, TOO_LARGE);
+        }
+        let length = length as usize;
+        if admitted.head_bytes + length <= client.inbox.len() {
+            return Ok(length);
+        }
+    }
+    Err(Stop::Wait(Wait::Body(Reading {
+        head_bytes: admitted.head_bytes,
+        framing,
+        expects_continue: admitted.head.expects_continue,
+        limit: policy.body,
+        limits: route.body,
+    })))
+}
+
+fn refuse<T>(policy: &Idempotency, event: KeyEvent, problem: Problem) -> Result<T, Stop> {
+    policy.table.note(event);
+    Err(Stop::Answer(problem, explained(problem)))
+}

@@ -1,0 +1,181 @@
+//! A body that is read whole before anything of its request is sent: so that the request can be sent again, or can be
+//! told from another one with its idempotency key.
+
+use std::task::{Context, Poll};
+
+use super::{
+    body::{Decoder, Framing},
+    buffer::Buffer,
+    client::Client,
+};
+
+/// A body as far as it has arrived.
+pub(super) struct WholeBody {
+    decoder: Decoder,
+    body: Vec<u8>,
+    /// Most bytes of it.
+    most: u64,
+    /// Bytes of the inbox that belong to it, if they stay there.
+    read: Option<usize>,
+}
+
+/// Why a body is not whole and never will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// It has more bytes than may be read.
+    TooLarge,
+    /// Its chunks are malformed.
+    Malformed,
+    /// The client's side has ended before it.
+    Ended,
+}
+
+impl WholeBody {
+    /// A body of at most `most` bytes, whose bytes are taken out of the inbox.
+    pub(super) fn taken(framing: Framing, most: u64) -> Self {
+        Self { decoder: Decoder::new(framing), body: Vec::new(), most, read: None }
+    }
+
+    /// A body whose bytes stay in the inbox, so that one that is not whole can be passed on as if nobody had waited.
+    pub(super) fn left(framing: Framing, most: u64) -> Self {
+        Self { read: Some(0), ..Self::taken(framing, most) }
+    }
+
+    /// Bytes of it that have arrived.
+    pub(super) fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The body, and the bytes of the inbox that belong to it and stay there.
+    pub(super) fn into_parts(self) -> (Vec<u8>, usize) {
+        (self.body, self.read.unwrap_or(0))
+    }
+
+    /// Takes in what arrives from `client`. Ready once the body is whole, or is known never to be.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            match self.take_in(&mut client.inbox) {
+                Err(broken) => return Poll::Ready(Err(broken)),
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) if client.inbox.space() == 0 => client.inbox.grow(),
+                Ok(false) => {}
+            }
+            match client.inbox.poll_fill(cx, &mut client.stream) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                // Where the end of the stream does not end the body, it is found again by what sends the body.
+                Poll::Ready(Ok(_)) if self.decoder.ends_with_connection() => {
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(_) => return Poll::Ready(Err(Broken::Ended)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Takes in what `inbox` has beyond the last time; returns whether the body is whole now.
+    fn take_in(&mut self, inbox: &mut Buffer) -> Result<bool, Broken> {
+        loop {
+            let rest = &inbox.data()[self.read.unwrap_or(0)..];
+            let found = self.decoder.decode(rest).map_err(|_| Broken::Malformed)?;
+            if (self.body.len() + found.data) as u64 > self.most {
+                return Err(Broken::TooLarge);
+            }
+            self.body.extend_from_slice(&rest[found.skip..][..found.data]);
+            match &mut self.read {
+                Some(read) => *read += found.skip + found.data,
+                None => inbox.consume(found.skip + found.data),
+            }
+            if self.decoder.is_done() {
+                return Ok(true);
+            }
+            if self.read.is_some_and(|read| read as u64 > self.longest()) {
+                return Err(Broken::TooLarge);
+            }
+            if found.data == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Most bytes that stay in the inbox for the body with its chunks.
+    fn longest(&self) -> u64 {
+        2 * self.most + 4096
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::buffer::Blocks, *};
+
+    /// Takes in `wire` as it arrives by `step` bytes; returns the result, the body, and what is left in the inbox.
+    fn read(
+        mut found: WholeBody,
+        wire: &[u8],
+        step: usize,
+    ) -> (Result<bool, Broken>, Vec<u8>, Vec<u8>) {
+        let (mut inbox, mut whole) = (Blocks::default().take(), Ok(false));
+        for piece in wire.chunks(step) {
+            inbox.put(piece);
+            if whole == Ok(false) {
+                whole = found.take_in(&mut inbox);
+            }
+        }
+        let (body, read) = found.into_parts();
+        inbox.consume(read);
+        (whole, body, inbox.data().to_vec())
+    }
+
+    #[test]
+    fn a_body_is_whole_at_its_end_and_what_follows_is_left() {
+        for make in [WholeBody::taken, WholeBody::left] {
+            for step in 1..40 {
+                let (whole, body, rest) = read(
+                    make(Framing::Chunked, 9),
+                    b"4\r\nWiki\r\n5\r\npedia\r\n0\r\n\r\nGET /",
+                    step,
+                );
+                assert_eq!(
+                    (whole, &body[..], &rest[..]),
+                    (Ok(true), &b"Wikipedia"[..], &b"GET /"[..])
+                );
+                let (whole, body, rest) = read(make(Framing::Length(4), 4), b"WikiGET /", step);
+                assert_eq!((whole, &body[..], &rest[..]), (Ok(true), &b"Wiki"[..], &b"GET /"[..]));
+                for (framing, most, wire, expected) in [
+                    (Framing::Length(9), 9, &b"Wiki"[..], Ok(false)),
+                    (Framing::UntilClose, 9, b"Wiki", Ok(false)),
+                    (Framing::UntilClose, 3, b"Wiki", Err(Broken::TooLarge)),
+                    (Framing::Chunked, 8, b"4\r\nWiki\r\n5\r\npedia\r\n", Err(Broken::TooLarge)),
+                    (Framing::Chunked, 8, b"4\r\nWikiX", Err(Broken::Malformed)),
+                ] {
+                    assert_eq!(read(make(framing, most), wire, step).0, expected, "{framing:?}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_bound_holds_whatever_the_chunks(
+            chunks in prop::collection::vec(1usize..40, 0..60), most in 0u64..900, step in 1usize..300,
+        ) {
+            let mut wire = Vec::new();
+            for length in &chunks {
+                wire.extend_from_slice(format!("{length:x}\r\n{}\r\n", "x".repeat(*length)).as_bytes());
+            }
+            wire.extend_from_slice(b"0\r\n\r\n");
+            let length: usize = chunks.iter().sum();
+            for make in [WholeBody::taken, WholeBody::left] {
+                let (whole, body, _) = read(make(Framing::Chunked, most), &wire, step);
+                let expected = if length as u64 <= most { Ok(true) } else { Err(Broken::TooLarge) };
+                prop_assert_eq!(whole, expected);
+                prop_assert!(body.len() as u64 <= most && (whole.is_err() || body.len() == length));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What is written of idempotency keys, and by whom: jobs for a thread that keeps them on disk (`store/keys.rs`).
+
+use std::sync::{
+    Arc,
+    atomic::AtomicU64,
+    mpsc::{Sender, SyncSender, sync_channel},
+};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use tokio::sync::oneshot;
+
+use super::kept_answer::KeptAnswer;
+
+/// A key of a player on a route: 128 bits of a SHA-256, so nobody can make two that meet, and neither memory nor
+/// disk holds what identifies a player.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyId([u8; 16]);
+
+/// What a request asks for: 128 bits of a SHA-256 of its method, path, query and body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 16]);
+
+impl KeyId {
+    /// The key `key` of `player` on `route`.
+    pub fn of(route: &str, player: &[u8], key: &[u8]) -> Self {
+        Self(hash(&[route.as_bytes(), player, key]))
+    }
+
+    /// That with these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl Fingerprint {
+    /// That of a request.
+    pub fn of(method: &str, path: &str, query: &str, body: &[u8]) -> Self {
+        Self(hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), body]))
+    }
+
+    /// That with these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// 128 bits of the SHA-256 of `parts`, each with its length, so that no two lists of parts are the same text.
+fn hash(parts: &[&[u8]]) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&context.finish().as_ref()[..16]);
+    short
+}
+
+/// A key that begins.
+#[derive(Debug, Clone)]
+pub struct KeyRow {
+    /// The key.
+    pub id: KeyId,
+    /// Name of its table.
+    pub route: Arc<str>,
+    /// What its request asks for.
+    pub print: Fingerprint,
+    /// Seconds since 1970 at which it is forgotten.
+    pub until: u32,
+    /// Most keys of the table.
+    pub most: u32,
+    /// Where the number of keys of the table is counted.
+    pub count: Arc<AtomicU64>,
+}
+
+/// What a key was when a request was to begin it.
+#[derive(Debug)]
+pub enum Stored {
+    /// It was unknown, and has begun: that is on the disk.
+    New,
+    /// It was known.
+    Known {
+        /// What its request asked for.
+        print: Fingerprint,
+        /// Seconds since 1970 at which it is forgotten.
+        until: u32,
+        /// What is known of it.
+        state: RowState,
+    },
+    /// There are as many keys of the table as it may have.
+    Full,
+}
+
+/// What is known of a key on the disk.
+#[derive(Debug)]
+pub enum RowState {
+    /// Another process, which runs, has begun it.
+    Elsewhere,
+    /// Its request may have been processed.
+    Unsure,
+    /// It has a final response, which may be kept.
+    Answered(Option<KeptAnswer>),
+}
+
+/// A key cannot be written now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unstored;
+
+/// How a key ended.
+#[derive(Debug)]
+pub enum KeyEnd {
+    /// With a final response, which may be kept.
+    Answered(Option<Arc<KeptAnswer>>),
+    /// Its request was not processed.
+    Freed,
+    /// Its request may have been processed.
+    Unsure,
+}
+
+/// What the thread that keeps keys has to do.
+#[derive(Debug)]
+pub enum KeyJob {
+    /// Begin a key, and reply once that is on the disk.
+    Begin(KeyRow, oneshot::Sender<Result<Stored, Unstored>>),
+    /// Note how a key ended, soon.
+    End(KeyId, KeyEnd),
+    /// Write all that was asked before, and reply.
+    Flush(SyncSender<()>),
+}
+
+/// The way to the thread that keeps keys.
+#[derive(Debug, Clone)]
+pub struct KeyLog(Sender<KeyJob>);
+
+impl KeyLog {
+    /// That of the thread that receives `jobs`.
+    pub fn new(jobs: Sender<KeyJob>) -> Self {
+        Self(jobs)
+    }
+
+    /// Begins a key; ready once that is on the disk.
+    pub async fn begin(&self, row: KeyRow) -> Result<Stored, Unstored> {
+        let (reply, stored) = oneshot::channel();
+        self.0.send(KeyJob::Begin(row, reply)).map_err(|_| Unstored)?;
+        stored.await.unwrap_or(Err(Unstored))
+    }
+
+    /// Notes how a key ended.
+    pub fn end(&self, id: KeyId, end: KeyEnd) {
+        // Without the thread the key is unsure after a restart, which is true.
+        let _ = self.0.send(KeyJob::End(id, end));
+    }
+
+    /// Waits, but no longer than `within`, until all that was noted is on the disk.
+    pub fn flush(&self, within: Duration) {
+        let (reply, written) = sync_channel(1);
+        if self.0.send(KeyJob::Flush(reply)).is_ok() {
+            let _ = written.recv_timeout(within);
+        }
+    }
+}

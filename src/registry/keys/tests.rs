@@ -1,0 +1,133 @@
+use std::thread;
+
+use super::*;
+
+const RULES: KeyRules = KeyRules {
+    window: 3600,
+    most: 1000,
+    memory: 1 << 20,
+    waiting: 100,
+    unsure: Unsure::Conflict,
+    errors: ErrorAnswers::Unsure,
+};
+
+fn table() -> Arc<KeyTable> {
+    Arc::new(KeyTable::new("game\nbet", None))
+}
+
+fn print(body: &[u8]) -> Fingerprint {
+    Fingerprint::of("POST", "/bets", "", body)
+}
+
+fn begin(table: &Arc<KeyTable>, key: &[u8]) -> KeyLease {
+    match table.enter(table.id(b"p", key), print(b"x"), &RULES) {
+        Entered::Begin(lease) => lease,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn answer(body: &[u8]) -> Option<KeptAnswer> {
+    Some(KeptAnswer { status: 200, fields: Box::default(), body: body.into() })
+}
+
+fn count(table: &KeyTable, event: KeyEvent) -> u64 {
+    table.events().find(|(of, _)| *of == event).expect("a counter").1
+}
+
+#[test]
+fn an_answered_key_replays_to_its_player_and_request_only() {
+    let table = table();
+    begin(&table, b"k").answered(200, || answer(b"won"));
+    let enter =
+        |player: &[u8], body: &[u8]| table.enter(table.id(player, b"k"), print(body), &RULES);
+    assert!(matches!(enter(b"p", b"x"), Entered::Replay(kept) if *kept.body == *b"won"));
+    assert!(matches!(enter(b"p", b"y"), Entered::Mismatch));
+    assert!(matches!(enter(b"q", b"x"), Entered::Begin(_)), "another player");
+    assert_eq!(count(&table, KeyEvent::Answered), 1);
+}
+
+#[test]
+fn a_key_whose_request_was_not_sent_is_freed_and_one_that_was_is_unsure() {
+    let table = table();
+    drop(begin(&table, b"unsent"));
+    drop(begin(&table, b"unsent"));
+    let refused = begin(&table, b"refused");
+    refused.attempting();
+    refused.unprocessed();
+    drop(refused);
+    drop(begin(&table, b"refused"));
+    let lost = begin(&table, b"lost");
+    lost.attempting();
+    lost.attempting();
+    lost.unprocessed();
+    drop(lost);
+    let enter =
+        |unsure| table.enter(table.id(b"p", b"lost"), print(b"x"), &KeyRules { unsure, ..RULES });
+    assert!(matches!(enter(Unsure::Conflict), Entered::Unsure));
+    let Entered::Begin(asked) = enter(Unsure::Ask) else { panic!("it is sent again") };
+    assert!(asked.was_unsure());
+    drop(asked);
+    assert!(
+        matches!(enter(Unsure::Conflict), Entered::Unsure),
+        "it may have been processed before"
+    );
+    assert_eq!((table.len(), count(&table, KeyEvent::Freed)), (1, 4));
+}
+
+#[test]
+fn of_many_threads_with_one_key_one_begins_and_the_others_get_its_answer() {
+    let table = table();
+    let first = begin(&table, b"k");
+    let threads: Vec<_> = (0..100)
+        .map(|_| {
+            let table = Arc::clone(&table);
+            let id = table.id(b"p", b"k");
+            let Entered::Wait(wait) = table.enter(id, print(b"x"), &RULES) else { panic!("begun") };
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                let ended = std::future::poll_fn(|cx| wait.poll_ended(cx));
+                runtime.expect("a runtime").block_on(ended);
+                matches!(table.enter(id, print(b"x"), &RULES), Entered::Replay(_))
+            })
+        })
+        .collect();
+    let id = table.id(b"p", b"k");
+    assert!(matches!(table.enter(id, print(b"x"), &RULES), Entered::Crowded));
+    assert_eq!(table.waiting(), 100);
+    first.attempting();
+    first.answered(201, || answer(b"ok"));
+    assert!(threads.into_iter().all(|thread| thread.join().expect("no panic")));
+    assert_eq!(table.waiting(), 0);
+}
+
+#[test]
+fn keys_and_responses_are_bounded_and_a_live_key_is_never_forgotten() {
+    let table = table();
+    let rules = KeyRules { memory: 16 * 1000, ..RULES };
+    for n in 0u32..1000 {
+        let id = table.id(b"p", &n.to_be_bytes());
+        let Entered::Begin(lease) = table.enter(id, print(b"x"), &rules) else { panic!("room") };
+        lease.attempting();
+        lease.answered(200, || answer(&[7; 100]));
+    }
+    assert!(table.bytes() <= rules.memory);
+    let enter = |n: u32| table.enter(table.id(b"p", &n.to_be_bytes()), print(b"x"), &rules);
+    assert!(matches!(enter(1000), Entered::Full));
+    assert!(matches!(enter(0), Entered::NotKept), "its response was too old, and it is known");
+    assert!(matches!(enter(999), Entered::Replay(_)));
+    let again = (0..1000).filter(|n| matches!(enter(*n), Entered::Begin(_))).count();
+    assert_eq!(again, 0);
+}
+
+#[test]
+fn keys_whose_time_has_passed_make_room() {
+    let table = table();
+    let rules = KeyRules { window: 0, most: 4, ..RULES };
+    for n in 0u32..100 {
+        let id = table.id(b"p", &n.to_be_bytes());
+        let Entered::Begin(lease) = table.enter(id, print(b"x"), &rules) else { panic!("room") };
+        lease.attempting();
+        lease.answered(200, || answer(b"ok"));
+    }
+    assert!(table.len() <= 4 && table.bytes() <= 8, "{} {}", table.len(), table.bytes());
+}
