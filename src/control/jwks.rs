@@ -64,9 +64,12 @@ async fn keep(name: String, jwt: Jwt, store: Arc<KeyStore>) {
         let fetched = fetched.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         let is_ok = fetched.is_ok();
         let next = match fetched {
-            Ok(keys) => {
+            Ok((text, keys)) => {
                 let (keys_now, is_first) = (keys.len(), store.keys().is_none());
-                store.set(keys);
+                match store.note_text(&text) || is_first {
+                    true => store.set(keys),
+                    false => store.renew(),
+                }
                 if is_first || failed > 0 {
                     tracing::info!(
                         jwt = name,
@@ -117,7 +120,10 @@ fn complain(name: &str, reason: &str, store: &KeyStore) {
     }
 }
 
-async fn fetch(jwt: &Jwt, client: &mut Option<reqwest::Client>) -> Result<KeySet, String> {
+async fn fetch(
+    jwt: &Jwt,
+    client: &mut Option<reqwest::Client>,
+) -> Result<(String, KeySet), String> {
     let client = match client {
         Some(client) => client,
         None => client.insert(client_for(&jwt.jwks, jwt.ca.clone()).await?),
@@ -134,5 +140,6 @@ async fn fetch(jwt: &Jwt, client: &mut Option<reqwest::Client>) -> Result<KeySet
         return Err(format!("more than {} MiB", most >> 20));
     }
     let text = String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
-    KeySet::read(&text, &jwt.algorithms)
+    let keys = KeySet::read(&text, &jwt.algorithms)?;
+    Ok((text, keys))
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwapOption, Guard};
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -74,6 +75,11 @@ impl KeyStore {
         self.lock().came = Some(Instant::now());
     }
 
+    /// Notes that the keys in force are still those of the issuer: tokens that were verified by them count.
+    pub fn renew(&self) {
+        self.lock().came = Some(Instant::now());
+    }
+
     /// Notes the text of the keys; returns whether it is another one than before.
     pub fn note_text(&self, text: &str) -> bool {
         let hash = xxh3_64(text.as_bytes()).max(1);
@@ -102,6 +108,8 @@ impl KeyStore {
     /// Notes that a fetch begins.
     pub fn begin(&self) {
         self.lock().under_way = true;
+        // Whoever asked before gets what this one fetches.
+        let _ = self.wanted.notified().now_or_never();
     }
 
     /// Notes that a fetch has ended, and wakes the requests that wait for it.
